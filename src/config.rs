@@ -1,0 +1,260 @@
+//! Settings from four layers, the later ones winning: defaults, a TOML file, `POLLGATE_*` variables, the command
+//! line. Unknown keys are errors in each.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use config::{Config, ConfigError, Environment, File};
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{Limits, Span};
+
+/// Delivers streams of messages to clients that may have nothing but plain HTTP.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway (the default command)
+    Serve(ServeArgs),
+}
+
+/// Every key is also a variable, `POLLGATE_HOLD_MAX=55s`, and a line in the file, `hold_max = "55s"`.
+#[derive(Debug, Clone, Default, Args)]
+struct ServeArgs {
+    /// Address for publishers and readers; port 0 picks one [default: 127.0.0.1:4437]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Address for operators: /metrics, /live, /ready, /clients [default: 127.0.0.1:4438]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// Where messages are kept: memory (as long as the process lives) [default: memory]
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
+    /// How long a poll is held that does not say, give or take 10 % [default: 25s]
+    #[arg(long, value_name = "DURATION")]
+    hold: Option<String>,
+    /// The longest that a poll may ask to be held [default: 55s]
+    #[arg(long, value_name = "DURATION")]
+    hold_max: Option<String>,
+    /// From SIGTERM or SIGINT to the hard stop [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    drain: Option<String>,
+    /// Allow addresses that others can reach; there is no authorization yet [default: off]
+    #[arg(long)]
+    open: bool,
+    /// How to write the log: text or json; RUST_LOG says how much (info) [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log: Option<String>,
+    /// A bound of src/limits.rs, such as body_bytes_max=65536; may repeat
+    #[arg(long, value_name = "NAME=VALUE")]
+    limit: Vec<String>,
+    /// A TOML file with these keys [default: none]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// What the gateway runs with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Address for publishers and readers.
+    pub listen: SocketAddr,
+    /// Address for operators.
+    pub admin: SocketAddr,
+    /// Where messages are kept.
+    pub store: StoreKind,
+    /// How long a poll is held that does not say.
+    pub hold: Span,
+    /// The longest hold on request.
+    pub hold_max: Span,
+    /// From the signal to the hard stop.
+    pub drain: Span,
+    /// Whether others may reach it.
+    pub open: bool,
+    /// How to write the log.
+    pub log: LogFormat,
+    /// Every bound.
+    pub limits: Limits,
+}
+
+/// A store by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// As long as the process lives.
+    Memory,
+}
+
+/// A log format by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs, one object a line.
+    Json,
+}
+
+/// Why the settings can not be used, in words for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A layer can not be read or has a wrong key or value.
+    #[error(transparent)]
+    Layer(#[from] ConfigError),
+    /// A `--limit` is not `NAME=VALUE`.
+    #[error("--limit takes NAME=VALUE, not {0:?}")]
+    Limit(String),
+    /// The values contradict each other or the machine.
+    #[error("{0}")]
+    Value(String),
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 4437)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 4438)),
+            store: StoreKind::Memory,
+            hold: Span::seconds(limits.hold.as_secs()),
+            hold_max: Span::seconds(limits.hold_max.as_secs()),
+            drain: Span::seconds(limits.drain.as_secs()),
+            open: false,
+            log: LogFormat::Text,
+            limits,
+        }
+    }
+}
+
+impl Cli {
+    /// Puts the layers together.
+    pub fn settings(self) -> Result<Settings, SettingsError> {
+        let args = match self.command {
+            Some(Command::Serve(args)) => args,
+            None => self.serve,
+        };
+        let environment = Environment::with_prefix("POLLGATE").prefix_separator("_").separator("__");
+        args.over(environment)
+    }
+}
+
+impl ServeArgs {
+    fn over(self, environment: Environment) -> Result<Settings, SettingsError> {
+        let mut layers = Config::builder();
+        if let Some(file) = self.config {
+            layers = layers.add_source(File::from(file).format(config::FileFormat::Toml));
+        }
+        layers = layers.add_source(environment);
+        let keys = [
+            ("listen", self.listen),
+            ("admin", self.admin),
+            ("store", self.store),
+            ("hold", self.hold),
+            ("hold_max", self.hold_max),
+            ("drain", self.drain),
+            ("log", self.log),
+            ("open", self.open.then(|| "true".to_owned())),
+        ];
+        for (key, value) in keys {
+            layers = layers.set_override_option(key, value)?;
+        }
+        for limit in self.limit {
+            let (name, value) = limit.split_once('=').ok_or_else(|| SettingsError::Limit(limit.clone()))?;
+            layers = layers.set_override(format!("limits.{name}"), value)?;
+        }
+        let mut settings: Settings = layers.build()?.try_deserialize()?;
+        settings.limits.hold = settings.hold.get();
+        settings.limits.hold_max = settings.hold_max.get();
+        settings.limits.drain = settings.drain.get();
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+impl Settings {
+    fn check(&self) -> Result<(), SettingsError> {
+        self.limits.check().map_err(SettingsError::Value)?;
+        for (key, address) in [("listen", self.listen), ("admin", self.admin)] {
+            if !address.ip().is_loopback() && !self.open {
+                let why = "others could reach it, and there is no authorization yet; --open allows it";
+                return Err(SettingsError::Value(format!("{key} = {address}: {why}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn settings(variables: &[(&str, &str)], arguments: &[&str]) -> Result<Settings, String> {
+        let variables: HashMap<_, _> =
+            variables.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let environment = Environment::with_prefix("POLLGATE")
+            .prefix_separator("_")
+            .separator("__")
+            .source(Some(variables));
+        let cli =
+            Cli::try_parse_from(["pollgate"].iter().chain(arguments)).map_err(|error| error.to_string())?;
+        let args = match cli.command {
+            Some(Command::Serve(args)) => args,
+            None => cli.serve,
+        };
+        args.over(environment).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let file = std::env::temp_dir().join(format!("pollgate-config-{}.toml", std::process::id()));
+        std::fs::write(
+            &file,
+            "hold = \"10s\"\nhold_max = \"20s\"\ndrain = \"5s\"\n[limits]\nheaders_max = 7\n",
+        )
+        .unwrap();
+        let path = file.to_str().unwrap();
+        let variables =
+            [("POLLGATE_HOLD_MAX", "30s"), ("POLLGATE_LIMITS__HEAD_TIMEOUT", "3s"), ("POLLGATE_DRAIN", "6s")];
+        let settings =
+            settings(&variables, &["serve", "--config", path, "--drain", "7s", "--limit", "headers_max=9"]);
+        std::fs::remove_file(&file).unwrap();
+        let settings = settings.unwrap();
+        let seconds = [settings.hold, settings.hold_max, settings.drain].map(|span| span.get().as_secs());
+        assert_eq!(seconds, [10, 30, 7]);
+        assert_eq!((settings.limits.headers_max, settings.limits.head_timeout), (9, Span::seconds(3)));
+        assert_eq!(settings.limits.hold.as_secs(), 10);
+    }
+
+    #[test]
+    fn unknown_keys_are_errors_in_each_layer() {
+        for (variables, arguments) in [
+            (&[("POLLGATE_HODL", "1s")][..], &[][..]),
+            (&[("POLLGATE_LIMITS__NOSUCH", "1")], &[]),
+            (&[], &["--limit", "nosuch=1"]),
+            (&[], &["--limit", "headers_max"]),
+            (&[], &["--hodl", "1s"]),
+            (&[], &["--log", "xml"]),
+            (&[], &["--store", "floppy"]),
+        ] {
+            assert!(settings(variables, arguments).is_err(), "{variables:?} {arguments:?}");
+        }
+    }
+
+    #[test]
+    fn an_open_address_has_to_be_meant() {
+        assert!(settings(&[], &["--listen", "0.0.0.0:0"]).unwrap_err().contains("--open"));
+        assert!(settings(&[], &["--listen", "0.0.0.0:0", "--open"]).is_ok());
+        assert!(settings(&[], &["--listen", "[::1]:0"]).is_ok());
+        assert!(settings(&[], &["--hold", "60s"]).unwrap_err().contains("hold_max"));
+    }
+}

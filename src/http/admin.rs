@@ -1,0 +1,76 @@
+//! The admin listener: metrics, liveness, readiness, and the wait queues as JSON.
+
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+
+use super::bare;
+use super::body::Body;
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+
+/// How many clients one answer lists; more are counted in `/metrics`.
+const CLIENTS_MAX: usize = 10_000;
+
+/// The front for operators.
+pub struct Admin {
+    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+}
+
+impl Admin {
+    /// An admin front of `hub`.
+    pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
+        Self { hub, metrics }
+    }
+
+    /// Answers one request.
+    pub fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD\n".into());
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        match request.uri().path() {
+            "/live" => text(StatusCode::OK, "text/plain", "live\n".into()),
+            "/ready" if self.hub.is_draining() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".into())
+            }
+            "/ready" => text(StatusCode::OK, "text/plain", "ready\n".into()),
+            "/metrics" => {
+                let metrics = self.metrics.text(self.hub.counts());
+                text(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics)
+            }
+            "/clients" => json(&self.hub.clients(CLIENTS_MAX)),
+            path => match path.strip_prefix("/clients/").and_then(|id| self.client(id)) {
+                Some(answer) => answer,
+                None => text(
+                    StatusCode::NOT_FOUND,
+                    "text/plain",
+                    "there are /metrics, /live, /ready, /clients and /clients/{id of a client that is known}\n".into(),
+                ),
+            },
+        }
+    }
+
+    fn client(&self, id: &str) -> Option<Response<Body>> {
+        let id = percent_encoding::percent_decode_str(id).decode_utf8().ok()?;
+        self.hub.client(&id).as_ref().map(json)
+    }
+}
+
+fn json(value: &impl Serialize) -> Response<Body> {
+    let mut body = serde_json::to_string(value).unwrap_or_default();
+    body.push('\n');
+    text(StatusCode::OK, "application/json", body)
+}
+
+fn text(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
+    let mut answer = bare(status, Body::full(body.into()));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

@@ -1,0 +1,39 @@
+//! POST: appends and closes (protocol, sections 5.2 and 5.3).
+
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+
+use super::body::Body;
+use super::error::Error;
+use super::fields::{PRODUCER_EPOCH, PRODUCER_SEQ};
+use super::request::Post;
+use super::{Gateway, answer, upload};
+use crate::hub::Publication;
+use crate::stream::StreamName;
+
+impl Gateway {
+    pub(super) async fn append(
+        &self,
+        name: StreamName,
+        head: &Parts,
+        body: Incoming,
+    ) -> Result<Response<Body>, Error> {
+        let post = Post::parse(head)?;
+        let body = upload::collect(body, &self.limits).await?;
+        let Post { content_type, close, producer, sequence, create } = post;
+        let has_messages = !body.is_empty();
+        let producer_epoch = producer.as_ref().map(|producer| producer.epoch);
+        let publication = Publication { body, content_type, close, producer, sequence, create };
+        let appended = self.hub.publish(&name, publication).await?;
+        let is_news = producer_epoch.is_some() && has_messages && !appended.duplicate;
+        let status = if is_news { StatusCode::OK } else { StatusCode::NO_CONTENT };
+        let mut answer = answer::tail(status, appended.tail, appended.closed);
+        if let (Some(epoch), Some(highest)) = (producer_epoch, appended.highest) {
+            answer.headers_mut().insert(PRODUCER_EPOCH, HeaderValue::from(epoch));
+            answer.headers_mut().insert(PRODUCER_SEQ, HeaderValue::from(highest));
+        }
+        Ok(answer)
+    }
+}

@@ -1,0 +1,101 @@
+//! Bodies of answers: nothing, bytes, pieces of a log, or a live form.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use hyper::body::{Frame, SizeHint};
+use tokio_stream::Stream;
+
+pub use super::sse::event as sse_event;
+
+/// The most that is joined into one frame. A reader that does not read keeps this much of user memory busy.
+pub(super) const FRAME_BYTES_MAX: usize = 32 * 1024;
+
+/// The body of an answer.
+pub struct Body(Kind);
+
+enum Kind {
+    Full(Option<Bytes>),
+    Pieces { pieces: std::vec::IntoIter<Bytes>, left: usize },
+    Live(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+}
+
+impl Body {
+    /// No bytes.
+    pub fn empty() -> Self {
+        Self(Kind::Full(None))
+    }
+
+    /// These bytes.
+    pub fn full(bytes: Bytes) -> Self {
+        Self(Kind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
+    }
+
+    /// These bytes one behind the other, joined only as the reader takes them.
+    pub(super) fn pieces(pieces: Vec<Bytes>) -> Self {
+        let left = pieces.iter().map(Bytes::len).sum();
+        Self(Kind::Pieces { pieces: pieces.into_iter(), left })
+    }
+
+    /// Whatever comes, until it ends.
+    pub(super) fn live(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self(Kind::Live(Box::pin(stream)))
+    }
+}
+
+/// The next frame: a large piece as it is, small ones joined.
+fn next_frame(pieces: &mut std::vec::IntoIter<Bytes>) -> Option<Bytes> {
+    let first = pieces.next()?;
+    let joins =
+        |size: usize, next: Option<&Bytes>| next.is_some_and(|next| size + next.len() <= FRAME_BYTES_MAX);
+    if !joins(first.len(), pieces.as_slice().first()) {
+        return Some(first);
+    }
+    let mut frame = BytesMut::with_capacity(FRAME_BYTES_MAX);
+    frame.extend_from_slice(&first);
+    while joins(frame.len(), pieces.as_slice().first())
+        && let Some(piece) = pieces.next()
+    {
+        frame.extend_from_slice(&piece);
+    }
+    Some(frame.freeze())
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let bytes = match &mut self.get_mut().0 {
+            Kind::Full(bytes) => bytes.take(),
+            Kind::Pieces { pieces, left } => {
+                let frame = next_frame(pieces);
+                *left -= frame.as_ref().map_or(0, Bytes::len);
+                frame
+            }
+            Kind::Live(stream) => std::task::ready!(stream.as_mut().poll_next(context)),
+        };
+        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Full(bytes) => bytes.is_none(),
+            Kind::Pieces { left, .. } => *left == 0,
+            Kind::Live(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Kind::Pieces { left, .. } => SizeHint::with_exact(*left as u64),
+            Kind::Live(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Every reason to refuse a request, and the one mapping of them to the wire (RFC 9457).
+
+use hyper::header::{
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+};
+use hyper::{HeaderMap, Response, StatusCode};
+use serde::Serialize;
+
+use super::answer::secure;
+use super::body::Body;
+use super::fields::{self, *};
+use super::{bare, preflight};
+use crate::hub::{
+    AppendError, CreateError, CreationError, Gap, GapReason, InvalidClientId, InvalidMessages, Missing,
+    PollError, PublishError, ReadError, TooManyPolls,
+};
+use crate::stream::{InvalidContentType, InvalidName, InvalidOffset, Offset, ProducerRefusal, Refusal};
+
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("there is nothing at this path; streams are at /v1/stream/{{name}}")]
+    NoSuchPath,
+    #[error("the stream name is not UTF-8 after percent-decoding")]
+    NameNotUtf8,
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    #[error(
+        "names under __ds/ are reserved by the protocol for subscriptions, which this server does not have"
+    )]
+    Reserved,
+    #[error("a stream knows {}", preflight::METHODS)]
+    MethodNotAllowed,
+    #[error("a request target has at most {max} bytes")]
+    TargetTooLong { max: usize },
+    #[error(
+        "a request has Content-Length or Transfer-Encoding, not both, and a chunked one is not pipelined"
+    )]
+    AmbiguousLength,
+    #[error("there are more connections than this server takes")]
+    TooManyConnections,
+    #[error("{0}")]
+    Malformed(String),
+    #[error(transparent)]
+    Offset(InvalidOffset),
+    #[error(transparent)]
+    ContentType(#[from] InvalidContentType),
+    #[error("bodies are taken as they are, without Content-Encoding")]
+    ContentEncoding,
+    #[error(transparent)]
+    Client(#[from] InvalidClientId),
+    #[error("an append has at most {max} bytes")]
+    BodyTooLarge { max: usize },
+    #[error("the body did not come in time: {seconds} s, and a second more per {per_second} bytes")]
+    BodyTooSlow { seconds: u64, per_second: u64 },
+    #[error("the body ended before its time")]
+    BodyBroken,
+    #[error(transparent)]
+    Creation(#[from] CreationError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Poll(#[from] PollError),
+}
+
+/// A problem document.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    /// `urn:pollgate:` and a word for the kind of problem.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The status in words.
+    title: &'static str,
+    /// The status.
+    status: u16,
+    /// What was wrong, which limit applies and what would be accepted.
+    detail: String,
+}
+
+impl Error {
+    /// A header field with a value that can not be meant.
+    pub(super) fn field(name: &HeaderName, what: &str) -> Self {
+        Self::Malformed(format!("{name} {what}"))
+    }
+
+    /// A query parameter with a value that can not be meant.
+    pub(super) fn parameter(name: &str, what: &str) -> Self {
+        Self::Malformed(format!("the parameter {name} {what}"))
+    }
+
+    /// Status, kind, and the fields that tell a program what the detail tells a person.
+    fn map(&self) -> (StatusCode, &'static str, HeaderMap) {
+        let mut fields = HeaderMap::new();
+        let (status, kind) = match self {
+            Self::NoSuchPath => (StatusCode::NOT_FOUND, "no-such-path"),
+            Self::NameNotUtf8 | Self::Name(_) => (StatusCode::BAD_REQUEST, "stream-name"),
+            Self::Reserved => (StatusCode::NOT_IMPLEMENTED, "reserved"),
+            Self::MethodNotAllowed => {
+                fields.insert(ALLOW, HeaderValue::from_static(preflight::METHODS));
+                (StatusCode::METHOD_NOT_ALLOWED, "method")
+            }
+            Self::TargetTooLong { .. } => (StatusCode::URI_TOO_LONG, "target-too-long"),
+            Self::AmbiguousLength => (StatusCode::BAD_REQUEST, "ambiguous-length"),
+            Self::TooManyConnections => {
+                fields.insert(RETRY_AFTER, fields::retry_after());
+                (StatusCode::SERVICE_UNAVAILABLE, "too-many-connections")
+            }
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
+            Self::Offset(_) => (StatusCode::BAD_REQUEST, "offset"),
+            Self::ContentType(_) => (StatusCode::BAD_REQUEST, "content-type"),
+            Self::ContentEncoding => {
+                fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-encoding")
+            }
+            Self::Client(_) => (StatusCode::BAD_REQUEST, "client-id"),
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
+            Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body-too-slow"),
+            Self::BodyBroken => (StatusCode::BAD_REQUEST, "body-broken"),
+            Self::Creation(CreationError::Messages(error)) | Self::Publish(PublishError::Messages(error)) => {
+                map_messages(error)
+            }
+            Self::Creation(CreationError::Store(error)) | Self::Publish(PublishError::Create(error)) => {
+                map_create(error, &mut fields)
+            }
+            Self::Publish(PublishError::Empty) => (StatusCode::BAD_REQUEST, "empty"),
+            Self::Publish(PublishError::NoContentType) => (StatusCode::BAD_REQUEST, "content-type"),
+            Self::Publish(PublishError::Store(error)) => map_append(error, &mut fields),
+            Self::Missing(missing) => map_missing(*missing),
+            Self::Read(error) | Self::Poll(PollError::Read(error)) => map_read(error, &mut fields),
+            Self::Poll(PollError::TooManyPolls(TooManyPolls { .. })) => {
+                fields.insert(RETRY_AFTER, fields::retry_after());
+                (StatusCode::TOO_MANY_REQUESTS, "too-many-polls")
+            }
+            Self::Poll(PollError::Draining) => {
+                fields.insert(RETRY_AFTER, fields::retry_after());
+                (StatusCode::SERVICE_UNAVAILABLE, "draining")
+            }
+        };
+        (status, kind, fields)
+    }
+
+    /// The answer that says so.
+    pub(super) fn into_answer(self) -> Response<Body> {
+        let (status, kind, fields) = self.map();
+        let problem = Problem {
+            kind: format!("urn:pollgate:{kind}"),
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail: self.detail(),
+        };
+        let mut text = serde_json::to_vec(&problem).unwrap_or_default();
+        text.push(b'\n');
+        let mut answer = bare(status, Body::full(text.into()));
+        *answer.headers_mut() = fields;
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        secure(headers);
+        answer
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::Publish(PublishError::Store(AppendError::Refused { refusal, .. })) => {
+                refusal_in_words(refusal)
+            }
+            Self::Publish(PublishError::Empty) => {
+                "an append needs at least one message; an empty body only closes, with Stream-Closed: true"
+                    .into()
+            }
+            Self::Publish(PublishError::NoContentType) => {
+                "an append needs the Content-Type of its stream".into()
+            }
+            Self::Read(ReadError::Gap(gap)) | Self::Poll(PollError::Read(ReadError::Gap(gap))) => {
+                gap_in_words(gap)
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+fn map_messages(error: &InvalidMessages) -> (StatusCode, &'static str) {
+    match error {
+        InvalidMessages::NotJson(_) => (StatusCode::BAD_REQUEST, "json"),
+        InvalidMessages::TooDeep(_) => (StatusCode::BAD_REQUEST, "json-depth"),
+    }
+}
+
+fn map_create(error: &CreateError, fields: &mut HeaderMap) -> (StatusCode, &'static str) {
+    match error {
+        CreateError::ExistsDifferently => (StatusCode::CONFLICT, "exists-differently"),
+        CreateError::NameTaken => (StatusCode::CONFLICT, "name-taken"),
+        CreateError::SourceNotFound => (StatusCode::NOT_FOUND, "fork-source-not-found"),
+        CreateError::SourceDeleted => (StatusCode::CONFLICT, "fork-source-deleted"),
+        CreateError::SourceContentType => (StatusCode::CONFLICT, "content-type-mismatch"),
+        CreateError::ForkOffset => (StatusCode::BAD_REQUEST, "fork-offset"),
+        CreateError::ForkTrimmed(gap) => map_gap(gap, fields),
+    }
+}
+
+fn map_append(error: &AppendError, fields: &mut HeaderMap) -> (StatusCode, &'static str) {
+    let (refusal, tail) = match error {
+        AppendError::Missing(missing) => return map_missing(*missing),
+        AppendError::Refused { refusal, tail } => (refusal, *tail),
+    };
+    match refusal {
+        Refusal::Closed => {
+            fields.insert(STREAM_CLOSED, TRUE);
+            fields.insert(STREAM_NEXT_OFFSET, fields::offset_value(tail));
+            (StatusCode::CONFLICT, "stream-closed")
+        }
+        Refusal::ContentType => (StatusCode::CONFLICT, "content-type-mismatch"),
+        Refusal::SequenceRegression => (StatusCode::CONFLICT, "sequence-regression"),
+        Refusal::Producer(ProducerRefusal::StaleEpoch { current }) => {
+            fields.insert(PRODUCER_EPOCH, HeaderValue::from(*current));
+            (StatusCode::FORBIDDEN, "producer-stale-epoch")
+        }
+        Refusal::Producer(ProducerRefusal::EpochNotFromZero) => {
+            (StatusCode::BAD_REQUEST, "producer-epoch-start")
+        }
+        Refusal::Producer(ProducerRefusal::SequenceGap { expected, received }) => {
+            fields.insert(PRODUCER_EXPECTED_SEQ, HeaderValue::from(*expected));
+            fields.insert(PRODUCER_RECEIVED_SEQ, HeaderValue::from(*received));
+            (StatusCode::CONFLICT, "producer-sequence-gap")
+        }
+        Refusal::Producer(ProducerRefusal::TooMany) => {
+            fields.insert(RETRY_AFTER, fields::retry_after());
+            (StatusCode::TOO_MANY_REQUESTS, "too-many-producers")
+        }
+    }
+}
+
+fn map_missing(missing: Missing) -> (StatusCode, &'static str) {
+    match missing {
+        Missing::NotFound => (StatusCode::NOT_FOUND, "stream-not-found"),
+        Missing::Deleted => (StatusCode::GONE, "stream-deleted"),
+    }
+}
+
+fn map_read(error: &ReadError, fields: &mut HeaderMap) -> (StatusCode, &'static str) {
+    match error {
+        ReadError::Missing(missing) => map_missing(*missing),
+        ReadError::BehindTail => (StatusCode::BAD_REQUEST, "offset"),
+        ReadError::Gap(gap) => map_gap(gap, fields),
+    }
+}
+
+fn map_gap(gap: &Gap, fields: &mut HeaderMap) -> (StatusCode, &'static str) {
+    fields.insert(STREAM_GAP, fields::value(&gap_text(gap)));
+    fields.insert(STREAM_EARLIEST_OFFSET, fields::offset_value(gap.earliest));
+    (StatusCode::GONE, "gap")
+}
+
+/// `Stream-Gap` as DESIGN has it. How many messages another epoch had nobody knows, so it says none.
+pub(super) fn gap_text(gap: &Gap) -> String {
+    match gap.reason {
+        GapReason::Trimmed { missed } => format!("reason=trimmed; missed={missed}"),
+        GapReason::Epoch => "reason=epoch".to_owned(),
+    }
+}
+
+fn gap_in_words(gap: &Gap) -> String {
+    let (earliest, why) = (gap.earliest, gap.reason);
+    let why = match why {
+        GapReason::Trimmed { missed } => {
+            format!("{missed} messages (bytes, if the stream is not JSON) were trimmed")
+        }
+        GapReason::Epoch => "the offset is from an earlier life of the stream".to_owned(),
+    };
+    let go_on = if earliest == Offset::ZERO { "-1".to_owned() } else { earliest.to_string() };
+    format!("{why}; the earliest offset that can be read is {go_on}")
+}
+
+fn refusal_in_words(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Closed => "the stream is closed".into(),
+        Refusal::ContentType => "the body has another content type than the stream".into(),
+        Refusal::SequenceRegression => "Stream-Seq must be above the last one, byte by byte".into(),
+        Refusal::Producer(ProducerRefusal::StaleEpoch { current }) => {
+            format!("a newer start of this producer has epoch {current}")
+        }
+        Refusal::Producer(ProducerRefusal::EpochNotFromZero) => {
+            "a new producer epoch begins at sequence 0".into()
+        }
+        Refusal::Producer(ProducerRefusal::SequenceGap { expected, received }) => {
+            format!("the producer's next sequence is {expected}, not {received}")
+        }
+        Refusal::Producer(ProducerRefusal::TooMany) => "the stream remembers no more producers".into(),
+    }
+}

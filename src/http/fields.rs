@@ -1,0 +1,151 @@
+//! Header fields: their names, and reading them as values.
+
+use std::time::{Duration, SystemTime};
+
+use hyper::HeaderMap;
+use hyper::header::{HeaderName, HeaderValue};
+
+use super::error::Error;
+use crate::stream::Offset;
+
+macro_rules! names {
+    ($($constant:ident = $name:literal),* $(,)?) => {
+        $(pub(super) const $constant: HeaderName = HeaderName::from_static($name);)*
+    };
+}
+
+names! {
+    CLIENT_ID = "client-id",
+    CORP = "cross-origin-resource-policy",
+    PREFER = "prefer",
+    PREFERENCE_APPLIED = "preference-applied",
+    PRODUCER_EPOCH = "producer-epoch",
+    PRODUCER_EXPECTED_SEQ = "producer-expected-seq",
+    PRODUCER_ID = "producer-id",
+    PRODUCER_RECEIVED_SEQ = "producer-received-seq",
+    PRODUCER_SEQ = "producer-seq",
+    STREAM_CLOSED = "stream-closed",
+    STREAM_CURSOR = "stream-cursor",
+    STREAM_EARLIEST_OFFSET = "stream-earliest-offset",
+    STREAM_EXPIRES_AT = "stream-expires-at",
+    STREAM_FORKED_FROM = "stream-forked-from",
+    STREAM_FORK_OFFSET = "stream-fork-offset",
+    STREAM_FORK_SUB_OFFSET = "stream-fork-sub-offset",
+    STREAM_GAP = "stream-gap",
+    STREAM_MAX_AGE = "stream-max-age",
+    STREAM_MAX_BYTES = "stream-max-bytes",
+    STREAM_MAX_MESSAGES = "stream-max-messages",
+    STREAM_NEXT_OFFSET = "stream-next-offset",
+    STREAM_SEQ = "stream-seq",
+    STREAM_SSE_DATA_ENCODING = "stream-sse-data-encoding",
+    STREAM_SUPERSEDED = "stream-superseded",
+    STREAM_TTL = "stream-ttl",
+    STREAM_UP_TO_DATE = "stream-up-to-date",
+    X_ACCEL_BUFFERING = "x-accel-buffering",
+    X_FORWARDED_PROTO = "x-forwarded-proto",
+}
+
+/// The greatest number that JavaScript carries exactly, which is the protocol's bound.
+const NUMBER_MAX: u64 = (1 << 53) - 1;
+
+pub(super) const TRUE: HeaderValue = HeaderValue::from_static("true");
+
+/// The text of a field that must not be repeated; `None` if it is absent.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Error> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Error::field(name, "must not be given twice"));
+    }
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Error::field(name, "is not UTF-8"))?;
+    Ok(Some(text.trim()))
+}
+
+/// A number without sign, fraction, exponent or leading zeros (protocol, section 5.1).
+pub(super) fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, Error> {
+    let parse = |text: &str| {
+        whole_number(text)
+            .ok_or_else(|| Error::field(name, "is a whole number from 0 to 2^53 - 1 without leading zeros"))
+    };
+    text(headers, name)?.map(parse).transpose()
+}
+
+/// Whether a field says `true`, in any case; anything else counts as absent (protocol, section 4.1).
+pub(super) fn flag(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+}
+
+/// An RFC 3339 timestamp.
+pub(super) fn timestamp(headers: &HeaderMap, name: &HeaderName) -> Result<Option<SystemTime>, Error> {
+    let parse = |text: &str| {
+        let timestamp: Result<jiff::Timestamp, _> = text.parse();
+        timestamp.map(SystemTime::from).map_err(|_| Error::field(name, "is an RFC 3339 timestamp"))
+    };
+    text(headers, name)?.map(parse).transpose()
+}
+
+/// `Prefer: wait=S` (RFC 7240, section 4.3). What can not be read is ignored, as that RFC demands.
+pub(super) fn preferred_wait(headers: &HeaderMap) -> Option<u64> {
+    let preferences = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = preferences.flat_map(|value| value.split(','));
+    preferences.find_map(|preference| {
+        let preference = preference.split(';').next()?;
+        let (name, value) = preference.split_once('=')?;
+        let value = value.trim().trim_matches('"');
+        name.trim().eq_ignore_ascii_case("wait").then(|| whole_number(value)).flatten()
+    })
+}
+
+pub(super) fn whole_number(text: &str) -> Option<u64> {
+    let canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
+    canonical.then(|| text.parse().ok()).flatten().filter(|number| *number <= NUMBER_MAX)
+}
+
+/// A field value from text that is known to have no control characters; empty if it has.
+pub(super) fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_bytes(text.as_bytes()).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+pub(super) fn offset_value(offset: Offset) -> HeaderValue {
+    HeaderValue::from_bytes(&offset.to_text()).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// `Retry-After` between 1 and 5 seconds, so that those who were refused together do not come back together.
+pub(super) fn retry_after() -> HeaderValue {
+    HeaderValue::from(fastrand::u64(1..=5))
+}
+
+pub(super) fn seconds(duration: Duration) -> HeaderValue {
+    HeaderValue::from(duration.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_one_spelling() {
+        for (text, number) in [("0", Some(0)), ("3600", Some(3600)), ("9007199254740991", Some(NUMBER_MAX))] {
+            assert_eq!(whole_number(text), number);
+        }
+        for text in
+            ["", "00", "03600", "+3600", "-1", "3600.0", "3.6e3", " 1", "9007199254740992", "1e99", "٣"]
+        {
+            assert_eq!(whole_number(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn wait_is_found_among_other_preferences() {
+        for (prefer, wait) in [
+            ("wait=10", Some(10)),
+            ("respond-async, Wait = \"7\"; x=1", Some(7)),
+            ("wait=ten", None),
+            ("wait", None),
+            ("awaits=3", None),
+        ] {
+            let headers = HeaderMap::from_iter([(PREFER, HeaderValue::from_static(prefer))]);
+            assert_eq!(preferred_wait(&headers), wait, "{prefer}");
+        }
+    }
+}

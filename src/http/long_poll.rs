@@ -1,0 +1,46 @@
+//! The long poll: what is there, or else held until there is something (protocol, section 5.7).
+
+use hyper::{Response, StatusCode};
+
+use super::body::Body;
+use super::error::Error;
+use super::fields::{self, PREFERENCE_APPLIED, STREAM_SUPERSEDED, TRUE};
+use super::request::LongPoll;
+use super::{Gateway, answer};
+use crate::hub::Poll;
+use crate::stream::{Cursor, StreamName};
+
+impl Gateway {
+    pub(super) async fn long_poll(
+        &self,
+        name: StreamName,
+        request: LongPoll,
+    ) -> Result<Response<Body>, Error> {
+        let LongPoll { start, cursor, hold, hold_asked, client } = request;
+        let polled = self.hub.poll(Poll { stream: name, start, hold, client }).await?;
+        let mut answer = if polled.batch.is_empty() {
+            let mut answer = answer::uncached(StatusCode::NO_CONTENT);
+            answer::position(answer.headers_mut(), &polled.batch);
+            answer
+        } else {
+            let mut caching = hyper::HeaderMap::with_capacity(2);
+            answer::caching(&mut caching, &polled.batch);
+            let closed = polled.batch.closed;
+            let mut answer = answer::messages(polled.batch);
+            answer.headers_mut().extend(caching);
+            if closed {
+                answer.headers_mut().insert(fields::STREAM_CLOSED, TRUE);
+            }
+            answer
+        };
+        let headers = answer.headers_mut();
+        answer::cursor(headers, Cursor::next(cursor, self.clock.now(), fastrand::u64(..)));
+        if hold_asked {
+            headers.insert(PREFERENCE_APPLIED, fields::value(&format!("wait={}", hold.as_secs())));
+        }
+        if polled.superseded {
+            headers.insert(STREAM_SUPERSEDED, TRUE);
+        }
+        Ok(answer)
+    }
+}

@@ -1,0 +1,73 @@
+//! The query of a request: the parameters that the protocol and its additions know. Others are ignored.
+
+use std::borrow::Cow;
+
+use super::error::Error;
+
+/// The known parameters, decoded, at most one of each.
+#[derive(Debug, Default)]
+pub(super) struct Query<'a> {
+    values: [Option<Cow<'a, str>>; NAMES.len()],
+}
+
+const NAMES: [&str; 7] = ["offset", "live", "cursor", "timeout", "client", "heartbeat", "create"];
+
+impl<'a> Query<'a> {
+    /// Reads `query` as `application/x-www-form-urlencoded`.
+    pub(super) fn parse(query: Option<&'a str>) -> Result<Self, Error> {
+        let mut parsed = Self::default();
+        for pair in query.unwrap_or_default().split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let Some(index) = NAMES.iter().position(|known| *known == name) else { continue };
+            let Some(slot) = parsed.values.get_mut(index) else { continue };
+            let value = decode(value).ok_or_else(|| Error::parameter(name, "is not UTF-8 when decoded"))?;
+            if slot.replace(value).is_some() {
+                return Err(Error::parameter(name, "must not be given twice"));
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// The value of a known parameter.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let index = NAMES.iter().position(|known| *known == name)?;
+        self.values.get(index)?.as_deref()
+    }
+
+    /// A whole number of seconds.
+    pub(super) fn seconds(&self, name: &str) -> Result<Option<u64>, Error> {
+        let parse = |text: &str| {
+            super::fields::whole_number(text)
+                .ok_or_else(|| Error::parameter(name, "is a whole number of seconds"))
+        };
+        self.get(name).map(parse).transpose()
+    }
+}
+
+fn decode(value: &str) -> Option<Cow<'_, str>> {
+    if !value.contains(['%', '+']) {
+        return Some(Cow::Borrowed(value));
+    }
+    let spaced = value.replace('+', " ");
+    percent_encoding::percent_decode_str(&spaced).decode_utf8().ok().map(|text| Cow::Owned(text.into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_parameters_are_decoded_and_others_ignored() {
+        let query = Query::parse(Some("x=1&offset=a%2Cb&live=sse&offsets=2&=&%6fffset=3")).unwrap();
+        assert_eq!(
+            (query.get("offset"), query.get("live"), query.get("cursor")),
+            (Some("a,b"), Some("sse"), None)
+        );
+    }
+
+    #[test]
+    fn twice_is_an_error() {
+        assert!(Query::parse(Some("offset=1&offset=1")).is_err());
+        assert!(Query::parse(Some("offset=%ff")).is_err());
+    }
+}

@@ -1,0 +1,266 @@
+//! The hub: appends and then wakes, reads and else waits. The only place that waits.
+//!
+//! A message takes this way: the store has it, then the stream's tail moves, then whoever waits for a tail
+//! beyond its cursor wakes and reads the log from there. Nothing is copied or queued per client.
+
+mod clients;
+mod live;
+mod messages;
+mod poll;
+mod signal;
+mod sync;
+mod tail;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+pub use clients::{CLIENT_ID_BYTES_MAX, ClientId, ClientView, HeldView, InvalidClientId, TooManyPolls};
+pub use messages::InvalidMessages;
+pub use poll::{Poll, PollError, Polled};
+pub use signal::{Signal, WaitUntil};
+pub use tail::{Tail, TailSettings, Update};
+
+/// The values of the store's contract that fronts meet.
+pub use crate::store::{
+    AppendError, Appended, Batch, CreateError, Created, Description, Gap, GapReason, Missing, ReadError,
+};
+
+use crate::clock::Clock;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::store::{Create, Fork, ReadLimit, Store};
+use crate::stream::{Append, ContentType, Lifetime, Producer, Retention, Start, StreamName};
+
+/// How often streams that have ended are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often held polls are ended during a drain.
+const DRAIN_STEP: Duration = Duration::from_millis(50);
+
+/// Everything between the fronts and the store.
+pub struct Hub {
+    store: Arc<dyn Store>,
+    live: live::Live,
+    clients: Arc<clients::Clients>,
+    limits: Arc<Limits>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    draining: watch::Sender<bool>,
+}
+
+/// A stream to be created, as a front understood it.
+#[derive(Debug, Clone)]
+pub struct Creation {
+    /// `None`: as the source of a fork, else `application/octet-stream`.
+    pub content_type: Option<ContentType>,
+    /// `None`: unlimited, or as the source of a fork.
+    pub lifetime: Option<Lifetime>,
+    /// `None`: all is kept, or as the source of a fork.
+    pub retention: Option<Retention>,
+    /// Whether nothing may follow the body.
+    pub closed: bool,
+    /// The first messages.
+    pub body: Bytes,
+    /// Source, offset and sub-offset of a fork.
+    pub fork: Option<(StreamName, Option<Start>, u64)>,
+}
+
+/// Messages to be appended, as a front understood them.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// The messages; may be empty only to close.
+    pub body: Bytes,
+    /// Of the body; needed unless that is empty.
+    pub content_type: Option<ContentType>,
+    /// Close the stream with it.
+    pub close: bool,
+    /// The idempotent producer.
+    pub producer: Option<Producer>,
+    /// `Stream-Seq`.
+    pub sequence: Option<Box<str>>,
+    /// Create the stream if it does not exist.
+    pub create: bool,
+}
+
+/// Why a stream was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreationError {
+    /// The first messages are wrong.
+    #[error(transparent)]
+    Messages(#[from] InvalidMessages),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] CreateError),
+}
+
+/// Why messages were not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// There is no message, and the stream is not to be closed.
+    #[error("there is nothing to append")]
+    Empty,
+    /// A body needs a content type.
+    #[error("the body has no content type")]
+    NoContentType,
+    /// The messages are wrong.
+    #[error(transparent)]
+    Messages(#[from] InvalidMessages),
+    /// The store or the stream's rules refused.
+    #[error(transparent)]
+    Store(#[from] AppendError),
+    /// The stream was to be created with it, and could not be.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+}
+
+impl Hub {
+    /// A hub over `store`.
+    pub fn new(store: Arc<dyn Store>, limits: Arc<Limits>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+        let live = live::Live::new(store.clone(), clock);
+        let clients = Arc::new(clients::Clients::new(&limits, clock));
+        Self { store, live, clients, limits, metrics, clock, draining: watch::Sender::new(false) }
+    }
+
+    /// Creates a stream, or finds it as it would have been created.
+    pub async fn create(&self, name: &StreamName, creation: Creation) -> Result<Created, CreationError> {
+        let now = self.clock.now();
+        let content_type = match (&creation.content_type, &creation.fork) {
+            (Some(content_type), _) => content_type.clone(),
+            (None, None) => ContentType::octet_stream(),
+            (None, Some((source, ..))) => self.inherited_content_type(name, source).await?,
+        };
+        let payload = messages::split(creation.body, &content_type, self.limits.json_depth_max)?;
+        let (messages, bytes) = (payload.messages(), payload.len());
+        let create = Create {
+            content_type,
+            lifetime: creation.lifetime,
+            retention: creation.retention,
+            closed: creation.closed,
+            payload,
+            fork: creation.fork.map(|(source, offset, sub_offset)| Fork { source, offset, sub_offset }),
+        };
+        let created = self.store.create(name, create, now).await?;
+        if created.fresh {
+            self.metrics.messages_in(messages, bytes);
+            self.live.advance(name, created.tail.position, created.closed);
+        }
+        Ok(created)
+    }
+
+    /// The type of the source, or of the fork itself if that exists already and its source does not any more.
+    async fn inherited_content_type(
+        &self,
+        fork: &StreamName,
+        source: &StreamName,
+    ) -> Result<ContentType, CreateError> {
+        let now = self.clock.now();
+        let missing = match self.store.describe(source, now).await {
+            Ok(source) => return Ok(source.content_type),
+            Err(Missing::NotFound) => CreateError::SourceNotFound,
+            Err(Missing::Deleted) => CreateError::SourceDeleted,
+        };
+        self.store.describe(fork, now).await.map(|fork| fork.content_type).map_err(|_| missing)
+    }
+
+    /// Appends and wakes. When it returns, the messages are as durable as the store promises.
+    pub async fn publish(
+        &self,
+        name: &StreamName,
+        publication: Publication,
+    ) -> Result<Appended, PublishError> {
+        let now = self.clock.now();
+        if publication.body.is_empty() && !publication.close {
+            return Err(PublishError::Empty);
+        }
+        let content_type = match publication.content_type {
+            Some(content_type) => content_type,
+            None if publication.body.is_empty() => ContentType::octet_stream(),
+            None => return Err(PublishError::NoContentType),
+        };
+        let has_body = !publication.body.is_empty();
+        let payload = messages::split(publication.body, &content_type, self.limits.json_depth_max)?;
+        if has_body && payload.is_empty() {
+            return Err(PublishError::Empty);
+        }
+        let (producer, sequence) = (publication.producer, publication.sequence);
+        let append = Append { payload, content_type, close: publication.close, producer, sequence };
+        let mut appended = self.store.append(name, &append, now).await;
+        if publication.create && matches!(appended, Err(AppendError::Missing(Missing::NotFound))) {
+            self.store.create(name, Create::open(append.content_type.clone()), now).await?;
+            appended = self.store.append(name, &append, now).await;
+        }
+        let appended = appended?;
+        if !appended.duplicate {
+            self.metrics.messages_in(append.payload.messages(), append.payload.len());
+            self.live.advance(name, appended.tail.position, appended.closed);
+        }
+        Ok(appended)
+    }
+
+    /// Reads what is there and does not wait: the short poll.
+    pub async fn read(&self, name: &StreamName, start: Start) -> Result<Batch, ReadError> {
+        let limit = ReadLimit { bytes_max: self.limits.read_bytes_max, whole_characters: false };
+        self.store.read(name, start, limit, self.clock.now()).await
+    }
+
+    /// Tells about a stream without using it.
+    pub async fn describe(&self, name: &StreamName) -> Result<Description, Missing> {
+        self.store.describe(name, self.clock.now()).await
+    }
+
+    /// Deletes a stream and ends whoever waits for it.
+    pub async fn delete(&self, name: &StreamName) -> Result<(), Missing> {
+        self.store.delete(name, self.clock.now()).await?;
+        self.live.end(name);
+        Ok(())
+    }
+
+    /// The wait queues, at most `max` of them.
+    pub fn clients(&self, max: usize) -> Vec<ClientView> {
+        self.clients.views(max)
+    }
+
+    /// One client's wait queue.
+    pub fn client(&self, id: &str) -> Option<ClientView> {
+        self.clients.one(id)
+    }
+
+    /// Whether the gateway drains.
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// What the gauges show: streams, watched streams, sleeping tasks, held polls.
+    pub fn counts(&self) -> [usize; 4] {
+        let (watched, waiting) = self.live.count();
+        [self.store.streams(), watched, waiting, self.clients.held()]
+    }
+
+    /// Ends streams whose time has come, for as long as it is polled.
+    pub async fn sweep(&self) {
+        let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+        loop {
+            interval.tick().await;
+            for name in self.store.sweep(self.clock.now()) {
+                self.live.end(&name);
+            }
+        }
+    }
+
+    /// Ends held polls and live forms, each with its cursor, evenly over the spread; then returns. What comes
+    /// during a drain is not held any more.
+    pub async fn drain(&self) {
+        self.draining.send_replace(true);
+        let steps = (self.limits.drain_spread.get().as_millis() / DRAIN_STEP.as_millis()).max(1);
+        let a_step = self.clients.held().div_ceil(usize::try_from(steps).unwrap_or(1)).max(1);
+        let mut interval = tokio::time::interval(DRAIN_STEP);
+        for _ in 0..steps {
+            interval.tick().await;
+            self.clients.drain(a_step);
+        }
+        self.clients.drain(usize::MAX);
+    }
+}

@@ -1,0 +1,96 @@
+//! The long poll: what is there at once, else wait for a message, the deadline, or an end before that.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::clients::Ending;
+use super::{Batch, ClientId, Hub, ReadError, TooManyPolls};
+use crate::stream::{Start, StreamName};
+
+/// A long poll as a front understood it.
+#[derive(Debug, Clone)]
+pub struct Poll {
+    /// The stream.
+    pub stream: StreamName,
+    /// Where to read from.
+    pub start: Start,
+    /// How long to wait for a message.
+    pub hold: Duration,
+    /// Whose wait queue it goes to.
+    pub client: Option<ClientId>,
+}
+
+/// The answer to a long poll. The batch is empty if nothing came; it has a cursor in any case.
+#[derive(Debug, Clone)]
+pub struct Polled {
+    /// The messages.
+    pub batch: Batch,
+    /// Whether a newer poll of the same client ended it.
+    pub superseded: bool,
+    /// Whether it had to wait.
+    pub held: bool,
+}
+
+/// Why a long poll has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum PollError {
+    /// The stream can not be read from there.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The client holds too many polls.
+    #[error("the client holds {} polls, which is the most it may", .0.max)]
+    TooManyPolls(TooManyPolls),
+    /// The gateway drains and holds no more polls.
+    #[error("the gateway is shutting down")]
+    Draining,
+}
+
+impl Hub {
+    /// Answers a long poll.
+    ///
+    /// Cancel safe: dropping the future leaves the wait queue and the stream.
+    pub async fn poll(&self, poll: Poll) -> Result<Polled, PollError> {
+        if let Some(client) = &poll.client {
+            self.clients.supersede(client, &poll.stream);
+        }
+        let batch = self.read(&poll.stream, poll.start).await?;
+        if !batch.is_empty() || batch.closed || poll.hold.is_zero() {
+            self.metrics.messages_out(batch.messages, batch.len());
+            return Ok(Polled { batch, superseded: false, held: false });
+        }
+        if self.is_draining() {
+            return Err(PollError::Draining);
+        }
+        let since = Instant::now();
+        let deadline = since + poll.hold;
+        let place = self
+            .clients
+            .hold(poll.client, &poll.stream, batch.next, deadline)
+            .map_err(PollError::TooManyPolls)?;
+        let mut start = Start::At(batch.next);
+        let mut published = None;
+        loop {
+            let watched = self.live.watch(&poll.stream);
+            let batch = self.read(&poll.stream, start).await?;
+            if !batch.is_empty() || batch.closed {
+                self.metrics.held_poll_answered(since, published);
+                self.metrics.messages_out(batch.messages, batch.len());
+                return Ok(Polled { batch, superseded: false, held: true });
+            }
+            start = Start::At(batch.next);
+            tokio::select! {
+                biased;
+                moved_at = watched.moved(batch.tail) => published = moved_at,
+                ending = place.ended() => {
+                    self.metrics.held_poll_answered(since, None);
+                    return Ok(Polled { batch, superseded: ending == Ending::Superseded, held: true });
+                }
+                () = sleep_until(deadline) => {
+                    self.metrics.held_poll_answered(since, None);
+                    return Ok(Polled { batch, superseded: false, held: true });
+                }
+            }
+        }
+    }
+}

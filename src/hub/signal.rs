@@ -1,0 +1,141 @@
+//! A state that tasks wait for: not an event that they could miss.
+//!
+//! A waiter says what it waits for as a test of the state. Testing and going to sleep happen under one lock, so
+//! no change can fall between the two. A waiter that is dropped leaves nothing behind.
+//!
+//! `tests/signal` runs this very file under loom, which tries every order of threads.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use super::sync::Mutex;
+
+/// A state and the tasks that wait for it to change.
+#[derive(Debug)]
+pub struct Signal<S> {
+    inner: Mutex<Inner<S>>,
+}
+
+#[derive(Debug)]
+struct Inner<S> {
+    state: S,
+    wakers: Wakers,
+}
+
+/// The sleeping tasks. Each change empties the table, so a key counts for one round only.
+#[derive(Debug, Default)]
+struct Wakers {
+    round: u64,
+    slots: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Key {
+    round: u64,
+    slot: usize,
+}
+
+impl<S> Signal<S> {
+    /// A state that nobody waits for yet.
+    pub fn new(state: S) -> Self {
+        Self { inner: Mutex::new(Inner { state, wakers: Wakers::default() }) }
+    }
+
+    /// Changes the state, then wakes all who wait; they test it anew. Returns how many those were.
+    pub fn update(&self, change: impl FnOnce(&mut S)) -> usize {
+        let woken = {
+            let mut inner = self.inner.lock();
+            change(&mut inner.state);
+            inner.wakers.take()
+        };
+        woken.into_iter().flatten().map(Waker::wake).count()
+    }
+
+    /// Waits until `test` finds what it wants in the state, and returns that.
+    ///
+    /// Cancel safe: dropping the future takes the waiter out of the table.
+    pub fn wait_until<T, F: FnMut(&S) -> Option<T>>(&self, test: F) -> WaitUntil<'_, S, F> {
+        WaitUntil { signal: self, test, key: None }
+    }
+
+    /// How many tasks sleep here.
+    pub fn waiting(&self) -> usize {
+        self.inner.lock().wakers.sleeping()
+    }
+}
+
+/// The future of [`Signal::wait_until`].
+#[derive(Debug)]
+pub struct WaitUntil<'a, S, F> {
+    signal: &'a Signal<S>,
+    test: F,
+    key: Option<Key>,
+}
+
+impl<S, F: Unpin> Unpin for WaitUntil<'_, S, F> {}
+
+impl<S, T, F: FnMut(&S) -> Option<T> + Unpin> Future for WaitUntil<'_, S, F> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let this = self.get_mut();
+        let mut inner = this.signal.inner.lock();
+        if let Some(found) = (this.test)(&inner.state) {
+            if let Some(key) = this.key.take() {
+                inner.wakers.remove(key);
+            }
+            return Poll::Ready(found);
+        }
+        this.key = Some(inner.wakers.put(this.key, context.waker()));
+        Poll::Pending
+    }
+}
+
+impl<S, F> Drop for WaitUntil<'_, S, F> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.signal.inner.lock().wakers.remove(key);
+        }
+    }
+}
+
+impl Wakers {
+    fn take(&mut self) -> Vec<Option<Waker>> {
+        self.round += 1;
+        self.free.clear();
+        std::mem::take(&mut self.slots)
+    }
+
+    fn put(&mut self, key: Option<Key>, waker: &Waker) -> Key {
+        if let Some(key) = key.filter(|key| key.round == self.round)
+            && let Some(Some(old)) = self.slots.get_mut(key.slot)
+        {
+            old.clone_from(waker);
+            return key;
+        }
+        let slot = self.free.pop().unwrap_or(self.slots.len());
+        match self.slots.get_mut(slot) {
+            Some(empty) => *empty = Some(waker.clone()),
+            None => self.slots.push(Some(waker.clone())),
+        }
+        Key { round: self.round, slot }
+    }
+
+    fn remove(&mut self, key: Key) {
+        if key.round != self.round {
+            return;
+        }
+        if self.slots.get_mut(key.slot).and_then(Option::take).is_some() {
+            self.free.push(key.slot);
+        }
+        if self.sleeping() == 0 {
+            *self = Self { round: self.round, ..Self::default() };
+        }
+    }
+
+    fn sleeping(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+}

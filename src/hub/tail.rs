@@ -1,0 +1,162 @@
+//! The tail of a stream as a `Stream` of updates: what every live form is an encoding of.
+//!
+//! It reads when it is polled and never ahead, so a reader that does not read costs a cursor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::unfold;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::Stream;
+
+use super::live::Watched;
+use super::{Batch, Gap, Hub, PollError, ReadError};
+use crate::store::ReadLimit;
+use crate::stream::{Start, StreamName};
+
+/// How a live form wants its tail.
+#[derive(Debug, Clone, Copy)]
+pub struct TailSettings {
+    /// The longest silence.
+    pub heartbeat: Duration,
+    /// After this it ends and the client comes again.
+    pub life: Duration,
+    /// Whether the form carries the text of text streams as it is.
+    pub whole_characters: bool,
+}
+
+/// What a live form tells its client next.
+#[derive(Debug, Clone)]
+pub enum Update {
+    /// Messages with the cursor behind them; without messages at the beginning, as a heartbeat and at the end.
+    Batch(Batch),
+    /// Messages behind the client's cursor are not kept any more. The last update.
+    Gap(Gap),
+}
+
+/// A live form's view of a stream, with the first update already read.
+pub struct Tail {
+    hub: Arc<Hub>,
+    stream: StreamName,
+    settings: TailSettings,
+    ends_at: Instant,
+    draining: watch::Receiver<bool>,
+    leaving: bool,
+    state: State,
+}
+
+enum State {
+    /// This update is to be told first.
+    First(Batch),
+    /// The last update told.
+    After(Batch),
+    /// Nothing follows.
+    Ended,
+}
+
+impl Hub {
+    /// Opens a tail at `start`. Errors come here, as long as the front can still answer with a status.
+    pub async fn tail(
+        self: &Arc<Self>,
+        stream: StreamName,
+        start: Start,
+        settings: TailSettings,
+    ) -> Result<Tail, PollError> {
+        if self.is_draining() {
+            return Err(PollError::Draining);
+        }
+        let first = self.read_for_tail(&stream, start, settings).await?;
+        let (ends_at, draining) = (Instant::now() + settings.life, self.draining.subscribe());
+        Ok(Tail {
+            hub: self.clone(),
+            stream,
+            settings,
+            ends_at,
+            draining,
+            leaving: false,
+            state: State::First(first),
+        })
+    }
+
+    async fn read_for_tail(
+        &self,
+        name: &StreamName,
+        start: Start,
+        settings: TailSettings,
+    ) -> Result<Batch, ReadError> {
+        let limit =
+            ReadLimit { bytes_max: self.limits.tail_bytes_max, whole_characters: settings.whole_characters };
+        self.store.read(name, start, limit, self.clock.now()).await
+    }
+}
+
+impl Tail {
+    /// The first update, from which a front knows the stream's content type.
+    pub fn first(&self) -> Option<&Batch> {
+        match &self.state {
+            State::First(batch) => Some(batch),
+            State::After(_) | State::Ended => None,
+        }
+    }
+
+    /// The updates, from the first on. Ends after one that is closed, after a gap, when the stream is deleted,
+    /// when its life is over, and when the gateway drains.
+    pub fn updates(self) -> impl Stream<Item = Update> + Send {
+        unfold(self, |mut tail| async move {
+            let update = tail.next().await?;
+            Some((update, tail))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Update> {
+        let batch = match std::mem::replace(&mut self.state, State::Ended) {
+            State::First(batch) => batch,
+            State::After(last) => match self.read_on(&last).await {
+                Ok(batch) => batch,
+                Err(ReadError::Gap(gap)) => return Some(Update::Gap(gap)),
+                Err(_) => return None,
+            }?,
+            State::Ended => return None,
+        };
+        self.hub.metrics.messages_out(batch.messages, batch.len());
+        if matches!(self.state, State::Ended) && !batch.closed && !self.is_over() {
+            self.state = State::After(batch.clone());
+        }
+        Some(Update::Batch(batch))
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.ends_at
+    }
+
+    /// What follows `last`: messages, or nothing but a cursor when it is time for a heartbeat or for the end.
+    async fn read_on(&mut self, last: &Batch) -> Result<Option<Batch>, ReadError> {
+        let heartbeat_at = Instant::now() + self.settings.heartbeat;
+        let mut published = None;
+        loop {
+            if !self.leaving && *self.draining.borrow() {
+                self.leave();
+            }
+            let watched: Watched = self.hub.live.watch(&self.stream);
+            let batch = self.hub.read_for_tail(&self.stream, Start::At(last.next), self.settings).await?;
+            if !batch.is_empty() || batch.closed {
+                self.hub.metrics.published_to_answer(published);
+                return Ok(Some(batch));
+            }
+            tokio::select! {
+                biased;
+                moved_at = watched.moved(batch.tail) => published = moved_at,
+                () = sleep_until(heartbeat_at.min(self.ends_at)) => return Ok(Some(batch)),
+                Ok(_) = self.draining.wait_for(|draining| *draining), if !self.leaving => {}
+            }
+        }
+    }
+
+    /// The gateway drains: ends at a moment of its own, so that not all clients come again at once.
+    fn leave(&mut self) {
+        self.leaving = true;
+        let spread = self.hub.limits.drain_spread.get().mul_f64(fastrand::f64());
+        self.ends_at = self.ends_at.min(Instant::now() + spread);
+    }
+}

@@ -1,0 +1,26 @@
+//! pollgate delivers streams of messages to clients that may have nothing but plain HTTP.
+//!
+//! # Layout
+//!
+//! A request takes this way, and each module knows only those to the right of it:
+//!
+//! ```text
+//! main -> config, server -> http -> hub -> store -> stream
+//! ```
+//!
+//! * [`stream`]: what a stream is. Pure: no IO, no clock.
+//! * [`store`]: where messages are kept. Passive: answers at once with what is there.
+//! * [`hub`]: appends and wakes, reads and waits. The only place that waits.
+//! * [`http`]: the HTTP front, one file per operation and delivery form.
+//! * [`server`]: sockets, connections, limits of both, drain.
+//! * [`config`], [`limits`], [`clock`], [`metrics`]: settings, bounds, time and counters for all of them.
+
+pub mod clock;
+pub mod config;
+pub mod http;
+pub mod hub;
+pub mod limits;
+pub mod metrics;
+pub mod server;
+pub mod store;
+pub mod stream;

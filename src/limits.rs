@@ -1,0 +1,225 @@
+//! Every bound of the gateway, with its unit and what it can cost at the worst.
+//!
+//! Each can be set by `--limit name=value`, `POLLGATE_LIMITS__NAME` or in the `[limits]` table of the
+//! configuration file.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The bounds. Durations are texts such as `25s` or `250ms`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections that are open at once. 0: the process's descriptors less 1024 (at least half of them).
+    pub connections_max: usize,
+    /// New connections a second; what comes on top is answered 503 with `Retry-After`.
+    pub connections_per_second_max: u32,
+    /// Connections that wait in the kernel for `accept`.
+    pub backlog: i32,
+
+    /// From the connection to its first byte.
+    pub first_byte_timeout: Span,
+    /// From the first byte of a request to the end of its head.
+    pub head_timeout: Span,
+    /// Between two requests on a connection.
+    pub idle_timeout: Span,
+    /// For a request body, and a second more for each `body_bytes_per_second_min` that came.
+    pub body_timeout: Span,
+    /// The slowest that a body may come for long.
+    pub body_bytes_per_second_min: u64,
+    /// How long a client may not take what is written to it.
+    pub write_timeout: Span,
+
+    /// Kernel memory for what a client has not taken yet, as the kernel counts it.
+    pub socket_send_bytes: usize,
+    /// User memory for what hyper has encoded and the kernel has not taken, and for what it reads ahead.
+    pub connection_buffer_bytes: usize,
+
+    /// HTTP/1 header fields in a request.
+    pub headers_max: usize,
+    /// Bytes of a request head.
+    pub head_bytes_max: usize,
+    /// Bytes of a request target (path and query).
+    pub target_bytes_max: usize,
+
+    /// HTTP/2 streams on a connection, which are requests at once.
+    pub http2_streams_max: u32,
+    /// HTTP/2 flow control window of a stream.
+    pub http2_stream_window_bytes: u32,
+    /// HTTP/2 flow control window of a connection.
+    pub http2_connection_window_bytes: u32,
+    /// HTTP/2 streams reset before they were accepted (rapid reset, CVE-2023-44487).
+    pub http2_resets_max: usize,
+
+    /// Bytes of one append.
+    pub body_bytes_max: usize,
+    /// Nesting of a JSON body.
+    pub json_depth_max: usize,
+    /// Bytes of messages in one answer.
+    pub read_bytes_max: usize,
+    /// Bytes of messages in one event of a live form, which is encoded in user memory for each reader.
+    pub tail_bytes_max: usize,
+
+    /// Polls that one client holds at once.
+    pub client_polls_max: usize,
+    /// How long a client that holds no poll is remembered.
+    pub client_idle_timeout: Span,
+    /// Clients that are remembered while they hold no poll, about 300 bytes each.
+    pub idle_clients_max: u64,
+
+    /// Between two signs of life on a server-sent event stream, unless the client asks otherwise (1 s to 300 s).
+    pub sse_heartbeat: Span,
+    /// After this, give or take 10 %, a server-sent event stream ends and the client comes again; at most 1 h.
+    pub sse_life: Span,
+
+    /// Over how long held polls and streams end when the gateway drains.
+    pub drain_spread: Span,
+
+    /// How long a poll is held that does not say, give or take 10 % (`--hold`).
+    #[serde(skip)]
+    pub hold: Duration,
+    /// The longest hold on request (`--hold-max`).
+    #[serde(skip)]
+    pub hold_max: Duration,
+    /// From the signal to the hard stop (`--drain`).
+    #[serde(skip)]
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 0,
+            connections_per_second_max: 2000,
+            backlog: 4096,
+            first_byte_timeout: Span::seconds(10),
+            head_timeout: Span::seconds(10),
+            idle_timeout: Span::seconds(75),
+            body_timeout: Span::seconds(30),
+            body_bytes_per_second_min: 1024,
+            write_timeout: Span::seconds(20),
+            socket_send_bytes: 128 * 1024,
+            connection_buffer_bytes: 64 * 1024,
+            headers_max: 64,
+            head_bytes_max: 16 * 1024,
+            target_bytes_max: 4 * 1024,
+            http2_streams_max: 100,
+            http2_stream_window_bytes: 64 * 1024,
+            http2_connection_window_bytes: 1024 * 1024,
+            http2_resets_max: 20,
+            body_bytes_max: 1024 * 1024,
+            json_depth_max: 64,
+            read_bytes_max: 1024 * 1024,
+            tail_bytes_max: 32 * 1024,
+            client_polls_max: 16,
+            client_idle_timeout: Span::seconds(300),
+            idle_clients_max: 100_000,
+            sse_heartbeat: Span::seconds(15),
+            sse_life: Span::seconds(60),
+            drain_spread: Span::seconds(5),
+            hold: Duration::from_secs(25),
+            hold_max: Duration::from_secs(55),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    /// Refuses values that would break the gateway, in words for its operator.
+    pub fn check(&self) -> Result<(), String> {
+        let at_least = |name: &str, value: usize, least: usize| {
+            (value >= least)
+                .then_some(())
+                .ok_or_else(|| format!("limits.{name} must be at least {least}, not {value}"))
+        };
+        at_least("connections_per_second_max", self.connections_per_second_max as usize, 1)?;
+        at_least("connection_buffer_bytes", self.connection_buffer_bytes, 8192)?;
+        at_least("body_bytes_max", self.body_bytes_max, 1)?;
+        at_least("read_bytes_max", self.read_bytes_max, 1)?;
+        at_least("client_polls_max", self.client_polls_max, 1)?;
+        at_least(
+            "body_bytes_per_second_min",
+            usize::try_from(self.body_bytes_per_second_min).unwrap_or(1),
+            1,
+        )?;
+        if self.body_bytes_max > 1 << 30 {
+            return Err(format!("limits.body_bytes_max must be at most 1 GiB, not {}", self.body_bytes_max));
+        }
+        if self.sse_life.get() > Duration::from_secs(3600) {
+            return Err("limits.sse_life must be at most 1h".into());
+        }
+        if self.hold > self.hold_max {
+            return Err(format!("hold ({:?}) must not exceed hold_max ({:?})", self.hold, self.hold_max));
+        }
+        Ok(())
+    }
+}
+
+/// `duration`, give or take up to a tenth, so that clients which came together do not come together again.
+pub fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+/// A duration that reads and writes itself as `25s`, `1m 30s` or `250ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(Duration);
+
+impl Span {
+    /// Whole seconds.
+    pub const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    /// The duration.
+    pub const fn get(self) -> Duration {
+        self.0
+    }
+}
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let span: jiff::SignedDuration =
+            text.parse().map_err(|error| format!("{text:?} is no duration: {error}"))?;
+        let span = Duration::try_from(span).map_err(|_| format!("{text:?} is negative"))?;
+        if span > Duration::from_secs(7 * 24 * 3600) {
+            Err(format!("{text:?} is over a week"))
+        } else {
+            Ok(Self(span))
+        }
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}ms", self.0.as_millis()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_as_people_write_them() {
+        for (text, millis) in [("25s", 25_000), ("250ms", 250), ("1m 30s", 90_000), ("0s", 0)] {
+            assert_eq!(text.parse::<Span>().map(|span| span.get().as_millis()), Ok(millis));
+        }
+        for text in ["", "25", "-1s", "8d", "1e9h"] {
+            assert!(text.parse::<Span>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_allowed() {
+        assert_eq!(Limits::default().check(), Ok(()));
+    }
+}

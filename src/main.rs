@@ -1,0 +1,69 @@
+//! The `pollgate` command: settings, log, server, signals.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use pollgate::config::{Cli, LogFormat, Settings};
+use pollgate::server::Server;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let settings = match Cli::parse().settings() {
+        Ok(settings) => settings,
+        Err(error) => return fail(&error),
+    };
+    start_log(settings.log);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let outcome = runtime.block_on(serve(settings));
+    runtime.shutdown_timeout(Duration::ZERO);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+async fn serve(settings: Settings) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let server = Server::bind(&settings)?;
+    banner(&server);
+    let mut next_signal = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
+    let stop = server.start();
+    next_signal().await;
+    tracing::info!("draining; a second signal ends at once");
+    tokio::select! {
+        () = stop.drain() => tracing::info!("drained"),
+        () = next_signal() => tracing::warn!("ended at once by a second signal"),
+    }
+    Ok(())
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+fn banner(server: &Server) {
+    let (gateway, admin) = (server.gateway_address(), server.admin_address());
+    println!("listening http://{gateway}");
+    println!("admin http://{admin}");
+    println!();
+    println!("messages are kept in memory, as long as this process lives. Try it:");
+    println!("  curl -X PUT -H 'Content-Type: application/json' http://{gateway}/v1/stream/hello");
+    println!("  curl -H 'Content-Type: application/json' -d '{{\"n\":1}}' http://{gateway}/v1/stream/hello");
+    println!("  curl -N 'http://{gateway}/v1/stream/hello?offset=-1&live=sse'");
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("pollgate: {error}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,214 @@
+//! What Prometheus scrapes, and the counters behind it.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use tokio::time::Instant;
+
+/// Which way a request took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Form {
+    /// PUT.
+    Create,
+    /// POST.
+    Append,
+    /// GET without `live`.
+    ShortPoll,
+    /// GET with `live=long-poll`.
+    LongPoll,
+    /// GET with `live=sse`.
+    Sse,
+    /// HEAD.
+    Head,
+    /// DELETE.
+    Delete,
+    /// OPTIONS.
+    Preflight,
+    /// Anything else.
+    Other,
+}
+
+impl Form {
+    /// As it is written in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Append => "append",
+            Self::ShortPoll => "short-poll",
+            Self::LongPoll => "long-poll",
+            Self::Sse => "sse",
+            Self::Head => "head",
+            Self::Delete => "delete",
+            Self::Preflight => "preflight",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    form: Form,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+/// All metrics of a gateway.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    hold_seconds: Histogram,
+    publish_to_answer_seconds: Histogram,
+    messages: [Counter; 2],
+    bytes: [Counter; 2],
+    gauges: [Gauge<u64, AtomicU64>; 4],
+    connections: Gauge,
+    connections_refused: Counter,
+    accept_errors: Counter,
+}
+
+const IN: usize = 0;
+const OUT: usize = 1;
+
+impl Metrics {
+    /// Registers everything.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("pollgate");
+        let requests = Family::<RequestLabels, Counter>::default();
+        registry.register("requests", "Requests answered, by form and status", requests.clone());
+
+        let hold_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 17));
+        registry.register_with_unit("hold", "How long polls were held", Unit::Seconds, hold_seconds.clone());
+        let publish_to_answer_seconds = Histogram::new(exponential_buckets(0.000_01, 2.0, 18));
+        let help = "From the append to the answer of a reader that waited for it";
+        registry.register_with_unit(
+            "publish_to_answer",
+            help,
+            Unit::Seconds,
+            publish_to_answer_seconds.clone(),
+        );
+
+        let messages = Family::<KindLabel, Counter>::default();
+        registry.register("messages", "Messages appended (in) and delivered (out)", messages.clone());
+        let bytes = Family::<KindLabel, Counter>::default();
+        registry.register_with_unit("message", "Bytes of those messages", Unit::Bytes, bytes.clone());
+        let both = |family: &Family<KindLabel, Counter>| {
+            ["in", "out"].map(|kind| family.get_or_create_owned(&KindLabel { kind }))
+        };
+
+        let gauges = [
+            ("streams", "Streams that exist"),
+            ("watched_streams", "Streams that somebody waits for"),
+            ("waiters", "Tasks that sleep until a stream moves"),
+            ("held_polls", "Long polls that wait"),
+        ]
+        .map(|(name, help)| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        });
+        let connections = Gauge::default();
+        registry.register("connections", "Open connections", connections.clone());
+        let connections_refused = Counter::default();
+        registry.register("connections_refused", "Connections answered 503", connections_refused.clone());
+        let accept_errors = Counter::default();
+        registry.register("accept_errors", "Connections that could not be accepted", accept_errors.clone());
+
+        let (messages, bytes) = (both(&messages), both(&bytes));
+        Self {
+            registry,
+            requests,
+            hold_seconds,
+            publish_to_answer_seconds,
+            messages,
+            bytes,
+            gauges,
+            connections,
+            connections_refused,
+            accept_errors,
+        }
+    }
+
+    /// The exposition text, with what the hub counts now: streams, watched streams, waiters, held polls.
+    pub fn text(&self, counts: [usize; 4]) -> String {
+        for (gauge, count) in self.gauges.iter().zip(counts) {
+            gauge.set(count as u64);
+        }
+        let mut text = String::new();
+        if encode(&mut text, &self.registry).is_err() {
+            text.clear();
+        }
+        text
+    }
+
+    /// A request was answered.
+    pub fn request(&self, form: Form, status: u16) {
+        self.requests.get_or_create(&RequestLabels { form, status }).inc();
+    }
+
+    pub(crate) fn messages_in(&self, messages: u64, bytes: usize) {
+        self.count(IN, messages, bytes);
+    }
+
+    pub(crate) fn messages_out(&self, messages: u64, bytes: usize) {
+        self.count(OUT, messages, bytes);
+    }
+
+    fn count(&self, way: usize, messages: u64, bytes: usize) {
+        if let (Some(counter), Some(byte_counter)) = (self.messages.get(way), self.bytes.get(way)) {
+            counter.inc_by(messages);
+            byte_counter.inc_by(bytes as u64);
+        }
+    }
+
+    pub(crate) fn held_poll_answered(&self, since: Instant, published: Option<Instant>) {
+        self.hold_seconds.observe(since.elapsed().as_secs_f64());
+        self.published_to_answer(published);
+    }
+
+    pub(crate) fn published_to_answer(&self, published: Option<Instant>) {
+        if let Some(published) = published {
+            self.publish_to_answer_seconds.observe(published.elapsed().as_secs_f64());
+        }
+    }
+
+    /// A connection was opened; it is counted until the guard is dropped.
+    pub(crate) fn connection(&self) -> ConnectionGuard {
+        self.connections.inc();
+        ConnectionGuard(self.connections.clone())
+    }
+
+    pub(crate) fn connection_refused(&self) {
+        self.connections_refused.inc();
+    }
+
+    pub(crate) fn accept_error(&self) {
+        self.accept_errors.inc();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(crate) struct ConnectionGuard(Gauge);
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

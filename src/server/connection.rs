@@ -1,0 +1,212 @@
+//! One connection: which protocol it speaks, hyper to speak it, and its end.
+
+use std::convert::Infallible;
+use std::future::{Future, pending};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::header::TRANSFER_ENCODING;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use socket2::SockRef;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::Phase;
+use super::guard::Guarded;
+use super::head::HeadWatch;
+use crate::http::admin::Admin;
+use crate::http::{Body, Conditions, Gateway};
+use crate::limits::Limits;
+
+/// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Who answers the requests of a listener.
+pub(super) enum Front {
+    Gateway(Gateway),
+    Admin(Admin),
+}
+
+impl Front {
+    async fn answer(&self, request: Request<Incoming>, conditions: Conditions) -> Response<Body> {
+        match self {
+            Self::Gateway(gateway) => gateway.answer(request, conditions).await,
+            Self::Admin(admin) => admin.answer(&request),
+        }
+    }
+}
+
+/// Serves a connection to its end. `refuse`: it is one too many, and is told so.
+pub(super) async fn serve(
+    mut stream: TcpStream,
+    front: Arc<Front>,
+    limits: Arc<Limits>,
+    mut phase: watch::Receiver<Phase>,
+    refuse: bool,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_user_timeout(Some(limits.write_timeout.get()))?;
+    let sniffed = tokio::select! {
+        sniffed = timeout(limits.first_byte_timeout.get(), sniff(&mut stream)) => sniffed,
+        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return Ok(()),
+    };
+    let (is_http2, read_ahead) = sniffed??;
+    let head = Arc::new(HeadWatch::default());
+    let busy = Arc::new(Busy::default());
+    let io = TokioIo::new(Guarded::new(stream, read_ahead, head.clone(), limits.clone()));
+    let service = service_fn(|request: Request<Incoming>| {
+        let ambiguous_length = !is_http2 && head.begin(request.headers().contains_key(TRANSFER_ENCODING));
+        let answering = Answering::new(head.clone(), busy.clone());
+        let front = front.clone();
+        async move {
+            let answer = front.answer(request, Conditions { refuse, ambiguous_length }).await;
+            Ok::<_, Infallible>(answer.map(|body| Tracked { body, _answering: answering }))
+        }
+    });
+    if is_http2 {
+        let idle = busy.idle_for(&limits);
+        run(http2_settings(&limits).serve_connection(io, service), idle, phase).await
+    } else {
+        // hyper itself ends an idle HTTP/1 connection.
+        run(http1_settings(&limits).serve_connection(io, service), pending(), phase).await
+    }
+}
+
+/// Lets a connection run to its end: its own, an idle one, or the server's.
+async fn run<C: GracefulConnection<Error = hyper::Error>>(
+    connection: C,
+    idle: impl Future<Output = ()>,
+    mut phase: watch::Receiver<Phase>,
+) -> io::Result<()> {
+    tokio::pin!(connection);
+    tokio::select! {
+        outcome = connection.as_mut() => return outcome.map_err(io::Error::other),
+        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}
+        () = idle => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        outcome = connection.as_mut() => outcome.map_err(io::Error::other),
+        _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => Ok(()),
+    }
+}
+
+/// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge.
+async fn sniff(stream: &mut TcpStream) -> io::Result<(bool, Bytes)> {
+    let mut read = BytesMut::with_capacity(1024);
+    loop {
+        if stream.read_buf(&mut read).await? == 0 {
+            return Ok((false, read.freeze()));
+        }
+        let compared = read.len().min(HTTP2_PREFACE.len());
+        let agrees = read.get(..compared) == HTTP2_PREFACE.get(..compared);
+        if !agrees || compared == HTTP2_PREFACE.len() {
+            return Ok((agrees, read.freeze()));
+        }
+    }
+}
+
+fn http1_settings(limits: &Limits) -> http1::Builder {
+    let mut settings = http1::Builder::new();
+    settings
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.idle_timeout.get())
+        .max_headers(limits.headers_max)
+        .max_header_size(limits.head_bytes_max)
+        .max_buf_size(limits.connection_buffer_bytes);
+    settings
+}
+
+fn http2_settings(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut settings = http2::Builder::new(TokioExecutor::new());
+    settings
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.http2_streams_max)
+        .initial_stream_window_size(limits.http2_stream_window_bytes)
+        .initial_connection_window_size(limits.http2_connection_window_bytes)
+        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(limits.http2_resets_max)
+        .max_local_error_reset_streams(limits.http2_resets_max)
+        .max_send_buf_size(limits.connection_buffer_bytes)
+        .keep_alive_interval(limits.write_timeout.get())
+        .keep_alive_timeout(limits.write_timeout.get());
+    settings
+}
+
+/// How many requests of a connection are being answered, and how many have been.
+#[derive(Debug, Default)]
+struct Busy {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Busy {
+    /// Returns when no request came or was answered for the idle timeout.
+    async fn idle_for(&self, limits: &Limits) {
+        loop {
+            let before = self.begun.load(Ordering::Relaxed);
+            let busy = before != self.ended.load(Ordering::Relaxed);
+            sleep(limits.idle_timeout.get()).await;
+            if !busy && self.begun.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
+    }
+}
+
+/// A request from its head to the end of its answer, or to the client's leaving.
+struct Answering {
+    head: Arc<HeadWatch>,
+    busy: Arc<Busy>,
+}
+
+impl Answering {
+    fn new(head: Arc<HeadWatch>, busy: Arc<Busy>) -> Self {
+        busy.begun.fetch_add(1, Ordering::Relaxed);
+        Self { head, busy }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.head.end();
+        self.busy.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A body that says when it is done.
+struct Tracked {
+    body: Body,
+    _answering: Answering,
+}
+
+impl hyper::body::Body for Tracked {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

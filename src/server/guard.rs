@@ -1,0 +1,131 @@
+//! The bytes of a connection, with the time limits that hyper does not have: a head that drips and a client
+//! that does not take what it is sent.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::head::HeadWatch;
+use crate::limits::Limits;
+
+/// A socket that gives up on peers who do.
+pub(super) struct Guarded {
+    stream: TcpStream,
+    /// Read before it was known which protocol the client speaks.
+    read_ahead: Bytes,
+    head: Arc<HeadWatch>,
+    limits: Arc<Limits>,
+    head_timer: Timer,
+    write_timer: Timer,
+}
+
+/// A timer that costs nothing until it is needed.
+#[derive(Default)]
+struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Guarded {
+    pub(super) fn new(
+        stream: TcpStream,
+        read_ahead: Bytes,
+        head: Arc<HeadWatch>,
+        limits: Arc<Limits>,
+    ) -> Self {
+        Self { stream, read_ahead, head, limits, head_timer: Timer::default(), write_timer: Timer::default() }
+    }
+}
+
+impl Timer {
+    /// Ready once `deadline` has passed; a deadline that was set before stays.
+    fn poll(&mut self, context: &mut Context<'_>, deadline: impl FnOnce() -> Instant) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline())));
+        sleep.as_mut().poll(context)
+    }
+
+    fn stop(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.read_ahead.is_empty() {
+            let bytes = this.read_ahead.split_to(this.read_ahead.len().min(buffer.remaining()));
+            buffer.put_slice(&bytes);
+            this.head.read(&bytes);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        match Pin::new(&mut this.stream).poll_read(context, buffer) {
+            Poll::Ready(outcome) => {
+                let bytes = buffer.filled().get(before..).unwrap_or_default();
+                if !bytes.is_empty() {
+                    this.head.read(bytes);
+                }
+                Poll::Ready(outcome)
+            }
+            Poll::Pending => {
+                let Some(since) = this.head.reading_since() else {
+                    this.head_timer.stop();
+                    return Poll::Pending;
+                };
+                let deadline = || since + this.limits.head_timeout.get();
+                ready!(this.head_timer.poll(context, deadline));
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head did not come in time")))
+            }
+        }
+    }
+}
+
+impl Guarded {
+    /// What came of a write: progress stops the timer, none lets it run.
+    fn written<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.write_timer.stop();
+            return outcome;
+        }
+        let deadline = || Instant::now() + self.limits.write_timeout.get();
+        ready!(self.write_timer.poll(context, deadline));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take what it is sent")))
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.written(context, outcome)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
+        this.written(context, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}

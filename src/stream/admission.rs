@@ -1,0 +1,170 @@
+//! Whether an append is taken: closing, content type, producers and sequences, in the protocol's order.
+
+use std::time::SystemTime;
+
+use super::{ContentType, Payload, Producer, ProducerRefusal, Producers};
+
+/// An append as a front hands it in.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// The messages; empty only to close.
+    pub payload: Payload,
+    /// The content type of the body; of no account if there is none.
+    pub content_type: ContentType,
+    /// Close the stream with it, in the same step.
+    pub close: bool,
+    /// The idempotent producer, if it named itself.
+    pub producer: Option<Producer>,
+    /// `Stream-Seq`: above the last one of the stream, byte by byte. Its scope is the stream.
+    pub sequence: Option<Box<str>>,
+}
+
+/// What to do with an append that is not refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Take it.
+    New,
+    /// It is there already.
+    Duplicate {
+        /// The highest sequence accepted from its producer, if it has one.
+        highest: Option<u64>,
+    },
+}
+
+/// Why an append is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The stream is closed.
+    Closed,
+    /// The body has another content type than the stream.
+    ContentType,
+    /// `Stream-Seq` is not above the last one.
+    SequenceRegression,
+    /// The producer's epoch or sequence is wrong.
+    Producer(ProducerRefusal),
+}
+
+/// What a stream knows of those who write to it.
+#[derive(Debug, Default)]
+pub struct Writers {
+    producers: Producers,
+    last_sequence: Option<Box<str>>,
+    closed: bool,
+    closed_by: Option<Producer>,
+}
+
+impl Writers {
+    /// Whether the stream is closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Closes the stream without an append, as creation may.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Decides on an append to a stream of `content_type`. Changes nothing.
+    pub fn admit(
+        &self,
+        append: &Append,
+        content_type: &ContentType,
+        now: SystemTime,
+    ) -> Result<Admission, Refusal> {
+        if self.closed {
+            let retry = append.producer.is_some() && append.producer == self.closed_by;
+            let close_only = append.close && append.payload.is_empty() && append.producer.is_none();
+            let highest = append.producer.as_ref().map(|producer| producer.sequence);
+            return if retry || close_only {
+                Ok(Admission::Duplicate { highest })
+            } else {
+                Err(Refusal::Closed)
+            };
+        }
+        if !append.payload.is_empty() && append.content_type != *content_type {
+            return Err(Refusal::ContentType);
+        }
+        if let Some(producer) = &append.producer
+            && let Some(highest) = self.producers.check(producer, now).map_err(Refusal::Producer)?
+        {
+            return Ok(Admission::Duplicate { highest: Some(highest) });
+        }
+        match (&append.sequence, &self.last_sequence) {
+            (Some(next), Some(last)) if next.as_bytes() <= last.as_bytes() => {
+                Err(Refusal::SequenceRegression)
+            }
+            _ => Ok(Admission::New),
+        }
+    }
+
+    /// Remembers an append that `admit` called new and that is in the log.
+    pub fn record(&mut self, append: &Append, now: SystemTime) {
+        if let Some(producer) = &append.producer {
+            self.producers.record(producer, now);
+        }
+        if append.sequence.is_some() {
+            self.last_sequence.clone_from(&append.sequence);
+        }
+        if append.close {
+            self.closed = true;
+            self.closed_by.clone_from(&append.producer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn append(text: &'static str) -> Append {
+        Append {
+            payload: Payload::raw(text.into()),
+            content_type: ContentType::octet_stream(),
+            close: false,
+            producer: None,
+            sequence: None,
+        }
+    }
+
+    fn admit(writers: &mut Writers, append: &Append) -> Result<Admission, Refusal> {
+        let admission = writers.admit(append, &ContentType::octet_stream(), NOW)?;
+        if admission == Admission::New {
+            writers.record(append, NOW);
+        }
+        Ok(admission)
+    }
+
+    #[test]
+    fn sequences_compare_byte_by_byte() {
+        let mut writers = Writers::default();
+        for (sequence, taken) in
+            [("09", true), ("10", true), ("10", false), ("2", true), ("10", false), ("B", true)]
+        {
+            let admission = admit(&mut writers, &Append { sequence: Some(sequence.into()), ..append("x") });
+            assert_eq!(admission.is_ok(), taken, "{sequence}");
+        }
+    }
+
+    #[test]
+    fn closed_comes_before_every_other_reason() {
+        let mut writers = Writers::default();
+        writers.close();
+        let wrong_type = Append { content_type: ContentType::parse("text/plain").unwrap(), ..append("x") };
+        assert_eq!(admit(&mut writers, &wrong_type), Err(Refusal::Closed));
+        assert_eq!(admit(&mut writers, &Append { close: true, ..append("x") }), Err(Refusal::Closed));
+        let close_only = Append { close: true, ..append("") };
+        assert_eq!(admit(&mut writers, &close_only), Ok(Admission::Duplicate { highest: None }));
+    }
+
+    #[test]
+    fn only_the_append_that_closed_is_a_retry_afterwards() {
+        let mut writers = Writers::default();
+        let by = |sequence| Some(Producer { id: "p".into(), epoch: 0, sequence });
+        let closing = Append { close: true, producer: by(0), ..append("x") };
+        assert_eq!(admit(&mut writers, &closing), Ok(Admission::New));
+        assert_eq!(admit(&mut writers, &closing), Ok(Admission::Duplicate { highest: Some(0) }));
+        assert_eq!(admit(&mut writers, &Append { producer: by(1), ..closing }), Err(Refusal::Closed));
+    }
+}

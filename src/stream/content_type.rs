@@ -1,0 +1,131 @@
+//! Content types (RFC 9110, section 8.3) and what each means for message boundaries and encodings.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The content type of a stream or of a body, as it was sent. Two are the same if their type and subtype are,
+/// whatever the case and the parameters. Cheap to clone.
+#[derive(Clone)]
+pub struct ContentType {
+    text: Arc<str>,
+    encoding: Encoding,
+}
+
+/// How the messages of a stream look in a form that is made of text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// `application/json`: messages are JSON values, positions count them.
+    Json,
+    /// `text/*`: UTF-8 as it is.
+    Text,
+    /// Anything else: base64 (RFC 4648, section 4).
+    Binary,
+}
+
+/// The text is no content type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidContentType;
+
+impl ContentType {
+    /// Reads a `Content-Type` field value: `type/subtype` in RFC 9110 tokens, with or without parameters.
+    pub fn parse(text: &str) -> Result<Self, InvalidContentType> {
+        let text = text.trim();
+        let essence = essence(text);
+        let (kind, subtype) = essence.split_once('/').ok_or(InvalidContentType)?;
+        if !is_token(kind)
+            || !is_token(subtype)
+            || !text.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
+        {
+            return Err(InvalidContentType);
+        }
+        let encoding = if essence.eq_ignore_ascii_case("application/json") {
+            Encoding::Json
+        } else if kind.eq_ignore_ascii_case("text") {
+            Encoding::Text
+        } else {
+            Encoding::Binary
+        };
+        Ok(Self { text: text.into(), encoding })
+    }
+
+    /// What a stream has that was created without one (protocol, section 5.1).
+    pub fn octet_stream() -> Self {
+        Self { text: "application/octet-stream".into(), encoding: Encoding::Binary }
+    }
+
+    /// How its messages are encoded as text.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// Whether the stream is in JSON mode.
+    pub fn is_json(&self) -> bool {
+        self.encoding == Encoding::Json
+    }
+
+    /// The field value, as it was sent.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+fn essence(text: &str) -> &str {
+    text.split(';').next().unwrap_or_default().trim()
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+impl PartialEq for ContentType {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.text, &other.text) || essence(&self.text).eq_ignore_ascii_case(essence(&other.text))
+    }
+}
+
+impl Eq for ContentType {}
+
+impl fmt::Debug for ContentType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.text, f)
+    }
+}
+
+impl fmt::Display for InvalidContentType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a content type is type/subtype, with or without parameters (RFC 9110, section 8.3.1)")
+    }
+}
+
+impl std::error::Error for InvalidContentType {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_and_parameters_do_not_make_another_type() {
+        let plain = ContentType::parse("application/json").unwrap();
+        assert_eq!(plain, ContentType::parse("Application/JSON; charset=utf-8").unwrap());
+        assert_ne!(plain, ContentType::parse("application/json-seq").unwrap());
+    }
+
+    #[test]
+    fn json_text_and_the_rest() {
+        for (text, encoding) in [
+            ("application/json;charset=utf-8", Encoding::Json),
+            ("TEXT/html", Encoding::Text),
+            ("application/ndjson", Encoding::Binary),
+            ("image/png", Encoding::Binary),
+        ] {
+            assert_eq!(ContentType::parse(text).map(|t| t.encoding()), Ok(encoding));
+        }
+    }
+
+    #[test]
+    fn what_is_no_content_type_is_refused() {
+        for text in ["", "json", "/", "a/", "/b", "a b/c", "a/b\r\nx: y", "a/b; é=1"] {
+            assert_eq!(ContentType::parse(text), Err(InvalidContentType), "{text:?}");
+        }
+    }
+}

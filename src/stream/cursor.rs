@@ -1,0 +1,73 @@
+//! The `Stream-Cursor` that keeps shared caches from answering the same poll for ever.
+
+use std::time::{Duration, SystemTime};
+
+/// The number of a 20-second interval since 9 October 2024 (protocol, section 10.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor(pub u64);
+
+const INTERVAL_SECONDS: u64 = 20;
+const EPOCH: Duration = Duration::from_secs(1_728_432_000);
+
+/// The protocol's bound on the jitter, in seconds.
+const JITTER_SECONDS_MAX: u64 = 3600;
+
+/// Cursors above are not ours: JavaScript could not carry them, and one more must still be a number.
+const CURSOR_MAX: u64 = (1 << 53) - 1;
+
+impl Cursor {
+    /// The cursor for an answer at `now` to a client that sent `previous`. It never goes back: a client that is
+    /// at the current interval or ahead of it is moved on by 1 to 3600 seconds, picked by `random`.
+    pub fn next(previous: Option<Self>, now: SystemTime, random: u64) -> Self {
+        let elapsed = now.duration_since(SystemTime::UNIX_EPOCH + EPOCH).unwrap_or_default();
+        let current = elapsed.as_secs() / INTERVAL_SECONDS;
+        match previous {
+            Some(Self(previous)) if previous >= current => {
+                let jitter = 1 + random % JITTER_SECONDS_MAX;
+                Self(previous.saturating_add(jitter.div_ceil(INTERVAL_SECONDS)))
+            }
+            _ => Self(current),
+        }
+    }
+
+    /// Reads what a client echoes; `None` if it is no cursor of this server.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| text.parse().ok()).flatten().filter(|n| *n <= CURSOR_MAX).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn at(seconds: u64) -> SystemTime {
+        NOW + EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_new_client_gets_the_interval_and_an_old_one_the_same() {
+        assert_eq!(Cursor::next(None, at(39), 0), Cursor(1));
+        assert_eq!(Cursor::next(Some(Cursor(0)), at(40), 0), Cursor(2));
+    }
+
+    #[test]
+    fn it_never_goes_back_and_never_stands_still() {
+        for random in [0, 1, 3599, 3600, u64::MAX] {
+            for previous in [2, 3, 1_000, CURSOR_MAX] {
+                let next = Cursor::next(Some(Cursor(previous)), at(40), random);
+                assert!(next > Cursor(previous) && next.0 <= previous + 180);
+            }
+        }
+    }
+
+    #[test]
+    fn only_digits_are_a_cursor() {
+        assert_eq!(Cursor::parse("12"), Some(Cursor(12)));
+        for text in ["", "-1", "+1", "1.0", "abc", "9007199254740992", "99999999999999999999"] {
+            assert_eq!(Cursor::parse(text), None, "{text:?}");
+        }
+    }
+}

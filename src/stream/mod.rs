@@ -1,0 +1,24 @@
+//! What a stream is: names, offsets, content types, lifetimes and the rules of appending and closing.
+//!
+//! Pure values and decisions, with `std` and `bytes` alone: no IO, no runtime, no clock. The time comes in
+//! as an argument, so that every rule can be tested at any moment of any day.
+
+mod admission;
+mod content_type;
+mod cursor;
+mod lifetime;
+mod lineage;
+mod name;
+mod offset;
+mod payload;
+mod producer;
+
+pub use admission::{Admission, Append, Refusal, Writers};
+pub use content_type::{ContentType, Encoding, InvalidContentType};
+pub use cursor::Cursor;
+pub use lifetime::{Lifetime, Retention};
+pub use lineage::{Lineage, OtherEpoch};
+pub use name::{InvalidName, StreamName};
+pub use offset::{Epoch, InvalidOffset, Offset, Position, Start};
+pub use payload::Payload;
+pub use producer::{Producer, ProducerId, ProducerRefusal, Producers};

@@ -1,0 +1,155 @@
+//! Offsets: opaque to clients, `{epoch}_{position}` in fixed width to us, so that they sort as text.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The life of one log. It changes when a log is lost or made anew, so that a cursor of the old one is
+/// recognised instead of pointing into the middle of something else. Stores hand them out, always rising.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch(pub u64);
+
+/// A place in a log: messages before it in JSON mode, bytes before it otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Position(pub u64);
+
+/// A place in one life of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Offset {
+    /// The life of the log.
+    pub epoch: Epoch,
+    /// The place in it.
+    pub position: Position,
+}
+
+/// Where a reader asks to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// `-1` or nothing: the earliest message that is kept.
+    Earliest,
+    /// `now`: the tail, whatever it is when the request is looked at.
+    Tail,
+    /// What an earlier answer said.
+    At(Offset),
+}
+
+/// The text is no offset that this server could have given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidOffset;
+
+/// Hexadecimal digits of each half.
+const DIGITS: usize = 16;
+
+impl Position {
+    /// The position `count` further on; saturates, which no log of 2^64 bytes lives to see.
+    pub fn after(self, count: u64) -> Self {
+        Self(self.0.saturating_add(count))
+    }
+
+    /// How much lies between `earlier` and here; 0 if it is not earlier.
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Offset {
+    /// The beginning of any log: nothing lies before it, so it needs no epoch.
+    pub const ZERO: Self = Self { epoch: Epoch(0), position: Position(0) };
+
+    /// The 33 characters of the offset.
+    pub fn to_text(self) -> [u8; 2 * DIGITS + 1] {
+        let mut text = [b'_'; 2 * DIGITS + 1];
+        let (epoch, rest) = text.split_at_mut(DIGITS);
+        write_hex(epoch, self.epoch.0);
+        if let Some((_, position)) = rest.split_first_mut() {
+            write_hex(position, self.position.0);
+        }
+        text
+    }
+}
+
+fn write_hex(digits: &mut [u8], mut value: u64) {
+    for digit in digits.iter_mut().rev() {
+        let nibble = (value & 0xf) as u8;
+        *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+        value >>= 4;
+    }
+}
+
+fn read_hex(digits: &str) -> Option<u64> {
+    let canonical = digits.len() == DIGITS && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    canonical.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.to_text()).unwrap_or_default())
+    }
+}
+
+impl FromStr for Offset {
+    type Err = InvalidOffset;
+
+    fn from_str(text: &str) -> Result<Self, InvalidOffset> {
+        let (epoch, position) = text.split_once('_').ok_or(InvalidOffset)?;
+        let epoch = Epoch(read_hex(epoch).ok_or(InvalidOffset)?);
+        let position = Position(read_hex(position).ok_or(InvalidOffset)?);
+        Ok(Self { epoch, position })
+    }
+}
+
+impl FromStr for Start {
+    type Err = InvalidOffset;
+
+    fn from_str(text: &str) -> Result<Self, InvalidOffset> {
+        match text {
+            "-1" => Ok(Self::Earliest),
+            "now" => Ok(Self::Tail),
+            _ => text
+                .parse()
+                .map(|offset| if offset == Offset::ZERO { Self::Earliest } else { Self::At(offset) }),
+        }
+    }
+}
+
+impl fmt::Display for InvalidOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an offset is -1, now, or what Stream-Next-Offset said")
+    }
+}
+
+impl std::error::Error for InvalidOffset {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_goes_there_and_back_and_sorts_as_the_offset_does() {
+        let offsets =
+            [(0, 0), (0, 1), (1, 0), (1, 15), (1, 16), (0xabc, 9), (u64::MAX, 3), (u64::MAX, u64::MAX)]
+                .map(|(epoch, position)| Offset { epoch: Epoch(epoch), position: Position(position) });
+        for pair in offsets.windows(2) {
+            assert!(pair[0].to_string() < pair[1].to_string());
+        }
+        for offset in offsets {
+            assert_eq!(offset.to_string().parse(), Ok(offset));
+        }
+    }
+
+    #[test]
+    fn only_the_one_spelling_is_an_offset() {
+        let good = Offset { epoch: Epoch(0xab), position: Position(1) }.to_string();
+        let bad =
+            ["", "0", "-2", "Now", "0_0", &good.to_uppercase(), &format!("{good}0"), &good[1..], "+1_1"];
+        for text in bad {
+            assert_eq!(text.parse::<Start>(), Err(InvalidOffset), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_zero_offset_is_the_beginning_of_every_log() {
+        assert_eq!(Offset::ZERO.to_string().parse(), Ok(Start::Earliest));
+        assert_eq!("-1".parse(), Ok(Start::Earliest));
+        assert_eq!("now".parse(), Ok(Start::Tail));
+    }
+}

@@ -1,0 +1,14 @@
+//! What a user of the gateway sees, as scenarios against a real process.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may panic"
+)]
+
+#[path = "../world/mod.rs"]
+mod world;
+
+mod tour;

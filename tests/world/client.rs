@@ -1,0 +1,172 @@
+//! An HTTP/1.1 client on one connection.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{HeaderMap, Method, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+use super::sse::Events;
+
+/// A request in the making.
+#[derive(Debug, Clone)]
+pub struct Request {
+    method: Method,
+    target: String,
+    headers: Vec<(String, String)>,
+    body: Bytes,
+}
+
+macro_rules! methods {
+    ($($name:ident = $method:ident),*) => {
+        $(
+            pub fn $name(target: impl Into<String>) -> Request {
+                Request { method: Method::$method, target: target.into(), headers: Vec::new(), body: Bytes::new() }
+            }
+        )*
+    };
+}
+
+methods!(get = GET, head = HEAD, put = PUT, post = POST, delete = DELETE, options = OPTIONS);
+
+impl Request {
+    pub fn header(mut self, name: &str, value: impl ToString) -> Self {
+        self.headers.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    pub fn json(self, body: impl ToString) -> Self {
+        self.header("content-type", "application/json").body(body.to_string())
+    }
+
+    pub fn text(self, body: impl Into<Bytes>) -> Self {
+        self.header("content-type", "text/plain").body(body)
+    }
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.to_vec()).expect("UTF-8")
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
+    /// A header field, or the empty text.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("visible characters"))
+    }
+
+    /// The cursor that every answer carries.
+    pub fn next_offset(&self) -> String {
+        let offset = self.header("stream-next-offset");
+        assert!(!offset.is_empty(), "an answer without a cursor: {self:?}");
+        offset.to_owned()
+    }
+
+    /// The status, or a panic that shows the whole answer.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        self
+    }
+
+    /// The kind of the problem that it reports.
+    #[track_caller]
+    pub fn problem(&self) -> String {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        let kind = self.json()["type"].as_str().expect("a type").to_owned();
+        kind.strip_prefix("urn:pollgate:").expect("our kind").to_owned()
+    }
+}
+
+/// A connection that is used for one request after the other. Dropping it closes the socket.
+pub struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: tokio::task::JoinHandle<()>,
+    address: SocketAddr,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Connection {
+    pub async fn open(address: SocketAddr) -> Self {
+        Self::try_open(address).await.expect("the gateway accepts")
+    }
+
+    pub async fn try_open(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+        let driver = tokio::spawn(async move {
+            let _ended = connection.await;
+        });
+        Ok(Self { sender, driver, address })
+    }
+
+    /// Sends a request and reads the whole answer.
+    pub async fn send(&mut self, request: Request) -> Answer {
+        let shown = format!("{} {}", request.method, request.target);
+        let answer = timeout(PATIENCE * 2, self.try_send(request)).await;
+        answer
+            .unwrap_or_else(|_| panic!("no answer to {shown}"))
+            .unwrap_or_else(|error| panic!("{shown}: {error}"))
+    }
+
+    /// The same, with the connection's failure as a value.
+    pub async fn try_send(&mut self, request: Request) -> hyper::Result<Answer> {
+        let (status, headers, body) = self.begin(request).await?;
+        let body = body.collect().await?.to_bytes();
+        Ok(Answer { status, headers, body })
+    }
+
+    /// Opens a server-sent event stream. The connection is used up by it.
+    pub async fn events(mut self, target: impl Into<String>) -> Events {
+        let (status, headers, body) = self.begin(get(target)).await.expect("an answer");
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(headers.get("content-type").map(|v| v.as_bytes()), Some(&b"text/event-stream"[..]));
+        Events::new(self, headers, body)
+    }
+
+    /// Sends a request and returns as soon as the head of the answer is there.
+    pub async fn begin(&mut self, request: Request) -> hyper::Result<(StatusCode, HeaderMap, Incoming)> {
+        self.sender.ready().await?;
+        let mut built = hyper::Request::builder().method(request.method).uri(request.target);
+        built = built.header("host", self.address.to_string());
+        for (name, value) in &request.headers {
+            built = built.header(name, value);
+        }
+        let built = built.body(Full::new(request.body)).expect("a request");
+        let (head, body) = self.sender.send_request(built).await?.into_parts();
+        Ok((head.status, head.headers, body))
+    }
+
+    /// Whether the server has closed it, within `time`.
+    pub async fn is_closed_within(&mut self, time: Duration) -> bool {
+        timeout(time, &mut self.driver).await.is_ok()
+    }
+}

@@ -1,0 +1,28 @@
+//! The world of the scenarios: a gateway as its own process, and clients that see every byte it sends.
+
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its part of the world")]
+
+mod client;
+mod process;
+mod sse;
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+pub use client::{Answer, Connection, Request, delete, get, head, options, post, put};
+pub use process::Gateway;
+pub use sse::{Event, Events};
+
+/// How long a condition may take to come true before the test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` is true. Panics with `what` when patience ends.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}

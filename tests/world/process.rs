@@ -1,0 +1,109 @@
+//! A gateway process: started on ports of its own, watched by its admin listener, ended by signals.
+
+use std::net::SocketAddr;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use super::client::{Answer, Connection, Request, get};
+use super::until;
+
+/// A running gateway; killed when dropped.
+pub struct Gateway {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    child: Child,
+    _stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Gateway {
+    /// Starts a gateway with further arguments and waits until it listens.
+    pub async fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[]).await
+    }
+
+    /// The same with variables in its environment.
+    pub async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_pollgate"))
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the gateway starts");
+        let stdout = child.stdout.take().expect("its output is piped");
+        let mut stdout = BufReader::new(stdout).lines();
+        let mut address_behind = async |prefix: &str| {
+            let line =
+                stdout.next_line().await.expect("readable").expect("the gateway says where it listens");
+            line.strip_prefix(prefix).expect(prefix).parse().expect("an address")
+        };
+        let address = address_behind("listening http://").await;
+        let admin = address_behind("admin http://").await;
+        Self { address, admin, child, _stdout: stdout }
+    }
+
+    /// A new connection to it.
+    pub async fn connect(&self) -> Connection {
+        Connection::open(self.address).await
+    }
+
+    /// Sends one request on a connection of its own.
+    pub async fn send(&self, request: Request) -> Answer {
+        self.connect().await.send(request).await
+    }
+
+    /// Asks the admin listener.
+    pub async fn ask_admin(&self, path: &str) -> Answer {
+        Connection::open(self.admin).await.send(get(path)).await
+    }
+
+    /// The value of a metric, with its labels if it has some; 0 if it is not there.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.ask_admin("/metrics").await.text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or(0.0)
+    }
+
+    /// Waits until it holds so many polls.
+    pub async fn until_held(&self, polls: usize) {
+        let what = format!("{polls} held polls");
+        until(&what, async || self.metric("pollgate_held_polls").await as usize == polls).await;
+    }
+
+    /// Waits until so many tasks sleep on streams: held polls and idle tails.
+    pub async fn until_waiting(&self, tasks: usize) {
+        let what = format!("{tasks} waiters");
+        until(&what, async || self.metric("pollgate_waiters").await as usize == tasks).await;
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// Sends it a signal such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let id = self.id().to_string();
+        let sent = std::process::Command::new("kill").args([&format!("-{name}"), &id]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self, within: Duration) -> ExitStatus {
+        timeout(within, self.child.wait()).await.expect("it ends in time").expect("it had started")
+    }
+
+    /// Proportional set size of its memory in bytes (proc(5), smaps_rollup).
+    pub fn memory_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/smaps_rollup", self.id());
+        let text = std::fs::read_to_string(path).expect("smaps_rollup");
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("Pss");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
+    }
+}
