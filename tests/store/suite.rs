@@ -1,0 +1,48 @@
+//! What the contract of a store promises, each promise a test.
+
+mod forks;
+mod lifetimes;
+mod logs;
+mod world;
+
+pub use forks::*;
+pub use lifetimes::*;
+pub use logs::*;
+pub use world::MakeStore;
+
+/// Runs the suite against the stores that `$make` makes.
+macro_rules! store_suite {
+    ($store:ident, $make:expr) => {
+        mod $store {
+            store_suite!(@ $make;
+                messages_come_back_in_order_from_any_offset,
+                offsets_rise_and_sort_as_text,
+                a_read_at_the_tail_is_empty_and_up_to_date,
+                offsets_that_were_never_given_are_refused,
+                a_closed_stream_takes_nothing_and_says_so_at_its_end,
+                a_producers_retry_is_stored_once,
+                text_can_be_read_in_whole_characters,
+                retention_trims_the_front_and_says_how_much_is_missed,
+                a_repeated_creation_is_the_same_stream_and_a_different_one_a_conflict,
+                concurrent_appends_are_each_stored_once,
+                a_new_life_of_a_stream_has_other_offsets,
+                an_idle_stream_ends_unless_somebody_waits_for_it,
+                a_sweep_ends_what_is_over_and_nothing_else,
+                a_description_does_not_count_as_use,
+                a_fork_shares_the_past_and_not_the_future,
+                a_sub_offset_refines_the_point_of_a_fork,
+                a_deleted_source_lives_on_for_its_forks_only,
+                a_fork_knows_nothing_of_the_sources_writers,
+                a_fork_outlives_the_retention_of_its_source,
+            );
+        }
+    };
+    (@ $make:expr; $($test:ident),* $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $test() {
+                $crate::suite::$test(&|| $make()).await;
+            }
+        )*
+    };
+}

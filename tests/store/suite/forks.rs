@@ -1,0 +1,98 @@
+//! Forks (protocol, section 4.2).
+
+use pollgate::store::{Create, CreateError, Missing, ReadError};
+use pollgate::stream::{Append, Retention, Start};
+
+use super::world::*;
+
+pub async fn a_fork_shares_the_past_and_not_the_future(make: MakeStore<'_>) {
+    let world = World::new(make);
+    world.open("source").await;
+    let point = world.push("source", 0..3).await;
+    let behind = world.push("source", 3..5).await;
+    let fork = world.create("fork", fork_of("source", Some(point), 0)).await.unwrap();
+    assert_eq!(fork.tail, point);
+    world.push("source", [5]).await;
+    let own = world.push("fork", [100, 101]).await;
+    assert_eq!(world.content("fork").await, "0,1,2,100,101");
+    assert_eq!(world.content("source").await, "0,1,2,3,4,5");
+    assert_eq!(content(&world.read("fork", Start::At(point)).await.unwrap()), "100,101");
+    for (stream, offset) in [("fork", behind), ("source", own)] {
+        let error = world.read(stream, Start::At(offset)).await.unwrap_err();
+        assert!(
+            matches!(error, ReadError::Gap(_)),
+            "an offset of the other branch means nothing on {stream}"
+        );
+    }
+    let second = world.create("second", fork_of("fork", Some(own), 0)).await.unwrap();
+    assert_eq!((second.tail, world.content("second").await.as_str()), (own, "0,1,2,100,101"));
+}
+
+pub async fn a_sub_offset_refines_the_point_of_a_fork(make: MakeStore<'_>) {
+    let world = World::new(make);
+    let start = world.open("source").await.tail;
+    world.push("source", 0..4).await;
+    for count in 0..=4 {
+        let stream = format!("fork {count}");
+        world.create(&stream, fork_of("source", Some(start), count)).await.unwrap();
+        let expected: Vec<_> = (0..count).map(|n| n.to_string()).collect();
+        assert_eq!(world.content(&stream).await, expected.join(","));
+    }
+    let beyond = world.create("beyond", fork_of("source", Some(start), 5)).await.unwrap_err();
+    assert_eq!(beyond, CreateError::ForkOffset);
+    let overflow = world.create("beyond", fork_of("source", Some(start), u64::MAX)).await.unwrap_err();
+    assert_eq!(overflow, CreateError::ForkOffset);
+}
+
+pub async fn a_deleted_source_lives_on_for_its_forks_only(make: MakeStore<'_>) {
+    let world = World::new(make);
+    world.open("a").await;
+    world.push("a", [1]).await;
+    world.create("b", fork_of("a", None, 0)).await.unwrap();
+    world.create("c", fork_of("b", None, 0)).await.unwrap();
+    for stream in ["a", "b"] {
+        world.store.delete(&name(stream), world.now).await.unwrap();
+        assert_eq!(
+            world.read(stream, Start::Earliest).await.unwrap_err(),
+            ReadError::Missing(Missing::Deleted)
+        );
+        assert_eq!(world.store.delete(&name(stream), world.now).await.unwrap_err(), Missing::Deleted);
+        assert_eq!(world.create(stream, Create::open(json())).await.unwrap_err(), CreateError::NameTaken);
+        assert_eq!(
+            world.create("d", fork_of(stream, None, 0)).await.unwrap_err(),
+            CreateError::SourceDeleted
+        );
+    }
+    assert_eq!(world.content("c").await, "1");
+    world.store.delete(&name("c"), world.now).await.unwrap();
+    for stream in ["a", "b", "c"] {
+        assert!(world.create(stream, Create::open(json())).await.unwrap().fresh, "{stream} is free again");
+    }
+}
+
+pub async fn a_fork_knows_nothing_of_the_sources_writers(make: MakeStore<'_>) {
+    let world = World::new(make);
+    world.open("source").await;
+    let first =
+        Append { producer: producer(3, 0), sequence: Some("b".into()), ..append(json(), numbers([1])) };
+    world.append("source", Append { close: true, ..first.clone() }).await.unwrap();
+    world.create("fork", fork_of("source", None, 0)).await.unwrap();
+    let again = Append { producer: producer(0, 0), sequence: Some("a".into()), ..first };
+    assert!(!world.append("fork", again).await.unwrap().duplicate);
+    assert_eq!(world.content("fork").await, "1,1");
+}
+
+pub async fn a_fork_outlives_the_retention_of_its_source(make: MakeStore<'_>) {
+    let world = World::new(make);
+    let retention = Some(Retention { messages_max: Some(2), ..Retention::default() });
+    world.create("source", Create { retention, ..Create::open(json()) }).await.unwrap();
+    world.push("source", 0..2).await;
+    let all = Some(Retention { messages_max: Some(100), ..Retention::default() });
+    world.create("keeper", Create { retention: all, ..fork_of("source", None, 0) }).await.unwrap();
+    let before = world.push("source", 2..4).await;
+    assert_eq!(world.content("source").await, "2,3");
+    assert_eq!(world.content("keeper").await, "0,1");
+    world.push("source", 4..8).await;
+    let error = world.create("late", fork_of("source", Some(before), 0)).await.unwrap_err();
+    assert!(matches!(error, CreateError::ForkTrimmed(_)), "{error:?}");
+}

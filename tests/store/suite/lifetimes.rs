@@ -1,0 +1,75 @@
+//! Streams that end, by themselves or by somebody's wish, and begin again.
+
+use std::time::Duration;
+
+use pollgate::store::{Create, GapReason, Missing, ReadError};
+use pollgate::stream::{Lifetime, Start};
+
+use super::world::*;
+
+fn idle(seconds: u64) -> Create {
+    Create { lifetime: Some(Lifetime::Idle(Duration::from_secs(seconds))), ..Create::open(json()) }
+}
+
+pub async fn a_new_life_of_a_stream_has_other_offsets(make: MakeStore<'_>) {
+    let world = World::new(make);
+    world.open("s").await;
+    let old = world.push("s", [1]).await;
+    world.store.delete(&name("s"), world.now).await.unwrap();
+    assert_eq!(world.read("s", Start::At(old)).await.unwrap_err(), ReadError::Missing(Missing::NotFound));
+    assert!(world.open("s").await.fresh);
+    let new = world.push("s", [2]).await;
+    assert_ne!(old, new);
+    let error = world.read("s", Start::At(old)).await.unwrap_err();
+    assert!(matches!(error, ReadError::Gap(gap) if gap.reason == GapReason::Epoch), "{error:?}");
+}
+
+pub async fn an_idle_stream_ends_unless_somebody_waits_for_it(make: MakeStore<'_>) {
+    let mut world = World::new(make);
+    world.create("s", idle(10)).await.unwrap();
+    world.later(9);
+    assert!(world.read("s", Start::Earliest).await.is_ok());
+    world.later(9);
+    world.push("s", [1]).await;
+    let epoch = world.store.attach(&name("s")).unwrap();
+    world.later(100);
+    assert!(world.store.sweep(world.now).is_empty());
+    assert!(world.store.describe(&name("s"), world.now).await.is_ok());
+    world.store.detach(&name("s"), epoch, world.now);
+    world.later(9);
+    assert!(world.store.describe(&name("s"), world.now).await.is_ok());
+    world.later(1);
+    assert_eq!(world.read("s", Start::Earliest).await.unwrap_err(), ReadError::Missing(Missing::NotFound));
+}
+
+pub async fn a_sweep_ends_what_is_over_and_nothing_else(make: MakeStore<'_>) {
+    let mut world = World::new(make);
+    let until = Create {
+        lifetime: Some(Lifetime::Until(world.now + Duration::from_secs(5))),
+        ..Create::open(json())
+    };
+    world.create("until", until).await.unwrap();
+    world.create("idle", idle(5)).await.unwrap();
+    world.create("used", idle(5)).await.unwrap();
+    world.open("for ever").await;
+    world.later(3);
+    world.push("used", [1]).await;
+    world.push("until", [1]).await;
+    assert!(world.store.sweep(world.now).is_empty());
+    world.later(2);
+    let mut ended = world.store.sweep(world.now);
+    ended.sort();
+    assert_eq!(ended, [name("idle"), name("until")]);
+    assert_eq!(world.store.streams(), 2);
+    world.later(60);
+    assert_eq!(world.store.sweep(world.now), [name("used")]);
+}
+
+pub async fn a_description_does_not_count_as_use(make: MakeStore<'_>) {
+    let mut world = World::new(make);
+    world.create("s", idle(10)).await.unwrap();
+    world.later(9);
+    assert!(world.store.describe(&name("s"), world.now).await.is_ok());
+    world.later(1);
+    assert_eq!(world.store.describe(&name("s"), world.now).await.unwrap_err(), Missing::NotFound);
+}

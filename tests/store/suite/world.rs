@@ -1,0 +1,105 @@
+//! A store at work: streams, appends and reads in few words, at any time of day.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use pollgate::store::{
+    AppendError, Appended, Batch, Create, CreateError, Created, Fork, ReadError, ReadLimit, Store,
+};
+use pollgate::stream::{Append, ContentType, Offset, Payload, Producer, Start, StreamName};
+
+/// Makes an empty store.
+pub type MakeStore<'a> = &'a (dyn Fn() -> Box<dyn Store> + Sync);
+
+/// A store and the time of day.
+pub struct World {
+    pub store: Box<dyn Store>,
+    pub now: SystemTime,
+}
+
+pub fn name(text: &str) -> StreamName {
+    StreamName::parse(text).unwrap()
+}
+
+pub fn json() -> ContentType {
+    ContentType::parse("application/json").unwrap()
+}
+
+pub fn text() -> ContentType {
+    ContentType::parse("text/plain").unwrap()
+}
+
+/// JSON numbers as one append.
+pub fn numbers(numbers: impl IntoIterator<Item = u64>) -> Payload {
+    let mut joined = String::new();
+    let mut ends = Vec::new();
+    for number in numbers {
+        if !joined.is_empty() {
+            joined.push(',');
+        }
+        joined.push_str(&number.to_string());
+        ends.push(joined.len() as u32);
+    }
+    Payload::json(joined.into(), ends)
+}
+
+pub fn raw(bytes: &'static [u8]) -> Payload {
+    Payload::raw(Bytes::from_static(bytes))
+}
+
+pub fn append(content_type: ContentType, payload: Payload) -> Append {
+    Append { payload, content_type, close: false, producer: None, sequence: None }
+}
+
+pub fn producer(epoch: u64, sequence: u64) -> Option<Producer> {
+    Some(Producer { id: "p".into(), epoch, sequence })
+}
+
+pub fn fork_of(source: &str, offset: Option<Offset>, sub_offset: u64) -> Create {
+    let fork = Fork { source: name(source), offset: offset.map(Start::At), sub_offset };
+    Create { fork: Some(fork), ..Create::open(json()) }
+}
+
+/// What a batch holds, as text.
+pub fn content(batch: &Batch) -> String {
+    let separator: &[u8] = if batch.content_type.is_json() { b"," } else { b"" };
+    String::from_utf8(batch.pieces.join(separator)).unwrap()
+}
+
+impl World {
+    pub fn new(make: MakeStore<'_>) -> Self {
+        Self { store: make(), now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) }
+    }
+
+    pub fn later(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+
+    pub async fn create(&self, stream: &str, create: Create) -> Result<Created, CreateError> {
+        self.store.create(&name(stream), create, self.now).await
+    }
+
+    /// An open JSON stream.
+    pub async fn open(&self, stream: &str) -> Created {
+        self.create(stream, Create::open(json())).await.unwrap()
+    }
+
+    pub async fn append(&self, stream: &str, append: Append) -> Result<Appended, AppendError> {
+        self.store.append(&name(stream), &append, self.now).await
+    }
+
+    /// Appends JSON numbers and returns the offset behind them.
+    pub async fn push(&self, stream: &str, range: impl IntoIterator<Item = u64>) -> Offset {
+        self.append(stream, append(json(), numbers(range))).await.unwrap().tail
+    }
+
+    pub async fn read(&self, stream: &str, start: Start) -> Result<Batch, ReadError> {
+        let limit = ReadLimit { bytes_max: 1 << 20, whole_characters: false };
+        self.store.read(&name(stream), start, limit, self.now).await
+    }
+
+    /// All that a stream holds.
+    pub async fn content(&self, stream: &str) -> String {
+        content(&self.read(stream, Start::Earliest).await.unwrap())
+    }
+}
