@@ -26,12 +26,13 @@ use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 use tracing::Instrument;
+use tracing::field::Empty;
 
 pub use body::{Body, sse_event};
 pub use error::Problem;
 
 use crate::clock::Clock;
-use crate::hub::Hub;
+use crate::hub::{ClientId, Hub};
 use crate::limits::Limits;
 use crate::metrics::{Form, Metrics};
 use crate::stream::StreamName;
@@ -70,8 +71,7 @@ impl Gateway {
     pub async fn answer(&self, request: Request<Incoming>, conditions: Conditions) -> Response<Body> {
         let since = Instant::now();
         let version = request.version();
-        let span =
-            tracing::debug_span!("request", form = tracing::field::Empty, stream = tracing::field::Empty);
+        let span = tracing::debug_span!("request", form = Empty, stream = Empty, client = Empty);
         let (form, outcome) = self.route(request, conditions).instrument(span.clone()).await;
         let mut answer = outcome.unwrap_or_else(Error::into_answer);
         let refused = conditions.refuse || conditions.ambiguous_length;
@@ -114,6 +114,7 @@ impl Gateway {
             Form::ShortPoll | Form::LongPoll | Form::Sse => match Read::parse(&head, &self.limits) {
                 Ok(read) => {
                     span.record("form", read.form().as_str());
+                    span.record("client", read.client().map(ClientId::as_str));
                     return (read.form(), self.read(name, read).await);
                 }
                 Err(error) => Err(error),

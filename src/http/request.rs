@@ -119,6 +119,14 @@ impl Read {
             Self::Sse(_) => Form::Sse,
         }
     }
+
+    /// Who asks, if it said so.
+    pub(super) fn client(&self) -> Option<&ClientId> {
+        match self {
+            Self::LongPoll(poll) => poll.client.as_ref(),
+            Self::ShortPoll(_) | Self::Sse(_) => None,
+        }
+    }
 }
 
 impl Put {

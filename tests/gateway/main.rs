@@ -11,4 +11,12 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod caching;
+mod command_line;
+mod gaps;
+mod holding;
+mod lifetimes;
+mod observability;
+mod publishing;
 mod tour;
+mod wait_queues;

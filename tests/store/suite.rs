@@ -8,7 +8,6 @@ mod world;
 pub use forks::*;
 pub use lifetimes::*;
 pub use logs::*;
-pub use world::MakeStore;
 
 /// Runs the suite against the stores that `$make` makes.
 macro_rules! store_suite {

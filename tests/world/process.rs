@@ -1,6 +1,8 @@
 //! A gateway process: started on ports of its own, watched by its admin listener, ended by signals.
 
+use std::fs::File;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -27,11 +29,21 @@ impl Gateway {
 
     /// The same with variables in its environment.
     pub async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::spawn(arguments, variables, Stdio::inherit()).await
+    }
+
+    /// The same with its log in a file.
+    pub async fn start_logging(arguments: &[&str], variables: &[(&str, &str)], log: &Path) -> Self {
+        Self::spawn(arguments, variables, File::create(log).expect("a log file").into()).await
+    }
+
+    async fn spawn(arguments: &[&str], variables: &[(&str, &str)], log: Stdio) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_pollgate"))
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(arguments)
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
+            .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .expect("the gateway starts");

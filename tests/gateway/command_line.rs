@@ -1,0 +1,58 @@
+//! The command: its help, its settings, its banner, its ways to fail.
+
+use std::process::{Command, Output};
+
+use crate::world::{Gateway, get};
+
+fn pollgate(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pollgate"));
+    command.args(arguments).envs(variables.iter().copied()).output().unwrap()
+}
+
+#[test]
+fn help_names_each_key_with_its_default() {
+    for arguments in [&["--help"][..], &["serve", "--help"]] {
+        let help = String::from_utf8(pollgate(arguments, &[]).stdout).unwrap();
+        for (key, default) in [
+            ("--listen", "127.0.0.1:4437"),
+            ("--admin", "127.0.0.1:4438"),
+            ("--store", "memory"),
+            ("--hold ", "25s"),
+            ("--hold-max", "55s"),
+            ("--drain", "30s"),
+            ("--log", "text"),
+            ("--open", "off"),
+        ] {
+            let behind = help.split(key).nth(1).unwrap_or_else(|| panic!("{key} is missing:\n{help}"));
+            let entry = behind.split("--").next().unwrap();
+            assert!(entry.contains(&format!("[default: {default}]")), "{key}: {entry}");
+        }
+    }
+}
+
+#[test]
+fn what_can_not_be_meant_ends_in_one_clear_line() {
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = busy.local_addr().unwrap().to_string();
+    for (arguments, variables, words) in [
+        (&["--listen", "0.0.0.0:0"][..], &[][..], "--open"),
+        (&["--listen", &taken], &[], "can not listen on"),
+        (&["--limit", "nosuch=1"], &[], "nosuch"),
+        (&["--hold", "soon"], &[], "soon"),
+        (&["--config", "/nonexistent.toml"], &[], "nonexistent.toml"),
+        (&[], &[("POLLGATE_HODL", "1s")], "hodl"),
+        (&["--hold", "90s"], &[], "hold_max"),
+    ] {
+        let output = pollgate(arguments, variables);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+        assert!(error.contains(words) && error.lines().count() == 1, "{arguments:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn variables_set_what_the_command_line_does_not() {
+    let gateway = Gateway::start_with(&[], &[("POLLGATE_LIMITS__TARGET_BYTES_MAX", "64")]).await;
+    gateway.send(get(format!("/v1/stream/{}", "x".repeat(20)))).await.expect(404);
+    gateway.send(get(format!("/v1/stream/{}", "x".repeat(80)))).await.expect(414);
+}

@@ -1,0 +1,97 @@
+//! Retention, and the gaps that it and new lives of streams leave: never a silent jump.
+
+use crate::world::{Gateway, delete, get, head, post, put};
+
+#[tokio::test]
+async fn what_was_trimmed_is_told_with_the_number_missed_and_where_to_go_on() {
+    let gateway = Gateway::start(&[]).await;
+    let start = gateway
+        .send(put("/v1/stream/s").json("").header("stream-max-messages", 3))
+        .await
+        .expect(201)
+        .next_offset();
+    gateway.send(post("/v1/stream/s").json("[1,2]")).await.expect(204);
+    gateway.send(post("/v1/stream/s").json("[3,4,5]")).await.expect(204);
+
+    for live in ["", "&live=long-poll", "&live=sse"] {
+        let gap = gateway.send(get(format!("/v1/stream/s?offset={start}{live}"))).await.expect(410);
+        assert_eq!((gap.problem().as_str(), gap.header("stream-gap")), ("gap", "reason=trimmed; missed=2"));
+        assert_eq!(gap.header("cache-control"), "no-store");
+        let earliest = gap.header("stream-earliest-offset").to_owned();
+        let rest = gateway.send(get(format!("/v1/stream/s?offset={earliest}"))).await.expect(200);
+        assert_eq!(rest.text(), "[3,4,5]");
+        assert_eq!(gateway.send(head("/v1/stream/s")).await.header("stream-earliest-offset"), earliest);
+    }
+    assert_eq!(gateway.send(get("/v1/stream/s?offset=-1")).await.expect(200).text(), "[3,4,5]");
+}
+
+#[tokio::test]
+async fn bytes_and_age_are_bounds_too() {
+    let gateway = Gateway::start(&[]).await;
+    gateway.send(put("/v1/stream/b").text("").header("stream-max-bytes", 8)).await.expect(201);
+    gateway.send(put("/v1/stream/a").text("").header("stream-max-age", 1)).await.expect(201);
+    for text in ["aaaa", "bbbb", "cccc"] {
+        gateway.send(post("/v1/stream/b").text(text)).await.expect(204);
+        gateway.send(post("/v1/stream/a").text(text)).await.expect(204);
+    }
+    assert_eq!(gateway.send(get("/v1/stream/b")).await.expect(200).text(), "bbbbcccc");
+    crate::world::until("the age bound empties the stream", async || {
+        gateway.send(get("/v1/stream/a")).await.expect(200).text().is_empty()
+    })
+    .await;
+    let described = gateway.send(head("/v1/stream/b")).await.expect(200);
+    assert_eq!((described.header("stream-max-bytes"), described.header("stream-max-age")), ("8", ""));
+}
+
+#[tokio::test]
+async fn another_life_of_a_stream_is_told_apart_in_every_form() {
+    let gateway = Gateway::start(&[]).await;
+    gateway.send(put("/v1/stream/s").json("[1,2]")).await.expect(201);
+    let old = gateway.send(get("/v1/stream/s")).await.next_offset();
+    gateway.send(delete("/v1/stream/s")).await.expect(204);
+    gateway.send(put("/v1/stream/s").json("[3,4,5,6]")).await.expect(201);
+    for live in ["", "&live=long-poll", "&live=sse"] {
+        let gap = gateway.send(get(format!("/v1/stream/s?offset={old}{live}"))).await.expect(410);
+        assert_eq!((gap.problem().as_str(), gap.header("stream-gap")), ("gap", "reason=epoch"));
+        let earliest = gap.header("stream-earliest-offset");
+        assert_eq!(gateway.send(get(format!("/v1/stream/s?offset={earliest}"))).await.text(), "[3,4,5,6]");
+    }
+}
+
+#[tokio::test]
+async fn a_restart_is_another_life() {
+    let gateway = Gateway::start(&[]).await;
+    gateway.send(put("/v1/stream/s").json("[1]")).await.expect(201);
+    let old = gateway.send(get("/v1/stream/s")).await.next_offset();
+    drop(gateway);
+    let gateway = Gateway::start(&[]).await;
+    gateway.send(get(format!("/v1/stream/s?offset={old}"))).await.expect(404);
+    gateway.send(put("/v1/stream/s").json("[1,2]")).await.expect(201);
+    let gap = gateway.send(get(format!("/v1/stream/s?offset={old}"))).await.expect(410);
+    assert_eq!(gap.header("stream-gap"), "reason=epoch");
+}
+
+#[tokio::test]
+async fn a_reader_that_retention_overtakes_in_mid_stream_is_told_so() {
+    // 1. The event stream's tail is 32 KiB a time, and it is not read until the log has been trimmed.
+    let gateway = Gateway::start(&["--limit", "socket_send_bytes=8192"]).await;
+    gateway.send(put("/v1/stream/s").text("").header("stream-max-messages", 8)).await.expect(201);
+    let mut events = gateway.connect().await.events("/v1/stream/s?live=sse&offset=-1").await;
+    events.control().await;
+    // 2. Much more than socket buffers hold passes by.
+    for _ in 0..1000 {
+        gateway.send(post("/v1/stream/s").text("x".repeat(32 * 1024))).await.expect(204);
+    }
+    // 3. The reader gets what was under way, then the gap with the offset to go on from, then the end.
+    let gap = loop {
+        let event = events.next().await.expect("a gap before the end");
+        if event.name == "control" && event.data.contains("gap") {
+            break serde_json::from_str::<serde_json::Value>(&event.data).unwrap();
+        }
+    };
+    assert!(gap["gap"].as_str().unwrap().starts_with("reason=trimmed; missed="), "{gap}");
+    assert_eq!(events.next().await, None);
+    let earliest = gap["streamNextOffset"].as_str().unwrap();
+    let rest = gateway.send(get(format!("/v1/stream/s?offset={earliest}"))).await.expect(200);
+    assert_eq!(rest.body.len(), 8 * 32 * 1024);
+}
