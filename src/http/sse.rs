@@ -97,11 +97,12 @@ fn data(event: &mut BytesMut, batch: &Batch) {
     event.put_slice(b"event: data\n");
     match batch.content_type.encoding() {
         Encoding::Json => {
+            event.put_slice(b"data:[");
             for (index, piece) in batch.pieces.iter().enumerate() {
-                event.put_slice(if index == 0 { b"data:[" } else { b"data:," });
+                event.put_slice(if index == 0 { b"" } else { b"," });
                 lines(event, piece);
             }
-            event.put_slice(b"data:]\n");
+            event.put_slice(b"]\n");
         }
         Encoding::Text => {
             let text = batch.pieces.concat();
@@ -111,6 +112,7 @@ fn data(event: &mut BytesMut, batch: &Batch) {
                 event.put_u8(b' ');
             }
             lines(event, text.as_bytes());
+            event.put_u8(b'\n');
         }
         Encoding::Binary => {
             event.put_slice(b"data:");
@@ -133,5 +135,4 @@ fn lines(event: &mut BytesMut, text: &[u8]) {
         event.put_slice(if rest.starts_with(b" ") { b"\ndata: " } else { b"\ndata:" });
     }
     event.put_slice(rest);
-    event.put_u8(b'\n');
 }

@@ -1,7 +1,9 @@
-// The protocol's conformance tests. POLLGATE_URL names the gateway.
+// The protocol's conformance tests, without subscriptions.
 import { runConformanceTests } from "@durable-streams/server-conformance-tests"
+import { afterAll } from "vitest"
+import { start } from "./gateway.js"
 
-const baseUrl = process.env.POLLGATE_URL
-if (!baseUrl) throw new Error("POLLGATE_URL is not set")
+const gateway = await start()
+afterAll(gateway.stop)
 
-runConformanceTests({ baseUrl, longPollTimeoutMs: 2000 })
+runConformanceTests({ baseUrl: gateway.url, longPollTimeoutMs: 2000 })
