@@ -30,6 +30,8 @@ pub struct Limits {
     pub body_bytes_per_second_min: u64,
     /// How long a client may not take what is written to it.
     pub write_timeout: Span,
+    /// How long a client may still send after its last answer; what comes is thrown away.
+    pub linger_timeout: Span,
 
     /// Kernel memory for what a client has not taken yet, as the kernel counts it.
     pub socket_send_bytes: usize,
@@ -99,6 +101,7 @@ impl Default for Limits {
             body_timeout: Span::seconds(30),
             body_bytes_per_second_min: 1024,
             write_timeout: Span::seconds(20),
+            linger_timeout: Span::seconds(5),
             socket_send_bytes: 128 * 1024,
             connection_buffer_bytes: 64 * 1024,
             headers_max: 64,

@@ -1,7 +1,8 @@
-//! The bytes of a connection, with the time limits that hyper does not have: a head that drips and a client
-//! that does not take what it is sent.
+//! The bytes of a connection, with what hyper does not have: time limits for a head that drips and for a client
+//! that does not take what it is sent, and an end that does not take the last answer away.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,6 +15,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::head::HeadWatch;
 use crate::limits::Limits;
 
+/// On the stack, while bytes are thrown away.
+const LINGER_READ_BYTES: usize = 16 * 1024;
+
 /// A socket that gives up on peers who do.
 pub(super) struct Guarded {
     stream: TcpStream,
@@ -23,6 +27,7 @@ pub(super) struct Guarded {
     limits: Arc<Limits>,
     head_timer: Timer,
     write_timer: Timer,
+    linger_timer: Timer,
 }
 
 /// A timer that costs nothing until it is needed.
@@ -36,7 +41,8 @@ impl Guarded {
         head: Arc<HeadWatch>,
         limits: Arc<Limits>,
     ) -> Self {
-        Self { stream, read_ahead, head, limits, head_timer: Timer::default(), write_timer: Timer::default() }
+        let [head_timer, write_timer, linger_timer] = Default::default();
+        Self { stream, read_ahead, head, limits, head_timer, write_timer, linger_timer }
     }
 }
 
@@ -49,6 +55,10 @@ impl Timer {
 
     fn stop(&mut self) {
         self.0 = None;
+    }
+
+    fn runs(&self) -> bool {
+        self.0.is_some()
     }
 }
 
@@ -125,7 +135,23 @@ impl AsyncWrite for Guarded {
         Pin::new(&mut self.get_mut().stream).poll_flush(context)
     }
 
+    /// Says that nothing more will be written, and reads until the client has said so too. A socket that is
+    /// closed with bytes unread resets the connection, and a client that was refused while it still sent would
+    /// see the reset instead of the answer.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+        let this = self.get_mut();
+        if !this.linger_timer.runs() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+        }
+        let deadline = || Instant::now() + this.limits.linger_timeout.get();
+        while this.linger_timer.poll(context, deadline).is_pending() {
+            let mut thrown_away = [MaybeUninit::uninit(); LINGER_READ_BYTES];
+            let mut buffer = ReadBuf::uninit(&mut thrown_away);
+            let outcome = ready!(Pin::new(&mut this.stream).poll_read(context, &mut buffer));
+            if outcome.is_err() || buffer.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
