@@ -71,8 +71,8 @@ pub(super) fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u6
 }
 
 /// Whether a field says `true`, in any case; anything else counts as absent (protocol, section 4.1).
-pub(super) fn flag(headers: &HeaderMap, name: &HeaderName) -> bool {
-    headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+pub(super) fn flag(headers: &HeaderMap, name: &HeaderName) -> Result<bool, Error> {
+    Ok(text(headers, name)?.is_some_and(|text| text.eq_ignore_ascii_case("true")))
 }
 
 /// An RFC 3339 timestamp.

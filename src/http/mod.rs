@@ -153,11 +153,10 @@ fn stream_name(path: &str) -> Result<StreamName, Error> {
     let encoded = path.strip_prefix(STREAMS).ok_or(Error::NoSuchPath)?;
     let decoded =
         percent_encoding::percent_decode_str(encoded).decode_utf8().map_err(|_| Error::NameNotUtf8)?;
-    let name = StreamName::parse(&decoded)?;
-    if name.as_str().split('/').next() == Some("__ds") {
+    if decoded.split('/').next() == Some("__ds") {
         return Err(Error::Reserved);
     }
-    Ok(name)
+    Ok(StreamName::parse(&decoded)?)
 }
 
 /// An answer with a status and nothing else yet.

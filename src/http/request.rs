@@ -136,7 +136,7 @@ impl Put {
             content_type: content_type(head)?,
             lifetime: lifetime(head)?,
             retention: retention(head)?,
-            closed: fields::flag(&head.headers, &STREAM_CLOSED),
+            closed: fields::flag(&head.headers, &STREAM_CLOSED)?,
             fork: fork(head)?,
             location: location(head),
         })
@@ -153,7 +153,7 @@ impl Post {
         };
         Ok(Self {
             content_type: content_type(head)?,
-            close: fields::flag(&head.headers, &STREAM_CLOSED),
+            close: fields::flag(&head.headers, &STREAM_CLOSED)?,
             producer: producer(head)?,
             sequence: fields::text(&head.headers, &STREAM_SEQ)?.map(Box::from),
             create,
