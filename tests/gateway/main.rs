@@ -18,5 +18,6 @@ mod holding;
 mod lifetimes;
 mod observability;
 mod publishing;
+mod refusals;
 mod tour;
 mod wait_queues;

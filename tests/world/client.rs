@@ -23,17 +23,23 @@ pub struct Request {
     body: Bytes,
 }
 
+/// A request with any method.
+pub fn request(method: &str, target: impl Into<String>) -> Request {
+    let method = Method::from_bytes(method.as_bytes()).expect("a token");
+    Request { method, target: target.into(), headers: Vec::new(), body: Bytes::new() }
+}
+
 macro_rules! methods {
-    ($($name:ident = $method:ident),*) => {
+    ($($name:ident = $method:literal),*) => {
         $(
             pub fn $name(target: impl Into<String>) -> Request {
-                Request { method: Method::$method, target: target.into(), headers: Vec::new(), body: Bytes::new() }
+                request($method, target)
             }
         )*
     };
 }
 
-methods!(get = GET, head = HEAD, put = PUT, post = POST, delete = DELETE, options = OPTIONS);
+methods!(get = "GET", head = "HEAD", put = "PUT", post = "POST", delete = "DELETE", options = "OPTIONS");
 
 impl Request {
     pub fn header(mut self, name: &str, value: impl ToString) -> Self {

@@ -4,6 +4,7 @@
 
 mod client;
 mod process;
+mod raw;
 mod sse;
 
 use std::future::Future;
@@ -11,8 +12,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-pub use client::{Answer, Connection, Request, delete, get, head, options, post, put};
+pub use client::{Answer, Connection, Request, delete, get, head, options, post, put, request};
 pub use process::Gateway;
+pub use raw::Raw;
 pub use sse::{Event, Events};
 
 /// How long a condition may take to come true before the test gives up on it.

@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -11,13 +13,15 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::client::{Answer, Connection, Request, get};
+use super::raw::Raw;
 use super::until;
 
-/// A running gateway; killed when dropped.
+/// A running gateway; killed when dropped. No test passes whose gateway panicked.
 pub struct Gateway {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     child: Child,
+    log: File,
     _stdout: Lines<BufReader<ChildStdout>>,
 }
 
@@ -29,21 +33,13 @@ impl Gateway {
 
     /// The same with variables in its environment.
     pub async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        Self::spawn(arguments, variables, Stdio::inherit()).await
-    }
-
-    /// The same with its log in a file.
-    pub async fn start_logging(arguments: &[&str], variables: &[(&str, &str)], log: &Path) -> Self {
-        Self::spawn(arguments, variables, File::create(log).expect("a log file").into()).await
-    }
-
-    async fn spawn(arguments: &[&str], variables: &[(&str, &str)], log: Stdio) -> Self {
+        let log = unnamed_file();
         let mut child = Command::new(env!("CARGO_BIN_EXE_pollgate"))
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(arguments)
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(log.try_clone().expect("a descriptor"))
             .kill_on_drop(true)
             .spawn()
             .expect("the gateway starts");
@@ -56,7 +52,7 @@ impl Gateway {
         };
         let address = address_behind("listening http://").await;
         let admin = address_behind("admin http://").await;
-        Self { address, admin, child, _stdout: stdout }
+        Self { address, admin, child, log, _stdout: stdout }
     }
 
     /// A new connection to it.
@@ -67,6 +63,11 @@ impl Gateway {
     /// Sends one request on a connection of its own.
     pub async fn send(&self, request: Request) -> Answer {
         self.connect().await.send(request).await
+    }
+
+    /// A new connection to it for bytes that no client would send.
+    pub async fn connect_raw(&self) -> Raw {
+        Raw::open(self.address).await
     }
 
     /// Asks the admin listener.
@@ -118,4 +119,29 @@ impl Gateway {
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kib * 1024
     }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let log = written(&self.log);
+        eprint!("{log}");
+        assert!(std::thread::panicking() || !log.contains("panicked"), "the gateway panicked");
+    }
+}
+
+/// What the gateway has written to its standard error so far.
+fn written(log: &File) -> String {
+    let mut text = vec![0; log.metadata().expect("a size").len() as usize];
+    log.read_exact_at(&mut text, 0).expect("readable");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// A file that goes when it is closed. The gateway appends to it, so reading does not move its place.
+fn unnamed_file() -> File {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let file = File::options().read(true).append(true).create_new(true).open(&path).expect("a new file");
+    std::fs::remove_file(&path).expect("our file");
+    file
 }

@@ -1,0 +1,143 @@
+//! Heads that are too much, ambiguous, or no heads at all.
+
+use super::{Ground, TEXT};
+use crate::world::{get, put};
+
+/// What a gateway and a proxy before it could read differently: one by the length, the other by the chunks.
+const TWO_LENGTHS: [&str; 4] = [
+    "content-length: 4\r\ntransfer-encoding: chunked",
+    "transfer-encoding: chunked\r\ncontent-length: 4",
+    "Transfer-Encoding: chunked\r\nx: y\r\nCONTENT-LENGTH: 4",
+    "content-length: 30\r\nTRANSFER-ENCODING: Chunked",
+];
+
+fn append(fields: &str) -> String {
+    format!(
+        "POST {TEXT} HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\n{fields}\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn two_lengths_are_refused_in_any_order_and_wherever_the_packets_are_cut() {
+    let ground = Ground::start().await;
+    for fields in TWO_LENGTHS {
+        let request = append(fields);
+        for cut in (0..request.len()).step_by(11) {
+            let (before, behind) = request.split_at(cut);
+            let answer = ground.refuses_bytes(&[before.as_bytes(), behind.as_bytes()]).await;
+            assert_eq!(answer.expect("an answer").expect(400).problem(), "ambiguous-length");
+        }
+        let bytes: Vec<_> = request.as_bytes().chunks(1).collect();
+        let answer = ground.refuses_bytes(&bytes).await;
+        assert_eq!(answer.expect("an answer").expect(400).problem(), "ambiguous-length");
+    }
+    ground.is_untouched().await;
+}
+
+#[tokio::test]
+async fn a_chunked_request_behind_another_one_is_refused_and_so_is_all_that_follows() {
+    let ground = Ground::start().await;
+    let first = format!("GET {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let smuggled = append("content-length: 4\r\ntransfer-encoding: chunked");
+    let clean = append("transfer-encoding: chunked");
+    for second in [smuggled, clean] {
+        let mut raw = ground.gateway.connect_raw().await;
+        raw.send(first.clone() + &second + &first).await.unwrap();
+        assert_eq!(raw.answer().await.unwrap().unwrap().expect(200).text(), "first");
+        let refusal = raw.answer().await.unwrap().unwrap().expect(400);
+        assert_eq!((refusal.problem().as_str(), refusal.header("connection")), ("ambiguous-length", "close"));
+        assert!(raw.answer().await.unwrap().is_none(), "nothing follows");
+    }
+    ground.is_untouched().await;
+}
+
+#[tokio::test]
+async fn lengths_that_contradict_and_codings_that_hide_the_end_are_refused() {
+    let ground = Ground::start().await;
+    for fields in [
+        "content-length: 5\r\ncontent-length: 6",
+        "transfer-encoding: xchunked",
+        "transfer-encoding: chunked, identity",
+        "transfer-encoding: chunked\r\ntransfer-encoding: identity",
+        "transfer-encoding : chunked",
+        "transfer-encoding: \x0bchunked",
+        "content-length : 5",
+        "content-length: 5\r\n content-length: 6",
+        "transfer-encoding:\r\n chunked",
+        "transfer-encoding\r\n: chunked",
+    ] {
+        ground.refuses_bytes(&[append(fields).as_bytes()]).await;
+    }
+    ground.is_untouched().await;
+}
+
+#[tokio::test]
+async fn too_many_or_too_large_fields_are_answered_431() {
+    let ground = Ground::start().await;
+    let head = |fields: &str| format!("PUT /v1/stream/new HTTP/1.1\r\nhost: x\r\n{fields}\r\n");
+    let one_too_many = head(&"a: b\r\n".repeat(64));
+    let a_great_many = head(&(0..100_000).map(|n| format!("field-{n}: {n}\r\n")).collect::<String>());
+    let too_large = head(&format!("a: {}\r\n", "b".repeat(17 * 1024)));
+    let endless = format!("PUT /v1/stream/new HTTP/1.1\r\n{}", "a".repeat(1024 * 1024));
+    for request in [one_too_many, a_great_many, too_large, endless] {
+        ground.refuses_bytes(&[request.as_bytes()]).await.expect("an answer").expect(431);
+    }
+    let most = head(&"a: b\r\n".repeat(63)).replace("/new", "/text").replace("PUT", "GET");
+    let answer = ground.gateway.connect_raw().await.exchange(most).await;
+    answer.unwrap().unwrap().expect(200);
+    ground.is_untouched().await;
+}
+
+#[tokio::test]
+async fn a_target_over_4_kib_is_answered_414() {
+    let ground = Ground::start().await;
+    let target = |size: usize| format!("{TEXT}?x={}", "y".repeat(size - TEXT.len() - 3));
+    ground.gateway.send(get(target(4096))).await.expect(200);
+    ground.refuses(get(target(4097)), 414, "target-too-long").await;
+    ground.refuses(put(target(12 * 1024)), 414, "target-too-long").await;
+    for size in [20 * 1024, 70 * 1024, 1024 * 1024] {
+        let request = format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", target(size));
+        let answer = ground.refuses_bytes(&[request.as_bytes()]).await.expect("an answer");
+        assert!(matches!(answer.status.as_u16(), 414 | 431), "{answer:?}");
+    }
+    ground.is_untouched().await;
+}
+
+#[tokio::test]
+async fn garbage_is_answered_with_a_bare_refusal_or_the_end_of_the_connection() {
+    let ground = Ground::start().await;
+    let mut random = fastrand::Rng::with_seed(1);
+    let noise: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(4096).collect();
+    let garbage: [&[u8]; 11] = [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1 extra\r\n\r\n",
+        b"\0\0\0\0\0\0\0\0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\n: no name\r\n\r\n",
+        b"GET / HTTP/1.1\r\na\0b: c\r\n\r\n",
+        &noise,
+    ];
+    for bytes in garbage {
+        ground.refuses_bytes(&[bytes]).await;
+    }
+    ground.is_untouched().await;
+}
+
+#[tokio::test]
+async fn garbage_behind_the_preface_of_http2_ends_the_connection() {
+    let ground = Ground::start().await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let mut random = fastrand::Rng::with_seed(2);
+    for _ in 0..20 {
+        let noise: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(64 * 1024).collect();
+        let mut raw = ground.gateway.connect_raw().await;
+        // It may close while the noise still comes.
+        let _ = raw.send([&preface[..], &noise].concat()).await;
+        assert!(raw.closed().await < super::AT_ONCE);
+    }
+    ground.is_untouched().await;
+}

@@ -1,0 +1,99 @@
+//! A client that sends exactly the bytes it is given, however wrong, and reads what comes back.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::PATIENCE;
+use super::client::Answer;
+
+/// A connection without a protocol.
+pub struct Raw {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Raw {
+    pub async fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the gateway accepts");
+        stream.set_nodelay(true).expect("an option of TCP");
+        Self { stream, read: Vec::new() }
+    }
+
+    /// Sends bytes. Fails when the gateway has closed.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("the gateway reads")
+    }
+
+    /// Sends each of `pieces` for itself. Between them is time for the gateway to read: what it has read can
+    /// not be seen from outside.
+    pub async fn send_in_pieces(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
+        for piece in pieces {
+            self.send(piece).await?;
+            sleep(Duration::from_millis(3)).await;
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more will be sent.
+    pub async fn finish(&mut self) {
+        self.stream.shutdown().await.expect("an open connection");
+    }
+
+    /// Sends bytes as clients do that read only when they have sent everything, and reads the answer. Fails when
+    /// the connection is reset before the whole answer was read; `None` if it ends without one.
+    pub async fn exchange(mut self, bytes: impl AsRef<[u8]>) -> io::Result<Option<Answer>> {
+        self.send(bytes).await?;
+        self.answer().await
+    }
+
+    /// The next answer.
+    pub async fn answer(&mut self) -> io::Result<Option<Answer>> {
+        timeout(PATIENCE, self.read_answer()).await.expect("an answer or the end in time")
+    }
+
+    async fn read_answer(&mut self) -> io::Result<Option<Answer>> {
+        loop {
+            if let Some((answer, length)) = parse(&self.read) {
+                self.read.drain(..length);
+                return Ok(Some(answer));
+            }
+            if self.stream.read_buf(&mut self.read).await? == 0 {
+                assert!(self.read.is_empty(), "half an answer: {:?}", String::from_utf8_lossy(&self.read));
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads and throws away until the gateway ends the connection, in whatever way. How long that took.
+    pub async fn closed(&mut self) -> Duration {
+        let since = Instant::now();
+        let mut thrown_away = vec![0; 64 * 1024];
+        let ended = async { while !matches!(self.stream.read(&mut thrown_away).await, Ok(0) | Err(_)) {} };
+        timeout(PATIENCE, ended).await.expect("the gateway closes the connection");
+        since.elapsed()
+    }
+}
+
+/// The answer that `bytes` begin with and how long it is, if they hold a whole one.
+fn parse(bytes: &[u8]) -> Option<(Answer, usize)> {
+    let head_length = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let head = std::str::from_utf8(&bytes[..head_length]).expect("a head in ASCII");
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status");
+    let headers: HeaderMap = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()))
+        .collect();
+    let status: StatusCode = status.parse().expect("a status");
+    let body_length =
+        headers.get("content-length").map_or(0, |length| length.to_str().unwrap().parse().unwrap());
+    let body = bytes.get(head_length..head_length + body_length)?.to_vec().into();
+    Some((Answer { status, headers, body }, head_length + body_length))
+}
