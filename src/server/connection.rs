@@ -64,7 +64,8 @@ pub(super) async fn serve(
     let (is_http2, read_ahead) = sniffed??;
     let head = Arc::new(HeadWatch::default());
     let busy = Arc::new(Busy::default());
-    let io = TokioIo::new(Guarded::new(stream, read_ahead, head.clone(), limits.clone()));
+    let watched = (!is_http2).then(|| head.clone());
+    let io = TokioIo::new(Guarded::new(stream, read_ahead, watched, limits.clone()));
     let service = service_fn(|request: Request<Incoming>| {
         let ambiguous_length = !is_http2 && head.begin(request.headers().contains_key(TRANSFER_ENCODING));
         let answering = Answering::new(head.clone(), busy.clone());

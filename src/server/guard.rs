@@ -23,7 +23,8 @@ pub(super) struct Guarded {
     stream: TcpStream,
     /// Read before it was known which protocol the client speaks.
     read_ahead: Bytes,
-    head: Arc<HeadWatch>,
+    /// Of an HTTP/1 connection: HTTP/2 has no one head at a time.
+    head: Option<Arc<HeadWatch>>,
     limits: Arc<Limits>,
     head_timer: Timer,
     write_timer: Timer,
@@ -38,7 +39,7 @@ impl Guarded {
     pub(super) fn new(
         stream: TcpStream,
         read_ahead: Bytes,
-        head: Arc<HeadWatch>,
+        head: Option<Arc<HeadWatch>>,
         limits: Arc<Limits>,
     ) -> Self {
         let [head_timer, write_timer, linger_timer] = Default::default();
@@ -72,20 +73,18 @@ impl AsyncRead for Guarded {
         if !this.read_ahead.is_empty() {
             let bytes = this.read_ahead.split_to(this.read_ahead.len().min(buffer.remaining()));
             buffer.put_slice(&bytes);
-            this.head.read(&bytes);
+            this.saw(&bytes);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(context, buffer) {
             Poll::Ready(outcome) => {
                 let bytes = buffer.filled().get(before..).unwrap_or_default();
-                if !bytes.is_empty() {
-                    this.head.read(bytes);
-                }
+                this.saw(bytes);
                 Poll::Ready(outcome)
             }
             Poll::Pending => {
-                let Some(since) = this.head.reading_since() else {
+                let Some(since) = this.head.as_ref().and_then(|head| head.reading_since()) else {
                     this.head_timer.stop();
                     return Poll::Pending;
                 };
@@ -98,6 +97,12 @@ impl AsyncRead for Guarded {
 }
 
 impl Guarded {
+    fn saw(&self, bytes: &[u8]) {
+        if let Some(head) = self.head.as_ref().filter(|_| !bytes.is_empty()) {
+            head.read(bytes);
+        }
+    }
+
     /// What came of a write: progress stops the timer, none lets it run.
     fn written<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
