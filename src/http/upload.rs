@@ -53,8 +53,8 @@ pub(super) async fn collect(mut body: Incoming, limits: &Limits) -> Result<Bytes
     Ok(if oversized { Bytes::copy_from_slice(&collected) } else { collected.freeze() })
 }
 
-/// The time limit, and a second more for each `body_bytes_per_second_min` that came.
+/// The time limit, and the time in which the bytes that came would have come at the least rate.
 fn deadline(limits: &Limits, received: usize) -> Duration {
-    let earned = received as u64 / limits.body_bytes_per_second_min;
-    limits.body_timeout.get() + Duration::from_secs(earned)
+    let earned_ms = (received as u64).saturating_mul(1000) / limits.body_bytes_per_second_min;
+    limits.body_timeout.get() + Duration::from_millis(earned_ms)
 }
