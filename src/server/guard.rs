@@ -8,12 +8,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::head::HeadWatch;
 use crate::limits::Limits;
+
+/// How often within the write timeout a stalled client is asked whether it took something. The timeout is exact
+/// to one part in so many.
+const STALLED_CHECKS_MAX: u32 = 20;
 
 /// On the stack, while bytes are thrown away.
 const LINGER_READ_BYTES: usize = 16 * 1024;
@@ -28,6 +33,7 @@ pub(super) struct Guarded {
     limits: Arc<Limits>,
     head_timer: Timer,
     write_timer: Timer,
+    stalled_checks: u32,
     linger_timer: Timer,
 }
 
@@ -43,7 +49,7 @@ impl Guarded {
         limits: Arc<Limits>,
     ) -> Self {
         let [head_timer, write_timer, linger_timer] = Default::default();
-        Self { stream, read_ahead, head, limits, head_timer, write_timer, linger_timer }
+        Self { stream, read_ahead, head, limits, head_timer, write_timer, stalled_checks: 0, linger_timer }
     }
 }
 
@@ -103,15 +109,37 @@ impl Guarded {
         }
     }
 
-    /// What came of a write: progress stops the timer, none lets it run.
-    fn written<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    /// What came of a write: an error once the client has taken nothing for the limit.
+    ///
+    /// The kernel wakes a writer when a third of its buffer is free, which a slow reader may need longer for than
+    /// the limit. So whether there is any room is asked for now and then, by writing.
+    fn written(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<usize>>,
+        again: impl Fn(SockRef<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
         if outcome.is_ready() {
             self.write_timer.stop();
+            self.stalled_checks = 0;
             return outcome;
         }
-        let deadline = || Instant::now() + self.limits.write_timeout.get();
-        ready!(self.write_timer.poll(context, deadline));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take what it is sent")))
+        loop {
+            let next_check = || Instant::now() + self.limits.write_timeout.get() / STALLED_CHECKS_MAX;
+            ready!(self.write_timer.poll(context, next_check));
+            self.write_timer.stop();
+            match again(SockRef::from(&self.stream)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stalled_checks += 1,
+                outcome => {
+                    self.stalled_checks = 0;
+                    return Poll::Ready(outcome);
+                }
+            }
+            if self.stalled_checks >= STALLED_CHECKS_MAX {
+                let stalled = "the client does not take what it is sent";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, stalled)));
+            }
+        }
     }
 }
 
@@ -119,7 +147,7 @@ impl AsyncWrite for Guarded {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.stream).poll_write(context, bytes);
-        this.written(context, outcome)
+        this.written(context, outcome, |socket| socket.send(bytes))
     }
 
     fn poll_write_vectored(
@@ -129,7 +157,7 @@ impl AsyncWrite for Guarded {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
-        this.written(context, outcome)
+        this.written(context, outcome, |socket| socket.send_vectored(slices))
     }
 
     fn is_write_vectored(&self) -> bool {
