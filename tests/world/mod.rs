@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 pub use client::{Answer, Connection, Request, delete, get, head, options, post, put, request};
 pub use process::Gateway;
 pub use raw::Raw;
-pub use sse::{Event, Events};
+pub use sse::{Event, Events, Parser};
 
 /// How long a condition may take to come true before the test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::PATIENCE;
@@ -23,6 +23,14 @@ impl Raw {
     pub async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the gateway accepts");
         stream.set_nodelay(true).expect("an option of TCP");
+        Self { stream, read: Vec::new() }
+    }
+
+    /// The same with little room for what the gateway sends, so that a client which does not read fills it soon.
+    pub async fn open_narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("an option of TCP");
+        let stream = socket.connect(address).await.expect("the gateway accepts");
         Self { stream, read: Vec::new() }
     }
 
@@ -69,6 +77,28 @@ impl Raw {
                 return Ok(None);
             }
         }
+    }
+
+    /// Sends one byte after the other, a pause between them, until the gateway ends the connection. How long that
+    /// took; what the gateway said can be read afterwards.
+    pub async fn drip(&mut self, bytes: impl IntoIterator<Item = u8>, pause: Duration) -> Duration {
+        let since = Instant::now();
+        for byte in bytes {
+            match timeout(pause, self.stream.read_buf(&mut self.read)).await {
+                Ok(Ok(0) | Err(_)) => return since.elapsed(),
+                Ok(Ok(_)) => {}
+                Err(_) if self.send([byte]).await.is_err() => return since.elapsed(),
+                Err(_) => {}
+            }
+        }
+        panic!("the gateway took every byte");
+    }
+
+    /// Reads and throws away so many bytes.
+    pub async fn take(&mut self, count: usize) {
+        let mut thrown_away = vec![0; count];
+        let read = timeout(PATIENCE, self.stream.read_exact(&mut thrown_away)).await;
+        read.expect("bytes in time").expect("an open connection");
     }
 
     /// Reads and throws away until the gateway ends the connection, in whatever way. How long that took.

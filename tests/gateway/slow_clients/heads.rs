@@ -1,0 +1,51 @@
+//! Connections without a whole request on them.
+
+use super::{FIRST_BYTE, HEAD, Healthy, IDLE, PAUSE, TEXT, around, short_of_patience};
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed() {
+    let gateway = short_of_patience().await;
+    let healthy = Healthy::start(&gateway).await;
+    let closed = gateway.connect_raw().await.closed().await;
+    assert!(around(FIRST_BYTE).contains(&closed), "{closed:?}");
+    healthy.was_served().await;
+}
+
+#[tokio::test]
+async fn a_head_that_drips_is_closed_however_often_a_byte_comes() {
+    let gateway = short_of_patience().await;
+    let healthy = Healthy::start(&gateway).await;
+    let endless = format!("GET {TEXT} HTTP/1.1\r\nhost: x\r\nx: {}", "y".repeat(5000));
+    let closed = gateway.connect_raw().await.drip(endless.bytes(), PAUSE).await;
+    assert!(around(HEAD).contains(&closed), "{closed:?}");
+    // The second head of a connection is no better than the first.
+    let mut raw = gateway.connect_raw().await;
+    raw.send(format!("GET {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
+    raw.answer().await.unwrap().unwrap().expect(200);
+    let closed = raw.drip(endless.bytes(), PAUSE).await;
+    assert!(around(HEAD).contains(&closed), "{closed:?}");
+    healthy.was_served().await;
+}
+
+#[tokio::test]
+async fn a_preface_of_http2_that_drips_is_closed() {
+    let gateway = short_of_patience().await;
+    let closed = gateway.connect_raw().await.drip(*b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", PAUSE).await;
+    assert!(around(FIRST_BYTE).contains(&closed), "{closed:?}");
+    let mut mute = gateway.connect_raw().await;
+    mute.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    let closed = mute.closed().await;
+    assert!(around(IDLE).contains(&closed), "{closed:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_kept_for_nothing_is_closed() {
+    let gateway = short_of_patience().await;
+    let healthy = Healthy::start(&gateway).await;
+    let mut raw = gateway.connect_raw().await;
+    raw.send(format!("GET {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
+    raw.answer().await.unwrap().unwrap().expect(200);
+    let closed = raw.closed().await;
+    assert!(around(IDLE).contains(&closed), "{closed:?}");
+    healthy.was_served().await;
+}
