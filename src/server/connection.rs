@@ -65,7 +65,7 @@ pub(super) async fn serve(
     let head = Arc::new(HeadWatch::default());
     let busy = Arc::new(Busy::default());
     let watched = (!is_http2).then(|| head.clone());
-    let io = TokioIo::new(Guarded::new(stream, read_ahead, watched, limits.clone()));
+    let io = TokioIo::new(Guarded::new(stream, read_ahead, watched, limits.clone(), phase.clone()));
     let service = service_fn(|request: Request<Incoming>| {
         let ambiguous_length = !is_http2 && head.begin(request.headers().contains_key(TRANSFER_ENCODING));
         let answering = Answering::new(head.clone(), busy.clone());

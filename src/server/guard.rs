@@ -11,8 +11,10 @@ use bytes::Bytes;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::Phase;
 use super::head::HeadWatch;
 use crate::limits::Limits;
 
@@ -31,6 +33,7 @@ pub(super) struct Guarded {
     /// Of an HTTP/1 connection: HTTP/2 has no one head at a time.
     head: Option<Arc<HeadWatch>>,
     limits: Arc<Limits>,
+    phase: watch::Receiver<Phase>,
     head_timer: Timer,
     write_timer: Timer,
     stalled_checks: u32,
@@ -47,9 +50,20 @@ impl Guarded {
         read_ahead: Bytes,
         head: Option<Arc<HeadWatch>>,
         limits: Arc<Limits>,
+        phase: watch::Receiver<Phase>,
     ) -> Self {
         let [head_timer, write_timer, linger_timer] = Default::default();
-        Self { stream, read_ahead, head, limits, head_timer, write_timer, stalled_checks: 0, linger_timer }
+        Self {
+            stream,
+            read_ahead,
+            head,
+            limits,
+            phase,
+            head_timer,
+            write_timer,
+            stalled_checks: 0,
+            linger_timer,
+        }
     }
 }
 
@@ -170,11 +184,15 @@ impl AsyncWrite for Guarded {
 
     /// Says that nothing more will be written, and reads until the client has said so too. A socket that is
     /// closed with bytes unread resets the connection, and a client that was refused while it still sent would
-    /// see the reset instead of the answer.
+    /// see the reset instead of the answer. A gateway that ends does not wait for that: hardly a client sends
+    /// then, and one that keeps an idle connection may notice its end only with the next request.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.linger_timer.runs() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+            if *this.phase.borrow() >= Phase::Closing {
+                return Poll::Ready(Ok(()));
+            }
         }
         let deadline = || Instant::now() + this.limits.linger_timeout.get();
         while this.linger_timer.poll(context, deadline).is_pending() {

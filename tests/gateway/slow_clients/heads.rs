@@ -1,6 +1,9 @@
 //! Connections without a whole request on them.
 
+use std::time::Duration;
+
 use super::{FIRST_BYTE, HEAD, Healthy, IDLE, PAUSE, TEXT, around, short_of_patience};
+use crate::world::Gateway;
 
 #[tokio::test]
 async fn a_connection_that_says_nothing_is_closed() {
@@ -48,4 +51,15 @@ async fn a_connection_that_is_kept_for_nothing_is_closed() {
     let closed = raw.closed().await;
     assert!(around(IDLE).contains(&closed), "{closed:?}");
     healthy.was_served().await;
+}
+
+#[tokio::test]
+async fn an_idle_client_that_does_not_notice_the_end_does_not_hold_it_up() {
+    let mut gateway = Gateway::start(&["--limit", "drain_spread=100ms"]).await;
+    let mut raw = gateway.connect_raw().await;
+    raw.send("GET /v1/stream/none HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    raw.answer().await.unwrap().unwrap().expect(404);
+    gateway.signal("TERM");
+    assert!(gateway.ended(Duration::from_secs(1)).await.success());
+    assert!(raw.answer().await.unwrap().is_none(), "the end, not a reset");
 }
