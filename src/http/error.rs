@@ -37,6 +37,8 @@ pub(super) enum Error {
         "a request has Content-Length or Transfer-Encoding, not both, and a chunked one is not pipelined"
     )]
     AmbiguousLength,
+    #[error("a body has a Content-Length or comes in chunks; no other Transfer-Encoding is taken")]
+    TransferEncoding,
     #[error("there are more connections than this server takes")]
     TooManyConnections,
     #[error("{0}")]
@@ -105,6 +107,7 @@ impl Error {
             }
             Self::TargetTooLong { .. } => (StatusCode::URI_TOO_LONG, "target-too-long"),
             Self::AmbiguousLength => (StatusCode::BAD_REQUEST, "ambiguous-length"),
+            Self::TransferEncoding => (StatusCode::NOT_IMPLEMENTED, "transfer-encoding"),
             Self::TooManyConnections => {
                 fields.insert(RETRY_AFTER, fields::retry_after());
                 (StatusCode::SERVICE_UNAVAILABLE, "too-many-connections")

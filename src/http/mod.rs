@@ -22,7 +22,7 @@ mod upload;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -131,6 +131,12 @@ impl Gateway {
         }
         if conditions.ambiguous_length {
             return Err(Error::AmbiguousLength);
+        }
+        let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+        if let Some(coding) = codings.next()
+            && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        {
+            return Err(Error::TransferEncoding);
         }
         let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
         if target > self.limits.target_bytes_max {
