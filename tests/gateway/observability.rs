@@ -53,12 +53,11 @@ async fn the_admin_listener_answers_operators_and_nobody_else() {
 
 #[tokio::test]
 async fn each_request_leaves_a_line_in_a_log_that_asks_for_it() {
-    let log = std::env::temp_dir().join(format!("pollgate-log-{}", std::process::id()));
-    let gateway = Gateway::start_logging(&["--log", "json"], &[("RUST_LOG", "pollgate=debug")], &log).await;
+    let gateway = Gateway::start_with(&["--log", "json"], &[("RUST_LOG", "pollgate=debug")]).await;
     gateway.send(put("/v1/stream/s").json("[1]")).await.expect(201);
     gateway.send(get("/v1/stream/s?live=long-poll&offset=now&timeout=0&client=phone")).await.expect(204);
     let line = |form: &str| {
-        let text = std::fs::read_to_string(&log).unwrap();
+        let text = gateway.log();
         let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         lines.into_iter().find(|line| line["span"]["form"] == form)
     };
@@ -67,5 +66,4 @@ async fn each_request_leaves_a_line_in_a_log_that_asks_for_it() {
     assert_eq!((&poll["span"]["stream"], &poll["span"]["client"]), (&"s".into(), &"phone".into()));
     assert_eq!((&poll["fields"]["status"], &poll["fields"]["message"]), (&204.into(), &"answered".into()));
     assert!(poll["fields"]["held_ms"].is_u64());
-    std::fs::remove_file(&log).unwrap();
 }

@@ -55,6 +55,11 @@ impl Gateway {
         Self { address, admin, child, log, _stdout: stdout }
     }
 
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        written(&self.log)
+    }
+
     /// A new connection to it.
     pub async fn connect(&self) -> Connection {
         Connection::open(self.address).await
