@@ -1,7 +1,21 @@
 //! Every bound of the gateway, with its unit and what it can cost at the worst.
 //!
 //! Each can be set by `--limit name=value`, `POLLGATE_LIMITS__NAME` or in the `[limits]` table of the
-//! configuration file.
+//! configuration file. Bounds that belong to the protocol's values stand where those are: the length of a name in
+//! `stream::StreamName`, the producers that a stream remembers in `stream::Producers`.
+//!
+//! What one client can cost at the worst, in user memory unless it says otherwise:
+//!
+//! | a connection that | costs at most | by default |
+//! |---|---|---|
+//! | sends a head | `head_bytes_max`, read into a buffer of at most `connection_buffer_bytes` | 64 KiB |
+//! | sends an append | `body_bytes_max`, and the read buffer | 1 MiB + 64 KiB |
+//! | does not take an answer | `connection_buffer_bytes`, and references into the log | 64 KiB |
+//! | does not take a live form | one encoded batch of `tail_bytes_max` (a larger single message as a whole) and the write buffer | 64 KiB |
+//! | does not take anything | `socket_send_bytes` of kernel memory, for at most `write_timeout` | 128 KiB, 20 s |
+//! | speaks HTTP/2 | that for each of `http2_streams_max`, and `http2_connection_window_bytes` | 100 times, 1 MiB |
+//!
+//! The log of a stream in memory is bounded by its retention alone.
 
 use std::time::Duration;
 
