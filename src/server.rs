@@ -97,7 +97,7 @@ impl Server {
         };
         let sweeper = hub.clone();
         let tasks = vec![
-            acceptor(Front::Gateway(gateway), self.gateway),
+            acceptor(Front::Gateway(Arc::new(gateway)), self.gateway),
             acceptor(Front::Admin(admin), self.admin),
             tokio::spawn(async move { sweeper.sweep().await }),
         ];

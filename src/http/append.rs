@@ -2,7 +2,6 @@
 
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
-use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 
 use super::body::Body;
@@ -17,10 +16,9 @@ impl Gateway {
     pub(super) async fn append(
         &self,
         name: StreamName,
-        head: &Parts,
+        post: Post,
         body: Incoming,
     ) -> Result<Response<Body>, Error> {
-        let post = Post::parse(head)?;
         let body = upload::collect(body, &self.limits).await?;
         let Post { content_type, close, producer, sequence, create } = post;
         let has_messages = !body.is_empty();

@@ -2,7 +2,6 @@
 
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, LOCATION};
-use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 
 use super::body::Body;
@@ -16,10 +15,9 @@ impl Gateway {
     pub(super) async fn create(
         &self,
         name: StreamName,
-        head: &Parts,
+        put: Put,
         body: Incoming,
     ) -> Result<Response<Body>, Error> {
-        let put = Put::parse(head)?;
         let body = upload::collect(body, &self.limits).await?;
         let Put { content_type, lifetime, retention, closed, fork, location } = put;
         let created = self

@@ -26,7 +26,6 @@ use hyper::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 use tracing::Instrument;
-use tracing::field::Empty;
 
 pub use body::{Body, sse_event};
 pub use error::Problem;
@@ -37,7 +36,7 @@ use crate::limits::Limits;
 use crate::metrics::{Form, Metrics};
 use crate::stream::StreamName;
 use error::Error;
-use request::Read;
+use request::{Post, Put, Read};
 
 /// Where streams live.
 const STREAMS: &str = "/v1/stream/";
@@ -49,6 +48,35 @@ pub struct Conditions {
     pub refuse: bool,
     /// The request has both `Content-Length` and `Transfer-Encoding`, or hides whether it has.
     pub ambiguous_length: bool,
+}
+
+/// A request whose target and fields have become values.
+pub struct Parsed {
+    form: Form,
+    since: Instant,
+    http1: bool,
+    refused: bool,
+    operation: Result<(StreamName, Operation), Error>,
+}
+
+/// What a stream is asked for.
+enum Operation {
+    Create(Box<Put>, Incoming),
+    Append(Box<Post>, Incoming),
+    Read(Read),
+    Head,
+    Delete,
+    Preflight,
+}
+
+impl Operation {
+    /// Who asks, if it said so.
+    fn client(&self) -> Option<&ClientId> {
+        match self {
+            Self::Read(read) => read.client(),
+            _ => None,
+        }
+    }
 }
 
 /// The front: answers requests from the hub.
@@ -65,30 +93,8 @@ impl Gateway {
         Self { hub, limits, metrics, clock }
     }
 
-    /// Answers one request. Every failure is an answer too.
-    ///
-    /// Cancel safe: a client that leaves while its poll is held takes the waiter with it.
-    pub async fn answer(&self, request: Request<Incoming>, conditions: Conditions) -> Response<Body> {
-        let since = Instant::now();
-        let version = request.version();
-        let span = tracing::debug_span!("request", form = Empty, stream = Empty, client = Empty);
-        let (form, outcome) = self.route(request, conditions).instrument(span.clone()).await;
-        let mut answer = outcome.unwrap_or_else(Error::into_answer);
-        let refused = conditions.refuse || conditions.ambiguous_length;
-        if version < Version::HTTP_2 && (refused || self.hub.is_draining()) {
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        let status = answer.status().as_u16();
-        self.metrics.request(form, status);
-        span.in_scope(|| tracing::debug!(status, held_ms = since.elapsed().as_millis() as u64, "answered"));
-        answer
-    }
-
-    async fn route(
-        &self,
-        request: Request<Incoming>,
-        conditions: Conditions,
-    ) -> (Form, Result<Response<Body>, Error>) {
+    /// What a request asks for. Nothing is kept of the request itself, so a poll that waits does not carry it.
+    pub fn parse(&self, request: Request<Incoming>, conditions: Conditions) -> Parsed {
         let form = match *request.method() {
             Method::PUT => Form::Create,
             Method::POST => Form::Append,
@@ -98,31 +104,75 @@ impl Gateway {
             Method::OPTIONS => Form::Preflight,
             _ => Form::Other,
         };
-        let name = match self.admit(&request, conditions).and_then(|()| stream_name(request.uri().path())) {
-            Ok(name) => name,
-            Err(error) => return (form, Err(error)),
+        let since = Instant::now();
+        let http1 = request.version() < Version::HTTP_2;
+        let refused = conditions.refuse || conditions.ambiguous_length;
+        let operation = self.operation(form, request, conditions);
+        let form = match &operation {
+            Ok((_, Operation::Read(read))) => read.form(),
+            _ => form,
         };
-        let span = tracing::Span::current();
-        span.record("stream", name.as_str());
+        Parsed { form, since, http1, refused, operation }
+    }
+
+    fn operation(
+        &self,
+        form: Form,
+        request: Request<Incoming>,
+        conditions: Conditions,
+    ) -> Result<(StreamName, Operation), Error> {
+        self.admit(&request, conditions)?;
+        let name = stream_name(request.uri().path())?;
         let (head, body) = request.into_parts();
-        let outcome = match form {
-            Form::Create => self.create(name, &head, body).await,
-            Form::Append => self.append(name, &head, body).await,
-            Form::Head => self.head(name).await,
-            Form::Delete => self.delete(name).await,
-            Form::Preflight => Ok(preflight::allow()),
-            Form::ShortPoll | Form::LongPoll | Form::Sse => match Read::parse(&head, &self.limits) {
-                Ok(read) => {
-                    span.record("form", read.form().as_str());
-                    span.record("client", read.client().map(ClientId::as_str));
-                    return (read.form(), self.read(name, read).await);
-                }
-                Err(error) => Err(error),
-            },
-            Form::Other => Err(Error::MethodNotAllowed),
+        let operation = match form {
+            Form::Create => Operation::Create(Box::new(Put::parse(&head)?), body),
+            Form::Append => Operation::Append(Box::new(Post::parse(&head)?), body),
+            Form::Head => Operation::Head,
+            Form::Delete => Operation::Delete,
+            Form::Preflight => Operation::Preflight,
+            Form::ShortPoll | Form::LongPoll | Form::Sse => {
+                Operation::Read(Read::parse(&head, &self.limits)?)
+            }
+            Form::Other => return Err(Error::MethodNotAllowed),
         };
-        span.record("form", form.as_str());
-        (form, outcome)
+        Ok((name, operation))
+    }
+
+    /// Answers one request. Every failure is an answer too.
+    ///
+    /// Cancel safe: a client that leaves while its poll is held takes the waiter with it.
+    pub async fn answer(&self, request: Parsed) -> Response<Body> {
+        let Parsed { form, since, http1, refused, operation } = request;
+        let stream = operation.as_ref().map_or("", |(name, _)| name.as_str());
+        let client = operation.as_ref().ok().and_then(|(_, operation)| operation.client());
+        let client = client.map(ClientId::as_str);
+        let span = tracing::debug_span!("request", form = form.as_str(), stream, client);
+        let outcome = match operation {
+            Ok((name, operation)) => self.perform(name, operation).instrument(span.clone()).await,
+            Err(error) => Err(error),
+        };
+        let mut answer = outcome.unwrap_or_else(Error::into_answer);
+        if http1 && (refused || self.hub.is_draining()) {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let status = answer.status().as_u16();
+        self.metrics.request(form, status);
+        span.in_scope(|| tracing::debug!(status, held_ms = since.elapsed().as_millis() as u64, "answered"));
+        answer
+    }
+
+    /// Every connection has room for this future, so all but the short poll, which is asked most often, are boxed.
+    async fn perform(&self, name: StreamName, operation: Operation) -> Result<Response<Body>, Error> {
+        match operation {
+            Operation::Read(Read::ShortPoll(poll)) => self.short_poll(name, poll).await,
+            Operation::Read(Read::LongPoll(poll)) => Box::pin(self.long_poll(name, poll)).await,
+            Operation::Read(Read::Sse(tail)) => Box::pin(self.sse(name, tail)).await,
+            Operation::Create(put, body) => Box::pin(self.create(name, *put, body)).await,
+            Operation::Append(post, body) => Box::pin(self.append(name, *post, body)).await,
+            Operation::Head => self.head(name).await,
+            Operation::Delete => self.delete(name).await,
+            Operation::Preflight => Ok(preflight::allow()),
+        }
     }
 
     fn admit(&self, request: &Request<Incoming>, conditions: Conditions) -> Result<(), Error> {
@@ -143,14 +193,6 @@ impl Gateway {
             return Err(Error::TargetTooLong { max: self.limits.target_bytes_max });
         }
         Ok(())
-    }
-
-    async fn read(&self, name: StreamName, read: Read) -> Result<Response<Body>, Error> {
-        match read {
-            Read::ShortPoll(poll) => self.short_poll(name, poll).await,
-            Read::LongPoll(poll) => self.long_poll(name, poll).await,
-            Read::Sse(tail) => self.sse(name, tail).await,
-        }
     }
 }
 

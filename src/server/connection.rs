@@ -26,7 +26,7 @@ use super::Phase;
 use super::guard::Guarded;
 use super::head::HeadWatch;
 use crate::http::admin::Admin;
-use crate::http::{Body, Conditions, Gateway};
+use crate::http::{Body, Conditions, Gateway, Parsed};
 use crate::limits::Limits;
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -34,15 +34,30 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Who answers the requests of a listener.
 pub(super) enum Front {
-    Gateway(Gateway),
+    Gateway(Arc<Gateway>),
     Admin(Admin),
 }
 
+/// A request on the way to its answer.
+enum Asked {
+    Gateway(Arc<Gateway>, Parsed),
+    Admin(Response<Body>),
+}
+
 impl Front {
-    async fn answer(&self, request: Request<Incoming>, conditions: Conditions) -> Response<Body> {
+    fn ask(&self, request: Request<Incoming>, conditions: Conditions) -> Asked {
         match self {
-            Self::Gateway(gateway) => gateway.answer(request, conditions).await,
-            Self::Admin(admin) => admin.answer(&request),
+            Self::Gateway(gateway) => Asked::Gateway(gateway.clone(), gateway.parse(request, conditions)),
+            Self::Admin(admin) => Asked::Admin(admin.answer(&request)),
+        }
+    }
+}
+
+impl Asked {
+    async fn answer(self) -> Response<Body> {
+        match self {
+            Self::Gateway(gateway, request) => gateway.answer(request).await,
+            Self::Admin(answer) => answer,
         }
     }
 }
@@ -69,9 +84,9 @@ pub(super) async fn serve(
     let service = service_fn(|request: Request<Incoming>| {
         let ambiguous_length = !is_http2 && head.begin(request.headers().contains_key(TRANSFER_ENCODING));
         let answering = Answering::new(head.clone(), busy.clone());
-        let front = front.clone();
+        let asked = front.ask(request, Conditions { refuse, ambiguous_length });
         async move {
-            let answer = front.answer(request, Conditions { refuse, ambiguous_length }).await;
+            let answer = asked.answer().await;
             Ok::<_, Infallible>(answer.map(|body| Tracked { body, _answering: answering }))
         }
     });
