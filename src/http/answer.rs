@@ -1,5 +1,6 @@
 //! What many answers have in common: the fields of a read, caching, security.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,6 +19,19 @@ use crate::stream::{Cursor, Offset};
 /// How long shared caches may keep what lies before the tail: it never changes (protocol, section 10.1).
 const FRESH: Duration = Duration::from_secs(60);
 
+/// Fields of an answer with messages: as many as a map of its second smallest size holds.
+const FIELDS: usize = 12;
+
+/// The longest entity tag: three numbers of 16 digits, quotes and separators.
+const ENTITY_TAG_BYTES_MAX: usize = 54;
+
+/// Whether caches may keep an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Keep {
+    May,
+    MustNot,
+}
+
 /// Fields against sniffing and for readers of other origins (protocol, section 12.7).
 pub(super) fn secure(headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -35,14 +49,28 @@ pub(super) fn uncached(status: StatusCode) -> Response<Body> {
 }
 
 /// 200 with a batch: its messages and its cursor. The caller adds what its form needs.
-pub(super) fn messages(batch: Batch) -> Response<Body> {
-    let mut headers = HeaderMap::with_capacity(16);
-    headers.insert(CONTENT_TYPE, fields::value(batch.content_type.as_str()));
+pub(super) fn messages(batch: Batch, keep: Keep) -> Response<Body> {
+    let mut headers = HeaderMap::with_capacity(FIELDS);
+    headers.insert(CONTENT_TYPE, content_type(&batch));
     position(&mut headers, &batch);
+    match keep {
+        Keep::May => caching(&mut headers, &batch),
+        Keep::MustNot => {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+    }
     secure(&mut headers);
     let mut answer = bare(StatusCode::OK, messages_body(batch));
     *answer.headers_mut() = headers;
     answer
+}
+
+/// The type of nearly all streams needs no copy.
+fn content_type(batch: &Batch) -> HeaderValue {
+    match batch.content_type.as_str() {
+        "application/json" => HeaderValue::from_static("application/json"),
+        other => fields::value(other),
+    }
 }
 
 /// Where a reader is: the next offset, whether it is up to date, whether anything will follow.
@@ -64,7 +92,9 @@ pub(super) fn cursor(headers: &mut HeaderMap, cursor: Cursor) {
 pub(super) fn entity_tag(batch: &Batch) -> String {
     let closed = if batch.closed { ":c" } else { "" };
     let (epoch, start, end) = (batch.epoch.0, batch.start.position.0, batch.next.position.0);
-    format!("\"{epoch:x}:{start:x}:{end:x}{closed}\"")
+    let mut tag = String::with_capacity(ENTITY_TAG_BYTES_MAX);
+    let _never_fails = write!(tag, "\"{epoch:x}:{start:x}:{end:x}{closed}\"");
+    tag
 }
 
 /// Entity tag and freshness of an answer that may be cached.
@@ -104,8 +134,13 @@ fn messages_body(batch: Batch) -> Body {
     Body::full(joined(&pieces, json))
 }
 
+/// The capacity is the exact size, so that the bytes need no second allocation to be shared.
 fn joined(pieces: &[Bytes], json: bool) -> Bytes {
-    let size = pieces.iter().map(|piece| piece.len() + 1).sum::<usize>() + 2;
+    if json && pieces.is_empty() {
+        return Bytes::from_static(b"[]");
+    }
+    let around = if json { pieces.len() + 1 } else { 0 };
+    let size = pieces.iter().map(Bytes::len).sum::<usize>() + around;
     let mut joined = BytesMut::with_capacity(size);
     if json {
         joined.put_u8(b'[');

@@ -2,6 +2,7 @@
 
 use hyper::{Response, StatusCode};
 
+use super::answer::Keep;
 use super::body::Body;
 use super::error::Error;
 use super::fields::{self, PREFERENCE_APPLIED, STREAM_SUPERSEDED, TRUE};
@@ -23,15 +24,7 @@ impl Gateway {
             answer::position(answer.headers_mut(), &polled.batch);
             answer
         } else {
-            let mut caching = hyper::HeaderMap::with_capacity(2);
-            answer::caching(&mut caching, &polled.batch);
-            let closed = polled.batch.closed;
-            let mut answer = answer::messages(polled.batch);
-            answer.headers_mut().extend(caching);
-            if closed {
-                answer.headers_mut().insert(fields::STREAM_CLOSED, TRUE);
-            }
-            answer
+            answer::messages(polled.batch, Keep::May)
         };
         let headers = answer.headers_mut();
         answer::cursor(headers, Cursor::next(cursor, self.clock.now(), fastrand::u64(..)));

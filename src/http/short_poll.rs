@@ -1,8 +1,8 @@
 //! The short poll: what is there, at once (protocol, section 5.6).
 
-use hyper::header::{CACHE_CONTROL, HeaderValue};
 use hyper::{Response, StatusCode};
 
+use super::answer::Keep;
 use super::body::Body;
 use super::error::Error;
 use super::request::ShortPoll;
@@ -17,9 +17,7 @@ impl Gateway {
     ) -> Result<Response<Body>, Error> {
         let batch = self.hub.read(&name, poll.start).await?;
         if poll.start == Start::Tail {
-            let mut answer = answer::messages(batch);
-            answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            return Ok(answer);
+            return Ok(answer::messages(batch, Keep::MustNot));
         }
         let unchanged =
             poll.if_none_match.is_some_and(|tags| answer::matches(&tags, &answer::entity_tag(&batch)));
@@ -31,10 +29,6 @@ impl Gateway {
             return Ok(answer);
         }
         self.metrics.messages_out(batch.messages, batch.len());
-        let mut caching = hyper::HeaderMap::with_capacity(2);
-        answer::caching(&mut caching, &batch);
-        let mut answer = answer::messages(batch);
-        answer.headers_mut().extend(caching);
-        Ok(answer)
+        Ok(answer::messages(batch, Keep::May))
     }
 }
