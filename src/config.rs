@@ -50,6 +50,10 @@ struct ServeArgs {
     /// Allow addresses that others can reach; there is no authorization yet [default: off]
     #[arg(long)]
     open: bool,
+    /// An origin whose pages may open WebSockets, such as https://example.com, or *; may repeat [default: the
+    /// gateway's own host]
+    #[arg(long, value_name = "ORIGIN")]
+    origin: Vec<String>,
     /// How to write the log: text or json; RUST_LOG says how much (info) [default: text]
     #[arg(long, value_name = "FORMAT")]
     log: Option<String>,
@@ -79,6 +83,8 @@ pub struct Settings {
     pub drain: Span,
     /// Whether others may reach it.
     pub open: bool,
+    /// Origins besides the own host whose pages may open WebSockets.
+    pub origin: Vec<String>,
     /// How to write the log.
     pub log: LogFormat,
     /// Every bound.
@@ -128,6 +134,7 @@ impl Default for Settings {
             hold_max: Span::seconds(limits.hold_max.as_secs()),
             drain: Span::seconds(limits.drain.as_secs()),
             open: false,
+            origin: Vec::new(),
             log: LogFormat::Text,
             limits,
         }
@@ -141,9 +148,14 @@ impl Cli {
             Some(Command::Serve(args)) => args,
             None => self.serve,
         };
-        let environment = Environment::with_prefix("POLLGATE").prefix_separator("_").separator("__");
-        args.over(environment)
+        args.over(variables())
     }
+}
+
+/// The layer of `POLLGATE_*`; a list has commas between its items.
+fn variables() -> Environment {
+    let names = Environment::with_prefix("POLLGATE").prefix_separator("_").separator("__");
+    names.try_parsing(true).list_separator(",").with_list_parse_key("origin")
 }
 
 impl ServeArgs {
@@ -165,6 +177,9 @@ impl ServeArgs {
         ];
         for (key, value) in keys {
             layers = layers.set_override_option(key, value)?;
+        }
+        if !self.origin.is_empty() {
+            layers = layers.set_override("origin", self.origin)?;
         }
         for limit in self.limit {
             let (name, value) = limit.split_once('=').ok_or_else(|| SettingsError::Limit(limit.clone()))?;

@@ -84,10 +84,17 @@ pub struct Limits {
     /// Clients that are remembered while they hold no poll, about 300 bytes each.
     pub idle_clients_max: u64,
 
-    /// Between two signs of life on a server-sent event stream, unless the client asks otherwise (1 s to 300 s).
-    pub sse_heartbeat: Span,
-    /// After this, give or take 10 %, a server-sent event stream ends and the client comes again; at most 1 h.
-    pub sse_life: Span,
+    /// Between two signs of life on an event or NDJSON stream, unless the client asks otherwise (1 s to 300 s).
+    pub live_heartbeat: Span,
+    /// After this, give or take 10 %, an event or NDJSON stream ends and the client comes again; at most 1 h.
+    pub live_life: Span,
+
+    /// Between two pings on a WebSocket.
+    pub websocket_ping: Span,
+    /// From a ping to its pong, or from our close to the client's.
+    pub websocket_pong_timeout: Span,
+    /// Bytes of a WebSocket message.
+    pub websocket_message_bytes_max: usize,
 
     /// Over how long held polls and streams end when the gateway drains.
     pub drain_spread: Span,
@@ -132,8 +139,11 @@ impl Default for Limits {
             client_polls_max: 16,
             client_idle_timeout: Span::seconds(300),
             idle_clients_max: 100_000,
-            sse_heartbeat: Span::seconds(15),
-            sse_life: Span::seconds(60),
+            live_heartbeat: Span::seconds(15),
+            live_life: Span::seconds(60),
+            websocket_ping: Span::seconds(25),
+            websocket_pong_timeout: Span::seconds(8),
+            websocket_message_bytes_max: 1024 * 1024,
             drain_spread: Span::seconds(5),
             hold: Duration::from_secs(25),
             hold_max: Duration::from_secs(55),
@@ -163,8 +173,8 @@ impl Limits {
         if self.body_bytes_max > 1 << 30 {
             return Err(format!("limits.body_bytes_max must be at most 1 GiB, not {}", self.body_bytes_max));
         }
-        if self.sse_life.get() > Duration::from_secs(3600) {
-            return Err("limits.sse_life must be at most 1h".into());
+        if self.live_life.get() > Duration::from_secs(3600) {
+            return Err("limits.live_life must be at most 1h".into());
         }
         if self.hold > self.hold_max {
             return Err(format!("hold ({:?}) must not exceed hold_max ({:?})", self.hold, self.hold_max));

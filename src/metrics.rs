@@ -24,6 +24,10 @@ pub enum Form {
     LongPoll,
     /// GET with `live=sse`.
     Sse,
+    /// GET with `live=ndjson`.
+    Ndjson,
+    /// GET with `live=websocket`.
+    WebSocket,
     /// HEAD.
     Head,
     /// DELETE.
@@ -43,6 +47,8 @@ impl Form {
             Self::ShortPoll => "short-poll",
             Self::LongPoll => "long-poll",
             Self::Sse => "sse",
+            Self::Ndjson => "ndjson",
+            Self::WebSocket => "websocket",
             Self::Head => "head",
             Self::Delete => "delete",
             Self::Preflight => "preflight",
@@ -62,6 +68,21 @@ struct KindLabel {
     kind: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FormLabel {
+    form: Form,
+}
+
+/// The counters of one live form. Clones count together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LiveMetrics {
+    pub(crate) open: Gauge,
+    pub(crate) envelopes: Counter,
+    pub(crate) bytes: Counter,
+    pub(crate) heartbeats: Counter,
+    pub(crate) cut: Counter,
+}
+
 /// All metrics of a gateway.
 #[derive(Debug)]
 pub struct Metrics {
@@ -72,6 +93,7 @@ pub struct Metrics {
     messages: [Counter; 2],
     bytes: [Counter; 2],
     gauges: [Gauge<u64, AtomicU64>; 4],
+    live: [(Form, LiveMetrics); 3],
     connections: Gauge,
     connections_refused: Counter,
     accept_errors: Counter,
@@ -106,6 +128,7 @@ impl Metrics {
             ["in", "out"].map(|kind| family.get_or_create_owned(&KindLabel { kind }))
         };
 
+        let live = live_metrics(&mut registry);
         let gauges = [
             ("streams", "Streams that exist"),
             ("watched_streams", "Streams that somebody waits for"),
@@ -133,6 +156,7 @@ impl Metrics {
             messages,
             bytes,
             gauges,
+            live,
             connections,
             connections_refused,
             accept_errors,
@@ -154,6 +178,12 @@ impl Metrics {
     /// A request was answered.
     pub fn request(&self, form: Form, status: u16) {
         self.requests.get_or_create(&RequestLabels { form, status }).inc();
+    }
+
+    /// The counters of a live form.
+    pub(crate) fn live(&self, form: Form) -> LiveMetrics {
+        let known = self.live.iter().find(|(known, _)| *known == form);
+        known.map(|(_, metrics)| metrics.clone()).unwrap_or_default()
     }
 
     pub(crate) fn messages_in(&self, messages: u64, bytes: usize) {
@@ -195,6 +225,31 @@ impl Metrics {
     pub(crate) fn accept_error(&self) {
         self.accept_errors.inc();
     }
+}
+
+fn live_metrics(registry: &mut Registry) -> [(Form, LiveMetrics); 3] {
+    let open = Family::<FormLabel, Gauge>::default();
+    registry.register("live_connections", "Readers in a live form", open.clone());
+    let mut counters = |name, help| {
+        let family = Family::<FormLabel, Counter>::default();
+        registry.register(name, help, family.clone());
+        family
+    };
+    let envelopes = counters("live_envelopes", "Envelopes and events sent in a live form");
+    let bytes = counters("live_bytes", "Bytes of those");
+    let heartbeats = counters("live_heartbeats", "Envelopes and events that only showed life");
+    let cut = counters("live_cut", "Readers that were cut because they did not read");
+    [Form::Sse, Form::Ndjson, Form::WebSocket].map(|form| {
+        let label = FormLabel { form };
+        let metrics = LiveMetrics {
+            open: open.get_or_create_owned(&label),
+            envelopes: envelopes.get_or_create_owned(&label),
+            bytes: bytes.get_or_create_owned(&label),
+            heartbeats: heartbeats.get_or_create_owned(&label),
+            cut: cut.get_or_create_owned(&label),
+        };
+        (form, metrics)
+    })
 }
 
 impl Default for Metrics {

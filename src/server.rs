@@ -16,8 +16,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::clock::Clock;
 use crate::config::{Settings, StoreKind};
-use crate::http::Gateway;
 use crate::http::admin::Admin;
+use crate::http::{Gateway, Origins};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -34,6 +34,7 @@ pub struct Server {
     admin_address: SocketAddr,
     store: StoreKind,
     limits: Arc<Limits>,
+    origins: Origins,
 }
 
 /// A server that runs until it is drained or dropped.
@@ -67,6 +68,7 @@ impl Server {
             admin,
             store: settings.store,
             limits,
+            origins: Origins::new(settings.origin.clone()),
         })
     }
 
@@ -87,7 +89,7 @@ impl Server {
             StoreKind::Memory => Arc::new(Memory::new()),
         };
         let hub = Arc::new(Hub::new(store, self.limits.clone(), metrics.clone(), clock));
-        let gateway = Gateway::new(hub.clone(), self.limits.clone(), metrics.clone(), clock);
+        let gateway = Gateway::new(hub.clone(), self.limits.clone(), metrics.clone(), clock, self.origins);
         let admin = Admin::new(hub.clone(), metrics.clone());
         let phase = Arc::new(watch::Sender::new(Phase::Serving));
         let acceptor = |front, listener| {

@@ -8,8 +8,6 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::{Frame, SizeHint};
 use tokio_stream::Stream;
 
-pub use super::sse::event as sse_event;
-
 /// The most that is joined into one frame. A reader that does not read keeps this much of user memory busy.
 pub(super) const FRAME_BYTES_MAX: usize = 32 * 1024;
 

@@ -1,7 +1,8 @@
 //! Every reason to refuse a request, and the one mapping of them to the wire (RFC 9457).
 
 use hyper::header::{
-    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
@@ -57,6 +58,12 @@ pub(super) enum Error {
     BodyTooSlow { seconds: u64, per_second: u64 },
     #[error("the body ended before its time")]
     BodyBroken,
+    #[error("live=websocket needs a WebSocket handshake of version 13 (RFC 6455)")]
+    UpgradeRequired,
+    #[error("pages of this origin may not open WebSockets here; --origin allows it")]
+    Origin,
+    #[error("messages of this stream come in {} frames", if *binary { "binary" } else { "text" })]
+    FrameType { binary: bool },
     #[error(transparent)]
     Creation(#[from] CreationError),
     #[error(transparent)]
@@ -123,6 +130,14 @@ impl Error {
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
             Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body-too-slow"),
             Self::BodyBroken => (StatusCode::BAD_REQUEST, "body-broken"),
+            Self::UpgradeRequired => {
+                fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                fields.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                (StatusCode::UPGRADE_REQUIRED, "upgrade-required")
+            }
+            Self::Origin => (StatusCode::FORBIDDEN, "origin"),
+            Self::FrameType { .. } => (StatusCode::BAD_REQUEST, "frame-type"),
             Self::Creation(CreationError::Messages(error)) | Self::Publish(PublishError::Messages(error)) => {
                 map_messages(error)
             }
@@ -149,13 +164,7 @@ impl Error {
     /// The answer that says so.
     pub(super) fn into_answer(self) -> Response<Body> {
         let (status, kind, fields) = self.map();
-        let problem = Problem {
-            kind: format!("urn:pollgate:{kind}"),
-            title: status.canonical_reason().unwrap_or_default(),
-            status: status.as_u16(),
-            detail: self.detail(),
-        };
-        let mut text = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut text = serde_json::to_vec(&self.as_problem(status, kind)).unwrap_or_default();
         text.push(b'\n');
         let mut answer = bare(status, Body::full(text.into()));
         *answer.headers_mut() = fields;
@@ -164,6 +173,21 @@ impl Error {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         secure(headers);
         answer
+    }
+
+    /// The same as a value, for forms that have no status.
+    pub(super) fn problem(&self) -> Problem {
+        let (status, kind, _) = self.map();
+        self.as_problem(status, kind)
+    }
+
+    fn as_problem(&self, status: StatusCode, kind: &str) -> Problem {
+        Problem {
+            kind: format!("urn:pollgate:{kind}"),
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail: self.detail(),
+        }
     }
 
     fn detail(&self) -> String {

@@ -1,59 +1,39 @@
 //! Server-sent events: a `data` event for messages and a `control` event with the cursor behind each
 //! (protocol, section 5.8; the format is the HTML standard's, section 9.2).
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{Response, StatusCode};
-use serde::Serialize;
-use tokio_stream::StreamExt;
+use hyper::Response;
+use hyper::header::HeaderValue;
 
 use super::body::Body;
-use super::error::{Error, gap_text};
-use super::fields::{STREAM_SSE_DATA_ENCODING, X_ACCEL_BUFFERING};
+use super::control::Control;
+use super::error::Error;
+use super::fields::STREAM_SSE_DATA_ENCODING;
+use super::live::streamed;
 use super::request::Live;
-use super::{Gateway, answer, bare};
-use crate::hub::{Batch, Gap, TailSettings, Update};
+use super::{Gateway, Link};
+use crate::hub::{Batch, Update};
 use crate::limits::jittered;
+use crate::metrics::Form;
 use crate::stream::{Cursor, Encoding, StreamName};
 
-/// What a `control` event says.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Control {
-    stream_next_offset: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream_cursor: Option<String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    up_to_date: bool,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    stream_closed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gap: Option<String>,
-}
-
 impl Gateway {
-    pub(super) async fn sse(&self, name: StreamName, request: Live) -> Result<Response<Body>, Error> {
-        let life = jittered(self.limits.sse_life.get());
-        let settings = TailSettings { heartbeat: request.heartbeat, life, whole_characters: true };
-        let tail = self.hub.tail(name, request.start, settings).await?;
-        let binary = tail.first().is_some_and(|batch| batch.content_type.encoding() == Encoding::Binary);
-        let (clock, mut cursor) = (self.clock, request.cursor);
-        let events = tail.updates().map(move |update| {
-            let next = Cursor::next(cursor, clock.now(), fastrand::u64(..));
-            cursor = cursor.max(Some(next));
-            event(&update, next)
-        });
-        let mut answer = bare(StatusCode::OK, Body::live(events));
-        let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
-        if binary {
-            headers.insert(STREAM_SSE_DATA_ENCODING, HeaderValue::from_static("base64"));
+    pub(super) async fn sse(
+        &self,
+        name: StreamName,
+        request: Live,
+        link: Arc<Link>,
+    ) -> Result<Response<Body>, Error> {
+        let life = jittered(self.limits.live_life.get());
+        let tail = self.live_tail(name, &request, Some(life), Form::Sse, link, event).await?;
+        let mut answer = streamed("text/event-stream", tail.updates);
+        if tail.content_type.encoding() == Encoding::Binary {
+            answer.headers_mut().insert(STREAM_SSE_DATA_ENCODING, HeaderValue::from_static("base64"));
         }
-        answer::secure(headers);
         Ok(answer)
     }
 }
@@ -61,33 +41,14 @@ impl Gateway {
 /// The events of one update.
 pub fn event(update: &Update, cursor: Cursor) -> Bytes {
     let mut event = BytesMut::new();
-    let control = match update {
-        Update::Batch(batch) => {
-            event.reserve(batch.len() + batch.len() / 2 + 256);
-            data(&mut event, batch);
-            Control {
-                stream_next_offset: batch.next.to_string(),
-                stream_cursor: (!batch.closed).then(|| cursor.0.to_string()),
-                up_to_date: batch.up_to_date,
-                stream_closed: batch.closed,
-                gap: None,
-            }
-        }
-        Update::Gap(gap) => gap_control(gap, cursor),
-    };
+    if let Update::Batch(batch) = update {
+        event.reserve(batch.len() + batch.len() / 2 + 256);
+        data(&mut event, batch);
+    }
     event.put_slice(b"event: control\ndata:");
-    event.put_slice(&serde_json::to_vec(&control).unwrap_or_default());
+    event.put_slice(&Control::of(update, cursor).json());
     event.put_slice(b"\n\n");
     event.freeze()
-}
-
-fn gap_control(gap: &Gap, cursor: Cursor) -> Control {
-    Control {
-        stream_next_offset: gap.earliest.to_string(),
-        stream_cursor: Some(cursor.0.to_string()),
-        gap: Some(gap_text(gap)),
-        ..Control::default()
-    }
 }
 
 fn data(event: &mut BytesMut, batch: &Batch) {

@@ -20,8 +20,8 @@ use crate::stream::{Start, StreamName};
 pub struct TailSettings {
     /// The longest silence.
     pub heartbeat: Duration,
-    /// After this it ends and the client comes again.
-    pub life: Duration,
+    /// After this it ends and the client comes again; `None`: never by itself.
+    pub life: Option<Duration>,
     /// Whether the form carries the text of text streams as it is.
     pub whole_characters: bool,
 }
@@ -40,7 +40,7 @@ pub struct Tail {
     hub: Arc<Hub>,
     stream: StreamName,
     settings: TailSettings,
-    ends_at: Instant,
+    ends_at: Option<Instant>,
     draining: watch::Receiver<bool>,
     leaving: bool,
     state: State,
@@ -67,7 +67,8 @@ impl Hub {
             return Err(PollError::Draining);
         }
         let first = self.read_for_tail(&stream, start, settings).await?;
-        let (ends_at, draining) = (Instant::now() + settings.life, self.draining.subscribe());
+        let ends_at = settings.life.map(|life| Instant::now() + life);
+        let draining = self.draining.subscribe();
         Ok(Tail {
             hub: self.clone(),
             stream,
@@ -127,7 +128,7 @@ impl Tail {
     }
 
     fn is_over(&self) -> bool {
-        Instant::now() >= self.ends_at
+        self.ends_at.is_some_and(|end| Instant::now() >= end)
     }
 
     /// What follows `last`: messages, or nothing but a cursor when it is time for a heartbeat or for the end.
@@ -147,7 +148,7 @@ impl Tail {
             tokio::select! {
                 biased;
                 moved_at = watched.moved(batch.tail) => published = moved_at,
-                () = sleep_until(heartbeat_at.min(self.ends_at)) => return Ok(Some(batch)),
+                () = sleep_until(self.ends_at.unwrap_or(heartbeat_at).min(heartbeat_at)) => return Ok(Some(batch)),
                 Ok(_) = self.draining.wait_for(|draining| *draining), if !self.leaving => {}
             }
         }
@@ -157,6 +158,7 @@ impl Tail {
     fn leave(&mut self) {
         self.leaving = true;
         let spread = self.hub.limits.drain_spread.get().mul_f64(fastrand::f64());
-        self.ends_at = self.ends_at.min(Instant::now() + spread);
+        let end = Instant::now() + spread;
+        self.ends_at = Some(self.ends_at.unwrap_or(end).min(end));
     }
 }

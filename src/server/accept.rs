@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Phase;
 use super::connection::{self, Front};
+use crate::http::Link;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 
@@ -108,12 +109,12 @@ impl Acceptor {
 
     fn spawn(&self, stream: TcpStream, permit: OwnedSemaphorePermit, refuse: bool) {
         let (front, limits, phase) = (self.front.clone(), self.limits.clone(), self.phase.subscribe());
-        let counted = self.metrics.connection();
+        // The phase goes with the link too, so that a drain waits for WebSockets.
+        let link = Arc::new(Link::new((self.metrics.connection(), permit, phase.clone())));
         tokio::spawn(async move {
-            if let Err(error) = connection::serve(stream, front, limits, phase, refuse).await {
+            if let Err(error) = connection::serve(stream, front, limits, link, phase, refuse).await {
                 tracing::debug!(%error, "connection ended");
             }
-            drop((counted, permit));
         });
     }
 }

@@ -13,9 +13,8 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::TRANSFER_ENCODING;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulConnection;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -26,7 +25,7 @@ use super::Phase;
 use super::guard::Guarded;
 use super::head::HeadWatch;
 use crate::http::admin::Admin;
-use crate::http::{Body, Conditions, Gateway, Parsed};
+use crate::http::{Body, Conditions, Gateway, Link, Parsed};
 use crate::limits::Limits;
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -62,11 +61,13 @@ impl Asked {
     }
 }
 
-/// Serves a connection to its end. `refuse`: it is one too many, and is told so.
+/// Serves a connection to its end. `refuse`: it is one too many, and is told so. `link` is dropped when nothing is
+/// left of it.
 pub(super) async fn serve(
     mut stream: TcpStream,
     front: Arc<Front>,
     limits: Arc<Limits>,
+    link: Arc<Link>,
     mut phase: watch::Receiver<Phase>,
     refuse: bool,
 ) -> io::Result<()> {
@@ -80,28 +81,36 @@ pub(super) async fn serve(
     let head = Arc::new(HeadWatch::default());
     let busy = Arc::new(Busy::default());
     let watched = (!is_http2).then(|| head.clone());
-    let io = TokioIo::new(Guarded::new(stream, read_ahead, watched, limits.clone(), phase.clone()));
+    let io =
+        TokioIo::new(Guarded::new(stream, read_ahead, watched, link.clone(), limits.clone(), phase.clone()));
     let service = service_fn(|request: Request<Incoming>| {
         let ambiguous_length = !is_http2 && head.begin(request.headers().contains_key(TRANSFER_ENCODING));
         let answering = Answering::new(head.clone(), busy.clone());
-        let asked = front.ask(request, Conditions { refuse, ambiguous_length });
+        let conditions = Conditions { refuse, ambiguous_length, link: link.clone() };
+        let (asked, head) = (front.ask(request, conditions), head.clone());
         async move {
             let answer = asked.answer().await;
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                head.stop();
+            }
             Ok::<_, Infallible>(answer.map(|body| Tracked { body, _answering: answering }))
         }
     });
     if is_http2 {
         let idle = busy.idle_for(&limits);
-        run(http2_settings(&limits).serve_connection(io, service), idle, phase).await
+        let connection = http2_settings(&limits).serve_connection(io, service);
+        run(connection, http2::Connection::graceful_shutdown, idle, phase).await
     } else {
         // hyper itself ends an idle HTTP/1 connection.
-        run(http1_settings(&limits).serve_connection(io, service), pending(), phase).await
+        let connection = http1_settings(&limits).serve_connection(io, service).with_upgrades();
+        run(connection, http1::UpgradeableConnection::graceful_shutdown, pending(), phase).await
     }
 }
 
-/// Lets a connection run to its end: its own, an idle one, or the server's.
-async fn run<C: GracefulConnection<Error = hyper::Error>>(
+/// Lets a connection run to its end: its own, or `finish` when it is idle for too long or the server closes.
+async fn run<C: Future<Output = hyper::Result<()>>>(
     connection: C,
+    finish: impl FnOnce(Pin<&mut C>),
     idle: impl Future<Output = ()>,
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
@@ -111,7 +120,7 @@ async fn run<C: GracefulConnection<Error = hyper::Error>>(
         _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}
         () = idle => {}
     }
-    connection.as_mut().graceful_shutdown();
+    finish(connection.as_mut());
     tokio::select! {
         outcome = connection.as_mut() => outcome.map_err(io::Error::other),
         _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => Ok(()),
@@ -154,6 +163,7 @@ fn http2_settings(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(limits.http2_resets_max)
         .max_local_error_reset_streams(limits.http2_resets_max)
+        .enable_connect_protocol()
         .max_send_buf_size(limits.connection_buffer_bytes)
         .keep_alive_interval(limits.write_timeout.get())
         .keep_alive_timeout(limits.write_timeout.get());

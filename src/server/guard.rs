@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Phase;
 use super::head::HeadWatch;
+use crate::http::Link;
 use crate::limits::Limits;
 
 /// How often within the write timeout a stalled client is asked whether it took something. The timeout is exact
@@ -36,6 +37,7 @@ pub(super) struct Guarded {
     read_ahead: Bytes,
     /// Of an HTTP/1 connection: HTTP/2 has no one head at a time.
     head: Option<Arc<HeadWatch>>,
+    link: Arc<Link>,
     limits: Arc<Limits>,
     phase: watch::Receiver<Phase>,
     head_timer: Timer,
@@ -53,6 +55,7 @@ impl Guarded {
         stream: TcpStream,
         read_ahead: Bytes,
         head: Option<Arc<HeadWatch>>,
+        link: Arc<Link>,
         limits: Arc<Limits>,
         phase: watch::Receiver<Phase>,
     ) -> Self {
@@ -61,6 +64,7 @@ impl Guarded {
             stream,
             read_ahead,
             head,
+            link,
             limits,
             phase,
             head_timer,
@@ -154,6 +158,7 @@ impl Guarded {
                 }
             }
             if self.stalled_checks >= STALLED_CHECKS_MAX {
+                self.link.set_stalled();
                 let stalled = "the client does not take what it is sent";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, stalled)));
             }

@@ -27,6 +27,8 @@ enum Phase {
     Head(Instant),
     /// It is being answered.
     Busy,
+    /// The connection speaks HTTP no more.
+    Off,
 }
 
 /// Reads a head line by line; keeps as much of a line as a field name needs.
@@ -59,7 +61,7 @@ impl HeadWatch {
     pub(super) fn reading_since(&self) -> Option<Instant> {
         match self.0.lock().phase {
             Phase::Head(since) => Some(since),
-            Phase::Idle | Phase::Busy => None,
+            Phase::Idle | Phase::Busy | Phase::Off => None,
         }
     }
 
@@ -74,7 +76,15 @@ impl HeadWatch {
 
     /// The answer is out.
     pub(super) fn end(&self) {
-        self.0.lock().phase = Phase::Idle;
+        let mut state = self.0.lock();
+        if let Phase::Busy = state.phase {
+            state.phase = Phase::Idle;
+        }
+    }
+
+    /// No more heads come: the connection speaks WebSocket from here on.
+    pub(super) fn stop(&self) {
+        self.0.lock().phase = Phase::Off;
     }
 }
 

@@ -1,0 +1,104 @@
+//! What all live forms have in common: the tail, the cursor for caches, the counting, and the head of an answer
+//! whose body never seems to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use tokio_stream::{Stream, StreamExt};
+
+use super::body::Body;
+use super::error::Error;
+use super::fields::X_ACCEL_BUFFERING;
+use super::request::Live;
+use super::{Gateway, Link, answer, bare};
+use crate::hub::{TailSettings, Update};
+use crate::metrics::{Form, LiveMetrics};
+use crate::stream::{ContentType, Cursor, StreamName};
+
+/// How a live form writes one update.
+pub(super) type Encode = fn(&Update, Cursor) -> Bytes;
+
+/// The tail of a stream in a live form.
+pub(super) struct LiveTail<S> {
+    /// Of the stream.
+    pub(super) content_type: ContentType,
+    /// The encoded updates.
+    pub(super) updates: S,
+}
+
+impl Gateway {
+    /// Opens the tail of a stream. Fails while a status can still say so.
+    pub(super) async fn live_tail(
+        &self,
+        name: StreamName,
+        request: &Live,
+        life: Option<Duration>,
+        form: Form,
+        link: Arc<Link>,
+        encode: Encode,
+    ) -> Result<LiveTail<impl Stream<Item = Bytes> + Send + use<>>, Error> {
+        let settings = TailSettings { heartbeat: request.heartbeat, life, whole_characters: true };
+        let tail = self.hub.tail(name, request.start, settings).await?;
+        let content_type =
+            tail.first().map_or_else(ContentType::octet_stream, |first| first.content_type.clone());
+        let counted = Counted { metrics: self.metrics.live(form), link };
+        counted.metrics.open.inc();
+        let (clock, asked, mut told) = (self.clock, request.cursor, None);
+        let updates = tail.updates().map(move |update| {
+            let (now, first) = (clock.now(), told.is_none());
+            let still_good = told.filter(|told| *told >= Cursor::next(None, now, 0));
+            let cursor = still_good.unwrap_or_else(|| Cursor::next(asked, now, fastrand::u64(..)));
+            told = Some(cursor);
+            let bytes = encode(&update, cursor);
+            counted.sent(&update, first, bytes.len());
+            bytes
+        });
+        Ok(LiveTail { content_type, updates })
+    }
+}
+
+/// 200 with a live form as its body, which no cache keeps and no proxy holds back.
+pub(super) fn streamed(
+    content_type: &'static str,
+    updates: impl Stream<Item = Bytes> + Send + 'static,
+) -> Response<Body> {
+    let mut answer = bare(StatusCode::OK, Body::live(updates));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    answer::secure(headers);
+    answer
+}
+
+/// A reader being counted, from its first update until it is gone.
+struct Counted {
+    metrics: LiveMetrics,
+    link: Arc<Link>,
+}
+
+impl Counted {
+    fn sent(&self, update: &Update, first: bool, bytes: usize) {
+        self.metrics.envelopes.inc();
+        self.metrics.bytes.inc_by(bytes as u64);
+        if let Update::Batch(batch) = update
+            && batch.is_empty()
+            && !batch.closed
+            && !first
+        {
+            self.metrics.heartbeats.inc();
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.metrics.open.dec();
+        if self.link.is_stalled() {
+            self.metrics.cut.inc();
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Routes: from a request's method and target to the operation that it asks for, with its fields as values.
+
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
+use hyper::header::TRANSFER_ENCODING;
+use hyper::{Method, Request, Version};
+use tokio::time::Instant;
+
+use super::error::Error;
+use super::request::{Post, Put, Read};
+use super::{Gateway, Link};
+use crate::hub::ClientId;
+use crate::metrics::Form;
+use crate::stream::StreamName;
+
+/// Where streams live.
+const STREAMS: &str = "/v1/stream/";
+
+/// The root that the protocol keeps for itself (section 6).
+const RESERVED: &str = "__ds";
+
+/// What the server knows of the connection that a request came on.
+pub struct Conditions {
+    /// The connection is one too many: answer 503 and close it.
+    pub refuse: bool,
+    /// The request has both `Content-Length` and `Transfer-Encoding`, or hides whether it has.
+    pub ambiguous_length: bool,
+    /// The connection itself.
+    pub link: Arc<Link>,
+}
+
+/// A request whose target and fields have become values.
+pub struct Parsed {
+    pub(super) form: Form,
+    pub(super) since: Instant,
+    pub(super) http1: bool,
+    pub(super) refused: bool,
+    pub(super) link: Arc<Link>,
+    pub(super) operation: Result<(StreamName, Operation), Error>,
+}
+
+/// What a stream is asked for.
+pub(super) enum Operation {
+    Create(Box<Put>, Incoming),
+    Append(Box<Post>, Incoming),
+    Read(Read),
+    Head,
+    Delete,
+    Preflight,
+}
+
+impl Operation {
+    /// Who asks, if it said so.
+    pub(super) fn client(&self) -> Option<&ClientId> {
+        match self {
+            Self::Read(read) => read.client(),
+            _ => None,
+        }
+    }
+}
+
+impl Gateway {
+    /// What a request asks for. Nothing is kept of the request itself, so a poll that waits does not carry it.
+    pub fn parse(&self, request: Request<Incoming>, conditions: Conditions) -> Parsed {
+        let form = match *request.method() {
+            Method::PUT => Form::Create,
+            Method::POST => Form::Append,
+            Method::GET => Form::ShortPoll,
+            // How HTTP/2 opens a WebSocket (RFC 8441, section 4).
+            Method::CONNECT if request.extensions().get::<Protocol>().is_some() => Form::WebSocket,
+            Method::HEAD => Form::Head,
+            Method::DELETE => Form::Delete,
+            Method::OPTIONS => Form::Preflight,
+            _ => Form::Other,
+        };
+        let since = Instant::now();
+        let http1 = request.version() < Version::HTTP_2;
+        let refused = conditions.refuse || conditions.ambiguous_length;
+        let operation = self.admit(&request, &conditions).and_then(|()| self.operation(form, request));
+        let form = match &operation {
+            Ok((_, Operation::Read(read))) => read.form(),
+            _ => form,
+        };
+        Parsed { form, since, http1, refused, link: conditions.link, operation }
+    }
+
+    fn operation(&self, form: Form, request: Request<Incoming>) -> Result<(StreamName, Operation), Error> {
+        let name = stream_name(request.uri().path())?;
+        let (mut head, body) = request.into_parts();
+        let operation = match form {
+            Form::Create => Operation::Create(Box::new(Put::parse(&head)?), body),
+            Form::Append => Operation::Append(Box::new(Post::parse(&head)?), body),
+            Form::Head => Operation::Head,
+            Form::Delete => Operation::Delete,
+            Form::Preflight => Operation::Preflight,
+            Form::ShortPoll | Form::LongPoll | Form::Sse | Form::Ndjson | Form::WebSocket => {
+                Operation::Read(Read::parse(&mut head, &self.limits)?)
+            }
+            Form::Other => return Err(Error::MethodNotAllowed),
+        };
+        Ok((name, operation))
+    }
+
+    fn admit(&self, request: &Request<Incoming>, conditions: &Conditions) -> Result<(), Error> {
+        if conditions.refuse {
+            return Err(Error::TooManyConnections);
+        }
+        if conditions.ambiguous_length {
+            return Err(Error::AmbiguousLength);
+        }
+        let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+        if let Some(coding) = codings.next()
+            && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        {
+            return Err(Error::TransferEncoding);
+        }
+        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        if target > self.limits.target_bytes_max {
+            return Err(Error::TargetTooLong { max: self.limits.target_bytes_max });
+        }
+        Ok(())
+    }
+}
+
+/// The stream that a path names. Percent-encoded octets are decoded once; dot segments are never resolved.
+pub(super) fn stream_name(path: &str) -> Result<StreamName, Error> {
+    let encoded = path.strip_prefix(STREAMS).ok_or(Error::NoSuchPath)?;
+    let decoded =
+        percent_encoding::percent_decode_str(encoded).decode_utf8().map_err(|_| Error::NameNotUtf8)?;
+    if decoded.split('/').next() == Some(RESERVED) {
+        return Err(Error::Reserved);
+    }
+    Ok(StreamName::parse(&decoded)?)
+}
