@@ -1,7 +1,6 @@
 //! WebSocket: one envelope a text frame, and each frame of the client an append (RFC 6455; over HTTP/2 RFC 8441).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -10,6 +9,7 @@ use hyper::upgrade::Upgraded;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::Stream;
 use tokio_websockets::{
@@ -148,7 +148,7 @@ impl Session {
                         return self.close(Closing(CloseCode::MESSAGE_TOO_BIG, "message too big")).await;
                     }
                     // The library has answered a breach of the protocol with its close code.
-                    Some(Err(SocketError::Protocol(_))) => return self.socket.flush().await,
+                    Some(Err(SocketError::Protocol(_))) => return self.finish().await,
                     Some(Err(error)) => return Err(error),
                     None => return Ok(()),
                 },
@@ -192,9 +192,15 @@ impl Session {
             Ok(()) | Err(SocketError::AlreadyClosed) => {}
             Err(error) => return Err(error),
         }
-        let patience: Duration = self.limits.websocket_pong_timeout.get();
+        let patience = self.limits.websocket_pong_timeout.get();
         let _closed = timeout(patience, async { while let Some(Ok(_)) = self.socket.next().await {} }).await;
-        Ok(())
+        self.finish().await
+    }
+
+    /// Ends the connection behind the last frame, and so that the client can still read it.
+    async fn finish(mut self) -> Result<(), SocketError> {
+        self.socket.flush().await?;
+        Ok(self.socket.into_inner().shutdown().await?)
     }
 }
 
