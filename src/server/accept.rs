@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
+use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Phase;
 use super::connection::{self, Front};
@@ -19,15 +20,19 @@ use crate::metrics::Metrics;
 /// Descriptors that are no connections of clients.
 const DESCRIPTORS_RESERVED: usize = 1024;
 
-/// Connections that are told 503 at once; what comes on top of them is closed without a word.
+/// Connections that are being told 503; what comes on top of them waits in the queue of the kernel.
 const REFUSALS_MAX: usize = 256;
+
+/// How long a refusal may take, or clients that say nothing would keep the others from being told.
+const REFUSAL_TIME: Duration = Duration::from_secs(3);
 
 /// Pauses when the system has no descriptor left, doubling between these.
 const BACK_OFF: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
-/// How long the queue of the kernel is looked at before the listener closes: what is in it would be reset.
-const LAST_LOOK: Duration = Duration::from_millis(10);
+/// How long handshakes that are under way may take to end before the listener closes and resets them. A client
+/// whose SYN is dropped in that time sends another one after a second, and is refused.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// Accepts the connections of one listener.
 pub(super) struct Acceptor {
@@ -77,7 +82,7 @@ impl Acceptor {
             match accepted {
                 Ok((stream, _)) => {
                     back_off = BACK_OFF;
-                    self.take(stream);
+                    self.take(stream).await;
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
@@ -88,19 +93,23 @@ impl Acceptor {
                 }
             }
         }
-        while let Ok(Ok((stream, _))) = timeout(LAST_LOOK, listener.accept()).await {
-            self.take(stream);
+        if let Err(error) = drop_syns(&listener) {
+            tracing::warn!(%error, "connections that come now may be reset");
+        }
+        let close_at = Instant::now() + LAST_LOOK;
+        while let Ok(Ok((stream, _))) = timeout_at(close_at, listener.accept()).await {
+            self.take(stream).await;
         }
     }
 
-    fn take(&mut self, stream: TcpStream) {
+    async fn take(&mut self, stream: TcpStream) {
         let in_time = self.rate.take(Instant::now());
         let permit = self.open.clone().try_acquire_owned();
         match permit {
             Ok(permit) if in_time => self.spawn(stream, permit, false),
             _ => {
                 self.metrics.connection_refused();
-                if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
+                if let Ok(permit) = self.refusals.clone().acquire_owned().await {
                     self.spawn(stream, permit, true);
                 }
             }
@@ -112,7 +121,12 @@ impl Acceptor {
         // The phase goes with the link too, so that a drain waits for WebSockets.
         let link = Arc::new(Link::new((self.metrics.connection(), permit, phase.clone())));
         tokio::spawn(async move {
-            if let Err(error) = connection::serve(stream, front, limits, link, phase, refuse).await {
+            let serve = connection::serve(stream, front, limits, link, phase, refuse);
+            let outcome = match refuse {
+                false => serve.await,
+                true => timeout(REFUSAL_TIME, serve).await.unwrap_or(Ok(())),
+            };
+            if let Err(error) = outcome {
                 tracing::debug!(%error, "connection ended");
             }
         });
@@ -130,6 +144,25 @@ impl Rate {
         }
         granted
     }
+}
+
+/// Lets no new handshake begin, without refusing it: closing a listener resets the connections in its queue, and
+/// only when no more can come is it certain that the queue has been emptied.
+fn drop_syns(listener: &TcpListener) -> io::Result<()> {
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const FLAGS_AT: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS_AT),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
 }
 
 /// The connections that the process's descriptors allow, if the limit does not say.

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -16,7 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::SockRef;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -30,6 +31,9 @@ use crate::limits::Limits;
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A connection that has said nothing when the server closes may be one whose request is on its way: it has so long.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Who answers the requests of a listener.
 pub(super) enum Front {
@@ -74,8 +78,12 @@ pub(super) async fn serve(
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_user_timeout(Some(limits.write_timeout.get()))?;
     let sniffed = tokio::select! {
-        sniffed = timeout(limits.first_byte_timeout.get(), sniff(&mut stream)) => sniffed,
-        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return Ok(()),
+        biased;
+        sniffed = timeout(limits.first_byte_timeout.get(), sniff(&mut stream)) => Some(sniffed),
+        () = last_word(&mut phase) => None,
+    };
+    let Some(sniffed) = sniffed else {
+        return Guarded::new(stream, Bytes::new(), None, link, limits, phase).shutdown().await;
     };
     let (is_http2, read_ahead) = sniffed??;
     let head = Arc::new(HeadWatch::default());
@@ -115,7 +123,9 @@ async fn run<C: Future<Output = hyper::Result<()>>>(
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
     tokio::pin!(connection);
+    // First the connection, so that hyper knows of a request that is there before it is told to end.
     tokio::select! {
+        biased;
         outcome = connection.as_mut() => return outcome.map_err(io::Error::other),
         _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}
         () = idle => {}
@@ -125,6 +135,12 @@ async fn run<C: Future<Output = hyper::Result<()>>>(
         outcome = connection.as_mut() => outcome.map_err(io::Error::other),
         _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => Ok(()),
     }
+}
+
+/// Returns when the server closes and the connection has had the time for its last word.
+async fn last_word(phase: &mut watch::Receiver<Phase>) {
+    drop(phase.wait_for(|phase| *phase >= Phase::Closing).await);
+    sleep(LAST_WORD).await;
 }
 
 /// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge.

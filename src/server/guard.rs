@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::SockRef;
@@ -22,6 +23,9 @@ use crate::limits::Limits;
 /// How often within the write timeout a stalled client is asked whether it took something. The timeout is exact
 /// to one part in so many.
 const STALLED_CHECKS_MAX: u32 = 20;
+
+/// How long a connection lingers when the gateway ends: clients that ignore the end must not hold it up.
+const LINGER_AT_THE_END: Duration = Duration::from_secs(1);
 
 /// On the stack, while bytes are thrown away.
 const LINGER_READ_BYTES: usize = 16 * 1024;
@@ -206,18 +210,17 @@ impl AsyncWrite for Guarded {
     }
 
     /// Says that nothing more will be written, and reads until the client has said so too. A socket that is
-    /// closed with bytes unread resets the connection, and a client that was refused while it still sent would
-    /// see the reset instead of the answer. A gateway that ends does not wait for that: hardly a client sends
-    /// then, and one that keeps an idle connection may notice its end only with the next request.
+    /// closed with bytes unread resets the connection, and the reset can destroy the last answer on its way (RFC
+    /// 9112, section 9.6).
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.linger_timer.runs() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
-            if *this.phase.borrow() >= Phase::Closing {
-                return Poll::Ready(Ok(()));
-            }
         }
-        let deadline = || Instant::now() + this.limits.linger_timeout.get();
+        let at_the_end = *this.phase.borrow() >= Phase::Closing;
+        let linger = this.limits.linger_timeout.get();
+        let linger = if at_the_end { linger.min(LINGER_AT_THE_END) } else { linger };
+        let deadline = || Instant::now() + linger;
         while this.linger_timer.poll(context, deadline).is_pending() {
             let mut thrown_away = [MaybeUninit::uninit(); LINGER_READ_BYTES];
             let mut buffer = ReadBuf::uninit(&mut thrown_away);
