@@ -8,8 +8,8 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Phase;
 use super::connection::{self, Front};
@@ -26,7 +26,8 @@ const REFUSALS_MAX: usize = 256;
 /// How long a refusal may take, or clients that say nothing would keep the others from being told.
 const REFUSAL_TIME: Duration = Duration::from_secs(3);
 
-/// Pauses when the system has no descriptor left, doubling between these.
+/// Pauses when the system has no descriptor left, doubling between these; a connection that closes ends one, since
+/// what waits in the queue of the kernel would else be let in by a few at each pause.
 const BACK_OFF: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
@@ -42,6 +43,7 @@ pub(super) struct Acceptor {
     phase: Arc<watch::Sender<Phase>>,
     open: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
+    freed: Arc<Notify>,
     rate: Rate,
 }
 
@@ -63,7 +65,8 @@ impl Acceptor {
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         let per_second = f64::from(limits.connections_per_second_max);
         let rate = Rate { per_second, tokens: per_second, filled_at: Instant::now() };
-        Self { front, limits, metrics, phase, open, refusals, rate }
+        let freed = Arc::default();
+        Self { front, limits, metrics, phase, open, refusals, freed, rate }
     }
 
     /// Accepts until the server closes.
@@ -73,7 +76,7 @@ impl Acceptor {
             Err(error) => return tracing::error!(%error, "can not accept connections"),
         };
         let mut phase = self.phase.subscribe();
-        let mut back_off = BACK_OFF;
+        let (mut back_off, mut warned_at) = (BACK_OFF, None::<Instant>);
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -87,8 +90,11 @@ impl Acceptor {
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
                     self.metrics.accept_error();
-                    tracing::warn!(%error, "can not accept; trying again in {back_off:?}");
-                    sleep(back_off).await;
+                    if warned_at.is_none_or(|at| at.elapsed() >= BACK_OFF_MAX) {
+                        warned_at = Some(Instant::now());
+                        tracing::warn!(%error, "can not accept; waiting until some connection closes");
+                    }
+                    let _freed_or_not = timeout(back_off, self.freed.notified()).await;
                     back_off = (back_off * 2).min(BACK_OFF_MAX);
                 }
             }
@@ -119,7 +125,8 @@ impl Acceptor {
     fn spawn(&self, stream: TcpStream, permit: OwnedSemaphorePermit, refuse: bool) {
         let (front, limits, phase) = (self.front.clone(), self.limits.clone(), self.phase.subscribe());
         // The phase goes with the link too, so that a drain waits for WebSockets.
-        let link = Arc::new(Link::new((self.metrics.connection(), permit, phase.clone())));
+        let open = (self.metrics.connection(), permit, phase.clone(), Freed(self.freed.clone()));
+        let link = Arc::new(Link::new(open));
         tokio::spawn(async move {
             let serve = connection::serve(stream, front, limits, link, phase, refuse);
             let outcome = match refuse {
@@ -130,6 +137,15 @@ impl Acceptor {
                 tracing::debug!(%error, "connection ended");
             }
         });
+    }
+}
+
+/// Says that a descriptor is free again.
+struct Freed(Arc<Notify>);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        self.0.notify_one();
     }
 }
 
