@@ -207,17 +207,12 @@ impl Clients {
         self.queues.lock().held
     }
 
-    /// Ends up to `count` held polls because the gateway drains. How many are left.
-    pub(super) fn drain(&self, count: usize) -> usize {
-        let (ending, held) = {
-            let queues = self.queues.lock();
-            let polls = queues.by_client.values().flat_map(|queue| &queue.polls);
-            (polls.filter(|poll| poll.is_waiting()).take(count).cloned().collect::<Vec<_>>(), queues.held)
-        };
-        for poll in &ending {
-            poll.end(Ending::Draining);
-        }
-        held.saturating_sub(ending.len())
+    /// Ends up to `count` more of the held polls because the gateway drains. Each of them, waiting already or about
+    /// to, so that none is overlooked.
+    pub(super) fn drain(&self, count: usize) {
+        let queues = self.queues.lock();
+        let polls = queues.by_client.values().flat_map(|queue| &queue.polls);
+        polls.filter(|poll| poll.end(Ending::Draining)).take(count).for_each(drop);
     }
 
     /// The clients, those that hold polls and those that are remembered, by name; at most `max`.
@@ -273,12 +268,14 @@ impl Clients {
 }
 
 impl HeldPoll {
-    fn end(&self, ending: Ending) {
-        self.ending.update(|state| *state = state.or(Some(ending)));
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.ending.waiting() > 0
+    /// Whether that was not the case already.
+    fn end(&self, ending: Ending) -> bool {
+        let mut first = false;
+        self.ending.update(|state| {
+            first = state.is_none();
+            *state = state.or(Some(ending));
+        });
+        first
     }
 }
 

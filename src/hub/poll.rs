@@ -59,15 +59,16 @@ impl Hub {
             self.metrics.messages_out(batch.messages, batch.len());
             return Ok(Polled { batch, superseded: false, held: false });
         }
-        if self.is_draining() {
-            return Err(PollError::Draining);
-        }
         let since = Instant::now();
         let deadline = since + poll.hold;
         let place = self
             .clients
             .hold(poll.client, &poll.stream, batch.next, deadline)
             .map_err(PollError::TooManyPolls)?;
+        // Asked only now that the poll is on its queue: either it is seen here, or the drain sees the poll.
+        if self.is_draining() {
+            return Err(PollError::Draining);
+        }
         let mut start = Start::At(batch.next);
         let mut published = None;
         loop {
