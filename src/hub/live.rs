@@ -54,21 +54,17 @@ impl Live {
 
     /// Takes the handle of a stream. Read the store only afterwards.
     pub(super) fn watch(&self, name: &StreamName) -> Watched {
-        let handle = self
-            .handles
-            .entry(name.clone())
-            .or_insert_with(|| {
-                let epoch = self.store.attach(name);
-                Arc::new(Handle {
-                    signal: Signal::new(TailState::default()),
-                    epoch,
-                    watchers: AtomicUsize::new(0),
-                })
+        let locked = self.handles.entry(name.clone()).or_insert_with(|| {
+            let epoch = self.store.attach(name);
+            Arc::new(Handle {
+                signal: Signal::new(TailState::default()),
+                epoch,
+                watchers: AtomicUsize::new(0),
             })
-            .value()
-            .clone();
-        handle.watchers.fetch_add(1, Ordering::Relaxed);
-        Watched { live: self.clone(), name: name.clone(), handle }
+        });
+        // Counted before the lock is given back, or the last one to leave could take the handle out under us.
+        locked.watchers.fetch_add(1, Ordering::Relaxed);
+        Watched { live: self.clone(), name: name.clone(), handle: locked.value().clone() }
     }
 
     /// Moves a tail, after the append is in the store. Appends may overtake each other on the way here.
