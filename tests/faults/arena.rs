@@ -1,0 +1,138 @@
+//! Two threads that let one future each go at the same moment, again and again.
+//!
+//! The second side gets a head start or a delay that follows how the races end, so that they stay close: half of
+//! them are won by either side, and the moments that matter are met most often.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::MutexGuard;
+
+use crate::measure::alone;
+
+/// The first side begins so many turns of an empty loop late, which is the head start that the second can have.
+const HANDICAP: u64 = 400;
+const TURNS_UNTIL_YIELD: u64 = 5000;
+
+type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The two threads: the test's own, and one more.
+pub(crate) struct Arena {
+    runtime: Runtime,
+    jobs: Sender<(Job, u64)>,
+    /// Races that the second side was ready for.
+    ready: Arc<AtomicU64>,
+    races: u64,
+}
+
+/// How the races of a kind ended, and with which delay the second side enters the next one.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Tally {
+    pub(crate) races: u64,
+    first_was_there: u64,
+    delay: u64,
+}
+
+impl Arena {
+    /// Waits for the turn of this test. Before the arena opens, since its second thread never sleeps.
+    pub(crate) fn turn() -> MutexGuard<'static, ()> {
+        runtime().block_on(alone())
+    }
+
+    pub(crate) fn open() -> Self {
+        let (jobs, inbox) = channel();
+        let ready = Arc::new(AtomicU64::new(0));
+        let gate = ready.clone();
+        std::thread::spawn(move || second_side(&inbox, &gate));
+        Self { runtime: runtime(), jobs, ready, races: 0 }
+    }
+
+    pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// Runs both at once.
+    pub(crate) fn race<A, B>(&mut self, tally: &mut Tally, first: A, second: B) -> (A::Output, B::Output)
+    where
+        A: Future,
+        B: Future<Output: Send> + Send + 'static,
+    {
+        let (outcome, outcomes) = channel();
+        let job = async move { outcome.send(second.await).expect("the first side waits for it") };
+        self.jobs.send((Box::pin(job), fastrand::u64(..=2 * tally.delay))).expect("the second side lives");
+        self.races += 1;
+        let races = self.races;
+        awake_until(|| (self.ready.load(Ordering::Acquire) == races).then_some(()));
+        spin(fastrand::u64(..HANDICAP));
+        let first = self.runtime.block_on(first);
+        (first, outcomes.recv().expect("the second side did not panic"))
+    }
+
+    /// A moment of no certain length, without waiting.
+    pub(crate) async fn moment() {
+        spin(fastrand::u64(..HANDICAP));
+    }
+}
+
+impl Tally {
+    /// Whether the first side was there before the second one; if so, the second one should hurry.
+    pub(crate) fn count(&mut self, first_was_there: bool) {
+        self.races += 1;
+        self.first_was_there += u64::from(first_was_there);
+        let step = self.delay / 32 + 8;
+        self.delay = if first_was_there { self.delay.saturating_sub(step) } else { self.delay + step };
+    }
+
+    /// Both sides were first in at least a tenth of the races, or there was no race.
+    #[track_caller]
+    pub(crate) fn was_close(&self) {
+        let often = self.races / 10..=self.races - self.races / 10;
+        assert!(often.contains(&self.first_was_there), "one side won nearly all: {self:?}");
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({} of them met a poll that waited)", self.races, self.first_was_there)
+    }
+}
+
+fn second_side(inbox: &Receiver<(Job, u64)>, ready: &AtomicU64) {
+    let runtime = runtime();
+    let next = || match inbox.try_recv() {
+        Err(TryRecvError::Empty) => None,
+        received => Some(received),
+    };
+    while let Ok((job, delay)) = awake_until(next) {
+        ready.fetch_add(1, Ordering::Release);
+        spin(delay);
+        runtime.block_on(job);
+    }
+}
+
+/// Waits without sleep, since a thread that has to be woken first comes late to every race. Where both threads have
+/// no processor of their own, it lets others go on after a while.
+fn awake_until<T>(ready: impl Fn() -> Option<T>) -> T {
+    loop {
+        for _ in 0..TURNS_UNTIL_YIELD {
+            if let Some(ready) = ready() {
+                return ready;
+            }
+            std::hint::spin_loop();
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().build().expect("a runtime")
+}
+
+fn spin(turns: u64) {
+    for _ in 0..turns {
+        std::hint::spin_loop();
+    }
+}

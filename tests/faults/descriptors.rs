@@ -1,0 +1,97 @@
+//! Out of descriptors: whoever is connected is served, and whoever comes later gets in once there is room.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::measure::{alone, json_stream};
+use crate::raw::Raw;
+use crate::world::{Connection, Gateway, get};
+
+const STREAM: &str = "/v1/stream/full";
+const HELD: usize = 100;
+const SURPLUS: usize = 1000;
+const DESCRIPTORS: usize = 128;
+const STARVED_FOR: Duration = Duration::from_secs(4);
+
+#[tokio::test]
+async fn without_descriptors_the_connected_are_served_and_others_get_in_when_some_have_left() {
+    let _turn = alone().await;
+    let gateway = Gateway::start(&["--limit", "connections_per_second_max=100000"]).await;
+    let mut tail = json_stream(&gateway, STREAM).await;
+    let mut admin = Connection::open(gateway.admin).await;
+    let mut publisher = Raw::open(gateway.address).await.expect("the gateway accepts");
+    let mut readers = Vec::new();
+    for _ in 0..HELD {
+        readers.push(Raw::open(gateway.address).await.expect("the gateway accepts"));
+    }
+    poll_all(&mut readers, &tail).await;
+    gateway.until_held(HELD).await;
+
+    lower_descriptors(&gateway);
+    let mut surplus = Vec::new();
+    for _ in 0..SURPLUS {
+        let mut client = Raw::open(gateway.address).await.expect("the kernel's queue has room");
+        client.get(STREAM).await.expect("and takes the request");
+        surplus.push(client);
+    }
+
+    let since = Instant::now();
+    let (mut rounds, mut slowest) = (0_u32, Duration::ZERO);
+    while since.elapsed() < STARVED_FOR {
+        let asked = Instant::now();
+        publisher.post(STREAM, "1").await.expect("an open connection");
+        assert_eq!(publisher.answer().await.expect("an answer").status(), 204);
+        for reader in &mut readers {
+            let answer = reader.answer().await.expect("an answer");
+            assert_eq!((answer.status(), &answer.body[..]), (200, &b"[1]"[..]));
+            answer.cursor().clone_into(&mut tail);
+        }
+        poll_all(&mut readers, &tail).await;
+        slowest = slowest.max(asked.elapsed());
+        rounds += 1;
+    }
+    let errors = accept_errors(&mut admin).await;
+    let errors_a_second = errors / since.elapsed().as_secs_f64();
+
+    drop(surplus);
+    let since = Instant::now();
+    let mut late = Raw::open(gateway.address).await.expect("the kernel's queue has room");
+    late.get(STREAM).await.expect("and takes the request");
+    let answer = timeout(STARVED_FOR, late.answer()).await.expect("an answer in time").expect("an answer");
+    let let_in = since.elapsed();
+    let errors_of_leaving = accept_errors(&mut admin).await - errors;
+
+    println!(
+        "{DESCRIPTORS} descriptors, {HELD} held polls, {SURPLUS} connects: {rounds} rounds of an append to all \
+         held polls meanwhile, the slowest {slowest:.0?}; {errors_a_second:.1} accept errors a second; let in \
+         {let_in:.0?} after the surplus had left ({errors_of_leaving} errors in that time)"
+    );
+    assert_eq!(answer.status(), 200);
+    assert!(rounds > 1);
+    assert!(slowest < Duration::from_secs(1), "a round took {slowest:?}");
+    assert!(errors >= 1.0, "the descriptors did not run out");
+    assert!(errors_a_second < 5.0, "the accept loop spins: {errors_a_second} errors a second");
+    assert!(let_in < Duration::from_secs(2), "let in only after {let_in:?}");
+}
+
+async fn poll_all(readers: &mut [Raw], offset: &str) {
+    let target = format!("{STREAM}?live=long-poll&timeout=55&offset={offset}");
+    for reader in readers {
+        reader.get(&target).await.expect("an open connection");
+    }
+}
+
+/// Over a connection that was there before: a new one would not get in.
+async fn accept_errors(admin: &mut Connection) -> f64 {
+    let text = admin.send(get("/metrics")).await.text();
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix("pollgate_accept_errors_total ")?.parse().ok());
+    value.expect("a metric")
+}
+
+fn lower_descriptors(gateway: &Gateway) {
+    let (id, limit) = (gateway.id().to_string(), format!("--nofile={DESCRIPTORS}"));
+    let done = std::process::Command::new("prlimit").args(["--pid", &id, &limit]).status();
+    assert!(done.expect("prlimit runs").success());
+}

@@ -1,0 +1,239 @@
+//! SIGTERM under load: nobody is reset, nothing that was acknowledged is lost, and the end comes in time.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{Error, ErrorKind};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::measure::{alone, json_stream};
+use crate::raw::Raw;
+use crate::world::{Connection, Gateway, get, post, until};
+
+const QUIET: &str = "/v1/stream/quiet";
+const BUSY: &str = "/v1/stream/busy";
+const POLLS: usize = 5000;
+const EVENT_STREAMS: usize = 500;
+const CONNECTING: usize = 50;
+const DRAIN: Duration = Duration::from_secs(30);
+const STORM: [&str; 2] = ["--limit", "connections_per_second_max=100000"];
+
+/// What a reader of an event stream has when it ends: its messages and its last cursor.
+struct Followed {
+    seen: Vec<usize>,
+    cursor: String,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_under_load_resets_nobody_and_loses_nothing() {
+    let _turn = alone().await;
+    let mut gateway = Gateway::start(&STORM).await;
+    let tail = json_stream(&gateway, QUIET).await;
+    json_stream(&gateway, BUSY).await;
+    let mut polls = JoinSet::new();
+    for _ in 0..POLLS {
+        polls.spawn(be_held(gateway.address, tail.clone()));
+    }
+    gateway.until_held(POLLS).await;
+    let mut streams = JoinSet::new();
+    for _ in 0..EVENT_STREAMS {
+        streams.spawn(follow(gateway.address));
+    }
+    let open = (POLLS + EVENT_STREAMS) as f64;
+    until("all streams are open", async || gateway.metric("pollgate_connections").await > open).await;
+    let publisher = tokio::spawn(publish_until_refused(gateway.address));
+    until("some messages", async || {
+        gateway.send(get(BUSY)).await.expect(200).json().as_array().expect("an array").len() > 20
+    })
+    .await;
+
+    let since = Instant::now();
+    gateway.signal("TERM");
+    until_not_ready(&gateway).await;
+    let not_ready = since.elapsed();
+    refuses_to_hold(&gateway, &tail).await;
+
+    let cursors = polls.join_all().await;
+    let polls_ended = since.elapsed();
+    let followed = streams.join_all().await;
+    let acknowledged = publisher.await.expect("the publisher saw no reset and no cut answer");
+    let status = gateway.ended(DRAIN).await;
+    let ended = since.elapsed();
+
+    println!(
+        "SIGTERM with {POLLS} held polls, {EVENT_STREAMS} event streams and a publisher: not ready after \
+         {not_ready:.0?}, polls ended over {polls_ended:.1?}, exit after {ended:.1?}; 0 resets; {} appends \
+         acknowledged, event streams saw {} to {} of them",
+        acknowledged.len(),
+        followed.iter().map(|one| one.seen.len()).min().expect("some"),
+        followed.iter().map(|one| one.seen.len()).max().expect("some"),
+    );
+    assert!(status.success(), "{status}");
+    assert!(not_ready < Duration::from_secs(1), "still ready after {not_ready:?}");
+    assert!(cursors.iter().all(|cursor| *cursor == tail), "a cursor that is not the tail");
+    for one in &followed {
+        let count = one.seen.len();
+        assert!(one.seen.iter().copied().eq(0..count), "not gapless and in order: {:?}", one.seen);
+        assert!(count > 0, "an event stream that was open before the drain has seen nothing");
+        assert_eq!(one.cursor, acknowledged[count - 1], "a cursor that says another count than {count}");
+    }
+    resumes_elsewhere(&followed, &acknowledged).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_keep_connecting_are_answered_or_refused_and_never_reset() {
+    let _turn = alone().await;
+    let mut gateway = Gateway::start(&[&STORM[..], &["--limit", "drain_spread=500ms"]].concat()).await;
+    json_stream(&gateway, QUIET).await;
+    let mut clients = JoinSet::new();
+    for _ in 0..CONNECTING {
+        clients.spawn(connect_until_refused(gateway.address));
+    }
+    until("some answers", async || {
+        let answered = r#"pollgate_requests_total{form="ShortPoll",status="200"}"#;
+        gateway.metric(answered).await > CONNECTING as f64
+    })
+    .await;
+    gateway.signal("TERM");
+    let answers: usize = clients.join_all().await.into_iter().sum();
+    let status = gateway.ended(DRAIN).await;
+    println!("{CONNECTING} clients that keep connecting through a drain: {answers} answers, 0 resets");
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_drain_at_once() {
+    let _turn = alone().await;
+    let mut gateway = Gateway::start(&[]).await;
+    let tail = json_stream(&gateway, QUIET).await;
+    let mut polls = Vec::new();
+    for _ in 0..100 {
+        let mut poll = Raw::open(gateway.address).await.expect("the gateway accepts");
+        poll.get(&long_poll(&tail)).await.expect("it takes the request");
+        polls.push(poll);
+    }
+    gateway.until_held(100).await;
+    gateway.signal("TERM");
+    until_not_ready(&gateway).await;
+    let since = Instant::now();
+    gateway.signal("TERM");
+    let status = gateway.ended(Duration::from_secs(1)).await;
+    println!("a second SIGTERM ends it after {:.0?}", since.elapsed());
+    assert!(status.success(), "{status}");
+}
+
+fn long_poll(offset: &str) -> String {
+    format!("{QUIET}?live=long-poll&timeout=55&offset={offset}")
+}
+
+/// A held poll that ends with the drain: with its cursor, an announced end and no reset. Returns the cursor.
+async fn be_held(address: SocketAddr, tail: String) -> String {
+    let mut poll = Raw::open(address).await.expect("the gateway accepts");
+    poll.get(&long_poll(&tail)).await.expect("it takes the request");
+    let answer = poll.answer().await.expect("an answer, not a reset");
+    assert_eq!(answer.status(), 204, "{answer:?}");
+    assert!(answer.says_close(), "{answer:?}");
+    poll.end().await.expect("an end without a reset");
+    answer.cursor().to_owned()
+}
+
+/// Follows the busy stream to the end of the event stream, which has to be one in good order.
+async fn follow(address: SocketAddr) -> Followed {
+    let mut events = Connection::open(address).await.events(format!("{BUSY}?offset=-1&live=sse")).await;
+    let (mut seen, mut cursor, mut unconfirmed) = (Vec::new(), None, false);
+    while let Some(event) = events.next().await {
+        if event.name == "data" {
+            seen.extend(serde_json::from_str::<Vec<usize>>(&event.data).expect("numbers"));
+            unconfirmed = true;
+        } else {
+            let control: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
+            cursor = control["streamNextOffset"].as_str().map(str::to_owned);
+            unconfirmed = false;
+        }
+    }
+    assert!(!unconfirmed, "the last event was not a control event");
+    Followed { seen, cursor: cursor.expect("a cursor") }
+}
+
+/// Appends 0, 1, 2 and so on, and connects again whenever an answer announced the end of its connection. Returns
+/// the offsets that acknowledged them. Anything but a refused connection at the end is a failure.
+async fn publish_until_refused(address: SocketAddr) -> Vec<String> {
+    let mut acknowledged = Vec::new();
+    loop {
+        let mut connection = match Raw::open(address).await {
+            Ok(connection) => connection,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return acknowledged,
+            Err(error) => panic!("append {}: connecting: {error}", acknowledged.len()),
+        };
+        loop {
+            let answer = append(&mut connection, acknowledged.len()).await;
+            let answer = answer.unwrap_or_else(|error| panic!("append {}: {error}", acknowledged.len()));
+            assert_eq!(answer.status(), 204, "{answer:?}");
+            acknowledged.push(answer.cursor().to_owned());
+            if answer.says_close() {
+                connection.end().await.expect("an end without a reset");
+                break;
+            }
+        }
+    }
+}
+
+/// Short polls, each on a connection of its own, up to the first that is refused. Returns how many were answered.
+async fn connect_until_refused(address: SocketAddr) -> usize {
+    for answers in 0.. {
+        let mut connection = match Raw::open(address).await {
+            Ok(connection) => connection,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return answers,
+            Err(error) => panic!("connecting: {error}"),
+        };
+        connection.get(QUIET).await.expect("it takes the request");
+        let answer = connection.answer().await.expect("an answer, not a reset");
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        if answer.says_close() {
+            connection.end().await.expect("an end without a reset");
+        }
+    }
+    unreachable!("the gateway ends before that")
+}
+
+async fn append(connection: &mut Raw, number: usize) -> Result<crate::raw::RawAnswer, Error> {
+    connection.post(BUSY, &number.to_string()).await?;
+    connection.answer().await
+}
+
+async fn until_not_ready(gateway: &Gateway) {
+    until("it is not ready", async || gateway.ask_admin("/ready").await.status == 503).await;
+}
+
+async fn refuses_to_hold(gateway: &Gateway, tail: &str) {
+    let answer = gateway.send(get(long_poll(tail))).await.expect(503);
+    assert_eq!(answer.problem(), "draining");
+    assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{answer:?}");
+    assert_eq!(answer.header("connection"), "close");
+}
+
+/// A reader takes its cursor and its count to another gateway: it is told that the cursor means nothing there, and
+/// its count completes the messages.
+async fn resumes_elsewhere(followed: &[Followed], acknowledged: &[String]) {
+    let elsewhere = Gateway::start(&STORM).await;
+    let least = followed.iter().min_by_key(|one| one.seen.len()).expect("some");
+    for live in ["", "&live=long-poll", "&live=sse"] {
+        let target = format!("{BUSY}?offset={}{live}", least.cursor);
+        assert_eq!(elsewhere.send(get(&target)).await.expect(404).problem(), "stream-not-found");
+    }
+    let all: Vec<_> = (0..acknowledged.len()).collect();
+    json_stream(&elsewhere, BUSY).await;
+    elsewhere.send(post(BUSY).json(format!("{all:?}"))).await.expect(204);
+    for live in ["", "&live=long-poll", "&live=sse"] {
+        let target = format!("{BUSY}?offset={}{live}", least.cursor);
+        let answer = elsewhere.send(get(&target)).await.expect(410);
+        assert_eq!((answer.problem().as_str(), answer.header("stream-gap")), ("gap", "reason=epoch"));
+    }
+    let answer = elsewhere.send(get(format!("{BUSY}?offset=-1"))).await.expect(200);
+    let there: Vec<usize> = serde_json::from_slice(&answer.body).expect("numbers");
+    for one in followed {
+        let completed = one.seen.iter().chain(&there[one.seen.len()..]);
+        assert!(completed.eq(&all), "a reader that had {} messages has not got all", one.seen.len());
+    }
+}

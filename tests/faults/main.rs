@@ -1,0 +1,25 @@
+//! Crowds and faults: what holds when many come at once, leave without a word, or the end comes in between.
+//!
+//! Each scenario prints a line with its figures (`cargo test --test faults -- --nocapture`).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may panic"
+)]
+
+#[path = "../world/mod.rs"]
+mod world;
+
+mod abandoned;
+mod arena;
+mod crowd;
+mod descriptors;
+mod drain;
+mod measure;
+mod races;
+mod raw;
+mod refused;
+mod ten_thousand;

@@ -1,0 +1,74 @@
+//! What these scenarios measure alike, and the order in which they run: one at a time.
+
+use std::time::Duration;
+
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, sleep};
+
+use crate::world::{Gateway, PATIENCE, get};
+
+/// Waits for its turn: a crowd that runs beside another one measures that one too.
+pub(crate) async fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
+
+/// What waiting leaves behind if something goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) watched_streams: usize,
+    pub(crate) waiters: usize,
+    pub(crate) held_polls: usize,
+}
+
+impl Table {
+    pub(crate) const EMPTY: Self = Self { watched_streams: 0, waiters: 0, held_polls: 0 };
+
+    async fn of(gateway: &Gateway) -> Self {
+        let text = gateway.ask_admin("/metrics").await.text();
+        let value = |name: &str| {
+            let value =
+                text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+            value.unwrap_or_else(|| panic!("{name} is a metric"))
+        };
+        Self {
+            watched_streams: value("pollgate_watched_streams"),
+            waiters: value("pollgate_waiters"),
+            held_polls: value("pollgate_held_polls"),
+        }
+    }
+}
+
+/// Waits until nobody waits in the gateway any more; how long that took.
+pub(crate) async fn until_empty(gateway: &Gateway) -> Duration {
+    let since = Instant::now();
+    loop {
+        let table = Table::of(gateway).await;
+        if table == Table::EMPTY {
+            return since.elapsed();
+        }
+        assert!(since.elapsed() < PATIENCE, "still waiting: {table:?}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The clients that hold a poll, as the admin listener lists them.
+pub(crate) async fn clients_that_hold(gateway: &Gateway) -> usize {
+    let clients = gateway.ask_admin("/clients").await.expect(200).json();
+    clients
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|client| client["held"] != serde_json::json!([]))
+        .count()
+}
+
+/// Creates an empty JSON stream; its tail.
+pub(crate) async fn json_stream(gateway: &Gateway, target: &str) -> String {
+    gateway.send(crate::world::put(target).json("")).await.expect(201);
+    gateway.send(get(target)).await.expect(200).next_offset()
+}
+
+pub(crate) fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
