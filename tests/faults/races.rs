@@ -1,7 +1,7 @@
 //! Live races against a poll that is just going to wait, in process and on two threads: an append, the client's
 //! leaving, a newer poll of the same client, the stream's closing, its deletion.
 //!
-//! A lost wake-up shows as a poll that comes back without a message when its hold is over. `POLLGATE_RACES` says
+//! A lost wake-up shows as a poll that comes back without a message when its hold is over. `RACES` says
 //! how many appends race; each other kind races a tenth as often.
 
 use std::sync::Arc;
@@ -34,7 +34,7 @@ struct Lane {
 fn no_race_against_a_poll_that_goes_to_wait_loses_a_wake_up_or_leaves_a_waiter() {
     let _turn = Arena::turn();
     let mut arena = Arena::open();
-    let asked = std::env::var("POLLGATE_RACES").ok().map(|races| races.parse().expect("a number"));
+    let asked = std::env::var("RACES").ok().map(|races| races.parse().expect("a number"));
     let appends = asked.unwrap_or(APPENDS);
     let hub = arena.wait(async { hub(Limits::default()) });
     let [mut append, mut leave, mut newer, mut close, mut delete] = [Tally::default(); 5];
