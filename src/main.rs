@@ -1,5 +1,6 @@
 //! The `pollgate` command: settings, log, server, signals.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,6 +9,10 @@ use pollgate::config::{Cli, LogFormat, Settings};
 use pollgate::server::Server;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+/// Gives back what a crowd has left; `.cargo/config.toml` says how soon.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let settings = match Cli::parse().settings() {
@@ -31,7 +36,8 @@ async fn serve(settings: Settings) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = Server::bind(&settings)?;
-    banner(&server);
+    // Whoever closed our output does not want to read it.
+    let _unread = banner(&server);
     let mut next_signal = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
     let stop = server.start();
     next_signal().await;
@@ -52,15 +58,18 @@ fn start_log(format: LogFormat) {
     }
 }
 
-fn banner(server: &Server) {
+fn banner(server: &Server) -> std::io::Result<()> {
     let (gateway, admin) = (server.gateway_address(), server.admin_address());
-    println!("listening http://{gateway}");
-    println!("admin http://{admin}");
-    println!();
-    println!("messages are kept in memory, as long as this process lives. Try it:");
-    println!("  curl -X PUT -H 'Content-Type: application/json' http://{gateway}/v1/stream/hello");
-    println!("  curl -H 'Content-Type: application/json' -d '{{\"n\":1}}' http://{gateway}/v1/stream/hello");
-    println!("  curl -N 'http://{gateway}/v1/stream/hello?offset=-1&live=sse'");
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "listening http://{gateway}")?;
+    writeln!(out, "admin http://{admin}")?;
+    writeln!(out, "\nmessages are kept in memory, as long as this process lives. Try it:")?;
+    writeln!(out, "  curl -X PUT -H 'Content-Type: application/json' http://{gateway}/v1/stream/hello")?;
+    writeln!(
+        out,
+        "  curl -H 'Content-Type: application/json' -d '{{\"n\":1}}' http://{gateway}/v1/stream/hello"
+    )?;
+    writeln!(out, "  curl -N 'http://{gateway}/v1/stream/hello?offset=-1&live=sse'")
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {
