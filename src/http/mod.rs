@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Response, StatusCode};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 pub use body::Body;
@@ -75,13 +76,18 @@ impl Gateway {
     ///
     /// Cancel safe: a client that leaves while its poll is held takes the waiter with it.
     pub async fn answer(&self, request: Parsed) -> Response<Body> {
-        let Parsed { form, since, http1, refused, link, operation } = request;
+        let Parsed { form, http1, refused, link, operation } = request;
         let stream = operation.as_ref().map_or("", |(name, _)| name.as_str());
         let client = operation.as_ref().ok().and_then(|(_, operation)| operation.client());
         let client = client.map(ClientId::as_str);
         let span = tracing::debug_span!("request", form = form.as_str(), stream, client);
+        // A span that nobody records is not worth the time that it takes.
+        let recorded = (!span.is_disabled()).then(Instant::now);
         let outcome = match operation {
-            Ok((name, operation)) => self.perform(name, operation, link).instrument(span.clone()).await,
+            Ok((name, operation)) if recorded.is_some() => {
+                self.perform(name, operation, link).instrument(span.clone()).await
+            }
+            Ok((name, operation)) => self.perform(name, operation, link).await,
             Err(error) => Err(error),
         };
         let mut answer = outcome.unwrap_or_else(Error::into_answer);
@@ -91,7 +97,10 @@ impl Gateway {
         }
         let status = answer.status().as_u16();
         self.metrics.request(form, status);
-        span.in_scope(|| tracing::debug!(status, held_ms = since.elapsed().as_millis() as u64, "answered"));
+        if let Some(since) = recorded {
+            let held_ms = since.elapsed().as_millis() as u64;
+            span.in_scope(|| tracing::debug!(status, held_ms, "answered"));
+        }
         answer
     }
 

@@ -6,7 +6,6 @@ use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::header::TRANSFER_ENCODING;
 use hyper::{Method, Request, Version};
-use tokio::time::Instant;
 
 use super::error::Error;
 use super::request::{Post, Put, Read};
@@ -34,7 +33,6 @@ pub struct Conditions {
 /// A request whose target and fields have become values.
 pub struct Parsed {
     pub(super) form: Form,
-    pub(super) since: Instant,
     pub(super) http1: bool,
     pub(super) refused: bool,
     pub(super) link: Arc<Link>,
@@ -75,7 +73,6 @@ impl Gateway {
             Method::OPTIONS => Form::Preflight,
             _ => Form::Other,
         };
-        let since = Instant::now();
         let http1 = request.version() < Version::HTTP_2;
         let refused = conditions.refuse || conditions.ambiguous_length;
         let operation = self.admit(&request, &conditions).and_then(|()| self.operation(form, request));
@@ -83,7 +80,7 @@ impl Gateway {
             Ok((_, Operation::Read(read))) => read.form(),
             _ => form,
         };
-        Parsed { form, since, http1, refused, link: conditions.link, operation }
+        Parsed { form, http1, refused, link: conditions.link, operation }
     }
 
     fn operation(&self, form: Form, request: Request<Incoming>) -> Result<(StreamName, Operation), Error> {

@@ -116,11 +116,12 @@ impl AsyncRead for Guarded {
                 Poll::Ready(outcome)
             }
             Poll::Pending => {
-                let Some(since) = this.head.as_ref().and_then(|head| head.reading_since()) else {
+                if !this.head.as_ref().is_some_and(|head| head.is_reading()) {
                     this.head_timer.stop();
                     return Poll::Pending;
-                };
-                let deadline = || since + this.limits.head_timeout.get();
+                }
+                // Most heads come whole; only one that does not needs to know the time.
+                let deadline = || Instant::now() + this.limits.head_timeout.get();
                 ready!(this.head_timer.poll(context, deadline));
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head did not come in time")))
             }
@@ -129,9 +130,10 @@ impl AsyncRead for Guarded {
 }
 
 impl Guarded {
-    fn saw(&self, bytes: &[u8]) {
-        if let Some(head) = self.head.as_ref().filter(|_| !bytes.is_empty()) {
-            head.read(bytes);
+    fn saw(&mut self, bytes: &[u8]) {
+        let head = self.head.as_ref().filter(|_| !bytes.is_empty());
+        if head.is_some_and(|head| head.read(bytes)) {
+            self.head_timer.stop();
         }
     }
 

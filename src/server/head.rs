@@ -6,7 +6,6 @@
 //! the head is read along here.
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 /// Shared between a connection's bytes and its service.
 #[derive(Debug, Default)]
@@ -23,8 +22,8 @@ enum Phase {
     /// No byte of the next request has been read.
     #[default]
     Idle,
-    /// Its head is being read, since then.
-    Head(Instant),
+    /// Its head is being read.
+    Head,
     /// It is being answered.
     Busy,
     /// The connection speaks HTTP no more.
@@ -46,23 +45,22 @@ const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
 const LINE_KEPT: usize = TRANSFER_ENCODING.len();
 
 impl HeadWatch {
-    /// Bytes came in.
-    pub(super) fn read(&self, bytes: &[u8]) {
+    /// Bytes came in. Whether they begin a head.
+    pub(super) fn read(&self, bytes: &[u8]) -> bool {
         let mut state = self.0.lock();
-        if let Phase::Idle = state.phase {
-            *state = State { phase: Phase::Head(Instant::now()), scan: Scan::default() };
+        let begins = matches!(state.phase, Phase::Idle);
+        if begins {
+            *state = State { phase: Phase::Head, scan: Scan::default() };
         }
-        if let Phase::Head(_) = state.phase {
+        if let Phase::Head = state.phase {
             state.scan.read(bytes);
         }
+        begins
     }
 
-    /// Since when the head of a request is being read, if one is.
-    pub(super) fn reading_since(&self) -> Option<Instant> {
-        match self.0.lock().phase {
-            Phase::Head(since) => Some(since),
-            Phase::Idle | Phase::Busy | Phase::Off => None,
-        }
+    /// Whether a head has begun and is not whole yet.
+    pub(super) fn is_reading(&self) -> bool {
+        matches!(self.0.lock().phase, Phase::Head)
     }
 
     /// A request goes to the service. Whether it has two lengths, or is a chunked one whose head was not seen
@@ -159,16 +157,15 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_of_a_head_runs_from_its_first_byte_to_the_service() {
+    fn a_head_is_read_from_its_first_byte_to_the_service() {
         let watch = HeadWatch::default();
-        assert_eq!(watch.reading_since(), None);
-        watch.read(b"G");
-        let since = watch.reading_since();
-        assert!(since.is_some());
-        watch.read(b"E");
-        assert_eq!(watch.reading_since(), since);
+        assert!(!watch.is_reading());
+        assert!(watch.read(b"G"));
+        assert!(watch.is_reading());
+        assert!(!watch.read(b"E"));
+        assert!(watch.is_reading());
         watch.begin(false);
-        watch.read(b"body");
-        assert_eq!(watch.reading_since(), None);
+        assert!(!watch.read(b"body"));
+        assert!(!watch.is_reading());
     }
 }

@@ -75,9 +75,14 @@ fn write_hex(digits: &mut [u8], mut value: u64) {
     }
 }
 
+/// Exactly as many digits as there have to be, in lower case: each number has one spelling.
 fn read_hex(digits: &str) -> Option<u64> {
-    let canonical = digits.len() == DIGITS && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    canonical.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+    let value = |value: u64, digit: u8| match digit {
+        b'0'..=b'9' => Some(value << 4 | u64::from(digit - b'0')),
+        b'a'..=b'f' => Some(value << 4 | u64::from(digit - b'a' + 10)),
+        _ => None,
+    };
+    if digits.len() == DIGITS { digits.bytes().try_fold(0, value) } else { None }
 }
 
 impl fmt::Display for Offset {
