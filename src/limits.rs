@@ -27,6 +27,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Limits {
     /// Connections that are open at once. 0: the process's descriptors less 1024 (at least half of them).
     pub connections_max: usize,
+    /// Connections of operators that are open at once.
+    pub admin_connections_max: usize,
     /// New connections a second; what comes on top is answered 503 with `Retry-After`.
     pub connections_per_second_max: u32,
     /// Connections that wait in the kernel for `accept`.
@@ -114,6 +116,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 0,
+            admin_connections_max: 64,
             connections_per_second_max: 2000,
             backlog: 4096,
             first_byte_timeout: Span::seconds(10),

@@ -92,15 +92,15 @@ impl Server {
         let gateway = Gateway::new(hub.clone(), self.limits.clone(), metrics.clone(), clock, self.origins);
         let admin = Admin::new(hub.clone(), metrics.clone());
         let phase = Arc::new(watch::Sender::new(Phase::Serving));
-        let acceptor = |front, listener| {
-            let acceptor =
-                Acceptor::new(Arc::new(front), self.limits.clone(), metrics.clone(), phase.clone());
+        let acceptor = |front, connections_max, listener| {
+            let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), phase.clone());
+            let acceptor = Acceptor::new(Arc::new(front), connections_max, limits, metrics, phase);
             tokio::spawn(acceptor.run(listener))
         };
         let sweeper = hub.clone();
         let tasks = vec![
-            acceptor(Front::Gateway(Arc::new(gateway)), self.gateway),
-            acceptor(Front::Admin(admin), self.admin),
+            acceptor(Front::Gateway(Arc::new(gateway)), self.limits.connections_max, self.gateway),
+            acceptor(Front::Admin(admin), self.limits.admin_connections_max, self.admin),
             tokio::spawn(async move { sweeper.sweep().await }),
         ];
         Running { hub, limits: self.limits, phase, tasks }

@@ -55,13 +55,15 @@ struct Rate {
 }
 
 impl Acceptor {
+    /// Accepts at most `connections_max` at once; 0: as many as the process's descriptors allow.
     pub(super) fn new(
         front: Arc<Front>,
+        connections_max: usize,
         limits: Arc<Limits>,
         metrics: Arc<Metrics>,
         phase: Arc<watch::Sender<Phase>>,
     ) -> Self {
-        let open = Arc::new(Semaphore::new(connections_max(&limits)));
+        let open = Arc::new(Semaphore::new(permits(connections_max)));
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         let per_second = f64::from(limits.connections_per_second_max);
         let rate = Rate { per_second, tokens: per_second, filled_at: Instant::now() };
@@ -182,9 +184,9 @@ fn drop_syns(listener: &TcpListener) -> io::Result<()> {
 }
 
 /// The connections that the process's descriptors allow, if the limit does not say.
-fn connections_max(limits: &Limits) -> usize {
-    if limits.connections_max > 0 {
-        return limits.connections_max;
+fn permits(connections_max: usize) -> usize {
+    if connections_max > 0 {
+        return connections_max.min(Semaphore::MAX_PERMITS);
     }
     let descriptors = getrlimit(Resource::Nofile).current.and_then(|n| usize::try_from(n).ok());
     let descriptors = descriptors.unwrap_or(1 << 20);
