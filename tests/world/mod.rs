@@ -3,9 +3,13 @@
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its part of the world")]
 
 mod client;
+mod kind;
 mod process;
+mod publisher;
 mod raw;
+mod reader;
 mod sse;
+mod websocket;
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,9 +17,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 pub use client::{Answer, Connection, Request, delete, get, head, options, post, put, request};
+pub use kind::Kind;
 pub use process::Gateway;
+pub use publisher::Publisher;
 pub use raw::Raw;
+pub use reader::{Batch, Form, Place, Reader, Refusal};
 pub use sse::{Event, Events, Parser};
+pub use websocket::{Close, WebSocket, handshake};
 
 /// How long a condition may take to come true before the test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -49,6 +49,11 @@ impl Raw {
         Ok(())
     }
 
+    /// The connection, and what was read of it and belongs to no answer yet.
+    pub(super) fn into_parts(self) -> (TcpStream, Vec<u8>) {
+        (self.stream, self.read)
+    }
+
     /// Says that nothing more will be sent.
     pub async fn finish(&mut self) {
         self.stream.shutdown().await.expect("an open connection");

@@ -1,0 +1,15 @@
+//! The forms of delivery beside each other: one cursor for all, the same meaning in each, and what each survives.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may panic"
+)]
+
+#[path = "../world/mod.rs"]
+mod world;
+
+mod matrix;
+mod meaning;

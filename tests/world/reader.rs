@@ -1,0 +1,306 @@
+//! One reader for every form of delivery: batch by batch from a cursor, as a client with that form would read.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::BodyExt;
+use hyper::HeaderMap;
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::{sleep, timeout};
+
+use super::PATIENCE;
+use super::client::{Answer, Connection, get};
+use super::kind::{Kind, lines};
+use super::sse::Events;
+use super::websocket::{Close, WebSocket};
+
+/// How often a short poll is sent.
+const INTERVAL: Duration = Duration::from_millis(5);
+
+/// A form of delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    ShortPoll,
+    LongPoll,
+    Sse,
+    Ndjson,
+    WebSocket,
+}
+
+/// A stream, as its readers reach it.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub address: SocketAddr,
+    pub path: String,
+    pub kind: Kind,
+}
+
+/// Messages, in the spelling of [`Kind::log`], and the cursor behind them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    pub data: Vec<u8>,
+    pub next: String,
+    pub up_to_date: bool,
+    pub closed: bool,
+}
+
+/// Why a reader gets nothing more, in whatever way its form says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: u16,
+    pub problem: String,
+    /// `Stream-Gap`, or nothing.
+    pub gap: String,
+    /// `Stream-Earliest-Offset`, or nothing.
+    pub earliest: String,
+}
+
+/// A reader that has been let in. Dropping it drops its socket, without a close frame or the like.
+pub struct Reader {
+    place: Place,
+    form: Form,
+    way: Way,
+    first: Option<Batch>,
+    cursor: String,
+    closed: bool,
+}
+
+enum Way {
+    Poll(Connection),
+    Sse(Events),
+    Ndjson { _connection: Connection, body: Incoming, read: Vec<u8> },
+    WebSocket(WebSocket),
+}
+
+/// An envelope, or the control event of server-sent events with `data` before it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Control<'a> {
+    #[serde(borrow, default)]
+    data: Vec<&'a RawValue>,
+    stream_next_offset: String,
+    #[serde(default)]
+    up_to_date: bool,
+    #[serde(default)]
+    stream_closed: bool,
+    gap: Option<String>,
+}
+
+impl Form {
+    pub const ALL: [Self; 5] = [Self::ShortPoll, Self::LongPoll, Self::Sse, Self::Ndjson, Self::WebSocket];
+
+    /// Those that send by themselves what comes.
+    pub const LIVE: [Self; 3] = [Self::Sse, Self::Ndjson, Self::WebSocket];
+
+    /// As `live` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ShortPoll => "",
+            Self::LongPoll => "long-poll",
+            Self::Sse => "sse",
+            Self::Ndjson => "ndjson",
+            Self::WebSocket => "websocket",
+        }
+    }
+
+    fn query(self) -> String {
+        if self == Self::ShortPoll { String::new() } else { format!("&live={}", self.name()) }
+    }
+}
+
+impl Reader {
+    /// Reads from `cursor`, and returns when the first batch is there, empty if need be: in no form it has to be
+    /// waited for.
+    pub async fn open(place: &Place, form: Form, cursor: &str) -> Result<Self, Refusal> {
+        let target = format!("{}?offset={cursor}{}", place.path, form.query());
+        let (way, first) = match form {
+            Form::ShortPoll => Self::open_poll(place, target).await?,
+            Form::LongPoll => Self::open_poll(place, target + "&timeout=0").await?,
+            Form::WebSocket => (Way::WebSocket(WebSocket::open(place.address, &target).await?), None),
+            Form::Sse | Form::Ndjson => {
+                let mut connection = Connection::open(place.address).await;
+                let begun =
+                    timeout(PATIENCE, connection.begin(get(target))).await.expect("an answer in time");
+                let (status, headers, body) = begun.expect("an answer");
+                if status != 200 {
+                    let body = body.collect().await.expect("the whole answer").to_bytes();
+                    return Err(Answer { status, headers, body }.into());
+                }
+                (Way::of(form, connection, headers, body), None)
+            }
+        };
+        let (place, cursor) = (place.clone(), cursor.to_owned());
+        let mut reader = Self { place, form, way, first, cursor, closed: false };
+        if reader.first.is_none() {
+            reader.first = reader.receive().await?;
+            assert!(reader.first.is_some(), "{form:?} ended before its first batch");
+        }
+        Ok(reader)
+    }
+
+    async fn open_poll(place: &Place, target: String) -> Result<(Way, Option<Batch>), Refusal> {
+        let mut connection = Connection::open(place.address).await;
+        let first = Batch::of_answer(place.kind, connection.send(get(target)).await)?;
+        Ok((Way::Poll(connection), Some(first)))
+    }
+
+    /// Where it is: what the next reader goes on from.
+    pub fn cursor(&self) -> &str {
+        &self.cursor
+    }
+
+    /// The next batch; `None` once everything was read of a stream that is closed. If the gateway ends a form that
+    /// lasts, it is asked again, as clients do.
+    pub async fn next(&mut self) -> Result<Option<Batch>, Refusal> {
+        let batch = match self.first.take() {
+            Some(batch) => Some(batch),
+            None => self.receive().await?,
+        };
+        if batch.is_none() && !self.closed {
+            *self = Box::pin(Self::open(&self.place, self.form, &self.cursor)).await?;
+            return Box::pin(self.next()).await;
+        }
+        if let Some(batch) = &batch {
+            self.cursor.clone_from(&batch.next);
+            self.closed = batch.closed;
+        }
+        Ok(batch)
+    }
+
+    /// Reads until there is as much as `data`, which it has to be.
+    #[track_caller]
+    pub fn expect<'a>(&'a mut self, data: &'a [u8]) -> impl Future<Output = ()> + 'a {
+        let caller = std::panic::Location::caller();
+        async move {
+            let mut read = Vec::new();
+            while read.len() < data.len() || self.first.is_some() {
+                let batch = self.next().await.unwrap_or_else(|refusal| panic!("{caller}: {refusal:?}"));
+                read.extend(batch.unwrap_or_else(|| panic!("{caller}: the end")).data);
+            }
+            let texts = [&read, data].map(String::from_utf8_lossy);
+            assert_eq!(texts[0], texts[1], "{caller}: {:?}", self.form);
+        }
+    }
+
+    /// Reads to the end of a stream that is closed or about to be.
+    pub async fn rest(&mut self) -> Result<Vec<u8>, Refusal> {
+        let mut read = Vec::new();
+        while let Some(batch) = self.next().await? {
+            read.extend(batch.data);
+        }
+        Ok(read)
+    }
+
+    /// What the form brings next; `None` at its end.
+    async fn receive(&mut self) -> Result<Option<Batch>, Refusal> {
+        let kind = self.place.kind;
+        match &mut self.way {
+            Way::Poll(_) if self.closed => Ok(None),
+            Way::Poll(connection) => loop {
+                let target = format!("{}?offset={}{}", self.place.path, self.cursor, self.form.query());
+                let batch = Batch::of_answer(kind, connection.send(get(target)).await)?;
+                if !batch.data.is_empty() || batch.closed {
+                    return Ok(Some(batch));
+                }
+                sleep(INTERVAL).await;
+            },
+            Way::Sse(events) => {
+                let Some(first) = events.next().await else { return Ok(None) };
+                if first.name == "control" {
+                    return Batch::of_control(kind, &first.data).map(Some);
+                }
+                assert_eq!(first.name, "data");
+                let control = events.next().await.expect("a control event behind the data");
+                let mut batch = Batch::of_control(kind, &control.data)?;
+                batch.data = match kind {
+                    Kind::Binary => STANDARD.decode(first.data).expect("base64"),
+                    Kind::Json | Kind::Text => kind.log(first.data.as_bytes()),
+                };
+                Ok(Some(batch))
+            }
+            Way::Ndjson { body, read, .. } => match next_line(body, read).await {
+                Some(line) => Batch::of_control(kind, &line).map(Some),
+                None => Ok(None),
+            },
+            Way::WebSocket(socket) => match socket.text().await {
+                Ok(envelope) => Batch::of_control(kind, &envelope).map(Some),
+                Err(Close(1000 | 1001, _)) => Ok(None),
+                Err(close) => panic!("{close:?}"),
+            },
+        }
+    }
+}
+
+impl Way {
+    fn of(form: Form, connection: Connection, headers: HeaderMap, body: Incoming) -> Self {
+        let (content_type, way) = if form == Form::Sse {
+            ("text/event-stream", Self::Sse(Events::new(connection, headers.clone(), body)))
+        } else {
+            ("application/x-ndjson", Self::Ndjson { _connection: connection, body, read: Vec::new() })
+        };
+        assert_eq!(headers.get("content-type").expect("a content type"), content_type);
+        way
+    }
+}
+
+/// The next line of a body, without its end; `None` at the end of the body, which comes between two lines.
+async fn next_line(body: &mut Incoming, read: &mut Vec<u8>) -> Option<String> {
+    loop {
+        if let Some(end) = read.iter().position(|byte| *byte == b'\n') {
+            let line = read.drain(..=end).collect::<Vec<_>>();
+            return Some(String::from_utf8(line).expect("UTF-8"));
+        }
+        match timeout(PATIENCE * 2, body.frame()).await.expect("a line in time") {
+            Some(frame) => read.extend(frame.expect("an unbroken body").data_ref().expect("data")),
+            None => {
+                assert!(read.is_empty(), "half a line: {:?}", String::from_utf8_lossy(read));
+                return None;
+            }
+        }
+    }
+}
+
+impl Batch {
+    fn of_answer(kind: Kind, answer: Answer) -> Result<Self, Refusal> {
+        if !matches!(answer.status.as_u16(), 200 | 204) {
+            return Err(answer.into());
+        }
+        Ok(Self {
+            data: if answer.body.is_empty() { Vec::new() } else { kind.log(&answer.body) },
+            next: answer.next_offset(),
+            up_to_date: answer.header("stream-up-to-date") == "true",
+            closed: answer.header("stream-closed") == "true",
+        })
+    }
+
+    fn of_control(kind: Kind, json: &str) -> Result<Self, Refusal> {
+        let control: Control<'_> = serde_json::from_str(json).unwrap_or_else(|e| panic!("{e}: {json:?}"));
+        let strings =
+            || control.data.iter().map(|raw| serde_json::from_str::<String>(raw.get()).expect("a string"));
+        let data = match kind {
+            Kind::Json => lines(control.data.iter().copied()),
+            Kind::Text => strings().collect::<String>().into_bytes(),
+            Kind::Binary => strings().flat_map(|string| STANDARD.decode(string).expect("base64")).collect(),
+        };
+        let Control { stream_next_offset: next, up_to_date, stream_closed: closed, gap, .. } = control;
+        match gap {
+            None => Ok(Self { data, next, up_to_date, closed }),
+            Some(gap) => Err(Refusal { status: 410, problem: "gap".into(), gap, earliest: next }),
+        }
+    }
+}
+
+impl From<Answer> for Refusal {
+    fn from(answer: Answer) -> Self {
+        Self {
+            status: answer.status.as_u16(),
+            problem: answer.problem(),
+            gap: answer.header("stream-gap").into(),
+            earliest: answer.header("stream-earliest-offset").into(),
+        }
+    }
+}
