@@ -58,7 +58,7 @@ pub(super) enum Error {
     BodyTooSlow { seconds: u64, per_second: u64 },
     #[error("the body ended before its time")]
     BodyBroken,
-    #[error("live=websocket needs a WebSocket handshake of version 13 (RFC 6455)")]
+    #[error("live=websocket needs a WebSocket handshake of version 13 (RFC 6455; over HTTP/2 RFC 8441)")]
     UpgradeRequired,
     #[error("pages of this origin may not open WebSockets here; --origin allows it")]
     Origin,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hyper::Version;
+use hyper::Method;
+use hyper::ext::Protocol;
 use hyper::header::{
     CONNECTION, HOST, HeaderName, IF_NONE_MATCH, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
@@ -30,7 +31,7 @@ const HEARTBEAT_NONE: Duration = Duration::from_secs(24 * 3600);
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const KEY_BYTES: usize = 16;
 
-/// A GET.
+/// A GET, or the CONNECT that opens a WebSocket.
 #[derive(Debug)]
 pub(in crate::http) enum Read {
     ShortPoll(ShortPoll),
@@ -78,6 +79,9 @@ impl Read {
     pub(in crate::http) fn parse(head: &mut Parts, limits: &Limits) -> Result<Self, Error> {
         let query = Query::parse(head.uri.query())?;
         let start = query.get("offset").map(|offset| offset.parse().map_err(Error::Offset)).transpose()?;
+        if head.method == Method::CONNECT && query.get("live") != Some("websocket") {
+            return Err(Error::parameter("live", "is websocket for a CONNECT"));
+        }
         let Some(live) = query.get("live") else {
             let if_none_match = fields::text(&head.headers, &IF_NONE_MATCH)?.map(str::to_owned);
             return Ok(Self::ShortPoll(ShortPoll { start: start.unwrap_or(Start::Earliest), if_none_match }));
@@ -140,7 +144,9 @@ impl WebSocket {
     /// Reads the opening handshake (RFC 6455, section 4.2.1; over HTTP/2 RFC 8441, section 4).
     fn parse(head: &Parts, live: Live, upgrade: OnUpgrade) -> Result<Self, Error> {
         let text = |name: &HeaderName| fields::text(&head.headers, name);
-        let accept = if head.version == Version::HTTP_2 { None } else { Some(accept(head)?) };
+        // Only an extended CONNECT has a protocol, and HTTP/2 can not say what the other handshake needs.
+        let protocol = head.extensions.get::<Protocol>().map(Protocol::as_str);
+        let accept = if protocol == Some("websocket") { None } else { Some(accept(head)?) };
         let origin = text(&ORIGIN)?.map(str::to_owned);
         let host = text(&HOST)?.or_else(|| head.uri.authority().map(|authority| authority.as_str()));
         Ok(Self { live, accept, origin, host: host.map(str::to_owned), upgrade })
