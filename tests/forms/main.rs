@@ -11,5 +11,17 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod appending;
+mod handshakes;
+mod hostile_frames;
 mod matrix;
 mod meaning;
+mod sockets;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Held by a test that keeps the machine busy, so that no other such test disturbs it.
+async fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::const_new(());
+    ALONE.lock().await
+}

@@ -23,7 +23,7 @@ pub use publisher::Publisher;
 pub use raw::Raw;
 pub use reader::{Batch, Form, Place, Reader, Refusal};
 pub use sse::{Event, Events, Parser};
-pub use websocket::{Close, WebSocket, handshake};
+pub use websocket::{Close, WebSocket, frame, handshake};
 
 /// How long a condition may take to come true before the test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(20);

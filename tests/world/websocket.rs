@@ -4,8 +4,7 @@ use std::io::{self, Cursor};
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Chain, Join, join};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, join};
 use tokio::time::timeout;
 use tokio_websockets::{ClientBuilder, Limits, Message, WebSocketStream};
 
@@ -13,11 +12,13 @@ use super::PATIENCE;
 use super::client::Answer;
 use super::raw::Raw;
 
-/// What the library reads from: first what came along with the answer to the handshake.
-type Io = Join<Chain<Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>;
+/// Whatever carries the frames.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// An open WebSocket. Dropping it closes the socket without a close frame.
-pub struct WebSocket(WebSocketStream<Io>);
+pub struct WebSocket(WebSocketStream<Box<dyn Io>>);
 
 /// What a WebSocket ended with: the code and the reason of the gateway's close frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,25 @@ pub fn handshake(target: &str) -> String {
         "GET {target} HTTP/1.1\r\nhost: gateway\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     )
+}
+
+/// A frame of a client: its first byte has the flags and the opcode. The mask is zero, which leaves bytes as they are.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        length @ 0..126 => frame.push(0x80 | length as u8),
+        length @ 126..0x1_0000 => {
+            frame.push(0x80 | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend((length as u64).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
 }
 
 impl WebSocket {
@@ -48,9 +68,13 @@ impl WebSocket {
         assert_eq!(answer.header("sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         let (stream, read) = raw.into_parts();
         let (reader, writer) = stream.into_split();
-        let io = join(Cursor::new(read).chain(reader), writer);
+        Ok(Self::over(join(Cursor::new(read).chain(reader), writer)))
+    }
+
+    /// One whose handshake is done.
+    pub fn over(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         let client = ClientBuilder::new().limits(Limits::unlimited());
-        Ok(Self(client.take_over(io)))
+        Self(client.take_over(Box::new(io)))
     }
 
     /// The next envelope or answer; an error is the end.
@@ -79,9 +103,17 @@ impl WebSocket {
                 break close;
             }
         };
-        let end = timeout(PATIENCE, self.0.next()).await.expect("the end in time");
-        assert!(end.is_none(), "after its close frame the gateway sent {end:?}");
+        let answered = timeout(PATIENCE, self.0.next()).await.expect("our answer to the close frame in time");
+        assert!(answered.is_none(), "after its close frame the gateway sent {answered:?}");
+        assert_eq!(self.bytes_to_end().await.expect("an end, not a reset"), b"");
         close
+    }
+
+    /// Reads to the end of the connection without answering anything.
+    pub async fn bytes_to_end(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        timeout(PATIENCE, self.0.get_mut().read_to_end(&mut bytes)).await.expect("the end in time")?;
+        Ok(bytes)
     }
 
     /// Appends by a text frame.

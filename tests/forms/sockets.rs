@@ -1,0 +1,123 @@
+//! The life of a WebSocket: longer than HTTP's timeouts, over HTTP/2 too, and a last cursor at the end.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::ext::Protocol;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use crate::world::{Close, Gateway, Kind, Publisher, WebSocket};
+
+const SHORT: [&str; 6] =
+    ["--limit", "first_byte_timeout=200ms", "--limit", "head_timeout=200ms", "--limit", "idle_timeout=200ms"];
+
+async fn socket(publisher: &Publisher) -> WebSocket {
+    let target = format!("{}?live=websocket&offset=-1", publisher.place.path);
+    WebSocket::open(publisher.place.address, &target).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_idle_socket_lives_longer_than_an_idle_connection_may() {
+    for further in [&[][..], &["--limit", "websocket_ping=100ms", "--limit", "websocket_pong_timeout=100ms"]]
+    {
+        let gateway = Gateway::start(&[&SHORT[..], further].concat()).await;
+        let publisher = Publisher::create(&gateway, "s", Kind::Json).await;
+        let mut socket = socket(&publisher).await;
+        socket.json().await.unwrap();
+        // 1. Silence but for pings, for several times as long as HTTP would allow, on the client's side too.
+        let silence = tokio::spawn(async move { (socket.json().await, socket) });
+        sleep(Duration::from_secs(1)).await;
+        assert!(!silence.is_finished());
+        // 2. Its publisher's own connection is gone by then; another one publishes.
+        let append = crate::world::post(&publisher.place.path).json("{\"n\":1}");
+        gateway.send(append).await.expect(204);
+        let (envelope, mut socket) = silence.await.unwrap();
+        assert_eq!(envelope.unwrap()["data"], json!([{"n": 1}]));
+        // 3. The other way works as well.
+        socket.send_text("2").await;
+        let (one, other) = (socket.json().await.unwrap(), socket.json().await.unwrap());
+        assert!(one.get("appended").or(other.get("appended")).is_some(), "{one} {other}");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_drains_sends_the_cursor_and_closes_with_1001() {
+    let mut gateway = Gateway::start(&["--limit", "drain_spread=300ms"]).await;
+    let mut publisher = Publisher::create(&gateway, "s", Kind::Json).await;
+    let tail = publisher.append("1").await;
+    let mut socket = socket(&publisher).await;
+    assert_eq!(socket.json().await.unwrap()["data"], json!([1]));
+    gateway.until_waiting(1).await;
+    gateway.signal("TERM");
+    let last = socket.json().await.unwrap();
+    assert_eq!((&last["data"], &last["streamNextOffset"]), (&json!([]), &json!(tail)));
+    assert_eq!(socket.closed().await, Close(1001, "draining".into()));
+    // A client closes its side too; for one that does not, the gateway lingers.
+    drop(socket);
+    assert!(gateway.ended(Duration::from_secs(2)).await.success());
+}
+
+/// Asks on an HTTP/2 connection; a protocol makes it an extended CONNECT (RFC 8441).
+async fn ask(
+    sender: &mut SendRequest<Empty<Bytes>>,
+    url: &str,
+    protocol: Option<&'static str>,
+) -> Response<hyper::body::Incoming> {
+    let method = if protocol.is_some() { Method::CONNECT } else { Method::GET };
+    let request = Request::builder().method(method).uri(url).header("sec-websocket-version", "13");
+    let mut request = request.body(Empty::new()).unwrap();
+    if let Some(protocol) = protocol {
+        request.extensions_mut().insert(Protocol::from_static(protocol));
+    }
+    sender.send_request(request).await.unwrap()
+}
+
+#[tokio::test]
+async fn sockets_share_a_connection_of_http2() {
+    let gateway = Gateway::start(&SHORT).await;
+    let mut publisher = Publisher::create(&gateway, "s", Kind::Json).await;
+    publisher.append("[1,2]").await;
+    let stream = TcpStream::connect(gateway.address).await.unwrap();
+    let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(async move { connection.await.expect("the connection ends in good order") });
+    let url = |query: &str| format!("http://{}{query}", gateway.address);
+    let target = format!("{}?live=websocket&offset=-1", publisher.place.path);
+    // 1. A GET is no WebSocket here, whatever it says; nor is any other protocol. The client learns from the first
+    //    answer that extended CONNECT is known.
+    let refused = ask(&mut sender, &url(&target), None).await;
+    assert_eq!(refused.status(), 426);
+    assert!(!refused.into_body().collect().await.unwrap().to_bytes().is_empty());
+    assert_eq!(ask(&mut sender, &url(&target), Some("connect-udp")).await.status(), 426);
+    let no_live = ask(&mut sender, &url(&publisher.place.path), Some("websocket")).await;
+    assert_eq!(no_live.status(), 400);
+    // 2. Two sockets on the one connection, idle for longer than it may be.
+    let mut sockets = Vec::new();
+    for _ in 0..2 {
+        let accepted = ask(&mut sender, &url(&target), Some("websocket")).await;
+        assert_eq!(accepted.status(), 200);
+        let mut socket = WebSocket::over(TokioIo::new(hyper::upgrade::on(accepted).await.unwrap()));
+        assert_eq!(socket.json().await.unwrap()["data"], json!([1, 2]));
+        sockets.push(socket);
+    }
+    sleep(Duration::from_secs(1)).await;
+    // 3. Both get what one appends.
+    sockets[0].send_text("3").await;
+    let (one, other) = (sockets[0].json().await.unwrap(), sockets[0].json().await.unwrap());
+    assert!(one.get("appended").or(other.get("appended")).is_some(), "{one} {other}");
+    assert_eq!(sockets[1].json().await.unwrap()["data"], json!([3]));
+    // 4. Each is closed for itself, with its code.
+    sockets[0].write([0x81, 1, b'x']).await.unwrap();
+    let Err(Close(code, _)) = sockets[0].text().await else { panic!("a breach was not closed") };
+    assert_eq!(code, 1002);
+    let append = crate::world::post(&publisher.place.path).json("4");
+    gateway.send(append).await.expect(204);
+    assert_eq!(sockets[1].json().await.unwrap()["data"], json!([4]));
+    gateway.send(crate::world::delete(&publisher.place.path)).await.expect(204);
+    assert_eq!(sockets[1].closed().await.0, 1000);
+}
