@@ -113,6 +113,7 @@ impl AsyncRead for Guarded {
             Poll::Ready(outcome) => {
                 let bytes = buffer.filled().get(before..).unwrap_or_default();
                 this.saw(bytes);
+                this.note(&outcome);
                 Poll::Ready(outcome)
             }
             Poll::Pending => {
@@ -137,6 +138,13 @@ impl Guarded {
         }
     }
 
+    /// The kernel has the same limit (`TCP_USER_TIMEOUT`), so it may be the first to give up.
+    fn note<T>(&self, outcome: &io::Result<T>) {
+        if outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            self.link.set_stalled();
+        }
+    }
+
     /// What came of a write: an error once the client has taken nothing for the limit.
     ///
     /// The kernel wakes a writer when a third of its buffer is free, which a slow reader may need longer for than
@@ -147,10 +155,11 @@ impl Guarded {
         outcome: Poll<io::Result<usize>>,
         again: impl Fn(SockRef<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        if outcome.is_ready() {
+        if let Poll::Ready(outcome) = outcome {
             self.write_timer.stop();
             self.stalled_checks = 0;
-            return outcome;
+            self.note(&outcome);
+            return Poll::Ready(outcome);
         }
         loop {
             let next_check = || Instant::now() + self.limits.write_timeout.get() / STALLED_CHECKS_MAX;
@@ -160,6 +169,7 @@ impl Guarded {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stalled_checks += 1,
                 outcome => {
                     self.stalled_checks = 0;
+                    self.note(&outcome);
                     return Poll::Ready(outcome);
                 }
             }
