@@ -60,3 +60,21 @@ async fn one_cursor_works_on_all_forms_of_all_kinds_of_streams() {
         crate::world::until(&open, async || gateway.metric(&open).await == 0.0).await;
     }
 }
+
+#[tokio::test]
+async fn a_character_that_comes_in_two_appends_is_read_whole_whichever_form_met_its_first_half() {
+    let gateway = Gateway::start(&[]).await;
+    for from in Form::ALL {
+        for to in Form::ALL {
+            let mut publisher = Publisher::create(&gateway, &format!("{from:?}-{to:?}"), Kind::Text).await;
+            publisher.append(&b"caf\xc3"[..]).await;
+            let mut reader = Reader::open(&publisher.place, from, "-1").await.unwrap();
+            reader.expect(b"caf").await;
+            let cursor = reader.cursor().to_owned();
+            drop(reader);
+            publisher.append(&b"\xa9s"[..]).await;
+            let mut reader = Reader::open(&publisher.place, to, &cursor).await.unwrap();
+            reader.expect("és".as_bytes()).await;
+        }
+    }
+}
