@@ -6,9 +6,9 @@ import { createInterface } from "node:readline"
 const binary = process.env.GATEWAY_BINARY
 if (!binary) throw new Error("GATEWAY_BINARY is not set")
 
-// Starts it and returns its address, its URL and `stop`, which kills it as a crash would.
-export async function start(listen = "127.0.0.1:0") {
-  const child = spawn(binary, ["--listen", listen, "--admin", "127.0.0.1:0", "--hold", "2s"], {
+// Starts it with further arguments and returns its address, its URL and `stop`, which kills it as a crash would.
+export async function start(listen = "127.0.0.1:0", further = []) {
+  const child = spawn(binary, ["--listen", listen, "--admin", "127.0.0.1:0", "--hold", "2s", ...further], {
     stdio: ["ignore", "pipe", "inherit"],
   })
   const exited = once(child, "exit")

@@ -1,0 +1,80 @@
+// Chromium reads from the gateway in every form that a browser has, from a page of its own origin and of another.
+import assert from "node:assert/strict"
+import { once } from "node:events"
+import { createServer } from "node:http"
+import { after, before, test } from "node:test"
+import { chromium } from "playwright-core"
+import { start } from "../conformance/gateway.js"
+import { install } from "./page.js"
+
+const FORMS = ["sse", "websocket", "ndjson", "long-poll"]
+
+// A browser that talks to nobody but us. Its profile is new each time.
+const ARGUMENTS = [
+  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+  "--disable-component-update", "--disable-sync",
+]
+
+let browser
+let pages
+let origin
+
+before(async () => {
+  pages = createServer((_, answer) => answer.setHeader("content-type", "text/html").end("<!doctype html>"))
+  pages.listen(0, "127.0.0.1")
+  await once(pages, "listening")
+  origin = `http://127.0.0.1:${pages.address().port}`
+  browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ARGUMENTS })
+})
+
+after(async () => {
+  await browser?.close()
+  pages.close()
+  pages.closeAllConnections()
+})
+
+// A gateway with a JSON stream and a page at `at`, which is the stream itself or a page of the other origin.
+async function world(context, at, further) {
+  const gateway = await start("127.0.0.1:0", further)
+  const url = `${gateway.url}/v1/stream/s`
+  const publish = (method, body) =>
+    fetch(url, { method, body, headers: { "content-type": "application/json" } }).then(({ ok }) => assert(ok))
+  await publish("PUT")
+  const page = await browser.newPage()
+  context.after(() => Promise.all([page.close(), gateway.stop()]))
+  await page.goto(at(url))
+  await page.evaluate(install)
+  const read = (form, offset, count) =>
+    page.evaluate(([form, ...args]) => globalThis.readers[form](...args), [form, url, offset, count])
+  return { url, page, publish: (value) => publish("POST", JSON.stringify(value)), read }
+}
+
+for (const [whose, at, further] of [
+  ["of the gateway's origin", (url) => url, () => []],
+  ["of another origin", () => origin, () => ["--origin", origin]],
+]) {
+  test(`a page ${whose} reads in every form, from one to the next by the cursor`, async (context) => {
+    const { url, page, publish, read } = await world(context, at, further())
+    let [cursor, n] = ["-1", 0]
+    for (const form of [...FORMS, ...FORMS.toReversed()]) {
+      // One message is there before, two come while the page reads.
+      await publish({ n: n++ })
+      const reading = read(form, cursor, 3)
+      await publish([{ n: n++ }, { n: n++ }])
+      const { messages, cursor: next } = await reading
+      assert.deepEqual(messages, [{ n: n - 3 }, { n: n - 2 }, { n: n - 1 }], form)
+      cursor = next
+    }
+    const { appended } = await page.evaluate(([url]) => globalThis.append(url, { n: -1 }), [url])
+    assert.deepEqual(await read("sse", cursor, 1), { messages: [{ n: -1 }], cursor: appended })
+  })
+}
+
+test("a page of an origin that is not allowed reads, but opens no WebSocket", async (context) => {
+  const { publish, read } = await world(context, () => origin, [])
+  await publish(1)
+  await assert.rejects(read("websocket", "-1", 1), /closed with 1006/)
+  for (const form of FORMS.filter((form) => form !== "websocket")) {
+    assert.deepEqual((await read(form, "-1", 1)).messages, [1], form)
+  }
+})

@@ -1,0 +1,80 @@
+// What runs inside of a page: a reader for each form that a browser has. Each reads `count` messages of a JSON stream
+// from an offset, leaves, and returns them with the cursor behind them.
+
+export function install() {
+  // Takes envelopes until there is enough; `leave` is how the form is left.
+  const collect = (count, leave, done) => {
+    const read = { messages: [], cursor: "" }
+    return ({ data = [], streamNextOffset }) => {
+      read.messages.push(...data)
+      read.cursor = streamNextOffset
+      if (read.messages.length < count) return
+      leave()
+      done(read)
+    }
+  }
+
+  globalThis.readers = {
+    sse: (url, offset, count) =>
+      new Promise((resolve, reject) => {
+        const source = new EventSource(`${url}?live=sse&offset=${offset}`)
+        const take = collect(count, () => source.close(), resolve)
+        let data = []
+        source.addEventListener("data", (event) => (data = JSON.parse(event.data)))
+        source.addEventListener("control", (event) => {
+          take({ data, ...JSON.parse(event.data) })
+          data = []
+        })
+        source.onerror = () => reject(new Error("the event stream broke"))
+      }),
+
+    websocket: (url, offset, count) =>
+      new Promise((resolve, reject) => {
+        const socket = new WebSocket(`${url.replace("http", "ws")}?live=websocket&offset=${offset}`)
+        const take = collect(count, () => socket.close(), resolve)
+        socket.onmessage = (event) => take(JSON.parse(event.data))
+        socket.onclose = (event) => reject(new Error(`closed with ${event.code}`))
+      }),
+
+    ndjson: async (url, offset, count) => {
+      const answer = await fetch(`${url}?live=ndjson&offset=${offset}`)
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader()
+      let [read, left] = [null, ""]
+      const take = collect(count, () => reader.cancel(), (all) => (read = all))
+      while (!read) {
+        const { value, done } = await reader.read()
+        if (done) throw new Error("the lines ended")
+        const lines = (left + value).split("\n")
+        left = lines.pop()
+        for (const line of lines) if (!read) take(JSON.parse(line))
+      }
+      return read
+    },
+
+    "long-poll": async (url, offset, count) => {
+      let [read, cursor] = [null, offset]
+      const take = collect(count, () => {}, (all) => (read = all))
+      while (!read) {
+        const answer = await fetch(`${url}?live=long-poll&offset=${cursor}`)
+        if (!answer.ok) throw new Error(`answered ${answer.status}`)
+        cursor = answer.headers.get("stream-next-offset")
+        take({ data: answer.status === 204 ? [] : await answer.json(), streamNextOffset: cursor })
+      }
+      return read
+    },
+  }
+
+  // Appends by a frame and returns the answer to it.
+  globalThis.append = (url, value) =>
+    new Promise((resolve, reject) => {
+      const socket = new WebSocket(`${url.replace("http", "ws")}?live=websocket&offset=now`)
+      socket.onopen = () => socket.send(JSON.stringify(value))
+      socket.onmessage = (event) => {
+        const answer = JSON.parse(event.data)
+        if (answer.data) return
+        socket.close()
+        resolve(answer)
+      }
+      socket.onclose = (event) => reject(new Error(`closed with ${event.code}`))
+    })
+}
