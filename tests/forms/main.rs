@@ -16,6 +16,7 @@ mod handshakes;
 mod hostile_frames;
 mod matrix;
 mod meaning;
+mod metrics;
 mod property;
 mod sockets;
 
