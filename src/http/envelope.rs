@@ -1,10 +1,9 @@
 //! The envelope of the forms that carry JSON: one batch of messages and the cursor behind them, in one line.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::control::Control;
+use super::live::{encoded_length, put_base64};
 use crate::hub::{Batch, Update};
 use crate::stream::{Cursor, Encoding};
 
@@ -12,7 +11,7 @@ use crate::stream::{Cursor, Encoding};
 /// stream as they are, the text of a text stream as a string, and base64 strings otherwise.
 pub fn envelope(update: &Update, cursor: Cursor) -> Bytes {
     let size = match update {
-        Update::Batch(batch) => batch.len() + batch.len() / 2,
+        Update::Batch(batch) => encoded_length(batch),
         Update::Gap(_) => 0,
     };
     let mut envelope = BytesMut::with_capacity(size + 256);
@@ -42,7 +41,7 @@ fn data(envelope: &mut BytesMut, batch: &Batch) {
         Encoding::Binary => {
             for (index, piece) in batch.pieces.iter().enumerate() {
                 envelope.put_slice(if index == 0 { b"\"" } else { b",\"" });
-                envelope.put_slice(STANDARD.encode(piece).as_bytes());
+                put_base64(envelope, [piece]);
                 envelope.put_u8(b'"');
             }
         }

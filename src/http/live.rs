@@ -1,10 +1,13 @@
 //! What all live forms have in common: the tail, the cursor for caches, the counting, and the head of an answer
 //! whose body never seems to end.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use base64::engine::general_purpose::STANDARD;
+use base64::write::EncoderWriter;
+use bytes::{BufMut, Bytes, BytesMut};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio_stream::{Stream, StreamExt};
@@ -14,9 +17,9 @@ use super::error::Error;
 use super::fields::X_ACCEL_BUFFERING;
 use super::request::Live;
 use super::{Gateway, Link, answer, bare};
-use crate::hub::{TailSettings, Update};
+use crate::hub::{Batch, TailSettings, Update};
 use crate::metrics::{Form, LiveMetrics};
-use crate::stream::{ContentType, Cursor, StreamName};
+use crate::stream::{ContentType, Cursor, Encoding, StreamName};
 
 /// How a live form writes one update.
 pub(super) type Encode = fn(&Update, Cursor) -> Bytes;
@@ -58,6 +61,24 @@ impl Gateway {
         });
         Ok(LiveTail { content_type, updates })
     }
+}
+
+/// How long the data of a batch gets, or little less. What is set aside for an update stays busy until a slow reader
+/// has taken it.
+pub(super) fn encoded_length(batch: &Batch) -> usize {
+    match batch.content_type.encoding() {
+        Encoding::Binary => batch.len().div_ceil(3) * 4,
+        Encoding::Json | Encoding::Text => batch.len() + batch.len() / 16,
+    }
+}
+
+/// Writes bytes as one base64 text, with no copy on the way: what lives for a moment between what slow readers keep
+/// for long leaves holes in the memory.
+pub(super) fn put_base64<'a>(text: &mut BytesMut, pieces: impl IntoIterator<Item = &'a Bytes>) {
+    let mut encoder = EncoderWriter::new(text.writer(), &STANDARD);
+    // A buffer in memory takes everything.
+    let _infallible =
+        pieces.into_iter().try_for_each(|piece| encoder.write_all(piece)).and_then(|()| encoder.finish());
 }
 
 /// 200 with a live form as its body, which no cache keeps and no proxy holds back.

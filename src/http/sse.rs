@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::Response;
 use hyper::header::HeaderValue;
@@ -13,7 +11,7 @@ use super::body::Body;
 use super::control::Control;
 use super::error::Error;
 use super::fields::STREAM_SSE_DATA_ENCODING;
-use super::live::streamed;
+use super::live::{encoded_length, put_base64, streamed};
 use super::request::Live;
 use super::{Gateway, Link};
 use crate::hub::{Batch, Update};
@@ -42,7 +40,7 @@ impl Gateway {
 pub fn event(update: &Update, cursor: Cursor) -> Bytes {
     let mut event = BytesMut::new();
     if let Update::Batch(batch) = update {
-        event.reserve(batch.len() + batch.len() / 2 + 256);
+        event.reserve(encoded_length(batch) + 256);
         data(&mut event, batch);
     }
     event.put_slice(b"event: control\ndata:");
@@ -77,7 +75,7 @@ fn data(event: &mut BytesMut, batch: &Batch) {
         }
         Encoding::Binary => {
             event.put_slice(b"data:");
-            event.put_slice(STANDARD.encode(batch.pieces.concat()).as_bytes());
+            put_base64(event, &batch.pieces);
             event.put_u8(b'\n');
         }
     }

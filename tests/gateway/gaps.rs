@@ -73,7 +73,7 @@ async fn a_restart_is_another_life() {
 
 #[tokio::test]
 async fn a_reader_that_retention_overtakes_in_mid_stream_is_told_so() {
-    // 1. The event stream's tail is 32 KiB a time, and it is not read until the log has been trimmed.
+    // 1. The event stream brings a little at a time, and it is not read until the log has been trimmed.
     let gateway = Gateway::start(&["--limit", "socket_send_bytes=8192"]).await;
     gateway.send(put("/v1/stream/s").text("").header("stream-max-messages", 8)).await.expect(201);
     let mut events = gateway.connect().await.events("/v1/stream/s?live=sse&offset=-1").await;
