@@ -18,6 +18,7 @@ mod matrix;
 mod meaning;
 mod metrics;
 mod property;
+mod slow_readers;
 mod sockets;
 
 use tokio::sync::{Mutex, MutexGuard};

@@ -99,6 +99,11 @@ impl Raw {
         panic!("the gateway took every byte");
     }
 
+    /// Reads what is there, or waits for it.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer).await
+    }
+
     /// Reads and throws away so many bytes.
     pub async fn take(&mut self, count: usize) {
         let mut thrown_away = vec![0; count];
