@@ -8,9 +8,9 @@
 //!
 //! | a connection that | costs at most | by default |
 //! |---|---|---|
-//! | sends a head | `head_bytes_max`, read into a buffer of at most `connection_buffer_bytes` | 64 KiB |
-//! | sends an append | `body_bytes_max`, and the read buffer | 1 MiB + 64 KiB |
-//! | does not take an answer | `connection_buffer_bytes`, and references into the log | 64 KiB |
+//! | sends a head | `head_bytes_max`, read into a buffer of at most `connection_buffer_bytes` | 16 KiB |
+//! | sends an append | `body_bytes_max`, and the read buffer | 1 MiB + 16 KiB |
+//! | does not take an answer | `connection_buffer_bytes`, and references into the log | 16 KiB |
 //! | does not take a live form | one encoded batch of `tail_bytes_max` (a larger single message as a whole) and the write buffer | 64 KiB |
 //! | does not take anything | `socket_send_bytes` of kernel memory, for at most `write_timeout` | 128 KiB, 20 s |
 //! | speaks HTTP/2 | that for each of `http2_streams_max`, and `http2_connection_window_bytes` | 100 times, 1 MiB |
@@ -127,7 +127,7 @@ impl Default for Limits {
             write_timeout: Span::seconds(20),
             linger_timeout: Span::seconds(5),
             socket_send_bytes: 128 * 1024,
-            connection_buffer_bytes: 24 * 1024,
+            connection_buffer_bytes: 16 * 1024,
             headers_max: 64,
             head_bytes_max: 16 * 1024,
             target_bytes_max: 4 * 1024,

@@ -35,8 +35,8 @@ fn data(envelope: &mut BytesMut, batch: &Batch) {
         Encoding::Text if batch.is_empty() => {}
         Encoding::Text => {
             let text = batch.pieces.concat();
-            let string = serde_json::to_vec(&String::from_utf8_lossy(&text)).unwrap_or_default();
-            envelope.put_slice(&string);
+            // Writing into memory does not fail, and a text is always JSON.
+            let _written = serde_json::to_writer((&mut *envelope).writer(), &String::from_utf8_lossy(&text));
         }
         Encoding::Binary => {
             for (index, piece) in batch.pieces.iter().enumerate() {

@@ -123,7 +123,7 @@ impl Session {
     fn new(upgraded: Upgraded, publisher: Publisher, limits: Arc<Limits>) -> Self {
         let message_limits =
             SocketLimits::default().max_payload_len(Some(limits.websocket_message_bytes_max));
-        let config = Config::default().frame_size(limits.connection_buffer_bytes);
+        let config = Config::default().frame_size(usize::MAX);
         let socket = ServerBuilder::new().config(config).limits(message_limits).serve(TokioIo::new(upgraded));
         let next_ping = Instant::now() + limits.websocket_ping.get();
         Self { socket, publisher, limits, next_ping, pong_until: None }

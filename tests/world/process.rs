@@ -116,11 +116,12 @@ impl Gateway {
         timeout(within, self.child.wait()).await.expect("it ends in time").expect("it had started")
     }
 
-    /// Proportional set size of its memory in bytes (proc(5), smaps_rollup).
+    /// The memory that it has allocated and not given back, in bytes (proc(5), smaps_rollup). The pages of the program
+    /// itself do not count: they come in as its code is first run.
     pub fn memory_bytes(&self) -> u64 {
         let path = format!("/proc/{}/smaps_rollup", self.id());
         let text = std::fs::read_to_string(path).expect("smaps_rollup");
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("Pss");
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).expect("Pss_Anon");
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kib * 1024
     }

@@ -4,7 +4,7 @@ use tokio::process::Command;
 
 use super::{READERS, Slow, until_all_are_full};
 use crate::alone;
-use crate::world::{Form, Gateway, Kind, Publisher};
+use crate::world::{Form, Gateway, Kind, Publisher, until};
 
 const KIB: u64 = 1024;
 const USER_BYTES_MAX: u64 = 64 * KIB;
@@ -48,7 +48,10 @@ async fn a_slow_reader_keeps_little_memory_busy_in_every_form() {
             slow.push(Slow::start(&gateway, &publisher, form, "-1").await);
         }
         until_all_are_full(&gateway).await;
-        let user = gateway.memory_bytes().saturating_sub(before) / READERS as u64;
+        // What encoding has freed goes back to the system within a second or two.
+        let user = || gateway.memory_bytes().saturating_sub(before) / READERS as u64;
+        until("the readers keep little memory busy", async || user() <= USER_BYTES_MAX).await;
+        let user = user();
         let buffers = send_buffers(&gateway).await;
         let readers: Vec<_> = buffers.iter().filter(|(queued, _)| *queued > 0).collect();
         assert_eq!(readers.len(), READERS, "{form:?}: each is full: {buffers:?}");
@@ -57,7 +60,6 @@ async fn a_slow_reader_keeps_little_memory_busy_in_every_form() {
         println!(
             "{form:?} {kind:?}: {user} bytes of user memory a slow reader, {kernel} of {allowed} in the kernel at most"
         );
-        assert!(user <= USER_BYTES_MAX, "{form:?}: {user}");
         assert!(kernel <= KERNEL_BYTES_MAX && allowed <= KERNEL_BYTES_MAX, "{form:?}: {kernel} of {allowed}");
         slow.into_iter().for_each(Slow::was_served);
     }
