@@ -3,18 +3,21 @@
 //! A queue lives while it holds a poll. What is left of a client afterwards is a record that may be lost: moka
 //! lets it expire. Anonymous polls get a queue each and leave no record.
 
+mod view;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use moka::sync::Cache;
 use parking_lot::Mutex;
-use serde::Serialize;
 use tokio::time::Instant;
 
 use super::signal::Signal;
 use crate::clock::Clock;
 use crate::limits::Limits;
 use crate::stream::{Offset, StreamName};
+
+pub use view::{ClientView, HeldView};
 
 /// The longest client id, in bytes.
 pub const CLIENT_ID_BYTES_MAX: usize = 128;
@@ -109,41 +112,6 @@ pub(super) struct Place {
     poll: Arc<HeldPoll>,
 }
 
-/// What the admin listener shows of a client.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClientView {
-    /// Its id; anonymous polls are `anonymous-N`.
-    pub client: String,
-    /// The polls it has held, the oldest first.
-    pub held: Vec<HeldView>,
-    /// How many of its polls have ended since it was last unknown.
-    pub answered: u64,
-    /// For a client that holds no poll: the stream it asked for last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_stream: Option<String>,
-    /// For a client that holds no poll: its last cursor.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_cursor: Option<String>,
-    /// For a client that holds no poll: when its last one ended (RFC 3339).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_seen: Option<String>,
-}
-
-/// A held poll.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HeldView {
-    /// The stream.
-    pub stream: String,
-    /// The offset from which it reads.
-    pub cursor: String,
-    /// Since when it is held (RFC 3339).
-    pub since: String,
-    /// When it will be answered at the latest (RFC 3339).
-    pub deadline: String,
-}
-
 impl Clients {
     pub(super) fn new(limits: &Limits, clock: Clock) -> Self {
         let idle = Cache::builder()
@@ -213,57 +181,6 @@ impl Clients {
         let queues = self.queues.lock();
         let polls = queues.by_client.values().flat_map(|queue| &queue.polls);
         polls.filter(|poll| poll.end(Ending::Draining)).take(count).for_each(drop);
-    }
-
-    /// The clients, those that hold polls and those that are remembered, by name; at most `max`.
-    pub(super) fn views(&self, max: usize) -> Vec<ClientView> {
-        let mut views: Vec<_> =
-            self.queues.lock().by_client.iter().take(max).map(|(key, queue)| self.view(key, queue)).collect();
-        let more = max.saturating_sub(views.len());
-        views.extend(self.idle.iter().take(more).map(|(id, record)| self.idle_view(&id, &record)));
-        views.sort_by(|a, b| a.client.cmp(&b.client));
-        views
-    }
-
-    /// One client, if it is known.
-    pub(super) fn one(&self, client: &str) -> Option<ClientView> {
-        let key = match client.strip_prefix("anonymous-").and_then(|number| number.parse().ok()) {
-            Some(number) => Key::Anonymous(number),
-            None => Key::Named(ClientId::parse(client).ok()?),
-        };
-        let held = self.queues.lock().by_client.get(&key).map(|queue| self.view(&key, queue));
-        held.or_else(|| match &key {
-            Key::Named(id) => self.idle.get(id).map(|record| self.idle_view(id, &record)),
-            Key::Anonymous(_) => None,
-        })
-    }
-
-    fn view(&self, key: &Key, queue: &Queue) -> ClientView {
-        let held = |poll: &Arc<HeldPoll>| HeldView {
-            stream: poll.stream.to_string(),
-            cursor: poll.cursor.to_string(),
-            since: self.clock.text(poll.since),
-            deadline: self.clock.text(poll.deadline),
-        };
-        ClientView {
-            client: key.to_string(),
-            held: queue.polls.iter().map(held).collect(),
-            answered: queue.answered,
-            last_stream: None,
-            last_cursor: None,
-            last_seen: None,
-        }
-    }
-
-    fn idle_view(&self, id: &ClientId, record: &Record) -> ClientView {
-        ClientView {
-            client: id.as_str().to_owned(),
-            held: Vec::new(),
-            answered: record.answered,
-            last_stream: Some(record.last_stream.to_string()),
-            last_cursor: Some(record.last_cursor.to_string()),
-            last_seen: Some(self.clock.text(record.last_seen)),
-        }
     }
 }
 

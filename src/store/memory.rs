@@ -1,28 +1,24 @@
 //! The store that lives as long as the process. A restart is a new epoch, so every old offset is told apart.
 
+mod entry;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::log::Log;
 use super::{
-    Append, AppendError, Appended, Batch, Create, CreateError, Created, Description, Fork, Gap, GapReason,
+    Append, AppendError, Appended, Batch, Create, CreateError, Created, Description, Fork, GapReason,
     Missing, ReadError, ReadLimit, Store, Work,
 };
-use crate::stream::{
-    Admission, ContentType, Encoding, Epoch, Lifetime, Lineage, Offset, Position, Retention, Start,
-    StreamName, Writers,
-};
-
-/// How soon a stream that somebody waits for is looked at again at the earliest.
-const SWEEP_AGAIN: Duration = Duration::from_secs(1);
+use crate::stream::{Epoch, Lineage, Position, Start, StreamName};
+use entry::{Entry, SWEEP_AGAIN, State};
 
 /// All streams. A stream's own lock guards its content; `structure` is taken before it by whatever adds or
 /// removes streams, so that forks and their sources change together.
@@ -35,38 +31,6 @@ pub struct Memory {
 
 /// When to look at which stream again; entries of former lives are skipped.
 type Agenda = BinaryHeap<Reverse<(SystemTime, StreamName, Epoch)>>;
-
-#[derive(Debug)]
-struct Entry {
-    state: State,
-    content_type: ContentType,
-    lifetime: Lifetime,
-    retention: Retention,
-    asked: Asked,
-    lineage: Lineage,
-    writers: Writers,
-    log: Log,
-    used: SystemTime,
-    waited_for: usize,
-    forks: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Live,
-    /// Deleted, kept for its name as long as there are forks.
-    Deleted,
-    /// Not in the table any more; somebody may still hold it.
-    Removed,
-}
-
-/// What the creator said, to tell a repeated creation from a different one.
-#[derive(Debug, PartialEq, Eq)]
-struct Asked {
-    lifetime: Option<Lifetime>,
-    retention: Option<Retention>,
-    fork: Option<Fork>,
-}
 
 impl Memory {
     /// An empty store. Its epochs begin at random, so they differ from those of every earlier process.
@@ -210,160 +174,6 @@ impl Default for Memory {
     fn default() -> Self {
         Self::new()
     }
-}
-
-impl Entry {
-    fn new(create: &Create, lineage: Lineage, log: Log, now: SystemTime) -> Self {
-        let asked =
-            Asked { lifetime: create.lifetime, retention: create.retention, fork: create.fork.clone() };
-        Self {
-            state: State::Live,
-            content_type: create.content_type.clone(),
-            lifetime: create.lifetime.unwrap_or_default(),
-            retention: create.retention.unwrap_or_default(),
-            asked,
-            lineage,
-            writers: Writers::default(),
-            log,
-            used: now,
-            waited_for: 0,
-            forks: 0,
-        }
-    }
-
-    fn was_created_by(&self, create: &Create) -> bool {
-        self.content_type == create.content_type
-            && self.asked.lifetime == create.lifetime
-            && self.asked.retention == create.retention
-            && self.asked.fork == create.fork
-            && self.writers.is_closed() == create.closed
-    }
-
-    fn created(&self, fresh: bool) -> Created {
-        Created {
-            fresh,
-            tail: self.tail(),
-            closed: self.writers.is_closed(),
-            content_type: self.content_type.clone(),
-        }
-    }
-
-    fn tail(&self) -> Offset {
-        self.lineage.offset_at(self.log.tail())
-    }
-
-    fn ends_at(&self) -> Option<SystemTime> {
-        let standing_still = self.waited_for > 0 && matches!(self.lifetime, Lifetime::Idle(_));
-        self.lifetime.ends_at(self.used).filter(|_| !standing_still)
-    }
-
-    fn has_ended(&self, now: SystemTime) -> bool {
-        self.ends_at().is_some_and(|end| end <= now)
-    }
-
-    /// When there will be something to remove; `None` if time alone never removes anything.
-    fn due(&self, now: SystemTime) -> Option<SystemTime> {
-        let aged = self.retention.age_max.and_then(|max| self.log.oldest().unwrap_or(now).checked_add(max));
-        let ended =
-            self.lifetime.ends_at(self.used).map(|end| end.max(self.ends_at().unwrap_or(now + SWEEP_AGAIN)));
-        [aged, ended].into_iter().flatten().min()
-    }
-
-    /// The position of `start`, if a reader can go on from there.
-    fn locate(&self, start: Start) -> Result<Position, ReadError> {
-        let gap =
-            |reason| ReadError::Gap(Gap { reason, earliest: self.lineage.offset_at(self.log.earliest()) });
-        let position = match start {
-            Start::Earliest => return Ok(self.log.earliest()),
-            Start::Tail => return Ok(self.log.tail()),
-            Start::At(offset) => self.lineage.position_of(offset).map_err(|_| gap(GapReason::Epoch))?,
-        };
-        if position > self.log.tail() {
-            return Err(ReadError::BehindTail);
-        }
-        let missed = self.log.earliest().since(position);
-        if missed > 0 { Err(gap(GapReason::Trimmed { missed })) } else { Ok(position) }
-    }
-
-    fn trim(&mut self, now: SystemTime) {
-        if self.retention != Retention::default() {
-            self.log.trim(&self.retention, now);
-        }
-    }
-
-    fn append(&mut self, append: &Append, now: SystemTime) -> Result<Appended, AppendError> {
-        let admission = self
-            .writers
-            .admit(append, &self.content_type, now)
-            .map_err(|refusal| AppendError::Refused { refusal, tail: self.tail() })?;
-        self.used = now;
-        let highest = match admission {
-            Admission::Duplicate { highest } => highest,
-            Admission::New => {
-                if !append.payload.is_empty() {
-                    self.log.push(append.payload.clone(), now);
-                    self.trim(now);
-                }
-                self.writers.record(append, now);
-                append.producer.as_ref().map(|producer| producer.sequence)
-            }
-        };
-        let duplicate = matches!(admission, Admission::Duplicate { .. });
-        Ok(Appended { tail: self.tail(), closed: self.writers.is_closed(), duplicate, highest })
-    }
-
-    fn read(&mut self, start: Start, limit: ReadLimit, now: SystemTime) -> Result<Batch, ReadError> {
-        self.trim(now);
-        let from = self.locate(start)?;
-        self.used = now;
-        let tail = self.log.tail();
-        let mut stretch = self.log.read(from, limit.bytes_max);
-        let at_tail = stretch.next == tail;
-        let closed = self.writers.is_closed() && at_tail;
-        if limit.whole_characters && self.content_type.encoding() == Encoding::Text && !closed {
-            let begun = cut_begun_character(&mut stretch.pieces);
-            stretch.next = Position(stretch.next.0.saturating_sub(begun));
-        }
-        Ok(Batch {
-            content_type: self.content_type.clone(),
-            pieces: stretch.pieces,
-            messages: stretch.messages,
-            start: self.lineage.offset_at(from),
-            next: self.lineage.offset_at(stretch.next),
-            tail,
-            up_to_date: at_tail,
-            closed,
-            epoch: self.lineage.own(),
-            lives_for: self.lifetime.ends_at(now).map(|end| end.duration_since(now).unwrap_or_default()),
-        })
-    }
-}
-
-/// Cuts the first bytes of a UTF-8 character whose rest is still to come. How many they were.
-fn cut_begun_character(pieces: &mut Vec<Bytes>) -> u64 {
-    let mut end: Vec<u8> =
-        pieces.iter().rev().flat_map(|piece| piece.iter().rev()).take(3).copied().collect();
-    end.reverse();
-    let begun =
-        end.utf8_chunks().last().map(|chunk| chunk.invalid()).filter(|bytes| is_begun_character(bytes));
-    let begun = begun.map_or(0, <[u8]>::len);
-    let mut rest = begun;
-    while rest > 0
-        && let Some(mut last) = pieces.pop()
-    {
-        let cut = rest.min(last.len());
-        rest -= cut;
-        last.truncate(last.len() - cut);
-        if !last.is_empty() {
-            pieces.push(last);
-        }
-    }
-    begun as u64
-}
-
-/// Whether `bytes`, which are no character, could become one by appending (RFC 3629, section 4).
-fn is_begun_character(bytes: &[u8]) -> bool {
-    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
 impl Store for Memory {

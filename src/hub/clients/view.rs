@@ -1,0 +1,95 @@
+//! The wait queues as an operator sees them.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{ClientId, Clients, HeldPoll, Key, Queue, Record};
+
+/// What the admin listener shows of a client.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientView {
+    /// Its id; anonymous polls are `anonymous-N`.
+    pub client: String,
+    /// The polls it has held, the oldest first.
+    pub held: Vec<HeldView>,
+    /// How many of its polls have ended since it was last unknown.
+    pub answered: u64,
+    /// For a client that holds no poll: the stream it asked for last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_stream: Option<String>,
+    /// For a client that holds no poll: its last cursor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_cursor: Option<String>,
+    /// For a client that holds no poll: when its last one ended (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<String>,
+}
+
+/// A held poll.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldView {
+    /// The stream.
+    pub stream: String,
+    /// The offset from which it reads.
+    pub cursor: String,
+    /// Since when it is held (RFC 3339).
+    pub since: String,
+    /// When it will be answered at the latest (RFC 3339).
+    pub deadline: String,
+}
+
+impl Clients {
+    /// The clients, those that hold polls and those that are remembered, by name; at most `max`.
+    pub(in crate::hub) fn views(&self, max: usize) -> Vec<ClientView> {
+        let mut views: Vec<_> =
+            self.queues.lock().by_client.iter().take(max).map(|(key, queue)| self.view(key, queue)).collect();
+        let more = max.saturating_sub(views.len());
+        views.extend(self.idle.iter().take(more).map(|(id, record)| self.idle_view(&id, &record)));
+        views.sort_by(|a, b| a.client.cmp(&b.client));
+        views
+    }
+
+    /// One client, if it is known.
+    pub(in crate::hub) fn one(&self, client: &str) -> Option<ClientView> {
+        let key = match client.strip_prefix("anonymous-").and_then(|number| number.parse().ok()) {
+            Some(number) => Key::Anonymous(number),
+            None => Key::Named(ClientId::parse(client).ok()?),
+        };
+        let held = self.queues.lock().by_client.get(&key).map(|queue| self.view(&key, queue));
+        held.or_else(|| match &key {
+            Key::Named(id) => self.idle.get(id).map(|record| self.idle_view(id, &record)),
+            Key::Anonymous(_) => None,
+        })
+    }
+
+    fn view(&self, key: &Key, queue: &Queue) -> ClientView {
+        let held = |poll: &Arc<HeldPoll>| HeldView {
+            stream: poll.stream.to_string(),
+            cursor: poll.cursor.to_string(),
+            since: self.clock.text(poll.since),
+            deadline: self.clock.text(poll.deadline),
+        };
+        ClientView {
+            client: key.to_string(),
+            held: queue.polls.iter().map(held).collect(),
+            answered: queue.answered,
+            last_stream: None,
+            last_cursor: None,
+            last_seen: None,
+        }
+    }
+
+    fn idle_view(&self, id: &ClientId, record: &Record) -> ClientView {
+        ClientView {
+            client: id.as_str().to_owned(),
+            held: Vec::new(),
+            answered: record.answered,
+            last_stream: Some(record.last_stream.to_string()),
+            last_cursor: Some(record.last_cursor.to_string()),
+            last_seen: Some(self.clock.text(record.last_seen)),
+        }
+    }
+}
