@@ -38,10 +38,6 @@ const REQUESTS: usize = 100_000;
 const CONNECTIONS: usize = 16;
 const MESSAGE_BYTES: usize = 100;
 
-/// One tick of the times in `/proc/PID/stat` (proc(5)); Linux shows 100 of them a second on every architecture
-/// that matters here.
-const TICK_MICROS: f64 = 10_000.0;
-
 /// The argument with which this program is the bare server instead of the bench.
 const HELLO: &str = "hello";
 
@@ -171,13 +167,15 @@ fn is_whole(answer: &[u8]) -> bool {
     body.len() == length.parse::<usize>().unwrap()
 }
 
-/// User and system time that a process has used (proc(5), `utime` and `stime`).
+/// The time that a process's threads have been on a processor, to the nanosecond (proc(5), `schedstat`; the ticks of
+/// `stat` are a hundredth of a second). The threads of both servers live as long as they do.
 fn cpu_micros(process: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    // The name, in brackets, may contain anything; the state behind it is the third field.
-    let (_, fields) = stat.rsplit_once(") ").unwrap();
-    let ticks = fields.split(' ').skip(14 - 3).take(2).map(|field| field.parse::<f64>().unwrap());
-    ticks.sum::<f64>() * TICK_MICROS
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let nanos = threads.map(|thread| {
+        let text = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
+        text.split(' ').next().unwrap().parse::<f64>().unwrap()
+    });
+    nanos.sum::<f64>() / 1000.0
 }
 
 async fn start_hello() -> (Child, u32, SocketAddr) {
