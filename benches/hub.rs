@@ -1,27 +1,29 @@
-//! What it costs to wake those who wait: one append to a stream that nobody, one, 1 000 or 10 000 polls wait for.
-//! In process: no sockets, no HTTP.
+//! What it costs to wake those who wait: one append to a stream that nobody, one, 1 000 or 10 000 polls wait for, or
+//! that subscribers follow, or that others do not follow. In process: no sockets, no HTTP.
 //!
-//! `cargo bench --bench hub`; about a minute. `publish` is what the publisher waits, `last answer` is how long it
-//! takes until every poll has its messages.
+//! `cargo bench --bench hub`; about two minutes. `publish` is what the publisher waits, `last answer` is how long it
+//! takes until every poll has its messages, `last told` until every subscriber knows that there are some.
 
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pollgate::clock::Clock;
-use pollgate::hub::{Creation, Hub, Poll, Polled, Publication};
+use pollgate::hub::{Creation, Hub, Poll, Polled, Publication, Subscriber};
 use pollgate::limits::Limits;
 use pollgate::metrics::Metrics;
 use pollgate::store::Memory;
-use pollgate::stream::{ContentType, Retention, Start, StreamName};
+use pollgate::stream::{ContentType, Filter, Retention, Start, StreamName};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 const WAITERS: [usize; 3] = [1, 1_000, 10_000];
+const SUBSCRIBERS: [usize; 2] = [1, 1_000];
 
 /// Enough to read from, and a bound on what a long run keeps.
 const MESSAGES_KEPT: u64 = 1_000;
@@ -57,9 +59,16 @@ impl Bench {
             close: false,
             producer: None,
             sequence: None,
+            annotation: None,
             create: false,
         };
         self.hub.publish(&self.stream, publication).await.unwrap();
+    }
+
+    fn subscriber(&self, filter: &str) -> Subscriber {
+        let subscriber = self.hub.subscriber("bench");
+        subscriber.add(Filter::parse(filter).unwrap());
+        subscriber
     }
 
     /// Starts polls at the tail and returns when all of them sleep.
@@ -70,10 +79,8 @@ impl Bench {
             bench.hub.poll(poll).await.unwrap()
         };
         let held = (0..polls).map(|_| tokio::spawn(poll(self.clone()))).collect();
-        let [.., mut sleeping, _] = self.hub.counts();
-        while sleeping < polls {
+        while self.hub.counts().waiters < polls {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            [.., sleeping, _] = self.hub.counts();
         }
         held
     }
@@ -86,6 +93,44 @@ impl Bench {
         let published = since.elapsed();
         for poll in held {
             assert_eq!(poll.await.unwrap().batch.messages, 1);
+        }
+        (published, since.elapsed())
+    }
+}
+
+/// Subscribers of a bench's stream, each a task that takes its marks as soon as there are some.
+struct Crowd {
+    bench: Bench,
+    size: usize,
+    /// How often one of them was told.
+    told: Arc<AtomicUsize>,
+}
+
+impl Crowd {
+    async fn new(filter: &str, size: usize) -> Self {
+        let (bench, told) = (Bench::new().await, Arc::<AtomicUsize>::default());
+        for _ in 0..size {
+            let (subscriber, told) = (bench.subscriber(filter), told.clone());
+            tokio::spawn(async move {
+                loop {
+                    subscriber.changed(1).await;
+                    told.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let crowd = Self { bench, size, told };
+        crowd.tell().await;
+        crowd
+    }
+
+    /// One append: the time until it returns, and the time until the last subscriber is told.
+    async fn tell(&self) -> (Duration, Duration) {
+        let all_told = self.told.load(Ordering::Relaxed) + self.size;
+        let since = Instant::now();
+        self.bench.publish().await;
+        let published = since.elapsed();
+        while self.told.load(Ordering::Relaxed) < all_told {
+            tokio::task::yield_now().await;
         }
         (published, since.elapsed())
     }
@@ -126,12 +171,50 @@ fn wake(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn tell(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let mut group = criterion.benchmark_group("subscribers");
+    for (kind, filter) in [("by name", "room/1"), ("by wildcard", "room/+")] {
+        for subscribers in SUBSCRIBERS {
+            let crowd = runtime.block_on(Crowd::new(filter, subscribers));
+            let crowd = &crowd;
+            let total = |times: u64, part: fn((Duration, Duration)) -> Duration| async move {
+                let mut total = Duration::ZERO;
+                for _ in 0..times {
+                    total += part(crowd.tell().await);
+                }
+                total
+            };
+            group.bench_function(BenchmarkId::new(format!("{kind}/publish"), subscribers), |bencher| {
+                bencher.to_async(&runtime).iter_custom(|times| total(times, |(published, _)| published));
+            });
+            group.bench_function(BenchmarkId::new(format!("{kind}/last told"), subscribers), |bencher| {
+                bencher.to_async(&runtime).iter_custom(|times| total(times, |(_, last)| last));
+            });
+        }
+    }
+    group.finish();
+}
+
+/// Subscribers of other streams, who should cost this one's publisher nothing.
+fn idle(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    for kind in ["name", "wildcard"] {
+        let bench = runtime.block_on(Bench::new());
+        let filter = |n| if kind == "name" { format!("other/{n}") } else { format!("other/{n}/+") };
+        let others: Vec<_> = (0..1_000).map(|n| bench.subscriber(&filter(n))).collect();
+        criterion.bench_function(&format!("append/{} others by {kind}", others.len()), |bencher| {
+            bencher.to_async(&runtime).iter(|| bench.publish());
+        });
+    }
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = append, wake
+    targets = append, wake, tell, idle
 }
 criterion_main!(benches);

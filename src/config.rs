@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use config::{Config, ConfigError, Environment, File};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits::{Limits, Span};
 
@@ -35,6 +35,9 @@ struct ServeArgs {
     /// Address for operators: /metrics, /live, /ready, /clients [default: 127.0.0.1:4438]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
+    /// Address for MQTT clients, or off [default: 127.0.0.1:1883]
+    #[arg(long, value_name = "ADDRESS")]
+    mqtt: Option<String>,
     /// Where messages are kept: memory (as long as the process lives) [default: memory]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
@@ -73,6 +76,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Address for operators.
     pub admin: SocketAddr,
+    /// Address for MQTT clients.
+    pub mqtt: MqttAddress,
     /// Where messages are kept.
     pub store: StoreKind,
     /// How long a poll is held that does not say.
@@ -89,6 +94,15 @@ pub struct Settings {
     pub log: LogFormat,
     /// Every bound.
     pub limits: Limits,
+}
+
+/// Where MQTT is served: `off`, or an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MqttAddress {
+    /// Nowhere over TCP; only over WebSocket at the gateway's own address.
+    Off,
+    /// At an address.
+    At(SocketAddr),
 }
 
 /// A store by name.
@@ -129,6 +143,7 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 4437)),
             admin: SocketAddr::from(([127, 0, 0, 1], 4438)),
+            mqtt: MqttAddress::At(SocketAddr::from(([127, 0, 0, 1], 1883))),
             store: StoreKind::Memory,
             hold: Span::seconds(limits.hold.as_secs()),
             hold_max: Span::seconds(limits.hold_max.as_secs()),
@@ -168,6 +183,7 @@ impl ServeArgs {
         let keys = [
             ("listen", self.listen),
             ("admin", self.admin),
+            ("mqtt", self.mqtt),
             ("store", self.store),
             ("hold", self.hold),
             ("hold_max", self.hold_max),
@@ -194,10 +210,34 @@ impl ServeArgs {
     }
 }
 
+impl Serialize for MqttAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_str("off"),
+            Self::At(address) => serializer.collect_str(address),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for MqttAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let address = text.parse().map_err(|_| format!("{text:?} is neither an address nor off"));
+        address.map(Self::At).map_err(serde::de::Error::custom)
+    }
+}
+
 impl Settings {
     fn check(&self) -> Result<(), SettingsError> {
         self.limits.check().map_err(SettingsError::Value)?;
-        for (key, address) in [("listen", self.listen), ("admin", self.admin)] {
+        let mqtt = match self.mqtt {
+            MqttAddress::Off => None,
+            MqttAddress::At(address) => Some(("mqtt", address)),
+        };
+        for (key, address) in [("listen", self.listen), ("admin", self.admin)].into_iter().chain(mqtt) {
             if !address.ip().is_loopback() && !self.open {
                 let why = "others could reach it, and there is no authorization yet; --open allows it";
                 return Err(SettingsError::Value(format!("{key} = {address}: {why}")));
@@ -270,6 +310,9 @@ mod tests {
         assert!(settings(&[], &["--listen", "0.0.0.0:0"]).unwrap_err().contains("--open"));
         assert!(settings(&[], &["--listen", "0.0.0.0:0", "--open"]).is_ok());
         assert!(settings(&[], &["--listen", "[::1]:0"]).is_ok());
+        assert!(settings(&[], &["--mqtt", "0.0.0.0:0"]).unwrap_err().contains("mqtt"));
+        assert!(settings(&[], &["--mqtt", "1883"]).unwrap_err().contains("off"));
+        assert_eq!(settings(&[], &["--mqtt", "off"]).unwrap().mqtt, MqttAddress::Off);
         assert!(settings(&[], &["--hold", "60s"]).unwrap_err().contains("hold_max"));
     }
 }

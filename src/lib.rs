@@ -5,13 +5,14 @@
 //! A request takes this way, and each module knows only those to the right of it:
 //!
 //! ```text
-//! main -> config, server -> http -> hub -> store -> stream
+//! main -> config, server -> http, mqtt -> hub -> store -> stream
 //! ```
 //!
 //! * [`stream`]: what a stream is. Pure: no IO, no clock.
 //! * [`store`]: where messages are kept. Passive: answers at once with what is there.
 //! * [`hub`]: appends and wakes, reads and waits. The only place that waits.
 //! * [`http`]: the HTTP front, one file per operation and delivery form.
+//! * [`mqtt`]: the MQTT front, onto the same streams.
 //! * [`server`]: sockets, connections, limits of both, drain.
 //! * [`config`], [`limits`], [`clock`], [`metrics`]: settings, bounds, time and counters for all of them.
 
@@ -21,6 +22,7 @@ pub mod http;
 pub mod hub;
 pub mod limits;
 pub mod metrics;
+pub mod mqtt;
 pub mod server;
 pub mod store;
 pub mod stream;

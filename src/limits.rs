@@ -13,6 +13,7 @@
 //! | does not take an answer | `connection_buffer_bytes`, and references into the log | 16 KiB |
 //! | does not take a live form | one encoded batch of `tail_bytes_max` (a larger single message as a whole) and the write buffer | 64 KiB |
 //! | does not take anything | `socket_send_bytes` of kernel memory, for at most `write_timeout` | 128 KiB, 20 s |
+//! | speaks MQTT | one packet of `mqtt_packet_bytes_max`, what it was sent and has not taken (a batch of `tail_bytes_max`, or one message), and its session | 1 MiB + 64 KiB |
 //! | speaks HTTP/2 | that for each of `http2_streams_max`, and `http2_connection_window_bytes` | 100 times, 1 MiB |
 //!
 //! The log of a stream in memory is bounded by its retention alone.
@@ -98,6 +99,27 @@ pub struct Limits {
     /// Bytes of a WebSocket message.
     pub websocket_message_bytes_max: usize,
 
+    /// From the connection of an MQTT client to its CONNECT.
+    pub mqtt_connect_timeout: Span,
+    /// Bytes of an MQTT packet.
+    pub mqtt_packet_bytes_max: usize,
+    /// Messages of quality of service 1 and 2 that are on their way to an MQTT client, and from it: a name and two
+    /// offsets each. A client of 3.1.1 can not be told how many it may send; it has at most one for each of its
+    /// 65 535 ids, of which a session keeps just the ids of quality 2: 384 KiB.
+    pub mqtt_in_flight_max: u16,
+    /// The longest keep alive; a client of MQTT 5 that asks for more, or for none, is told. A client is cut after
+    /// one and a half times of it without a packet.
+    pub mqtt_keep_alive_max: Span,
+    /// How long the session of an MQTT client that is away is kept at the most.
+    pub mqtt_session_expiry_max: Span,
+    /// Sessions of MQTT clients, of those that are here and those that are away: about 1 KiB each, and about 100
+    /// bytes for each stream that a filter of theirs matches.
+    pub mqtt_sessions_max: usize,
+    /// Subscriptions of one MQTT client.
+    pub mqtt_subscriptions_max: usize,
+    /// Topic aliases in each direction of an MQTT connection.
+    pub mqtt_topic_aliases_max: u16,
+
     /// Over how long held polls and streams end when the gateway drains.
     pub drain_spread: Span,
 
@@ -147,6 +169,14 @@ impl Default for Limits {
             websocket_ping: Span::seconds(25),
             websocket_pong_timeout: Span::seconds(8),
             websocket_message_bytes_max: 1024 * 1024,
+            mqtt_connect_timeout: Span::seconds(5),
+            mqtt_packet_bytes_max: 1024 * 1024,
+            mqtt_in_flight_max: 100,
+            mqtt_keep_alive_max: Span::seconds(3600),
+            mqtt_session_expiry_max: Span::seconds(24 * 3600),
+            mqtt_sessions_max: 100_000,
+            mqtt_subscriptions_max: 1000,
+            mqtt_topic_aliases_max: 16,
             drain_spread: Span::seconds(5),
             hold: Duration::from_secs(25),
             hold_max: Duration::from_secs(55),
@@ -168,6 +198,9 @@ impl Limits {
         at_least("body_bytes_max", self.body_bytes_max, 1)?;
         at_least("read_bytes_max", self.read_bytes_max, 1)?;
         at_least("client_polls_max", self.client_polls_max, 1)?;
+        at_least("mqtt_packet_bytes_max", self.mqtt_packet_bytes_max, 1024)?;
+        at_least("mqtt_in_flight_max", self.mqtt_in_flight_max.into(), 1)?;
+        at_least("mqtt_keep_alive_max (in seconds)", self.mqtt_keep_alive_max.whole_seconds(), 1)?;
         at_least(
             "body_bytes_per_second_min",
             usize::try_from(self.body_bytes_per_second_min).unwrap_or(1),
@@ -178,6 +211,9 @@ impl Limits {
         }
         if self.live_life.get() > Duration::from_secs(3600) {
             return Err("limits.live_life must be at most 1h".into());
+        }
+        if self.mqtt_keep_alive_max.whole_seconds() > u16::MAX.into() {
+            return Err(format!("limits.mqtt_keep_alive_max must be at most {} s", u16::MAX));
         }
         if self.hold > self.hold_max {
             return Err(format!("hold ({:?}) must not exceed hold_max ({:?})", self.hold, self.hold_max));
@@ -199,6 +235,11 @@ impl Span {
     /// Whole seconds.
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
+    }
+
+    /// How many whole seconds it is.
+    fn whole_seconds(self) -> usize {
+        usize::try_from(self.0.as_secs()).unwrap_or(usize::MAX)
     }
 
     /// The duration.

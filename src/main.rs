@@ -63,6 +63,9 @@ fn banner(server: &Server) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "listening http://{gateway}")?;
     writeln!(out, "admin http://{admin}")?;
+    if let Some(address) = server.mqtt_address() {
+        writeln!(out, "mqtt {address}")?;
+    }
     writeln!(out, "\nmessages are kept in memory, as long as this process lives. Try it:")?;
     writeln!(out, "  curl -X PUT -H 'Content-Type: application/json' http://{gateway}/v1/stream/hello")?;
     writeln!(

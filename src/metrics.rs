@@ -1,5 +1,7 @@
 //! What Prometheus scrapes, and the counters behind it.
 
+mod mqtt;
+
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode;
@@ -10,6 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
+
+pub(crate) use mqtt::MqttMetrics;
 
 /// Which way a request took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -28,6 +32,8 @@ pub enum Form {
     Ndjson,
     /// GET with `live=websocket`.
     WebSocket,
+    /// A WebSocket for MQTT.
+    Mqtt,
     /// HEAD.
     Head,
     /// DELETE.
@@ -49,6 +55,7 @@ impl Form {
             Self::Sse => "sse",
             Self::Ndjson => "ndjson",
             Self::WebSocket => "websocket",
+            Self::Mqtt => "mqtt",
             Self::Head => "head",
             Self::Delete => "delete",
             Self::Preflight => "preflight",
@@ -83,6 +90,23 @@ pub(crate) struct LiveMetrics {
     pub(crate) cut: Counter,
 }
 
+/// What the hub counts at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Streams that exist.
+    pub streams: usize,
+    /// Streams that somebody waits for or subscribes to by name.
+    pub watched_streams: usize,
+    /// Tasks that sleep until a stream moves.
+    pub waiters: usize,
+    /// Long polls that wait.
+    pub held_polls: usize,
+    /// Clients that subscribe.
+    pub subscribers: usize,
+    /// Their filters.
+    pub subscriptions: usize,
+}
+
 /// All metrics of a gateway.
 #[derive(Debug)]
 pub struct Metrics {
@@ -94,8 +118,9 @@ pub struct Metrics {
     publish_to_answer_seconds: Histogram,
     messages: [Counter; 2],
     bytes: [Counter; 2],
-    gauges: [Gauge<u64, AtomicU64>; 4],
+    gauges: [Gauge<u64, AtomicU64>; 6],
     live: [(Form, LiveMetrics); 3],
+    mqtt: MqttMetrics,
     connections: Gauge,
     connections_refused: Counter,
     accept_errors: Counter,
@@ -144,11 +169,14 @@ impl Metrics {
         };
 
         let live = live_metrics(&mut registry);
+        let mqtt = MqttMetrics::register(&mut registry);
         let gauges = [
             ("streams", "Streams that exist"),
-            ("watched_streams", "Streams that somebody waits for"),
+            ("watched_streams", "Streams that somebody waits for or subscribes to by name"),
             ("waiters", "Tasks that sleep until a stream moves"),
             ("held_polls", "Long polls that wait"),
+            ("subscribers", "Clients that subscribe to streams"),
+            ("subscriptions", "Filters of those"),
         ]
         .map(|(name, help)| {
             let gauge = Gauge::default();
@@ -173,14 +201,17 @@ impl Metrics {
             bytes,
             gauges,
             live,
+            mqtt,
             connections,
             connections_refused,
             accept_errors,
         }
     }
 
-    /// The exposition text, with what the hub counts now: streams, watched streams, waiters, held polls.
-    pub fn text(&self, counts: [usize; 4]) -> String {
+    /// The exposition text, with what the hub counts now.
+    pub fn text(&self, counts: Counts) -> String {
+        let Counts { streams, watched_streams, waiters, held_polls, subscribers, subscriptions } = counts;
+        let counts = [streams, watched_streams, waiters, held_polls, subscribers, subscriptions];
         for (gauge, count) in self.gauges.iter().zip(counts) {
             gauge.set(count as u64);
         }
@@ -204,6 +235,11 @@ impl Metrics {
     pub(crate) fn live(&self, form: Form) -> LiveMetrics {
         let known = self.live.iter().find(|(known, _)| *known == form);
         known.map(|(_, metrics)| metrics.clone()).unwrap_or_default()
+    }
+
+    /// The counters of the MQTT front.
+    pub(crate) fn mqtt(&self) -> &MqttMetrics {
+        &self.mqtt
     }
 
     pub(crate) fn messages_in(&self, messages: u64, bytes: usize) {

@@ -4,6 +4,7 @@ mod accept;
 mod connection;
 mod guard;
 mod head;
+mod mqtt;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -15,21 +16,23 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::Clock;
-use crate::config::{Settings, StoreKind};
+use crate::config::{MqttAddress, Settings, StoreKind};
 use crate::http::admin::Admin;
 use crate::http::{Gateway, Origins};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::mqtt::Broker;
 use crate::store::{Memory, Store};
-use accept::Acceptor;
-use connection::Front;
+use accept::{Acceptor, Front};
+use connection::Site;
 
 /// Addresses that are bound, with nothing served yet.
 #[derive(Debug)]
 pub struct Server {
     gateway: TcpListener,
     admin: TcpListener,
+    mqtt: Option<(TcpListener, SocketAddr)>,
     gateway_address: SocketAddr,
     admin_address: SocketAddr,
     store: StoreKind,
@@ -45,6 +48,9 @@ pub struct Running {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// As long as anything is free in a socket's buffer, the kernel takes one more piece, with what it keeps about it.
+const LAST_PIECE_BYTES: usize = 8 * 1024;
+
 /// How far the end is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
@@ -56,16 +62,25 @@ enum Phase {
 }
 
 impl Server {
-    /// Binds both addresses.
+    /// Binds the addresses.
     pub fn bind(settings: &Settings) -> io::Result<Self> {
         let limits = Arc::new(settings.limits.clone());
         let gateway = listen(settings.listen, &limits)?;
         let admin = listen(settings.admin, &limits)?;
+        let mqtt = match settings.mqtt {
+            MqttAddress::Off => None,
+            MqttAddress::At(address) => {
+                let listener = listen(address, &limits)?;
+                let address = listener.local_addr()?;
+                Some((listener, address))
+            }
+        };
         Ok(Self {
             gateway_address: gateway.local_addr()?,
             admin_address: admin.local_addr()?,
             gateway,
             admin,
+            mqtt,
             store: settings.store,
             limits,
             origins: Origins::new(settings.origin.clone()),
@@ -82,6 +97,11 @@ impl Server {
         self.admin_address
     }
 
+    /// Where MQTT clients reach it over TCP, if they do.
+    pub fn mqtt_address(&self) -> Option<SocketAddr> {
+        self.mqtt.as_ref().map(|(_, address)| *address)
+    }
+
     /// Starts to serve, in tasks of the runtime that this is called in.
     pub fn start(self) -> Running {
         let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
@@ -89,20 +109,35 @@ impl Server {
             StoreKind::Memory => Arc::new(Memory::new()),
         };
         let hub = Arc::new(Hub::new(store, self.limits.clone(), metrics.clone(), clock));
-        let gateway = Gateway::new(hub.clone(), self.limits.clone(), metrics.clone(), clock, self.origins);
+        let broker = Arc::new(Broker::new(hub.clone(), self.limits.clone(), &metrics, clock));
+        let tunnel = mqtt::tunnel(broker.clone(), self.limits.mqtt_packet_bytes_max);
+        let gateway =
+            Gateway::new(hub.clone(), self.limits.clone(), metrics.clone(), clock, self.origins, tunnel);
         let admin = Admin::new(hub.clone(), metrics.clone());
         let phase = Arc::new(watch::Sender::new(Phase::Serving));
         let acceptor = |front, connections_max, listener| {
             let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), phase.clone());
-            let acceptor = Acceptor::new(Arc::new(front), connections_max, limits, metrics, phase);
+            let acceptor = Acceptor::new(front, connections_max, limits, metrics, phase);
             tokio::spawn(acceptor.run(listener))
         };
-        let sweeper = hub.clone();
-        let tasks = vec![
-            acceptor(Front::Gateway(Arc::new(gateway)), self.limits.connections_max, self.gateway),
-            acceptor(Front::Admin(admin), self.limits.admin_connections_max, self.admin),
+        let (sweeper, mqtt_sweeper) = (hub.clone(), broker.clone());
+        let mut tasks = vec![
+            acceptor(
+                Front::Http(Arc::new(Site::Gateway(Arc::new(gateway)))),
+                self.limits.connections_max,
+                self.gateway,
+            ),
+            acceptor(
+                Front::Http(Arc::new(Site::Admin(admin))),
+                self.limits.admin_connections_max,
+                self.admin,
+            ),
             tokio::spawn(async move { sweeper.sweep().await }),
+            tokio::spawn(async move { mqtt_sweeper.sweep().await }),
         ];
+        if let Some((listener, _)) = self.mqtt {
+            tasks.push(acceptor(Front::Mqtt(broker), self.limits.connections_max, listener));
+        }
         Running { hub, limits: self.limits, phase, tasks }
     }
 }
@@ -137,7 +172,8 @@ fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         // Linux doubles what is asked for, and connections inherit it.
-        socket.set_send_buffer_size(limits.socket_send_bytes / 2)?;
+        let send_bytes = limits.socket_send_bytes.saturating_sub(LAST_PIECE_BYTES);
+        socket.set_send_buffer_size(send_bytes / 2)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(limits.backlog)?;

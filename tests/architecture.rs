@@ -15,7 +15,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["stream"]),
     ("hub", &["store", "stream", "clock", "limits", "metrics"]),
     ("http", &["hub", "stream", "clock", "limits", "metrics"]),
-    ("server", &["http", "hub", "store", "config", "clock", "limits", "metrics"]),
+    ("mqtt", &["hub", "stream", "clock", "limits", "metrics"]),
+    ("server", &["http", "mqtt", "hub", "store", "config", "clock", "limits", "metrics"]),
 ];
 
 /// What the pure core may use besides itself.

@@ -58,8 +58,10 @@ pub(super) enum Error {
     BodyTooSlow { seconds: u64, per_second: u64 },
     #[error("the body ended before its time")]
     BodyBroken,
-    #[error("live=websocket needs a WebSocket handshake of version 13 (RFC 6455; over HTTP/2 RFC 8441)")]
+    #[error("this needs a WebSocket handshake of version 13 (RFC 6455; over HTTP/2 RFC 8441)")]
     UpgradeRequired,
+    #[error("/mqtt speaks MQTT alone: a WebSocket with the subprotocol mqtt")]
+    Subprotocol,
     #[error("pages of this origin may not open WebSockets here; --origin allows it")]
     Origin,
     #[error("messages of this stream come in {} frames", if *binary { "binary" } else { "text" })]
@@ -136,6 +138,7 @@ impl Error {
                 fields.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
                 (StatusCode::UPGRADE_REQUIRED, "upgrade-required")
             }
+            Self::Subprotocol => (StatusCode::BAD_REQUEST, "subprotocol"),
             Self::Origin => (StatusCode::FORBIDDEN, "origin"),
             Self::FrameType { .. } => (StatusCode::BAD_REQUEST, "frame-type"),
             Self::Creation(CreationError::Messages(error)) | Self::Publish(PublishError::Messages(error)) => {

@@ -16,6 +16,7 @@ mod head;
 mod link;
 mod live;
 mod long_poll;
+mod mqtt;
 mod ndjson;
 mod origin;
 mod preflight;
@@ -24,6 +25,7 @@ mod request;
 mod routes;
 mod short_poll;
 mod sse;
+mod switch;
 mod upload;
 mod websocket;
 
@@ -38,6 +40,7 @@ pub use body::Body;
 pub use envelope::envelope;
 pub use error::Problem;
 pub use link::Link;
+pub use mqtt::Tunnel;
 pub use origin::Origins;
 pub use routes::{Conditions, Parsed};
 pub use sse::event as sse_event;
@@ -46,10 +49,9 @@ use crate::clock::Clock;
 use crate::hub::{ClientId, Hub};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::stream::StreamName;
 use error::Error;
 use request::Read;
-use routes::Operation;
+use routes::{OnStream, Operation};
 
 /// The front: answers requests from the hub.
 pub struct Gateway {
@@ -58,18 +60,20 @@ pub struct Gateway {
     metrics: Arc<Metrics>,
     clock: Clock,
     origins: Origins,
+    tunnel: Tunnel,
 }
 
 impl Gateway {
-    /// A front of `hub`.
+    /// A front of `hub`; `tunnel` serves WebSockets that speak MQTT.
     pub fn new(
         hub: Arc<Hub>,
         limits: Arc<Limits>,
         metrics: Arc<Metrics>,
         clock: Clock,
         origins: Origins,
+        tunnel: Tunnel,
     ) -> Self {
-        Self { hub, limits, metrics, clock, origins }
+        Self { hub, limits, metrics, clock, origins, tunnel }
     }
 
     /// Answers one request. Every failure is an answer too.
@@ -77,17 +81,17 @@ impl Gateway {
     /// Cancel safe: a client that leaves while its poll is held takes the waiter with it.
     pub async fn answer(&self, request: Parsed) -> Response<Body> {
         let Parsed { form, http1, refused, link, operation } = request;
-        let stream = operation.as_ref().map_or("", |(name, _)| name.as_str());
-        let client = operation.as_ref().ok().and_then(|(_, operation)| operation.client());
+        let stream = operation.as_ref().map_or("", |operation| operation.stream());
+        let client = operation.as_ref().ok().and_then(Operation::client);
         let client = client.map(ClientId::as_str);
         let span = tracing::debug_span!("request", form = form.as_str(), stream, client);
         // A span that nobody records is not worth the time that it takes.
         let recorded = (!span.is_disabled()).then(Instant::now);
         let outcome = match operation {
-            Ok((name, operation)) if recorded.is_some() => {
-                self.perform(name, operation, link).instrument(span.clone()).await
+            Ok(operation) if recorded.is_some() => {
+                self.perform(operation, link).instrument(span.clone()).await
             }
-            Ok((name, operation)) => self.perform(name, operation, link).await,
+            Ok(operation) => self.perform(operation, link).await,
             Err(error) => Err(error),
         };
         let mut answer = outcome.unwrap_or_else(Error::into_answer);
@@ -105,23 +109,22 @@ impl Gateway {
     }
 
     /// Every connection has room for this future, so all but the short poll, which is asked most often, are boxed.
-    async fn perform(
-        &self,
-        name: StreamName,
-        operation: Operation,
-        link: Arc<Link>,
-    ) -> Result<Response<Body>, Error> {
+    async fn perform(&self, operation: Operation, link: Arc<Link>) -> Result<Response<Body>, Error> {
+        let (name, operation) = match operation {
+            Operation::OnStream(name, operation) => (name, operation),
+            Operation::Mqtt(handshake) => return self.mqtt(*handshake, link),
+        };
         match operation {
-            Operation::Read(Read::ShortPoll(poll)) => self.short_poll(name, poll).await,
-            Operation::Read(Read::LongPoll(poll)) => Box::pin(self.long_poll(name, poll)).await,
-            Operation::Read(Read::Sse(live)) => Box::pin(self.sse(name, live, link)).await,
-            Operation::Read(Read::Ndjson(live)) => Box::pin(self.ndjson(name, live, link)).await,
-            Operation::Read(Read::WebSocket(socket)) => Box::pin(self.websocket(name, *socket, link)).await,
-            Operation::Create(put, body) => Box::pin(self.create(name, *put, body)).await,
-            Operation::Append(post, body) => Box::pin(self.append(name, *post, body)).await,
-            Operation::Head => self.head(name).await,
-            Operation::Delete => self.delete(name).await,
-            Operation::Preflight => Ok(preflight::allow()),
+            OnStream::Read(Read::ShortPoll(poll)) => self.short_poll(name, poll).await,
+            OnStream::Read(Read::LongPoll(poll)) => Box::pin(self.long_poll(name, poll)).await,
+            OnStream::Read(Read::Sse(live)) => Box::pin(self.sse(name, live, link)).await,
+            OnStream::Read(Read::Ndjson(live)) => Box::pin(self.ndjson(name, live, link)).await,
+            OnStream::Read(Read::WebSocket(socket)) => Box::pin(self.websocket(name, *socket, link)).await,
+            OnStream::Create(put, body) => Box::pin(self.create(name, *put, body)).await,
+            OnStream::Append(post, body) => Box::pin(self.append(name, *post, body)).await,
+            OnStream::Head => self.head(name).await,
+            OnStream::Delete => self.delete(name).await,
+            OnStream::Preflight => Ok(preflight::allow()),
         }
     }
 }

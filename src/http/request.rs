@@ -1,7 +1,9 @@
 //! Typed requests: what the handlers get instead of header fields and queries.
 
+mod handshake;
 mod read;
 mod write;
 
+pub(super) use handshake::Handshake;
 pub(super) use read::{Live, LongPoll, Read, ShortPoll, WebSocket};
 pub(super) use write::{Post, Put};

@@ -8,8 +8,8 @@ use hyper::header::TRANSFER_ENCODING;
 use hyper::{Method, Request, Version};
 
 use super::error::Error;
-use super::request::{Post, Put, Read};
-use super::{Gateway, Link};
+use super::request::{Handshake, Post, Put, Read};
+use super::{Gateway, Link, mqtt};
 use crate::hub::ClientId;
 use crate::metrics::Form;
 use crate::stream::StreamName;
@@ -36,11 +36,18 @@ pub struct Parsed {
     pub(super) http1: bool,
     pub(super) refused: bool,
     pub(super) link: Arc<Link>,
-    pub(super) operation: Result<(StreamName, Operation), Error>,
+    pub(super) operation: Result<Operation, Error>,
+}
+
+/// What is asked for.
+pub(super) enum Operation {
+    OnStream(StreamName, OnStream),
+    /// A WebSocket for MQTT.
+    Mqtt(Box<Handshake>),
 }
 
 /// What a stream is asked for.
-pub(super) enum Operation {
+pub(super) enum OnStream {
     Create(Box<Put>, Incoming),
     Append(Box<Post>, Incoming),
     Read(Read),
@@ -50,11 +57,19 @@ pub(super) enum Operation {
 }
 
 impl Operation {
+    /// The stream's name; empty if it concerns none.
+    pub(super) fn stream(&self) -> &str {
+        match self {
+            Self::OnStream(name, _) => name.as_str(),
+            Self::Mqtt(_) => "",
+        }
+    }
+
     /// Who asks, if it said so.
     pub(super) fn client(&self) -> Option<&ClientId> {
         match self {
-            Self::Read(read) => read.client(),
-            _ => None,
+            Self::OnStream(_, OnStream::Read(read)) => read.client(),
+            Self::OnStream(..) | Self::Mqtt(_) => None,
         }
     }
 }
@@ -77,27 +92,32 @@ impl Gateway {
         let refused = conditions.refuse || conditions.ambiguous_length;
         let operation = self.admit(&request, &conditions).and_then(|()| self.operation(form, request));
         let form = match &operation {
-            Ok((_, Operation::Read(read))) => read.form(),
+            Ok(Operation::OnStream(_, OnStream::Read(read))) => read.form(),
+            Ok(Operation::Mqtt(_)) => Form::Mqtt,
             _ => form,
         };
         Parsed { form, http1, refused, link: conditions.link, operation }
     }
 
-    fn operation(&self, form: Form, request: Request<Incoming>) -> Result<(StreamName, Operation), Error> {
+    fn operation(&self, form: Form, request: Request<Incoming>) -> Result<Operation, Error> {
+        if request.uri().path() == mqtt::PATH {
+            let (mut head, _) = request.into_parts();
+            return Handshake::parse(&mut head).map(Box::new).map(Operation::Mqtt);
+        }
         let name = stream_name(request.uri().path())?;
         let (mut head, body) = request.into_parts();
         let operation = match form {
-            Form::Create => Operation::Create(Box::new(Put::parse(&head)?), body),
-            Form::Append => Operation::Append(Box::new(Post::parse(&head)?), body),
-            Form::Head => Operation::Head,
-            Form::Delete => Operation::Delete,
-            Form::Preflight => Operation::Preflight,
+            Form::Create => OnStream::Create(Box::new(Put::parse(&head)?), body),
+            Form::Append => OnStream::Append(Box::new(Post::parse(&head)?), body),
+            Form::Head => OnStream::Head,
+            Form::Delete => OnStream::Delete,
+            Form::Preflight => OnStream::Preflight,
             Form::ShortPoll | Form::LongPoll | Form::Sse | Form::Ndjson | Form::WebSocket => {
-                Operation::Read(Read::parse(&mut head, &self.limits)?)
+                OnStream::Read(Read::parse(&mut head, &self.limits)?)
             }
-            Form::Other => return Err(Error::MethodNotAllowed),
+            Form::Mqtt | Form::Other => return Err(Error::MethodNotAllowed),
         };
-        Ok((name, operation))
+        Ok(Operation::OnStream(name, operation))
     }
 
     fn admit(&self, request: &Request<Incoming>, conditions: &Conditions) -> Result<(), Error> {

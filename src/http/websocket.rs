@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use hyper::Response;
 use hyper::upgrade::Upgraded;
-use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
@@ -20,7 +19,7 @@ use super::body::Body;
 use super::envelope::envelope;
 use super::error::{Error, Problem};
 use super::request::WebSocket;
-use super::{Gateway, Link, answer, bare, fields};
+use super::{Gateway, Link};
 use crate::hub::{Hub, Publication};
 use crate::limits::Limits;
 use crate::metrics::Form;
@@ -62,39 +61,22 @@ impl Gateway {
         request: WebSocket,
         link: Arc<Link>,
     ) -> Result<Response<Body>, Error> {
-        if !self.origins.allow(request.origin.as_deref(), request.host.as_deref()) {
-            return Err(Error::Origin);
-        }
+        let answer = self.switch(&request.handshake, None)?;
         let tail = self
             .live_tail(name.clone(), &request.live, None, Form::WebSocket, link.clone(), envelope)
             .await?;
         let publisher = Publisher { hub: self.hub.clone(), stream: name, content_type: tail.content_type };
         let (limits, updates) = (self.limits.clone(), tail.updates);
         tokio::spawn(async move {
-            let Ok(upgraded) = request.upgrade.await else { return };
+            let Ok(upgraded) = request.handshake.upgrade.await else { return };
             let session = Session::new(upgraded, publisher, limits);
             if let Err(error) = session.run(updates).await {
                 tracing::debug!(%error, "websocket ended");
             }
             drop(link);
         });
-        Ok(switch_protocols(request.accept))
+        Ok(answer)
     }
-}
-
-/// 101 with the proof that we mean it, or for HTTP/2, which switches nothing, 200.
-fn switch_protocols(accept: Option<String>) -> Response<Body> {
-    let Some(accept) = accept else {
-        let mut answer = bare(StatusCode::OK, Body::empty());
-        answer::secure(answer.headers_mut());
-        return answer;
-    };
-    let mut answer = bare(StatusCode::SWITCHING_PROTOCOLS, Body::empty());
-    let headers = answer.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, fields::value(&accept));
-    answer
 }
 
 impl Publisher {
@@ -110,6 +92,7 @@ impl Publisher {
             close: false,
             producer: None,
             sequence: None,
+            annotation: None,
             create: false,
         };
         match self.hub.publish(&self.stream, publication).await {

@@ -17,7 +17,9 @@ use crate::clock::Clock;
 use crate::limits::Limits;
 use crate::stream::{Offset, StreamName};
 
-pub use view::{ClientView, HeldView};
+pub use view::{ClientView, HeldView, SubscribedView};
+
+pub(super) use view::joined;
 
 /// The longest client id, in bytes.
 pub const CLIENT_ID_BYTES_MAX: usize = 128;

@@ -1,117 +1,217 @@
-//! Live handles: the tails of streams that somebody waits for.
+//! Live handles: the streams that somebody waits for or subscribes to by name, and all who subscribe by wildcards.
 //!
-//! A handle exists exactly as long as it is watched, so it can not be evicted under a waiter and idle streams
+//! A handle exists exactly as long as somebody has it, so it can not be evicted under a waiter and idle streams
 //! cost nothing here. The order that loses no wake-up: a reader first takes the handle and then reads the store;
 //! a publisher first appends to the store and then looks for the handle.
+//!
+//! Streams end and begin again, and the news of it come in any order. So all that is known of a tail goes with the
+//! epoch in which it is true, and whether the store is attached to is asked of the store anew each time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use tokio::time::Instant;
 
 use super::signal::Signal;
+use super::subscriber::{Member, Members, Wildcards};
 use crate::clock::Clock;
 use crate::store::Store;
-use crate::stream::{Epoch, Position, StreamName};
+use crate::stream::{Epoch, Filter, Position, StreamName};
 
-/// What a waiter needs to know of a stream. The tail is that of the last append seen here, or 0.
+/// What a waiter needs to know of a stream. The tail is that of the last append seen here.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct TailState {
-    pub(super) tail: Position,
-    pub(super) closed: bool,
-    pub(super) gone: bool,
+struct TailState {
+    /// The life that the tail is of; `None` before the first append.
+    epoch: Option<Epoch>,
+    tail: Position,
+    closed: bool,
+    gone: bool,
     /// When the append that moved the tail was answered by the store.
-    pub(super) moved_at: Option<Instant>,
+    moved_at: Option<Instant>,
 }
 
-/// The watched streams.
-#[derive(Clone)]
+/// The streams that somebody follows.
 pub(super) struct Live {
-    handles: Arc<DashMap<StreamName, Arc<Handle>>>,
+    handles: DashMap<StreamName, Handle>,
+    wildcards: Wildcards,
     store: Arc<dyn Store>,
     clock: Clock,
 }
 
+/// Changed only under the table's lock on its name, but for the signal.
+#[derive(Default)]
 struct Handle {
-    signal: Signal<TailState>,
-    epoch: Option<Epoch>,
-    /// Changed only under the table's lock on this name.
-    watchers: AtomicUsize,
+    signal: Arc<Signal<TailState>>,
+    watchers: usize,
+    subscribers: Members,
+    /// The life of the stream whose TTL stands still.
+    attached: Option<Epoch>,
 }
 
-/// A stream being watched; dropping the last one of a stream removes its handle.
+/// A stream being watched; dropping it gives the handle back.
 pub(super) struct Watched {
-    live: Live,
+    live: Arc<Live>,
     name: StreamName,
-    handle: Arc<Handle>,
+    signal: Arc<Signal<TailState>>,
 }
 
 impl Live {
     pub(super) fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
-        Self { handles: Arc::default(), store, clock }
+        Self { handles: DashMap::new(), wildcards: Wildcards::default(), store, clock }
     }
 
     /// Takes the handle of a stream. Read the store only afterwards.
-    pub(super) fn watch(&self, name: &StreamName) -> Watched {
-        let locked = self.handles.entry(name.clone()).or_insert_with(|| {
-            let epoch = self.store.attach(name);
-            Arc::new(Handle {
-                signal: Signal::new(TailState::default()),
-                epoch,
-                watchers: AtomicUsize::new(0),
-            })
+    pub(super) fn watch(self: &Arc<Self>, name: &StreamName) -> Watched {
+        let signal = self.take(name, |handle| {
+            handle.watchers += 1;
+            handle.signal.clone()
         });
-        // Counted before the lock is given back, or the last one to leave could take the handle out under us.
-        locked.watchers.fetch_add(1, Ordering::Relaxed);
-        Watched { live: self.clone(), name: name.clone(), handle: locked.value().clone() }
+        Watched { live: self.clone(), name: name.clone(), signal }
     }
 
-    /// Moves a tail, after the append is in the store. Appends may overtake each other on the way here.
-    pub(super) fn advance(&self, name: &StreamName, tail: Position, closed: bool) {
-        let Some(handle) = self.handles.get(name).map(|handle| handle.value().clone()) else { return };
-        handle.signal.update(|state| {
-            state.tail = state.tail.max(tail);
-            state.closed |= closed;
-            state.moved_at = Some(Instant::now());
-        });
-    }
-
-    /// Tells all who wait that the stream is no more. Whoever comes later gets a new handle.
-    pub(super) fn end(&self, name: &StreamName) {
-        if let Some((_, handle)) = self.handles.remove(name) {
-            handle.signal.update(|state| state.gone = true);
+    /// From now on `member` is told of the streams that `filter` matches. Read the store only afterwards.
+    pub(super) fn subscribe(&self, filter: &Filter, member: &Arc<Member>) {
+        if let Some(name) = filter.exact() {
+            self.take(name, |handle| handle.subscribers.insert(member));
+        } else if filter.has_wildcard() {
+            self.wildcards.insert(filter, member);
         }
     }
 
-    /// How many streams are watched, and how many tasks sleep on them.
+    /// Takes one `subscribe` back.
+    pub(super) fn unsubscribe(&self, filter: &Filter, member: &Member) {
+        if let Some(name) = filter.exact() {
+            self.give_back(name, |handle| handle.subscribers.remove(member));
+        } else if filter.has_wildcard() {
+            self.wildcards.remove(filter, member);
+        }
+    }
+
+    /// Tells that a stream has begun, after the store has it.
+    pub(super) fn begin(&self, name: &StreamName, epoch: Epoch, tail: Position, closed: bool) {
+        if let Some(mut handle) = self.handles.get_mut(name)
+            && handle.attached != Some(epoch)
+        {
+            self.attach(name, &mut handle);
+        }
+        self.advance(name, epoch, tail, closed);
+    }
+
+    /// Moves a tail, after the append is in the store. Appends may overtake each other on the way here.
+    pub(super) fn advance(&self, name: &StreamName, epoch: Epoch, tail: Position, closed: bool) {
+        let followed =
+            self.handles.get(name).map(|handle| (handle.signal.clone(), handle.subscribers.clone()));
+        if let Some((signal, subscribers)) = followed {
+            signal.update(|state| state.advance(epoch, tail, closed));
+            subscribers.mark(name);
+        }
+        self.wildcards.mark(name);
+    }
+
+    /// Tells all who wait that the stream is no more. Whoever comes later waits for another one of that name;
+    /// those who subscribe do so already.
+    pub(super) fn end(&self, name: &StreamName) {
+        let mut followed = None;
+        let released = self.handles.remove_if_mut(name, |_, handle| {
+            followed = Some((std::mem::take(&mut handle.signal), handle.subscribers.clone()));
+            handle.watchers = 0;
+            if !handle.is_idle() {
+                self.attach(name, handle);
+            }
+            handle.is_idle()
+        });
+        self.detach(name, released.and_then(|(_, handle)| handle.attached));
+        if let Some((signal, subscribers)) = followed {
+            signal.update(|state| state.gone = true);
+            subscribers.mark(name);
+        }
+        self.wildcards.mark(name);
+    }
+
+    /// How many streams are followed by name, and how many tasks sleep on them.
     pub(super) fn count(&self) -> (usize, usize) {
         let waiting = self.handles.iter().map(|handle| handle.signal.waiting()).sum();
         (self.handles.len(), waiting)
     }
+
+    /// How many filters there are, each counted for each of its subscribers.
+    pub(super) fn subscriptions(&self) -> usize {
+        let exact: usize = self.handles.iter().map(|handle| handle.subscribers.len()).sum();
+        exact + self.wildcards.len()
+    }
+
+    /// Counts somebody in under the lock, or the last one to leave could take the handle out meanwhile.
+    fn take<T>(&self, name: &StreamName, count_in: impl FnOnce(&mut Handle) -> T) -> T {
+        let mut handle = self.handles.entry(name.clone()).or_default();
+        if handle.attached.is_none() {
+            self.attach(name, &mut handle);
+        }
+        count_in(&mut handle)
+    }
+
+    /// Counts somebody out; the last one takes the handle away.
+    fn give_back(&self, name: &StreamName, count_out: impl FnOnce(&mut Handle)) {
+        let released = self.handles.remove_if_mut(name, |_, handle| {
+            count_out(handle);
+            handle.is_idle()
+        });
+        self.detach(name, released.and_then(|(_, handle)| handle.attached));
+    }
+
+    /// Lets the TTL of the stream's present life stand still. Detaching comes last, or it could end in between.
+    fn attach(&self, name: &StreamName, handle: &mut Handle) {
+        let before = std::mem::replace(&mut handle.attached, self.store.attach(name));
+        self.detach(name, before);
+    }
+
+    fn detach(&self, name: &StreamName, epoch: Option<Epoch>) {
+        if let Some(epoch) = epoch {
+            self.store.detach(name, epoch, self.clock.now());
+        }
+    }
+}
+
+impl Handle {
+    fn is_idle(&self) -> bool {
+        self.watchers == 0 && self.subscribers.is_empty()
+    }
+}
+
+impl TailState {
+    /// News of an earlier life than the one known are too late to matter.
+    fn advance(&mut self, epoch: Epoch, tail: Position, closed: bool) {
+        if self.epoch > Some(epoch) {
+            return;
+        }
+        if self.epoch < Some(epoch) {
+            *self = Self { epoch: Some(epoch), gone: self.gone, ..Self::default() };
+        }
+        self.tail = self.tail.max(tail);
+        self.closed |= closed;
+        self.moved_at = Some(Instant::now());
+    }
+
+    /// Whether a read of the life `epoch` up to `tail` would bring something else now.
+    fn is_beyond(&self, epoch: Epoch, tail: Position) -> bool {
+        let later_here = self.epoch == Some(epoch) && (self.tail > tail || self.closed);
+        later_here || self.epoch > Some(epoch) || self.gone
+    }
 }
 
 impl Watched {
-    /// Waits until there may be something behind `tail`, or the stream is closed or gone: then it is time to read
-    /// again. Returns when the last append came, if one has.
-    pub(super) async fn moved(&self, tail: Position) -> Option<Instant> {
-        let changed = |state: &TailState| state.tail > tail || state.closed || state.gone;
-        self.handle.signal.wait_until(|state| changed(state).then_some(state.moved_at)).await
+    /// Waits until there may be something behind `tail` in the life `epoch` of the log, or the stream is closed or
+    /// gone: then it is time to read again. Returns when the last append came, if one has.
+    pub(super) async fn moved(&self, epoch: Epoch, tail: Position) -> Option<Instant> {
+        self.signal.wait_until(|state| state.is_beyond(epoch, tail).then_some(state.moved_at)).await
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        let mut last = false;
-        self.live.handles.remove_if(&self.name, |_, handle| {
-            if !Arc::ptr_eq(handle, &self.handle) {
-                return false;
+        self.live.give_back(&self.name, |handle| {
+            if Arc::ptr_eq(&handle.signal, &self.signal) {
+                handle.watchers = handle.watchers.saturating_sub(1);
             }
-            last = handle.watchers.fetch_sub(1, Ordering::Relaxed) == 1;
-            last
         });
-        if let (true, Some(epoch)) = (last, self.handle.epoch) {
-            self.live.store.detach(&self.name, epoch, self.live.clock.now());
-        }
     }
 }

@@ -8,6 +8,7 @@ mod live;
 mod messages;
 mod poll;
 mod signal;
+mod subscriber;
 mod sync;
 mod tail;
 
@@ -17,22 +18,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-pub use clients::{CLIENT_ID_BYTES_MAX, ClientId, ClientView, HeldView, InvalidClientId, TooManyPolls};
+pub use clients::{
+    CLIENT_ID_BYTES_MAX, ClientId, ClientView, HeldView, InvalidClientId, SubscribedView, TooManyPolls,
+};
 pub use messages::InvalidMessages;
 pub use poll::{Poll, PollError, Polled};
 pub use signal::{Signal, WaitUntil};
+pub use subscriber::Subscriber;
 pub use tail::{Tail, TailSettings, Update};
 
 /// The values of the store's contract that fronts meet.
 pub use crate::store::{
-    AppendError, Appended, Batch, CreateError, Created, Description, Gap, GapReason, Missing, ReadError,
+    AppendError, Appended, Batch, CreateError, Created, Description, Gap, GapReason, Message, MessageLimit,
+    Messages, Missing, ReadError,
 };
 
 use crate::clock::Clock;
 use crate::limits::Limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Counts, Metrics};
 use crate::store::{Create, Fork, ReadLimit, Store};
-use crate::stream::{Append, ContentType, Lifetime, Producer, Retention, Start, StreamName};
+use crate::stream::{Annotation, Append, ContentType, Lifetime, Producer, Retention, Start, StreamName};
 
 /// How often streams that have ended are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,8 +48,9 @@ const DRAIN_STEP: Duration = Duration::from_millis(50);
 /// Everything between the fronts and the store.
 pub struct Hub {
     store: Arc<dyn Store>,
-    live: live::Live,
+    live: Arc<live::Live>,
     clients: Arc<clients::Clients>,
+    subscribers: subscriber::Subscribers,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -81,6 +87,8 @@ pub struct Publication {
     pub producer: Option<Producer>,
     /// `Stream-Seq`.
     pub sequence: Option<Box<str>>,
+    /// What the publisher said of the messages; only fronts that can deliver it have it.
+    pub annotation: Option<Arc<Annotation>>,
     /// Create the stream if it does not exist.
     pub create: bool,
 }
@@ -119,9 +127,16 @@ pub enum PublishError {
 impl Hub {
     /// A hub over `store`.
     pub fn new(store: Arc<dyn Store>, limits: Arc<Limits>, metrics: Arc<Metrics>, clock: Clock) -> Self {
-        let live = live::Live::new(store.clone(), clock);
-        let clients = Arc::new(clients::Clients::new(&limits, clock));
-        Self { store, live, clients, limits, metrics, clock, draining: watch::Sender::new(false) }
+        Self {
+            live: Arc::new(live::Live::new(store.clone(), clock)),
+            store,
+            clients: Arc::new(clients::Clients::new(&limits, clock)),
+            subscribers: subscriber::Subscribers::default(),
+            limits,
+            metrics,
+            clock,
+            draining: watch::Sender::new(false),
+        }
     }
 
     /// Creates a stream, or finds it as it would have been created.
@@ -145,7 +160,7 @@ impl Hub {
         let created = self.store.create(name, create, now).await?;
         if created.fresh {
             self.metrics.messages_in(messages, bytes);
-            self.live.advance(name, created.tail.position, created.closed);
+            self.live.begin(name, created.epoch, created.tail.position, created.closed);
         }
         Ok(created)
     }
@@ -185,17 +200,20 @@ impl Hub {
         if has_body && payload.is_empty() {
             return Err(PublishError::Empty);
         }
-        let (producer, sequence) = (publication.producer, publication.sequence);
-        let append = Append { payload, content_type, close: publication.close, producer, sequence };
+        let Publication { close, producer, sequence, annotation, .. } = publication;
+        let append = Append { payload, content_type, close, producer, sequence, annotation };
         let mut appended = self.store.append(name, &append, now).await;
         if publication.create && matches!(appended, Err(AppendError::Missing(Missing::NotFound))) {
-            self.store.create(name, Create::open(append.content_type.clone()), now).await?;
+            let created = self.store.create(name, Create::open(append.content_type.clone()), now).await?;
+            if created.fresh {
+                self.live.begin(name, created.epoch, created.tail.position, created.closed);
+            }
             appended = self.store.append(name, &append, now).await;
         }
         let appended = appended?;
         if !appended.duplicate {
             self.metrics.messages_in(append.payload.messages(), append.payload.len());
-            self.live.advance(name, appended.tail.position, appended.closed);
+            self.live.advance(name, appended.epoch, appended.tail.position, appended.closed);
         }
         Ok(appended)
     }
@@ -219,14 +237,15 @@ impl Hub {
         Ok(())
     }
 
-    /// The wait queues, at most `max` of them.
+    /// The clients that hold polls, subscribe, or are remembered, by name; at most `max` of them.
     pub fn clients(&self, max: usize) -> Vec<ClientView> {
-        self.clients.views(max)
+        clients::joined(self.clients.views(max), self.subscribers.views(max, self.clock), max)
     }
 
-    /// One client's wait queue.
+    /// One client, if it is known. An id that no wait queue can have may be a subscriber's.
     pub fn client(&self, id: &str) -> Option<ClientView> {
-        self.clients.one(id)
+        let subscribed = self.subscribers.one(id, self.clock).map(|view| (id.to_owned(), view));
+        clients::joined(self.clients.one(id), subscribed, 1).pop()
     }
 
     /// Whether the gateway drains.
@@ -234,10 +253,27 @@ impl Hub {
         *self.draining.borrow()
     }
 
-    /// What the gauges show: streams, watched streams, sleeping tasks, held polls.
-    pub fn counts(&self) -> [usize; 4] {
-        let (watched, waiting) = self.live.count();
-        [self.store.streams(), watched, waiting, self.clients.held()]
+    /// Becomes true when the gateway drains.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
+    }
+
+    /// When in a drain one connection is to end: at a moment of its own, so that not all clients come again at once.
+    pub fn drain_moment(&self) -> Duration {
+        self.limits.drain_spread.get().mul_f64(fastrand::f64())
+    }
+
+    /// What the gauges show.
+    pub fn counts(&self) -> Counts {
+        let (watched_streams, waiters) = self.live.count();
+        Counts {
+            streams: self.store.streams(),
+            watched_streams,
+            waiters,
+            held_polls: self.clients.held(),
+            subscribers: self.subscribers.count(),
+            subscriptions: self.live.subscriptions(),
+        }
     }
 
     /// Ends streams whose time has come, for as long as it is polled.

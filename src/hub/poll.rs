@@ -82,7 +82,7 @@ impl Hub {
             start = Start::At(batch.next);
             tokio::select! {
                 biased;
-                moved_at = watched.moved(batch.tail) => published = moved_at,
+                moved_at = watched.moved(batch.epoch, batch.tail) => published = moved_at,
                 ending = place.ended() => {
                     self.metrics.held_poll_answered(since, None);
                     return Ok(Polled { batch, superseded: ending == Ending::Superseded, held: true });

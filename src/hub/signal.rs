@@ -37,6 +37,12 @@ struct Key {
     slot: usize,
 }
 
+impl<S: Default> Default for Signal<S> {
+    fn default() -> Self {
+        Self::new(S::default())
+    }
+}
+
 impl<S> Signal<S> {
     /// A state that nobody waits for yet.
     pub fn new(state: S) -> Self {

@@ -68,7 +68,7 @@ impl Hub {
         }
         let first = self.read_for_tail(&stream, start, settings).await?;
         let ends_at = settings.life.map(|life| Instant::now() + life);
-        let draining = self.draining.subscribe();
+        let draining = self.draining();
         Ok(Tail {
             hub: self.clone(),
             stream,
@@ -147,7 +147,7 @@ impl Tail {
             }
             tokio::select! {
                 biased;
-                moved_at = watched.moved(batch.tail) => published = moved_at,
+                moved_at = watched.moved(batch.epoch, batch.tail) => published = moved_at,
                 () = sleep_until(self.ends_at.unwrap_or(heartbeat_at).min(heartbeat_at)) => return Ok(Some(batch)),
                 Ok(_) = self.draining.wait_for(|draining| *draining), if !self.leaving => {}
             }
@@ -157,8 +157,7 @@ impl Tail {
     /// The gateway drains: ends at a moment of its own, so that not all clients come again at once.
     fn leave(&mut self) {
         self.leaving = true;
-        let spread = self.hub.limits.drain_spread.get().mul_f64(fastrand::f64());
-        let end = Instant::now() + spread;
+        let end = Instant::now() + self.hub.drain_moment();
         self.ends_at = Some(self.ends_at.unwrap_or(end).min(end));
     }
 }

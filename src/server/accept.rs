@@ -1,10 +1,12 @@
 //! Accepting connections: as many as there may be, as fast as they may come, and with patience when the
 //! descriptors are used up.
 
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rustix::process::{Resource, getrlimit};
 use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream};
@@ -12,10 +14,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Phase;
-use super::connection::{self, Front};
+use super::connection::{self, Site};
+use super::mqtt;
 use crate::http::Link;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::mqtt::Broker;
 
 /// Descriptors that are no connections of clients.
 const DESCRIPTORS_RESERVED: usize = 1024;
@@ -35,9 +39,15 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 /// whose SYN is dropped in that time sends another one after a second, and is refused.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
+/// What the connections of a listener speak, and with whom.
+pub(super) enum Front {
+    Http(Arc<Site>),
+    Mqtt(Arc<Broker>),
+}
+
 /// Accepts the connections of one listener.
 pub(super) struct Acceptor {
-    front: Arc<Front>,
+    front: Front,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     phase: Arc<watch::Sender<Phase>>,
@@ -57,7 +67,7 @@ struct Rate {
 impl Acceptor {
     /// Accepts at most `connections_max` at once; 0: as many as the process's descriptors allow.
     pub(super) fn new(
-        front: Arc<Front>,
+        front: Front,
         connections_max: usize,
         limits: Arc<Limits>,
         metrics: Arc<Metrics>,
@@ -125,20 +135,41 @@ impl Acceptor {
     }
 
     fn spawn(&self, stream: TcpStream, permit: OwnedSemaphorePermit, refuse: bool) {
-        let (front, limits, phase) = (self.front.clone(), self.limits.clone(), self.phase.subscribe());
+        let (limits, phase) = (self.limits.clone(), self.phase.subscribe());
         // The phase goes with the link too, so that a drain waits for WebSockets.
         let open = (self.metrics.connection(), permit, phase.clone(), Freed(self.freed.clone()));
         let link = Arc::new(Link::new(open));
-        tokio::spawn(async move {
-            let serve = connection::serve(stream, front, limits, link, phase, refuse);
-            let outcome = match refuse {
-                false => serve.await,
-                true => timeout(REFUSAL_TIME, serve).await.unwrap_or(Ok(())),
-            };
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "connection ended");
+        if let Err(error) = prepare(&stream, &limits) {
+            return tracing::debug!(%error, "a connection was gone before it was served");
+        }
+        // A task for each protocol, or every connection would have room for either.
+        match &self.front {
+            Front::Http(site) => {
+                run(connection::serve(stream, site.clone(), limits, link, phase, refuse), refuse);
             }
-        });
+            Front::Mqtt(broker) => {
+                run(mqtt::serve(stream, broker.clone(), limits, link, phase, refuse), refuse);
+            }
+        }
+    }
+}
+
+fn prepare(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_user_timeout(Some(limits.write_timeout.get()))
+}
+
+/// Spawns what serves a connection. Not within an async block: that would set aside room for it twice.
+fn run(serve: impl Future<Output = io::Result<()>> + Send + 'static, refuse: bool) {
+    let log = |outcome| {
+        if let Err::<(), io::Error>(error) = outcome {
+            tracing::debug!(%error, "connection ended");
+        }
+    };
+    if refuse {
+        tokio::spawn(timeout(REFUSAL_TIME, serve).map(move |outcome| log(outcome.unwrap_or(Ok(())))));
+    } else {
+        tokio::spawn(serve.map(log));
     }
 }
 

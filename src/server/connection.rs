@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -16,7 +16,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -35,8 +34,8 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A connection that has said nothing when the server closes may be one whose request is on its way: it has so long.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// Who answers the requests of a listener.
-pub(super) enum Front {
+/// Who answers the requests of an HTTP listener.
+pub(super) enum Site {
     Gateway(Arc<Gateway>),
     Admin(Admin),
 }
@@ -47,7 +46,7 @@ enum Asked {
     Admin(Response<Body>),
 }
 
-impl Front {
+impl Site {
     fn ask(&self, request: Request<Incoming>, conditions: Conditions) -> Asked {
         match self {
             Self::Gateway(gateway) => Asked::Gateway(gateway.clone(), gateway.parse(request, conditions)),
@@ -69,14 +68,12 @@ impl Asked {
 /// left of it.
 pub(super) async fn serve(
     mut stream: TcpStream,
-    front: Arc<Front>,
+    site: Arc<Site>,
     limits: Arc<Limits>,
     link: Arc<Link>,
     mut phase: watch::Receiver<Phase>,
     refuse: bool,
 ) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    SockRef::from(&stream).set_tcp_user_timeout(Some(limits.write_timeout.get()))?;
     let sniffed = tokio::select! {
         biased;
         sniffed = timeout(limits.first_byte_timeout.get(), sniff(&mut stream)) => Some(sniffed),
@@ -95,7 +92,7 @@ pub(super) async fn serve(
         let ambiguous_length = !is_http2 && head.begin(request.headers().contains_key(TRANSFER_ENCODING));
         let answering = Answering::new(head.clone(), busy.clone());
         let conditions = Conditions { refuse, ambiguous_length, link: link.clone() };
-        let (asked, head) = (front.ask(request, conditions), head.clone());
+        let (asked, head) = (site.ask(request, conditions), head.clone());
         async move {
             let answer = asked.answer().await;
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -106,23 +103,22 @@ pub(super) async fn serve(
     });
     if is_http2 {
         let idle = busy.idle_for(&limits);
-        let connection = http2_settings(&limits).serve_connection(io, service);
+        let connection = pin!(http2_settings(&limits).serve_connection(io, service));
         run(connection, http2::Connection::graceful_shutdown, idle, phase).await
     } else {
         // hyper itself ends an idle HTTP/1 connection.
-        let connection = http1_settings(&limits).serve_connection(io, service).with_upgrades();
+        let connection = pin!(http1_settings(&limits).serve_connection(io, service).with_upgrades());
         run(connection, http1::UpgradeableConnection::graceful_shutdown, pending(), phase).await
     }
 }
 
 /// Lets a connection run to its end: its own, or `finish` when it is idle for too long or the server closes.
 async fn run<C: Future<Output = hyper::Result<()>>>(
-    connection: C,
+    mut connection: Pin<&mut C>,
     finish: impl FnOnce(Pin<&mut C>),
     idle: impl Future<Output = ()>,
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
-    tokio::pin!(connection);
     // First the connection, so that hyper knows of a request that is there before it is told to end.
     tokio::select! {
         biased;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use crate::stream::{Payload, Position, Retention};
+use crate::stream::{Annotation, Payload, Position, Retention};
 
 /// A segment is sealed at this many appends or bytes. Trimming frees whole segments, so one more than the
 /// retention allows is the most that stays.
@@ -32,6 +32,7 @@ struct Record {
     start: Position,
     payload: Payload,
     at: SystemTime,
+    annotation: Option<Arc<Annotation>>,
 }
 
 /// How much lies between `earliest` and `tail`.
@@ -39,6 +40,15 @@ struct Record {
 struct Kept {
     messages: u64,
     bytes: u64,
+}
+
+/// A message where it lies in the log.
+pub(super) struct Placed {
+    pub(super) start: Position,
+    pub(super) next: Position,
+    pub(super) bytes: Bytes,
+    pub(super) at: SystemTime,
+    pub(super) annotation: Option<Arc<Annotation>>,
 }
 
 /// What a read found.
@@ -57,6 +67,26 @@ impl Record {
     fn counts_messages(&self) -> bool {
         self.payload.messages() == self.payload.positions()
     }
+
+    /// The messages behind its first `skipped` positions.
+    fn messages(&self, skipped: u64) -> impl Iterator<Item = Placed> {
+        let step = if self.counts_messages() { 1 } else { self.payload.positions() };
+        let mut from = skipped;
+        std::iter::from_fn(move || {
+            if from >= self.payload.positions() {
+                return None;
+            }
+            let start = from;
+            from = (start / step + 1) * step;
+            Some(Placed {
+                start: self.start.after(start),
+                next: self.start.after(from),
+                bytes: self.payload.message_at(start),
+                at: self.at,
+                annotation: self.annotation.clone(),
+            })
+        })
+    }
 }
 
 impl Log {
@@ -69,7 +99,7 @@ impl Log {
     }
 
     /// Appends `payload`, which is not empty.
-    pub(super) fn push(&mut self, payload: Payload, at: SystemTime) {
+    pub(super) fn push(&mut self, payload: Payload, annotation: Option<Arc<Annotation>>, at: SystemTime) {
         if self.open.len() >= SEGMENT_RECORDS_MAX || self.open_bytes >= SEGMENT_BYTES_MAX {
             self.sealed.push_back(std::mem::take(&mut self.open).into());
             self.open_bytes = 0;
@@ -77,7 +107,7 @@ impl Log {
         self.kept.messages += payload.messages();
         self.kept.bytes += payload.len() as u64;
         self.open_bytes += payload.len();
-        let record = Record { start: self.tail, payload, at };
+        let record = Record { start: self.tail, payload, at, annotation };
         self.tail = record.end();
         self.open.push(record);
     }
@@ -99,6 +129,18 @@ impl Log {
             stretch.next = record.end();
         }
         stretch
+    }
+
+    /// The messages from `from` on, one by one.
+    pub(super) fn messages(&self, from: Position) -> impl Iterator<Item = Placed> {
+        self.records_from(from).flat_map(move |record| record.messages(from.since(record.start)))
+    }
+
+    /// The newest message that is kept.
+    pub(super) fn last(&self) -> Option<Placed> {
+        let record = self.open.last().or_else(|| self.sealed.back()?.last())?;
+        let first = if record.counts_messages() { record.payload.positions().saturating_sub(1) } else { 0 };
+        record.messages(first).next()
     }
 
     /// Trims what `retention` does not allow; the newest append stays in any case.
@@ -166,7 +208,7 @@ impl Log {
         for record in self.records_from(sealed_to).take_while(|record| record.start < end) {
             let payload = record.payload.until(end.since(record.start));
             fork.open_bytes += payload.len();
-            fork.open.push(Record { start: record.start, payload, at: record.at });
+            fork.open.push(Record { payload, ..record.clone() });
             fork.tail = record.end().min(end);
         }
         fork.kept = fork.count();
@@ -213,7 +255,11 @@ mod tests {
                 ends.push(end);
                 end += 1;
             }
-            log.push(Payload::json(values.join(",").into(), ends), NOW + Duration::from_secs(log.tail.0));
+            log.push(
+                Payload::json(values.join(",").into(), ends),
+                None,
+                NOW + Duration::from_secs(log.tail.0),
+            );
         }
         log
     }
@@ -268,7 +314,7 @@ mod tests {
         assert_eq!(log.earliest, Position(1));
         log.trim(&young, NOW + Duration::from_secs(60));
         assert_eq!((log.earliest, log.tail, log.kept), (Position(2), Position(2), Kept::default()));
-        log.push(Payload::json("9".into(), vec![1]), NOW);
+        log.push(Payload::json("9".into(), vec![1]), None, NOW);
         assert_eq!(texts(&log.read(Position(2), 99)), "9");
     }
 

@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use super::log::Log;
 use super::{
     Append, AppendError, Appended, Batch, Create, CreateError, Created, Description, Fork, GapReason,
-    Missing, ReadError, ReadLimit, Store, Work,
+    Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, Store, Work,
 };
-use crate::stream::{Epoch, Lineage, Position, Start, StreamName};
+use crate::stream::{Epoch, Filter, Lineage, Position, Start, StreamName};
 use entry::{Entry, SWEEP_AGAIN, State};
 
 /// All streams. A stream's own lock guards its content; `structure` is taken before it by whatever adds or
@@ -25,12 +25,17 @@ use entry::{Entry, SWEEP_AGAIN, State};
 #[derive(Debug)]
 pub struct Memory {
     streams: DashMap<StreamName, Arc<Mutex<Entry>>>,
-    structure: Mutex<Agenda>,
+    structure: Mutex<Structure>,
     next_epoch: AtomicU64,
 }
 
-/// When to look at which stream again; entries of former lives are skipped.
-type Agenda = BinaryHeap<Reverse<(SystemTime, StreamName, Epoch)>>;
+#[derive(Debug, Default)]
+struct Structure {
+    /// When to look at which stream again; entries of former lives are skipped.
+    agenda: BinaryHeap<Reverse<(SystemTime, StreamName, Epoch)>>,
+    /// Streams whose end a request noticed; the next sweep tells it.
+    ended: Vec<StreamName>,
+}
 
 impl Memory {
     /// An empty store. Its epochs begin at random, so they differ from those of every earlier process.
@@ -65,17 +70,17 @@ impl Memory {
         Err(Missing::NotFound)
     }
 
-    /// Removes the stream if it has ended by `now`. Whether it did.
-    fn end(&self, name: &StreamName, now: SystemTime) -> bool {
-        let _structure = self.structure.lock();
+    /// Removes the stream if it has ended by `now`.
+    fn end(&self, name: &StreamName, now: SystemTime) {
+        let mut structure = self.structure.lock();
         let ended = self.find(name).is_ok_and(|entry| {
             let entry = entry.lock();
             entry.state == State::Live && entry.has_ended(now)
         });
         if ended {
             self.remove(name);
+            structure.ended.push(name.clone());
         }
-        ended
     }
 
     /// Removes a live stream, or only its content while it has forks. Cascades to sources that were kept for it.
@@ -88,6 +93,7 @@ impl Memory {
             if entry.forks > 0 {
                 entry.state = State::Deleted;
                 entry.log = Log::default();
+                entry.retained = None;
                 return;
             }
             entry.state = State::Removed;
@@ -106,7 +112,7 @@ impl Memory {
 
     fn create_now(&self, name: &StreamName, create: Create, now: SystemTime) -> Result<Created, CreateError> {
         self.end(name, now);
-        let mut agenda = self.structure.lock();
+        let mut structure = self.structure.lock();
         if let Ok(existing) = self.find(name) {
             let mut existing = existing.lock();
             return match existing.state {
@@ -124,14 +130,14 @@ impl Memory {
             Some(fork) => self.branch(&create, fork, epoch, now)?,
         };
         if !create.payload.is_empty() {
-            entry.log.push(create.payload, now);
+            entry.log.push(create.payload, None, now);
             entry.trim(now);
         }
         if create.closed {
             entry.writers.close();
         }
         if let Some(due) = entry.due(now) {
-            agenda.push(Reverse((due, name.clone(), epoch)));
+            structure.agenda.push(Reverse((due, name.clone(), epoch)));
         }
         let created = entry.created(true);
         self.streams.insert(name.clone(), Arc::new(Mutex::new(entry)));
@@ -209,6 +215,29 @@ impl Store for Memory {
         ))
     }
 
+    fn messages<'a>(
+        &'a self,
+        name: &'a StreamName,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Work<'a, Result<Messages, ReadError>> {
+        let messages = self.with(name, now, |entry| entry.messages(start, limit, now));
+        Box::pin(ready(messages.unwrap_or_else(|e| Err(e.into()))))
+    }
+
+    fn retained<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<Option<Message>, Missing>> {
+        Box::pin(ready(self.with(name, now, |entry| entry.retained(now))))
+    }
+
+    fn clear_retained<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), Missing>> {
+        Box::pin(ready(self.with(name, now, |entry| entry.clear_retained(now))))
+    }
+
     fn describe<'a>(
         &'a self,
         name: &'a StreamName,
@@ -259,8 +288,8 @@ impl Store for Memory {
     }
 
     fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
-        let mut ended = Vec::new();
-        let mut agenda = self.structure.lock();
+        let mut structure = self.structure.lock();
+        let Structure { agenda, ended } = &mut *structure;
         while let Some(Reverse((due, ..))) = agenda.peek() {
             if *due > now {
                 break;
@@ -282,7 +311,22 @@ impl Store for Memory {
                 }
             }
         }
-        ended
+        std::mem::take(ended)
+    }
+
+    fn names(&self, filter: &Filter, now: SystemTime) -> Vec<StreamName> {
+        let is_there = |entry: &Mutex<Entry>| {
+            let entry = entry.lock();
+            entry.state == State::Live && !entry.has_ended(now)
+        };
+        if let Some(name) = filter.exact() {
+            let there = self.find(name).is_ok_and(|entry| is_there(&entry));
+            return there.then(|| name.clone()).into_iter().collect();
+        }
+        // Streams are locked after the table is given back, since whoever removes one does it the other way round.
+        let matching = self.streams.iter().filter(|entry| filter.matches(entry.key()));
+        let found: Vec<_> = matching.map(|entry| (entry.key().clone(), entry.value().clone())).collect();
+        found.into_iter().filter(|(_, entry)| is_there(entry)).map(|(name, _)| name).collect()
     }
 
     fn streams(&self) -> usize {

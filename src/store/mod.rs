@@ -5,6 +5,7 @@
 
 mod log;
 mod memory;
+mod message;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,10 +14,12 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::stream::{
-    Append, ContentType, Epoch, Lifetime, Offset, Payload, Position, Refusal, Retention, Start, StreamName,
+    Append, ContentType, Epoch, Filter, Lifetime, Offset, Payload, Position, Refusal, Retention, Start,
+    StreamName,
 };
 
 pub use memory::Memory;
+pub use message::{Message, MessageLimit, Messages};
 
 /// What a store is doing for its caller. Dropping it before it is ready leaves either all or nothing done.
 pub type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -48,6 +51,27 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> Work<'a, Result<Batch, ReadError>>;
 
+    /// Reads messages one by one, each with what its publisher said. From inside of an append of bytes the first
+    /// one is the rest of that append.
+    fn messages<'a>(
+        &'a self,
+        name: &'a StreamName,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Work<'a, Result<Messages, ReadError>>;
+
+    /// The last message that was published to be retained (of a JSON append the last value), even if the log does
+    /// not keep it any more. `None`: there was none, it was cleared, or it has expired. A fork begins without one.
+    fn retained<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<Option<Message>, Missing>>;
+
+    /// Forgets the retained message; the log keeps it.
+    fn clear_retained<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), Missing>>;
+
     /// Tells about a stream without using it (a TTL goes on).
     fn describe<'a>(
         &'a self,
@@ -65,8 +89,12 @@ pub trait Store: Send + Sync + 'static {
     /// Takes one `attach` back; of no effect if the stream has begun another life since.
     fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime);
 
-    /// Removes what has ended or grown too old by `now` and returns the names of the streams that ended.
+    /// Removes what has ended or grown too old by `now`. Returns the names of the streams that ended by themselves
+    /// since the last time, whoever noticed it first.
     fn sweep(&self, now: SystemTime) -> Vec<StreamName>;
+
+    /// The names of the streams that there are at `now` and that `filter` matches, in no order. Uses none of them.
+    fn names(&self, filter: &Filter, now: SystemTime) -> Vec<StreamName>;
 
     /// How many streams there are.
     fn streams(&self) -> usize;
@@ -125,6 +153,8 @@ pub struct Created {
     pub closed: bool,
     /// Its content type.
     pub content_type: ContentType,
+    /// The life of its log.
+    pub epoch: Epoch,
 }
 
 /// Why a stream could not be created.
@@ -164,6 +194,8 @@ pub struct Appended {
     pub duplicate: bool,
     /// The highest sequence accepted from its producer, if it has one.
     pub highest: Option<u64>,
+    /// The life of the log that it is in.
+    pub epoch: Epoch,
 }
 
 /// Why an append was not taken.

@@ -1,8 +1,9 @@
 //! Whether an append is taken: closing, content type, producers and sequences, in the protocol's order.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{ContentType, Payload, Producer, ProducerRefusal, Producers};
+use super::{Annotation, ContentType, Payload, Producer, ProducerRefusal, Producers};
 
 /// An append as a front hands it in.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct Append {
     pub producer: Option<Producer>,
     /// `Stream-Seq`: above the last one of the stream, byte by byte. Its scope is the stream.
     pub sequence: Option<Box<str>>,
+    /// What the publisher said of it.
+    pub annotation: Option<Arc<Annotation>>,
 }
 
 /// What to do with an append that is not refused.
@@ -125,6 +128,7 @@ mod tests {
             close: false,
             producer: None,
             sequence: None,
+            annotation: None,
         }
     }
 

@@ -4,8 +4,10 @@
 //! as an argument, so that every rule can be tested at any moment of any day.
 
 mod admission;
+mod annotation;
 mod content_type;
 mod cursor;
+mod filter;
 mod lifetime;
 mod lineage;
 mod name;
@@ -14,8 +16,10 @@ mod payload;
 mod producer;
 
 pub use admission::{Admission, Append, Refusal, Writers};
+pub use annotation::{Annotation, Quality};
 pub use content_type::{ContentType, Encoding, InvalidContentType};
 pub use cursor::Cursor;
+pub use filter::{ANY_LEVELS, Filter, InvalidFilter, ONE_LEVEL};
 pub use lifetime::{Lifetime, Retention};
 pub use lineage::{Lineage, OtherEpoch};
 pub use name::{InvalidName, StreamName};

@@ -54,6 +54,13 @@ impl Payload {
         self.bytes.slice(self.start_of(from)..)
     }
 
+    /// The one message that begins at the position `from`: a JSON value, or all bytes from there on.
+    pub fn message_at(&self, from: u64) -> Bytes {
+        let index = usize::try_from(from).unwrap_or(usize::MAX);
+        let end = self.ends.get(index).map_or(self.bytes.len(), |end| *end as usize);
+        self.bytes.slice(self.start_of(from)..end)
+    }
+
     /// The stretch before the position `to`.
     pub fn until(&self, to: u64) -> Self {
         if to == 0 {
@@ -107,6 +114,10 @@ mod tests {
         assert_eq!(tails, [&b"1,22,333"[..], b"22,333", b"333", b""]);
         let heads: Vec<_> = (0..4).map(|to| json().until(to).since(0)).collect();
         assert_eq!(heads, [&b""[..], b"1", b"1,22", b"1,22,333"]);
+        let each: Vec<_> = (0..4).map(|from| json().message_at(from)).collect();
+        assert_eq!(each, [&b"1"[..], b"22", b"333", b""]);
+        assert_eq!(Payload::raw(Bytes::from_static(b"abc")).message_at(1), &b"bc"[..]);
+        assert_eq!(Payload::json(Bytes::from_static(b"[1,2]"), vec![5]).message_at(0), &b"[1,2]"[..]);
         assert_eq!(json().until(2).positions(), 2);
         assert_eq!(Payload::raw(Bytes::from_static(b"abc")).until(2).since(1), &b"b"[..]);
     }

@@ -6,19 +6,27 @@ import { createInterface } from "node:readline"
 const binary = process.env.GATEWAY_BINARY
 if (!binary) throw new Error("GATEWAY_BINARY is not set")
 
-// Starts it with further arguments and returns its address, its URL and `stop`, which kills it as a crash would.
-export async function start(listen = "127.0.0.1:0", further = []) {
-  const child = spawn(binary, ["--listen", listen, "--admin", "127.0.0.1:0", "--hold", "2s", ...further], {
-    stdio: ["ignore", "pipe", "inherit"],
-  })
+// Starts it with further arguments and returns its addresses, its URL, `stop`, which kills it as a crash would, and
+// `drain`, which asks it to end and returns its exit code.
+export async function start(listen = "127.0.0.1:0", further = [], mqtt = "off") {
+  const addresses = ["--listen", listen, "--admin", "127.0.0.1:0", "--mqtt", mqtt]
+  const child = spawn(binary, [...addresses, "--hold", "2s", ...further], { stdio: ["ignore", "pipe", "inherit"] })
   const exited = once(child, "exit")
-  const stop = async () => {
-    child.kill("SIGKILL")
-    await exited
+  const end = async (signal) => {
+    child.kill(signal)
+    const [code] = await exited
+    return code
   }
+  const said = {}
   for await (const line of createInterface({ input: child.stdout })) {
-    const found = line.match(/^listening (http:\/\/(.*))$/)
-    if (found) return { url: found[1], address: found[2], stop }
+    // An empty line ends the list.
+    if (!line) {
+      const address = said.listening.replace("http://", "")
+      const ends = { stop: () => end("SIGKILL"), drain: () => end("SIGTERM") }
+      return { url: said.listening, address, admin: said.admin, mqtt: said.mqtt, ...ends }
+    }
+    const [what, where] = line.split(" ")
+    said[what] = where
   }
   throw new Error("the gateway did not say where it listens")
 }

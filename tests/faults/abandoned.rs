@@ -5,8 +5,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::measure::{alone, json_stream, mib, until_empty};
-use crate::raw::Raw;
-use crate::world::Gateway;
+use crate::world::{Gateway, Raw};
 
 const STREAM: &str = "/v1/stream/left";
 const POLLS_A_SECOND: u32 = 40;
@@ -74,14 +73,13 @@ async fn target(gateway: &Gateway) -> String {
 }
 
 async fn ask(gateway: &Gateway, target: &str) -> Raw {
-    let mut poll = Raw::open(gateway.address).await.expect("the gateway accepts");
+    let mut poll = Raw::open(gateway.address).await;
     poll.get(target).await.expect("it takes the request");
     poll
 }
 
 fn leave(poll: Raw, by_reset: bool) {
     if by_reset {
-        poll.0.set_zero_linger().expect("a socket option");
+        poll.reset();
     }
-    drop(poll);
 }

@@ -96,7 +96,7 @@ impl Tally {
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({} of them met a poll that waited)", self.races, self.first_was_there)
+        write!(f, "{} ({} of them met one that waited)", self.races, self.first_was_there)
     }
 }
 

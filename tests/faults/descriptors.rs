@@ -5,8 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::measure::{alone, json_stream};
-use crate::raw::Raw;
-use crate::world::{Connection, Gateway, get};
+use crate::world::{Connection, Gateway, Raw, get};
 
 const STREAM: &str = "/v1/stream/full";
 const HELD: usize = 100;
@@ -20,10 +19,10 @@ async fn without_descriptors_the_connected_are_served_and_others_get_in_when_som
     let gateway = Gateway::start(&["--limit", "connections_per_second_max=100000"]).await;
     let mut tail = json_stream(&gateway, STREAM).await;
     let mut admin = Connection::open(gateway.admin).await;
-    let mut publisher = Raw::open(gateway.address).await.expect("the gateway accepts");
+    let mut publisher = Raw::open(gateway.address).await;
     let mut readers = Vec::new();
     for _ in 0..HELD {
-        readers.push(Raw::open(gateway.address).await.expect("the gateway accepts"));
+        readers.push(Raw::open(gateway.address).await);
     }
     poll_all(&mut readers, &tail).await;
     gateway.until_held(HELD).await;
@@ -31,7 +30,7 @@ async fn without_descriptors_the_connected_are_served_and_others_get_in_when_som
     lower_descriptors(&gateway);
     let mut surplus = Vec::new();
     for _ in 0..SURPLUS {
-        let mut client = Raw::open(gateway.address).await.expect("the kernel's queue has room");
+        let mut client = Raw::open(gateway.address).await;
         client.get(STREAM).await.expect("and takes the request");
         surplus.push(client);
     }
@@ -41,11 +40,12 @@ async fn without_descriptors_the_connected_are_served_and_others_get_in_when_som
     while since.elapsed() < STARVED_FOR {
         let asked = Instant::now();
         publisher.post(STREAM, "1").await.expect("an open connection");
-        assert_eq!(publisher.answer().await.expect("an answer").status(), 204);
+        assert_eq!(publisher.whole_answer().await.expect("an answer").status, 204);
         for reader in &mut readers {
-            let answer = reader.answer().await.expect("an answer");
-            assert_eq!((answer.status(), &answer.body[..]), (200, &b"[1]"[..]));
-            answer.cursor().clone_into(&mut tail);
+            let answer = reader.whole_answer().await.expect("an answer");
+            let answer = answer.expect(200);
+            assert_eq!(&answer.body[..], &b"[1]"[..]);
+            tail = answer.next_offset();
         }
         poll_all(&mut readers, &tail).await;
         slowest = slowest.max(asked.elapsed());
@@ -56,9 +56,10 @@ async fn without_descriptors_the_connected_are_served_and_others_get_in_when_som
 
     drop(surplus);
     let since = Instant::now();
-    let mut late = Raw::open(gateway.address).await.expect("the kernel's queue has room");
+    let mut late = Raw::open(gateway.address).await;
     late.get(STREAM).await.expect("and takes the request");
-    let answer = timeout(STARVED_FOR, late.answer()).await.expect("an answer in time").expect("an answer");
+    let answer =
+        timeout(STARVED_FOR, late.whole_answer()).await.expect("an answer in time").expect("an answer");
     let let_in = since.elapsed();
     let errors_of_leaving = accept_errors(&mut admin).await - errors;
 
@@ -67,7 +68,7 @@ async fn without_descriptors_the_connected_are_served_and_others_get_in_when_som
          held polls meanwhile, the slowest {slowest:.0?}; {errors_a_second:.1} accept errors a second; let in \
          {let_in:.0?} after the surplus had left ({errors_of_leaving} errors in that time)"
     );
-    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.status, 200);
     assert!(rounds > 1);
     assert!(slowest < Duration::from_secs(1), "a round took {slowest:?}");
     assert!(errors >= 1.0, "the descriptors did not run out");

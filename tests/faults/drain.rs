@@ -8,8 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::measure::{alone, json_stream};
-use crate::raw::Raw;
-use crate::world::{Connection, Gateway, get, post, until};
+use crate::world::{Answer, Connection, Gateway, Raw, get, post, until};
 
 const QUIET: &str = "/v1/stream/quiet";
 const BUSY: &str = "/v1/stream/busy";
@@ -109,7 +108,7 @@ async fn a_second_signal_ends_a_drain_at_once() {
     let tail = json_stream(&gateway, QUIET).await;
     let mut polls = Vec::new();
     for _ in 0..100 {
-        let mut poll = Raw::open(gateway.address).await.expect("the gateway accepts");
+        let mut poll = Raw::open(gateway.address).await;
         poll.get(&long_poll(&tail)).await.expect("it takes the request");
         polls.push(poll);
     }
@@ -129,13 +128,13 @@ fn long_poll(offset: &str) -> String {
 
 /// A held poll that ends with the drain: with its cursor, an announced end and no reset. Returns the cursor.
 async fn be_held(address: SocketAddr, tail: String) -> String {
-    let mut poll = Raw::open(address).await.expect("the gateway accepts");
+    let mut poll = Raw::open(address).await;
     poll.get(&long_poll(&tail)).await.expect("it takes the request");
-    let answer = poll.answer().await.expect("an answer, not a reset");
-    assert_eq!(answer.status(), 204, "{answer:?}");
+    let answer = poll.whole_answer().await.expect("an answer, not a reset");
+    assert_eq!(answer.status, 204, "{answer:?}");
     assert!(answer.says_close(), "{answer:?}");
     poll.end().await.expect("an end without a reset");
-    answer.cursor().to_owned()
+    answer.next_offset()
 }
 
 /// Follows the busy stream to the end of the event stream, which has to be one in good order.
@@ -161,7 +160,7 @@ async fn follow(address: SocketAddr) -> Followed {
 async fn publish_until_refused(address: SocketAddr) -> Vec<String> {
     let mut acknowledged = Vec::new();
     loop {
-        let mut connection = match Raw::open(address).await {
+        let mut connection = match Raw::try_open(address).await {
             Ok(connection) => connection,
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => return acknowledged,
             Err(error) => panic!("append {}: connecting: {error}", acknowledged.len()),
@@ -169,8 +168,8 @@ async fn publish_until_refused(address: SocketAddr) -> Vec<String> {
         loop {
             let answer = append(&mut connection, acknowledged.len()).await;
             let answer = answer.unwrap_or_else(|error| panic!("append {}: {error}", acknowledged.len()));
-            assert_eq!(answer.status(), 204, "{answer:?}");
-            acknowledged.push(answer.cursor().to_owned());
+            assert_eq!(answer.status, 204, "{answer:?}");
+            acknowledged.push(answer.next_offset());
             if answer.says_close() {
                 connection.end().await.expect("an end without a reset");
                 break;
@@ -182,14 +181,14 @@ async fn publish_until_refused(address: SocketAddr) -> Vec<String> {
 /// Short polls, each on a connection of its own, up to the first that is refused. Returns how many were answered.
 async fn connect_until_refused(address: SocketAddr) -> usize {
     for answers in 0.. {
-        let mut connection = match Raw::open(address).await {
+        let mut connection = match Raw::try_open(address).await {
             Ok(connection) => connection,
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => return answers,
             Err(error) => panic!("connecting: {error}"),
         };
         connection.get(QUIET).await.expect("it takes the request");
-        let answer = connection.answer().await.expect("an answer, not a reset");
-        assert_eq!(answer.status(), 200, "{answer:?}");
+        let answer = connection.whole_answer().await.expect("an answer, not a reset");
+        assert_eq!(answer.status, 200, "{answer:?}");
         if answer.says_close() {
             connection.end().await.expect("an end without a reset");
         }
@@ -197,9 +196,9 @@ async fn connect_until_refused(address: SocketAddr) -> usize {
     unreachable!("the gateway ends before that")
 }
 
-async fn append(connection: &mut Raw, number: usize) -> Result<crate::raw::RawAnswer, Error> {
+async fn append(connection: &mut Raw, number: usize) -> Result<Answer, Error> {
     connection.post(BUSY, &number.to_string()).await?;
-    connection.answer().await
+    connection.whole_answer().await
 }
 
 async fn until_not_ready(gateway: &Gateway) {

@@ -6,8 +6,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::measure::alone;
-use crate::raw::{Raw, RawAnswer};
-use crate::world::Gateway;
+use crate::world::{Answer, Gateway, Raw};
 
 const RATE: usize = 50;
 const CLIENTS: usize = 600;
@@ -24,11 +23,10 @@ async fn a_storm_of_connections_is_answered_with_retry_after_and_none_is_reset()
     let (mut served, mut refused) = (0, 0);
     while let Some(outcome) = clients.join_next().await {
         let answer = outcome.expect("no panic").expect("an answer and an end without a reset");
-        match answer.status() {
+        match answer.status.as_u16() {
             204 => served += 1,
             503 => {
-                let seconds: u64 =
-                    answer.field("retry-after").expect("Retry-After").parse().expect("seconds");
+                let seconds: u64 = answer.header("retry-after").parse().expect("seconds");
                 assert!((1..=60).contains(&seconds), "{answer:?}");
                 assert!(answer.says_close(), "{answer:?}");
                 refused += 1;
@@ -44,12 +42,12 @@ async fn a_storm_of_connections_is_answered_with_retry_after_and_none_is_reset()
 }
 
 /// Appends a message that is too long to be read along with its head, and waits for the end if one is announced.
-async fn publish_once(address: std::net::SocketAddr) -> std::io::Result<RawAnswer> {
-    let mut client = Raw::open(address).await?;
+async fn publish_once(address: std::net::SocketAddr) -> std::io::Result<Answer> {
+    let mut client = Raw::try_open(address).await?;
     let message = format!("\"{}\"", "x".repeat(60_000));
     let exchange = async {
         client.post(STREAM, &message).await?;
-        let answer = client.answer().await?;
+        let answer = client.whole_answer().await?;
         if answer.says_close() {
             client.end().await?;
         }

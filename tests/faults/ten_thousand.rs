@@ -5,8 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::measure::{alone, clients_that_hold, json_stream, mib, until_empty};
-use crate::raw::Raw;
-use crate::world::{Gateway, post, until};
+use crate::world::{Gateway, Raw, post, until};
 
 const CROWD: usize = 10_000;
 const STREAM: &str = "/v1/stream/crowd";
@@ -24,9 +23,10 @@ async fn ten_thousand_held_polls_are_answered_by_one_append_and_leave_nothing_wh
     gateway.send(post(STREAM).json(r#"{"n":1}"#)).await.expect(204);
     let mut tail = String::new();
     for mut poll in crowd {
-        let answer = poll.answer().await.expect("an answer");
-        assert_eq!((answer.status(), &answer.body[..]), (200, &br#"[{"n":1}]"#[..]));
-        answer.cursor().clone_into(&mut tail);
+        let answer = poll.whole_answer().await.expect("an answer");
+        let answer = answer.expect(200);
+        assert_eq!(&answer.body[..], &br#"[{"n":1}]"#[..]);
+        tail = answer.next_offset();
     }
     let answered = since.elapsed();
     until_empty(&gateway).await;
@@ -66,7 +66,7 @@ async fn hold(gateway: &Gateway, offset: &str) -> Vec<Raw> {
     let target = format!("{STREAM}?live=long-poll&timeout=55&offset={offset}");
     let mut crowd = Vec::with_capacity(CROWD);
     for _ in 0..CROWD {
-        let mut poll = Raw::open(gateway.address).await.expect("the gateway accepts");
+        let mut poll = Raw::open(gateway.address).await;
         poll.get(&target).await.expect("it takes the request");
         crowd.push(poll);
     }

@@ -16,6 +16,7 @@ fn help_names_each_key_with_its_default() {
         for (key, default) in [
             ("--listen", "127.0.0.1:4437"),
             ("--admin", "127.0.0.1:4438"),
+            ("--mqtt", "127.0.0.1:1883"),
             ("--store", "memory"),
             ("--hold ", "25s"),
             ("--hold-max", "55s"),
@@ -37,6 +38,8 @@ fn what_can_not_be_meant_ends_in_one_clear_line() {
     for (arguments, variables, words) in [
         (&["--listen", "0.0.0.0:0"][..], &[][..], "--open"),
         (&["--listen", &taken], &[], "can not listen on"),
+        (&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", &taken], &[], "can not listen on"),
+        (&["--mqtt", "on"], &[], "neither an address nor off"),
         (&["--limit", "nosuch=1"], &[], "nosuch"),
         (&["--hold", "soon"], &[], "soon"),
         (&["--config", "/nonexistent.toml"], &[], "nonexistent.toml"),

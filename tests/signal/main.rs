@@ -99,3 +99,22 @@ fn a_waiter_that_leaves_while_an_append_comes_takes_nobodys_place() {
         assert_eq!(tail.waiting(), 0);
     });
 }
+
+/// A subscriber waits until there are marks and takes them in a second step.
+#[test]
+fn what_is_marked_while_marks_are_taken_is_taken_later() {
+    loom::model(|| {
+        let marks = Arc::new(Signal::new(0u8));
+        let publisher = thread::spawn({
+            let marks = marks.clone();
+            move || [1, 2].map(|mark| marks.update(|marks| *marks |= mark))
+        });
+        let mut taken = 0;
+        while taken != 3 {
+            block_on(marks.wait_until(|marks| (*marks != 0).then_some(())));
+            marks.update(|marks| taken |= std::mem::take(marks));
+        }
+        publisher.join().unwrap();
+        assert_eq!(marks.waiting(), 0);
+    });
+}

@@ -3,11 +3,13 @@
 mod forks;
 mod lifetimes;
 mod logs;
+mod messages;
 mod world;
 
 pub use forks::*;
 pub use lifetimes::*;
 pub use logs::*;
+pub use messages::*;
 
 /// Runs the suite against the stores that `$make` makes.
 macro_rules! store_suite {
@@ -27,12 +29,23 @@ macro_rules! store_suite {
                 a_new_life_of_a_stream_has_other_offsets,
                 an_idle_stream_ends_unless_somebody_waits_for_it,
                 a_sweep_ends_what_is_over_and_nothing_else,
+                a_sweep_tells_the_ends_that_a_request_noticed,
                 a_description_does_not_count_as_use,
+                names_are_those_of_streams_that_are_there,
+                each_life_of_a_stream_says_its_epoch,
                 a_fork_shares_the_past_and_not_the_future,
                 a_sub_offset_refines_the_point_of_a_fork,
                 a_deleted_source_lives_on_for_its_forks_only,
                 a_fork_knows_nothing_of_the_sources_writers,
                 a_fork_outlives_the_retention_of_its_source,
+                messages_come_one_by_one_with_what_was_said,
+                a_read_of_messages_stops_at_its_limits_but_brings_one_at_least,
+                an_append_of_bytes_is_one_message_and_its_rest_too,
+                messages_end_as_reads_do,
+                the_retained_message_outlives_its_log_until_it_is_cleared,
+                a_retained_message_expires,
+                a_fork_shares_what_was_said_but_retains_nothing,
+                what_is_said_does_not_change_a_read,
             );
         }
     };

@@ -83,6 +83,11 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().expect("visible characters"))
     }
 
+    /// Whether it is the last one of its connection.
+    pub fn says_close(&self) -> bool {
+        self.header("connection") == "close"
+    }
+
     /// The cursor that every answer carries.
     pub fn next_offset(&self) -> String {
         let offset = self.header("stream-next-offset");

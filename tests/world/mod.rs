@@ -4,6 +4,7 @@
 
 mod client;
 mod kind;
+pub mod mqtt;
 mod process;
 mod publisher;
 mod raw;

@@ -20,6 +20,8 @@ use super::until;
 pub struct Gateway {
     pub address: SocketAddr,
     pub admin: SocketAddr,
+    /// Of MQTT.
+    pub mqtt: SocketAddr,
     child: Child,
     log: File,
     _stdout: Lines<BufReader<ChildStdout>>,
@@ -35,7 +37,7 @@ impl Gateway {
     pub async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let log = unnamed_file();
         let mut child = Command::new(env!("CARGO_BIN_EXE_pollgate"))
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"])
             .args(arguments)
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
@@ -52,7 +54,8 @@ impl Gateway {
         };
         let address = address_behind("listening http://").await;
         let admin = address_behind("admin http://").await;
-        Self { address, admin, child, log, _stdout: stdout }
+        let mqtt = address_behind("mqtt ").await;
+        Self { address, admin, mqtt, child, log, _stdout: stdout }
     }
 
     /// What it has logged so far.
@@ -97,6 +100,12 @@ impl Gateway {
     pub async fn until_waiting(&self, tasks: usize) {
         let what = format!("{tasks} waiters");
         until(&what, async || self.metric("pollgate_waiters").await as usize == tasks).await;
+    }
+
+    /// Waits until so many MQTT clients are connected.
+    pub async fn until_mqtt_clients(&self, clients: usize) {
+        let what = format!("{clients} MQTT clients");
+        until(&what, async || self.metric("pollgate_mqtt_connections").await as usize == clients).await;
     }
 
     /// Its process id.

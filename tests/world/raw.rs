@@ -21,9 +21,14 @@ pub struct Raw {
 
 impl Raw {
     pub async fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the gateway accepts");
-        stream.set_nodelay(true).expect("an option of TCP");
-        Self { stream, read: Vec::new() }
+        Self::try_open(address).await.expect("the gateway accepts")
+    }
+
+    /// The same where the gateway may be gone.
+    pub async fn try_open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, read: Vec::new() })
     }
 
     /// The same with little room for what the gateway sends, so that a client which does not read fills it soon.
@@ -37,6 +42,17 @@ impl Raw {
     /// Sends bytes. Fails when the gateway has closed.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("the gateway reads")
+    }
+
+    /// Sends a GET.
+    pub async fn get(&mut self, target: &str) -> io::Result<()> {
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: pollgate\r\n\r\n")).await
+    }
+
+    /// Sends an append.
+    pub async fn post(&mut self, target: &str, json: &str) -> io::Result<()> {
+        let head = format!("POST {target} HTTP/1.1\r\nHost: pollgate\r\nContent-Type: application/json\r\n");
+        self.send(format!("{head}Content-Length: {}\r\n\r\n{json}", json.len())).await
     }
 
     /// Sends each of `pieces` for itself. Between them is time for the gateway to read: what it has read can
@@ -66,7 +82,12 @@ impl Raw {
         self.answer().await
     }
 
-    /// The next answer.
+    /// The next answer; an end without one is an error too.
+    pub async fn whole_answer(&mut self) -> io::Result<Answer> {
+        self.answer().await?.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "no answer"))
+    }
+
+    /// The next answer; `None` at the end of the connection. Half an answer is an error, as is a reset.
     pub async fn answer(&mut self) -> io::Result<Option<Answer>> {
         timeout(PATIENCE, self.read_answer()).await.expect("an answer or the end in time")
     }
@@ -78,8 +99,11 @@ impl Raw {
                 return Ok(Some(answer));
             }
             if self.stream.read_buf(&mut self.read).await? == 0 {
-                assert!(self.read.is_empty(), "half an answer: {:?}", String::from_utf8_lossy(&self.read));
-                return Ok(None);
+                if self.read.is_empty() {
+                    return Ok(None);
+                }
+                let read = String::from_utf8_lossy(&self.read).into_owned();
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("cut after {read:?}")));
             }
         }
     }
@@ -109,6 +133,18 @@ impl Raw {
         let mut thrown_away = vec![0; count];
         let read = timeout(PATIENCE, self.stream.read_exact(&mut thrown_away)).await;
         read.expect("bytes in time").expect("an open connection");
+    }
+
+    /// Waits for the end of the connection, at which nothing more may come.
+    pub async fn end(mut self) -> io::Result<()> {
+        let more = self.stream.read(&mut [0]).await?;
+        assert_eq!((more, self.read.len()), (0, 0), "bytes behind the last answer");
+        Ok(())
+    }
+
+    /// Ends the connection by a reset.
+    pub fn reset(self) {
+        self.stream.set_zero_linger().expect("a socket");
     }
 
     /// Reads and throws away until the gateway ends the connection, in whatever way. How long that took.

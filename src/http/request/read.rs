@@ -2,16 +2,11 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
-use hyper::ext::Protocol;
-use hyper::header::{
-    CONNECTION, HOST, HeaderName, IF_NONE_MATCH, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
+use hyper::header::IF_NONE_MATCH;
 use hyper::http::request::Parts;
-use hyper::upgrade::OnUpgrade;
 
+use super::Handshake;
 use crate::http::error::Error;
 use crate::http::fields::{self, CLIENT_ID};
 use crate::http::query::Query;
@@ -26,10 +21,6 @@ const HEARTBEAT_MAX: Duration = Duration::from_secs(300);
 
 /// As good as never.
 const HEARTBEAT_NONE: Duration = Duration::from_secs(24 * 3600);
-
-/// From RFC 6455, sections 1.3 and 4.1.
-const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-const KEY_BYTES: usize = 16;
 
 /// A GET, or the CONNECT that opens a WebSocket.
 #[derive(Debug)]
@@ -67,12 +58,7 @@ pub(in crate::http) struct Live {
 #[derive(Debug)]
 pub(in crate::http) struct WebSocket {
     pub(in crate::http) live: Live,
-    /// What proves to an HTTP/1.1 client that we speak WebSocket; HTTP/2 needs no proof.
-    pub(in crate::http) accept: Option<String>,
-    pub(in crate::http) origin: Option<String>,
-    pub(in crate::http) host: Option<String>,
-    /// The connection once it has left HTTP behind.
-    pub(in crate::http) upgrade: OnUpgrade,
+    pub(in crate::http) handshake: Handshake,
 }
 
 impl Read {
@@ -113,9 +99,8 @@ impl Read {
             "ndjson" => Ok(Self::Ndjson(live_with(limits.live_heartbeat.get()))),
             // Pings show life; envelopes do so on request, for clients that can not see pings.
             "websocket" => {
-                let upgrade = head.extensions.remove().ok_or(Error::UpgradeRequired)?;
-                let socket = WebSocket::parse(head, live_with(HEARTBEAT_NONE), upgrade)?;
-                Ok(Self::WebSocket(Box::new(socket)))
+                let (live, handshake) = (live_with(HEARTBEAT_NONE), Handshake::parse(head)?);
+                Ok(Self::WebSocket(Box::new(WebSocket { live, handshake })))
             }
             _ => Err(Error::parameter("live", "is long-poll, sse, ndjson or websocket")),
         }
@@ -138,36 +123,4 @@ impl Read {
             Self::ShortPoll(_) | Self::Sse(_) | Self::Ndjson(_) | Self::WebSocket(_) => None,
         }
     }
-}
-
-impl WebSocket {
-    /// Reads the opening handshake (RFC 6455, section 4.2.1; over HTTP/2 RFC 8441, section 4).
-    fn parse(head: &Parts, live: Live, upgrade: OnUpgrade) -> Result<Self, Error> {
-        let text = |name: &HeaderName| fields::text(&head.headers, name);
-        // Only an extended CONNECT has a protocol, and HTTP/2 can not say what the other handshake needs.
-        let protocol = head.extensions.get::<Protocol>().map(Protocol::as_str);
-        let accept = if protocol == Some("websocket") { None } else { Some(accept(head)?) };
-        let origin = text(&ORIGIN)?.map(str::to_owned);
-        let host = text(&HOST)?.or_else(|| head.uri.authority().map(|authority| authority.as_str()));
-        Ok(Self { live, accept, origin, host: host.map(str::to_owned), upgrade })
-    }
-}
-
-/// What proves to the client that its handshake was understood (RFC 6455, section 4.2.2, number 5.4).
-fn accept(head: &Parts) -> Result<String, Error> {
-    let says = |name: &HeaderName, token: &str| {
-        let values = head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
-    };
-    if !says(&UPGRADE, "websocket") || !says(&CONNECTION, "upgrade") || !says(&SEC_WEBSOCKET_VERSION, "13") {
-        return Err(Error::UpgradeRequired);
-    }
-    let key = fields::text(&head.headers, &SEC_WEBSOCKET_KEY)?.unwrap_or_default();
-    if STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != KEY_BYTES {
-        return Err(Error::field(&SEC_WEBSOCKET_KEY, "is 16 bytes in base64"));
-    }
-    let mut sha1 = sha1_smol::Sha1::new();
-    sha1.update(key.as_bytes());
-    sha1.update(WEBSOCKET_GUID);
-    Ok(STANDARD.encode(sha1.digest().bytes()))
 }

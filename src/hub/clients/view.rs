@@ -1,5 +1,6 @@
-//! The wait queues as an operator sees them.
+//! The clients as an operator sees them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -7,7 +8,7 @@ use serde::Serialize;
 use super::{ClientId, Clients, HeldPoll, Key, Queue, Record};
 
 /// What the admin listener shows of a client.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientView {
     /// Its id; anonymous polls are `anonymous-N`.
@@ -25,6 +26,9 @@ pub struct ClientView {
     /// For a client that holds no poll: when its last one ended (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<String>,
+    /// For a client that subscribes: to what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscribed: Option<SubscribedView>,
 }
 
 /// A held poll.
@@ -41,14 +45,39 @@ pub struct HeldView {
     pub deadline: String,
 }
 
+/// What a client subscribes to.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SubscribedView {
+    /// The filters, in order.
+    pub filters: Vec<String>,
+    /// Since when it is there (RFC 3339).
+    pub since: String,
+    /// How many messages it was sent since.
+    pub delivered: u64,
+}
+
+/// Those who poll and those who subscribe, each client once, by name; at most `max`.
+pub(in crate::hub) fn joined(
+    polling: impl IntoIterator<Item = ClientView>,
+    subscribed: impl IntoIterator<Item = (String, SubscribedView)>,
+    max: usize,
+) -> Vec<ClientView> {
+    let mut views: BTreeMap<_, _> = polling.into_iter().map(|view| (view.client.clone(), view)).collect();
+    for (client, subscribed) in subscribed {
+        let view = views.entry(client.clone()).or_insert(ClientView { client, ..ClientView::default() });
+        view.subscribed = Some(subscribed);
+    }
+    views.into_values().take(max).collect()
+}
+
 impl Clients {
-    /// The clients, those that hold polls and those that are remembered, by name; at most `max`.
+    /// The clients, those that hold polls and those that are remembered; at most `max`.
     pub(in crate::hub) fn views(&self, max: usize) -> Vec<ClientView> {
         let mut views: Vec<_> =
             self.queues.lock().by_client.iter().take(max).map(|(key, queue)| self.view(key, queue)).collect();
         let more = max.saturating_sub(views.len());
         views.extend(self.idle.iter().take(more).map(|(id, record)| self.idle_view(&id, &record)));
-        views.sort_by(|a, b| a.client.cmp(&b.client));
         views
     }
 
@@ -76,20 +105,18 @@ impl Clients {
             client: key.to_string(),
             held: queue.polls.iter().map(held).collect(),
             answered: queue.answered,
-            last_stream: None,
-            last_cursor: None,
-            last_seen: None,
+            ..ClientView::default()
         }
     }
 
     fn idle_view(&self, id: &ClientId, record: &Record) -> ClientView {
         ClientView {
             client: id.as_str().to_owned(),
-            held: Vec::new(),
             answered: record.answered,
             last_stream: Some(record.last_stream.to_string()),
             last_cursor: Some(record.last_cursor.to_string()),
             last_seen: Some(self.clock.text(record.last_seen)),
+            ..ClientView::default()
         }
     }
 }

@@ -4,9 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use crate::store::log::Log;
+use crate::store::log::{Log, Placed};
 use crate::store::{
-    Append, AppendError, Appended, Batch, Create, Created, Fork, Gap, GapReason, ReadError, ReadLimit,
+    Append, AppendError, Appended, Batch, Create, Created, Fork, Gap, GapReason, Message, MessageLimit,
+    Messages, ReadError, ReadLimit,
 };
 use crate::stream::{
     Admission, ContentType, Encoding, Lifetime, Lineage, Offset, Position, Retention, Start, Writers,
@@ -25,6 +26,7 @@ pub(super) struct Entry {
     pub(super) lineage: Lineage,
     pub(super) writers: Writers,
     pub(super) log: Log,
+    pub(super) retained: Option<Message>,
     pub(super) used: SystemTime,
     pub(super) waited_for: usize,
     pub(super) forks: usize,
@@ -60,6 +62,7 @@ impl Entry {
             lineage,
             writers: Writers::default(),
             log,
+            retained: None,
             used: now,
             waited_for: 0,
             forks: 0,
@@ -80,6 +83,7 @@ impl Entry {
             tail: self.tail(),
             closed: self.writers.is_closed(),
             content_type: self.content_type.clone(),
+            epoch: self.lineage.own(),
         }
     }
 
@@ -136,7 +140,10 @@ impl Entry {
             Admission::Duplicate { highest } => highest,
             Admission::New => {
                 if !append.payload.is_empty() {
-                    self.log.push(append.payload.clone(), now);
+                    self.log.push(append.payload.clone(), append.annotation.clone(), now);
+                    if append.annotation.as_ref().is_some_and(|annotation| annotation.retain) {
+                        self.retained = self.log.last().map(|placed| self.message(placed));
+                    }
                     self.trim(now);
                 }
                 self.writers.record(append, now);
@@ -144,7 +151,8 @@ impl Entry {
             }
         };
         let duplicate = matches!(admission, Admission::Duplicate { .. });
-        Ok(Appended { tail: self.tail(), closed: self.writers.is_closed(), duplicate, highest })
+        let (tail, closed, epoch) = (self.tail(), self.writers.is_closed(), self.lineage.own());
+        Ok(Appended { tail, closed, duplicate, highest, epoch })
     }
 
     pub(super) fn read(
@@ -176,6 +184,60 @@ impl Entry {
             epoch: self.lineage.own(),
             lives_for: self.lifetime.ends_at(now).map(|end| end.duration_since(now).unwrap_or_default()),
         })
+    }
+
+    pub(super) fn messages(
+        &mut self,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Result<Messages, ReadError> {
+        self.trim(now);
+        let from = self.locate(start)?;
+        self.used = now;
+        let (mut messages, mut next, mut bytes) = (Vec::new(), from, 0);
+        for placed in self.log.messages(from) {
+            bytes += placed.bytes.len();
+            if !messages.is_empty() && (bytes > limit.bytes_max || messages.len() >= limit.count_max) {
+                break;
+            }
+            next = placed.next;
+            messages.push(self.message(placed));
+        }
+        let tail = self.log.tail();
+        Ok(Messages {
+            content_type: self.content_type.clone(),
+            messages,
+            next: self.lineage.offset_at(next),
+            tail,
+            up_to_date: next == tail,
+            closed: next == tail && self.writers.is_closed(),
+        })
+    }
+
+    /// The retained message, unless it has expired; then it is forgotten.
+    pub(super) fn retained(&mut self, now: SystemTime) -> Option<Message> {
+        self.used = now;
+        let expired = |message: &mut Message| {
+            message.annotation.as_ref().is_some_and(|annotation| annotation.has_expired(now))
+        };
+        self.retained.take_if(expired);
+        self.retained.clone()
+    }
+
+    pub(super) fn clear_retained(&mut self, now: SystemTime) {
+        self.used = now;
+        self.retained = None;
+    }
+
+    fn message(&self, placed: Placed) -> Message {
+        Message {
+            start: self.lineage.offset_at(placed.start),
+            next: self.lineage.offset_at(placed.next),
+            bytes: placed.bytes,
+            at: placed.at,
+            annotation: placed.annotation,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pollgate::store::{Create, GapReason, Missing, ReadError};
-use pollgate::stream::{Lifetime, Start};
+use pollgate::stream::{Filter, Lifetime, Start};
 
 use super::world::*;
 
@@ -72,4 +72,66 @@ pub async fn a_description_does_not_count_as_use(make: MakeStore<'_>) {
     assert!(world.store.describe(&name("s"), world.now).await.is_ok());
     world.later(1);
     assert_eq!(world.store.describe(&name("s"), world.now).await.unwrap_err(), Missing::NotFound);
+}
+
+/// A request that comes before the sweep ends the stream, and those who wait must hear of it nevertheless.
+pub async fn a_sweep_tells_the_ends_that_a_request_noticed(make: MakeStore<'_>) {
+    let mut world = World::new(make);
+    for stream in ["read", "made anew", "swept"] {
+        world.create(stream, idle(5)).await.unwrap();
+    }
+    world.later(5);
+    assert!(world.read("read", Start::Earliest).await.is_err());
+    assert!(world.open("made anew").await.fresh);
+    let mut ended = world.store.sweep(world.now);
+    ended.sort();
+    assert_eq!(ended, ["made anew", "read", "swept"].map(name));
+    assert!(world.store.sweep(world.now).is_empty());
+    assert!(world.store.describe(&name("made anew"), world.now).await.is_ok());
+}
+
+pub async fn names_are_those_of_streams_that_are_there(make: MakeStore<'_>) {
+    let mut world = World::new(make);
+    for stream in ["a", "a/b", "b/b", "$own/b", "source/b", "deleted/b"] {
+        world.open(stream).await;
+    }
+    world.create("ended/b", idle(5)).await.unwrap();
+    world.create("fork", fork_of("source/b", None, 0)).await.unwrap();
+    world.store.delete(&name("source/b"), world.now).await.unwrap();
+    world.store.delete(&name("deleted/b"), world.now).await.unwrap();
+    world.later(3);
+    let names = |world: &World, filter: &str| {
+        let mut names = world.store.names(&Filter::parse(filter).unwrap(), world.now);
+        names.sort();
+        names
+    };
+    assert_eq!(names(&world, "+/b"), ["a/b", "b/b", "ended/b"].map(name));
+    assert_eq!(names(&world, "ended/b"), [name("ended/b")]);
+    world.later(2);
+    assert_eq!(names(&world, "#"), ["a", "a/b", "b/b", "fork"].map(name), "naming a stream does not use it");
+    assert_eq!(names(&world, "$own/+"), [name("$own/b")]);
+    assert_eq!(names(&world, "a"), [name("a")]);
+    for nothing in ["none", "ended/b", "source/b", "deleted/b", "a//b", "none/#"] {
+        assert!(names(&world, nothing).is_empty(), "{nothing}");
+    }
+}
+
+pub async fn each_life_of_a_stream_says_its_epoch(make: MakeStore<'_>) {
+    let world = World::new(make);
+    let mut last = None;
+    for _ in 0..3 {
+        let epoch = world.open("s").await.epoch;
+        assert!(last < Some(epoch));
+        assert_eq!(world.open("s").await.epoch, epoch, "the same stream");
+        assert_eq!(world.append("s", append(json(), numbers([1]))).await.unwrap().epoch, epoch);
+        assert_eq!(world.read("s", Start::Earliest).await.unwrap().epoch, epoch);
+        world.create("fork", fork_of("s", None, 0)).await.unwrap();
+        let fork = world.append("fork", append(json(), numbers([2]))).await.unwrap();
+        assert_eq!(world.read("fork", Start::Earliest).await.unwrap().epoch, fork.epoch);
+        assert!(fork.epoch > epoch);
+        for stream in ["s", "fork"] {
+            world.store.delete(&name(stream), world.now).await.unwrap();
+        }
+        last = Some(fork.epoch);
+    }
 }

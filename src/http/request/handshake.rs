@@ -1,0 +1,67 @@
+//! The opening handshake of a WebSocket (RFC 6455, section 4.2.1; over HTTP/2 RFC 8441, section 4).
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::ext::Protocol;
+use hyper::header::{
+    CONNECTION, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
+use hyper::http::request::Parts;
+use hyper::upgrade::OnUpgrade;
+
+use crate::http::error::Error;
+use crate::http::fields;
+
+/// From RFC 6455, sections 1.3 and 4.1.
+const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+const KEY_BYTES: usize = 16;
+
+/// A client that wants to leave HTTP behind.
+#[derive(Debug)]
+pub(in crate::http) struct Handshake {
+    /// What proves to an HTTP/1.1 client that we speak WebSocket; HTTP/2 needs no proof.
+    pub(in crate::http) accept: Option<String>,
+    pub(in crate::http) origin: Option<String>,
+    pub(in crate::http) host: Option<String>,
+    /// Whether the client offers to speak MQTT.
+    pub(in crate::http) offers_mqtt: bool,
+    /// The connection once it has left HTTP behind.
+    pub(in crate::http) upgrade: OnUpgrade,
+}
+
+impl Handshake {
+    pub(in crate::http) fn parse(head: &mut Parts) -> Result<Self, Error> {
+        let upgrade = head.extensions.remove().ok_or(Error::UpgradeRequired)?;
+        let text = |name: &HeaderName| fields::text(&head.headers, name);
+        // Only an extended CONNECT has a protocol, and HTTP/2 can not say what the other handshake needs.
+        let protocol = head.extensions.get::<Protocol>().map(Protocol::as_str);
+        let accept = if protocol == Some("websocket") { None } else { Some(accept(head)?) };
+        let origin = text(&ORIGIN)?.map(str::to_owned);
+        let host = text(&HOST)?.or_else(|| head.uri.authority().map(|authority| authority.as_str()));
+        let host = host.map(str::to_owned);
+        let offers_mqtt = says(head, &SEC_WEBSOCKET_PROTOCOL, "mqtt");
+        Ok(Self { accept, origin, host, offers_mqtt, upgrade })
+    }
+}
+
+fn says(head: &Parts, name: &HeaderName, token: &str) -> bool {
+    let values = head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
+}
+
+/// What proves to the client that its handshake was understood (RFC 6455, section 4.2.2, number 5.4).
+fn accept(head: &Parts) -> Result<String, Error> {
+    let upgrades = says(head, &UPGRADE, "websocket") && says(head, &CONNECTION, "upgrade");
+    if !upgrades || !says(head, &SEC_WEBSOCKET_VERSION, "13") {
+        return Err(Error::UpgradeRequired);
+    }
+    let key = fields::text(&head.headers, &SEC_WEBSOCKET_KEY)?.unwrap_or_default();
+    if STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != KEY_BYTES {
+        return Err(Error::field(&SEC_WEBSOCKET_KEY, "is 16 bytes in base64"));
+    }
+    let mut sha1 = sha1_smol::Sha1::new();
+    sha1.update(key.as_bytes());
+    sha1.update(WEBSOCKET_GUID);
+    Ok(STANDARD.encode(sha1.digest().bytes()))
+}

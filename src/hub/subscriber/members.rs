@@ -1,0 +1,140 @@
+//! Those who subscribe, each with the set of streams that have changed for it, and the groups that share a filter.
+//!
+//! A mark is a state and no event: a stream that changes twice before its subscriber looks is marked once. So a slow
+//! subscriber costs at most one mark a stream.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::hub::signal::Signal;
+use crate::stream::{Filter, StreamName};
+
+/// What a subscriber keeps of the memory that its marks once needed.
+const SPARE_MARKS: usize = 16;
+
+/// One subscriber, as publishers and operators find it.
+#[derive(Debug)]
+pub(in crate::hub) struct Member {
+    /// Tells apart those who call themselves the same; later ones have higher numbers.
+    pub(super) number: u64,
+    pub(super) client: Arc<str>,
+    pub(super) since: Instant,
+    pub(super) filters: Mutex<Filters>,
+    pub(super) delivered: AtomicU64,
+    pub(super) marks: Signal<Marks>,
+}
+
+/// The marked streams, the one that has waited longest first, so that busy ones do not starve the others.
+#[derive(Debug, Default)]
+pub(in crate::hub) struct Marks {
+    order: VecDeque<StreamName>,
+    marked: HashSet<StreamName>,
+}
+
+/// The subscribers of one filter. A clone shares them, so a publisher marks without the lock of a table.
+#[derive(Debug, Clone, Default)]
+pub(in crate::hub) struct Members(Option<Arc<BTreeMap<u64, Arc<Member>>>>);
+
+/// The filters of a subscriber, in order. Most have one or two, so no room is kept for more.
+#[derive(Debug, Default)]
+pub(super) struct Filters(Vec<Filter>);
+
+impl Filters {
+    /// Adds one. Whether it was not there.
+    pub(super) fn insert(&mut self, filter: &Filter) -> bool {
+        let place = self.0.binary_search(filter);
+        if let Err(at) = place {
+            self.0.reserve_exact(1);
+            self.0.insert(at, filter.clone());
+        }
+        place.is_err()
+    }
+
+    /// Takes one out. Whether it was there.
+    pub(super) fn remove(&mut self, filter: &Filter) -> bool {
+        self.0.binary_search(filter).map(|at| self.0.remove(at)).is_ok()
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Filter> {
+        self.0.iter()
+    }
+}
+
+impl Member {
+    pub(super) fn new(number: u64, client: &str) -> Self {
+        Self {
+            number,
+            client: client.into(),
+            since: Instant::now(),
+            filters: Mutex::default(),
+            delivered: AtomicU64::new(0),
+            marks: Signal::default(),
+        }
+    }
+
+    pub(super) fn mark(&self, name: &StreamName) {
+        self.marks.update(|marks| marks.insert(name));
+    }
+}
+
+impl Marks {
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, name: &StreamName) {
+        if !self.marked.contains(name) {
+            self.marked.insert(name.clone());
+            self.order.push_back(name.clone());
+        }
+    }
+
+    pub(super) fn take(&mut self, max: usize) -> Vec<StreamName> {
+        let taken: Vec<_> = self.order.drain(..max.min(self.order.len())).collect();
+        for name in &taken {
+            self.marked.remove(name);
+        }
+        if self.order.is_empty() {
+            self.order.shrink_to(SPARE_MARKS);
+            self.marked.shrink_to(SPARE_MARKS);
+        }
+        taken
+    }
+}
+
+impl Members {
+    pub(in crate::hub) fn insert(&mut self, member: &Arc<Member>) {
+        let members = self.0.get_or_insert_default();
+        Arc::make_mut(members).insert(member.number, member.clone());
+    }
+
+    pub(in crate::hub) fn remove(&mut self, member: &Member) {
+        if let Some(members) = &mut self.0 {
+            Arc::make_mut(members).remove(&member.number);
+        }
+        self.0.take_if(|members| members.is_empty());
+    }
+
+    pub(in crate::hub) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(in crate::hub) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |members| members.len())
+    }
+
+    /// Marks the stream for each of them.
+    pub(in crate::hub) fn mark(&self, name: &StreamName) {
+        self.0.iter().flat_map(|members| members.values()).for_each(|member| member.mark(name));
+    }
+
+    #[cfg(test)]
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.0.iter().flat_map(|members| members.keys().copied()).collect()
+    }
+}

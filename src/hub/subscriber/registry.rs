@@ -1,0 +1,69 @@
+//! All subscribers, for operators.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use super::members::Member;
+use crate::clock::Clock;
+use crate::hub::SubscribedView;
+
+/// The subscribers by client. For a moment there may be two of one client, when it comes again.
+#[derive(Debug, Default)]
+pub(in crate::hub) struct Subscribers {
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    by_client: BTreeMap<(Arc<str>, u64), Arc<Member>>,
+    next_number: u64,
+}
+
+impl Subscribers {
+    pub(super) fn enter(&self, client: &str) -> Arc<Member> {
+        let mut table = self.table.lock();
+        table.next_number += 1;
+        let member = Arc::new(Member::new(table.next_number, client));
+        table.by_client.insert((member.client.clone(), member.number), member.clone());
+        member
+    }
+
+    pub(super) fn leave(&self, member: &Member) {
+        self.table.lock().by_client.remove(&(member.client.clone(), member.number));
+    }
+
+    /// How many there are.
+    pub(in crate::hub) fn count(&self) -> usize {
+        self.table.lock().by_client.len()
+    }
+
+    /// Clients and what they subscribe to, by name; at most `max`.
+    pub(in crate::hub) fn views(&self, max: usize, clock: Clock) -> Vec<(String, SubscribedView)> {
+        let members: Vec<_> = self.table.lock().by_client.values().take(max).cloned().collect();
+        members.iter().map(|member| (member.client.to_string(), member.view(clock))).collect()
+    }
+
+    /// What one client subscribes to.
+    pub(in crate::hub) fn one(&self, client: &str, clock: Clock) -> Option<SubscribedView> {
+        let client: Arc<str> = client.into();
+        let newest = {
+            let table = self.table.lock();
+            let mut own = table.by_client.range((client.clone(), 0)..=(client, u64::MAX));
+            own.next_back().map(|(_, member)| member.clone())
+        };
+        newest.map(|member| member.view(clock))
+    }
+}
+
+impl Member {
+    fn view(&self, clock: Clock) -> SubscribedView {
+        SubscribedView {
+            filters: self.filters.lock().iter().map(ToString::to_string).collect(),
+            since: clock.text(self.since),
+            delivered: self.delivered.load(Ordering::Relaxed),
+        }
+    }
+}

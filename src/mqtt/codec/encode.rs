@@ -1,0 +1,341 @@
+//! From what a client is to be told to bytes (MQTT 5, section 3; for 3.1.1 without properties and reasons).
+
+use bytes::{BufMut, BytesMut};
+
+use super::{Ack, AckKind, Connack, Delivery, MessageProperties, Outgoing, PacketId, Reason, Version};
+use crate::stream::Quality;
+
+/// The largest remaining length (MQTT 5, section 1.5.5).
+const LENGTH_MAX: usize = 268_435_455;
+
+/// Identifiers of properties (MQTT 5, section 2.2.2.2).
+mod property {
+    pub(super) const PAYLOAD_FORMAT: u8 = 0x01;
+    pub(super) const MESSAGE_EXPIRY: u8 = 0x02;
+    pub(super) const CONTENT_TYPE: u8 = 0x03;
+    pub(super) const RESPONSE_TOPIC: u8 = 0x08;
+    pub(super) const CORRELATION: u8 = 0x09;
+    pub(super) const SUBSCRIPTION_IDENTIFIER: u8 = 0x0b;
+    pub(super) const SESSION_EXPIRY: u8 = 0x11;
+    pub(super) const ASSIGNED_CLIENT_ID: u8 = 0x12;
+    pub(super) const SERVER_KEEP_ALIVE: u8 = 0x13;
+    pub(super) const RECEIVE_MAXIMUM: u8 = 0x21;
+    pub(super) const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
+    pub(super) const TOPIC_ALIAS: u8 = 0x23;
+    pub(super) const USER_PROPERTY: u8 = 0x26;
+    pub(super) const PACKET_BYTES_MAX: u8 = 0x27;
+    pub(super) const SHARED_SUBSCRIPTIONS: u8 = 0x2a;
+}
+
+/// Appends `packet` to `out`. Whether that was possible: it is not if the packet would be larger than
+/// `packet_bytes_max`, and then `out` is as it was.
+pub(in crate::mqtt) fn encode(
+    packet: &Outgoing<'_>,
+    version: Version,
+    packet_bytes_max: usize,
+    out: &mut BytesMut,
+) -> bool {
+    let v5 = version == Version::V5;
+    let mut body = BytesMut::new();
+    let (first, payload): (u8, &[u8]) = match packet {
+        Outgoing::Connack(connack) => {
+            connack_body(connack, v5, &mut body);
+            (0x20, &[])
+        }
+        Outgoing::Publish(delivery) => {
+            publish_body(delivery, v5, &mut body);
+            let flags = u8::from(delivery.duplicate) << 3 | (delivery.quality as u8) << 1;
+            (0x30 | flags | u8::from(delivery.retain), delivery.payload)
+        }
+        Outgoing::Ack(ack) => (ack_body(*ack, v5, &mut body), &[]),
+        Outgoing::Suback(id, granted) => {
+            put_id(*id, v5, &mut body);
+            let code = |granted: &Result<Quality, Reason>| match granted {
+                Ok(quality) => *quality as u8,
+                Err(reason) if v5 => reason.code(),
+                Err(_) => Reason::UnspecifiedError.code(),
+            };
+            body.extend(granted.iter().map(code));
+            (0x90, &[])
+        }
+        Outgoing::Unsuback(id, reasons) => {
+            put_id(*id, v5, &mut body);
+            if v5 {
+                body.extend(reasons.iter().map(|reason| reason.code()));
+            }
+            (0xb0, &[])
+        }
+        Outgoing::Pingresp => (0xd0, &[]),
+        Outgoing::Disconnect(reason) => {
+            body.put_u8(reason.code());
+            (0xe0, &[])
+        }
+    };
+    let length = body.len() + payload.len();
+    if length > LENGTH_MAX || 1 + length_bytes(length) + length > packet_bytes_max {
+        return false;
+    }
+    out.reserve(1 + length_bytes(length) + length);
+    out.put_u8(first);
+    put_length(length, out);
+    out.put_slice(&body);
+    out.put_slice(payload);
+    true
+}
+
+fn connack_body(connack: &Connack, v5: bool, body: &mut BytesMut) {
+    body.put_u8(u8::from(connack.session_present));
+    if !v5 {
+        return body.put_u8(connack.reason.connect_return_code());
+    }
+    body.put_u8(connack.reason.code());
+    let mut properties = BytesMut::new();
+    if connack.reason == Reason::Success {
+        properties.put_u8(property::RECEIVE_MAXIMUM);
+        properties.put_u16(connack.receive_maximum);
+        properties.put_u8(property::PACKET_BYTES_MAX);
+        properties.put_u32(u32::try_from(connack.packet_bytes_max).unwrap_or(u32::MAX));
+        properties.put_u8(property::TOPIC_ALIAS_MAXIMUM);
+        properties.put_u16(connack.topic_alias_maximum);
+        properties.put_u8(property::SHARED_SUBSCRIPTIONS);
+        properties.put_u8(0);
+    }
+    if let Some(id) = &connack.assigned_client_id {
+        properties.put_u8(property::ASSIGNED_CLIENT_ID);
+        put_text(id, &mut properties);
+    }
+    if let Some(expiry) = connack.session_expiry {
+        properties.put_u8(property::SESSION_EXPIRY);
+        properties.put_u32(u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX));
+    }
+    if let Some(keep_alive) = connack.keep_alive {
+        properties.put_u8(property::SERVER_KEEP_ALIVE);
+        properties.put_u16(u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX));
+    }
+    put_length(properties.len(), body);
+    body.put_slice(&properties);
+}
+
+fn publish_body(delivery: &Delivery<'_>, v5: bool, body: &mut BytesMut) {
+    let known_by_alias = delivery.alias.is_some_and(|(_, known)| known);
+    put_text(if known_by_alias { "" } else { delivery.topic.as_str() }, body);
+    if let Some(PacketId(id)) = delivery.id {
+        body.put_u16(id.get());
+    }
+    if !v5 {
+        return;
+    }
+    let mut properties = BytesMut::new();
+    put_message_properties(delivery.properties, &mut properties);
+    if let Some((alias, _)) = delivery.alias {
+        properties.put_u8(property::TOPIC_ALIAS);
+        properties.put_u16(alias.get());
+    }
+    for identifier in delivery.identifiers {
+        properties.put_u8(property::SUBSCRIPTION_IDENTIFIER);
+        put_length(*identifier as usize, &mut properties);
+    }
+    put_length(properties.len(), body);
+    body.put_slice(&properties);
+}
+
+fn put_message_properties(message: &MessageProperties, properties: &mut BytesMut) {
+    if message.is_text {
+        properties.put_u8(property::PAYLOAD_FORMAT);
+        properties.put_u8(1);
+    }
+    if let Some(expiry) = message.expiry {
+        properties.put_u8(property::MESSAGE_EXPIRY);
+        properties.put_u32(u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX));
+    }
+    if let Some(content_type) = &message.content_type {
+        properties.put_u8(property::CONTENT_TYPE);
+        put_text(content_type, properties);
+    }
+    if let Some(topic) = &message.response_topic {
+        properties.put_u8(property::RESPONSE_TOPIC);
+        put_text(topic, properties);
+    }
+    if let Some(correlation) = &message.correlation {
+        properties.put_u8(property::CORRELATION);
+        put_bytes(correlation, properties);
+    }
+    for (key, value) in &message.user_properties {
+        properties.put_u8(property::USER_PROPERTY);
+        put_text(key, properties);
+        put_text(value, properties);
+    }
+}
+
+/// The body, and the first byte of the packet. A success needs no reason.
+fn ack_body(ack: Ack, v5: bool, body: &mut BytesMut) -> u8 {
+    body.put_u16(ack.id.0.get());
+    if v5 && ack.reason != Reason::Success {
+        body.put_u8(ack.reason.code());
+    }
+    match ack.kind {
+        AckKind::Puback => 0x40,
+        AckKind::Pubrec => 0x50,
+        AckKind::Pubrel => 0x62,
+        AckKind::Pubcomp => 0x70,
+    }
+}
+
+fn put_id(id: PacketId, v5: bool, body: &mut BytesMut) {
+    body.put_u16(id.0.get());
+    if v5 {
+        put_length(0, body);
+    }
+}
+
+/// Texts come from packets or are stream names, so they are short enough.
+fn put_text(text: &str, out: &mut BytesMut) {
+    put_bytes(text.as_bytes(), out);
+}
+
+fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
+    let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+    out.put_u16(length);
+    out.put_slice(bytes.get(..usize::from(length)).unwrap_or_default());
+}
+
+fn length_bytes(length: usize) -> usize {
+    match length {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        _ => 4,
+    }
+}
+
+/// A variable byte integer (MQTT 5, section 1.5.5).
+fn put_length(mut length: usize, out: &mut BytesMut) {
+    loop {
+        let low = (length & 0x7f) as u8;
+        length >>= 7;
+        if length == 0 {
+            return out.put_u8(low);
+        }
+        out.put_u8(low | 0x80);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use mqtt_protocol_core::mqtt::packet::{Property, v3_1_1, v5_0};
+
+    use super::*;
+    use crate::stream::StreamName;
+
+    const ID: PacketId = PacketId(NonZeroU16::MAX);
+
+    fn encoded(packet: &Outgoing<'_>, version: Version) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        assert!(encode(packet, version, usize::MAX, &mut out));
+        out.to_vec()
+    }
+
+    fn delivery<'a>(topic: &'a StreamName, properties: &'a MessageProperties) -> Delivery<'a> {
+        Delivery {
+            topic,
+            alias: None,
+            payload: b"text",
+            id: Some(ID),
+            quality: Quality::ExactlyOnce,
+            duplicate: true,
+            retain: true,
+            properties,
+            identifiers: &[1, 300_000],
+        }
+    }
+
+    #[test]
+    fn a_message_is_read_by_others_as_it_was_meant() {
+        let topic = StreamName::parse("a/b").unwrap();
+        let properties = MessageProperties {
+            expiry: Some(Duration::from_secs(9)),
+            is_text: true,
+            content_type: Some("text/plain".into()),
+            response_topic: Some("answers".into()),
+            correlation: Some(Bytes::from_static(b"\0\xff")),
+            user_properties: vec![("key".into(), "value".into()), ("key".into(), "".into())],
+        };
+        let packet = Outgoing::Publish(delivery(&topic, &properties));
+        let bytes = encoded(&packet, Version::V5);
+        let (read, _) = v5_0::Publish::parse(bytes[0] & 0x0f, bytes[2..].into()).unwrap();
+        assert_eq!(
+            (read.topic_name(), read.payload().as_slice(), read.packet_id()),
+            ("a/b", &b"text"[..], Some(u16::MAX))
+        );
+        assert!(read.dup() && read.retain() && read.qos() as u8 == 2);
+        let names: Vec<_> = read.props().iter().map(|property| property.id() as u8).collect();
+        assert_eq!(names, [1, 2, 3, 8, 9, 0x26, 0x26, 0x0b, 0x0b]);
+        assert!(matches!(&read.props()[8], Property::SubscriptionIdentifier(id) if id.val() == 300_000));
+        let bytes = encoded(&packet, Version::V3);
+        let (read, _) = v3_1_1::Publish::parse(bytes[0] & 0x0f, bytes[2..].into()).unwrap();
+        assert_eq!((read.topic_name(), read.payload().as_slice()), ("a/b", &b"text"[..]));
+    }
+
+    #[test]
+    fn lengths_take_as_many_bytes_as_they_need() {
+        let topic = StreamName::parse("a").unwrap();
+        let properties = MessageProperties::default();
+        for size in [0, 120, 125, 16_380, 2_097_150] {
+            let payload = vec![7; size];
+            let packet =
+                Delivery { payload: &payload, id: None, identifiers: &[], ..delivery(&topic, &properties) };
+            let packet = Delivery { quality: Quality::AtMostOnce, ..packet };
+            let mut frames = super::super::Frames::default();
+            frames.put(&encoded(&Outgoing::Publish(packet), Version::V3));
+            let frame = frames.next(usize::MAX).unwrap().unwrap();
+            assert_eq!(frame.body.len(), 3 + size);
+        }
+    }
+
+    #[test]
+    fn a_packet_that_is_too_large_leaves_no_trace() {
+        let topic = StreamName::parse("a").unwrap();
+        let properties = MessageProperties::default();
+        let packet = Outgoing::Publish(delivery(&topic, &properties));
+        let size = encoded(&packet, Version::V5).len();
+        let mut out = BytesMut::new();
+        assert!(!encode(&packet, Version::V5, size - 1, &mut out));
+        assert!(out.is_empty());
+        assert!(encode(&packet, Version::V5, size, &mut out));
+    }
+
+    #[test]
+    fn the_other_packets_are_read_by_others_too() {
+        let connack = || {
+            Outgoing::Connack(Connack {
+                reason: Reason::Success,
+                session_present: true,
+                receive_maximum: 100,
+                packet_bytes_max: 1 << 20,
+                topic_alias_maximum: 16,
+                assigned_client_id: Some("id".into()),
+                session_expiry: Some(Duration::MAX),
+                keep_alive: Some(Duration::from_secs(60)),
+            })
+        };
+        let read = v5_0::Connack::parse(&encoded(&connack(), Version::V5)[2..]).unwrap().0;
+        assert!(read.session_present() && read.props().len() == 7);
+        assert!(v3_1_1::Connack::parse(&encoded(&connack(), Version::V3)[2..]).unwrap().0.session_present());
+        let ack = |kind| Outgoing::Ack(Ack { kind, id: ID, reason: Reason::PacketIdentifierNotFound });
+        let read = v5_0::Pubrel::parse(&encoded(&ack(AckKind::Pubrel), Version::V5)[2..]).unwrap().0;
+        assert_eq!((read.packet_id(), read.reason_code().unwrap() as u8), (u16::MAX, 0x92));
+        assert_eq!(encoded(&ack(AckKind::Pubcomp), Version::V3), [0x70, 2, 0xff, 0xff]);
+        let granted = vec![Ok(Quality::ExactlyOnce), Err(Reason::QuotaExceeded)];
+        let suback = Outgoing::Suback(ID, granted);
+        let codes = v5_0::Suback::parse(&encoded(&suback, Version::V5)[2..]).unwrap().0.reason_codes();
+        assert_eq!(codes.iter().map(|code| *code as u8).collect::<Vec<_>>(), [2, 0x97]);
+        assert_eq!(encoded(&suback, Version::V3), [0x90, 4, 0xff, 0xff, 2, 0x80]);
+        assert_eq!(encoded(&Outgoing::Pingresp, Version::V5), [0xd0, 0]);
+        let bytes = encoded(&Outgoing::Disconnect(Reason::ServerShuttingDown), Version::V5);
+        assert_eq!(v5_0::Disconnect::parse(&bytes[2..]).unwrap().0.reason_code().unwrap() as u8, 0x8b);
+    }
+}

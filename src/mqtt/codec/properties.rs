@@ -1,0 +1,79 @@
+//! What comes along with a message: from the properties of a packet to the log's annotation, and back.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use mqtt_protocol_core::mqtt::packet::{PayloadFormat, Property};
+
+use crate::stream::{Annotation, Quality};
+
+/// The properties of a message that are passed on (MQTT 5, section 3.3.2.3).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::mqtt) struct MessageProperties {
+    /// Whole seconds until nobody wants it any more.
+    pub(in crate::mqtt) expiry: Option<Duration>,
+    pub(in crate::mqtt) is_text: bool,
+    pub(in crate::mqtt) content_type: Option<Box<str>>,
+    pub(in crate::mqtt) response_topic: Option<Box<str>>,
+    pub(in crate::mqtt) correlation: Option<Bytes>,
+    pub(in crate::mqtt) user_properties: Vec<(Box<str>, Box<str>)>,
+}
+
+impl MessageProperties {
+    /// Picks what belongs to the message.
+    pub(super) fn of(properties: &[Property]) -> Self {
+        let mut found = Self::default();
+        for property in properties {
+            match property {
+                Property::MessageExpiryInterval(p) => {
+                    found.expiry = Some(Duration::from_secs(u64::from(p.val())));
+                }
+                Property::PayloadFormatIndicator(p) => found.is_text = p.val() == PayloadFormat::String as u8,
+                Property::ContentType(p) => found.content_type = Some(p.val().into()),
+                Property::ResponseTopic(p) => found.response_topic = Some(p.val().into()),
+                Property::CorrelationData(p) => found.correlation = Some(Bytes::copy_from_slice(p.val())),
+                Property::UserProperty(p) => found.user_properties.push((p.key().into(), p.val().into())),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// As the log keeps it.
+    pub(in crate::mqtt) fn annotation(
+        self,
+        publisher: &str,
+        quality: Quality,
+        retain: bool,
+        now: SystemTime,
+    ) -> Annotation {
+        Annotation {
+            publisher: publisher.into(),
+            quality,
+            retain,
+            expires_at: self.expiry.map(|expiry| now + expiry),
+            is_text: self.is_text,
+            content_type: self.content_type,
+            response_topic: self.response_topic,
+            correlation: self.correlation,
+            user_properties: self.user_properties,
+        }
+    }
+
+    /// As a reader is told at `now`.
+    pub(in crate::mqtt) fn from_annotation(annotation: &Annotation, now: SystemTime) -> Self {
+        // What has not waited for a whole second has not waited: the interval is in seconds.
+        let left = |at: SystemTime| {
+            let left = at.duration_since(now).unwrap_or_default();
+            Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0))
+        };
+        Self {
+            expiry: annotation.expires_at.map(left),
+            is_text: annotation.is_text,
+            content_type: annotation.content_type.clone(),
+            response_topic: annotation.response_topic.clone(),
+            correlation: annotation.correlation.clone(),
+            user_properties: annotation.user_properties.clone(),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Why something was refused or has ended: the reason codes of MQTT 5, section 2.4, and what 3.1.1 has for them.
+
+use mqtt_protocol_core::mqtt::result_code::MqttError;
+
+/// A reason code that the gateway gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(in crate::mqtt) enum Reason {
+    /// All is well; with a SUBACK the granted quality is its own code.
+    Success = 0x00,
+    NoSubscriptionExisted = 0x11,
+    UnspecifiedError = 0x80,
+    MalformedPacket = 0x81,
+    ProtocolError = 0x82,
+    ImplementationSpecificError = 0x83,
+    UnsupportedProtocolVersion = 0x84,
+    ClientIdentifierNotValid = 0x85,
+    ServerUnavailable = 0x88,
+    ServerShuttingDown = 0x8b,
+    BadAuthenticationMethod = 0x8c,
+    KeepAliveTimeout = 0x8d,
+    SessionTakenOver = 0x8e,
+    TopicFilterInvalid = 0x8f,
+    TopicNameInvalid = 0x90,
+    PacketIdentifierNotFound = 0x92,
+    ReceiveMaximumExceeded = 0x93,
+    TopicAliasInvalid = 0x94,
+    PacketTooLarge = 0x95,
+    QuotaExceeded = 0x97,
+    PayloadFormatInvalid = 0x99,
+    SharedSubscriptionsNotSupported = 0x9e,
+    ConnectionRateExceeded = 0x9f,
+}
+
+impl Reason {
+    /// The code of MQTT 5.
+    pub(in crate::mqtt) fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Whether it says that something did not happen.
+    pub(in crate::mqtt) fn is_failure(self) -> bool {
+        self.code() >= 0x80
+    }
+
+    /// The return code of a CONNACK of MQTT 3.1.1, section 3.2.2.3.
+    pub(super) fn connect_return_code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::UnsupportedProtocolVersion => 1,
+            Self::ClientIdentifierNotValid => 2,
+            _ => 3,
+        }
+    }
+}
+
+/// Of an error of the library: those that a packet of a client can cause.
+impl From<MqttError> for Reason {
+    fn from(error: MqttError) -> Self {
+        match error {
+            MqttError::ProtocolError => Self::ProtocolError,
+            MqttError::UnsupportedProtocolVersion => Self::UnsupportedProtocolVersion,
+            MqttError::ClientIdentifierNotValid => Self::ClientIdentifierNotValid,
+            MqttError::TopicFilterInvalid => Self::TopicFilterInvalid,
+            MqttError::TopicNameInvalid => Self::TopicNameInvalid,
+            MqttError::TopicAliasInvalid => Self::TopicAliasInvalid,
+            MqttError::PacketTooLarge => Self::PacketTooLarge,
+            _ => Self::MalformedPacket,
+        }
+    }
+}

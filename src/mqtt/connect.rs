@@ -1,0 +1,160 @@
+//! From a new connection to a client that is known: CONNECT and CONNACK (MQTT 5, sections 3.1 and 3.2).
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use super::Broker;
+use super::codec::{Breach, Connack, Connect, Incoming, Outgoing, Reason, Version};
+use super::connection::{Connection, Terms};
+use super::session::Session;
+use super::wire::{Progress, Wire};
+
+/// The longest client id, in bytes.
+const CLIENT_ID_BYTES_MAX: usize = 256;
+
+/// Characters of an id that the gateway gives.
+const ASSIGNED_ID_LENGTH: usize = 22;
+
+impl Broker {
+    /// Takes the client's CONNECT and answers it. `None`: there is nothing to serve, and the client knows.
+    pub(super) async fn connect<S: AsyncRead + AsyncWrite + Send + Unpin>(
+        self: Arc<Self>,
+        mut wire: Wire<S>,
+        refuse: bool,
+    ) -> Option<Box<Connection<S>>> {
+        let patience = self.limits.mqtt_connect_timeout.get();
+        let connect = match timeout(patience, first_packet(&mut wire)).await {
+            Ok(Some(Ok(connect))) => connect,
+            Ok(Some(Err(Breach(reason)))) => return self.refuse(wire, reason).await,
+            Ok(None) | Err(_) => return None,
+        };
+        wire.version = Some(connect.version);
+        wire.sent_bytes_max = connect.packet_bytes_max;
+        let client = match self.admit(&connect, refuse) {
+            Ok(client) => client,
+            Err(reason) => return self.refuse(wire, reason).await,
+        };
+        let assigned = connect.client_id.is_empty().then(|| client.to_string());
+        let Some(found) = self.sessions.attach(&client).await else {
+            return self.refuse(wire, Reason::ServerUnavailable).await;
+        };
+        let kept = found.session.filter(|_| !connect.clean_start);
+        if let Some(will) = found.will.filter(|will| connect.clean_start || will.delay.is_zero()) {
+            // The session that the will belonged to is over.
+            self.publish_will(&client, will).await;
+        }
+        let session_present = kept.is_some();
+        let terms = self.terms(&connect);
+        wire.put(&Outgoing::Connack(Connack {
+            reason: Reason::Success,
+            session_present,
+            receive_maximum: self.limits.mqtt_in_flight_max,
+            packet_bytes_max: self.limits.mqtt_packet_bytes_max,
+            topic_alias_maximum: self.limits.mqtt_topic_aliases_max,
+            assigned_client_id: assigned,
+            session_expiry: (terms.session_expiry != connect.session_expiry).then_some(terms.session_expiry),
+            keep_alive: (terms.keep_alive != connect.keep_alive).then_some(terms.keep_alive),
+        }));
+        let session = kept.unwrap_or_else(|| Session::new(client));
+        Some(Box::new(Connection::new(self, wire, found.attached, session, terms)))
+    }
+
+    /// The id of a client that may come in.
+    fn admit(&self, connect: &Connect, refuse: bool) -> Result<Arc<str>, Reason> {
+        if refuse {
+            return Err(Reason::ConnectionRateExceeded);
+        }
+        if self.hub.is_draining() {
+            return Err(Reason::ServerUnavailable);
+        }
+        if connect.authenticates {
+            return Err(Reason::BadAuthenticationMethod);
+        }
+        if let Some(will) = &connect.will {
+            super::publish::stream(&will.topic)?;
+        }
+        let id = connect.client_id.as_str();
+        if self.sessions.len() >= self.limits.mqtt_sessions_max && !self.sessions.knows(id) {
+            return Err(Reason::QuotaExceeded);
+        }
+        match id {
+            // A session that nobody could ask for again.
+            "" if connect.version == Version::V3 && !connect.clean_start => {
+                Err(Reason::ClientIdentifierNotValid)
+            }
+            "" => Ok(assigned_id().into()),
+            _ if id.len() > CLIENT_ID_BYTES_MAX || id.chars().any(char::is_control) => {
+                Err(Reason::ClientIdentifierNotValid)
+            }
+            _ => Ok(id.into()),
+        }
+    }
+
+    /// What the connection keeps to: what the client wants, within what the gateway has.
+    fn terms(&self, connect: &Connect) -> Terms {
+        let limits = &self.limits;
+        let keep_alive = match (connect.version, connect.keep_alive) {
+            // A client of 3.1.1 could not be told.
+            (Version::V3, wanted) => wanted,
+            (Version::V5, Duration::ZERO) => limits.mqtt_keep_alive_max.get(),
+            (Version::V5, wanted) => wanted.min(limits.mqtt_keep_alive_max.get()),
+        };
+        let aliases = connect.topic_alias_maximum.min(limits.mqtt_topic_aliases_max);
+        Terms {
+            keep_alive,
+            session_expiry: connect.session_expiry.min(limits.mqtt_session_expiry_max.get()),
+            in_flight_max: connect.receive_maximum.min(limits.mqtt_in_flight_max).into(),
+            last_alias: NonZeroU16::new(aliases),
+            will: connect.will.clone().map(Box::new),
+        }
+    }
+
+    /// Says why the connection ends. Before the client's version is known there is nobody to say it to.
+    async fn refuse<S: AsyncRead + AsyncWrite + Unpin, T>(
+        &self,
+        mut wire: Wire<S>,
+        reason: Reason,
+    ) -> Option<T> {
+        self.metrics.refused.inc();
+        // A client of a version that is not served understands the answer of 3.1.1.
+        if wire.version.is_some() || reason == Reason::UnsupportedProtocolVersion {
+            wire.put(&Outgoing::Connack(Connack {
+                reason,
+                session_present: false,
+                receive_maximum: 0,
+                packet_bytes_max: 0,
+                topic_alias_maximum: 0,
+                assigned_client_id: None,
+                session_expiry: None,
+                keep_alive: None,
+            }));
+        }
+        let _gone = timeout(self.limits.mqtt_connect_timeout.get(), wire.close()).await;
+        None
+    }
+}
+
+/// The first packet, which has to be a CONNECT. `None`: the client is gone.
+async fn first_packet<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+) -> Option<Result<Box<Connect>, Breach>> {
+    loop {
+        match wire.next() {
+            Ok(Some(Incoming::Connect(connect))) => return Some(Ok(connect)),
+            Ok(Some(_)) => return Some(Err(Breach(Reason::ProtocolError))),
+            Err(breach) => return Some(Err(breach)),
+            Ok(None) => match wire.progress().await {
+                Ok(Progress::Read | Progress::Written) => {}
+                Ok(Progress::Ended) | Err(_) => return None,
+            },
+        }
+    }
+}
+
+fn assigned_id() -> String {
+    std::iter::repeat_with(fastrand::alphanumeric).take(ASSIGNED_ID_LENGTH).collect()
+}

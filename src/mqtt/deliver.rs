@@ -1,0 +1,236 @@
+//! Messages to a client: what was on its way when it was here last, what is retained for it, and what is new, each
+//! read from the log when there is room for it on the wire.
+
+use std::num::NonZeroU16;
+
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::consume_budget;
+
+use super::Broker;
+use super::codec::{Ack, AckKind, Delivery, MessageProperties, Outgoing, PacketId, Reason};
+use super::connection::{Connection, READY_MAX};
+use super::session::{Flight, Phase, Retained, Wanted};
+use crate::hub::{Gap, GapReason, Message, MessageLimit, ReadError};
+use crate::stream::{ContentType, Quality, Start, StreamName};
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
+    /// Puts on the wire what is there for the client, as far as it takes it. Called when all before was written, so
+    /// a client that reads slowly costs its cursors.
+    pub(super) async fn fill(&mut self) {
+        while self.has_room()
+            && let Some(flight) = self.session.in_flight.send_again()
+        {
+            self.send_again(flight).await;
+        }
+        while self.has_room()
+            && let Some(retained) = self.session.retained.pop_front()
+        {
+            consume_budget().await;
+            self.send_retained(retained).await;
+        }
+        while self.has_room() {
+            self.note_marks();
+            let Some(name) = self.ready.pop_front() else { break };
+            consume_budget().await;
+            self.send_new(name).await;
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.wire.unwritten() < self.broker.limits.tail_bytes_max && self.vacancy() > 0
+    }
+
+    /// Takes note of marked streams without waiting, so that busy streams do not keep quiet ones from their turn.
+    fn note_marks(&mut self) {
+        if self.ready.len() >= READY_MAX {
+            return;
+        }
+        for name in self.subscriber.changed(READY_MAX).now_or_never().unwrap_or_default() {
+            if !self.ready.contains(&name) {
+                self.ready.push_back(name);
+            }
+        }
+    }
+
+    /// Sends what lies behind the cursor of a stream, or a first part of it.
+    async fn send_new(&mut self, name: StreamName) {
+        let Some(wanted) = self.session.subscriptions.wanted(&name) else { return };
+        let cursor = self.session.cursor(&name);
+        let limit =
+            MessageLimit { bytes_max: self.broker.limits.tail_bytes_max, count_max: self.vacancy().max(1) };
+        match self.broker.hub.messages(&name, cursor, limit).await {
+            Ok(batch) => {
+                for message in &batch.messages {
+                    self.send(&name, message, &wanted, false, Some(&batch.content_type));
+                }
+                self.session.set_cursor(name.clone(), Start::At(batch.next));
+                if !batch.up_to_date {
+                    self.ready.push_back(name);
+                }
+            }
+            Err(ReadError::Gap(gap)) => {
+                self.missed(&gap);
+                self.session.set_cursor(name.clone(), Start::At(gap.earliest));
+                self.ready.push_back(name);
+            }
+            Err(ReadError::BehindTail) => {
+                self.session.set_cursor(name.clone(), Start::Earliest);
+                self.ready.push_back(name);
+            }
+            Err(ReadError::Missing(_)) => self.session.forget_cursor(&name),
+        }
+    }
+
+    fn missed(&self, gap: &Gap) {
+        match gap.reason {
+            GapReason::Trimmed { missed } => self.broker.metrics.missed.inc_by(missed),
+            GapReason::Epoch => self.broker.metrics.epochs_changed.inc(),
+        };
+    }
+
+    async fn send_retained(&mut self, retained: Retained) {
+        let Ok(Some(message)) = self.broker.hub.retained(&retained.stream).await else { return };
+        let comes_anyway = match retained.before {
+            Start::At(before) => {
+                before.epoch == message.start.epoch && before.position <= message.start.position
+            }
+            Start::Earliest => true,
+            Start::Tail => false,
+        };
+        if !comes_anyway {
+            self.send(&retained.stream, &message, &Wanted::by(retained.options), true, None);
+        }
+    }
+
+    /// Sends again what the client may not have, or may not know that we know it has.
+    async fn send_again(&mut self, flight: Flight) {
+        if flight.phase == Phase::Received {
+            let ack = Ack { kind: AckKind::Pubrel, id: flight.id, reason: Reason::Success };
+            self.wire.put(&Outgoing::Ack(ack));
+            return;
+        }
+        let Some((message, content_type)) = self.broker.find(&flight).await else {
+            self.broker.metrics.missed.inc();
+            return self.session.in_flight.give_up(flight.id);
+        };
+        let wanted = self.session.subscriptions.wanted(&flight.stream);
+        let identifiers = wanted.and_then(|wanted| wanted.terms(false)).map(|terms| terms.identifiers);
+        let properties = self.properties(&message, content_type.as_ref());
+        let taken = self.put(
+            &flight.stream,
+            &message,
+            (flight.quality, Some(flight.id)),
+            (true, flight.retain),
+            &properties,
+            &identifiers.unwrap_or_default(),
+        );
+        if taken {
+            self.broker.metrics.sent_again.inc();
+        } else {
+            self.session.in_flight.give_up(flight.id);
+        }
+    }
+
+    /// Sends a message as its subscriptions want it. One that has expired, or that the client takes in no packet, is
+    /// as if it had been sent (MQTT 5, sections 3.3.2.3.3 and 3.1.2.11.4).
+    fn send(
+        &mut self,
+        name: &StreamName,
+        message: &Message,
+        wanted: &Wanted,
+        retained: bool,
+        content_type: Option<&ContentType>,
+    ) {
+        let annotation = message.annotation.as_deref();
+        let own = annotation.is_some_and(|annotation| *annotation.publisher == *self.session.client);
+        let Some(terms) = wanted.terms(own) else { return };
+        let expires_at = annotation.and_then(|annotation| annotation.expires_at);
+        if expires_at.is_some_and(|at| at <= self.broker.clock.now()) {
+            self.broker.metrics.expired.inc();
+            return;
+        }
+        // What HTTP appended is as sure as the log.
+        let published = annotation.map_or(Quality::ExactlyOnce, |annotation| annotation.quality);
+        let quality = published.min(terms.quality);
+        let retain =
+            retained || (terms.retain_as_published && annotation.is_some_and(|annotation| annotation.retain));
+        let id = (quality > Quality::AtMostOnce)
+            .then(|| self.session.in_flight.send(name.clone(), message.start, quality, retain));
+        let properties = self.properties(message, content_type);
+        if self.put(name, message, (quality, id), (false, retain), &properties, &terms.identifiers) {
+            self.broker.metrics.delivered(quality as u8);
+            self.subscriber.delivered(1);
+        } else if let Some(id) = id {
+            self.session.in_flight.give_up(id);
+        }
+    }
+
+    /// What is told with a message. The type of a stream goes for messages that say none.
+    fn properties(&self, message: &Message, content_type: Option<&ContentType>) -> MessageProperties {
+        let mut properties = match &message.annotation {
+            Some(annotation) => MessageProperties::from_annotation(annotation, self.broker.clock.now()),
+            None => MessageProperties::default(),
+        };
+        if properties.content_type.is_none() {
+            let known = content_type.filter(|known| **known != ContentType::octet_stream());
+            properties.content_type = known.map(|known| known.as_str().into());
+        }
+        properties
+    }
+
+    /// Puts a message on the wire. Whether the client takes one so large.
+    fn put(
+        &mut self,
+        topic: &StreamName,
+        message: &Message,
+        (quality, id): (Quality, Option<PacketId>),
+        (duplicate, retain): (bool, bool),
+        properties: &MessageProperties,
+        identifiers: &[u32],
+    ) -> bool {
+        let alias = self.alias(topic);
+        let delivery = Delivery {
+            topic,
+            alias,
+            payload: &message.bytes,
+            id,
+            quality,
+            duplicate,
+            retain,
+            properties,
+            identifiers,
+        };
+        let taken = self.wire.put(&Outgoing::Publish(delivery));
+        if !taken {
+            self.broker.metrics.too_large.inc();
+        } else if let Some((alias, false)) = alias {
+            self.aliases_sent.insert(topic.clone(), alias);
+        }
+        taken
+    }
+
+    /// The alias of a topic, and whether the client knows it. The first topics get those that there are.
+    fn alias(&self, topic: &StreamName) -> Option<(NonZeroU16, bool)> {
+        let last = self.terms.last_alias?;
+        if let Some(alias) = self.aliases_sent.get(topic) {
+            return Some((*alias, true));
+        }
+        let next = u16::try_from(self.aliases_sent.len() + 1).ok().and_then(NonZeroU16::new)?;
+        (next <= last).then_some((next, false))
+    }
+}
+
+impl Broker {
+    /// A message on its way, as it lies in the log, or as it was retained beyond that.
+    async fn find(&self, flight: &Flight) -> Option<(Message, Option<ContentType>)> {
+        let limit = MessageLimit { bytes_max: 0, count_max: 1 };
+        let read = self.hub.messages(&flight.stream, Start::At(flight.start), limit).await;
+        if let Ok(batch) = read {
+            let content_type = Some(batch.content_type);
+            return batch.messages.into_iter().next().map(|message| (message, content_type));
+        }
+        let retained = self.hub.retained(&flight.stream).await.ok().flatten();
+        retained.filter(|message| message.start == flight.start).map(|message| (message, None))
+    }
+}

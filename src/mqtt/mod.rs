@@ -1,0 +1,76 @@
+//! The MQTT front: 3.1.1 and 5, over TCP and over WebSocket, onto the same streams that HTTP reads.
+//!
+//! `codec` turns bytes into packets, `session` is what is remembered of a client (both without IO and clock), and
+//! `connection` drives the two over a socket.
+
+mod codec;
+mod connect;
+mod connection;
+mod deliver;
+mod publish;
+mod session;
+mod sessions;
+mod subscribe;
+mod take;
+mod websocket;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+pub use websocket::Frames as WebSocketBytes;
+
+use crate::clock::Clock;
+use crate::hub::Hub;
+use crate::limits::Limits;
+use crate::metrics::{Metrics, MqttMetrics};
+use sessions::Sessions;
+use wire::Wire;
+
+/// How often wills and sessions whose time has come are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The front: serves connections from the hub.
+pub struct Broker {
+    hub: Arc<Hub>,
+    limits: Arc<Limits>,
+    metrics: MqttMetrics,
+    clock: Clock,
+    sessions: Arc<Sessions>,
+}
+
+impl Broker {
+    /// A front of `hub`.
+    pub fn new(hub: Arc<Hub>, limits: Arc<Limits>, metrics: &Metrics, clock: Clock) -> Self {
+        let metrics = metrics.mqtt().clone();
+        let sessions = Arc::new(Sessions::new(metrics.clone()));
+        Self { hub, limits, metrics, clock, sessions }
+    }
+
+    /// Serves a connection to its end. `refuse`: it is one too many, and is told so.
+    pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(self: Arc<Self>, io: S, refuse: bool) {
+        let wire = Wire::new(io, self.limits.mqtt_packet_bytes_max);
+        // Boxed, or an idle connection would go on having room for its handshake.
+        let connected = Box::pin(self.clone().connect(wire, refuse)).await;
+        let Some(connection) = connected else { return };
+        self.metrics.open.inc();
+        connection.run().await;
+        self.metrics.open.dec();
+    }
+
+    /// Publishes wills and ends sessions whose time has come, for as long as it is polled.
+    pub async fn sweep(&self) {
+        let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+        loop {
+            interval.tick().await;
+            for ended in self.sessions.sweep(Instant::now()) {
+                if let Some(will) = ended.will {
+                    self.publish_will(&ended.client, will).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A message from a client, or its will: onto the stream of its topic.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Broker;
+use super::codec::{MessageProperties, Reason, Will};
+use crate::hub::{AppendError, Missing, Publication, PublishError};
+use crate::stream::{ContentType, Quality, Refusal, StreamName};
+
+/// A message that is to be appended.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) payload: Bytes,
+    pub(super) quality: Quality,
+    pub(super) retain: bool,
+    pub(super) properties: MessageProperties,
+}
+
+/// How often a message is tried again when its stream has come or gone between the look at it and the append.
+const ATTEMPTS: usize = 3;
+
+/// The stream of a topic: any name that is no filter (MQTT 5, section 4.7.1).
+pub(super) fn stream(topic: &str) -> Result<StreamName, Reason> {
+    if topic.contains(['+', '#']) {
+        return Err(Reason::TopicNameInvalid);
+    }
+    StreamName::parse(topic).map_err(|_| Reason::TopicNameInvalid)
+}
+
+impl Broker {
+    /// Appends a message to a stream, which is created if it does not exist. An empty one that is to be retained
+    /// clears what was; any other empty one is refused, since a log has no place for it.
+    pub(super) async fn append(
+        &self,
+        publisher: &str,
+        name: &StreamName,
+        letter: Letter,
+    ) -> Result<(), Reason> {
+        if letter.payload.is_empty() {
+            return match letter.retain {
+                // There is nothing to clear on a stream that does not exist.
+                true => self.hub.clear_retained(name).await.or(Ok(())),
+                false => Err(Reason::PayloadFormatInvalid),
+            };
+        }
+        if letter.payload.len() > self.limits.body_bytes_max {
+            return Err(Reason::QuotaExceeded);
+        }
+        let offered =
+            letter.properties.content_type.as_deref().and_then(|text| ContentType::parse(text).ok());
+        let offered = offered.unwrap_or_else(ContentType::octet_stream);
+        let Letter { payload, quality, retain, properties } = letter;
+        let annotation = properties.annotation(publisher, quality, retain, self.clock.now());
+        let annotation = Arc::new(annotation);
+        for _ in 0..ATTEMPTS {
+            let content_type = match self.hub.describe(name).await {
+                Ok(description) => description.content_type,
+                Err(Missing::NotFound) => offered.clone(),
+                Err(Missing::Deleted) => return Err(Reason::TopicNameInvalid),
+            };
+            let publication = Publication {
+                body: payload.clone(),
+                content_type: Some(content_type),
+                close: false,
+                producer: None,
+                sequence: None,
+                create: true,
+                annotation: Some(annotation.clone()),
+            };
+            match self.hub.publish(name, publication).await {
+                Ok(_) => return Ok(()),
+                // Another one has created it meanwhile, with another type.
+                Err(
+                    PublishError::Create(_)
+                    | PublishError::Store(AppendError::Refused { refusal: Refusal::ContentType, .. }),
+                ) => {}
+                Err(error) => return Err(refusal(&error)),
+            }
+        }
+        Err(Reason::UnspecifiedError)
+    }
+
+    /// Publishes the will of a client that is gone.
+    pub(super) async fn publish_will(&self, client: &str, will: Will) {
+        let Will { topic, payload, quality, retain, properties, .. } = will;
+        let letter = Letter { payload, quality, retain, properties };
+        let outcome = match stream(&topic) {
+            Ok(name) => self.append(client, &name, letter).await,
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = outcome {
+            tracing::warn!(client, topic, ?reason, "a will was refused");
+        }
+    }
+}
+
+/// The one mapping from what the hub refuses to reason codes.
+fn refusal(error: &PublishError) -> Reason {
+    match error {
+        PublishError::Empty | PublishError::NoContentType | PublishError::Messages(_) => {
+            Reason::PayloadFormatInvalid
+        }
+        PublishError::Store(AppendError::Missing(_)) | PublishError::Create(_) => Reason::TopicNameInvalid,
+        PublishError::Store(AppendError::Refused { .. }) => Reason::ImplementationSpecificError,
+    }
+}

@@ -1,0 +1,142 @@
+//! What a packet of a client does.
+
+use std::num::NonZeroU16;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::codec::{
+    Ack, AckKind, Disconnect, Incoming, Outgoing, PacketId, Publish, Reason, Unsubscribe, Version,
+};
+use super::connection::{Connection, Ending};
+use super::publish::{self, Letter};
+use crate::stream::{Quality, StreamName};
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
+    /// Does what a packet asks for, and puts the answer on the wire.
+    pub(super) async fn take(&mut self, packet: Incoming) -> Result<(), Ending> {
+        match packet {
+            Incoming::Publish(publish) => self.publish(*publish).await?,
+            Incoming::Ack(ack) if ack.kind == AckKind::Pubrel => self.released(ack.id),
+            Incoming::Ack(ack) => {
+                if let Some(answer) = self.session.in_flight.acknowledged(ack) {
+                    self.wire.put(&Outgoing::Ack(answer));
+                }
+            }
+            Incoming::Subscribe(subscribe) => self.subscribe(subscribe).await,
+            Incoming::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
+            Incoming::Pingreq => {
+                self.wire.put(&Outgoing::Pingresp);
+            }
+            Incoming::Disconnect(disconnect) => return Err(self.left(disconnect)),
+            Incoming::Connect(_) => return Err(Ending::Told(Reason::ProtocolError)),
+        }
+        Ok(())
+    }
+
+    /// A message: onto its stream, and acknowledged once it is as durable as the store promises.
+    async fn publish(&mut self, publish: Publish) -> Result<(), Ending> {
+        let Publish { topic, alias, payload, id, quality, retain, properties } = publish;
+        let name = self.topic(&topic, alias);
+        if let (Quality::ExactlyOnce, Some(id)) = (quality, id) {
+            if self.session.received.contains(&id) {
+                // It is in the log; what was lost is our answer.
+                return self.answer(id, quality, Ok(()));
+            }
+            if self.session.received.len() >= self.receive_maximum() {
+                return Err(Ending::Told(Reason::ReceiveMaximumExceeded));
+            }
+        }
+        let outcome = match name {
+            Ok(name) => {
+                let letter = Letter { payload, quality, retain, properties };
+                let client = self.session.client.clone();
+                self.broker.append(&client, &name, letter).await
+            }
+            Err(Reason::TopicAliasInvalid) => return Err(Ending::Told(Reason::TopicAliasInvalid)),
+            Err(reason) => Err(reason),
+        };
+        match (outcome, id) {
+            (outcome, Some(id)) => self.answer(id, quality, outcome),
+            (Ok(()), None) => Ok(()),
+            // There is no packet that could say so, and nothing is dropped in silence.
+            (Err(reason), None) => Err(Ending::Told(reason)),
+        }
+    }
+
+    /// How many messages of quality 2 the client may have under way. One of 3.1.1 could not be told, so that only its
+    /// ids limit it.
+    fn receive_maximum(&self) -> usize {
+        match self.wire.version {
+            Some(Version::V5) => self.broker.limits.mqtt_in_flight_max.into(),
+            _ => usize::from(u16::MAX),
+        }
+    }
+
+    /// The stream that a topic or its alias means (MQTT 5, section 3.3.2.3.4).
+    fn topic(&mut self, topic: &str, alias: Option<NonZeroU16>) -> Result<StreamName, Reason> {
+        let Some(alias) = alias else { return publish::stream(topic) };
+        let index = usize::from(alias.get()) - 1;
+        if index >= self.broker.limits.mqtt_topic_aliases_max.into() {
+            return Err(Reason::TopicAliasInvalid);
+        }
+        if topic.is_empty() {
+            return self.aliases_received.get(index).cloned().flatten().ok_or(Reason::TopicAliasInvalid);
+        }
+        let name = publish::stream(topic)?;
+        if self.aliases_received.len() <= index {
+            self.aliases_received.resize(index + 1, None);
+        }
+        if let Some(place) = self.aliases_received.get_mut(index) {
+            *place = Some(name.clone());
+        }
+        Ok(name)
+    }
+
+    /// Acknowledges a message, or refuses it: a client of 3.1.1 can be told only by the end of its connection.
+    fn answer(&mut self, id: PacketId, quality: Quality, outcome: Result<(), Reason>) -> Result<(), Ending> {
+        let reason = outcome.err().unwrap_or(Reason::Success);
+        if reason.is_failure() {
+            self.broker.metrics.publishes_refused.inc();
+            if self.wire.version == Some(Version::V3) {
+                return Err(Ending::Told(reason));
+            }
+        }
+        let kind = if quality == Quality::ExactlyOnce { AckKind::Pubrec } else { AckKind::Puback };
+        if kind == AckKind::Pubrec && !reason.is_failure() {
+            self.session.received.insert(id);
+        }
+        self.wire.put(&Outgoing::Ack(Ack { kind, id, reason }));
+        Ok(())
+    }
+
+    /// The client will not send that message again.
+    fn released(&mut self, id: PacketId) {
+        let known = self.session.received.remove(&id);
+        let reason = if known { Reason::Success } else { Reason::PacketIdentifierNotFound };
+        self.wire.put(&Outgoing::Ack(Ack { kind: AckKind::Pubcomp, id, reason }));
+    }
+
+    fn unsubscribe(&mut self, Unsubscribe { id, filters }: Unsubscribe) {
+        let reasons = filters.into_iter().map(|filter| match filter {
+            Ok(filter) if self.session.unsubscribe(&filter) => {
+                self.subscriber.remove(&filter);
+                Reason::Success
+            }
+            Ok(_) => Reason::NoSubscriptionExisted,
+            Err(reason) => reason,
+        });
+        let reasons = reasons.collect();
+        self.wire.put(&Outgoing::Unsuback(id, reasons));
+    }
+
+    fn left(&mut self, disconnect: Disconnect) -> Ending {
+        if let Some(expiry) = disconnect.session_expiry {
+            // What was not to be kept can not be kept from now on (MQTT 5, section 3.14.2.2.2).
+            if self.terms.session_expiry.is_zero() && !expiry.is_zero() {
+                return Ending::Told(Reason::ProtocolError);
+            }
+            self.terms.session_expiry = expiry.min(self.broker.limits.mqtt_session_expiry_max.get());
+        }
+        if disconnect.with_will { Ending::LeftWithWill } else { Ending::Left }
+    }
+}

@@ -1,0 +1,61 @@
+//! Messages one by one, for those who deliver each with what its publisher said, and the one that is retained.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::stream::{Annotation, ContentType, Offset, Position};
+
+/// How much one read of messages may return. At least one message comes, however large it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageLimit {
+    /// Bytes of messages.
+    pub bytes_max: usize,
+    /// Messages.
+    pub count_max: usize,
+}
+
+/// A stretch of a log, message by message.
+#[derive(Debug, Clone)]
+pub struct Messages {
+    /// Of the stream.
+    pub content_type: ContentType,
+    /// The messages, in order.
+    pub messages: Vec<Message>,
+    /// The offset behind the last of them.
+    pub next: Offset,
+    /// The position of the stream's tail when it was read.
+    pub tail: Position,
+    /// Whether nothing more could be read.
+    pub up_to_date: bool,
+    /// Whether nothing will ever follow: the stream is closed and this reaches its end.
+    pub closed: bool,
+}
+
+/// One value of a JSON stream, one append of any other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The offset before it.
+    pub start: Offset,
+    /// The offset behind it.
+    pub next: Offset,
+    /// The content, shared with the log.
+    pub bytes: Bytes,
+    /// When it was appended.
+    pub at: SystemTime,
+    /// What its publisher said.
+    pub annotation: Option<Arc<Annotation>>,
+}
+
+impl Messages {
+    /// The bytes of the messages.
+    pub fn len(&self) -> usize {
+        self.messages.iter().map(|message| message.bytes.len()).sum()
+    }
+
+    /// Whether there is no message in it.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+}

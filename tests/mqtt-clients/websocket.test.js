@@ -1,0 +1,114 @@
+// The door for MQTT over WebSocket: who gets in, and a browser that does.
+import assert from "node:assert/strict"
+import { once } from "node:events"
+import { createServer, request } from "node:http"
+import { after, before, test } from "node:test"
+import { fileURLToPath } from "node:url"
+import { chromium } from "playwright-core"
+import { MQTT_3, MQTT_5, World } from "./world.js"
+
+// A browser that talks to nobody but us. Its profile is new each time.
+const ARGUMENTS = [
+  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+  "--disable-component-update", "--disable-sync",
+]
+
+const MQTT_JS = fileURLToPath(import.meta.resolve("mqtt/dist/mqtt.min"))
+
+const ELSEWHERE = "http://elsewhere.example"
+
+let browser
+let pages
+let origin
+
+before(async () => {
+  pages = createServer((_, answer) => answer.setHeader("content-type", "text/html").end("<!doctype html>"))
+  pages.listen(0, "127.0.0.1")
+  await once(pages, "listening")
+  origin = `http://127.0.0.1:${pages.address().port}`
+  browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ARGUMENTS })
+})
+
+after(async () => {
+  await browser?.close()
+  pages.close()
+  pages.closeAllConnections()
+})
+
+// What a handshake with these fields is answered.
+async function shake(world, path, headers) {
+  const asked = request(`${world.gateway.url}${path}`, {
+    headers: {
+      connection: "upgrade", upgrade: "websocket", "sec-websocket-version": "13",
+      "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==", ...headers,
+    },
+  })
+  asked.end()
+  const [event, answer] = await Promise.race(
+    ["response", "upgrade"].map(async (event) => [event, (await once(asked, event))[0]]),
+  )
+  asked.destroy()
+  return { event, status: answer.statusCode, subprotocol: answer.headers["sec-websocket-protocol"] }
+}
+
+test("a handshake has to offer the subprotocol mqtt", async (context) => {
+  const world = await World.start(context)
+  const offer = (subprotocol) => shake(world, "/mqtt", subprotocol && { "sec-websocket-protocol": subprotocol })
+  for (const offered of ["mqtt", "other, mqtt"]) {
+    assert.deepEqual(await offer(offered), { event: "upgrade", status: 101, subprotocol: "mqtt" })
+  }
+  for (const offered of [undefined, "mqttv3.1", "other"]) assert.equal((await offer(offered)).status, 400, offered)
+  assert.equal((await fetch(`${world.gateway.url}/mqtt`)).status, 426)
+})
+
+test("a page of another origin gets in only if it is allowed", async (context) => {
+  const fields = { "sec-websocket-protocol": "mqtt", origin: ELSEWHERE }
+  const closed = await World.start(context)
+  assert.equal((await shake(closed, "/mqtt", fields)).status, 403)
+  const own = { ...fields, origin: closed.gateway.url }
+  assert.equal((await shake(closed, "/mqtt", own)).status, 101)
+  const open = await World.start(context, ["--origin", ELSEWHERE])
+  assert.equal((await shake(open, "/mqtt", fields)).status, 101)
+})
+
+// A page with mqtt.js in it.
+async function pageAt(context, url) {
+  const page = await browser.newPage()
+  context.after(() => page.close())
+  await page.goto(url)
+  await page.addScriptTag({ path: MQTT_JS })
+  return page
+}
+
+// Inside of the page: publishes to itself in each quality, and returns what came.
+const echo = async ([url, protocolVersion]) => {
+  const client = await globalThis.mqtt.connectAsync(url, { protocolVersion, reconnectPeriod: 0 }, false)
+  const came = []
+  client.on("message", (topic, payload, { qos }) => came.push([topic, String(payload), qos]))
+  await client.subscribeAsync("page/+", { qos: 2 })
+  for (const qos of [0, 1, 2]) {
+    const arrived = new Promise((resolve) => client.once("message", resolve))
+    await client.publishAsync(`page/${qos}`, `${qos}`, { qos })
+    await arrived
+  }
+  await client.endAsync()
+  return came
+}
+
+for (const { version, protocolVersion } of [MQTT_3, MQTT_5]) {
+  test(`a page that is allowed publishes and subscribes in each quality (${version})`, async (context) => {
+    const world = await World.start(context, ["--origin", origin])
+    const url = `ws://${world.gateway.address}/mqtt`
+    for (const at of [origin, `${world.gateway.url}/v1/stream/none`]) {
+      const page = await pageAt(context, at)
+      const expected = [0, 1, 2].map((qos) => [`page/${qos}`, `${qos}`, qos])
+      assert.deepEqual(await page.evaluate(echo, [url, protocolVersion]), expected)
+    }
+  })
+}
+
+test("a page that is not allowed does not get in", async (context) => {
+  const world = await World.start(context)
+  const page = await pageAt(context, origin)
+  await assert.rejects(page.evaluate(echo, [`ws://${world.gateway.address}/mqtt`, 5]), /Couldn't connect to server/)
+})

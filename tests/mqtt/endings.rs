@@ -1,0 +1,136 @@
+//! How connections end, and what becomes of the wills of their clients.
+
+use std::time::Duration;
+
+use mqtt_protocol_core::mqtt::packet::WillDelayInterval;
+use tokio::time::Instant;
+
+use crate::world::Gateway;
+use crate::world::mqtt::{Hello, Mqtt, PUBACK, Packet, publish_bytes};
+
+fn with_will(id: &str, delay: u32) -> Hello {
+    let delay = WillDelayInterval::new(delay).unwrap().into();
+    Hello { will: Some((format!("gone/{id}"), "gone".into(), vec![delay])), ..Hello::lasting(id) }
+}
+
+#[tokio::test]
+async fn a_newer_connection_of_a_client_takes_the_session_over() {
+    let gateway = Gateway::start(&[]).await;
+    let hello = Hello::lasting("phone");
+    let mut first = Mqtt::connect(gateway.mqtt, &hello).await;
+    first.subscribe("a", 1).await;
+    let mut second = Mqtt::connect(gateway.mqtt, &hello).await;
+    assert!(second.connack.0);
+    assert_eq!(first.receive().await, Some(Packet::Disconnect(0x8e)));
+    assert_eq!(first.receive().await, None);
+    let mut publisher = Mqtt::connect(gateway.mqtt, &Hello::new("publisher")).await;
+    publisher.publish("a", "x", 1).await;
+    assert_eq!(second.take().await.payload, b"x");
+}
+
+#[tokio::test]
+async fn of_a_hundred_connections_of_one_client_one_stays() {
+    let gateway = Gateway::start(&[]).await;
+    let hello = Hello::lasting("phone");
+    Mqtt::connect(gateway.mqtt, &hello).await.subscribe("a", 1).await;
+    let mut all = Vec::new();
+    for _ in 0..100 {
+        let mut client = Mqtt::open(gateway.mqtt, 5).await;
+        client.send(&hello.bytes()).await;
+        all.push(client);
+    }
+    let (mut staying, mut present) = (0, 0);
+    for mut client in all {
+        match client.receive().await {
+            Some(Packet::Connack { code: 0, present: true, .. }) => present += 1,
+            Some(Packet::Connack { code: 0x88, .. }) => continue,
+            other => panic!("{other:?}"),
+        }
+        client.send(&[0xc0, 0]).await;
+        match client.receive().await {
+            Some(Packet::Pingresp) => staying += 1,
+            Some(Packet::Disconnect(0x8e)) => {}
+            other => panic!("{other:?}"),
+        }
+        drop(client);
+    }
+    assert!(present >= 1 && staying >= 1, "{present} had the session, {staying} were answered");
+    assert!(Mqtt::connect(gateway.mqtt, &hello).await.connack.0);
+}
+
+#[tokio::test]
+async fn silence_is_ended_after_one_and_a_half_times_the_keep_alive() {
+    let gateway = Gateway::start(&[]).await;
+    for version in [4, 5] {
+        let hello = Hello { keep_alive: 1, version, ..Hello::new("silent") };
+        let mut client = Mqtt::connect(gateway.mqtt, &hello).await;
+        let since = Instant::now();
+        if version == 5 {
+            assert_eq!(client.receive().await, Some(Packet::Disconnect(0x8d)));
+        }
+        assert_eq!(client.receive().await, None);
+        let silent = since.elapsed();
+        assert!((1.4..2.5).contains(&silent.as_secs_f64()), "{silent:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_will_is_published_when_its_client_is_gone_without_a_good_bye() {
+    let gateway = Gateway::start(&[]).await;
+    let mut watcher = Mqtt::connect(gateway.mqtt, &Hello::new("watcher")).await;
+    watcher.subscribe("gone/+", 1).await;
+    // Left with a good-bye: no will. With the one that asks for it: a will.
+    Mqtt::connect(gateway.mqtt, &with_will("polite", 0)).await.disconnect(0).await;
+    Mqtt::connect(gateway.mqtt, &with_will("announced", 0)).await.disconnect(4).await;
+    assert_eq!(watcher.take().await.topic, "gone/announced");
+    // Gone without a word, and gone by a breach of the protocol.
+    drop(Mqtt::connect(gateway.mqtt, &with_will("lost", 0)).await);
+    assert_eq!(watcher.take().await.topic, "gone/lost");
+    let mut breaking = Mqtt::connect(gateway.mqtt, &with_will("breaking", 0)).await;
+    breaking.send(&[0xf0, 0]).await;
+    assert_eq!(breaking.receive().await, Some(Packet::Disconnect(0x82)));
+    assert_eq!(watcher.take().await.topic, "gone/breaking");
+    // Back in time: no will, though the next one of the client is.
+    drop(Mqtt::connect(gateway.mqtt, &with_will("back", 2)).await);
+    let back = Mqtt::connect(gateway.mqtt, &with_will("back", 1)).await;
+    let since = Instant::now();
+    drop(back);
+    assert_eq!(watcher.take().await.topic, "gone/back");
+    assert!(since.elapsed() >= Duration::from_secs(1));
+    watcher.ping().await;
+    assert_eq!(watcher.receive_within(Duration::from_millis(1500)).await, None);
+}
+
+#[tokio::test]
+async fn a_drain_says_good_bye_and_loses_no_acknowledged_message() {
+    let mut gateway = Gateway::start(&[]).await;
+    let hello = with_will("reader", 0);
+    let mut reader = Mqtt::connect(gateway.mqtt, &hello).await;
+    reader.subscribe("a", 1).await;
+    let mut publisher = Mqtt::connect(gateway.mqtt, &Hello::new("publisher")).await;
+    assert_eq!(publisher.publish("a", "x", 1).await, 0);
+    gateway.signal("TERM");
+    let since = Instant::now();
+    assert_eq!(reader.take().await.payload, b"x");
+    // Each message that is sent is acknowledged, until the good-bye.
+    let last = loop {
+        let bytes = publish_bytes(5, "a", b"y", 1, 9, (false, false), Vec::new());
+        if publisher.try_send(&bytes).await.is_err() {
+            break publisher.receive().await;
+        }
+        match publisher.receive().await {
+            Some(Packet::Ack(PUBACK, 9, 0)) => {}
+            last => break last,
+        }
+    };
+    assert_eq!(last, Some(Packet::Disconnect(0x8b)));
+    let last = loop {
+        match reader.receive().await {
+            Some(Packet::Publish(_)) => {}
+            last => break last,
+        }
+    };
+    assert_eq!(last, Some(Packet::Disconnect(0x8b)));
+    assert!(gateway.ended(Duration::from_secs(20)).await.success());
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+}

@@ -1,0 +1,195 @@
+//! What hostile clients reach: the end of their connection, in time and with a reason, and nothing of the others.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::world::mqtt::{Hello, Mqtt, PUBREC, Packet, publish_bytes};
+use crate::world::{Gateway, until};
+
+const MIB: u64 = 1 << 20;
+
+#[tokio::test]
+async fn a_client_has_to_introduce_itself_in_time() {
+    let gateway = Gateway::start(&["--limit", "mqtt_connect_timeout=1s"]).await;
+    for said in [&b""[..], &[0x10], &Hello::new("slow").bytes()[..10]] {
+        let mut client = Mqtt::open(gateway.mqtt, 5).await;
+        let since = Instant::now();
+        client.send(said).await;
+        assert_eq!(client.receive().await, None, "{said:?}");
+        assert!(since.elapsed() < Duration::from_secs(2), "{said:?}: {:?}", since.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_introduction_is_answered_as_far_as_somebody_may_understand_it() {
+    let gateway = Gateway::start(&[]).await;
+    let hello = Hello::new("client").bytes();
+    let changed = |at: usize, byte: u8| {
+        let mut bytes = hello.clone();
+        bytes[at] = byte;
+        bytes
+    };
+    let old = [&b"\x10\x13\0\x06MQIsdp\x03\x02\0\x3c\0\x05hello"[..]].concat();
+    let authenticated = [&b"\x10\x16\0\x04MQTT\x05\x02\0\x3c\x08\x15\0\x05SCRAM\0\x01x"[..]].concat();
+    let nameless = Hello { version: 4, clean: false, ..Hello::new("") }.bytes();
+    for (bytes, version, answer) in [
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), 5, None),
+        (vec![0xc0, 0], 5, None),
+        (publish_bytes(5, "a", b"x", 0, 0, (false, false), Vec::new()), 5, None),
+        (changed(9, hello[9] | 1), 5, None),
+        (changed(9, hello[9] | 0x18), 5, None),
+        (changed(9, hello[9] | 0x1c), 5, None),
+        (changed(0, 0x11), 5, None),
+        (old, 4, Some(1)),
+        (changed(8, 6), 4, Some(1)),
+        (authenticated, 5, Some(0x8c)),
+        (nameless, 4, Some(2)),
+        (Hello::new(&"x".repeat(300)).bytes(), 5, Some(0x85)),
+        (Hello::new("a\u{7}b").bytes(), 5, Some(0x85)),
+        (
+            Hello { will: Some(("a/#".into(), String::new(), Vec::new())), ..Hello::new("w") }.bytes(),
+            5,
+            Some(0x90),
+        ),
+    ] {
+        let mut client = Mqtt::open(gateway.mqtt, version).await;
+        client.send(&bytes).await;
+        match (client.receive().await, answer) {
+            (None, None) => continue,
+            (Some(Packet::Connack { present: false, code, .. }), Some(expected)) if code == expected => {}
+            (other, _) => panic!("{bytes:?}: {other:?}"),
+        }
+        assert_eq!(client.receive().await, None);
+    }
+    let mut assigned = Mqtt::connect(gateway.mqtt, &Hello::new("")).await;
+    assert!(assigned.connack.2.iter().any(|property| property.id() as u8 == 0x12));
+    assigned.ping().await;
+}
+
+#[tokio::test]
+async fn breaches_of_the_protocol_end_the_connection_with_their_reason() {
+    let gateway = Gateway::start(&["--limit", "mqtt_in_flight_max=2"]).await;
+    let publish = |topic: &str, quality, id, properties| {
+        publish_bytes(5, topic, b"x", quality, id, (false, false), properties)
+    };
+    let alias = |alias: u16| vec![mqtt_protocol_core::mqtt::packet::TopicAlias::new(alias).unwrap().into()];
+    let two_received = [publish("a", 2, 1, vec![]), publish("a", 2, 2, vec![])].concat();
+    for (bytes, reason) in [
+        (Hello::new("again").bytes(), 0x82),
+        (vec![0x36, 5, 0, 1, b'a', 0, 1], 0x81),
+        (vec![0x32, 5, 0, 1, b'a', 0, 0], 0x82),
+        (vec![0x30, 4, 0, 9, b'a', 0], 0x81),
+        (vec![0x30, 5, 0, 2, b'a', 0, 0], 0x81),
+        (vec![0x80, 3, 0, 1, 0], 0x81),
+        (vec![0x82, 3, 0, 1, 0], 0x82),
+        (vec![0xc0, 1, 0], 0x81),
+        (vec![0x20, 2, 0, 0], 0x82),
+        (vec![0xf0, 0], 0x82),
+        (vec![0x30, 0xff, 0xff, 0xff, 0x7f], 0x95),
+        (vec![0x30, 0xff, 0xff, 0xff, 0xff], 0x81),
+        (publish("a", 0, 0, alias(17)), 0x94),
+        (b"\x30\x06\0\0\x03\x23\0\x05".to_vec(), 0x94),
+        (publish("a/../b", 0, 0, vec![]), 0x90),
+        ([two_received, publish("a", 2, 3, vec![])].concat(), 0x93),
+    ] {
+        let mut client = Mqtt::connect(gateway.mqtt, &Hello::new("client")).await;
+        client.send(&bytes).await;
+        let last = loop {
+            match client.receive().await {
+                Some(Packet::Ack(PUBREC, ..)) => {}
+                last => break last,
+            }
+        };
+        assert_eq!(last, Some(Packet::Disconnect(reason)), "{bytes:02x?}");
+        assert_eq!(client.receive().await, None);
+        // A client of 3.1.1 sees the end alone.
+        if bytes[0] != 0x30 && bytes[0] != 0x10 && bytes[0] != 0x34 {
+            let hello = Hello { version: 4, ..Hello::new("client") };
+            let mut client = Mqtt::connect(gateway.mqtt, &hello).await;
+            client.send(&bytes).await;
+            assert_eq!(client.receive().await, None, "{bytes:02x?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_is_cut_and_costs_its_window() {
+    let gateway =
+        Gateway::start(&["--limit", "write_timeout=1s", "--limit", "mqtt_packet_bytes_max=65536"]).await;
+    let mut publisher = Mqtt::connect(gateway.mqtt, &Hello::new("publisher")).await;
+    publisher.publish("a", vec![1; 60_000], 1).await;
+    let before = gateway.memory_bytes();
+    let mut deaf = Vec::new();
+    for index in 0..50 {
+        let mut reader = Mqtt::connect(gateway.mqtt, &Hello::new(&format!("deaf-{index}"))).await;
+        reader.subscribe("a", 0).await;
+        deaf.push(reader);
+    }
+    // Far more than the sockets take.
+    for _ in 0..200 {
+        publisher.publish("a", vec![1; 60_000], 1).await;
+    }
+    let log = 200 * 60_000;
+    let used = gateway.memory_bytes().saturating_sub(before + log);
+    gateway.until_mqtt_clients(1).await;
+    println!("50 readers that do not read cost {} bytes each, the log aside", used / 50);
+    assert!(used < 50 * 256 * 1024, "{used}");
+    publisher.ping().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_mutated_packets_is_survived_without_growth() {
+    const CONNECTIONS: usize = 3000;
+    let gateway = Gateway::start(&["--limit", "connections_per_second_max=100000"]).await;
+    let mut healthy = Mqtt::connect(gateway.mqtt, &Hello::new("healthy")).await;
+    healthy.subscribe("health", 1).await;
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut flood = async |count: usize| {
+        for _ in 0..count {
+            let mut client = Mqtt::connect(gateway.mqtt, &Hello::new("attacker")).await;
+            for _ in 0..10 {
+                let mut bytes =
+                    publish_bytes(5, "health", b"x", random.u8(..3), 1, (false, false), Vec::new());
+                bytes.extend_from_slice(&[0x82, 7, 0, 1, 0, 0, 1, b'#', 0]);
+                for _ in 0..random.usize(1..5) {
+                    let at = random.usize(..bytes.len());
+                    bytes[at] = random.u8(..);
+                }
+                if client.try_send(&bytes).await.is_err() {
+                    break;
+                }
+            }
+        }
+    };
+    flood(CONNECTIONS / 3).await;
+    let warm = gateway.memory_bytes();
+    flood(CONNECTIONS).await;
+    gateway.until_mqtt_clients(1).await;
+    until("the memory is back", async || gateway.memory_bytes() < warm + 8 * MIB).await;
+    healthy.ping().await;
+}
+
+#[tokio::test]
+async fn there_are_as_many_sessions_as_there_may_be_and_clients_find_their_own() {
+    let gateway = Gateway::start(&["--limit", "mqtt_sessions_max=2"]).await;
+    let known = Hello::lasting("known");
+    drop(Mqtt::connect(gateway.mqtt, &known).await);
+    let _other = Mqtt::connect(gateway.mqtt, &Hello::new("other")).await;
+    for (version, code) in [(5, 0x97), (4, 3)] {
+        let mut third = Mqtt::open(gateway.mqtt, version).await;
+        third.send(&Hello { version, ..Hello::new("third") }.bytes()).await;
+        assert!(
+            matches!(third.receive().await, Some(Packet::Connack { code: refused, .. }) if refused == code)
+        );
+    }
+    assert!(Mqtt::connect(gateway.mqtt, &known).await.connack.0);
+}
+
+#[tokio::test]
+async fn an_append_is_as_large_as_one_over_http_may_be() {
+    let gateway = Gateway::start(&["--limit", "body_bytes_max=100"]).await;
+    let mut client = Mqtt::connect(gateway.mqtt, &Hello::new("client")).await;
+    assert_eq!(client.publish("a", [7; 100], 1).await, 0);
+    assert_eq!(client.publish("a", [7; 101], 1).await, 0x97);
+}

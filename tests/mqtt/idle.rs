@@ -1,0 +1,76 @@
+//! Ten thousand clients that do nothing but keep alive: what each costs, beside mosquitto in the same run.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+
+use tokio::net::TcpStream;
+
+use crate::world::mqtt::{Hello, Mqtt};
+use crate::world::{Gateway, until};
+
+const CLIENTS: usize = 10_000;
+
+#[tokio::test]
+async fn ten_thousand_idle_clients_cost_what_is_said_beside_mosquitto() {
+    let gateway = Gateway::start(&["--limit", "connections_per_second_max=100000"]).await;
+    let ours = cost(gateway.mqtt, gateway.id()).await;
+    gateway.until_mqtt_clients(0).await;
+    assert_eq!(gateway.metric("pollgate_subscribers").await, 0.0);
+    let mosquitto = Mosquitto::start().await;
+    let theirs = cost(mosquitto.address, mosquitto.child.id()).await;
+    println!(
+        "{CLIENTS} idle MQTT connections, one subscription each: {ours} bytes a connection; mosquitto {theirs}"
+    );
+    assert!(ours < 8 * 1024, "{ours}");
+}
+
+/// Bytes of user memory a client.
+async fn cost(address: SocketAddr, process: u32) -> u64 {
+    // What a first client brings along is not the cost of a client.
+    Mqtt::connect(address, &Hello { version: 4, ..Hello::new("warm") }).await.subscribe("warm", 1).await;
+    let before = memory_bytes(process);
+    let mut clients = Vec::with_capacity(CLIENTS);
+    for index in 0..CLIENTS {
+        let mut client =
+            Mqtt::connect(address, &Hello { version: 4, ..Hello::new(&format!("idle-{index}")) }).await;
+        client.subscribe(&format!("devices/{index}"), 1).await;
+        clients.push(client);
+    }
+    // The last one's answers are out, so nothing is under way.
+    clients.last_mut().unwrap().ping().await;
+    (memory_bytes(process) - before) / CLIENTS as u64
+}
+
+fn memory_bytes(process: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup")).expect("smaps_rollup");
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).expect("Pss_Anon");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
+
+/// The broker of Debian's package, on a port of its own.
+struct Mosquitto {
+    address: SocketAddr,
+    child: Child,
+}
+
+impl Mosquitto {
+    async fn start() -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let settings =
+            std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mosquitto-{}.conf", free.port()));
+        let text = format!("listener {} 127.0.0.1\nallow_anonymous true\nmax_connections -1\n", free.port());
+        std::fs::write(&settings, text).unwrap();
+        let child = Command::new("mosquitto").arg("-c").arg(&settings).stderr(Stdio::null()).spawn();
+        let child = child.expect("mosquitto is installed (Debian package mosquitto)");
+        until("mosquitto listens", async || TcpStream::connect(free).await.is_ok()).await;
+        std::fs::remove_file(settings).unwrap();
+        Self { address: free, child }
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+}

@@ -1,0 +1,401 @@
+//! An MQTT client that does nothing by itself: it sends what a scenario says, and shows each packet it is sent.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mqtt_protocol_core::mqtt::packet::{Property, Qos, SubEntry, SubOpts, v3_1_1, v5_0};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+
+/// How a client introduces itself.
+#[derive(Debug, Clone)]
+pub struct Hello {
+    pub id: String,
+    pub version: u8,
+    pub clean: bool,
+    pub keep_alive: u16,
+    /// Of version 5.
+    pub properties: Vec<Property>,
+    /// Topic, payload and properties of a will.
+    pub will: Option<(String, String, Vec<Property>)>,
+}
+
+/// A connected client. Dropping it drops its socket without a good-bye.
+pub struct Mqtt {
+    stream: TcpStream,
+    read: Vec<u8>,
+    inbox: VecDeque<Packet>,
+    version: u8,
+    last_id: u16,
+    /// What the gateway answered.
+    pub connack: (bool, u8, Vec<Property>),
+}
+
+/// A packet of the gateway.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Packet {
+    Connack {
+        present: bool,
+        code: u8,
+        properties: Vec<Property>,
+    },
+    Publish(Box<Message>),
+    /// First nibble of its kind (4 to 7), id, reason.
+    Ack(u8, u16, u8),
+    Suback(u16, Vec<u8>),
+    Unsuback(u16, Vec<u8>),
+    Pingresp,
+    Disconnect(u8),
+}
+
+/// A message of the gateway.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    pub topic: String,
+    pub payload: Vec<u8>,
+    pub quality: u8,
+    pub id: u16,
+    pub duplicate: bool,
+    pub retain: bool,
+    pub properties: Vec<Property>,
+}
+
+pub const PUBACK: u8 = 4;
+pub const PUBREC: u8 = 5;
+pub const PUBREL: u8 = 6;
+pub const PUBCOMP: u8 = 7;
+
+impl Hello {
+    /// A client of version 5 with a clean start and no session behind it.
+    pub fn new(id: &str) -> Self {
+        let id = id.to_owned();
+        Self { id, version: 5, clean: true, keep_alive: 60, properties: Vec::new(), will: None }
+    }
+
+    /// A client whose session is kept for an hour.
+    pub fn lasting(id: &str) -> Self {
+        let expiry = mqtt_protocol_core::mqtt::packet::SessionExpiryInterval::new(3600).unwrap();
+        Self { clean: false, ..Self::new(id) }.with(expiry)
+    }
+
+    /// The same with a property.
+    pub fn with(mut self, property: impl Into<Property>) -> Self {
+        self.properties.push(property.into());
+        self
+    }
+
+    /// The bytes of the CONNECT.
+    pub fn bytes(&self) -> Vec<u8> {
+        let will = self.will.as_ref();
+        if self.version == 4 {
+            let connect = v3_1_1::Connect::builder().client_id(&*self.id).unwrap().clean_session(self.clean);
+            let connect = connect.keep_alive(self.keep_alive);
+            let connect = match will {
+                Some((topic, payload, _)) => {
+                    connect.will_message(&**topic, payload.as_str(), Qos::AtLeastOnce, false).unwrap()
+                }
+                None => connect,
+            };
+            return connect.build().unwrap().to_continuous_buffer();
+        }
+        let connect = v5_0::Connect::builder().client_id(&*self.id).unwrap().clean_start(self.clean);
+        let connect = connect.keep_alive(self.keep_alive).props(self.properties.clone());
+        let connect = match will {
+            Some((topic, payload, properties)) => connect
+                .will_message(&**topic, payload.as_str(), Qos::AtLeastOnce, false)
+                .unwrap()
+                .will_props(properties.clone()),
+            None => connect,
+        };
+        connect.build().unwrap().to_continuous_buffer()
+    }
+}
+
+impl Mqtt {
+    /// Connects, and waits for the CONNACK, which has to accept.
+    pub async fn connect(address: SocketAddr, hello: &Hello) -> Self {
+        let mut client = Self::open(address, hello.version).await;
+        client.send(&hello.bytes()).await;
+        match client.receive().await {
+            Some(Packet::Connack { present, code: 0, properties }) => {
+                client.connack = (present, 0, properties)
+            }
+            other => panic!("{other:?}"),
+        }
+        client
+    }
+
+    /// A connection on which nothing has been said yet.
+    pub async fn open(address: SocketAddr, version: u8) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the gateway listens");
+        stream.set_nodelay(true).expect("a socket");
+        let (read, inbox) = (Vec::new(), VecDeque::new());
+        Self { stream, read, inbox, version, last_id: 0, connack: (false, 0, Vec::new()) }
+    }
+
+    /// Sends bytes as they are.
+    pub async fn send(&mut self, bytes: &[u8]) {
+        self.try_send(bytes).await.expect("the gateway takes it");
+    }
+
+    /// The same, unless the gateway has closed the connection.
+    pub async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
+    /// The next packet; `None` when the gateway has closed the connection.
+    pub async fn receive(&mut self) -> Option<Packet> {
+        match self.inbox.pop_front() {
+            Some(packet) => Some(packet),
+            None => timeout(PATIENCE, self.read_packet()).await.expect("a packet in time"),
+        }
+    }
+
+    /// What comes within a while, if something does. For what should not come.
+    pub async fn receive_within(&mut self, while_: Duration) -> Option<Packet> {
+        timeout(while_, self.receive()).await.ok().flatten()
+    }
+
+    async fn read_packet(&mut self) -> Option<Packet> {
+        loop {
+            if let Some((packet, length)) = parse(&self.read, self.version) {
+                self.read.drain(..length);
+                return Some(packet);
+            }
+            match self.stream.read_buf(&mut self.read).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// The first packet that is what `wanted` says; those before it stay for later.
+    async fn receive_that<T>(&mut self, wanted: impl Fn(&Packet) -> Option<T>) -> T {
+        for at in 0..self.inbox.len() {
+            if let Some(found) = wanted(&self.inbox[at]) {
+                self.inbox.remove(at);
+                return found;
+            }
+        }
+        loop {
+            let packet = timeout(PATIENCE, self.read_packet()).await.expect("a packet in time");
+            let packet = packet.expect("no end before its time");
+            match wanted(&packet) {
+                Some(found) => return found,
+                None => self.inbox.push_back(packet),
+            }
+        }
+    }
+
+    /// A packet id that was not used yet.
+    pub fn next_id(&mut self) -> u16 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Subscribes, and returns what was granted.
+    pub async fn subscribe(&mut self, filter: &str, quality: u8) -> u8 {
+        self.subscribe_with(filter, SubOpts::new().set_qos(qos(quality)), Vec::new()).await
+    }
+
+    /// Subscribes with options of version 5.
+    pub async fn subscribe_with(&mut self, filter: &str, options: SubOpts, properties: Vec<Property>) -> u8 {
+        let id = self.next_id();
+        let entries = vec![SubEntry::new(filter, options).unwrap()];
+        let bytes = if self.version == 4 {
+            v3_1_1::Subscribe::builder()
+                .packet_id(id)
+                .entries(entries)
+                .build()
+                .unwrap()
+                .to_continuous_buffer()
+        } else {
+            let subscribe = v5_0::Subscribe::builder().packet_id(id).entries(entries).props(properties);
+            subscribe.build().unwrap().to_continuous_buffer()
+        };
+        self.send(&bytes).await;
+        self.receive_that(|packet| match packet {
+            Packet::Suback(of, codes) if *of == id => Some(codes[0]),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Ends a subscription; the reason.
+    pub async fn unsubscribe(&mut self, filter: &str) -> u8 {
+        let id = self.next_id();
+        let unsubscribe = v5_0::Unsubscribe::builder().packet_id(id).entries([filter]).unwrap();
+        self.send(&unsubscribe.build().unwrap().to_continuous_buffer()).await;
+        self.receive_that(|packet| match packet {
+            Packet::Unsuback(of, codes) if *of == id => Some(codes[0]),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Publishes, and waits until the gateway has the message for good. The reason of its answer.
+    pub async fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>, quality: u8) -> u8 {
+        self.publish_with(topic, payload.as_ref(), quality, false, Vec::new()).await
+    }
+
+    /// Publishes with properties of version 5.
+    pub async fn publish_with(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        quality: u8,
+        retain: bool,
+        properties: Vec<Property>,
+    ) -> u8 {
+        let id = self.next_id();
+        self.send(&publish_bytes(self.version, topic, payload, quality, id, (false, retain), properties))
+            .await;
+        let kind = match quality {
+            0 => return 0,
+            1 => PUBACK,
+            _ => PUBREC,
+        };
+        let reason = self.receive_ack(kind, id).await;
+        if quality == 2 && reason < 0x80 {
+            self.acknowledge(PUBREL, id).await;
+            return self.receive_ack(PUBCOMP, id).await;
+        }
+        reason
+    }
+
+    /// Waits for an acknowledgement; its reason.
+    pub async fn receive_ack(&mut self, kind: u8, id: u16) -> u8 {
+        self.receive_that(|packet| match packet {
+            Packet::Ack(of_kind, of, reason) if *of_kind == kind && *of == id => Some(*reason),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Sends an acknowledgement.
+    pub async fn acknowledge(&mut self, kind: u8, id: u16) {
+        let flags = if kind == PUBREL { 2 } else { 0 };
+        let [high, low] = id.to_be_bytes();
+        self.send(&[kind << 4 | flags, 2, high, low]).await;
+    }
+
+    /// The next message, not acknowledged.
+    pub async fn message(&mut self) -> Message {
+        self.receive_that(|packet| match packet {
+            Packet::Publish(message) => Some((**message).clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The next message, acknowledged to its end.
+    pub async fn take(&mut self) -> Message {
+        let message = self.message().await;
+        match message.quality {
+            0 => {}
+            1 => self.acknowledge(PUBACK, message.id).await,
+            _ => {
+                self.acknowledge(PUBREC, message.id).await;
+                self.receive_ack(PUBREL, message.id).await;
+                self.acknowledge(PUBCOMP, message.id).await;
+            }
+        }
+        message
+    }
+
+    /// Says good-bye with a reason, and waits for the end.
+    pub async fn disconnect(mut self, reason: u8) {
+        let bytes: &[u8] = if self.version == 4 { &[0xe0, 0] } else { &[0xe0, 1, reason] };
+        self.send(bytes).await;
+        while self.receive().await.is_some() {}
+    }
+
+    /// Asks for a sign of life.
+    pub async fn ping(&mut self) {
+        self.send(&[0xc0, 0]).await;
+        self.receive_that(|packet| (*packet == Packet::Pingresp).then_some(())).await;
+    }
+}
+
+/// A PUBLISH of a client.
+pub fn publish_bytes(
+    version: u8,
+    topic: &str,
+    payload: &[u8],
+    quality: u8,
+    id: u16,
+    (duplicate, retain): (bool, bool),
+    properties: Vec<Property>,
+) -> Vec<u8> {
+    let id = (quality > 0).then_some(id);
+    if version == 4 {
+        let publish = v3_1_1::Publish::builder().topic_name(topic).unwrap().qos(qos(quality)).dup(duplicate);
+        return publish.retain(retain).packet_id(id).payload(payload).build().unwrap().to_continuous_buffer();
+    }
+    let publish = v5_0::Publish::builder().topic_name(topic).unwrap().qos(qos(quality)).dup(duplicate);
+    let publish = publish.retain(retain).packet_id(id).payload(payload).props(properties);
+    publish.build().unwrap().to_continuous_buffer()
+}
+
+fn qos(quality: u8) -> Qos {
+    Qos::try_from(quality).unwrap()
+}
+
+/// The first packet of `bytes`, if it is whole, and its length.
+fn parse(bytes: &[u8], version: u8) -> Option<(Packet, usize)> {
+    let (mut length, mut header) = (0, 1);
+    loop {
+        let byte = *bytes.get(header)?;
+        length |= usize::from(byte & 0x7f) << (7 * (header - 1));
+        header += 1;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    let body = bytes.get(header..header + length)?;
+    let v5 = version == 5;
+    let id = || u16::from_be_bytes([body[0], body[1]]);
+    let packet = match bytes[0] >> 4 {
+        2 if v5 && body.len() > 2 => {
+            let connack = v5_0::Connack::parse(body).unwrap().0;
+            let (present, code) = (connack.session_present(), connack.reason_code() as u8);
+            Packet::Connack { present, code, properties: connack.props().clone() }
+        }
+        2 => Packet::Connack { present: body[0] == 1, code: body[1], properties: Vec::new() },
+        3 if v5 => {
+            let message = v5_0::Publish::parse(bytes[0] & 0x0f, body.into()).unwrap().0;
+            Packet::Publish(Box::new(Message {
+                topic: message.topic_name().to_owned(),
+                payload: message.payload().as_slice().to_vec(),
+                quality: message.qos() as u8,
+                id: message.packet_id().unwrap_or(0),
+                duplicate: message.dup(),
+                retain: message.retain(),
+                properties: message.props().clone(),
+            }))
+        }
+        3 => {
+            let message = v3_1_1::Publish::parse(bytes[0] & 0x0f, body.into()).unwrap().0;
+            Packet::Publish(Box::new(Message {
+                topic: message.topic_name().to_owned(),
+                payload: message.payload().as_slice().to_vec(),
+                quality: message.qos() as u8,
+                id: message.packet_id().unwrap_or(0),
+                duplicate: message.dup(),
+                retain: message.retain(),
+                properties: Vec::new(),
+            }))
+        }
+        kind @ 4..=7 => Packet::Ack(kind, id(), body.get(2).copied().unwrap_or(0)),
+        9 => Packet::Suback(id(), body[if v5 { 3 } else { 2 }..].to_vec()),
+        11 => Packet::Unsuback(id(), if v5 { body[3..].to_vec() } else { Vec::new() }),
+        13 => Packet::Pingresp,
+        14 => Packet::Disconnect(body.first().copied().unwrap_or(0)),
+        kind => panic!("packet type {kind}"),
+    };
+    Some((packet, header + length))
+}
