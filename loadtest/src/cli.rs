@@ -1,0 +1,151 @@
+//! The command line.
+
+mod conditions;
+mod promise;
+mod values;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::report::sweep::Grid;
+use crate::servers::Server;
+use crate::strategies::{DEFAULTS, Strategy};
+use values::{rate, setting, whole_setting};
+
+pub use conditions::Conditions;
+pub use promise::Promised;
+
+/// Runs the same workload over every delivery strategy and says what each one costs.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Of `compare`, which is the default.
+    #[command(flatten)]
+    pub compare: Comparison,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Compare strategies and servers (the default command)
+    Compare(Box<Comparison>),
+    /// Run the gateway over lists of settings and rates, for the trade-off between latency and cost
+    Sweep(Box<Sweeping>),
+    /// Say which strategy keeps a promise at the least cost, and why
+    Recommend(Box<Promised>),
+    /// A share of a run, as another process of this program asks for it
+    #[command(hide = true)]
+    Generate,
+}
+
+/// What to compare.
+#[derive(Debug, Clone, Args)]
+pub struct Comparison {
+    /// Messages a second that are published to each stream, on average (Poisson)
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 0.2, value_parser = rate)]
+    pub rate: f64,
+    /// short-poll:INTERVAL, long-poll:HOLD, sse, ndjson, websocket or mqtt, the last four also with :HEARTBEAT; may
+    /// repeat [default: short-poll:1s, short-poll:5s, long-poll:25s and the others]
+    #[arg(long)]
+    pub strategy: Vec<Strategy>,
+    /// Another server for the same runs: nchan, mosquitto or durable-streams=PROGRAM; may repeat
+    #[arg(long, value_name = "NAME")]
+    pub rival: Vec<Server>,
+    /// Of every run.
+    #[command(flatten)]
+    pub conditions: Conditions,
+}
+
+/// Which settings to try.
+#[derive(Debug, Clone, Args)]
+pub struct Sweeping {
+    /// Messages a second to each stream; each rate has its own trade-off
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0.2", value_parser = rate)]
+    pub rate: Vec<f64>,
+    /// Intervals of short polls
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "500ms,1s,2s,5s", value_parser = setting)]
+    pub interval: Vec<std::time::Duration>,
+    /// Holds of long polls
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "5s,25s,55s", value_parser = whole_setting)]
+    pub hold: Vec<std::time::Duration>,
+    /// Heartbeats of server-sent events, NDJSON, WebSockets and MQTT
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "5s,45s", value_parser = whole_setting)]
+    pub heartbeat: Vec<std::time::Duration>,
+    /// The radio of the energies, by name [default: the first profile]
+    #[arg(long)]
+    pub radio: Option<String>,
+    /// Of every run.
+    #[command(flatten)]
+    pub conditions: Conditions,
+}
+
+impl Comparison {
+    /// The strategies, without doubles.
+    pub fn strategies(&self) -> Vec<Strategy> {
+        let mut wanted = if self.strategy.is_empty() { DEFAULTS.to_vec() } else { Vec::new() };
+        for strategy in &self.strategy {
+            if !wanted.contains(strategy) {
+                wanted.push(*strategy);
+            }
+        }
+        wanted
+    }
+}
+
+impl Sweeping {
+    /// All of it.
+    pub fn grid(&self) -> Grid {
+        Grid {
+            intervals: self.interval.clone(),
+            holds: self.hold.clone(),
+            heartbeats: self.heartbeat.clone(),
+            rates: self.rate.clone(),
+        }
+    }
+
+    /// The runs under one rate.
+    pub fn at(&self, rate: f64) -> Comparison {
+        let strategy = self.grid().strategies();
+        Comparison { rate, strategy, rival: Vec::new(), conditions: self.conditions.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        let cli = Cli::try_parse_from(["loadtest", "--strategy", "sse", "--strategy", "sse"]).unwrap();
+        assert_eq!(cli.compare.strategies(), [Strategy::Sse(None)]);
+        for wrong in [["--size", "36"], ["--rate", "-1"], ["--clients", "0"], ["--strategy", "post"]] {
+            assert!(Cli::try_parse_from([&["loadtest"], &wrong[..]].concat()).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_takes_lists() {
+        let line = "loadtest sweep --interval 1s,250ms --hold 5s --heartbeat 45s --rate 0.1,2 --clients 7";
+        let Some(Command::Sweep(sweep)) = Cli::try_parse_from(line.split(' ')).unwrap().command else {
+            panic!("no sweep")
+        };
+        assert_eq!((sweep.rate.as_slice(), sweep.conditions.clients), (&[0.1, 2.0][..], 7));
+        let texts: Vec<_> = sweep.at(2.0).strategies().iter().map(ToString::to_string).collect();
+        let all = [
+            "short-poll:1s",
+            "short-poll:250ms",
+            "long-poll:5s",
+            "sse:45s",
+            "ndjson:45s",
+            "websocket:45s",
+            "mqtt:45s",
+        ];
+        assert_eq!(texts, all);
+        assert!(Cli::try_parse_from("loadtest sweep --hold 1500ms".split(' ')).is_err());
+    }
+}

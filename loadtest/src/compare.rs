@@ -1,0 +1,181 @@
+//! The comparison: all runs one after the other, repeats taking turns, and the report of what came of them.
+
+use std::convert::Infallible;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::{Duration, interval};
+
+use crate::cli::{Comparison, Conditions};
+use crate::data::{self, Report};
+use crate::generator::GeneratorError;
+use crate::generators::Task;
+use crate::machine::machine;
+use crate::medians::median;
+use crate::run::{RunError, run};
+use crate::servers::{Server, ServerError, gateway_program};
+use crate::strategies::Strategy;
+use crate::target::Target;
+
+/// Of the report's format.
+const FORMAT: u32 = 1;
+
+/// What came of a comparison.
+pub struct Outcome {
+    /// Whatever was measured.
+    pub report: Report,
+    /// Why some of it is missing, if it is: the first failure.
+    pub failure: Option<RunError>,
+}
+
+/// One line of the table: where, how, and what the repeats gave.
+struct Entry {
+    server: Server,
+    strategy: Strategy,
+    runs: Vec<data::Run>,
+}
+
+/// Does all runs. `stop` turning true ends it early. Fails if there is no server to begin with; what fails
+/// later is in the outcome.
+pub async fn compare(wanted: &Comparison, stop: watch::Receiver<bool>) -> Result<Outcome, ServerError> {
+    let began = Timestamp::now().to_string();
+    let mut notes = Vec::new();
+    let mut entries = entries(wanted, &mut notes)?;
+    let mut failure = None;
+    'all: for turn in 1..=wanted.conditions.repeat {
+        for entry in &mut entries {
+            if *stop.borrow() {
+                break 'all;
+            }
+            let bar = bar(wanted, entry, turn);
+            let task = task(wanted, entry.strategy);
+            let result = tokio::select! {
+                result = run(&entry.server, &task, stop.clone()) => result,
+                never = advance(&bar) => match never {},
+            };
+            bar.finish_and_clear();
+            match result {
+                Ok(run) => entry.runs.push(run),
+                Err(RunError::Generator(GeneratorError::Stopped)) => break 'all,
+                Err(error) => {
+                    notes.push(format!("{} {}: {error}", entry.server.name(), entry.strategy));
+                    let fatal = error.is_of_the_server();
+                    failure = failure.or(Some(error));
+                    if fatal {
+                        break 'all;
+                    }
+                }
+            }
+        }
+    }
+    if *stop.borrow() {
+        notes.push("interrupted: the report has what was measured until then".to_owned());
+    }
+    let runs = entries.iter().filter_map(|entry| median(&entry.runs)).collect();
+    let versions = versions(&entries);
+    let report = Report {
+        format: FORMAT,
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        began,
+        machine: machine(versions),
+        workload: workload(wanted),
+        runs,
+        notes,
+    };
+    Ok(Outcome { report, failure })
+}
+
+/// One run; its messages are told from those of others by a number that nobody else draws.
+fn task(wanted: &Comparison, strategy: Strategy) -> Task {
+    let conditions = &wanted.conditions;
+    Task {
+        plan: conditions.plan(wanted.rate, fastrand::u64(..)),
+        strategy,
+        radios: conditions.radios(),
+        late_after: conditions.late_after.unwrap_or(strategy.late_after()),
+        clients_a_process: conditions.clients_a_process,
+    }
+}
+
+/// What to run, and a note for what can not be.
+fn entries(wanted: &Comparison, notes: &mut Vec<String>) -> Result<Vec<Entry>, ServerError> {
+    let Conditions { target, gateway, listen, .. } = &wanted.conditions;
+    let server = match (target, gateway) {
+        (Some(url), _) => Server::Target(Target::parse(url)?),
+        (None, Some(program)) => Server::Gateway(program.clone(), *listen),
+        (None, None) => Server::Gateway(gateway_program()?, *listen),
+    };
+    server.installed()?;
+    let mut entries = Vec::new();
+    for strategy in wanted.strategies() {
+        match server.supports(strategy) {
+            Ok(()) => entries.push(Entry { server: server.clone(), strategy, runs: Vec::new() }),
+            Err(why) => {
+                eprintln!("{why}");
+                notes.push(why.to_string());
+            }
+        }
+    }
+    for rival in &wanted.rival {
+        rival.installed()?;
+        let strategies = wanted.strategies().into_iter().filter(|strategy| rival.supports(*strategy).is_ok());
+        entries.extend(strategies.map(|strategy| Entry {
+            server: rival.clone(),
+            strategy,
+            runs: Vec::new(),
+        }));
+    }
+    Ok(entries)
+}
+
+fn versions(entries: &[Entry]) -> Vec<(String, String)> {
+    let mut versions = vec![("loadtest".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
+    for entry in entries {
+        let name = entry.server.name();
+        if versions.iter().all(|(known, _)| known != name) {
+            versions.extend(entry.server.version().map(|version| (name.to_owned(), version)));
+        }
+    }
+    versions
+}
+
+fn workload(wanted: &Comparison) -> data::Workload {
+    let Conditions { clients, streams_shared, size, seconds, warm_up, seed, repeat, .. } = wanted.conditions;
+    data::Workload {
+        clients,
+        streams_shared,
+        rate: wanted.rate,
+        message_bytes: size,
+        seconds,
+        warm_up_seconds: warm_up,
+        seed,
+        repeat,
+        network: None,
+    }
+}
+
+fn bar(wanted: &Comparison, entry: &Entry, turn: u32) -> ProgressBar {
+    let seconds = (wanted.conditions.warm_up + wanted.conditions.seconds).ceil() as u64;
+    let bar = ProgressBar::new(seconds);
+    if let Ok(style) = ProgressStyle::with_template("{msg:36} {bar:40} {pos}/{len} s") {
+        bar.set_style(style);
+    }
+    bar.set_message(format!(
+        "{} {} ({turn} of {})",
+        entry.server.name(),
+        entry.strategy,
+        wanted.conditions.repeat
+    ));
+    bar
+}
+
+/// Moves the bar on, for ever.
+async fn advance(bar: &ProgressBar) -> Infallible {
+    let mut seconds = interval(Duration::from_secs(1));
+    seconds.tick().await;
+    loop {
+        seconds.tick().await;
+        bar.inc(1);
+    }
+}

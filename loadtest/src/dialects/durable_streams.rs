@@ -1,0 +1,79 @@
+//! The Durable Streams protocol, and what the gateway adds to it.
+
+use std::time::Duration;
+
+use hyper::header::CONTENT_TYPE;
+use hyper::{HeaderMap, Method};
+use serde::Deserialize;
+
+use super::{Asking, HttpDialect, Live};
+use crate::strategies::Heartbeat;
+use crate::wire::Event;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct DurableStreams;
+
+/// The cursor in a control event or an envelope.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Control {
+    stream_next_offset: String,
+}
+
+/// The beginning of every stream.
+const BEGINNING: &str = "-1";
+
+impl HttpDialect for DurableStreams {
+    fn create(&self, stream: &str) -> Option<Asking> {
+        let request = hyper::Request::builder().method(Method::PUT).uri(path(stream));
+        Some(request.header(CONTENT_TYPE, "application/json").body(Default::default()))
+    }
+
+    fn publish(&self, stream: &str, message: String) -> Asking {
+        let request = hyper::Request::builder().method(Method::POST).uri(path(stream));
+        request.header(CONTENT_TYPE, "application/json").body(message.into())
+    }
+
+    fn poll(&self, stream: &str, cursor: Option<&str>, hold: Option<Duration>) -> Asking {
+        let mut target = format!("{}?offset={}", path(stream), cursor.unwrap_or(BEGINNING));
+        if let Some(hold) = hold {
+            target.push_str(&format!("&live=long-poll&timeout={}", hold.as_secs()));
+        }
+        hyper::Request::builder().uri(target).body(Default::default())
+    }
+
+    fn live(&self, stream: &str, cursor: Option<&str>, form: Live, heartbeat: Heartbeat) -> String {
+        let form = match form {
+            Live::Sse => "sse",
+            Live::Ndjson => "ndjson",
+            Live::WebSocket => "websocket",
+        };
+        let mut target = format!("{}?offset={}&live={form}", path(stream), cursor.unwrap_or(BEGINNING));
+        if let Some(heartbeat) = heartbeat {
+            target.push_str(&format!("&heartbeat={}", heartbeat.as_secs()));
+        }
+        target
+    }
+
+    fn cursor(&self, fields: &HeaderMap) -> Option<String> {
+        Some(fields.get("stream-next-offset")?.to_str().ok()?.to_owned())
+    }
+
+    fn cursor_of_event(&self, event: &Event) -> Option<String> {
+        cursor_of_envelope(event.data.as_bytes()).filter(|_| event.name == "control")
+    }
+
+    fn one_at_a_time(&self) -> bool {
+        false
+    }
+}
+
+/// The cursor of an NDJSON line or a WebSocket frame.
+pub(crate) fn cursor_of_envelope(envelope: &[u8]) -> Option<String> {
+    serde_json::from_slice::<Control>(envelope).ok().map(|control| control.stream_next_offset)
+}
+
+fn path(stream: &str) -> String {
+    format!("/v1/stream/{stream}")
+}

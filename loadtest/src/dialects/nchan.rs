@@ -1,0 +1,58 @@
+//! nchan's locations. Its polls name the last message by `If-Modified-Since` and `If-None-Match`, its events
+//! by `id`.
+
+use std::time::Duration;
+
+use hyper::header::{CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use hyper::{HeaderMap, Method};
+
+use super::{Asking, HttpDialect, Live};
+use crate::strategies::Heartbeat;
+use crate::wire::Event;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Nchan;
+
+/// Between the two halves of a poll's cursor; not in a date.
+const SEPARATOR: char = '|';
+
+impl HttpDialect for Nchan {
+    fn create(&self, stream: &str) -> Option<Asking> {
+        let request = hyper::Request::builder().method(Method::PUT).uri(format!("/publish/{stream}"));
+        Some(request.body(Default::default()))
+    }
+
+    fn publish(&self, stream: &str, message: String) -> Asking {
+        let request = hyper::Request::builder().method(Method::POST).uri(format!("/publish/{stream}"));
+        request.header(CONTENT_TYPE, "application/json").body(message.into())
+    }
+
+    fn poll(&self, stream: &str, cursor: Option<&str>, hold: Option<Duration>) -> Asking {
+        let form = if hold.is_some() { "long-poll" } else { "short-poll" };
+        let mut request = hyper::Request::builder().uri(format!("/{form}/{stream}"));
+        if let Some((modified, tag)) = cursor.and_then(|cursor| cursor.split_once(SEPARATOR)) {
+            request = request.header(IF_MODIFIED_SINCE, modified).header(IF_NONE_MATCH, tag);
+        }
+        request.body(Default::default())
+    }
+
+    fn live(&self, stream: &str, cursor: Option<&str>, form: Live, _by_its_settings: Heartbeat) -> String {
+        let form = if form == Live::WebSocket { "websocket" } else { "sse" };
+        let cursor = cursor.map(|cursor| format!("?last_event_id={cursor}")).unwrap_or_default();
+        format!("/{form}/{stream}{cursor}")
+    }
+
+    fn cursor(&self, fields: &HeaderMap) -> Option<String> {
+        let text = |name| fields.get(name)?.to_str().ok();
+        Some(format!("{}{SEPARATOR}{}", text(LAST_MODIFIED)?, text(ETAG)?))
+    }
+
+    fn cursor_of_event(&self, event: &Event) -> Option<String> {
+        (!event.id.is_empty()).then(|| event.id.clone())
+    }
+
+    fn one_at_a_time(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,40 @@
+//! What a call leaves: the figures as JSON, and the page beside them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::data::Report;
+use crate::report::page::html;
+use crate::sweep::Swept;
+
+/// Writes `report.json` and `report.html` into `folder`, which is made if need be, and returns their paths.
+pub fn write_report(report: &Report, folder: &Path) -> io::Result<[PathBuf; 2]> {
+    write(folder, "report", report, &html(report, None))
+}
+
+/// Writes `sweep.json` and `sweep.html`. The page's table is that of the first rate, and says so.
+pub fn write_sweep(swept: &Swept, folder: &Path) -> io::Result<[PathBuf; 2]> {
+    let Some(mut first) = swept.reports.first().cloned() else {
+        return Err(io::Error::other("nothing was swept"));
+    };
+    if swept.reports.len() > 1 {
+        let rate = first.workload.rate;
+        first.notes.insert(
+            0,
+            format!("these results are those of {rate} messages a second; the sweep below has all"),
+        );
+        first.notes.extend(swept.reports.iter().skip(1).flat_map(|report| report.notes.clone()));
+    }
+    write(folder, "sweep", swept, &html(&first, Some(&swept.sweep)))
+}
+
+fn write(folder: &Path, name: &str, figures: &impl Serialize, page: &str) -> io::Result<[PathBuf; 2]> {
+    let paths = ["json", "html"].map(|kind| folder.join(name).with_extension(kind));
+    let [json, html] = &paths;
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(json, serde_json::to_vec_pretty(figures)?)?;
+    std::fs::write(html, page)?;
+    Ok(paths)
+}

@@ -1,0 +1,123 @@
+//! The load generators of a run: this process, or several of its kind when the clients need more descriptors
+//! than one process has.
+
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::generator::{GeneratorError, Job, Lead, generate, generate_elsewhere};
+use crate::measured::Measured;
+use crate::model::radio::Radios;
+use crate::strategies::Strategy;
+use crate::target::Target;
+use crate::workload::Plan;
+
+/// What the generators of a run do together.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// The messages.
+    pub plan: Plan,
+    /// How to read them.
+    pub strategy: Strategy,
+    /// What the readers' packets cost.
+    pub radios: Radios,
+    /// A send is late after this.
+    pub late_after: Duration,
+    /// Clients, and streams, of one process.
+    pub clients_a_process: u32,
+}
+
+impl Task {
+    fn share(&self, target: &Target, part: u32, parts: u32) -> Job {
+        let Self { plan, strategy, radios, late_after, .. } = self.clone();
+        Job { plan, target: target.clone(), strategy, radios, late_after, part, parts }
+    }
+}
+
+/// The generators, connected and waiting for the start.
+pub struct Generators {
+    running: Vec<Generator>,
+}
+
+struct Generator {
+    is_ready: oneshot::Receiver<()>,
+    start: oneshot::Sender<Instant>,
+    result: AbortOnDrop,
+}
+
+/// A generator's task; dropping it drops the clients, or kills the process.
+struct AbortOnDrop(JoinHandle<Result<Measured, GeneratorError>>);
+
+impl Generator {
+    fn start(job: Job, stop: watch::Receiver<bool>) -> Self {
+        let (ready, is_ready) = oneshot::channel();
+        let (start, told) = oneshot::channel();
+        let lead = Lead { ready, start: told, stop };
+        let result = match job.parts {
+            1 => tokio::spawn(generate(job, lead)),
+            _ => tokio::spawn(generate_elsewhere(job, lead)),
+        };
+        Self { is_ready, start, result: AbortOnDrop(result) }
+    }
+
+    async fn ready(&mut self) -> Result<(), GeneratorError> {
+        match (&mut self.is_ready).await {
+            Ok(()) => Ok(()),
+            // It has ended before its time, and its result says why.
+            Err(_) => self.result.end().await.map(drop),
+        }
+    }
+}
+
+impl AbortOnDrop {
+    async fn end(&mut self) -> Result<Measured, GeneratorError> {
+        (&mut self.0).await.unwrap_or(Err(GeneratorError::Stopped))
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Generators {
+    /// Starts them, with at most `clients_a_process` each, and waits until all their clients are connected.
+    pub async fn ready(
+        target: &Target,
+        task: &Task,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, GeneratorError> {
+        let Plan { clients, streams, .. } = task.plan;
+        let parts = clients.max(streams).div_ceil(task.clients_a_process.max(1)).max(1);
+        let mut running = Vec::new();
+        for part in 0..parts {
+            running.push(Generator::start(task.share(target, part, parts), stop.clone()));
+        }
+        for generator in &mut running {
+            generator.ready().await?;
+        }
+        Ok(Self { running })
+    }
+
+    /// Starts the run and returns what all have measured together.
+    pub async fn begin(self, start: Instant) -> Result<Measured, GeneratorError> {
+        let mut results = Vec::new();
+        for generator in self.running {
+            // A generator that is gone has left an error as its result.
+            let _heard = generator.start.send(start);
+            results.push(generator.result);
+        }
+        let mut all: Option<Measured> = None;
+        for mut result in results {
+            let measured = result.end().await?;
+            all = Some(match all {
+                Some(others) => others.and(measured),
+                None => measured,
+            });
+        }
+        all.ok_or(GeneratorError::Stopped)
+    }
+}

@@ -1,0 +1,36 @@
+//! The comparison: the same workload over every delivery strategy, beside other servers, as numbers and
+//! plots.
+//!
+//! It knows the gateway by its wire alone, and starts it as its own process.
+
+pub mod advice;
+pub mod cli;
+pub mod client;
+pub mod compare;
+pub mod cost;
+pub mod data;
+pub mod dialects;
+pub mod files;
+pub mod generator;
+pub mod generators;
+pub mod machine;
+pub mod measured;
+pub mod medians;
+pub mod model;
+pub mod predicted;
+pub mod publisher;
+pub mod readers;
+pub mod recorder;
+pub mod report;
+pub mod run;
+pub mod servers;
+pub mod strategies;
+pub mod sweep;
+pub mod table;
+pub mod target;
+pub mod wire;
+pub mod workload;
+
+/// So that the tests and the example share their made-up report.
+#[cfg(test)]
+extern crate self as loadtest;

@@ -1,0 +1,164 @@
+//! The `loadtest` command: settings, comparison, signals, report.
+//!
+//! Ends with 0 when all was measured, 1 when some of it was not, 2 when there was nothing to measure.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use loadtest::advice::advise;
+use loadtest::cli::{Cli, Command, Comparison, Promised, Sweeping};
+use loadtest::compare::{Outcome, compare};
+use loadtest::files::{write_report, write_sweep};
+use loadtest::generator;
+use loadtest::run::RunError;
+use loadtest::sweep::sweep;
+use loadtest::table::table;
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+/// Nothing could be measured.
+const UNUSABLE: u8 = 2;
+
+/// Of setpriority(2): -20 is the first, 0 the usual.
+const PRIORITY: i32 = -10;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    raise_priority();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, UNUSABLE),
+    };
+    raise_descriptor_limit();
+    let code = match cli.command {
+        Some(Command::Compare(wanted)) => runtime.block_on(run_compare(&wanted)),
+        None => runtime.block_on(run_compare(&cli.compare)),
+        Some(Command::Sweep(wanted)) => runtime.block_on(run_sweep(&wanted)),
+        Some(Command::Recommend(wanted)) => run_recommend(&wanted),
+        Some(Command::Generate) => match runtime.block_on(generator::serve()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        },
+    };
+    // Drops whatever still runs, and with it the children.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+async fn run_compare(wanted: &Comparison) -> ExitCode {
+    let outcome = match until_told(async |stop| compare(wanted, stop).await).await {
+        Ok(Some(Ok(outcome))) => outcome,
+        Ok(Some(Err(error))) => return fail(&error, UNUSABLE),
+        Ok(None) => return ExitCode::FAILURE,
+        Err(error) => return fail(&error, UNUSABLE),
+    };
+    let Outcome { report, failure } = outcome;
+    if !report.runs.is_empty() {
+        println!("{}", table(&report));
+        report.notes.iter().for_each(|note| println!("{note}"));
+        if let Err(code) = say_written(write_report(&report, &wanted.conditions.output)) {
+            return code;
+        }
+    }
+    ended(failure)
+}
+
+async fn run_sweep(wanted: &Sweeping) -> ExitCode {
+    let radio = match wanted.conditions.radios().named(wanted.radio.as_deref()) {
+        Ok(radio) => radio,
+        Err(error) => return fail(&error, UNUSABLE),
+    };
+    let outcome = match until_told(async |stop| sweep(wanted, &radio, stop).await).await {
+        Ok(Some(Ok(outcome))) => outcome,
+        Ok(Some(Err(error))) => return fail(&error, UNUSABLE),
+        Ok(None) => return ExitCode::FAILURE,
+        Err(error) => return fail(&error, UNUSABLE),
+    };
+    let reports = &outcome.swept.reports;
+    if reports.iter().any(|report| !report.runs.is_empty()) {
+        for report in reports {
+            println!("{} messages a second to each stream\n{}", report.workload.rate, table(report));
+            report.notes.iter().for_each(|note| println!("{note}"));
+        }
+        print!("{}", outcome.swept.sweep);
+        if let Err(code) = say_written(write_sweep(&outcome.swept, &wanted.conditions.output)) {
+            return code;
+        }
+    }
+    ended(outcome.failure)
+}
+
+fn run_recommend(wanted: &Promised) -> ExitCode {
+    match advise(wanted) {
+        Ok(advice) => {
+            if let Some(note) = advice.note {
+                eprintln!("{note}");
+            }
+            print!("{}", advice.recommendation);
+            if advice.recommendation.kept.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+        Err(error) => fail(&error, UNUSABLE),
+    }
+}
+
+/// Works until the end, or until the first signal turns `stop` true. `None`: the second one has dropped everything, and
+/// with it what was started.
+async fn until_told<T>(work: impl AsyncFnOnce(watch::Receiver<bool>) -> T) -> io::Result<Option<T>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (stop, stopped) = watch::channel(false);
+    let work = work(stopped);
+    tokio::pin!(work);
+    tokio::select! {
+        done = &mut work => return Ok(Some(done)),
+        () = any(&mut interrupt, &mut terminate) => {}
+    }
+    eprintln!("stopping; a second signal ends at once");
+    stop.send_replace(true);
+    tokio::select! {
+        done = &mut work => Ok(Some(done)),
+        () = any(&mut interrupt, &mut terminate) => Ok(None),
+    }
+}
+
+async fn any(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+}
+
+fn say_written(written: io::Result<[PathBuf; 2]>) -> Result<(), ExitCode> {
+    let [json, html] = written.map_err(|error| fail(&format!("the report: {error}"), UNUSABLE))?;
+    println!("wrote {} and {}", json.display(), html.display());
+    Ok(())
+}
+
+fn ended(failure: Option<RunError>) -> ExitCode {
+    match failure {
+        None => ExitCode::SUCCESS,
+        Some(error) => {
+            let code = if error.is_of_the_server() { UNUSABLE } else { 1 };
+            fail(&error, code)
+        }
+    }
+}
+
+/// Goes before whatever else the machine does, with all that it starts: threads and processes inherit it. So generator
+/// and servers share the processor with each other as before, and other programs disturb them less.
+fn raise_priority() {
+    // Without the right to it the lateness of the sends says whether the machine was quiet enough.
+    let _refused = setpriority_process(None, PRIORITY);
+}
+
+/// Takes what the system allows, for this process and the ones that it starts.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Without it a large run fails with a message of its own.
+    let _refused = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("loadtest: {error}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,203 @@
+//! What a process has measured, how shares become one, and how that becomes a line of the report.
+
+use std::collections::BTreeMap;
+use std::iter::Sum;
+use std::ops::Add;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Bytes, Deliveries, Energy, Latency, Requests};
+use crate::publisher::RoundTrips;
+use crate::wire::TotalsAt;
+
+/// A distribution as values and how often each came.
+pub type Pairs = Vec<(u64, u64)>;
+
+/// The measurements of one process, or of several as one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Measured {
+    /// Whether the measured time was cut short.
+    pub interrupted: bool,
+    /// The measured time.
+    pub measured: Duration,
+    /// What arrived.
+    pub deliveries: Deliveries,
+    /// From the intended publish time to the receipt, in microseconds.
+    pub latency: Pairs,
+    /// What the readers sent and got in the measured time; the connections since the beginning.
+    pub totals: TotalsAt,
+    /// One entry a traced client.
+    pub energy: Vec<Vec<Energy>>,
+    /// Of the publishers.
+    pub lateness: Lateness,
+    /// Of the publishers.
+    pub round_trips: RoundTrips,
+    /// Processor time of the load generator in the measured time.
+    pub processor: Duration,
+    /// Each trouble, and how often it came.
+    pub troubles: BTreeMap<String, u64>,
+}
+
+/// How late the publishers were.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Lateness {
+    /// Messages that were meant to be sent.
+    pub intended: u64,
+    /// Of those, the ones that were handed over late or not at all.
+    pub late: u64,
+    /// The 99th percentile of the delay; the greatest among processes.
+    pub p99: Duration,
+}
+
+impl Lateness {
+    /// Of `intended` messages, of which so many were handed over so late, in microseconds. A message is late after
+    /// `late_after`.
+    pub fn of(intended: u64, lateness: &Histogram<u64>, late_after: Duration) -> Self {
+        let limit = u64::try_from(late_after.as_micros()).unwrap_or(u64::MAX);
+        let on_time = lateness.iter_recorded().filter(|value| value.value_iterated_to() <= limit);
+        let on_time: u64 = on_time.map(|value| value.count_at_value()).sum();
+        let p99 = Duration::from_micros(lateness.value_at_quantile(0.99));
+        Self { intended, late: intended.saturating_sub(on_time), p99 }
+    }
+
+    /// Late ones among all.
+    pub fn share(self) -> f64 {
+        ratio(self.late as f64, self.intended as f64)
+    }
+}
+
+/// The values of a distribution and how often each came.
+pub fn pairs(times: &Histogram<u64>) -> Pairs {
+    times.iter_recorded().map(|value| (value.value_iterated_to(), value.count_at_value())).collect()
+}
+
+impl Measured {
+    /// Two shares of the same run as one.
+    pub fn and(mut self, other: Self) -> Self {
+        self.interrupted |= other.interrupted;
+        self.measured = self.measured.max(other.measured);
+        self.deliveries = self.deliveries + other.deliveries;
+        self.latency.extend(other.latency);
+        self.totals = self.totals + other.totals;
+        self.energy.extend(other.energy);
+        self.lateness = Lateness {
+            intended: self.lateness.intended + other.lateness.intended,
+            late: self.lateness.late + other.lateness.late,
+            p99: self.lateness.p99.max(other.lateness.p99),
+        };
+        self.round_trips = RoundTrips {
+            count: self.round_trips.count + other.round_trips.count,
+            sum: self.round_trips.sum + other.round_trips.sum,
+        };
+        self.processor += other.processor;
+        for (trouble, count) in other.troubles {
+            *self.troubles.entry(trouble).or_default() += count;
+        }
+        self
+    }
+
+    /// Clients times hours.
+    fn client_hours(&self, clients: u32) -> f64 {
+        f64::from(clients) * self.measured.as_secs_f64() / 3600.0
+    }
+
+    /// Requests of so many clients.
+    pub fn requests(&self, clients: u32) -> Requests {
+        let (requests, hours) = (self.totals.requests as f64, self.client_hours(clients));
+        Requests {
+            per_client_hour: ratio(requests, hours),
+            empty_per_client_hour: ratio(self.totals.empty_answers as f64, hours),
+            per_delivery: ratio(requests, self.deliveries.delivered as f64),
+        }
+    }
+
+    /// Bytes of so many clients.
+    pub fn bytes(&self, clients: u32) -> Bytes {
+        let a_client_hour = |bytes: u64| ratio(bytes as f64, self.client_hours(clients));
+        let TotalsAt { up, down, headers_up, headers_down, .. } = self.totals;
+        Bytes {
+            up: a_client_hour(up),
+            down: a_client_hour(down),
+            up_with_packets: a_client_hour(up + headers_up),
+            down_with_packets: a_client_hour(down + headers_down),
+        }
+    }
+
+    /// The mean over the traced clients, one entry a radio profile.
+    pub fn mean_energy(&self) -> Vec<Energy> {
+        let clients = self.energy.len().max(1) as f64;
+        let mut sums: Vec<Energy> = Vec::new();
+        for energy in self.energy.iter().flatten() {
+            let joules = energy.joules_per_client_hour / clients;
+            let battery = energy.battery_per_day / clients;
+            match sums.iter_mut().find(|sum| sum.radio == energy.radio) {
+                Some(sum) => {
+                    sum.joules_per_client_hour += joules;
+                    sum.battery_per_day += battery;
+                }
+                None => sums.push(Energy {
+                    radio: energy.radio.clone(),
+                    joules_per_client_hour: joules,
+                    battery_per_day: battery,
+                }),
+            }
+        }
+        sums
+    }
+
+    /// The distribution of latencies.
+    pub fn latency(&self) -> Latency {
+        let mut values = self.latency.clone();
+        values.sort_unstable();
+        let all: u64 = values.iter().map(|(_, count)| count).sum();
+        let sum: f64 = values.iter().map(|(value, count)| *value as f64 * *count as f64).sum();
+        let (mut below, mut cdf) = (0, Vec::with_capacity(values.len()));
+        for (value, count) in &values {
+            below += count;
+            cdf.push((*value as f64, ratio(below as f64, all as f64)));
+        }
+        let at = |share: f64| {
+            let first = cdf.iter().find(|(_, reached)| *reached >= share);
+            first.or(cdf.last()).map_or(0.0, |(value, _)| *value)
+        };
+        let [p50, p90, p95, p99, p999, max] = [0.5, 0.9, 0.95, 0.99, 0.999, 1.0].map(at);
+        Latency { mean: ratio(sum, all as f64), p50, p90, p95, p99, p999, max, cdf: thinned(cdf) }
+    }
+}
+
+/// At most about 400 points of a distribution: a page of plots needs no more. The last one stays.
+fn thinned(cdf: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    let (step, last) = (cdf.len().div_ceil(400).max(1), cdf.len().saturating_sub(1));
+    cdf.into_iter()
+        .enumerate()
+        .filter(|(at, _)| at % step == 0 || *at == last)
+        .map(|(_, point)| point)
+        .collect()
+}
+
+/// A quotient; 0 where there is nothing to divide by.
+pub fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+impl Add for Deliveries {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            intended: self.intended + other.intended,
+            delivered: self.delivered + other.delivered,
+            lost: self.lost + other.lost,
+            doubled: self.doubled + other.doubled,
+            out_of_order: self.out_of_order + other.out_of_order,
+        }
+    }
+}
+
+impl Sum for Deliveries {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), Add::add)
+    }
+}

@@ -1,0 +1,91 @@
+//! Several runs of the same thing as one: each figure is the median of the repeats, and counts of messages
+//! are sums, so that a loss in one of them stays visible.
+
+use serde_json::Value;
+
+use crate::data::{Deliveries, Run};
+
+/// The median run; `None` of none.
+pub fn median(runs: &[Run]) -> Option<Run> {
+    let mut in_order: Vec<&Run> = runs.iter().collect();
+    in_order.sort_by(|one, other| one.latency.p50.total_cmp(&other.latency.p50));
+    let middle = *in_order.get(runs.len().checked_sub(1)? / 2)?;
+    if runs.len() == 1 {
+        return Some(middle.clone());
+    }
+    let values: Vec<Value> = runs.iter().filter_map(|run| serde_json::to_value(run).ok()).collect();
+    let merged = of_values(&serde_json::to_value(middle).ok()?, &values.iter().collect::<Vec<_>>());
+    let mut run: Run = serde_json::from_value(merged).ok()?;
+    run.latency.cdf = middle.latency.cdf.clone();
+    run.deliveries = runs.iter().map(|run| run.deliveries).sum::<Deliveries>();
+    run.interrupted = runs.iter().any(|run| run.interrupted);
+    run.notes = runs.iter().flat_map(|run| run.notes.clone()).collect();
+    Some(run)
+}
+
+/// The figures of `middle` replaced by medians over `all`; whatever is no figure, or not in all of them,
+/// stays.
+fn of_values(middle: &Value, all: &[&Value]) -> Value {
+    match middle {
+        Value::Number(number) => {
+            let mut figures: Vec<f64> = all.iter().filter_map(|value| value.as_f64()).collect();
+            figures.sort_by(f64::total_cmp);
+            let [low, high] = [figures.len().saturating_sub(1) / 2, figures.len() / 2];
+            let (Some(low), Some(high)) = (figures.get(low), figures.get(high)) else {
+                return middle.clone();
+            };
+            let median = low + (high - low) / 2.0;
+            if number.is_u64() { Value::from(median.round() as u64) } else { Value::from(median) }
+        }
+        Value::Object(fields) => {
+            let of_field = |(name, value): (&String, &Value)| {
+                let same: Vec<&Value> = all.iter().filter_map(|other| other.get(name)).collect();
+                (name.clone(), of_values(value, &same))
+            };
+            Value::Object(fields.iter().map(of_field).collect())
+        }
+        Value::Array(items) => {
+            let of_item = |(at, value): (usize, &Value)| {
+                let same: Vec<&Value> = all.iter().filter_map(|other| other.get(at)).collect();
+                of_values(value, &same)
+            };
+            Value::Array(items.iter().enumerate().map(of_item).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn run(p50: f64, lost: u64, joules: f64) -> Run {
+        serde_json::from_value(json!({
+            "server": "pollgate",
+            "strategy": "sse",
+            "interrupted": false,
+            "deliveries": Deliveries { intended: 10, delivered: 10 - lost, lost, ..Deliveries::default() },
+            "latency": {"mean": p50, "p50": p50, "p90": 0.0, "p95": 0.0, "p99": 0.0, "p999": 0.0, "max": 0.0,
+                        "cdf": [[p50, 1.0]]},
+            "requests": {"perClientHour": 1.0, "emptyPerClientHour": 0.0, "perDelivery": 1.0},
+            "bytes": {"up": 0.0, "down": 0.0, "upWithPackets": 0.0, "downWithPackets": 0.0},
+            "connections": 3, "serverCost": null,
+            "energy": [{"radio": "LTE", "joulesPerClientHour": joules, "batteryPerDay": 0.0}],
+            "prediction": null, "generatorCores": 0.1, "lateSends": 0.0, "notes": [],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn figures_are_medians_and_messages_are_sums() {
+        let runs = [run(9.0, 0, 5.0), run(2.0, 1, 7.0), run(4.0, 0, 6.0)];
+        let median = median(&runs).unwrap();
+        assert_eq!((median.latency.p50, median.latency.cdf), (4.0, vec![(4.0, 1.0)]));
+        assert_eq!((median.deliveries.intended, median.deliveries.lost), (30, 1));
+        assert_eq!((median.energy[0].joules_per_client_hour, median.connections), (6.0, 3));
+        assert_eq!(super::median(&runs[..2]).unwrap().latency.p50, 5.5);
+        assert!(super::median(&[]).is_none());
+    }
+}

@@ -1,0 +1,248 @@
+//! A delivery form with its settings, and what the formulas say it costs.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::energy::per_client_hour;
+use super::prediction::{Predicted, long_poll, push, reconnecting_push, short_poll};
+use super::radio::Radios;
+use super::wakes::{Timer, Wakes};
+use crate::data::Energy;
+
+/// A strategy that could be recommended. As text it is what the command line takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Candidate {
+    /// A request every `interval`.
+    ShortPoll {
+        /// From request to request.
+        interval: Duration,
+    },
+    /// A request that is held up to `hold`.
+    LongPoll {
+        /// At the server.
+        hold: Duration,
+    },
+    /// Server-sent events.
+    Sse(Open),
+    /// One JSON envelope a line.
+    Ndjson(Open),
+    /// One JSON envelope a frame.
+    WebSocket(Open),
+    /// A subscription at a broker.
+    Mqtt(Open),
+}
+
+/// The settings of a connection that stays open; `None`: no such timer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Open {
+    /// Between two signs of life.
+    pub heartbeat: Option<Duration>,
+    /// After which it is opened again.
+    pub life: Option<Duration>,
+}
+
+/// What a client does over which path.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Load {
+    /// Messages a second, to one client.
+    pub rate: f64,
+    /// Bytes of a message.
+    pub message_bytes: f64,
+    /// The usual round trip.
+    pub round_trip: Duration,
+}
+
+/// Bytes around a message (COST-MODEL section 4).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Overheads {
+    /// Head of a request: 750 B, the middle of what browsers send (SPDY whitepaper, V).
+    pub request: f64,
+    /// Head of an answer: 400 B, what the gateway sends (D).
+    pub answer: f64,
+    /// Packets and records of a warm poll, both ways together: 200 B (D).
+    pub poll: f64,
+    /// Envelope around the messages of a push: 130 B, the gateway's (D).
+    pub envelope: f64,
+    /// Headers of TCP and IP for a packet, with timestamps: 52 B (D).
+    pub packet: f64,
+}
+
+impl Default for Overheads {
+    fn default() -> Self {
+        Self { request: 750.0, answer: 400.0, poll: 200.0, envelope: 130.0, packet: 52.0 }
+    }
+}
+
+/// What a strategy costs and how late it is.
+#[derive(Debug, Clone)]
+pub struct Figures {
+    /// 95 % of the messages take no longer.
+    pub p95: Duration,
+    /// Requests a client-hour.
+    pub requests_per_client_hour: f64,
+    /// Bytes a client-hour, both ways, with the headers of packets.
+    pub bytes_per_client_hour: f64,
+    /// One entry a radio.
+    pub energy: Vec<Energy>,
+}
+
+impl Candidate {
+    /// What the formulas say.
+    pub fn figures(self, load: &Load, overheads: &Overheads, radios: &Radios) -> Figures {
+        let predicted = self.predicted(load);
+        let (up, down) = self.bytes(load, overheads, predicted.requests_per_client_hour);
+        let energy = radios.iter().map(|radio| {
+            let watts = radio.watts(self.wakes(load)) + radio.transfer_joules(up, down) / 3600.0;
+            per_client_hour(&radio.name, watts)
+        });
+        Figures {
+            p95: predicted.p95_latency,
+            requests_per_client_hour: predicted.requests_per_client_hour,
+            bytes_per_client_hour: up + down,
+            energy: energy.collect(),
+        }
+    }
+
+    fn predicted(self, load: &Load) -> Predicted {
+        let &Load { rate, round_trip, .. } = load;
+        match self {
+            Self::ShortPoll { interval } => short_poll(interval, rate, round_trip),
+            Self::LongPoll { hold } => long_poll(hold, rate, round_trip, round_trip),
+            Self::Sse(open) | Self::Ndjson(open) => reopened(open, REOPEN_REQUEST, load),
+            Self::WebSocket(open) | Self::Mqtt(open) => reopened(open, REOPEN_CONNECTION, load),
+        }
+    }
+
+    /// When its packets wake the radio. Heartbeats inside of an answer wait since the last message, so that for these
+    /// this is a little too often.
+    fn wakes(self, load: &Load) -> Wakes {
+        let &Load { rate, round_trip, .. } = load;
+        match self {
+            Self::ShortPoll { interval } => Wakes::period(interval.max(round_trip)),
+            Self::LongPoll { hold } => Wakes::Restarting { rate, longest: hold + round_trip },
+            Self::Sse(open) | Self::Ndjson(open) | Self::WebSocket(open) | Self::Mqtt(open) => {
+                Wakes::Beside { rate, timer: Timer::of(open.heartbeat, open.life) }
+            }
+        }
+    }
+
+    /// Bytes a client-hour, up and down.
+    fn bytes(self, load: &Load, overheads: &Overheads, requests: f64) -> (f64, f64) {
+        let messages = 3600.0 * load.rate;
+        let up = requests * (overheads.request + overheads.poll / 2.0);
+        let down = requests * (overheads.answer + overheads.poll / 2.0) + messages * load.message_bytes;
+        match self {
+            Self::ShortPoll { .. } | Self::LongPoll { .. } => (up, down),
+            Self::Sse(open) | Self::Ndjson(open) | Self::WebSocket(open) | Self::Mqtt(open) => {
+                let heartbeat =
+                    open.heartbeat.filter(|heartbeat| open.life.is_none_or(|life| *heartbeat < life));
+                let beats = heartbeat.map_or(0.0, |heartbeat| 3600.0 / heartbeat.as_secs_f64());
+                // Each is a packet with its acknowledgement.
+                let signs = messages + beats;
+                (up + signs * overheads.packet, down + signs * (overheads.envelope + overheads.packet))
+            }
+        }
+    }
+}
+
+/// Round trips until an answer that ended begins again, on the same connection.
+const REOPEN_REQUEST: u32 = 1;
+/// Round trips until a connection is there again: TCP, then the handshake of WebSocket or MQTT.
+const REOPEN_CONNECTION: u32 = 2;
+
+fn reopened(open: Open, round_trips: u32, load: &Load) -> Predicted {
+    match open.life {
+        Some(life) => reconnecting_push(life, load.round_trip * round_trips, load.rate, load.round_trip),
+        None => push(load.round_trip),
+    }
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ShortPoll { interval } => write!(f, "short-poll:{}", Setting(*interval)),
+            Self::LongPoll { hold } => write!(f, "long-poll:{}", Setting(*hold)),
+            Self::Sse(open) => open.write("sse", f),
+            Self::Ndjson(open) => open.write("ndjson", f),
+            Self::WebSocket(open) => open.write("websocket", f),
+            Self::Mqtt(open) => open.write("mqtt", f),
+        }
+    }
+}
+
+impl Open {
+    fn write(self, form: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.heartbeat {
+            Some(heartbeat) => write!(f, "{form}:{}", Setting(heartbeat)),
+            None => f.write_str(form),
+        }
+    }
+}
+
+/// A duration as the command line takes it: `25s`, `250ms`.
+pub struct Setting(pub Duration);
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.subsec_nanos() {
+            0 => write!(f, "{}s", self.0.as_secs()),
+            _ => write!(f, "{}ms", self.0.as_millis()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOAD: Load =
+        Load { rate: 1.0 / 60.0, message_bytes: 256.0, round_trip: Duration::from_millis(100) };
+
+    fn figures(candidate: Candidate) -> Figures {
+        candidate.figures(&LOAD, &Overheads::default(), &Radios::default())
+    }
+
+    #[test]
+    fn a_poll_costs_its_heads_each_time() {
+        let figures = figures(Candidate::ShortPoll { interval: Duration::from_secs(10) });
+        assert_eq!(figures.requests_per_client_hour, 360.0);
+        assert!(
+            (figures.bytes_per_client_hour - (360.0 * 1350.0 + 60.0 * 256.0)).abs() < 1e-6,
+            "{figures:?}"
+        );
+        // Ten seconds never let LTE sleep.
+        let transfer = 8e-9 * (360.0 * 850.0 * 438.39 + (360.0 * 500.0 + 60.0 * 256.0) * 51.97);
+        assert!((figures.energy[0].joules_per_client_hour - 3600.0 * 1.0755 - transfer).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_push_costs_its_signs_of_life() {
+        let heartbeat = Some(Duration::from_secs(50));
+        let figures = figures(Candidate::WebSocket(Open { heartbeat, life: None }));
+        assert_eq!((figures.requests_per_client_hour, figures.p95), (0.0, LOAD.round_trip / 2));
+        let expected = (60.0 + 72.0) * (52.0 + 52.0 + 130.0) + 60.0 * 256.0;
+        assert!((figures.bytes_per_client_hour - expected).abs() < 1e-6, "{figures:?}");
+    }
+
+    #[test]
+    fn a_heartbeat_longer_than_a_life_never_comes() {
+        let s = Duration::from_secs;
+        let answer = |heartbeat| figures(Candidate::Sse(Open { heartbeat, life: Some(s(60)) }));
+        let [with, without] = [answer(Some(s(200))), answer(None)];
+        assert_eq!(with.bytes_per_client_hour, without.bytes_per_client_hour);
+        assert_eq!(with.energy[0].joules_per_client_hour, without.energy[0].joules_per_client_hour);
+        assert!(answer(Some(s(45))).energy[0].joules_per_client_hour > with.energy[0].joules_per_client_hour);
+    }
+
+    #[test]
+    fn candidates_read_as_on_the_command_line() {
+        let open = |seconds| Open { heartbeat: Some(Duration::from_secs(seconds)), life: None };
+        let texts = [
+            Candidate::ShortPoll { interval: Duration::from_millis(2500) }.to_string(),
+            Candidate::LongPoll { hold: Duration::from_secs(25) }.to_string(),
+            Candidate::Sse(open(45)).to_string(),
+            Candidate::Mqtt(Open { heartbeat: None, life: None }).to_string(),
+        ];
+        assert_eq!(texts, ["short-poll:2500ms", "long-poll:25s", "sse:45s", "mqtt"]);
+    }
+}

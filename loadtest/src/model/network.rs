@@ -1,0 +1,195 @@
+//! Network profiles: the clocks that end a quiet connection (COST-MODEL section 1), and what they allow (section 5).
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+/// The profiles by name. The default is the embedded `networks.toml`, which says where each figure comes from;
+/// [`Networks::read`] takes a file of the same shape in its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Networks(Vec<Network>);
+
+/// What a path between client and gateway does. A clock that is `None` does not run.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// As on the command line.
+    pub name: String,
+    /// Where the figures come from and how sure they are.
+    pub source: String,
+    /// Without a packet either way.
+    #[serde(default, deserialize_with = "seconds")]
+    pub idle: Option<Duration>,
+    /// From the request to the first byte of its answer.
+    #[serde(default, deserialize_with = "seconds")]
+    pub first_byte: Option<Duration>,
+    /// Between two bytes of an answer.
+    #[serde(default, deserialize_with = "seconds")]
+    pub next_byte: Option<Duration>,
+    /// Of a connection, whatever goes over it.
+    #[serde(default, deserialize_with = "seconds")]
+    pub lifetime: Option<Duration>,
+    /// Whether the parts of an answer arrive as they are sent.
+    #[serde(default = "yes")]
+    pub streaming: bool,
+    /// Whether WebSocket upgrades get through.
+    #[serde(default = "yes")]
+    pub websocket: bool,
+    /// Whether ports and protocols other than HTTP get through, as MQTT needs.
+    #[serde(default = "yes")]
+    pub raw_tcp: bool,
+}
+
+/// Why there is no such network profile.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The file can not be read.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The file is not of the shape of `networks.toml`.
+    #[error("not a file of network profiles: {0}")]
+    Shape(#[from] toml::de::Error),
+    /// No profile has that name.
+    #[error("no network {name:?}; there are {}", known.join(", "))]
+    Unknown {
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+}
+
+impl Networks {
+    /// The profiles of a user's own file.
+    pub fn read(path: &Path) -> Result<Self, NetworkError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| NetworkError::File { path: path.to_owned(), error })?;
+        text.parse()
+    }
+
+    /// The profile of that name.
+    pub fn get(&self, name: &str) -> Result<&Network, NetworkError> {
+        self.0.iter().find(|network| network.name == name).ok_or_else(|| NetworkError::Unknown {
+            name: name.to_owned(),
+            known: self.0.iter().map(|network| network.name.clone()).collect(),
+        })
+    }
+}
+
+impl Default for Networks {
+    fn default() -> Self {
+        // A test holds that the embedded table parses, so that the fallback is never taken.
+        include_str!("networks.toml").parse().unwrap_or(Self(Vec::new()))
+    }
+}
+
+impl FromStr for Networks {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            network: Vec<Network>,
+        }
+        let Table { network } = toml::from_str(text)?;
+        Ok(Self(network))
+    }
+}
+
+impl Network {
+    /// The longest hold of a long poll: the least of the clock of the server's next byte, that of the first byte and
+    /// 0.9 of the idle clock, less the slowest round trip and 3 s. `None`: no clock runs. Zero: none is safe.
+    pub fn hold(&self, round_trip_p99: Duration) -> Option<Duration> {
+        let clock = [self.quiet_clock(), self.first_byte, self.lifetime].into_iter().flatten().min()?;
+        Some(neat(clock.saturating_sub(round_trip_p99 + MARGIN)))
+    }
+
+    /// The longest heartbeat of an open answer or connection, by the same rule without the first byte's clock.
+    pub fn heartbeat(&self, round_trip_p99: Duration) -> Option<Duration> {
+        Some(neat(self.quiet_clock()?.saturating_sub(round_trip_p99 + MARGIN)))
+    }
+
+    fn quiet_clock(&self) -> Option<Duration> {
+        [self.next_byte, self.idle.map(|idle| idle.mul_f64(0.9))].into_iter().flatten().min()
+    }
+}
+
+/// What the rule leaves for timers that are late.
+const MARGIN: Duration = Duration::from_secs(3);
+
+/// Down to a number that people set: whole seconds below 10 s, then steps of 5 s, 10 s from a minute, 50 s from 100 s.
+fn neat(duration: Duration) -> Duration {
+    let seconds = duration.as_secs();
+    let step = match seconds {
+        0..10 => 1,
+        10..60 => 5,
+        60..100 => 10,
+        _ => 50,
+    };
+    Duration::from_secs(seconds - seconds % step)
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn seconds<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
+    let seconds = f64::deserialize(input)?;
+    Duration::try_from_secs_f64(seconds).map(Some).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold(name: &str) -> Option<u64> {
+        let hold = Networks::default().get(name).unwrap().hold(Duration::from_secs(1));
+        hold.map(|hold| hold.as_secs())
+    }
+
+    #[test]
+    fn holds_are_those_of_the_document() {
+        assert_eq!(hold("unknown"), Some(25));
+        assert_eq!(hold("nginx"), Some(55));
+        assert_eq!(hold("alb"), Some(50));
+        assert_eq!(hold("cloudflare"), Some(90));
+        assert_eq!(hold("cellular-direct"), Some(200));
+        assert_eq!(hold("heroku"), Some(25));
+        assert_eq!(hold("carrier-5min"), Some(250));
+        assert_eq!(hold("none"), None);
+    }
+
+    #[test]
+    fn a_heartbeat_needs_no_first_byte() {
+        let heartbeat =
+            |name| Networks::default().get(name).unwrap().heartbeat(Duration::from_secs(1)).unwrap();
+        assert_eq!(heartbeat("heroku"), Duration::from_secs(45));
+        assert_eq!(heartbeat("cellular-direct"), Duration::from_secs(200));
+    }
+
+    #[test]
+    fn a_slow_path_can_leave_no_hold() {
+        let networks = Networks::default();
+        assert_eq!(networks.get("unknown").unwrap().hold(Duration::from_secs(40)), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_file_of_the_user_takes_its_place_or_says_what_is_wrong() {
+        let networks: Networks = "[[network]]\nname = 'lab'\nsource = ''\nidle = 0.5".parse().unwrap();
+        assert_eq!(networks.get("lab").unwrap().idle, Some(Duration::from_millis(500)));
+        let unknown = networks.get("moon").unwrap_err().to_string();
+        assert_eq!(unknown, r#"no network "moon"; there are lab"#);
+        for wrong in ["", "[[network]]\nname = 'lab'\nsource = ''\nidle = -1", "[[network]]\nname = 'lab'"] {
+            assert!(wrong.parse::<Networks>().is_err(), "{wrong:?}");
+        }
+        assert!(Networks::read(Path::new("/does/not/exist.toml")).is_err());
+    }
+}

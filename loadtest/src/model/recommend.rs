@@ -1,0 +1,242 @@
+//! The cheapest strategy that keeps a promise, with the reasons, from measured figures or from the formulas.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::time::Duration;
+
+use super::candidate::{Figures, Load, Overheads};
+use super::network::Network;
+use super::radio::Radios;
+use super::settings::proposals;
+use crate::data::{Report, Run};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Promise {
+    /// 95 % of the messages are to take no longer.
+    pub p95: Duration,
+    /// The messages and the round trip.
+    pub load: Load,
+    /// The slowest round trip that must not count as a failure.
+    pub round_trip_p99: Duration,
+    /// The path between client and gateway.
+    pub network: Network,
+    /// Requests a client-hour at most.
+    pub requests_max: Option<f64>,
+    /// Joules a client-hour at most, on the radio of `cheapest_by` or else the first one.
+    pub energy_max: Option<f64>,
+    /// What cheap means.
+    pub cheapest_by: Cost,
+}
+
+/// What cheap means. Among equals the other two decide, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cost {
+    /// Joules a client-hour on the radio of that name.
+    Energy(String),
+    /// Requests a client-hour.
+    Requests,
+    /// Bytes a client-hour.
+    Bytes,
+}
+
+/// What is recommended. As text it is what the command prints.
+#[derive(Debug, Clone)]
+pub struct Recommendation {
+    /// Strategies that keep the promise, the cheapest first.
+    pub kept: Vec<Choice>,
+    /// Those that do not.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A strategy that keeps the promise.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// As on the command line.
+    pub strategy: String,
+    /// What it costs.
+    pub figures: Figures,
+    /// Whence the figures are.
+    pub source: Source,
+    /// Why it is set as it is.
+    pub reasons: Vec<String>,
+}
+
+/// A strategy that does not keep it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// As on the command line, or the form alone if it can not work at all.
+    pub strategy: String,
+    /// Why not.
+    pub reason: String,
+}
+
+/// Whence figures are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A run of the comparison.
+    Measured,
+    /// The formulas.
+    Predicted,
+}
+
+/// Ranks what the network allows, and what `measured` holds beside it.
+///
+/// A measured run wins over the formulas if it is of the same strategy on the gateway, under the same network (no
+/// network is `none`) and a rate within 10 %.
+pub fn recommend(
+    promise: &Promise,
+    measured: Option<&Report>,
+    overheads: &Overheads,
+    radios: &Radios,
+) -> Recommendation {
+    let runs = fitting_runs(promise, measured);
+    let mut choices = Vec::new();
+    let mut rejected = Vec::new();
+    let Promise { network, load, p95, round_trip_p99, .. } = promise;
+    for proposal in proposals(network, load, *p95, *round_trip_p99, radios) {
+        match proposal {
+            Ok((candidate, reasons)) => {
+                let figures = candidate.figures(&promise.load, overheads, radios);
+                let strategy = candidate.to_string();
+                choices.push(Choice { strategy, figures, source: Source::Predicted, reasons });
+            }
+            Err(refusal) => {
+                rejected.push(Rejected { strategy: refusal.form.to_owned(), reason: refusal.reason });
+            }
+        }
+    }
+    for run in runs {
+        let figures = measured_figures(run);
+        match choices.iter_mut().find(|choice| choice.strategy == run.strategy) {
+            Some(choice) => (choice.figures, choice.source) = (figures, Source::Measured),
+            None if rejected.iter().any(|refused| is_form(&run.strategy, &refused.strategy)) => {}
+            None => choices.push(Choice {
+                strategy: run.strategy.clone(),
+                figures,
+                source: Source::Measured,
+                reasons: vec!["it was measured with these settings".to_owned()],
+            }),
+        }
+    }
+    let mut kept = Vec::new();
+    for choice in choices {
+        match promise.broken_by(&choice.figures) {
+            None => kept.push(choice),
+            Some(reason) => rejected.push(Rejected { strategy: choice.strategy, reason }),
+        }
+    }
+    kept.sort_by(|a, b| promise.cheapest_by.order(&a.figures, &b.figures));
+    Recommendation { kept, rejected }
+}
+
+fn fitting_runs<'a>(promise: &Promise, measured: Option<&'a Report>) -> impl Iterator<Item = &'a Run> {
+    let fitting = measured.filter(|report| {
+        let workload = &report.workload;
+        let network = workload.network.as_deref().unwrap_or("none");
+        network == promise.network.name && (workload.rate / promise.load.rate - 1.0).abs() <= 0.1
+    });
+    let runs = fitting.into_iter().flat_map(|report| &report.runs);
+    runs.filter(|run| run.server == "pollgate" && !run.interrupted)
+}
+
+fn is_form(strategy: &str, form: &str) -> bool {
+    strategy.split(':').next() == Some(form)
+}
+
+fn measured_figures(run: &Run) -> Figures {
+    Figures {
+        p95: Duration::try_from_secs_f64(run.latency.p95 / 1e6).unwrap_or(Duration::MAX),
+        requests_per_client_hour: run.requests.per_client_hour,
+        bytes_per_client_hour: run.bytes.up_with_packets + run.bytes.down_with_packets,
+        energy: run.energy.clone(),
+    }
+}
+
+impl Promise {
+    /// The first part of the promise that such figures break.
+    fn broken_by(&self, figures: &Figures) -> Option<String> {
+        let requests = figures.requests_per_client_hour;
+        let joules = self.cheapest_by.joules(figures);
+        if figures.p95 > self.p95 {
+            return Some(format!("its p95 is {:.1?}, and {:.1?} is promised", figures.p95, self.p95));
+        }
+        if let Some(max) = self.requests_max.filter(|&max| requests > max) {
+            return Some(format!("it asks {requests:.0} times an hour, and {max:.0} are allowed"));
+        }
+        match (self.energy_max, joules) {
+            (Some(max), Some(joules)) if joules > max => {
+                Some(format!("it takes {joules:.0} J an hour, and {max:.0} are allowed"))
+            }
+            (Some(_), None) => Some("its energy is not known, and a bound is set".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+impl Cost {
+    /// On this cost's radio, or the first one.
+    fn joules(&self, figures: &Figures) -> Option<f64> {
+        let named = match self {
+            Self::Energy(radio) => figures.energy.iter().find(|energy| energy.radio == *radio),
+            Self::Requests | Self::Bytes => figures.energy.first(),
+        };
+        named.map(|energy| energy.joules_per_client_hour)
+    }
+
+    fn order(&self, a: &Figures, b: &Figures) -> Ordering {
+        // What is not known comes last.
+        let joules = |figures| self.joules(figures).unwrap_or(f64::INFINITY);
+        let energy = joules(a).total_cmp(&joules(b));
+        let requests = a.requests_per_client_hour.total_cmp(&b.requests_per_client_hour);
+        let bytes = a.bytes_per_client_hour.total_cmp(&b.bytes_per_client_hour);
+        match self {
+            Self::Energy(_) => energy.then(requests).then(bytes),
+            Self::Requests => requests.then(energy).then(bytes),
+            Self::Bytes => bytes.then(energy).then(requests),
+        }
+    }
+}
+
+impl fmt::Display for Recommendation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.kept.is_empty() {
+            writeln!(f, "Nothing keeps this promise.")?;
+        }
+        for (place, choice) in (1..).zip(&self.kept) {
+            writeln!(f, "{place}. {}  ({})", choice.strategy, choice.source)?;
+            writeln!(f, "   {}", choice.figures)?;
+            for reason in &choice.reasons {
+                writeln!(f, "   - {reason}")?;
+            }
+        }
+        for rejected in &self.rejected {
+            writeln!(f, "no {}: {}", rejected.strategy, rejected.reason)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Measured => "measured",
+            Self::Predicted => "predicted by formula",
+        })
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kilobytes = self.bytes_per_client_hour / 1000.0;
+        let requests = self.requests_per_client_hour;
+        write!(f, "p95 {:.1?}, {requests:.0} requests/h, {kilobytes:.1} kB/h", self.p95)?;
+        for energy in &self.energy {
+            write!(f, ", {} {:.0} J/h", energy.radio, energy.joules_per_client_hour)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

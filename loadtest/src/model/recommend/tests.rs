@@ -1,0 +1,99 @@
+//! Promises over networks, budgets and measured runs.
+
+use super::*;
+use crate::model::network::Networks;
+use crate::report::fixture;
+
+fn promise(network: &str, p95: f64, rate: f64) -> Promise {
+    Promise {
+        p95: Duration::from_secs_f64(p95),
+        load: Load { rate, message_bytes: 256.0, round_trip: Duration::from_millis(100) },
+        round_trip_p99: Duration::from_secs(1),
+        network: Networks::default().get(network).unwrap().clone(),
+        requests_max: None,
+        energy_max: None,
+        cheapest_by: Cost::Energy("LTE".to_owned()),
+    }
+}
+
+fn by_formula(promise: &Promise) -> Recommendation {
+    recommend(promise, None, &Overheads::default(), &Radios::default())
+}
+
+fn names(recommendation: &Recommendation) -> Vec<&str> {
+    recommendation.kept.iter().map(|choice| choice.strategy.as_str()).collect()
+}
+
+#[test]
+fn rare_messages_are_cheapest_by_rare_signs_of_life() {
+    // A hold that each message starts anew wakes the radio less often than a ping beside the messages.
+    let recommendation = by_formula(&promise("cellular-direct", 2.0, 1.0 / 600.0));
+    let names = names(&recommendation);
+    assert_eq!(names[..3], ["long-poll:200s", "websocket:200s", "mqtt:200s"]);
+    assert_eq!(names.last(), Some(&"short-poll:2s"));
+    assert!(recommendation.to_string().contains("--hold-max 200s"));
+    assert!(recommendation.rejected.is_empty());
+    assert!(recommendation.kept.iter().all(|choice| choice.source == Source::Predicted));
+}
+
+#[test]
+fn messages_that_may_be_late_are_cheapest_together() {
+    // A message a second keeps the radio on; a poll every ten minutes lets it sleep.
+    let recommendation = by_formula(&promise("unknown", 600.0, 1.0));
+    assert_eq!(names(&recommendation)[0], "short-poll:620s");
+}
+
+#[test]
+fn behind_a_buffering_proxy_only_polls_are_left() {
+    let recommendation = by_formula(&promise("buffering-proxy", 2.0, 0.01));
+    assert_eq!(names(&recommendation), ["long-poll:25s", "short-poll:2s"]);
+    let reasons: Vec<_> = recommendation.rejected.iter().map(|rejected| rejected.strategy.as_str()).collect();
+    assert_eq!(reasons, ["sse", "ndjson", "websocket", "mqtt"]);
+}
+
+#[test]
+fn budgets_reject_with_the_figure() {
+    let mut promise = promise("buffering-proxy", 2.0, 0.01);
+    promise.requests_max = Some(500.0);
+    let recommendation = by_formula(&promise);
+    assert_eq!(names(&recommendation), ["long-poll:25s"]);
+    let last = recommendation.rejected.last().unwrap();
+    assert_eq!(
+        (last.strategy.as_str(), last.reason.as_str()),
+        ("short-poll:2s", "it asks 1800 times an hour, and 500 are allowed")
+    );
+    promise.energy_max = Some(100.0);
+    let text = by_formula(&promise).to_string();
+    assert!(text.starts_with("Nothing keeps this promise."), "{text}");
+    assert!(text.contains("J an hour, and 100 are allowed"), "{text}");
+}
+
+#[test]
+fn an_impossible_latency_is_kept_by_nothing() {
+    let recommendation = by_formula(&promise("none", 0.01, 0.2));
+    assert!(recommendation.kept.is_empty());
+    assert!(recommendation.to_string().contains("its p95 is 50.0ms, and 10.0ms is promised"));
+}
+
+#[test]
+fn measured_runs_win_where_they_match() {
+    let report = fixture::report();
+    let with =
+        |promise: &Promise| recommend(promise, Some(&report), &Overheads::default(), &Radios::default());
+    let asked = promise("none", 6.0, report.workload.rate);
+    let recommendation = with(&asked);
+    // The fixture's runs of the gateway, and what was not measured by formula.
+    let source = |name: &str| {
+        recommendation.kept.iter().find(|choice| choice.strategy == name).map(|choice| choice.source)
+    };
+    assert_eq!(source("sse"), Some(Source::Measured));
+    assert_eq!(source("short-poll:1s"), Some(Source::Measured));
+    assert_eq!(source("long-poll:55s"), Some(Source::Predicted));
+    assert_eq!(recommendation.kept.iter().filter(|choice| choice.strategy == "sse").count(), 1);
+    // Another rate or network is another matter.
+    for other in
+        [promise("none", 6.0, 2.0 * report.workload.rate), promise("nginx", 6.0, report.workload.rate)]
+    {
+        assert!(with(&other).kept.iter().all(|choice| choice.source == Source::Predicted));
+    }
+}

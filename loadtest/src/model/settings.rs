@@ -1,0 +1,244 @@
+//! Which strategies a network allows, and with which settings (COST-MODEL section 5, "Settings").
+
+use std::time::Duration;
+
+use super::candidate::{Candidate, Load, Open, Setting};
+use super::network::Network;
+use super::radio::Radios;
+
+/// The part of a short poll's interval that 95 % of messages wait at most, if the interval is jittered by 10 %. Without
+/// jitter it is 0.95.
+const P95_OF_JITTERED_INTERVAL: f64 = 0.9586;
+
+/// The longest hold that the gateway grants unless it is told otherwise (`--hold-max`).
+const HOLD_MAX: Duration = Duration::from_secs(55);
+
+/// How long the gateway keeps an answer of server-sent events or NDJSON open, give or take 10 %.
+const ANSWER_LIFE: Duration = Duration::from_secs(60);
+
+/// A strategy that the network allows, with why it is set as it is; or its form, with why it is not allowed.
+pub type Proposal = Result<(Candidate, Vec<String>), Refusal>;
+
+/// A form that can not work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its name on the command line.
+    pub form: &'static str,
+    /// Why not.
+    pub reason: String,
+}
+
+/// One proposal for each form. `round_trip_p99` is the slowest round trip that must not count as a failure.
+pub fn proposals(
+    network: &Network,
+    load: &Load,
+    p95: Duration,
+    round_trip_p99: Duration,
+    radios: &Radios,
+) -> Vec<Proposal> {
+    vec![
+        short_poll(load, p95),
+        long_poll(network, round_trip_p99, radios),
+        answer("sse", Candidate::Sse, network, round_trip_p99),
+        answer("ndjson", Candidate::Ndjson, network, round_trip_p99),
+        connection("websocket", Candidate::WebSocket, network.websocket, network, round_trip_p99),
+        connection("mqtt", Candidate::Mqtt, network.raw_tcp, network, round_trip_p99),
+    ]
+}
+
+fn short_poll(load: &Load, p95: Duration) -> Proposal {
+    let refusal = |reason| Refusal { form: "short-poll", reason };
+    let way = load.round_trip / 2;
+    let longest = p95.saturating_sub(way).div_f64(P95_OF_JITTERED_INTERVAL);
+    if longest.is_zero() {
+        return Err(refusal(format!("the way alone takes {way:?}, and {p95:?} is promised")));
+    }
+    let interval = two_digits(longest);
+    if interval < load.round_trip {
+        let round_trip = load.round_trip;
+        return Err(refusal(format!(
+            "a poll every {interval:?} would not wait for its answer ({round_trip:?})"
+        )));
+    }
+    let reason =
+        format!("the longest interval whose p95 keeps {p95:?}: (p95 - {way:?}) / 0.96, jittered by 10 %");
+    Ok((Candidate::ShortPoll { interval }, vec![reason]))
+}
+
+fn long_poll(network: &Network, round_trip_p99: Duration, radios: &Radios) -> Proposal {
+    let (hold, reason) = match network.hold(round_trip_p99) {
+        None => (HOLD_MAX, "no clock on the path limits the hold, so it is the gateway's longest".to_owned()),
+        Some(Duration::ZERO) => {
+            let reason = format!("no hold is safe on the path {:?}: {}", network.name, network.source);
+            return Err(Refusal { form: "long-poll", reason });
+        }
+        Some(hold) => {
+            let what = Setting(hold);
+            (hold, format!("{what} is the longest hold that is safe on the path {:?}", network.name))
+        }
+    };
+    let mut reasons = vec![reason];
+    let timeout = client_timeout(hold, round_trip_p99, radios);
+    reasons.push(format!("the client gives up after {timeout:.1?}"));
+    if hold > HOLD_MAX {
+        reasons.push(format!("the gateway must be told to grant it: --hold-max {}", Setting(hold)));
+    }
+    Ok((Candidate::LongPoll { hold }, reasons))
+}
+
+/// What the answer to a held poll may take: `hold` and the more of 5 s, and three slow round trips and the slowest way
+/// of a radio out of sleep.
+fn client_timeout(hold: Duration, round_trip_p99: Duration, radios: &Radios) -> Duration {
+    let promotion = radios.iter().map(|radio| radio.promotion.seconds).fold(0.0, f64::max);
+    let promotion = Duration::try_from_secs_f64(promotion).unwrap_or(Duration::MAX);
+    hold + Duration::from_secs(5).max((round_trip_p99 * 3).saturating_add(promotion))
+}
+
+fn answer(
+    form: &'static str,
+    with: fn(Open) -> Candidate,
+    network: &Network,
+    round_trip_p99: Duration,
+) -> Proposal {
+    if !network.streaming {
+        let reason = format!("the path {:?} holds an answer back until it is whole", network.name);
+        return Err(Refusal { form, reason });
+    }
+    let life = network.lifetime.map_or(ANSWER_LIFE, |lifetime| lifetime.min(ANSWER_LIFE));
+    open(form, with, Some(life), network, round_trip_p99)
+}
+
+fn connection(
+    form: &'static str,
+    with: fn(Open) -> Candidate,
+    allowed: bool,
+    network: &Network,
+    round_trip_p99: Duration,
+) -> Proposal {
+    if !allowed {
+        let what = if form == "mqtt" { "protocols other than HTTP" } else { "WebSocket upgrades" };
+        let reason = format!("{what} do not get through the path {:?}", network.name);
+        return Err(Refusal { form, reason });
+    }
+    open(form, with, network.lifetime, network, round_trip_p99)
+}
+
+fn open(
+    form: &'static str,
+    with: fn(Open) -> Candidate,
+    life: Option<Duration>,
+    network: &Network,
+    round_trip_p99: Duration,
+) -> Proposal {
+    let heartbeat = network.heartbeat(round_trip_p99);
+    let mut reasons = Vec::new();
+    match heartbeat {
+        Some(Duration::ZERO) => {
+            let reason =
+                format!("no heartbeat is quick enough for the path {:?}: {}", network.name, network.source);
+            return Err(Refusal { form, reason });
+        }
+        Some(beat) => {
+            reasons.push(format!(
+                "a heartbeat every {} keeps the path {:?} open",
+                Setting(beat),
+                network.name
+            ));
+        }
+        None => reasons.push("no clock on the path asks for a heartbeat".to_owned()),
+    }
+    if let Some(life) = life {
+        if life.is_zero() {
+            return Err(Refusal { form, reason: format!("the path {:?} ends it at once", network.name) });
+        }
+        reasons.push(format!("it is opened again every {} or so, by one request", Setting(life)));
+    }
+    Ok((with(Open { heartbeat, life }), reasons))
+}
+
+/// Down to two digits, in whole milliseconds.
+fn two_digits(duration: Duration) -> Duration {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let step = 10_u64.pow(millis.max(1).ilog10().saturating_sub(1));
+    Duration::from_millis(millis - millis % step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::network::Networks;
+    use crate::model::simulation::exponential;
+
+    const LOAD: Load = Load { rate: 0.2, message_bytes: 256.0, round_trip: Duration::from_millis(100) };
+
+    fn proposed(network: &str) -> Vec<String> {
+        let networks = Networks::default();
+        let network = networks.get(network).unwrap();
+        let all =
+            proposals(network, &LOAD, Duration::from_secs(2), Duration::from_secs(1), &Radios::default());
+        let text = |proposal: Proposal| match proposal {
+            Ok((candidate, reasons)) => {
+                assert!(!reasons.is_empty());
+                candidate.to_string()
+            }
+            Err(refusal) => format!("no {}", refusal.form),
+        };
+        all.into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn each_network_has_its_own() {
+        assert_eq!(
+            proposed("unknown"),
+            ["short-poll:2s", "long-poll:25s", "sse:45s", "ndjson:45s", "websocket:45s", "no mqtt"]
+        );
+        assert_eq!(
+            proposed("buffering-proxy"),
+            ["short-poll:2s", "long-poll:25s", "no sse", "no ndjson", "no websocket", "no mqtt"]
+        );
+        assert_eq!(
+            proposed("none"),
+            ["short-poll:2s", "long-poll:55s", "sse", "ndjson", "websocket", "mqtt"]
+        );
+        assert_eq!(proposed("cellular-direct")[5], "mqtt:200s");
+    }
+
+    #[test]
+    fn a_client_waits_for_slow_answers() {
+        let timeout =
+            |p99| client_timeout(Duration::from_secs(25), Duration::from_millis(p99), &Radios::default());
+        assert_eq!(timeout(100), Duration::from_secs(30));
+        // Three round trips and 3G's 0.5821 s.
+        assert_eq!(timeout(2000), Duration::from_millis(25_000 + 6000) + Duration::from_secs_f64(0.5821));
+    }
+
+    #[test]
+    fn polls_that_can_not_keep_it_are_refused_with_the_reason() {
+        let reason = |p95| short_poll(&LOAD, Duration::from_millis(p95)).unwrap_err().reason;
+        assert!(reason(50).contains("the way alone takes 50ms"), "{}", reason(50));
+        assert!(reason(100).contains("would not wait for its answer"), "{}", reason(100));
+    }
+
+    #[test]
+    fn a_jittered_interval_keeps_the_promise() {
+        let random = &mut fastrand::Rng::with_seed(1);
+        let mut waits = Vec::new();
+        let (mut polled, mut message) = (0.0, 0.0);
+        while waits.len() < 400_000 {
+            polled += 0.9 + 0.2 * random.f64();
+            while message <= polled {
+                waits.push(polled - message);
+                message += exponential(random, 1.0);
+            }
+        }
+        waits.sort_by(f64::total_cmp);
+        let p95 = waits[waits.len() * 95 / 100];
+        assert!((p95 - P95_OF_JITTERED_INTERVAL).abs() < 0.002, "{p95}");
+    }
+
+    #[test]
+    fn intervals_are_numbers_that_people_set() {
+        let digits = |millis| two_digits(Duration::from_millis(millis)).as_millis();
+        assert_eq!([0, 9, 57, 104, 2034, 99_999].map(digits), [0, 9, 57, 100, 2000, 99_000]);
+    }
+}

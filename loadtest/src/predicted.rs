@@ -1,0 +1,37 @@
+//! The formulas' word beside the measured figures, for the strategies that have formulas.
+
+use std::time::Duration;
+
+use crate::data::{Latency, Prediction, Requests};
+use crate::model::prediction::{Predicted, long_poll, short_poll};
+use crate::strategies::Strategy;
+
+/// Compares. `round_trip` is the mean that publishing took in the same run, since it depends on what else the
+/// machine does. `rate` is what the schedule has really drawn, since a short run has its share of chance; the
+/// gap between an answer and the next long poll at the server is one round trip, as the clients ask again at
+/// once. The formulas count latency from the moment at which the server has the message, and the comparison
+/// from the intended publish time: the message's own way to the server, half a round trip, comes on top.
+pub fn prediction(
+    strategy: Strategy,
+    rate: f64,
+    round_trip: Duration,
+    requests: &Requests,
+    latency: &Latency,
+) -> Option<Prediction> {
+    let Predicted { requests_per_client_hour, mean_latency, .. } = match strategy {
+        Strategy::ShortPoll(interval) => short_poll(interval, rate, round_trip),
+        Strategy::LongPoll(hold) => long_poll(hold, rate, round_trip, round_trip),
+        Strategy::Sse(_) | Strategy::Ndjson(_) | Strategy::WebSocket(_) | Strategy::Mqtt(_) => return None,
+    };
+    let mean_latency = (mean_latency + round_trip / 2).as_secs_f64() * 1e6;
+    Some(Prediction {
+        requests_per_client_hour,
+        mean_latency,
+        requests_deviation: deviation(requests.per_client_hour, requests_per_client_hour),
+        latency_deviation: deviation(latency.mean, mean_latency),
+    })
+}
+
+fn deviation(measured: f64, predicted: f64) -> f64 {
+    if predicted > 0.0 { (measured - predicted) / predicted } else { 0.0 }
+}

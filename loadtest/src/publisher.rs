@@ -1,0 +1,179 @@
+//! Sends each message at its intended time, whatever became of the ones before (an open loop).
+//!
+//! A thread of its own sleeps between the messages, since the runtime's timer is a millisecond coarse. Each
+//! stream has one publisher that keeps its order: a message waits for the answer to the one before it *in its
+//! stream*, and that wait is the server's and part of the latency, since latency counts from the intended
+//! time.
+
+mod broker;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hdrhistogram::{CreationError, Histogram};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::client::addressed;
+use crate::recorder::{Recorder, add_time, times};
+use crate::target::Target;
+use crate::wire::{Connection, WireError, open};
+use crate::workload::{MessageId, Workload};
+
+/// Publishes to streams of a server.
+pub struct Publisher {
+    target: Target,
+    recorder: Arc<Recorder>,
+    idle: Mutex<Vec<Connection>>,
+    /// The streams with a request under way, and what waits behind it.
+    busy: Mutex<HashMap<u32, VecDeque<MessageId>>>,
+    lateness: Mutex<Histogram<u64>>,
+    round_trips: Mutex<RoundTrips>,
+}
+
+/// What the answers to publishing took in the measured time: the same way, under the same load, as the messages took to their
+/// readers.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct RoundTrips {
+    /// Answers.
+    pub count: u32,
+    /// All together.
+    pub sum: Duration,
+}
+
+impl RoundTrips {
+    /// The mean; zero of none.
+    pub fn mean(self) -> Duration {
+        self.sum.checked_div(self.count).unwrap_or_default()
+    }
+}
+
+/// A message whose time has come.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    intended: Duration,
+    message: MessageId,
+}
+
+/// The name of a stream of a run.
+pub fn stream_name(run: u64, stream: u32) -> String {
+    format!("loadtest-{run:016x}-{stream}")
+}
+
+impl Publisher {
+    /// One with no connections yet.
+    pub fn new(target: Target, recorder: Arc<Recorder>) -> Result<Self, CreationError> {
+        let lateness = Mutex::new(times()?);
+        Ok(Self {
+            target,
+            recorder,
+            idle: Mutex::default(),
+            busy: Mutex::default(),
+            lateness,
+            round_trips: Mutex::default(),
+        })
+    }
+
+    /// Sends all messages of the streams that `wanted` accepts.
+    pub async fn run(self: Arc<Self>, start: Instant, wanted: impl Fn(u32) -> bool) {
+        let due = paced(start, self.recorder.workload.in_order(wanted));
+        if self.target.dialect.http().is_some() {
+            self.run_over_http(start, due).await;
+        } else if let Err(error) = self.run_at_broker(start, due).await {
+            self.recorder.trouble(format!("publishing: {error}"));
+        }
+    }
+
+    async fn run_over_http(self: Arc<Self>, start: Instant, mut due: UnboundedReceiver<Due>) {
+        let mut sends = JoinSet::new();
+        while let Some(Due { intended, message }) = due.recv().await {
+            self.note_lateness((start + intended).elapsed());
+            if let Some(queue) = self.busy.lock().get_mut(&message.stream) {
+                queue.push_back(message);
+                continue;
+            }
+            self.busy.lock().insert(message.stream, VecDeque::new());
+            sends.spawn(self.clone().send_all(message));
+            while sends.try_join_next().is_some() {}
+        }
+        sends.join_all().await;
+    }
+
+    fn note_lateness(&self, lateness: Duration) {
+        add_time(&mut self.lateness.lock(), lateness);
+    }
+
+    /// How late each message was handed over, in microseconds.
+    pub fn lateness(&self) -> Histogram<u64> {
+        self.lateness.lock().clone()
+    }
+
+    /// What the answers took.
+    pub fn round_trips(&self) -> RoundTrips {
+        *self.round_trips.lock()
+    }
+
+    /// Sends a message and what comes to its stream meanwhile.
+    async fn send_all(self: Arc<Self>, first: MessageId) {
+        let mut next = Some(first);
+        while let Some(message) = next {
+            if let Err(error) = self.send(message).await {
+                self.recorder.trouble(format!("publishing: {error}"));
+            }
+            let mut busy = self.busy.lock();
+            next = busy.get_mut(&first.stream).and_then(VecDeque::pop_front);
+            if next.is_none() {
+                busy.remove(&first.stream);
+            }
+        }
+    }
+
+    async fn send(&self, message: MessageId) -> Result<(), WireError> {
+        let Workload { plan, .. } = &*self.recorder.workload;
+        let stream = stream_name(plan.run, message.stream);
+        let dialect = self.target.dialect.http().ok_or(WireError::Closed)?;
+        let mut connection = self.connection().await?;
+        let request = dialect.publish(&stream, self.recorder.workload.body(message));
+        let sent = Instant::now();
+        let answer = connection.exchange(addressed(request, &self.target)?).await?;
+        if self.recorder.workload.is_measured(message) {
+            let mut round_trips = self.round_trips.lock();
+            round_trips.count += 1;
+            round_trips.sum += sent.elapsed();
+        }
+        self.idle.lock().push(connection);
+        answer.status().is_success().then_some(()).ok_or(WireError::Status(answer.status()))
+    }
+
+    /// A connection that nobody uses, or a new one.
+    async fn connection(&self) -> Result<Connection, WireError> {
+        loop {
+            let idle = self.idle.lock().pop();
+            match idle {
+                Some(connection) if connection.is_closed() => {}
+                Some(connection) => return Ok(connection),
+                None => return Connection::over(open(self.target.address).await?).await,
+            }
+        }
+    }
+}
+
+/// Hands out each message at its time. The thread ends with the receiver.
+fn paced(start: Instant, messages: Vec<(Duration, MessageId)>) -> UnboundedReceiver<Due> {
+    let (due, receiver) = unbounded_channel();
+    std::thread::spawn(move || pace(start, messages, &due));
+    receiver
+}
+
+fn pace(start: Instant, messages: Vec<(Duration, MessageId)>, due: &UnboundedSender<Due>) {
+    for (intended, message) in messages {
+        std::thread::sleep((start + intended).saturating_duration_since(Instant::now()));
+        if due.send(Due { intended, message }).is_err() {
+            break;
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Publishing to a broker: one session, since MQTT lets a client send on without waiting.
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
+
+use super::{Due, Publisher, stream_name};
+use crate::wire::{Mqtt, WireError, open};
+
+impl Publisher {
+    /// Sends what is due until nothing is left, and then takes acknowledgements until it is dropped.
+    pub(super) async fn run_at_broker(
+        &self,
+        start: Instant,
+        mut due: UnboundedReceiver<Due>,
+    ) -> Result<(), WireError> {
+        let plan = &self.recorder.workload.plan;
+        let name = format!("publisher-{:016x}-{}", plan.run, std::process::id());
+        let mut session = Mqtt::open(open(self.target.address).await?, &name, None).await?;
+        loop {
+            tokio::select! {
+                Some(Due { intended, message }) = due.recv() => {
+                    self.note_lateness((start + intended).elapsed());
+                    let body = self.recorder.workload.body(message);
+                    session.publish(&stream_name(plan.run, message.stream), &body).await?;
+                }
+                skipped = session.next() => drop(skipped?),
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The readers of a process: connected before the run starts, and reading until they are dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::client::Client;
+use crate::data::{Deliveries, Energy};
+use crate::generator::{GeneratorError, Job};
+use crate::model::radio::Radios;
+use crate::publisher::stream_name;
+use crate::recorder::{Reception, Recorder};
+use crate::strategies::Strategy;
+use crate::wire::{Meter, Totals, WireError};
+use crate::workload::Workload;
+
+/// So many clients keep the time of each packet for the energy model; the others only count, which bounds
+/// memory.
+const TRACED_CLIENTS: u32 = 200;
+
+/// From the first connection to the last.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// From a broken connection to the next.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// See the module.
+pub struct Readers {
+    /// What they receive.
+    pub recorder: Arc<Recorder>,
+    /// What they send and get.
+    pub totals: Arc<Totals>,
+    receptions: Vec<Arc<Mutex<Reception>>>,
+    traced: Vec<Arc<Meter>>,
+    start: watch::Sender<Option<Instant>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Readers {
+    /// Connects the readers of a share, and waits until all of them are.
+    pub async fn connect(job: &Job, workload: &Arc<Workload>) -> Result<Self, GeneratorError> {
+        let numbers = || (0..job.plan.clients).filter(|number| job.is_mine(*number));
+        let streams = numbers().map(|number| number % job.plan.streams.max(1));
+        let recorder = Arc::new(Recorder::new(workload.clone(), streams)?);
+        let (totals, start) = (Arc::new(Totals::default()), watch::Sender::new(None));
+        let (connected, mut all_connected) = mpsc::channel(1);
+        let (mut receptions, mut traced, mut tasks) = (Vec::new(), Vec::new(), JoinSet::new());
+        for number in numbers() {
+            let stream = number % job.plan.streams.max(1);
+            let mut random = Rng::with_seed(job.plan.seed ^ u64::from(number));
+            let meter = Arc::new(Meter::new(totals.clone(), number < TRACED_CLIENTS));
+            let client = Client {
+                number,
+                stream: stream_name(job.plan.run, stream),
+                cursor: None,
+                phase: random.f64(),
+                random,
+                target: job.target.clone(),
+                meter: meter.clone(),
+                recorder: recorder.clone(),
+                reception: Arc::new(Mutex::new(Reception::new(workload, stream))),
+                start: start.subscribe(),
+                connected: Some(connected.clone()),
+            };
+            receptions.push(client.reception.clone());
+            traced.extend((number < TRACED_CLIENTS).then_some(meter));
+            tasks.spawn(follow(client, job.strategy));
+        }
+        drop(connected);
+        // Nothing is ever sent: the channel ends when the last client lets go of it.
+        if timeout(CONNECT_TIMEOUT, all_connected.recv()).await.is_err() {
+            let troubles = recorder.troubles().into_keys().collect::<Vec<_>>().join("; ");
+            return Err(GeneratorError::NotConnected(troubles));
+        }
+        Ok(Self { recorder, totals, receptions, traced, start, _tasks: tasks })
+    }
+
+    /// Lets them read.
+    pub fn begin(&self, start: Instant) {
+        self.start.send_replace(Some(start));
+    }
+
+    /// What they have received, all together. What is missing and was meant for a time from `had_time` on
+    /// does not count.
+    pub fn deliveries(&self, workload: &Workload, had_time: Duration) -> Deliveries {
+        let window = workload.plan.window();
+        self.receptions.iter().map(|one| one.lock().counts(workload, &window, had_time)).sum()
+    }
+
+    /// What the radio of each traced client took.
+    pub fn energy(&self, radios: &Radios, began: Instant, horizon: Duration) -> Vec<Vec<Energy>> {
+        let packets = self.traced.iter().filter_map(|meter| meter.packets(began, horizon));
+        packets.map(|packets| radios.energy(&packets, horizon)).collect()
+    }
+}
+
+/// Reads, and comes again whenever the server ends it or something breaks, behind what has arrived.
+async fn follow(mut client: Client, strategy: Strategy) {
+    loop {
+        let Err(error) = strategy.read(&mut client).await else { continue };
+        client.recorder.trouble(format!("reading: {error}"));
+        if !matches!(error, WireError::Closed) {
+            sleep(BACK_OFF).await;
+        }
+    }
+}

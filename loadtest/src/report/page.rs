@@ -1,0 +1,82 @@
+//! The report as one HTML file with plots, which opens without a network.
+//!
+//! The page is in `page/`; the report goes into it as JSON and its own script draws it, so that no text of a report is
+//! ever markup. Its content security policy allows nothing from outside.
+
+use serde::Serialize;
+
+use super::sweep::Sweep;
+use crate::data::Report;
+
+/// The page of a report, and of a sweep if there was one.
+pub fn html(report: &Report, extra: Option<&Sweep>) -> String {
+    #[derive(Serialize)]
+    struct Data<'a> {
+        report: &'a Report,
+        sweep: Option<&'a Sweep>,
+    }
+    // Neither holds a map or a type whose serialisation can fail.
+    let data = serde_json::to_string(&Data { report, sweep: extra }).unwrap_or_default();
+    format!(
+        include_str!("../../page/page.html"),
+        library_style = include_str!(concat!(env!("OUT_DIR"), "/uplot.css")),
+        style = include_str!("../../page/page.css"),
+        // In JSON this is the same character, and no text can end the element or open a comment.
+        data = data.replace('<', "\\u003c"),
+        library = include_str!(concat!(env!("OUT_DIR"), "/uplot.js")),
+        script = concat!(
+            "\"use strict\"\n{\n",
+            include_str!("../../page/figures.js"),
+            include_str!("../../page/plots.js"),
+            include_str!("../../page/page.js"),
+            "}\n"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    /// What a browser would fetch, and whatever could stand for it.
+    const OUTSIDE: [&str; 8] = ["src=", "href=", "url(", "@import", "<link", "<img", "<iframe", "import("];
+
+    /// The page's JSON, and the page around it.
+    fn data_and_rest(page: &str) -> (String, String) {
+        let (before, after) = page.split_once("type=\"application/json\">").unwrap();
+        let (data, after) = after.split_once("</script>").unwrap();
+        (data.to_owned(), before.to_owned() + after)
+    }
+
+    #[test]
+    fn the_page_refers_to_nothing_outside() {
+        let (data, rest) = data_and_rest(&html(&fixture::report(), Some(&fixture::sweep())));
+        assert!(!data.contains('<'));
+        for outside in OUTSIDE {
+            assert!(!rest.contains(outside), "{outside}");
+        }
+        let policy =
+            "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:";
+        assert!(rest.contains(policy));
+    }
+
+    #[test]
+    fn no_text_of_a_report_is_markup() {
+        let mut report = fixture::report();
+        let scripts = html(&report, None).matches("</script>").count();
+        report.command = "</script><script>alert(1)</script><!-- <script>".to_owned();
+        let page = html(&report, None);
+        assert_eq!(page.matches("</script>").count(), scripts);
+        assert!(!page.contains("<!-- "));
+    }
+
+    #[test]
+    fn the_data_is_the_report() {
+        let (data, _) = data_and_rest(&html(&fixture::report(), None));
+        let read: serde_json::Value = serde_json::from_str(&data).unwrap();
+        let report = serde_json::to_string(&fixture::report()).unwrap();
+        assert_eq!(read["report"], serde_json::from_str::<serde_json::Value>(&report).unwrap());
+        assert!(read["sweep"].is_null());
+    }
+}

@@ -1,0 +1,167 @@
+//! A sweep: strategies over lists of settings and rates, and which of them nothing beats.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::Run;
+use crate::model::pareto::{Point, front};
+use crate::strategies::Strategy;
+
+/// The lists of settings to try. Each interval is a short poll, each hold a long poll, each heartbeat a connection in
+/// each live form.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Grid {
+    /// Of short polls.
+    pub intervals: Vec<Duration>,
+    /// Of long polls.
+    pub holds: Vec<Duration>,
+    /// Of server-sent events, NDJSON, WebSockets and MQTT.
+    pub heartbeats: Vec<Duration>,
+    /// Messages a second to each stream.
+    pub rates: Vec<f64>,
+}
+
+/// What came of a sweep.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sweep {
+    /// The radio of the energies.
+    pub radio: String,
+    /// One entry a rate, because only runs under one rate can be compared.
+    pub rates: Vec<SweptRate>,
+}
+
+/// The runs under one rate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SweptRate {
+    /// Messages a second to each stream.
+    pub rate: f64,
+    /// One a strategy.
+    pub points: Vec<SweepPoint>,
+    /// Indices of the points that nothing beats in both requests and p95, by rising requests.
+    pub requests_front: Vec<usize>,
+    /// Likewise in energy and p95; a point without energy is not on it.
+    pub energy_front: Vec<usize>,
+}
+
+/// What a run says in a sweep.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SweepPoint {
+    /// As on the command line.
+    pub strategy: String,
+    /// Requests a client-hour.
+    pub requests_per_client_hour: f64,
+    /// Joules a client-hour on the sweep's radio.
+    pub joules_per_client_hour: Option<f64>,
+    /// 95 % of the messages took no longer, in microseconds.
+    pub p95: f64,
+}
+
+impl Grid {
+    /// Each strategy of the grid; every rate has to run them all.
+    pub fn strategies(&self) -> Vec<Strategy> {
+        let short = self.intervals.iter().copied().map(Strategy::ShortPoll);
+        let long = self.holds.iter().copied().map(Strategy::LongPoll);
+        let forms = [Strategy::Sse, Strategy::Ndjson, Strategy::WebSocket, Strategy::Mqtt];
+        let live = forms.into_iter().flat_map(|form| self.heartbeats.iter().copied().map(Some).map(form));
+        short.chain(long).chain(live).collect()
+    }
+}
+
+impl Sweep {
+    /// Of the runs under each rate, with the energy on that radio.
+    pub fn new(radio: &str, runs: &[(f64, Vec<Run>)]) -> Self {
+        let rates = runs.iter().map(|(rate, runs)| SweptRate::new(*rate, runs, radio)).collect();
+        Self { radio: radio.to_owned(), rates }
+    }
+}
+
+impl fmt::Display for Sweep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for swept in &self.rates {
+            let names = |front: &[usize]| {
+                let points = front.iter().filter_map(|&index| swept.points.get(index));
+                points.map(|point| point.strategy.as_str()).collect::<Vec<_>>().join(", ")
+            };
+            writeln!(f, "at {} messages a second nothing beats, in p95 latency and", swept.rate)?;
+            writeln!(f, "  requests: {}", names(&swept.requests_front))?;
+            writeln!(f, "  energy ({}): {}", self.radio, names(&swept.energy_front))?;
+        }
+        Ok(())
+    }
+}
+
+impl SweptRate {
+    fn new(rate: f64, runs: &[Run], radio: &str) -> Self {
+        let points: Vec<_> = runs.iter().map(|run| SweepPoint::new(run, radio)).collect();
+        let front_by = |cost: fn(&SweepPoint) -> f64| {
+            let costs = points.iter().map(|point| Point { cost: cost(point), latency: point.p95 });
+            front(&costs.collect::<Vec<_>>())
+        };
+        let requests_front = front_by(|point| point.requests_per_client_hour);
+        let energy_front = front_by(|point| point.joules_per_client_hour.unwrap_or(f64::NAN));
+        Self { rate, points, requests_front, energy_front }
+    }
+}
+
+impl SweepPoint {
+    fn new(run: &Run, radio: &str) -> Self {
+        let energy = run.energy.iter().find(|energy| energy.radio == radio);
+        Self {
+            strategy: run.strategy.clone(),
+            requests_per_client_hour: run.requests.per_client_hour,
+            joules_per_client_hour: energy.map(|energy| energy.joules_per_client_hour),
+            p95: run.latency.p95,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn a_grid_is_each_setting_in_each_of_its_forms() {
+        let seconds = |list: &[u64]| list.iter().copied().map(Duration::from_secs).collect();
+        let grid = Grid {
+            intervals: seconds(&[1, 5]),
+            holds: seconds(&[25]),
+            heartbeats: seconds(&[15, 45]),
+            rates: vec![0.2],
+        };
+        let texts: Vec<_> = grid.strategies().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "short-poll:1s",
+                "short-poll:5s",
+                "long-poll:25s",
+                "sse:15s",
+                "sse:45s",
+                "ndjson:15s",
+                "ndjson:45s",
+                "websocket:15s",
+                "websocket:45s",
+                "mqtt:15s",
+                "mqtt:45s"
+            ]
+        );
+    }
+
+    #[test]
+    fn each_rate_has_its_own_fronts() {
+        let mut runs = fixture::report().runs;
+        runs[0].energy.clear();
+        let sweep = Sweep::new("LTE", &[(0.2, runs.clone()), (2.0, runs[..2].to_vec())]);
+        let [both, two] = &sweep.rates[..] else { panic!("{sweep:?}") };
+        // Of the two short polls the faster asks more often, so both are on the front.
+        assert_eq!((two.requests_front.as_slice(), two.energy_front.as_slice()), (&[1, 0][..], &[1][..]));
+        assert_eq!(both.points.len(), runs.len());
+        assert!(!both.requests_front.contains(&1), "an open connection beats a short poll in both");
+    }
+}

@@ -1,0 +1,269 @@
+//! One run: one strategy on one server, from a fresh server to a line of the report.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::client::addressed;
+use crate::cost::{family, memory_bytes, processor_time, socket_bytes};
+use crate::data;
+use crate::generator::{GeneratorError, stopped};
+use crate::generators::{Generators, Task};
+use crate::measured::{Measured, ratio};
+use crate::predicted::prediction;
+use crate::publisher::stream_name;
+use crate::servers::{Process, Running, Server, ServerError};
+use crate::strategies::Strategy;
+use crate::target::Target;
+use crate::wire::{Connection, WireError, open};
+use crate::workload::{Plan, Workload};
+
+/// A generator that was late more often than this measures itself.
+const LATE_SHARE_MAX: f64 = 0.01;
+
+/// A generator that is later than this for 1 % of its sends shows in the latencies.
+const LATENESS_P99_MAX: Duration = Duration::from_millis(2);
+
+/// How far requests and mean latency may be from the formulas before a run says so; a millisecond is the machine's own.
+const REQUESTS_DEVIATION_MAX: f64 = 0.03;
+const LATENCY_DEVIATION_MAX: f64 = 0.1;
+const LATENCY_OFF_MICROS_MAX: f64 = 1000.0;
+
+/// Connections that make the streams.
+const MAKERS: u32 = 16;
+
+/// From all clients connected to the start, for every process to get ready.
+const RUN_UP: Duration = Duration::from_millis(50);
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No server.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// A server that is not what it should be.
+    #[error("no {0} at {1}: {2}")]
+    NoServer(&'static str, SocketAddr, WireError),
+    /// Of a generator.
+    #[error(transparent)]
+    Generator(#[from] GeneratorError),
+    /// The results would be the generator's.
+    #[error(
+        "the generator fell behind: {:.1} % of {intended} sends were over {late_after:?} late (at most 1 % may be), \
+         1 % of them over {p99:.1?}; a quieter machine, a lower --rate or fewer --clients would do",
+        share * 100.0
+    )]
+    FellBehind {
+        /// Late ones among all.
+        share: f64,
+        /// All.
+        intended: u64,
+        /// From then on a send is late.
+        late_after: Duration,
+        /// The 99th percentile of the lateness.
+        p99: Duration,
+    },
+}
+
+impl RunError {
+    /// Whether there is no point in further runs.
+    pub fn is_of_the_server(&self) -> bool {
+        matches!(self, Self::Server(_) | Self::NoServer(..))
+    }
+}
+
+/// Does it. `stop` turning true ends it early, with what has been measured.
+pub async fn run(server: &Server, task: &Task, stop: watch::Receiver<bool>) -> Result<data::Run, RunError> {
+    let Task { plan, strategy, .. } = task;
+    let running = server.start(*strategy).await?;
+    let idle_memory = running.process.as_ref().map_or(0, memory);
+    prepare(&running.target, plan)
+        .await
+        .map_err(|error| RunError::NoServer(server.kind(), running.target.address, error))?;
+    let generators = Generators::ready(&running.target, task, stop.clone()).await?;
+    let start = Instant::now() + RUN_UP;
+    let mut stop_watching = stop;
+    let watching = async {
+        tokio::select! {
+            cost = watch_cost(&running, start, plan) => Some(cost),
+            () = stopped(&mut stop_watching) => None,
+        }
+    };
+    let (measured, cost) = tokio::join!(generators.begin(start), watching);
+    let measured = measured?;
+    let share = measured.lateness.share();
+    if share > LATE_SHARE_MAX {
+        let (intended, p99) = (measured.lateness.intended, measured.lateness.p99);
+        return Err(RunError::FellBehind { share, intended, late_after: task.late_after, p99 });
+    }
+    let clients = f64::from(plan.clients.max(1));
+    let server_cost = cost.flatten().map(|cost| {
+        let micros = cost.processor.as_secs_f64() * 1e6;
+        data::ServerCost {
+            cpu_per_client_second: ratio(micros, clients * plan.measured.as_secs_f64()),
+            cpu_per_delivery: ratio(micros, measured.deliveries.delivered as f64),
+            user_bytes_per_client: cost.memory_bytes.saturating_sub(idle_memory) as f64 / clients,
+            kernel_bytes_per_client: cost.socket_bytes as f64 / clients,
+        }
+    });
+    Ok(line(server, *strategy, plan, measured, server_cost))
+}
+
+/// The line of the report.
+fn line(
+    server: &Server,
+    strategy: Strategy,
+    plan: &Plan,
+    measured: Measured,
+    server_cost: Option<data::ServerCost>,
+) -> data::Run {
+    let generator_cores = ratio(measured.processor.as_secs_f64(), measured.measured.as_secs_f64());
+    let mut notes: Vec<String> =
+        measured.troubles.iter().map(|(trouble, count)| format!("{count} times {trouble}")).collect();
+    notes.extend(distortion(generator_cores, measured.lateness.p99));
+    notes.extend(too_short(strategy, plan.measured));
+    let (latency, requests) = (measured.latency(), measured.requests(plan.clients));
+    let rate = Workload::new(plan.clone()).drawn_rate();
+    let round_trip = measured.round_trips.mean();
+    let prediction = prediction(strategy, rate, round_trip, &requests, &latency);
+    notes.extend(prediction.and_then(|prediction| disagreement(&prediction, &latency)));
+    data::Run {
+        server: server.name().to_owned(),
+        strategy: strategy.to_string(),
+        interrupted: measured.interrupted,
+        deliveries: measured.deliveries,
+        latency,
+        requests,
+        bytes: measured.bytes(plan.clients),
+        connections: measured.totals.connections,
+        server_cost,
+        energy: measured.mean_energy(),
+        prediction,
+        generator_cores,
+        late_sends: measured.lateness.share(),
+        notes,
+    }
+}
+
+/// Says when the generator's own work is part of what it measures.
+fn distortion(generator_cores: f64, lateness_p99: Duration) -> Option<String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let busy = generator_cores > cores / 2.0;
+    let late = lateness_p99 > LATENESS_P99_MAX;
+    (busy || late).then(|| {
+        format!(
+            "the load generator used {generator_cores:.2} of {cores} cores and its p99 lateness was \
+             {lateness_p99:.1?}: latencies and CPU are partly its own"
+        )
+    })
+}
+
+/// Says when the measured figures are not those of the formulas.
+fn disagreement(prediction: &data::Prediction, latency: &data::Latency) -> Option<String> {
+    let off_micros = (latency.mean - prediction.mean_latency).abs();
+    let requests = prediction.requests_deviation.abs() > REQUESTS_DEVIATION_MAX;
+    let latency =
+        prediction.latency_deviation.abs() > LATENCY_DEVIATION_MAX && off_micros > LATENCY_OFF_MICROS_MAX;
+    (requests || latency).then(|| {
+        format!(
+            "the formulas do not hold here: requests are {:+.1} % and the mean latency is {:+.1} % off",
+            prediction.requests_deviation * 100.0,
+            prediction.latency_deviation * 100.0
+        )
+    })
+}
+
+/// Says when chance decides how many polls or heartbeats the measured time has seen.
+fn too_short(strategy: Strategy, measured: Duration) -> Option<String> {
+    let interval = strategy.pause();
+    if interval > measured {
+        return Some(format!(
+            "measured for {measured:?}, which is less than an interval of {interval:?}: a client that did not poll in it \
+             counts as asleep, so its energy is too low"
+        ));
+    }
+    let heartbeat = strategy.heartbeat().filter(|heartbeat| *heartbeat * 2 > measured)?;
+    Some(format!(
+        "measured for {measured:?}, which is less than two heartbeats of {heartbeat:?}: where messages are rare, bytes and \
+         energy are not what they are in the long run"
+    ))
+}
+
+/// Makes the streams.
+async fn prepare(target: &Target, plan: &Plan) -> Result<(), WireError> {
+    let mut makers = JoinSet::new();
+    for maker in 0..MAKERS.min(plan.streams) {
+        let (target, plan) = (target.clone(), plan.clone());
+        makers.spawn(async move {
+            let Some(dialect) = target.dialect.http() else { return Ok(()) };
+            let mut connection = Connection::over(open(target.address).await?).await?;
+            for stream in (maker..plan.streams).step_by(MAKERS as usize) {
+                let Some(request) = dialect.create(&stream_name(plan.run, stream)) else { return Ok(()) };
+                let answer = connection.exchange(addressed(request, &target)?).await?;
+                if !answer.status().is_success() {
+                    return Err(WireError::Status(answer.status()));
+                }
+            }
+            Ok(())
+        });
+    }
+    while let Some(made) = makers.join_next().await {
+        made.unwrap_or(Err(WireError::Closed))?;
+    }
+    Ok(())
+}
+
+/// What the server took.
+struct Cost {
+    processor: Duration,
+    memory_bytes: u64,
+    socket_bytes: u64,
+}
+
+/// Watches the measured time; `None` for a server that somebody else has started. The generators keep their
+/// connections for a moment longer.
+async fn watch_cost(running: &Running, start: Instant, plan: &Plan) -> Option<Cost> {
+    let process = running.process.as_ref()?;
+    let window = plan.window();
+    sleep_until(start + window.start).await;
+    let before = processor(process);
+    sleep_until(start + window.end).await;
+    let (processor, memory_bytes) = (processor(process).saturating_sub(before), memory(process));
+    let address = running.target.address;
+    let socket_bytes = tokio::task::spawn_blocking(move || socket_bytes(address)).await.ok().flatten();
+    Some(Cost { processor, memory_bytes, socket_bytes: socket_bytes.unwrap_or(0) })
+}
+
+fn processor(process: &Process) -> Duration {
+    family(process.id()).into_iter().map(processor_time).sum()
+}
+
+fn memory(process: &Process) -> u64 {
+    family(process.id()).into_iter().map(memory_bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_says_so_where_the_formulas_do_not_hold() {
+        let note = |requests: f64, predicted: f64, mean: f64| {
+            let latency_deviation = (mean - predicted) / predicted;
+            let prediction = data::Prediction {
+                requests_per_client_hour: 100.0,
+                mean_latency: predicted,
+                requests_deviation: requests,
+                latency_deviation,
+            };
+            disagreement(&prediction, &data::Latency { mean, ..data::Latency::default() }).is_some()
+        };
+        assert!(!note(0.029, 500_000.0, 540_000.0));
+        assert!(!note(0.0, 400.0, 1_300.0), "within a millisecond");
+        assert!(note(-0.031, 500_000.0, 500_000.0));
+        assert!(note(0.0, 500_000.0, 560_000.0));
+    }
+}

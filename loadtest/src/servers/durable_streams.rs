@@ -1,0 +1,33 @@
+//! Upstream's server of the same protocol: the crate `durable-streams`, whose program is named on the command
+//! line. It runs with `--durability memory`, as the gateway keeps messages in memory too; it still has a data
+//! folder.
+
+use std::path::Path;
+
+use super::process::Process;
+use super::scratch::{Scratch, free_address};
+use super::{Running, ServerError};
+use crate::dialects::Dialect;
+use crate::strategies::Strategy;
+use crate::target::Target;
+
+/// As in the report.
+pub(super) const NAME: &str = "durable-streams";
+
+/// Starts it with the hold of the strategy: clients can not ask for one.
+pub(super) async fn start(program: &Path, strategy: Strategy) -> Result<Running, ServerError> {
+    let address = free_address()?;
+    let scratch = Scratch::new(NAME)?;
+    let (port, data) = (address.port().to_string(), scratch.path().display().to_string());
+    let mut arguments = vec!["--port", &port, "--data-dir", &data, "--durability", "memory"];
+    let hold =
+        if let Strategy::LongPoll(hold) = strategy { hold.as_millis().to_string() } else { String::new() };
+    if !hold.is_empty() {
+        arguments.extend(["--long-poll-timeout-ms", &hold]);
+    }
+    let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+    let mut process = Process::start(program, &arguments)?;
+    process.listens(address).await?;
+    let target = Target { address, mqtt: None, dialect: Dialect::DurableStreams };
+    Ok(Running { target, process: Some(process), _scratch: Some(scratch) })
+}

@@ -1,0 +1,97 @@
+//! The gateway, as a process of its own on ports of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use super::process::Process;
+use super::{Running, ServerError};
+use crate::dialects::Dialect;
+use crate::strategies::Strategy;
+use crate::target::Target;
+
+/// As in the report, and of its program.
+pub(super) const NAME: &str = "pollgate";
+
+/// Any free port.
+const ANY: &str = "127.0.0.1:0";
+
+/// The longest hold that the gateway allows by default.
+const HOLD_MAX_SECONDS: u64 = 55;
+
+/// The program beside this one, unless it is older than its sources; else cargo builds it in this program's target
+/// folder, so that nobody measures what is no longer there.
+pub(super) fn program() -> Result<PathBuf, ServerError> {
+    let own = std::env::current_exe().map_err(|error| ServerError::Build(error.to_string()))?;
+    let beside = own.with_file_name(NAME);
+    if is_newer_than_sources(&beside) {
+        return Ok(beside);
+    }
+    let target = own.ancestors().nth(2).ok_or_else(|| ServerError::Build("no target folder".into()))?;
+    eprintln!("asking cargo for a gateway as new as its sources: cargo build --release -p {NAME}");
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["build", "--release", "-p", NAME, "--target-dir"])
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    match cargo.status() {
+        Ok(status) if status.success() => Ok(target.join("release").join(NAME)),
+        Ok(status) => Err(ServerError::Build(format!("cargo: {status}"))),
+        Err(error) => Err(ServerError::Build(format!("cargo: {error}"))),
+    }
+}
+
+/// Whether the program is there and was built after the last change of what it is built from.
+fn is_newer_than_sources(program: &Path) -> bool {
+    let Some(built) = changed(program) else { return false };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
+    let mut next = ["Cargo.toml", "Cargo.lock", "src"].map(|name| root.join(name)).to_vec();
+    while let Some(path) = next.pop() {
+        if let Ok(entries) = std::fs::read_dir(&path) {
+            next.extend(entries.flatten().map(|entry| entry.path()));
+        } else if changed(&path).is_some_and(|changed| changed > built) {
+            return false;
+        }
+    }
+    true
+}
+
+fn changed(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).ok()?.modified().ok()
+}
+
+/// Starts it and reads from its banner where it listens.
+pub(super) async fn start(
+    program: &Path,
+    listen: Option<SocketAddr>,
+    strategy: Strategy,
+) -> Result<Running, ServerError> {
+    let listen = listen.map_or(ANY.to_owned(), |address| address.to_string());
+    let mut arguments = ["--listen", &listen, "--admin", ANY, "--mqtt", ANY].map(str::to_owned).to_vec();
+    // The clients of a run come all at once, which is not what is measured.
+    arguments.extend(["--limit".to_owned(), "connections_per_second_max=100000".to_owned()]);
+    if let Strategy::LongPoll(hold) = strategy
+        && hold.as_secs() > HOLD_MAX_SECONDS
+    {
+        arguments.extend(["--hold-max".to_owned(), format!("{}s", hold.as_secs())]);
+    }
+    let mut process = Process::start(program, &arguments)?;
+    let (mut address, mut mqtt) = (None, None);
+    loop {
+        let line = process.line().await?;
+        if let Some(http) = line.strip_prefix("listening http://") {
+            address = http.parse().ok();
+        } else if let Some(broker) = line.strip_prefix("mqtt ") {
+            mqtt = broker.parse().ok();
+        } else if line.is_empty() {
+            break;
+        }
+    }
+    let address = address.ok_or_else(|| ServerError::Mute(NAME.into()))?;
+    if matches!(strategy, Strategy::Mqtt(_)) && mqtt.is_none() {
+        return Err(ServerError::Unsupported(NAME.into(), strategy, "its banner names no mqtt address"));
+    }
+    let target = Target { address, mqtt, dialect: Dialect::DurableStreams };
+    Ok(Running { target, process: Some(process), _scratch: None })
+}

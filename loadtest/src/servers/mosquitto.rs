@@ -1,0 +1,43 @@
+//! mosquitto, the MQTT broker: Debian's `mosquitto`, with its limits on messages in flight lifted.
+
+use std::path::Path;
+
+use super::process::{Process, first_line};
+use super::scratch::{Scratch, free_address};
+use super::{Running, ServerError};
+use crate::dialects::Dialect;
+use crate::target::Target;
+
+/// As in the report.
+pub(super) const NAME: &str = "mosquitto";
+
+const PROGRAM: &str = "/usr/sbin/mosquitto";
+
+/// Whether it is there.
+pub(super) fn installed() -> Result<(), ServerError> {
+    let missing = || ServerError::Missing(NAME.into(), "apt-get install mosquitto".into());
+    Path::new(PROGRAM).is_file().then_some(()).ok_or_else(missing)
+}
+
+/// Its version.
+pub(super) fn version() -> Option<String> {
+    first_line(Path::new(PROGRAM), &["-h"])
+}
+
+/// Starts it with nothing kept on disk.
+pub(super) async fn start() -> Result<Running, ServerError> {
+    installed()?;
+    let address = free_address()?;
+    let scratch = Scratch::new(NAME)?;
+    let settings = format!(
+        "listener {} {}\nallow_anonymous true\npersistence false\nlog_dest stderr\nlog_type error\n\
+         max_inflight_messages 0\nmax_queued_messages 0\nset_tcp_nodelay true\n",
+        address.port(),
+        address.ip()
+    );
+    let file = scratch.write("mosquitto.conf", &settings)?;
+    let mut process = Process::start(Path::new(PROGRAM), &["-c".to_owned(), file])?;
+    process.listens(address).await?;
+    let target = Target { address, mqtt: Some(address), dialect: Dialect::Mqtt };
+    Ok(Running { target, process: Some(process), _scratch: Some(scratch) })
+}

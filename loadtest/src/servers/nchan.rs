@@ -1,0 +1,52 @@
+//! nginx with nchan: Debian's `nginx` and `libnginx-mod-nchan`, one worker, messages in its shared memory.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::process::{Process, first_line};
+use super::scratch::{Scratch, free_address};
+use super::{Running, ServerError};
+use crate::dialects::Dialect;
+use crate::strategies::Strategy;
+use crate::target::Target;
+
+/// As in the report.
+pub(super) const NAME: &str = "nchan";
+
+const PROGRAM: &str = "/usr/sbin/nginx";
+const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
+
+const TEMPLATE: &str = include_str!("nchan.conf");
+
+/// Whether nginx and the module are there.
+pub(super) fn installed() -> Result<(), ServerError> {
+    let missing = || ServerError::Missing(NAME.into(), "apt-get install nginx libnginx-mod-nchan".into());
+    [PROGRAM, MODULE].iter().all(|path| Path::new(path).is_file()).then_some(()).ok_or_else(missing)
+}
+
+/// nginx's version; the module says nothing about its own.
+pub(super) fn version() -> Option<String> {
+    first_line(Path::new(PROGRAM), &["-v"])
+}
+
+/// Starts it with the hold of the strategy.
+pub(super) async fn start(strategy: Strategy) -> Result<Running, ServerError> {
+    installed()?;
+    let address = free_address()?;
+    let scratch = Scratch::new(NAME)?;
+    let hold = if let Strategy::LongPoll(hold) = strategy { hold.as_secs() } else { 0 };
+    let file =
+        scratch.write("nginx.conf", &settings(address, hold, &scratch.path().display().to_string()))?;
+    let arguments = ["-e", "stderr", "-c", &file].map(str::to_owned);
+    let mut process = Process::start(Path::new(PROGRAM), &arguments)?;
+    process.listens(address).await?;
+    let target = Target { address, mqtt: None, dialect: Dialect::Nchan };
+    Ok(Running { target, process: Some(process), _scratch: Some(scratch) })
+}
+
+/// As `dialects::nchan` asks.
+fn settings(address: SocketAddr, hold: u64, folder: &str) -> String {
+    let values = [("MODULE", MODULE), ("FOLDER", folder)];
+    let filled = values.iter().fold(TEMPLATE.to_owned(), |text, (word, value)| text.replace(word, value));
+    filled.replace("HOLD", &hold.to_string()).replace("ADDRESS", &address.to_string())
+}

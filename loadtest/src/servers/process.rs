@@ -1,0 +1,117 @@
+//! A child process with its process group, which ends when it is dropped.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::{sleep, timeout};
+
+use super::ServerError;
+
+/// From the start of a program to its listening.
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two looks whether a program listens that does not say so.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// See the module.
+pub struct Process {
+    name: String,
+    child: Child,
+    id: u32,
+    output: Option<Lines<BufReader<ChildStdout>>>,
+    last_words: Arc<Mutex<String>>,
+}
+
+impl Process {
+    /// Starts a program in a process group of its own, so that Ctrl-C reaches it through this command alone.
+    pub fn start(program: &Path, arguments: &[String]) -> Result<Self, ServerError> {
+        let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
+        let spawned = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn();
+        let mut child = spawned.map_err(|error| ServerError::Spawn(name.clone(), error))?;
+        let id = child.id().unwrap_or_default();
+        let output = child.stdout.take().map(|output| BufReader::new(output).lines());
+        let last_words = Arc::new(Mutex::new(String::new()));
+        if let Some(errors) = child.stderr.take() {
+            let (mut errors, last_words) = (BufReader::new(errors).lines(), last_words.clone());
+            tokio::spawn(async move {
+                while let Ok(Some(line)) = errors.next_line().await {
+                    *last_words.lock() = line;
+                }
+            });
+        }
+        Ok(Self { name, child, id, output, last_words })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The next line of its output; an error if there is none in time.
+    pub async fn line(&mut self) -> Result<String, ServerError> {
+        let Some(output) = &mut self.output else { return Err(ServerError::Mute(self.name.clone())) };
+        match timeout(START_TIMEOUT, output.next_line()).await {
+            Ok(Ok(Some(line))) => Ok(line),
+            Ok(_) => Err(self.end().await),
+            Err(_) => Err(ServerError::Mute(self.name.clone())),
+        }
+    }
+
+    /// Waits until it listens at `address`; an error if it ends instead, or does not in time.
+    pub async fn listens(&mut self, address: SocketAddr) -> Result<(), ServerError> {
+        let connects = async {
+            while TcpStream::connect(address).await.is_err() {
+                sleep(ASK_AGAIN).await;
+            }
+        };
+        tokio::select! {
+            listens = timeout(START_TIMEOUT, connects) => {
+                listens.map_err(|_| ServerError::Mute(self.name.clone()))
+            }
+            _ = self.child.wait() => Err(self.end().await),
+        }
+    }
+
+    /// Why it ended, once its output has.
+    async fn end(&mut self) -> ServerError {
+        let status = timeout(START_TIMEOUT, self.child.wait()).await;
+        // What it has written is in the pipe when it ends; the reader of the pipe only has to get to it.
+        tokio::task::yield_now().await;
+        let words = self.last_words.lock().clone();
+        match status {
+            Ok(Ok(status)) if words.is_empty() => ServerError::Ended(self.name.clone(), status.to_string()),
+            _ => ServerError::Ended(self.name.clone(), words),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(group) = i32::try_from(self.id).ok().and_then(Pid::from_raw) {
+            // It may have ended by itself.
+            let _gone = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+/// The first line that a program prints, to either output.
+pub(super) fn first_line(program: &Path, arguments: &[&str]) -> Option<String> {
+    let output = std::process::Command::new(program).args(arguments).output().ok()?;
+    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    String::from_utf8_lossy(&text).lines().next().map(str::to_owned)
+}

@@ -1,0 +1,48 @@
+//! A folder for the files of a rival, and a port for it. The folder goes when it is dropped.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use super::ServerError;
+
+/// See the module.
+pub(super) struct Scratch {
+    folder: PathBuf,
+}
+
+impl Scratch {
+    /// A new folder for the server `name`.
+    pub(super) fn new(name: &str) -> Result<Self, ServerError> {
+        let unique = format!("loadtest-{name}-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let folder = std::env::temp_dir().join(unique);
+        std::fs::create_dir(&folder)
+            .map_err(|error| ServerError::Files(folder.display().to_string(), error))?;
+        Ok(Self { folder })
+    }
+
+    /// The folder.
+    pub(super) fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Writes a file into it; the file's path.
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<String, ServerError> {
+        let path = self.folder.join(name).display().to_string();
+        std::fs::write(&path, text).map_err(|error| ServerError::Files(path.clone(), error))?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A leftover in the folder for temporary files is the system's to remove.
+        let _left = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// An address that is free now, for programs that can not pick one.
+pub(super) fn free_address() -> Result<SocketAddr, ServerError> {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let address = TcpListener::bind(any).and_then(|listener| listener.local_addr());
+    address.map_err(|error| ServerError::Files("a free port".into(), error))
+}

@@ -1,0 +1,180 @@
+//! The delivery strategies: a form with its settings, and one file a form that reads in it.
+
+mod live;
+mod long_poll;
+mod mqtt;
+mod short_poll;
+mod websocket;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use crate::client::Client;
+use crate::dialects::Live;
+use crate::model::candidate::Setting;
+use crate::wire::WireError;
+
+/// A delivery form with its settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Strategy {
+    /// A request every so often, answered at once.
+    ShortPoll(Duration),
+    /// A request that is held up to so long, then the next at once.
+    LongPoll(Duration),
+    /// Server-sent events.
+    Sse(Heartbeat),
+    /// One JSON envelope a line.
+    Ndjson(Heartbeat),
+    /// One JSON envelope a frame.
+    WebSocket(Heartbeat),
+    /// A subscription at a broker; the client sends the heartbeats.
+    Mqtt(Heartbeat),
+}
+
+/// Between two signs of life on a quiet connection, in whole seconds; `None`: what the server does by itself, or over
+/// MQTT what the client does (`wire::mqtt`).
+pub type Heartbeat = Option<Duration>;
+
+/// What is compared unless the user says otherwise.
+pub const DEFAULTS: [Strategy; 7] = [
+    Strategy::ShortPoll(Duration::from_secs(1)),
+    Strategy::ShortPoll(Duration::from_secs(5)),
+    Strategy::LongPoll(Duration::from_secs(25)),
+    Strategy::Sse(None),
+    Strategy::Ndjson(None),
+    Strategy::WebSocket(None),
+    Strategy::Mqtt(None),
+];
+
+/// See [`Strategy::late_after`].
+const LATE_AFTER_MIN: Duration = Duration::from_millis(5);
+
+impl Strategy {
+    /// Between two looks at the server: what a message may take with nothing going wrong.
+    pub fn pause(self) -> Duration {
+        if let Self::ShortPoll(interval) = self { interval } else { Duration::ZERO }
+    }
+
+    /// From when on a send is late unless the user says otherwise. A hundredth of an interval moves a short poll's
+    /// latencies by no more than that. 5 ms are what the scheduler of a machine with something else to do takes to run
+    /// a thread whose sleep is over; whoever is later more often than that shows in the percentiles of a push.
+    pub fn late_after(self) -> Duration {
+        LATE_AFTER_MIN.max(self.pause() / 100)
+    }
+
+    /// The heartbeat that is asked for.
+    pub fn heartbeat(self) -> Heartbeat {
+        match self {
+            Self::ShortPoll(_) | Self::LongPoll(_) => None,
+            Self::Sse(heartbeat)
+            | Self::Ndjson(heartbeat)
+            | Self::WebSocket(heartbeat)
+            | Self::Mqtt(heartbeat) => heartbeat,
+        }
+    }
+
+    /// Reads on from the client's cursor until an error, or until the server has ended the answer.
+    pub async fn read(self, client: &mut Client) -> Result<(), WireError> {
+        let never = |never: Infallible| match never {};
+        match self {
+            Self::ShortPoll(interval) => short_poll::read(client, interval).await.map(never),
+            Self::LongPoll(hold) => long_poll::read(client, hold).await.map(never),
+            Self::Sse(heartbeat) => live::read(client, Live::Sse, heartbeat).await,
+            Self::Ndjson(heartbeat) => live::read(client, Live::Ndjson, heartbeat).await,
+            Self::WebSocket(heartbeat) => websocket::read(client, heartbeat).await,
+            Self::Mqtt(heartbeat) => mqtt::read(client, heartbeat).await.map(never),
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ShortPoll(interval) => write!(f, "short-poll:{}", Setting(*interval)),
+            Self::LongPoll(hold) => write!(f, "long-poll:{}", Setting(*hold)),
+            Self::Sse(heartbeat) => write_live(f, "sse", *heartbeat),
+            Self::Ndjson(heartbeat) => write_live(f, "ndjson", *heartbeat),
+            Self::WebSocket(heartbeat) => write_live(f, "websocket", *heartbeat),
+            Self::Mqtt(heartbeat) => write_live(f, "mqtt", *heartbeat),
+        }
+    }
+}
+
+fn write_live(f: &mut fmt::Formatter<'_>, form: &str, heartbeat: Heartbeat) -> fmt::Result {
+    match heartbeat {
+        Some(heartbeat) => write!(f, "{form}:{}", Setting(heartbeat)),
+        None => f.write_str(form),
+    }
+}
+
+impl FromStr for Strategy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (form, setting) =
+            text.split_once(':').map_or((text, None), |(form, setting)| (form, Some(setting)));
+        match (form, setting) {
+            ("short-poll", Some(interval)) => Ok(Self::ShortPoll(positive(interval)?)),
+            ("long-poll", Some(hold)) => whole_seconds(hold).map(Self::LongPoll),
+            ("sse", heartbeat) => heartbeat.map(whole_seconds).transpose().map(Self::Sse),
+            ("ndjson", heartbeat) => heartbeat.map(whole_seconds).transpose().map(Self::Ndjson),
+            ("websocket", heartbeat) => heartbeat.map(whole_seconds).transpose().map(Self::WebSocket),
+            ("mqtt", heartbeat) => heartbeat.map(whole_seconds).transpose().map(Self::Mqtt),
+            _ => Err("want short-poll:INTERVAL, long-poll:HOLD, or sse, ndjson, websocket or mqtt, each with or without \
+                      :HEARTBEAT"
+                .to_owned()),
+        }
+    }
+}
+
+/// Reads a duration above zero, such as `250ms`.
+pub fn positive(text: &str) -> Result<Duration, String> {
+    let span: SignedDuration = text.parse().map_err(|error| format!("{text:?} is no duration: {error}"))?;
+    let span = Duration::try_from(span).ok().filter(|span| !span.is_zero());
+    span.ok_or_else(|| format!("{text:?} is not above zero"))
+}
+
+/// The same in whole seconds, as holds and heartbeats are on the wire.
+pub fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let span = positive(text)?;
+    (span.subsec_nanos() == 0).then_some(span).ok_or_else(|| format!("{text:?} is not in whole seconds"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strategies_read_as_they_are_written() {
+        for text in [
+            "short-poll:1s",
+            "short-poll:250ms",
+            "long-poll:55s",
+            "sse",
+            "sse:45s",
+            "ndjson:200s",
+            "websocket",
+            "websocket:45s",
+            "mqtt:200s",
+        ] {
+            assert_eq!(text.parse::<Strategy>().map(|strategy| strategy.to_string()), Ok(text.to_owned()));
+        }
+        for text in [
+            "",
+            "short-poll",
+            "short-poll:0s",
+            "long-poll:-1s",
+            "long-poll:1500ms",
+            "sse:0s",
+            "websocket:1500ms",
+            "carrier-pigeon",
+        ] {
+            assert!(text.parse::<Strategy>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Server-sent events and NDJSON: one answer that goes on.
+
+use http_body_util::BodyExt;
+use hyper::StatusCode;
+
+use crate::client::Client;
+use crate::dialects::durable_streams::cursor_of_envelope;
+use crate::dialects::{HttpDialect, Live};
+use crate::strategies::Heartbeat;
+use crate::wire::{Events, WireError};
+
+/// Follows the stream until the server ends the answer.
+pub(super) async fn read(client: &mut Client, form: Live, heartbeat: Heartbeat) -> Result<(), WireError> {
+    let mut connection = client.connect().await?;
+    let dialect = client.dialect()?;
+    let target = dialect.live(&client.stream, client.cursor.as_deref(), form, heartbeat);
+    let accept = if form == Live::Sse { "text/event-stream" } else { "application/x-ndjson" };
+    let request = hyper::Request::builder().uri(target).header("accept", accept).body(Default::default());
+    let request = client.asking(request)?;
+    let mut answer = connection.send(request).await?;
+    if answer.status() != StatusCode::OK {
+        return Err(WireError::Status(answer.status()));
+    }
+    client.started().await;
+    let mut units = match form {
+        Live::Sse => Units::Events(Events::default()),
+        Live::Ndjson | Live::WebSocket => Units::Lines(Vec::new()),
+    };
+    while let Some(frame) = answer.frame().await {
+        if let Ok(bytes) = frame?.into_data() {
+            units.read(&bytes, client, dialect);
+        }
+    }
+    Ok(())
+}
+
+/// What bytes are put together to.
+enum Units {
+    Events(Events),
+    Lines(Vec<u8>),
+}
+
+impl Units {
+    /// Notes the messages of each whole unit, and the cursor behind it.
+    fn read(&mut self, bytes: &[u8], client: &mut Client, dialect: &dyn HttpDialect) {
+        match self {
+            Self::Events(events) => {
+                events.read(bytes);
+                for event in events {
+                    client.take(event.data.as_bytes());
+                    client.cursor = dialect.cursor_of_event(&event).or(client.cursor.take());
+                }
+            }
+            Self::Lines(rest) => {
+                rest.extend_from_slice(bytes);
+                while let Some(end) = memchr::memchr(b'\n', rest) {
+                    let line: Vec<u8> = rest.drain(..=end).collect();
+                    client.take(&line);
+                    client.cursor = cursor_of_envelope(&line).or(client.cursor.take());
+                }
+            }
+        }
+    }
+}

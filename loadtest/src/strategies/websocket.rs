@@ -1,0 +1,30 @@
+//! WebSocket: one envelope, or on other servers one message, a frame.
+
+use futures_util::StreamExt;
+use hyper::Uri;
+use tokio_websockets::ClientBuilder;
+
+use crate::client::Client;
+use crate::dialects::Live;
+use crate::dialects::durable_streams::cursor_of_envelope;
+use crate::strategies::Heartbeat;
+use crate::wire::WireError;
+
+/// Follows the stream until the server closes. The library answers pings.
+pub(super) async fn read(client: &mut Client, heartbeat: Heartbeat) -> Result<(), WireError> {
+    let dialect = client.dialect()?;
+    let target = dialect.live(&client.stream, client.cursor.as_deref(), Live::WebSocket, heartbeat);
+    let uri: Uri =
+        format!("ws://{}{target}", client.target.address).parse().map_err(hyper::http::Error::from)?;
+    client.meter.request();
+    let (mut socket, _answer) =
+        ClientBuilder::from_uri(uri).connect_on(client.open(client.target.address).await?).await?;
+    client.started().await;
+    while let Some(message) = socket.next().await {
+        let message = message?;
+        let payload = message.as_payload();
+        client.take(payload);
+        client.cursor = cursor_of_envelope(payload).or(client.cursor.take());
+    }
+    Ok(())
+}

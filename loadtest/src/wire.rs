@@ -1,0 +1,12 @@
+//! What readers see of the network: counted connections, HTTP requests on them, server-sent events.
+
+mod connection;
+mod events;
+mod meter;
+mod mqtt;
+mod packets;
+
+pub use connection::{Connection, Request, WireError, open};
+pub use events::{Event, Events};
+pub use meter::{Meter, Metered, Totals, TotalsAt};
+pub use mqtt::Mqtt;

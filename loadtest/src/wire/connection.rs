@@ -1,0 +1,92 @@
+//! One TCP connection, and HTTP/1.1 requests on it.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+/// A request with its whole body.
+pub type Request = hyper::Request<Full<Bytes>>;
+
+/// Why an exchange with a server failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// No connection, or it broke.
+    #[error("connection: {0}")]
+    Io(#[from] std::io::Error),
+    /// Not HTTP, or broken off in the middle.
+    #[error("HTTP: {0}")]
+    Http(#[from] hyper::Error),
+    /// A request that can not be written.
+    #[error("request: {0}")]
+    Request(#[from] hyper::http::Error),
+    /// Not a WebSocket, or broken off in the middle.
+    #[error("WebSocket: {0}")]
+    WebSocket(#[from] tokio_websockets::Error),
+    /// Not MQTT, or refused by the broker.
+    #[error("MQTT: {0}")]
+    Mqtt(String),
+    /// An answer that this strategy can not go on with.
+    #[error("answered {0}")]
+    Status(StatusCode),
+    /// An answer without a cursor.
+    #[error("an answer without a cursor")]
+    NoCursor,
+    /// The server ended the connection.
+    #[error("the server closed the connection")]
+    Closed,
+}
+
+/// Connects, without waiting for small segments to grow.
+pub async fn open(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A connection for one request after the other; closed when dropped.
+#[derive(Debug)]
+pub struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<()>,
+}
+
+impl Connection {
+    /// Speaks HTTP over `io`.
+    pub async fn over(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Self, WireError> {
+        let (sender, connection) = handshake(TokioIo::new(io)).await?;
+        // Its error is also that of the request under way.
+        let driver = tokio::spawn(async { drop(connection.await) });
+        Ok(Self { sender, driver })
+    }
+
+    /// Whether no further request can go out.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// The answer's head; its body is still to come.
+    pub async fn send(&mut self, request: Request) -> Result<Response<Incoming>, WireError> {
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request).await?)
+    }
+
+    /// The whole answer.
+    pub async fn exchange(&mut self, request: Request) -> Result<Response<Bytes>, WireError> {
+        let (head, body) = self.send(request).await?.into_parts();
+        Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}

@@ -1,0 +1,90 @@
+//! Every form on the gateway, and more processes than one.
+
+use loadtest::data::{Report, Run};
+
+use crate::world::{Loadtest, alone};
+
+/// So many runs of [`LOAD`], and what holds for each.
+pub(crate) fn check(report: &Report, runs: usize) {
+    assert_eq!(report.runs.len(), runs);
+    assert!(report.machine.cores > 0 && report.command.contains("--clients") && report.format == 1);
+    for run in &report.runs {
+        let name = format!("{} {}", run.server, run.strategy);
+        let counts = run.deliveries;
+        assert!(counts.intended > 50 && counts.delivered == counts.intended, "{name}: {counts:?}");
+        assert_eq!((counts.lost, counts.doubled, counts.out_of_order), (0, 0, 0), "{name}");
+        assert!(run.connections >= 60 && !run.interrupted, "{name}");
+        assert!(run.latency.p50 > 0.0 && run.latency.p50 <= run.latency.p99, "{name}: {:?}", run.latency);
+        assert!(run.latency.p99 <= run.latency.max, "{name}: {:?}", run.latency);
+        assert!(run.latency.cdf.is_sorted() && run.latency.cdf.last().unwrap().1 == 1.0, "{name}");
+        // 256 bytes, 7200 times an hour, and the way in which they are wrapped; but polls every 5 s first bring what has
+        // come since the start.
+        assert!(run.bytes.down > 700_000.0, "{name}: {:?}", run.bytes);
+        assert!(run.bytes.up_with_packets > run.bytes.up && run.bytes.down_with_packets > run.bytes.down);
+        let cost = run.server_cost.expect("of a server that was started");
+        assert!(cost.cpu_per_delivery > 1.0 && cost.user_bytes_per_client > 100.0, "{name}: {cost:?}");
+        assert!(run.generator_cores > 0.0, "{name}");
+    }
+}
+
+/// What is counted here does not depend on whether the machine of the test gives every thread its time at once.
+pub(crate) const PATIENT: [&str; 2] = ["--late-after", "1s"];
+
+pub(crate) const LOAD: [&str; 10] =
+    ["--clients", "60", "--seconds", "2", "--warm-up", "0.5", "--rate", "2", PATIENT[0], PATIENT[1]];
+
+fn of<'a>(report: &'a Report, strategy: &str) -> &'a Run {
+    report.runs.iter().find(|run| run.strategy == strategy).expect(strategy)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_form_delivers_everything() {
+    let _turn = alone().await;
+    let ended = Loadtest::new(&LOAD).run().await;
+    assert_eq!(ended.code, Some(0));
+    let report = ended.report();
+    check(&report, 7);
+    let page = ended.page("report");
+    assert!(page.contains("short-poll:5s") && page.contains("uPlot"), "no page of this report");
+    let too_short = of(&report, "short-poll:5s");
+    assert!(
+        too_short.notes.iter().any(|note| note.contains("its energy is too low")),
+        "{:?}",
+        too_short.notes
+    );
+    for run in report.runs.iter().filter(|run| run.strategy != too_short.strategy) {
+        // Messages twice a second keep an LTE radio on: 1.0755 W.
+        let joules = run.energy[0].joules_per_client_hour;
+        assert!(
+            run.energy[0].radio == "LTE" && (3400.0..4200.0).contains(&joules),
+            "{}: {joules} J",
+            run.strategy
+        );
+    }
+    assert!(ended.said.contains("strategy") && ended.said.contains("short-poll:5s"), "{}", ended.said);
+    let polls = of(&report, "short-poll:1s");
+    assert!((polls.requests.per_client_hour / 3600.0 - 1.0).abs() < 0.03, "{:?}", polls.requests);
+    assert!(polls.requests.empty_per_client_hour > 100.0, "{:?}", polls.requests);
+    assert!(of(&report, "sse").latency.p50 < 100_000.0 && polls.latency.p50 > 200_000.0);
+    assert!(polls.prediction.is_some() && of(&report, "sse").prediction.is_none());
+}
+
+/// 50 clients on 7 streams in 3 processes, twice: the same counts as in one process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_processes_and_repeats_measure_together() {
+    let _turn = alone().await;
+    let load =
+        ["--clients", "50", "--streams-shared", "7", "--seconds", "2", "--warm-up", "0.5", "--rate", "2"];
+    let load = [&load[..], &PATIENT].concat();
+    let how = ["--strategy", "sse", "--strategy", "short-poll:300ms", "--repeat", "2"];
+    let one = Loadtest::new(&[&load[..], &how[..]].concat()).run().await.report();
+    let split = ["--clients-a-process", "17"];
+    let three = Loadtest::new(&[&load[..], &how, &split].concat()).run().await.report();
+    for (one, three) in one.runs.iter().zip(&three.runs) {
+        assert_eq!(one.deliveries, three.deliveries, "{}", one.strategy);
+        assert_eq!((three.deliveries.lost, three.connections), (0, 50));
+        assert!(three.deliveries.intended > 200);
+    }
+    let (one, three) = (of(&one, "short-poll:300ms"), of(&three, "short-poll:300ms"));
+    assert!((one.requests.per_client_hour / three.requests.per_client_hour - 1.0).abs() < 0.03);
+}

@@ -1,0 +1,18 @@
+//! The whole command against real servers, and what it says when there is nothing to compare.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may panic"
+)]
+
+#[path = "../world/mod.rs"]
+mod world;
+
+mod forms;
+mod interrupted;
+mod refusals;
+mod rivals;
+mod sweeps;

@@ -1,0 +1,19 @@
+//! Rivals by the same harness. Debian's are installed by `tests/run`.
+
+use crate::forms::{LOAD, check};
+use crate::world::{Loadtest, alone};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nchan_and_mosquitto_deliver_everything() {
+    let _turn = alone().await;
+    let how = ["--strategy", "short-poll:500ms", "--strategy", "long-poll:5s", "--strategy", "sse"];
+    let more = ["--strategy", "websocket", "--strategy", "mqtt", "--rival", "nchan", "--rival", "mosquitto"];
+    let ended = Loadtest::new(&[&LOAD[..], &how, &more].concat()).run().await;
+    assert_eq!(ended.code, Some(0));
+    let mut report = ended.report();
+    report.runs.retain(|run| run.server != "pollgate");
+    check(&report, 5);
+    for name in ["nchan", "mosquitto"] {
+        assert!(report.machine.versions.iter().any(|(program, _)| program == name), "{name}");
+    }
+}

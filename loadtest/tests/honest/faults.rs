@@ -1,0 +1,108 @@
+//! A server with known faults: the comparison finds each of them, and nothing else.
+
+use std::time::Duration;
+
+use loadtest::data::Run;
+use loadtest::workload::{Plan, Workload, within};
+
+use crate::fake::{Fake, Faults};
+use crate::world::{Loadtest, alone};
+
+const CLIENTS: u32 = 20;
+const SECONDS: u64 = 6;
+const WARM_UP: u64 = 1;
+const RATE: f64 = 5.0;
+const SEED: u64 = 11;
+
+async fn against(faults: Faults) -> Run {
+    let fake = Fake::start(faults).await;
+    let target = format!("http://{}", fake.address);
+    let numbers =
+        [CLIENTS.to_string(), SECONDS.to_string(), WARM_UP.to_string(), RATE.to_string(), SEED.to_string()];
+    // Faults are counted whenever a send goes out.
+    let mut arguments = vec!["--target", &target, "--strategy", "long-poll:5s", "--late-after", "1s"];
+    for (name, number) in ["--clients", "--seconds", "--warm-up", "--rate", "--seed"].iter().zip(&numbers) {
+        arguments.extend([name, number.as_str()]);
+    }
+    let ended = Loadtest::new(&arguments).run().await;
+    assert_eq!(ended.code, Some(0));
+    ended.report().runs.remove(0)
+}
+
+/// The schedule that the command draws.
+fn workload() -> Workload {
+    Workload::new(Plan {
+        clients: CLIENTS,
+        streams: CLIENTS,
+        rate: RATE,
+        message_bytes: 256,
+        warm_up: Duration::from_secs(WARM_UP),
+        measured: Duration::from_secs(SECONDS),
+        seed: SEED,
+        run: 0,
+    })
+}
+
+/// Messages of the measured time, all streams together, whose number in their stream satisfies `hit`.
+fn hits(hit: impl Fn(usize, usize) -> bool) -> u64 {
+    let workload = workload();
+    let window = workload.plan.window();
+    let streams = (0..CLIENTS).map(|stream| {
+        let times = workload.schedule(stream);
+        let last = times.len();
+        times.iter().enumerate().filter(|(number, at)| window.contains(at) && hit(*number, last)).count()
+            as u64
+    });
+    streams.sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_faults_nothing_is_found() {
+    let _turn = alone().await;
+    let run = against(Faults::default()).await;
+    let all: usize =
+        (0..CLIENTS).map(|stream| within(workload().schedule(stream), &workload().plan.window())).sum();
+    let counts = run.deliveries;
+    assert_eq!((counts.intended, counts.delivered), (all as u64, all as u64));
+    assert_eq!((counts.lost, counts.doubled, counts.out_of_order), (0, 0, 0));
+}
+
+/// Every 10th is lost, every 7th doubled, every 13th changes places with the next one that is not lost
+/// itself. 10, 7 and 13 meet at some numbers; the fake lets loss win over the change of places, and that over
+/// doubling.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loss_doubles_and_order_are_counted_exactly() {
+    let _turn = alone().await;
+    let run = against(Faults { lose_every: 10, double_every: 7, swap_every: 13, ..Faults::default() }).await;
+    let every = |number: usize, of: usize| number % of == of - 1;
+    let lost = |number| every(number, 10);
+    let swapped = |number| every(number, 13) && !lost(number);
+    // At the end of a stream nothing follows that could go first, so what should change places is lost.
+    let follows = |number: usize, last: usize| (number + 1..last).any(|next| !lost(next) && !swapped(next));
+    let expected_lost = hits(|number, last| lost(number) || (swapped(number) && !follows(number, last)));
+    let expected_doubled = hits(|number, _| every(number, 7) && !lost(number) && !swapped(number));
+    let expected_out_of_order = hits(|number, last| swapped(number) && follows(number, last));
+    assert!(expected_lost > 30 && expected_doubled > 40 && expected_out_of_order > 20, "a blind test");
+    let counts = run.deliveries;
+    assert_eq!(
+        (counts.lost, counts.doubled, counts.out_of_order),
+        (expected_lost, expected_doubled, expected_out_of_order)
+    );
+}
+
+/// One append in 25 stalls for half a second, and with it what comes to its stream meanwhile: 4 % of the
+/// messages at least, so that the 99th percentile has to show it; the median does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stall_shows_in_the_tail() {
+    let _turn = alone().await;
+    let run =
+        against(Faults { stall_every: 25, stall: Duration::from_millis(500), ..Faults::default() }).await;
+    let stalled = hits(|number, _| number % 25 == 24);
+    assert!(stalled * 100 > 2 * run.deliveries.intended, "{stalled} of {}", run.deliveries.intended);
+    assert!((500e3..700e3).contains(&run.latency.p99), "{:?}", run.latency.p99);
+    assert!(run.latency.p50 < 50e3, "{:?}", run.latency.p50);
+    // Messages that came in the stall waited behind it, and their wait counts from their own intended time.
+    let waited = run.latency.cdf.iter().filter(|(micros, _)| (100e3..450e3).contains(micros)).count();
+    assert!(waited > 10, "only {waited} latencies between 100 and 450 ms");
+    assert_eq!(run.deliveries.lost, 0);
+}

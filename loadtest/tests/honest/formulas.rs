@@ -1,0 +1,52 @@
+//! Short poll and long poll agree with the formulas of the cost model at three rates.
+
+use crate::world::{Loadtest, alone};
+
+/// Requests have to be within this of the formula.
+const REQUESTS: f64 = 0.03;
+
+/// The mean latency has to be within this of the formula, or within [`LATENCY_MICROS`].
+const LATENCY: f64 = 0.1;
+const LATENCY_MICROS: f64 = 1000.0;
+
+/// 100 clients for 16 s at 1 and 2 messages a second, and 200 at 0.5: 1600 to 3200 messages. More clients for a shorter time
+/// would say as much, but debug builds on a busy machine fall behind.
+///
+/// Short poll every 400 ms: the number of requests is fixed but for the ends of the measured time. The
+/// latency is spread evenly over 400 ms, standard deviation 115 ms, so that the mean of 1600 has one of 2.9
+/// ms: 10 % of 200 ms are 6.9 of them.
+///
+/// Long poll of 2 s: the formula gets the rate that was drawn, so what is left to chance is how the same
+/// number of messages splits into holds. A client's gap of mean 1/L below 2 s makes one request, a longer one
+/// 1 + floor(gap / 2 s): the standard deviation of the number of requests for a gap is under 0.6, and that of
+/// the mean of 1600 under 1.5 % of one at 0.5 a second, where a gap makes 1.58 requests: 0.95 %. 3 % are 3.2 of them
+/// there, and 5.6 and more at the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn polls_agree_with_the_formulas_at_three_rates() {
+    let _turn = alone().await;
+    for (rate, clients) in [("0.5", "200"), ("1", "100"), ("2", "100")] {
+        let load =
+            ["--clients", clients, "--rate", rate, "--seconds", "16", "--warm-up", "1", "--late-after", "1s"];
+        let strategies = ["--strategy", "short-poll:400ms", "--strategy", "long-poll:2s"];
+        let ended = Loadtest::new(&[&load[..], &strategies].concat()).run().await;
+        assert_eq!(ended.code, Some(0));
+        for run in ended.report().runs {
+            let (formula, name) = (run.prediction.unwrap(), &run.strategy);
+            let off = (run.latency.mean - formula.mean_latency).abs();
+            println!(
+                "{name} at {rate}/s: {:.0} requests/h, {:+.2} %; mean {:.0} us, {:+.2} % ({off:.0} us)",
+                run.requests.per_client_hour,
+                formula.requests_deviation * 100.0,
+                run.latency.mean,
+                formula.latency_deviation * 100.0
+            );
+            assert_eq!(run.deliveries.lost, 0);
+            assert!(formula.requests_deviation.abs() <= REQUESTS, "{name} at {rate}: {formula:?}");
+            assert!(
+                formula.latency_deviation.abs() <= LATENCY || off <= LATENCY_MICROS,
+                "{name} at {rate}: {:?} {formula:?}",
+                run.latency.mean
+            );
+        }
+    }
+}

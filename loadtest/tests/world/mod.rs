@@ -1,0 +1,90 @@
+//! The command as users run it, and what it leaves.
+
+#![allow(dead_code, reason = "each test binary uses its part of the world")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use loadtest::data::Report;
+use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// A call of the command with a folder of its own for the report.
+pub(crate) struct Loadtest {
+    pub(crate) folder: PathBuf,
+    arguments: Vec<String>,
+}
+
+/// What it came to.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    /// Its output and then its errors.
+    pub(crate) said: String,
+    folder: PathBuf,
+}
+
+impl Loadtest {
+    pub(crate) fn new(arguments: &[&str]) -> Self {
+        let mut command = Self::new_without_output(arguments);
+        command.arguments.extend(["--output".to_owned(), command.folder.display().to_string()]);
+        command
+    }
+
+    /// One that writes no report.
+    pub(crate) fn new_without_output(arguments: &[&str]) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        Self { folder, arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect() }
+    }
+
+    /// Starts it.
+    pub(crate) fn spawn(&self) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_loadtest"))
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
+    }
+
+    /// Runs it to its end.
+    pub(crate) async fn run(&self) -> Ended {
+        self.ended(self.spawn().wait_with_output().await.unwrap())
+    }
+
+    pub(crate) fn ended(&self, output: Output) -> Ended {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let said = text(output.stdout) + &text(output.stderr);
+        eprint!("{said}");
+        Ended { code: output.status.code(), said, folder: self.folder.clone() }
+    }
+}
+
+impl Ended {
+    /// The page of that name.
+    pub(crate) fn page(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.join(name).with_extension("html")).expect("a page")
+    }
+
+    /// The figures of that name.
+    pub(crate) fn json(&self, name: &str) -> serde_json::Value {
+        let text = std::fs::read(self.folder.join(name).with_extension("json")).expect("figures");
+        serde_json::from_slice(&text).expect("JSON")
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        let text = std::fs::read(self.folder.join("report.json")).expect("a report");
+        serde_json::from_slice(&text).expect("a report of this format")
+    }
+}
+
+/// Waits for its turn: two loads at a time measure each other.
+pub(crate) async fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
