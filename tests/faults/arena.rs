@@ -1,7 +1,7 @@
 //! Two threads that let one future each go at the same moment, again and again.
 //!
-//! The second side gets a head start or a delay that follows how the races end, so that they stay close: half of
-//! them are won by either side, and the moments that matter are met most often.
+//! The side that wins too often is delayed, by as much as it takes for the races to stay close: half of them are won by
+//! either side, and the moments that matter are met most often.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use tokio::sync::MutexGuard;
 
 use crate::measure::alone;
 
-/// The first side begins so many turns of an empty loop late, which is the head start that the second can have.
-const HANDICAP: u64 = 400;
+/// Each side begins up to so many turns of an empty loop late, so that no two races of a kind are the same.
+const JITTER: u64 = 400;
 const TURNS_UNTIL_YIELD: u64 = 5000;
 
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -28,12 +28,12 @@ pub(crate) struct Arena {
     races: u64,
 }
 
-/// How the races of a kind ended, and with which delay the second side enters the next one.
+/// How the races of a kind ended, and by how much the next one is delayed: the second side, or below zero the first.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Tally {
     pub(crate) races: u64,
     first_was_there: u64,
-    delay: u64,
+    delay: i64,
 }
 
 impl Arena {
@@ -62,28 +62,36 @@ impl Arena {
     {
         let (outcome, outcomes) = channel();
         let job = async move { outcome.send(second.await).expect("the first side waits for it") };
-        self.jobs.send((Box::pin(job), fastrand::u64(..=2 * tally.delay))).expect("the second side lives");
+        let (first_late, second_late) = tally.delays();
+        self.jobs.send((Box::pin(job), second_late)).expect("the second side lives");
         self.races += 1;
         let races = self.races;
         awake_until(|| (self.ready.load(Ordering::Acquire) == races).then_some(()));
-        spin(fastrand::u64(..HANDICAP));
+        spin(first_late);
         let first = self.runtime.block_on(first);
         (first, outcomes.recv().expect("the second side did not panic"))
     }
 
     /// A moment of no certain length, without waiting.
     pub(crate) async fn moment() {
-        spin(fastrand::u64(..HANDICAP));
+        spin(fastrand::u64(..JITTER));
     }
 }
 
 impl Tally {
-    /// Whether the first side was there before the second one; if so, the second one should hurry.
+    /// Whether the first side was there before the second one; if so, it is held up more in the next race.
     pub(crate) fn count(&mut self, first_was_there: bool) {
         self.races += 1;
         self.first_was_there += u64::from(first_was_there);
-        let step = self.delay / 32 + 8;
-        self.delay = if first_was_there { self.delay.saturating_sub(step) } else { self.delay + step };
+        let step = self.delay.abs() / 32 + 8;
+        self.delay += if first_was_there { -step } else { step };
+    }
+
+    /// How many turns of an empty loop each side is late in the next race, which differ from race to race.
+    fn delays(&self) -> (u64, u64) {
+        let late = fastrand::u64(..=2 * self.delay.unsigned_abs());
+        let (first, second) = if self.delay < 0 { (late, 0) } else { (0, late) };
+        (first + fastrand::u64(..JITTER), second + fastrand::u64(..JITTER))
     }
 
     /// Both sides were first in at least a tenth of the races, or there was no race.
