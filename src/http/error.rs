@@ -12,8 +12,8 @@ use super::body::Body;
 use super::fields::{self, *};
 use super::{bare, preflight};
 use crate::hub::{
-    AppendError, CreateError, CreationError, Gap, GapReason, InvalidClientId, InvalidMessages, Missing,
-    PollError, PublishError, ReadError, TooManyPolls,
+    AppendError, ChangeError, CreateError, CreationError, Failure, Gap, GapReason, InvalidClientId,
+    InvalidMessages, Missing, PollError, PublishError, ReadError, TooManyPolls,
 };
 use crate::stream::{InvalidContentType, InvalidName, InvalidOffset, Offset, ProducerRefusal, Refusal};
 
@@ -72,6 +72,8 @@ pub(super) enum Error {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Missing(#[from] Missing),
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
@@ -150,7 +152,8 @@ impl Error {
             Self::Publish(PublishError::Empty) => (StatusCode::BAD_REQUEST, "empty"),
             Self::Publish(PublishError::NoContentType) => (StatusCode::BAD_REQUEST, "content-type"),
             Self::Publish(PublishError::Store(error)) => map_append(error, &mut fields),
-            Self::Missing(missing) => map_missing(*missing),
+            Self::Missing(missing) | Self::Change(ChangeError::Missing(missing)) => map_missing(*missing),
+            Self::Change(ChangeError::Failed(failure)) => map_failure(*failure, &mut fields),
             Self::Read(error) | Self::Poll(PollError::Read(error)) => map_read(error, &mut fields),
             Self::Poll(PollError::TooManyPolls(TooManyPolls { .. })) => {
                 fields.insert(RETRY_AFTER, fields::retry_after());
@@ -229,12 +232,14 @@ fn map_create(error: &CreateError, fields: &mut HeaderMap) -> (StatusCode, &'sta
         CreateError::SourceContentType => (StatusCode::CONFLICT, "content-type-mismatch"),
         CreateError::ForkOffset => (StatusCode::BAD_REQUEST, "fork-offset"),
         CreateError::ForkTrimmed(gap) => map_gap(gap, fields),
+        CreateError::Failed(failure) => map_failure(*failure, fields),
     }
 }
 
 fn map_append(error: &AppendError, fields: &mut HeaderMap) -> (StatusCode, &'static str) {
     let (refusal, tail) = match error {
         AppendError::Missing(missing) => return map_missing(*missing),
+        AppendError::Failed(failure) => return map_failure(*failure, fields),
         AppendError::Refused { refusal, tail } => (refusal, *tail),
     };
     match refusal {
@@ -276,6 +281,18 @@ fn map_read(error: &ReadError, fields: &mut HeaderMap) -> (StatusCode, &'static 
         ReadError::Missing(missing) => map_missing(*missing),
         ReadError::BehindTail => (StatusCode::BAD_REQUEST, "offset"),
         ReadError::Gap(gap) => map_gap(gap, fields),
+        ReadError::Failed(failure) => map_failure(*failure, fields),
+    }
+}
+
+fn map_failure(failure: Failure, fields: &mut HeaderMap) -> (StatusCode, &'static str) {
+    match failure {
+        Failure::Full => {
+            fields.insert(RETRY_AFTER, fields::retry_after());
+            (StatusCode::INSUFFICIENT_STORAGE, "store-full")
+        }
+        Failure::Broken => (StatusCode::INTERNAL_SERVER_ERROR, "store-broken"),
+        Failure::Unreadable => (StatusCode::INTERNAL_SERVER_ERROR, "store-unreadable"),
     }
 }
 

@@ -3,6 +3,7 @@
 //! A message takes this way: the store has it, then the stream's tail moves, then whoever waits for a tail
 //! beyond its cursor wakes and reads the log from there. Nothing is copied or queued per client.
 
+mod changes;
 mod clients;
 mod live;
 mod messages;
@@ -29,9 +30,11 @@ pub use tail::{Tail, TailSettings, Update};
 
 /// The values of the store's contract that fronts meet.
 pub use crate::store::{
-    AppendError, Appended, Batch, CreateError, Created, Description, Gap, GapReason, Message, MessageLimit,
-    Messages, Missing, ReadError,
+    AppendError, Appended, Batch, ChangeError, CreateError, Created, Description, Failure, Gap, GapReason,
+    Message, MessageLimit, Messages, Missing, ReadError,
 };
+
+use changes::{Changes, to_its_end};
 
 use crate::clock::Clock;
 use crate::limits::Limits;
@@ -148,7 +151,6 @@ impl Hub {
             (None, Some((source, ..))) => self.inherited_content_type(name, source).await?,
         };
         let payload = messages::split(creation.body, &content_type, self.limits.json_depth_max)?;
-        let (messages, bytes) = (payload.messages(), payload.len());
         let create = Create {
             content_type,
             lifetime: creation.lifetime,
@@ -157,12 +159,7 @@ impl Hub {
             payload,
             fork: creation.fork.map(|(source, offset, sub_offset)| Fork { source, offset, sub_offset }),
         };
-        let created = self.store.create(name, create, now).await?;
-        if created.fresh {
-            self.metrics.messages_in(messages, bytes);
-            self.live.begin(name, created.epoch, created.tail.position, created.closed);
-        }
-        Ok(created)
+        Ok(to_its_end(self.changes().create(name.clone(), create, now)).await?)
     }
 
     /// The type of the source, or of the fork itself if that exists already and its source does not any more.
@@ -202,20 +199,11 @@ impl Hub {
         }
         let Publication { close, producer, sequence, annotation, .. } = publication;
         let append = Append { payload, content_type, close, producer, sequence, annotation };
-        let mut appended = self.store.append(name, &append, now).await;
-        if publication.create && matches!(appended, Err(AppendError::Missing(Missing::NotFound))) {
-            let created = self.store.create(name, Create::open(append.content_type.clone()), now).await?;
-            if created.fresh {
-                self.live.begin(name, created.epoch, created.tail.position, created.closed);
-            }
-            appended = self.store.append(name, &append, now).await;
-        }
-        let appended = appended?;
-        if !appended.duplicate {
-            self.metrics.messages_in(append.payload.messages(), append.payload.len());
-            self.live.advance(name, appended.epoch, appended.tail.position, appended.closed);
-        }
-        Ok(appended)
+        to_its_end(self.changes().append(name.clone(), append, publication.create, now)).await
+    }
+
+    fn changes(&self) -> Changes {
+        Changes { store: self.store.clone(), live: self.live.clone(), metrics: self.metrics.clone() }
     }
 
     /// Reads what is there and does not wait: the short poll.
@@ -231,10 +219,8 @@ impl Hub {
     }
 
     /// Deletes a stream and ends whoever waits for it.
-    pub async fn delete(&self, name: &StreamName) -> Result<(), Missing> {
-        self.store.delete(name, self.clock.now()).await?;
-        self.live.end(name);
-        Ok(())
+    pub async fn delete(&self, name: &StreamName) -> Result<(), ChangeError> {
+        to_its_end(self.changes().delete(name.clone(), self.clock.now())).await
     }
 
     /// The clients that hold polls, subscribe, or are remembered, by name; at most `max` of them.

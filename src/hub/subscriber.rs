@@ -13,7 +13,7 @@ mod wildcards;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Hub, Message, MessageLimit, Messages, Missing, ReadError};
+use super::{ChangeError, Hub, Message, MessageLimit, Messages, ReadError};
 use crate::stream::{Filter, Start, StreamName};
 
 pub(super) use members::{Member, Members};
@@ -45,7 +45,7 @@ impl Hub {
     }
 
     /// The retained message of a stream. It counts as delivered.
-    pub async fn retained(&self, name: &StreamName) -> Result<Option<Message>, Missing> {
+    pub async fn retained(&self, name: &StreamName) -> Result<Option<Message>, ReadError> {
         let retained = self.store.retained(name, self.clock.now()).await?;
         if let Some(message) = &retained {
             self.metrics.messages_out(1, message.bytes.len());
@@ -54,7 +54,7 @@ impl Hub {
     }
 
     /// Forgets the retained message of a stream; its log keeps it.
-    pub async fn clear_retained(&self, name: &StreamName) -> Result<(), Missing> {
+    pub async fn clear_retained(&self, name: &StreamName) -> Result<(), ChangeError> {
         self.store.clear_retained(name, self.clock.now()).await
     }
 

@@ -79,6 +79,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 self.ready.push_back(name);
             }
             Err(ReadError::Missing(_)) => self.session.forget_cursor(&name),
+            // Tried again with the next message. To go on behind what can not be read would lose it in silence.
+            Err(ReadError::Failed(error)) => tracing::error!(stream = %name, %error, "nothing sent"),
         }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Broker;
 use super::codec::{MessageProperties, Reason, Will};
-use crate::hub::{AppendError, Missing, Publication, PublishError};
+use crate::hub::{AppendError, ChangeError, CreateError, Failure, Missing, Publication, PublishError};
 use crate::stream::{ContentType, Quality, Refusal, StreamName};
 
 /// A message that is to be appended.
@@ -40,8 +40,11 @@ impl Broker {
     ) -> Result<(), Reason> {
         if letter.payload.is_empty() {
             return match letter.retain {
-                // There is nothing to clear on a stream that does not exist.
-                true => self.hub.clear_retained(name).await.or(Ok(())),
+                true => match self.hub.clear_retained(name).await {
+                    // There is nothing to clear on a stream that does not exist.
+                    Ok(()) | Err(ChangeError::Missing(_)) => Ok(()),
+                    Err(ChangeError::Failed(failure)) => Err(failed(failure)),
+                },
                 false => Err(Reason::PayloadFormatInvalid),
             };
         }
@@ -73,7 +76,7 @@ impl Broker {
                 Ok(_) => return Ok(()),
                 // Another one has created it meanwhile, with another type.
                 Err(
-                    PublishError::Create(_)
+                    PublishError::Create(CreateError::ExistsDifferently)
                     | PublishError::Store(AppendError::Refused { refusal: Refusal::ContentType, .. }),
                 ) => {}
                 Err(error) => return Err(refusal(&error)),
@@ -102,7 +105,16 @@ fn refusal(error: &PublishError) -> Reason {
         PublishError::Empty | PublishError::NoContentType | PublishError::Messages(_) => {
             Reason::PayloadFormatInvalid
         }
+        PublishError::Store(AppendError::Failed(failure))
+        | PublishError::Create(CreateError::Failed(failure)) => failed(*failure),
         PublishError::Store(AppendError::Missing(_)) | PublishError::Create(_) => Reason::TopicNameInvalid,
         PublishError::Store(AppendError::Refused { .. }) => Reason::ImplementationSpecificError,
+    }
+}
+
+fn failed(failure: Failure) -> Reason {
+    match failure {
+        Failure::Full => Reason::QuotaExceeded,
+        Failure::Broken | Failure::Unreadable => Reason::UnspecifiedError,
     }
 }

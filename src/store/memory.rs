@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 
 use super::log::Log;
 use super::{
-    Append, AppendError, Appended, Batch, Create, CreateError, Created, Description, Fork, GapReason,
-    Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, Store, Work,
+    Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Fork,
+    GapReason, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, Store, Work,
 };
 use crate::stream::{Epoch, Filter, Lineage, Position, Start, StreamName};
 use entry::{Entry, SWEEP_AGAIN, State};
@@ -230,12 +230,16 @@ impl Store for Memory {
         &'a self,
         name: &'a StreamName,
         now: SystemTime,
-    ) -> Work<'a, Result<Option<Message>, Missing>> {
-        Box::pin(ready(self.with(name, now, |entry| entry.retained(now))))
+    ) -> Work<'a, Result<Option<Message>, ReadError>> {
+        Box::pin(ready(self.with(name, now, |entry| entry.retained(now)).map_err(ReadError::from)))
     }
 
-    fn clear_retained<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), Missing>> {
-        Box::pin(ready(self.with(name, now, |entry| entry.clear_retained(now))))
+    fn clear_retained<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<(), ChangeError>> {
+        Box::pin(ready(self.with(name, now, |entry| entry.clear_retained(now)).map_err(ChangeError::from)))
     }
 
     fn describe<'a>(
@@ -256,7 +260,7 @@ impl Store for Memory {
         })))
     }
 
-    fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), Missing>> {
+    fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), ChangeError>> {
         self.end(name, now);
         let _structure = self.structure.lock();
         let exists = self.find(name).and_then(|entry| match entry.lock().state {
@@ -267,7 +271,7 @@ impl Store for Memory {
         if exists.is_ok() {
             self.remove(name);
         }
-        Box::pin(ready(exists))
+        Box::pin(ready(exists.map_err(ChangeError::from)))
     }
 
     fn attach(&self, name: &StreamName) -> Option<Epoch> {

@@ -67,10 +67,14 @@ pub trait Store: Send + Sync + 'static {
         &'a self,
         name: &'a StreamName,
         now: SystemTime,
-    ) -> Work<'a, Result<Option<Message>, Missing>>;
+    ) -> Work<'a, Result<Option<Message>, ReadError>>;
 
     /// Forgets the retained message; the log keeps it.
-    fn clear_retained<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), Missing>>;
+    fn clear_retained<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<(), ChangeError>>;
 
     /// Tells about a stream without using it (a TTL goes on).
     fn describe<'a>(
@@ -80,7 +84,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Work<'a, Result<Description, Missing>>;
 
     /// Deletes a stream; while forks of it exist its name stays taken.
-    fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), Missing>>;
+    fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), ChangeError>>;
 
     /// Says that somebody waits for the stream, so that its TTL stands still until `detach` with the epoch that
     /// this returns. `None`: no such stream.
@@ -181,6 +185,9 @@ pub enum CreateError {
     /// The source does not keep the messages before the point any more.
     #[error("the messages at the fork offset are no longer kept")]
     ForkTrimmed(Gap),
+    /// The store could not keep it.
+    #[error(transparent)]
+    Failed(#[from] Failure),
 }
 
 /// The append is in the log.
@@ -212,6 +219,35 @@ pub enum AppendError {
         /// The offset behind the last message.
         tail: Offset,
     },
+    /// The store could not keep it.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// Why a stream was not changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// There is no such stream.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// The store could not keep the change.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// What is wrong with the store itself, whatever it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// There is no room. Nothing was changed, and it may work again once there is some.
+    #[error("there is no room left to keep it")]
+    Full,
+    /// A write could not be made durable, so nothing is taken any more until the store is opened anew. Whether this
+    /// change will be there then is not known.
+    #[error("the store has failed to write and takes nothing any more")]
+    Broken,
+    /// What was kept has been damaged since, and is never served.
+    #[error("what was kept can not be read any more")]
+    Unreadable,
 }
 
 /// There is no stream of that name.
@@ -283,6 +319,9 @@ pub enum ReadError {
     /// The offset is gone.
     #[error("the messages at the offset are no longer kept")]
     Gap(Gap),
+    /// The store could not read it.
+    #[error(transparent)]
+    Failed(#[from] Failure),
 }
 
 /// Messages that a reader asked for and that are not kept any more.

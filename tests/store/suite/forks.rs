@@ -1,6 +1,6 @@
 //! Forks (protocol, section 4.2).
 
-use pollgate::store::{Create, CreateError, Missing, ReadError};
+use pollgate::store::{ChangeError, Create, CreateError, Missing, ReadError};
 use pollgate::stream::{Append, Retention, Start};
 
 use super::world::*;
@@ -56,7 +56,8 @@ pub async fn a_deleted_source_lives_on_for_its_forks_only(make: MakeStore<'_>) {
             world.read(stream, Start::Earliest).await.unwrap_err(),
             ReadError::Missing(Missing::Deleted)
         );
-        assert_eq!(world.store.delete(&name(stream), world.now).await.unwrap_err(), Missing::Deleted);
+        let deleted = ChangeError::Missing(Missing::Deleted);
+        assert_eq!(world.store.delete(&name(stream), world.now).await.unwrap_err(), deleted);
         assert_eq!(world.create(stream, Create::open(json())).await.unwrap_err(), CreateError::NameTaken);
         assert_eq!(
             world.create("d", fork_of(stream, None, 0)).await.unwrap_err(),

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use pollgate::store::{
-    Create, Gap, GapReason, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit,
+    ChangeError, Create, Gap, GapReason, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit,
 };
 use pollgate::stream::{Annotation, Append, Offset, Payload, Position, Quality, Retention, Start};
 
@@ -178,12 +178,10 @@ pub async fn the_retained_message_outlives_its_log_until_it_is_cleared(make: Mak
     assert_eq!((world.retained("s").await, world.content("s").await.as_str()), (None, "7"));
     world.append("s", annotated(numbers([8]), "ada", true)).await.unwrap();
     world.store.delete(&name("s"), world.now).await.unwrap();
-    for missing in [
-        world.store.retained(&name("s"), world.now).await.map(|_| ()),
-        world.store.clear_retained(&name("s"), world.now).await,
-    ] {
-        assert_eq!(missing, Err(Missing::NotFound));
-    }
+    let retained = world.store.retained(&name("s"), world.now).await;
+    assert_eq!(retained, Err(ReadError::Missing(Missing::NotFound)));
+    let cleared = world.store.clear_retained(&name("s"), world.now).await;
+    assert_eq!(cleared, Err(ChangeError::Missing(Missing::NotFound)));
     world.open("s").await;
     assert_eq!(world.retained("s").await, None, "a new life begins without one");
 }
