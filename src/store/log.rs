@@ -1,38 +1,63 @@
-//! The log of one stream in memory: appends in segments, so that a fork shares the sealed ones.
+//! The log of one stream: appends in segments, so that a fork shares the sealed ones. Where their content lies is the
+//! store's affair.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use crate::stream::{Annotation, Payload, Position, Retention};
+use crate::stream::{Annotation, Position, Retention, Shape};
 
 /// A segment is sealed at this many appends or bytes. Trimming frees whole segments, so one more than the
 /// retention allows is the most that stays.
-const SEGMENT_RECORDS_MAX: usize = 256;
-const SEGMENT_BYTES_MAX: usize = 256 * 1024;
+const SEGMENT_RECORDS_MAX: usize = 64;
+const SEGMENT_BYTES_MAX: usize = 64 * 1024;
+
+/// Of the open segment trimming frees what is at least so many appends, and more than the half of it.
+const TRIMMED_MIN: usize = 8;
 
 /// The longest character in UTF-8 (RFC 3629, section 3).
 const CHARACTER_BYTES_MAX: usize = 4;
 
+/// The content of an append, or where it lies.
+pub(super) trait Content: Clone + Send + Sync + 'static {
+    /// A stretch of it.
+    type Piece;
+
+    /// The stretch `range`, which lies within.
+    fn piece(&self, range: Range<usize>) -> Self::Piece;
+}
+
+impl Content for Bytes {
+    type Piece = Self;
+
+    fn piece(&self, range: Range<usize>) -> Self {
+        self.slice(range)
+    }
+}
+
 /// Appends in order. `earliest <= tail`; what lies before `earliest` is trimmed.
-#[derive(Debug, Default)]
-pub(super) struct Log {
-    sealed: VecDeque<Arc<[Record]>>,
-    open: Vec<Record>,
+#[derive(Debug)]
+pub(super) struct Log<C> {
+    sealed: VecDeque<Arc<[Record<C>]>>,
+    open: Vec<Record<C>>,
     open_bytes: usize,
     earliest: Position,
     tail: Position,
     kept: Kept,
 }
 
+/// One append.
 #[derive(Debug, Clone)]
-struct Record {
-    start: Position,
-    payload: Payload,
-    at: SystemTime,
-    annotation: Option<Arc<Annotation>>,
+pub(super) struct Record<C> {
+    /// Its first position. Told by the log when it is pushed.
+    pub(super) start: Position,
+    pub(super) shape: Shape,
+    pub(super) content: C,
+    pub(super) at: SystemTime,
+    pub(super) annotation: Option<Arc<Annotation>>,
 }
 
 /// How much lies between `earliest` and `tail`.
@@ -43,45 +68,55 @@ struct Kept {
 }
 
 /// A message where it lies in the log.
-pub(super) struct Placed {
+#[derive(Debug, Clone)]
+pub(super) struct Placed<P> {
     pub(super) start: Position,
     pub(super) next: Position,
-    pub(super) bytes: Bytes,
+    pub(super) piece: P,
+    pub(super) length: usize,
     pub(super) at: SystemTime,
     pub(super) annotation: Option<Arc<Annotation>>,
 }
 
 /// What a read found.
-pub(super) struct Stretch {
-    pub(super) pieces: Vec<Bytes>,
+pub(super) struct Stretch<P> {
+    pub(super) pieces: Vec<P>,
     pub(super) messages: u64,
     pub(super) next: Position,
 }
 
-impl Record {
-    fn end(&self) -> Position {
-        self.start.after(self.payload.positions())
+impl<C: Content> Record<C> {
+    pub(super) fn end(&self) -> Position {
+        self.start.after(self.shape.positions())
     }
 
     /// Whether a position is a message, as in JSON mode, so that an append can be trimmed in part.
     fn counts_messages(&self) -> bool {
-        self.payload.messages() == self.payload.positions()
+        self.shape.messages() == self.shape.positions()
+    }
+
+    /// Its last message: of JSON the last value.
+    pub(super) fn last_message(&self) -> Option<Placed<C::Piece>> {
+        let first = if self.counts_messages() { self.shape.positions().saturating_sub(1) } else { 0 };
+        self.messages(first).next()
     }
 
     /// The messages behind its first `skipped` positions.
-    fn messages(&self, skipped: u64) -> impl Iterator<Item = Placed> {
-        let step = if self.counts_messages() { 1 } else { self.payload.positions() };
+    fn messages(&self, skipped: u64) -> impl Iterator<Item = Placed<C::Piece>> {
+        let step = if self.counts_messages() { 1 } else { self.shape.positions() };
         let mut from = skipped;
         std::iter::from_fn(move || {
-            if from >= self.payload.positions() {
+            if from >= self.shape.positions() {
                 return None;
             }
             let start = from;
             from = (start / step + 1) * step;
+            let range = self.shape.message_at(start);
             Some(Placed {
                 start: self.start.after(start),
                 next: self.start.after(from),
-                bytes: self.payload.message_at(start),
+                length: range.len(),
+                piece: self.content.piece(range),
                 at: self.at,
                 annotation: self.annotation.clone(),
             })
@@ -89,7 +124,27 @@ impl Record {
     }
 }
 
-impl Log {
+impl<C> Default for Log<C> {
+    fn default() -> Self {
+        Self::empty(Position::default())
+    }
+}
+
+impl<C> Log<C> {
+    /// A log that keeps nothing and goes on at `tail`.
+    pub(super) fn empty(tail: Position) -> Self {
+        Self {
+            sealed: VecDeque::new(),
+            open: Vec::new(),
+            open_bytes: 0,
+            earliest: tail,
+            tail,
+            kept: Kept::default(),
+        }
+    }
+}
+
+impl<C: Content> Log<C> {
     pub(super) fn earliest(&self) -> Position {
         self.earliest
     }
@@ -98,49 +153,47 @@ impl Log {
         self.tail
     }
 
-    /// Appends `payload`, which is not empty.
-    pub(super) fn push(&mut self, payload: Payload, annotation: Option<Arc<Annotation>>, at: SystemTime) {
+    /// Appends a record, which is not empty, at the tail.
+    pub(super) fn push(&mut self, record: Record<C>) {
         if self.open.len() >= SEGMENT_RECORDS_MAX || self.open_bytes >= SEGMENT_BYTES_MAX {
             self.sealed.push_back(std::mem::take(&mut self.open).into());
             self.open_bytes = 0;
         }
-        self.kept.messages += payload.messages();
-        self.kept.bytes += payload.len() as u64;
-        self.open_bytes += payload.len();
-        let record = Record { start: self.tail, payload, at, annotation };
+        self.kept.messages += record.shape.messages();
+        self.kept.bytes += record.shape.len() as u64;
+        self.open_bytes += record.shape.len();
+        let record = Record { start: self.tail, ..record };
         self.tail = record.end();
         self.open.push(record);
     }
 
     /// Reads whole appends from `from` on, as many as fit into `bytes_max`, but at least one and at least the
     /// bytes of one character, so that a reader of whole characters gets on.
-    pub(super) fn read(&self, from: Position, bytes_max: usize) -> Stretch {
+    pub(super) fn read(&self, from: Position, bytes_max: usize) -> Stretch<C::Piece> {
         let mut stretch = Stretch { pieces: Vec::new(), messages: 0, next: from };
         let mut bytes = 0;
         for record in self.records_from(from) {
             let skipped = from.since(record.start);
-            let piece = record.payload.since(skipped);
-            if bytes >= CHARACTER_BYTES_MAX && bytes + piece.len() > bytes_max {
+            let range = record.shape.since(skipped);
+            if bytes >= CHARACTER_BYTES_MAX && bytes + range.len() > bytes_max {
                 break;
             }
-            bytes += piece.len();
-            stretch.pieces.push(piece);
-            stretch.messages += record.payload.messages().saturating_sub(skipped).max(1);
+            bytes += range.len();
+            stretch.pieces.push(record.content.piece(range));
+            stretch.messages += record.shape.messages().saturating_sub(skipped).max(1);
             stretch.next = record.end();
         }
         stretch
     }
 
     /// The messages from `from` on, one by one.
-    pub(super) fn messages(&self, from: Position) -> impl Iterator<Item = Placed> {
+    pub(super) fn messages(&self, from: Position) -> impl Iterator<Item = Placed<C::Piece>> {
         self.records_from(from).flat_map(move |record| record.messages(from.since(record.start)))
     }
 
-    /// The newest message that is kept.
-    pub(super) fn last(&self) -> Option<Placed> {
-        let record = self.open.last().or_else(|| self.sealed.back()?.last())?;
-        let first = if record.counts_messages() { record.payload.positions().saturating_sub(1) } else { 0 };
-        record.messages(first).next()
+    /// The newest append that is kept.
+    pub(super) fn last(&self) -> Option<&Record<C>> {
+        self.open.last().or_else(|| self.sealed.back()?.last())
     }
 
     /// Trims what `retention` does not allow; the newest append stays in any case.
@@ -158,17 +211,28 @@ impl Log {
         {
             self.sealed.pop_front();
         }
-        if self.earliest == self.tail {
-            self.open.clear();
-            self.open_bytes = 0;
+        let trimmed = self.open.partition_point(|record| record.end() <= self.earliest);
+        if trimmed == self.open.len() || (trimmed >= TRIMMED_MIN && trimmed > self.open.len() / 2) {
+            self.open.drain(..trimmed);
+            self.open_bytes = self.open.iter().map(|record| record.shape.len()).sum();
         }
+    }
+
+    /// A log of `records`, which follow each other, and of which nothing before `earliest` is kept. It goes on at
+    /// `tail` if there are none.
+    pub(super) fn restore(earliest: Position, tail: Position, records: Vec<Record<C>>) -> Self {
+        let mut log = Self::empty(records.first().map_or(tail, |record| record.start));
+        records.into_iter().for_each(|record| log.push(record));
+        log.earliest = earliest.max(log.earliest).min(log.tail);
+        log.kept = log.count();
+        log
     }
 
     /// What of the oldest append has to go: how far the earliest position moves, and what is no longer kept then.
     fn excess(&self, retention: &Retention, now: SystemTime) -> Option<(u64, Kept)> {
         let record = self.records_from(self.earliest).next()?;
         let skipped = self.earliest.since(record.start);
-        let rest = record.payload.positions() - skipped;
+        let rest = record.shape.positions() - skipped;
         let one_by_one = record.counts_messages();
         let is_last = record.end() == self.tail;
         let messages_over = self.kept.messages.saturating_sub(retention.messages_max.unwrap_or(u64::MAX));
@@ -184,7 +248,7 @@ impl Log {
         } else {
             return None;
         };
-        let bytes = record.payload.start_of(skipped + step) - record.payload.start_of(skipped);
+        let bytes = record.shape.start_of(skipped + step) - record.shape.start_of(skipped);
         Some((step, Kept { messages: if one_by_one { step } else { 1 }, bytes: bytes as u64 }))
     }
 
@@ -195,7 +259,7 @@ impl Log {
 
     /// The log up to `end`, with the sealed segments shared.
     pub(super) fn fork(&self, end: Position) -> Self {
-        let mut fork = Self { earliest: self.earliest, tail: self.earliest, ..Self::default() };
+        let mut fork = Self::empty(self.earliest);
         for segment in &self.sealed {
             if segment.last().is_none_or(|last| last.end() > end) {
                 break;
@@ -206,9 +270,9 @@ impl Log {
             fork.sealed.back().and_then(|segment| segment.last()).map_or(self.earliest, Record::end);
         fork.tail = sealed_to;
         for record in self.records_from(sealed_to).take_while(|record| record.start < end) {
-            let payload = record.payload.until(end.since(record.start));
-            fork.open_bytes += payload.len();
-            fork.open.push(Record { payload, ..record.clone() });
+            let shape = record.shape.until(end.since(record.start));
+            fork.open_bytes += shape.len();
+            fork.open.push(Record { shape, ..record.clone() });
             fork.tail = record.end().min(end);
         }
         fork.kept = fork.count();
@@ -219,14 +283,14 @@ impl Log {
         let mut kept = Kept::default();
         for record in self.records_from(self.earliest) {
             let skipped = self.earliest.since(record.start);
-            kept.messages += record.payload.messages() - if record.counts_messages() { skipped } else { 0 };
-            kept.bytes += (record.payload.len() - record.payload.start_of(skipped)) as u64;
+            kept.messages += record.shape.messages() - if record.counts_messages() { skipped } else { 0 };
+            kept.bytes += (record.shape.len() - record.shape.start_of(skipped)) as u64;
         }
         kept
     }
 
     /// The record that holds `from` and all behind it.
-    fn records_from(&self, from: Position) -> impl Iterator<Item = &Record> {
+    pub(super) fn records_from(&self, from: Position) -> impl Iterator<Item = &Record<C>> {
         let first =
             self.sealed.partition_point(|segment| segment.last().is_some_and(|last| last.end() <= from));
         let sealed = self.sealed.range(first..).flat_map(|segment| segment.iter());
@@ -240,10 +304,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::stream::Payload;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
-    fn json_log(batches: &[u64]) -> Log {
+    fn push(log: &mut Log<Bytes>, payload: Payload, at: SystemTime) {
+        let (shape, content) = payload.into_parts();
+        log.push(Record { start: Position(0), shape, content, at, annotation: None });
+    }
+
+    fn json_log(batches: &[u64]) -> Log<Bytes> {
         let mut log = Log::default();
         let mut next = 0..;
         for size in batches {
@@ -255,16 +325,13 @@ mod tests {
                 ends.push(end);
                 end += 1;
             }
-            log.push(
-                Payload::json(values.join(",").into(), ends),
-                None,
-                NOW + Duration::from_secs(log.tail.0),
-            );
+            let at = NOW + Duration::from_secs(log.tail.0);
+            push(&mut log, Payload::json(values.join(",").into(), ends), at);
         }
         log
     }
 
-    fn texts(stretch: &Stretch) -> String {
+    fn texts(stretch: &Stretch<Bytes>) -> String {
         stretch.pieces.iter().map(|p| String::from_utf8(p.to_vec()).unwrap()).collect::<Vec<_>>().join("|")
     }
 
@@ -289,9 +356,10 @@ mod tests {
     fn many_segments_read_as_one_log() {
         let log = json_log(&vec![2; 3 * SEGMENT_RECORDS_MAX]);
         assert!(log.sealed.len() >= 2);
-        for from in [0, 1, 511, 512, 513, 1024, 1535] {
+        let (segment, all) = (2 * SEGMENT_RECORDS_MAX as u64, 6 * SEGMENT_RECORDS_MAX as u64);
+        for from in [0, 1, segment - 1, segment, segment + 1, 2 * segment, all - 1] {
             let text = texts(&log.read(Position(from), usize::MAX)).replace('|', ",");
-            let expected: Vec<_> = (from..1536).map(|n| n.to_string()).collect();
+            let expected: Vec<_> = (from..all).map(|n| n.to_string()).collect();
             assert_eq!(text, expected.join(","));
         }
     }
@@ -314,14 +382,25 @@ mod tests {
         assert_eq!(log.earliest, Position(1));
         log.trim(&young, NOW + Duration::from_secs(60));
         assert_eq!((log.earliest, log.tail, log.kept), (Position(2), Position(2), Kept::default()));
-        log.push(Payload::json("9".into(), vec![1]), None, NOW);
+        push(&mut log, Payload::json("9".into(), vec![1]), NOW);
         assert_eq!(texts(&log.read(Position(2), 99)), "9");
+    }
+
+    #[test]
+    fn trimming_frees_records_long_before_a_segment_is_full() {
+        let mut log = json_log(&[1; 20]);
+        log.trim(&Retention { messages_max: Some(9), ..Retention::default() }, NOW);
+        assert_eq!((log.open.len(), log.earliest, log.kept), (9, Position(11), log.count()));
+        let restored = Log::restore(log.earliest, log.tail, log.open.clone());
+        assert_eq!(texts(&restored.read(log.earliest, 99)), texts(&log.read(log.earliest, 99)));
+        assert_eq!((restored.earliest, restored.tail, restored.kept), (log.earliest, log.tail, log.kept));
     }
 
     #[test]
     fn a_fork_is_the_log_up_to_its_point() {
         let log = json_log(&vec![3; 2 * SEGMENT_RECORDS_MAX]);
-        for end in [0, 1, 3, 767, 768, 769, 1000, 1536] {
+        let (segment, all) = (3 * SEGMENT_RECORDS_MAX as u64, 6 * SEGMENT_RECORDS_MAX as u64);
+        for end in [0, 1, 3, segment - 1, segment, segment + 1, segment + 50, all] {
             let fork = log.fork(Position(end));
             let text = texts(&fork.read(Position(0), usize::MAX)).replace('|', ",");
             let expected: Vec<_> = (0..end).map(|n| n.to_string()).collect();

@@ -3,9 +3,13 @@
 //! A store is passive. It holds logs and answers at once with what it has; whoever wants to wait does so in
 //! `hub`. Reads never change anything but the time at which a stream was last used.
 
+mod entry;
+mod epochs;
 mod log;
 mod memory;
 mod message;
+mod streams;
+mod view;
 
 use std::future::Future;
 use std::pin::Pin;

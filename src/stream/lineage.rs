@@ -31,6 +31,16 @@ impl Lineage {
         Self { ancestors: ancestors.into(), own: epoch }
     }
 
+    /// A log as `ancestors` and `own` said of it.
+    pub fn of(ancestors: Vec<(Epoch, Position)>, own: Epoch) -> Self {
+        Self { ancestors: ancestors.into(), own }
+    }
+
+    /// The stretches that it has from others, each with the position at which it ends (inclusive), in rising order.
+    pub fn ancestors(&self) -> &[(Epoch, Position)] {
+        &self.ancestors
+    }
+
     /// The epoch in which this log itself is written.
     pub fn own(&self) -> Epoch {
         self.own

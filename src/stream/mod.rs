@@ -24,5 +24,5 @@ pub use lifetime::{Lifetime, Retention};
 pub use lineage::{Lineage, OtherEpoch};
 pub use name::{InvalidName, StreamName};
 pub use offset::{Epoch, InvalidOffset, Offset, Position, Start};
-pub use payload::Payload;
+pub use payload::{Payload, Shape};
 pub use producer::{Producer, ProducerId, ProducerRefusal, Producers};

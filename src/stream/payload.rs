@@ -1,5 +1,7 @@
 //! What an append carries, already split into messages.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 /// The messages of one append. In JSON mode they lie one behind the other with a comma between, which is how
@@ -7,22 +9,30 @@ use bytes::Bytes;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Payload {
     bytes: Bytes,
+    shape: Shape,
+}
+
+/// Where the messages of an append begin and end, without their content, which may lie elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Shape {
+    length: u32,
+    json: bool,
     /// In JSON mode where each message ends; empty if there is one, or if the stream is not JSON.
     ends: Box<[u32]>,
-    json: bool,
 }
 
 impl Payload {
-    /// The body of a stream that is not JSON: bytes, with no boundaries inside.
+    /// The body of a stream that is not JSON: bytes, with no boundaries inside. At most 4 GiB.
     pub fn raw(bytes: Bytes) -> Self {
-        Self { bytes, ends: Box::default(), json: false }
+        let shape = Shape::raw(length(&bytes));
+        Self { bytes, shape }
     }
 
     /// JSON values, comma-joined in `bytes`; `ends` says where each one ends (its comma excluded), so it has as
     /// many entries as there are values.
     pub fn json(bytes: Bytes, ends: Vec<u32>) -> Self {
-        let ends = if ends.len() > 1 { ends.into() } else { Box::default() };
-        Self { bytes, ends, json: true }
+        let shape = Shape::json(length(&bytes), ends);
+        Self { bytes, shape }
     }
 
     /// Whether there is nothing to append.
@@ -37,44 +47,110 @@ impl Payload {
 
     /// How far it moves the tail: messages in JSON mode, bytes otherwise.
     pub fn positions(&self) -> u64 {
-        match (self.bytes.len(), self.json) {
+        self.shape.positions()
+    }
+
+    /// How many messages it counts for in retention: an append of bytes is one.
+    pub fn messages(&self) -> u64 {
+        self.shape.messages()
+    }
+
+    /// The stretch from the position `from` (relative to its start) to its end; the bytes are shared.
+    pub fn since(&self, from: u64) -> Bytes {
+        self.bytes.slice(self.shape.since(from))
+    }
+
+    /// The stretch before the position `to`.
+    pub fn until(&self, to: u64) -> Self {
+        let shape = self.shape.until(to);
+        Self { bytes: self.bytes.slice(..shape.len()), shape }
+    }
+
+    /// The content.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Its boundaries.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Boundaries and content.
+    pub fn into_parts(self) -> (Shape, Bytes) {
+        (self.shape, self.bytes)
+    }
+}
+
+impl Shape {
+    /// Of `length` bytes with no boundaries inside.
+    pub fn raw(length: u32) -> Self {
+        Self { length, json: false, ends: Box::default() }
+    }
+
+    /// Of JSON values that end at `ends`, one entry for each.
+    pub fn json(length: u32, ends: Vec<u32>) -> Self {
+        let ends = if ends.len() > 1 { ends.into() } else { Box::default() };
+        Self { length, json: true, ends }
+    }
+
+    /// The size of the content in bytes.
+    pub fn len(&self) -> usize {
+        self.length as usize
+    }
+
+    /// Whether there is no content.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Whether it is JSON, so that a position is a value.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Where the values end, if it is JSON and there is more than one.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// How far it moves the tail: messages in JSON mode, bytes otherwise.
+    pub fn positions(&self) -> u64 {
+        match (self.length, self.json) {
             (0, _) => 0,
-            (length, false) => length as u64,
+            (length, false) => length.into(),
             (_, true) => self.ends.len().max(1) as u64,
         }
     }
 
     /// How many messages it counts for in retention: an append of bytes is one.
     pub fn messages(&self) -> u64 {
-        if self.json { self.positions() } else { u64::from(!self.bytes.is_empty()) }
+        if self.json { self.positions() } else { u64::from(self.length > 0) }
     }
 
-    /// The stretch from the position `from` (relative to its start) to its end; the bytes are shared.
-    pub fn since(&self, from: u64) -> Bytes {
-        self.bytes.slice(self.start_of(from)..)
+    /// The bytes from the position `from` (relative to its start) to its end.
+    pub fn since(&self, from: u64) -> Range<usize> {
+        self.start_of(from)..self.len()
     }
 
-    /// The one message that begins at the position `from`: a JSON value, or all bytes from there on.
-    pub fn message_at(&self, from: u64) -> Bytes {
+    /// The bytes of the one message that begins at the position `from`: a JSON value, or all from there on.
+    pub fn message_at(&self, from: u64) -> Range<usize> {
         let index = usize::try_from(from).unwrap_or(usize::MAX);
-        let end = self.ends.get(index).map_or(self.bytes.len(), |end| *end as usize);
-        self.bytes.slice(self.start_of(from)..end)
+        let end = self.ends.get(index).map_or(self.len(), |end| *end as usize);
+        self.start_of(from)..end
     }
 
-    /// The stretch before the position `to`.
+    /// The shape of the stretch before the position `to`.
     pub fn until(&self, to: u64) -> Self {
         if to == 0 {
             return Self { json: self.json, ..Self::default() };
         }
-        let count = usize::try_from(to).unwrap_or(usize::MAX);
         if !self.json {
-            return Self::raw(self.bytes.slice(..count.min(self.bytes.len())));
+            return Self::raw(self.length.min(u32::try_from(to).unwrap_or(u32::MAX)));
         }
+        let count = usize::try_from(to).unwrap_or(usize::MAX);
         match self.ends.get(count - 1) {
-            Some(end) => {
-                let ends = self.ends.iter().copied().take(count).collect();
-                Self::json(self.bytes.slice(..*end as usize), ends)
-            }
+            Some(end) => Self::json(*end, self.ends.iter().copied().take(count).collect()),
             None => self.clone(),
         }
     }
@@ -85,11 +161,15 @@ impl Payload {
         if from == 0 {
             0
         } else if !self.json {
-            count.min(self.bytes.len())
+            count.min(self.len())
         } else {
-            self.ends.get(count - 1).map_or(self.bytes.len(), |end| (*end as usize + 1).min(self.bytes.len()))
+            self.ends.get(count - 1).map_or(self.len(), |end| (*end as usize + 1).min(self.len()))
         }
     }
+}
+
+fn length(bytes: &Bytes) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -114,10 +194,10 @@ mod tests {
         assert_eq!(tails, [&b"1,22,333"[..], b"22,333", b"333", b""]);
         let heads: Vec<_> = (0..4).map(|to| json().until(to).since(0)).collect();
         assert_eq!(heads, [&b""[..], b"1", b"1,22", b"1,22,333"]);
-        let each: Vec<_> = (0..4).map(|from| json().message_at(from)).collect();
-        assert_eq!(each, [&b"1"[..], b"22", b"333", b""]);
-        assert_eq!(Payload::raw(Bytes::from_static(b"abc")).message_at(1), &b"bc"[..]);
-        assert_eq!(Payload::json(Bytes::from_static(b"[1,2]"), vec![5]).message_at(0), &b"[1,2]"[..]);
+        let each: Vec<_> = (0..4).map(|from| json().shape().message_at(from)).collect();
+        assert_eq!(each, [0..1, 2..4, 5..8, 8..8]);
+        assert_eq!(Payload::raw(Bytes::from_static(b"abc")).shape().message_at(1), 1..3);
+        assert_eq!(Payload::json(Bytes::from_static(b"[1,2]"), vec![5]).shape().message_at(0), 0..5);
         assert_eq!(json().until(2).positions(), 2);
         assert_eq!(Payload::raw(Bytes::from_static(b"abc")).until(2).since(1), &b"b"[..]);
     }

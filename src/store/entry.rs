@@ -1,0 +1,321 @@
+//! One stream: what it is, what it holds and what may be done with it at a given time.
+//!
+//! A change is first decided and then done. A store in memory does both at once; one that has to write in between
+//! decides on further changes meanwhile, while readers see what is done.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::log::{Content, Log, Placed, Record};
+use super::view::{MessagesView, View};
+use super::{
+    Append, AppendError, Appended, Create, CreateError, Created, Description, Fork, Gap, GapReason,
+    MessageLimit, Missing, ReadError, ReadLimit,
+};
+use crate::stream::{
+    Admission, Annotation, ContentType, Lifetime, Lineage, Offset, Payload, Position, Retention, Start,
+    Writers,
+};
+
+/// How soon a stream that somebody waits for is looked at again at the earliest.
+pub(super) const SWEEP_AGAIN: Duration = Duration::from_secs(1);
+
+/// A stream whose content is kept as `C`.
+#[derive(Debug)]
+pub(super) struct Entry<C: Content> {
+    pub(super) state: State,
+    pub(super) content_type: ContentType,
+    pub(super) lifetime: Lifetime,
+    pub(super) retention: Retention,
+    pub(super) asked: Asked,
+    pub(super) lineage: Lineage,
+    /// Who writes, as far as decided.
+    pub(super) writers: Writers,
+    /// Where the log will end when all that is decided is done.
+    pub(super) decided: Position,
+    /// Changes that are decided and not done.
+    pub(super) underway: usize,
+    pub(super) log: Log<C>,
+    /// Whether it is closed, as far as done.
+    pub(super) closed: bool,
+    pub(super) retained: Option<Record<C>>,
+    pub(super) used: SystemTime,
+    pub(super) waited_for: usize,
+    pub(super) forks: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Decided and not done: its name is taken, and nobody sees it yet.
+    Begun,
+    Live,
+    /// Deleted, kept for its name as long as there are forks.
+    Deleted,
+    /// Not in the table any more; somebody may still hold it.
+    Removed,
+}
+
+impl State {
+    /// Whether there is a stream to be deleted.
+    pub(super) fn is_there(self) -> Result<(), Missing> {
+        match self {
+            Self::Live => Ok(()),
+            Self::Deleted => Err(Missing::Deleted),
+            Self::Begun | Self::Removed => Err(Missing::NotFound),
+        }
+    }
+}
+
+/// What the creator said, to tell a repeated creation from a different one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) lifetime: Option<Lifetime>,
+    pub(super) retention: Option<Retention>,
+    pub(super) fork: Option<Fork>,
+}
+
+/// What is left of an append to be done.
+pub(super) struct Done<C> {
+    /// The messages and their content; `None`: nothing but a close.
+    pub(super) record: Option<Record<C>>,
+    pub(super) close: bool,
+}
+
+impl<C: Content> Entry<C> {
+    pub(super) fn new(create: &Create, lineage: Lineage, log: Log<C>, now: SystemTime) -> Self {
+        let asked =
+            Asked { lifetime: create.lifetime, retention: create.retention, fork: create.fork.clone() };
+        Self {
+            state: State::Live,
+            content_type: create.content_type.clone(),
+            lifetime: create.lifetime.unwrap_or_default(),
+            retention: create.retention.unwrap_or_default(),
+            asked,
+            lineage,
+            writers: Writers::default(),
+            decided: log.tail(),
+            underway: 0,
+            log,
+            closed: false,
+            retained: None,
+            used: now,
+            waited_for: 0,
+            forks: 0,
+        }
+    }
+
+    fn was_created_by(&self, create: &Create) -> bool {
+        self.content_type == create.content_type
+            && self.asked.lifetime == create.lifetime
+            && self.asked.retention == create.retention
+            && self.asked.fork == create.fork
+            && self.closed == create.closed
+    }
+
+    /// What a creation finds that comes second.
+    pub(super) fn created_again(&mut self, create: &Create, now: SystemTime) -> Result<Created, CreateError> {
+        match self.state {
+            State::Live if self.was_created_by(create) => {
+                self.used = now;
+                Ok(self.created(false))
+            }
+            State::Live | State::Begun | State::Removed => Err(CreateError::ExistsDifferently),
+            State::Deleted => Err(CreateError::NameTaken),
+        }
+    }
+
+    /// Decides on what it is created with.
+    pub(super) fn begin_with(&mut self, create: &Create) {
+        self.decided = self.decided.after(create.payload.positions());
+        if create.closed {
+            self.writers.close();
+        }
+    }
+
+    pub(super) fn created(&self, fresh: bool) -> Created {
+        Created {
+            fresh,
+            tail: self.tail(),
+            closed: self.closed,
+            content_type: self.content_type.clone(),
+            epoch: self.lineage.own(),
+        }
+    }
+
+    pub(super) fn description(&self) -> Description {
+        Description {
+            content_type: self.content_type.clone(),
+            earliest: self.lineage.offset_at(self.log.earliest()),
+            tail: self.tail(),
+            closed: self.closed,
+            lifetime: self.lifetime,
+            retention: self.retention,
+        }
+    }
+
+    pub(super) fn tail(&self) -> Offset {
+        self.lineage.offset_at(self.log.tail())
+    }
+
+    pub(super) fn ends_at(&self) -> Option<SystemTime> {
+        let standing_still = self.waited_for > 0 && matches!(self.lifetime, Lifetime::Idle(_));
+        self.lifetime.ends_at(self.used).filter(|_| !standing_still)
+    }
+
+    pub(super) fn has_ended(&self, now: SystemTime) -> bool {
+        self.ends_at().is_some_and(|end| end <= now)
+    }
+
+    /// Whether it has ended by `now` and nothing is under way that still wants it.
+    pub(super) fn may_end(&self, now: SystemTime) -> bool {
+        self.state == State::Live && self.underway == 0 && self.has_ended(now)
+    }
+
+    /// Gives its content up, and its name too unless that is kept for its forks.
+    pub(super) fn bury(&mut self, name_kept: bool) {
+        self.state = if name_kept { State::Deleted } else { State::Removed };
+        self.log = Log::empty(self.log.tail());
+        self.retained = None;
+    }
+
+    /// When there will be something to remove; `None` if time alone never removes anything.
+    pub(super) fn due(&self, now: SystemTime) -> Option<SystemTime> {
+        let aged = self.retention.age_max.and_then(|max| self.log.oldest().unwrap_or(now).checked_add(max));
+        let ended =
+            self.lifetime.ends_at(self.used).map(|end| end.max(self.ends_at().unwrap_or(now + SWEEP_AGAIN)));
+        [aged, ended].into_iter().flatten().min()
+    }
+
+    /// The position of `start`, if a reader can go on from there.
+    pub(super) fn locate(&self, start: Start) -> Result<Position, ReadError> {
+        let gap =
+            |reason| ReadError::Gap(Gap { reason, earliest: self.lineage.offset_at(self.log.earliest()) });
+        let position = match start {
+            Start::Earliest => return Ok(self.log.earliest()),
+            Start::Tail => return Ok(self.log.tail()),
+            Start::At(offset) => self.lineage.position_of(offset).map_err(|_| gap(GapReason::Epoch))?,
+        };
+        if position > self.log.tail() {
+            return Err(ReadError::BehindTail);
+        }
+        let missed = self.log.earliest().since(position);
+        if missed > 0 { Err(gap(GapReason::Trimmed { missed })) } else { Ok(position) }
+    }
+
+    pub(super) fn trim(&mut self, now: SystemTime) {
+        if self.retention != Retention::default() {
+            self.log.trim(&self.retention, now);
+        }
+    }
+
+    /// Decides on an append. A new one has its position from then on, and has to be done or to be the last thing that
+    /// this store ever decides.
+    pub(super) fn decide(&mut self, append: &Append, now: SystemTime) -> Result<Admission, AppendError> {
+        let admission = self
+            .writers
+            .admit(append, &self.content_type, now)
+            .map_err(|refusal| AppendError::Refused { refusal, tail: self.tail() })?;
+        self.used = now;
+        if admission == Admission::New {
+            self.writers.record(append, now);
+            self.decided = self.decided.after(append.payload.positions());
+        }
+        Ok(admission)
+    }
+
+    /// Does what was decided.
+    pub(super) fn finish(&mut self, done: Done<C>, now: SystemTime) {
+        if let Some(record) = done.record {
+            let retain = record.annotation.as_ref().is_some_and(|annotation| annotation.retain);
+            self.log.push(record);
+            if retain {
+                self.retained = self.log.last().cloned();
+            }
+            self.trim(now);
+        }
+        self.closed |= done.close;
+    }
+
+    /// What an append that was admitted is answered once it is done.
+    pub(super) fn appended(&self, append: &Append, admission: Admission) -> Appended {
+        let highest = match admission {
+            Admission::Duplicate { highest } => highest,
+            Admission::New => append.producer.as_ref().map(|producer| producer.sequence),
+        };
+        let duplicate = matches!(admission, Admission::Duplicate { .. });
+        let (tail, closed, epoch) = (self.tail(), self.closed, self.lineage.own());
+        Appended { tail, closed, duplicate, highest, epoch }
+    }
+
+    pub(super) fn read(
+        &mut self,
+        start: Start,
+        limit: ReadLimit,
+        now: SystemTime,
+    ) -> Result<View<C::Piece>, ReadError> {
+        self.trim(now);
+        let from = self.locate(start)?;
+        self.used = now;
+        Ok(View {
+            content_type: self.content_type.clone(),
+            lineage: self.lineage.clone(),
+            from,
+            stretch: self.log.read(from, limit.bytes_max),
+            tail: self.log.tail(),
+            closed: self.closed,
+            whole_characters: limit.whole_characters,
+            lives_for: self.lifetime.ends_at(now).map(|end| end.duration_since(now).unwrap_or_default()),
+        })
+    }
+
+    pub(super) fn messages(
+        &mut self,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Result<MessagesView<C::Piece>, ReadError> {
+        self.trim(now);
+        let from = self.locate(start)?;
+        self.used = now;
+        let (mut messages, mut next, mut bytes) = (Vec::new(), from, 0);
+        for placed in self.log.messages(from) {
+            bytes += placed.length;
+            if !messages.is_empty() && (bytes > limit.bytes_max || messages.len() >= limit.count_max) {
+                break;
+            }
+            next = placed.next;
+            messages.push(placed);
+        }
+        Ok(MessagesView {
+            content_type: self.content_type.clone(),
+            lineage: self.lineage.clone(),
+            messages,
+            next,
+            tail: self.log.tail(),
+            closed: self.closed,
+        })
+    }
+
+    /// The retained message, unless it has expired; then it is forgotten.
+    pub(super) fn retained(&mut self, now: SystemTime) -> Option<(Placed<C::Piece>, Lineage)> {
+        self.used = now;
+        let expired = |record: &mut Record<C>| {
+            record.annotation.as_ref().is_some_and(|annotation| annotation.has_expired(now))
+        };
+        self.retained.take_if(expired);
+        Some((self.retained.as_ref()?.last_message()?, self.lineage.clone()))
+    }
+
+    pub(super) fn clear_retained(&mut self, now: SystemTime) {
+        self.used = now;
+        self.retained = None;
+    }
+}
+
+impl Record<bytes::Bytes> {
+    /// The record of an append whose content is kept as it is.
+    pub(super) fn of(payload: Payload, annotation: Option<Arc<Annotation>>, at: SystemTime) -> Self {
+        let (shape, content) = payload.into_parts();
+        Self { start: Position::default(), shape, content, at, annotation }
+    }
+}

@@ -1,0 +1,237 @@
+//! All streams of a store: finding them, and their ends.
+//!
+//! A stream's own lock guards its content; `structure` is taken before it by whatever adds or removes streams, so that
+//! forks and their sources change together.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use dashmap::DashMap;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::entry::{Entry, SWEEP_AGAIN, State};
+use super::log::Content;
+use super::{Create, CreateError, Fork, GapReason, Missing, ReadError};
+use crate::stream::{Epoch, Filter, Position, Start, StreamName};
+
+/// The streams of a store whose content is kept as `C`.
+#[derive(Debug)]
+pub(super) struct Streams<C: Content> {
+    table: DashMap<StreamName, Arc<Mutex<Entry<C>>>>,
+    structure: Mutex<Structure>,
+}
+
+/// What changes with the table.
+#[derive(Debug, Default)]
+pub(super) struct Structure {
+    /// When to look at which stream again; entries of former lives are skipped.
+    agenda: BinaryHeap<Reverse<(SystemTime, StreamName, Epoch)>>,
+    /// Streams whose end a request noticed; the next sweep tells it.
+    ended: Vec<StreamName>,
+    /// Lives that ended by themselves, for a store that has to write it down.
+    buried: Vec<Buried>,
+}
+
+/// A life of a stream that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Buried {
+    pub(super) epoch: Epoch,
+    /// Whether its name stays taken for its forks.
+    pub(super) name_kept: bool,
+}
+
+impl<C: Content> Streams<C> {
+    pub(super) fn new() -> Self {
+        Self { table: DashMap::new(), structure: Mutex::default() }
+    }
+
+    pub(super) fn structure(&self) -> MutexGuard<'_, Structure> {
+        self.structure.lock()
+    }
+
+    pub(super) fn find(&self, name: &StreamName) -> Result<Arc<Mutex<Entry<C>>>, Missing> {
+        self.table.get(name).map(|entry| entry.value().clone()).ok_or(Missing::NotFound)
+    }
+
+    /// Runs `act` on a live stream; one that has ended is removed instead.
+    pub(super) fn with<T>(
+        &self,
+        name: &StreamName,
+        now: SystemTime,
+        act: impl FnOnce(&mut Entry<C>) -> T,
+    ) -> Result<T, Missing> {
+        let entry = self.find(name)?;
+        let mut guard = entry.lock();
+        match guard.state {
+            State::Begun | State::Removed => return Err(Missing::NotFound),
+            State::Deleted => return Err(Missing::Deleted),
+            State::Live => {}
+        }
+        if !guard.has_ended(now) {
+            return Ok(act(&mut guard));
+        }
+        drop(guard);
+        self.end(name, now);
+        Err(Missing::NotFound)
+    }
+
+    /// Removes the stream if it has ended by `now`.
+    pub(super) fn end(&self, name: &StreamName, now: SystemTime) {
+        let mut structure = self.structure.lock();
+        let ended = self.find(name).is_ok_and(|entry| entry.lock().may_end(now));
+        if ended {
+            let buried = self.remove(&structure, name);
+            structure.buried.extend(buried);
+            structure.ended.push(name.clone());
+        }
+    }
+
+    /// Removes a live stream, or only its content while it has forks. Cascades to sources that were kept for it.
+    /// Returns the lives that are over with that.
+    pub(super) fn remove(&self, _structure: &Structure, name: &StreamName) -> Vec<Buried> {
+        let (mut next, mut buried) = (Some(name.clone()), Vec::new());
+        while let Some(name) = next.take() {
+            let Ok(entry) = self.find(&name) else { break };
+            let mut entry = entry.lock();
+            let (epoch, name_kept) = (entry.lineage.own(), entry.forks > 0);
+            buried.push(Buried { epoch, name_kept });
+            entry.bury(name_kept);
+            if name_kept {
+                break;
+            }
+            self.table.remove(&name);
+            let Some(fork) = &entry.asked.fork else { break };
+            let source = fork.source.clone();
+            drop(entry);
+            let Ok(entry) = self.find(&source) else { break };
+            let mut entry = entry.lock();
+            entry.forks = entry.forks.saturating_sub(1);
+            if entry.state == State::Deleted && entry.forks == 0 {
+                next = Some(source);
+            }
+        }
+        buried
+    }
+
+    /// Puts a stream into the table.
+    pub(super) fn insert(
+        &self,
+        structure: &mut Structure,
+        name: &StreamName,
+        entry: Entry<C>,
+        now: SystemTime,
+    ) -> Arc<Mutex<Entry<C>>> {
+        if let Some(due) = entry.due(now) {
+            structure.agenda.push(Reverse((due, name.clone(), entry.lineage.own())));
+        }
+        let entry = Arc::new(Mutex::new(entry));
+        self.table.insert(name.clone(), entry.clone());
+        entry
+    }
+
+    /// A new stream that branches off from another one, which counts it from now on.
+    pub(super) fn branch(
+        &self,
+        create: &Create,
+        fork: &Fork,
+        epoch: Epoch,
+        now: SystemTime,
+    ) -> Result<Entry<C>, CreateError> {
+        let source = self.find(&fork.source).map_err(|_| CreateError::SourceNotFound)?;
+        let mut source = source.lock();
+        match source.state {
+            State::Deleted => return Err(CreateError::SourceDeleted),
+            State::Live if !source.has_ended(now) => {}
+            State::Live | State::Begun | State::Removed => return Err(CreateError::SourceNotFound),
+        }
+        if source.content_type != create.content_type {
+            return Err(CreateError::SourceContentType);
+        }
+        let anchor = source.locate(fork.offset.unwrap_or(Start::Tail)).map_err(|error| match error {
+            ReadError::Gap(gap) if gap.reason != GapReason::Epoch => CreateError::ForkTrimmed(gap),
+            _ => CreateError::ForkOffset,
+        })?;
+        let end = anchor.0.checked_add(fork.sub_offset).map(Position).filter(|end| *end <= source.log.tail());
+        let end = end.ok_or(CreateError::ForkOffset)?;
+        source.forks += 1;
+        source.used = now;
+        let mut entry = Entry::new(create, source.lineage.fork(end, epoch), source.log.fork(end), now);
+        entry.lifetime = create.lifetime.unwrap_or(source.lifetime);
+        entry.retention = create.retention.unwrap_or(source.retention);
+        Ok(entry)
+    }
+
+    /// Says that somebody waits for the stream, so that its TTL stands still.
+    pub(super) fn attach(&self, name: &StreamName) -> Option<Epoch> {
+        let entry = self.find(name).ok()?;
+        let mut entry = entry.lock();
+        entry.waited_for += 1;
+        Some(entry.lineage.own())
+    }
+
+    /// Takes one `attach` back.
+    pub(super) fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime) {
+        if let Ok(entry) = self.find(name) {
+            let mut entry = entry.lock();
+            if entry.lineage.own() == epoch {
+                entry.waited_for = entry.waited_for.saturating_sub(1);
+                entry.used = now;
+            }
+        }
+    }
+
+    /// Removes what has ended or grown too old by `now`. Returns the names of the streams that ended by themselves
+    /// since the last time.
+    pub(super) fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
+        let mut guard = self.structure.lock();
+        let structure = &mut *guard;
+        while structure.agenda.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
+            let Some(Reverse((_, name, epoch))) = structure.agenda.pop() else { break };
+            let Ok(found) = self.find(&name) else { continue };
+            let mut entry = found.lock();
+            if entry.lineage.own() != epoch || !matches!(entry.state, State::Live | State::Begun) {
+                continue;
+            }
+            if entry.may_end(now) {
+                drop(entry);
+                let buried = self.remove(structure, &name);
+                structure.buried.extend(buried);
+                structure.ended.push(name);
+            } else {
+                entry.trim(now);
+                if let Some(due) = entry.due(now) {
+                    structure.agenda.push(Reverse((due.max(now + SWEEP_AGAIN), name, epoch)));
+                }
+            }
+        }
+        std::mem::take(&mut structure.ended)
+    }
+
+    /// The lives that ended by themselves since the last time.
+    pub(super) fn take_buried(&self) -> Vec<Buried> {
+        std::mem::take(&mut self.structure.lock().buried)
+    }
+
+    /// The names of the streams that there are at `now` and that `filter` matches, in no order.
+    pub(super) fn names(&self, filter: &Filter, now: SystemTime) -> Vec<StreamName> {
+        let is_there = |entry: &Mutex<Entry<C>>| {
+            let entry = entry.lock();
+            entry.state == State::Live && !entry.has_ended(now)
+        };
+        if let Some(name) = filter.exact() {
+            let there = self.find(name).is_ok_and(|entry| is_there(&entry));
+            return there.then(|| name.clone()).into_iter().collect();
+        }
+        // Streams are locked after the table is given back, since whoever removes one does it the other way round.
+        let matching = self.table.iter().filter(|entry| filter.matches(entry.key()));
+        let found: Vec<_> = matching.map(|entry| (entry.key().clone(), entry.value().clone())).collect();
+        found.into_iter().filter(|(_, entry)| is_there(entry)).map(|(name, _)| name).collect()
+    }
+
+    /// How many streams there are.
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+}

@@ -1,0 +1,109 @@
+//! What a read has found, from places in the log to the answer: under the stream's lock nothing but the places is
+//! taken, and their content comes afterwards.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::log::{Placed, Stretch};
+use super::{Batch, Message, Messages};
+use crate::stream::{ContentType, Encoding, Lineage, Position};
+
+/// A stretch of a log, of which `P` are the pieces.
+pub(super) struct View<P> {
+    pub(super) content_type: ContentType,
+    pub(super) lineage: Lineage,
+    pub(super) from: Position,
+    pub(super) stretch: Stretch<P>,
+    pub(super) tail: Position,
+    pub(super) closed: bool,
+    pub(super) whole_characters: bool,
+    pub(super) lives_for: Option<Duration>,
+}
+
+/// A stretch of a log, message by message.
+pub(super) struct MessagesView<P> {
+    pub(super) content_type: ContentType,
+    pub(super) lineage: Lineage,
+    pub(super) messages: Vec<Placed<P>>,
+    pub(super) next: Position,
+    pub(super) tail: Position,
+    pub(super) closed: bool,
+}
+
+impl View<Bytes> {
+    pub(super) fn into_batch(self) -> Batch {
+        let Stretch { mut pieces, messages, mut next } = self.stretch;
+        let at_tail = next == self.tail;
+        let closed = self.closed && at_tail;
+        if self.whole_characters && self.content_type.encoding() == Encoding::Text && !closed {
+            let begun = cut_begun_character(&mut pieces);
+            next = Position(next.0.saturating_sub(begun));
+        }
+        Batch {
+            pieces,
+            messages,
+            start: self.lineage.offset_at(self.from),
+            next: self.lineage.offset_at(next),
+            tail: self.tail,
+            up_to_date: at_tail,
+            closed,
+            epoch: self.lineage.own(),
+            lives_for: self.lives_for,
+            content_type: self.content_type,
+        }
+    }
+}
+
+impl MessagesView<Bytes> {
+    pub(super) fn into_messages(self) -> Messages {
+        let at_tail = self.next == self.tail;
+        Messages {
+            messages: self.messages.into_iter().map(|placed| placed.into_message(&self.lineage)).collect(),
+            next: self.lineage.offset_at(self.next),
+            tail: self.tail,
+            up_to_date: at_tail,
+            closed: at_tail && self.closed,
+            content_type: self.content_type,
+        }
+    }
+}
+
+impl Placed<Bytes> {
+    pub(super) fn into_message(self, lineage: &Lineage) -> Message {
+        Message {
+            start: lineage.offset_at(self.start),
+            next: lineage.offset_at(self.next),
+            bytes: self.piece,
+            at: self.at,
+            annotation: self.annotation,
+        }
+    }
+}
+
+/// Cuts the first bytes of a UTF-8 character whose rest is still to come. How many they were.
+fn cut_begun_character(pieces: &mut Vec<Bytes>) -> u64 {
+    let mut end: Vec<u8> =
+        pieces.iter().rev().flat_map(|piece| piece.iter().rev()).take(3).copied().collect();
+    end.reverse();
+    let begun =
+        end.utf8_chunks().last().map(|chunk| chunk.invalid()).filter(|bytes| is_begun_character(bytes));
+    let begun = begun.map_or(0, <[u8]>::len);
+    let mut rest = begun;
+    while rest > 0
+        && let Some(mut last) = pieces.pop()
+    {
+        let cut = rest.min(last.len());
+        rest -= cut;
+        last.truncate(last.len() - cut);
+        if !last.is_empty() {
+            pieces.push(last);
+        }
+    }
+    begun as u64
+}
+
+/// Whether `bytes`, which are no character, could become one by appending (RFC 3629, section 4).
+fn is_begun_character(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
