@@ -1,14 +1,19 @@
 //! Settings from four layers, the later ones winning: defaults, a TOML file, `POLLGATE_*` variables, the command
 //! line. Unknown keys are errors in each.
 
+mod places;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use config::{Config, ConfigError, Environment, File};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+
+pub use places::{MqttAddress, StorePlace};
 
 use crate::limits::{Limits, Span};
+use crate::store::SyncPolicy;
 
 /// Delivers streams of messages to clients that may have nothing but plain HTTP.
 #[derive(Debug, Parser)]
@@ -38,9 +43,14 @@ struct ServeArgs {
     /// Address for MQTT clients, or off [default: 127.0.0.1:1883]
     #[arg(long, value_name = "ADDRESS")]
     mqtt: Option<String>,
-    /// Where messages are kept: memory (as long as the process lives) [default: memory]
-    #[arg(long, value_name = "STORE")]
+    /// Where messages are kept: a directory, or memory (as long as the process lives) [default: pollgate-data]
+    #[arg(long, value_name = "DIRECTORY")]
     store: Option<String>,
+    /// When what was appended to a directory is synced, all of it surviving a kill of the process: always, before it is
+    /// acknowledged, so that it survives a power cut too; interval:100ms, at most so long afterwards, which is what a
+    /// power cut can lose; never, which leaves it to the system and loses some seconds [default: always]
+    #[arg(long, value_name = "WHEN")]
+    sync: Option<String>,
     /// How long a poll is held that does not say, give or take 10 % [default: 25s]
     #[arg(long, value_name = "DURATION")]
     hold: Option<String>,
@@ -79,7 +89,9 @@ pub struct Settings {
     /// Address for MQTT clients.
     pub mqtt: MqttAddress,
     /// Where messages are kept.
-    pub store: StoreKind,
+    pub store: StorePlace,
+    /// When it is synced, if it is a directory.
+    pub sync: SyncPolicy,
     /// How long a poll is held that does not say.
     pub hold: Span,
     /// The longest hold on request.
@@ -94,23 +106,6 @@ pub struct Settings {
     pub log: LogFormat,
     /// Every bound.
     pub limits: Limits,
-}
-
-/// Where MQTT is served: `off`, or an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MqttAddress {
-    /// Nowhere over TCP; only over WebSocket at the gateway's own address.
-    Off,
-    /// At an address.
-    At(SocketAddr),
-}
-
-/// A store by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StoreKind {
-    /// As long as the process lives.
-    Memory,
 }
 
 /// A log format by name.
@@ -144,7 +139,8 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 4437)),
             admin: SocketAddr::from(([127, 0, 0, 1], 4438)),
             mqtt: MqttAddress::At(SocketAddr::from(([127, 0, 0, 1], 1883))),
-            store: StoreKind::Memory,
+            store: StorePlace::Directory("pollgate-data".into()),
+            sync: SyncPolicy::Always,
             hold: Span::seconds(limits.hold.as_secs()),
             hold_max: Span::seconds(limits.hold_max.as_secs()),
             drain: Span::seconds(limits.drain.as_secs()),
@@ -185,6 +181,7 @@ impl ServeArgs {
             ("admin", self.admin),
             ("mqtt", self.mqtt),
             ("store", self.store),
+            ("sync", self.sync),
             ("hold", self.hold),
             ("hold_max", self.hold_max),
             ("drain", self.drain),
@@ -207,26 +204,6 @@ impl ServeArgs {
         settings.limits.drain = settings.drain.get();
         settings.check()?;
         Ok(settings)
-    }
-}
-
-impl Serialize for MqttAddress {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Off => serializer.serialize_str("off"),
-            Self::At(address) => serializer.collect_str(address),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for MqttAddress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text == "off" {
-            return Ok(Self::Off);
-        }
-        let address = text.parse().map_err(|_| format!("{text:?} is neither an address nor off"));
-        address.map(Self::At).map_err(serde::de::Error::custom)
     }
 }
 
@@ -299,10 +276,23 @@ mod tests {
             (&[], &["--limit", "headers_max"]),
             (&[], &["--hodl", "1s"]),
             (&[], &["--log", "xml"]),
-            (&[], &["--store", "floppy"]),
+            (&[], &["--store", ""]),
+            (&[], &["--sync", "sometimes"]),
+            (&[], &["--sync", "interval:soon"]),
         ] {
             assert!(settings(variables, arguments).is_err(), "{variables:?} {arguments:?}");
         }
+    }
+
+    #[test]
+    fn a_store_is_a_directory_unless_it_is_memory() {
+        let default = settings(&[], &[]).unwrap();
+        assert_eq!(default.store, StorePlace::Directory("pollgate-data".into()));
+        assert_eq!(default.sync, SyncPolicy::Always);
+        assert_eq!(settings(&[], &["--store", "memory"]).unwrap().store, StorePlace::Memory);
+        let settings = settings(&[("POLLGATE_SYNC", "interval:100ms")], &["--store", "./memory"]).unwrap();
+        assert_eq!(settings.store, StorePlace::Directory("./memory".into()));
+        assert_eq!(settings.sync, SyncPolicy::Interval(std::time::Duration::from_millis(100)));
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use pollgate::config::{Cli, LogFormat, Settings};
-use pollgate::server::Server;
+use pollgate::config::{Cli, LogFormat, Settings, StorePlace};
+use pollgate::server::{BindError, Server};
+use pollgate::store::SyncPolicy;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -32,12 +33,12 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(settings: Settings) -> std::io::Result<()> {
+async fn serve(settings: Settings) -> Result<(), BindError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = Server::bind(&settings)?;
     // Whoever closed our output does not want to read it.
-    let _unread = banner(&server);
+    let _unread = banner(&server, &settings);
     let mut next_signal = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
     let stop = server.start();
     next_signal().await;
@@ -58,7 +59,7 @@ fn start_log(format: LogFormat) {
     }
 }
 
-fn banner(server: &Server) -> std::io::Result<()> {
+fn banner(server: &Server, settings: &Settings) -> std::io::Result<()> {
     let (gateway, admin) = (server.gateway_address(), server.admin_address());
     let mut out = std::io::stdout().lock();
     writeln!(out, "listening http://{gateway}")?;
@@ -66,7 +67,18 @@ fn banner(server: &Server) -> std::io::Result<()> {
     if let Some(address) = server.mqtt_address() {
         writeln!(out, "mqtt {address}")?;
     }
-    writeln!(out, "\nmessages are kept in memory, as long as this process lives. Try it:")?;
+    match &settings.store {
+        StorePlace::Memory => {
+            writeln!(out, "\nmessages are kept in memory, as long as this process lives. Try it:")?
+        }
+        StorePlace::Directory(directory) => {
+            let survives = match settings.sync {
+                SyncPolicy::Always => "what is acknowledged survives a power cut",
+                SyncPolicy::Interval(_) | SyncPolicy::Never => "what is acknowledged survives a kill",
+            };
+            writeln!(out, "\nmessages are kept in {}; {survives}. Try it:", directory.display())?;
+        }
+    }
     writeln!(out, "  curl -X PUT -H 'Content-Type: application/json' http://{gateway}/v1/stream/hello")?;
     writeln!(
         out,

@@ -1,6 +1,7 @@
 //! What Prometheus scrapes, and the counters behind it.
 
 mod mqtt;
+mod store;
 
 use std::sync::atomic::AtomicU64;
 
@@ -14,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
 pub(crate) use mqtt::MqttMetrics;
+pub(crate) use store::StoreMetrics;
 
 /// Which way a request took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -121,6 +123,7 @@ pub struct Metrics {
     gauges: [Gauge<u64, AtomicU64>; 6],
     live: [(Form, LiveMetrics); 3],
     mqtt: MqttMetrics,
+    store: StoreMetrics,
     connections: Gauge,
     connections_refused: Counter,
     accept_errors: Counter,
@@ -170,6 +173,7 @@ impl Metrics {
 
         let live = live_metrics(&mut registry);
         let mqtt = MqttMetrics::register(&mut registry);
+        let store = StoreMetrics::register(&mut registry);
         let gauges = [
             ("streams", "Streams that exist"),
             ("watched_streams", "Streams that somebody waits for or subscribes to by name"),
@@ -202,6 +206,7 @@ impl Metrics {
             gauges,
             live,
             mqtt,
+            store,
             connections,
             connections_refused,
             accept_errors,
@@ -240,6 +245,11 @@ impl Metrics {
     /// The counters of the MQTT front.
     pub(crate) fn mqtt(&self) -> &MqttMetrics {
         &self.mqtt
+    }
+
+    /// The metrics of a store on disk.
+    pub(crate) fn store(&self) -> &StoreMetrics {
+        &self.store
     }
 
     pub(crate) fn messages_in(&self, messages: u64, bytes: usize) {

@@ -5,6 +5,7 @@ mod connection;
 mod guard;
 mod head;
 mod mqtt;
+mod store;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -16,33 +17,46 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::Clock;
-use crate::config::{MqttAddress, Settings, StoreKind};
+use crate::config::{MqttAddress, Settings};
 use crate::http::admin::Admin;
 use crate::http::{Gateway, Origins};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::mqtt::Broker;
-use crate::store::{Memory, Store};
+use crate::store::{OpenError, Store};
 use accept::{Acceptor, Front};
 use connection::Site;
 
 /// Addresses that are bound, with nothing served yet.
-#[derive(Debug)]
 pub struct Server {
     gateway: TcpListener,
     admin: TcpListener,
     mqtt: Option<(TcpListener, SocketAddr)>,
     gateway_address: SocketAddr,
     admin_address: SocketAddr,
-    store: StoreKind,
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
     limits: Arc<Limits>,
     origins: Origins,
+}
+
+/// Why nothing can be served, in words for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// An address can not be listened on.
+    #[error(transparent)]
+    Listen(#[from] io::Error),
+    /// The store can not be opened.
+    #[error("store: {0}")]
+    Store(#[from] OpenError),
 }
 
 /// A server that runs until it is drained or dropped.
 pub struct Running {
     hub: Arc<Hub>,
+    store: Arc<dyn Store>,
     limits: Arc<Limits>,
     phase: Arc<watch::Sender<Phase>>,
     tasks: Vec<JoinHandle<()>>,
@@ -62,8 +76,9 @@ enum Phase {
 }
 
 impl Server {
-    /// Binds the addresses.
-    pub fn bind(settings: &Settings) -> io::Result<Self> {
+    /// Binds the addresses and opens the store.
+    pub fn bind(settings: &Settings) -> Result<Self, BindError> {
+        let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
         let limits = Arc::new(settings.limits.clone());
         let gateway = listen(settings.listen, &limits)?;
         let admin = listen(settings.admin, &limits)?;
@@ -81,7 +96,9 @@ impl Server {
             gateway,
             admin,
             mqtt,
-            store: settings.store,
+            store: store::open(settings, &metrics, clock)?,
+            metrics,
+            clock,
             limits,
             origins: Origins::new(settings.origin.clone()),
         })
@@ -104,11 +121,8 @@ impl Server {
 
     /// Starts to serve, in tasks of the runtime that this is called in.
     pub fn start(self) -> Running {
-        let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
-        let store: Arc<dyn Store> = match self.store {
-            StoreKind::Memory => Arc::new(Memory::new()),
-        };
-        let hub = Arc::new(Hub::new(store, self.limits.clone(), metrics.clone(), clock));
+        let (clock, metrics, store) = (self.clock, self.metrics, self.store);
+        let hub = Arc::new(Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock));
         let broker = Arc::new(Broker::new(hub.clone(), self.limits.clone(), &metrics, clock));
         let tunnel = mqtt::tunnel(broker.clone(), self.limits.mqtt_packet_bytes_max);
         let gateway =
@@ -138,7 +152,7 @@ impl Server {
         if let Some((listener, _)) = self.mqtt {
             tasks.push(acceptor(Front::Mqtt(broker), self.limits.connections_max, listener));
         }
-        Running { hub, limits: self.limits, phase, tasks }
+        Running { hub, store, limits: self.limits, phase, tasks }
     }
 }
 
@@ -153,6 +167,7 @@ impl Running {
             let _all_closed = timeout_at(hard_stop, self.phase.closed()).await;
         }
         self.phase.send_replace(Phase::Stopped);
+        self.store.close().await;
     }
 }
 

@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("limits", &[]),
     ("metrics", &[]),
-    ("config", &["limits"]),
+    ("config", &["limits", "store"]),
     ("store", &["stream"]),
     ("hub", &["store", "stream", "clock", "limits", "metrics"]),
     ("http", &["hub", "stream", "clock", "limits", "metrics"]),

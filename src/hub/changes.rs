@@ -3,10 +3,11 @@
 //! A client may leave between the two. Its change is in the log by then, or will be, so that those who wait have to be
 //! told of it all the same.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use futures_util::FutureExt;
+use tokio::runtime::Handle;
 
 use super::live::Live;
 use super::{AppendError, Appended, ChangeError, CreateError, Created, Missing, PublishError};
@@ -21,16 +22,27 @@ pub(super) struct Changes {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// Runs a change to its end, even if the future that this returns is dropped after it was polled once.
+/// Runs a change to its end, even if the future that this returns is dropped after it was polled once: then what is left
+/// of it goes on in a task of its own.
 pub(super) async fn to_its_end<T: Send + 'static>(change: impl Future<Output = T> + Send + 'static) -> T {
-    let mut change = Box::pin(change);
-    // A store in memory is done at once.
-    if let Some(outcome) = change.as_mut().now_or_never() {
-        return outcome;
-    }
-    match tokio::spawn(change).await {
-        Ok(outcome) => outcome,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    let mut unfinished = Unfinished(Some(Box::pin(change)));
+    let outcome = match &mut unfinished.0 {
+        Some(change) => change.await,
+        None => std::future::pending().await,
+    };
+    unfinished.0 = None;
+    outcome
+}
+
+/// A change that somebody waits for.
+struct Unfinished<F: Future<Output: Send + 'static> + Send + 'static>(Option<Pin<Box<F>>>);
+
+impl<F: Future<Output: Send + 'static> + Send + 'static> Drop for Unfinished<F> {
+    fn drop(&mut self) {
+        // Without a runtime everything ends, and with it those who wait.
+        if let (Some(change), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(change);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::stream::{
     Admission, Annotation, ContentType, Lifetime, Lineage, Offset, Payload, Position, Retention, Start,
-    Writers,
+    StreamName, Writers,
 };
 
 /// How soon a stream that somebody waits for is looked at again at the earliest.
@@ -23,12 +23,17 @@ pub(super) const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 /// A stream whose content is kept as `C`.
 #[derive(Debug)]
 pub(super) struct Entry<C: Content> {
+    pub(super) name: StreamName,
     pub(super) state: State,
     pub(super) content_type: ContentType,
     pub(super) lifetime: Lifetime,
     pub(super) retention: Retention,
     pub(super) asked: Asked,
     pub(super) lineage: Lineage,
+    /// Whose appends its log is made of: like `lineage`, but of the epochs in which streams were created.
+    pub(super) origin: Lineage,
+    /// Where its state was written last, in a store that writes it.
+    pub(super) head: Option<C>,
     /// Who writes, as far as decided.
     pub(super) writers: Writers,
     /// Where the log will end when all that is decided is done.
@@ -51,6 +56,8 @@ pub(super) enum State {
     Live,
     /// Deleted, kept for its name as long as there are forks.
     Deleted,
+    /// Its deletion is decided and not done.
+    Ending,
     /// Not in the table any more; somebody may still hold it.
     Removed,
 }
@@ -59,7 +66,7 @@ impl State {
     /// Whether there is a stream to be deleted.
     pub(super) fn is_there(self) -> Result<(), Missing> {
         match self {
-            Self::Live => Ok(()),
+            Self::Live | Self::Ending => Ok(()),
             Self::Deleted => Err(Missing::Deleted),
             Self::Begun | Self::Removed => Err(Missing::NotFound),
         }
@@ -82,16 +89,26 @@ pub(super) struct Done<C> {
 }
 
 impl<C: Content> Entry<C> {
-    pub(super) fn new(create: &Create, lineage: Lineage, log: Log<C>, now: SystemTime) -> Self {
+    /// A stream without content of its own. `origin` is whose appends are in `log`.
+    pub(super) fn new(
+        name: &StreamName,
+        create: &Create,
+        origin: Lineage,
+        log: Log<C>,
+        now: SystemTime,
+    ) -> Self {
         let asked =
             Asked { lifetime: create.lifetime, retention: create.retention, fork: create.fork.clone() };
         Self {
+            name: name.clone(),
             state: State::Live,
             content_type: create.content_type.clone(),
             lifetime: create.lifetime.unwrap_or_default(),
             retention: create.retention.unwrap_or_default(),
             asked,
-            lineage,
+            lineage: origin.clone(),
+            origin,
+            head: None,
             writers: Writers::default(),
             decided: log.tail(),
             underway: 0,
@@ -119,7 +136,9 @@ impl<C: Content> Entry<C> {
                 self.used = now;
                 Ok(self.created(false))
             }
-            State::Live | State::Begun | State::Removed => Err(CreateError::ExistsDifferently),
+            State::Live | State::Begun | State::Ending | State::Removed => {
+                Err(CreateError::ExistsDifferently)
+            }
             State::Deleted => Err(CreateError::NameTaken),
         }
     }
@@ -176,6 +195,9 @@ impl<C: Content> Entry<C> {
         self.state = if name_kept { State::Deleted } else { State::Removed };
         self.log = Log::empty(self.log.tail());
         self.retained = None;
+        if !name_kept {
+            self.head = None;
+        }
     }
 
     /// When there will be something to remove; `None` if time alone never removes anything.

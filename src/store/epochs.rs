@@ -14,9 +14,14 @@ impl Epochs {
         Self(AtomicU64::new(fastrand::u64(1 << 32..1 << 62)))
     }
 
-    /// Goes on behind what was handed out before.
-    pub(super) fn after(last: Epoch) -> Self {
-        Self(AtomicU64::new(last.0 + 1))
+    /// Goes on with `next`.
+    pub(super) fn from(next: Epoch) -> Self {
+        Self(AtomicU64::new(next.0))
+    }
+
+    /// The one that comes next.
+    pub(super) fn peek(&self) -> Epoch {
+        Epoch(self.0.load(Ordering::Relaxed))
     }
 
     /// One that was never handed out before.

@@ -36,14 +36,14 @@ impl Memory {
         }
         let epoch = self.epochs.next();
         let mut entry = match &create.fork {
-            None => Entry::new(&create, Lineage::new(epoch), Log::default(), now),
-            Some(fork) => self.streams.branch(&create, fork, epoch, now)?,
+            None => Entry::new(name, &create, Lineage::new(epoch), Log::default(), now),
+            Some(fork) => self.streams.branch(name, &create, fork, epoch, epoch, now)?,
         };
         entry.begin_with(&create);
         let record = (!create.payload.is_empty()).then(|| Record::of(create.payload, None, now));
         entry.finish(Done { record, close: create.closed }, now);
         let created = entry.created(true);
-        self.streams.insert(&mut structure, name, entry, now);
+        self.streams.insert(&mut structure, entry, now);
         Ok(created)
     }
 }
@@ -167,5 +167,9 @@ impl Store for Memory {
 
     fn streams(&self) -> usize {
         self.streams.len()
+    }
+
+    fn close<'a>(&'a self) -> Work<'a, ()> {
+        Box::pin(ready(()))
     }
 }

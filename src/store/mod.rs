@@ -3,6 +3,7 @@
 //! A store is passive. It holds logs and answers at once with what it has; whoever wants to wait does so in
 //! `hub`. Reads never change anything but the time at which a stream was last used.
 
+mod disk;
 mod entry;
 mod epochs;
 mod log;
@@ -22,6 +23,7 @@ use crate::stream::{
     StreamName,
 };
 
+pub use disk::{Disk, DiskOptions, InvalidSync, OpenError, Opened, SyncPolicy};
 pub use memory::Memory;
 pub use message::{Message, MessageLimit, Messages};
 
@@ -106,6 +108,36 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many streams there are.
     fn streams(&self) -> usize;
+
+    /// Makes all durable that was acknowledged, whatever was promised, as the last thing that is asked of it.
+    fn close<'a>(&'a self) -> Work<'a, ()>;
+}
+
+/// Is told of the work of a store that has some, by the thread that does it. The units are bytes.
+pub trait Observer: Send + Sync + 'static {
+    /// It was opened.
+    fn opened(&self, took: Duration);
+
+    /// Changes were written and synced together.
+    fn synced(&self, took: Duration, changes: usize, bytes: usize);
+
+    /// A read found so many messages in memory and so many on disk.
+    fn read(&self, hot: usize, cold: usize);
+
+    /// It takes so much room, of which so much is of messages and streams that there are.
+    fn sized(&self, bytes: u64, live: u64);
+
+    /// Room was given back.
+    fn reclaimed(&self, bytes: u64);
+}
+
+/// Nobody is told.
+impl Observer for () {
+    fn opened(&self, _: Duration) {}
+    fn synced(&self, _: Duration, _: usize, _: usize) {}
+    fn read(&self, _: usize, _: usize) {}
+    fn sized(&self, _: u64, _: u64) {}
+    fn reclaimed(&self, _: u64) {}
 }
 
 /// How a stream is to be created.

@@ -30,16 +30,8 @@ pub(super) struct Structure {
     agenda: BinaryHeap<Reverse<(SystemTime, StreamName, Epoch)>>,
     /// Streams whose end a request noticed; the next sweep tells it.
     ended: Vec<StreamName>,
-    /// Lives that ended by themselves, for a store that has to write it down.
-    buried: Vec<Buried>,
-}
-
-/// A life of a stream that is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Buried {
-    pub(super) epoch: Epoch,
-    /// Whether its name stays taken for its forks.
-    pub(super) name_kept: bool,
+    /// Streams that ended by themselves, by the epoch of their creation, for a store that has to write it down.
+    buried: Vec<Epoch>,
 }
 
 impl<C: Content> Streams<C> {
@@ -67,7 +59,7 @@ impl<C: Content> Streams<C> {
         match guard.state {
             State::Begun | State::Removed => return Err(Missing::NotFound),
             State::Deleted => return Err(Missing::Deleted),
-            State::Live => {}
+            State::Live | State::Ending => {}
         }
         if !guard.has_ended(now) {
             return Ok(act(&mut guard));
@@ -89,14 +81,14 @@ impl<C: Content> Streams<C> {
     }
 
     /// Removes a live stream, or only its content while it has forks. Cascades to sources that were kept for it.
-    /// Returns the lives that are over with that.
-    pub(super) fn remove(&self, _structure: &Structure, name: &StreamName) -> Vec<Buried> {
+    /// Returns the streams that are over with that, by the epoch of their creation.
+    pub(super) fn remove(&self, _structure: &Structure, name: &StreamName) -> Vec<Epoch> {
         let (mut next, mut buried) = (Some(name.clone()), Vec::new());
         while let Some(name) = next.take() {
             let Ok(entry) = self.find(&name) else { break };
             let mut entry = entry.lock();
-            let (epoch, name_kept) = (entry.lineage.own(), entry.forks > 0);
-            buried.push(Buried { epoch, name_kept });
+            let name_kept = entry.forks > 0;
+            buried.push(entry.origin.own());
             entry.bury(name_kept);
             if name_kept {
                 break;
@@ -119,23 +111,26 @@ impl<C: Content> Streams<C> {
     pub(super) fn insert(
         &self,
         structure: &mut Structure,
-        name: &StreamName,
         entry: Entry<C>,
         now: SystemTime,
     ) -> Arc<Mutex<Entry<C>>> {
+        let name = entry.name.clone();
         if let Some(due) = entry.due(now) {
             structure.agenda.push(Reverse((due, name.clone(), entry.lineage.own())));
         }
         let entry = Arc::new(Mutex::new(entry));
-        self.table.insert(name.clone(), entry.clone());
+        self.table.insert(name, entry.clone());
         entry
     }
 
-    /// A new stream that branches off from another one, which counts it from now on.
+    /// A new stream that branches off from another one, which counts it from now on. Its own appends are those of
+    /// `origin`, and its own offsets are of `epoch`.
     pub(super) fn branch(
         &self,
+        name: &StreamName,
         create: &Create,
         fork: &Fork,
+        origin: Epoch,
         epoch: Epoch,
         now: SystemTime,
     ) -> Result<Entry<C>, CreateError> {
@@ -144,7 +139,9 @@ impl<C: Content> Streams<C> {
         match source.state {
             State::Deleted => return Err(CreateError::SourceDeleted),
             State::Live if !source.has_ended(now) => {}
-            State::Live | State::Begun | State::Removed => return Err(CreateError::SourceNotFound),
+            State::Live | State::Begun | State::Ending | State::Removed => {
+                return Err(CreateError::SourceNotFound);
+            }
         }
         if source.content_type != create.content_type {
             return Err(CreateError::SourceContentType);
@@ -157,9 +154,11 @@ impl<C: Content> Streams<C> {
         let end = end.ok_or(CreateError::ForkOffset)?;
         source.forks += 1;
         source.used = now;
-        let mut entry = Entry::new(create, source.lineage.fork(end, epoch), source.log.fork(end), now);
+        let mut entry = Entry::new(name, create, source.origin.fork(end, origin), source.log.fork(end), now);
+        entry.lineage = source.lineage.fork(end, epoch);
         entry.lifetime = create.lifetime.unwrap_or(source.lifetime);
         entry.retention = create.retention.unwrap_or(source.retention);
+        entry.trim(now);
         Ok(entry)
     }
 
@@ -209,8 +208,8 @@ impl<C: Content> Streams<C> {
         std::mem::take(&mut structure.ended)
     }
 
-    /// The lives that ended by themselves since the last time.
-    pub(super) fn take_buried(&self) -> Vec<Buried> {
+    /// The streams that ended by themselves since the last time, by the epoch of their creation.
+    pub(super) fn take_buried(&self) -> Vec<Epoch> {
         std::mem::take(&mut self.structure.lock().buried)
     }
 
@@ -218,7 +217,7 @@ impl<C: Content> Streams<C> {
     pub(super) fn names(&self, filter: &Filter, now: SystemTime) -> Vec<StreamName> {
         let is_there = |entry: &Mutex<Entry<C>>| {
             let entry = entry.lock();
-            entry.state == State::Live && !entry.has_ended(now)
+            matches!(entry.state, State::Live | State::Ending) && !entry.has_ended(now)
         };
         if let Some(name) = filter.exact() {
             let there = self.find(name).is_ok_and(|entry| is_there(&entry));

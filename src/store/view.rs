@@ -31,6 +31,32 @@ pub(super) struct MessagesView<P> {
     pub(super) closed: bool,
 }
 
+impl<P> View<P> {
+    /// The same stretch with the content of its pieces.
+    pub(super) fn with_content(self, pieces: Vec<Bytes>) -> View<Bytes> {
+        let Self { content_type, lineage, from, stretch, tail, closed, whole_characters, lives_for } = self;
+        let stretch = Stretch { pieces, messages: stretch.messages, next: stretch.next };
+        View { content_type, lineage, from, stretch, tail, closed, whole_characters, lives_for }
+    }
+}
+
+impl<P> MessagesView<P> {
+    /// The same messages with their content.
+    pub(super) fn with_content(self, contents: Vec<Bytes>) -> MessagesView<Bytes> {
+        let Self { content_type, lineage, messages, next, tail, closed } = self;
+        let messages = messages.into_iter().zip(contents).map(|(placed, content)| placed.with(content));
+        MessagesView { content_type, lineage, messages: messages.collect(), next, tail, closed }
+    }
+}
+
+impl<P> Placed<P> {
+    /// The same message with its content.
+    pub(super) fn with(self, piece: Bytes) -> Placed<Bytes> {
+        let Self { start, next, piece: _, length, at, annotation } = self;
+        Placed { start, next, piece, length, at, annotation }
+    }
+}
+
 impl View<Bytes> {
     pub(super) fn into_batch(self) -> Batch {
         let Stretch { mut pieces, messages, mut next } = self.stretch;

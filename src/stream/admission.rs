@@ -67,6 +67,34 @@ impl Writers {
         self.closed = true;
     }
 
+    /// What was remembered of another run: each producer as `states` tells it, the last sequence, and who has closed
+    /// the stream if it is closed.
+    pub fn remembered(
+        producers: impl IntoIterator<Item = (Producer, SystemTime)>,
+        last_sequence: Option<Box<str>>,
+        closed: Option<Option<Producer>>,
+    ) -> Self {
+        let mut writers = Self { last_sequence, closed: closed.is_some(), ..Self::default() };
+        producers.into_iter().for_each(|(producer, seen)| writers.producers.record(&producer, seen));
+        writers.closed_by = closed.flatten();
+        writers
+    }
+
+    /// The producers.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// The last `Stream-Seq`.
+    pub fn last_sequence(&self) -> Option<&str> {
+        self.last_sequence.as_deref()
+    }
+
+    /// The producer whose append closed the stream.
+    pub fn closed_by(&self) -> Option<&Producer> {
+        self.closed_by.as_ref()
+    }
+
     /// Decides on an append to a stream of `content_type`. Changes nothing.
     pub fn admit(
         &self,

@@ -85,6 +85,11 @@ impl Producers {
         }
     }
 
+    /// What is remembered of each producer: its name, epoch, last sequence, and when it was seen last.
+    pub fn states(&self) -> impl Iterator<Item = (&ProducerId, u64, u64, SystemTime)> {
+        self.states.iter().map(|(id, state)| (id, state.epoch, state.last, state.seen))
+    }
+
     /// Remembers an append that `check` called new.
     pub fn record(&mut self, producer: &Producer, now: SystemTime) {
         if self.states.len() >= PRODUCERS_MAX {

@@ -1,5 +1,8 @@
 // The protocol's official client, over a restart of the gateway too.
 import { DurableStream, stream } from "@durable-streams/client"
+import { mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { afterEach, expect, test } from "vitest"
 import { start } from "./gateway.js"
 
@@ -42,6 +45,19 @@ for (const live of ["long-poll", "sse"]) {
     await handle.append(JSON.stringify({ n: 4 }))
     const rest = await readLive(live, first.offset, 1)
     expect(rest.items).toEqual([{ n: 4 }])
+  })
+
+  test(`goes on by ${live} over a kill of the gateway on disk`, async () => {
+    const folder = await mkdtemp(join(tmpdir(), "pollgate-"))
+    gateway = await start(undefined, ["--store", folder])
+    await (await create()).append(JSON.stringify({ n: 1 }))
+    const { offset } = await readLive(live, "-1", 1)
+    await gateway.stop()
+    gateway = await start(gateway.address, ["--store", folder])
+    await new DurableStream({ url: url(), contentType: "application/json" }).append(JSON.stringify({ n: 2 }))
+    const rest = await readLive(live, offset, 1)
+    expect(rest.items).toEqual([{ n: 2 }])
+    await rm(folder, { recursive: true })
   })
 
   test(`learns by ${live} of the gap that a restart of the memory store leaves`, async () => {

@@ -10,7 +10,8 @@ if (!binary) throw new Error("GATEWAY_BINARY is not set")
 // `drain`, which asks it to end and returns its exit code.
 export async function start(listen = "127.0.0.1:0", further = [], mqtt = "off") {
   const addresses = ["--listen", listen, "--admin", "127.0.0.1:0", "--mqtt", mqtt]
-  const child = spawn(binary, [...addresses, "--hold", "2s", ...further], { stdio: ["ignore", "pipe", "inherit"] })
+  const store = further.includes("--store") ? [] : ["--store", "memory"]
+  const child = spawn(binary, [...addresses, ...store, "--hold", "2s", ...further], { stdio: ["ignore", "pipe", "inherit"] })
   const exited = once(child, "exit")
   const end = async (signal) => {
     child.kill(signal)

@@ -9,7 +9,15 @@
 )]
 #![allow(unreachable_pub, reason = "the suite is one for all stores")]
 
+mod damage;
+mod directory;
+mod reclaim;
+mod restart;
 #[macro_use]
 mod suite;
 
-store_suite!(memory, || Box::new(pollgate::store::Memory::new()));
+store_suite!(memory, || crate::suite::Made {
+    store: Box::new(pollgate::store::Memory::new()),
+    directory: None
+});
+store_suite!(disk, crate::directory::make);

@@ -10,6 +10,7 @@ pub use forks::*;
 pub use lifetimes::*;
 pub use logs::*;
 pub use messages::*;
+pub use world::*;
 
 /// Runs the suite against the stores that `$make` makes.
 macro_rules! store_suite {

@@ -38,6 +38,7 @@ impl Gateway {
         let log = unnamed_file();
         let mut child = Command::new(env!("CARGO_BIN_EXE_pollgate"))
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"])
+            .args(if arguments.contains(&"--store") { &[][..] } else { &["--store", "memory"] })
             .args(arguments)
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())

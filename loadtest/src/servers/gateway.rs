@@ -68,7 +68,9 @@ pub(super) async fn start(
     strategy: Strategy,
 ) -> Result<Running, ServerError> {
     let listen = listen.map_or(ANY.to_owned(), |address| address.to_string());
-    let mut arguments = ["--listen", &listen, "--admin", ANY, "--mqtt", ANY].map(str::to_owned).to_vec();
+    let addresses = ["--listen", &listen, "--admin", ANY, "--mqtt", ANY];
+    let mut arguments =
+        [&addresses[..], &["--store", "memory"]].concat().into_iter().map(str::to_owned).collect::<Vec<_>>();
     // The clients of a run come all at once, which is not what is measured.
     arguments.extend(["--limit".to_owned(), "connections_per_second_max=100000".to_owned()]);
     if let Strategy::LongPoll(hold) = strategy

@@ -11,7 +11,7 @@ use pollgate::stream::{Annotation, Append, Offset, Payload, Position, Quality, R
 
 use super::world::*;
 
-const NO_LIMIT: MessageLimit = MessageLimit { bytes_max: usize::MAX, count_max: usize::MAX };
+pub const NO_LIMIT: MessageLimit = MessageLimit { bytes_max: usize::MAX, count_max: usize::MAX };
 
 fn said(publisher: &str, retain: bool, expires_at: Option<SystemTime>) -> Option<Arc<Annotation>> {
     Some(Arc::new(Annotation {
@@ -28,7 +28,7 @@ fn said(publisher: &str, retain: bool, expires_at: Option<SystemTime>) -> Option
 }
 
 /// An append of which its publisher said something.
-fn annotated(payload: Payload, publisher: &str, retain: bool) -> Append {
+pub fn annotated(payload: Payload, publisher: &str, retain: bool) -> Append {
     Append { annotation: said(publisher, retain, None), ..append(json(), payload) }
 }
 
@@ -48,11 +48,16 @@ fn text_of(message: &Message) -> String {
 }
 
 impl World {
-    async fn messages(&self, stream: &str, start: Start, limit: MessageLimit) -> Result<Messages, ReadError> {
+    pub async fn messages(
+        &self,
+        stream: &str,
+        start: Start,
+        limit: MessageLimit,
+    ) -> Result<Messages, ReadError> {
         self.store.messages(&name(stream), start, limit, self.now).await
     }
 
-    async fn retained(&self, stream: &str) -> Option<String> {
+    pub async fn retained(&self, stream: &str) -> Option<String> {
         let retained = self.store.retained(&name(stream), self.now).await.unwrap();
         retained.as_ref().map(text_of)
     }

@@ -9,12 +9,24 @@ use pollgate::store::{
 use pollgate::stream::{Append, ContentType, Offset, Payload, Producer, Start, StreamName};
 
 /// Makes an empty store.
-pub type MakeStore<'a> = &'a (dyn Fn() -> Box<dyn Store> + Sync);
+pub type MakeStore<'a> = &'a (dyn Fn() -> Made + Sync);
+
+/// A store, and the directory that it needs for as long as it is there.
+pub struct Made {
+    pub store: Box<dyn Store>,
+    pub directory: Option<tempfile::TempDir>,
+}
+
+/// The time of day at which everything begins.
+pub fn noon() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
 
 /// A store and the time of day.
 pub struct World {
     pub store: Box<dyn Store>,
     pub now: SystemTime,
+    _directory: Option<tempfile::TempDir>,
 }
 
 pub fn name(text: &str) -> StreamName {
@@ -68,7 +80,13 @@ pub fn content(batch: &Batch) -> String {
 
 impl World {
     pub fn new(make: MakeStore<'_>) -> Self {
-        Self { store: make(), now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) }
+        let Made { store, directory } = make();
+        Self { store, now: noon(), _directory: directory }
+    }
+
+    /// On a store that is there.
+    pub fn with(store: Box<dyn Store>) -> Self {
+        Self { store, now: noon(), _directory: None }
     }
 
     pub fn later(&mut self, seconds: u64) {
@@ -96,6 +114,19 @@ impl World {
     pub async fn read(&self, stream: &str, start: Start) -> Result<Batch, ReadError> {
         let limit = ReadLimit { bytes_max: 1 << 20, whole_characters: false };
         self.store.read(&name(stream), start, limit, self.now).await
+    }
+
+    /// All that a stream of bytes holds, however many reads that takes.
+    pub async fn read_all(&self, stream: &str) -> Vec<u8> {
+        let (mut all, mut start) = (Vec::new(), Start::Earliest);
+        loop {
+            let batch = self.read(stream, start).await.unwrap();
+            all.extend(batch.pieces.concat());
+            start = Start::At(batch.next);
+            if batch.up_to_date {
+                return all;
+            }
+        }
     }
 
     /// All that a stream holds.

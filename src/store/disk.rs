@@ -1,0 +1,270 @@
+//! The store that survives the process and, if it is told to sync always, a power cut.
+//!
+//! One log for all streams, in segments of the same size (Rosenblum and Ousterhout, "The Design and Implementation of a
+//! Log-Structured File System", 1992). One thread writes to it, in groups that one sync makes durable; what it writes is
+//! done and answered afterwards, so that nobody ever reads what could still be lost. Where each append lies is in memory,
+//! about 150 bytes each; the content of the newest ones is too, and of the others is read from the files.
+
+mod changes;
+mod committer;
+mod directory;
+mod frame;
+mod open;
+mod place;
+mod read;
+mod reclaim;
+mod record;
+mod replay;
+mod room;
+mod scan;
+mod segment;
+mod sync;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use moka::sync::Cache;
+use tokio::sync::oneshot;
+
+use super::epochs::Epochs;
+use super::log::Placed;
+use super::streams::Streams;
+use super::view::{MessagesView, View};
+use super::{
+    Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Failure,
+    Message, MessageLimit, Messages, Missing, Observer, ReadError, ReadLimit, Store, Work,
+};
+use crate::stream::{Epoch, Filter, Start, StreamName};
+use changes::Answer;
+use committer::{Committer, Job};
+use directory::Directory;
+use frame::Place;
+use place::{Kept, Slice};
+use room::NoRoom;
+use segment::Segments;
+
+pub use open::{DiskOptions, OpenError, Opened};
+pub use sync::{InvalidSync, SyncPolicy};
+
+/// Bytes of the newest messages, and of what is needed to find them, that are kept in memory.
+const HOT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What the cache needs for each entry beside its content.
+const HOT_ENTRY_BYTES: u32 = 256;
+
+/// Streams in a directory. Dropped without `close` it is as if the process had been killed.
+pub struct Disk {
+    shared: Arc<Shared>,
+    /// `None` once it is dropped.
+    jobs: Option<Sender<Job>>,
+    committer: Option<JoinHandle<()>>,
+    /// Nobody else may open it meanwhile.
+    _directory: Directory,
+}
+
+/// What readers and the committer share.
+struct Shared {
+    streams: Streams<Arc<Kept>>,
+    segments: Arc<Segments>,
+    epochs: Epochs,
+    hot: Cache<Place, Bytes>,
+    observer: Arc<dyn Observer>,
+    broken: AtomicBool,
+}
+
+impl Shared {
+    fn new(segments: Arc<Segments>, epochs: Epochs, observer: Arc<dyn Observer>) -> Self {
+        let weigh = |_: &Place, content: &Bytes| {
+            u32::try_from(content.len()).unwrap_or(u32::MAX).saturating_add(HOT_ENTRY_BYTES)
+        };
+        let policy = moka::policy::EvictionPolicy::lru();
+        let hot = Cache::builder().max_capacity(HOT_BYTES_MAX).weigher(weigh).eviction_policy(policy).build();
+        Self { streams: Streams::new(), segments, epochs, hot, observer, broken: AtomicBool::new(false) }
+    }
+
+    /// A write has failed.
+    fn fail(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
+    async fn batch(self: &Arc<Self>, view: View<Slice>) -> Result<Batch, ReadError> {
+        if view.stretch.pieces.is_empty() {
+            return Ok(view.with_content(Vec::new()).into_batch());
+        }
+        let pieces = self.content(&view.stretch.pieces).await?;
+        Ok(view.with_content(pieces).into_batch())
+    }
+
+    async fn messages(self: &Arc<Self>, view: MessagesView<Slice>) -> Result<Messages, ReadError> {
+        let slices: Vec<_> = view.messages.iter().map(|placed| placed.piece.clone()).collect();
+        let contents = self.content(&slices).await?;
+        Ok(view.with_content(contents).into_messages())
+    }
+
+    async fn content_of(self: &Arc<Self>, placed: Placed<Slice>) -> Result<Placed<Bytes>, Failure> {
+        let content =
+            self.content(std::slice::from_ref(&placed.piece)).await?.pop().ok_or(Failure::Unreadable)?;
+        Ok(placed.with(content))
+    }
+}
+
+impl Disk {
+    fn ask(&self, job: Job) -> Result<(), Failure> {
+        self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(Failure::Broken)
+    }
+
+    /// Has the committer make a change, and waits for its outcome.
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Committer, Answer<T>) -> Result<(), NoRoom> + Send + 'static,
+    ) -> Result<T, Failure> {
+        if self.shared.broken.load(Ordering::Acquire) {
+            return Err(Failure::Broken);
+        }
+        let (answer, outcome) = oneshot::channel();
+        let job = Job::Change(Box::new(move |committer| change(committer, answer)));
+        self.ask(job)?;
+        outcome.await.map_err(|_| Failure::Broken)
+    }
+}
+
+impl Drop for Disk {
+    /// Waits for the change that is being made, so that the directory is at rest before somebody else opens it.
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(committer) = self.committer.take() {
+            // It has said what went wrong.
+            let _failed = committer.join();
+        }
+    }
+}
+
+impl Store for Disk {
+    fn create<'a>(
+        &'a self,
+        name: &'a StreamName,
+        create: Create,
+        now: SystemTime,
+    ) -> Work<'a, Result<Created, CreateError>> {
+        let name = name.clone();
+        Box::pin(async move {
+            self.change(move |committer, answer| committer.create(name, create, now, answer)).await?
+        })
+    }
+
+    fn append<'a>(
+        &'a self,
+        name: &'a StreamName,
+        append: &'a Append,
+        now: SystemTime,
+    ) -> Work<'a, Result<Appended, AppendError>> {
+        let (name, append) = (name.clone(), append.clone());
+        Box::pin(async move {
+            self.change(move |committer, answer| committer.append(&name, append, now, answer)).await?
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        name: &'a StreamName,
+        start: Start,
+        limit: ReadLimit,
+        now: SystemTime,
+    ) -> Work<'a, Result<Batch, ReadError>> {
+        Box::pin(async move {
+            let view = self.shared.streams.with(name, now, |entry| entry.read(start, limit, now))??;
+            self.shared.batch(view).await
+        })
+    }
+
+    fn messages<'a>(
+        &'a self,
+        name: &'a StreamName,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Work<'a, Result<Messages, ReadError>> {
+        Box::pin(async move {
+            let view = self.shared.streams.with(name, now, |entry| entry.messages(start, limit, now))??;
+            self.shared.messages(view).await
+        })
+    }
+
+    fn retained<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<Option<Message>, ReadError>> {
+        Box::pin(async move {
+            let retained = self.shared.streams.with(name, now, |entry| entry.retained(now))?;
+            let Some((placed, lineage)) = retained else { return Ok(None) };
+            Ok(Some(self.shared.content_of(placed).await?.into_message(&lineage)))
+        })
+    }
+
+    fn clear_retained<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<(), ChangeError>> {
+        let name = name.clone();
+        Box::pin(async move {
+            self.change(move |committer, answer| committer.clear_retained(&name, now, answer)).await?
+        })
+    }
+
+    fn describe<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<Description, Missing>> {
+        Box::pin(std::future::ready(self.shared.streams.with(name, now, |entry| {
+            entry.trim(now);
+            entry.description()
+        })))
+    }
+
+    fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), ChangeError>> {
+        let name = name.clone();
+        Box::pin(
+            async move { self.change(move |committer, answer| committer.delete(name, now, answer)).await? },
+        )
+    }
+
+    fn attach(&self, name: &StreamName) -> Option<Epoch> {
+        self.shared.streams.attach(name)
+    }
+
+    fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime) {
+        self.shared.streams.detach(name, epoch, now);
+    }
+
+    fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
+        let ended = self.shared.streams.sweep(now);
+        // A committer that is gone has nothing left to tidy.
+        let _gone = self.ask(Job::Tidy);
+        ended
+    }
+
+    fn names(&self, filter: &Filter, now: SystemTime) -> Vec<StreamName> {
+        self.shared.streams.names(filter, now)
+    }
+
+    fn streams(&self) -> usize {
+        self.shared.streams.len()
+    }
+
+    fn close<'a>(&'a self) -> Work<'a, ()> {
+        Box::pin(async move {
+            let (done, closed) = oneshot::channel();
+            if self.ask(Job::Close(done)).is_ok() {
+                // A store that has failed can not be closed, and has said so.
+                let _failed = closed.await;
+            }
+        })
+    }
+}

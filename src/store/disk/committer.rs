@@ -1,0 +1,336 @@
+//! The one thread that changes anything: it decides on what is waiting, writes it down, syncs once for all of it, and
+//! only then does it and answers.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::Shared;
+use super::frame::{self, Place};
+use super::place::Kept;
+use super::reclaim::Reclaiming;
+use super::record::{Record, StreamId};
+use super::room::{NoRoom, Room};
+use super::segment::Segment;
+use super::sync::SyncPolicy;
+use crate::store::Failure;
+use crate::store::entry::Entry;
+
+/// The most changes and bytes that wait for the same sync.
+const GROUP_CHANGES_MAX: usize = 256;
+const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What the thread has to know of the log.
+#[derive(Default)]
+pub(super) struct Known {
+    pub(super) next_stream: StreamId,
+    pub(super) ids: HashMap<StreamId, Held>,
+    pub(super) graves: HashMap<StreamId, Arc<Kept>>,
+}
+
+/// What the thread is asked to do.
+pub(super) enum Job {
+    /// A change, with whoever waits for its outcome. If it is dropped undone, they learn that the store is broken.
+    Change(Change),
+    /// Something has ended by itself, or become garbage.
+    Tidy,
+    /// All before is to be synced, whatever is promised, as the last thing. Told when it is.
+    Close(tokio::sync::oneshot::Sender<()>),
+}
+
+/// Decides on something and writes it down, or tells whoever asked why not.
+pub(super) type Change = Box<dyn FnOnce(&mut Committer) -> Result<(), NoRoom> + Send>;
+
+/// What is done once what was decided is synced.
+type Doing = Box<dyn FnOnce() + Send>;
+
+/// The thread's own.
+pub(super) struct Committer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) room: Room,
+    pub(super) next_stream: StreamId,
+    sync: SyncPolicy,
+    /// Records that are decided and not written: they lie at `room`, as many bytes before its offset.
+    group: Vec<u8>,
+    changes: usize,
+    doing: Vec<Doing>,
+    /// Segments that were written to since they were synced.
+    unsynced: Vec<Arc<Segment>>,
+    synced_at: Instant,
+    /// The streams that there are.
+    pub(super) ids: HashMap<StreamId, Held>,
+    /// Where it is written that a stream has ended of which something may be left.
+    pub(super) graves: HashMap<StreamId, Arc<Kept>>,
+    pub(super) reclaiming: Option<Reclaiming>,
+    /// When garbage was looked for, and whether there may be more since.
+    pub(super) looked_at: Instant,
+    pub(super) look_again: bool,
+}
+
+/// A stream, as long as it is there.
+pub(super) type Held = Weak<Mutex<Entry<Arc<Kept>>>>;
+
+impl Committer {
+    /// Goes on with what was found when the store was opened.
+    pub(super) fn new(shared: Arc<Shared>, room: Room, known: Known, sync: SyncPolicy) -> Self {
+        Self {
+            shared,
+            room,
+            next_stream: known.next_stream,
+            sync,
+            group: Vec::new(),
+            changes: 0,
+            doing: Vec::new(),
+            unsynced: Vec::new(),
+            synced_at: Instant::now(),
+            ids: known.ids,
+            graves: known.graves,
+            reclaiming: None,
+            looked_at: Instant::now(),
+            look_again: false,
+        }
+    }
+
+    /// Works until nobody can ask for anything any more, or until a write fails.
+    pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+        if let Err(error) = self.work(jobs) {
+            self.shared.fail();
+            tracing::error!(%error, "a write has failed; nothing is taken until the store is opened anew");
+        }
+    }
+
+    fn work(&mut self, jobs: &Receiver<Job>) -> io::Result<()> {
+        loop {
+            let first = match jobs.recv_timeout(self.patience()) {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            self.write_ends()?;
+            let mut next = first;
+            while let Some(job) = next {
+                match job {
+                    Job::Change(change) => self.change(change)?,
+                    Job::Tidy => {}
+                    Job::Close(done) => {
+                        self.close()?;
+                        // Whoever closes it may not wait for it.
+                        let _unasked = done.send(());
+                        return Ok(());
+                    }
+                }
+                let full = self.changes >= GROUP_CHANGES_MAX || self.group.len() >= GROUP_BYTES_MAX;
+                next = if full { None } else { jobs.try_recv().ok() };
+            }
+            self.reclaim()?;
+            self.commit()?;
+        }
+    }
+
+    /// How long there is nothing to do but what is asked for.
+    fn patience(&self) -> Duration {
+        match self.sync {
+            _ if self.reclaiming.is_some() || self.look_again => Duration::ZERO,
+            SyncPolicy::Interval(interval) if !self.unsynced.is_empty() => {
+                interval.saturating_sub(self.synced_at.elapsed())
+            }
+            _ => Duration::from_secs(1),
+        }
+    }
+
+    fn change(&mut self, change: Change) -> io::Result<()> {
+        self.changes += 1;
+        match change(self) {
+            // Whoever asked has been told that the disk is full.
+            Ok(()) | Err(NoRoom::Full) => Ok(()),
+            Err(NoRoom::Broken(error)) => Err(error),
+        }
+    }
+
+    /// Writes down what has ended by itself.
+    fn write_ends(&mut self) -> io::Result<()> {
+        for id in self.shared.streams.take_buried() {
+            match self.ensure(0, 0, true).and_then(|()| self.write_end(id.0)) {
+                // Without room for it, it ends by itself again when the store is opened.
+                Ok(()) | Err(NoRoom::Full) => {}
+                Err(NoRoom::Broken(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_end(&mut self, stream: StreamId) -> Result<(), NoRoom> {
+        let kept = self.write(&Record::Ended { stream }, &[], Some(stream))?;
+        self.graves.insert(stream, kept);
+        Ok(())
+    }
+
+    /// Makes sure that a record with `content` and about as many bytes beside it can be written.
+    pub(super) fn ensure(&mut self, content: usize, beside: usize, frees: bool) -> Result<(), NoRoom> {
+        self.room.ensure(content + beside + frame::FRAME_HEADER_BYTES + RECORD_BYTES, frees)
+    }
+
+    /// Puts a record into the group, for which `ensure` has made sure that there is room. It is read from its place
+    /// once the group is written.
+    pub(super) fn write(
+        &mut self,
+        record: &Record,
+        content: &[u8],
+        of: Option<StreamId>,
+    ) -> Result<Arc<Kept>, NoRoom> {
+        let (place, bytes) = self.write_unkept(record, content, of)?;
+        Ok(Kept::new(&self.shared.segments, place, bytes))
+    }
+
+    /// The same for a record that is counted later, or never. Returns where it lies and how many bytes it has.
+    pub(super) fn write_unkept(
+        &mut self,
+        record: &Record,
+        content: &[u8],
+        of: Option<StreamId>,
+    ) -> Result<(Place, u32), NoRoom> {
+        let start = self.group.len();
+        let mut bytes = frame::write(&mut self.group, self.room.place(), record, content);
+        if !self.room.fits(bytes as usize) {
+            self.group.truncate(start);
+            // What is decided has to be written, and `ensure` has seen that it can be.
+            self.room.ensure(bytes as usize, true).map_err(broken)?;
+            self.flush().map_err(NoRoom::Broken)?;
+            self.roll().map_err(broken)?;
+            bytes = frame::write(&mut self.group, self.room.place(), record, content);
+        }
+        let place = self.room.place();
+        self.room.advance(bytes);
+        if let Some(stream) = of {
+            self.room.active().streams.lock().insert(stream);
+        }
+        Ok((place, bytes))
+    }
+
+    /// Goes on in the next segment.
+    fn roll(&mut self) -> Result<(), NoRoom> {
+        let (before, end) = self.room.roll()?;
+        let opened = self.opened(Some((before.number, end)));
+        self.is_unsynced(before);
+        self.look_again = true;
+        let bytes = frame::write(&mut self.group, self.room.place(), &opened, &[]);
+        self.room.advance(bytes);
+        Ok(())
+    }
+
+    /// The record that a segment, or a new run of the store, begins with.
+    fn opened(&self, after: Option<(u32, u32)>) -> Record {
+        Record::Opened {
+            after,
+            synced: self.sync == SyncPolicy::Always,
+            next_stream: self.next_stream,
+            next_epoch: self.shared.epochs.peek().0,
+        }
+    }
+
+    /// Begins a run of the store: another epoch for each of `renewed`, since what was behind may be lost. Synced when
+    /// it returns.
+    pub(super) fn begin(&mut self, renewed: &[Arc<Mutex<Entry<Arc<Kept>>>>]) -> Result<(), NoRoom> {
+        let epoch = self.shared.epochs.next();
+        self.ensure(0, 0, true)?;
+        self.write_unkept(&self.opened(None), &[], None)?;
+        for held in renewed {
+            self.ensure(0, 0, true)?;
+            let mut entry = held.lock();
+            let (stream, from) = (entry.origin.own().0, entry.log.tail());
+            entry.lineage = entry.lineage.fork(from, epoch);
+            let record = Record::Renewed { stream, epoch: epoch.0, from: from.0 };
+            self.write_unkept(&record, &[], Some(stream))?;
+        }
+        self.flush().and_then(|()| self.sync_all()).map_err(NoRoom::Broken)
+    }
+
+    /// Has this done when the group is synced.
+    pub(super) fn afterwards(&mut self, doing: impl FnOnce() + Send + 'static) {
+        self.doing.push(Box::new(doing));
+    }
+
+    /// Writes the group, syncs if that is promised, and does what was decided.
+    pub(super) fn commit(&mut self) -> io::Result<()> {
+        let changes = std::mem::take(&mut self.changes);
+        let bytes = self.group.len();
+        self.flush()?;
+        let due = match self.sync {
+            SyncPolicy::Always => true,
+            SyncPolicy::Interval(interval) => self.synced_at.elapsed() >= interval,
+            SyncPolicy::Never => false,
+        };
+        if due && !self.unsynced.is_empty() {
+            let since = Instant::now();
+            self.sync_all()?;
+            self.shared.observer.synced(since.elapsed(), changes, bytes);
+        }
+        for doing in self.doing.drain(..) {
+            doing();
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.group.is_empty() {
+            return Ok(());
+        }
+        let active = self.room.active().clone();
+        let bytes = u32::try_from(self.group.len()).unwrap_or(u32::MAX);
+        active.write(&self.group, self.room.place().offset - bytes)?;
+        self.group.clear();
+        self.is_unsynced(active);
+        Ok(())
+    }
+
+    fn is_unsynced(&mut self, segment: Arc<Segment>) {
+        if !self.unsynced.iter().any(|known| known.number == segment.number) {
+            self.unsynced.push(segment);
+        }
+    }
+
+    pub(super) fn sync_all(&mut self) -> io::Result<()> {
+        for segment in self.unsynced.drain(..) {
+            segment.sync()?;
+        }
+        self.synced_at = Instant::now();
+        Ok(())
+    }
+
+    /// Comes to an end that the next opening recognises as one.
+    fn close(&mut self) -> io::Result<()> {
+        self.commit()?;
+        self.sync_all()?;
+        match self.ensure(0, 0, true).and_then(|()| self.write_unkept(&Record::Closed, &[], None)) {
+            Ok(_) => {}
+            Err(NoRoom::Full) => return Ok(()),
+            Err(NoRoom::Broken(error)) => return Err(error),
+        }
+        self.flush()?;
+        self.sync_all()
+    }
+
+    /// The answer to whoever asked for something that there is no room for.
+    pub(super) fn failure(no_room: &NoRoom) -> Failure {
+        match no_room {
+            NoRoom::Full => Failure::Full,
+            NoRoom::Broken(_) => Failure::Broken,
+        }
+    }
+}
+
+/// After a decision it is too late for a full disk.
+fn broken(no_room: NoRoom) -> NoRoom {
+    match no_room {
+        NoRoom::Full => NoRoom::Broken(io::ErrorKind::StorageFull.into()),
+        broken => broken,
+    }
+}
+
+/// What a record has beside content, names and lists, at the most.
+const RECORD_BYTES: usize = 256;

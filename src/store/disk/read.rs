@@ -1,0 +1,120 @@
+//! From places to content: what is hot from memory, the rest from the files, which is work for a thread that may block.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Shared;
+use super::frame::Place;
+use super::place::{Kept, Slice};
+use super::segment::decode;
+use crate::store::Failure;
+
+/// Records that lie so near to each other are read at once.
+const NEAR_BYTES: u32 = 16 * 1024;
+
+/// The most that is read at once, unless one record has more.
+const RUN_BYTES_MAX: u32 = 1024 * 1024;
+
+impl Shared {
+    /// The content of `slices`, in their order.
+    pub(super) async fn content(self: &Arc<Self>, slices: &[Slice]) -> Result<Vec<Bytes>, Failure> {
+        let hot: Vec<Option<Bytes>> = slices.iter().map(|slice| self.hot.get(&slice.kept.place())).collect();
+        let cold = hot.iter().filter(|content| content.is_none()).count();
+        self.observer.read(hot.len() - cold, cold);
+        if cold == 0 {
+            let pieces = hot.into_iter().flatten().zip(slices);
+            return pieces.map(|(content, slice)| cut(content, slice)).collect();
+        }
+        let (shared, slices) = (self.clone(), slices.to_vec());
+        let read = move || shared.read(&slices, hot);
+        match tokio::task::spawn_blocking(read).await {
+            Ok(read) => read,
+            Err(stopped) => {
+                // The runtime is going down.
+                tracing::debug!(%stopped, "a read was given up");
+                Err(Failure::Unreadable)
+            }
+        }
+    }
+
+    fn read(&self, slices: &[Slice], hot: Vec<Option<Bytes>>) -> Result<Vec<Bytes>, Failure> {
+        let mut contents = Vec::with_capacity(slices.len());
+        let mut rest = slices.iter().zip(hot).peekable();
+        while let Some((slice, hot)) = rest.next() {
+            if let Some(content) = hot {
+                contents.push(cut(content, slice)?);
+                continue;
+            }
+            let (from, mut end) = span(&slice.kept);
+            let mut run = vec![(slice, from)];
+            while let Some((next, _)) = rest.next_if(|(next, hot)| {
+                let (place, next_end) = span(&next.kept);
+                let near = place.segment == from.segment
+                    && place.offset >= end
+                    && place.offset - end <= NEAR_BYTES
+                    && next_end - from.offset <= RUN_BYTES_MAX;
+                hot.is_none() && near
+            }) {
+                let (place, next_end) = span(&next.kept);
+                run.push((next, place));
+                end = next_end;
+            }
+            self.read_run(&run, from, end, &mut contents)?;
+        }
+        Ok(contents)
+    }
+
+    /// Reads records that lie between `from` and `end`.
+    fn read_run(
+        &self,
+        run: &[(&Slice, Place)],
+        from: Place,
+        end: u32,
+        contents: &mut Vec<Bytes>,
+    ) -> Result<(), Failure> {
+        let segment = self.segments.get(from.segment);
+        let bytes = segment.and_then(|segment| segment.read(from.offset, (end - from.offset) as usize).ok());
+        let bytes = Bytes::from(bytes.unwrap_or_default());
+        for (slice, place) in run {
+            let start = (place.offset - from.offset) as usize;
+            let record = if start <= bytes.len() { bytes.slice(start..) } else { Bytes::new() };
+            let content = match decode(&record, *place) {
+                // What one reader keeps of a run must not keep all of it.
+                Ok((_, content)) => Bytes::copy_from_slice(&content),
+                Err(_) => self.read_moved(&slice.kept, *place)?,
+            };
+            contents.push(cut(content, slice)?);
+        }
+        Ok(())
+    }
+
+    /// Reads a record that was not found at `tried`: it may have been moved meanwhile.
+    fn read_moved(&self, kept: &Kept, tried: Place) -> Result<Bytes, Failure> {
+        let (place, bytes) = (kept.place(), kept.bytes());
+        match self.segments.record(place, bytes) {
+            Ok((_, content)) => Ok(content),
+            Err(_) if kept.place() != place => self.read_moved(kept, place),
+            Err(failure) => {
+                tracing::error!(
+                    segment = place.segment,
+                    offset = place.offset,
+                    ?tried,
+                    "a record is damaged"
+                );
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// Where a record lies, and where it ends.
+fn span(kept: &Kept) -> (Place, u32) {
+    let place = kept.place();
+    (place, place.offset.saturating_add(kept.bytes()))
+}
+
+fn cut(content: Bytes, slice: &Slice) -> Result<Bytes, Failure> {
+    let within = slice.range.end <= content.len() && slice.range.start <= slice.range.end;
+    if within { Ok(content.slice(slice.range.clone())) } else { Err(Failure::Unreadable) }
+}

@@ -1,0 +1,196 @@
+//! Room that nobody needs any more: the emptiest segment is moved together with what is written anyway, and given up.
+//!
+//! What is read when the store is opened must be the same without that segment. So the messages that somebody still has
+//! are written again, the state of each stream that was written there too, and the end of a stream as long as anything
+//! of it is left in another segment.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::committer::Committer;
+use super::place::Kept;
+use super::record::{Record, StreamId, StreamState};
+use super::room::NoRoom;
+use super::segment::Segment;
+use crate::store::entry::State;
+
+/// How much is moved between two groups of changes, which wait so long.
+const MOVED_BYTES_MAX: u32 = 256 * 1024;
+
+/// How often garbage is looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A segment with more than this share of live bytes is left alone, in percent: moving it would gain little.
+const LIVE_PERCENT_MAX: u64 = 90;
+
+/// All full segments together may have so many bytes for each hundred that are live.
+const PERCENT_OF_LIVE_MAX: u64 = 115;
+
+/// A segment that is being given up.
+pub(super) struct Reclaiming {
+    victim: Arc<Segment>,
+    kept: Vec<Weak<Kept>>,
+    streams: Vec<StreamId>,
+}
+
+impl Committer {
+    /// Does a part of the work, if there is some. What it writes is committed with the group.
+    pub(super) fn reclaim(&mut self) -> io::Result<()> {
+        let look = self.look_again || self.looked_at.elapsed() >= LOOK_AGAIN;
+        if self.reclaiming.is_none() && look {
+            self.look_again = false;
+            self.looked_at = Instant::now();
+            // What is underway has no place in the table of streams yet.
+            self.commit()?;
+            self.reclaiming = self.victim().map(Reclaiming::of);
+        }
+        let Some(mut reclaiming) = self.reclaiming.take() else { return Ok(()) };
+        match self.move_some(&mut reclaiming) {
+            Ok(true) => {
+                self.look_again = true;
+                self.give_up(&reclaiming.victim)
+            }
+            Ok(false) => {
+                self.reclaiming = Some(reclaiming);
+                Ok(())
+            }
+            // Deletions may make room; until then there is none to move things to.
+            Err(NoRoom::Full) => {
+                reclaiming.victim.kept.lock().append(&mut reclaiming.kept);
+                reclaiming.victim.streams.lock().extend(reclaiming.streams);
+                Ok(())
+            }
+            Err(NoRoom::Broken(error)) => Err(error),
+        }
+    }
+
+    /// The emptiest of the full segments, if together they have too much that nobody needs.
+    fn victim(&self) -> Option<Arc<Segment>> {
+        let active = self.room.active().number;
+        let full: Vec<_> =
+            self.shared.segments.all().into_iter().filter(|one| one.number != active).collect();
+        let (bytes, live) = full.iter().fold((0, 0), |(bytes, live), segment| {
+            (bytes + u64::from(segment.capacity), live + segment.live())
+        });
+        self.shared.observer.sized(bytes + u64::from(self.room.active().capacity), live);
+        let emptiest = full.into_iter().min_by_key(|segment| segment.live())?;
+        let worthwhile = emptiest.live() * 100 <= u64::from(emptiest.capacity) * LIVE_PERCENT_MAX;
+        (bytes * 100 > live * PERCENT_OF_LIVE_MAX && worthwhile).then_some(emptiest)
+    }
+
+    /// Writes again what is still needed. Whether that was all.
+    fn move_some(&mut self, reclaiming: &mut Reclaiming) -> Result<bool, NoRoom> {
+        let number = reclaiming.victim.number;
+        let mut moved = 0;
+        while moved < MOVED_BYTES_MAX {
+            let Some(kept) = reclaiming.kept.pop() else { break };
+            let Some(kept) = kept.upgrade().filter(|kept| kept.place().segment == number) else { continue };
+            moved += kept.bytes();
+            if let Err(full) = self.move_record(&kept) {
+                reclaiming.kept.push(Arc::downgrade(&kept));
+                return Err(full);
+            }
+        }
+        while moved < MOVED_BYTES_MAX && reclaiming.kept.is_empty() {
+            let Some(stream) = reclaiming.streams.pop() else { return Ok(true) };
+            match self.move_stream(stream, number) {
+                Ok(bytes) => moved += bytes,
+                Err(full) => {
+                    reclaiming.streams.push(stream);
+                    return Err(full);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Writes the messages of a record again. A record without messages is written again with its stream.
+    fn move_record(&mut self, kept: &Arc<Kept>) -> Result<(), NoRoom> {
+        // What can not be read is lost; its readers are told so, and the rest is not held up.
+        let Ok((record, content)) = self.shared.segments.record(kept.place(), kept.bytes()) else {
+            return Ok(());
+        };
+        let record = match record {
+            Record::Created { stream, at, ends } => {
+                Record::Moved { stream: stream.id, start: stream.tail, at, ends, annotation: None }
+            }
+            Record::Appended { stream, start, at, ends, said } => {
+                let annotation = said.and_then(|said| said.annotation).map(Box::new);
+                Record::Moved { stream, start, at, ends, annotation }
+            }
+            moved @ Record::Moved { .. } => moved,
+            _ => return Ok(()),
+        };
+        let Record::Moved { stream, .. } = record else { return Ok(()) };
+        if content.is_empty() {
+            return Ok(());
+        }
+        self.ensure(content.len() + kept.bytes() as usize, 0, true)?;
+        let (place, bytes) = self.write_unkept(&record, &content, Some(stream))?;
+        let kept = kept.clone();
+        self.afterwards(move || kept.move_to(place, bytes));
+        Ok(())
+    }
+
+    /// Writes the state of a stream again, or its end. Returns how many bytes that took.
+    fn move_stream(&mut self, stream: StreamId, from: u32) -> Result<u32, NoRoom> {
+        let Some(entry) = self.ids.get(&stream).and_then(Weak::upgrade) else {
+            return self.move_end(stream, from);
+        };
+        let state = {
+            let entry = entry.lock();
+            // One that has just begun has no head yet; it was written behind this segment.
+            let written_later = entry.head.as_ref().is_none_or(|head| head.place().segment > from);
+            if written_later || entry.state == State::Removed {
+                None
+            } else {
+                Some(Box::new(StreamState::of(&entry)))
+            }
+        };
+        let Some(state) = state else { return self.move_end(stream, from) };
+        self.ensure(0, state.bytes_max(), true)?;
+        let kept = self.write(&Record::State { stream: state }, &[], Some(stream))?;
+        let bytes = kept.bytes();
+        self.afterwards(move || entry.lock().head = Some(kept));
+        Ok(bytes)
+    }
+
+    /// The end of a stream is needed as long as another segment has anything of it.
+    fn move_end(&mut self, stream: StreamId, from: u32) -> Result<u32, NoRoom> {
+        let Some(grave) = self.graves.get(&stream).cloned() else { return Ok(0) };
+        let left = self.shared.segments.all();
+        let needed =
+            left.iter().any(|segment| segment.number != from && segment.streams.lock().contains(&stream));
+        if !needed {
+            self.graves.remove(&stream);
+            self.ids.remove(&stream);
+            return Ok(0);
+        }
+        if grave.place().segment != from {
+            return Ok(0);
+        }
+        self.ensure(0, 0, true)?;
+        self.write_end(stream)?;
+        Ok(grave.bytes())
+    }
+
+    /// Removes a segment that nobody needs, once what replaces it is synced.
+    fn give_up(&mut self, victim: &Arc<Segment>) -> io::Result<()> {
+        self.commit()?;
+        self.sync_all()?;
+        self.shared.segments.remove(victim.number)?;
+        self.shared.observer.reclaimed(victim.capacity.into());
+        Ok(())
+    }
+}
+
+impl Reclaiming {
+    fn of(victim: Arc<Segment>) -> Self {
+        let kept = std::mem::take(&mut *victim.kept.lock());
+        let streams = std::mem::take(&mut *victim.streams.lock()).into_iter().collect();
+        Self { victim, kept, streams }
+    }
+}

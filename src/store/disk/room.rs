@@ -1,0 +1,207 @@
+//! Room to write to: the segment that is written, and the next one, which is made while there is time.
+//!
+//! The next one is also what is left for deletions when the disk is full: an append is refused before it takes the
+//! last of it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::frame::Place;
+use super::segment::{HEADER_BYTES, OPENED_BYTES_MAX, Segment, Segments};
+
+/// What is left of a full disk for deletions and for moving records together: this part of a segment.
+const RESERVED_PART: u32 = 8;
+
+/// How soon a full disk is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Where records go.
+pub(super) struct Room {
+    segments: Arc<Segments>,
+    active: Arc<Segment>,
+    /// Where the next record goes.
+    offset: u32,
+    next: Next,
+    last_number: u32,
+    segment_bytes: u32,
+}
+
+/// The segment after the active one.
+enum Next {
+    Making(Receiver<io::Result<Segment>>),
+    Made(Segment),
+    /// There was no room for it.
+    Full {
+        asked: Instant,
+    },
+}
+
+/// Why there is no room.
+#[derive(Debug)]
+pub(super) enum NoRoom {
+    /// The disk is full.
+    Full,
+    /// Something else went wrong, after which no write can be trusted.
+    Broken(io::Error),
+}
+
+impl Room {
+    /// Goes on in `active` at `offset`, which is in the table; `last_number` is the highest of all segments, and
+    /// further ones have `segment_bytes`.
+    pub(super) fn new(
+        segments: Arc<Segments>,
+        active: Arc<Segment>,
+        offset: u32,
+        last_number: u32,
+        segment_bytes: u32,
+    ) -> Self {
+        let mut room = Self {
+            segments,
+            active,
+            offset,
+            next: Next::Full { asked: Instant::now() },
+            last_number,
+            segment_bytes,
+        };
+        room.make_next(segment_bytes);
+        room
+    }
+
+    pub(super) fn active(&self) -> &Arc<Segment> {
+        &self.active
+    }
+
+    /// Where the next record will lie.
+    pub(super) fn place(&self) -> Place {
+        Place { segment: self.active.number, offset: self.offset }
+    }
+
+    /// `bytes` were written.
+    pub(super) fn advance(&mut self, bytes: u32) {
+        self.offset += bytes;
+    }
+
+    /// Whether a record of at most `bytes` fits into the active segment, and one more after it that ends the segment.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        bytes <= (self.active.capacity - self.offset) as usize
+    }
+
+    /// Makes sure that a record of `bytes` can be taken. One that frees nothing leaves the last of a full disk alone.
+    pub(super) fn ensure(&mut self, bytes: usize, frees: bool) -> Result<(), NoRoom> {
+        let reserved = if frees { 0 } else { (self.segment_bytes / RESERVED_PART) as usize };
+        self.poll_next()?;
+        if self.fits(bytes) {
+            if matches!(self.next, Next::Full { .. }) && !self.fits(bytes + reserved) {
+                self.ask_again(bytes)?;
+                self.wait_for_next()?;
+            }
+            return Ok(());
+        }
+        self.ask_again(bytes)?;
+        self.wait_for_next()?;
+        if let Next::Made(next) = &self.next
+            && bytes > next.room()
+        {
+            // In the place of the one that is too small.
+            self.last_number -= 1;
+            self.make_next(self.capacity_for(bytes));
+            self.wait_for_next()?;
+        }
+        Ok(())
+    }
+
+    /// Goes on in the next segment, which `ensure` has made sure of. Returns the one before, and where it ends.
+    pub(super) fn roll(&mut self) -> Result<(Arc<Segment>, u32), NoRoom> {
+        self.wait_for_next()?;
+        let Next::Made(next) = std::mem::replace(&mut self.next, Next::Full { asked: Instant::now() }) else {
+            return Err(NoRoom::Full);
+        };
+        let next = Arc::new(next);
+        self.segments.insert(next.clone());
+        let end = std::mem::replace(&mut self.offset, HEADER_BYTES);
+        self.make_next(self.segment_bytes);
+        Ok((std::mem::replace(&mut self.active, next), end))
+    }
+
+    fn make_next(&mut self, capacity: u32) {
+        self.last_number += 1;
+        let (directory, number) = (self.segments.directory().to_owned(), self.last_number);
+        let (outcome, made) = sync_channel(1);
+        std::thread::spawn(move || {
+            // Whoever asked may be gone.
+            let _unasked = outcome.send(Segment::make(&directory, number, capacity));
+        });
+        self.next = Next::Making(made);
+    }
+
+    /// The size of a segment that has room for a record of `bytes`.
+    fn capacity_for(&self, bytes: usize) -> u32 {
+        let record = u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(HEADER_BYTES + OPENED_BYTES_MAX);
+        self.segment_bytes.max(record)
+    }
+
+    fn poll_next(&mut self) -> Result<(), NoRoom> {
+        let Next::Making(made) = &self.next else { return Ok(()) };
+        match made.try_recv() {
+            Err(TryRecvError::Empty) => Ok(()),
+            outcome => self.take_next(outcome.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))),
+        }
+    }
+
+    /// A full disk is asked again after a while, or it would be asked for each append.
+    fn ask_again(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let Next::Full { asked } = self.next else { return Ok(()) };
+        if asked.elapsed() < ASK_AGAIN {
+            return Err(NoRoom::Full);
+        }
+        self.make_next(self.capacity_for(bytes));
+        Ok(())
+    }
+
+    fn wait_for_next(&mut self) -> Result<(), NoRoom> {
+        if let Next::Making(made) = &self.next {
+            let outcome = made.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()));
+            self.take_next(outcome)?;
+        }
+        match self.next {
+            Next::Made(_) => Ok(()),
+            _ => Err(NoRoom::Full),
+        }
+    }
+
+    fn take_next(&mut self, outcome: io::Result<Segment>) -> Result<(), NoRoom> {
+        match outcome.map_err(NoRoom::of) {
+            Ok(segment) => {
+                self.next = Next::Made(segment);
+                Ok(())
+            }
+            Err(NoRoom::Full) => {
+                self.next = Next::Full { asked: Instant::now() };
+                Ok(())
+            }
+            Err(broken) => Err(broken),
+        }
+    }
+}
+
+impl Drop for Room {
+    /// Nothing of it goes on afterwards, since another one may be opened in the same directory then.
+    fn drop(&mut self) {
+        if let Next::Making(made) = &self.next {
+            let _unused = made.recv();
+        }
+    }
+}
+
+impl NoRoom {
+    fn of(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Broken(error),
+        }
+    }
+}

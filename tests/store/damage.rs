@@ -1,0 +1,169 @@
+//! A log that was torn or has flipped bits: it opens, holds exactly what was written before the damage, and tells
+//! cursors from behind it apart.
+//!
+//! Each is tried at every byte of the last 64 KiB if `DAMAGE_STEP=1`; by default at every 131st.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pollgate::store::ReadError;
+use pollgate::stream::{Offset, Start};
+use tempfile::TempDir;
+
+use crate::directory::{self, try_open};
+
+const STREAMS: [&str; 3] = ["a", "b", "c"];
+const DAMAGED_BYTES: usize = 64 * 1024;
+const SEGMENT_BYTES: u32 = 128 * 1024;
+
+/// A log that was written by a process which was then killed.
+struct Written {
+    _directory: TempDir,
+    file: PathBuf,
+    bytes: Vec<u8>,
+    appends: Vec<Appended>,
+}
+
+/// One append: to which stream, the offset behind it, and where its record ends in the file.
+struct Appended {
+    stream: &'static str,
+    tail: Offset,
+    end: usize,
+}
+
+impl Written {
+    async fn new() -> Self {
+        let directory = directory::directory();
+        let (world, _) = directory::world_of(directory.path(), SEGMENT_BYTES);
+        for stream in STREAMS {
+            world.open(stream).await;
+        }
+        let file = newest(directory.path());
+        let mut appends = Vec::new();
+        for n in 0.. {
+            let stream = STREAMS[n % STREAMS.len()];
+            let tail = world.push(stream, [n as u64, 1_000_000 + n as u64]).await;
+            let end = used(&fs::read(&file).unwrap());
+            appends.push(Appended { stream, tail, end });
+            if end > DAMAGED_BYTES + 4096 {
+                break;
+            }
+        }
+        drop(world);
+        let bytes = fs::read(&file).unwrap();
+        Self { _directory: directory, file, bytes, appends }
+    }
+
+    /// What `stream` holds if only the first `count` appends are there.
+    fn content(&self, stream: &str, count: usize) -> String {
+        let of_it = self.appends[..count].iter().enumerate().filter(|(_, append)| append.stream == stream);
+        let values: Vec<_> = of_it.map(|(n, _)| format!("{n},{}", 1_000_000 + n)).collect();
+        values.join(",")
+    }
+
+    /// Opens a copy of the store with `bytes` as its newest file, of which the first `whole` bytes are as they were.
+    async fn check(&self, bytes: &[u8], whole: usize, goes_on: bool) {
+        let copy = directory::directory();
+        fs::write(copy.path().join(self.file.file_name().unwrap()), bytes).unwrap();
+        let count = self.appends.iter().take_while(|append| append.end <= whole).count();
+        let (world, opened) = directory::world_of(copy.path(), SEGMENT_BYTES);
+        for stream in STREAMS {
+            assert_eq!(
+                world.content(stream).await,
+                self.content(stream, count),
+                "{stream}, {whole} whole bytes"
+            );
+        }
+        if let Some(kept) = count.checked_sub(1).map(|last| &self.appends[last]) {
+            let end = world.read(kept.stream, Start::At(kept.tail)).await.unwrap();
+            assert!(end.is_empty() && end.up_to_date, "{whole} whole bytes");
+        }
+        if let Some(lost) = self.appends.get(count).filter(|_| opened.renewed) {
+            world.push(lost.stream, [0, 0, 0]).await;
+            let error = world.read(lost.stream, Start::At(lost.tail)).await.unwrap_err();
+            assert!(matches!(error, ReadError::Gap(_)), "{whole} whole bytes: {error}");
+        }
+        if goes_on {
+            world.push("a", [7, 8]).await;
+            let content = world.content("a").await;
+            drop(world);
+            let (again, opened) = directory::world_of(copy.path(), SEGMENT_BYTES);
+            assert!(!opened.renewed, "damage is met once");
+            assert_eq!(again.content("a").await, content);
+        }
+    }
+}
+
+fn newest(directory: &Path) -> PathBuf {
+    let files = fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
+    let mut logs: Vec<_> = files.filter(|path| path.extension().is_some_and(|it| it == "log")).collect();
+    logs.sort();
+    // Behind the first one there is only room.
+    logs.remove(0)
+}
+
+/// Bytes up to the last that is not zero, as the end of JSON never is.
+fn used(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
+fn step() -> usize {
+    std::env::var("DAMAGE_STEP").map_or(131, |step| step.parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_log_torn_at_any_byte_holds_what_was_written_before() {
+    let written = Written::new().await;
+    let (end, first) = (used(&written.bytes), written.appends[0].end);
+    let mut tried = 0;
+    for cut in (first.max(end - DAMAGED_BYTES)..=end).step_by(step()) {
+        // A file that ends there, and one whose last write ends there.
+        written.check(&written.bytes[..cut], cut, tried % 16 == 0).await;
+        let mut torn = written.bytes.clone();
+        torn[cut..].fill(0);
+        written.check(&torn, cut, tried % 16 == 0).await;
+        tried += 1;
+    }
+    println!("torn at {tried} places in two ways: each time exactly what was before");
+}
+
+#[tokio::test]
+async fn a_flipped_bit_ends_the_log_before_it() {
+    let written = Written::new().await;
+    let (end, first) = (used(&written.bytes), written.appends[0].end);
+    let mut tried = 0;
+    for at in (first.max(end - DAMAGED_BYTES)..end).step_by(step()) {
+        let mut flipped = written.bytes.clone();
+        flipped[at] ^= 1 << fastrand::u32(..8);
+        written.check(&flipped, at, tried % 16 == 0).await;
+        tried += 1;
+    }
+    println!("flipped {tried} bits: each time exactly what was before");
+}
+
+#[tokio::test]
+async fn what_follows_a_damaged_file_is_set_aside() {
+    let directory = directory::directory();
+    let (world, _) = directory::world(directory.path());
+    world.open("s").await;
+    for n in 0..6000 {
+        world.push("s", [n]).await;
+    }
+    drop(world);
+    let first = newest(directory.path());
+    let mut bytes = fs::read(&first).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&first, bytes).unwrap();
+    let (world, opened) = directory::world(directory.path());
+    assert!(opened.renewed);
+    let content = world.content("s").await;
+    let kept = content.split(',').count() as u64;
+    assert!((100..3000).contains(&kept), "{kept}");
+    assert_eq!(content, (0..kept).map(|n| n.to_string()).collect::<Vec<_>>().join(","));
+    let aside = fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().path());
+    assert!(aside.filter(|path| path.extension().is_some_and(|it| it == "damaged")).count() > 0);
+    world.push("s", [9]).await;
+    drop(world);
+    assert!(try_open(directory.path()).is_ok_and(|(_, opened)| !opened.renewed));
+}

@@ -1,0 +1,48 @@
+//! The store on disk, in a directory of the test's own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pollgate::store::{Disk, DiskOptions, OpenError, Opened, SyncPolicy};
+use tempfile::TempDir;
+
+use crate::suite::{Made, World, noon};
+
+/// Small files, so that a test meets the end of one.
+pub const SEGMENT_BYTES: u32 = 64 * 1024;
+
+/// A new directory, gone with the test.
+pub fn directory() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// An empty store in a new directory, which is gone with it.
+pub fn make() -> Made {
+    let directory = directory();
+    Made { store: Box::new(open(directory.path()).0), directory: Some(directory) }
+}
+
+/// The store in a directory.
+pub fn open(directory: &Path) -> (Disk, Opened) {
+    try_open(directory).unwrap()
+}
+
+pub fn try_open(directory: &Path) -> Result<(Disk, Opened), OpenError> {
+    open_with(directory, SEGMENT_BYTES)
+}
+
+fn open_with(directory: &Path, segment_bytes: u32) -> Result<(Disk, Opened), OpenError> {
+    let options = DiskOptions { segment_bytes, ..DiskOptions::new(SyncPolicy::Always) };
+    Disk::open(directory, options, Arc::new(()), noon())
+}
+
+/// A world on the store in a directory, and what was found there.
+pub fn world(directory: &Path) -> (World, Opened) {
+    world_of(directory, SEGMENT_BYTES)
+}
+
+/// The same with files of another size.
+pub fn world_of(directory: &Path, segment_bytes: u32) -> (World, Opened) {
+    let (store, opened) = open_with(directory, segment_bytes).unwrap();
+    (World::with(Box::new(store)), opened)
+}

@@ -1,0 +1,207 @@
+//! Room that nobody needs is given back, and nothing else is lost with it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use pollgate::store::{Create, Memory};
+use pollgate::stream::{Append, Offset, Payload, Retention};
+use tokio::time::Instant;
+
+use crate::directory::{SEGMENT_BYTES, directory, world, world_of};
+use crate::suite::*;
+
+/// Bytes that the files of a store take.
+fn size(directory: &Path) -> u64 {
+    let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().metadata().unwrap().len());
+    files.sum()
+}
+
+/// Waits until the store takes at most so many bytes.
+async fn shrinks(directory: &Path, bytes: u64) {
+    let since = Instant::now();
+    while size(directory) > bytes {
+        assert!(since.elapsed() < Duration::from_secs(20), "still {} bytes", size(directory));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_with_a_limit_takes_little_more_than_that() {
+    const LIMIT: u64 = 1 << 20;
+    let directory = directory();
+    let (world, _) = world(directory.path());
+    let retention = Retention { bytes_max: Some(LIMIT), ..Retention::default() };
+    world.create("s", Create { retention: Some(retention), ..Create::open(text()) }).await.unwrap();
+    world.open("kept").await;
+    let mut most = 0;
+    for n in 0..20_000u64 {
+        let message = Payload::raw(vec![b'a' + (n % 26) as u8; 1000].into());
+        world.append("s", append(text(), message)).await.unwrap();
+        if n % 100 == 0 {
+            world.push("kept", [n]).await;
+            most = most.max(size(directory.path()));
+        }
+    }
+    // What is written to, and what is made for afterwards.
+    let allowed = LIMIT * 12 / 10 + 2 * u64::from(SEGMENT_BYTES);
+    println!("20 MB through a limit of 1 MiB: at most {most} bytes on disk, {allowed} allowed");
+    assert!(most <= allowed, "{most} > {allowed}");
+    let before = world.read_all("s").await;
+    drop(world);
+    let (again, _) = crate::directory::world(directory.path());
+    assert_eq!(again.read_all("s").await, before);
+    assert_eq!(again.content("kept").await.split(',').count(), 200);
+}
+
+#[tokio::test]
+async fn deletion_and_age_give_their_room_back() {
+    let directory = directory();
+    let (mut world, _) = world(directory.path());
+    let empty = size(directory.path());
+    let old = Retention { age_max: Some(Duration::from_secs(60)), ..Retention::default() };
+    world.create("aged", Create { retention: Some(old), ..Create::open(text()) }).await.unwrap();
+    world.create("deleted", Create::open(text())).await.unwrap();
+    for stream in ["aged", "deleted"] {
+        for _ in 0..2000 {
+            let message = Payload::raw(vec![b'x'; 1000].into());
+            world.append(stream, append(text(), message)).await.unwrap();
+        }
+    }
+    assert!(size(directory.path()) > 4_000_000);
+    world.store.delete(&name("deleted"), world.now).await.unwrap();
+    world.later(61);
+    world.store.sweep(world.now);
+    shrinks(directory.path(), empty + 2 * u64::from(SEGMENT_BYTES)).await;
+    drop(world);
+    let (again, opened) = crate::directory::world(directory.path());
+    assert_eq!((opened.streams, again.read_all("aged").await.len()), (1, 0));
+}
+
+/// A store in memory that is asked for the same, to compare with.
+struct Pair {
+    disk: World,
+    model: World,
+}
+
+/// What was found of a stream, without the epochs, which differ.
+#[derive(Debug, PartialEq)]
+struct Seen(Result<(String, u64, u64, bool, Option<String>), String>);
+
+impl Pair {
+    /// Does the same to both, which have to answer the same.
+    async fn both<T, E: std::fmt::Debug>(&self, act: impl AsyncFn(&World) -> Result<T, E>) {
+        let (disk, model) = (act(&self.disk).await, act(&self.model).await);
+        let kind = |outcome: &Result<T, E>| {
+            outcome.as_ref().err().map(|error| {
+                // Up to the first offset, which has an epoch.
+                format!("{error:?}").split("epoch").next().unwrap().to_owned()
+            })
+        };
+        assert_eq!(kind(&disk), kind(&model));
+    }
+
+    async fn compare(&self, stream: &str) {
+        assert_eq!(seen(&self.disk, stream).await, seen(&self.model, stream).await, "{stream}");
+    }
+}
+
+async fn seen(world: &World, stream: &str) -> Seen {
+    let described = world.store.describe(&name(stream), world.now).await;
+    Seen(match described {
+        Err(missing) => Err(format!("{missing:?}")),
+        Ok(described) => {
+            let positions = (described.earliest.position.0, described.tail.position.0);
+            let retained = world.retained(stream).await;
+            Ok((world.content(stream).await, positions.0, positions.1, described.closed, retained))
+        }
+    })
+}
+
+/// Whatever is done to it, over restarts and while room is reclaimed, the store on disk holds what the store in memory
+/// holds. `SAME_AS_MEMORY=100000` does more.
+#[tokio::test]
+async fn it_is_the_same_as_the_store_in_memory() {
+    const STREAMS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let steps = std::env::var("SAME_AS_MEMORY").map_or(6000, |steps| steps.parse().unwrap());
+    let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let directory = directory();
+    let open = || world_of(directory.path(), 16 * 1024).0;
+    let mut pair = Pair { disk: open(), model: World::with(Box::new(Memory::new())) };
+    let (mut restarts, mut most) = (0, 0);
+    for step in 0..steps {
+        let stream = STREAMS[random.usize(..STREAMS.len())];
+        match random.u32(..100) {
+            0..60 => {
+                let values: Vec<_> = (0..random.u64(1..4)).map(|value| step * 10 + value).collect();
+                let close = random.u32(..400) == 0;
+                let plain = match random.u32(..8) {
+                    0 => annotated(numbers(values), "ada", random.bool()),
+                    _ => append(json(), numbers(values)),
+                };
+                let sequence = random.u64(..4);
+                let by = if random.bool() { producer(step / 500, sequence) } else { None };
+                let append = Append { close, producer: by, ..plain };
+                pair.both(async |world| world.append(stream, append.clone()).await).await;
+            }
+            60..75 => {
+                let retention = Retention {
+                    messages_max: random.bool().then(|| random.u64(1..30)),
+                    bytes_max: random.bool().then(|| random.u64(1..500)),
+                    age_max: random.bool().then(|| Duration::from_secs(random.u64(1..100))),
+                };
+                let retention = random.bool().then_some(retention);
+                let payload = if random.bool() { numbers([step]) } else { Payload::default() };
+                let create = Create { retention, payload, ..Create::open(json()) };
+                pair.both(async |world| world.create(stream, create.clone()).await).await;
+            }
+            75..80 => {
+                let source = STREAMS[random.usize(..STREAMS.len())];
+                let (point, behind) = (random.f64(), random.u64(..3));
+                let fork = async |world: &World| {
+                    let tail = world.store.describe(&name(source), world.now).await;
+                    let offset = tail.ok().map(|it| at(it.earliest, it.tail, point));
+                    let create = fork_of(source, offset, behind);
+                    world.create(stream, create).await
+                };
+                pair.both(fork).await;
+            }
+            80..85 => {
+                pair.both(async |world| world.store.delete(&name(stream), world.now).await).await;
+            }
+            85..87 => {
+                pair.both(async |world| world.store.clear_retained(&name(stream), world.now).await).await;
+            }
+            87..97 => pair.compare(stream).await,
+            97..99 => {
+                let seconds = random.u64(..20);
+                pair.disk.later(seconds);
+                pair.model.later(seconds);
+                pair.disk.store.sweep(pair.disk.now);
+                pair.model.store.sweep(pair.model.now);
+            }
+            _ => {
+                let now = pair.disk.now;
+                drop(pair.disk);
+                pair.disk = open();
+                pair.disk.now = now;
+                restarts += 1;
+                for stream in STREAMS {
+                    pair.compare(stream).await;
+                }
+            }
+        }
+        most = most.max(size(directory.path()));
+    }
+    for stream in STREAMS {
+        pair.compare(stream).await;
+    }
+    println!("{steps} steps and {restarts} restarts: the same; at most {most} bytes on disk");
+}
+
+/// An offset between two others, as a JSON stream gives it.
+fn at(earliest: Offset, tail: Offset, part: f64) -> Offset {
+    let between = (tail.position.0 - earliest.position.0) as f64 * part;
+    if between < 1.0 { earliest } else { tail }
+}

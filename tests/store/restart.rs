@@ -1,0 +1,219 @@
+//! A store on disk that is closed, or killed, and opened again: what was there is there, and cursors go on.
+
+use std::time::Duration;
+
+use pollgate::store::{Create, CreateError, Missing, OpenError, ReadError};
+use pollgate::stream::{Append, Lifetime, Offset, ProducerRefusal, Refusal, Retention, Start};
+use tokio::time::Instant;
+
+use crate::directory::{SEGMENT_BYTES, directory, open, try_open, world};
+use crate::suite::*;
+
+#[tokio::test]
+async fn all_of_a_stream_comes_back() {
+    let directory = directory();
+    let (before, _) = world(directory.path());
+    before.open("plain").await;
+    before.push("plain", 0..3).await;
+    let cursor = before.push("plain", 3..5).await;
+    let by = |sequence| Append { producer: producer(0, sequence), ..append(json(), numbers([sequence])) };
+    before.open("written").await;
+    before.append("written", by(0)).await.unwrap();
+    let named = Append { sequence: Some("b".into()), ..append(json(), numbers([9])) };
+    before.append("written", named.clone()).await.unwrap();
+    let retention = Retention { messages_max: Some(2), ..Retention::default() };
+    before.create("short", Create { retention: Some(retention), ..Create::open(json()) }).await.unwrap();
+    before.push("short", 0..5).await;
+    before
+        .create("full", Create { payload: numbers(0..2), closed: true, ..Create::open(json()) })
+        .await
+        .unwrap();
+    before.open("gone").await;
+    before.store.delete(&name("gone"), before.now).await.unwrap();
+    drop(before);
+
+    let (after, opened) = world(directory.path());
+    assert!(!opened.renewed);
+    assert_eq!((opened.streams, after.content("plain").await.as_str()), (4, "0,1,2,3,4"));
+    let end = after.read("plain", Start::At(cursor)).await.unwrap();
+    assert_eq!((end.next, end.up_to_date, end.is_empty()), (cursor, true, true));
+    after.push("plain", [5]).await;
+    assert_eq!(content(&after.read("plain", Start::At(cursor)).await.unwrap()), "5");
+
+    assert!(after.append("written", by(0)).await.unwrap().duplicate);
+    let gap = after.append("written", by(2)).await.unwrap_err();
+    let expected = ProducerRefusal::SequenceGap { expected: 1, received: 2 };
+    assert!(gap.to_string().contains(&format!("{:?}", Refusal::Producer(expected))), "{gap}");
+    assert!(after.append("written", named).await.is_err(), "the sequence is remembered");
+
+    assert_eq!(after.content("short").await, "3,4");
+    assert!(after.append("full", append(json(), numbers([7]))).await.is_err());
+    assert!(after.read("full", Start::Earliest).await.unwrap().closed);
+    assert_eq!(after.read("gone", Start::Earliest).await.unwrap_err(), ReadError::Missing(Missing::NotFound));
+    let other = Create { closed: true, ..Create::open(json()) };
+    assert_eq!(after.create("plain", other).await.unwrap_err(), CreateError::ExistsDifferently);
+}
+
+#[tokio::test]
+async fn forks_share_the_past_over_restarts_and_keep_the_name_of_their_source() {
+    let directory = directory();
+    let (before, _) = world(directory.path());
+    before.open("source").await;
+    let point = before.push("source", 0..3).await;
+    before.push("source", 3..5).await;
+    before.create("fork", fork_of("source", Some(point), 1)).await.unwrap();
+    before.push("fork", [10]).await;
+    before.create("second", fork_of("fork", None, 0)).await.unwrap();
+    before.push("second", [11]).await;
+    before.store.delete(&name("source"), before.now).await.unwrap();
+    drop(before);
+    for _ in 0..2 {
+        let (after, _) = world(directory.path());
+        assert_eq!(after.content("fork").await, "0,1,2,3,10");
+        assert_eq!(after.content("second").await, "0,1,2,3,10,11");
+        assert_eq!(
+            after.read("source", Start::Earliest).await.unwrap_err(),
+            ReadError::Missing(Missing::Deleted)
+        );
+        assert_eq!(after.create("source", Create::open(json())).await.unwrap_err(), CreateError::NameTaken);
+    }
+    let (after, _) = world(directory.path());
+    for fork in ["second", "fork"] {
+        after.store.delete(&name(fork), after.now).await.unwrap();
+    }
+    drop(after);
+    let (last, opened) = world(directory.path());
+    assert_eq!(opened.streams, 0);
+    last.open("source").await;
+}
+
+#[tokio::test]
+async fn a_new_life_of_a_stream_is_told_apart_over_a_restart() {
+    let directory = directory();
+    let mut cursors: Vec<Offset> = Vec::new();
+    for life in 0..4 {
+        let (world, _) = world(directory.path());
+        if life > 0 {
+            world.store.delete(&name("s"), world.now).await.unwrap();
+        }
+        world.open("s").await;
+        for earlier in &cursors {
+            let error = world.read("s", Start::At(*earlier)).await.unwrap_err();
+            assert!(matches!(error, ReadError::Gap(_)), "life {life}: {error}");
+        }
+        let cursor = world.push("s", 0..3).await;
+        assert!(cursors.last().is_none_or(|last| *last < cursor), "offsets rise");
+        cursors.push(cursor);
+    }
+}
+
+#[tokio::test]
+async fn what_was_said_with_a_message_and_what_is_retained_come_back() {
+    let directory = directory();
+    let (before, _) = world(directory.path());
+    before.open("s").await;
+    before.append("s", annotated(numbers([1]), "ada", true)).await.unwrap();
+    before.push("s", [2]).await;
+    before.open("cleared").await;
+    before.append("cleared", annotated(numbers([1]), "ada", true)).await.unwrap();
+    before.store.clear_retained(&name("cleared"), before.now).await.unwrap();
+    let told = before.messages("s", Start::Earliest, NO_LIMIT).await.unwrap();
+    drop(before);
+    let (after, _) = world(directory.path());
+    assert_eq!(after.messages("s", Start::Earliest, NO_LIMIT).await.unwrap().messages, told.messages);
+    assert_eq!(after.retained("s").await.as_deref(), Some("1 ada"));
+    assert_eq!(after.retained("cleared").await, None);
+}
+
+#[tokio::test]
+async fn a_lifetime_goes_on_and_an_idle_one_begins_anew() {
+    let directory = directory();
+    let (mut before, _) = world(directory.path());
+    let until = Lifetime::Until(before.now + Duration::from_secs(50));
+    before.create("until", Create { lifetime: Some(until), ..Create::open(json()) }).await.unwrap();
+    let idle = Lifetime::Idle(Duration::from_secs(60));
+    before.create("idle", Create { lifetime: Some(idle), ..Create::open(json()) }).await.unwrap();
+    let short = Lifetime::Idle(Duration::from_secs(10));
+    before.create("short", Create { lifetime: Some(short), ..Create::open(json()) }).await.unwrap();
+    before.later(20);
+    assert_eq!(before.store.sweep(before.now), [name("short")]);
+    drop(before);
+    let (mut after, opened) = world(directory.path());
+    assert_eq!(opened.streams, 2);
+    after.later(55);
+    assert_eq!(
+        after.read("until", Start::Earliest).await.unwrap_err(),
+        ReadError::Missing(Missing::NotFound)
+    );
+    assert!(after.read("idle", Start::Earliest).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_log_goes_on_over_many_files_and_larger_records_than_a_file() {
+    let directory = directory();
+    let large = || pollgate::stream::Payload::raw(vec![b'x'; 3 * SEGMENT_BYTES as usize].into());
+    let (before, _) = world(directory.path());
+    before.create("large", Create::open(text())).await.unwrap();
+    before.open("small").await;
+    for round in 0..3 {
+        before.append("large", append(text(), large())).await.unwrap();
+        for n in 0..500 {
+            before.push("small", [round * 500 + n]).await;
+        }
+    }
+    drop(before);
+    let (after, _) = world(directory.path());
+    let numbers: Vec<_> = (0..1500).map(|n| n.to_string()).collect();
+    assert_eq!(after.content("small").await, numbers.join(","));
+    assert_eq!(after.read_all("large").await.len(), 9 * SEGMENT_BYTES as usize);
+}
+
+#[test]
+fn a_directory_in_use_or_of_a_later_format_is_refused_in_one_line() {
+    let directory = directory();
+    let (store, _) = open(directory.path());
+    let Err(in_use) = try_open(directory.path()) else { panic!("opened twice") };
+    assert!(matches!(in_use, OpenError::InUse { .. }) && in_use.to_string().contains("in use"), "{in_use}");
+    drop(store);
+    let file = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[8] += 1;
+    let sum = crc32c::crc32c(&bytes[..16]).to_le_bytes();
+    bytes[16..20].copy_from_slice(&sum);
+    std::fs::write(&file, bytes).unwrap();
+    let Err(newer) = try_open(directory.path()) else { panic!("a later format was opened") };
+    assert!(newer.to_string().contains("format 2"), "{newer}");
+    assert_eq!(newer.to_string().lines().count(), 1);
+}
+
+/// How many messages `READY_MESSAGES` says, in a hundredth as many streams; the bar is 10^6 within two seconds.
+#[tokio::test]
+async fn many_messages_are_ready_soon() {
+    let messages = std::env::var("READY_MESSAGES").map_or(20_000, |count| count.parse().unwrap());
+    let directory = directory();
+    {
+        let options = pollgate::store::DiskOptions::new(pollgate::store::SyncPolicy::Never);
+        let (store, _) =
+            pollgate::store::Disk::open(directory.path(), options, std::sync::Arc::new(()), noon()).unwrap();
+        let world = World::with(Box::new(store));
+        for stream in 0..messages / 100 {
+            let name = format!("room/{stream}");
+            world.open(&name).await;
+            for n in 0..100 {
+                world.push(&name, [n]).await;
+            }
+        }
+        world.store.close().await;
+    }
+    let since = Instant::now();
+    let (after, opened) = world(directory.path());
+    let took = since.elapsed();
+    println!("{messages} messages in {} streams: ready after {took:?}", opened.streams);
+    assert_eq!(opened.streams, messages / 100);
+    assert_eq!(after.content("room/0").await.split(',').count(), 100);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
