@@ -28,7 +28,43 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway (the default command)
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
+    /// Check or move a store on disk while no gateway has it open
+    #[command(subcommand)]
+    Store(StoreCommand),
+}
+
+/// What to do with a store on disk.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Read all of it and say whether it is whole; changes nothing, and ends with 1 if something is damaged
+    Check {
+        /// Its directory
+        directory: PathBuf,
+    },
+    /// Write its streams and messages as lines of JSON
+    Export {
+        /// Its directory
+        directory: PathBuf,
+        /// A new file [default: standard output]
+        file: Option<PathBuf>,
+    },
+    /// Make the streams that an export tells of, which must not be there; they begin new epochs
+    Import {
+        /// Its directory, made if it is not there
+        directory: PathBuf,
+        /// The export [default: standard input]
+        file: Option<PathBuf>,
+    },
+}
+
+/// What the command is asked for.
+#[derive(Debug)]
+pub enum Task {
+    /// Run the gateway.
+    Serve(Box<Settings>),
+    /// Something with a store on disk.
+    Store(StoreCommand),
 }
 
 /// Every key is also a variable, `POLLGATE_HOLD_MAX=55s`, and a line in the file, `hold_max = "55s"`.
@@ -153,13 +189,14 @@ impl Default for Settings {
 }
 
 impl Cli {
-    /// Puts the layers together.
-    pub fn settings(self) -> Result<Settings, SettingsError> {
+    /// What is to be done; for the gateway this puts the layers together.
+    pub fn task(self) -> Result<Task, SettingsError> {
         let args = match self.command {
-            Some(Command::Serve(args)) => args,
+            Some(Command::Store(command)) => return Ok(Task::Store(command)),
+            Some(Command::Serve(args)) => *args,
             None => self.serve,
         };
-        args.over(variables())
+        Ok(Task::Serve(Box::new(args.over(variables())?)))
     }
 }
 
@@ -240,8 +277,8 @@ mod tests {
         let cli =
             Cli::try_parse_from(["pollgate"].iter().chain(arguments)).map_err(|error| error.to_string())?;
         let args = match cli.command {
-            Some(Command::Serve(args)) => args,
-            None => cli.serve,
+            Some(Command::Serve(args)) => *args,
+            _ => cli.serve,
         };
         args.over(environment).map_err(|error| error.to_string())
     }

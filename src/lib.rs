@@ -14,6 +14,7 @@
 //! * [`http`]: the HTTP front, one file per operation and delivery form.
 //! * [`mqtt`]: the MQTT front, onto the same streams.
 //! * [`server`]: sockets, connections, limits of both, drain.
+//! * [`maintenance`]: checking and moving a store while no server runs.
 //! * [`config`], [`limits`], [`clock`], [`metrics`]: settings, bounds, time and counters for all of them.
 
 pub mod clock;
@@ -21,6 +22,7 @@ pub mod config;
 pub mod http;
 pub mod hub;
 pub mod limits;
+pub mod maintenance;
 pub mod metrics;
 pub mod mqtt;
 pub mod server;

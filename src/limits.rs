@@ -120,6 +120,13 @@ pub struct Limits {
     /// Topic aliases in each direction of an MQTT connection.
     pub mqtt_topic_aliases_max: u16,
 
+    /// Messages that a stream keeps whose creator did not say; 0: all. What is trimmed moves its earliest offset.
+    pub retention_messages_max: u64,
+    /// Bytes of messages that such a stream keeps; 0: all.
+    pub retention_bytes_max: u64,
+    /// How long such a stream keeps a message; 0: for ever.
+    pub retention_age_max: Span,
+
     /// Over how long held polls and streams end when the gateway drains.
     pub drain_spread: Span,
 
@@ -177,6 +184,9 @@ impl Default for Limits {
             mqtt_sessions_max: 100_000,
             mqtt_subscriptions_max: 1000,
             mqtt_topic_aliases_max: 16,
+            retention_messages_max: 0,
+            retention_bytes_max: 0,
+            retention_age_max: Span::seconds(0),
             drain_spread: Span::seconds(5),
             hold: Duration::from_secs(25),
             hold_max: Duration::from_secs(55),

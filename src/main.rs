@@ -1,11 +1,13 @@
 //! The `pollgate` command: settings, log, server, signals.
 
+use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use pollgate::config::{Cli, LogFormat, Settings, StorePlace};
+use pollgate::config::{Cli, LogFormat, Settings, StoreCommand, StorePlace, Task};
+use pollgate::maintenance::{check_store, export_store, import_store};
 use pollgate::server::{BindError, Server};
 use pollgate::store::SyncPolicy;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,24 +18,35 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let settings = match Cli::parse().settings() {
-        Ok(settings) => settings,
+    let task = match Cli::parse().task() {
+        Ok(task) => task,
         Err(error) => return fail(&error),
     };
-    start_log(settings.log);
+    start_log(match &task {
+        Task::Serve(settings) => settings.log,
+        Task::Store(_) => LogFormat::Text,
+    });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let outcome = runtime.block_on(serve(settings));
+    let outcome: Result<ExitCode, Box<dyn Error>> = runtime.block_on(async {
+        Ok(match task {
+            Task::Serve(settings) => serve(*settings).await?,
+            Task::Store(StoreCommand::Check { directory }) => check_store(&directory)?,
+            Task::Store(StoreCommand::Export { directory, file }) => {
+                export_store(&directory, file.as_deref()).await?
+            }
+            Task::Store(StoreCommand::Import { directory, file }) => {
+                import_store(&directory, file.as_deref()).await?
+            }
+        })
+    });
     runtime.shutdown_timeout(Duration::ZERO);
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
-    }
+    outcome.unwrap_or_else(|error| fail(&*error))
 }
 
-async fn serve(settings: Settings) -> Result<(), BindError> {
+async fn serve(settings: Settings) -> Result<ExitCode, BindError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = Server::bind(&settings)?;
@@ -47,7 +60,7 @@ async fn serve(settings: Settings) -> Result<(), BindError> {
         () = stop.drain() => tracing::info!("drained"),
         () = next_signal() => tracing::warn!("ended at once by a second signal"),
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn start_log(format: LogFormat) {

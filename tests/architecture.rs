@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hub", &["store", "stream", "clock", "limits", "metrics"]),
     ("http", &["hub", "stream", "clock", "limits", "metrics"]),
     ("mqtt", &["hub", "stream", "clock", "limits", "metrics"]),
+    ("maintenance", &["store", "stream", "clock"]),
     ("server", &["http", "mqtt", "hub", "store", "config", "clock", "limits", "metrics"]),
 ];
 

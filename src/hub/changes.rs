@@ -13,13 +13,14 @@ use super::live::Live;
 use super::{AppendError, Appended, ChangeError, CreateError, Created, Missing, PublishError};
 use crate::metrics::Metrics;
 use crate::store::{Create, Store};
-use crate::stream::{Append, StreamName};
+use crate::stream::{Append, Retention, StreamName};
 
 /// What a change needs, so that it can go on without whoever asked for it.
 pub(super) struct Changes {
     pub(super) store: Arc<dyn Store>,
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) default_retention: Retention,
 }
 
 /// Runs a change to its end, even if the future that this returns is dropped after it was polled once: then what is left
@@ -72,7 +73,11 @@ impl Changes {
     ) -> Result<Appended, PublishError> {
         let mut appended = self.store.append(&name, &append, now).await;
         if may_create && matches!(appended, Err(AppendError::Missing(Missing::NotFound))) {
-            let created = self.store.create(&name, Create::open(append.content_type.clone()), now).await?;
+            let create = Create {
+                default_retention: self.default_retention,
+                ..Create::open(append.content_type.clone())
+            };
+            let created = self.store.create(&name, create, now).await?;
             if created.fresh {
                 self.live.begin(&name, created.epoch, created.tail.position, created.closed);
             }

@@ -57,7 +57,19 @@ pub struct Hub {
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    default_retention: Retention,
     draining: watch::Sender<bool>,
+}
+
+/// What streams keep that do not say.
+fn default_retention(limits: &Limits) -> Retention {
+    let limit = |max: u64| (max > 0).then_some(max);
+    let age = limits.retention_age_max.get();
+    Retention {
+        messages_max: limit(limits.retention_messages_max),
+        bytes_max: limit(limits.retention_bytes_max),
+        age_max: (!age.is_zero()).then_some(age),
+    }
 }
 
 /// A stream to be created, as a front understood it.
@@ -135,6 +147,7 @@ impl Hub {
             store,
             clients: Arc::new(clients::Clients::new(&limits, clock)),
             subscribers: subscriber::Subscribers::default(),
+            default_retention: default_retention(&limits),
             limits,
             metrics,
             clock,
@@ -155,6 +168,7 @@ impl Hub {
             content_type,
             lifetime: creation.lifetime,
             retention: creation.retention,
+            default_retention: self.default_retention,
             closed: creation.closed,
             payload,
             fork: creation.fork.map(|(source, offset, sub_offset)| Fork { source, offset, sub_offset }),
@@ -203,7 +217,8 @@ impl Hub {
     }
 
     fn changes(&self) -> Changes {
-        Changes { store: self.store.clone(), live: self.live.clone(), metrics: self.metrics.clone() }
+        let (store, live, metrics) = (self.store.clone(), self.live.clone(), self.metrics.clone());
+        Changes { store, live, metrics, default_retention: self.default_retention }
     }
 
     /// Reads what is there and does not wait: the short poll.

@@ -20,7 +20,9 @@ pub(super) fn open(
     let (streams, records, took) = (opened.streams, opened.records, opened.took);
     tracing::info!(directory = %directory.display(), streams, records, ?took, "opened the store");
     if opened.renewed {
-        tracing::warn!("the end of the log may be missing; cursors from behind it get 410");
+        tracing::warn!(
+            "what lay behind the end of the log, if anything, is lost; cursors from there get 410"
+        );
     }
     Ok(Arc::new(disk))
 }

@@ -6,6 +6,7 @@
 //! about 150 bytes each; the content of the newest ones is too, and of the others is read from the files.
 
 mod changes;
+mod check;
 mod committer;
 mod directory;
 mod frame;
@@ -47,6 +48,7 @@ use place::{Kept, Slice};
 use room::NoRoom;
 use segment::Segments;
 
+pub use check::{Checked, check};
 pub use open::{DiskOptions, OpenError, Opened};
 pub use sync::{InvalidSync, SyncPolicy};
 

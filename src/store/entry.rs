@@ -104,7 +104,7 @@ impl<C: Content> Entry<C> {
             state: State::Live,
             content_type: create.content_type.clone(),
             lifetime: create.lifetime.unwrap_or_default(),
-            retention: create.retention.unwrap_or_default(),
+            retention: create.retention.unwrap_or(create.default_retention),
             asked,
             lineage: origin.clone(),
             origin,

@@ -153,6 +153,11 @@ impl<C: Content> Log<C> {
         self.tail
     }
 
+    /// How many messages are kept.
+    pub(super) fn messages_kept(&self) -> u64 {
+        self.kept.messages
+    }
+
     /// Appends a record, which is not empty, at the tail.
     pub(super) fn push(&mut self, record: Record<C>) {
         if self.open.len() >= SEGMENT_RECORDS_MAX || self.open_bytes >= SEGMENT_BYTES_MAX {

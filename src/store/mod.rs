@@ -23,7 +23,7 @@ use crate::stream::{
     StreamName,
 };
 
-pub use disk::{Disk, DiskOptions, InvalidSync, OpenError, Opened, SyncPolicy};
+pub use disk::{Checked, Disk, DiskOptions, InvalidSync, OpenError, Opened, SyncPolicy, check};
 pub use memory::Memory;
 pub use message::{Message, MessageLimit, Messages};
 
@@ -149,6 +149,8 @@ pub struct Create {
     pub lifetime: Option<Lifetime>,
     /// `None`: all is kept, or as the source of a fork.
     pub retention: Option<Retention>,
+    /// What applies to a stream that says nothing of it and is no fork.
+    pub default_retention: Retention,
     /// Whether nothing may follow the first messages.
     pub closed: bool,
     /// The first messages.
@@ -164,6 +166,7 @@ impl Create {
             content_type,
             lifetime: None,
             retention: None,
+            default_retention: Retention::default(),
             closed: false,
             payload: Payload::default(),
             fork: None,

@@ -22,5 +22,6 @@ mod observability;
 mod publishing;
 mod refusals;
 mod slow_clients;
+mod store_on_disk;
 mod tour;
 mod wait_queues;

@@ -139,7 +139,11 @@ fn room(shared: &Shared, directory: &Path, end: End, segment_bytes: u32) -> io::
     let (active, offset) = match end.last {
         Some((active, offset)) => {
             if end.damaged {
-                tracing::error!(segment = active.number, offset, "the log is damaged and ends here");
+                tracing::warn!(
+                    segment = active.number,
+                    offset,
+                    "the log ends in a write that was cut off, or in damage"
+                );
                 active.erase(offset)?;
             }
             (active, offset)

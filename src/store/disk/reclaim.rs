@@ -140,6 +140,10 @@ impl Committer {
         let Some(entry) = self.ids.get(&stream).and_then(Weak::upgrade) else {
             return self.move_end(stream, from);
         };
+        // What is decided and not done would be written as if it had never been asked for, behind where it is written.
+        if entry.lock().underway > 0 {
+            self.commit().map_err(NoRoom::Broken)?;
+        }
         let state = {
             let entry = entry.lock();
             // One that has just begun has no head yet; it was written behind this segment.

@@ -1,0 +1,218 @@
+//! The lines of an export: each stream, and behind it its messages.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use crate::store::{Create, Description, Message};
+use crate::stream::{
+    Annotation, ContentType, Encoding, InvalidContentType, Lifetime, Quality, Retention, StreamName,
+};
+
+/// A stream, or a message of the stream before it.
+#[derive(Debug)]
+pub(super) enum Line {
+    Stream(StreamLine),
+    Message(MessageLine),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct StreamLine {
+    pub(super) stream: String,
+    content_type: String,
+    #[serde(default)]
+    pub(super) closed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_messages: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_age_seconds: Option<u64>,
+}
+
+/// A message in one of three ways, as its content type has it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MessageLine {
+    pub(super) at: Timestamp,
+    #[serde(default, deserialize_with = "even_null", skip_serializing_if = "Option::is_none")]
+    json: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) said: Option<Said>,
+}
+
+/// The message `null` is a message.
+fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// What an MQTT publisher said.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Said {
+    publisher: String,
+    quality: u8,
+    #[serde(default)]
+    retain: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    #[serde(default)]
+    is_text: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_topic: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    user_properties: Vec<(String, String)>,
+}
+
+impl Line {
+    /// Only a stream has a name.
+    pub(super) fn parse(line: &str) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Kind {
+            stream: Option<IgnoredAny>,
+        }
+        let kind: Kind = serde_json::from_str(line)?;
+        Ok(match kind.stream {
+            Some(IgnoredAny) => Self::Stream(serde_json::from_str(line)?),
+            None => Self::Message(serde_json::from_str(line)?),
+        })
+    }
+}
+
+impl StreamLine {
+    pub(super) fn of(name: &StreamName, described: &Description) -> Self {
+        let retention = described.retention;
+        let (idle_seconds, expires_at) = match described.lifetime {
+            Lifetime::Unlimited => (None, None),
+            Lifetime::Idle(idle) => (Some(idle.as_secs()), None),
+            Lifetime::Until(end) => (None, Some(timestamp(end))),
+        };
+        Self {
+            stream: name.as_str().to_owned(),
+            content_type: described.content_type.as_str().to_owned(),
+            closed: described.closed,
+            idle_seconds,
+            expires_at,
+            max_messages: retention.messages_max,
+            max_bytes: retention.bytes_max,
+            max_age_seconds: retention.age_max.map(|age| age.as_secs()),
+        }
+    }
+
+    /// The creation of the stream, open at first.
+    pub(super) fn creation(&self) -> Result<Create, InvalidContentType> {
+        let idle = self.idle_seconds.map(|seconds| Lifetime::Idle(Duration::from_secs(seconds)));
+        let until = self.expires_at.map(|end| Lifetime::Until(end.into()));
+        let retention = Retention {
+            messages_max: self.max_messages,
+            bytes_max: self.max_bytes,
+            age_max: self.max_age_seconds.map(Duration::from_secs),
+        };
+        Ok(Create {
+            lifetime: idle.or(until),
+            retention: (retention != Retention::default()).then_some(retention),
+            ..Create::open(ContentType::parse(&self.content_type)?)
+        })
+    }
+}
+
+impl MessageLine {
+    pub(super) fn of(message: &Message, encoding: Encoding) -> Self {
+        let text = String::from_utf8(message.bytes.to_vec()).ok();
+        let json = match encoding {
+            // A line break between two tokens would end the line.
+            Encoding::Json => text.clone().filter(|text| !text.contains(['\n', '\r'])),
+            Encoding::Text | Encoding::Binary => None,
+        };
+        let json = json.and_then(|text| RawValue::from_string(text).ok());
+        let text = text.filter(|_| encoding == Encoding::Text);
+        let neither = json.is_none() && text.is_none();
+        Self {
+            at: timestamp(message.at),
+            json,
+            text,
+            base64: neither.then(|| STANDARD.encode(&message.bytes)),
+            said: message.annotation.as_deref().map(Said::of),
+        }
+    }
+
+    /// The content; `None`: there is none, or more than one.
+    pub(super) fn bytes(&self) -> Option<Bytes> {
+        match (&self.json, &self.text, &self.base64) {
+            (Some(value), None, None) => Some(value.get().to_owned().into()),
+            (None, Some(text), None) => Some(text.clone().into()),
+            (None, None, Some(text)) => STANDARD.decode(text).ok().map(Bytes::from),
+            _ => None,
+        }
+    }
+}
+
+impl Said {
+    fn of(annotation: &Annotation) -> Self {
+        let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+        Self {
+            publisher: annotation.publisher.as_ref().to_owned(),
+            quality: annotation.quality as u8,
+            retain: annotation.retain,
+            expires_at: annotation.expires_at.map(timestamp),
+            is_text: annotation.is_text,
+            content_type: text(&annotation.content_type),
+            response_topic: text(&annotation.response_topic),
+            correlation: annotation.correlation.as_ref().map(|bytes| STANDARD.encode(bytes)),
+            user_properties: annotation
+                .user_properties
+                .iter()
+                .map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned()))
+                .collect(),
+        }
+    }
+
+    /// The same as a store has it; `None`: the quality or the correlation is none.
+    pub(super) fn into_annotation(self) -> Option<Arc<Annotation>> {
+        let quality = match self.quality {
+            0 => Quality::AtMostOnce,
+            1 => Quality::AtLeastOnce,
+            2 => Quality::ExactlyOnce,
+            _ => return None,
+        };
+        let correlation = match self.correlation {
+            Some(text) => Some(Bytes::from(STANDARD.decode(text).ok()?)),
+            None => None,
+        };
+        Some(Arc::new(Annotation {
+            publisher: self.publisher.into(),
+            quality,
+            retain: self.retain,
+            expires_at: self.expires_at.map(SystemTime::from),
+            is_text: self.is_text,
+            content_type: self.content_type.map(Into::into),
+            response_topic: self.response_topic.map(Into::into),
+            correlation,
+            user_properties: self.user_properties.into_iter().map(|(n, v)| (n.into(), v.into())).collect(),
+        }))
+    }
+}
+
+fn timestamp(time: SystemTime) -> Timestamp {
+    Timestamp::try_from(time).unwrap_or(Timestamp::MAX)
+}

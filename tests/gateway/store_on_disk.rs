@@ -1,0 +1,141 @@
+//! The store on disk as an operator meets it: check, export, import, and a directory that can not be opened.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use crate::world::mqtt::{Hello, Mqtt};
+use crate::world::{Gateway, get, post, put};
+
+fn directory() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Runs `pollgate store`, with something on its standard input.
+fn store(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pollgate"))
+        .arg("store")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // One that fails early does not read it.
+    let _unread = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn said(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// What readers find in the streams of these tests.
+async fn found(gateway: &Gateway) -> Vec<(u16, String, String)> {
+    let mut found = Vec::new();
+    for stream in ["values", "lines", "bytes", "closed"] {
+        let answer = gateway.send(get(format!("/v1/stream/{stream}?offset=-1"))).await;
+        found.push((
+            answer.status.as_u16(),
+            answer.header("content-type").to_owned(),
+            format!("{:?} {}", answer.body, answer.says_close()),
+        ));
+    }
+    found
+}
+
+#[tokio::test]
+async fn an_export_makes_the_same_streams_elsewhere() {
+    let (here, there) = (directory(), directory());
+    let gateway = Gateway::start(&["--store", text(here.path())]).await;
+    gateway.send(post("/v1/stream/values?create=1").json(r#"[1,null,{"a": "b"}]"#)).await.expect(204);
+    gateway.send(put("/v1/stream/lines").header("Content-Type", "text/plain").body("ä\nb")).await.expect(201);
+    let bytes = put("/v1/stream/bytes").header("Stream-Max-Messages", 2).body(vec![0u8, 255]);
+    gateway.send(bytes).await.expect(201);
+    let closed = put("/v1/stream/closed").header("Stream-Closed", "true").json("[7]");
+    gateway.send(closed).await.expect(201);
+    let mut mqtt = Mqtt::connect(gateway.mqtt, &Hello::new("publisher")).await;
+    mqtt.publish_with("rooms/1", b"kept", 1, true, Vec::new()).await;
+    let before = found(&gateway).await;
+
+    let (code, _, error) = said(&store(&["export", text(here.path())], ""));
+    assert_eq!((code, error.lines().count()), (Some(1), 1), "{error}");
+    assert!(error.contains("in use"), "{error}");
+    drop(gateway);
+
+    let (code, checked, _) = said(&store(&["check", text(here.path())], ""));
+    assert_eq!(code, Some(0), "{checked}");
+    assert!(
+        checked.contains("5 streams, 7 messages") && checked.contains("all records are whole"),
+        "{checked}"
+    );
+    let (code, lines, told) = said(&store(&["export", text(here.path())], ""));
+    assert_eq!((code, lines.lines().count()), (Some(0), 12), "{lines}{told}");
+    let (code, _, told) = said(&store(&["import", text(there.path())], &lines));
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("imported 5 streams, 7 messages"), "{told}");
+    let (_, again, _) = said(&store(&["export", text(there.path())], ""));
+    assert_eq!(again, lines, "an export of the import is the same");
+    let (code, _, told) = said(&store(&["import", text(there.path())], &lines));
+    assert_eq!(code, Some(1));
+    assert!(told.contains("line 1: the stream is there already"), "{told}");
+
+    let gateway = Gateway::start(&["--store", text(there.path())]).await;
+    assert_eq!(found(&gateway).await, before);
+    let mut mqtt = Mqtt::connect(gateway.mqtt, &Hello::new("subscriber")).await;
+    mqtt.subscribe("rooms/+", 1).await;
+    assert_eq!(mqtt.take().await.payload, &b"kept"[..]);
+}
+
+#[tokio::test]
+async fn a_line_that_is_no_export_is_refused_with_its_number() {
+    let directory = directory();
+    let stream = r#"{"stream":"s","contentType":"application/json"}"#;
+    for (lines, words) in [
+        (r#"{"at":"2026-01-01T00:00:00Z","json":1}"#.to_owned(), "line 1: a message without a stream"),
+        (format!("{stream}\n{{"), "line 2: not a line of an export"),
+        (
+            format!("{}\n{{\"at\":\"2026-01-01T00:00:00Z\"}}", stream.replace("\"s\"", "\"t\"")),
+            "line 2: the content",
+        ),
+        (stream.replace("\"s\"", "\"a//b\""), "line 1: a stream name"),
+        (stream.replace("application/json", "json"), "line 1: a content type"),
+    ] {
+        let (code, _, error) = said(&store(&["import", text(directory.path())], &lines));
+        assert_eq!(code, Some(1), "{lines}");
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn damage_is_told_by_its_place_and_the_gateway_starts_without_it() {
+    let directory = directory();
+    let gateway = Gateway::start(&["--store", text(directory.path())]).await;
+    for n in 0..3 {
+        gateway.send(post("/v1/stream/s?create=1").json(n)).await.expect(204);
+    }
+    let cursor = gateway.send(get("/v1/stream/s?offset=-1")).await.next_offset();
+    drop(gateway);
+    let log = directory.path().join("0000000001.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[last] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    let (code, checked, _) = said(&store(&["check", text(directory.path())], ""));
+    assert_eq!(code, Some(1), "{checked}");
+    assert!(checked.contains("damaged: 0000000001.log from byte"), "{checked}");
+    let gateway = Gateway::start(&["--store", text(directory.path())]).await;
+    assert_eq!(gateway.send(get("/v1/stream/s?offset=-1")).await.text(), "[0,1]");
+    for n in 8..10 {
+        let gap = gateway.send(get(format!("/v1/stream/s?offset={cursor}"))).await.expect(410);
+        assert_eq!(gap.header("stream-gap"), "reason=epoch");
+        gateway.send(post("/v1/stream/s").json(n)).await.expect(204);
+    }
+}
