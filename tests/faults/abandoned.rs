@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::measure::{alone, json_stream, mib, until_empty};
-use crate::world::{Gateway, Raw};
+use crate::measure::{json_stream, mib, until_empty};
+use crate::world::{Gateway, Raw, alone};
 
 const STREAM: &str = "/v1/stream/left";
 const POLLS_A_SECOND: u32 = 40;

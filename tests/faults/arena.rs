@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::MutexGuard;
 
-use crate::measure::alone;
+use crate::world::alone;
 
 /// Each side begins up to so many turns of an empty loop late, so that no two races of a kind are the same.
 const JITTER: u64 = 400;

@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::measure::{alone, json_stream, until_empty};
-use crate::world::{Connection, Gateway, get, post};
+use crate::measure::{json_stream, until_empty};
+use crate::world::{Connection, Gateway, alone, get, post};
 
 const STREAM: &str = "/v1/stream/crowd";
 const PUBLISHERS: u32 = 8;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use crate::measure::{alone, json_stream};
-use crate::world::{Connection, Gateway, Raw, get};
+use crate::measure::json_stream;
+use crate::world::{Connection, Gateway, Raw, alone, get};
 
 const STREAM: &str = "/v1/stream/full";
 const HELD: usize = 100;

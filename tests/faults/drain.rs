@@ -7,8 +7,8 @@ use tokio::io::{Error, ErrorKind};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::measure::{alone, json_stream};
-use crate::world::{Answer, Connection, Gateway, Raw, get, post, until};
+use crate::measure::json_stream;
+use crate::world::{Answer, Connection, Gateway, Raw, alone, get, post, until};
 
 const QUIET: &str = "/v1/stream/quiet";
 const BUSY: &str = "/v1/stream/busy";

@@ -1,17 +1,10 @@
-//! What these scenarios measure alike, and the order in which they run: one at a time.
+//! What these scenarios measure alike.
 
 use std::time::Duration;
 
-use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 use crate::world::{Gateway, PATIENCE, get};
-
-/// Waits for its turn: a crowd that runs beside another one measures that one too.
-pub(crate) async fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
-}
 
 /// What waiting leaves behind if something goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

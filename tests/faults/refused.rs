@@ -5,8 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::measure::alone;
-use crate::world::{Answer, Gateway, Raw};
+use crate::world::{Answer, Gateway, Raw, alone};
 
 const RATE: usize = 50;
 const CLIENTS: usize = 600;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::measure::{alone, clients_that_hold, json_stream, mib, until_empty};
-use crate::world::{Gateway, Raw, post, until};
+use crate::measure::{clients_that_hold, json_stream, mib, until_empty};
+use crate::world::{Gateway, Raw, alone, post, until};
 
 const CROWD: usize = 10_000;
 const STREAM: &str = "/v1/stream/crowd";

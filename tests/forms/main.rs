@@ -20,11 +20,3 @@ mod metrics;
 mod property;
 mod slow_readers;
 mod sockets;
-
-use tokio::sync::{Mutex, MutexGuard};
-
-/// Held by a test that keeps the machine busy, so that no other such test disturbs it.
-async fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::const_new(());
-    ALONE.lock().await
-}

@@ -7,8 +7,7 @@ use std::collections::BTreeSet;
 use fastrand::Rng;
 use tokio::task::JoinSet;
 
-use crate::alone;
-use crate::world::{Batch, Form, Gateway, Kind, Place, Publisher, Reader};
+use crate::world::{Batch, Form, Gateway, Kind, Place, Publisher, Reader, alone};
 
 const CASES: u64 = 9 * drawn::BIG_EVERY;
 const AT_ONCE: u64 = 4;

@@ -15,6 +15,7 @@ mod websocket;
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 pub use client::{Answer, Connection, Request, delete, get, head, options, post, put, request};
@@ -28,6 +29,12 @@ pub use websocket::{Close, WebSocket, frame, handshake};
 
 /// How long a condition may take to come true before the test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Held by a test that keeps the machine busy or measures it, so that no other such test of its binary disturbs it.
+pub async fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
 
 /// Waits until `condition` is true. Panics with `what` when patience ends.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {

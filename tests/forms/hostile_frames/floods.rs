@@ -3,8 +3,7 @@
 use tokio::time::{Duration, Instant};
 
 use super::{ENDS, GOES_ON, Ground, PING, TEXT_BEGINS};
-use crate::alone;
-use crate::world::{frame, until};
+use crate::world::{alone, frame, until};
 
 const MILLION: usize = 1_000_000;
 

@@ -6,8 +6,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::{READERS, Slow, ask, until_all_are_full};
-use crate::alone;
-use crate::world::{Form, Gateway, Kind, PATIENCE, Publisher, Raw};
+use crate::world::{Form, Gateway, Kind, PATIENCE, Publisher, Raw, alone};
 
 /// The full load is 20 MB a second of fan-out. Without optimization that would keep both cores of a small machine
 /// busy, and the measure would be of the queue for them.

@@ -3,8 +3,7 @@
 use tokio::process::Command;
 
 use super::{READERS, Slow, until_all_are_full};
-use crate::alone;
-use crate::world::{Form, Gateway, Kind, Publisher, until};
+use crate::world::{Form, Gateway, Kind, Publisher, alone, until};
 
 const KIB: u64 = 1024;
 const USER_BYTES_MAX: u64 = 64 * KIB;
