@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::client::{Answer, Connection, Request, get};
 use super::raw::Raw;
-use super::until;
+use super::{PATIENCE, until};
 
 /// A running gateway; killed when dropped. No test passes whose gateway panicked.
 pub struct Gateway {
@@ -35,8 +35,25 @@ impl Gateway {
 
     /// The same with variables in its environment.
     pub async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let started = Self::try_start(&[], arguments, variables).await;
+        started.unwrap_or_else(|status| panic!("the gateway ended before it listened: {status}"))
+    }
+
+    /// Starts a gateway by another command that runs it, such as strace; or how that ended before it listened.
+    pub async fn start_under(command: &[String], arguments: &[&str]) -> Result<Self, ExitStatus> {
+        Self::try_start(command, arguments, &[]).await
+    }
+
+    async fn try_start(
+        command: &[String],
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Self, ExitStatus> {
         let log = unnamed_file();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_pollgate"))
+        let command = command.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_pollgate")]);
+        let command: Vec<_> = command.collect();
+        let mut child = Command::new(command[0])
+            .args(&command[1..])
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"])
             .args(if arguments.contains(&"--store") { &[][..] } else { &["--store", "memory"] })
             .args(arguments)
@@ -45,18 +62,25 @@ impl Gateway {
             .stderr(log.try_clone().expect("a descriptor"))
             .kill_on_drop(true)
             .spawn()
-            .expect("the gateway starts");
+            .unwrap_or_else(|error| panic!("{} does not start: {error}", command[0]));
         let stdout = child.stdout.take().expect("its output is piped");
         let mut stdout = BufReader::new(stdout).lines();
         let mut address_behind = async |prefix: &str| {
-            let line =
-                stdout.next_line().await.expect("readable").expect("the gateway says where it listens");
-            line.strip_prefix(prefix).expect(prefix).parse().expect("an address")
+            let line = timeout(PATIENCE, stdout.next_line()).await.expect("it listens in time");
+            let line = line.expect("readable")?;
+            Some(line.strip_prefix(prefix).expect(prefix).parse().expect("an address"))
         };
         let address = address_behind("listening http://").await;
         let admin = address_behind("admin http://").await;
         let mqtt = address_behind("mqtt ").await;
-        Self { address, admin, mqtt, child, log, _stdout: stdout }
+        let (Some(address), Some(admin), Some(mqtt)) = (address, admin, mqtt) else {
+            eprint!("{}", written(&log));
+            return Err(timeout(PATIENCE, child.wait())
+                .await
+                .expect("it ends in time")
+                .expect("it had started"));
+        };
+        Ok(Self { address, admin, mqtt, child, log, _stdout: stdout })
     }
 
     /// What it has logged so far.
@@ -124,6 +148,11 @@ impl Gateway {
     /// Waits for its end.
     pub async fn ended(&mut self, within: Duration) -> ExitStatus {
         timeout(within, self.child.wait()).await.expect("it ends in time").expect("it had started")
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it had started").is_some()
     }
 
     /// The memory that it has allocated and not given back, in bytes (proc(5), smaps_rollup). The pages of the program

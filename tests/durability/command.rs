@@ -1,0 +1,26 @@
+//! Other people's commands, each of them bounded in time.
+
+use std::process::Command;
+
+/// Longer than any of them takes on a busy machine, in seconds. `timeout` ends one that hangs.
+const SECONDS_MAX: &str = "30";
+
+/// Runs a command that has to succeed; what it wrote.
+#[track_caller]
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
+    try_run(program, arguments).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// Runs a command; what it wrote, or why it failed.
+pub(crate) fn try_run(program: &str, arguments: &[&str]) -> Result<String, String> {
+    let command = [&[program], arguments].concat();
+    let output = Command::new("timeout").args(["--kill-after=1", SECONDS_MAX]).args(&command).output();
+    let output = output.map_err(|error| format!("timeout (of coreutils): {error}"))?;
+    let [wrote, complained] =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    if output.status.success() {
+        Ok(wrote)
+    } else {
+        Err(format!("{command:?}: {}: {complained}", output.status))
+    }
+}

@@ -1,0 +1,61 @@
+//! The power goes: what no sync has brought to the disk is gone, unlike after a kill, which the page cache survives.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::image::Image;
+use crate::loss::lose;
+use crate::outage::{kill, survive};
+use crate::stored;
+use crate::world::{Gateway, alone};
+
+/// More than the longest run writes.
+const MEBIBYTES: u64 = 256;
+
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often the control is tried: once is enough unless the kernel happens to write everything back just before.
+const CONTROLS: usize = 3;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_loses_nothing_that_was_acknowledged() {
+    let _turn = alone().await;
+    let image = Image::create(MEBIBYTES);
+    let folder = image.path().join("store");
+    survive("power cut", &stored(&folder, "always"), async |gateway| cut(&image, gateway).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_loses_no_more_than_the_last_interval_between_syncs() {
+    let _turn = alone().await;
+    let image = Image::create(MEBIBYTES);
+    let folder = image.path().join("store");
+    let outage = async |gateway| {
+        sleep(5 * INTERVAL).await;
+        cut(&image, gateway).await;
+    };
+    let loss = lose(&stored(&folder, "interval:100ms"), || {}, outage).await;
+    assert_eq!(loss.lost, 0, "{loss:?}");
+}
+
+/// The control: without sync the same outage loses, or the test would be blind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_of_a_store_that_never_syncs_is_seen_to_lose() {
+    let _turn = alone().await;
+    let mut losses = Vec::new();
+    for _ in 0..CONTROLS {
+        let image = Image::create(MEBIBYTES);
+        let folder = image.path().join("store");
+        let outage = async |gateway| cut(&image, gateway).await;
+        losses.push(lose(&stored(&folder, "never"), || image.sync(), outage).await);
+    }
+    println!("power cut with --sync never, readers told: {losses:?}");
+    assert!(losses.iter().any(|loss| loss.lost > 0 && loss.left > 0), "{losses:?}");
+}
+
+async fn cut(image: &Image, gateway: Gateway) {
+    image.lose_power();
+    kill(gateway).await;
+    image.mount_again().await;
+}
