@@ -2,6 +2,7 @@
 
 mod conditions;
 mod promise;
+mod rounds;
 mod values;
 
 use clap::{Args, Parser, Subcommand};
@@ -13,6 +14,7 @@ use values::{rate, setting, whole_setting};
 
 pub use conditions::Conditions;
 pub use promise::Promised;
+pub use rounds::{Appending, Rounds, Waking};
 
 /// Runs the same workload over every delivery strategy and says what each one costs.
 #[derive(Debug, Parser)]
@@ -35,6 +37,10 @@ pub enum Command {
     Sweep(Box<Sweeping>),
     /// Say which strategy keeps a promise at the least cost, and why
     Recommend(Box<Promised>),
+    /// Append in a closed loop to the gateway and rivals in turn, and say how they compare
+    Appends(Box<Appending>),
+    /// Publish to held polls of the gateway and rivals in turn, and say how they compare
+    Wake(Box<Waking>),
     /// A share of a run, as another process of this program asks for it
     #[command(hide = true)]
     Generate,
@@ -117,6 +123,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::servers::Storage;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -125,6 +132,37 @@ mod tests {
         assert_eq!(cli.compare.strategies(), [Strategy::Sse(None)]);
         for wrong in [["--size", "36"], ["--rate", "-1"], ["--clients", "0"], ["--strategy", "post"]] {
             assert!(Cli::try_parse_from([&["loadtest"], &wrong[..]].concat()).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn loads_take_rivals_and_a_store() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        let line =
+            "loadtest appends --rival durable-streams=/bin/server --rival nchan --store /data --streams 8";
+        let Ok(Some(Command::Appends(appends))) = parse(line) else { panic!("no appends") };
+        assert_eq!((appends.load().connections, appends.load().streams), (64, 8));
+        assert_eq!(appends.rounds.store, Storage::Disk("/data".into()));
+        assert_eq!(
+            appends.rounds.rival.iter().map(Server::name).collect::<Vec<_>>(),
+            ["durable-streams", "nchan"]
+        );
+        let Ok(Some(Command::Wake(wake))) = parse("loadtest wake --held 7 --rate 20 --rounds 3") else {
+            panic!("no wake")
+        };
+        assert_eq!((wake.load().held, wake.load().rate, wake.rounds.rounds), (7, 20.0, 3));
+        assert_eq!((wake.rounds.size, &wake.rounds.store), (100, &Storage::Memory));
+        for wrong in [
+            "appends --connections 0",
+            "appends --size 30",
+            "appends --rounds 0",
+            "appends --rate 1",
+            "appends --target http://127.0.0.1:1 --store /data",
+            "wake --rate 0",
+            "wake --held 0",
+            "wake --rival carrier-pigeon",
+        ] {
+            assert!(parse(&format!("loadtest {wrong}")).is_err(), "{wrong}");
         }
     }
 

@@ -14,9 +14,8 @@ use crate::generators::Task;
 use crate::machine::machine;
 use crate::medians::median;
 use crate::run::{RunError, run};
-use crate::servers::{Server, ServerError, gateway_program};
+use crate::servers::{Server, ServerError};
 use crate::strategies::Strategy;
-use crate::target::Target;
 
 /// Of the report's format.
 const FORMAT: u32 = 1;
@@ -101,12 +100,7 @@ fn task(wanted: &Comparison, strategy: Strategy) -> Task {
 /// What to run, and a note for what can not be.
 fn entries(wanted: &Comparison, notes: &mut Vec<String>) -> Result<Vec<Entry>, ServerError> {
     let Conditions { target, gateway, listen, .. } = &wanted.conditions;
-    let server = match (target, gateway) {
-        (Some(url), _) => Server::Target(Target::parse(url)?),
-        (None, Some(program)) => Server::Gateway(program.clone(), *listen),
-        (None, None) => Server::Gateway(gateway_program()?, *listen),
-    };
-    server.installed()?;
+    let server = Server::own(target.as_deref(), gateway.as_deref(), *listen)?;
     let mut entries = Vec::new();
     for strategy in wanted.strategies() {
         match server.supports(strategy) {

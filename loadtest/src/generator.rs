@@ -131,7 +131,7 @@ pub async fn generate(job: Job, lead: Lead) -> Result<Measured, GeneratorError> 
         ),
         round_trips: publisher.round_trips(),
         processor: processor.saturating_sub(processor_before),
-        troubles: readers.recorder.troubles(),
+        troubles: readers.recorder.troubles.all(),
     })
 }
 

@@ -15,6 +15,12 @@ pub fn machine(versions: Vec<(String, String)>) -> Machine {
     }
 }
 
+/// How many threads wanted a processor in the last minute: what else goes on shows in whatever is measured.
+pub fn load_average() -> f64 {
+    let text = read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(f64::NAN)
+}
+
 /// The value behind the first `name` and a colon.
 fn field(path: &str, name: &str) -> Option<String> {
     let text = read_to_string(path).ok()?;

@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use clap::Parser;
 use loadtest::advice::advise;
-use loadtest::cli::{Cli, Command, Comparison, Promised, Sweeping};
+use loadtest::cli::{Cli, Command, Comparison, Promised, Rounds, Sweeping};
 use loadtest::compare::{Outcome, compare};
+use loadtest::figures::{Standing, table as standings_table};
 use loadtest::files::{write_report, write_sweep};
 use loadtest::generator;
+use loadtest::loads::Load;
+use loadtest::machine::load_average;
+use loadtest::rounds::rounds;
 use loadtest::run::RunError;
 use loadtest::sweep::sweep;
 use loadtest::table::table;
@@ -39,6 +43,8 @@ fn main() -> ExitCode {
         None => runtime.block_on(run_compare(&cli.compare)),
         Some(Command::Sweep(wanted)) => runtime.block_on(run_sweep(&wanted)),
         Some(Command::Recommend(wanted)) => run_recommend(&wanted),
+        Some(Command::Appends(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
+        Some(Command::Wake(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::Generate) => match runtime.block_on(generator::serve()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
@@ -103,6 +109,24 @@ fn run_recommend(wanted: &Promised) -> ExitCode {
         }
         Err(error) => fail(&error, UNUSABLE),
     }
+}
+
+async fn run_rounds<L: Load>(load: &L, wanted: &Rounds) -> ExitCode {
+    let before = load_average();
+    let outcome = match until_told(async |stop| rounds(load, wanted, stop).await).await {
+        Ok(Some(Ok(outcome))) => outcome,
+        Ok(Some(Err(error))) => return fail(&error, if error.is_of_the_server() { UNUSABLE } else { 1 }),
+        Ok(None) => return ExitCode::FAILURE,
+        Err(error) => return fail(&error, UNUSABLE),
+    };
+    let complete = outcome.standings.iter().map(|standing| standing.rounds.len()).min().unwrap_or(0);
+    println!("{}", standings_table(L::COUNTS, &outcome.standings));
+    outcome.standings.iter().filter_map(Standing::distortion).for_each(|note| println!("{note}"));
+    println!(
+        "median (least to greatest) of {complete} rounds; messages in {}; load average {before:.2} before",
+        outcome.storage
+    );
+    ExitCode::SUCCESS
 }
 
 /// Works until the end, or until the first signal turns `stop` true. `None`: the second one has dropped everything, and

@@ -23,18 +23,21 @@ pub fn median(runs: &[Run]) -> Option<Run> {
     Some(run)
 }
 
+/// The middle one of the figures, or the mean of the two in the middle; `None` of none.
+pub fn median_of(mut figures: Vec<f64>) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    let low = figures.get(figures.len().checked_sub(1)? / 2)?;
+    let high = figures.get(figures.len() / 2)?;
+    Some(low + (high - low) / 2.0)
+}
+
 /// The figures of `middle` replaced by medians over `all`; whatever is no figure, or not in all of them,
 /// stays.
 fn of_values(middle: &Value, all: &[&Value]) -> Value {
     match middle {
         Value::Number(number) => {
-            let mut figures: Vec<f64> = all.iter().filter_map(|value| value.as_f64()).collect();
-            figures.sort_by(f64::total_cmp);
-            let [low, high] = [figures.len().saturating_sub(1) / 2, figures.len() / 2];
-            let (Some(low), Some(high)) = (figures.get(low), figures.get(high)) else {
-                return middle.clone();
-            };
-            let median = low + (high - low) / 2.0;
+            let figures = all.iter().filter_map(|value| value.as_f64()).collect();
+            let Some(median) = median_of(figures) else { return middle.clone() };
             if number.is_u64() { Value::from(median.round() as u64) } else { Value::from(median) }
         }
         Value::Object(fields) => {

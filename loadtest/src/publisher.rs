@@ -20,8 +20,9 @@ use tokio::time::Instant;
 
 use crate::client::addressed;
 use crate::recorder::{Recorder, add_time, times};
+use crate::streams::stream_name;
 use crate::target::Target;
-use crate::wire::{Connection, WireError, open};
+use crate::wire::{Connection, WireError, accepted, open};
 use crate::workload::{MessageId, Workload};
 
 /// Publishes to streams of a server.
@@ -59,11 +60,6 @@ struct Due {
     message: MessageId,
 }
 
-/// The name of a stream of a run.
-pub fn stream_name(run: u64, stream: u32) -> String {
-    format!("loadtest-{run:016x}-{stream}")
-}
-
 impl Publisher {
     /// One with no connections yet.
     pub fn new(target: Target, recorder: Arc<Recorder>) -> Result<Self, CreationError> {
@@ -84,7 +80,7 @@ impl Publisher {
         if self.target.dialect.http().is_some() {
             self.run_over_http(start, due).await;
         } else if let Err(error) = self.run_at_broker(start, due).await {
-            self.recorder.trouble(format!("publishing: {error}"));
+            self.recorder.troubles.note(format!("publishing: {error}"));
         }
     }
 
@@ -122,7 +118,7 @@ impl Publisher {
         let mut next = Some(first);
         while let Some(message) = next {
             if let Err(error) = self.send(message).await {
-                self.recorder.trouble(format!("publishing: {error}"));
+                self.recorder.troubles.note(format!("publishing: {error}"));
             }
             let mut busy = self.busy.lock();
             next = busy.get_mut(&first.stream).and_then(VecDeque::pop_front);
@@ -146,7 +142,7 @@ impl Publisher {
             round_trips.sum += sent.elapsed();
         }
         self.idle.lock().push(connection);
-        answer.status().is_success().then_some(()).ok_or(WireError::Status(answer.status()))
+        accepted(&answer)
     }
 
     /// A connection that nobody uses, or a new one.

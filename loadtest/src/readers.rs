@@ -13,9 +13,9 @@ use crate::client::Client;
 use crate::data::{Deliveries, Energy};
 use crate::generator::{GeneratorError, Job};
 use crate::model::radio::Radios;
-use crate::publisher::stream_name;
 use crate::recorder::{Reception, Recorder};
 use crate::strategies::Strategy;
+use crate::streams::stream_name;
 use crate::wire::{Meter, Totals, WireError};
 use crate::workload::Workload;
 
@@ -74,7 +74,7 @@ impl Readers {
         drop(connected);
         // Nothing is ever sent: the channel ends when the last client lets go of it.
         if timeout(CONNECT_TIMEOUT, all_connected.recv()).await.is_err() {
-            let troubles = recorder.troubles().into_keys().collect::<Vec<_>>().join("; ");
+            let troubles = recorder.troubles.all().into_keys().collect::<Vec<_>>().join("; ");
             return Err(GeneratorError::NotConnected(troubles));
         }
         Ok(Self { recorder, totals, receptions, traced, start, _tasks: tasks })
@@ -103,7 +103,7 @@ impl Readers {
 async fn follow(mut client: Client, strategy: Strategy) {
     loop {
         let Err(error) = strategy.read(&mut client).await else { continue };
-        client.recorder.trouble(format!("reading: {error}"));
+        client.recorder.troubles.note(format!("reading: {error}"));
         if !matches!(error, WireError::Closed) {
             sleep(BACK_OFF).await;
         }

@@ -1,7 +1,6 @@
 //! What has arrived, and when: counted by the message's place in the schedule, timed from the intended
 //! publish time.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::data::Deliveries;
+use crate::troubles::Troubles;
 use crate::workload::{MessageId, Workload, within};
 
 /// The longest time that is told apart from longer ones, in microseconds: an hour.
@@ -35,7 +35,8 @@ pub struct Recorder {
     latency: Mutex<Histogram<u64>>,
     missing: AtomicU64,
     nothing_missing: Notify,
-    troubles: Mutex<BTreeMap<String, u64>>,
+    /// What went wrong.
+    pub troubles: Troubles,
 }
 
 /// What one reader has received.
@@ -58,7 +59,7 @@ impl Recorder {
             latency: Mutex::new(times()?),
             missing: AtomicU64::new(missing as u64),
             nothing_missing: Notify::new(),
-            troubles: Mutex::default(),
+            troubles: Troubles::default(),
         })
     }
 
@@ -66,7 +67,7 @@ impl Recorder {
     pub fn receive(&self, reception: &mut Reception, message: MessageId, since_start: Duration) {
         let Some(intended) = self.workload.intended(message).filter(|_| message.stream == reception.stream)
         else {
-            self.trouble("a message of another stream".to_owned());
+            self.troubles.note("a message of another stream".to_owned());
             return;
         };
         if !self.workload.plan.window().contains(&intended) {
@@ -90,16 +91,6 @@ impl Recorder {
         if self.missing.load(Ordering::Relaxed) > 0 {
             self.nothing_missing.notified().await;
         }
-    }
-
-    /// Notes that something went wrong, in words that are the same for the same trouble.
-    pub fn trouble(&self, what: String) {
-        *self.troubles.lock().entry(what).or_default() += 1;
-    }
-
-    /// Each trouble and how often it came.
-    pub fn troubles(&self) -> BTreeMap<String, u64> {
-        self.troubles.lock().clone()
     }
 
     /// The latencies so far.

@@ -4,21 +4,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::client::addressed;
-use crate::cost::{family, memory_bytes, processor_time, socket_bytes};
+use crate::cost::socket_bytes;
 use crate::data;
 use crate::generator::{GeneratorError, stopped};
 use crate::generators::{Generators, Task};
 use crate::measured::{Measured, ratio};
 use crate::predicted::prediction;
-use crate::publisher::stream_name;
-use crate::servers::{Process, Running, Server, ServerError};
+use crate::servers::{Process, Running, Server, ServerError, Storage};
 use crate::strategies::Strategy;
-use crate::target::Target;
-use crate::wire::{Connection, WireError, open};
+use crate::streams;
+use crate::wire::WireError;
 use crate::workload::{Plan, Workload};
 
 /// A generator that was late more often than this measures itself.
@@ -31,9 +28,6 @@ const LATENESS_P99_MAX: Duration = Duration::from_millis(2);
 const REQUESTS_DEVIATION_MAX: f64 = 0.03;
 const LATENCY_DEVIATION_MAX: f64 = 0.1;
 const LATENCY_OFF_MICROS_MAX: f64 = 1000.0;
-
-/// Connections that make the streams.
-const MAKERS: u32 = 16;
 
 /// From all clients connected to the start, for every process to get ready.
 const RUN_UP: Duration = Duration::from_millis(50);
@@ -78,9 +72,9 @@ impl RunError {
 /// Does it. `stop` turning true ends it early, with what has been measured.
 pub async fn run(server: &Server, task: &Task, stop: watch::Receiver<bool>) -> Result<data::Run, RunError> {
     let Task { plan, strategy, .. } = task;
-    let running = server.start(*strategy).await?;
-    let idle_memory = running.process.as_ref().map_or(0, memory);
-    prepare(&running.target, plan)
+    let running = server.start(*strategy, &Storage::Memory).await?;
+    let idle_memory = running.process.as_ref().map_or(0, Process::memory_bytes);
+    streams::create(&running.target, plan.run, plan.streams)
         .await
         .map_err(|error| RunError::NoServer(server.kind(), running.target.address, error))?;
     let generators = Generators::ready(&running.target, task, stop.clone()).await?;
@@ -192,30 +186,6 @@ fn too_short(strategy: Strategy, measured: Duration) -> Option<String> {
     ))
 }
 
-/// Makes the streams.
-async fn prepare(target: &Target, plan: &Plan) -> Result<(), WireError> {
-    let mut makers = JoinSet::new();
-    for maker in 0..MAKERS.min(plan.streams) {
-        let (target, plan) = (target.clone(), plan.clone());
-        makers.spawn(async move {
-            let Some(dialect) = target.dialect.http() else { return Ok(()) };
-            let mut connection = Connection::over(open(target.address).await?).await?;
-            for stream in (maker..plan.streams).step_by(MAKERS as usize) {
-                let Some(request) = dialect.create(&stream_name(plan.run, stream)) else { return Ok(()) };
-                let answer = connection.exchange(addressed(request, &target)?).await?;
-                if !answer.status().is_success() {
-                    return Err(WireError::Status(answer.status()));
-                }
-            }
-            Ok(())
-        });
-    }
-    while let Some(made) = makers.join_next().await {
-        made.unwrap_or(Err(WireError::Closed))?;
-    }
-    Ok(())
-}
-
 /// What the server took.
 struct Cost {
     processor: Duration,
@@ -229,20 +199,12 @@ async fn watch_cost(running: &Running, start: Instant, plan: &Plan) -> Option<Co
     let process = running.process.as_ref()?;
     let window = plan.window();
     sleep_until(start + window.start).await;
-    let before = processor(process);
+    let before = process.processor_time();
     sleep_until(start + window.end).await;
-    let (processor, memory_bytes) = (processor(process).saturating_sub(before), memory(process));
+    let (processor, memory_bytes) = (process.processor_time().saturating_sub(before), process.memory_bytes());
     let address = running.target.address;
     let socket_bytes = tokio::task::spawn_blocking(move || socket_bytes(address)).await.ok().flatten();
     Some(Cost { processor, memory_bytes, socket_bytes: socket_bytes.unwrap_or(0) })
-}
-
-fn processor(process: &Process) -> Duration {
-    family(process.id()).into_iter().map(processor_time).sum()
-}
-
-fn memory(process: &Process) -> u64 {
-    family(process.id()).into_iter().map(memory_bytes).sum()
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@ mod mosquitto;
 mod nchan;
 mod process;
 mod scratch;
+mod storage;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::strategies::Strategy;
@@ -17,6 +18,7 @@ use crate::target::{Target, TargetError};
 use scratch::Scratch;
 
 pub use process::Process;
+pub use storage::Storage;
 
 /// A server by what it takes to have one.
 #[derive(Debug, Clone)]
@@ -67,6 +69,12 @@ pub enum ServerError {
     /// A form that this server does not have.
     #[error("{0} has no {1}: {2}")]
     Unsupported(String, Strategy, &'static str),
+    /// A server that can not do what its rivals are to do.
+    #[error("{0} keeps messages in memory alone: leave it or --store out")]
+    MemoryAlone(String),
+    /// A folder where syncing costs nothing.
+    #[error("--store {0}: {1} is no disk, so syncing costs nothing there")]
+    NoDisk(String, String),
     /// Of `--target`.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -89,6 +97,21 @@ impl FromStr for Server {
 }
 
 impl Server {
+    /// The gateway: one that runs already, or else its program, which is built if nobody names one.
+    pub fn own(
+        target: Option<&str>,
+        program: Option<&Path>,
+        listen: Option<SocketAddr>,
+    ) -> Result<Self, ServerError> {
+        let server = match (target, program) {
+            (Some(url), _) => Self::Target(Target::parse(url)?),
+            (None, Some(program)) => Self::Gateway(program.to_owned(), listen),
+            (None, None) => Self::Gateway(gateway::program()?, listen),
+        };
+        server.installed()?;
+        Ok(server)
+    }
+
     /// As in the report.
     pub fn name(&self) -> &'static str {
         match self {
@@ -135,6 +158,13 @@ impl Server {
         }
     }
 
+    /// Whether it can keep messages there; an error says that it can not.
+    pub fn keeps_in(&self, storage: &Storage) -> Result<(), ServerError> {
+        let is_able = matches!(self, Self::Gateway(..) | Self::DurableStreams(_));
+        let is_asked = matches!(storage, Storage::Disk(_));
+        (is_able || !is_asked).then_some(()).ok_or_else(|| ServerError::MemoryAlone(self.name().into()))
+    }
+
     /// Its program's version.
     pub fn version(&self) -> Option<String> {
         match self {
@@ -146,19 +176,23 @@ impl Server {
         }
     }
 
-    /// Has it ready for a run of `strategy`.
-    pub async fn start(&self, strategy: Strategy) -> Result<Running, ServerError> {
+    /// Has it ready for a run of `strategy`, with nothing in `storage` yet.
+    pub async fn start(&self, strategy: Strategy, storage: &Storage) -> Result<Running, ServerError> {
         match self {
-            Self::Gateway(program, listen) => gateway::start(program, *listen, strategy).await,
+            Self::Gateway(program, listen) => gateway::start(program, *listen, strategy, storage).await,
             Self::Target(target) => Ok(Running { target: target.clone(), process: None, _scratch: None }),
             Self::Nchan => nchan::start(strategy).await,
             Self::Mosquitto => mosquitto::start().await,
-            Self::DurableStreams(program) => durable_streams::start(program, strategy).await,
+            Self::DurableStreams(program) => durable_streams::start(program, strategy, storage).await,
         }
     }
 }
 
-/// The gateway's program: the one beside this one, else built now.
-pub fn gateway_program() -> Result<PathBuf, ServerError> {
-    gateway::program()
+impl Running {
+    /// Ends it and waits until it is gone, so that neither its end is part of what is measured next nor its files are left.
+    pub async fn end(self) {
+        if let Some(process) = self.process {
+            process.end().await;
+        }
+    }
 }

@@ -59,7 +59,7 @@ fn cells(run: &Run, radio: &str) -> Vec<String> {
 }
 
 /// Microseconds as people read them.
-fn time(micros: f64) -> String {
+pub(crate) fn time(micros: f64) -> String {
     match micros {
         micros if micros < 1000.0 => format!("{micros:.0} us"),
         micros if micros < 1e6 => format!("{:.1} ms", micros / 1e3),

@@ -6,7 +6,7 @@ mod meter;
 mod mqtt;
 mod packets;
 
-pub use connection::{Connection, Request, WireError, open};
+pub use connection::{Connection, Request, WireError, accepted, open};
 pub use events::{Event, Events};
 pub use meter::{Meter, Metered, Totals, TotalsAt};
 pub use mqtt::Mqtt;

@@ -3,7 +3,8 @@
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
-use super::{Due, Publisher, stream_name};
+use super::{Due, Publisher};
+use crate::streams::stream_name;
 use crate::wire::{Mqtt, WireError, open};
 
 impl Publisher {

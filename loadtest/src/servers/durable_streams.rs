@@ -1,12 +1,12 @@
 //! Upstream's server of the same protocol: the crate `durable-streams`, whose program is named on the command
-//! line. It runs with `--durability memory`, as the gateway keeps messages in memory too; it still has a data
-//! folder.
+//! line. Beside a gateway that keeps messages in memory it runs with `--durability memory`, which still has a data
+//! folder; beside one that syncs with `--durability wal`, which syncs too before it answers an append.
 
 use std::path::Path;
 
 use super::process::Process;
 use super::scratch::{Scratch, free_address};
-use super::{Running, ServerError};
+use super::{Running, ServerError, Storage};
 use crate::dialects::Dialect;
 use crate::strategies::Strategy;
 use crate::target::Target;
@@ -15,11 +15,18 @@ use crate::target::Target;
 pub(super) const NAME: &str = "durable-streams";
 
 /// Starts it with the hold of the strategy: clients can not ask for one.
-pub(super) async fn start(program: &Path, strategy: Strategy) -> Result<Running, ServerError> {
+pub(super) async fn start(
+    program: &Path,
+    strategy: Strategy,
+    storage: &Storage,
+) -> Result<Running, ServerError> {
     let address = free_address()?;
-    let scratch = Scratch::new(NAME)?;
+    let (scratch, durability) = match storage {
+        Storage::Memory => (Scratch::new(NAME)?, "memory"),
+        Storage::Disk(folder) => (Scratch::within(folder, NAME)?, "wal"),
+    };
     let (port, data) = (address.port().to_string(), scratch.path().display().to_string());
-    let mut arguments = vec!["--port", &port, "--data-dir", &data, "--durability", "memory"];
+    let mut arguments = vec!["--port", &port, "--data-dir", &data, "--durability", durability];
     let hold =
         if let Strategy::LongPoll(hold) = strategy { hold.as_millis().to_string() } else { String::new() };
     if !hold.is_empty() {

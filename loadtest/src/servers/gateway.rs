@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use super::process::Process;
-use super::{Running, ServerError};
+use super::scratch::Scratch;
+use super::{Running, ServerError, Storage};
 use crate::dialects::Dialect;
 use crate::strategies::Strategy;
 use crate::target::Target;
@@ -66,13 +67,24 @@ pub(super) async fn start(
     program: &Path,
     listen: Option<SocketAddr>,
     strategy: Strategy,
+    storage: &Storage,
 ) -> Result<Running, ServerError> {
     let listen = listen.map_or(ANY.to_owned(), |address| address.to_string());
-    let addresses = ["--listen", &listen, "--admin", ANY, "--mqtt", ANY];
-    let mut arguments =
-        [&addresses[..], &["--store", "memory"]].concat().into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let mut arguments = ["--listen", &listen, "--admin", ANY, "--mqtt", ANY].map(str::to_owned).to_vec();
     // The clients of a run come all at once, which is not what is measured.
     arguments.extend(["--limit".to_owned(), "connections_per_second_max=100000".to_owned()]);
+    let scratch = match storage {
+        Storage::Memory => {
+            arguments.extend(["--store", "memory"].map(str::to_owned));
+            None
+        }
+        Storage::Disk(folder) => {
+            let scratch = Scratch::within(folder, NAME)?;
+            let own = scratch.path().display().to_string();
+            arguments.extend(["--store", &own, "--sync", "always"].map(str::to_owned));
+            Some(scratch)
+        }
+    };
     if let Strategy::LongPoll(hold) = strategy
         && hold.as_secs() > HOLD_MAX_SECONDS
     {
@@ -95,5 +107,5 @@ pub(super) async fn start(
         return Err(ServerError::Unsupported(NAME.into(), strategy, "its banner names no mqtt address"));
     }
     let target = Target { address, mqtt, dialect: Dialect::DurableStreams };
-    Ok(Running { target, process: Some(process), _scratch: None })
+    Ok(Running { target, process: Some(process), _scratch: scratch })
 }

@@ -14,6 +14,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 
 use super::ServerError;
+use crate::cost::{family, memory_bytes, processor_time};
 
 /// From the start of a program to its listening.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,12 +63,29 @@ impl Process {
         self.id
     }
 
+    /// The time that it and what it has started have been on a processor.
+    pub fn processor_time(&self) -> Duration {
+        family(self.id).into_iter().map(processor_time).sum()
+    }
+
+    /// The memory of the same, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        family(self.id).into_iter().map(memory_bytes).sum()
+    }
+
+    /// Kills it and waits until it is gone.
+    pub(super) async fn end(mut self) {
+        self.kill();
+        // Whether it could be waited for changes nothing.
+        let _status = timeout(START_TIMEOUT, self.child.wait()).await;
+    }
+
     /// The next line of its output; an error if there is none in time.
     pub async fn line(&mut self) -> Result<String, ServerError> {
         let Some(output) = &mut self.output else { return Err(ServerError::Mute(self.name.clone())) };
         match timeout(START_TIMEOUT, output.next_line()).await {
             Ok(Ok(Some(line))) => Ok(line),
-            Ok(_) => Err(self.end().await),
+            Ok(_) => Err(self.ended().await),
             Err(_) => Err(ServerError::Mute(self.name.clone())),
         }
     }
@@ -83,12 +101,12 @@ impl Process {
             listens = timeout(START_TIMEOUT, connects) => {
                 listens.map_err(|_| ServerError::Mute(self.name.clone()))
             }
-            _ = self.child.wait() => Err(self.end().await),
+            _ = self.child.wait() => Err(self.ended().await),
         }
     }
 
     /// Why it ended, once its output has.
-    async fn end(&mut self) -> ServerError {
+    async fn ended(&mut self) -> ServerError {
         let status = timeout(START_TIMEOUT, self.child.wait()).await;
         // What it has written is in the pipe when it ends; the reader of the pipe only has to get to it.
         tokio::task::yield_now().await;
@@ -98,14 +116,18 @@ impl Process {
             _ => ServerError::Ended(self.name.clone(), words),
         }
     }
-}
 
-impl Drop for Process {
-    fn drop(&mut self) {
+    fn kill(&self) {
         if let Some(group) = i32::try_from(self.id).ok().and_then(Pid::from_raw) {
             // It may have ended by itself.
             let _gone = kill_process_group(group, Signal::KILL);
         }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

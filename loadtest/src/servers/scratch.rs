@@ -11,10 +11,15 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// A new folder for the server `name`.
+    /// A new folder for the server `name` among temporary files.
     pub(super) fn new(name: &str) -> Result<Self, ServerError> {
+        Self::within(&std::env::temp_dir(), name)
+    }
+
+    /// A new folder for the server `name` in `parent`.
+    pub(super) fn within(parent: &Path, name: &str) -> Result<Self, ServerError> {
         let unique = format!("loadtest-{name}-{}-{:08x}", std::process::id(), fastrand::u32(..));
-        let folder = std::env::temp_dir().join(unique);
+        let folder = parent.join(unique);
         std::fs::create_dir(&folder)
             .map_err(|error| ServerError::Files(folder.display().to_string(), error))?;
         Ok(Self { folder })
@@ -35,7 +40,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A leftover in the folder for temporary files is the system's to remove.
+        // A leftover says by its name whose it is.
         let _left = std::fs::remove_dir_all(&self.folder);
     }
 }

@@ -51,6 +51,11 @@ pub async fn open(address: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// An error if the answer is a refusal.
+pub fn accepted<B>(answer: &Response<B>) -> Result<(), WireError> {
+    answer.status().is_success().then_some(()).ok_or(WireError::Status(answer.status()))
+}
+
 /// A connection for one request after the other; closed when dropped.
 #[derive(Debug)]
 pub struct Connection {

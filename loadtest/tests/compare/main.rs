@@ -13,6 +13,7 @@ mod world;
 
 mod forms;
 mod interrupted;
+mod loads;
 mod refusals;
 mod rivals;
 mod sweeps;

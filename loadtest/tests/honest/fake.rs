@@ -29,6 +29,8 @@ pub(crate) struct Faults {
     /// Each append of these streams whose number is a multiple waits so long before it is seen.
     pub(crate) stall_every: u32,
     pub(crate) stall: Duration,
+    /// Answered 500, and not kept.
+    pub(crate) refuse_every: u32,
 }
 
 #[derive(Default)]
@@ -73,8 +75,7 @@ impl Fake {
             Method::PUT => status(StatusCode::CREATED, 0, Bytes::new()),
             Method::POST => {
                 let message = request.into_body().collect().await.unwrap().to_bytes();
-                self.append(stream, message).await;
-                status(StatusCode::NO_CONTENT, 0, Bytes::new())
+                status(self.append(stream, message).await, 0, Bytes::new())
             }
             _ => {
                 let query = request.uri().query().unwrap_or_default();
@@ -89,7 +90,7 @@ impl Fake {
         })
     }
 
-    async fn append(&self, stream: String, message: Bytes) {
+    async fn append(&self, stream: String, message: Bytes) -> StatusCode {
         let number = {
             let mut logs = self.logs.lock();
             let log = logs.entry(stream.clone()).or_default();
@@ -99,6 +100,9 @@ impl Fake {
         let hits = |every: u32| every > 0 && number % every == every - 1;
         if hits(self.faults.stall_every) {
             sleep(self.faults.stall).await;
+        }
+        if hits(self.faults.refuse_every) {
+            return StatusCode::INTERNAL_SERVER_ERROR;
         }
         {
             let mut logs = self.logs.lock();
@@ -116,6 +120,7 @@ impl Fake {
             }
         }
         self.changed.notify_waiters();
+        StatusCode::NO_CONTENT
     }
 
     async fn read(&self, stream: &str, offset: usize, hold: u64) -> Response<Full<Bytes>> {

@@ -16,4 +16,5 @@ mod faults;
 // A debug build takes as long for a delivery as the formulas have for an error; tests/run has them optimised.
 #[cfg(not(debug_assertions))]
 mod formulas;
+mod loads;
 mod overload;

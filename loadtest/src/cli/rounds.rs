@@ -1,0 +1,88 @@
+//! What the commands have in common that put a load on the gateway and its rivals in turn, and each one's own.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::values::{message_bytes, rate_above_zero, seconds};
+use crate::loads::appends::Appends;
+use crate::loads::wake::Wake;
+use crate::servers::{Server, Storage};
+
+/// The command `appends`.
+#[derive(Debug, Clone, Args)]
+pub struct Appending {
+    /// Connections, each with one append under way
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
+    pub connections: u32,
+    /// Streams that the connections share [default: each has its own]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub streams: Option<u32>,
+    /// Of every round.
+    #[command(flatten)]
+    pub rounds: Rounds,
+}
+
+/// The command `wake`.
+#[derive(Debug, Clone, Args)]
+pub struct Waking {
+    /// Polls that are held, each on a stream of its own; the messages take turns on them
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX / 2))]
+    pub held: u32,
+    /// Messages a second, all streams together
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 20.0, value_parser = rate_above_zero)]
+    pub rate: f64,
+    /// Of every round.
+    #[command(flatten)]
+    pub rounds: Rounds,
+}
+
+/// Servers, rounds and messages.
+#[derive(Debug, Clone, Args)]
+pub struct Rounds {
+    /// Another server under the same load: nchan or durable-streams=PROGRAM; may repeat
+    #[arg(long, value_name = "NAME")]
+    pub rival: Vec<Server>,
+    /// Where servers keep messages: memory, or a folder of which each gets a new one and syncs before it answers
+    #[arg(long, value_name = "memory|FOLDER", default_value = "memory")]
+    pub store: Storage,
+    /// Bytes of a message
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = message_bytes)]
+    pub size: usize,
+    /// Seconds that are measured of each server in each round
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    pub seconds: f64,
+    /// Seconds before that
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    pub warm_up: f64,
+    /// How often each server takes its turn
+    #[arg(long, default_value_t = 5, value_parser = whole_rounds)]
+    pub rounds: usize,
+    /// A gateway that runs already, http://HOST:PORT [default: one is started]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["gateway", "store"])]
+    pub target: Option<String>,
+    /// The gateway's program [default: the one beside this program, built anew if its sources are newer]
+    #[arg(long, value_name = "PATH")]
+    pub gateway: Option<PathBuf>,
+}
+
+/// Of one process, within the usual limit on descriptors.
+const CONNECTIONS_MAX: i64 = 9000;
+
+impl Appending {
+    /// The load.
+    pub fn load(&self) -> Appends {
+        Appends { connections: self.connections, streams: self.streams.unwrap_or(self.connections) }
+    }
+}
+
+impl Waking {
+    /// The load.
+    pub fn load(&self) -> Wake {
+        Wake { held: self.held, rate: self.rate }
+    }
+}
+
+fn whole_rounds(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|rounds| *rounds > 0).ok_or_else(|| "want one or more".to_owned())
+}

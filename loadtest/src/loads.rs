@@ -1,0 +1,76 @@
+//! Loads that one server after the other is put under, one file each.
+
+pub mod appends;
+pub mod wake;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinError;
+use tokio::time::{Instant, timeout_at};
+
+use crate::tally::Tally;
+use crate::target::Target;
+use crate::workload::{Plan, Workload};
+
+/// How long polls are held: longer than anything that is measured.
+pub const HOLD: Duration = Duration::from_secs(55);
+
+/// See the module. Messages are those of its workload, whose schedule is not used.
+pub trait Load: Sync {
+    /// What it counts, in the plural.
+    const COUNTS: &'static str;
+
+    /// How many streams it needs.
+    fn streams(&self) -> u32;
+
+    /// Puts it onto a server until the end of the tally's window. The future has a thread of its own: see
+    /// [`on_a_thread`].
+    fn put(
+        &self,
+        target: Target,
+        workload: Arc<Workload>,
+        tally: Arc<Tally>,
+    ) -> impl Future<Output = ()> + Send + 'static;
+}
+
+/// The messages of a round, told from those of others by a number that nobody else draws.
+pub fn messages(message_bytes: usize) -> Workload {
+    Workload::new(Plan {
+        clients: 0,
+        streams: 0,
+        rate: 0.0,
+        message_bytes,
+        warm_up: Duration::ZERO,
+        measured: Duration::ZERO,
+        seed: 0,
+        run: fastrand::u64(..),
+    })
+}
+
+/// Runs `work` on a runtime with one thread, so that a message is not handed from core to core before it is on its way.
+/// Dropping the future leaves the thread behind until `deadline`.
+pub async fn on_a_thread<T: Send + 'static>(
+    deadline: Instant,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, ThreadError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread =
+        tokio::task::spawn_blocking(move || runtime.block_on(async { timeout_at(deadline, work).await }));
+    thread.await?.map_err(|_| ThreadError::NoAnswer)
+}
+
+/// A thread of the generator that did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ThreadError {
+    /// Never began.
+    #[error("the generator has no runtime: {0}")]
+    Runtime(#[from] io::Error),
+    /// Broke off.
+    #[error("the generator broke off: {0}")]
+    Broken(#[from] JoinError),
+    /// Still waits for a server.
+    #[error("an answer that never came")]
+    NoAnswer,
+}

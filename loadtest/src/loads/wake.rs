@@ -1,0 +1,141 @@
+//! From a publish to the answers of held polls: each poll waits on a stream of its own, certainly held, until a message
+//! is published to it at a time that was fixed before.
+
+mod holder;
+mod publisher;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{Load, on_a_thread};
+use crate::tally::Tally;
+use crate::target::Target;
+use crate::workload::{MessageId, Workload};
+
+use holder::Holder;
+use publisher::publish;
+
+/// Between two looks whether the last answers are there.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// A machine that is busy for a moment delays a poll; more than that is the server.
+const UNHELD_SHARE_MAX: f64 = 0.01;
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub struct Wake {
+    /// Polls that are held, each on its own stream.
+    pub held: u32,
+    /// Messages a second, all streams together.
+    pub rate: f64,
+}
+
+/// What the publisher and those who hold polls share.
+struct Stage {
+    target: Target,
+    workload: Arc<Workload>,
+    tally: Arc<Tally>,
+    /// When each message is due, by its number; they take turns on the streams.
+    due: Vec<Instant>,
+    /// Of each stream: its poll is held, and nothing has been published to it since.
+    held: Vec<AtomicBool>,
+    /// Messages of the measured time that were due when no poll was held.
+    unheld: AtomicU32,
+    /// Messages that have arrived.
+    arrived: AtomicUsize,
+}
+
+impl Load for Wake {
+    const COUNTS: &'static str = "wakes";
+
+    fn streams(&self) -> u32 {
+        self.held
+    }
+
+    fn put(
+        &self,
+        target: Target,
+        workload: Arc<Workload>,
+        tally: Arc<Tally>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let stage = Arc::new(Stage {
+            due: due_times(self.rate, Instant::now(), tally.window.end),
+            held: (0..self.held).map(|_| AtomicBool::new(false)).collect(),
+            unheld: AtomicU32::new(0),
+            arrived: AtomicUsize::new(0),
+            target,
+            workload,
+            tally,
+        });
+        async move {
+            let holders: JoinSet<()> =
+                (0..stage.streams()).map(|stream| Holder::new(stage.clone(), stream).run()).collect();
+            // A runtime of its own, since its thread sleeps: the timer of a runtime is a millisecond coarse.
+            match on_a_thread(stage.tally.deadline(), publish(stage.clone())).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => stage.tally.troubles.note(format!("publishing: {error}")),
+                Err(error) => stage.tally.troubles.note(format!("publishing: {error}")),
+            }
+            stage.all_arrived().await;
+            drop(holders);
+            stage.note_unheld();
+        }
+    }
+}
+
+/// One message each `1 / rate` seconds, up to half of that later by chance, so that nothing on the server that happens
+/// at fixed intervals falls together with it.
+fn due_times(rate: f64, from: Instant, until: Instant) -> Vec<Instant> {
+    let mut random = Rng::new();
+    let at = |number: u32| {
+        let seconds = (f64::from(number) + random.f64() / 2.0) / rate;
+        Some(from + Duration::try_from_secs_f64(seconds).ok()?)
+    };
+    (0..).map_while(at).take_while(|due| *due < until).collect()
+}
+
+impl Stage {
+    fn streams(&self) -> u32 {
+        u32::try_from(self.held.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The stream and the mark of message `number`.
+    fn message(&self, number: u32) -> MessageId {
+        MessageId { stream: number % self.streams(), sequence: number }
+    }
+
+    /// Notes that the stream's poll is held.
+    fn hold(&self, stream: u32) {
+        if let Some(held) = self.held.get(stream as usize) {
+            held.store(true, Ordering::Release);
+        }
+    }
+
+    /// Notes that its poll is about to be answered. Returns whether it was held.
+    fn release(&self, stream: u32) -> bool {
+        self.held.get(stream as usize).is_some_and(|held| held.swap(false, Ordering::AcqRel))
+    }
+
+    /// Waits until every message is there.
+    async fn all_arrived(&self) {
+        sleep_until(self.tally.window.end).await;
+        while self.arrived.load(Ordering::Acquire) < self.due.len() {
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Says when so many messages met no held poll that the figures are not those of held polls.
+    fn note_unheld(&self) {
+        let (unheld, all) = (self.unheld.load(Ordering::Relaxed), self.tally.times().len());
+        if f64::from(unheld) > UNHELD_SHARE_MAX * all as f64 {
+            let what =
+                format!("no poll was held when {unheld} of {all} messages were due: take a lower --rate");
+            self.tally.troubles.note(what);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Where servers keep messages: in memory, or in folders of their own on one disk, so that they pay for the same.
+
+use std::convert::Infallible;
+use std::fs::{canonicalize, create_dir_all, read_to_string};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::ServerError;
+
+/// The file systems that keep nothing over a power cut.
+const VOLATILE: [&str; 2] = ["tmpfs", "ramfs"];
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Storage {
+    /// As long as the process lives.
+    Memory,
+    /// In a new folder within this one, synced before an append is answered.
+    Disk(PathBuf),
+}
+
+impl FromStr for Storage {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(if text == "memory" { Self::Memory } else { Self::Disk(text.into()) })
+    }
+}
+
+impl Storage {
+    /// Makes sure that it is there and does what it says, and says what it is, such as `ext4 on /dev/sda1`.
+    pub fn ready(&self) -> Result<String, ServerError> {
+        let Self::Disk(folder) = self else { return Ok("memory".to_owned()) };
+        let files = |error| ServerError::Files(folder.display().to_string(), error);
+        create_dir_all(folder).map_err(files)?;
+        let folder = canonicalize(folder).map_err(files)?;
+        let mounts = read_to_string("/proc/self/mounts").map_err(files)?;
+        let Some((device, kind)) = mount(&folder, &mounts) else { return Ok("a disk".to_owned()) };
+        if VOLATILE.contains(&kind) {
+            return Err(ServerError::NoDisk(folder.display().to_string(), kind.to_owned()));
+        }
+        Ok(format!("{kind} on {device}"))
+    }
+}
+
+/// The device and the kind of the file system that a folder is in, of a table in the form of fstab(5).
+fn mount<'a>(folder: &Path, mounts: &'a str) -> Option<(&'a str, &'a str)> {
+    let around = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        let (device, point, kind) = (fields.next()?, Path::new(fields.next()?), fields.next()?);
+        folder.starts_with(point).then(|| (point.components().count(), (device, kind)))
+    });
+    // Of several at the same place the last one hides the others.
+    around.max_by_key(|(depth, _)| *depth).map(|(_, mount)| mount)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_lies_on_what_was_mounted_closest_to_it_and_last() {
+        let mounts = "/dev/sda1 / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/sdb /data xfs rw 0 0\n\
+                      /dev/sdc /data btrfs rw 0 0\ntmpfs /data/cache tmpfs rw 0 0\n";
+        for (folder, expected) in [
+            ("/var/lib", ("/dev/sda1", "ext4")),
+            ("/tmp/a/b", ("tmpfs", "tmpfs")),
+            ("/tmporary", ("/dev/sda1", "ext4")),
+            ("/data/messages", ("/dev/sdc", "btrfs")),
+            ("/data/cache", ("tmpfs", "tmpfs")),
+        ] {
+            assert_eq!(mount(Path::new(folder), mounts), Some(expected), "{folder}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The streams of a run: their names, and how they come to be.
+
+use tokio::task::JoinSet;
+
+use crate::client::addressed;
+use crate::target::Target;
+use crate::wire::{Connection, WireError, accepted, open};
+
+/// Connections that make the streams.
+const MAKERS: u32 = 16;
+
+/// The name of a stream of a run.
+pub fn stream_name(run: u64, stream: u32) -> String {
+    format!("loadtest-{run:016x}-{stream}")
+}
+
+/// Makes so many streams, where streams have to be made.
+pub async fn create(target: &Target, run: u64, streams: u32) -> Result<(), WireError> {
+    let mut makers = JoinSet::new();
+    for maker in 0..MAKERS.min(streams) {
+        let target = target.clone();
+        makers.spawn(async move {
+            let Some(dialect) = target.dialect.http() else { return Ok(()) };
+            let mut connection = Connection::over(open(target.address).await?).await?;
+            for stream in (maker..streams).step_by(MAKERS as usize) {
+                let Some(request) = dialect.create(&stream_name(run, stream)) else { return Ok(()) };
+                accepted(&connection.exchange(addressed(request, &target)?).await?)?;
+            }
+            Ok(())
+        });
+    }
+    while let Some(made) = makers.join_next().await {
+        made.unwrap_or(Err(WireError::Closed))?;
+    }
+    Ok(())
+}
