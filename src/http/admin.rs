@@ -39,6 +39,9 @@ impl Admin {
             "/ready" if self.hub.is_draining() => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".into())
             }
+            "/ready" if self.hub.store_has_failed() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "the store has failed\n".into())
+            }
             "/ready" => text(StatusCode::OK, "text/plain", "ready\n".into()),
             "/metrics" => {
                 let metrics = self.metrics.text(self.hub.counts());

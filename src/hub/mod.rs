@@ -254,6 +254,11 @@ impl Hub {
         *self.draining.borrow()
     }
 
+    /// Whether the store takes nothing any more.
+    pub fn store_has_failed(&self) -> bool {
+        self.store.has_failed()
+    }
+
     /// Becomes true when the gateway drains.
     pub fn draining(&self) -> watch::Receiver<bool> {
         self.draining.subscribe()

@@ -3,7 +3,7 @@
 //! One log for all streams, in segments of the same size (Rosenblum and Ousterhout, "The Design and Implementation of a
 //! Log-Structured File System", 1992). One thread writes to it, in groups that one sync makes durable; what it writes is
 //! done and answered afterwards, so that nobody ever reads what could still be lost. Where each append lies is in memory,
-//! about 150 bytes each; the content of the newest ones is too, and of the others is read from the files.
+//! about 160 bytes each; the content of the newest ones is too, and of the others is read from the files.
 
 mod changes;
 mod check;
@@ -93,6 +93,10 @@ impl Shared {
         self.broken.store(true, Ordering::Release);
     }
 
+    fn has_failed(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
     async fn batch(self: &Arc<Self>, view: View<Slice>) -> Result<Batch, ReadError> {
         if view.stretch.pieces.is_empty() {
             return Ok(view.with_content(Vec::new()).into_batch());
@@ -124,7 +128,7 @@ impl Disk {
         &self,
         change: impl FnOnce(&mut Committer, Answer<T>) -> Result<(), NoRoom> + Send + 'static,
     ) -> Result<T, Failure> {
-        if self.shared.broken.load(Ordering::Acquire) {
+        if self.shared.has_failed() {
             return Err(Failure::Broken);
         }
         let (answer, outcome) = oneshot::channel();
@@ -258,6 +262,10 @@ impl Store for Disk {
 
     fn streams(&self) -> usize {
         self.shared.streams.len()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.shared.has_failed()
     }
 
     fn close<'a>(&'a self) -> Work<'a, ()> {

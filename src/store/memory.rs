@@ -169,6 +169,10 @@ impl Store for Memory {
         self.streams.len()
     }
 
+    fn has_failed(&self) -> bool {
+        false
+    }
+
     fn close<'a>(&'a self) -> Work<'a, ()> {
         Box::pin(ready(()))
     }

@@ -109,6 +109,9 @@ pub trait Store: Send + Sync + 'static {
     /// How many streams there are.
     fn streams(&self) -> usize;
 
+    /// Whether it takes nothing any more (`Failure::Broken`).
+    fn has_failed(&self) -> bool;
+
     /// Makes all durable that was acknowledged, whatever was promised, as the last thing that is asked of it.
     fn close<'a>(&'a self) -> Work<'a, ()>;
 }

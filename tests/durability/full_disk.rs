@@ -8,7 +8,6 @@ use tokio::task::JoinHandle;
 use crate::crew::{Crew, Stream};
 use crate::home::Home;
 use crate::image::Image;
-use crate::outage::kill;
 use crate::readers::expect_all;
 use crate::stored;
 use crate::world::{
@@ -72,7 +71,7 @@ async fn a_full_disk_refuses_appends_until_there_is_room_again() {
         ledger.total()
     );
     expect_all(&gateway, &streams, &ledger).await;
-    kill(gateway).await;
+    gateway.kill().await;
     let gateway = Gateway::start(&stored(&folder, "always")).await;
     expect_all(&gateway, &streams, &ledger).await;
     gateway.send(get(BULK)).await.expect(404);

@@ -25,12 +25,6 @@ const READY: Duration = Duration::from_secs(2);
 /// An outage comes at any moment of so many milliseconds.
 const MOMENTS: std::ops::RangeInclusive<u64> = 0..=300;
 
-/// Kills a gateway.
-pub(crate) async fn kill(mut gateway: Gateway) {
-    gateway.signal("KILL");
-    gateway.ended(PATIENCE).await;
-}
-
 /// Puts a gateway through outages, each of which has to leave it dead. Its publishers and readers only notice that they
 /// have to connect again, and nothing that was acknowledged is lost, doubled, reordered or altered, nor is the creation
 /// or the end of a stream.

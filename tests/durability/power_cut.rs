@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use crate::image::Image;
 use crate::loss::lose;
-use crate::outage::{kill, survive};
+use crate::outage::survive;
 use crate::stored;
 use crate::world::{Gateway, alone};
 
@@ -56,6 +56,6 @@ async fn a_power_cut_of_a_store_that_never_syncs_is_seen_to_lose() {
 
 async fn cut(image: &Image, gateway: Gateway) {
     image.lose_power();
-    kill(gateway).await;
+    gateway.kill().await;
     image.mount_again().await;
 }

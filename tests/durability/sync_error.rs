@@ -11,7 +11,6 @@ use tokio::time::sleep;
 use crate::crew::{Crew, Stream};
 use crate::home::Home;
 use crate::ledger::Ledger;
-use crate::outage::kill;
 use crate::readers::expect_all;
 use crate::stored;
 use crate::world::{Gateway, alone, until};
@@ -89,7 +88,7 @@ async fn strike(publishers: usize, fault: Fault) -> Outcome {
     for stream in &streams {
         stream.create(&gateway).await;
     }
-    kill(gateway).await;
+    gateway.kill().await;
 
     let trace = Trace(folder.path().join("trace"));
     let (outcome, ledger) = match Gateway::start_under(&trace.strace(fault), &arguments).await {
@@ -116,7 +115,7 @@ async fn work(mut gateway: Gateway, publishers: usize, trace: &Trace) -> (Outcom
     let outcome = if trace.has_failed() { notice(&mut gateway, &crew).await } else { Outcome::Unreached };
     let ledger = crew.stop().await;
     if !matches!(outcome, Outcome::Ended(_)) {
-        kill(gateway).await;
+        gateway.kill().await;
     }
     (outcome, ledger)
 }
@@ -134,6 +133,7 @@ async fn notice(gateway: &mut Gateway, crew: &Crew) -> Outcome {
     }
     assert!(!refusals.is_empty(), "it neither ends nor answers");
     assert!(refusals.iter().all(|one| matches!(one.status, 500 | 503)), "{:?}", refusals.first());
+    gateway.ask_admin("/ready").await.expect(503);
     Outcome::Refused(acknowledged)
 }
 

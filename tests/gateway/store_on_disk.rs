@@ -64,11 +64,21 @@ async fn an_export_makes_the_same_streams_elsewhere() {
     let mut mqtt = Mqtt::connect(gateway.mqtt, &Hello::new("publisher")).await;
     mqtt.publish_with("rooms/1", b"kept", 1, true, Vec::new()).await;
     let before = found(&gateway).await;
+    for (metric, least) in [
+        ("pollgate_store_sync_seconds_count", 5.0),
+        ("pollgate_store_group_changes_sum", 6.0),
+        ("pollgate_store_written_bytes_total", 100.0),
+        ("pollgate_store_reads_from_memory_total", 4.0),
+        ("pollgate_store_opened_seconds", f64::MIN_POSITIVE),
+    ] {
+        let value = gateway.metric(metric).await;
+        assert!(value >= least, "{metric} {value}");
+    }
 
     let (code, _, error) = said(&store(&["export", text(here.path())], ""));
     assert_eq!((code, error.lines().count()), (Some(1), 1), "{error}");
     assert!(error.contains("in use"), "{error}");
-    drop(gateway);
+    gateway.kill().await;
 
     let (code, checked, _) = said(&store(&["check", text(here.path())], ""));
     assert_eq!(code, Some(0), "{checked}");
@@ -122,7 +132,7 @@ async fn damage_is_told_by_its_place_and_the_gateway_starts_without_it() {
         gateway.send(post("/v1/stream/s?create=1").json(n)).await.expect(204);
     }
     let cursor = gateway.send(get("/v1/stream/s?offset=-1")).await.next_offset();
-    drop(gateway);
+    gateway.kill().await;
     let log = directory.path().join("0000000001.log");
     let mut bytes = std::fs::read(&log).unwrap();
     let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
@@ -138,4 +148,41 @@ async fn damage_is_told_by_its_place_and_the_gateway_starts_without_it() {
         assert_eq!(gap.header("stream-gap"), "reason=epoch");
         gateway.send(post("/v1/stream/s").json(n)).await.expect(204);
     }
+}
+
+/// `CATCH_UP_MIB=1024` reads so much; the default is four times what is kept in memory of the newest messages.
+#[tokio::test]
+async fn a_reader_that_catches_up_from_the_beginning_costs_no_memory() {
+    let mebibytes = std::env::var("CATCH_UP_MIB").map_or(256, |count| count.parse().unwrap());
+    let directory = directory();
+    let arguments = ["--store", text(directory.path()), "--sync", "never"];
+    let gateway = Gateway::start(&arguments).await;
+    let mut publisher = gateway.connect().await;
+    for n in 0..mebibytes {
+        let message = vec![b'a' + (n % 26) as u8; 1 << 20];
+        let target = "/v1/stream/large?create=1";
+        publisher.send(post(target).header("Content-Type", "text/plain").body(message)).await.expect(204);
+    }
+    drop(publisher);
+    gateway.kill().await;
+    let gateway = Gateway::start(&arguments).await;
+    let mut reader = gateway.connect().await;
+    let (mut offset, mut read, mut most) = ("-1".to_owned(), 0, 0);
+    // The first read warms up.
+    let mut before = None;
+    loop {
+        let answer = reader.send(get(format!("/v1/stream/large?offset={offset}"))).await.expect(200);
+        let expected = b'a' + (read / (1 << 20) % 26) as u8;
+        assert!(answer.body.iter().all(|byte| *byte == expected), "at {read}");
+        read += answer.body.len();
+        offset = answer.next_offset();
+        let memory = gateway.memory_bytes();
+        most = most.max(memory.saturating_sub(*before.get_or_insert(memory)));
+        if answer.header("stream-up-to-date") == "true" {
+            break;
+        }
+    }
+    assert_eq!(read, mebibytes << 20);
+    println!("{mebibytes} MiB read from disk: {} KiB more memory at the most", most >> 10);
+    assert!(most < 16 << 20, "{most} bytes");
 }

@@ -145,6 +145,12 @@ impl Gateway {
         assert!(sent.expect("kill runs").success());
     }
 
+    /// Kills it, and waits until it is dead, so that another one can take its place.
+    pub async fn kill(mut self) {
+        self.signal("KILL");
+        self.ended(PATIENCE).await;
+    }
+
     /// Waits for its end.
     pub async fn ended(&mut self, within: Duration) -> ExitStatus {
         timeout(within, self.child.wait()).await.expect("it ends in time").expect("it had started")
