@@ -60,6 +60,7 @@ impl Bench {
             producer: None,
             sequence: None,
             annotation: None,
+            session: None,
             create: false,
         };
         self.hub.publish(&self.stream, publication).await.unwrap();

@@ -23,8 +23,16 @@ impl Gateway {
         let Post { content_type, close, producer, sequence, create } = post;
         let has_messages = !body.is_empty();
         let producer_epoch = producer.as_ref().map(|producer| producer.epoch);
-        let publication =
-            Publication { body, content_type, close, producer, sequence, annotation: None, create };
+        let publication = Publication {
+            body,
+            content_type,
+            close,
+            producer,
+            sequence,
+            annotation: None,
+            session: None,
+            create,
+        };
         let appended = self.hub.publish(&name, publication).await?;
         let is_news = producer_epoch.is_some() && has_messages && !appended.duplicate;
         let status = if is_news { StatusCode::OK } else { StatusCode::NO_CONTENT };

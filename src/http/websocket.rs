@@ -93,6 +93,7 @@ impl Publisher {
             producer: None,
             sequence: None,
             annotation: None,
+            session: None,
             create: false,
         };
         match self.hub.publish(&self.stream, publication).await {

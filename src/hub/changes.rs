@@ -10,10 +10,10 @@ use std::time::SystemTime;
 use tokio::runtime::Handle;
 
 use super::live::Live;
-use super::{AppendError, Appended, ChangeError, CreateError, Created, Missing, PublishError};
+use super::{AppendError, Appended, ChangeError, CreateError, Created, Failure, Missing, PublishError};
 use crate::metrics::Metrics;
 use crate::store::{Create, Store};
-use crate::stream::{Append, Retention, StreamName};
+use crate::stream::{Append, Retention, SessionChange, StreamName};
 
 /// What a change needs, so that it can go on without whoever asked for it.
 pub(super) struct Changes {
@@ -89,6 +89,10 @@ impl Changes {
             self.live.advance(&name, appended.epoch, appended.tail.position, appended.closed);
         }
         Ok(appended)
+    }
+
+    pub(super) async fn session(self, change: SessionChange) -> Result<(), Failure> {
+        self.store.change_session(change).await
     }
 
     pub(super) async fn delete(self, name: StreamName, now: SystemTime) -> Result<(), ChangeError> {

@@ -31,7 +31,7 @@ pub use tail::{Tail, TailSettings, Update};
 /// The values of the store's contract that fronts meet.
 pub use crate::store::{
     AppendError, Appended, Batch, ChangeError, CreateError, Created, Description, Failure, Gap, GapReason,
-    Message, MessageLimit, Messages, Missing, ReadError,
+    Message, MessageLimit, Messages, Missing, ReadError, StoredSession,
 };
 
 use changes::{Changes, to_its_end};
@@ -40,7 +40,9 @@ use crate::clock::Clock;
 use crate::limits::Limits;
 use crate::metrics::{Counts, Metrics};
 use crate::store::{Create, Fork, ReadLimit, Store};
-use crate::stream::{Annotation, Append, ContentType, Lifetime, Producer, Retention, Start, StreamName};
+use crate::stream::{
+    Annotation, Append, ContentType, Lifetime, Producer, Retention, SessionChange, Start, StreamName,
+};
 
 /// How often streams that have ended are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -104,6 +106,8 @@ pub struct Publication {
     pub sequence: Option<Box<str>>,
     /// What the publisher said of the messages; only fronts that can deliver it have it.
     pub annotation: Option<Arc<Annotation>>,
+    /// What is stored of the publisher's session in the same step.
+    pub session: Option<SessionChange>,
     /// Create the stream if it does not exist.
     pub create: bool,
 }
@@ -211,8 +215,8 @@ impl Hub {
         if has_body && payload.is_empty() {
             return Err(PublishError::Empty);
         }
-        let Publication { close, producer, sequence, annotation, .. } = publication;
-        let append = Append { payload, content_type, close, producer, sequence, annotation };
+        let Publication { close, producer, sequence, annotation, session, .. } = publication;
+        let append = Append { payload, content_type, close, producer, sequence, annotation, session };
         to_its_end(self.changes().append(name.clone(), append, publication.create, now)).await
     }
 
@@ -236,6 +240,21 @@ impl Hub {
     /// Deletes a stream and ends whoever waits for it.
     pub async fn delete(&self, name: &StreamName) -> Result<(), ChangeError> {
         to_its_end(self.changes().delete(name.clone(), self.clock.now())).await
+    }
+
+    /// Stores a change of a session. When it returns, it is as durable as the store promises.
+    pub async fn change_session(&self, change: SessionChange) -> Result<(), Failure> {
+        to_its_end(self.changes().session(change)).await
+    }
+
+    /// Whether a session that is stored outlives the process.
+    pub fn keeps_sessions(&self) -> bool {
+        self.store.outlives_process()
+    }
+
+    /// The sessions that the store has kept.
+    pub fn sessions(&self) -> Vec<StoredSession> {
+        self.store.sessions()
     }
 
     /// The clients that hold polls, subscribe, or are remembered, by name; at most `max` of them.

@@ -97,8 +97,15 @@ async fn take(
                 false => Payload::raw(bytes),
             };
             let content_type = current.content_type.clone();
-            let append =
-                Append { payload, content_type, close: false, producer: None, sequence: None, annotation };
+            let append = Append {
+                payload,
+                content_type,
+                close: false,
+                producer: None,
+                sequence: None,
+                annotation,
+                session: None,
+            };
             store.append(&current.name, &append, line.at.into()).await?;
             imported.messages += 1;
         }
@@ -110,8 +117,15 @@ async fn take(
 async fn close(store: &dyn Store, now: SystemTime, current: Option<Current>) -> Result<(), ImportError> {
     let Some(Current { name, content_type, closed: true }) = current else { return Ok(()) };
     let payload = Payload::default();
-    let append =
-        Append { payload, content_type, close: true, producer: None, sequence: None, annotation: None };
+    let append = Append {
+        payload,
+        content_type,
+        close: true,
+        producer: None,
+        sequence: None,
+        annotation: None,
+        session: None,
+    };
     store.append(&name, &append, now).await?;
     Ok(())
 }

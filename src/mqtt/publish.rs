@@ -71,6 +71,7 @@ impl Broker {
                 sequence: None,
                 create: true,
                 annotation: Some(annotation.clone()),
+                session: None,
             };
             match self.hub.publish(name, publication).await {
                 Ok(_) => return Ok(()),

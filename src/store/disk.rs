@@ -19,6 +19,7 @@ mod replay;
 mod room;
 mod scan;
 mod segment;
+mod sessions;
 mod sync;
 
 use std::sync::Arc;
@@ -33,13 +34,14 @@ use tokio::sync::oneshot;
 
 use super::epochs::Epochs;
 use super::log::Placed;
+use super::sessions::Sessions;
 use super::streams::Streams;
 use super::view::{MessagesView, View};
 use super::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Failure,
-    Message, MessageLimit, Messages, Missing, Observer, ReadError, ReadLimit, Store, Work,
+    Message, MessageLimit, Messages, Missing, Observer, ReadError, ReadLimit, Store, StoredSession, Work,
 };
-use crate::stream::{Epoch, Filter, Start, StreamName};
+use crate::stream::{Epoch, Filter, SessionChange, Start, StreamName};
 use changes::Answer;
 use committer::{Committer, Job};
 use directory::Directory;
@@ -73,19 +75,21 @@ struct Shared {
     streams: Streams<Arc<Kept>>,
     segments: Arc<Segments>,
     epochs: Epochs,
+    sessions: Sessions,
     hot: Cache<Place, Bytes>,
     observer: Arc<dyn Observer>,
     broken: AtomicBool,
 }
 
 impl Shared {
-    fn new(segments: Arc<Segments>, epochs: Epochs, observer: Arc<dyn Observer>) -> Self {
+    fn new(segments: Arc<Segments>, epochs: Epochs, observer: Arc<dyn Observer>, sessions: Sessions) -> Self {
         let weigh = |_: &Place, content: &Bytes| {
             u32::try_from(content.len()).unwrap_or(u32::MAX).saturating_add(HOT_ENTRY_BYTES)
         };
         let policy = moka::policy::EvictionPolicy::lru();
         let hot = Cache::builder().max_capacity(HOT_BYTES_MAX).weigher(weigh).eviction_policy(policy).build();
-        Self { streams: Streams::new(), segments, epochs, hot, observer, broken: AtomicBool::new(false) }
+        let (streams, broken) = (Streams::new(), AtomicBool::new(false));
+        Self { streams, segments, epochs, sessions, hot, observer, broken }
     }
 
     /// A write has failed.
@@ -239,6 +243,20 @@ impl Store for Disk {
         Box::pin(
             async move { self.change(move |committer, answer| committer.delete(name, now, answer)).await? },
         )
+    }
+
+    fn change_session(&self, change: SessionChange) -> Work<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            self.change(move |committer, answer| committer.change_session(change, answer)).await?
+        })
+    }
+
+    fn sessions(&self) -> Vec<StoredSession> {
+        self.shared.sessions.all()
+    }
+
+    fn outlives_process(&self) -> bool {
+        true
     }
 
     fn attach(&self, name: &StreamName) -> Option<Epoch> {

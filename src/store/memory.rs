@@ -8,24 +8,26 @@ use bytes::Bytes;
 use super::entry::{Done, Entry};
 use super::epochs::Epochs;
 use super::log::{Log, Record};
+use super::sessions::Sessions;
 use super::streams::Streams;
 use super::{
-    Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Message,
-    MessageLimit, Messages, Missing, ReadError, ReadLimit, Store, Work,
+    Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Failure,
+    Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, Store, StoredSession, Work,
 };
-use crate::stream::{Admission, Epoch, Filter, Lineage, Start, StreamName};
+use crate::stream::{Admission, Epoch, Filter, Lineage, SessionChange, Start, StreamName};
 
 /// Streams in memory.
 #[derive(Debug)]
 pub struct Memory {
     streams: Streams<Bytes>,
     epochs: Epochs,
+    sessions: Sessions,
 }
 
 impl Memory {
     /// An empty store. Its epochs begin at random, so they differ from those of every earlier process.
     pub fn new() -> Self {
-        Self { streams: Streams::new(), epochs: Epochs::random() }
+        Self { streams: Streams::new(), epochs: Epochs::random(), sessions: Sessions::default() }
     }
 
     fn create_now(&self, name: &StreamName, create: Create, now: SystemTime) -> Result<Created, CreateError> {
@@ -77,6 +79,7 @@ impl Store for Memory {
                 let record = (!payload.is_empty())
                     .then(|| Record::of(payload.clone(), append.annotation.clone(), now));
                 entry.finish(Done { record, close: append.close }, now);
+                append.session.iter().for_each(|change| self.sessions.apply(change));
             }
             Ok(entry.appended(append, admission))
         });
@@ -145,6 +148,19 @@ impl Store for Memory {
             self.streams.remove(&structure, name);
         }
         Box::pin(ready(exists.map_err(ChangeError::from)))
+    }
+
+    fn change_session(&self, change: SessionChange) -> Work<'_, Result<(), Failure>> {
+        self.sessions.apply(&change);
+        Box::pin(ready(Ok(())))
+    }
+
+    fn sessions(&self) -> Vec<StoredSession> {
+        self.sessions.all()
+    }
+
+    fn outlives_process(&self) -> bool {
+        false
     }
 
     fn attach(&self, name: &StreamName) -> Option<Epoch> {

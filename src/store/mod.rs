@@ -9,6 +9,7 @@ mod epochs;
 mod log;
 mod memory;
 mod message;
+mod sessions;
 mod streams;
 mod view;
 
@@ -19,13 +20,14 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::stream::{
-    Append, ContentType, Epoch, Filter, Lifetime, Offset, Payload, Position, Refusal, Retention, Start,
-    StreamName,
+    Append, ContentType, Epoch, Filter, Lifetime, Offset, Payload, Position, Refusal, Retention,
+    SessionChange, Start, StreamName,
 };
 
 pub use disk::{Checked, Disk, DiskOptions, InvalidSync, OpenError, Opened, SyncPolicy, check};
 pub use memory::Memory;
 pub use message::{Message, MessageLimit, Messages};
+pub use sessions::StoredSession;
 
 /// What a store is doing for its caller. Dropping it before it is ready leaves either all or nothing done.
 pub type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -40,7 +42,8 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> Work<'a, Result<Created, CreateError>>;
 
-    /// Appends and closes in one step, or does nothing. What it answers is as durable as the store promises.
+    /// Appends and closes in one step, or does nothing; a change of a session goes with it. What it answers is as
+    /// durable as the store promises.
     fn append<'a>(
         &'a self,
         name: &'a StreamName,
@@ -91,6 +94,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes a stream; while forks of it exist its name stays taken.
     fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), ChangeError>>;
+
+    /// Changes what is kept for a client of a front; as durable as an append. Changes of one session are done in
+    /// the order in which they were asked for.
+    fn change_session(&self, change: SessionChange) -> Work<'_, Result<(), Failure>>;
+
+    /// What is kept for the clients of fronts, in no order.
+    fn sessions(&self) -> Vec<StoredSession>;
+
+    /// Whether what is kept outlives the process. If not, a front need not keep sessions here.
+    fn outlives_process(&self) -> bool;
 
     /// Says that somebody waits for the stream, so that its TTL stands still until `detach` with the epoch that
     /// this returns. `None`: no such stream.

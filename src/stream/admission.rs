@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Annotation, ContentType, Payload, Producer, ProducerRefusal, Producers};
+use super::{Annotation, ContentType, Payload, Producer, ProducerRefusal, Producers, SessionChange};
 
 /// An append as a front hands it in.
 #[derive(Debug, Clone)]
@@ -20,6 +20,9 @@ pub struct Append {
     pub sequence: Option<Box<str>>,
     /// What the publisher said of it.
     pub annotation: Option<Arc<Annotation>>,
+    /// A change of the publisher's session that is done in the same step; not if the append is refused or there
+    /// already.
+    pub session: Option<SessionChange>,
 }
 
 /// What to do with an append that is not refused.
@@ -157,6 +160,7 @@ mod tests {
             producer: None,
             sequence: None,
             annotation: None,
+            session: None,
         }
     }
 

@@ -14,6 +14,7 @@ mod name;
 mod offset;
 mod payload;
 mod producer;
+mod session_change;
 
 pub use admission::{Admission, Append, Refusal, Writers};
 pub use annotation::{Annotation, Quality};
@@ -26,3 +27,4 @@ pub use name::{InvalidName, StreamName};
 pub use offset::{Epoch, InvalidOffset, Offset, Position, Start};
 pub use payload::{Payload, Shape};
 pub use producer::{Producer, ProducerId, ProducerRefusal, Producers};
+pub use session_change::SessionChange;

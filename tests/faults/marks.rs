@@ -220,6 +220,7 @@ async fn publish(hub: Arc<Hub>, stream: StreamName) -> Offset {
         producer: None,
         sequence: None,
         annotation: None,
+        session: None,
         create: false,
     };
     hub.publish(&stream, publication).await.expect("an append").tail

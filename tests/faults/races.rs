@@ -188,6 +188,7 @@ impl Lane {
             producer: None,
             sequence: None,
             annotation: None,
+            session: None,
             create: false,
         };
         async move { hub.publish(&stream, publication).await.expect("an append").tail }

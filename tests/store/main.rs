@@ -13,6 +13,7 @@ mod damage;
 mod directory;
 mod reclaim;
 mod restart;
+mod sessions;
 #[macro_use]
 mod suite;
 

@@ -4,12 +4,14 @@ mod forks;
 mod lifetimes;
 mod logs;
 mod messages;
+mod sessions;
 mod world;
 
 pub use forks::*;
 pub use lifetimes::*;
 pub use logs::*;
 pub use messages::*;
+pub use sessions::*;
 pub use world::*;
 
 /// Runs the suite against the stores that `$make` makes.
@@ -47,6 +49,10 @@ macro_rules! store_suite {
                 a_retained_message_expires,
                 a_fork_shares_what_was_said_but_retains_nothing,
                 what_is_said_does_not_change_a_read,
+                a_session_is_what_its_changes_have_made_of_it,
+                a_session_that_has_ended_is_gone,
+                an_append_changes_a_session_with_it_or_not_at_all,
+                a_session_may_be_large_and_hold_any_bytes,
             );
         }
     };

@@ -51,6 +51,7 @@ async fn publish(hub: &Hub, stream: &str, body: &'static str) {
         producer: None,
         sequence: None,
         annotation: None,
+        session: None,
         create: true,
     };
     hub.publish(&name(stream), publication).await.unwrap();

@@ -8,6 +8,7 @@ use tokio::sync::oneshot::Sender;
 use super::committer::Committer;
 use super::record::{Ends, Record, Said, StreamState, moment};
 use super::room::NoRoom;
+use super::sessions::session_bytes;
 use crate::store::entry::{Done, Entry, State};
 use crate::store::log::{Log, Record as Kept};
 use crate::store::{AppendError, Appended, ChangeError, Create, CreateError, Created, Missing};
@@ -136,14 +137,20 @@ impl Committer {
         drop(locked);
         let mut kept = None;
         if admission == Admission::New {
+            let noted = append.session.as_ref().map(|change| self.note_session(change)).transpose()?;
+            let session = noted.as_ref().map(|noted| noted.session);
             let record = Record::Appended {
                 stream,
                 start: start.0,
                 at: moment(now),
                 ends: Ends::of(append.payload.shape()),
-                said: Said::of(&append),
+                said: Said::of(&append, noted),
             };
             kept = Some(self.write(&record, append.payload.bytes(), Some(stream))?);
+            if let Some(session) = session {
+                self.room.active().streams.lock().insert(session);
+                self.gather(session)?;
+            }
         }
         self.afterwards(move || {
             let mut entry = entry.lock();
@@ -257,16 +264,17 @@ fn append_bytes(append: &Append) -> usize {
             + annotation.correlation.as_ref().map_or(0, bytes::Bytes::len)
             + properties.sum::<usize>()
     });
-    beside(append.payload.shape().ends().len()) + producer + sequence + annotation
+    let session = append.session.as_ref().map_or(0, session_bytes);
+    beside(append.payload.shape().ends().len()) + producer + sequence + annotation + session
 }
 
-fn answer_with<T>(answer: Answer<T>, outcome: T) {
+pub(super) fn answer_with<T>(answer: Answer<T>, outcome: T) {
     // Whoever asked may have left.
     let _left = answer.send(outcome);
 }
 
 /// Tells that there is no room, unless that is because the store is broken; then whoever asked learns it by silence.
-fn refuse<T>(
+pub(super) fn refuse<T>(
     answer: Answer<T>,
     no_room: NoRoom,
     outcome: impl FnOnce(crate::store::Failure) -> T,

@@ -17,6 +17,7 @@ use super::reclaim::Reclaiming;
 use super::record::{Record, StreamId};
 use super::room::{NoRoom, Room};
 use super::segment::Segment;
+use super::sessions::SessionLog;
 use super::sync::SyncPolicy;
 use crate::store::Failure;
 use crate::store::entry::Entry;
@@ -31,6 +32,7 @@ pub(super) struct Known {
     pub(super) next_stream: StreamId,
     pub(super) ids: HashMap<StreamId, Held>,
     pub(super) graves: HashMap<StreamId, Arc<Kept>>,
+    pub(super) sessions: SessionLog,
 }
 
 /// What the thread is asked to do.
@@ -66,6 +68,7 @@ pub(super) struct Committer {
     pub(super) ids: HashMap<StreamId, Held>,
     /// Where it is written that a stream has ended of which something may be left.
     pub(super) graves: HashMap<StreamId, Arc<Kept>>,
+    pub(super) session_log: SessionLog,
     pub(super) reclaiming: Option<Reclaiming>,
     /// When garbage was looked for, and whether there may be more since.
     pub(super) looked_at: Instant,
@@ -90,6 +93,7 @@ impl Committer {
             synced_at: Instant::now(),
             ids: known.ids,
             graves: known.graves,
+            session_log: known.sessions,
             reclaiming: None,
             looked_at: Instant::now(),
             look_again: false,
@@ -168,6 +172,12 @@ impl Committer {
         let kept = self.write(&Record::Ended { stream }, &[], Some(stream))?;
         self.graves.insert(stream, kept);
         Ok(())
+    }
+
+    /// A number for a new stream or session.
+    pub(super) fn new_stream(&mut self) -> StreamId {
+        self.next_stream += 1;
+        self.next_stream - 1
     }
 
     /// Makes sure that a record with `content` and about as many bytes beside it can be written.
@@ -333,4 +343,4 @@ fn broken(no_room: NoRoom) -> NoRoom {
 }
 
 /// What a record has beside content, names and lists, at the most.
-const RECORD_BYTES: usize = 256;
+pub(super) const RECORD_BYTES: usize = 256;

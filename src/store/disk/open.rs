@@ -94,9 +94,13 @@ impl Disk {
             Epoch(0) => Epochs::random(),
             next => Epochs::from(next),
         };
-        let shared = Arc::new(Shared::new(segments, epochs, observer));
-        let mut known =
-            Known { next_stream: restored.next_stream, graves: restored.graves, ..Known::default() };
+        let shared = Arc::new(Shared::new(segments, epochs, observer, restored.sessions));
+        let mut known = Known {
+            next_stream: restored.next_stream,
+            graves: restored.graves,
+            sessions: restored.session_log,
+            ..Known::default()
+        };
         let mut live = Vec::new();
         let mut structure = shared.streams.structure();
         for entry in restored.streams {

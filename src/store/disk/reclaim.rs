@@ -137,6 +137,9 @@ impl Committer {
 
     /// Writes the state of a stream again, or its end. Returns how many bytes that took.
     fn move_stream(&mut self, stream: StreamId, from: u32) -> Result<u32, NoRoom> {
+        if self.session_log.contains(stream) {
+            return self.move_session(stream, from);
+        }
         let Some(entry) = self.ids.get(&stream).and_then(Weak::upgrade) else {
             return self.move_end(stream, from);
         };
@@ -165,10 +168,7 @@ impl Committer {
     /// The end of a stream is needed as long as another segment has anything of it.
     fn move_end(&mut self, stream: StreamId, from: u32) -> Result<u32, NoRoom> {
         let Some(grave) = self.graves.get(&stream).cloned() else { return Ok(0) };
-        let left = self.shared.segments.all();
-        let needed =
-            left.iter().any(|segment| segment.number != from && segment.streams.lock().contains(&stream));
-        if !needed {
+        if !self.is_elsewhere(stream, from) {
             self.graves.remove(&stream);
             self.ids.remove(&stream);
             return Ok(0);
@@ -179,6 +179,12 @@ impl Committer {
         self.ensure(0, 0, true)?;
         self.write_end(stream)?;
         Ok(grave.bytes())
+    }
+
+    /// Whether another segment has anything of a stream or session.
+    pub(super) fn is_elsewhere(&self, stream: StreamId, from: u32) -> bool {
+        let left = self.shared.segments.all();
+        left.iter().any(|segment| segment.number != from && segment.streams.lock().contains(&stream))
     }
 
     /// Removes a segment that nobody needs, once what replaces it is synced.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::sessions::SessionNote;
 use crate::store::entry::{Asked, Entry, State};
 use crate::store::log::{Content, Log};
 use crate::store::{Create, Fork};
@@ -13,7 +15,7 @@ use crate::stream::{
     Retention, Shape, Start, StreamName, Writers,
 };
 
-/// A stream, by the epoch of its creation.
+/// A stream, by the epoch of its creation; or a session.
 pub(super) type StreamId = u64;
 
 /// A record; the messages, if it has some, follow as they are.
@@ -38,6 +40,10 @@ pub(super) enum Record {
     Cleared { stream: StreamId, from: u64 },
     /// A stream goes on with another epoch, since behind `from` something may have been lost.
     Renewed { stream: StreamId, epoch: u64, from: u64 },
+    /// All of a session. It makes what was written before dispensable.
+    Session { session: StreamId, client: Box<str>, entries: Vec<(Bytes, Bytes)> },
+    /// A change of a session.
+    SessionChanged { session: StreamId, entries: Vec<(Bytes, Option<Bytes>)> },
 }
 
 /// Milliseconds since 1970.
@@ -61,6 +67,7 @@ pub(super) struct Said {
     pub(super) producer: Option<Author>,
     pub(super) sequence: Option<Box<str>>,
     pub(super) annotation: Option<Note>,
+    pub(super) session: Option<SessionNote>,
 }
 
 /// A producer and the sequence of its append.
@@ -167,15 +174,19 @@ impl Ends {
 
 impl Said {
     /// What an append says, if anything.
-    pub(super) fn of(append: &Append) -> Option<Box<Self>> {
+    pub(super) fn of(append: &Append, session: Option<SessionNote>) -> Option<Box<Self>> {
         let said = Self {
             close: append.close,
             producer: append.producer.as_ref().map(Author::of),
             sequence: append.sequence.clone(),
             annotation: append.annotation.as_deref().map(Note::of),
+            session,
         };
-        let silent =
-            !said.close && said.producer.is_none() && said.sequence.is_none() && said.annotation.is_none();
+        let silent = !said.close
+            && said.producer.is_none()
+            && said.sequence.is_none()
+            && said.annotation.is_none()
+            && said.session.is_none();
         (!silent).then(|| Box::new(said))
     }
 }

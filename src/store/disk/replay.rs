@@ -8,9 +8,11 @@ use super::place::Kept;
 use super::record::{Ends, Moment, Record, Said, StreamId, StreamState, time};
 use super::scan::Scanned;
 use super::segment::Segments;
+use super::sessions::{SessionLog, SessionNote};
 use crate::store::entry::{Entry, State};
 use crate::store::log::{Log, Record as Append};
-use crate::stream::{Annotation, Epoch, Payload, Position, StreamName};
+use crate::store::sessions::Sessions;
+use crate::stream::{Annotation, Epoch, Payload, Position, SessionChange, StreamName};
 
 /// What has been read so far.
 pub(super) struct Replay {
@@ -20,6 +22,8 @@ pub(super) struct Replay {
     appends: HashMap<StreamId, Vec<Append<Arc<Kept>>>>,
     /// Where it is written that a stream has ended.
     pub(super) graves: HashMap<StreamId, Arc<Kept>>,
+    sessions: Sessions,
+    session_log: SessionLog,
     pub(super) next_stream: StreamId,
     pub(super) next_epoch: Epoch,
     /// Whether all that was acknowledged in the last run was synced first.
@@ -46,6 +50,8 @@ impl Replay {
             streams: HashMap::new(),
             appends: HashMap::new(),
             graves: HashMap::new(),
+            sessions: Sessions::default(),
+            session_log: SessionLog::default(),
             next_stream: 1,
             next_epoch: Epoch(0),
             synced: true,
@@ -66,7 +72,9 @@ impl Replay {
             | Record::Moved { stream, .. }
             | Record::Ended { stream }
             | Record::Cleared { stream, .. }
-            | Record::Renewed { stream, .. } => Some(*stream),
+            | Record::Renewed { stream, .. }
+            | Record::Session { session: stream, .. }
+            | Record::SessionChanged { session: stream, .. } => Some(*stream),
         };
         if let (Some(stream), Some(segment)) = (stream, self.segments.get(place.segment)) {
             segment.streams.lock().insert(stream);
@@ -93,7 +101,14 @@ impl Replay {
                 let annotation = said.as_ref().and_then(|said| said.annotation.clone());
                 let annotation = annotation.map(|note| Arc::new(note.into_annotation()));
                 let end = self.append(stream, Position(start), at, (ends, content.len()), annotation, kept);
-                self.heard(stream, end, said.map(|said| *said), time(at));
+                let mut said = said.map(|said| *said);
+                if let Some(note) = said.as_mut().and_then(|said| said.session.take()) {
+                    if let Some(segment) = self.segments.get(place.segment) {
+                        segment.streams.lock().insert(note.session);
+                    }
+                    self.session(note, None, bytes.into());
+                }
+                self.heard(stream, end, said, time(at));
             }
             Record::Moved { stream, start, at, ends, annotation } => {
                 let annotation = annotation.map(|note| Arc::new(note.into_annotation()));
@@ -110,6 +125,16 @@ impl Replay {
                 if let Some(head) = self.streams.get_mut(&stream) {
                     head.retained_from = Position(from);
                 }
+            }
+            Record::Session { session, client, entries } => {
+                let client: Arc<str> = client.into();
+                self.session_log.whole(session, &client, kept());
+                let entries = entries.into_iter().map(|(key, value)| (key, Some(value))).collect();
+                self.sessions.apply(&SessionChange { client, anew: true, entries });
+            }
+            Record::SessionChanged { session, entries } => {
+                let kept = kept();
+                self.session(SessionNote { session, anew: false, entries }, Some(kept), bytes.into());
             }
             Record::Renewed { stream, epoch, from } => {
                 self.next_epoch = self.next_epoch.max(Epoch(epoch + 1));
@@ -130,6 +155,14 @@ impl Replay {
         self.next_epoch = self.next_epoch.max(Epoch(entry.lineage.own().0 + 1));
         entry.head = Some(kept);
         self.streams.insert(id, Head { entry, written, earliest, retained_from });
+    }
+
+    /// Takes a change of a session. Of one that is not known yet all is written again behind it.
+    fn session(&mut self, note: SessionNote, kept: Option<Arc<Kept>>, bytes: u64) {
+        let SessionNote { session, anew, entries } = note;
+        if let Some(client) = self.session_log.changed(session, kept, bytes) {
+            self.sessions.apply(&SessionChange { client, anew, entries });
+        }
     }
 
     /// Takes messages. Returns where they end.
@@ -166,6 +199,7 @@ impl Replay {
             producer: said.producer.map(super::record::Author::into_producer),
             sequence: said.sequence,
             annotation: None,
+            session: None,
         };
         entry.writers.record(&append, at);
         entry.closed |= append.close;
@@ -183,7 +217,8 @@ impl Replay {
         let appends = self.appends;
         let streams = self.streams.into_values().map(|head| head.into_entry(&appends)).collect();
         let (next_stream, next_epoch) = (self.next_stream, self.next_epoch);
-        Restored { streams, graves: self.graves, next_stream, next_epoch }
+        let (graves, sessions, session_log) = (self.graves, self.sessions, self.session_log);
+        Restored { streams, graves, sessions, session_log, next_stream, next_epoch }
     }
 
     /// A stream that ended by itself may have another one of its name behind it before its end was written.
@@ -220,6 +255,8 @@ impl Replay {
 pub(super) struct Restored {
     pub(super) streams: Vec<Entry<Arc<Kept>>>,
     pub(super) graves: HashMap<StreamId, Arc<Kept>>,
+    pub(super) sessions: Sessions,
+    pub(super) session_log: SessionLog,
     pub(super) next_stream: StreamId,
     pub(super) next_epoch: Epoch,
 }

@@ -60,7 +60,15 @@ pub fn raw(bytes: &'static [u8]) -> Payload {
 }
 
 pub fn append(content_type: ContentType, payload: Payload) -> Append {
-    Append { payload, content_type, close: false, producer: None, sequence: None, annotation: None }
+    Append {
+        payload,
+        content_type,
+        close: false,
+        producer: None,
+        sequence: None,
+        annotation: None,
+        session: None,
+    }
 }
 
 pub fn producer(epoch: u64, sequence: u64) -> Option<Producer> {

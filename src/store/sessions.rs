@@ -1,0 +1,60 @@
+//! The sessions that fronts keep in a store, as all stores have them in memory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+
+use crate::stream::SessionChange;
+
+/// A session as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSession {
+    /// Its name.
+    pub client: Arc<str>,
+    /// Its keys and values, in no order.
+    pub entries: Vec<(Bytes, Bytes)>,
+}
+
+/// All sessions. One without entries is none.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    by_client: DashMap<Arc<str>, HashMap<Bytes, Bytes>>,
+}
+
+impl Sessions {
+    /// Does a change, in one step for everybody who looks.
+    pub(super) fn apply(&self, change: &SessionChange) {
+        let mut session = self.by_client.entry(change.client.clone()).or_default();
+        if change.anew {
+            session.clear();
+        }
+        for (key, value) in &change.entries {
+            match value {
+                Some(value) => session.insert(key.clone(), value.clone()),
+                None => session.remove(key),
+            };
+        }
+        let is_over = session.is_empty();
+        drop(session);
+        if is_over {
+            self.by_client.remove_if(&change.client, |_, session| session.is_empty());
+        }
+    }
+
+    /// What a session holds; nothing if there is none.
+    pub(super) fn entries(&self, client: &str) -> Vec<(Bytes, Bytes)> {
+        self.by_client.get(client).map(|entries| copied(&entries)).unwrap_or_default()
+    }
+
+    /// The sessions that there are, in no order.
+    pub(super) fn all(&self) -> Vec<StoredSession> {
+        let sessions = self.by_client.iter();
+        sessions.map(|one| StoredSession { client: one.key().clone(), entries: copied(&one) }).collect()
+    }
+}
+
+fn copied(entries: &HashMap<Bytes, Bytes>) -> Vec<(Bytes, Bytes)> {
+    entries.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+}

@@ -1,0 +1,116 @@
+//! Sessions in a store on disk: over restarts, and while room is reclaimed.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use pollgate::store::{Create, Memory};
+use pollgate::stream::{Append, Retention, SessionChange};
+
+use crate::directory::{directory, world, world_of};
+use crate::suite::*;
+
+/// Smaller files than elsewhere: a session that is left alone has to be moved often.
+const SEGMENT_BYTES: u32 = 16 * 1024;
+
+fn size(directory: &Path) -> u64 {
+    // A file may be given up meanwhile.
+    std::fs::read_dir(directory).unwrap().filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum()
+}
+
+/// A store on disk and one in memory that is asked for the same.
+struct Pair {
+    disk: World,
+    model: World,
+}
+
+impl Pair {
+    async fn change(&self, change: SessionChange) {
+        for world in [&self.disk, &self.model] {
+            world.store.change_session(change.clone()).await.unwrap();
+        }
+    }
+
+    async fn append(&self, stream: &str, session: Option<SessionChange>) {
+        let append = Append { session, ..append(text(), raw(&[b'x'; 500])) };
+        for world in [&self.disk, &self.model] {
+            world.append(stream, append.clone()).await.unwrap();
+        }
+    }
+
+    fn compare(&self, when: &str) {
+        assert_eq!(self.disk.sessions(), self.model.sessions(), "{when}");
+    }
+}
+
+fn random_change(random: &mut fastrand::Rng) -> SessionChange {
+    let client = format!("client/{}", random.u32(..64)).into();
+    if random.u32(..4) == 0 {
+        return SessionChange::end(client);
+    }
+    let entry = |random: &mut fastrand::Rng| {
+        let key = Bytes::from(format!("key/{}", random.u32(..5)));
+        (
+            key,
+            (random.u32(..4) > 0)
+                .then(|| Bytes::from(format!("{:0>1$}", random.u32(..), random.usize(1..50)))),
+        )
+    };
+    let entries = (0..random.usize(..5)).map(|_| entry(random)).collect();
+    SessionChange { client, anew: random.u32(..20) == 0, entries }
+}
+
+/// `SAME_AS_MEMORY=100000` does more.
+#[tokio::test]
+async fn sessions_are_the_same_as_in_memory_over_restarts_and_while_room_is_reclaimed() {
+    let steps = std::env::var("SAME_AS_MEMORY").map_or(2500, |steps| steps.parse().unwrap());
+    let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let directory = directory();
+    let open = || world_of(directory.path(), SEGMENT_BYTES).0;
+    let mut pair = Pair { disk: open(), model: World::with(Box::new(Memory::new())) };
+    let retention = Some(Retention { messages_max: Some(20), ..Retention::default() });
+    for world in [&pair.disk, &pair.model] {
+        world.create("passing", Create { retention, ..Create::open(text()) }).await.unwrap();
+        world.create("kept", Create::open(text())).await.unwrap();
+    }
+    let (mut restarts, mut most) = (0, 0);
+    for step in 0..steps {
+        match random.u32(..100) {
+            0..60 => pair.change(random_change(&mut random)).await,
+            60..99 => {
+                // So some files stay full of what is needed, and later ones are given up before them.
+                let stream = if step / 40 % 4 == 0 { "kept" } else { "passing" };
+                let session = (random.u32(..4) == 0).then(|| random_change(&mut random));
+                pair.append(stream, session).await;
+            }
+            _ => {
+                drop(pair.disk);
+                pair.disk = open();
+                restarts += 1;
+                pair.compare(&format!("step {step}"));
+            }
+        }
+        most = most.max(size(directory.path()));
+    }
+    pair.compare("at the end");
+    println!("{steps} steps and {restarts} restarts: the same; at most {most} bytes on disk");
+    assert_eq!(pair.disk.content("kept").await, pair.model.content("kept").await);
+}
+
+#[tokio::test]
+async fn a_session_that_is_much_changed_takes_little_room() {
+    let directory = directory();
+    let (world, _) = world(directory.path());
+    for number in 0..3000 {
+        world
+            .change("ada", &format!("a={number:0>400} b{}={number} -b{}", number % 7, (number + 3) % 7))
+            .await;
+    }
+    let taken = size(directory.path());
+    println!("3000 changes of a session: {taken} bytes on disk");
+    assert!(taken <= 4 * u64::from(crate::directory::SEGMENT_BYTES), "{taken}");
+    let before = world.session("ada");
+    drop(world);
+    assert_eq!(crate::directory::world(directory.path()).0.session("ada"), before);
+}

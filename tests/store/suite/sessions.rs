@@ -1,0 +1,102 @@
+//! What is kept for the clients of fronts.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use pollgate::store::{AppendError, Missing};
+use pollgate::stream::{Append, SessionChange};
+
+use super::world::*;
+
+pub type Entries = BTreeMap<String, BTreeMap<String, String>>;
+
+/// A change in words such as `a=1 b=2 -c`; `anew` first.
+fn change(client: &str, words: &str) -> SessionChange {
+    let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let entry = |word: &str| match word.split_once('=') {
+        Some((key, value)) => (bytes(key), Some(bytes(value))),
+        None => (bytes(word.strip_prefix('-').unwrap()), None),
+    };
+    let anew = words.starts_with("anew");
+    let words = words.strip_prefix("anew").unwrap_or(words);
+    SessionChange { client: client.into(), anew, entries: words.split_whitespace().map(entry).collect() }
+}
+
+impl World {
+    pub async fn change(&self, client: &str, words: &str) {
+        self.store.change_session(change(client, words)).await.unwrap();
+    }
+
+    pub fn sessions(&self) -> Entries {
+        let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        let entries = |entries: &[(Bytes, Bytes)]| entries.iter().map(|(k, v)| (text(k), text(v))).collect();
+        self.store.sessions().iter().map(|s| (s.client.to_string(), entries(&s.entries))).collect()
+    }
+
+    /// A session as `a=1 b=2`.
+    pub fn session(&self, client: &str) -> String {
+        let sessions = self.sessions();
+        let words = sessions.get(client).into_iter().flatten().map(|(key, value)| format!("{key}={value}"));
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
+pub async fn a_session_is_what_its_changes_have_made_of_it(make: MakeStore<'_>) {
+    let world = World::new(make);
+    assert_eq!(world.sessions(), Entries::new());
+    world.change("ada", "b=1 a=1").await;
+    world.change("bob", "a=9").await;
+    world.change("ada", "c=2 -b a=3 -nothing").await;
+    assert_eq!((world.session("ada").as_str(), world.session("bob").as_str()), ("a=3 c=2", "a=9"));
+    world.change("ada", "x=1 -x y=1 y=2 -z z=1").await;
+    assert_eq!(world.session("ada"), "a=3 c=2 y=2 z=1");
+    world.change("ada", "anew a=5").await;
+    assert_eq!(world.session("ada"), "a=5");
+}
+
+pub async fn a_session_that_has_ended_is_gone(make: MakeStore<'_>) {
+    let world = World::new(make);
+    for client in ["ada", "bob", "eve"] {
+        world.change(client, "a=1").await;
+    }
+    world.store.change_session(SessionChange::end("ada".into())).await.unwrap();
+    world.store.change_session(SessionChange::end("nobody".into())).await.unwrap();
+    world.change("bob", "-a").await;
+    assert_eq!(world.sessions().into_keys().collect::<Vec<_>>(), ["eve"]);
+    world.change("ada", "b=1").await;
+    assert_eq!(world.session("ada"), "b=1");
+}
+
+pub async fn an_append_changes_a_session_with_it_or_not_at_all(make: MakeStore<'_>) {
+    let world = World::new(make);
+    let append = |sequence, words| Append {
+        producer: producer(0, sequence),
+        session: Some(change("ada", words)),
+        ..append(json(), numbers([sequence]))
+    };
+    let missing = world.append("s", append(0, "a=0")).await;
+    assert_eq!(missing, Err(AppendError::Missing(Missing::NotFound)));
+    world.open("s").await;
+    world.append("s", append(0, "a=1")).await.unwrap();
+    assert!(world.append("s", append(0, "a=2")).await.unwrap().duplicate);
+    assert!(matches!(world.append("s", append(7, "a=3")).await, Err(AppendError::Refused { .. })));
+    assert_eq!(world.session("ada"), "a=1");
+    world.append("s", append(1, "-a b=1")).await.unwrap();
+    assert_eq!((world.session("ada").as_str(), world.content("s").await.as_str()), ("b=1", "0,1"));
+}
+
+pub async fn a_session_may_be_large_and_hold_any_bytes(make: MakeStore<'_>) {
+    let world = World::new(make);
+    let key = |n: u32| Bytes::from([&[0, 255], &n.to_be_bytes()[..]].concat());
+    let entries = (0..10_000).map(|n| (key(n), Some(Bytes::from(vec![n as u8; 100])))).collect();
+    world.store.change_session(SessionChange { client: "ada".into(), anew: true, entries }).await.unwrap();
+    world
+        .store
+        .change_session(SessionChange { entries: vec![(key(7), None)], ..change("ada", "") })
+        .await
+        .unwrap();
+    let mut stored = world.store.sessions().pop().unwrap().entries;
+    stored.sort();
+    let expected = (0..10_000).filter(|n| *n != 7).map(|n| (key(n), Bytes::from(vec![n as u8; 100])));
+    assert!(stored.into_iter().eq(expected));
+}
