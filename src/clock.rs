@@ -26,9 +26,14 @@ impl Clock {
         self.wall + self.since.elapsed()
     }
 
-    /// The time of day of an earlier or later instant, as RFC 3339 in UTC with milliseconds.
+    /// The time of day of an earlier or later instant.
+    pub fn at(&self, instant: Instant) -> SystemTime {
+        self.wall + instant.saturating_duration_since(self.since)
+    }
+
+    /// The same as RFC 3339 in UTC with milliseconds.
     pub fn text(&self, instant: Instant) -> String {
-        rfc3339(self.wall + instant.saturating_duration_since(self.since))
+        rfc3339(self.at(instant))
     }
 }
 

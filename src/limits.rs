@@ -113,7 +113,7 @@ pub struct Limits {
     /// How long the session of an MQTT client that is away is kept at the most.
     pub mqtt_session_expiry_max: Span,
     /// Sessions of MQTT clients, of those that are here and those that are away: about 1 KiB each, and about 100
-    /// bytes for each stream that a filter of theirs matches.
+    /// bytes for each stream that a filter of theirs matches; as much again in the table of a store on disk.
     pub mqtt_sessions_max: usize,
     /// Subscriptions of one MQTT client.
     pub mqtt_subscriptions_max: usize,

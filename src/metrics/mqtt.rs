@@ -28,6 +28,7 @@ pub(crate) struct MqttMetrics {
     pub(crate) epochs_changed: Counter,
     pub(crate) expired: Counter,
     pub(crate) too_large: Counter,
+    pub(crate) sessions_stored: Counter,
     delivered: [Counter; 3],
     ended: Family<ReasonLabel, Counter>,
 }
@@ -47,6 +48,10 @@ impl MqttMetrics {
             counter("mqtt_epochs_changed", "Streams that began anew behind a client's cursor");
         let expired = counter("mqtt_expired", "Messages that expired before a client got them");
         let too_large = counter("mqtt_too_large", "Messages too large for the packets of a client");
+        let sessions_stored = counter(
+            "mqtt_sessions_stored",
+            "Changes of sessions that were stored, but for those with a message",
+        );
         let mut gauge = |name, help| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -69,6 +74,7 @@ impl MqttMetrics {
             epochs_changed,
             expired,
             too_large,
+            sessions_stored,
             delivered,
             ended,
         }

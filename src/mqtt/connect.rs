@@ -10,7 +10,6 @@ use tokio::time::timeout;
 use super::Broker;
 use super::codec::{Breach, Connack, Connect, Incoming, Outgoing, Reason, Version};
 use super::connection::{Connection, Terms};
-use super::session::Session;
 use super::wire::{Progress, Wire};
 
 /// The longest client id, in bytes.
@@ -42,16 +41,14 @@ impl Broker {
         let Some(found) = self.sessions.attach(&client).await else {
             return self.refuse(wire, Reason::ServerUnavailable).await;
         };
-        let kept = found.session.filter(|_| !connect.clean_start);
-        if let Some(will) = found.will.filter(|will| connect.clean_start || will.delay.is_zero()) {
-            // The session that the will belonged to is over.
-            self.publish_will(&client, will).await;
-        }
-        let session_present = kept.is_some();
         let terms = self.terms(&connect);
+        let taken_up = match self.take_up(found, &connect, &terms).await {
+            Ok(taken_up) => taken_up,
+            Err(reason) => return self.refuse(wire, reason).await,
+        };
         wire.put(&Outgoing::Connack(Connack {
             reason: Reason::Success,
-            session_present,
+            session_present: taken_up.is_present,
             receive_maximum: self.limits.mqtt_in_flight_max,
             packet_bytes_max: self.limits.mqtt_packet_bytes_max,
             topic_alias_maximum: self.limits.mqtt_topic_aliases_max,
@@ -59,8 +56,7 @@ impl Broker {
             session_expiry: (terms.session_expiry != connect.session_expiry).then_some(terms.session_expiry),
             keep_alive: (terms.keep_alive != connect.keep_alive).then_some(terms.keep_alive),
         }));
-        let session = kept.unwrap_or_else(|| Session::new(client));
-        Some(Box::new(Connection::new(self, wire, found.attached, session, terms)))
+        Some(Box::new(Connection::new(self, wire, taken_up, terms)))
     }
 
     /// The id of a client that may come in.

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Broker;
 use super::codec::{Breach, Outgoing, Reason, Version, Will};
+use super::keep::TakenUp;
 use super::session::Session;
 use super::sessions::Attached;
 use super::wire::{Progress, Wire};
@@ -20,6 +21,9 @@ use crate::stream::StreamName;
 
 /// Streams with something new that are taken note of at once; the others stay marked.
 pub(super) const READY_MAX: usize = 64;
+
+/// How soon what may be stored at some time is stored.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a client may take for its last packet.
 const LAST_PACKET_TIME: Duration = Duration::from_secs(1);
@@ -46,6 +50,14 @@ pub(super) struct Connection<S> {
     pub(super) heard_at: Instant,
     /// When to go in a drain.
     leave_at: Option<Instant>,
+    /// When to store what may be stored at some time.
+    save_at: Option<Instant>,
+}
+
+/// What is done when its moment comes.
+enum Alarm {
+    End(Reason),
+    Save,
 }
 
 /// What client and gateway have agreed on.
@@ -90,11 +102,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     pub(super) fn new(
         broker: Arc<Broker>,
         wire: Wire<S>,
-        attached: Attached,
-        mut session: Session,
+        TakenUp { attached, mut session, .. }: TakenUp,
         terms: Terms,
     ) -> Self {
-        session.in_flight.reconnected();
+        session.reconnected();
         let subscriber = broker.hub.subscriber(&session.client);
         let draining = broker.hub.draining();
         Self {
@@ -108,6 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             draining,
             heard_at: Instant::now(),
             leave_at: None,
+            save_at: None,
             session,
             broker,
         }
@@ -127,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Follows the subscriptions of an earlier connection on.
     fn resume(&mut self) {
-        for filter in self.session.subscriptions.filters() {
+        for filter in self.session.subscriptions().filters() {
             self.subscriber.add(filter.clone());
             // Those that came while the client was away have no cursor yet.
             for name in self.broker.hub.names_matching(filter) {
@@ -145,15 +157,23 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if self.wire.is_idle() {
             Box::pin(self.fill()).await;
         }
+        if self.session.is_due() {
+            Box::pin(self.save()).await?;
+        } else if self.save_at.is_some_and(|at| at <= Instant::now()) {
+            Box::pin(self.save_if_possible()).await;
+        }
         let has_room = self.wire.is_idle() && self.ready.is_empty() && self.vacancy() > 0;
-        let (end_at, why) = self.next_end();
+        let (alarm_at, alarm) = self.next_alarm();
         tokio::select! {
             progress = self.wire.progress() => match progress? {
                 Progress::Read | Progress::Written => {}
                 Progress::Ended => return Err(Ending::Lost(io::ErrorKind::UnexpectedEof.into())),
             },
             names = self.subscriber.changed(READY_MAX), if has_room => self.ready.extend(names),
-            () = sleep_until(end_at) => return Err(Ending::Told(why)),
+            () = sleep_until(alarm_at) => match alarm {
+                Alarm::End(why) => return Err(Ending::Told(why)),
+                Alarm::Save => {}
+            },
             () = self.attached.superseded() => return Err(Ending::Told(Reason::SessionTakenOver)),
             Ok(_) = self.draining.wait_for(|draining| *draining), if self.leave_at.is_none() => {
                 self.leave_at = Some(Instant::now() + self.broker.hub.drain_moment());
@@ -162,43 +182,55 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// When the connection ends if nothing is heard from the client, or because the gateway drains.
-    fn next_end(&self) -> (Instant, Reason) {
-        let silence = if self.terms.keep_alive.is_zero() { NEVER } else { self.terms.keep_alive * 3 / 2 };
-        let silent_until = self.heard_at + silence;
-        match self.leave_at {
-            Some(leave_at) if leave_at < silent_until => (leave_at, Reason::ServerShuttingDown),
-            _ => (silent_until, Reason::KeepAliveTimeout),
+    /// Stores what has changed of the session. What it wants stored first is not written before.
+    async fn save(&mut self) -> Result<(), Ending> {
+        self.save_at = None;
+        self.broker.store(self.session.change(None)).await.map_err(Ending::Told)?;
+        self.session.saved();
+        Ok(())
+    }
+
+    /// The same for changes whose loss can be borne: if it fails they stay with the others, for the next time.
+    async fn save_if_possible(&mut self) {
+        if let Err(error) = self.save().await {
+            tracing::debug!(client = &*self.session.client, %error, "a session is not stored yet");
         }
+    }
+
+    /// When the connection ends if nothing is heard from the client, or because the gateway drains; or when the session
+    /// is stored before that.
+    fn next_alarm(&mut self) -> (Instant, Alarm) {
+        let silence = if self.terms.keep_alive.is_zero() { NEVER } else { self.terms.keep_alive * 3 / 2 };
+        let silent = (self.heard_at + silence, Alarm::End(Reason::KeepAliveTimeout));
+        let leave = self.leave_at.map(|at| (at, Alarm::End(Reason::ServerShuttingDown)));
+        let save = self.session.has_unsaved().then(|| {
+            let at = self.save_at.get_or_insert_with(|| Instant::now() + SAVE_INTERVAL);
+            (*at, Alarm::Save)
+        });
+        [leave, save]
+            .into_iter()
+            .flatten()
+            .fold(silent, |first, next| if next.0 < first.0 { next } else { first })
     }
 
     /// How many more messages of quality 1 and 2 may be sent.
     pub(super) fn vacancy(&self) -> usize {
-        self.session.in_flight.vacancy(self.terms.in_flight_max)
+        self.session.vacancy(self.terms.in_flight_max)
     }
 
     /// Puts the session down first, since a newer connection may wait for it, and then tells the client.
     async fn end(self: Box<Self>, ending: Ending) {
         let Self { broker, mut wire, session, subscriber, terms, attached, .. } = *self;
         drop(subscriber);
-        let (client, expiry) = (session.client.clone(), terms.session_expiry);
+        let expiry = terms.session_expiry;
         // A gateway that is about to come back is no reason to say that a client is gone (MQTT 5, section 3.1.2.5).
         let shutting_down = matches!(ending, Ending::Told(Reason::ServerShuttingDown));
-        let will = terms.will.filter(|_| !matches!(ending, Ending::Left) && !shutting_down);
-        let (now_due, later) = match will {
-            Some(will) if will.delay.is_zero() || expiry.is_zero() => (Some(*will), None),
-            will => (None, will),
-        };
-        if expiry.is_zero() {
-            drop(attached);
-        } else {
-            let now = Instant::now();
-            let will_at =
-                later.map(|will| (now + will.delay.min(expiry), *will)).map(|(at, will)| (will, at));
-            attached.keep(session, now + expiry, will_at);
-        }
-        if let Some(will) = now_due {
-            broker.publish_will(&client, will).await;
+        let is_over = matches!(ending, Ending::Left) || (shutting_down && expiry.is_zero());
+        let will = terms.will.filter(|_| !is_over).map(|will| *will);
+        let taken_up = TakenUp { attached, session, is_present: true };
+        if broker.put_down(taken_up, expiry, will, shutting_down).await.is_err() {
+            // What waits for that is not said.
+            wire.take_back();
         }
         if let Ending::Told(reason) = ending {
             broker.metrics.ended(reason.code());

@@ -19,12 +19,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// a client that reads slowly costs its cursors.
     pub(super) async fn fill(&mut self) {
         while self.has_room()
-            && let Some(flight) = self.session.in_flight.send_again()
+            && let Some(flight) = self.session.send_again()
         {
             self.send_again(flight).await;
         }
         while self.has_room()
-            && let Some(retained) = self.session.retained.pop_front()
+            && let Some(retained) = self.session.next_retained()
         {
             consume_budget().await;
             self.send_retained(retained).await;
@@ -55,7 +55,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Sends what lies behind the cursor of a stream, or a first part of it.
     async fn send_new(&mut self, name: StreamName) {
-        let Some(wanted) = self.session.subscriptions.wanted(&name) else { return };
+        let Some(wanted) = self.session.subscriptions().wanted(&name) else { return };
         let cursor = self.session.cursor(&name);
         let limit =
             MessageLimit { bytes_max: self.broker.limits.tail_bytes_max, count_max: self.vacancy().max(1) };
@@ -114,9 +114,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         }
         let Some((message, content_type)) = self.broker.find(&flight).await else {
             self.broker.metrics.missed.inc();
-            return self.session.in_flight.give_up(flight.id);
+            return self.session.give_up(flight.id);
         };
-        let wanted = self.session.subscriptions.wanted(&flight.stream);
+        let wanted = self.session.subscriptions().wanted(&flight.stream);
         let identifiers = wanted.and_then(|wanted| wanted.terms(false)).map(|terms| terms.identifiers);
         let properties = self.properties(&message, content_type.as_ref());
         let taken = self.put(
@@ -130,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if taken {
             self.broker.metrics.sent_again.inc();
         } else {
-            self.session.in_flight.give_up(flight.id);
+            self.session.give_up(flight.id);
         }
     }
 
@@ -158,13 +158,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let retain =
             retained || (terms.retain_as_published && annotation.is_some_and(|annotation| annotation.retain));
         let id = (quality > Quality::AtMostOnce)
-            .then(|| self.session.in_flight.send(name.clone(), message.start, quality, retain));
+            .then(|| self.session.send(name.clone(), message.start, quality, retain));
         let properties = self.properties(message, content_type);
         if self.put(name, message, (quality, id), (false, retain), &properties, &terms.identifiers) {
             self.broker.metrics.delivered(quality as u8);
             self.subscriber.delivered(1);
         } else if let Some(id) = id {
-            self.session.in_flight.give_up(id);
+            self.session.give_up(id);
         }
     }
 

@@ -7,6 +7,8 @@ mod codec;
 mod connect;
 mod connection;
 mod deliver;
+mod forms;
+mod keep;
 mod publish;
 mod session;
 mod sessions;
@@ -19,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 
 pub use websocket::Frames as WebSocketBytes;
 
@@ -43,11 +44,13 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A front of `hub`.
+    /// A front of `hub`, with the sessions that its store has kept.
     pub fn new(hub: Arc<Hub>, limits: Arc<Limits>, metrics: &Metrics, clock: Clock) -> Self {
         let metrics = metrics.mqtt().clone();
         let sessions = Arc::new(Sessions::new(metrics.clone()));
-        Self { hub, limits, metrics, clock, sessions }
+        let broker = Self { hub, limits, metrics, clock, sessions };
+        broker.load();
+        broker
     }
 
     /// Serves a connection to its end. `refuse`: it is one too many, and is told so.
@@ -66,11 +69,7 @@ impl Broker {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             interval.tick().await;
-            for ended in self.sessions.sweep(Instant::now()) {
-                if let Some(will) = ended.will {
-                    self.publish_will(&ended.client, will).await;
-                }
-            }
+            self.come_due().await;
         }
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Broker;
 use super::codec::{MessageProperties, Reason, Will};
 use crate::hub::{AppendError, ChangeError, CreateError, Failure, Missing, Publication, PublishError};
-use crate::stream::{ContentType, Quality, Refusal, StreamName};
+use crate::stream::{ContentType, Quality, Refusal, SessionChange, StreamName};
 
 /// A message that is to be appended.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(super) struct Letter {
     pub(super) quality: Quality,
     pub(super) retain: bool,
     pub(super) properties: MessageProperties,
+    /// What is stored of a session in one step with the message.
+    pub(super) stored_with_it: Option<SessionChange>,
 }
 
 /// How often a message is tried again when its stream has come or gone between the look at it and the append.
@@ -39,14 +41,7 @@ impl Broker {
         letter: Letter,
     ) -> Result<(), Reason> {
         if letter.payload.is_empty() {
-            return match letter.retain {
-                true => match self.hub.clear_retained(name).await {
-                    // There is nothing to clear on a stream that does not exist.
-                    Ok(()) | Err(ChangeError::Missing(_)) => Ok(()),
-                    Err(ChangeError::Failed(failure)) => Err(failed(failure)),
-                },
-                false => Err(Reason::PayloadFormatInvalid),
-            };
+            return self.clear(name, letter).await;
         }
         if letter.payload.len() > self.limits.body_bytes_max {
             return Err(Reason::QuotaExceeded);
@@ -54,7 +49,7 @@ impl Broker {
         let offered =
             letter.properties.content_type.as_deref().and_then(|text| ContentType::parse(text).ok());
         let offered = offered.unwrap_or_else(ContentType::octet_stream);
-        let Letter { payload, quality, retain, properties } = letter;
+        let Letter { payload, quality, retain, properties, stored_with_it } = letter;
         let annotation = properties.annotation(publisher, quality, retain, self.clock.now());
         let annotation = Arc::new(annotation);
         for _ in 0..ATTEMPTS {
@@ -71,7 +66,7 @@ impl Broker {
                 sequence: None,
                 create: true,
                 annotation: Some(annotation.clone()),
-                session: None,
+                session: stored_with_it.clone(),
             };
             match self.hub.publish(name, publication).await {
                 Ok(_) => return Ok(()),
@@ -86,17 +81,37 @@ impl Broker {
         Err(Reason::UnspecifiedError)
     }
 
-    /// Publishes the will of a client that is gone.
-    pub(super) async fn publish_will(&self, client: &str, will: Will) {
-        let Will { topic, payload, quality, retain, properties, .. } = will;
-        let letter = Letter { payload, quality, retain, properties };
-        let outcome = match stream(&topic) {
-            Ok(name) => self.append(client, &name, letter).await,
-            Err(reason) => Err(reason),
-        };
-        if let Err(reason) = outcome {
-            tracing::warn!(client, topic, ?reason, "a will was refused");
+    /// Clears the retained message of a stream. A log has no place for the empty message itself, so that what is to be
+    /// stored with it comes after it: after a kill in between, clearing once more changes nothing.
+    async fn clear(&self, name: &StreamName, letter: Letter) -> Result<(), Reason> {
+        if !letter.retain {
+            return Err(Reason::PayloadFormatInvalid);
         }
+        match self.hub.clear_retained(name).await {
+            // There is nothing to clear on a stream that does not exist.
+            Ok(()) | Err(ChangeError::Missing(_)) => self.store(letter.stored_with_it).await,
+            Err(ChangeError::Failed(failure)) => Err(failed(failure)),
+        }
+    }
+
+    /// Publishes the will of a client that is gone, and stores a change of its session in the same step.
+    pub(super) async fn publish_will(
+        &self,
+        client: &str,
+        will: &Will,
+        stored_with_it: Option<SessionChange>,
+    ) -> Result<(), Reason> {
+        let name = stream(&will.topic)?;
+        let Will { payload, quality, retain, properties, .. } = will.clone();
+        self.append(client, &name, Letter { payload, quality, retain, properties, stored_with_it }).await
+    }
+
+    /// Stores a change of a session, if there is one.
+    pub(super) async fn store(&self, change: Option<SessionChange>) -> Result<(), Reason> {
+        let Some(change) = change else { return Ok(()) };
+        self.hub.change_session(change).await.map_err(failed)?;
+        self.metrics.sessions_stored.inc();
+        Ok(())
     }
 }
 

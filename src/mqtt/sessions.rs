@@ -47,21 +47,21 @@ struct Place {
 enum Kept {
     /// There is none yet, or a connection has it.
     Nothing,
-    Session(Box<Away>),
+    Session(Box<Away>, Due),
     /// The place is not in the table any more.
     Removed,
 }
 
 /// The session of a client that is away.
 #[derive(Debug)]
-struct Away {
-    session: Session,
-    until: Instant,
-    will: Option<Will>,
-    due: Due,
+pub(super) struct Away {
+    pub(super) session: Session,
+    pub(super) until: Instant,
+    /// What is published for the client, and when.
+    pub(super) will: Option<(Will, Instant)>,
 }
 
-/// A connection's hold on the session of its client. Dropped without `keep`, the session is over.
+/// A hold on the session of a client. Dropped without `keep`, the session is over.
 #[derive(Debug)]
 pub(super) struct Attached {
     sessions: Arc<Sessions>,
@@ -76,16 +76,7 @@ pub(super) struct Attached {
 pub(super) struct Found {
     pub(super) attached: Attached,
     /// What was kept of it.
-    pub(super) session: Option<Session>,
-    /// The will that was about to be published, and is not any more.
-    pub(super) will: Option<Will>,
-}
-
-/// What has come to an end by itself.
-#[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) client: Arc<str>,
-    pub(super) will: Option<Will>,
+    pub(super) away: Option<Away>,
 }
 
 impl Sessions {
@@ -114,11 +105,11 @@ impl Sessions {
                 return None;
             }
             return Some(match std::mem::replace(&mut *attached.kept, Kept::Nothing) {
-                Kept::Session(away) => {
-                    self.agenda.lock().due.remove(&away.due);
-                    Found { attached, session: Some(away.session), will: away.will }
+                Kept::Session(away, due) => {
+                    self.agenda.lock().due.remove(&due);
+                    Found { attached, away: Some(*away) }
                 }
-                Kept::Nothing | Kept::Removed => Found { attached, session: None, will: None },
+                Kept::Nothing | Kept::Removed => Found { attached, away: None },
             });
         }
     }
@@ -137,29 +128,29 @@ impl Sessions {
         }
     }
 
-    /// What is over by `now`: wills whose moment has come, sessions that nobody came back for.
-    pub(super) fn sweep(&self, now: Instant) -> Vec<Ended> {
-        let mut ended = Vec::new();
+    /// Takes a session whose time is over by `now`, or that has a will whose moment has come.
+    pub(super) fn take_due(self: &Arc<Self>, now: Instant) -> Option<(Attached, Away)> {
         let next = || self.agenda.lock().take(now);
         while let Some((due, client)) = next() {
             let Some(place) = self.places.get(&client).map(|place| place.value().clone()) else { continue };
-            // Whoever holds the place is a connection, which has taken the session's entry out of the agenda, or is
-            // about to.
+            // Whoever holds the place has taken the session's entry out of the agenda, or is about to.
             let Ok(mut kept) = place.kept.clone().try_lock_owned() else { continue };
-            let Kept::Session(away) = &mut *kept else { continue };
-            if away.due != due {
-                continue;
+            match std::mem::replace(&mut *kept, Kept::Nothing) {
+                Kept::Session(away, its_due) if its_due == due => {
+                    let number = 0;
+                    return Some((Attached { sessions: self.clone(), client, place, kept, number }, *away));
+                }
+                other => *kept = other,
             }
-            let will = away.will.take();
-            if away.until > now {
-                away.due = self.agenda.lock().add(away.until, client.clone());
-            } else {
-                *kept = Kept::Removed;
-                self.remove(&client, &place);
-            }
-            ended.push(Ended { client, will });
         }
-        ended
+        None
+    }
+
+    /// Takes over the session of a client that has not come yet.
+    pub(super) fn adopt(self: &Arc<Self>, away: Away) {
+        if let Some(Some(found)) = self.attach(&away.session.client.clone()).now_or_never() {
+            found.attached.keep(away);
+        }
     }
 
     /// Whether a client has a session.
@@ -199,12 +190,16 @@ impl Attached {
         self.place.newest.wait_until(|newest| (*newest != self.number).then_some(())).await;
     }
 
-    /// Keeps the session until a moment, and publishes a will then, or at its own moment if that is earlier.
-    pub(super) fn keep(mut self, session: Session, until: Instant, will: Option<(Will, Instant)>) {
-        let will_at = will.as_ref().map_or(until, |(_, at)| *at);
-        let due = self.sessions.agenda.lock().add(until.min(will_at), self.client.clone());
-        let will = will.map(|(will, _)| will);
-        *self.kept = Kept::Session(Box::new(Away { session, until, will, due }));
+    /// The client.
+    pub(super) fn client(&self) -> &Arc<str> {
+        &self.client
+    }
+
+    /// Keeps the session until its time is over or somebody takes it.
+    pub(super) fn keep(mut self, away: Away) {
+        let at = away.will.as_ref().map_or(away.until, |(_, at)| away.until.min(*at));
+        let due = self.sessions.agenda.lock().add(at, self.client.clone());
+        *self.kept = Kept::Session(Box::new(away), due);
     }
 }
 
@@ -238,18 +233,24 @@ mod tests {
         sessions.attach(&client.into()).await.unwrap()
     }
 
+    fn away(until: Instant, will: Option<(Will, Instant)>) -> Away {
+        Away { session: Session::new("a".into(), true), until, will }
+    }
+
     #[tokio::test]
     async fn a_session_is_found_again_until_its_time_is_over() {
         let sessions = sessions();
         let now = Instant::now();
         let found = attach(&sessions, "a").await;
-        assert!(found.session.is_none());
-        found.attached.keep(Session::new("a".into()), now + HOUR, None);
-        assert!(sessions.sweep(now).is_empty());
+        assert!(found.away.is_none());
+        found.attached.keep(away(now + HOUR, None));
+        assert!(sessions.take_due(now).is_none());
         let found = attach(&sessions, "a").await;
-        assert!(found.session.is_some());
-        found.attached.keep(Session::new("a".into()), now + HOUR, None);
-        assert_eq!(sessions.sweep(now + HOUR).len(), 1);
+        assert!(found.away.is_some());
+        found.attached.keep(away(now + HOUR, None));
+        let (attached, due) = sessions.take_due(now + HOUR).unwrap();
+        assert!(due.until == now + HOUR && sessions.take_due(now + HOUR).is_none());
+        drop(attached);
         assert_eq!((sessions.len(), sessions.agenda.lock().due.len()), (0, 0));
     }
 
@@ -265,12 +266,21 @@ mod tests {
             properties: MessageProperties::default(),
             delay: HOUR,
         };
-        let found = attach(&sessions, "a").await;
-        found.attached.keep(Session::new("a".into()), now + 2 * HOUR, Some((will, now + HOUR)));
-        let ended = sessions.sweep(now + HOUR);
-        assert!(ended.iter().map(|ended| ended.will.is_some()).eq([true]));
-        let found = attach(&sessions, "a").await;
-        assert!(found.session.is_some() && found.will.is_none());
+        attach(&sessions, "a").await.attached.keep(away(now + 2 * HOUR, Some((will, now + HOUR))));
+        assert!(sessions.take_due(now).is_none());
+        let (attached, due) = sessions.take_due(now + HOUR).unwrap();
+        assert!(due.will.is_some());
+        attached.keep(Away { will: None, ..due });
+        assert!(sessions.take_due(now + HOUR).is_none());
+        assert!(sessions.take_due(now + 2 * HOUR).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_adopted_waits_for_its_client() {
+        let sessions = sessions();
+        sessions.adopt(away(Instant::now() + HOUR, None));
+        assert_eq!(sessions.len(), 1);
+        assert!(attach(&sessions, "a").await.away.is_some());
     }
 
     #[tokio::test]
@@ -285,11 +295,11 @@ mod tests {
             .collect();
         // The first and each of the others counts one.
         first.attached.place.newest.wait_until(|newest| (*newest == 4).then_some(())).await;
-        first.attached.keep(Session::new("a".into()), Instant::now() + HOUR, None);
+        first.attached.keep(away(Instant::now() + HOUR, None));
         let mut winners = 0;
         for other in others {
             if let Some(found) = other.await.unwrap() {
-                assert!(found.session.is_some());
+                assert!(found.away.is_some());
                 winners += 1;
             }
         }
@@ -302,6 +312,6 @@ mod tests {
         let found = attach(&sessions, "a").await;
         drop(found.attached);
         assert_eq!(sessions.len(), 0);
-        assert!(attach(&sessions, "a").await.session.is_none());
+        assert!(attach(&sessions, "a").await.away.is_none());
     }
 }

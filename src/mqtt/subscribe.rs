@@ -5,7 +5,6 @@ use tokio::task::consume_budget;
 
 use super::codec::{Outgoing, Reason, RetainHandling, Subscribe, SubscriptionOptions};
 use super::connection::Connection;
-use super::session::Retained;
 use crate::stream::{Filter, Quality, Start};
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
@@ -22,12 +21,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     }
 
     async fn add(&mut self, filter: Filter, options: SubscriptionOptions) -> Result<Quality, Reason> {
-        let subscriptions = &mut self.session.subscriptions;
+        let subscriptions = self.session.subscriptions();
         let max = self.broker.limits.mqtt_subscriptions_max;
-        if subscriptions.len() >= max && !subscriptions.contains(&filter) {
+        if subscriptions.len() >= max && subscriptions.get(&filter).is_none() {
             return Err(Reason::QuotaExceeded);
         }
-        let is_new = subscriptions.put(filter.clone(), options);
+        let is_new = self.session.subscribe(filter.clone(), options);
         // Marked from now on, and only then looked at: what comes in between is seen twice rather than never.
         self.subscriber.add(filter.clone());
         let wants_retained = match options.retain_handling {
@@ -42,8 +41,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 self.session.set_cursor(stream.clone(), Start::At(description.tail));
             }
             if wants_retained {
-                let before = self.session.cursor(&stream);
-                self.session.retained.push_back(Retained { stream, options, before });
+                self.session.queue_retained(stream, options);
             }
         }
         Ok(options.quality)

@@ -18,7 +18,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             Incoming::Publish(publish) => self.publish(*publish).await?,
             Incoming::Ack(ack) if ack.kind == AckKind::Pubrel => self.released(ack.id),
             Incoming::Ack(ack) => {
-                if let Some(answer) = self.session.in_flight.acknowledged(ack) {
+                if let Some(answer) = self.session.acknowledged(ack) {
                     self.wire.put(&Outgoing::Ack(answer));
                 }
             }
@@ -38,23 +38,28 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let Publish { topic, alias, payload, id, quality, retain, properties } = publish;
         let name = self.topic(&topic, alias);
         if let (Quality::ExactlyOnce, Some(id)) = (quality, id) {
-            if self.session.received.contains(&id) {
+            if self.session.has_received(id) {
                 // It is in the log; what was lost is our answer.
                 return self.answer(id, quality, Ok(()));
             }
-            if self.session.received.len() >= self.receive_maximum() {
+            if self.session.received_count() >= self.receive_maximum() {
                 return Err(Ending::Told(Reason::ReceiveMaximumExceeded));
             }
         }
+        let received = id.filter(|_| quality == Quality::ExactlyOnce);
         let outcome = match name {
             Ok(name) => {
-                let letter = Letter { payload, quality, retain, properties };
+                let stored_with_it = received.and_then(|id| self.session.receiving(id));
+                let letter = Letter { payload, quality, retain, properties, stored_with_it };
                 let client = self.session.client.clone();
                 self.broker.append(&client, &name, letter).await
             }
             Err(Reason::TopicAliasInvalid) => return Err(Ending::Told(Reason::TopicAliasInvalid)),
             Err(reason) => Err(reason),
         };
+        if let (Ok(()), Some(id)) = (outcome, received) {
+            self.session.received(id);
+        }
         match (outcome, id) {
             (outcome, Some(id)) => self.answer(id, quality, outcome),
             (Ok(()), None) => Ok(()),
@@ -102,17 +107,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             }
         }
         let kind = if quality == Quality::ExactlyOnce { AckKind::Pubrec } else { AckKind::Puback };
-        if kind == AckKind::Pubrec && !reason.is_failure() {
-            self.session.received.insert(id);
-        }
         self.wire.put(&Outgoing::Ack(Ack { kind, id, reason }));
         Ok(())
     }
 
     /// The client will not send that message again.
     fn released(&mut self, id: PacketId) {
-        let known = self.session.received.remove(&id);
-        let reason = if known { Reason::Success } else { Reason::PacketIdentifierNotFound };
+        let reason =
+            if self.session.released(id) { Reason::Success } else { Reason::PacketIdentifierNotFound };
         self.wire.put(&Outgoing::Ack(Ack { kind: AckKind::Pubcomp, id, reason }));
     }
 

@@ -22,6 +22,8 @@ pub(super) struct Wire<S> {
     io: S,
     frames: Frames,
     out: BytesMut,
+    /// How much of `out` may be written.
+    released: usize,
     flushed: bool,
     /// What the client speaks, once it has said so.
     pub(super) version: Option<Version>,
@@ -47,6 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             io,
             frames: Frames::default(),
             out: BytesMut::new(),
+            released: 0,
             flushed: true,
             version: None,
             received_bytes_max,
@@ -63,11 +66,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         decode(frame, self.version).map(Some)
     }
 
-    /// Lets a packet be written. Whether it is small enough for the client; else it is not.
+    /// Lets a packet be written by the next `progress`. Whether it is small enough for the client; else it is not.
     pub(super) fn put(&mut self, packet: &Outgoing<'_>) -> bool {
         self.flushed = false;
         let version = self.version.unwrap_or(Version::V3);
         encode(packet, version, self.sent_bytes_max, &mut self.out)
+    }
+
+    /// Takes back the packets that no `progress` was asked to write yet.
+    pub(super) fn take_back(&mut self) {
+        self.out.truncate(self.released);
     }
 
     /// The bytes that are still to be written.
@@ -82,6 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Writes, and reads. Cancel safe.
     pub(super) async fn progress(&mut self) -> io::Result<Progress> {
+        self.released = self.out.len();
         poll_fn(|context| {
             if !self.is_idle()
                 && let Poll::Ready(written) = self.poll_write(context)
@@ -108,6 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.out.advance(written);
+            self.released = self.out.len();
             if !self.out.is_empty() {
                 return Poll::Ready(Ok(()));
             }

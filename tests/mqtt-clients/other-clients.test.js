@@ -182,6 +182,45 @@ for (const version of VERSIONS) {
   })
 }
 
+for (const version of VERSIONS) {
+  test(`mosquitto_sub misses and doubles nothing though the gateway is killed (${version})`, PATIENCE, async (context) => {
+    const world = await World.lasting(context)
+    const further = ["-t", "s", "-q", "2", "-i", "stays", "-c", "-F", "> %p"]
+    if (version === "5") further.push("-x", "3600")
+    const sub = await mosquittoSub(context, world, version, ...further)
+    for (let round = 0; round < 3; round += 1) {
+      const pub = mosquitto(context, world, "pub", version, "-t", "s", "-q", "2", "-l")
+      for (let n = 0; n < 50; n += 1) pub.say(`${round} ${n}`)
+      pub.finish()
+      for (let n = 0; n < 25; n += 1) assert.equal(await sub.message(), `${round} ${n}`)
+      assert.equal(await pub.exited, 0)
+      await world.restart()
+      for (let n = 25; n < 50; n += 1) assert.equal(await sub.message(), `${round} ${n}`)
+    }
+  })
+
+  test(`paho finds its session after the gateway was killed (${version})`, PATIENCE, async (context) => {
+    const world = await World.lasting(context)
+    const options = { client_id: "stays", clean: false }
+    const [subscriber, away] = [
+      await Paho.connect(context, world, version, options),
+      await Paho.connect(context, world, version, { client_id: "away", clean: false }),
+    ]
+    for (const client of [subscriber, away]) await client.subscribe("s", 2)
+    away.do("disconnect")
+    await away.next("disconnected")
+    await world.restart()
+    assert.equal((await subscriber.next("connected")).sessionPresent, true)
+    const publisher = await Paho.connect(context, world, version)
+    await publisher.publish("s", "1", 2)
+    assert.equal((await subscriber.next("message")).text, "1")
+    await world.restart()
+    const back = await Paho.connect(context, world, version, { client_id: "away", clean: false })
+    assert.equal(back.connected.sessionPresent, true)
+    assert.equal((await back.next("message")).text, "1")
+  })
+}
+
 test("paho is told why a message is refused, and that the gateway drains", PATIENCE, async (context) => {
   const world = await World.start(context, ["--limit", "drain_spread=1s"])
   await world.create("s", "application/json")

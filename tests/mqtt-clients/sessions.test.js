@@ -106,6 +106,41 @@ scenario("after a restart the session is not present, and the client subscribes 
   assert.equal((await client.next("message")).text, "2")
 })
 
+scenario("after a kill of a gateway that stores the session is present, and the client need not subscribe anew", async (world) => {
+  const options = { reconnectPeriod: 10, resubscribe: false }
+  const [publisher, subscriber] = [await world.connect(), await world.connect(world.persistent("c", options))]
+  await subscriber.subscribe("s")
+  await publisher.publish("s", "1")
+  assert.equal((await subscriber.next("message")).text, "1")
+  await world.restart()
+  assert.equal((await subscriber.next("connack")).sessionPresent, true)
+  await (await world.connect()).publish("s", "2", { qos: 2 })
+  // What it has acknowledged in the last second may come again.
+  const texts = await subscriber.texts(1)
+  if (texts[0] === "1") texts.push((await subscriber.next("message")).text)
+  assert.equal(texts.at(-1), "2")
+}, { lasting: true })
+
+scenario("publisher and subscriber of quality 2 lose and double nothing though the gateway is killed again and again", async (world) => {
+  await world.create("s", "application/json")
+  const options = { reconnectPeriod: 10, resubscribe: false }
+  const [publisher, subscriber] = [
+    await world.connect(world.persistent("publisher", options)),
+    await world.connect(world.persistent("subscriber", options)),
+  ]
+  await subscriber.subscribe("s", { qos: 2 })
+  const isReleased = (error) => assert.equal(error.code, PACKET_IDENTIFIER_NOT_FOUND)
+  const publishing = fewAtOnce(NUMBERS, (n) => publisher.publish("s", `${n}`, { qos: 2 }).catch(isReleased))
+  const numbers = []
+  while (numbers.length < MESSAGES) {
+    numbers.push(Number((await subscriber.next("message")).text))
+    if (numbers.length % 100 === 50) await world.restart()
+  }
+  await publishing
+  assert.deepEqual(numbers.toSorted((a, b) => a - b), NUMBERS)
+  assert.deepEqual((await world.json("s")).sort((a, b) => a - b), NUMBERS)
+}, { lasting: true })
+
 scenario("a client that comes a second time takes the place of the first", async (world) => {
   const first = await world.connect({ clientId: "c" })
   const second = await world.connect({ clientId: "c" })

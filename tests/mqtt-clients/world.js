@@ -1,5 +1,8 @@
 // Where a scenario takes place: a gateway, clients of one version over one transport, and HTTP beside them.
 import assert from "node:assert/strict"
+import { mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { test } from "node:test"
 import { start } from "../conformance/gateway.js"
 import { Client } from "./client.js"
@@ -12,12 +15,12 @@ const TRANSPORTS = ["TCP", "WebSocket"]
 export const MQTT_3 = { version: "3.1.1", protocolVersion: 4 }
 export const MQTT_5 = { version: "5", protocolVersion: 5 }
 
-// A test for each version over each transport.
-export function scenario(name, run, { versions = [MQTT_3, MQTT_5], gateway = [] } = {}) {
+// A test for each version over each transport. `lasting`: the gateway stores on disk.
+export function scenario(name, run, { versions = [MQTT_3, MQTT_5], gateway = [], lasting = false } = {}) {
   for (const { version, protocolVersion } of versions) {
     for (const transport of TRANSPORTS) {
       test(`${name} (${version} over ${transport})`, { timeout: PATIENCE_MS }, async (context) => {
-        const world = await World.start(context, gateway)
+        const world = await (lasting ? World.lasting(context) : World.start(context, gateway))
         await run(Object.assign(world, { transport, protocolVersion }))
       })
     }
@@ -27,6 +30,7 @@ export function scenario(name, run, { versions = [MQTT_3, MQTT_5], gateway = [] 
 export class World {
   #clients = []
   #relays = []
+  #folder
 
   // A world that ends with its test. `further`: arguments of the gateway.
   static async start(context, further = []) {
@@ -34,6 +38,14 @@ export class World {
     world.further = further
     world.gateway = await start("127.0.0.1:0", further, "127.0.0.1:0")
     context.after(() => world.#end())
+    return world
+  }
+
+  // A world whose gateway stores on disk, which is left when it is killed.
+  static async lasting(context) {
+    const folder = await mkdtemp(join(tmpdir(), "pollgate-"))
+    const world = await World.start(context, ["--store", folder])
+    world.#folder = folder
     return world
   }
 
@@ -114,5 +126,6 @@ export class World {
     await Promise.all(this.#clients.map((client) => client.mqtt.endAsync(true)))
     await Promise.all(this.#relays.map((relay) => relay.close()))
     await this.gateway.stop()
+    if (this.#folder) await rm(this.#folder, { recursive: true })
   }
 }

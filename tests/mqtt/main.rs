@@ -18,3 +18,4 @@ mod hostile;
 mod idle;
 mod sessions;
 mod subscriptions;
+mod survival;

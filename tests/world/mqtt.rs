@@ -118,23 +118,30 @@ impl Hello {
 impl Mqtt {
     /// Connects, and waits for the CONNACK, which has to accept.
     pub async fn connect(address: SocketAddr, hello: &Hello) -> Self {
-        let mut client = Self::open(address, hello.version).await;
-        client.send(&hello.bytes()).await;
-        match client.receive().await {
-            Some(Packet::Connack { present, code: 0, properties }) => {
-                client.connack = (present, 0, properties)
-            }
+        Self::try_connect(address, hello).await.expect("the gateway listens and answers")
+    }
+
+    /// The same with a gateway that may be gone, or go meanwhile.
+    pub async fn try_connect(address: SocketAddr, hello: &Hello) -> Option<Self> {
+        let mut client = Self::try_open(address, hello.version).await.ok()?;
+        client.try_send(&hello.bytes()).await.ok()?;
+        match client.receive().await? {
+            Packet::Connack { present, code: 0, properties } => client.connack = (present, 0, properties),
             other => panic!("{other:?}"),
         }
-        client
+        Some(client)
     }
 
     /// A connection on which nothing has been said yet.
     pub async fn open(address: SocketAddr, version: u8) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the gateway listens");
-        stream.set_nodelay(true).expect("a socket");
+        Self::try_open(address, version).await.expect("the gateway listens")
+    }
+
+    async fn try_open(address: SocketAddr, version: u8) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
         let (read, inbox) = (Vec::new(), VecDeque::new());
-        Self { stream, read, inbox, version, last_id: 0, connack: (false, 0, Vec::new()) }
+        Ok(Self { stream, read, inbox, version, last_id: 0, connack: (false, 0, Vec::new()) })
     }
 
     /// Sends bytes as they are.
@@ -278,9 +285,7 @@ impl Mqtt {
 
     /// Sends an acknowledgement.
     pub async fn acknowledge(&mut self, kind: u8, id: u16) {
-        let flags = if kind == PUBREL { 2 } else { 0 };
-        let [high, low] = id.to_be_bytes();
-        self.send(&[kind << 4 | flags, 2, high, low]).await;
+        self.send(&ack_bytes(kind, id)).await;
     }
 
     /// The next message, not acknowledged.
@@ -319,6 +324,13 @@ impl Mqtt {
         self.send(&[0xc0, 0]).await;
         self.receive_that(|packet| (*packet == Packet::Pingresp).then_some(())).await;
     }
+}
+
+/// An acknowledgement of a client.
+pub fn ack_bytes(kind: u8, id: u16) -> [u8; 4] {
+    let flags = if kind == PUBREL { 2 } else { 0 };
+    let [high, low] = id.to_be_bytes();
+    [kind << 4 | flags, 2, high, low]
 }
 
 /// A PUBLISH of a client.

@@ -4,8 +4,10 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{MessageProperties, Reason};
+use crate::mqtt::forms::QualityForm;
 use crate::stream::{Filter, Quality, StreamName};
 
 /// Which of the two protocols a client speaks.
@@ -18,7 +20,7 @@ pub(in crate::mqtt) enum Version {
 }
 
 /// Tells apart what is on its way between a client and the gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(in crate::mqtt) struct PacketId(pub(in crate::mqtt) NonZeroU16);
 
 /// What clients send.
@@ -54,10 +56,11 @@ pub(in crate::mqtt) struct Connect {
 }
 
 /// A message that is published when the client is gone without a good-bye.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(in crate::mqtt) struct Will {
     pub(in crate::mqtt) topic: String,
     pub(in crate::mqtt) payload: Bytes,
+    #[serde(with = "QualityForm")]
     pub(in crate::mqtt) quality: Quality,
     pub(in crate::mqtt) retain: bool,
     pub(in crate::mqtt) properties: MessageProperties,
@@ -104,8 +107,9 @@ pub(in crate::mqtt) struct Subscribe {
 }
 
 /// How messages of a subscription are wanted (MQTT 5, section 3.8.3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::mqtt) struct SubscriptionOptions {
+    #[serde(with = "QualityForm")]
     pub(in crate::mqtt) quality: Quality,
     pub(in crate::mqtt) no_local: bool,
     pub(in crate::mqtt) retain_as_published: bool,
@@ -115,7 +119,7 @@ pub(in crate::mqtt) struct SubscriptionOptions {
 }
 
 /// Whether a new subscription is sent retained messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::mqtt) enum RetainHandling {
     Send,
     SendIfNew,

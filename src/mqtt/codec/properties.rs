@@ -4,11 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use mqtt_protocol_core::mqtt::packet::{PayloadFormat, Property};
+use serde::{Deserialize, Serialize};
 
 use crate::stream::{Annotation, Quality};
 
 /// The properties of a message that are passed on (MQTT 5, section 3.3.2.3).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::mqtt) struct MessageProperties {
     /// Whole seconds until nobody wants it any more.
     pub(in crate::mqtt) expiry: Option<Duration>,

@@ -3,34 +3,43 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
 
+use serde::{Deserialize, Serialize};
+
 use crate::mqtt::codec::{Ack, AckKind, PacketId, Reason};
+use crate::mqtt::forms::{NameForm, OffsetForm, QualityForm};
 use crate::stream::{Offset, Quality, StreamName};
 
 /// The messages of quality 1 and 2 on their way to a client, in the order in which they were sent first.
 #[derive(Debug, Default)]
 pub(in crate::mqtt) struct InFlight {
     flights: VecDeque<Flight>,
-    last_id: u16,
+    /// Numbers the messages in their order. The lower half of a number is the id of its message.
+    last: u64,
 }
 
 /// A message on its way.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::mqtt) struct Flight {
+    number: u64,
     pub(in crate::mqtt) id: PacketId,
     /// Where it lies.
+    #[serde(with = "NameForm")]
     pub(in crate::mqtt) stream: StreamName,
     /// Where in that stream.
+    #[serde(with = "OffsetForm")]
     pub(in crate::mqtt) start: Offset,
+    #[serde(with = "QualityForm")]
     pub(in crate::mqtt) quality: Quality,
     /// Whether the client is told that it was kept for those who come.
     pub(in crate::mqtt) retain: bool,
     pub(in crate::mqtt) phase: Phase,
     /// Whether it was sent over the present connection.
+    #[serde(skip)]
     sent: bool,
 }
 
 /// How far a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::mqtt) enum Phase {
     /// The client may not have it.
     Published,
@@ -39,6 +48,17 @@ pub(in crate::mqtt) enum Phase {
 }
 
 impl InFlight {
+    /// Puts back what was on its way when it was stored. In any order, until all is `restored`.
+    pub(super) fn restore(&mut self, flight: Flight) {
+        self.flights.push_back(flight);
+    }
+
+    /// All that was on its way is back.
+    pub(super) fn restored(&mut self) {
+        self.flights.make_contiguous().sort_by_key(|flight| flight.number);
+        self.last = self.flights.back().map_or(0, |flight| flight.number);
+    }
+
     /// A new connection: nothing has been sent over it yet.
     pub(in crate::mqtt) fn reconnected(&mut self) {
         self.flights.iter_mut().for_each(|flight| flight.sent = false);
@@ -65,21 +85,27 @@ impl InFlight {
         retain: bool,
     ) -> PacketId {
         let id = self.free_id();
-        let phase = Phase::Published;
-        self.flights.push_back(Flight { id, stream, start, quality, retain, phase, sent: true });
+        let (number, phase) = (self.last, Phase::Published);
+        self.flights.push_back(Flight { number, id, stream, start, quality, retain, phase, sent: true });
         id
     }
 
     /// There are far fewer messages in flight than ids.
     fn free_id(&mut self) -> PacketId {
         loop {
-            self.last_id = self.last_id.wrapping_add(1);
-            if let Some(id) = NonZeroU16::new(self.last_id).map(PacketId)
-                && !self.flights.iter().any(|flight| flight.id == id)
+            self.last += 1;
+            let [.., high, low] = self.last.to_be_bytes();
+            if let Some(id) = NonZeroU16::new(u16::from_be_bytes([high, low])).map(PacketId)
+                && self.get(id).is_none()
             {
                 return id;
             }
         }
+    }
+
+    /// The message of an id.
+    pub(super) fn get(&self, id: PacketId) -> Option<&Flight> {
+        self.flights.iter().find(|flight| flight.id == id)
     }
 
     /// Gives a message up that can not be sent: it is not kept any more, or too large for the client.
@@ -165,10 +191,10 @@ mod tests {
 
     #[test]
     fn ids_go_round_and_pass_over_those_in_use() {
-        let mut in_flight = InFlight { last_id: u16::MAX - 1, ..InFlight::default() };
+        let mut in_flight = InFlight { last: u64::from(u16::MAX) - 1, ..InFlight::default() };
         let ids: Vec<_> = (0..3).map(|_| send(&mut in_flight, Quality::AtLeastOnce).0.get()).collect();
         assert_eq!(ids, [u16::MAX, 1, 2]);
-        in_flight.last_id = u16::MAX - 1;
+        in_flight.last = (7 << 16) + u64::from(u16::MAX) - 1;
         assert_eq!(send(&mut in_flight, Quality::AtLeastOnce).0.get(), 3);
     }
 }

@@ -54,9 +54,10 @@ impl Subscriptions {
         self.by_filter.len()
     }
 
-    /// Whether there is one of this very filter.
-    pub(in crate::mqtt) fn contains(&self, filter: &Filter) -> bool {
-        self.find(filter).is_ok()
+    /// The one of this very filter.
+    pub(in crate::mqtt) fn get(&self, filter: &Filter) -> Option<&SubscriptionOptions> {
+        let at = self.find(filter).ok()?;
+        self.by_filter.get(at).map(|(_, options)| options)
     }
 
     /// The filters.

@@ -1,0 +1,172 @@
+//! What the store keeps of sessions: loaded at the start, taken up and put down with connections, ended in time.
+
+use std::time::{Duration, SystemTime};
+
+use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
+
+use super::Broker;
+use super::codec::{Connect, Reason, Will};
+use super::connection::Terms;
+use super::session::{Presence, Restored, Session};
+use super::sessions::{Attached, Away, Found};
+use crate::stream::SessionChange;
+
+/// How many wills are published and sessions ended at once: each waits for the store.
+const DUE_AT_ONCE: usize = 64;
+
+/// A session that a connection goes on with.
+pub(super) struct TakenUp {
+    pub(super) attached: Attached,
+    pub(super) session: Session,
+    /// Whether it was there before.
+    pub(super) is_present: bool,
+}
+
+impl Broker {
+    /// Takes over the sessions that the store has kept.
+    ///
+    /// A client that was connected when the gateway ended has been away since, for nobody knows how long. So the time of
+    /// its session begins now, and so does the delay of its will, which a server may defer until it is there again
+    /// (MQTT 5, section 3.1.2.5).
+    pub(super) fn load(&self) {
+        let (now, now_of_day) = (Instant::now(), self.clock.now());
+        let longest = self.limits.mqtt_session_expiry_max.get();
+        for stored in self.hub.sessions() {
+            let Restored { session, presence, damaged } = Restored::new(stored.client, &stored.entries);
+            if damaged > 0 || presence.is_none() {
+                tracing::error!(
+                    client = &*session.client,
+                    damaged,
+                    "a stored session can be read in parts only"
+                );
+            }
+            let left =
+                |moment: SystemTime| moment.duration_since(now_of_day).unwrap_or_default().min(longest);
+            let (until, will) = match presence {
+                Some(Presence::Here { expiry, will }) => (expiry, will.map(|will| (will.delay, will))),
+                Some(Presence::Away { until, will }) => {
+                    (left(until), will.map(|(will, at)| (left(at), will)))
+                }
+                None => (longest, None),
+            };
+            let until = until.min(longest);
+            let will = will.map(|(delay, will)| (will, now + delay.min(until)));
+            self.sessions.adopt(Away { session, until: now + until, will });
+        }
+    }
+
+    /// Goes on with the session of a client that has connected, or begins one, and stores that the client is here. If
+    /// that can not be stored, all stays as it was. A will whose moment the connection does not prevent is published.
+    pub(super) async fn take_up(
+        &self,
+        Found { attached, mut away }: Found,
+        connect: &Connect,
+        terms: &Terms,
+    ) -> Result<TakenUp, Reason> {
+        let client = attached.client().clone();
+        let is_stored = self.hub.keeps_sessions() && !terms.session_expiry.is_zero();
+        let is_present = away.is_some() && !connect.clean_start;
+        // With the session that it belonged to a will is due, and without a delay it is due anyway.
+        let is_due = |will: &Will| connect.clean_start || will.delay.is_zero();
+        let will = away.as_mut().and_then(|away| away.will.take_if(|(will, _)| is_due(will)));
+        let begun = Session::new(client.clone(), is_stored);
+        let session = away.as_ref().filter(|_| is_present).map_or(&begun, |away| &away.session);
+        let change = if is_stored {
+            let will = terms.will.as_deref().cloned();
+            session.change(Some(&Presence::Here { expiry: terms.session_expiry, will }))
+        } else {
+            away.as_ref().and_then(|away| away.session.end())
+        };
+        if let Err(reason) = self.settle(&client, will.map(|(will, _)| will), change).await {
+            if let Some(away) = away {
+                attached.keep(away);
+            }
+            return Err(reason);
+        }
+        let mut session = away.filter(|_| is_present).map_or(begun, |away| away.session);
+        if is_stored {
+            session.saved()
+        } else {
+            session.forgotten()
+        }
+        Ok(TakenUp { attached, session, is_present })
+    }
+
+    /// Leaves the session of a connection that has ended where its client will find it, stores that, and publishes its
+    /// will unless that has time. A will that is `deferred` waits for the next start of the gateway.
+    pub(super) async fn put_down(
+        &self,
+        TakenUp { attached, mut session, .. }: TakenUp,
+        expiry: Duration,
+        will: Option<Will>,
+        deferred: bool,
+    ) -> Result<(), Reason> {
+        let (client, now, is_over) = (session.client.clone(), Instant::now(), expiry.is_zero());
+        let is_due = |will: &mut Will| is_over || (will.delay.is_zero() && !deferred);
+        let (mut later, until) = (will, now + expiry);
+        let due = later.take_if(is_due);
+        let later = later.map(|will| {
+            let at = now + will.delay.min(expiry);
+            (will, at)
+        });
+        let change =
+            if is_over { session.end() } else { session.change(Some(&self.away(until, later.as_ref()))) };
+        let outcome = self.settle(&client, due, change).await;
+        if !is_over {
+            if outcome.is_ok() {
+                session.saved();
+            }
+            let will = later.map(|(will, at)| (will, if deferred { until } else { at }));
+            attached.keep(Away { session, until, will });
+        }
+        outcome
+    }
+
+    /// Publishes wills and ends sessions whose time has come.
+    pub(super) async fn come_due(&self) {
+        let now = Instant::now();
+        let due = std::iter::from_fn(|| self.sessions.take_due(now));
+        stream::iter(due)
+            .for_each_concurrent(DUE_AT_ONCE, |(attached, away)| self.end_or_go_on(attached, away, now))
+            .await;
+    }
+
+    async fn end_or_go_on(&self, attached: Attached, mut away: Away, now: Instant) {
+        let client = attached.client().clone();
+        let (will, is_over) = (away.will.take(), away.until <= now);
+        let change = if is_over {
+            away.session.end()
+        } else {
+            away.session.change(Some(&self.away(away.until, None)))
+        };
+        match self.settle(&client, will.map(|(will, _)| will), change).await {
+            Ok(()) => away.session.saved(),
+            Err(reason) => {
+                tracing::error!(client = &*client, ?reason, is_over, "a session can not be stored")
+            }
+        }
+        if !is_over {
+            attached.keep(away);
+        }
+    }
+
+    fn away(&self, until: Instant, will: Option<&(Will, Instant)>) -> Presence {
+        let will = will.map(|(will, at)| (will.clone(), self.clock.at(*at)));
+        Presence::Away { until: self.clock.at(until), will }
+    }
+
+    /// Publishes a will and stores a change, as far as there are any: in one step, so that after a kill the will is
+    /// published once. A will that is refused is over. Whether the change is stored.
+    async fn settle(
+        &self,
+        client: &str,
+        will: Option<Will>,
+        change: Option<SessionChange>,
+    ) -> Result<(), Reason> {
+        let Some(will) = will else { return self.store(change).await };
+        let Err(reason) = self.publish_will(client, &will, change.clone()).await else { return Ok(()) };
+        tracing::warn!(client, topic = will.topic, ?reason, "a will was refused");
+        self.store(change).await
+    }
+}

@@ -1,0 +1,268 @@
+//! What a session wants stored after what, and that it comes back from it.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::mqtt::codec::{MessageProperties, Reason, RetainHandling, Will};
+use crate::stream::{Epoch, Position};
+
+/// What a store has of one session.
+#[derive(Default)]
+struct Stored(BTreeMap<Bytes, Bytes>);
+
+impl Stored {
+    /// Does what the session asks for. The keys in words, and whether it could not wait.
+    fn save(&mut self, session: &mut Session) -> (Vec<String>, bool) {
+        let is_due = session.is_due();
+        let change = session.change(None).unwrap();
+        session.saved();
+        let mut words = Vec::new();
+        for (key, value) in change.entries {
+            words.push(format!("{}{}", if value.is_some() { '+' } else { '-' }, char::from(key[0])));
+            match value {
+                Some(value) => self.0.insert(key, value),
+                None => self.0.remove(&key),
+            };
+        }
+        words.sort();
+        (words, is_due)
+    }
+
+    fn entries(&self) -> Vec<(Bytes, Bytes)> {
+        // Stores keep no order.
+        self.0.iter().rev().map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    fn restored(&self) -> Session {
+        let restored = Restored::new("c".into(), &self.entries());
+        assert_eq!(restored.damaged, 0);
+        restored.session
+    }
+}
+
+fn session() -> Session {
+    Session::new("c".into(), true)
+}
+
+fn name(text: &str) -> StreamName {
+    StreamName::parse(text).unwrap()
+}
+
+fn filter(text: &str) -> Filter {
+    Filter::parse(text).unwrap()
+}
+
+fn id(id: u16) -> PacketId {
+    PacketId(NonZeroU16::new(id).unwrap())
+}
+
+fn at(position: u64) -> Offset {
+    Offset { epoch: Epoch(7), position: Position(position) }
+}
+
+fn ack(kind: AckKind, id: PacketId) -> Ack {
+    Ack { kind, id, reason: Reason::Success }
+}
+
+const OPTIONS: SubscriptionOptions = SubscriptionOptions {
+    quality: Quality::ExactlyOnce,
+    no_local: true,
+    retain_as_published: false,
+    retain_handling: RetainHandling::SendIfNew,
+    identifier: Some(300),
+};
+
+#[test]
+fn each_change_is_stored_alone_and_in_time() {
+    type Step = fn(&mut Session);
+    let steps: [(&str, Step, &[&str], bool); 16] = [
+        ("subscribes", |s| _ = s.subscribe(filter("a/+"), OPTIONS), &["+s"], true),
+        (
+            "two streams are there",
+            |s| ["a/b", "a/c"].iter().for_each(|n| s.set_cursor(name(n), Start::At(at(1)))),
+            &["+c", "+c"],
+            false,
+        ),
+        ("one is to be sent its retained message", |s| s.queue_retained(name("a/b"), OPTIONS), &["+r"], true),
+        ("which is sent", |s| _ = s.next_retained(), &["-r"], false),
+        (
+            "quality 1 is sent",
+            |s| _ = s.send(name("a/b"), at(1), Quality::AtLeastOnce, false),
+            &["+f"],
+            false,
+        ),
+        ("and the cursor with it", |s| s.set_cursor(name("a/b"), Start::At(at(2))), &["+c"], false),
+        ("quality 2 is sent", |s| _ = s.send(name("a/b"), at(2), Quality::ExactlyOnce, false), &["+f"], true),
+        ("PUBACK", |s| _ = s.acknowledged(ack(AckKind::Puback, id(1))), &["-f"], false),
+        ("PUBREC", |s| _ = s.acknowledged(ack(AckKind::Pubrec, id(2))), &["+f"], true),
+        ("PUBCOMP", |s| _ = s.acknowledged(ack(AckKind::Pubcomp, id(2))), &["-f"], false),
+        ("PUBCOMP of nothing", |s| _ = s.acknowledged(ack(AckKind::Pubcomp, id(2))), &[], false),
+        ("a message is received, and stored with it", |s| s.received(id(9)), &[], false),
+        ("and released", |s| _ = s.released(id(9)), &["-q"], true),
+        ("and once more", |s| _ = s.released(id(9)), &[], false),
+        ("a stream ends", |s| s.forget_cursor(&name("a/c")), &["-c"], false),
+        ("unsubscribes", |s| _ = s.unsubscribe(&filter("a/+")), &["-c", "-s"], true),
+    ];
+    let (mut session, mut stored) = (session(), Stored::default());
+    for (what, step, keys, is_due) in steps {
+        step(&mut session);
+        assert_eq!(session.has_unsaved(), !keys.is_empty(), "{what}");
+        assert_eq!(
+            stored.save(&mut session),
+            (keys.iter().map(ToString::to_string).collect(), is_due),
+            "{what}"
+        );
+    }
+    assert!(stored.0.is_empty(), "nothing is left of what is over");
+}
+
+#[test]
+fn what_has_changed_ten_times_is_stored_once_as_it_is_now() {
+    let (mut session, mut stored) = (session(), Stored::default());
+    for position in 0..10_000 {
+        session.set_cursor(name(&format!("s/{position}")), Start::At(at(1)));
+    }
+    stored.save(&mut session);
+    for position in 0..10 {
+        session.set_cursor(name("s/1"), Start::At(at(position)));
+        let sent = session.send(name("s/1"), at(position), Quality::AtLeastOnce, false);
+        session.acknowledged(ack(AckKind::Puback, sent));
+    }
+    let (keys, _) = stored.save(&mut session);
+    assert_eq!(keys.iter().filter(|key| *key == "+c").count(), 1);
+    assert_eq!(keys.iter().filter(|key| *key == "+f").count(), 0);
+    assert_eq!(stored.restored().cursor(&name("s/1")), Start::At(at(9)));
+    assert!(!session.has_unsaved());
+}
+
+#[test]
+fn what_is_not_stored_yet_stays_so_until_it_is() {
+    let (mut session, mut stored) = (session(), Stored::default());
+    session.subscribe(filter("a"), OPTIONS);
+    // The store refused it.
+    assert!(session.change(None).unwrap().anew, "nothing of it is stored");
+    assert!(session.is_due() && session.has_unsaved());
+    stored.save(&mut session);
+    assert!(!session.change(None).unwrap().anew);
+    assert!(!session.is_due() && !session.has_unsaved());
+}
+
+#[test]
+fn a_session_that_is_not_stored_wants_nothing_stored() {
+    let mut session = Session::new("c".into(), false);
+    session.subscribe(filter("a"), OPTIONS);
+    session.send(name("a"), at(1), Quality::ExactlyOnce, false);
+    assert!(!session.is_due() && !session.has_unsaved());
+    assert!(session.change(None).is_none() && session.receiving(id(1)).is_none());
+}
+
+#[test]
+fn a_session_comes_back_as_it_was_stored() {
+    let (mut session, mut stored) = (session(), Stored::default());
+    session.subscribe(filter("a/+"), OPTIONS);
+    session.set_cursor(name("a/b"), Start::At(at(5)));
+    session.set_cursor(name("a/c"), Start::Earliest);
+    let sent: Vec<_> = [Quality::ExactlyOnce, Quality::AtLeastOnce, Quality::ExactlyOnce]
+        .map(|quality| session.send(name("a/b"), at(3), quality, true))
+        .into();
+    session.acknowledged(ack(AckKind::Pubrec, sent[2]));
+    ["a/b", "a/c"].iter().for_each(|stream| session.queue_retained(name(stream), OPTIONS));
+    stored.save(&mut session);
+    let receiving = session.receiving(id(40_000)).unwrap();
+    stored.0.extend(receiving.entries.into_iter().map(|(key, value)| (key, value.unwrap())));
+
+    let mut again = stored.restored();
+    assert!(!again.has_unsaved() && again.end().is_some());
+    assert_eq!(again.subscriptions().get(&filter("a/+")), Some(&OPTIONS));
+    assert_eq!((again.cursor(&name("a/b")), again.has_cursor(&name("a/c"))), (Start::At(at(5)), true));
+    assert!(again.has_received(id(40_000)) && again.received_count() == 1);
+    let flights: Vec<_> =
+        std::iter::from_fn(|| again.send_again()).map(|f| (f.id, f.phase, f.quality)).collect();
+    let (two, one) = (Quality::ExactlyOnce, Quality::AtLeastOnce);
+    let (published, received) = (Phase::Published, Phase::Received);
+    assert_eq!(flights, [(sent[0], published, two), (sent[1], published, one), (sent[2], received, two)]);
+    let retained: Vec<_> =
+        std::iter::from_fn(|| again.next_retained()).map(|r| (r.stream, r.before)).collect();
+    assert_eq!(retained, [(name("a/b"), Start::At(at(5))), (name("a/c"), Start::Earliest)]);
+    // The next id is one that the client does not take for one of those.
+    assert_eq!(again.send(name("a/b"), at(5), one, false), id(4));
+}
+
+fn presence() -> Presence {
+    let properties = MessageProperties {
+        expiry: Some(Duration::from_secs(9)),
+        is_text: true,
+        content_type: Some("text/plain".into()),
+        response_topic: None,
+        correlation: Some(Bytes::from_static(b"\0")),
+        user_properties: vec![("a".into(), "b".into())],
+    };
+    let (topic, payload) = ("gone".into(), Bytes::from_static(b"x"));
+    let (quality, delay) = (Quality::AtLeastOnce, Duration::from_secs(3));
+    let will = Will { topic, payload, quality, retain: true, properties, delay };
+    let moment = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    Presence::Away { until: moment(20), will: Some((will, moment(10))) }
+}
+
+/// One entry of each kind, by its bytes. Formats of the past stay readable: a change of one adds a line here.
+const FORMAT_1: &[(&[u8], &[u8])] = &[
+    (b"p", b"\x01\x01\x14\x00\x01\x04gone\x01x\x01\x01\x01\x09\x00\x01\x01\x0atext/plain\x00\x01\x01\x00\x01\x01a\x01b\x03\x00\x0a\x00"),
+    (b"sa/+", b"\x01\x02\x01\x00\x01\x01\xac\x02"),
+    (b"ca/b", b"\x01\x02\x07\x05"),
+    (b"f\x00\x02", b"\x01\x02\x02\x03a/b\x07\x03\x02\x00\x01"),
+    (b"q\x9c\x40", b"\x01"),
+    (b"r\x00\x00\x00\x00\x00\x00\x00\x00", b"\x01\x00\x03a/b\x02\x01\x00\x01\x01\xac\x02\x00"),
+];
+
+fn format_1() -> Vec<(Bytes, Bytes)> {
+    FORMAT_1.iter().map(|(key, value)| (Bytes::from_static(key), Bytes::from_static(value))).collect()
+}
+
+#[test]
+fn entries_that_were_written_before_are_read() {
+    let mut restored = Restored::new("c".into(), &format_1());
+    assert_eq!((restored.damaged, restored.presence), (0, Some(presence())));
+    let session = &mut restored.session;
+    assert_eq!(session.subscriptions().get(&filter("a/+")), Some(&OPTIONS));
+    assert_eq!(session.cursor(&name("a/b")), Start::At(at(5)));
+    let flight = session.send_again().unwrap();
+    assert_eq!((flight.id, flight.start, flight.phase), (id(2), at(3), Phase::Received));
+    assert!(session.has_received(id(40_000)));
+    assert_eq!(session.next_retained().unwrap().before, Start::Earliest);
+    // And they are written so.
+    assert_eq!(presence().entry().1, Some(format_1()[0].1.clone()));
+}
+
+#[test]
+fn what_can_not_be_read_is_passed_over() {
+    for (at, (key, value)) in format_1().into_iter().enumerate() {
+        let mut damages = vec![(key.clone(), Bytes::new()), (Bytes::new(), value.clone())];
+        damages.push((key.slice(..1), Bytes::from_static(b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")));
+        damages.push((key.clone(), Bytes::from([b"\x02", &value[1..]].concat())));
+        damages.extend((1..value.len()).map(|length| (key.clone(), value.slice(..length))));
+        for damage in damages {
+            let mut entries = format_1();
+            entries[at] = damage.clone();
+            let restored = Restored::new("c".into(), &entries);
+            assert_eq!(restored.damaged, 1, "{damage:?}");
+        }
+    }
+}
+
+#[test]
+fn a_cursor_lives_as_long_as_some_subscription_matches_its_stream() {
+    let mut session = session();
+    let all = filter("a/+");
+    session.subscribe(all.clone(), OPTIONS);
+    session.subscribe(filter("a/b"), OPTIONS);
+    session.set_cursor(name("a/b"), Start::Tail);
+    session.set_cursor(name("a/c"), Start::Tail);
+    assert!(session.unsubscribe(&all));
+    assert!(!session.unsubscribe(&all));
+    assert!(session.has_cursor(&name("a/b")));
+    assert_eq!(session.cursor(&name("a/c")), Start::Earliest);
+}

@@ -1,0 +1,289 @@
+//! What is remembered of a client survives that the gateway is killed.
+
+mod lasting;
+mod load;
+mod publisher;
+mod subscriber;
+
+use std::time::Duration;
+
+use mqtt_protocol_core::mqtt::packet::{SessionExpiryInterval, WillDelayInterval};
+use tokio::time::sleep;
+
+use crate::world::mqtt::{Hello, Mqtt, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, publish_bytes};
+use crate::world::{Gateway, get, until};
+use lasting::Lasting;
+
+const VERSIONS: [u8; 2] = [4, 5];
+
+fn lasting_client(id: &str, version: u8) -> Hello {
+    Hello { version, ..Hello::lasting(id) }
+}
+
+async fn nothing_more_comes(client: &mut Mqtt) {
+    // Whatever else were on its way would come before the answer to a ping.
+    client.ping().await;
+    assert_eq!(client.receive_within(Duration::from_millis(50)).await, None);
+}
+
+#[tokio::test]
+async fn subscriptions_are_there_after_a_kill_and_those_that_ended_are_not() {
+    let mut lasting = Lasting::start().await;
+    for version in VERSIONS {
+        let hello = lasting_client(&format!("reader-{version}"), version);
+        let mut reader = lasting.connect(&hello).await;
+        reader.subscribe("a/+", 1).await;
+        if version == 5 {
+            reader.subscribe("b", 1).await;
+            reader.unsubscribe("b").await;
+        }
+    }
+    lasting.kill_and_start().await;
+    assert_eq!(lasting.gateway.metric("pollgate_mqtt_sessions").await, 2.0);
+    let mut publisher = lasting.connect(&Hello::new("publisher")).await;
+    for (topic, text) in [("a/x", "1"), ("b", "2"), ("a/y", "3")] {
+        assert_eq!(publisher.publish(topic, text, 1).await, 0);
+    }
+    for version in VERSIONS {
+        let mut reader = lasting.connect(&lasting_client(&format!("reader-{version}"), version)).await;
+        assert!(reader.connack.0, "the session is present");
+        let mut texts = [reader.take().await.payload, reader.take().await.payload];
+        texts.sort();
+        assert_eq!(texts, [b"1", b"3"]);
+        nothing_more_comes(&mut reader).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_on_its_way_comes_again_as_it_was_and_the_rest_behind_it() {
+    for version in VERSIONS {
+        let mut lasting = Lasting::start().await;
+        let hello = lasting_client("reader", version);
+        let mut reader = lasting.connect(&hello).await;
+        reader.subscribe("s", 2).await;
+        let mut publisher = lasting.connect(&Hello::new("publisher")).await;
+        for number in 0..4 {
+            assert_eq!(publisher.publish("s", number.to_string(), 2).await, 0);
+        }
+        // 1. The first message is acknowledged to its end, the second by half, the others not at all.
+        let mut ids = Vec::new();
+        for _ in 0..4 {
+            ids.push(reader.message().await.id);
+        }
+        for id in &ids[..2] {
+            reader.acknowledge(PUBREC, *id).await;
+            reader.receive_ack(PUBREL, *id).await;
+        }
+        reader.acknowledge(PUBCOMP, ids[0]).await;
+        // 2. The gateway is killed, and what was published is published further.
+        lasting.kill_and_start().await;
+        let mut publisher = lasting.connect(&Hello::new("publisher")).await;
+        for number in 4..6 {
+            assert_eq!(publisher.publish("s", number.to_string(), 2).await, 0);
+        }
+        // 3. The second is released, the others come under their ids, in order, and then the new ones.
+        let mut reader = lasting.connect(&hello).await;
+        assert!(reader.connack.0);
+        let mut released = Vec::new();
+        let mut numbers = Vec::new();
+        while numbers.len() < 4 {
+            match reader.receive().await.expect("no end before its time") {
+                Packet::Ack(PUBREL, id, 0) => released.push(id),
+                Packet::Publish(message) => {
+                    let again = ids.get(numbers.len() + 2);
+                    assert_eq!(message.duplicate, again.is_some());
+                    assert!(again.is_none_or(|id| *id == message.id) && !ids[..2].contains(&message.id));
+                    numbers.push(String::from_utf8(message.payload.clone()).unwrap());
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(numbers, ["2", "3", "4", "5"]);
+        // The end of the first need not have been stored: to release what is not known any more does no harm.
+        released.retain(|id| *id != ids[0]);
+        assert_eq!(released, [ids[1]]);
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_quality_2_is_in_the_log_once_over_kills_and_its_id_is_free_after_that() {
+    let mut lasting = Lasting::start().await;
+    let hello = Hello::lasting("publisher");
+    let publish = |text: &str, duplicate| {
+        publish_bytes(5, "once", text.as_bytes(), 2, 7, (duplicate, false), Vec::new())
+    };
+    let mut publisher = lasting.connect(&hello).await;
+    publisher.send(&publish("a", false)).await;
+    assert_eq!(publisher.receive_ack(PUBREC, 7).await, 0);
+    // Killed behind PUBREC: the message is known.
+    lasting.kill_and_start().await;
+    let mut publisher = lasting.connect(&hello).await;
+    assert!(publisher.connack.0);
+    publisher.send(&publish("a", true)).await;
+    assert_eq!(publisher.receive_ack(PUBREC, 7).await, 0);
+    publisher.acknowledge(PUBREL, 7).await;
+    assert_eq!(publisher.receive_ack(PUBCOMP, 7).await, 0);
+    // Killed behind PUBCOMP: the id means another message.
+    lasting.kill_and_start().await;
+    let mut publisher = lasting.connect(&hello).await;
+    publisher.send(&publish("b", false)).await;
+    assert_eq!(publisher.receive_ack(PUBREC, 7).await, 0);
+    let log = lasting.gateway.send(get("/v1/stream/once")).await.expect(200);
+    assert_eq!(&log.body[..], b"ab");
+}
+
+#[tokio::test]
+async fn what_a_client_has_acknowledged_is_stored_soon_and_at_its_good_bye() {
+    let mut lasting = Lasting::start().await;
+    let mut publisher = lasting.connect(&Hello::new("publisher")).await;
+    let stored =
+        async |lasting: &Lasting| lasting.gateway.metric("pollgate_mqtt_sessions_stored_total").await;
+    let mut readers = Vec::new();
+    for id in ["stays", "leaves"] {
+        let mut reader = lasting.connect(&Hello::lasting(id)).await;
+        reader.subscribe("s", 1).await;
+        readers.push(reader);
+    }
+    for number in 0..200 {
+        publisher.publish("s", number.to_string(), 1).await;
+        for reader in &mut readers {
+            reader.take().await;
+        }
+    }
+    readers.pop().unwrap().disconnect(0).await;
+    // 200 messages were no 200 writes; and the last of them is stored within the second.
+    let before = stored(&lasting).await;
+    assert!(before < 40.0, "{before} writes");
+    until("the rest is stored", async || stored(&lasting).await > before).await;
+    lasting.kill_and_start().await;
+    for id in ["stays", "leaves"] {
+        let mut reader = lasting.connect(&Hello::lasting(id)).await;
+        assert!(reader.connack.0);
+        nothing_more_comes(&mut reader).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_stored_of_a_client_without_a_session_or_in_a_store_that_ends_with_the_process() {
+    let lasting = Lasting::start().await;
+    let memory = Gateway::start(&[]).await;
+    for (gateway, hello, stored) in [
+        (&lasting.gateway, Hello::new("passing"), false),
+        (&memory, Hello::lasting("staying"), false),
+        // The control.
+        (&lasting.gateway, Hello::lasting("staying"), true),
+    ] {
+        let mut client = Mqtt::connect(gateway.mqtt, &hello).await;
+        client.subscribe("s", 2).await;
+        client.publish("s", "x", 2).await;
+        client.take().await;
+        client.disconnect(0).await;
+        let count = gateway.metric("pollgate_mqtt_sessions_stored_total").await;
+        assert_eq!(count > 0.0, stored, "{hello:?}");
+    }
+}
+
+fn with_will(id: &str, delay: u32) -> Hello {
+    let delay = WillDelayInterval::new(delay).unwrap().into();
+    Hello { will: Some((format!("gone/{id}"), id.into(), vec![delay])), ..Hello::lasting(id) }
+}
+
+#[tokio::test]
+async fn the_will_of_a_client_that_a_kill_has_cut_off_is_published_once_unless_it_comes_back_in_time() {
+    let mut lasting = Lasting::start().await;
+    let mut watcher = lasting.connect(&Hello::lasting("watcher")).await;
+    watcher.subscribe("gone/+", 2).await;
+    // 1. One that has left politely, one whose will comes at once, one that has time to come back.
+    lasting.connect(&with_will("polite", 0)).await.disconnect(0).await;
+    let _lost = lasting.connect(&with_will("lost", 0)).await;
+    let _back = lasting.connect(&with_will("back", 3600)).await;
+    lasting.kill_and_start().await;
+    // 2. The one comes back; the will of the other is published.
+    let back = lasting.connect(&with_will("back", 0)).await;
+    let mut watcher = lasting.connect(&Hello::lasting("watcher")).await;
+    assert_eq!(watcher.take().await.payload, b"lost");
+    watcher.disconnect(0).await;
+    back.disconnect(0).await;
+    // 3. After another kill nothing of that comes again.
+    lasting.kill_and_start().await;
+    let mut watcher = lasting.connect(&Hello::lasting("watcher")).await;
+    drop(lasting.connect(&with_will("later", 0)).await);
+    assert_eq!(watcher.take().await.payload, b"later");
+    nothing_more_comes(&mut watcher).await;
+    let log = lasting.gateway.send(get("/v1/stream/gone/lost")).await.expect(200);
+    assert_eq!(&log.body[..], b"lost");
+}
+
+#[tokio::test]
+async fn a_drain_leaves_wills_to_the_next_start() {
+    let mut lasting = Lasting::start().await;
+    let mut client = lasting.connect(&with_will("waits", 0)).await;
+    lasting.gateway.signal("TERM");
+    assert_eq!(client.receive().await, Some(Packet::Disconnect(0x8b)));
+    assert!(lasting.gateway.ended(Duration::from_secs(20)).await.success());
+    lasting.start_again().await;
+    let mut watcher = lasting.connect(&Hello::lasting("watcher")).await;
+    watcher.subscribe("gone/+", 1).await;
+    until("the will is there", async || {
+        lasting.gateway.send(get("/v1/stream/gone/waits")).await.status == 200
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sessions_that_have_ended_stay_so_and_time_goes_on_while_the_gateway_is_down() {
+    let mut lasting = Lasting::start().await;
+    let short =
+        Hello { properties: vec![SessionExpiryInterval::new(1).unwrap().into()], ..Hello::lasting("short") };
+    let subscribed = async |lasting: &Lasting, hello: &Hello| {
+        let mut client = lasting.connect(hello).await;
+        client.subscribe("s", 1).await;
+        client
+    };
+    subscribed(&lasting, &Hello::lasting("clean")).await.disconnect(0).await;
+    lasting.connect(&Hello::new("clean")).await.disconnect(0).await;
+    let mut ended = subscribed(&lasting, &Hello::lasting("ended")).await;
+    ended.send(&[0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0]).await;
+    assert_eq!(ended.receive().await, None);
+    // One whose connection lasts, and the session not longer.
+    let _passing = subscribed(&lasting, &Hello { properties: Vec::new(), ..Hello::lasting("passing") }).await;
+    subscribed(&lasting, &short).await.disconnect(0).await;
+    subscribed(&lasting, &Hello::lasting("lasting")).await.disconnect(0).await;
+    lasting.kill().await;
+    sleep(Duration::from_secs(1)).await;
+    lasting.start_again().await;
+    for id in ["clean", "ended", "passing"] {
+        assert!(!lasting.connect(&Hello::lasting(id)).await.connack.0, "{id}");
+    }
+    until("the short one has ended", async || lasting.gateway.metric("pollgate_mqtt_sessions").await == 4.0)
+        .await;
+    assert!(!lasting.connect(&short).await.connack.0);
+    assert!(lasting.connect(&Hello::lasting("lasting")).await.connack.0);
+}
+
+#[tokio::test]
+async fn a_client_that_starts_clean_after_a_kill_has_nothing_left() {
+    let mut lasting = Lasting::start().await;
+    let mut reader = lasting.connect(&Hello::lasting("reader")).await;
+    reader.subscribe("s", 1).await;
+    let mut publisher = lasting.connect(&Hello::new("publisher")).await;
+    publisher.publish("s", "on its way", 1).await;
+    reader.message().await;
+    lasting.kill_and_start().await;
+    let clean = Hello { clean: true, ..Hello::lasting("reader") };
+    let mut reader = lasting.connect(&clean).await;
+    assert!(!reader.connack.0);
+    nothing_more_comes(&mut reader).await;
+    // Nor is any of it back after the next kill.
+    lasting.kill_and_start().await;
+    let mut reader = lasting.connect(&Hello::lasting("reader")).await;
+    assert!(reader.connack.0);
+    let mut publisher = lasting.connect(&Hello::new("publisher")).await;
+    publisher.publish("s", "for nobody", 1).await;
+    nothing_more_comes(&mut reader).await;
+    assert_eq!(reader.subscribe("s", 1).await, 1);
+    publisher.publish("s", "for it", 1).await;
+    let message = reader.message().await;
+    assert_eq!(message.payload, b"for it");
+    reader.acknowledge(PUBACK, message.id).await;
+}
