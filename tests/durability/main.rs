@@ -23,6 +23,7 @@ mod world;
 mod command;
 mod crew;
 mod full_disk;
+mod full_disk_mqtt;
 mod home;
 mod image;
 mod kill;
