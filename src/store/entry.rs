@@ -33,7 +33,7 @@ pub(super) struct Entry<C: Content> {
     /// Whose appends its log is made of: like `lineage`, but of the epochs in which streams were created.
     pub(super) origin: Lineage,
     /// Where its state was written last, in a store that writes it.
-    pub(super) head: Option<C>,
+    pub(super) head: Option<Head<C>>,
     /// Who writes, as far as decided.
     pub(super) writers: Writers,
     /// Where the log will end when all that is decided is done.
@@ -79,6 +79,14 @@ pub(super) struct Asked {
     pub(super) lifetime: Option<Lifetime>,
     pub(super) retention: Option<Retention>,
     pub(super) fork: Option<Fork>,
+}
+
+/// The state of a stream as it is written.
+#[derive(Debug)]
+pub(super) struct Head<C> {
+    pub(super) content: C,
+    /// Nothing before it is needed to read the stream from there.
+    pub(super) earliest: Position,
 }
 
 /// What is left of an append to be done.

@@ -11,6 +11,7 @@
 
 mod damage;
 mod directory;
+mod fixture;
 mod reclaim;
 mod restart;
 mod sessions;

@@ -12,8 +12,9 @@ use crate::suite::*;
 
 /// Bytes that the files of a store take.
 fn size(directory: &Path) -> u64 {
-    let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().metadata().unwrap().len());
-    files.sum()
+    // One that has gone since takes none.
+    let files = std::fs::read_dir(directory).unwrap().filter_map(|file| file.unwrap().metadata().ok());
+    files.map(|file| file.len()).sum()
 }
 
 /// Waits until the store takes at most so many bytes.
@@ -27,14 +28,14 @@ async fn shrinks(directory: &Path, bytes: u64) {
 
 #[tokio::test]
 async fn a_stream_with_a_limit_takes_little_more_than_that() {
-    const LIMIT: u64 = 1 << 20;
+    const LIMIT: u64 = 4 << 20;
     let directory = directory();
     let (world, _) = world(directory.path());
     let retention = Retention { bytes_max: Some(LIMIT), ..Retention::default() };
     world.create("s", Create { retention: Some(retention), ..Create::open(text()) }).await.unwrap();
     world.open("kept").await;
     let mut most = 0;
-    for n in 0..20_000u64 {
+    for n in 0..16_000u64 {
         let message = Payload::raw(vec![b'a' + (n % 26) as u8; 1000].into());
         world.append("s", append(text(), message)).await.unwrap();
         if n % 100 == 0 {
@@ -44,13 +45,13 @@ async fn a_stream_with_a_limit_takes_little_more_than_that() {
     }
     // What is written to, and what is made for afterwards.
     let allowed = LIMIT * 12 / 10 + 2 * u64::from(SEGMENT_BYTES);
-    println!("20 MB through a limit of 1 MiB: at most {most} bytes on disk, {allowed} allowed");
+    println!("16 MB through a limit of 4 MiB: at most {most} bytes on disk, {allowed} allowed");
     assert!(most <= allowed, "{most} > {allowed}");
     let before = world.read_all("s").await;
     drop(world);
     let (again, _) = crate::directory::world(directory.path());
-    assert_eq!(again.read_all("s").await, before);
-    assert_eq!(again.content("kept").await.split(',').count(), 200);
+    assert!(again.read_all("s").await == before, "a restart does not change it");
+    assert_eq!(again.content("kept").await.split(',').count(), 160);
 }
 
 #[tokio::test]
@@ -75,6 +76,44 @@ async fn deletion_and_age_give_their_room_back() {
     drop(world);
     let (again, opened) = crate::directory::world(directory.path());
     assert_eq!((opened.streams, again.read_all("aged").await.len()), (1, 0));
+}
+
+/// 1. The first file is nearly full of a stream that stays, and holds the first message of another one.
+/// 2. The second file holds nothing but further messages of that one.
+/// 3. For a fork of it they have all grown too old, so that the second file is given up; the first one is
+///    not.
+/// 4. After a restart the fork is as it was, without what is left in the first file, and with what followed.
+#[tokio::test]
+async fn a_fork_that_trims_what_it_inherited_is_read_without_it() {
+    let directory = directory();
+    let message = |letter: u8| append(text(), Payload::raw(vec![letter; 500].into()));
+    let (mut world, _) = world_of(directory.path(), 16 * 1024);
+    for stream in ["stays", "source"] {
+        world.create(stream, Create::open(text())).await.unwrap();
+    }
+    for _ in 0..29 {
+        world.append("stays", message(b's')).await.unwrap();
+    }
+    for n in 0..34 {
+        world.append("source", message(b'A' + n)).await.unwrap();
+    }
+    let retention = Some(Retention { age_max: Some(Duration::from_secs(60)), ..Retention::default() });
+    let fork = Create { retention, content_type: text(), ..fork_of("source", None, 0) };
+    world.create("fork", fork).await.unwrap();
+    world.store.delete(&name("source"), world.now).await.unwrap();
+    world.later(61);
+    world.append("fork", message(b'z')).await.unwrap();
+    let second = directory.path().join("0000000002.log");
+    let since = Instant::now();
+    while second.exists() {
+        assert!(since.elapsed() < Duration::from_secs(20), "the second file stays");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(directory.path().join("0000000001.log").exists());
+    drop(world);
+    let (again, _) = world_of(directory.path(), 16 * 1024);
+    assert_eq!(again.read_all("fork").await, [b'z'; 500]);
+    assert_eq!(again.read_all("stays").await.len(), 14_500);
 }
 
 /// A store in memory that is asked for the same, to compare with.
@@ -118,11 +157,11 @@ async fn seen(world: &World, stream: &str) -> Seen {
 }
 
 /// Whatever is done to it, over restarts and while room is reclaimed, the store on disk holds what the store in memory
-/// holds. `SAME_AS_MEMORY=100000` does more.
+/// holds. `SAME_AS_MEMORY=1000000` does more.
 #[tokio::test]
 async fn it_is_the_same_as_the_store_in_memory() {
     const STREAMS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
-    let steps = std::env::var("SAME_AS_MEMORY").map_or(6000, |steps| steps.parse().unwrap());
+    let steps = std::env::var("SAME_AS_MEMORY").map_or(20_000, |steps| steps.parse().unwrap());
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     println!("SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -134,8 +173,9 @@ async fn it_is_the_same_as_the_store_in_memory() {
         let stream = STREAMS[random.usize(..STREAMS.len())];
         match random.u32(..100) {
             0..60 => {
-                let values: Vec<_> = (0..random.u64(1..4)).map(|value| step * 10 + value).collect();
-                let close = random.u32(..400) == 0;
+                let most = if random.u32(..4) == 0 { 90 } else { 4 };
+                let values: Vec<_> = (0..random.u64(1..most)).map(|value| step * 100 + value).collect();
+                let close = random.u32(..2000) == 0;
                 let plain = match random.u32(..8) {
                     0 => annotated(numbers(values), "ada", random.bool()),
                     _ => append(json(), numbers(values)),
@@ -147,8 +187,8 @@ async fn it_is_the_same_as_the_store_in_memory() {
             }
             60..75 => {
                 let retention = Retention {
-                    messages_max: random.bool().then(|| random.u64(1..30)),
-                    bytes_max: random.bool().then(|| random.u64(1..500)),
+                    messages_max: random.bool().then(|| random.u64(1..300)),
+                    bytes_max: random.bool().then(|| random.u64(1..5000)),
                     age_max: random.bool().then(|| Duration::from_secs(random.u64(1..100))),
                 };
                 let retention = random.bool().then_some(retention);
@@ -167,13 +207,13 @@ async fn it_is_the_same_as_the_store_in_memory() {
                 };
                 pair.both(fork).await;
             }
-            80..85 => {
+            80 => {
                 pair.both(async |world| world.store.delete(&name(stream), world.now).await).await;
             }
-            85..87 => {
+            81..83 => {
                 pair.both(async |world| world.store.clear_retained(&name(stream), world.now).await).await;
             }
-            87..97 => pair.compare(stream).await,
+            83..97 => pair.compare(stream).await,
             97..99 => {
                 let seconds = random.u64(..20);
                 pair.disk.later(seconds);

@@ -1,6 +1,5 @@
 //! What the committer does for each kind of change: decide, write down, and do it once that is synced.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::oneshot::Sender;
@@ -9,7 +8,7 @@ use super::committer::Committer;
 use super::record::{Ends, Record, Said, StreamState, moment};
 use super::room::NoRoom;
 use super::sessions::session_bytes;
-use crate::store::entry::{Done, Entry, State};
+use crate::store::entry::{Done, Entry, Head, State};
 use crate::store::log::{Log, Record as Kept};
 use crate::store::{AppendError, Appended, ChangeError, Create, CreateError, Created, Missing};
 use crate::stream::{Admission, Append, Epoch, Lineage, Position, StreamName};
@@ -63,6 +62,7 @@ impl Committer {
         // As it is before its first messages, which the record has beside it.
         let mut state = StreamState::of(&entry);
         state.tail = entry.log.tail().0;
+        let earliest = entry.log.earliest();
         let record = Record::Created {
             stream: Box::new(state),
             at: moment(now),
@@ -70,7 +70,7 @@ impl Committer {
         };
         let entry = shared.streams.insert(&mut structure, entry, now);
         drop(structure);
-        self.ids.insert(id.0, Arc::downgrade(&entry));
+        self.know(&entry);
         let kept = self.write(&record, create.payload.bytes(), Some(id.0))?;
         self.afterwards(move || {
             let (shape, bytes) = create.payload.into_parts();
@@ -80,7 +80,7 @@ impl Committer {
                 Kept { start, shape, content: kept.clone(), at: now, annotation: None }
             });
             let mut entry = entry.lock();
-            entry.head = Some(kept);
+            entry.head = Some(Head { content: kept, earliest });
             entry.finish(Done { record, close: create.closed }, now);
             entry.state = State::Live;
             entry.underway -= 1;

@@ -27,10 +27,8 @@ const GROUP_CHANGES_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// What the thread has to know of the log.
-#[derive(Default)]
 pub(super) struct Known {
     pub(super) next_stream: StreamId,
-    pub(super) ids: HashMap<StreamId, Held>,
     pub(super) graves: HashMap<StreamId, Arc<Kept>>,
     pub(super) sessions: SessionLog,
 }
@@ -66,6 +64,8 @@ pub(super) struct Committer {
     synced_at: Instant,
     /// The streams that there are.
     pub(super) ids: HashMap<StreamId, Held>,
+    /// The streams whose logs begin with messages of another one.
+    pub(super) forks: HashMap<StreamId, Vec<StreamId>>,
     /// Where it is written that a stream has ended of which something may be left.
     pub(super) graves: HashMap<StreamId, Arc<Kept>>,
     pub(super) session_log: SessionLog,
@@ -91,7 +91,8 @@ impl Committer {
             doing: Vec::new(),
             unsynced: Vec::new(),
             synced_at: Instant::now(),
-            ids: known.ids,
+            ids: HashMap::new(),
+            forks: HashMap::new(),
             graves: known.graves,
             session_log: known.sessions,
             reclaiming: None,
@@ -175,6 +176,17 @@ impl Committer {
     }
 
     /// A number for a new stream or session.
+    /// There is a stream.
+    pub(super) fn know(&mut self, entry: &Arc<Mutex<Entry<Arc<Kept>>>>) {
+        let held = Arc::downgrade(entry);
+        let entry = entry.lock();
+        let id = entry.origin.own().0;
+        for (ancestor, _) in entry.origin.ancestors() {
+            self.forks.entry(ancestor.0).or_default().push(id);
+        }
+        self.ids.insert(id, held);
+    }
+
     pub(super) fn new_stream(&mut self) -> StreamId {
         self.next_stream += 1;
         self.next_stream - 1

@@ -16,7 +16,6 @@ use super::segment::{HEADER_BYTES, Segment, Segments, path};
 use super::sync::SyncPolicy;
 use super::{Disk, Shared};
 use crate::store::Observer;
-use crate::store::entry::State;
 use crate::store::epochs::Epochs;
 use crate::stream::Epoch;
 
@@ -95,26 +94,20 @@ impl Disk {
             next => Epochs::from(next),
         };
         let shared = Arc::new(Shared::new(segments, epochs, observer, restored.sessions));
-        let mut known = Known {
+        let known = Known {
             next_stream: restored.next_stream,
             graves: restored.graves,
             sessions: restored.session_log,
-            ..Known::default()
         };
-        let mut live = Vec::new();
         let mut structure = shared.streams.structure();
-        for entry in restored.streams {
-            let (id, state) = (entry.origin.own().0, entry.state);
-            let entry = shared.streams.insert(&mut structure, entry, now);
-            known.ids.insert(id, Arc::downgrade(&entry));
-            if state == State::Live {
-                live.push(entry);
-            }
-        }
+        let entries =
+            restored.streams.into_iter().map(|entry| shared.streams.insert(&mut structure, entry, now));
+        let entries: Vec<_> = entries.collect();
         drop(structure);
         let room = room(&shared, directory.path(), end, options.segment_bytes)?;
         let mut committer = Committer::new(shared.clone(), room, known, options.sync);
-        committer.begin(if renewed { &live } else { &[] }).map_err(|no_room| match no_room {
+        entries.iter().for_each(|entry| committer.know(entry));
+        committer.begin(if renewed { &entries } else { &[] }).map_err(|no_room| match no_room {
             NoRoom::Full => io::Error::from(io::ErrorKind::StorageFull),
             NoRoom::Broken(error) => error,
         })?;

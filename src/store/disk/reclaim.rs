@@ -4,6 +4,7 @@
 //! are written again, the state of each stream that was written there too, and the end of a stream as long as anything
 //! of it is left in another segment.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::place::Kept;
 use super::record::{Record, StreamId, StreamState};
 use super::room::NoRoom;
 use super::segment::Segment;
-use crate::store::entry::State;
+use crate::store::entry::{Head, State};
 
 /// How much is moved between two groups of changes, which wait so long.
 const MOVED_BYTES_MAX: u32 = 256 * 1024;
@@ -27,7 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const LIVE_PERCENT_MAX: u64 = 90;
 
 /// All full segments together may have so many bytes for each hundred that are live.
-const PERCENT_OF_LIVE_MAX: u64 = 115;
+const PERCENT_OF_LIVE_MAX: u64 = 110;
 
 /// A segment that is being given up.
 pub(super) struct Reclaiming {
@@ -45,7 +46,7 @@ impl Committer {
             self.looked_at = Instant::now();
             // What is underway has no place in the table of streams yet.
             self.commit()?;
-            self.reclaiming = self.victim().map(Reclaiming::of);
+            self.reclaiming = self.victim().map(|victim| Reclaiming::of(victim, &self.forks));
         }
         let Some(mut reclaiming) = self.reclaiming.take() else { return Ok(()) };
         match self.move_some(&mut reclaiming) {
@@ -147,21 +148,21 @@ impl Committer {
         if entry.lock().underway > 0 {
             self.commit().map_err(NoRoom::Broken)?;
         }
-        let state = {
+        let (state, earliest) = {
             let entry = entry.lock();
-            // One that has just begun has no head yet; it was written behind this segment.
-            let written_later = entry.head.as_ref().is_none_or(|head| head.place().segment > from);
-            if written_later || entry.state == State::Removed {
-                None
-            } else {
-                Some(Box::new(StreamState::of(&entry)))
-            }
+            // Without what was trimmed since, a log that is read from where it began then would have a hole. One that has
+            // just begun has no head yet; it was written behind this segment.
+            let is_written = entry.head.as_ref().is_none_or(|head| {
+                head.content.place().segment > from && head.earliest == entry.log.earliest()
+            });
+            let state = !is_written && entry.state != State::Removed;
+            (state.then(|| Box::new(StreamState::of(&entry))), entry.log.earliest())
         };
         let Some(state) = state else { return self.move_end(stream, from) };
         self.ensure(0, state.bytes_max(), true)?;
         let kept = self.write(&Record::State { stream: state }, &[], Some(stream))?;
         let bytes = kept.bytes();
-        self.afterwards(move || entry.lock().head = Some(kept));
+        self.afterwards(move || entry.lock().head = Some(Head { content: kept, earliest }));
         Ok(bytes)
     }
 
@@ -171,6 +172,7 @@ impl Committer {
         if !self.is_elsewhere(stream, from) {
             self.graves.remove(&stream);
             self.ids.remove(&stream);
+            self.forks.remove(&stream);
             return Ok(0);
         }
         if grave.place().segment != from {
@@ -198,9 +200,14 @@ impl Committer {
 }
 
 impl Reclaiming {
-    fn of(victim: Arc<Segment>) -> Self {
+    fn of(victim: Arc<Segment>, forks: &HashMap<StreamId, Vec<StreamId>>) -> Self {
         let kept = std::mem::take(&mut *victim.kept.lock());
-        let streams = std::mem::take(&mut *victim.streams.lock()).into_iter().collect();
+        let mut streams = std::mem::take(&mut *victim.streams.lock());
+        // What was written of a stream may be a part of the logs of its forks.
+        let forks: Vec<_> =
+            streams.iter().filter_map(|stream| forks.get(stream)).flatten().copied().collect();
+        streams.extend(forks);
+        let streams = streams.into_iter().collect();
         Self { victim, kept, streams }
     }
 }

@@ -9,7 +9,7 @@ use super::record::{Ends, Moment, Record, Said, StreamId, StreamState, time};
 use super::scan::Scanned;
 use super::segment::Segments;
 use super::sessions::{SessionLog, SessionNote};
-use crate::store::entry::{Entry, State};
+use crate::store::entry::{self, Entry, State};
 use crate::store::log::{Log, Record as Append};
 use crate::store::sessions::Sessions;
 use crate::stream::{Annotation, Epoch, Payload, Position, SessionChange, StreamName};
@@ -153,7 +153,7 @@ impl Replay {
             return;
         };
         self.next_epoch = self.next_epoch.max(Epoch(entry.lineage.own().0 + 1));
-        entry.head = Some(kept);
+        entry.head = Some(entry::Head { content: kept, earliest });
         self.streams.insert(id, Head { entry, written, earliest, retained_from });
     }
 
