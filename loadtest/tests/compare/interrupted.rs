@@ -16,12 +16,15 @@ fn signal(name: &str, id: u32) {
     assert!(std::process::Command::new("kill").args([name, &id.to_string()]).status().unwrap().success());
 }
 
-/// The children of the command once it has so many.
+/// The children of the command once it has so many, and each has become a program of its own: one that is stopped before
+/// that stops its parent too, which waits for it.
 async fn children(child: &Child, at_least: usize) -> Vec<u32> {
     let since = Instant::now();
+    let command = |id: &u32| std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
     loop {
         let family = family(child.id().unwrap());
-        if family.len() > at_least {
+        let own = command(&family[0]);
+        if family.len() > at_least && family[1..].iter().all(|id| command(id) != own) {
             return family[1..].to_vec();
         }
         assert!(since.elapsed() < PATIENCE, "no children");
