@@ -35,7 +35,9 @@ impl Committer {
             return Ok(());
         }
         let beside = beside(create.payload.shape().ends().len()) + STATE_BYTES;
-        if let Err(no_room) = self.ensure(create.payload.len(), beside, false) {
+        // The end of a former stream of that name comes first in the log, or the two would be taken for each other.
+        let room = self.write_ends().and_then(|()| self.ensure(create.payload.len(), beside, false));
+        if let Err(no_room) = room {
             return refuse(answer, no_room, |failure| Err(CreateError::Failed(failure)));
         }
         let mut structure = shared.streams.structure();

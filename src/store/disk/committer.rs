@@ -21,6 +21,7 @@ use super::sessions::SessionLog;
 use super::sync::SyncPolicy;
 use crate::store::Failure;
 use crate::store::entry::Entry;
+use crate::stream::Epoch;
 
 /// The most changes and bytes that wait for the same sync.
 const GROUP_CHANGES_MAX: usize = 256;
@@ -69,6 +70,8 @@ pub(super) struct Committer {
     /// Where it is written that a stream has ended of which something may be left.
     pub(super) graves: HashMap<StreamId, Arc<Kept>>,
     pub(super) session_log: SessionLog,
+    /// Streams that have ended by themselves, which is still to be written.
+    ended: Vec<Epoch>,
     pub(super) reclaiming: Option<Reclaiming>,
     /// When garbage was looked for, and whether there may be more since.
     pub(super) looked_at: Instant,
@@ -95,6 +98,7 @@ impl Committer {
             forks: HashMap::new(),
             graves: known.graves,
             session_log: known.sessions,
+            ended: Vec::new(),
             reclaiming: None,
             looked_at: Instant::now(),
             look_again: false,
@@ -116,7 +120,10 @@ impl Committer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
-            self.write_ends()?;
+            match self.write_ends() {
+                Ok(()) | Err(NoRoom::Full) => {}
+                Err(NoRoom::Broken(error)) => return Err(error),
+            }
             let mut next = first;
             while let Some(job) = next {
                 match job {
@@ -157,14 +164,14 @@ impl Committer {
         }
     }
 
-    /// Writes down what has ended by itself.
-    fn write_ends(&mut self) -> io::Result<()> {
-        for id in self.shared.streams.take_buried() {
-            match self.ensure(0, 0, true).and_then(|()| self.write_end(id.0)) {
-                // Without room for it, it ends by itself again when the store is opened.
-                Ok(()) | Err(NoRoom::Full) => {}
-                Err(NoRoom::Broken(error)) => return Err(error),
-            }
+    /// Writes down what has ended by itself. What there is no room for stays to be written.
+    pub(super) fn write_ends(&mut self) -> Result<(), NoRoom> {
+        self.ended.extend(self.shared.streams.take_buried());
+        while let Some(stream) = self.ended.last() {
+            let stream = stream.0;
+            self.ensure(0, 0, true)?;
+            self.write_end(stream)?;
+            self.ended.pop();
         }
         Ok(())
     }
@@ -175,7 +182,6 @@ impl Committer {
         Ok(())
     }
 
-    /// A number for a new stream or session.
     /// There is a stream.
     pub(super) fn know(&mut self, entry: &Arc<Mutex<Entry<Arc<Kept>>>>) {
         let held = Arc::downgrade(entry);
@@ -187,6 +193,7 @@ impl Committer {
         self.ids.insert(id, held);
     }
 
+    /// A number for a new stream or session.
     pub(super) fn new_stream(&mut self) -> StreamId {
         self.next_stream += 1;
         self.next_stream - 1

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use super::frame::Place;
 use super::segment::Segments;
@@ -11,11 +12,15 @@ use crate::store::log::Content;
 /// A record in use. Logs, their forks and a retained message share one; with the last of them its room is garbage.
 #[derive(Debug)]
 pub(super) struct Kept {
-    /// Segment and offset; both change at once when it is moved.
-    place: AtomicU64,
-    /// Of the whole record.
-    bytes: AtomicU32,
+    span: Mutex<Span>,
     segments: Arc<Segments>,
+}
+
+/// Where a record lies, and how many bytes it has there in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) place: Place,
+    pub(super) bytes: u32,
 }
 
 /// A stretch of the content of a record.
@@ -25,51 +30,55 @@ pub(super) struct Slice {
     pub(super) range: Range<usize>,
 }
 
+impl Span {
+    /// The offset behind it.
+    pub(super) fn end(self) -> u32 {
+        self.place.offset.saturating_add(self.bytes)
+    }
+}
+
 impl Kept {
-    /// A record of `bytes` at `place`, which its segment counts from now on.
+    /// A record of which its segment counts the bytes from now on.
     pub(super) fn new(segments: &Arc<Segments>, place: Place, bytes: u32) -> Arc<Self> {
+        let span = Mutex::new(Span { place, bytes });
+        let kept = Arc::new(Self { span, segments: segments.clone() });
         segments.count_in(place.segment, bytes);
-        let kept = Arc::new(Self {
-            place: AtomicU64::new(pack(place)),
-            bytes: AtomicU32::new(bytes),
-            segments: segments.clone(),
-        });
-        if let Some(segment) = segments.get(place.segment) {
-            segment.kept.lock().push(Arc::downgrade(&kept));
-        }
+        kept.is_in(place.segment);
         kept
     }
 
-    pub(super) fn place(&self) -> Place {
-        let packed = self.place.load(Ordering::Acquire);
-        Place { segment: (packed >> 32) as u32, offset: packed as u32 }
+    /// Where it lies at the moment.
+    pub(super) fn span(&self) -> Span {
+        *self.span.lock()
     }
 
-    /// How many bytes the record has, where it lies at the moment.
+    pub(super) fn place(&self) -> Place {
+        self.span().place
+    }
+
     pub(super) fn bytes(&self) -> u32 {
-        self.bytes.load(Ordering::Acquire)
+        self.span().bytes
     }
 
     /// The record lies there now, and is synced.
     pub(super) fn move_to(self: &Arc<Self>, place: Place, bytes: u32) {
-        let (from, bytes_before) = (self.place(), self.bytes());
         self.segments.count_in(place.segment, bytes);
-        self.bytes.store(bytes, Ordering::Release);
-        self.place.store(pack(place), Ordering::Release);
-        self.segments.count_out(from.segment, bytes_before);
-        if let Some(segment) = self.segments.get(place.segment) {
+        let before = std::mem::replace(&mut *self.span.lock(), Span { place, bytes });
+        self.segments.count_out(before.place.segment, before.bytes);
+        self.is_in(place.segment);
+    }
+
+    fn is_in(self: &Arc<Self>, segment: u32) {
+        if let Some(segment) = self.segments.get(segment) {
             segment.kept.lock().push(Arc::downgrade(self));
         }
     }
 }
 
-fn pack(place: Place) -> u64 {
-    u64::from(place.segment) << 32 | u64::from(place.offset)
-}
-
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.segments.count_out(self.place().segment, self.bytes());
+        let Span { place, bytes } = self.span();
+        self.segments.count_out(place.segment, bytes);
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Shared;
 use super::frame::Place;
-use super::place::{Kept, Slice};
+use super::place::{Kept, Slice, Span};
 use super::segment::decode;
 use crate::store::Failure;
 
@@ -40,25 +40,25 @@ impl Shared {
 
     fn read(&self, slices: &[Slice], hot: Vec<Option<Bytes>>) -> Result<Vec<Bytes>, Failure> {
         let mut contents = Vec::with_capacity(slices.len());
-        let mut rest = slices.iter().zip(hot).peekable();
-        while let Some((slice, hot)) = rest.next() {
+        // One that is moved after this is looked for again.
+        let spans = slices.iter().map(|slice| slice.kept.span());
+        let mut rest = slices.iter().zip(hot).zip(spans).peekable();
+        while let Some(((slice, hot), first)) = rest.next() {
             if let Some(content) = hot {
                 contents.push(cut(content, slice)?);
                 continue;
             }
-            let (from, mut end) = span(&slice.kept);
+            let (from, mut end) = (first.place, first.end());
             let mut run = vec![(slice, from)];
-            while let Some((next, _)) = rest.next_if(|(next, hot)| {
-                let (place, next_end) = span(&next.kept);
-                let near = place.segment == from.segment
-                    && place.offset >= end
-                    && place.offset - end <= NEAR_BYTES
-                    && next_end - from.offset <= RUN_BYTES_MAX;
+            while let Some(((next, _), span)) = rest.next_if(|((_, hot), span)| {
+                let near = span.place.segment == from.segment
+                    && span.place.offset >= end
+                    && span.place.offset - end <= NEAR_BYTES
+                    && span.end() - from.offset <= RUN_BYTES_MAX;
                 hot.is_none() && near
             }) {
-                let (place, next_end) = span(&next.kept);
-                run.push((next, place));
-                end = next_end;
+                run.push((next, span.place));
+                end = span.end();
             }
             self.read_run(&run, from, end, &mut contents)?;
         }
@@ -91,10 +91,11 @@ impl Shared {
 
     /// Reads a record that was not found at `tried`: it may have been moved meanwhile.
     fn read_moved(&self, kept: &Kept, tried: Place) -> Result<Bytes, Failure> {
-        let (place, bytes) = (kept.place(), kept.bytes());
+        let span = kept.span();
+        let Span { place, bytes } = span;
         match self.segments.record(place, bytes) {
             Ok((_, content)) => Ok(content),
-            Err(_) if kept.place() != place => self.read_moved(kept, place),
+            Err(_) if kept.span() != span => self.read_moved(kept, place),
             Err(failure) => {
                 tracing::error!(
                     segment = place.segment,
@@ -106,12 +107,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// Where a record lies, and where it ends.
-fn span(kept: &Kept) -> (Place, u32) {
-    let place = kept.place();
-    (place, place.offset.saturating_add(kept.bytes()))
 }
 
 fn cut(content: Bytes, slice: &Slice) -> Result<Bytes, Failure> {

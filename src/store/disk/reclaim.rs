@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::committer::Committer;
-use super::place::Kept;
+use super::place::{Kept, Span};
 use super::record::{Record, StreamId, StreamState};
 use super::room::NoRoom;
 use super::segment::Segment;
@@ -111,7 +111,8 @@ impl Committer {
     /// Writes the messages of a record again. A record without messages is written again with its stream.
     fn move_record(&mut self, kept: &Arc<Kept>) -> Result<(), NoRoom> {
         // What can not be read is lost; its readers are told so, and the rest is not held up.
-        let Ok((record, content)) = self.shared.segments.record(kept.place(), kept.bytes()) else {
+        let Span { place, bytes } = kept.span();
+        let Ok((record, content)) = self.shared.segments.record(place, bytes) else {
             return Ok(());
         };
         let record = match record {

@@ -221,7 +221,8 @@ impl Replay {
         Restored { streams, graves, sessions, session_log, next_stream, next_epoch }
     }
 
-    /// A stream that ended by itself may have another one of its name behind it before its end was written.
+    /// A name that was kept for forks is free once they are gone, which is not written. If it was taken again, they are,
+    /// and whoever counts forks by name must not count those of the newer stream for the older one.
     fn leave_out_older_lives(&mut self) {
         let mut newest: HashMap<StreamName, StreamId> = HashMap::new();
         for (id, head) in &self.streams {
