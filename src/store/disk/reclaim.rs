@@ -85,6 +85,11 @@ impl Committer {
     /// Writes again what is still needed. Whether that was all.
     fn move_some(&mut self, reclaiming: &mut Reclaiming) -> Result<bool, NoRoom> {
         let number = reclaiming.victim.number;
+        // A segment of which only a part was moved gives nothing back; on a full disk that would take what is left for
+        // deletions. One that takes at most the half of it gives back more than it took.
+        if 2 * reclaiming.victim.live() > self.room.left()? {
+            return Err(NoRoom::Full);
+        }
         let mut moved = 0;
         while moved < MOVED_BYTES_MAX {
             let Some(kept) = reclaiming.kept.pop() else { break };

@@ -90,6 +90,16 @@ impl Room {
         bytes <= (self.active.capacity - self.offset) as usize
     }
 
+    /// How many bytes can be written for certain: to this segment and, if that is made, to the next one.
+    pub(super) fn left(&mut self) -> Result<u64, NoRoom> {
+        self.poll_next()?;
+        let next = match &self.next {
+            Next::Made(next) => next.room() as u64,
+            Next::Making(_) | Next::Full { .. } => 0,
+        };
+        Ok(u64::from(self.active.capacity - self.offset) + next)
+    }
+
     /// Makes sure that a record of `bytes` can be taken. One that frees nothing leaves the last of a full disk alone.
     pub(super) fn ensure(&mut self, bytes: usize, frees: bool) -> Result<(), NoRoom> {
         let reserved = if frees { 0 } else { (self.segment_bytes / RESERVED_PART) as usize };
