@@ -184,7 +184,9 @@ for (const version of VERSIONS) {
 
 for (const version of VERSIONS) {
   test(`mosquitto_sub misses and doubles nothing though the gateway is killed (${version})`, PATIENCE, async (context) => {
-    const world = await World.lasting(context)
+    // At 20 messages, its own maximum, mosquitto_sub of version 5 ends with a protocol error when one comes again that it
+    // has kept over the reconnect: it counts that twice. With half of them it can not.
+    const world = await World.lasting(context, ["--limit", "mqtt_in_flight_max=10"])
     const further = ["-t", "s", "-q", "2", "-i", "stays", "-c", "-F", "> %p"]
     if (version === "5") further.push("-x", "3600")
     const sub = await mosquittoSub(context, world, version, ...further)

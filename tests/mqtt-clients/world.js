@@ -42,9 +42,9 @@ export class World {
   }
 
   // A world whose gateway stores on disk, which is left when it is killed.
-  static async lasting(context) {
+  static async lasting(context, further = []) {
     const folder = await mkdtemp(join(tmpdir(), "pollgate-"))
-    const world = await World.start(context, ["--store", folder])
+    const world = await World.start(context, ["--store", folder, ...further])
     world.#folder = folder
     return world
   }
