@@ -46,3 +46,10 @@ pub fn world_of(directory: &Path, segment_bytes: u32) -> (World, Opened) {
     let (store, opened) = open_with(directory, segment_bytes).unwrap();
     (World::with(Box::new(store)), opened)
 }
+
+/// Bytes that the files of a store take.
+pub fn size(directory: &Path) -> u64 {
+    // One that has gone since takes none.
+    let files = std::fs::read_dir(directory).unwrap().filter_map(|file| file.unwrap().metadata().ok());
+    files.map(|file| file.len()).sum()
+}

@@ -7,15 +7,8 @@ use pollgate::store::{Create, Memory};
 use pollgate::stream::{Append, Offset, Payload, Retention};
 use tokio::time::Instant;
 
-use crate::directory::{SEGMENT_BYTES, directory, world, world_of};
+use crate::directory::{SEGMENT_BYTES, directory, size, world, world_of};
 use crate::suite::*;
-
-/// Bytes that the files of a store take.
-fn size(directory: &Path) -> u64 {
-    // One that has gone since takes none.
-    let files = std::fs::read_dir(directory).unwrap().filter_map(|file| file.unwrap().metadata().ok());
-    files.map(|file| file.len()).sum()
-}
 
 /// Waits until the store takes at most so many bytes.
 async fn shrinks(directory: &Path, bytes: u64) {

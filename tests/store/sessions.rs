@@ -1,21 +1,14 @@
 //! Sessions in a store on disk: over restarts, and while room is reclaimed.
 
-use std::path::Path;
-
 use bytes::Bytes;
 use pollgate::store::{Create, Memory};
 use pollgate::stream::{Append, Retention, SessionChange};
 
-use crate::directory::{directory, world, world_of};
+use crate::directory::{directory, size, world, world_of};
 use crate::suite::*;
 
 /// Smaller files than elsewhere: a session that is left alone has to be moved often.
 const SEGMENT_BYTES: u32 = 16 * 1024;
-
-fn size(directory: &Path) -> u64 {
-    // A file may be given up meanwhile.
-    std::fs::read_dir(directory).unwrap().filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum()
-}
 
 /// A store on disk and one in memory that is asked for the same.
 struct Pair {
