@@ -124,6 +124,7 @@ pub struct Metrics {
     live: [(Form, LiveMetrics); 3],
     mqtt: MqttMetrics,
     store: StoreMetrics,
+    follower_wakes: Counter,
     connections: Gauge,
     connections_refused: Counter,
     accept_errors: Counter,
@@ -187,6 +188,9 @@ impl Metrics {
             registry.register(name, help, gauge.clone());
             gauge
         });
+        let follower_wakes = Counter::default();
+        let help = "How often a reader of many streams woke because some had changed";
+        registry.register("follower_wakes", help, follower_wakes.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
         let connections_refused = Counter::default();
@@ -207,6 +211,7 @@ impl Metrics {
             live,
             mqtt,
             store,
+            follower_wakes,
             connections,
             connections_refused,
             accept_errors,
@@ -276,6 +281,11 @@ impl Metrics {
         if let Some(published) = published {
             self.publish_to_answer_seconds.observe(published.elapsed().as_secs_f64());
         }
+    }
+
+    /// A reader of many streams woke.
+    pub(crate) fn follower_woken(&self) {
+        self.follower_wakes.inc();
     }
 
     /// A connection was opened; it is counted until the guard is dropped.

@@ -11,7 +11,8 @@ use crate::stream::Cursor;
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Control {
-    stream_next_offset: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_next_offset: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stream_cursor: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -20,30 +21,39 @@ pub(super) struct Control {
     stream_closed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     gap: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    missing: bool,
 }
 
 impl Control {
-    pub(super) fn of(update: &Update, cursor: Cursor) -> Self {
+    /// `cursor` is for caches, if the form has one.
+    pub(super) fn of(update: &Update, cursor: Option<Cursor>) -> Self {
+        let cursor = cursor.map(|cursor| cursor.0.to_string());
         match update {
             Update::Batch(batch) => Self::behind(batch, cursor),
             Update::Gap(gap) => Self::of_gap(gap, cursor),
         }
     }
 
-    fn behind(batch: &Batch, cursor: Cursor) -> Self {
+    /// There is no such stream. As long as that is so, all of it has been read.
+    pub(super) fn of_missing() -> Self {
+        Self { missing: true, up_to_date: true, ..Self::default() }
+    }
+
+    fn behind(batch: &Batch, cursor: Option<String>) -> Self {
         Self {
-            stream_next_offset: batch.next.to_string(),
-            stream_cursor: (!batch.closed).then(|| cursor.0.to_string()),
+            stream_next_offset: Some(batch.next.to_string()),
+            stream_cursor: cursor.filter(|_| !batch.closed),
             up_to_date: batch.up_to_date,
             stream_closed: batch.closed,
-            gap: None,
+            ..Self::default()
         }
     }
 
-    fn of_gap(gap: &Gap, cursor: Cursor) -> Self {
+    fn of_gap(gap: &Gap, cursor: Option<String>) -> Self {
         Self {
-            stream_next_offset: gap.earliest.to_string(),
-            stream_cursor: Some(cursor.0.to_string()),
+            stream_next_offset: Some(gap.earliest.to_string()),
+            stream_cursor: cursor,
             gap: Some(gap_text(gap)),
             ..Self::default()
         }

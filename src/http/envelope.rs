@@ -20,11 +20,12 @@ pub fn envelope(update: &Update, cursor: Cursor) -> Bytes {
         data(&mut envelope, batch);
     }
     envelope.put_slice(b"],");
-    envelope.put_slice(Control::of(update, cursor).json().get(1..).unwrap_or_default());
+    envelope.put_slice(Control::of(update, Some(cursor)).json().get(1..).unwrap_or_default());
     envelope.freeze()
 }
 
-fn data(envelope: &mut BytesMut, batch: &Batch) {
+/// The messages of a batch as elements of a JSON array.
+pub(super) fn data(envelope: &mut BytesMut, batch: &Batch) {
     match batch.content_type.encoding() {
         Encoding::Json => {
             for (index, piece) in batch.pieces.iter().enumerate() {

@@ -8,9 +8,10 @@ use hyper::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 
 use super::answer::secure;
+use super::bare;
 use super::body::Body;
 use super::fields::{self, *};
-use super::{bare, preflight};
+use super::streams::cursor::InvalidCursor;
 use crate::hub::{
     AppendError, ChangeError, CreateError, CreationError, Failure, Gap, GapReason, InvalidClientId,
     InvalidMessages, Missing, PollError, PublishError, ReadError, TooManyPolls,
@@ -30,8 +31,8 @@ pub(super) enum Error {
         "names under __ds/ are reserved by the protocol for subscriptions, which this server does not have"
     )]
     Reserved,
-    #[error("a stream knows {}", preflight::METHODS)]
-    MethodNotAllowed,
+    #[error("what is at this path knows {allowed}")]
+    MethodNotAllowed { allowed: &'static str },
     #[error("a request target has at most {max} bytes")]
     TargetTooLong { max: usize },
     #[error(
@@ -52,7 +53,7 @@ pub(super) enum Error {
     ContentEncoding,
     #[error(transparent)]
     Client(#[from] InvalidClientId),
-    #[error("an append has at most {max} bytes")]
+    #[error("a body has at most {max} bytes")]
     BodyTooLarge { max: usize },
     #[error("the body did not come in time: {seconds} s, and a second more per {per_second} bytes")]
     BodyTooSlow { seconds: u64, per_second: u64 },
@@ -66,6 +67,18 @@ pub(super) enum Error {
     Origin,
     #[error("messages of this stream come in {} frames", if *binary { "binary" } else { "text" })]
     FrameType { binary: bool },
+    #[error("a request for many streams is JSON: its Content-Type is application/json")]
+    NotJson,
+    #[error(transparent)]
+    Json(InvalidMessages),
+    #[error("a request has at most {max} streams (streams_per_request_max)")]
+    TooManyStreams { max: usize },
+    #[error("a request names each stream once")]
+    SameStream,
+    #[error("two of the streams are the same to a cursor: ask for one of them in a request of its own")]
+    SameHash,
+    #[error(transparent)]
+    ManyCursor(#[from] InvalidCursor),
     #[error(transparent)]
     Creation(#[from] CreationError),
     #[error(transparent)]
@@ -112,8 +125,8 @@ impl Error {
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "no-such-path"),
             Self::NameNotUtf8 | Self::Name(_) => (StatusCode::BAD_REQUEST, "stream-name"),
             Self::Reserved => (StatusCode::NOT_IMPLEMENTED, "reserved"),
-            Self::MethodNotAllowed => {
-                fields.insert(ALLOW, HeaderValue::from_static(preflight::METHODS));
+            Self::MethodNotAllowed { allowed } => {
+                fields.insert(ALLOW, HeaderValue::from_static(allowed));
                 (StatusCode::METHOD_NOT_ALLOWED, "method")
             }
             Self::TargetTooLong { .. } => (StatusCode::URI_TOO_LONG, "target-too-long"),
@@ -143,9 +156,13 @@ impl Error {
             Self::Subprotocol => (StatusCode::BAD_REQUEST, "subprotocol"),
             Self::Origin => (StatusCode::FORBIDDEN, "origin"),
             Self::FrameType { .. } => (StatusCode::BAD_REQUEST, "frame-type"),
-            Self::Creation(CreationError::Messages(error)) | Self::Publish(PublishError::Messages(error)) => {
-                map_messages(error)
-            }
+            Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json"),
+            Self::TooManyStreams { .. } => (StatusCode::BAD_REQUEST, "too-many-streams"),
+            Self::SameStream | Self::SameHash => (StatusCode::BAD_REQUEST, "same-stream"),
+            Self::ManyCursor(_) => (StatusCode::BAD_REQUEST, "cursor"),
+            Self::Json(error)
+            | Self::Creation(CreationError::Messages(error))
+            | Self::Publish(PublishError::Messages(error)) => map_messages(error),
             Self::Creation(CreationError::Store(error)) | Self::Publish(PublishError::Create(error)) => {
                 map_create(error, &mut fields)
             }

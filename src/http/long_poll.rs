@@ -17,8 +17,8 @@ impl Gateway {
         name: StreamName,
         request: LongPoll,
     ) -> Result<Response<Body>, Error> {
-        let LongPoll { start, cursor, hold, hold_asked, client } = request;
-        let polled = self.hub.poll(Poll { stream: name, start, hold, client }).await?;
+        let LongPoll { start, cursor, hold, client } = request;
+        let polled = self.hub.poll(Poll { stream: name, start, hold: hold.time, client }).await?;
         let mut answer = if polled.batch.is_empty() {
             let mut answer = answer::uncached(StatusCode::NO_CONTENT);
             answer::position(answer.headers_mut(), &polled.batch);
@@ -28,8 +28,8 @@ impl Gateway {
         };
         let headers = answer.headers_mut();
         answer::cursor(headers, Cursor::next(cursor, self.clock.now(), fastrand::u64(..)));
-        if hold_asked {
-            headers.insert(PREFERENCE_APPLIED, fields::value(&format!("wait={}", hold.as_secs())));
+        if hold.asked {
+            headers.insert(PREFERENCE_APPLIED, fields::wait_value(hold.time));
         }
         if polled.superseded {
             headers.insert(STREAM_SUPERSEDED, TRUE);

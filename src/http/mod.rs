@@ -25,6 +25,7 @@ mod request;
 mod routes;
 mod short_poll;
 mod sse;
+mod streams;
 mod switch;
 mod upload;
 mod websocket;
@@ -51,7 +52,7 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use error::Error;
 use request::Read;
-use routes::{OnStream, Operation};
+use routes::{Asked, OnStream, Operation};
 
 /// The front: answers requests from the hub.
 pub struct Gateway {
@@ -80,7 +81,13 @@ impl Gateway {
     ///
     /// Cancel safe: a client that leaves while its poll is held takes the waiter with it.
     pub async fn answer(&self, request: Parsed) -> Response<Body> {
-        let Parsed { form, http1, refused, link, operation } = request;
+        let Parsed { form, http1, refused, link, asked } = request;
+        let operation = match asked {
+            Ok(Asked::Whole(operation)) => Ok(operation),
+            Ok(Asked::Post(post, body)) => Box::pin(self.posted(post, body)).await,
+            Err(error) => Err(error),
+        };
+        let form = operation.as_ref().ok().and_then(Operation::form).unwrap_or(form);
         let stream = operation.as_ref().map_or("", |operation| operation.stream());
         let client = operation.as_ref().ok().and_then(Operation::client);
         let client = client.map(ClientId::as_str);
@@ -112,6 +119,8 @@ impl Gateway {
     async fn perform(&self, operation: Operation, link: Arc<Link>) -> Result<Response<Body>, Error> {
         let (name, operation) = match operation {
             Operation::OnStream(name, operation) => (name, operation),
+            Operation::ReadMany(read) => return Box::pin(self.read_many(*read)).await,
+            Operation::PreflightMany => return Ok(preflight::allow(streams::METHODS)),
             Operation::Mqtt(handshake) => return self.mqtt(*handshake, link),
         };
         match operation {
@@ -124,7 +133,7 @@ impl Gateway {
             OnStream::Append(post, body) => Box::pin(self.append(name, *post, body)).await,
             OnStream::Head => self.head(name).await,
             OnStream::Delete => self.delete(name).await,
-            OnStream::Preflight => Ok(preflight::allow()),
+            OnStream::Preflight => Ok(preflight::allow(preflight::METHODS)),
         }
     }
 }

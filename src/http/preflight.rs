@@ -17,11 +17,12 @@ const HEADERS: &str = "accept, authorization, cache-control, client-id, content-
     stream-fork-offset, stream-fork-sub-offset, stream-forked-from, stream-max-age, stream-max-bytes, \
     stream-max-messages, stream-seq, stream-ttl";
 
-pub(super) fn allow() -> Response<Body> {
+/// Allows `methods` to pages of any origin.
+pub(super) fn allow(methods: &'static str) -> Response<Body> {
     let mut answer = answer::uncached(StatusCode::NO_CONTENT);
     let headers = answer.headers_mut();
-    headers.insert(ALLOW, HeaderValue::from_static(METHODS));
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+    headers.insert(ALLOW, HeaderValue::from_static(methods));
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(HEADERS));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     answer

@@ -4,13 +4,17 @@ use std::borrow::Cow;
 
 use super::error::Error;
 
-/// The known parameters, decoded, at most one of each.
+/// The known parameters, decoded: at most one of each, but for the streams of a request for many.
 #[derive(Debug, Default)]
 pub(super) struct Query<'a> {
     values: [Option<Cow<'a, str>>; NAMES.len()],
+    streams: Vec<Cow<'a, str>>,
 }
 
-const NAMES: [&str; 7] = ["offset", "live", "cursor", "timeout", "client", "heartbeat", "create"];
+const NAMES: [&str; 8] = ["offset", "live", "cursor", "timeout", "client", "heartbeat", "create", "from"];
+
+/// The parameter that may be there more than once.
+const STREAM: &str = "stream";
 
 impl<'a> Query<'a> {
     /// Reads `query` as `application/x-www-form-urlencoded`.
@@ -18,9 +22,14 @@ impl<'a> Query<'a> {
         let mut parsed = Self::default();
         for pair in query.unwrap_or_default().split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decoded = || decode(value).ok_or_else(|| Error::parameter(name, "is not UTF-8 when decoded"));
+            if name == STREAM {
+                parsed.streams.push(decoded()?);
+                continue;
+            }
             let Some(index) = NAMES.iter().position(|known| *known == name) else { continue };
             let Some(slot) = parsed.values.get_mut(index) else { continue };
-            let value = decode(value).ok_or_else(|| Error::parameter(name, "is not UTF-8 when decoded"))?;
+            let value = decoded()?;
             if slot.replace(value).is_some() {
                 return Err(Error::parameter(name, "must not be given twice"));
             }
@@ -32,6 +41,11 @@ impl<'a> Query<'a> {
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let index = NAMES.iter().position(|known| *known == name)?;
         self.values.get(index)?.as_deref()
+    }
+
+    /// The streams that are named.
+    pub(super) fn streams(&self) -> impl Iterator<Item = &str> {
+        self.streams.iter().map(AsRef::as_ref)
     }
 
     /// A whole number of seconds.

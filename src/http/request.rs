@@ -1,9 +1,11 @@
 //! Typed requests: what the handlers get instead of header fields and queries.
 
 mod handshake;
+mod many;
 mod read;
 mod write;
 
 pub(super) use handshake::Handshake;
+pub(super) use many::{LongPollMany, PostMany, ReadMany};
 pub(super) use read::{Live, LongPoll, Read, ShortPoll, WebSocket};
 pub(super) use write::{Post, Put};

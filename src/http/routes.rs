@@ -8,8 +8,8 @@ use hyper::header::TRANSFER_ENCODING;
 use hyper::{Method, Request, Version};
 
 use super::error::Error;
-use super::request::{Handshake, Post, Put, Read};
-use super::{Gateway, Link, mqtt};
+use super::request::{Handshake, Post, PostMany, Put, Read, ReadMany};
+use super::{Gateway, Link, mqtt, preflight, streams};
 use crate::hub::ClientId;
 use crate::metrics::Form;
 use crate::stream::StreamName;
@@ -36,12 +36,21 @@ pub struct Parsed {
     pub(super) http1: bool,
     pub(super) refused: bool,
     pub(super) link: Arc<Link>,
-    pub(super) operation: Result<Operation, Error>,
+    pub(super) asked: Result<Asked, Error>,
+}
+
+/// What a request is, as far as its head tells.
+pub(super) enum Asked {
+    Whole(Operation),
+    /// A request for many streams, whose body says which and how.
+    Post(Box<PostMany>, Incoming),
 }
 
 /// What is asked for.
 pub(super) enum Operation {
     OnStream(StreamName, OnStream),
+    ReadMany(Box<ReadMany>),
+    PreflightMany,
     /// A WebSocket for MQTT.
     Mqtt(Box<Handshake>),
 }
@@ -61,7 +70,7 @@ impl Operation {
     pub(super) fn stream(&self) -> &str {
         match self {
             Self::OnStream(name, _) => name.as_str(),
-            Self::Mqtt(_) => "",
+            Self::ReadMany(_) | Self::PreflightMany | Self::Mqtt(_) => "",
         }
     }
 
@@ -69,7 +78,18 @@ impl Operation {
     pub(super) fn client(&self) -> Option<&ClientId> {
         match self {
             Self::OnStream(_, OnStream::Read(read)) => read.client(),
-            Self::OnStream(..) | Self::Mqtt(_) => None,
+            Self::ReadMany(read) => read.client(),
+            Self::OnStream(..) | Self::PreflightMany | Self::Mqtt(_) => None,
+        }
+    }
+
+    /// The form that is asked for, if it is one that the method does not tell.
+    pub(super) fn form(&self) -> Option<Form> {
+        match self {
+            Self::OnStream(_, OnStream::Read(read)) => Some(read.form()),
+            Self::ReadMany(read) => Some(read.form()),
+            Self::Mqtt(_) => Some(Form::Mqtt),
+            Self::OnStream(..) | Self::PreflightMany => None,
         }
     }
 }
@@ -90,13 +110,24 @@ impl Gateway {
         };
         let http1 = request.version() < Version::HTTP_2;
         let refused = conditions.refuse || conditions.ambiguous_length;
-        let operation = self.admit(&request, &conditions).and_then(|()| self.operation(form, request));
-        let form = match &operation {
-            Ok(Operation::OnStream(_, OnStream::Read(read))) => read.form(),
-            Ok(Operation::Mqtt(_)) => Form::Mqtt,
-            _ => form,
-        };
-        Parsed { form, http1, refused, link: conditions.link, operation }
+        let asked = self.admit(&request, &conditions).and_then(|()| self.asked(form, request));
+        Parsed { form, http1, refused, link: conditions.link, asked }
+    }
+
+    fn asked(&self, form: Form, request: Request<Incoming>) -> Result<Asked, Error> {
+        if request.uri().path() != streams::PATH {
+            return self.operation(form, request).map(Asked::Whole);
+        }
+        let (head, body) = request.into_parts();
+        match form {
+            Form::ShortPoll | Form::WebSocket => {
+                let read = ReadMany::parse(&head, &self.limits)?;
+                Ok(Asked::Whole(Operation::ReadMany(Box::new(read))))
+            }
+            Form::Append => Ok(Asked::Post(Box::new(PostMany::parse(head)?), body)),
+            Form::Preflight => Ok(Asked::Whole(Operation::PreflightMany)),
+            _ => Err(Error::MethodNotAllowed { allowed: streams::METHODS }),
+        }
     }
 
     fn operation(&self, form: Form, request: Request<Incoming>) -> Result<Operation, Error> {
@@ -115,7 +146,7 @@ impl Gateway {
             Form::ShortPoll | Form::LongPoll | Form::Sse | Form::Ndjson | Form::WebSocket => {
                 OnStream::Read(Read::parse(&mut head, &self.limits)?)
             }
-            Form::Mqtt | Form::Other => return Err(Error::MethodNotAllowed),
+            Form::Mqtt | Form::Other => return Err(Error::MethodNotAllowed { allowed: preflight::METHODS }),
         };
         Ok(Operation::OnStream(name, operation))
     }
@@ -146,8 +177,13 @@ pub(super) fn stream_name(path: &str) -> Result<StreamName, Error> {
     let encoded = path.strip_prefix(STREAMS).ok_or(Error::NoSuchPath)?;
     let decoded =
         percent_encoding::percent_decode_str(encoded).decode_utf8().map_err(|_| Error::NameNotUtf8)?;
-    if decoded.split('/').next() == Some(RESERVED) {
+    decoded_name(&decoded)
+}
+
+/// The stream of this name.
+pub(super) fn decoded_name(name: &str) -> Result<StreamName, Error> {
+    if name.split('/').next() == Some(RESERVED) {
         return Err(Error::Reserved);
     }
-    Ok(StreamName::parse(&decoded)?)
+    Ok(StreamName::parse(name)?)
 }

@@ -44,7 +44,7 @@ pub fn event(update: &Update, cursor: Cursor) -> Bytes {
         data(&mut event, batch);
     }
     event.put_slice(b"event: control\ndata:");
-    event.put_slice(&Control::of(update, cursor).json());
+    event.put_slice(&Control::of(update, Some(cursor)).json());
     event.put_slice(b"\n\n");
     event.freeze()
 }

@@ -57,10 +57,18 @@ pub struct TooManyPolls {
 /// Why a held poll ends before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// A newer poll of the same client for the same stream.
+    /// A newer poll of the same client for the same subject.
     Superseded,
     /// The gateway drains.
     Draining,
+}
+
+/// What a poll waits for. A client holds one poll for each stream, and one for many at once.
+#[derive(Debug, Clone)]
+pub(super) enum Subject {
+    Stream(StreamName),
+    /// So many streams.
+    Streams(usize),
 }
 
 /// All wait queues.
@@ -93,8 +101,8 @@ struct Queue {
 
 struct HeldPoll {
     number: u64,
-    stream: StreamName,
-    cursor: Offset,
+    subject: Subject,
+    cursor: Option<Offset>,
     since: Instant,
     deadline: Instant,
     ending: Signal<Option<Ending>>,
@@ -102,8 +110,8 @@ struct HeldPoll {
 
 struct Record {
     answered: u64,
-    last_stream: StreamName,
-    last_cursor: Offset,
+    last_subject: Subject,
+    last_cursor: Option<Offset>,
     last_seen: Instant,
 }
 
@@ -123,10 +131,10 @@ impl Clients {
         Self { queues: Mutex::default(), idle, polls_max: limits.client_polls_max, clock }
     }
 
-    /// Ends the poll that `client` holds for `stream`, if it holds one: a newer one has come.
-    pub(super) fn supersede(&self, client: &ClientId, stream: &StreamName) {
+    /// Ends the poll that `client` holds for `subject`, if it holds one: a newer one has come.
+    pub(super) fn supersede(&self, client: &ClientId, subject: &Subject) {
         let older: Vec<_> = match self.queues.lock().by_client.get(&Key::Named(client.clone())) {
-            Some(queue) => queue.polls.iter().filter(|poll| poll.stream == *stream).cloned().collect(),
+            Some(queue) => queue.polls.iter().filter(|poll| poll.subject.is_same(subject)).cloned().collect(),
             None => return,
         };
         for poll in older {
@@ -134,13 +142,13 @@ impl Clients {
         }
     }
 
-    /// Puts a poll on the queue of its client. A poll that it holds for the same stream is superseded and does
-    /// not count.
+    /// Puts a poll on the queue of its client. A poll that it holds for the same subject is superseded and does
+    /// not count. `cursor` is for operators.
     pub(super) fn hold(
         self: &Arc<Self>,
         client: Option<ClientId>,
-        stream: &StreamName,
-        cursor: Offset,
+        subject: Subject,
+        cursor: Option<Offset>,
         deadline: Instant,
     ) -> Result<Place, TooManyPolls> {
         let mut queues = self.queues.lock();
@@ -156,13 +164,13 @@ impl Clients {
             .entry(key.clone())
             .or_insert_with(|| Queue { answered: remembered(), ..Queue::default() });
         let (same, others): (Vec<_>, Vec<_>) =
-            queue.polls.iter().cloned().partition(|poll| poll.stream == *stream);
+            queue.polls.iter().cloned().partition(|poll| poll.subject.is_same(&subject));
         if others.len() >= self.polls_max {
             return Err(TooManyPolls { max: self.polls_max });
         }
         let since = Instant::now();
         let ending = Signal::new(None);
-        let poll = Arc::new(HeldPoll { number, stream: stream.clone(), cursor, since, deadline, ending });
+        let poll = Arc::new(HeldPoll { number, subject, cursor, since, deadline, ending });
         queue.polls.push(poll.clone());
         queues.held += 1;
         drop(queues);
@@ -183,6 +191,17 @@ impl Clients {
         let queues = self.queues.lock();
         let polls = queues.by_client.values().flat_map(|queue| &queue.polls);
         polls.filter(|poll| poll.end(Ending::Draining)).take(count).for_each(drop);
+    }
+}
+
+impl Subject {
+    /// Whether a newer poll for `other` is in place of one for this.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Stream(one), Self::Stream(other)) => one == other,
+            (Self::Streams(_), Self::Streams(_)) => true,
+            (Self::Stream(_), Self::Streams(_)) | (Self::Streams(_), Self::Stream(_)) => false,
+        }
     }
 }
 
@@ -219,10 +238,10 @@ impl Drop for Place {
         queues.by_client.remove(&self.key);
         if let Key::Named(id) = &self.key {
             let poll = &self.poll;
-            let (last_stream, last_cursor, last_seen) = (poll.stream.clone(), poll.cursor, Instant::now());
+            let (last_subject, last_cursor, last_seen) = (poll.subject.clone(), poll.cursor, Instant::now());
             self.clients
                 .idle
-                .insert(id.clone(), Arc::new(Record { answered, last_stream, last_cursor, last_seen }));
+                .insert(id.clone(), Arc::new(Record { answered, last_subject, last_cursor, last_seen }));
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn split(
     if !content_type.is_json() || body.is_empty() {
         return Ok(Payload::raw(body));
     }
-    if depth(&body) > depth_max {
+    if json_depth(&body) > depth_max {
         return Err(InvalidMessages::TooDeep(depth_max));
     }
     let not_json = |error: serde_json::Error| InvalidMessages::NotJson(error.to_string());
@@ -71,7 +71,7 @@ fn joined(values: &[Bytes]) -> Payload {
 }
 
 /// How deep brackets nest outside of strings, whether or not the text is JSON.
-fn depth(text: &[u8]) -> usize {
+pub fn json_depth(text: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
     for byte in text {
         match byte {

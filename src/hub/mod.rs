@@ -5,9 +5,12 @@
 
 mod changes;
 mod clients;
+mod following;
+mod life;
 mod live;
 mod messages;
 mod poll;
+mod poll_many;
 mod signal;
 mod subscriber;
 mod sync;
@@ -22,8 +25,10 @@ use tokio::sync::watch;
 pub use clients::{
     CLIENT_ID_BYTES_MAX, ClientId, ClientView, HeldView, InvalidClientId, SubscribedView, TooManyPolls,
 };
-pub use messages::InvalidMessages;
+pub use following::{Follow, Following, News, Turn};
+pub use messages::{InvalidMessages, json_depth};
 pub use poll::{Poll, PollError, Polled};
+pub use poll_many::{PollMany, PolledMany};
 pub use signal::{Signal, WaitUntil};
 pub use subscriber::Subscriber;
 pub use tail::{Tail, TailSettings, Update};

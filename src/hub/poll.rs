@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::clients::Ending;
+use super::clients::{Ending, Subject};
 use super::{Batch, ClientId, Hub, ReadError, TooManyPolls};
 use crate::stream::{Start, StreamName};
 
@@ -52,7 +52,7 @@ impl Hub {
     /// Cancel safe: dropping the future leaves the wait queue and the stream.
     pub async fn poll(&self, poll: Poll) -> Result<Polled, PollError> {
         if let Some(client) = &poll.client {
-            self.clients.supersede(client, &poll.stream);
+            self.clients.supersede(client, &Subject::Stream(poll.stream.clone()));
         }
         let batch = self.read(&poll.stream, poll.start).await?;
         if !batch.is_empty() || batch.closed || poll.hold.is_zero() {
@@ -63,7 +63,7 @@ impl Hub {
         let deadline = since + poll.hold;
         let place = self
             .clients
-            .hold(poll.client, &poll.stream, batch.next, deadline)
+            .hold(poll.client, Subject::Stream(poll.stream.clone()), Some(batch.next), deadline)
             .map_err(PollError::TooManyPolls)?;
         // Asked only now that the poll is on its queue: either it is seen here, or the drain sees the poll.
         if self.is_draining() {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::unfold;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_stream::Stream;
 
+use super::life::Life;
 use super::live::Watched;
 use super::{Batch, Gap, Hub, PollError, ReadError};
 use crate::store::ReadLimit;
@@ -40,9 +40,7 @@ pub struct Tail {
     hub: Arc<Hub>,
     stream: StreamName,
     settings: TailSettings,
-    ends_at: Option<Instant>,
-    draining: watch::Receiver<bool>,
-    leaving: bool,
+    life: Life,
     state: State,
 }
 
@@ -67,17 +65,8 @@ impl Hub {
             return Err(PollError::Draining);
         }
         let first = self.read_for_tail(&stream, start, settings).await?;
-        let ends_at = settings.life.map(|life| Instant::now() + life);
-        let draining = self.draining();
-        Ok(Tail {
-            hub: self.clone(),
-            stream,
-            settings,
-            ends_at,
-            draining,
-            leaving: false,
-            state: State::First(first),
-        })
+        let life = Life::begin(self, settings.life);
+        Ok(Tail { hub: self.clone(), stream, settings, life, state: State::First(first) })
     }
 
     async fn read_for_tail(
@@ -121,14 +110,10 @@ impl Tail {
             State::Ended => return None,
         };
         self.hub.metrics.messages_out(batch.messages, batch.len());
-        if matches!(self.state, State::Ended) && !batch.closed && !self.is_over() {
+        if matches!(self.state, State::Ended) && !batch.closed && !self.life.is_over() {
             self.state = State::After(batch.clone());
         }
         Some(Update::Batch(batch))
-    }
-
-    fn is_over(&self) -> bool {
-        self.ends_at.is_some_and(|end| Instant::now() >= end)
     }
 
     /// What follows `last`: messages, or nothing but a cursor when it is time for a heartbeat or for the end.
@@ -136,9 +121,6 @@ impl Tail {
         let heartbeat_at = Instant::now() + self.settings.heartbeat;
         let mut published = None;
         loop {
-            if !self.leaving && *self.draining.borrow() {
-                self.leave();
-            }
             let watched: Watched = self.hub.live.watch(&self.stream);
             let batch = self.hub.read_for_tail(&self.stream, Start::At(last.next), self.settings).await?;
             if !batch.is_empty() || batch.closed {
@@ -148,16 +130,8 @@ impl Tail {
             tokio::select! {
                 biased;
                 moved_at = watched.moved(batch.epoch, batch.tail) => published = moved_at,
-                () = sleep_until(self.ends_at.unwrap_or(heartbeat_at).min(heartbeat_at)) => return Ok(Some(batch)),
-                Ok(_) = self.draining.wait_for(|draining| *draining), if !self.leaving => {}
+                () = self.life.sleep_until(heartbeat_at) => return Ok(Some(batch)),
             }
         }
-    }
-
-    /// The gateway drains: ends at a moment of its own, so that not all clients come again at once.
-    fn leave(&mut self) {
-        self.leaving = true;
-        let end = Instant::now() + self.hub.drain_moment();
-        self.ends_at = Some(self.ends_at.unwrap_or(end).min(end));
     }
 }

@@ -57,9 +57,17 @@ impl Filter {
         Ok(Self { text: text.into(), exact })
     }
 
+    /// The stream of this name and no other, even if there is a `+` or `#` in the name.
+    pub fn literal(name: StreamName) -> Self {
+        Self { text: name.shared(), exact: Some(name) }
+    }
+
     /// Whether it means the stream. Names that begin with `$` are not meant by a wildcard in the first level
     /// (section 4.7.2).
     pub fn matches(&self, name: &StreamName) -> bool {
+        if let Some(exact) = &self.exact {
+            return exact == name;
+        }
         if name.as_str().starts_with('$') && self.text.starts_with(['+', '#']) {
             return false;
         }
@@ -84,7 +92,7 @@ impl Filter {
 
     /// Whether there is a wildcard in it.
     pub fn has_wildcard(&self) -> bool {
-        self.text.contains(['+', '#'])
+        self.exact.is_none() && self.text.contains(['+', '#'])
     }
 
     /// The filter as text.

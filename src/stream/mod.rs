@@ -14,6 +14,7 @@ mod name;
 mod offset;
 mod payload;
 mod producer;
+mod progress;
 mod session_change;
 
 pub use admission::{Admission, Append, Refusal, Writers};
@@ -27,4 +28,5 @@ pub use name::{InvalidName, StreamName};
 pub use offset::{Epoch, InvalidOffset, Offset, Position, Start};
 pub use payload::{Payload, Shape};
 pub use producer::{Producer, ProducerId, ProducerRefusal, Producers};
+pub use progress::Progress;
 pub use session_change::SessionChange;

@@ -41,6 +41,11 @@ impl StreamName {
         Ok(Self(text.into()))
     }
 
+    /// The name as text that is shared with it.
+    pub(super) fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

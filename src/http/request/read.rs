@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use hyper::Method;
 use hyper::header::IF_NONE_MATCH;
 use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method};
 
 use super::Handshake;
 use crate::http::error::Error;
@@ -42,10 +42,16 @@ pub(in crate::http) struct ShortPoll {
 pub(in crate::http) struct LongPoll {
     pub(in crate::http) start: Start,
     pub(in crate::http) cursor: Option<Cursor>,
-    pub(in crate::http) hold: Duration,
-    /// Whether the client asked for a hold, so that the one it gets is said back.
-    pub(in crate::http) hold_asked: bool,
+    pub(in crate::http) hold: Hold,
     pub(in crate::http) client: Option<ClientId>,
+}
+
+/// How long to hold a poll.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct Hold {
+    pub(in crate::http) time: Duration,
+    /// Whether the client asked for one, so that the one it gets is said back.
+    pub(in crate::http) asked: bool,
 }
 
 #[derive(Debug)]
@@ -85,15 +91,9 @@ impl Read {
         };
         match live {
             "long-poll" => {
-                let asked = query.seconds("timeout")?.or_else(|| fields::preferred_wait(&head.headers));
-                let hold =
-                    asked.map_or_else(|| jittered(limits.hold), Duration::from_secs).min(limits.hold_max);
-                let client = match query.get("client") {
-                    Some(client) => Some(client),
-                    None => fields::text(&head.headers, &CLIENT_ID)?,
-                };
-                let client = client.map(ClientId::parse).transpose()?;
-                Ok(Self::LongPoll(LongPoll { start, cursor, hold, hold_asked: asked.is_some(), client }))
+                let hold = Hold::of(query.seconds("timeout")?, &head.headers, limits);
+                let client = client(query.get("client"), &head.headers)?;
+                Ok(Self::LongPoll(LongPoll { start, cursor, hold, client }))
             }
             "sse" => Ok(Self::Sse(live_with(limits.live_heartbeat.get()))),
             "ndjson" => Ok(Self::Ndjson(live_with(limits.live_heartbeat.get()))),
@@ -123,4 +123,22 @@ impl Read {
             Self::ShortPoll(_) | Self::Sse(_) | Self::Ndjson(_) | Self::WebSocket(_) => None,
         }
     }
+}
+
+impl Hold {
+    /// As the parameter or the header field says, else the default.
+    pub(super) fn of(parameter: Option<u64>, headers: &HeaderMap, limits: &Limits) -> Self {
+        let asked = parameter.or_else(|| fields::preferred_wait(headers));
+        let time = asked.map_or_else(|| jittered(limits.hold), Duration::from_secs).min(limits.hold_max);
+        Self { time, asked: asked.is_some() }
+    }
+}
+
+/// Who asks, as the parameter or the header field says.
+pub(super) fn client(parameter: Option<&str>, headers: &HeaderMap) -> Result<Option<ClientId>, Error> {
+    let client = match parameter {
+        Some(client) => Some(client),
+        None => fields::text(headers, &CLIENT_ID)?,
+    };
+    Ok(client.map(ClientId::parse).transpose()?)
 }

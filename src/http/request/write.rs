@@ -65,7 +65,7 @@ impl Post {
     }
 }
 
-fn refuse_content_encoding(head: &Parts) -> Result<(), Error> {
+pub(super) fn refuse_content_encoding(head: &Parts) -> Result<(), Error> {
     let coded = head
         .headers
         .get_all(CONTENT_ENCODING)
@@ -74,7 +74,7 @@ fn refuse_content_encoding(head: &Parts) -> Result<(), Error> {
     if coded { Err(Error::ContentEncoding) } else { Ok(()) }
 }
 
-fn content_type(head: &Parts) -> Result<Option<ContentType>, Error> {
+pub(super) fn content_type(head: &Parts) -> Result<Option<ContentType>, Error> {
     let text = fields::text(&head.headers, &CONTENT_TYPE)?.filter(|text| !text.is_empty());
     Ok(text.map(ContentType::parse).transpose()?)
 }

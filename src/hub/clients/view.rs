@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{ClientId, Clients, HeldPoll, Key, Queue, Record};
+use super::{ClientId, Clients, HeldPoll, Key, Queue, Record, Subject};
 
 /// What the admin listener shows of a client.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -17,7 +17,7 @@ pub struct ClientView {
     pub held: Vec<HeldView>,
     /// How many of its polls have ended since it was last unknown.
     pub answered: u64,
-    /// For a client that holds no poll: the stream it asked for last.
+    /// For a client that holds no poll: the stream it asked for last, if it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_stream: Option<String>,
     /// For a client that holds no poll: its last cursor.
@@ -35,10 +35,15 @@ pub struct ClientView {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldView {
-    /// The stream.
-    pub stream: String,
-    /// The offset from which it reads.
-    pub cursor: String,
+    /// The stream; none for a poll of many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// The offset from which it reads there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// For a poll of many streams: how many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streams: Option<usize>,
     /// Since when it is held (RFC 3339).
     pub since: String,
     /// When it will be answered at the latest (RFC 3339).
@@ -96,8 +101,9 @@ impl Clients {
 
     fn view(&self, key: &Key, queue: &Queue) -> ClientView {
         let held = |poll: &Arc<HeldPoll>| HeldView {
-            stream: poll.stream.to_string(),
-            cursor: poll.cursor.to_string(),
+            stream: poll.subject.stream(),
+            cursor: poll.cursor.map(|cursor| cursor.to_string()),
+            streams: poll.subject.streams(),
             since: self.clock.text(poll.since),
             deadline: self.clock.text(poll.deadline),
         };
@@ -113,10 +119,26 @@ impl Clients {
         ClientView {
             client: id.as_str().to_owned(),
             answered: record.answered,
-            last_stream: Some(record.last_stream.to_string()),
-            last_cursor: Some(record.last_cursor.to_string()),
+            last_stream: record.last_subject.stream(),
+            last_cursor: record.last_cursor.map(|cursor| cursor.to_string()),
             last_seen: Some(self.clock.text(record.last_seen)),
             ..ClientView::default()
+        }
+    }
+}
+
+impl Subject {
+    fn stream(&self) -> Option<String> {
+        match self {
+            Self::Stream(name) => Some(name.to_string()),
+            Self::Streams(_) => None,
+        }
+    }
+
+    fn streams(&self) -> Option<usize> {
+        match self {
+            Self::Stream(_) => None,
+            Self::Streams(count) => Some(*count),
         }
     }
 }
