@@ -79,6 +79,8 @@ pub(super) enum Error {
     SameHash,
     #[error(transparent)]
     ManyCursor(#[from] InvalidCursor),
+    #[error("this WebSocket brings many streams and takes no messages: publish by POST to the stream")]
+    ReadOnly,
     #[error(transparent)]
     Creation(#[from] CreationError),
     #[error(transparent)]
@@ -156,6 +158,7 @@ impl Error {
             Self::Subprotocol => (StatusCode::BAD_REQUEST, "subprotocol"),
             Self::Origin => (StatusCode::FORBIDDEN, "origin"),
             Self::FrameType { .. } => (StatusCode::BAD_REQUEST, "frame-type"),
+            Self::ReadOnly => (StatusCode::METHOD_NOT_ALLOWED, "read-only"),
             Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json"),
             Self::TooManyStreams { .. } => (StatusCode::BAD_REQUEST, "too-many-streams"),
             Self::SameStream | Self::SameHash => (StatusCode::BAD_REQUEST, "same-stream"),

@@ -47,8 +47,7 @@ impl Gateway {
         let tail = self.hub.tail(name, request.start, settings).await?;
         let content_type =
             tail.first().map_or_else(ContentType::octet_stream, |first| first.content_type.clone());
-        let counted = Counted { metrics: self.metrics.live(form), link };
-        counted.metrics.open.inc();
+        let counted = Counted::new(self.metrics.live(form), link);
         let (clock, asked, mut told) = (self.clock, request.cursor, None);
         let updates = tail.updates().map(move |update| {
             let (now, first) = (clock.now(), told.is_none());
@@ -56,7 +55,7 @@ impl Gateway {
             let cursor = still_good.unwrap_or_else(|| Cursor::next(asked, now, fastrand::u64(..)));
             told = Some(cursor);
             let bytes = encode(&update, cursor);
-            counted.sent(&update, first, bytes.len());
+            counted.sent(!first && is_empty(&update), bytes.len());
             bytes
         });
         Ok(LiveTail { content_type, updates })
@@ -95,21 +94,27 @@ pub(super) fn streamed(
     answer
 }
 
+/// Whether an update only shows life, unless it is the first.
+fn is_empty(update: &Update) -> bool {
+    matches!(update, Update::Batch(batch) if batch.is_empty() && !batch.closed)
+}
+
 /// A reader being counted, from its first update until it is gone.
-struct Counted {
+pub(super) struct Counted {
     metrics: LiveMetrics,
     link: Arc<Link>,
 }
 
 impl Counted {
-    fn sent(&self, update: &Update, first: bool, bytes: usize) {
+    pub(super) fn new(metrics: LiveMetrics, link: Arc<Link>) -> Self {
+        metrics.open.inc();
+        Self { metrics, link }
+    }
+
+    pub(super) fn sent(&self, is_heartbeat: bool, bytes: usize) {
         self.metrics.envelopes.inc();
         self.metrics.bytes.inc_by(bytes as u64);
-        if let Update::Batch(batch) = update
-            && batch.is_empty()
-            && !batch.closed
-            && !first
-        {
+        if is_heartbeat {
             self.metrics.heartbeats.inc();
         }
     }

@@ -119,7 +119,7 @@ impl Gateway {
     async fn perform(&self, operation: Operation, link: Arc<Link>) -> Result<Response<Body>, Error> {
         let (name, operation) = match operation {
             Operation::OnStream(name, operation) => (name, operation),
-            Operation::ReadMany(read) => return Box::pin(self.read_many(*read)).await,
+            Operation::ReadMany(read) => return Box::pin(self.read_many(*read, link)).await,
             Operation::PreflightMany => return Ok(preflight::allow(streams::METHODS)),
             Operation::Mqtt(handshake) => return self.mqtt(*handshake, link),
         };

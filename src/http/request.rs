@@ -6,6 +6,6 @@ mod read;
 mod write;
 
 pub(super) use handshake::Handshake;
-pub(super) use many::{LongPollMany, PostMany, ReadMany};
+pub(super) use many::{LiveMany, LongPollMany, PostMany, ReadMany, WebSocketMany};
 pub(super) use read::{Live, LongPoll, Read, ShortPoll, WebSocket};
 pub(super) use write::{Post, Put};

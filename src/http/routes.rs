@@ -111,6 +111,8 @@ impl Gateway {
         let http1 = request.version() < Version::HTTP_2;
         let refused = conditions.refuse || conditions.ambiguous_length;
         let asked = self.admit(&request, &conditions).and_then(|()| self.asked(form, request));
+        // What the body will say is not known before it is there.
+        let form = if matches!(asked, Ok(Asked::Post(..))) { Form::Other } else { form };
         Parsed { form, http1, refused, link: conditions.link, asked }
     }
 
@@ -118,10 +120,10 @@ impl Gateway {
         if request.uri().path() != streams::PATH {
             return self.operation(form, request).map(Asked::Whole);
         }
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         match form {
             Form::ShortPoll | Form::WebSocket => {
-                let read = ReadMany::parse(&head, &self.limits)?;
+                let read = ReadMany::parse(&mut head, &self.limits)?;
                 Ok(Asked::Whole(Operation::ReadMany(Box::new(read))))
             }
             Form::Append => Ok(Asked::Post(Box::new(PostMany::parse(head)?), body)),

@@ -2,6 +2,10 @@
 
 pub(super) mod cursor;
 mod envelope;
+mod live;
+mod websocket;
+
+use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -12,15 +16,18 @@ use super::error::Error;
 use super::fields::{self, PREFERENCE_APPLIED};
 use super::request::{LongPollMany, PostMany, ReadMany};
 use super::routes::Operation;
-use super::{Gateway, answer, upload};
+use super::{Gateway, Link, answer, upload};
 use crate::hub::{Follow, PollMany, PolledMany};
-use envelope::CursorField;
+use envelope::{CursorField, Frame};
 
 /// Where many streams are read.
 pub(super) const PATH: &str = "/v1/streams";
 
 /// What is understood there.
 pub(super) const METHODS: &str = "GET, POST, OPTIONS";
+
+/// The body of a poll.
+const WHOLE: Frame = Frame { before: b"", after: b"" };
 
 impl Gateway {
     /// A request for many streams, once its body is there.
@@ -29,10 +36,13 @@ impl Gateway {
         Ok(Operation::ReadMany(Box::new(post.read(&body, &self.limits)?)))
     }
 
-    pub(super) async fn read_many(&self, read: ReadMany) -> Result<Response<Body>, Error> {
+    pub(super) async fn read_many(&self, read: ReadMany, link: Arc<Link>) -> Result<Response<Body>, Error> {
         match read {
             ReadMany::ShortPoll(follows) => self.short_poll_many(follows).await,
             ReadMany::LongPoll(poll) => self.long_poll_many(poll).await,
+            ReadMany::Sse(live) => self.sse_many(live, link).await,
+            ReadMany::Ndjson(live) => self.ndjson_many(live, link).await,
+            ReadMany::WebSocket(socket) => self.websocket_many(socket, link).await,
         }
     }
 
@@ -54,7 +64,7 @@ impl Gateway {
 /// The answer to a poll: 200 with an envelope in any case.
 fn polled(polled: &PolledMany) -> Response<Body> {
     let cursor = CursorField::Full(cursor::part(polled.following.places()));
-    let envelope = envelope::write(&polled.turn, &cursor, polled.superseded);
+    let envelope = envelope::write(&polled.turn, &cursor, polled.superseded, WHOLE);
     let mut answer = answer::uncached(StatusCode::OK);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     *answer.body_mut() = Body::full(envelope);

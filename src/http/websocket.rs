@@ -26,9 +26,11 @@ use crate::metrics::Form;
 use crate::stream::{ContentType, Encoding, StreamName};
 
 /// An open socket and what it stands for.
-struct Session {
+pub(super) struct Session {
     socket: tokio_websockets::WebSocketStream<TokioIo<Upgraded>>,
-    publisher: Publisher,
+    hub: Arc<Hub>,
+    /// Where the client's frames go; `None`: nowhere, since it reads more streams than one.
+    publisher: Option<Publisher>,
     limits: Arc<Limits>,
     next_ping: Instant,
     /// Until when the client has to answer the last ping.
@@ -36,7 +38,7 @@ struct Session {
 }
 
 /// Where a client's frames go.
-struct Publisher {
+pub(super) struct Publisher {
     hub: Arc<Hub>,
     stream: StreamName,
     content_type: ContentType,
@@ -52,7 +54,20 @@ enum Reply {
 }
 
 /// Why a socket is closed by us.
-struct Closing(CloseCode, &'static str);
+pub(super) struct Closing(CloseCode, &'static str);
+
+const DRAINING: Closing = Closing(CloseCode::GOING_AWAY, "draining");
+
+/// What has come from a client.
+enum Received {
+    Message(Message),
+    /// A message that is larger than it may be.
+    TooLarge,
+    /// A breach of the protocol, which the library has answered with its close code.
+    Breach,
+    /// The end.
+    Nothing,
+}
 
 impl Gateway {
     pub(super) async fn websocket(
@@ -65,14 +80,11 @@ impl Gateway {
         let tail = self
             .live_tail(name.clone(), &request.live, None, Form::WebSocket, link.clone(), envelope)
             .await?;
-        let publisher = Publisher { hub: self.hub.clone(), stream: name, content_type: tail.content_type };
-        let (limits, updates) = (self.limits.clone(), tail.updates);
+        let (hub, limits, updates) = (self.hub.clone(), self.limits.clone(), tail.updates);
+        let publisher = Publisher { hub: hub.clone(), stream: name, content_type: tail.content_type };
         tokio::spawn(async move {
             let Ok(upgraded) = request.handshake.upgrade.await else { return };
-            let session = Session::new(upgraded, publisher, limits);
-            if let Err(error) = session.run(updates).await {
-                tracing::debug!(%error, "websocket ended");
-            }
+            Session::new(upgraded, hub, Some(publisher), limits).serve(updates).await;
             drop(link);
         });
         Ok(answer)
@@ -104,13 +116,64 @@ impl Publisher {
 }
 
 impl Session {
-    fn new(upgraded: Upgraded, publisher: Publisher, limits: Arc<Limits>) -> Self {
+    pub(super) fn new(
+        upgraded: Upgraded,
+        hub: Arc<Hub>,
+        publisher: Option<Publisher>,
+        limits: Arc<Limits>,
+    ) -> Self {
         let message_limits =
             SocketLimits::default().max_payload_len(Some(limits.websocket_message_bytes_max));
         let config = Config::default().frame_size(usize::MAX);
         let socket = ServerBuilder::new().config(config).limits(message_limits).serve(TokioIo::new(upgraded));
         let next_ping = Instant::now() + limits.websocket_ping.get();
-        Self { socket, publisher, limits, next_ping, pong_until: None }
+        Self { socket, hub, publisher, limits, next_ping, pong_until: None }
+    }
+
+    /// Serves it to its end.
+    pub(super) async fn serve(self, updates: impl Stream<Item = Bytes>) {
+        note(self.run(updates).await);
+    }
+
+    /// The first text of the client, which has as long for it as for its first byte. `None`: the socket has ended.
+    pub(super) async fn first_text(mut self) -> Option<(Self, Bytes)> {
+        let (patience, mut draining) = (self.limits.first_byte_timeout.get(), self.hub.draining());
+        let drained = async { drop(draining.wait_for(|draining| *draining).await) };
+        let text = tokio::select! {
+            text = timeout(patience, self.text()) => text.ok(),
+            () = drained => None,
+        };
+        let ended = match text {
+            Some(Ok(Ok(text))) => return Some((self, text)),
+            Some(Ok(Err(end))) => self.end(end).await,
+            Some(Err(error)) => Err(error),
+            None if self.hub.is_draining() => self.close(DRAINING).await,
+            None => self.close(Closing(CloseCode::POLICY_VIOLATION, "no request in time")).await,
+        };
+        note(ended);
+        None
+    }
+
+    /// The next text; an error is the end.
+    async fn text(&mut self) -> Result<Result<Bytes, Received>, SocketError> {
+        loop {
+            match self.receive().await? {
+                Received::Message(message) if message.is_text() => {
+                    return Ok(Ok(Bytes::copy_from_slice(message.as_payload())));
+                }
+                Received::Message(_) => self.socket.flush().await?,
+                end => return Ok(Err(end)),
+            }
+        }
+    }
+
+    /// Tells the client why it gets nothing, and closes.
+    pub(super) async fn refuse(mut self, error: &Error) {
+        let sent = self.reply(&Reply::Error(error.problem())).await;
+        note(match sent {
+            Ok(()) => self.close(Closing(CloseCode::POLICY_VIOLATION, "refused")).await,
+            Err(error) => Err(error),
+        });
     }
 
     /// Sends updates and takes appends until either side has had enough.
@@ -126,15 +189,9 @@ impl Session {
                         return self.close(closing).await;
                     }
                 },
-                message = self.socket.next() => match message {
-                    Some(Ok(message)) => self.take(message).await?,
-                    Some(Err(SocketError::PayloadTooLong { .. })) => {
-                        return self.close(Closing(CloseCode::MESSAGE_TOO_BIG, "message too big")).await;
-                    }
-                    // The library has answered a breach of the protocol with its close code.
-                    Some(Err(SocketError::Protocol(_))) => return self.finish().await,
-                    Some(Err(error)) => return Err(error),
-                    None => return Ok(()),
+                received = self.receive() => match received? {
+                    Received::Message(message) => self.take(message).await?,
+                    end => return self.end(end).await,
                 },
                 () = sleep_until(timer) => {
                     if self.pong_until.is_some() {
@@ -147,27 +204,49 @@ impl Session {
         }
     }
 
+    /// Cancel safe.
+    async fn receive(&mut self) -> Result<Received, SocketError> {
+        match self.socket.next().await {
+            Some(Ok(message)) => Ok(Received::Message(message)),
+            Some(Err(SocketError::PayloadTooLong { .. })) => Ok(Received::TooLarge),
+            Some(Err(SocketError::Protocol(_))) => Ok(Received::Breach),
+            Some(Err(error)) => Err(error),
+            None => Ok(Received::Nothing),
+        }
+    }
+
+    async fn end(self, end: Received) -> Result<(), SocketError> {
+        match end {
+            Received::TooLarge => self.close(Closing(CloseCode::MESSAGE_TOO_BIG, "message too big")).await,
+            Received::Breach => self.finish().await,
+            Received::Message(_) | Received::Nothing => Ok(()),
+        }
+    }
+
     async fn take(&mut self, message: Message) -> Result<(), SocketError> {
         if message.is_pong() {
             self.pong_until = None;
             self.next_ping = Instant::now() + self.limits.websocket_ping.get();
         }
         if message.is_text() || message.is_binary() {
-            let reply = self.publisher.append(message).await;
-            let json = serde_json::to_vec(&reply).unwrap_or_default();
-            self.socket.send(text(json.into())).await?;
+            let reply = match &self.publisher {
+                Some(publisher) => publisher.append(message).await,
+                None => Reply::Error(Error::ReadOnly.problem()),
+            };
+            self.reply(&reply).await?;
         }
         // What the library answers by itself (pong, close) goes out before the next frame is read, so that a client
         // which does not read can not pile up answers.
         self.socket.flush().await
     }
 
+    async fn reply(&mut self, reply: &Reply) -> Result<(), SocketError> {
+        let json = serde_json::to_vec(reply).unwrap_or_default();
+        self.socket.send(text(json.into())).await
+    }
+
     fn why_updates_end(&self) -> Closing {
-        if self.publisher.hub.is_draining() {
-            Closing(CloseCode::GOING_AWAY, "draining")
-        } else {
-            Closing(CloseCode::NORMAL_CLOSURE, "nothing follows")
-        }
+        if self.hub.is_draining() { DRAINING } else { Closing(CloseCode::NORMAL_CLOSURE, "nothing follows") }
     }
 
     /// Sends a close frame and gives the client time for its own.
@@ -185,6 +264,12 @@ impl Session {
     async fn finish(mut self) -> Result<(), SocketError> {
         self.socket.flush().await?;
         Ok(self.socket.into_inner().shutdown().await?)
+    }
+}
+
+fn note(ended: Result<(), SocketError>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "websocket ended");
     }
 }
 

@@ -15,6 +15,7 @@ mod signal;
 mod subscriber;
 mod sync;
 mod tail;
+mod tail_many;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub use poll_many::{PollMany, PolledMany};
 pub use signal::{Signal, WaitUntil};
 pub use subscriber::Subscriber;
 pub use tail::{Tail, TailSettings, Update};
+pub use tail_many::TailMany;
 
 /// The values of the store's contract that fronts meet.
 pub use crate::store::{

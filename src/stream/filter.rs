@@ -235,4 +235,16 @@ mod tests {
         }
         assert!(compared > 7000 && matched > 400, "{compared} compared, {matched} matched");
     }
+
+    #[test]
+    fn a_literal_is_its_name_whatever_is_in_it() {
+        for text in ["a/+/#", "+", "#", "a", "a+b/c#"] {
+            let name = StreamName::parse(text).unwrap();
+            let literal = Filter::literal(name.clone());
+            assert_eq!((literal.exact(), literal.has_wildcard()), (Some(&name), false));
+            assert_eq!(literal.as_str(), text);
+            assert!(literal.matches(&name) && !literal.matches(&StreamName::parse("x/y").unwrap()));
+        }
+        assert_ne!(Filter::literal(StreamName::parse("+").unwrap()), Filter::parse("+").unwrap());
+    }
 }

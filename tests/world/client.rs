@@ -156,8 +156,13 @@ impl Connection {
     }
 
     /// Opens a server-sent event stream. The connection is used up by it.
-    pub async fn events(mut self, target: impl Into<String>) -> Events {
-        let (status, headers, body) = self.begin(get(target)).await.expect("an answer");
+    pub async fn events(self, target: impl Into<String>) -> Events {
+        self.events_of(get(target)).await
+    }
+
+    /// The same by any request.
+    pub async fn events_of(mut self, request: Request) -> Events {
+        let (status, headers, body) = self.begin(request).await.expect("an answer");
         assert_eq!(status, StatusCode::OK);
         assert_eq!(headers.get("content-type").map(|v| v.as_bytes()), Some(&b"text/event-stream"[..]));
         Events::new(self, headers, body)

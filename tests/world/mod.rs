@@ -23,7 +23,7 @@ pub use kind::Kind;
 pub use process::Gateway;
 pub use publisher::Publisher;
 pub use raw::Raw;
-pub use reader::{Batch, Form, Place, Reader, Refusal};
+pub use reader::{Batch, Form, Place, Reader, Refusal, next_line};
 pub use sse::{Event, Events, Parser};
 pub use websocket::{Close, WebSocket, frame, handshake};
 

@@ -248,7 +248,7 @@ impl Way {
 }
 
 /// The next line of a body, without its end; `None` at the end of the body, which comes between two lines.
-async fn next_line(body: &mut Incoming, read: &mut Vec<u8>) -> Option<String> {
+pub async fn next_line(body: &mut Incoming, read: &mut Vec<u8>) -> Option<String> {
     loop {
         if let Some(end) = read.iter().position(|byte| *byte == b'\n') {
             let line = read.drain(..=end).collect::<Vec<_>>();

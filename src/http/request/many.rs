@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::HeaderMap;
 use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method};
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::read::{Hold, client};
+use super::Handshake;
+use super::read::{HEARTBEAT_NONE, Hold, client, heartbeat};
 use super::write::{content_type, refuse_content_encoding};
 use crate::http::error::Error;
 use crate::http::query::Query;
@@ -26,6 +28,9 @@ use crate::stream::{Progress, StreamName};
 pub(in crate::http) enum ReadMany {
     ShortPoll(Vec<Follow>),
     LongPoll(LongPollMany),
+    Sse(LiveMany),
+    Ndjson(LiveMany),
+    WebSocket(WebSocketMany),
 }
 
 #[derive(Debug)]
@@ -33,6 +38,19 @@ pub(in crate::http) struct LongPollMany {
     pub(in crate::http) follows: Vec<Follow>,
     pub(in crate::http) hold: Hold,
     pub(in crate::http) client: Option<ClientId>,
+}
+
+#[derive(Debug)]
+pub(in crate::http) struct LiveMany {
+    pub(in crate::http) follows: Vec<Follow>,
+    pub(in crate::http) heartbeat: Duration,
+}
+
+#[derive(Debug)]
+pub(in crate::http) struct WebSocketMany {
+    /// `None`: the first frame says it.
+    pub(in crate::http) live: Option<LiveMany>,
+    pub(in crate::http) handshake: Handshake,
 }
 
 /// The head of a POST for many streams; its body says the rest.
@@ -50,13 +68,19 @@ struct Asked<'a> {
     from: Option<String>,
     live: Option<String>,
     timeout: Option<u64>,
+    heartbeat: Option<u64>,
     client: Option<String>,
 }
 
 impl ReadMany {
-    /// Of a GET.
-    pub(in crate::http) fn parse(head: &Parts, limits: &Limits) -> Result<Self, Error> {
-        let query = Query::parse(head.uri.query())?;
+    /// Of a GET, or of the CONNECT that opens a WebSocket.
+    pub(in crate::http) fn parse(head: &mut Parts, limits: &Limits) -> Result<Self, Error> {
+        let uri = head.uri.clone();
+        let query = Query::parse(uri.query())?;
+        let is_socket = query.get("live") == Some("websocket");
+        if head.method == Method::CONNECT && !is_socket {
+            return Err(Error::parameter("live", "is websocket for a CONNECT"));
+        }
         let text = |name| query.get(name).map(str::to_owned);
         let asked = Asked {
             stream: None,
@@ -64,15 +88,24 @@ impl ReadMany {
             from: text("from"),
             live: text("live"),
             timeout: query.seconds("timeout")?,
+            heartbeat: query.seconds("heartbeat")?,
             client: text("client"),
         };
-        asked.read(query.streams(), &head.headers, limits)
+        if !is_socket {
+            return asked.read(query.streams(), &head.headers, limits);
+        }
+        let is_named = query.streams().next().is_some();
+        let live = is_named.then(|| asked.socket(query.streams(), limits)).transpose()?;
+        Ok(Self::WebSocket(WebSocketMany { live, handshake: Handshake::parse(head)? }))
     }
 
     pub(in crate::http) fn form(&self) -> Form {
         match self {
             Self::ShortPoll(_) => Form::ShortPoll,
             Self::LongPoll(_) => Form::LongPoll,
+            Self::Sse(_) => Form::Sse,
+            Self::Ndjson(_) => Form::Ndjson,
+            Self::WebSocket(_) => Form::WebSocket,
         }
     }
 
@@ -80,7 +113,7 @@ impl ReadMany {
     pub(in crate::http) fn client(&self) -> Option<&ClientId> {
         match self {
             Self::LongPoll(poll) => poll.client.as_ref(),
-            Self::ShortPoll(_) => None,
+            Self::ShortPoll(_) | Self::Sse(_) | Self::Ndjson(_) | Self::WebSocket(_) => None,
         }
     }
 }
@@ -99,6 +132,15 @@ impl PostMany {
         let asked = Asked::parse(body, limits)?;
         let names = asked.names(limits)?;
         asked.read(names.iter().map(String::as_str), &self.headers, limits)
+    }
+}
+
+impl LiveMany {
+    /// Of the first frame of a WebSocket.
+    pub(in crate::http) fn parse(text: &Bytes, limits: &Limits) -> Result<Self, Error> {
+        let asked = Asked::parse(text, limits)?;
+        let names = asked.names(limits)?;
+        asked.socket(names.iter().map(String::as_str), limits)
     }
 }
 
@@ -124,6 +166,8 @@ impl<'a> Asked<'a> {
         limits: &Limits,
     ) -> Result<ReadMany, Error> {
         let follows = self.follows(names, limits)?;
+        let live =
+            |follows| LiveMany { follows, heartbeat: heartbeat(self.heartbeat, limits.live_heartbeat.get()) };
         match self.live.as_deref() {
             None => Ok(ReadMany::ShortPoll(follows)),
             Some("long-poll") => {
@@ -131,8 +175,16 @@ impl<'a> Asked<'a> {
                 let client = client(self.client.as_deref(), headers)?;
                 Ok(ReadMany::LongPoll(LongPollMany { follows, hold, client }))
             }
+            Some("sse") => Ok(ReadMany::Sse(live(follows))),
+            Some("ndjson") => Ok(ReadMany::Ndjson(live(follows))),
+            Some("websocket") => Err(Error::parameter("live", "is websocket for a GET alone")),
             Some(_) => Err(Error::parameter("live", "is long-poll, sse, ndjson or websocket")),
         }
+    }
+
+    fn socket<'n>(self, names: impl Iterator<Item = &'n str>, limits: &Limits) -> Result<LiveMany, Error> {
+        let follows = self.follows(names, limits)?;
+        Ok(LiveMany { follows, heartbeat: heartbeat(self.heartbeat, HEARTBEAT_NONE) })
     }
 
     /// The streams, each with what the cursor says of it, in the order of their turns.

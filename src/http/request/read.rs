@@ -20,7 +20,7 @@ const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 const HEARTBEAT_MAX: Duration = Duration::from_secs(300);
 
 /// As good as never.
-const HEARTBEAT_NONE: Duration = Duration::from_secs(24 * 3600);
+pub(super) const HEARTBEAT_NONE: Duration = Duration::from_secs(24 * 3600);
 
 /// A GET, or the CONNECT that opens a WebSocket.
 #[derive(Debug)]
@@ -84,11 +84,8 @@ impl Read {
             Cursor::parse(cursor).ok_or_else(|| Error::parameter("cursor", "is what Stream-Cursor said"))
         });
         let cursor = cursor.transpose()?;
-        let heartbeat = query.seconds("heartbeat")?.map(Duration::from_secs);
-        let live_with = |default: Duration| {
-            let heartbeat = heartbeat.map_or(default, |asked| asked.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX));
-            Live { start, cursor, heartbeat }
-        };
+        let asked = query.seconds("heartbeat")?;
+        let live_with = |default| Live { start, cursor, heartbeat: heartbeat(asked, default) };
         match live {
             "long-poll" => {
                 let hold = Hold::of(query.seconds("timeout")?, &head.headers, limits);
@@ -132,6 +129,12 @@ impl Hold {
         let time = asked.map_or_else(|| jittered(limits.hold), Duration::from_secs).min(limits.hold_max);
         Self { time, asked: asked.is_some() }
     }
+}
+
+/// The longest silence of a live form, as the parameter says.
+pub(super) fn heartbeat(parameter: Option<u64>, default: Duration) -> Duration {
+    let asked = parameter.map(Duration::from_secs);
+    asked.map_or(default, |asked| asked.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX))
 }
 
 /// Who asks, as the parameter or the header field says.

@@ -30,7 +30,7 @@ pub(in crate::http) struct Known(HashMap<NameHash, (usize, Progress)>);
 pub(in crate::http) struct InvalidCursor;
 
 impl NameHash {
-    /// FNV-1a (RFC 9923).
+    /// FNV-1a of 64 bits (Fowler, Noll and Vo).
     pub(in crate::http) fn of(name: &StreamName) -> Self {
         let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         Self(name.as_str().bytes().fold(0xcbf2_9ce4_8422_2325, mix))
@@ -58,7 +58,7 @@ impl Known {
     }
 }
 
-/// Writes one part, in the order of the turns.
+/// Writes one part, in the order of the turns; empty if it speaks of no stream.
 pub(in crate::http) fn part<'a>(places: impl IntoIterator<Item = (&'a StreamName, Progress)>) -> String {
     let mut bytes = vec![VERSION];
     let mut epoch = 0;
@@ -77,7 +77,7 @@ pub(in crate::http) fn part<'a>(places: impl IntoIterator<Item = (&'a StreamName
             epoch = offset.epoch.0;
         }
     }
-    URL_SAFE_NO_PAD.encode(bytes)
+    if bytes.len() > 1 { URL_SAFE_NO_PAD.encode(bytes) } else { String::new() }
 }
 
 /// How an entry goes on.
@@ -166,3 +166,6 @@ fn zigzag(difference: u64) -> u64 {
 fn unzigzag(number: u64) -> u64 {
     (number >> 1) ^ (number & 1).wrapping_neg()
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,14 +18,22 @@ pub(super) enum CursorField {
     Same,
 }
 
+/// What a form writes around an envelope.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frame {
+    pub(super) before: &'static [u8],
+    pub(super) after: &'static [u8],
+}
+
 /// Writes one envelope, in one line.
-pub(super) fn write(turn: &Turn, cursor: &CursorField, superseded: bool) -> Bytes {
+pub(super) fn write(turn: &Turn, cursor: &CursorField, superseded: bool, frame: Frame) -> Bytes {
     let cursor_text = match cursor {
         CursorField::Full(text) | CursorField::Then(text) => text.as_str(),
         CursorField::Same => "",
     };
     let room: usize = turn.news.iter().map(room).sum();
     let mut envelope = BytesMut::with_capacity(room + cursor_text.len() + 128);
+    envelope.put_slice(frame.before);
     envelope.put_slice(b"{\"batches\":[");
     for (index, news) in turn.news.iter().enumerate() {
         envelope.put_slice(if index == 0 { b"" } else { b"," });
@@ -44,6 +52,7 @@ pub(super) fn write(turn: &Turn, cursor: &CursorField, superseded: bool) -> Byte
     }
     envelope.put_slice(if turn.up_to_date { b",\"upToDate\":true" } else { b",\"upToDate\":false" });
     envelope.put_slice(if superseded { b",\"superseded\":true}" } else { b"}" });
+    envelope.put_slice(frame.after);
     envelope.freeze()
 }
 

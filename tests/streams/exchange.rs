@@ -1,0 +1,171 @@
+//! A set of streams that changes at every poll, while messages come: each sequence is complete for as long as its
+//! stream is in the set. `POLLS` says how many polls.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::ask::{Ask, Envelope};
+use crate::world::{Connection, Gateway, alone, post};
+
+const POLLS: u64 = 1_000;
+const POOL: usize = 300;
+const FOLLOWED: usize = 200;
+const EXCHANGED: usize = 10;
+const PUBLISHERS: usize = 2;
+
+/// A stream whose messages are the numbers from 0 on.
+struct Source {
+    name: String,
+    path: String,
+    /// How many may be in the log, and how many are.
+    sent: AtomicU64,
+    acknowledged: AtomicU64,
+}
+
+/// What the reader has of a stream in its set.
+#[derive(Debug)]
+enum Read {
+    /// Nothing; the first message is one of these.
+    Begins { least: u64, most: u64 },
+    /// All before this.
+    Next(u64),
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_sequence_is_complete_while_its_stream_is_in_the_set() {
+    let _turn = alone().await;
+    let polls = std::env::var("POLLS").map_or(POLLS, |polls| polls.parse().expect("a number"));
+    let gateway = Gateway::start(&[]).await;
+    let sources: Arc<[Source]> = (0..POOL).map(Source::new).collect();
+    let mut connection = gateway.connect().await;
+    for source in &*sources {
+        connection.send(post(format!("{}?create=1", source.path)).json("[0]")).await.expect(204);
+    }
+    let over = Arc::new(AtomicBool::new(false));
+    let mut publishers = Vec::new();
+    for part in 0..PUBLISHERS {
+        publishers.push(publish(gateway.connect().await, sources.clone(), part, over.clone()));
+    }
+
+    let since = Instant::now();
+    let mut set: BTreeMap<usize, Read> = BTreeMap::new();
+    let (mut cursor, mut next, mut messages, mut added_again) = (None, 0, 0, 0);
+    for poll in 0..polls {
+        // 1. Ten leave, those that have been there longest; and as many come, of which most were there before.
+        let from_earliest = poll % 2 == 0 && poll > 0;
+        for leaves in next..next + EXCHANGED {
+            set.remove(&(leaves % POOL));
+        }
+        next += EXCHANGED;
+        for comes in next..next + FOLLOWED {
+            let source = &sources[comes % POOL];
+            added_again += u64::from(comes >= POOL && !set.contains_key(&(comes % POOL)));
+            let least = source.acknowledged.load(Ordering::SeqCst);
+            let begins = if from_earliest { Read::Next(0) } else { Read::Begins { least, most: u64::MAX } };
+            set.entry(comes % POOL).or_insert(begins);
+        }
+        // 2. A poll, short or long.
+        let mut ask = Ask::of(set.keys().map(|index| &*sources[*index].name));
+        ask.cursor = cursor;
+        ask.from = from_earliest.then_some("earliest");
+        let ask = if poll % 3 == 0 { ask } else { ask.long_poll() };
+        let envelope = ask.poll(&mut connection).await;
+        messages += take(&mut set, &sources, &envelope);
+        // 3. Those that begin have a place by now, if they have not said so already.
+        for (index, read) in &mut set {
+            if let Read::Begins { most, .. } = read {
+                *most = (*most).min(sources[*index].sent.load(Ordering::SeqCst));
+            }
+        }
+        cursor = envelope.cursor;
+    }
+    let took = since.elapsed();
+    over.store(true, Ordering::SeqCst);
+    for publisher in publishers {
+        publisher.await.unwrap();
+    }
+    // 4. What is left comes, and then each stream in the set has been read to its end.
+    let mut up_to_date = false;
+    while !up_to_date {
+        let mut ask = Ask::of(set.keys().map(|index| &*sources[*index].name));
+        ask.cursor = cursor;
+        let envelope = ask.poll(&mut connection).await;
+        messages += take(&mut set, &sources, &envelope);
+        (cursor, up_to_date) = (envelope.cursor, envelope.up_to_date);
+    }
+    for (index, read) in &set {
+        let end = sources[*index].acknowledged.load(Ordering::SeqCst);
+        let complete = match read {
+            Read::Begins { most, .. } => end <= *most,
+            Read::Next(next) => *next == end,
+        };
+        assert!(complete, "{}: {read:?} of {end}", sources[*index].name);
+    }
+    println!("{polls} polls in {took:.1?}: {messages} messages, {added_again} streams added again");
+    assert!(messages > polls && added_again > 0);
+}
+
+/// Checks what came; how many messages that were.
+fn take(set: &mut BTreeMap<usize, Read>, sources: &[Source], envelope: &Envelope) -> u64 {
+    let mut count = 0;
+    for news in &envelope.batches {
+        assert!(news.gap.is_none() && !news.missing, "{news:?}");
+        let index = sources.iter().position(|source| source.name == news.stream).expect("one of ours");
+        let read = set.get_mut(&index).expect("a stream that was asked for");
+        for message in &news.data {
+            let number = message.as_u64().unwrap();
+            match read {
+                Read::Begins { least, most } => {
+                    assert!(
+                        (*least..=*most).contains(&number),
+                        "{}: {number} is not in {read:?}",
+                        news.stream
+                    );
+                }
+                Read::Next(next) => assert_eq!(number, *next, "{}", news.stream),
+            }
+            *read = Read::Next(number + 1);
+            count += 1;
+        }
+    }
+    count
+}
+
+/// Appends to its part of the streams until it is over.
+fn publish(
+    mut connection: Connection,
+    sources: Arc<[Source]>,
+    part: usize,
+    over: Arc<AtomicBool>,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut random = fastrand::Rng::with_seed(part as u64);
+        while !over.load(Ordering::SeqCst) {
+            let source = &sources[random.usize(..POOL / PUBLISHERS) * PUBLISHERS + part];
+            let first = source.acknowledged.load(Ordering::SeqCst);
+            let end = first + random.u64(1..=3);
+            source.sent.store(end, Ordering::SeqCst);
+            let numbers: Vec<_> = (first..end).collect();
+            let append = post(&source.path).json(serde_json::to_string(&numbers).unwrap());
+            connection.send(append).await.expect(204);
+            source.acknowledged.store(end, Ordering::SeqCst);
+        }
+    })
+}
+
+impl Source {
+    /// Each has its first message. Some names look like filters.
+    fn new(index: usize) -> Self {
+        let (name, path) = match index % 3 {
+            0 => (format!("room/{index}"), format!("room/{index}")),
+            1 => (format!("+/{index}/#"), format!("%2B/{index}/%23")),
+            _ => (format!("straße {index}"), format!("stra%C3%9Fe%20{index}")),
+        };
+        let path = format!("/v1/stream/{path}");
+        Self { name, path, sent: AtomicU64::new(1), acknowledged: AtomicU64::new(1) }
+    }
+}

@@ -1,0 +1,22 @@
+//! Many streams in one request: one cursor over all of them, one wait for all of them, in every form of delivery.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may panic"
+)]
+
+#[path = "../world/mod.rs"]
+mod world;
+
+mod ask;
+mod exchange;
+mod falling_back;
+mod hostile;
+mod lives;
+mod nodes;
+mod reader;
+mod sockets;
+mod waiting;

@@ -1,0 +1,81 @@
+//! The WebSocket over many streams: how it learns which, and what it refuses.
+
+use serde_json::json;
+
+use super::ask::{Ask, Envelope};
+use super::reader::Reader;
+use crate::world::{Close, Form, Gateway, Raw, WebSocket, handshake, post, put};
+
+const BARE: &str = "/v1/streams?live=websocket";
+
+#[tokio::test]
+async fn the_query_may_name_the_streams() {
+    let gateway = Gateway::start(&[]).await;
+    gateway.send(put("/v1/stream/a+b").json("[1]")).await.expect(201);
+    let target = format!("{BARE}&stream=a%2Bb&stream=none&from=earliest");
+    let mut socket = WebSocket::open(gateway.address, &target).await.unwrap();
+    let mut envelope = Envelope::parse(&socket.text().await.unwrap());
+    envelope.batches.sort_by(|one, other| one.stream.cmp(&other.stream));
+    assert_eq!(envelope.streams(), ["a+b", "none"]);
+    assert!(envelope.cursor.is_some());
+    // A wrong query is refused while a status can say so.
+    for query in ["&stream=", "&stream=a&stream=a", "&stream=a&cursor=x", "&stream=a&from=now"] {
+        let answer = WebSocket::open(gateway.address, &format!("{BARE}{query}")).await.err().unwrap();
+        assert_eq!(answer.status, 400, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_reader_sends_after_its_request_is_refused_and_it_reads_on() {
+    let gateway = Gateway::start(&[]).await;
+    gateway.send(put("/v1/stream/s").json("")).await.expect(201);
+    let mut reader = Reader::open(&gateway, Form::WebSocket, Ask::of(["s"])).await;
+    reader.next().await.unwrap();
+    reader.socket().send_text("{\"n\":1}").await;
+    let refused = reader.socket().json().await.unwrap();
+    assert_eq!(refused["error"]["type"], "urn:pollgate:read-only");
+    reader.socket().send_binary(vec![0]).await;
+    assert_eq!(reader.socket().json().await.unwrap()["error"]["status"], 405);
+    gateway.send(post("/v1/stream/s").json("2")).await.expect(204);
+    assert_eq!(reader.news().await.batches[0].data, [json!(2)]);
+}
+
+#[tokio::test]
+async fn a_first_frame_that_is_no_request_is_refused_and_the_socket_closed() {
+    let gateway = Gateway::start(&[]).await;
+    let too_many = Ask::of((0..1001).map(|n| n.to_string())).json();
+    let deep = "[".repeat(100_000);
+    for (frame, kind) in [
+        ("", "json"),
+        ("[]", "json"),
+        (r#"{"stream":[]}"#, "malformed"),
+        (r#"{"stream":["a"],"cursor":"?"}"#, "cursor"),
+        (r#"{"stream":[".."]}"#, "stream-name"),
+        (&too_many, "too-many-streams"),
+        (&deep, "json-depth"),
+    ] {
+        let mut socket = WebSocket::open(gateway.address, BARE).await.unwrap();
+        socket.send_text(frame).await;
+        let refused = socket.json().await.unwrap();
+        assert_eq!(refused["error"]["type"], format!("urn:pollgate:{kind}"));
+        assert_eq!(socket.closed().await, Close(1008, "refused".into()));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_never_says_what_it_wants_is_closed_in_time() {
+    let gateway = Gateway::start(&["--limit", "first_byte_timeout=300ms"]).await;
+    let mut socket = WebSocket::open(gateway.address, BARE).await.unwrap();
+    assert_eq!(socket.closed().await, Close(1008, "no request in time".into()));
+    assert_eq!(gateway.metric("pollgate_live_connections{form=\"WebSocket\"}").await, 0.0);
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_need_leave() {
+    let gateway = Gateway::start(&["--origin", "https://app.example"]).await;
+    for (origin, status) in [("https://app.example", 101), ("https://evil.example", 403)] {
+        let mut raw = Raw::open(gateway.address).await;
+        raw.send(format!("{}origin: {origin}\r\n\r\n", handshake(BARE))).await.unwrap();
+        assert_eq!(raw.answer().await.unwrap().unwrap().status, status);
+    }
+}
