@@ -18,6 +18,7 @@ mod arena;
 mod crowd;
 mod descriptors;
 mod drain;
+mod following;
 mod marks;
 mod measure;
 mod races;

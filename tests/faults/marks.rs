@@ -200,7 +200,7 @@ async fn changed(subscriber: &Subscriber) -> Vec<StreamName> {
     timeout(PATIENCE, subscriber.changed(9)).await.expect("a lost mark")
 }
 
-async fn begin(hub: &Hub, stream: &StreamName) -> Offset {
+pub(crate) async fn begin(hub: &Hub, stream: &StreamName) -> Offset {
     let creation = Creation {
         content_type: Some(json()),
         lifetime: Some(Lifetime::Idle(TTL)),
@@ -212,7 +212,7 @@ async fn begin(hub: &Hub, stream: &StreamName) -> Offset {
     hub.create(stream, creation).await.expect("a new stream").tail
 }
 
-async fn publish(hub: Arc<Hub>, stream: StreamName) -> Offset {
+pub(crate) async fn publish(hub: Arc<Hub>, stream: StreamName) -> Offset {
     let publication = Publication {
         body: "1".into(),
         content_type: Some(json()),

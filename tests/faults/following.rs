@@ -1,0 +1,70 @@
+//! Live races between publishers and one who waits for many streams at once, in process and on two threads.
+//!
+//! A lost wake-up shows as a wait that does not end though the message is there. What is left behind shows in the hub's
+//! counts. `RACES` says how many.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pollgate::clock::Clock;
+use pollgate::hub::{Follow, Hub, Update};
+use pollgate::limits::Limits;
+use pollgate::metrics::{Counts, Metrics};
+use pollgate::store::Memory;
+use pollgate::stream::{Offset, Progress, StreamName};
+use tokio::time::{Instant, timeout};
+
+use crate::arena::{Arena, Tally};
+use crate::marks::{begin, publish};
+
+const RACES: usize = 20_000;
+const STREAMS: usize = 3;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn no_race_against_one_who_follows_many_streams_loses_a_wake_up_or_leaves_a_place() {
+    let _turn = Arena::turn();
+    let mut arena = Arena::open();
+    let races = std::env::var("RACES").map_or(RACES, |races| races.parse().expect("a number"));
+    let (limits, metrics) = (Arc::new(Limits::default()), Arc::new(Metrics::new()));
+    let hub = Arc::new(Hub::new(Arc::new(Memory::new()), limits, metrics, Clock::start()));
+    let names = (0..STREAMS).map(|n| StreamName::parse(&format!("+/{n}")).expect("a name"));
+    let mut places: Vec<(StreamName, Offset)> = Vec::new();
+    for name in names {
+        let tail = arena.wait(begin(&hub, &name));
+        places.push((name, tail));
+    }
+    let (mut tally, since) = (Tally::default(), Instant::now());
+    for race in 0..races {
+        let index = race % STREAMS;
+        let (name, tail) = places[index].clone();
+        let following = follow(hub.clone(), places.clone(), name.clone());
+        let (waited, next) = arena.race(&mut tally, following, publish(hub.clone(), name));
+        assert!(next > tail);
+        tally.count(waited);
+        places[index].1 = next;
+    }
+    let counts = hub.counts();
+    println!("{tally} in {:.1?}; 0 wake-ups lost; left: {counts:?}", since.elapsed());
+    assert_eq!(counts, Counts { streams: STREAMS, ..Counts::default() });
+    tally.was_close();
+}
+
+/// Follows all streams until there is a message, which is one of `expected`. Whether it had to wait for it.
+async fn follow(hub: Arc<Hub>, places: Vec<(StreamName, Offset)>, expected: StreamName) -> bool {
+    let follows =
+        places.into_iter().map(|(stream, tail)| Follow { stream, progress: Some(Progress::At(tail)) });
+    let mut following = hub.following(follows.collect());
+    // It subscribes first, and only then there is something to wait for.
+    for waits in 0.. {
+        let turn = following.take(1 << 20).await.expect("a store that works");
+        if let [news] = &turn.news[..] {
+            assert!(matches!(&news.update, Some(Update::Batch(batch)) if batch.messages == 1));
+            assert_eq!(news.stream, expected);
+            return waits > 1;
+        }
+        assert!(turn.is_empty());
+        timeout(PATIENCE, following.changed()).await.expect("a lost wake-up");
+    }
+    unreachable!("it waits for ever or finds something")
+}
