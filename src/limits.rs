@@ -11,6 +11,8 @@
 //! | sends a head | `head_bytes_max`, read into a buffer of at most `connection_buffer_bytes` | 16 KiB |
 //! | sends an append | `body_bytes_max`, and the read buffer | 1 MiB + 16 KiB |
 //! | does not take an answer | `connection_buffer_bytes`, and references into the log | 16 KiB |
+//! | waits for many streams | about 760 bytes for each of `streams_per_request_max` | 744 KiB |
+//! | does not take an answer over many streams | an envelope of `read_bytes_max`, as base64 at the worst, and its cursor | 1.4 MiB |
 //! | does not take a live form | one encoded batch of `tail_bytes_max` (a larger single message as a whole) and the write buffer | 64 KiB |
 //! | does not take anything | `socket_send_bytes` of kernel memory, for at most `write_timeout` | 128 KiB, 20 s |
 //! | speaks MQTT | one packet of `mqtt_packet_bytes_max`, what it was sent and has not taken (a batch of `tail_bytes_max`, or one message), and its session | 1 MiB + 64 KiB |
@@ -80,8 +82,8 @@ pub struct Limits {
     /// Bytes of messages in one event of a live form, which is encoded in user memory for each reader.
     pub tail_bytes_max: usize,
 
-    /// Streams in one request for many. While it waits it costs about 600 bytes for each of them that nobody else
-    /// waits for, and about 150 for each of the others.
+    /// Streams in one request for many. While it waits it costs about 760 bytes for each of them that nobody else
+    /// waits for, and about 200 for each of the others.
     pub streams_per_request_max: usize,
 
     /// Polls that one client holds at once.

@@ -12,6 +12,7 @@
 mod world;
 
 mod ask;
+mod costs;
 mod exchange;
 mod falling_back;
 mod hostile;

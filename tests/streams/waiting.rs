@@ -122,6 +122,8 @@ async fn a_stream_that_the_cursor_does_not_know_has_its_place_at_once() {
     append(&gateway, "s/1", "1").await;
     let third = ask.behind(&second.cursor.unwrap()).poll(&mut gateway.connect().await).await;
     assert_eq!(third.streams(), ["s/1"]);
+    // None of them was held.
+    assert_eq!(gateway.metric("pollgate_hold_seconds_count").await, 0.0);
 }
 
 #[tokio::test]

@@ -161,6 +161,17 @@ impl Gateway {
         self.child.try_wait().expect("it had started").is_some()
     }
 
+    /// How long its threads have been on a processor (proc(5), schedstat).
+    pub fn processor_time(&self) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("its threads");
+        let nanoseconds = threads.map(|thread| {
+            let text = std::fs::read_to_string(thread.expect("a thread").path().join("schedstat"));
+            let text = text.expect("schedstat");
+            text.split(' ').next().and_then(|first| first.parse::<u64>().ok()).expect("a number")
+        });
+        Duration::from_nanos(nanoseconds.sum())
+    }
+
     /// The memory that it has allocated and not given back, in bytes (proc(5), smaps_rollup). The pages of the program
     /// itself do not count: they come in as its code is first run.
     pub fn memory_bytes(&self) -> u64 {
