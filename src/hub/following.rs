@@ -140,7 +140,7 @@ impl Following {
     }
 
     fn subscribe(&mut self) {
-        let subscriber = self.hub.subscriber(FOLLOWER);
+        let subscriber = self.hub.follower();
         for followed in &self.streams {
             subscriber.add(Filter::literal(followed.name.clone()));
         }
@@ -175,9 +175,6 @@ impl Following {
         self.ready.pop_front()
     }
 }
-
-/// How operators see those who follow many streams over HTTP.
-const FOLLOWER: &str = "/v1/streams";
 
 impl Followed {
     fn place(&self) -> Option<(&StreamName, Progress)> {

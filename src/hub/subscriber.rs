@@ -32,6 +32,11 @@ impl Hub {
         Subscriber { hub: self.clone(), member: self.subscribers.enter(client) }
     }
 
+    /// The same for one request, which operators see as what it is: a held poll, or a reader in a live form.
+    pub(super) fn follower(self: &Arc<Self>) -> Subscriber {
+        Subscriber { hub: self.clone(), member: self.subscribers.unlisted() }
+    }
+
     /// Reads messages one by one and does not wait. They count as delivered.
     pub async fn messages(
         &self,

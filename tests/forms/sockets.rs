@@ -96,6 +96,7 @@ async fn sockets_share_a_connection_of_http2() {
     assert_eq!(ask(&mut sender, &url(&target), Some("connect-udp")).await.status(), 426);
     let no_live = ask(&mut sender, &url(&publisher.place.path), Some("websocket")).await;
     assert_eq!(no_live.status(), 400);
+    assert_eq!(ask(&mut sender, &url("/v1/streams?stream=s"), Some("websocket")).await.status(), 400);
     // 2. Two sockets on the one connection, idle for longer than it may be.
     let mut sockets = Vec::new();
     for _ in 0..2 {
@@ -105,6 +106,10 @@ async fn sockets_share_a_connection_of_http2() {
         assert_eq!(socket.json().await.unwrap()["data"], json!([1, 2]));
         sockets.push(socket);
     }
+    let many = "/v1/streams?stream=s&from=earliest&live=websocket";
+    let accepted = ask(&mut sender, &url(many), Some("websocket")).await;
+    let mut many = WebSocket::over(TokioIo::new(hyper::upgrade::on(accepted).await.unwrap()));
+    assert_eq!(many.json().await.unwrap()["batches"][0]["data"], json!([1, 2]));
     sleep(Duration::from_secs(1)).await;
     // 3. Both get what one appends.
     sockets[0].send_text("3").await;

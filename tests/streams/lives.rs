@@ -49,6 +49,8 @@ async fn missing_created_closed_deleted_and_made_anew() {
         let news = told(&mut reader, &name).await;
         assert!(news.stream_closed && news.gap.is_none(), "{news:?}");
         assert_eq!(news.data.len(), usize::from(form == Form::Sse));
+        let again = Ask::of([&*name]).behind(&reader.cursor).poll(&mut gateway.connect().await).await;
+        assert!(again.batches.is_empty() && again.up_to_date, "{again:?}");
         // 4. Gone again.
         send(&gateway, delete(path(&name))).await;
         assert!(told(&mut reader, &name).await.missing);

@@ -139,6 +139,7 @@ async fn a_newer_poll_of_the_client_ends_the_older_one_whatever_its_streams() {
     gateway.until_held(2).await;
     let seen = gateway.ask_admin("/clients/phone").await.expect(200).json();
     assert_eq!((&seen["held"][0]["stream"], &seen["held"][1]["streams"]), (&"s/0".into(), &3.into()));
+    assert_eq!(gateway.ask_admin("/clients").await.expect(200).json().as_array().unwrap().len(), 1);
     let newer = hold(&gateway, phone(&streams[1..]).await).await;
     let ended = Envelope::of(&older.await.unwrap());
     assert!(ended.superseded && ended.batches.is_empty(), "{ended:?}");

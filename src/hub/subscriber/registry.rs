@@ -25,10 +25,14 @@ struct Table {
 impl Subscribers {
     pub(super) fn enter(&self, client: &str) -> Arc<Member> {
         let mut table = self.table.lock();
-        table.next_number += 1;
-        let member = Arc::new(Member::new(table.next_number, client));
+        let member = table.member(client);
         table.by_client.insert((member.client.clone(), member.number), member.clone());
         member
+    }
+
+    /// One who is nobody's client.
+    pub(super) fn unlisted(&self) -> Arc<Member> {
+        self.table.lock().member("")
     }
 
     pub(super) fn leave(&self, member: &Member) {
@@ -55,6 +59,13 @@ impl Subscribers {
             own.next_back().map(|(_, member)| member.clone())
         };
         newest.map(|member| member.view(clock))
+    }
+}
+
+impl Table {
+    fn member(&mut self, client: &str) -> Arc<Member> {
+        self.next_number += 1;
+        Arc::new(Member::new(self.next_number, client))
     }
 }
 
