@@ -14,9 +14,11 @@
 //! * [`http`]: the HTTP front, one file per operation and delivery form.
 //! * [`mqtt`]: the MQTT front, onto the same streams.
 //! * [`server`]: sockets, connections, limits of both, drain.
+//! * [`client`]: reads and publishes from elsewhere, over whatever the network lets through. Knows the wire alone.
 //! * [`maintenance`]: checking and moving a store while no server runs.
 //! * [`config`], [`limits`], [`clock`], [`metrics`]: settings, bounds, time and counters for all of them.
 
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod http;

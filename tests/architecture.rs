@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("limits", &[]),
     ("metrics", &[]),
+    ("client", &[]),
     ("config", &["limits", "store"]),
     ("store", &["stream"]),
     ("hub", &["store", "stream", "clock", "limits", "metrics"]),

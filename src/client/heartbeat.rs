@@ -1,0 +1,183 @@
+//! The search for the longest heartbeat that keeps a connection alive on this network: double, then bisect.
+//!
+//! A heartbeat is proven when an envelope came behind a silence of that length. It has failed when the connection did
+//! not bear that silence, but only directly behind a success at the shortest heartbeat: otherwise it may have been the
+//! network as a whole that went. So a failure is a doubt first; the shortest heartbeat is proven, and it is tried again.
+
+use std::time::Duration;
+
+use super::memory::Known;
+use super::settings::{Settings, whole_seconds};
+
+/// How far heartbeats stay below a clock that the caller knows.
+const CLOCK_MARGIN: Duration = Duration::from_secs(5);
+
+/// The most that the heartbeat in use stays below what is proven; otherwise a tenth.
+const MARGIN_MAX: Duration = Duration::from_secs(20);
+
+/// What is known of heartbeats on a network.
+#[derive(Debug, Clone)]
+pub(super) struct Heartbeat {
+    min: Duration,
+    max: Duration,
+    /// The longest that is proven.
+    proven: Option<Duration>,
+    /// The shortest that has failed.
+    failed: Option<Duration>,
+    /// One that did not work, perhaps for another reason.
+    doubted: Option<Duration>,
+    /// Whether the last thing that happened was a success at `min`.
+    behind_min: bool,
+}
+
+impl Heartbeat {
+    pub(super) fn new(settings: &Settings, known: &Known) -> Self {
+        let min = whole_seconds(settings.heartbeat_min);
+        let clock =
+            settings.idle_clock.map_or(settings.heartbeat_max, |clock| clock.saturating_sub(CLOCK_MARGIN));
+        let max = whole_seconds(settings.heartbeat_max.min(clock)).max(min);
+        let within =
+            |seconds: u64| Some(Duration::from_secs(seconds)).filter(|time| (min..=max).contains(time));
+        let proven = known.heartbeat_lo.and_then(within);
+        let failed =
+            known.heartbeat_hi.and_then(within).filter(|failed| proven.is_none_or(|lo| lo < *failed));
+        Self { min, max, proven, failed, doubted: None, behind_min: false }
+    }
+
+    pub(super) fn proven(&self) -> Option<Duration> {
+        self.proven
+    }
+
+    pub(super) fn failed_at(&self) -> Option<Duration> {
+        self.failed
+    }
+
+    /// The one that every network is expected to bear.
+    pub(super) fn min(&self) -> Duration {
+        self.min
+    }
+
+    /// What the next connection asks for.
+    pub(super) fn next(&self) -> Duration {
+        let Some(proven) = self.proven else { return self.min };
+        match (self.doubted, self.failed) {
+            (Some(doubted), _) if self.behind_min => doubted,
+            (Some(_), _) => self.min,
+            (None, _) if self.is_found(proven) => self.in_use(proven),
+            (None, Some(failed)) => whole_seconds((proven + failed) / 2),
+            (None, None) => (proven * 2).min(self.max),
+        }
+    }
+
+    /// An envelope came behind a silence of this heartbeat. Returns whether another connection should go on searching.
+    pub(super) fn survived(&mut self, heartbeat: Duration) -> bool {
+        self.proven = self.proven.max(Some(heartbeat));
+        self.behind_min = heartbeat <= self.min;
+        if !self.behind_min {
+            self.doubted = None;
+            self.failed = self.failed.filter(|failed| *failed > heartbeat);
+        }
+        self.next() != heartbeat
+    }
+
+    /// A connection with this heartbeat did not bear the silence.
+    pub(super) fn died(&mut self, heartbeat: Duration) {
+        if heartbeat <= self.min {
+            self.behind_min = false;
+        } else if std::mem::take(&mut self.behind_min) {
+            self.failed = Some(heartbeat);
+            self.proven = self.proven.map(|proven| if proven < heartbeat { proven } else { self.min });
+            self.doubted = None;
+        } else {
+            self.doubted = Some(heartbeat);
+        }
+    }
+
+    fn is_found(&self, proven: Duration) -> bool {
+        let near = (self.min / 3).max(proven / 10);
+        proven >= self.max || self.failed.is_some_and(|failed| failed - proven <= near)
+    }
+
+    fn in_use(&self, proven: Duration) -> Duration {
+        whole_seconds(proven - (proven / 10).min(MARGIN_MAX)).max(self.min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The heartbeats of so many connections through a NAT with this limit, all of them idle.
+    fn search(heartbeat: &mut Heartbeat, limit: u64, connections: usize) -> Vec<u64> {
+        let mut asked = Vec::new();
+        while asked.len() < connections {
+            let next = heartbeat.next();
+            asked.push(next.as_secs());
+            if next.as_secs() >= limit {
+                heartbeat.died(next);
+            } else if !heartbeat.survived(next) {
+                break;
+            }
+        }
+        asked
+    }
+
+    fn fresh() -> Heartbeat {
+        Heartbeat::new(&Settings::default(), &Known::default())
+    }
+
+    #[test]
+    fn most_of_the_limit_of_a_nat_is_found_within_ten_connections() {
+        for limit in [60, 240] {
+            let mut heartbeat = fresh();
+            let asked = search(&mut heartbeat, limit, 10);
+            let found = heartbeat.next().as_secs();
+            assert!(found * 10 >= limit * 8 && found < limit, "{found} s of {limit} s by {asked:?}");
+        }
+    }
+
+    #[test]
+    fn every_limit_above_the_shortest_heartbeat_is_kept_and_used_well() {
+        for limit in 16..=400 {
+            let mut heartbeat = fresh();
+            let asked = search(&mut heartbeat, limit, 30);
+            assert!(asked.len() <= 20, "{limit}: {asked:?}");
+            let found = heartbeat.next().as_secs();
+            let due = limit.min(300);
+            assert!(
+                found < limit && (found * 10 >= due * 7 || due < 25),
+                "{found} s of {limit} s by {asked:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failure_counts_only_behind_a_success_at_the_shortest() {
+        let mut heartbeat = fresh();
+        search(&mut heartbeat, 1000, 3);
+        let asked = heartbeat.next();
+        // An address change, not the heartbeat.
+        heartbeat.died(asked);
+        assert_eq!(heartbeat.next(), heartbeat.min());
+        assert!(heartbeat.survived(heartbeat.min()));
+        assert_eq!((heartbeat.next(), heartbeat.failed_at()), (asked, None));
+        heartbeat.died(asked);
+        assert_eq!(heartbeat.failed_at(), Some(asked));
+    }
+
+    #[test]
+    fn a_network_that_has_become_worse_is_searched_again() {
+        let mut heartbeat = fresh();
+        search(&mut heartbeat, 240, 20);
+        search(&mut heartbeat, 60, 20);
+        assert!((42..60).contains(&heartbeat.next().as_secs()), "{heartbeat:?}");
+    }
+
+    #[test]
+    fn a_known_clock_is_never_reached() {
+        let settings = Settings { idle_clock: Some(Duration::from_secs(100)), ..Settings::default() };
+        let mut heartbeat = Heartbeat::new(&settings, &Known::default());
+        let asked = search(&mut heartbeat, 1000, 30);
+        assert_eq!(asked.iter().max(), Some(&95));
+    }
+}

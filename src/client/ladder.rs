@@ -1,0 +1,134 @@
+//! Which forms are in the running: what failed is given up for a while, and the best of the others is used.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::time::Instant;
+
+use super::form::Form;
+use super::settings::Settings;
+
+/// Short lives in a row after which a form is given up.
+const CUTS_MAX: u8 = 3;
+
+/// Silences in a row after which a form is given up, when no heartbeat came through in between.
+const MUTES_MAX: u8 = 3;
+
+/// The forms that may be used, best first.
+#[derive(Debug, Clone)]
+pub(super) struct Ladder {
+    rungs: Vec<Rung>,
+    reprobe_after: Duration,
+    reprobe_max: Duration,
+}
+
+#[derive(Debug, Clone)]
+struct Rung {
+    form: Form,
+    cuts: u8,
+    mutes: u8,
+    /// It had gone mute, so it is given more time for its first envelope.
+    was_mute: bool,
+    /// Until when it is given up.
+    away_until: Option<Instant>,
+    /// For how long the next time.
+    away_for: Duration,
+}
+
+impl Ladder {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let forms = if settings.forms.is_empty() { &Form::ALL[..] } else { &settings.forms };
+        let (reprobe_after, reprobe_max) = (settings.reprobe_after, settings.reprobe_max);
+        let rung = |form: &Form| Rung {
+            form: *form,
+            cuts: 0,
+            mutes: 0,
+            was_mute: false,
+            away_until: None,
+            away_for: reprobe_after,
+        };
+        Self { rungs: forms.iter().map(rung).collect(), reprobe_after, reprobe_max }
+    }
+
+    /// Whether a form may be used at all.
+    pub(super) fn has(&self, form: Form) -> bool {
+        self.rungs.iter().any(|rung| rung.form == form)
+    }
+
+    /// The best form that is not given up, or whose time has come; the last one, if all are.
+    pub(super) fn best(&self, now: Instant) -> Form {
+        let usable = |rung: &&Rung| rung.away_until.is_none_or(|until| until <= now);
+        let best = self.rungs.iter().find(usable).or(self.rungs.last());
+        best.map_or(Form::ShortPoll, |rung| rung.form)
+    }
+
+    /// When one that is better than `form` is to be tried again.
+    pub(super) fn better_at(&self, form: Form) -> Option<Instant> {
+        self.rungs.iter().take_while(|rung| rung.form != form).filter_map(|rung| rung.away_until).min()
+    }
+
+    /// Begins with `form`, and with a better one later.
+    pub(super) fn begin_with(&mut self, form: Form, now: Instant, chance: &mut Rng) {
+        if self.has(form) {
+            let better: Vec<_> =
+                self.rungs.iter().map(|rung| rung.form).take_while(|other| *other != form).collect();
+            for form in better {
+                self.give_up(form, now, chance);
+            }
+        }
+    }
+
+    /// Gives a form up, each time for twice as long.
+    pub(super) fn give_up(&mut self, form: Form, now: Instant, chance: &mut Rng) {
+        let most = self.reprobe_max;
+        if let Some(rung) = self.rung(form) {
+            rung.away_until = Some(now + rung.away_for.mul_f64(0.9 + chance.f64() / 5.0));
+            rung.away_for = (rung.away_for * 2).min(most);
+            rung.cuts = 0;
+        }
+    }
+
+    /// A form has lived long enough: what it failed at is forgotten, but for silence, which says so only later.
+    pub(super) fn worked(&mut self, form: Form) {
+        let again = self.reprobe_after;
+        if let Some(rung) = self.rung(form) {
+            (rung.cuts, rung.away_until) = (0, None);
+            if rung.mutes == 0 {
+                (rung.away_for, rung.was_mute) = (again, false);
+            }
+        }
+    }
+
+    /// A heartbeat came through it.
+    pub(super) fn beat(&mut self, form: Form) {
+        if let Some(rung) = self.rung(form) {
+            rung.mutes = 0;
+        }
+        self.worked(form);
+    }
+
+    /// It lived only for a moment. Returns whether that was once too often.
+    pub(super) fn cut(&mut self, form: Form) -> bool {
+        self.rung(form).is_some_and(|rung| {
+            rung.cuts += 1;
+            rung.cuts >= CUTS_MAX
+        })
+    }
+
+    /// It went mute, having brought something before or not. Returns whether that was once too often.
+    pub(super) fn mute(&mut self, form: Form, brought_something: bool) -> bool {
+        self.rung(form).is_some_and(|rung| {
+            rung.was_mute = true;
+            rung.mutes = if brought_something { rung.mutes.saturating_add(1) } else { MUTES_MAX };
+            rung.mutes >= MUTES_MAX
+        })
+    }
+
+    pub(super) fn was_mute(&self, form: Form) -> bool {
+        self.rungs.iter().any(|rung| rung.form == form && rung.was_mute)
+    }
+
+    fn rung(&mut self, form: Form) -> Option<&mut Rung> {
+        self.rungs.iter_mut().find(|rung| rung.form == form)
+    }
+}

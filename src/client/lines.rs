@@ -1,0 +1,53 @@
+//! Lines out of bytes, however these are cut into pieces.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::attempt::End;
+use super::envelope::ENVELOPE_BYTES_MAX;
+
+/// The bytes that came and were not taken yet.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    read: BytesMut,
+    /// How much of it holds no end of a line.
+    searched: usize,
+}
+
+impl Lines {
+    /// Takes further bytes. Fails when a line is longer than any of ours.
+    pub(super) fn put(&mut self, bytes: &Bytes) -> Result<(), End> {
+        self.read.extend_from_slice(bytes);
+        if self.read.len() > ENVELOPE_BYTES_MAX { Err(End::NotGateway) } else { Ok(()) }
+    }
+
+    /// The next whole line without its end, which is LF or CRLF.
+    pub(super) fn next(&mut self) -> Option<Bytes> {
+        let unsearched = self.read.get(self.searched..).unwrap_or_default();
+        let Some(end) = memchr::memchr(b'\n', unsearched) else {
+            self.searched = self.read.len();
+            return None;
+        };
+        let line = self.read.split_to(std::mem::take(&mut self.searched) + end).freeze();
+        self.read.advance(1);
+        Some(line.strip_suffix(b"\r").map(|text| line.slice_ref(text)).unwrap_or(line.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_the_same_however_they_come() {
+        let text = b"one\r\n\ntwo\nrest";
+        for size in 1..=text.len() {
+            let mut lines = Lines::default();
+            let mut found = Vec::new();
+            for piece in text.chunks(size) {
+                lines.put(&Bytes::from_static(piece)).unwrap();
+                found.extend(std::iter::from_fn(|| lines.next()));
+            }
+            assert_eq!(found, [&b"one"[..], b"", b"two"], "pieces of {size}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Publishing as its user sees it: each message is acknowledged once it is in its stream, and is there once.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::Shared;
+use super::publishing::Publishing;
+use super::refusal::Refusal;
+
+/// Messages that wait for the request under way; whoever publishes more waits as well.
+const WAITING_MAX: usize = 1024;
+
+/// Who publishes, and into what.
+#[derive(Debug, Clone)]
+pub struct ProducerSettings {
+    /// Of the stream.
+    pub content_type: String,
+    /// Whether the stream is created when it does not exist.
+    pub create: bool,
+    /// The producer's name; by default one of its own. Two that publish at once must not share one.
+    pub id: Option<String>,
+    /// Which start of the named producer this is: greater than that of the one before, which is fenced off by it.
+    pub epoch: u64,
+}
+
+/// Why a message was not published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// It is for a JSON stream and is not one JSON value.
+    #[error("no JSON value: {0}")]
+    NotJson(String),
+    /// The gateway does not take it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Another producer has the same name and a later epoch.
+    #[error("another producer of that name has started later")]
+    Fenced,
+    /// The runtime that publishes has ended.
+    #[error("publishing has ended")]
+    Ended,
+}
+
+/// Publishes into one stream, in the order of the calls. Clones share one queue and one task, which ends with the last
+/// of them: what was not acknowledged then may or may not be published.
+#[derive(Debug, Clone)]
+pub struct Producer {
+    queue: mpsc::Sender<Waiting>,
+    json: bool,
+    _task: Arc<Task>,
+}
+
+/// A message on its way, and who is told.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) message: Bytes,
+    pub(super) done: oneshot::Sender<Result<(), PublishError>>,
+}
+
+#[derive(Debug)]
+struct Task(JoinHandle<()>);
+
+impl Producer {
+    pub(super) fn start(shared: Arc<Shared>, stream: &str, settings: ProducerSettings) -> Self {
+        let (queue, waiting) = mpsc::channel(WAITING_MAX);
+        let publishing = Publishing::new(shared, stream, settings);
+        let json = publishing.takes_json();
+        Self { queue, json, _task: Arc::new(Task(tokio::spawn(publishing.run(waiting)))) }
+    }
+
+    /// Publishes one message and returns when it is acknowledged, or refused for good; until then it is tried again.
+    /// What is published meanwhile goes out together, so call it many times at once for throughput. Cancelling it does
+    /// not take the message back.
+    ///
+    /// # Errors
+    /// The message is not in the stream, unless it says [`PublishError::Ended`]: then nobody knows.
+    pub async fn publish(&self, message: impl Into<Bytes>) -> Result<(), PublishError> {
+        let message = message.into();
+        if self.json {
+            serde_json::from_slice::<&RawValue>(&message)
+                .map_err(|error| PublishError::NotJson(error.to_string()))?;
+        }
+        let (done, outcome) = oneshot::channel();
+        self.queue.send(Waiting { message, done }).await.map_err(|_| PublishError::Ended)?;
+        outcome.await.unwrap_or(Err(PublishError::Ended))
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,64 @@
+//! What a client may be told about times and forms; the defaults fit the open internet.
+
+use std::time::Duration;
+
+use super::form::Form;
+
+/// Times and forms of a client. Hold and heartbeats go out as whole seconds, and as one at least.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The forms that may be used, best first. None at all means all of them.
+    pub forms: Vec<Form>,
+    /// How long a live form may take for its first envelope, or four round trips if that is more.
+    pub envelope_timeout: Duration,
+    /// How long at the most after it had gone mute and is given twice the time.
+    pub envelope_timeout_max: Duration,
+    /// How long a live form must have lived for its end to be no failure.
+    pub stable_after: Duration,
+    /// How long a long poll asks to be held.
+    pub hold: Duration,
+    /// How long an answer may take behind the hold, or three round trips if that is more; also of an append.
+    pub answer_timeout: Duration,
+    /// Between two short polls.
+    pub interval: Duration,
+    /// The first wait after a failure; each further one doubles it, and half of it is left to chance.
+    pub backoff_min: Duration,
+    /// The longest of these waits.
+    pub backoff_max: Duration,
+    /// When a form that was given up is tried again; each further failure doubles it.
+    pub reprobe_after: Duration,
+    /// The longest of these waits, and the longest that `Retry-After` is obeyed.
+    pub reprobe_max: Duration,
+    /// The heartbeat that every network is expected to bear, and the one of all forms but the WebSocket.
+    pub heartbeat_min: Duration,
+    /// The longest heartbeat that is asked for.
+    pub heartbeat_max: Duration,
+    /// After how long without a packet something on the way is known to end connections; heartbeats stay 5 s below.
+    pub idle_clock: Option<Duration>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            forms: Form::ALL.to_vec(),
+            envelope_timeout: Duration::from_secs(2),
+            envelope_timeout_max: Duration::from_secs(10),
+            stable_after: Duration::from_secs(5),
+            hold: Duration::from_secs(25),
+            answer_timeout: Duration::from_secs(5),
+            interval: Duration::from_secs(5),
+            backoff_min: Duration::from_millis(250),
+            backoff_max: Duration::from_secs(30),
+            reprobe_after: Duration::from_secs(60),
+            reprobe_max: Duration::from_secs(600),
+            heartbeat_min: Duration::from_secs(15),
+            heartbeat_max: Duration::from_secs(300),
+            idle_clock: None,
+        }
+    }
+}
+
+/// Whole seconds, one at least, as the wire has them.
+pub(super) fn whole_seconds(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs().max(1))
+}
