@@ -11,9 +11,6 @@ use super::Shared;
 use super::publishing::Publishing;
 use super::refusal::Refusal;
 
-/// Messages that wait for the request under way; whoever publishes more waits as well.
-const WAITING_MAX: usize = 1024;
-
 /// Who publishes, and into what.
 #[derive(Debug, Clone)]
 pub struct ProducerSettings {
@@ -48,7 +45,7 @@ pub enum PublishError {
 /// of them: what was not acknowledged then may or may not be published.
 #[derive(Debug, Clone)]
 pub struct Producer {
-    queue: mpsc::Sender<Waiting>,
+    queue: mpsc::UnboundedSender<Waiting>,
     json: bool,
     _task: Arc<Task>,
 }
@@ -65,27 +62,34 @@ struct Task(JoinHandle<()>);
 
 impl Producer {
     pub(super) fn start(shared: Arc<Shared>, stream: &str, settings: ProducerSettings) -> Self {
-        let (queue, waiting) = mpsc::channel(WAITING_MAX);
+        let (queue, waiting) = mpsc::unbounded_channel();
         let publishing = Publishing::new(shared, stream, settings);
         let json = publishing.takes_json();
         Self { queue, json, _task: Arc::new(Task(tokio::spawn(publishing.run(waiting)))) }
     }
 
-    /// Publishes one message and returns when it is acknowledged, or refused for good; until then it is tried again.
-    /// What is published meanwhile goes out together, so call it many times at once for throughput. Cancelling it does
-    /// not take the message back.
+    /// Publishes one message; the future is ready when it is acknowledged, or refused for good. Until then it is tried
+    /// again. What is published meanwhile goes out together, so publish many at once for throughput: messages wait in
+    /// memory, in the order of the calls. Dropping the future does not take the message back.
     ///
     /// # Errors
     /// The message is not in the stream, unless it says [`PublishError::Ended`]: then nobody knows.
-    pub async fn publish(&self, message: impl Into<Bytes>) -> Result<(), PublishError> {
-        let message = message.into();
+    pub fn publish<M: Into<Bytes>>(
+        &self,
+        message: M,
+    ) -> impl Future<Output = Result<(), PublishError>> + Send + use<M> {
+        let outcome = self.enqueue(message.into());
+        async { outcome?.await.unwrap_or(Err(PublishError::Ended)) }
+    }
+
+    fn enqueue(&self, message: Bytes) -> Result<oneshot::Receiver<Result<(), PublishError>>, PublishError> {
         if self.json {
             serde_json::from_slice::<&RawValue>(&message)
                 .map_err(|error| PublishError::NotJson(error.to_string()))?;
         }
         let (done, outcome) = oneshot::channel();
-        self.queue.send(Waiting { message, done }).await.map_err(|_| PublishError::Ended)?;
-        outcome.await.unwrap_or(Err(PublishError::Ended))
+        self.queue.send(Waiting { message, done }).map_err(|_| PublishError::Ended)?;
+        Ok(outcome)
     }
 }
 

@@ -79,7 +79,7 @@ impl Publishing {
     }
 
     /// Publishes until the last producer is dropped.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
+    pub(super) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Waiting>) {
         let mut waiting = Vec::new();
         while queue.recv_many(&mut waiting, BATCH_MESSAGES_MAX).await > 0 {
             while !waiting.is_empty() {

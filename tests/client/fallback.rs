@@ -1,0 +1,124 @@
+//! Networks that do not let everything through: the client finds the form that works, and the better one later.
+
+use std::time::Duration;
+
+use pollgate::client::{Form, Item, Reason, Start};
+use tokio::time::Instant;
+
+use crate::reading::{client, expect, next, publish, settings};
+use crate::relay::{Relay, Rule};
+use crate::world::{Gateway, until};
+
+#[tokio::test]
+async fn a_refused_upgrade_leads_to_events_and_back_once_the_network_heals() {
+    let gateway = Gateway::start(&[]).await;
+    let relay = Relay::start(gateway.address, Rule::RefuseUpgrades).await;
+    let (client, told) = client(relay.address, settings());
+    let producer = client.producer("s", "application/json");
+    publish(&producer, 0..10).await;
+    let mut subscription = client.subscribe(["s"], Start::earliest());
+    expect(&mut subscription, 0..10).await;
+    until("events", async || subscription.form() == Some(Form::Sse)).await;
+    relay.set(Rule::Open);
+    until("a WebSocket", async || told.changes().last().unwrap().1 == Reason::Better).await;
+    publish(&producer, 10..20).await;
+    expect(&mut subscription, 10..20).await;
+    let changes = [
+        (Form::WebSocket, Reason::Start),
+        (Form::Sse, Reason::Refused(400)),
+        (Form::WebSocket, Reason::Better),
+    ];
+    assert_eq!(told.changes(), changes);
+}
+
+#[tokio::test]
+async fn a_websocket_that_is_killed_is_given_up_within_three_tries_and_found_again() {
+    let gateway = Gateway::start(&[]).await;
+    let relay = Relay::start(gateway.address, Rule::KillUpgraded(Duration::from_millis(200))).await;
+    let (client, told) = client(relay.address, settings());
+    let producer = client.producer("s", "application/json");
+    let mut subscription = client.subscribe(["s"], Start::earliest());
+    let publishing = async {
+        for number in 0..200 {
+            publish(&producer, number..number + 1).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let reading = async {
+        let missing = next(&mut subscription).await;
+        assert!(matches!(missing, Item::Missing { .. }), "{missing:?}");
+        expect(&mut subscription, 0..200).await;
+    };
+    tokio::join!(publishing, reading);
+    until("events", async || subscription.form() == Some(Form::Sse)).await;
+    assert_eq!(told.changes(), [(Form::WebSocket, Reason::Start), (Form::Sse, Reason::Cut)]);
+    assert_eq!(relay.upgrades(), 3);
+    relay.set(Rule::Open);
+    let healed = Instant::now();
+    until("a WebSocket", async || subscription.form() == Some(Form::WebSocket)).await;
+    assert!(healed.elapsed() < settings().reprobe_after.mul_f64(1.2), "{:?}", healed.elapsed());
+    publish(&producer, 200..300).await;
+    expect(&mut subscription, 200..300).await;
+    assert_eq!(relay.upgrades(), 4);
+}
+
+#[tokio::test]
+async fn where_no_live_form_gets_through_the_first_message_comes_by_a_poll_at_once() {
+    let gateway = Gateway::start(&[]).await;
+    let relay = Relay::start(gateway.address, Rule::SwallowLive).await;
+    let (client, told) = client(relay.address, settings());
+    let producer = client.producer("s", "application/json");
+    publish(&producer, 0..500).await;
+    let began = Instant::now();
+    let mut subscription = client.subscribe(["s"], Start::earliest());
+    expect(&mut subscription, 0..1).await;
+    assert!(began.elapsed() < settings().envelope_timeout * 2, "{:?}", began.elapsed());
+    let publishing = async {
+        for number in (500..1000).step_by(50) {
+            publish(&producer, number..number + 50).await;
+        }
+    };
+    tokio::join!(publishing, expect(&mut subscription, 1..1000));
+    until("long polls", async || subscription.form() == Some(Form::LongPoll)).await;
+    let changes = told.changes();
+    let forms: Vec<_> = changes.iter().map(|(form, _)| *form).take(4).collect();
+    assert_eq!(forms, [Form::WebSocket, Form::Sse, Form::Ndjson, Form::LongPoll], "{changes:?}");
+}
+
+#[tokio::test]
+async fn a_captive_portal_is_waited_for_and_judges_no_form() {
+    let gateway = Gateway::start(&[]).await;
+    let relay = Relay::start(gateway.address, Rule::Captive).await;
+    let (client, told) = client(relay.address, settings());
+    let mut subscription = client.subscribe(["s"], Start::earliest());
+    until("three pages", async || told.all().len() > 3).await;
+    relay.set(Rule::Open);
+    publish(&client.producer("s", "application/json"), 0..10).await;
+    loop {
+        match next(&mut subscription).await {
+            Item::Missing { .. } => {}
+            Item::Message(message) => break assert_eq!(message.data.bytes(), b"0"),
+            other => panic!("{other:?}"),
+        }
+    }
+    expect(&mut subscription, 1..10).await;
+    assert_eq!(told.changes(), [(Form::WebSocket, Reason::Start)]);
+}
+
+#[tokio::test]
+async fn another_network_is_begun_anew_at_once() {
+    let gateway = Gateway::start(&[]).await;
+    let relay = Relay::start(gateway.address, Rule::RefuseUpgrades).await;
+    let (client, told) = client(relay.address, settings());
+    let producer = client.producer("s", "application/json");
+    publish(&producer, 0..10).await;
+    let mut subscription = client.subscribe(["s"], Start::earliest());
+    expect(&mut subscription, 0..10).await;
+    until("events", async || subscription.form() == Some(Form::Sse)).await;
+    relay.set(Rule::Open);
+    client.network_changed("elsewhere");
+    until("a WebSocket", async || subscription.form() == Some(Form::WebSocket)).await;
+    assert_eq!(told.changes().last(), Some(&(Form::WebSocket, Reason::NetworkChanged)));
+    publish(&producer, 10..20).await;
+    expect(&mut subscription, 10..20).await;
+}

@@ -1,0 +1,20 @@
+//! The client against a real gateway, over networks that let everything through or do not.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may panic"
+)]
+
+#[path = "../world/mod.rs"]
+mod world;
+
+mod fallback;
+mod forms;
+mod handling;
+mod publishing;
+mod reading;
+mod relay;
+mod restarts;

@@ -1,0 +1,102 @@
+//! What the scenarios have in common: clients with short times, and messages that are numbers.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pollgate::client::{Client, Cursor, Data, Event, Form, Item, Producer, Reason, Settings, Subscription};
+use tokio::time::timeout;
+
+use crate::world::PATIENCE;
+
+/// Times that are as short as a test wants to wait.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        envelope_timeout: Duration::from_millis(1000),
+        envelope_timeout_max: Duration::from_secs(3),
+        stable_after: Duration::from_secs(1),
+        hold: Duration::from_secs(3),
+        answer_timeout: Duration::from_secs(2),
+        interval: Duration::from_millis(50),
+        backoff_min: Duration::from_millis(20),
+        backoff_max: Duration::from_millis(500),
+        reprobe_after: Duration::from_secs(2),
+        reprobe_max: Duration::from_secs(4),
+        heartbeat_min: Duration::from_secs(1),
+        ..Settings::default()
+    }
+}
+
+/// The same, for one form alone.
+pub(crate) fn only(form: Form) -> Settings {
+    Settings { forms: vec![form], ..settings() }
+}
+
+/// What a client has told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Told(Arc<Mutex<Vec<Event>>>);
+
+impl Told {
+    pub(crate) fn all(&self) -> Vec<Event> {
+        self.0.lock().clone()
+    }
+
+    /// The changes of form.
+    pub(crate) fn changes(&self) -> Vec<(Form, Reason)> {
+        let change = |event: &Event| match event {
+            Event::Form { to, reason, .. } => Some((*to, *reason)),
+            _ => None,
+        };
+        self.0.lock().iter().filter_map(change).collect()
+    }
+}
+
+/// A client that tells.
+pub(crate) fn client(address: SocketAddr, settings: Settings) -> (Client, Told) {
+    let told = Told::default();
+    let events = told.clone();
+    let builder = Client::builder(&format!("http://{address}")).settings(settings);
+    let builder = builder.on_event(move |event| events.0.lock().push(event.clone()));
+    (builder.build().unwrap(), told)
+}
+
+/// Publishes numbers, in order and each acknowledged.
+pub(crate) async fn publish(producer: &Producer, numbers: Range<u64>) {
+    let all = numbers.map(|number| producer.publish(number.to_string()));
+    for outcome in futures_util::future::join_all(all).await {
+        outcome.expect("published");
+    }
+}
+
+/// Whatever comes next.
+pub(crate) async fn next(subscription: &mut Subscription) -> Item {
+    let item = timeout(PATIENCE, subscription.next()).await;
+    item.unwrap_or_else(|_| panic!("nothing came within {PATIENCE:?}")).expect("it goes on")
+}
+
+/// The number that comes next.
+pub(crate) async fn number(subscription: &mut Subscription) -> u64 {
+    match next(subscription).await {
+        Item::Message(message) => match message.data {
+            Data::Json(value) => value.get().parse().expect("a number"),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Reads so many numbers and asserts that they come in order and each once.
+pub(crate) async fn expect(subscription: &mut Subscription, numbers: Range<u64>) {
+    for expected in numbers {
+        assert_eq!(number(subscription).await, expected);
+    }
+}
+
+/// Says that the last item was dealt with by asking for another one, which is not there; and where the cursor is then.
+pub(crate) async fn settle(subscription: &mut Subscription) -> Cursor {
+    let asked = timeout(Duration::ZERO, subscription.next()).await;
+    assert!(asked.is_err(), "{asked:?}");
+    subscription.cursor().expect("something was answered").clone()
+}

@@ -1,0 +1,197 @@
+//! A network in the way: a TCP relay before the gateway that looks at heads and breaks what it is told to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// What the relay does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// Nothing: everything comes through.
+    Open,
+    /// Answers 400 to an upgrade.
+    RefuseUpgrades,
+    /// Closes an upgraded connection after so long.
+    KillUpgraded(Duration),
+    /// Lets answers of event and line streams, and of WebSockets, never come through.
+    SwallowLive,
+    /// Closes the connection in place of every `n`th answer, and sends every `2 n`th request twice.
+    LoseAnswers(usize),
+    /// Answers everything with a page.
+    Captive,
+}
+
+/// A running relay; gone when dropped.
+pub(crate) struct Relay {
+    pub(crate) address: SocketAddr,
+    way: Arc<Way>,
+    task: JoinHandle<()>,
+}
+
+struct Way {
+    gateway: Mutex<SocketAddr>,
+    rule: Mutex<Rule>,
+    upgrades: AtomicUsize,
+    answers: AtomicUsize,
+}
+
+impl Relay {
+    pub(crate) async fn start(gateway: SocketAddr, rule: Rule) -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), gateway, rule).await
+    }
+
+    /// The same at a place where clients look for it already.
+    pub(crate) async fn start_at(address: SocketAddr, gateway: SocketAddr, rule: Rule) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (upgrades, answers) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let way = Arc::new(Way { gateway: Mutex::new(gateway), rule: Mutex::new(rule), upgrades, answers });
+        let accepting = way.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                let way = accepting.clone();
+                tokio::spawn(async move { drop(way.carry(client).await) });
+            }
+        });
+        Self { address, way, task }
+    }
+
+    /// From now on this rule; connections that were cut or swallowed stay so.
+    pub(crate) fn set(&self, rule: Rule) {
+        *self.way.rule.lock() = rule;
+    }
+
+    /// The gateway is somewhere else now.
+    pub(crate) fn lead_to(&self, gateway: SocketAddr) {
+        *self.way.gateway.lock() = gateway;
+    }
+
+    /// How many upgrades were asked for.
+    pub(crate) fn upgrades(&self) -> usize {
+        self.way.upgrades.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Way {
+    async fn carry(self: Arc<Self>, client: TcpStream) -> std::io::Result<()> {
+        let gateway = *self.gateway.lock();
+        let server = TcpStream::connect(gateway).await?;
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        let ((from_client, mut to_client), (from_server, to_server)) =
+            (client.into_split(), server.into_split());
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let requests = self.clone().requests(from_client, to_server, heads.clone());
+        let mut requests = tokio::spawn(requests);
+        tokio::select! {
+            refused = &mut requests => match refused {
+                Ok(Some(answer)) => {
+                    to_client.write_all(answer).await?;
+                    to_client.shutdown().await
+                }
+                _ => Ok(()),
+            },
+            done = self.answers(from_server, &mut to_client, heads) => {
+                requests.abort();
+                done
+            }
+        }
+    }
+
+    /// Carries requests until the client has no more; or the answer that takes the place of the gateway's.
+    async fn requests(
+        self: Arc<Self>,
+        mut client: OwnedReadHalf,
+        mut server: OwnedWriteHalf,
+        heads: Arc<Mutex<Vec<u8>>>,
+    ) -> Option<&'static [u8]> {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let length = client.read(&mut buffer).await.ok().filter(|length| *length > 0)?;
+            let bytes = &buffer[..length];
+            let is_head = bytes.starts_with(b"GET ") || bytes.starts_with(b"POST ");
+            if is_head {
+                *heads.lock() = bytes.to_ascii_lowercase();
+                let upgrade = contains(&heads.lock(), b"upgrade: websocket");
+                self.upgrades.fetch_add(usize::from(upgrade), Ordering::Relaxed);
+                let rule = *self.rule.lock();
+                match rule {
+                    Rule::RefuseUpgrades if upgrade => {
+                        return Some(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+                    }
+                    Rule::Captive => {
+                        return Some(
+                            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+                        );
+                    }
+                    _ => {}
+                }
+            }
+            server.write_all(bytes).await.ok()?;
+            let doubled = |n: usize| self.answers.load(Ordering::Relaxed).is_multiple_of(2 * n);
+            if is_head && matches!(*self.rule.lock(), Rule::LoseAnswers(n) if doubled(n)) {
+                let (gateway, bytes) = (*self.gateway.lock(), bytes.to_vec());
+                tokio::spawn(async move {
+                    let mut again = TcpStream::connect(gateway).await.unwrap();
+                    again.write_all(&bytes).await.unwrap();
+                    drop(again.read(&mut [0; 1024]).await);
+                });
+            }
+        }
+    }
+
+    /// Counts an answer.
+    fn is_one_in(&self, n: usize) -> bool {
+        self.answers.fetch_add(1, Ordering::Relaxed) % n == n - 1
+    }
+
+    async fn answers(
+        &self,
+        mut server: OwnedReadHalf,
+        client: &mut OwnedWriteHalf,
+        heads: Arc<Mutex<Vec<u8>>>,
+    ) -> std::io::Result<()> {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let length = server.read(&mut buffer).await?;
+            if length == 0 {
+                return client.shutdown().await;
+            }
+            let bytes = &buffer[..length];
+            let live = [&b"live=sse"[..], b"live=ndjson", b"live=websocket"];
+            let live = live.iter().any(|form| contains(&heads.lock(), form));
+            let rule = *self.rule.lock();
+            match rule {
+                Rule::SwallowLive if live => continue,
+                Rule::KillUpgraded(after) if bytes.starts_with(b"HTTP/1.1 101") => {
+                    client.write_all(bytes).await?;
+                    let rest = async { tokio::io::copy(&mut server, client).await };
+                    tokio::select! { _ = rest => {}, () = sleep(after) => {} }
+                    return Ok(());
+                }
+                Rule::LoseAnswers(n) if bytes.starts_with(b"HTTP/1.1") && self.is_one_in(n) => return Ok(()),
+                _ => {}
+            }
+            client.write_all(bytes).await?;
+        }
+    }
+}
+
+fn contains(bytes: &[u8], what: &[u8]) -> bool {
+    bytes.windows(what.len()).any(|window| window == what)
+}

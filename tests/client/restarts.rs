@@ -1,0 +1,92 @@
+//! A gateway that is killed or drained under way: the client waits for it and goes on where it was.
+
+use pollgate::client::{Client, Event, Form, Reason, Start};
+use tempfile::TempDir;
+use tokio::time::{Duration, sleep};
+
+use crate::reading::{client, expect, only, publish, settings};
+use crate::relay::{Relay, Rule};
+use crate::world::{Gateway, PATIENCE, put, until};
+
+fn directory() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+async fn gateway(directory: &TempDir) -> Gateway {
+    Gateway::start(&["--store", directory.path().to_str().unwrap(), "--sync", "never"]).await
+}
+
+/// Publishes 1000 numbers, one after the other and not all within a moment.
+async fn slowly(client: &Client, stream: &str) {
+    let producer = client.producer(stream, "application/json");
+    for number in (0..1000).step_by(4) {
+        publish(&producer, number..number + 4).await;
+        sleep(Duration::from_millis(4)).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_when_the_gateway_is_killed_and_started_again() {
+    for form in Form::ALL {
+        let directory = directory();
+        let mut running = gateway(&directory).await;
+        let relay = Relay::start(running.address, Rule::Open).await;
+        let (client, told) = client(relay.address, only(form));
+        running.send(put("/v1/stream/s").json("[]")).await.expect(201);
+        let mut subscription = client.subscribe(["s"], Start::earliest());
+        let restarts = async {
+            for _ in 0..3 {
+                sleep(Duration::from_millis(150)).await;
+                running.kill().await;
+                running = gateway(&directory).await;
+                relay.lead_to(running.address);
+            }
+            running
+        };
+        let (_running, (), ()) =
+            tokio::join!(restarts, slowly(&client, "s"), expect(&mut subscription, 0..1000));
+        assert_eq!(told.changes().len(), 1, "{form}: {:?}", told.all());
+    }
+}
+
+#[tokio::test]
+async fn a_drain_is_no_failure_of_a_form() {
+    for form in Form::ALL {
+        let directory = directory();
+        let mut running = gateway(&directory).await;
+        let relay = Relay::start(running.address, Rule::Open).await;
+        let (client, told) = client(relay.address, only(form));
+        running.send(put("/v1/stream/s").json("[]")).await.expect(201);
+        let mut subscription = client.subscribe(["s"], Start::earliest());
+        let restart = async {
+            sleep(Duration::from_millis(200)).await;
+            running.signal("TERM");
+            running.ended(PATIENCE).await;
+            running = gateway(&directory).await;
+            relay.lead_to(running.address);
+            running
+        };
+        let (_running, (), ()) =
+            tokio::join!(restart, slowly(&client, "s"), expect(&mut subscription, 0..1000));
+        assert_eq!(told.changes().len(), 1, "{form}: {:?}", told.all());
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_not_there_yet_is_waited_for() {
+    let gateway = Gateway::start(&[]).await;
+    let relay = Relay::start(gateway.address, Rule::Open).await;
+    let address = relay.address;
+    drop(relay);
+    until("nobody listens", async || tokio::net::TcpStream::connect(address).await.is_err()).await;
+    let (client, told) = client(address, settings());
+    let mut subscription = client.subscribe(["s"], Start::earliest());
+    until("three tries", async || {
+        told.all().iter().filter(|event| matches!(event, Event::Restart { .. })).count() >= 3
+    })
+    .await;
+    gateway.send(put("/v1/stream/s").json("[0]")).await.expect(201);
+    let _relay = Relay::start_at(address, gateway.address, Rule::Open).await;
+    expect(&mut subscription, 0..1).await;
+    assert_eq!(told.changes(), [(Form::WebSocket, Reason::Start)]);
+}
