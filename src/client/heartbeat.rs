@@ -3,6 +3,8 @@
 //! A heartbeat is proven when an envelope came behind a silence of that length. It has failed when the connection did
 //! not bear that silence, but only directly behind a success at the shortest heartbeat: otherwise it may have been the
 //! network as a whole that went. So a failure is a doubt first; the shortest heartbeat is proven, and it is tried again.
+//! A connection that is closed in a silence longer than any proven one leaves no doubt: it says itself where the limit
+//! is, and a proxy that does so is not asked twice.
 
 use std::time::Duration;
 
@@ -11,6 +13,9 @@ use super::settings::{Settings, whole_seconds};
 
 /// How far heartbeats stay below a clock that the caller knows.
 const CLOCK_MARGIN: Duration = Duration::from_secs(5);
+
+/// What the wire can tell apart.
+const RESOLUTION: Duration = Duration::from_secs(1);
 
 /// The most that the heartbeat in use stays below what is proven; otherwise a tenth.
 const MARGIN_MAX: Duration = Duration::from_secs(20);
@@ -28,6 +33,8 @@ pub(super) struct Heartbeat {
     doubted: Option<Duration>,
     /// Whether the last thing that happened was a success at `min`.
     behind_min: bool,
+    /// What was proven and had failed before the last failure, until something speaks for or against it.
+    before: Option<(Option<Duration>, Option<Duration>)>,
 }
 
 impl Heartbeat {
@@ -41,7 +48,7 @@ impl Heartbeat {
         let proven = known.heartbeat_lo.and_then(within);
         let failed =
             known.heartbeat_hi.and_then(within).filter(|failed| proven.is_none_or(|lo| lo < *failed));
-        Self { min, max, proven, failed, doubted: None, behind_min: false }
+        Self { min, max, proven, failed, doubted: None, behind_min: false, before: None }
     }
 
     pub(super) fn proven(&self) -> Option<Duration> {
@@ -71,6 +78,7 @@ impl Heartbeat {
 
     /// An envelope came behind a silence of this heartbeat. Returns whether another connection should go on searching.
     pub(super) fn survived(&mut self, heartbeat: Duration) -> bool {
+        self.before = None;
         self.proven = self.proven.max(Some(heartbeat));
         self.behind_min = heartbeat <= self.min;
         if !self.behind_min {
@@ -80,26 +88,41 @@ impl Heartbeat {
         self.next() != heartbeat
     }
 
-    /// A connection with this heartbeat did not bear the silence.
-    pub(super) fn died(&mut self, heartbeat: Duration) {
+    /// A connection with this heartbeat did not bear the silence: it said nothing more, or was cut after so much of it.
+    pub(super) fn died(&mut self, heartbeat: Duration, cut_after: Option<Duration>) {
         if heartbeat <= self.min {
             self.behind_min = false;
-        } else if std::mem::take(&mut self.behind_min) {
-            self.failed = Some(heartbeat);
-            self.proven = self.proven.map(|proven| if proven < heartbeat { proven } else { self.min });
+            return;
+        }
+        let is_clear = cut_after > self.proven;
+        if std::mem::take(&mut self.behind_min) || is_clear {
+            let limit = cut_after.map_or(heartbeat, |silence| whole_seconds(silence).min(heartbeat));
+            let limit = limit.max(self.min + RESOLUTION);
+            self.before = Some((self.proven, self.failed));
+            self.failed = Some(limit);
+            self.proven = self.proven.map(|proven| if proven < limit { proven } else { self.min });
             self.doubted = None;
         } else {
             self.doubted = Some(heartbeat);
         }
     }
 
+    /// It was the gateway that went away with the connection.
+    pub(super) fn excuse(&mut self) {
+        if let Some((proven, failed)) = self.before.take() {
+            (self.proven, self.failed) = (proven, failed);
+        }
+    }
+
     fn is_found(&self, proven: Duration) -> bool {
-        let near = (self.min / 3).max(proven / 10);
+        let near = (self.min / 3).max(proven / 10).max(RESOLUTION);
         proven >= self.max || self.failed.is_some_and(|failed| failed - proven <= near)
     }
 
     fn in_use(&self, proven: Duration) -> Duration {
-        whole_seconds(proven - (proven / 10).min(MARGIN_MAX)).max(self.min)
+        let margin = (proven / 10).min(MARGIN_MAX);
+        // Rounded, as a tenth of little is less than the wire can say.
+        whole_seconds(proven - margin + RESOLUTION / 2).max(self.min)
     }
 }
 
@@ -114,7 +137,7 @@ mod tests {
             let next = heartbeat.next();
             asked.push(next.as_secs());
             if next.as_secs() >= limit {
-                heartbeat.died(next);
+                heartbeat.died(next, None);
             } else if !heartbeat.survived(next) {
                 break;
             }
@@ -157,12 +180,23 @@ mod tests {
         search(&mut heartbeat, 1000, 3);
         let asked = heartbeat.next();
         // An address change, not the heartbeat.
-        heartbeat.died(asked);
+        heartbeat.died(asked, None);
         assert_eq!(heartbeat.next(), heartbeat.min());
         assert!(heartbeat.survived(heartbeat.min()));
         assert_eq!((heartbeat.next(), heartbeat.failed_at()), (asked, None));
-        heartbeat.died(asked);
+        heartbeat.died(asked, None);
         assert_eq!(heartbeat.failed_at(), Some(asked));
+    }
+
+    #[test]
+    fn a_connection_that_is_closed_in_silence_is_believed_at_once_unless_the_gateway_went_away() {
+        let mut heartbeat = fresh();
+        search(&mut heartbeat, 1000, 2);
+        let asked = heartbeat.next();
+        heartbeat.died(asked, Some(Duration::from_millis(40_200)));
+        assert_eq!(heartbeat.failed_at(), Some(Duration::from_secs(40)));
+        heartbeat.excuse();
+        assert_eq!((heartbeat.failed_at(), heartbeat.next()), (None, asked));
     }
 
     #[test]

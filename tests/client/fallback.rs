@@ -5,7 +5,7 @@ use std::time::Duration;
 use pollgate::client::{Form, Item, Reason, Start};
 use tokio::time::Instant;
 
-use crate::reading::{client, expect, next, publish, settings};
+use crate::reading::{client, expect, next, only, publish, settings};
 use crate::relay::{Relay, Rule};
 use crate::world::{Gateway, until};
 
@@ -37,19 +37,15 @@ async fn a_websocket_that_is_killed_is_given_up_within_three_tries_and_found_aga
     let relay = Relay::start(gateway.address, Rule::KillUpgraded(Duration::from_millis(200))).await;
     let (client, told) = client(relay.address, settings());
     let producer = client.producer("s", "application/json");
+    publish(&producer, 0..1).await;
     let mut subscription = client.subscribe(["s"], Start::earliest());
     let publishing = async {
-        for number in 0..200 {
+        for number in 1..200 {
             publish(&producer, number..number + 1).await;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let reading = async {
-        let missing = next(&mut subscription).await;
-        assert!(matches!(missing, Item::Missing { .. }), "{missing:?}");
-        expect(&mut subscription, 0..200).await;
-    };
-    tokio::join!(publishing, reading);
+    tokio::join!(publishing, expect(&mut subscription, 0..200));
     until("events", async || subscription.form() == Some(Form::Sse)).await;
     assert_eq!(told.changes(), [(Form::WebSocket, Reason::Start), (Form::Sse, Reason::Cut)]);
     assert_eq!(relay.upgrades(), 3);
@@ -121,4 +117,27 @@ async fn another_network_is_begun_anew_at_once() {
     assert_eq!(told.changes().last(), Some(&(Form::WebSocket, Reason::NetworkChanged)));
     publish(&producer, 10..20).await;
     expect(&mut subscription, 10..20).await;
+}
+
+#[tokio::test]
+async fn connections_that_die_without_a_word_are_noticed_by_their_silence() {
+    let gateway = Gateway::start(&[]).await;
+    for form in Form::ALL {
+        let relay = Relay::start(gateway.address, Rule::Open).await;
+        let (client, told) = client(relay.address, only(form));
+        let stream = form.name();
+        let producer = client.producer(stream, "application/json");
+        publish(&producer, 0..10).await;
+        let mut subscription = client.subscribe([stream], Start::earliest());
+        expect(&mut subscription, 0..10).await;
+        // Two heartbeats, so that the form has shown that it works.
+        tokio::time::sleep(settings().heartbeat_min.mul_f64(2.2)).await;
+        relay.forget_connections();
+        let since = Instant::now();
+        publish(&producer, 10..20).await;
+        expect(&mut subscription, 10..20).await;
+        let patience = (settings().heartbeat_min * 3 / 2).max(settings().hold) + settings().answer_timeout;
+        assert!(since.elapsed() < patience + Duration::from_secs(1), "{form}: {:?}", since.elapsed());
+        assert_eq!(told.changes(), [(form, Reason::Start)]);
+    }
 }

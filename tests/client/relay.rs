@@ -41,6 +41,9 @@ struct Way {
     rule: Mutex<Rule>,
     upgrades: AtomicUsize,
     answers: AtomicUsize,
+    connections: AtomicUsize,
+    /// Connections with lower numbers are dead without a word.
+    forgotten: AtomicUsize,
 }
 
 impl Relay {
@@ -52,8 +55,14 @@ impl Relay {
     pub(crate) async fn start_at(address: SocketAddr, gateway: SocketAddr, rule: Rule) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (upgrades, answers) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let way = Arc::new(Way { gateway: Mutex::new(gateway), rule: Mutex::new(rule), upgrades, answers });
+        let way = Arc::new(Way {
+            gateway: Mutex::new(gateway),
+            rule: Mutex::new(rule),
+            upgrades: AtomicUsize::new(0),
+            answers: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            forgotten: AtomicUsize::new(0),
+        });
         let accepting = way.clone();
         let task = tokio::spawn(async move {
             loop {
@@ -68,6 +77,11 @@ impl Relay {
     /// From now on this rule; connections that were cut or swallowed stay so.
     pub(crate) fn set(&self, rule: Rule) {
         *self.way.rule.lock() = rule;
+    }
+
+    /// All connections so far are dead without a word, as when a device gets another address.
+    pub(crate) fn forget_connections(&self) {
+        self.way.forgotten.store(self.way.connections.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// The gateway is somewhere else now.
@@ -89,6 +103,7 @@ impl Drop for Relay {
 
 impl Way {
     async fn carry(self: Arc<Self>, client: TcpStream) -> std::io::Result<()> {
+        let number = self.connections.fetch_add(1, Ordering::Relaxed);
         let gateway = *self.gateway.lock();
         let server = TcpStream::connect(gateway).await?;
         client.set_nodelay(true)?;
@@ -96,7 +111,7 @@ impl Way {
         let ((from_client, mut to_client), (from_server, to_server)) =
             (client.into_split(), server.into_split());
         let heads = Arc::new(Mutex::new(Vec::new()));
-        let requests = self.clone().requests(from_client, to_server, heads.clone());
+        let requests = self.clone().requests(number, from_client, to_server, heads.clone());
         let mut requests = tokio::spawn(requests);
         tokio::select! {
             refused = &mut requests => match refused {
@@ -106,7 +121,7 @@ impl Way {
                 }
                 _ => Ok(()),
             },
-            done = self.answers(from_server, &mut to_client, heads) => {
+            done = self.answers(number, from_server, &mut to_client, heads) => {
                 requests.abort();
                 done
             }
@@ -116,6 +131,7 @@ impl Way {
     /// Carries requests until the client has no more; or the answer that takes the place of the gateway's.
     async fn requests(
         self: Arc<Self>,
+        number: usize,
         mut client: OwnedReadHalf,
         mut server: OwnedWriteHalf,
         heads: Arc<Mutex<Vec<u8>>>,
@@ -124,6 +140,9 @@ impl Way {
         loop {
             let length = client.read(&mut buffer).await.ok().filter(|length| *length > 0)?;
             let bytes = &buffer[..length];
+            if self.is_forgotten(number) {
+                continue;
+            }
             let is_head = bytes.starts_with(b"GET ") || bytes.starts_with(b"POST ");
             if is_head {
                 *heads.lock() = bytes.to_ascii_lowercase();
@@ -155,6 +174,10 @@ impl Way {
         }
     }
 
+    fn is_forgotten(&self, number: usize) -> bool {
+        number < self.forgotten.load(Ordering::Relaxed)
+    }
+
     /// Counts an answer.
     fn is_one_in(&self, n: usize) -> bool {
         self.answers.fetch_add(1, Ordering::Relaxed) % n == n - 1
@@ -162,6 +185,7 @@ impl Way {
 
     async fn answers(
         &self,
+        number: usize,
         mut server: OwnedReadHalf,
         client: &mut OwnedWriteHalf,
         heads: Arc<Mutex<Vec<u8>>>,
@@ -169,6 +193,9 @@ impl Way {
         let mut buffer = vec![0; 64 << 10];
         loop {
             let length = server.read(&mut buffer).await?;
+            if self.is_forgotten(number) {
+                return std::future::pending().await;
+            }
             if length == 0 {
                 return client.shutdown().await;
             }

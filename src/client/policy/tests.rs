@@ -91,7 +91,10 @@ impl Simulation {
                 Connected => self.policy.connected(at),
                 Answered => self.policy.answered(at),
                 Envelope => self.policy.envelope(true, at),
-                Happening::End(how) => end = Some(how),
+                Happening::End(how) => {
+                    end = Some(how);
+                    break;
+                }
             }
         }
         let end = end.unwrap_or_else(|| {
@@ -348,6 +351,30 @@ fn the_heartbeat_of_a_nat_is_found_and_kept() {
         let above: Duration = above.map(|past| past.took).sum();
         assert!(above <= seconds(limit) * 5, "{above:?} in a day: {heartbeats:?}");
         assert!(simulation.past.iter().all(|past| past.form == Form::WebSocket));
+    }
+}
+
+#[test]
+fn a_proxy_that_closes_silent_sockets_does_so_once() {
+    fn proxy(limit: Duration, attempt: &Attempt, since: Duration) -> Script {
+        let mut last = Duration::ZERO;
+        let cut = move |(at, what): (Duration, Happening)| {
+            let silence = at - std::mem::replace(&mut last, at);
+            if silence < limit { (at, what) } else { (at - silence + limit, Happening::End(End::Cut)) }
+        };
+        Box::new(open(attempt, since).map(cut))
+    }
+    for network in [
+        (|attempt, since| proxy(seconds(30), attempt, since)) as Network,
+        |attempt, since| proxy(seconds(60), attempt, since),
+        |attempt, since| proxy(seconds(100), attempt, since),
+    ] {
+        let mut simulation = Simulation::new(Settings::default());
+        simulation.run(network, seconds(24 * 3600));
+        let (_under_way, past) = simulation.past.split_last().unwrap();
+        let cut = past.iter().filter(|past| past.took.subsec_millis() == 41 && past.envelopes == 1);
+        assert_eq!(cut.count(), 1, "{past:?}");
+        assert_eq!(simulation.changes(Duration::ZERO), [(Form::WebSocket, Reason::Start)]);
     }
 }
 

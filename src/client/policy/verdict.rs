@@ -56,22 +56,20 @@ impl Policy {
         }
         match end {
             // The next heartbeat will tell; the form is only doubted where the network was not asked for much.
-            End::Mute if self.attempt.heartbeat > self.heartbeat.min() => self.died(),
+            End::Mute if self.attempt.heartbeat > self.heartbeat.min() => self.died(None),
             End::Mute => {
-                self.died();
+                self.died(None);
                 if self.ladder.mute(form, self.attempt.envelopes > 1) {
                     self.accuse(form, Reason::Mute, now);
                 }
             }
             _ if self.attempt.envelopes == 0 => self.accuse(form, why(end), now),
-            _ if self.attempt.held_up || stable => {
-                let silence = now - self.attempt.last_envelope;
-                let unproven = self.heartbeat.proven().is_none_or(|proven| silence > proven);
-                if end == End::Cut && unproven && !self.attempt.held_up {
-                    self.died();
-                }
+            _ if self.attempt.held_up => self.at_once(now),
+            End::Cut if now - self.attempt.last_byte >= self.heartbeat.min() => {
+                self.died(Some(now - self.attempt.last_byte));
                 self.at_once(now);
             }
+            _ if stable => self.at_once(now),
             _ if self.ladder.cut(form) => self.accuse(form, Reason::Cut, now),
             _ => self.back_off(now),
         }
@@ -118,6 +116,7 @@ impl Policy {
         };
         self.wait_until = Some(now + wait);
         self.hold.excuse();
+        self.heartbeat.excuse();
         self.events.push(Event::Restart { wait });
         match doubt {
             Some(reason) => self.excuse(reason),
@@ -153,9 +152,9 @@ impl Policy {
     }
 
     /// The connection did not bear its heartbeat.
-    fn died(&mut self) {
+    fn died(&mut self, cut_after: Option<Duration>) {
         if self.attempt.form == Form::WebSocket {
-            self.heartbeat.died(self.attempt.heartbeat);
+            self.heartbeat.died(self.attempt.heartbeat, cut_after);
         }
     }
 
