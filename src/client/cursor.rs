@@ -30,19 +30,25 @@ impl Cursor {
 }
 
 impl Move {
-    pub(super) fn is_any(&self) -> bool {
-        !matches!(self, Self::Stay)
+    /// To where a cursor is.
+    pub(super) fn to(cursor: Option<&Cursor>) -> Self {
+        cursor.map_or(Self::Stay, |cursor| Self::To(cursor.0.clone()))
     }
 
-    /// Moves a cursor, if there is one to move.
-    pub(super) fn apply(&self, cursor: &mut Option<Cursor>) {
+    /// Moves a cursor, if there is one to move. Returns whether it is another one now.
+    pub(super) fn apply(&self, cursor: &mut Option<Cursor>) -> bool {
         match (self, cursor) {
-            (Self::To(text), cursor) => *cursor = Some(Cursor(text.clone())),
+            (Self::To(text), Some(Cursor(same))) if text == same => false,
+            (Self::To(text), cursor) => {
+                *cursor = Some(Cursor(text.clone()));
+                true
+            }
             (Self::On(part), Some(Cursor(text))) => {
                 text.push('.');
                 text.push_str(part);
+                true
             }
-            (Self::Stay, _) | (Self::On(_), None) => {}
+            (Self::Stay, _) | (Self::On(_), None) => false,
         }
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Ladder {
     rungs: Vec<Rung>,
     reprobe_after: Duration,
     reprobe_max: Duration,
+    /// Whether one was given up and none has worked since: then the way goes down only.
+    descending: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -47,7 +49,7 @@ impl Ladder {
             away_until: None,
             away_for: reprobe_after,
         };
-        Self { rungs: forms.iter().map(rung).collect(), reprobe_after, reprobe_max }
+        Self { rungs: forms.iter().map(rung).collect(), reprobe_after, reprobe_max, descending: false }
     }
 
     /// Whether a form may be used at all.
@@ -55,16 +57,19 @@ impl Ladder {
         self.rungs.iter().any(|rung| rung.form == form)
     }
 
-    /// The best form that is not given up, or whose time has come; the last one, if all are.
+    /// The best form that is not given up; while one works, also those whose time has come. The last one, if all are.
     pub(super) fn best(&self, now: Instant) -> Form {
-        let usable = |rung: &&Rung| rung.away_until.is_none_or(|until| until <= now);
-        let best = self.rungs.iter().find(usable).or(self.rungs.last());
+        let untried = |rung: &&Rung| rung.away_until.is_none();
+        let due = |rung: &&Rung| rung.away_until.is_none_or(|until| until <= now);
+        let untried = self.rungs.iter().find(untried).filter(|_| self.descending);
+        let best = untried.or_else(|| self.rungs.iter().find(due)).or(self.rungs.last());
         best.map_or(Form::ShortPoll, |rung| rung.form)
     }
 
-    /// When one that is better than `form` is to be tried again.
+    /// When one that is better than `form` is to be tried again, if there is one that works meanwhile.
     pub(super) fn better_at(&self, form: Form) -> Option<Instant> {
-        self.rungs.iter().take_while(|rung| rung.form != form).filter_map(|rung| rung.away_until).min()
+        let better = self.rungs.iter().take_while(|rung| rung.form != form);
+        better.filter_map(|rung| rung.away_until).min().filter(|_| !self.descending)
     }
 
     /// Begins with `form`, and with a better one later.
@@ -81,6 +86,7 @@ impl Ladder {
     /// Gives a form up, each time for twice as long.
     pub(super) fn give_up(&mut self, form: Form, now: Instant, chance: &mut Rng) {
         let most = self.reprobe_max;
+        self.descending = true;
         if let Some(rung) = self.rung(form) {
             rung.away_until = Some(now + rung.away_for.mul_f64(0.9 + chance.f64() / 5.0));
             rung.away_for = (rung.away_for * 2).min(most);
@@ -91,6 +97,7 @@ impl Ladder {
     /// A form has lived long enough: what it failed at is forgotten, but for silence, which says so only later.
     pub(super) fn worked(&mut self, form: Form) {
         let again = self.reprobe_after;
+        self.descending = false;
         if let Some(rung) = self.rung(form) {
             (rung.cuts, rung.away_until) = (0, None);
             if rung.mutes == 0 {

@@ -222,6 +222,7 @@ impl Policy {
     fn works(&mut self) {
         let form = self.attempt.form;
         self.ladder.worked(form);
+        self.attempt.leave_at = self.attempt.leave_at.or(self.ladder.better_at(form));
         self.learned |= self.known.form.replace(form) != Some(form);
     }
 

@@ -45,6 +45,8 @@ pub(super) struct Reader {
     policy: Policy,
     idle: Option<Connection>,
     outlet: Outlet,
+    /// The cursor has moved without messages, and nobody had asked for more.
+    cursor_untold: bool,
 }
 
 impl Reader {
@@ -52,7 +54,7 @@ impl Reader {
         let network = shared.network.subscribe();
         let known = shared.memory.lock().of(&network.borrow());
         let policy = Policy::new(shared.settings.clone(), known, fastrand::Rng::new(), Instant::now());
-        Self { shared, network, wanted, policy, idle: None, outlet }
+        Self { shared, network, wanted, policy, idle: None, outlet, cursor_untold: false }
     }
 
     /// Reads until the subscription is dropped, or the gateway refuses for good.
@@ -120,13 +122,17 @@ impl Reader {
         let Envelope { items, cursor, up_to_date } = envelope;
         self.policy.envelope(up_to_date, Instant::now());
         self.tell();
-        cursor.apply(&mut self.wanted.cursor);
-        if items.is_empty() && !cursor.is_any() {
+        if !cursor.apply(&mut self.wanted.cursor) && items.is_empty() {
             return;
         }
-        // Nobody takes it only when the subscription, and this task with it, is about to be dropped.
-        if let Err(TrySendError::Full(delivery)) = self.outlet.deliveries.try_send(Delivery { items, cursor })
+        let cursor = if self.cursor_untold { Move::to(self.wanted.cursor.as_ref()) } else { cursor };
+        let is_empty = items.is_empty();
+        let sent = self.outlet.deliveries.try_send(Delivery { items, cursor });
+        self.cursor_untold = is_empty && sent.is_err();
+        if let Err(TrySendError::Full(delivery)) = sent
+            && !is_empty
         {
+            // Nobody takes it only when the subscription, and this task with it, is about to be dropped.
             let since = Instant::now();
             let _taken = self.outlet.deliveries.send(delivery).await;
             self.policy.handed_over(since, Instant::now());
