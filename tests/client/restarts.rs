@@ -16,6 +16,16 @@ async fn gateway(directory: &TempDir) -> Gateway {
     Gateway::start(&["--store", directory.path().to_str().unwrap(), "--sync", "never"]).await
 }
 
+/// Creates the stream `s` and others in which nothing happens, so that its news are a part of the cursor only.
+async fn create(gateway: &Gateway) -> Vec<String> {
+    let streams: Vec<_> =
+        std::iter::once("s".to_owned()).chain((0..20).map(|n| format!("idle/{n}"))).collect();
+    for stream in &streams {
+        gateway.send(put(format!("/v1/stream/{stream}")).json("[]")).await.expect(201);
+    }
+    streams
+}
+
 /// Publishes 1000 numbers, one after the other and not all within a moment.
 async fn slowly(client: &Client, stream: &str) {
     let producer = client.producer(stream, "application/json");
@@ -32,8 +42,7 @@ async fn nothing_is_lost_or_doubled_when_the_gateway_is_killed_and_started_again
         let mut running = gateway(&directory).await;
         let relay = Relay::start(running.address, Rule::Open).await;
         let (client, told) = client(relay.address, only(form));
-        running.send(put("/v1/stream/s").json("[]")).await.expect(201);
-        let mut subscription = client.subscribe(["s"], Start::earliest());
+        let mut subscription = client.subscribe(create(&running).await, Start::earliest());
         let restarts = async {
             for _ in 0..3 {
                 sleep(Duration::from_millis(150)).await;
@@ -56,8 +65,7 @@ async fn a_drain_is_no_failure_of_a_form() {
         let mut running = gateway(&directory).await;
         let relay = Relay::start(running.address, Rule::Open).await;
         let (client, told) = client(relay.address, only(form));
-        running.send(put("/v1/stream/s").json("[]")).await.expect(201);
-        let mut subscription = client.subscribe(["s"], Start::earliest());
+        let mut subscription = client.subscribe(create(&running).await, Start::earliest());
         let restart = async {
             sleep(Duration::from_millis(200)).await;
             running.signal("TERM");
