@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use pollgate::client::{Form, Item, Reason, Start};
 use tokio::time::Instant;
 
@@ -122,7 +123,7 @@ async fn another_network_is_begun_anew_at_once() {
 #[tokio::test]
 async fn connections_that_die_without_a_word_are_noticed_by_their_silence() {
     let gateway = Gateway::start(&[]).await;
-    for form in Form::ALL {
+    join_all(Form::ALL.map(async |form| {
         let relay = Relay::start(gateway.address, Rule::Open).await;
         let (client, told) = client(relay.address, only(form));
         let stream = form.name();
@@ -139,5 +140,6 @@ async fn connections_that_die_without_a_word_are_noticed_by_their_silence() {
         let patience = (settings().heartbeat_min * 3 / 2).max(settings().hold) + settings().answer_timeout;
         assert!(since.elapsed() < patience + Duration::from_secs(1), "{form}: {:?}", since.elapsed());
         assert_eq!(told.changes(), [(form, Reason::Start)]);
-    }
+    }))
+    .await;
 }

@@ -1,5 +1,6 @@
 //! A gateway that is killed or drained under way: the client waits for it and goes on where it was.
 
+use futures_util::future::join_all;
 use pollgate::client::{Client, Event, Form, Reason, Start};
 use tempfile::TempDir;
 use tokio::time::{Duration, sleep};
@@ -37,7 +38,7 @@ async fn slowly(client: &Client, stream: &str) {
 
 #[tokio::test]
 async fn nothing_is_lost_or_doubled_when_the_gateway_is_killed_and_started_again() {
-    for form in Form::ALL {
+    join_all(Form::ALL.map(async |form| {
         let directory = directory();
         let mut running = gateway(&directory).await;
         let relay = Relay::start(running.address, Rule::Open).await;
@@ -55,12 +56,13 @@ async fn nothing_is_lost_or_doubled_when_the_gateway_is_killed_and_started_again
         let (_running, (), ()) =
             tokio::join!(restarts, slowly(&client, "s"), expect(&mut subscription, 0..1000));
         assert_eq!(told.changes().len(), 1, "{form}: {:?}", told.all());
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]
 async fn a_drain_is_no_failure_of_a_form() {
-    for form in Form::ALL {
+    join_all(Form::ALL.map(async |form| {
         let directory = directory();
         let mut running = gateway(&directory).await;
         let relay = Relay::start(running.address, Rule::Open).await;
@@ -77,7 +79,8 @@ async fn a_drain_is_no_failure_of_a_form() {
         let (_running, (), ()) =
             tokio::join!(restart, slowly(&client, "s"), expect(&mut subscription, 0..1000));
         assert_eq!(told.changes().len(), 1, "{form}: {:?}", told.all());
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]
