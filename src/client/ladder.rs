@@ -29,6 +29,8 @@ struct Rung {
     form: Form,
     cuts: u8,
     mutes: u8,
+    /// It has worked, and what fails once may have been the gateway's restart.
+    trusted: bool,
     /// It had gone mute, so it is given more time for its first envelope.
     was_mute: bool,
     /// Until when it is given up.
@@ -45,6 +47,7 @@ impl Ladder {
             form: *form,
             cuts: 0,
             mutes: 0,
+            trusted: false,
             was_mute: false,
             away_until: None,
             away_for: reprobe_after,
@@ -99,11 +102,16 @@ impl Ladder {
         let again = self.reprobe_after;
         self.descending = false;
         if let Some(rung) = self.rung(form) {
-            (rung.cuts, rung.away_until) = (0, None);
+            (rung.cuts, rung.away_until, rung.trusted) = (0, None, true);
             if rung.mutes == 0 {
                 (rung.away_for, rung.was_mute) = (again, false);
             }
         }
+    }
+
+    /// Whether a form has one more try: once after it has worked.
+    pub(super) fn pardon(&mut self, form: Form) -> bool {
+        self.rung(form).is_some_and(|rung| std::mem::take(&mut rung.trusted))
     }
 
     /// A heartbeat came through it.
@@ -118,6 +126,7 @@ impl Ladder {
     pub(super) fn cut(&mut self, form: Form) -> bool {
         self.rung(form).is_some_and(|rung| {
             rung.cuts += 1;
+            rung.trusted &= rung.cuts < CUTS_MAX;
             rung.cuts >= CUTS_MAX
         })
     }
@@ -127,6 +136,7 @@ impl Ladder {
         self.rung(form).is_some_and(|rung| {
             rung.was_mute = true;
             rung.mutes = if brought_something { rung.mutes.saturating_add(1) } else { MUTES_MAX };
+            rung.trusted &= rung.mutes < MUTES_MAX;
             rung.mutes >= MUTES_MAX
         })
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use pollgate::client::{Form, Start};
 use tokio::time::{sleep, timeout};
 
@@ -19,14 +20,14 @@ async fn a_slow_handler_is_waited_for_and_costs_nothing_but_time() {
         "websocket_pong_timeout=1s",
     ];
     let gateway = Gateway::start(&limits).await;
-    for form in Form::ALL {
+    join_all(Form::ALL.map(async |form| {
         let (client, told) = client(gateway.address, only(form));
         let stream = form.name();
         // More than sockets and buffers take, so that the gateway can not send on.
         let text = "x".repeat(20_000);
         let producer = client.producer(stream, "application/json");
         let messages = (0..400).map(|number| producer.publish(format!(r#"[{number},"{text}"]"#)));
-        for outcome in futures_util::future::join_all(messages).await {
+        for outcome in join_all(messages).await {
             outcome.unwrap();
         }
         let mut subscription = client.subscribe([stream], Start::earliest());
@@ -40,7 +41,8 @@ async fn a_slow_handler_is_waited_for_and_costs_nothing_but_time() {
             assert!(message.data.bytes().starts_with(start.as_bytes()), "{form}: {expected}");
         }
         assert_eq!(told.changes().len(), 1, "{form}: {:?}", told.all());
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A gateway that is killed or drained under way: the client waits for it and goes on where it was.
 
 use futures_util::future::join_all;
-use pollgate::client::{Client, Event, Form, Reason, Start};
+use pollgate::client::{Client, Event, Form, Reason, Settings, Start};
 use tempfile::TempDir;
 use tokio::time::{Duration, sleep};
 
@@ -32,7 +32,7 @@ async fn slowly(client: &Client, stream: &str) {
     let producer = client.producer(stream, "application/json");
     for number in (0..1000).step_by(4) {
         publish(&producer, number..number + 4).await;
-        sleep(Duration::from_millis(4)).await;
+        sleep(Duration::from_millis(8)).await;
     }
 }
 
@@ -65,11 +65,14 @@ async fn a_drain_is_no_failure_of_a_form() {
     join_all(Form::ALL.map(async |form| {
         let directory = directory();
         let mut running = gateway(&directory).await;
+        // It, and all that it could fall back to.
+        let forms = Form::ALL.into_iter().skip_while(|other| *other != form).collect();
         let relay = Relay::start(running.address, Rule::Open).await;
-        let (client, told) = client(relay.address, only(form));
+        let (client, told) = client(relay.address, Settings { forms, ..settings() });
         let mut subscription = client.subscribe(create(&running).await, Start::earliest());
         let restart = async {
-            sleep(Duration::from_millis(200)).await;
+            // Until the form has shown that it works.
+            sleep(settings().stable_after + settings().heartbeat_min / 2).await;
             running.signal("TERM");
             running.ended(PATIENCE).await;
             running = gateway(&directory).await;

@@ -311,6 +311,29 @@ fn a_gateway_that_is_away_says_nothing_about_forms() {
 }
 
 #[test]
+fn a_form_that_has_worked_is_given_up_only_when_it_fails_twice() {
+    fn once_dead(attempt: &Attempt, since: Duration) -> Script {
+        // The socket dies at 100 s, and what comes next meets a gateway that is about to be there.
+        if since < seconds(100) {
+            return Box::new(open(attempt, since).take_while(move |(at, _)| since + *at < seconds(100)));
+        }
+        if attempt.form == Form::WebSocket && since < seconds(114) {
+            script([(millis(20), Connected)])
+        } else {
+            open(attempt, since)
+        }
+    }
+    let mut simulation = Simulation::new(Settings { heartbeat_max: seconds(15), ..Settings::default() });
+    simulation.run(once_dead, seconds(200));
+    assert_eq!(simulation.forms(), [Form::WebSocket, Form::WebSocket, Form::ShortPoll, Form::WebSocket]);
+    assert_eq!(simulation.changes(Duration::ZERO).len(), 1);
+    simulation.run(buffering, seconds(220));
+    let forms: Vec<_> = simulation.forms().split_off(4);
+    assert_eq!(forms[..5], [Form::WebSocket, Form::ShortPoll, Form::WebSocket, Form::ShortPoll, Form::Sse]);
+    assert_eq!(simulation.changes(seconds(200))[0], (Form::Sse, Reason::NoEnvelope));
+}
+
+#[test]
 fn what_answers_every_form_but_polls_with_patience_or_pages_is_found_out() {
     for (network, reason) in [
         (

@@ -36,7 +36,7 @@ impl Policy {
         let Some((form, reason)) = self.accused.take() else { return };
         if end == End::Clean {
             // Excuses may have ended just now: the form has one more try.
-            if self.excuses != EXCUSES_MAX {
+            if self.excuses != EXCUSES_MAX && !self.ladder.pardon(form) {
                 self.excuses = 0;
                 self.ladder.give_up(form, now, &mut self.chance);
                 self.hold.forget_cuts();
