@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, TempDir};
 
-use crate::command::{run, try_run};
+use crate::world::command::{run, try_run};
 use crate::world::until;
 
 /// The folders of images: this, and the id of the process that they belong to.

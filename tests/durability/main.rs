@@ -20,7 +20,6 @@
 #[path = "../world/mod.rs"]
 mod world;
 
-mod command;
 mod crew;
 mod full_disk;
 mod full_disk_mqtt;

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its part of the world")]
 
 mod client;
+pub mod command;
 mod kind;
 pub mod mqtt;
 mod process;

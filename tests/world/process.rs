@@ -16,6 +16,14 @@ use super::client::{Answer, Connection, Request, get};
 use super::raw::Raw;
 use super::{PATIENCE, until};
 
+/// What a gateway is started with unless the scenario says otherwise.
+const DEFAULTS: [[&str; 2]; 4] = [
+    ["--listen", "127.0.0.1:0"],
+    ["--admin", "127.0.0.1:0"],
+    ["--mqtt", "127.0.0.1:0"],
+    ["--store", "memory"],
+];
+
 /// A running gateway; killed when dropped. No test passes whose gateway panicked.
 pub struct Gateway {
     pub address: SocketAddr,
@@ -54,8 +62,7 @@ impl Gateway {
         let command: Vec<_> = command.collect();
         let mut child = Command::new(command[0])
             .args(&command[1..])
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"])
-            .args(if arguments.contains(&"--store") { &[][..] } else { &["--store", "memory"] })
+            .args(DEFAULTS.iter().filter(|[option, _]| !arguments.contains(option)).flatten())
             .args(arguments)
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())

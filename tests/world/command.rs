@@ -7,12 +7,12 @@ const SECONDS_MAX: &str = "30";
 
 /// Runs a command that has to succeed; what it wrote.
 #[track_caller]
-pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
+pub fn run(program: &str, arguments: &[&str]) -> String {
     try_run(program, arguments).unwrap_or_else(|why| panic!("{why}"))
 }
 
 /// Runs a command; what it wrote, or why it failed.
-pub(crate) fn try_run(program: &str, arguments: &[&str]) -> Result<String, String> {
+pub fn try_run(program: &str, arguments: &[&str]) -> Result<String, String> {
     let command = [&[program], arguments].concat();
     let output = Command::new("timeout").args(["--kill-after=1", SECONDS_MAX]).args(&command).output();
     let output = output.map_err(|error| format!("timeout (of coreutils): {error}"))?;
