@@ -1,6 +1,7 @@
 //! WebSocket: one envelope a text frame, and each frame of the client an append (RFC 6455; over HTTP/2 RFC 8441).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -18,7 +19,7 @@ use tokio_websockets::{
 use super::body::Body;
 use super::envelope::envelope;
 use super::error::{Error, Problem};
-use super::request::WebSocket;
+use super::request::{HEARTBEAT_NONE, WebSocket};
 use super::{Gateway, Link};
 use crate::hub::{Hub, Publication};
 use crate::limits::Limits;
@@ -32,6 +33,7 @@ pub(super) struct Session {
     /// Where the client's frames go; `None`: nowhere, since it reads more streams than one.
     publisher: Option<Publisher>,
     limits: Arc<Limits>,
+    ping_every: Duration,
     next_ping: Instant,
     /// Until when the client has to answer the last ping.
     pong_until: Option<Instant>,
@@ -84,7 +86,8 @@ impl Gateway {
         let publisher = Publisher { hub: hub.clone(), stream: name, content_type: tail.content_type };
         tokio::spawn(async move {
             let Ok(upgraded) = request.handshake.upgrade.await else { return };
-            Session::new(upgraded, hub, Some(publisher), limits).serve(updates).await;
+            let session = Session::new(upgraded, hub, Some(publisher), limits);
+            session.serve(updates, request.live.heartbeat).await;
             drop(link);
         });
         Ok(answer)
@@ -126,12 +129,18 @@ impl Session {
             SocketLimits::default().max_payload_len(Some(limits.websocket_message_bytes_max));
         let config = Config::default().frame_size(usize::MAX);
         let socket = ServerBuilder::new().config(config).limits(message_limits).serve(TokioIo::new(upgraded));
-        let next_ping = Instant::now() + limits.websocket_ping.get();
-        Self { socket, hub, publisher, limits, next_ping, pong_until: None }
+        let ping_every = limits.websocket_ping.get();
+        let next_ping = Instant::now() + ping_every;
+        Self { socket, hub, publisher, limits, ping_every, next_ping, pong_until: None }
     }
 
-    /// Serves it to its end.
-    pub(super) async fn serve(self, updates: impl Stream<Item = Bytes>) {
+    /// Serves it to its end. A client that asks for a heartbeat says how long its network may be quiet; then pings come
+    /// no more often than that.
+    pub(super) async fn serve(mut self, updates: impl Stream<Item = Bytes>, heartbeat: Duration) {
+        if heartbeat < HEARTBEAT_NONE {
+            self.ping_every = self.ping_every.max(heartbeat);
+            self.next_ping = Instant::now() + self.ping_every;
+        }
         note(self.run(updates).await);
     }
 
@@ -226,7 +235,7 @@ impl Session {
     async fn take(&mut self, message: Message) -> Result<(), SocketError> {
         if message.is_pong() {
             self.pong_until = None;
-            self.next_ping = Instant::now() + self.limits.websocket_ping.get();
+            self.next_ping = Instant::now() + self.ping_every;
         }
         if message.is_text() || message.is_binary() {
             let reply = match &self.publisher {

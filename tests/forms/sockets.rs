@@ -126,3 +126,15 @@ async fn sockets_share_a_connection_of_http2() {
     gateway.send(crate::world::delete(&publisher.place.path)).await.expect(204);
     assert_eq!(sockets[1].closed().await.0, 1000);
 }
+
+#[tokio::test]
+async fn pings_come_no_more_often_than_the_heartbeat_that_the_client_asks_for() {
+    let gateway = Gateway::start(&["--limit", "websocket_ping=200ms"]).await;
+    let publisher = Publisher::create(&gateway, "s", Kind::Json).await;
+    for (heartbeat, pings_first) in [("", true), ("&heartbeat=1", false)] {
+        let target = format!("{}?offset=now&live=websocket{heartbeat}", publisher.place.path);
+        let mut socket = WebSocket::open(gateway.address, &target).await.unwrap();
+        socket.json().await.unwrap();
+        assert_eq!(socket.message().await.is_ping(), pings_first, "{heartbeat:?}");
+    }
+}

@@ -85,8 +85,7 @@ impl WebSocket {
     /// The next text frame as it is.
     pub async fn text(&mut self) -> Result<String, Close> {
         loop {
-            let message = timeout(PATIENCE, self.0.next()).await.expect("a frame in time");
-            let message = message.expect("a close frame before the end").expect("frames of RFC 6455");
+            let message = self.message().await;
             if let Some((code, reason)) = message.as_close() {
                 return Err(Close(code.into(), reason.to_owned()));
             }
@@ -94,6 +93,12 @@ impl WebSocket {
                 return Ok(message.as_text().expect("UTF-8").to_owned());
             }
         }
+    }
+
+    /// The next message of any kind.
+    pub async fn message(&mut self) -> Message {
+        let message = timeout(PATIENCE, self.0.next()).await.expect("a frame in time");
+        message.expect("a close frame before the end").expect("frames of RFC 6455")
     }
 
     /// Reads to the end, which has to come in good order: a close frame, then the end of the connection.

@@ -20,7 +20,7 @@ const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 const HEARTBEAT_MAX: Duration = Duration::from_secs(300);
 
 /// As good as never.
-pub(super) const HEARTBEAT_NONE: Duration = Duration::from_secs(24 * 3600);
+pub(in crate::http) const HEARTBEAT_NONE: Duration = Duration::from_secs(24 * 3600);
 
 /// A GET, or the CONNECT that opens a WebSocket.
 #[derive(Debug)]

@@ -30,10 +30,11 @@ impl Gateway {
         let (hub, limits) = (self.hub.clone(), self.limits.clone());
         match live {
             Some(live) => {
+                let heartbeat = live.heartbeat;
                 let updates = opening.open(live).await?;
                 tokio::spawn(async move {
                     let Ok(upgraded) = handshake.upgrade.await else { return };
-                    Session::new(upgraded, hub, None, limits).serve(updates).await;
+                    Session::new(upgraded, hub, None, limits).serve(updates, heartbeat).await;
                     drop(link);
                 });
             }
@@ -53,12 +54,13 @@ impl Gateway {
 /// Lets the client say first what it wants.
 async fn serve_as_asked(session: Session, opening: Opening, limits: &Limits) {
     let Some((session, text)) = session.first_text().await else { return };
-    let opened = match LiveMany::parse(&text, limits) {
-        Ok(live) => opening.open(live).await,
-        Err(error) => Err(error),
+    let live = match LiveMany::parse(&text, limits) {
+        Ok(live) => live,
+        Err(error) => return session.refuse(&error).await,
     };
-    match opened {
-        Ok(updates) => session.serve(updates).await,
+    let heartbeat = live.heartbeat;
+    match opening.open(live).await {
+        Ok(updates) => session.serve(updates, heartbeat).await,
         Err(error) => session.refuse(&error).await,
     }
 }
