@@ -1,11 +1,16 @@
 //! The server: listeners, what stands behind them, and how it all comes to an end.
 
 mod accept;
+mod berth;
 mod connection;
 mod guard;
 mod head;
+mod held;
+mod http1;
+mod http2;
 mod mqtt;
 mod store;
+mod tracked;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

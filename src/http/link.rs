@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// that has left HTTP behind still does.
 pub struct Link {
     stalled: AtomicBool,
+    unsent: AtomicBool,
     _open: Box<dyn Any + Send + Sync>,
 }
 
 impl Link {
     /// A link of a connection; `open` is dropped when the last holder is gone.
     pub fn new(open: impl Any + Send + Sync) -> Self {
-        Self { stalled: AtomicBool::new(false), _open: Box::new(open) }
+        Self { stalled: AtomicBool::new(false), unsent: AtomicBool::new(false), _open: Box::new(open) }
     }
 
     /// The client does not take what it is sent, and is being cut.
@@ -24,5 +25,15 @@ impl Link {
     /// Whether the client was cut for that.
     pub(super) fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// Whether the kernel has not taken all of what was written last.
+    pub fn set_unsent(&self, unsent: bool) {
+        self.unsent.store(unsent, Ordering::Relaxed);
+    }
+
+    /// Whether something waits to be written again.
+    pub fn is_unsent(&self) -> bool {
+        self.unsent.load(Ordering::Relaxed)
     }
 }

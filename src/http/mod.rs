@@ -30,12 +30,14 @@ mod switch;
 mod upload;
 mod websocket;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, DATE, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 pub use body::Body;
 pub use envelope::envelope;
@@ -49,10 +51,13 @@ pub use sse::event as sse_event;
 use crate::clock::Clock;
 use crate::hub::{ClientId, Hub};
 use crate::limits::Limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Form, Metrics};
 use error::Error;
 use request::Read;
 use routes::{Asked, OnStream, Operation};
+
+/// An answer to come.
+pub type Waiting = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// The front: answers requests from the hub.
 pub struct Gateway {
@@ -77,10 +82,8 @@ impl Gateway {
         Self { hub, limits, metrics, clock, origins, tunnel }
     }
 
-    /// Answers one request. Every failure is an answer too.
-    ///
-    /// Cancel safe: a client that leaves while its poll is held takes the waiter with it.
-    pub async fn answer(&self, request: Parsed) -> Response<Body> {
+    /// Takes in what has to be there before it is clear what is asked for: the body of a request for many streams.
+    pub async fn prepare(&self, request: Parsed) -> Prepared {
         let Parsed { form, http1, refused, link, asked } = request;
         let operation = match asked {
             Ok(Asked::Whole(operation)) => Ok(operation),
@@ -89,28 +92,59 @@ impl Gateway {
         };
         let form = operation.as_ref().ok().and_then(Operation::form).unwrap_or(form);
         let stream = operation.as_ref().map_or("", |operation| operation.stream());
-        let client = operation.as_ref().ok().and_then(Operation::client);
-        let client = client.map(ClientId::as_str);
+        let client = operation.as_ref().ok().and_then(Operation::client).map(ClientId::as_str);
         let span = tracing::debug_span!("request", form = form.as_str(), stream, client);
-        // A span that nobody records is not worth the time that it takes.
-        let recorded = (!span.is_disabled()).then(Instant::now);
-        let outcome = match operation {
-            Ok(operation) if recorded.is_some() => {
-                self.perform(operation, link).instrument(span.clone()).await
+        let recorded = (!span.is_disabled()).then(|| Box::new(Recorded { span, since: Instant::now() }));
+        Prepared { operation, link, noted: Noted { form, http1, refused, recorded } }
+    }
+
+    /// Answers one request. Every failure is an answer too.
+    ///
+    /// Cancel safe: a client that leaves while its poll is held takes the waiter with it.
+    pub async fn answer(&self, request: Prepared) -> Response<Body> {
+        let Prepared { operation, link, noted } = request;
+        let outcome = match (operation, &noted.recorded) {
+            (Ok(operation), Some(recorded)) => {
+                self.perform(operation, link).instrument(recorded.span.clone()).await
             }
-            Ok(operation) => self.perform(operation, link).await,
-            Err(error) => Err(error),
+            (Ok(operation), None) => self.perform(operation, link).await,
+            (Err(error), _) => Err(error),
         };
+        self.finish(noted, outcome)
+    }
+
+    /// The same for a request that [waits](Prepared::waits): there may be very many of them, so the future is small.
+    pub fn answer_in_time(self: Arc<Self>, request: Prepared) -> Waiting {
+        match request {
+            Prepared {
+                operation: Ok(Operation::OnStream(name, OnStream::Read(Read::LongPoll(poll)))),
+                noted: noted @ Noted { recorded: None, .. },
+                ..
+            } => Box::pin(async move {
+                let outcome = self.long_poll(name, poll).await;
+                self.finish(noted, outcome)
+            }),
+            request => Box::pin(async move { self.answer(request).await }),
+        }
+    }
+
+    /// The answer of an outcome, counted and logged.
+    fn finish(&self, noted: Noted, outcome: Result<Response<Body>, Error>) -> Response<Body> {
         let mut answer = outcome.unwrap_or_else(Error::into_answer);
         let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if http1 && !switches && (refused || self.hub.is_draining()) {
+        if noted.http1 && !switches && (noted.refused || self.hub.is_draining()) {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        if noted.waits() {
+            // What waits may be written without hyper, which dates only what it writes (RFC 9110, section 6.6.1).
+            let now = httpdate::fmt_http_date(self.clock.now());
+            answer.headers_mut().insert(DATE, fields::value(&now));
+        }
         let status = answer.status().as_u16();
-        self.metrics.request(form, status);
-        if let Some(since) = recorded {
-            let held_ms = since.elapsed().as_millis() as u64;
-            span.in_scope(|| tracing::debug!(status, held_ms, "answered"));
+        self.metrics.request(noted.form, status);
+        if let Some(recorded) = noted.recorded {
+            let held_ms = recorded.since.elapsed().as_millis() as u64;
+            recorded.span.in_scope(|| tracing::debug!(status, held_ms, "answered"));
         }
         answer
     }
@@ -135,6 +169,41 @@ impl Gateway {
             OnStream::Delete => self.delete(name).await,
             OnStream::Preflight => Ok(preflight::allow(preflight::METHODS)),
         }
+    }
+}
+
+/// A request of which it is clear what is asked for.
+pub struct Prepared {
+    operation: Result<Operation, Error>,
+    link: Arc<Link>,
+    noted: Noted,
+}
+
+/// What is kept of a request until it is answered.
+struct Noted {
+    form: Form,
+    http1: bool,
+    refused: bool,
+    /// `None`: nobody records the request's span, so it is not worth the time and the room.
+    recorded: Option<Box<Recorded>>,
+}
+
+/// The span of a request that is logged.
+struct Recorded {
+    span: Span,
+    since: Instant,
+}
+
+impl Prepared {
+    /// Whether the answer may take long to come, as that to a long poll, or to end, as a stream of events.
+    pub fn waits(&self) -> bool {
+        self.operation.is_ok() && self.noted.waits()
+    }
+}
+
+impl Noted {
+    fn waits(&self) -> bool {
+        matches!(self.form, Form::LongPoll | Form::Sse | Form::Ndjson)
     }
 }
 

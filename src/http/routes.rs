@@ -46,6 +46,13 @@ pub(super) enum Asked {
     Post(Box<PostMany>, Incoming),
 }
 
+impl Parsed {
+    /// Whether its body has yet to be read to know what is asked for; then it is read to its end.
+    pub fn has_body_to_read(&self) -> bool {
+        matches!(self.asked, Ok(Asked::Post(..)))
+    }
+}
+
 /// What is asked for.
 pub(super) enum Operation {
     OnStream(StreamName, OnStream),

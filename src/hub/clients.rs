@@ -171,6 +171,9 @@ impl Clients {
         let since = Instant::now();
         let ending = Signal::new(None);
         let poll = Arc::new(HeldPoll { number, subject, cursor, since, deadline, ending });
+        if queue.polls.is_empty() {
+            queue.polls.reserve_exact(1);
+        }
         queue.polls.push(poll.clone());
         queues.held += 1;
         drop(queues);

@@ -1,5 +1,6 @@
 //! The long poll: what is there at once, else wait for a message, the deadline, or an end before that.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -50,46 +51,55 @@ impl Hub {
     /// Answers a long poll.
     ///
     /// Cancel safe: dropping the future leaves the wait queue and the stream.
-    pub async fn poll(&self, poll: Poll) -> Result<Polled, PollError> {
-        if let Some(client) = &poll.client {
-            self.clients.supersede(client, &Subject::Stream(poll.stream.clone()));
-        }
-        let batch = self.read(&poll.stream, poll.start).await?;
-        if !batch.is_empty() || batch.closed || poll.hold.is_zero() {
-            self.metrics.messages_out(batch.messages, batch.len());
-            return Ok(Polled { batch, superseded: false, held: false });
-        }
-        let since = Instant::now();
-        let deadline = since + poll.hold;
-        let place = self
-            .clients
-            .hold(poll.client, Subject::Stream(poll.stream.clone()), Some(batch.next), deadline)
-            .map_err(PollError::TooManyPolls)?;
-        // Asked only now that the poll is on its queue: either it is seen here, or the drain sees the poll.
-        if self.is_draining() {
-            return Err(PollError::Draining);
-        }
-        let mut start = Start::At(batch.next);
-        let mut published = None;
-        loop {
-            let watched = self.live.watch(&poll.stream);
-            let batch = self.read(&poll.stream, start).await?;
-            if !batch.is_empty() || batch.closed {
-                self.metrics.held_poll_answered(since, published);
-                self.metrics.messages_out(batch.messages, batch.len());
-                return Ok(Polled { batch, superseded: false, held: true });
+    ///
+    /// There may be very many of them, so nothing is in the future while it waits that the answer does not need.
+    #[allow(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
+    pub fn poll(&self, poll: Poll) -> impl Future<Output = Result<Polled, PollError>> + Send + '_ {
+        async move {
+            if let Some(client) = &poll.client {
+                self.clients.supersede(client, &Subject::Stream(poll.stream.clone()));
             }
-            start = Start::At(batch.next);
-            tokio::select! {
-                biased;
-                moved_at = watched.moved(batch.epoch, batch.tail) => published = moved_at,
-                ending = place.ended() => {
-                    self.metrics.held_poll_answered(since, None);
-                    return Ok(Polled { batch, superseded: ending == Ending::Superseded, held: true });
+            let mut next = {
+                let batch = self.read(&poll.stream, poll.start).await?;
+                if !batch.is_empty() || batch.closed || poll.hold.is_zero() {
+                    self.metrics.messages_out(batch.messages, batch.len());
+                    return Ok(Polled { batch, superseded: false, held: false });
                 }
-                () = sleep_until(deadline) => {
-                    self.metrics.held_poll_answered(since, None);
-                    return Ok(Polled { batch, superseded: false, held: true });
+                batch.next
+            };
+            let since = Instant::now();
+            let place = self
+                .clients
+                .hold(
+                    poll.client.clone(),
+                    Subject::Stream(poll.stream.clone()),
+                    Some(next),
+                    since + poll.hold,
+                )
+                .map_err(PollError::TooManyPolls)?;
+            // Asked only now that the poll is on its queue: either it is seen here, or the drain sees the poll.
+            if self.is_draining() {
+                return Err(PollError::Draining);
+            }
+            let mut deadline = pin!(sleep_until(since + poll.hold));
+            let (mut published, mut superseded, mut is_over) = (None, false, false);
+            loop {
+                let watched = self.live.watch(&poll.stream);
+                let (epoch, tail) = {
+                    let batch = self.read(&poll.stream, Start::At(next)).await?;
+                    if !batch.is_empty() || batch.closed || is_over {
+                        self.metrics.held_poll_answered(since, published.filter(|_| !is_over));
+                        self.metrics.messages_out(batch.messages, batch.len());
+                        return Ok(Polled { superseded: superseded && batch.is_empty(), batch, held: true });
+                    }
+                    next = batch.next;
+                    (batch.epoch, batch.tail)
+                };
+                tokio::select! {
+                    biased;
+                    moved_at = watched.moved(epoch, tail) => published = moved_at,
+                    ending = place.ended() => (superseded, is_over) = (ending == Ending::Superseded, true),
+                    () = deadline.as_mut() => is_over = true,
                 }
             }
         }

@@ -124,7 +124,13 @@ impl Wakers {
         let slot = self.free.pop().unwrap_or(self.slots.len());
         match self.slots.get_mut(slot) {
             Some(empty) => *empty = Some(waker.clone()),
-            None => self.slots.push(Some(waker.clone())),
+            None => {
+                // Most states have one waiter, and there are very many states.
+                if self.slots.is_empty() {
+                    self.slots.reserve_exact(1);
+                }
+                self.slots.push(Some(waker.clone()));
+            }
         }
         Key { round: self.round, slot }
     }

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Phase;
-use super::connection::{self, Site};
+use super::connection::{self, Site, Terms};
 use super::mqtt;
 use crate::http::Link;
 use crate::limits::Limits;
@@ -145,7 +145,8 @@ impl Acceptor {
         // A task for each protocol, or every connection would have room for either.
         match &self.front {
             Front::Http(site) => {
-                run(connection::serve(stream, site.clone(), limits, link, phase, refuse), refuse);
+                let terms = Terms { site: site.clone(), limits, link, phase, refuse };
+                run(connection::serve(stream, terms), refuse);
             }
             Front::Mqtt(broker) => {
                 run(mqtt::serve(stream, broker.clone(), limits, link, phase, refuse), refuse);

@@ -30,6 +30,9 @@ const LINGER_AT_THE_END: Duration = Duration::from_secs(1);
 /// On the stack, while bytes are thrown away.
 const LINGER_READ_BYTES: usize = 16 * 1024;
 
+/// How much is read of a request that comes before the one ahead of it is answered; the rest waits in the kernel.
+const EARLY_READ_BYTES: usize = 1024;
+
 /// Head and body of a small answer are written as one piece: copying this much costs less than the kernel takes
 /// for a second piece.
 const JOINED_BYTES_MAX: usize = 1024;
@@ -58,7 +61,6 @@ impl Guarded {
     pub(super) fn new(
         stream: TcpStream,
         read_ahead: Bytes,
-        head: Option<Arc<HeadWatch>>,
         link: Arc<Link>,
         limits: Arc<Limits>,
         phase: watch::Receiver<Phase>,
@@ -67,7 +69,7 @@ impl Guarded {
         Self {
             stream,
             read_ahead,
-            head,
+            head: None,
             link,
             limits,
             phase,
@@ -103,7 +105,7 @@ impl AsyncRead for Guarded {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.read_ahead.is_empty() {
-            let bytes = this.read_ahead.split_to(this.read_ahead.len().min(buffer.remaining()));
+            let bytes = this.take_ahead(buffer.remaining());
             buffer.put_slice(&bytes);
             this.saw(&bytes);
             return Poll::Ready(Ok(()));
@@ -131,6 +133,36 @@ impl AsyncRead for Guarded {
 }
 
 impl Guarded {
+    /// Reads the heads of HTTP/1 requests along, or no longer.
+    pub(super) fn watch(&mut self, head: Option<Arc<HeadWatch>>) {
+        self.head = head;
+    }
+
+    /// Bytes that were read ahead. Behind the last one the buffer goes too.
+    fn take_ahead(&mut self, max: usize) -> Bytes {
+        if self.read_ahead.len() <= max {
+            return std::mem::take(&mut self.read_ahead);
+        }
+        self.read_ahead.split_to(max)
+    }
+
+    /// Gives bytes back that were read and not used. They are copied: the buffer that they are in is large.
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
+        self.read_ahead = Bytes::from([bytes, &self.read_ahead].concat());
+    }
+
+    /// Waits for what the client does while it is owed an answer: `true` once it has sent something, which stays to
+    /// be read; `false` once it has left.
+    pub(super) fn poll_client(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.read_ahead.is_empty() {
+            let mut bytes = [MaybeUninit::uninit(); EARLY_READ_BYTES];
+            let mut buffer = ReadBuf::uninit(&mut bytes);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            self.read_ahead = Bytes::copy_from_slice(buffer.filled());
+        }
+        Poll::Ready(Ok(!self.read_ahead.is_empty()))
+    }
+
     fn saw(&mut self, bytes: &[u8]) {
         let head = self.head.as_ref().filter(|_| !bytes.is_empty());
         if head.is_some_and(|head| head.read(bytes)) {
@@ -155,6 +187,7 @@ impl Guarded {
         outcome: Poll<io::Result<usize>>,
         again: impl Fn(SockRef<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
+        self.link.set_unsent(outcome.is_pending());
         if let Poll::Ready(outcome) = outcome {
             self.write_timer.stop();
             self.stalled_checks = 0;
@@ -168,6 +201,7 @@ impl Guarded {
             match again(SockRef::from(&self.stream)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stalled_checks += 1,
                 outcome => {
+                    self.link.set_unsent(false);
                     self.stalled_checks = 0;
                     self.note(&outcome);
                     return Poll::Ready(outcome);

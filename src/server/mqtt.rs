@@ -29,7 +29,7 @@ pub(super) async fn serve(
     refuse: bool,
 ) -> io::Result<()> {
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENT_FOR))?;
-    let io = Box::new(Guarded::new(stream, Bytes::new(), None, link, limits, phase.clone()));
+    let io = Box::new(Guarded::new(stream, Bytes::new(), link, limits, phase.clone()));
     tokio::select! {
         () = broker.serve(io, refuse) => {}
         _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}

@@ -23,4 +23,5 @@ mod marks;
 mod measure;
 mod races;
 mod refused;
+mod soak;
 mod ten_thousand;

@@ -9,6 +9,9 @@ use crate::world::{Gateway, Raw, alone, post, until};
 
 const CROWD: usize = 10_000;
 const STREAM: &str = "/v1/stream/crowd";
+/// What the second crowd may leave: 100 bytes a poll, which is less than a forgotten waiter has. Free pages of an arena
+/// that nobody allocates from go back late.
+const LEFT_BYTES_MAX: u64 = 100 * CROWD as u64;
 
 #[tokio::test]
 async fn ten_thousand_held_polls_are_answered_by_one_append_and_leave_nothing_when_abandoned() {
@@ -46,12 +49,12 @@ async fn ten_thousand_held_polls_are_answered_by_one_append_and_leave_nothing_wh
     assert_eq!(clients_that_hold(&gateway).await, 0);
     until_closed(&gateway).await;
     let since = Instant::now();
-    until("memory is back within 10 %", async || gateway.memory_bytes() as f64 <= before as f64 * 1.1).await;
+    until("memory is back", async || gateway.memory_bytes() <= before + LEFT_BYTES_MAX).await;
 
     println!(
         "10 000 held polls: answered by one append in {answered:.0?}; abandoned, the table empty after {emptied:.0?}; \
-         PSS MiB: fresh {:.1}, held {:.1} ({} bytes a poll), before the second crowd {:.1}, within 10 % of that {:.1?} \
-         after it: {:.1}",
+         PSS MiB: fresh {:.1}, held {:.1} ({} bytes a poll), before the second crowd {:.1}, back there {:.1?} after it: \
+         {:.1}",
         mib(fresh),
         mib(held),
         (held - fresh) / CROWD as u64,

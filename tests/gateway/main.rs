@@ -19,6 +19,7 @@ mod hostile_events;
 mod http2;
 mod lifetimes;
 mod observability;
+mod parked;
 mod publishing;
 mod refusals;
 mod slow_clients;
