@@ -99,11 +99,7 @@ impl Client {
         let dialect = self.dialect()?;
         let request = self.asking(dialect.poll(&self.stream, self.cursor.as_deref(), hold))?;
         let answer = connection.exchange(request).await?;
-        let any = match answer.status() {
-            StatusCode::OK => self.take(answer.body()),
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::REQUEST_TIMEOUT => false,
-            other => return Err(WireError::Status(other)),
-        };
+        let any = brings_messages(answer.status())? && self.take(answer.body());
         match dialect.cursor(answer.headers()) {
             Some(cursor) => self.cursor = Some(cursor),
             None if any => return Err(WireError::NoCursor),
@@ -113,6 +109,15 @@ impl Client {
             self.meter.empty_answer();
         }
         Ok(any)
+    }
+}
+
+/// Whether the answer to a poll has messages, if any came; an error if it is a refusal.
+pub fn brings_messages(status: StatusCode) -> Result<bool, WireError> {
+    match status {
+        StatusCode::OK => Ok(true),
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::REQUEST_TIMEOUT => Ok(false),
+        other => Err(WireError::Status(other)),
     }
 }
 

@@ -1,38 +1,53 @@
 //! The figures of a server in a round, and how those of two servers compare over the rounds.
 
+mod pace;
 mod table;
-
-use hdrhistogram::Histogram;
 
 use crate::medians::median_of;
 
+pub use pace::Pace;
 pub use table::table;
 
-/// What a load came to on a server in one round. Times are in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Figures {
-    /// How often a second.
-    pub rate: f64,
-    /// What half of them took at most.
-    pub p50: f64,
-    /// What 99 % of them took at most.
-    pub p99: f64,
-    /// Processor time of the server for each; `None` for a server that somebody else has started.
-    pub server_processor: Option<f64>,
-    /// Processor time of the generator, as a share of one core.
-    pub generator_cores: f64,
+/// Puts the figures of a column in a few words: `appends/s 66070`.
+pub fn in_short<F: Figures>(what: &str, figures: &F) -> String {
+    let first = F::COLUMNS.first().and_then(|column| Some((column, (column.pick)(figures)?)));
+    first.map_or_else(String::new, |(column, figure)| {
+        format!("{} {}", column.named(what), (column.write)(figure))
+    })
 }
+
+/// What one kind of load came to on a server in one round.
+pub trait Figures: Copy + 'static {
+    /// Those of the table, the one that says most first.
+    const COLUMNS: &'static [Column<Self>];
+
+    /// Processor time of the generator, as a share of one core, while it was what a server could have waited for.
+    fn generator_cores(&self) -> f64;
+}
+
+/// A figure: what the header says of it, how it is found, and how it is written.
+pub struct Column<F> {
+    /// `WHAT` in it is what the load counts.
+    pub header: &'static str,
+    /// Finds it, where there is one.
+    pub pick: Pick<F>,
+    /// Writes it.
+    pub write: fn(f64) -> String,
+}
+
+/// One of the figures, where there is one.
+pub type Pick<F> = fn(&F) -> Option<f64>;
 
 /// A generator that is busier than this has its one thread for a limit.
 const GENERATOR_CORES_MAX: f64 = 0.9;
 
 /// A server and what it came to, round by round.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct Standing<F> {
     /// Of the server.
     pub server: &'static str,
     /// Its rounds; the same number for each server.
-    pub rounds: Vec<Figures>,
+    pub rounds: Vec<F>,
 }
 
 /// The middle of some figures and how far they spread.
@@ -46,33 +61,22 @@ pub struct Spread {
     pub greatest: f64,
 }
 
-/// One of the figures, where there is one.
-pub type Pick = fn(&Figures) -> Option<f64>;
-
-impl Figures {
-    /// What the times of a round say, in microseconds. All else is in seconds: how long was measured, and the processor time
-    /// of the server and of the generator in it.
-    pub fn new(times: &Histogram<u64>, measured: f64, server: Option<f64>, generator: f64) -> Self {
-        let count = times.len() as f64;
-        Self {
-            rate: count / measured,
-            p50: times.value_at_quantile(0.5) as f64,
-            p99: times.value_at_quantile(0.99) as f64,
-            server_processor: server.map(|seconds| seconds * 1e6 / count),
-            generator_cores: generator / measured,
-        }
+impl<F> Column<F> {
+    /// Its header, of a load that counts `what`.
+    fn named(&self, what: &str) -> String {
+        self.header.replace("WHAT", what)
     }
 }
 
-impl Standing {
+impl<F: Figures> Standing<F> {
     /// A figure over the rounds.
-    pub fn spread(&self, pick: Pick) -> Option<Spread> {
+    pub fn spread(&self, pick: Pick<F>) -> Option<Spread> {
         Spread::of(self.rounds.iter().filter_map(pick).collect())
     }
 
     /// Says when the server waited for the generator, so that it can do more than was measured.
     pub fn distortion(&self) -> Option<String> {
-        let cores = self.spread(|figures| Some(figures.generator_cores))?.median;
+        let cores = self.spread(|figures| Some(figures.generator_cores()))?.median;
         let server = self.server;
         (cores > GENERATOR_CORES_MAX).then(|| {
             format!("{server}: the generator's thread was busy for {cores:.2} of the time, so the server can do more")
@@ -80,10 +84,11 @@ impl Standing {
     }
 
     /// A figure divided by that of a rival in the same round, over the rounds: what slows the machine down for a while is in
-    /// both of them.
-    pub fn ratio(&self, rival: &Self, pick: Pick) -> Option<Spread> {
+    /// both of them. There is none to a figure of nought.
+    pub fn ratio(&self, rival: &Self, pick: Pick<F>) -> Option<Spread> {
         let pairs = self.rounds.iter().zip(&rival.rounds);
-        Spread::of(pairs.filter_map(|(own, rivals)| Some(pick(own)? / pick(rivals)?)).collect())
+        let ratios = pairs.filter_map(|(own, rivals)| Some(pick(own)? / pick(rivals)?));
+        Spread::of(ratios.filter(|ratio| ratio.is_finite()).collect())
     }
 }
 
@@ -101,9 +106,9 @@ impl Spread {
 mod tests {
     use super::*;
 
-    fn standing(server: &'static str, rates: [f64; 3]) -> Standing {
+    fn standing(server: &'static str, rates: [f64; 3]) -> Standing<Pace> {
         let figures =
-            |rate| Figures { rate, p50: 100.0, p99: 900.0, server_processor: None, generator_cores: 0.5 };
+            |rate| Pace { rate, p50: 100.0, p99: 900.0, server_processor: None, generator_cores: 0.5 };
         Standing { server, rounds: rates.map(figures).to_vec() }
     }
 
@@ -116,6 +121,7 @@ mod tests {
         assert_eq!(ratio, Spread { median: 2.0, least: 2.0, greatest: 2.1 });
         assert_eq!(own.spread(|figures| Some(figures.rate)).unwrap().median, 4000.0);
         assert_eq!(own.ratio(&rival, |figures| figures.server_processor), None);
+        assert_eq!(own.ratio(&standing("idle", [0.0; 3]), |figures| Some(figures.rate)), None);
         assert_eq!(own.distortion(), None);
     }
 

@@ -27,6 +27,7 @@ pub mod report;
 pub mod rounds;
 pub mod run;
 pub mod servers;
+pub mod sockets;
 pub mod strategies;
 pub mod streams;
 pub mod sweep;

@@ -1,6 +1,10 @@
 //! Loads that one server after the other is put under, one file each.
 
 pub mod appends;
+mod closed_loop;
+mod pace;
+mod poller;
+mod scene;
 pub mod wake;
 
 use std::io;
@@ -10,29 +14,37 @@ use std::time::Duration;
 use tokio::task::JoinError;
 use tokio::time::{Instant, timeout_at};
 
-use crate::tally::Tally;
-use crate::target::Target;
+use crate::figures::Figures;
+use crate::strategies::Strategy;
 use crate::workload::{Plan, Workload};
+
+pub use scene::Scene;
 
 /// How long polls are held: longer than anything that is measured.
 pub const HOLD: Duration = Duration::from_secs(55);
 
-/// See the module. Messages are those of its workload, whose schedule is not used.
+/// See the module. Messages are those of the scene's workload, whose schedule is not used.
 pub trait Load: Sync {
+    /// What it comes to.
+    type Figures: Figures;
+
     /// What it counts, in the plural.
     const COUNTS: &'static str;
 
     /// How many streams it needs.
     fn streams(&self) -> u32;
 
-    /// Puts it onto a server until the end of the tally's window. The future has a thread of its own: see
-    /// [`on_a_thread`].
+    /// What servers are started for.
+    fn strategy(&self) -> Strategy {
+        Strategy::LongPoll(HOLD)
+    }
+
+    /// Puts it onto a server and says what it came to: `None` if there was nothing in the measured time, or if something
+    /// went wrong that the troubles of the scene's tally say.
     fn put(
         &self,
-        target: Target,
-        workload: Arc<Workload>,
-        tally: Arc<Tally>,
-    ) -> impl Future<Output = ()> + Send + 'static;
+        scene: Arc<Scene>,
+    ) -> impl Future<Output = Result<Option<Self::Figures>, ThreadError>> + Send;
 }
 
 /// The messages of a round, told from those of others by a number that nobody else draws.

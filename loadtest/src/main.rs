@@ -11,7 +11,7 @@ use clap::Parser;
 use loadtest::advice::advise;
 use loadtest::cli::{Cli, Command, Comparison, Promised, Rounds, Sweeping};
 use loadtest::compare::{Outcome, compare};
-use loadtest::figures::{Standing, table as standings_table};
+use loadtest::figures::table as standings_table;
 use loadtest::files::{write_report, write_sweep};
 use loadtest::generator;
 use loadtest::loads::Load;
@@ -121,7 +121,7 @@ async fn run_rounds<L: Load>(load: &L, wanted: &Rounds) -> ExitCode {
     };
     let complete = outcome.standings.iter().map(|standing| standing.rounds.len()).min().unwrap_or(0);
     println!("{}", standings_table(L::COUNTS, &outcome.standings));
-    outcome.standings.iter().filter_map(Standing::distortion).for_each(|note| println!("{note}"));
+    outcome.standings.iter().filter_map(|standing| standing.distortion()).for_each(|note| println!("{note}"));
     println!(
         "median (least to greatest) of {complete} rounds; messages in {}; load average {before:.2} before",
         outcome.storage

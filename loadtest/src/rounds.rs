@@ -1,32 +1,27 @@
 //! A load on the gateway and its rivals in turn, round by round, each on a fresh server.
 
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::CreationError;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::cli::Rounds;
-use crate::cost::processor_time;
-use crate::figures::{Figures, Standing};
+use crate::figures::{Standing, in_short};
 use crate::generator::stopped;
-use crate::loads::{HOLD, Load, ThreadError, messages, on_a_thread};
-use crate::servers::{Running, Server, ServerError};
+use crate::loads::{Load, Scene, ThreadError, messages};
+use crate::servers::{Server, ServerError};
 use crate::strategies::Strategy;
 use crate::streams;
 use crate::tally::Tally;
 use crate::wire::WireError;
 
-/// What the servers are started for.
-const STRATEGY: Strategy = Strategy::LongPoll(HOLD);
-
 /// What came of it.
-pub struct Outcome {
+pub struct Outcome<F> {
     /// The gateway, then its rivals, with the rounds that all of them have.
-    pub standings: Vec<Standing>,
+    pub standings: Vec<Standing<F>>,
     /// Where they kept messages.
     pub storage: String,
 }
@@ -71,9 +66,9 @@ pub async fn rounds<L: Load>(
     load: &L,
     wanted: &Rounds,
     mut stop: watch::Receiver<bool>,
-) -> Result<Outcome, RoundError> {
+) -> Result<Outcome<L::Figures>, RoundError> {
     let storage = wanted.store.ready()?;
-    let mut entries = entries(wanted)?;
+    let mut entries = entries(wanted, load.strategy())?;
     'all: for number in 0..wanted.rounds {
         // Another one begins each time.
         let begins = number % entries.len().max(1);
@@ -83,8 +78,8 @@ pub async fn rounds<L: Load>(
                 round = round(load, server, wanted) => round?,
                 () = stopped(&mut stop) => break 'all,
             };
-            let (name, rate, counts) = (server.name(), round.rate, L::COUNTS);
-            eprintln!("round {} of {}: {name} {rate:.0} {counts}/s", number + 1, wanted.rounds);
+            let (name, said) = (server.name(), in_short(L::COUNTS, &round));
+            eprintln!("round {} of {}: {name} {said}", number + 1, wanted.rounds);
             standing.rounds.push(round);
         }
     }
@@ -94,13 +89,13 @@ pub async fn rounds<L: Load>(
 }
 
 /// The gateway and its rivals, with no rounds yet.
-fn entries(wanted: &Rounds) -> Result<Vec<(Server, Standing)>, ServerError> {
+fn entries<F>(wanted: &Rounds, strategy: Strategy) -> Result<Vec<(Server, Standing<F>)>, ServerError> {
     let own = Server::own(wanted.target.as_deref(), wanted.gateway.as_deref(), None)?;
     let servers = std::iter::once(own).chain(wanted.rival.iter().cloned());
     let checked = servers.map(|server| {
         server.installed()?;
         server.keeps_in(&wanted.store)?;
-        server.supports(STRATEGY)?;
+        server.supports(strategy)?;
         let standing = Standing { server: server.name(), rounds: Vec::new() };
         Ok((server, standing))
     });
@@ -108,53 +103,30 @@ fn entries(wanted: &Rounds) -> Result<Vec<(Server, Standing)>, ServerError> {
 }
 
 /// One round of one server.
-async fn round<L: Load>(load: &L, server: &Server, wanted: &Rounds) -> Result<Figures, RoundError> {
-    let running = server.start(STRATEGY, &wanted.store).await?;
+async fn round<L: Load>(load: &L, server: &Server, wanted: &Rounds) -> Result<L::Figures, RoundError> {
+    let running = server.start(load.strategy(), &wanted.store).await?;
     let address = running.target.address;
     let messages = Arc::new(messages(wanted.size));
     streams::create(&running.target, messages.plan.run, load.streams())
         .await
         .map_err(|error| RoundError::NoServer(server.kind(), address, error))?;
     let start = Instant::now() + Duration::from_secs_f64(wanted.warm_up);
-    let tally = Arc::new(Tally::new(start..start + Duration::from_secs_f64(wanted.seconds))?);
-    let work = on_a_thread(tally.deadline(), load.put(running.target.clone(), messages, tally.clone()));
-    let (ended, cost) = tokio::join!(work, watch_cost(&running, &tally.window));
+    let tally = Tally::new(start..start + Duration::from_secs_f64(wanted.seconds))?;
+    let scene = Arc::new(Scene::new(&running, messages, tally));
+    let came_to = load.put(scene.clone()).await;
     running.end().await;
-    match ended {
+    let figures = match came_to {
         // What came before says more.
-        Err(none @ ThreadError::NoAnswer) => tally.troubles.note(none.to_string()),
-        ended => ended?,
-    }
-    let troubles = tally.troubles.all();
+        Err(none @ ThreadError::NoAnswer) => {
+            scene.tally.troubles.note(none.to_string());
+            None
+        }
+        came_to => came_to?,
+    };
+    let troubles = scene.tally.troubles.all();
     if !troubles.is_empty() {
         let troubles = troubles.iter().map(|(trouble, count)| format!("{trouble} (x{count})")).collect();
         return Err(RoundError::Troubles { server: server.name(), troubles });
     }
-    let times = tally.times();
-    if times.is_empty() {
-        return Err(RoundError::Nothing(server.name(), L::COUNTS));
-    }
-    Ok(Figures::new(&times, wanted.seconds, cost.server, cost.generator))
-}
-
-/// Processor time within the measured time, in seconds.
-struct Cost {
-    /// `None` for a server that somebody else has started.
-    server: Option<f64>,
-    generator: f64,
-}
-
-async fn watch_cost(running: &Running, window: &Range<Instant>) -> Cost {
-    let now = || {
-        let server = running.process.as_ref().map(|process| process.processor_time().as_secs_f64());
-        (server, processor_time(std::process::id()).as_secs_f64())
-    };
-    sleep_until(window.start).await;
-    let (server_before, generator_before) = now();
-    sleep_until(window.end).await;
-    let (server, generator) = now();
-    Cost {
-        server: server.zip(server_before).map(|(after, before)| after - before),
-        generator: generator - generator_before,
-    }
+    figures.ok_or(RoundError::Nothing(server.name(), L::COUNTS))
 }

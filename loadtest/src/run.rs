@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::cost::socket_bytes;
 use crate::data;
 use crate::generator::{GeneratorError, stopped};
 use crate::generators::{Generators, Task};
 use crate::measured::{Measured, ratio};
 use crate::predicted::prediction;
-use crate::servers::{Process, Running, Server, ServerError, Storage};
+use crate::servers::{Running, Server, ServerError, Storage};
+use crate::sockets::socket_bytes;
 use crate::strategies::Strategy;
 use crate::streams;
 use crate::wire::WireError;
@@ -73,7 +73,7 @@ impl RunError {
 pub async fn run(server: &Server, task: &Task, stop: watch::Receiver<bool>) -> Result<data::Run, RunError> {
     let Task { plan, strategy, .. } = task;
     let running = server.start(*strategy, &Storage::Memory).await?;
-    let idle_memory = running.process.as_ref().map_or(0, Process::memory_bytes);
+    let idle_memory = running.process.as_ref().map_or(0, |process| process.family().memory_bytes());
     streams::create(&running.target, plan.run, plan.streams)
         .await
         .map_err(|error| RunError::NoServer(server.kind(), running.target.address, error))?;
@@ -196,12 +196,12 @@ struct Cost {
 /// Watches the measured time; `None` for a server that somebody else has started. The generators keep their
 /// connections for a moment longer.
 async fn watch_cost(running: &Running, start: Instant, plan: &Plan) -> Option<Cost> {
-    let process = running.process.as_ref()?;
+    let server = running.process.as_ref()?.family();
     let window = plan.window();
     sleep_until(start + window.start).await;
-    let before = process.processor_time();
+    let before = server.processor_time();
     sleep_until(start + window.end).await;
-    let (processor, memory_bytes) = (process.processor_time().saturating_sub(before), process.memory_bytes());
+    let (processor, memory_bytes) = (server.processor_time().saturating_sub(before), server.memory_bytes());
     let address = running.target.address;
     let socket_bytes = tokio::task::spawn_blocking(move || socket_bytes(address)).await.ok().flatten();
     Some(Cost { processor, memory_bytes, socket_bytes: socket_bytes.unwrap_or(0) })

@@ -1,18 +1,15 @@
-//! Appends in a closed loop: each connection sends the next message once the one before is answered, so that as many
-//! appends are under way as there are connections, whatever the server can do.
+//! Appends in a closed loop.
 
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
-use super::Load;
-use crate::client::addressed;
-use crate::streams::stream_name;
-use crate::tally::Tally;
-use crate::target::Target;
-use crate::wire::{Connection, WireError, accepted, open};
-use crate::workload::{MessageId, Workload};
+use super::closed_loop::until_the_end;
+use super::pace::pace;
+use super::{Load, Scene, ThreadError};
+use crate::figures::Pace;
+use crate::wire::{WireError, accepted};
+use crate::workload::MessageId;
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
@@ -23,68 +20,37 @@ pub struct Appends {
     pub streams: u32,
 }
 
-/// One connection.
-struct Appender {
-    /// The stream of its messages, as they say it themselves.
-    number: u32,
-    stream: String,
-    target: Target,
-    workload: Arc<Workload>,
-    tally: Arc<Tally>,
-}
-
 impl Load for Appends {
+    type Figures = Pace;
+
     const COUNTS: &'static str = "appends";
 
     fn streams(&self) -> u32 {
         self.streams
     }
 
-    fn put(
-        &self,
-        target: Target,
-        workload: Arc<Workload>,
-        tally: Arc<Tally>,
-    ) -> impl Future<Output = ()> + Send + 'static {
+    async fn put(&self, scene: Arc<Scene>) -> Result<Option<Pace>, ThreadError> {
         let Self { connections, streams } = *self;
-        async move {
-            let appenders = (0..connections).map(|number| Appender {
-                number,
-                stream: stream_name(workload.plan.run, number % streams.max(1)),
-                target: target.clone(),
-                workload: workload.clone(),
-                tally: tally.clone(),
-            });
-            let loops: JoinSet<()> = appenders.map(Appender::run).collect();
-            loops.join_all().await;
-        }
+        let everyone = scene.clone();
+        pace(&scene, async move {
+            let appenders =
+                (0..connections).map(|number| run(everyone.clone(), number, number % streams.max(1)));
+            appenders.collect::<JoinSet<()>>().join_all().await;
+        })
+        .await
     }
 }
 
-impl Appender {
-    async fn run(self) {
-        if let Err(error) = self.append_until_the_end().await {
-            self.tally.troubles.note(error.to_string());
-        }
+/// One connection. Its messages have its number for that of their stream, so that they differ.
+async fn run(scene: Arc<Scene>, number: u32, stream: u32) {
+    if let Err(error) = append(&scene, number, stream).await {
+        scene.tally.troubles.note(error.to_string());
     }
+}
 
-    /// Goes on after a refusal, as other clients of a server would; not without a connection.
-    async fn append_until_the_end(&self) -> Result<(), WireError> {
-        let dialect = self.target.dialect.http().ok_or(WireError::Closed)?;
-        let mut connection = Connection::over(open(self.target.address).await?).await?;
-        for sequence in 0.. {
-            let message = self.workload.body(MessageId { stream: self.number, sequence });
-            let request = addressed(dialect.publish(&self.stream, message), &self.target)?;
-            let sent = Instant::now();
-            if sent >= self.tally.window.end {
-                break;
-            }
-            let answer = connection.exchange(request).await?;
-            match accepted(&answer) {
-                Ok(()) => self.tally.note(Instant::now(), sent.elapsed()),
-                Err(refused) => self.tally.troubles.note(refused.to_string()),
-            }
-        }
-        Ok(())
-    }
+async fn append(scene: &Scene, number: u32, stream: u32) -> Result<(), WireError> {
+    let stream = scene.stream(stream);
+    let mut connection = scene.connect().await?;
+    let next = |sequence| scene.publish(&stream, MessageId { stream: number, sequence });
+    until_the_end(scene, &mut connection, next, accepted).await
 }

@@ -12,10 +12,10 @@ use fastrand::Rng;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Load, on_a_thread};
-use crate::tally::Tally;
-use crate::target::Target;
-use crate::workload::{MessageId, Workload};
+use super::pace::pace;
+use super::{Load, Scene, ThreadError, on_a_thread};
+use crate::figures::Pace;
+use crate::workload::MessageId;
 
 use holder::Holder;
 use publisher::publish;
@@ -37,9 +37,7 @@ pub struct Wake {
 
 /// What the publisher and those who hold polls share.
 struct Stage {
-    target: Target,
-    workload: Arc<Workload>,
-    tally: Arc<Tally>,
+    scene: Arc<Scene>,
     /// When each message is due, by its number; they take turns on the streams.
     due: Vec<Instant>,
     /// Of each stream: its poll is held, and nothing has been published to it since.
@@ -51,40 +49,23 @@ struct Stage {
 }
 
 impl Load for Wake {
+    type Figures = Pace;
+
     const COUNTS: &'static str = "wakes";
 
     fn streams(&self) -> u32 {
         self.held
     }
 
-    fn put(
-        &self,
-        target: Target,
-        workload: Arc<Workload>,
-        tally: Arc<Tally>,
-    ) -> impl Future<Output = ()> + Send + 'static {
+    async fn put(&self, scene: Arc<Scene>) -> Result<Option<Pace>, ThreadError> {
         let stage = Arc::new(Stage {
-            due: due_times(self.rate, Instant::now(), tally.window.end),
+            due: due_times(self.rate, Instant::now(), scene.tally.window.end),
             held: (0..self.held).map(|_| AtomicBool::new(false)).collect(),
             unheld: AtomicU32::new(0),
             arrived: AtomicUsize::new(0),
-            target,
-            workload,
-            tally,
+            scene: scene.clone(),
         });
-        async move {
-            let holders: JoinSet<()> =
-                (0..stage.streams()).map(|stream| Holder::new(stage.clone(), stream).run()).collect();
-            // A runtime of its own, since its thread sleeps: the timer of a runtime is a millisecond coarse.
-            match on_a_thread(stage.tally.deadline(), publish(stage.clone())).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => stage.tally.troubles.note(format!("publishing: {error}")),
-                Err(error) => stage.tally.troubles.note(format!("publishing: {error}")),
-            }
-            stage.all_arrived().await;
-            drop(holders);
-            stage.note_unheld();
-        }
+        pace(&scene, stage.play()).await
     }
 }
 
@@ -100,6 +81,21 @@ fn due_times(rate: f64, from: Instant, until: Instant) -> Vec<Instant> {
 }
 
 impl Stage {
+    async fn play(self: Arc<Self>) {
+        let holders: JoinSet<()> =
+            (0..self.streams()).map(|stream| Holder::new(self.clone(), stream).run()).collect();
+        let tally = &self.scene.tally;
+        // A runtime of its own, since its thread sleeps: the timer of a runtime is a millisecond coarse.
+        match on_a_thread(tally.deadline(), publish(self.clone())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tally.troubles.note(format!("publishing: {error}")),
+            Err(error) => tally.troubles.note(format!("publishing: {error}")),
+        }
+        self.all_arrived().await;
+        drop(holders);
+        self.note_unheld();
+    }
+
     fn streams(&self) -> u32 {
         u32::try_from(self.held.len()).unwrap_or(u32::MAX)
     }
@@ -123,7 +119,7 @@ impl Stage {
 
     /// Waits until every message is there.
     async fn all_arrived(&self) {
-        sleep_until(self.tally.window.end).await;
+        sleep_until(self.scene.tally.window.end).await;
         while self.arrived.load(Ordering::Acquire) < self.due.len() {
             sleep(LOOK_AGAIN).await;
         }
@@ -131,11 +127,11 @@ impl Stage {
 
     /// Says when so many messages met no held poll that the figures are not those of held polls.
     fn note_unheld(&self) {
-        let (unheld, all) = (self.unheld.load(Ordering::Relaxed), self.tally.times().len());
+        let (unheld, all) = (self.unheld.load(Ordering::Relaxed), self.scene.tally.times().len());
         if f64::from(unheld) > UNHELD_SHARE_MAX * all as f64 {
             let what =
                 format!("no poll was held when {unheld} of {all} messages were due: take a lower --rate");
-            self.tally.troubles.note(what);
+            self.scene.tally.troubles.note(what);
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 
 use super::ServerError;
-use crate::cost::{family, memory_bytes, processor_time};
+use crate::cost::Family;
 
 /// From the start of a program to its listening.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,19 +58,9 @@ impl Process {
         Ok(Self { name, child, id, output, last_words })
     }
 
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// The time that it and what it has started have been on a processor.
-    pub fn processor_time(&self) -> Duration {
-        family(self.id).into_iter().map(processor_time).sum()
-    }
-
-    /// The memory of the same, in bytes.
-    pub fn memory_bytes(&self) -> u64 {
-        family(self.id).into_iter().map(memory_bytes).sum()
+    /// It and what it has started, for what they cost.
+    pub fn family(&self) -> Family {
+        Family::of(self.id)
     }
 
     /// Kills it and waits until it is gone.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use loadtest::cost::family;
+use loadtest::cost::Family;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
@@ -22,7 +22,7 @@ async fn children(child: &Child, at_least: usize) -> Vec<u32> {
     let since = Instant::now();
     let command = |id: &u32| std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
     loop {
-        let family = family(child.id().unwrap());
+        let family = Family::of(child.id().unwrap()).members();
         let own = command(&family[0]);
         if family.len() > at_least && family[1..].iter().all(|id| command(id) != own) {
             return family[1..].to_vec();

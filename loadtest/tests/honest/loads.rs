@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use loadtest::cli::{Cli, Command};
-use loadtest::figures::Figures;
+use loadtest::figures::Pace;
 use loadtest::rounds::{RoundError, rounds};
 use tokio::sync::watch;
 
@@ -12,7 +12,7 @@ use crate::fake::{Fake, Faults};
 use crate::world::{Loadtest, alone};
 
 /// What one round on a server with these faults comes to.
-async fn figures(load: &str, faults: Faults) -> Result<Figures, RoundError> {
+async fn figures(load: &str, faults: Faults) -> Result<Pace, RoundError> {
     let fake = Fake::start(faults).await;
     let line =
         format!("loadtest {load} --rounds 1 --seconds 1 --warm-up 0.2 --target http://{}", fake.address);

@@ -8,22 +8,19 @@ use rustix::thread::set_current_timer_slack;
 use tokio::time::Instant;
 
 use super::Stage;
-use crate::client::addressed;
-use crate::streams::stream_name;
-use crate::wire::{Connection, WireError, accepted, open};
+use crate::wire::{WireError, accepted};
 
 /// Publishes all messages. The thread sleeps in between, and nothing else may be on it.
 pub(super) async fn publish(stage: Arc<Stage>) -> Result<(), WireError> {
     wake_up_in_time();
-    let dialect = stage.target.dialect.http().ok_or(WireError::Closed)?;
-    let mut connection = Connection::over(open(stage.target.address).await?).await?;
+    let scene = &stage.scene;
+    let mut connection = scene.connect().await?;
     for (due, number) in stage.due.iter().zip(0..) {
         let message = stage.message(number);
-        let stream = stream_name(stage.workload.plan.run, message.stream);
-        let request = addressed(dialect.publish(&stream, stage.workload.body(message)), &stage.target)?;
+        let request = scene.publish(&scene.stream(message.stream), message)?;
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         // Published all the same, since what is left out is missing where it took long.
-        if !stage.release(message.stream) && stage.tally.window.contains(due) {
+        if !stage.release(message.stream) && scene.tally.window.contains(due) {
             stage.unheld.fetch_add(1, Ordering::Relaxed);
         }
         accepted(&connection.exchange(request).await?)?;

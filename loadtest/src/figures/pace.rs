@@ -1,0 +1,54 @@
+//! How often something was done, how long it took, and what it cost: the figures of loads that do one thing all the time.
+
+use hdrhistogram::Histogram;
+
+use super::{Column, Figures};
+use crate::table::time;
+
+/// See the module. Times are in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// How often a second.
+    pub rate: f64,
+    /// What half of them took at most.
+    pub p50: f64,
+    /// What 99 % of them took at most.
+    pub p99: f64,
+    /// Processor time of the server for each; `None` for a server that somebody else has started.
+    pub server_processor: Option<f64>,
+    /// Processor time of the generator, as a share of one core.
+    pub generator_cores: f64,
+}
+
+impl Pace {
+    /// What the times of a round say, in microseconds. All else is in seconds: how long was measured, and the processor time
+    /// of the server and of the generator in it. `None` if there was nothing.
+    pub fn new(times: &Histogram<u64>, measured: f64, server: Option<f64>, generator: f64) -> Option<Self> {
+        let count = times.len() as f64;
+        (count > 0.0).then(|| Self {
+            rate: count / measured,
+            p50: times.value_at_quantile(0.5) as f64,
+            p99: times.value_at_quantile(0.99) as f64,
+            server_processor: server.map(|seconds| seconds * 1e6 / count),
+            generator_cores: generator / measured,
+        })
+    }
+}
+
+impl Figures for Pace {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column { header: "WHAT/s", pick: |figures| Some(figures.rate), write: |rate| format!("{rate:.0}") },
+        Column { header: "p50", pick: |figures| Some(figures.p50), write: time },
+        Column { header: "p99", pick: |figures| Some(figures.p99), write: time },
+        Column { header: "server CPU", pick: |figures| figures.server_processor, write: time },
+        Column {
+            header: "generator cores",
+            pick: |figures| Some(figures.generator_cores),
+            write: |cores| format!("{cores:.2}"),
+        },
+    ];
+
+    fn generator_cores(&self) -> f64 {
+        self.generator_cores
+    }
+}

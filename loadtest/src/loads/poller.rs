@@ -1,0 +1,45 @@
+//! One who polls a stream and knows how far it has read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Response;
+
+use super::Scene;
+use crate::client::brings_messages;
+use crate::wire::{Request, WireError};
+use crate::workload::MessageId;
+
+/// See the module.
+pub(super) struct Poller {
+    pub(super) scene: Arc<Scene>,
+    /// The name of its stream.
+    pub(super) stream: String,
+    /// Behind what it has read; `None`: at the beginning.
+    pub(super) cursor: Option<String>,
+}
+
+impl Poller {
+    /// One at the beginning of the stream of that number.
+    pub(super) fn new(scene: Arc<Scene>, stream: u32) -> Self {
+        Self { stream: scene.stream(stream), cursor: None, scene }
+    }
+
+    /// Its next poll; one that is not held is a short poll.
+    pub(super) fn poll(&self, hold: Option<Duration>) -> Result<Request, WireError> {
+        self.scene.addressed(self.scene.dialect()?.poll(&self.stream, self.cursor.as_deref(), hold))
+    }
+
+    /// Moves on behind an answer, and says which messages it has.
+    pub(super) fn read(&mut self, answer: &Response<Bytes>) -> Result<Vec<MessageId>, WireError> {
+        let any = brings_messages(answer.status())?;
+        let messages = if any { self.scene.workload.find_in(answer.body()).collect() } else { Vec::new() };
+        match self.scene.dialect()?.cursor(answer.headers()) {
+            Some(cursor) => self.cursor = Some(cursor),
+            None if !messages.is_empty() => return Err(WireError::NoCursor),
+            None => {}
+        }
+        Ok(messages)
+    }
+}
