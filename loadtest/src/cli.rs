@@ -14,7 +14,7 @@ use values::{rate, setting, whole_setting};
 
 pub use conditions::Conditions;
 pub use promise::Promised;
-pub use rounds::{Appending, Rounds, Waking};
+pub use rounds::{Appending, FanningOut, Holding, Rounds, ShortPolling, Waking};
 
 /// Runs the same workload over every delivery strategy and says what each one costs.
 #[derive(Debug, Parser)]
@@ -41,6 +41,12 @@ pub enum Command {
     Appends(Box<Appending>),
     /// Publish to held polls of the gateway and rivals in turn, and say how they compare
     Wake(Box<Waking>),
+    /// Hold polls or idle readers on the gateway and rivals in turn, and say what memory they take
+    Hold(Box<Holding>),
+    /// Publish one message to many held polls of the gateway and rivals in turn, and say how they compare
+    FanOut(Box<FanningOut>),
+    /// Poll in a closed loop where there is nothing new, the gateway and rivals in turn, and say how they compare
+    ShortPolls(Box<ShortPolling>),
     /// A share of a run, as another process of this program asks for it
     #[command(hide = true)]
     Generate,
@@ -123,6 +129,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::loads::hold::{Form, Hold};
     use crate::servers::Storage;
 
     #[test]
@@ -152,6 +159,17 @@ mod tests {
         };
         assert_eq!((wake.load().held, wake.load().rate, wake.rounds.rounds), (7, 20.0, 3));
         assert_eq!((wake.rounds.size, &wake.rounds.store), (100, &Storage::Memory));
+        let Ok(Some(Command::Hold(hold))) = parse("loadtest hold --clients 7 --form sse --rival nchan")
+        else {
+            panic!("no hold")
+        };
+        assert_eq!(hold.load(), Hold { clients: 7, streams: 7, at_once: 7, form: Form::Sse });
+        let Ok(Some(Command::FanOut(fan_out))) = parse("loadtest fan-out") else { panic!("no fan-out") };
+        assert_eq!(fan_out.load().clients, 1000);
+        let Ok(Some(Command::ShortPolls(polls))) = parse("loadtest short-polls --streams 8") else {
+            panic!("no short polls")
+        };
+        assert_eq!((polls.load().connections, polls.load().streams), (64, 8));
         for wrong in [
             "appends --connections 0",
             "appends --size 30",
@@ -161,6 +179,12 @@ mod tests {
             "wake --rate 0",
             "wake --held 0",
             "wake --rival carrier-pigeon",
+            "hold --form ndjson",
+            "hold --clients 18001",
+            "hold --at-once 0",
+            "fan-out --clients 0",
+            "fan-out --streams 2",
+            "short-polls --connections 0",
         ] {
             assert!(parse(&format!("loadtest {wrong}")).is_err(), "{wrong}");
         }

@@ -7,6 +7,7 @@ mod nchan;
 use std::time::Duration;
 
 use hyper::HeaderMap;
+use hyper::header::ACCEPT;
 use serde::{Deserialize, Serialize};
 
 use crate::strategies::Heartbeat;
@@ -48,6 +49,12 @@ pub trait HttpDialect: Send + Sync {
     fn poll(&self, stream: &str, cursor: Option<&str>, hold: Option<Duration>) -> Asking;
     /// The path and query of a live form, with the heartbeat that the server is to send.
     fn live(&self, stream: &str, cursor: Option<&str>, form: Live, heartbeat: Heartbeat) -> String;
+    /// Asks for a live form that is an answer without an end.
+    fn follow(&self, stream: &str, cursor: Option<&str>, form: Live, heartbeat: Heartbeat) -> Asking {
+        let accept = if form == Live::Sse { "text/event-stream" } else { "application/x-ndjson" };
+        let request = hyper::Request::builder().uri(self.live(stream, cursor, form, heartbeat));
+        request.header(ACCEPT, accept).body(Default::default())
+    }
     /// The cursor of an answer to a poll.
     fn cursor(&self, fields: &HeaderMap) -> Option<String>;
     /// The cursor behind an event.

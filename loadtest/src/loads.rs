@@ -2,9 +2,13 @@
 
 pub mod appends;
 mod closed_loop;
+mod crowd;
+pub mod fan_out;
+pub mod hold;
 mod pace;
 mod poller;
 mod scene;
+pub mod short_polls;
 pub mod wake;
 
 use std::io;

@@ -45,6 +45,9 @@ fn main() -> ExitCode {
         Some(Command::Recommend(wanted)) => run_recommend(&wanted),
         Some(Command::Appends(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::Wake(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
+        Some(Command::Hold(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
+        Some(Command::FanOut(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
+        Some(Command::ShortPolls(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::Generate) => match runtime.block_on(generator::serve()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),

@@ -11,7 +11,7 @@ use crate::recorder::{add_time, times};
 use crate::troubles::Troubles;
 
 /// From the end of the measured time to the last answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Times and troubles of a round.
 #[derive(Debug)]
@@ -27,6 +27,12 @@ impl Tally {
     /// Nothing yet.
     pub fn new(window: Range<Instant>) -> Result<Self, CreationError> {
         Ok(Self { window, troubles: Troubles::default(), times: Mutex::new(times()?) })
+    }
+
+    /// How long it still is to the measured time, and how long that is, for loads that count both from when they are ready.
+    pub fn spans(&self) -> (Duration, Duration) {
+        let Range { start, end } = self.window;
+        (start.saturating_duration_since(Instant::now()), end - start)
     }
 
     /// When the last answers have to be there.

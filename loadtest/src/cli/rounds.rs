@@ -6,6 +6,9 @@ use clap::Args;
 
 use super::values::{message_bytes, rate_above_zero, seconds};
 use crate::loads::appends::Appends;
+use crate::loads::fan_out::FanOut;
+use crate::loads::hold::{Form, Hold};
+use crate::loads::short_polls::ShortPolls;
 use crate::loads::wake::Wake;
 use crate::servers::{Server, Storage};
 
@@ -32,6 +35,51 @@ pub struct Waking {
     /// Messages a second, all streams together
     #[arg(long, value_name = "PER_SECOND", default_value_t = 20.0, value_parser = rate_above_zero)]
     pub rate: f64,
+    /// Of every round.
+    #[command(flatten)]
+    pub rounds: Rounds,
+}
+
+/// The command `hold`.
+#[derive(Debug, Clone, Args)]
+pub struct Holding {
+    /// Connections, each with a held poll or an idle reader
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
+    pub clients: u32,
+    /// Connects at a time, the next ones when the server holds those [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub at_once: Option<u32>,
+    /// What they hold
+    #[arg(long, value_enum, default_value_t = Form::LongPoll)]
+    pub form: Form,
+    /// Streams that the clients share [default: each has its own]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub streams: Option<u32>,
+    /// Of every round.
+    #[command(flatten)]
+    pub rounds: Rounds,
+}
+
+/// The command `fan-out`.
+#[derive(Debug, Clone, Args)]
+pub struct FanningOut {
+    /// Polls that are held on one stream
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
+    pub clients: u32,
+    /// Of every round.
+    #[command(flatten)]
+    pub rounds: Rounds,
+}
+
+/// The command `short-polls`.
+#[derive(Debug, Clone, Args)]
+pub struct ShortPolling {
+    /// Connections, each with one poll under way
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
+    pub connections: u32,
+    /// Streams that the connections share
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub streams: u32,
     /// Of every round.
     #[command(flatten)]
     pub rounds: Rounds,
@@ -69,6 +117,9 @@ pub struct Rounds {
 /// Of one process, within the usual limit on descriptors.
 const CONNECTIONS_MAX: i64 = 9000;
 
+/// The same where servers have all of them at once: the gateway keeps 1024 descriptors of 20 000 for itself.
+const CLIENTS_MAX: i64 = 18_000;
+
 impl Appending {
     /// The load.
     pub fn load(&self) -> Appends {
@@ -80,6 +131,29 @@ impl Waking {
     /// The load.
     pub fn load(&self) -> Wake {
         Wake { held: self.held, rate: self.rate }
+    }
+}
+
+impl Holding {
+    /// The load.
+    pub fn load(&self) -> Hold {
+        let all = self.clients;
+        let (streams, at_once) = (self.streams.unwrap_or(all), self.at_once.unwrap_or(all));
+        Hold { clients: all, streams, at_once, form: self.form }
+    }
+}
+
+impl FanningOut {
+    /// The load.
+    pub fn load(&self) -> FanOut {
+        FanOut { clients: self.clients }
+    }
+}
+
+impl ShortPolling {
+    /// The load.
+    pub fn load(&self) -> ShortPolls {
+        ShortPolls { connections: self.connections, streams: self.streams }
     }
 }
 

@@ -8,10 +8,11 @@ use hyper::Response;
 
 use super::Scene;
 use crate::client::brings_messages;
-use crate::wire::{Request, WireError};
+use crate::wire::{Request, WireError, accepted};
 use crate::workload::MessageId;
 
 /// See the module.
+#[derive(Clone)]
 pub(super) struct Poller {
     pub(super) scene: Arc<Scene>,
     /// The name of its stream.
@@ -42,4 +43,23 @@ impl Poller {
         }
         Ok(messages)
     }
+}
+
+/// One behind the end of each stream. There is a message in each of them then, since servers that do not know streams have no
+/// cursor before it.
+pub(super) async fn at_the_tails(scene: &Arc<Scene>, streams: u32) -> Result<Vec<Poller>, WireError> {
+    let mut connection = scene.connect().await?;
+    let mut pollers = Vec::with_capacity(streams as usize);
+    for stream in 0..streams {
+        let mut poller = Poller::new(scene.clone(), stream);
+        let message = MessageId { stream, sequence: 0 };
+        accepted(&connection.exchange(scene.publish(&poller.stream, message)?).await?)?;
+        let mut messages = Vec::new();
+        // nchan has no message for a poll without a cursor, but a cursor.
+        while messages.is_empty() {
+            messages = poller.read(&connection.exchange(poller.poll(None)?).await?)?;
+        }
+        pollers.push(poller);
+    }
+    Ok(pollers)
 }

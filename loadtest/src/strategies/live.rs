@@ -13,10 +13,7 @@ use crate::wire::{Events, WireError};
 pub(super) async fn read(client: &mut Client, form: Live, heartbeat: Heartbeat) -> Result<(), WireError> {
     let mut connection = client.connect().await?;
     let dialect = client.dialect()?;
-    let target = dialect.live(&client.stream, client.cursor.as_deref(), form, heartbeat);
-    let accept = if form == Live::Sse { "text/event-stream" } else { "application/x-ndjson" };
-    let request = hyper::Request::builder().uri(target).header("accept", accept).body(Default::default());
-    let request = client.asking(request)?;
+    let request = client.asking(dialect.follow(&client.stream, client.cursor.as_deref(), form, heartbeat))?;
     let mut answer = connection.send(request).await?;
     if answer.status() != StatusCode::OK {
         return Err(WireError::Status(answer.status()));

@@ -39,6 +39,15 @@ pub enum WireError {
     /// An answer without a cursor.
     #[error("an answer without a cursor")]
     NoCursor,
+    /// An answer with what the cursor says was read.
+    #[error("a message that was read before")]
+    ReadBefore,
+    /// An answer to a request that was to be held.
+    #[error("an answer where nothing was published")]
+    NotHeld,
+    /// An answer that should have one certain message.
+    #[error("an answer that is not the one message")]
+    NotTheMessage,
     /// The server ended the connection.
     #[error("the server closed the connection")]
     Closed,

@@ -31,6 +31,14 @@ pub(crate) struct Faults {
     pub(crate) stall: Duration,
     /// Answered 500, and not kept.
     pub(crate) refuse_every: u32,
+    /// From one accept to the next.
+    pub(crate) accept_pause: Duration,
+    /// From when a poll could be answered until it is.
+    pub(crate) answer_pause: Duration,
+    /// Polls are held so long and no longer, whatever they ask for.
+    pub(crate) hold_max: Option<Duration>,
+    /// Polls get all messages, whatever their cursor.
+    pub(crate) forgets_cursors: bool,
 }
 
 #[derive(Default)]
@@ -56,6 +64,7 @@ impl Fake {
         let server = fake.clone();
         tokio::spawn(async move {
             loop {
+                sleep(faults.accept_pause).await;
                 let (stream, _) = listener.accept().await.unwrap();
                 stream.set_nodelay(true).unwrap();
                 let server = server.clone();
@@ -85,7 +94,9 @@ impl Fake {
                         .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse::<i64>().ok())
                 };
                 let offset = usize::try_from(value("offset").unwrap()).unwrap_or(0);
-                self.read(&stream, offset, value("timeout").unwrap_or(0) as u64).await
+                let hold = Duration::from_secs(value("timeout").unwrap_or(0) as u64);
+                let hold = self.faults.hold_max.map_or(hold, |max| hold.min(max));
+                self.read(&stream, if self.faults.forgets_cursors { 0 } else { offset }, hold).await
             }
         })
     }
@@ -123,7 +134,7 @@ impl Fake {
         StatusCode::NO_CONTENT
     }
 
-    async fn read(&self, stream: &str, offset: usize, hold: u64) -> Response<Full<Bytes>> {
+    async fn read(&self, stream: &str, offset: usize, hold: Duration) -> Response<Full<Bytes>> {
         let there = || {
             let logs = self.logs.lock();
             let messages = logs.get(stream).map_or(&[][..], |log| &log.messages);
@@ -143,7 +154,9 @@ impl Fake {
                 changed.await;
             }
         };
-        match timeout(Duration::from_secs(hold), some).await {
+        let read = timeout(hold, some).await;
+        sleep(self.faults.answer_pause).await;
+        match read {
             Ok((tail, new)) => status(StatusCode::OK, tail, format!("[{}]", new.join(",")).into()),
             Err(_) => status(StatusCode::NO_CONTENT, there().0, Bytes::new()),
         }

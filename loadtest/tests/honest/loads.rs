@@ -3,26 +3,51 @@
 use std::time::Duration;
 
 use clap::Parser;
-use loadtest::cli::{Cli, Command};
+use loadtest::cli::{Cli, Command, Rounds};
 use loadtest::figures::Pace;
+use loadtest::loads::Load;
+use loadtest::loads::fan_out::FannedOut;
+use loadtest::loads::hold::Held;
 use loadtest::rounds::{RoundError, rounds};
 use tokio::sync::watch;
 
 use crate::fake::{Fake, Faults};
 use crate::world::{Loadtest, alone};
 
-/// What one round on a server with these faults comes to.
-async fn figures(load: &str, faults: Faults) -> Result<Pace, RoundError> {
-    let fake = Fake::start(faults).await;
+/// What the command line asks for, of a server with these faults.
+fn command(load: &str, fake: &Fake) -> Command {
     let line =
         format!("loadtest {load} --rounds 1 --seconds 1 --warm-up 0.2 --target http://{}", fake.address);
+    Cli::try_parse_from(line.split(' ')).unwrap().command.unwrap()
+}
+
+async fn round<L: Load>(load: &L, wanted: &Rounds) -> Result<L::Figures, RoundError> {
     let (_go_on, stop) = watch::channel(false);
-    let outcome = match Cli::try_parse_from(line.split(' ')).unwrap().command {
-        Some(Command::Appends(wanted)) => rounds(&wanted.load(), &wanted.rounds, stop).await?,
-        Some(Command::Wake(wanted)) => rounds(&wanted.load(), &wanted.rounds, stop).await?,
-        _ => panic!("{load} is no load"),
+    Ok(rounds(load, wanted, stop).await?.standings[0].rounds[0])
+}
+
+/// What one round comes to of a load that does one thing all the time.
+async fn figures(load: &str, faults: Faults) -> Result<Pace, RoundError> {
+    match command(load, &*Fake::start(faults).await) {
+        Command::Appends(wanted) => round(&wanted.load(), &wanted.rounds).await,
+        Command::ShortPolls(wanted) => round(&wanted.load(), &wanted.rounds).await,
+        Command::Wake(wanted) => round(&wanted.load(), &wanted.rounds).await,
+        _ => panic!("{load} is no such load"),
+    }
+}
+
+async fn hold(how: &str, faults: Faults) -> Result<Held, RoundError> {
+    let Command::Hold(wanted) = command(&format!("hold {how}"), &*Fake::start(faults).await) else {
+        panic!("no hold")
     };
-    Ok(outcome.standings[0].rounds[0])
+    round(&wanted.load(), &wanted.rounds).await
+}
+
+async fn fan_out(how: &str, faults: Faults) -> Result<FannedOut, RoundError> {
+    let Command::FanOut(wanted) = command(&format!("fan-out {how}"), &*Fake::start(faults).await) else {
+        panic!("no fan-out")
+    };
+    round(&wanted.load(), &wanted.rounds).await
 }
 
 fn slow() -> Faults {
@@ -88,4 +113,83 @@ async fn a_message_that_is_lost_fails_the_run() {
     let _turn = alone().await;
     let lost = figures("wake", Faults { lose_every: 10, ..Faults::default() }).await.unwrap_err().to_string();
     assert!(lost.contains("an answer that never came"), "{lost}");
+}
+
+/// 8 connections with a poll under way each, which takes 20 ms: at most 400 a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_poll_takes_what_the_server_takes() {
+    let _turn = alone().await;
+    let pause = Faults { answer_pause: Duration::from_millis(20), ..Faults::default() };
+    let of_slow = figures("short-polls --connections 8", pause).await.unwrap();
+    assert!((20e3..40e3).contains(&of_slow.p50) && of_slow.p99 >= of_slow.p50, "{of_slow:?}");
+    assert!((200.0..=408.0).contains(&of_slow.rate), "{of_slow:?}");
+    let of_quick = figures("short-polls --connections 8", Faults::default()).await.unwrap();
+    assert!(of_quick.p50 < 20e3 && of_quick.rate > 408.0, "{of_quick:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_poll_that_brings_what_was_read_fails_the_run() {
+    let _turn = alone().await;
+    let forgetful = Faults { forgets_cursors: true, ..Faults::default() };
+    let stale = figures("short-polls", forgetful).await.unwrap_err().to_string();
+    assert!(stale.contains("a message that was read before"), "{stale}");
+}
+
+/// A server that takes 20 ms for each of 20 connections has not all of their polls before 400 ms, though they were sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn polls_are_held_when_the_server_has_them() {
+    let _turn = alone().await;
+    let slow = Faults { accept_pause: Duration::from_millis(20), ..Faults::default() };
+    let of_slow = hold("--clients 20", slow).await.unwrap();
+    assert!((400e3..1000e3).contains(&of_slow.all_held), "{of_slow:?}");
+    assert!(of_slow.memory_a_client().is_none() && of_slow.connects_dropped.is_some(), "{of_slow:?}");
+    let of_quick = hold("--clients 20", Faults::default()).await.unwrap();
+    assert!(of_quick.all_held < 400e3, "{of_quick:?}");
+}
+
+/// The first ones are answered before the last ones come to be asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn polls_that_are_never_held_all_at_a_time_fail_the_run() {
+    let _turn = alone().await;
+    let (accept_pause, hold_max) = (Duration::from_millis(20), Some(Duration::from_millis(100)));
+    for how in ["--clients 20", "--clients 20 --at-once 3"] {
+        let faults = Faults { accept_pause, hold_max, ..Faults::default() };
+        let early = hold(how, faults).await.unwrap_err().to_string();
+        assert!(early.contains("before all were held"), "{early}");
+    }
+}
+
+/// Memory is looked at a second later: by then they are not held any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn polls_that_are_not_held_to_the_end_fail_the_run() {
+    let _turn = alone().await;
+    let hasty = Faults { hold_max: Some(Duration::from_millis(500)), ..Faults::default() };
+    let early = hold("--clients 5", hasty).await.unwrap_err().to_string();
+    assert!(early.contains("an answer where nothing was published"), "{early}");
+}
+
+/// The message is there after 20 ms, and 20 ms later each poll is answered; the publisher does not wait for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fan_out_takes_what_the_server_takes() {
+    let _turn = alone().await;
+    let faults = Faults { answer_pause: Duration::from_millis(20), ..slow() };
+    let of_slow = fan_out("--clients 10", faults).await.unwrap();
+    assert!((40e3..60e3).contains(&of_slow.first) && (40e3..80e3).contains(&of_slow.last), "{of_slow:?}");
+    assert!(of_slow.first <= of_slow.median && of_slow.median <= of_slow.last, "{of_slow:?}");
+    assert!((20e3..40e3).contains(&of_slow.publisher) && of_slow.server_processor.is_none(), "{of_slow:?}");
+    let of_quick = fan_out("--clients 10", Faults::default()).await.unwrap();
+    assert!(of_quick.last < 40e3 && of_quick.publisher < 20e3, "{of_quick:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fan_out_that_is_not_whole_fails_the_run() {
+    let _turn = alone().await;
+    for (faults, why) in [
+        (Faults { lose_every: 5, ..Faults::default() }, "an answer that never came"),
+        (Faults { double_every: 5, ..Faults::default() }, "an answer that is not the one message"),
+        (Faults { refuse_every: 5, ..Faults::default() }, "publishing: answered 500"),
+    ] {
+        let failed = fan_out("--clients 3", faults).await.unwrap_err().to_string();
+        assert!(failed.contains(why), "{failed}");
+    }
 }

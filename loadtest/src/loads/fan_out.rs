@@ -1,0 +1,201 @@
+//! One message to many: all polls are held on one stream, a message is published, and all are answered, time and again.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+
+use super::crowd::{Crowd, Form};
+use super::poller::at_the_tails;
+use super::{HOLD, Load, Scene, ThreadError, on_a_thread};
+use crate::cost::processor_time;
+use crate::figures::{Column, Figures};
+use crate::medians::median_of;
+use crate::table::time;
+use crate::tally::PATIENCE;
+use crate::wire::{WireError, accepted};
+use crate::workload::MessageId;
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub struct FanOut {
+    /// Polls that are held.
+    pub clients: u32,
+}
+
+/// What it came to, by one message or as medians over several. Times are in microseconds, from when the publish was
+/// written.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FannedOut {
+    /// Until the first answer was read.
+    pub first: f64,
+    /// Until half of them were read.
+    pub median: f64,
+    /// Until the last one was read.
+    pub last: f64,
+    /// Until the publisher had its own answer.
+    pub publisher: f64,
+    /// Processor time of the server a delivery; `None` of a server that somebody else has started.
+    pub server_processor: Option<f64>,
+    /// Processor time of the generator until the last answer, as a share of one core.
+    pub generator_cores: f64,
+}
+
+/// A publish and where to say when it was sent and answered.
+type Publish = (MessageId, oneshot::Sender<(Instant, Instant)>);
+
+/// Connects at a time, which no server's queue is too short for; they are not what is measured.
+const AT_ONCE: u32 = 100;
+
+/// The one stream.
+const STREAM: u32 = 0;
+
+impl Load for FanOut {
+    type Figures = FannedOut;
+
+    const COUNTS: &'static str = "messages";
+
+    fn streams(&self) -> u32 {
+        1
+    }
+
+    async fn put(&self, scene: Arc<Scene>) -> Result<Option<FannedOut>, ThreadError> {
+        let deadline = scene.tally.deadline() + HOLD;
+        let (publishes, wanted) = mpsc::channel(1);
+        // Its thread has nothing else to do, so that it reads the answer when it comes.
+        let publisher = on_a_thread(deadline, publish_all(scene.clone(), wanted));
+        let readers = on_a_thread(deadline, fan_out(scene, self.clients, publishes));
+        let (fanned_out, published) = tokio::join!(readers, publisher);
+        published?;
+        Ok(fanned_out?.and_then(|messages| FannedOut::medians(&messages)))
+    }
+}
+
+/// What each message of the measured time came to; `None` if the troubles say why there is nothing.
+async fn fan_out(
+    scene: Arc<Scene>,
+    clients: u32,
+    publishes: mpsc::Sender<Publish>,
+) -> Option<Vec<FannedOut>> {
+    let (warm_up, measured) = scene.tally.spans();
+    let tail = scene.tally.troubles.unless(at_the_tails(&scene, 1).await)?;
+    let mut crowd = Crowd::gather(&scene, &tail, clients, AT_ONCE, Form::LongPoll).await?;
+    let (ready, mut messages) = (Instant::now(), Vec::new());
+    // The first one was there before.
+    for sequence in 1.. {
+        let since = crowd.all_held().await? - ready;
+        if since >= warm_up + measured {
+            break;
+        }
+        let message = deliver(&scene, &mut crowd, clients, sequence, &publishes).await?;
+        if since >= warm_up {
+            messages.push(message);
+        }
+        crowd.poll_again();
+    }
+    Some(messages)
+}
+
+/// Publishes a message and waits until everyone has it.
+async fn deliver(
+    scene: &Scene,
+    crowd: &mut Crowd,
+    clients: u32,
+    sequence: u32,
+    publishes: &mpsc::Sender<Publish>,
+) -> Option<FannedOut> {
+    let message = MessageId { stream: STREAM, sequence };
+    let own_processor = || processor_time(std::process::id()).as_secs_f64();
+    let (server_before, generator_before) = (scene.server_processor(), own_processor());
+    let (say, published) = oneshot::channel();
+    publishes.send((message, say)).await.ok()?;
+    let (sent, answered) = published.await.ok()?;
+    let mut read = Vec::with_capacity(clients as usize);
+    for _ in 0..clients {
+        let answered = timeout(PATIENCE, crowd.answers.recv()).await.map_err(|_| ThreadError::NoAnswer);
+        let answer = scene.tally.troubles.unless(answered)??;
+        if answer.messages != [message] {
+            scene.tally.troubles.note(format!("polling: {}", WireError::NotTheMessage));
+            return None;
+        }
+        read.push(answer.at);
+    }
+    let (server, generator) = (scene.server_processor(), own_processor() - generator_before);
+    let since = |at: Instant| at.saturating_duration_since(sent).as_secs_f64() * 1e6;
+    read.sort_unstable();
+    let last = since(*read.last()?);
+    Some(FannedOut {
+        first: since(*read.first()?),
+        median: since(*read.get(read.len() / 2)?),
+        last,
+        publisher: since(answered),
+        server_processor: server
+            .zip(server_before)
+            .map(|(after, before)| (after - before) * 1e6 / f64::from(clients)),
+        generator_cores: generator * 1e6 / last,
+    })
+}
+
+/// Publishes what is wanted, one after the other.
+async fn publish_all(scene: Arc<Scene>, mut wanted: mpsc::Receiver<Publish>) {
+    if let Err(error) = publish(&scene, &mut wanted).await {
+        scene.tally.troubles.note(format!("publishing: {error}"));
+    }
+}
+
+async fn publish(scene: &Scene, wanted: &mut mpsc::Receiver<Publish>) -> Result<(), WireError> {
+    let mut connection = None;
+    let stream = scene.stream(STREAM);
+    while let Some((message, say)) = wanted.recv().await {
+        let request = scene.publish(&stream, message)?;
+        // Not before the first message: until then whatever connects is a reader.
+        let connection = match &mut connection {
+            Some(connection) => connection,
+            none => none.insert(scene.connect().await?),
+        };
+        let sent = Instant::now();
+        accepted(&connection.exchange(request).await?)?;
+        // Whoever wanted it has given up.
+        let _gone = say.send((sent, Instant::now()));
+    }
+    Ok(())
+}
+
+impl FannedOut {
+    fn medians(messages: &[Self]) -> Option<Self> {
+        let median = |pick: fn(&Self) -> f64| median_of(messages.iter().map(pick).collect());
+        Some(Self {
+            first: median(|message| message.first)?,
+            median: median(|message| message.median)?,
+            last: median(|message| message.last)?,
+            publisher: median(|message| message.publisher)?,
+            server_processor: median_of(
+                messages.iter().filter_map(|message| message.server_processor).collect(),
+            ),
+            generator_cores: median(|message| message.generator_cores)?,
+        })
+    }
+}
+
+impl Figures for FannedOut {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column { header: "last", pick: |message| Some(message.last), write: time },
+        Column { header: "median", pick: |message| Some(message.median), write: time },
+        Column { header: "first", pick: |message| Some(message.first), write: time },
+        Column { header: "publisher's answer", pick: |message| Some(message.publisher), write: time },
+        Column {
+            header: "server CPU",
+            pick: |message| message.server_processor,
+            write: |micros| format!("{micros:.1} us"),
+        },
+        Column {
+            header: "generator cores",
+            pick: |message| Some(message.generator_cores),
+            write: |cores| format!("{cores:.2}"),
+        },
+    ];
+
+    fn generator_cores(&self) -> f64 {
+        self.generator_cores
+    }
+}
