@@ -5,8 +5,11 @@ mod promise;
 mod rounds;
 mod values;
 
+use std::net::SocketAddr;
+
 use clap::{Args, Parser, Subcommand};
 
+use crate::network::Profile;
 use crate::report::sweep::Grid;
 use crate::servers::Server;
 use crate::strategies::{DEFAULTS, Strategy};
@@ -47,6 +50,8 @@ pub enum Command {
     FanOut(Box<FanningOut>),
     /// Poll in a closed loop where there is nothing new, the gateway and rivals in turn, and say how they compare
     ShortPolls(Box<ShortPolling>),
+    /// Be a hostile network in front of a server that runs already, until a signal
+    Middlebox(Between),
     /// A share of a run, as another process of this program asks for it
     #[command(hide = true)]
     Generate,
@@ -68,6 +73,20 @@ pub struct Comparison {
     /// Of every run.
     #[command(flatten)]
     pub conditions: Conditions,
+}
+
+/// What lies between whom.
+#[derive(Debug, Clone, Args)]
+pub struct Between {
+    /// NAME or NAME:TIME of src/network/profiles.toml, FILE#NAME of a file like it
+    #[arg(long, value_name = "NAME")]
+    pub network: Profile,
+    /// The server
+    #[arg(long, value_name = "ADDRESS")]
+    pub upstream: SocketAddr,
+    /// Where clients come to
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
 }
 
 /// Which settings to try.

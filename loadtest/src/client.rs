@@ -10,12 +10,15 @@ use hyper::header::{HOST, HeaderValue};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::dialects::{Asking, HttpDialect};
 use crate::recorder::{Reception, Recorder};
 use crate::target::Target;
 use crate::wire::{Connection, Meter, Metered, Request, WireError, open};
+
+/// From when an answer is due until it is given up: max(5 s, three slow round trips) in the cost model's section 5.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub struct Client {
@@ -98,7 +101,8 @@ impl Client {
     ) -> Result<bool, WireError> {
         let dialect = self.dialect()?;
         let request = self.asking(dialect.poll(&self.stream, self.cursor.as_deref(), hold))?;
-        let answer = connection.exchange(request).await?;
+        let patience = hold.unwrap_or_default() + PATIENCE;
+        let answer = timeout(patience, connection.exchange(request)).await.unwrap_or(Err(WireError::Mute))?;
         let any = brings_messages(answer.status())? && self.take(answer.body());
         match dialect.cursor(answer.headers()) {
             Some(cursor) => self.cursor = Some(cursor),

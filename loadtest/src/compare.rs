@@ -94,6 +94,7 @@ fn task(wanted: &Comparison, strategy: Strategy) -> Task {
         radios: conditions.radios(),
         late_after: conditions.late_after.unwrap_or(strategy.late_after()),
         clients_a_process: conditions.clients_a_process,
+        network: conditions.network.clone(),
     }
 }
 
@@ -145,7 +146,7 @@ fn workload(wanted: &Comparison) -> data::Workload {
         warm_up_seconds: warm_up,
         seed,
         repeat,
-        network: None,
+        network: wanted.conditions.network.as_ref().map(|network| network.name.clone()),
     }
 }
 

@@ -34,8 +34,12 @@ const GRACE_MIN: Duration = Duration::from_millis(500);
 pub struct Job {
     /// The whole run's.
     pub plan: Plan,
-    /// The server.
+    /// The server, as publishers reach it.
     pub target: Target,
+    /// The same as readers do.
+    pub reading: Target,
+    /// Whether there is a network between them that may let nobody through.
+    pub is_hostile: bool,
     /// How to read.
     pub strategy: Strategy,
     /// What the readers' packets cost.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::generator::{GeneratorError, Job, Lead, generate, generate_elsewhere};
 use crate::measured::Measured;
 use crate::model::radio::Radios;
+use crate::network::Profile;
 use crate::strategies::Strategy;
 use crate::target::Target;
 use crate::workload::Plan;
@@ -27,12 +28,15 @@ pub struct Task {
     pub late_after: Duration,
     /// Clients, and streams, of one process.
     pub clients_a_process: u32,
+    /// Between readers and server.
+    pub network: Option<Profile>,
 }
 
 impl Task {
-    fn share(&self, target: &Target, part: u32, parts: u32) -> Job {
-        let Self { plan, strategy, radios, late_after, .. } = self.clone();
-        Job { plan, target: target.clone(), strategy, radios, late_after, part, parts }
+    fn share(&self, target: &Target, reading: &Target, part: u32, parts: u32) -> Job {
+        let Self { plan, strategy, radios, late_after, network, .. } = self.clone();
+        let (target, reading, is_hostile) = (target.clone(), reading.clone(), network.is_some());
+        Job { plan, target, reading, is_hostile, strategy, radios, late_after, part, parts }
     }
 }
 
@@ -84,9 +88,11 @@ impl Drop for AbortOnDrop {
 }
 
 impl Generators {
-    /// Starts them, with at most `clients_a_process` each, and waits until all their clients are connected.
+    /// Starts them, with at most `clients_a_process` each, and waits until all their clients are connected. Readers reach
+    /// the server as `reading`, publishers as `target`.
     pub async fn ready(
         target: &Target,
+        reading: &Target,
         task: &Task,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, GeneratorError> {
@@ -94,7 +100,7 @@ impl Generators {
         let parts = clients.max(streams).div_ceil(task.clients_a_process.max(1)).max(1);
         let mut running = Vec::new();
         for part in 0..parts {
-            running.push(Generator::start(task.share(target, part, parts), stop.clone()));
+            running.push(Generator::start(task.share(target, reading, part, parts), stop.clone()));
         }
         for generator in &mut running {
             generator.ready().await?;

@@ -19,6 +19,7 @@ pub mod machine;
 pub mod measured;
 pub mod medians;
 pub mod model;
+pub mod network;
 pub mod predicted;
 pub mod publisher;
 pub mod readers;

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use clap::Parser;
 use loadtest::advice::advise;
-use loadtest::cli::{Cli, Command, Comparison, Promised, Rounds, Sweeping};
+use loadtest::cli::{Between, Cli, Command, Comparison, Promised, Rounds, Sweeping};
 use loadtest::compare::{Outcome, compare};
 use loadtest::figures::table as standings_table;
 use loadtest::files::{write_report, write_sweep};
 use loadtest::generator;
 use loadtest::loads::Load;
 use loadtest::machine::load_average;
+use loadtest::network::{Middlebox, Passed};
 use loadtest::rounds::rounds;
 use loadtest::run::RunError;
 use loadtest::sweep::sweep;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Some(Command::Hold(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::FanOut(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::ShortPolls(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
+        Some(Command::Middlebox(wanted)) => runtime.block_on(run_middlebox(&wanted)),
         Some(Command::Generate) => match runtime.block_on(generator::serve()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
@@ -130,6 +132,19 @@ async fn run_rounds<L: Load>(load: &L, wanted: &Rounds) -> ExitCode {
         outcome.storage
     );
     ExitCode::SUCCESS
+}
+
+/// Says where it listens in a line, and when it is told to end what it has done in another one.
+async fn run_middlebox(wanted: &Between) -> ExitCode {
+    let middlebox = match Middlebox::start(&wanted.network, wanted.listen, wanted.upstream) {
+        Ok(middlebox) => middlebox,
+        Err(error) => return fail(&error, UNUSABLE),
+    };
+    println!("listening {}", middlebox.address());
+    let told = until_told(async |mut stop| generator::stopped(&mut stop).await).await;
+    let Passed { connections, requests, faults } = middlebox.passed();
+    println!("connections {connections}, requests {requests}, faults {faults}");
+    told.map_or_else(|error| fail(&error, UNUSABLE), |_| ExitCode::SUCCESS)
 }
 
 /// Works until the end, or until the first signal turns `stop` true. `None`: the second one has dropped everything, and

@@ -26,6 +26,9 @@ const TRACED_CLIENTS: u32 = 200;
 /// From the first connection to the last.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The same where some may never be let through: what they miss is then part of what is measured.
+const HOSTILE_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// From a broken connection to the next.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -60,7 +63,7 @@ impl Readers {
                 cursor: None,
                 phase: random.f64(),
                 random,
-                target: job.target.clone(),
+                target: job.reading.clone(),
                 meter: meter.clone(),
                 recorder: recorder.clone(),
                 reception: Arc::new(Mutex::new(Reception::new(workload, stream))),
@@ -73,7 +76,13 @@ impl Readers {
         }
         drop(connected);
         // Nothing is ever sent: the channel ends when the last client lets go of it.
-        if timeout(CONNECT_TIMEOUT, all_connected.recv()).await.is_err() {
+        let patience = if job.is_hostile { HOSTILE_CONNECT_TIMEOUT } else { CONNECT_TIMEOUT };
+        let all = timeout(patience, all_connected.recv()).await;
+        if all.is_err() && job.is_hostile {
+            for _waiting in 0..all_connected.sender_strong_count() {
+                recorder.troubles.note(format!("no way to read within {patience:?} of the first try"));
+            }
+        } else if all.is_err() {
             let troubles = recorder.troubles.all().into_keys().collect::<Vec<_>>().join("; ");
             return Err(GeneratorError::NotConnected(troubles));
         }
@@ -102,9 +111,14 @@ impl Readers {
 /// Reads, and comes again whenever the server ends it or something breaks, behind what has arrived.
 async fn follow(mut client: Client, strategy: Strategy) {
     loop {
-        let Err(error) = strategy.read(&mut client).await else { continue };
-        client.recorder.troubles.note(format!("reading: {error}"));
-        if !matches!(error, WireError::Closed) {
+        let began = Instant::now();
+        let ended = strategy.read(&mut client).await;
+        let is_by_rule = matches!(ended, Ok(()) | Err(WireError::Closed));
+        if let Err(error) = ended {
+            client.recorder.troubles.note(format!("reading: {error}"));
+        }
+        // Ends that come at once are no rule: a network that lets nobody through would be asked without a pause.
+        if !is_by_rule || began.elapsed() < BACK_OFF {
             sleep(BACK_OFF).await;
         }
     }

@@ -10,6 +10,7 @@ use crate::data;
 use crate::generator::{GeneratorError, stopped};
 use crate::generators::{Generators, Task};
 use crate::measured::{Measured, ratio};
+use crate::network::Route;
 use crate::predicted::prediction;
 use crate::servers::{Running, Server, ServerError, Storage};
 use crate::sockets::socket_bytes;
@@ -38,6 +39,9 @@ pub enum RunError {
     /// No server.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// No network.
+    #[error("the middlebox does not listen: {0}")]
+    Network(#[from] std::io::Error),
     /// A server that is not what it should be.
     #[error("no {0} at {1}: {2}")]
     NoServer(&'static str, SocketAddr, WireError),
@@ -77,7 +81,12 @@ pub async fn run(server: &Server, task: &Task, stop: watch::Receiver<bool>) -> R
     streams::create(&running.target, plan.run, plan.streams)
         .await
         .map_err(|error| RunError::NoServer(server.kind(), running.target.address, error))?;
-    let generators = Generators::ready(&running.target, task, stop.clone()).await?;
+    let route = match &task.network {
+        Some(network) => Some(Route::to(&running.target, network)?),
+        None => None,
+    };
+    let reading = route.as_ref().map_or(&running.target, |route| &route.target);
+    let generators = Generators::ready(&running.target, reading, task, stop.clone()).await?;
     let start = Instant::now() + RUN_UP;
     let mut stop_watching = stop;
     let watching = async {

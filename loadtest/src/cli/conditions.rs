@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::values::{message_bytes, radios, seconds, setting};
 use crate::model::radio::Radios;
+use crate::network::Profile;
 use crate::workload::Plan;
 
 /// Workload, server and generators of every run.
@@ -43,6 +44,10 @@ pub struct Conditions {
     /// Where the gateway listens [default: any free port of 127.0.0.1]
     #[arg(long, value_name = "ADDRESS", conflicts_with = "target")]
     pub listen: Option<SocketAddr>,
+    /// Readers come through this hostile network: NAME or NAME:TIME of src/network/profiles.toml, FILE#NAME of a file like
+    /// it [default: nothing in between]
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<Profile>,
     /// Radio profiles in place of the built-in ones, as src/model/radios.toml
     #[arg(long, value_name = "FILE", value_parser = radios)]
     pub radios: Option<Radios>,

@@ -48,6 +48,9 @@ pub enum WireError {
     /// An answer that should have one certain message.
     #[error("an answer that is not the one message")]
     NotTheMessage,
+    /// No answer in time.
+    #[error("no answer in time")]
+    Mute,
     /// The server ended the connection.
     #[error("the server closed the connection")]
     Closed,

@@ -1,0 +1,125 @@
+//! A network between clients and a server: one listener a hop, each in front of the next.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::time::{Duration, Instant, sleep};
+
+use super::hop::Hop;
+use super::profile::Profile;
+use super::stage::Stage;
+use super::tasks::Tasks;
+
+/// Connections that wait in the kernel; a crowd of clients comes at once.
+const BACKLOG: u32 = 4096;
+
+/// Between two attempts to accept where descriptors have run out.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// See the module. All its connections end when it is dropped.
+#[derive(Debug)]
+pub struct Middlebox {
+    address: SocketAddr,
+    stages: Vec<Arc<Stage>>,
+}
+
+/// What has happened at one hop since the start.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    connections: AtomicU64,
+    requests: AtomicU64,
+    faults: AtomicU64,
+}
+
+/// What has happened on the whole way since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    /// Connections of clients.
+    pub connections: u64,
+    /// Their requests, where a hop understands HTTP.
+    pub requests: u64,
+    /// What was done to them: connections that were forgotten, cut or killed, answers that were not the server's, lost
+    /// answers, doubled requests, upgrades that were not let through.
+    pub faults: u64,
+}
+
+impl Counts {
+    /// Counts a request, and returns its number, from 1.
+    pub(super) fn request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Counts a fault.
+    pub(super) fn fault(&self) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Middlebox {
+    /// Puts the network of a profile in front of `upstream`; clients come to `listen`.
+    pub fn start(profile: &Profile, listen: SocketAddr, upstream: SocketAddr) -> io::Result<Self> {
+        let started = Instant::now();
+        let mut hops: Vec<Option<Hop>> = profile.hops.iter().cloned().map(Some).collect();
+        if hops.is_empty() {
+            hops.push(None);
+        }
+        let mut middlebox = Self { address: upstream, stages: Vec::new() };
+        for (place, hop) in hops.into_iter().enumerate().rev() {
+            let listener = bind(if place == 0 { listen } else { (Ipv4Addr::LOCALHOST, 0).into() })?;
+            let (next, until) = (middlebox.address, profile.until.map(|clock| clock.0));
+            middlebox.address = listener.local_addr()?;
+            let (counts, tasks) = (Counts::default(), Tasks::default());
+            let stage = Arc::new(Stage { hop, next, started, until, counts, tasks });
+            stage.tasks.spawn(accept(listener, stage.clone()));
+            middlebox.stages.push(stage);
+        }
+        Ok(middlebox)
+    }
+
+    /// Where clients come to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What has happened so far.
+    pub fn passed(&self) -> Passed {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        self.stages.iter().fold(Passed::default(), |all, stage| Passed {
+            connections: all.connections.max(of(&stage.counts.connections)),
+            requests: all.requests.max(of(&stage.counts.requests)),
+            faults: all.faults + of(&stage.counts.faults),
+        })
+    }
+}
+
+impl Drop for Middlebox {
+    fn drop(&mut self) {
+        self.stages.iter().for_each(|stage| stage.tasks.end());
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Takes connections until it is dropped.
+async fn accept(listener: TcpListener, stage: Arc<Stage>) {
+    loop {
+        match listener.accept().await {
+            Ok((near, _)) => {
+                stage.counts.connections.fetch_add(1, Ordering::Relaxed);
+                // Without it small segments wait for each other; a connection that is gone already shows it soon.
+                let _gone = near.set_nodelay(true);
+                stage.tasks.spawn(stage.clone().carry(near));
+            }
+            Err(_) => sleep(BACK_OFF).await,
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The way to a server through a network: a middlebox for each of its listeners.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::middlebox::Middlebox;
+use super::profile::Profile;
+use crate::target::Target;
+
+/// See the module. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Route {
+    /// The server as clients behind the network reach it.
+    pub target: Target,
+    _boxes: Vec<Middlebox>,
+}
+
+impl Route {
+    /// Puts a network in front of a server.
+    pub fn to(server: &Target, network: &Profile) -> io::Result<Self> {
+        let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+        let http = Middlebox::start(network, any, server.address)?;
+        let mut target = Target { address: http.address(), ..server.clone() };
+        let mut boxes = vec![http];
+        if let Some(mqtt) = server.mqtt {
+            // The same listener for both stays the same one.
+            let other = mqtt != server.address;
+            if other {
+                boxes.push(Middlebox::start(network, any, mqtt)?);
+            }
+            target.mqtt = boxes.last().map(Middlebox::address);
+        }
+        Ok(Self { target, _boxes: boxes })
+    }
+}

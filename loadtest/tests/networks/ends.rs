@@ -1,0 +1,81 @@
+//! Both ends of a connection through a middlebox, as raw sockets.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use loadtest::network::{Middlebox, Profile};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+/// Longer than anything takes on loopback, shorter than the clocks of the tests' networks.
+pub(crate) const MOMENT: Duration = Duration::from_millis(150);
+
+pub(crate) const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A network with a server of the test's own behind it.
+pub(crate) struct Ends {
+    pub(crate) middlebox: Middlebox,
+    server: TcpListener,
+}
+
+/// A profile of one line of TOML.
+pub(crate) fn hops(hops: &str) -> Profile {
+    let text = format!("[[network]]\nname = 'of-the-test'\nsource = ''\nhops = [{hops}]");
+    text.parse::<loadtest::network::Profiles>().unwrap().get("of-the-test").unwrap()
+}
+
+impl Ends {
+    pub(crate) async fn of(profile: &Profile) -> Self {
+        let server = TcpListener::bind(ANY).await.unwrap();
+        let middlebox = Middlebox::start(profile, ANY, server.local_addr().unwrap()).unwrap();
+        Self { middlebox, server }
+    }
+
+    /// A connection: the client's end and the server's.
+    pub(crate) async fn connect(&self) -> (TcpStream, TcpStream) {
+        let client = TcpStream::connect(self.middlebox.address()).await.unwrap();
+        (client, self.server.accept().await.unwrap().0)
+    }
+
+    /// The same through a proxy, when both ends have said what it takes to leave HTTP.
+    pub(crate) async fn connect_upgraded(&self, asks: &str, answers: &str) -> (TcpStream, TcpStream) {
+        let mut client = TcpStream::connect(self.middlebox.address()).await.unwrap();
+        client.write_all(asks.as_bytes()).await.unwrap();
+        let mut server = self.server.accept().await.unwrap().0;
+        expect(&mut server, asks).await;
+        server.write_all(answers.as_bytes()).await.unwrap();
+        expect(&mut client, answers).await;
+        (client, server)
+    }
+}
+
+/// Sends something one way and expects it at the other end.
+pub(crate) async fn says(from: &mut TcpStream, to: &mut TcpStream) {
+    from.write_all(b"hello").await.unwrap();
+    expect(to, "hello").await;
+}
+
+async fn expect(end: &mut TcpStream, text: &str) {
+    let mut heard = vec![0; text.len()];
+    timeout(Duration::from_secs(5), end.read_exact(&mut heard)).await.expect("nothing came").unwrap();
+    assert_eq!(String::from_utf8(heard).unwrap(), text);
+}
+
+/// Sends something one way, which works, and expects that nothing comes of it and that the other end stays open.
+pub(crate) async fn says_in_vain(from: &mut TcpStream, to: &mut TcpStream) {
+    from.write_all(b"hello").await.unwrap();
+    is_open_and_quiet(to).await;
+}
+
+pub(crate) async fn is_open_and_quiet(end: &mut TcpStream) {
+    let read = timeout(MOMENT, end.read(&mut [0; 64])).await;
+    assert!(read.is_err(), "not quiet: {read:?}");
+}
+
+/// Everything until the end.
+pub(crate) async fn hears(end: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    timeout(Duration::from_secs(10), end.read_to_end(&mut all)).await.expect("it never ended")?;
+    Ok(all)
+}

@@ -1,0 +1,22 @@
+//! Hostile networks: each does what it says and nothing else, and what gets through them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may panic"
+)]
+
+#[path = "../world/mod.rs"]
+mod world;
+
+mod compared;
+mod connections;
+mod descriptors;
+mod ends;
+mod exchanges;
+mod losses;
+mod proxies;
+mod scripted;
+mod websockets;
