@@ -1,6 +1,7 @@
 //! The command line.
 
 mod conditions;
+mod crossing;
 mod promise;
 mod rounds;
 mod values;
@@ -16,6 +17,7 @@ use crate::strategies::{DEFAULTS, Strategy};
 use values::{rate, setting, whole_setting};
 
 pub use conditions::Conditions;
+pub use crossing::Crossing;
 pub use promise::Promised;
 pub use rounds::{Appending, FanningOut, Holding, Rounds, ShortPolling, Waking};
 
@@ -50,6 +52,8 @@ pub enum Command {
     FanOut(Box<FanningOut>),
     /// Poll in a closed loop where there is nothing new, the gateway and rivals in turn, and say how they compare
     ShortPolls(Box<ShortPolling>),
+    /// Read through all hostile networks in all ways, and with the client that falls back
+    Networks(Box<Crossing>),
     /// Be a hostile network in front of a server that runs already, until a signal
     Middlebox(Between),
     /// A share of a run, as another process of this program asks for it

@@ -106,7 +106,7 @@ impl Client {
         let any = brings_messages(answer.status())? && self.take(answer.body());
         match dialect.cursor(answer.headers()) {
             Some(cursor) => self.cursor = Some(cursor),
-            None if any => return Err(WireError::NoCursor),
+            None if answer.status() == StatusCode::OK => return Err(WireError::NoCursor),
             None => {}
         }
         if !any {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::data::Report;
+use crate::matrix::Rows;
 use crate::report::page::html;
 use crate::sweep::Swept;
 
@@ -28,6 +29,14 @@ pub fn write_sweep(swept: &Swept, folder: &Path) -> io::Result<[PathBuf; 2]> {
         first.notes.extend(swept.reports.iter().skip(1).flat_map(|report| report.notes.clone()));
     }
     write(folder, "sweep", swept, &html(&first, Some(&swept.sweep)))
+}
+
+/// Writes `networks.json`, which has no page.
+pub fn write_networks(rows: &Rows, folder: &Path) -> io::Result<PathBuf> {
+    let path = folder.join("networks.json");
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(&path, serde_json::to_vec_pretty(rows)?)?;
+    Ok(path)
 }
 
 fn write(folder: &Path, name: &str, figures: &impl Serialize, page: &str) -> io::Result<[PathBuf; 2]> {

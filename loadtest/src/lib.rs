@@ -1,7 +1,8 @@
 //! The comparison: the same workload over every delivery strategy, beside other servers, as numbers and
 //! plots.
 //!
-//! It knows the gateway by its wire alone, and starts it as its own process.
+//! It knows the gateway by its wire alone, and starts it as its own process. Of the crate `pollgate` it uses the client,
+//! which is one of the ways of reading that it measures, and nothing else.
 
 pub mod advice;
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod generator;
 pub mod generators;
 pub mod loads;
 pub mod machine;
+pub mod matrix;
 pub mod measured;
 pub mod medians;
 pub mod model;

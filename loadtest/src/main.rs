@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use clap::Parser;
 use loadtest::advice::advise;
-use loadtest::cli::{Between, Cli, Command, Comparison, Promised, Rounds, Sweeping};
+use loadtest::cli::{Between, Cli, Command, Comparison, Crossing, Promised, Rounds, Sweeping};
 use loadtest::compare::{Outcome, compare};
 use loadtest::figures::table as standings_table;
-use loadtest::files::{write_report, write_sweep};
+use loadtest::files::{write_networks, write_report, write_sweep};
 use loadtest::generator;
 use loadtest::loads::Load;
 use loadtest::machine::load_average;
+use loadtest::matrix::{matrix, table as networks_table};
 use loadtest::network::{Middlebox, Passed};
 use loadtest::rounds::rounds;
 use loadtest::run::RunError;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Some(Command::Hold(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::FanOut(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::ShortPolls(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
+        Some(Command::Networks(wanted)) => runtime.block_on(run_networks(&wanted)),
         Some(Command::Middlebox(wanted)) => runtime.block_on(run_middlebox(&wanted)),
         Some(Command::Generate) => match runtime.block_on(generator::serve()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -132,6 +134,31 @@ async fn run_rounds<L: Load>(load: &L, wanted: &Rounds) -> ExitCode {
         outcome.storage
     );
     ExitCode::SUCCESS
+}
+
+async fn run_networks(wanted: &Crossing) -> ExitCode {
+    let asked = match wanted.matrix() {
+        Ok(asked) => asked,
+        Err(error) => return fail(&error, UNUSABLE),
+    };
+    let rows = match until_told(async |stop| matrix(&asked, stop).await).await {
+        Ok(Some(Ok(rows))) => rows,
+        Ok(Some(Err(error))) => return fail(&error, UNUSABLE),
+        Ok(None) => return ExitCode::FAILURE,
+        Err(error) => return fail(&error, UNUSABLE),
+    };
+    println!("{}", networks_table(&rows));
+    println!(
+        "all times are {} of those of a real path; {:.0} s of messages in bursts",
+        rows.scale, rows.seconds
+    );
+    match write_networks(&rows, &wanted.output) {
+        Ok(path) => {
+            println!("wrote {}", path.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&format!("networks.json: {error}"), UNUSABLE),
+    }
 }
 
 /// Says where it listens in a line, and when it is told to end what it has done in another one.

@@ -109,7 +109,7 @@ impl Readers {
 }
 
 /// Reads, and comes again whenever the server ends it or something breaks, behind what has arrived.
-async fn follow(mut client: Client, strategy: Strategy) {
+pub(crate) async fn follow(mut client: Client, strategy: Strategy) {
     loop {
         let began = Instant::now();
         let ended = strategy.read(&mut client).await;

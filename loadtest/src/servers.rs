@@ -39,6 +39,8 @@ pub enum Server {
 pub struct Running {
     /// How to reach it.
     pub target: Target,
+    /// Where its operators ask, if it says so.
+    pub admin: Option<SocketAddr>,
     /// Its process, if this command has started it.
     pub process: Option<Process>,
     /// Its files.
@@ -180,12 +182,25 @@ impl Server {
     pub async fn start(&self, strategy: Strategy, storage: &Storage) -> Result<Running, ServerError> {
         match self {
             Self::Gateway(program, listen) => gateway::start(program, *listen, strategy, storage).await,
-            Self::Target(target) => Ok(Running { target: target.clone(), process: None, _scratch: None }),
+            Self::Target(target) => {
+                Ok(Running { target: target.clone(), admin: None, process: None, _scratch: None })
+            }
             Self::Nchan => nchan::start(strategy).await,
             Self::Mosquitto => mosquitto::start().await,
             Self::DurableStreams(program) => durable_streams::start(program, strategy, storage).await,
         }
     }
+}
+
+/// The gateway, by its program or the one that is built if nobody names one, with settings of its own.
+pub async fn gateway_with(program: Option<&Path>, settings: &[String]) -> Result<Running, ServerError> {
+    let program = program.map_or_else(gateway::program, |program| Ok(program.to_owned()))?;
+    gateway::start_with(&program, settings).await
+}
+
+/// The gateway's program beside `own`, built anew if its sources are newer.
+pub fn gateway_program(own: &Path) -> Result<PathBuf, ServerError> {
+    gateway::program_beside(own)
 }
 
 impl Running {

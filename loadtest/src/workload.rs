@@ -43,6 +43,15 @@ impl Plan {
     }
 }
 
+/// Messages for a while, then none for a while, and so on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bursts {
+    /// One.
+    pub lasting: Duration,
+    /// Between two.
+    pub pause: Duration,
+}
+
 /// A message by its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MessageId {
@@ -65,6 +74,15 @@ impl Workload {
     pub fn new(plan: Plan) -> Self {
         let schedules = (0..plan.streams).map(|stream| schedule(&plan, stream)).collect();
         Self { plan, schedules }
+    }
+
+    /// The same, but without the messages that would fall into the pauses between bursts.
+    pub fn in_bursts(plan: Plan, bursts: Bursts) -> Self {
+        let mut workload = Self::new(plan);
+        let of_both = (bursts.lasting + bursts.pause).as_nanos().max(1);
+        let lasting = bursts.lasting.as_nanos();
+        workload.schedules.iter_mut().for_each(|times| times.retain(|at| at.as_nanos() % of_both < lasting));
+        workload
     }
 
     /// The intended times of a stream's messages, from the start of the run.
@@ -193,6 +211,15 @@ mod tests {
         assert!((mean / 0.5 - 1.0).abs() < 0.03, "mean {mean}");
         assert!((squares / 0.5 - 1.0).abs() < 0.06, "mean of squares {squares}");
         assert!((workload.drawn_rate() / 2.0 - 1.0).abs() < 0.03, "{}", workload.drawn_rate());
+    }
+
+    #[test]
+    fn between_bursts_there_is_nothing() {
+        let bursts = Bursts { lasting: Duration::from_secs(2), pause: Duration::from_secs(3) };
+        let (all, some) = (Workload::new(plan()), Workload::in_bursts(plan(), bursts));
+        let is_in_burst = |at: &&Duration| at.as_secs_f64() % 5.0 < 2.0;
+        assert!(!some.schedule(3).is_empty());
+        assert!(some.schedule(3).iter().eq(all.schedule(3).iter().filter(is_in_burst)));
     }
 
     #[test]

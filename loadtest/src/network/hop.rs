@@ -29,6 +29,8 @@ pub enum Hop {
     Lifetime(Lifetime),
     /// Little bandwidth, long ways.
     Slow(Slow),
+    /// Has nothing against anything.
+    PlainProxy {},
     /// Gives up answers that do not come.
     ProxyCut(ProxyCut),
     /// Holds answers back.
@@ -72,7 +74,8 @@ impl Hop {
             Self::ProxyCut(hop) => hop.first_byte.iter_mut().chain(&mut hop.next_byte).collect(),
             Self::WebsocketCut(hop) => vec![&mut hop.after],
             Self::NoStreaming(hop) => vec![&mut hop.gives_up_after],
-            Self::ProxyBuffer(_)
+            Self::PlainProxy {}
+            | Self::ProxyBuffer(_)
             | Self::NoWebsocket(_)
             | Self::Http10(_)
             | Self::Captive(_)

@@ -141,6 +141,12 @@ impl Profile {
         self
     }
 
+    /// With a hop next to the server that counts the requests that reach it, and does nothing else.
+    pub fn counted(mut self) -> Self {
+        self.hops.push(Hop::PlainProxy {});
+        self
+    }
+
     fn with_time(mut self, text: &str) -> Result<Self, String> {
         let time = positive(text)?;
         let first = self.clocks().first().map(|clock| clock.0).ok_or("it has no time to set")?;

@@ -36,5 +36,5 @@ pub(super) async fn start(
     let mut process = Process::start(program, &arguments)?;
     process.listens(address).await?;
     let target = Target { address, mqtt: None, dialect: Dialect::DurableStreams };
-    Ok(Running { target, process: Some(process), _scratch: Some(scratch) })
+    Ok(Running { target, admin: None, process: Some(process), _scratch: Some(scratch) })
 }

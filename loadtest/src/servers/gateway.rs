@@ -25,6 +25,11 @@ const HOLD_MAX_SECONDS: u64 = 55;
 /// folder, so that nobody measures what is no longer there.
 pub(super) fn program() -> Result<PathBuf, ServerError> {
     let own = std::env::current_exe().map_err(|error| ServerError::Build(error.to_string()))?;
+    program_beside(&own)
+}
+
+/// The same for another program of the same target folder.
+pub(super) fn program_beside(own: &Path) -> Result<PathBuf, ServerError> {
     let beside = own.with_file_name(NAME);
     if is_newer_than_sources(&beside) {
         return Ok(beside);
@@ -90,12 +95,28 @@ pub(super) async fn start(
     {
         arguments.extend(["--hold-max".to_owned(), format!("{}s", hold.as_secs())]);
     }
-    let mut process = Process::start(program, &arguments)?;
-    let (mut address, mut mqtt) = (None, None);
+    let running = Running { _scratch: scratch, ..launch(program, &arguments).await? };
+    if matches!(strategy, Strategy::Mqtt(_)) && running.target.mqtt.is_none() {
+        return Err(ServerError::Unsupported(NAME.into(), strategy, "its banner names no mqtt address"));
+    }
+    Ok(running)
+}
+
+/// The same with all settings named by the caller, on any free ports and in memory.
+pub(super) async fn start_with(program: &Path, settings: &[String]) -> Result<Running, ServerError> {
+    let own = ["--listen", ANY, "--admin", ANY, "--mqtt", ANY, "--store", "memory"].map(str::to_owned);
+    launch(program, &[&own[..], settings].concat()).await
+}
+
+async fn launch(program: &Path, arguments: &[String]) -> Result<Running, ServerError> {
+    let mut process = Process::start(program, arguments)?;
+    let (mut address, mut admin, mut mqtt) = (None, None, None);
     loop {
         let line = process.line().await?;
         if let Some(http) = line.strip_prefix("listening http://") {
             address = http.parse().ok();
+        } else if let Some(operators) = line.strip_prefix("admin http://") {
+            admin = operators.parse().ok();
         } else if let Some(broker) = line.strip_prefix("mqtt ") {
             mqtt = broker.parse().ok();
         } else if line.is_empty() {
@@ -103,9 +124,6 @@ pub(super) async fn start(
         }
     }
     let address = address.ok_or_else(|| ServerError::Mute(NAME.into()))?;
-    if matches!(strategy, Strategy::Mqtt(_)) && mqtt.is_none() {
-        return Err(ServerError::Unsupported(NAME.into(), strategy, "its banner names no mqtt address"));
-    }
     let target = Target { address, mqtt, dialect: Dialect::DurableStreams };
-    Ok(Running { target, process: Some(process), _scratch: scratch })
+    Ok(Running { target, admin, process: Some(process), _scratch: None })
 }

@@ -39,5 +39,5 @@ pub(super) async fn start() -> Result<Running, ServerError> {
     let mut process = Process::start(Path::new(PROGRAM), &["-c".to_owned(), file])?;
     process.listens(address).await?;
     let target = Target { address, mqtt: Some(address), dialect: Dialect::Mqtt };
-    Ok(Running { target, process: Some(process), _scratch: Some(scratch) })
+    Ok(Running { target, admin: None, process: Some(process), _scratch: Some(scratch) })
 }

@@ -41,7 +41,7 @@ pub(super) async fn start(strategy: Strategy) -> Result<Running, ServerError> {
     let mut process = Process::start(Path::new(PROGRAM), &arguments)?;
     process.listens(address).await?;
     let target = Target { address, mqtt: None, dialect: Dialect::Nchan };
-    Ok(Running { target, process: Some(process), _scratch: Some(scratch) })
+    Ok(Running { target, admin: None, process: Some(process), _scratch: Some(scratch) })
 }
 
 /// As `dialects::nchan` asks.

@@ -11,12 +11,15 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod behind;
 mod compared;
 mod connections;
 mod descriptors;
 mod ends;
 mod exchanges;
+mod fallback;
 mod losses;
 mod proxies;
+mod publishing;
 mod scripted;
 mod websockets;

@@ -1,0 +1,53 @@
+//! The ways of reading that are compared.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::scale::Scale;
+use crate::strategies::Strategy;
+
+/// One of them. All but the last are strategies of the comparison, as they are: they come again when something breaks, and
+/// have nothing else up their sleeves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Contender {
+    /// A request every 5 s
+    ShortPoll,
+    /// Requests that are held for 55 s, the most that the gateway allows by default
+    LongPoll,
+    /// Server-sent events
+    Sse,
+    /// NDJSON
+    Ndjson,
+    /// WebSocket
+    #[value(name = "websocket")]
+    WebSocket,
+    /// The client that falls back from form to form
+    Fallback,
+}
+
+impl Contender {
+    /// As in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ShortPoll => "short-poll",
+            Self::LongPoll => "long-poll",
+            Self::Sse => "sse",
+            Self::Ndjson => "ndjson",
+            Self::WebSocket => "websocket",
+            Self::Fallback => "fallback",
+        }
+    }
+
+    /// With its times scaled; `None`: it decides for itself.
+    pub(super) fn strategy(self, scale: Scale) -> Option<Strategy> {
+        match self {
+            Self::ShortPoll => Some(Strategy::ShortPoll(scale.of(Duration::from_secs(5)))),
+            Self::LongPoll => Some(Strategy::LongPoll(scale.whole(Duration::from_secs(55)))),
+            Self::Sse => Some(Strategy::Sse(None)),
+            Self::Ndjson => Some(Strategy::Ndjson(None)),
+            Self::WebSocket => Some(Strategy::WebSocket(None)),
+            Self::Fallback => None,
+        }
+    }
+}

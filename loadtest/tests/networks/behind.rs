@@ -1,0 +1,111 @@
+//! A gateway behind a hostile network, and the client that falls back in front of it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loadtest::network::{Middlebox, Profile};
+use loadtest::servers::{Running, gateway_program, gateway_with};
+use parking_lot::Mutex;
+use pollgate::client::{Builder, Client, Event, Form, Item, Producer, Reason, Start};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::ends::ANY;
+
+pub(crate) struct Behind {
+    pub(crate) gateway: Running,
+    pub(crate) middlebox: Middlebox,
+}
+
+impl Behind {
+    pub(crate) async fn of(profile: &Profile, settings: &[&str]) -> Self {
+        let settings: Vec<_> = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let program = gateway_program(Path::new(env!("CARGO_BIN_EXE_loadtest"))).unwrap();
+        let gateway = gateway_with(Some(&program), &settings).await.unwrap();
+        let middlebox = Middlebox::start(profile, ANY, gateway.target.address).unwrap();
+        Self { gateway, middlebox }
+    }
+
+    /// One that has to come through the network.
+    pub(crate) fn client(&self) -> Builder {
+        Client::builder(&format!("http://{}", self.middlebox.address()))
+    }
+
+    /// One that publishes on the other side of it.
+    pub(crate) fn producer(&self, stream: &str) -> Producer {
+        let url = format!("http://{}", self.gateway.target.address);
+        Client::new(&url).unwrap().producer(stream, "application/json")
+    }
+
+    /// The gateway's own figures.
+    pub(crate) async fn metrics(&self) -> String {
+        let admin = self.gateway.admin.unwrap();
+        let request = hyper::Request::builder().uri("/metrics").header("host", "here");
+        let mut connection =
+            loadtest::wire::Connection::over(loadtest::wire::open(admin).await.unwrap()).await.unwrap();
+        let answer = connection.exchange(request.body(Default::default()).unwrap()).await.unwrap();
+        String::from_utf8(answer.body().to_vec()).unwrap()
+    }
+}
+
+/// Asks for items as they come, as a program does that is not busy with anything else.
+pub(crate) struct Reading {
+    messages: mpsc::UnboundedReceiver<String>,
+    changes: Changes,
+    _asking: JoinSet<()>,
+}
+
+impl Reading {
+    /// Reads a stream with a client that is in the making.
+    pub(crate) fn start(client: Builder, stream: &str, start: Start) -> Self {
+        let changes = Changes::default();
+        let client = client.on_event(changes.told()).build().unwrap();
+        let mut subscription = client.subscribe([stream], start);
+        let (heard, messages) = mpsc::unbounded_channel();
+        let mut asking = JoinSet::new();
+        asking.spawn(async move {
+            while let Some(item) = subscription.next().await {
+                match item {
+                    Item::Message(message) => {
+                        heard.send(String::from_utf8(message.data.bytes().to_vec()).unwrap()).unwrap();
+                    }
+                    Item::Missing { .. } => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        Self { messages, changes, _asking: asking }
+    }
+
+    /// The next message.
+    pub(crate) async fn message(&mut self) -> String {
+        timeout(Duration::from_secs(60), self.messages.recv()).await.expect("no message in a minute").unwrap()
+    }
+
+    /// Each form that was taken, and why.
+    pub(crate) fn changes(&self) -> Vec<(Form, Reason)> {
+        self.changes.0.lock().clone()
+    }
+
+    /// The one in use.
+    pub(crate) fn form(&self) -> Form {
+        self.changes().last().unwrap().0
+    }
+}
+
+/// The changes of form that a client has told.
+#[derive(Clone, Default)]
+struct Changes(Arc<Mutex<Vec<(Form, Reason)>>>);
+
+impl Changes {
+    fn told(&self) -> impl Fn(&Event) + Send + Sync + 'static {
+        let changes = self.0.clone();
+        move |event| {
+            if let Event::Form { to, reason, .. } = event {
+                changes.lock().push((*to, *reason));
+            }
+        }
+    }
+}

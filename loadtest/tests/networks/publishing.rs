@@ -1,0 +1,70 @@
+//! Publishing through a network that loses answers and repeats requests.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use pollgate::client::{Item, Settings, Start};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::behind::Behind;
+use crate::world::alone;
+
+const STREAMS: usize = 8;
+const MESSAGES: usize = 12_500;
+
+/// So many messages of a stream are published at once; what comes while a request is under way goes in the next one.
+const AT_ONCE: usize = 25;
+
+/// 20 % of the answers are lost, and every 10th request comes twice, for who publishes and for who reads: 100 000 messages
+/// in eight streams arrive once each, in order, and the gateway has never had to refuse anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_100_000_messages_none_is_missing_or_doubled_where_answers_get_lost() {
+    let _turn = alone().await;
+    let unlimited = ["--limit", "connections_per_second_max=100000"];
+    let behind = Behind::of(&"lossy-answers".parse().unwrap(), &unlimited).await;
+    let settings = Settings { backoff_min: Duration::from_millis(10), ..Settings::default() };
+    let client = behind.client().settings(settings).build().unwrap();
+    let mut publishing = JoinSet::new();
+    for number in 0..STREAMS {
+        let producer = client.producer(&format!("stream-{number}"), "application/json");
+        publishing.spawn(async move {
+            let publishes = stream::iter(0..MESSAGES).map(|number| producer.publish(format!("{number}")));
+            publishes.buffered(AT_ONCE).for_each(async |published| published.unwrap()).await;
+        });
+    }
+    let streams = (0..STREAMS).map(|stream| format!("stream-{stream}"));
+    let mut subscription = client.subscribe(streams, Start::earliest());
+    let mut next = [0; STREAMS];
+    while next.iter().any(|next| *next < MESSAGES) {
+        match timeout(Duration::from_secs(60), subscription.next())
+            .await
+            .expect("nothing for a minute")
+            .unwrap()
+        {
+            Item::Message(message) => {
+                let stream: usize = message.stream.strip_prefix("stream-").unwrap().parse().unwrap();
+                let number: usize = String::from_utf8_lossy(message.data.bytes()).parse().unwrap();
+                assert_eq!(number, next[stream], "of stream {stream}");
+                next[stream] += 1;
+            }
+            Item::Missing { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    publishing.join_all().await;
+    let more = timeout(Duration::from_secs(2), subscription.next()).await;
+    assert!(more.is_err(), "{more:?}");
+    let passed = behind.middlebox.passed();
+    println!("{passed:?}");
+    assert!(passed.requests > 2000 && passed.faults > passed.requests / 5, "a network that is not felt");
+    let metrics = behind.metrics().await;
+    let answers: Vec<_> = metrics.lines().filter(|line| line.contains("requests_total{")).collect();
+    assert!(!answers.is_empty(), "{metrics}");
+    let refused = |line: &&str| {
+        let refused = line.contains("status=\"4") || line.contains("status=\"5");
+        refused && !line.ends_with(" 0")
+    };
+    let refused: Vec<_> = answers.into_iter().filter(refused).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+}
