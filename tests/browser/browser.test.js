@@ -1,37 +1,19 @@
 // Chromium reads from the gateway in every form that a browser has, from a page of its own origin and of another.
 import assert from "node:assert/strict"
-import { once } from "node:events"
-import { createServer } from "node:http"
 import { after, before, test } from "node:test"
 import { chromium } from "playwright-core"
 import { start } from "../conformance/gateway.js"
+import { startBrowser } from "./chromium.js"
 import { install } from "./page.js"
 
 const FORMS = ["sse", "websocket", "ndjson", "long-poll"]
 
-// A browser that talks to nobody but us. Its profile is new each time.
-const ARGUMENTS = [
-  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync",
-]
-
 let browser
-let pages
 let origin
+let close
 
-before(async () => {
-  pages = createServer((_, answer) => answer.setHeader("content-type", "text/html").end("<!doctype html>"))
-  pages.listen(0, "127.0.0.1")
-  await once(pages, "listening")
-  origin = `http://127.0.0.1:${pages.address().port}`
-  browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ARGUMENTS })
-})
-
-after(async () => {
-  await browser?.close()
-  pages.close()
-  pages.closeAllConnections()
-})
+before(async () => ({ browser, origin, close } = await startBrowser(chromium)))
+after(() => close?.())
 
 // A gateway with a JSON stream and a page at `at`, which is the stream itself or a page of the other origin.
 async function world(context, at, further) {

@@ -7,11 +7,12 @@ import { join } from "node:path"
 import { after, before, test } from "node:test"
 import { pathToFileURL } from "node:url"
 import { chromium } from "playwright-core"
+import { startBrowser } from "./chromium.js"
 
 const ROOT = new URL("../..", import.meta.url).pathname
-const ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 let browser
+let close
 let folder
 let html
 let url
@@ -22,11 +23,11 @@ before(async () => {
   folder = mkdtempSync(join(tmpdir(), "report-page-"))
   writeFileSync(join(folder, "report.html"), html)
   url = pathToFileURL(join(folder, "report.html")).href
-  browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ARGUMENTS })
+  ;({ browser, close } = await startBrowser(chromium))
 })
 
 after(async () => {
-  await browser?.close()
+  await close?.()
   if (folder) rmSync(folder, { recursive: true })
 })
 

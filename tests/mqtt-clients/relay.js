@@ -1,22 +1,48 @@
-// A way to the gateway that can break.
+// A way to the gateway that can break, and that treats requests as hostile networks do.
 import { once } from "node:events"
 import { connect, createServer } from "node:net"
 
+// What a rule can say of a request: nothing, or `answer`, a text that it is answered instead; `pieces`, how many of
+// those that the gateway's answer comes in get through, the rest being swallowed; `cut`, after how many milliseconds the
+// connection breaks, from the first piece on if any gets through.
 export class Relay {
   #server
   #sockets = new Set()
 
-  static async to(address) {
+  // A way to that address. `rule(method, target)` is asked about each request.
+  static async to(address, rule = () => ({})) {
     const relay = new Relay()
+    relay.rule = rule
+    relay.requests = []
     const [host, port] = address.split(":")
     relay.#server = createServer((client) => {
       const gateway = connect(Number(port), host)
-      relay.#join(client, gateway)
-      relay.#join(gateway, client)
+      let [left, breaks] = [Infinity, undefined]
+      const breakSoon = () => {
+        if (breaks !== undefined) setTimeout(() => client.resetAndDestroy(), breaks)
+        breaks = undefined
+      }
+      relay.#join(client, gateway, (chunk) => {
+        const [, method, target] = /^([A-Z]+) (\S+) HTTP/.exec(chunk.subarray(0, 4096).toString("latin1")) ?? []
+        if (!method) return chunk
+        relay.requests.push(`${method} ${target}`)
+        const { answer, pieces = Infinity, cut } = relay.rule(method, target) ?? {}
+        left = pieces
+        breaks = cut
+        if (left === 0) breakSoon()
+        if (answer === undefined) return chunk
+        client.write(answer)
+        return null
+      })
+      relay.#join(gateway, client, (chunk) => {
+        breakSoon()
+        return left-- > 0 ? chunk : null
+      })
     })
     relay.#server.listen(0, "127.0.0.1")
     await once(relay.#server, "listening")
     relay.address = `127.0.0.1:${relay.#server.address().port}`
+    relay.url = `http://${relay.address}`
     return relay
   }
 
@@ -31,9 +57,15 @@ export class Relay {
     await once(this.#server, "close")
   }
 
-  #join(from, to) {
+  #join(from, to, through) {
     this.#sockets.add(from)
-    from.pipe(to)
+    from.on("data", (chunk) => {
+      const left = through(chunk)
+      if (!left || to.write(left)) return
+      from.pause()
+      to.once("drain", () => from.resume())
+    })
+    from.on("end", () => to.end())
     // Whoever breaks takes the other one along.
     from.on("error", () => to.destroy())
     from.on("close", () => {
@@ -42,3 +74,7 @@ export class Relay {
     })
   }
 }
+
+// An answer as HTTP writes it.
+export const answerOf = (status, headers, body = "") =>
+  [`HTTP/1.1 ${status} -`, `content-length: ${body.length}`, ...headers, "", body].join("\r\n")

@@ -1,39 +1,23 @@
 // The door for MQTT over WebSocket: who gets in, and a browser that does.
 import assert from "node:assert/strict"
 import { once } from "node:events"
-import { createServer, request } from "node:http"
+import { request } from "node:http"
 import { after, before, test } from "node:test"
 import { fileURLToPath } from "node:url"
 import { chromium } from "playwright-core"
+import { startBrowser } from "../browser/chromium.js"
 import { MQTT_3, MQTT_5, World } from "./world.js"
-
-// A browser that talks to nobody but us. Its profile is new each time.
-const ARGUMENTS = [
-  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync",
-]
 
 const MQTT_JS = fileURLToPath(import.meta.resolve("mqtt/dist/mqtt.min"))
 
 const ELSEWHERE = "http://elsewhere.example"
 
 let browser
-let pages
 let origin
+let close
 
-before(async () => {
-  pages = createServer((_, answer) => answer.setHeader("content-type", "text/html").end("<!doctype html>"))
-  pages.listen(0, "127.0.0.1")
-  await once(pages, "listening")
-  origin = `http://127.0.0.1:${pages.address().port}`
-  browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ARGUMENTS })
-})
-
-after(async () => {
-  await browser?.close()
-  pages.close()
-  pages.closeAllConnections()
-})
+before(async () => ({ browser, origin, close } = await startBrowser(chromium)))
+after(() => close?.())
 
 // What a handshake with these fields is answered.
 async function shake(world, path, headers) {

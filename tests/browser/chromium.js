@@ -1,0 +1,23 @@
+// A browser that talks to nobody but us, and a server for pages of another origin.
+import { once } from "node:events"
+import { createServer } from "node:http"
+
+// Its profile is new each time.
+const ARGUMENTS = [
+  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+  "--disable-component-update", "--disable-sync",
+]
+
+// Starts the caller's `chromium` of playwright-core. `origin` is the other origin, with an empty page everywhere.
+export async function startBrowser(chromium) {
+  const pages = createServer((_, answer) => answer.setHeader("content-type", "text/html").end("<!doctype html>"))
+  pages.listen(0, "127.0.0.1")
+  await once(pages, "listening")
+  const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ARGUMENTS })
+  const close = async () => {
+    await browser.close()
+    pages.close()
+    pages.closeAllConnections()
+  }
+  return { browser, origin: `http://127.0.0.1:${pages.address().port}`, close }
+}
