@@ -36,6 +36,8 @@ pub enum Form {
     WebSocket,
     /// A WebSocket for MQTT.
     Mqtt,
+    /// The page or the JavaScript client.
+    File,
     /// HEAD.
     Head,
     /// DELETE.
@@ -58,6 +60,7 @@ impl Form {
             Self::Ndjson => "ndjson",
             Self::WebSocket => "websocket",
             Self::Mqtt => "mqtt",
+            Self::File => "file",
             Self::Head => "head",
             Self::Delete => "delete",
             Self::Preflight => "preflight",

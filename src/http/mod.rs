@@ -28,6 +28,7 @@ mod sse;
 mod streams;
 mod switch;
 mod upload;
+mod web;
 mod websocket;
 
 use std::future::Future;
@@ -154,6 +155,7 @@ impl Gateway {
         let (name, operation) = match operation {
             Operation::OnStream(name, operation) => (name, operation),
             Operation::ReadMany(read) => return Box::pin(self.read_many(*read, link)).await,
+            Operation::GetFile(get) => return Ok(get.answer()),
             Operation::PreflightMany => return Ok(preflight::allow(streams::METHODS)),
             Operation::Mqtt(handshake) => return self.mqtt(*handshake, link),
         };

@@ -9,10 +9,12 @@ use hyper::{Method, Request, Version};
 
 use super::error::Error;
 use super::request::{Handshake, Post, PostMany, Put, Read, ReadMany};
+use super::web::GetFile;
 use super::{Gateway, Link, mqtt, preflight, streams};
 use crate::hub::ClientId;
 use crate::metrics::Form;
 use crate::stream::StreamName;
+use crate::web::File;
 
 /// Where streams live.
 const STREAMS: &str = "/v1/stream/";
@@ -58,6 +60,7 @@ pub(super) enum Operation {
     OnStream(StreamName, OnStream),
     ReadMany(Box<ReadMany>),
     PreflightMany,
+    GetFile(GetFile),
     /// A WebSocket for MQTT.
     Mqtt(Box<Handshake>),
 }
@@ -77,7 +80,7 @@ impl Operation {
     pub(super) fn stream(&self) -> &str {
         match self {
             Self::OnStream(name, _) => name.as_str(),
-            Self::ReadMany(_) | Self::PreflightMany | Self::Mqtt(_) => "",
+            Self::ReadMany(_) | Self::PreflightMany | Self::GetFile(_) | Self::Mqtt(_) => "",
         }
     }
 
@@ -86,7 +89,7 @@ impl Operation {
         match self {
             Self::OnStream(_, OnStream::Read(read)) => read.client(),
             Self::ReadMany(read) => read.client(),
-            Self::OnStream(..) | Self::PreflightMany | Self::Mqtt(_) => None,
+            Self::OnStream(..) | Self::PreflightMany | Self::GetFile(_) | Self::Mqtt(_) => None,
         }
     }
 
@@ -95,6 +98,7 @@ impl Operation {
         match self {
             Self::OnStream(_, OnStream::Read(read)) => Some(read.form()),
             Self::ReadMany(read) => Some(read.form()),
+            Self::GetFile(_) => Some(Form::File),
             Self::Mqtt(_) => Some(Form::Mqtt),
             Self::OnStream(..) | Self::PreflightMany => None,
         }
@@ -144,6 +148,10 @@ impl Gateway {
             let (mut head, _) = request.into_parts();
             return Handshake::parse(&mut head).map(Box::new).map(Operation::Mqtt);
         }
+        if let Some(file) = File::at(request.uri().path()) {
+            let (head, _) = request.into_parts();
+            return GetFile::parse(file, &head).map(Operation::GetFile);
+        }
         let name = stream_name(request.uri().path())?;
         let (mut head, body) = request.into_parts();
         let operation = match form {
@@ -155,7 +163,9 @@ impl Gateway {
             Form::ShortPoll | Form::LongPoll | Form::Sse | Form::Ndjson | Form::WebSocket => {
                 OnStream::Read(Read::parse(&mut head, &self.limits)?)
             }
-            Form::Mqtt | Form::Other => return Err(Error::MethodNotAllowed { allowed: preflight::METHODS }),
+            Form::Mqtt | Form::File | Form::Other => {
+                return Err(Error::MethodNotAllowed { allowed: preflight::METHODS });
+            }
         };
         Ok(Operation::OnStream(name, operation))
     }

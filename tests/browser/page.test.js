@@ -1,0 +1,154 @@
+// The page at /, as its reader uses it.
+import assert from "node:assert/strict"
+import { after, before, test } from "node:test"
+import { chromium } from "playwright-core"
+import { startBrowser } from "./chromium.js"
+import { until, world } from "./world.js"
+
+const PANELS = ["Short poll", "Long poll", "Server-sent events", "WebSocket", "Fallback client"]
+
+let browser
+let close
+
+before(async () => ({ browser, close } = await startBrowser(chromium)))
+after(() => close?.())
+
+// The page, with what it complained about and what it asked for.
+async function open(context, options = {}) {
+  const { gateway } = await world(context)
+  const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options })
+  context.after(() => page.close())
+  const [complaints, requests] = [[], []]
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()))
+  page.on("pageerror", (error) => complaints.push(String(error)))
+  page.on("request", (request) => requests.push(request.url()))
+  page.on("websocket", (socket) => requests.push(socket.url().replace("ws:", "http:")))
+  await page.goto(gateway.url)
+  await page.getByRole("heading", { name: "Fallback client" }).waitFor()
+  const panel = (name) => page.locator(".panel", { has: page.getByRole("heading", { name, exact: true }) })
+  const figure = async (name, what) => panel(name).locator(`.${what}`).innerText()
+  return { gateway, page, complaints, requests, panel, figure }
+}
+
+test("what is published arrives in each panel, with its figures", async (context) => {
+  const { gateway, page, complaints, requests, panel, figure } = await open(context)
+  await page.getByLabel("Message").fill("<b>hello</b>")
+  await page.getByRole("button", { name: "Publish" }).click()
+  for (const name of PANELS) {
+    await panel(name).getByText("1: <b>hello</b>", { exact: true }).waitFor()
+    await until(async () => (await figure(name, "received")) === "1/1")
+    assert.match(await figure(name, "latency"), /^[\d.]+ m?s$/)
+    assert.match(await figure(name, "p50"), /^[\d.]+ m?s$/)
+    assert(Number(await figure(name, "requests")) >= 1)
+    assert.match(await figure(name, "bytes"), /^[\d.]+ kB$/)
+    assert.match(await figure(name, "waiting"), /^\d+ %$/)
+    assert.match(await panel(name).locator(".dots").getAttribute("d"), /^M/)
+  }
+  assert.deepEqual(complaints, [])
+  // Nothing from elsewhere.
+  assert.deepEqual([...new Set(requests.map((url) => new URL(url).protocol === "data:" ? gateway.url : new URL(url).origin))], [gateway.url])
+})
+
+for (const name of PANELS) {
+  test(`a cut of ${name}: messages come late, none is lost or doubled`, async (context) => {
+    const { page, panel, figure } = await open(context)
+    await page.getByRole("button", { name: "Publish" }).click()
+    await until(async () => (await figure(name, "received")) === "1/1")
+    await page.getByRole("button", { name: `Cut ${name} for 5 s` }).click()
+    assert.match(await page.getByRole("status").innerText(), new RegExp(`^${name} is cut for 5 s`))
+    await panel(name).getByText("cut", { exact: true }).waitFor()
+    // The others go on.
+    const other = PANELS.find((other) => other !== name && other !== "Short poll")
+    await until(async () => (await figure(other, "received")).split("/")[0] >= 4)
+    assert.equal((await figure(name, "received")).split("/")[0], "1")
+    await page.getByRole("status").getByText(/was cut for 5 s: \d+ messages since, none missing, none doubled/).waitFor()
+    const [received, published] = (await figure(name, "received")).split("/")
+    assert(received === published && received >= 4, `${received} of ${published}`)
+    assert.equal(await figure(name, "missing"), "0")
+    assert.equal(await figure(name, "doubled"), "0")
+    assert.match(await panel(name).locator(".gone").getAttribute("d"), /^M/)
+  })
+}
+
+test("the fallback client takes what its network lets through, and says why", async (context) => {
+  const { page, panel } = await open(context)
+  const fallback = panel("Fallback client")
+  await fallback.locator(".state", { hasText: "websocket" }).waitFor()
+  for (const [block, form] of [["WebSocket", "sse"], ["streams (SSE, NDJSON)", "long-poll"], ["long polls", "short-poll"]]) {
+    await fallback.getByLabel(block).uncheck()
+    await fallback.locator(".state", { hasText: form }).waitFor()
+  }
+  const [, second] = (await fallback.getByRole("listitem").allInnerTexts()).toReversed()
+  assert.match(second, /websocket → sse: not upgraded$/)
+  for (const box of await fallback.getByRole("checkbox").all()) await box.check()
+  await fallback.locator(".state", { hasText: "websocket" }).waitFor()
+  await page.getByRole("button", { name: "Publish" }).click()
+  await fallback.getByText("1: hello").waitFor()
+})
+
+test("by keyboard alone: publish, switch on, cut; and one sees where one is", async (context) => {
+  const { page, figure } = await open(context)
+  const focused = () => page.evaluate(() => {
+    const { activeElement: at } = document
+    const name = at.getAttribute("aria-label") ?? at.labels?.[0]?.textContent.trim() ?? at.textContent
+    return { name, outline: getComputedStyle(at).outlineStyle }
+  })
+  const cuts = PANELS.map((name) => `Cut ${name} for 5 s`)
+  const names = []
+  while (names.at(-1) !== cuts.at(-1) && names.length < 20) {
+    await page.keyboard.press("Tab")
+    const { name, outline } = await focused()
+    assert.equal(outline, "solid", name)
+    names.push(name)
+    if (name === "Message") await page.keyboard.press("Enter")
+    if (name === "one every second") await page.keyboard.press("Space")
+    if (name === "Cut WebSocket for 5 s") await page.keyboard.press("Enter")
+  }
+  assert.deepEqual(names.filter((name) => name.startsWith("Cut ")), ["Cut all for 5 s", ...cuts])
+  await until(async () => (await figure("Server-sent events", "received")).split("/")[0] >= 3)
+  await page.getByText("WebSocket is cut for 5 s").waitFor()
+})
+
+for (const colorScheme of ["light", "dark"]) {
+  for (const width of [1280, 360]) {
+    test(`nothing is cut off on a ${colorScheme} screen ${width} pixels wide`, async (context) => {
+      const { page, figure, complaints } = await open(context, { colorScheme, viewport: { width, height: 800 } })
+      await page.getByLabel("one every second").check()
+      for (const name of PANELS) await until(async () => (await figure(name, "received")).split("/")[0] >= 2)
+      const beyond = await page.evaluate(() => [...document.querySelectorAll("body *")].filter((element) => {
+        const { right } = element.getBoundingClientRect()
+        return right > document.documentElement.clientWidth && !element.closest("svg, .visually-hidden")
+      }).map((element) => element.outerHTML.slice(0, 80)))
+      assert.deepEqual(beyond, [])
+      const background = await page.evaluate(() => getComputedStyle(document.body).backgroundColor)
+      const [red] = background.match(/\d+/)
+      assert.equal(red > 128, colorScheme === "light", background)
+      assert.deepEqual(complaints, [])
+    })
+  }
+}
+
+test("files have their types, tags and policies; HEAD and 304 work", async (context) => {
+  const { gateway } = await world(context)
+  for (const [path, type] of [
+    ["/", "text/html; charset=utf-8"],
+    ["/page.js", "text/javascript; charset=utf-8"],
+    ["/page.css", "text/css; charset=utf-8"],
+    ["/pollgate.js", "text/javascript; charset=utf-8"],
+    ["/pollgate.d.ts", "application/typescript; charset=utf-8"],
+  ]) {
+    const answer = await fetch(gateway.url + path)
+    const fields = ({ headers }) =>
+      ["content-type", "cache-control", "x-content-type-options", "access-control-allow-origin"].map((name) => headers.get(name))
+    assert.deepEqual(fields(answer), [type, "no-cache", "nosniff", "*"])
+    assert.equal(answer.headers.get("content-security-policy")?.includes("connect-src 'self'"), path === "/" || undefined)
+    const length = (await answer.arrayBuffer()).byteLength
+    const tag = answer.headers.get("etag")
+    const head = await fetch(gateway.url + path, { method: "HEAD" })
+    assert.deepEqual([head.status, head.headers.get("content-length"), head.headers.get("etag")], [200, `${length}`, tag])
+    const known = await fetch(gateway.url + path, { headers: { "if-none-match": tag } })
+    assert.deepEqual([known.status, await known.text()], [304, ""])
+    const posted = await fetch(gateway.url + path, { method: "POST", body: "x" })
+    assert.deepEqual([posted.status, posted.headers.get("allow")], [405, "GET, HEAD"])
+  }
+})

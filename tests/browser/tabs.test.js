@@ -1,0 +1,228 @@
+// The JavaScript client in Chromium: by WebSocket through networks that are not well, and in tabs that share a connection.
+import assert from "node:assert/strict"
+import { after, before, test } from "node:test"
+import { chromium } from "playwright-core"
+import { answerOf } from "../mqtt-clients/relay.js"
+import { startBrowser } from "./chromium.js"
+import { append, keepAppending, numbers, QUICK, until, world } from "./world.js"
+
+let browser
+let close
+
+before(async () => ({ browser, close } = await startBrowser(chromium)))
+after(() => close?.())
+
+// A window of its own, whose tabs are at the relay.
+async function window(context, relay) {
+  const tabs = await browser.newContext()
+  context.after(() => tabs.close())
+  return async (streams, where = {}, options = {}) => {
+    const page = await tabs.newPage()
+    // Any file of the gateway: a page without anything in it.
+    await page.goto(`${relay.url}/page.css`)
+    await page.evaluate(subscribe, { streams, where, options: { ...options, settings: { ...QUICK, ...options.settings } } })
+    const read = (what) => page.evaluate((what) => globalThis.reading[what], what)
+    return {
+      page,
+      got: () => read("got"),
+      changes: () => read("changes"),
+      cursor: () => page.evaluate(() => globalThis.subscription.cursor),
+      publish: (stream, data) =>
+        page.evaluate(([stream, data]) => globalThis.client.publish(stream, data, { create: true }), [stream, data]),
+    }
+  }
+}
+
+// Inside of a page.
+async function subscribe({ streams, where, options }) {
+  const { Client } = await import("/pollgate.js")
+  const reading = (globalThis.reading = { got: [], changes: [] })
+  globalThis.client = new Client(location.origin, options)
+  globalThis.client.addEventListener("form", ({ detail: { from, to, reason } }) => reading.changes.push(`${from} ${to} ${reason}`))
+  globalThis.subscription = globalThis.client.subscribe(streams, where, ({ stream, data }) => void reading.got.push(`${stream} ${data}`))
+}
+
+const live = (relay) => relay.requests.filter((request) => request.includes("live="))
+const polls = (relay) => relay.requests.filter((request) => request.includes("/v1/streams") && !request.includes("live="))
+const arrives = (tab, count) => until(async () => (await tab.got()).length >= count)
+
+test("every form alone, in a browser", async (context) => {
+  const { relay } = await world(context)
+  const open = await window(context, relay)
+  for (const form of ["websocket", "sse", "ndjson", "long-poll", "short-poll"]) {
+    const tab = await open(["a", form], { from: "earliest" }, { forms: [form], share: false })
+    for (const n of numbers(20)) await tab.publish(form, n)
+    await arrives(tab, 20)
+    assert.deepEqual(await tab.got(), numbers(20).map((n) => `${form} ${n}`))
+    assert.deepEqual(await tab.changes(), [`null ${form} start`])
+    await tab.page.close()
+  }
+})
+
+test("many streams by WebSocket: more than a target holds", async (context) => {
+  const { gateway, relay } = await world(context)
+  const open = await window(context, relay)
+  const tab = await open(numbers(500).map((n) => `stream-${n}`), {}, { forms: ["websocket"] })
+  await until(() => tab.cursor())
+  for (const n of [0, 250, 499]) await append(gateway, `stream-${n}`, n)
+  await arrives(tab, 3)
+  assert.deepEqual(await tab.got(), ["stream-0 0", "stream-250 250", "stream-499 499"])
+})
+
+test("where no WebSocket gets through, streams do, and nothing is lost", async (context) => {
+  const rule = (_, target) => (target.includes("live=websocket") ? { answer: answerOf(400, []) } : {})
+  const { relay } = await world(context, { rule })
+  const open = await window(context, relay)
+  const tab = await open(["s"], { from: "earliest" })
+  for (const n of numbers(30)) await tab.publish("s", n)
+  await arrives(tab, 30)
+  assert.deepEqual(await tab.got(), numbers(30).map((n) => `s ${n}`))
+  assert.deepEqual(await tab.changes(), ["null websocket start", "websocket sse not_upgraded"])
+})
+
+test("a WebSocket that is cut after 200 ms is given up at the third time, and found again when the network heals", async (context) => {
+  let healed = false
+  const rule = (_, target) => (target.includes("live=websocket") && !healed ? { cut: 200 } : {})
+  const { gateway, relay } = await world(context, { rule })
+  const open = await window(context, relay)
+  const tab = await open(["s"], { from: "earliest" })
+  const appending = keepAppending(gateway, () => "s", 50)
+  await until(async () => (await tab.changes()).length > 1)
+  const opened = live(relay)
+  assert.equal(opened.slice(0, opened.findIndex((request) => request.includes("sse"))).length, 3)
+  healed = true
+  await until(async () => (await tab.changes()).length > 2)
+  const n = await appending.stop()
+  await arrives(tab, n)
+  assert.deepEqual(await tab.got(), numbers(n).map((n) => `s ${n}`))
+  assert.deepEqual(await tab.changes(), ["null websocket start", "websocket sse cut", "sse websocket better"])
+})
+
+test("tabs share one connection, each gets what it asked for once, and another takes over", async (context) => {
+  const { gateway, relay } = await world(context)
+  const open = await window(context, relay)
+  const tabs = []
+  for (const streams of [["s", "a"], ["s", "b"], ["s"]]) {
+    tabs.push(await open(streams, {}, { forms: ["sse"] }))
+    await until(() => tabs.at(-1).cursor())
+  }
+  // One for each new union of streams.
+  await until(() => live(relay).length === 2)
+  const appending = keepAppending(gateway, () => "s", 25)
+  await append(gateway, "a", "for the first")
+  await append(gateway, "b", "for the second")
+  await arrives(tabs[2], 20)
+  // The one that reads goes; the second one is next, and goes too.
+  for (const tab of tabs.slice(0, 2)) {
+    await tab.page.close()
+    await arrives(tabs[2], appending.soFar() + 20)
+  }
+  const n = await appending.stop()
+  await arrives(tabs[2], n)
+  assert.deepEqual(await tabs[2].got(), numbers(n).map((n) => `s ${n}`))
+  // Those who had been there from the beginning have not asked on their own.
+  assert.deepEqual([live(relay).length, polls(relay).length], [4, 0])
+})
+
+test("tabs that remain have each message once, whoever reads", async (context) => {
+  const { gateway, relay } = await world(context)
+  const open = await window(context, relay)
+  const tabs = []
+  for (const _ of numbers(4)) tabs.push(await open(["s", "t"]))
+  for (const tab of tabs) await until(() => tab.cursor())
+  const appending = keepAppending(gateway, (n) => (n % 2 ? "s" : "t"), 10)
+  await arrives(tabs[3], 20)
+  await tabs[0].page.close()
+  await arrives(tabs[3], appending.soFar() + 20)
+  const n = await appending.stop()
+  for (const tab of tabs.slice(1)) {
+    await arrives(tab, n)
+    for (const [stream, rest] of [["s", 1], ["t", 0]]) {
+      const expected = numbers(n).filter((n) => n % 2 === rest).map((n) => `${stream} ${n}`)
+      assert.deepEqual((await tab.got()).filter((one) => one.startsWith(stream)), expected)
+    }
+  }
+})
+
+test("envelopes that come again, as when two tabs have read the same at a take-over, are known by their offsets", async (context) => {
+  const { gateway, relay } = await world(context)
+  const open = await window(context, relay)
+  const [leader, follower] = [await open(["s"]), await open(["s"])]
+  for (const tab of [leader, follower]) await until(() => tab.cursor())
+  await leader.page.evaluate(() => {
+    globalThis.overheard = []
+    const channel = new BroadcastChannel(`pollgate ${location.origin}/ `)
+    channel.onmessage = ({ data }) => data.batches?.length && globalThis.overheard.push(data)
+    globalThis.repeat = () => globalThis.overheard.splice(0).forEach((message) => channel.postMessage(message))
+  })
+  for (const n of numbers(5)) await append(gateway, "s", n)
+  await arrives(follower, 5)
+  await leader.page.evaluate(() => globalThis.repeat())
+  for (const n of [5, 6]) await append(gateway, "s", n)
+  await arrives(follower, 7)
+  assert.deepEqual(await follower.got(), numbers(7).map((n) => `s ${n}`))
+})
+
+test("a tab that joins late with a cursor of its own catches up and joins in, while messages come", async (context) => {
+  const { gateway, relay } = await world(context)
+  const open = await window(context, relay)
+  for (const stream of ["s", "t", "idle"]) await append(gateway, stream, "first")
+  const first = await open(["s", "t", "idle"], { from: "earliest" })
+  await arrives(first, 3)
+  const cursor = await first.cursor()
+  const appending = keepAppending(gateway, (n) => (n % 2 ? "s" : "t"), 10)
+  await arrives(first, 40)
+  const late = await open(["s", "t", "idle"], { cursor })
+  await until(async () => polls(relay).length && (await late.got()).length > 60)
+  const [asked, opened] = [polls(relay).length, live(relay).length]
+  await arrives(late, appending.soFar() + 60)
+  const n = await appending.stop()
+  await arrives(late, n)
+  await append(gateway, "idle", "last")
+  await arrives(late, n + 1)
+  for (const [stream, rest] of [["s", 1], ["t", 0]]) {
+    const expected = numbers(n).filter((n) => n % 2 === rest).map((n) => `${stream} ${n}`)
+    assert.deepEqual((await late.got()).filter((one) => one.startsWith(`${stream} `)), expected)
+  }
+  assert.deepEqual((await late.got()).filter((one) => one.startsWith("idle")), ["idle last"])
+  // Once it has met the shared reading it asks no more; the idle stream is met with its first message.
+  assert(polls(relay).length - asked <= 4, `${asked} of ${polls(relay).length}`)
+  assert.equal(live(relay).length, opened)
+  // Its own cursor is good for another reader.
+  const other = await browser.newContext()
+  context.after(() => other.close())
+  const after = await (await window(context, relay))(["s", "t", "idle"], { cursor: await late.cursor() })
+  await append(gateway, "t", "next")
+  await arrives(after, 1)
+  assert.deepEqual(await after.got(), ["t next"])
+})
+
+test("eight tabs: each reads, publishes and fetches, though a browser has six connections", async (context) => {
+  const { relay } = await world(context)
+  const open = await window(context, relay)
+  const tabs = []
+  for (const n of numbers(8)) tabs.push(await open(["all", `tab-${n}`], {}, { forms: ["sse"] }))
+  for (const tab of tabs) await until(() => tab.cursor())
+  await Promise.all(tabs.map((tab, n) => tab.publish("all", n)))
+  for (const tab of tabs) {
+    await arrives(tab, 8)
+    assert.equal(await tab.page.evaluate(() => fetch("/page.css").then(({ status }) => status)), 200)
+    assert.deepEqual((await tab.got()).toSorted(), numbers(8).map((n) => `all ${n}`))
+  }
+})
+
+test("eight tabs that do not share are too many: the control", async (context) => {
+  const { relay } = await world(context)
+  const open = await window(context, relay)
+  const tabs = []
+  for (const _ of numbers(6)) {
+    tabs.push(await open(["all"], {}, { forms: ["sse"], share: false, settings: { envelopeTimeout: 60 } }))
+    await until(() => tabs.at(-1).cursor())
+  }
+  const [tab] = tabs
+  const fetched = tab.page.evaluate(() => {
+    const late = new Promise((resolve) => setTimeout(resolve, 1000, "no connection was left"))
+    return Promise.race([fetch("/v1/stream/none").then(({ status }) => status), late])
+  })
+  assert.equal(await fetched, "no connection was left")
+})

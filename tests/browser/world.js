@@ -1,0 +1,52 @@
+// What the scenarios of the JavaScript client have in common.
+import { start } from "../conformance/gateway.js"
+import { Relay } from "../mqtt-clients/relay.js"
+
+// All that waits, in a tenth of its time or so.
+export const QUICK = {
+  envelopeTimeout: 0.7, stableAfter: 1, reprobeAfter: 1.5, backoffMin: 0.05, backoffMax: 0.5, interval: 0.1,
+  hold: 2, heartbeatMin: 1,
+}
+
+// A gateway, and the way to it that it is read by.
+export async function world(context, { rule, further = [] } = {}) {
+  const gateway = await start("127.0.0.1:0", further)
+  const relay = await Relay.to(gateway.address, rule)
+  context.after(() => Promise.all([gateway.stop(), relay.close()]))
+  return { gateway, relay }
+}
+
+// Appends to a stream without the client's help; several values are several messages.
+export async function append(gateway, stream, ...values) {
+  const answer = await fetch(`${gateway.url}/v1/stream/${stream}?create=1`, {
+    method: "POST", body: JSON.stringify(values), headers: { "content-type": "application/json" },
+  })
+  if (!answer.ok) throw new Error(await answer.text())
+}
+
+// Waits for a condition, and says what it was.
+export async function until(condition, within = 15_000) {
+  const end = performance.now() + within
+  for (;;) {
+    const value = await condition()
+    if (value) return value
+    if (performance.now() > end) throw new Error(`not within ${within} ms: ${condition}`)
+    await new Promise((wait) => setTimeout(wait, 20))
+  }
+}
+
+// The numbers from 0.
+export const numbers = (count) => Array.from({ length: count }, (_, n) => n)
+
+// Appends the numbers from 0, each once the one before it is there. `stop` returns how many they were.
+export function keepAppending(gateway, streamOf, every) {
+  let [count, stopped] = [0, false]
+  const done = (async () => {
+    while (!stopped) {
+      await append(gateway, streamOf(count), count)
+      count++
+      await new Promise((wait) => setTimeout(wait, every))
+    }
+  })()
+  return { soFar: () => count, stop: () => ((stopped = true), done.then(() => count)) }
+}
