@@ -118,7 +118,7 @@ export class Subscription {
   #dirty = false // `#own` speaks of other streams too.
   #attached = false
   #attaching = false
-  #upToDate
+  #upToDate = false
   #catching = false
   #pumping = false
   #drained = () => {}
@@ -137,8 +137,6 @@ export class Subscription {
     this.#handler = handler ?? ((message) => this.#offer(message))
     this.#cursor = this.#received = cursor
     this.#own = cursor
-    // Who comes without a past has nothing to catch up with.
-    this.#upToDate = !cursor && !from
     for (const stream of streams) this.#streams.set(stream, { aligned: false, position: null, polledAt: undefined })
     this.closed = new Promise((resolve, reject) => (this.#settle = { resolve, reject }))
     this.closed.catch(() => {})
@@ -201,8 +199,7 @@ export class Subscription {
 
   /** How the hub is told what is wanted. */
   want() {
-    const cursor = this.#upToDate && !this.#own ? null : this.#own
-    return { id: this.id, streams: this.streams, cursor, attached: this.#attached, waiting: this.#attaching }
+    return { id: this.id, streams: this.streams, cursor: this.#own, attached: this.#attached, waiting: this.#attaching }
   }
 
   /** The shared reading has these streams from now on; those in `fresh` it begins where this subscription is. */
@@ -210,20 +207,14 @@ export class Subscription {
     if (this.#ended || !(this.#attaching || this.#attached)) return
     if (this.streams.some((stream) => !shared.streams.has(stream))) return this.#detach()
     if (this.#attached) return
-    const now = !this.#own
     this.#attached = true
     this.#attaching = false
-    const events = []
     for (const [stream, state] of this.#streams) {
-      const { next, mark } = shared.streams.get(stream)
-      state.aligned = now || fresh.includes(stream) || (state.position !== null && state.position === next)
-      if (now || fresh.includes(stream)) state.position = next
-      if (now && mark) events.push([mark, { stream }])
+      const { next } = shared.streams.get(stream)
+      state.aligned = fresh.includes(stream) || (state.position !== null && state.position === next)
+      if (fresh.includes(stream)) state.position = next
     }
     this.#settleOwn(true)
-    // Before the first answer a reading that begins now has no cursor.
-    if (now && shared.cursor) this.#enqueue({ events, messages: [] }, shared)
-    else if (events.length) this.#enqueue({ events, messages: [] }, shared)
     if (this.#needsPoll(shared)) this.#catchUp()
   }
 
@@ -251,7 +242,8 @@ export class Subscription {
     if (this.#needsPoll(shared)) this.#catchUp()
   }
 
-  // -- Catching up: short polls of its own, until the shared reading can go on.
+  // -- Catching up: short polls of its own, until the shared reading can go on. Who comes without a past is told by the first
+  //    one where "now" is: a live form may be silent for seconds before it is given up, and what came meanwhile lost.
 
   async #catchUp() {
     if (this.#catching) return
@@ -1108,7 +1100,7 @@ function failure(error) {
 class Shared {
   /** Where it goes on. */
   cursor = ""
-  /** Name to `{next, mark}`: the offset behind its last batch, and whether it is `missing` or `closed`. */
+  /** Name to `{next}`: the offset behind its last batch. */
   streams = new Map()
   /** Streams that no full cursor speaks of yet, with where they begin. */
   fresh = []
@@ -1122,7 +1114,7 @@ class Shared {
   }
 
   add(streams, cursor) {
-    for (const stream of streams) this.streams.set(stream, { next: null, mark: null })
+    for (const stream of streams) this.streams.set(stream, { next: null })
     this.fresh = [...this.fresh, { streams, cursor }]
   }
 
@@ -1139,9 +1131,6 @@ class Shared {
       if (!state) continue
       taken.push({ ...batch, from: "from" in batch ? batch.from : state.next })
       state.next = batch.streamNextOffset ?? state.next
-      if (batch.missing) state.mark = "missing"
-      else if (batch.streamClosed) state.mark = "closed"
-      else if (batch.data?.length) state.mark = null
     }
     if (cursorThen) this.cursor = join(this.cursor, cursorThen)
     else if (cursor) this.#replace(cursor, new Set(asked))
