@@ -1,0 +1,151 @@
+// The JavaScript client in Node behind every hostile network of the comparison tool (loadtest/README.md): nothing is lost,
+// doubled or out of order.
+import assert from "node:assert/strict"
+import { readFileSync } from "node:fs"
+import { test } from "node:test"
+import { Client, SETTINGS } from "../../src/web/pollgate.js"
+import { start } from "../conformance/gateway.js"
+import { middlebox } from "./middlebox.js"
+import { numbers, until } from "./world.js"
+
+// All times of real paths, those of the networks too, are a tenth of themselves here.
+const SCALE = 0.1
+
+// The form where nothing is in the way. Node 20 has no WebSockets, so that networks that are against those alone, or against
+// connections that a heartbeat does not keep alive, are there and not felt.
+const BEST = globalThis.WebSocket ? "websocket" : "sse"
+
+// Each network, its first time scaled if it has one, and what must show that it was there: `faults`, or the `form` that
+// the client ends with, or comes back to if this machine was busy.
+const NETWORKS = {
+  "none": { form: BEST },
+  "nat-idle:6s": {},
+  "nat-reset:6s": {},
+  "address-change:6s": { faults: true },
+  "proxy-cut:6s": {},
+  "proxy-cut-30:3s": {},
+  "proxy-cut-100:10s": {},
+  "proxy-buffer": { form: "long-poll" },
+  "proxy-buffer-4k": {},
+  "proxy-buffer-32k": { form: "long-poll" },
+  "no-websocket": { form: "sse" },
+  "no-websocket-400": { form: "sse" },
+  "websocket-cut:20ms": {},
+  "no-streaming:1s": { form: "long-poll" },
+  "http10": {},
+  "captive:6s": { faults: true, form: BEST },
+  "slow:30ms": {},
+  "lossy-answers": { faults: true },
+}
+
+// The gateway's clocks.
+const LIMITS = { live_heartbeat: 1500, live_life: 6000, websocket_ping: 2500, websocket_pong_timeout: 800, idle_timeout: 7500 }
+const GATEWAY = ["--hold-max", "6s", ...Object.entries(LIMITS).flatMap(([name, millis]) => ["--limit", `${name}=${millis}ms`])]
+
+// The client's, of which what is asked of the gateway is whole seconds.
+const WHOLE = ["hold", "heartbeatMin", "heartbeatMax"]
+const scaled = ([name, value]) => {
+  if (name === "queueMax" || value === null) return [name, value]
+  return [name, WHOLE.includes(name) ? Math.round(SCALE * value) : SCALE * value]
+}
+const CLOCKS = Object.fromEntries(Object.entries(SETTINGS).map(scaled))
+
+// Messages come in bursts, with pauses between them in which clocks of quiet connections run out.
+const BURSTS = 5
+const MESSAGES = 200
+const BETWEEN = 15
+const PAUSE = 9000
+const COUNT = BURSTS * MESSAGES
+
+// What is still on its way after the last burst, or has not found its way yet, has as long as this.
+const GRACE = 24_000
+
+const sleep = (millis) => new Promise((wait) => setTimeout(wait, millis))
+
+// A gateway whose clocks are those.
+async function gatewayWith(context, settings) {
+  const gateway = await start("127.0.0.1:0", settings)
+  context.after(() => gateway.stop())
+  return gateway
+}
+
+// A client that is closed with the test.
+function clientOf(context, url, settings) {
+  const client = new Client(url, { settings })
+  context.after(() => client.close())
+  return client
+}
+
+// A reader of one stream behind that network.
+async function behind(context, gateway, network, { stream, settings, from }) {
+  const way = await middlebox(context, network, gateway.address)
+  const client = clientOf(context, way.url, settings)
+  const [got, events] = [[], []]
+  for (const name of ["form", "gap", "closed", "error"]) {
+    client.addEventListener(name, ({ detail }) => events.push({ name, ...detail }))
+  }
+  client.subscribe(stream, { from }, ({ data }) => void got.push(data))
+  const forms = () => events.filter(({ name }) => name === "form")
+  const others = () => events.filter(({ name }) => name !== "form")
+  return { network, stream, way, client, got, forms, others }
+}
+
+test("the networks are all that the comparison tool has, and none", () => {
+  const profiles = readFileSync(new URL("../../loadtest/src/network/profiles.toml", import.meta.url), "utf8")
+  const names = [...profiles.matchAll(/^name = "(.+)"$/gm)].map(([, name]) => name)
+  assert.deepEqual(Object.keys(NETWORKS).map((network) => network.split(":")[0]), ["none", ...names])
+})
+
+test("behind every network all messages come once and in order", async (context) => {
+  const gateway = await gatewayWith(context, GATEWAY)
+  const direct = clientOf(context, gateway.url, CLOCKS)
+  const readers = await Promise.all(Object.keys(NETWORKS).map((network, n) => {
+    return behind(context, gateway, network, { stream: `stream-${n}`, settings: CLOCKS, from: "earliest" })
+  }))
+  // Answers are lost for who publishes, too.
+  const publisher = ({ network, client }) => (network === "lossy-answers" ? client : direct)
+  const published = []
+  for (const n of numbers(COUNT)) {
+    if (n % MESSAGES === 0 && n > 0) await sleep(PAUSE)
+    for (const reader of readers) published.push(publisher(reader).publish(reader.stream, n, { create: true }))
+    await sleep(BETWEEN)
+  }
+  await Promise.all(published)
+  const isAsShown = ({ network, forms }) => [undefined, forms().at(-1).to].includes(NETWORKS[network].form)
+  await until(() => readers.every((reader) => reader.got.length >= COUNT && isAsShown(reader)), GRACE).catch(() => {})
+  // What comes twice comes later.
+  await sleep(500)
+  for (const reader of readers) {
+    const { network, way, got, forms, others } = reader
+    const changes = forms().map(({ from, to, reason }) => `${from} ${to} ${reason}`)
+    const faults = await way.end()
+    context.diagnostic(`${network}: ${got.length} messages, ${faults} faults, ${changes.join(", ")}`)
+    assert.deepEqual(got, numbers(COUNT), network)
+    assert.deepEqual(others(), [], network)
+    assert(faults > 0 || !NETWORKS[network].faults, `${network} was not felt`)
+    assert(isAsShown(reader), `${network}: ${changes}`)
+  }
+})
+
+// With the times as they are: a message that was there before, and one that comes when nothing has got through yet.
+test("behind what buffers the first message comes within 5 s", async (context) => {
+  const gateway = await gatewayWith(context, [])
+  const direct = clientOf(context, gateway.url)
+  const networks = ["proxy-buffer", "proxy-buffer-4k", "proxy-buffer-32k", "no-streaming"]
+  await Promise.all(networks.map(async (network) => {
+    await direct.publish(network, "before", { create: true })
+    const began = performance.now()
+    const late = await behind(context, gateway, network, { stream: network, from: "earliest" })
+    const early = await behind(context, gateway, network, { stream: network })
+    await until(() => late.got.length)
+    assert(performance.now() - began < 5000, network)
+    await sleep(300)
+    const published = performance.now()
+    await direct.publish(network, "after")
+    await until(() => early.got.length && late.got.length > 1)
+    const waited = performance.now() - published
+    context.diagnostic(`${network}: ${Math.round(waited)} ms`)
+    assert(waited < 5000, `${network}: ${waited} ms`)
+    assert.deepEqual([late.got, early.got], [["before", "after"], ["after"]], network)
+  }))
+})
