@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::ServerError;
@@ -18,6 +19,9 @@ use crate::cost::Family;
 
 /// From the start of a program to its listening.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For what a program has written before it ended to be read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Between two looks whether a program listens that does not say so.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
@@ -29,6 +33,8 @@ pub struct Process {
     id: u32,
     output: Option<Lines<BufReader<ChildStdout>>>,
     last_words: Arc<Mutex<String>>,
+    /// Reads its errors to their end.
+    listener: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -47,15 +53,15 @@ impl Process {
         let id = child.id().unwrap_or_default();
         let output = child.stdout.take().map(|output| BufReader::new(output).lines());
         let last_words = Arc::new(Mutex::new(String::new()));
-        if let Some(errors) = child.stderr.take() {
+        let listener = child.stderr.take().map(|errors| {
             let (mut errors, last_words) = (BufReader::new(errors).lines(), last_words.clone());
             tokio::spawn(async move {
                 while let Ok(Some(line)) = errors.next_line().await {
                     *last_words.lock() = line;
                 }
-            });
-        }
-        Ok(Self { name, child, id, output, last_words })
+            })
+        });
+        Ok(Self { name, child, id, output, last_words, listener })
     }
 
     /// It and what it has started, for what they cost.
@@ -98,8 +104,10 @@ impl Process {
     /// Why it ended, once its output has.
     async fn ended(&mut self) -> ServerError {
         let status = timeout(START_TIMEOUT, self.child.wait()).await;
-        // What it has written is in the pipe when it ends; the reader of the pipe only has to get to it.
-        tokio::task::yield_now().await;
+        // What it has written is in the pipe when it ends. Something that it has started may keep the pipe open.
+        if let Some(listener) = self.listener.take() {
+            let _heard_or_not = timeout(LAST_WORDS, listener).await;
+        }
         let words = self.last_words.lock().clone();
         match status {
             Ok(Ok(status)) if words.is_empty() => ServerError::Ended(self.name.clone(), status.to_string()),
