@@ -69,7 +69,7 @@ async fn names_of_subscriptions_are_reserved_however_they_are_spelled() {
 async fn a_path_where_nothing_is_says_where_streams_are() {
     let ground = Ground::start().await;
     for path in [
-        "/",
+        "/page",
         "/v1",
         "/v1/stream",
         "/v2/stream/text",
