@@ -3,6 +3,7 @@
 mod accept;
 mod berth;
 mod connection;
+mod conversation;
 mod guard;
 mod head;
 mod held;

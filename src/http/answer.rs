@@ -3,23 +3,20 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use hyper::StatusCode;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_TYPE, ETAG,
-    HeaderValue, X_CONTENT_TYPE_OPTIONS,
+    X_CONTENT_TYPE_OPTIONS,
 };
-use hyper::{HeaderMap, Response, StatusCode};
 
-use super::bare;
 use super::body::{Body, FRAME_BYTES_MAX};
-use super::fields::{self, *};
+use super::fields::*;
+use super::written::{Answer, DECIMALS, Head, decimal};
 use crate::hub::Batch;
 use crate::stream::{Cursor, Offset};
 
 /// How long shared caches may keep what lies before the tail: it never changes (protocol, section 10.1).
 const FRESH: Duration = Duration::from_secs(60);
-
-/// Fields of an answer with messages: as many as a map of its second smallest size holds.
-const FIELDS: usize = 12;
 
 /// The longest entity tag: three numbers of 16 digits, quotes and separators.
 const ENTITY_TAG_BYTES_MAX: usize = 54;
@@ -32,59 +29,52 @@ pub(super) enum Keep {
 }
 
 /// Fields against sniffing and for readers of other origins (protocol, section 12.7).
-pub(super) fn secure(headers: &mut HeaderMap) {
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(CORP, HeaderValue::from_static("cross-origin"));
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
+pub(super) fn secure(head: &mut impl Head) {
+    head.put_static(X_CONTENT_TYPE_OPTIONS, "nosniff");
+    head.put_static(CORP, "cross-origin");
+    head.put_static(ACCESS_CONTROL_ALLOW_ORIGIN, "*");
+    head.put_static(ACCESS_CONTROL_EXPOSE_HEADERS, "*");
 }
 
 /// An answer that nobody may cache, with the security fields.
-pub(super) fn uncached(status: StatusCode) -> Response<Body> {
-    let mut answer = bare(status, Body::empty());
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    secure(answer.headers_mut());
+pub(super) fn uncached<A: Answer>(status: StatusCode) -> A {
+    let mut answer = A::begin(status);
+    answer.put_static(CACHE_CONTROL, "no-store");
+    secure(&mut answer);
     answer
 }
 
 /// 200 with a batch: its messages and its cursor. The caller adds what its form needs.
-pub(super) fn messages(batch: Batch, keep: Keep) -> Response<Body> {
-    let mut headers = HeaderMap::with_capacity(FIELDS);
-    headers.insert(CONTENT_TYPE, content_type(&batch));
-    position(&mut headers, &batch);
-    match keep {
-        Keep::May => caching(&mut headers, &batch),
-        Keep::MustNot => {
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        }
+pub(super) fn messages<A: Answer>(batch: &Batch, keep: Keep) -> A {
+    let mut answer = A::begin(StatusCode::OK);
+    match batch.content_type.as_str() {
+        // The type of nearly all streams needs no copy.
+        "application/json" => answer.put_static(CONTENT_TYPE, "application/json"),
+        other => answer.put(CONTENT_TYPE, other.as_bytes()),
     }
-    secure(&mut headers);
-    let mut answer = bare(StatusCode::OK, messages_body(batch));
-    *answer.headers_mut() = headers;
+    position(&mut answer, batch);
+    match keep {
+        Keep::May => caching(&mut answer, batch),
+        Keep::MustNot => answer.put_static(CACHE_CONTROL, "no-store"),
+    }
+    secure(&mut answer);
+    answer.set_body(messages_body(batch));
     answer
 }
 
-/// The type of nearly all streams needs no copy.
-fn content_type(batch: &Batch) -> HeaderValue {
-    match batch.content_type.as_str() {
-        "application/json" => HeaderValue::from_static("application/json"),
-        other => fields::value(other),
-    }
-}
-
 /// Where a reader is: the next offset, whether it is up to date, whether anything will follow.
-pub(super) fn position(headers: &mut HeaderMap, batch: &Batch) {
-    headers.insert(STREAM_NEXT_OFFSET, fields::offset_value(batch.next));
+pub(super) fn position(head: &mut impl Head, batch: &Batch) {
+    head.put(STREAM_NEXT_OFFSET, &batch.next.to_text());
     if batch.up_to_date {
-        headers.insert(STREAM_UP_TO_DATE, TRUE);
+        head.put_static(STREAM_UP_TO_DATE, "true");
     }
     if batch.closed {
-        headers.insert(STREAM_CLOSED, TRUE);
+        head.put_static(STREAM_CLOSED, "true");
     }
 }
 
-pub(super) fn cursor(headers: &mut HeaderMap, cursor: Cursor) {
-    headers.insert(STREAM_CURSOR, HeaderValue::from(cursor.0));
+pub(super) fn cursor(head: &mut impl Head, cursor: Cursor) {
+    head.put(STREAM_CURSOR, decimal(cursor.0, &mut [0; DECIMALS]));
 }
 
 /// The entity tag of a batch. It changes with the log's life, its stretch, and closing.
@@ -114,17 +104,16 @@ fn push_hex(text: &mut String, number: u64) {
 ///
 /// Messages never change, so they may be kept. "Nothing new" must be asked again each time, or a short poll
 /// through a cache would see a message a minute late.
-pub(super) fn caching(headers: &mut HeaderMap, batch: &Batch) {
-    headers.insert(ETAG, fields::value(&entity_tag(batch)));
+pub(super) fn caching(head: &mut impl Head, batch: &Batch) {
+    head.put(ETAG, entity_tag(batch).as_bytes());
     let fresh = batch.lives_for.map_or(FRESH, |left| left.min(FRESH));
-    let control = if batch.is_empty() {
-        HeaderValue::from_static("no-cache")
+    if batch.is_empty() {
+        head.put_static(CACHE_CONTROL, "no-cache");
     } else if fresh == FRESH {
-        HeaderValue::from_static("public, max-age=60, stale-while-revalidate=300")
+        head.put_static(CACHE_CONTROL, "public, max-age=60, stale-while-revalidate=300");
     } else {
-        fields::value(&format!("public, max-age={}", fresh.as_secs()))
-    };
-    headers.insert(CACHE_CONTROL, control);
+        head.put(CACHE_CONTROL, format!("public, max-age={}", fresh.as_secs()).as_bytes());
+    }
 }
 
 /// Whether `If-None-Match` names this tag (RFC 9110, section 13.1.2: weak comparison).
@@ -134,17 +123,17 @@ pub(super) fn matches(if_none_match: &str, tag: &str) -> bool {
 }
 
 /// The messages as a body: a JSON array, or bytes. Small ones in one piece, large ones as the log has them.
-fn messages_body(batch: Batch) -> Body {
+fn messages_body(batch: &Batch) -> Body {
     let json = batch.content_type.is_json();
-    let pieces = batch.pieces;
+    let pieces = &batch.pieces;
     if !json && pieces.len() <= 1 {
-        return Body::full(pieces.into_iter().next().unwrap_or_default());
+        return Body::full(pieces.first().cloned().unwrap_or_default());
     }
     let size = pieces.iter().map(|piece| piece.len() + usize::from(json)).sum::<usize>() + 2;
     if size > FRAME_BYTES_MAX {
-        return Body::pieces(if json { as_array(pieces) } else { pieces });
+        return Body::pieces(if json { as_array(pieces) } else { pieces.clone() });
     }
-    Body::full(joined(&pieces, json))
+    Body::full(joined(pieces, json))
 }
 
 /// The capacity is the exact size, so that the bytes need no second allocation to be shared.
@@ -170,23 +159,22 @@ fn joined(pieces: &[Bytes], json: bool) -> Bytes {
     joined.freeze()
 }
 
-fn as_array(pieces: Vec<Bytes>) -> Vec<Bytes> {
+fn as_array(pieces: &[Bytes]) -> Vec<Bytes> {
     let mut array = Vec::with_capacity(2 * pieces.len() + 1);
-    for (index, piece) in pieces.into_iter().enumerate() {
+    for (index, piece) in pieces.iter().enumerate() {
         array.push(Bytes::from_static(if index == 0 { b"[" } else { b"," }));
-        array.push(piece);
+        array.push(piece.clone());
     }
     array.push(Bytes::from_static(b"]"));
     array
 }
 
 /// An answer to an append or a creation: where the tail is now.
-pub(super) fn tail(status: StatusCode, tail: Offset, closed: bool) -> Response<Body> {
-    let mut answer = uncached(status);
-    let headers = answer.headers_mut();
-    headers.insert(STREAM_NEXT_OFFSET, fields::offset_value(tail));
+pub(super) fn tail<A: Answer>(status: StatusCode, tail: Offset, closed: bool) -> A {
+    let mut answer: A = uncached(status);
+    answer.put(STREAM_NEXT_OFFSET, &tail.to_text());
     if closed {
-        headers.insert(STREAM_CLOSED, TRUE);
+        answer.put_static(STREAM_CLOSED, "true");
     }
     answer
 }

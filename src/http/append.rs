@@ -1,25 +1,24 @@
 //! POST: appends and closes (protocol, sections 5.2 and 5.3).
 
-use hyper::body::Incoming;
-use hyper::header::HeaderValue;
-use hyper::{Response, StatusCode};
+use hyper::StatusCode;
 
-use super::body::Body;
 use super::error::Error;
 use super::fields::{PRODUCER_EPOCH, PRODUCER_SEQ};
 use super::request::Post;
-use super::{Gateway, answer, upload};
+use super::upload::Upload;
+use super::written::{Answer, DECIMALS, decimal};
+use super::{Gateway, answer};
 use crate::hub::Publication;
 use crate::stream::StreamName;
 
 impl Gateway {
-    pub(super) async fn append(
+    pub(super) async fn append<A: Answer>(
         &self,
         name: StreamName,
         post: Post,
-        body: Incoming,
-    ) -> Result<Response<Body>, Error> {
-        let body = upload::collect(body, &self.limits).await?;
+        body: Upload,
+    ) -> Result<A, Error> {
+        let body = body.collect(&self.limits).await?;
         let Post { content_type, close, producer, sequence, create } = post;
         let has_messages = !body.is_empty();
         let producer_epoch = producer.as_ref().map(|producer| producer.epoch);
@@ -36,10 +35,10 @@ impl Gateway {
         let appended = self.hub.publish(&name, publication).await?;
         let is_news = producer_epoch.is_some() && has_messages && !appended.duplicate;
         let status = if is_news { StatusCode::OK } else { StatusCode::NO_CONTENT };
-        let mut answer = answer::tail(status, appended.tail, appended.closed);
+        let mut answer: A = answer::tail(status, appended.tail, appended.closed);
         if let (Some(epoch), Some(highest)) = (producer_epoch, appended.highest) {
-            answer.headers_mut().insert(PRODUCER_EPOCH, HeaderValue::from(epoch));
-            answer.headers_mut().insert(PRODUCER_SEQ, HeaderValue::from(highest));
+            answer.put(PRODUCER_EPOCH, decimal(epoch, &mut [0; DECIMALS]));
+            answer.put(PRODUCER_SEQ, decimal(highest, &mut [0; DECIMALS]));
         }
         Ok(answer)
     }

@@ -37,6 +37,16 @@ impl Body {
         Self(Kind::Pieces { pieces: pieces.into_iter(), left })
     }
 
+    /// All of it if it is there and no longer than `bytes_max`, else the body as it was.
+    pub(super) fn into_small(self, bytes_max: usize) -> Result<Bytes, Self> {
+        match self.0 {
+            Kind::Full(bytes) if bytes.as_ref().is_none_or(|bytes| bytes.len() <= bytes_max) => {
+                Ok(bytes.unwrap_or_default())
+            }
+            kind => Err(Self(kind)),
+        }
+    }
+
     /// Whatever comes, until it ends.
     pub(super) fn live(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         Self(Kind::Live(Box::pin(stream)))

@@ -25,7 +25,7 @@ impl Gateway {
             .create(&name, Creation { content_type, lifetime, retention, closed, body, fork })
             .await?;
         let status = if created.fresh { StatusCode::CREATED } else { StatusCode::OK };
-        let mut answer = answer::tail(status, created.tail, created.closed);
+        let mut answer: Response<Body> = answer::tail(status, created.tail, created.closed);
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, fields::value(created.content_type.as_str()));
         if created.fresh {

@@ -50,29 +50,51 @@ const NUMBER_MAX: u64 = (1 << 53) - 1;
 
 pub(super) const TRUE: HeaderValue = HeaderValue::from_static("true");
 
+/// The header fields of a request, whoever has read them.
+pub(super) trait Fields {
+    /// The values of a field, in their order.
+    fn values<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]>;
+}
+
+impl Fields for HeaderMap {
+    fn values<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        self.get_all(name).iter().map(HeaderValue::as_bytes)
+    }
+}
+
+impl Fields for [httparse::Header<'_>] {
+    fn values<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        let named = |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case(name.as_str());
+        self.iter().filter(named).map(|field| field.value)
+    }
+}
+
 /// The text of a field that must not be repeated; `None` if it is absent.
-pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Error> {
-    let mut values = headers.get_all(name).iter();
+pub(super) fn text<'a>(
+    fields: &'a (impl Fields + ?Sized),
+    name: &HeaderName,
+) -> Result<Option<&'a str>, Error> {
+    let mut values = fields.values(name);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(Error::field(name, "must not be given twice"));
     }
-    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Error::field(name, "is not UTF-8"))?;
+    let text = std::str::from_utf8(value).map_err(|_| Error::field(name, "is not UTF-8"))?;
     Ok(Some(text.trim()))
 }
 
 /// A number without sign, fraction, exponent or leading zeros (protocol, section 5.1).
-pub(super) fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, Error> {
+pub(super) fn number(fields: &(impl Fields + ?Sized), name: &HeaderName) -> Result<Option<u64>, Error> {
     let parse = |text: &str| {
         whole_number(text)
             .ok_or_else(|| Error::field(name, "is a whole number from 0 to 2^53 - 1 without leading zeros"))
     };
-    text(headers, name)?.map(parse).transpose()
+    text(fields, name)?.map(parse).transpose()
 }
 
 /// Whether a field says `true`, in any case; anything else counts as absent (protocol, section 4.1).
-pub(super) fn flag(headers: &HeaderMap, name: &HeaderName) -> Result<bool, Error> {
-    Ok(text(headers, name)?.is_some_and(|text| text.eq_ignore_ascii_case("true")))
+pub(super) fn flag(fields: &(impl Fields + ?Sized), name: &HeaderName) -> Result<bool, Error> {
+    Ok(text(fields, name)?.is_some_and(|text| text.eq_ignore_ascii_case("true")))
 }
 
 /// An RFC 3339 timestamp.
@@ -85,8 +107,9 @@ pub(super) fn timestamp(headers: &HeaderMap, name: &HeaderName) -> Result<Option
 }
 
 /// `Prefer: wait=S` (RFC 7240, section 4.3). What can not be read is ignored, as that RFC demands.
-pub(super) fn preferred_wait(headers: &HeaderMap) -> Option<u64> {
-    let preferences = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+pub(super) fn preferred_wait(fields: &(impl Fields + ?Sized)) -> Option<u64> {
+    let name = PREFER;
+    let preferences = fields.values(&name).filter_map(|value| std::str::from_utf8(value).ok());
     let mut preferences = preferences.flat_map(|value| value.split(','));
     preferences.find_map(|preference| {
         let preference = preference.split(';').next()?;

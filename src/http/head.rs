@@ -13,7 +13,7 @@ use crate::stream::{Lifetime, StreamName};
 impl Gateway {
     pub(super) async fn head(&self, name: StreamName) -> Result<Response<Body>, Error> {
         let stream = self.hub.describe(&name).await?;
-        let mut answer = answer::tail(StatusCode::OK, stream.tail, stream.closed);
+        let mut answer: Response<Body> = answer::tail(StatusCode::OK, stream.tail, stream.closed);
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, fields::value(stream.content_type.as_str()));
         headers.insert(STREAM_EARLIEST_OFFSET, fields::offset_value(stream.earliest));

@@ -17,7 +17,7 @@ use super::error::Error;
 use super::fields::X_ACCEL_BUFFERING;
 use super::request::Live;
 use super::{Gateway, Link, answer, bare};
-use crate::hub::{Batch, TailSettings, Update};
+use crate::hub::{Batch, TailSettings, Update, Variant};
 use crate::metrics::{Form, LiveMetrics};
 use crate::stream::{ContentType, Cursor, Encoding, StreamName};
 
@@ -52,14 +52,27 @@ impl Gateway {
         let updates = tail.updates().map(move |update| {
             let (now, first) = (clock.now(), told.is_none());
             let still_good = told.filter(|told| *told >= Cursor::next(None, now, 0));
-            let cursor = still_good.unwrap_or_else(|| Cursor::next(asked, now, fastrand::u64(..)));
+            let seed =
+                if let Update::Batch(batch) = &update { cursor_seed(batch) } else { fastrand::u64(..) };
+            let cursor = still_good.unwrap_or_else(|| Cursor::next(asked, now, seed));
             told = Some(cursor);
-            let bytes = encode(&update, cursor);
+            let bytes = match &update {
+                Update::Batch(batch) if !batch.is_alone() => {
+                    let variant = Variant([form as u64, cursor.0, 0, 0]);
+                    batch.made(variant, |_| encode(&update, cursor))
+                }
+                Update::Batch(_) | Update::Gap(_) => encode(&update, cursor),
+            };
             counted.sent(!first && is_empty(&update), bytes.len());
             bytes
         });
         Ok(LiveTail { content_type, updates })
     }
+}
+
+/// What stands for chance in the cursor behind a batch: the same for all who are sent it, so that they can share the bytes.
+pub(super) fn cursor_seed(batch: &Batch) -> u64 {
+    fastrand::Rng::with_seed(batch.epoch.0 ^ batch.next.position.0).u64(..)
 }
 
 /// How long the data of a batch gets, or little less. What is set aside for an update stays busy until a slow reader

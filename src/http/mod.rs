@@ -8,7 +8,9 @@ mod append;
 mod body;
 mod control;
 mod create;
+mod date;
 mod delete;
+mod direct;
 mod envelope;
 mod error;
 mod fields;
@@ -30,17 +32,19 @@ mod switch;
 mod upload;
 mod web;
 mod websocket;
+mod written;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use hyper::header::{CONNECTION, DATE, HeaderValue};
+use hyper::header::CONNECTION;
 use hyper::{Response, StatusCode};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 pub use body::Body;
+pub use direct::{DIRECT_BYTES_MAX, Heard};
 pub use envelope::envelope;
 pub use error::Problem;
 pub use link::Link;
@@ -48,6 +52,7 @@ pub use mqtt::Tunnel;
 pub use origin::Origins;
 pub use routes::{Conditions, Parsed};
 pub use sse::event as sse_event;
+pub use written::{Outgoing, Written};
 
 use crate::clock::Clock;
 use crate::hub::{ClientId, Hub};
@@ -56,9 +61,10 @@ use crate::metrics::{Form, Metrics};
 use error::Error;
 use request::Read;
 use routes::{Asked, OnStream, Operation};
+use written::Answer;
 
 /// An answer to come.
-pub type Waiting = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+pub type Waiting<'a> = Pin<Box<dyn Future<Output = Written> + Send + 'a>>;
 
 /// The front: answers requests from the hub.
 pub struct Gateway {
@@ -91,18 +97,31 @@ impl Gateway {
             Ok(Asked::Post(post, body)) => Box::pin(self.posted(post, body)).await,
             Err(error) => Err(error),
         };
+        Prepared { noted: Noted { http1, refused, ..self.note(form, &operation) }, operation, link }
+    }
+
+    /// The same for a request of which all is there.
+    fn prepared(&self, form: Form, operation: Result<Operation, Error>, link: Arc<Link>) -> Prepared {
+        Prepared { noted: self.note(form, &operation), operation, link }
+    }
+
+    fn note(&self, form: Form, operation: &Result<Operation, Error>) -> Noted {
         let form = operation.as_ref().ok().and_then(Operation::form).unwrap_or(form);
         let stream = operation.as_ref().map_or("", |operation| operation.stream());
         let client = operation.as_ref().ok().and_then(Operation::client).map(ClientId::as_str);
         let span = tracing::debug_span!("request", form = form.as_str(), stream, client);
         let recorded = (!span.is_disabled()).then(|| Box::new(Recorded { span, since: Instant::now() }));
-        Prepared { operation, link, noted: Noted { form, http1, refused, recorded } }
+        Noted { form, http1: true, refused: false, recorded }
     }
 
     /// Answers one request. Every failure is an answer too.
     ///
     /// Cancel safe: a client that leaves while its poll is held takes the waiter with it.
     pub async fn answer(&self, request: Prepared) -> Response<Body> {
+        self.answer_as(request).await
+    }
+
+    async fn answer_as<A: Answer>(&self, request: Prepared) -> A {
         let Prepared { operation, link, noted } = request;
         let outcome = match (operation, &noted.recorded) {
             (Ok(operation), Some(recorded)) => {
@@ -114,32 +133,41 @@ impl Gateway {
         self.finish(noted, outcome)
     }
 
-    /// The same for a request that [waits](Prepared::waits): there may be very many of them, so the future is small.
-    pub fn answer_in_time(self: Arc<Self>, request: Prepared) -> Waiting {
-        match request {
-            Prepared {
-                operation: Ok(Operation::OnStream(name, OnStream::Read(Read::LongPoll(poll)))),
-                noted: noted @ Noted { recorded: None, .. },
-                ..
-            } => Box::pin(async move {
-                let outcome = self.long_poll(name, poll).await;
-                self.finish(noted, outcome)
-            }),
-            request => Box::pin(async move { self.answer(request).await }),
+    /// The same as bytes, for a connection that hyper does not have. There may be very many that wait, so the futures of
+    /// what is asked most are small.
+    pub fn write_answer(&self, request: Prepared) -> Waiting<'_> {
+        let Prepared { operation, link, noted } = request;
+        match operation {
+            Ok(Operation::OnStream(name, on_stream)) if noted.recorded.is_none() => match on_stream {
+                OnStream::Read(Read::ShortPoll(poll)) => {
+                    Box::pin(async move { self.finish(noted, self.short_poll(name, poll).await) })
+                }
+                OnStream::Read(Read::LongPoll(poll)) => {
+                    let answer = self.long_poll(name, poll);
+                    Box::pin(async move { self.finish(noted, answer.await) })
+                }
+                OnStream::Append(post, body) => {
+                    Box::pin(async move { self.finish(noted, self.append(name, *post, body).await) })
+                }
+                other => {
+                    let operation = Ok(Operation::OnStream(name, other));
+                    Box::pin(self.answer_as(Prepared { operation, link, noted }))
+                }
+            },
+            operation => Box::pin(self.answer_as(Prepared { operation, link, noted })),
         }
     }
 
     /// The answer of an outcome, counted and logged.
-    fn finish(&self, noted: Noted, outcome: Result<Response<Body>, Error>) -> Response<Body> {
-        let mut answer = outcome.unwrap_or_else(Error::into_answer);
+    fn finish<A: Answer>(&self, noted: Noted, outcome: Result<A, Error>) -> A {
+        let mut answer = outcome.unwrap_or_else(|error| A::from(error.into_answer()));
         let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         if noted.http1 && !switches && (noted.refused || self.hub.is_draining()) {
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            answer.put_static(CONNECTION, "close");
         }
-        if noted.waits() {
-            // What waits may be written without hyper, which dates only what it writes (RFC 9110, section 6.6.1).
-            let now = httpdate::fmt_http_date(self.clock.now());
-            answer.headers_mut().insert(DATE, fields::value(&now));
+        // What waits may be taken from hyper, which dates only what it writes (RFC 9110, section 6.6.1).
+        if A::NEEDS_DATE || noted.waits() {
+            written::date(&mut answer, self.clock.now());
         }
         let status = answer.status().as_u16();
         self.metrics.request(noted.form, status);
@@ -151,26 +179,27 @@ impl Gateway {
     }
 
     /// Every connection has room for this future, so all but the short poll, which is asked most often, are boxed.
-    async fn perform(&self, operation: Operation, link: Arc<Link>) -> Result<Response<Body>, Error> {
+    async fn perform<A: Answer>(&self, operation: Operation, link: Arc<Link>) -> Result<A, Error> {
         let (name, operation) = match operation {
             Operation::OnStream(name, operation) => (name, operation),
-            Operation::ReadMany(read) => return Box::pin(self.read_many(*read, link)).await,
-            Operation::GetFile(get) => return Ok(get.answer()),
-            Operation::PreflightMany => return Ok(preflight::allow(streams::METHODS)),
-            Operation::Mqtt(handshake) => return self.mqtt(*handshake, link),
+            Operation::ReadMany(read) => return Box::pin(self.read_many(*read, link)).await.map(A::from),
+            Operation::GetFile(get) => return Ok(A::from(get.answer())),
+            Operation::PreflightMany => return Ok(A::from(preflight::allow(streams::METHODS))),
+            Operation::Mqtt(handshake) => return self.mqtt(*handshake, link).map(A::from),
         };
-        match operation {
-            OnStream::Read(Read::ShortPoll(poll)) => self.short_poll(name, poll).await,
-            OnStream::Read(Read::LongPoll(poll)) => Box::pin(self.long_poll(name, poll)).await,
+        let answer = match operation {
+            OnStream::Read(Read::ShortPoll(poll)) => return self.short_poll(name, poll).await,
+            OnStream::Read(Read::LongPoll(poll)) => return Box::pin(self.long_poll(name, poll)).await,
+            OnStream::Append(post, body) => return Box::pin(self.append(name, *post, body)).await,
             OnStream::Read(Read::Sse(live)) => Box::pin(self.sse(name, live, link)).await,
             OnStream::Read(Read::Ndjson(live)) => Box::pin(self.ndjson(name, live, link)).await,
             OnStream::Read(Read::WebSocket(socket)) => Box::pin(self.websocket(name, *socket, link)).await,
             OnStream::Create(put, body) => Box::pin(self.create(name, *put, body)).await,
-            OnStream::Append(post, body) => Box::pin(self.append(name, *post, body)).await,
             OnStream::Head => self.head(name).await,
             OnStream::Delete => self.delete(name).await,
             OnStream::Preflight => Ok(preflight::allow(preflight::METHODS)),
-        }
+        };
+        answer.map(A::from)
     }
 }
 

@@ -19,7 +19,7 @@ const HEADERS: &str = "accept, authorization, cache-control, client-id, content-
 
 /// Allows `methods` to pages of any origin.
 pub(super) fn allow(methods: &'static str) -> Response<Body> {
-    let mut answer = answer::uncached(StatusCode::NO_CONTENT);
+    let mut answer: Response<Body> = answer::uncached(StatusCode::NO_CONTENT);
     let headers = answer.headers_mut();
     headers.insert(ALLOW, HeaderValue::from_static(methods));
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));

@@ -9,6 +9,7 @@ use hyper::{Method, Request, Version};
 
 use super::error::Error;
 use super::request::{Handshake, Post, PostMany, Put, Read, ReadMany};
+use super::upload::Upload;
 use super::web::GetFile;
 use super::{Gateway, Link, mqtt, preflight, streams};
 use crate::hub::ClientId;
@@ -17,7 +18,7 @@ use crate::stream::StreamName;
 use crate::web::File;
 
 /// Where streams live.
-const STREAMS: &str = "/v1/stream/";
+pub(super) const STREAMS: &str = "/v1/stream/";
 
 /// The root that the protocol keeps for itself (section 6).
 const RESERVED: &str = "__ds";
@@ -68,7 +69,7 @@ pub(super) enum Operation {
 /// What a stream is asked for.
 pub(super) enum OnStream {
     Create(Box<Put>, Incoming),
-    Append(Box<Post>, Incoming),
+    Append(Box<Post>, Upload),
     Read(Read),
     Head,
     Delete,
@@ -156,7 +157,10 @@ impl Gateway {
         let (mut head, body) = request.into_parts();
         let operation = match form {
             Form::Create => OnStream::Create(Box::new(Put::parse(&head)?), body),
-            Form::Append => OnStream::Append(Box::new(Post::parse(&head)?), body),
+            Form::Append => OnStream::Append(
+                Box::new(Post::parse(head.uri.query(), &head.headers)?),
+                Upload::Coming(body),
+            ),
             Form::Head => OnStream::Head,
             Form::Delete => OnStream::Delete,
             Form::Preflight => OnStream::Preflight,

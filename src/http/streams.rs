@@ -65,7 +65,7 @@ impl Gateway {
 fn polled(polled: &PolledMany) -> Response<Body> {
     let cursor = CursorField::Full(cursor::part(polled.following.places()));
     let envelope = envelope::write(&polled.turn, &cursor, polled.superseded, WHOLE);
-    let mut answer = answer::uncached(StatusCode::OK);
+    let mut answer: Response<Body> = answer::uncached(StatusCode::OK);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     *answer.body_mut() = Body::full(envelope);
     answer

@@ -14,6 +14,27 @@ use crate::limits::Limits;
 /// is cut off while it still sends would see a reset instead of the answer.
 const DISCARD_FACTOR: usize = 16;
 
+/// The body of an append.
+pub(super) enum Upload {
+    /// It has yet to be read.
+    Coming(Incoming),
+    /// It came with the head.
+    Here(Bytes),
+}
+
+impl Upload {
+    /// All of it.
+    pub(super) async fn collect(self, limits: &Limits) -> Result<Bytes, Error> {
+        match self {
+            Self::Coming(body) => collect(body, limits).await,
+            Self::Here(bytes) if bytes.len() > limits.body_bytes_max => {
+                Err(Error::BodyTooLarge { max: limits.body_bytes_max })
+            }
+            Self::Here(bytes) => Ok(bytes),
+        }
+    }
+}
+
 /// Reads the whole body. The bytes are an allocation of their own and of their own size: a slice of the
 /// connection's read buffer would keep all of that alive for as long as the log keeps the message.
 pub(super) async fn collect(mut body: Incoming, limits: &Limits) -> Result<Bytes, Error> {

@@ -12,14 +12,16 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use tokio::time::Instant;
 
+use super::fan_out::fan_out;
 use super::signal::Signal;
 use super::subscriber::{Member, Members, Wildcards};
+use super::{Batch, Shared};
 use crate::clock::Clock;
 use crate::store::Store;
-use crate::stream::{Epoch, Filter, Position, StreamName};
+use crate::stream::{Epoch, Filter, Offset, Position, StreamName};
 
 /// What a waiter needs to know of a stream. The tail is that of the last append seen here.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct TailState {
     /// The life that the tail is of; `None` before the first append.
     epoch: Option<Epoch>,
@@ -28,6 +30,16 @@ struct TailState {
     gone: bool,
     /// When the append that moved the tail was answered by the store.
     moved_at: Option<Instant>,
+    /// What the first of those who waited has read, from where, for the others: all that there is now.
+    read: Option<(Offset, Shared)>,
+}
+
+/// What has become of a stream since somebody began to wait for it.
+pub(super) struct Moved {
+    /// When the last append came, if one has.
+    pub(super) at: Option<Instant>,
+    /// What is to be read, if somebody has read it already from the same place.
+    pub(super) read: Option<Shared>,
 }
 
 /// The streams that somebody follows.
@@ -102,7 +114,7 @@ impl Live {
         let followed =
             self.handles.get(name).map(|handle| (handle.signal.clone(), handle.subscribers.clone()));
         if let Some((signal, subscribers)) = followed {
-            signal.update(|state| state.advance(epoch, tail, closed));
+            fan_out(signal.change(|state| state.advance(epoch, tail, closed)));
             subscribers.mark(name);
         }
         self.wildcards.mark(name);
@@ -122,7 +134,7 @@ impl Live {
         });
         self.detach(name, released.and_then(|(_, handle)| handle.attached));
         if let Some((signal, subscribers)) = followed {
-            signal.update(|state| state.gone = true);
+            fan_out(signal.change(|state| state.gone = true));
             subscribers.mark(name);
         }
         self.wildcards.mark(name);
@@ -188,6 +200,7 @@ impl TailState {
         }
         self.tail = self.tail.max(tail);
         self.closed |= closed;
+        self.read = None;
         self.moved_at = Some(Instant::now());
     }
 
@@ -200,9 +213,33 @@ impl TailState {
 
 impl Watched {
     /// Waits until there may be something behind `tail` in the life `epoch` of the log, or the stream is closed or
-    /// gone: then it is time to read again. Returns when the last append came, if one has.
-    pub(super) async fn moved(&self, epoch: Epoch, tail: Position) -> Option<Instant> {
-        self.signal.wait_until(|state| state.is_beyond(epoch, tail).then_some(state.moved_at)).await
+    /// gone: then it is time to read again from `next`.
+    pub(super) async fn moved(&self, next: Offset, epoch: Epoch, tail: Position) -> Moved {
+        let moved = |state: &TailState| {
+            let read = state.read.as_ref().filter(|(from, _)| *from == next && !state.gone);
+            state
+                .is_beyond(epoch, tail)
+                .then(|| Moved { at: state.moved_at, read: read.map(|(_, read)| read.clone()) })
+        };
+        self.signal.wait_until(moved).await
+    }
+
+    /// Lets others have what was read from `from`, if others wait for the stream and if it is no more than `bytes_max`.
+    pub(super) fn share(&self, from: Offset, batch: Batch, bytes_max: usize) -> Shared {
+        let (is_whole, len) = (batch.up_to_date && batch.lives_for.is_none(), batch.len());
+        let batch = Shared::from(batch);
+        // The table has the signal, and everyone who waits.
+        if is_whole && len <= bytes_max && Arc::strong_count(&self.signal) > 2 {
+            self.signal.note(|state| {
+                let is_all = state.epoch == Some(batch.epoch)
+                    && state.tail == batch.tail
+                    && state.closed == batch.closed;
+                if is_all {
+                    state.read = Some((from, batch.clone()));
+                }
+            });
+        }
+        batch
     }
 }
 

@@ -5,12 +5,14 @@
 
 mod changes;
 mod clients;
+mod fan_out;
 mod following;
 mod life;
 mod live;
 mod messages;
 mod poll;
 mod poll_many;
+mod shared;
 mod signal;
 mod subscriber;
 mod sync;
@@ -30,7 +32,8 @@ pub use following::{Follow, Following, News, Turn};
 pub use messages::{InvalidMessages, json_depth};
 pub use poll::{Poll, PollError, Polled};
 pub use poll_many::{PollMany, PolledMany};
-pub use signal::{Signal, WaitUntil};
+pub use shared::{Shared, Variant};
+pub use signal::{Signal, WaitUntil, Woken};
 pub use subscriber::Subscriber;
 pub use tail::{Tail, TailSettings, Update};
 pub use tail_many::TailMany;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::clients::{Ending, Subject};
-use super::{Batch, ClientId, Hub, ReadError, TooManyPolls};
+use super::{ClientId, Hub, ReadError, Shared, TooManyPolls};
 use crate::stream::{Start, StreamName};
 
 /// A long poll as a front understood it.
@@ -26,7 +26,7 @@ pub struct Poll {
 #[derive(Debug, Clone)]
 pub struct Polled {
     /// The messages.
-    pub batch: Batch,
+    pub batch: Shared,
     /// Whether a newer poll of the same client ended it.
     pub superseded: bool,
     /// Whether it had to wait.
@@ -63,7 +63,7 @@ impl Hub {
                 let batch = self.read(&poll.stream, poll.start).await?;
                 if !batch.is_empty() || batch.closed || poll.hold.is_zero() {
                     self.metrics.messages_out(batch.messages, batch.len());
-                    return Ok(Polled { batch, superseded: false, held: false });
+                    return Ok(Polled { batch: batch.into(), superseded: false, held: false });
                 }
                 batch.next
             };
@@ -83,21 +83,28 @@ impl Hub {
             }
             let mut deadline = pin!(sleep_until(since + poll.hold));
             let (mut published, mut superseded, mut is_over) = (None, false, false);
+            let answered = |batch: Shared, published: Option<Instant>, superseded: bool| {
+                self.metrics.held_poll_answered(since, published);
+                self.metrics.messages_out(batch.messages, batch.len());
+                Ok(Polled { superseded: superseded && batch.is_empty(), batch, held: true })
+            };
             loop {
                 let watched = self.live.watch(&poll.stream);
                 let (epoch, tail) = {
                     let batch = self.read(&poll.stream, Start::At(next)).await?;
                     if !batch.is_empty() || batch.closed || is_over {
-                        self.metrics.held_poll_answered(since, published.filter(|_| !is_over));
-                        self.metrics.messages_out(batch.messages, batch.len());
-                        return Ok(Polled { superseded: superseded && batch.is_empty(), batch, held: true });
+                        let batch = watched.share(next, batch, self.limits.tail_bytes_max);
+                        return answered(batch, published.filter(|_| !is_over), superseded);
                     }
                     next = batch.next;
                     (batch.epoch, batch.tail)
                 };
                 tokio::select! {
                     biased;
-                    moved_at = watched.moved(epoch, tail) => published = moved_at,
+                    moved = watched.moved(next, epoch, tail) => match moved.read {
+                        Some(read) => return answered(read, moved.at, false),
+                        None => published = moved.at,
+                    },
                     ending = place.ended() => (superseded, is_over) = (ending == Ending::Superseded, true),
                     () = deadline.as_mut() => is_over = true,
                 }

@@ -49,14 +49,21 @@ impl<S> Signal<S> {
         Self { inner: Mutex::new(Inner { state, wakers: Wakers::default() }) }
     }
 
-    /// Changes the state, then wakes all who wait; they test it anew. Returns how many those were.
-    pub fn update(&self, change: impl FnOnce(&mut S)) -> usize {
-        let woken = {
-            let mut inner = self.inner.lock();
-            change(&mut inner.state);
-            inner.wakers.take()
-        };
-        woken.into_iter().flatten().map(Waker::wake).count()
+    /// Changes the state, then wakes all who wait; they test it anew.
+    pub fn update(&self, change: impl FnOnce(&mut S)) {
+        drop(self.change(change));
+    }
+
+    /// Changes the state, and leaves it to the caller when those who wait are woken.
+    pub fn change(&self, change: impl FnOnce(&mut S)) -> Woken {
+        let mut inner = self.inner.lock();
+        change(&mut inner.state);
+        Woken(inner.wakers.take())
+    }
+
+    /// Changes a part of the state that nobody waits for.
+    pub fn note(&self, change: impl FnOnce(&mut S)) {
+        change(&mut self.inner.lock().state);
     }
 
     /// Waits until `test` finds what it wants in the state, and returns that.
@@ -69,6 +76,40 @@ impl<S> Signal<S> {
     /// How many tasks sleep here.
     pub fn waiting(&self) -> usize {
         self.inner.lock().wakers.sleeping()
+    }
+}
+
+/// Those who are to be woken, each once: when this is dropped at the latest.
+#[derive(Debug)]
+#[must_use = "dropping it wakes them all"]
+pub struct Woken(Vec<Option<Waker>>);
+
+impl Woken {
+    /// How many places there are to look for somebody to wake, which is at least how many they are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nobody is left.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Wakes the next ones, at most `count`.
+    pub fn wake(&mut self, count: usize) {
+        let rest = self.0.len().saturating_sub(count);
+        self.0.drain(rest..).flatten().for_each(Waker::wake);
+    }
+
+    /// Takes a part of them away, at most `count`.
+    pub fn split_off(&mut self, count: usize) -> Self {
+        Self(self.0.split_off(self.0.len().saturating_sub(count)))
+    }
+}
+
+impl Drop for Woken {
+    fn drop(&mut self) {
+        self.wake(usize::MAX);
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_stream::Stream;
 
 use super::life::Life;
 use super::live::Watched;
-use super::{Batch, Gap, Hub, PollError, ReadError};
+use super::{Batch, Gap, Hub, PollError, ReadError, Shared};
 use crate::store::ReadLimit;
 use crate::stream::{Start, StreamName};
 
@@ -30,7 +30,7 @@ pub struct TailSettings {
 #[derive(Debug, Clone)]
 pub enum Update {
     /// Messages with the cursor behind them; without messages at the beginning, as a heartbeat and at the end.
-    Batch(Batch),
+    Batch(Shared),
     /// Messages behind the client's cursor are not kept any more. The last update.
     Gap(Gap),
 }
@@ -46,9 +46,9 @@ pub struct Tail {
 
 enum State {
     /// This update is to be told first.
-    First(Batch),
+    First(Shared),
     /// The last update told.
-    After(Batch),
+    After(Shared),
     /// Nothing follows.
     Ended,
 }
@@ -66,7 +66,7 @@ impl Hub {
         }
         let first = self.read_for_tail(&stream, start, settings).await?;
         let life = Life::begin(self, settings.life);
-        Ok(Tail { hub: self.clone(), stream, settings, life, state: State::First(first) })
+        Ok(Tail { hub: self.clone(), stream, settings, life, state: State::First(first.into()) })
     }
 
     async fn read_for_tail(
@@ -117,7 +117,7 @@ impl Tail {
     }
 
     /// What follows `last`: messages, or nothing but a cursor when it is time for a heartbeat or for the end.
-    async fn read_on(&mut self, last: &Batch) -> Result<Option<Batch>, ReadError> {
+    async fn read_on(&mut self, last: &Batch) -> Result<Option<Shared>, ReadError> {
         let heartbeat_at = Instant::now() + self.settings.heartbeat;
         let mut published = None;
         loop {
@@ -125,12 +125,18 @@ impl Tail {
             let batch = self.hub.read_for_tail(&self.stream, Start::At(last.next), self.settings).await?;
             if !batch.is_empty() || batch.closed {
                 self.hub.metrics.published_to_answer(published);
-                return Ok(Some(batch));
+                return Ok(Some(watched.share(last.next, batch, self.hub.limits.tail_bytes_max)));
             }
             tokio::select! {
                 biased;
-                moved_at = watched.moved(batch.epoch, batch.tail) => published = moved_at,
-                () = self.life.sleep_until(heartbeat_at) => return Ok(Some(batch)),
+                moved = watched.moved(batch.next, batch.epoch, batch.tail) => {
+                    if let Some(read) = moved.read {
+                        self.hub.metrics.published_to_answer(moved.at);
+                        return Ok(Some(read));
+                    }
+                    published = moved.at;
+                }
+                () = self.life.sleep_until(heartbeat_at) => return Ok(Some(batch.into())),
             }
         }
     }

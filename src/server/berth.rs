@@ -1,6 +1,7 @@
 //! Where a request that has to wait leaves its answer, so that the connection can be taken from hyper.
 
 use std::future::{poll_fn, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -8,7 +9,10 @@ use hyper::Response;
 use hyper::body::Body as _;
 use parking_lot::Mutex;
 
-use crate::http::{Body, Gateway, Parsed, Waiting};
+use crate::http::{Body, Gateway, Parsed};
+
+/// An answer to come.
+pub(super) type Waiting = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// Between the service, within hyper, and whoever drives the connection.
 #[derive(Default)]
@@ -31,7 +35,7 @@ impl Berth {
         if !request.waits() {
             return gateway.answer(request).await;
         }
-        let mut answer = gateway.answer_in_time(request);
+        let mut answer: Waiting = Box::pin(async move { gateway.answer(request).await });
         let first = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await;
         answer = match first {
             Poll::Ready(answer) if answer.body().size_hint().exact().is_some() => return answer,

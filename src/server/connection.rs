@@ -74,10 +74,20 @@ impl Terms {
     }
 
     /// Returns when the server is at `phase`.
-    pub(super) async fn reached(&self, phase: Phase) {
+    pub(super) fn reached(&self, phase: Phase) -> impl Future<Output = ()> + Send + use<> {
         let mut now = self.phase.clone();
-        // An error means that the server is gone, which is later still.
-        drop(now.wait_for(|now| *now >= phase).await);
+        async move {
+            // An error means that the server is gone, which is later still.
+            drop(now.wait_for(|now| *now >= phase).await);
+        }
+    }
+
+    /// Who answers requests without hyper; `None`: all are for hyper.
+    pub(super) fn direct(&self) -> Option<&Gateway> {
+        match &*self.site {
+            Site::Gateway(gateway) if !self.refuse => Some(gateway),
+            Site::Gateway(_) | Site::Admin(_) => None,
+        }
     }
 
     /// The bytes of the connection.

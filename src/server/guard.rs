@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Phase;
 use super::head::HeadWatch;
-use crate::http::Link;
+use crate::http::{DIRECT_BYTES_MAX, Link};
 use crate::limits::Limits;
 
 /// How often within the write timeout a stalled client is asked whether it took something. The timeout is exact
@@ -144,6 +144,32 @@ impl Guarded {
             return std::mem::take(&mut self.read_ahead);
         }
         self.read_ahead.split_to(max)
+    }
+
+    /// Has `hear` look at what the client sends, from a buffer that is there only for that: it says what it makes of it and
+    /// how much of it that was. The rest stays to be read. `None`: the client has left.
+    pub(super) fn poll_heard<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        hear: impl FnOnce(&[u8]) -> (T, usize),
+    ) -> Poll<io::Result<Option<T>>> {
+        if !self.read_ahead.is_empty() {
+            let (heard, taken) = hear(&self.read_ahead);
+            self.take_ahead(taken);
+            return Poll::Ready(Ok(Some(heard)));
+        }
+        let mut bytes = [MaybeUninit::uninit(); DIRECT_BYTES_MAX];
+        let mut buffer = ReadBuf::uninit(&mut bytes);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+        if buffer.filled().is_empty() {
+            return Poll::Ready(Ok(None));
+        }
+        let (heard, taken) = hear(buffer.filled());
+        let rest = buffer.filled().get(taken..).unwrap_or_default();
+        if !rest.is_empty() {
+            self.read_ahead = Bytes::copy_from_slice(rest);
+        }
+        Poll::Ready(Ok(Some(heard)))
     }
 
     /// Gives bytes back that were read and not used. They are copied: the buffer that they are in is large.

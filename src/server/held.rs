@@ -8,61 +8,40 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use hyper::body::Body as _;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
-use hyper::{Response, StatusCode};
 use tokio::io::AsyncWriteExt;
 
-use super::Phase;
-use super::connection::{Terms, Turn};
+use super::connection::Turn;
 use super::guard::Guarded;
 use crate::http::Body;
 
 /// What comes behind an answer.
 pub(super) enum Next {
-    /// Another request may.
+    /// Another request may, unless the answer said that the connection ends.
     Request,
-    /// The connection ends.
-    Close,
     /// The client has left.
     Gone,
 }
 
-/// Writes the answer.
-pub(super) fn write<'a>(io: &'a mut Guarded, mut answer: Response<Body>, terms: &'a Terms) -> Turn<'a, Next> {
+/// Writes an answer with a body that has to be waited for, or that is large. What goes first goes with its beginning.
+pub(super) fn write(io: &mut Guarded, mut first: Bytes, mut body: Body, chunked: bool) -> Turn<'_, Next> {
     Box::pin(async move {
-        if *terms.phase.borrow() >= Phase::Closing {
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        let closes = answer.headers().get(CONNECTION).is_some_and(|value| value == "close");
-        let length = answer.body().size_hint().exact();
-        let has_body =
-            answer.status() != StatusCode::NO_CONTENT && answer.status() != StatusCode::NOT_MODIFIED;
-        if has_body {
-            match length {
-                Some(length) => answer.headers_mut().insert(CONTENT_LENGTH, length.into()),
-                None => answer.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
-            };
-        }
-        let mut before = head(&answer);
-        let mut body = answer.into_body();
         loop {
             let Some(frame) = next_frame(io, &mut body).await? else { return Ok(Next::Gone) };
             let Frame::Data(data) = frame else { break };
-            if length.is_some() {
-                io.write_all_buf(&mut before.chain(data)).await?;
+            let before = std::mem::take(&mut first);
+            if chunked {
+                let length = format!("{:x}\r\n", data.len());
+                io.write_all_buf(&mut before.chain(length.as_bytes()).chain(data).chain(&b"\r\n"[..]))
+                    .await?;
             } else {
-                before.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
-                io.write_all_buf(&mut before.chain(data).chain(&b"\r\n"[..])).await?;
+                io.write_all_buf(&mut before.chain(data)).await?;
             }
-            before = BytesMut::new();
         }
-        if has_body && length.is_none() {
-            before.put_slice(b"0\r\n\r\n");
-        }
-        io.write_all_buf(&mut before).await?;
-        Ok(if closes { Next::Close } else { Next::Request })
+        let end: &[u8] = if chunked { b"0\r\n\r\n" } else { b"" };
+        io.write_all_buf(&mut first.chain(end)).await?;
+        Ok(Next::Request)
     })
 }
 
@@ -109,24 +88,4 @@ pub(super) fn wait<T, N: Future<Output = T> + Unpin>(
         }
         Poll::Pending
     })
-}
-
-/// Status line and fields (RFC 9112, sections 4 and 5).
-fn head(answer: &Response<Body>) -> BytesMut {
-    let fields: usize =
-        answer.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    let mut head = BytesMut::with_capacity(fields + 64);
-    head.put_slice(b"HTTP/1.1 ");
-    head.put_slice(answer.status().as_str().as_bytes());
-    head.put_u8(b' ');
-    head.put_slice(answer.status().canonical_reason().unwrap_or_default().as_bytes());
-    head.put_slice(b"\r\n");
-    for (name, value) in answer.headers() {
-        head.put_slice(name.as_str().as_bytes());
-        head.put_slice(b": ");
-        head.put_slice(value.as_bytes());
-        head.put_slice(b"\r\n");
-    }
-    head.put_slice(b"\r\n");
-    head
 }

@@ -1,166 +1,145 @@
-//! Connections that speak HTTP/1: hyper reads the requests and writes most answers. While an answer has to wait, the
-//! connection is a socket and a waiter, without hyper and its buffers.
+//! Connections that speak HTTP/1. What is asked most is read and answered here, at the price of the bytes; for everything
+//! else hyper gets the connection. While an answer has to wait, the connection is a socket and a waiter, without buffers.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, TRANSFER_ENCODING};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, StatusCode, Version};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Phase;
-use super::berth::Berth;
-use super::connection::{Asked, Terms, Turn};
+use super::connection::{Terms, Turn};
+use super::conversation::converse;
 use super::guard::Guarded;
-use super::head::HeadWatch;
 use super::held::{self, Next};
-use super::tracked::Tracked;
-use crate::http::Waiting;
-use crate::limits::Limits;
+use crate::http::{Gateway, Heard, Outgoing, Prepared, Written};
 
-/// What hyper leaves of a connection: its bytes, and an answer that is owed on it; or nothing.
-type Left = Option<(Box<Guarded>, Waiting)>;
+/// What a connection that rests comes to.
+enum Roused {
+    /// A request that is answered here.
+    Request(Prepared),
+    /// Bytes that are for hyper.
+    Bytes,
+    /// Nothing, for too long or because the server closes.
+    Nothing,
+    /// The client has left.
+    Gone,
+}
 
 /// Serves a connection to its end: its own, or when the server closes.
 ///
-/// hyper and the answers that wait have the connection in turn. Each turn is in a box of its own, so that a connection
-/// which waits has no room for one that converses.
+/// Each turn that is rare is in a box of its own, so that a connection which waits has no room for it.
 pub(super) fn serve(stream: TcpStream, read_ahead: Bytes, terms: Terms) -> Turn<'static, ()> {
     let mut io = Box::new(terms.guard(stream, read_ahead));
     Box::pin(async move {
+        let mut rest = None;
         loop {
-            let Some((returned, held)) = converse(io, &terms).await? else { return Ok(()) };
-            io = returned;
-            let Some(answer) = held::wait(&mut io, held).await? else { return Ok(()) };
-            match held::write(&mut io, answer, &terms).await? {
-                Next::Request if sends_more(&mut io, &terms).await? => {}
-                Next::Request | Next::Close => return close(io).await,
-                Next::Gone => return Ok(()),
-            }
-        }
-    })
-}
-
-/// Lets hyper serve the connection until it ends, or until an answer has to wait: then it comes back.
-fn converse(mut io: Box<Guarded>, terms: &Terms) -> Turn<'_, Left> {
-    Box::pin(async move {
-        let head = Arc::new(HeadWatch::default());
-        io.watch(Some(head.clone()));
-        let berth = Arc::new(Berth::default());
-        let service = service_fn(|request: Request<Incoming>| {
-            let ambiguous_length = head.begin(request.headers().contains_key(TRANSFER_ENCODING));
-            let answering = Answering(head.clone());
-            let (stays, has_body) = (stays(&request), !request.body().is_end_stream());
-            let asked = terms.ask(request, ambiguous_length);
-            let berth = berth.clone();
-            async move {
-                let answer = match asked {
-                    Asked::Gateway(gateway, request)
-                        if stays && (!has_body || request.has_body_to_read()) =>
-                    {
-                        berth.answer(gateway, request).await
+            let mut answer = match poll_fn(|context| rouse(&mut io, &terms, &mut rest, context)).await? {
+                Roused::Gone => return Ok(()),
+                Roused::Nothing => return close(io).await,
+                Roused::Request(request) => {
+                    let Some(gateway) = terms.direct() else { return Ok(()) };
+                    let mut answer = gateway.write_answer(request);
+                    match poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await {
+                        Poll::Ready(answer) => answer,
+                        Poll::Pending => {
+                            rest = None;
+                            let Some(answer) = held::wait(&mut io, answer).await? else { return Ok(()) };
+                            answer
+                        }
                     }
-                    asked => asked.answer().await,
-                };
-                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    answering.0.stop();
                 }
-                Ok::<_, Infallible>(answer.map(|body| Tracked::new(body, answering)))
+                Roused::Bytes => {
+                    rest = None;
+                    let Some((returned, held)) = converse(io, &terms).await? else { return Ok(()) };
+                    io = returned;
+                    let Some(answer) = held::wait(&mut io, held).await? else { return Ok(()) };
+                    Written::from(answer)
+                }
+            };
+            if *terms.phase.borrow() >= Phase::Closing {
+                answer.close();
             }
-        });
-        let mut connection =
-            settings(&terms.limits).serve_connection(TokioIo::new(io), service).with_upgrades();
-        let offered = poll_fn(|context| {
-            loop {
-                if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
-                    return Poll::Ready(ended.map(|()| None));
-                }
-                match berth.take() {
-                    None => return Poll::Pending,
-                    Some(held) if !terms.link.is_unsent() => return Poll::Ready(Ok(Some(held))),
-                    // What hyper has not written yet would be lost with it.
-                    Some(held) => berth.decline(held),
+            let Outgoing { mut first, rest: body, chunked, closes } = answer.into_outgoing();
+            match body {
+                None => io.write_all_buf(&mut first).await?,
+                Some(body) => {
+                    if let Next::Gone = held::write(&mut io, first, body, chunked).await? {
+                        return Ok(());
+                    }
                 }
             }
-        });
-        // First the connection, so that hyper knows of a request that is there before it is told to end.
-        let offered = tokio::select! {
-            biased;
-            offered = offered => Some(offered),
-            () = terms.reached(Phase::Closing) => None,
-        };
-        match offered {
-            Some(Ok(Some(held))) => {
-                let Some(parts) = connection.into_parts() else { return Ok(None) };
-                let mut io = parts.io.into_inner();
-                io.unread(&parts.read_buf);
-                io.watch(None);
-                Ok(Some((io, held)))
-            }
-            Some(ended) => ended.map(|_| None).map_err(io::Error::other),
-            None => {
-                berth.close();
-                Pin::new(&mut connection).graceful_shutdown();
-                tokio::select! {
-                    ended = connection => ended.map(|()| None).map_err(io::Error::other),
-                    () = terms.reached(Phase::Stopped) => Ok(None),
-                }
+            if closes {
+                return close(io).await;
             }
         }
     })
 }
 
-/// Waits for the next request. `false`: there will be none, or none in time.
-fn sends_more<'a>(io: &'a mut Guarded, terms: &'a Terms) -> Turn<'a, bool> {
-    Box::pin(async move {
-        tokio::select! {
-            biased;
-            more = poll_fn(|context| io.poll_client(context)) => more,
-            () = sleep(terms.limits.idle_timeout.get()) => Ok(false),
-            () = terms.reached(Phase::Closing) => Ok(false),
+/// Waits for the next request.
+fn rouse(
+    io: &mut Guarded,
+    terms: &Terms,
+    rest: &mut Option<Box<Rest>>,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<Roused>> {
+    let Some(gateway) = terms.direct() else { return Poll::Ready(Ok(Roused::Bytes)) };
+    if let Poll::Ready(roused) = hear(io, gateway, terms, context) {
+        if let Some(rest) = rest {
+            rest.since = Instant::now();
         }
+        return Poll::Ready(roused);
+    }
+    let rest = rest.get_or_insert_with(|| Rest::begin(terms));
+    rest.poll(context, terms).map(|()| Ok(Roused::Nothing))
+}
+
+/// Reads what the client sends.
+fn hear(
+    io: &mut Guarded,
+    gateway: &Gateway,
+    terms: &Terms,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<Roused>> {
+    io.poll_heard(context, |bytes| match gateway.hear(bytes, &terms.link) {
+        Heard::Request(request, taken) => (Roused::Request(request), taken),
+        Heard::Other => (Roused::Bytes, 0),
     })
+    .map(|heard| Ok(heard?.unwrap_or(Roused::Gone)))
+}
+
+/// The time between two requests: it ends when it was too long, or when the server closes.
+struct Rest {
+    since: Instant,
+    until: Pin<Box<Sleep>>,
+    closing: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Rest {
+    fn begin(terms: &Terms) -> Box<Self> {
+        let since = Instant::now();
+        let until = Box::pin(sleep_until(since + terms.limits.idle_timeout.get()));
+        Box::new(Self { since, until, closing: Box::pin(terms.reached(Phase::Closing)) })
+    }
+
+    /// The timer is set anew only when it fires: most connections have long been busy again by then.
+    fn poll(&mut self, context: &mut Context<'_>, terms: &Terms) -> Poll<()> {
+        while self.until.as_mut().poll(context).is_ready() {
+            let until = self.since + terms.limits.idle_timeout.get();
+            if Instant::now() >= until {
+                return Poll::Ready(());
+            }
+            self.until.as_mut().reset(until);
+        }
+        self.closing.as_mut().poll(context)
+    }
 }
 
 /// Ends the connection behind what was written.
 pub(super) fn close(mut io: Box<Guarded>) -> Turn<'static, ()> {
     Box::pin(async move { io.shutdown().await })
-}
-
-/// Whether the connection may have another request behind this one (RFC 9112, section 9.3).
-fn stays(request: &Request<Incoming>) -> bool {
-    let mut options = request.headers().get_all(CONNECTION).iter();
-    request.version() == Version::HTTP_11
-        && options.all(|option| option.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
-}
-
-fn settings(limits: &Limits) -> http1::Builder {
-    let mut settings = http1::Builder::new();
-    settings
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.idle_timeout.get())
-        .max_headers(limits.headers_max)
-        .max_header_size(limits.head_bytes_max)
-        .max_buf_size(limits.connection_buffer_bytes);
-    settings
-}
-
-/// A request from its head to the end of its answer, or to the client's leaving.
-struct Answering(Arc<HeadWatch>);
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.0.end();
-    }
 }

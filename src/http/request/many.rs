@@ -120,8 +120,8 @@ impl ReadMany {
 
 impl PostMany {
     pub(in crate::http) fn parse(head: Parts) -> Result<Self, Error> {
-        refuse_content_encoding(&head)?;
-        if !content_type(&head)?.is_some_and(|content_type| content_type.is_json()) {
+        refuse_content_encoding(&head.headers)?;
+        if !content_type(&head.headers)?.is_some_and(|content_type| content_type.is_json()) {
             return Err(Error::NotJson);
         }
         Ok(Self { headers: head.headers })

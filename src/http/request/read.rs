@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use hyper::Method;
 use hyper::header::IF_NONE_MATCH;
 use hyper::http::request::Parts;
-use hyper::{HeaderMap, Method};
 
 use super::Handshake;
 use crate::http::error::Error;
-use crate::http::fields::{self, CLIENT_ID};
+use crate::http::fields::{self, CLIENT_ID, Fields};
 use crate::http::query::Query;
 use crate::hub::ClientId;
 use crate::limits::{Limits, jittered};
@@ -70,36 +70,39 @@ pub(in crate::http) struct WebSocket {
 impl Read {
     pub(in crate::http) fn parse(head: &mut Parts, limits: &Limits) -> Result<Self, Error> {
         let query = Query::parse(head.uri.query())?;
-        let start = query.get("offset").map(|offset| offset.parse().map_err(Error::Offset)).transpose()?;
-        if head.method == Method::CONNECT && query.get("live") != Some("websocket") {
+        if query.get("live") == Some("websocket") {
+            // Pings show life; envelopes do so on request, for clients that can not see pings.
+            let live = Live::of(&query, HEARTBEAT_NONE)?;
+            let handshake = Handshake::parse(head)?;
+            return Ok(Self::WebSocket(Box::new(WebSocket { live, handshake })));
+        }
+        if head.method == Method::CONNECT {
             return Err(Error::parameter("live", "is websocket for a CONNECT"));
         }
-        let Some(live) = query.get("live") else {
-            let if_none_match = fields::text(&head.headers, &IF_NONE_MATCH)?.map(str::to_owned);
-            return Ok(Self::ShortPoll(ShortPoll { start: start.unwrap_or(Start::Earliest), if_none_match }));
-        };
-        let start =
-            start.ok_or_else(|| Error::parameter("offset", "is required with live; -1 is the beginning"))?;
-        let cursor = query.get("cursor").map(|cursor| {
-            Cursor::parse(cursor).ok_or_else(|| Error::parameter("cursor", "is what Stream-Cursor said"))
-        });
-        let cursor = cursor.transpose()?;
-        let asked = query.seconds("heartbeat")?;
-        let live_with = |default| Live { start, cursor, heartbeat: heartbeat(asked, default) };
-        match live {
-            "long-poll" => {
-                let hold = Hold::of(query.seconds("timeout")?, &head.headers, limits);
-                let client = client(query.get("client"), &head.headers)?;
+        Self::plain(&query, &head.headers, limits)
+    }
+
+    /// A GET in any form but the WebSocket.
+    pub(in crate::http) fn plain(
+        query: &Query<'_>,
+        headers: &(impl Fields + ?Sized),
+        limits: &Limits,
+    ) -> Result<Self, Error> {
+        match query.get("live") {
+            None => {
+                let start = start(query)?.unwrap_or(Start::Earliest);
+                let if_none_match = fields::text(headers, &IF_NONE_MATCH)?.map(str::to_owned);
+                Ok(Self::ShortPoll(ShortPoll { start, if_none_match }))
+            }
+            Some("long-poll") => {
+                let (start, cursor) = (live_start(query)?, cursor(query)?);
+                let hold = Hold::of(query.seconds("timeout")?, headers, limits);
+                let client = client(query.get("client"), headers)?;
                 Ok(Self::LongPoll(LongPoll { start, cursor, hold, client }))
             }
-            "sse" => Ok(Self::Sse(live_with(limits.live_heartbeat.get()))),
-            "ndjson" => Ok(Self::Ndjson(live_with(limits.live_heartbeat.get()))),
-            // Pings show life; envelopes do so on request, for clients that can not see pings.
-            "websocket" => {
-                let (live, handshake) = (live_with(HEARTBEAT_NONE), Handshake::parse(head)?);
-                Ok(Self::WebSocket(Box::new(WebSocket { live, handshake })))
-            }
-            _ => Err(Error::parameter("live", "is long-poll, sse, ndjson or websocket")),
+            Some("sse") => Ok(Self::Sse(Live::of(query, limits.live_heartbeat.get())?)),
+            Some("ndjson") => Ok(Self::Ndjson(Live::of(query, limits.live_heartbeat.get())?)),
+            Some(_) => Err(Error::parameter("live", "is long-poll, sse, ndjson or websocket")),
         }
     }
 
@@ -122,9 +125,31 @@ impl Read {
     }
 }
 
+impl Live {
+    fn of(query: &Query<'_>, default: Duration) -> Result<Self, Error> {
+        let (start, cursor) = (live_start(query)?, cursor(query)?);
+        Ok(Self { start, cursor, heartbeat: heartbeat(query.seconds("heartbeat")?, default) })
+    }
+}
+
+fn start(query: &Query<'_>) -> Result<Option<Start>, Error> {
+    query.get("offset").map(|offset| offset.parse().map_err(Error::Offset)).transpose()
+}
+
+fn live_start(query: &Query<'_>) -> Result<Start, Error> {
+    start(query)?.ok_or_else(|| Error::parameter("offset", "is required with live; -1 is the beginning"))
+}
+
+fn cursor(query: &Query<'_>) -> Result<Option<Cursor>, Error> {
+    let parse = |cursor| {
+        Cursor::parse(cursor).ok_or_else(|| Error::parameter("cursor", "is what Stream-Cursor said"))
+    };
+    query.get("cursor").map(parse).transpose()
+}
+
 impl Hold {
     /// As the parameter or the header field says, else the default.
-    pub(super) fn of(parameter: Option<u64>, headers: &HeaderMap, limits: &Limits) -> Self {
+    pub(super) fn of(parameter: Option<u64>, headers: &(impl Fields + ?Sized), limits: &Limits) -> Self {
         let asked = parameter.or_else(|| fields::preferred_wait(headers));
         let time = asked.map_or_else(|| jittered(limits.hold), Duration::from_secs).min(limits.hold_max);
         Self { time, asked: asked.is_some() }
@@ -138,7 +163,10 @@ pub(super) fn heartbeat(parameter: Option<u64>, default: Duration) -> Duration {
 }
 
 /// Who asks, as the parameter or the header field says.
-pub(super) fn client(parameter: Option<&str>, headers: &HeaderMap) -> Result<Option<ClientId>, Error> {
+pub(super) fn client(
+    parameter: Option<&str>,
+    headers: &(impl Fields + ?Sized),
+) -> Result<Option<ClientId>, Error> {
     let client = match parameter {
         Some(client) => Some(client),
         None => fields::text(headers, &CLIENT_ID)?,

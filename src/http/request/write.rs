@@ -35,9 +35,9 @@ pub(in crate::http) struct Post {
 
 impl Put {
     pub(in crate::http) fn parse(head: &Parts) -> Result<Self, Error> {
-        refuse_content_encoding(head)?;
+        refuse_content_encoding(&head.headers)?;
         Ok(Self {
-            content_type: content_type(head)?,
+            content_type: content_type(&head.headers)?,
             lifetime: lifetime(head)?,
             retention: retention(head)?,
             closed: fields::flag(&head.headers, &STREAM_CLOSED)?,
@@ -48,34 +48,33 @@ impl Put {
 }
 
 impl Post {
-    pub(in crate::http) fn parse(head: &Parts) -> Result<Self, Error> {
-        refuse_content_encoding(head)?;
-        let create = match Query::parse(head.uri.query())?.get("create") {
+    pub(in crate::http) fn parse(
+        query: Option<&str>,
+        headers: &(impl Fields + ?Sized),
+    ) -> Result<Self, Error> {
+        refuse_content_encoding(headers)?;
+        let create = match Query::parse(query)?.get("create") {
             None | Some("0") => false,
             Some("1") => true,
             Some(_) => return Err(Error::parameter("create", "is 0 or 1")),
         };
         Ok(Self {
-            content_type: content_type(head)?,
-            close: fields::flag(&head.headers, &STREAM_CLOSED)?,
-            producer: producer(head)?,
-            sequence: fields::text(&head.headers, &STREAM_SEQ)?.map(Box::from),
+            content_type: content_type(headers)?,
+            close: fields::flag(headers, &STREAM_CLOSED)?,
+            producer: producer(headers)?,
+            sequence: fields::text(headers, &STREAM_SEQ)?.map(Box::from),
             create,
         })
     }
 }
 
-pub(super) fn refuse_content_encoding(head: &Parts) -> Result<(), Error> {
-    let coded = head
-        .headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+pub(super) fn refuse_content_encoding(headers: &(impl Fields + ?Sized)) -> Result<(), Error> {
+    let coded = headers.values(&CONTENT_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
     if coded { Err(Error::ContentEncoding) } else { Ok(()) }
 }
 
-pub(super) fn content_type(head: &Parts) -> Result<Option<ContentType>, Error> {
-    let text = fields::text(&head.headers, &CONTENT_TYPE)?.filter(|text| !text.is_empty());
+pub(super) fn content_type(headers: &(impl Fields + ?Sized)) -> Result<Option<ContentType>, Error> {
+    let text = fields::text(headers, &CONTENT_TYPE)?.filter(|text| !text.is_empty());
     Ok(text.map(ContentType::parse).transpose()?)
 }
 
@@ -118,10 +117,10 @@ fn fork(head: &Parts) -> Result<Option<(StreamName, Option<Start>, u64)>, Error>
     Ok(Some((source, offset, sub_offset.unwrap_or(0))))
 }
 
-fn producer(head: &Parts) -> Result<Option<Producer>, Error> {
-    let id = fields::text(&head.headers, &PRODUCER_ID)?;
-    let epoch = fields::number(&head.headers, &PRODUCER_EPOCH)?;
-    let sequence = fields::number(&head.headers, &PRODUCER_SEQ)?;
+fn producer(headers: &(impl Fields + ?Sized)) -> Result<Option<Producer>, Error> {
+    let id = fields::text(headers, &PRODUCER_ID)?;
+    let epoch = fields::number(headers, &PRODUCER_EPOCH)?;
+    let sequence = fields::number(headers, &PRODUCER_SEQ)?;
     match (id, epoch, sequence) {
         (None, None, None) => Ok(None),
         (Some(""), ..) => Err(Error::field(&PRODUCER_ID, "must not be empty")),

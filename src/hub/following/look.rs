@@ -20,7 +20,7 @@ impl Following {
                 self.hub.metrics.messages_out(batch.messages, batch.len());
                 let progress = behind(&batch);
                 let is_news = !batch.is_empty() || (batch.closed && !knows_end(before));
-                (progress, is_news.then_some(Some(Update::Batch(batch))))
+                (progress, is_news.then_some(Some(Update::Batch(batch.into()))))
             }
             Err(ReadError::Missing(_)) => {
                 (Progress::Missing, (before != Some(Progress::Missing)).then_some(None))

@@ -187,12 +187,12 @@ async fn news_of_a_former_life_do_not_wake_who_waits_in_the_present_one() {
     let batch = hub.read(&name("s"), Start::Earliest).await.unwrap();
     let watched = hub.live.watch(&name("s"));
     hub.live.advance(&name("s"), former, Position(100), true);
-    assert!(!is_ready(pin!(watched.moved(batch.epoch, batch.tail))));
+    assert!(!is_ready(pin!(watched.moved(batch.next, batch.epoch, batch.tail))));
     publish(&hub, "s", "x").await;
-    assert!(is_ready(pin!(watched.moved(batch.epoch, batch.tail))));
+    assert!(is_ready(pin!(watched.moved(batch.next, batch.epoch, batch.tail))));
     let batch = hub.read(&name("s"), Start::Earliest).await.unwrap();
     hub.live.advance(&name("s"), former, Position(100), true);
-    assert!(!is_ready(pin!(watched.moved(batch.epoch, batch.tail))));
+    assert!(!is_ready(pin!(watched.moved(batch.next, batch.epoch, batch.tail))));
 }
 
 #[tokio::test(start_paused = true)]
