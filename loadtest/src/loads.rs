@@ -1,6 +1,7 @@
 //! Loads that one server after the other is put under, one file each.
 
 pub mod appends;
+mod by_wrk;
 mod closed_loop;
 mod crowd;
 pub mod fan_out;
@@ -21,7 +22,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::figures::Figures;
 use crate::strategies::Strategy;
 use crate::workload::{Plan, Workload};
+use crate::wrk::WrkError;
 
+pub use by_wrk::Generator;
 pub use scene::Scene;
 
 /// How long polls are held: longer than anything that is measured.
@@ -37,6 +40,16 @@ pub trait Load: Sync {
 
     /// How many streams it needs.
     fn streams(&self) -> u32;
+
+    /// The most messages that a stream keeps, where servers let those say that make it; `None`: all.
+    fn messages_max(&self) -> Option<u32> {
+        None
+    }
+
+    /// Whether it can be put onto a server for so many seconds; an error says why not.
+    fn allows(&self, _seconds: f64) -> Result<(), WrkError> {
+        Ok(())
+    }
 
     /// What servers are started for.
     fn strategy(&self) -> Strategy {
