@@ -16,6 +16,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinError;
 use tokio::time::{Instant, timeout_at};
 
@@ -29,6 +30,9 @@ pub use scene::Scene;
 
 /// How long polls are held: longer than anything that is measured.
 pub const HOLD: Duration = Duration::from_secs(55);
+
+/// Long enough for some answers, short beside what a fan-out takes.
+const NAP: Duration = Duration::from_micros(50);
 
 /// See the module. Messages are those of the scene's workload, whose schedule is not used.
 pub trait Load: Sync {
@@ -84,7 +88,24 @@ pub async fn on_a_thread<T: Send + 'static>(
     deadline: Instant,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, ThreadError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    on(Builder::new_current_thread().enable_all().build()?, deadline, work).await
+}
+
+/// The same for many who read. Before its thread waits for something to read it sleeps for 50 us: a server that answers
+/// them one after the other would else wake it for each one, and pay for that in its own time.
+pub async fn on_an_unhurried_thread<T: Send + 'static>(
+    deadline: Instant,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, ThreadError> {
+    let nap = || std::thread::sleep(NAP);
+    on(Builder::new_current_thread().on_thread_park(nap).enable_all().build()?, deadline, work).await
+}
+
+async fn on<T: Send + 'static>(
+    runtime: Runtime,
+    deadline: Instant,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, ThreadError> {
     let thread =
         tokio::task::spawn_blocking(move || runtime.block_on(async { timeout_at(deadline, work).await }));
     thread.await?.map_err(|_| ThreadError::NoAnswer)

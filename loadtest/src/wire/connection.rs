@@ -24,6 +24,15 @@ pub enum WireError {
     /// Not HTTP, or broken off in the middle.
     #[error("HTTP: {0}")]
     Http(#[from] hyper::Error),
+    /// The same of a lean connection.
+    #[error("HTTP: {0}")]
+    Head(#[from] httparse::Error),
+    /// An answer that nothing can follow.
+    #[error("an answer without an end of its own")]
+    Endless,
+    /// Bytes behind an answer.
+    #[error("more than the answer")]
+    Surplus,
     /// A request that can not be written.
     #[error("request: {0}")]
     Request(#[from] hyper::http::Error),
