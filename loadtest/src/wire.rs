@@ -9,7 +9,7 @@ mod mqtt;
 mod packets;
 
 pub use answer::RawAnswer;
-pub use connection::{Connection, Request, WireError, accepted, open};
+pub use connection::{Connection, Request, WireError, accepted, open, open_one_of_many};
 pub use events::{Event, Events};
 pub use lean::LeanConnection;
 pub use meter::{Meter, Metered, Totals, TotalsAt};

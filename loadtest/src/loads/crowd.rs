@@ -71,7 +71,8 @@ impl Crowd {
 
     fn join(&mut self, poller: Poller, answers: &mpsc::UnboundedSender<Answer>) {
         let (asked, answers, turn) = (self.asked.clone(), answers.clone(), self.turn.subscribe());
-        self.everyone.spawn(Member { poller, asked, answers, turn }.run(self.form));
+        let member = Member { number: self.everyone.len(), poller, asked, answers, turn };
+        self.everyone.spawn(member.run(self.form));
     }
 
     /// Waits until the server has every request: each is written, the server has a connection for each, and the kernel has

@@ -13,7 +13,7 @@ use super::Form;
 use crate::dialects::Live;
 use crate::loads::HOLD;
 use crate::loads::poller::Poller;
-use crate::wire::{Connection, LeanConnection, WireError, open};
+use crate::wire::{Connection, LeanConnection, WireError, open_one_of_many};
 use crate::workload::MessageId;
 
 /// The answer to a held poll.
@@ -26,6 +26,8 @@ pub(in crate::loads) struct Answer {
 
 /// One of the crowd.
 pub(super) struct Member {
+    /// From 0.
+    pub(super) number: usize,
     pub(super) poller: Poller,
     pub(super) asked: Arc<AtomicUsize>,
     pub(super) answers: mpsc::UnboundedSender<Answer>,
@@ -45,7 +47,7 @@ impl Member {
     }
 
     async fn open(&self) -> Result<TcpStream, WireError> {
-        Ok(open(self.poller.scene.target.address).await?)
+        Ok(open_one_of_many(self.poller.scene.target.address, self.number).await?)
     }
 
     /// Holds a poll each turn.
