@@ -2,6 +2,7 @@
 
 mod conditions;
 mod crossing;
+mod generating;
 mod promise;
 mod rounds;
 mod values;
@@ -18,6 +19,7 @@ use values::{rate, setting, whole_setting};
 
 pub use conditions::Conditions;
 pub use crossing::Crossing;
+pub use generating::Generating;
 pub use promise::Promised;
 pub use rounds::{Appending, FanningOut, Holding, Rounds, ShortPolling, Waking};
 
@@ -152,6 +154,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::loads::Generator;
     use crate::loads::hold::{Form, Hold};
     use crate::servers::Storage;
 
@@ -193,6 +196,11 @@ mod tests {
             panic!("no short polls")
         };
         assert_eq!((polls.load().connections, polls.load().streams), (64, 8));
+        assert_eq!(polls.load().generator, Generator::Own);
+        let Ok(Some(Command::Appends(by_wrk))) = parse("loadtest appends --generator wrk --threads 3") else {
+            panic!("no appends")
+        };
+        assert_eq!((by_wrk.load().streams, by_wrk.load().generator), (1, Generator::Wrk(3)));
         for wrong in [
             "appends --connections 0",
             "appends --size 30",
@@ -208,6 +216,8 @@ mod tests {
             "fan-out --clients 0",
             "fan-out --streams 2",
             "short-polls --connections 0",
+            "short-polls --generator ab",
+            "appends --generator wrk --threads 0",
         ] {
             assert!(parse(&format!("loadtest {wrong}")).is_err(), "{wrong}");
         }

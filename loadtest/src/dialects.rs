@@ -41,8 +41,9 @@ pub enum Live {
 /// The requests of a dialect. A cursor is whatever an earlier answer gave; `None` is the beginning of the
 /// stream.
 pub trait HttpDialect: Send + Sync {
-    /// Makes a stream; `None` if streams need not be made.
-    fn create(&self, stream: &str) -> Option<Asking>;
+    /// Makes a stream that keeps the last `messages_max` messages, or all, if the server lets its maker say that; `None` if
+    /// streams need not be made.
+    fn create(&self, stream: &str, messages_max: Option<u32>) -> Option<Asking>;
     /// Appends a message, a JSON text.
     fn publish(&self, stream: &str, message: String) -> Asking;
     /// Asks for what is there, or waits for it up to `hold`.

@@ -23,6 +23,11 @@ pub trait Figures: Copy + 'static {
 
     /// Processor time of the generator, as a share of one core, while it was what a server could have waited for.
     fn generator_cores(&self) -> f64;
+
+    /// Threads that it ran on.
+    fn generator_threads(&self) -> u32 {
+        1
+    }
 }
 
 /// A figure: what the header says of it, how it is found, and how it is written.
@@ -38,7 +43,7 @@ pub struct Column<F> {
 /// One of the figures, where there is one.
 pub type Pick<F> = fn(&F) -> Option<f64>;
 
-/// A generator that is busier than this has its one thread for a limit.
+/// A generator whose threads are busier than this has them for a limit.
 const GENERATOR_CORES_MAX: f64 = 0.9;
 
 /// A server and what it came to, round by round.
@@ -77,9 +82,13 @@ impl<F: Figures> Standing<F> {
     /// Says when the server waited for the generator, so that it can do more than was measured.
     pub fn distortion(&self) -> Option<String> {
         let cores = self.spread(|figures| Some(figures.generator_cores()))?.median;
-        let server = self.server;
-        (cores > GENERATOR_CORES_MAX).then(|| {
-            format!("{server}: the generator's thread was busy for {cores:.2} of the time, so the server can do more")
+        let (server, threads) = (self.server, self.rounds.first()?.generator_threads());
+        let busy = cores / f64::from(threads);
+        let whose = if threads == 1 { "thread was".to_owned() } else { format!("{threads} threads were") };
+        (busy > GENERATOR_CORES_MAX).then(|| {
+            format!(
+                "{server}: the generator's {whose} busy for {busy:.2} of the time, so the server can do more"
+            )
         })
     }
 
@@ -107,8 +116,14 @@ mod tests {
     use super::*;
 
     fn standing(server: &'static str, rates: [f64; 3]) -> Standing<Pace> {
-        let figures =
-            |rate| Pace { rate, p50: 100.0, p99: 900.0, server_processor: None, generator_cores: 0.5 };
+        let figures = |rate| Pace {
+            rate,
+            p50: 100.0,
+            p99: 900.0,
+            server_processor: None,
+            generator_cores: 0.5,
+            generator_threads: 1,
+        };
         Standing { server, rounds: rates.map(figures).to_vec() }
     }
 
@@ -129,6 +144,10 @@ mod tests {
     fn a_generator_without_time_left_is_said_so() {
         let mut busy = standing("busy", [1.0; 3]);
         busy.rounds.iter_mut().for_each(|round| round.generator_cores = 0.95);
-        assert!(busy.distortion().unwrap().contains("0.95"));
+        assert!(busy.distortion().unwrap().contains("thread was busy for 0.95"));
+        busy.rounds.iter_mut().for_each(|round| round.generator_threads = 2);
+        assert_eq!(busy.distortion(), None);
+        busy.rounds.iter_mut().for_each(|round| round.generator_cores = 1.9);
+        assert!(busy.distortion().unwrap().contains("2 threads were busy for 0.95"));
     }
 }

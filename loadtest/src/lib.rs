@@ -40,6 +40,7 @@ pub mod target;
 pub mod troubles;
 pub mod wire;
 pub mod workload;
+pub mod wrk;
 
 /// So that the tests and the example share their made-up report.
 #[cfg(test)]

@@ -122,7 +122,7 @@ async fn run_rounds<L: Load>(load: &L, wanted: &Rounds) -> ExitCode {
     let before = load_average();
     let outcome = match until_told(async |stop| rounds(load, wanted, stop).await).await {
         Ok(Some(Ok(outcome))) => outcome,
-        Ok(Some(Err(error))) => return fail(&error, if error.is_of_the_server() { UNUSABLE } else { 1 }),
+        Ok(Some(Err(error))) => return fail(&error, if error.is_unusable() { UNUSABLE } else { 1 }),
         Ok(None) => return ExitCode::FAILURE,
         Err(error) => return fail(&error, UNUSABLE),
     };

@@ -102,7 +102,7 @@ pub async fn matrix(wanted: &Matrix, mut stop: watch::Receiver<bool>) -> Result<
     let workload = Arc::new(workload(wanted, u32::try_from(pairs.len()).unwrap_or(u32::MAX)));
     let plan = &workload.plan;
     let running = gateway_with(wanted.gateway.as_deref(), &wanted.scale.gateway()).await?;
-    streams::create(&running.target, plan.run, plan.streams).await?;
+    streams::create(&running.target, plan.run, plan.streams, None).await?;
     let start = watch::Sender::new(None);
     let mut cells = Vec::new();
     for (number, (network, contender)) in (0..).zip(pairs) {

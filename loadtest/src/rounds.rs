@@ -17,6 +17,7 @@ use crate::strategies::Strategy;
 use crate::streams;
 use crate::tally::Tally;
 use crate::wire::WireError;
+use crate::wrk::WrkError;
 
 /// What came of it.
 pub struct Outcome<F> {
@@ -46,6 +47,9 @@ pub enum RoundError {
     /// Nothing happened in the measured time.
     #[error("{0}: no {1} in the measured time")]
     Nothing(&'static str, &'static str),
+    /// The other generator.
+    #[error(transparent)]
+    Wrk(#[from] WrkError),
     /// The generator.
     #[error(transparent)]
     Thread(#[from] ThreadError),
@@ -55,9 +59,9 @@ pub enum RoundError {
 }
 
 impl RoundError {
-    /// Whether there was no server to measure.
-    pub fn is_of_the_server(&self) -> bool {
-        matches!(self, Self::Server(_) | Self::NoServer(..))
+    /// Whether there was nothing to measure, or nothing to measure it with.
+    pub fn is_unusable(&self) -> bool {
+        matches!(self, Self::Server(_) | Self::NoServer(..) | Self::Wrk(_))
     }
 }
 
@@ -67,6 +71,7 @@ pub async fn rounds<L: Load>(
     wanted: &Rounds,
     mut stop: watch::Receiver<bool>,
 ) -> Result<Outcome<L::Figures>, RoundError> {
+    load.allows(wanted.seconds)?;
     let storage = wanted.store.ready()?;
     let mut entries = entries(wanted, load.strategy())?;
     'all: for number in 0..wanted.rounds {
@@ -107,7 +112,7 @@ async fn round<L: Load>(load: &L, server: &Server, wanted: &Rounds) -> Result<L:
     let running = server.start(load.strategy(), &wanted.store).await?;
     let address = running.target.address;
     let messages = Arc::new(messages(wanted.size));
-    streams::create(&running.target, messages.plan.run, load.streams())
+    streams::create(&running.target, messages.plan.run, load.streams(), load.messages_max())
         .await
         .map_err(|error| RoundError::NoServer(server.kind(), address, error))?;
     let start = Instant::now() + Duration::from_secs_f64(wanted.warm_up);

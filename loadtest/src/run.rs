@@ -78,7 +78,7 @@ pub async fn run(server: &Server, task: &Task, stop: watch::Receiver<bool>) -> R
     let Task { plan, strategy, .. } = task;
     let running = server.start(*strategy, &Storage::Memory).await?;
     let idle_memory = running.process.as_ref().map_or(0, |process| process.family().memory_bytes());
-    streams::create(&running.target, plan.run, plan.streams)
+    streams::create(&running.target, plan.run, plan.streams, None)
         .await
         .map_err(|error| RunError::NoServer(server.kind(), running.target.address, error))?;
     let route = match &task.network {

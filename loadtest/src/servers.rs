@@ -15,9 +15,8 @@ use std::str::FromStr;
 use crate::strategies::Strategy;
 use crate::target::{Target, TargetError};
 
-use scratch::Scratch;
-
 pub use process::Process;
+pub(crate) use scratch::Scratch;
 pub use storage::Storage;
 
 /// A server by what it takes to have one.

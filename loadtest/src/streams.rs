@@ -14,8 +14,13 @@ pub fn stream_name(run: u64, stream: u32) -> String {
     format!("loadtest-{run:016x}-{stream}")
 }
 
-/// Makes so many streams, where streams have to be made.
-pub async fn create(target: &Target, run: u64, streams: u32) -> Result<(), WireError> {
+/// Makes so many streams, where streams have to be made. They keep the last `messages_max` messages, or all.
+pub async fn create(
+    target: &Target,
+    run: u64,
+    streams: u32,
+    messages_max: Option<u32>,
+) -> Result<(), WireError> {
     let mut makers = JoinSet::new();
     for maker in 0..MAKERS.min(streams) {
         let target = target.clone();
@@ -23,7 +28,9 @@ pub async fn create(target: &Target, run: u64, streams: u32) -> Result<(), WireE
             let Some(dialect) = target.dialect.http() else { return Ok(()) };
             let mut connection = Connection::over(open(target.address).await?).await?;
             for stream in (maker..streams).step_by(MAKERS as usize) {
-                let Some(request) = dialect.create(&stream_name(run, stream)) else { return Ok(()) };
+                let Some(request) = dialect.create(&stream_name(run, stream), messages_max) else {
+                    return Ok(());
+                };
                 accepted(&connection.exchange(addressed(request, &target)?).await?)?;
             }
             Ok(())

@@ -1,12 +1,16 @@
 //! What readers see of the network: counted connections, HTTP requests on them, server-sent events.
 
+mod answer;
 mod connection;
 mod events;
+mod lean;
 mod meter;
 mod mqtt;
 mod packets;
 
-pub use connection::{Connection, Request, WireError, accepted, open};
+pub use answer::RawAnswer;
+pub use connection::{Connection, Request, WireError, accepted, open, open_one_of_many};
 pub use events::{Event, Events};
+pub use lean::LeanConnection;
 pub use meter::{Meter, Metered, Totals, TotalsAt};
 pub use mqtt::Mqtt;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::generating::Generating;
 use super::values::{message_bytes, rate_above_zero, seconds};
+use crate::loads::Generator;
 use crate::loads::appends::Appends;
 use crate::loads::fan_out::FanOut;
 use crate::loads::hold::{Form, Hold};
@@ -18,9 +20,12 @@ pub struct Appending {
     /// Connections, each with one append under way
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
     pub connections: u32,
-    /// Streams that the connections share [default: each has its own]
+    /// Streams that the connections share [default: each has its own; 1 with wrk]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub streams: Option<u32>,
+    /// Who appends.
+    #[command(flatten)]
+    pub generating: Generating,
     /// Of every round.
     #[command(flatten)]
     pub rounds: Rounds,
@@ -80,6 +85,9 @@ pub struct ShortPolling {
     /// Streams that the connections share
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub streams: u32,
+    /// Who polls.
+    #[command(flatten)]
+    pub generating: Generating,
     /// Of every round.
     #[command(flatten)]
     pub rounds: Rounds,
@@ -123,7 +131,9 @@ const CLIENTS_MAX: i64 = 18_000;
 impl Appending {
     /// The load.
     pub fn load(&self) -> Appends {
-        Appends { connections: self.connections, streams: self.streams.unwrap_or(self.connections) }
+        let (connections, generator) = (self.connections, self.generating.generator());
+        let each_its_own = if generator == Generator::Own { connections } else { 1 };
+        Appends { connections, streams: self.streams.unwrap_or(each_its_own), generator }
     }
 }
 
@@ -153,7 +163,8 @@ impl FanningOut {
 impl ShortPolling {
     /// The load.
     pub fn load(&self) -> ShortPolls {
-        ShortPolls { connections: self.connections, streams: self.streams }
+        let generator = self.generating.generator();
+        ShortPolls { connections: self.connections, streams: self.streams, generator }
     }
 }
 

@@ -25,8 +25,12 @@ struct Control {
 const BEGINNING: &str = "-1";
 
 impl HttpDialect for DurableStreams {
-    fn create(&self, stream: &str) -> Option<Asking> {
-        let request = hyper::Request::builder().method(Method::PUT).uri(path(stream));
+    fn create(&self, stream: &str, messages_max: Option<u32>) -> Option<Asking> {
+        let mut request = hyper::Request::builder().method(Method::PUT).uri(path(stream));
+        if let Some(max) = messages_max {
+            // The gateway's own; upstream does not know it.
+            request = request.header("stream-max-messages", max);
+        }
         Some(request.header(CONTENT_TYPE, "application/json").body(Default::default()))
     }
 

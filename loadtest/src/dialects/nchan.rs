@@ -18,7 +18,7 @@ pub(super) struct Nchan;
 const SEPARATOR: char = '|';
 
 impl HttpDialect for Nchan {
-    fn create(&self, stream: &str) -> Option<Asking> {
+    fn create(&self, stream: &str, _by_its_settings: Option<u32>) -> Option<Asking> {
         let request = hyper::Request::builder().method(Method::PUT).uri(format!("/publish/{stream}"));
         Some(request.body(Default::default()))
     }

@@ -18,6 +18,8 @@ pub struct Pace {
     pub server_processor: Option<f64>,
     /// Processor time of the generator, as a share of one core.
     pub generator_cores: f64,
+    /// Threads that it ran on.
+    pub generator_threads: u32,
 }
 
 impl Pace {
@@ -31,6 +33,7 @@ impl Pace {
             p99: times.value_at_quantile(0.99) as f64,
             server_processor: server.map(|seconds| seconds * 1e6 / count),
             generator_cores: generator / measured,
+            generator_threads: 1,
         })
     }
 }
@@ -40,7 +43,11 @@ impl Figures for Pace {
         Column { header: "WHAT/s", pick: |figures| Some(figures.rate), write: |rate| format!("{rate:.0}") },
         Column { header: "p50", pick: |figures| Some(figures.p50), write: time },
         Column { header: "p99", pick: |figures| Some(figures.p99), write: time },
-        Column { header: "server CPU", pick: |figures| figures.server_processor, write: time },
+        Column {
+            header: "server CPU",
+            pick: |figures| figures.server_processor,
+            write: |micros| format!("{micros:.1} us"),
+        },
         Column {
             header: "generator cores",
             pick: |figures| Some(figures.generator_cores),
@@ -50,5 +57,9 @@ impl Figures for Pace {
 
     fn generator_cores(&self) -> f64 {
         self.generator_cores
+    }
+
+    fn generator_threads(&self) -> u32 {
+        self.generator_threads
     }
 }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::by_wrk::{Generator, by_wrk};
 use super::closed_loop::until_the_end;
 use super::pace::pace;
 use super::{Load, Scene, ThreadError};
 use crate::figures::Pace;
 use crate::wire::{WireError, accepted};
 use crate::workload::MessageId;
+use crate::wrk::{Wrk, WrkError};
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +20,13 @@ pub struct Appends {
     pub connections: u32,
     /// Streams; connection `c` appends to stream `c % streams`.
     pub streams: u32,
+    /// Who appends.
+    pub generator: Generator,
 }
+
+/// What nchan keeps of a stream, as it is configured here, and others as far as they can be asked to: everything that wrk
+/// appends is in one stream.
+const MESSAGES_MAX: u32 = 1000;
 
 impl Load for Appends {
     type Figures = Pace;
@@ -29,8 +37,19 @@ impl Load for Appends {
         self.streams
     }
 
+    fn messages_max(&self) -> Option<u32> {
+        (self.generator != Generator::Own).then_some(MESSAGES_MAX)
+    }
+
+    fn allows(&self, seconds: f64) -> Result<(), WrkError> {
+        self.generator.allows(self.streams, seconds)
+    }
+
     async fn put(&self, scene: Arc<Scene>) -> Result<Option<Pace>, ThreadError> {
-        let Self { connections, streams } = *self;
+        let Self { connections, streams, generator } = *self;
+        if let Generator::Wrk(threads) = generator {
+            return Ok(scene.tally.troubles.unless(append_by(Wrk { connections, threads }, &scene).await));
+        }
         let everyone = scene.clone();
         pace(&scene, async move {
             let appenders =
@@ -53,4 +72,10 @@ async fn append(scene: &Scene, number: u32, stream: u32) -> Result<(), WireError
     let mut connection = scene.connect().await?;
     let next = |sequence| scene.publish(&stream, MessageId { stream: number, sequence });
     until_the_end(scene, &mut connection, next, accepted).await
+}
+
+/// wrk appends the same message all the time.
+async fn append_by(wrk: Wrk, scene: &Scene) -> Result<Pace, WrkError> {
+    let message = MessageId { stream: 0, sequence: 0 };
+    by_wrk(scene, wrk, &scene.publish(&scene.stream(0), message)?).await
 }

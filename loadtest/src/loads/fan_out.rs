@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::crowd::{Crowd, Form};
 use super::poller::at_the_tails;
-use super::{HOLD, Load, Scene, ThreadError, on_a_thread};
+use super::{HOLD, Load, Scene, ThreadError, on_a_thread, on_an_unhurried_thread};
 use crate::cost::processor_time;
 use crate::figures::{Column, Figures};
 use crate::medians::median_of;
@@ -64,7 +64,7 @@ impl Load for FanOut {
         let (publishes, wanted) = mpsc::channel(1);
         // Its thread has nothing else to do, so that it reads the answer when it comes.
         let publisher = on_a_thread(deadline, publish_all(scene.clone(), wanted));
-        let readers = on_a_thread(deadline, fan_out(scene, self.clients, publishes));
+        let readers = on_an_unhurried_thread(deadline, fan_out(scene, self.clients, publishes));
         let (fanned_out, published) = tokio::join!(readers, publisher);
         published?;
         Ok(fanned_out?.and_then(|messages| FannedOut::medians(&messages)))

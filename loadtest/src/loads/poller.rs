@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::Response;
+use hyper::{Response, StatusCode};
 
 use super::Scene;
 use crate::client::brings_messages;
@@ -32,10 +32,15 @@ impl Poller {
         self.scene.addressed(self.scene.dialect()?.poll(&self.stream, self.cursor.as_deref(), hold))
     }
 
+    /// Which messages an answer has.
+    pub(super) fn messages(&self, status: StatusCode, body: &[u8]) -> Result<Vec<MessageId>, WireError> {
+        let any = brings_messages(status)?;
+        Ok(if any { self.scene.workload.find_in(body).collect() } else { Vec::new() })
+    }
+
     /// Moves on behind an answer, and says which messages it has.
     pub(super) fn read(&mut self, answer: &Response<Bytes>) -> Result<Vec<MessageId>, WireError> {
-        let any = brings_messages(answer.status())?;
-        let messages = if any { self.scene.workload.find_in(answer.body()).collect() } else { Vec::new() };
+        let messages = self.messages(answer.status(), answer.body())?;
         match self.scene.dialect()?.cursor(answer.headers()) {
             Some(cursor) => self.cursor = Some(cursor),
             None if !messages.is_empty() => return Err(WireError::NoCursor),

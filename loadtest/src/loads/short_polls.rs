@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hyper::Response;
 use tokio::task::JoinSet;
 
+use super::by_wrk::{Generator, by_wrk};
 use super::closed_loop::until_the_end;
 use super::pace::pace;
 use super::poller::{Poller, at_the_tails};
@@ -13,6 +14,7 @@ use super::{Load, Scene, ThreadError};
 use crate::client::brings_messages;
 use crate::figures::Pace;
 use crate::wire::WireError;
+use crate::wrk::{Wrk, WrkError};
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +23,8 @@ pub struct ShortPolls {
     pub connections: u32,
     /// Streams; connection `c` polls stream `c % streams`.
     pub streams: u32,
+    /// Who polls.
+    pub generator: Generator,
 }
 
 impl Load for ShortPolls {
@@ -32,8 +36,15 @@ impl Load for ShortPolls {
         self.streams
     }
 
+    fn allows(&self, seconds: f64) -> Result<(), WrkError> {
+        self.generator.allows(self.streams, seconds)
+    }
+
     async fn put(&self, scene: Arc<Scene>) -> Result<Option<Pace>, ThreadError> {
-        let Self { connections, streams } = *self;
+        let Self { connections, streams, generator } = *self;
+        if let Generator::Wrk(threads) = generator {
+            return Ok(scene.tally.troubles.unless(poll_by(Wrk { connections, threads }, &scene).await));
+        }
         let everyone = scene.clone();
         pace(&scene, async move {
             let Some(tails) = everyone.tally.troubles.unless(at_the_tails(&everyone, streams).await) else {
@@ -46,6 +57,21 @@ impl Load for ShortPolls {
     }
 }
 
+/// wrk does not look at what it gets. So one poll before and one after see that it had nothing new to get.
+async fn poll_by(wrk: Wrk, scene: &Arc<Scene>) -> Result<Pace, WrkError> {
+    let tails = at_the_tails(scene, 1).await?;
+    let poller = tails.first().ok_or(WireError::NoCursor)?;
+    nothing_new(poller).await?;
+    let pace = by_wrk(scene, wrk, &poller.poll(None)?).await?;
+    nothing_new(poller).await?;
+    Ok(pace)
+}
+
+async fn nothing_new(poller: &Poller) -> Result<(), WireError> {
+    let answer = poller.scene.connect().await?.exchange(poller.poll(None)?).await?;
+    check(poller, &answer)
+}
+
 async fn run(poller: Poller) {
     if let Err(error) = poll(&poller).await {
         poller.scene.tally.troubles.note(format!("polling: {error}"));
@@ -55,10 +81,12 @@ async fn run(poller: Poller) {
 async fn poll(poller: &Poller) -> Result<(), WireError> {
     let mut connection = poller.scene.connect().await?;
     let scene = &poller.scene;
-    let check = |answer: &Response<Bytes>| {
-        let is_old =
-            brings_messages(answer.status())? && scene.workload.find_in(answer.body()).next().is_some();
-        if is_old { Err(WireError::ReadBefore) } else { Ok(()) }
-    };
-    until_the_end(scene, &mut connection, |_| poller.poll(None), check).await
+    until_the_end(scene, &mut connection, |_| poller.poll(None), |answer| check(poller, answer)).await
+}
+
+/// An error if the answer has a message.
+fn check(poller: &Poller, answer: &Response<Bytes>) -> Result<(), WireError> {
+    let any = brings_messages(answer.status())?;
+    let is_old = any && poller.scene.workload.find_in(answer.body()).next().is_some();
+    if is_old { Err(WireError::ReadBefore) } else { Ok(()) }
 }

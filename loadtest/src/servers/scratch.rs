@@ -1,4 +1,4 @@
-//! A folder for the files of a rival, and a port for it. The folder goes when it is dropped.
+//! A folder for the files of a program, and a port for it. The folder goes when it is dropped.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use super::ServerError;
 
 /// See the module.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     folder: PathBuf,
 }
 
 impl Scratch {
-    /// A new folder for the server `name` among temporary files.
-    pub(super) fn new(name: &str) -> Result<Self, ServerError> {
+    /// A new folder for the program `name` among temporary files.
+    pub(crate) fn new(name: &str) -> Result<Self, ServerError> {
         Self::within(&std::env::temp_dir(), name)
     }
 
@@ -31,7 +31,7 @@ impl Scratch {
     }
 
     /// Writes a file into it; the file's path.
-    pub(super) fn write(&self, name: &str, text: &str) -> Result<String, ServerError> {
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<String, ServerError> {
         let path = self.folder.join(name).display().to_string();
         std::fs::write(&path, text).map_err(|error| ServerError::Files(path.clone(), error))?;
         Ok(path)

@@ -1,6 +1,6 @@
 //! One TCP connection, and HTTP/1.1 requests on it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -9,7 +9,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 /// A request with its whole body.
@@ -24,6 +24,15 @@ pub enum WireError {
     /// Not HTTP, or broken off in the middle.
     #[error("HTTP: {0}")]
     Http(#[from] hyper::Error),
+    /// The same of a lean connection.
+    #[error("HTTP: {0}")]
+    Head(#[from] httparse::Error),
+    /// An answer that nothing can follow.
+    #[error("an answer without an end of its own")]
+    Endless,
+    /// Bytes behind an answer.
+    #[error("more than the answer")]
+    Surplus,
     /// A request that can not be written.
     #[error("request: {0}")]
     Request(#[from] hyper::http::Error),
@@ -61,6 +70,25 @@ pub async fn open(address: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// The kernel gives connects one half of its 28 232 ports and binds the other one. A half that is full takes a connect a
+/// millisecond, which goes through all of it before it takes from the other half.
+const CONNECTS_MAX: usize = 9000;
+
+/// The same as one of many, whose number counts from 0. It ends with a reset, which leaves its port to whoever comes next.
+pub async fn open_one_of_many(address: SocketAddr, number: usize) -> std::io::Result<TcpStream> {
+    let (socket, any) = match address {
+        SocketAddr::V4(_) => (TcpSocket::new_v4()?, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
+        SocketAddr::V6(_) => (TcpSocket::new_v6()?, IpAddr::from(Ipv6Addr::UNSPECIFIED)),
+    };
+    socket.set_nodelay(true)?;
+    socket.set_zero_linger()?;
+    if number >= CONNECTS_MAX {
+        // The other half may be full too, of connections that others have ended lately. Then connecting takes its time.
+        let _full = socket.bind(SocketAddr::new(any, 0));
+    }
+    socket.connect(address).await
 }
 
 /// An error if the answer is a refusal.

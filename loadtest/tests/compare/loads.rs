@@ -18,10 +18,12 @@ fn line(ended: &Ended, name: &str) -> Vec<f64> {
 /// A command, its first column, how many columns there are, and one whose figures are above something on each server.
 type Case<'a> = (&'a [&'a str], &'a str, usize, (usize, f64));
 
-const CASES: [Case<'_>; 6] = [
+const CASES: [Case<'_>; 8] = [
     (&["appends"], "appends/s", 5, (0, 500.0)),
     (&["wake"], "wakes/s", 5, (0, 15.0)),
     (&["short-polls", "--connections", "8"], "polls/s", 5, (0, 500.0)),
+    (&["appends", "--generator", "wrk"], "appends/s", 5, (3, 1.0)),
+    (&["short-polls", "--generator", "wrk", "--threads", "1"], "polls/s", 5, (4, 0.1)),
     (&["fan-out", "--clients", "50"], "publisher's answer", 6, (4, 1.0)),
     (&["hold", "--clients", "200"], "KiB a client", 7, (0, 0.1)),
     (&["hold", "--clients", "200", "--streams", "1", "--form", "sse"], "KiB a client", 7, (0, 0.1)),
@@ -52,6 +54,7 @@ async fn what_would_not_be_fair_is_refused() {
         (&["--rival", "nchan", "--store", here][..], "nchan keeps messages in memory alone"),
         (&["--store", "/dev/shm"], "tmpfs is no disk"),
         (&["--rival", "mosquitto"], "mosquitto has no long-poll"),
+        (&["--generator", "wrk", "--streams", "2"], "leave --streams 2 or --generator wrk out"),
         (&["--rival", "durable-streams=/no/such/program"], "durable-streams is not installed"),
     ] {
         let ended = load(&[&["appends"], arguments].concat()).await;

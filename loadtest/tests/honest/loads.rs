@@ -107,6 +107,24 @@ async fn an_append_that_is_refused_fails_the_run() {
     assert!(refused.contains("publishing: answered 500"), "{refused}");
 }
 
+/// wrk has 8 requests under way, too, and its own times; it does not look at what it gets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrk_takes_what_the_server_takes() {
+    let _turn = alone().await;
+    let pause = Faults { answer_pause: Duration::from_millis(20), ..Faults::default() };
+    for (load, faults) in [("appends", slow()), ("short-polls", pause)] {
+        let of_slow = figures(&format!("{load} --generator wrk --connections 8"), faults).await.unwrap();
+        assert!((20e3..40e3).contains(&of_slow.p50) && of_slow.p99 >= of_slow.p50, "{of_slow:?}");
+        assert!((200.0..=408.0).contains(&of_slow.rate) && of_slow.generator_threads == 2, "{of_slow:?}");
+    }
+    let forgetful = Faults { forgets_cursors: true, ..Faults::default() };
+    let stale = figures("short-polls --generator wrk", forgetful).await.unwrap_err().to_string();
+    assert!(stale.contains("a message that was read before"), "{stale}");
+    let refusing = Faults { refuse_every: 100, ..Faults::default() };
+    let refused = figures("appends --generator wrk", refusing).await.unwrap_err().to_string();
+    assert!(refused.contains("wrk: answers beyond 2xx and 3xx"), "{refused}");
+}
+
 /// The poll of a message that is lost is never answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_is_lost_fails_the_run() {

@@ -1,0 +1,32 @@
+//! Who sends the requests of a closed loop.
+
+use clap::{Args, ValueEnum};
+
+use crate::loads::Generator;
+
+/// Of `appends` and `short-polls`.
+#[derive(Debug, Clone, Args)]
+pub struct Generating {
+    /// Who sends the requests: this program, on one thread, or wrk (Debian: wrk), which sends the same one all the time
+    #[arg(long, value_enum, default_value_t = Kind::Own)]
+    generator: Kind,
+    /// Threads of wrk
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    threads: u32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    Own,
+    Wrk,
+}
+
+impl Generating {
+    /// Which one, and with what.
+    pub fn generator(&self) -> Generator {
+        match self.generator {
+            Kind::Own => Generator::Own,
+            Kind::Wrk => Generator::Wrk(self.threads),
+        }
+    }
+}

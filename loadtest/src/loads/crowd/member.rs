@@ -1,0 +1,86 @@
+//! One of a crowd, who holds requests of one form on a connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http_body_util::BodyExt;
+use hyper::StatusCode;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::Form;
+use crate::dialects::Live;
+use crate::loads::HOLD;
+use crate::loads::poller::Poller;
+use crate::wire::{Connection, LeanConnection, WireError, open_one_of_many};
+use crate::workload::MessageId;
+
+/// The answer to a held poll.
+pub(in crate::loads) struct Answer {
+    /// When it was read.
+    pub(in crate::loads) at: Instant,
+    /// What it has.
+    pub(in crate::loads) messages: Vec<MessageId>,
+}
+
+/// One of the crowd.
+pub(super) struct Member {
+    /// From 0.
+    pub(super) number: usize,
+    pub(super) poller: Poller,
+    pub(super) asked: Arc<AtomicUsize>,
+    pub(super) answers: mpsc::UnboundedSender<Answer>,
+    pub(super) turn: watch::Receiver<()>,
+}
+
+impl Member {
+    /// Does what the form says until the crowd goes; what goes wrong is a trouble.
+    pub(super) async fn run(mut self, form: Form) {
+        let ended = match form {
+            Form::LongPoll => self.poll().await,
+            Form::Sse => self.follow().await,
+        };
+        if let Err(error) = ended {
+            self.poller.scene.tally.troubles.note(format!("polling: {error}"));
+        }
+    }
+
+    async fn open(&self) -> Result<TcpStream, WireError> {
+        Ok(open_one_of_many(self.poller.scene.target.address, self.number).await?)
+    }
+
+    /// Holds a poll each turn.
+    async fn poll(&mut self) -> Result<(), WireError> {
+        let mut connection = LeanConnection::over(self.open().await?);
+        loop {
+            connection.send(&self.poller.poll(Some(HOLD))?).await?;
+            self.asked.fetch_add(1, Ordering::Release);
+            let (at, answer) = connection.answer().await?;
+            let messages = self.poller.messages(answer.status, &answer.body)?;
+            // Nobody is there to hear it when the crowd goes.
+            let _gone = self.answers.send(Answer { at, messages });
+            if self.turn.changed().await.is_err() {
+                return Ok(());
+            }
+            // Not before: others have still to read theirs.
+            self.poller.read(&answer.response()?)?;
+        }
+    }
+
+    /// Reads events until the answer ends, which it should not.
+    async fn follow(&mut self) -> Result<(), WireError> {
+        let mut connection = Connection::over(self.open().await?).await?;
+        let Poller { scene, stream, cursor } = &self.poller;
+        let request = scene.dialect()?.follow(stream, cursor.as_deref(), Live::Sse, None);
+        let mut answer = connection.send(scene.addressed(request)?).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(WireError::Status(answer.status()));
+        }
+        self.asked.fetch_add(1, Ordering::Release);
+        while let Some(frame) = answer.frame().await {
+            frame?;
+        }
+        Err(WireError::Closed)
+    }
+}
