@@ -38,6 +38,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use hyper::header::CONNECTION;
 use hyper::{Response, StatusCode};
 use tokio::time::Instant;
@@ -143,8 +144,8 @@ impl Gateway {
                     Box::pin(async move { self.finish(noted, self.short_poll(name, poll).await) })
                 }
                 OnStream::Read(Read::LongPoll(poll)) => {
-                    let answer = self.long_poll(name, poll);
-                    Box::pin(async move { self.finish(noted, answer.await) })
+                    // Not within an async block: that would set aside room for it twice.
+                    Box::pin(self.long_poll(name, poll).map(move |outcome| self.finish(noted, outcome)))
                 }
                 OnStream::Append(post, body) => {
                     Box::pin(async move { self.finish(noted, self.append(name, *post, body).await) })

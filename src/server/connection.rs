@@ -16,7 +16,7 @@ use tokio::time::{Duration, sleep, timeout};
 use super::guard::Guarded;
 use super::{Phase, http1, http2};
 use crate::http::admin::Admin;
-use crate::http::{Body, Conditions, Gateway, Link, Parsed};
+use crate::http::{Body, Conditions, Gateway, Link, Outgoing, Parsed, Written};
 use crate::limits::Limits;
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -90,6 +90,14 @@ impl Terms {
         }
     }
 
+    /// An answer on its way out; the connection ends behind it if the server closes.
+    pub(super) fn outgoing(&self, mut answer: Written) -> Outgoing {
+        if *self.phase.borrow() >= Phase::Closing {
+            answer.close();
+        }
+        answer.into_outgoing()
+    }
+
     /// The bytes of the connection.
     pub(super) fn guard(&self, stream: TcpStream, read_ahead: Bytes) -> Guarded {
         Guarded::new(stream, read_ahead, self.link.clone(), self.limits.clone(), self.phase.clone())
@@ -100,23 +108,29 @@ impl Terms {
 pub(super) type Turn<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
 
 /// Serves a connection to its end.
-pub(super) async fn serve(mut stream: TcpStream, terms: Terms) -> io::Result<()> {
-    match first_bytes(&mut stream, &terms).await? {
-        None => http1::close(Box::new(terms.guard(stream, Bytes::new()))).await,
-        Some((true, read_ahead)) => http2::serve(stream, read_ahead, terms).await,
-        Some((false, read_ahead)) => http1::serve(stream, read_ahead, terms).await,
-    }
+pub(super) fn serve(stream: TcpStream, terms: Terms) -> impl Future<Output = io::Result<()>> + Send {
+    let begun = begin(stream, terms);
+    async move { begun.await?.await }
+}
+
+/// What serves a connection, once it is clear which protocol the client speaks.
+fn begin(mut stream: TcpStream, terms: Terms) -> Turn<'static, Turn<'static, ()>> {
+    Box::pin(async move {
+        Ok(match first_bytes(&mut stream, &terms).await? {
+            None => http1::close(Box::new(terms.guard(stream, Bytes::new()))),
+            Some((true, read_ahead)) => http2::serve(stream, read_ahead, terms),
+            Some((false, read_ahead)) => http1::serve(stream, read_ahead, terms),
+        })
+    })
 }
 
 /// What the client begins with, and whether that is HTTP/2; `None` if the server closes first.
-fn first_bytes<'a>(stream: &'a mut TcpStream, terms: &'a Terms) -> Turn<'a, Option<(bool, Bytes)>> {
-    Box::pin(async move {
-        tokio::select! {
-            biased;
-            sniffed = timeout(terms.limits.first_byte_timeout.get(), sniff(stream)) => sniffed?.map(Some),
-            () = last_word(terms) => Ok(None),
-        }
-    })
+async fn first_bytes(stream: &mut TcpStream, terms: &Terms) -> io::Result<Option<(bool, Bytes)>> {
+    tokio::select! {
+        biased;
+        sniffed = timeout(terms.limits.first_byte_timeout.get(), sniff(stream)) => sniffed?.map(Some),
+        () = last_word(terms) => Ok(None),
+    }
 }
 
 /// Returns when the server closes and the connection has had the time for its last word.

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::connection::Turn;
 use super::guard::Guarded;
-use crate::http::Body;
+use crate::http::{Body, Outgoing};
 
 /// What comes behind an answer.
 pub(super) enum Next {
@@ -24,8 +24,19 @@ pub(super) enum Next {
     Gone,
 }
 
+/// Writes an answer. Most are written at once.
+pub(super) async fn write(io: &mut Guarded, outgoing: &mut Outgoing) -> io::Result<Next> {
+    match outgoing.rest.take() {
+        None => {
+            io.write_all_buf(&mut outgoing.first).await?;
+            Ok(Next::Request)
+        }
+        Some(rest) => write_rest(io, std::mem::take(&mut outgoing.first), rest, outgoing.chunked).await,
+    }
+}
+
 /// Writes an answer with a body that has to be waited for, or that is large. What goes first goes with its beginning.
-pub(super) fn write(io: &mut Guarded, mut first: Bytes, mut body: Body, chunked: bool) -> Turn<'_, Next> {
+fn write_rest(io: &mut Guarded, mut first: Bytes, mut body: Body, chunked: bool) -> Turn<'_, Next> {
     Box::pin(async move {
         loop {
             let Some(frame) = next_frame(io, &mut body).await? else { return Ok(Next::Gone) };
@@ -33,8 +44,7 @@ pub(super) fn write(io: &mut Guarded, mut first: Bytes, mut body: Body, chunked:
             let before = std::mem::take(&mut first);
             if chunked {
                 let length = format!("{:x}\r\n", data.len());
-                io.write_all_buf(&mut before.chain(length.as_bytes()).chain(data).chain(&b"\r\n"[..]))
-                    .await?;
+                io.write_all_buf(&mut before.chain(length.as_bytes()).chain(data).chain(&b"\r\n"[..])).await?;
             } else {
                 io.write_all_buf(&mut before.chain(data)).await?;
             }

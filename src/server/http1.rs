@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
@@ -16,12 +16,14 @@ use super::connection::{Terms, Turn};
 use super::conversation::converse;
 use super::guard::Guarded;
 use super::held::{self, Next};
-use crate::http::{Gateway, Heard, Outgoing, Prepared, Written};
+use crate::http::{Gateway, Heard, Waiting, Written};
 
 /// What a connection that rests comes to.
-enum Roused {
-    /// A request that is answered here.
-    Request(Prepared),
+enum Roused<'a> {
+    /// A request that is answered here, at once.
+    Answer(Written),
+    /// The same, and its answer is yet to come.
+    Waiting(Waiting<'a>),
     /// Bytes that are for hyper.
     Bytes,
     /// Nothing, for too long or because the server closes.
@@ -38,42 +40,27 @@ pub(super) fn serve(stream: TcpStream, read_ahead: Bytes, terms: Terms) -> Turn<
     Box::pin(async move {
         let mut rest = None;
         loop {
-            let mut answer = match poll_fn(|context| rouse(&mut io, &terms, &mut rest, context)).await? {
+            let mut outgoing = match poll_fn(|context| rouse(&mut io, &terms, &mut rest, context)).await? {
                 Roused::Gone => return Ok(()),
                 Roused::Nothing => return close(io).await,
-                Roused::Request(request) => {
-                    let Some(gateway) = terms.direct() else { return Ok(()) };
-                    let mut answer = gateway.write_answer(request);
-                    match poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await {
-                        Poll::Ready(answer) => answer,
-                        Poll::Pending => {
-                            rest = None;
-                            let Some(answer) = held::wait(&mut io, answer).await? else { return Ok(()) };
-                            answer
-                        }
-                    }
+                Roused::Answer(answer) => terms.outgoing(answer),
+                Roused::Waiting(answer) => {
+                    rest = None;
+                    let Some(answer) = held::wait(&mut io, answer).await? else { return Ok(()) };
+                    terms.outgoing(answer)
                 }
                 Roused::Bytes => {
                     rest = None;
                     let Some((returned, held)) = converse(io, &terms).await? else { return Ok(()) };
                     io = returned;
                     let Some(answer) = held::wait(&mut io, held).await? else { return Ok(()) };
-                    Written::from(answer)
+                    terms.outgoing(Written::from(answer))
                 }
             };
-            if *terms.phase.borrow() >= Phase::Closing {
-                answer.close();
+            if let Next::Gone = held::write(&mut io, &mut outgoing).await? {
+                return Ok(());
             }
-            let Outgoing { mut first, rest: body, chunked, closes } = answer.into_outgoing();
-            match body {
-                None => io.write_all_buf(&mut first).await?,
-                Some(body) => {
-                    if let Next::Gone = held::write(&mut io, first, body, chunked).await? {
-                        return Ok(());
-                    }
-                }
-            }
-            if closes {
+            if outgoing.closes {
                 return close(io).await;
             }
         }
@@ -81,12 +68,12 @@ pub(super) fn serve(stream: TcpStream, read_ahead: Bytes, terms: Terms) -> Turn<
 }
 
 /// Waits for the next request.
-fn rouse(
+fn rouse<'a>(
     io: &mut Guarded,
-    terms: &Terms,
+    terms: &'a Terms,
     rest: &mut Option<Box<Rest>>,
     context: &mut Context<'_>,
-) -> Poll<io::Result<Roused>> {
+) -> Poll<io::Result<Roused<'a>>> {
     let Some(gateway) = terms.direct() else { return Poll::Ready(Ok(Roused::Bytes)) };
     if let Poll::Ready(roused) = hear(io, gateway, terms, context) {
         if let Some(rest) = rest {
@@ -99,17 +86,26 @@ fn rouse(
 }
 
 /// Reads what the client sends.
-fn hear(
+fn hear<'a>(
     io: &mut Guarded,
-    gateway: &Gateway,
+    gateway: &'a Gateway,
     terms: &Terms,
     context: &mut Context<'_>,
-) -> Poll<io::Result<Roused>> {
-    io.poll_heard(context, |bytes| match gateway.hear(bytes, &terms.link) {
-        Heard::Request(request, taken) => (Roused::Request(request), taken),
-        Heard::Other => (Roused::Bytes, 0),
-    })
-    .map(|heard| Ok(heard?.unwrap_or(Roused::Gone)))
+) -> Poll<io::Result<Roused<'a>>> {
+    let heard = io.poll_heard(context, |bytes| match gateway.hear(bytes, &terms.link) {
+        Heard::Request(request, taken) => (Some(request), taken),
+        Heard::Other => (None, 0),
+    });
+    let request = match ready!(heard)? {
+        None => return Poll::Ready(Ok(Roused::Gone)),
+        Some(None) => return Poll::Ready(Ok(Roused::Bytes)),
+        Some(Some(request)) => request,
+    };
+    let mut answer = gateway.write_answer(request);
+    Poll::Ready(Ok(match answer.as_mut().poll(context) {
+        Poll::Ready(answer) => Roused::Answer(answer),
+        Poll::Pending => Roused::Waiting(answer),
+    }))
 }
 
 /// The time between two requests: it ends when it was too long, or when the server closes.
