@@ -44,7 +44,8 @@ fn write_rest(io: &mut Guarded, mut first: Bytes, mut body: Body, chunked: bool)
             let before = std::mem::take(&mut first);
             if chunked {
                 let length = format!("{:x}\r\n", data.len());
-                io.write_all_buf(&mut before.chain(length.as_bytes()).chain(data).chain(&b"\r\n"[..])).await?;
+                io.write_all_buf(&mut before.chain(length.as_bytes()).chain(data).chain(&b"\r\n"[..]))
+                    .await?;
             } else {
                 io.write_all_buf(&mut before.chain(data)).await?;
             }
