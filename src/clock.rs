@@ -3,9 +3,13 @@
 //! It is read once; from then on wall time advances with `tokio::time`. So it never jumps, and a test that
 //! pauses tokio's clock has paused this one too.
 
+mod alarm;
+
 use std::time::SystemTime;
 
 use tokio::time::Instant;
+
+pub use alarm::Alarm;
 
 /// A wall clock that follows tokio's. Cheap to copy.
 #[derive(Debug, Clone, Copy)]

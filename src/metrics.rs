@@ -1,18 +1,21 @@
 //! What Prometheus scrapes, and the counters behind it.
 
+mod durations;
 mod mqtt;
 mod store;
 
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
+
+use durations::Durations;
 
 pub(crate) use mqtt::MqttMetrics;
 pub(crate) use store::StoreMetrics;
@@ -119,8 +122,8 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     /// The counters of the answers that are given most often, found without a lock.
     frequent: [(RequestLabels, Counter); FREQUENT.len()],
-    hold_seconds: Histogram,
-    publish_to_answer_seconds: Histogram,
+    hold_seconds: Durations<18>,
+    publish_to_answer_seconds: Durations<19>,
     messages: [Counter; 2],
     bytes: [Counter; 2],
     gauges: [Gauge<u64, AtomicU64>; 6],
@@ -156,9 +159,9 @@ impl Metrics {
             (labels.clone(), requests.get_or_create_owned(&labels))
         });
 
-        let hold_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 17));
+        let hold_seconds = Durations::from(Duration::from_millis(1));
         registry.register_with_unit("hold", "How long polls were held", Unit::Seconds, hold_seconds.clone());
-        let publish_to_answer_seconds = Histogram::new(exponential_buckets(0.000_01, 2.0, 18));
+        let publish_to_answer_seconds = Durations::from(Duration::from_micros(10));
         let help = "From the append to the answer of a reader that waited for it";
         registry.register_with_unit(
             "publish_to_answer",
@@ -276,13 +279,16 @@ impl Metrics {
     }
 
     pub(crate) fn held_poll_answered(&self, since: Instant, published: Option<Instant>) {
-        self.hold_seconds.observe(since.elapsed().as_secs_f64());
-        self.published_to_answer(published);
+        let now = Instant::now();
+        self.hold_seconds.observe(now.duration_since(since));
+        if let Some(published) = published {
+            self.publish_to_answer_seconds.observe(now.duration_since(published));
+        }
     }
 
     pub(crate) fn published_to_answer(&self, published: Option<Instant>) {
         if let Some(published) = published {
-            self.publish_to_answer_seconds.observe(published.elapsed().as_secs_f64());
+            self.publish_to_answer_seconds.observe(published.elapsed());
         }
     }
 

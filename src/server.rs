@@ -64,7 +64,7 @@ pub struct Running {
     hub: Arc<Hub>,
     store: Arc<dyn Store>,
     limits: Arc<Limits>,
-    phase: Arc<watch::Sender<Phase>>,
+    phase: watch::Sender<Phase>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -134,9 +134,9 @@ impl Server {
         let gateway =
             Gateway::new(hub.clone(), self.limits.clone(), metrics.clone(), clock, self.origins, tunnel);
         let admin = Admin::new(hub.clone(), metrics.clone());
-        let phase = Arc::new(watch::Sender::new(Phase::Serving));
+        let (phase, at_first) = watch::channel(Phase::Serving);
         let acceptor = |front, connections_max, listener| {
-            let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), phase.clone());
+            let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), at_first.clone());
             let acceptor = Acceptor::new(front, connections_max, limits, metrics, phase);
             tokio::spawn(acceptor.run(listener))
         };
@@ -158,6 +158,7 @@ impl Server {
         if let Some((listener, _)) = self.mqtt {
             tasks.push(acceptor(Front::Mqtt(broker), self.limits.connections_max, listener));
         }
+        drop(at_first);
         Running { hub, store, limits: self.limits, phase, tasks }
     }
 }

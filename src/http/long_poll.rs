@@ -11,34 +11,49 @@ use super::live::cursor_seed;
 use super::request::{Hold, LongPoll};
 use super::written::{Answer, DECIMALS, decimal};
 use super::{Gateway, answer};
-use crate::hub::{Batch, Poll, Variant};
+use crate::hub::{Batch, Poll, Polled, Variant};
 use crate::metrics::Form;
 use crate::stream::{Cursor, StreamName};
 
+/// What the answer to a long poll says back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answering {
+    cursor: Option<Cursor>,
+    hold: Hold,
+}
+
+impl Answering {
+    pub(super) fn of(request: &LongPoll) -> Self {
+        Self { cursor: request.cursor, hold: request.hold }
+    }
+}
+
+impl LongPoll {
+    /// What the hub is asked.
+    pub(super) fn poll(self, stream: StreamName) -> Poll {
+        Poll { stream, start: self.start, hold: self.hold.time, client: self.client }
+    }
+}
+
 impl Gateway {
-    /// Small while it waits, as [`crate::hub::Hub::poll`] is.
-    pub(super) fn long_poll<A: Answer>(
-        &self,
-        name: StreamName,
-        request: LongPoll,
-    ) -> impl Future<Output = Result<A, Error>> + Send + '_ {
-        let LongPoll { start, cursor, hold, client } = request;
-        let poll = Poll { stream: name, start, hold: hold.time, client };
-        async move {
-            let polled = self.hub.poll(poll).await?;
-            let (batch, now) = (&polled.batch, self.clock.now());
-            let cursor = Cursor::next(cursor, now, cursor_seed(batch));
-            // An answer that ends its connection is nobody else's.
-            if !batch.is_alone() && !self.hub.is_draining() {
-                let variant = variant(cursor, hold, now);
-                return Ok(A::shared(batch, variant, now, |batch| write(batch, cursor, hold)));
-            }
-            let mut answer: A = write(batch, cursor, hold);
-            if polled.superseded {
-                answer.put_static(STREAM_SUPERSEDED, "true");
-            }
-            Ok(answer)
+    pub(super) async fn long_poll<A: Answer>(&self, name: StreamName, request: LongPoll) -> Result<A, Error> {
+        let answering = Answering::of(&request);
+        Ok(self.polled(&self.hub.poll(request.poll(name)).await?, answering))
+    }
+
+    /// The answer to a long poll that has come to its end.
+    pub(super) fn polled<A: Answer>(&self, polled: &Polled, answering: Answering) -> A {
+        let (batch, now, hold) = (&polled.batch, self.clock.now(), answering.hold);
+        let cursor = Cursor::next(answering.cursor, now, cursor_seed(batch));
+        // An answer that ends its connection is nobody else's.
+        if !batch.is_alone() && !self.hub.is_draining() {
+            return A::shared(batch, variant(cursor, hold, now), now, |batch| write(batch, cursor, hold));
         }
+        let mut answer: A = write(batch, cursor, hold);
+        if polled.superseded {
+            answer.put_static(STREAM_SUPERSEDED, "true");
+        }
+        answer
     }
 }
 

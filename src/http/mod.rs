@@ -30,15 +30,13 @@ mod sse;
 mod streams;
 mod switch;
 mod upload;
+mod waiting;
 mod web;
 mod websocket;
 mod written;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use hyper::header::CONNECTION;
 use hyper::{Response, StatusCode};
 use tokio::time::Instant;
@@ -53,6 +51,7 @@ pub use mqtt::Tunnel;
 pub use origin::Origins;
 pub use routes::{Conditions, Parsed};
 pub use sse::event as sse_event;
+pub use waiting::Waiting;
 pub use written::{Outgoing, Written};
 
 use crate::clock::Clock;
@@ -63,9 +62,6 @@ use error::Error;
 use request::Read;
 use routes::{Asked, OnStream, Operation};
 use written::Answer;
-
-/// An answer to come.
-pub type Waiting<'a> = Pin<Box<dyn Future<Output = Written> + Send + 'a>>;
 
 /// The front: answers requests from the hub.
 pub struct Gateway {
@@ -131,36 +127,11 @@ impl Gateway {
             (Ok(operation), None) => self.perform(operation, link).await,
             (Err(error), _) => Err(error),
         };
-        self.finish(noted, outcome)
-    }
-
-    /// The same as bytes, for a connection that hyper does not have. There may be very many that wait, so the futures of
-    /// what is asked most are small.
-    pub fn write_answer(&self, request: Prepared) -> Waiting<'_> {
-        let Prepared { operation, link, noted } = request;
-        match operation {
-            Ok(Operation::OnStream(name, on_stream)) if noted.recorded.is_none() => match on_stream {
-                OnStream::Read(Read::ShortPoll(poll)) => {
-                    Box::pin(async move { self.finish(noted, self.short_poll(name, poll).await) })
-                }
-                OnStream::Read(Read::LongPoll(poll)) => {
-                    // Not within an async block: that would set aside room for it twice.
-                    Box::pin(self.long_poll(name, poll).map(move |outcome| self.finish(noted, outcome)))
-                }
-                OnStream::Append(post, body) => {
-                    Box::pin(async move { self.finish(noted, self.append(name, *post, body).await) })
-                }
-                other => {
-                    let operation = Ok(Operation::OnStream(name, other));
-                    Box::pin(self.answer_as(Prepared { operation, link, noted }))
-                }
-            },
-            operation => Box::pin(self.answer_as(Prepared { operation, link, noted })),
-        }
+        self.finish(&noted, outcome)
     }
 
     /// The answer of an outcome, counted and logged.
-    fn finish<A: Answer>(&self, noted: Noted, outcome: Result<A, Error>) -> A {
+    fn finish<A: Answer>(&self, noted: &Noted, outcome: Result<A, Error>) -> A {
         let mut answer = outcome.unwrap_or_else(|error| A::from(error.into_answer()));
         let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         if noted.http1 && !switches && (noted.refused || self.hub.is_draining()) {
@@ -172,7 +143,7 @@ impl Gateway {
         }
         let status = answer.status().as_u16();
         self.metrics.request(noted.form, status);
-        if let Some(recorded) = noted.recorded {
+        if let Some(recorded) = &noted.recorded {
             let held_ms = recorded.since.elapsed().as_millis() as u64;
             recorded.span.in_scope(|| tracing::debug!(status, held_ms, "answered"));
         }

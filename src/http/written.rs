@@ -49,7 +49,7 @@ pub(super) trait Answer: Head + From<Response<Body>> {
 
     /// The answer with a batch that others may be sent too, as `write` makes it at `now`: made once in each variant if
     /// that saves something.
-    fn shared(batch: &Shared, variant: Variant, now: SystemTime, write: impl FnOnce(&Batch) -> Self) -> Self;
+    fn shared(batch: &Shared, variant: Variant, now: SystemTime, write: impl Fn(&Batch) -> Self) -> Self;
 }
 
 impl Head for HeaderMap {
@@ -90,7 +90,7 @@ impl Answer for Response<Body> {
         *self.body_mut() = body;
     }
 
-    fn shared(batch: &Shared, _: Variant, _: SystemTime, write: impl FnOnce(&Batch) -> Self) -> Self {
+    fn shared(batch: &Shared, _: Variant, _: SystemTime, write: impl Fn(&Batch) -> Self) -> Self {
         write(batch)
     }
 }
@@ -203,7 +203,7 @@ impl Answer for Written {
         }
     }
 
-    fn shared(batch: &Shared, variant: Variant, now: SystemTime, write: impl FnOnce(&Batch) -> Self) -> Self {
+    fn shared(batch: &Shared, variant: Variant, now: SystemTime, write: impl Fn(&Batch) -> Self) -> Self {
         if batch.len() > SHARED_BYTES_MAX {
             return write(batch);
         }

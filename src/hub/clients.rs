@@ -1,25 +1,29 @@
 //! Wait queues: one per client that names itself, with the polls it has held.
 //!
 //! A queue lives while it holds a poll. What is left of a client afterwards is a record that may be lost: moka
-//! lets it expire. Anonymous polls get a queue each and leave no record.
+//! lets it expire. Anonymous polls need no queue, since nothing supersedes them, and leave no record.
 
+mod held_poll;
 mod view;
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
+use dashmap::DashMap;
 use moka::sync::Cache;
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::signal::Signal;
 use crate::clock::Clock;
 use crate::limits::Limits;
-use crate::stream::{Offset, StreamName};
+use crate::stream::Offset;
 
 pub use view::{ClientView, HeldView, SubscribedView};
 
+pub(super) use held_poll::{Ending, Subject};
 pub(super) use view::joined;
+
+use held_poll::HeldPoll;
 
 /// The longest client id, in bytes.
 pub const CLIENT_ID_BYTES_MAX: usize = 128;
@@ -54,58 +58,21 @@ pub struct TooManyPolls {
     pub max: usize,
 }
 
-/// Why a held poll ends before its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// A newer poll of the same client for the same subject.
-    Superseded,
-    /// The gateway drains.
-    Draining,
-}
-
-/// What a poll waits for. A client holds one poll for each stream, and one for many at once.
-#[derive(Debug, Clone)]
-pub(super) enum Subject {
-    Stream(StreamName),
-    /// So many streams.
-    Streams(usize),
-}
-
 /// All wait queues.
 pub(super) struct Clients {
-    queues: Mutex<Queues>,
+    queues: DashMap<ClientId, Queue>,
+    /// By their numbers.
+    anonymous: DashMap<u64, Arc<HeldPoll>>,
+    next_poll: AtomicU64,
     idle: Cache<ClientId, Arc<Record>>,
     polls_max: usize,
     clock: Clock,
 }
 
 #[derive(Default)]
-struct Queues {
-    by_client: HashMap<Key, Queue>,
-    next_poll: u64,
-    held: usize,
-}
-
-/// Anonymous polls are told apart by their number.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Key {
-    Named(ClientId),
-    Anonymous(u64),
-}
-
-#[derive(Default)]
 struct Queue {
     polls: Vec<Arc<HeldPoll>>,
     answered: u64,
-}
-
-struct HeldPoll {
-    number: u64,
-    subject: Subject,
-    cursor: Option<Offset>,
-    since: Instant,
-    deadline: Instant,
-    ending: Signal<Option<Ending>>,
 }
 
 struct Record {
@@ -116,9 +83,8 @@ struct Record {
 }
 
 /// A place on a wait queue; dropping it leaves the queue.
-pub(super) struct Place {
-    clients: Arc<Clients>,
-    key: Key,
+pub(super) struct Place<'a> {
+    clients: &'a Clients,
     poll: Arc<HeldPoll>,
 }
 
@@ -128,12 +94,13 @@ impl Clients {
             .max_capacity(limits.idle_clients_max)
             .time_to_idle(limits.client_idle_timeout.get())
             .build();
-        Self { queues: Mutex::default(), idle, polls_max: limits.client_polls_max, clock }
+        let (queues, anonymous, next_poll) = Default::default();
+        Self { queues, anonymous, next_poll, idle, polls_max: limits.client_polls_max, clock }
     }
 
     /// Ends the poll that `client` holds for `subject`, if it holds one: a newer one has come.
     pub(super) fn supersede(&self, client: &ClientId, subject: &Subject) {
-        let older: Vec<_> = match self.queues.lock().by_client.get(&Key::Named(client.clone())) {
+        let older: Vec<_> = match self.queues.get(client) {
             Some(queue) => queue.polls.iter().filter(|poll| poll.subject.is_same(subject)).cloned().collect(),
             None => return,
         };
@@ -145,115 +112,90 @@ impl Clients {
     /// Puts a poll on the queue of its client. A poll that it holds for the same subject is superseded and does
     /// not count. `cursor` is for operators.
     pub(super) fn hold(
-        self: &Arc<Self>,
+        &self,
         client: Option<ClientId>,
         subject: Subject,
         cursor: Option<Offset>,
         deadline: Instant,
-    ) -> Result<Place, TooManyPolls> {
-        let mut queues = self.queues.lock();
-        queues.next_poll += 1;
-        let number = queues.next_poll;
-        let key = client.map_or(Key::Anonymous(number), Key::Named);
-        let remembered = || match &key {
-            Key::Named(id) => self.idle.remove(id).map_or(0, |record| record.answered),
-            Key::Anonymous(_) => 0,
+    ) -> Result<Place<'_>, TooManyPolls> {
+        let number = self.next_poll.fetch_add(1, Ordering::Relaxed);
+        let poll = Arc::new(HeldPoll::new(number, client, subject, cursor, deadline));
+        match &poll.client {
+            Some(client) => self.queue(client, &poll)?,
+            None => drop(self.anonymous.insert(number, poll.clone())),
+        }
+        Ok(Place { clients: self, poll })
+    }
+
+    fn queue(&self, client: &ClientId, poll: &Arc<HeldPoll>) -> Result<(), TooManyPolls> {
+        let remembered = || Queue {
+            answered: self.idle.remove(client).map_or(0, |record| record.answered),
+            ..Queue::default()
         };
-        let queue = queues
-            .by_client
-            .entry(key.clone())
-            .or_insert_with(|| Queue { answered: remembered(), ..Queue::default() });
+        let mut queue = self.queues.entry(client.clone()).or_insert_with(remembered);
         let (same, others): (Vec<_>, Vec<_>) =
-            queue.polls.iter().cloned().partition(|poll| poll.subject.is_same(&subject));
+            queue.polls.iter().cloned().partition(|held| held.subject.is_same(&poll.subject));
         if others.len() >= self.polls_max {
             return Err(TooManyPolls { max: self.polls_max });
         }
-        let since = Instant::now();
-        let ending = Signal::new(None);
-        let poll = Arc::new(HeldPoll { number, subject, cursor, since, deadline, ending });
         if queue.polls.is_empty() {
             queue.polls.reserve_exact(1);
         }
         queue.polls.push(poll.clone());
-        queues.held += 1;
-        drop(queues);
+        drop(queue);
         for older in same {
             older.end(Ending::Superseded);
         }
-        Ok(Place { clients: self.clone(), key, poll })
+        Ok(())
     }
 
     /// How many polls are held.
     pub(super) fn held(&self) -> usize {
-        self.queues.lock().held
+        self.anonymous.len() + self.queues.iter().map(|queue| queue.polls.len()).sum::<usize>()
     }
 
     /// Ends up to `count` more of the held polls because the gateway drains. Each of them, waiting already or about
     /// to, so that none is overlooked.
     pub(super) fn drain(&self, count: usize) {
-        let queues = self.queues.lock();
-        let polls = queues.by_client.values().flat_map(|queue| &queue.polls);
-        polls.filter(|poll| poll.end(Ending::Draining)).take(count).for_each(drop);
+        let anonymous = self.anonymous.iter().filter(|poll| poll.end(Ending::Draining)).take(count).count();
+        let named = self.queues.iter().flat_map(|queue| queue.polls.clone());
+        named.filter(|poll| poll.end(Ending::Draining)).take(count - anonymous).for_each(drop);
     }
 }
 
-impl Subject {
-    /// Whether a newer poll for `other` is in place of one for this.
-    fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Stream(one), Self::Stream(other)) => one == other,
-            (Self::Streams(_), Self::Streams(_)) => true,
-            (Self::Stream(_), Self::Streams(_)) | (Self::Streams(_), Self::Stream(_)) => false,
-        }
+impl Place<'_> {
+    /// Since when it is held.
+    pub(super) fn since(&self) -> Instant {
+        self.poll.since
     }
-}
 
-impl HeldPoll {
-    /// Whether that was not the case already.
-    fn end(&self, ending: Ending) -> bool {
-        let mut first = false;
-        self.ending.update(|state| {
-            first = state.is_none();
-            *state = state.or(Some(ending));
-        });
-        first
+    /// When it is answered at the latest.
+    pub(super) fn deadline(&self) -> Instant {
+        self.poll.deadline
     }
-}
 
-impl Place {
     /// Waits until the poll has to end before its time.
-    pub(super) async fn ended(&self) -> Ending {
-        self.poll.ending.wait_until(|ending| *ending).await
+    pub(super) fn poll_ended(&self, context: &mut Context<'_>) -> Poll<Ending> {
+        self.poll.poll_ended(context)
     }
 }
 
-impl Drop for Place {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut queues = self.clients.queues.lock();
-        queues.held = queues.held.saturating_sub(1);
-        let Some(queue) = queues.by_client.get_mut(&self.key) else { return };
-        queue.polls.retain(|poll| poll.number != self.poll.number);
-        queue.answered += 1;
-        if !queue.polls.is_empty() {
+        let (clients, poll) = (self.clients, &self.poll);
+        let Some(id) = &poll.client else {
+            clients.anonymous.remove(&poll.number);
             return;
-        }
-        let answered = queue.answered;
-        queues.by_client.remove(&self.key);
-        if let Key::Named(id) = &self.key {
-            let poll = &self.poll;
+        };
+        let left = clients.queues.remove_if_mut(id, |_, queue| {
+            queue.polls.retain(|held| held.number != poll.number);
+            queue.answered += 1;
+            queue.polls.is_empty()
+        });
+        if let Some((id, queue)) = left {
             let (last_subject, last_cursor, last_seen) = (poll.subject.clone(), poll.cursor, Instant::now());
-            self.clients
-                .idle
-                .insert(id.clone(), Arc::new(Record { answered, last_subject, last_cursor, last_seen }));
-        }
-    }
-}
-
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Named(id) => f.write_str(id.as_str()),
-            Self::Anonymous(number) => write!(f, "anonymous-{number}"),
+            let record = Record { answered: queue.answered, last_subject, last_cursor, last_seen };
+            clients.idle.insert(id, Arc::new(record));
         }
     }
 }

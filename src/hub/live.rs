@@ -8,12 +8,14 @@
 //! epoch in which it is true, and whether the store is attached to is asked of the store anew each time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use dashmap::DashMap;
 use tokio::time::Instant;
 
 use super::fan_out::fan_out;
-use super::signal::Signal;
+use super::signal::{Signal, Waiter};
 use super::subscriber::{Member, Members, Wildcards};
 use super::{Batch, Shared};
 use crate::clock::Clock;
@@ -40,6 +42,8 @@ pub(super) struct Moved {
     pub(super) at: Option<Instant>,
     /// What is to be read, if somebody has read it already from the same place.
     pub(super) read: Option<Shared>,
+    /// Whether this life of the stream is over: whoever waits on has to watch anew.
+    pub(super) gone: bool,
 }
 
 /// The streams that somebody follows.
@@ -50,21 +54,27 @@ pub(super) struct Live {
     clock: Clock,
 }
 
-/// Changed only under the table's lock on its name, but for the signal.
-#[derive(Default)]
+/// Changed only under the table's lock on its name, but for the spot.
 struct Handle {
-    signal: Arc<Signal<TailState>>,
-    watchers: usize,
+    spot: Arc<Spot>,
     subscribers: Members,
     /// The life of the stream whose TTL stands still.
     attached: Option<Epoch>,
 }
 
-/// A stream being watched; dropping it gives the handle back.
-pub(super) struct Watched {
-    live: Arc<Live>,
+/// Where those wait who watch a stream until it ends.
+struct Spot {
     name: StreamName,
-    signal: Arc<Signal<TailState>>,
+    signal: Signal<TailState>,
+    /// Counted up under the table's lock only, so that no one can come while the last one's handle is taken out.
+    watchers: AtomicUsize,
+}
+
+/// A stream being watched; dropping it gives the handle back.
+pub(super) struct Watched<'a> {
+    live: &'a Live,
+    spot: Arc<Spot>,
+    waiter: Waiter,
 }
 
 impl Live {
@@ -73,12 +83,12 @@ impl Live {
     }
 
     /// Takes the handle of a stream. Read the store only afterwards.
-    pub(super) fn watch(self: &Arc<Self>, name: &StreamName) -> Watched {
-        let signal = self.take(name, |handle| {
-            handle.watchers += 1;
-            handle.signal.clone()
+    pub(super) fn watch(&self, name: &StreamName) -> Watched<'_> {
+        let spot = self.take(name, |handle| {
+            handle.spot.watchers.fetch_add(1, Ordering::Relaxed);
+            handle.spot.clone()
         });
-        Watched { live: self.clone(), name: name.clone(), signal }
+        Watched { live: self, spot, waiter: Waiter::default() }
     }
 
     /// From now on `member` is told of the streams that `filter` matches. Read the store only afterwards.
@@ -111,10 +121,9 @@ impl Live {
 
     /// Moves a tail, after the append is in the store. Appends may overtake each other on the way here.
     pub(super) fn advance(&self, name: &StreamName, epoch: Epoch, tail: Position, closed: bool) {
-        let followed =
-            self.handles.get(name).map(|handle| (handle.signal.clone(), handle.subscribers.clone()));
-        if let Some((signal, subscribers)) = followed {
-            fan_out(signal.change(|state| state.advance(epoch, tail, closed)));
+        let followed = self.handles.get(name).map(|handle| (handle.spot.clone(), handle.subscribers.clone()));
+        if let Some((spot, subscribers)) = followed {
+            fan_out(spot.signal.change(|state| state.advance(epoch, tail, closed)));
             subscribers.mark(name);
         }
         self.wildcards.mark(name);
@@ -125,16 +134,16 @@ impl Live {
     pub(super) fn end(&self, name: &StreamName) {
         let mut followed = None;
         let released = self.handles.remove_if_mut(name, |_, handle| {
-            followed = Some((std::mem::take(&mut handle.signal), handle.subscribers.clone()));
-            handle.watchers = 0;
+            let spot = std::mem::replace(&mut handle.spot, Spot::of(name));
+            followed = Some((spot, handle.subscribers.clone()));
             if !handle.is_idle() {
                 self.attach(name, handle);
             }
             handle.is_idle()
         });
         self.detach(name, released.and_then(|(_, handle)| handle.attached));
-        if let Some((signal, subscribers)) = followed {
-            fan_out(signal.change(|state| state.gone = true));
+        if let Some((spot, subscribers)) = followed {
+            fan_out(spot.signal.change(|state| state.gone = true));
             subscribers.mark(name);
         }
         self.wildcards.mark(name);
@@ -142,7 +151,7 @@ impl Live {
 
     /// How many streams are followed by name, and how many tasks sleep on them.
     pub(super) fn count(&self) -> (usize, usize) {
-        let waiting = self.handles.iter().map(|handle| handle.signal.waiting()).sum();
+        let waiting = self.handles.iter().map(|handle| handle.spot.signal.waiting()).sum();
         (self.handles.len(), waiting)
     }
 
@@ -154,7 +163,7 @@ impl Live {
 
     /// Counts somebody in under the lock, or the last one to leave could take the handle out meanwhile.
     fn take<T>(&self, name: &StreamName, count_in: impl FnOnce(&mut Handle) -> T) -> T {
-        let mut handle = self.handles.entry(name.clone()).or_default();
+        let mut handle = self.handles.entry(name.clone()).or_insert_with(|| Handle::of(name));
         if handle.attached.is_none() {
             self.attach(name, &mut handle);
         }
@@ -184,8 +193,18 @@ impl Live {
 }
 
 impl Handle {
+    fn of(name: &StreamName) -> Self {
+        Self { spot: Spot::of(name), subscribers: Members::default(), attached: None }
+    }
+
     fn is_idle(&self) -> bool {
-        self.watchers == 0 && self.subscribers.is_empty()
+        self.spot.watchers.load(Ordering::Relaxed) == 0 && self.subscribers.is_empty()
+    }
+}
+
+impl Spot {
+    fn of(name: &StreamName) -> Arc<Self> {
+        Arc::new(Self { name: name.clone(), signal: Signal::default(), watchers: AtomicUsize::new(0) })
     }
 }
 
@@ -211,26 +230,37 @@ impl TailState {
     }
 }
 
-impl Watched {
+impl Watched<'_> {
+    /// Its name.
+    pub(super) fn stream(&self) -> &StreamName {
+        &self.spot.name
+    }
+
     /// Waits until there may be something behind `tail` in the life `epoch` of the log, or the stream is closed or
     /// gone: then it is time to read again from `next`.
-    pub(super) async fn moved(&self, next: Offset, epoch: Epoch, tail: Position) -> Moved {
-        let moved = |state: &TailState| {
+    pub(super) fn poll_moved(
+        &mut self,
+        context: &mut Context<'_>,
+        next: Offset,
+        epoch: Epoch,
+        tail: Position,
+    ) -> Poll<Moved> {
+        self.spot.signal.poll_until(&mut self.waiter, context, |state| {
             let read = state.read.as_ref().filter(|(from, _)| *from == next && !state.gone);
-            state
-                .is_beyond(epoch, tail)
-                .then(|| Moved { at: state.moved_at, read: read.map(|(_, read)| read.clone()) })
-        };
-        self.signal.wait_until(moved).await
+            state.is_beyond(epoch, tail).then(|| Moved {
+                at: state.moved_at,
+                read: read.map(|(_, read)| read.clone()),
+                gone: state.gone,
+            })
+        })
     }
 
     /// Lets others have what was read from `from`, if others wait for the stream and if it is no more than `bytes_max`.
     pub(super) fn share(&self, from: Offset, batch: Batch, bytes_max: usize) -> Shared {
         let (is_whole, len) = (batch.up_to_date && batch.lives_for.is_none(), batch.len());
         let batch = Shared::from(batch);
-        // The table has the signal, and everyone who waits.
-        if is_whole && len <= bytes_max && Arc::strong_count(&self.signal) > 2 {
-            self.signal.note(|state| {
+        if is_whole && len <= bytes_max && self.spot.watchers.load(Ordering::Relaxed) > 1 {
+            self.spot.signal.note(|state| {
                 let is_all = state.epoch == Some(batch.epoch)
                     && state.tail == batch.tail
                     && state.closed == batch.closed;
@@ -243,12 +273,11 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for Watched<'_> {
     fn drop(&mut self) {
-        self.live.give_back(&self.name, |handle| {
-            if Arc::ptr_eq(&handle.signal, &self.signal) {
-                handle.watchers = handle.watchers.saturating_sub(1);
-            }
-        });
+        self.spot.signal.forget(&mut self.waiter);
+        if self.spot.watchers.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.live.give_back(&self.spot.name, |_| {});
+        }
     }
 }

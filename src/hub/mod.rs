@@ -7,6 +7,7 @@ mod changes;
 mod clients;
 mod fan_out;
 mod following;
+mod held;
 mod life;
 mod live;
 mod messages;
@@ -20,6 +21,7 @@ mod tail;
 mod tail_many;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,11 +31,12 @@ pub use clients::{
     CLIENT_ID_BYTES_MAX, ClientId, ClientView, HeldView, InvalidClientId, SubscribedView, TooManyPolls,
 };
 pub use following::{Follow, Following, News, Turn};
+pub use held::Held;
 pub use messages::{InvalidMessages, json_depth};
-pub use poll::{Poll, PollError, Polled};
+pub use poll::{Begun, Poll, PollError, Polled};
 pub use poll_many::{PollMany, PolledMany};
 pub use shared::{Shared, Variant};
-pub use signal::{Signal, WaitUntil, Woken};
+pub use signal::{Signal, WaitUntil, Waiter, Woken};
 pub use subscriber::Subscriber;
 pub use tail::{Tail, TailSettings, Update};
 pub use tail_many::TailMany;
@@ -71,6 +74,8 @@ pub struct Hub {
     clock: Clock,
     default_retention: Retention,
     draining: watch::Sender<bool>,
+    /// The same, for those who ask with each answer.
+    is_draining: AtomicBool,
 }
 
 /// What streams keep that do not say.
@@ -166,6 +171,7 @@ impl Hub {
             metrics,
             clock,
             draining: watch::Sender::new(false),
+            is_draining: AtomicBool::new(false),
         }
     }
 
@@ -280,7 +286,7 @@ impl Hub {
 
     /// Whether the gateway drains.
     pub fn is_draining(&self) -> bool {
-        *self.draining.borrow()
+        self.is_draining.load(Ordering::SeqCst)
     }
 
     /// Whether the store takes nothing any more.
@@ -325,6 +331,7 @@ impl Hub {
     /// Ends held polls and live forms, each with its cursor, evenly over the spread; then returns. What comes
     /// during a drain is not held any more.
     pub async fn drain(&self) {
+        self.is_draining.store(true, Ordering::SeqCst);
         self.draining.send_replace(true);
         let steps = (self.limits.drain_spread.get().as_millis() / DRAIN_STEP.as_millis()).max(1);
         let a_step = self.clients.held().div_ceil(usize::try_from(steps).unwrap_or(1)).max(1);

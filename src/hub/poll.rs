@@ -1,12 +1,14 @@
 //! The long poll: what is there at once, else wait for a message, the deadline, or an end before that.
 
-use std::pin::pin;
+use std::future::poll_fn;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::clients::{Ending, Subject};
+use super::clients::Subject;
+use super::held::Held;
 use super::{ClientId, Hub, ReadError, Shared, TooManyPolls};
+use crate::clock::Alarm;
 use crate::stream::{Start, StreamName};
 
 /// A long poll as a front understood it.
@@ -33,6 +35,14 @@ pub struct Polled {
     pub held: bool,
 }
 
+/// What becomes of a long poll at first.
+pub enum Begun<'a> {
+    /// It is answered at once.
+    Answered(Polled),
+    /// It has to wait.
+    Held(Held<'a>),
+}
+
 /// Why a long poll has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum PollError {
@@ -51,64 +61,37 @@ impl Hub {
     /// Answers a long poll.
     ///
     /// Cancel safe: dropping the future leaves the wait queue and the stream.
-    ///
-    /// There may be very many of them, so nothing is in the future while it waits that the answer does not need.
-    #[allow(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
-    pub fn poll(&self, poll: Poll) -> impl Future<Output = Result<Polled, PollError>> + Send + '_ {
-        async move {
-            if let Some(client) = &poll.client {
-                self.clients.supersede(client, &Subject::Stream(poll.stream.clone()));
-            }
-            let mut next = {
-                let batch = self.read(&poll.stream, poll.start).await?;
-                if !batch.is_empty() || batch.closed || poll.hold.is_zero() {
-                    self.metrics.messages_out(batch.messages, batch.len());
-                    return Ok(Polled { batch: batch.into(), superseded: false, held: false });
-                }
-                batch.next
-            };
-            let since = Instant::now();
-            let place = self
-                .clients
-                .hold(
-                    poll.client.clone(),
-                    Subject::Stream(poll.stream.clone()),
-                    Some(next),
-                    since + poll.hold,
-                )
-                .map_err(PollError::TooManyPolls)?;
-            // Asked only now that the poll is on its queue: either it is seen here, or the drain sees the poll.
-            if self.is_draining() {
-                return Err(PollError::Draining);
-            }
-            let mut deadline = pin!(sleep_until(since + poll.hold));
-            let (mut published, mut superseded, mut is_over) = (None, false, false);
-            let answered = |batch: Shared, published: Option<Instant>, superseded: bool| {
-                self.metrics.held_poll_answered(since, published);
-                self.metrics.messages_out(batch.messages, batch.len());
-                Ok(Polled { superseded: superseded && batch.is_empty(), batch, held: true })
-            };
-            loop {
-                let watched = self.live.watch(&poll.stream);
-                let (epoch, tail) = {
-                    let batch = self.read(&poll.stream, Start::At(next)).await?;
-                    if !batch.is_empty() || batch.closed || is_over {
-                        let batch = watched.share(next, batch, self.limits.tail_bytes_max);
-                        return answered(batch, published.filter(|_| !is_over), superseded);
-                    }
-                    next = batch.next;
-                    (batch.epoch, batch.tail)
-                };
-                tokio::select! {
-                    biased;
-                    moved = watched.moved(next, epoch, tail) => match moved.read {
-                        Some(read) => return answered(read, moved.at, false),
-                        None => published = moved.at,
-                    },
-                    ending = place.ended() => (superseded, is_over) = (ending == Ending::Superseded, true),
-                    () = deadline.as_mut() => is_over = true,
-                }
+    pub async fn poll(&self, poll: Poll) -> Result<Polled, PollError> {
+        match self.begin_poll(poll).await? {
+            Begun::Answered(polled) => Ok(polled),
+            Begun::Held(mut held) => {
+                let mut alarm = Alarm::default();
+                poll_fn(|context| held.poll_answer(&mut alarm, context)).await
             }
         }
+    }
+
+    /// The same up to where it has to wait, for whoever has no room for a future while it does.
+    pub async fn begin_poll(&self, poll: Poll) -> Result<Begun<'_>, PollError> {
+        let subject = Subject::Stream(poll.stream.clone());
+        if let Some(client) = &poll.client {
+            self.clients.supersede(client, &subject);
+        }
+        let watched = self.live.watch(&poll.stream);
+        let batch = self.read(&poll.stream, poll.start).await?;
+        if !batch.is_empty() || batch.closed || poll.hold.is_zero() {
+            self.metrics.messages_out(batch.messages, batch.len());
+            return Ok(Begun::Answered(Polled { batch: batch.into(), superseded: false, held: false }));
+        }
+        let deadline = Instant::now() + poll.hold;
+        let place = self
+            .clients
+            .hold(poll.client, subject, Some(batch.next), deadline)
+            .map_err(PollError::TooManyPolls)?;
+        // Asked only now that the poll is on its queue: either it is seen here, or the drain sees the poll.
+        if self.is_draining() {
+            return Err(PollError::Draining);
+        }
+        Ok(Begun::Held(Held::begin(self, place, watched, &batch)))
     }
 }

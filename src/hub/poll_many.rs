@@ -1,5 +1,6 @@
 //! The long poll of many streams: what is there at once, else one wait for all of them.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,30 +61,24 @@ impl Hub {
         if self.is_draining() {
             return Err(PollError::Draining);
         }
-        self.hold_many(polled, &place, deadline).await
+        self.hold_many(polled, &place).await
     }
 
-    async fn hold_many(
-        &self,
-        mut polled: PolledMany,
-        place: &Place,
-        deadline: Instant,
-    ) -> Result<PolledMany, PollError> {
-        let since = Instant::now();
+    async fn hold_many(&self, mut polled: PolledMany, place: &Place<'_>) -> Result<PolledMany, PollError> {
         while polled.turn.is_empty() {
             tokio::select! {
                 biased;
                 () = polled.following.changed() => {
                     polled.turn = polled.following.take(self.limits.read_bytes_max).await.map_err(ReadError::Failed)?;
                 }
-                ending = place.ended() => {
+                ending = poll_fn(|context| place.poll_ended(context)) => {
                     polled.superseded = ending == Ending::Superseded;
                     break;
                 }
-                () = sleep_until(deadline) => break,
+                () = sleep_until(place.deadline()) => break,
             }
         }
-        self.metrics.held_poll_answered(since, None);
+        self.metrics.held_poll_answered(place.since(), None);
         Ok(polled)
     }
 }

@@ -2,10 +2,9 @@
 //! front made of it.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::Batch;
 
@@ -19,7 +18,7 @@ pub struct Shared(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     batch: Batch,
-    made: Mutex<Vec<(Variant, Bytes)>>,
+    made: [OnceLock<(Variant, Bytes)>; MADE_MAX],
 }
 
 /// What a front tells its ways of writing a batch apart by. Two that are equal make the same bytes of the same batch.
@@ -33,22 +32,20 @@ impl Shared {
     }
 
     /// What the batch is in this variant: made once, however many ask for it at the same time.
-    pub fn made(&self, variant: Variant, make: impl FnOnce(&Batch) -> Bytes) -> Bytes {
-        let mut made = self.0.made.lock();
-        if let Some((_, bytes)) = made.iter().find(|(known, _)| *known == variant) {
-            return bytes.clone();
+    pub fn made(&self, variant: Variant, make: impl Fn(&Batch) -> Bytes) -> Bytes {
+        for made in &self.0.made {
+            let (known, bytes) = made.get_or_init(|| (variant, make(self)));
+            if *known == variant {
+                return bytes.clone();
+            }
         }
-        let bytes = make(&self.0.batch);
-        if made.len() < MADE_MAX {
-            made.push((variant, bytes.clone()));
-        }
-        bytes
+        make(self)
     }
 }
 
 impl From<Batch> for Shared {
     fn from(batch: Batch) -> Self {
-        Self(Arc::new(Inner { batch, made: Mutex::default() }))
+        Self(Arc::new(Inner { batch, made: Default::default() }))
     }
 }
 

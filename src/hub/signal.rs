@@ -31,6 +31,10 @@ struct Wakers {
     free: Vec<usize>,
 }
 
+/// The place of one who waits, for as long as it does.
+#[derive(Debug, Default)]
+pub struct Waiter(Option<Key>);
+
 #[derive(Debug, Clone, Copy)]
 struct Key {
     round: u64,
@@ -70,7 +74,32 @@ impl<S> Signal<S> {
     ///
     /// Cancel safe: dropping the future takes the waiter out of the table.
     pub fn wait_until<T, F: FnMut(&S) -> Option<T>>(&self, test: F) -> WaitUntil<'_, S, F> {
-        WaitUntil { signal: self, test, key: None }
+        WaitUntil { signal: self, test, waiter: Waiter::default() }
+    }
+
+    /// The same for a state machine that is no future. Whoever does not ask again has to [forget](Self::forget) `waiter`.
+    pub fn poll_until<T>(
+        &self,
+        waiter: &mut Waiter,
+        context: &mut Context<'_>,
+        test: impl FnOnce(&S) -> Option<T>,
+    ) -> Poll<T> {
+        let mut inner = self.inner.lock();
+        if let Some(found) = test(&inner.state) {
+            if let Some(key) = waiter.0.take() {
+                inner.wakers.remove(key);
+            }
+            return Poll::Ready(found);
+        }
+        waiter.0 = Some(inner.wakers.put(waiter.0, context.waker()));
+        Poll::Pending
+    }
+
+    /// Takes a waiter out of the table.
+    pub fn forget(&self, waiter: &mut Waiter) {
+        if let Some(key) = waiter.0.take() {
+            self.inner.lock().wakers.remove(key);
+        }
     }
 
     /// How many tasks sleep here.
@@ -118,7 +147,7 @@ impl Drop for Woken {
 pub struct WaitUntil<'a, S, F> {
     signal: &'a Signal<S>,
     test: F,
-    key: Option<Key>,
+    waiter: Waiter,
 }
 
 impl<S, F: Unpin> Unpin for WaitUntil<'_, S, F> {}
@@ -127,24 +156,14 @@ impl<S, T, F: FnMut(&S) -> Option<T> + Unpin> Future for WaitUntil<'_, S, F> {
     type Output = T;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let this = self.get_mut();
-        let mut inner = this.signal.inner.lock();
-        if let Some(found) = (this.test)(&inner.state) {
-            if let Some(key) = this.key.take() {
-                inner.wakers.remove(key);
-            }
-            return Poll::Ready(found);
-        }
-        this.key = Some(inner.wakers.put(this.key, context.waker()));
-        Poll::Pending
+        let Self { signal, test, waiter } = self.get_mut();
+        signal.poll_until(waiter, context, test)
     }
 }
 
 impl<S, F> Drop for WaitUntil<'_, S, F> {
     fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.signal.inner.lock().wakers.remove(key);
-        }
+        self.signal.forget(&mut self.waiter);
     }
 }
 

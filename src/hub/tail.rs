@@ -2,6 +2,7 @@
 //!
 //! It reads when it is polled and never ahead, so a reader that does not read costs a cursor.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use tokio::time::Instant;
 use tokio_stream::Stream;
 
 use super::life::Life;
-use super::live::Watched;
 use super::{Batch, Gap, Hub, PollError, ReadError, Shared};
 use crate::store::ReadLimit;
 use crate::stream::{Start, StreamName};
@@ -121,7 +121,7 @@ impl Tail {
         let heartbeat_at = Instant::now() + self.settings.heartbeat;
         let mut published = None;
         loop {
-            let watched: Watched = self.hub.live.watch(&self.stream);
+            let mut watched = self.hub.live.watch(&self.stream);
             let batch = self.hub.read_for_tail(&self.stream, Start::At(last.next), self.settings).await?;
             if !batch.is_empty() || batch.closed {
                 self.hub.metrics.published_to_answer(published);
@@ -129,7 +129,7 @@ impl Tail {
             }
             tokio::select! {
                 biased;
-                moved = watched.moved(batch.next, batch.epoch, batch.tail) => {
+                moved = poll_fn(|context| watched.poll_moved(context, batch.next, batch.epoch, batch.tail)) => {
                     if let Some(read) = moved.read {
                         self.hub.metrics.published_to_answer(moved.at);
                         return Ok(Some(read));

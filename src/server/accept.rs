@@ -50,7 +50,7 @@ pub(super) struct Acceptor {
     front: Front,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
-    phase: Arc<watch::Sender<Phase>>,
+    phase: watch::Receiver<Phase>,
     open: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     freed: Arc<Notify>,
@@ -71,7 +71,7 @@ impl Acceptor {
         connections_max: usize,
         limits: Arc<Limits>,
         metrics: Arc<Metrics>,
-        phase: Arc<watch::Sender<Phase>>,
+        phase: watch::Receiver<Phase>,
     ) -> Self {
         let open = Arc::new(Semaphore::new(permits(connections_max)));
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
@@ -87,7 +87,7 @@ impl Acceptor {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "can not accept connections"),
         };
-        let mut phase = self.phase.subscribe();
+        let mut phase = self.phase.clone();
         let (mut back_off, mut warned_at) = (BACK_OFF, None::<Instant>);
         loop {
             let accepted = tokio::select! {
@@ -135,7 +135,7 @@ impl Acceptor {
     }
 
     fn spawn(&self, stream: TcpStream, permit: OwnedSemaphorePermit, refuse: bool) {
-        let (limits, phase) = (self.limits.clone(), self.phase.subscribe());
+        let (limits, phase) = (self.limits.clone(), self.phase.clone());
         // The phase goes with the link too, so that a drain waits for WebSockets.
         let open = (self.metrics.connection(), permit, phase.clone(), Freed(self.freed.clone()));
         let link = Arc::new(Link::new(open));

@@ -43,6 +43,7 @@ pub(super) struct Terms {
     pub(super) limits: Arc<Limits>,
     /// Dropped when nothing is left of the connection.
     pub(super) link: Arc<Link>,
+    /// It has seen the first one, and no other.
     pub(super) phase: watch::Receiver<Phase>,
     /// The connection is one too many, and is told so.
     pub(super) refuse: bool,
@@ -73,6 +74,11 @@ impl Terms {
         }
     }
 
+    /// Whether the server may be about to close: it costs no lock to know that it is not.
+    pub(super) fn may_close(&self) -> bool {
+        !matches!(self.phase.has_changed(), Ok(false))
+    }
+
     /// Returns when the server is at `phase`.
     pub(super) fn reached(&self, phase: Phase) -> impl Future<Output = ()> + Send + use<> {
         let mut now = self.phase.clone();
@@ -92,7 +98,7 @@ impl Terms {
 
     /// An answer on its way out; the connection ends behind it if the server closes.
     pub(super) fn outgoing(&self, mut answer: Written) -> Outgoing {
-        if *self.phase.borrow() >= Phase::Closing {
+        if self.may_close() && *self.phase.borrow() >= Phase::Closing {
             answer.close();
         }
         answer.into_outgoing()

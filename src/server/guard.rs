@@ -49,6 +49,7 @@ pub(super) struct Guarded {
     phase: watch::Receiver<Phase>,
     head_timer: Timer,
     write_timer: Timer,
+    unsent: bool,
     stalled_checks: u32,
     linger_timer: Timer,
 }
@@ -75,6 +76,7 @@ impl Guarded {
             phase,
             head_timer,
             write_timer,
+            unsent: false,
             stalled_checks: 0,
             linger_timer,
         }
@@ -203,6 +205,22 @@ impl Guarded {
         }
     }
 
+    /// The kernel took something, or never will.
+    fn took(&mut self, outcome: &io::Result<usize>) {
+        self.set_unsent(false);
+        self.write_timer.stop();
+        self.stalled_checks = 0;
+        self.note(outcome);
+    }
+
+    fn set_unsent(&mut self, unsent: bool) {
+        // The link is elsewhere in memory, and most of the time there is nothing to tell it.
+        if self.unsent != unsent {
+            self.unsent = unsent;
+            self.link.set_unsent(unsent);
+        }
+    }
+
     /// What came of a write: an error once the client has taken nothing for the limit.
     ///
     /// The kernel wakes a writer when a third of its buffer is free, which a slow reader may need longer for than
@@ -213,13 +231,11 @@ impl Guarded {
         outcome: Poll<io::Result<usize>>,
         again: impl Fn(SockRef<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        self.link.set_unsent(outcome.is_pending());
         if let Poll::Ready(outcome) = outcome {
-            self.write_timer.stop();
-            self.stalled_checks = 0;
-            self.note(&outcome);
+            self.took(&outcome);
             return Poll::Ready(outcome);
         }
+        self.set_unsent(true);
         loop {
             let next_check = || Instant::now() + self.limits.write_timeout.get() / STALLED_CHECKS_MAX;
             ready!(self.write_timer.poll(context, next_check));
@@ -227,9 +243,7 @@ impl Guarded {
             match again(SockRef::from(&self.stream)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stalled_checks += 1,
                 outcome => {
-                    self.link.set_unsent(false);
-                    self.stalled_checks = 0;
-                    self.note(&outcome);
+                    self.took(&outcome);
                     return Poll::Ready(outcome);
                 }
             }

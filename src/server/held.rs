@@ -3,10 +3,10 @@
 //! hyper keeps its buffers for as long as it has a connection, about 10 KB. So a poll that waits, or a stream of events,
 //! takes the connection from it: the answer is made by the same code as any other and written here (RFC 9112).
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use hyper::body::Body as _;
@@ -64,9 +64,9 @@ enum Frame {
 
 /// The next piece; `None` once the client has left.
 async fn next_frame(io: &mut Guarded, body: &mut Body) -> io::Result<Option<Frame>> {
-    let next = poll_fn(|context| {
+    wait(io, |context| {
         loop {
-            match std::task::ready!(Pin::new(&mut *body).poll_frame(context)) {
+            match ready!(Pin::new(&mut *body).poll_frame(context)) {
                 None => return Poll::Ready(Frame::End),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if !data.is_empty() => return Poll::Ready(Frame::Data(data)),
@@ -75,26 +75,25 @@ async fn next_frame(io: &mut Guarded, body: &mut Body) -> io::Result<Option<Fram
                 Some(Err(never)) => match never {},
             }
         }
-    });
-    wait(io, next).await
+    })
+    .await
 }
 
-/// Waits for `next`; `None` once the client has left. A client that sends its next request early is still there.
-pub(super) fn wait<T, N: Future<Output = T> + Unpin>(
+/// Waits for what `poll` comes to; `None` once the client has left. A client that sends its next request early is still
+/// there.
+pub(super) fn wait<T>(
     io: &mut Guarded,
-    mut next: N,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> impl Future<Output = io::Result<Option<T>>> {
     let mut sent_early = false;
     poll_fn(move |context: &mut Context<'_>| {
-        if let Poll::Ready(next) = Pin::new(&mut next).poll(context) {
+        if let Poll::Ready(next) = poll(context) {
             return Poll::Ready(Ok(Some(next)));
         }
         if !sent_early {
-            match io.poll_client(context) {
-                Poll::Ready(Ok(true)) => sent_early = true,
-                Poll::Ready(Ok(false)) => return Poll::Ready(Ok(None)),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {}
+            match ready!(io.poll_client(context))? {
+                true => sent_early = true,
+                false => return Poll::Ready(Ok(None)),
             }
         }
         Poll::Pending

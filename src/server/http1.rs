@@ -9,13 +9,14 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::Phase;
 use super::connection::{Terms, Turn};
 use super::conversation::converse;
 use super::guard::Guarded;
 use super::held::{self, Next};
+use crate::clock::Alarm;
 use crate::http::{Gateway, Heard, Waiting, Written};
 
 /// What a connection that rests comes to.
@@ -38,22 +39,23 @@ enum Roused<'a> {
 pub(super) fn serve(stream: TcpStream, read_ahead: Bytes, terms: Terms) -> Turn<'static, ()> {
     let mut io = Box::new(terms.guard(stream, read_ahead));
     Box::pin(async move {
-        let mut rest = None;
+        let mut rest = Rest::default();
         loop {
             let mut outgoing = match poll_fn(|context| rouse(&mut io, &terms, &mut rest, context)).await? {
                 Roused::Gone => return Ok(()),
                 Roused::Nothing => return close(io).await,
                 Roused::Answer(answer) => terms.outgoing(answer),
-                Roused::Waiting(answer) => {
-                    rest = None;
-                    let Some(answer) = held::wait(&mut io, answer).await? else { return Ok(()) };
+                Roused::Waiting(mut answer) => {
+                    let alarm = &mut rest.alarm;
+                    let answer = held::wait(&mut io, |context| answer.poll(alarm, context)).await?;
+                    let Some(answer) = answer else { return Ok(()) };
                     terms.outgoing(answer)
                 }
                 Roused::Bytes => {
-                    rest = None;
-                    let Some((returned, held)) = converse(io, &terms).await? else { return Ok(()) };
+                    let Some((returned, mut answer)) = converse(io, &terms).await? else { return Ok(()) };
                     io = returned;
-                    let Some(answer) = held::wait(&mut io, held).await? else { return Ok(()) };
+                    let answer = held::wait(&mut io, |context| answer.as_mut().poll(context)).await?;
+                    let Some(answer) = answer else { return Ok(()) };
                     terms.outgoing(Written::from(answer))
                 }
             };
@@ -71,17 +73,14 @@ pub(super) fn serve(stream: TcpStream, read_ahead: Bytes, terms: Terms) -> Turn<
 fn rouse<'a>(
     io: &mut Guarded,
     terms: &'a Terms,
-    rest: &mut Option<Box<Rest>>,
+    rest: &mut Rest,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<Roused<'a>>> {
     let Some(gateway) = terms.direct() else { return Poll::Ready(Ok(Roused::Bytes)) };
-    if let Poll::Ready(roused) = hear(io, gateway, terms, context) {
-        if let Some(rest) = rest {
-            rest.since = Instant::now();
-        }
+    if let Poll::Ready(roused) = hear(io, gateway, terms, &mut rest.alarm, context) {
+        rest.until = None;
         return Poll::Ready(roused);
     }
-    let rest = rest.get_or_insert_with(|| Rest::begin(terms));
     rest.poll(context, terms).map(|()| Ok(Roused::Nothing))
 }
 
@@ -90,6 +89,7 @@ fn hear<'a>(
     io: &mut Guarded,
     gateway: &'a Gateway,
     terms: &Terms,
+    alarm: &mut Alarm,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<Roused<'a>>> {
     let heard = io.poll_heard(context, |bytes| match gateway.hear(bytes, &terms.link) {
@@ -102,36 +102,30 @@ fn hear<'a>(
         Some(Some(request)) => request,
     };
     let mut answer = gateway.write_answer(request);
-    Poll::Ready(Ok(match answer.as_mut().poll(context) {
+    Poll::Ready(Ok(match answer.poll(alarm, context) {
         Poll::Ready(answer) => Roused::Answer(answer),
         Poll::Pending => Roused::Waiting(answer),
     }))
 }
 
 /// The time between two requests: it ends when it was too long, or when the server closes.
+#[derive(Default)]
 struct Rest {
-    since: Instant,
-    until: Pin<Box<Sleep>>,
-    closing: Pin<Box<dyn Future<Output = ()> + Send>>,
+    alarm: Alarm,
+    until: Option<Instant>,
+    closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Rest {
-    fn begin(terms: &Terms) -> Box<Self> {
-        let since = Instant::now();
-        let until = Box::pin(sleep_until(since + terms.limits.idle_timeout.get()));
-        Box::new(Self { since, until, closing: Box::pin(terms.reached(Phase::Closing)) })
-    }
-
-    /// The timer is set anew only when it fires: most connections have long been busy again by then.
     fn poll(&mut self, context: &mut Context<'_>, terms: &Terms) -> Poll<()> {
-        while self.until.as_mut().poll(context).is_ready() {
-            let until = self.since + terms.limits.idle_timeout.get();
-            if Instant::now() >= until {
-                return Poll::Ready(());
-            }
-            self.until.as_mut().reset(until);
+        // Registered once and then left: one more connection that rests takes no lock that they all share.
+        let is_new = self.closing.is_none();
+        let closing = self.closing.get_or_insert_with(|| Box::pin(terms.reached(Phase::Closing)));
+        if (is_new || terms.may_close()) && closing.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
         }
-        self.closing.as_mut().poll(context)
+        let until = *self.until.get_or_insert_with(|| Instant::now() + terms.limits.idle_timeout.get());
+        self.alarm.poll(context, until)
     }
 }
 

@@ -1,11 +1,13 @@
 //! The clients as an operator sees them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{ClientId, Clients, HeldPoll, Key, Queue, Record, Subject};
+use super::{ClientId, Clients, HeldPoll, Queue, Record, Subject};
+
+/// What the names of polls without a client begin with; their number follows.
+const ANONYMOUS: &str = "anonymous-";
 
 /// What the admin listener shows of a client.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -80,7 +82,9 @@ impl Clients {
     /// The clients, those that hold polls and those that are remembered; at most `max`.
     pub(in crate::hub) fn views(&self, max: usize) -> Vec<ClientView> {
         let mut views: Vec<_> =
-            self.queues.lock().by_client.iter().take(max).map(|(key, queue)| self.view(key, queue)).collect();
+            self.queues.iter().take(max).map(|queue| self.named_view(queue.key(), &queue)).collect();
+        let more = max.saturating_sub(views.len());
+        views.extend(self.anonymous.iter().take(more).map(|poll| self.anonymous_view(&poll)));
         let more = max.saturating_sub(views.len());
         views.extend(self.idle.iter().take(more).map(|(id, record)| self.idle_view(&id, &record)));
         views
@@ -88,30 +92,35 @@ impl Clients {
 
     /// One client, if it is known.
     pub(in crate::hub) fn one(&self, client: &str) -> Option<ClientView> {
-        let key = match client.strip_prefix("anonymous-").and_then(|number| number.parse().ok()) {
-            Some(number) => Key::Anonymous(number),
-            None => Key::Named(ClientId::parse(client).ok()?),
-        };
-        let held = self.queues.lock().by_client.get(&key).map(|queue| self.view(&key, queue));
-        held.or_else(|| match &key {
-            Key::Named(id) => self.idle.get(id).map(|record| self.idle_view(id, &record)),
-            Key::Anonymous(_) => None,
-        })
+        if let Some(number) = client.strip_prefix(ANONYMOUS).and_then(|number| number.parse().ok()) {
+            return self.anonymous.get(&number).map(|poll| self.anonymous_view(&poll));
+        }
+        let id = ClientId::parse(client).ok()?;
+        let held = self.queues.get(&id).map(|queue| self.named_view(&id, &queue));
+        held.or_else(|| self.idle.get(&id).map(|record| self.idle_view(&id, &record)))
     }
 
-    fn view(&self, key: &Key, queue: &Queue) -> ClientView {
-        let held = |poll: &Arc<HeldPoll>| HeldView {
+    fn named_view(&self, id: &ClientId, queue: &Queue) -> ClientView {
+        ClientView {
+            client: id.as_str().to_owned(),
+            held: queue.polls.iter().map(|poll| self.held_view(poll)).collect(),
+            answered: queue.answered,
+            ..ClientView::default()
+        }
+    }
+
+    fn anonymous_view(&self, poll: &HeldPoll) -> ClientView {
+        let client = format!("{ANONYMOUS}{}", poll.number);
+        ClientView { client, held: vec![self.held_view(poll)], ..ClientView::default() }
+    }
+
+    fn held_view(&self, poll: &HeldPoll) -> HeldView {
+        HeldView {
             stream: poll.subject.stream(),
             cursor: poll.cursor.map(|cursor| cursor.to_string()),
             streams: poll.subject.streams(),
             since: self.clock.text(poll.since),
             deadline: self.clock.text(poll.deadline),
-        };
-        ClientView {
-            client: key.to_string(),
-            held: queue.polls.iter().map(held).collect(),
-            answered: queue.answered,
-            ..ClientView::default()
         }
     }
 

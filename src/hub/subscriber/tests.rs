@@ -1,5 +1,6 @@
 //! What a subscriber is told, in a hub on a paused clock.
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -185,14 +186,29 @@ async fn news_of_a_former_life_do_not_wake_who_waits_in_the_present_one() {
     hub.delete(&name("s")).await.unwrap();
     create(&hub, "s").await;
     let batch = hub.read(&name("s"), Start::Earliest).await.unwrap();
-    let watched = hub.live.watch(&name("s"));
+    let mut watched = hub.live.watch(&name("s"));
     hub.live.advance(&name("s"), former, Position(100), true);
-    assert!(!is_ready(pin!(watched.moved(batch.next, batch.epoch, batch.tail))));
+    assert!(!is_ready(pin!(poll_fn(|context| watched.poll_moved(
+        context,
+        batch.next,
+        batch.epoch,
+        batch.tail
+    )))));
     publish(&hub, "s", "x").await;
-    assert!(is_ready(pin!(watched.moved(batch.next, batch.epoch, batch.tail))));
+    assert!(is_ready(pin!(poll_fn(|context| watched.poll_moved(
+        context,
+        batch.next,
+        batch.epoch,
+        batch.tail
+    )))));
     let batch = hub.read(&name("s"), Start::Earliest).await.unwrap();
     hub.live.advance(&name("s"), former, Position(100), true);
-    assert!(!is_ready(pin!(watched.moved(batch.next, batch.epoch, batch.tail))));
+    assert!(!is_ready(pin!(poll_fn(|context| watched.poll_moved(
+        context,
+        batch.next,
+        batch.epoch,
+        batch.tail
+    )))));
 }
 
 #[tokio::test(start_paused = true)]

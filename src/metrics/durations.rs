@@ -1,0 +1,95 @@
+//! A histogram of durations that takes no lock: it is written by every answer that had to be waited for, and the ready-made
+//! one has a mutex, which the threads of a fan-out would queue for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::{MetricType, TypedMetric};
+
+/// Buckets that double, `N` of them with the one that has no bound. Clones count together.
+#[derive(Debug, Clone)]
+pub(super) struct Durations<const N: usize>(Arc<Counts<N>>);
+
+#[derive(Debug)]
+struct Counts<const N: usize> {
+    first_nanoseconds: u64,
+    buckets: [AtomicU64; N],
+    sum_nanoseconds: AtomicU64,
+}
+
+impl<const N: usize> Durations<N> {
+    /// The first bucket ends at `first`, and the next ones at twice as much each.
+    pub(super) fn from(first: Duration) -> Self {
+        let buckets = std::array::from_fn(|_| AtomicU64::new(0));
+        let first_nanoseconds = nanoseconds(first).max(1);
+        Self(Arc::new(Counts { first_nanoseconds, buckets, sum_nanoseconds: AtomicU64::new(0) }))
+    }
+
+    pub(super) fn observe(&self, duration: Duration) {
+        let duration = nanoseconds(duration);
+        // How often the first bound has to be doubled to reach it.
+        let doubled = u64::BITS - (duration.saturating_sub(1) / self.0.first_nanoseconds).leading_zeros();
+        let bucket = self.0.buckets.get(doubled as usize).or(self.0.buckets.last());
+        bucket.map(|count| count.fetch_add(1, Ordering::Relaxed));
+        self.0.sum_nanoseconds.fetch_add(duration, Ordering::Relaxed);
+    }
+}
+
+impl<const N: usize> EncodeMetric for Durations<N> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
+        let first = self.0.first_nanoseconds as f64 / 1e9;
+        let bound =
+            |doubled: usize| if doubled + 1 == N { f64::INFINITY } else { first * 2_f64.powi(doubled as i32) };
+        let counts = self.0.buckets.iter().map(|count| count.load(Ordering::Relaxed));
+        let buckets: Vec<_> = counts.enumerate().map(|(doubled, count)| (bound(doubled), count)).collect();
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        let sum = self.0.sum_nanoseconds.load(Ordering::Relaxed) as f64 / 1e9;
+        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
+
+impl<const N: usize> TypedMetric for Durations<N> {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    /// What is scraped of a metric.
+    fn text(metric: impl prometheus_client::registry::Metric) -> String {
+        let mut registry = Registry::default();
+        registry.register("it", "It", metric);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn it_shows_what_the_ready_made_one_does() {
+        let (own, ready_made) = (
+            Durations::<5>::from(Duration::from_millis(1)),
+            Histogram::new(exponential_buckets(0.001, 2.0, 4)),
+        );
+        for microseconds in [0, 1, 999, 1000, 1001, 2000, 2001, 4000, 5000, 8000, 8001, 1_000_000] {
+            let duration = Duration::from_micros(microseconds);
+            own.observe(duration);
+            ready_made.observe(duration.as_secs_f64());
+        }
+        assert_eq!(text(own), text(ready_made));
+    }
+}
