@@ -40,8 +40,9 @@ impl<const N: usize> Durations<N> {
 impl<const N: usize> EncodeMetric for Durations<N> {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
         let first = self.0.first_nanoseconds as f64 / 1e9;
-        let bound =
-            |doubled: usize| if doubled + 1 == N { f64::INFINITY } else { first * 2_f64.powi(doubled as i32) };
+        let bound = |doubled: usize| {
+            if doubled + 1 == N { f64::INFINITY } else { first * 2_f64.powi(doubled as i32) }
+        };
         let counts = self.0.buckets.iter().map(|count| count.load(Ordering::Relaxed));
         let buckets: Vec<_> = counts.enumerate().map(|(doubled, count)| (bound(doubled), count)).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();

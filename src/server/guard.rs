@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -177,6 +177,22 @@ impl Guarded {
     /// Gives bytes back that were read and not used. They are copied: the buffer that they are in is large.
     pub(super) fn unread(&mut self, bytes: &[u8]) {
         self.read_ahead = Bytes::from([bytes, &self.read_ahead].concat());
+    }
+
+    /// Writes all that is left of `bytes`.
+    pub(super) fn poll_write_all(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        while !bytes.is_empty() {
+            let written = ready!(Pin::new(&mut *self).poll_write(context, bytes))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            bytes.advance(written);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Waits for what the client does while it is owed an answer: `true` once it has sent something, which stays to

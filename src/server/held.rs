@@ -24,25 +24,14 @@ pub(super) enum Next {
     Gone,
 }
 
-/// Writes an answer. Most are written at once.
-pub(super) async fn write(io: &mut Guarded, outgoing: &mut Outgoing) -> io::Result<Next> {
-    match outgoing.rest.take() {
-        None => {
-            io.write_all_buf(&mut outgoing.first).await?;
-            Ok(Next::Request)
-        }
-        Some(rest) => write_rest(io, std::mem::take(&mut outgoing.first), rest, outgoing.chunked).await,
-    }
-}
-
 /// Writes an answer with a body that has to be waited for, or that is large. What goes first goes with its beginning.
-fn write_rest(io: &mut Guarded, mut first: Bytes, mut body: Body, chunked: bool) -> Turn<'_, Next> {
+pub(super) fn write(io: &mut Guarded, mut outgoing: Box<Outgoing>) -> Turn<'_, Next> {
     Box::pin(async move {
-        loop {
-            let Some(frame) = next_frame(io, &mut body).await? else { return Ok(Next::Gone) };
+        while let Some(body) = &mut outgoing.rest {
+            let Some(frame) = next_frame(io, body).await? else { return Ok(Next::Gone) };
             let Frame::Data(data) = frame else { break };
-            let before = std::mem::take(&mut first);
-            if chunked {
+            let before = std::mem::take(&mut outgoing.first);
+            if outgoing.chunked {
                 let length = format!("{:x}\r\n", data.len());
                 io.write_all_buf(&mut before.chain(length.as_bytes()).chain(data).chain(&b"\r\n"[..]))
                     .await?;
@@ -50,8 +39,8 @@ fn write_rest(io: &mut Guarded, mut first: Bytes, mut body: Body, chunked: bool)
                 io.write_all_buf(&mut before.chain(data)).await?;
             }
         }
-        let end: &[u8] = if chunked { b"0\r\n\r\n" } else { b"" };
-        io.write_all_buf(&mut first.chain(end)).await?;
+        let end: &[u8] = if outgoing.chunked { b"0\r\n\r\n" } else { b"" };
+        io.write_all_buf(&mut outgoing.first.chain(end)).await?;
         Ok(Next::Request)
     })
 }
@@ -79,23 +68,25 @@ async fn next_frame(io: &mut Guarded, body: &mut Body) -> io::Result<Option<Fram
     .await
 }
 
-/// Waits for what `poll` comes to; `None` once the client has left. A client that sends its next request early is still
-/// there.
-pub(super) fn wait<T>(
+/// Waits for what `poll` comes to; `None` once the client has left.
+pub(super) async fn wait<T>(
     io: &mut Guarded,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
-) -> impl Future<Output = io::Result<Option<T>>> {
-    let mut sent_early = false;
-    poll_fn(move |context: &mut Context<'_>| {
-        if let Poll::Ready(next) = poll(context) {
-            return Poll::Ready(Ok(Some(next)));
-        }
-        if !sent_early {
-            match ready!(io.poll_client(context))? {
-                true => sent_early = true,
-                false => return Poll::Ready(Ok(None)),
-            }
-        }
-        Poll::Pending
-    })
+) -> io::Result<Option<T>> {
+    poll_fn(move |context| poll_wait(io, context, &mut poll)).await
+}
+
+/// The same for a state machine that is no future. A client that sends its next request early is still there.
+pub(super) fn poll_wait<T>(
+    io: &mut Guarded,
+    context: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<io::Result<Option<T>>> {
+    if let Poll::Ready(next) = poll(context) {
+        return Poll::Ready(Ok(Some(next)));
+    }
+    match ready!(io.poll_client(context))? {
+        true => Poll::Pending,
+        false => Poll::Ready(Ok(None)),
+    }
 }

@@ -17,18 +17,26 @@ use super::conversation::converse;
 use super::guard::Guarded;
 use super::held::{self, Next};
 use crate::clock::Alarm;
-use crate::http::{Gateway, Heard, Waiting, Written};
+use crate::http::{Gateway, Heard, Outgoing, Waiting, Written};
 
-/// What a connection that rests comes to.
-enum Roused<'a> {
-    /// A request that is answered here, at once.
-    Answer(Written),
-    /// The same, and its answer is yet to come.
-    Waiting(Waiting<'a>),
+/// What a connection is at.
+enum Doing<'a> {
+    /// It waits for a request.
+    Rest,
+    /// It owes an answer that is yet to come.
+    Wait(Waiting<'a>),
+    /// It writes this; then it may end.
+    Write(Bytes, bool),
+}
+
+/// What a connection comes to that is not for here.
+enum Exit {
     /// Bytes that are for hyper.
     Bytes,
-    /// Nothing, for too long or because the server closes.
-    Nothing,
+    /// An answer with more than goes out at once.
+    Large(Box<Outgoing>),
+    /// An end that the client is told of: behind the last answer, after too long a rest, or because the server closes.
+    Close,
     /// The client has left.
     Gone,
 }
@@ -39,34 +47,66 @@ enum Roused<'a> {
 pub(super) fn serve(stream: TcpStream, read_ahead: Bytes, terms: Terms) -> Turn<'static, ()> {
     let mut io = Box::new(terms.guard(stream, read_ahead));
     Box::pin(async move {
-        let mut rest = Rest::default();
+        let (mut rest, mut doing) = (Rest::default(), Doing::Rest);
         loop {
-            let mut outgoing = match poll_fn(|context| rouse(&mut io, &terms, &mut rest, context)).await? {
-                Roused::Gone => return Ok(()),
-                Roused::Nothing => return close(io).await,
-                Roused::Answer(answer) => terms.outgoing(answer),
-                Roused::Waiting(mut answer) => {
-                    let alarm = &mut rest.alarm;
-                    let answer = held::wait(&mut io, |context| answer.poll(alarm, context)).await?;
-                    let Some(answer) = answer else { return Ok(()) };
-                    terms.outgoing(answer)
-                }
-                Roused::Bytes => {
+            let exit = poll_fn(|context| go_on(&mut io, &terms, &mut rest, &mut doing, context)).await?;
+            let outgoing = match exit {
+                Exit::Gone => return Ok(()),
+                Exit::Close => return close(io).await,
+                Exit::Large(outgoing) => outgoing,
+                Exit::Bytes => {
                     let Some((returned, mut answer)) = converse(io, &terms).await? else { return Ok(()) };
                     io = returned;
                     let answer = held::wait(&mut io, |context| answer.as_mut().poll(context)).await?;
                     let Some(answer) = answer else { return Ok(()) };
-                    terms.outgoing(Written::from(answer))
+                    Box::new(terms.outgoing(Written::from(answer)))
                 }
             };
-            if let Next::Gone = held::write(&mut io, &mut outgoing).await? {
+            let closes = outgoing.closes;
+            if let Next::Gone = held::write(&mut io, outgoing).await? {
                 return Ok(());
             }
-            if outgoing.closes {
+            if closes {
                 return close(io).await;
             }
         }
     })
+}
+
+/// Answers requests for as long as nothing else is to be done.
+fn go_on<'a>(
+    io: &mut Guarded,
+    terms: &'a Terms,
+    rest: &mut Rest,
+    doing: &mut Doing<'a>,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<Exit>> {
+    loop {
+        *doing = match doing {
+            Doing::Rest => match ready!(rouse(io, terms, rest, context))? {
+                Ok(answer) => Doing::Wait(answer),
+                Err(exit) => return Poll::Ready(Ok(exit)),
+            },
+            Doing::Wait(answer) => {
+                let alarm = &mut rest.alarm;
+                let answer = ready!(held::poll_wait(io, context, |context| answer.poll(alarm, context)))?;
+                let Some(answer) = answer else { return Poll::Ready(Ok(Exit::Gone)) };
+                let outgoing = terms.outgoing(answer);
+                if outgoing.rest.is_some() {
+                    *doing = Doing::Rest;
+                    return Poll::Ready(Ok(Exit::Large(Box::new(outgoing))));
+                }
+                Doing::Write(outgoing.first, outgoing.closes)
+            }
+            Doing::Write(bytes, closes) => {
+                ready!(io.poll_write_all(context, bytes))?;
+                if *closes {
+                    return Poll::Ready(Ok(Exit::Close));
+                }
+                Doing::Rest
+            }
+        };
+    }
 }
 
 /// Waits for the next request.
@@ -75,13 +115,13 @@ fn rouse<'a>(
     terms: &'a Terms,
     rest: &mut Rest,
     context: &mut Context<'_>,
-) -> Poll<io::Result<Roused<'a>>> {
-    let Some(gateway) = terms.direct() else { return Poll::Ready(Ok(Roused::Bytes)) };
-    if let Poll::Ready(roused) = hear(io, gateway, terms, &mut rest.alarm, context) {
+) -> Poll<io::Result<Result<Waiting<'a>, Exit>>> {
+    let Some(gateway) = terms.direct() else { return Poll::Ready(Ok(Err(Exit::Bytes))) };
+    if let Poll::Ready(heard) = hear(io, gateway, terms, context) {
         rest.until = None;
-        return Poll::Ready(roused);
+        return Poll::Ready(heard);
     }
-    rest.poll(context, terms).map(|()| Ok(Roused::Nothing))
+    rest.poll(context, terms).map(|()| Ok(Err(Exit::Close)))
 }
 
 /// Reads what the client sends.
@@ -89,23 +129,13 @@ fn hear<'a>(
     io: &mut Guarded,
     gateway: &'a Gateway,
     terms: &Terms,
-    alarm: &mut Alarm,
     context: &mut Context<'_>,
-) -> Poll<io::Result<Roused<'a>>> {
+) -> Poll<io::Result<Result<Waiting<'a>, Exit>>> {
     let heard = io.poll_heard(context, |bytes| match gateway.hear(bytes, &terms.link) {
-        Heard::Request(request, taken) => (Some(request), taken),
-        Heard::Other => (None, 0),
+        Heard::Request(request, taken) => (Ok(gateway.write_answer(request)), taken),
+        Heard::Other => (Err(Exit::Bytes), 0),
     });
-    let request = match ready!(heard)? {
-        None => return Poll::Ready(Ok(Roused::Gone)),
-        Some(None) => return Poll::Ready(Ok(Roused::Bytes)),
-        Some(Some(request)) => request,
-    };
-    let mut answer = gateway.write_answer(request);
-    Poll::Ready(Ok(match answer.poll(alarm, context) {
-        Poll::Ready(answer) => Roused::Answer(answer),
-        Poll::Pending => Roused::Waiting(answer),
-    }))
+    heard.map_ok(|heard| heard.unwrap_or(Err(Exit::Gone)))
 }
 
 /// The time between two requests: it ends when it was too long, or when the server closes.
