@@ -87,7 +87,8 @@ impl Gateway {
     async fn begin_long_poll(&self, name: StreamName, request: LongPoll, noted: Noted) -> Step<'_> {
         let answering = Answering::of(&request);
         let outcome = match self.hub.begin_poll(request.poll(name)).await {
-            Ok(Begun::Held(held)) => {
+            Ok(Begun::Held(mut held)) => {
+                held.be_prompt();
                 return Step::Held(Box::new(HeldPoll { gateway: self, held, answering, noted }));
             }
             Ok(Begun::Answered(polled)) => Ok(self.polled(&polled, answering)),

@@ -3,8 +3,10 @@
 //! A client may leave between the two. Its change is in the log by then, or will be, so that those who wait have to be
 //! told of it all the same.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::SystemTime;
 
 use tokio::runtime::Handle;
@@ -86,9 +88,24 @@ impl Changes {
         let appended = appended?;
         if !appended.duplicate {
             self.metrics.messages_in(append.payload.messages(), append.payload.len());
-            self.live.advance(&name, appended.epoch, appended.tail.position, appended.closed);
+            self.tell(&name, &appended).await;
         }
         Ok(appended)
+    }
+
+    /// Tells those who wait. If they are few, one of them has its turn first: it gains by it, while the publisher knows
+    /// already what it said.
+    async fn tell(&self, name: &StreamName, appended: &Appended) {
+        let (epoch, tail, closed) = (appended.epoch, appended.tail.position, appended.closed);
+        let mut told = false;
+        poll_fn(|context| {
+            if told || !self.live.advance(name, epoch, tail, closed, Some(context.waker())) {
+                return Poll::Ready(());
+            }
+            told = true;
+            Poll::Pending
+        })
+        .await;
     }
 
     pub(super) async fn session(self, change: SessionChange) -> Result<(), Failure> {

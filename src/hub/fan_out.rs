@@ -8,7 +8,7 @@ use tokio::task::yield_now;
 use super::signal::Woken;
 
 /// So many are woken by whoever publishes: that takes it less than a task of its own would.
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 
 /// So many are woken before those that were woken have their turn. They fit into the queue of a thread of the runtime,
 /// so that no other thread's queue is needed.

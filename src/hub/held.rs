@@ -1,13 +1,16 @@
 //! A long poll that waits. There may be very many of them, so it is no future: it has room for nothing but what is needed
 //! to wait, and its timer is that of the connection.
 
+#[cfg(test)]
+mod tests;
+
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
 
 use super::clients::{Ending, Place};
-use super::live::Watched;
+use super::watched::Watched;
 use super::{Batch, Hub, PollError, Polled, ReadError, Shared};
 use crate::clock::Alarm;
 use crate::stream::{Epoch, Offset, Position, Start, StreamName};
@@ -44,6 +47,11 @@ impl<'a> Held<'a> {
         Self { hub, place, watched, next, epoch, tail, look: None, published: None, over: None }
     }
 
+    /// Says that its task has nothing else to do, and polls it whenever it wakes: then a publisher may let it go first.
+    pub fn be_prompt(&mut self) {
+        self.watched.be_prompt();
+    }
+
     /// Waits for the answer. `alarm` is the same each time, or one that the same task has used.
     pub fn poll_answer(
         &mut self,
@@ -72,7 +80,7 @@ impl<'a> Held<'a> {
         if let Poll::Ready(moved) = self.watched.poll_moved(context, self.next, self.epoch, self.tail) {
             self.published = moved.at;
             if moved.gone {
-                self.watched = self.hub.live.watch(self.watched.stream());
+                self.watched.watch_anew();
             }
             return Poll::Ready(moved.read);
         }

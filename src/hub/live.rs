@@ -8,43 +8,17 @@
 //! epoch in which it is true, and whether the store is attached to is asked of the store anew each time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::Ordering;
+use std::task::Waker;
 
 use dashmap::DashMap;
-use tokio::time::Instant;
 
 use super::fan_out::fan_out;
-use super::signal::{Signal, Waiter};
 use super::subscriber::{Member, Members, Wildcards};
-use super::{Batch, Shared};
+use super::watched::{Spot, Watched};
 use crate::clock::Clock;
 use crate::store::Store;
-use crate::stream::{Epoch, Filter, Offset, Position, StreamName};
-
-/// What a waiter needs to know of a stream. The tail is that of the last append seen here.
-#[derive(Debug, Default)]
-struct TailState {
-    /// The life that the tail is of; `None` before the first append.
-    epoch: Option<Epoch>,
-    tail: Position,
-    closed: bool,
-    gone: bool,
-    /// When the append that moved the tail was answered by the store.
-    moved_at: Option<Instant>,
-    /// What the first of those who waited has read, from where, for the others: all that there is now.
-    read: Option<(Offset, Shared)>,
-}
-
-/// What has become of a stream since somebody began to wait for it.
-pub(super) struct Moved {
-    /// When the last append came, if one has.
-    pub(super) at: Option<Instant>,
-    /// What is to be read, if somebody has read it already from the same place.
-    pub(super) read: Option<Shared>,
-    /// Whether this life of the stream is over: whoever waits on has to watch anew.
-    pub(super) gone: bool,
-}
+use crate::stream::{Epoch, Filter, Position, StreamName};
 
 /// The streams that somebody follows.
 pub(super) struct Live {
@@ -62,21 +36,6 @@ struct Handle {
     attached: Option<Epoch>,
 }
 
-/// Where those wait who watch a stream until it ends.
-struct Spot {
-    name: StreamName,
-    signal: Signal<TailState>,
-    /// Counted up under the table's lock only, so that no one can come while the last one's handle is taken out.
-    watchers: AtomicUsize,
-}
-
-/// A stream being watched; dropping it gives the handle back.
-pub(super) struct Watched<'a> {
-    live: &'a Live,
-    spot: Arc<Spot>,
-    waiter: Waiter,
-}
-
 impl Live {
     pub(super) fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
         Self { handles: DashMap::new(), wildcards: Wildcards::default(), store, clock }
@@ -84,11 +43,7 @@ impl Live {
 
     /// Takes the handle of a stream. Read the store only afterwards.
     pub(super) fn watch(&self, name: &StreamName) -> Watched<'_> {
-        let spot = self.take(name, |handle| {
-            handle.spot.watchers.fetch_add(1, Ordering::Relaxed);
-            handle.spot.clone()
-        });
-        Watched { live: self, spot, waiter: Waiter::default() }
+        self.take(name, |handle| Watched::count_in(self, &handle.spot))
     }
 
     /// From now on `member` is told of the streams that `filter` matches. Read the store only afterwards.
@@ -116,17 +71,32 @@ impl Live {
         {
             self.attach(name, &mut handle);
         }
-        self.advance(name, epoch, tail, closed);
+        let _nobody_goes_first = self.advance(name, epoch, tail, closed, None);
     }
 
-    /// Moves a tail, after the append is in the store. Appends may overtake each other on the way here.
-    pub(super) fn advance(&self, name: &StreamName, epoch: Epoch, tail: Position, closed: bool) {
+    /// Moves a tail, after the append is in the store. Appends may overtake each other on the way here. Whether
+    /// `publisher` will be woken: as soon as one of those who were woken has looked, if they are few.
+    pub(super) fn advance(
+        &self,
+        name: &StreamName,
+        epoch: Epoch,
+        tail: Position,
+        closed: bool,
+        publisher: Option<&Waker>,
+    ) -> bool {
         let followed = self.handles.get(name).map(|handle| (handle.spot.clone(), handle.subscribers.clone()));
+        let mut lets_go_first = false;
         if let Some((spot, subscribers)) = followed {
-            fan_out(spot.signal.change(|state| state.advance(epoch, tail, closed)));
+            let mut earlier = None;
+            fan_out(spot.signal.change(|state| {
+                state.advance(epoch, tail, closed);
+                (lets_go_first, earlier) = state.let_go_first(publisher);
+            }));
+            earlier.into_iter().for_each(Waker::wake);
             subscribers.mark(name);
         }
         self.wildcards.mark(name);
+        lets_go_first
     }
 
     /// Tells all who wait that the stream is no more. Whoever comes later waits for another one of that name;
@@ -170,6 +140,11 @@ impl Live {
         count_in(&mut handle)
     }
 
+    /// The last one who watched a stream has left; it has counted itself out.
+    pub(super) fn left(&self, name: &StreamName) {
+        self.give_back(name, |_| {});
+    }
+
     /// Counts somebody out; the last one takes the handle away.
     fn give_back(&self, name: &StreamName, count_out: impl FnOnce(&mut Handle)) {
         let released = self.handles.remove_if_mut(name, |_, handle| {
@@ -199,85 +174,5 @@ impl Handle {
 
     fn is_idle(&self) -> bool {
         self.spot.watchers.load(Ordering::Relaxed) == 0 && self.subscribers.is_empty()
-    }
-}
-
-impl Spot {
-    fn of(name: &StreamName) -> Arc<Self> {
-        Arc::new(Self { name: name.clone(), signal: Signal::default(), watchers: AtomicUsize::new(0) })
-    }
-}
-
-impl TailState {
-    /// News of an earlier life than the one known are too late to matter.
-    fn advance(&mut self, epoch: Epoch, tail: Position, closed: bool) {
-        if self.epoch > Some(epoch) {
-            return;
-        }
-        if self.epoch < Some(epoch) {
-            *self = Self { epoch: Some(epoch), gone: self.gone, ..Self::default() };
-        }
-        self.tail = self.tail.max(tail);
-        self.closed |= closed;
-        self.read = None;
-        self.moved_at = Some(Instant::now());
-    }
-
-    /// Whether a read of the life `epoch` up to `tail` would bring something else now.
-    fn is_beyond(&self, epoch: Epoch, tail: Position) -> bool {
-        let later_here = self.epoch == Some(epoch) && (self.tail > tail || self.closed);
-        later_here || self.epoch > Some(epoch) || self.gone
-    }
-}
-
-impl Watched<'_> {
-    /// Its name.
-    pub(super) fn stream(&self) -> &StreamName {
-        &self.spot.name
-    }
-
-    /// Waits until there may be something behind `tail` in the life `epoch` of the log, or the stream is closed or
-    /// gone: then it is time to read again from `next`.
-    pub(super) fn poll_moved(
-        &mut self,
-        context: &mut Context<'_>,
-        next: Offset,
-        epoch: Epoch,
-        tail: Position,
-    ) -> Poll<Moved> {
-        self.spot.signal.poll_until(&mut self.waiter, context, |state| {
-            let read = state.read.as_ref().filter(|(from, _)| *from == next && !state.gone);
-            state.is_beyond(epoch, tail).then(|| Moved {
-                at: state.moved_at,
-                read: read.map(|(_, read)| read.clone()),
-                gone: state.gone,
-            })
-        })
-    }
-
-    /// Lets others have what was read from `from`, if others wait for the stream and if it is no more than `bytes_max`.
-    pub(super) fn share(&self, from: Offset, batch: Batch, bytes_max: usize) -> Shared {
-        let (is_whole, len) = (batch.up_to_date && batch.lives_for.is_none(), batch.len());
-        let batch = Shared::from(batch);
-        if is_whole && len <= bytes_max && self.spot.watchers.load(Ordering::Relaxed) > 1 {
-            self.spot.signal.note(|state| {
-                let is_all = state.epoch == Some(batch.epoch)
-                    && state.tail == batch.tail
-                    && state.closed == batch.closed;
-                if is_all {
-                    state.read = Some((from, batch.clone()));
-                }
-            });
-        }
-        batch
-    }
-}
-
-impl Drop for Watched<'_> {
-    fn drop(&mut self) {
-        self.spot.signal.forget(&mut self.waiter);
-        if self.spot.watchers.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.live.give_back(&self.spot.name, |_| {});
-        }
     }
 }

@@ -19,6 +19,7 @@ mod subscriber;
 mod sync;
 mod tail;
 mod tail_many;
+mod watched;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -65,9 +65,9 @@ impl<S> Signal<S> {
         Woken(inner.wakers.take())
     }
 
-    /// Changes a part of the state that nobody waits for.
-    pub fn note(&self, change: impl FnOnce(&mut S)) {
-        change(&mut self.inner.lock().state);
+    /// Changes a part of the state that nobody waits for, and returns what `change` does.
+    pub fn note<T>(&self, change: impl FnOnce(&mut S) -> T) -> T {
+        change(&mut self.inner.lock().state)
     }
 
     /// Waits until `test` finds what it wants in the state, and returns that.
@@ -77,15 +77,16 @@ impl<S> Signal<S> {
         WaitUntil { signal: self, test, waiter: Waiter::default() }
     }
 
-    /// The same for a state machine that is no future. Whoever does not ask again has to [forget](Self::forget) `waiter`.
+    /// The same for a state machine that is no future. What `test` changes is nothing that others wait for. Whoever does
+    /// not ask again has to [forget](Self::forget) `waiter`.
     pub fn poll_until<T>(
         &self,
         waiter: &mut Waiter,
         context: &mut Context<'_>,
-        test: impl FnOnce(&S) -> Option<T>,
+        test: impl FnOnce(&mut S) -> Option<T>,
     ) -> Poll<T> {
         let mut inner = self.inner.lock();
-        if let Some(found) = test(&inner.state) {
+        if let Some(found) = test(&mut inner.state) {
             if let Some(key) = waiter.0.take() {
                 inner.wakers.remove(key);
             }
@@ -157,7 +158,7 @@ impl<S, T, F: FnMut(&S) -> Option<T> + Unpin> Future for WaitUntil<'_, S, F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let Self { signal, test, waiter } = self.get_mut();
-        signal.poll_until(waiter, context, test)
+        signal.poll_until(waiter, context, |state| test(state))
     }
 }
 

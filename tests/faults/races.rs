@@ -4,11 +4,14 @@
 //! A lost wake-up shows as a poll that comes back without a message when its hold is over. `RACES` says
 //! how many appends race; each other kind races a tenth as often.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pollgate::clock::Clock;
-use pollgate::hub::{ClientId, Creation, Hub, Missing, Poll, PollError, Polled, Publication, ReadError};
+use pollgate::clock::{Alarm, Clock};
+use pollgate::hub::{
+    Begun, ClientId, Creation, Hub, Missing, Poll, PollError, Polled, Publication, ReadError,
+};
 use pollgate::limits::Limits;
 use pollgate::metrics::{Counts, Metrics};
 use pollgate::store::Memory;
@@ -176,7 +179,18 @@ impl Lane {
 
     fn poll(&self, client: Option<ClientId>) -> impl Future<Output = Result<Polled, PollError>> + use<> {
         let (hub, stream, start) = (self.hub.clone(), self.stream.clone(), Start::At(self.tail));
-        async move { hub.poll(Poll { stream, start, hold: HOLD, client }).await }
+        async move {
+            let mut held = match hub.begin_poll(Poll { stream, start, hold: HOLD, client }).await? {
+                Begun::Answered(polled) => return Ok(polled),
+                Begun::Held(held) => held,
+            };
+            // Publishers let it go first, or not.
+            if fastrand::bool() {
+                held.be_prompt();
+            }
+            let mut alarm = Alarm::default();
+            poll_fn(|context| held.poll_answer(&mut alarm, context)).await
+        }
     }
 
     fn publish(&self, close: bool) -> impl Future<Output = Offset> + Send + use<> {

@@ -187,7 +187,7 @@ async fn news_of_a_former_life_do_not_wake_who_waits_in_the_present_one() {
     create(&hub, "s").await;
     let batch = hub.read(&name("s"), Start::Earliest).await.unwrap();
     let mut watched = hub.live.watch(&name("s"));
-    hub.live.advance(&name("s"), former, Position(100), true);
+    hub.live.advance(&name("s"), former, Position(100), true, None);
     assert!(!is_ready(pin!(poll_fn(|context| watched.poll_moved(
         context,
         batch.next,
@@ -202,7 +202,7 @@ async fn news_of_a_former_life_do_not_wake_who_waits_in_the_present_one() {
         batch.tail
     )))));
     let batch = hub.read(&name("s"), Start::Earliest).await.unwrap();
-    hub.live.advance(&name("s"), former, Position(100), true);
+    hub.live.advance(&name("s"), former, Position(100), true, None);
     assert!(!is_ready(pin!(poll_fn(|context| watched.poll_moved(
         context,
         batch.next,

@@ -4,14 +4,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-use hyper::Response;
 use tokio::time::Instant;
 
 use super::Stage;
 use crate::loads::HOLD;
 use crate::loads::poller::Poller;
-use crate::wire::{Connection, WireError};
+use crate::wire::{LeanConnection, RawAnswer, WireError, open};
 
 /// See the module.
 pub(super) struct Holder {
@@ -20,10 +18,11 @@ pub(super) struct Holder {
     poller: Poller,
 }
 
-/// The connection of its polls, and another one that shows that a poll is held.
+/// The connection of its polls, and another one that shows that a poll is held. Lean ones, since what a client takes to
+/// read an answer is no part of what the server takes to wake it.
 struct Connections {
-    poll: Connection,
-    look: Connection,
+    poll: LeanConnection,
+    look: LeanConnection,
 }
 
 impl Holder {
@@ -40,13 +39,15 @@ impl Holder {
 
     async fn hold_polls(&mut self) -> Result<(), WireError> {
         let scene = self.stage.scene.clone();
-        let mut connections = Connections { poll: scene.connect().await?, look: scene.connect().await? };
+        let address = scene.target.address;
+        let (poll, look) = (open(address).await?, open(address).await?);
+        let mut connections =
+            Connections { poll: LeanConnection::over(poll), look: LeanConnection::over(look) };
         loop {
-            let answer = self.held(&mut connections).await?;
-            let now = Instant::now();
-            for message in self.poller.read(&answer)? {
+            let (at, answer) = self.held(&mut connections).await?;
+            for message in self.poller.read(&answer.response()?)? {
                 if let Some(due) = self.stage.due.get(message.sequence as usize) {
-                    scene.tally.note(*due, now - *due);
+                    scene.tally.note(*due, at - *due);
                     self.stage.arrived.fetch_add(1, Ordering::Release);
                 }
             }
@@ -54,17 +55,19 @@ impl Holder {
     }
 
     /// The answer to a poll. It counts as held once the server has answered a request that went out after it.
-    async fn held(&self, connections: &mut Connections) -> Result<Response<Bytes>, WireError> {
-        let mut answer = pin!(connections.poll.exchange(self.poller.poll(Some(HOLD))?));
-        let mut look = pin!(connections.look.exchange(self.poller.poll(None)?));
-        // In this order, so that the poll is handed over first.
+    async fn held(&self, connections: &mut Connections) -> Result<(Instant, RawAnswer), WireError> {
+        connections.poll.send(&self.poller.poll(Some(HOLD))?).await?;
+        connections.look.send(&self.poller.poll(None)?).await?;
+        let mut answer = pin!(connections.poll.answer());
+        let mut look = pin!(connections.look.answer());
+        // In this order, so that an answer that is early is seen to be.
         tokio::select! {
             biased;
             early = &mut answer => {
                 look.await?;
                 return early;
             }
-            looked = &mut look => looked?,
+            looked = &mut look => drop(looked?),
         };
         self.stage.hold(self.stream);
         answer.await

@@ -1,0 +1,133 @@
+//! Who goes first, a publisher or those who wait for it.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::Clock;
+use crate::hub::{Begun, Creation, Poll as LongPoll, Publication};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::store::Memory;
+use crate::stream::ContentType;
+
+fn stream() -> StreamName {
+    StreamName::parse("s").unwrap()
+}
+
+async fn hub() -> Hub {
+    let (store, metrics) = (Arc::new(Memory::new()), Arc::new(Metrics::new()));
+    let hub = Hub::new(store, Arc::new(Limits::default()), metrics, Clock::start());
+    let creation = Creation {
+        content_type: None,
+        lifetime: None,
+        retention: None,
+        closed: false,
+        body: "".into(),
+        fork: None,
+    };
+    hub.create(&stream(), creation).await.unwrap();
+    hub
+}
+
+/// A poll that waits.
+async fn held(hub: &Hub, prompt: bool) -> Held<'_> {
+    let hold = Duration::from_secs(20);
+    let poll = LongPoll { stream: stream(), start: Start::Earliest, hold, client: None };
+    let Begun::Held(mut held) = hub.begin_poll(poll).await.unwrap() else { panic!("it is answered") };
+    if prompt {
+        held.be_prompt();
+    }
+    assert!(!is_answered(&mut held));
+    held
+}
+
+fn is_answered(held: &mut Held<'_>) -> bool {
+    held.poll_answer(&mut Alarm::default(), &mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+async fn publish(hub: &Hub) {
+    let publication = Publication {
+        body: "x".into(),
+        content_type: Some(ContentType::octet_stream()),
+        close: false,
+        producer: None,
+        sequence: None,
+        annotation: None,
+        session: None,
+        create: false,
+    };
+    hub.publish(&stream(), publication).await.unwrap();
+}
+
+fn is_ready(future: Pin<&mut impl Future>) -> bool {
+    future.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+#[tokio::test]
+async fn a_publisher_is_answered_after_a_prompt_poll_and_not_before() {
+    let hub = hub().await;
+    let mut held = held(&hub, true).await;
+    let woken = Arc::new(Flag::default());
+    let mut publish = pin!(publish(&hub));
+    let waker = Waker::from(woken.clone());
+    assert!(publish.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(!woken.0.load(Ordering::Relaxed));
+    assert!(is_answered(&mut held));
+    assert!(woken.0.load(Ordering::Relaxed));
+    assert!(is_ready(publish));
+}
+
+#[tokio::test]
+async fn a_prompt_poll_that_leaves_keeps_no_publisher() {
+    let hub = hub().await;
+    let held = held(&hub, true).await;
+    let woken = Arc::new(Flag::default());
+    let mut publish = pin!(publish(&hub));
+    let waker = Waker::from(woken.clone());
+    assert!(publish.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(held);
+    assert!(woken.0.load(Ordering::Relaxed));
+    assert!(is_ready(publish));
+}
+
+#[tokio::test]
+async fn a_second_publisher_sets_the_first_one_free() {
+    let hub = hub().await;
+    let mut held = held(&hub, true).await;
+    let woken = Arc::new(Flag::default());
+    let (mut first, mut second) = (pin!(publish(&hub)), pin!(publish(&hub)));
+    let waker = Waker::from(woken.clone());
+    assert!(first.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(!is_ready(second.as_mut()));
+    assert!(woken.0.load(Ordering::Relaxed));
+    assert!(is_ready(first));
+    assert!(is_answered(&mut held));
+    assert!(is_ready(second));
+}
+
+#[tokio::test]
+async fn a_publisher_waits_neither_for_others_nor_for_many() {
+    let hub = hub().await;
+    let _others = held(&hub, false).await;
+    assert!(is_ready(pin!(publish(&hub))));
+    let hub = self::hub().await;
+    let mut many = Vec::new();
+    for _ in 0..100 {
+        many.push(held(&hub, true).await);
+    }
+    assert!(is_ready(pin!(publish(&hub))));
+    assert!(many.iter_mut().all(is_answered));
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl std::task::Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
