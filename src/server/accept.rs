@@ -11,6 +11,7 @@ use rustix::process::{Resource, getrlimit};
 use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Phase;
@@ -34,6 +35,10 @@ const REFUSAL_TIME: Duration = Duration::from_secs(3);
 /// what waits in the queue of the kernel would else be let in by a few at each pause.
 const BACK_OFF: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+
+/// So many are accepted before others have their turn: as many as the kernel's queue holds, so that those who come at once
+/// find room in it.
+const ACCEPTS_AT_A_TIME: u64 = 4096;
 
 /// How long handshakes that are under way may take to end before the listener closes and resets them. A client
 /// whose SYN is dropped in that time sends another one after a second, and is refused.
@@ -89,9 +94,13 @@ impl Acceptor {
         };
         let mut phase = self.phase.clone();
         let (mut back_off, mut warned_at) = (BACK_OFF, None::<Instant>);
-        loop {
+        for accepts in 1_u64.. {
+            if accepts.is_multiple_of(ACCEPTS_AT_A_TIME) {
+                yield_now().await;
+            }
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                // Without a budget: while those have their turn who were accepted, the kernel's queue would overflow.
+                accepted = unconstrained(listener.accept()) => accepted,
                 _ = phase.wait_for(|phase| *phase >= Phase::Closing) => break,
             };
             match accepted {
