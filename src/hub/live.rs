@@ -13,7 +13,7 @@ use std::task::Waker;
 
 use dashmap::DashMap;
 
-use super::fan_out::fan_out;
+use super::fan_out::{AT_ONCE, fan_out};
 use super::subscriber::{Member, Members, Wildcards};
 use super::watched::{Spot, Watched};
 use crate::clock::Clock;
@@ -88,6 +88,7 @@ impl Live {
         let mut lets_go_first = false;
         if let Some((spot, subscribers)) = followed {
             let mut earlier = None;
+            let publisher = publisher.filter(|_| spot.watchers.load(Ordering::Relaxed) <= AT_ONCE);
             fan_out(spot.signal.change(|state| {
                 state.advance(epoch, tail, closed);
                 (lets_go_first, earlier) = state.let_go_first(publisher);

@@ -6,7 +6,6 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 
-use super::fan_out::AT_ONCE;
 use super::live::Live;
 use super::signal::{Signal, Waiter};
 use super::{Batch, Shared};
@@ -80,27 +79,18 @@ impl TailState {
         self.moved_at = Some(Instant::now());
     }
 
-    /// Remembers `publisher` if a few prompt ones are about to look. Whether it does, and the publisher that it remembered.
+    /// Remembers `publisher` if a prompt one is about to look. Whether it does, and the publisher that it remembered.
     pub(super) fn let_go_first(&mut self, publisher: Option<&Waker>) -> (bool, Option<Waker>) {
-        match publisher.filter(|_| (1..=AT_ONCE).contains(&self.prompt)) {
+        match publisher.filter(|_| self.prompt > 0) {
             Some(publisher) => (true, self.publisher.replace(publisher.clone())),
             None => (false, None),
         }
     }
 
-    fn count_in(&mut self, prompt: bool, counted: &mut bool) {
-        if prompt && !std::mem::replace(counted, true) {
-            self.prompt += 1;
-        }
-    }
-
-    /// Returns the publisher that may go on now.
-    fn count_out(&mut self, counted: &mut bool) -> Option<Waker> {
-        if !std::mem::take(counted) {
-            return None;
-        }
-        self.prompt = self.prompt.saturating_sub(1);
-        self.publisher.take()
+    /// A prompt one has looked, whatever it found, or leaves. Returns the publisher that may go on now.
+    fn looked(&mut self, was_counted: bool, counts: bool) -> Option<Waker> {
+        self.prompt = (self.prompt + usize::from(counts)).saturating_sub(usize::from(was_counted));
+        if was_counted { self.publisher.take() } else { None }
     }
 
     /// Whether a read of the life `epoch` up to `tail` would bring something else now.
@@ -140,13 +130,15 @@ impl<'a> Watched<'a> {
     ) -> Poll<Moved> {
         let (prompt, counted, mut publisher) = (self.prompt, &mut self.counted, None);
         let moved = self.spot.signal.poll_until(&mut self.waiter, context, |state| {
-            if !state.is_beyond(epoch, tail) {
-                state.count_in(prompt, counted);
-                return None;
-            }
-            publisher = state.count_out(counted);
+            let is_beyond = state.is_beyond(epoch, tail);
+            let counts = prompt && !is_beyond;
+            publisher = state.looked(std::mem::replace(counted, counts), counts);
             let read = state.read.as_ref().filter(|(from, _)| *from == next && !state.gone);
-            Some(Moved { at: state.moved_at, read: read.map(|(_, read)| read.clone()), gone: state.gone })
+            is_beyond.then(|| Moved {
+                at: state.moved_at,
+                read: read.map(|(_, read)| read.clone()),
+                gone: state.gone,
+            })
         });
         publisher.into_iter().for_each(Waker::wake);
         moved
@@ -180,7 +172,7 @@ impl Drop for Watched<'_> {
     fn drop(&mut self) {
         self.spot.signal.forget(&mut self.waiter);
         if self.counted {
-            let publisher = self.spot.signal.note(|state| state.count_out(&mut self.counted));
+            let publisher = self.spot.signal.note(|state| state.looked(true, false));
             publisher.into_iter().for_each(Waker::wake);
         }
         if self.spot.watchers.fetch_sub(1, Ordering::Relaxed) == 1 {

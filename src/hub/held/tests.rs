@@ -94,6 +94,19 @@ async fn a_prompt_poll_that_leaves_keeps_no_publisher() {
     assert!(is_ready(publish));
 }
 
+/// Appends may overtake each other on the way from the store to those who wait.
+#[tokio::test]
+async fn news_that_are_none_keep_no_publisher() {
+    let hub = hub().await;
+    let mut held = held(&hub, true).await;
+    let woken = Arc::new(Flag::default());
+    let waker = Waker::from(woken.clone());
+    let epoch = hub.describe(&stream()).await.unwrap().tail.epoch;
+    assert!(hub.live.advance(&stream(), epoch, Position(0), false, Some(&waker)));
+    assert!(!is_answered(&mut held));
+    assert!(woken.0.load(Ordering::Relaxed));
+}
+
 #[tokio::test]
 async fn a_second_publisher_sets_the_first_one_free() {
     let hub = hub().await;
@@ -112,7 +125,11 @@ async fn a_second_publisher_sets_the_first_one_free() {
 #[tokio::test]
 async fn a_publisher_waits_neither_for_others_nor_for_many() {
     let hub = hub().await;
-    let _others = held(&hub, false).await;
+    let _other = held(&hub, false).await;
+    assert!(is_ready(pin!(publish(&hub))));
+    let hub = self::hub().await;
+    let _prompt = held(&hub, true).await;
+    let _watched: Vec<_> = (0..100).map(|_| hub.live.watch(&stream())).collect();
     assert!(is_ready(pin!(publish(&hub))));
     let hub = self::hub().await;
     let mut many = Vec::new();
