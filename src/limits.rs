@@ -11,8 +11,8 @@
 //! | sends a head | `head_bytes_max`, read into a buffer of at most `connection_buffer_bytes` | 16 KiB |
 //! | sends an append | `body_bytes_max`, and the read buffer | 1 MiB + 16 KiB |
 //! | does not take an answer | `connection_buffer_bytes`, and references into the log | 16 KiB |
-//! | waits in a long poll over HTTP/1.1 | a socket and a waiter, without a buffer; over HTTP/2 a stream's state besides | 2.2 KiB |
-//! | follows an idle event or NDJSON stream over HTTP/1.1 | the same, and its tail | 3.1 KiB |
+//! | waits in a long poll over HTTP/1.1 | a socket and a waiter, without a buffer; over HTTP/2 a stream's state besides | 2 KiB |
+//! | follows an idle event or NDJSON stream over HTTP/1.1 | the same, and its tail | 3.5 KiB |
 //! | waits for many streams | about 760 bytes for each of `streams_per_request_max` | 744 KiB |
 //! | does not take an answer over many streams | an envelope of `read_bytes_max`, as base64 at the worst, and its cursor | 1.4 MiB |
 //! | does not take a live form | one encoded batch of `tail_bytes_max` (a larger single message as a whole) and the write buffer | 64 KiB |
