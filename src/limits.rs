@@ -13,6 +13,7 @@
 //! | does not take an answer | `connection_buffer_bytes`, and references into the log | 16 KiB |
 //! | waits in a long poll over HTTP/1.1 | a socket and a waiter, without a buffer; over HTTP/2 a stream's state besides | 2 KiB |
 //! | follows an idle event or NDJSON stream over HTTP/1.1 | the same, and its tail | 3.5 KiB |
+//! | waits for a stream that others wait for too | nothing more; the stream keeps what was read last, at most `tail_bytes_max`, and up to four encodings of it | 16 KiB, and some 100 for the encodings, a stream |
 //! | waits for many streams | about 760 bytes for each of `streams_per_request_max` | 744 KiB |
 //! | does not take an answer over many streams | an envelope of `read_bytes_max`, as base64 at the worst, and its cursor | 1.4 MiB |
 //! | does not take a live form | one encoded batch of `tail_bytes_max` (a larger single message as a whole) and the write buffer | 64 KiB |

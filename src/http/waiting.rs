@@ -58,29 +58,27 @@ impl Waiting<'_> {
 impl Gateway {
     /// Answers one request. Every failure is an answer too.
     pub fn write_answer(&self, request: Prepared) -> Waiting<'_> {
+        // With a span around it, and what is asked less often.
+        let other = |request| Box::pin(async move { Step::Answered(self.answer_as(request).await) });
+        if request.noted.recorded.is_some() {
+            return Waiting(State::Begun(other(request)));
+        }
         let Prepared { operation, link, noted } = request;
         Waiting(State::Begun(match operation {
-            Ok(Operation::OnStream(name, OnStream::Read(Read::ShortPoll(poll))))
-                if noted.recorded.is_none() =>
-            {
+            Ok(Operation::OnStream(name, OnStream::Read(Read::ShortPoll(poll)))) => {
                 Box::pin(
                     async move { Step::Answered(self.finish(&noted, self.short_poll(name, poll).await)) },
                 )
             }
-            Ok(Operation::OnStream(name, OnStream::Read(Read::LongPoll(poll))))
-                if noted.recorded.is_none() =>
-            {
+            Ok(Operation::OnStream(name, OnStream::Read(Read::LongPoll(poll)))) => {
                 Box::pin(self.begin_long_poll(name, poll, noted))
             }
-            Ok(Operation::OnStream(name, OnStream::Append(post, body))) if noted.recorded.is_none() => {
+            Ok(Operation::OnStream(name, OnStream::Append(post, body))) => {
                 Box::pin(
                     async move { Step::Answered(self.finish(&noted, self.append(name, *post, body).await)) },
                 )
             }
-            operation => {
-                let request = Prepared { operation, link, noted };
-                Box::pin(async move { Step::Answered(self.answer_as(request).await) })
-            }
+            operation => other(Prepared { operation, link, noted }),
         }))
     }
 

@@ -1,7 +1,5 @@
 //! Waking many: not by the publisher, who has an answer to wait for, and not all at once.
 
-use std::thread::available_parallelism;
-
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
 
@@ -14,13 +12,13 @@ pub(super) const AT_ONCE: usize = 16;
 /// so that no other thread's queue is needed.
 const BURST: usize = 64;
 
-/// Wakes all. Many are left to as many tasks as there are processors; without a runtime they are woken here.
+/// Wakes all. Many are left to as many tasks as the runtime has threads; without a runtime they are woken here.
 pub(super) fn fan_out(mut woken: Woken) {
     if woken.len() <= AT_ONCE {
         return;
     }
     let Ok(runtime) = Handle::try_current() else { return };
-    let part = woken.len().div_ceil(available_parallelism().map_or(1, Into::into));
+    let part = woken.len().div_ceil(runtime.metrics().num_workers().max(1));
     while !woken.is_empty() {
         let mut part = woken.split_off(part);
         runtime.spawn(async move {

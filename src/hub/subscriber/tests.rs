@@ -10,7 +10,8 @@ use tokio::time::advance;
 
 use super::*;
 use crate::clock::Clock;
-use crate::hub::{ClientId, Creation, Poll, Publication};
+use crate::hub::watched::Watched;
+use crate::hub::{Batch, ClientId, Creation, Poll, Publication};
 use crate::limits::Limits;
 use crate::metrics::{Counts, Metrics};
 use crate::store::Memory;
@@ -188,27 +189,16 @@ async fn news_of_a_former_life_do_not_wake_who_waits_in_the_present_one() {
     let batch = hub.read(&name("s"), Start::Earliest).await.unwrap();
     let mut watched = hub.live.watch(&name("s"));
     hub.live.advance(&name("s"), former, Position(100), true, None);
-    assert!(!is_ready(pin!(poll_fn(|context| watched.poll_moved(
-        context,
-        batch.next,
-        batch.epoch,
-        batch.tail
-    )))));
+    assert!(!has_moved(&mut watched, &batch));
     publish(&hub, "s", "x").await;
-    assert!(is_ready(pin!(poll_fn(|context| watched.poll_moved(
-        context,
-        batch.next,
-        batch.epoch,
-        batch.tail
-    )))));
+    assert!(has_moved(&mut watched, &batch));
     let batch = hub.read(&name("s"), Start::Earliest).await.unwrap();
     hub.live.advance(&name("s"), former, Position(100), true, None);
-    assert!(!is_ready(pin!(poll_fn(|context| watched.poll_moved(
-        context,
-        batch.next,
-        batch.epoch,
-        batch.tail
-    )))));
+    assert!(!has_moved(&mut watched, &batch));
+}
+
+fn has_moved(watched: &mut Watched<'_>, batch: &Batch) -> bool {
+    is_ready(pin!(poll_fn(|context| watched.poll_moved(context, batch.next, batch.epoch, batch.tail))))
 }
 
 #[tokio::test(start_paused = true)]
