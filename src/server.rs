@@ -1,30 +1,22 @@
 //! The server: listeners, what stands behind them, and how it all comes to an end.
 
 mod accept;
-mod berth;
-mod connection;
-mod conversation;
-mod guard;
-mod head;
-mod held;
-mod http1;
-mod http2;
 mod mqtt;
 mod store;
-mod tracked;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::Clock;
 use crate::config::{MqttAddress, Settings};
 use crate::http::admin::Admin;
+use crate::http::conn::{Phase, Service};
 use crate::http::{Gateway, Origins};
 use crate::hub::Hub;
 use crate::limits::Limits;
@@ -32,7 +24,6 @@ use crate::metrics::Metrics;
 use crate::mqtt::Broker;
 use crate::store::{OpenError, Store};
 use accept::{Acceptor, Front};
-use connection::Site;
 
 /// Addresses that are bound, with nothing served yet.
 pub struct Server {
@@ -68,18 +59,11 @@ pub struct Running {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// WebSockets that wait to be taken over by the MQTT front; what comes on top waits in its HTTP connection.
+const MQTT_SOCKETS_MAX: usize = 64;
+
 /// As long as anything is free in a socket's buffer, the kernel takes one more piece, with what it keeps about it.
 const LAST_PIECE_BYTES: usize = 8 * 1024;
-
-/// How far the end is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Serving,
-    /// No connection is accepted; those that are open end with the answer they are at.
-    Closing,
-    /// Connections are dropped as they are.
-    Stopped,
-}
 
 impl Server {
     /// Binds the addresses and opens the store.
@@ -130,10 +114,10 @@ impl Server {
         let (clock, metrics, store) = (self.clock, self.metrics, self.store);
         let hub = Arc::new(Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock));
         let broker = Arc::new(Broker::new(hub.clone(), self.limits.clone(), &metrics, clock));
-        let tunnel = mqtt::tunnel(broker.clone(), self.limits.mqtt_packet_bytes_max);
+        let (sender, mqtt_sockets) = mpsc::channel(MQTT_SOCKETS_MAX);
         let gateway =
-            Gateway::new(hub.clone(), self.limits.clone(), metrics.clone(), clock, self.origins, tunnel);
-        let admin = Admin::new(hub.clone(), metrics.clone());
+            Gateway::new(hub.clone(), self.limits.clone(), metrics.clone(), clock, self.origins, sender);
+        let admin = Admin::new(hub.clone(), metrics.clone(), clock);
         let (phase, at_first) = watch::channel(Phase::Serving);
         let acceptor = |front, connections_max, listener| {
             let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), at_first.clone());
@@ -143,17 +127,22 @@ impl Server {
         let (sweeper, mqtt_sweeper) = (hub.clone(), broker.clone());
         let mut tasks = vec![
             acceptor(
-                Front::Http(Arc::new(Site::Gateway(Arc::new(gateway)))),
+                Front::Http(Arc::new(Service::Gateway(Arc::new(gateway)))),
                 self.limits.connections_max,
                 self.gateway,
             ),
             acceptor(
-                Front::Http(Arc::new(Site::Admin(admin))),
+                Front::Http(Arc::new(Service::Admin(admin))),
                 self.limits.admin_connections_max,
                 self.admin,
             ),
             tokio::spawn(async move { sweeper.sweep().await }),
             tokio::spawn(async move { mqtt_sweeper.sweep().await }),
+            tokio::spawn(mqtt::serve_sockets(
+                broker.clone(),
+                self.limits.mqtt_packet_bytes_max,
+                mqtt_sockets,
+            )),
         ];
         if let Some((listener, _)) = self.mqtt {
             tasks.push(acceptor(Front::Mqtt(broker), self.limits.connections_max, listener));

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
 use serde::Serialize;
 
 use super::bare;
-use super::body::Body;
+use super::conn::{Answer, Body, Framing};
+use crate::clock::Clock;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 
@@ -19,22 +20,29 @@ const CLIENTS_MAX: usize = 10_000;
 pub struct Admin {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
+    clock: Clock,
 }
 
 impl Admin {
     /// An admin front of `hub`.
-    pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
-        Self { hub, metrics }
+    pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+        Self { hub, metrics, clock }
     }
 
     /// Answers one request.
-    pub fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    pub(super) fn answer<A: Answer>(&self, head: &Parts, framing: Framing) -> A {
+        let mut answer = A::from(self.respond(head));
+        answer.frame(framing, self.clock.now());
+        answer
+    }
+
+    fn respond(&self, head: &Parts) -> Response<Body> {
+        if !matches!(head.method, Method::GET | Method::HEAD) {
             let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD\n".into());
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
-        match request.uri().path() {
+        match head.uri.path() {
             "/live" => text(StatusCode::OK, "text/plain", "live\n".into()),
             "/ready" if self.hub.is_draining() => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".into())

@@ -9,9 +9,8 @@ use hyper::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 
-use super::body::{Body, FRAME_BYTES_MAX};
+use super::conn::{Answer, Body, DECIMALS, FRAME_BYTES_MAX, Head, decimal};
 use super::fields::*;
-use super::written::{Answer, DECIMALS, Head, decimal};
 use crate::hub::Batch;
 use crate::stream::{Cursor, Offset};
 

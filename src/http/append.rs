@@ -1,12 +1,12 @@
 //! POST: appends and closes (protocol, sections 5.2 and 5.3).
 
+use bytes::Bytes;
 use hyper::StatusCode;
 
+use super::conn::{Answer, DECIMALS, decimal};
 use super::error::Error;
 use super::fields::{PRODUCER_EPOCH, PRODUCER_SEQ};
 use super::request::Post;
-use super::upload::Upload;
-use super::written::{Answer, DECIMALS, decimal};
 use super::{Gateway, answer};
 use crate::hub::Publication;
 use crate::stream::StreamName;
@@ -16,9 +16,8 @@ impl Gateway {
         &self,
         name: StreamName,
         post: Post,
-        body: Upload,
+        body: Bytes,
     ) -> Result<A, Error> {
-        let body = body.collect(&self.limits).await?;
         let Post { content_type, close, producer, sequence, create } = post;
         let has_messages = !body.is_empty();
         let producer_epoch = producer.as_ref().map(|producer| producer.epoch);

@@ -1,13 +1,13 @@
 //! PUT: creates a stream or a fork (protocol, sections 4.2 and 5.1).
 
-use hyper::body::Incoming;
+use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, LOCATION};
 use hyper::{Response, StatusCode};
 
-use super::body::Body;
+use super::conn::Body;
 use super::error::Error;
 use super::request::Put;
-use super::{Gateway, answer, fields, upload};
+use super::{Gateway, answer, fields};
 use crate::hub::Creation;
 use crate::stream::StreamName;
 
@@ -16,9 +16,8 @@ impl Gateway {
         &self,
         name: StreamName,
         put: Put,
-        body: Incoming,
+        body: Bytes,
     ) -> Result<Response<Body>, Error> {
-        let body = upload::collect(body, &self.limits).await?;
         let Put { content_type, lifetime, retention, closed, fork, location } = put;
         let created = self
             .hub

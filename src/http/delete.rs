@@ -2,7 +2,7 @@
 
 use hyper::{Response, StatusCode};
 
-use super::body::Body;
+use super::conn::Body;
 use super::error::Error;
 use super::{Gateway, answer};
 use crate::stream::StreamName;

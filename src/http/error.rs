@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::answer::secure;
 use super::bare;
-use super::body::Body;
+use super::conn::Body;
 use super::fields::{self, *};
 use super::streams::cursor::InvalidCursor;
 use crate::hub::{
@@ -35,9 +35,7 @@ pub(super) enum Error {
     MethodNotAllowed { allowed: &'static str },
     #[error("a request target has at most {max} bytes")]
     TargetTooLong { max: usize },
-    #[error(
-        "a request has Content-Length or Transfer-Encoding, not both, and a chunked one is not pipelined"
-    )]
+    #[error("a request has either Content-Length or Transfer-Encoding, not both")]
     AmbiguousLength,
     #[error("a body has a Content-Length or comes in chunks; no other Transfer-Encoding is taken")]
     TransferEncoding,

@@ -3,7 +3,7 @@
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use super::body::Body;
+use super::conn::Body;
 use super::error::Error;
 use super::fields::{self, *};
 use super::{Gateway, answer};

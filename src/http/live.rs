@@ -12,11 +12,11 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio_stream::{Stream, StreamExt};
 
-use super::body::Body;
+use super::conn::{Body, ConnectionState};
 use super::error::Error;
 use super::fields::X_ACCEL_BUFFERING;
 use super::request::Live;
-use super::{Gateway, Link, answer, bare};
+use super::{Gateway, answer, bare};
 use crate::hub::{Batch, TailSettings, Update, Variant};
 use crate::metrics::{Form, LiveMetrics};
 use crate::stream::{ContentType, Cursor, Encoding, StreamName};
@@ -40,7 +40,7 @@ impl Gateway {
         request: &Live,
         life: Option<Duration>,
         form: Form,
-        link: Arc<Link>,
+        link: Arc<ConnectionState>,
         encode: Encode,
     ) -> Result<LiveTail<impl Stream<Item = Bytes> + Send + use<>>, Error> {
         let settings = TailSettings { heartbeat: request.heartbeat, life, whole_characters: true };
@@ -115,11 +115,11 @@ fn is_empty(update: &Update) -> bool {
 /// A reader being counted, from its first update until it is gone.
 pub(super) struct Counted {
     metrics: LiveMetrics,
-    link: Arc<Link>,
+    link: Arc<ConnectionState>,
 }
 
 impl Counted {
-    pub(super) fn new(metrics: LiveMetrics, link: Arc<Link>) -> Self {
+    pub(super) fn new(metrics: LiveMetrics, link: Arc<ConnectionState>) -> Self {
         metrics.open.inc();
         Self { metrics, link }
     }

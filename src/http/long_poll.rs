@@ -5,11 +5,11 @@ use std::time::SystemTime;
 use hyper::StatusCode;
 
 use super::answer::Keep;
+use super::conn::{Answer, DECIMALS, decimal};
 use super::error::Error;
 use super::fields::{PREFERENCE_APPLIED, STREAM_SUPERSEDED};
 use super::live::cursor_seed;
 use super::request::{Hold, LongPoll};
-use super::written::{Answer, DECIMALS, decimal};
 use super::{Gateway, answer};
 use crate::hub::{Batch, Poll, Polled, Variant};
 use crate::metrics::Form;

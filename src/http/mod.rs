@@ -1,24 +1,20 @@
-//! The HTTP front: bytes to typed requests, one handler per operation and delivery form, one error mapping.
+//! The HTTP front: connections, typed requests, one handler per operation and delivery form, one error mapping.
 //!
 //! Handlers never read header fields: `request` has turned them into values before.
 
 pub mod admin;
 mod answer;
 mod append;
-mod body;
+pub mod conn;
 mod control;
 mod create;
-mod date;
 mod delete;
-mod direct;
 mod envelope;
 mod error;
 mod fields;
 mod head;
-mod link;
 mod live;
 mod long_poll;
-mod mqtt;
 mod ndjson;
 mod origin;
 mod preflight;
@@ -28,40 +24,32 @@ mod routes;
 mod short_poll;
 mod sse;
 mod streams;
-mod switch;
+mod upgrade;
 mod upload;
-mod waiting;
 mod web;
 mod websocket;
-mod written;
 
 use std::sync::Arc;
 
-use hyper::header::CONNECTION;
 use hyper::{Response, StatusCode};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
-pub use body::Body;
-pub use direct::{DIRECT_BYTES_MAX, Heard};
 pub use envelope::envelope;
 pub use error::Problem;
-pub use link::Link;
-pub use mqtt::Tunnel;
 pub use origin::Origins;
-pub use routes::{Conditions, Parsed};
 pub use sse::event as sse_event;
-pub use waiting::Waiting;
-pub use written::{Outgoing, Written};
 
 use crate::clock::Clock;
 use crate::hub::{ClientId, Hub};
 use crate::limits::Limits;
 use crate::metrics::{Form, Metrics};
+use conn::{Answer, Body, ConnectionState, Framing, MqttSocket};
 use error::Error;
 use request::Read;
-use routes::{Asked, OnStream, Operation};
-use written::Answer;
+use routes::{GatewayRequest, OnStream, Operation};
+use upgrade::Upgrade;
 
 /// The front: answers requests from the hub.
 pub struct Gateway {
@@ -70,147 +58,135 @@ pub struct Gateway {
     metrics: Arc<Metrics>,
     clock: Clock,
     origins: Origins,
-    tunnel: Tunnel,
+    mqtt_sockets: mpsc::Sender<MqttSocket>,
+}
+
+/// A response, and what the connection speaks behind it if that is not HTTP.
+struct Reply<A> {
+    answer: A,
+    upgrade: Option<Upgrade>,
+}
+
+impl<A> Reply<A> {
+    /// A response behind which the connection goes on speaking HTTP.
+    fn http(answer: A) -> Self {
+        Self { answer, upgrade: None }
+    }
 }
 
 impl Gateway {
-    /// A front of `hub`; `tunnel` serves WebSockets that speak MQTT.
+    /// A front of `hub`. WebSockets that speak MQTT are sent to `mqtt_sockets`.
     pub fn new(
         hub: Arc<Hub>,
         limits: Arc<Limits>,
         metrics: Arc<Metrics>,
         clock: Clock,
         origins: Origins,
-        tunnel: Tunnel,
+        mqtt_sockets: mpsc::Sender<MqttSocket>,
     ) -> Self {
-        Self { hub, limits, metrics, clock, origins, tunnel }
+        Self { hub, limits, metrics, clock, origins, mqtt_sockets }
     }
 
-    /// Takes in what has to be there before it is clear what is asked for: the body of a request for many streams.
-    pub async fn prepare(&self, request: Parsed) -> Prepared {
-        let Parsed { form, http1, refused, link, asked } = request;
-        let operation = match asked {
-            Ok(Asked::Whole(operation)) => Ok(operation),
-            Ok(Asked::Post(post, body)) => Box::pin(self.posted(post, body)).await,
-            Err(error) => Err(error),
-        };
-        Prepared { noted: Noted { http1, refused, ..self.note(form, &operation) }, operation, link }
-    }
-
-    /// The same for a request of which all is there.
-    fn prepared(&self, form: Form, operation: Result<Operation, Error>, link: Arc<Link>) -> Prepared {
-        Prepared { noted: self.note(form, &operation), operation, link }
-    }
-
-    fn note(&self, form: Form, operation: &Result<Operation, Error>) -> Noted {
+    /// What is kept of a request for its log entry and its metrics.
+    fn log(&self, form: Form, operation: &Result<Operation, Error>, framing: Framing) -> RequestLog {
         let form = operation.as_ref().ok().and_then(Operation::form).unwrap_or(form);
         let stream = operation.as_ref().map_or("", |operation| operation.stream());
         let client = operation.as_ref().ok().and_then(Operation::client).map(ClientId::as_str);
         let span = tracing::debug_span!("request", form = form.as_str(), stream, client);
-        let recorded = (!span.is_disabled()).then(|| Box::new(Recorded { span, since: Instant::now() }));
-        Noted { form, http1: true, refused: false, recorded }
+        let trace = (!span.is_disabled()).then(|| Box::new(Trace { span, since: Instant::now() }));
+        RequestLog { form, framing, trace }
     }
 
-    /// Answers one request. Every failure is an answer too.
+    /// Answers one request. Every failure is a response too.
     ///
-    /// Cancel safe: a client that leaves while its poll is held takes the waiter with it.
-    pub async fn answer(&self, request: Prepared) -> Response<Body> {
-        self.answer_as(request).await
-    }
-
-    async fn answer_as<A: Answer>(&self, request: Prepared) -> A {
-        let Prepared { operation, link, noted } = request;
-        let outcome = match (operation, &noted.recorded) {
-            (Ok(operation), Some(recorded)) => {
-                self.perform(operation, link).instrument(recorded.span.clone()).await
+    /// Cancel safe: dropping the future takes a held poll from its wait queue.
+    async fn respond<A: Answer>(&self, request: GatewayRequest, state: &Arc<ConnectionState>) -> Reply<A> {
+        let GatewayRequest { operation, log } = request;
+        let outcome = match (operation, &log.trace) {
+            (Ok(operation), Some(trace)) => {
+                self.perform(operation, state).instrument(trace.span.clone()).await
             }
-            (Ok(operation), None) => self.perform(operation, link).await,
+            (Ok(operation), None) => self.perform(operation, state).await,
             (Err(error), _) => Err(error),
         };
-        self.finish(&noted, outcome)
+        let (outcome, upgrade) = match outcome {
+            Ok(Reply { answer, upgrade }) => (Ok(answer), upgrade),
+            Err(error) => (Err(error), None),
+        };
+        Reply { answer: self.finish(&log, outcome), upgrade }
     }
 
-    /// The answer of an outcome, counted and logged.
-    fn finish<A: Answer>(&self, noted: &Noted, outcome: Result<A, Error>) -> A {
+    /// The response of an outcome, counted and logged.
+    fn finish<A: Answer>(&self, log: &RequestLog, outcome: Result<A, Error>) -> A {
         let mut answer = outcome.unwrap_or_else(|error| A::from(error.into_answer()));
-        let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if noted.http1 && !switches && (noted.refused || self.hub.is_draining()) {
-            answer.put_static(CONNECTION, "close");
-        }
-        // What waits may be taken from hyper, which dates only what it writes (RFC 9110, section 6.6.1).
-        if A::NEEDS_DATE || noted.waits() {
-            written::date(&mut answer, self.clock.now());
-        }
+        let keep_alive = log.framing.keep_alive && !self.hub.is_draining();
+        answer.frame(Framing { keep_alive, ..log.framing }, self.clock.now());
         let status = answer.status().as_u16();
-        self.metrics.request(noted.form, status);
-        if let Some(recorded) = &noted.recorded {
-            let held_ms = recorded.since.elapsed().as_millis() as u64;
-            recorded.span.in_scope(|| tracing::debug!(status, held_ms, "answered"));
+        self.metrics.request(log.form, status);
+        if let Some(trace) = &log.trace {
+            let held_ms = trace.since.elapsed().as_millis() as u64;
+            trace.span.in_scope(|| tracing::debug!(status, held_ms, "answered"));
         }
         answer
     }
 
-    /// Every connection has room for this future, so all but the short poll, which is asked most often, are boxed.
-    async fn perform<A: Answer>(&self, operation: Operation, link: Arc<Link>) -> Result<A, Error> {
+    async fn perform<A: Answer>(
+        &self,
+        operation: Operation,
+        state: &Arc<ConnectionState>,
+    ) -> Result<Reply<A>, Error> {
         let (name, operation) = match operation {
             Operation::OnStream(name, operation) => (name, operation),
-            Operation::ReadMany(read) => return Box::pin(self.read_many(*read, link)).await.map(A::from),
-            Operation::GetFile(get) => return Ok(A::from(get.answer())),
-            Operation::PreflightMany => return Ok(A::from(preflight::allow(streams::METHODS))),
-            Operation::Mqtt(handshake) => return self.mqtt(*handshake, link).map(A::from),
+            Operation::ReadMany(read) => return Box::pin(self.read_many(*read, state.clone())).await,
+            Operation::GetFile(get) => return Ok(Reply::http(get.answer().into())),
+            Operation::PreflightMany => return Ok(Reply::http(preflight::allow(streams::METHODS).into())),
+            Operation::Mqtt(handshake) => return self.upgrade_to_mqtt(&handshake),
         };
         let answer = match operation {
-            OnStream::Read(Read::ShortPoll(poll)) => return self.short_poll(name, poll).await,
-            OnStream::Read(Read::LongPoll(poll)) => return Box::pin(self.long_poll(name, poll)).await,
-            OnStream::Append(post, body) => return Box::pin(self.append(name, *post, body)).await,
-            OnStream::Read(Read::Sse(live)) => Box::pin(self.sse(name, live, link)).await,
-            OnStream::Read(Read::Ndjson(live)) => Box::pin(self.ndjson(name, live, link)).await,
-            OnStream::Read(Read::WebSocket(socket)) => Box::pin(self.websocket(name, *socket, link)).await,
+            OnStream::Read(Read::WebSocket(socket)) => {
+                return Box::pin(self.websocket(name, *socket, state.clone())).await;
+            }
+            OnStream::Read(Read::ShortPoll(poll)) => {
+                return self.short_poll(name, poll).await.map(Reply::http);
+            }
+            OnStream::Read(Read::LongPoll(poll)) => {
+                return Box::pin(self.long_poll(name, poll)).await.map(Reply::http);
+            }
+            OnStream::Append(post, body) => {
+                return Box::pin(self.append(name, *post, body)).await.map(Reply::http);
+            }
+            OnStream::Read(Read::Sse(live)) => Box::pin(self.sse(name, live, state.clone())).await,
+            OnStream::Read(Read::Ndjson(live)) => Box::pin(self.ndjson(name, live, state.clone())).await,
             OnStream::Create(put, body) => Box::pin(self.create(name, *put, body)).await,
             OnStream::Head => self.head(name).await,
             OnStream::Delete => self.delete(name).await,
             OnStream::Preflight => Ok(preflight::allow(preflight::METHODS)),
         };
-        answer.map(A::from)
+        answer.map(|answer| Reply::http(A::from(answer)))
     }
 }
 
-/// A request of which it is clear what is asked for.
-pub struct Prepared {
-    operation: Result<Operation, Error>,
-    link: Arc<Link>,
-    noted: Noted,
-}
-
 /// What is kept of a request until it is answered.
-struct Noted {
+struct RequestLog {
     form: Form,
-    http1: bool,
-    refused: bool,
-    /// `None`: nobody records the request's span, so it is not worth the time and the room.
-    recorded: Option<Box<Recorded>>,
+    framing: Framing,
+    /// `None`: nobody records spans at this level, so that one is not worth its time and memory.
+    trace: Option<Box<Trace>>,
 }
 
-/// The span of a request that is logged.
-struct Recorded {
+/// The span of a request, and when the request was complete.
+struct Trace {
     span: Span,
     since: Instant,
 }
 
-impl Prepared {
-    /// Whether the answer may take long to come, as that to a long poll, or to end, as a stream of events.
-    pub fn waits(&self) -> bool {
-        self.operation.is_ok() && self.noted.waits()
+impl RequestLog {
+    fn is_traced(&self) -> bool {
+        self.trace.is_some()
     }
 }
 
-impl Noted {
-    fn waits(&self) -> bool {
-        matches!(self.form, Form::LongPoll | Form::Sse | Form::Ndjson)
-    }
-}
-
-/// An answer with a status and nothing else yet.
+/// A response with a status and nothing else yet.
 fn bare(status: StatusCode, body: Body) -> Response<Body> {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use hyper::Response;
 
-use super::body::Body;
+use super::Gateway;
+use super::conn::{Body, ConnectionState};
 use super::envelope::envelope;
 use super::error::Error;
 use super::live::streamed;
 use super::request::Live;
-use super::{Gateway, Link};
 use crate::hub::Update;
 use crate::limits::jittered;
 use crate::metrics::Form;
@@ -21,7 +21,7 @@ impl Gateway {
         &self,
         name: StreamName,
         request: Live,
-        link: Arc<Link>,
+        link: Arc<ConnectionState>,
     ) -> Result<Response<Body>, Error> {
         let life = jittered(self.limits.live_life.get());
         let tail = self.live_tail(name, &request, Some(life), Form::Ndjson, link, line).await?;

@@ -6,7 +6,7 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 
 use super::answer;
-use super::body::Body;
+use super::conn::Body;
 
 /// What a stream understands.
 pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";

@@ -1,18 +1,20 @@
 //! Routes: from a request's method and target to the operation that it asks for, with its fields as values.
 
-use std::sync::Arc;
-
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
-use hyper::header::TRANSFER_ENCODING;
-use hyper::{Method, Request, Version};
+use hyper::header::{EXPECT, TRANSFER_ENCODING};
+use hyper::http::request::Parts;
+use hyper::{Method, Request};
 
+use super::conn::Framing;
 use super::error::Error;
 use super::request::{Handshake, Post, PostMany, Put, Read, ReadMany};
-use super::upload::Upload;
+use super::upload::{can_skip, collect};
 use super::web::GetFile;
-use super::{Gateway, Link, mqtt, preflight, streams};
+use super::{Gateway, RequestLog, preflight, streams, upgrade};
 use crate::hub::ClientId;
+use crate::limits::Limits;
 use crate::metrics::Form;
 use crate::stream::StreamName;
 use crate::web::File;
@@ -23,36 +25,42 @@ pub(super) const STREAMS: &str = "/v1/stream/";
 /// The root that the protocol keeps for itself (section 6).
 const RESERVED: &str = "__ds";
 
-/// What the server knows of the connection that a request came on.
-pub struct Conditions {
-    /// The connection is one too many: answer 503 and close it.
-    pub refuse: bool,
-    /// The request has both `Content-Length` and `Transfer-Encoding`, or hides whether it has.
-    pub ambiguous_length: bool,
-    /// The connection itself.
-    pub link: Arc<Link>,
+/// Why a request is refused before it is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The connection is above the limit.
+    TooManyConnections,
+    /// It has both `Content-Length` and `Transfer-Encoding`.
+    AmbiguousLength,
 }
 
-/// A request whose target and fields have become values.
-pub struct Parsed {
-    pub(super) form: Form,
-    pub(super) http1: bool,
-    pub(super) refused: bool,
-    pub(super) link: Arc<Link>,
-    pub(super) asked: Result<Asked, Error>,
+/// A request as values: complete, with its body.
+pub(super) struct GatewayRequest {
+    pub(super) operation: Result<Operation, Error>,
+    pub(super) log: RequestLog,
 }
 
-/// What a request is, as far as its head tells.
-pub(super) enum Asked {
-    Whole(Operation),
-    /// A request for many streams, whose body says which and how.
-    Post(Box<PostMany>, Incoming),
+/// A request as far as its head tells.
+enum Parsed {
+    Complete(Operation),
+    NeedsBody(BodyOperation),
 }
 
-impl Parsed {
-    /// Whether its body has yet to be read to know what is asked for; then it is read to its end.
-    pub fn has_body_to_read(&self) -> bool {
-        matches!(self.asked, Ok(Asked::Post(..)))
+/// An operation whose body has yet to be read.
+enum BodyOperation {
+    Create(StreamName, Box<Put>),
+    Append(StreamName, Box<Post>),
+    /// The body says which streams are read, and how.
+    ReadMany(Box<PostMany>),
+}
+
+impl BodyOperation {
+    fn with_body(self, body: Bytes, limits: &Limits) -> Result<Operation, Error> {
+        Ok(match self {
+            Self::Create(name, put) => Operation::OnStream(name, OnStream::Create(put, body)),
+            Self::Append(name, post) => Operation::OnStream(name, OnStream::Append(post, body)),
+            Self::ReadMany(post) => Operation::ReadMany(Box::new(post.read(&body, limits)?)),
+        })
     }
 }
 
@@ -68,8 +76,8 @@ pub(super) enum Operation {
 
 /// What a stream is asked for.
 pub(super) enum OnStream {
-    Create(Box<Put>, Incoming),
-    Append(Box<Post>, Upload),
+    Create(Box<Put>, Bytes),
+    Append(Box<Post>, Bytes),
     Read(Read),
     Head,
     Delete,
@@ -107,60 +115,67 @@ impl Operation {
 }
 
 impl Gateway {
-    /// What a request asks for. Nothing is kept of the request itself, so a poll that waits does not carry it.
-    pub fn parse(&self, request: Request<Incoming>, conditions: Conditions) -> Parsed {
-        let form = match *request.method() {
-            Method::PUT => Form::Create,
-            Method::POST => Form::Append,
-            Method::GET => Form::ShortPoll,
-            // How HTTP/2 opens a WebSocket (RFC 8441, section 4).
-            Method::CONNECT if request.extensions().get::<Protocol>().is_some() => Form::WebSocket,
-            Method::HEAD => Form::Head,
-            Method::DELETE => Form::Delete,
-            Method::OPTIONS => Form::Preflight,
-            _ => Form::Other,
+    /// Turns a request into values, and reads its body as far as the operation needs it. A body that is left unread is
+    /// returned, unless the connection closes behind the response because of it.
+    pub(super) async fn receive(
+        &self,
+        request: Request<Incoming>,
+        mut framing: Framing,
+        refusal: Option<Refusal>,
+    ) -> (GatewayRequest, Option<Incoming>) {
+        let form = form(&request);
+        // A client that waits for `100 Continue` has not sent its body, and is not asked for it.
+        let may_skip = !request.headers().contains_key(EXPECT) && can_skip(request.body());
+        let (head, mut body) = request.into_parts();
+        let parsed = self.admit(&head, refusal).and_then(|()| self.parse(form, head));
+        // What the body of such a request asks for is not known before it is there.
+        let is_many = matches!(parsed, Ok(Parsed::NeedsBody(BodyOperation::ReadMany(_))));
+        let form = if is_many { Form::Other } else { form };
+        framing.keep_alive &= refusal.is_none();
+        let (operation, may_go_on, unread) = match parsed {
+            Ok(Parsed::NeedsBody(operation)) => match collect(&mut body, &self.limits).await {
+                Ok(bytes) => (operation.with_body(bytes, &self.limits), true, None),
+                Err(error) => (Err(error), body.is_end_stream(), None),
+            },
+            Ok(Parsed::Complete(operation)) => (Ok(operation), may_skip, Some(body)),
+            Err(error) => (Err(error), may_skip, Some(body)),
         };
-        let http1 = request.version() < Version::HTTP_2;
-        let refused = conditions.refuse || conditions.ambiguous_length;
-        let asked = self.admit(&request, &conditions).and_then(|()| self.asked(form, request));
-        // What the body will say is not known before it is there.
-        let form = if matches!(asked, Ok(Asked::Post(..))) { Form::Other } else { form };
-        Parsed { form, http1, refused, link: conditions.link, asked }
+        framing.keep_alive &= may_go_on;
+        let unread = unread.filter(|_| framing.keep_alive);
+        (GatewayRequest { log: self.log(form, &operation, framing), operation }, unread)
     }
 
-    fn asked(&self, form: Form, request: Request<Incoming>) -> Result<Asked, Error> {
-        if request.uri().path() != streams::PATH {
-            return self.operation(form, request).map(Asked::Whole);
-        }
-        let (mut head, body) = request.into_parts();
-        match form {
-            Form::ShortPoll | Form::WebSocket => {
-                let read = ReadMany::parse(&mut head, &self.limits)?;
-                Ok(Asked::Whole(Operation::ReadMany(Box::new(read))))
-            }
-            Form::Append => Ok(Asked::Post(Box::new(PostMany::parse(head)?), body)),
-            Form::Preflight => Ok(Asked::Whole(Operation::PreflightMany)),
-            _ => Err(Error::MethodNotAllowed { allowed: streams::METHODS }),
-        }
+    fn parse(&self, form: Form, mut head: Parts) -> Result<Parsed, Error> {
+        let operation = match head.uri.path() {
+            streams::PATH => match form {
+                Form::ShortPoll | Form::WebSocket => {
+                    Operation::ReadMany(Box::new(ReadMany::parse(&mut head, &self.limits)?))
+                }
+                Form::Append => {
+                    return Ok(Parsed::NeedsBody(BodyOperation::ReadMany(Box::new(PostMany::parse(head)?))));
+                }
+                Form::Preflight => Operation::PreflightMany,
+                _ => return Err(Error::MethodNotAllowed { allowed: streams::METHODS }),
+            },
+            upgrade::MQTT_PATH => Operation::Mqtt(Box::new(Handshake::parse(&head)?)),
+            path => match File::at(path) {
+                Some(file) => Operation::GetFile(GetFile::parse(file, &head)?),
+                None => return self.parse_stream(form, head),
+            },
+        };
+        Ok(Parsed::Complete(operation))
     }
 
-    fn operation(&self, form: Form, request: Request<Incoming>) -> Result<Operation, Error> {
-        if request.uri().path() == mqtt::PATH {
-            let (mut head, _) = request.into_parts();
-            return Handshake::parse(&mut head).map(Box::new).map(Operation::Mqtt);
-        }
-        if let Some(file) = File::at(request.uri().path()) {
-            let (head, _) = request.into_parts();
-            return GetFile::parse(file, &head).map(Operation::GetFile);
-        }
-        let name = stream_name(request.uri().path())?;
-        let (mut head, body) = request.into_parts();
+    fn parse_stream(&self, form: Form, mut head: Parts) -> Result<Parsed, Error> {
+        let name = stream_name(head.uri.path())?;
         let operation = match form {
-            Form::Create => OnStream::Create(Box::new(Put::parse(&head)?), body),
-            Form::Append => OnStream::Append(
-                Box::new(Post::parse(head.uri.query(), &head.headers)?),
-                Upload::Coming(body),
-            ),
+            Form::Create => {
+                return Ok(Parsed::NeedsBody(BodyOperation::Create(name, Box::new(Put::parse(&head)?))));
+            }
+            Form::Append => {
+                let post = Post::parse(head.uri.query(), &head.headers)?;
+                return Ok(Parsed::NeedsBody(BodyOperation::Append(name, Box::new(post))));
+            }
             Form::Head => OnStream::Head,
             Form::Delete => OnStream::Delete,
             Form::Preflight => OnStream::Preflight,
@@ -171,27 +186,41 @@ impl Gateway {
                 return Err(Error::MethodNotAllowed { allowed: preflight::METHODS });
             }
         };
-        Ok(Operation::OnStream(name, operation))
+        Ok(Parsed::Complete(Operation::OnStream(name, operation)))
     }
 
-    fn admit(&self, request: &Request<Incoming>, conditions: &Conditions) -> Result<(), Error> {
-        if conditions.refuse {
-            return Err(Error::TooManyConnections);
+    fn admit(&self, head: &Parts, refusal: Option<Refusal>) -> Result<(), Error> {
+        match refusal {
+            Some(Refusal::TooManyConnections) => return Err(Error::TooManyConnections),
+            Some(Refusal::AmbiguousLength) => return Err(Error::AmbiguousLength),
+            None => {}
         }
-        if conditions.ambiguous_length {
-            return Err(Error::AmbiguousLength);
-        }
-        let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+        let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
         if let Some(coding) = codings.next()
             && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
         {
             return Err(Error::TransferEncoding);
         }
-        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
         if target > self.limits.target_bytes_max {
             return Err(Error::TargetTooLong { max: self.limits.target_bytes_max });
         }
         Ok(())
+    }
+}
+
+/// What the method tells of the form; the query may tell more.
+fn form<B>(request: &Request<B>) -> Form {
+    match *request.method() {
+        Method::PUT => Form::Create,
+        Method::POST => Form::Append,
+        Method::GET => Form::ShortPoll,
+        // How HTTP/2 opens a WebSocket (RFC 8441, section 4).
+        Method::CONNECT if request.extensions().get::<Protocol>().is_some() => Form::WebSocket,
+        Method::HEAD => Form::Head,
+        Method::DELETE => Form::Delete,
+        Method::OPTIONS => Form::Preflight,
+        _ => Form::Other,
     }
 }
 

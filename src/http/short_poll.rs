@@ -3,9 +3,9 @@
 use hyper::StatusCode;
 
 use super::answer::Keep;
+use super::conn::Answer;
 use super::error::Error;
 use super::request::ShortPoll;
-use super::written::Answer;
 use super::{Gateway, answer};
 use crate::stream::{Start, StreamName};
 

@@ -7,13 +7,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use hyper::Response;
 use hyper::header::HeaderValue;
 
-use super::body::Body;
+use super::Gateway;
+use super::conn::{Body, ConnectionState};
 use super::control::Control;
 use super::error::Error;
 use super::fields::STREAM_SSE_DATA_ENCODING;
 use super::live::{encoded_length, put_base64, streamed};
 use super::request::Live;
-use super::{Gateway, Link};
 use crate::hub::{Batch, Update};
 use crate::limits::jittered;
 use crate::metrics::Form;
@@ -24,7 +24,7 @@ impl Gateway {
         &self,
         name: StreamName,
         request: Live,
-        link: Arc<Link>,
+        link: Arc<ConnectionState>,
     ) -> Result<Response<Body>, Error> {
         let life = jittered(self.limits.live_life.get());
         let tail = self.live_tail(name, &request, Some(life), Form::Sse, link, event).await?;

@@ -7,18 +7,19 @@ mod websocket;
 
 use std::sync::Arc;
 
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use super::body::Body;
+use super::conn::{Answer, Body, ConnectionState};
 use super::error::Error;
 use super::fields::{self, PREFERENCE_APPLIED};
-use super::request::{LongPollMany, PostMany, ReadMany};
-use super::routes::Operation;
-use super::{Gateway, Link, answer, upload};
+use super::request::{LongPollMany, ReadMany};
+use super::{Gateway, Reply, answer};
 use crate::hub::{Follow, PollMany, PolledMany};
 use envelope::{CursorField, Frame};
+
+pub(super) use live::Opening;
+pub(super) use websocket::serve_as_asked;
 
 /// Where many streams are read.
 pub(super) const PATH: &str = "/v1/streams";
@@ -30,20 +31,19 @@ pub(super) const METHODS: &str = "GET, POST, OPTIONS";
 const WHOLE: Frame = Frame { before: b"", after: b"" };
 
 impl Gateway {
-    /// A request for many streams, once its body is there.
-    pub(super) async fn posted(&self, post: Box<PostMany>, body: Incoming) -> Result<Operation, Error> {
-        let body = upload::collect(body, &self.limits).await?;
-        Ok(Operation::ReadMany(Box::new(post.read(&body, &self.limits)?)))
-    }
-
-    pub(super) async fn read_many(&self, read: ReadMany, link: Arc<Link>) -> Result<Response<Body>, Error> {
-        match read {
+    pub(super) async fn read_many<A: Answer>(
+        &self,
+        read: ReadMany,
+        link: Arc<ConnectionState>,
+    ) -> Result<Reply<A>, Error> {
+        let answer = match read {
             ReadMany::ShortPoll(follows) => self.short_poll_many(follows).await,
             ReadMany::LongPoll(poll) => self.long_poll_many(poll).await,
             ReadMany::Sse(live) => self.sse_many(live, link).await,
             ReadMany::Ndjson(live) => self.ndjson_many(live, link).await,
-            ReadMany::WebSocket(socket) => self.websocket_many(socket, link).await,
-        }
+            ReadMany::WebSocket(socket) => return self.websocket_many(socket, link).await,
+        };
+        answer.map(|answer| Reply::http(A::from(answer)))
     }
 
     async fn short_poll_many(&self, follows: Vec<Follow>) -> Result<Response<Body>, Error> {

@@ -1,4 +1,4 @@
-//! Taking in the body of a request within its limits.
+//! Reads request bodies within their limits.
 
 use std::time::Duration;
 
@@ -10,34 +10,16 @@ use tokio::time::{Instant, timeout_at};
 use super::error::Error;
 use crate::limits::Limits;
 
-/// How many bodies' worth of bytes is read and thrown away before the answer that says "too large". A client that
-/// is cut off while it still sends would see a reset instead of the answer.
+/// The longest body that is skipped although nobody needs it; behind a longer one the connection closes.
+const SKIPPED_BYTES_MAX: u64 = 64 * 1024;
+
+/// Up to this many times the largest body is read and thrown away before 413: a client that is cut off while it still sends
+/// sees a reset instead of the response.
 const DISCARD_FACTOR: usize = 16;
-
-/// The body of an append.
-pub(super) enum Upload {
-    /// It has yet to be read.
-    Coming(Incoming),
-    /// It came with the head.
-    Here(Bytes),
-}
-
-impl Upload {
-    /// All of it.
-    pub(super) async fn collect(self, limits: &Limits) -> Result<Bytes, Error> {
-        match self {
-            Self::Coming(body) => collect(body, limits).await,
-            Self::Here(bytes) if bytes.len() > limits.body_bytes_max => {
-                Err(Error::BodyTooLarge { max: limits.body_bytes_max })
-            }
-            Self::Here(bytes) => Ok(bytes),
-        }
-    }
-}
 
 /// Reads the whole body. The bytes are an allocation of their own and of their own size: a slice of the
 /// connection's read buffer would keep all of that alive for as long as the log keeps the message.
-pub(super) async fn collect(mut body: Incoming, limits: &Limits) -> Result<Bytes, Error> {
+pub(super) async fn collect(body: &mut Incoming, limits: &Limits) -> Result<Bytes, Error> {
     let max = limits.body_bytes_max;
     let announced = usize::try_from(body.size_hint().exact().unwrap_or(0)).unwrap_or(usize::MAX);
     if announced == 0 && body.is_end_stream() {
@@ -72,6 +54,12 @@ pub(super) async fn collect(mut body: Incoming, limits: &Limits) -> Result<Bytes
     }
     let oversized = collected.capacity() > collected.len() + collected.len() / 8;
     Ok(if oversized { Bytes::copy_from_slice(&collected) } else { collected.freeze() })
+}
+
+/// Whether the rest of a body that nobody needs can be skipped, so that another request may follow on an HTTP/1 connection: its
+/// length is known and small.
+pub(super) fn can_skip(body: &Incoming) -> bool {
+    body.size_hint().exact().is_some_and(|left| left <= SKIPPED_BYTES_MAX)
 }
 
 /// The time limit, and the time in which the bytes that came would have come at the least rate.

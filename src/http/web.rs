@@ -4,7 +4,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, 
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 
-use super::body::Body;
+use super::conn::Body;
 use super::error::Error;
 use super::{answer, bare, fields};
 use crate::web::File;

@@ -5,9 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use hyper::Response;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -16,11 +13,12 @@ use tokio_websockets::{
     CloseCode, Config, Error as SocketError, Limits as SocketLimits, Message, ServerBuilder,
 };
 
-use super::body::Body;
+use super::conn::{Answer, ConnectionState, UpgradedIo};
 use super::envelope::envelope;
 use super::error::{Error, Problem};
 use super::request::{HEARTBEAT_NONE, WebSocket};
-use super::{Gateway, Link};
+use super::upgrade::SocketReads;
+use super::{Gateway, Reply};
 use crate::hub::{Hub, Publication};
 use crate::limits::Limits;
 use crate::metrics::Form;
@@ -28,7 +26,7 @@ use crate::stream::{ContentType, Encoding, StreamName};
 
 /// An open socket and what it stands for.
 pub(super) struct Session {
-    socket: tokio_websockets::WebSocketStream<TokioIo<Upgraded>>,
+    socket: tokio_websockets::WebSocketStream<UpgradedIo>,
     hub: Arc<Hub>,
     /// Where the client's frames go; `None`: nowhere, since it reads more streams than one.
     publisher: Option<Publisher>,
@@ -49,7 +47,7 @@ pub(super) struct Publisher {
 /// The answer to a client's frame.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-enum Reply {
+enum FrameReply {
     /// The offset behind the appended messages.
     Appended(String),
     Error(Problem),
@@ -72,33 +70,27 @@ enum Received {
 }
 
 impl Gateway {
-    pub(super) async fn websocket(
+    pub(super) async fn websocket<A: Answer>(
         &self,
         name: StreamName,
         request: WebSocket,
-        link: Arc<Link>,
-    ) -> Result<Response<Body>, Error> {
+        state: Arc<ConnectionState>,
+    ) -> Result<Reply<A>, Error> {
         let answer = self.switch(&request.handshake, None)?;
-        let tail = self
-            .live_tail(name.clone(), &request.live, None, Form::WebSocket, link.clone(), envelope)
-            .await?;
-        let (hub, limits, updates) = (self.hub.clone(), self.limits.clone(), tail.updates);
-        let publisher = Publisher { hub: hub.clone(), stream: name, content_type: tail.content_type };
-        tokio::spawn(async move {
-            let Ok(upgraded) = request.handshake.upgrade.await else { return };
-            let session = Session::new(upgraded, hub, Some(publisher), limits);
-            session.serve(updates, request.live.heartbeat).await;
-            drop(link);
-        });
-        Ok(answer)
+        let tail =
+            self.live_tail(name.clone(), &request.live, None, Form::WebSocket, state, envelope).await?;
+        let publisher = Publisher { hub: self.hub.clone(), stream: name, content_type: tail.content_type };
+        let (updates, heartbeat) = (Box::pin(tail.updates), request.live.heartbeat);
+        let reads = SocketReads::Updates { updates, heartbeat, publisher: Some(publisher) };
+        Ok(self.upgrade_to_websocket(answer, reads))
     }
 }
 
 impl Publisher {
-    async fn append(&self, message: Message) -> Reply {
+    async fn append(&self, message: Message) -> FrameReply {
         let binary = self.content_type.encoding() == Encoding::Binary;
         if message.is_binary() != binary {
-            return Reply::Error(Error::FrameType { binary }.problem());
+            return FrameReply::Error(Error::FrameType { binary }.problem());
         }
         let body = Bytes::copy_from_slice(message.as_payload());
         let publication = Publication {
@@ -112,15 +104,15 @@ impl Publisher {
             create: false,
         };
         match self.hub.publish(&self.stream, publication).await {
-            Ok(appended) => Reply::Appended(appended.tail.to_string()),
-            Err(error) => Reply::Error(Error::from(error).problem()),
+            Ok(appended) => FrameReply::Appended(appended.tail.to_string()),
+            Err(error) => FrameReply::Error(Error::from(error).problem()),
         }
     }
 }
 
 impl Session {
     pub(super) fn new(
-        upgraded: Upgraded,
+        io: UpgradedIo,
         hub: Arc<Hub>,
         publisher: Option<Publisher>,
         limits: Arc<Limits>,
@@ -128,7 +120,7 @@ impl Session {
         let message_limits =
             SocketLimits::default().max_payload_len(Some(limits.websocket_message_bytes_max));
         let config = Config::default().frame_size(usize::MAX);
-        let socket = ServerBuilder::new().config(config).limits(message_limits).serve(TokioIo::new(upgraded));
+        let socket = ServerBuilder::new().config(config).limits(message_limits).serve(io);
         let ping_every = limits.websocket_ping.get();
         let next_ping = Instant::now() + ping_every;
         Self { socket, hub, publisher, limits, ping_every, next_ping, pong_until: None }
@@ -178,7 +170,7 @@ impl Session {
 
     /// Tells the client why it gets nothing, and closes.
     pub(super) async fn refuse(mut self, error: &Error) {
-        let sent = self.reply(&Reply::Error(error.problem())).await;
+        let sent = self.reply(&FrameReply::Error(error.problem())).await;
         note(match sent {
             Ok(()) => self.close(Closing(CloseCode::POLICY_VIOLATION, "refused")).await,
             Err(error) => Err(error),
@@ -240,7 +232,7 @@ impl Session {
         if message.is_text() || message.is_binary() {
             let reply = match &self.publisher {
                 Some(publisher) => publisher.append(message).await,
-                None => Reply::Error(Error::ReadOnly.problem()),
+                None => FrameReply::Error(Error::ReadOnly.problem()),
             };
             self.reply(&reply).await?;
         }
@@ -249,7 +241,7 @@ impl Session {
         self.socket.flush().await
     }
 
-    async fn reply(&mut self, reply: &Reply) -> Result<(), SocketError> {
+    async fn reply(&mut self, reply: &FrameReply) -> Result<(), SocketError> {
         let json = serde_json::to_vec(reply).unwrap_or_default();
         self.socket.send(text(json.into())).await
     }

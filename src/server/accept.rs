@@ -14,10 +14,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Phase;
-use super::connection::{self, Site, Terms};
 use super::mqtt;
-use crate::http::Link;
+use crate::http::conn::{self, ConnectionContext, ConnectionState, Phase, Service};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::mqtt::Broker;
@@ -46,7 +44,7 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// What the connections of a listener speak, and with whom.
 pub(super) enum Front {
-    Http(Arc<Site>),
+    Http(Arc<Service>),
     Mqtt(Arc<Broker>),
 }
 
@@ -145,20 +143,20 @@ impl Acceptor {
 
     fn spawn(&self, stream: TcpStream, permit: OwnedSemaphorePermit, refuse: bool) {
         let (limits, phase) = (self.limits.clone(), self.phase.clone());
-        // The phase goes with the link too, so that a drain waits for WebSockets.
+        // The phase goes with the state too, so that a drain waits for WebSockets.
         let open = (self.metrics.connection(), permit, phase.clone(), Freed(self.freed.clone()));
-        let link = Arc::new(Link::new(open));
+        let state = Arc::new(ConnectionState::new(open));
         if let Err(error) = prepare(&stream, &limits) {
             return tracing::debug!(%error, "a connection was gone before it was served");
         }
         // A task for each protocol, or every connection would have room for either.
         match &self.front {
-            Front::Http(site) => {
-                let terms = Terms { site: site.clone(), limits, link, phase, refuse };
-                run(connection::serve(stream, terms), refuse);
+            Front::Http(service) => {
+                let context = ConnectionContext { service: service.clone(), limits, state, phase, refuse };
+                run(conn::serve(stream, context), refuse);
             }
             Front::Mqtt(broker) => {
-                run(mqtt::serve(stream, broker.clone(), limits, link, phase, refuse), refuse);
+                run(mqtt::serve(stream, broker.clone(), limits, state, phase, refuse), refuse);
             }
         }
     }

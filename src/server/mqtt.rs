@@ -5,14 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use super::Phase;
-use super::guard::Guarded;
-use crate::http::{Link, Tunnel};
+use crate::http::conn::{ConnectionState, GuardedStream, MqttSocket, Phase};
 use crate::limits::Limits;
 use crate::mqtt::{Broker, WebSocketBytes};
 
@@ -24,12 +21,12 @@ pub(super) async fn serve(
     stream: TcpStream,
     broker: Arc<Broker>,
     limits: Arc<Limits>,
-    link: Arc<Link>,
+    state: Arc<ConnectionState>,
     mut phase: watch::Receiver<Phase>,
     refuse: bool,
 ) -> io::Result<()> {
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENT_FOR))?;
-    let io = Box::new(Guarded::new(stream, Bytes::new(), link, limits, phase.clone()));
+    let io = Box::new(GuardedStream::new(stream, Bytes::new(), state, limits, phase.clone()));
     tokio::select! {
         () = broker.serve(io, refuse) => {}
         _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
@@ -37,10 +34,17 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// What serves a WebSocket that speaks MQTT.
-pub(super) fn tunnel(broker: Arc<Broker>, packet_bytes_max: usize) -> Tunnel {
-    Arc::new(move |upgraded| {
-        let (broker, io) = (broker.clone(), TokioIo::new(upgraded));
-        Box::pin(broker.serve(Box::new(WebSocketBytes::new(io, packet_bytes_max)), false))
-    })
+/// Serves the WebSockets that the HTTP front hands over, until that front is gone.
+pub(super) async fn serve_sockets(
+    broker: Arc<Broker>,
+    packet_bytes_max: usize,
+    mut sockets: mpsc::Receiver<MqttSocket>,
+) {
+    while let Some(MqttSocket { io, state }) = sockets.recv().await {
+        let broker = broker.clone();
+        tokio::spawn(async move {
+            broker.serve(Box::new(WebSocketBytes::new(io, packet_bytes_max)), false).await;
+            drop(state);
+        });
+    }
 }

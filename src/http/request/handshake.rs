@@ -2,13 +2,13 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use hyper::Version;
 use hyper::ext::Protocol;
 use hyper::header::{
     CONNECTION, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
     UPGRADE,
 };
 use hyper::http::request::Parts;
-use hyper::upgrade::OnUpgrade;
 
 use crate::http::error::Error;
 use crate::http::fields;
@@ -26,13 +26,10 @@ pub(in crate::http) struct Handshake {
     pub(in crate::http) host: Option<String>,
     /// Whether the client offers to speak MQTT.
     pub(in crate::http) offers_mqtt: bool,
-    /// The connection once it has left HTTP behind.
-    pub(in crate::http) upgrade: OnUpgrade,
 }
 
 impl Handshake {
-    pub(in crate::http) fn parse(head: &mut Parts) -> Result<Self, Error> {
-        let upgrade = head.extensions.remove().ok_or(Error::UpgradeRequired)?;
+    pub(in crate::http) fn parse(head: &Parts) -> Result<Self, Error> {
         let text = |name: &HeaderName| fields::text(&head.headers, name);
         // Only an extended CONNECT has a protocol, and HTTP/2 can not say what the other handshake needs.
         let protocol = head.extensions.get::<Protocol>().map(Protocol::as_str);
@@ -41,7 +38,7 @@ impl Handshake {
         let host = text(&HOST)?.or_else(|| head.uri.authority().map(|authority| authority.as_str()));
         let host = host.map(str::to_owned);
         let offers_mqtt = says(head, &SEC_WEBSOCKET_PROTOCOL, "mqtt");
-        Ok(Self { accept, origin, host, offers_mqtt, upgrade })
+        Ok(Self { accept, origin, host, offers_mqtt })
     }
 }
 
@@ -53,7 +50,7 @@ fn says(head: &Parts, name: &HeaderName, token: &str) -> bool {
 /// What proves to the client that its handshake was understood (RFC 6455, section 4.2.2, number 5.4).
 fn accept(head: &Parts) -> Result<String, Error> {
     let upgrades = says(head, &UPGRADE, "websocket") && says(head, &CONNECTION, "upgrade");
-    if !upgrades || !says(head, &SEC_WEBSOCKET_VERSION, "13") {
+    if head.version != Version::HTTP_11 || !upgrades || !says(head, &SEC_WEBSOCKET_VERSION, "13") {
         return Err(Error::UpgradeRequired);
     }
     let key = fields::text(&head.headers, &SEC_WEBSOCKET_KEY)?.unwrap_or_default();

@@ -10,11 +10,11 @@ use tokio_stream::Stream;
 
 use super::cursor;
 use super::envelope::{self, CursorField, Frame};
-use crate::http::body::Body;
+use crate::http::Gateway;
+use crate::http::conn::{Body, ConnectionState};
 use crate::http::error::Error;
 use crate::http::live::{Counted, streamed};
 use crate::http::request::LiveMany;
-use crate::http::{Gateway, Link};
 use crate::hub::{Following, Hub, TailSettings};
 use crate::limits::jittered;
 use crate::metrics::{Form, LiveMetrics};
@@ -25,10 +25,10 @@ const EVENT: Frame = Frame { before: b"data:", after: b"\n\n" };
 const LINE: Frame = Frame { before: b"", after: b"\n" };
 
 /// What it takes to open a live form once it is known over which streams.
-pub(super) struct Opening {
+pub(in crate::http) struct Opening {
     pub(super) hub: Arc<Hub>,
     pub(super) metrics: LiveMetrics,
-    pub(super) link: Arc<Link>,
+    pub(super) link: Arc<ConnectionState>,
     pub(super) life: Option<Duration>,
     pub(super) frame: Frame,
 }
@@ -41,17 +41,25 @@ struct Told {
 }
 
 impl Gateway {
-    pub(super) async fn sse_many(&self, live: LiveMany, link: Arc<Link>) -> Result<Response<Body>, Error> {
+    pub(super) async fn sse_many(
+        &self,
+        live: LiveMany,
+        link: Arc<ConnectionState>,
+    ) -> Result<Response<Body>, Error> {
         let events = self.opening(Form::Sse, link, EVENT).open(live).await?;
         Ok(streamed("text/event-stream", events))
     }
 
-    pub(super) async fn ndjson_many(&self, live: LiveMany, link: Arc<Link>) -> Result<Response<Body>, Error> {
+    pub(super) async fn ndjson_many(
+        &self,
+        live: LiveMany,
+        link: Arc<ConnectionState>,
+    ) -> Result<Response<Body>, Error> {
         let lines = self.opening(Form::Ndjson, link, LINE).open(live).await?;
         Ok(streamed("application/x-ndjson", lines))
     }
 
-    fn opening(&self, form: Form, link: Arc<Link>, frame: Frame) -> Opening {
+    fn opening(&self, form: Form, link: Arc<ConnectionState>, frame: Frame) -> Opening {
         let life = Some(jittered(self.limits.live_life.get()));
         Opening { hub: self.hub.clone(), metrics: self.metrics.live(form), link, life, frame }
     }

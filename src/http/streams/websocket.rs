@@ -3,56 +3,43 @@
 
 use std::sync::Arc;
 
-use hyper::Response;
-
 use super::envelope::Frame;
 use super::live::Opening;
-use crate::http::body::Body;
+use crate::http::conn::{Answer, ConnectionState};
 use crate::http::error::Error;
 use crate::http::request::{LiveMany, WebSocketMany};
+use crate::http::upgrade::SocketReads;
 use crate::http::websocket::Session;
-use crate::http::{Gateway, Link};
+use crate::http::{Gateway, Reply};
 use crate::limits::Limits;
 use crate::metrics::Form;
 
 const TEXT: Frame = Frame { before: b"", after: b"" };
 
 impl Gateway {
-    pub(super) async fn websocket_many(
+    pub(super) async fn websocket_many<A: Answer>(
         &self,
         request: WebSocketMany,
-        link: Arc<Link>,
-    ) -> Result<Response<Body>, Error> {
+        link: Arc<ConnectionState>,
+    ) -> Result<Reply<A>, Error> {
         let WebSocketMany { live, handshake } = request;
         let answer = self.switch(&handshake, None)?;
         let metrics = self.metrics.live(Form::WebSocket);
-        let opening = Opening { hub: self.hub.clone(), metrics, link: link.clone(), life: None, frame: TEXT };
-        let (hub, limits) = (self.hub.clone(), self.limits.clone());
-        match live {
+        let opening = Opening { hub: self.hub.clone(), metrics, link, life: None, frame: TEXT };
+        let reads = match live {
             Some(live) => {
                 let heartbeat = live.heartbeat;
-                let updates = opening.open(live).await?;
-                tokio::spawn(async move {
-                    let Ok(upgraded) = handshake.upgrade.await else { return };
-                    Session::new(upgraded, hub, None, limits).serve(updates, heartbeat).await;
-                    drop(link);
-                });
+                let updates = Box::pin(opening.open(live).await?);
+                SocketReads::Updates { updates, heartbeat, publisher: None }
             }
-            None => {
-                tokio::spawn(async move {
-                    let Ok(upgraded) = handshake.upgrade.await else { return };
-                    let session = Session::new(upgraded, hub, None, limits.clone());
-                    serve_as_asked(session, opening, &limits).await;
-                    drop(link);
-                });
-            }
-        }
-        Ok(answer)
+            None => SocketReads::FirstFrame(Box::new(opening)),
+        };
+        Ok(self.upgrade_to_websocket(answer, reads))
     }
 }
 
 /// Lets the client say first what it wants.
-async fn serve_as_asked(session: Session, opening: Opening, limits: &Limits) {
+pub(in crate::http) async fn serve_as_asked(session: Session, opening: Opening, limits: &Limits) {
     let Some((session, text)) = session.first_text().await else { return };
     let live = match LiveMany::parse(&text, limits) {
         Ok(live) => live,

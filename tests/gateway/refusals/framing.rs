@@ -35,18 +35,14 @@ async fn two_lengths_are_refused_in_any_order_and_wherever_the_packets_are_cut()
 }
 
 #[tokio::test]
-async fn a_chunked_request_whose_head_nobody_saw_whole_is_refused_and_so_is_all_that_follows() {
+async fn two_lengths_are_refused_behind_any_other_request() {
     let ground = Ground::start().await;
     let poll = format!("GET {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n");
-    // Left to hyper, which reads what comes behind it too.
     let preflight = format!("OPTIONS {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n");
     let smuggled = append("content-length: 4\r\ntransfer-encoding: chunked");
-    let clean = append("transfer-encoding: chunked");
-    for (first, status, second) in
-        [(&preflight, 204, &smuggled), (&preflight, 204, &clean), (&poll, 200, &smuggled)]
-    {
+    for (first, status) in [(&preflight, 204), (&poll, 200)] {
         let mut raw = ground.gateway.connect_raw().await;
-        raw.send(format!("{first}{second}{poll}")).await.unwrap();
+        raw.send(format!("{first}{smuggled}{poll}")).await.unwrap();
         raw.answer().await.unwrap().unwrap().expect(status);
         let refusal = raw.answer().await.unwrap().unwrap().expect(400);
         assert_eq!((refusal.problem().as_str(), refusal.header("connection")), ("ambiguous-length", "close"));
@@ -56,13 +52,17 @@ async fn a_chunked_request_whose_head_nobody_saw_whole_is_refused_and_so_is_all_
 }
 
 #[tokio::test]
-async fn a_chunked_request_is_taken_behind_one_that_hyper_did_not_see() {
+async fn a_chunked_request_is_taken_behind_any_other_request() {
     let ground = Ground::start().await;
     let poll = format!("GET {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n");
-    let mut raw = ground.gateway.connect_raw().await;
-    raw.send(format!("{poll}{}", append("transfer-encoding: chunked"))).await.unwrap();
-    assert_eq!(raw.answer().await.unwrap().unwrap().expect(200).text(), "first");
-    raw.answer().await.unwrap().unwrap().expect(204);
+    let preflight = format!("OPTIONS {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n");
+    for (first, status) in [(&preflight, 204), (&poll, 200)] {
+        let mut raw = ground.gateway.connect_raw().await;
+        raw.send(format!("{first}{}{poll}", append("transfer-encoding: chunked"))).await.unwrap();
+        raw.answer().await.unwrap().unwrap().expect(status);
+        raw.answer().await.unwrap().unwrap().expect(204);
+        raw.answer().await.unwrap().unwrap().expect(200);
+    }
 }
 
 #[tokio::test]

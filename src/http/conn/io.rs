@@ -1,5 +1,5 @@
-//! The bytes of a connection, with what hyper does not have: time limits for a head that drips and for a client
-//! that does not take what it is sent, and an end that does not take the last answer away.
+//! Wraps a TCP stream with what hyper lacks: a timeout for writing to a client that stopped reading, bytes that can be given
+//! back, and a shutdown that does not destroy the last response on its way.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -15,66 +15,63 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Phase;
-use super::head::HeadWatch;
-use crate::http::{DIRECT_BYTES_MAX, Link};
+use super::fast_path::REQUEST_BYTES_MAX;
+use super::state::{ConnectionState, Phase};
 use crate::limits::Limits;
 
-/// How often within the write timeout a stalled client is asked whether it took something. The timeout is exact
-/// to one part in so many.
+/// Checks within one write timeout whether a stalled client has read something; the timeout is exact to one of these parts.
 const STALLED_CHECKS_MAX: u32 = 20;
 
-/// How long a connection lingers when the gateway ends: clients that ignore the end must not hold it up.
-const LINGER_AT_THE_END: Duration = Duration::from_secs(1);
+/// How long a connection lingers while the server closes, so that clients which ignore the end do not delay it.
+const LINGER_WHILE_CLOSING: Duration = Duration::from_secs(1);
 
-/// On the stack, while bytes are thrown away.
+/// Buffer on the stack for bytes that are thrown away.
 const LINGER_READ_BYTES: usize = 16 * 1024;
 
-/// How much is read of a request that comes before the one ahead of it is answered; the rest waits in the kernel.
+/// Bytes read of a pipelined request before the one ahead of it is answered; the rest stays in the kernel.
 const EARLY_READ_BYTES: usize = 1024;
 
-/// Head and body of a small answer are written as one piece: copying this much costs less than the kernel takes
-/// for a second piece.
+/// Vectored writes up to this size are copied into one piece, which costs less than a second piece in the kernel.
 const JOINED_BYTES_MAX: usize = 1024;
 
-/// A socket that gives up on peers who do.
-pub(super) struct Guarded {
+/// A socket that fails once its client has not read for the write timeout.
+pub struct GuardedStream {
     stream: TcpStream,
-    /// Read before it was known which protocol the client speaks.
+    /// Bytes that were read and given back; they are read again before the socket is.
     read_ahead: Bytes,
-    /// Of an HTTP/1 connection: HTTP/2 has no one head at a time.
-    head: Option<Arc<HeadWatch>>,
-    link: Arc<Link>,
+    /// Bytes of a request body that come next and that nobody needs.
+    skipped: u64,
+    state: Arc<ConnectionState>,
     limits: Arc<Limits>,
     phase: watch::Receiver<Phase>,
-    head_timer: Timer,
     write_timer: Timer,
+    /// Copy of the connection's `unsent` that can be compared without touching shared memory.
     unsent: bool,
     stalled_checks: u32,
     linger_timer: Timer,
 }
 
-/// A timer that costs nothing until it is needed.
+/// Timer whose allocation is deferred until the first poll.
 #[derive(Default)]
 struct Timer(Option<Pin<Box<Sleep>>>);
 
-impl Guarded {
-    pub(super) fn new(
+impl GuardedStream {
+    /// Wraps `stream`; `read_ahead` was already read from it.
+    pub fn new(
         stream: TcpStream,
         read_ahead: Bytes,
-        link: Arc<Link>,
+        state: Arc<ConnectionState>,
         limits: Arc<Limits>,
         phase: watch::Receiver<Phase>,
     ) -> Self {
-        let [head_timer, write_timer, linger_timer] = Default::default();
+        let [write_timer, linger_timer] = Default::default();
         Self {
             stream,
             read_ahead,
-            head: None,
-            link,
+            skipped: 0,
+            state,
             limits,
             phase,
-            head_timer,
             write_timer,
             unsent: false,
             stalled_checks: 0,
@@ -99,7 +96,7 @@ impl Timer {
     }
 }
 
-impl AsyncRead for Guarded {
+impl AsyncRead for GuardedStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -107,79 +104,84 @@ impl AsyncRead for Guarded {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.read_ahead.is_empty() {
-            let bytes = this.take_ahead(buffer.remaining());
-            buffer.put_slice(&bytes);
-            this.saw(&bytes);
+            buffer.put_slice(&this.take_read_ahead(buffer.remaining()));
             return Poll::Ready(Ok(()));
         }
-        let before = buffer.filled().len();
-        match Pin::new(&mut this.stream).poll_read(context, buffer) {
-            Poll::Ready(outcome) => {
-                let bytes = buffer.filled().get(before..).unwrap_or_default();
-                this.saw(bytes);
-                this.note(&outcome);
-                Poll::Ready(outcome)
-            }
-            Poll::Pending => {
-                if !this.head.as_ref().is_some_and(|head| head.is_reading()) {
-                    this.head_timer.stop();
-                    return Poll::Pending;
-                }
-                // Most heads come whole; only one that does not needs to know the time.
-                let deadline = || Instant::now() + this.limits.head_timeout.get();
-                ready!(this.head_timer.poll(context, deadline));
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head did not come in time")))
-            }
-        }
+        let outcome = ready!(Pin::new(&mut this.stream).poll_read(context, buffer));
+        this.note_timeout(&outcome);
+        Poll::Ready(outcome)
     }
 }
 
-impl Guarded {
-    /// Reads the heads of HTTP/1 requests along, or no longer.
-    pub(super) fn watch(&mut self, head: Option<Arc<HeadWatch>>) {
-        self.head = head;
-    }
-
-    /// Bytes that were read ahead. Behind the last one the buffer goes too.
-    fn take_ahead(&mut self, max: usize) -> Bytes {
+impl GuardedStream {
+    /// Takes up to `max` of the bytes that were given back; frees their buffer with the last one.
+    fn take_read_ahead(&mut self, max: usize) -> Bytes {
         if self.read_ahead.len() <= max {
             return std::mem::take(&mut self.read_ahead);
         }
         self.read_ahead.split_to(max)
     }
 
-    /// Has `hear` look at what the client sends, from a buffer that is there only for that: it says what it makes of it and
-    /// how much of it that was. The rest stays to be read. `None`: the client has left.
-    pub(super) fn poll_heard<T>(
+    /// Reads what the client sent and lets `parse` look at it, from a buffer on the stack. `parse` returns its result and
+    /// how many bytes it consumed; the others stay to be read. `None`: the client has closed the connection.
+    pub(super) fn poll_parse<T>(
         &mut self,
         context: &mut Context<'_>,
-        hear: impl FnOnce(&[u8]) -> (T, usize),
+        parse: impl FnOnce(&[u8]) -> (T, usize),
     ) -> Poll<io::Result<Option<T>>> {
         if !self.read_ahead.is_empty() {
-            let (heard, taken) = hear(&self.read_ahead);
-            self.take_ahead(taken);
-            return Poll::Ready(Ok(Some(heard)));
+            let (parsed, consumed) = parse(&self.read_ahead);
+            self.take_read_ahead(consumed);
+            return Poll::Ready(Ok(Some(parsed)));
         }
-        let mut bytes = [MaybeUninit::uninit(); DIRECT_BYTES_MAX];
+        let mut bytes = [MaybeUninit::uninit(); REQUEST_BYTES_MAX];
         let mut buffer = ReadBuf::uninit(&mut bytes);
-        ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
-        if buffer.filled().is_empty() {
+        let read = ready!(self.poll_read_wanted(context, &mut buffer))?;
+        if read.is_empty() {
             return Poll::Ready(Ok(None));
         }
-        let (heard, taken) = hear(buffer.filled());
-        let rest = buffer.filled().get(taken..).unwrap_or_default();
+        let (parsed, consumed) = parse(read);
+        debug_assert!(consumed <= read.len());
+        let rest = read.get(consumed..).unwrap_or_default();
         if !rest.is_empty() {
             self.read_ahead = Bytes::copy_from_slice(rest);
         }
-        Poll::Ready(Ok(Some(heard)))
+        Poll::Ready(Ok(Some(parsed)))
     }
 
-    /// Gives bytes back that were read and not used. They are copied: the buffer that they are in is large.
+    /// Reads from the socket, and passes over what is to be skipped; no bytes: the client has closed the connection.
+    fn poll_read_wanted<'b>(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &'b mut ReadBuf<'_>,
+    ) -> Poll<io::Result<&'b [u8]>> {
+        loop {
+            buffer.clear();
+            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+            let read = buffer.filled().len();
+            let skipped = usize::try_from(self.skipped).unwrap_or(usize::MAX).min(read);
+            self.skipped -= skipped as u64;
+            if skipped < read || read == 0 {
+                return Poll::Ready(Ok(buffer.filled().get(skipped..).unwrap_or_default()));
+            }
+        }
+    }
+
+    /// Gives back bytes that were read and not used. Copies them, so that the reader's large buffer is freed.
     pub(super) fn unread(&mut self, bytes: &[u8]) {
-        self.read_ahead = Bytes::from([bytes, &self.read_ahead].concat());
+        if !bytes.is_empty() {
+            self.read_ahead = Bytes::from([bytes, &self.read_ahead].concat());
+        }
     }
 
-    /// Writes all that is left of `bytes`.
+    /// Passes over the next `count` bytes that the client sends.
+    pub(super) fn skip(&mut self, count: u64) {
+        let ahead = self.read_ahead.len().min(usize::try_from(count).unwrap_or(usize::MAX));
+        self.take_read_ahead(ahead);
+        self.skipped = count - ahead as u64;
+    }
+
+    /// Writes all of `bytes`, and removes from it what has been written.
     pub(super) fn poll_write_all(
         &mut self,
         context: &mut Context<'_>,
@@ -195,60 +197,51 @@ impl Guarded {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits for what the client does while it is owed an answer: `true` once it has sent something, which stays to
-    /// be read; `false` once it has left.
+    /// Waits for what the client does while a response to it is pending: `true` once it has sent something, which stays to
+    /// be read; `false` once it has closed the connection.
     pub(super) fn poll_client(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if self.read_ahead.is_empty() {
             let mut bytes = [MaybeUninit::uninit(); EARLY_READ_BYTES];
             let mut buffer = ReadBuf::uninit(&mut bytes);
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
-            self.read_ahead = Bytes::copy_from_slice(buffer.filled());
+            self.read_ahead = Bytes::copy_from_slice(ready!(self.poll_read_wanted(context, &mut buffer))?);
         }
         Poll::Ready(Ok(!self.read_ahead.is_empty()))
     }
 
-    fn saw(&mut self, bytes: &[u8]) {
-        let head = self.head.as_ref().filter(|_| !bytes.is_empty());
-        if head.is_some_and(|head| head.read(bytes)) {
-            self.head_timer.stop();
-        }
-    }
-
-    /// The kernel has the same limit (`TCP_USER_TIMEOUT`), so it may be the first to give up.
-    fn note<T>(&self, outcome: &io::Result<T>) {
+    /// The kernel enforces the same limit (`TCP_USER_TIMEOUT`), so it may be the first to give up.
+    fn note_timeout<T>(&self, outcome: &io::Result<T>) {
         if outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
-            self.link.set_stalled();
+            self.state.set_stalled();
         }
     }
 
-    /// The kernel took something, or never will.
-    fn took(&mut self, outcome: &io::Result<usize>) {
+    /// A write has ended: the kernel took something, or never will.
+    fn write_ended(&mut self, outcome: &io::Result<usize>) {
         self.set_unsent(false);
         self.write_timer.stop();
         self.stalled_checks = 0;
-        self.note(outcome);
+        self.note_timeout(outcome);
     }
 
     fn set_unsent(&mut self, unsent: bool) {
-        // The link is elsewhere in memory, and most of the time there is nothing to tell it.
         if self.unsent != unsent {
             self.unsent = unsent;
-            self.link.set_unsent(unsent);
+            self.state.set_unsent(unsent);
         }
     }
 
-    /// What came of a write: an error once the client has taken nothing for the limit.
+    /// Completes a write, with an error once the client has read nothing for the write timeout.
     ///
-    /// The kernel wakes a writer when a third of its buffer is free, which a slow reader may need longer for than
-    /// the limit. So whether there is any room is asked for now and then, by writing.
-    fn written(
+    /// The kernel wakes a writer when a third of its buffer is free, which can take a slow reader longer than the timeout.
+    /// So `again` is tried at intervals, to see whether there is any room.
+    fn complete_write(
         &mut self,
         context: &mut Context<'_>,
         outcome: Poll<io::Result<usize>>,
         again: impl Fn(SockRef<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(outcome) = outcome {
-            self.took(&outcome);
+            self.write_ended(&outcome);
             return Poll::Ready(outcome);
         }
         self.set_unsent(true);
@@ -259,13 +252,13 @@ impl Guarded {
             match again(SockRef::from(&self.stream)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stalled_checks += 1,
                 outcome => {
-                    self.took(&outcome);
+                    self.write_ended(&outcome);
                     return Poll::Ready(outcome);
                 }
             }
             if self.stalled_checks >= STALLED_CHECKS_MAX {
-                self.link.set_stalled();
-                let stalled = "the client does not take what it is sent";
+                self.state.set_stalled();
+                let stalled = "the client has stopped reading";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, stalled)));
             }
         }
@@ -282,11 +275,11 @@ fn join<'a>(slices: &[io::IoSlice<'_>], buffer: &'a mut [u8]) -> Option<&'a [u8]
     buffer.get(..end)
 }
 
-impl AsyncWrite for Guarded {
+impl AsyncWrite for GuardedStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.stream).poll_write(context, bytes);
-        this.written(context, outcome, |socket| socket.send(bytes))
+        this.complete_write(context, outcome, |socket| socket.send(bytes))
     }
 
     fn poll_write_vectored(
@@ -300,7 +293,7 @@ impl AsyncWrite for Guarded {
         }
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
-        this.written(context, outcome, |socket| socket.send_vectored(slices))
+        this.complete_write(context, outcome, |socket| socket.send_vectored(slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -319,9 +312,9 @@ impl AsyncWrite for Guarded {
         if !this.linger_timer.runs() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
         }
-        let at_the_end = *this.phase.borrow() >= Phase::Closing;
+        let closing = *this.phase.borrow() >= Phase::Closing;
         let linger = this.limits.linger_timeout.get();
-        let linger = if at_the_end { linger.min(LINGER_AT_THE_END) } else { linger };
+        let linger = if closing { linger.min(LINGER_WHILE_CLOSING) } else { linger };
         let deadline = || Instant::now() + linger;
         while this.linger_timer.poll(context, deadline).is_pending() {
             let mut thrown_away = [MaybeUninit::uninit(); LINGER_READ_BYTES];

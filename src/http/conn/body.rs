@@ -9,7 +9,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio_stream::Stream;
 
 /// The most that is joined into one frame. A reader that does not read keeps this much of user memory busy.
-pub(super) const FRAME_BYTES_MAX: usize = 32 * 1024;
+pub(in crate::http) const FRAME_BYTES_MAX: usize = 32 * 1024;
 
 /// The body of an answer.
 pub struct Body(Kind);
@@ -32,13 +32,13 @@ impl Body {
     }
 
     /// These bytes one behind the other, joined only as the reader takes them.
-    pub(super) fn pieces(pieces: Vec<Bytes>) -> Self {
+    pub(in crate::http) fn pieces(pieces: Vec<Bytes>) -> Self {
         let left = pieces.iter().map(Bytes::len).sum();
         Self(Kind::Pieces { pieces: pieces.into_iter(), left })
     }
 
     /// All of it if it is there and no longer than `bytes_max`, else the body as it was.
-    pub(super) fn into_small(self, bytes_max: usize) -> Result<Bytes, Self> {
+    pub(in crate::http) fn into_small(self, bytes_max: usize) -> Result<Bytes, Self> {
         match self.0 {
             Kind::Full(bytes) if bytes.as_ref().is_none_or(|bytes| bytes.len() <= bytes_max) => {
                 Ok(bytes.unwrap_or_default())
@@ -48,7 +48,7 @@ impl Body {
     }
 
     /// Whatever comes, until it ends.
-    pub(super) fn live(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+    pub(in crate::http) fn live(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         Self(Kind::Live(Box::pin(stream)))
     }
 }

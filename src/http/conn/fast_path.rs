@@ -1,71 +1,75 @@
-//! Requests that are answered without hyper: what is asked most, if it came whole. A head is read by the parser that hyper
-//! has too, and whatever is unusual about it is left to hyper, so that there is one judge of what is HTTP.
-
-use std::sync::Arc;
+//! The fast path: parses short polls, long polls and small appends that arrive whole, without hyper.
+//!
+//! httparse, which hyper uses too, parses the head. Whatever is unusual about a request is left to hyper, so that one parser
+//! decides what is HTTP (docs/design/http1.md).
 
 use bytes::Bytes;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENCODING, UPGRADE};
 
-use super::error::Error;
-use super::fields::{Fields, whole_number};
-use super::query::Query;
-use super::request::{Post, Read};
-use super::routes::{OnStream, Operation, STREAMS, stream_name};
-use super::upload::Upload;
-use super::{Gateway, Link, Prepared};
+use super::response::Framing;
+use crate::http::Gateway;
+use crate::http::error::Error;
+use crate::http::fields::{Fields, whole_number};
+use crate::http::query::Query;
+use crate::http::request::{Post, Read};
+use crate::http::routes::{GatewayRequest, OnStream, Operation, STREAMS, stream_name};
 use crate::metrics::Form;
 
-/// No request that is answered so is longer, its body included.
-pub const DIRECT_BYTES_MAX: usize = 4 * 1024;
+/// The longest request that the fast path parses, body included.
+pub(super) const REQUEST_BYTES_MAX: usize = 4 * 1024;
 
-/// What a connection sent.
-pub enum Heard {
+/// The outcome of parsing what a connection sent.
+pub(super) enum Parsed {
     /// A request, and how many bytes it took.
-    Request(Prepared, usize),
+    Request(GatewayRequest, usize),
     /// Something for hyper.
     Other,
 }
 
-/// The part of a target that hyper's parser takes and that has one meaning (RFC 3986, section 3.3 and 3.4).
+/// Characters of a target, besides letters and digits, that hyper's parser accepts and that mean one thing (RFC 3986,
+/// sections 3.3 and 3.4).
 const TARGET: &[u8] = b"-._~!$&'()*+,;=:@/?%";
 
-/// What makes a request one for hyper.
+/// Fields that make a request one for hyper.
 const UNUSUAL: [HeaderName; 3] = [TRANSFER_ENCODING, EXPECT, UPGRADE];
 
+/// Room for header fields. A request with more is parsed by hyper.
+const FIELDS_MAX: usize = 32;
+
 impl Gateway {
-    /// Reads the request at the beginning of `bytes`: a short or long poll, or an append, over HTTP/1.1 on a connection that
+    /// Parses the request at the beginning of `bytes`: a short or long poll, or an append, over HTTP/1.1 on a connection that
     /// stays open.
-    pub fn hear(&self, bytes: &[u8], link: &Arc<Link>) -> Heard {
-        // More fields than that are as many as hyper has room for, or too many.
-        let mut fields = [EMPTY_HEADER; 32];
+    pub(super) fn try_parse(&self, bytes: &[u8]) -> Parsed {
+        let mut fields = [EMPTY_HEADER; FIELDS_MAX];
         let mut request = Request::new(&mut fields);
-        let Ok(Status::Complete(head_bytes)) = request.parse(bytes) else { return Heard::Other };
+        let Ok(Status::Complete(head_bytes)) = request.parse(bytes) else { return Parsed::Other };
         let (head, behind) = bytes.split_at(head_bytes.min(bytes.len()));
-        let Some((target, body)) = usual(&request, behind) else { return Heard::Other };
+        let Some((target, body)) = usual(&request, behind) else { return Parsed::Other };
         let limits = &self.limits;
         if head.len() > limits.head_bytes_max
             || target.len() > limits.target_bytes_max
             || request.headers.len() > limits.headers_max
         {
-            return Heard::Other;
+            return Parsed::Other;
         }
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),
         };
         let (form, operation) = match request.method {
-            Some("GET") => match self.read_directly(path, query, request.headers) {
+            Some("GET") => match self.parse_read(path, query, request.headers) {
                 Some(read) => read,
-                None => return Heard::Other,
+                None => return Parsed::Other,
             },
-            _ => (Form::Append, append(path, query, request.headers, body)),
+            _ => (Form::Append, self.parse_append(path, query, request.headers, body)),
         };
-        Heard::Request(self.prepared(form, operation, link.clone()), head_bytes + body.len())
+        let log = self.log(form, &operation, Framing::PERSISTENT);
+        Parsed::Request(GatewayRequest { operation, log }, head_bytes + body.len())
     }
 
-    /// `None`: the form is one that hyper begins.
-    fn read_directly(
+    /// `None`: a delivery form for hyper.
+    fn parse_read(
         &self,
         path: &str,
         query: Option<&str>,
@@ -85,9 +89,24 @@ impl Gateway {
             Err(error) => Some((Form::ShortPoll, Err(error))),
         }
     }
+
+    fn parse_append(
+        &self,
+        path: &str,
+        query: Option<&str>,
+        fields: &[Header<'_>],
+        body: &[u8],
+    ) -> Result<Operation, Error> {
+        let (name, post) = (stream_name(path)?, Post::parse(query, fields)?);
+        if body.len() > self.limits.body_bytes_max {
+            return Err(Error::BodyTooLarge { max: self.limits.body_bytes_max });
+        }
+        // The only copy of the body: the log keeps it.
+        Ok(Operation::OnStream(name, OnStream::Append(Box::new(post), Bytes::copy_from_slice(body))))
+    }
 }
 
-/// The target of a request that is nothing special, and its body.
+/// The target and the body of a request that has nothing unusual.
 fn usual<'a>(request: &Request<'_, 'a>, behind: &'a [u8]) -> Option<(&'a str, &'a [u8])> {
     let fields: &[Header<'_>] = request.headers;
     let target = request.path.filter(|target| target.starts_with(STREAMS))?;
@@ -106,13 +125,4 @@ fn usual<'a>(request: &Request<'_, 'a>, behind: &'a [u8]) -> Option<(&'a str, &'
         }
         _ => None,
     }
-}
-
-fn append(path: &str, query: Option<&str>, fields: &[Header<'_>], body: &[u8]) -> Result<Operation, Error> {
-    let (name, post) = (stream_name(path)?, Post::parse(query, fields)?);
-    // The one copy of it: what the log keeps.
-    Ok(Operation::OnStream(
-        name,
-        OnStream::Append(Box::new(post), Upload::Here(Bytes::copy_from_slice(body))),
-    ))
 }

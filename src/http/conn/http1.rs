@@ -1,0 +1,194 @@
+//! Drives one HTTP/1 connection: one request after the other, each parsed, answered and written before the next.
+//!
+//! Short polls, long polls and small appends are parsed by the fast path; any other request goes to hyper for exactly one
+//! request (`hyper_request`). While a response is pending the connection is a socket and a waiter, without buffers.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::fast_path::Parsed;
+use super::hyper_request::receive_with_hyper;
+use super::io::GuardedStream;
+use super::response::Outgoing;
+use super::state::Phase;
+use super::upgraded::UpgradedIo;
+use super::write::{Written, poll_pending, write_body};
+use super::{ConnectionContext, PendingResponse, Step};
+use crate::clock::Alarm;
+use crate::http::Gateway;
+use crate::http::upgrade::Upgrade;
+
+/// The stage of a connection between two polls.
+enum Stage<'a> {
+    /// No request has come yet.
+    Idle,
+    /// A request is being answered.
+    Respond(PendingResponse<'a>),
+    /// These bytes are being written; then the connection may close.
+    Write { bytes: Bytes, closes: bool },
+}
+
+/// Why `drive` returns: what follows is rare, and has a future of its own.
+enum Exit {
+    /// The next request is one for hyper.
+    Hyper,
+    /// The response does not go out at once.
+    Stream(Box<Outgoing>),
+    /// The connection leaves HTTP behind these bytes.
+    Upgrade(Bytes, Upgrade),
+    /// The connection closes: behind a response, after too long without a request, or because the server closes.
+    Close,
+    /// The client has closed the connection.
+    Gone,
+}
+
+/// Serves a connection until either side closes it.
+pub(super) fn serve(stream: TcpStream, read_ahead: Bytes, context: ConnectionContext) -> Step<'static, ()> {
+    let mut io = Box::new(context.guard(stream, read_ahead));
+    Box::pin(async move {
+        let (mut keep_alive, mut stage) = (KeepAlive::default(), Stage::Idle);
+        loop {
+            match poll_fn(|cx| drive(&mut io, &context, &mut keep_alive, &mut stage, cx)).await? {
+                Exit::Hyper => {
+                    let Some((returned, response)) = receive_with_hyper(io, &context).await? else {
+                        return Ok(());
+                    };
+                    io = returned;
+                    stage = Stage::Respond(response);
+                }
+                Exit::Stream(response) => {
+                    let closes = response.closes;
+                    match write_body(&mut io, response).await? {
+                        Written::Whole if closes => return close(io).await,
+                        Written::Whole => {}
+                        Written::ClientGone => return Ok(()),
+                    }
+                }
+                Exit::Upgrade(head, upgrade) => return serve_upgrade(io, head, upgrade, &context).await,
+                Exit::Close => return close(io).await,
+                Exit::Gone => return Ok(()),
+            }
+        }
+    })
+}
+
+/// Answers requests until something rare happens.
+fn drive<'a>(
+    io: &mut GuardedStream,
+    context: &'a ConnectionContext,
+    keep_alive: &mut KeepAlive,
+    stage: &mut Stage<'a>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Exit>> {
+    loop {
+        *stage = match stage {
+            Stage::Idle => match ready!(poll_next_request(io, context, keep_alive, cx))? {
+                Ok(response) => Stage::Respond(response),
+                Err(exit) => return Poll::Ready(Ok(exit)),
+            },
+            Stage::Respond(response) => {
+                let timer = &mut keep_alive.timer;
+                let reply = ready!(poll_pending(io, cx, |cx| response.poll(timer, cx)))?;
+                let Some(reply) = reply else { return Poll::Ready(Ok(Exit::Gone)) };
+                let outgoing = context.outgoing(reply.answer);
+                if outgoing.rest.is_some() || reply.upgrade.is_some() {
+                    *stage = Stage::Idle;
+                    return Poll::Ready(Ok(match reply.upgrade {
+                        Some(upgrade) => Exit::Upgrade(outgoing.first, upgrade),
+                        None => Exit::Stream(Box::new(outgoing)),
+                    }));
+                }
+                Stage::Write { bytes: outgoing.first, closes: outgoing.closes }
+            }
+            Stage::Write { bytes, closes } => {
+                ready!(io.poll_write_all(cx, bytes))?;
+                if *closes {
+                    return Poll::Ready(Ok(Exit::Close));
+                }
+                Stage::Idle
+            }
+        };
+    }
+}
+
+/// Waits for the next request, at most for the keep-alive time.
+fn poll_next_request<'a>(
+    io: &mut GuardedStream,
+    context: &'a ConnectionContext,
+    keep_alive: &mut KeepAlive,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Result<PendingResponse<'a>, Exit>>> {
+    if let Poll::Ready(parsed) = try_parse(io, context, cx) {
+        keep_alive.until = None;
+        return Poll::Ready(parsed);
+    }
+    keep_alive.poll_expired(cx, context).map(|()| Ok(Err(Exit::Close)))
+}
+
+/// Reads what the client has sent, and gives it to the fast path.
+fn try_parse<'a>(
+    io: &mut GuardedStream,
+    context: &'a ConnectionContext,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Result<PendingResponse<'a>, Exit>>> {
+    let parse = |gateway: &'a Gateway, bytes: &[u8]| match gateway.try_parse(bytes) {
+        Parsed::Request(request, consumed) => {
+            (Ok(PendingResponse::of(gateway, request, &context.state)), consumed)
+        }
+        Parsed::Other => (Err(Exit::Hyper), 0),
+    };
+    let parsed = io.poll_parse(cx, |bytes| match context.fast_path() {
+        Some(gateway) => parse(gateway, bytes),
+        None => (Err(Exit::Hyper), 0),
+    });
+    parsed.map_ok(|parsed| parsed.unwrap_or(Err(Exit::Gone)))
+}
+
+/// The time between two requests. It ends when it was too long, and when the server closes.
+#[derive(Default)]
+struct KeepAlive {
+    /// Timer of the connection, which a pending response uses too.
+    timer: Alarm,
+    until: Option<Instant>,
+    closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl KeepAlive {
+    fn poll_expired(&mut self, cx: &mut Context<'_>, context: &ConnectionContext) -> Poll<()> {
+        // Registered once and then polled only after a change of phase, so that an idle connection takes no shared lock.
+        let is_new = self.closing.is_none();
+        let closing = self.closing.get_or_insert_with(|| Box::pin(context.reached(Phase::Closing)));
+        if (is_new || context.may_close()) && closing.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let until = *self.until.get_or_insert_with(|| Instant::now() + context.limits.idle_timeout.get());
+        self.timer.poll(cx, until)
+    }
+}
+
+/// Writes the response that switches protocols, and serves what follows it.
+fn serve_upgrade(
+    mut io: Box<GuardedStream>,
+    head: Bytes,
+    upgrade: Upgrade,
+    context: &ConnectionContext,
+) -> Step<'_, ()> {
+    Box::pin(async move {
+        io.write_all(&head).await?;
+        drop(head);
+        upgrade.serve(UpgradedIo::Http1(io), context.state.clone()).await;
+        Ok(())
+    })
+}
+
+/// Closes the connection so that the client can still read the last response.
+pub(super) fn close(mut io: Box<GuardedStream>) -> Step<'static, ()> {
+    Box::pin(async move { io.shutdown().await })
+}

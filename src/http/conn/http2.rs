@@ -1,0 +1,162 @@
+//! Drives HTTP/2 connections with hyper.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use super::body::Body;
+use super::response::Framing;
+use super::state::{ConnectionState, Phase};
+use super::upgraded::UpgradedIo;
+use super::{ConnectionContext, Service, Step};
+use crate::http::routes::Refusal;
+use crate::limits::Limits;
+
+/// Serves a connection until either side closes it, it is idle for too long, or the server closes.
+pub(super) fn serve(stream: TcpStream, read_ahead: Bytes, context: ConnectionContext) -> Step<'static, ()> {
+    Box::pin(async move {
+        let busy = Arc::new(Busy::default());
+        let io = TokioIo::new(context.guard(stream, read_ahead));
+        let refusal = context.refuse.then_some(Refusal::TooManyConnections);
+        let hyper_service = service_fn(|request: Request<Incoming>| {
+            let answering = Answering::new(busy.clone());
+            let (service, state) = (context.service.clone(), context.state.clone());
+            async move {
+                let response = respond(&service, request, refusal, &state).await;
+                Ok::<_, Infallible>(response.map(|body| Tracked { body, _answering: answering }))
+            }
+        });
+        let mut connection = pin!(settings(&context.limits).serve_connection(io, hyper_service));
+        // First the connection, so that hyper knows of a request that is there before it is told to end.
+        tokio::select! {
+            biased;
+            outcome = connection.as_mut() => return outcome.map_err(io::Error::other),
+            () = context.reached(Phase::Closing) => {}
+            () = busy.idle_for(&context.limits) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            outcome = connection => outcome.map_err(io::Error::other),
+            () = context.reached(Phase::Stopped) => Ok(()),
+        }
+    })
+}
+
+async fn respond(
+    service: &Service,
+    mut request: Request<Incoming>,
+    refusal: Option<Refusal>,
+    state: &Arc<ConnectionState>,
+) -> Response<Body> {
+    let upgraded = request.extensions_mut().remove::<OnUpgrade>();
+    let framing = Framing::of(&request);
+    let gateway = match service {
+        Service::Gateway(gateway) => gateway,
+        Service::Admin(admin) => return admin.answer(&request.into_parts().0, framing),
+    };
+    // hyper resets the stream of a body that nobody reads.
+    let (request, _unread) = gateway.receive(request, framing, refusal).await;
+    let reply = gateway.respond::<Response<Body>>(request, state).await;
+    if let (Some(upgrade), Some(upgraded)) = (reply.upgrade, upgraded) {
+        let state = state.clone();
+        tokio::spawn(async move {
+            if let Ok(upgraded) = upgraded.await {
+                upgrade.serve(UpgradedIo::Http2(TokioIo::new(upgraded)), state).await;
+            }
+        });
+    }
+    reply.answer
+}
+
+fn settings(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut settings = http2::Builder::new(TokioExecutor::new());
+    settings
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.http2_streams_max)
+        .initial_stream_window_size(limits.http2_stream_window_bytes)
+        .initial_connection_window_size(limits.http2_connection_window_bytes)
+        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(limits.http2_resets_max)
+        .max_local_error_reset_streams(limits.http2_resets_max)
+        .enable_connect_protocol()
+        .max_send_buf_size(limits.connection_buffer_bytes)
+        .keep_alive_interval(limits.write_timeout.get())
+        .keep_alive_timeout(limits.write_timeout.get());
+    settings
+}
+
+/// How many requests of a connection are being answered, and how many have been.
+#[derive(Debug, Default)]
+struct Busy {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Busy {
+    /// Returns when no request came or was answered for the idle timeout.
+    async fn idle_for(&self, limits: &Limits) {
+        loop {
+            let before = self.begun.load(Ordering::Relaxed);
+            let busy = before != self.ended.load(Ordering::Relaxed);
+            sleep(limits.idle_timeout.get()).await;
+            if !busy && self.begun.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
+    }
+}
+
+/// A request from its head to the end of its answer, or to the client's leaving.
+struct Answering(Arc<Busy>);
+
+impl Answering {
+    fn new(busy: Arc<Busy>) -> Self {
+        busy.begun.fetch_add(1, Ordering::Relaxed);
+        Self(busy)
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A response body that counts as being answered until its last byte is out, or until the client has left.
+struct Tracked {
+    body: Body,
+    _answering: Answering,
+}
+
+impl hyper::body::Body for Tracked {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

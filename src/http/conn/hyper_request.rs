@@ -1,0 +1,161 @@
+//! Receives one HTTP/1 request with hyper: its head, and its body if the operation needs one.
+//!
+//! hyper parses exactly one request and never responds: once the request is complete, the connection is taken back, and the
+//! response is written like that of the fast path. So a connection costs the same afterwards, whatever it has sent. The one
+//! thing that hyper writes is `100 Continue` and the answer to a request that is no HTTP.
+
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
+
+use bytes::BytesMut;
+use futures_util::FutureExt;
+use http_body_util::BodyExt;
+use httparse::{EMPTY_HEADER, Status};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+use super::body::Body;
+use super::io::GuardedStream;
+use super::pending::PendingResponse;
+use super::response::Framing;
+use super::state::Phase;
+use super::{ConnectionContext, Service, Step};
+use crate::http::fields::Fields;
+use crate::http::routes::Refusal;
+use crate::limits::Limits;
+
+/// A connection, and the response that is owed on it.
+type Received<'a> = (Box<GuardedStream>, PendingResponse<'a>);
+
+/// Receives the request whose first bytes `io` holds. `None`: the connection has ended.
+pub(super) fn receive_with_hyper(
+    mut io: Box<GuardedStream>,
+    context: &ConnectionContext,
+) -> Step<'_, Option<Received<'_>>> {
+    Box::pin(async move {
+        let Some(head) = read_head(&mut io, &context.limits).await? else { return Ok(None) };
+        let refusal = if context.refuse { Some(Refusal::TooManyConnections) } else { head.refusal() };
+        io.unread(&head.bytes);
+        // The service leaves the request here and never responds, so hyper neither writes nor parses the next request.
+        let received = Mutex::new(None);
+        let service = service_fn(async |request: Request<Incoming>| {
+            let response = respond(context, request, refusal).await;
+            // With the unread body: were it dropped, hyper would read on.
+            *received.lock() = Some(response);
+            pending::<Result<Response<Body>, Infallible>>().await
+        });
+        let mut connection = settings(&context.limits).serve_connection(TokioIo::new(io), service);
+        let receive = poll_fn(|cx| {
+            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(ended.map(|()| None));
+            }
+            // A `100 Continue` that the kernel has not taken would be lost with hyper's buffer.
+            let is_written = !context.state.is_unsent();
+            match received.lock().take_if(|_| is_written) {
+                Some(response) => Poll::Ready(Ok(Some(response))),
+                None => Poll::Pending,
+            }
+        });
+        let response = tokio::select! {
+            biased;
+            response = receive => response.map_err(io::Error::other)?,
+            () = context.reached(Phase::Stopped) => None,
+        };
+        let Some((response, unread)) = response else { return Ok(None) };
+        let parts = connection.into_parts();
+        let mut io = parts.io.into_inner();
+        io.unread(&parts.read_buf);
+        io.skip(unread.map_or(0, bytes_not_decoded));
+        Ok(Some((io, response)))
+    })
+}
+
+/// Reads the body as far as the operation needs it, and begins to answer. Returns a body that nobody reads.
+async fn respond<'a>(
+    context: &'a ConnectionContext,
+    request: Request<Incoming>,
+    refusal: Option<Refusal>,
+) -> (PendingResponse<'a>, Option<Incoming>) {
+    let framing = Framing::of(&request);
+    match &*context.service {
+        Service::Gateway(gateway) => {
+            let (request, unread) = gateway.receive(request, framing, refusal).await;
+            (PendingResponse::of(gateway, request, &context.state), unread)
+        }
+        Service::Admin(admin) => {
+            let keep_alive = framing.keep_alive && request.body().is_end_stream();
+            let response = admin.answer(&request.into_parts().0, Framing { keep_alive, ..framing });
+            (PendingResponse::ready(response), None)
+        }
+    }
+}
+
+/// How much of a body hyper has not decoded. What it has decoded already lies in the body's channel.
+fn bytes_not_decoded(mut body: Incoming) -> u64 {
+    while let Some(Some(Ok(_))) = body.frame().now_or_never() {}
+    body.size_hint().exact().unwrap_or(0)
+}
+
+/// The bytes of a head, and perhaps some behind it.
+struct ReadHead {
+    bytes: BytesMut,
+    has_two_lengths: bool,
+}
+
+impl ReadHead {
+    fn refusal(&self) -> Option<Refusal> {
+        self.has_two_lengths.then_some(Refusal::AmbiguousLength)
+    }
+}
+
+/// Reads until the head is complete, or until hyper can say what is wrong with it. `None`: the client has left.
+///
+/// A request with both `Content-Length` and `Transfer-Encoding` is found here: hyper ignores the first (RFC 9112, section 6.3,
+/// allows that), but a proxy before us may have read it the other way.
+async fn read_head(io: &mut GuardedStream, limits: &Limits) -> io::Result<Option<ReadHead>> {
+    let mut bytes = BytesMut::with_capacity(1024);
+    let read = async {
+        loop {
+            if io.read_buf(&mut bytes).await? == 0 {
+                return Ok(None);
+            }
+            let mut fields = vec![EMPTY_HEADER; limits.headers_max];
+            let mut request = httparse::Request::new(&mut fields);
+            match request.parse(&bytes) {
+                Ok(Status::Partial) if bytes.len() <= limits.head_bytes_max => {}
+                Ok(Status::Partial) | Err(_) => return Ok(Some(false)),
+                Ok(Status::Complete(_)) => {
+                    let has = |name| request.headers.values(name).next().is_some();
+                    return Ok(Some(has(&CONTENT_LENGTH) && has(&TRANSFER_ENCODING)));
+                }
+            }
+        }
+    };
+    let in_time = timeout(limits.head_timeout.get(), read).await;
+    let has_two_lengths = in_time.map_err(|_| {
+        io::Error::new(io::ErrorKind::TimedOut, "the request head did not arrive within head_timeout")
+    })?;
+    has_two_lengths.map(|found| found.map(|has_two_lengths| ReadHead { bytes, has_two_lengths }))
+}
+
+fn settings(limits: &Limits) -> http1::Builder {
+    let mut settings = http1::Builder::new();
+    settings
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout.get())
+        .half_close(true)
+        .max_headers(limits.headers_max)
+        .max_header_size(limits.head_bytes_max)
+        .max_buf_size(limits.connection_buffer_bytes);
+    settings
+}

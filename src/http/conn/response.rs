@@ -1,0 +1,376 @@
+//! Response bytes: a handler names its status, fields and body once, and they become a hyper response (HTTP/2) or the bytes of
+//! an HTTP/1 response (RFC 9112).
+
+use std::cell::Cell;
+use std::fmt::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use httpdate::HttpDate;
+use hyper::body::Body as _;
+use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
+
+use super::body::{Body, FRAME_BYTES_MAX};
+use crate::hub::{Batch, Shared, Variant};
+
+/// Initial capacity of a response head: a small response needs no second allocation.
+const HEAD_BYTES: usize = 640;
+
+/// A body up to this size is sent with its head: copying it costs less than a second piece costs the kernel.
+const JOINED_BYTES_MAX: usize = 1024;
+
+/// The largest batch whose encoded response is shared between readers. With brackets, and a comma behind each byte, it is
+/// still one frame.
+const SHARED_BYTES_MAX: usize = FRAME_BYTES_MAX / 2 - 1;
+
+/// Header fields of a response with messages; the second smallest capacity of a header map.
+const FIELDS: usize = 12;
+
+/// Takes header fields. No field is put twice.
+pub(in crate::http) trait Head {
+    /// Adds a field whose value has no control characters.
+    fn put(&mut self, name: HeaderName, value: &[u8]);
+
+    /// Adds a field whose value is known at compile time.
+    fn put_static(&mut self, name: HeaderName, value: &'static str);
+}
+
+/// A response under construction.
+pub(in crate::http) trait Answer: Head + From<Response<Body>> + Send {
+    /// A response without fields or body.
+    fn begin(status: StatusCode) -> Self;
+
+    /// Its status.
+    fn status(&self) -> StatusCode;
+
+    /// Sets its body.
+    fn set_body(&mut self, body: Body);
+
+    /// Adds what depends on the request's framing, and `Date` unless hyper adds it.
+    fn frame(&mut self, framing: Framing, now: SystemTime);
+
+    /// The response to a batch that other readers may get too, as `write` encodes it. Each variant is encoded once where
+    /// that saves work.
+    fn shared(batch: &Shared, variant: Variant, now: SystemTime, write: impl Fn(&Batch) -> Self) -> Self;
+}
+
+/// What of an HTTP/1 request decides how its response is framed (RFC 9112, sections 6.3 and 9.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) struct Framing {
+    /// An HTTP/1.0 client does not know chunked bodies, and closes unless told otherwise.
+    pub(in crate::http) http10: bool,
+    /// A response to HEAD has no body.
+    pub(in crate::http) without_body: bool,
+    /// Whether another request may follow on the connection.
+    pub(in crate::http) keep_alive: bool,
+}
+
+impl Framing {
+    /// A request of the fast path: HTTP/1.1 on a connection that stays open.
+    pub(super) const PERSISTENT: Self = Self { http10: false, without_body: false, keep_alive: true };
+
+    /// The framing that a request asks for.
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        let options = request.headers().get_all(CONNECTION).iter();
+        let options = options.filter_map(|option| option.to_str().ok()).flat_map(|list| list.split(','));
+        let (mut close, mut stay) = (false, false);
+        for option in options.map(str::trim) {
+            close |= option.eq_ignore_ascii_case("close");
+            stay |= option.eq_ignore_ascii_case("keep-alive");
+        }
+        let http10 = request.version() < Version::HTTP_11;
+        let keep_alive = !close && (stay || !http10);
+        Self { http10, without_body: request.method() == Method::HEAD, keep_alive }
+    }
+}
+
+impl Head for HeaderMap {
+    fn put(&mut self, name: HeaderName, value: &[u8]) {
+        let value = HeaderValue::from_bytes(value);
+        self.insert(name, value.unwrap_or_else(|_| HeaderValue::from_static("")));
+    }
+
+    fn put_static(&mut self, name: HeaderName, value: &'static str) {
+        self.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+impl Head for Response<Body> {
+    fn put(&mut self, name: HeaderName, value: &[u8]) {
+        self.headers_mut().put(name, value);
+    }
+
+    fn put_static(&mut self, name: HeaderName, value: &'static str) {
+        self.headers_mut().put_static(name, value);
+    }
+}
+
+impl Answer for Response<Body> {
+    fn begin(status: StatusCode) -> Self {
+        let mut answer = crate::http::bare(status, Body::empty());
+        *answer.headers_mut() = HeaderMap::with_capacity(FIELDS);
+        answer
+    }
+
+    fn status(&self) -> StatusCode {
+        Response::status(self)
+    }
+
+    fn set_body(&mut self, body: Body) {
+        *self.body_mut() = body;
+    }
+
+    // HTTP/2 frames responses itself, and hyper dates them.
+    fn frame(&mut self, _: Framing, _: SystemTime) {}
+
+    fn shared(batch: &Shared, _: Variant, _: SystemTime, write: impl Fn(&Batch) -> Self) -> Self {
+        write(batch)
+    }
+}
+
+/// An HTTP/1 response as bytes.
+pub(super) struct ResponseBytes {
+    status: StatusCode,
+    framing: Framing,
+    text: Text,
+}
+
+enum Text {
+    /// Status line and fields so far, and the body.
+    Begun(BytesMut, Body),
+    /// The whole response, which other readers may get too.
+    Whole(Bytes),
+}
+
+/// A response that is ready to be written.
+pub(super) struct Outgoing {
+    /// Written first; for most responses this is all.
+    pub(super) first: Bytes,
+    /// The rest of the body.
+    pub(super) rest: Option<Body>,
+    /// Whether the rest is sent in chunks (RFC 9112, section 7.1).
+    pub(super) chunked: bool,
+    /// Whether the connection closes behind the response.
+    pub(super) closes: bool,
+}
+
+impl ResponseBytes {
+    /// Closes the connection behind the response. One that is shared with other readers does not announce it.
+    pub(super) fn close(&mut self) {
+        if self.framing.keep_alive {
+            self.framing.keep_alive = false;
+            if let Text::Begun(head, _) = &mut self.text {
+                field(head, &CONNECTION, b"close");
+            }
+        }
+    }
+
+    /// The bytes to write, with the length of the body (RFC 9112, section 6).
+    pub(super) fn into_outgoing(self) -> Outgoing {
+        self.outgoing(JOINED_BYTES_MAX)
+    }
+
+    /// The whole response, for a body of at most `FRAME_BYTES_MAX`.
+    fn into_bytes(self) -> Bytes {
+        self.outgoing(FRAME_BYTES_MAX).first
+    }
+
+    /// Joins a body of at most `joined_bytes_max` bytes with the head.
+    fn outgoing(mut self, joined_bytes_max: usize) -> Outgoing {
+        if let Text::Begun(_, body) = &self.text
+            && body.size_hint().exact().is_none()
+            && self.framing.http10
+        {
+            // The end of the connection is the end of the body.
+            self.close();
+        }
+        let Framing { http10, without_body, keep_alive } = self.framing;
+        let closes = !keep_alive;
+        let (mut head, body) = match self.text {
+            Text::Whole(first) => return Outgoing { first, rest: None, chunked: false, closes },
+            Text::Begun(head, body) => (head, body),
+        };
+        let status = self.status;
+        if status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
+        {
+            head.put_slice(b"\r\n");
+            return Outgoing { first: head.freeze(), rest: None, chunked: false, closes };
+        }
+        let length = body.size_hint().exact();
+        match length {
+            // Whatever a GET would be answered, it is not empty.
+            Some(0) if without_body => {}
+            Some(length) => field(&mut head, &CONTENT_LENGTH, decimal(length, &mut [0; DECIMALS])),
+            None if http10 => {}
+            None => field(&mut head, &TRANSFER_ENCODING, b"chunked"),
+        }
+        head.put_slice(b"\r\n");
+        if without_body {
+            return Outgoing { first: head.freeze(), rest: None, chunked: false, closes };
+        }
+        let rest = match body.into_small(joined_bytes_max) {
+            Ok(small) => {
+                head.put_slice(&small);
+                None
+            }
+            Err(body) => Some(body),
+        };
+        Outgoing { first: head.freeze(), rest, chunked: length.is_none() && !http10, closes }
+    }
+}
+
+impl Head for ResponseBytes {
+    fn put(&mut self, name: HeaderName, value: &[u8]) {
+        if let Text::Begun(head, _) = &mut self.text {
+            field(head, &name, value);
+        }
+    }
+
+    fn put_static(&mut self, name: HeaderName, value: &'static str) {
+        self.put(name, value.as_bytes());
+    }
+}
+
+impl Answer for ResponseBytes {
+    fn begin(status: StatusCode) -> Self {
+        let mut head = BytesMut::with_capacity(HEAD_BYTES);
+        head.put_slice(b"HTTP/1.1 ");
+        head.put_slice(status.as_str().as_bytes());
+        head.put_u8(b' ');
+        head.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+        head.put_slice(b"\r\n");
+        Self { status, framing: Framing::PERSISTENT, text: Text::Begun(head, Body::empty()) }
+    }
+
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn set_body(&mut self, new: Body) {
+        if let Text::Begun(_, body) = &mut self.text {
+            *body = new;
+        }
+    }
+
+    fn frame(&mut self, framing: Framing, now: SystemTime) {
+        let switches = self.status == StatusCode::SWITCHING_PROTOCOLS;
+        self.framing = Framing { keep_alive: true, ..framing };
+        if !framing.keep_alive && !switches {
+            self.close();
+        } else if framing.http10 {
+            self.put_static(CONNECTION, "keep-alive");
+        }
+        date(self, now);
+    }
+
+    fn shared(batch: &Shared, variant: Variant, now: SystemTime, write: impl Fn(&Batch) -> Self) -> Self {
+        if batch.len() > SHARED_BYTES_MAX {
+            return write(batch);
+        }
+        let bytes = batch.made(variant, |batch| {
+            let mut response = write(batch);
+            date(&mut response, now);
+            response.into_bytes()
+        });
+        let status = if batch.is_empty() { StatusCode::NO_CONTENT } else { StatusCode::OK };
+        Self { status, framing: Framing::PERSISTENT, text: Text::Whole(bytes) }
+    }
+}
+
+impl From<Response<Body>> for ResponseBytes {
+    fn from(response: Response<Body>) -> Self {
+        let (head, body) = response.into_parts();
+        let mut bytes = Self::begin(head.status);
+        for (name, value) in &head.headers {
+            bytes.put(name.clone(), value.as_bytes());
+        }
+        bytes.set_body(body);
+        bytes
+    }
+}
+
+/// Adds the `Date` field (RFC 9110, section 6.6.1).
+fn date(response: &mut ResponseBytes, now: SystemTime) {
+    response.put(DATE, &date_text(now));
+}
+
+fn field(head: &mut BytesMut, name: &HeaderName, value: &[u8]) {
+    head.reserve(name.as_str().len() + value.len() + 4);
+    head.put_slice(name.as_str().as_bytes());
+    head.put_slice(b": ");
+    head.put_slice(value);
+    head.put_slice(b"\r\n");
+}
+
+/// Decimal digits of the greatest number.
+pub(in crate::http) const DECIMALS: usize = 20;
+
+/// A number as text, in `digits`.
+pub(in crate::http) fn decimal(mut number: u64, digits: &mut [u8; DECIMALS]) -> &[u8] {
+    let mut begin = DECIMALS;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+        begin -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    digits.get(begin..).unwrap_or_default()
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+const DATE_BYTES: usize = 29;
+
+thread_local! {
+    /// The last second that this thread formatted, and its text.
+    static LAST_DATE: Cell<(Duration, [u8; DATE_BYTES])> = const { Cell::new((Duration::MAX, [0; DATE_BYTES])) };
+}
+
+/// `now` as an HTTP date, formatted once a second.
+fn date_text(now: SystemTime) -> [u8; DATE_BYTES] {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let second = Duration::from_secs(since.as_secs());
+    let (last, text) = LAST_DATE.get();
+    if last == second {
+        return text;
+    }
+    let mut text = DateText { bytes: [b' '; DATE_BYTES], written: 0 };
+    // It is exactly as long.
+    let _written = write!(text, "{}", HttpDate::from(now));
+    LAST_DATE.set((second, text.bytes));
+    text.bytes
+}
+
+struct DateText {
+    bytes: [u8; DATE_BYTES],
+    written: usize,
+}
+
+impl Write for DateText {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.written + text.len();
+        self.bytes.get_mut(self.written..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.written = end;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_second_has_its_own_text() {
+        for (seconds, expected) in
+            [(784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"), (784_111_778, "Sun, 06 Nov 1994 08:49:38 GMT")]
+        {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 999);
+            assert_eq!(
+                (date_text(now), date_text(now)),
+                (*expected.as_bytes().first_chunk().unwrap(), date_text(now))
+            );
+        }
+    }
+}

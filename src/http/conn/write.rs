@@ -1,0 +1,83 @@
+//! Writes HTTP/1 responses whose body is large or still to come, and watches for clients that leave meanwhile.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use hyper::body::Body as _;
+use tokio::io::AsyncWriteExt;
+
+use super::Step;
+use super::body::Body;
+use super::io::GuardedStream;
+use super::response::Outgoing;
+
+/// How the writing of a response ended.
+pub(super) enum Written {
+    Whole,
+    /// The client closed the connection before.
+    ClientGone,
+}
+
+/// Writes a response with a body that comes in frames. The head is written together with the first frame.
+pub(super) fn write_body(io: &mut GuardedStream, mut response: Box<Outgoing>) -> Step<'_, Written> {
+    Box::pin(async move {
+        while let Some(body) = &mut response.rest {
+            let Some(frame) = next_frame(io, body).await? else { return Ok(Written::ClientGone) };
+            let Frame::Data(data) = frame else { break };
+            let before = std::mem::take(&mut response.first);
+            if response.chunked {
+                let length = format!("{:x}\r\n", data.len());
+                io.write_all_buf(&mut before.chain(length.as_bytes()).chain(data).chain(&b"\r\n"[..]))
+                    .await?;
+            } else {
+                io.write_all_buf(&mut before.chain(data)).await?;
+            }
+        }
+        let end: &[u8] = if response.chunked { b"0\r\n\r\n" } else { b"" };
+        io.write_all_buf(&mut response.first.chain(end)).await?;
+        Ok(Written::Whole)
+    })
+}
+
+/// A piece of a body, or its end.
+enum Frame {
+    Data(Bytes),
+    End,
+}
+
+/// The next frame of a body; `None` once the client has closed the connection.
+async fn next_frame(io: &mut GuardedStream, body: &mut Body) -> io::Result<Option<Frame>> {
+    poll_fn(|cx| poll_pending(io, cx, |cx| poll_frame(body, cx))).await
+}
+
+fn poll_frame(body: &mut Body, cx: &mut Context<'_>) -> Poll<Frame> {
+    loop {
+        match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+            None => return Poll::Ready(Frame::End),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) if !data.is_empty() => return Poll::Ready(Frame::Data(data)),
+                _ => {}
+            },
+            Some(Err(never)) => match never {},
+        }
+    }
+}
+
+/// Polls `pending`, and meanwhile watches the client: `None` once it has closed the connection. A pipelined request keeps it
+/// open.
+pub(super) fn poll_pending<T>(
+    io: &mut GuardedStream,
+    cx: &mut Context<'_>,
+    pending: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<io::Result<Option<T>>> {
+    if let Poll::Ready(next) = pending(cx) {
+        return Poll::Ready(Ok(Some(next)));
+    }
+    match ready!(io.poll_client(cx))? {
+        true => Poll::Pending,
+        false => Poll::Ready(Ok(None)),
+    }
+}

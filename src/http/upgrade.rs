@@ -1,0 +1,121 @@
+//! Requests that leave HTTP behind: the response that switches to WebSocket, and what is served behind it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::{Response, StatusCode};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+
+use super::conn::{Answer, Body, ConnectionState, MqttSocket, UpgradedIo};
+use super::error::Error;
+use super::request::Handshake;
+use super::websocket::{Publisher, Session};
+use super::{Gateway, Reply, answer, bare, fields};
+use crate::hub::Hub;
+use crate::limits::Limits;
+
+/// Where MQTT over WebSocket is (MQTT 5, section 6).
+pub(super) const MQTT_PATH: &str = "/mqtt";
+
+/// What a connection speaks once it has left HTTP behind.
+pub(super) enum Upgrade {
+    WebSocket(Box<WebSocketUpgrade>),
+    /// MQTT in WebSocket frames, for the MQTT front.
+    Mqtt(mpsc::Sender<MqttSocket>),
+}
+
+/// A WebSocket that is about to be served.
+pub(super) struct WebSocketUpgrade {
+    pub(super) hub: Arc<Hub>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) reads: SocketReads,
+}
+
+/// What a WebSocket reads.
+pub(super) enum SocketReads {
+    /// What the request named. The client's frames are appends if there is a publisher.
+    Updates { updates: Updates, heartbeat: Duration, publisher: Option<Publisher> },
+    /// What the client's first frame will name.
+    FirstFrame(Box<super::streams::Opening>),
+}
+
+/// Encoded updates of a live form.
+pub(super) type Updates = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+
+impl Upgrade {
+    /// Serves the connection until either side closes it.
+    pub(super) async fn serve(self, io: UpgradedIo, state: Arc<ConnectionState>) {
+        match self {
+            // If the MQTT front is gone, so is the server.
+            Self::Mqtt(sockets) => drop(sockets.send(MqttSocket { io, state }).await),
+            Self::WebSocket(socket) => {
+                let WebSocketUpgrade { hub, limits, reads } = *socket;
+                match reads {
+                    SocketReads::Updates { updates, heartbeat, publisher } => {
+                        Session::new(io, hub, publisher, limits).serve(updates, heartbeat).await;
+                    }
+                    SocketReads::FirstFrame(opening) => {
+                        let session = Session::new(io, hub, None, limits.clone());
+                        super::streams::serve_as_asked(session, *opening, &limits).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Gateway {
+    /// Switches to MQTT over WebSocket.
+    pub(super) fn upgrade_to_mqtt<A: Answer>(&self, handshake: &Handshake) -> Result<Reply<A>, Error> {
+        if !handshake.offers_mqtt {
+            return Err(Error::Subprotocol);
+        }
+        let answer = A::from(self.switch(handshake, Some("mqtt"))?);
+        Ok(Reply { answer, upgrade: Some(Upgrade::Mqtt(self.mqtt_sockets.clone())) })
+    }
+
+    /// The response behind which `reads` is served as a WebSocket.
+    pub(super) fn upgrade_to_websocket<A: Answer>(
+        &self,
+        answer: Response<Body>,
+        reads: SocketReads,
+    ) -> Reply<A> {
+        let socket = WebSocketUpgrade { hub: self.hub.clone(), limits: self.limits.clone(), reads };
+        Reply { answer: A::from(answer), upgrade: Some(Upgrade::WebSocket(Box::new(socket))) }
+    }
+
+    /// The response to a handshake: 101 with its proof, or 200 over HTTP/2, which switches nothing. Refuses pages of origins
+    /// that are not allowed.
+    pub(super) fn switch(
+        &self,
+        handshake: &Handshake,
+        subprotocol: Option<&'static str>,
+    ) -> Result<Response<Body>, Error> {
+        if !self.origins.allow(handshake.origin.as_deref(), handshake.host.as_deref()) {
+            return Err(Error::Origin);
+        }
+        let mut answer = match &handshake.accept {
+            None => {
+                let mut answer = bare(StatusCode::OK, Body::empty());
+                answer::secure(answer.headers_mut());
+                answer
+            }
+            Some(accept) => {
+                let mut answer = bare(StatusCode::SWITCHING_PROTOCOLS, Body::empty());
+                let headers = answer.headers_mut();
+                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(SEC_WEBSOCKET_ACCEPT, fields::value(accept));
+                answer
+            }
+        };
+        if let Some(subprotocol) = subprotocol {
+            answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+        }
+        Ok(answer)
+    }
+}
