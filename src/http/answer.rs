@@ -11,8 +11,7 @@ use hyper::header::{
 
 use super::conn::{Answer, Body, DECIMALS, FRAME_BYTES_MAX, Head, decimal};
 use super::fields::*;
-use crate::hub::Batch;
-use crate::stream::{Cursor, Offset};
+use crate::stream::{Batch, Cursor, Offset};
 
 /// How long shared caches may keep what lies before the tail: it never changes (protocol, section 10.1).
 const FRESH: Duration = Duration::from_secs(60);

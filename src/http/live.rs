@@ -17,9 +17,9 @@ use super::error::Error;
 use super::fields::X_ACCEL_BUFFERING;
 use super::request::Live;
 use super::{Gateway, answer, bare};
-use crate::hub::{Batch, TailSettings, Update, Variant};
+use crate::hub::{TailSettings, Update, Variant};
 use crate::metrics::{Form, LiveMetrics};
-use crate::stream::{ContentType, Cursor, Encoding, StreamName};
+use crate::stream::{Batch, ContentType, Cursor, Encoding, StreamName};
 
 /// How a live form writes one update.
 pub(super) type Encode = fn(&Update, Cursor) -> Bytes;

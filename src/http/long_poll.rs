@@ -11,9 +11,9 @@ use super::fields::{PREFERENCE_APPLIED, STREAM_SUPERSEDED};
 use super::live::cursor_seed;
 use super::request::{Hold, LongPoll};
 use super::{Gateway, answer};
-use crate::hub::{Batch, Poll, Polled, Variant};
+use crate::hub::{Poll, Polled, Variant};
 use crate::metrics::Form;
-use crate::stream::{Cursor, StreamName};
+use crate::stream::{Batch, Cursor, StreamName};
 
 /// What the answer to a long poll says back.
 #[derive(Debug, Clone, Copy)]

@@ -14,10 +14,10 @@ use super::error::Error;
 use super::fields::STREAM_SSE_DATA_ENCODING;
 use super::live::{encoded_length, put_base64, streamed};
 use super::request::Live;
-use crate::hub::{Batch, Update};
+use crate::hub::Update;
 use crate::limits::jittered;
 use crate::metrics::Form;
-use crate::stream::{Cursor, Encoding, StreamName};
+use crate::stream::{Batch, Cursor, Encoding, StreamName};
 
 impl Gateway {
     pub(super) async fn sse(

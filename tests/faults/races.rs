@@ -9,13 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pollgate::clock::{Alarm, Clock};
-use pollgate::hub::{
-    Begun, ClientId, Creation, Hub, Missing, Poll, PollError, Polled, Publication, ReadError,
-};
+use pollgate::hub::{Begun, ClientId, Creation, Hub, Poll, PollError, Polled, Publication};
 use pollgate::limits::Limits;
 use pollgate::metrics::{Counts, Metrics};
 use pollgate::store::Memory;
-use pollgate::stream::{ContentType, Offset, Start, StreamName};
+use pollgate::stream::{ContentType, Missing, Offset, ReadError, Start, StreamName};
 use tokio::time::Instant;
 
 use crate::arena::{Arena, Tally};

@@ -12,7 +12,8 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, T
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 
 use super::body::{Body, FRAME_BYTES_MAX};
-use crate::hub::{Batch, Shared, Variant};
+use crate::hub::{Shared, Variant};
+use crate::stream::Batch;
 
 /// Initial capacity of a response head: a small response needs no second allocation.
 const HEAD_BYTES: usize = 640;

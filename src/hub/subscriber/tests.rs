@@ -11,11 +11,11 @@ use tokio::time::advance;
 use super::*;
 use crate::clock::Clock;
 use crate::hub::watched::Watched;
-use crate::hub::{Batch, ClientId, Creation, Poll, Publication};
+use crate::hub::{ClientId, Creation, Poll, Publication};
 use crate::limits::Limits;
 use crate::metrics::{Counts, Metrics};
 use crate::store::Memory;
-use crate::stream::{ContentType, Lifetime, Position};
+use crate::stream::{Batch, ContentType, Lifetime, Position};
 
 const TTL: Duration = Duration::from_secs(5);
 const FAR_BEYOND: Duration = Duration::from_secs(500);
