@@ -8,8 +8,7 @@ use hyper::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 
 use super::answer::secure;
-use super::bare;
-use super::conn::Body;
+use super::conn::{Body, bare};
 use super::fields::{self, *};
 use super::streams::cursor::InvalidCursor;
 use crate::hub::{CreationError, InvalidClientId, InvalidMessages, PollError, PublishError, TooManyPolls};
@@ -41,8 +40,8 @@ pub(super) enum Error {
     TransferEncoding,
     #[error("there are more connections than this server takes")]
     TooManyConnections,
-    #[error("{0}")]
-    Malformed(String),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
     #[error(transparent)]
     Offset(InvalidOffset),
     #[error(transparent)]
@@ -110,12 +109,12 @@ pub struct Problem {
 impl Error {
     /// A header field with a value that can not be meant.
     pub(super) fn field(name: &HeaderName, what: &str) -> Self {
-        Self::Malformed(format!("{name} {what}"))
+        Self::Malformed(Malformed::field(name, what))
     }
 
     /// A query parameter with a value that can not be meant.
     pub(super) fn parameter(name: &str, what: &str) -> Self {
-        Self::Malformed(format!("the parameter {name} {what}"))
+        Self::Malformed(Malformed::parameter(name, what))
     }
 
     /// Status, kind, and the fields that tell a program what the detail tells a person.

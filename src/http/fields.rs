@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::error::Error;
 use crate::stream::Offset;
 
 macro_rules! names {
@@ -45,6 +44,23 @@ names! {
     X_FORWARDED_PROTO = "x-forwarded-proto",
 }
 
+/// A header field or query parameter whose value means nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Malformed(String);
+
+impl Malformed {
+    /// A header field; `what` is a predicate such as "is not UTF-8".
+    pub(super) fn field(name: &HeaderName, what: &str) -> Self {
+        Self(format!("{name} {what}"))
+    }
+
+    /// A query parameter, or a key of a JSON body in its place.
+    pub(super) fn parameter(name: &str, what: &str) -> Self {
+        Self(format!("the parameter {name} {what}"))
+    }
+}
+
 /// The greatest number that JavaScript carries exactly, which is the protocol's bound.
 const NUMBER_MAX: u64 = (1 << 53) - 1;
 
@@ -73,35 +89,36 @@ impl Fields for [httparse::Header<'_>] {
 pub(super) fn text<'a>(
     fields: &'a (impl Fields + ?Sized),
     name: &HeaderName,
-) -> Result<Option<&'a str>, Error> {
+) -> Result<Option<&'a str>, Malformed> {
     let mut values = fields.values(name);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(Error::field(name, "must not be given twice"));
+        return Err(Malformed::field(name, "must not be given twice"));
     }
-    let text = std::str::from_utf8(value).map_err(|_| Error::field(name, "is not UTF-8"))?;
+    let text = std::str::from_utf8(value).map_err(|_| Malformed::field(name, "is not UTF-8"))?;
     Ok(Some(text.trim()))
 }
 
 /// A number without sign, fraction, exponent or leading zeros (protocol, section 5.1).
-pub(super) fn number(fields: &(impl Fields + ?Sized), name: &HeaderName) -> Result<Option<u64>, Error> {
+pub(super) fn number(fields: &(impl Fields + ?Sized), name: &HeaderName) -> Result<Option<u64>, Malformed> {
     let parse = |text: &str| {
-        whole_number(text)
-            .ok_or_else(|| Error::field(name, "is a whole number from 0 to 2^53 - 1 without leading zeros"))
+        whole_number(text).ok_or_else(|| {
+            Malformed::field(name, "is a whole number from 0 to 2^53 - 1 without leading zeros")
+        })
     };
     text(fields, name)?.map(parse).transpose()
 }
 
 /// Whether a field says `true`, in any case; anything else counts as absent (protocol, section 4.1).
-pub(super) fn flag(fields: &(impl Fields + ?Sized), name: &HeaderName) -> Result<bool, Error> {
+pub(super) fn flag(fields: &(impl Fields + ?Sized), name: &HeaderName) -> Result<bool, Malformed> {
     Ok(text(fields, name)?.is_some_and(|text| text.eq_ignore_ascii_case("true")))
 }
 
 /// An RFC 3339 timestamp.
-pub(super) fn timestamp(headers: &HeaderMap, name: &HeaderName) -> Result<Option<SystemTime>, Error> {
+pub(super) fn timestamp(headers: &HeaderMap, name: &HeaderName) -> Result<Option<SystemTime>, Malformed> {
     let parse = |text: &str| {
         let timestamp: Result<jiff::Timestamp, _> = text.parse();
-        timestamp.map(SystemTime::from).map_err(|_| Error::field(name, "is an RFC 3339 timestamp"))
+        timestamp.map(SystemTime::from).map_err(|_| Malformed::field(name, "is an RFC 3339 timestamp"))
     };
     text(headers, name)?.map(parse).transpose()
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::error::Error;
+use super::fields::Malformed;
 
 /// The known parameters, decoded: at most one of each, but for the streams of a request for many.
 #[derive(Debug, Default)]
@@ -18,11 +18,12 @@ const STREAM: &str = "stream";
 
 impl<'a> Query<'a> {
     /// Reads `query` as `application/x-www-form-urlencoded`.
-    pub(super) fn parse(query: Option<&'a str>) -> Result<Self, Error> {
+    pub(super) fn parse(query: Option<&'a str>) -> Result<Self, Malformed> {
         let mut parsed = Self::default();
         for pair in query.unwrap_or_default().split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decoded = || decode(value).ok_or_else(|| Error::parameter(name, "is not UTF-8 when decoded"));
+            let decoded =
+                || decode(value).ok_or_else(|| Malformed::parameter(name, "is not UTF-8 when decoded"));
             if name == STREAM {
                 parsed.streams.push(decoded()?);
                 continue;
@@ -31,7 +32,7 @@ impl<'a> Query<'a> {
             let Some(slot) = parsed.values.get_mut(index) else { continue };
             let value = decoded()?;
             if slot.replace(value).is_some() {
-                return Err(Error::parameter(name, "must not be given twice"));
+                return Err(Malformed::parameter(name, "must not be given twice"));
             }
         }
         Ok(parsed)
@@ -49,10 +50,10 @@ impl<'a> Query<'a> {
     }
 
     /// A whole number of seconds.
-    pub(super) fn seconds(&self, name: &str) -> Result<Option<u64>, Error> {
+    pub(super) fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed> {
         let parse = |text: &str| {
             super::fields::whole_number(text)
-                .ok_or_else(|| Error::parameter(name, "is a whole number of seconds"))
+                .ok_or_else(|| Malformed::parameter(name, "is a whole number of seconds"))
         };
         self.get(name).map(parse).transpose()
     }

@@ -9,10 +9,12 @@ use hyper::{Method, Request};
 
 use super::conn::Framing;
 use super::error::Error;
+use super::gateway::Gateway;
 use super::request::{Handshake, Post, PostMany, Put, Read, ReadMany};
+use super::request_log::RequestLog;
 use super::upload::{can_skip, collect};
 use super::web::GetFile;
-use super::{Gateway, RequestLog, preflight, streams, upgrade};
+use super::{preflight, upgrade};
 use crate::hub::ClientId;
 use crate::limits::Limits;
 use crate::metrics::Form;
@@ -21,6 +23,12 @@ use crate::web::File;
 
 /// Where streams live.
 pub(super) const STREAMS: &str = "/v1/stream/";
+
+/// Where many streams are read with one request.
+const STREAMS_PATH: &str = "/v1/streams";
+
+/// What is understood there.
+pub(super) const STREAMS_METHODS: &str = "GET, POST, OPTIONS";
 
 /// The root that the protocol keeps for itself (section 6).
 const RESERVED: &str = "__ds";
@@ -52,6 +60,17 @@ enum BodyOperation {
     Append(StreamName, Box<Post>),
     /// The body says which streams are read, and how.
     ReadMany(Box<PostMany>),
+}
+
+impl GatewayRequest {
+    /// A request whose operation is known, or is known to be wrong.
+    pub(super) fn new(form: Form, framing: Framing, operation: Result<Operation, Error>) -> Self {
+        let known = operation.as_ref().ok();
+        let form = known.and_then(Operation::form).unwrap_or(form);
+        let client = known.and_then(Operation::client).map(ClientId::as_str);
+        let log = RequestLog::new(form, framing, known.map_or("", Operation::stream), client);
+        Self { operation, log }
+    }
 }
 
 impl BodyOperation {
@@ -142,12 +161,12 @@ impl Gateway {
         };
         framing.keep_alive &= may_go_on;
         let unread = unread.filter(|_| framing.keep_alive);
-        (GatewayRequest { log: self.log(form, &operation, framing), operation }, unread)
+        (GatewayRequest::new(form, framing, operation), unread)
     }
 
     fn parse(&self, form: Form, mut head: Parts) -> Result<Parsed, Error> {
         let operation = match head.uri.path() {
-            streams::PATH => match form {
+            STREAMS_PATH => match form {
                 Form::ShortPoll | Form::WebSocket => {
                     Operation::ReadMany(Box::new(ReadMany::parse(&mut head, &self.limits)?))
                 }
@@ -155,7 +174,7 @@ impl Gateway {
                     return Ok(Parsed::NeedsBody(BodyOperation::ReadMany(Box::new(PostMany::parse(head)?))));
                 }
                 Form::Preflight => Operation::PreflightMany,
-                _ => return Err(Error::MethodNotAllowed { allowed: streams::METHODS }),
+                _ => return Err(Error::MethodNotAllowed { allowed: STREAMS_METHODS }),
             },
             upgrade::MQTT_PATH => Operation::Mqtt(Box::new(Handshake::parse(&head)?)),
             path => match File::at(path) {

@@ -14,18 +14,13 @@ use super::conn::{Answer, Body, ConnectionState};
 use super::error::Error;
 use super::fields::{self, PREFERENCE_APPLIED};
 use super::request::{LongPollMany, ReadMany};
-use super::{Gateway, Reply, answer};
+use super::upgrade::Reply;
+use super::{Gateway, answer};
 use crate::hub::{Follow, PollMany, PolledMany};
 use envelope::{CursorField, Frame};
 
 pub(super) use live::Opening;
 pub(super) use websocket::serve_as_asked;
-
-/// Where many streams are read.
-pub(super) const PATH: &str = "/v1/streams";
-
-/// What is understood there.
-pub(super) const METHODS: &str = "GET, POST, OPTIONS";
 
 /// The body of a poll.
 const WHOLE: Frame = Frame { before: b"", after: b"" };

@@ -10,16 +10,29 @@ use hyper::{Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
-use super::conn::{Answer, Body, ConnectionState, MqttSocket, UpgradedIo};
+use super::conn::{Answer, Body, ConnectionState, MqttSocket, UpgradedIo, bare};
 use super::error::Error;
 use super::request::Handshake;
 use super::websocket::{Publisher, Session};
-use super::{Gateway, Reply, answer, bare, fields};
+use super::{Gateway, answer, fields};
 use crate::hub::Hub;
 use crate::limits::Limits;
 
 /// Where MQTT over WebSocket is (MQTT 5, section 6).
 pub(super) const MQTT_PATH: &str = "/mqtt";
+
+/// A response, and what the connection speaks behind it if that is not HTTP.
+pub(super) struct Reply<A> {
+    pub(super) answer: A,
+    pub(super) upgrade: Option<Upgrade>,
+}
+
+impl<A> Reply<A> {
+    /// A response behind which the connection goes on speaking HTTP.
+    pub(super) fn http(answer: A) -> Self {
+        Self { answer, upgrade: None }
+    }
+}
 
 /// What a connection speaks once it has left HTTP behind.
 pub(super) enum Upgrade {

@@ -13,12 +13,12 @@ use tokio_websockets::{
     CloseCode, Config, Error as SocketError, Limits as SocketLimits, Message, ServerBuilder,
 };
 
+use super::Gateway;
 use super::conn::{Answer, ConnectionState, UpgradedIo};
 use super::envelope::envelope;
 use super::error::{Error, Problem};
 use super::request::{HEARTBEAT_NONE, WebSocket};
-use super::upgrade::SocketReads;
-use super::{Gateway, Reply};
+use super::upgrade::{Reply, SocketReads};
 use crate::hub::{Hub, Publication};
 use crate::limits::Limits;
 use crate::metrics::Form;

@@ -64,8 +64,8 @@ impl Gateway {
             },
             _ => (Form::Append, self.parse_append(path, query, request.headers, body)),
         };
-        let log = self.log(form, &operation, Framing::PERSISTENT);
-        Parsed::Request(GatewayRequest { operation, log }, head_bytes + body.len())
+        let request = GatewayRequest::new(form, Framing::PERSISTENT, operation);
+        Parsed::Request(request, head_bytes + body.len())
     }
 
     /// `None`: a delivery form for hyper.
@@ -86,7 +86,7 @@ impl Gateway {
                 None | Some("long-poll") => Some((Form::ShortPoll, read(&query))),
                 Some(_) => None,
             },
-            Err(error) => Some((Form::ShortPoll, Err(error))),
+            Err(error) => Some((Form::ShortPoll, Err(error.into()))),
         }
     }
 

@@ -13,14 +13,15 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::context::{ConnectionContext, Step};
 use super::fast_path::Parsed;
 use super::hyper_request::receive_with_hyper;
 use super::io::GuardedStream;
+use super::pending::PendingResponse;
 use super::response::Outgoing;
 use super::state::Phase;
 use super::upgraded::UpgradedIo;
 use super::write::{Written, poll_pending, write_body};
-use super::{ConnectionContext, PendingResponse, Step};
 use crate::clock::Alarm;
 use crate::http::Gateway;
 use crate::http::upgrade::Upgrade;

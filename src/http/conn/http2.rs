@@ -18,10 +18,10 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::body::Body;
+use super::context::{ConnectionContext, Service, Step};
 use super::response::Framing;
 use super::state::{ConnectionState, Phase};
 use super::upgraded::UpgradedIo;
-use super::{ConnectionContext, Service, Step};
 use crate::http::routes::Refusal;
 use crate::limits::Limits;
 

@@ -25,11 +25,11 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use super::body::Body;
+use super::context::{ConnectionContext, Service, Step};
 use super::io::GuardedStream;
 use super::pending::PendingResponse;
 use super::response::Framing;
 use super::state::Phase;
-use super::{ConnectionContext, Service, Step};
 use crate::http::fields::Fields;
 use crate::http::routes::Refusal;
 use crate::limits::Limits;

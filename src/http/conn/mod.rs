@@ -6,6 +6,7 @@
 //! hyper drive the whole connection. `io` wraps a socket with the timeouts that hyper lacks.
 
 mod body;
+mod context;
 mod fast_path;
 mod http1;
 mod http2;
@@ -19,96 +20,28 @@ mod write;
 
 use std::future::Future;
 use std::io as std_io;
-use std::pin::Pin;
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::{Duration, sleep, timeout};
 
-use super::Gateway;
-use super::admin::Admin;
-use crate::limits::Limits;
-
 pub use body::Body;
+pub use context::{ConnectionContext, Service};
 pub use io::GuardedStream;
 pub use state::{ConnectionState, Phase};
 pub use upgraded::{MqttSocket, UpgradedIo};
 
 pub(super) use body::FRAME_BYTES_MAX;
-pub(super) use response::{Answer, DECIMALS, Framing, Head, decimal};
+pub(super) use response::{Answer, DECIMALS, Framing, Head, bare, decimal};
 
-use pending::PendingResponse;
-use response::{Outgoing, ResponseBytes};
+use context::Step;
 
 /// The first bytes of an HTTP/2 connection (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// When the server closes, a new connection gets this long to send the request that may be on its way.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
-
-/// Answers the requests of an HTTP listener.
-pub enum Service {
-    /// Publishers and readers.
-    Gateway(Arc<Gateway>),
-    /// Operators.
-    Admin(Admin),
-}
-
-/// What serves one connection.
-pub struct ConnectionContext {
-    /// Answers its requests.
-    pub service: Arc<Service>,
-    /// Timeouts and buffer sizes.
-    pub limits: Arc<Limits>,
-    /// Dropped when nothing is left of the connection.
-    pub state: Arc<ConnectionState>,
-    /// How far the server's shutdown is; only its first value has been seen.
-    pub phase: watch::Receiver<Phase>,
-    /// The connection is above the limit: its first request is answered with 503.
-    pub refuse: bool,
-}
-
-impl ConnectionContext {
-    /// Whether the server's phase has changed. Takes no lock while it has not.
-    fn may_close(&self) -> bool {
-        !matches!(self.phase.has_changed(), Ok(false))
-    }
-
-    /// Completes once the server is at `phase` or later.
-    fn reached(&self, phase: Phase) -> impl Future<Output = ()> + Send + use<> {
-        let mut now = self.phase.clone();
-        async move {
-            // An error means that the server is gone, which is later than any phase.
-            drop(now.wait_for(|now| *now >= phase).await);
-        }
-    }
-
-    /// Who answers requests of the fast path; `None`: hyper parses every request.
-    fn fast_path(&self) -> Option<&Gateway> {
-        match &*self.service {
-            Service::Gateway(gateway) if !self.refuse => Some(gateway),
-            Service::Gateway(_) | Service::Admin(_) => None,
-        }
-    }
-
-    /// Prepares a response for writing. It closes the connection if the server is closing.
-    fn outgoing(&self, mut response: ResponseBytes) -> Outgoing {
-        if self.may_close() && *self.phase.borrow() >= Phase::Closing {
-            response.close();
-        }
-        response.into_outgoing()
-    }
-
-    fn guard(&self, stream: TcpStream, read_ahead: Bytes) -> GuardedStream {
-        GuardedStream::new(stream, read_ahead, self.state.clone(), self.limits.clone(), self.phase.clone())
-    }
-}
-
-/// A rare step of a connection, boxed so that a connection has room only for the step that it is at.
-type Step<'a, T> = Pin<Box<dyn Future<Output = std_io::Result<T>> + Send + 'a>>;
 
 /// Serves a connection until either side closes it.
 pub fn serve(

@@ -7,11 +7,13 @@ use std::task::{Context, Poll, ready};
 use super::response::ResponseBytes;
 use super::state::ConnectionState;
 use crate::clock::Alarm;
+use crate::http::Gateway;
 use crate::http::error::Error;
 use crate::http::long_poll::Answering;
 use crate::http::request::{LongPoll, Read};
+use crate::http::request_log::RequestLog;
 use crate::http::routes::{GatewayRequest, OnStream, Operation};
-use crate::http::{Gateway, Reply, RequestLog};
+use crate::http::upgrade::Reply;
 use crate::hub::{Begun, Held};
 use crate::stream::StreamName;
 

@@ -109,7 +109,7 @@ impl Head for Response<Body> {
 
 impl Answer for Response<Body> {
     fn begin(status: StatusCode) -> Self {
-        let mut answer = crate::http::bare(status, Body::empty());
+        let mut answer = bare(status, Body::empty());
         *answer.headers_mut() = HeaderMap::with_capacity(FIELDS);
         answer
     }
@@ -289,6 +289,13 @@ impl From<Response<Body>> for ResponseBytes {
         bytes.set_body(body);
         bytes
     }
+}
+
+/// A response with a status and a body, and no fields yet.
+pub(in crate::http) fn bare(status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
 }
 
 /// Adds the `Date` field (RFC 9110, section 6.6.1).

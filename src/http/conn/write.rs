@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes};
 use hyper::body::Body as _;
 use tokio::io::AsyncWriteExt;
 
-use super::Step;
 use super::body::Body;
+use super::context::Step;
 use super::io::GuardedStream;
 use super::response::Outgoing;
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::envelope::Frame;
 use super::live::Opening;
+use crate::http::Gateway;
 use crate::http::conn::{Answer, ConnectionState};
 use crate::http::error::Error;
 use crate::http::request::{LiveMany, WebSocketMany};
-use crate::http::upgrade::SocketReads;
+use crate::http::upgrade::{Reply, SocketReads};
 use crate::http::websocket::Session;
-use crate::http::{Gateway, Reply};
 use crate::limits::Limits;
 use crate::metrics::Form;
 

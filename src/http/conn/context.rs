@@ -1,0 +1,78 @@
+//! What serves one connection.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::io::GuardedStream;
+use super::response::{Outgoing, ResponseBytes};
+use super::state::{ConnectionState, Phase};
+use crate::http::Gateway;
+use crate::http::admin::Admin;
+use crate::limits::Limits;
+
+/// Answers the requests of an HTTP listener.
+pub enum Service {
+    /// Publishers and readers.
+    Gateway(Arc<Gateway>),
+    /// Operators.
+    Admin(Admin),
+}
+
+/// What serves one connection.
+pub struct ConnectionContext {
+    /// Answers its requests.
+    pub service: Arc<Service>,
+    /// Timeouts and buffer sizes.
+    pub limits: Arc<Limits>,
+    /// Dropped when nothing is left of the connection.
+    pub state: Arc<ConnectionState>,
+    /// How far the server's shutdown is; only its first value has been seen.
+    pub phase: watch::Receiver<Phase>,
+    /// The connection is above the limit: its first request is answered with 503.
+    pub refuse: bool,
+}
+
+impl ConnectionContext {
+    /// Whether the server's phase has changed. Takes no lock while it has not.
+    pub(super) fn may_close(&self) -> bool {
+        !matches!(self.phase.has_changed(), Ok(false))
+    }
+
+    /// Completes once the server is at `phase` or later.
+    pub(super) fn reached(&self, phase: Phase) -> impl Future<Output = ()> + Send + use<> {
+        let mut now = self.phase.clone();
+        async move {
+            // An error means that the server is gone, which is later than any phase.
+            drop(now.wait_for(|now| *now >= phase).await);
+        }
+    }
+
+    /// Who answers requests of the fast path; `None`: hyper parses every request.
+    pub(super) fn fast_path(&self) -> Option<&Gateway> {
+        match &*self.service {
+            Service::Gateway(gateway) if !self.refuse => Some(gateway),
+            Service::Gateway(_) | Service::Admin(_) => None,
+        }
+    }
+
+    /// Prepares a response for writing. It closes the connection if the server is closing.
+    pub(super) fn outgoing(&self, mut response: ResponseBytes) -> Outgoing {
+        if self.may_close() && *self.phase.borrow() >= Phase::Closing {
+            response.close();
+        }
+        response.into_outgoing()
+    }
+
+    pub(super) fn guard(&self, stream: TcpStream, read_ahead: Bytes) -> GuardedStream {
+        GuardedStream::new(stream, read_ahead, self.state.clone(), self.limits.clone(), self.phase.clone())
+    }
+}
+
+/// A rare step of a connection, boxed so that a connection has room only for the step that it is at.
+pub(super) type Step<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
