@@ -25,4 +25,5 @@ mod refusals;
 mod slow_clients;
 mod store_on_disk;
 mod tour;
+mod two_parsers;
 mod wait_queues;
