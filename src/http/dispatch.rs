@@ -73,8 +73,8 @@ impl Gateway {
             OnStream::Read(Read::LongPoll(poll)) => {
                 return Box::pin(self.long_poll(name, poll)).await.map(Reply::http);
             }
-            OnStream::Append(post, body) => {
-                return Box::pin(self.append(name, *post, body)).await.map(Reply::http);
+            OnStream::Append(append) => {
+                return Box::pin(self.append(name, *append)).await.map(Reply::http);
             }
             OnStream::Read(Read::Sse(live)) => Box::pin(self.sse(name, live, state.clone())).await,
             OnStream::Read(Read::Ndjson(live)) => Box::pin(self.ndjson(name, live, state.clone())).await,

@@ -10,7 +10,7 @@ use hyper::{Method, Request};
 use super::conn::Framing;
 use super::error::Error;
 use super::gateway::Gateway;
-use super::request::{Handshake, Post, PostMany, Put, Read, ReadMany};
+use super::request::{Handshake, PostMany, Put, Read, ReadMany, post};
 use super::request_log::RequestLog;
 use super::upload::{can_skip, collect};
 use super::web::GetFile;
@@ -18,7 +18,7 @@ use super::{preflight, upgrade};
 use crate::hub::ClientId;
 use crate::limits::Limits;
 use crate::metrics::Form;
-use crate::stream::StreamName;
+use crate::stream::{Append, StreamName};
 use crate::web::File;
 
 /// Where streams live.
@@ -57,7 +57,7 @@ enum Parsed {
 /// An operation whose body has yet to be read.
 enum BodyOperation {
     Create(StreamName, Box<Put>),
-    Append(StreamName, Box<Post>),
+    Append(StreamName, Box<Append>),
     /// The body says which streams are read, and how.
     ReadMany(Box<PostMany>),
 }
@@ -77,7 +77,10 @@ impl BodyOperation {
     fn with_body(self, body: Bytes, limits: &Limits) -> Result<Operation, Error> {
         Ok(match self {
             Self::Create(name, put) => Operation::OnStream(name, OnStream::Create(put, body)),
-            Self::Append(name, post) => Operation::OnStream(name, OnStream::Append(post, body)),
+            Self::Append(name, append) => {
+                let append = append.with_body(body, limits.json_depth_max)?;
+                Operation::OnStream(name, OnStream::Append(Box::new(append)))
+            }
             Self::ReadMany(post) => Operation::ReadMany(Box::new(post.read(&body, limits)?)),
         })
     }
@@ -96,7 +99,7 @@ pub(super) enum Operation {
 /// What a stream is asked for.
 pub(super) enum OnStream {
     Create(Box<Put>, Bytes),
-    Append(Box<Post>, Bytes),
+    Append(Box<Append>),
     Read(Read),
     Head,
     Delete,
@@ -192,8 +195,8 @@ impl Gateway {
                 return Ok(Parsed::NeedsBody(BodyOperation::Create(name, Box::new(Put::parse(&head)?))));
             }
             Form::Append => {
-                let post = Post::parse(head.uri.query(), &head.headers)?;
-                return Ok(Parsed::NeedsBody(BodyOperation::Append(name, Box::new(post))));
+                let append = post(head.uri.query(), &head.headers)?;
+                return Ok(Parsed::NeedsBody(BodyOperation::Append(name, Box::new(append))));
             }
             Form::Head => OnStream::Head,
             Form::Delete => OnStream::Delete,

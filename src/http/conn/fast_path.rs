@@ -12,7 +12,7 @@ use crate::http::Gateway;
 use crate::http::error::Error;
 use crate::http::fields::{Fields, whole_number};
 use crate::http::query::Query;
-use crate::http::request::{Post, Read};
+use crate::http::request::{Read, post};
 use crate::http::routes::{GatewayRequest, OnStream, Operation, STREAMS, stream_name};
 use crate::metrics::Form;
 
@@ -97,12 +97,13 @@ impl Gateway {
         fields: &[Header<'_>],
         body: &[u8],
     ) -> Result<Operation, Error> {
-        let (name, post) = (stream_name(path)?, Post::parse(query, fields)?);
+        let (name, append) = (stream_name(path)?, post(query, fields)?);
         if body.len() > self.limits.body_bytes_max {
             return Err(Error::BodyTooLarge { max: self.limits.body_bytes_max });
         }
         // The only copy of the body: the log keeps it.
-        Ok(Operation::OnStream(name, OnStream::Append(Box::new(post), Bytes::copy_from_slice(body))))
+        let append = append.with_body(Bytes::copy_from_slice(body), self.limits.json_depth_max)?;
+        Ok(Operation::OnStream(name, OnStream::Append(Box::new(append))))
     }
 }
 

@@ -69,9 +69,11 @@ impl<'a> PendingResponse<'a> {
             Ok(Operation::OnStream(name, OnStream::Read(Read::LongPoll(poll)))) => {
                 Box::pin(gateway.begin_long_poll(name, poll, log))
             }
-            Ok(Operation::OnStream(name, OnStream::Append(post, body))) => Box::pin(async move {
-                Step::answered(gateway.finish(&log, gateway.append(name, *post, body).await))
-            }),
+            Ok(Operation::OnStream(name, OnStream::Append(append))) => {
+                Box::pin(
+                    async move { Step::answered(gateway.finish(&log, gateway.append(name, *append).await)) },
+                )
+            }
             operation => return Self::any(gateway, GatewayRequest { operation, log }, state),
         }))
     }
