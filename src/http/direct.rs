@@ -72,10 +72,7 @@ impl Gateway {
         fields: &[Header<'_>],
     ) -> Option<(Form, Result<Operation, Error>)> {
         let read = |query: &Query<'_>| {
-            Ok(Operation::OnStream(
-                stream_name(path)?,
-                OnStream::Read(Read::plain(query, fields, &self.limits)?),
-            ))
+            Read::plain(Some(stream_name(path)?), query, fields, &self.limits).map(Operation::Read)
         };
         match Query::parse(query) {
             Ok(query) => match query.get("live") {

@@ -11,7 +11,7 @@ use super::answer::secure;
 use super::bare;
 use super::body::Body;
 use super::fields::{self, *};
-use super::streams::cursor::InvalidCursor;
+use super::resume_token::InvalidResumeToken;
 use crate::hub::{
     AppendError, ChangeError, CreateError, CreationError, Failure, Gap, GapReason, InvalidClientId,
     InvalidMessages, Missing, PollError, PublishError, ReadError, TooManyPolls,
@@ -78,7 +78,7 @@ pub(super) enum Error {
     #[error("two of the streams are the same to a cursor: ask for one of them in a request of its own")]
     SameHash,
     #[error(transparent)]
-    ManyCursor(#[from] InvalidCursor),
+    ManyCursor(#[from] InvalidResumeToken),
     #[error("this WebSocket brings many streams and takes no messages: publish by POST to the stream")]
     ReadOnly,
     #[error(transparent)]

@@ -6,7 +6,6 @@ pub mod admin;
 mod answer;
 mod append;
 mod body;
-mod control;
 mod create;
 mod date;
 mod delete;
@@ -19,15 +18,16 @@ mod link;
 mod live;
 mod long_poll;
 mod mqtt;
-mod ndjson;
+mod open_socket;
 mod origin;
 mod preflight;
 mod query;
+mod read;
 mod request;
+mod resume_token;
 mod routes;
 mod short_poll;
 mod sse;
-mod streams;
 mod switch;
 mod upload;
 mod waiting;
@@ -44,7 +44,6 @@ use tracing::{Instrument, Span};
 
 pub use body::Body;
 pub use direct::{DIRECT_BYTES_MAX, Heard};
-pub use envelope::envelope;
 pub use error::Problem;
 pub use link::Link;
 pub use mqtt::Tunnel;
@@ -154,18 +153,14 @@ impl Gateway {
     async fn perform<A: Answer>(&self, operation: Operation, link: Arc<Link>) -> Result<A, Error> {
         let (name, operation) = match operation {
             Operation::OnStream(name, operation) => (name, operation),
-            Operation::ReadMany(read) => return Box::pin(self.read_many(*read, link)).await.map(A::from),
+            Operation::Read(Read::ShortPoll(poll)) => return self.short_poll(poll).await,
+            Operation::Read(read) => return Box::pin(self.read(read, link)).await,
             Operation::GetFile(get) => return Ok(A::from(get.answer())),
-            Operation::PreflightMany => return Ok(A::from(preflight::allow(streams::METHODS))),
+            Operation::PreflightMany => return Ok(A::from(preflight::allow(routes::METHODS_MANY))),
             Operation::Mqtt(handshake) => return self.mqtt(*handshake, link).map(A::from),
         };
         let answer = match operation {
-            OnStream::Read(Read::ShortPoll(poll)) => return self.short_poll(name, poll).await,
-            OnStream::Read(Read::LongPoll(poll)) => return Box::pin(self.long_poll(name, poll)).await,
             OnStream::Append(post, body) => return Box::pin(self.append(name, *post, body)).await,
-            OnStream::Read(Read::Sse(live)) => Box::pin(self.sse(name, live, link)).await,
-            OnStream::Read(Read::Ndjson(live)) => Box::pin(self.ndjson(name, live, link)).await,
-            OnStream::Read(Read::WebSocket(socket)) => Box::pin(self.websocket(name, *socket, link)).await,
             OnStream::Create(put, body) => Box::pin(self.create(name, *put, body)).await,
             OnStream::Head => self.head(name).await,
             OnStream::Delete => self.delete(name).await,

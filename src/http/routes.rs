@@ -8,10 +8,10 @@ use hyper::header::TRANSFER_ENCODING;
 use hyper::{Method, Request, Version};
 
 use super::error::Error;
-use super::request::{Handshake, Post, PostMany, Put, Read, ReadMany};
+use super::request::{self, Handshake, Post, PostRead, Put, Read};
 use super::upload::Upload;
 use super::web::GetFile;
-use super::{Gateway, Link, mqtt, preflight, streams};
+use super::{Gateway, Link, mqtt, preflight, upload};
 use crate::hub::ClientId;
 use crate::metrics::Form;
 use crate::stream::StreamName;
@@ -20,8 +20,11 @@ use crate::web::File;
 /// Where streams live.
 pub(super) const STREAMS: &str = "/v1/stream/";
 
-/// The root that the protocol keeps for itself (section 6).
-const RESERVED: &str = "__ds";
+/// Where many streams are read.
+const MANY: &str = "/v1/streams";
+
+/// The methods of [`MANY`].
+pub(super) const METHODS_MANY: &str = "GET, POST, OPTIONS";
 
 /// What the server knows of the connection that a request came on.
 pub struct Conditions {
@@ -46,7 +49,7 @@ pub struct Parsed {
 pub(super) enum Asked {
     Whole(Operation),
     /// A request for many streams, whose body says which and how.
-    Post(Box<PostMany>, Incoming),
+    Post(Box<PostRead>, Incoming),
 }
 
 impl Parsed {
@@ -59,7 +62,7 @@ impl Parsed {
 /// What is asked for.
 pub(super) enum Operation {
     OnStream(StreamName, OnStream),
-    ReadMany(Box<ReadMany>),
+    Read(Read),
     PreflightMany,
     GetFile(GetFile),
     /// A WebSocket for MQTT.
@@ -70,7 +73,6 @@ pub(super) enum Operation {
 pub(super) enum OnStream {
     Create(Box<Put>, Incoming),
     Append(Box<Post>, Upload),
-    Read(Read),
     Head,
     Delete,
     Preflight,
@@ -81,15 +83,15 @@ impl Operation {
     pub(super) fn stream(&self) -> &str {
         match self {
             Self::OnStream(name, _) => name.as_str(),
-            Self::ReadMany(_) | Self::PreflightMany | Self::GetFile(_) | Self::Mqtt(_) => "",
+            Self::Read(read) => read.stream(),
+            Self::PreflightMany | Self::GetFile(_) | Self::Mqtt(_) => "",
         }
     }
 
     /// Who asks, if it said so.
     pub(super) fn client(&self) -> Option<&ClientId> {
         match self {
-            Self::OnStream(_, OnStream::Read(read)) => read.client(),
-            Self::ReadMany(read) => read.client(),
+            Self::Read(read) => read.client(),
             Self::OnStream(..) | Self::PreflightMany | Self::GetFile(_) | Self::Mqtt(_) => None,
         }
     }
@@ -97,8 +99,7 @@ impl Operation {
     /// The form that is asked for, if it is one that the method does not tell.
     pub(super) fn form(&self) -> Option<Form> {
         match self {
-            Self::OnStream(_, OnStream::Read(read)) => Some(read.form()),
-            Self::ReadMany(read) => Some(read.form()),
+            Self::Read(read) => Some(read.form()),
             Self::GetFile(_) => Some(Form::File),
             Self::Mqtt(_) => Some(Form::Mqtt),
             Self::OnStream(..) | Self::PreflightMany => None,
@@ -128,19 +129,24 @@ impl Gateway {
         Parsed { form, http1, refused, link: conditions.link, asked }
     }
 
+    /// A read of many streams, once its body is there.
+    pub(super) async fn posted(&self, post: Box<PostRead>, body: Incoming) -> Result<Operation, Error> {
+        let body = upload::collect(body, &self.limits).await?;
+        post.read(&body, &self.limits).map(Operation::Read)
+    }
+
     fn asked(&self, form: Form, request: Request<Incoming>) -> Result<Asked, Error> {
-        if request.uri().path() != streams::PATH {
+        if request.uri().path() != MANY {
             return self.operation(form, request).map(Asked::Whole);
         }
         let (mut head, body) = request.into_parts();
         match form {
             Form::ShortPoll | Form::WebSocket => {
-                let read = ReadMany::parse(&mut head, &self.limits)?;
-                Ok(Asked::Whole(Operation::ReadMany(Box::new(read))))
+                Ok(Asked::Whole(Operation::Read(Read::parse(None, &mut head, &self.limits)?)))
             }
-            Form::Append => Ok(Asked::Post(Box::new(PostMany::parse(head)?), body)),
+            Form::Append => Ok(Asked::Post(Box::new(PostRead::parse(head)?), body)),
             Form::Preflight => Ok(Asked::Whole(Operation::PreflightMany)),
-            _ => Err(Error::MethodNotAllowed { allowed: streams::METHODS }),
+            _ => Err(Error::MethodNotAllowed { allowed: METHODS_MANY }),
         }
     }
 
@@ -165,7 +171,7 @@ impl Gateway {
             Form::Delete => OnStream::Delete,
             Form::Preflight => OnStream::Preflight,
             Form::ShortPoll | Form::LongPoll | Form::Sse | Form::Ndjson | Form::WebSocket => {
-                OnStream::Read(Read::parse(&mut head, &self.limits)?)
+                return Read::parse(Some(name), &mut head, &self.limits).map(Operation::Read);
             }
             Form::Mqtt | Form::File | Form::Other => {
                 return Err(Error::MethodNotAllowed { allowed: preflight::METHODS });
@@ -200,13 +206,5 @@ pub(super) fn stream_name(path: &str) -> Result<StreamName, Error> {
     let encoded = path.strip_prefix(STREAMS).ok_or(Error::NoSuchPath)?;
     let decoded =
         percent_encoding::percent_decode_str(encoded).decode_utf8().map_err(|_| Error::NameNotUtf8)?;
-    decoded_name(&decoded)
-}
-
-/// The stream of this name.
-pub(super) fn decoded_name(name: &str) -> Result<StreamName, Error> {
-    if name.split('/').next() == Some(RESERVED) {
-        return Err(Error::Reserved);
-    }
-    Ok(StreamName::parse(name)?)
+    request::stream_name(&decoded)
 }

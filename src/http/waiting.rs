@@ -4,52 +4,53 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::error::Error;
-use super::long_poll::Answering;
-use super::request::{LongPoll, Read};
+use super::long_poll::HeldRead;
+use super::read::{Beginning, ReadStart};
 use super::routes::{OnStream, Operation};
 use super::written::Written;
 use super::{Gateway, Noted, Prepared};
 use crate::clock::Alarm;
-use crate::hub::{Begun, Held};
-use crate::stream::StreamName;
 
 /// See the module. Dropping it is what a client that leaves does.
 pub struct Waiting<'a>(State<'a>);
 
 enum State<'a> {
     /// Nearly all are answered when they are first polled.
-    Begun(Pin<Box<dyn Future<Output = Step<'a>> + Send + 'a>>),
+    Answering(Pin<Box<dyn Future<Output = Written> + Send + 'a>>),
+    Reading(&'a Gateway, Noted, Reading<'a>),
+}
+
+enum Reading<'a> {
+    Beginning(Beginning<'a, Written>),
     /// There may be very many of these.
-    Held(Box<HeldPoll<'a>>),
-}
-
-enum Step<'a> {
-    Answered(Written),
-    Held(Box<HeldPoll<'a>>),
-}
-
-/// A long poll that waits for a message.
-struct HeldPoll<'a> {
-    gateway: &'a Gateway,
-    held: Held<'a>,
-    answering: Answering,
-    noted: Noted,
+    Held(Box<HeldRead<'a>>),
 }
 
 impl Waiting<'_> {
     /// Waits for the answer. `alarm` is that of the connection.
     pub fn poll(&mut self, alarm: &mut Alarm, context: &mut Context<'_>) -> Poll<Written> {
+        match &mut self.0 {
+            State::Answering(answer) => answer.as_mut().poll(context),
+            State::Reading(gateway, noted, reading) => {
+                let outcome = ready!(reading.poll(alarm, context));
+                Poll::Ready(gateway.finish(noted, outcome))
+            }
+        }
+    }
+}
+
+impl Reading<'_> {
+    fn poll(&mut self, alarm: &mut Alarm, context: &mut Context<'_>) -> Poll<Result<Written, Error>> {
         loop {
-            match &mut self.0 {
-                State::Begun(begun) => match ready!(begun.as_mut().poll(context)) {
-                    Step::Answered(answer) => return Poll::Ready(answer),
-                    Step::Held(held) => self.0 = State::Held(held),
+            match self {
+                Self::Beginning(beginning) => match ready!(beginning.as_mut().poll(context))? {
+                    ReadStart::Answered(answer) => return Poll::Ready(Ok(answer)),
+                    ReadStart::Held(mut held) => {
+                        held.be_prompt();
+                        *self = Self::Held(Box::new(held));
+                    }
                 },
-                State::Held(poll) => {
-                    let outcome = ready!(poll.held.poll_answer(alarm, context));
-                    let outcome = outcome.map(|polled| poll.gateway.polled(&polled, poll.answering));
-                    return Poll::Ready(poll.gateway.finish(&poll.noted, outcome.map_err(Error::from)));
-                }
+                Self::Held(held) => return held.poll(alarm, context),
             }
         }
     }
@@ -59,39 +60,21 @@ impl Gateway {
     /// Answers one request. Every failure is an answer too.
     pub fn write_answer(&self, request: Prepared) -> Waiting<'_> {
         // With a span around it, and what is asked less often.
-        let other = |request| Box::pin(async move { Step::Answered(self.answer_as(request).await) });
+        let other = |request| State::Answering(Box::pin(self.answer_as(request)));
         if request.noted.recorded.is_some() {
-            return Waiting(State::Begun(other(request)));
+            return Waiting(other(request));
         }
         let Prepared { operation, link, noted } = request;
-        Waiting(State::Begun(match operation {
-            Ok(Operation::OnStream(name, OnStream::Read(Read::ShortPoll(poll)))) => {
-                Box::pin(
-                    async move { Step::Answered(self.finish(&noted, self.short_poll(name, poll).await)) },
-                )
-            }
-            Ok(Operation::OnStream(name, OnStream::Read(Read::LongPoll(poll)))) => {
-                Box::pin(self.begin_long_poll(name, poll, noted))
+        Waiting(match operation {
+            Ok(Operation::Read(read)) => {
+                State::Reading(self, noted, Reading::Beginning(self.begin_read(read, link)))
             }
             Ok(Operation::OnStream(name, OnStream::Append(post, body))) => {
-                Box::pin(
-                    async move { Step::Answered(self.finish(&noted, self.append(name, *post, body).await)) },
-                )
+                State::Answering(Box::pin(async move {
+                    self.finish(&noted, self.append(name, *post, body).await)
+                }))
             }
             operation => other(Prepared { operation, link, noted }),
-        }))
-    }
-
-    async fn begin_long_poll(&self, name: StreamName, request: LongPoll, noted: Noted) -> Step<'_> {
-        let answering = Answering::of(&request);
-        let outcome = match self.hub.begin_poll(request.poll(name)).await {
-            Ok(Begun::Held(mut held)) => {
-                held.be_prompt();
-                return Step::Held(Box::new(HeldPoll { gateway: self, held, answering, noted }));
-            }
-            Ok(Begun::Answered(polled)) => Ok(self.polled(&polled, answering)),
-            Err(error) => Err(error.into()),
-        };
-        Step::Answered(self.finish(&noted, outcome))
+        })
     }
 }

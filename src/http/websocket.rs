@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use hyper::Response;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -16,14 +15,10 @@ use tokio_websockets::{
     CloseCode, Config, Error as SocketError, Limits as SocketLimits, Message, ServerBuilder,
 };
 
-use super::body::Body;
-use super::envelope::envelope;
 use super::error::{Error, Problem};
-use super::request::{HEARTBEAT_NONE, WebSocket};
-use super::{Gateway, Link};
+use super::request::HEARTBEAT_NONE;
 use crate::hub::{Hub, Publication};
 use crate::limits::Limits;
-use crate::metrics::Form;
 use crate::stream::{ContentType, Encoding, StreamName};
 
 /// An open socket and what it stands for.
@@ -41,9 +36,9 @@ pub(super) struct Session {
 
 /// Where a client's frames go.
 pub(super) struct Publisher {
-    hub: Arc<Hub>,
-    stream: StreamName,
-    content_type: ContentType,
+    pub(super) hub: Arc<Hub>,
+    pub(super) stream: StreamName,
+    pub(super) content_type: ContentType,
 }
 
 /// The answer to a client's frame.
@@ -69,29 +64,6 @@ enum Received {
     Breach,
     /// The end.
     Nothing,
-}
-
-impl Gateway {
-    pub(super) async fn websocket(
-        &self,
-        name: StreamName,
-        request: WebSocket,
-        link: Arc<Link>,
-    ) -> Result<Response<Body>, Error> {
-        let answer = self.switch(&request.handshake, None)?;
-        let tail = self
-            .live_tail(name.clone(), &request.live, None, Form::WebSocket, link.clone(), envelope)
-            .await?;
-        let (hub, limits, updates) = (self.hub.clone(), self.limits.clone(), tail.updates);
-        let publisher = Publisher { hub: hub.clone(), stream: name, content_type: tail.content_type };
-        tokio::spawn(async move {
-            let Ok(upgraded) = request.handshake.upgrade.await else { return };
-            let session = Session::new(upgraded, hub, Some(publisher), limits);
-            session.serve(updates, request.live.heartbeat).await;
-            drop(link);
-        });
-        Ok(answer)
-    }
 }
 
 impl Publisher {

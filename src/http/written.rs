@@ -9,7 +9,7 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, T
 use hyper::{HeaderMap, Response, StatusCode};
 
 use super::body::{Body, FRAME_BYTES_MAX};
-use crate::hub::{Batch, Shared, Variant};
+use crate::hub::{Batch, SharedBatch, Variant};
 
 /// What a small answer has room for without a second allocation.
 const HEAD_BYTES: usize = 640;
@@ -49,7 +49,8 @@ pub(super) trait Answer: Head + From<Response<Body>> {
 
     /// The answer with a batch that others may be sent too, as `write` makes it at `now`: made once in each variant if
     /// that saves something.
-    fn shared(batch: &Shared, variant: Variant, now: SystemTime, write: impl Fn(&Batch) -> Self) -> Self;
+    fn shared(batch: &SharedBatch, variant: Variant, now: SystemTime, write: impl Fn(&Batch) -> Self)
+    -> Self;
 }
 
 impl Head for HeaderMap {
@@ -90,7 +91,7 @@ impl Answer for Response<Body> {
         *self.body_mut() = body;
     }
 
-    fn shared(batch: &Shared, _: Variant, _: SystemTime, write: impl Fn(&Batch) -> Self) -> Self {
+    fn shared(batch: &SharedBatch, _: Variant, _: SystemTime, write: impl Fn(&Batch) -> Self) -> Self {
         write(batch)
     }
 }
@@ -203,11 +204,16 @@ impl Answer for Written {
         }
     }
 
-    fn shared(batch: &Shared, variant: Variant, now: SystemTime, write: impl Fn(&Batch) -> Self) -> Self {
+    fn shared(
+        batch: &SharedBatch,
+        variant: Variant,
+        now: SystemTime,
+        write: impl Fn(&Batch) -> Self,
+    ) -> Self {
         if batch.len() > SHARED_BYTES_MAX {
             return write(batch);
         }
-        let bytes = batch.made(variant, |batch| {
+        let bytes = batch.encoded(variant, |batch| {
             let mut written = write(batch);
             date(&mut written, now);
             written.into_bytes()

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use tokio::runtime::Handle;
 
-use super::live::Live;
+use super::waiter_registry::WaiterRegistry;
 use super::{AppendError, Appended, ChangeError, CreateError, Created, Failure, Missing, PublishError};
 use crate::metrics::Metrics;
 use crate::store::{Create, Store};
@@ -20,7 +20,7 @@ use crate::stream::{Append, Retention, SessionChange, StreamName};
 /// What a change needs, so that it can go on without whoever asked for it.
 pub(super) struct Changes {
     pub(super) store: Arc<dyn Store>,
-    pub(super) live: Arc<Live>,
+    pub(super) waiters: Arc<WaiterRegistry>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) default_retention: Retention,
 }
@@ -60,7 +60,7 @@ impl Changes {
         let created = self.store.create(&name, create, now).await?;
         if created.fresh {
             self.metrics.messages_in(messages, bytes);
-            self.live.begin(&name, created.epoch, created.tail.position, created.closed);
+            self.waiters.begin(&name, created.epoch, created.tail.position, created.closed);
         }
         Ok(created)
     }
@@ -81,7 +81,7 @@ impl Changes {
             };
             let created = self.store.create(&name, create, now).await?;
             if created.fresh {
-                self.live.begin(&name, created.epoch, created.tail.position, created.closed);
+                self.waiters.begin(&name, created.epoch, created.tail.position, created.closed);
             }
             appended = self.store.append(&name, &append, now).await;
         }
@@ -99,7 +99,7 @@ impl Changes {
         let (epoch, tail, closed) = (appended.epoch, appended.tail.position, appended.closed);
         let mut told = false;
         poll_fn(|context| {
-            if told || !self.live.advance(name, epoch, tail, closed, Some(context.waker())) {
+            if told || !self.waiters.advance(name, epoch, tail, closed, Some(context.waker())) {
                 return Poll::Ready(());
             }
             told = true;
@@ -114,7 +114,7 @@ impl Changes {
 
     pub(super) async fn delete(self, name: StreamName, now: SystemTime) -> Result<(), ChangeError> {
         self.store.delete(&name, now).await?;
-        self.live.end(&name);
+        self.waiters.end(&name);
         Ok(())
     }
 }

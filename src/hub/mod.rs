@@ -5,21 +5,18 @@
 
 mod changes;
 mod clients;
-mod fan_out;
-mod following;
-mod held;
-mod life;
-mod live;
+mod held_poll;
 mod messages;
-mod poll;
-mod poll_many;
-mod shared;
+mod multi_reader;
 mod signal;
+mod source;
+mod stream_reader;
+mod stream_waiters;
 mod subscriber;
 mod sync;
 mod tail;
-mod tail_many;
-mod watched;
+mod update;
+mod waiter_registry;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,16 +28,15 @@ use tokio::sync::watch;
 pub use clients::{
     CLIENT_ID_BYTES_MAX, ClientId, ClientView, HeldView, InvalidClientId, SubscribedView, TooManyPolls,
 };
-pub use following::{Follow, Following, News, Turn};
-pub use held::Held;
+pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
 pub use messages::{InvalidMessages, json_depth};
-pub use poll::{Begun, Poll, PollError, Polled};
-pub use poll_many::{PollMany, PolledMany};
-pub use shared::{Shared, Variant};
+pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
 pub use signal::{Signal, WaitUntil, Waiter, Woken};
+pub use source::{Change, Source, Subject};
+pub use stream_reader::StreamReader;
 pub use subscriber::Subscriber;
-pub use tail::{Tail, TailSettings, Update};
-pub use tail_many::TailMany;
+pub use tail::{Tail, TailSettings};
+pub use update::{SharedBatch, Update, Variant};
 
 /// The values of the store's contract that fronts meet.
 pub use crate::store::{
@@ -67,7 +63,7 @@ const DRAIN_STEP: Duration = Duration::from_millis(50);
 /// Everything between the fronts and the store.
 pub struct Hub {
     store: Arc<dyn Store>,
-    live: Arc<live::Live>,
+    waiters: Arc<waiter_registry::WaiterRegistry>,
     clients: Arc<clients::Clients>,
     subscribers: subscriber::Subscribers,
     limits: Arc<Limits>,
@@ -163,7 +159,7 @@ impl Hub {
     /// A hub over `store`.
     pub fn new(store: Arc<dyn Store>, limits: Arc<Limits>, metrics: Arc<Metrics>, clock: Clock) -> Self {
         Self {
-            live: Arc::new(live::Live::new(store.clone(), clock)),
+            waiters: Arc::new(waiter_registry::WaiterRegistry::new(store.clone(), clock)),
             store,
             clients: Arc::new(clients::Clients::new(&limits, clock)),
             subscribers: subscriber::Subscribers::default(),
@@ -238,8 +234,8 @@ impl Hub {
     }
 
     fn changes(&self) -> Changes {
-        let (store, live, metrics) = (self.store.clone(), self.live.clone(), self.metrics.clone());
-        Changes { store, live, metrics, default_retention: self.default_retention }
+        let (store, waiters, metrics) = (self.store.clone(), self.waiters.clone(), self.metrics.clone());
+        Changes { store, waiters, metrics, default_retention: self.default_retention }
     }
 
     /// Reads what is there and does not wait: the short poll.
@@ -307,14 +303,14 @@ impl Hub {
 
     /// What the gauges show.
     pub fn counts(&self) -> Counts {
-        let (watched_streams, waiters) = self.live.count();
+        let (watched_streams, waiters) = self.waiters.count();
         Counts {
             streams: self.store.streams(),
             watched_streams,
             waiters,
             held_polls: self.clients.held(),
             subscribers: self.subscribers.count(),
-            subscriptions: self.live.subscriptions(),
+            subscriptions: self.waiters.subscriptions(),
         }
     }
 
@@ -324,7 +320,7 @@ impl Hub {
         loop {
             interval.tick().await;
             for name in self.store.sweep(self.clock.now()) {
-                self.live.end(&name);
+                self.waiters.end(&name);
             }
         }
     }
