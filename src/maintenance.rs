@@ -11,7 +11,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::store::{Checked, Disk, DiskOptions, OpenError, Store, SyncPolicy, check};
+use crate::store::{Checked, Disk, DiskOptions, OpenError, SyncPolicy, check};
+use crate::stream::{ReadError, Store};
 
 pub use import::ImportError;
 
@@ -30,7 +31,7 @@ pub enum MaintenanceError {
         /// The stream.
         stream: String,
         /// Why.
-        error: crate::store::ReadError,
+        error: ReadError,
     },
     /// A line can not be imported.
     #[error("line {line}: {error}")]

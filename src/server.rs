@@ -30,7 +30,8 @@ use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::mqtt::Broker;
-use crate::store::{OpenError, Store};
+use crate::store::OpenError;
+use crate::stream::Store;
 use accept::{Acceptor, Front};
 use connection::Site;
 

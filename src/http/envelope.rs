@@ -10,8 +10,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 
 use super::error::gap_text;
-use crate::hub::{Batch, Gap, MultiBatch, StreamUpdate, Update};
-use crate::stream::{Cursor, Encoding};
+use crate::hub::{MultiBatch, StreamUpdate, Update};
+use crate::stream::{Batch, Cursor, Encoding, Gap};
 
 /// What a form writes around an envelope.
 #[derive(Debug, Clone, Copy)]

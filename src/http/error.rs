@@ -12,11 +12,11 @@ use super::bare;
 use super::body::Body;
 use super::fields::{self, *};
 use super::resume_token::InvalidResumeToken;
-use crate::hub::{
-    AppendError, ChangeError, CreateError, CreationError, Failure, Gap, GapReason, InvalidClientId,
-    InvalidMessages, Missing, PollError, PublishError, ReadError, TooManyPolls,
+use crate::hub::{CreationError, InvalidClientId, InvalidMessages, PollError, PublishError, TooManyPolls};
+use crate::stream::{
+    AppendError, ChangeError, CreateError, Failure, Gap, GapReason, InvalidContentType, InvalidName,
+    InvalidOffset, Missing, Offset, ProducerRefusal, ReadError, Refusal,
 };
-use crate::stream::{InvalidContentType, InvalidName, InvalidOffset, Offset, ProducerRefusal, Refusal};
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]

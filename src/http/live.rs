@@ -18,12 +18,10 @@ use super::fields::{STREAM_SSE_DATA_ENCODING, X_ACCEL_BUFFERING};
 use super::request::{Live, ReadFrom};
 use super::{Gateway, Link, answer, bare, resume_token, sse};
 use crate::clock::Clock;
-use crate::hub::{
-    Batch, Hub, MultiBatch, MultiReader, Source, StreamReader, Tail, TailSettings, Update, Variant,
-};
+use crate::hub::{Hub, MultiBatch, MultiReader, Source, StreamReader, Tail, TailSettings, Update, Variant};
 use crate::limits::jittered;
 use crate::metrics::{Form, LiveMetrics};
-use crate::stream::{ContentType, Cursor, Encoding, StreamName};
+use crate::stream::{Batch, ContentType, Cursor, Encoding, StreamName};
 
 /// How a live form writes its updates.
 pub(super) struct Format {

@@ -15,10 +15,10 @@ use super::written::{Answer, DECIMALS, Head, decimal};
 use super::{Gateway, answer, short_poll};
 use crate::clock::Alarm;
 use crate::hub::{
-    Batch, HeldPoll, MultiReader, PollSettings, PollStart, Polled, RequestedStream, StreamReader, Variant,
+    HeldPoll, MultiReader, PollSettings, PollStart, Polled, RequestedStream, StreamReader, Variant,
 };
 use crate::metrics::Form;
-use crate::stream::Cursor;
+use crate::stream::{Batch, Cursor};
 
 /// A long poll that waits. There may be very many of them. Dropping it takes the waiter with it.
 pub(super) struct HeldRead<'a> {

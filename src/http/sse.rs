@@ -4,8 +4,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::envelope::{data_length, put_base64, put_control};
-use crate::hub::{Batch, Update};
-use crate::stream::{Cursor, Encoding};
+use crate::hub::Update;
+use crate::stream::{Batch, Cursor, Encoding};
 
 /// The events of one update.
 pub fn event(update: &Update, cursor: Cursor) -> Bytes {

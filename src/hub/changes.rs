@@ -11,11 +11,13 @@ use std::time::SystemTime;
 
 use tokio::runtime::Handle;
 
+use super::PublishError;
 use super::waiter_registry::WaiterRegistry;
-use super::{AppendError, Appended, ChangeError, CreateError, Created, Failure, Missing, PublishError};
 use crate::metrics::Metrics;
-use crate::store::{Create, Store};
-use crate::stream::{Append, Retention, SessionChange, StreamName};
+use crate::stream::{
+    Append, AppendError, Appended, ChangeError, Create, CreateError, Created, Failure, Missing, Retention,
+    SessionChange, Store, StreamName,
+};
 
 /// What a change needs, so that it can go on without whoever asked for it.
 pub(super) struct Changes {

@@ -17,8 +17,9 @@ use tokio::time::Instant;
 
 use super::clients::{Ending, QueueSlot};
 use super::source::Source;
-use super::{ClientId, Hub, ReadError, TooManyPolls};
+use super::{ClientId, Hub, TooManyPolls};
 use crate::clock::Alarm;
+use crate::stream::ReadError;
 
 /// How a source is polled.
 #[derive(Debug, Clone)]

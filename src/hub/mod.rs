@@ -38,20 +38,15 @@ pub use subscriber::Subscriber;
 pub use tail::{Tail, TailSettings};
 pub use update::{SharedBatch, Update, Variant};
 
-/// The values of the store's contract that fronts meet.
-pub use crate::store::{
-    AppendError, Appended, Batch, ChangeError, CreateError, Created, Description, Failure, Gap, GapReason,
-    Message, MessageLimit, Messages, Missing, ReadError, StoredSession,
-};
-
 use changes::{Changes, to_its_end};
 
 use crate::clock::Clock;
 use crate::limits::Limits;
 use crate::metrics::{Counts, Metrics};
-use crate::store::{Create, Fork, ReadLimit, Store};
 use crate::stream::{
-    Annotation, Append, ContentType, Lifetime, Producer, Retention, SessionChange, Start, StreamName,
+    Annotation, Append, AppendError, Appended, Batch, ChangeError, ContentType, Create, CreateError, Created,
+    Description, Failure, Fork, Lifetime, Missing, Producer, ReadError, ReadLimit, Retention, SessionChange,
+    Start, Store, StoredSession, StreamName,
 };
 
 /// How often streams that have ended are looked for.

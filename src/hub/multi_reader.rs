@@ -12,8 +12,8 @@ use std::task::{Context, Poll, ready};
 
 use super::signal::Waiter;
 use super::source::{Change, Source, Subject};
-use super::{Gap, Hub, ReadError, Subscriber, Update};
-use crate::stream::{Filter, Offset, Progress, StreamName};
+use super::{Hub, Subscriber, Update};
+use crate::stream::{Filter, Gap, Offset, Progress, ReadError, StreamName};
 
 /// Changed streams that are taken note of at once.
 const MARKS_MAX: usize = 64;

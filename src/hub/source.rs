@@ -14,8 +14,8 @@ use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use super::{Gap, Hub, ReadError};
-use crate::stream::{Offset, StreamName};
+use super::Hub;
+use crate::stream::{Gap, Offset, ReadError, StreamName};
 
 /// One stream or many, with the position of their reader. Dropping it leaves no waiter behind.
 pub trait Source: Send + Sized + 'static {

@@ -7,9 +7,8 @@ use std::task::{Context, Poll, Waker};
 use super::signal::Waiter;
 use super::source::{Change, Source, Subject};
 use super::stream_waiters::{Moved, StreamWaiters};
-use super::{Gap, Hub, ReadError, SharedBatch, Update};
-use crate::store::ReadLimit;
-use crate::stream::{Epoch, Offset, Position, Start, StreamName};
+use super::{Hub, SharedBatch, Update};
+use crate::stream::{Epoch, Gap, Offset, Position, ReadError, ReadLimit, Start, StreamName};
 
 /// The reader of one stream. There may be very many of them, so it has room for nothing but what is needed to wait.
 pub struct StreamReader {

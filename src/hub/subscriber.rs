@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use super::Hub;
 use super::signal::Waiter;
-use super::{ChangeError, Hub, Message, MessageLimit, Messages, ReadError};
-use crate::stream::{Filter, Start, StreamName};
+use crate::stream::{ChangeError, Filter, Message, MessageLimit, Messages, ReadError, Start, StreamName};
 
 use members::Marks;
 pub(super) use members::{Member, Members};

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::source::{Change, Source};
-use super::{Hub, PollError, ReadError};
+use super::{Hub, PollError};
+use crate::stream::ReadError;
 
 /// How a live form wants its tail.
 #[derive(Debug, Clone, Copy)]

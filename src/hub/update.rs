@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::{Batch, Gap};
+use crate::stream::{Batch, Gap};
 
 /// Encodings of one batch that are kept. Further ones are made for each reader anew.
 const ENCODINGS_MAX: usize = 4;

@@ -16,8 +16,7 @@ use dashmap::DashMap;
 use super::stream_waiters::StreamWaiters;
 use super::subscriber::{Member, Members, Wildcards};
 use crate::clock::Clock;
-use crate::store::Store;
-use crate::stream::{Epoch, Filter, Position, StreamName};
+use crate::stream::{Epoch, Filter, Position, Store, StreamName};
 
 /// The waiters of all streams.
 pub(super) struct WaiterRegistry {

@@ -5,8 +5,10 @@ use std::time::SystemTime;
 
 use super::line::Line;
 use super::{MaintenanceError, Moved};
-use crate::store::{AppendError, CreateError, Store};
-use crate::stream::{Append, ContentType, InvalidContentType, InvalidName, Payload, StreamName};
+use crate::stream::{
+    Append, AppendError, ContentType, CreateError, InvalidContentType, InvalidName, Payload, Store,
+    StreamName,
+};
 
 /// Why a line can not be imported.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,11 @@ use bytes::Bytes;
 
 use super::Broker;
 use super::codec::{MessageProperties, Reason, Will};
-use crate::hub::{AppendError, ChangeError, CreateError, Failure, Missing, Publication, PublishError};
-use crate::stream::{ContentType, Quality, Refusal, SessionChange, StreamName};
+use crate::hub::{Publication, PublishError};
+use crate::stream::{
+    AppendError, ChangeError, ContentType, CreateError, Failure, Missing, Quality, Refusal, SessionChange,
+    StreamName,
+};
 
 /// A message that is to be appended.
 #[derive(Debug)]

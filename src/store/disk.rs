@@ -37,11 +37,11 @@ use super::log::Placed;
 use super::sessions::Sessions;
 use super::streams::Streams;
 use super::view::{MessagesView, View};
-use super::{
-    Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Failure,
-    Message, MessageLimit, Messages, Missing, Observer, ReadError, ReadLimit, Store, StoredSession, Work,
+use crate::stream::{
+    Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
+    Failure, Filter, Message, MessageLimit, Messages, Missing, Observer, ReadError, ReadLimit, SessionChange,
+    Start, Store, StoredSession, StreamName, Work,
 };
-use crate::stream::{Epoch, Filter, SessionChange, Start, StreamName};
 use changes::Answer;
 use committer::{Committer, Job};
 use directory::Directory;

@@ -8,13 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use super::log::{Content, Log, Placed, Record};
 use super::view::{MessagesView, View};
-use super::{
-    Append, AppendError, Appended, Create, CreateError, Created, Description, Fork, Gap, GapReason,
-    MessageLimit, Missing, ReadError, ReadLimit,
-};
 use crate::stream::{
-    Admission, Annotation, ContentType, Lifetime, Lineage, Offset, Payload, Position, Retention, Start,
-    StreamName, Writers,
+    Admission, Annotation, Append, AppendError, Appended, ContentType, Create, CreateError, Created,
+    Description, Fork, Gap, GapReason, Lifetime, Lineage, MessageLimit, Missing, Offset, Payload, Position,
+    ReadError, ReadLimit, Retention, Start, StreamName, Writers,
 };
 
 /// How soon a stream that somebody waits for is looked at again at the earliest.

@@ -10,11 +10,11 @@ use super::epochs::Epochs;
 use super::log::{Log, Record};
 use super::sessions::Sessions;
 use super::streams::Streams;
-use super::{
-    Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Failure,
-    Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, Store, StoredSession, Work,
+use crate::stream::{
+    Admission, Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description,
+    Epoch, Failure, Filter, Lineage, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit,
+    SessionChange, Start, Store, StoredSession, StreamName, Work,
 };
-use crate::stream::{Admission, Epoch, Filter, Lineage, SessionChange, Start, StreamName};
 
 /// Streams in memory.
 #[derive(Debug)]

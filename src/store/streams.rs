@@ -13,8 +13,9 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::entry::{Entry, SWEEP_AGAIN, State};
 use super::log::Content;
-use super::{Create, CreateError, Fork, GapReason, Missing, ReadError};
-use crate::stream::{Epoch, Filter, Position, Start, StreamName};
+use crate::stream::{
+    Create, CreateError, Epoch, Filter, Fork, GapReason, Missing, Position, ReadError, Start, StreamName,
+};
 
 /// The streams of a store whose content is kept as `C`.
 #[derive(Debug)]

@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pollgate::clock::Clock;
-use pollgate::hub::{Creation, Hub, MessageLimit, Publication, ReadError, Subscriber};
+use pollgate::hub::{Creation, Hub, Publication, Subscriber};
 use pollgate::limits::Limits;
 use pollgate::metrics::{Counts, Metrics};
-use pollgate::store::{Memory, Store};
-use pollgate::stream::{ContentType, Filter, Lifetime, Offset, Start, StreamName};
+use pollgate::store::Memory;
+use pollgate::stream::{
+    ContentType, Filter, Lifetime, MessageLimit, Offset, ReadError, Start, Store, StreamName,
+};
 use tokio::time::{Instant, timeout};
 
 use crate::arena::{Arena, Tally};

@@ -9,14 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pollgate::clock::{Alarm, Clock};
-use pollgate::hub::{
-    ClientId, Creation, Hub, Missing, PollError, PollSettings, PollStart, Publication, ReadError,
-    StreamReader,
-};
+use pollgate::hub::{ClientId, Creation, Hub, PollError, PollSettings, PollStart, Publication, StreamReader};
 use pollgate::limits::Limits;
 use pollgate::metrics::{Counts, Metrics};
 use pollgate::store::Memory;
-use pollgate::stream::{ContentType, Offset, Start, StreamName};
+use pollgate::stream::{ContentType, Missing, Offset, ReadError, Start, StreamName};
 use tokio::time::Instant;
 
 use crate::arena::{Arena, Tally};

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use pollgate::store::{Create, CreateError, Missing, OpenError, ReadError};
-use pollgate::stream::{Append, Lifetime, Offset, ProducerRefusal, Refusal, Retention, Start};
+use pollgate::store::OpenError;
+use pollgate::stream::{
+    Append, Create, CreateError, Lifetime, Missing, Offset, ProducerRefusal, ReadError, Refusal, Retention,
+    Start,
+};
 use tokio::time::Instant;
 
 use crate::directory::{SEGMENT_BYTES, directory, open, try_open, world};

@@ -3,9 +3,8 @@
 use tokio::task::consume_budget;
 
 use super::{MultiBatch, MultiReader, StreamUpdate};
-use crate::hub::{Batch, Failure, Gap, GapReason, ReadError, Update};
-use crate::store::ReadLimit;
-use crate::stream::{Progress, Start, StreamName};
+use crate::hub::Update;
+use crate::stream::{Batch, Failure, Gap, GapReason, Progress, ReadError, ReadLimit, Start, StreamName};
 
 /// What an answer spends on an update besides the stream's name and its messages.
 const UPDATE_BYTES: usize = 128;

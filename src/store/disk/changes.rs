@@ -10,8 +10,10 @@ use super::room::NoRoom;
 use super::sessions::session_bytes;
 use crate::store::entry::{Done, Entry, Head, State};
 use crate::store::log::{Log, Record as Kept};
-use crate::store::{AppendError, Appended, ChangeError, Create, CreateError, Created, Missing};
-use crate::stream::{Admission, Append, Epoch, Lineage, Position, StreamName};
+use crate::stream::{
+    Admission, Append, AppendError, Appended, ChangeError, Create, CreateError, Created, Epoch, Failure,
+    Lineage, Missing, Position, StreamName,
+};
 
 /// Where the outcome of a change goes. Whoever asked may have left.
 pub(super) type Answer<T> = Sender<T>;
@@ -279,7 +281,7 @@ pub(super) fn answer_with<T>(answer: Answer<T>, outcome: T) {
 pub(super) fn refuse<T>(
     answer: Answer<T>,
     no_room: NoRoom,
-    outcome: impl FnOnce(crate::store::Failure) -> T,
+    outcome: impl FnOnce(Failure) -> T,
 ) -> Result<(), NoRoom> {
     answer_with(answer, outcome(Committer::failure(&no_room)));
     Err(no_room)

@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::sessions::SessionNote;
 use crate::store::entry::{Asked, Entry, State};
 use crate::store::log::{Content, Log};
-use crate::store::{Create, Fork};
 use crate::stream::{
-    Annotation, Append, ContentType, Epoch, Lifetime, Lineage, Offset, Position, Producer, Quality,
-    Retention, Shape, Start, StreamName, Writers,
+    Annotation, Append, ContentType, Create, Epoch, Fork, Lifetime, Lineage, Offset, Position, Producer,
+    Quality, Retention, Shape, Start, StreamName, Writers,
 };
 
 /// A stream, by the epoch of its creation; or a session.

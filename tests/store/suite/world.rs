@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use pollgate::store::{
-    AppendError, Appended, Batch, Create, CreateError, Created, Fork, ReadError, ReadLimit, Store,
+use pollgate::stream::{
+    Append, AppendError, Appended, Batch, ContentType, Create, CreateError, Created, Fork, Offset, Payload,
+    Producer, ReadError, ReadLimit, Start, Store, StreamName,
 };
-use pollgate::stream::{Append, ContentType, Offset, Payload, Producer, Start, StreamName};
 
 /// Makes an empty store.
 pub type MakeStore<'a> = &'a (dyn Fn() -> Made + Sync);
