@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pollgate::http::sse_event;
-use pollgate::hub::{Shared, Update};
+use pollgate::hub::{SharedBatch, Update};
 use pollgate::stream::{Batch, ContentType, Cursor, Epoch, Offset, Position};
 
 const CONTENT_TYPES: [&str; 3] = ["application/json", "text/plain", "application/octet-stream"];
@@ -22,7 +22,7 @@ fn batch(content_type: &str, messages: usize, message_bytes: usize) -> Update {
     let message = Bytes::from(format!("\"{}\"", "x".repeat(message_bytes - 2)));
     let epoch = Epoch(1 << 60);
     let offset = |position| Offset { epoch, position: Position(position) };
-    Update::Batch(Shared::from(Batch {
+    Update::Batch(SharedBatch::from(Batch {
         content_type: ContentType::parse(content_type).unwrap(),
         pieces: vec![message; messages],
         messages: messages as u64,

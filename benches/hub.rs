@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pollgate::clock::Clock;
-use pollgate::hub::{Creation, Hub, Poll, Polled, Subscriber};
+use pollgate::hub::{Creation, Hub, PollSettings, Polled, StreamReader, Subscriber};
 use pollgate::limits::Limits;
 use pollgate::metrics::Metrics;
 use pollgate::store::Memory;
@@ -69,11 +69,11 @@ impl Bench {
     }
 
     /// Starts polls at the tail and returns when all of them sleep.
-    async fn hold(&self, polls: usize) -> Vec<JoinHandle<Polled>> {
+    async fn hold(&self, polls: usize) -> Vec<JoinHandle<Polled<StreamReader>>> {
         let poll = |bench: Self| async move {
             let hold = Duration::from_secs(60);
-            let poll = Poll { stream: bench.stream, start: Start::Tail, hold, client: None };
-            bench.hub.poll(poll).await.unwrap()
+            let reader = bench.hub.stream_reader(&bench.stream, Start::Tail);
+            bench.hub.poll(reader, PollSettings { hold, client: None }).await.unwrap()
         };
         let held = (0..polls).map(|_| tokio::spawn(poll(self.clone()))).collect();
         while self.hub.counts().waiters < polls {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pollgate::clock::Clock;
-use pollgate::hub::{Creation, Hub, Poll};
+use pollgate::hub::{Creation, Hub, PollSettings};
 use pollgate::limits::Limits;
 use pollgate::store::Memory;
 use pollgate::stream::{Append, ContentType, Payload, Start, StreamName};
@@ -144,8 +144,9 @@ async fn round(waiters: usize, streams: usize) -> Figures {
         let (hub, answered, waits) = (hub.clone(), answered.clone(), waits.clone());
         tokio::spawn(async move {
             // As after a request, the name is the poll's own.
-            let poll = Poll { stream: name(waiter % streams), start: Start::Tail, hold: HOLD, client: None };
-            let messages = hub.poll(poll).await.unwrap().batch.messages;
+            let reader = hub.stream_reader(&name(waiter % streams), Start::Tail);
+            let poll = hub.poll(reader, PollSettings { hold: HOLD, client: None });
+            let messages = poll.await.unwrap().batch.messages;
             answered.fetch_add(usize::try_from(messages).unwrap(), Ordering::Relaxed);
             drop(waits);
         });

@@ -8,7 +8,6 @@ use super::conn::{Answer, ConnectionState, Framing};
 use super::error::Error;
 use super::gateway::Gateway;
 use super::preflight;
-use super::request::Read;
 use super::request_log::RequestLog;
 use super::routes::{GatewayRequest, OnStream, Operation, STREAMS_METHODS};
 use super::upgrade::Reply;
@@ -58,26 +57,18 @@ impl Gateway {
     ) -> Result<Reply<A>, Error> {
         let (name, operation) = match operation {
             Operation::OnStream(name, operation) => (name, operation),
-            Operation::ReadMany(read) => return Box::pin(self.read_many(*read, state.clone())).await,
+            Operation::WebSocket(socket) => {
+                return Box::pin(self.upgrade_to_websocket(*socket, state)).await;
+            }
+            Operation::Read(read) => return self.read(read, state).await.map(Reply::http),
             Operation::GetFile(get) => return Ok(Reply::http(get.answer().into())),
             Operation::PreflightMany => return Ok(Reply::http(preflight::allow(STREAMS_METHODS).into())),
             Operation::Mqtt(handshake) => return self.upgrade_to_mqtt(&handshake),
         };
         let answer = match operation {
-            OnStream::Read(Read::WebSocket(socket)) => {
-                return Box::pin(self.websocket(name, *socket, state.clone())).await;
-            }
-            OnStream::Read(Read::ShortPoll(poll)) => {
-                return self.short_poll(name, poll).await.map(Reply::http);
-            }
-            OnStream::Read(Read::LongPoll(poll)) => {
-                return Box::pin(self.long_poll(name, poll)).await.map(Reply::http);
-            }
             OnStream::Append(append) => {
                 return Box::pin(self.append(name, *append)).await.map(Reply::http);
             }
-            OnStream::Read(Read::Sse(live)) => Box::pin(self.sse(name, live, state.clone())).await,
-            OnStream::Read(Read::Ndjson(live)) => Box::pin(self.ndjson(name, live, state.clone())).await,
             OnStream::Create(put, body) => Box::pin(self.create(name, *put, body)).await,
             OnStream::Head => self.head(name).await,
             OnStream::Delete => self.delete(name).await,

@@ -1,43 +1,140 @@
-//! The envelope of the forms that carry JSON: one batch of messages and the cursor behind them, in one line.
+//! Envelopes: the JSON of NDJSON lines, of WebSocket frames and of all forms over many streams. An envelope over one
+//! stream has one batch and the offset behind it; one over many streams has several, and the resume token behind all of
+//! them.
 
+use std::io::Write;
+
+use base64::engine::general_purpose::STANDARD;
+use base64::write::EncoderWriter;
 use bytes::{BufMut, Bytes, BytesMut};
+use serde::Serialize;
 
-use super::control::Control;
-use super::live::{encoded_length, put_base64};
-use crate::hub::Update;
-use crate::stream::{Batch, Cursor, Encoding};
+use super::error::gap_text;
+use crate::hub::{MultiBatch, StreamUpdate, Update};
+use crate::stream::{Batch, Cursor, Encoding, Gap};
 
-/// The envelope of one update: `{"data":[...],"streamNextOffset":...}`. `data` holds the messages of a JSON
+/// What a form writes around an envelope.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frame {
+    pub(super) before: &'static [u8],
+    pub(super) after: &'static [u8],
+}
+
+/// What an envelope over many streams says of the resume token.
+#[derive(Debug, Clone)]
+pub(super) enum TokenField {
+    /// This is the token from now on.
+    Full(String),
+    /// The token goes on with this.
+    Then(String),
+    /// It is what it was.
+    Same,
+}
+
+/// What a live form tells beside the messages of one stream: the `control` event of SSE, and the fields of an envelope
+/// around its data (protocol, section 5.8).
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Control {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_next_offset: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_cursor: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    up_to_date: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stream_closed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    missing: bool,
+}
+
+impl Frame {
+    /// A JSON body, or a text frame of a WebSocket.
+    pub(super) const NONE: Self = Self { before: b"", after: b"" };
+
+    /// A line of NDJSON.
+    pub(super) const LINE: Self = Self { before: b"", after: b"\n" };
+
+    /// An SSE event of the default type.
+    pub(super) const EVENT: Self = Self { before: b"data:", after: b"\n\n" };
+}
+
+/// The envelope of one update of one stream: `{"data":[...],"streamNextOffset":...}`. `data` holds the messages of a JSON
 /// stream as they are, the text of a text stream as a string, and base64 strings otherwise.
-pub fn envelope(update: &Update, cursor: Cursor) -> Bytes {
-    let size = match update {
-        Update::Batch(batch) => encoded_length(batch),
-        Update::Gap(_) => 0,
-    };
-    let mut envelope = BytesMut::with_capacity(size + 256);
+pub(super) fn one(update: &Update, cursor: Cursor, frame: Frame) -> Bytes {
+    let mut envelope = BytesMut::with_capacity(data_length(update) + 256);
+    envelope.put_slice(frame.before);
     envelope.put_slice(b"{\"data\":[");
-    if let Update::Batch(batch) = update {
-        data(&mut envelope, batch);
-    }
-    envelope.put_slice(b"],");
-    envelope.put_slice(Control::of(update, Some(cursor)).json().get(1..).unwrap_or_default());
+    put_data(&mut envelope, update);
+    envelope.put_slice(b"]");
+    put_control_fields(&mut envelope, &Control::new(update, Some(cursor)));
+    envelope.put_slice(frame.after);
     envelope.freeze()
 }
 
-/// The messages of a batch as elements of a JSON array.
-pub(super) fn data(envelope: &mut BytesMut, batch: &Batch) {
+/// The envelope over many streams, in one line.
+pub(super) fn many(batch: &MultiBatch, token: &TokenField, superseded: bool, frame: Frame) -> Bytes {
+    // A token has no character that JSON would have to escape.
+    let (name, token) = match token {
+        TokenField::Full(token) => (&b",\"cursor\":\""[..], token.as_str()),
+        TokenField::Then(token) => (&b",\"cursorThen\":\""[..], token.as_str()),
+        TokenField::Same => (&b""[..], ""),
+    };
+    let update_length = |update: &StreamUpdate| {
+        update.stream.as_str().len() + update.update.as_ref().map_or(0, data_length) + 192
+    };
+    let length: usize = batch.updates.iter().map(update_length).sum();
+    let mut envelope = BytesMut::with_capacity(length + token.len() + 128);
+    envelope.put_slice(frame.before);
+    envelope.put_slice(b"{\"batches\":[");
+    for (index, update) in batch.updates.iter().enumerate() {
+        envelope.put_slice(if index == 0 { b"" } else { b"," });
+        put_stream_update(&mut envelope, update);
+    }
+    envelope.put_slice(b"]");
+    envelope.put_slice(name);
+    if !token.is_empty() {
+        envelope.put_slice(token.as_bytes());
+        envelope.put_slice(b"\"");
+    }
+    envelope.put_slice(if batch.up_to_date { b",\"upToDate\":true" } else { b",\"upToDate\":false" });
+    envelope.put_slice(if superseded { b",\"superseded\":true}" } else { b"}" });
+    envelope.put_slice(frame.after);
+    envelope.freeze()
+}
+
+fn put_stream_update(envelope: &mut BytesMut, StreamUpdate { stream, update }: &StreamUpdate) {
+    envelope.put_slice(b"{\"stream\":");
+    put_json(envelope, stream.as_str());
+    if let Some(Update::Batch(batch)) = update
+        && !batch.content_type.is_json()
+    {
+        envelope.put_slice(b",\"contentType\":");
+        put_json(envelope, batch.content_type.as_str());
+    }
+    envelope.put_slice(b",\"data\":[");
+    update.iter().for_each(|update| put_data(envelope, update));
+    envelope.put_slice(b"]");
+    let control = update.as_ref().map_or_else(Control::of_missing, |update| Control::new(update, None));
+    put_control_fields(envelope, &control);
+}
+
+/// The messages of an update as elements of a JSON array.
+fn put_data(envelope: &mut BytesMut, update: &Update) {
+    let Update::Batch(batch) = update else { return };
     match batch.content_type.encoding() {
         Encoding::Json => {
             for (index, piece) in batch.pieces.iter().enumerate() {
                 envelope.put_slice(if index == 0 { b"" } else { b"," });
-                in_one_line(envelope, piece);
+                put_in_one_line(envelope, piece);
             }
         }
         Encoding::Text if batch.is_empty() => {}
         Encoding::Text => {
             let text = batch.pieces.concat();
-            // Writing into memory does not fail, and a text is always JSON.
-            let _written = serde_json::to_writer((&mut *envelope).writer(), &String::from_utf8_lossy(&text));
+            put_json(envelope, &String::from_utf8_lossy(&text));
         }
         Encoding::Binary => {
             for (index, piece) in batch.pieces.iter().enumerate() {
@@ -49,14 +146,88 @@ pub(super) fn data(envelope: &mut BytesMut, batch: &Batch) {
     }
 }
 
-/// JSON with its line breaks as spaces. In valid JSON they are never part of a string (RFC 8259, section 7).
-fn in_one_line(envelope: &mut BytesMut, json: &[u8]) {
+/// Writes JSON with its line breaks as spaces. In valid JSON they are never part of a string (RFC 8259, section 7).
+fn put_in_one_line(envelope: &mut BytesMut, json: &[u8]) {
     let mut rest = json;
     while let Some(end) = memchr::memchr2(b'\r', b'\n', rest) {
-        let (line, break_and_rest) = rest.split_at(end);
+        let (line, behind) = rest.split_at(end);
         envelope.put_slice(line);
         envelope.put_u8(b' ');
-        rest = break_and_rest.get(1..).unwrap_or_default();
+        rest = if let [_, behind @ ..] = behind { behind } else { behind };
     }
     envelope.put_slice(rest);
+}
+
+/// About how long the data of an update gets. What is set aside for an update stays busy until a slow reader has taken it.
+pub(super) fn data_length(update: &Update) -> usize {
+    let Update::Batch(batch) = update else { return 0 };
+    match batch.content_type.encoding() {
+        Encoding::Binary => batch.len().div_ceil(3) * 4,
+        Encoding::Json | Encoding::Text => batch.len() + batch.len() / 16,
+    }
+}
+
+/// Writes bytes as one base64 text, with no copy on the way: what lives for a moment between what slow readers keep
+/// for long leaves holes in the memory.
+pub(super) fn put_base64<'a>(text: &mut BytesMut, pieces: impl IntoIterator<Item = &'a Bytes>) {
+    let mut encoder = EncoderWriter::new(text.writer(), &STANDARD);
+    // A buffer in memory takes everything.
+    let _infallible =
+        pieces.into_iter().try_for_each(|piece| encoder.write_all(piece)).and_then(|()| encoder.finish());
+}
+
+/// Writes the control object of an update, with the cache cursor.
+pub(super) fn put_control(text: &mut BytesMut, update: &Update, cursor: Cursor) {
+    put_json(text, &Control::new(update, Some(cursor)));
+}
+
+/// Writes the fields of a control object behind those of an object that is open, and closes that.
+fn put_control_fields(envelope: &mut BytesMut, control: &Control) {
+    let start = envelope.len();
+    put_json(envelope, control);
+    let brace = envelope.get_mut(start);
+    debug_assert_eq!(brace.as_deref(), Some(&b'{'), "a control object is a JSON object");
+    if let Some(brace) = brace {
+        *brace = b',';
+    }
+}
+
+fn put_json(text: &mut BytesMut, value: &(impl Serialize + ?Sized)) {
+    let written = serde_json::to_writer(text.writer(), value);
+    debug_assert!(written.is_ok(), "a buffer in memory takes everything, and texts are always JSON");
+}
+
+impl Control {
+    /// `cursor` is the cache cursor, if the form has one.
+    fn new(update: &Update, cursor: Option<Cursor>) -> Self {
+        let cursor = cursor.map(|cursor| cursor.0.to_string());
+        match update {
+            Update::Batch(batch) => Self::of_batch(batch, cursor),
+            Update::Gap(gap) => Self::of_gap(gap, cursor),
+        }
+    }
+
+    /// There is no such stream. As long as that is so, all of it has been read.
+    fn of_missing() -> Self {
+        Self { missing: true, up_to_date: true, ..Self::default() }
+    }
+
+    fn of_batch(batch: &Batch, cursor: Option<String>) -> Self {
+        Self {
+            stream_next_offset: Some(batch.next.to_string()),
+            stream_cursor: cursor.filter(|_| !batch.closed),
+            up_to_date: batch.up_to_date,
+            stream_closed: batch.closed,
+            ..Self::default()
+        }
+    }
+
+    fn of_gap(gap: &Gap, cursor: Option<String>) -> Self {
+        Self {
+            stream_next_offset: Some(gap.earliest.to_string()),
+            stream_cursor: cursor,
+            gap: Some(gap_text(gap)),
+            ..Self::default()
+        }
+    }
 }

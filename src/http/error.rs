@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::answer::secure;
 use super::conn::{Body, bare};
 use super::fields::{self, *};
-use super::streams::cursor::InvalidCursor;
+use super::resume_token::InvalidResumeToken;
 use crate::hub::{CreationError, InvalidClientId, PollError, TooManyPolls};
 use crate::stream::{
     AppendError, ChangeError, CreateError, Failure, Gap, GapReason, InvalidContentType, InvalidMessages,
@@ -75,7 +75,7 @@ pub(super) enum Error {
     #[error("two of the streams are the same to a cursor: ask for one of them in a request of its own")]
     SameHash,
     #[error(transparent)]
-    ManyCursor(#[from] InvalidCursor),
+    ManyCursor(#[from] InvalidResumeToken),
     #[error("this WebSocket brings many streams and takes no messages: publish by POST to the stream")]
     ReadOnly,
     #[error(transparent)]

@@ -136,11 +136,6 @@ pub(super) fn preferred_wait(fields: &(impl Fields + ?Sized)) -> Option<u64> {
     })
 }
 
-/// The hold that a client gets, for `Preference-Applied`.
-pub(super) fn wait_value(hold: Duration) -> HeaderValue {
-    value(&format!("wait={}", hold.as_secs()))
-}
-
 pub(super) fn whole_number(text: &str) -> Option<u64> {
     let canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
     canonical.then(|| text.parse().ok()).flatten().filter(|number| *number <= NUMBER_MAX)

@@ -1,130 +1,248 @@
-//! What all live forms have in common: the tail, the cursor for caches, the counting, and the head of an answer
+//! The live forms, SSE, NDJSON and WebSocket: the tail of one stream or many, encoded update by update, and the answer
 //! whose body never seems to end.
 
-use std::io::Write;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::engine::general_purpose::STANDARD;
-use base64::write::EncoderWriter;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
+use futures_util::stream::unfold;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::Stream;
 
-use super::conn::{Body, ConnectionState};
+use super::conn::Body;
+use super::conn::{ConnectionState, bare};
+use super::envelope::{self, Frame, TokenField};
 use super::error::Error;
-use super::fields::X_ACCEL_BUFFERING;
-use super::request::Live;
-use super::{Gateway, answer, bare};
-use crate::hub::{TailSettings, Update, Variant};
+use super::fields::{STREAM_SSE_DATA_ENCODING, X_ACCEL_BUFFERING};
+use super::request::{Live, ReadFrom};
+use super::{Gateway, answer, resume_token, sse};
+use crate::clock::Clock;
+use crate::hub::{Hub, MultiBatch, MultiReader, Source, StreamReader, Tail, TailSettings, Update, Variant};
+use crate::limits::jittered;
 use crate::metrics::{Form, LiveMetrics};
 use crate::stream::{Batch, ContentType, Cursor, Encoding, StreamName};
 
-/// How a live form writes one update.
-pub(super) type Encode = fn(&Update, Cursor) -> Bytes;
-
-/// The tail of a stream in a live form.
-pub(super) struct LiveTail<S> {
-    /// Of the stream.
-    pub(super) content_type: ContentType,
-    /// The encoded updates.
-    pub(super) updates: S,
+/// How a live form writes its updates.
+pub(super) struct Format {
+    form: Form,
+    content_type: &'static str,
+    /// An update of one stream.
+    one: fn(&Update, Cursor) -> Bytes,
+    /// What is around an envelope over many streams.
+    many: Frame,
 }
 
+pub(super) const SSE: Format =
+    Format { form: Form::Sse, content_type: "text/event-stream", one: sse::event, many: Frame::EVENT };
+
+pub(super) const NDJSON: Format = Format {
+    form: Form::Ndjson,
+    content_type: "application/x-ndjson",
+    one: |update, cursor| envelope::one(update, cursor, Frame::LINE),
+    many: Frame::LINE,
+};
+
+/// Frames have no content type; the streams' own decide between text and binary.
+pub(super) const WEBSOCKET: Format = Format {
+    form: Form::WebSocket,
+    content_type: "",
+    one: |update, cursor| envelope::one(update, cursor, Frame::NONE),
+    many: Frame::NONE,
+};
+
+/// Opens live forms. It needs no request, so that a WebSocket can open its form after the first frame.
+pub(super) struct LiveOpener {
+    hub: Arc<Hub>,
+    clock: Clock,
+    metrics: LiveMetrics,
+    state: Arc<ConnectionState>,
+    life: Option<Duration>,
+    format: &'static Format,
+}
+
+/// A live form that is open.
+pub(super) struct OpenLive {
+    /// The encoded updates.
+    pub(super) updates: Updates,
+    /// The longest silence between two of them.
+    pub(super) heartbeat: Duration,
+    /// The stream, if it is one.
+    pub(super) stream: Option<(StreamName, ContentType)>,
+}
+
+/// Encoded updates, in one allocation.
+pub(super) type Updates = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+
 impl Gateway {
-    /// Opens the tail of a stream. Fails while a status can still say so.
-    pub(super) async fn live_tail(
+    /// Answers with a live form as the body, which no cache keeps and no proxy holds back.
+    pub(super) async fn live(
         &self,
-        name: StreamName,
-        request: &Live,
+        format: &'static Format,
+        live: Live,
+        state: Arc<ConnectionState>,
+    ) -> Result<Response<Body>, Error> {
+        let life = jittered(self.limits.live_life.get());
+        let live = self.live_opener(format, Some(life), state).open(live).await?;
+        let mut answer = bare(StatusCode::OK, Body::live(live.updates));
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        answer::secure(headers);
+        let is_binary =
+            live.stream.is_some_and(|(_, content_type)| content_type.encoding() == Encoding::Binary);
+        if format.form == Form::Sse && is_binary {
+            headers.insert(STREAM_SSE_DATA_ENCODING, HeaderValue::from_static("base64"));
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn live_opener(
+        &self,
+        format: &'static Format,
         life: Option<Duration>,
-        form: Form,
-        link: Arc<ConnectionState>,
-        encode: Encode,
-    ) -> Result<LiveTail<impl Stream<Item = Bytes> + Send + use<>>, Error> {
-        let settings = TailSettings { heartbeat: request.heartbeat, life, whole_characters: true };
-        let tail = self.hub.tail(name, request.start, settings).await?;
-        let content_type =
-            tail.first().map_or_else(ContentType::octet_stream, |first| first.content_type.clone());
-        let counted = Counted::new(self.metrics.live(form), link);
-        let (clock, asked, mut told) = (self.clock, request.cursor, None);
-        let updates = tail.updates().map(move |update| {
-            let (now, first) = (clock.now(), told.is_none());
-            let still_good = told.filter(|told| *told >= Cursor::next(None, now, 0));
-            let seed =
-                if let Update::Batch(batch) = &update { cursor_seed(batch) } else { fastrand::u64(..) };
-            let cursor = still_good.unwrap_or_else(|| Cursor::next(asked, now, seed));
-            told = Some(cursor);
-            let bytes = match &update {
-                Update::Batch(batch) if !batch.is_alone() => {
-                    let variant = Variant([form as u64, cursor.0, 0, 0]);
-                    batch.made(variant, |_| encode(&update, cursor))
-                }
-                Update::Batch(_) | Update::Gap(_) => encode(&update, cursor),
-            };
-            counted.sent(!first && is_empty(&update), bytes.len());
-            bytes
-        });
-        Ok(LiveTail { content_type, updates })
+        state: Arc<ConnectionState>,
+    ) -> LiveOpener {
+        let metrics = self.metrics.live(format.form);
+        LiveOpener { hub: self.hub.clone(), clock: self.clock, metrics, state, life, format }
     }
 }
 
-/// What stands for chance in the cursor behind a batch: the same for all who are sent it, so that they can share the bytes.
+impl LiveOpener {
+    /// Opens the tail of a stream or many. Fails while a status can still say so.
+    pub(super) async fn open(self, live: Live) -> Result<OpenLive, Error> {
+        let Live { from, heartbeat } = live;
+        let (hub, format) = (&self.hub, self.format);
+        let settings = TailSettings { heartbeat, life: self.life };
+        match from {
+            ReadFrom::One { stream, start, cursor } => {
+                let tail = hub.tail(hub.stream_reader(&stream, start), settings).await?;
+                let content_type =
+                    tail.first().map_or_else(ContentType::octet_stream, |first| first.content_type.clone());
+                let encoder = StreamEncoder { format, clock: self.clock, asked: cursor, told: None };
+                let updates = encoded(tail, encoder, self.counted());
+                Ok(OpenLive { updates, heartbeat, stream: Some((stream, content_type)) })
+            }
+            ReadFrom::Many(streams) => {
+                let tail = hub.tail(hub.multi_reader(streams), settings).await?;
+                let encoder = MultiEncoder { frame: format.many, full: 0, parts: 0 };
+                Ok(OpenLive { updates: encoded(tail, encoder, self.counted()), heartbeat, stream: None })
+            }
+        }
+    }
+
+    fn counted(self) -> Counted {
+        Counted::new(self.metrics, self.state)
+    }
+}
+
+/// Encodes the updates of a source.
+trait Encoder<S: Source>: Send + 'static {
+    /// The bytes of an update, and whether it only shows life. The source's position is behind the update.
+    fn encode(&mut self, update: &S::Update, source: &mut S) -> (Bytes, bool);
+}
+
+fn encoded<S: Source>(tail: Tail<S>, encoder: impl Encoder<S>, counted: Counted) -> Updates {
+    Box::pin(unfold((tail, encoder, counted), async |(mut tail, mut encoder, counted)| {
+        let update = tail.next().await?;
+        let (bytes, is_heartbeat) = encoder.encode(&update, tail.source_mut());
+        counted.sent(is_heartbeat, bytes.len());
+        Some((bytes, (tail, encoder, counted)))
+    }))
+}
+
+/// Encodes the updates of one stream, with a cache cursor.
+struct StreamEncoder {
+    format: &'static Format,
+    clock: Clock,
+    /// The cache cursor of the request, and the one that the client was told last.
+    asked: Option<Cursor>,
+    told: Option<Cursor>,
+}
+
+impl Encoder<StreamReader> for StreamEncoder {
+    fn encode(&mut self, update: &Update, _: &mut StreamReader) -> (Bytes, bool) {
+        let (now, is_first) = (self.clock.now(), self.told.is_none());
+        let still_good = self.told.filter(|told| *told >= Cursor::next(None, now, 0));
+        let seed = match update {
+            Update::Batch(batch) => cursor_seed(batch),
+            Update::Gap(_) => fastrand::u64(..),
+        };
+        let cursor = still_good.unwrap_or_else(|| Cursor::next(self.asked, now, seed));
+        self.told = Some(cursor);
+        let encode = self.format.one;
+        match update {
+            Update::Batch(batch) => {
+                let bytes = if batch.is_alone() {
+                    encode(update, cursor)
+                } else {
+                    let variant = Variant([self.format.form as u64, cursor.0, 0, 0]);
+                    batch.encoded(variant, |_| encode(update, cursor))
+                };
+                (bytes, !is_first && batch.is_empty() && !batch.closed)
+            }
+            Update::Gap(_) => (encode(update, cursor), false),
+        }
+    }
+}
+
+/// What stands for chance in the cache cursor behind a batch: the same for all who are sent it, so that they can share
+/// the bytes.
 pub(super) fn cursor_seed(batch: &Batch) -> u64 {
     fastrand::Rng::with_seed(batch.epoch.0 ^ batch.next.position.0).u64(..)
 }
 
-/// How long the data of a batch gets, or little less. What is set aside for an update stays busy until a slow reader
-/// has taken it.
-pub(super) fn encoded_length(batch: &Batch) -> usize {
-    match batch.content_type.encoding() {
-        Encoding::Binary => batch.len().div_ceil(3) * 4,
-        Encoding::Json | Encoding::Text => batch.len() + batch.len() / 16,
+/// Encodes the updates of many streams, with the resume token. Keeps the length of the last full token that the client
+/// was told, and of the parts since.
+struct MultiEncoder {
+    frame: Frame,
+    full: usize,
+    parts: usize,
+}
+
+impl Encoder<MultiReader> for MultiEncoder {
+    fn encode(&mut self, batch: &MultiBatch, reader: &mut MultiReader) -> (Bytes, bool) {
+        let is_first = self.full == 0;
+        let token = self.token(reader);
+        (envelope::many(batch, &token, false, self.frame), batch.updates.is_empty() && !is_first)
     }
 }
 
-/// Writes bytes as one base64 text, with no copy on the way: what lives for a moment between what slow readers keep
-/// for long leaves holes in the memory.
-pub(super) fn put_base64<'a>(text: &mut BytesMut, pieces: impl IntoIterator<Item = &'a Bytes>) {
-    let mut encoder = EncoderWriter::new(text.writer(), &STANDARD);
-    // A buffer in memory takes everything.
-    let _infallible =
-        pieces.into_iter().try_for_each(|piece| encoder.write_all(piece)).and_then(|()| encoder.finish());
-}
-
-/// 200 with a live form as its body, which no cache keeps and no proxy holds back.
-pub(super) fn streamed(
-    content_type: &'static str,
-    updates: impl Stream<Item = Bytes> + Send + 'static,
-) -> Response<Body> {
-    let mut answer = bare(StatusCode::OK, Body::live(updates));
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
-    answer::secure(headers);
-    answer
-}
-
-/// Whether an update only shows life, unless it is the first.
-fn is_empty(update: &Update) -> bool {
-    matches!(update, Update::Batch(batch) if batch.is_empty() && !batch.closed)
+impl MultiEncoder {
+    /// The whole token at first and as soon as the parts since would be longer than it, so that neither the client's
+    /// token nor what is sent of it is ever longer than twice that.
+    fn token(&mut self, reader: &mut MultiReader) -> TokenField {
+        let then = resume_token::part(reader.moved_positions());
+        if self.full > 0 {
+            if then.is_empty() {
+                return TokenField::Same;
+            }
+            self.parts += then.len() + 1;
+            if self.parts <= self.full {
+                return TokenField::Then(then);
+            }
+        }
+        let full = resume_token::part(reader.positions());
+        (self.full, self.parts) = (full.len(), 0);
+        TokenField::Full(full)
+    }
 }
 
 /// A reader being counted, from its first update until it is gone.
-pub(super) struct Counted {
+struct Counted {
     metrics: LiveMetrics,
-    link: Arc<ConnectionState>,
+    state: Arc<ConnectionState>,
 }
 
 impl Counted {
-    pub(super) fn new(metrics: LiveMetrics, link: Arc<ConnectionState>) -> Self {
+    fn new(metrics: LiveMetrics, state: Arc<ConnectionState>) -> Self {
         metrics.open.inc();
-        Self { metrics, link }
+        Self { metrics, state }
     }
 
-    pub(super) fn sent(&self, is_heartbeat: bool, bytes: usize) {
+    fn sent(&self, is_heartbeat: bool, bytes: usize) {
         self.metrics.envelopes.inc();
         self.metrics.bytes.inc_by(bytes as u64);
         if is_heartbeat {
@@ -136,7 +254,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.metrics.open.dec();
-        if self.link.is_stalled() {
+        if self.state.is_stalled() {
             self.metrics.cut.inc();
         }
     }

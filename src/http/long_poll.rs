@@ -1,52 +1,86 @@
-//! The long poll: what is there, or else held until there is something (protocol, section 5.7).
+//! The long poll: answered with what is there, or else held until there is something (protocol, section 5.7).
 
+use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use hyper::StatusCode;
 
 use super::answer::Keep;
-use super::conn::{Answer, DECIMALS, decimal};
+use super::conn::{Answer, DECIMALS, Head, decimal};
 use super::error::Error;
 use super::fields::{PREFERENCE_APPLIED, STREAM_SUPERSEDED};
 use super::live::cursor_seed;
-use super::request::{Hold, LongPoll};
-use super::{Gateway, answer};
-use crate::hub::{Poll, Polled, Variant};
+use super::read::ReadStart;
+use super::request::{Hold, LongPoll, ReadFrom};
+use super::{Gateway, answer, short_poll};
+use crate::clock::Alarm;
+use crate::hub::{
+    HeldPoll, MultiReader, PollSettings, PollStart, Polled, RequestedStream, StreamReader, Variant,
+};
 use crate::metrics::Form;
-use crate::stream::{Batch, Cursor, StreamName};
+use crate::stream::{Batch, Cursor};
 
-/// What the answer to a long poll says back.
+/// A long poll that waits. There may be very many of them. Dropping it takes the waiter with it.
+pub(super) struct HeldRead<'a> {
+    gateway: &'a Gateway,
+    poll: Held<'a>,
+    echo: Echo,
+}
+
+/// Held polls of many streams are fewer and larger.
+enum Held<'a> {
+    One(HeldPoll<'a, StreamReader>),
+    Many(Box<HeldPoll<'a, MultiReader>>),
+}
+
+/// What the answer repeats of the request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Answering {
+struct Echo {
     cursor: Option<Cursor>,
     hold: Hold,
 }
 
-impl Answering {
-    pub(super) fn of(request: &LongPoll) -> Self {
-        Self { cursor: request.cursor, hold: request.hold }
-    }
-}
-
-impl LongPoll {
-    /// What the hub is asked.
-    pub(super) fn poll(self, stream: StreamName) -> Poll {
-        Poll { stream, start: self.start, hold: self.hold.time, client: self.client }
-    }
-}
-
 impl Gateway {
-    pub(super) async fn long_poll<A: Answer>(&self, name: StreamName, request: LongPoll) -> Result<A, Error> {
-        let answering = Answering::of(&request);
-        Ok(self.polled(&self.hub.poll(request.poll(name)).await?, answering))
+    pub(super) async fn begin_long_poll<A: Answer>(
+        &self,
+        request: LongPoll,
+    ) -> Result<ReadStart<'_, A>, Error> {
+        let LongPoll { from, hold, client } = request;
+        let settings = PollSettings { hold: hold.time, client };
+        let (stream, start, cursor) = match from {
+            ReadFrom::One { stream, start, cursor } => (stream, start, cursor),
+            ReadFrom::Many(streams) => {
+                return Box::pin(self.begin_long_poll_many(streams, settings, hold)).await;
+            }
+        };
+        let echo = Echo { cursor, hold };
+        let reader = self.hub.stream_reader(&stream, start);
+        Ok(match self.hub.begin_poll(reader, settings).await? {
+            PollStart::Answered(polled) => ReadStart::Answered(self.answer_one(&polled, echo)),
+            PollStart::Held(poll) => ReadStart::Held(HeldRead { gateway: self, poll: Held::One(poll), echo }),
+        })
     }
 
-    /// The answer to a long poll that has come to its end.
-    pub(super) fn polled<A: Answer>(&self, polled: &Polled, answering: Answering) -> A {
-        let (batch, now, hold) = (&polled.batch, self.clock.now(), answering.hold);
-        let cursor = Cursor::next(answering.cursor, now, cursor_seed(batch));
-        // An answer that ends its connection is nobody else's.
-        if !batch.is_alone() && !self.hub.is_draining() {
+    async fn begin_long_poll_many<A: Answer>(
+        &self,
+        streams: Vec<RequestedStream>,
+        settings: PollSettings,
+        hold: Hold,
+    ) -> Result<ReadStart<'_, A>, Error> {
+        let echo = Echo { cursor: None, hold };
+        Ok(match self.hub.begin_poll(self.hub.multi_reader(streams), settings).await? {
+            PollStart::Answered(polled) => ReadStart::Answered(answer_many(&polled, echo)),
+            PollStart::Held(poll) => {
+                ReadStart::Held(HeldRead { gateway: self, poll: Held::Many(Box::new(poll)), echo })
+            }
+        })
+    }
+
+    fn answer_one<A: Answer>(&self, polled: &Polled<StreamReader>, echo: Echo) -> A {
+        let (batch, now, hold) = (&polled.batch, self.clock.now(), echo.hold);
+        let cursor = Cursor::next(echo.cursor, now, cursor_seed(batch));
+        // An answer that says why it ended, or that ends its connection, is for one client alone.
+        if !batch.is_alone() && !polled.superseded && !self.hub.is_draining() {
             return A::shared(batch, variant(cursor, hold, now), now, |batch| write(batch, cursor, hold));
         }
         let mut answer: A = write(batch, cursor, hold);
@@ -55,6 +89,37 @@ impl Gateway {
         }
         answer
     }
+}
+
+impl HeldRead<'_> {
+    /// See [`HeldPoll::be_prompt`].
+    pub(super) fn be_prompt(&mut self) {
+        match &mut self.poll {
+            Held::One(poll) => poll.be_prompt(),
+            Held::Many(poll) => poll.be_prompt(),
+        }
+    }
+
+    /// Waits for the answer, which comes once. `alarm` is that of the connection.
+    pub(super) fn poll<A: Answer>(
+        &mut self,
+        alarm: &mut Alarm,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<A, Error>> {
+        Poll::Ready(Ok(match &mut self.poll {
+            Held::One(poll) => {
+                let polled = ready!(poll.poll_answer(alarm, context))?;
+                self.gateway.answer_one(&polled, self.echo)
+            }
+            Held::Many(poll) => answer_many(&ready!(poll.poll_answer(alarm, context))?, self.echo),
+        }))
+    }
+}
+
+fn answer_many<A: Answer>(polled: &Polled<MultiReader>, echo: Echo) -> A {
+    let mut answer = short_poll::many(&polled.source, &polled.batch, polled.superseded);
+    put_hold(&mut answer, echo.hold);
+    answer
 }
 
 fn write<A: Answer>(batch: &Batch, cursor: Cursor, hold: Hold) -> A {
@@ -66,12 +131,16 @@ fn write<A: Answer>(batch: &Batch, cursor: Cursor, hold: Hold) -> A {
         answer::messages(batch, Keep::May)
     };
     answer::cursor(&mut answer, cursor);
+    put_hold(&mut answer, hold);
+    answer
+}
+
+fn put_hold(head: &mut impl Head, hold: Hold) {
     if hold.asked {
         let mut wait = b"wait=".to_vec();
         wait.extend_from_slice(decimal(hold.time.as_secs(), &mut [0; DECIMALS]));
-        answer.put(PREFERENCE_APPLIED, &wait);
+        head.put(PREFERENCE_APPLIED, &wait);
     }
-    answer
 }
 
 /// All that two answers with the same batch can differ in.

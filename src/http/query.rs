@@ -28,8 +28,8 @@ impl<'a> Query<'a> {
                 parsed.streams.push(decoded()?);
                 continue;
             }
-            let Some(index) = NAMES.iter().position(|known| *known == name) else { continue };
-            let Some(slot) = parsed.values.get_mut(index) else { continue };
+            let mut slots = NAMES.iter().zip(&mut parsed.values);
+            let Some((_, slot)) = slots.find(|(known, _)| **known == name) else { continue };
             let value = decoded()?;
             if slot.replace(value).is_some() {
                 return Err(Malformed::parameter(name, "must not be given twice"));
@@ -40,8 +40,8 @@ impl<'a> Query<'a> {
 
     /// The value of a known parameter.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        let index = NAMES.iter().position(|known| *known == name)?;
-        self.values.get(index)?.as_deref()
+        let (_, value) = NAMES.iter().zip(&self.values).find(|(known, _)| **known == name)?;
+        value.as_deref()
     }
 
     /// The streams that are named.

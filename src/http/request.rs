@@ -1,11 +1,13 @@
 //! Typed requests: what the handlers get instead of header fields and queries.
 
 mod handshake;
-mod many;
 mod read;
+mod streams;
 mod write;
 
 pub(super) use handshake::Handshake;
-pub(super) use many::{LiveMany, LongPollMany, PostMany, ReadMany, WebSocketMany};
-pub(super) use read::{HEARTBEAT_NONE, Hold, Live, LongPoll, Read, ShortPoll, WebSocket};
+pub(super) use read::{
+    HEARTBEAT_NONE, Hold, Live, LongPoll, PostRead, Read, ReadFrom, ReadOrSocket, ShortPoll, WebSocket,
+};
+pub(super) use streams::stream_name;
 pub(super) use write::{Put, post};

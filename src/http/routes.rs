@@ -10,7 +10,7 @@ use hyper::{Method, Request};
 use super::conn::Framing;
 use super::error::Error;
 use super::gateway::Gateway;
-use super::request::{Handshake, PostMany, Put, Read, ReadMany, post};
+use super::request::{self, Handshake, PostRead, Put, Read, ReadOrSocket, WebSocket, post};
 use super::request_log::RequestLog;
 use super::upload::{can_skip, collect};
 use super::web::GetFile;
@@ -27,11 +27,8 @@ pub(super) const STREAMS: &str = "/v1/stream/";
 /// Where many streams are read with one request.
 const STREAMS_PATH: &str = "/v1/streams";
 
-/// What is understood there.
+/// The methods of [`STREAMS_PATH`].
 pub(super) const STREAMS_METHODS: &str = "GET, POST, OPTIONS";
-
-/// The root that the protocol keeps for itself (section 6).
-const RESERVED: &str = "__ds";
 
 /// Why a request is refused before it is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +56,7 @@ enum BodyOperation {
     Create(StreamName, Box<Put>),
     Append(StreamName, Box<Append>),
     /// The body says which streams are read, and how.
-    ReadMany(Box<PostMany>),
+    Read(Box<PostRead>),
 }
 
 impl GatewayRequest {
@@ -81,7 +78,7 @@ impl BodyOperation {
                 let append = append.with_body(body, limits.json_depth_max)?;
                 Operation::OnStream(name, OnStream::Append(Box::new(append)))
             }
-            Self::ReadMany(post) => Operation::ReadMany(Box::new(post.read(&body, limits)?)),
+            Self::Read(post) => Operation::Read(post.read(&body, limits)?),
         })
     }
 }
@@ -89,7 +86,8 @@ impl BodyOperation {
 /// What is asked for.
 pub(super) enum Operation {
     OnStream(StreamName, OnStream),
-    ReadMany(Box<ReadMany>),
+    Read(Read),
+    WebSocket(Box<WebSocket>),
     PreflightMany,
     GetFile(GetFile),
     /// A WebSocket for MQTT.
@@ -100,10 +98,18 @@ pub(super) enum Operation {
 pub(super) enum OnStream {
     Create(Box<Put>, Bytes),
     Append(Box<Append>),
-    Read(Read),
     Head,
     Delete,
     Preflight,
+}
+
+impl From<ReadOrSocket> for Operation {
+    fn from(request: ReadOrSocket) -> Self {
+        match request {
+            ReadOrSocket::Read(read) => Self::Read(read),
+            ReadOrSocket::WebSocket(socket) => Self::WebSocket(socket),
+        }
+    }
 }
 
 impl Operation {
@@ -111,24 +117,29 @@ impl Operation {
     pub(super) fn stream(&self) -> &str {
         match self {
             Self::OnStream(name, _) => name.as_str(),
-            Self::ReadMany(_) | Self::PreflightMany | Self::GetFile(_) | Self::Mqtt(_) => "",
+            Self::Read(read) => read.stream(),
+            Self::WebSocket(socket) => socket.stream(),
+            Self::PreflightMany | Self::GetFile(_) | Self::Mqtt(_) => "",
         }
     }
 
     /// Who asks, if it said so.
     pub(super) fn client(&self) -> Option<&ClientId> {
         match self {
-            Self::OnStream(_, OnStream::Read(read)) => read.client(),
-            Self::ReadMany(read) => read.client(),
-            Self::OnStream(..) | Self::PreflightMany | Self::GetFile(_) | Self::Mqtt(_) => None,
+            Self::Read(read) => read.client(),
+            Self::OnStream(..)
+            | Self::WebSocket(_)
+            | Self::PreflightMany
+            | Self::GetFile(_)
+            | Self::Mqtt(_) => None,
         }
     }
 
     /// The form that is asked for, if it is one that the method does not tell.
     pub(super) fn form(&self) -> Option<Form> {
         match self {
-            Self::OnStream(_, OnStream::Read(read)) => Some(read.form()),
-            Self::ReadMany(read) => Some(read.form()),
+            Self::Read(read) => Some(read.form()),
+            Self::WebSocket(_) => Some(Form::WebSocket),
             Self::GetFile(_) => Some(Form::File),
             Self::Mqtt(_) => Some(Form::Mqtt),
             Self::OnStream(..) | Self::PreflightMany => None,
@@ -151,7 +162,7 @@ impl Gateway {
         let (head, mut body) = request.into_parts();
         let parsed = self.admit(&head, refusal).and_then(|()| self.parse(form, head));
         // What the body of such a request asks for is not known before it is there.
-        let is_many = matches!(parsed, Ok(Parsed::NeedsBody(BodyOperation::ReadMany(_))));
+        let is_many = matches!(parsed, Ok(Parsed::NeedsBody(BodyOperation::Read(_))));
         let form = if is_many { Form::Other } else { form };
         framing.keep_alive &= refusal.is_none();
         let (operation, may_go_on, unread) = match parsed {
@@ -167,14 +178,12 @@ impl Gateway {
         (GatewayRequest::new(form, framing, operation), unread)
     }
 
-    fn parse(&self, form: Form, mut head: Parts) -> Result<Parsed, Error> {
+    fn parse(&self, form: Form, head: Parts) -> Result<Parsed, Error> {
         let operation = match head.uri.path() {
             STREAMS_PATH => match form {
-                Form::ShortPoll | Form::WebSocket => {
-                    Operation::ReadMany(Box::new(ReadMany::parse(&mut head, &self.limits)?))
-                }
+                Form::ShortPoll | Form::WebSocket => ReadOrSocket::parse(None, &head, &self.limits)?.into(),
                 Form::Append => {
-                    return Ok(Parsed::NeedsBody(BodyOperation::ReadMany(Box::new(PostMany::parse(head)?))));
+                    return Ok(Parsed::NeedsBody(BodyOperation::Read(Box::new(PostRead::parse(head)?))));
                 }
                 Form::Preflight => Operation::PreflightMany,
                 _ => return Err(Error::MethodNotAllowed { allowed: STREAMS_METHODS }),
@@ -182,17 +191,17 @@ impl Gateway {
             upgrade::MQTT_PATH => Operation::Mqtt(Box::new(Handshake::parse(&head)?)),
             path => match File::at(path) {
                 Some(file) => Operation::GetFile(GetFile::parse(file, &head)?),
-                None => return self.parse_stream(form, head),
+                None => return self.parse_stream(form, &head),
             },
         };
         Ok(Parsed::Complete(operation))
     }
 
-    fn parse_stream(&self, form: Form, mut head: Parts) -> Result<Parsed, Error> {
+    fn parse_stream(&self, form: Form, head: &Parts) -> Result<Parsed, Error> {
         let name = stream_name(head.uri.path())?;
         let operation = match form {
             Form::Create => {
-                return Ok(Parsed::NeedsBody(BodyOperation::Create(name, Box::new(Put::parse(&head)?))));
+                return Ok(Parsed::NeedsBody(BodyOperation::Create(name, Box::new(Put::parse(head)?))));
             }
             Form::Append => {
                 let append = post(head.uri.query(), &head.headers)?;
@@ -202,7 +211,7 @@ impl Gateway {
             Form::Delete => OnStream::Delete,
             Form::Preflight => OnStream::Preflight,
             Form::ShortPoll | Form::LongPoll | Form::Sse | Form::Ndjson | Form::WebSocket => {
-                OnStream::Read(Read::parse(&mut head, &self.limits)?)
+                return Ok(Parsed::Complete(ReadOrSocket::parse(Some(name), head, &self.limits)?.into()));
             }
             Form::Mqtt | Form::File | Form::Other => {
                 return Err(Error::MethodNotAllowed { allowed: preflight::METHODS });
@@ -251,13 +260,5 @@ pub(super) fn stream_name(path: &str) -> Result<StreamName, Error> {
     let encoded = path.strip_prefix(STREAMS).ok_or(Error::NoSuchPath)?;
     let decoded =
         percent_encoding::percent_decode_str(encoded).decode_utf8().map_err(|_| Error::NameNotUtf8)?;
-    decoded_name(&decoded)
-}
-
-/// The stream of this name.
-pub(super) fn decoded_name(name: &str) -> Result<StreamName, Error> {
-    if name.split('/').next() == Some(RESERVED) {
-        return Err(Error::Reserved);
-    }
-    Ok(StreamName::parse(name)?)
+    request::stream_name(&decoded)
 }

@@ -1,22 +1,41 @@
-//! The short poll: what is there, at once (protocol, section 5.6).
+//! The short poll: answers at once with what is there (protocol, section 5.6).
 
+use bytes::Bytes;
 use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
 
 use super::answer::Keep;
 use super::conn::Answer;
+use super::conn::Body;
+use super::envelope::{self, Frame, TokenField};
 use super::error::Error;
-use super::request::ShortPoll;
-use super::{Gateway, answer};
+use super::request::{ReadFrom, ShortPoll};
+use super::{Gateway, answer, resume_token};
+use crate::hub::{MultiBatch, MultiReader, RequestedStream, Source as _};
 use crate::stream::{Start, StreamName};
 
 impl Gateway {
-    pub(super) async fn short_poll<A: Answer>(&self, name: StreamName, poll: ShortPoll) -> Result<A, Error> {
-        let batch = self.hub.read(&name, poll.start).await?;
-        if poll.start == Start::Tail {
+    pub(super) async fn short_poll<A: Answer>(&self, poll: ShortPoll) -> Result<A, Error> {
+        match poll.from {
+            ReadFrom::One { stream, start, .. } => {
+                self.short_poll_one(stream, start, poll.if_none_match).await
+            }
+            // There is less room for it, since it is asked less often.
+            ReadFrom::Many(streams) => Box::pin(self.short_poll_many(streams)).await,
+        }
+    }
+
+    async fn short_poll_one<A: Answer>(
+        &self,
+        stream: StreamName,
+        start: Start,
+        if_none_match: Option<String>,
+    ) -> Result<A, Error> {
+        let batch = self.hub.read(&stream, start).await?;
+        if start == Start::Tail {
             return Ok(answer::messages(&batch, Keep::MustNot));
         }
-        let unchanged =
-            poll.if_none_match.is_some_and(|tags| answer::matches(&tags, &answer::entity_tag(&batch)));
+        let unchanged = if_none_match.is_some_and(|tags| answer::matches(&tags, &answer::entity_tag(&batch)));
         if unchanged {
             let mut answer = A::begin(StatusCode::NOT_MODIFIED);
             answer::position(&mut answer, &batch);
@@ -27,4 +46,20 @@ impl Gateway {
         self.metrics.messages_out(batch.messages, batch.len());
         Ok(answer::messages(&batch, Keep::May))
     }
+
+    async fn short_poll_many<A: Answer>(&self, streams: Vec<RequestedStream>) -> Result<A, Error> {
+        let mut reader = self.hub.multi_reader(streams);
+        let batch = reader.read(self.limits.read_bytes_max).await?;
+        Ok(many(&reader, &batch, false))
+    }
+}
+
+/// The answer to a poll of many streams: 200 with an envelope in any case.
+pub(super) fn many<A: Answer>(reader: &MultiReader, batch: &MultiBatch, superseded: bool) -> A {
+    let token = TokenField::Full(resume_token::part(reader.positions()));
+    let envelope: Bytes = envelope::many(batch, &token, superseded, Frame::NONE);
+    let mut answer: A = answer::uncached(StatusCode::OK);
+    answer.put_static(CONTENT_TYPE, "application/json");
+    answer.set_body(Body::full(envelope));
+    answer
 }

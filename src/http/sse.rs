@@ -1,50 +1,20 @@
-//! Server-sent events: a `data` event for messages and a `control` event with the cursor behind each
-//! (protocol, section 5.8; the format is the HTML standard's, section 9.2).
-
-use std::sync::Arc;
+//! Server-sent events of one stream: a `data` event for messages and a `control` event with the offset behind each
+//! (protocol, section 5.8; the format is the HTML standard's, section 9.2). Over many streams each event is an envelope.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use hyper::Response;
-use hyper::header::HeaderValue;
 
-use super::Gateway;
-use super::conn::{Body, ConnectionState};
-use super::control::Control;
-use super::error::Error;
-use super::fields::STREAM_SSE_DATA_ENCODING;
-use super::live::{encoded_length, put_base64, streamed};
-use super::request::Live;
+use super::envelope::{data_length, put_base64, put_control};
 use crate::hub::Update;
-use crate::limits::jittered;
-use crate::metrics::Form;
-use crate::stream::{Batch, Cursor, Encoding, StreamName};
-
-impl Gateway {
-    pub(super) async fn sse(
-        &self,
-        name: StreamName,
-        request: Live,
-        link: Arc<ConnectionState>,
-    ) -> Result<Response<Body>, Error> {
-        let life = jittered(self.limits.live_life.get());
-        let tail = self.live_tail(name, &request, Some(life), Form::Sse, link, event).await?;
-        let mut answer = streamed("text/event-stream", tail.updates);
-        if tail.content_type.encoding() == Encoding::Binary {
-            answer.headers_mut().insert(STREAM_SSE_DATA_ENCODING, HeaderValue::from_static("base64"));
-        }
-        Ok(answer)
-    }
-}
+use crate::stream::{Batch, Cursor, Encoding};
 
 /// The events of one update.
 pub fn event(update: &Update, cursor: Cursor) -> Bytes {
-    let mut event = BytesMut::new();
+    let mut event = BytesMut::with_capacity(data_length(update) + 256);
     if let Update::Batch(batch) = update {
-        event.reserve(encoded_length(batch) + 256);
         data(&mut event, batch);
     }
     event.put_slice(b"event: control\ndata:");
-    event.put_slice(&Control::of(update, Some(cursor)).json());
+    put_control(&mut event, update, cursor);
     event.put_slice(b"\n\n");
     event.freeze()
 }
@@ -87,9 +57,8 @@ fn data(event: &mut BytesMut, batch: &Batch) {
 fn lines(event: &mut BytesMut, text: &[u8]) {
     let mut rest = text;
     while let Some(end) = memchr::memchr2(b'\r', b'\n', rest) {
-        let (line, break_and_rest) = rest.split_at(end);
-        let break_bytes = if break_and_rest.starts_with(b"\r\n") { 2 } else { 1 };
-        rest = break_and_rest.get(break_bytes..).unwrap_or_default();
+        let (line, behind) = rest.split_at(end);
+        rest = if let [b'\r', b'\n', behind @ ..] | [_, behind @ ..] = behind { behind } else { behind };
         event.put_slice(line);
         event.put_slice(if rest.starts_with(b" ") { b"\ndata: " } else { b"\ndata:" });
     }

@@ -1,18 +1,15 @@
 //! Requests that leave HTTP behind: the response that switches to WebSocket, and what is served behind it.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::{Response, StatusCode};
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
 
 use super::conn::{Answer, Body, ConnectionState, MqttSocket, UpgradedIo, bare};
 use super::error::Error;
-use super::request::Handshake;
+use super::live::{LiveOpener, OpenLive, WEBSOCKET};
+use super::request::{Handshake, Live, WebSocket};
 use super::websocket::{Publisher, Session};
 use super::{Gateway, answer, fields};
 use crate::hub::Hub;
@@ -43,21 +40,18 @@ pub(super) enum Upgrade {
 
 /// A WebSocket that is about to be served.
 pub(super) struct WebSocketUpgrade {
-    pub(super) hub: Arc<Hub>,
-    pub(super) limits: Arc<Limits>,
-    pub(super) reads: SocketReads,
+    hub: Arc<Hub>,
+    limits: Arc<Limits>,
+    reads: SocketReads,
 }
 
 /// What a WebSocket reads.
-pub(super) enum SocketReads {
-    /// What the request named. The client's frames are appends if there is a publisher.
-    Updates { updates: Updates, heartbeat: Duration, publisher: Option<Publisher> },
-    /// What the client's first frame will name.
-    FirstFrame(Box<super::streams::Opening>),
+enum SocketReads {
+    /// What the request named. The client's frames are appends if that is one stream.
+    Named(OpenLive),
+    /// What the client's first frame will name, for a client whose list is too long for a query.
+    FirstFrame(LiveOpener),
 }
-
-/// Encoded updates of a live form.
-pub(super) type Updates = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 impl Upgrade {
     /// Serves the connection until either side closes it.
@@ -65,19 +59,38 @@ impl Upgrade {
         match self {
             // If the MQTT front is gone, so is the server.
             Self::Mqtt(sockets) => drop(sockets.send(MqttSocket { io, state }).await),
-            Self::WebSocket(socket) => {
-                let WebSocketUpgrade { hub, limits, reads } = *socket;
-                match reads {
-                    SocketReads::Updates { updates, heartbeat, publisher } => {
-                        Session::new(io, hub, publisher, limits).serve(updates, heartbeat).await;
-                    }
-                    SocketReads::FirstFrame(opening) => {
-                        let session = Session::new(io, hub, None, limits.clone());
-                        super::streams::serve_as_asked(session, *opening, &limits).await;
-                    }
-                }
+            Self::WebSocket(socket) => socket.serve(io).await,
+        }
+    }
+}
+
+impl WebSocketUpgrade {
+    async fn serve(self, io: UpgradedIo) {
+        let Self { hub, limits, reads } = self;
+        match reads {
+            SocketReads::Named(OpenLive { updates, heartbeat, stream }) => {
+                let publisher =
+                    stream.map(|(stream, content_type)| Publisher { hub: hub.clone(), stream, content_type });
+                Session::new(io, hub, publisher, limits).serve(updates, heartbeat).await;
+            }
+            SocketReads::FirstFrame(opener) => {
+                let session = Session::new(io, hub, None, limits.clone());
+                serve_first_frame(session, opener, &limits).await;
             }
         }
+    }
+}
+
+/// Serves what the client's first frame asks for.
+async fn serve_first_frame(session: Session, opener: LiveOpener, limits: &Limits) {
+    let Some((session, text)) = session.first_text().await else { return };
+    let opened = match Live::from_frame(&text, limits) {
+        Ok(live) => opener.open(live).await,
+        Err(error) => Err(error),
+    };
+    match opened {
+        Ok(OpenLive { updates, heartbeat, .. }) => session.serve(updates, heartbeat).await,
+        Err(error) => session.refuse(&error).await,
     }
 }
 
@@ -91,19 +104,26 @@ impl Gateway {
         Ok(Reply { answer, upgrade: Some(Upgrade::Mqtt(self.mqtt_sockets.clone())) })
     }
 
-    /// The response behind which `reads` is served as a WebSocket.
-    pub(super) fn upgrade_to_websocket<A: Answer>(
+    /// Switches to a WebSocket over one stream or many.
+    pub(super) async fn upgrade_to_websocket<A: Answer>(
         &self,
-        answer: Response<Body>,
-        reads: SocketReads,
-    ) -> Reply<A> {
+        request: WebSocket,
+        state: &Arc<ConnectionState>,
+    ) -> Result<Reply<A>, Error> {
+        let WebSocket { handshake, live } = request;
+        let answer = A::from(self.switch(&handshake, None)?);
+        let opener = self.live_opener(&WEBSOCKET, None, state.clone());
+        let reads = match live {
+            Some(live) => SocketReads::Named(opener.open(live).await?),
+            None => SocketReads::FirstFrame(opener),
+        };
         let socket = WebSocketUpgrade { hub: self.hub.clone(), limits: self.limits.clone(), reads };
-        Reply { answer: A::from(answer), upgrade: Some(Upgrade::WebSocket(Box::new(socket))) }
+        Ok(Reply { answer, upgrade: Some(Upgrade::WebSocket(Box::new(socket))) })
     }
 
     /// The response to a handshake: 101 with its proof, or 200 over HTTP/2, which switches nothing. Refuses pages of origins
     /// that are not allowed.
-    pub(super) fn switch(
+    fn switch(
         &self,
         handshake: &Handshake,
         subprotocol: Option<&'static str>,

@@ -13,15 +13,11 @@ use tokio_websockets::{
     CloseCode, Config, Error as SocketError, Limits as SocketLimits, Message, ServerBuilder,
 };
 
-use super::Gateway;
-use super::conn::{Answer, ConnectionState, UpgradedIo};
-use super::envelope::envelope;
+use super::conn::UpgradedIo;
 use super::error::{Error, Problem};
-use super::request::{HEARTBEAT_NONE, WebSocket};
-use super::upgrade::{Reply, SocketReads};
+use super::request::HEARTBEAT_NONE;
 use crate::hub::Hub;
 use crate::limits::Limits;
-use crate::metrics::Form;
 use crate::stream::{Append, ContentType, Encoding, Payload, StreamName};
 
 /// An open socket and what it stands for.
@@ -39,9 +35,9 @@ pub(super) struct Session {
 
 /// Where a client's frames go.
 pub(super) struct Publisher {
-    hub: Arc<Hub>,
-    stream: StreamName,
-    content_type: ContentType,
+    pub(super) hub: Arc<Hub>,
+    pub(super) stream: StreamName,
+    pub(super) content_type: ContentType,
 }
 
 /// The answer to a client's frame.
@@ -67,23 +63,6 @@ enum Received {
     Breach,
     /// The end.
     Nothing,
-}
-
-impl Gateway {
-    pub(super) async fn websocket<A: Answer>(
-        &self,
-        name: StreamName,
-        request: WebSocket,
-        state: Arc<ConnectionState>,
-    ) -> Result<Reply<A>, Error> {
-        let answer = self.switch(&request.handshake, None)?;
-        let tail =
-            self.live_tail(name.clone(), &request.live, None, Form::WebSocket, state, envelope).await?;
-        let publisher = Publisher { hub: self.hub.clone(), stream: name, content_type: tail.content_type };
-        let (updates, heartbeat) = (Box::pin(tail.updates), request.live.heartbeat);
-        let reads = SocketReads::Updates { updates, heartbeat, publisher: Some(publisher) };
-        Ok(self.upgrade_to_websocket(answer, reads))
-    }
 }
 
 impl Publisher {

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use tokio::runtime::Handle;
 
-use super::live::Live;
+use super::waiter_registry::WaiterRegistry;
 use crate::metrics::Metrics;
 use crate::stream::{
     Append, AppendError, Appended, ChangeError, Create, CreateError, Created, Failure, SessionChange, Store,
@@ -21,7 +21,7 @@ use crate::stream::{
 /// What a change needs, so that it can go on without whoever asked for it.
 pub(super) struct Changes {
     pub(super) store: Arc<dyn Store>,
-    pub(super) live: Arc<Live>,
+    pub(super) waiters: Arc<WaiterRegistry>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -60,7 +60,7 @@ impl Changes {
         let created = self.store.create(&name, create, now).await?;
         if created.fresh {
             self.metrics.messages_in(messages, bytes);
-            self.live.begin(&name, created.epoch, created.tail.position, created.closed);
+            self.waiters.begin(&name, created.epoch, created.tail.position, created.closed);
         }
         Ok(created)
     }
@@ -74,7 +74,7 @@ impl Changes {
         let appended = self.store.append(&name, append, now).await?;
         self.metrics.messages_in(appended.messages, appended.bytes);
         if appended.created {
-            self.live.begin(&name, appended.epoch, appended.tail.position, appended.closed);
+            self.waiters.begin(&name, appended.epoch, appended.tail.position, appended.closed);
         } else if !appended.duplicate {
             self.tell(&name, &appended).await;
         }
@@ -87,7 +87,7 @@ impl Changes {
         let (epoch, tail, closed) = (appended.epoch, appended.tail.position, appended.closed);
         let mut told = false;
         poll_fn(|context| {
-            if told || !self.live.advance(name, epoch, tail, closed, Some(context.waker())) {
+            if told || !self.waiters.advance(name, epoch, tail, closed, Some(context.waker())) {
                 return Poll::Ready(());
             }
             told = true;
@@ -102,7 +102,7 @@ impl Changes {
 
     pub(super) async fn delete(self, name: StreamName, now: SystemTime) -> Result<(), ChangeError> {
         self.store.delete(&name, now).await?;
-        self.live.end(&name);
+        self.waiters.end(&name);
         Ok(())
     }
 }

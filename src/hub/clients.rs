@@ -1,9 +1,9 @@
-//! Wait queues: one per client that names itself, with the polls it has held.
+//! Wait queues: one for each client that names itself, with the polls that it holds.
 //!
-//! A queue lives while it holds a poll. What is left of a client afterwards is a record that may be lost: moka
-//! lets it expire. Anonymous polls need no queue, since nothing supersedes them, and leave no record.
+//! A queue exists while it has a poll. What is left of a client afterwards is a record that may be lost: moka lets it
+//! expire. Anonymous polls need no queue, since nothing supersedes them, and leave no record.
 
-mod held_poll;
+mod queue_entry;
 mod view;
 
 use std::sync::Arc;
@@ -20,10 +20,11 @@ use crate::stream::Offset;
 
 pub use view::{ClientView, HeldView, SubscribedView};
 
-pub(super) use held_poll::{Ending, Subject};
+pub(super) use queue_entry::Ending;
 pub(super) use view::joined;
 
-use held_poll::HeldPoll;
+use super::source::Subject;
+use queue_entry::QueueEntry;
 
 /// The longest client id, in bytes.
 pub const CLIENT_ID_BYTES_MAX: usize = 128;
@@ -61,8 +62,8 @@ pub struct TooManyPolls {
 /// All wait queues.
 pub(super) struct Clients {
     queues: DashMap<ClientId, Queue>,
-    /// By their numbers.
-    anonymous: DashMap<u64, Arc<HeldPoll>>,
+    /// Polls without a client, by their numbers.
+    anonymous: DashMap<u64, Arc<QueueEntry>>,
     next_poll: AtomicU64,
     idle: Cache<ClientId, Arc<Record>>,
     polls_max: usize,
@@ -71,21 +72,21 @@ pub(super) struct Clients {
 
 #[derive(Default)]
 struct Queue {
-    polls: Vec<Arc<HeldPoll>>,
+    polls: Vec<Arc<QueueEntry>>,
     answered: u64,
 }
 
 struct Record {
     answered: u64,
     last_subject: Subject,
-    last_cursor: Option<Offset>,
+    last_offset: Option<Offset>,
     last_seen: Instant,
 }
 
-/// A place on a wait queue; dropping it leaves the queue.
-pub(super) struct Place<'a> {
+/// Keeps a poll on its wait queue; dropping it leaves the queue.
+pub(super) struct QueueSlot<'a> {
     clients: &'a Clients,
-    poll: Arc<HeldPoll>,
+    entry: Arc<QueueEntry>,
 }
 
 impl Clients {
@@ -98,7 +99,7 @@ impl Clients {
         Self { queues, anonymous, next_poll, idle, polls_max: limits.client_polls_max, clock }
     }
 
-    /// Ends the poll that `client` holds for `subject`, if it holds one: a newer one has come.
+    /// Ends the poll that `client` holds for `subject`, if it holds one, because a newer one has come.
     pub(super) fn supersede(&self, client: &ClientId, subject: &Subject) {
         let older: Vec<_> = match self.queues.get(client) {
             Some(queue) => queue.polls.iter().filter(|poll| poll.subject.is_same(subject)).cloned().collect(),
@@ -109,25 +110,25 @@ impl Clients {
         }
     }
 
-    /// Puts a poll on the queue of its client. A poll that it holds for the same subject is superseded and does
-    /// not count. `cursor` is for operators.
+    /// Puts a poll on the queue of its client. A poll that it holds for the same subject is superseded and does not count.
+    /// `offset` is where it reads from, for operators.
     pub(super) fn hold(
         &self,
         client: Option<ClientId>,
         subject: Subject,
-        cursor: Option<Offset>,
+        offset: Option<Offset>,
         deadline: Instant,
-    ) -> Result<Place<'_>, TooManyPolls> {
+    ) -> Result<QueueSlot<'_>, TooManyPolls> {
         let number = self.next_poll.fetch_add(1, Ordering::Relaxed);
-        let poll = Arc::new(HeldPoll::new(number, client, subject, cursor, deadline));
+        let poll = Arc::new(QueueEntry::new(number, client, subject, offset, deadline));
         match &poll.client {
             Some(client) => self.queue(client, &poll)?,
             None => drop(self.anonymous.insert(number, poll.clone())),
         }
-        Ok(Place { clients: self, poll })
+        Ok(QueueSlot { clients: self, entry: poll })
     }
 
-    fn queue(&self, client: &ClientId, poll: &Arc<HeldPoll>) -> Result<(), TooManyPolls> {
+    fn queue(&self, client: &ClientId, poll: &Arc<QueueEntry>) -> Result<(), TooManyPolls> {
         let remembered = || Queue {
             answered: self.idle.remove(client).map_or(0, |record| record.answered),
             ..Queue::default()
@@ -154,8 +155,8 @@ impl Clients {
         self.anonymous.len() + self.queues.iter().map(|queue| queue.polls.len()).sum::<usize>()
     }
 
-    /// Ends up to `count` more of the held polls because the gateway drains. Each of them, waiting already or about
-    /// to, so that none is overlooked.
+    /// Ends up to `count` more of the held polls because the gateway drains, whether their tasks wait already or are about
+    /// to.
     pub(super) fn drain(&self, count: usize) {
         let anonymous = self.anonymous.iter().filter(|poll| poll.end(Ending::Draining)).take(count).count();
         let named = self.queues.iter().flat_map(|queue| queue.polls.clone());
@@ -163,26 +164,26 @@ impl Clients {
     }
 }
 
-impl Place<'_> {
-    /// Since when it is held.
+impl QueueSlot<'_> {
+    /// When the hold began.
     pub(super) fn since(&self) -> Instant {
-        self.poll.since
+        self.entry.since
     }
 
-    /// When it is answered at the latest.
+    /// When the poll is answered at the latest.
     pub(super) fn deadline(&self) -> Instant {
-        self.poll.deadline
+        self.entry.deadline
     }
 
     /// Waits until the poll has to end before its time.
     pub(super) fn poll_ended(&self, context: &mut Context<'_>) -> Poll<Ending> {
-        self.poll.poll_ended(context)
+        self.entry.poll_ended(context)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
-        let (clients, poll) = (self.clients, &self.poll);
+        let (clients, poll) = (self.clients, &self.entry);
         let Some(id) = &poll.client else {
             clients.anonymous.remove(&poll.number);
             return;
@@ -193,8 +194,8 @@ impl Drop for Place<'_> {
             queue.polls.is_empty()
         });
         if let Some((id, queue)) = left {
-            let (last_subject, last_cursor, last_seen) = (poll.subject.clone(), poll.cursor, Instant::now());
-            let record = Record { answered: queue.answered, last_subject, last_cursor, last_seen };
+            let (last_subject, last_offset, last_seen) = (poll.subject.clone(), poll.offset, Instant::now());
+            let record = Record { answered: queue.answered, last_subject, last_offset, last_seen };
             clients.idle.insert(id, Arc::new(record));
         }
     }

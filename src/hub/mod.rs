@@ -5,20 +5,17 @@
 
 mod changes;
 mod clients;
-mod fan_out;
-mod following;
-mod held;
-mod life;
-mod live;
-mod poll;
-mod poll_many;
-mod shared;
+mod held_poll;
+mod multi_reader;
 mod signal;
+mod source;
+mod stream_reader;
+mod stream_waiters;
 mod subscriber;
 mod sync;
 mod tail;
-mod tail_many;
-mod watched;
+mod update;
+mod waiter_registry;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,17 +27,15 @@ use tokio::sync::watch;
 pub use clients::{
     CLIENT_ID_BYTES_MAX, ClientId, ClientView, HeldView, InvalidClientId, SubscribedView, TooManyPolls,
 };
-pub use following::{Follow, Following, News, Turn};
-pub use held::Held;
-pub use poll::{Begun, Poll, PollError, Polled};
-pub use poll_many::{PollMany, PolledMany};
-pub use shared::{Shared, Variant};
+pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
+pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
 pub use signal::{Signal, WaitUntil, Waiter, Woken};
+pub use source::{Change, Source, Subject};
+pub use stream_reader::StreamReader;
 pub use subscriber::Subscriber;
-pub use tail::{Tail, TailSettings, Update};
-pub use tail_many::TailMany;
+pub use tail::{Tail, TailSettings};
+pub use update::{SharedBatch, Update, Variant};
 
-/// The values of the store's contract that fronts meet.
 use changes::{Changes, to_its_end};
 
 use crate::clock::Clock;
@@ -61,7 +56,7 @@ const DRAIN_STEP: Duration = Duration::from_millis(50);
 /// Everything between the fronts and the store.
 pub struct Hub {
     store: Arc<dyn Store>,
-    live: Arc<live::Live>,
+    waiters: Arc<waiter_registry::WaiterRegistry>,
     clients: Arc<clients::Clients>,
     subscribers: subscriber::Subscribers,
     limits: Arc<Limits>,
@@ -116,7 +111,7 @@ impl Hub {
     /// A hub over `store`.
     pub fn new(store: Arc<dyn Store>, limits: Arc<Limits>, metrics: Arc<Metrics>, clock: Clock) -> Self {
         Self {
-            live: Arc::new(live::Live::new(store.clone(), clock)),
+            waiters: Arc::new(waiter_registry::WaiterRegistry::new(store.clone(), clock)),
             store,
             clients: Arc::new(clients::Clients::new(&limits, clock)),
             subscribers: subscriber::Subscribers::default(),
@@ -174,8 +169,8 @@ impl Hub {
     }
 
     fn changes(&self) -> Changes {
-        let (store, live, metrics) = (self.store.clone(), self.live.clone(), self.metrics.clone());
-        Changes { store, live, metrics }
+        let (store, waiters, metrics) = (self.store.clone(), self.waiters.clone(), self.metrics.clone());
+        Changes { store, waiters, metrics }
     }
 
     /// Reads what is there and does not wait: the short poll.
@@ -243,14 +238,14 @@ impl Hub {
 
     /// What the gauges show.
     pub fn counts(&self) -> Counts {
-        let (watched_streams, waiters) = self.live.count();
+        let (watched_streams, waiters) = self.waiters.count();
         Counts {
             streams: self.store.streams(),
             watched_streams,
             waiters,
             held_polls: self.clients.held(),
             subscribers: self.subscribers.count(),
-            subscriptions: self.live.subscriptions(),
+            subscriptions: self.waiters.subscriptions(),
         }
     }
 
@@ -260,7 +255,7 @@ impl Hub {
         loop {
             interval.tick().await;
             for name in self.store.sweep(self.clock.now()) {
-                self.live.end(&name);
+                self.waiters.end(&name);
             }
         }
     }

@@ -12,10 +12,13 @@ mod wildcards;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 use super::Hub;
+use super::signal::Waiter;
 use crate::stream::{ChangeError, Filter, Message, MessageLimit, Messages, ReadError, Start, StreamName};
 
+use members::Marks;
 pub(super) use members::{Member, Members};
 pub(super) use registry::Subscribers;
 pub(super) use wildcards::Wildcards;
@@ -79,7 +82,7 @@ impl Subscriber {
     pub fn add(&self, filter: Filter) {
         let mut filters = self.member.filters.lock();
         if filters.insert(&filter) {
-            self.hub.live.subscribe(&filter, &self.member);
+            self.hub.waiters.subscribe(&filter, &self.member);
         }
     }
 
@@ -87,7 +90,7 @@ impl Subscriber {
     pub fn remove(&self, filter: &Filter) {
         let mut filters = self.member.filters.lock();
         if filters.remove(filter) {
-            self.hub.live.unsubscribe(filter, &self.member);
+            self.hub.waiters.unsubscribe(filter, &self.member);
         }
     }
 
@@ -111,6 +114,17 @@ impl Subscriber {
         }
     }
 
+    /// Does the same for a state machine that is no future, whose `waiter` goes with the subscriber.
+    pub(super) fn poll_changed(
+        &self,
+        waiter: &mut Waiter,
+        context: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Vec<StreamName>> {
+        let take = |marks: &mut Marks| (!marks.is_empty()).then(|| marks.take(max.max(1)));
+        self.member.marks.poll_until(waiter, context, take)
+    }
+
     /// Counts messages that were delivered, for the operators' view.
     pub fn delivered(&self, messages: u64) {
         self.member.delivered.fetch_add(messages, Ordering::Relaxed);
@@ -120,7 +134,7 @@ impl Subscriber {
 impl Drop for Subscriber {
     fn drop(&mut self) {
         for filter in std::mem::take(&mut *self.member.filters.lock()).iter() {
-            self.hub.live.unsubscribe(filter, &self.member);
+            self.hub.waiters.unsubscribe(filter, &self.member);
         }
         self.hub.subscribers.leave(&self.member);
     }

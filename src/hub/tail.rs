@@ -1,142 +1,153 @@
-//! The tail of a stream as a `Stream` of updates: what every live form is an encoding of.
+//! The tail of a source as a series of updates: what every live form is an encoding of.
 //!
-//! It reads when it is polled and never ahead, so a reader that does not read costs a cursor.
+//! It reads when it is polled and never ahead, so a client that does not read costs a position.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::unfold;
-use tokio::time::Instant;
-use tokio_stream::Stream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
-use super::life::Life;
-use super::{Hub, PollError, Shared};
-use crate::stream::{Batch, Gap, ReadError, ReadLimit, Start, StreamName};
+use super::source::{Change, Source};
+use super::{Hub, PollError};
+use crate::stream::ReadError;
 
 /// How a live form wants its tail.
 #[derive(Debug, Clone, Copy)]
 pub struct TailSettings {
     /// The longest silence.
     pub heartbeat: Duration,
-    /// After this it ends and the client comes again; `None`: never by itself.
+    /// When the tail ends so that the client comes again; `None`: never by itself.
     pub life: Option<Duration>,
-    /// Whether the form carries the text of text streams as it is.
-    pub whole_characters: bool,
 }
 
-/// What a live form tells its client next.
-#[derive(Debug, Clone)]
-pub enum Update {
-    /// Messages with the cursor behind them; without messages at the beginning, as a heartbeat and at the end.
-    Batch(Shared),
-    /// Messages behind the client's cursor are not kept any more. The last update.
-    Gap(Gap),
-}
-
-/// A live form's view of a stream, with the first update already read.
-pub struct Tail {
-    hub: Arc<Hub>,
-    stream: StreamName,
-    settings: TailSettings,
+/// A live form's view of a source, with the first batch already read.
+pub struct Tail<S: Source> {
+    source: S,
+    heartbeat: Duration,
     life: Life,
-    state: State,
+    /// The first batch until it is told.
+    first: Option<S::Batch>,
+    ended: bool,
 }
 
-enum State {
-    /// This update is to be told first.
-    First(Shared),
-    /// The last update told.
-    After(Shared),
-    /// Nothing follows.
-    Ended,
+/// How long a live form goes on: for its life, or until the gateway drains.
+struct Life {
+    hub: Arc<Hub>,
+    ends_at: Option<Instant>,
+    draining: watch::Receiver<bool>,
+    /// The drain has been noted in `ends_at`.
+    leaving: bool,
 }
 
 impl Hub {
-    /// Opens a tail at `start`. Errors come here, as long as the front can still answer with a status.
-    pub async fn tail(
+    /// Opens the tail of a source. Errors come here, as long as the front can still answer with a status.
+    pub async fn tail<S: Source>(
         self: &Arc<Self>,
-        stream: StreamName,
-        start: Start,
+        mut source: S,
         settings: TailSettings,
-    ) -> Result<Tail, PollError> {
+    ) -> Result<Tail<S>, PollError> {
         if self.is_draining() {
             return Err(PollError::Draining);
         }
-        let first = self.read_for_tail(&stream, start, settings).await?;
-        let life = Life::begin(self, settings.life);
-        Ok(Tail { hub: self.clone(), stream, settings, life, state: State::First(first.into()) })
-    }
-
-    async fn read_for_tail(
-        &self,
-        name: &StreamName,
-        start: Start,
-        settings: TailSettings,
-    ) -> Result<Batch, ReadError> {
-        let limit =
-            ReadLimit { bytes_max: self.limits.tail_bytes_max, whole_characters: settings.whole_characters };
-        self.store.read(name, start, limit, self.clock.now()).await
+        let first = source.read(self.limits.tail_bytes_max).await?;
+        let TailSettings { heartbeat, life } = settings;
+        Ok(Tail { source, heartbeat, life: Life::begin(self, life), first: Some(first), ended: false })
     }
 }
 
-impl Tail {
-    /// The first update, from which a front knows the stream's content type.
-    pub fn first(&self) -> Option<&Batch> {
-        match &self.state {
-            State::First(batch) => Some(batch),
-            State::After(_) | State::Ended => None,
+impl<S: Source> Tail<S> {
+    /// The first batch, until it is told.
+    pub fn first(&self) -> Option<&S::Batch> {
+        self.first.as_ref()
+    }
+
+    /// The source, whose position is behind the last update.
+    pub fn source_mut(&mut self) -> &mut S {
+        &mut self.source
+    }
+
+    /// The next update: the first one at once, others when there is something new, or without anything new when it is
+    /// time for a heartbeat or for the end. `None` behind the last one: when the source has ended, after the tail's life,
+    /// when the gateway drains, and when a read fails.
+    pub async fn next(&mut self) -> Option<S::Update> {
+        if self.ended {
+            return None;
         }
-    }
-
-    /// The updates, from the first on. Ends after one that is closed, after a gap, when the stream is deleted,
-    /// when its life is over, and when the gateway drains.
-    pub fn updates(self) -> impl Stream<Item = Update> + Send {
-        unfold(self, |mut tail| async move {
-            let update = tail.next().await?;
-            Some((update, tail))
-        })
-    }
-
-    async fn next(&mut self) -> Option<Update> {
-        let batch = match std::mem::replace(&mut self.state, State::Ended) {
-            State::First(batch) => batch,
-            State::After(last) => match self.read_on(&last).await {
-                Ok(batch) => batch,
-                Err(ReadError::Gap(gap)) => return Some(Update::Gap(gap)),
-                Err(_) => return None,
-            }?,
-            State::Ended => return None,
+        let batch = match self.first.take() {
+            Some(first) => Ok(first),
+            None => self.read_on().await,
         };
-        self.hub.metrics.messages_out(batch.messages, batch.len());
-        if matches!(self.state, State::Ended) && !batch.closed && !self.life.is_over() {
-            self.state = State::After(batch.clone());
+        match batch {
+            Ok(batch) => {
+                let update = batch.into();
+                self.ended = S::is_last(&update) || self.life.is_over();
+                Some(update)
+            }
+            Err(error) => {
+                self.ended = true;
+                if let ReadError::Gap(gap) = error { S::gap(gap) } else { None }
+            }
         }
-        Some(Update::Batch(batch))
     }
 
-    /// What follows `last`: messages, or nothing but a cursor when it is time for a heartbeat or for the end.
-    async fn read_on(&mut self, last: &Batch) -> Result<Option<Shared>, ReadError> {
-        let heartbeat_at = Instant::now() + self.settings.heartbeat;
-        let mut published = None;
+    async fn read_on(&mut self) -> Result<S::Batch, ReadError> {
+        let heartbeat_at = Instant::now() + self.heartbeat;
+        let mut is_due = false;
         loop {
-            let mut watched = self.hub.live.watch(&self.stream);
-            let batch = self.hub.read_for_tail(&self.stream, Start::At(last.next), self.settings).await?;
-            if !batch.is_empty() || batch.closed {
-                self.hub.metrics.published_to_answer(published);
-                return Ok(Some(watched.share(last.next, batch, self.hub.limits.tail_bytes_max)));
-            }
-            tokio::select! {
+            let Change { published, batch } = tokio::select! {
                 biased;
-                moved = poll_fn(|context| watched.poll_moved(context, batch.next, batch.epoch, batch.tail)) => {
-                    if let Some(read) = moved.read {
-                        self.hub.metrics.published_to_answer(moved.at);
-                        return Ok(Some(read));
-                    }
-                    published = moved.at;
+                change = poll_fn(|context| self.source.poll_changed(context)) => change,
+                () = self.life.sleep_until(heartbeat_at) => {
+                    is_due = true;
+                    Change::default()
                 }
-                () = self.life.sleep_until(heartbeat_at) => return Ok(Some(batch.into())),
+            };
+            let batch = match batch {
+                Some(batch) => batch,
+                None => self.source.read(self.life.hub.limits.tail_bytes_max).await?,
+            };
+            if S::is_news(&batch) {
+                self.life.hub.metrics.published_to_answer(published);
             }
+            if S::is_news(&batch) || is_due {
+                return Ok(batch);
+            }
+        }
+    }
+}
+
+impl Life {
+    fn begin(hub: &Arc<Hub>, life: Option<Duration>) -> Self {
+        let ends_at = life.map(|life| Instant::now() + life);
+        Self { hub: hub.clone(), ends_at, draining: hub.draining(), leaving: false }
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.note_drain();
+        self.ends_at.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Sleeps until `heartbeat_at`, or until it is over before that.
+    ///
+    /// Cancel safe.
+    async fn sleep_until(&mut self, heartbeat_at: Instant) {
+        loop {
+            self.note_drain();
+            tokio::select! {
+                () = sleep_until(self.ends_at.unwrap_or(heartbeat_at).min(heartbeat_at)) => return,
+                Ok(_) = self.draining.wait_for(|draining| *draining), if !self.leaving => {}
+            }
+        }
+    }
+
+    /// In a drain each live form ends at a moment of its own, so that not all clients come again at once.
+    fn note_drain(&mut self) {
+        if !self.leaving && *self.draining.borrow() {
+            self.leaving = true;
+            let end = Instant::now() + self.hub.drain_moment();
+            self.ends_at = Some(self.ends_at.unwrap_or(end).min(end));
         }
     }
 }

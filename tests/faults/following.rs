@@ -3,11 +3,12 @@
 //! A lost wake-up shows as a wait that does not end though the message is there. What is left behind shows in the hub's
 //! counts. `RACES` says how many.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pollgate::clock::Clock;
-use pollgate::hub::{Follow, Hub, Update};
+use pollgate::hub::{Hub, RequestedStream, Source, Update};
 use pollgate::limits::Limits;
 use pollgate::metrics::{Counts, Metrics};
 use pollgate::store::Memory;
@@ -52,19 +53,21 @@ fn no_race_against_one_who_follows_many_streams_loses_a_wake_up_or_leaves_a_plac
 
 /// Follows all streams until there is a message, which is one of `expected`. Whether it had to wait for it.
 async fn follow(hub: Arc<Hub>, places: Vec<(StreamName, Offset)>, expected: StreamName) -> bool {
-    let follows =
-        places.into_iter().map(|(stream, tail)| Follow { stream, progress: Some(Progress::At(tail)) });
-    let mut following = hub.following(follows.collect());
+    let streams = places
+        .into_iter()
+        .map(|(stream, tail)| RequestedStream { stream, progress: Some(Progress::At(tail)) });
+    let mut reader = hub.multi_reader(streams.collect());
     // It subscribes first, and only then there is something to wait for.
     for waits in 0.. {
-        let turn = following.take(1 << 20).await.expect("a store that works");
-        if let [news] = &turn.news[..] {
-            assert!(matches!(&news.update, Some(Update::Batch(batch)) if batch.messages == 1));
-            assert_eq!(news.stream, expected);
+        let batch = reader.read(1 << 20).await.expect("a store that works");
+        if let [update] = &batch.updates[..] {
+            assert!(matches!(&update.update, Some(Update::Batch(batch)) if batch.messages == 1));
+            assert_eq!(update.stream, expected);
             return waits > 1;
         }
-        assert!(turn.is_empty());
-        timeout(PATIENCE, following.changed()).await.expect("a lost wake-up");
+        assert!(batch.updates.is_empty());
+        let changed = poll_fn(|context| reader.poll_changed(context));
+        timeout(PATIENCE, changed).await.expect("a lost wake-up");
     }
     unreachable!("it waits for ever or finds something")
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pollgate::clock::{Alarm, Clock};
-use pollgate::hub::{Begun, ClientId, Creation, Hub, Poll, PollError, Polled};
+use pollgate::hub::{ClientId, Creation, Hub, PollError, PollSettings, PollStart, StreamReader};
 use pollgate::limits::Limits;
 use pollgate::metrics::{Counts, Metrics};
 use pollgate::store::Memory;
@@ -23,6 +23,8 @@ const HOLD: Duration = Duration::from_secs(20);
 /// Races on one stream before the next one.
 const RACES_A_STREAM: u64 = 500;
 const DRAINS: u64 = 1000;
+
+type Polled = pollgate::hub::Polled<StreamReader>;
 
 /// A stream with the position that a poll waits at.
 struct Lane {
@@ -171,9 +173,10 @@ impl Lane {
     fn poll(&self, client: Option<ClientId>) -> impl Future<Output = Result<Polled, PollError>> + use<> {
         let (hub, stream, start) = (self.hub.clone(), self.stream.clone(), Start::At(self.tail));
         async move {
-            let mut held = match hub.begin_poll(Poll { stream, start, hold: HOLD, client }).await? {
-                Begun::Answered(polled) => return Ok(polled),
-                Begun::Held(held) => held,
+            let settings = PollSettings { hold: HOLD, client };
+            let mut held = match hub.begin_poll(hub.stream_reader(&stream, start), settings).await? {
+                PollStart::Answered(polled) => return Ok(polled),
+                PollStart::Held(held) => held,
             };
             // Publishers let it go first, or not.
             if fastrand::bool() {

@@ -48,8 +48,8 @@ impl Body {
     }
 
     /// Whatever comes, until it ends.
-    pub(in crate::http) fn live(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
-        Self(Kind::Live(Box::pin(stream)))
+    pub(in crate::http) fn live(stream: Pin<Box<dyn Stream<Item = Bytes> + Send>>) -> Self {
+        Self(Kind::Live(stream))
     }
 }
 

@@ -76,10 +76,8 @@ impl Gateway {
         fields: &[Header<'_>],
     ) -> Option<(Form, Result<Operation, Error>)> {
         let read = |query: &Query<'_>| {
-            Ok(Operation::OnStream(
-                stream_name(path)?,
-                OnStream::Read(Read::plain(query, fields, &self.limits)?),
-            ))
+            let stream = Some(stream_name(path)?);
+            Ok(Operation::Read(Read::plain(stream, query, fields, &self.limits)?))
         };
         match Query::parse(query) {
             Ok(query) => match query.get("live") {

@@ -9,42 +9,26 @@ use super::state::ConnectionState;
 use crate::clock::Alarm;
 use crate::http::Gateway;
 use crate::http::error::Error;
-use crate::http::long_poll::Answering;
-use crate::http::request::{LongPoll, Read};
+use crate::http::long_poll::HeldRead;
+use crate::http::read::{ReadStart, StartingRead};
 use crate::http::request_log::RequestLog;
 use crate::http::routes::{GatewayRequest, OnStream, Operation};
 use crate::http::upgrade::Reply;
-use crate::hub::{Begun, Held};
-use crate::stream::StreamName;
 
 /// A response over HTTP/1 to one request. Dropping it cancels the request: a held poll leaves its wait queue.
 pub(super) struct PendingResponse<'a>(State<'a>);
 
 enum State<'a> {
     Ready(Option<ResponseBytes>),
-    /// Most requests are answered when this is first polled.
-    Begun(Pin<Box<dyn Future<Output = Step<'a>> + Send + 'a>>),
+    Answering(Pin<Box<dyn Future<Output = Reply<ResponseBytes>> + Send + 'a>>),
+    Reading { gateway: &'a Gateway, log: RequestLog, stage: ReadStage<'a> },
+}
+
+enum ReadStage<'a> {
+    /// Most reads are answered when this is first polled.
+    Starting(StartingRead<'a, ResponseBytes>),
     /// A held poll is no future, so that it has room for nothing but what it waits for.
-    Held(Box<HeldPoll<'a>>),
-}
-
-enum Step<'a> {
-    Answered(Reply<ResponseBytes>),
-    Held(Box<HeldPoll<'a>>),
-}
-
-impl Step<'_> {
-    fn answered(response: ResponseBytes) -> Self {
-        Self::Answered(Reply::http(response))
-    }
-}
-
-/// A long poll that waits for a message.
-struct HeldPoll<'a> {
-    gateway: &'a Gateway,
-    held: Held<'a>,
-    answering: Answering,
-    log: RequestLog,
+    Held(Box<HeldRead<'a>>),
 }
 
 impl<'a> PendingResponse<'a> {
@@ -59,64 +43,53 @@ impl<'a> PendingResponse<'a> {
             return Self::any(gateway, request, state);
         }
         let GatewayRequest { operation, log } = request;
-        // The frequent operations have a small future of their own.
-        Self(State::Begun(match operation {
-            Ok(Operation::OnStream(name, OnStream::Read(Read::ShortPoll(poll)))) => {
-                Box::pin(
-                    async move { Step::answered(gateway.finish(&log, gateway.short_poll(name, poll).await)) },
-                )
+        match operation {
+            Ok(Operation::Read(read)) => {
+                let stage = ReadStage::Starting(gateway.begin_read(read, state));
+                Self(State::Reading { gateway, log, stage })
             }
-            Ok(Operation::OnStream(name, OnStream::Read(Read::LongPoll(poll)))) => {
-                Box::pin(gateway.begin_long_poll(name, poll, log))
-            }
+            // The future of an append is smaller than that of any operation.
             Ok(Operation::OnStream(name, OnStream::Append(append))) => {
-                Box::pin(
-                    async move { Step::answered(gateway.finish(&log, gateway.append(name, *append).await)) },
-                )
+                Self(State::Answering(Box::pin(async move {
+                    Reply::http(gateway.finish(&log, gateway.append(name, *append).await))
+                })))
             }
-            operation => return Self::any(gateway, GatewayRequest { operation, log }, state),
-        }))
+            operation => Self::any(gateway, GatewayRequest { operation, log }, state),
+        }
     }
 
     fn any(gateway: &'a Gateway, request: GatewayRequest, state: &'a Arc<ConnectionState>) -> Self {
-        Self(State::Begun(Box::pin(async move { Step::Answered(gateway.respond(request, state).await) })))
+        Self(State::Answering(Box::pin(gateway.respond(request, state))))
     }
 
     /// Waits for the response. `timer` is that of the connection.
     pub(super) fn poll(&mut self, timer: &mut Alarm, cx: &mut Context<'_>) -> Poll<Reply<ResponseBytes>> {
-        loop {
-            match &mut self.0 {
-                State::Ready(response) => {
-                    return response
-                        .take()
-                        .map_or(Poll::Pending, |response| Poll::Ready(Reply::http(response)));
-                }
-                State::Begun(begun) => match ready!(begun.as_mut().poll(cx)) {
-                    Step::Answered(reply) => return Poll::Ready(reply),
-                    Step::Held(held) => self.0 = State::Held(held),
-                },
-                State::Held(poll) => {
-                    let outcome = ready!(poll.held.poll_answer(timer, cx));
-                    let outcome = outcome.map(|polled| poll.gateway.polled(&polled, poll.answering));
-                    let response = poll.gateway.finish(&poll.log, outcome.map_err(Error::from));
-                    return Poll::Ready(Reply::http(response));
-                }
+        match &mut self.0 {
+            State::Ready(response) => {
+                response.take().map_or(Poll::Pending, |response| Poll::Ready(Reply::http(response)))
+            }
+            State::Answering(reply) => reply.as_mut().poll(cx),
+            State::Reading { gateway, log, stage } => {
+                let outcome = ready!(stage.poll(timer, cx));
+                Poll::Ready(Reply::http(gateway.finish(log, outcome)))
             }
         }
     }
 }
 
-impl Gateway {
-    async fn begin_long_poll(&self, name: StreamName, request: LongPoll, log: RequestLog) -> Step<'_> {
-        let answering = Answering::of(&request);
-        let outcome = match self.hub.begin_poll(request.poll(name)).await {
-            Ok(Begun::Held(mut held)) => {
-                held.be_prompt();
-                return Step::Held(Box::new(HeldPoll { gateway: self, held, answering, log }));
+impl ReadStage<'_> {
+    fn poll(&mut self, timer: &mut Alarm, cx: &mut Context<'_>) -> Poll<Result<ResponseBytes, Error>> {
+        loop {
+            match self {
+                Self::Starting(read) => match ready!(read.as_mut().poll(cx))? {
+                    ReadStart::Answered(response) => return Poll::Ready(Ok(response)),
+                    ReadStart::Held(mut held) => {
+                        held.be_prompt();
+                        *self = Self::Held(Box::new(held));
+                    }
+                },
+                Self::Held(held) => return held.poll(timer, cx),
             }
-            Ok(Begun::Answered(polled)) => Ok(self.polled(&polled, answering)),
-            Err(error) => Err(error.into()),
-        };
-        Step::answered(self.finish(&log, outcome))
+        }
     }
 }

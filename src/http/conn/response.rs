@@ -12,7 +12,7 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, T
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 
 use super::body::{Body, FRAME_BYTES_MAX};
-use crate::hub::{Shared, Variant};
+use crate::hub::{SharedBatch, Variant};
 use crate::stream::Batch;
 
 /// Initial capacity of a response head: a small response needs no second allocation.
@@ -53,7 +53,8 @@ pub(in crate::http) trait Answer: Head + From<Response<Body>> + Send {
 
     /// The response to a batch that other readers may get too, as `write` encodes it. Each variant is encoded once where
     /// that saves work.
-    fn shared(batch: &Shared, variant: Variant, now: SystemTime, write: impl Fn(&Batch) -> Self) -> Self;
+    fn shared(batch: &SharedBatch, variant: Variant, now: SystemTime, write: impl Fn(&Batch) -> Self)
+    -> Self;
 }
 
 /// What of an HTTP/1 request decides how its response is framed (RFC 9112, sections 6.3 and 9.3).
@@ -125,7 +126,7 @@ impl Answer for Response<Body> {
     // HTTP/2 frames responses itself, and hyper dates them.
     fn frame(&mut self, _: Framing, _: SystemTime) {}
 
-    fn shared(batch: &Shared, _: Variant, _: SystemTime, write: impl Fn(&Batch) -> Self) -> Self {
+    fn shared(batch: &SharedBatch, _: Variant, _: SystemTime, write: impl Fn(&Batch) -> Self) -> Self {
         write(batch)
     }
 }
@@ -265,11 +266,16 @@ impl Answer for ResponseBytes {
         date(self, now);
     }
 
-    fn shared(batch: &Shared, variant: Variant, now: SystemTime, write: impl Fn(&Batch) -> Self) -> Self {
+    fn shared(
+        batch: &SharedBatch,
+        variant: Variant,
+        now: SystemTime,
+        write: impl Fn(&Batch) -> Self,
+    ) -> Self {
         if batch.len() > SHARED_BYTES_MAX {
             return write(batch);
         }
-        let bytes = batch.made(variant, |batch| {
+        let bytes = batch.encoded(variant, |batch| {
             let mut response = write(batch);
             date(&mut response, now);
             response.into_bytes()
@@ -384,7 +390,7 @@ mod tests {
     }
 
     fn endless() -> Body {
-        Body::live(tokio_stream::pending())
+        Body::live(Box::pin(tokio_stream::pending()))
     }
 
     #[test]

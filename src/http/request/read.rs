@@ -1,19 +1,22 @@
-//! GET: where to read from, in which form, for how long.
+//! A read: of one stream or of many, from where, in which delivery form, and for how long.
 
 use std::time::Duration;
 
-use hyper::Method;
+use bytes::Bytes;
 use hyper::header::IF_NONE_MATCH;
 use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method};
 
 use super::Handshake;
+use super::streams::{JsonRead, requested_streams};
+use super::write::{content_type, refuse_content_encoding};
 use crate::http::error::Error;
 use crate::http::fields::{self, CLIENT_ID, Fields};
 use crate::http::query::Query;
-use crate::hub::ClientId;
+use crate::hub::{ClientId, RequestedStream};
 use crate::limits::{Limits, jittered};
 use crate::metrics::Form;
-use crate::stream::{Cursor, Start};
+use crate::stream::{Cursor, Start, StreamName};
 
 /// Heartbeats that a client may ask for.
 const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
@@ -22,26 +25,43 @@ const HEARTBEAT_MAX: Duration = Duration::from_secs(300);
 /// As good as never.
 pub(in crate::http) const HEARTBEAT_NONE: Duration = Duration::from_secs(24 * 3600);
 
-/// A GET, or the CONNECT that opens a WebSocket.
+/// A read in one of the delivery forms over plain HTTP.
 #[derive(Debug)]
 pub(in crate::http) enum Read {
     ShortPoll(ShortPoll),
     LongPoll(LongPoll),
     Sse(Live),
     Ndjson(Live),
+}
+
+/// A GET, or the CONNECT that opens a WebSocket over HTTP/2.
+#[derive(Debug)]
+pub(in crate::http) enum ReadOrSocket {
+    Read(Read),
     WebSocket(Box<WebSocket>),
+}
+
+/// What is read: one stream or many, each with its position.
+#[derive(Debug)]
+pub(in crate::http) enum ReadFrom {
+    One {
+        stream: StreamName,
+        start: Start,
+        /// The cache cursor that the client was told last.
+        cursor: Option<Cursor>,
+    },
+    Many(Vec<RequestedStream>),
 }
 
 #[derive(Debug)]
 pub(in crate::http) struct ShortPoll {
-    pub(in crate::http) start: Start,
+    pub(in crate::http) from: ReadFrom,
     pub(in crate::http) if_none_match: Option<String>,
 }
 
 #[derive(Debug)]
 pub(in crate::http) struct LongPoll {
-    pub(in crate::http) start: Start,
-    pub(in crate::http) cursor: Option<Cursor>,
+    pub(in crate::http) from: ReadFrom,
     pub(in crate::http) hold: Hold,
     pub(in crate::http) client: Option<ClientId>,
 }
@@ -50,58 +70,127 @@ pub(in crate::http) struct LongPoll {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http) struct Hold {
     pub(in crate::http) time: Duration,
-    /// Whether the client asked for one, so that the one it gets is said back.
+    /// The client asked for a hold time, so the answer says which one it got.
     pub(in crate::http) asked: bool,
 }
 
+/// SSE, NDJSON, or the envelopes of a WebSocket.
 #[derive(Debug)]
 pub(in crate::http) struct Live {
-    pub(in crate::http) start: Start,
-    pub(in crate::http) cursor: Option<Cursor>,
+    pub(in crate::http) from: ReadFrom,
     pub(in crate::http) heartbeat: Duration,
 }
 
 #[derive(Debug)]
 pub(in crate::http) struct WebSocket {
-    pub(in crate::http) live: Live,
     pub(in crate::http) handshake: Handshake,
+    /// `None`: the first frame says which streams are read.
+    pub(in crate::http) live: Option<Live>,
 }
 
-impl Read {
-    pub(in crate::http) fn parse(head: &mut Parts, limits: &Limits) -> Result<Self, Error> {
+/// The head of a POST that reads many streams. Its body says which.
+#[derive(Debug)]
+pub(in crate::http) struct PostRead {
+    headers: HeaderMap,
+}
+
+/// The parameters that a query and a JSON object have in common.
+trait Parameters {
+    fn live(&self) -> Option<&str>;
+    fn timeout(&self) -> Result<Option<u64>, Error>;
+    fn heartbeat(&self) -> Result<Option<u64>, Error>;
+    fn client(&self) -> Option<&str>;
+}
+
+impl ReadOrSocket {
+    /// Parses a request to read one stream, or the many that the query names.
+    pub(in crate::http) fn parse(
+        stream: Option<StreamName>,
+        head: &Parts,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
         let query = Query::parse(head.uri.query())?;
         if query.get("live") == Some("websocket") {
-            // Pings show life; envelopes do so on request, for clients that can not see pings.
-            let live = Live::of(&query, HEARTBEAT_NONE)?;
+            let live = match stream {
+                Some(stream) => Some(ReadFrom::one(stream, &query, true)?),
+                None if query.streams().next().is_some() => Some(ReadFrom::many(&query, limits)?),
+                None => ReadFrom::check_seconds(&query).map(|()| None)?,
+            };
+            // Pings show life; envelopes do so on request, for clients that cannot see pings.
+            let live = live.map(|from| Live::new(from, &query, HEARTBEAT_NONE)).transpose()?;
             let handshake = Handshake::parse(head)?;
-            return Ok(Self::WebSocket(Box::new(WebSocket { live, handshake })));
+            return Ok(Self::WebSocket(Box::new(WebSocket { handshake, live })));
         }
         if head.method == Method::CONNECT {
             return Err(Error::parameter("live", "is websocket for a CONNECT"));
         }
-        Self::plain(&query, &head.headers, limits)
+        Read::plain(stream, &query, &head.headers, limits).map(Self::Read)
     }
+}
 
-    /// A GET in any form but the WebSocket.
+impl WebSocket {
+    /// The name of the one stream; empty if it reads many.
+    pub(in crate::http) fn stream(&self) -> &str {
+        self.live.as_ref().map_or("", |live| live.from.stream())
+    }
+}
+
+impl Read {
+    /// Parses a GET in any form but the WebSocket.
     pub(in crate::http) fn plain(
+        stream: Option<StreamName>,
         query: &Query<'_>,
         headers: &(impl Fields + ?Sized),
         limits: &Limits,
     ) -> Result<Self, Error> {
-        match query.get("live") {
+        match stream {
+            Some(stream) => {
+                Self::in_form(query, headers, limits, |is_live| ReadFrom::one(stream, query, is_live))
+            }
             None => {
-                let start = start(query)?.unwrap_or(Start::Earliest);
-                let if_none_match = fields::text(headers, &IF_NONE_MATCH)?.map(str::to_owned);
-                Ok(Self::ShortPoll(ShortPoll { start, if_none_match }))
+                let from = ReadFrom::many(query, limits)?;
+                Self::in_form(query, headers, limits, |_| Ok(from))
+            }
+        }
+    }
+
+    /// Parses the JSON body of a POST that reads many streams.
+    pub(in crate::http) fn from_json(
+        body: &Bytes,
+        headers: &(impl Fields + ?Sized),
+        limits: &Limits,
+    ) -> Result<Self, Error> {
+        let json = JsonRead::parse(body, limits)?;
+        let from = ReadFrom::Many(json.streams(limits)?);
+        Self::in_form(&json, headers, limits, |_| Ok(from))
+    }
+
+    /// `from` is called with whether the form waits for messages.
+    fn in_form(
+        parameters: &impl Parameters,
+        headers: &(impl Fields + ?Sized),
+        limits: &Limits,
+        from: impl FnOnce(bool) -> Result<ReadFrom, Error>,
+    ) -> Result<Self, Error> {
+        let live = |from| Live::new(from, parameters, limits.live_heartbeat.get());
+        match parameters.live() {
+            None => {
+                let from = from(false)?;
+                let if_none_match = match &from {
+                    ReadFrom::One { .. } => fields::text(headers, &IF_NONE_MATCH)?.map(str::to_owned),
+                    ReadFrom::Many(_) => None,
+                };
+                Ok(Self::ShortPoll(ShortPoll { from, if_none_match }))
             }
             Some("long-poll") => {
-                let (start, cursor) = (live_start(query)?, cursor(query)?);
-                let hold = Hold::of(query.seconds("timeout")?, headers, limits);
-                let client = client(query.get("client"), headers)?;
-                Ok(Self::LongPoll(LongPoll { start, cursor, hold, client }))
+                let from = from(true)?;
+                let hold = Hold::new(parameters.timeout()?, headers, limits);
+                let client = client(parameters.client(), headers)?;
+                Ok(Self::LongPoll(LongPoll { from, hold, client }))
             }
-            Some("sse") => Ok(Self::Sse(Live::of(query, limits.live_heartbeat.get())?)),
-            Some("ndjson") => Ok(Self::Ndjson(Live::of(query, limits.live_heartbeat.get())?)),
+            Some("sse") => Ok(Self::Sse(live(from(true)?)?)),
+            Some("ndjson") => Ok(Self::Ndjson(live(from(true)?)?)),
+            Some("websocket") => Err(Error::parameter("live", "is websocket for a GET alone")),
             Some(_) => Err(Error::parameter("live", "is long-poll, sse, ndjson or websocket")),
         }
     }
@@ -112,64 +201,144 @@ impl Read {
             Self::LongPoll(_) => Form::LongPoll,
             Self::Sse(_) => Form::Sse,
             Self::Ndjson(_) => Form::Ndjson,
-            Self::WebSocket(_) => Form::WebSocket,
         }
     }
 
-    /// Who asks, if it said so.
+    /// The name of the one stream; empty if it reads many.
+    pub(in crate::http) fn stream(&self) -> &str {
+        match self {
+            Self::ShortPoll(poll) => poll.from.stream(),
+            Self::LongPoll(poll) => poll.from.stream(),
+            Self::Sse(live) | Self::Ndjson(live) => live.from.stream(),
+        }
+    }
+
+    /// The client that names itself.
     pub(in crate::http) fn client(&self) -> Option<&ClientId> {
         match self {
             Self::LongPoll(poll) => poll.client.as_ref(),
-            Self::ShortPoll(_) | Self::Sse(_) | Self::Ndjson(_) | Self::WebSocket(_) => None,
+            Self::ShortPoll(_) | Self::Sse(_) | Self::Ndjson(_) => None,
         }
+    }
+}
+
+impl ReadFrom {
+    fn stream(&self) -> &str {
+        match self {
+            Self::One { stream, .. } => stream.as_str(),
+            Self::Many(_) => "",
+        }
+    }
+
+    /// Only a form that waits needs an offset, and has a cache cursor.
+    fn one(stream: StreamName, query: &Query<'_>, is_live: bool) -> Result<Self, Error> {
+        let start: Option<Start> =
+            query.get("offset").map(|offset| offset.parse().map_err(Error::Offset)).transpose()?;
+        if !is_live {
+            return Ok(Self::One { stream, start: start.unwrap_or(Start::Earliest), cursor: None });
+        }
+        let start =
+            start.ok_or_else(|| Error::parameter("offset", "is required with live; -1 is the beginning"))?;
+        let parse = |cursor| {
+            Cursor::parse(cursor).ok_or_else(|| Error::parameter("cursor", "is what Stream-Cursor said"))
+        };
+        let cursor = query.get("cursor").map(parse).transpose()?;
+        Ok(Self::One { stream, start, cursor })
+    }
+
+    fn many(query: &Query<'_>, limits: &Limits) -> Result<Self, Error> {
+        Self::check_seconds(query)?;
+        let streams = requested_streams(query.streams(), query.get("cursor"), query.get("from"), limits)?;
+        Ok(Self::Many(streams))
+    }
+
+    /// A request for many streams is refused for these even if its form has no use for them.
+    fn check_seconds(query: &Query<'_>) -> Result<(), Error> {
+        query.seconds("timeout")?;
+        query.seconds("heartbeat")?;
+        Ok(())
     }
 }
 
 impl Live {
-    fn of(query: &Query<'_>, default: Duration) -> Result<Self, Error> {
-        let (start, cursor) = (live_start(query)?, cursor(query)?);
-        Ok(Self { start, cursor, heartbeat: heartbeat(query.seconds("heartbeat")?, default) })
+    fn new(from: ReadFrom, parameters: &impl Parameters, default: Duration) -> Result<Self, Error> {
+        let asked = parameters.heartbeat()?.map(Duration::from_secs);
+        let heartbeat = asked.map_or(default, |asked| asked.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX));
+        Ok(Self { from, heartbeat })
+    }
+
+    /// Parses the first frame of a WebSocket that reads many streams.
+    pub(in crate::http) fn from_frame(text: &Bytes, limits: &Limits) -> Result<Self, Error> {
+        let json = JsonRead::parse(text, limits)?;
+        Self::new(ReadFrom::Many(json.streams(limits)?), &json, HEARTBEAT_NONE)
     }
 }
 
-fn start(query: &Query<'_>) -> Result<Option<Start>, Error> {
-    query.get("offset").map(|offset| offset.parse().map_err(Error::Offset)).transpose()
-}
+impl PostRead {
+    pub(in crate::http) fn parse(head: Parts) -> Result<Self, Error> {
+        refuse_content_encoding(&head.headers)?;
+        if !content_type(&head.headers)?.is_some_and(|content_type| content_type.is_json()) {
+            return Err(Error::NotJson);
+        }
+        Ok(Self { headers: head.headers })
+    }
 
-fn live_start(query: &Query<'_>) -> Result<Start, Error> {
-    start(query)?.ok_or_else(|| Error::parameter("offset", "is required with live; -1 is the beginning"))
-}
-
-fn cursor(query: &Query<'_>) -> Result<Option<Cursor>, Error> {
-    let parse = |cursor| {
-        Cursor::parse(cursor).ok_or_else(|| Error::parameter("cursor", "is what Stream-Cursor said"))
-    };
-    query.get("cursor").map(parse).transpose()
+    /// The read, once its body is there.
+    pub(in crate::http) fn read(&self, body: &Bytes, limits: &Limits) -> Result<Read, Error> {
+        Read::from_json(body, &self.headers, limits)
+    }
 }
 
 impl Hold {
     /// As the parameter or the header field says, else the default.
-    pub(super) fn of(parameter: Option<u64>, headers: &(impl Fields + ?Sized), limits: &Limits) -> Self {
+    fn new(parameter: Option<u64>, headers: &(impl Fields + ?Sized), limits: &Limits) -> Self {
         let asked = parameter.or_else(|| fields::preferred_wait(headers));
         let time = asked.map_or_else(|| jittered(limits.hold), Duration::from_secs).min(limits.hold_max);
         Self { time, asked: asked.is_some() }
     }
 }
 
-/// The longest silence of a live form, as the parameter says.
-pub(super) fn heartbeat(parameter: Option<u64>, default: Duration) -> Duration {
-    let asked = parameter.map(Duration::from_secs);
-    asked.map_or(default, |asked| asked.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX))
-}
-
-/// Who asks, as the parameter or the header field says.
-pub(super) fn client(
-    parameter: Option<&str>,
-    headers: &(impl Fields + ?Sized),
-) -> Result<Option<ClientId>, Error> {
+/// The client that names itself, as the parameter or the header field says.
+fn client(parameter: Option<&str>, headers: &(impl Fields + ?Sized)) -> Result<Option<ClientId>, Error> {
     let client = match parameter {
         Some(client) => Some(client),
         None => fields::text(headers, &CLIENT_ID)?,
     };
     Ok(client.map(ClientId::parse).transpose()?)
+}
+
+impl Parameters for Query<'_> {
+    fn live(&self) -> Option<&str> {
+        self.get("live")
+    }
+
+    fn timeout(&self) -> Result<Option<u64>, Error> {
+        Ok(self.seconds("timeout")?)
+    }
+
+    fn heartbeat(&self) -> Result<Option<u64>, Error> {
+        Ok(self.seconds("heartbeat")?)
+    }
+
+    fn client(&self) -> Option<&str> {
+        self.get("client")
+    }
+}
+
+impl Parameters for JsonRead<'_> {
+    fn live(&self) -> Option<&str> {
+        self.live.as_deref()
+    }
+
+    fn timeout(&self) -> Result<Option<u64>, Error> {
+        Ok(self.timeout)
+    }
+
+    fn heartbeat(&self) -> Result<Option<u64>, Error> {
+        Ok(self.heartbeat)
+    }
+
+    fn client(&self) -> Option<&str> {
+        self.client.as_deref()
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{ClientId, Clients, HeldPoll, Queue, Record, Subject};
+use super::{ClientId, Clients, Queue, QueueEntry, Record};
 
 /// What the names of polls without a client begin with; their number follows.
 const ANONYMOUS: &str = "anonymous-";
@@ -109,15 +109,15 @@ impl Clients {
         }
     }
 
-    fn anonymous_view(&self, poll: &HeldPoll) -> ClientView {
+    fn anonymous_view(&self, poll: &QueueEntry) -> ClientView {
         let client = format!("{ANONYMOUS}{}", poll.number);
         ClientView { client, held: vec![self.held_view(poll)], ..ClientView::default() }
     }
 
-    fn held_view(&self, poll: &HeldPoll) -> HeldView {
+    fn held_view(&self, poll: &QueueEntry) -> HeldView {
         HeldView {
-            stream: poll.subject.stream(),
-            cursor: poll.cursor.map(|cursor| cursor.to_string()),
+            stream: poll.subject.stream().map(ToString::to_string),
+            cursor: poll.offset.map(|offset| offset.to_string()),
             streams: poll.subject.streams(),
             since: self.clock.text(poll.since),
             deadline: self.clock.text(poll.deadline),
@@ -128,26 +128,10 @@ impl Clients {
         ClientView {
             client: id.as_str().to_owned(),
             answered: record.answered,
-            last_stream: record.last_subject.stream(),
-            last_cursor: record.last_cursor.map(|cursor| cursor.to_string()),
+            last_stream: record.last_subject.stream().map(ToString::to_string),
+            last_cursor: record.last_offset.map(|offset| offset.to_string()),
             last_seen: Some(self.clock.text(record.last_seen)),
             ..ClientView::default()
-        }
-    }
-}
-
-impl Subject {
-    fn stream(&self) -> Option<String> {
-        match self {
-            Self::Stream(name) => Some(name.to_string()),
-            Self::Streams(_) => None,
-        }
-    }
-
-    fn streams(&self) -> Option<usize> {
-        match self {
-            Self::Stream(_) => None,
-            Self::Streams(count) => Some(*count),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! What a subscriber is told, in a hub on a paused clock.
 
-use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -9,12 +8,11 @@ use tokio::time::advance;
 
 use super::*;
 use crate::clock::Clock;
-use crate::hub::watched::Watched;
-use crate::hub::{ClientId, Creation, Poll};
+use crate::hub::{ClientId, Creation, PollSettings, Source, StreamReader};
 use crate::limits::Limits;
 use crate::metrics::{Counts, Metrics};
 use crate::store::Memory;
-use crate::stream::{Append, Batch, ContentType, Lifetime, Payload, Position};
+use crate::stream::{Append, ContentType, Lifetime, Payload, Position};
 
 const TTL: Duration = Duration::from_secs(5);
 const FAR_BEYOND: Duration = Duration::from_secs(500);
@@ -128,16 +126,19 @@ async fn a_stream_that_somebody_names_does_not_end_whatever_life_it_is_in() {
         create(&hub, "s").await;
         advance(FAR_BEYOND).await;
         assert!(sweep().is_empty(), "it is in use");
-        hub.live.end(&name("s"));
+        hub.waiters.end(&name("s"));
         advance(FAR_BEYOND).await;
         assert!(sweep().is_empty(), "the late end of a former life changes nothing");
         hub.delete(&name("s")).await.unwrap();
     }
     create(&hub, "s").await;
-    let poll = Poll { stream: name("s"), start: Start::Tail, hold: TTL, client: None };
-    assert!(hub.poll(poll).await.unwrap().held, "a poll beside it gives back its own part only");
+    let reader = hub.stream_reader(&name("s"), Start::Tail);
+    assert!(
+        hub.poll(reader, PollSettings { hold: TTL, client: None }).await.unwrap().held,
+        "a poll beside it gives back its own part only"
+    );
     advance(FAR_BEYOND).await;
-    hub.live.end(&name("s"));
+    hub.waiters.end(&name("s"));
     advance(FAR_BEYOND).await;
     assert!(sweep().is_empty());
     follower.remove(&filter("s"));
@@ -172,19 +173,19 @@ async fn news_of_a_former_life_do_not_wake_who_waits_in_the_present_one() {
     let former = hub.read(&name("s"), Start::Earliest).await.unwrap().epoch;
     hub.delete(&name("s")).await.unwrap();
     create(&hub, "s").await;
-    let batch = hub.read(&name("s"), Start::Earliest).await.unwrap();
-    let mut watched = hub.live.watch(&name("s"));
-    hub.live.advance(&name("s"), former, Position(100), true, None);
-    assert!(!has_moved(&mut watched, &batch));
+    let mut reader = hub.stream_reader(&name("s"), Start::Earliest);
+    reader.read(usize::MAX).await.unwrap();
+    hub.waiters.advance(&name("s"), former, Position(100), true, None);
+    assert!(!has_changed(&mut reader));
     publish(&hub, "s", "x").await;
-    assert!(has_moved(&mut watched, &batch));
-    let batch = hub.read(&name("s"), Start::Earliest).await.unwrap();
-    hub.live.advance(&name("s"), former, Position(100), true, None);
-    assert!(!has_moved(&mut watched, &batch));
+    assert!(has_changed(&mut reader));
+    assert_eq!(reader.read(usize::MAX).await.unwrap().messages, 1);
+    hub.waiters.advance(&name("s"), former, Position(100), true, None);
+    assert!(!has_changed(&mut reader));
 }
 
-fn has_moved(watched: &mut Watched<'_>, batch: &Batch) -> bool {
-    is_ready(pin!(poll_fn(|context| watched.poll_moved(context, batch.next, batch.epoch, batch.tail))))
+fn has_changed(reader: &mut StreamReader) -> bool {
+    reader.poll_changed(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,7 +199,8 @@ async fn operators_see_who_subscribes_beside_who_polls() {
     both.delivered(1);
     other.add(filter("+"));
     let client = Some(ClientId::parse("both").unwrap());
-    let polling = hub.poll(Poll { stream: name("s"), start: Start::Tail, hold: TTL, client });
+    let reader = hub.stream_reader(&name("s"), Start::Tail);
+    let polling = hub.poll(reader, PollSettings { hold: TTL, client });
     let mut polling = pin!(polling);
     assert!(!is_ready(polling.as_mut()));
     let views = hub.clients(10);

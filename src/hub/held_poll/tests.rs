@@ -8,29 +8,33 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::Clock;
-use crate::hub::{Begun, Creation, Poll as LongPoll};
+use crate::hub::{Creation, StreamReader};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::store::Memory;
-use crate::stream::{Append, ContentType, Payload};
+use crate::stream::{Append, ContentType, Payload, Position, Start, StreamName};
+
+type Held<'a> = HeldPoll<'a, StreamReader>;
 
 fn stream() -> StreamName {
     StreamName::parse("s").unwrap()
 }
 
-async fn hub() -> Hub {
+async fn hub() -> Arc<Hub> {
     let (store, metrics) = (Arc::new(Memory::new()), Arc::new(Metrics::new()));
-    let hub = Hub::new(store, Arc::new(Limits::default()), metrics, Clock::start());
+    let hub = Arc::new(Hub::new(store, Arc::new(Limits::default()), metrics, Clock::start()));
     let creation = Creation::default();
     hub.create(&stream(), creation).await.unwrap();
     hub
 }
 
 /// A poll that waits.
-async fn held(hub: &Hub, prompt: bool) -> Held<'_> {
-    let hold = Duration::from_secs(20);
-    let poll = LongPoll { stream: stream(), start: Start::Earliest, hold, client: None };
-    let Begun::Held(mut held) = hub.begin_poll(poll).await.unwrap() else { panic!("it is answered") };
+async fn held(hub: &Arc<Hub>, prompt: bool) -> Held<'_> {
+    let poll = PollSettings { hold: Duration::from_secs(20), client: None };
+    let reader = hub.stream_reader(&stream(), Start::Earliest);
+    let PollStart::Held(mut held) = hub.begin_poll(reader, poll).await.unwrap() else {
+        panic!("it is answered")
+    };
     if prompt {
         held.be_prompt();
     }
@@ -86,7 +90,7 @@ async fn news_that_are_none_keep_no_publisher() {
     let woken = Arc::new(Flag::default());
     let waker = Waker::from(woken.clone());
     let epoch = hub.describe(&stream()).await.unwrap().tail.epoch;
-    assert!(hub.live.advance(&stream(), epoch, Position(0), false, Some(&waker)));
+    assert!(hub.waiters.advance(&stream(), epoch, Position(0), false, Some(&waker)));
     assert!(!is_answered(&mut held));
     assert!(woken.0.load(Ordering::Relaxed));
 }
@@ -113,7 +117,7 @@ async fn a_publisher_waits_neither_for_others_nor_for_many() {
     assert!(is_ready(pin!(publish(&hub))));
     let hub = self::hub().await;
     let _prompt = held(&hub, true).await;
-    let _watched: Vec<_> = (0..100).map(|_| hub.live.watch(&stream())).collect();
+    let _readers: Vec<_> = (0..100).map(|_| hub.stream_reader(&stream(), Start::Earliest)).collect();
     assert!(is_ready(pin!(publish(&hub))));
     let hub = self::hub().await;
     let mut many = Vec::new();

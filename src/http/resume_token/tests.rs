@@ -1,4 +1,4 @@
-//! What holds for every cursor, over drawn ones: the seed is fixed, so a failure comes again.
+//! What holds for every resume token, over drawn ones: the seed is fixed, so a failure comes again.
 
 use std::collections::HashMap;
 
@@ -41,8 +41,8 @@ fn text(places: &[(StreamName, Progress)]) -> String {
     part(places.iter().map(|(name, progress)| (name, *progress)))
 }
 
-fn found(known: &Known, name: &StreamName) -> Option<Progress> {
-    known.get(NameHash::of(name)).map(|(_, progress)| progress)
+fn found(token: &ResumeToken, name: &StreamName) -> Option<Progress> {
+    token.get(NameHash::of(name)).map(|(_, progress)| progress)
 }
 
 #[test]
@@ -53,11 +53,11 @@ fn what_is_written_is_read_and_in_its_order() {
         let text = text(&places);
         let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         assert!(text.bytes().all(safe), "{text}");
-        let known = Known::parse(&text).unwrap();
+        let token = ResumeToken::parse(&text).unwrap();
         for (turn, (name, progress)) in places.iter().enumerate() {
-            assert_eq!(known.get(NameHash::of(name)), Some((turn, *progress)), "{text}");
+            assert_eq!(token.get(NameHash::of(name)), Some((turn, *progress)), "{text}");
         }
-        assert_eq!(known.0.len(), places.len());
+        assert_eq!(token.0.len(), places.len());
     }
 }
 
@@ -72,10 +72,10 @@ fn of_two_parts_that_speak_of_a_stream_the_later_one_counts() {
             parts.push(text(&places));
             expected.extend(places);
         }
-        let known = Known::parse(&parts.join(".")).unwrap();
+        let token = ResumeToken::parse(&parts.join(".")).unwrap();
         for number in 0..13 {
             let name = name(number);
-            assert_eq!(found(&known, &name), expected.get(&name).copied(), "{parts:?}");
+            assert_eq!(found(&token, &name), expected.get(&name).copied(), "{parts:?}");
         }
     }
 }
@@ -86,19 +86,19 @@ fn streams_that_come_and_go_are_known_as_long_as_they_are_there() {
     let mut cursor = text(&places(&mut random, 20));
     for _ in 0..DRAWS {
         // A request for some streams, of which the cursor may know some; and the full cursor of its answer.
-        let known = Known::parse(&cursor).unwrap();
+        let token = ResumeToken::parse(&cursor).unwrap();
         let asked = places(&mut random, 40);
         let told: Vec<_> = asked
             .into_iter()
             .map(|(name, new)| {
-                let progress = found(&known, &name).unwrap_or(new);
+                let progress = found(&token, &name).unwrap_or(new);
                 (name, progress)
             })
             .collect();
         cursor = text(&told);
-        let known = Known::parse(&cursor).unwrap();
-        assert_eq!(known.0.len(), told.len(), "nothing is known of streams that were not asked for");
-        assert!(told.iter().all(|(name, progress)| found(&known, name) == Some(*progress)));
+        let token = ResumeToken::parse(&cursor).unwrap();
+        assert_eq!(token.0.len(), told.len(), "nothing is token of streams that were not asked for");
+        assert!(told.iter().all(|(name, progress)| found(&token, name) == Some(*progress)));
     }
 }
 
@@ -121,15 +121,15 @@ fn whatever_is_sent_is_read_or_refused_and_what_is_read_can_be_written_again() {
             }
         }
         let text = String::from_utf8_lossy(&bytes);
-        let Ok(known) = Known::parse(&text) else {
+        let Ok(token) = ResumeToken::parse(&text) else {
             refused += 1;
             continue;
         };
         taken += 1;
         for number in 0..4 {
             let name = name(number);
-            let Some(progress) = found(&known, &name) else { continue };
-            let again = Known::parse(&part([(&name, progress)])).unwrap();
+            let Some(progress) = found(&token, &name) else { continue };
+            let again = ResumeToken::parse(&part([(&name, progress)])).unwrap();
             assert_eq!(found(&again, &name), Some(progress), "{text}");
         }
     }
@@ -155,12 +155,12 @@ fn the_format_does_not_change() {
 }
 
 #[test]
-fn what_is_no_cursor_is_refused() {
+fn what_is_no_token_is_refused() {
     let good = part([(&name(1), Progress::At(Offset { epoch: Epoch(5), position: Position(1) }))]);
-    assert!(Known::parse(&good).is_ok());
+    assert!(ResumeToken::parse(&good).is_ok());
     for bad in ["", ".", "A", "AQ==", "?", &format!("{good}."), &format!(".{good}"), &good[..good.len() - 2]]
     {
-        assert_eq!(Known::parse(bad), Err(InvalidCursor), "{bad:?}");
+        assert_eq!(ResumeToken::parse(bad), Err(InvalidResumeToken), "{bad:?}");
     }
     for bytes in [
         &[0][..],
@@ -171,6 +171,6 @@ fn what_is_no_cursor_is_refused() {
         &[1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 3, 0],
         &[1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 0],
     ] {
-        assert_eq!(Known::parse(&URL_SAFE_NO_PAD.encode(bytes)), Err(InvalidCursor), "{bytes:?}");
+        assert_eq!(ResumeToken::parse(&URL_SAFE_NO_PAD.encode(bytes)), Err(InvalidResumeToken), "{bytes:?}");
     }
 }

@@ -1,0 +1,123 @@
+//! The streams that a request for many names, with their positions. The query, a JSON body and the first frame of a
+//! WebSocket say the same things.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::http::error::Error;
+use crate::http::resume_token::{NameHash, ResumeToken};
+use crate::hub::RequestedStream;
+use crate::limits::Limits;
+use crate::stream::{InvalidMessages, Progress, StreamName, json_depth};
+
+/// The root that the protocol keeps for itself (section 6).
+const RESERVED: &str = "__ds";
+
+/// A request for many streams as JSON.
+#[derive(Debug, Deserialize)]
+pub(super) struct JsonRead<'a> {
+    #[serde(borrow)]
+    stream: Option<&'a RawValue>,
+    cursor: Option<String>,
+    from: Option<String>,
+    pub(super) live: Option<String>,
+    pub(super) timeout: Option<u64>,
+    pub(super) heartbeat: Option<u64>,
+    pub(super) client: Option<String>,
+}
+
+impl<'a> JsonRead<'a> {
+    pub(super) fn parse(body: &'a Bytes, limits: &Limits) -> Result<Self, Error> {
+        if json_depth(body) > limits.json_depth_max {
+            return Err(Error::Json(InvalidMessages::TooDeep(limits.json_depth_max)));
+        }
+        serde_json::from_slice(body).map_err(not_json)
+    }
+
+    pub(super) fn streams(&self, limits: &Limits) -> Result<Vec<RequestedStream>, Error> {
+        let names = self.names(limits)?;
+        let names = names.iter().map(String::as_str);
+        requested_streams(names, self.cursor.as_deref(), self.from.as_deref(), limits)
+    }
+
+    /// The names: at most one more than are allowed, whatever was sent.
+    fn names(&self, limits: &Limits) -> Result<Vec<String>, Error> {
+        let Some(list) = self.stream else { return Ok(Vec::new()) };
+        let mut list = serde_json::Deserializer::from_str(list.get());
+        list.deserialize_seq(AtMost(limits.streams_per_request_max.saturating_add(1))).map_err(not_json)
+    }
+}
+
+/// The streams of these names, each with its position in the token, in the order of their turns.
+pub(super) fn requested_streams<'n>(
+    names: impl Iterator<Item = &'n str>,
+    token: Option<&str>,
+    from: Option<&str>,
+    limits: &Limits,
+) -> Result<Vec<RequestedStream>, Error> {
+    let token = token.map(ResumeToken::parse).transpose()?.unwrap_or_default();
+    let begin = match from {
+        None => None,
+        Some("earliest") => Some(Progress::Earliest),
+        Some(_) => return Err(Error::parameter("from", "is earliest, or is left out to begin now")),
+    };
+    let mut named: HashMap<NameHash, StreamName> = HashMap::new();
+    let mut streams = Vec::new();
+    for name in names {
+        let stream = stream_name(name)?;
+        let hash = NameHash::of(&stream);
+        if let Some(other) = named.insert(hash, stream.clone()) {
+            return Err(if other == stream { Error::SameStream } else { Error::SameHash });
+        }
+        if named.len() > limits.streams_per_request_max {
+            return Err(Error::TooManyStreams { max: limits.streams_per_request_max });
+        }
+        let (turn, progress) =
+            token.get(hash).map_or((usize::MAX, begin), |(turn, progress)| (turn, Some(progress)));
+        streams.push((turn, RequestedStream { stream, progress }));
+    }
+    if streams.is_empty() {
+        return Err(Error::parameter("stream", "is required, once for each stream"));
+    }
+    streams.sort_by_key(|(turn, _)| *turn);
+    Ok(streams.into_iter().map(|(_, stream)| stream).collect())
+}
+
+/// The stream of this name.
+pub(in crate::http) fn stream_name(name: &str) -> Result<StreamName, Error> {
+    if name.split('/').next() == Some(RESERVED) {
+        return Err(Error::Reserved);
+    }
+    Ok(StreamName::parse(name)?)
+}
+
+fn not_json(error: serde_json::Error) -> Error {
+    Error::Json(InvalidMessages::NotJson(error.to_string()))
+}
+
+/// A list of texts of which no more are kept.
+struct AtMost(usize);
+
+impl<'de> Visitor<'de> for AtMost {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of stream names")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+        let mut names = Vec::new();
+        while names.len() < self.0
+            && let Some(name) = list.next_element()?
+        {
+            names.push(name);
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(names)
+    }
+}

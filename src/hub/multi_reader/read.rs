@@ -1,0 +1,109 @@
+//! One read of many streams: what their reader is told, and how far it has come then.
+
+use tokio::task::consume_budget;
+
+use super::{MultiBatch, MultiReader, StreamUpdate};
+use crate::hub::Update;
+use crate::stream::{Batch, Failure, Gap, GapReason, Progress, ReadError, ReadLimit, Start, StreamName};
+
+/// What an answer spends on an update besides the stream's name and its messages.
+const UPDATE_BYTES: usize = 128;
+
+impl MultiReader {
+    /// See [`Source::read`](crate::hub::Source::read).
+    pub(super) async fn read_streams(&mut self, bytes_max: usize) -> Result<MultiBatch, Failure> {
+        let mut batch = MultiBatch::default();
+        let mut left = bytes_max;
+        while let Some(index) = self.next_ready(left > 0) {
+            consume_budget().await;
+            if let Some(update) = self.read_stream(index, left).await? {
+                left = left.saturating_sub(update.bytes());
+                batch.updates.push(update);
+            }
+        }
+        batch.up_to_date = self.ready.is_empty();
+        Ok(batch)
+    }
+
+    /// The next stream to be read; if there is no room for messages, only one without a position.
+    fn next_ready(&mut self, has_room: bool) -> Option<usize> {
+        let index = *self.ready.front()?;
+        let stream = self.streams.get_mut(index)?;
+        if !has_room && stream.progress.is_some() {
+            return None;
+        }
+        stream.ready = false;
+        self.ready.pop_front()
+    }
+
+    /// Reads one stream on. `None`: there is nothing to tell. If it may have more, it is read again after the others.
+    async fn read_stream(&mut self, index: usize, bytes_max: usize) -> Result<Option<StreamUpdate>, Failure> {
+        let Some(stream) = self.streams.get(index) else { return Ok(None) };
+        let before = stream.progress;
+        let start = before.map_or(Start::Tail, Progress::start);
+        let bytes_max = self.hub.limits.tail_bytes_max.min(bytes_max);
+        let limit = ReadLimit { bytes_max, whole_characters: true };
+        let read = self.hub.store.read(&stream.name, start, limit, self.hub.clock.now()).await;
+        let (progress, update) = match read {
+            Ok(batch) => {
+                self.hub.metrics.messages_out(batch.messages, batch.len());
+                let progress = progress_behind(&batch);
+                let is_news = !batch.is_empty() || (batch.closed && !knows_end(before));
+                (progress, is_news.then_some(Some(Update::Batch(batch.into()))))
+            }
+            Err(ReadError::Missing(_)) => {
+                (Progress::Missing, (before != Some(Progress::Missing)).then_some(None))
+            }
+            Err(ReadError::Gap(gap)) => (Progress::At(gap.earliest), Some(Some(Update::Gap(gap)))),
+            // No log of this epoch has given that offset, so the offset is of another one.
+            Err(ReadError::BehindTail) => match self.hub.describe(&stream.name).await {
+                Ok(stream) => {
+                    let gap = Gap { reason: GapReason::Epoch, earliest: stream.earliest };
+                    (Progress::At(gap.earliest), Some(Some(Update::Gap(gap))))
+                }
+                Err(_) => (Progress::Missing, Some(None)),
+            },
+            Err(ReadError::Failed(failure)) => return Err(failure),
+        };
+        let may_have_more = match &update {
+            Some(Some(Update::Batch(batch))) => !batch.up_to_date,
+            Some(Some(Update::Gap(_))) => true,
+            Some(None) | None => false,
+        };
+        let update = self.note(index, progress, update.is_some()).zip(update);
+        if may_have_more {
+            self.mark(index);
+        }
+        Ok(update.map(|(stream, update)| StreamUpdate { stream, update }))
+    }
+
+    fn note(&mut self, index: usize, progress: Progress, served: bool) -> Option<StreamName> {
+        let stream = self.streams.get_mut(index)?;
+        stream.moved |= stream.progress != Some(progress);
+        stream.progress = Some(progress);
+        if served {
+            self.served += 1;
+            stream.served = self.served;
+        }
+        Some(stream.name.clone())
+    }
+}
+
+impl StreamUpdate {
+    /// About how much of an answer it takes.
+    fn bytes(&self) -> usize {
+        let messages = match &self.update {
+            Some(Update::Batch(batch)) => batch.len(),
+            Some(Update::Gap(_)) | None => 0,
+        };
+        UPDATE_BYTES + self.stream.as_str().len() + messages
+    }
+}
+
+fn progress_behind(batch: &Batch) -> Progress {
+    if batch.closed { Progress::Closed(batch.next) } else { Progress::At(batch.next) }
+}
+
+fn knows_end(progress: Option<Progress>) -> bool {
+    matches!(progress, Some(Progress::Closed(_)))
+}

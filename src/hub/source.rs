@@ -1,0 +1,114 @@
+//! What a long poll or a live form reads from: one stream ([`StreamReader`](super::StreamReader)) or many
+//! ([`MultiReader`](super::MultiReader)).
+//!
+//! A source keeps its own position. Reading and waiting alternate:
+//!
+//! ```text
+//! read -> nothing new -> poll_changed ... Ready -> read -> ...
+//! ```
+//!
+//! A source registers with the streams before it reads them, so an append between a read and the next `poll_changed`
+//! makes that ready at once.
+
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+
+use super::Hub;
+use crate::stream::{Gap, Offset, ReadError, StreamName};
+
+/// One stream or many, with the position of their reader. Dropping it leaves no waiter behind.
+pub trait Source: Send + Sized + 'static {
+    /// What one read brings.
+    type Batch: Send;
+
+    /// What a live form tells its client: a batch, or how reading ends.
+    type Update: From<Self::Batch> + Send;
+
+    /// The hub that it reads from.
+    fn hub(&self) -> &Hub;
+
+    /// What it reads, for the wait queue.
+    fn subject(&self) -> Subject;
+
+    /// The offset that it reads from, for operators, if it is a single one.
+    fn offset(&self) -> Option<Offset>;
+
+    /// Whether a poll may be held before its client was told a position. What comes while such a client is cut off would
+    /// be lost to it.
+    fn may_wait(&self) -> bool;
+
+    /// Promises that the task of this source polls it as soon as it wakes and does nothing else: then a publisher may let
+    /// it read first.
+    fn be_prompt(&mut self);
+
+    /// Reads on, about `bytes_max` bytes, without waiting for messages. The messages count as delivered.
+    ///
+    /// After an error, or if the future is dropped, the source is of no more use.
+    fn read(&mut self, bytes_max: usize) -> impl Future<Output = Result<Self::Batch, ReadError>> + Send;
+
+    /// Waits until a read may bring something new. It may be ready for nothing.
+    ///
+    /// Cancel safe: the waiter stays registered until the source is dropped.
+    fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<Change<Self::Batch>>;
+
+    /// Whether a batch has something that its reader does not know yet.
+    fn is_news(batch: &Self::Batch) -> bool;
+
+    /// Whether nothing can follow an update.
+    fn is_last(update: &Self::Update) -> bool;
+
+    /// The last update of a live form whose read ended at a gap.
+    fn gap(gap: Gap) -> Option<Self::Update>;
+}
+
+/// Why a source is worth reading again.
+#[derive(Debug)]
+pub struct Change<B> {
+    /// When the store answered the latest append, if it was one.
+    pub published: Option<Instant>,
+    /// The next batch, if another reader at the same position has read it already. Then nothing else is to be read.
+    pub batch: Option<B>,
+}
+
+/// What a poll waits for. A client holds one poll for each stream, and one for many streams at once.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// One stream.
+    Stream(StreamName),
+    /// The number of streams.
+    Streams(usize),
+}
+
+impl<B> Default for Change<B> {
+    fn default() -> Self {
+        Self { published: None, batch: None }
+    }
+}
+
+impl Subject {
+    /// Whether a newer poll for `other` replaces one for this.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Stream(one), Self::Stream(other)) => one == other,
+            (Self::Streams(_), Self::Streams(_)) => true,
+            (Self::Stream(_), Self::Streams(_)) | (Self::Streams(_), Self::Stream(_)) => false,
+        }
+    }
+
+    /// The name of the one stream.
+    pub(super) fn stream(&self) -> Option<&StreamName> {
+        match self {
+            Self::Stream(name) => Some(name),
+            Self::Streams(_) => None,
+        }
+    }
+
+    /// The number of many streams.
+    pub(super) fn streams(&self) -> Option<usize> {
+        match self {
+            Self::Stream(_) => None,
+            Self::Streams(count) => Some(*count),
+        }
+    }
+}

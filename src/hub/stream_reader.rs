@@ -1,0 +1,180 @@
+//! Reads one stream: from its own offset, and woken when the stream's tail moves.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::signal::Waiter;
+use super::source::{Change, Source, Subject};
+use super::stream_waiters::{Moved, StreamWaiters};
+use super::{Hub, SharedBatch, Update};
+use crate::stream::{Epoch, Gap, Offset, Position, ReadError, ReadLimit, Start, StreamName};
+
+/// The reader of one stream. There may be very many of them, so it has room for nothing but what is needed to wait.
+pub struct StreamReader {
+    hub: Arc<Hub>,
+    waiters: Arc<StreamWaiters>,
+    waiter: Waiter,
+    /// Where the next read begins: an offset once something was read.
+    start: Start,
+    /// The epoch and the tail of the stream when it was last read.
+    epoch: Epoch,
+    tail: Position,
+    /// The last read ended before the tail.
+    has_more: bool,
+    /// The tail has moved since the last read, so other readers may want what the next one brings.
+    woken: bool,
+    /// See [`Source::be_prompt`].
+    prompt: bool,
+    /// It is counted among the prompt waiters at present.
+    counted: bool,
+}
+
+impl Hub {
+    /// Reads one stream from `start`. The stream's TTL stands still as long as it has a reader.
+    pub fn stream_reader(self: &Arc<Self>, stream: &StreamName, start: Start) -> StreamReader {
+        StreamReader {
+            waiters: self.waiters.join(stream),
+            hub: self.clone(),
+            waiter: Waiter::default(),
+            start,
+            epoch: Epoch(0),
+            tail: Position(0),
+            has_more: false,
+            woken: false,
+            prompt: false,
+            counted: false,
+        }
+    }
+}
+
+impl StreamReader {
+    /// Moves the reader behind a batch.
+    fn advance(&mut self, batch: &SharedBatch) {
+        self.start = Start::At(batch.next);
+        (self.epoch, self.tail) = (batch.epoch, batch.tail);
+        self.has_more = !batch.up_to_date && !batch.is_empty();
+        if batch.messages > 0 {
+            self.hub.metrics.messages_out(batch.messages, batch.len());
+        }
+    }
+
+    /// Joins the waiters of the stream that has the name now.
+    fn rejoin(&mut self) {
+        let successor = self.hub.waiters.join(&self.waiters.name);
+        self.leave();
+        self.waiters = successor;
+    }
+
+    fn leave(&mut self) {
+        let waiters = &self.waiters;
+        waiters.signal.forget(&mut self.waiter);
+        if std::mem::take(&mut self.counted) {
+            let publisher = waiters.signal.note(|state| state.polled(true, false));
+            publisher.into_iter().for_each(Waker::wake);
+        }
+        self.hub.waiters.leave(waiters);
+    }
+}
+
+impl Source for StreamReader {
+    type Batch = SharedBatch;
+    type Update = Update;
+
+    fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::Stream(self.waiters.name.clone())
+    }
+
+    fn offset(&self) -> Option<Offset> {
+        match self.start {
+            Start::At(offset) => Some(offset),
+            Start::Earliest | Start::Tail => None,
+        }
+    }
+
+    fn may_wait(&self) -> bool {
+        true
+    }
+
+    fn be_prompt(&mut self) {
+        self.prompt = true;
+    }
+
+    async fn read(&mut self, bytes_max: usize) -> Result<SharedBatch, ReadError> {
+        let hub = &self.hub;
+        let limit = ReadLimit { bytes_max, whole_characters: true };
+        let batch = hub.store.read(&self.waiters.name, self.start, limit, hub.clock.now()).await?;
+        let batch = SharedBatch::from(batch);
+        if let Start::At(from) = self.start
+            && std::mem::take(&mut self.woken)
+            && Self::is_news(&batch)
+            && batch.up_to_date
+            && batch.lives_for.is_none()
+            && batch.len() <= hub.limits.tail_bytes_max
+        {
+            self.waiters.share(from, &batch);
+        }
+        self.advance(&batch);
+        Ok(batch)
+    }
+
+    fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<Change<SharedBatch>> {
+        let Start::At(next) = self.start else { return Poll::Ready(Change::default()) };
+        if std::mem::take(&mut self.has_more) {
+            return Poll::Ready(Change::default());
+        }
+        let (epoch, tail, prompt) = (self.epoch, self.tail, self.prompt);
+        let (counted, mut publisher) = (&mut self.counted, None);
+        let moved = self.waiters.signal.poll_until(&mut self.waiter, context, |state| {
+            let moved = state.moved(next, epoch, tail);
+            let counts = prompt && moved.is_none();
+            publisher = state.polled(std::mem::replace(counted, counts), counts);
+            moved
+        });
+        publisher.into_iter().for_each(Waker::wake);
+        moved.map(|moved| {
+            self.woken = true;
+            match moved {
+                Moved::Gone => {
+                    self.rejoin();
+                    Change::default()
+                }
+                Moved::On(change) => {
+                    change.batch.iter().for_each(|batch| self.advance(batch));
+                    change
+                }
+            }
+        })
+    }
+
+    fn is_news(batch: &SharedBatch) -> bool {
+        !batch.is_empty() || batch.closed
+    }
+
+    fn is_last(update: &Update) -> bool {
+        match update {
+            Update::Batch(batch) => batch.closed,
+            Update::Gap(_) => true,
+        }
+    }
+
+    fn gap(gap: Gap) -> Option<Update> {
+        Some(Update::Gap(gap))
+    }
+}
+
+impl fmt::Debug for StreamReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("StreamReader").field(&self.waiters.name).field(&self.start).finish()
+    }
+}
+
+impl Drop for StreamReader {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
