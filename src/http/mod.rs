@@ -162,7 +162,7 @@ impl Gateway {
         let answer = match operation {
             OnStream::Read(Read::ShortPoll(poll)) => return self.short_poll(name, poll).await,
             OnStream::Read(Read::LongPoll(poll)) => return Box::pin(self.long_poll(name, poll)).await,
-            OnStream::Append(post, body) => return Box::pin(self.append(name, *post, body)).await,
+            OnStream::Append(append, body) => return Box::pin(self.append(name, *append, body)).await,
             OnStream::Read(Read::Sse(live)) => Box::pin(self.sse(name, live, link)).await,
             OnStream::Read(Read::Ndjson(live)) => Box::pin(self.ndjson(name, live, link)).await,
             OnStream::Read(Read::WebSocket(socket)) => Box::pin(self.websocket(name, *socket, link)).await,

@@ -8,13 +8,13 @@ use hyper::header::TRANSFER_ENCODING;
 use hyper::{Method, Request, Version};
 
 use super::error::Error;
-use super::request::{Handshake, Post, PostMany, Put, Read, ReadMany};
+use super::request::{Handshake, PostMany, Put, Read, ReadMany, post};
 use super::upload::Upload;
 use super::web::GetFile;
 use super::{Gateway, Link, mqtt, preflight, streams};
 use crate::hub::ClientId;
 use crate::metrics::Form;
-use crate::stream::StreamName;
+use crate::stream::{Append, StreamName};
 use crate::web::File;
 
 /// Where streams live.
@@ -69,7 +69,7 @@ pub(super) enum Operation {
 /// What a stream is asked for.
 pub(super) enum OnStream {
     Create(Box<Put>, Incoming),
-    Append(Box<Post>, Upload),
+    Append(Box<Append>, Upload),
     Read(Read),
     Head,
     Delete,
@@ -157,10 +157,9 @@ impl Gateway {
         let (mut head, body) = request.into_parts();
         let operation = match form {
             Form::Create => OnStream::Create(Box::new(Put::parse(&head)?), body),
-            Form::Append => OnStream::Append(
-                Box::new(Post::parse(head.uri.query(), &head.headers)?),
-                Upload::Coming(body),
-            ),
+            Form::Append => {
+                OnStream::Append(Box::new(post(head.uri.query(), &head.headers)?), Upload::Coming(body))
+            }
             Form::Head => OnStream::Head,
             Form::Delete => OnStream::Delete,
             Form::Preflight => OnStream::Preflight,

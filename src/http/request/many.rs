@@ -18,10 +18,10 @@ use crate::http::error::Error;
 use crate::http::query::Query;
 use crate::http::routes::decoded_name;
 use crate::http::streams::cursor::{Known, NameHash};
-use crate::hub::{ClientId, Follow, InvalidMessages, json_depth};
+use crate::hub::{ClientId, Follow};
 use crate::limits::Limits;
 use crate::metrics::Form;
-use crate::stream::{Progress, StreamName};
+use crate::stream::{InvalidMessages, Progress, StreamName, json_depth};
 
 /// A request for many streams.
 #[derive(Debug)]
