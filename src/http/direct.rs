@@ -9,12 +9,12 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENC
 
 use super::error::Error;
 use super::fields::{Fields, whole_number};
+use super::form::Form;
 use super::query::Query;
 use super::request::{Read, post};
 use super::routes::{OnStream, Operation, STREAMS, stream_name};
 use super::upload::Upload;
 use super::{Gateway, Link, Prepared};
-use crate::metrics::Form;
 
 /// No request that is answered so is longer, its body included.
 pub const DIRECT_BYTES_MAX: usize = 4 * 1024;
@@ -74,7 +74,7 @@ impl Gateway {
         let read = |query: &Query<'_>| {
             Ok(Operation::OnStream(
                 stream_name(path)?,
-                OnStream::Read(Read::plain(query, fields, &self.limits)?),
+                OnStream::Read(Read::plain(query, fields, &self.limits, self.holds)?),
             ))
         };
         match Query::parse(query) {

@@ -8,12 +8,12 @@ use hyper::header::TRANSFER_ENCODING;
 use hyper::{Method, Request, Version};
 
 use super::error::Error;
+use super::form::Form;
 use super::request::{Handshake, PostMany, Put, Read, ReadMany, post};
 use super::upload::Upload;
 use super::web::GetFile;
 use super::{Gateway, Link, mqtt, preflight, streams};
 use crate::hub::ClientId;
-use crate::metrics::Form;
 use crate::stream::{Append, StreamName};
 use crate::web::File;
 
@@ -135,7 +135,7 @@ impl Gateway {
         let (mut head, body) = request.into_parts();
         match form {
             Form::ShortPoll | Form::WebSocket => {
-                let read = ReadMany::parse(&mut head, &self.limits)?;
+                let read = ReadMany::parse(&mut head, &self.limits, self.holds)?;
                 Ok(Asked::Whole(Operation::ReadMany(Box::new(read))))
             }
             Form::Append => Ok(Asked::Post(Box::new(PostMany::parse(head)?), body)),
@@ -164,7 +164,7 @@ impl Gateway {
             Form::Delete => OnStream::Delete,
             Form::Preflight => OnStream::Preflight,
             Form::ShortPoll | Form::LongPoll | Form::Sse | Form::Ndjson | Form::WebSocket => {
-                OnStream::Read(Read::parse(&mut head, &self.limits)?)
+                OnStream::Read(Read::parse(&mut head, &self.limits, self.holds)?)
             }
             Form::Mqtt | Form::File | Form::Other => {
                 return Err(Error::MethodNotAllowed { allowed: preflight::METHODS });

@@ -11,12 +11,12 @@ use super::body::Body;
 use super::control::Control;
 use super::error::Error;
 use super::fields::STREAM_SSE_DATA_ENCODING;
+use super::form::Form;
 use super::live::{encoded_length, put_base64, streamed};
 use super::request::Live;
 use super::{Gateway, Link};
+use crate::clock::jittered;
 use crate::hub::Update;
-use crate::limits::jittered;
-use crate::metrics::Form;
 use crate::stream::{Batch, Cursor, Encoding, StreamName};
 
 impl Gateway {

@@ -19,11 +19,11 @@ use tokio_websockets::{
 use super::body::Body;
 use super::envelope::envelope;
 use super::error::{Error, Problem};
+use super::form::Form;
 use super::request::{HEARTBEAT_NONE, WebSocket};
 use super::{Gateway, Link};
 use crate::hub::Hub;
 use crate::limits::Limits;
-use crate::metrics::Form;
 use crate::stream::{Append, ContentType, Encoding, Payload, StreamName};
 
 /// An open socket and what it stands for.
