@@ -42,7 +42,7 @@ impl Gateway {
         let keep_alive = log.framing.keep_alive && !self.hub.is_draining();
         answer.frame(Framing { keep_alive, ..log.framing }, self.clock.now());
         let status = answer.status().as_u16();
-        self.metrics.request(log.form, status);
+        self.forms.answered(log.form, status);
         if let Some(trace) = &log.trace {
             let held_ms = trace.since.elapsed().as_millis() as u64;
             trace.span.in_scope(|| tracing::debug!(status, held_ms, "answered"));

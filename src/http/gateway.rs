@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::conn::MqttSocket;
+use super::form::FormMetrics;
 use super::origin::Origins;
+use super::request::HoldPolicy;
 use crate::clock::Clock;
 use crate::hub::Hub;
 use crate::limits::Limits;
@@ -15,7 +17,9 @@ use crate::metrics::Metrics;
 pub struct Gateway {
     pub(super) hub: Arc<Hub>,
     pub(super) limits: Arc<Limits>,
+    pub(super) holds: HoldPolicy,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) forms: FormMetrics,
     pub(super) clock: Clock,
     pub(super) origins: Origins,
     pub(super) mqtt_sockets: mpsc::Sender<MqttSocket>,
@@ -26,11 +30,13 @@ impl Gateway {
     pub fn new(
         hub: Arc<Hub>,
         limits: Arc<Limits>,
+        holds: HoldPolicy,
         metrics: Arc<Metrics>,
         clock: Clock,
         origins: Origins,
         mqtt_sockets: mpsc::Sender<MqttSocket>,
     ) -> Self {
-        Self { hub, limits, metrics, clock, origins, mqtt_sockets }
+        let forms = FormMetrics::new(metrics.clone());
+        Self { hub, limits, holds, metrics, forms, clock, origins, mqtt_sockets }
     }
 }

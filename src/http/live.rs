@@ -19,9 +19,10 @@ use super::fields::{STREAM_SSE_DATA_ENCODING, X_ACCEL_BUFFERING};
 use super::request::{Live, ReadFrom};
 use super::{Gateway, answer, resume_token, sse};
 use crate::clock::Clock;
+use crate::clock::jittered;
+use crate::http::form::Form;
 use crate::hub::{Hub, MultiBatch, MultiReader, Source, StreamReader, Tail, TailSettings, Update, Variant};
-use crate::limits::jittered;
-use crate::metrics::{Form, LiveMetrics};
+use crate::metrics::LiveMetrics;
 use crate::stream::{Batch, ContentType, Cursor, Encoding, StreamName};
 
 /// How a live form writes its updates.
@@ -105,7 +106,7 @@ impl Gateway {
         life: Option<Duration>,
         state: Arc<ConnectionState>,
     ) -> LiveOpener {
-        let metrics = self.metrics.live(format.form);
+        let metrics = self.forms.live(format.form);
         LiveOpener { hub: self.hub.clone(), clock: self.clock, metrics, state, life, format }
     }
 }

@@ -14,10 +14,10 @@ use super::read::ReadStart;
 use super::request::{Hold, LongPoll, ReadFrom};
 use super::{Gateway, answer, short_poll};
 use crate::clock::Alarm;
+use crate::http::form::Form;
 use crate::hub::{
     HeldPoll, MultiReader, PollSettings, PollStart, Polled, RequestedStream, StreamReader, Variant,
 };
-use crate::metrics::Form;
 use crate::stream::{Batch, Cursor};
 
 /// A long poll that waits. There may be very many of them. Dropping it takes the waiter with it.

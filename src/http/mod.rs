@@ -12,6 +12,7 @@ mod dispatch;
 mod envelope;
 mod error;
 mod fields;
+mod form;
 mod gateway;
 mod head;
 mod live;
@@ -34,6 +35,7 @@ mod websocket;
 pub use error::Problem;
 pub use gateway::Gateway;
 pub use origin::Origins;
+pub use request::HoldPolicy;
 pub use sse::event as sse_event;
 
 use conn::bare;

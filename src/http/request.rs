@@ -6,6 +6,7 @@ mod streams;
 mod write;
 
 pub(super) use handshake::Handshake;
+pub use read::HoldPolicy;
 pub(super) use read::{
     HEARTBEAT_NONE, Hold, Live, LongPoll, PostRead, Read, ReadFrom, ReadOrSocket, ShortPoll, WebSocket,
 };

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::conn::Framing;
-use crate::metrics::Form;
+use crate::http::form::Form;
 
 /// See the module.
 pub(super) struct RequestLog {

@@ -10,14 +10,14 @@ use hyper::{Method, Request};
 use super::conn::Framing;
 use super::error::Error;
 use super::gateway::Gateway;
-use super::request::{self, Handshake, PostRead, Put, Read, ReadOrSocket, WebSocket, post};
+use super::request::{self, Handshake, HoldPolicy, PostRead, Put, Read, ReadOrSocket, WebSocket, post};
 use super::request_log::RequestLog;
 use super::upload::{can_skip, collect};
 use super::web::GetFile;
 use super::{preflight, upgrade};
+use crate::http::form::Form;
 use crate::hub::ClientId;
 use crate::limits::Limits;
-use crate::metrics::Form;
 use crate::stream::{Append, StreamName};
 use crate::web::File;
 
@@ -71,14 +71,14 @@ impl GatewayRequest {
 }
 
 impl BodyOperation {
-    fn with_body(self, body: Bytes, limits: &Limits) -> Result<Operation, Error> {
+    fn with_body(self, body: Bytes, limits: &Limits, holds: HoldPolicy) -> Result<Operation, Error> {
         Ok(match self {
             Self::Create(name, put) => Operation::OnStream(name, OnStream::Create(put, body)),
             Self::Append(name, append) => {
                 let append = append.with_body(body, limits.json_depth_max)?;
                 Operation::OnStream(name, OnStream::Append(Box::new(append)))
             }
-            Self::Read(post) => Operation::Read(post.read(&body, limits)?),
+            Self::Read(post) => Operation::Read(post.read(&body, limits, holds)?),
         })
     }
 }
@@ -167,7 +167,7 @@ impl Gateway {
         framing.keep_alive &= refusal.is_none();
         let (operation, may_go_on, unread) = match parsed {
             Ok(Parsed::NeedsBody(operation)) => match collect(&mut body, &self.limits).await {
-                Ok(bytes) => (operation.with_body(bytes, &self.limits), true, None),
+                Ok(bytes) => (operation.with_body(bytes, &self.limits, self.holds), true, None),
                 Err(error) => (Err(error), body.is_end_stream(), None),
             },
             Ok(Parsed::Complete(operation)) => (Ok(operation), may_skip, Some(body)),
@@ -181,7 +181,9 @@ impl Gateway {
     fn parse(&self, form: Form, head: Parts) -> Result<Parsed, Error> {
         let operation = match head.uri.path() {
             STREAMS_PATH => match form {
-                Form::ShortPoll | Form::WebSocket => ReadOrSocket::parse(None, &head, &self.limits)?.into(),
+                Form::ShortPoll | Form::WebSocket => {
+                    ReadOrSocket::parse(None, &head, &self.limits, self.holds)?.into()
+                }
                 Form::Append => {
                     return Ok(Parsed::NeedsBody(BodyOperation::Read(Box::new(PostRead::parse(head)?))));
                 }
@@ -211,7 +213,9 @@ impl Gateway {
             Form::Delete => OnStream::Delete,
             Form::Preflight => OnStream::Preflight,
             Form::ShortPoll | Form::LongPoll | Form::Sse | Form::Ndjson | Form::WebSocket => {
-                return Ok(Parsed::Complete(ReadOrSocket::parse(Some(name), head, &self.limits)?.into()));
+                return Ok(Parsed::Complete(
+                    ReadOrSocket::parse(Some(name), head, &self.limits, self.holds)?.into(),
+                ));
             }
             Form::Mqtt | Form::File | Form::Other => {
                 return Err(Error::MethodNotAllowed { allowed: preflight::METHODS });

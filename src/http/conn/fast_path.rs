@@ -11,10 +11,10 @@ use super::response::Framing;
 use crate::http::Gateway;
 use crate::http::error::Error;
 use crate::http::fields::{Fields, whole_number};
+use crate::http::form::Form;
 use crate::http::query::Query;
 use crate::http::request::{Read, post};
 use crate::http::routes::{GatewayRequest, OnStream, Operation, STREAMS, stream_name};
-use crate::metrics::Form;
 
 /// The longest request that the fast path parses, body included.
 pub(super) const REQUEST_BYTES_MAX: usize = 4 * 1024;
@@ -77,7 +77,7 @@ impl Gateway {
     ) -> Option<(Form, Result<Operation, Error>)> {
         let read = |query: &Query<'_>| {
             let stream = Some(stream_name(path)?);
-            Ok(Operation::Read(Read::plain(stream, query, fields, &self.limits)?))
+            Ok(Operation::Read(Read::plain(stream, query, fields, &self.limits, self.holds)?))
         };
         match Query::parse(query) {
             Ok(query) => match query.get("live") {
