@@ -45,8 +45,8 @@ impl Gateway {
     pub(super) fn polled<A: Answer>(&self, polled: &Polled, answering: Answering) -> A {
         let (batch, now, hold) = (&polled.batch, self.clock.now(), answering.hold);
         let cursor = Cursor::next(answering.cursor, now, cursor_seed(batch));
-        // An answer that ends its connection is nobody else's.
-        if !batch.is_alone() && !self.hub.is_draining() {
+        // An answer that ends its connection, or says that it was superseded, is nobody else's.
+        if !polled.superseded && !batch.is_alone() && !self.hub.is_draining() {
             return A::shared(batch, variant(cursor, hold, now), now, |batch| write(batch, cursor, hold));
         }
         let mut answer: A = write(batch, cursor, hold);

@@ -22,6 +22,7 @@ mod observability;
 mod parked;
 mod publishing;
 mod refusals;
+mod shared_answers;
 mod slow_clients;
 mod store_on_disk;
 mod tour;
