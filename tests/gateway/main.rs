@@ -13,6 +13,8 @@ mod world;
 
 mod caching;
 mod command_line;
+mod drained_store;
+mod epochs;
 mod gaps;
 mod holding;
 mod hostile_events;
