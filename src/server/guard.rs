@@ -334,3 +334,6 @@ impl AsyncWrite for Guarded {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;
