@@ -16,6 +16,8 @@ mod payload;
 mod producer;
 mod progress;
 mod session_change;
+#[cfg(test)]
+mod tests;
 
 pub use admission::{Admission, Append, Refusal, Writers};
 pub use annotation::{Annotation, Quality};
