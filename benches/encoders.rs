@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pollgate::http::sse_event;
-use pollgate::hub::{Batch, Shared, Update};
-use pollgate::stream::{ContentType, Cursor, Epoch, Offset, Position};
+use pollgate::hub::{Shared, Update};
+use pollgate::stream::{Batch, ContentType, Cursor, Epoch, Offset, Position};
 
 const CONTENT_TYPES: [&str; 3] = ["application/json", "text/plain", "application/octet-stream"];
 

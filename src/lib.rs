@@ -5,11 +5,11 @@
 //! A request takes this way, and each module knows only those to the right of it:
 //!
 //! ```text
-//! main -> config, server -> http, mqtt -> hub -> store -> stream
+//! main -> config, server -> http, mqtt -> hub -> stream <- store
 //! ```
 //!
-//! * [`stream`]: what a stream is. Pure: no IO, no clock.
-//! * [`store`]: where messages are kept. Passive: answers at once with what is there.
+//! * [`stream`]: what a stream is, and the contract of a store. Pure: no IO, no clock.
+//! * [`store`]: the stores that keep the contract, in memory and on disk. Passive: they answer at once with what is there.
 //! * [`hub`]: appends and wakes, reads and waits. The only place that waits.
 //! * [`http`]: the HTTP front, one file per operation and delivery form.
 //! * [`web`]: the page and the JavaScript client that the HTTP front serves.

@@ -14,16 +14,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("client", &[]),
     ("config", &["limits", "store"]),
     ("store", &["stream"]),
-    ("hub", &["store", "stream", "clock", "limits", "metrics"]),
+    ("hub", &["stream", "clock", "limits", "metrics"]),
     ("web", &[]),
     ("http", &["hub", "stream", "web", "clock", "limits", "metrics"]),
     ("mqtt", &["hub", "stream", "clock", "limits", "metrics"]),
     ("maintenance", &["store", "stream", "clock"]),
-    ("server", &["http", "mqtt", "hub", "store", "config", "clock", "limits", "metrics"]),
+    ("server", &["http", "mqtt", "hub", "store", "stream", "config", "clock", "limits", "metrics"]),
 ];
 
 /// What the pure core may use besides itself.
-const PURE: &[&str] = &["std", "bytes", "super", "crate"];
+const PURE: &[&str] = &["std", "bytes", "serde_json", "super", "crate"];
 
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
@@ -61,7 +61,8 @@ fn modules_know_only_those_they_may() {
     let mut wrong = Vec::new();
     for (path, text) in sources("src") {
         let own = module(&path);
-        if own == "main" || own == "lib" {
+        // Tests of the hub run it over a store.
+        if own == "main" || own == "commands" || own == "lib" || path.ends_with("tests.rs") {
             continue;
         }
         let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == own) else {

@@ -12,8 +12,7 @@ use hyper::header::{
 use super::body::{Body, FRAME_BYTES_MAX};
 use super::fields::*;
 use super::written::{Answer, DECIMALS, Head, decimal};
-use crate::hub::Batch;
-use crate::stream::{Cursor, Offset};
+use crate::stream::{Batch, Cursor, Offset};
 
 /// How long shared caches may keep what lies before the tail: it never changes (protocol, section 10.1).
 const FRESH: Duration = Duration::from_secs(60);

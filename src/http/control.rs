@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::error::gap_text;
-use crate::hub::{Batch, Gap, Update};
-use crate::stream::Cursor;
+use crate::hub::Update;
+use crate::stream::{Batch, Cursor, Gap};
 
 /// The `control` event of server-sent events and the fields of an envelope around its data (protocol, section
 /// 5.8).

@@ -4,8 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::control::Control;
 use super::live::{encoded_length, put_base64};
-use crate::hub::{Batch, Update};
-use crate::stream::{Cursor, Encoding};
+use crate::hub::Update;
+use crate::stream::{Batch, Cursor, Encoding};
 
 /// The envelope of one update: `{"data":[...],"streamNextOffset":...}`. `data` holds the messages of a JSON
 /// stream as they are, the text of a text stream as a string, and base64 strings otherwise.

@@ -15,11 +15,12 @@ use tokio_stream::{Stream, StreamExt};
 use super::body::Body;
 use super::error::Error;
 use super::fields::X_ACCEL_BUFFERING;
+use super::form::Form;
 use super::request::Live;
 use super::{Gateway, Link, answer, bare};
-use crate::hub::{Batch, TailSettings, Update, Variant};
-use crate::metrics::{Form, LiveMetrics};
-use crate::stream::{ContentType, Cursor, Encoding, StreamName};
+use crate::hub::{TailSettings, Update, Variant};
+use crate::metrics::LiveMetrics;
+use crate::stream::{Batch, ContentType, Cursor, Encoding, StreamName};
 
 /// How a live form writes one update.
 pub(super) type Encode = fn(&Update, Cursor) -> Bytes;
@@ -47,7 +48,7 @@ impl Gateway {
         let tail = self.hub.tail(name, request.start, settings).await?;
         let content_type =
             tail.first().map_or_else(ContentType::octet_stream, |first| first.content_type.clone());
-        let counted = Counted::new(self.metrics.live(form), link);
+        let counted = Counted::new(self.forms.live(form), link);
         let (clock, asked, mut told) = (self.clock, request.cursor, None);
         let updates = tail.updates().map(move |update| {
             let (now, first) = (clock.now(), told.is_none());

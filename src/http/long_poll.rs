@@ -7,13 +7,13 @@ use hyper::StatusCode;
 use super::answer::Keep;
 use super::error::Error;
 use super::fields::{PREFERENCE_APPLIED, STREAM_SUPERSEDED};
+use super::form::Form;
 use super::live::cursor_seed;
 use super::request::{Hold, LongPoll};
 use super::written::{Answer, DECIMALS, decimal};
 use super::{Gateway, answer};
-use crate::hub::{Batch, Poll, Polled, Variant};
-use crate::metrics::Form;
-use crate::stream::{Cursor, StreamName};
+use crate::hub::{Poll, Polled, Variant};
+use crate::stream::{Batch, Cursor, StreamName};
 
 /// What the answer to a long poll says back.
 #[derive(Debug, Clone, Copy)]

@@ -14,6 +14,7 @@ mod direct;
 mod envelope;
 mod error;
 mod fields;
+mod form;
 mod head;
 mod link;
 mod live;
@@ -49,6 +50,7 @@ pub use error::Problem;
 pub use link::Link;
 pub use mqtt::Tunnel;
 pub use origin::Origins;
+pub use request::HoldPolicy;
 pub use routes::{Conditions, Parsed};
 pub use sse::event as sse_event;
 pub use waiting::Waiting;
@@ -57,8 +59,9 @@ pub use written::{Outgoing, Written};
 use crate::clock::Clock;
 use crate::hub::{ClientId, Hub};
 use crate::limits::Limits;
-use crate::metrics::{Form, Metrics};
+use crate::metrics::Metrics;
 use error::Error;
+use form::{Form, FormMetrics};
 use request::Read;
 use routes::{Asked, OnStream, Operation};
 use written::Answer;
@@ -67,7 +70,9 @@ use written::Answer;
 pub struct Gateway {
     hub: Arc<Hub>,
     limits: Arc<Limits>,
+    holds: HoldPolicy,
     metrics: Arc<Metrics>,
+    forms: FormMetrics,
     clock: Clock,
     origins: Origins,
     tunnel: Tunnel,
@@ -78,12 +83,14 @@ impl Gateway {
     pub fn new(
         hub: Arc<Hub>,
         limits: Arc<Limits>,
+        holds: HoldPolicy,
         metrics: Arc<Metrics>,
         clock: Clock,
         origins: Origins,
         tunnel: Tunnel,
     ) -> Self {
-        Self { hub, limits, metrics, clock, origins, tunnel }
+        let forms = FormMetrics::new(metrics.clone());
+        Self { hub, limits, holds, metrics, forms, clock, origins, tunnel }
     }
 
     /// Takes in what has to be there before it is clear what is asked for: the body of a request for many streams.
@@ -142,7 +149,7 @@ impl Gateway {
             written::date(&mut answer, self.clock.now());
         }
         let status = answer.status().as_u16();
-        self.metrics.request(noted.form, status);
+        self.forms.answered(noted.form, status);
         if let Some(recorded) = &noted.recorded {
             let held_ms = recorded.since.elapsed().as_millis() as u64;
             recorded.span.in_scope(|| tracing::debug!(status, held_ms, "answered"));
@@ -162,7 +169,7 @@ impl Gateway {
         let answer = match operation {
             OnStream::Read(Read::ShortPoll(poll)) => return self.short_poll(name, poll).await,
             OnStream::Read(Read::LongPoll(poll)) => return Box::pin(self.long_poll(name, poll)).await,
-            OnStream::Append(post, body) => return Box::pin(self.append(name, *post, body)).await,
+            OnStream::Append(append, body) => return Box::pin(self.append(name, *append, body)).await,
             OnStream::Read(Read::Sse(live)) => Box::pin(self.sse(name, live, link)).await,
             OnStream::Read(Read::Ndjson(live)) => Box::pin(self.ndjson(name, live, link)).await,
             OnStream::Read(Read::WebSocket(socket)) => Box::pin(self.websocket(name, *socket, link)).await,

@@ -8,12 +8,12 @@ use hyper::Response;
 use super::body::Body;
 use super::envelope::envelope;
 use super::error::Error;
+use super::form::Form;
 use super::live::streamed;
 use super::request::Live;
 use super::{Gateway, Link};
+use crate::clock::jittered;
 use crate::hub::Update;
-use crate::limits::jittered;
-use crate::metrics::Form;
 use crate::stream::{Cursor, StreamName};
 
 impl Gateway {

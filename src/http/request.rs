@@ -7,5 +7,6 @@ mod write;
 
 pub(super) use handshake::Handshake;
 pub(super) use many::{LiveMany, LongPollMany, PostMany, ReadMany, WebSocketMany};
+pub use read::HoldPolicy;
 pub(super) use read::{HEARTBEAT_NONE, Hold, Live, LongPoll, Read, ShortPoll, WebSocket};
-pub(super) use write::{Post, Put};
+pub(super) use write::{Put, post};

@@ -8,13 +8,13 @@ use hyper::header::TRANSFER_ENCODING;
 use hyper::{Method, Request, Version};
 
 use super::error::Error;
-use super::request::{Handshake, Post, PostMany, Put, Read, ReadMany};
+use super::form::Form;
+use super::request::{Handshake, PostMany, Put, Read, ReadMany, post};
 use super::upload::Upload;
 use super::web::GetFile;
 use super::{Gateway, Link, mqtt, preflight, streams};
 use crate::hub::ClientId;
-use crate::metrics::Form;
-use crate::stream::StreamName;
+use crate::stream::{Append, StreamName};
 use crate::web::File;
 
 /// Where streams live.
@@ -69,7 +69,7 @@ pub(super) enum Operation {
 /// What a stream is asked for.
 pub(super) enum OnStream {
     Create(Box<Put>, Incoming),
-    Append(Box<Post>, Upload),
+    Append(Box<Append>, Upload),
     Read(Read),
     Head,
     Delete,
@@ -135,7 +135,7 @@ impl Gateway {
         let (mut head, body) = request.into_parts();
         match form {
             Form::ShortPoll | Form::WebSocket => {
-                let read = ReadMany::parse(&mut head, &self.limits)?;
+                let read = ReadMany::parse(&mut head, &self.limits, self.holds)?;
                 Ok(Asked::Whole(Operation::ReadMany(Box::new(read))))
             }
             Form::Append => Ok(Asked::Post(Box::new(PostMany::parse(head)?), body)),
@@ -157,15 +157,14 @@ impl Gateway {
         let (mut head, body) = request.into_parts();
         let operation = match form {
             Form::Create => OnStream::Create(Box::new(Put::parse(&head)?), body),
-            Form::Append => OnStream::Append(
-                Box::new(Post::parse(head.uri.query(), &head.headers)?),
-                Upload::Coming(body),
-            ),
+            Form::Append => {
+                OnStream::Append(Box::new(post(head.uri.query(), &head.headers)?), Upload::Coming(body))
+            }
             Form::Head => OnStream::Head,
             Form::Delete => OnStream::Delete,
             Form::Preflight => OnStream::Preflight,
             Form::ShortPoll | Form::LongPoll | Form::Sse | Form::Ndjson | Form::WebSocket => {
-                OnStream::Read(Read::parse(&mut head, &self.limits)?)
+                OnStream::Read(Read::parse(&mut head, &self.limits, self.holds)?)
             }
             Form::Mqtt | Form::File | Form::Other => {
                 return Err(Error::MethodNotAllowed { allowed: preflight::METHODS });

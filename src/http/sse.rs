@@ -11,13 +11,13 @@ use super::body::Body;
 use super::control::Control;
 use super::error::Error;
 use super::fields::STREAM_SSE_DATA_ENCODING;
+use super::form::Form;
 use super::live::{encoded_length, put_base64, streamed};
 use super::request::Live;
 use super::{Gateway, Link};
-use crate::hub::{Batch, Update};
-use crate::limits::jittered;
-use crate::metrics::Form;
-use crate::stream::{Cursor, Encoding, StreamName};
+use crate::clock::jittered;
+use crate::hub::Update;
+use crate::stream::{Batch, Cursor, Encoding, StreamName};
 
 impl Gateway {
     pub(super) async fn sse(

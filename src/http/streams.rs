@@ -33,7 +33,7 @@ impl Gateway {
     /// A request for many streams, once its body is there.
     pub(super) async fn posted(&self, post: Box<PostMany>, body: Incoming) -> Result<Operation, Error> {
         let body = upload::collect(body, &self.limits).await?;
-        Ok(Operation::ReadMany(Box::new(post.read(&body, &self.limits)?)))
+        Ok(Operation::ReadMany(Box::new(post.read(&body, &self.limits, self.holds)?)))
     }
 
     pub(super) async fn read_many(&self, read: ReadMany, link: Arc<Link>) -> Result<Response<Body>, Error> {

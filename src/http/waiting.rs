@@ -73,11 +73,9 @@ impl Gateway {
             Ok(Operation::OnStream(name, OnStream::Read(Read::LongPoll(poll)))) => {
                 Box::pin(self.begin_long_poll(name, poll, noted))
             }
-            Ok(Operation::OnStream(name, OnStream::Append(post, body))) => {
-                Box::pin(
-                    async move { Step::Answered(self.finish(&noted, self.append(name, *post, body).await)) },
-                )
-            }
+            Ok(Operation::OnStream(name, OnStream::Append(append, body))) => Box::pin(async move {
+                Step::Answered(self.finish(&noted, self.append(name, *append, body).await))
+            }),
             operation => other(Prepared { operation, link, noted }),
         }))
     }

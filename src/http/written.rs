@@ -9,7 +9,8 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, T
 use hyper::{HeaderMap, Response, StatusCode};
 
 use super::body::{Body, FRAME_BYTES_MAX};
-use crate::hub::{Batch, Shared, Variant};
+use crate::hub::{Shared, Variant};
+use crate::stream::Batch;
 
 /// What a small answer has room for without a second allocation.
 const HEAD_BYTES: usize = 640;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use tokio::task::consume_budget;
 
-use super::{Failure, Hub, Subscriber, Update};
-use crate::stream::{Filter, Progress, StreamName};
+use super::{Hub, Subscriber, Update};
+use crate::stream::{Failure, Filter, Progress, StreamName};
 
 /// How many marked streams are taken note of at once.
 const MARKS_MAX: usize = 64;

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::clients::{Ending, Place};
 use super::watched::Watched;
-use super::{Batch, Hub, PollError, Polled, ReadError, Shared};
+use super::{Hub, PollError, Polled, Shared};
 use crate::clock::Alarm;
-use crate::stream::{Epoch, Offset, Position, Start, StreamName};
+use crate::stream::{Batch, Epoch, Offset, Position, ReadError, Start, StreamName};
 
 /// See the module. Dropping it leaves the wait queue and the stream.
 pub struct Held<'a> {

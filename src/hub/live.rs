@@ -17,8 +17,7 @@ use super::fan_out::{AT_ONCE, fan_out};
 use super::subscriber::{Member, Members, Wildcards};
 use super::watched::{Spot, Watched};
 use crate::clock::Clock;
-use crate::store::Store;
-use crate::stream::{Epoch, Filter, Position, StreamName};
+use crate::stream::{Epoch, Filter, Position, Store, StreamName};
 
 /// The streams that somebody follows.
 pub(super) struct Live {

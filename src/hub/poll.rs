@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::clients::Subject;
 use super::held::Held;
-use super::{ClientId, Hub, ReadError, Shared, TooManyPolls};
+use super::{ClientId, Hub, Shared, TooManyPolls};
 use crate::clock::Alarm;
-use crate::stream::{Start, StreamName};
+use crate::stream::{ReadError, Start, StreamName};
 
 /// A long poll as a front understood it.
 #[derive(Debug, Clone)]

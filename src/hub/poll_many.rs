@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::clients::{Ending, Place, Subject};
-use super::{ClientId, Follow, Following, Hub, PollError, ReadError, Turn};
-use crate::stream::Progress;
+use super::{ClientId, Follow, Following, Hub, PollError, Turn};
+use crate::stream::{Progress, ReadError};
 
 /// A long poll of many streams as a front understood it.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::Batch;
+use crate::stream::Batch;
 
 /// So many ways of writing one batch are kept; more of them are written and not kept.
 const MADE_MAX: usize = 4;

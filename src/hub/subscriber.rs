@@ -13,8 +13,8 @@ mod wildcards;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{ChangeError, Hub, Message, MessageLimit, Messages, ReadError};
-use crate::stream::{Filter, Start, StreamName};
+use super::Hub;
+use crate::stream::{ChangeError, Filter, Message, MessageLimit, Messages, ReadError, Start, StreamName};
 
 pub(super) use members::{Member, Members};
 pub(super) use registry::Subscribers;

@@ -11,9 +11,8 @@ use tokio::time::Instant;
 use tokio_stream::Stream;
 
 use super::life::Life;
-use super::{Batch, Gap, Hub, PollError, ReadError, Shared};
-use crate::store::ReadLimit;
-use crate::stream::{Start, StreamName};
+use super::{Hub, PollError, Shared};
+use crate::stream::{Batch, Gap, ReadError, ReadLimit, Start, StreamName};
 
 /// How a live form wants its tail.
 #[derive(Debug, Clone, Copy)]

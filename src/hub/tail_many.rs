@@ -7,7 +7,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::life::Life;
-use super::{Follow, Following, Hub, PollError, ReadError, TailSettings, Turn};
+use super::{Follow, Following, Hub, PollError, TailSettings, Turn};
+use crate::stream::ReadError;
 
 /// A live form's view of many streams, with the first turn already taken.
 pub struct TailMany {

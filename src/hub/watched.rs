@@ -6,10 +6,10 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 
+use super::Shared;
 use super::live::Live;
 use super::signal::{Signal, Waiter};
-use super::{Batch, Shared};
-use crate::stream::{Epoch, Offset, Position, StreamName};
+use crate::stream::{Batch, Epoch, Offset, Position, StreamName};
 
 /// What a waiter needs to know of a stream. The tail is that of the last append seen here.
 #[derive(Debug, Default)]

@@ -7,8 +7,7 @@ use serde::Serialize;
 
 use super::line::{MessageLine, StreamLine};
 use super::{MaintenanceError, Moved};
-use crate::store::{MessageLimit, Store};
-use crate::stream::{ANY_LEVELS, Filter, Start};
+use crate::stream::{ANY_LEVELS, Filter, MessageLimit, Start, Store};
 
 /// How much of a stream is in memory at once.
 const CHUNK: MessageLimit = MessageLimit { bytes_max: 1024 * 1024, count_max: 1000 };

@@ -11,9 +11,9 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::store::{Create, Description, Message};
 use crate::stream::{
-    Annotation, ContentType, Encoding, InvalidContentType, Lifetime, Quality, Retention, StreamName,
+    Annotation, ContentType, Create, Description, Encoding, InvalidContentType, Lifetime, Message, Quality,
+    Retention, StreamName,
 };
 
 /// A stream, or a message of the stream before it.

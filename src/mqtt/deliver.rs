@@ -11,8 +11,9 @@ use super::Broker;
 use super::codec::{Ack, AckKind, Delivery, MessageProperties, Outgoing, PacketId, Reason};
 use super::connection::{Connection, READY_MAX};
 use super::session::{Flight, Phase, Retained, Wanted};
-use crate::hub::{Gap, GapReason, Message, MessageLimit, ReadError};
-use crate::stream::{ContentType, Quality, Start, StreamName};
+use crate::stream::{
+    ContentType, Gap, GapReason, Message, MessageLimit, Quality, ReadError, Start, StreamName,
+};
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// Puts on the wire what is there for the client, as far as it takes it. Called when all before was written, so

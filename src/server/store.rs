@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::config::{Settings, StorePlace};
 use crate::metrics::{Metrics, StoreMetrics};
-use crate::store::{Disk, DiskOptions, Memory, Observer, OpenError, Store};
+use crate::store::{Disk, DiskOptions, Memory, OpenError};
+use crate::stream::{Observer, Store};
 
 /// Opens the store; one on disk reads its log first.
 pub(super) fn open(

@@ -6,16 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dashmap::DashMap;
 
-use crate::stream::SessionChange;
-
-/// A session as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredSession {
-    /// Its name.
-    pub client: Arc<str>,
-    /// Its keys and values, in no order.
-    pub entries: Vec<(Bytes, Bytes)>,
-}
+use crate::stream::{SessionChange, StoredSession};
 
 /// All sessions. One without entries is none.
 #[derive(Debug, Default)]

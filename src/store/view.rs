@@ -6,8 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::log::{Placed, Stretch};
-use super::{Batch, Message, Messages};
-use crate::stream::{ContentType, Encoding, Lineage, Position};
+use crate::stream::{Batch, ContentType, Encoding, Lineage, Message, Messages, Position};
 
 /// A stretch of a log, of which `P` are the pieces.
 pub(super) struct View<P> {

@@ -1,29 +1,8 @@
 //! Whether an append is taken: closing, content type, producers and sequences, in the protocol's order.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Annotation, ContentType, Payload, Producer, ProducerRefusal, Producers, SessionChange};
-
-/// An append as a front hands it in.
-#[derive(Debug, Clone)]
-pub struct Append {
-    /// The messages; empty only to close.
-    pub payload: Payload,
-    /// The content type of the body; of no account if there is none.
-    pub content_type: ContentType,
-    /// Close the stream with it, in the same step.
-    pub close: bool,
-    /// The idempotent producer, if it named itself.
-    pub producer: Option<Producer>,
-    /// `Stream-Seq`: above the last one of the stream, byte by byte. Its scope is the stream.
-    pub sequence: Option<Box<str>>,
-    /// What the publisher said of it.
-    pub annotation: Option<Arc<Annotation>>,
-    /// A change of the publisher's session that is done in the same step; not if the append is refused or there
-    /// already.
-    pub session: Option<SessionChange>,
-}
+use super::{Append, ContentType, Producer, Producers, Refusal};
 
 /// What to do with an append that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,19 +14,6 @@ pub enum Admission {
         /// The highest sequence accepted from its producer, if it has one.
         highest: Option<u64>,
     },
-}
-
-/// Why an append is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The stream is closed.
-    Closed,
-    /// The body has another content type than the stream.
-    ContentType,
-    /// `Stream-Seq` is not above the last one.
-    SequenceRegression,
-    /// The producer's epoch or sequence is wrong.
-    Producer(ProducerRefusal),
 }
 
 /// What a stream knows of those who write to it.
@@ -115,7 +81,7 @@ impl Writers {
                 Err(Refusal::Closed)
             };
         }
-        if !append.payload.is_empty() && append.content_type != *content_type {
+        if !append.fits(content_type) {
             return Err(Refusal::ContentType);
         }
         if let Some(producer) = &append.producer
@@ -149,19 +115,12 @@ impl Writers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::Payload;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     fn append(text: &'static str) -> Append {
-        Append {
-            payload: Payload::raw(text.into()),
-            content_type: ContentType::octet_stream(),
-            close: false,
-            producer: None,
-            sequence: None,
-            annotation: None,
-            session: None,
-        }
+        Append::of(ContentType::octet_stream(), Payload::raw(text.into()))
     }
 
     fn admit(writers: &mut Writers, append: &Append) -> Result<Admission, Refusal> {
@@ -187,7 +146,7 @@ mod tests {
     fn closed_comes_before_every_other_reason() {
         let mut writers = Writers::default();
         writers.close();
-        let wrong_type = Append { content_type: ContentType::parse("text/plain").unwrap(), ..append("x") };
+        let wrong_type = Append::of(ContentType::parse("text/plain").unwrap(), Payload::raw("x".into()));
         assert_eq!(admit(&mut writers, &wrong_type), Err(Refusal::Closed));
         assert_eq!(admit(&mut writers, &Append { close: true, ..append("x") }), Err(Refusal::Closed));
         let close_only = Append { close: true, ..append("") };

@@ -1,34 +1,44 @@
-//! What a stream is: names, offsets, content types, lifetimes and the rules of appending and closing.
+//! What a stream is: its values, its rules, and the contract of the stores that keep it.
 //!
-//! Pure values and decisions, with `std` and `bytes` alone: no IO, no runtime, no clock. The time comes in
+//! Pure values and decisions, with `std`, `bytes` and a parser of JSON alone: no IO, no runtime, no clock. The time comes in
 //! as an argument, so that every rule can be tested at any moment of any day.
+//!
+//! Read `store` first: the trait [`Store`] names every operation. The values of each operation are in `creation`,
+//! `append`, `read`, `message` and `change`; the rules are in `admission` and `producer`; the rest are the parts that
+//! these are made of: names, offsets, content types and payloads.
 
 mod admission;
-mod annotation;
+mod append;
+mod change;
 mod content_type;
+mod creation;
 mod cursor;
 mod filter;
-mod lifetime;
 mod lineage;
+mod message;
+mod messages;
 mod name;
 mod offset;
 mod payload;
 mod producer;
-mod progress;
-mod session_change;
+mod read;
+mod store;
 #[cfg(test)]
 mod tests;
 
-pub use admission::{Admission, Append, Refusal, Writers};
-pub use annotation::{Annotation, Quality};
+pub use admission::{Admission, Writers};
+pub use append::{Append, AppendError, AppendType, Appended, CreateIfMissing, Refusal};
+pub use change::{ChangeError, Failure, Missing, SessionChange, StoredSession};
 pub use content_type::{ContentType, Encoding, InvalidContentType};
+pub use creation::{Create, CreateError, Created, Description, Fork, Lifetime, Retention};
 pub use cursor::Cursor;
 pub use filter::{ANY_LEVELS, Filter, InvalidFilter, ONE_LEVEL};
-pub use lifetime::{Lifetime, Retention};
 pub use lineage::{Lineage, OtherEpoch};
+pub use message::{Annotation, Message, MessageLimit, Messages, Quality};
+pub use messages::{InvalidMessages, json_depth, split};
 pub use name::{InvalidName, StreamName};
-pub use offset::{Epoch, InvalidOffset, Offset, Position, Start};
+pub use offset::{Epoch, InvalidOffset, Offset, Position, Progress, Start};
 pub use payload::{Payload, Shape};
 pub use producer::{Producer, ProducerId, ProducerRefusal, Producers};
-pub use progress::Progress;
-pub use session_change::SessionChange;
+pub use read::{Batch, Gap, GapReason, ReadError, ReadLimit};
+pub use store::{Observer, Store, Work};

@@ -16,15 +16,7 @@ fn producer(id: &str, epoch: u64, sequence: u64) -> Producer {
 }
 
 fn append(text: &'static str) -> Append {
-    Append {
-        payload: Payload::raw(text.into()),
-        content_type: ContentType::octet_stream(),
-        close: false,
-        producer: None,
-        sequence: None,
-        annotation: None,
-        session: None,
-    }
+    Append::of(ContentType::octet_stream(), Payload::raw(text.into()))
 }
 
 #[test]

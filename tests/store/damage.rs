@@ -6,8 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pollgate::store::ReadError;
-use pollgate::stream::{Offset, Start};
+use pollgate::stream::{Offset, ReadError, Start};
 use tempfile::TempDir;
 
 use crate::directory::{self, try_open};

@@ -4,8 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use pollgate::store::{Create, ReadError};
-use pollgate::stream::{Append, Lifetime, ProducerRefusal, Refusal, Retention, SessionChange, Start};
+use pollgate::stream::{
+    Append, Create, Lifetime, ProducerRefusal, ReadError, Refusal, Retention, SessionChange, Start,
+};
 
 use crate::directory::{directory, world_of};
 use crate::suite::*;

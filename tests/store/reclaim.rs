@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pollgate::store::{Create, Memory};
-use pollgate::stream::{Append, Offset, Payload, Retention};
+use pollgate::store::Memory;
+use pollgate::stream::{Append, Create, Offset, Payload, Retention};
 use tokio::time::Instant;
 
 use crate::directory::{SEGMENT_BYTES, directory, size, world, world_of};

@@ -21,7 +21,7 @@ async fn until_the_first_file_is_gone(directory: &Path, world: &World) {
             return;
         }
         let stream = format!("garbage/{round}");
-        world.create(&stream, pollgate::store::Create::open(text())).await.unwrap();
+        world.create(&stream, pollgate::stream::Create::open(text())).await.unwrap();
         world.append(&stream, append(text(), Payload::raw(vec![b'x'; 4000].into()))).await.unwrap();
         world.store.delete(&name(&stream), world.now).await.unwrap();
     }

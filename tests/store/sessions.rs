@@ -1,8 +1,8 @@
 //! Sessions in a store on disk: over restarts, and while room is reclaimed.
 
 use bytes::Bytes;
-use pollgate::store::{Create, Memory};
-use pollgate::stream::{Append, Retention, SessionChange};
+use pollgate::store::Memory;
+use pollgate::stream::{Append, Create, Retention, SessionChange};
 
 use crate::directory::{directory, size, world, world_of};
 use crate::suite::*;

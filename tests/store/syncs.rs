@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pollgate::store::{Disk, DiskOptions, Gap, GapReason, Opened, ReadError, SyncPolicy};
-use pollgate::stream::Start;
+use pollgate::store::{Disk, DiskOptions, Opened, SyncPolicy};
+use pollgate::stream::{Gap, GapReason, ReadError, Start};
 
 use crate::directory::directory;
 use crate::suite::*;

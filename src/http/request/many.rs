@@ -12,16 +12,16 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::Handshake;
-use super::read::{HEARTBEAT_NONE, Hold, client, heartbeat};
+use super::read::{HEARTBEAT_NONE, Hold, HoldPolicy, client, heartbeat};
 use super::write::{content_type, refuse_content_encoding};
 use crate::http::error::Error;
+use crate::http::form::Form;
 use crate::http::query::Query;
 use crate::http::routes::decoded_name;
 use crate::http::streams::cursor::{Known, NameHash};
-use crate::hub::{ClientId, Follow, InvalidMessages, json_depth};
+use crate::hub::{ClientId, Follow};
 use crate::limits::Limits;
-use crate::metrics::Form;
-use crate::stream::{Progress, StreamName};
+use crate::stream::{InvalidMessages, Progress, StreamName, json_depth};
 
 /// A request for many streams.
 #[derive(Debug)]
@@ -74,7 +74,11 @@ struct Asked<'a> {
 
 impl ReadMany {
     /// Of a GET, or of the CONNECT that opens a WebSocket.
-    pub(in crate::http) fn parse(head: &mut Parts, limits: &Limits) -> Result<Self, Error> {
+    pub(in crate::http) fn parse(
+        head: &mut Parts,
+        limits: &Limits,
+        holds: HoldPolicy,
+    ) -> Result<Self, Error> {
         let uri = head.uri.clone();
         let query = Query::parse(uri.query())?;
         let is_socket = query.get("live") == Some("websocket");
@@ -92,7 +96,7 @@ impl ReadMany {
             client: text("client"),
         };
         if !is_socket {
-            return asked.read(query.streams(), &head.headers, limits);
+            return asked.read(query.streams(), &head.headers, limits, holds);
         }
         let is_named = query.streams().next().is_some();
         let live = is_named.then(|| asked.socket(query.streams(), limits)).transpose()?;
@@ -128,10 +132,15 @@ impl PostMany {
     }
 
     /// The request, once its body is there.
-    pub(in crate::http) fn read(&self, body: &Bytes, limits: &Limits) -> Result<ReadMany, Error> {
+    pub(in crate::http) fn read(
+        &self,
+        body: &Bytes,
+        limits: &Limits,
+        holds: HoldPolicy,
+    ) -> Result<ReadMany, Error> {
         let asked = Asked::parse(body, limits)?;
         let names = asked.names(limits)?;
-        asked.read(names.iter().map(String::as_str), &self.headers, limits)
+        asked.read(names.iter().map(String::as_str), &self.headers, limits, holds)
     }
 }
 
@@ -164,6 +173,7 @@ impl<'a> Asked<'a> {
         names: impl Iterator<Item = &'n str>,
         headers: &HeaderMap,
         limits: &Limits,
+        holds: HoldPolicy,
     ) -> Result<ReadMany, Error> {
         let follows = self.follows(names, limits)?;
         let live =
@@ -171,7 +181,7 @@ impl<'a> Asked<'a> {
         match self.live.as_deref() {
             None => Ok(ReadMany::ShortPoll(follows)),
             Some("long-poll") => {
-                let hold = Hold::of(self.timeout, headers, limits);
+                let hold = Hold::of(self.timeout, headers, holds);
                 let client = client(self.client.as_deref(), headers)?;
                 Ok(ReadMany::LongPoll(LongPollMany { follows, hold, client }))
             }

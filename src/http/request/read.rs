@@ -7,12 +7,13 @@ use hyper::header::IF_NONE_MATCH;
 use hyper::http::request::Parts;
 
 use super::Handshake;
+use crate::clock::jittered;
 use crate::http::error::Error;
 use crate::http::fields::{self, CLIENT_ID, Fields};
+use crate::http::form::Form;
 use crate::http::query::Query;
 use crate::hub::ClientId;
-use crate::limits::{Limits, jittered};
-use crate::metrics::Form;
+use crate::limits::Limits;
 use crate::stream::{Cursor, Start};
 
 /// Heartbeats that a client may ask for.
@@ -46,6 +47,15 @@ pub(in crate::http) struct LongPoll {
     pub(in crate::http) client: Option<ClientId>,
 }
 
+/// How long polls are held: the settings `hold` and `hold_max`.
+#[derive(Debug, Clone, Copy)]
+pub struct HoldPolicy {
+    /// For a poll that does not say, give or take a tenth.
+    pub default: Duration,
+    /// The most that a poll may ask for.
+    pub max: Duration,
+}
+
 /// How long to hold a poll.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http) struct Hold {
@@ -68,7 +78,11 @@ pub(in crate::http) struct WebSocket {
 }
 
 impl Read {
-    pub(in crate::http) fn parse(head: &mut Parts, limits: &Limits) -> Result<Self, Error> {
+    pub(in crate::http) fn parse(
+        head: &mut Parts,
+        limits: &Limits,
+        holds: HoldPolicy,
+    ) -> Result<Self, Error> {
         let query = Query::parse(head.uri.query())?;
         if query.get("live") == Some("websocket") {
             // Pings show life; envelopes do so on request, for clients that can not see pings.
@@ -79,7 +93,7 @@ impl Read {
         if head.method == Method::CONNECT {
             return Err(Error::parameter("live", "is websocket for a CONNECT"));
         }
-        Self::plain(&query, &head.headers, limits)
+        Self::plain(&query, &head.headers, limits, holds)
     }
 
     /// A GET in any form but the WebSocket.
@@ -87,6 +101,7 @@ impl Read {
         query: &Query<'_>,
         headers: &(impl Fields + ?Sized),
         limits: &Limits,
+        holds: HoldPolicy,
     ) -> Result<Self, Error> {
         match query.get("live") {
             None => {
@@ -96,7 +111,7 @@ impl Read {
             }
             Some("long-poll") => {
                 let (start, cursor) = (live_start(query)?, cursor(query)?);
-                let hold = Hold::of(query.seconds("timeout")?, headers, limits);
+                let hold = Hold::of(query.seconds("timeout")?, headers, holds);
                 let client = client(query.get("client"), headers)?;
                 Ok(Self::LongPoll(LongPoll { start, cursor, hold, client }))
             }
@@ -149,9 +164,9 @@ fn cursor(query: &Query<'_>) -> Result<Option<Cursor>, Error> {
 
 impl Hold {
     /// As the parameter or the header field says, else the default.
-    pub(super) fn of(parameter: Option<u64>, headers: &(impl Fields + ?Sized), limits: &Limits) -> Self {
+    pub(super) fn of(parameter: Option<u64>, headers: &(impl Fields + ?Sized), holds: HoldPolicy) -> Self {
         let asked = parameter.or_else(|| fields::preferred_wait(headers));
-        let time = asked.map_or_else(|| jittered(limits.hold), Duration::from_secs).min(limits.hold_max);
+        let time = asked.map_or_else(|| jittered(holds.default), Duration::from_secs).min(holds.max);
         Self { time, asked: asked.is_some() }
     }
 }

@@ -10,14 +10,15 @@ use tokio_stream::Stream;
 
 use super::cursor;
 use super::envelope::{self, CursorField, Frame};
+use crate::clock::jittered;
 use crate::http::body::Body;
 use crate::http::error::Error;
+use crate::http::form::Form;
 use crate::http::live::{Counted, streamed};
 use crate::http::request::LiveMany;
 use crate::http::{Gateway, Link};
 use crate::hub::{Following, Hub, TailSettings};
-use crate::limits::jittered;
-use crate::metrics::{Form, LiveMetrics};
+use crate::metrics::LiveMetrics;
 
 /// An event of the default type.
 const EVENT: Frame = Frame { before: b"data:", after: b"\n\n" };
@@ -53,7 +54,7 @@ impl Gateway {
 
     fn opening(&self, form: Form, link: Arc<Link>, frame: Frame) -> Opening {
         let life = Some(jittered(self.limits.live_life.get()));
-        Opening { hub: self.hub.clone(), metrics: self.metrics.live(form), link, life, frame }
+        Opening { hub: self.hub.clone(), metrics: self.forms.live(form), link, life, frame }
     }
 }
 

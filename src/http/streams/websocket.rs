@@ -9,11 +9,11 @@ use super::envelope::Frame;
 use super::live::Opening;
 use crate::http::body::Body;
 use crate::http::error::Error;
+use crate::http::form::Form;
 use crate::http::request::{LiveMany, WebSocketMany};
 use crate::http::websocket::Session;
 use crate::http::{Gateway, Link};
 use crate::limits::Limits;
-use crate::metrics::Form;
 
 const TEXT: Frame = Frame { before: b"", after: b"" };
 
@@ -25,7 +25,7 @@ impl Gateway {
     ) -> Result<Response<Body>, Error> {
         let WebSocketMany { live, handshake } = request;
         let answer = self.switch(&handshake, None)?;
-        let metrics = self.metrics.live(Form::WebSocket);
+        let metrics = self.forms.live(Form::WebSocket);
         let opening = Opening { hub: self.hub.clone(), metrics, link: link.clone(), life: None, frame: TEXT };
         let (hub, limits) = (self.hub.clone(), self.limits.clone());
         match live {

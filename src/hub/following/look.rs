@@ -1,9 +1,8 @@
 //! One look at one of many streams: what its reader is told, and how far it has come then.
 
 use super::{Following, News};
-use crate::hub::{Batch, Failure, Gap, GapReason, ReadError, Update};
-use crate::store::ReadLimit;
-use crate::stream::{Progress, Start, StreamName};
+use crate::hub::Update;
+use crate::stream::{Batch, Failure, Gap, GapReason, Progress, ReadError, ReadLimit, Start, StreamName};
 
 impl Following {
     /// Reads a stream on. `None`: there is nothing to tell. If there may be more, it is looked at again after the

@@ -19,9 +19,8 @@ use super::room::{NoRoom, Room};
 use super::segment::Segment;
 use super::sessions::SessionLog;
 use super::sync::SyncPolicy;
-use crate::store::Failure;
 use crate::store::entry::Entry;
-use crate::stream::Epoch;
+use crate::stream::{Epoch, Failure};
 
 /// The most changes and bytes that wait for the same sync.
 const GROUP_CHANGES_MAX: usize = 256;

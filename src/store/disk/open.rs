@@ -15,9 +15,8 @@ use super::scan::{End, Rest, scan};
 use super::segment::{HEADER_BYTES, Segment, Segments, path};
 use super::sync::SyncPolicy;
 use super::{Disk, Shared};
-use crate::store::Observer;
 use crate::store::epochs::Epochs;
-use crate::stream::Epoch;
+use crate::stream::{Epoch, Observer};
 
 /// Why a store can not be opened, in words for the operator.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use super::Shared;
 use super::frame::Place;
 use super::place::{Kept, Slice, Span};
 use super::segment::decode;
-use crate::store::Failure;
+use crate::stream::Failure;
 
 /// Records that lie so near to each other are read at once.
 const NEAR_BYTES: u32 = 16 * 1024;

@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::sessions::SessionNote;
 use crate::store::entry::{Asked, Entry, State};
 use crate::store::log::{Content, Log};
-use crate::store::{Create, Fork};
 use crate::stream::{
-    Annotation, Append, ContentType, Epoch, Lifetime, Lineage, Offset, Position, Producer, Quality,
-    Retention, Shape, Start, StreamName, Writers,
+    Annotation, Append, ContentType, Create, Epoch, Fork, Lifetime, Lineage, Offset, Position, Producer,
+    Quality, Retention, Shape, Start, StreamName, Writers,
 };
 
 /// A stream, by the epoch of its creation; or a session.
@@ -44,6 +43,8 @@ pub(super) enum Record {
     Session { session: StreamId, client: Box<str>, entries: Vec<(Bytes, Bytes)> },
     /// A change of a session.
     SessionChanged { session: StreamId, entries: Vec<(Bytes, Option<Bytes>)> },
+    /// A stream begins, with an append and what was said with it.
+    CreatedWith { stream: Box<StreamState>, at: Moment, ends: Ends, said: Box<Said> },
 }
 
 /// Milliseconds since 1970.

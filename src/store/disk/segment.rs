@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use super::frame::{self, FRAME_HEADER_BYTES, Found, Place};
 use super::place::Kept;
 use super::record::{Record, StreamId};
-use crate::store::Failure;
+use crate::stream::Failure;
 
 /// Bytes before the first record: what the file is, and which.
 pub(super) const HEADER_BYTES: u32 = 64;

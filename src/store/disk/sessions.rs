@@ -15,8 +15,7 @@ use super::committer::{Committer, RECORD_BYTES};
 use super::place::Kept;
 use super::record::{Record, StreamId};
 use super::room::NoRoom;
-use crate::store::Failure;
-use crate::stream::SessionChange;
+use crate::stream::{Failure, SessionChange};
 
 /// Changes of a session may take so many bytes, or twice those of the whole session if that is more, before it is
 /// written again.

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use pollgate::store::{AppendError, Create};
-use pollgate::stream::{Append, Lifetime, Producer, ProducerRefusal, Refusal, Start};
+use pollgate::stream::{Append, AppendError, Create, Lifetime, Producer, ProducerRefusal, Refusal, Start};
 
 use super::world::*;
 

@@ -1,7 +1,6 @@
 //! Forks (protocol, section 4.2).
 
-use pollgate::store::{ChangeError, Create, CreateError, Missing, ReadError};
-use pollgate::stream::{Append, Retention, Start};
+use pollgate::stream::{Append, ChangeError, Create, CreateError, Missing, ReadError, Retention, Start};
 
 use super::world::*;
 

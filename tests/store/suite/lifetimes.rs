@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use pollgate::store::{Create, GapReason, Missing, ReadError};
-use pollgate::stream::{Filter, Lifetime, Start};
+use pollgate::stream::{Create, Filter, GapReason, Lifetime, Missing, ReadError, Start};
 
 use super::world::*;
 

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use pollgate::store::{AppendError, Create, CreateError, Gap, GapReason, ReadError, ReadLimit};
-use pollgate::stream::{Append, Epoch, Offset, Position, Refusal, Retention, Start};
+use pollgate::stream::{
+    Append, AppendError, Create, CreateError, Epoch, Gap, GapReason, Offset, Position, ReadError, ReadLimit,
+    Refusal, Retention, Start,
+};
 
 use super::world::*;
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use pollgate::store::{
-    ChangeError, Create, Gap, GapReason, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit,
+use pollgate::stream::{
+    Annotation, Append, ChangeError, Create, Gap, GapReason, Message, MessageLimit, Messages, Missing,
+    Offset, Payload, Position, Quality, ReadError, ReadLimit, Retention, Start,
 };
-use pollgate::stream::{Annotation, Append, Offset, Payload, Position, Quality, Retention, Start};
 
 use super::world::*;
 

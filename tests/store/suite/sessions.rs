@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use pollgate::store::{AppendError, Missing};
-use pollgate::stream::{Append, SessionChange};
+use pollgate::stream::{Append, AppendError, Missing, SessionChange};
 
 use super::world::*;
 
