@@ -4,12 +4,16 @@
 //! pauses tokio's clock has paused this one too.
 
 mod alarm;
+#[cfg(test)]
+mod in_time;
 
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 pub use alarm::Alarm;
+#[cfg(test)]
+pub(crate) use in_time::in_time;
 
 /// A wall clock that follows tokio's. Cheap to copy.
 #[derive(Debug, Clone, Copy)]

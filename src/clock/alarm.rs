@@ -42,10 +42,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock::in_time;
 
     async fn rings_at(alarm: &mut Alarm, since: Instant, seconds: u64) {
         let until = since + Duration::from_secs(seconds);
-        poll_fn(|context| alarm.poll(context, until)).await;
+        in_time("the alarm rings", poll_fn(|context| alarm.poll(context, until))).await;
         assert_eq!(Instant::now().duration_since(since).as_secs(), seconds);
     }
 

@@ -23,6 +23,8 @@ mod payload;
 mod producer;
 mod read;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use admission::{Admission, Writers};
 pub use append::{Append, AppendError, AppendType, Appended, CreateIfMissing, Refusal};

@@ -14,6 +14,7 @@ mod world;
 mod fallback;
 mod forms;
 mod handling;
+mod lost_twice;
 mod publishing;
 mod reading;
 mod relay;

@@ -27,6 +27,7 @@ mod home;
 mod image;
 mod kill;
 mod landmark;
+mod lax;
 mod ledger;
 mod loss;
 mod message;

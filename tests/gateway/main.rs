@@ -13,6 +13,8 @@ mod world;
 
 mod caching;
 mod command_line;
+mod drained_store;
+mod epochs;
 mod gaps;
 mod holding;
 mod hostile_events;
@@ -22,6 +24,7 @@ mod observability;
 mod parked;
 mod publishing;
 mod refusals;
+mod shared_answers;
 mod slow_clients;
 mod store_on_disk;
 mod tour;

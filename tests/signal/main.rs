@@ -27,6 +27,8 @@ mod sync {
     }
 }
 
+mod table;
+
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};

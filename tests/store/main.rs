@@ -14,9 +14,11 @@ mod directory;
 mod fixture;
 mod reclaim;
 mod restart;
+mod second_runs;
 mod sessions;
 #[macro_use]
 mod suite;
+mod syncs;
 
 store_suite!(memory, || crate::suite::Made {
     store: Box::new(pollgate::store::Memory::new()),

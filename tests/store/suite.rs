@@ -1,5 +1,6 @@
 //! What the contract of a store promises, each promise a test.
 
+mod epochs;
 mod forks;
 mod lifetimes;
 mod logs;
@@ -8,6 +9,7 @@ mod missing_streams;
 mod sessions;
 mod world;
 
+pub use epochs::*;
 pub use forks::*;
 pub use lifetimes::*;
 pub use logs::*;
@@ -61,6 +63,11 @@ macro_rules! store_suite {
                 a_session_that_has_ended_is_gone,
                 an_append_changes_a_session_with_it_or_not_at_all,
                 a_session_may_be_large_and_hold_any_bytes,
+                only_the_append_that_closed_a_stream_is_its_retry,
+                a_number_of_an_earlier_start_is_neither_a_retry_nor_taken,
+                an_append_without_a_sequence_leaves_the_last_one_as_it_was,
+                leaving_an_earlier_life_lets_the_present_one_stand_still,
+                the_end_of_an_earlier_life_is_not_that_of_the_present_one,
             );
         }
     };

@@ -12,6 +12,7 @@
 mod world;
 
 mod ask;
+mod blocked;
 mod costs;
 mod exchange;
 mod falling_back;

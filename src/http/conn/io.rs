@@ -327,3 +327,6 @@ impl AsyncWrite for GuardedStream {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

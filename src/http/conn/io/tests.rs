@@ -1,0 +1,116 @@
+//! The limits of the wrapper itself, on sockets whose kernel has none (`TCP_USER_TIMEOUT` is off) and a paused clock.
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::sleep;
+
+use super::*;
+use crate::clock::in_time;
+
+const PIECE: [u8; 16 * 1024] = [7; 16 * 1024];
+
+/// The wrapped side of a connection and the client's, which has little room for what it does not read.
+async fn connected(limits: Limits, phase: Phase) -> (GuardedStream, TcpStream, watch::Sender<Phase>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(128 * 1024).unwrap();
+    let (client, accepted) = tokio::join!(socket.connect(listener.local_addr().unwrap()), listener.accept());
+    let (stream, _) = accepted.unwrap();
+    let unlimited = SockRef::from(&stream).tcp_user_timeout().unwrap();
+    assert!(unlimited.is_none_or(|timeout| timeout.is_zero()), "{unlimited:?}");
+    SockRef::from(&stream).set_send_buffer_size(512 * 1024).unwrap();
+    let (state, (change, phase)) = (Arc::new(ConnectionState::new(())), watch::channel(phase));
+    (GuardedStream::new(stream, Bytes::new(), state, Arc::new(limits), phase), client.unwrap(), change)
+}
+
+fn limits() -> Limits {
+    Limits {
+        write_timeout: "20s".parse().unwrap(),
+        linger_timeout: "5s".parse().unwrap(),
+        ..Limits::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_is_given_up_after_the_write_timeout() {
+    let (mut guarded, _client, _phase) = connected(limits(), Phase::Serving).await;
+    let mut written_at = Instant::now();
+    let error = in_time("a write to a client that does not read fails", async {
+        loop {
+            match guarded.write(&PIECE).await {
+                Ok(_) => written_at = Instant::now(),
+                Err(error) => return error,
+            }
+        }
+    });
+    let error = error.await;
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    let waited = written_at.elapsed().as_secs_f64();
+    assert!((19.0..21.1).contains(&waited), "{waited} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_slow_again_and_again_has_all_of_the_timeout_each_time() {
+    let (mut guarded, client, _phase) = connected(limits(), Phase::Serving).await;
+    let reading = async {
+        let mut taken = vec![0; 64 * 1024];
+        for _ in 0..5 {
+            sleep(Duration::from_secs(18)).await;
+            client.readable().await.unwrap();
+            // All that is on its way, so that the window of the connection opens again.
+            while client.try_read(&mut taken).is_ok() {}
+        }
+    };
+    let writing = async {
+        loop {
+            if let Err(error) = guarded.write(&PIECE).await {
+                return error;
+            }
+        }
+    };
+    in_time("the client reads five times", async {
+        tokio::select! {
+            () = reading => {}
+            error = writing => panic!("given up: {error}"),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stays_or_goes_on_sending_is_waited_for_no_longer_than_it_may_linger() {
+    for (phase, sends, limit) in [
+        (Phase::Serving, false, 5),
+        (Phase::Serving, true, 5),
+        (Phase::Closing, false, 1),
+        (Phase::Closing, true, 1),
+    ] {
+        let (mut guarded, mut client, _phase) = connected(limits(), phase).await;
+        let since = Instant::now();
+        let sending = async {
+            while sends && client.write(&PIECE[..100]).await.is_ok() {
+                sleep(Duration::from_millis(100)).await;
+            }
+            std::future::pending::<()>().await
+        };
+        in_time("the connection ends", async {
+            tokio::select! {
+                ended = guarded.shutdown() => ended.unwrap(),
+                () = sending => {}
+            }
+        })
+        .await;
+        let waited = since.elapsed().as_secs_f64();
+        let limit = f64::from(limit);
+        assert!((limit..limit + 0.2).contains(&waited), "{phase:?}, sends: {sends}: {waited} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_is_not_waited_for() {
+    let (mut guarded, client, _phase) = connected(limits(), Phase::Serving).await;
+    let since = Instant::now();
+    drop(client);
+    in_time("the connection ends", guarded.shutdown()).await.unwrap();
+    assert!(since.elapsed() < Duration::from_millis(10));
+}
