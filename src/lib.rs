@@ -12,7 +12,6 @@
 //! * [`store`]: the stores that keep the contract, in memory and on disk. Passive: they answer at once with what is there.
 //! * [`hub`]: appends and wakes, reads and waits. The only place that waits.
 //! * [`http`]: the HTTP front, one file per operation and delivery form.
-//! * [`web`]: the page and the JavaScript client that the HTTP front serves.
 //! * [`mqtt`]: the MQTT front, onto the same streams.
 //! * [`server`]: sockets, connections, limits of both, drain.
 //! * [`client`]: reads and publishes from elsewhere, over whatever the network lets through. Knows the wire alone.
@@ -31,4 +30,3 @@ pub mod mqtt;
 pub mod server;
 pub mod store;
 pub mod stream;
-pub mod web;

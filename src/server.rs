@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::clock::Clock;
 use crate::config::{MqttAddress, Settings};
-use crate::http::admin::Admin;
+use crate::http::api::admin::Admin;
 use crate::http::conn::{Phase, Service};
 use crate::http::{Gateway, HoldPolicy, Origins};
 use crate::hub::Hub;

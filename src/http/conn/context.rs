@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use super::io::GuardedStream;
 use super::response::{Outgoing, ResponseBytes};
 use super::state::{ConnectionState, Phase};
-use crate::http::Gateway;
-use crate::http::admin::Admin;
+use crate::http::api::admin::Admin;
+use crate::http::api::gateway::Gateway;
 use crate::limits::Limits;
 
 /// Answers the requests of an HTTP listener.

@@ -8,16 +8,15 @@ use httparse::{EMPTY_HEADER, Header, Request, Status};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENCODING, UPGRADE};
 
 use super::response::Framing;
-use crate::http::Gateway;
-use crate::http::error::Error;
-use crate::http::fields::{Fields, whole_number};
-use crate::http::form::Form;
-use crate::http::query::Query;
-use crate::http::request::{Read, post};
-use crate::http::routes::{GatewayRequest, OnStream, Operation, STREAMS, stream_name};
-
-/// The longest request that the fast path parses, body included.
-pub(super) const REQUEST_BYTES_MAX: usize = 4 * 1024;
+use crate::http::api::error::Error;
+use crate::http::api::fields::{Fields, whole_number};
+use crate::http::api::form::Form;
+use crate::http::api::gateway::Gateway;
+use crate::http::api::operation::{GatewayRequest, OnStream, Operation};
+use crate::http::api::target::Query;
+use crate::http::api::target::{STREAMS, stream_of_path};
+use crate::http::api::write_request::post;
+use crate::http::read::request::Read;
 
 /// The outcome of parsing what a connection sent.
 pub(super) enum Parsed {
@@ -76,7 +75,7 @@ impl Gateway {
         fields: &[Header<'_>],
     ) -> Option<(Form, Result<Operation, Error>)> {
         let read = |query: &Query<'_>| {
-            let stream = Some(stream_name(path)?);
+            let stream = Some(stream_of_path(path)?);
             Ok(Operation::Read(Read::plain(stream, query, fields, &self.limits, self.holds)?))
         };
         match Query::parse(query) {
@@ -95,7 +94,7 @@ impl Gateway {
         fields: &[Header<'_>],
         body: &[u8],
     ) -> Result<Operation, Error> {
-        let (name, append) = (stream_name(path)?, post(query, fields)?);
+        let (name, append) = (stream_of_path(path)?, post(query, fields)?);
         if body.len() > self.limits.body_bytes_max {
             return Err(Error::BodyTooLarge { max: self.limits.body_bytes_max });
         }

@@ -23,8 +23,8 @@ use super::state::Phase;
 use super::upgraded::UpgradedIo;
 use super::write::{Written, poll_pending, write_body};
 use crate::clock::Alarm;
-use crate::http::Gateway;
-use crate::http::upgrade::Upgrade;
+use crate::http::api::gateway::Gateway;
+use crate::http::api::upgrade::Upgrade;
 
 /// The stage of a connection between two polls.
 enum Stage<'a> {

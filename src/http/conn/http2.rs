@@ -22,7 +22,7 @@ use super::context::{ConnectionContext, Service, Step};
 use super::response::Framing;
 use super::state::{ConnectionState, Phase};
 use super::upgraded::UpgradedIo;
-use crate::http::routes::Refusal;
+use crate::http::api::routes::Refusal;
 use crate::limits::Limits;
 
 /// Serves a connection until either side closes it, it is idle for too long, or the server closes.

@@ -30,8 +30,8 @@ use super::io::GuardedStream;
 use super::pending::PendingResponse;
 use super::response::Framing;
 use super::state::Phase;
-use crate::http::fields::Fields;
-use crate::http::routes::Refusal;
+use crate::http::api::fields::Fields;
+use crate::http::api::routes::Refusal;
 use crate::limits::Limits;
 
 /// A connection, and the response that is owed on it.

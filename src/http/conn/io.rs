@@ -15,9 +15,11 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::fast_path::REQUEST_BYTES_MAX;
 use super::state::{ConnectionState, Phase};
 use crate::limits::Limits;
+
+/// Bytes that are read at once, into a buffer on the stack: the longest request that the fast path parses, body included.
+const REQUEST_BYTES_MAX: usize = 4 * 1024;
 
 /// Checks within one write timeout whether a stalled client has read something; the timeout is exact to one of these parts.
 const STALLED_CHECKS_MAX: u32 = 20;

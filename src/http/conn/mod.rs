@@ -33,7 +33,7 @@ pub use state::{ConnectionState, Phase};
 pub use upgraded::{MqttSocket, UpgradedIo};
 
 pub(super) use body::FRAME_BYTES_MAX;
-pub(super) use response::{Answer, DECIMALS, Framing, Head, bare, decimal};
+pub(super) use response::{Answer, Framing, Head, bare};
 
 use context::Step;
 

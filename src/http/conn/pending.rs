@@ -7,13 +7,13 @@ use std::task::{Context, Poll, ready};
 use super::response::ResponseBytes;
 use super::state::ConnectionState;
 use crate::clock::Alarm;
-use crate::http::Gateway;
-use crate::http::error::Error;
-use crate::http::long_poll::HeldRead;
-use crate::http::read::{ReadStart, StartingRead};
-use crate::http::request_log::RequestLog;
-use crate::http::routes::{GatewayRequest, OnStream, Operation};
-use crate::http::upgrade::Reply;
+use crate::http::api::error::Error;
+use crate::http::api::gateway::Gateway;
+use crate::http::api::operation::RequestLog;
+use crate::http::api::operation::{GatewayRequest, OnStream, Operation};
+use crate::http::api::upgrade::Reply;
+use crate::http::read::StartingRead;
+use crate::http::read::long_poll::{HeldRead, ReadStart};
 
 /// A response over HTTP/1 to one request. Dropping it cancels the request: a held poll leaves its wait queue.
 pub(super) struct PendingResponse<'a>(State<'a>);

@@ -203,7 +203,7 @@ impl ResponseBytes {
         match length {
             // Whatever a GET would be answered, it is not empty.
             Some(0) if without_body => {}
-            Some(length) => field(&mut head, &CONTENT_LENGTH, decimal(length, &mut [0; DECIMALS])),
+            Some(length) => field(&mut head, &CONTENT_LENGTH, itoa::Buffer::new().format(length).as_bytes()),
             None if http10 => {}
             None => field(&mut head, &TRANSFER_ENCODING, b"chunked"),
         }
@@ -315,23 +315,6 @@ fn field(head: &mut BytesMut, name: &HeaderName, value: &[u8]) {
     head.put_slice(b": ");
     head.put_slice(value);
     head.put_slice(b"\r\n");
-}
-
-/// Decimal digits of the greatest number.
-pub(in crate::http) const DECIMALS: usize = 20;
-
-/// A number as text, in `digits`.
-pub(in crate::http) fn decimal(mut number: u64, digits: &mut [u8; DECIMALS]) -> &[u8] {
-    let mut begin = DECIMALS;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-        begin -= 1;
-        if number == 0 {
-            break;
-        }
-    }
-    digits.get(begin..).unwrap_or_default()
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.

@@ -4,18 +4,20 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 
-use super::answer::Keep;
-use super::conn::Answer;
-use super::conn::Body;
 use super::envelope::{self, Frame, TokenField};
-use super::error::Error;
 use super::request::{ReadFrom, ShortPoll};
-use super::{Gateway, answer, resume_token};
+use super::resume_token;
+use crate::http::api::answer;
+use crate::http::api::answer::Keep;
+use crate::http::api::error::Error;
+use crate::http::api::gateway::Gateway;
+use crate::http::conn::Answer;
+use crate::http::conn::Body;
 use crate::hub::{MultiBatch, MultiReader, RequestedStream, Source as _};
 use crate::stream::{Start, StreamName};
 
 impl Gateway {
-    pub(super) async fn short_poll<A: Answer>(&self, poll: ShortPoll) -> Result<A, Error> {
+    pub(in crate::http) async fn short_poll<A: Answer>(&self, poll: ShortPoll) -> Result<A, Error> {
         match poll.from {
             ReadFrom::One { stream, start, .. } => {
                 self.short_poll_one(stream, start, poll.if_none_match).await
@@ -55,7 +57,7 @@ impl Gateway {
 }
 
 /// The answer to a poll of many streams: 200 with an envelope in any case.
-pub(super) fn many<A: Answer>(reader: &MultiReader, batch: &MultiBatch, superseded: bool) -> A {
+pub(in crate::http) fn many<A: Answer>(reader: &MultiReader, batch: &MultiBatch, superseded: bool) -> A {
     let token = TokenField::Full(resume_token::part(reader.positions()));
     let envelope: Bytes = envelope::many(batch, &token, superseded, Frame::NONE);
     let mut answer: A = answer::uncached(StatusCode::OK);

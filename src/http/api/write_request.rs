@@ -5,10 +5,10 @@ use std::time::Duration;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST};
 use hyper::http::request::Parts;
 
-use crate::http::error::Error;
-use crate::http::fields::{self, *};
-use crate::http::query::Query;
-use crate::http::routes::stream_name;
+use super::error::Error;
+use super::fields::{self, *};
+use super::target::Query;
+use super::target::stream_of_path;
 use crate::stream::{
     Append, AppendType, ContentType, CreateIfMissing, Lifetime, Producer, Retention, Start, StreamName,
 };
@@ -57,12 +57,12 @@ pub(in crate::http) fn post(query: Option<&str>, headers: &(impl Fields + ?Sized
     })
 }
 
-pub(super) fn refuse_content_encoding(headers: &(impl Fields + ?Sized)) -> Result<(), Error> {
+pub(in crate::http) fn refuse_content_encoding(headers: &(impl Fields + ?Sized)) -> Result<(), Error> {
     let coded = headers.values(&CONTENT_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
     if coded { Err(Error::ContentEncoding) } else { Ok(()) }
 }
 
-pub(super) fn content_type(headers: &(impl Fields + ?Sized)) -> Result<Option<ContentType>, Error> {
+pub(in crate::http) fn content_type(headers: &(impl Fields + ?Sized)) -> Result<Option<ContentType>, Error> {
     let text = fields::text(headers, &CONTENT_TYPE)?.filter(|text| !text.is_empty());
     Ok(text.map(ContentType::parse).transpose()?)
 }
@@ -101,7 +101,7 @@ fn fork(head: &Parts) -> Result<Option<(StreamName, Option<Start>, u64)>, Error>
         };
     };
     let source =
-        stream_name(source).map_err(|_| Error::field(&STREAM_FORKED_FROM, "is the path of a stream"))?;
+        stream_of_path(source).map_err(|_| Error::field(&STREAM_FORKED_FROM, "is the path of a stream"))?;
     let offset = offset.map(|offset| offset.parse().map_err(Error::Offset)).transpose()?;
     Ok(Some((source, offset, sub_offset.unwrap_or(0))))
 }

@@ -19,7 +19,7 @@ const DISCARD_FACTOR: usize = 16;
 
 /// Reads the whole body. The bytes are an allocation of their own and of their own size: a slice of the
 /// connection's read buffer would keep all of that alive for as long as the log keeps the message.
-pub(super) async fn collect(body: &mut Incoming, limits: &Limits) -> Result<Bytes, Error> {
+pub(in crate::http) async fn collect(body: &mut Incoming, limits: &Limits) -> Result<Bytes, Error> {
     let max = limits.body_bytes_max;
     let announced = usize::try_from(body.size_hint().exact().unwrap_or(0)).unwrap_or(usize::MAX);
     if announced == 0 && body.is_end_stream() {
@@ -58,7 +58,7 @@ pub(super) async fn collect(body: &mut Incoming, limits: &Limits) -> Result<Byte
 
 /// Whether the rest of a body that nobody needs can be skipped, so that another request may follow on an HTTP/1 connection: its
 /// length is known and small.
-pub(super) fn can_skip(body: &Incoming) -> bool {
+pub(in crate::http) fn can_skip(body: &Incoming) -> bool {
     body.size_hint().exact().is_some_and(|left| left <= SKIPPED_BYTES_MAX)
 }
 

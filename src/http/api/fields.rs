@@ -9,7 +9,7 @@ use crate::stream::Offset;
 
 macro_rules! names {
     ($($constant:ident = $name:literal),* $(,)?) => {
-        $(pub(super) const $constant: HeaderName = HeaderName::from_static($name);)*
+        $(pub(in crate::http) const $constant: HeaderName = HeaderName::from_static($name);)*
     };
 }
 
@@ -47,16 +47,16 @@ names! {
 /// A header field or query parameter whose value means nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Malformed(String);
+pub(in crate::http) struct Malformed(String);
 
 impl Malformed {
     /// A header field; `what` is a predicate such as "is not UTF-8".
-    pub(super) fn field(name: &HeaderName, what: &str) -> Self {
+    pub(in crate::http) fn field(name: &HeaderName, what: &str) -> Self {
         Self(format!("{name} {what}"))
     }
 
     /// A query parameter, or a key of a JSON body in its place.
-    pub(super) fn parameter(name: &str, what: &str) -> Self {
+    pub(in crate::http) fn parameter(name: &str, what: &str) -> Self {
         Self(format!("the parameter {name} {what}"))
     }
 }
@@ -64,10 +64,10 @@ impl Malformed {
 /// The greatest number that JavaScript carries exactly, which is the protocol's bound.
 const NUMBER_MAX: u64 = (1 << 53) - 1;
 
-pub(super) const TRUE: HeaderValue = HeaderValue::from_static("true");
+pub(in crate::http) const TRUE: HeaderValue = HeaderValue::from_static("true");
 
 /// The header fields of a request, whoever has read them.
-pub(super) trait Fields {
+pub(in crate::http) trait Fields {
     /// The values of a field, in their order.
     fn values<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]>;
 }
@@ -86,7 +86,7 @@ impl Fields for [httparse::Header<'_>] {
 }
 
 /// The text of a field that must not be repeated; `None` if it is absent.
-pub(super) fn text<'a>(
+pub(in crate::http) fn text<'a>(
     fields: &'a (impl Fields + ?Sized),
     name: &HeaderName,
 ) -> Result<Option<&'a str>, Malformed> {
@@ -100,7 +100,10 @@ pub(super) fn text<'a>(
 }
 
 /// A number without sign, fraction, exponent or leading zeros (protocol, section 5.1).
-pub(super) fn number(fields: &(impl Fields + ?Sized), name: &HeaderName) -> Result<Option<u64>, Malformed> {
+pub(in crate::http) fn number(
+    fields: &(impl Fields + ?Sized),
+    name: &HeaderName,
+) -> Result<Option<u64>, Malformed> {
     let parse = |text: &str| {
         whole_number(text).ok_or_else(|| {
             Malformed::field(name, "is a whole number from 0 to 2^53 - 1 without leading zeros")
@@ -110,12 +113,15 @@ pub(super) fn number(fields: &(impl Fields + ?Sized), name: &HeaderName) -> Resu
 }
 
 /// Whether a field says `true`, in any case; anything else counts as absent (protocol, section 4.1).
-pub(super) fn flag(fields: &(impl Fields + ?Sized), name: &HeaderName) -> Result<bool, Malformed> {
+pub(in crate::http) fn flag(fields: &(impl Fields + ?Sized), name: &HeaderName) -> Result<bool, Malformed> {
     Ok(text(fields, name)?.is_some_and(|text| text.eq_ignore_ascii_case("true")))
 }
 
 /// An RFC 3339 timestamp.
-pub(super) fn timestamp(headers: &HeaderMap, name: &HeaderName) -> Result<Option<SystemTime>, Malformed> {
+pub(in crate::http) fn timestamp(
+    headers: &HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<SystemTime>, Malformed> {
     let parse = |text: &str| {
         let timestamp: Result<jiff::Timestamp, _> = text.parse();
         timestamp.map(SystemTime::from).map_err(|_| Malformed::field(name, "is an RFC 3339 timestamp"))
@@ -124,7 +130,7 @@ pub(super) fn timestamp(headers: &HeaderMap, name: &HeaderName) -> Result<Option
 }
 
 /// `Prefer: wait=S` (RFC 7240, section 4.3). What can not be read is ignored, as that RFC demands.
-pub(super) fn preferred_wait(fields: &(impl Fields + ?Sized)) -> Option<u64> {
+pub(in crate::http) fn preferred_wait(fields: &(impl Fields + ?Sized)) -> Option<u64> {
     let name = PREFER;
     let preferences = fields.values(&name).filter_map(|value| std::str::from_utf8(value).ok());
     let mut preferences = preferences.flat_map(|value| value.split(','));
@@ -136,26 +142,26 @@ pub(super) fn preferred_wait(fields: &(impl Fields + ?Sized)) -> Option<u64> {
     })
 }
 
-pub(super) fn whole_number(text: &str) -> Option<u64> {
+pub(in crate::http) fn whole_number(text: &str) -> Option<u64> {
     let canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
     canonical.then(|| text.parse().ok()).flatten().filter(|number| *number <= NUMBER_MAX)
 }
 
 /// A field value from text that is known to have no control characters; empty if it has.
-pub(super) fn value(text: &str) -> HeaderValue {
+pub(in crate::http) fn value(text: &str) -> HeaderValue {
     HeaderValue::from_bytes(text.as_bytes()).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-pub(super) fn offset_value(offset: Offset) -> HeaderValue {
+pub(in crate::http) fn offset_value(offset: Offset) -> HeaderValue {
     HeaderValue::from_bytes(&offset.to_text()).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// `Retry-After` between 1 and 5 seconds, so that those who were refused together do not come back together.
-pub(super) fn retry_after() -> HeaderValue {
+pub(in crate::http) fn retry_after() -> HeaderValue {
     HeaderValue::from(fastrand::u64(1..=5))
 }
 
-pub(super) fn seconds(duration: Duration) -> HeaderValue {
+pub(in crate::http) fn seconds(duration: Duration) -> HeaderValue {
     HeaderValue::from(duration.as_secs())
 }
 

@@ -7,33 +7,35 @@
 //! else while it waits calls [`HeldRead::be_prompt`] first, so that a publisher lets it answer before the publisher itself
 //! is answered.
 
+mod envelope;
+pub(super) mod live;
+pub(super) mod long_poll;
+pub(super) mod request;
+mod requested_streams;
+pub(super) mod resume_token;
+mod short_poll;
+pub(super) mod sse;
+pub(super) mod websocket;
+
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::Gateway;
-use super::conn::{Answer, Body, ConnectionState};
-use super::error::Error;
-use super::live::{NDJSON, SSE};
-use super::long_poll::HeldRead;
-use super::request::Read;
 use crate::clock::Alarm;
-
-/// What becomes of a read at first.
-pub(super) enum ReadStart<'a, A> {
-    /// The answer, whose body may be a live form.
-    Answered(A),
-    /// A long poll of one stream or many has to wait.
-    Held(HeldRead<'a>),
-}
+use crate::http::api::error::Error;
+use crate::http::api::gateway::Gateway;
+use crate::http::conn::{Answer, Body, ConnectionState};
+use live::{NDJSON, SSE};
+use long_poll::ReadStart;
+use request::Read;
 
 /// The beginning of a read, in one allocation of its own size.
-pub(super) type StartingRead<'a, A> =
+pub(in crate::http) type StartingRead<'a, A> =
     Pin<Box<dyn Future<Output = Result<ReadStart<'a, A>, Error>> + Send + 'a>>;
 
 impl Gateway {
     /// Begins a read. It completes without waiting for messages.
-    pub(super) fn begin_read<'a, A: Answer + 'a>(
+    pub(in crate::http) fn begin_read<'a, A: Answer + 'a>(
         &'a self,
         read: Read,
         state: &'a Arc<ConnectionState>,
@@ -53,7 +55,11 @@ impl Gateway {
     }
 
     /// Answers a read, for whoever has room for a future while it waits.
-    pub(super) async fn read<A: Answer>(&self, read: Read, state: &Arc<ConnectionState>) -> Result<A, Error> {
+    pub(in crate::http) async fn read<A: Answer>(
+        &self,
+        read: Read,
+        state: &Arc<ConnectionState>,
+    ) -> Result<A, Error> {
         match self.begin_read(read, state).await? {
             ReadStart::Answered(answer) => Ok(answer),
             ReadStart::Held(mut held) => {

@@ -9,20 +9,20 @@ use base64::write::EncoderWriter;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 
-use super::error::gap_text;
+use crate::http::api::error::gap_text;
 use crate::hub::{MultiBatch, StreamUpdate, Update};
 use crate::stream::{Batch, Cursor, Encoding, Gap};
 
 /// What a form writes around an envelope.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Frame {
-    pub(super) before: &'static [u8],
-    pub(super) after: &'static [u8],
+pub(in crate::http) struct Frame {
+    pub(in crate::http) before: &'static [u8],
+    pub(in crate::http) after: &'static [u8],
 }
 
 /// What an envelope over many streams says of the resume token.
 #[derive(Debug, Clone)]
-pub(super) enum TokenField {
+pub(in crate::http) enum TokenField {
     /// This is the token from now on.
     Full(String),
     /// The token goes on with this.
@@ -52,18 +52,18 @@ struct Control {
 
 impl Frame {
     /// A JSON body, or a text frame of a WebSocket.
-    pub(super) const NONE: Self = Self { before: b"", after: b"" };
+    pub(in crate::http) const NONE: Self = Self { before: b"", after: b"" };
 
     /// A line of NDJSON.
-    pub(super) const LINE: Self = Self { before: b"", after: b"\n" };
+    pub(in crate::http) const LINE: Self = Self { before: b"", after: b"\n" };
 
     /// An SSE event of the default type.
-    pub(super) const EVENT: Self = Self { before: b"data:", after: b"\n\n" };
+    pub(in crate::http) const EVENT: Self = Self { before: b"data:", after: b"\n\n" };
 }
 
 /// The envelope of one update of one stream: `{"data":[...],"streamNextOffset":...}`. `data` holds the messages of a JSON
 /// stream as they are, the text of a text stream as a string, and base64 strings otherwise.
-pub(super) fn one(update: &Update, cursor: Cursor, frame: Frame) -> Bytes {
+pub(in crate::http) fn one(update: &Update, cursor: Cursor, frame: Frame) -> Bytes {
     let mut envelope = BytesMut::with_capacity(data_length(update) + 256);
     envelope.put_slice(frame.before);
     envelope.put_slice(b"{\"data\":[");
@@ -75,7 +75,7 @@ pub(super) fn one(update: &Update, cursor: Cursor, frame: Frame) -> Bytes {
 }
 
 /// The envelope over many streams, in one line.
-pub(super) fn many(batch: &MultiBatch, token: &TokenField, superseded: bool, frame: Frame) -> Bytes {
+pub(in crate::http) fn many(batch: &MultiBatch, token: &TokenField, superseded: bool, frame: Frame) -> Bytes {
     // A token has no character that JSON would have to escape.
     let (name, token) = match token {
         TokenField::Full(token) => (&b",\"cursor\":\""[..], token.as_str()),
@@ -159,7 +159,7 @@ fn put_in_one_line(envelope: &mut BytesMut, json: &[u8]) {
 }
 
 /// About how long the data of an update gets. What is set aside for an update stays busy until a slow reader has taken it.
-pub(super) fn data_length(update: &Update) -> usize {
+pub(in crate::http) fn data_length(update: &Update) -> usize {
     let Update::Batch(batch) = update else { return 0 };
     match batch.content_type.encoding() {
         Encoding::Binary => batch.len().div_ceil(3) * 4,
@@ -169,7 +169,7 @@ pub(super) fn data_length(update: &Update) -> usize {
 
 /// Writes bytes as one base64 text, with no copy on the way: what lives for a moment between what slow readers keep
 /// for long leaves holes in the memory.
-pub(super) fn put_base64<'a>(text: &mut BytesMut, pieces: impl IntoIterator<Item = &'a Bytes>) {
+pub(in crate::http) fn put_base64<'a>(text: &mut BytesMut, pieces: impl IntoIterator<Item = &'a Bytes>) {
     let mut encoder = EncoderWriter::new(text.writer(), &STANDARD);
     // A buffer in memory takes everything.
     let _infallible =
@@ -177,7 +177,7 @@ pub(super) fn put_base64<'a>(text: &mut BytesMut, pieces: impl IntoIterator<Item
 }
 
 /// Writes the control object of an update, with the cache cursor.
-pub(super) fn put_control(text: &mut BytesMut, update: &Update, cursor: Cursor) {
+pub(in crate::http) fn put_control(text: &mut BytesMut, update: &Update, cursor: Cursor) {
     put_json(text, &Control::new(update, Some(cursor)));
 }
 

@@ -8,9 +8,9 @@ use hyper::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 
 use super::answer::secure;
-use super::conn::{Body, bare};
 use super::fields::{self, *};
-use super::resume_token::InvalidResumeToken;
+use crate::http::conn::{Body, bare};
+use crate::http::read::resume_token::InvalidResumeToken;
 use crate::hub::{CreationError, InvalidClientId, PollError, TooManyPolls};
 use crate::stream::{
     AppendError, ChangeError, CreateError, Failure, Gap, GapReason, InvalidContentType, InvalidMessages,
@@ -19,7 +19,7 @@ use crate::stream::{
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(in crate::http) enum Error {
     #[error("there is nothing at this path; streams are at /v1/stream/{{name}}")]
     NoSuchPath,
     #[error("the stream name is not UTF-8 after percent-decoding")]
@@ -108,12 +108,12 @@ pub struct Problem {
 
 impl Error {
     /// A header field with a value that can not be meant.
-    pub(super) fn field(name: &HeaderName, what: &str) -> Self {
+    pub(in crate::http) fn field(name: &HeaderName, what: &str) -> Self {
         Self::Malformed(Malformed::field(name, what))
     }
 
     /// A query parameter with a value that can not be meant.
-    pub(super) fn parameter(name: &str, what: &str) -> Self {
+    pub(in crate::http) fn parameter(name: &str, what: &str) -> Self {
         Self::Malformed(Malformed::parameter(name, what))
     }
 
@@ -179,7 +179,7 @@ impl Error {
     }
 
     /// The answer that says so.
-    pub(super) fn into_answer(self) -> Response<Body> {
+    pub(in crate::http) fn into_answer(self) -> Response<Body> {
         let (status, kind, fields) = self.map();
         let mut text = serde_json::to_vec(&self.as_problem(status, kind)).unwrap_or_default();
         text.push(b'\n');
@@ -193,7 +193,7 @@ impl Error {
     }
 
     /// The same as a value, for forms that have no status.
-    pub(super) fn problem(&self) -> Problem {
+    pub(in crate::http) fn problem(&self) -> Problem {
         let (status, kind, _) = self.map();
         self.as_problem(status, kind)
     }
@@ -315,7 +315,7 @@ fn map_gap(gap: &Gap, fields: &mut HeaderMap) -> (StatusCode, &'static str) {
 }
 
 /// `Stream-Gap` as DESIGN has it. How many messages another epoch had nobody knows, so it says none.
-pub(super) fn gap_text(gap: &Gap) -> String {
+pub(in crate::http) fn gap_text(gap: &Gap) -> String {
     match gap.reason {
         GapReason::Trimmed { missed } => format!("reason=trimmed; missed={missed}"),
         GapReason::Epoch => "reason=epoch".to_owned(),

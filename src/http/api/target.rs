@@ -1,12 +1,36 @@
-//! The query of a request: the parameters that the protocol and its additions know. Others are ignored.
+//! The target of a request: the stream that its path names, and the parameters of its query.
 
 use std::borrow::Cow;
 
+use super::error::Error;
 use super::fields::Malformed;
+use crate::stream::StreamName;
+
+/// The path below which streams are.
+pub(in crate::http) const STREAMS: &str = "/v1/stream/";
+
+/// The first segment of names that the protocol keeps for itself (section 6).
+const RESERVED: &str = "__ds";
+
+/// The stream that a path names. Percent-encoded octets are decoded once; dot segments are never resolved.
+pub(in crate::http) fn stream_of_path(path: &str) -> Result<StreamName, Error> {
+    let encoded = path.strip_prefix(STREAMS).ok_or(Error::NoSuchPath)?;
+    let decoded =
+        percent_encoding::percent_decode_str(encoded).decode_utf8().map_err(|_| Error::NameNotUtf8)?;
+    stream_name(&decoded)
+}
+
+/// The stream of this name, unless the name is reserved.
+pub(in crate::http) fn stream_name(name: &str) -> Result<StreamName, Error> {
+    if name.split('/').next() == Some(RESERVED) {
+        return Err(Error::Reserved);
+    }
+    Ok(StreamName::parse(name)?)
+}
 
 /// The known parameters, decoded: at most one of each, but for the streams of a request for many.
 #[derive(Debug, Default)]
-pub(super) struct Query<'a> {
+pub(in crate::http) struct Query<'a> {
     values: [Option<Cow<'a, str>>; NAMES.len()],
     streams: Vec<Cow<'a, str>>,
 }
@@ -18,7 +42,7 @@ const STREAM: &str = "stream";
 
 impl<'a> Query<'a> {
     /// Reads `query` as `application/x-www-form-urlencoded`.
-    pub(super) fn parse(query: Option<&'a str>) -> Result<Self, Malformed> {
+    pub(in crate::http) fn parse(query: Option<&'a str>) -> Result<Self, Malformed> {
         let mut parsed = Self::default();
         for pair in query.unwrap_or_default().split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -39,18 +63,18 @@ impl<'a> Query<'a> {
     }
 
     /// The value of a known parameter.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(in crate::http) fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = NAMES.iter().zip(&self.values).find(|(known, _)| **known == name)?;
         value.as_deref()
     }
 
     /// The streams that are named.
-    pub(super) fn streams(&self) -> impl Iterator<Item = &str> {
+    pub(in crate::http) fn streams(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().map(AsRef::as_ref)
     }
 
     /// A whole number of seconds.
-    pub(super) fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed> {
+    pub(in crate::http) fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed> {
         let parse = |text: &str| {
             super::fields::whole_number(text)
                 .ok_or_else(|| Malformed::parameter(name, "is a whole number of seconds"))

@@ -9,8 +9,8 @@ use hyper::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 
-use super::conn::{Answer, Body, DECIMALS, FRAME_BYTES_MAX, Head, decimal};
 use super::fields::*;
+use crate::http::conn::{Answer, Body, FRAME_BYTES_MAX, Head};
 use crate::stream::{Batch, Cursor, Offset};
 
 /// How long shared caches may keep what lies before the tail: it never changes (protocol, section 10.1).
@@ -21,13 +21,13 @@ const ENTITY_TAG_BYTES_MAX: usize = 54;
 
 /// Whether caches may keep an answer.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Keep {
+pub(in crate::http) enum Keep {
     May,
     MustNot,
 }
 
 /// Fields against sniffing and for readers of other origins (protocol, section 12.7).
-pub(super) fn secure(head: &mut impl Head) {
+pub(in crate::http) fn secure(head: &mut impl Head) {
     head.put_static(X_CONTENT_TYPE_OPTIONS, "nosniff");
     head.put_static(CORP, "cross-origin");
     head.put_static(ACCESS_CONTROL_ALLOW_ORIGIN, "*");
@@ -35,7 +35,7 @@ pub(super) fn secure(head: &mut impl Head) {
 }
 
 /// An answer that nobody may cache, with the security fields.
-pub(super) fn uncached<A: Answer>(status: StatusCode) -> A {
+pub(in crate::http) fn uncached<A: Answer>(status: StatusCode) -> A {
     let mut answer = A::begin(status);
     answer.put_static(CACHE_CONTROL, "no-store");
     secure(&mut answer);
@@ -43,7 +43,7 @@ pub(super) fn uncached<A: Answer>(status: StatusCode) -> A {
 }
 
 /// 200 with a batch: its messages and its cursor. The caller adds what its form needs.
-pub(super) fn messages<A: Answer>(batch: &Batch, keep: Keep) -> A {
+pub(in crate::http) fn messages<A: Answer>(batch: &Batch, keep: Keep) -> A {
     let mut answer = A::begin(StatusCode::OK);
     match batch.content_type.as_str() {
         // The type of nearly all streams needs no copy.
@@ -61,7 +61,7 @@ pub(super) fn messages<A: Answer>(batch: &Batch, keep: Keep) -> A {
 }
 
 /// Where a reader is: the next offset, whether it is up to date, whether anything will follow.
-pub(super) fn position(head: &mut impl Head, batch: &Batch) {
+pub(in crate::http) fn position(head: &mut impl Head, batch: &Batch) {
     head.put(STREAM_NEXT_OFFSET, &batch.next.to_text());
     if batch.up_to_date {
         head.put_static(STREAM_UP_TO_DATE, "true");
@@ -71,12 +71,12 @@ pub(super) fn position(head: &mut impl Head, batch: &Batch) {
     }
 }
 
-pub(super) fn cursor(head: &mut impl Head, cursor: Cursor) {
-    head.put(STREAM_CURSOR, decimal(cursor.0, &mut [0; DECIMALS]));
+pub(in crate::http) fn cursor(head: &mut impl Head, cursor: Cursor) {
+    head.put(STREAM_CURSOR, itoa::Buffer::new().format(cursor.0).as_bytes());
 }
 
 /// The entity tag of a batch. It changes with the log's life, its stretch, and closing.
-pub(super) fn entity_tag(batch: &Batch) -> String {
+pub(in crate::http) fn entity_tag(batch: &Batch) -> String {
     let mut tag = String::with_capacity(ENTITY_TAG_BYTES_MAX);
     tag.push('"');
     for (index, number) in
@@ -102,7 +102,7 @@ fn push_hex(text: &mut String, number: u64) {
 ///
 /// Messages never change, so they may be kept. "Nothing new" must be asked again each time, or a short poll
 /// through a cache would see a message a minute late.
-pub(super) fn caching(head: &mut impl Head, batch: &Batch) {
+pub(in crate::http) fn caching(head: &mut impl Head, batch: &Batch) {
     head.put(ETAG, entity_tag(batch).as_bytes());
     let fresh = batch.lives_for.map_or(FRESH, |left| left.min(FRESH));
     if batch.is_empty() {
@@ -115,7 +115,7 @@ pub(super) fn caching(head: &mut impl Head, batch: &Batch) {
 }
 
 /// Whether `If-None-Match` names this tag (RFC 9110, section 13.1.2: weak comparison).
-pub(super) fn matches(if_none_match: &str, tag: &str) -> bool {
+pub(in crate::http) fn matches(if_none_match: &str, tag: &str) -> bool {
     let same = |candidate: &str| candidate.trim().trim_start_matches("W/") == tag;
     if_none_match.trim() == "*" || if_none_match.split(',').any(same)
 }
@@ -168,7 +168,7 @@ fn as_array(pieces: &[Bytes]) -> Vec<Bytes> {
 }
 
 /// An answer to an append or a creation: where the tail is now.
-pub(super) fn tail<A: Answer>(status: StatusCode, tail: Offset, closed: bool) -> A {
+pub(in crate::http) fn tail<A: Answer>(status: StatusCode, tail: Offset, closed: bool) -> A {
     let mut answer: A = uncached(status);
     answer.put(STREAM_NEXT_OFFSET, &tail.to_text());
     if closed {

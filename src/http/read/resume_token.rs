@@ -28,27 +28,27 @@ const NUMBER_BYTES_MAX: usize = 10;
 /// A stable 64-bit hash of a stream's name. Names can be made to collide, so a request may not name two that do; and
 /// if one takes the place of the other, its epoch is another one, which shows as a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct NameHash(u64);
+pub(in crate::http) struct NameHash(u64);
 
 /// The positions in a token, by stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct ResumeToken(HashMap<NameHash, (usize, Progress)>);
+pub(in crate::http) struct ResumeToken(HashMap<NameHash, (usize, Progress)>);
 
 /// The text is no resume token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a cursor over many streams is what an earlier answer said, with what followed it")]
-pub(super) struct InvalidResumeToken;
+pub(in crate::http) struct InvalidResumeToken;
 
 impl NameHash {
     /// FNV-1a of 64 bits (Fowler, Noll and Vo).
-    pub(super) fn of(name: &StreamName) -> Self {
+    pub(in crate::http) fn of(name: &StreamName) -> Self {
         let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         Self(name.as_str().bytes().fold(0xcbf2_9ce4_8422_2325, mix))
     }
 }
 
 impl ResumeToken {
-    pub(super) fn parse(text: &str) -> Result<Self, InvalidResumeToken> {
+    pub(in crate::http) fn parse(text: &str) -> Result<Self, InvalidResumeToken> {
         let mut token = Self::default();
         let mut turn = 0;
         for part in text.split('.') {
@@ -63,13 +63,13 @@ impl ResumeToken {
     }
 
     /// The turn of a stream and how far its reader has come, if the token has an entry for it.
-    pub(super) fn get(&self, hash: NameHash) -> Option<(usize, Progress)> {
+    pub(in crate::http) fn get(&self, hash: NameHash) -> Option<(usize, Progress)> {
         self.0.get(&hash).copied()
     }
 }
 
 /// Writes one part, in the order of the turns; empty if there are no positions.
-pub(super) fn part<'a>(positions: impl IntoIterator<Item = (&'a StreamName, Progress)>) -> String {
+pub(in crate::http) fn part<'a>(positions: impl IntoIterator<Item = (&'a StreamName, Progress)>) -> String {
     let mut bytes = vec![VERSION];
     let mut epoch = 0;
     for (name, progress) in positions {

@@ -11,22 +11,25 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio_stream::Stream;
 
-use super::conn::Body;
-use super::conn::{ConnectionState, bare};
 use super::envelope::{self, Frame, TokenField};
-use super::error::Error;
-use super::fields::{STREAM_SSE_DATA_ENCODING, X_ACCEL_BUFFERING};
 use super::request::{Live, ReadFrom};
-use super::{Gateway, answer, resume_token, sse};
+use super::resume_token;
+use super::sse;
 use crate::clock::Clock;
 use crate::clock::jittered;
-use crate::http::form::Form;
+use crate::http::api::answer;
+use crate::http::api::error::Error;
+use crate::http::api::fields::{STREAM_SSE_DATA_ENCODING, X_ACCEL_BUFFERING};
+use crate::http::api::form::Form;
+use crate::http::api::gateway::Gateway;
+use crate::http::conn::Body;
+use crate::http::conn::{ConnectionState, bare};
 use crate::hub::{Hub, MultiBatch, MultiReader, Source, StreamReader, Tail, TailSettings, Update, Variant};
 use crate::metrics::LiveMetrics;
 use crate::stream::{Batch, ContentType, Cursor, Encoding, StreamName};
 
 /// How a live form writes its updates.
-pub(super) struct Format {
+pub(in crate::http) struct Format {
     form: Form,
     content_type: &'static str,
     /// An update of one stream.
@@ -35,10 +38,10 @@ pub(super) struct Format {
     many: Frame,
 }
 
-pub(super) const SSE: Format =
+pub(in crate::http) const SSE: Format =
     Format { form: Form::Sse, content_type: "text/event-stream", one: sse::event, many: Frame::EVENT };
 
-pub(super) const NDJSON: Format = Format {
+pub(in crate::http) const NDJSON: Format = Format {
     form: Form::Ndjson,
     content_type: "application/x-ndjson",
     one: |update, cursor| envelope::one(update, cursor, Frame::LINE),
@@ -46,7 +49,7 @@ pub(super) const NDJSON: Format = Format {
 };
 
 /// Frames have no content type; the streams' own decide between text and binary.
-pub(super) const WEBSOCKET: Format = Format {
+pub(in crate::http) const WEBSOCKET: Format = Format {
     form: Form::WebSocket,
     content_type: "",
     one: |update, cursor| envelope::one(update, cursor, Frame::NONE),
@@ -54,7 +57,7 @@ pub(super) const WEBSOCKET: Format = Format {
 };
 
 /// Opens live forms. It needs no request, so that a WebSocket can open its form after the first frame.
-pub(super) struct LiveOpener {
+pub(in crate::http) struct LiveOpener {
     hub: Arc<Hub>,
     clock: Clock,
     metrics: LiveMetrics,
@@ -64,21 +67,21 @@ pub(super) struct LiveOpener {
 }
 
 /// A live form that is open.
-pub(super) struct OpenLive {
+pub(in crate::http) struct OpenLive {
     /// The encoded updates.
-    pub(super) updates: Updates,
+    pub(in crate::http) updates: Updates,
     /// The longest silence between two of them.
-    pub(super) heartbeat: Duration,
+    pub(in crate::http) heartbeat: Duration,
     /// The stream, if it is one.
-    pub(super) stream: Option<(StreamName, ContentType)>,
+    pub(in crate::http) stream: Option<(StreamName, ContentType)>,
 }
 
 /// Encoded updates, in one allocation.
-pub(super) type Updates = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+pub(in crate::http) type Updates = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 impl Gateway {
     /// Answers with a live form as the body, which no cache keeps and no proxy holds back.
-    pub(super) async fn live(
+    pub(in crate::http) async fn live(
         &self,
         format: &'static Format,
         live: Live,
@@ -100,7 +103,7 @@ impl Gateway {
         Ok(answer)
     }
 
-    pub(super) fn live_opener(
+    pub(in crate::http) fn live_opener(
         &self,
         format: &'static Format,
         life: Option<Duration>,
@@ -113,7 +116,7 @@ impl Gateway {
 
 impl LiveOpener {
     /// Opens the tail of a stream or many. Fails while a status can still say so.
-    pub(super) async fn open(self, live: Live) -> Result<OpenLive, Error> {
+    pub(in crate::http) async fn open(self, live: Live) -> Result<OpenLive, Error> {
         let Live { from, heartbeat } = live;
         let (hub, format) = (&self.hub, self.format);
         let settings = TailSettings { heartbeat, life: self.life };
@@ -191,7 +194,7 @@ impl Encoder<StreamReader> for StreamEncoder {
 
 /// What stands for chance in the cache cursor behind a batch: the same for all who are sent it, so that they can share
 /// the bytes.
-pub(super) fn cursor_seed(batch: &Batch) -> u64 {
+pub(in crate::http) fn cursor_seed(batch: &Batch) -> u64 {
     fastrand::Rng::with_seed(batch.epoch.0 ^ batch.next.position.0).u64(..)
 }
 

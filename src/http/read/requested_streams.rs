@@ -9,37 +9,35 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::http::error::Error;
-use crate::http::resume_token::{NameHash, ResumeToken};
+use super::resume_token::{NameHash, ResumeToken};
+use crate::http::api::error::Error;
+use crate::http::api::target::stream_name;
 use crate::hub::RequestedStream;
 use crate::limits::Limits;
 use crate::stream::{InvalidMessages, Progress, StreamName, json_depth};
 
-/// The root that the protocol keeps for itself (section 6).
-const RESERVED: &str = "__ds";
-
 /// A request for many streams as JSON.
 #[derive(Debug, Deserialize)]
-pub(super) struct JsonRead<'a> {
+pub(in crate::http) struct JsonRead<'a> {
     #[serde(borrow)]
     stream: Option<&'a RawValue>,
     cursor: Option<String>,
     from: Option<String>,
-    pub(super) live: Option<String>,
-    pub(super) timeout: Option<u64>,
-    pub(super) heartbeat: Option<u64>,
-    pub(super) client: Option<String>,
+    pub(in crate::http) live: Option<String>,
+    pub(in crate::http) timeout: Option<u64>,
+    pub(in crate::http) heartbeat: Option<u64>,
+    pub(in crate::http) client: Option<String>,
 }
 
 impl<'a> JsonRead<'a> {
-    pub(super) fn parse(body: &'a Bytes, limits: &Limits) -> Result<Self, Error> {
+    pub(in crate::http) fn parse(body: &'a Bytes, limits: &Limits) -> Result<Self, Error> {
         if json_depth(body) > limits.json_depth_max {
             return Err(Error::Json(InvalidMessages::TooDeep(limits.json_depth_max)));
         }
         serde_json::from_slice(body).map_err(not_json)
     }
 
-    pub(super) fn streams(&self, limits: &Limits) -> Result<Vec<RequestedStream>, Error> {
+    pub(in crate::http) fn streams(&self, limits: &Limits) -> Result<Vec<RequestedStream>, Error> {
         let names = self.names(limits)?;
         let names = names.iter().map(String::as_str);
         requested_streams(names, self.cursor.as_deref(), self.from.as_deref(), limits)
@@ -54,7 +52,7 @@ impl<'a> JsonRead<'a> {
 }
 
 /// The streams of these names, each with its position in the token, in the order of their turns.
-pub(super) fn requested_streams<'n>(
+pub(in crate::http) fn requested_streams<'n>(
     names: impl Iterator<Item = &'n str>,
     token: Option<&str>,
     from: Option<&str>,
@@ -86,14 +84,6 @@ pub(super) fn requested_streams<'n>(
     }
     streams.sort_by_key(|(turn, _)| *turn);
     Ok(streams.into_iter().map(|(_, stream)| stream).collect())
-}
-
-/// The stream of this name.
-pub(in crate::http) fn stream_name(name: &str) -> Result<StreamName, Error> {
-    if name.split('/').next() == Some(RESERVED) {
-        return Err(Error::Reserved);
-    }
-    Ok(StreamName::parse(name)?)
 }
 
 fn not_json(error: serde_json::Error) -> Error {

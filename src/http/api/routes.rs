@@ -7,42 +7,36 @@ use hyper::header::{EXPECT, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
 
-use super::conn::Framing;
 use super::error::Error;
+use super::files::File;
+use super::files::GetFile;
+use super::form::Form;
 use super::gateway::Gateway;
-use super::request::{self, Handshake, HoldPolicy, PostRead, Put, Read, ReadOrSocket, WebSocket, post};
-use super::request_log::RequestLog;
+use super::handlers::STREAM_METHODS;
+use super::handshake::Handshake;
+use super::operation::{GatewayRequest, OnStream, Operation};
+use super::target::stream_of_path;
+use super::upgrade;
 use super::upload::{can_skip, collect};
-use super::web::GetFile;
-use super::{preflight, upgrade};
-use crate::http::form::Form;
-use crate::hub::ClientId;
+use super::write_request::{Put, post};
+use crate::http::conn::Framing;
+use crate::http::read::request::{HoldPolicy, PostRead, ReadOrSocket};
 use crate::limits::Limits;
 use crate::stream::{Append, StreamName};
-use crate::web::File;
-
-/// Where streams live.
-pub(super) const STREAMS: &str = "/v1/stream/";
 
 /// Where many streams are read with one request.
 const STREAMS_PATH: &str = "/v1/streams";
 
 /// The methods of [`STREAMS_PATH`].
-pub(super) const STREAMS_METHODS: &str = "GET, POST, OPTIONS";
+pub(in crate::http) const STREAMS_METHODS: &str = "GET, POST, OPTIONS";
 
 /// Why a request is refused before it is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(in crate::http) enum Refusal {
     /// The connection is above the limit.
     TooManyConnections,
     /// It has both `Content-Length` and `Transfer-Encoding`.
     AmbiguousLength,
-}
-
-/// A request as values: complete, with its body.
-pub(super) struct GatewayRequest {
-    pub(super) operation: Result<Operation, Error>,
-    pub(super) log: RequestLog,
 }
 
 /// A request as far as its head tells.
@@ -59,17 +53,6 @@ enum BodyOperation {
     Read(Box<PostRead>),
 }
 
-impl GatewayRequest {
-    /// A request whose operation is known, or is known to be wrong.
-    pub(super) fn new(form: Form, framing: Framing, operation: Result<Operation, Error>) -> Self {
-        let known = operation.as_ref().ok();
-        let form = known.and_then(Operation::form).unwrap_or(form);
-        let client = known.and_then(Operation::client).map(ClientId::as_str);
-        let log = RequestLog::new(form, framing, known.map_or("", Operation::stream), client);
-        Self { operation, log }
-    }
-}
-
 impl BodyOperation {
     fn with_body(self, body: Bytes, limits: &Limits, holds: HoldPolicy) -> Result<Operation, Error> {
         Ok(match self {
@@ -83,74 +66,10 @@ impl BodyOperation {
     }
 }
 
-/// What is asked for.
-pub(super) enum Operation {
-    OnStream(StreamName, OnStream),
-    Read(Read),
-    WebSocket(Box<WebSocket>),
-    PreflightMany,
-    GetFile(GetFile),
-    /// A WebSocket for MQTT.
-    Mqtt(Box<Handshake>),
-}
-
-/// What a stream is asked for.
-pub(super) enum OnStream {
-    Create(Box<Put>, Bytes),
-    Append(Box<Append>),
-    Head,
-    Delete,
-    Preflight,
-}
-
-impl From<ReadOrSocket> for Operation {
-    fn from(request: ReadOrSocket) -> Self {
-        match request {
-            ReadOrSocket::Read(read) => Self::Read(read),
-            ReadOrSocket::WebSocket(socket) => Self::WebSocket(socket),
-        }
-    }
-}
-
-impl Operation {
-    /// The stream's name; empty if it concerns none.
-    pub(super) fn stream(&self) -> &str {
-        match self {
-            Self::OnStream(name, _) => name.as_str(),
-            Self::Read(read) => read.stream(),
-            Self::WebSocket(socket) => socket.stream(),
-            Self::PreflightMany | Self::GetFile(_) | Self::Mqtt(_) => "",
-        }
-    }
-
-    /// Who asks, if it said so.
-    pub(super) fn client(&self) -> Option<&ClientId> {
-        match self {
-            Self::Read(read) => read.client(),
-            Self::OnStream(..)
-            | Self::WebSocket(_)
-            | Self::PreflightMany
-            | Self::GetFile(_)
-            | Self::Mqtt(_) => None,
-        }
-    }
-
-    /// The form that is asked for, if it is one that the method does not tell.
-    pub(super) fn form(&self) -> Option<Form> {
-        match self {
-            Self::Read(read) => Some(read.form()),
-            Self::WebSocket(_) => Some(Form::WebSocket),
-            Self::GetFile(_) => Some(Form::File),
-            Self::Mqtt(_) => Some(Form::Mqtt),
-            Self::OnStream(..) | Self::PreflightMany => None,
-        }
-    }
-}
-
 impl Gateway {
     /// Turns a request into values, and reads its body as far as the operation needs it. A body that is left unread is
     /// returned, unless the connection closes behind the response because of it.
-    pub(super) async fn receive(
+    pub(in crate::http) async fn receive(
         &self,
         request: Request<Incoming>,
         mut framing: Framing,
@@ -200,7 +119,7 @@ impl Gateway {
     }
 
     fn parse_stream(&self, form: Form, head: &Parts) -> Result<Parsed, Error> {
-        let name = stream_name(head.uri.path())?;
+        let name = stream_of_path(head.uri.path())?;
         let operation = match form {
             Form::Create => {
                 return Ok(Parsed::NeedsBody(BodyOperation::Create(name, Box::new(Put::parse(head)?))));
@@ -218,7 +137,7 @@ impl Gateway {
                 ));
             }
             Form::Mqtt | Form::File | Form::Other => {
-                return Err(Error::MethodNotAllowed { allowed: preflight::METHODS });
+                return Err(Error::MethodNotAllowed { allowed: STREAM_METHODS });
             }
         };
         Ok(Parsed::Complete(Operation::OnStream(name, operation)))
@@ -257,12 +176,4 @@ fn form<B>(request: &Request<B>) -> Form {
         Method::OPTIONS => Form::Preflight,
         _ => Form::Other,
     }
-}
-
-/// The stream that a path names. Percent-encoded octets are decoded once; dot segments are never resolved.
-pub(super) fn stream_name(path: &str) -> Result<StreamName, Error> {
-    let encoded = path.strip_prefix(STREAMS).ok_or(Error::NoSuchPath)?;
-    let decoded =
-        percent_encoding::percent_decode_str(encoded).decode_utf8().map_err(|_| Error::NameNotUtf8)?;
-    request::stream_name(&decoded)
 }

@@ -6,40 +6,43 @@ use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET
 use hyper::{Response, StatusCode};
 use tokio::sync::mpsc;
 
-use super::conn::{Answer, Body, ConnectionState, MqttSocket, UpgradedIo, bare};
+use super::answer;
 use super::error::Error;
-use super::live::{LiveOpener, OpenLive, WEBSOCKET};
-use super::request::{Handshake, Live, WebSocket};
-use super::websocket::{Publisher, Session};
-use super::{Gateway, answer, fields};
+use super::fields;
+use super::gateway::Gateway;
+use super::handshake::Handshake;
+use crate::http::conn::{Answer, Body, ConnectionState, MqttSocket, UpgradedIo, bare};
+use crate::http::read::live::{LiveOpener, OpenLive, WEBSOCKET};
+use crate::http::read::request::{Live, WebSocket};
+use crate::http::read::websocket::{Publisher, Session};
 use crate::hub::Hub;
 use crate::limits::Limits;
 
 /// Where MQTT over WebSocket is (MQTT 5, section 6).
-pub(super) const MQTT_PATH: &str = "/mqtt";
+pub(in crate::http) const MQTT_PATH: &str = "/mqtt";
 
 /// A response, and what the connection speaks behind it if that is not HTTP.
-pub(super) struct Reply<A> {
-    pub(super) answer: A,
-    pub(super) upgrade: Option<Upgrade>,
+pub(in crate::http) struct Reply<A> {
+    pub(in crate::http) answer: A,
+    pub(in crate::http) upgrade: Option<Upgrade>,
 }
 
 impl<A> Reply<A> {
     /// A response behind which the connection goes on speaking HTTP.
-    pub(super) fn http(answer: A) -> Self {
+    pub(in crate::http) fn http(answer: A) -> Self {
         Self { answer, upgrade: None }
     }
 }
 
 /// What a connection speaks once it has left HTTP behind.
-pub(super) enum Upgrade {
+pub(in crate::http) enum Upgrade {
     WebSocket(Box<WebSocketUpgrade>),
     /// MQTT in WebSocket frames, for the MQTT front.
     Mqtt(mpsc::Sender<MqttSocket>),
 }
 
 /// A WebSocket that is about to be served.
-pub(super) struct WebSocketUpgrade {
+pub(in crate::http) struct WebSocketUpgrade {
     hub: Arc<Hub>,
     limits: Arc<Limits>,
     reads: SocketReads,
@@ -55,7 +58,7 @@ enum SocketReads {
 
 impl Upgrade {
     /// Serves the connection until either side closes it.
-    pub(super) async fn serve(self, io: UpgradedIo, state: Arc<ConnectionState>) {
+    pub(in crate::http) async fn serve(self, io: UpgradedIo, state: Arc<ConnectionState>) {
         match self {
             // If the MQTT front is gone, so is the server.
             Self::Mqtt(sockets) => drop(sockets.send(MqttSocket { io, state }).await),
@@ -96,7 +99,10 @@ async fn serve_first_frame(session: Session, opener: LiveOpener, limits: &Limits
 
 impl Gateway {
     /// Switches to MQTT over WebSocket.
-    pub(super) fn upgrade_to_mqtt<A: Answer>(&self, handshake: &Handshake) -> Result<Reply<A>, Error> {
+    pub(in crate::http) fn upgrade_to_mqtt<A: Answer>(
+        &self,
+        handshake: &Handshake,
+    ) -> Result<Reply<A>, Error> {
         if !handshake.offers_mqtt {
             return Err(Error::Subprotocol);
         }
@@ -105,7 +111,7 @@ impl Gateway {
     }
 
     /// Switches to a WebSocket over one stream or many.
-    pub(super) async fn upgrade_to_websocket<A: Answer>(
+    pub(in crate::http) async fn upgrade_to_websocket<A: Answer>(
         &self,
         request: WebSocket,
         state: &Arc<ConnectionState>,

@@ -7,9 +7,9 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use serde::Serialize;
 
-use super::bare;
-use super::conn::{Answer, Body, Framing};
 use crate::clock::Clock;
+use crate::http::conn::bare;
+use crate::http::conn::{Answer, Body, Framing};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 
@@ -30,7 +30,7 @@ impl Admin {
     }
 
     /// Answers one request.
-    pub(super) fn answer<A: Answer>(&self, head: &Parts, framing: Framing) -> A {
+    pub(in crate::http) fn answer<A: Answer>(&self, head: &Parts, framing: Framing) -> A {
         let mut answer = A::from(self.respond(head));
         answer.frame(framing, self.clock.now());
         answer

@@ -5,23 +5,32 @@ use std::time::SystemTime;
 
 use hyper::StatusCode;
 
-use super::answer::Keep;
-use super::conn::{Answer, DECIMALS, Head, decimal};
-use super::error::Error;
-use super::fields::{PREFERENCE_APPLIED, STREAM_SUPERSEDED};
 use super::live::cursor_seed;
-use super::read::ReadStart;
 use super::request::{Hold, LongPoll, ReadFrom};
-use super::{Gateway, answer, short_poll};
+use super::short_poll;
 use crate::clock::Alarm;
-use crate::http::form::Form;
+use crate::http::api::answer;
+use crate::http::api::answer::Keep;
+use crate::http::api::error::Error;
+use crate::http::api::fields::{PREFERENCE_APPLIED, STREAM_SUPERSEDED};
+use crate::http::api::form::Form;
+use crate::http::api::gateway::Gateway;
+use crate::http::conn::{Answer, Head};
 use crate::hub::{
     HeldPoll, MultiReader, PollSettings, PollStart, Polled, RequestedStream, StreamReader, Variant,
 };
 use crate::stream::{Batch, Cursor};
 
+/// What becomes of a read at first.
+pub(in crate::http) enum ReadStart<'a, A> {
+    /// The answer, whose body may be a live form.
+    Answered(A),
+    /// A long poll of one stream or many has to wait.
+    Held(HeldRead<'a>),
+}
+
 /// A long poll that waits. There may be very many of them. Dropping it takes the waiter with it.
-pub(super) struct HeldRead<'a> {
+pub(in crate::http) struct HeldRead<'a> {
     gateway: &'a Gateway,
     poll: Held<'a>,
     echo: Echo,
@@ -41,7 +50,7 @@ struct Echo {
 }
 
 impl Gateway {
-    pub(super) async fn begin_long_poll<A: Answer>(
+    pub(in crate::http) async fn begin_long_poll<A: Answer>(
         &self,
         request: LongPoll,
     ) -> Result<ReadStart<'_, A>, Error> {
@@ -93,7 +102,7 @@ impl Gateway {
 
 impl HeldRead<'_> {
     /// See [`HeldPoll::be_prompt`].
-    pub(super) fn be_prompt(&mut self) {
+    pub(in crate::http) fn be_prompt(&mut self) {
         match &mut self.poll {
             Held::One(poll) => poll.be_prompt(),
             Held::Many(poll) => poll.be_prompt(),
@@ -101,7 +110,7 @@ impl HeldRead<'_> {
     }
 
     /// Waits for the answer, which comes once. `alarm` is that of the connection.
-    pub(super) fn poll<A: Answer>(
+    pub(in crate::http) fn poll<A: Answer>(
         &mut self,
         alarm: &mut Alarm,
         context: &mut Context<'_>,
@@ -138,7 +147,7 @@ fn write<A: Answer>(batch: &Batch, cursor: Cursor, hold: Hold) -> A {
 fn put_hold(head: &mut impl Head, hold: Hold) {
     if hold.asked {
         let mut wait = b"wait=".to_vec();
-        wait.extend_from_slice(decimal(hold.time.as_secs(), &mut [0; DECIMALS]));
+        wait.extend_from_slice(itoa::Buffer::new().format(hold.time.as_secs()).as_bytes());
         head.put(PREFERENCE_APPLIED, &wait);
     }
 }

@@ -13,15 +13,15 @@ use tokio_websockets::{
     CloseCode, Config, Error as SocketError, Limits as SocketLimits, Message, ServerBuilder,
 };
 
-use super::conn::UpgradedIo;
-use super::error::{Error, Problem};
 use super::request::HEARTBEAT_NONE;
+use crate::http::api::error::{Error, Problem};
+use crate::http::conn::UpgradedIo;
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::stream::{Append, ContentType, Encoding, Payload, StreamName};
 
 /// An open socket and what it stands for.
-pub(super) struct Session {
+pub(in crate::http) struct Session {
     socket: tokio_websockets::WebSocketStream<UpgradedIo>,
     hub: Arc<Hub>,
     /// Where the client's frames go; `None`: nowhere, since it reads more streams than one.
@@ -34,10 +34,10 @@ pub(super) struct Session {
 }
 
 /// Where a client's frames go.
-pub(super) struct Publisher {
-    pub(super) hub: Arc<Hub>,
-    pub(super) stream: StreamName,
-    pub(super) content_type: ContentType,
+pub(in crate::http) struct Publisher {
+    pub(in crate::http) hub: Arc<Hub>,
+    pub(in crate::http) stream: StreamName,
+    pub(in crate::http) content_type: ContentType,
 }
 
 /// The answer to a client's frame.
@@ -50,7 +50,7 @@ enum FrameReply {
 }
 
 /// Why a socket is closed by us.
-pub(super) struct Closing(CloseCode, &'static str);
+pub(in crate::http) struct Closing(CloseCode, &'static str);
 
 const DRAINING: Closing = Closing(CloseCode::GOING_AWAY, "draining");
 
@@ -85,7 +85,7 @@ impl Publisher {
 }
 
 impl Session {
-    pub(super) fn new(
+    pub(in crate::http) fn new(
         io: UpgradedIo,
         hub: Arc<Hub>,
         publisher: Option<Publisher>,
@@ -102,7 +102,7 @@ impl Session {
 
     /// Serves it to its end. A client that asks for a heartbeat says how long its network may be quiet; then pings come
     /// no more often than that.
-    pub(super) async fn serve(mut self, updates: impl Stream<Item = Bytes>, heartbeat: Duration) {
+    pub(in crate::http) async fn serve(mut self, updates: impl Stream<Item = Bytes>, heartbeat: Duration) {
         if heartbeat < HEARTBEAT_NONE {
             self.ping_every = self.ping_every.max(heartbeat);
             self.next_ping = Instant::now() + self.ping_every;
@@ -111,7 +111,7 @@ impl Session {
     }
 
     /// The first text of the client, which has as long for it as for its first byte. `None`: the socket has ended.
-    pub(super) async fn first_text(mut self) -> Option<(Self, Bytes)> {
+    pub(in crate::http) async fn first_text(mut self) -> Option<(Self, Bytes)> {
         let (patience, mut draining) = (self.limits.first_byte_timeout.get(), self.hub.draining());
         let drained = async { drop(draining.wait_for(|draining| *draining).await) };
         let text = tokio::select! {
@@ -143,7 +143,7 @@ impl Session {
     }
 
     /// Tells the client why it gets nothing, and closes.
-    pub(super) async fn refuse(mut self, error: &Error) {
+    pub(in crate::http) async fn refuse(mut self, error: &Error) {
         let sent = self.reply(&FrameReply::Error(error.problem())).await;
         note(match sent {
             Ok(()) => self.close(Closing(CloseCode::POLICY_VIOLATION, "refused")).await,

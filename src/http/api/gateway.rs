@@ -4,25 +4,25 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::conn::MqttSocket;
 use super::form::FormMetrics;
-use super::origin::Origins;
-use super::request::HoldPolicy;
+use super::handshake::Origins;
 use crate::clock::Clock;
+use crate::http::conn::MqttSocket;
+use crate::http::read::request::HoldPolicy;
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 
 /// The front: answers requests from the hub.
 pub struct Gateway {
-    pub(super) hub: Arc<Hub>,
-    pub(super) limits: Arc<Limits>,
-    pub(super) holds: HoldPolicy,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) forms: FormMetrics,
-    pub(super) clock: Clock,
-    pub(super) origins: Origins,
-    pub(super) mqtt_sockets: mpsc::Sender<MqttSocket>,
+    pub(in crate::http) hub: Arc<Hub>,
+    pub(in crate::http) limits: Arc<Limits>,
+    pub(in crate::http) holds: HoldPolicy,
+    pub(in crate::http) metrics: Arc<Metrics>,
+    pub(in crate::http) forms: FormMetrics,
+    pub(in crate::http) clock: Clock,
+    pub(in crate::http) origins: Origins,
+    pub(in crate::http) mqtt_sockets: mpsc::Sender<MqttSocket>,
 }
 
 impl Gateway {

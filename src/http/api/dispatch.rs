@@ -4,19 +4,20 @@ use std::sync::Arc;
 
 use tracing::Instrument;
 
-use super::conn::{Answer, ConnectionState, Framing};
 use super::error::Error;
 use super::gateway::Gateway;
-use super::preflight;
-use super::request_log::RequestLog;
-use super::routes::{GatewayRequest, OnStream, Operation, STREAMS_METHODS};
+use super::handlers::{STREAM_METHODS, preflight};
+use super::operation::RequestLog;
+use super::operation::{GatewayRequest, OnStream, Operation};
+use super::routes::STREAMS_METHODS;
 use super::upgrade::Reply;
+use crate::http::conn::{Answer, ConnectionState, Framing};
 
 impl Gateway {
     /// Answers one request. Every failure is a response too.
     ///
     /// Cancel safe: dropping the future takes a held poll from its wait queue.
-    pub(super) async fn respond<A: Answer>(
+    pub(in crate::http) async fn respond<A: Answer>(
         &self,
         request: GatewayRequest,
         state: &Arc<ConnectionState>,
@@ -37,7 +38,7 @@ impl Gateway {
     }
 
     /// The response of an outcome, counted and logged.
-    pub(super) fn finish<A: Answer>(&self, log: &RequestLog, outcome: Result<A, Error>) -> A {
+    pub(in crate::http) fn finish<A: Answer>(&self, log: &RequestLog, outcome: Result<A, Error>) -> A {
         let mut answer = outcome.unwrap_or_else(|error| A::from(error.into_answer()));
         let keep_alive = log.framing.keep_alive && !self.hub.is_draining();
         answer.frame(Framing { keep_alive, ..log.framing }, self.clock.now());
@@ -62,7 +63,7 @@ impl Gateway {
             }
             Operation::Read(read) => return self.read(read, state).await.map(Reply::http),
             Operation::GetFile(get) => return Ok(Reply::http(get.answer().into())),
-            Operation::PreflightMany => return Ok(Reply::http(preflight::allow(STREAMS_METHODS).into())),
+            Operation::PreflightMany => return Ok(Reply::http(preflight(STREAMS_METHODS).into())),
             Operation::Mqtt(handshake) => return self.upgrade_to_mqtt(&handshake),
         };
         let answer = match operation {
@@ -72,7 +73,7 @@ impl Gateway {
             OnStream::Create(put, body) => Box::pin(self.create(name, *put, body)).await,
             OnStream::Head => self.head(name).await,
             OnStream::Delete => self.delete(name).await,
-            OnStream::Preflight => Ok(preflight::allow(preflight::METHODS)),
+            OnStream::Preflight => Ok(preflight(STREAM_METHODS)),
         };
         answer.map(|answer| Reply::http(A::from(answer)))
     }

@@ -6,7 +6,7 @@ use crate::metrics::{Answered, LiveMetrics, Metrics};
 
 /// What a request asks for, and in which form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Form {
+pub(in crate::http) enum Form {
     /// PUT.
     Create,
     /// POST.
@@ -37,7 +37,7 @@ pub(super) enum Form {
 
 impl Form {
     /// As it is written in logs.
-    pub(super) fn as_str(self) -> &'static str {
+    pub(in crate::http) fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
             Self::Append => "append",
@@ -56,7 +56,7 @@ impl Form {
     }
 
     /// As it is written in metrics.
-    pub(super) fn label(self) -> &'static str {
+    pub(in crate::http) fn label(self) -> &'static str {
         match self {
             Self::Create => "Create",
             Self::Append => "Append",
@@ -77,7 +77,7 @@ impl Form {
 
 /// The counters of requests.
 #[derive(Debug)]
-pub(super) struct FormMetrics {
+pub(in crate::http) struct FormMetrics {
     metrics: Arc<Metrics>,
     frequent: Frequent,
     sse: LiveMetrics,
@@ -96,7 +96,7 @@ struct Frequent {
 }
 
 impl FormMetrics {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(in crate::http) fn new(metrics: Arc<Metrics>) -> Self {
         let answered = |form: Form, status| metrics.answered(form.label(), status);
         let frequent = Frequent {
             short_poll_200: answered(Form::ShortPoll, 200),
@@ -111,7 +111,7 @@ impl FormMetrics {
     }
 
     /// A request was answered.
-    pub(super) fn answered(&self, form: Form, status: u16) {
+    pub(in crate::http) fn answered(&self, form: Form, status: u16) {
         let frequent = &self.frequent;
         match (form, status) {
             (Form::ShortPoll, 200) => frequent.short_poll_200.count(),
@@ -124,7 +124,7 @@ impl FormMetrics {
     }
 
     /// The counters of a live form.
-    pub(super) fn live(&self, form: Form) -> LiveMetrics {
+    pub(in crate::http) fn live(&self, form: Form) -> LiveMetrics {
         match form {
             Form::Sse => self.sse.clone(),
             Form::Ndjson => self.ndjson.clone(),

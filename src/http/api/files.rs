@@ -1,0 +1,101 @@
+//! The files that browsers get: the page that shows the delivery forms side by side, and the JavaScript client. They are part
+//! of the program.
+
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::LazyLock;
+
+use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
+
+use super::answer;
+use super::error::Error;
+use super::fields;
+use crate::http::conn::Body;
+use crate::http::conn::bare;
+
+/// What the page may load, run and talk to: the gateway that it came from.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// A file and what is said of it.
+#[derive(Debug)]
+pub(in crate::http) struct File {
+    /// Where it is.
+    path: &'static str,
+    /// Its content type.
+    content_type: &'static str,
+    /// Its content.
+    text: &'static str,
+    /// Its `Content-Security-Policy`, if it is a page.
+    policy: Option<&'static str>,
+    /// Its entity tag, with quotes. It changes with the text.
+    tag: String,
+}
+
+static FILES: LazyLock<[File; 5]> = LazyLock::new(|| {
+    [
+        File::new("/", "text/html; charset=utf-8", include_str!("../../web/index.html")),
+        File::new("/page.js", "text/javascript; charset=utf-8", include_str!("../../web/page.js")),
+        File::new("/page.css", "text/css; charset=utf-8", include_str!("../../web/page.css")),
+        File::new("/pollgate.js", "text/javascript; charset=utf-8", include_str!("../../web/pollgate.js")),
+        File::new(
+            "/pollgate.d.ts",
+            "application/typescript; charset=utf-8",
+            include_str!("../../web/pollgate.d.ts"),
+        ),
+    ]
+});
+
+impl File {
+    fn new(path: &'static str, content_type: &'static str, text: &'static str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(text.as_bytes());
+        let policy = content_type.starts_with("text/html").then_some(PAGE_POLICY);
+        Self { path, content_type, text, policy, tag: format!("\"{:016x}\"", hasher.finish()) }
+    }
+
+    /// The file at a path.
+    pub(in crate::http) fn at(path: &str) -> Option<&'static Self> {
+        FILES.iter().find(|file| file.path == path)
+    }
+}
+
+/// What a file understands.
+const METHODS: &str = "GET, HEAD";
+
+/// A file that is asked for.
+#[derive(Debug)]
+pub(in crate::http) struct GetFile {
+    file: &'static File,
+    if_none_match: Option<String>,
+}
+
+impl GetFile {
+    pub(in crate::http) fn parse(file: &'static File, head: &Parts) -> Result<Self, Error> {
+        if head.method != Method::GET && head.method != Method::HEAD {
+            return Err(Error::MethodNotAllowed { allowed: METHODS });
+        }
+        let if_none_match = fields::text(&head.headers, &IF_NONE_MATCH)?.map(str::to_owned);
+        Ok(Self { file, if_none_match })
+    }
+
+    /// The file, or 304. It is asked for each time, so that page and client always fit the gateway.
+    pub(in crate::http) fn answer(self) -> Response<Body> {
+        let Self { file, if_none_match } = self;
+        let known = if_none_match.is_some_and(|tags| answer::matches(&tags, &file.tag));
+        let mut answer = match known {
+            true => bare(StatusCode::NOT_MODIFIED, Body::empty()),
+            false => bare(StatusCode::OK, Body::full(file.text.into())),
+        };
+        let headers = answer.headers_mut();
+        headers.insert(ETAG, fields::value(&file.tag));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(file.content_type));
+        if let Some(policy) = file.policy {
+            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+        }
+        answer::secure(headers);
+        answer
+    }
+}

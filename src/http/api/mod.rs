@@ -1,0 +1,19 @@
+//! Requests and responses as values: routes, typed requests, header fields, handlers of the operations that deliver no messages,
+//! and the one mapping of errors to the wire.
+
+pub mod admin;
+pub(super) mod answer;
+mod dispatch;
+pub(super) mod error;
+pub(super) mod fields;
+mod files;
+pub(super) mod form;
+pub(super) mod gateway;
+mod handlers;
+pub(super) mod handshake;
+pub(super) mod operation;
+pub(super) mod routes;
+pub(super) mod target;
+pub(super) mod upgrade;
+mod upload;
+pub(super) mod write_request;

@@ -1,0 +1,124 @@
+//! A request as values: what is asked for, with its body, and what is kept of it until it is answered.
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tracing::Span;
+
+use super::error::Error;
+use super::files::GetFile;
+use super::form::Form;
+use super::handshake::Handshake;
+use super::write_request::Put;
+use crate::http::conn::Framing;
+use crate::http::read::request::{Read, ReadOrSocket, WebSocket};
+use crate::hub::ClientId;
+use crate::stream::{Append, StreamName};
+
+/// A request as values: complete, with its body.
+pub(in crate::http) struct GatewayRequest {
+    pub(in crate::http) operation: Result<Operation, Error>,
+    pub(in crate::http) log: RequestLog,
+}
+
+impl GatewayRequest {
+    /// A request whose operation is known, or is known to be wrong.
+    pub(in crate::http) fn new(form: Form, framing: Framing, operation: Result<Operation, Error>) -> Self {
+        let known = operation.as_ref().ok();
+        let form = known.and_then(Operation::form).unwrap_or(form);
+        let client = known.and_then(Operation::client).map(ClientId::as_str);
+        let log = RequestLog::new(form, framing, known.map_or("", Operation::stream), client);
+        Self { operation, log }
+    }
+}
+
+/// What is asked for.
+pub(in crate::http) enum Operation {
+    OnStream(StreamName, OnStream),
+    Read(Read),
+    WebSocket(Box<WebSocket>),
+    PreflightMany,
+    GetFile(GetFile),
+    /// A WebSocket for MQTT.
+    Mqtt(Box<Handshake>),
+}
+
+/// What a stream is asked for.
+pub(in crate::http) enum OnStream {
+    Create(Box<Put>, Bytes),
+    Append(Box<Append>),
+    Head,
+    Delete,
+    Preflight,
+}
+
+impl From<ReadOrSocket> for Operation {
+    fn from(request: ReadOrSocket) -> Self {
+        match request {
+            ReadOrSocket::Read(read) => Self::Read(read),
+            ReadOrSocket::WebSocket(socket) => Self::WebSocket(socket),
+        }
+    }
+}
+
+impl Operation {
+    /// The stream's name; empty if it concerns none.
+    pub(in crate::http) fn stream(&self) -> &str {
+        match self {
+            Self::OnStream(name, _) => name.as_str(),
+            Self::Read(read) => read.stream(),
+            Self::WebSocket(socket) => socket.stream(),
+            Self::PreflightMany | Self::GetFile(_) | Self::Mqtt(_) => "",
+        }
+    }
+
+    /// Who asks, if it said so.
+    pub(in crate::http) fn client(&self) -> Option<&ClientId> {
+        match self {
+            Self::Read(read) => read.client(),
+            Self::OnStream(..)
+            | Self::WebSocket(_)
+            | Self::PreflightMany
+            | Self::GetFile(_)
+            | Self::Mqtt(_) => None,
+        }
+    }
+
+    /// The form that is asked for, if it is one that the method does not tell.
+    pub(in crate::http) fn form(&self) -> Option<Form> {
+        match self {
+            Self::Read(read) => Some(read.form()),
+            Self::WebSocket(_) => Some(Form::WebSocket),
+            Self::GetFile(_) => Some(Form::File),
+            Self::Mqtt(_) => Some(Form::Mqtt),
+            Self::OnStream(..) | Self::PreflightMany => None,
+        }
+    }
+}
+
+/// What is kept of a request until it is answered: for its metrics, its log entry, and the framing of its response.
+pub(in crate::http) struct RequestLog {
+    pub(in crate::http) form: Form,
+    pub(in crate::http) framing: Framing,
+    /// `None`: nobody records spans at this level, so that one is not worth its time and memory.
+    pub(in crate::http) trace: Option<Box<Trace>>,
+}
+
+/// The span of a request, and when the request was complete.
+pub(in crate::http) struct Trace {
+    pub(in crate::http) span: Span,
+    pub(in crate::http) since: Instant,
+}
+
+impl RequestLog {
+    /// Begins the log of a request for `stream`, if it is for one, by `client`, if it named itself.
+    pub(in crate::http) fn new(form: Form, framing: Framing, stream: &str, client: Option<&str>) -> Self {
+        let span = tracing::debug_span!("request", form = form.as_str(), stream, client);
+        let trace = (!span.is_disabled()).then(|| Box::new(Trace { span, since: Instant::now() }));
+        Self { form, framing, trace }
+    }
+
+    /// Whether a span records the request.
+    pub(in crate::http) fn is_traced(&self) -> bool {
+        self.trace.is_some()
+    }
+}
