@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
-use crate::modules::Uses;
+use crate::modules::{Crate, Uses};
 
 /// Circles of files with the names that they use, the smallest ones first: all pairs, and of the longer ones those that
 /// share no use with one before. None is left out when there is only one.
@@ -63,4 +63,34 @@ fn described(circle: &[&Path], uses: &Uses) -> String {
         format!("{} -({})-> ", from.display(), names.join(", "))
     });
     steps.collect::<String>() + &circle[0].display().to_string()
+}
+
+/// A circle through a glob, a path in a macro and a name that was re-exported under another one. What only re-exports is
+/// not in it, nor what is for tests or only documented.
+#[test]
+fn a_circle_is_found_however_its_paths_are_written() {
+    let files = BTreeMap::from([
+        ("src/lib.rs", "mod parent; mod user; mod alone;"),
+        (
+            "src/parent/mod.rs",
+            "mod child; mod sibling; pub use child::{Deep, Other as Renamed};
+             #[cfg(test)] mod tests { use crate::alone::Lonely; }",
+        ),
+        ("src/parent/child.rs", "use super::sibling::*; pub struct Deep(Star); pub struct Other;"),
+        ("src/parent/sibling.rs", "pub struct Star; fn f() { assert_eq!(1, crate::user::ONE); }"),
+        (
+            "src/user.rs",
+            "use crate::parent::{self, Renamed}; pub const ONE: u8 = 1; fn g(_: parent::Deep) {}",
+        ),
+        (
+            "src/alone.rs",
+            "/// [`crate::user::ONE`]\npub(in crate::alone) struct Lonely(crate::parent::Deep);",
+        ),
+    ]);
+    let text = move |file: &Path| files.get(file.to_str()?).map(|text| (*text).to_owned());
+    let uses = Crate::of("src/lib.rs", &text).uses();
+    let circle = "src/parent/child.rs -(Star, sibling)-> src/parent/sibling.rs -(ONE)-> src/user.rs \
+                  -(Deep, Renamed)-> src/parent/child.rs";
+    assert_eq!(circles(&uses), [circle]);
+    assert!(uses[Path::new("src/alone.rs")].contains_key(Path::new("src/parent/child.rs")));
 }

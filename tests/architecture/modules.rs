@@ -22,14 +22,24 @@ pub(crate) struct Crate {
     modules: Vec<Module>,
 }
 
+/// The text of a file, if there is one.
+pub(crate) type Text = dyn Fn(&Path) -> Option<String>;
+
 /// What files use of each other: the user, the used one, and the names.
 pub(crate) type Uses = BTreeMap<PathBuf, BTreeMap<PathBuf, BTreeSet<String>>>;
 
 impl Crate {
     /// Reads the crate whose root is `root`, relative to the package.
     pub(crate) fn read(root: &str) -> Self {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        Self::of(root, &|file| std::fs::read_to_string(package.join(file)).ok())
+    }
+
+    /// The same where `text` knows the files.
+    pub(crate) fn of(root: &str, text: &Text) -> Self {
+        let root = Path::new(root);
         let mut modules = Vec::new();
-        read_file(Path::new(root), Path::new(root).parent().unwrap(), None, &mut modules);
+        read_file(root, root.parent().unwrap(), None, text, &mut modules);
         Self { modules }
     }
 
@@ -173,25 +183,27 @@ impl Crate {
 }
 
 /// Reads a file and the files of the modules that it declares; `folder` is where those are.
-fn read_file(file: &Path, folder: &Path, parent: Option<usize>, modules: &mut Vec<Module>) -> usize {
-    let text = std::fs::read_to_string(package().join(file)).unwrap();
-    let id = read_text(file, parent, &text, modules);
-    read_declared(id, folder, modules);
+fn read_file(
+    file: &Path,
+    folder: &Path,
+    parent: Option<usize>,
+    text: &Text,
+    modules: &mut Vec<Module>,
+) -> usize {
+    let own = text(file).unwrap_or_else(|| panic!("there is no {}", file.display()));
+    let id = read_text(file, parent, &own, modules);
+    read_declared(id, folder, text, modules);
     id
 }
 
-fn read_declared(id: usize, folder: &Path, modules: &mut Vec<Module>) {
+fn read_declared(id: usize, folder: &Path, text: &Text, modules: &mut Vec<Module>) {
     for (name, child) in std::mem::take(&mut modules[id].inline_children) {
-        read_declared(child, &folder.join(name), modules);
+        read_declared(child, &folder.join(name), text, modules);
     }
     for name in std::mem::take(&mut modules[id].declared) {
         let own = folder.join(format!("{name}.rs"));
-        let file = if package().join(&own).exists() { own } else { folder.join(&name).join("mod.rs") };
-        let child = read_file(&file, &folder.join(&name), Some(id), modules);
+        let file = if text(&own).is_some() { own } else { folder.join(&name).join("mod.rs") };
+        let child = read_file(&file, &folder.join(&name), Some(id), text, modules);
         modules[id].names.entry(name).or_default().push(Name::Module(child));
     }
-}
-
-fn package() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
