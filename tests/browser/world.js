@@ -24,8 +24,8 @@ export async function append(gateway, stream, ...values) {
   if (!answer.ok) throw new Error(await answer.text())
 }
 
-// Waits for a condition, and says what it was.
-export async function until(condition, within = 15_000) {
+// Waits for a condition, and says what it was. What takes a minute hangs.
+export async function until(condition, within = 60_000) {
   const end = performance.now() + within
   for (;;) {
     const value = await condition()

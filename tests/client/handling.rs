@@ -7,7 +7,7 @@ use pollgate::client::{Form, Start};
 use tokio::time::{sleep, timeout};
 
 use crate::reading::{client, expect, number, only, publish, settings, settle};
-use crate::world::{Gateway, until};
+use crate::world::{Gateway, PATIENCE, until};
 
 #[tokio::test]
 async fn a_slow_handler_is_waited_for_and_costs_nothing_but_time() {
@@ -35,7 +35,7 @@ async fn a_slow_handler_is_waited_for_and_costs_nothing_but_time() {
             if expected % 150 == 1 {
                 sleep(Duration::from_millis(2500)).await;
             }
-            let item = timeout(Duration::from_secs(20), subscription.next()).await.expect("in time");
+            let item = timeout(PATIENCE, subscription.next()).await.expect("in time");
             let Some(pollgate::client::Item::Message(message)) = item else { panic!("{item:?}") };
             let start = format!("[{expected},");
             assert!(message.data.bytes().starts_with(start.as_bytes()), "{form}: {expected}");

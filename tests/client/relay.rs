@@ -3,14 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
 
 /// What the relay does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +18,8 @@ pub(crate) enum Rule {
     Open,
     /// Answers 400 to an upgrade.
     RefuseUpgrades,
-    /// Closes an upgraded connection after so long.
-    KillUpgraded(Duration),
+    /// Closes an upgraded connection when the scenario says so.
+    CutUpgraded,
     /// Lets answers of event and line streams, and of WebSockets, never come through.
     SwallowLive,
     /// Closes the connection in place of every `n`th answer, and sends every `2 n`th request twice.
@@ -44,6 +43,7 @@ struct Way {
     connections: AtomicUsize,
     /// Connections with lower numbers are dead without a word.
     forgotten: AtomicUsize,
+    cut: Notify,
 }
 
 impl Relay {
@@ -62,6 +62,7 @@ impl Relay {
             answers: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             forgotten: AtomicUsize::new(0),
+            cut: Notify::new(),
         });
         let accepting = way.clone();
         let task = tokio::spawn(async move {
@@ -82,6 +83,11 @@ impl Relay {
     /// All connections so far are dead without a word, as when a device gets another address.
     pub(crate) fn forget_connections(&self) {
         self.way.forgotten.store(self.way.connections.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Cuts what was upgraded under [`Rule::CutUpgraded`].
+    pub(crate) fn cut_upgraded(&self) {
+        self.way.cut.notify_waiters();
     }
 
     /// The gateway is somewhere else now.
@@ -205,10 +211,11 @@ impl Way {
             let rule = *self.rule.lock();
             match rule {
                 Rule::SwallowLive if live => continue,
-                Rule::KillUpgraded(after) if bytes.starts_with(b"HTTP/1.1 101") => {
+                Rule::CutUpgraded if bytes.starts_with(b"HTTP/1.1 101") => {
+                    let cut = self.cut.notified();
                     client.write_all(bytes).await?;
                     let rest = async { tokio::io::copy(&mut server, client).await };
-                    tokio::select! { _ = rest => {}, () = sleep(after) => {} }
+                    tokio::select! { _ = rest => {}, () = cut => {} }
                     return Ok(());
                 }
                 Rule::LoseAnswers(n) if bytes.starts_with(b"HTTP/1.1") && self.is_one_in(n) => return Ok(()),

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::home::Home;
 use crate::ledger::Ledger;
 use crate::message::Message;
-use crate::world::{Connection, Gateway, PATIENCE, post, put};
+use crate::world::{Connection, Gateway, PATIENCE, Stopwatch, post, put};
 
 /// How long a publisher that was refused waits until it sends the message again.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -137,14 +137,14 @@ impl Publisher {
                 Some(connection) => connection,
                 None => self.home.connect().await,
             };
-            let since = Instant::now();
+            let since = Stopwatch::start();
             let Ok(answer) = connection.try_send(append.clone()).await else { continue };
             match answer.status.as_u16() {
                 200 | 204 => {
                     self.connection = Some(connection);
                     return;
                 }
-                500.. => self.ledger.refuse(self.number, &answer, since.elapsed()),
+                500.. => self.ledger.refuse(self.number, &answer, since.took()),
                 _ => panic!("publisher {} on {stream}, message {counter}: {answer:?}", self.number),
             }
             self.connection = Some(connection);

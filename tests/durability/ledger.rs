@@ -1,12 +1,11 @@
 //! What publishers were told: each acknowledgement and each refusal.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::verdict::Acknowledged;
-use crate::world::Answer;
+use crate::world::{Answer, Took};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -21,7 +20,7 @@ pub(crate) struct Refused {
     pub(crate) publisher: usize,
     pub(crate) status: u16,
     pub(crate) content_type: String,
-    pub(crate) after: Duration,
+    pub(crate) after: Took,
 }
 
 impl Ledger {
@@ -30,7 +29,7 @@ impl Ledger {
         *acknowledged.entry(stream.to_owned()).or_default().entry(publisher).or_default() += 1;
     }
 
-    pub(crate) fn refuse(&self, publisher: usize, answer: &Answer, after: Duration) {
+    pub(crate) fn refuse(&self, publisher: usize, answer: &Answer, after: Took) {
         let content_type = answer.header("content-type").to_owned();
         let status = answer.status.as_u16();
         self.refusals.lock().push(Refused { publisher, status, content_type, after });

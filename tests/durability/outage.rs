@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::crew::{Crew, Size, Stream};
 use crate::cycles;
 use crate::home::Home;
 use crate::landmark;
 use crate::readers::{Follower, expect_all};
-use crate::world::{Gateway, PATIENCE, until};
+use crate::world::{Gateway, PATIENCE, Stopwatch, Took, until};
 
 pub(crate) const PUBLISHERS: usize = 8;
 
@@ -38,7 +38,7 @@ pub(crate) async fn survive(what: &str, arguments: &[&str], outage: impl AsyncFn
     let mut crew = Crew::start(&home, PUBLISHERS, SIZE);
     let streams = crew.streams.clone();
     let followers: Vec<_> = streams.iter().map(|stream| Follower::start(&home, stream)).collect();
-    let (mut slowest, mut reclaimed) = (Duration::ZERO, 0.0);
+    let (mut slowest, mut reclaimed) = (Took::default(), 0.0);
     for cycle in 1..=cycles() {
         landmark::move_on(&gateway, cycle).await;
         sleep(moment()).await;
@@ -46,17 +46,17 @@ pub(crate) async fn survive(what: &str, arguments: &[&str], outage: impl AsyncFn
         home.is_nowhere();
         outage(gateway).await;
         start_in_vain(arguments).await;
-        let since = Instant::now();
+        let since = Stopwatch::start();
         gateway = Gateway::start(arguments).await;
         until("it is ready", async || gateway.ask_admin("/ready").await.status == 200).await;
-        slowest = slowest.max(since.elapsed());
+        slowest = slowest.max(since.took());
         landmark::expect(&gateway, cycle).await;
         home.is(&gateway);
         crew.more(PUBLISHERS as u64).await;
     }
     let ledger = crew.finish().await;
     println!(
-        "{what} x {}: {} messages acknowledged, {:.0} MiB reclaimed, ready after {slowest:.0?} at most",
+        "{what} x {}: {} messages acknowledged, {:.0} MiB reclaimed, ready after {slowest:?} at most",
         cycles(),
         ledger.total(),
         reclaimed / f64::from(1 << 20),
@@ -65,7 +65,7 @@ pub(crate) async fn survive(what: &str, arguments: &[&str], outage: impl AsyncFn
         let followed = follower.until_it_has(log.messages.len()).await;
         assert!(followed == log.messages, "who followed a stream over the outages has read something else");
     }
-    assert!(slowest <= READY, "ready after {slowest:?}");
+    assert!(slowest.is_below(READY), "ready after {slowest:?}");
 }
 
 /// Begins to start a gateway, which is killed at a random moment of that.

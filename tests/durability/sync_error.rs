@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::crew::{Crew, Stream};
 use crate::home::Home;
 use crate::ledger::Ledger;
 use crate::readers::expect_all;
 use crate::stored;
-use crate::world::{Gateway, alone, until};
+use crate::world::{Gateway, PATIENCE, alone, until};
 
 const SIZE: usize = 100;
 
 /// How strace marks a call that it let fail.
 const INJECTED: &str = "(INJECTED)";
 
-/// Within this time after it, nothing is acknowledged any more.
+/// Within this time after the first refusal, nothing is acknowledged any more.
 const NOTICED: Duration = Duration::from_secs(1);
 
 /// So long nothing may be acknowledged then.
@@ -122,6 +122,11 @@ async fn work(mut gateway: Gateway, publishers: usize, trace: &Trace) -> (Outcom
 
 /// The publishers still try all the time.
 async fn notice(gateway: &mut Gateway, crew: &Crew) -> Outcome {
+    let deadline = Instant::now() + PATIENCE;
+    while !gateway.has_ended() && crew.ledger.refusals().is_empty() {
+        assert!(Instant::now() < deadline, "it neither refuses appends nor ends");
+        sleep(Duration::from_millis(5)).await;
+    }
     sleep(NOTICED).await;
     let acknowledged = crew.ledger.total();
     crew.ledger.forget_refusals();

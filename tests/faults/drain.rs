@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use tokio::io::{Error, ErrorKind};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::measure::json_stream;
-use crate::world::{Answer, Connection, Gateway, Raw, alone, get, post, until};
+use crate::world::{Answer, Connection, Gateway, PATIENCE, Raw, Stopwatch, alone, get, post, until};
 
 const QUIET: &str = "/v1/stream/quiet";
 const BUSY: &str = "/v1/stream/busy";
@@ -47,29 +46,30 @@ async fn a_drain_under_load_resets_nobody_and_loses_nothing() {
     })
     .await;
 
-    let since = Instant::now();
+    let since = Stopwatch::start();
     gateway.signal("TERM");
     until_not_ready(&gateway).await;
-    let not_ready = since.elapsed();
+    let not_ready = since.took();
     refuses_to_hold(&gateway, &tail).await;
 
     let cursors = polls.join_all().await;
-    let polls_ended = since.elapsed();
+    let polls_ended = since.took();
     let followed = streams.join_all().await;
     let acknowledged = publisher.await.expect("the publisher saw no reset and no cut answer");
-    let status = gateway.ended(DRAIN).await;
-    let ended = since.elapsed();
+    let status = gateway.ended(PATIENCE).await;
+    let ended = since.took();
 
     println!(
         "SIGTERM with {POLLS} held polls, {EVENT_STREAMS} event streams and a publisher: not ready after \
-         {not_ready:.0?}, polls ended over {polls_ended:.1?}, exit after {ended:.1?}; 0 resets; {} appends \
+         {not_ready:?}, polls ended over {polls_ended:?}, exit after {ended:?}; 0 resets; {} appends \
          acknowledged, event streams saw {} to {} of them",
         acknowledged.len(),
         followed.iter().map(|one| one.seen.len()).min().expect("some"),
         followed.iter().map(|one| one.seen.len()).max().expect("some"),
     );
     assert!(status.success(), "{status}");
-    assert!(not_ready < Duration::from_secs(1), "still ready after {not_ready:?}");
+    assert!(not_ready.is_below(Duration::from_secs(1)), "still ready after {not_ready:?}");
+    assert!(ended.is_below(DRAIN), "it ended only after {ended:?}");
     assert!(cursors.iter().all(|cursor| *cursor == tail), "a cursor that is not the tail");
     for one in &followed {
         let count = one.seen.len();
@@ -96,7 +96,7 @@ async fn clients_that_keep_connecting_are_answered_or_refused_and_never_reset() 
     .await;
     gateway.signal("TERM");
     let answers: usize = clients.join_all().await.into_iter().sum();
-    let status = gateway.ended(DRAIN).await;
+    let status = gateway.ended(PATIENCE).await;
     println!("{CONNECTING} clients that keep connecting through a drain: {answers} answers, 0 resets");
     assert!(status.success(), "{status}");
 }
@@ -115,11 +115,13 @@ async fn a_second_signal_ends_a_drain_at_once() {
     gateway.until_held(100).await;
     gateway.signal("TERM");
     until_not_ready(&gateway).await;
-    let since = Instant::now();
+    let since = Stopwatch::start();
     gateway.signal("TERM");
-    let status = gateway.ended(Duration::from_secs(1)).await;
-    println!("a second SIGTERM ends it after {:.0?}", since.elapsed());
+    let status = gateway.ended(PATIENCE).await;
+    let ended = since.took();
+    println!("a second SIGTERM ends it after {ended:?}");
     assert!(status.success(), "{status}");
+    assert!(ended.is_below(Duration::from_secs(1)), "{ended:?}");
 }
 
 fn long_poll(offset: &str) -> String {

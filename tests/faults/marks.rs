@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout};
 use crate::arena::{Arena, Tally};
 
 const APPENDS: u64 = 100_000;
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Races on one stream before the next one.
 const RACES_A_STREAM: u64 = 500;
 /// Longer than the test, so that only its end can show whether it stands still.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::world::{Gateway, PATIENCE, get};
+use crate::world::{Gateway, PATIENCE, Stopwatch, Took, get};
 
 /// What waiting leaves behind if something goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,14 +33,14 @@ impl Table {
 }
 
 /// Waits until nobody waits in the gateway any more; how long that took.
-pub(crate) async fn until_empty(gateway: &Gateway) -> Duration {
-    let since = Instant::now();
+pub(crate) async fn until_empty(gateway: &Gateway) -> Took {
+    let (since, deadline) = (Stopwatch::start(), Instant::now() + PATIENCE);
     loop {
         let table = Table::of(gateway).await;
         if table == Table::EMPTY {
-            return since.elapsed();
+            return since.took();
         }
-        assert!(since.elapsed() < PATIENCE, "still waiting: {table:?}");
+        assert!(Instant::now() < deadline, "still waiting: {table:?}");
         sleep(Duration::from_millis(5)).await;
     }
 }

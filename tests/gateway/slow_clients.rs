@@ -38,7 +38,7 @@ async fn short_of_patience() -> Gateway {
     gateway
 }
 
-/// The time in which a client is ended that reached `limit`.
+/// The time in which a client is ended that reached `limit`: a second is what is promised.
 fn around(limit: Duration) -> Range<Duration> {
     // Clocks that run in whole milliseconds may ring a little early.
     limit - Duration::from_millis(5)..limit + Duration::from_secs(1)

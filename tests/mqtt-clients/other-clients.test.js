@@ -10,7 +10,7 @@ const PAHO_CLIENT = fileURLToPath(new URL("paho_client.py", import.meta.url))
 
 const QUALITIES = [0, 1, 2]
 const VERSIONS = ["3.1.1", "5"]
-const PATIENCE = { timeout: 30_000 }
+const PATIENCE = { timeout: 60_000 }
 
 // mosquitto's own number for 3.1.1.
 const mosquittoVersion = (version) => (version === "5" ? "5" : "311")

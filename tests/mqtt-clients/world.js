@@ -9,7 +9,7 @@ import { Client } from "./client.js"
 import { Relay } from "./relay.js"
 
 // What hangs has failed. The longest scenario takes some seconds.
-const PATIENCE_MS = 30_000
+const PATIENCE_MS = 60_000
 
 const TRANSPORTS = ["TCP", "WebSocket"]
 export const MQTT_3 = { version: "3.1.1", protocolVersion: 4 }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::world::mqtt::{Hello, Mqtt, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, publish_bytes};
-use crate::world::{Connection, Form, Gateway, Kind, Place, Reader, get, post, put};
+use crate::world::{Connection, Form, Gateway, Kind, PATIENCE, Place, Reader, get, post, put};
 
 const STREAMS: usize = 4;
 const READERS: u64 = 50;
@@ -183,11 +183,8 @@ async fn publish_by_mqtt(address: SocketAddr, seed: u64, cuts: Arc<AtomicUsize>)
                 client.receive_ack(PUBCOMP, 1).await;
             };
             // Most cuts are in the middle of the handshake.
-            let patience = if random.u8(..4) == 0 {
-                Duration::from_micros(random.u64(..900))
-            } else {
-                Duration::from_secs(20)
-            };
+            let patience =
+                if random.u8(..4) == 0 { Duration::from_micros(random.u64(..900)) } else { PATIENCE };
             if timeout(patience, attempt).await.is_ok() {
                 break;
             }

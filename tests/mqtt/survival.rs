@@ -11,7 +11,7 @@ use mqtt_protocol_core::mqtt::packet::{SessionExpiryInterval, WillDelayInterval}
 use tokio::time::sleep;
 
 use crate::world::mqtt::{Hello, Mqtt, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, publish_bytes};
-use crate::world::{Gateway, get, until};
+use crate::world::{Gateway, PATIENCE, get, until};
 use lasting::Lasting;
 
 const VERSIONS: [u8; 2] = [4, 5];
@@ -220,7 +220,7 @@ async fn a_drain_leaves_wills_to_the_next_start() {
     let mut client = lasting.connect(&with_will("waits", 0)).await;
     lasting.gateway.signal("TERM");
     assert_eq!(client.receive().await, Some(Packet::Disconnect(0x8b)));
-    assert!(lasting.gateway.ended(Duration::from_secs(20)).await.success());
+    assert!(lasting.gateway.ended(PATIENCE).await.success());
     lasting.start_again().await;
     let mut watcher = lasting.connect(&Hello::lasting("watcher")).await;
     watcher.subscribe("gone/+", 1).await;

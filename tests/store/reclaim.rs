@@ -14,7 +14,7 @@ use crate::suite::*;
 async fn shrinks(directory: &Path, bytes: u64) {
     let since = Instant::now();
     while size(directory) > bytes {
-        assert!(since.elapsed() < Duration::from_secs(20), "still {} bytes", size(directory));
+        assert!(since.elapsed() < Duration::from_secs(60), "still {} bytes", size(directory));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -99,7 +99,7 @@ async fn a_fork_that_trims_what_it_inherited_is_read_without_it() {
     let second = directory.path().join("0000000002.log");
     let since = Instant::now();
     while second.exists() {
-        assert!(since.elapsed() < Duration::from_secs(20), "the second file stays");
+        assert!(since.elapsed() < Duration::from_secs(60), "the second file stays");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(directory.path().join("0000000001.log").exists());

@@ -142,7 +142,7 @@ impl Connection {
     /// Sends a request and reads the whole answer.
     pub async fn send(&mut self, request: Request) -> Answer {
         let shown = format!("{} {}", request.method, request.target);
-        let answer = timeout(PATIENCE * 2, self.try_send(request)).await;
+        let answer = timeout(PATIENCE, self.try_send(request)).await;
         answer
             .unwrap_or_else(|_| panic!("no answer to {shown}"))
             .unwrap_or_else(|error| panic!("{shown}: {error}"))

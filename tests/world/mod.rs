@@ -11,6 +11,7 @@ mod publisher;
 mod raw;
 mod reader;
 mod sse;
+mod stopwatch;
 mod websocket;
 
 use std::future::Future;
@@ -26,10 +27,12 @@ pub use publisher::Publisher;
 pub use raw::Raw;
 pub use reader::{Batch, Form, Place, Reader, Refusal, next_line};
 pub use sse::{Event, Events, Parser};
+pub use stopwatch::{Stopwatch, Took, on_time};
 pub use websocket::{Close, WebSocket, frame, handshake};
 
-/// How long a condition may take to come true before the test gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a condition may take to come true before the test takes it for a hang. It says nothing about how fast a
+/// machine is.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Held by a test that keeps the machine busy or measures it, so that no other such test of its binary disturbs it.
 pub async fn alone() -> MutexGuard<'static, ()> {

@@ -8,6 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
@@ -145,11 +146,15 @@ impl Gateway {
         self.child.id().expect("it runs")
     }
 
-    /// Sends it a signal such as `TERM`.
+    /// Sends it a signal: `TERM` or `KILL`.
     pub fn signal(&self, name: &str) {
-        let id = self.id().to_string();
-        let sent = std::process::Command::new("kill").args([&format!("-{name}"), &id]).status();
-        assert!(sent.expect("kill runs").success());
+        let signal = match name {
+            "TERM" => Signal::TERM,
+            "KILL" => Signal::KILL,
+            _ => panic!("{name} is no signal that a scenario sends"),
+        };
+        let id = Pid::from_raw(self.id() as i32).expect("a process id");
+        kill_process(id, signal).expect("it runs");
     }
 
     /// Kills it, and waits until it is dead, so that another one can take its place.

@@ -8,10 +8,10 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
-use super::PATIENCE;
 use super::client::Answer;
+use super::{PATIENCE, Stopwatch, Took};
 
 /// A connection without a protocol.
 pub struct Raw {
@@ -110,13 +110,13 @@ impl Raw {
 
     /// Sends one byte after the other, a pause between them, until the gateway ends the connection. How long that
     /// took; what the gateway said can be read afterwards.
-    pub async fn drip(&mut self, bytes: impl IntoIterator<Item = u8>, pause: Duration) -> Duration {
-        let since = Instant::now();
+    pub async fn drip(&mut self, bytes: impl IntoIterator<Item = u8>, pause: Duration) -> Took {
+        let since = Stopwatch::start();
         for byte in bytes {
             match timeout(pause, self.stream.read_buf(&mut self.read)).await {
-                Ok(Ok(0) | Err(_)) => return since.elapsed(),
+                Ok(Ok(0) | Err(_)) => return since.took(),
                 Ok(Ok(_)) => {}
-                Err(_) if self.send([byte]).await.is_err() => return since.elapsed(),
+                Err(_) if self.send([byte]).await.is_err() => return since.took(),
                 Err(_) => {}
             }
         }
@@ -148,12 +148,12 @@ impl Raw {
     }
 
     /// Reads and throws away until the gateway ends the connection, in whatever way. How long that took.
-    pub async fn closed(&mut self) -> Duration {
-        let since = Instant::now();
+    pub async fn closed(&mut self) -> Took {
+        let since = Stopwatch::start();
         let mut thrown_away = vec![0; 64 * 1024];
         let ended = async { while !matches!(self.stream.read(&mut thrown_away).await, Ok(0) | Err(_)) {} };
         timeout(PATIENCE, ended).await.expect("the gateway closes the connection");
-        since.elapsed()
+        since.took()
     }
 }
 

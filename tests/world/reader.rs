@@ -254,7 +254,7 @@ pub async fn next_line(body: &mut Incoming, read: &mut Vec<u8>) -> Option<String
             let line = read.drain(..=end).collect::<Vec<_>>();
             return Some(String::from_utf8(line).expect("UTF-8"));
         }
-        match timeout(PATIENCE * 2, body.frame()).await.expect("a line in time") {
+        match timeout(PATIENCE, body.frame()).await.expect("a line in time") {
             Some(frame) => read.extend(frame.expect("an unbroken body").data_ref().expect("data")),
             None => {
                 assert!(read.is_empty(), "half a line: {:?}", String::from_utf8_lossy(read));

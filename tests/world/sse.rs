@@ -84,7 +84,7 @@ impl Events {
 
     /// The next event; `None` when the stream has ended in good order.
     pub async fn next(&mut self) -> Option<Event> {
-        timeout(PATIENCE * 2, self.try_next()).await.expect("an event in time").expect("an unbroken stream")
+        timeout(PATIENCE, self.try_next()).await.expect("an event in time").expect("an unbroken stream")
     }
 
     /// The same, with a broken connection as a value.

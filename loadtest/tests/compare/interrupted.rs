@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::forms::PATIENT;
 use crate::world::{Loadtest, alone};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// What takes so long hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn signal(name: &str, id: u32) {
     assert!(std::process::Command::new("kill").args([name, &id.to_string()]).status().unwrap().success());

@@ -12,7 +12,7 @@ use loadtest::rounds::{RoundError, rounds};
 use tokio::sync::watch;
 
 use crate::fake::{Fake, Faults};
-use crate::world::{Loadtest, alone};
+use crate::world::{Loadtest, alone, on_time};
 
 /// What the command line asks for, of a server with these faults.
 fn command(load: &str, fake: &Fake) -> Command {
@@ -57,157 +57,203 @@ fn slow() -> Faults {
 /// 8 connections with an append under way each, which takes 20 ms: at most 400 a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_append_takes_what_the_server_takes() {
-    let _turn = alone().await;
-    let of_slow = figures("appends --connections 8", slow()).await.unwrap();
-    assert!((20e3..40e3).contains(&of_slow.p50) && of_slow.p99 >= of_slow.p50, "{of_slow:?}");
-    assert!((200.0..=408.0).contains(&of_slow.rate), "{of_slow:?}");
-    assert!(of_slow.server_processor.is_none() && of_slow.generator_cores > 0.0, "{of_slow:?}");
-    let of_quick = figures("appends --connections 8", Faults::default()).await.unwrap();
-    assert!(of_quick.p50 < 20e3 && of_quick.rate > 408.0, "{of_quick:?}");
+    on_time(async || {
+        let _turn = alone().await;
+        let of_slow = figures("appends --connections 8", slow()).await.unwrap();
+        assert!((20e3..40e3).contains(&of_slow.p50) && of_slow.p99 >= of_slow.p50, "{of_slow:?}");
+        assert!((200.0..=408.0).contains(&of_slow.rate), "{of_slow:?}");
+        assert!(of_slow.server_processor.is_none() && of_slow.generator_cores > 0.0, "{of_slow:?}");
+        let of_quick = figures("appends --connections 8", Faults::default()).await.unwrap();
+        assert!(of_quick.p50 < 20e3 && of_quick.rate > 408.0, "{of_quick:?}");
+    })
+    .await;
 }
 
 /// A message that the server shows after 20 ms can not be with its reader before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wake_takes_what_the_server_takes() {
-    let _turn = alone().await;
-    let of_slow = figures("wake --held 3 --rate 20", slow()).await.unwrap();
-    assert!((20e3..40e3).contains(&of_slow.p50) && of_slow.p99 >= of_slow.p50, "{of_slow:?}");
-    assert!((19.0..=21.0).contains(&of_slow.rate), "{of_slow:?}");
-    let of_quick = figures("wake --held 3 --rate 20", Faults::default()).await.unwrap();
-    assert!(of_quick.p50 < 20e3, "{of_quick:?}");
+    on_time(async || {
+        let _turn = alone().await;
+        let of_slow = figures("wake --held 3 --rate 20", slow()).await.unwrap();
+        assert!((20e3..40e3).contains(&of_slow.p50) && of_slow.p99 >= of_slow.p50, "{of_slow:?}");
+        assert!((19.0..=21.0).contains(&of_slow.rate), "{of_slow:?}");
+        let of_quick = figures("wake --held 3 --rate 20", Faults::default()).await.unwrap();
+        assert!(of_quick.p50 < 20e3, "{of_quick:?}");
+    })
+    .await;
 }
 
 /// 20 ms for each of 100 messages a second, one after the other: the last one goes out a second late, and its wait counts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rate_that_the_server_can_not_keep_shows_in_the_times() {
-    let _turn = alone().await;
-    let late = figures("wake --rate 100", slow()).await.unwrap();
-    assert!(late.p50 > 200e3 && late.rate > 95.0, "{late:?}");
+    on_time(async || {
+        let _turn = alone().await;
+        let late = figures("wake --rate 100", slow()).await.unwrap();
+        assert!(late.p50 > 200e3 && late.rate > 95.0, "{late:?}");
+    })
+    .await;
 }
 
 /// A poll is not held anew within half a millisecond and less, each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn polls_that_are_not_held_in_time_fail_the_run() {
-    let _turn = alone().await;
-    let unheld = figures("wake --rate 2000", Faults::default()).await.unwrap_err().to_string();
-    assert!(unheld.contains("no poll was held when"), "{unheld}");
+    on_time(async || {
+        let _turn = alone().await;
+        let unheld = figures("wake --rate 2000", Faults::default()).await.unwrap_err().to_string();
+        assert!(unheld.contains("no poll was held when"), "{unheld}");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_append_that_is_refused_fails_the_run() {
-    let _turn = alone().await;
-    let fake = Fake::start(Faults { refuse_every: 100, ..Faults::default() }).await;
-    let target = format!("http://{}", fake.address);
-    let how = ["appends", "--rounds", "1", "--seconds", "1", "--warm-up", "0.2", "--target", &target];
-    let ended = Loadtest::new_without_output(&how).run().await;
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.said.contains("pollgate: answered 500"), "{}", ended.said);
-    let refused =
-        figures("wake", Faults { refuse_every: 10, ..Faults::default() }).await.unwrap_err().to_string();
-    assert!(refused.contains("publishing: answered 500"), "{refused}");
+    on_time(async || {
+        let _turn = alone().await;
+        let fake = Fake::start(Faults { refuse_every: 100, ..Faults::default() }).await;
+        let target = format!("http://{}", fake.address);
+        let how = ["appends", "--rounds", "1", "--seconds", "1", "--warm-up", "0.2", "--target", &target];
+        let ended = Loadtest::new_without_output(&how).run().await;
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.said.contains("pollgate: answered 500"), "{}", ended.said);
+        let refused =
+            figures("wake", Faults { refuse_every: 10, ..Faults::default() }).await.unwrap_err().to_string();
+        assert!(refused.contains("publishing: answered 500"), "{refused}");
+    })
+    .await;
 }
 
 /// wrk has 8 requests under way, too, and its own times; it does not look at what it gets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrk_takes_what_the_server_takes() {
-    let _turn = alone().await;
-    let pause = Faults { answer_pause: Duration::from_millis(20), ..Faults::default() };
-    for (load, faults) in [("appends", slow()), ("short-polls", pause)] {
-        let of_slow = figures(&format!("{load} --generator wrk --connections 8"), faults).await.unwrap();
-        assert!((20e3..40e3).contains(&of_slow.p50) && of_slow.p99 >= of_slow.p50, "{of_slow:?}");
-        assert!((200.0..=408.0).contains(&of_slow.rate) && of_slow.generator_threads == 2, "{of_slow:?}");
-    }
-    let forgetful = Faults { forgets_cursors: true, ..Faults::default() };
-    let stale = figures("short-polls --generator wrk", forgetful).await.unwrap_err().to_string();
-    assert!(stale.contains("a message that was read before"), "{stale}");
-    let refusing = Faults { refuse_every: 100, ..Faults::default() };
-    let refused = figures("appends --generator wrk", refusing).await.unwrap_err().to_string();
-    assert!(refused.contains("wrk: answers beyond 2xx and 3xx"), "{refused}");
+    on_time(async || {
+        let _turn = alone().await;
+        let pause = Faults { answer_pause: Duration::from_millis(20), ..Faults::default() };
+        for (load, faults) in [("appends", slow()), ("short-polls", pause)] {
+            let of_slow = figures(&format!("{load} --generator wrk --connections 8"), faults).await.unwrap();
+            assert!((20e3..40e3).contains(&of_slow.p50) && of_slow.p99 >= of_slow.p50, "{of_slow:?}");
+            assert!((200.0..=408.0).contains(&of_slow.rate) && of_slow.generator_threads == 2, "{of_slow:?}");
+        }
+        let forgetful = Faults { forgets_cursors: true, ..Faults::default() };
+        let stale = figures("short-polls --generator wrk", forgetful).await.unwrap_err().to_string();
+        assert!(stale.contains("a message that was read before"), "{stale}");
+        let refusing = Faults { refuse_every: 100, ..Faults::default() };
+        let refused = figures("appends --generator wrk", refusing).await.unwrap_err().to_string();
+        assert!(refused.contains("wrk: answers beyond 2xx and 3xx"), "{refused}");
+    })
+    .await;
 }
 
 /// The poll of a message that is lost is never answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_is_lost_fails_the_run() {
-    let _turn = alone().await;
-    let lost = figures("wake", Faults { lose_every: 10, ..Faults::default() }).await.unwrap_err().to_string();
-    assert!(lost.contains("an answer that never came"), "{lost}");
+    on_time(async || {
+        let _turn = alone().await;
+        let lost =
+            figures("wake", Faults { lose_every: 10, ..Faults::default() }).await.unwrap_err().to_string();
+        assert!(lost.contains("an answer that never came"), "{lost}");
+    })
+    .await;
 }
 
 /// 8 connections with a poll under way each, which takes 20 ms: at most 400 a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_poll_takes_what_the_server_takes() {
-    let _turn = alone().await;
-    let pause = Faults { answer_pause: Duration::from_millis(20), ..Faults::default() };
-    let of_slow = figures("short-polls --connections 8", pause).await.unwrap();
-    assert!((20e3..40e3).contains(&of_slow.p50) && of_slow.p99 >= of_slow.p50, "{of_slow:?}");
-    assert!((200.0..=408.0).contains(&of_slow.rate), "{of_slow:?}");
-    let of_quick = figures("short-polls --connections 8", Faults::default()).await.unwrap();
-    assert!(of_quick.p50 < 20e3 && of_quick.rate > 408.0, "{of_quick:?}");
+    on_time(async || {
+        let _turn = alone().await;
+        let pause = Faults { answer_pause: Duration::from_millis(20), ..Faults::default() };
+        let of_slow = figures("short-polls --connections 8", pause).await.unwrap();
+        assert!((20e3..40e3).contains(&of_slow.p50) && of_slow.p99 >= of_slow.p50, "{of_slow:?}");
+        assert!((200.0..=408.0).contains(&of_slow.rate), "{of_slow:?}");
+        let of_quick = figures("short-polls --connections 8", Faults::default()).await.unwrap();
+        assert!(of_quick.p50 < 20e3 && of_quick.rate > 408.0, "{of_quick:?}");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_poll_that_brings_what_was_read_fails_the_run() {
-    let _turn = alone().await;
-    let forgetful = Faults { forgets_cursors: true, ..Faults::default() };
-    let stale = figures("short-polls", forgetful).await.unwrap_err().to_string();
-    assert!(stale.contains("a message that was read before"), "{stale}");
+    on_time(async || {
+        let _turn = alone().await;
+        let forgetful = Faults { forgets_cursors: true, ..Faults::default() };
+        let stale = figures("short-polls", forgetful).await.unwrap_err().to_string();
+        assert!(stale.contains("a message that was read before"), "{stale}");
+    })
+    .await;
 }
 
 /// A server that takes 20 ms for each of 20 connections has not all of their polls before 400 ms, though they were sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn polls_are_held_when_the_server_has_them() {
-    let _turn = alone().await;
-    let slow = Faults { accept_pause: Duration::from_millis(20), ..Faults::default() };
-    let of_slow = hold("--clients 20", slow).await.unwrap();
-    assert!((400e3..1000e3).contains(&of_slow.all_held), "{of_slow:?}");
-    assert!(of_slow.memory_a_client().is_none() && of_slow.connects_dropped.is_some(), "{of_slow:?}");
-    let of_quick = hold("--clients 20", Faults::default()).await.unwrap();
-    assert!(of_quick.all_held < 400e3, "{of_quick:?}");
+    on_time(async || {
+        let _turn = alone().await;
+        let slow = Faults { accept_pause: Duration::from_millis(20), ..Faults::default() };
+        let of_slow = hold("--clients 20", slow).await.unwrap();
+        assert!((400e3..1000e3).contains(&of_slow.all_held), "{of_slow:?}");
+        assert!(of_slow.memory_a_client().is_none() && of_slow.connects_dropped.is_some(), "{of_slow:?}");
+        let of_quick = hold("--clients 20", Faults::default()).await.unwrap();
+        assert!(of_quick.all_held < 400e3, "{of_quick:?}");
+    })
+    .await;
 }
 
 /// The first ones are answered before the last ones come to be asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn polls_that_are_never_held_all_at_a_time_fail_the_run() {
-    let _turn = alone().await;
-    let (accept_pause, hold_max) = (Duration::from_millis(20), Some(Duration::from_millis(100)));
-    for how in ["--clients 20", "--clients 20 --at-once 3"] {
-        let faults = Faults { accept_pause, hold_max, ..Faults::default() };
-        let early = hold(how, faults).await.unwrap_err().to_string();
-        assert!(early.contains("before all were held"), "{early}");
-    }
+    on_time(async || {
+        let _turn = alone().await;
+        let (accept_pause, hold_max) = (Duration::from_millis(20), Some(Duration::from_millis(100)));
+        for how in ["--clients 20", "--clients 20 --at-once 3"] {
+            let faults = Faults { accept_pause, hold_max, ..Faults::default() };
+            let early = hold(how, faults).await.unwrap_err().to_string();
+            assert!(early.contains("before all were held"), "{early}");
+        }
+    })
+    .await;
 }
 
 /// Memory is looked at a second later: by then they are not held any more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn polls_that_are_not_held_to_the_end_fail_the_run() {
-    let _turn = alone().await;
-    let hasty = Faults { hold_max: Some(Duration::from_millis(500)), ..Faults::default() };
-    let early = hold("--clients 5", hasty).await.unwrap_err().to_string();
-    assert!(early.contains("an answer where nothing was published"), "{early}");
+    on_time(async || {
+        let _turn = alone().await;
+        let hasty = Faults { hold_max: Some(Duration::from_millis(500)), ..Faults::default() };
+        let early = hold("--clients 5", hasty).await.unwrap_err().to_string();
+        assert!(early.contains("an answer where nothing was published"), "{early}");
+    })
+    .await;
 }
 
 /// The message is there after 20 ms, and 20 ms later each poll is answered; the publisher does not wait for that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fan_out_takes_what_the_server_takes() {
-    let _turn = alone().await;
-    let faults = Faults { answer_pause: Duration::from_millis(20), ..slow() };
-    let of_slow = fan_out("--clients 10", faults).await.unwrap();
-    assert!((40e3..60e3).contains(&of_slow.first) && (40e3..80e3).contains(&of_slow.last), "{of_slow:?}");
-    assert!(of_slow.first <= of_slow.median && of_slow.median <= of_slow.last, "{of_slow:?}");
-    assert!((20e3..40e3).contains(&of_slow.publisher) && of_slow.server_processor.is_none(), "{of_slow:?}");
-    let of_quick = fan_out("--clients 10", Faults::default()).await.unwrap();
-    assert!(of_quick.last < 40e3 && of_quick.publisher < 20e3, "{of_quick:?}");
+    on_time(async || {
+        let _turn = alone().await;
+        let faults = Faults { answer_pause: Duration::from_millis(20), ..slow() };
+        let of_slow = fan_out("--clients 10", faults).await.unwrap();
+        assert!((40e3..60e3).contains(&of_slow.first) && (40e3..80e3).contains(&of_slow.last), "{of_slow:?}");
+        assert!(of_slow.first <= of_slow.median && of_slow.median <= of_slow.last, "{of_slow:?}");
+        assert!(
+            (20e3..40e3).contains(&of_slow.publisher) && of_slow.server_processor.is_none(),
+            "{of_slow:?}"
+        );
+        let of_quick = fan_out("--clients 10", Faults::default()).await.unwrap();
+        assert!(of_quick.last < 40e3 && of_quick.publisher < 20e3, "{of_quick:?}");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fan_out_that_is_not_whole_fails_the_run() {
-    let _turn = alone().await;
-    for (faults, why) in [
-        (Faults { lose_every: 5, ..Faults::default() }, "an answer that never came"),
-        (Faults { double_every: 5, ..Faults::default() }, "an answer that is not the one message"),
-        (Faults { refuse_every: 5, ..Faults::default() }, "publishing: answered 500"),
-    ] {
-        let failed = fan_out("--clients 3", faults).await.unwrap_err().to_string();
-        assert!(failed.contains(why), "{failed}");
-    }
+    on_time(async || {
+        let _turn = alone().await;
+        for (faults, why) in [
+            (Faults { lose_every: 5, ..Faults::default() }, "an answer that never came"),
+            (Faults { double_every: 5, ..Faults::default() }, "an answer that is not the one message"),
+            (Faults { refuse_every: 5, ..Faults::default() }, "publishing: answered 500"),
+        ] {
+            let failed = fan_out("--clients 3", faults).await.unwrap_err().to_string();
+            assert!(failed.contains(why), "{failed}");
+        }
+    })
+    .await;
 }

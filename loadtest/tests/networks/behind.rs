@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use loadtest::network::{Middlebox, Profile};
 use loadtest::servers::{Running, gateway_program, gateway_with};
@@ -12,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::ends::ANY;
+use crate::ends::{ANY, HANGS};
 
 pub(crate) struct Behind {
     pub(crate) gateway: Running,
@@ -81,7 +80,7 @@ impl Reading {
 
     /// The next message.
     pub(crate) async fn message(&mut self) -> String {
-        timeout(Duration::from_secs(60), self.messages.recv()).await.expect("no message in a minute").unwrap()
+        timeout(HANGS, self.messages.recv()).await.expect("no message in a minute").unwrap()
     }
 
     /// Each form that was taken, and why.

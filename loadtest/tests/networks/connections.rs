@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 
 use crate::ends::{Ends, MOMENT, hears, hops, is_open_and_quiet, says, says_in_vain};
+use crate::world::on_time;
 
 fn second() -> Duration {
     Duration::from_secs(1)
@@ -75,83 +76,98 @@ async fn a_server_that_is_not_there_is_a_reset() {
 /// longer nobody hears anything any more, nor that the connection has ended. 3. A new one works.
 #[tokio::test]
 async fn a_nat_forgets_what_is_quiet_and_tells_nobody() {
-    let ends = Ends::of(&hops("{ nat-idle = { after = 0.5 } }")).await;
-    let (mut client, mut server) = ends.connect().await;
-    for _packet in 0..3 {
-        sleep(second() / 4).await;
+    on_time(async || {
+        let ends = Ends::of(&hops("{ nat-idle = { after = 0.5 } }")).await;
+        let (mut client, mut server) = ends.connect().await;
+        for _packet in 0..3 {
+            sleep(second() / 4).await;
+            says(&mut client, &mut server).await;
+            sleep(second() / 4).await;
+            says(&mut server, &mut client).await;
+        }
+        sleep(second() * 3 / 4).await;
+        says_in_vain(&mut client, &mut server).await;
+        says_in_vain(&mut server, &mut client).await;
+        assert_eq!(ends.middlebox.passed().faults, 1);
+        let (mut client, mut server) = ends.connect().await;
         says(&mut client, &mut server).await;
-        sleep(second() / 4).await;
-        says(&mut server, &mut client).await;
-    }
-    sleep(second() * 3 / 4).await;
-    says_in_vain(&mut client, &mut server).await;
-    says_in_vain(&mut server, &mut client).await;
-    assert_eq!(ends.middlebox.passed().faults, 1);
-    let (mut client, mut server) = ends.connect().await;
-    says(&mut client, &mut server).await;
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_nat_can_reset_what_it_forgets() {
-    let ends = Ends::of(&hops("{ nat-idle = { after = 0.3, ending = 'reset' } }")).await;
-    let (mut client, mut server) = ends.connect().await;
-    says(&mut client, &mut server).await;
-    let began = Instant::now();
-    assert_eq!(hears(&mut client).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
-    assert_eq!(hears(&mut server).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
-    assert!(began.elapsed() > second() / 4, "{:?}", began.elapsed());
+    on_time(async || {
+        let ends = Ends::of(&hops("{ nat-idle = { after = 0.3, ending = 'reset' } }")).await;
+        let (mut client, mut server) = ends.connect().await;
+        says(&mut client, &mut server).await;
+        let began = Instant::now();
+        assert_eq!(hears(&mut client).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(hears(&mut server).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert!(began.elapsed() > second() / 4, "{:?}", began.elapsed());
+    })
+    .await;
 }
 
 /// However busy it is.
 #[tokio::test]
 async fn an_address_change_kills_all_connections_without_a_word() {
-    let ends = Ends::of(&hops("{ address-change = { every = 1 } }")).await;
-    let began = Instant::now();
-    let mut old = [ends.connect().await, ends.connect().await, ends.connect().await];
-    for (client, server) in &mut old {
-        says(client, server).await;
-    }
-    sleep((second() + MOMENT).saturating_sub(began.elapsed())).await;
-    let (mut client, mut server) = ends.connect().await;
-    says(&mut client, &mut server).await;
-    for (client, server) in &mut old {
-        client.write_all(b"hello").await.unwrap();
-        server.write_all(b"hello").await.unwrap();
-    }
-    for (client, server) in &mut old {
-        tokio::join!(is_open_and_quiet(client), is_open_and_quiet(server));
-    }
-    assert_eq!(ends.middlebox.passed().faults, 3);
+    on_time(async || {
+        let ends = Ends::of(&hops("{ address-change = { every = 1 } }")).await;
+        let began = Instant::now();
+        let mut old = [ends.connect().await, ends.connect().await, ends.connect().await];
+        for (client, server) in &mut old {
+            says(client, server).await;
+        }
+        sleep((second() + MOMENT).saturating_sub(began.elapsed())).await;
+        let (mut client, mut server) = ends.connect().await;
+        says(&mut client, &mut server).await;
+        for (client, server) in &mut old {
+            client.write_all(b"hello").await.unwrap();
+            server.write_all(b"hello").await.unwrap();
+        }
+        for (client, server) in &mut old {
+            tokio::join!(is_open_and_quiet(client), is_open_and_quiet(server));
+        }
+        assert_eq!(ends.middlebox.passed().faults, 3);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_lifetime_ends_a_connection_however_busy_it_is() {
-    let ends = Ends::of(&hops("{ lifetime = { after = 0.5 } }")).await;
-    let (mut client, mut server) = ends.connect().await;
-    for _packet in 0..4 {
-        sleep(second() / 10).await;
-        says(&mut client, &mut server).await;
-    }
-    assert_eq!((hears(&mut client).await.unwrap(), hears(&mut server).await.unwrap()), (vec![], vec![]));
+    on_time(async || {
+        let ends = Ends::of(&hops("{ lifetime = { after = 0.5 } }")).await;
+        let (mut client, mut server) = ends.connect().await;
+        for _packet in 0..4 {
+            sleep(second() / 10).await;
+            says(&mut client, &mut server).await;
+        }
+        assert_eq!((hears(&mut client).await.unwrap(), hears(&mut server).await.unwrap()), (vec![], vec![]));
+    })
+    .await;
 }
 
 /// 4000 bytes at 8000 a second are half a second, and their way is a fifth; a short word takes nothing but the way, however
 /// many of them are on it.
 #[tokio::test]
 async fn a_slow_line_takes_its_time_for_the_bytes_and_for_the_way() {
-    let ends = Ends::of(&hops("{ slow = { bytes-per-second = 8000, delay = 0.2 } }")).await;
-    let (mut client, mut server) = ends.connect().await;
-    let began = Instant::now();
-    says(&mut client, &mut server).await;
-    says(&mut server, &mut client).await;
-    let took = began.elapsed();
-    assert!((second() * 2 / 5..second()).contains(&took), "there and back in {took:?}");
-    let began = Instant::now();
-    client.write_all(&[7; 4000]).await.unwrap();
-    client.shutdown().await.unwrap();
-    assert_eq!(hears(&mut server).await.unwrap(), [7; 4000]);
-    let took = began.elapsed();
-    assert!((second() * 7 / 10..second() * 3 / 2).contains(&took), "4000 bytes in {took:?}");
+    on_time(async || {
+        let ends = Ends::of(&hops("{ slow = { bytes-per-second = 8000, delay = 0.2 } }")).await;
+        let (mut client, mut server) = ends.connect().await;
+        let began = Instant::now();
+        says(&mut client, &mut server).await;
+        says(&mut server, &mut client).await;
+        let took = began.elapsed();
+        assert!((second() * 2 / 5..second()).contains(&took), "there and back in {took:?}");
+        let began = Instant::now();
+        client.write_all(&[7; 4000]).await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(hears(&mut server).await.unwrap(), [7; 4000]);
+        let took = began.elapsed();
+        assert!((second() * 7 / 10..second() * 3 / 2).contains(&took), "4000 bytes in {took:?}");
+    })
+    .await;
 }
 
 #[tokio::test]

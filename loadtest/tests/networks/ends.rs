@@ -11,6 +11,9 @@ use tokio::time::timeout;
 /// Longer than anything takes on loopback, shorter than the clocks of the tests' networks.
 pub(crate) const MOMENT: Duration = Duration::from_millis(150);
 
+/// What takes so long never comes.
+pub(crate) const HANGS: Duration = Duration::from_secs(60);
+
 pub(crate) const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A network with a server of the test's own behind it.
@@ -58,7 +61,7 @@ pub(crate) async fn says(from: &mut TcpStream, to: &mut TcpStream) {
 
 async fn expect(end: &mut TcpStream, text: &str) {
     let mut heard = vec![0; text.len()];
-    timeout(Duration::from_secs(5), end.read_exact(&mut heard)).await.expect("nothing came").unwrap();
+    timeout(HANGS, end.read_exact(&mut heard)).await.expect("nothing came in a minute").unwrap();
     assert_eq!(String::from_utf8(heard).unwrap(), text);
 }
 
@@ -76,6 +79,6 @@ pub(crate) async fn is_open_and_quiet(end: &mut TcpStream) {
 /// Everything until the end.
 pub(crate) async fn hears(end: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut all = Vec::new();
-    timeout(Duration::from_secs(10), end.read_to_end(&mut all)).await.expect("it never ended")?;
+    timeout(HANGS, end.read_to_end(&mut all)).await.expect("no end in a minute")?;
     Ok(all)
 }

@@ -6,6 +6,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::ends::hops;
 use crate::scripted::{Part, Scripted, until_quiet};
+use crate::world::on_time;
 
 const REQUEST: &str = "POST /v1/stream/a?x=%20&y HTTP/1.1\r\nHost: here\r\nX-Odd-CASE: 1\r\nx-odd-case: 2\r\n\
                        Content-Length: 5\r\nAccept: */*\r\n\r\nhello";
@@ -26,38 +27,44 @@ const PROXIES: [&str; 7] = [
 /// Twice on one connection of the client.
 #[tokio::test]
 async fn requests_and_answers_pass_byte_by_byte() {
-    for proxy in PROXIES {
-        let scripted = Scripted::behind(&hops(proxy), &[Part::Says(ANSWER)]).await;
-        let mut client = scripted.connect().await;
-        for _time in 0..2 {
-            client.write_all(REQUEST.as_bytes()).await.unwrap();
-            assert_eq!(until_quiet(&mut client, Duration::from_millis(300)).await, ANSWER, "{proxy}");
+    on_time(async || {
+        for proxy in PROXIES {
+            let scripted = Scripted::behind(&hops(proxy), &[Part::Says(ANSWER)]).await;
+            let mut client = scripted.connect().await;
+            for _time in 0..2 {
+                client.write_all(REQUEST.as_bytes()).await.unwrap();
+                assert_eq!(until_quiet(&mut client, Duration::from_millis(300)).await, ANSWER, "{proxy}");
+            }
+            assert_eq!(*scripted.heard.lock(), [REQUEST, REQUEST], "{proxy}");
+            let passed = scripted.middlebox.passed();
+            assert_eq!((passed.connections, passed.requests, passed.faults), (1, 2, 0), "{proxy}");
         }
-        assert_eq!(*scripted.heard.lock(), [REQUEST, REQUEST], "{proxy}");
-        let passed = scripted.middlebox.passed();
-        assert_eq!((passed.connections, passed.requests, passed.faults), (1, 2, 0), "{proxy}");
-    }
+    })
+    .await;
 }
 
 /// Each piece as it comes, and the end of the connection as the end of the answer.
 #[tokio::test]
 async fn answers_that_go_on_pass_as_they_come() {
-    const GOES_ON: [Part; 5] = [
-        Part::Says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
-        Part::Says("5\r\nfirst\r\n"),
-        Part::Waits(Duration::from_millis(600)),
-        Part::Says("6\r\nsecond\r\n"),
-        Part::Says("0\r\n\r\n"),
-    ];
-    for proxy in [PROXIES[0], PROXIES[3], PROXIES[4], PROXIES[6]] {
-        let scripted = Scripted::behind(&hops(proxy), &GOES_ON).await;
-        let mut client = scripted.connect().await;
-        client.write_all(REQUEST.as_bytes()).await.unwrap();
-        let first = until_quiet(&mut client, Duration::from_millis(300)).await;
-        assert!(first.ends_with("\r\n\r\n5\r\nfirst\r\n"), "{proxy}: {first}");
-        let rest = until_quiet(&mut client, Duration::from_millis(600)).await;
-        assert_eq!(rest, "6\r\nsecond\r\n0\r\n\r\n", "{proxy}");
-    }
+    on_time(async || {
+        const GOES_ON: [Part; 5] = [
+            Part::Says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            Part::Says("5\r\nfirst\r\n"),
+            Part::Waits(Duration::from_millis(600)),
+            Part::Says("6\r\nsecond\r\n"),
+            Part::Says("0\r\n\r\n"),
+        ];
+        for proxy in [PROXIES[0], PROXIES[3], PROXIES[4], PROXIES[6]] {
+            let scripted = Scripted::behind(&hops(proxy), &GOES_ON).await;
+            let mut client = scripted.connect().await;
+            client.write_all(REQUEST.as_bytes()).await.unwrap();
+            let first = until_quiet(&mut client, Duration::from_millis(300)).await;
+            assert!(first.ends_with("\r\n\r\n5\r\nfirst\r\n"), "{proxy}: {first}");
+            let rest = until_quiet(&mut client, Duration::from_millis(600)).await;
+            assert_eq!(rest, "6\r\nsecond\r\n0\r\n\r\n", "{proxy}");
+        }
+    })
+    .await;
 }
 
 /// The exchange with the server ends with the client's connection, so that no poll is held for nobody.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::behind::{Behind, Reading};
 use crate::ends::hops;
-use crate::world::{Loadtest, alone};
+use crate::world::{Loadtest, Stopwatch, alone, on_time};
 
 fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -52,17 +52,19 @@ async fn the_first_message_comes_within_5_s_on_every_network_that_buffers() {
         let behind = Behind::of(&network.parse().unwrap(), &[]).await;
         let producer = behind.producer("orders");
         producer.publish("\"before\"").await.unwrap();
-        let began = Instant::now();
+        let began = Stopwatch::start();
         let read = |start| Reading::start(behind.client(), "orders", start);
         let (mut late, mut early) = (read(Start::earliest()), read(Start::now()));
         assert_eq!(late.message().await, "\"before\"");
-        assert!(began.elapsed() < millis(5000), "{network}: {:?}", began.elapsed());
+        let took = began.took();
+        assert!(took.is_below(millis(5000)), "{network}: {took:?}");
         sleep(millis(300)).await;
-        let published = Instant::now();
+        let published = Stopwatch::start();
         producer.publish("\"after\"").await.unwrap();
         let (first, second) = tokio::join!(early.message(), late.message());
         assert_eq!((first.as_str(), second.as_str()), ("\"after\"", "\"after\""));
-        assert!(published.elapsed() < millis(5000), "{network}: {:?}", published.elapsed());
+        let took = published.took();
+        assert!(took.is_below(millis(5000)), "{network}: {took:?}");
     }
 }
 
@@ -70,50 +72,55 @@ async fn the_first_message_comes_within_5_s_on_every_network_that_buffers() {
 /// in five of its holds, and has each message at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_runs_into_one_proxy_error_at_the_most() {
-    let _turn = alone().await;
-    let cut = async |seconds: u64, ending: &str, forms: Vec<Form>| {
-        let seconds = seconds as f64 / 10.0;
-        let network = hops(&format!(
-            "{{ proxy-cut = {{ first-byte = {seconds}, next-byte = {seconds}, ending = '{ending}' }} }}"
-        ));
-        let behind =
-            Behind::of(&network, &["--hold", "3s", "--hold-max", "11s", "--limit", "live_heartbeat=1500ms"])
-                .await;
-        let settings = Settings {
-            hold: Duration::from_secs(11),
-            heartbeat_min: Duration::from_secs(1),
-            forms: forms.clone(),
-            ..Settings::default()
+    on_time(async || {
+        let _turn = alone().await;
+        let cut = async |seconds: u64, ending: &str, forms: Vec<Form>| {
+            let seconds = seconds as f64 / 10.0;
+            let network = hops(&format!(
+                "{{ proxy-cut = {{ first-byte = {seconds}, next-byte = {seconds}, ending = '{ending}' }} }}"
+            ));
+            let behind = Behind::of(
+                &network,
+                &["--hold", "3s", "--hold-max", "11s", "--limit", "live_heartbeat=1500ms"],
+            )
+            .await;
+            let settings = Settings {
+                hold: Duration::from_secs(11),
+                heartbeat_min: Duration::from_secs(1),
+                forms: forms.clone(),
+                ..Settings::default()
+            };
+            let producer = behind.producer("orders");
+            producer.publish("0").await.unwrap();
+            let mut reading = Reading::start(behind.client().settings(settings), "orders", Start::earliest());
+            assert_eq!(reading.message().await, "0");
+            // The first hold is cut, and five of what is left of it are not.
+            sleep(Duration::from_secs_f64(seconds * 5.0 + 1.0)).await;
+            let published = Instant::now();
+            producer.publish("1").await.unwrap();
+            assert_eq!(reading.message().await, "1");
+            let (waited, passed) = (published.elapsed(), behind.middlebox.passed());
+            println!("cut after {seconds} s, {ending}, {forms:?}: {passed:?}, waited {waited:?}");
+            assert!(passed.faults <= 1, "cut after {seconds} s, {ending}, {forms:?}: {passed:?}");
+            assert!(waited < millis(1000), "{waited:?}");
+            if forms == [Form::LongPoll, Form::ShortPoll] {
+                assert_eq!((passed.faults, reading.form()), (1, Form::LongPoll));
+            }
         };
-        let producer = behind.producer("orders");
-        producer.publish("0").await.unwrap();
-        let mut reading = Reading::start(behind.client().settings(settings), "orders", Start::earliest());
-        assert_eq!(reading.message().await, "0");
-        // The first hold is cut, and five of what is left of it are not.
-        sleep(Duration::from_secs_f64(seconds * 5.0 + 1.0)).await;
-        let published = Instant::now();
-        producer.publish("1").await.unwrap();
-        assert_eq!(reading.message().await, "1");
-        let (waited, passed) = (published.elapsed(), behind.middlebox.passed());
-        println!("cut after {seconds} s, {ending}, {forms:?}: {passed:?}, waited {waited:?}");
-        assert!(passed.faults <= 1, "cut after {seconds} s, {ending}, {forms:?}: {passed:?}");
-        assert!(waited < millis(1000), "{waited:?}");
-        if forms == [Form::LongPoll, Form::ShortPoll] {
-            assert_eq!((passed.faults, reading.form()), (1, Form::LongPoll));
-        }
-    };
-    let polls = || vec![Form::LongPoll, Form::ShortPoll];
-    let all = || Form::ALL.to_vec();
-    tokio::join!(
-        cut(30, "gateway-timeout", polls()),
-        cut(60, "gateway-timeout", polls()),
-        cut(100, "gateway-timeout", polls()),
-        cut(30, "close", polls()),
-        cut(60, "close", polls()),
-        cut(30, "gateway-timeout", all()),
-        cut(60, "close", all()),
-        cut(100, "gateway-timeout", all()),
-    );
+        let polls = || vec![Form::LongPoll, Form::ShortPoll];
+        let all = || Form::ALL.to_vec();
+        tokio::join!(
+            cut(30, "gateway-timeout", polls()),
+            cut(60, "gateway-timeout", polls()),
+            cut(100, "gateway-timeout", polls()),
+            cut(30, "close", polls()),
+            cut(60, "close", polls()),
+            cut(30, "gateway-timeout", all()),
+            cut(60, "close", all()),
+            cut(100, "gateway-timeout", all()),
+        );
+    })
+    .await;
 }
 
 /// 1. Every WebSocket is killed after 200 ms: after three of them the client has found another form. 2. The
@@ -121,33 +128,37 @@ async fn a_client_runs_into_one_proxy_error_at_the_most() {
 /// it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_websocket_is_given_up_within_3_tries_and_found_again() {
-    let network = Profile { until: Some(Clock(millis(5000))), ..hops("{ websocket-cut = { after = 0.2 } }") };
-    let began = Instant::now();
-    let behind = Behind::of(&network, &[]).await;
-    let producer = behind.producer("orders");
-    producer.publish("0").await.unwrap();
-    let settings = Settings {
-        reprobe_after: millis(2000),
-        reprobe_max: millis(4000),
-        stable_after: millis(500),
-        heartbeat_min: millis(1000),
-        ..Settings::default()
-    };
-    let mut reading = Reading::start(behind.client().settings(settings), "orders", Start::earliest());
-    assert_eq!(reading.message().await, "0");
-    while reading.form() != Form::Sse {
-        sleep(millis(10)).await;
-    }
-    assert!(behind.middlebox.passed().faults <= 3, "{:?}", behind.middlebox.passed());
-    assert_eq!(reading.changes().last(), Some(&(Form::Sse, Reason::Cut)));
-    producer.publish("1").await.unwrap();
-    assert_eq!(reading.message().await, "1");
-    // Healed, and the longest wait for the next try with a tenth more by chance, and a moment for the try itself.
-    sleep((millis(5000) + millis(4400) + millis(500)).saturating_sub(began.elapsed())).await;
-    let killed = behind.middlebox.passed().faults;
-    assert_eq!(reading.form(), Form::WebSocket, "{:?}", reading.changes());
-    producer.publish("2").await.unwrap();
-    assert_eq!(reading.message().await, "2");
-    sleep(millis(5000)).await;
-    assert_eq!((reading.form(), behind.middlebox.passed().faults), (Form::WebSocket, killed));
+    on_time(async || {
+        let network =
+            Profile { until: Some(Clock(millis(5000))), ..hops("{ websocket-cut = { after = 0.2 } }") };
+        let began = Instant::now();
+        let behind = Behind::of(&network, &[]).await;
+        let producer = behind.producer("orders");
+        producer.publish("0").await.unwrap();
+        let settings = Settings {
+            reprobe_after: millis(2000),
+            reprobe_max: millis(4000),
+            stable_after: millis(500),
+            heartbeat_min: millis(1000),
+            ..Settings::default()
+        };
+        let mut reading = Reading::start(behind.client().settings(settings), "orders", Start::earliest());
+        assert_eq!(reading.message().await, "0");
+        while reading.form() != Form::Sse {
+            sleep(millis(10)).await;
+        }
+        assert!(behind.middlebox.passed().faults <= 3, "{:?}", behind.middlebox.passed());
+        assert_eq!(reading.changes().last(), Some(&(Form::Sse, Reason::Cut)));
+        producer.publish("1").await.unwrap();
+        assert_eq!(reading.message().await, "1");
+        // Healed, and the longest wait for the next try with a tenth more by chance, and a moment for the try itself.
+        sleep((millis(5000) + millis(4400) + millis(500)).saturating_sub(began.elapsed())).await;
+        let killed = behind.middlebox.passed().faults;
+        assert_eq!(reading.form(), Form::WebSocket, "{:?}", reading.changes());
+        producer.publish("2").await.unwrap();
+        assert_eq!(reading.message().await, "2");
+        sleep(millis(5000)).await;
+        assert_eq!((reading.form(), behind.middlebox.passed().faults), (Form::WebSocket, killed));
+    })
+    .await;
 }

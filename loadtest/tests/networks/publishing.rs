@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::behind::Behind;
+use crate::ends::HANGS;
 use crate::world::alone;
 
 const STREAMS: usize = 8;
@@ -37,11 +38,7 @@ async fn of_100_000_messages_none_is_missing_or_doubled_where_answers_get_lost()
     let mut subscription = client.subscribe(streams, Start::earliest());
     let mut next = [0; STREAMS];
     while next.iter().any(|next| *next < MESSAGES) {
-        match timeout(Duration::from_secs(60), subscription.next())
-            .await
-            .expect("nothing for a minute")
-            .unwrap()
-        {
+        match timeout(HANGS, subscription.next()).await.expect("nothing for a minute").unwrap() {
             Item::Message(message) => {
                 let stream: usize = message.stream.strip_prefix("stream-").unwrap().parse().unwrap();
                 let number: usize = String::from_utf8_lossy(message.data.bytes()).parse().unwrap();

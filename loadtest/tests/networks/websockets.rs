@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::ends::{hears, hops, says};
 use crate::scripted::{Part, Scripted, until_quiet};
+use crate::world::on_time;
 
 const UPGRADE: &str = "GET /v1/stream/a?live=websocket HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\n\
                        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -25,73 +26,87 @@ async fn upgraded(scripted: &Scripted) -> TcpStream {
 /// What the server sends back is what was sent to it, and its end is the end.
 #[tokio::test]
 async fn an_upgrade_passes_unchanged_where_nothing_forbids_it() {
-    for proxy in [
-        "{ proxy-cut = { first-byte = 20, next-byte = 20 } }",
-        "{ proxy-buffer = {} }",
-        "{ no-streaming = { gives-up-after = 20 } }",
-        "{ lossy-answers = { percent = 0, twice-every = 1 } }",
-        "{ nat-idle = { after = 20 } }, { proxy-cut = { next-byte = 20 } }",
-    ] {
-        let scripted = Scripted::behind(&hops(proxy), &SWITCHES).await;
-        let mut client = upgraded(&scripted).await;
-        let sent: Vec<u8> = (0..=255).cycle().take(100_000).collect();
-        client.write_all(&sent).await.unwrap();
-        client.shutdown().await.unwrap();
-        assert!(hears(&mut client).await.unwrap() == sent, "{proxy}");
-        assert_eq!(*scripted.heard.lock(), [UPGRADE], "{proxy}");
-        assert_eq!(scripted.middlebox.passed().faults, 0, "{proxy}");
-    }
+    on_time(async || {
+        for proxy in [
+            "{ proxy-cut = { first-byte = 20, next-byte = 20 } }",
+            "{ proxy-buffer = {} }",
+            "{ no-streaming = { gives-up-after = 20 } }",
+            "{ lossy-answers = { percent = 0, twice-every = 1 } }",
+            "{ nat-idle = { after = 20 } }, { proxy-cut = { next-byte = 20 } }",
+        ] {
+            let scripted = Scripted::behind(&hops(proxy), &SWITCHES).await;
+            let mut client = upgraded(&scripted).await;
+            let sent: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+            client.write_all(&sent).await.unwrap();
+            client.shutdown().await.unwrap();
+            assert!(hears(&mut client).await.unwrap() == sent, "{proxy}");
+            assert_eq!(*scripted.heard.lock(), [UPGRADE], "{proxy}");
+            assert_eq!(scripted.middlebox.passed().faults, 0, "{proxy}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_proxy_without_websockets_strips_or_refuses() {
-    const PLAIN: [Part; 1] = [Part::Says("HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n")];
-    for (upgrade, status, heard) in [("stripped", "426", 1), ("refused", "400", 0)] {
-        let network = hops(&format!("{{ no-websocket = {{ upgrade = '{upgrade}' }} }}"));
-        let scripted = Scripted::behind(&network, &PLAIN).await;
-        let got = scripted.ask(UPGRADE).await;
-        assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{upgrade}: {got}");
-        let requests = scripted.heard.lock().clone();
-        assert_eq!((requests.len(), scripted.middlebox.passed().faults), (heard, 1));
-        assert!(
-            requests.iter().all(|request| !request.contains("Upgrade") && request.contains("Sec-WebSocket")),
-            "{requests:?}"
-        );
-    }
+    on_time(async || {
+        const PLAIN: [Part; 1] = [Part::Says("HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n")];
+        for (upgrade, status, heard) in [("stripped", "426", 1), ("refused", "400", 0)] {
+            let network = hops(&format!("{{ no-websocket = {{ upgrade = '{upgrade}' }} }}"));
+            let scripted = Scripted::behind(&network, &PLAIN).await;
+            let got = scripted.ask(UPGRADE).await;
+            assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{upgrade}: {got}");
+            let requests = scripted.heard.lock().clone();
+            assert_eq!((requests.len(), scripted.middlebox.passed().faults), (heard, 1));
+            assert!(
+                requests
+                    .iter()
+                    .all(|request| !request.contains("Upgrade") && request.contains("Sec-WebSocket")),
+                "{requests:?}"
+            );
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_websocket_is_cut_soon_after_it_was_let_through() {
-    let scripted = Scripted::behind(&hops("{ websocket-cut = { after = 0.5 } }"), &SWITCHES).await;
-    let began = Instant::now();
-    let mut client = upgraded(&scripted).await;
-    client.write_all(b"hello").await.unwrap();
-    assert_eq!(hears(&mut client).await.unwrap(), b"hello");
-    assert!(began.elapsed() > Duration::from_millis(490), "{:?}", began.elapsed());
-    assert_eq!(scripted.middlebox.passed().faults, 1);
+    on_time(async || {
+        let scripted = Scripted::behind(&hops("{ websocket-cut = { after = 0.5 } }"), &SWITCHES).await;
+        let began = Instant::now();
+        let mut client = upgraded(&scripted).await;
+        client.write_all(b"hello").await.unwrap();
+        assert_eq!(hears(&mut client).await.unwrap(), b"hello");
+        assert!(began.elapsed() > Duration::from_millis(490), "{:?}", began.elapsed());
+        assert_eq!(scripted.middlebox.passed().faults, 1);
+    })
+    .await;
 }
 
 /// Bytes of the server keep it alive, and nothing else does.
 #[tokio::test]
 async fn a_proxy_that_cuts_wants_bytes_of_the_server_on_a_websocket_too() {
-    let network = hops("{ proxy-cut = { next-byte = 0.5 } }");
-    let scripted = Scripted::behind(&network, &SWITCHES).await;
-    let began = Instant::now();
-    let mut client = upgraded(&scripted).await;
-    for _time in 0..4 {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        client.write_all(b"hello").await.unwrap();
-        assert_eq!(until_quiet(&mut client, Duration::from_millis(50)).await, "hello");
-    }
-    assert!(began.elapsed() > Duration::from_millis(700) && scripted.middlebox.passed().faults == 0);
-    hears(&mut client).await.unwrap();
-    assert_eq!(scripted.middlebox.passed().faults, 1);
-    let deaf = crate::ends::Ends::of(&network).await;
-    let (mut client, mut server) = deaf.connect_upgraded(UPGRADE, SWITCH).await;
-    for _time in 0..3 {
-        says(&mut client, &mut server).await;
-        tokio::time::sleep(Duration::from_millis(150)).await;
-    }
-    hears(&mut client).await.unwrap();
-    assert_eq!(deaf.middlebox.passed().faults, 1);
+    on_time(async || {
+        let network = hops("{ proxy-cut = { next-byte = 0.5 } }");
+        let scripted = Scripted::behind(&network, &SWITCHES).await;
+        let began = Instant::now();
+        let mut client = upgraded(&scripted).await;
+        for _time in 0..4 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            client.write_all(b"hello").await.unwrap();
+            assert_eq!(until_quiet(&mut client, Duration::from_millis(50)).await, "hello");
+        }
+        assert!(began.elapsed() > Duration::from_millis(700) && scripted.middlebox.passed().faults == 0);
+        hears(&mut client).await.unwrap();
+        assert_eq!(scripted.middlebox.passed().faults, 1);
+        let deaf = crate::ends::Ends::of(&network).await;
+        let (mut client, mut server) = deaf.connect_upgraded(UPGRADE, SWITCH).await;
+        for _time in 0..3 {
+            says(&mut client, &mut server).await;
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        hears(&mut client).await.unwrap();
+        assert_eq!(deaf.middlebox.passed().faults, 1);
+    })
+    .await;
 }

@@ -1,6 +1,9 @@
 //! The command as users run it, and what it leaves.
 
-#![allow(dead_code, reason = "each test binary uses its part of the world")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses its part of the world")]
+
+#[path = "../../../tests/world/stopwatch.rs"]
+mod stopwatch;
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -10,9 +13,12 @@ use loadtest::data::Report;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, MutexGuard};
 
+pub(crate) use stopwatch::{Stopwatch, on_time};
+
 /// A call of the command with a folder of its own for the report.
 pub(crate) struct Loadtest {
     pub(crate) folder: PathBuf,
+    program: PathBuf,
     arguments: Vec<String>,
 }
 
@@ -37,12 +43,19 @@ impl Loadtest {
         let name = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&folder).unwrap();
-        Self { folder, arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect() }
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Self { folder, program: env!("CARGO_BIN_EXE_loadtest").into(), arguments }
+    }
+
+    /// The same of the build that `LOADTEST_BINARY` names.
+    pub(crate) fn built_for_users(self) -> Self {
+        let program = std::env::var_os("LOADTEST_BINARY").expect("LOADTEST_BINARY").into();
+        Self { program, ..self }
     }
 
     /// Starts it.
     pub(crate) fn spawn(&self) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        Command::new(&self.program)
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

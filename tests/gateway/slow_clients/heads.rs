@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::{FIRST_BYTE, HEAD, Healthy, IDLE, PAUSE, TEXT, around, short_of_patience};
-use crate::world::Gateway;
+use crate::world::{Gateway, PATIENCE, Stopwatch};
 
 #[tokio::test]
 async fn a_connection_that_says_nothing_is_closed() {
     let gateway = short_of_patience().await;
     let healthy = Healthy::start(&gateway).await;
     let closed = gateway.connect_raw().await.closed().await;
-    assert!(around(FIRST_BYTE).contains(&closed), "{closed:?}");
+    assert!(closed.is_within(&around(FIRST_BYTE)), "{closed:?}");
     healthy.was_served().await;
 }
 
@@ -20,13 +20,13 @@ async fn a_head_that_drips_is_closed_however_often_a_byte_comes() {
     let healthy = Healthy::start(&gateway).await;
     let endless = format!("GET {TEXT} HTTP/1.1\r\nhost: x\r\nx: {}", "y".repeat(5000));
     let closed = gateway.connect_raw().await.drip(endless.bytes(), PAUSE).await;
-    assert!(around(HEAD).contains(&closed), "{closed:?}");
+    assert!(closed.is_within(&around(HEAD)), "{closed:?}");
     // The second head of a connection is no better than the first.
     let mut raw = gateway.connect_raw().await;
     raw.send(format!("GET {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
     raw.answer().await.unwrap().unwrap().expect(200);
     let closed = raw.drip(endless.bytes(), PAUSE).await;
-    assert!(around(HEAD).contains(&closed), "{closed:?}");
+    assert!(closed.is_within(&around(HEAD)), "{closed:?}");
     healthy.was_served().await;
 }
 
@@ -34,11 +34,11 @@ async fn a_head_that_drips_is_closed_however_often_a_byte_comes() {
 async fn a_preface_of_http2_that_drips_is_closed() {
     let gateway = short_of_patience().await;
     let closed = gateway.connect_raw().await.drip(*b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", PAUSE).await;
-    assert!(around(FIRST_BYTE).contains(&closed), "{closed:?}");
+    assert!(closed.is_within(&around(FIRST_BYTE)), "{closed:?}");
     let mut mute = gateway.connect_raw().await;
     mute.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     let closed = mute.closed().await;
-    assert!(around(IDLE).contains(&closed), "{closed:?}");
+    assert!(closed.is_within(&around(IDLE)), "{closed:?}");
 }
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn a_connection_that_is_kept_for_nothing_is_closed() {
     raw.send(format!("GET {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
     raw.answer().await.unwrap().unwrap().expect(200);
     let closed = raw.closed().await;
-    assert!(around(IDLE).contains(&closed), "{closed:?}");
+    assert!(closed.is_within(&around(IDLE)), "{closed:?}");
     healthy.was_served().await;
 }
 
@@ -60,6 +60,12 @@ async fn an_idle_client_that_does_not_notice_the_end_does_not_hold_it_up() {
     raw.send("GET /v1/stream/none HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     raw.answer().await.unwrap().unwrap().expect(404);
     gateway.signal("TERM");
-    assert!(gateway.ended(Duration::from_secs(4)).await.success());
+    let since = Stopwatch::start();
+    assert!(gateway.ended(PATIENCE).await.success());
+    assert!(
+        since.took().is_below(Duration::from_secs(4)),
+        "the end comes {:?} after the signal",
+        since.took()
+    );
     assert!(raw.answer().await.unwrap().is_none(), "the end, not a reset");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, interval};
 
 use super::{FIRST_BYTE, Healthy, TEXT, WRITE, around, short_of_patience};
-use crate::world::{Gateway, Raw, get, post, put, until};
+use crate::world::{Gateway, Raw, Stopwatch, get, post, put, until};
 
 const LARGE: &str = "/v1/stream/large";
 
@@ -26,10 +26,11 @@ async fn a_reader_that_does_not_read_is_closed_and_costs_no_one_else_anything() 
     for query in ["?offset=-1", "?offset=-1&live=long-poll", "?offset=-1&live=sse"] {
         let mut reader = Raw::open_narrow(gateway.address).await;
         reader.send(format!("GET {LARGE}{query} HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
-        let since = Instant::now();
+        let since = Stopwatch::start();
         until("the reader is there", async || gateway.metric("pollgate_connections").await == 3.0).await;
         until("the reader is gone", async || gateway.metric("pollgate_connections").await == 2.0).await;
-        assert!(around(WRITE).contains(&since.elapsed()), "{query}: {:?}", since.elapsed());
+        let took = since.took();
+        assert!(took.is_within(&around(WRITE)), "{query}: {took:?}");
     }
     healthy.was_served().await;
 }
@@ -61,7 +62,7 @@ async fn a_client_that_closed_its_half_is_gone_within_a_second_whatever_it_waite
         gateway.until_waiting(1).await;
         raw.finish().await;
         let closed = raw.closed().await;
-        assert!(closed < Duration::from_secs(1), "{target}: {closed:?}");
+        assert!(closed.is_below(Duration::from_secs(1)), "{target}: {closed:?}");
         gateway.until_waiting(0).await;
     }
     for begun in
@@ -71,7 +72,7 @@ async fn a_client_that_closed_its_half_is_gone_within_a_second_whatever_it_waite
         raw.send(begun).await.unwrap();
         raw.finish().await;
         let closed = raw.closed().await;
-        assert!(closed < FIRST_BYTE, "{begun:?}: {closed:?}");
+        assert!(closed.is_below(FIRST_BYTE), "{begun:?}: {closed:?}");
     }
     assert_eq!(gateway.send(get(TEXT)).await.expect(200).text(), "first");
     healthy.was_served().await;

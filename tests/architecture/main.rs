@@ -1,0 +1,209 @@
+//! The layout of the code: which folder may know which, which file which, and what each file owes its reader.
+//!
+//! `cargo test --test architecture -- --nocapture short` prints how large `src` is.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod circles;
+mod modules;
+mod paths;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use circles::circles;
+use modules::Crate;
+
+/// Each folder of `src` and what it may use, besides what those may use in turn.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("main", &["config", "server", "maintenance"]),
+    ("server", &["http", "mqtt", "xmpp", "outbound", "admin", "hub", "store", "auth"]),
+    ("http", &["auth", "hub", "web"]),
+    ("mqtt", &["auth", "hub"]),
+    ("xmpp", &["auth", "hub"]),
+    ("outbound", &["hub"]),
+    ("admin", &["hub", "config"]),
+    ("hub", &["stream"]),
+    ("store", &["stream"]),
+    ("maintenance", &["store"]),
+    ("auth", &[]),
+    ("config", &[]),
+    ("stream", &[]),
+    ("web", &[]),
+    ("client", &[]),
+];
+
+/// What every folder may use, and what uses none itself. `stream` may not use the clock, and `client` none of these.
+const LEAVES: &[&str] = &["clock", "limits", "metrics"];
+
+/// What may never use what, by whatever way.
+const NEVER: &[(&str, &[&str])] = &[
+    ("stream", &["clock"]),
+    ("hub", FRONTS),
+    ("store", &["hub"]),
+    ("http", &["store", "mqtt", "xmpp"]),
+    ("mqtt", &["store", "http", "xmpp"]),
+    ("xmpp", &["store", "http", "mqtt"]),
+    ("client", LEAVES),
+];
+
+const FRONTS: &[&str] = &["http", "mqtt", "xmpp"];
+
+/// The crates that the pure core may use.
+const PURE: &[&str] = &["std", "bytes"];
+
+/// Files of `src` that are shorter than this are easier to read as part of another.
+const SHORT: usize = 60;
+
+/// How many short files there may be.
+const SHORT_MAX: usize = 12;
+
+const LINES_MAX: usize = 500;
+
+static LIBRARY: LazyLock<Crate> = LazyLock::new(|| Crate::read("src/lib.rs"));
+static COMMAND: LazyLock<Crate> = LazyLock::new(|| Crate::read("src/main.rs"));
+
+/// The files of a folder and below, with their texts.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut folders = vec![package.join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(package).unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+/// The folder of `src` that a file belongs to, or the file itself without its extension.
+fn folder(path: &Path) -> &str {
+    let first = path.strip_prefix("src").unwrap().components().next().unwrap();
+    first.as_os_str().to_str().unwrap().trim_end_matches(".rs")
+}
+
+/// Whether one folder may use another: by an arrow, or by those of what it may use.
+fn may_use(user: &str, used: &str) -> bool {
+    let never = NEVER.iter().any(|(name, forbidden)| *name == user && forbidden.contains(&used));
+    !never && (LEAVES.contains(&used) && !LEAVES.contains(&user) || reaches(user, used))
+}
+
+fn reaches(user: &str, used: &str) -> bool {
+    let arrows = ARROWS.iter().find(|(name, _)| *name == user).map_or(&[][..], |(_, arrows)| arrows);
+    arrows.iter().any(|next| *next == used || reaches(next, used))
+}
+
+#[test]
+fn folders_use_only_those_they_may() {
+    let mut wrong = Vec::new();
+    let known: BTreeSet<_> = ARROWS.iter().map(|(name, _)| *name).chain(LEAVES.iter().copied()).collect();
+    let unknown: Vec<_> = LIBRARY.files().into_keys().filter(|file| !known.contains(folder(file))).collect();
+    assert_eq!(unknown, [Path::new("src/lib.rs")], "files in folders that the layout does not know");
+    for (user, used) in LIBRARY.uses() {
+        for (used, names) in used {
+            let (from, to) = (folder(&user), folder(&used));
+            if from != to && !may_use(from, to) {
+                wrong.push(format!(
+                    "{from} -> {to}: {} uses {names:?} of {}",
+                    user.display(),
+                    used.display()
+                ));
+            }
+        }
+    }
+    for (file, paths) in COMMAND.foreign() {
+        for path in paths.into_iter().filter(|path| path[0] == "pollgate") {
+            if !may_use("main", &path[1]) {
+                wrong.push(format!("main -> {}: {} uses {}", path[1], file.display(), path.join("::")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_comparison_knows_the_client_alone() {
+    let mut wrong = Vec::new();
+    for (file, paths) in Crate::read("loadtest/src/main.rs").foreign() {
+        for path in paths.into_iter().filter(|path| path[0] == "pollgate" && path[1] != "client") {
+            wrong.push(format!("{} uses {}", file.display(), path.join("::")));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    let found = circles(&LIBRARY.uses());
+    assert!(found.is_empty(), "{} circles, the smallest first: {found:#?}", found.len());
+}
+
+#[test]
+fn the_core_is_pure() {
+    let mut wrong = Vec::new();
+    let core = |file: &Path| file.starts_with("src/stream") || file == Path::new("src/stream.rs");
+    for (file, paths) in LIBRARY.foreign() {
+        for path in paths.into_iter().filter(|_| core(file)) {
+            let root = path[0].as_str();
+            let is_crate = root.starts_with(char::is_lowercase) && !is_primitive(root);
+            let impure = ["Instant", "net", "fs", "io", "thread"]
+                .iter()
+                .any(|part| path.iter().any(|word| word == part));
+            let asks_the_time = path.ends_with(&["SystemTime".to_owned(), "now".to_owned()]);
+            if is_crate && !PURE.contains(&root) || impure || asks_the_time {
+                wrong.push(format!("{}: {}", file.display(), path.join("::")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn is_primitive(name: &str) -> bool {
+    let number =
+        name.strip_prefix(['u', 'i', 'f']).is_some_and(|bits| bits == "size" || bits.parse::<u8>().is_ok());
+    number || ["str", "char", "bool"].contains(&name)
+}
+
+#[test]
+fn each_file_says_what_it_is_for_and_stays_readable() {
+    let mut wrong = Vec::new();
+    for (path, text) in ["src", "tests", "benches", "loadtest"].into_iter().flat_map(sources) {
+        if !text.starts_with("//! ") {
+            wrong.push(format!("{} does not open with //!", path.display()));
+        }
+        if text.lines().count() > LINES_MAX {
+            wrong.push(format!("{} has more than {LINES_MAX} lines", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn few_files_are_short() {
+    let files = sources("src").into_iter().map(|(path, text)| (path, text.lines().count()));
+    let files: BTreeMap<_, _> = files.collect();
+    let without_tests: usize = ["src/lib.rs", "src/main.rs"]
+        .iter()
+        .map(|root| Crate::read(root).files().values().sum::<usize>())
+        .sum();
+    let short: BTreeMap<_, _> = files.iter().filter(|(_, lines)| **lines < SHORT).collect();
+    println!("lines of src: {}, without tests: {without_tests}", files.values().sum::<usize>());
+    println!("files of src: {}, under {SHORT} lines: {}", files.len(), short.len());
+    assert!(short.len() <= SHORT_MAX, "{} files under {SHORT} lines: {short:#?}", short.len());
+}
+
+#[test]
+fn the_wall_clock_is_read_in_one_file() {
+    let reads = |text: &str| text.contains("SystemTime::now") || text.contains("std::time::Instant");
+    let readers: Vec<_> =
+        sources("src").into_iter().filter(|(_, text)| reads(text)).map(|(path, _)| path).collect();
+    assert_eq!(readers, [Path::new("src/clock.rs")]);
+}
