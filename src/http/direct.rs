@@ -9,7 +9,7 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENC
 
 use super::error::Error;
 use super::fields::{Fields, whole_number};
-use super::query::Query;
+use super::query::{Parameters, Query};
 use super::request::{Post, Read};
 use super::routes::{OnStream, Operation, STREAMS, stream_name};
 use super::upload::Upload;

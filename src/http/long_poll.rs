@@ -9,7 +9,6 @@ use super::answer::Keep;
 use super::error::Error;
 use super::fields::{PREFERENCE_APPLIED, STREAM_SUPERSEDED};
 use super::live::cursor_seed;
-use super::read::ReadStart;
 use super::request::{Hold, LongPoll, ReadFrom};
 use super::written::{Answer, DECIMALS, Head, decimal};
 use super::{Gateway, answer, short_poll};
@@ -19,6 +18,14 @@ use crate::hub::{
 };
 use crate::metrics::Form;
 use crate::stream::{Batch, Cursor};
+
+/// What becomes of a read at first.
+pub(super) enum ReadStart<'a, A> {
+    /// The answer, whose body may be a live form.
+    Answered(A),
+    /// A long poll of one stream or many has to wait.
+    Held(HeldRead<'a>),
+}
 
 /// A long poll that waits. There may be very many of them. Dropping it takes the waiter with it.
 pub(super) struct HeldRead<'a> {

@@ -11,6 +11,15 @@ pub(super) struct Query<'a> {
     streams: Vec<Cow<'a, str>>,
 }
 
+/// The parameters of a read, as a query or a JSON object has them.
+pub(super) trait Parameters {
+    /// The text of a known parameter.
+    fn get(&self, name: &str) -> Option<&str>;
+
+    /// A whole number of seconds.
+    fn seconds(&self, name: &str) -> Result<Option<u64>, Error>;
+}
+
 const NAMES: [&str; 8] = ["offset", "live", "cursor", "timeout", "client", "heartbeat", "create", "from"];
 
 /// The parameter that may be there more than once.
@@ -37,19 +46,19 @@ impl<'a> Query<'a> {
         Ok(parsed)
     }
 
-    /// The value of a known parameter.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        let (_, value) = NAMES.iter().zip(&self.values).find(|(known, _)| **known == name)?;
-        value.as_deref()
-    }
-
     /// The streams that are named.
     pub(super) fn streams(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().map(AsRef::as_ref)
     }
+}
 
-    /// A whole number of seconds.
-    pub(super) fn seconds(&self, name: &str) -> Result<Option<u64>, Error> {
+impl Parameters for Query<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        let (_, value) = NAMES.iter().zip(&self.values).find(|(known, _)| **known == name)?;
+        value.as_deref()
+    }
+
+    fn seconds(&self, name: &str) -> Result<Option<u64>, Error> {
         let parse = |text: &str| {
             super::fields::whole_number(text)
                 .ok_or_else(|| Error::parameter(name, "is a whole number of seconds"))

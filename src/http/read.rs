@@ -2,10 +2,10 @@
 //!
 //! [`Gateway::begin_read`] starts any of them. Short polls, live forms and long polls that find something are answered at
 //! once; the body of a live form goes on for as long as the client reads it. A long poll that has to wait becomes a
-//! [`HeldRead`], a state machine of a few hundred bytes without a future. Whoever drives the connection keeps it and calls
-//! [`HeldRead::poll`] with the connection's timer, or drops it when the client leaves. A connection whose task does nothing
-//! else while it waits calls [`HeldRead::be_prompt`] first, so that a publisher lets it answer before the publisher itself
-//! is answered.
+//! [`HeldRead`](super::long_poll::HeldRead), a state machine of a few hundred bytes without a future. Whoever drives the
+//! connection keeps it and calls `HeldRead::poll` with the connection's timer, or drops it when the client leaves. A
+//! connection whose task does nothing else while it waits calls `HeldRead::be_prompt` first, so that a publisher lets it
+//! answer before the publisher itself is answered.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -13,19 +13,11 @@ use std::sync::Arc;
 
 use super::error::Error;
 use super::live::{NDJSON, SSE};
-use super::long_poll::HeldRead;
+use super::long_poll::ReadStart;
 use super::request::Read;
 use super::written::Answer;
 use super::{Gateway, Link};
 use crate::clock::Alarm;
-
-/// What becomes of a read at first.
-pub(super) enum ReadStart<'a, A> {
-    /// The answer, whose body may be a live form.
-    Answered(A),
-    /// A long poll of one stream or many has to wait.
-    Held(HeldRead<'a>),
-}
 
 /// The beginning of a read, in one allocation of its own size.
 pub(super) type Beginning<'a, A> = Pin<Box<dyn Future<Output = Result<ReadStart<'a, A>, Error>> + Send + 'a>>;

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::error::Error;
-use super::long_poll::HeldRead;
-use super::read::{Beginning, ReadStart};
+use super::long_poll::{HeldRead, ReadStart};
+use super::read::Beginning;
 use super::routes::{OnStream, Operation};
 use super::written::Written;
 use super::{Gateway, Noted, Prepared};

@@ -7,12 +7,12 @@ use hyper::header::IF_NONE_MATCH;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
-use super::Handshake;
+use super::handshake::Handshake;
 use super::streams::{JsonRead, requested_streams};
 use super::write::{content_type, refuse_content_encoding};
 use crate::http::error::Error;
 use crate::http::fields::{self, CLIENT_ID, Fields};
-use crate::http::query::Query;
+use crate::http::query::{Parameters, Query};
 use crate::hub::{ClientId, RequestedStream};
 use crate::limits::{Limits, jittered};
 use crate::metrics::Form;
@@ -88,14 +88,6 @@ pub(in crate::http) struct PostRead {
     headers: HeaderMap,
 }
 
-/// The parameters that a query and a JSON object have in common.
-trait Parameters {
-    fn live(&self) -> Option<&str>;
-    fn timeout(&self) -> Result<Option<u64>, Error>;
-    fn heartbeat(&self) -> Result<Option<u64>, Error>;
-    fn client(&self) -> Option<&str>;
-}
-
 impl Read {
     /// Parses a GET, or the CONNECT that opens a WebSocket, of one stream, or of the many that the query names.
     pub(in crate::http) fn parse(
@@ -158,7 +150,7 @@ impl Read {
         from: impl FnOnce(bool) -> Result<ReadFrom, Error>,
     ) -> Result<Self, Error> {
         let live = |from| Live::new(from, parameters, limits.live_heartbeat.get());
-        match parameters.live() {
+        match parameters.get("live") {
             None => {
                 let from = from(false)?;
                 let if_none_match = match &from {
@@ -169,8 +161,8 @@ impl Read {
             }
             Some("long-poll") => {
                 let from = from(true)?;
-                let hold = Hold::new(parameters.timeout()?, headers, limits);
-                let client = client(parameters.client(), headers)?;
+                let hold = Hold::new(parameters.seconds("timeout")?, headers, limits);
+                let client = client(parameters.get("client"), headers)?;
                 Ok(Self::LongPoll(LongPoll { from, hold, client }))
             }
             Some("sse") => Ok(Self::Sse(live(from(true)?)?)),
@@ -232,8 +224,7 @@ impl ReadFrom {
 
     fn many(query: &Query<'_>, limits: &Limits) -> Result<Self, Error> {
         Self::check_seconds(query)?;
-        let streams = requested_streams(query.streams(), query.get("cursor"), query.get("from"), limits)?;
-        Ok(Self::Many(streams))
+        Ok(Self::Many(requested_streams(query.streams(), query, limits)?))
     }
 
     /// A request for many streams is refused for these even if its form has no use for them.
@@ -244,7 +235,7 @@ impl ReadFrom {
 
 impl Live {
     fn new(from: ReadFrom, parameters: &impl Parameters, default: Duration) -> Result<Self, Error> {
-        let asked = parameters.heartbeat()?.map(Duration::from_secs);
+        let asked = parameters.seconds("heartbeat")?.map(Duration::from_secs);
         let heartbeat = asked.map_or(default, |asked| asked.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX));
         Ok(Self { from, heartbeat })
     }
@@ -287,40 +278,4 @@ fn client(parameter: Option<&str>, headers: &(impl Fields + ?Sized)) -> Result<O
         None => fields::text(headers, &CLIENT_ID)?,
     };
     Ok(client.map(ClientId::parse).transpose()?)
-}
-
-impl Parameters for Query<'_> {
-    fn live(&self) -> Option<&str> {
-        self.get("live")
-    }
-
-    fn timeout(&self) -> Result<Option<u64>, Error> {
-        self.seconds("timeout")
-    }
-
-    fn heartbeat(&self) -> Result<Option<u64>, Error> {
-        self.seconds("heartbeat")
-    }
-
-    fn client(&self) -> Option<&str> {
-        self.get("client")
-    }
-}
-
-impl Parameters for JsonRead<'_> {
-    fn live(&self) -> Option<&str> {
-        self.live.as_deref()
-    }
-
-    fn timeout(&self) -> Result<Option<u64>, Error> {
-        Ok(self.timeout)
-    }
-
-    fn heartbeat(&self) -> Result<Option<u64>, Error> {
-        Ok(self.heartbeat)
-    }
-
-    fn client(&self) -> Option<&str> {
-        self.client.as_deref()
-    }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::http::error::Error;
+use crate::http::query::Parameters;
 use crate::http::resume_token::{NameHash, ResumeToken};
 use crate::hub::{InvalidMessages, RequestedStream, json_depth};
 use crate::limits::Limits;
@@ -25,10 +26,10 @@ pub(super) struct JsonRead<'a> {
     stream: Option<&'a RawValue>,
     cursor: Option<String>,
     from: Option<String>,
-    pub(super) live: Option<String>,
-    pub(super) timeout: Option<u64>,
-    pub(super) heartbeat: Option<u64>,
-    pub(super) client: Option<String>,
+    live: Option<String>,
+    timeout: Option<u64>,
+    heartbeat: Option<u64>,
+    client: Option<String>,
 }
 
 impl<'a> JsonRead<'a> {
@@ -41,8 +42,7 @@ impl<'a> JsonRead<'a> {
 
     pub(super) fn streams(&self, limits: &Limits) -> Result<Vec<RequestedStream>, Error> {
         let names = self.names(limits)?;
-        let names = names.iter().map(String::as_str);
-        requested_streams(names, self.cursor.as_deref(), self.from.as_deref(), limits)
+        requested_streams(names.iter().map(String::as_str), self, limits)
     }
 
     /// The names: at most one more than are allowed, whatever was sent.
@@ -53,15 +53,34 @@ impl<'a> JsonRead<'a> {
     }
 }
 
+impl Parameters for JsonRead<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        match name {
+            "cursor" => self.cursor.as_deref(),
+            "from" => self.from.as_deref(),
+            "live" => self.live.as_deref(),
+            "client" => self.client.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn seconds(&self, name: &str) -> Result<Option<u64>, Error> {
+        Ok(match name {
+            "timeout" => self.timeout,
+            "heartbeat" => self.heartbeat,
+            _ => None,
+        })
+    }
+}
+
 /// The streams of these names, each with its position in the token, in the order of their turns.
 pub(super) fn requested_streams<'n>(
     names: impl Iterator<Item = &'n str>,
-    token: Option<&str>,
-    from: Option<&str>,
+    parameters: &impl Parameters,
     limits: &Limits,
 ) -> Result<Vec<RequestedStream>, Error> {
-    let token = token.map(ResumeToken::parse).transpose()?.unwrap_or_default();
-    let begin = match from {
+    let token = parameters.get("cursor").map(ResumeToken::parse).transpose()?.unwrap_or_default();
+    let begin = match parameters.get("from") {
         None => None,
         Some("earliest") => Some(Progress::Earliest),
         Some(_) => return Err(Error::parameter("from", "is earliest, or is left out to begin now")),

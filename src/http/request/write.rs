@@ -7,7 +7,7 @@ use hyper::http::request::Parts;
 
 use crate::http::error::Error;
 use crate::http::fields::{self, *};
-use crate::http::query::Query;
+use crate::http::query::{Parameters, Query};
 use crate::http::routes::stream_name;
 use crate::stream::{ContentType, Lifetime, Producer, Retention, Start, StreamName};
 
