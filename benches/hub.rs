@@ -13,14 +13,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pollgate::clock::Clock;
-use pollgate::hub::{Creation, Hub, PollSettings, Polled, Publication, StreamReader, Subscriber};
+use pollgate::hub::{Creation, Hub, PollSettings, Polled, StreamReader, Subscriber};
 use pollgate::limits::Limits;
 use pollgate::metrics::Metrics;
 use pollgate::store::Memory;
-use pollgate::stream::{ContentType, Filter, Retention, Start, StreamName};
+use pollgate::stream::{Append, ContentType, Filter, Payload, Retention, Start, StreamName};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+/// What is published.
+const MESSAGE: &[u8] =
+    br#"{"from":"ada","text":"a message of about one hundred bytes, as many are that people send"}"#;
+
+/// As deep as a gateway lets JSON nest if it is not told otherwise.
+const JSON_DEPTH_MAX: usize = 64;
 
 const WAITERS: [usize; 3] = [1, 1_000, 10_000];
 const SUBSCRIBERS: [usize; 2] = [1, 1_000];
@@ -42,28 +49,17 @@ impl Bench {
         let stream = StreamName::parse("room/1").unwrap();
         let creation = Creation {
             content_type: Some(json()),
-            lifetime: None,
             retention: Some(Retention { messages_max: Some(MESSAGES_KEPT), ..Retention::default() }),
-            closed: false,
-            body: Bytes::new(),
-            fork: None,
+            ..Creation::default()
         };
         hub.create(&stream, creation).await.unwrap();
         Self { hub, stream }
     }
 
     async fn publish(&self) {
-        let publication = Publication {
-            body: Bytes::from_static(br#"{"from":"ada","text":"a message of about one hundred bytes, as many are that people send"}"#),
-            content_type: Some(json()),
-            close: false,
-            producer: None,
-            sequence: None,
-            annotation: None,
-            session: None,
-            create: false,
-        };
-        self.hub.publish(&self.stream, publication).await.unwrap();
+        let append = Append::of(json(), Payload::default());
+        let append = append.with_body(Bytes::from_static(MESSAGE), JSON_DEPTH_MAX).unwrap();
+        self.hub.publish(&self.stream, append).await.unwrap();
     }
 
     fn subscriber(&self, filter: &str) -> Subscriber {

@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pollgate::clock::Clock;
-use pollgate::hub::{Creation, Hub, PollSettings, Publication};
+use pollgate::hub::{Creation, Hub, PollSettings};
 use pollgate::limits::Limits;
 use pollgate::store::Memory;
-use pollgate::stream::{ContentType, Start, StreamName};
+use pollgate::stream::{Append, ContentType, Payload, Start, StreamName};
 use rustix::time::{ClockId, clock_gettime};
 use tikv_jemalloc_ctl::{Access, AsName, epoch, stats};
 use tokio::runtime::Runtime;
@@ -33,6 +33,13 @@ use tokio::time::{Instant, sleep};
 /// That of the command.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What is published.
+const MESSAGE: &[u8] =
+    br#"{"from":"ada","text":"a message of about one hundred bytes, as many are that people send"}"#;
+
+/// As deep as a gateway lets JSON nest if it is not told otherwise.
+const JSON_DEPTH_MAX: usize = 64;
 
 /// Waiters, and rounds with so many.
 const ROWS: [(usize, usize); 5] = [(1, 51), (1_000, 51), (10_000, 25), (100_000, 5), (1_000_000, 3)];
@@ -154,7 +161,7 @@ async fn round(waiters: usize, streams: usize) -> Figures {
 
     let (since, processor_before) = (Instant::now(), processor_time());
     for stream in 0..streams {
-        hub.publish(&name(stream), publication()).await.unwrap();
+        hub.publish(&name(stream), append()).await.unwrap();
     }
     let published = since.elapsed();
     // Ends when the last sender is gone, even if a poll has failed.
@@ -182,23 +189,12 @@ fn json() -> ContentType {
 }
 
 fn creation() -> Creation {
-    let (content_type, body) = (Some(json()), Bytes::new());
-    Creation { content_type, lifetime: None, retention: None, closed: false, body, fork: None }
+    Creation { content_type: Some(json()), ..Creation::default() }
 }
 
-fn publication() -> Publication {
-    Publication {
-        body: Bytes::from_static(
-            br#"{"from":"ada","text":"a message of about one hundred bytes, as many are that people send"}"#,
-        ),
-        content_type: Some(json()),
-        close: false,
-        producer: None,
-        sequence: None,
-        annotation: None,
-        session: None,
-        create: false,
-    }
+fn append() -> Append {
+    let append = Append::of(json(), Payload::default());
+    append.with_body(Bytes::from_static(MESSAGE), JSON_DEPTH_MAX).unwrap()
 }
 
 /// Without what the allocator keeps ready for each thread; 4096 stands for all of its arenas.

@@ -5,7 +5,7 @@
 
 mod alarm;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -45,4 +45,9 @@ impl Clock {
 pub fn rfc3339(time: SystemTime) -> String {
     let timestamp = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::MAX);
     format!("{timestamp:.3}")
+}
+
+/// `duration`, give or take up to a tenth, so that clients which came together do not come together again.
+pub fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(0.9 + 0.2 * fastrand::f64())
 }

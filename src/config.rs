@@ -170,20 +170,19 @@ pub enum SettingsError {
 
 impl Default for Settings {
     fn default() -> Self {
-        let limits = Limits::default();
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 4437)),
             admin: SocketAddr::from(([127, 0, 0, 1], 4438)),
             mqtt: MqttAddress::At(SocketAddr::from(([127, 0, 0, 1], 1883))),
             store: StorePlace::Directory("pollgate-data".into()),
             sync: SyncPolicy::Always,
-            hold: Span::seconds(limits.hold.as_secs()),
-            hold_max: Span::seconds(limits.hold_max.as_secs()),
-            drain: Span::seconds(limits.drain.as_secs()),
+            hold: Span::seconds(25),
+            hold_max: Span::seconds(55),
+            drain: Span::seconds(30),
             open: false,
             origin: Vec::new(),
             log: LogFormat::Text,
-            limits,
+            limits: Limits::default(),
         }
     }
 }
@@ -235,10 +234,7 @@ impl ServeArgs {
             let (name, value) = limit.split_once('=').ok_or_else(|| SettingsError::Limit(limit.clone()))?;
             layers = layers.set_override(format!("limits.{name}"), value)?;
         }
-        let mut settings: Settings = layers.build()?.try_deserialize()?;
-        settings.limits.hold = settings.hold.get();
-        settings.limits.hold_max = settings.hold_max.get();
-        settings.limits.drain = settings.drain.get();
+        let settings: Settings = layers.build()?.try_deserialize()?;
         settings.check()?;
         Ok(settings)
     }
@@ -247,6 +243,11 @@ impl ServeArgs {
 impl Settings {
     fn check(&self) -> Result<(), SettingsError> {
         self.limits.check().map_err(SettingsError::Value)?;
+        let (hold, hold_max) = (self.hold.get(), self.hold_max.get());
+        if hold > hold_max {
+            let text = format!("hold ({hold:?}) must not exceed hold_max ({hold_max:?})");
+            return Err(SettingsError::Value(text));
+        }
         let mqtt = match self.mqtt {
             MqttAddress::Off => None,
             MqttAddress::At(address) => Some(("mqtt", address)),
@@ -301,7 +302,6 @@ mod tests {
         let seconds = [settings.hold, settings.hold_max, settings.drain].map(|span| span.get().as_secs());
         assert_eq!(seconds, [10, 30, 7]);
         assert_eq!((settings.limits.headers_max, settings.limits.head_timeout), (9, Span::seconds(3)));
-        assert_eq!(settings.limits.hold.as_secs(), 10);
     }
 
     #[test]

@@ -138,16 +138,6 @@ pub struct Limits {
 
     /// Over how long held polls and streams end when the gateway drains.
     pub drain_spread: Span,
-
-    /// How long a poll is held that does not say, give or take 10 % (`--hold`).
-    #[serde(skip)]
-    pub hold: Duration,
-    /// The longest hold on request (`--hold-max`).
-    #[serde(skip)]
-    pub hold_max: Duration,
-    /// From the signal to the hard stop (`--drain`).
-    #[serde(skip)]
-    pub drain: Duration,
 }
 
 impl Default for Limits {
@@ -198,9 +188,6 @@ impl Default for Limits {
             retention_bytes_max: 0,
             retention_age_max: Span::seconds(0),
             drain_spread: Span::seconds(5),
-            hold: Duration::from_secs(25),
-            hold_max: Duration::from_secs(55),
-            drain: Duration::from_secs(30),
         }
     }
 }
@@ -236,16 +223,8 @@ impl Limits {
         if self.mqtt_keep_alive_max.whole_seconds() > u16::MAX.into() {
             return Err(format!("limits.mqtt_keep_alive_max must be at most {} s", u16::MAX));
         }
-        if self.hold > self.hold_max {
-            return Err(format!("hold ({:?}) must not exceed hold_max ({:?})", self.hold, self.hold_max));
-        }
         Ok(())
     }
-}
-
-/// `duration`, give or take up to a tenth, so that clients which came together do not come together again.
-pub fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 /// A duration that reads and writes itself as `25s`, `1m 30s` or `250ms`.

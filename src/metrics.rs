@@ -7,8 +7,8 @@ mod store;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -20,61 +20,9 @@ use durations::Durations;
 pub(crate) use mqtt::MqttMetrics;
 pub(crate) use store::StoreMetrics;
 
-/// Which way a request took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Form {
-    /// PUT.
-    Create,
-    /// POST.
-    Append,
-    /// GET without `live`.
-    ShortPoll,
-    /// GET with `live=long-poll`.
-    LongPoll,
-    /// GET with `live=sse`.
-    Sse,
-    /// GET with `live=ndjson`.
-    Ndjson,
-    /// GET with `live=websocket`.
-    WebSocket,
-    /// A WebSocket for MQTT.
-    Mqtt,
-    /// The page or the JavaScript client.
-    File,
-    /// HEAD.
-    Head,
-    /// DELETE.
-    Delete,
-    /// OPTIONS.
-    Preflight,
-    /// Anything else.
-    Other,
-}
-
-impl Form {
-    /// As it is written in logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Append => "append",
-            Self::ShortPoll => "short-poll",
-            Self::LongPoll => "long-poll",
-            Self::Sse => "sse",
-            Self::Ndjson => "ndjson",
-            Self::WebSocket => "websocket",
-            Self::Mqtt => "mqtt",
-            Self::File => "file",
-            Self::Head => "head",
-            Self::Delete => "delete",
-            Self::Preflight => "preflight",
-            Self::Other => "other",
-        }
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    form: Form,
+    form: &'static str,
     status: u16,
 }
 
@@ -85,7 +33,7 @@ struct KindLabel {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FormLabel {
-    form: Form,
+    form: &'static str,
 }
 
 /// The counters of one live form. Clones count together.
@@ -115,19 +63,55 @@ pub struct Counts {
     pub subscriptions: usize,
 }
 
+/// Answered requests of one form and status. The requests that are answered most often have one of their own, so that
+/// counting them takes no lock.
+#[derive(Debug, Clone)]
+pub(crate) struct Answered(Counter);
+
+impl Answered {
+    pub(crate) fn count(&self) {
+        self.0.inc();
+    }
+}
+
+/// Messages that went one way, and their bytes.
+#[derive(Debug, Clone, Default)]
+struct Passed {
+    messages: Counter,
+    bytes: Counter,
+}
+
+impl Passed {
+    fn count(&self, messages: u64, bytes: usize) {
+        self.messages.inc_by(messages);
+        self.bytes.inc_by(bytes as u64);
+    }
+}
+
+/// What `Counts` says, as it was when the metrics were scraped last.
+#[derive(Debug, Default)]
+struct Gauges {
+    streams: Size,
+    watched_streams: Size,
+    waiters: Size,
+    held_polls: Size,
+    subscribers: Size,
+    subscriptions: Size,
+}
+
+type Size = Gauge<u64, AtomicU64>;
+
 /// All metrics of a gateway.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
-    /// The counters of the answers that are given most often, found without a lock.
-    frequent: [(RequestLabels, Counter); FREQUENT.len()],
     hold_seconds: Durations<18>,
     publish_to_answer_seconds: Durations<19>,
-    messages: [Counter; 2],
-    bytes: [Counter; 2],
-    gauges: [Gauge<u64, AtomicU64>; 6],
-    live: [(Form, LiveMetrics); 3],
+    appended: Passed,
+    delivered: Passed,
+    gauges: Gauges,
+    live: LiveFamilies,
     mqtt: MqttMetrics,
     store: StoreMetrics,
     follower_wakes: Counter,
@@ -136,28 +120,12 @@ pub struct Metrics {
     accept_errors: Counter,
 }
 
-const FREQUENT: [(Form, u16); 5] = [
-    (Form::ShortPoll, 200),
-    (Form::LongPoll, 200),
-    (Form::LongPoll, 204),
-    (Form::Append, 204),
-    (Form::Append, 200),
-];
-
-const IN: usize = 0;
-const OUT: usize = 1;
-
 impl Metrics {
     /// Registers everything.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("pollgate");
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register("requests", "Requests answered, by form and status", requests.clone());
-
-        let frequent = FREQUENT.map(|(form, status)| {
-            let labels = RequestLabels { form, status };
-            (labels.clone(), requests.get_or_create_owned(&labels))
-        });
 
         let hold_seconds = Durations::from(Duration::from_millis(1));
         registry.register_with_unit("hold", "How long polls were held", Unit::Seconds, hold_seconds.clone());
@@ -174,26 +142,16 @@ impl Metrics {
         registry.register("messages", "Messages appended (in) and delivered (out)", messages.clone());
         let bytes = Family::<KindLabel, Counter>::default();
         registry.register_with_unit("message", "Bytes of those messages", Unit::Bytes, bytes.clone());
-        let both = |family: &Family<KindLabel, Counter>| {
-            ["in", "out"].map(|kind| family.get_or_create_owned(&KindLabel { kind }))
+        let passed = |kind| Passed {
+            messages: messages.get_or_create_owned(&KindLabel { kind }),
+            bytes: bytes.get_or_create_owned(&KindLabel { kind }),
         };
+        let (appended, delivered) = (passed("in"), passed("out"));
 
-        let live = live_metrics(&mut registry);
+        let live = LiveFamilies::register(&mut registry);
         let mqtt = MqttMetrics::register(&mut registry);
         let store = StoreMetrics::register(&mut registry);
-        let gauges = [
-            ("streams", "Streams that exist"),
-            ("watched_streams", "Streams that somebody waits for or subscribes to by name"),
-            ("waiters", "Tasks that sleep until a stream moves"),
-            ("held_polls", "Long polls that wait"),
-            ("subscribers", "Clients that subscribe to streams"),
-            ("subscriptions", "Filters of those"),
-        ]
-        .map(|(name, help)| {
-            let gauge = Gauge::default();
-            registry.register(name, help, gauge.clone());
-            gauge
-        });
+        let gauges = Gauges::register(&mut registry);
         let follower_wakes = Counter::default();
         let help = "How often a reader of many streams woke because some had changed";
         registry.register("follower_wakes", help, follower_wakes.clone());
@@ -204,15 +162,13 @@ impl Metrics {
         let accept_errors = Counter::default();
         registry.register("accept_errors", "Connections that could not be accepted", accept_errors.clone());
 
-        let (messages, bytes) = (both(&messages), both(&bytes));
         Self {
             registry,
             requests,
-            frequent,
             hold_seconds,
             publish_to_answer_seconds,
-            messages,
-            bytes,
+            appended,
+            delivered,
             gauges,
             live,
             mqtt,
@@ -226,11 +182,7 @@ impl Metrics {
 
     /// The exposition text, with what the hub counts now.
     pub fn text(&self, counts: Counts) -> String {
-        let Counts { streams, watched_streams, waiters, held_polls, subscribers, subscriptions } = counts;
-        let counts = [streams, watched_streams, waiters, held_polls, subscribers, subscriptions];
-        for (gauge, count) in self.gauges.iter().zip(counts) {
-            gauge.set(count as u64);
-        }
+        self.gauges.set(counts);
         let mut text = String::new();
         if encode(&mut text, &self.registry).is_err() {
             text.clear();
@@ -238,19 +190,14 @@ impl Metrics {
         text
     }
 
-    /// A request was answered.
-    pub fn request(&self, form: Form, status: u16) {
-        let labels = RequestLabels { form, status };
-        match self.frequent.iter().find(|(frequent, _)| *frequent == labels) {
-            Some((_, counter)) => counter.inc(),
-            None => self.requests.get_or_create(&labels).inc(),
-        };
+    /// The answered requests of a form and status.
+    pub(crate) fn answered(&self, form: &'static str, status: u16) -> Answered {
+        Answered(self.requests.get_or_create_owned(&RequestLabels { form, status }))
     }
 
     /// The counters of a live form.
-    pub(crate) fn live(&self, form: Form) -> LiveMetrics {
-        let known = self.live.iter().find(|(known, _)| *known == form);
-        known.map(|(_, metrics)| metrics.clone()).unwrap_or_default()
+    pub(crate) fn live(&self, form: &'static str) -> LiveMetrics {
+        self.live.of(form)
     }
 
     /// The counters of the MQTT front.
@@ -264,18 +211,11 @@ impl Metrics {
     }
 
     pub(crate) fn messages_in(&self, messages: u64, bytes: usize) {
-        self.count(IN, messages, bytes);
+        self.appended.count(messages, bytes);
     }
 
     pub(crate) fn messages_out(&self, messages: u64, bytes: usize) {
-        self.count(OUT, messages, bytes);
-    }
-
-    fn count(&self, way: usize, messages: u64, bytes: usize) {
-        if let (Some(counter), Some(byte_counter)) = (self.messages.get(way), self.bytes.get(way)) {
-            counter.inc_by(messages);
-            byte_counter.inc_by(bytes as u64);
-        }
+        self.delivered.count(messages, bytes);
     }
 
     pub(crate) fn held_poll_answered(&self, since: Instant, published: Option<Instant>) {
@@ -312,29 +252,72 @@ impl Metrics {
     }
 }
 
-fn live_metrics(registry: &mut Registry) -> [(Form, LiveMetrics); 3] {
-    let open = Family::<FormLabel, Gauge>::default();
-    registry.register("live_connections", "Readers in a live form", open.clone());
-    let mut counters = |name, help| {
-        let family = Family::<FormLabel, Counter>::default();
-        registry.register(name, help, family.clone());
-        family
-    };
-    let envelopes = counters("live_envelopes", "Envelopes and events sent in a live form");
-    let bytes = counters("live_bytes", "Bytes of those");
-    let heartbeats = counters("live_heartbeats", "Envelopes and events that only showed life");
-    let cut = counters("live_cut", "Readers that were cut because they did not read");
-    [Form::Sse, Form::Ndjson, Form::WebSocket].map(|form| {
+impl Gauges {
+    fn register(registry: &mut Registry) -> Self {
+        let gauges = Self::default();
+        for (name, help, gauge) in [
+            ("streams", "Streams that exist", &gauges.streams),
+            (
+                "watched_streams",
+                "Streams that somebody waits for or subscribes to by name",
+                &gauges.watched_streams,
+            ),
+            ("waiters", "Tasks that sleep until a stream moves", &gauges.waiters),
+            ("held_polls", "Long polls that wait", &gauges.held_polls),
+            ("subscribers", "Clients that subscribe to streams", &gauges.subscribers),
+            ("subscriptions", "Filters of those", &gauges.subscriptions),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        gauges
+    }
+
+    fn set(&self, counts: Counts) {
+        let Counts { streams, watched_streams, waiters, held_polls, subscribers, subscriptions } = counts;
+        self.streams.set(streams as u64);
+        self.watched_streams.set(watched_streams as u64);
+        self.waiters.set(waiters as u64);
+        self.held_polls.set(held_polls as u64);
+        self.subscribers.set(subscribers as u64);
+        self.subscriptions.set(subscriptions as u64);
+    }
+}
+
+/// The counters of all live forms.
+#[derive(Debug, Default)]
+struct LiveFamilies {
+    open: Family<FormLabel, Gauge>,
+    envelopes: Family<FormLabel, Counter>,
+    bytes: Family<FormLabel, Counter>,
+    heartbeats: Family<FormLabel, Counter>,
+    cut: Family<FormLabel, Counter>,
+}
+
+impl LiveFamilies {
+    fn register(registry: &mut Registry) -> Self {
+        let families = Self::default();
+        registry.register("live_connections", "Readers in a live form", families.open.clone());
+        for (name, help, family) in [
+            ("live_envelopes", "Envelopes and events sent in a live form", &families.envelopes),
+            ("live_bytes", "Bytes of those", &families.bytes),
+            ("live_heartbeats", "Envelopes and events that only showed life", &families.heartbeats),
+            ("live_cut", "Readers that were cut because they did not read", &families.cut),
+        ] {
+            registry.register(name, help, family.clone());
+        }
+        families
+    }
+
+    fn of(&self, form: &'static str) -> LiveMetrics {
         let label = FormLabel { form };
-        let metrics = LiveMetrics {
-            open: open.get_or_create_owned(&label),
-            envelopes: envelopes.get_or_create_owned(&label),
-            bytes: bytes.get_or_create_owned(&label),
-            heartbeats: heartbeats.get_or_create_owned(&label),
-            cut: cut.get_or_create_owned(&label),
-        };
-        (form, metrics)
-    })
+        LiveMetrics {
+            open: self.open.get_or_create_owned(&label),
+            envelopes: self.envelopes.get_or_create_owned(&label),
+            bytes: self.bytes.get_or_create_owned(&label),
+            heartbeats: self.heartbeats.get_or_create_owned(&label),
+            cut: self.cut.get_or_create_owned(&label),
+        }
+    }
 }
 
 impl Default for Metrics {

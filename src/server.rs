@@ -16,6 +16,7 @@ mod tracked;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
@@ -25,7 +26,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::Clock;
 use crate::config::{MqttAddress, Settings};
 use crate::http::admin::Admin;
-use crate::http::{Gateway, Origins};
+use crate::http::{Gateway, HoldPolicy, Origins};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -46,6 +47,8 @@ pub struct Server {
     metrics: Arc<Metrics>,
     clock: Clock,
     limits: Arc<Limits>,
+    holds: HoldPolicy,
+    drain: Duration,
     origins: Origins,
 }
 
@@ -64,7 +67,8 @@ pub enum BindError {
 pub struct Running {
     hub: Arc<Hub>,
     store: Arc<dyn Store>,
-    limits: Arc<Limits>,
+    /// From the signal to the hard stop.
+    drain: Duration,
     phase: watch::Sender<Phase>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -107,6 +111,8 @@ impl Server {
             metrics,
             clock,
             limits,
+            holds: HoldPolicy { default: settings.hold.get(), max: settings.hold_max.get() },
+            drain: settings.drain.get(),
             origins: Origins::new(settings.origin.clone()),
         })
     }
@@ -132,8 +138,15 @@ impl Server {
         let hub = Arc::new(Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock));
         let broker = Arc::new(Broker::new(hub.clone(), self.limits.clone(), &metrics, clock));
         let tunnel = mqtt::tunnel(broker.clone(), self.limits.mqtt_packet_bytes_max);
-        let gateway =
-            Gateway::new(hub.clone(), self.limits.clone(), metrics.clone(), clock, self.origins, tunnel);
+        let gateway = Gateway::new(
+            hub.clone(),
+            self.limits.clone(),
+            self.holds,
+            metrics.clone(),
+            clock,
+            self.origins,
+            tunnel,
+        );
         let admin = Admin::new(hub.clone(), metrics.clone());
         let (phase, at_first) = watch::channel(Phase::Serving);
         let acceptor = |front, connections_max, listener| {
@@ -160,7 +173,7 @@ impl Server {
             tasks.push(acceptor(Front::Mqtt(broker), self.limits.connections_max, listener));
         }
         drop(at_first);
-        Running { hub, store, limits: self.limits, phase, tasks }
+        Running { hub, store, drain: self.drain, phase, tasks }
     }
 }
 
@@ -169,7 +182,7 @@ impl Running {
     /// polls and streams end with their cursors over the spread, then connections close, then whatever is left
     /// is dropped at the hard stop.
     pub async fn drain(&self) {
-        let hard_stop = Instant::now() + self.limits.drain;
+        let hard_stop = Instant::now() + self.drain;
         if timeout_at(hard_stop, self.hub.drain()).await.is_ok() {
             self.phase.send_replace(Phase::Closing);
             let _all_closed = timeout_at(hard_stop, self.phase.closed()).await;

@@ -4,35 +4,23 @@ use hyper::StatusCode;
 
 use super::error::Error;
 use super::fields::{PRODUCER_EPOCH, PRODUCER_SEQ};
-use super::request::Post;
 use super::upload::Upload;
 use super::written::{Answer, DECIMALS, decimal};
 use super::{Gateway, answer};
-use crate::hub::Publication;
-use crate::stream::StreamName;
+use crate::stream::{Append, StreamName};
 
 impl Gateway {
     pub(super) async fn append<A: Answer>(
         &self,
         name: StreamName,
-        post: Post,
+        append: Append,
         body: Upload,
     ) -> Result<A, Error> {
         let body = body.collect(&self.limits).await?;
-        let Post { content_type, close, producer, sequence, create } = post;
-        let has_messages = !body.is_empty();
-        let producer_epoch = producer.as_ref().map(|producer| producer.epoch);
-        let publication = Publication {
-            body,
-            content_type,
-            close,
-            producer,
-            sequence,
-            annotation: None,
-            session: None,
-            create,
-        };
-        let appended = self.hub.publish(&name, publication).await?;
+        let append = append.with_body(body, self.limits.json_depth_max)?;
+        let has_messages = !append.payload.is_empty();
+        let producer_epoch = append.producer.as_ref().map(|producer| producer.epoch);
+        let appended = self.hub.publish(&name, append).await?;
         let is_news = producer_epoch.is_some() && has_messages && !appended.duplicate;
         let status = if is_news { StatusCode::OK } else { StatusCode::NO_CONTENT };
         let mut answer: A = answer::tail(status, appended.tail, appended.closed);

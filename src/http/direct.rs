@@ -9,12 +9,12 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENC
 
 use super::error::Error;
 use super::fields::{Fields, whole_number};
+use super::form::Form;
 use super::query::{Parameters, Query};
-use super::request::{Post, Read};
+use super::request::{Read, post};
 use super::routes::{OnStream, Operation, STREAMS, stream_name};
 use super::upload::Upload;
 use super::{Gateway, Link, Prepared};
-use crate::metrics::Form;
 
 /// No request that is answered so is longer, its body included.
 pub const DIRECT_BYTES_MAX: usize = 4 * 1024;
@@ -72,7 +72,8 @@ impl Gateway {
         fields: &[Header<'_>],
     ) -> Option<(Form, Result<Operation, Error>)> {
         let read = |query: &Query<'_>| {
-            Read::plain(Some(stream_name(path)?), query, fields, &self.limits).map(Operation::Read)
+            Read::plain(Some(stream_name(path)?), query, fields, &self.limits, self.holds)
+                .map(Operation::Read)
         };
         match Query::parse(query) {
             Ok(query) => match query.get("live") {
@@ -106,10 +107,10 @@ fn usual<'a>(request: &Request<'_, 'a>, behind: &'a [u8]) -> Option<(&'a str, &'
 }
 
 fn append(path: &str, query: Option<&str>, fields: &[Header<'_>], body: &[u8]) -> Result<Operation, Error> {
-    let (name, post) = (stream_name(path)?, Post::parse(query, fields)?);
+    let (name, append) = (stream_name(path)?, post(query, fields)?);
     // The one copy of it: what the log keeps.
     Ok(Operation::OnStream(
         name,
-        OnStream::Append(Box::new(post), Upload::Here(Bytes::copy_from_slice(body))),
+        OnStream::Append(Box::new(append), Upload::Here(Bytes::copy_from_slice(body))),
     ))
 }

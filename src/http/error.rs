@@ -12,10 +12,10 @@ use super::bare;
 use super::body::Body;
 use super::fields::{self, *};
 use super::resume_token::InvalidResumeToken;
-use crate::hub::{CreationError, InvalidClientId, InvalidMessages, PollError, PublishError, TooManyPolls};
+use crate::hub::{CreationError, InvalidClientId, PollError, TooManyPolls};
 use crate::stream::{
-    AppendError, ChangeError, CreateError, Failure, Gap, GapReason, InvalidContentType, InvalidName,
-    InvalidOffset, Missing, Offset, ProducerRefusal, ReadError, Refusal,
+    AppendError, ChangeError, CreateError, Failure, Gap, GapReason, InvalidContentType, InvalidMessages,
+    InvalidName, InvalidOffset, Missing, Offset, ProducerRefusal, ReadError, Refusal,
 };
 
 /// Why a request is refused.
@@ -84,7 +84,7 @@ pub(super) enum Error {
     #[error(transparent)]
     Creation(#[from] CreationError),
     #[error(transparent)]
-    Publish(#[from] PublishError),
+    Append(#[from] AppendError),
     #[error(transparent)]
     Missing(#[from] Missing),
     #[error(transparent)]
@@ -163,15 +163,9 @@ impl Error {
             Self::TooManyStreams { .. } => (StatusCode::BAD_REQUEST, "too-many-streams"),
             Self::SameStream | Self::SameHash => (StatusCode::BAD_REQUEST, "same-stream"),
             Self::ManyCursor(_) => (StatusCode::BAD_REQUEST, "cursor"),
-            Self::Json(error)
-            | Self::Creation(CreationError::Messages(error))
-            | Self::Publish(PublishError::Messages(error)) => map_messages(error),
-            Self::Creation(CreationError::Store(error)) | Self::Publish(PublishError::Create(error)) => {
-                map_create(error, &mut fields)
-            }
-            Self::Publish(PublishError::Empty) => (StatusCode::BAD_REQUEST, "empty"),
-            Self::Publish(PublishError::NoContentType) => (StatusCode::BAD_REQUEST, "content-type"),
-            Self::Publish(PublishError::Store(error)) => map_append(error, &mut fields),
+            Self::Json(error) | Self::Creation(CreationError::Messages(error)) => map_messages(error),
+            Self::Creation(CreationError::Store(error)) => map_create(error, &mut fields),
+            Self::Append(error) => map_append(error, &mut fields),
             Self::Missing(missing) | Self::Change(ChangeError::Missing(missing)) => map_missing(*missing),
             Self::Change(ChangeError::Failed(failure)) => map_failure(*failure, &mut fields),
             Self::Read(error) | Self::Poll(PollError::Read(error)) => map_read(error, &mut fields),
@@ -218,14 +212,12 @@ impl Error {
 
     fn detail(&self) -> String {
         match self {
-            Self::Publish(PublishError::Store(AppendError::Refused { refusal, .. })) => {
-                refusal_in_words(refusal)
-            }
-            Self::Publish(PublishError::Empty) => {
+            Self::Append(AppendError::Refused { refusal, .. }) => refusal_in_words(refusal),
+            Self::Append(AppendError::Empty) => {
                 "an append needs at least one message; an empty body only closes, with Stream-Closed: true"
                     .into()
             }
-            Self::Publish(PublishError::NoContentType) => {
+            Self::Append(AppendError::NoContentType) => {
                 "an append needs the Content-Type of its stream".into()
             }
             Self::Read(ReadError::Gap(gap)) | Self::Poll(PollError::Read(ReadError::Gap(gap))) => {
@@ -258,6 +250,9 @@ fn map_create(error: &CreateError, fields: &mut HeaderMap) -> (StatusCode, &'sta
 
 fn map_append(error: &AppendError, fields: &mut HeaderMap) -> (StatusCode, &'static str) {
     let (refusal, tail) = match error {
+        AppendError::Empty => return (StatusCode::BAD_REQUEST, "empty"),
+        AppendError::NoContentType => return (StatusCode::BAD_REQUEST, "content-type"),
+        AppendError::Messages(error) => return map_messages(error),
         AppendError::Missing(missing) => return map_missing(*missing),
         AppendError::Failed(failure) => return map_failure(*failure, fields),
         AppendError::Refused { refusal, tail } => (refusal, *tail),

@@ -15,12 +15,12 @@ use super::body::Body;
 use super::envelope::{self, Frame, TokenField};
 use super::error::Error;
 use super::fields::{STREAM_SSE_DATA_ENCODING, X_ACCEL_BUFFERING};
+use super::form::Form;
 use super::request::{Live, ReadFrom};
 use super::{Gateway, Link, answer, bare, resume_token, sse};
-use crate::clock::Clock;
+use crate::clock::{Clock, jittered};
 use crate::hub::{Hub, MultiBatch, MultiReader, Source, StreamReader, Tail, TailSettings, Update, Variant};
-use crate::limits::jittered;
-use crate::metrics::{Form, LiveMetrics};
+use crate::metrics::LiveMetrics;
 use crate::stream::{Batch, ContentType, Cursor, Encoding, StreamName};
 
 /// How a live form writes its updates.
@@ -104,7 +104,7 @@ impl Gateway {
         life: Option<Duration>,
         link: Arc<Link>,
     ) -> LiveOpener {
-        let metrics = self.metrics.live(format.form);
+        let metrics = self.forms.live(format.form);
         LiveOpener { hub: self.hub.clone(), clock: self.clock, metrics, link, life, format }
     }
 }

@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use super::answer::Keep;
 use super::error::Error;
 use super::fields::{PREFERENCE_APPLIED, STREAM_SUPERSEDED};
+use super::form::Form;
 use super::live::cursor_seed;
 use super::request::{Hold, LongPoll, ReadFrom};
 use super::written::{Answer, DECIMALS, Head, decimal};
@@ -16,7 +17,6 @@ use crate::clock::Alarm;
 use crate::hub::{
     HeldPoll, MultiReader, PollSettings, PollStart, Polled, RequestedStream, StreamReader, Variant,
 };
-use crate::metrics::Form;
 use crate::stream::{Batch, Cursor};
 
 /// What becomes of a read at first.

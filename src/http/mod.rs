@@ -13,6 +13,7 @@ mod direct;
 mod envelope;
 mod error;
 mod fields;
+mod form;
 mod head;
 mod link;
 mod live;
@@ -48,6 +49,7 @@ pub use error::Problem;
 pub use link::Link;
 pub use mqtt::Tunnel;
 pub use origin::Origins;
+pub use request::HoldPolicy;
 pub use routes::{Conditions, Parsed};
 pub use sse::event as sse_event;
 pub use waiting::Waiting;
@@ -56,8 +58,9 @@ pub use written::{Outgoing, Written};
 use crate::clock::Clock;
 use crate::hub::{ClientId, Hub};
 use crate::limits::Limits;
-use crate::metrics::{Form, Metrics};
+use crate::metrics::Metrics;
 use error::Error;
+use form::{Form, FormMetrics};
 use request::Read;
 use routes::{Asked, OnStream, Operation};
 use written::Answer;
@@ -66,7 +69,9 @@ use written::Answer;
 pub struct Gateway {
     hub: Arc<Hub>,
     limits: Arc<Limits>,
+    holds: HoldPolicy,
     metrics: Arc<Metrics>,
+    forms: FormMetrics,
     clock: Clock,
     origins: Origins,
     tunnel: Tunnel,
@@ -77,12 +82,14 @@ impl Gateway {
     pub fn new(
         hub: Arc<Hub>,
         limits: Arc<Limits>,
+        holds: HoldPolicy,
         metrics: Arc<Metrics>,
         clock: Clock,
         origins: Origins,
         tunnel: Tunnel,
     ) -> Self {
-        Self { hub, limits, metrics, clock, origins, tunnel }
+        let forms = FormMetrics::new(metrics.clone());
+        Self { hub, limits, holds, metrics, forms, clock, origins, tunnel }
     }
 
     /// Takes in what has to be there before it is clear what is asked for: the body of a request for many streams.
@@ -141,7 +148,7 @@ impl Gateway {
             written::date(&mut answer, self.clock.now());
         }
         let status = answer.status().as_u16();
-        self.metrics.request(noted.form, status);
+        self.forms.answered(noted.form, status);
         if let Some(recorded) = &noted.recorded {
             let held_ms = recorded.since.elapsed().as_millis() as u64;
             recorded.span.in_scope(|| tracing::debug!(status, held_ms, "answered"));
@@ -160,7 +167,7 @@ impl Gateway {
             Operation::Mqtt(handshake) => return self.mqtt(*handshake, link).map(A::from),
         };
         let answer = match operation {
-            OnStream::Append(post, body) => return Box::pin(self.append(name, *post, body)).await,
+            OnStream::Append(append, body) => return Box::pin(self.append(name, *append, body)).await,
             OnStream::Create(put, body) => Box::pin(self.create(name, *put, body)).await,
             OnStream::Head => self.head(name).await,
             OnStream::Delete => self.delete(name).await,

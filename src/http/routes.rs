@@ -8,13 +8,13 @@ use hyper::header::TRANSFER_ENCODING;
 use hyper::{Method, Request, Version};
 
 use super::error::Error;
-use super::request::{self, Handshake, Post, PostRead, Put, Read};
+use super::form::Form;
+use super::request::{self, Handshake, PostRead, Put, Read, post};
 use super::upload::Upload;
 use super::web::GetFile;
 use super::{Gateway, Link, mqtt, preflight, upload};
 use crate::hub::ClientId;
-use crate::metrics::Form;
-use crate::stream::StreamName;
+use crate::stream::{Append, StreamName};
 use crate::web::File;
 
 /// Where streams live.
@@ -72,7 +72,7 @@ pub(super) enum Operation {
 /// What a stream is asked for.
 pub(super) enum OnStream {
     Create(Box<Put>, Incoming),
-    Append(Box<Post>, Upload),
+    Append(Box<Append>, Upload),
     Head,
     Delete,
     Preflight,
@@ -132,7 +132,7 @@ impl Gateway {
     /// A read of many streams, once its body is there.
     pub(super) async fn posted(&self, post: Box<PostRead>, body: Incoming) -> Result<Operation, Error> {
         let body = upload::collect(body, &self.limits).await?;
-        post.read(&body, &self.limits).map(Operation::Read)
+        post.read(&body, &self.limits, self.holds).map(Operation::Read)
     }
 
     fn asked(&self, form: Form, request: Request<Incoming>) -> Result<Asked, Error> {
@@ -142,7 +142,7 @@ impl Gateway {
         let (mut head, body) = request.into_parts();
         match form {
             Form::ShortPoll | Form::WebSocket => {
-                Ok(Asked::Whole(Operation::Read(Read::parse(None, &mut head, &self.limits)?)))
+                Read::parse(None, &mut head, &self.limits, self.holds).map(Operation::Read).map(Asked::Whole)
             }
             Form::Append => Ok(Asked::Post(Box::new(PostRead::parse(head)?), body)),
             Form::Preflight => Ok(Asked::Whole(Operation::PreflightMany)),
@@ -163,15 +163,14 @@ impl Gateway {
         let (mut head, body) = request.into_parts();
         let operation = match form {
             Form::Create => OnStream::Create(Box::new(Put::parse(&head)?), body),
-            Form::Append => OnStream::Append(
-                Box::new(Post::parse(head.uri.query(), &head.headers)?),
-                Upload::Coming(body),
-            ),
+            Form::Append => {
+                OnStream::Append(Box::new(post(head.uri.query(), &head.headers)?), Upload::Coming(body))
+            }
             Form::Head => OnStream::Head,
             Form::Delete => OnStream::Delete,
             Form::Preflight => OnStream::Preflight,
             Form::ShortPoll | Form::LongPoll | Form::Sse | Form::Ndjson | Form::WebSocket => {
-                return Read::parse(Some(name), &mut head, &self.limits).map(Operation::Read);
+                return Read::parse(Some(name), &mut head, &self.limits, self.holds).map(Operation::Read);
             }
             Form::Mqtt | Form::File | Form::Other => {
                 return Err(Error::MethodNotAllowed { allowed: preflight::METHODS });

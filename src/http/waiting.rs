@@ -69,9 +69,9 @@ impl Gateway {
             Ok(Operation::Read(read)) => {
                 State::Reading(self, noted, Reading::Beginning(self.begin_read(read, link)))
             }
-            Ok(Operation::OnStream(name, OnStream::Append(post, body))) => {
+            Ok(Operation::OnStream(name, OnStream::Append(append, body))) => {
                 State::Answering(Box::pin(async move {
-                    self.finish(&noted, self.append(name, *post, body).await)
+                    self.finish(&noted, self.append(name, *append, body).await)
                 }))
             }
             operation => other(Prepared { operation, link, noted }),

@@ -17,9 +17,9 @@ use tokio_websockets::{
 
 use super::error::{Error, Problem};
 use super::request::HEARTBEAT_NONE;
-use crate::hub::{Hub, Publication};
+use crate::hub::Hub;
 use crate::limits::Limits;
-use crate::stream::{ContentType, Encoding, StreamName};
+use crate::stream::{Append, ContentType, Encoding, Payload, StreamName};
 
 /// An open socket and what it stands for.
 pub(super) struct Session {
@@ -67,23 +67,18 @@ enum Received {
 }
 
 impl Publisher {
-    async fn append(&self, message: Message) -> Reply {
+    async fn append(&self, message: Message, json_depth_max: usize) -> Reply {
         let binary = self.content_type.encoding() == Encoding::Binary;
         if message.is_binary() != binary {
             return Reply::Error(Error::FrameType { binary }.problem());
         }
         let body = Bytes::copy_from_slice(message.as_payload());
-        let publication = Publication {
-            body,
-            content_type: Some(self.content_type.clone()),
-            close: false,
-            producer: None,
-            sequence: None,
-            annotation: None,
-            session: None,
-            create: false,
+        let append = Append::of(self.content_type.clone(), Payload::default());
+        let appended = match append.with_body(body, json_depth_max) {
+            Ok(append) => self.hub.publish(&self.stream, append).await,
+            Err(error) => Err(error),
         };
-        match self.hub.publish(&self.stream, publication).await {
+        match appended {
             Ok(appended) => Reply::Appended(appended.tail.to_string()),
             Err(error) => Reply::Error(Error::from(error).problem()),
         }
@@ -211,7 +206,7 @@ impl Session {
         }
         if message.is_text() || message.is_binary() {
             let reply = match &self.publisher {
-                Some(publisher) => publisher.append(message).await,
+                Some(publisher) => publisher.append(message, self.limits.json_depth_max).await,
                 None => Reply::Error(Error::ReadOnly.problem()),
             };
             self.reply(&reply).await?;

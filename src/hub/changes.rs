@@ -11,12 +11,11 @@ use std::time::SystemTime;
 
 use tokio::runtime::Handle;
 
-use super::PublishError;
 use super::waiter_registry::WaiterRegistry;
 use crate::metrics::Metrics;
 use crate::stream::{
-    Append, AppendError, Appended, ChangeError, Create, CreateError, Created, Failure, Missing, Retention,
-    SessionChange, Store, StreamName,
+    Append, AppendError, Appended, ChangeError, Create, CreateError, Created, Failure, SessionChange, Store,
+    StreamName,
 };
 
 /// What a change needs, so that it can go on without whoever asked for it.
@@ -24,7 +23,6 @@ pub(super) struct Changes {
     pub(super) store: Arc<dyn Store>,
     pub(super) waiters: Arc<WaiterRegistry>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) default_retention: Retention,
 }
 
 /// Runs a change to its end, even if the future that this returns is dropped after it was polled once: then what is left
@@ -67,29 +65,17 @@ impl Changes {
         Ok(created)
     }
 
-    /// Appends to the stream, which may be created for it.
     pub(super) async fn append(
         self,
         name: StreamName,
         append: Append,
-        may_create: bool,
         now: SystemTime,
-    ) -> Result<Appended, PublishError> {
-        let mut appended = self.store.append(&name, &append, now).await;
-        if may_create && matches!(appended, Err(AppendError::Missing(Missing::NotFound))) {
-            let create = Create {
-                default_retention: self.default_retention,
-                ..Create::open(append.content_type.clone())
-            };
-            let created = self.store.create(&name, create, now).await?;
-            if created.fresh {
-                self.waiters.begin(&name, created.epoch, created.tail.position, created.closed);
-            }
-            appended = self.store.append(&name, &append, now).await;
-        }
-        let appended = appended?;
-        if !appended.duplicate {
-            self.metrics.messages_in(append.payload.messages(), append.payload.len());
+    ) -> Result<Appended, AppendError> {
+        let appended = self.store.append(&name, append, now).await?;
+        self.metrics.messages_in(appended.messages, appended.bytes);
+        if appended.created {
+            self.waiters.begin(&name, appended.epoch, appended.tail.position, appended.closed);
+        } else if !appended.duplicate {
             self.tell(&name, &appended).await;
         }
         Ok(appended)

@@ -6,7 +6,6 @@
 mod changes;
 mod clients;
 mod held_poll;
-mod messages;
 mod multi_reader;
 mod signal;
 mod source;
@@ -29,7 +28,6 @@ pub use clients::{
     CLIENT_ID_BYTES_MAX, ClientId, ClientView, HeldView, InvalidClientId, SubscribedView, TooManyPolls,
 };
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
-pub use messages::{InvalidMessages, json_depth};
 pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
 pub use signal::{Signal, WaitUntil, Waiter, Woken};
 pub use source::{Change, Source, Subject};
@@ -44,9 +42,9 @@ use crate::clock::Clock;
 use crate::limits::Limits;
 use crate::metrics::{Counts, Metrics};
 use crate::stream::{
-    Annotation, Append, AppendError, Appended, Batch, ChangeError, ContentType, Create, CreateError, Created,
-    Description, Failure, Fork, Lifetime, Missing, Producer, ReadError, ReadLimit, Retention, SessionChange,
-    Start, Store, StoredSession, StreamName,
+    Append, AppendError, Appended, Batch, ChangeError, ContentType, Create, CreateError, Created,
+    Description, Failure, Fork, InvalidMessages, Lifetime, Missing, ReadError, ReadLimit, Retention,
+    SessionChange, Start, Store, StoredSession, StreamName, split,
 };
 
 /// How often streams that have ended are looked for.
@@ -82,7 +80,7 @@ fn default_retention(limits: &Limits) -> Retention {
 }
 
 /// A stream to be created, as a front understood it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Creation {
     /// `None`: as the source of a fork, else `application/octet-stream`.
     pub content_type: Option<ContentType>,
@@ -98,27 +96,6 @@ pub struct Creation {
     pub fork: Option<(StreamName, Option<Start>, u64)>,
 }
 
-/// Messages to be appended, as a front understood them.
-#[derive(Debug, Clone)]
-pub struct Publication {
-    /// The messages; may be empty only to close.
-    pub body: Bytes,
-    /// Of the body; needed unless that is empty.
-    pub content_type: Option<ContentType>,
-    /// Close the stream with it.
-    pub close: bool,
-    /// The idempotent producer.
-    pub producer: Option<Producer>,
-    /// `Stream-Seq`.
-    pub sequence: Option<Box<str>>,
-    /// What the publisher said of the messages; only fronts that can deliver it have it.
-    pub annotation: Option<Arc<Annotation>>,
-    /// What is stored of the publisher's session in the same step.
-    pub session: Option<SessionChange>,
-    /// Create the stream if it does not exist.
-    pub create: bool,
-}
-
 /// Why a stream was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreationError {
@@ -128,26 +105,6 @@ pub enum CreationError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] CreateError),
-}
-
-/// Why messages were not appended.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// There is no message, and the stream is not to be closed.
-    #[error("there is nothing to append")]
-    Empty,
-    /// A body needs a content type.
-    #[error("the body has no content type")]
-    NoContentType,
-    /// The messages are wrong.
-    #[error(transparent)]
-    Messages(#[from] InvalidMessages),
-    /// The store or the stream's rules refused.
-    #[error(transparent)]
-    Store(#[from] AppendError),
-    /// The stream was to be created with it, and could not be.
-    #[error(transparent)]
-    Create(#[from] CreateError),
 }
 
 impl Hub {
@@ -175,7 +132,7 @@ impl Hub {
             (None, None) => ContentType::octet_stream(),
             (None, Some((source, ..))) => self.inherited_content_type(name, source).await?,
         };
-        let payload = messages::split(creation.body, &content_type, self.limits.json_depth_max)?;
+        let payload = split(creation.body, &content_type, self.limits.json_depth_max)?;
         let create = Create {
             content_type,
             lifetime: creation.lifetime,
@@ -204,33 +161,16 @@ impl Hub {
     }
 
     /// Appends and wakes. When it returns, the messages are as durable as the store promises.
-    pub async fn publish(
-        &self,
-        name: &StreamName,
-        publication: Publication,
-    ) -> Result<Appended, PublishError> {
-        let now = self.clock.now();
-        if publication.body.is_empty() && !publication.close {
-            return Err(PublishError::Empty);
+    pub async fn publish(&self, name: &StreamName, mut append: Append) -> Result<Appended, AppendError> {
+        if let Some(create) = &mut append.create {
+            create.retention = self.default_retention;
         }
-        let content_type = match publication.content_type {
-            Some(content_type) => content_type,
-            None if publication.body.is_empty() => ContentType::octet_stream(),
-            None => return Err(PublishError::NoContentType),
-        };
-        let has_body = !publication.body.is_empty();
-        let payload = messages::split(publication.body, &content_type, self.limits.json_depth_max)?;
-        if has_body && payload.is_empty() {
-            return Err(PublishError::Empty);
-        }
-        let Publication { close, producer, sequence, annotation, session, .. } = publication;
-        let append = Append { payload, content_type, close, producer, sequence, annotation, session };
-        to_its_end(self.changes().append(name.clone(), append, publication.create, now)).await
+        to_its_end(self.changes().append(name.clone(), append, self.clock.now())).await
     }
 
     fn changes(&self) -> Changes {
         let (store, waiters, metrics) = (self.store.clone(), self.waiters.clone(), self.metrics.clone());
-        Changes { store, waiters, metrics, default_retention: self.default_retention }
+        Changes { store, waiters, metrics }
     }
 
     /// Reads what is there and does not wait: the short poll.

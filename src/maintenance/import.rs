@@ -99,16 +99,8 @@ async fn take(
                 false => Payload::raw(bytes),
             };
             let content_type = current.content_type.clone();
-            let append = Append {
-                payload,
-                content_type,
-                close: false,
-                producer: None,
-                sequence: None,
-                annotation,
-                session: None,
-            };
-            store.append(&current.name, &append, line.at.into()).await?;
+            let append = Append { annotation, ..Append::of(content_type, payload) };
+            store.append(&current.name, append, line.at.into()).await?;
             imported.messages += 1;
         }
     }
@@ -117,17 +109,7 @@ async fn take(
 
 /// Closes a stream that was closed, behind its last message.
 async fn close(store: &dyn Store, now: SystemTime, current: Option<Current>) -> Result<(), ImportError> {
-    let Some(Current { name, content_type, closed: true }) = current else { return Ok(()) };
-    let payload = Payload::default();
-    let append = Append {
-        payload,
-        content_type,
-        close: true,
-        producer: None,
-        sequence: None,
-        annotation: None,
-        session: None,
-    };
-    store.append(&name, &append, now).await?;
+    let Some(Current { name, closed: true, .. }) = current else { return Ok(()) };
+    store.append(&name, Append::closing(), now).await?;
     Ok(())
 }

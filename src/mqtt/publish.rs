@@ -6,10 +6,8 @@ use bytes::Bytes;
 
 use super::Broker;
 use super::codec::{MessageProperties, Reason, Will};
-use crate::hub::{Publication, PublishError};
 use crate::stream::{
-    AppendError, ChangeError, ContentType, CreateError, Failure, Missing, Quality, Refusal, SessionChange,
-    StreamName,
+    Append, AppendError, ChangeError, ContentType, Failure, Quality, SessionChange, StreamName,
 };
 
 /// A message that is to be appended.
@@ -22,9 +20,6 @@ pub(super) struct Letter {
     /// What is stored of a session in one step with the message.
     pub(super) stored_with_it: Option<SessionChange>,
 }
-
-/// How often a message is tried again when its stream has come or gone between the look at it and the append.
-const ATTEMPTS: usize = 3;
 
 /// The stream of a topic: any name that is no filter (MQTT 5, section 4.7.1).
 pub(super) fn stream(topic: &str) -> Result<StreamName, Reason> {
@@ -54,34 +49,12 @@ impl Broker {
         let offered = offered.unwrap_or_else(ContentType::octet_stream);
         let Letter { payload, quality, retain, properties, stored_with_it } = letter;
         let annotation = properties.annotation(publisher, quality, retain, self.clock.now());
-        let annotation = Arc::new(annotation);
-        for _ in 0..ATTEMPTS {
-            let content_type = match self.hub.describe(name).await {
-                Ok(description) => description.content_type,
-                Err(Missing::NotFound) => offered.clone(),
-                Err(Missing::Deleted) => return Err(Reason::TopicNameInvalid),
-            };
-            let publication = Publication {
-                body: payload.clone(),
-                content_type: Some(content_type),
-                close: false,
-                producer: None,
-                sequence: None,
-                create: true,
-                annotation: Some(annotation.clone()),
-                session: stored_with_it.clone(),
-            };
-            match self.hub.publish(name, publication).await {
-                Ok(_) => return Ok(()),
-                // Another one has created it meanwhile, with another type.
-                Err(
-                    PublishError::Create(CreateError::ExistsDifferently)
-                    | PublishError::Store(AppendError::Refused { refusal: Refusal::ContentType, .. }),
-                ) => {}
-                Err(error) => return Err(refusal(&error)),
-            }
-        }
-        Err(Reason::UnspecifiedError)
+        let append = Append {
+            annotation: Some(Arc::new(annotation)),
+            session: stored_with_it,
+            ..Append::of_any_type(payload, offered, self.limits.json_depth_max).or_create()
+        };
+        self.hub.publish(name, append).await.map(|_| ()).map_err(|error| refusal(&error))
     }
 
     /// Clears the retained message of a stream. A log has no place for the empty message itself, so that what is to be
@@ -119,15 +92,14 @@ impl Broker {
 }
 
 /// The one mapping from what the hub refuses to reason codes.
-fn refusal(error: &PublishError) -> Reason {
+fn refusal(error: &AppendError) -> Reason {
     match error {
-        PublishError::Empty | PublishError::NoContentType | PublishError::Messages(_) => {
+        AppendError::Empty | AppendError::NoContentType | AppendError::Messages(_) => {
             Reason::PayloadFormatInvalid
         }
-        PublishError::Store(AppendError::Failed(failure))
-        | PublishError::Create(CreateError::Failed(failure)) => failed(*failure),
-        PublishError::Store(AppendError::Missing(_)) | PublishError::Create(_) => Reason::TopicNameInvalid,
-        PublishError::Store(AppendError::Refused { .. }) => Reason::ImplementationSpecificError,
+        AppendError::Missing(_) => Reason::TopicNameInvalid,
+        AppendError::Refused { .. } => Reason::ImplementationSpecificError,
+        AppendError::Failed(failure) => failed(*failure),
     }
 }
 
@@ -137,3 +109,6 @@ fn failed(failure: Failure) -> Reason {
         Failure::Broken | Failure::Unreadable => Reason::UnspecifiedError,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! done and answered afterwards, so that nobody ever reads what could still be lost. Where each append lies is in memory,
 //! about 160 bytes each; the content of the newest ones is too, and of the others is read from the files.
 
+mod append;
 mod changes;
 mod check;
 mod committer;
@@ -169,12 +170,13 @@ impl Store for Disk {
     fn append<'a>(
         &'a self,
         name: &'a StreamName,
-        append: &'a Append,
+        mut append: Append,
         now: SystemTime,
     ) -> Work<'a, Result<Appended, AppendError>> {
-        let (name, append) = (name.clone(), append.clone());
+        let name = name.clone();
         Box::pin(async move {
-            self.change(move |committer, answer| committer.append(&name, append, now, answer)).await?
+            self.shared.streams.split_ahead(&name, &mut append)?;
+            self.change(move |committer, answer| committer.append(name, append, now, answer)).await?
         })
     }
 

@@ -237,7 +237,8 @@ impl<C: Content> Entry<C> {
 
     /// Decides on an append. A new one has its position from then on, and has to be done or to be the last thing that
     /// this store ever decides.
-    pub(super) fn decide(&mut self, append: &Append, now: SystemTime) -> Result<Admission, AppendError> {
+    pub(super) fn decide(&mut self, append: &mut Append, now: SystemTime) -> Result<Admission, AppendError> {
+        append.split_for(&self.content_type)?;
         let admission = self
             .writers
             .admit(append, &self.content_type, now)
@@ -265,13 +266,14 @@ impl<C: Content> Entry<C> {
 
     /// What an append that was admitted is answered once it is done.
     pub(super) fn appended(&self, append: &Append, admission: Admission) -> Appended {
-        let highest = match admission {
-            Admission::Duplicate { highest } => highest,
-            Admission::New => append.producer.as_ref().map(|producer| producer.sequence),
-        };
-        let duplicate = matches!(admission, Admission::Duplicate { .. });
         let (tail, closed, epoch) = (self.tail(), self.closed, self.lineage.own());
-        Appended { tail, closed, duplicate, highest, epoch }
+        let (duplicate, highest) = match admission {
+            Admission::Duplicate { highest } => (true, highest),
+            Admission::New => (false, append.producer.as_ref().map(|producer| producer.sequence)),
+        };
+        let (messages, bytes) =
+            if duplicate { (0, 0) } else { (append.payload.messages(), append.payload.len()) };
+        Appended { tail, closed, duplicate, created: false, messages, bytes, highest, epoch }
     }
 
     pub(super) fn read(

@@ -48,6 +48,50 @@ impl Memory {
         self.streams.insert(&mut structure, entry, now);
         Ok(created)
     }
+
+    fn append_now(
+        &self,
+        name: &StreamName,
+        mut append: Append,
+        now: SystemTime,
+    ) -> Result<Appended, AppendError> {
+        self.streams.split_ahead(name, &mut append)?;
+        loop {
+            let appended = self.streams.with(name, now, |entry| self.append_to(entry, &mut append, now));
+            let create = match (appended, append.creation()) {
+                (Ok(outcome), _) => return outcome,
+                (Err(Missing::NotFound), Some(create)) => create,
+                (Err(missing), _) => return Err(missing.into()),
+            };
+            let mut structure = self.streams.structure();
+            if self.streams.find(name).is_ok() {
+                // Another one has created it meanwhile.
+                continue;
+            }
+            let lineage = Lineage::new(self.epochs.next());
+            let mut entry = Entry::new(name, &create, lineage, Log::default(), now);
+            let appended = self.append_to(&mut entry, &mut append, now)?;
+            self.streams.insert(&mut structure, entry, now);
+            return Ok(Appended { created: true, ..appended });
+        }
+    }
+
+    fn append_to(
+        &self,
+        entry: &mut Entry<Bytes>,
+        append: &mut Append,
+        now: SystemTime,
+    ) -> Result<Appended, AppendError> {
+        let admission = entry.decide(append, now)?;
+        if admission == Admission::New {
+            let payload = &append.payload;
+            let record =
+                (!payload.is_empty()).then(|| Record::of(payload.clone(), append.annotation.clone(), now));
+            entry.finish(Done { record, close: append.close }, now);
+            append.session.iter().for_each(|change| self.sessions.apply(change));
+        }
+        Ok(entry.appended(append, admission))
+    }
 }
 
 impl Default for Memory {
@@ -69,21 +113,10 @@ impl Store for Memory {
     fn append<'a>(
         &'a self,
         name: &'a StreamName,
-        append: &'a Append,
+        append: Append,
         now: SystemTime,
     ) -> Work<'a, Result<Appended, AppendError>> {
-        let appended = self.streams.with(name, now, |entry| {
-            let admission = entry.decide(append, now)?;
-            if admission == Admission::New {
-                let payload = &append.payload;
-                let record = (!payload.is_empty())
-                    .then(|| Record::of(payload.clone(), append.annotation.clone(), now));
-                entry.finish(Done { record, close: append.close }, now);
-                append.session.iter().for_each(|change| self.sessions.apply(change));
-            }
-            Ok(entry.appended(append, admission))
-        });
-        Box::pin(ready(appended.unwrap_or_else(|missing| Err(missing.into()))))
+        Box::pin(ready(self.append_now(name, append, now)))
     }
 
     fn read<'a>(

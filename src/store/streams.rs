@@ -14,7 +14,8 @@ use parking_lot::{Mutex, MutexGuard};
 use super::entry::{Entry, SWEEP_AGAIN, State};
 use super::log::Content;
 use crate::stream::{
-    Create, CreateError, Epoch, Filter, Fork, GapReason, Missing, Position, ReadError, Start, StreamName,
+    Append, AppendError, AppendType, Create, CreateError, Epoch, Filter, Fork, GapReason, Missing, Position,
+    ReadError, Start, StreamName,
 };
 
 /// The streams of a store whose content is kept as `C`.
@@ -46,6 +47,25 @@ impl<C: Content> Streams<C> {
 
     pub(super) fn find(&self, name: &StreamName) -> Result<Arc<Mutex<Entry<C>>>, Missing> {
         self.table.get(name).map(|entry| entry.value().clone()).ok_or(Missing::NotFound)
+    }
+
+    /// Splits the messages of an append that leaves its content type to the stream, before any lock is held for it. If the
+    /// stream is another one by the time at which the append is decided on, they are split again.
+    pub(super) fn split_ahead(&self, name: &StreamName, append: &mut Append) -> Result<(), AppendError> {
+        if !matches!(append.content_type, AppendType::OfStream { .. }) {
+            return Ok(());
+        }
+        let found = self.find(name).and_then(|entry| {
+            let entry = entry.lock();
+            if entry.state == State::Begun { Ok(()) } else { entry.state.is_there() }
+                .map(|()| entry.content_type.clone())
+        });
+        let content_type = match (found, append.creation()) {
+            (Ok(content_type), _) => content_type,
+            (Err(Missing::NotFound), Some(create)) => create.content_type,
+            (Err(missing), _) => return Err(missing.into()),
+        };
+        append.split_for(&content_type)
     }
 
     /// Runs `act` on a live stream; one that has ended is removed instead.

@@ -81,7 +81,7 @@ impl Writers {
                 Err(Refusal::Closed)
             };
         }
-        if !append.payload.is_empty() && append.content_type != *content_type {
+        if !append.fits(content_type) {
             return Err(Refusal::ContentType);
         }
         if let Some(producer) = &append.producer
@@ -120,15 +120,7 @@ mod tests {
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     fn append(text: &'static str) -> Append {
-        Append {
-            payload: Payload::raw(text.into()),
-            content_type: ContentType::octet_stream(),
-            close: false,
-            producer: None,
-            sequence: None,
-            annotation: None,
-            session: None,
-        }
+        Append::of(ContentType::octet_stream(), Payload::raw(text.into()))
     }
 
     fn admit(writers: &mut Writers, append: &Append) -> Result<Admission, Refusal> {
@@ -154,7 +146,7 @@ mod tests {
     fn closed_comes_before_every_other_reason() {
         let mut writers = Writers::default();
         writers.close();
-        let wrong_type = Append { content_type: ContentType::parse("text/plain").unwrap(), ..append("x") };
+        let wrong_type = Append::of(ContentType::parse("text/plain").unwrap(), Payload::raw("x".into()));
         assert_eq!(admit(&mut writers, &wrong_type), Err(Refusal::Closed));
         assert_eq!(admit(&mut writers, &Append { close: true, ..append("x") }), Err(Refusal::Closed));
         let close_only = Append { close: true, ..append("") };

@@ -1,30 +1,127 @@
-//! An append: what a front hands in, and what becomes of it.
+//! An append, from the wire to the store: what a client sends, what the store answers, and why it may refuse.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{
-    Annotation, ContentType, Epoch, Failure, Missing, Offset, Payload, Producer, ProducerRefusal,
-    SessionChange,
+    Annotation, ContentType, Create, Epoch, Failure, InvalidMessages, Missing, Offset, Payload, Producer,
+    ProducerRefusal, Retention, SessionChange, split,
 };
 
-/// An append as a front hands it in.
-#[derive(Debug, Clone)]
+/// An append. A front makes it, the hub hands it on, and a store decides on it.
+#[derive(Debug, Clone, Default)]
 pub struct Append {
-    /// The messages; empty only to close.
+    /// The messages; empty only to close. With `AppendType::OfStream` the store splits them.
     pub payload: Payload,
-    /// The content type of the body; of no account if there is none.
-    pub content_type: ContentType,
-    /// Close the stream with it, in the same step.
+    /// The content type of the messages.
+    pub content_type: AppendType,
+    /// Closes the stream in the same step.
     pub close: bool,
     /// The idempotent producer, if it named itself.
     pub producer: Option<Producer>,
     /// `Stream-Seq`: above the last one of the stream, byte by byte. Its scope is the stream.
     pub sequence: Option<Box<str>>,
-    /// What the publisher said of it.
+    /// What the publisher said of the messages.
     pub annotation: Option<Arc<Annotation>>,
-    /// A change of the publisher's session that is done in the same step; not if the append is refused or there
-    /// already.
+    /// A change of the publisher's session that is done in the same step; not if the append is refused or a duplicate.
     pub session: Option<SessionChange>,
+    /// Creates the stream in the same step if it does not exist. `None`: the append is refused then.
+    pub create: Option<CreateIfMissing>,
+}
+
+/// Where the content type of an append comes from.
+#[derive(Debug, Clone, Default)]
+pub enum AppendType {
+    /// There is none, because there are no messages. A stream that is created for it is `application/octet-stream`.
+    #[default]
+    Undeclared,
+    /// The publisher declared it. The stream has to be of this type unless there are no messages.
+    Declared(ContentType),
+    /// It is that of the stream.
+    OfStream {
+        /// The messages, which only the content type of the stream can split.
+        body: Bytes,
+        /// The content type of a stream that is created for it.
+        or: ContentType,
+        /// How deep JSON may nest.
+        json_depth_max: usize,
+    },
+}
+
+/// How a stream is created for an append.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CreateIfMissing {
+    /// What is kept of it. The hub sets it.
+    pub retention: Retention,
+}
+
+impl Append {
+    /// An append of messages that are split already.
+    pub fn of(content_type: ContentType, payload: Payload) -> Self {
+        Self { payload, content_type: AppendType::Declared(content_type), ..Self::default() }
+    }
+
+    /// An append to a stream of any content type; one that is created for it is of the type `or`.
+    pub fn of_any_type(body: Bytes, or: ContentType, json_depth_max: usize) -> Self {
+        Self { content_type: AppendType::OfStream { body, or, json_depth_max }, ..Self::default() }
+    }
+
+    /// Closes a stream without a message.
+    pub fn closing() -> Self {
+        Self { close: true, ..Self::default() }
+    }
+
+    /// The same append, which creates the stream if it does not exist.
+    pub fn or_create(self) -> Self {
+        Self { create: Some(CreateIfMissing::default()), ..self }
+    }
+
+    /// The same append with the messages of `body`, which may be empty only to close. JSON nests at most
+    /// `json_depth_max` levels deep.
+    pub fn with_body(mut self, body: Bytes, json_depth_max: usize) -> Result<Self, AppendError> {
+        if body.is_empty() {
+            return if self.close { Ok(self) } else { Err(AppendError::Empty) };
+        }
+        let AppendType::Declared(content_type) = &self.content_type else {
+            return Err(AppendError::NoContentType);
+        };
+        self.payload = split(body, content_type, json_depth_max)?;
+        if self.payload.is_empty() { Err(AppendError::Empty) } else { Ok(self) }
+    }
+
+    /// Splits the messages of an append to a stream of any type, by the type `stream`. Of no effect if that was done
+    /// before, or if the append declares its type.
+    pub fn split_for(&mut self, stream: &ContentType) -> Result<(), AppendError> {
+        let AppendType::OfStream { body, json_depth_max, .. } = &self.content_type else { return Ok(()) };
+        let is_split = !self.payload.is_empty() && self.payload.shape().is_json() == stream.is_json();
+        if !is_split {
+            self.payload = split(body.clone(), stream, *json_depth_max)?;
+        }
+        if self.payload.is_empty() { Err(AppendError::Empty) } else { Ok(()) }
+    }
+
+    /// The stream to create if there is none.
+    pub fn creation(&self) -> Option<Create> {
+        let CreateIfMissing { retention } = self.create?;
+        let content_type = match &self.content_type {
+            AppendType::Undeclared => ContentType::octet_stream(),
+            AppendType::Declared(content_type) | AppendType::OfStream { or: content_type, .. } => {
+                content_type.clone()
+            }
+        };
+        Some(Create { default_retention: retention, ..Create::open(content_type) })
+    }
+
+    /// Whether the messages may be in a stream of the type `stream`.
+    pub(super) fn fits(&self, stream: &ContentType) -> bool {
+        match &self.content_type {
+            _ if self.payload.is_empty() => true,
+            AppendType::Undeclared => false,
+            AppendType::Declared(content_type) => content_type == stream,
+            AppendType::OfStream { .. } => self.payload.shape().is_json() == stream.is_json(),
+        }
+    }
 }
 
 /// The append is in the log.
@@ -36,6 +133,12 @@ pub struct Appended {
     pub closed: bool,
     /// Whether it was there before; then nothing was changed.
     pub duplicate: bool,
+    /// Whether the stream was created for it.
+    pub created: bool,
+    /// The messages that it has added: JSON values, or one for bytes.
+    pub messages: u64,
+    /// The bytes of those messages.
+    pub bytes: usize,
     /// The highest sequence accepted from its producer, if it has one.
     pub highest: Option<u64>,
     /// The life of the log that it is in.
@@ -43,8 +146,17 @@ pub struct Appended {
 }
 
 /// Why an append was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
+    /// There is no message, and the stream is not to be closed.
+    #[error("there is nothing to append")]
+    Empty,
+    /// Messages need a content type.
+    #[error("the body has no content type")]
+    NoContentType,
+    /// The messages are wrong.
+    #[error(transparent)]
+    Messages(#[from] InvalidMessages),
     /// There is no such stream to append to.
     #[error(transparent)]
     Missing(#[from] Missing),

@@ -1,6 +1,6 @@
 //! What a stream is: its values, its rules, and the contract of the stores that keep it.
 //!
-//! Pure values and decisions, with `std` and `bytes` alone: no IO, no runtime, no clock. The time comes in
+//! Pure values and decisions, with `std`, `bytes` and a parser of JSON alone: no IO, no runtime, no clock. The time comes in
 //! as an argument, so that every rule can be tested at any moment of any day.
 //!
 //! Read `store` first: the trait [`Store`] names every operation. The values of each operation are in `creation`,
@@ -16,6 +16,7 @@ mod cursor;
 mod filter;
 mod lineage;
 mod message;
+mod messages;
 mod name;
 mod offset;
 mod payload;
@@ -24,7 +25,7 @@ mod read;
 mod store;
 
 pub use admission::{Admission, Writers};
-pub use append::{Append, AppendError, Appended, Refusal};
+pub use append::{Append, AppendError, AppendType, Appended, CreateIfMissing, Refusal};
 pub use change::{ChangeError, Failure, Missing, SessionChange, StoredSession};
 pub use content_type::{ContentType, Encoding, InvalidContentType};
 pub use creation::{Create, CreateError, Created, Description, Fork, Lifetime, Retention};
@@ -32,6 +33,7 @@ pub use cursor::Cursor;
 pub use filter::{ANY_LEVELS, Filter, InvalidFilter, ONE_LEVEL};
 pub use lineage::{Lineage, OtherEpoch};
 pub use message::{Annotation, Message, MessageLimit, Messages, Quality};
+pub use messages::{InvalidMessages, json_depth, split};
 pub use name::{InvalidName, StreamName};
 pub use offset::{Epoch, InvalidOffset, Offset, Position, Progress, Start};
 pub use payload::{Payload, Shape};

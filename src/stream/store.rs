@@ -27,12 +27,12 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> Work<'a, Result<Created, CreateError>>;
 
-    /// Appends and closes in one step, or does nothing; a change of a session goes with it. What it answers is as
-    /// durable as the store promises.
+    /// Creates the stream if that is wanted, appends and closes in one step, or does nothing; a change of a session goes
+    /// with it. What it answers is as durable as the store promises.
     fn append<'a>(
         &'a self,
         name: &'a StreamName,
-        append: &'a Append,
+        append: Append,
         now: SystemTime,
     ) -> Work<'a, Result<Appended, AppendError>>;
 

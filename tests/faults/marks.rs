@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pollgate::clock::Clock;
-use pollgate::hub::{Creation, Hub, Publication, Subscriber};
+use pollgate::hub::{Creation, Hub, Subscriber};
 use pollgate::limits::Limits;
 use pollgate::metrics::{Counts, Metrics};
 use pollgate::store::Memory;
 use pollgate::stream::{
-    ContentType, Filter, Lifetime, MessageLimit, Offset, ReadError, Start, Store, StreamName,
+    Append, ContentType, Filter, Lifetime, MessageLimit, Offset, Payload, ReadError, Start, Store, StreamName,
 };
 use tokio::time::{Instant, timeout};
 
@@ -203,29 +203,14 @@ async fn changed(subscriber: &Subscriber) -> Vec<StreamName> {
 }
 
 pub(crate) async fn begin(hub: &Hub, stream: &StreamName) -> Offset {
-    let creation = Creation {
-        content_type: Some(json()),
-        lifetime: Some(Lifetime::Idle(TTL)),
-        retention: None,
-        closed: false,
-        body: "".into(),
-        fork: None,
-    };
+    let creation =
+        Creation { content_type: Some(json()), lifetime: Some(Lifetime::Idle(TTL)), ..Creation::default() };
     hub.create(stream, creation).await.expect("a new stream").tail
 }
 
 pub(crate) async fn publish(hub: Arc<Hub>, stream: StreamName) -> Offset {
-    let publication = Publication {
-        body: "1".into(),
-        content_type: Some(json()),
-        close: false,
-        producer: None,
-        sequence: None,
-        annotation: None,
-        session: None,
-        create: false,
-    };
-    hub.publish(&stream, publication).await.expect("an append").tail
+    let append = Append::of(json(), Payload::json("1".into(), Vec::new()));
+    hub.publish(&stream, append).await.expect("an append").tail
 }
 
 fn json() -> ContentType {

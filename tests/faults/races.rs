@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pollgate::clock::{Alarm, Clock};
-use pollgate::hub::{ClientId, Creation, Hub, PollError, PollSettings, PollStart, Publication, StreamReader};
+use pollgate::hub::{ClientId, Creation, Hub, PollError, PollSettings, PollStart, StreamReader};
 use pollgate::limits::Limits;
 use pollgate::metrics::{Counts, Metrics};
 use pollgate::store::Memory;
-use pollgate::stream::{ContentType, Missing, Offset, ReadError, Start, StreamName};
+use pollgate::stream::{Append, ContentType, Missing, Offset, Payload, ReadError, Start, StreamName};
 use tokio::time::Instant;
 
 use crate::arena::{Arena, Tally};
@@ -99,14 +99,7 @@ fn no_drain_overlooks_a_poll_that_goes_to_wait() {
 impl Lane {
     fn open(arena: &mut Arena, hub: &Arc<Hub>, name: &str) -> Self {
         let stream = StreamName::parse(name).expect("a name");
-        let creation = Creation {
-            content_type: Some(json()),
-            lifetime: None,
-            retention: None,
-            closed: false,
-            body: "".into(),
-            fork: None,
-        };
+        let creation = Creation { content_type: Some(json()), ..Creation::default() };
         let tail = arena.wait(hub.create(&stream, creation)).expect("a new stream").tail;
         Self { hub: hub.clone(), stream, tail }
     }
@@ -196,17 +189,8 @@ impl Lane {
 
     fn publish(&self, close: bool) -> impl Future<Output = Offset> + Send + use<> {
         let (hub, stream) = (self.hub.clone(), self.stream.clone());
-        let publication = Publication {
-            body: "1".into(),
-            content_type: Some(json()),
-            close,
-            producer: None,
-            sequence: None,
-            annotation: None,
-            session: None,
-            create: false,
-        };
-        async move { hub.publish(&stream, publication).await.expect("an append").tail }
+        let append = Append { close, ..Append::of(json(), Payload::json("1".into(), Vec::new())) };
+        async move { hub.publish(&stream, append).await.expect("an append").tail }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pollgate::store::OpenError;
 use pollgate::stream::{
     Append, Create, CreateError, Lifetime, Missing, Offset, ProducerRefusal, ReadError, Refusal, Retention,
-    Start,
+    SessionChange, Start,
 };
 use tokio::time::Instant;
 
@@ -126,6 +126,43 @@ async fn what_was_said_with_a_message_and_what_is_retained_come_back() {
     assert_eq!(after.messages("s", Start::Earliest, NO_LIMIT).await.unwrap().messages, told.messages);
     assert_eq!(after.retained("s").await.as_deref(), Some("1 ada"));
     assert_eq!(after.retained("cleared").await, None);
+}
+
+/// A stream begins with an append, each time with something else that is said with it.
+#[tokio::test]
+async fn a_stream_that_an_append_has_created_comes_back() {
+    let directory = directory();
+    let (before, _) = world(directory.path());
+    let first = || append(json(), numbers([1, 2])).or_create();
+    let session =
+        SessionChange { client: "ada".into(), anew: false, entries: vec![("k".into(), Some("v".into()))] };
+    for (stream, append) in [
+        ("plain", first()),
+        ("said", Append { annotation: annotated(numbers([]), "ada", true).annotation, ..first() }),
+        ("by", Append { producer: producer(3, 0), sequence: Some("b".into()), ..first() }),
+        ("session", Append { session: Some(session), ..first() }),
+        ("closed", Append { close: true, ..first() }),
+    ] {
+        assert!(before.append(stream, append).await.unwrap().created, "{stream}");
+    }
+    let told = before.messages("said", Start::Earliest, NO_LIMIT).await.unwrap();
+    let sessions = before.sessions();
+    drop(before);
+    let (after, opened) = world(directory.path());
+    assert_eq!((opened.streams, opened.renewed), (5, false));
+    for stream in ["plain", "said", "by", "session", "closed"] {
+        assert_eq!(after.content(stream).await, "1,2", "{stream}");
+        let closed = after.read(stream, Start::Earliest).await.unwrap().closed;
+        assert_eq!(closed, stream == "closed", "{stream}");
+    }
+    assert_eq!(after.messages("said", Start::Earliest, NO_LIMIT).await.unwrap().messages, told.messages);
+    assert_eq!(after.retained("said").await.as_deref(), Some("2 ada"));
+    assert_eq!(after.sessions(), sessions);
+    assert!(!sessions.is_empty());
+    let again = Append { producer: producer(3, 0), ..first() };
+    assert!(after.append("by", again).await.unwrap().duplicate, "its producer is remembered");
+    let lower = Append { sequence: Some("a".into()), ..first() };
+    assert!(after.append("by", lower).await.is_err(), "its sequence is remembered");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod forks;
 mod lifetimes;
 mod logs;
 mod messages;
+mod missing_streams;
 mod sessions;
 mod world;
 
@@ -11,6 +12,7 @@ pub use forks::*;
 pub use lifetimes::*;
 pub use logs::*;
 pub use messages::*;
+pub use missing_streams::*;
 pub use sessions::*;
 pub use world::*;
 
@@ -49,6 +51,12 @@ macro_rules! store_suite {
                 a_retained_message_expires,
                 a_fork_shares_what_was_said_but_retains_nothing,
                 what_is_said_does_not_change_a_read,
+                an_append_creates_its_stream_once,
+                a_close_alone_creates_a_closed_stream,
+                a_refused_append_creates_nothing,
+                an_append_begins_another_life_of_a_stream_that_has_ended,
+                an_append_of_any_type_is_split_as_its_stream_wants,
+                of_many_that_would_create_a_stream_one_does,
                 a_session_is_what_its_changes_have_made_of_it,
                 a_session_that_has_ended_is_gone,
                 an_append_changes_a_session_with_it_or_not_at_all,

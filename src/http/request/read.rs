@@ -10,12 +10,13 @@ use hyper::{HeaderMap, Method};
 use super::handshake::Handshake;
 use super::streams::{JsonRead, requested_streams};
 use super::write::{content_type, refuse_content_encoding};
+use crate::clock::jittered;
 use crate::http::error::Error;
 use crate::http::fields::{self, CLIENT_ID, Fields};
+use crate::http::form::Form;
 use crate::http::query::{Parameters, Query};
 use crate::hub::{ClientId, RequestedStream};
-use crate::limits::{Limits, jittered};
-use crate::metrics::Form;
+use crate::limits::Limits;
 use crate::stream::{Cursor, Start, StreamName};
 
 /// Heartbeats that a client may ask for.
@@ -60,6 +61,15 @@ pub(in crate::http) struct LongPoll {
     pub(in crate::http) client: Option<ClientId>,
 }
 
+/// How long polls are held: the settings `hold` and `hold_max`.
+#[derive(Debug, Clone, Copy)]
+pub struct HoldPolicy {
+    /// For a poll that does not say, give or take a tenth.
+    pub default: Duration,
+    /// The most that a poll may ask for.
+    pub max: Duration,
+}
+
 /// How long to hold a poll.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http) struct Hold {
@@ -94,6 +104,7 @@ impl Read {
         stream: Option<StreamName>,
         head: &mut Parts,
         limits: &Limits,
+        holds: HoldPolicy,
     ) -> Result<Self, Error> {
         let query = Query::parse(head.uri.query())?;
         if query.get("live") == Some("websocket") {
@@ -110,7 +121,7 @@ impl Read {
         if head.method == Method::CONNECT {
             return Err(Error::parameter("live", "is websocket for a CONNECT"));
         }
-        Self::plain(stream, &query, &head.headers, limits)
+        Self::plain(stream, &query, &head.headers, limits, holds)
     }
 
     /// Parses a GET in any form but the WebSocket.
@@ -119,14 +130,15 @@ impl Read {
         query: &Query<'_>,
         headers: &(impl Fields + ?Sized),
         limits: &Limits,
+        holds: HoldPolicy,
     ) -> Result<Self, Error> {
         match stream {
             Some(stream) => {
-                Self::in_form(query, headers, limits, |is_live| ReadFrom::one(stream, query, is_live))
+                Self::in_form(query, headers, limits, holds, |is_live| ReadFrom::one(stream, query, is_live))
             }
             None => {
                 let from = ReadFrom::many(query, limits)?;
-                Self::in_form(query, headers, limits, |_| Ok(from))
+                Self::in_form(query, headers, limits, holds, |_| Ok(from))
             }
         }
     }
@@ -136,10 +148,11 @@ impl Read {
         body: &Bytes,
         headers: &(impl Fields + ?Sized),
         limits: &Limits,
+        holds: HoldPolicy,
     ) -> Result<Self, Error> {
         let json = JsonRead::parse(body, limits)?;
         let from = ReadFrom::Many(json.streams(limits)?);
-        Self::in_form(&json, headers, limits, |_| Ok(from))
+        Self::in_form(&json, headers, limits, holds, |_| Ok(from))
     }
 
     /// `from` is called with whether the form waits for messages.
@@ -147,6 +160,7 @@ impl Read {
         parameters: &impl Parameters,
         headers: &(impl Fields + ?Sized),
         limits: &Limits,
+        holds: HoldPolicy,
         from: impl FnOnce(bool) -> Result<ReadFrom, Error>,
     ) -> Result<Self, Error> {
         let live = |from| Live::new(from, parameters, limits.live_heartbeat.get());
@@ -161,7 +175,7 @@ impl Read {
             }
             Some("long-poll") => {
                 let from = from(true)?;
-                let hold = Hold::new(parameters.seconds("timeout")?, headers, limits);
+                let hold = Hold::new(parameters.seconds("timeout")?, headers, holds);
                 let client = client(parameters.get("client"), headers)?;
                 Ok(Self::LongPoll(LongPoll { from, hold, client }))
             }
@@ -257,16 +271,21 @@ impl PostRead {
     }
 
     /// The read, once its body is there.
-    pub(in crate::http) fn read(&self, body: &Bytes, limits: &Limits) -> Result<Read, Error> {
-        Read::from_json(body, &self.headers, limits)
+    pub(in crate::http) fn read(
+        &self,
+        body: &Bytes,
+        limits: &Limits,
+        holds: HoldPolicy,
+    ) -> Result<Read, Error> {
+        Read::from_json(body, &self.headers, limits, holds)
     }
 }
 
 impl Hold {
     /// As the parameter or the header field says, else the default.
-    fn new(parameter: Option<u64>, headers: &(impl Fields + ?Sized), limits: &Limits) -> Self {
+    fn new(parameter: Option<u64>, headers: &(impl Fields + ?Sized), holds: HoldPolicy) -> Self {
         let asked = parameter.or_else(|| fields::preferred_wait(headers));
-        let time = asked.map_or_else(|| jittered(limits.hold), Duration::from_secs).min(limits.hold_max);
+        let time = asked.map_or_else(|| jittered(holds.default), Duration::from_secs).min(holds.max);
         Self { time, asked: asked.is_some() }
     }
 }

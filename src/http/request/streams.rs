@@ -12,9 +12,9 @@ use serde_json::value::RawValue;
 use crate::http::error::Error;
 use crate::http::query::Parameters;
 use crate::http::resume_token::{NameHash, ResumeToken};
-use crate::hub::{InvalidMessages, RequestedStream, json_depth};
+use crate::hub::RequestedStream;
 use crate::limits::Limits;
-use crate::stream::{Progress, StreamName};
+use crate::stream::{InvalidMessages, Progress, StreamName, json_depth};
 
 /// The root that the protocol keeps for itself (section 6).
 const RESERVED: &str = "__ds";

@@ -9,7 +9,9 @@ use crate::http::error::Error;
 use crate::http::fields::{self, *};
 use crate::http::query::{Parameters, Query};
 use crate::http::routes::stream_name;
-use crate::stream::{ContentType, Lifetime, Producer, Retention, Start, StreamName};
+use crate::stream::{
+    Append, AppendType, ContentType, CreateIfMissing, Lifetime, Producer, Retention, Start, StreamName,
+};
 
 /// The head of a PUT.
 #[derive(Debug)]
@@ -21,16 +23,6 @@ pub(in crate::http) struct Put {
     pub(in crate::http) fork: Option<(StreamName, Option<Start>, u64)>,
     /// The absolute URL of the stream.
     pub(in crate::http) location: String,
-}
-
-/// The head of a POST.
-#[derive(Debug)]
-pub(in crate::http) struct Post {
-    pub(in crate::http) content_type: Option<ContentType>,
-    pub(in crate::http) close: bool,
-    pub(in crate::http) producer: Option<Producer>,
-    pub(in crate::http) sequence: Option<Box<str>>,
-    pub(in crate::http) create: bool,
 }
 
 impl Put {
@@ -47,25 +39,22 @@ impl Put {
     }
 }
 
-impl Post {
-    pub(in crate::http) fn parse(
-        query: Option<&str>,
-        headers: &(impl Fields + ?Sized),
-    ) -> Result<Self, Error> {
-        refuse_content_encoding(headers)?;
-        let create = match Query::parse(query)?.get("create") {
-            None | Some("0") => false,
-            Some("1") => true,
-            Some(_) => return Err(Error::parameter("create", "is 0 or 1")),
-        };
-        Ok(Self {
-            content_type: content_type(headers)?,
-            close: fields::flag(headers, &STREAM_CLOSED)?,
-            producer: producer(headers)?,
-            sequence: fields::text(headers, &STREAM_SEQ)?.map(Box::from),
-            create,
-        })
-    }
+/// The head of a POST: an append without its messages.
+pub(in crate::http) fn post(query: Option<&str>, headers: &(impl Fields + ?Sized)) -> Result<Append, Error> {
+    refuse_content_encoding(headers)?;
+    let create = match Query::parse(query)?.get("create") {
+        None | Some("0") => None,
+        Some("1") => Some(CreateIfMissing::default()),
+        Some(_) => return Err(Error::parameter("create", "is 0 or 1")),
+    };
+    Ok(Append {
+        content_type: content_type(headers)?.map_or(AppendType::Undeclared, AppendType::Declared),
+        close: fields::flag(headers, &STREAM_CLOSED)?,
+        producer: producer(headers)?,
+        sequence: fields::text(headers, &STREAM_SEQ)?.map(Box::from),
+        create,
+        ..Append::default()
+    })
 }
 
 pub(super) fn refuse_content_encoding(headers: &(impl Fields + ?Sized)) -> Result<(), Error> {

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::Clock;
-use crate::hub::{Creation, Publication, StreamReader};
+use crate::hub::{Creation, StreamReader};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::store::Memory;
-use crate::stream::{ContentType, Position, Start, StreamName};
+use crate::stream::{Append, ContentType, Payload, Position, Start, StreamName};
 
 type Held<'a> = HeldPoll<'a, StreamReader>;
 
@@ -23,14 +23,7 @@ fn stream() -> StreamName {
 async fn hub() -> Arc<Hub> {
     let (store, metrics) = (Arc::new(Memory::new()), Arc::new(Metrics::new()));
     let hub = Arc::new(Hub::new(store, Arc::new(Limits::default()), metrics, Clock::start()));
-    let creation = Creation {
-        content_type: None,
-        lifetime: None,
-        retention: None,
-        closed: false,
-        body: "".into(),
-        fork: None,
-    };
+    let creation = Creation::default();
     hub.create(&stream(), creation).await.unwrap();
     hub
 }
@@ -54,17 +47,8 @@ fn is_answered(held: &mut Held<'_>) -> bool {
 }
 
 async fn publish(hub: &Hub) {
-    let publication = Publication {
-        body: "x".into(),
-        content_type: Some(ContentType::octet_stream()),
-        close: false,
-        producer: None,
-        sequence: None,
-        annotation: None,
-        session: None,
-        create: false,
-    };
-    hub.publish(&stream(), publication).await.unwrap();
+    let append = Append::of(ContentType::octet_stream(), Payload::raw("x".into()));
+    hub.publish(&stream(), append).await.unwrap();
 }
 
 fn is_ready(future: Pin<&mut impl Future>) -> bool {

@@ -4,16 +4,15 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::advance;
 
 use super::*;
 use crate::clock::Clock;
-use crate::hub::{ClientId, Creation, PollSettings, Publication, Source, StreamReader};
+use crate::hub::{ClientId, Creation, PollSettings, Source, StreamReader};
 use crate::limits::Limits;
 use crate::metrics::{Counts, Metrics};
 use crate::store::Memory;
-use crate::stream::{ContentType, Lifetime, Position};
+use crate::stream::{Append, ContentType, Lifetime, Payload, Position};
 
 const TTL: Duration = Duration::from_secs(5);
 const FAR_BEYOND: Duration = Duration::from_secs(500);
@@ -32,29 +31,16 @@ fn filter(text: &str) -> Filter {
 }
 
 async fn create(hub: &Hub, stream: &str) {
-    let creation = Creation {
-        content_type: None,
-        lifetime: Some(Lifetime::Idle(TTL)),
-        retention: None,
-        closed: false,
-        body: Bytes::new(),
-        fork: None,
-    };
+    let creation = Creation { lifetime: Some(Lifetime::Idle(TTL)), ..Creation::default() };
     hub.create(&name(stream), creation).await.unwrap();
 }
 
 async fn publish(hub: &Hub, stream: &str, body: &'static str) {
-    let publication = Publication {
-        body: body.into(),
-        content_type: Some(ContentType::octet_stream()),
+    let append = Append {
         close: body.is_empty(),
-        producer: None,
-        sequence: None,
-        annotation: None,
-        session: None,
-        create: true,
+        ..Append::of(ContentType::octet_stream(), Payload::raw(body.into())).or_create()
     };
-    hub.publish(&name(stream), publication).await.unwrap();
+    hub.publish(&name(stream), append).await.unwrap();
 }
 
 fn is_ready(future: Pin<&mut impl Future>) -> bool {

@@ -1,18 +1,16 @@
-//! What the committer does for each kind of change: decide, write down, and do it once that is synced.
+//! What the committer does for each change that is no append: decide, write down, and do it once that is synced.
 
 use std::time::SystemTime;
 
 use tokio::sync::oneshot::Sender;
 
 use super::committer::Committer;
-use super::record::{Ends, Record, Said, StreamState, moment};
+use super::record::{Ends, Record, StreamState, moment};
 use super::room::NoRoom;
-use super::sessions::session_bytes;
 use crate::store::entry::{Done, Entry, Head, State};
 use crate::store::log::{Log, Record as Kept};
 use crate::stream::{
-    Admission, Append, AppendError, Appended, ChangeError, Create, CreateError, Created, Epoch, Failure,
-    Lineage, Missing, Position, StreamName,
+    ChangeError, Create, CreateError, Created, Epoch, Failure, Lineage, Position, StreamName,
 };
 
 /// Where the outcome of a change goes. Whoever asked may have left.
@@ -89,85 +87,6 @@ impl Committer {
             entry.state = State::Live;
             entry.underway -= 1;
             answer_with(answer, Ok(entry.created(true)));
-        });
-        Ok(())
-    }
-
-    pub(super) fn append(
-        &mut self,
-        name: &StreamName,
-        append: Append,
-        now: SystemTime,
-        answer: Answer<Result<Appended, AppendError>>,
-    ) -> Result<(), NoRoom> {
-        let shared = self.shared.clone();
-        if let Err(no_room) = self.ensure(append.payload.len(), append_bytes(&append), false) {
-            return refuse(answer, no_room, |failure| Err(AppendError::Failed(failure)));
-        }
-        let Ok(entry) = shared.streams.find(name) else {
-            answer_with(answer, Err(Missing::NotFound.into()));
-            return Ok(());
-        };
-        let mut locked = entry.lock();
-        if locked.state == State::Ending {
-            drop(locked);
-            self.commit().map_err(NoRoom::Broken)?;
-            locked = entry.lock();
-        }
-        let there = match locked.state {
-            State::Begun => Ok(()),
-            state if locked.underway == 0 && locked.has_ended(now) => {
-                drop(locked);
-                shared.streams.end(name, now);
-                locked = entry.lock();
-                state.is_there().and(Err(Missing::NotFound))
-            }
-            state => state.is_there(),
-        };
-        if let Err(missing) = there {
-            answer_with(answer, Err(missing.into()));
-            return Ok(());
-        }
-        let start = locked.decided;
-        let admission = match locked.decide(&append, now) {
-            Ok(admission) => admission,
-            Err(error) => {
-                answer_with(answer, Err(error));
-                return Ok(());
-            }
-        };
-        locked.underway += 1;
-        let stream = locked.origin.own().0;
-        drop(locked);
-        let mut kept = None;
-        if admission == Admission::New {
-            let noted = append.session.as_ref().map(|change| self.note_session(change)).transpose()?;
-            let session = noted.as_ref().map(|noted| noted.session);
-            let record = Record::Appended {
-                stream,
-                start: start.0,
-                at: moment(now),
-                ends: Ends::of(append.payload.shape()),
-                said: Said::of(&append, noted),
-            };
-            kept = Some(self.write(&record, append.payload.bytes(), Some(stream))?);
-            if let Some(session) = session {
-                self.room.active().streams.lock().insert(session);
-                self.gather(session)?;
-            }
-        }
-        self.afterwards(move || {
-            let mut entry = entry.lock();
-            if let Some(kept) = kept {
-                let record = (!append.payload.is_empty()).then(|| {
-                    let (shape, bytes) = append.payload.clone().into_parts();
-                    shared.hot.insert(kept.place(), bytes);
-                    Kept { start, shape, content: kept, at: now, annotation: append.annotation.clone() }
-                });
-                entry.finish(Done { record, close: append.close }, now);
-            }
-            entry.underway -= 1;
-            answer_with(answer, Ok(entry.appended(&append, admission)));
         });
         Ok(())
     }
@@ -249,27 +168,11 @@ impl Committer {
 }
 
 /// Room for the state of a new stream: its name, its content type, the name of its source, and numbers.
-const STATE_BYTES: usize = 4096;
+pub(super) const STATE_BYTES: usize = 4096;
 
 /// What a list of ends takes at the most.
-fn beside(ends: usize) -> usize {
+pub(super) fn beside(ends: usize) -> usize {
     ends * 5
-}
-
-/// What an append takes at the most beside its messages.
-fn append_bytes(append: &Append) -> usize {
-    let producer = append.producer.as_ref().map_or(0, |producer| producer.id.len() + 32);
-    let sequence = append.sequence.as_ref().map_or(0, |sequence| sequence.len());
-    let annotation = append.annotation.as_deref().map_or(0, |annotation| {
-        let properties = annotation.user_properties.iter().map(|(name, value)| name.len() + value.len() + 8);
-        let texts = [&annotation.content_type, &annotation.response_topic].into_iter().flatten();
-        annotation.publisher.len()
-            + texts.map(|text| text.len()).sum::<usize>()
-            + annotation.correlation.as_ref().map_or(0, bytes::Bytes::len)
-            + properties.sum::<usize>()
-    });
-    let session = append.session.as_ref().map_or(0, session_bytes);
-    beside(append.payload.shape().ends().len()) + producer + sequence + annotation + session
 }
 
 pub(super) fn answer_with<T>(answer: Answer<T>, outcome: T) {

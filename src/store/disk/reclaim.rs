@@ -124,6 +124,10 @@ impl Committer {
             Record::Created { stream, at, ends } => {
                 Record::Moved { stream: stream.id, start: stream.tail, at, ends, annotation: None }
             }
+            Record::CreatedWith { stream, at, ends, said } => {
+                let annotation = said.annotation.map(Box::new);
+                Record::Moved { stream: stream.id, start: stream.tail, at, ends, annotation }
+            }
             Record::Appended { stream, start, at, ends, said } => {
                 let annotation = said.and_then(|said| said.annotation).map(Box::new);
                 Record::Moved { stream, start, at, ends, annotation }

@@ -43,6 +43,8 @@ pub(super) enum Record {
     Session { session: StreamId, client: Box<str>, entries: Vec<(Bytes, Bytes)> },
     /// A change of a session.
     SessionChanged { session: StreamId, entries: Vec<(Bytes, Option<Bytes>)> },
+    /// A stream begins, with an append and what was said with it.
+    CreatedWith { stream: Box<StreamState>, at: Moment, ends: Ends, said: Box<Said> },
 }
 
 /// Milliseconds since 1970.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::place::Kept;
+use super::place::{Kept, Span};
 use super::record::{Ends, Moment, Record, Said, StreamId, StreamState, time};
 use super::scan::Scanned;
 use super::segment::Segments;
@@ -12,7 +12,7 @@ use super::sessions::{SessionLog, SessionNote};
 use crate::store::entry::{self, Entry, State};
 use crate::store::log::{Log, Record as Append};
 use crate::store::sessions::Sessions;
-use crate::stream::{Annotation, Epoch, Payload, Position, SessionChange, StreamName};
+use crate::stream::{Annotation, Epoch, Position, SessionChange, StreamName};
 
 /// What has been read so far.
 pub(super) struct Replay {
@@ -67,7 +67,9 @@ impl Replay {
         let kept = || Kept::new(&self.segments, place, bytes);
         let stream = match &record {
             Record::Opened { .. } | Record::Closed => None,
-            Record::Created { stream, .. } | Record::State { stream } => Some(stream.id),
+            Record::Created { stream, .. }
+            | Record::CreatedWith { stream, .. }
+            | Record::State { stream } => Some(stream.id),
             Record::Appended { stream, .. }
             | Record::Moved { stream, .. }
             | Record::Ended { stream }
@@ -96,19 +98,14 @@ impl Replay {
                 let kept = kept();
                 self.head(*stream, kept);
             }
+            Record::CreatedWith { stream, at, ends, said } => {
+                let (id, start, kept) = (stream.id, Position(stream.tail), kept());
+                self.head(*stream, kept.clone());
+                self.appended(id, start, at, (ends, content.len()), Some(said), kept);
+            }
             Record::Appended { stream, start, at, ends, said } => {
                 let kept = kept();
-                let annotation = said.as_ref().and_then(|said| said.annotation.clone());
-                let annotation = annotation.map(|note| Arc::new(note.into_annotation()));
-                let end = self.append(stream, Position(start), at, (ends, content.len()), annotation, kept);
-                let mut said = said.map(|said| *said);
-                if let Some(note) = said.as_mut().and_then(|said| said.session.take()) {
-                    if let Some(segment) = self.segments.get(place.segment) {
-                        segment.streams.lock().insert(note.session);
-                    }
-                    self.session(note, None, bytes.into());
-                }
-                self.heard(stream, end, said, time(at));
+                self.appended(stream, Position(start), at, (ends, content.len()), said, kept);
             }
             Record::Moved { stream, start, at, ends, annotation } => {
                 let annotation = annotation.map(|note| Arc::new(note.into_annotation()));
@@ -165,6 +162,30 @@ impl Replay {
         }
     }
 
+    /// Takes an append, and what was said with it.
+    fn appended(
+        &mut self,
+        stream: StreamId,
+        start: Position,
+        at: Moment,
+        divided: (Ends, usize),
+        said: Option<Box<Said>>,
+        kept: Arc<Kept>,
+    ) {
+        let mut said = said.map(|said| *said);
+        let annotation = said.as_mut().and_then(|said| said.annotation.take());
+        let annotation = annotation.map(|note| Arc::new(note.into_annotation()));
+        let Span { place, bytes } = kept.span();
+        let end = self.append(stream, start, at, divided, annotation, kept);
+        if let Some(note) = said.as_mut().and_then(|said| said.session.take()) {
+            if let Some(segment) = self.segments.get(place.segment) {
+                segment.streams.lock().insert(note.session);
+            }
+            self.session(note, None, bytes.into());
+        }
+        self.heard(stream, end, said, time(at));
+    }
+
     /// Takes messages. Returns where they end.
     fn append(
         &mut self,
@@ -193,13 +214,10 @@ impl Replay {
         entry.decided = entry.decided.max(end);
         let Some(said) = said else { return };
         let append = crate::stream::Append {
-            payload: Payload::default(),
-            content_type: entry.content_type.clone(),
             close: said.close,
             producer: said.producer.map(super::record::Author::into_producer),
             sequence: said.sequence,
-            annotation: None,
-            session: None,
+            ..Default::default()
         };
         entry.writers.record(&append, at);
         entry.closed |= append.close;

@@ -60,15 +60,7 @@ pub fn raw(bytes: &'static [u8]) -> Payload {
 }
 
 pub fn append(content_type: ContentType, payload: Payload) -> Append {
-    Append {
-        payload,
-        content_type,
-        close: false,
-        producer: None,
-        sequence: None,
-        annotation: None,
-        session: None,
-    }
+    Append::of(content_type, payload)
 }
 
 pub fn producer(epoch: u64, sequence: u64) -> Option<Producer> {
@@ -111,7 +103,7 @@ impl World {
     }
 
     pub async fn append(&self, stream: &str, append: Append) -> Result<Appended, AppendError> {
-        self.store.append(&name(stream), &append, self.now).await
+        self.store.append(&name(stream), append, self.now).await
     }
 
     /// Appends JSON numbers and returns the offset behind them.

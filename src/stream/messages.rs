@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::value::RawValue;
 
-use crate::stream::{ContentType, Payload};
+use super::{ContentType, Payload};
 
 /// Why a body is no JSON append.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,11 +18,7 @@ pub enum InvalidMessages {
 
 /// Splits `body` by the rules of `content_type`: JSON arrays are flattened by one level, anything else is one
 /// piece. An empty array is an empty payload. JSON values keep their bytes; nothing is re-encoded.
-pub(super) fn split(
-    body: Bytes,
-    content_type: &ContentType,
-    depth_max: usize,
-) -> Result<Payload, InvalidMessages> {
+pub fn split(body: Bytes, content_type: &ContentType, depth_max: usize) -> Result<Payload, InvalidMessages> {
     if !content_type.is_json() || body.is_empty() {
         return Ok(Payload::raw(body));
     }

@@ -1,0 +1,135 @@
+//! The forms of requests, by which they are counted and logged.
+
+use std::sync::Arc;
+
+use crate::metrics::{Answered, LiveMetrics, Metrics};
+
+/// What a request asks for, and in which form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Form {
+    /// PUT.
+    Create,
+    /// POST.
+    Append,
+    /// GET without `live`.
+    ShortPoll,
+    /// GET with `live=long-poll`.
+    LongPoll,
+    /// GET with `live=sse`.
+    Sse,
+    /// GET with `live=ndjson`.
+    Ndjson,
+    /// GET with `live=websocket`.
+    WebSocket,
+    /// A WebSocket for MQTT.
+    Mqtt,
+    /// The page or the JavaScript client.
+    File,
+    /// HEAD.
+    Head,
+    /// DELETE.
+    Delete,
+    /// OPTIONS.
+    Preflight,
+    /// Anything else.
+    Other,
+}
+
+impl Form {
+    /// As it is written in logs.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Append => "append",
+            Self::ShortPoll => "short-poll",
+            Self::LongPoll => "long-poll",
+            Self::Sse => "sse",
+            Self::Ndjson => "ndjson",
+            Self::WebSocket => "websocket",
+            Self::Mqtt => "mqtt",
+            Self::File => "file",
+            Self::Head => "head",
+            Self::Delete => "delete",
+            Self::Preflight => "preflight",
+            Self::Other => "other",
+        }
+    }
+
+    /// As it is written in metrics.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Create => "Create",
+            Self::Append => "Append",
+            Self::ShortPoll => "ShortPoll",
+            Self::LongPoll => "LongPoll",
+            Self::Sse => "Sse",
+            Self::Ndjson => "Ndjson",
+            Self::WebSocket => "WebSocket",
+            Self::Mqtt => "Mqtt",
+            Self::File => "File",
+            Self::Head => "Head",
+            Self::Delete => "Delete",
+            Self::Preflight => "Preflight",
+            Self::Other => "Other",
+        }
+    }
+}
+
+/// The counters of requests.
+#[derive(Debug)]
+pub(super) struct FormMetrics {
+    metrics: Arc<Metrics>,
+    frequent: Frequent,
+    sse: LiveMetrics,
+    ndjson: LiveMetrics,
+    websocket: LiveMetrics,
+}
+
+/// The answers that are given most often, which are counted without a lock.
+#[derive(Debug)]
+struct Frequent {
+    short_poll_200: Answered,
+    long_poll_200: Answered,
+    long_poll_204: Answered,
+    append_200: Answered,
+    append_204: Answered,
+}
+
+impl FormMetrics {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        let answered = |form: Form, status| metrics.answered(form.label(), status);
+        let frequent = Frequent {
+            short_poll_200: answered(Form::ShortPoll, 200),
+            long_poll_200: answered(Form::LongPoll, 200),
+            long_poll_204: answered(Form::LongPoll, 204),
+            append_200: answered(Form::Append, 200),
+            append_204: answered(Form::Append, 204),
+        };
+        let live = |form: Form| metrics.live(form.label());
+        let (sse, ndjson, websocket) = (live(Form::Sse), live(Form::Ndjson), live(Form::WebSocket));
+        Self { frequent, sse, ndjson, websocket, metrics }
+    }
+
+    /// A request was answered.
+    pub(super) fn answered(&self, form: Form, status: u16) {
+        let frequent = &self.frequent;
+        match (form, status) {
+            (Form::ShortPoll, 200) => frequent.short_poll_200.count(),
+            (Form::LongPoll, 200) => frequent.long_poll_200.count(),
+            (Form::LongPoll, 204) => frequent.long_poll_204.count(),
+            (Form::Append, 200) => frequent.append_200.count(),
+            (Form::Append, 204) => frequent.append_204.count(),
+            _ => self.metrics.answered(form.label(), status).count(),
+        }
+    }
+
+    /// The counters of a live form.
+    pub(super) fn live(&self, form: Form) -> LiveMetrics {
+        match form {
+            Form::Sse => self.sse.clone(),
+            Form::Ndjson => self.ndjson.clone(),
+            Form::WebSocket => self.websocket.clone(),
+            other => self.metrics.live(other.label()),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! What the committer does for an append: find the stream or begin it, decide, write both down as one record, and do it
+//! once that is synced.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use super::changes::{Answer, STATE_BYTES, answer_with, beside, refuse};
+use super::committer::Committer;
+use super::place::Kept;
+use super::record::{Ends, Record, Said, StreamState, moment};
+use super::room::NoRoom;
+use super::sessions::{SessionNote, session_bytes};
+use crate::store::entry::{Done, Entry, Head, State};
+use crate::store::log::{Log, Record as Logged};
+use crate::stream::{
+    Admission, Append, AppendError, Appended, Create, Epoch, Lineage, Missing, Position, StreamName,
+};
+
+/// A stream, as it is shared with readers.
+type Stream = Arc<Mutex<Entry<Arc<Kept>>>>;
+
+/// An append that is decided on, and its stream.
+struct Admitted {
+    stream: Stream,
+    append: Append,
+    admission: Admission,
+    /// Where its messages begin.
+    start: Position,
+    now: SystemTime,
+    /// Where it is written, unless it is a duplicate.
+    kept: Option<Arc<Kept>>,
+    /// Whether the stream begins with it.
+    created: bool,
+}
+
+impl Committer {
+    pub(super) fn append(
+        &mut self,
+        name: StreamName,
+        mut append: Append,
+        now: SystemTime,
+        answer: Answer<Result<Appended, AppendError>>,
+    ) -> Result<(), NoRoom> {
+        if let Err(no_room) = self.ensure(append.payload.len(), append_bytes(&append), false) {
+            return refuse(answer, no_room, |failure| Err(AppendError::Failed(failure)));
+        }
+        let stream = match (self.use_stream(&name, now)?, append.creation()) {
+            (Ok(stream), _) => stream,
+            (Err(Missing::NotFound), Some(create)) => {
+                return self.append_to_new(&name, &create, append, now, answer);
+            }
+            (Err(missing), _) => {
+                answer_with(answer, Err(missing.into()));
+                return Ok(());
+            }
+        };
+        // If the stream is not the one for which the messages were split, they may take more room.
+        let content_type = stream.lock().content_type.clone();
+        let split = append.split_for(&content_type);
+        if let Err(no_room) = self.ensure(append.payload.len(), append_bytes(&append), false) {
+            stream.lock().underway -= 1;
+            return refuse(answer, no_room, |failure| Err(AppendError::Failed(failure)));
+        }
+        let (decided, start, id) = {
+            let mut entry = stream.lock();
+            let (start, id) = (entry.decided, entry.origin.own().0);
+            (split.and_then(|()| entry.decide(&mut append, now)), start, id)
+        };
+        let admission = match decided {
+            Ok(admission) => admission,
+            Err(error) => {
+                stream.lock().underway -= 1;
+                answer_with(answer, Err(error));
+                return Ok(());
+            }
+        };
+        let mut admitted = Admitted { stream, append, admission, start, now, kept: None, created: false };
+        if admission == Admission::New {
+            let append = &admitted.append;
+            let note = self.note_session_of(append)?;
+            let session = note.as_ref().map(|note| note.session);
+            let (at, ends) = (moment(now), Ends::of(append.payload.shape()));
+            let said = Said::of(append, note);
+            let record = Record::Appended { stream: id, start: start.0, at, ends, said };
+            admitted.kept = Some(self.write(&record, append.payload.bytes(), Some(id))?);
+            self.noted(session)?;
+        }
+        self.do_afterwards(admitted, answer);
+        Ok(())
+    }
+
+    /// Begins a stream with an append, or does nothing if that is refused.
+    fn append_to_new(
+        &mut self,
+        name: &StreamName,
+        create: &Create,
+        mut append: Append,
+        now: SystemTime,
+        answer: Answer<Result<Appended, AppendError>>,
+    ) -> Result<(), NoRoom> {
+        if self.shared.streams.find(name).is_ok() {
+            // It has ended, and its name is kept for its forks.
+            answer_with(answer, Err(Missing::Deleted.into()));
+            return Ok(());
+        }
+        // The end of a former stream of that name comes first in the log, or the two would be taken for each other.
+        let split = append.split_for(&create.content_type);
+        let room =
+            self.write_ends().and_then(|()| self.ensure(append.payload.len(), append_bytes(&append), false));
+        if let Err(no_room) = room {
+            return refuse(answer, no_room, |failure| Err(AppendError::Failed(failure)));
+        }
+        let id = self.new_stream();
+        let mut entry = Entry::new(name, create, Lineage::new(Epoch(id)), Log::default(), now);
+        entry.lineage = Lineage::new(self.shared.epochs.next());
+        let start = entry.decided;
+        // As it is before the append, which the record has beside it.
+        let state = Box::new(StreamState::of(&entry));
+        let admission = match split.and_then(|()| entry.decide(&mut append, now)) {
+            Ok(admission) => admission,
+            Err(error) => {
+                answer_with(answer, Err(error));
+                return Ok(());
+            }
+        };
+        (entry.state, entry.underway) = (State::Begun, 1);
+        let shared = self.shared.clone();
+        let stream = shared.streams.insert(&mut shared.streams.structure(), entry, now);
+        self.know(&stream);
+        let note = self.note_session_of(&append)?;
+        let session = note.as_ref().map(|note| note.session);
+        let (at, ends) = (moment(now), Ends::of(append.payload.shape()));
+        let record = match Said::of(&append, note) {
+            None => Record::Created { stream: state, at, ends },
+            Some(said) => Record::CreatedWith { stream: state, at, ends, said },
+        };
+        let kept = self.write(&record, append.payload.bytes(), Some(id))?;
+        self.noted(session)?;
+        let kept = Some(kept);
+        self.do_afterwards(Admitted { stream, append, admission, start, now, kept, created: true }, answer);
+        Ok(())
+    }
+
+    /// The stream of that name, with one more change underway, so that it can not end before that is done.
+    fn use_stream(&mut self, name: &StreamName, now: SystemTime) -> Result<Result<Stream, Missing>, NoRoom> {
+        let Ok(stream) = self.shared.streams.find(name) else { return Ok(Err(Missing::NotFound)) };
+        let mut entry = stream.lock();
+        if entry.state == State::Ending {
+            drop(entry);
+            self.commit().map_err(NoRoom::Broken)?;
+            entry = stream.lock();
+        }
+        let there = match entry.state {
+            State::Begun => Ok(()),
+            state if entry.underway == 0 && entry.has_ended(now) => {
+                drop(entry);
+                self.shared.streams.end(name, now);
+                return Ok(state.is_there().and(Err(Missing::NotFound)));
+            }
+            state => state.is_there(),
+        };
+        if there.is_ok() {
+            entry.underway += 1;
+        }
+        drop(entry);
+        Ok(there.map(|()| stream))
+    }
+
+    fn note_session_of(&mut self, append: &Append) -> Result<Option<SessionNote>, NoRoom> {
+        append.session.as_ref().map(|change| self.note_session(change)).transpose()
+    }
+
+    /// A record with a note of a session is written.
+    fn noted(&mut self, session: Option<u64>) -> Result<(), NoRoom> {
+        let Some(session) = session else { return Ok(()) };
+        self.room.active().streams.lock().insert(session);
+        self.gather(session)
+    }
+
+    fn do_afterwards(&mut self, admitted: Admitted, answer: Answer<Result<Appended, AppendError>>) {
+        let shared = self.shared.clone();
+        self.afterwards(move || {
+            let Admitted { stream, append, admission, start, now, kept, created } = admitted;
+            let mut entry = stream.lock();
+            if let Some(kept) = kept {
+                if created {
+                    entry.head = Some(Head { content: kept.clone(), earliest: entry.log.earliest() });
+                    entry.state = State::Live;
+                }
+                let record = (!append.payload.is_empty()).then(|| {
+                    let (shape, bytes) = append.payload.clone().into_parts();
+                    shared.hot.insert(kept.place(), bytes);
+                    Logged { start, shape, content: kept, at: now, annotation: append.annotation.clone() }
+                });
+                entry.finish(Done { record, close: append.close }, now);
+            }
+            entry.underway -= 1;
+            answer_with(answer, Ok(Appended { created, ..entry.appended(&append, admission) }));
+        });
+    }
+}
+
+/// What an append takes at the most beside its messages.
+fn append_bytes(append: &Append) -> usize {
+    let producer = append.producer.as_ref().map_or(0, |producer| producer.id.len() + 32);
+    let sequence = append.sequence.as_ref().map_or(0, |sequence| sequence.len());
+    let annotation = append.annotation.as_deref().map_or(0, |annotation| {
+        let properties = annotation.user_properties.iter().map(|(name, value)| name.len() + value.len() + 8);
+        let texts = [&annotation.content_type, &annotation.response_topic].into_iter().flatten();
+        annotation.publisher.len()
+            + texts.map(|text| text.len()).sum::<usize>()
+            + annotation.correlation.as_ref().map_or(0, bytes::Bytes::len)
+            + properties.sum::<usize>()
+    });
+    let session = append.session.as_ref().map_or(0, session_bytes);
+    let state = if append.create.is_some() { STATE_BYTES } else { 0 };
+    beside(append.payload.shape().ends().len()) + producer + sequence + annotation + session + state
+}
