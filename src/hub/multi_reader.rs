@@ -6,7 +6,6 @@
 mod read;
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -199,11 +198,5 @@ impl Source for MultiReader {
     /// A gap is an update of its stream.
     fn gap(_: Gap) -> Option<MultiBatch> {
         None
-    }
-}
-
-impl fmt::Debug for MultiReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("MultiReader").field(&self.streams.len()).finish()
     }
 }

@@ -1,6 +1,5 @@
 //! Reads one stream: from its own offset, and woken when the stream's tail moves.
 
-use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -164,12 +163,6 @@ impl Source for StreamReader {
 
     fn gap(gap: Gap) -> Option<Update> {
         Some(Update::Gap(gap))
-    }
-}
-
-impl fmt::Debug for StreamReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("StreamReader").field(&self.waiters.name).field(&self.start).finish()
     }
 }
 

@@ -35,6 +35,15 @@ pub(in crate::http) struct Query<'a> {
     streams: Vec<Cow<'a, str>>,
 }
 
+/// The parameters of a read, as a query or a JSON object has them.
+pub(in crate::http) trait Parameters {
+    /// The text of a known parameter.
+    fn get(&self, name: &str) -> Option<&str>;
+
+    /// A whole number of seconds.
+    fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed>;
+}
+
 const NAMES: [&str; 8] = ["offset", "live", "cursor", "timeout", "client", "heartbeat", "create", "from"];
 
 /// The parameter that may be there more than once.
@@ -62,19 +71,19 @@ impl<'a> Query<'a> {
         Ok(parsed)
     }
 
-    /// The value of a known parameter.
-    pub(in crate::http) fn get(&self, name: &str) -> Option<&str> {
-        let (_, value) = NAMES.iter().zip(&self.values).find(|(known, _)| **known == name)?;
-        value.as_deref()
-    }
-
     /// The streams that are named.
     pub(in crate::http) fn streams(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().map(AsRef::as_ref)
     }
+}
 
-    /// A whole number of seconds.
-    pub(in crate::http) fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed> {
+impl Parameters for Query<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        let (_, value) = NAMES.iter().zip(&self.values).find(|(known, _)| **known == name)?;
+        value.as_deref()
+    }
+
+    fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed> {
         let parse = |text: &str| {
             super::fields::whole_number(text)
                 .ok_or_else(|| Malformed::parameter(name, "is a whole number of seconds"))

@@ -7,8 +7,8 @@ use hyper::http::request::Parts;
 
 use super::error::Error;
 use super::fields::{self, *};
-use super::target::Query;
 use super::target::stream_of_path;
+use super::target::{Parameters, Query};
 use crate::stream::{
     Append, AppendType, ContentType, CreateIfMissing, Lifetime, Producer, Retention, Start, StreamName,
 };

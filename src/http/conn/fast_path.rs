@@ -13,8 +13,7 @@ use crate::http::api::fields::{Fields, whole_number};
 use crate::http::api::form::Form;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::operation::{GatewayRequest, OnStream, Operation};
-use crate::http::api::target::Query;
-use crate::http::api::target::{STREAMS, stream_of_path};
+use crate::http::api::target::{Parameters, Query, STREAMS, stream_of_path};
 use crate::http::api::write_request::post;
 use crate::http::read::request::Read;
 

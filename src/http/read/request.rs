@@ -13,7 +13,7 @@ use crate::http::api::error::Error;
 use crate::http::api::fields::{self, CLIENT_ID, Fields};
 use crate::http::api::form::Form;
 use crate::http::api::handshake::Handshake;
-use crate::http::api::target::Query;
+use crate::http::api::target::{Parameters, Query};
 use crate::http::api::write_request::{content_type, refuse_content_encoding};
 use crate::hub::{ClientId, RequestedStream};
 use crate::limits::Limits;
@@ -104,14 +104,6 @@ pub(in crate::http) struct PostRead {
     headers: HeaderMap,
 }
 
-/// The parameters that a query and a JSON object have in common.
-trait Parameters {
-    fn live(&self) -> Option<&str>;
-    fn timeout(&self) -> Result<Option<u64>, Error>;
-    fn heartbeat(&self) -> Result<Option<u64>, Error>;
-    fn client(&self) -> Option<&str>;
-}
-
 impl ReadOrSocket {
     /// Parses a request to read one stream, or the many that the query names.
     pub(in crate::http) fn parse(
@@ -187,7 +179,7 @@ impl Read {
         from: impl FnOnce(bool) -> Result<ReadFrom, Error>,
     ) -> Result<Self, Error> {
         let live = |from| Live::new(from, parameters, limits.live_heartbeat.get());
-        match parameters.live() {
+        match parameters.get("live") {
             None => {
                 let from = from(false)?;
                 let if_none_match = match &from {
@@ -198,8 +190,8 @@ impl Read {
             }
             Some("long-poll") => {
                 let from = from(true)?;
-                let hold = Hold::new(parameters.timeout()?, headers, holds);
-                let client = client(parameters.client(), headers)?;
+                let hold = Hold::new(parameters.seconds("timeout")?, headers, holds);
+                let client = client(parameters.get("client"), headers)?;
                 Ok(Self::LongPoll(LongPoll { from, hold, client }))
             }
             Some("sse") => Ok(Self::Sse(live(from(true)?)?)),
@@ -262,8 +254,7 @@ impl ReadFrom {
 
     fn many(query: &Query<'_>, limits: &Limits) -> Result<Self, Error> {
         Self::check_seconds(query)?;
-        let streams = requested_streams(query.streams(), query.get("cursor"), query.get("from"), limits)?;
-        Ok(Self::Many(streams))
+        Ok(Self::Many(requested_streams(query.streams(), query, limits)?))
     }
 
     /// A request for many streams is refused for these even if its form has no use for them.
@@ -276,7 +267,7 @@ impl ReadFrom {
 
 impl Live {
     fn new(from: ReadFrom, parameters: &impl Parameters, default: Duration) -> Result<Self, Error> {
-        let asked = parameters.heartbeat()?.map(Duration::from_secs);
+        let asked = parameters.seconds("heartbeat")?.map(Duration::from_secs);
         let heartbeat = asked.map_or(default, |asked| asked.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX));
         Ok(Self { from, heartbeat })
     }
@@ -324,40 +315,4 @@ fn client(parameter: Option<&str>, headers: &(impl Fields + ?Sized)) -> Result<O
         None => fields::text(headers, &CLIENT_ID)?,
     };
     Ok(client.map(ClientId::parse).transpose()?)
-}
-
-impl Parameters for Query<'_> {
-    fn live(&self) -> Option<&str> {
-        self.get("live")
-    }
-
-    fn timeout(&self) -> Result<Option<u64>, Error> {
-        Ok(self.seconds("timeout")?)
-    }
-
-    fn heartbeat(&self) -> Result<Option<u64>, Error> {
-        Ok(self.seconds("heartbeat")?)
-    }
-
-    fn client(&self) -> Option<&str> {
-        self.get("client")
-    }
-}
-
-impl Parameters for JsonRead<'_> {
-    fn live(&self) -> Option<&str> {
-        self.live.as_deref()
-    }
-
-    fn timeout(&self) -> Result<Option<u64>, Error> {
-        Ok(self.timeout)
-    }
-
-    fn heartbeat(&self) -> Result<Option<u64>, Error> {
-        Ok(self.heartbeat)
-    }
-
-    fn client(&self) -> Option<&str> {
-        self.client.as_deref()
-    }
 }

@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 
 use super::resume_token::{NameHash, ResumeToken};
 use crate::http::api::error::Error;
-use crate::http::api::target::stream_name;
+use crate::http::api::fields::Malformed;
+use crate::http::api::target::{Parameters, stream_name};
 use crate::hub::RequestedStream;
 use crate::limits::Limits;
 use crate::stream::{InvalidMessages, Progress, StreamName, json_depth};
@@ -23,10 +24,10 @@ pub(in crate::http) struct JsonRead<'a> {
     stream: Option<&'a RawValue>,
     cursor: Option<String>,
     from: Option<String>,
-    pub(in crate::http) live: Option<String>,
-    pub(in crate::http) timeout: Option<u64>,
-    pub(in crate::http) heartbeat: Option<u64>,
-    pub(in crate::http) client: Option<String>,
+    live: Option<String>,
+    timeout: Option<u64>,
+    heartbeat: Option<u64>,
+    client: Option<String>,
 }
 
 impl<'a> JsonRead<'a> {
@@ -39,8 +40,7 @@ impl<'a> JsonRead<'a> {
 
     pub(in crate::http) fn streams(&self, limits: &Limits) -> Result<Vec<RequestedStream>, Error> {
         let names = self.names(limits)?;
-        let names = names.iter().map(String::as_str);
-        requested_streams(names, self.cursor.as_deref(), self.from.as_deref(), limits)
+        requested_streams(names.iter().map(String::as_str), self, limits)
     }
 
     /// The names: at most one more than are allowed, whatever was sent.
@@ -51,15 +51,34 @@ impl<'a> JsonRead<'a> {
     }
 }
 
+impl Parameters for JsonRead<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        match name {
+            "cursor" => self.cursor.as_deref(),
+            "from" => self.from.as_deref(),
+            "live" => self.live.as_deref(),
+            "client" => self.client.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed> {
+        Ok(match name {
+            "timeout" => self.timeout,
+            "heartbeat" => self.heartbeat,
+            _ => None,
+        })
+    }
+}
+
 /// The streams of these names, each with its position in the token, in the order of their turns.
 pub(in crate::http) fn requested_streams<'n>(
     names: impl Iterator<Item = &'n str>,
-    token: Option<&str>,
-    from: Option<&str>,
+    parameters: &impl Parameters,
     limits: &Limits,
 ) -> Result<Vec<RequestedStream>, Error> {
-    let token = token.map(ResumeToken::parse).transpose()?.unwrap_or_default();
-    let begin = match from {
+    let token = parameters.get("cursor").map(ResumeToken::parse).transpose()?.unwrap_or_default();
+    let begin = match parameters.get("from") {
         None => None,
         Some("earliest") => Some(Progress::Earliest),
         Some(_) => return Err(Error::parameter("from", "is earliest, or is left out to begin now")),

@@ -1,6 +1,5 @@
 //! The short poll: answers at once with what is there (protocol, section 5.6).
 
-use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 
@@ -59,7 +58,7 @@ impl Gateway {
 /// The answer to a poll of many streams: 200 with an envelope in any case.
 pub(in crate::http) fn many<A: Answer>(reader: &MultiReader, batch: &MultiBatch, superseded: bool) -> A {
     let token = TokenField::Full(resume_token::part(reader.positions()));
-    let envelope: Bytes = envelope::many(batch, &token, superseded, Frame::NONE);
+    let envelope = envelope::many(batch, &token, superseded, Frame::NONE);
     let mut answer: A = answer::uncached(StatusCode::OK);
     answer.put_static(CONTENT_TYPE, "application/json");
     answer.set_body(Body::full(envelope));
