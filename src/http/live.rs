@@ -44,7 +44,7 @@ impl Gateway {
         link: Arc<Link>,
         encode: Encode,
     ) -> Result<LiveTail<impl Stream<Item = Bytes> + Send + use<>>, Error> {
-        let settings = TailSettings { heartbeat: request.heartbeat, life, whole_characters: true };
+        let settings = TailSettings { heartbeat: request.heartbeat, life };
         let tail = self.hub.tail(name, request.start, settings).await?;
         let content_type =
             tail.first().map_or_else(ContentType::octet_stream, |first| first.content_type.clone());

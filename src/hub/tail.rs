@@ -21,8 +21,6 @@ pub struct TailSettings {
     pub heartbeat: Duration,
     /// After this it ends and the client comes again; `None`: never by itself.
     pub life: Option<Duration>,
-    /// Whether the form carries the text of text streams as it is.
-    pub whole_characters: bool,
 }
 
 /// What a live form tells its client next.
@@ -63,19 +61,13 @@ impl Hub {
         if self.is_draining() {
             return Err(PollError::Draining);
         }
-        let first = self.read_for_tail(&stream, start, settings).await?;
+        let first = self.read_for_tail(&stream, start).await?;
         let life = Life::begin(self, settings.life);
         Ok(Tail { hub: self.clone(), stream, settings, life, state: State::First(first.into()) })
     }
 
-    async fn read_for_tail(
-        &self,
-        name: &StreamName,
-        start: Start,
-        settings: TailSettings,
-    ) -> Result<Batch, ReadError> {
-        let limit =
-            ReadLimit { bytes_max: self.limits.tail_bytes_max, whole_characters: settings.whole_characters };
+    async fn read_for_tail(&self, name: &StreamName, start: Start) -> Result<Batch, ReadError> {
+        let limit = ReadLimit { bytes_max: self.limits.tail_bytes_max };
         self.store.read(name, start, limit, self.clock.now()).await
     }
 }
@@ -121,7 +113,7 @@ impl Tail {
         let mut published = None;
         loop {
             let mut watched = self.hub.live.watch(&self.stream);
-            let batch = self.hub.read_for_tail(&self.stream, Start::At(last.next), self.settings).await?;
+            let batch = self.hub.read_for_tail(&self.stream, Start::At(last.next)).await?;
             if !batch.is_empty() || batch.closed {
                 self.hub.metrics.published_to_answer(published);
                 return Ok(Some(watched.share(last.next, batch, self.hub.limits.tail_bytes_max)));

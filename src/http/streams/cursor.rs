@@ -15,6 +15,9 @@ use crate::stream::{Epoch, Offset, Position, Progress, StreamName};
 
 const VERSION: u8 = 1;
 
+/// What the step of an epoch and a position take at the most, as postcard writes them: ten bytes each.
+const PLACE_BYTES_MAX: usize = 20;
+
 /// A stable 64-bit hash of a stream's name. Names can be made to collide, so a request may not name two that do; and
 /// if one takes the place of the other, its epoch is another one, which shows as a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,8 +75,11 @@ pub(in crate::http) fn part<'a>(places: impl IntoIterator<Item = (&'a StreamName
         };
         bytes.push(kind as u8);
         if let Some(offset) = offset {
-            put_number(&mut bytes, zigzag(offset.epoch.0.wrapping_sub(epoch)));
-            put_number(&mut bytes, offset.position.0);
+            let step = offset.epoch.0.wrapping_sub(epoch).cast_signed();
+            let mut room = [0; PLACE_BYTES_MAX];
+            let place = postcard::to_slice(&(step, offset.position.0), &mut room);
+            debug_assert!(place.is_ok(), "two numbers have room in {PLACE_BYTES_MAX} bytes");
+            bytes.extend_from_slice(place.as_deref().unwrap_or_default());
             epoch = offset.epoch.0;
         }
     }
@@ -121,9 +127,11 @@ impl<'a> Entries<'a> {
     }
 
     fn offset(&mut self) -> Result<Offset, InvalidCursor> {
-        self.epoch = self.epoch.wrapping_add(unzigzag(self.number()?));
-        let position = Position(self.number()?);
-        Ok(Offset { epoch: Epoch(self.epoch), position })
+        let ((step, position), rest): ((i64, u64), _) =
+            postcard::take_from_bytes(self.bytes).map_err(|_| InvalidCursor)?;
+        self.bytes = rest;
+        self.epoch = self.epoch.wrapping_add_signed(step);
+        Ok(Offset { epoch: Epoch(self.epoch), position: Position(position) })
     }
 
     fn byte(&mut self) -> Result<u8, InvalidCursor> {
@@ -131,40 +139,6 @@ impl<'a> Entries<'a> {
         self.bytes = rest;
         Ok(*byte)
     }
-
-    /// Seven bits a byte, the lowest first, and whether another follows.
-    fn number(&mut self) -> Result<u64, InvalidCursor> {
-        let mut number = 0;
-        for shift in (0..u64::BITS).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if bits << shift >> shift != bits {
-                return Err(InvalidCursor);
-            }
-            number |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(InvalidCursor)
-    }
-}
-
-fn put_number(bytes: &mut Vec<u8>, mut number: u64) {
-    while number > 0x7f {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-}
-
-/// A difference as a number that is small if the difference is, to either side.
-fn zigzag(difference: u64) -> u64 {
-    (difference << 1) ^ (difference as i64 >> 63) as u64
-}
-
-fn unzigzag(number: u64) -> u64 {
-    (number >> 1) ^ (number & 1).wrapping_neg()
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ impl Opening {
         live: LiveMany,
     ) -> Result<impl Stream<Item = Bytes> + Send + use<>, Error> {
         let LiveMany { follows, heartbeat } = live;
-        let settings = TailSettings { heartbeat, life: self.life, whole_characters: true };
+        let settings = TailSettings { heartbeat, life: self.life };
         let tail = self.hub.tail_many(follows, settings).await?;
         let counted = Counted::new(self.metrics, self.link);
         let frame = self.frame;
