@@ -1,6 +1,7 @@
 //! What a client tells about its connections; what it tells about streams comes among the messages.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::form::Form;
@@ -60,5 +61,21 @@ impl fmt::Display for Reason {
             Self::Better => "better",
             Self::NetworkChanged => "network_changed",
         })
+    }
+}
+
+/// Who is told of events.
+#[derive(Clone)]
+pub(super) struct OnEvent(pub(super) Arc<dyn Fn(&Event) + Send + Sync>);
+
+impl OnEvent {
+    pub(super) fn tell(&self, event: &Event) {
+        (self.0)(event);
+    }
+}
+
+impl fmt::Debug for OnEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnEvent")
     }
 }

@@ -53,7 +53,6 @@ mod settings;
 mod subscription;
 
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -65,14 +64,17 @@ pub use form::Form;
 pub use item::{Data, Item, Message};
 pub use memory::Memory;
 pub use origin::InvalidUrl;
-pub use producer::{Producer, ProducerSettings, PublishError};
+pub use producer::Producer;
+pub use publishing::{ProducerSettings, PublishError};
 pub use refusal::Refusal;
 pub use settings::Settings;
 pub use subscription::{Start, Subscription};
 
+use event::OnEvent;
 use origin::Origin;
 use reader::{Outlet, Reader};
 use request::Wanted;
+use settings::Shared;
 
 /// A gateway, and what is known of the way to it. Cheap to clone; has no connection of its own.
 #[derive(Debug, Clone)]
@@ -87,20 +89,6 @@ pub struct Builder {
     memory: Memory,
     on_event: OnEvent,
 }
-
-/// What all subscriptions and producers of a client share.
-#[derive(Debug)]
-struct Shared {
-    origin: Origin,
-    settings: Settings,
-    network: watch::Sender<Arc<str>>,
-    memory: Mutex<Memory>,
-    on_event: OnEvent,
-}
-
-/// Who is told of events.
-#[derive(Clone)]
-struct OnEvent(Arc<dyn Fn(&Event) + Send + Sync>);
 
 impl Client {
     /// A client with default settings, for a gateway at a URL such as `http://127.0.0.1:4437`, perhaps with a path.
@@ -207,17 +195,5 @@ impl Builder {
             on_event,
         };
         Ok(Client(Arc::new(shared)))
-    }
-}
-
-impl OnEvent {
-    fn tell(&self, event: &Event) {
-        (self.0)(event);
-    }
-}
-
-impl fmt::Debug for OnEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OnEvent")
     }
 }

@@ -7,39 +7,8 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::Shared;
-use super::publishing::Publishing;
-use super::refusal::Refusal;
-
-/// Who publishes, and into what.
-#[derive(Debug, Clone)]
-pub struct ProducerSettings {
-    /// Of the stream.
-    pub content_type: String,
-    /// Whether the stream is created when it does not exist.
-    pub create: bool,
-    /// The producer's name; by default one of its own. Two that publish at once must not share one.
-    pub id: Option<String>,
-    /// Which start of the named producer this is: greater than that of the one before, which is fenced off by it.
-    pub epoch: u64,
-}
-
-/// Why a message was not published.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// It is for a JSON stream and is not one JSON value.
-    #[error("no JSON value: {0}")]
-    NotJson(String),
-    /// The gateway does not take it.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Another producer has the same name and a later epoch.
-    #[error("another producer of that name has started later")]
-    Fenced,
-    /// The runtime that publishes has ended.
-    #[error("publishing has ended")]
-    Ended,
-}
+use super::publishing::{ProducerSettings, PublishError, Publishing, Waiting};
+use super::settings::Shared;
 
 /// Publishes into one stream, in the order of the calls. Clones share one queue and one task, which ends with the last
 /// of them: what was not acknowledged then may or may not be published.
@@ -48,13 +17,6 @@ pub struct Producer {
     queue: mpsc::UnboundedSender<Waiting>,
     json: bool,
     _task: Arc<Task>,
-}
-
-/// A message on its way, and who is told.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) message: Bytes,
-    pub(super) done: oneshot::Sender<Result<(), PublishError>>,
 }
 
 #[derive(Debug)]

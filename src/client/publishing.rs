@@ -9,15 +9,14 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::Shared;
 use super::backoff::Backoff;
 use super::connection::Connection;
-use super::producer::{ProducerSettings, PublishError, Waiting};
 use super::refusal::{Refusal, retry_after};
 use super::request::begin;
+use super::settings::Shared;
 
 /// The most that goes out in one request, unless one message alone is longer.
 const BATCH_BYTES_MAX: usize = 256 << 10;
@@ -30,6 +29,43 @@ const ANSWER_BYTES_MAX: usize = 16 << 10;
 
 /// The slowest network that a request is given time for.
 const BYTES_PER_SECOND_MIN: usize = 16 << 10;
+
+/// Who publishes, and into what.
+#[derive(Debug, Clone)]
+pub struct ProducerSettings {
+    /// Of the stream.
+    pub content_type: String,
+    /// Whether the stream is created when it does not exist.
+    pub create: bool,
+    /// The producer's name; by default one of its own. Two that publish at once must not share one.
+    pub id: Option<String>,
+    /// Which start of the named producer this is: greater than that of the one before, which is fenced off by it.
+    pub epoch: u64,
+}
+
+/// Why a message was not published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// It is for a JSON stream and is not one JSON value.
+    #[error("no JSON value: {0}")]
+    NotJson(String),
+    /// The gateway does not take it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Another producer has the same name and a later epoch.
+    #[error("another producer of that name has started later")]
+    Fenced,
+    /// The runtime that publishes has ended.
+    #[error("publishing has ended")]
+    Ended,
+}
+
+/// A message on its way, and who is told.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) message: Bytes,
+    pub(super) done: oneshot::Sender<Result<(), PublishError>>,
+}
 
 /// What the task has.
 pub(super) struct Publishing {

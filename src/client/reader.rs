@@ -8,7 +8,6 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::Shared;
 use super::attempt::End;
 use super::connection::Connection;
 use super::cursor::Move;
@@ -20,6 +19,7 @@ use super::item::Item;
 use super::policy::{Policy, Step};
 use super::refusal::Refusal;
 use super::request::Wanted;
+use super::settings::Shared;
 
 /// A connection that was used before and breaks so soon had been closed already: it says nothing about the network.
 const STALE: Duration = Duration::from_secs(1);

@@ -1,8 +1,15 @@
-//! What a client may be told about times and forms; the defaults fit the open internet.
+//! What a client may be told about times and forms (the defaults fit the open internet), and what all of its parts share.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::event::OnEvent;
 use super::form::Form;
+use super::memory::Memory;
+use super::origin::Origin;
 
 /// Times and forms of a client. Hold and heartbeats go out as whole seconds, and as one at least.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,4 +68,14 @@ impl Default for Settings {
 /// Whole seconds, one at least, as the wire has them.
 pub(super) fn whole_seconds(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs().max(1))
+}
+
+/// What all subscriptions and producers of a client share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) origin: Origin,
+    pub(super) settings: Settings,
+    pub(super) network: watch::Sender<Arc<str>>,
+    pub(super) memory: Mutex<Memory>,
+    pub(super) on_event: OnEvent,
 }

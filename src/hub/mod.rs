@@ -175,8 +175,7 @@ impl Hub {
 
     /// Reads what is there and does not wait: the short poll.
     pub async fn read(&self, name: &StreamName, start: Start) -> Result<Batch, ReadError> {
-        // Polls could carry half a character, but their cursors go on in live forms, which can not.
-        let limit = ReadLimit { bytes_max: self.limits.read_bytes_max, whole_characters: true };
+        let limit = ReadLimit { bytes_max: self.limits.read_bytes_max };
         self.store.read(name, start, limit, self.clock.now()).await
     }
 

@@ -105,7 +105,7 @@ impl Source for StreamReader {
 
     async fn read(&mut self, bytes_max: usize) -> Result<SharedBatch, ReadError> {
         let hub = &self.hub;
-        let limit = ReadLimit { bytes_max, whole_characters: true };
+        let limit = ReadLimit { bytes_max };
         let batch = hub.store.read(&self.waiters.name, self.start, limit, hub.clock.now()).await?;
         let batch = SharedBatch::from(batch);
         if let Start::At(from) = self.start

@@ -9,7 +9,8 @@ use tokio::time::timeout;
 
 use super::Broker;
 use super::codec::{Breach, Connack, Connect, Incoming, Outgoing, Reason, Version};
-use super::connection::{Connection, Terms};
+use super::connection::Connection;
+use super::keep::Terms;
 use super::wire::{Progress, Wire};
 
 /// The longest client id, in bytes.

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Broker;
-use super::codec::{Breach, Outgoing, Reason, Version, Will};
-use super::keep::TakenUp;
+use super::codec::{Breach, Outgoing, Reason, Version};
+use super::keep::{TakenUp, Terms};
 use super::session::Session;
 use super::sessions::Attached;
 use super::wire::{Progress, Wire};
@@ -58,20 +58,6 @@ pub(super) struct Connection<S> {
 enum Alarm {
     End(Reason),
     Save,
-}
-
-/// What client and gateway have agreed on.
-#[derive(Debug)]
-pub(super) struct Terms {
-    /// The longest silence of the client; zero: any.
-    pub(super) keep_alive: Duration,
-    /// How long the session is kept after the connection.
-    pub(super) session_expiry: Duration,
-    /// Messages that the client takes before it has acknowledged one.
-    pub(super) in_flight_max: usize,
-    /// The last alias that the client takes, if it takes any.
-    pub(super) last_alias: Option<NonZeroU16>,
-    pub(super) will: Option<Box<Will>>,
 }
 
 /// Why a connection comes to its end.

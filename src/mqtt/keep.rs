@@ -1,5 +1,6 @@
 //! What the store keeps of sessions: loaded at the start, taken up and put down with connections, ended in time.
 
+use std::num::NonZeroU16;
 use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, stream};
@@ -7,13 +8,26 @@ use tokio::time::Instant;
 
 use super::Broker;
 use super::codec::{Connect, Reason, Will};
-use super::connection::Terms;
 use super::session::{Presence, Restored, Session};
 use super::sessions::{Attached, Away, Found};
 use crate::stream::SessionChange;
 
 /// How many wills are published and sessions ended at once: each waits for the store.
 const DUE_AT_ONCE: usize = 64;
+
+/// What client and gateway have agreed on.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// The longest silence of the client; zero: any.
+    pub(super) keep_alive: Duration,
+    /// How long the session is kept after the connection.
+    pub(super) session_expiry: Duration,
+    /// Messages that the client takes before it has acknowledged one.
+    pub(super) in_flight_max: usize,
+    /// The last alias that the client takes, if it takes any.
+    pub(super) last_alias: Option<NonZeroU16>,
+    pub(super) will: Option<Box<Will>>,
+}
 
 /// A session that a connection goes on with.
 pub(super) struct TakenUp {

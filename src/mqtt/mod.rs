@@ -12,7 +12,6 @@ mod keep;
 mod publish;
 mod session;
 mod sessions;
-mod subscribe;
 mod take;
 mod websocket;
 mod wire;

@@ -12,54 +12,39 @@ mod committer;
 mod directory;
 mod frame;
 mod open;
-mod place;
-mod read;
 mod reclaim;
 mod record;
 mod replay;
 mod room;
 mod scan;
 mod segment;
+mod session_log;
 mod sessions;
+mod shared;
 mod sync;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use moka::sync::Cache;
 use tokio::sync::oneshot;
 
-use super::epochs::Epochs;
-use super::log::Placed;
-use super::sessions::Sessions;
-use super::streams::Streams;
-use super::view::{MessagesView, View};
 use crate::stream::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
-    Failure, Filter, Message, MessageLimit, Messages, Missing, Observer, ReadError, ReadLimit, SessionChange,
-    Start, Store, StoredSession, StreamName, Work,
+    Failure, Filter, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange, Start,
+    Store, StoredSession, StreamName, Work,
 };
 use changes::Answer;
 use committer::{Committer, Job};
 use directory::Directory;
-use frame::Place;
-use place::{Kept, Slice};
 use room::NoRoom;
-use segment::Segments;
+use shared::Shared;
 
 pub use check::{Checked, check};
-pub use open::{DiskOptions, OpenError, Opened};
+pub use directory::OpenError;
+pub use open::{DiskOptions, Opened};
 pub use sync::{InvalidSync, SyncPolicy};
-
-/// Bytes of the newest messages, and of what is needed to find them, that are kept in memory.
-const HOT_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
-/// What the cache needs for each entry beside its content.
-const HOT_ENTRY_BYTES: u32 = 256;
 
 /// Streams in a directory. Dropped without `close` it is as if the process had been killed.
 pub struct Disk {
@@ -69,58 +54,6 @@ pub struct Disk {
     committer: Option<JoinHandle<()>>,
     /// Nobody else may open it meanwhile.
     _directory: Directory,
-}
-
-/// What readers and the committer share.
-struct Shared {
-    streams: Streams<Arc<Kept>>,
-    segments: Arc<Segments>,
-    epochs: Epochs,
-    sessions: Sessions,
-    hot: Cache<Place, Bytes>,
-    observer: Arc<dyn Observer>,
-    broken: AtomicBool,
-}
-
-impl Shared {
-    fn new(segments: Arc<Segments>, epochs: Epochs, observer: Arc<dyn Observer>, sessions: Sessions) -> Self {
-        let weigh = |_: &Place, content: &Bytes| {
-            u32::try_from(content.len()).unwrap_or(u32::MAX).saturating_add(HOT_ENTRY_BYTES)
-        };
-        let policy = moka::policy::EvictionPolicy::lru();
-        let hot = Cache::builder().max_capacity(HOT_BYTES_MAX).weigher(weigh).eviction_policy(policy).build();
-        let (streams, broken) = (Streams::new(), AtomicBool::new(false));
-        Self { streams, segments, epochs, sessions, hot, observer, broken }
-    }
-
-    /// A write has failed.
-    fn fail(&self) {
-        self.broken.store(true, Ordering::Release);
-    }
-
-    fn has_failed(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
-    }
-
-    async fn batch(self: &Arc<Self>, view: View<Slice>) -> Result<Batch, ReadError> {
-        if view.stretch.pieces.is_empty() {
-            return Ok(view.with_content(Vec::new()).into_batch());
-        }
-        let pieces = self.content(&view.stretch.pieces).await?;
-        Ok(view.with_content(pieces).into_batch())
-    }
-
-    async fn messages(self: &Arc<Self>, view: MessagesView<Slice>) -> Result<Messages, ReadError> {
-        let slices: Vec<_> = view.messages.iter().map(|placed| placed.piece.clone()).collect();
-        let contents = self.content(&slices).await?;
-        Ok(view.with_content(contents).into_messages())
-    }
-
-    async fn content_of(self: &Arc<Self>, placed: Placed<Slice>) -> Result<Placed<Bytes>, Failure> {
-        let content =
-            self.content(std::slice::from_ref(&placed.piece)).await?.pop().ok_or(Failure::Unreadable)?;
-        Ok(placed.with(content))
-    }
 }
 
 impl Disk {

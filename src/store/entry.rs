@@ -292,7 +292,6 @@ impl<C: Content> Entry<C> {
             stretch: self.log.read(from, limit.bytes_max),
             tail: self.log.tail(),
             closed: self.closed,
-            whole_characters: limit.whole_characters,
             lives_for: self.lifetime.ends_at(now).map(|end| end.duration_since(now).unwrap_or_default()),
         })
     }

@@ -6,10 +6,9 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::entry::{Done, Entry};
-use super::epochs::Epochs;
 use super::log::{Log, Record};
 use super::sessions::Sessions;
-use super::streams::Streams;
+use super::streams::{Epochs, Streams};
 use crate::stream::{
     Admission, Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description,
     Epoch, Failure, Filter, Lineage, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit,

@@ -2,7 +2,6 @@
 
 mod disk;
 mod entry;
-mod epochs;
 mod log;
 mod memory;
 mod sessions;

@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use dashmap::DashMap;
@@ -253,5 +254,31 @@ impl<C: Content> Streams<C> {
     /// How many streams there are.
     pub(super) fn len(&self) -> usize {
         self.table.len()
+    }
+}
+
+/// Hands out epochs: a number that rises, from a random beginning, so that two stores never give the same ones.
+#[derive(Debug)]
+pub(super) struct Epochs(AtomicU64);
+
+impl Epochs {
+    /// Begins at random.
+    pub(super) fn random() -> Self {
+        Self(AtomicU64::new(fastrand::u64(1 << 32..1 << 62)))
+    }
+
+    /// Goes on with `next`.
+    pub(super) fn from(next: Epoch) -> Self {
+        Self(AtomicU64::new(next.0))
+    }
+
+    /// The one that comes next.
+    pub(super) fn peek(&self) -> Epoch {
+        Epoch(self.0.load(Ordering::Relaxed))
+    }
+
+    /// One that was never handed out before.
+    pub(super) fn next(&self) -> Epoch {
+        Epoch(self.0.fetch_add(1, Ordering::Relaxed))
     }
 }

@@ -16,7 +16,6 @@ pub(super) struct View<P> {
     pub(super) stretch: Stretch<P>,
     pub(super) tail: Position,
     pub(super) closed: bool,
-    pub(super) whole_characters: bool,
     pub(super) lives_for: Option<Duration>,
 }
 
@@ -33,9 +32,9 @@ pub(super) struct MessagesView<P> {
 impl<P> View<P> {
     /// The same stretch with the content of its pieces.
     pub(super) fn with_content(self, pieces: Vec<Bytes>) -> View<Bytes> {
-        let Self { content_type, lineage, from, stretch, tail, closed, whole_characters, lives_for } = self;
+        let Self { content_type, lineage, from, stretch, tail, closed, lives_for } = self;
         let stretch = Stretch { pieces, messages: stretch.messages, next: stretch.next };
-        View { content_type, lineage, from, stretch, tail, closed, whole_characters, lives_for }
+        View { content_type, lineage, from, stretch, tail, closed, lives_for }
     }
 }
 
@@ -61,7 +60,7 @@ impl View<Bytes> {
         let Stretch { mut pieces, messages, mut next } = self.stretch;
         let at_tail = next == self.tail;
         let closed = self.closed && at_tail;
-        if self.whole_characters && self.content_type.encoding() == Encoding::Text && !closed {
+        if self.content_type.encoding() == Encoding::Text && !closed {
             let begun = cut_begun_character(&mut pieces);
             next = Position(next.0.saturating_sub(begun));
         }

@@ -6,13 +6,12 @@ use bytes::Bytes;
 
 use super::{ContentType, Epoch, Failure, Missing, Offset, Position};
 
-/// How much one read may return.
+/// How much one read may return. Of a text stream it returns whole characters, since live forms can carry UTF-8 only and
+/// go on from the offsets of polls, which could carry half a character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadLimit {
     /// Bytes of messages.
     pub bytes_max: usize,
-    /// Whether a text stream is cut between characters, for forms that can carry UTF-8 only.
-    pub whole_characters: bool,
 }
 
 /// A stretch of a log.

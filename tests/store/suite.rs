@@ -29,7 +29,7 @@ macro_rules! store_suite {
                 offsets_that_were_never_given_are_refused,
                 a_closed_stream_takes_nothing_and_says_so_at_its_end,
                 a_producers_retry_is_stored_once,
-                text_can_be_read_in_whole_characters,
+                text_is_read_in_whole_characters,
                 retention_trims_the_front_and_says_how_much_is_missed,
                 a_repeated_creation_is_the_same_stream_and_a_different_one_a_conflict,
                 concurrent_appends_are_each_stored_once,

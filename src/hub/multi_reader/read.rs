@@ -42,7 +42,7 @@ impl MultiReader {
         let before = stream.progress;
         let start = before.map_or(Start::Tail, Progress::start);
         let bytes_max = self.hub.limits.tail_bytes_max.min(bytes_max);
-        let limit = ReadLimit { bytes_max, whole_characters: true };
+        let limit = ReadLimit { bytes_max };
         let read = self.hub.store.read(&stream.name, start, limit, self.hub.clock.now()).await;
         let (progress, update) = match read {
             Ok(batch) => {

@@ -8,14 +8,15 @@ use parking_lot::Mutex;
 
 use super::changes::{Answer, STATE_BYTES, answer_with, beside, refuse};
 use super::committer::Committer;
-use super::place::Kept;
-use super::record::{Ends, Record, Said, StreamState, moment};
+use super::record::{Ends, Record, Said, SessionNote, StreamState, moment};
 use super::room::NoRoom;
-use super::sessions::{SessionNote, session_bytes};
+use super::segment::Kept;
+use super::sessions::session_bytes;
 use crate::store::entry::{Done, Entry, Head, State};
 use crate::store::log::{Log, Record as Logged};
 use crate::stream::{
-    Admission, Append, AppendError, Appended, Create, Epoch, Lineage, Missing, Position, StreamName,
+    Admission, Append, AppendError, AppendType, Appended, Create, Epoch, Lineage, Missing, Position,
+    StreamName,
 };
 
 /// A stream, as it is shared with readers.
@@ -56,17 +57,20 @@ impl Committer {
                 return Ok(());
             }
         };
-        // If the stream is not the one for which the messages were split, they may take more room.
-        let content_type = stream.lock().content_type.clone();
-        let split = append.split_for(&content_type);
-        if let Err(no_room) = self.ensure(append.payload.len(), append_bytes(&append), false) {
-            stream.lock().underway -= 1;
-            return refuse(answer, no_room, |failure| Err(AppendError::Failed(failure)));
+        if matches!(append.content_type, AppendType::OfStream { .. }) {
+            // If the stream is not the one for which the messages were split, they may take more room. What is wrong
+            // with them is found again when the append is decided on.
+            let content_type = stream.lock().content_type.clone();
+            let _found_again = append.split_for(&content_type);
+            if let Err(no_room) = self.ensure(append.payload.len(), append_bytes(&append), false) {
+                stream.lock().underway -= 1;
+                return refuse(answer, no_room, |failure| Err(AppendError::Failed(failure)));
+            }
         }
         let (decided, start, id) = {
             let mut entry = stream.lock();
             let (start, id) = (entry.decided, entry.origin.own().0);
-            (split.and_then(|()| entry.decide(&mut append, now)), start, id)
+            (entry.decide(&mut append, now), start, id)
         };
         let admission = match decided {
             Ok(admission) => admission,

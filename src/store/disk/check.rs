@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::OpenError;
-use super::directory::Directory;
+use super::directory::{Directory, OpenError};
 use super::replay::Replay;
 use super::scan::{End, Rest, scan};
 use super::segment::{Segment, Segments};

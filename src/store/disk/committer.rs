@@ -10,14 +10,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::Shared;
 use super::frame::{self, Place};
-use super::place::Kept;
-use super::reclaim::Reclaiming;
 use super::record::{Record, StreamId};
 use super::room::{NoRoom, Room};
-use super::segment::Segment;
-use super::sessions::SessionLog;
+use super::segment::{Kept, Segment};
+use super::session_log::SessionLog;
+use super::shared::Shared;
 use super::sync::SyncPolicy;
 use crate::store::entry::Entry;
 use crate::stream::{Epoch, Failure};
@@ -75,6 +73,13 @@ pub(super) struct Committer {
     /// When garbage was looked for, and whether there may be more since.
     pub(super) looked_at: Instant,
     pub(super) look_again: bool,
+}
+
+/// A segment that is being given up.
+pub(super) struct Reclaiming {
+    pub(super) victim: Arc<Segment>,
+    pub(super) kept: Vec<Weak<Kept>>,
+    pub(super) streams: Vec<StreamId>,
 }
 
 /// A stream, as long as it is there.
@@ -349,6 +354,19 @@ impl Committer {
             NoRoom::Full => Failure::Full,
             NoRoom::Broken(_) => Failure::Broken,
         }
+    }
+}
+
+impl Reclaiming {
+    pub(super) fn of(victim: Arc<Segment>, forks: &HashMap<StreamId, Vec<StreamId>>) -> Self {
+        let kept = std::mem::take(&mut *victim.kept.lock());
+        let mut streams = std::mem::take(&mut *victim.streams.lock());
+        // What was written of a stream may be a part of the logs of its forks.
+        let forks: Vec<_> =
+            streams.iter().filter_map(|stream| forks.get(stream)).flatten().copied().collect();
+        streams.extend(forks);
+        let streams = streams.into_iter().collect();
+        Self { victim, kept, streams }
     }
 }
 

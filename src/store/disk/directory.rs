@@ -1,9 +1,8 @@
 //! The directory of a store: there, and no other process's at the same time.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
-
-use super::OpenError;
 
 /// A directory that is locked until this is dropped, or the process ends.
 #[derive(Debug)]
@@ -27,4 +26,26 @@ impl Directory {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Why a store can not be opened, in words for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("{} is in use by another process", .directory.display())]
+    InUse {
+        /// Its directory.
+        directory: PathBuf,
+    },
+    /// A later version of pollgate has written it.
+    #[error("{} has format {format}, which this version can not read", .directory.display())]
+    Newer {
+        /// Its directory.
+        directory: PathBuf,
+        /// Its format.
+        format: u32,
+    },
+    /// It can not be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }

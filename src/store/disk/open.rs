@@ -1,44 +1,23 @@
 //! Opening a store: what its log says, and whether something may be missing behind that.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 use std::{fs, io, thread};
 
 use tokio::time::Instant;
 
+use super::Disk;
 use super::committer::{Committer, Known};
-use super::directory::Directory;
+use super::directory::{Directory, OpenError};
 use super::replay::Replay;
 use super::room::{NoRoom, Room};
 use super::scan::{End, Rest, scan};
 use super::segment::{HEADER_BYTES, Segment, Segments, path};
+use super::shared::Shared;
 use super::sync::SyncPolicy;
-use super::{Disk, Shared};
-use crate::store::epochs::Epochs;
+use crate::store::streams::Epochs;
 use crate::stream::{Epoch, Observer};
-
-/// Why a store can not be opened, in words for the operator.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it open.
-    #[error("{} is in use by another process", .directory.display())]
-    InUse {
-        /// Its directory.
-        directory: PathBuf,
-    },
-    /// A later version of pollgate has written it.
-    #[error("{} has format {format}, which this version can not read", .directory.display())]
-    Newer {
-        /// Its directory.
-        directory: PathBuf,
-        /// Its format.
-        format: u32,
-    },
-    /// It can not be read or written.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
 
 /// How a store writes.
 #[derive(Debug, Clone, Copy)]

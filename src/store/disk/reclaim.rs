@@ -4,18 +4,16 @@
 //! are written again, the state of each stream that was written there too, and the end of a stream as long as anything
 //! of it is left in another segment.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::committer::Committer;
-use super::place::{Kept, Span};
+use super::committer::{Committer, Reclaiming};
 use super::record::{Record, StreamId, StreamState};
 use super::room::NoRoom;
-use super::segment::Segment;
+use super::segment::{Kept, Segment, Span};
 use crate::store::entry::{Head, State};
 
 /// How much is moved between two groups of changes, which wait so long.
@@ -29,13 +27,6 @@ const LIVE_PERCENT_MAX: u64 = 90;
 
 /// All full segments together may have so many bytes for each hundred that are live.
 const PERCENT_OF_LIVE_MAX: u64 = 110;
-
-/// A segment that is being given up.
-pub(super) struct Reclaiming {
-    victim: Arc<Segment>,
-    kept: Vec<Weak<Kept>>,
-    streams: Vec<StreamId>,
-}
 
 impl Committer {
     /// Does a part of the work, if there is some. What it writes is committed with the group.
@@ -206,18 +197,5 @@ impl Committer {
         self.shared.segments.remove(victim.number)?;
         self.shared.observer.reclaimed(victim.capacity.into());
         Ok(())
-    }
-}
-
-impl Reclaiming {
-    fn of(victim: Arc<Segment>, forks: &HashMap<StreamId, Vec<StreamId>>) -> Self {
-        let kept = std::mem::take(&mut *victim.kept.lock());
-        let mut streams = std::mem::take(&mut *victim.streams.lock());
-        // What was written of a stream may be a part of the logs of its forks.
-        let forks: Vec<_> =
-            streams.iter().filter_map(|stream| forks.get(stream)).flatten().copied().collect();
-        streams.extend(forks);
-        let streams = streams.into_iter().collect();
-        Self { victim, kept, streams }
     }
 }

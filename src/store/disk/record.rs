@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::sessions::SessionNote;
 use crate::store::entry::{Asked, Entry, State};
 use crate::store::log::{Content, Log};
 use crate::stream::{
@@ -69,6 +68,14 @@ pub(super) struct Said {
     pub(super) sequence: Option<Box<str>>,
     pub(super) annotation: Option<Note>,
     pub(super) session: Option<SessionNote>,
+}
+
+/// A change that goes with an append.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct SessionNote {
+    pub(super) session: StreamId,
+    pub(super) anew: bool,
+    pub(super) entries: Vec<(Bytes, Option<Bytes>)>,
 }
 
 /// A producer and the sequence of its append.

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::place::{Kept, Span};
-use super::record::{Ends, Moment, Record, Said, StreamId, StreamState, time};
+use super::record::{Ends, Moment, Record, Said, SessionNote, StreamId, StreamState, time};
 use super::scan::Scanned;
-use super::segment::Segments;
-use super::sessions::{SessionLog, SessionNote};
+use super::segment::{Kept, Segments, Span};
+use super::session_log::SessionLog;
 use crate::store::entry::{self, Entry, State};
 use crate::store::log::{Log, Record as Append};
 use crate::store::sessions::Sessions;

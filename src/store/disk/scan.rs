@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::OpenError;
+use super::directory::OpenError;
 use super::frame::{self, FRAME_HEADER_BYTES, Found, Place};
 use super::record::Record;
 use super::segment::{HEADER_BYTES, Header, Segment, check_header};

@@ -4,16 +4,13 @@
 //! The table of sessions is changed when a change is decided, not when it is synced: what is written of a whole session
 //! has to contain what was decided before. Nobody reads it while there are changes underway.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use super::changes::{Answer, answer_with, refuse};
 use super::committer::{Committer, RECORD_BYTES};
-use super::place::Kept;
-use super::record::{Record, StreamId};
+use super::record::{Record, SessionNote, StreamId};
 use super::room::NoRoom;
 use crate::stream::{Failure, SessionChange};
 
@@ -23,59 +20,6 @@ const CHANGES_BYTES_MIN: u64 = 4096;
 
 /// What the lengths of an entry take at the most.
 const ENTRY_BYTES: usize = 16;
-
-/// A change that goes with an append.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct SessionNote {
-    pub(super) session: StreamId,
-    pub(super) anew: bool,
-    pub(super) entries: Vec<(Bytes, Option<Bytes>)>,
-}
-
-/// Where the log has what of which session.
-#[derive(Debug, Default)]
-pub(super) struct SessionLog {
-    ids: HashMap<Arc<str>, StreamId>,
-    written: HashMap<StreamId, Written>,
-}
-
-#[derive(Debug)]
-struct Written {
-    client: Arc<str>,
-    /// The last record of the whole session.
-    whole: Arc<Kept>,
-    /// The records of changes behind it.
-    changes: Vec<Arc<Kept>>,
-    /// What they take, and those that went with appends.
-    changes_bytes: u64,
-}
-
-impl SessionLog {
-    /// There is a record of the whole session.
-    pub(super) fn whole(&mut self, session: StreamId, client: &Arc<str>, whole: Arc<Kept>) {
-        self.ids.insert(client.clone(), session);
-        let written = Written { client: client.clone(), whole, changes: Vec::new(), changes_bytes: 0 };
-        self.written.insert(session, written);
-    }
-
-    /// There is a record of a change, of its own if it is `kept`. Whose session it is, unless all of it comes later.
-    pub(super) fn changed(
-        &mut self,
-        session: StreamId,
-        kept: Option<Arc<Kept>>,
-        bytes: u64,
-    ) -> Option<Arc<str>> {
-        let written = self.written.get_mut(&session)?;
-        written.changes.extend(kept);
-        written.changes_bytes += bytes;
-        Some(written.client.clone())
-    }
-
-    /// Whether that is the number of a session.
-    pub(super) fn contains(&self, number: StreamId) -> bool {
-        self.written.contains_key(&number)
-    }
-}
 
 impl Committer {
     pub(super) fn change_session(

@@ -66,7 +66,7 @@ pub async fn a_closed_stream_takes_nothing_and_says_so_at_its_end(make: MakeStor
     assert!(tail.closed && tail.is_empty());
     let refused = AppendError::Refused { refusal: Refusal::Closed, tail: tail.next };
     assert_eq!(world.append("s", last).await.unwrap_err(), refused);
-    let limit = ReadLimit { bytes_max: 1, whole_characters: false };
+    let limit = ReadLimit { bytes_max: 1 };
     let short = world.store.read(&name("s"), Start::Earliest, limit, world.now).await.unwrap();
     let rest = world.read("s", Start::At(before)).await.unwrap();
     assert_eq!((content(&rest).as_str(), rest.closed), ("2", true));
@@ -85,10 +85,10 @@ pub async fn a_producers_retry_is_stored_once(make: MakeStore<'_>) {
     assert!(matches!(world.append("s", gap).await, Err(AppendError::Refused { .. })));
 }
 
-pub async fn text_can_be_read_in_whole_characters(make: MakeStore<'_>) {
+pub async fn text_is_read_in_whole_characters(make: MakeStore<'_>) {
     let world = World::new(make);
     world.create("s", Create::open(text())).await.unwrap();
-    let limit = ReadLimit { bytes_max: 1 << 20, whole_characters: true };
+    let limit = ReadLimit { bytes_max: 1 << 20 };
     let read = async |start| world.store.read(&name("s"), start, limit, world.now).await.unwrap();
     let mut start = Start::Earliest;
     let mut seen = String::new();

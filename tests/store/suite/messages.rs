@@ -221,7 +221,7 @@ pub async fn what_is_said_does_not_change_a_read(make: MakeStore<'_>) {
     world.append("s", annotated(numbers([1]), "ada", true)).await.unwrap();
     let closing = Append { close: true, ..annotated(Payload::default(), "ada", true) };
     world.append("s", closing).await.unwrap();
-    let limit = ReadLimit { bytes_max: 99, whole_characters: false };
+    let limit = ReadLimit { bytes_max: 99 };
     let batch = world.store.read(&name("s"), Start::Earliest, limit, world.now).await.unwrap();
     assert_eq!((content(&batch).as_str(), batch.messages, batch.closed), ("1", 1, true));
     assert_eq!(

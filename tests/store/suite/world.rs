@@ -112,7 +112,7 @@ impl World {
     }
 
     pub async fn read(&self, stream: &str, start: Start) -> Result<Batch, ReadError> {
-        let limit = ReadLimit { bytes_max: 1 << 20, whole_characters: false };
+        let limit = ReadLimit { bytes_max: 1 << 20 };
         self.store.read(&name(stream), start, limit, self.now).await
     }
 

@@ -174,3 +174,26 @@ fn what_is_no_token_is_refused() {
         assert_eq!(ResumeToken::parse(&URL_SAFE_NO_PAD.encode(bytes)), Err(InvalidResumeToken), "{bytes:?}");
     }
 }
+
+/// A token that an earlier version has written: clients still have such.
+#[test]
+fn a_written_token_keeps_its_meaning() {
+    let at = |epoch, position| Offset { epoch: Epoch(epoch), position: Position(position) };
+    let places = [
+        Progress::At(at(7, 300)),
+        Progress::Closed(at(5, u64::MAX)),
+        Progress::Missing,
+        Progress::Earliest,
+        Progress::At(at(u64::MAX, 0)),
+        Progress::At(at(1 << 63, 127)),
+    ];
+    let places: Vec<_> =
+        places.into_iter().enumerate().map(|(number, progress)| (name(number), progress)).collect();
+    let written = concat!(
+        "Ac11KPgkO42_AQ6sAhp0KPgkOo2_AgP___________8BZ3Io-CQ5jb8DtHAo-CQ4jb8AAW8o-CQ3jb8B",
+        "CwBObSj4JDaNvwH9__________8Bfw",
+    );
+    assert_eq!(text(&places), written);
+    let known = ResumeToken::parse(written).unwrap();
+    assert!(places.iter().all(|(name, progress)| found(&known, name) == Some(*progress)));
+}

@@ -1,20 +1,91 @@
-//! From places to content: what is hot from memory, the rest from the files, which is work for a thread that may block.
+//! What readers and the committer share, and how a read comes from places to content: what is hot from memory, the rest
+//! from the files, which is work for a thread that may block.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use moka::sync::Cache;
 
-use super::Shared;
 use super::frame::Place;
-use super::place::{Kept, Slice, Span};
-use super::segment::decode;
-use crate::stream::Failure;
+use super::segment::{Kept, Segments, Slice, Span, decode};
+use crate::store::log::Placed;
+use crate::store::sessions::Sessions;
+use crate::store::streams::{Epochs, Streams};
+use crate::store::view::{MessagesView, View};
+use crate::stream::{Batch, Failure, Messages, Observer, ReadError};
+
+/// Bytes of the newest messages, and of what is needed to find them, that are kept in memory.
+const HOT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What the cache needs for each entry beside its content.
+const HOT_ENTRY_BYTES: u32 = 256;
 
 /// Records that lie so near to each other are read at once.
 const NEAR_BYTES: u32 = 16 * 1024;
 
 /// The most that is read at once, unless one record has more.
 const RUN_BYTES_MAX: u32 = 1024 * 1024;
+
+/// What readers and the committer share.
+pub(super) struct Shared {
+    pub(super) streams: Streams<Arc<Kept>>,
+    pub(super) segments: Arc<Segments>,
+    pub(super) epochs: Epochs,
+    pub(super) sessions: Sessions,
+    pub(super) hot: Cache<Place, Bytes>,
+    pub(super) observer: Arc<dyn Observer>,
+    broken: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(
+        segments: Arc<Segments>,
+        epochs: Epochs,
+        observer: Arc<dyn Observer>,
+        sessions: Sessions,
+    ) -> Self {
+        let weigh = |_: &Place, content: &Bytes| {
+            u32::try_from(content.len()).unwrap_or(u32::MAX).saturating_add(HOT_ENTRY_BYTES)
+        };
+        let policy = moka::policy::EvictionPolicy::lru();
+        let hot = Cache::builder().max_capacity(HOT_BYTES_MAX).weigher(weigh).eviction_policy(policy).build();
+        let (streams, broken) = (Streams::new(), AtomicBool::new(false));
+        Self { streams, segments, epochs, sessions, hot, observer, broken }
+    }
+
+    /// A write has failed.
+    pub(super) fn fail(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    pub(super) async fn batch(self: &Arc<Self>, view: View<Slice>) -> Result<Batch, ReadError> {
+        if view.stretch.pieces.is_empty() {
+            return Ok(view.with_content(Vec::new()).into_batch());
+        }
+        let pieces = self.content(&view.stretch.pieces).await?;
+        Ok(view.with_content(pieces).into_batch())
+    }
+
+    pub(super) async fn messages(self: &Arc<Self>, view: MessagesView<Slice>) -> Result<Messages, ReadError> {
+        let slices: Vec<_> = view.messages.iter().map(|placed| placed.piece.clone()).collect();
+        let contents = self.content(&slices).await?;
+        Ok(view.with_content(contents).into_messages())
+    }
+
+    pub(super) async fn content_of(
+        self: &Arc<Self>,
+        placed: Placed<Slice>,
+    ) -> Result<Placed<Bytes>, Failure> {
+        let content =
+            self.content(std::slice::from_ref(&placed.piece)).await?.pop().ok_or(Failure::Unreadable)?;
+        Ok(placed.with(content))
+    }
+}
 
 impl Shared {
     /// The content of `slices`, in their order.
