@@ -21,36 +21,10 @@ use crate::stream::Offset;
 pub use view::{ClientView, HeldView, SubscribedView};
 
 pub(super) use queue_entry::Ending;
+pub use queue_entry::{CLIENT_ID_BYTES_MAX, ClientId, InvalidClientId, Subject};
 pub(super) use view::joined;
 
-use super::source::Subject;
 use queue_entry::QueueEntry;
-
-/// The longest client id, in bytes.
-pub const CLIENT_ID_BYTES_MAX: usize = 128;
-
-/// How a client names itself: 1 to 128 visible ASCII characters.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClientId(Arc<str>);
-
-/// The text is no client id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a client id is 1 to 128 visible ASCII characters")]
-pub struct InvalidClientId;
-
-impl ClientId {
-    /// Checks `text`.
-    pub fn parse(text: &str) -> Result<Self, InvalidClientId> {
-        let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-        let fits = (1..=CLIENT_ID_BYTES_MAX).contains(&text.len());
-        if visible && fits { Ok(Self(text.into())) } else { Err(InvalidClientId) }
-    }
-
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 /// The client holds as many polls as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,12 +25,13 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 pub use clients::{
-    CLIENT_ID_BYTES_MAX, ClientId, ClientView, HeldView, InvalidClientId, SubscribedView, TooManyPolls,
+    CLIENT_ID_BYTES_MAX, ClientId, ClientView, HeldView, InvalidClientId, Subject, SubscribedView,
+    TooManyPolls,
 };
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
 pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
 pub use signal::{Signal, WaitUntil, Waiter, Woken};
-pub use source::{Change, Source, Subject};
+pub use source::{Change, Source};
 pub use stream_reader::StreamReader;
 pub use subscriber::Subscriber;
 pub use tail::{Tail, TailSettings};

@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use super::clients::Subject;
 use super::signal::Waiter;
-use super::source::{Change, Source, Subject};
+use super::source::{Change, Source};
 use super::{Hub, Subscriber, Update};
 use crate::stream::{Filter, Gap, Offset, Progress, ReadError, StreamName};
 

@@ -15,7 +15,8 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use super::Hub;
-use crate::stream::{Gap, Offset, ReadError, StreamName};
+use super::clients::Subject;
+use crate::stream::{Gap, Offset, ReadError};
 
 /// One stream or many, with the position of their reader. Dropping it leaves no waiter behind.
 pub trait Source: Send + Sized + 'static {
@@ -71,44 +72,8 @@ pub struct Change<B> {
     pub batch: Option<B>,
 }
 
-/// What a poll waits for. A client holds one poll for each stream, and one for many streams at once.
-#[derive(Debug, Clone)]
-pub enum Subject {
-    /// One stream.
-    Stream(StreamName),
-    /// The number of streams.
-    Streams(usize),
-}
-
 impl<B> Default for Change<B> {
     fn default() -> Self {
         Self { published: None, batch: None }
-    }
-}
-
-impl Subject {
-    /// Whether a newer poll for `other` replaces one for this.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Stream(one), Self::Stream(other)) => one == other,
-            (Self::Streams(_), Self::Streams(_)) => true,
-            (Self::Stream(_), Self::Streams(_)) | (Self::Streams(_), Self::Stream(_)) => false,
-        }
-    }
-
-    /// The name of the one stream.
-    pub(super) fn stream(&self) -> Option<&StreamName> {
-        match self {
-            Self::Stream(name) => Some(name),
-            Self::Streams(_) => None,
-        }
-    }
-
-    /// The number of many streams.
-    pub(super) fn streams(&self) -> Option<usize> {
-        match self {
-            Self::Stream(_) => None,
-            Self::Streams(count) => Some(*count),
-        }
     }
 }

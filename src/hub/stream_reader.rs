@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use super::clients::Subject;
 use super::signal::Waiter;
-use super::source::{Change, Source, Subject};
+use super::source::{Change, Source};
 use super::stream_waiters::{Moved, StreamWaiters};
 use super::{Hub, SharedBatch, Update};
 use crate::stream::{Epoch, Gap, Offset, Position, ReadError, ReadLimit, Start, StreamName};
