@@ -10,10 +10,10 @@ use clap::{Args, Parser, Subcommand};
 use config::{Config, ConfigError, Environment, File};
 use serde::{Deserialize, Serialize};
 
-pub use places::{MqttAddress, StorePlace};
+pub use places::{InvalidSync, MqttAddress, StorePlace};
 
 use crate::limits::{Limits, Span};
-use crate::store::SyncPolicy;
+use crate::stream::SyncPolicy;
 
 /// Delivers streams of messages to clients that may have nothing but plain HTTP.
 #[derive(Debug, Parser)]

@@ -1,51 +1,23 @@
 //! What operators do with a store on disk while no gateway has it open: export it and import it. `store::check` checks it.
 
-mod export;
+mod error;
 mod import;
 mod line;
 
 use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::store::{Disk, DiskOptions, OpenError, SyncPolicy};
-use crate::stream::{ReadError, Store};
+use crate::store::{Disk, DiskOptions, OpenError};
+use crate::stream::{ANY_LEVELS, Filter, MessageLimit, Start, Store, SyncPolicy};
 
-pub use import::ImportError;
+pub use error::{ImportError, MaintenanceError, Moved};
 
-/// Why an operator did not get what was asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum MaintenanceError {
-    /// A file can not be read or written.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// The store can not be read.
-    #[error("stream {stream}: {error}")]
-    Read {
-        /// The stream.
-        stream: String,
-        /// Why.
-        error: ReadError,
-    },
-    /// A line can not be imported.
-    #[error("line {line}: {error}")]
-    Import {
-        /// Its number, from 1.
-        line: usize,
-        /// Why.
-        error: ImportError,
-    },
-}
-
-/// How much was taken from one place to another.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Moved {
-    /// Streams.
-    pub streams: usize,
-    /// Messages.
-    pub messages: usize,
-}
+use line::{MessageLine, StreamLine};
 
 /// A store on disk that no gateway has open. Nothing is synced before it is closed.
 pub struct OfflineStore {
@@ -64,7 +36,7 @@ impl OfflineStore {
 
     /// Writes all streams and their messages to `out`, as lines of JSON.
     pub async fn export(&self, out: &mut dyn Write) -> Result<Moved, MaintenanceError> {
-        let exported = export::export(&self.store, self.clock.now(), out).await?;
+        let exported = export(&self.store, self.clock.now(), out).await?;
         out.flush()?;
         Ok(exported)
     }
@@ -78,4 +50,41 @@ impl OfflineStore {
     pub async fn close(self) {
         self.store.close().await;
     }
+}
+
+/// How much of a stream is in memory at once.
+const CHUNK: MessageLimit = MessageLimit { bytes_max: 1024 * 1024, count_max: 1000 };
+
+/// Writes all streams, in the order of their names, and behind each its messages.
+async fn export(store: &dyn Store, now: SystemTime, out: &mut dyn Write) -> Result<Moved, MaintenanceError> {
+    let mut exported = Moved::default();
+    let all = Filter::parse(ANY_LEVELS).into_iter().flat_map(|filter| store.names(&filter, now));
+    let mut names: Vec<_> = all.collect();
+    names.sort();
+    for name in names {
+        // Whatever has ended since is not there.
+        let Ok(described) = store.describe(&name, now).await else { continue };
+        put(out, &StreamLine::of(&name, &described))?;
+        exported.streams += 1;
+        let mut start = Start::Earliest;
+        loop {
+            let read = store.messages(&name, start, CHUNK, now).await;
+            let chunk = read.map_err(|error| MaintenanceError::Read { stream: name.to_string(), error })?;
+            for message in &chunk.messages {
+                put(out, &MessageLine::of(message, described.content_type.encoding()))?;
+                exported.messages += 1;
+            }
+            if chunk.up_to_date {
+                break;
+            }
+            start = Start::At(chunk.next);
+        }
+    }
+    Ok(exported)
+}
+
+fn put(out: &mut dyn Write, line: &impl Serialize) -> Result<(), MaintenanceError> {
+    serde_json::to_writer(&mut *out, line).map_err(io::Error::from)?;
+    out.write_all(b"\n")?;
+    Ok(())
 }

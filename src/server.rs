@@ -1,8 +1,6 @@
 //! The server: listeners, what stands behind them, and how it all comes to an end.
 
 mod accept;
-mod mqtt;
-mod store;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -15,16 +13,16 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::Clock;
-use crate::config::{MqttAddress, Settings};
+use crate::config::{MqttAddress, Settings, StorePlace};
 use crate::http::api::admin::Admin;
 use crate::http::conn::{Phase, Service};
 use crate::http::{Gateway, HoldPolicy, Origins};
 use crate::hub::Hub;
 use crate::limits::Limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreMetrics};
 use crate::mqtt::Broker;
-use crate::store::OpenError;
-use crate::stream::Store;
+use crate::store::{Disk, DiskOptions, Memory, OpenError};
+use crate::stream::{Observer, Store};
 use accept::{Acceptor, Front};
 
 /// Addresses that are bound, with nothing served yet.
@@ -91,7 +89,7 @@ impl Server {
             gateway,
             admin,
             mqtt,
-            store: store::open(settings, &metrics, clock)?,
+            store: open_store(settings, &metrics, clock)?,
             metrics,
             clock,
             limits,
@@ -152,7 +150,7 @@ impl Server {
             ),
             tokio::spawn(async move { sweeper.sweep().await }),
             tokio::spawn(async move { mqtt_sweeper.sweep().await }),
-            tokio::spawn(mqtt::serve_sockets(
+            tokio::spawn(accept::serve_sockets(
                 broker.clone(),
                 self.limits.mqtt_packet_bytes_max,
                 mqtt_sockets,
@@ -205,4 +203,48 @@ fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
         Ok(TcpListener::from(socket))
     };
     open().map_err(context)
+}
+
+/// Opens the store; one on disk reads its log first.
+fn open_store(settings: &Settings, metrics: &Metrics, clock: Clock) -> Result<Arc<dyn Store>, OpenError> {
+    let StorePlace::Directory(directory) = &settings.store else { return Ok(Arc::new(Memory::new())) };
+    let observer = Arc::new(Counting(metrics.store().clone()));
+    let (disk, opened) = Disk::open(directory, DiskOptions::new(settings.sync), observer, clock.now())?;
+    let (streams, records, took) = (opened.streams, opened.records, opened.took);
+    tracing::info!(directory = %directory.display(), streams, records, ?took, "opened the store");
+    if opened.renewed {
+        tracing::warn!(
+            "what lay behind the end of the log, if anything, is lost; cursors from there get 410"
+        );
+    }
+    Ok(Arc::new(disk))
+}
+
+/// Puts what a store tells into the metrics.
+struct Counting(StoreMetrics);
+
+impl Observer for Counting {
+    fn opened(&self, took: Duration) {
+        self.0.opened(took);
+    }
+
+    fn synced(&self, took: Duration, changes: usize, bytes: usize) {
+        self.0.sync_seconds.observe(took.as_secs_f64());
+        self.0.group_changes.observe(changes as f64);
+        self.0.written.inc_by(bytes as u64);
+    }
+
+    fn read(&self, hot: usize, cold: usize) {
+        self.0.reads_from_memory.inc_by(hot as u64);
+        self.0.reads_from_disk.inc_by(cold as u64);
+    }
+
+    fn sized(&self, bytes: u64, live: u64) {
+        self.0.size.set(bytes);
+        self.0.live.set(live);
+    }
+
+    fn reclaimed(&self, bytes: u64) {
+        self.0.reclaimed.inc_by(bytes);
+    }
 }

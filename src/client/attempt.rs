@@ -1,10 +1,57 @@
 //! One request and what came of it so far: how long it may still be silent.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::form::Form;
+use serde::{Deserialize, Serialize};
+
+use super::refusal::Refusal;
+
+/// A way to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// One envelope a frame.
+    #[serde(rename = "websocket")]
+    WebSocket,
+    /// Server-sent events.
+    Sse,
+    /// One envelope a line.
+    Ndjson,
+    /// A request that the gateway holds until there is something.
+    LongPoll,
+    /// A request that is answered at once.
+    ShortPoll,
+}
+
+impl Form {
+    /// All of them, in order of preference.
+    pub const ALL: [Self; 5] = [Self::WebSocket, Self::Sse, Self::Ndjson, Self::LongPoll, Self::ShortPoll];
+
+    /// Whether one answer brings many envelopes.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::WebSocket | Self::Sse | Self::Ndjson)
+    }
+
+    /// Its name, as `live` in a query has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Sse => "sse",
+            Self::Ndjson => "ndjson",
+            Self::LongPoll => "long-poll",
+            Self::ShortPoll => "short-poll",
+        }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,5 +159,20 @@ impl Attempt {
     /// A live form is left only once it works; a poll has worked before.
     fn leave_at(&self) -> Option<Instant> {
         self.leave_at.filter(|_| !self.form.is_live() || self.envelopes > 0)
+    }
+}
+
+/// Why nothing more comes.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// In this attempt.
+    Attempt(End),
+    /// At all: the gateway does not take the request.
+    ForGood(Refusal),
+}
+
+impl From<End> for Ended {
+    fn from(end: End) -> Self {
+        Self::Attempt(end)
     }
 }

@@ -115,6 +115,15 @@ impl Kind {
     }
 }
 
+/// What a form has brought.
+#[derive(Debug)]
+pub(super) enum Got {
+    /// A sign of life.
+    Bytes,
+    /// An envelope.
+    Envelope(Envelope),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

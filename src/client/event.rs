@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::form::Form;
+use super::attempt::Form;
 
 /// Something happened to the way of reading.
 #[derive(Debug, Clone, PartialEq, Eq)]

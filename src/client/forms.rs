@@ -2,39 +2,18 @@
 
 mod answer;
 mod ndjson;
-mod poll;
 mod sse;
 mod websocket;
 
-use super::attempt::{Attempt, End};
+use super::attempt::{Attempt, End, Ended, Form};
 use super::connection::Connection;
-use super::envelope::Envelope;
-use super::form::Form;
+use super::envelope::Got;
 use super::origin::Origin;
-use super::refusal::Refusal;
 use super::request::Wanted;
-
-/// What came.
-#[derive(Debug)]
-pub(super) enum Got {
-    /// A sign of life.
-    Bytes,
-    /// An envelope.
-    Envelope(Envelope),
-}
-
-/// Why nothing more comes.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// In this attempt.
-    Attempt(End),
-    /// At all: the gateway does not take the request.
-    ForGood(Refusal),
-}
 
 /// A form whose answer has begun. Dropping it ends the request.
 pub(super) enum Reading {
-    Poll(poll::Poll),
+    Poll(answer::Poll),
     Sse(sse::Sse),
     Ndjson(ndjson::Ndjson),
     WebSocket(Box<websocket::WebSocket>),
@@ -63,7 +42,7 @@ impl Reading {
         Ok(match attempt.form {
             Form::Sse => Self::Sse(sse::Sse::over(answer)),
             Form::Ndjson => Self::Ndjson(ndjson::Ndjson::over(answer)),
-            _ => Self::Poll(poll::Poll::over(answer)),
+            _ => Self::Poll(answer::Poll::over(answer)),
         })
     }
 
@@ -83,11 +62,5 @@ impl Reading {
             Self::Poll(poll) => poll.into_connection(),
             Self::Sse(_) | Self::Ndjson(_) | Self::WebSocket(_) => None,
         }
-    }
-}
-
-impl From<End> for Ended {
-    fn from(end: End) -> Self {
-        Self::Attempt(end)
     }
 }

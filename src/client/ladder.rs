@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use super::form::Form;
+use super::attempt::Form;
 use super::settings::Settings;
 
 /// Short lives in a row after which a form is given up.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::form::Form;
+use super::attempt::Form;
 
 /// Networks that are remembered; the one not used for longest goes first.
 const NETWORKS_MAX: usize = 20;

@@ -29,18 +29,15 @@
 //! ```
 
 mod attempt;
-mod backoff;
 mod connection;
 mod cursor;
 mod envelope;
 mod event;
-mod form;
 mod forms;
 mod heartbeat;
 mod hold;
 mod item;
 mod ladder;
-mod lines;
 mod memory;
 mod origin;
 mod policy;
@@ -58,9 +55,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
+pub use attempt::Form;
 pub use cursor::Cursor;
 pub use event::{Event, Reason};
-pub use form::Form;
 pub use item::{Data, Item, Message};
 pub use memory::Memory;
 pub use origin::InvalidUrl;

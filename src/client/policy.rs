@@ -12,14 +12,14 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::Instant;
 
+use super::attempt::Form;
 use super::attempt::{Attempt, End};
-use super::backoff::Backoff;
 use super::event::{Event, Reason};
-use super::form::Form;
 use super::heartbeat::Heartbeat;
 use super::hold::Hold;
 use super::ladder::Ladder;
 use super::memory::{Known, seconds};
+use super::settings::Backoff;
 use super::settings::Settings;
 
 /// The share of a heartbeat that has to be silent for the next envelope to prove something.

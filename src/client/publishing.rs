@@ -12,10 +12,10 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::backoff::Backoff;
 use super::connection::Connection;
 use super::refusal::{Refusal, retry_after};
 use super::request::begin;
+use super::settings::Backoff;
 use super::settings::Shared;
 
 /// The most that goes out in one request, unless one message alone is longer.

@@ -8,13 +8,13 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::attempt::End;
+use super::attempt::Form;
+use super::attempt::{End, Ended};
 use super::connection::Connection;
 use super::cursor::Move;
-use super::envelope::Envelope;
+use super::envelope::{Envelope, Got};
 use super::event::Event;
-use super::form::Form;
-use super::forms::{Ended, Got, Reading};
+use super::forms::Reading;
 use super::item::Item;
 use super::policy::{Policy, Step};
 use super::refusal::Refusal;

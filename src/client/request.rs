@@ -8,8 +8,8 @@ use hyper::{Method, Request};
 use serde::Serialize;
 
 use super::attempt::Attempt;
+use super::attempt::Form;
 use super::cursor::Cursor;
-use super::form::Form;
 use super::origin::{Origin, in_query};
 
 /// Targets above this go as a body: some proxies take no more.

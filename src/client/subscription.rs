@@ -7,8 +7,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
 
+use super::attempt::Form;
 use super::cursor::{Cursor, Move};
-use super::form::Form;
 use super::item::Item;
 use super::reader::Delivery;
 

@@ -9,7 +9,6 @@ pub mod conn;
 mod read;
 
 pub use api::error::Problem;
-pub use api::gateway::Gateway;
-pub use api::handshake::Origins;
+pub use api::gateway::{Gateway, Origins};
 pub use read::request::HoldPolicy;
 pub use read::sse::event as sse_event;

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::clients::{Ending, QueueSlot};
 use super::source::Source;
 use super::{ClientId, Hub, TooManyPolls};
-use crate::clock::Alarm;
+use crate::clock::ReusableSleep;
 use crate::stream::ReadError;
 
 /// How a source is polled.
@@ -97,8 +97,8 @@ impl Hub {
         match self.begin_poll(source, poll).await? {
             PollStart::Answered(polled) => Ok(polled),
             PollStart::Held(mut held) => {
-                let mut alarm = Alarm::default();
-                poll_fn(|context| held.poll_answer(&mut alarm, context)).await
+                let mut timer = ReusableSleep::default();
+                poll_fn(|context| held.poll_answer(&mut timer, context)).await
             }
         }
     }
@@ -137,17 +137,17 @@ impl<S: Source> HeldPoll<'_, S> {
         }
     }
 
-    /// Waits for the answer, which comes once. `alarm` is the same each time, or one that the same task has used.
+    /// Waits for the answer, which comes once. `timer` is the same each time, or one that the same task has used.
     pub fn poll_answer(
         &mut self,
-        alarm: &mut Alarm,
+        timer: &mut ReusableSleep,
         context: &mut Context<'_>,
     ) -> Poll<Result<Polled<S>, PollError>> {
         loop {
             match std::mem::replace(&mut self.state, State::Answered) {
                 State::Answered => return Poll::Pending,
                 State::Waiting(mut source) => {
-                    let found = self.poll_woken(&mut source, alarm, context);
+                    let found = self.poll_woken(&mut source, timer, context);
                     match found {
                         Poll::Pending => {
                             self.state = State::Waiting(source);
@@ -176,7 +176,7 @@ impl<S: Source> HeldPoll<'_, S> {
     fn poll_woken(
         &mut self,
         source: &mut S,
-        alarm: &mut Alarm,
+        timer: &mut ReusableSleep,
         context: &mut Context<'_>,
     ) -> Poll<Option<S::Batch>> {
         if let Poll::Ready(change) = source.poll_changed(context) {
@@ -186,7 +186,7 @@ impl<S: Source> HeldPoll<'_, S> {
         self.over = Some(if let Poll::Ready(ending) = self.slot.poll_ended(context) {
             Over::Ended(ending)
         } else {
-            ready!(alarm.poll(context, self.slot.deadline()));
+            ready!(timer.poll(context, self.slot.deadline()));
             Over::Deadline
         });
         Poll::Ready(None)

@@ -31,11 +31,11 @@ pub use clients::{
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
 pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
 pub use signal::{Signal, WaitUntil, Waiter, Woken};
-pub use source::{Change, Source};
+pub use source::Source;
 pub use stream_reader::StreamReader;
 pub use subscriber::Subscriber;
 pub use tail::{Tail, TailSettings};
-pub use update::{SharedBatch, Update, Variant};
+pub use update::{Change, SharedBatch, Update, Variant};
 
 use changes::{Changes, to_its_end};
 

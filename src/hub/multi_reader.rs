@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use super::clients::Subject;
 use super::signal::Waiter;
-use super::source::{Change, Source};
+use super::source::Source;
+use super::update::Change;
 use super::{Hub, Subscriber, Update};
 use crate::stream::{Filter, Gap, Offset, Progress, ReadError, StreamName};
 

@@ -12,10 +12,9 @@
 
 use std::task::{Context, Poll};
 
-use tokio::time::Instant;
-
 use super::Hub;
 use super::clients::Subject;
+use super::update::Change;
 use crate::stream::{Gap, Offset, ReadError};
 
 /// One stream or many, with the position of their reader. Dropping it leaves no waiter behind.
@@ -61,19 +60,4 @@ pub trait Source: Send + Sized + 'static {
 
     /// The last update of a live form whose read ended at a gap.
     fn gap(gap: Gap) -> Option<Self::Update>;
-}
-
-/// Why a source is worth reading again.
-#[derive(Debug)]
-pub struct Change<B> {
-    /// When the store answered the latest append, if it was one.
-    pub published: Option<Instant>,
-    /// The next batch, if another reader at the same position has read it already. Then nothing else is to be read.
-    pub batch: Option<B>,
-}
-
-impl<B> Default for Change<B> {
-    fn default() -> Self {
-        Self { published: None, batch: None }
-    }
 }

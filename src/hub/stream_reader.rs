@@ -5,8 +5,9 @@ use std::task::{Context, Poll, Waker};
 
 use super::clients::Subject;
 use super::signal::Waiter;
-use super::source::{Change, Source};
+use super::source::Source;
 use super::stream_waiters::{Moved, StreamWaiters};
+use super::update::Change;
 use super::{Hub, SharedBatch, Update};
 use crate::stream::{Epoch, Gap, Offset, Position, ReadError, ReadLimit, Start, StreamName};
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::SharedBatch;
 use super::signal::{Signal, Woken};
-use super::source::Change;
+use super::update::Change;
 use crate::stream::{Epoch, Offset, Position, StreamName};
 
 /// Waiters woken inline by the publisher; beyond this, spawning a task is cheaper than delaying the publisher's response.

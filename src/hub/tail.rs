@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::source::{Change, Source};
+use super::source::Source;
+use super::update::Change;
 use super::{Hub, PollError};
 use crate::stream::ReadError;
 

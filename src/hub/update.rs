@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::stream::{Batch, Gap};
 
@@ -68,5 +69,20 @@ impl Deref for SharedBatch {
 
     fn deref(&self) -> &Batch {
         &self.0.batch
+    }
+}
+
+/// Why a source is worth reading again.
+#[derive(Debug)]
+pub struct Change<B> {
+    /// When the store answered the latest append, if it was one.
+    pub published: Option<Instant>,
+    /// The next batch, if another reader at the same position has read it already. Then nothing else is to be read.
+    pub batch: Option<B>,
+}
+
+impl<B> Default for Change<B> {
+    fn default() -> Self {
+        Self { published: None, batch: None }
     }
 }

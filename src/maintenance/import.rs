@@ -3,41 +3,9 @@
 use std::io::BufRead;
 use std::time::SystemTime;
 
+use super::error::{ImportError, MaintenanceError, Moved};
 use super::line::Line;
-use super::{MaintenanceError, Moved};
-use crate::stream::{
-    Append, AppendError, ContentType, CreateError, InvalidContentType, InvalidName, Payload, Store,
-    StreamName,
-};
-
-/// Why a line can not be imported.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    /// It is neither a stream nor a message.
-    #[error("not a line of an export: {0}")]
-    Line(#[from] serde_json::Error),
-    /// There is no stream before it.
-    #[error("a message without a stream before it")]
-    NoStream,
-    /// The stream has a name that none can have.
-    #[error(transparent)]
-    Name(#[from] InvalidName),
-    /// The stream has a content type that none can have.
-    #[error(transparent)]
-    ContentType(#[from] InvalidContentType),
-    /// A stream of that name is there.
-    #[error("the stream is there already")]
-    Exists,
-    /// What the message has beside its content can not be meant.
-    #[error("the content or what was said with it can not be read")]
-    Content,
-    /// The store refused the stream.
-    #[error(transparent)]
-    Create(#[from] CreateError),
-    /// The store refused the message.
-    #[error(transparent)]
-    Append(#[from] AppendError),
-}
+use crate::stream::{Append, ContentType, CreateError, Payload, Store, StreamName};
 
 /// The stream whose messages follow.
 struct Current {

@@ -6,19 +6,21 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use rustix::process::{Resource, getrlimit};
-use socket2::{SockFilter, SockRef};
+use socket2::{SockFilter, SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::mqtt;
-use crate::http::conn::{self, ConnectionContext, ConnectionState, Phase, Service};
+use crate::http::conn::{
+    self, ConnectionContext, ConnectionState, GuardedStream, MqttSocket, Phase, Service,
+};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::mqtt::Broker;
+use crate::mqtt::{Broker, WebSocketBytes};
 
 /// Descriptors that are no connections of clients.
 const DESCRIPTORS_RESERVED: usize = 1024;
@@ -156,7 +158,7 @@ impl Acceptor {
                 run(conn::serve(stream, context), refuse);
             }
             Front::Mqtt(broker) => {
-                run(mqtt::serve(stream, broker.clone(), limits, state, phase, refuse), refuse);
+                run(serve_mqtt(stream, broker.clone(), limits, state, phase, refuse), refuse);
             }
         }
     }
@@ -165,6 +167,42 @@ impl Acceptor {
 fn prepare(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_tcp_user_timeout(Some(limits.write_timeout.get()))
+}
+
+/// How soon the kernel asks after a client that has agreed on no keep alive and may be gone without a word.
+const SILENT_FOR: Duration = Duration::from_secs(300);
+
+/// Serves a TCP connection to its end. `refuse`: it is one too many, and is told so.
+async fn serve_mqtt(
+    stream: TcpStream,
+    broker: Arc<Broker>,
+    limits: Arc<Limits>,
+    state: Arc<ConnectionState>,
+    mut phase: watch::Receiver<Phase>,
+    refuse: bool,
+) -> io::Result<()> {
+    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENT_FOR))?;
+    let io = Box::new(GuardedStream::new(stream, Bytes::new(), state, limits, phase.clone()));
+    tokio::select! {
+        () = broker.serve(io, refuse) => {}
+        _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
+    }
+    Ok(())
+}
+
+/// Serves the WebSockets that the HTTP front hands over, until that front is gone.
+pub(super) async fn serve_sockets(
+    broker: Arc<Broker>,
+    packet_bytes_max: usize,
+    mut sockets: mpsc::Receiver<MqttSocket>,
+) {
+    while let Some(MqttSocket { io, state }) = sockets.recv().await {
+        let broker = broker.clone();
+        tokio::spawn(async move {
+            broker.serve(Box::new(WebSocketBytes::new(io, packet_bytes_max)), false).await;
+            drop(state);
+        });
+    }
 }
 
 /// Spawns what serves a connection. Not within an async block: that would set aside room for it twice.

@@ -21,7 +21,6 @@ mod segment;
 mod session_log;
 mod sessions;
 mod shared;
-mod sync;
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -44,7 +43,6 @@ use shared::Shared;
 pub use check::{Checked, check};
 pub use directory::OpenError;
 pub use open::{DiskOptions, Opened};
-pub use sync::{InvalidSync, SyncPolicy};
 
 /// Streams in a directory. Dropped without `close` it is as if the process had been killed.
 pub struct Disk {

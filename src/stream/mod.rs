@@ -41,4 +41,4 @@ pub use offset::{Epoch, InvalidOffset, Offset, Position, Progress, Start};
 pub use payload::{Payload, Shape};
 pub use producer::{Producer, ProducerId, ProducerRefusal, Producers};
 pub use read::{Batch, Gap, GapReason, ReadError, ReadLimit};
-pub use store::{Observer, Store, Work};
+pub use store::{Observer, Store, SyncPolicy, Work};

@@ -140,3 +140,14 @@ impl Observer for () {
     fn sized(&self, _: u64, _: u64) {}
     fn reclaimed(&self, _: u64) {}
 }
+
+/// When a store on disk syncs its log, which is what an acknowledgement promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncPolicy {
+    /// Before an append is acknowledged, so that it survives a power cut.
+    Always,
+    /// At most this long after the acknowledgement: a power cut loses that much, a kill of the process nothing.
+    Interval(Duration),
+    /// Whenever the system does: a power cut loses some seconds, a kill of the process nothing.
+    Never,
+}

@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pollgate::clock::{Alarm, Clock};
+use pollgate::clock::{Clock, ReusableSleep};
 use pollgate::hub::{ClientId, Creation, Hub, PollError, PollSettings, PollStart, StreamReader};
 use pollgate::limits::Limits;
 use pollgate::metrics::{Counts, Metrics};
@@ -183,8 +183,8 @@ impl Lane {
             if fastrand::bool() {
                 held.be_prompt();
             }
-            let mut alarm = Alarm::default();
-            poll_fn(|context| held.poll_answer(&mut alarm, context)).await
+            let mut timer = ReusableSleep::default();
+            poll_fn(|context| held.poll_answer(&mut timer, context)).await
         }
     }
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use pollgate::store::{Disk, DiskOptions, OpenError, Opened, SyncPolicy};
+use pollgate::store::{Disk, DiskOptions, OpenError, Opened};
+use pollgate::stream::SyncPolicy;
 use tempfile::TempDir;
 
 use crate::suite::{Made, World, noon};

@@ -239,7 +239,7 @@ async fn many_messages_are_ready_soon() {
     let directory = directory();
     let since = Instant::now();
     {
-        let options = pollgate::store::DiskOptions::new(pollgate::store::SyncPolicy::Never);
+        let options = pollgate::store::DiskOptions::new(pollgate::stream::SyncPolicy::Never);
         let (store, _) =
             pollgate::store::Disk::open(directory.path(), options, std::sync::Arc::new(()), noon()).unwrap();
         let world = World::with(Box::new(store));

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pollgate::store::{Disk, DiskOptions, Opened, SyncPolicy};
+use pollgate::store::{Disk, DiskOptions, Opened};
+use pollgate::stream::SyncPolicy;
 use pollgate::stream::{Gap, GapReason, ReadError, Start};
 
 use crate::directory::directory;

@@ -1,4 +1,4 @@
-//! The answer to an HTTP request: is it the gateway's, and its body as it comes.
+//! The answer to an HTTP request: whether it is the gateway's, and its body as it comes. That of a poll is one envelope.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::Full;
@@ -6,10 +6,10 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{HeaderMap, Request, StatusCode};
 
-use super::super::attempt::End;
+use super::super::attempt::{End, Ended};
 use super::super::connection::Connection;
+use super::super::envelope::{ENVELOPE_BYTES_MAX, Envelope, Got};
 use super::super::refusal::{Refusal, retry_after};
-use super::Ended;
 
 /// Of a refusal no more is read.
 const REFUSAL_BYTES_MAX: usize = 16 << 10;
@@ -88,4 +88,39 @@ impl Answer {
 fn is_of(headers: &HeaderMap, expected: &str) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected)
+}
+
+/// A poll whose answer is coming.
+pub(in super::super) struct Poll {
+    answer: Answer,
+    read: BytesMut,
+    /// Whether the answer is there as a whole.
+    whole: bool,
+}
+
+impl Poll {
+    pub(super) fn over(answer: Answer) -> Self {
+        Self { answer, read: BytesMut::new(), whole: false }
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Got, Ended> {
+        if self.whole {
+            return Err(End::Clean.into());
+        }
+        match self.answer.more().await? {
+            Some(bytes) if self.read.len() + bytes.len() > ENVELOPE_BYTES_MAX => Err(End::NotGateway.into()),
+            Some(bytes) => {
+                self.read.extend_from_slice(&bytes);
+                Ok(Got::Bytes)
+            }
+            None => {
+                self.whole = true;
+                Ok(Got::Envelope(Envelope::parse(&self.read)?))
+            }
+        }
+    }
+
+    pub(super) fn into_connection(self) -> Option<Connection> {
+        self.whole.then(|| self.answer.into_connection())
+    }
 }

@@ -2,11 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::attempt::End;
-use super::super::envelope::{ENVELOPE_BYTES_MAX, Envelope};
-use super::super::lines::Lines;
+use super::super::attempt::{End, Ended};
+use super::super::envelope::{ENVELOPE_BYTES_MAX, Envelope, Got};
 use super::answer::Answer;
-use super::{Ended, Got};
+use super::ndjson::Lines;
 
 /// An open event stream.
 pub(in super::super) struct Sse {

@@ -13,14 +13,13 @@ use serde_json::value::RawValue;
 use sha1_smol::Sha1;
 use tokio_websockets::{ClientBuilder, CloseCode, Limits, Message, WebSocketStream};
 
-use super::super::attempt::{Attempt, End};
+use super::super::attempt::{Attempt, End, Ended};
 use super::super::connection::Connection;
-use super::super::envelope::{ENVELOPE_BYTES_MAX, Envelope};
+use super::super::envelope::{ENVELOPE_BYTES_MAX, Envelope, Got};
 use super::super::origin::Origin;
 use super::super::refusal::Refusal;
 use super::super::request::Wanted;
 use super::answer::Answer;
-use super::{Ended, Got};
 
 /// What a server adds to the key to prove that it means it (RFC 6455, section 1.3).
 const PROOF: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

@@ -9,9 +9,8 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::io::GuardedStream;
+use super::io::{ConnectionState, GuardedStream, Phase};
 use super::response::{Outgoing, ResponseBytes};
-use super::state::{ConnectionState, Phase};
 use crate::http::api::admin::Admin;
 use crate::http::api::gateway::Gateway;
 use crate::limits::Limits;

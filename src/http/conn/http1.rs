@@ -16,13 +16,12 @@ use tokio::time::Instant;
 use super::context::{ConnectionContext, Step};
 use super::fast_path::Parsed;
 use super::hyper_request::receive_with_hyper;
-use super::io::GuardedStream;
+use super::io::{GuardedStream, Phase};
 use super::pending::PendingResponse;
 use super::response::Outgoing;
-use super::state::Phase;
 use super::upgraded::UpgradedIo;
 use super::write::{Written, poll_pending, write_body};
-use crate::clock::Alarm;
+use crate::clock::ReusableSleep;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::upgrade::Upgrade;
 
@@ -156,7 +155,7 @@ fn try_parse<'a>(
 #[derive(Default)]
 struct KeepAlive {
     /// Timer of the connection, which a pending response uses too.
-    timer: Alarm,
+    timer: ReusableSleep,
     until: Option<Instant>,
     closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }

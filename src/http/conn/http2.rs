@@ -19,8 +19,8 @@ use tokio::time::sleep;
 
 use super::body::Body;
 use super::context::{ConnectionContext, Service, Step};
+use super::io::{ConnectionState, Phase};
 use super::response::Framing;
-use super::state::{ConnectionState, Phase};
 use super::upgraded::UpgradedIo;
 use crate::http::api::routes::Refusal;
 use crate::limits::Limits;

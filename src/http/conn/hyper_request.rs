@@ -26,10 +26,9 @@ use tokio::time::timeout;
 
 use super::body::Body;
 use super::context::{ConnectionContext, Service, Step};
-use super::io::GuardedStream;
+use super::io::{GuardedStream, Phase};
 use super::pending::PendingResponse;
 use super::response::Framing;
-use super::state::Phase;
 use crate::http::api::fields::Fields;
 use crate::http::api::routes::Refusal;
 use crate::limits::Limits;

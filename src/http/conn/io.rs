@@ -1,10 +1,14 @@
-//! Wraps a TCP stream with what hyper lacks: a timeout for writing to a client that stopped reading, bytes that can be given
+//! The socket of a connection, and what the connection shares with its requests and the server.
+//!
+//! `GuardedStream` wraps a TCP stream with what hyper lacks: a timeout for writing to a client that stopped reading, bytes that can be given
 //! back, and a shutdown that does not destroy the last response on its way.
 
+use std::any::Any;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,7 +19,6 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::state::{ConnectionState, Phase};
 use crate::limits::Limits;
 
 /// Bytes that are read at once, into a buffer on the stack: the longest request that the fast path parses, body included.
@@ -35,6 +38,52 @@ const EARLY_READ_BYTES: usize = 1024;
 
 /// Vectored writes up to this size are copied into one piece, which costs less than a second piece in the kernel.
 const JOINED_BYTES_MAX: usize = 1024;
+
+/// How far the server's shutdown is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Connections are accepted and served.
+    Serving,
+    /// No connection is accepted; open ones end behind their current response.
+    Closing,
+    /// Connections are dropped as they are.
+    Stopped,
+}
+
+/// State of one connection. It counts as open until the last holder drops this, so a WebSocket that outlives the HTTP
+/// connection still counts.
+pub struct ConnectionState {
+    stalled: AtomicBool,
+    unsent: AtomicBool,
+    _open: Box<dyn Any + Send + Sync>,
+}
+
+impl ConnectionState {
+    /// State of a new connection; `open` is dropped with the last holder.
+    pub fn new(open: impl Any + Send + Sync) -> Self {
+        Self { stalled: AtomicBool::new(false), unsent: AtomicBool::new(false), _open: Box::new(open) }
+    }
+
+    /// Records that the client stopped reading and is being cut.
+    fn set_stalled(&self) {
+        self.stalled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection was cut because the client stopped reading.
+    pub(in crate::http) fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// Records whether the kernel has refused a part of the last write.
+    fn set_unsent(&self, unsent: bool) {
+        self.unsent.store(unsent, Ordering::Relaxed);
+    }
+
+    /// Whether a part of the last write still has to be written.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.unsent.load(Ordering::Relaxed)
+    }
+}
 
 /// A socket that fails once its client has not read for the write timeout.
 pub struct GuardedStream {

@@ -14,7 +14,6 @@ mod hyper_request;
 mod io;
 mod pending;
 mod response;
-mod state;
 mod upgraded;
 mod write;
 
@@ -28,8 +27,7 @@ use tokio::time::{Duration, sleep, timeout};
 
 pub use body::Body;
 pub use context::{ConnectionContext, Service};
-pub use io::GuardedStream;
-pub use state::{ConnectionState, Phase};
+pub use io::{ConnectionState, GuardedStream, Phase};
 pub use upgraded::{MqttSocket, UpgradedIo};
 
 pub(super) use body::FRAME_BYTES_MAX;

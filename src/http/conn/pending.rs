@@ -4,9 +4,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use super::io::ConnectionState;
 use super::response::ResponseBytes;
-use super::state::ConnectionState;
-use crate::clock::Alarm;
+use crate::clock::ReusableSleep;
 use crate::http::api::error::Error;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::operation::RequestLog;
@@ -63,7 +63,11 @@ impl<'a> PendingResponse<'a> {
     }
 
     /// Waits for the response. `timer` is that of the connection.
-    pub(super) fn poll(&mut self, timer: &mut Alarm, cx: &mut Context<'_>) -> Poll<Reply<ResponseBytes>> {
+    pub(super) fn poll(
+        &mut self,
+        timer: &mut ReusableSleep,
+        cx: &mut Context<'_>,
+    ) -> Poll<Reply<ResponseBytes>> {
         match &mut self.0 {
             State::Ready(response) => {
                 response.take().map_or(Poll::Pending, |response| Poll::Ready(Reply::http(response)))
@@ -78,7 +82,11 @@ impl<'a> PendingResponse<'a> {
 }
 
 impl ReadStage<'_> {
-    fn poll(&mut self, timer: &mut Alarm, cx: &mut Context<'_>) -> Poll<Result<ResponseBytes, Error>> {
+    fn poll(
+        &mut self,
+        timer: &mut ReusableSleep,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ResponseBytes, Error>> {
         loop {
             match self {
                 Self::Starting(read) => match ready!(read.as_mut().poll(cx))? {

@@ -9,8 +9,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::io::GuardedStream;
-use super::state::ConnectionState;
+use super::io::{ConnectionState, GuardedStream};
 
 /// The bytes of a connection behind the handshake.
 pub enum UpgradedIo {

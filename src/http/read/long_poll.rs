@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use super::live::cursor_seed;
 use super::request::{Hold, LongPoll, ReadFrom};
 use super::short_poll;
-use crate::clock::Alarm;
+use crate::clock::ReusableSleep;
 use crate::http::api::answer;
 use crate::http::api::answer::Keep;
 use crate::http::api::error::Error;
@@ -109,18 +109,18 @@ impl HeldRead<'_> {
         }
     }
 
-    /// Waits for the answer, which comes once. `alarm` is that of the connection.
+    /// Waits for the answer, which comes once. `timer` is that of the connection.
     pub(in crate::http) fn poll<A: Answer>(
         &mut self,
-        alarm: &mut Alarm,
+        timer: &mut ReusableSleep,
         context: &mut Context<'_>,
     ) -> Poll<Result<A, Error>> {
         Poll::Ready(Ok(match &mut self.poll {
             Held::One(poll) => {
-                let polled = ready!(poll.poll_answer(alarm, context))?;
+                let polled = ready!(poll.poll_answer(timer, context))?;
                 self.gateway.answer_one(&polled, self.echo)
             }
-            Held::Many(poll) => answer_many(&ready!(poll.poll_answer(alarm, context))?, self.echo),
+            Held::Many(poll) => answer_many(&ready!(poll.poll_answer(timer, context))?, self.echo),
         }))
     }
 }

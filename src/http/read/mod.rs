@@ -21,7 +21,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::clock::Alarm;
+use crate::clock::ReusableSleep;
 use crate::http::api::error::Error;
 use crate::http::api::gateway::Gateway;
 use crate::http::conn::{Answer, Body, ConnectionState};
@@ -63,8 +63,8 @@ impl Gateway {
         match self.begin_read(read, state).await? {
             ReadStart::Answered(answer) => Ok(answer),
             ReadStart::Held(mut held) => {
-                let mut alarm = Alarm::default();
-                poll_fn(|context| held.poll(&mut alarm, context)).await
+                let mut timer = ReusableSleep::default();
+                poll_fn(|context| held.poll(&mut timer, context)).await
             }
         }
     }

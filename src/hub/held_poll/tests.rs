@@ -43,7 +43,7 @@ async fn held(hub: &Arc<Hub>, prompt: bool) -> Held<'_> {
 }
 
 fn is_answered(held: &mut Held<'_>) -> bool {
-    held.poll_answer(&mut Alarm::default(), &mut Context::from_waker(Waker::noop())).is_ready()
+    held.poll_answer(&mut ReusableSleep::default(), &mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 async fn publish(hub: &Hub) {

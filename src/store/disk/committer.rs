@@ -16,8 +16,8 @@ use super::room::{NoRoom, Room};
 use super::segment::{Kept, Segment};
 use super::session_log::SessionLog;
 use super::shared::Shared;
-use super::sync::SyncPolicy;
 use crate::store::entry::Entry;
+use crate::stream::SyncPolicy;
 use crate::stream::{Epoch, Failure};
 
 /// The most changes and bytes that wait for the same sync.

@@ -15,8 +15,8 @@ use super::room::{NoRoom, Room};
 use super::scan::{End, Rest, scan};
 use super::segment::{HEADER_BYTES, Segment, Segments, path};
 use super::shared::Shared;
-use super::sync::SyncPolicy;
 use crate::store::streams::Epochs;
+use crate::stream::SyncPolicy;
 use crate::stream::{Epoch, Observer};
 
 /// How a store writes.

@@ -1,0 +1,118 @@
+//! The commands of `pollgate`: `serve` runs the gateway until a signal, `store` checks, exports and imports a store on disk. What
+//! they print, and the codes they exit with.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use pollgate::config::{Settings, StoreCommand, StorePlace};
+use pollgate::maintenance::OfflineStore;
+use pollgate::server::{BindError, Server};
+use pollgate::store::{Checked, check};
+use pollgate::stream::SyncPolicy;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs the gateway until SIGTERM or SIGINT, then drains it; a second signal ends it at once.
+pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, BindError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let server = Server::bind(&settings)?;
+    // Whoever closed our output does not want to read it.
+    let _unread = banner(&server, &settings);
+    let mut next_signal = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
+    let stop = server.start();
+    next_signal().await;
+    tracing::info!("draining; a second signal ends at once");
+    tokio::select! {
+        () = stop.drain() => tracing::info!("drained"),
+        () = next_signal() => tracing::warn!("ended at once by a second signal"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn banner(server: &Server, settings: &Settings) -> io::Result<()> {
+    let (gateway, admin) = (server.gateway_address(), server.admin_address());
+    let mut out = io::stdout().lock();
+    writeln!(out, "listening http://{gateway}")?;
+    writeln!(out, "admin http://{admin}")?;
+    if let Some(address) = server.mqtt_address() {
+        writeln!(out, "mqtt {address}")?;
+    }
+    match &settings.store {
+        StorePlace::Memory => {
+            writeln!(out, "\nmessages are kept in memory, as long as this process lives. Try it:")?
+        }
+        StorePlace::Directory(directory) => {
+            let survives = match settings.sync {
+                SyncPolicy::Always => "what is acknowledged survives a power cut",
+                SyncPolicy::Interval(_) | SyncPolicy::Never => "what is acknowledged survives a kill",
+            };
+            writeln!(out, "\nmessages are kept in {}; {survives}. Try it:", directory.display())?;
+        }
+    }
+    writeln!(out, "  curl -X PUT -H 'Content-Type: application/json' http://{gateway}/v1/stream/hello")?;
+    writeln!(
+        out,
+        "  curl -H 'Content-Type: application/json' -d '{{\"n\":1}}' http://{gateway}/v1/stream/hello"
+    )?;
+    writeln!(out, "  curl -N 'http://{gateway}/v1/stream/hello?offset=-1&live=sse'")
+}
+
+/// Runs the command. The exit code is a failure if `check` finds damage.
+pub(crate) async fn store(command: StoreCommand) -> Result<ExitCode, Box<dyn Error>> {
+    match command {
+        StoreCommand::Check { directory } => Ok(print_check(&check(&directory)?)?),
+        StoreCommand::Export { directory, file } => export(&directory, file).await,
+        StoreCommand::Import { directory, file } => import(&directory, file).await,
+    }
+}
+
+fn print_check(checked: &Checked) -> io::Result<ExitCode> {
+    let Checked { streams, records, messages, bytes, files, damage } = checked;
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "{streams} streams, {messages} messages, {records} records, {bytes} bytes in {files} files"
+    )?;
+    for place in damage {
+        writeln!(out, "damaged: {place}")?;
+    }
+    if damage.is_empty() {
+        writeln!(out, "all records are whole")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(
+        out,
+        "what follows the first damage is not served; the gateway cuts it off when it opens the store"
+    )?;
+    Ok(ExitCode::FAILURE)
+}
+
+/// To a new file, or to standard output.
+async fn export(directory: &Path, file: Option<PathBuf>) -> Result<ExitCode, Box<dyn Error>> {
+    let store = OfflineStore::open(directory)?;
+    let mut out: Box<dyn Write> = match file {
+        Some(file) => Box::new(BufWriter::new(File::create_new(file)?)),
+        None => Box::new(BufWriter::new(io::stdout())),
+    };
+    let exported = store.export(&mut out).await?;
+    store.close().await;
+    eprintln!("exported {} streams, {} messages", exported.streams, exported.messages);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// From a file, or from standard input.
+async fn import(directory: &Path, file: Option<PathBuf>) -> Result<ExitCode, Box<dyn Error>> {
+    let store = OfflineStore::open(directory)?;
+    let lines: Box<dyn BufRead> = match file {
+        Some(file) => Box::new(BufReader::new(File::open(file)?)),
+        None => Box::new(BufReader::new(io::stdin())),
+    };
+    let imported = store.import(lines).await;
+    store.close().await;
+    let imported = imported?;
+    eprintln!("imported {} streams, {} messages", imported.streams, imported.messages);
+    Ok(ExitCode::SUCCESS)
+}
