@@ -13,8 +13,6 @@ mod world;
 
 mod fake;
 mod faults;
-// A debug build takes as long for a delivery as the formulas have for an error; tests/run has them optimised.
-#[cfg(not(debug_assertions))]
 mod formulas;
 mod loads;
 mod overload;
