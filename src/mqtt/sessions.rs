@@ -219,6 +219,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::clock::in_time;
     use crate::metrics::Metrics;
     use crate::mqtt::codec::MessageProperties;
     use crate::stream::Quality;
@@ -230,7 +231,7 @@ mod tests {
     }
 
     async fn attach(sessions: &Arc<Sessions>, client: &str) -> Found {
-        sessions.attach(&client.into()).await.unwrap()
+        in_time("the session is free", sessions.attach(&client.into())).await.unwrap()
     }
 
     fn away(until: Instant, will: Option<(Will, Instant)>) -> Away {
@@ -294,11 +295,12 @@ mod tests {
             })
             .collect();
         // The first and each of the others counts one.
-        first.attached.place.newest.wait_until(|newest| (*newest == 4).then_some(())).await;
+        let all_came = first.attached.place.newest.wait_until(|newest| (*newest == 4).then_some(()));
+        in_time("all connections have come", all_came).await;
         first.attached.keep(away(Instant::now() + HOUR, None));
         let mut winners = 0;
         for other in others {
-            if let Some(found) = other.await.unwrap() {
+            if let Some(found) = in_time("a connection is told", other).await.unwrap() {
                 assert!(found.away.is_some());
                 winners += 1;
             }

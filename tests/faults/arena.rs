@@ -6,7 +6,8 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::MutexGuard;
@@ -17,6 +18,9 @@ use crate::world::alone;
 const JITTER: u64 = 400;
 const TURNS_UNTIL_YIELD: u64 = 5000;
 
+/// Far more than a race takes, and the hold of a poll that was overlooked.
+const RACE_MAX: Duration = Duration::from_secs(60);
+
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The two threads: the test's own, and one more.
@@ -26,6 +30,8 @@ pub(crate) struct Arena {
     /// Races that the second side was ready for.
     ready: Arc<AtomicU64>,
     races: u64,
+    /// Ends the watch over the races when it is dropped.
+    _open: Sender<()>,
 }
 
 /// How the races of a kind ended, and by how much the next one is delayed: the second side, or below zero the first.
@@ -47,7 +53,10 @@ impl Arena {
         let ready = Arc::new(AtomicU64::new(0));
         let gate = ready.clone();
         std::thread::spawn(move || second_side(&inbox, &gate));
-        Self { runtime: runtime(), jobs, ready, races: 0 }
+        let (open, closed) = channel();
+        let (begun, name) = (ready.clone(), std::thread::current().name().unwrap_or("a race").to_owned());
+        std::thread::spawn(move || watch(&name, &begun, &closed));
+        Self { runtime: runtime(), jobs, ready, races: 0, _open: open }
     }
 
     pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
@@ -118,6 +127,20 @@ fn second_side(inbox: &Receiver<(Job, u64)>, ready: &AtomicU64) {
         ready.fetch_add(1, Ordering::Release);
         spin(delay);
         runtime.block_on(job);
+    }
+}
+
+/// Ends the process with the name of the test when a race does not come to an end: a side that waits for ever can not be
+/// told so.
+fn watch(name: &str, begun: &AtomicU64, closed: &Receiver<()>) {
+    let mut before = None;
+    while closed.recv_timeout(RACE_MAX) == Err(RecvTimeoutError::Timeout) {
+        let races = begun.load(Ordering::Acquire);
+        if before == Some(races) {
+            eprintln!("{name}: race {races} has no end within {RACE_MAX:?}");
+            std::process::abort();
+        }
+        before = Some(races);
     }
 }
 

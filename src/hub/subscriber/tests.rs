@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::advance;
 
 use super::*;
-use crate::clock::Clock;
+use crate::clock::{Clock, in_time};
 use crate::hub::{ClientId, Creation, PollSettings, Source, StreamReader};
 use crate::limits::Limits;
 use crate::metrics::{Counts, Metrics};
@@ -110,9 +110,9 @@ async fn marks_come_in_parts_and_a_dropped_wait_takes_none() {
         follower.member.marks.waiting()
     };
     assert_eq!((waiting, follower.member.marks.waiting()), (0, 0));
-    assert_eq!(follower.changed(2).await, [name("3"), name("1")]);
+    assert_eq!(in_time("two marks", follower.changed(2)).await, [name("3"), name("1")]);
     publish(&hub, "3", "x").await;
-    assert_eq!(follower.changed(0).await, [name("2")]);
+    assert_eq!(in_time("one mark", follower.changed(0)).await, [name("2")]);
     assert_eq!(marks(&follower).await, ["3"]);
 }
 
@@ -133,8 +133,9 @@ async fn a_stream_that_somebody_names_does_not_end_whatever_life_it_is_in() {
     }
     create(&hub, "s").await;
     let reader = hub.stream_reader(&name("s"), Start::Tail);
+    let poll = hub.poll(reader, PollSettings { hold: TTL, client: None });
     assert!(
-        hub.poll(reader, PollSettings { hold: TTL, client: None }).await.unwrap().held,
+        in_time("the hold ends", poll).await.unwrap().held,
         "a poll beside it gives back its own part only"
     );
     advance(FAR_BEYOND).await;
@@ -160,7 +161,7 @@ async fn an_end_that_only_a_request_noticed_is_told_by_the_next_sweep() {
     advance(TTL).await;
     assert!(hub.read(&name("s"), Start::Earliest).await.is_err());
     let sweeping = tokio::time::timeout(Duration::from_secs(2), hub.sweep());
-    let (_, changed) = tokio::join!(sweeping, follower.changed(9));
+    let (_, changed) = tokio::join!(sweeping, in_time("the end is told", follower.changed(9)));
     assert_eq!(changed, [name("s")]);
 }
 
