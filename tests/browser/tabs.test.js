@@ -92,8 +92,9 @@ test("a WebSocket that is cut soon after it works is given up at the third time,
     relay.cut()
   }
   await until(async () => (await tab.changes()).length > 1)
-  const opened = live(relay)
-  assert.equal(opened.slice(0, opened.findIndex((request) => request.includes("sse"))).length, 3)
+  // The change is told before its request is here.
+  await until(() => live(relay).some((request) => request.includes("sse")))
+  assert.equal(live(relay).findIndex((request) => request.includes("sse")), 3)
   await until(async () => (await tab.changes()).length > 2)
   const n = await appending.stop()
   await arrives(tab, n)
