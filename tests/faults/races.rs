@@ -83,6 +83,7 @@ fn no_drain_overlooks_a_poll_that_goes_to_wait() {
             arena.wait(async { hub(Limits { drain_spread: "0s".parse().unwrap(), ..Limits::default() }) });
         let lane = Lane::open(&mut arena, &hub, "drained");
         let drained = hub.clone();
+        let began = Instant::now();
         let (polled, ()) = arena.race(&mut tally, lane.poll(None), async move { drained.drain().await });
         let held = match polled {
             Ok(polled) => polled.batch.is_empty() && polled.held,
