@@ -37,6 +37,8 @@ pub(crate) struct Faults {
     pub(crate) answer_pause: Duration,
     /// Polls are held so long and no longer, whatever they ask for.
     pub(crate) hold_max: Option<Duration>,
+    /// Whether a message is lost, by its stream and its number in it, as the message says them itself.
+    pub(crate) loses: Option<fn(u32, u32) -> bool>,
     /// Polls get all messages, whatever their cursor.
     pub(crate) forgets_cursors: bool,
 }
@@ -112,6 +114,9 @@ impl Fake {
         if hits(self.faults.stall_every) {
             sleep(self.faults.stall).await;
         }
+        if self.faults.loses.is_some_and(|loses| loses(part(&message, 1), part(&message, 2))) {
+            return StatusCode::NO_CONTENT;
+        }
         if hits(self.faults.refuse_every) {
             return StatusCode::INTERNAL_SERVER_ERROR;
         }
@@ -161,6 +166,12 @@ impl Fake {
             Err(_) => status(StatusCode::NO_CONTENT, there().0, Bytes::new()),
         }
     }
+}
+
+/// A number that a message says of itself.
+fn part(message: &Bytes, index: usize) -> u32 {
+    let text = std::str::from_utf8(message).unwrap();
+    u32::from_str_radix(text.split('.').nth(index).unwrap(), 16).unwrap()
 }
 
 fn status(status: StatusCode, offset: usize, body: Bytes) -> Response<Full<Bytes>> {

@@ -15,12 +15,16 @@ const RATE: f64 = 5.0;
 const SEED: u64 = 11;
 
 async fn against(faults: Faults) -> Run {
+    read_by("long-poll:5s", faults).await
+}
+
+async fn read_by(strategy: &str, faults: Faults) -> Run {
     let fake = Fake::start(faults).await;
     let target = format!("http://{}", fake.address);
     let numbers =
         [CLIENTS.to_string(), SECONDS.to_string(), WARM_UP.to_string(), RATE.to_string(), SEED.to_string()];
     // Faults are counted whenever a send goes out.
-    let mut arguments = vec!["--target", &target, "--strategy", "long-poll:5s", "--late-after", "1s"];
+    let mut arguments = vec!["--target", &target, "--strategy", strategy, "--late-after", "1s"];
     for (name, number) in ["--clients", "--seconds", "--warm-up", "--rate", "--seed"].iter().zip(&numbers) {
         arguments.extend([name, number.as_str()]);
     }
@@ -88,6 +92,27 @@ async fn loss_doubles_and_order_are_counted_exactly() {
         (counts.lost, counts.doubled, counts.out_of_order),
         (expected_lost, expected_doubled, expected_out_of_order)
     );
+}
+
+fn is_last(stream: u32, sequence: u32) -> bool {
+    workload().schedule(stream).len() == sequence as usize + 1
+}
+
+/// Behind it nothing comes that could show the loss, and a reader that polls has a last interval in which it could still
+/// come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_message_of_each_stream_is_missed_too() {
+    let _turn = alone().await;
+    let window = workload().plan.window();
+    let last = |stream| *workload().schedule(stream).last().unwrap();
+    assert!((0..CLIENTS).all(|stream| window.contains(&last(stream))), "a blind test");
+    for strategy in ["short-poll:2s", "long-poll:5s"] {
+        let run = read_by(strategy, Faults { loses: Some(is_last), ..Faults::default() }).await;
+        let counts = run.deliveries;
+        assert_eq!((counts.lost, counts.doubled), (CLIENTS.into(), 0), "{strategy}: {counts:?}");
+        assert_eq!(counts.intended, counts.delivered + counts.lost, "{strategy}");
+        assert_eq!(counts.intended, hits(|_, _| true), "{strategy}");
+    }
 }
 
 /// One append in 25 stalls for half a second, and with it what comes to its stream meanwhile: 4 % of the
