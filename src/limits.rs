@@ -11,7 +11,8 @@
 //! | sends a head | `head_bytes_max`, read into a buffer of at most `connection_buffer_bytes` | 16 KiB |
 //! | sends an append | `body_bytes_max`, and the read buffer | 1 MiB + 16 KiB |
 //! | does not take an answer | `connection_buffer_bytes`, and references into the log | 16 KiB |
-//! | waits in a long poll over HTTP/1.1 | a socket and a waiter, without a buffer; over HTTP/2 a stream's state besides | 2 KiB |
+//! | waits in a long poll over HTTP/1.1, whatever the request looked like | a socket and a waiter, without a buffer | 2 KiB |
+//! | waits in a long poll over HTTP/2 | hyper's connection with its buffers, and a stream's state for each poll | 10 KiB |
 //! | follows an idle event or NDJSON stream over HTTP/1.1 | the same, and its tail | 3.5 KiB |
 //! | waits for a stream that others wait for too | nothing more; the stream keeps what was read last, at most `tail_bytes_max`, and up to four encodings of it | 16 KiB, and some 100 for the encodings, a stream |
 //! | waits for many streams | about 760 bytes for each of `streams_per_request_max` | 744 KiB |

@@ -1,7 +1,7 @@
-//! Changes of streams: first the store, then those who wait.
+//! Changes of streams and sessions: first the store makes them, then waiters are notified.
 //!
-//! A client may leave between the two. Its change is in the log by then, or will be, so that those who wait have to be
-//! told of it all the same.
+//! A client may leave between the two. Its change is in the log by then, or will be, so the waiters are notified all the same:
+//! what is left of a change goes on in a task of its own.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,14 +9,105 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 
+use super::Hub;
 use super::waiter_registry::WaiterRegistry;
 use crate::metrics::Metrics;
 use crate::stream::{
-    Append, AppendError, Appended, ChangeError, Create, CreateError, Created, Failure, SessionChange, Store,
-    StreamName,
+    Append, AppendError, Appended, ChangeError, ContentType, Create, CreateError, Created, Failure, Fork,
+    InvalidMessages, Lifetime, Missing, Retention, SessionChange, Start, Store, StreamName, split,
 };
+
+/// A stream to be created, as a front understood it.
+#[derive(Debug, Clone, Default)]
+pub struct Creation {
+    /// `None`: as the source of a fork, else `application/octet-stream`.
+    pub content_type: Option<ContentType>,
+    /// `None`: unlimited, or as the source of a fork.
+    pub lifetime: Option<Lifetime>,
+    /// `None`: all is kept, or as the source of a fork.
+    pub retention: Option<Retention>,
+    /// Whether nothing may follow the body.
+    pub closed: bool,
+    /// The first messages.
+    pub body: Bytes,
+    /// Source, offset and sub-offset of a fork.
+    pub fork: Option<(StreamName, Option<Start>, u64)>,
+}
+
+/// Why a stream was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreationError {
+    /// The first messages are wrong.
+    #[error(transparent)]
+    Messages(#[from] InvalidMessages),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] CreateError),
+}
+
+impl Hub {
+    /// Creates a stream, or finds it as it would have been created.
+    pub async fn create(&self, name: &StreamName, creation: Creation) -> Result<Created, CreationError> {
+        let now = self.clock.now();
+        let content_type = match (&creation.content_type, &creation.fork) {
+            (Some(content_type), _) => content_type.clone(),
+            (None, None) => ContentType::octet_stream(),
+            (None, Some((source, ..))) => self.inherited_content_type(name, source).await?,
+        };
+        let payload = split(creation.body, &content_type, self.limits.json_depth_max)?;
+        let create = Create {
+            content_type,
+            lifetime: creation.lifetime,
+            retention: creation.retention,
+            default_retention: self.default_retention,
+            closed: creation.closed,
+            payload,
+            fork: creation.fork.map(|(source, offset, sub_offset)| Fork { source, offset, sub_offset }),
+        };
+        Ok(to_its_end(self.changes().create(name.clone(), create, now)).await?)
+    }
+
+    /// The type of the source, or of the fork itself if that exists already and its source does not any more.
+    async fn inherited_content_type(
+        &self,
+        fork: &StreamName,
+        source: &StreamName,
+    ) -> Result<ContentType, CreateError> {
+        let now = self.clock.now();
+        let missing = match self.store.describe(source, now).await {
+            Ok(source) => return Ok(source.content_type),
+            Err(Missing::NotFound) => CreateError::SourceNotFound,
+            Err(Missing::Deleted) => CreateError::SourceDeleted,
+        };
+        self.store.describe(fork, now).await.map(|fork| fork.content_type).map_err(|_| missing)
+    }
+
+    /// Appends and wakes. When it returns, the messages are as durable as the store promises.
+    pub async fn publish(&self, name: &StreamName, mut append: Append) -> Result<Appended, AppendError> {
+        if let Some(create) = &mut append.create {
+            create.retention = self.default_retention;
+        }
+        to_its_end(self.changes().append(name.clone(), append, self.clock.now())).await
+    }
+
+    fn changes(&self) -> Changes {
+        let (store, waiters, metrics) = (self.store.clone(), self.waiters.clone(), self.metrics.clone());
+        Changes { store, waiters, metrics }
+    }
+
+    /// Deletes a stream and ends whoever waits for it.
+    pub async fn delete(&self, name: &StreamName) -> Result<(), ChangeError> {
+        to_its_end(self.changes().delete(name.clone(), self.clock.now())).await
+    }
+
+    /// Stores a change of a session. When it returns, it is as durable as the store promises.
+    pub async fn change_session(&self, change: SessionChange) -> Result<(), Failure> {
+        to_its_end(self.changes().session(change)).await
+    }
+}
 
 /// What a change needs, so that it can go on without whoever asked for it.
 pub(super) struct Changes {

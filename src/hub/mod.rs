@@ -21,9 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
+pub use changes::{Creation, CreationError};
 pub use clients::{
     CLIENT_ID_BYTES_MAX, ClientId, ClientView, HeldView, InvalidClientId, Subject, SubscribedView,
     TooManyPolls,
@@ -37,15 +37,11 @@ pub use subscriber::Subscriber;
 pub use tail::{Tail, TailSettings};
 pub use update::{Change, SharedBatch, Update, Variant};
 
-use changes::{Changes, to_its_end};
-
 use crate::clock::Clock;
 use crate::limits::Limits;
 use crate::metrics::{Counts, Metrics};
 use crate::stream::{
-    Append, AppendError, Appended, Batch, ChangeError, ContentType, Create, CreateError, Created,
-    Description, Failure, Fork, InvalidMessages, Lifetime, Missing, ReadError, ReadLimit, Retention,
-    SessionChange, Start, Store, StoredSession, StreamName, split,
+    Batch, Description, Missing, ReadError, ReadLimit, Retention, Start, Store, StoredSession, StreamName,
 };
 
 /// How often streams that have ended are looked for.
@@ -80,34 +76,6 @@ fn default_retention(limits: &Limits) -> Retention {
     }
 }
 
-/// A stream to be created, as a front understood it.
-#[derive(Debug, Clone, Default)]
-pub struct Creation {
-    /// `None`: as the source of a fork, else `application/octet-stream`.
-    pub content_type: Option<ContentType>,
-    /// `None`: unlimited, or as the source of a fork.
-    pub lifetime: Option<Lifetime>,
-    /// `None`: all is kept, or as the source of a fork.
-    pub retention: Option<Retention>,
-    /// Whether nothing may follow the body.
-    pub closed: bool,
-    /// The first messages.
-    pub body: Bytes,
-    /// Source, offset and sub-offset of a fork.
-    pub fork: Option<(StreamName, Option<Start>, u64)>,
-}
-
-/// Why a stream was not created.
-#[derive(Debug, thiserror::Error)]
-pub enum CreationError {
-    /// The first messages are wrong.
-    #[error(transparent)]
-    Messages(#[from] InvalidMessages),
-    /// The store refused.
-    #[error(transparent)]
-    Store(#[from] CreateError),
-}
-
 impl Hub {
     /// A hub over `store`.
     pub fn new(store: Arc<dyn Store>, limits: Arc<Limits>, metrics: Arc<Metrics>, clock: Clock) -> Self {
@@ -125,55 +93,6 @@ impl Hub {
         }
     }
 
-    /// Creates a stream, or finds it as it would have been created.
-    pub async fn create(&self, name: &StreamName, creation: Creation) -> Result<Created, CreationError> {
-        let now = self.clock.now();
-        let content_type = match (&creation.content_type, &creation.fork) {
-            (Some(content_type), _) => content_type.clone(),
-            (None, None) => ContentType::octet_stream(),
-            (None, Some((source, ..))) => self.inherited_content_type(name, source).await?,
-        };
-        let payload = split(creation.body, &content_type, self.limits.json_depth_max)?;
-        let create = Create {
-            content_type,
-            lifetime: creation.lifetime,
-            retention: creation.retention,
-            default_retention: self.default_retention,
-            closed: creation.closed,
-            payload,
-            fork: creation.fork.map(|(source, offset, sub_offset)| Fork { source, offset, sub_offset }),
-        };
-        Ok(to_its_end(self.changes().create(name.clone(), create, now)).await?)
-    }
-
-    /// The type of the source, or of the fork itself if that exists already and its source does not any more.
-    async fn inherited_content_type(
-        &self,
-        fork: &StreamName,
-        source: &StreamName,
-    ) -> Result<ContentType, CreateError> {
-        let now = self.clock.now();
-        let missing = match self.store.describe(source, now).await {
-            Ok(source) => return Ok(source.content_type),
-            Err(Missing::NotFound) => CreateError::SourceNotFound,
-            Err(Missing::Deleted) => CreateError::SourceDeleted,
-        };
-        self.store.describe(fork, now).await.map(|fork| fork.content_type).map_err(|_| missing)
-    }
-
-    /// Appends and wakes. When it returns, the messages are as durable as the store promises.
-    pub async fn publish(&self, name: &StreamName, mut append: Append) -> Result<Appended, AppendError> {
-        if let Some(create) = &mut append.create {
-            create.retention = self.default_retention;
-        }
-        to_its_end(self.changes().append(name.clone(), append, self.clock.now())).await
-    }
-
-    fn changes(&self) -> Changes {
-        let (store, waiters, metrics) = (self.store.clone(), self.waiters.clone(), self.metrics.clone());
-        Changes { store, waiters, metrics }
-    }
-
     /// Reads what is there and does not wait: the short poll.
     pub async fn read(&self, name: &StreamName, start: Start) -> Result<Batch, ReadError> {
         let limit = ReadLimit { bytes_max: self.limits.read_bytes_max };
@@ -183,16 +102,6 @@ impl Hub {
     /// Tells about a stream without using it.
     pub async fn describe(&self, name: &StreamName) -> Result<Description, Missing> {
         self.store.describe(name, self.clock.now()).await
-    }
-
-    /// Deletes a stream and ends whoever waits for it.
-    pub async fn delete(&self, name: &StreamName) -> Result<(), ChangeError> {
-        to_its_end(self.changes().delete(name.clone(), self.clock.now())).await
-    }
-
-    /// Stores a change of a session. When it returns, it is as durable as the store promises.
-    pub async fn change_session(&self, change: SessionChange) -> Result<(), Failure> {
-        to_its_end(self.changes().session(change)).await
     }
 
     /// Whether a session that is stored outlives the process.

@@ -7,11 +7,10 @@ use tracing::Instrument;
 use super::error::Error;
 use super::gateway::Gateway;
 use super::handlers::{STREAM_METHODS, preflight};
-use super::operation::RequestLog;
 use super::operation::{GatewayRequest, OnStream, Operation};
 use super::routes::STREAMS_METHODS;
 use super::upgrade::Reply;
-use crate::http::conn::{Answer, ConnectionState, Framing};
+use crate::http::conn::{Answer, ConnectionState};
 
 impl Gateway {
     /// Answers one request. Every failure is a response too.
@@ -35,20 +34,6 @@ impl Gateway {
             Err(error) => (Err(error), None),
         };
         Reply { answer: self.finish(&log, outcome), upgrade }
-    }
-
-    /// The response of an outcome, counted and logged.
-    pub(in crate::http) fn finish<A: Answer>(&self, log: &RequestLog, outcome: Result<A, Error>) -> A {
-        let mut answer = outcome.unwrap_or_else(|error| A::from(error.into_answer()));
-        let keep_alive = log.framing.keep_alive && !self.hub.is_draining();
-        answer.frame(Framing { keep_alive, ..log.framing }, self.clock.now());
-        let status = answer.status().as_u16();
-        self.forms.answered(log.form, status);
-        if let Some(trace) = &log.trace {
-            let held_ms = trace.since.elapsed().as_millis() as u64;
-            trace.span.in_scope(|| tracing::debug!(status, held_ms, "answered"));
-        }
-        answer
     }
 
     async fn perform<A: Answer>(

@@ -7,9 +7,10 @@ use tracing::Span;
 use super::error::Error;
 use super::files::GetFile;
 use super::form::Form;
+use super::gateway::Gateway;
 use super::handshake::Handshake;
 use super::write_request::Put;
-use crate::http::conn::Framing;
+use crate::http::conn::{Answer, Framing};
 use crate::http::read::request::{Read, ReadOrSocket, WebSocket};
 use crate::hub::ClientId;
 use crate::stream::{Append, StreamName};
@@ -92,6 +93,22 @@ impl Operation {
             Self::Mqtt(_) => Some(Form::Mqtt),
             Self::OnStream(..) | Self::PreflightMany => None,
         }
+    }
+}
+
+impl Gateway {
+    /// The response of an outcome, counted and logged.
+    pub(in crate::http) fn finish<A: Answer>(&self, log: &RequestLog, outcome: Result<A, Error>) -> A {
+        let mut answer = outcome.unwrap_or_else(|error| A::from(error.into_answer()));
+        let keep_alive = log.framing.keep_alive && !self.hub.is_draining();
+        answer.frame(Framing { keep_alive, ..log.framing }, self.clock.now());
+        let status = answer.status().as_u16();
+        self.forms.answered(log.form, status);
+        if let Some(trace) = &log.trace {
+            let held_ms = trace.since.elapsed().as_millis() as u64;
+            trace.span.in_scope(|| tracing::debug!(status, held_ms, "answered"));
+        }
+        answer
     }
 }
 
