@@ -78,7 +78,6 @@ fn no_drain_overlooks_a_poll_that_goes_to_wait() {
     let mut tally = Tally::default();
     let since = Instant::now();
     for _ in 0..DRAINS {
-        let began = Instant::now();
         let hub =
             arena.wait(async { hub(Limits { drain_spread: "0s".parse().unwrap(), ..Limits::default() }) });
         let lane = Lane::open(&mut arena, &hub, "drained");
