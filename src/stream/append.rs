@@ -185,3 +185,80 @@ pub enum Refusal {
     /// The producer's epoch or sequence is wrong.
     Producer(ProducerRefusal),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json() -> ContentType {
+        ContentType::parse("application/json").unwrap()
+    }
+
+    fn text() -> ContentType {
+        ContentType::parse("text/plain").unwrap()
+    }
+
+    fn of_any_type(body: &'static str) -> Append {
+        Append::of_any_type(Bytes::from_static(body.as_bytes()), text(), 64)
+    }
+
+    #[test]
+    fn a_body_is_split_by_the_declared_type_once() {
+        let split = Append::of(json(), Payload::default()).with_body("[1,2]".into(), 64).unwrap();
+        assert_eq!((split.payload.messages(), split.payload.shape().is_json()), (2, true));
+        let whole = Append::of(text(), Payload::default()).with_body("[1,2]".into(), 64).unwrap();
+        assert_eq!((whole.payload.messages(), whole.payload.len()), (1, 5));
+        let unsplit = |append: Append, body: &'static str| append.with_body(body.into(), 64).unwrap_err();
+        assert_eq!(unsplit(Append::of(json(), Payload::default()), ""), AppendError::Empty);
+        assert_eq!(unsplit(Append::of(json(), Payload::default()), "[]"), AppendError::Empty);
+        assert_eq!(unsplit(Append::default(), "x"), AppendError::NoContentType);
+        assert!(matches!(unsplit(Append::of(json(), Payload::default()), "{"), AppendError::Messages(_)));
+    }
+
+    #[test]
+    fn only_an_append_that_closes_may_be_empty() {
+        let closing = Append::closing();
+        assert!(closing.close && closing.create.is_none());
+        assert!(closing.with_body(Bytes::new(), 64).unwrap().payload.is_empty());
+        assert!(Append::closing().fits(&json()) && Append::closing().fits(&text()));
+    }
+
+    #[test]
+    fn an_append_to_any_stream_is_split_by_the_type_that_the_stream_has() {
+        let mut append = of_any_type("[1,2]");
+        append.split_for(&json()).unwrap();
+        assert_eq!(append.payload.messages(), 2);
+        assert!(append.fits(&json()) && !append.fits(&text()));
+        // The stream was deleted and created anew meanwhile, with another type.
+        append.split_for(&text()).unwrap();
+        assert_eq!(append.payload.messages(), 1);
+        assert!(append.fits(&text()) && !append.fits(&json()));
+        let split = append.payload.bytes().as_ptr();
+        append.split_for(&ContentType::octet_stream()).unwrap();
+        assert_eq!(append.payload.bytes().as_ptr(), split, "what is split is not split again");
+        assert!(matches!(of_any_type("{").split_for(&json()), Err(AppendError::Messages(_))));
+        assert_eq!(of_any_type("[]").split_for(&json()), Err(AppendError::Empty));
+        let mut declared = Append::of(text(), Payload::raw("x".into()));
+        declared.split_for(&json()).unwrap();
+        assert!(declared.fits(&text()) && !declared.fits(&json()));
+        let undeclared = Append { payload: Payload::raw("x".into()), ..Append::default() };
+        assert!(!undeclared.fits(&text()));
+    }
+
+    #[test]
+    fn a_stream_is_created_as_the_append_says() {
+        let retention = Retention { messages_max: Some(3), ..Retention::default() };
+        let created =
+            |append: Append| Append { create: Some(CreateIfMissing { retention }), ..append }.creation();
+        for (append, content_type) in [
+            (Append::of(json(), Payload::default()), json()),
+            (of_any_type("x"), text()),
+            (Append::closing(), ContentType::octet_stream()),
+        ] {
+            assert!(append.creation().is_none());
+            assert_eq!(append.clone().or_create().create, Some(CreateIfMissing::default()));
+            let create = created(append).unwrap();
+            assert_eq!((create.content_type, create.default_retention), (content_type, retention));
+        }
+    }
+}

@@ -30,14 +30,15 @@ struct Seen {
 
 impl Seen {
     fn of(answer: &Answer) -> Self {
-        let is_timeless = |name: &str| !["date", "stream-cursor", "retry-after"].contains(&name);
-        let fields = answer.headers.iter().filter(|(name, _)| is_timeless(name.as_str()));
+        let body = String::from_utf8_lossy(&answer.body);
+        let (body, token) = without_token(&body);
+        // A token is as long as the numbers in it.
+        let differs = |name: &str| {
+            ["date", "stream-cursor", "retry-after"].contains(&name) || token && name == "content-length"
+        };
+        let fields = answer.headers.iter().filter(|(name, _)| !differs(name.as_str()));
         let fields = fields.map(|(name, value)| (name.to_string(), without_epochs(value.to_str().unwrap())));
-        Self {
-            status: answer.status.as_u16(),
-            fields: fields.collect(),
-            body: without_token(without_epochs(&String::from_utf8_lossy(&answer.body))),
-        }
+        Self { status: answer.status.as_u16(), fields: fields.collect(), body: without_epochs(&body) }
     }
 }
 
@@ -59,11 +60,11 @@ fn without_epochs(text: &str) -> String {
     text
 }
 
-/// Takes the token over many streams out of an envelope: it holds epochs too.
-fn without_token(text: String) -> String {
+/// Takes the token over many streams out of an envelope, since it holds epochs too. Whether there was one.
+fn without_token(text: &str) -> (String, bool) {
     match text.split_once("\"cursor\":\"") {
-        Some((before, behind)) => format!("{before}{}", behind.split_once('"').unwrap().1),
-        None => text,
+        Some((before, behind)) => (format!("{before}{}", behind.split_once('"').unwrap().1), true),
+        None => (text.to_owned(), false),
     }
 }
 

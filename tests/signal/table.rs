@@ -227,3 +227,22 @@ fn those_to_be_woken_are_woken_once_each_in_parts_of_any_size() {
         assert_eq!(woken(&tasks), [1; 10]);
     });
 }
+
+/// A waiter of the first round has been woken and has not looked yet, while others come and leave.
+#[test]
+fn who_leaves_rounds_later_takes_nobodys_place() {
+    on_one_thread(|| {
+        let tail = Signal::new(0);
+        let mut tasks = Task::several(3);
+        let [late, passing, staying] = &mut tasks[..] else { panic!("there are three") };
+        sleep(&tail, &late.0, &mut late.1, 9);
+        tail.update(|tail| *tail = 1);
+        sleep(&tail, &passing.0, &mut passing.1, 9);
+        tail.forget(&mut passing.1);
+        sleep(&tail, &staying.0, &mut staying.1, 9);
+        tail.forget(&mut late.1);
+        assert_eq!(tail.waiting(), 1);
+        tail.update(|tail| *tail = 2);
+        assert_eq!(woken(&tasks), [1, 0, 1]);
+    });
+}
