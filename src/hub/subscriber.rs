@@ -48,7 +48,7 @@ impl Hub {
         limit: MessageLimit,
     ) -> Result<Messages, ReadError> {
         let messages = self.store.messages(name, start, limit, self.clock.now()).await?;
-        self.metrics.messages_out(messages.messages.len() as u64, messages.len());
+        self.metrics.messages_out(messages.messages.len() as u64, messages.size());
         Ok(messages)
     }
 

@@ -50,13 +50,8 @@ pub struct Message {
 
 impl Messages {
     /// The bytes of the messages.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.messages.iter().map(|message| message.bytes.len()).sum()
-    }
-
-    /// Whether there is no message in it.
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
     }
 }
 

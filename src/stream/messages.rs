@@ -113,6 +113,17 @@ mod tests {
     }
 
     #[test]
+    fn a_body_of_another_type_is_one_message_and_an_empty_one_none() {
+        let split_as = |content_type: &str, body: &'static [u8]| {
+            split(Bytes::from_static(body), &ContentType::parse(content_type).unwrap(), 64).unwrap()
+        };
+        let text = split_as("text/plain", b"[1,2]");
+        assert_eq!((text.messages(), text.since(0).as_ref()), (1, &b"[1,2]"[..]));
+        assert_eq!(split_as("text/plain", b"").positions(), 0);
+        assert_eq!(split_as("application/json", b"").positions(), 0);
+    }
+
+    #[test]
     fn compact_arrays_are_not_copied() {
         let body = Bytes::from_static(br#"[1,{"a":2}]"#);
         let json = ContentType::parse("application/json").unwrap();

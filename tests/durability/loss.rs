@@ -38,7 +38,7 @@ pub(crate) async fn lose(
     synced();
     crew.more(MESSAGES).await;
     sleep(moment()).await;
-    let ledger = crew.stop().await;
+    let ledger = crew.finish().await;
     let mut before = Vec::new();
     for stream in &streams {
         before.push(Log::of(&gateway, stream).await.expect("the stream is there"));

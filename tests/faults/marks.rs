@@ -104,7 +104,7 @@ impl Lane {
         let coming = async move {
             let subscriber = hub.subscriber("coming");
             subscriber.add(filter);
-            if !hub.messages(&stream, start, LIMIT).await.expect("a stream").is_empty() {
+            if !hub.messages(&stream, start, LIMIT).await.expect("a stream").messages.is_empty() {
                 return false;
             }
             assert_eq!(changed(&subscriber).await, std::slice::from_ref(&stream));
@@ -153,7 +153,7 @@ impl Lane {
             let mut was_there = false;
             loop {
                 match subscribing.messages(&followed, Start::Earliest, LIMIT).await {
-                    Ok(messages) if !messages.is_empty() => return (was_there, subscriber),
+                    Ok(messages) if !messages.messages.is_empty() => return (was_there, subscriber),
                     Ok(_) | Err(ReadError::Missing(_)) => was_there = true,
                     Err(error) => panic!("{error}"),
                 }

@@ -147,7 +147,7 @@ pub async fn messages_end_as_reads_do(make: MakeStore<'_>) {
     let gap = ReadError::Gap(Gap { reason: GapReason::Trimmed { missed: 1 }, earliest });
     assert_eq!(world.messages("s", Start::At(start), NO_LIMIT).await.unwrap_err(), gap);
     let open = world.messages("s", Start::Tail, NO_LIMIT).await.unwrap();
-    assert!(open.is_empty() && open.up_to_date && !open.closed);
+    assert!(open.messages.is_empty() && open.up_to_date && !open.closed);
     world.append("s", Append { close: true, ..append(json(), numbers([3])) }).await.unwrap();
     let one = MessageLimit { count_max: 1, ..NO_LIMIT };
     let first = world.messages("s", Start::Earliest, one).await.unwrap();
