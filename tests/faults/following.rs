@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use crate::arena::{Arena, Tally};
 use crate::marks::{begin, publish};
 
-const RACES: usize = 20_000;
+const RACES: u64 = 20_000;
 const STREAMS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -26,7 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn no_race_against_one_who_follows_many_streams_loses_a_wake_up_or_leaves_a_place() {
     let _turn = Arena::turn();
     let mut arena = Arena::open();
-    let races = std::env::var("RACES").map_or(RACES, |races| races.parse().expect("a number"));
     let (limits, metrics) = (Arc::new(Limits::default()), Arc::new(Metrics::new()));
     let hub = Arc::new(Hub::new(Arc::new(Memory::new()), limits, metrics, Clock::start()));
     let names = (0..STREAMS).map(|n| StreamName::parse(&format!("+/{n}")).expect("a name"));
@@ -36,8 +35,8 @@ fn no_race_against_one_who_follows_many_streams_loses_a_wake_up_or_leaves_a_plac
         places.push((name, tail));
     }
     let (mut tally, since) = (Tally::default(), Instant::now());
-    for race in 0..races {
-        let index = race % STREAMS;
+    for race in Arena::rounds(RACES) {
+        let index = race as usize % STREAMS;
         let (name, tail) = places[index].clone();
         let following = follow(hub.clone(), places.clone(), name.clone());
         let (waited, next) = arena.race(&mut tally, following, publish(hub.clone(), name));
