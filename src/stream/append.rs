@@ -233,9 +233,14 @@ mod tests {
         append.split_for(&text()).unwrap();
         assert_eq!(append.payload.messages(), 1);
         assert!(append.fits(&text()) && !append.fits(&json()));
-        let split = append.payload.bytes().as_ptr();
-        append.split_for(&ContentType::octet_stream()).unwrap();
-        assert_eq!(append.payload.bytes().as_ptr(), split, "what is split is not split again");
+        let mut copied = of_any_type("[1, 2]");
+        copied.split_for(&json()).unwrap();
+        let split = copied.payload.bytes().as_ptr();
+        copied.split_for(&json()).unwrap();
+        assert_eq!(copied.payload.bytes().as_ptr(), split, "what is split is not split again");
+        let mut whole = of_any_type("[1,2]");
+        whole.split_for(&text()).unwrap();
+        assert_eq!(whole.payload.messages(), 1);
         assert!(matches!(of_any_type("{").split_for(&json()), Err(AppendError::Messages(_))));
         assert_eq!(of_any_type("[]").split_for(&json()), Err(AppendError::Empty));
         let mut declared = Append::of(text(), Payload::raw("x".into()));

@@ -95,3 +95,30 @@ impl Annotation {
         self.expires_at.is_some_and(|end| end <= now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Epoch;
+
+    #[test]
+    fn the_size_of_messages_is_that_of_their_content() {
+        let offset = Offset { epoch: Epoch(1), position: Position(0) };
+        let message = |content: &'static str| Message {
+            start: offset,
+            next: offset,
+            bytes: content.into(),
+            at: SystemTime::UNIX_EPOCH,
+            annotation: None,
+        };
+        let messages = Messages {
+            content_type: ContentType::octet_stream(),
+            messages: vec![message("one"), message("three")],
+            next: offset,
+            tail: Position::default(),
+            up_to_date: true,
+            closed: false,
+        };
+        assert_eq!(messages.size(), 8);
+    }
+}

@@ -143,6 +143,11 @@ mod tests {
         assert!(split_json(&("[".repeat(64) + &"]".repeat(64))).is_ok());
         assert_eq!(split_json(&("[".repeat(65) + &"]".repeat(65))), Err(InvalidMessages::TooDeep(64)));
         assert_eq!(split_json(&"[".repeat(1_000_000)), Err(InvalidMessages::TooDeep(64)));
+        for (text, depth) in
+            [("[{}][]", 2), (r#"["[[",{"]]":[]}]"#, 3), (r#"["\"[[",[]]"#, 2), (r#"["\\",[[]]]"#, 3)]
+        {
+            assert_eq!(json_depth(text.as_bytes()), depth, "{text}");
+        }
         assert!(split_json(&format!(r#""{}\"{}""#, "[".repeat(100), "{".repeat(100))).is_ok());
     }
 }
