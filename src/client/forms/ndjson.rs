@@ -44,6 +44,7 @@ impl Lines {
 
     /// The next whole line without its end, which is LF or CRLF.
     pub(super) fn next(&mut self) -> Option<Bytes> {
+        debug_assert!(self.searched <= self.read.len());
         let unsearched = self.read.get(self.searched..).unwrap_or_default();
         let Some(end) = memchr::memchr(b'\n', unsearched) else {
             self.searched = self.read.len();

@@ -194,6 +194,7 @@ fn put_text(text: &str, out: &mut BytesMut) {
 }
 
 fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
+    debug_assert!(bytes.len() <= usize::from(u16::MAX), "a packet has room for no longer string");
     let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     out.put_u16(length);
     out.put_slice(bytes.get(..usize::from(length)).unwrap_or_default());
