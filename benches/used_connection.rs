@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const STREAM: &str = "/v1/stream/s";
 const BLOCKS: usize = 24;
 const EXCHANGES: usize = 500;
-const HELD: usize = 2000;
+const HELD: usize = 8000;
 const RATIO_MAX: f64 = 1.05;
 
 /// How the memory allocator gets the time to return what is free.
