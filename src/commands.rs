@@ -19,7 +19,7 @@ pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, BindError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = Server::bind(&settings)?;
-    // Whoever closed our output does not want to read it.
+    // A closed standard output is not an error: its reader wants no more.
     let _unread = banner(&server, &settings);
     let mut next_signal = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
     let stop = server.start();

@@ -98,7 +98,7 @@ impl Hub {
         Changes { store, waiters, metrics }
     }
 
-    /// Deletes a stream and ends whoever waits for it.
+    /// Deletes a stream and wakes its waiters, which then end.
     pub async fn delete(&self, name: &StreamName) -> Result<(), ChangeError> {
         to_its_end(self.changes().delete(name.clone(), self.clock.now())).await
     }

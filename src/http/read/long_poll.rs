@@ -1,4 +1,4 @@
-//! The long poll: answered with what is there, or else held until there is something (protocol, section 5.7).
+//! The long poll: returns the available messages at once, or is held until one arrives (protocol, section 5.7).
 
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;

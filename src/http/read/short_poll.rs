@@ -1,4 +1,4 @@
-//! The short poll: answers at once with what is there (protocol, section 5.6).
+//! The short poll: returns the available messages at once (protocol, section 5.6).
 
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
