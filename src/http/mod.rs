@@ -9,6 +9,5 @@ pub mod conn;
 mod read;
 
 pub use api::error::Problem;
-pub use api::gateway::{Gateway, Origins};
-pub use read::request::HoldPolicy;
+pub use api::gateway::{Gateway, HoldPolicy, Origins};
 pub use read::sse::event as sse_event;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::Hub;
-use super::waiter_registry::WaiterRegistry;
+use super::waiters::WaiterRegistry;
 use crate::metrics::Metrics;
 use crate::stream::{
     Append, AppendError, Appended, ChangeError, ContentType, Create, CreateError, Created, Failure, Fork,

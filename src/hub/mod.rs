@@ -10,12 +10,11 @@ mod multi_reader;
 mod signal;
 mod source;
 mod stream_reader;
-mod stream_waiters;
 mod subscriber;
 mod sync;
 mod tail;
 mod update;
-mod waiter_registry;
+mod waiters;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +52,7 @@ const DRAIN_STEP: Duration = Duration::from_millis(50);
 /// Everything between the fronts and the store.
 pub struct Hub {
     store: Arc<dyn Store>,
-    waiters: Arc<waiter_registry::WaiterRegistry>,
+    waiters: Arc<waiters::WaiterRegistry>,
     clients: Arc<clients::Clients>,
     subscribers: subscriber::Subscribers,
     limits: Arc<Limits>,
@@ -80,7 +79,7 @@ impl Hub {
     /// A hub over `store`.
     pub fn new(store: Arc<dyn Store>, limits: Arc<Limits>, metrics: Arc<Metrics>, clock: Clock) -> Self {
         Self {
-            waiters: Arc::new(waiter_registry::WaiterRegistry::new(store.clone(), clock)),
+            waiters: Arc::new(waiters::WaiterRegistry::new(store.clone(), clock)),
             store,
             clients: Arc::new(clients::Clients::new(&limits, clock)),
             subscribers: subscriber::Subscribers::default(),

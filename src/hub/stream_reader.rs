@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 use super::clients::Subject;
 use super::signal::Waiter;
 use super::source::Source;
-use super::stream_waiters::{Moved, StreamWaiters};
 use super::update::Change;
+use super::waiters::{Moved, StreamWaiters};
 use super::{Hub, SharedBatch, Update};
 use crate::stream::{Epoch, Gap, Offset, Position, ReadError, ReadLimit, Start, StreamName};
 

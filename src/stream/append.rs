@@ -1,12 +1,14 @@
-//! An append, from the wire to the store: what a client sends, what the store answers, and why it may refuse.
+//! An append, from the wire to the store: what a client sends, how its body becomes messages, what the store
+//! answers, and why it may refuse.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::value::RawValue;
 
 use super::{
-    Annotation, ContentType, Create, Epoch, Failure, InvalidMessages, Missing, Offset, Payload, Producer,
-    ProducerRefusal, Retention, SessionChange, split,
+    Annotation, ContentType, Create, Epoch, Failure, Missing, Offset, Payload, Producer, ProducerRefusal,
+    Retention, SessionChange,
 };
 
 /// An append. A front makes it, the hub hands it on, and a store decides on it.
@@ -186,84 +188,85 @@ pub enum Refusal {
     Producer(ProducerRefusal),
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Why a body is no JSON append.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidMessages {
+    /// It is not JSON (RFC 8259).
+    #[error("the body is not valid JSON: {0}")]
+    NotJson(String),
+    /// It nests deeper than the limit.
+    #[error("the JSON nests deeper than {0} levels")]
+    TooDeep(usize),
+}
 
-    fn json() -> ContentType {
-        ContentType::parse("application/json").unwrap()
+/// Splits `body` by the rules of `content_type`: JSON arrays are flattened by one level, anything else is one
+/// piece. An empty array is an empty payload. JSON values keep their bytes; nothing is re-encoded.
+pub fn split(body: Bytes, content_type: &ContentType, depth_max: usize) -> Result<Payload, InvalidMessages> {
+    if !content_type.is_json() || body.is_empty() {
+        return Ok(Payload::raw(body));
     }
-
-    fn text() -> ContentType {
-        ContentType::parse("text/plain").unwrap()
+    if json_depth(&body) > depth_max {
+        return Err(InvalidMessages::TooDeep(depth_max));
     }
+    let not_json = |error: serde_json::Error| InvalidMessages::NotJson(error.to_string());
+    let is_array = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    let values: Vec<&RawValue> = if is_array {
+        serde_json::from_slice(&body).map_err(not_json)?
+    } else {
+        vec![serde_json::from_slice(&body).map_err(not_json)?]
+    };
+    let values: Vec<Bytes> = values.iter().map(|value| body.slice_ref(value.get().as_bytes())).collect();
+    Ok(joined_in_place(&body, &values).unwrap_or_else(|| joined(&values)))
+}
 
-    fn of_any_type(body: &'static str) -> Append {
-        Append::of_any_type(Bytes::from_static(body.as_bytes()), text(), 64)
+/// The values as they lie in the body, if just a comma is between them, as encoders write them.
+fn joined_in_place(body: &Bytes, values: &[Bytes]) -> Option<Payload> {
+    let start_of = |value: &Bytes| value.as_ptr() as usize - body.as_ptr() as usize;
+    let start = start_of(values.first()?);
+    let mut end = start;
+    let mut ends = Vec::with_capacity(values.len());
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 && start_of(value) != end + 1 {
+            return None;
+        }
+        end = start_of(value) + value.len();
+        ends.push(u32::try_from(end - start).ok()?);
     }
+    Some(Payload::json(body.slice(start..end), ends))
+}
 
-    #[test]
-    fn a_body_is_split_by_the_declared_type_once() {
-        let split = Append::of(json(), Payload::default()).with_body("[1,2]".into(), 64).unwrap();
-        assert_eq!((split.payload.messages(), split.payload.shape().is_json()), (2, true));
-        let whole = Append::of(text(), Payload::default()).with_body("[1,2]".into(), 64).unwrap();
-        assert_eq!((whole.payload.messages(), whole.payload.len()), (1, 5));
-        let unsplit = |append: Append, body: &'static str| append.with_body(body.into(), 64).unwrap_err();
-        assert_eq!(unsplit(Append::of(json(), Payload::default()), ""), AppendError::Empty);
-        assert_eq!(unsplit(Append::of(json(), Payload::default()), "[]"), AppendError::Empty);
-        assert_eq!(unsplit(Append::default(), "x"), AppendError::NoContentType);
-        assert!(matches!(unsplit(Append::of(json(), Payload::default()), "{"), AppendError::Messages(_)));
+fn joined(values: &[Bytes]) -> Payload {
+    let size = values.iter().map(|value| value.len() + 1).sum();
+    let mut bytes = BytesMut::with_capacity(size);
+    let mut ends = Vec::with_capacity(values.len());
+    for value in values {
+        if !bytes.is_empty() {
+            bytes.put_u8(b',');
+        }
+        bytes.extend_from_slice(value);
+        ends.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
     }
+    Payload::json(bytes.freeze(), ends)
+}
 
-    #[test]
-    fn only_an_append_that_closes_may_be_empty() {
-        let closing = Append::closing();
-        assert!(closing.close && closing.create.is_none());
-        assert!(closing.with_body(Bytes::new(), 64).unwrap().payload.is_empty());
-        assert!(Append::closing().fits(&json()) && Append::closing().fits(&text()));
-    }
-
-    #[test]
-    fn an_append_to_any_stream_is_split_by_the_type_that_the_stream_has() {
-        let mut append = of_any_type("[1,2]");
-        append.split_for(&json()).unwrap();
-        assert_eq!(append.payload.messages(), 2);
-        assert!(append.fits(&json()) && !append.fits(&text()));
-        // The stream was deleted and created anew meanwhile, with another type.
-        append.split_for(&text()).unwrap();
-        assert_eq!(append.payload.messages(), 1);
-        assert!(append.fits(&text()) && !append.fits(&json()));
-        let mut copied = of_any_type("[1, 2]");
-        copied.split_for(&json()).unwrap();
-        let split = copied.payload.bytes().as_ptr();
-        copied.split_for(&json()).unwrap();
-        assert_eq!(copied.payload.bytes().as_ptr(), split, "what is split is not split again");
-        let mut whole = of_any_type("[1,2]");
-        whole.split_for(&text()).unwrap();
-        assert_eq!(whole.payload.messages(), 1);
-        assert!(matches!(of_any_type("{").split_for(&json()), Err(AppendError::Messages(_))));
-        assert_eq!(of_any_type("[]").split_for(&json()), Err(AppendError::Empty));
-        let mut declared = Append::of(text(), Payload::raw("x".into()));
-        declared.split_for(&json()).unwrap();
-        assert!(declared.fits(&text()) && !declared.fits(&json()));
-        let undeclared = Append { payload: Payload::raw("x".into()), ..Append::default() };
-        assert!(!undeclared.fits(&text()));
-    }
-
-    #[test]
-    fn a_stream_is_created_as_the_append_says() {
-        let retention = Retention { messages_max: Some(3), ..Retention::default() };
-        let created =
-            |append: Append| Append { create: Some(CreateIfMissing { retention }), ..append }.creation();
-        for (append, content_type) in [
-            (Append::of(json(), Payload::default()), json()),
-            (of_any_type("x"), text()),
-            (Append::closing(), ContentType::octet_stream()),
-        ] {
-            assert!(append.creation().is_none());
-            assert_eq!(append.clone().or_create().create, Some(CreateIfMissing::default()));
-            let create = created(append).unwrap();
-            assert_eq!((create.content_type, create.default_retention), (content_type, retention));
+/// How deep brackets nest outside of strings, whether or not the text is JSON.
+pub fn json_depth(text: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
         }
     }
+    deepest
 }
+
+#[cfg(test)]
+mod tests;

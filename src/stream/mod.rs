@@ -16,7 +16,6 @@ mod cursor;
 mod filter;
 mod lineage;
 mod message;
-mod messages;
 mod name;
 mod offset;
 mod payload;
@@ -27,7 +26,9 @@ mod store;
 mod tests;
 
 pub use admission::{Admission, Writers};
-pub use append::{Append, AppendError, AppendType, Appended, CreateIfMissing, Refusal};
+pub use append::{
+    Append, AppendError, AppendType, Appended, CreateIfMissing, InvalidMessages, Refusal, json_depth, split,
+};
 pub use change::{ChangeError, Failure, Missing, SessionChange, StoredSession};
 pub use content_type::{ContentType, Encoding, InvalidContentType};
 pub use creation::{Create, CreateError, Created, Description, Fork, Lifetime, Retention};
@@ -35,7 +36,6 @@ pub use cursor::Cursor;
 pub use filter::{ANY_LEVELS, Filter, InvalidFilter, ONE_LEVEL};
 pub use lineage::{Lineage, OtherEpoch};
 pub use message::{Annotation, Message, MessageLimit, Messages, Quality};
-pub use messages::{InvalidMessages, json_depth, split};
 pub use name::{InvalidName, StreamName};
 pub use offset::{Epoch, InvalidOffset, Offset, Position, Progress, Start};
 pub use payload::{Payload, Shape};

@@ -66,7 +66,7 @@ const NUMBER_MAX: u64 = (1 << 53) - 1;
 
 pub(in crate::http) const TRUE: HeaderValue = HeaderValue::from_static("true");
 
-/// The header fields of a request, whoever has read them.
+/// The header fields of a request, parsed by the fast path or by hyper.
 pub(in crate::http) trait Fields {
     /// The values of a field, in their order.
     fn values<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]>;

@@ -1,13 +1,13 @@
 //! The state of the HTTP front, which every handler shares, and the origins whose pages may open WebSockets.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::form::FormMetrics;
 use crate::clock::Clock;
 use crate::http::conn::MqttSocket;
-use crate::http::read::request::HoldPolicy;
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -38,6 +38,15 @@ impl Gateway {
         let forms = FormMetrics::new(metrics.clone());
         Self { hub, limits, holds, metrics, forms, clock, origins, mqtt_sockets }
     }
+}
+
+/// How long polls are held: the settings `hold` and `hold_max`.
+#[derive(Debug, Clone, Copy)]
+pub struct HoldPolicy {
+    /// The hold time of a poll that names none, give or take a tenth.
+    pub default: Duration,
+    /// The longest hold time that a poll may name.
+    pub max: Duration,
 }
 
 /// Origins besides the gateway's own host whose pages may open WebSockets. CORS does not hold these back, so the gateway has to

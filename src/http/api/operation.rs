@@ -1,4 +1,4 @@
-//! A request as values: what is asked for, with its body, and what is kept of it until it is answered.
+//! A typed request: the operation that it names, with its body, and what its log entry needs when it is answered.
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -8,14 +8,14 @@ use super::error::Error;
 use super::files::GetFile;
 use super::form::Form;
 use super::gateway::Gateway;
+use super::handlers::Put;
 use super::handshake::Handshake;
-use super::write_request::Put;
 use crate::http::conn::{Answer, Framing};
 use crate::http::read::request::{Read, ReadOrSocket, WebSocket};
 use crate::hub::ClientId;
 use crate::stream::{Append, StreamName};
 
-/// A request as values: complete, with its body.
+/// A typed request: complete, with its body.
 pub(in crate::http) struct GatewayRequest {
     pub(in crate::http) operation: Result<Operation, Error>,
     pub(in crate::http) log: RequestLog,
@@ -32,7 +32,7 @@ impl GatewayRequest {
     }
 }
 
-/// What is asked for.
+/// The operation that a request names.
 pub(in crate::http) enum Operation {
     OnStream(StreamName, OnStream),
     Read(Read),
@@ -43,7 +43,7 @@ pub(in crate::http) enum Operation {
     Mqtt(Box<Handshake>),
 }
 
-/// What a stream is asked for.
+/// An operation on one stream that delivers no messages.
 pub(in crate::http) enum OnStream {
     Create(Box<Put>, Bytes),
     Append(Box<Append>),
@@ -72,7 +72,7 @@ impl Operation {
         }
     }
 
-    /// Who asks, if it said so.
+    /// The client, if it named itself.
     pub(in crate::http) fn client(&self) -> Option<&ClientId> {
         match self {
             Self::Read(read) => read.client(),
@@ -84,7 +84,7 @@ impl Operation {
         }
     }
 
-    /// The form that is asked for, if it is one that the method does not tell.
+    /// The delivery form, if the operation has one that its method does not tell.
     pub(in crate::http) fn form(&self) -> Option<Form> {
         match self {
             Self::Read(read) => Some(read.form()),
@@ -112,7 +112,7 @@ impl Gateway {
     }
 }
 
-/// What is kept of a request until it is answered: for its metrics, its log entry, and the framing of its response.
+/// The parts of a request that outlive its parsing: for its metrics, its log entry, and the framing of its response.
 pub(in crate::http) struct RequestLog {
     pub(in crate::http) form: Form,
     pub(in crate::http) framing: Framing,

@@ -12,9 +12,9 @@ use crate::http::api::error::Error;
 use crate::http::api::fields::{Fields, whole_number};
 use crate::http::api::form::Form;
 use crate::http::api::gateway::Gateway;
+use crate::http::api::handlers::post;
 use crate::http::api::operation::{GatewayRequest, OnStream, Operation};
 use crate::http::api::target::{Parameters, Query, STREAMS, stream_of_path};
-use crate::http::api::write_request::post;
 use crate::http::read::request::Read;
 
 /// The outcome of parsing what a connection sent.

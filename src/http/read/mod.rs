@@ -2,7 +2,7 @@
 //!
 //! [`Gateway::begin_read`] starts any of them. Short polls, live forms and long polls that find something are answered at
 //! once; the body of a live form goes on for as long as the client reads it. A long poll that has to wait becomes a
-//! [`HeldRead`], a state machine of a few hundred bytes without a future. Whoever drives the connection keeps it and calls
+//! [`HeldRead`], a state machine of a few hundred bytes without a future. The connection's loop keeps it and calls
 //! [`HeldRead::poll`] with the connection's timer, or drops it when the client leaves. A connection whose task does nothing
 //! else while it waits calls [`HeldRead::be_prompt`] first, so that a publisher lets it answer before the publisher itself
 //! is answered.
@@ -54,7 +54,7 @@ impl Gateway {
         }
     }
 
-    /// Answers a read, for whoever has room for a future while it waits.
+    /// Answers a read in a future, which takes more memory while it waits than a [`HeldRead`].
     pub(in crate::http) async fn read<A: Answer>(
         &self,
         read: Read,

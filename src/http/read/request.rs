@@ -12,9 +12,10 @@ use crate::clock::jittered;
 use crate::http::api::error::Error;
 use crate::http::api::fields::{self, CLIENT_ID, Fields};
 use crate::http::api::form::Form;
+use crate::http::api::gateway::HoldPolicy;
+use crate::http::api::handlers::{content_type, refuse_content_encoding};
 use crate::http::api::handshake::Handshake;
 use crate::http::api::target::{Parameters, Query};
-use crate::http::api::write_request::{content_type, refuse_content_encoding};
 use crate::hub::{ClientId, RequestedStream};
 use crate::limits::Limits;
 use crate::stream::{Cursor, Start, StreamName};
@@ -65,15 +66,6 @@ pub(in crate::http) struct LongPoll {
     pub(in crate::http) from: ReadFrom,
     pub(in crate::http) hold: Hold,
     pub(in crate::http) client: Option<ClientId>,
-}
-
-/// How long polls are held: the settings `hold` and `hold_max`.
-#[derive(Debug, Clone, Copy)]
-pub struct HoldPolicy {
-    /// For a poll that does not say, give or take a tenth.
-    pub default: Duration,
-    /// The most that a poll may ask for.
-    pub max: Duration,
 }
 
 /// How long to hold a poll.

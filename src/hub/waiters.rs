@@ -1,0 +1,332 @@
+//! The waiters of all streams: for each stream its last known tail and the tasks to wake when the tail moves, and a registry
+//! of the streams that have readers or subscribers by name, and of all subscribers by wildcard.
+//!
+//! An entry of the registry exists exactly as long as somebody has joined it, so it cannot be evicted under a waiter, and idle
+//! streams cost nothing here. The order that loses no wake-up: a reader first joins and then reads the store; a publisher
+//! first appends to the store and then looks for the entry.
+//!
+//! Streams end and begin again, and reports of it arrive in any order. So a tail is kept with its epoch, and the store
+//! is asked anew each time whether a stream is attached.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
+
+use dashmap::DashMap;
+use tokio::runtime::Handle;
+use tokio::task::yield_now;
+use tokio::time::Instant;
+
+use super::SharedBatch;
+use super::signal::{Signal, Woken};
+use super::subscriber::{Member, Members, Wildcards};
+use super::update::Change;
+use crate::clock::Clock;
+use crate::stream::{Epoch, Filter, Offset, Position, Store, StreamName};
+
+/// Waiters woken inline by the publisher; beyond this, spawning a task is cheaper than delaying the publisher's response.
+pub(super) const INLINE_WAKES_MAX: usize = 16;
+
+/// Wakes between two yields, so that the woken tasks get their turn. They fit into the local queue of one runtime thread.
+const WAKES_PER_TURN: usize = 64;
+
+/// The waiters of all streams.
+pub(super) struct WaiterRegistry {
+    entries: DashMap<StreamName, Entry>,
+    wildcards: Wildcards,
+    store: Arc<dyn Store>,
+    clock: Clock,
+}
+
+/// One stream. Changed only under the table's lock on its name, but for what is inside of `waiters`.
+struct Entry {
+    waiters: Arc<StreamWaiters>,
+    subscribers: Members,
+    /// The epoch of the stream that is attached: its TTL stands still.
+    attached: Option<Epoch>,
+}
+
+impl WaiterRegistry {
+    pub(super) fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
+        Self { entries: DashMap::new(), wildcards: Wildcards::default(), store, clock }
+    }
+
+    /// Adds a reader of a stream, which has to [leave](Self::leave). Read the store only afterwards.
+    pub(super) fn join(&self, name: &StreamName) -> Arc<StreamWaiters> {
+        self.enter(name, |entry| {
+            entry.waiters.readers.fetch_add(1, Ordering::Relaxed);
+            entry.waiters.clone()
+        })
+    }
+
+    /// Removes a reader of a stream. The last one removes the entry.
+    pub(super) fn leave(&self, waiters: &StreamWaiters) {
+        if waiters.readers.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.release(&waiters.name, |_| {});
+        }
+    }
+
+    /// From now on `member` is told of the streams that `filter` matches. Read the store only afterwards.
+    pub(super) fn subscribe(&self, filter: &Filter, member: &Arc<Member>) {
+        if let Some(name) = filter.exact() {
+            self.enter(name, |entry| entry.subscribers.insert(member));
+        } else if filter.has_wildcard() {
+            self.wildcards.insert(filter, member);
+        }
+    }
+
+    /// Takes one `subscribe` back.
+    pub(super) fn unsubscribe(&self, filter: &Filter, member: &Member) {
+        if let Some(name) = filter.exact() {
+            self.release(name, |entry| entry.subscribers.remove(member));
+        } else if filter.has_wildcard() {
+            self.wildcards.remove(filter, member);
+        }
+    }
+
+    /// Reports that a stream has begun, after it is in the store.
+    pub(super) fn begin(&self, name: &StreamName, epoch: Epoch, tail: Position, closed: bool) {
+        if let Some(mut entry) = self.entries.get_mut(name)
+            && entry.attached != Some(epoch)
+        {
+            self.attach(name, &mut entry);
+        }
+        let _nobody_goes_first = self.advance(name, epoch, tail, closed, None);
+    }
+
+    /// Moves a tail, after the append is in the store. Appends may overtake each other on the way here. Returns whether
+    /// `publisher` will be woken, which happens as soon as one of the waiters has polled.
+    pub(super) fn advance(
+        &self,
+        name: &StreamName,
+        epoch: Epoch,
+        tail: Position,
+        closed: bool,
+        publisher: Option<&Waker>,
+    ) -> bool {
+        let joined = self.entries.get(name).map(|entry| (entry.waiters.clone(), entry.subscribers.clone()));
+        let mut lets_go_first = false;
+        if let Some((waiters, subscribers)) = joined {
+            lets_go_first = waiters.advance(epoch, tail, closed, publisher);
+            subscribers.mark(name);
+        }
+        self.wildcards.mark(name);
+        lets_go_first
+    }
+
+    /// Reports that a stream has ended. Readers that join from now on wait for another stream of that name; subscribers
+    /// do so already.
+    pub(super) fn end(&self, name: &StreamName) {
+        let mut joined = None;
+        let released = self.entries.remove_if_mut(name, |_, entry| {
+            let waiters = std::mem::replace(&mut entry.waiters, StreamWaiters::new(name));
+            joined = Some((waiters, entry.subscribers.clone()));
+            if !entry.is_idle() {
+                self.attach(name, entry);
+            }
+            entry.is_idle()
+        });
+        self.detach(name, released.and_then(|(_, entry)| entry.attached));
+        if let Some((waiters, subscribers)) = joined {
+            waiters.end();
+            subscribers.mark(name);
+        }
+        self.wildcards.mark(name);
+    }
+
+    /// The number of streams that have readers or subscribers by name, and of waiting tasks.
+    pub(super) fn count(&self) -> (usize, usize) {
+        let waiting = self.entries.iter().map(|entry| entry.waiters.signal.waiting()).sum();
+        (self.entries.len(), waiting)
+    }
+
+    /// The number of filters, each counted for each of its subscribers.
+    pub(super) fn subscriptions(&self) -> usize {
+        let exact: usize = self.entries.iter().map(|entry| entry.subscribers.len()).sum();
+        exact + self.wildcards.len()
+    }
+
+    /// Counts somebody in under the lock, or the last one to leave could remove the entry meanwhile.
+    fn enter<T>(&self, name: &StreamName, count_in: impl FnOnce(&mut Entry) -> T) -> T {
+        let mut entry = self.entries.entry(name.clone()).or_insert_with(|| Entry::new(name));
+        if entry.attached.is_none() {
+            self.attach(name, &mut entry);
+        }
+        count_in(&mut entry)
+    }
+
+    /// Counts somebody out. The last one removes the entry.
+    fn release(&self, name: &StreamName, count_out: impl FnOnce(&mut Entry)) {
+        let released = self.entries.remove_if_mut(name, |_, entry| {
+            count_out(entry);
+            entry.is_idle()
+        });
+        self.detach(name, released.and_then(|(_, entry)| entry.attached));
+    }
+
+    /// Stops the TTL of the stream that has this name now. Detaching its predecessor comes last, or the stream could end
+    /// in between.
+    fn attach(&self, name: &StreamName, entry: &mut Entry) {
+        let before = std::mem::replace(&mut entry.attached, self.store.attach(name));
+        self.detach(name, before);
+    }
+
+    fn detach(&self, name: &StreamName, epoch: Option<Epoch>) {
+        if let Some(epoch) = epoch {
+            self.store.detach(name, epoch, self.clock.now());
+        }
+    }
+}
+
+impl Entry {
+    fn new(name: &StreamName) -> Self {
+        Self { waiters: StreamWaiters::new(name), subscribers: Members::default(), attached: None }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiters.readers.load(Ordering::Relaxed) == 0 && self.subscribers.is_empty()
+    }
+}
+
+/// The readers of one stream, from its creation, or from the end of an earlier stream of this name, to its end.
+pub(super) struct StreamWaiters {
+    pub(super) name: StreamName,
+    pub(super) signal: Signal<TailState>,
+    /// Readers that may wait here. Counted up under the registry's lock only, so that nobody joins while the last reader's
+    /// entry is removed.
+    readers: AtomicUsize,
+}
+
+/// What a waiter needs to know of a stream. The tail is that of the last append seen here.
+#[derive(Debug, Default)]
+pub(super) struct TailState {
+    /// The epoch of the tail; `None` before the first append.
+    epoch: Option<Epoch>,
+    tail: Position,
+    closed: bool,
+    /// The stream was deleted or has expired.
+    gone: bool,
+    /// When the store answered the append that moved the tail.
+    moved_at: Option<Instant>,
+    /// All that can be read from an offset now, as the first reader that woke has read it for the others.
+    read: Option<(Offset, SharedBatch)>,
+    /// Prompt readers that wait, or that were woken and have not polled yet.
+    prompt: usize,
+    /// The publisher that lets a prompt reader go first.
+    publisher: Option<Waker>,
+}
+
+/// What has become of a stream since its reader began to wait.
+pub(super) enum Moved {
+    /// There may be something to read.
+    On(Change<SharedBatch>),
+    /// The stream has ended. A reader that goes on waiting joins the waiters of its successor.
+    Gone,
+}
+
+impl StreamWaiters {
+    pub(super) fn new(name: &StreamName) -> Arc<Self> {
+        Arc::new(Self { name: name.clone(), signal: Signal::default(), readers: AtomicUsize::new(0) })
+    }
+
+    /// Moves the tail and wakes the waiters. Returns whether `publisher` will be woken as soon as one of them has polled;
+    /// it is ignored if they are many.
+    pub(super) fn advance(
+        &self,
+        epoch: Epoch,
+        tail: Position,
+        closed: bool,
+        publisher: Option<&Waker>,
+    ) -> bool {
+        let (mut lets_go_first, mut earlier) = (false, None);
+        let publisher = publisher.filter(|_| self.readers.load(Ordering::Relaxed) <= INLINE_WAKES_MAX);
+        wake_all(self.signal.change(|state| {
+            state.advance(epoch, tail, closed);
+            (lets_go_first, earlier) = state.let_go_first(publisher);
+        }));
+        earlier.into_iter().for_each(Waker::wake);
+        lets_go_first
+    }
+
+    /// Wakes the waiters because the stream has ended.
+    pub(super) fn end(&self) {
+        wake_all(self.signal.change(|state| state.gone = true));
+    }
+
+    /// Gives the other readers what one of them has read from `from`, unless the tail has moved since.
+    pub(super) fn share(&self, from: Offset, batch: &SharedBatch) {
+        if self.readers.load(Ordering::Relaxed) > 1 {
+            self.signal.note(|state| {
+                let is_all = state.epoch == Some(batch.epoch)
+                    && state.tail == batch.tail
+                    && state.closed == batch.closed;
+                if is_all {
+                    state.read = Some((from, batch.clone()));
+                }
+            });
+        }
+    }
+}
+
+impl TailState {
+    /// Ignores an append to an earlier epoch than the one known: it is reported too late to matter.
+    fn advance(&mut self, epoch: Epoch, tail: Position, closed: bool) {
+        if self.epoch > Some(epoch) {
+            return;
+        }
+        if self.epoch < Some(epoch) {
+            self.epoch = Some(epoch);
+            (self.tail, self.closed) = Default::default();
+        }
+        self.tail = self.tail.max(tail);
+        self.closed |= closed;
+        self.read = None;
+        self.moved_at = Some(Instant::now());
+    }
+
+    /// Remembers `publisher` if a prompt reader is about to poll. Returns whether it does, and the publisher remembered
+    /// before.
+    fn let_go_first(&mut self, publisher: Option<&Waker>) -> (bool, Option<Waker>) {
+        match publisher.filter(|_| self.prompt > 0) {
+            Some(publisher) => (true, self.publisher.replace(publisher.clone())),
+            None => (false, None),
+        }
+    }
+
+    /// Notes that a reader has polled, or leaves. Returns the publisher that may go on now.
+    pub(super) fn polled(&mut self, was_counted: bool, counts: bool) -> Option<Waker> {
+        self.prompt = (self.prompt + usize::from(counts)).saturating_sub(usize::from(was_counted));
+        if was_counted { self.publisher.take() } else { None }
+    }
+
+    /// What a reader at `next` that has read the epoch `epoch` up to `tail` should do; `None`: wait.
+    pub(super) fn moved(&self, next: Offset, epoch: Epoch, tail: Position) -> Option<Moved> {
+        if self.gone {
+            return Some(Moved::Gone);
+        }
+        let is_later_here = self.epoch == Some(epoch) && (self.tail > tail || self.closed);
+        if !is_later_here && self.epoch <= Some(epoch) {
+            return None;
+        }
+        let read = self.read.as_ref().filter(|(from, _)| *from == next);
+        Some(Moved::On(Change { published: self.moved_at, batch: read.map(|(_, batch)| batch.clone()) }))
+    }
+}
+
+/// Wakes a few waiters inline. More are split into one task per runtime thread; without a runtime they are woken here.
+fn wake_all(mut woken: Woken) {
+    if woken.len() <= INLINE_WAKES_MAX {
+        return;
+    }
+    let Ok(runtime) = Handle::try_current() else { return };
+    let part = woken.len().div_ceil(runtime.metrics().num_workers().max(1));
+    while !woken.is_empty() {
+        let mut part = woken.split_off(part);
+        runtime.spawn(async move {
+            while !part.is_empty() {
+                part.wake(WAKES_PER_TURN);
+                yield_now().await;
+            }
+        });
+    }
+}
