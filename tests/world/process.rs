@@ -173,15 +173,24 @@ impl Gateway {
         self.child.try_wait().expect("it had started").is_some()
     }
 
-    /// How long its threads have been on a processor (proc(5), schedstat).
+    /// How long its threads have been on a processor.
     pub fn processor_time(&self) -> Duration {
+        self.schedstat(0).sum()
+    }
+
+    /// How long the thread that waited most was ready to run and had no processor.
+    pub fn longest_wait_for_a_processor(&self) -> Duration {
+        self.schedstat(1).max().expect("a thread")
+    }
+
+    /// One number of each thread since it began: 0 its time on a processor, 1 its time on a run queue (proc(5), schedstat).
+    fn schedstat(&self, column: usize) -> impl Iterator<Item = Duration> {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("its threads");
-        let nanoseconds = threads.map(|thread| {
-            let text = std::fs::read_to_string(thread.expect("a thread").path().join("schedstat"));
-            let text = text.expect("schedstat");
-            text.split(' ').next().and_then(|first| first.parse::<u64>().ok()).expect("a number")
-        });
-        Duration::from_nanos(nanoseconds.sum())
+        threads.filter_map(move |thread| {
+            // A thread may end meanwhile.
+            let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+            Some(Duration::from_nanos(text.split(' ').nth(column)?.trim().parse().ok()?))
+        })
     }
 
     /// The memory that it has allocated and not given back, in bytes (proc(5), smaps_rollup). The pages of the program

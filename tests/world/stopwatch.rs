@@ -56,6 +56,12 @@ impl Stopwatch {
 }
 
 impl Took {
+    /// The same if the gateway waited for a processor for `waited` meanwhile, when that was more than the machine was late: a
+    /// process that has much to do at once waits longer than the control, which only wakes up.
+    pub fn less(self, waited: Duration) -> Self {
+        Self { own: self.own.min(self.clock.saturating_sub(waited)), ..self }
+    }
+
     /// Less what the machine was late, for a bound by what was measured.
     pub fn own(self) -> Duration {
         self.own
