@@ -3,7 +3,8 @@
 //! One log for all streams, in segments of the same size (Rosenblum and Ousterhout, "The Design and Implementation of a
 //! Log-Structured File System", 1992). One thread writes to it, in groups that one sync makes durable; what it writes is
 //! done and answered afterwards, so that nobody ever reads what could still be lost. Where each append lies is in memory,
-//! about 160 bytes each; the content of the newest ones is too, and of the others is read from the files.
+//! about 10 bytes each (docs/design/index.md); the content of the newest ones is too, and of the others is read from the
+//! files.
 
 mod append;
 mod changes;
@@ -11,16 +12,21 @@ mod check;
 mod committer;
 mod directory;
 mod frame;
+mod kept;
 mod open;
+mod packed;
 mod reclaim;
 mod record;
 mod replay;
 mod room;
+mod runs;
 mod scan;
 mod segment;
 mod session_log;
 mod sessions;
 mod shared;
+mod table;
+mod victim;
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -43,6 +49,10 @@ use shared::Shared;
 pub use check::{Checked, check};
 pub use directory::OpenError;
 pub use open::{DiskOptions, Opened};
+
+/// How often a read looks at a stream whose records are moved before it has read them. Each time a whole segment was given
+/// up meanwhile.
+const LOOKS_MAX: usize = 16;
 
 /// Streams in a directory. Dropped without `close` it is as if the process had been killed.
 pub struct Disk {
@@ -119,8 +129,13 @@ impl Store for Disk {
         now: SystemTime,
     ) -> Work<'a, Result<Batch, ReadError>> {
         Box::pin(async move {
-            let view = self.shared.streams.with(name, now, |entry| entry.read(start, limit, now))??;
-            self.shared.batch(view).await
+            for _ in 0..LOOKS_MAX {
+                let view = self.shared.streams.with(name, now, |entry| entry.read(start, limit, now))??;
+                if let Some(batch) = self.shared.batch(view).await? {
+                    return Ok(batch);
+                }
+            }
+            Err(Failure::Unreadable.into())
         })
     }
 
@@ -132,8 +147,14 @@ impl Store for Disk {
         now: SystemTime,
     ) -> Work<'a, Result<Messages, ReadError>> {
         Box::pin(async move {
-            let view = self.shared.streams.with(name, now, |entry| entry.messages(start, limit, now))??;
-            self.shared.messages(view).await
+            for _ in 0..LOOKS_MAX {
+                let view =
+                    self.shared.streams.with(name, now, |entry| entry.messages(start, limit, now))??;
+                if let Some(messages) = self.shared.messages(view).await? {
+                    return Ok(messages);
+                }
+            }
+            Err(Failure::Unreadable.into())
         })
     }
 
@@ -143,9 +164,14 @@ impl Store for Disk {
         now: SystemTime,
     ) -> Work<'a, Result<Option<Message>, ReadError>> {
         Box::pin(async move {
-            let retained = self.shared.streams.with(name, now, |entry| entry.retained(now))?;
-            let Some((placed, lineage)) = retained else { return Ok(None) };
-            Ok(Some(self.shared.content_of(placed).await?.into_message(&lineage)))
+            for _ in 0..LOOKS_MAX {
+                let retained = self.shared.streams.with(name, now, |entry| entry.retained(now))?;
+                let Some((placed, lineage)) = retained else { return Ok(None) };
+                if let Some(placed) = self.shared.content_of(placed).await? {
+                    return Ok(Some(placed.into_message(&lineage)));
+                }
+            }
+            Err(Failure::Unreadable.into())
         })
     }
 

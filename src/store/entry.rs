@@ -90,6 +90,8 @@ pub(super) struct Head<C> {
 pub(super) struct Done<C> {
     /// The messages and their content; `None`: nothing but a close.
     pub(super) record: Option<Record<C>>,
+    /// What the publisher said of them.
+    pub(super) annotation: Option<Arc<Annotation>>,
     pub(super) close: bool,
 }
 
@@ -254,10 +256,10 @@ impl<C: Content> Entry<C> {
     /// Does what was decided.
     pub(super) fn finish(&mut self, done: Done<C>, now: SystemTime) {
         if let Some(record) = done.record {
-            let retain = record.annotation.as_ref().is_some_and(|annotation| annotation.retain);
             self.log.push(record);
-            if retain {
-                self.retained = self.log.last().cloned();
+            if let Some(annotation) = done.annotation.filter(|annotation| annotation.retain) {
+                let record = self.log.last().cloned();
+                self.retained = record.map(|record| Record { annotation: Some(annotation), ..record });
             }
             self.trim(now);
         }

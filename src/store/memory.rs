@@ -42,7 +42,7 @@ impl Memory {
         };
         entry.begin_with(&create);
         let record = (!create.payload.is_empty()).then(|| Record::of(create.payload, None, now));
-        entry.finish(Done { record, close: create.closed }, now);
+        entry.finish(Done { record, annotation: None, close: create.closed }, now);
         let created = entry.created(true);
         self.streams.insert(&mut structure, entry, now);
         Ok(created)
@@ -86,7 +86,8 @@ impl Memory {
             let payload = &append.payload;
             let record =
                 (!payload.is_empty()).then(|| Record::of(payload.clone(), append.annotation.clone(), now));
-            entry.finish(Done { record, close: append.close }, now);
+            let annotation = append.annotation.clone();
+            entry.finish(Done { record, annotation, close: append.close }, now);
             append.session.iter().for_each(|change| self.sessions.apply(change));
         }
         Ok(entry.appended(append, admission))

@@ -1,12 +1,13 @@
 //! What a read has found, from places in the log to the answer: under the stream's lock nothing but the places is
 //! taken, and their content comes afterwards.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::log::{Placed, Stretch};
-use crate::stream::{Batch, ContentType, Encoding, Lineage, Message, Messages, Position};
+use crate::stream::{Annotation, Batch, ContentType, Encoding, Lineage, Message, Messages, Position};
 
 /// A stretch of a log, of which `P` are the pieces.
 pub(super) struct View<P> {
@@ -40,17 +41,18 @@ impl<P> View<P> {
 
 impl<P> MessagesView<P> {
     /// The same messages with their content.
-    pub(super) fn with_content(self, contents: Vec<Bytes>) -> MessagesView<Bytes> {
+    pub(super) fn with_content(self, contents: Vec<(Bytes, Option<Arc<Annotation>>)>) -> MessagesView<Bytes> {
         let Self { content_type, lineage, messages, next, tail, closed } = self;
-        let messages = messages.into_iter().zip(contents).map(|(placed, content)| placed.with(content));
+        let messages =
+            messages.into_iter().zip(contents).map(|(placed, (content, said))| placed.with(content, said));
         MessagesView { content_type, lineage, messages: messages.collect(), next, tail, closed }
     }
 }
 
 impl<P> Placed<P> {
-    /// The same message with its content.
-    pub(super) fn with(self, piece: Bytes) -> Placed<Bytes> {
-        let Self { start, next, piece: _, length, at, annotation } = self;
+    /// The same message with its content, and what its publisher said.
+    pub(super) fn with(self, piece: Bytes, annotation: Option<Arc<Annotation>>) -> Placed<Bytes> {
+        let Self { start, next, piece: _, length, at, annotation: _ } = self;
         Placed { start, next, piece, length, at, annotation }
     }
 }

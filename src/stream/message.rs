@@ -94,6 +94,14 @@ impl Annotation {
     pub fn has_expired(&self, now: SystemTime) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
     }
+
+    /// The bytes of its texts, with some for their lengths.
+    pub fn size(&self) -> usize {
+        let texts = [&self.content_type, &self.response_topic].into_iter().flatten().map(|text| text.len());
+        let properties = self.user_properties.iter().map(|(name, value)| name.len() + value.len() + 8);
+        let correlation = self.correlation.as_ref().map_or(0, Bytes::len);
+        self.publisher.len() + correlation + texts.sum::<usize>() + properties.sum::<usize>()
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What an append carries, already split into messages.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -17,8 +18,8 @@ pub struct Payload {
 pub struct Shape {
     length: u32,
     json: bool,
-    /// In JSON mode where each message ends; empty if there is one, or if the stream is not JSON.
-    ends: Box<[u32]>,
+    /// In JSON mode where each message ends, shared; `None` if there is one, or if the stream is not JSON.
+    ends: Option<Arc<[u32]>>,
 }
 
 impl Payload {
@@ -85,12 +86,12 @@ impl Payload {
 impl Shape {
     /// Of `length` bytes with no boundaries inside.
     pub fn raw(length: u32) -> Self {
-        Self { length, json: false, ends: Box::default() }
+        Self { length, json: false, ends: None }
     }
 
     /// Of JSON values that end at `ends`, one entry for each.
     pub fn json(length: u32, ends: Vec<u32>) -> Self {
-        let ends = if ends.len() > 1 { ends.into() } else { Box::default() };
+        let ends = (ends.len() > 1).then(|| ends.into());
         Self { length, json: true, ends }
     }
 
@@ -111,7 +112,7 @@ impl Shape {
 
     /// Where the values end, if it is JSON and there is more than one.
     pub fn ends(&self) -> &[u32] {
-        &self.ends
+        self.ends.as_deref().unwrap_or_default()
     }
 
     /// How far it moves the tail: messages in JSON mode, bytes otherwise.
@@ -119,7 +120,7 @@ impl Shape {
         match (self.length, self.json) {
             (0, _) => 0,
             (length, false) => length.into(),
-            (_, true) => self.ends.len().max(1) as u64,
+            (_, true) => self.ends().len().max(1) as u64,
         }
     }
 
@@ -136,7 +137,7 @@ impl Shape {
     /// The bytes of the one message that begins at the position `from`: a JSON value, or all from there on.
     pub fn message_at(&self, from: u64) -> Range<usize> {
         let index = usize::try_from(from).unwrap_or(usize::MAX);
-        let end = self.ends.get(index).map_or(self.len(), |end| *end as usize);
+        let end = self.ends().get(index).map_or(self.len(), |end| *end as usize);
         self.start_of(from)..end
     }
 
@@ -149,8 +150,8 @@ impl Shape {
             return Self::raw(self.length.min(u32::try_from(to).unwrap_or(u32::MAX)));
         }
         let count = usize::try_from(to).unwrap_or(usize::MAX);
-        match self.ends.get(count - 1) {
-            Some(end) => Self::json(*end, self.ends.iter().copied().take(count).collect()),
+        match self.ends().get(count - 1) {
+            Some(end) => Self::json(*end, self.ends().iter().copied().take(count).collect()),
             None => self.clone(),
         }
     }
@@ -163,7 +164,7 @@ impl Shape {
         } else if !self.json {
             count.min(self.len())
         } else {
-            self.ends.get(count - 1).map_or(self.len(), |end| (*end as usize + 1).min(self.len()))
+            self.ends().get(count - 1).map_or(self.len(), |end| (*end as usize + 1).min(self.len()))
         }
     }
 }

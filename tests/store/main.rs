@@ -12,6 +12,7 @@
 mod damage;
 mod directory;
 mod fixture;
+mod index;
 mod reclaim;
 mod restart;
 mod second_runs;
@@ -19,6 +20,10 @@ mod sessions;
 #[macro_use]
 mod suite;
 mod syncs;
+
+/// That of the command, which counts what it has given out.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 store_suite!(memory, || crate::suite::Made {
     store: Box::new(pollgate::store::Memory::new()),

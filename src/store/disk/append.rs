@@ -8,19 +8,20 @@ use parking_lot::Mutex;
 
 use super::changes::{Answer, STATE_BYTES, answer_with, beside, refuse};
 use super::committer::Committer;
+use super::kept::{Kept, Stored};
 use super::record::{Ends, Record, Said, SessionNote, StreamState, moment};
 use super::room::NoRoom;
-use super::segment::Kept;
 use super::sessions::session_bytes;
+use super::shared::Body;
 use crate::store::entry::{Done, Entry, Head, State};
 use crate::store::log::{Log, Record as Logged};
 use crate::stream::{
-    Admission, Append, AppendError, AppendType, Appended, Create, Epoch, Lineage, Missing, Position,
-    StreamName,
+    Admission, Annotation, Append, AppendError, AppendType, Appended, Create, Epoch, Lineage, Missing,
+    Position, StreamName,
 };
 
 /// A stream, as it is shared with readers.
-type Stream = Arc<Mutex<Entry<Arc<Kept>>>>;
+type Stream = Arc<Mutex<Entry<Stored>>>;
 
 /// An append that is decided on, and its stream.
 struct Admitted {
@@ -190,15 +191,18 @@ impl Committer {
             let mut entry = stream.lock();
             if let Some(kept) = kept {
                 if created {
-                    entry.head = Some(Head { content: kept.clone(), earliest: entry.log.earliest() });
+                    entry.head =
+                        Some(Head { content: Stored::Kept(kept.clone()), earliest: entry.log.earliest() });
                     entry.state = State::Live;
                 }
                 let record = (!append.payload.is_empty()).then(|| {
                     let (shape, bytes) = append.payload.clone().into_parts();
-                    shared.hot.insert(kept.place(), bytes);
-                    Logged { start, shape, content: kept, at: now, annotation: append.annotation.clone() }
+                    let annotation = append.annotation.clone();
+                    shared.hot.insert(kept.place(), Body { bytes, annotation });
+                    Logged { start, shape, content: Stored::Kept(kept), at: now, annotation: None }
                 });
-                entry.finish(Done { record, close: append.close }, now);
+                let annotation = append.annotation.clone();
+                entry.finish(Done { record, annotation, close: append.close }, now);
             }
             entry.underway -= 1;
             answer_with(answer, Ok(Appended { created, ..entry.appended(&append, admission) }));
@@ -210,14 +214,7 @@ impl Committer {
 fn append_bytes(append: &Append) -> usize {
     let producer = append.producer.as_ref().map_or(0, |producer| producer.id.len() + 32);
     let sequence = append.sequence.as_ref().map_or(0, |sequence| sequence.len());
-    let annotation = append.annotation.as_deref().map_or(0, |annotation| {
-        let properties = annotation.user_properties.iter().map(|(name, value)| name.len() + value.len() + 8);
-        let texts = [&annotation.content_type, &annotation.response_topic].into_iter().flatten();
-        annotation.publisher.len()
-            + texts.map(|text| text.len()).sum::<usize>()
-            + annotation.correlation.as_ref().map_or(0, bytes::Bytes::len)
-            + properties.sum::<usize>()
-    });
+    let annotation = append.annotation.as_deref().map_or(0, Annotation::size);
     let session = append.session.as_ref().map_or(0, session_bytes);
     let state = if append.create.is_some() { STATE_BYTES } else { 0 };
     beside(append.payload.shape().ends().len()) + producer + sequence + annotation + session + state

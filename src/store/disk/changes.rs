@@ -5,10 +5,12 @@ use std::time::SystemTime;
 use tokio::sync::oneshot::Sender;
 
 use super::committer::Committer;
+use super::kept::Stored;
 use super::record::{Ends, Record, StreamState, moment};
 use super::room::NoRoom;
+use super::shared::Body;
 use crate::store::entry::{Done, Entry, Head, State};
-use crate::store::log::{Log, Record as Kept};
+use crate::store::log::{Log, Record as Logged};
 use crate::stream::{
     ChangeError, Create, CreateError, Created, Epoch, Failure, Lineage, Position, StreamName,
 };
@@ -77,13 +79,13 @@ impl Committer {
         self.afterwards(move || {
             let (shape, bytes) = create.payload.into_parts();
             let record = (!shape.is_empty()).then(|| {
-                shared.hot.insert(kept.place(), bytes);
+                shared.hot.insert(kept.place(), Body { bytes, annotation: None });
                 let start = Position::default();
-                Kept { start, shape, content: kept.clone(), at: now, annotation: None }
+                Logged { start, shape, content: Stored::Kept(kept.clone()), at: now, annotation: None }
             });
             let mut entry = entry.lock();
-            entry.head = Some(Head { content: kept, earliest });
-            entry.finish(Done { record, close: create.closed }, now);
+            entry.head = Some(Head { content: Stored::Kept(kept), earliest });
+            entry.finish(Done { record, annotation: None, close: create.closed }, now);
             entry.state = State::Live;
             entry.underway -= 1;
             answer_with(answer, Ok(entry.created(true)));

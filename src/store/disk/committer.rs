@@ -1,7 +1,7 @@
 //! The one thread that changes anything: it decides on what is waiting, writes it down, syncs once for all of it, and
 //! only then does it and answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
@@ -11,11 +11,13 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::frame::{self, Place};
+use super::kept::{Kept, Stored};
 use super::record::{Record, StreamId};
 use super::room::{NoRoom, Room};
-use super::segment::{Kept, Segment};
+use super::segment::Segment;
 use super::session_log::SessionLog;
 use super::shared::Shared;
+use super::victim::Reclaiming;
 use crate::store::entry::Entry;
 use crate::stream::SyncPolicy;
 use crate::stream::{Epoch, Failure};
@@ -70,20 +72,15 @@ pub(super) struct Committer {
     /// Streams that have ended by themselves, which is still to be written.
     ended: Vec<Epoch>,
     pub(super) reclaiming: Option<Reclaiming>,
+    /// Segments with records in use that can not be read, and which stay for that.
+    pub(super) unmovable: HashSet<u32>,
     /// When garbage was looked for, and whether there may be more since.
     pub(super) looked_at: Instant,
     pub(super) look_again: bool,
 }
 
-/// A segment that is being given up.
-pub(super) struct Reclaiming {
-    pub(super) victim: Arc<Segment>,
-    pub(super) kept: Vec<Weak<Kept>>,
-    pub(super) streams: Vec<StreamId>,
-}
-
 /// A stream, as long as it is there.
-pub(super) type Held = Weak<Mutex<Entry<Arc<Kept>>>>;
+pub(super) type Held = Weak<Mutex<Entry<Stored>>>;
 
 impl Committer {
     /// Goes on with what was found when the store was opened.
@@ -104,6 +101,7 @@ impl Committer {
             session_log: known.sessions,
             ended: Vec::new(),
             reclaiming: None,
+            unmovable: HashSet::new(),
             looked_at: Instant::now(),
             look_again: false,
         }
@@ -187,7 +185,7 @@ impl Committer {
     }
 
     /// There is a stream.
-    pub(super) fn know(&mut self, entry: &Arc<Mutex<Entry<Arc<Kept>>>>) {
+    pub(super) fn know(&mut self, entry: &Arc<Mutex<Entry<Stored>>>) {
         let held = Arc::downgrade(entry);
         let entry = entry.lock();
         let id = entry.origin.own().0;
@@ -268,7 +266,7 @@ impl Committer {
 
     /// Begins a run of the store: another epoch for each of `renewed`, since what was behind may be lost. Synced when
     /// it returns.
-    pub(super) fn begin(&mut self, renewed: &[Arc<Mutex<Entry<Arc<Kept>>>>]) -> Result<(), NoRoom> {
+    pub(super) fn begin(&mut self, renewed: &[Arc<Mutex<Entry<Stored>>>]) -> Result<(), NoRoom> {
         let epoch = self.shared.epochs.next();
         self.ensure(0, 0, true)?;
         self.write_unkept(&self.opened(None), &[], None)?;
@@ -354,19 +352,6 @@ impl Committer {
             NoRoom::Full => Failure::Full,
             NoRoom::Broken(_) => Failure::Broken,
         }
-    }
-}
-
-impl Reclaiming {
-    pub(super) fn of(victim: Arc<Segment>, forks: &HashMap<StreamId, Vec<StreamId>>) -> Self {
-        let kept = std::mem::take(&mut *victim.kept.lock());
-        let mut streams = std::mem::take(&mut *victim.streams.lock());
-        // What was written of a stream may be a part of the logs of its forks.
-        let forks: Vec<_> =
-            streams.iter().filter_map(|stream| forks.get(stream)).flatten().copied().collect();
-        streams.extend(forks);
-        let streams = streams.into_iter().collect();
-        Self { victim, kept, streams }
     }
 }
 

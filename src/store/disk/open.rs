@@ -27,12 +27,14 @@ pub struct DiskOptions {
     /// The size of its files, at least 16 KiB; those that are there keep theirs. Two more than what is kept are the
     /// most that there are, so that less of it suits a small device.
     pub segment_bytes: u32,
+    /// Bytes of the newest messages, and of what is needed to find them, that are kept in memory.
+    pub cache_bytes: u64,
 }
 
 impl DiskOptions {
-    /// In files of 8 MiB.
+    /// In files of 8 MiB, with 64 MiB of the newest messages in memory.
     pub fn new(sync: SyncPolicy) -> Self {
-        Self { sync, segment_bytes: 8 * 1024 * 1024 }
+        Self { sync, segment_bytes: 8 * 1024 * 1024, cache_bytes: 64 * 1024 * 1024 }
     }
 }
 
@@ -71,7 +73,8 @@ impl Disk {
             Epoch(0) => Epochs::random(),
             next => Epochs::from(next),
         };
-        let shared = Arc::new(Shared::new(segments, epochs, observer, restored.sessions));
+        let shared =
+            Arc::new(Shared::new(segments, epochs, observer, restored.sessions, options.cache_bytes));
         let known = Known {
             next_stream: restored.next_stream,
             graves: restored.graves,

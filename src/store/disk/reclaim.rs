@@ -4,17 +4,22 @@
 //! are written again, the state of each stream that was written there too, and the end of a stream as long as anything
 //! of it is left in another segment.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::committer::{Committer, Reclaiming};
+use super::committer::Committer;
+use super::frame::Place;
+use super::kept::{Span, Stored};
 use super::record::{Record, StreamId, StreamState};
 use super::room::NoRoom;
-use super::segment::{Kept, Segment, Span};
+use super::segment::Segment;
+use super::victim::{Found, Live, Reclaiming, live_in};
 use crate::store::entry::{Head, State};
+use crate::stream::Position;
 
 /// How much is moved between two groups of changes, which wait so long.
 const MOVED_BYTES_MAX: u32 = 256 * 1024;
@@ -43,18 +48,14 @@ impl Committer {
         match self.move_some(&mut reclaiming) {
             Ok(true) => {
                 self.look_again = true;
-                self.give_up(&reclaiming.victim)
+                self.give_up(reclaiming)
             }
             Ok(false) => {
                 self.reclaiming = Some(reclaiming);
                 Ok(())
             }
             // Deletions may make room; until then there is none to move things to.
-            Err(NoRoom::Full) => {
-                reclaiming.victim.kept.lock().append(&mut reclaiming.kept);
-                reclaiming.victim.streams.lock().extend(reclaiming.streams);
-                Ok(())
-            }
+            Err(NoRoom::Full) => Ok(()),
             Err(NoRoom::Broken(error)) => Err(error),
         }
     }
@@ -68,7 +69,8 @@ impl Committer {
             (bytes + u64::from(segment.capacity), live + segment.live())
         });
         self.shared.observer.sized(bytes + u64::from(self.room.active().capacity), live);
-        let emptiest = full.into_iter().min_by_key(|segment| segment.live())?;
+        let movable = full.into_iter().filter(|one| one.live() == 0 || !self.unmovable.contains(&one.number));
+        let emptiest = movable.min_by_key(|segment| segment.live())?;
         let worthwhile = emptiest.live() * 100 <= u64::from(emptiest.capacity) * LIVE_PERCENT_MAX;
         (bytes * 100 > live * PERCENT_OF_LIVE_MAX && worthwhile).then_some(emptiest)
     }
@@ -81,17 +83,36 @@ impl Committer {
         if 2 * reclaiming.victim.live() > self.room.left()? {
             return Err(NoRoom::Full);
         }
+        // Forks share records, which seem to lie where they were until the group is committed.
+        let mut moving = HashSet::new();
         let mut moved = 0;
-        while moved < MOVED_BYTES_MAX {
-            let Some(kept) = reclaiming.kept.pop() else { break };
-            let Some(kept) = kept.upgrade().filter(|kept| kept.place().segment == number) else { continue };
-            moved += kept.bytes();
-            if let Err(full) = self.move_record(&kept) {
-                reclaiming.kept.push(Arc::downgrade(&kept));
-                return Err(full);
+        while moved < MOVED_BYTES_MAX
+            && let Some(stream) = reclaiming.logs.last()
+        {
+            let found = self.ids.get(stream).and_then(Weak::upgrade).map(|entry| {
+                let bytes_left = MOVED_BYTES_MAX - moved;
+                live_in(number, &entry.lock(), reclaiming.from, bytes_left)
+            });
+            let Some(Found { live, next }) = found else {
+                reclaiming.logs.pop();
+                continue;
+            };
+            for live in live {
+                moved += self.move_live(live, &mut moving)?;
+            }
+            match next {
+                // The log is locked again after the others had a chance.
+                Some(next) if next > reclaiming.from => {
+                    reclaiming.from = next;
+                    return Ok(false);
+                }
+                _ => {
+                    reclaiming.from = Position(0);
+                    reclaiming.logs.pop();
+                }
             }
         }
-        while moved < MOVED_BYTES_MAX && reclaiming.kept.is_empty() {
+        while moved < MOVED_BYTES_MAX && reclaiming.logs.is_empty() {
             let Some(stream) = reclaiming.streams.pop() else { return Ok(true) };
             match self.move_stream(stream, number) {
                 Ok(bytes) => moved += bytes,
@@ -104,12 +125,45 @@ impl Committer {
         Ok(false)
     }
 
-    /// Writes the messages of a record again. A record without messages is written again with its stream.
-    fn move_record(&mut self, kept: &Arc<Kept>) -> Result<(), NoRoom> {
-        // What can not be read is lost; its readers are told so, and the rest is not held up.
-        let Span { place, bytes } = kept.span();
+    /// Writes the messages of records again, but for those in `moving`, where they are from then on. Returns how many
+    /// bytes that took.
+    fn move_live(&mut self, live: Live, moving: &mut HashSet<Place>) -> Result<u32, NoRoom> {
+        match live {
+            Live::Kept(kept) => {
+                let span = kept.span();
+                if !moving.insert(span.place) {
+                    return Ok(0);
+                }
+                let Some(to) = self.write_again(span)? else { return Ok(0) };
+                self.afterwards(move || kept.move_to(to));
+                Ok(to.bytes)
+            }
+            Live::Packed(run, rows) => {
+                let (mut moved, mut full) = (Vec::new(), None);
+                for (row, span) in rows.into_iter().filter(|(_, span)| moving.insert(span.place)) {
+                    match self.write_again(span) {
+                        Ok(to) => moved.extend(to.map(|to| (row, to))),
+                        Err(no_room) => {
+                            full = Some(no_room);
+                            break;
+                        }
+                    }
+                }
+                let bytes = moved.iter().map(|(_, to)| to.bytes).sum();
+                self.afterwards(move || run.move_to(&moved));
+                full.map_or(Ok(bytes), Err)
+            }
+        }
+    }
+
+    /// Writes the messages of a record again. `None`: they can not be read, so that they stay where they are, and with
+    /// them their segment.
+    fn write_again(&mut self, span: Span) -> Result<Option<Span>, NoRoom> {
+        let Span { place, bytes } = span;
         let Ok((record, content)) = self.shared.segments.record(place, bytes) else {
-            return Ok(());
+            tracing::error!(segment = place.segment, offset = place.offset, "a record is damaged");
+            self.unmovable.insert(place.segment);
+            return Ok(None);
         };
         let record = match record {
             Record::Created { stream, at, ends } => {
@@ -123,18 +177,12 @@ impl Committer {
                 let annotation = said.and_then(|said| said.annotation).map(Box::new);
                 Record::Moved { stream, start, at, ends, annotation }
             }
-            moved @ Record::Moved { .. } => moved,
-            _ => return Ok(()),
+            other => other,
         };
-        let Record::Moved { stream, .. } = record else { return Ok(()) };
-        if content.is_empty() {
-            return Ok(());
-        }
-        self.ensure(content.len() + kept.bytes() as usize, 0, true)?;
+        let Record::Moved { stream, .. } = record else { return Ok(None) };
+        self.ensure(content.len() + bytes as usize, 0, true)?;
         let (place, bytes) = self.write_unkept(&record, &content, Some(stream))?;
-        let kept = kept.clone();
-        self.afterwards(move || kept.move_to(place, bytes));
-        Ok(())
+        Ok(Some(Span { place, bytes }))
     }
 
     /// Writes the state of a stream again, or its end. Returns how many bytes that took.
@@ -154,16 +202,22 @@ impl Committer {
             // Without what was trimmed since, a log that is read from where it began then would have a hole. One that has
             // just begun has no head yet; it was written behind this segment.
             let is_written = entry.head.as_ref().is_none_or(|head| {
-                head.content.place().segment > from && head.earliest == entry.log.earliest()
+                head.content.span().place.segment > from && head.earliest == entry.log.earliest()
             });
             let state = !is_written && entry.state != State::Removed;
             (state.then(|| Box::new(StreamState::of(&entry))), entry.log.earliest())
         };
         let Some(state) = state else { return self.move_end(stream, from) };
         self.ensure(0, state.bytes_max(), true)?;
+        let ended = state.ended;
         let kept = self.write(&Record::State { stream: state }, &[], Some(stream))?;
         let bytes = kept.bytes();
-        self.afterwards(move || entry.lock().head = Some(Head { content: kept, earliest }));
+        if ended {
+            // It says that the stream has ended, as the record did that may be in the segment.
+            self.graves.insert(stream, kept.clone());
+        }
+        let content = Stored::Kept(kept);
+        self.afterwards(move || entry.lock().head = Some(Head { content, earliest }));
         Ok(bytes)
     }
 
@@ -191,11 +245,22 @@ impl Committer {
     }
 
     /// Removes a segment that nobody needs, once what replaces it is synced.
-    fn give_up(&mut self, victim: &Arc<Segment>) -> io::Result<()> {
+    fn give_up(&mut self, reclaiming: Reclaiming) -> io::Result<()> {
+        let Reclaiming { victim, thorough, .. } = reclaiming;
         self.commit()?;
+        if victim.live() > 0 && !thorough && !self.unmovable.contains(&victim.number) {
+            self.reclaiming = Some(Reclaiming::thorough(victim, self.ids.keys().copied().collect()));
+            return Ok(());
+        }
+        if victim.live() > 0 {
+            tracing::error!(segment = victim.number, live = victim.live(), "a segment has to stay");
+            self.unmovable.insert(victim.number);
+            return Ok(());
+        }
         self.sync_all()?;
         self.shared.segments.remove(victim.number)?;
         self.shared.observer.reclaimed(victim.capacity.into());
+        self.unmovable.remove(&victim.number);
         Ok(())
     }
 }

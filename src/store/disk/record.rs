@@ -46,6 +46,18 @@ pub(super) enum Record {
     CreatedWith { stream: Box<StreamState>, at: Moment, ends: Ends, said: Box<Said> },
 }
 
+impl Record {
+    /// What the publisher of its messages said.
+    pub(super) fn into_note(self) -> Option<Box<Note>> {
+        match self {
+            Self::Appended { said, .. } => said.and_then(|said| said.annotation).map(Box::new),
+            Self::CreatedWith { said, .. } => said.annotation.map(Box::new),
+            Self::Moved { annotation, .. } => annotation,
+            _ => None,
+        }
+    }
+}
+
 /// Milliseconds since 1970.
 pub(super) type Moment = i64;
 

@@ -1,12 +1,14 @@
 //! From the records of the log to the streams that they make.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::record::{Ends, Moment, Record, Said, SessionNote, StreamId, StreamState, time};
+use super::kept::{Kept, Span, Stored};
+use super::record::{Ends, Moment, Note, Record, Said, SessionNote, StreamId, StreamState, time};
+use super::runs::{Gathered, Runs};
 use super::scan::Scanned;
-use super::segment::{Kept, Segments, Span};
+use super::segment::Segments;
 use super::session_log::SessionLog;
 use crate::store::entry::{self, Entry, State};
 use crate::store::log::{Log, Record as Append};
@@ -18,7 +20,7 @@ pub(super) struct Replay {
     segments: Arc<Segments>,
     now: SystemTime,
     streams: HashMap<StreamId, Head>,
-    appends: HashMap<StreamId, Vec<Append<Arc<Kept>>>>,
+    appends: HashMap<StreamId, Appends>,
     /// Where it is written that a stream has ended.
     pub(super) graves: HashMap<StreamId, Arc<Kept>>,
     sessions: Sessions,
@@ -32,9 +34,17 @@ pub(super) struct Replay {
     pub(super) records: u64,
 }
 
+/// The messages that were written of a stream.
+#[derive(Default)]
+struct Appends {
+    runs: Runs,
+    /// The last append to be retained.
+    retained: Option<Append<Stored>>,
+}
+
 /// A stream without its messages.
 struct Head {
-    entry: Entry<Arc<Kept>>,
+    entry: Entry<Stored>,
     /// The tail at which this was written.
     written: Position,
     earliest: Position,
@@ -107,9 +117,15 @@ impl Replay {
                 self.appended(stream, Position(start), at, (ends, content.len()), said, kept);
             }
             Record::Moved { stream, start, at, ends, annotation } => {
-                let annotation = annotation.map(|note| Arc::new(note.into_annotation()));
                 let kept = kept();
-                self.append(stream, Position(start), at, (ends, content.len()), annotation, kept);
+                self.append(
+                    stream,
+                    Position(start),
+                    at,
+                    (ends, content.len()),
+                    annotation.map(|note| *note),
+                    kept,
+                );
             }
             Record::Ended { stream } => {
                 self.graves.insert(stream, kept());
@@ -149,7 +165,10 @@ impl Replay {
             return;
         };
         self.next_epoch = self.next_epoch.max(Epoch(entry.lineage.own().0 + 1));
-        entry.head = Some(entry::Head { content: kept, earliest });
+        if entry.state == State::Deleted {
+            self.graves.insert(id, kept.clone());
+        }
+        entry.head = Some(entry::Head { content: Stored::Kept(kept), earliest });
         self.streams.insert(id, Head { entry, written, earliest, retained_from });
     }
 
@@ -173,7 +192,6 @@ impl Replay {
     ) {
         let mut said = said.map(|said| *said);
         let annotation = said.as_mut().and_then(|said| said.annotation.take());
-        let annotation = annotation.map(|note| Arc::new(note.into_annotation()));
         let Span { place, bytes } = kept.span();
         let end = self.append(stream, start, at, divided, annotation, kept);
         if let Some(note) = said.as_mut().and_then(|said| said.session.take()) {
@@ -192,14 +210,16 @@ impl Replay {
         start: Position,
         at: Moment,
         (ends, length): (Ends, usize),
-        annotation: Option<Arc<Annotation>>,
+        annotation: Option<Note>,
         kept: Arc<Kept>,
     ) -> Position {
         let shape = ends.shape(length);
-        let append = Append { start, shape, content: kept, at: time(at), annotation };
+        let append = Append { start, shape, content: Stored::Kept(kept), at: time(at), annotation: None };
         let end = append.end();
         if end > start {
-            self.appends.entry(stream).or_default().push(append);
+            let annotation =
+                annotation.filter(|note| note.retain).map(|note| Arc::new(note.into_annotation()));
+            self.appends.entry(stream).or_default().push(append, annotation);
             if let Some(head) = self.streams.get_mut(&stream) {
                 head.entry.decided = head.entry.decided.max(end);
             }
@@ -226,13 +246,17 @@ impl Replay {
     pub(super) fn into_streams(mut self) -> Restored {
         self.leave_out_older_lives();
         self.count_forks();
-        for appends in self.appends.values_mut() {
-            // What was moved comes twice if the segment that it was moved from is still there.
-            appends.sort_by_key(|append| append.start);
-            appends.dedup_by_key(|append| append.start);
+        let (mut appends, mut shared) = (self.appends, HashSet::new());
+        for Head { entry, .. } in self.streams.values() {
+            shared.extend(entry.origin.ancestors().iter().map(|(origin, _)| origin.0));
         }
-        let appends = self.appends;
-        let streams = self.streams.into_values().map(|head| head.into_entry(&appends)).collect();
+        for (stream, appends) in &mut appends {
+            if shared.contains(stream) { appends.runs.seal() } else { appends.runs.join() }
+        }
+        // Forks come before what they share is given to the stream that it is of.
+        let mut heads: Vec<_> = self.streams.into_values().collect();
+        heads.sort_unstable_by_key(|head| std::cmp::Reverse(head.entry.origin.own()));
+        let streams = heads.into_iter().map(|head| head.into_entry(&mut appends)).collect();
         let (next_stream, next_epoch) = (self.next_stream, self.next_epoch);
         let (graves, sessions, session_log) = (self.graves, self.sessions, self.session_log);
         Restored { streams, graves, sessions, session_log, next_stream, next_epoch }
@@ -269,9 +293,20 @@ impl Replay {
     }
 }
 
+impl Appends {
+    /// Takes an append, with what its publisher said if it is to be retained.
+    fn push(&mut self, append: Append<Stored>, annotation: Option<Arc<Annotation>>) {
+        let newer = self.retained.as_ref().is_none_or(|retained| retained.start < append.start);
+        if annotation.is_some() && newer && !self.runs.contain(append.start) {
+            self.retained = Some(Append { annotation, ..append.clone() });
+        }
+        self.runs.push(append);
+    }
+}
+
 /// What the log says.
 pub(super) struct Restored {
-    pub(super) streams: Vec<Entry<Arc<Kept>>>,
+    pub(super) streams: Vec<Entry<Stored>>,
     pub(super) graves: HashMap<StreamId, Arc<Kept>>,
     pub(super) sessions: Sessions,
     pub(super) session_log: SessionLog,
@@ -280,57 +315,26 @@ pub(super) struct Restored {
 }
 
 impl Head {
-    fn into_entry(self, appends: &HashMap<StreamId, Vec<Append<Arc<Kept>>>>) -> Entry<Arc<Kept>> {
+    /// The stream with its messages: its own behind those that it shares with others, as far as one follows the other.
+    /// What is missing in front was trimmed.
+    fn into_entry(self, found: &mut HashMap<StreamId, Appends>) -> Entry<Stored> {
         let Self { mut entry, written, earliest, retained_from } = self;
         if entry.state == State::Deleted {
             return entry;
         }
-        let mut records = records(&entry, earliest, appends);
-        let later = records.split_off(records.partition_point(|append| append.start < written));
-        entry.log =
-            Log::restore(earliest, later.first().map_or(entry.decided, |append| append.start), records);
-        // Trimmed after each as it was then, since how far that goes depends on the steps.
-        for append in later {
-            let at = append.at;
-            entry.log.push(append);
-            entry.trim(at);
+        let (mut gathered, mut from) = (Gathered::new(earliest), Position(0));
+        for (origin, to) in entry.origin.ancestors() {
+            if let Some(appends) = found.get(&origin.0) {
+                gathered.share(&appends.runs, from, *to);
+            }
+            from = *to;
         }
-        let own = appends.get(&entry.origin.own().0).map(Vec::as_slice).unwrap_or_default();
-        let retains = |append: &&Append<_>| {
-            append.start >= retained_from
-                && append.end() <= entry.log.tail()
-                && append.annotation.as_ref().is_some_and(|annotation| annotation.retain)
-        };
-        entry.retained = own.iter().rev().find(retains).cloned();
+        let own = found.remove(&entry.origin.own().0).unwrap_or_default();
+        let appends = gathered.own(own.runs, from);
+        entry.log = Log::restore(earliest, written, entry.decided, appends, &entry.retention);
+        entry.retained =
+            own.retained.filter(|append| append.start >= retained_from && append.end() <= entry.log.tail());
         entry.decided = entry.log.tail();
         entry
     }
-}
-
-/// The appends of a stream that may be kept: its own behind those that it shares with others, as far as one follows the
-/// other. What is missing in front was trimmed.
-fn records(
-    entry: &Entry<Arc<Kept>>,
-    earliest: Position,
-    appends: &HashMap<StreamId, Vec<Append<Arc<Kept>>>>,
-) -> Vec<Append<Arc<Kept>>> {
-    let ancestors = entry.origin.ancestors().iter().copied();
-    let stretches = ancestors.chain([(entry.origin.own(), Position(u64::MAX))]);
-    let (mut records, mut from): (Vec<Append<_>>, _) = (Vec::new(), Position(0));
-    for (origin, to) in stretches {
-        let of_it = appends.get(&origin.0).map(Vec::as_slice).unwrap_or_default();
-        for append in of_it.iter().filter(|append| append.start >= from && append.start < to) {
-            let shape = append.shape.until(to.since(append.start));
-            let append = Append { shape, ..append.clone() };
-            if append.end() <= earliest {
-                continue;
-            }
-            if records.last().is_some_and(|last| last.end() != append.start) {
-                return records;
-            }
-            records.push(append);
-        }
-        from = to;
-    }
-    records
 }

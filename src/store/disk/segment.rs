@@ -4,17 +4,15 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::frame::{self, FRAME_HEADER_BYTES, Found, Place};
 use super::record::{Record, StreamId};
-use crate::store::log::Content;
 use crate::stream::Failure;
 
 /// Bytes before the first record: what the file is, and which.
@@ -28,6 +26,9 @@ pub(super) const FORMAT: u32 = 1;
 
 const MAGIC: &[u8; 8] = b"pollgate";
 
+/// What is written at once to take room.
+static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+
 /// One file.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -36,8 +37,6 @@ pub(super) struct Segment {
     file: File,
     /// Bytes of records that somebody still has.
     live: AtomicU64,
-    /// Who may still have records here.
-    pub(super) kept: Mutex<Vec<Weak<Kept>>>,
     /// The streams that something was written of.
     pub(super) streams: Mutex<HashSet<StreamId>>,
 }
@@ -64,11 +63,10 @@ impl Segment {
         let path = path(directory, number);
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
         let made = (|| {
-            let zeros = vec![0; 1024 * 1024];
             let mut offset = 0;
             while offset < u64::from(capacity) {
                 let rest = usize::try_from(u64::from(capacity) - offset).unwrap_or(usize::MAX);
-                let zeros = zeros.get(..rest).unwrap_or(&zeros);
+                let zeros = ZEROS.get(..rest).unwrap_or(&ZEROS);
                 file.write_all_at(zeros, offset)?;
                 offset += zeros.len() as u64;
             }
@@ -95,14 +93,7 @@ impl Segment {
     }
 
     fn of(file: File, number: u32, capacity: u32) -> Self {
-        Self {
-            number,
-            capacity,
-            file,
-            live: AtomicU64::new(0),
-            kept: Mutex::default(),
-            streams: Mutex::default(),
-        }
+        Self { number, capacity, file, live: AtomicU64::new(0), streams: Mutex::default() }
     }
 
     pub(super) fn write(&self, bytes: &[u8], offset: u32) -> io::Result<()> {
@@ -210,16 +201,16 @@ impl Segments {
     }
 
     /// Counts `bytes` of records in a segment in.
-    pub(super) fn count_in(&self, number: u32, bytes: u32) {
+    pub(super) fn count_in(&self, number: u32, bytes: u64) {
         if let Some(segment) = self.table.read().get(&number) {
-            segment.live.fetch_add(bytes.into(), Ordering::Relaxed);
+            segment.live.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
     /// Counts them out.
-    pub(super) fn count_out(&self, number: u32, bytes: u32) {
+    pub(super) fn count_out(&self, number: u32, bytes: u64) {
         if let Some(segment) = self.table.read().get(&number) {
-            segment.live.fetch_sub(bytes.into(), Ordering::Relaxed);
+            segment.live.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 
@@ -237,85 +228,4 @@ pub(super) fn decode(bytes: &bytes::Bytes, place: Place) -> Result<(Record, byte
     let (record, content) = frame::split(body).ok_or(Failure::Unreadable)?;
     let start = FRAME_HEADER_BYTES + body.len() - content.len();
     Ok((record, bytes.slice(start..FRAME_HEADER_BYTES + body.len())))
-}
-
-/// A record in use. Logs, their forks and a retained message share one; with the last of them its room is garbage.
-#[derive(Debug)]
-pub(super) struct Kept {
-    span: Mutex<Span>,
-    segments: Arc<Segments>,
-}
-
-/// Where a record lies, and how many bytes it has there in all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) place: Place,
-    pub(super) bytes: u32,
-}
-
-/// A stretch of the content of a record.
-#[derive(Debug, Clone)]
-pub(super) struct Slice {
-    pub(super) kept: Arc<Kept>,
-    pub(super) range: Range<usize>,
-}
-
-impl Span {
-    /// The offset behind it.
-    pub(super) fn end(self) -> u32 {
-        self.place.offset.saturating_add(self.bytes)
-    }
-}
-
-impl Kept {
-    /// A record of which its segment counts the bytes from now on.
-    pub(super) fn new(segments: &Arc<Segments>, place: Place, bytes: u32) -> Arc<Self> {
-        let span = Mutex::new(Span { place, bytes });
-        let kept = Arc::new(Self { span, segments: segments.clone() });
-        segments.count_in(place.segment, bytes);
-        kept.is_in(place.segment);
-        kept
-    }
-
-    /// Where it lies at the moment.
-    pub(super) fn span(&self) -> Span {
-        *self.span.lock()
-    }
-
-    pub(super) fn place(&self) -> Place {
-        self.span().place
-    }
-
-    pub(super) fn bytes(&self) -> u32 {
-        self.span().bytes
-    }
-
-    /// The record lies there now, and is synced.
-    pub(super) fn move_to(self: &Arc<Self>, place: Place, bytes: u32) {
-        self.segments.count_in(place.segment, bytes);
-        let before = std::mem::replace(&mut *self.span.lock(), Span { place, bytes });
-        self.segments.count_out(before.place.segment, before.bytes);
-        self.is_in(place.segment);
-    }
-
-    fn is_in(self: &Arc<Self>, segment: u32) {
-        if let Some(segment) = self.segments.get(segment) {
-            segment.kept.lock().push(Arc::downgrade(self));
-        }
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let Span { place, bytes } = self.span();
-        self.segments.count_out(place.segment, bytes);
-    }
-}
-
-impl Content for Arc<Kept> {
-    type Piece = Slice;
-
-    fn piece(&self, range: Range<usize>) -> Slice {
-        Slice { kept: self.clone(), range }
-    }
 }

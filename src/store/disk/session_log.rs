@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::kept::Kept;
 use super::record::StreamId;
-use super::segment::Kept;
 
 /// Where the log has what of which session.
 #[derive(Debug, Default)]

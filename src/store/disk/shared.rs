@@ -8,15 +8,13 @@ use bytes::Bytes;
 use moka::sync::Cache;
 
 use super::frame::Place;
-use super::segment::{Kept, Segments, Slice, Span, decode};
+use super::kept::{Slice, Span, Stored};
+use super::segment::{Segment, Segments, decode};
 use crate::store::log::Placed;
 use crate::store::sessions::Sessions;
 use crate::store::streams::{Epochs, Streams};
 use crate::store::view::{MessagesView, View};
-use crate::stream::{Batch, Failure, Messages, Observer, ReadError};
-
-/// Bytes of the newest messages, and of what is needed to find them, that are kept in memory.
-const HOT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+use crate::stream::{Annotation, Batch, Failure, Messages, Observer};
 
 /// What the cache needs for each entry beside its content.
 const HOT_ENTRY_BYTES: u32 = 256;
@@ -27,13 +25,32 @@ const NEAR_BYTES: u32 = 16 * 1024;
 /// The most that is read at once, unless one record has more.
 const RUN_BYTES_MAX: u32 = 1024 * 1024;
 
+/// The messages of an append, and what their publisher said.
+#[derive(Debug, Clone)]
+pub(super) struct Body {
+    pub(super) bytes: Bytes,
+    pub(super) annotation: Option<Arc<Annotation>>,
+}
+
+impl Body {
+    fn into_parts(self) -> (Bytes, Option<Arc<Annotation>>) {
+        (self.bytes, self.annotation)
+    }
+
+    /// What it takes in the cache.
+    fn weight(&self) -> u32 {
+        let said = self.annotation.as_ref().map_or(0, |said| size_of::<Annotation>() + said.size());
+        u32::try_from(self.bytes.len() + said).unwrap_or(u32::MAX).saturating_add(HOT_ENTRY_BYTES)
+    }
+}
+
 /// What readers and the committer share.
 pub(super) struct Shared {
-    pub(super) streams: Streams<Arc<Kept>>,
+    pub(super) streams: Streams<Stored>,
     pub(super) segments: Arc<Segments>,
     pub(super) epochs: Epochs,
     pub(super) sessions: Sessions,
-    pub(super) hot: Cache<Place, Bytes>,
+    pub(super) hot: Cache<Place, Body>,
     pub(super) observer: Arc<dyn Observer>,
     broken: AtomicBool,
 }
@@ -44,12 +61,11 @@ impl Shared {
         epochs: Epochs,
         observer: Arc<dyn Observer>,
         sessions: Sessions,
+        cache_bytes: u64,
     ) -> Self {
-        let weigh = |_: &Place, content: &Bytes| {
-            u32::try_from(content.len()).unwrap_or(u32::MAX).saturating_add(HOT_ENTRY_BYTES)
-        };
+        let weigh = |_: &Place, body: &Body| body.weight();
         let policy = moka::policy::EvictionPolicy::lru();
-        let hot = Cache::builder().max_capacity(HOT_BYTES_MAX).weigher(weigh).eviction_policy(policy).build();
+        let hot = Cache::builder().max_capacity(cache_bytes).weigher(weigh).eviction_policy(policy).build();
         let (streams, broken) = (Streams::new(), AtomicBool::new(false));
         Self { streams, segments, epochs, sessions, hot, observer, broken }
     }
@@ -63,39 +79,47 @@ impl Shared {
         self.broken.load(Ordering::Acquire)
     }
 
-    pub(super) async fn batch(self: &Arc<Self>, view: View<Slice>) -> Result<Batch, ReadError> {
+    /// Adds the content to a view. `None`: what it needs was moved meanwhile, so that the stream has to be looked at again.
+    pub(super) async fn batch(self: &Arc<Self>, view: View<Slice>) -> Result<Option<Batch>, Failure> {
         if view.stretch.pieces.is_empty() {
-            return Ok(view.with_content(Vec::new()).into_batch());
+            return Ok(Some(view.with_content(Vec::new()).into_batch()));
         }
-        let pieces = self.content(&view.stretch.pieces).await?;
-        Ok(view.with_content(pieces).into_batch())
+        let bodies = self.content(&view.stretch.pieces).await?;
+        let pieces = bodies.map(|bodies| bodies.into_iter().map(|body| body.bytes).collect());
+        Ok(pieces.map(|pieces| view.with_content(pieces).into_batch()))
     }
 
-    pub(super) async fn messages(self: &Arc<Self>, view: MessagesView<Slice>) -> Result<Messages, ReadError> {
+    /// The same for messages one by one.
+    pub(super) async fn messages(
+        self: &Arc<Self>,
+        view: MessagesView<Slice>,
+    ) -> Result<Option<Messages>, Failure> {
         let slices: Vec<_> = view.messages.iter().map(|placed| placed.piece.clone()).collect();
-        let contents = self.content(&slices).await?;
-        Ok(view.with_content(contents).into_messages())
+        let bodies = self.content(&slices).await?;
+        Ok(bodies.map(|bodies| {
+            view.with_content(bodies.into_iter().map(Body::into_parts).collect()).into_messages()
+        }))
     }
 
+    /// The same for one message.
     pub(super) async fn content_of(
         self: &Arc<Self>,
         placed: Placed<Slice>,
-    ) -> Result<Placed<Bytes>, Failure> {
-        let content =
-            self.content(std::slice::from_ref(&placed.piece)).await?.pop().ok_or(Failure::Unreadable)?;
-        Ok(placed.with(content))
+    ) -> Result<Option<Placed<Bytes>>, Failure> {
+        let bodies = self.content(std::slice::from_ref(&placed.piece)).await?;
+        Ok(bodies
+            .and_then(|mut bodies| bodies.pop())
+            .map(|Body { bytes, annotation }| placed.with(bytes, annotation)))
     }
-}
 
-impl Shared {
-    /// The content of `slices`, in their order.
-    pub(super) async fn content(self: &Arc<Self>, slices: &[Slice]) -> Result<Vec<Bytes>, Failure> {
-        let hot: Vec<Option<Bytes>> = slices.iter().map(|slice| self.hot.get(&slice.kept.place())).collect();
+    /// The content of `slices`, in their order. `None`: some were moved meanwhile.
+    pub(super) async fn content(self: &Arc<Self>, slices: &[Slice]) -> Result<Option<Vec<Body>>, Failure> {
+        let hot: Vec<Option<Body>> = slices.iter().map(|slice| self.hot.get(&slice.span.place)).collect();
         let cold = hot.iter().filter(|content| content.is_none()).count();
         self.observer.read(hot.len() - cold, cold);
         if cold == 0 {
             let pieces = hot.into_iter().flatten().zip(slices);
-            return pieces.map(|(content, slice)| cut(content, slice)).collect();
+            return pieces.map(|(content, slice)| cut(content, slice)).collect::<Result<_, _>>().map(Some);
         }
         let (shared, slices) = (self.clone(), slices.to_vec());
         let read = move || shared.read(&slices, hot);
@@ -109,78 +133,65 @@ impl Shared {
         }
     }
 
-    fn read(&self, slices: &[Slice], hot: Vec<Option<Bytes>>) -> Result<Vec<Bytes>, Failure> {
+    fn read(&self, slices: &[Slice], hot: Vec<Option<Body>>) -> Result<Option<Vec<Body>>, Failure> {
         let mut contents = Vec::with_capacity(slices.len());
-        // One that is moved after this is looked for again.
-        let spans = slices.iter().map(|slice| slice.kept.span());
-        let mut rest = slices.iter().zip(hot).zip(spans).peekable();
-        while let Some(((slice, hot), first)) = rest.next() {
+        let mut rest = slices.iter().zip(hot).peekable();
+        while let Some((slice, hot)) = rest.next() {
             if let Some(content) = hot {
                 contents.push(cut(content, slice)?);
                 continue;
             }
-            let (from, mut end) = (first.place, first.end());
-            let mut run = vec![(slice, from)];
-            while let Some(((next, _), span)) = rest.next_if(|((_, hot), span)| {
+            let (from, mut end) = (slice.span.place, slice.span.end());
+            let mut run = vec![slice];
+            while let Some((next, _)) = rest.next_if(|(Slice { span, .. }, hot)| {
                 let near = span.place.segment == from.segment
                     && span.place.offset >= end
                     && span.place.offset - end <= NEAR_BYTES
                     && span.end() - from.offset <= RUN_BYTES_MAX;
                 hot.is_none() && near
             }) {
-                run.push((next, span.place));
-                end = span.end();
+                run.push(next);
+                end = next.span.end();
             }
-            self.read_run(&run, from, end, &mut contents)?;
+            let Some(segment) = self.segments.get(from.segment) else { return Ok(None) };
+            read_run(&segment, &run, from, end, &mut contents)?;
         }
-        Ok(contents)
-    }
-
-    /// Reads records that lie between `from` and `end`.
-    fn read_run(
-        &self,
-        run: &[(&Slice, Place)],
-        from: Place,
-        end: u32,
-        contents: &mut Vec<Bytes>,
-    ) -> Result<(), Failure> {
-        let segment = self.segments.get(from.segment);
-        let bytes = segment.and_then(|segment| segment.read(from.offset, (end - from.offset) as usize).ok());
-        let bytes = Bytes::from(bytes.unwrap_or_default());
-        for (slice, place) in run {
-            let start = (place.offset - from.offset) as usize;
-            let record = if start <= bytes.len() { bytes.slice(start..) } else { Bytes::new() };
-            let content = match decode(&record, *place) {
-                // What one reader keeps of a run must not keep all of it.
-                Ok((_, content)) => Bytes::copy_from_slice(&content),
-                Err(_) => self.read_moved(&slice.kept, *place)?,
-            };
-            contents.push(cut(content, slice)?);
-        }
-        Ok(())
-    }
-
-    /// Reads a record that was not found at `tried`: it may have been moved meanwhile.
-    fn read_moved(&self, kept: &Kept, tried: Place) -> Result<Bytes, Failure> {
-        let span = kept.span();
-        let Span { place, bytes } = span;
-        match self.segments.record(place, bytes) {
-            Ok((_, content)) => Ok(content),
-            Err(_) if kept.span() != span => self.read_moved(kept, place),
-            Err(failure) => {
-                tracing::error!(
-                    segment = place.segment,
-                    offset = place.offset,
-                    ?tried,
-                    "a record is damaged"
-                );
-                Err(failure)
-            }
-        }
+        Ok(Some(contents))
     }
 }
 
-fn cut(content: Bytes, slice: &Slice) -> Result<Bytes, Failure> {
-    let within = slice.range.end <= content.len() && slice.range.start <= slice.range.end;
-    if within { Ok(content.slice(slice.range.clone())) } else { Err(Failure::Unreadable) }
+/// Reads records that lie between `from` and `end`.
+fn read_run(
+    segment: &Segment,
+    run: &[&Slice],
+    from: Place,
+    end: u32,
+    contents: &mut Vec<Body>,
+) -> Result<(), Failure> {
+    let bytes = Bytes::from(segment.read(from.offset, (end - from.offset) as usize).unwrap_or_default());
+    for slice in run {
+        let start = (slice.span.place.offset - from.offset) as usize;
+        let record = if start <= bytes.len() { bytes.slice(start..) } else { Bytes::new() };
+        let Span { place, bytes } = slice.span;
+        let alone = |_| decode(&segment.read(place.offset, bytes as usize)?.into(), place);
+        let (record, content) = decode(&record, place).or_else(alone).inspect_err(|_| {
+            let Place { segment, offset } = place;
+            tracing::error!(segment, offset, "a record is damaged");
+        })?;
+        let annotation = record.into_note().map(|note| Arc::new(note.into_annotation()));
+        // What one reader keeps of a run must not keep all of it.
+        let bytes = Bytes::copy_from_slice(&content);
+        contents.push(cut(Body { bytes, annotation }, slice)?);
+    }
+    Ok(())
+}
+
+fn cut(content: Body, slice: &Slice) -> Result<Body, Failure> {
+    let Body { bytes, annotation } = content;
+    let within = slice.range.end <= bytes.len() && slice.range.start <= slice.range.end;
+    if within {
+        Ok(Body { bytes: bytes.slice(slice.range.clone()), annotation })
+    } else {
+        Err(Failure::Unreadable)
+    }
 }

@@ -1,0 +1,214 @@
+//! What the store on disk takes of memory for each small message, and how fast it appends, reads and is opened again: all
+//! messages in one stream, and spread over 1 000 streams. In process: no sockets, no HTTP.
+//!
+//! `cargo bench --bench index`; about five minutes, and 400 MB of disk. 64 tasks append a message of one byte at a time,
+//! which is not synced, so that the disk is not what is measured. `running` is what the allocator has given out for each
+//! message when they have appended all, with the cache of the newest messages (64 MiB); `opened` the same after the store
+//! was opened again, with an empty cache; `opening` the most while it was opened. `cold` are messages a second when one task
+//! reads everything from the files in batches of 64 KiB, `newest` are reads a second of the last message of a stream. One
+//! row may be chosen: `cargo bench --bench index -- 10000000 1`.
+//!
+//! Each round is a process of its own. The figures are medians.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "a bench may panic")]
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use pollgate::store::{Disk, DiskOptions};
+use pollgate::stream::{
+    Append, ContentType, Create, Payload, ReadLimit, Start, Store, StreamName, SyncPolicy,
+};
+use tikv_jemalloc_ctl::{Access, AsName, epoch, stats};
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+
+/// That of the command.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Messages, streams, and rounds with so many.
+const ROWS: [(usize, usize, usize); 4] =
+    [(1_000_000, 1, 5), (1_000_000, 1_000, 5), (10_000_000, 1, 1), (10_000_000, 1_000, 1)];
+
+const TASKS: usize = 64;
+const READ: ReadLimit = ReadLimit { bytes_max: 64 * 1024 };
+const NEWEST_READS: usize = 200_000;
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The argument with which this program is a round instead of the bench.
+const ROUND: &str = "round";
+
+/// Of one round: appends a second, bytes for each message, seconds to open, bytes for each message at the most while
+/// opening and then, cold messages and newest reads a second.
+type Figures = [f64; 7];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let numbers: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
+    if arguments.first().is_some_and(|first| first == ROUND) {
+        let figures = round(numbers[0], numbers[1]);
+        println!("{}", figures.map(|figure| figure.to_string()).join(" "));
+    } else if arguments.iter().any(|argument| argument == "--bench") {
+        println!(
+            "  messages   streams  appends/s  running   opened in  opening   opened     cold/s   newest/s"
+        );
+        match numbers.as_slice() {
+            [messages, streams, ..] => row(*messages, *streams, numbers.get(2).copied().unwrap_or(1)),
+            _ => ROWS.into_iter().for_each(|(messages, streams, rounds)| row(messages, streams, rounds)),
+        }
+    }
+    // `cargo test --all-targets` gives no argument and has nothing to learn here.
+}
+
+fn row(messages: usize, streams: usize, rounds: usize) {
+    let [appends, running, took, opening, opened, cold, newest] = medians(messages, streams, rounds);
+    println!(
+        "{messages:10} {streams:9} {appends:10.0} {running:6.1} B {:>11} {opening:6.1} B {opened:6.1} B {cold:10.0} \
+         {newest:10.0}",
+        format!("{:.2?}", Duration::from_secs_f64(took)),
+    );
+}
+
+fn medians(messages: usize, streams: usize, rounds: usize) -> Figures {
+    let mut columns = [const { Vec::new() }; 7];
+    for _ in 0..rounds {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let output = command.args([ROUND, &messages.to_string(), &streams.to_string()]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        for (column, figure) in columns.iter_mut().zip(text.split_whitespace()) {
+            column.push(figure.parse::<f64>().unwrap());
+        }
+    }
+    columns.map(|mut column| {
+        column.sort_by(f64::total_cmp);
+        column[column.len() / 2]
+    })
+}
+
+fn round(messages: usize, streams: usize) -> Figures {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let each = messages as f64;
+
+    let store = Arc::new(open(directory.path()));
+    let bare = allocated();
+    let since = Instant::now();
+    runtime.block_on(append_all(store.clone(), messages, streams));
+    let appends = each / since.elapsed().as_secs_f64();
+    let running = (allocated() - bare) / each;
+    runtime.block_on(store.close());
+    drop(store);
+
+    let bare = allocated();
+    let (stop, most) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    let watch = std::thread::spawn({
+        let (stop, most) = (stop.clone(), most.clone());
+        move || {
+            while !stop.load(Ordering::Relaxed) {
+                most.fetch_max(allocated() as usize, Ordering::Relaxed);
+                std::thread::sleep(PAUSE);
+            }
+        }
+    });
+    let since = Instant::now();
+    let store = Arc::new(open(directory.path()));
+    let took = since.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    watch.join().unwrap();
+    let opening = (most.load(Ordering::Relaxed) as f64 - bare) / each;
+    let opened = (allocated() - bare) / each;
+
+    let since = Instant::now();
+    let read = runtime.block_on(read_all(store.clone(), streams));
+    assert_eq!(read, messages);
+    let cold = each / since.elapsed().as_secs_f64();
+    let newest = runtime.block_on(read_newest(store.clone(), streams));
+    [appends, running, took, opening, opened, cold, newest]
+}
+
+fn open(directory: &Path) -> Disk {
+    let options = DiskOptions::new(SyncPolicy::Never);
+    Disk::open(directory, options, Arc::new(()), now()).unwrap().0
+}
+
+async fn append_all(store: Arc<Disk>, messages: usize, streams: usize) {
+    for stream in 0..streams {
+        store.create(&name(stream), Create::open(ContentType::octet_stream()), now()).await.unwrap();
+    }
+    let next = Arc::<AtomicUsize>::default();
+    let tasks = (0..TASKS).map(|_| {
+        let (store, next) = (store.clone(), next.clone());
+        tokio::spawn(async move {
+            loop {
+                let message = next.fetch_add(1, Ordering::Relaxed);
+                if message >= messages {
+                    return;
+                }
+                store.append(&name(message % streams), append(), now()).await.unwrap();
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+}
+
+async fn read_all(store: Arc<Disk>, streams: usize) -> usize {
+    let mut read = 0;
+    for stream in 0..streams {
+        let mut start = Start::Earliest;
+        loop {
+            let batch = store.read(&name(stream), start, READ, now()).await.unwrap();
+            read += batch.messages as usize;
+            start = Start::At(batch.next);
+            if batch.up_to_date {
+                break;
+            }
+        }
+    }
+    read
+}
+
+/// Appends one message to each stream, so that it is in the cache, and reads these. How many reads a second.
+async fn read_newest(store: Arc<Disk>, streams: usize) -> f64 {
+    let mut starts = Vec::new();
+    for stream in 0..streams {
+        let tail = store.describe(&name(stream), now()).await.unwrap().tail;
+        store.append(&name(stream), append(), now()).await.unwrap();
+        starts.push((name(stream), Start::At(tail)));
+    }
+    let since = Instant::now();
+    for read in 0..NEWEST_READS {
+        let (name, start) = &starts[read % streams];
+        assert_eq!(store.read(name, *start, READ, now()).await.unwrap().messages, 1);
+    }
+    NEWEST_READS as f64 / since.elapsed().as_secs_f64()
+}
+
+fn name(stream: usize) -> StreamName {
+    StreamName::parse(&format!("room/{stream}")).unwrap()
+}
+
+fn append() -> Append {
+    Append::of(ContentType::octet_stream(), Payload::raw(Bytes::from_static(b"7")))
+}
+
+/// A time of day that goes on.
+fn now() -> SystemTime {
+    static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + BEGIN.elapsed()
+}
+
+/// Without what the allocator keeps ready for each thread; 4096 stands for all of its arenas.
+fn allocated() -> f64 {
+    // The figures of jemalloc stand still until they are asked to move.
+    epoch::advance().unwrap();
+    let ready: usize = b"stats.arenas.4096.tcache_bytes\0"[..].name().read().unwrap();
+    (stats::allocated::read().unwrap() - ready) as f64
+}

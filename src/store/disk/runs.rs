@@ -1,0 +1,152 @@
+//! The appends of one stream as they are found again when a store is opened: in the order of the files, which is that of
+//! their positions but for those that were moved. They are sealed at once, so that they never take more than later.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::kept::Stored;
+use super::packed::Packed;
+use crate::store::log::{RUN_BYTES_MAX, RUN_RECORDS_MAX, Record, Restored, Sealed};
+use crate::stream::Position;
+
+/// Stretches are joined when there are twice as many as could not be joined before, and more than so many.
+const STRETCHES_MIN: usize = 64;
+
+/// The appends of one stream that were found so far.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    /// By the position behind the last append.
+    stretches: BTreeMap<Position, Stretch>,
+    /// How many were left when they were joined last.
+    joined: usize,
+}
+
+/// Appends of which each begins where the one before it ends.
+#[derive(Debug)]
+struct Stretch {
+    start: Position,
+    sealed: Vec<Arc<Packed>>,
+    open: Vec<Record<Stored>>,
+    open_bytes: usize,
+}
+
+impl Stretch {
+    fn push(&mut self, record: Record<Stored>) {
+        if self.open.len() >= RUN_RECORDS_MAX || self.open_bytes >= RUN_BYTES_MAX {
+            self.seal();
+        }
+        self.open_bytes += record.shape.len();
+        self.open.push(record);
+    }
+
+    fn seal(&mut self) {
+        if !self.open.is_empty() {
+            self.sealed.push(Arc::new(Packed::seal(std::mem::take(&mut self.open))));
+            self.open_bytes = 0;
+        }
+    }
+
+    /// Takes what follows.
+    fn join(&mut self, next: Self) {
+        if !next.sealed.is_empty() {
+            self.seal();
+            self.sealed.extend(next.sealed);
+        }
+        next.open.into_iter().for_each(|record| self.push(record));
+    }
+}
+
+impl Runs {
+    /// Whether there is an append that holds a position.
+    pub(super) fn contain(&self, position: Position) -> bool {
+        let behind = self.stretches.range(Position(position.0.saturating_add(1))..).next();
+        behind.is_some_and(|(_, stretch)| stretch.start <= position)
+    }
+
+    /// Takes an append, which is not empty. What was moved comes twice if the segment that it was moved from is still
+    /// there; then the first one counts.
+    pub(super) fn push(&mut self, record: Record<Stored>) {
+        let (start, end) = (record.start, record.end());
+        if self.contain(start) {
+            return;
+        }
+        let stretch = self.stretches.remove(&start);
+        let mut stretch =
+            stretch.unwrap_or(Stretch { start, sealed: Vec::new(), open: Vec::new(), open_bytes: 0 });
+        stretch.push(record);
+        self.stretches.insert(end, stretch);
+        if self.stretches.len() > STRETCHES_MIN + 2 * self.joined {
+            self.join();
+        }
+    }
+
+    /// Seals everything, so that logs can share it.
+    pub(super) fn seal(&mut self) {
+        self.join();
+        self.stretches.values_mut().for_each(Stretch::seal);
+    }
+
+    /// Joins the stretches that follow each other.
+    pub(super) fn join(&mut self) {
+        let mut joined: BTreeMap<Position, Stretch> = BTreeMap::new();
+        for (end, next) in std::mem::take(&mut self.stretches) {
+            let Some(mut before) = joined.remove(&next.start) else {
+                joined.insert(end, next);
+                continue;
+            };
+            before.join(next);
+            joined.insert(end, before);
+        }
+        self.joined = joined.len();
+        self.stretches = joined;
+    }
+}
+
+/// Appends of several streams that make the log of one, in the order of their positions.
+pub(super) struct Gathered {
+    restored: Restored<Stored>,
+    /// Nothing before it is needed.
+    earliest: Position,
+    /// Where the last append ends. What does not follow on that is lost, as what lies between.
+    end: Option<Position>,
+}
+
+impl Gathered {
+    pub(super) fn new(earliest: Position) -> Self {
+        Self { restored: Restored { sealed: Vec::new(), open: Vec::new() }, earliest, end: None }
+    }
+
+    /// Takes what a stream has between two positions and shares it.
+    pub(super) fn share(&mut self, runs: &Runs, from: Position, to: Position) {
+        let sealed = runs.stretches.values().flat_map(|stretch| &stretch.sealed);
+        for run in sealed.filter(|run| run.start() >= from && run.start() < to) {
+            self.take(run.clone(), to);
+        }
+    }
+
+    /// Takes all that a stream has from a position on.
+    pub(super) fn own(mut self, runs: Runs, from: Position) -> Restored<Stored> {
+        for stretch in runs.stretches.into_values() {
+            for run in stretch.sealed.into_iter().filter(|run| run.start() >= from) {
+                self.take(run, Position(u64::MAX));
+            }
+            let open = stretch.open.into_iter().filter(|record| record.end() > self.earliest);
+            let mut open = open.filter(|record| record.start >= from).peekable();
+            if let Some(first) = open.peek()
+                && self.end.is_none_or(|end| end == first.start)
+            {
+                self.restored.open = open.collect();
+                break;
+            }
+        }
+        self.restored
+    }
+
+    fn take(&mut self, run: Arc<Packed>, to: Position) {
+        let end = run.end().min(to);
+        if end > self.earliest && self.end.is_none_or(|end| end == run.start()) {
+            self.end = Some(end);
+            self.restored.sealed.push((run, end));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Rows of numbers in little memory: each column has as few bytes as the range of its numbers needs, none if all of them
+//! are the same. A cell is found without looking at others.
+
+/// A table of `N` columns.
+#[derive(Debug)]
+pub(super) struct Table<const N: usize> {
+    /// The least number of each column.
+    bases: [u64; N],
+    /// Bytes of each column.
+    widths: [u8; N],
+    rows: u32,
+    /// Row after row, what each cell is above its base, in little endian.
+    cells: Box<[u8]>,
+}
+
+impl<const N: usize> Table<N> {
+    pub(super) fn of(rows: &[[u64; N]]) -> Self {
+        let column = |column: usize| rows.iter().filter_map(move |row| row.get(column).copied());
+        let bases: [u64; N] = std::array::from_fn(|index| column(index).min().unwrap_or_default());
+        let ranges: [u64; N] = std::array::from_fn(|index| column(index).max().unwrap_or_default());
+        let widths = std::array::from_fn(|index| width(number(&ranges, index) - number(&bases, index)));
+        let mut cells = Vec::with_capacity(rows.len() * stride(&widths));
+        for row in rows {
+            for ((number, base), width) in row.iter().zip(&bases).zip(&widths) {
+                cells.extend((number - base).to_le_bytes().iter().take(usize::from(*width)));
+            }
+        }
+        Self {
+            bases,
+            widths,
+            rows: u32::try_from(rows.len()).unwrap_or(u32::MAX),
+            cells: cells.into_boxed_slice(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows as usize
+    }
+
+    /// The number in a row, which there is, and a column.
+    pub(super) fn get(&self, row: usize, column: usize) -> u64 {
+        let before = stride(self.widths.get(..column).unwrap_or_default());
+        let at = row * stride(&self.widths) + before;
+        let width = self.widths.get(column).copied().unwrap_or_default();
+        number(&self.bases, column) + self.cell(at, width)
+    }
+
+    /// A row, which there is.
+    pub(super) fn row(&self, row: usize) -> [u64; N] {
+        let mut at = row * stride(&self.widths);
+        std::array::from_fn(|column| {
+            let width = self.widths.get(column).copied().unwrap_or_default();
+            let cell = self.cell(at, width);
+            at += usize::from(width);
+            number(&self.bases, column) + cell
+        })
+    }
+
+    /// The least that a number of a column is, and the most that it can be.
+    pub(super) fn range(&self, column: usize) -> (u64, u64) {
+        let base = number(&self.bases, column);
+        let width = self.widths.get(column).copied().unwrap_or_default();
+        let most = if width == 0 { 0 } else { u64::MAX >> (64 - 8 * u32::from(width)) };
+        (base, base.saturating_add(most))
+    }
+
+    fn cell(&self, at: usize, width: u8) -> u64 {
+        let cell = self.cells.get(at..at + usize::from(width)).unwrap_or_default();
+        cell.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+}
+
+fn number(numbers: &[u64], index: usize) -> u64 {
+    numbers.get(index).copied().unwrap_or_default()
+}
+
+fn stride(widths: &[u8]) -> usize {
+    widths.iter().map(|width| usize::from(*width)).sum()
+}
+
+/// Bytes of the numbers up to `most`.
+fn width(most: u64) -> u8 {
+    (64 - most.leading_zeros()).div_ceil(8) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_whatever_their_range() {
+        for shift in 0..64 {
+            let most = u64::MAX >> shift;
+            let rows = [[7, most, 0], [7, most / 3, u64::MAX], [7, 0, 1], [7, most - 1, 9]];
+            let table = Table::of(&rows);
+            for (index, row) in rows.iter().enumerate() {
+                assert_eq!(table.row(index), *row);
+                assert_eq!([table.get(index, 0), table.get(index, 1), table.get(index, 2)], *row);
+            }
+            let (least, largest) = table.range(1);
+            assert!(least == 0 && largest >= most);
+        }
+    }
+
+    #[test]
+    fn a_column_takes_what_its_range_needs() {
+        let rows: Vec<_> = (0..64).map(|row| [5_000_000_000 + row, 1, 1 << 40 | row << 9]).collect();
+        let table = Table::of(&rows);
+        assert_eq!((table.widths, table.cells.len()), ([1, 0, 2], 3 * 64));
+        assert_eq!(Table::of(&[[3, 4]]).cells.len(), 0);
+        assert_eq!((Table::<2>::of(&[]).len(), Table::of(&[[1]]).range(0)), (0, (1, 1)));
+    }
+}

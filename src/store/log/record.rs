@@ -1,0 +1,162 @@
+//! One append as the log of a stream holds it, and what a read takes of it.
+
+use std::borrow::Cow;
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::stream::{Annotation, Position, Shape};
+
+/// The content of an append, or where it lies.
+pub(in crate::store) trait Content: Clone + Send + Sync + 'static {
+    /// A stretch of it.
+    type Piece;
+
+    /// Appends to which none is added any more.
+    type Sealed: Sealed<Self>;
+
+    /// The stretch `range`, which lies within.
+    fn piece(&self, range: Range<usize>) -> Self::Piece;
+}
+
+/// A run of appends in the order of their positions to which none is added any more. Logs that were forked share it.
+pub(in crate::store) trait Sealed<C: Content>: Debug + Send + Sync + 'static {
+    /// Seals `records`, of which there is at least one.
+    fn seal(records: Vec<Record<C>>) -> Self;
+
+    /// Its first position.
+    fn start(&self) -> Position;
+
+    /// The position behind its last append.
+    fn end(&self) -> Position;
+
+    /// What all of it holds.
+    fn extent(&self) -> Extent;
+
+    /// The record that holds `from`, or that is the first behind it, and all records after that one.
+    fn records_from(&self, from: Position) -> impl Iterator<Item = Cow<'_, Record<C>>>;
+}
+
+/// How much lies in a stretch of a log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::store) struct Extent {
+    pub(in crate::store) messages: u64,
+    pub(in crate::store) bytes: u64,
+}
+
+/// One append.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Record<C> {
+    /// Its first position. The log sets it when the record is pushed.
+    pub(in crate::store) start: Position,
+    pub(in crate::store) shape: Shape,
+    pub(in crate::store) content: C,
+    pub(in crate::store) at: SystemTime,
+    /// What the publisher said, in a store that does not read it together with the content.
+    pub(in crate::store) annotation: Option<Arc<Annotation>>,
+}
+
+/// A message where it lies in the log.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Placed<P> {
+    pub(in crate::store) start: Position,
+    pub(in crate::store) next: Position,
+    pub(in crate::store) piece: P,
+    pub(in crate::store) length: usize,
+    pub(in crate::store) at: SystemTime,
+    pub(in crate::store) annotation: Option<Arc<Annotation>>,
+}
+
+/// What a read found.
+pub(in crate::store) struct Stretch<P> {
+    pub(in crate::store) pieces: Vec<P>,
+    pub(in crate::store) messages: u64,
+    pub(in crate::store) next: Position,
+}
+
+impl<C> Record<C> {
+    pub(in crate::store) fn end(&self) -> Position {
+        self.start.after(self.shape.positions())
+    }
+
+    /// Whether a position is a message, as in JSON mode, so that an append can be trimmed in part.
+    pub(super) fn counts_messages(&self) -> bool {
+        self.shape.messages() == self.shape.positions()
+    }
+
+    /// What of it lies at `from` or behind.
+    pub(super) fn extent_from(&self, from: Position) -> Extent {
+        let skipped = from.since(self.start);
+        let trimmed = if self.counts_messages() { skipped } else { 0 };
+        Extent {
+            messages: self.shape.messages().saturating_sub(trimmed),
+            bytes: self.shape.since(skipped).len() as u64,
+        }
+    }
+}
+
+impl<C: Content> Record<C> {
+    /// Its last message: of JSON the last value.
+    pub(in crate::store) fn last_message(&self) -> Option<Placed<C::Piece>> {
+        let first = if self.counts_messages() { self.shape.positions().saturating_sub(1) } else { 0 };
+        self.message_at(first)
+    }
+
+    /// The message that holds the position `at` (relative to its start), from there on.
+    pub(super) fn message_at(&self, at: u64) -> Option<Placed<C::Piece>> {
+        if at >= self.shape.positions() {
+            return None;
+        }
+        let step = if self.counts_messages() { 1 } else { self.shape.positions() };
+        let range = self.shape.message_at(at);
+        Some(Placed {
+            start: self.start.after(at),
+            next: self.start.after((at / step + 1) * step),
+            length: range.len(),
+            piece: self.content.piece(range),
+            at: self.at,
+            annotation: self.annotation.clone(),
+        })
+    }
+}
+
+impl Extent {
+    pub(super) fn plus(self, more: Self) -> Self {
+        Self { messages: self.messages + more.messages, bytes: self.bytes + more.bytes }
+    }
+}
+
+impl Content for Bytes {
+    type Piece = Self;
+    type Sealed = Box<[Record<Self>]>;
+
+    fn piece(&self, range: Range<usize>) -> Self {
+        self.slice(range)
+    }
+}
+
+impl<C: Content<Sealed = Self> + Debug> Sealed<C> for Box<[Record<C>]> {
+    fn seal(records: Vec<Record<C>>) -> Self {
+        records.into()
+    }
+
+    fn start(&self) -> Position {
+        self.first().map(|record| record.start).unwrap_or_default()
+    }
+
+    fn end(&self) -> Position {
+        self.last().map(Record::end).unwrap_or_default()
+    }
+
+    fn extent(&self) -> Extent {
+        self.iter().fold(Extent::default(), |extent, record| extent.plus(record.extent_from(record.start)))
+    }
+
+    fn records_from(&self, from: Position) -> impl Iterator<Item = Cow<'_, Record<C>>> {
+        let first = self.partition_point(|record| record.end() <= from);
+        self.iter().skip(first).map(Cow::Borrowed)
+    }
+}

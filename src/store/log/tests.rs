@@ -1,0 +1,112 @@
+//! Reading, trimming and forking logs in memory.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::stream::Payload;
+
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+fn push(log: &mut Log<Bytes>, payload: Payload, at: SystemTime) {
+    let (shape, content) = payload.into_parts();
+    log.push(Record { start: Position(0), shape, content, at, annotation: None });
+}
+
+fn json_log(batches: &[u64]) -> Log<Bytes> {
+    let mut log = Log::default();
+    let mut next = 0..;
+    for size in batches {
+        let values: Vec<_> = next.by_ref().take(*size as usize).map(|n: u64| n.to_string()).collect();
+        let mut ends = Vec::new();
+        let mut end = 0;
+        for value in &values {
+            end += value.len() as u32;
+            ends.push(end);
+            end += 1;
+        }
+        let at = NOW + Duration::from_secs(log.tail.0);
+        push(&mut log, Payload::json(values.join(",").into(), ends), at);
+    }
+    log
+}
+
+fn texts(stretch: &Stretch<Bytes>) -> String {
+    stretch.pieces.iter().map(|p| String::from_utf8(p.to_vec()).unwrap()).collect::<Vec<_>>().join("|")
+}
+
+#[test]
+fn a_read_begins_anywhere_even_inside_an_append() {
+    let log = json_log(&[1, 3, 2]);
+    let read = |from| log.read(Position(from), usize::MAX);
+    assert_eq!(texts(&read(0)), "0|1,2,3|4,5");
+    assert_eq!(texts(&read(2)), "2,3|4,5");
+    assert_eq!((texts(&read(6)).as_str(), read(6).next), ("", Position(6)));
+    assert_eq!((read(2).messages, read(2).next), (4, Position(6)));
+}
+
+#[test]
+fn a_read_stops_at_its_limit_but_brings_one_append_at_least() {
+    let log = json_log(&[3, 3, 3]);
+    assert_eq!(texts(&log.read(Position(0), 1)), "0,1,2");
+    assert_eq!(texts(&log.read(Position(0), 10)), "0,1,2|3,4,5");
+}
+
+#[test]
+fn many_segments_read_as_one_log() {
+    let log = json_log(&vec![2; 3 * RUN_RECORDS_MAX]);
+    assert!(log.sealed.len() >= 2);
+    let (segment, all) = (2 * RUN_RECORDS_MAX as u64, 6 * RUN_RECORDS_MAX as u64);
+    for from in [0, 1, segment - 1, segment, segment + 1, 2 * segment, all - 1] {
+        let text = texts(&log.read(Position(from), usize::MAX)).replace('|', ",");
+        let expected: Vec<_> = (from..all).map(|n| n.to_string()).collect();
+        assert_eq!(text, expected.join(","));
+    }
+}
+
+#[test]
+fn messages_are_trimmed_one_by_one_and_bytes_by_whole_appends() {
+    let mut log = json_log(&[4, 4]);
+    log.trim(&Retention { messages_max: Some(5), ..Retention::default() }, NOW);
+    assert_eq!((log.earliest, texts(&log.read(log.earliest, 99)).as_str()), (Position(3), "3|4,5,6,7"));
+    assert_eq!(log.kept, log.count());
+    log.trim(&Retention { bytes_max: Some(2), ..Retention::default() }, NOW);
+    assert_eq!((log.earliest, log.kept), (Position(4), log.count()));
+}
+
+#[test]
+fn age_may_empty_a_log_and_positions_go_on() {
+    let mut log = json_log(&[1, 1]);
+    let young = Retention { age_max: Some(Duration::from_secs(10)), ..Retention::default() };
+    log.trim(&young, NOW + Duration::from_secs(11));
+    assert_eq!(log.earliest, Position(1));
+    log.trim(&young, NOW + Duration::from_secs(60));
+    assert_eq!((log.earliest, log.tail, log.kept), (Position(2), Position(2), Extent::default()));
+    push(&mut log, Payload::json("9".into(), vec![1]), NOW);
+    assert_eq!(texts(&log.read(Position(2), 99)), "9");
+}
+
+#[test]
+fn trimming_frees_records_long_before_a_segment_is_full() {
+    let mut log = json_log(&[1; 20]);
+    log.trim(&Retention { messages_max: Some(9), ..Retention::default() }, NOW);
+    assert_eq!((log.open.len(), log.earliest, log.kept), (9, Position(11), log.count()));
+    let appends = Restored { sealed: Vec::new(), open: log.open.clone() };
+    let restored = Log::restore(log.earliest, log.tail, log.tail, appends, &Retention::default());
+    assert_eq!(texts(&restored.read(log.earliest, 99)), texts(&log.read(log.earliest, 99)));
+    assert_eq!((restored.earliest, restored.tail, restored.kept), (log.earliest, log.tail, log.kept));
+}
+
+#[test]
+fn a_fork_is_the_log_up_to_its_point() {
+    let mut log = json_log(&vec![3; 2 * RUN_RECORDS_MAX]);
+    let (segment, all) = (3 * RUN_RECORDS_MAX as u64, 6 * RUN_RECORDS_MAX as u64);
+    for end in [0, 1, 3, segment - 1, segment, segment + 1, segment + 50, all] {
+        let fork = log.fork(Position(end));
+        let text = texts(&fork.read(Position(0), usize::MAX)).replace('|', ",");
+        let expected: Vec<_> = (0..end).map(|n| n.to_string()).collect();
+        assert_eq!((fork.tail, text), (Position(end), expected.join(",")));
+        assert_eq!(fork.kept, Extent { messages: end, ..fork.kept });
+    }
+}
