@@ -73,10 +73,10 @@ impl Connection {
         stream.set_nodelay(true).unwrap();
         let mut connection = Self(stream);
         if used {
-            let json = "Host: x\r\nContent-Type: application/json\r\n";
+            let json = "Host: localhost\r\nContent-Type: application/json\r\n";
             connection.exchange(&format!("PUT {STREAM} HTTP/1.1\r\n{json}Content-Length: 0\r\n\r\n"));
-            connection.exchange(&format!("HEAD {STREAM} HTTP/1.1\r\nHost: x\r\n\r\n"));
-            connection.exchange(&format!("OPTIONS {STREAM} HTTP/1.1\r\nHost: x\r\n\r\n"));
+            connection.exchange(&format!("HEAD {STREAM} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            connection.exchange(&format!("OPTIONS {STREAM} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
             let chunks = "Transfer-Encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n";
             connection.exchange(&format!("POST {STREAM} HTTP/1.1\r\n{json}{chunks}"));
         }
@@ -113,13 +113,13 @@ impl Connection {
 
     fn poll(&mut self, offset: &str) {
         let target = format!("{STREAM}?offset={offset}&live=long-poll&timeout=55");
-        self.send(&format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        self.send(&format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     }
 }
 
 /// Microseconds from a publish to both answers (median), and of processor time an exchange.
 fn block(gateway: &Gateway, publisher: &mut Connection, reader: &mut Connection) -> (f64, f64) {
-    let json = "Host: x\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n1";
+    let json = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n1";
     let publish = format!("POST {STREAM} HTTP/1.1\r\n{json}");
     let (mut times, before) = (Vec::new(), gateway.processor_time());
     reader.poll("now");

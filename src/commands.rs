@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -40,16 +41,18 @@ fn banner(server: &Server, settings: &Settings) -> io::Result<()> {
     if let Some(address) = server.mqtt_address() {
         writeln!(out, "mqtt {address}")?;
     }
+    writeln!(out, "\n{}", hosts(gateway, settings))?;
+    writeln!(out, "{}", pages(settings))?;
     match &settings.store {
         StorePlace::Memory => {
-            writeln!(out, "\nmessages are kept in memory, as long as this process lives. Try it:")?
+            writeln!(out, "messages are kept in memory, as long as this process lives. Try it:")?
         }
         StorePlace::Directory(directory) => {
             let survives = match settings.sync {
                 SyncPolicy::Always => "what is acknowledged survives a power cut",
                 SyncPolicy::Interval(_) | SyncPolicy::Never => "what is acknowledged survives a kill",
             };
-            writeln!(out, "\nmessages are kept in {}; {survives}. Try it:", directory.display())?;
+            writeln!(out, "messages are kept in {}; {survives}. Try it:", directory.display())?;
         }
     }
     writeln!(out, "  curl -X PUT -H 'Content-Type: application/json' http://{gateway}/v1/stream/hello")?;
@@ -58,6 +61,29 @@ fn banner(server: &Server, settings: &Settings) -> io::Result<()> {
         "  curl -H 'Content-Type: application/json' -d '{{\"n\":1}}' http://{gateway}/v1/stream/hello"
     )?;
     writeln!(out, "  curl -N 'http://{gateway}/v1/stream/hello?offset=-1&live=sse'")
+}
+
+/// Which hosts requests may be for.
+fn hosts(gateway: SocketAddr, settings: &Settings) -> String {
+    let named = settings.host.join(", ");
+    match (gateway.ip().is_loopback(), settings.host.is_empty()) {
+        (true, true) => {
+            "answers for localhost and loopback addresses alone; --host NAME adds another name".into()
+        }
+        (false, true) => "answers for any host name; --host NAME restricts it to that one".into(),
+        (_, false) => format!("answers for {named}, localhost and loopback addresses"),
+    }
+}
+
+/// Which pages may use the gateway.
+fn pages(settings: &Settings) -> String {
+    if settings.origin.is_empty() {
+        "pages of other origins are refused; --origin https://app.example allows those of one".into()
+    } else if settings.origin.iter().any(|origin| origin == "*") {
+        "pages of any origin may use it (--origin '*')".into()
+    } else {
+        format!("pages of {} may use it, and of no other origin", settings.origin.join(", "))
+    }
 }
 
 /// Runs the command. The exit code is a failure if `check` finds damage.

@@ -99,8 +99,12 @@ struct ServeArgs {
     /// Allow addresses that others can reach; there is no authorization yet [default: off]
     #[arg(long)]
     open: bool,
-    /// An origin whose pages may open WebSockets, such as https://example.com, or *; may repeat [default: the
-    /// gateway's own host]
+    /// A further host name that requests may be for, such as gate.example; may repeat [default: loopback names on a
+    /// loopback address, any name elsewhere]
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
+    /// A further origin whose pages may use the gateway, such as https://app.example, or * for any; may repeat [default:
+    /// the gateway's own pages alone]
     #[arg(long, value_name = "ORIGIN")]
     origin: Vec<String>,
     /// How to write the log: text or json; RUST_LOG says how much (info) [default: text]
@@ -136,7 +140,9 @@ pub struct Settings {
     pub drain: Span,
     /// Whether others may reach it.
     pub open: bool,
-    /// Origins besides the own host whose pages may open WebSockets.
+    /// Hosts that requests may be for besides loopback names.
+    pub host: Vec<String>,
+    /// Origins besides the gateway's own whose pages may use it.
     pub origin: Vec<String>,
     /// How to write the log.
     pub log: LogFormat,
@@ -180,6 +186,7 @@ impl Default for Settings {
             hold_max: Span::seconds(55),
             drain: Span::seconds(30),
             open: false,
+            host: Vec::new(),
             origin: Vec::new(),
             log: LogFormat::Text,
             limits: Limits::default(),
@@ -202,7 +209,8 @@ impl Cli {
 /// The layer of `POLLGATE_*`; a list has commas between its items.
 fn variables() -> Environment {
     let names = Environment::with_prefix("POLLGATE").prefix_separator("_").separator("__");
-    names.try_parsing(true).list_separator(",").with_list_parse_key("origin")
+    let lists = names.try_parsing(true).list_separator(",");
+    lists.with_list_parse_key("host").with_list_parse_key("origin")
 }
 
 impl ServeArgs {
@@ -227,8 +235,10 @@ impl ServeArgs {
         for (key, value) in keys {
             layers = layers.set_override_option(key, value)?;
         }
-        if !self.origin.is_empty() {
-            layers = layers.set_override("origin", self.origin)?;
+        for (key, list) in [("host", self.host), ("origin", self.origin)] {
+            if !list.is_empty() {
+                layers = layers.set_override(key, list)?;
+            }
         }
         for limit in self.limit {
             let (name, value) = limit.split_once('=').ok_or_else(|| SettingsError::Limit(limit.clone()))?;

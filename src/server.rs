@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::{MqttAddress, Settings, StorePlace};
 use crate::http::api::admin::Admin;
 use crate::http::conn::{Phase, Service};
-use crate::http::{Gateway, HoldPolicy, Origins};
+use crate::http::{AccessPolicy, Gateway, HoldPolicy, InvalidAccess};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, StoreMetrics};
@@ -38,12 +38,16 @@ pub struct Server {
     limits: Arc<Limits>,
     holds: HoldPolicy,
     drain: Duration,
-    origins: Origins,
+    access: AccessPolicy,
+    admin_access: AccessPolicy,
 }
 
 /// Why nothing can be served, in words for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
+    /// The hosts or origins are none.
+    #[error(transparent)]
+    Access(#[from] InvalidAccess),
     /// An address can not be listened on.
     #[error(transparent)]
     Listen(#[from] io::Error),
@@ -71,6 +75,9 @@ const LAST_PIECE_BYTES: usize = 8 * 1024;
 impl Server {
     /// Binds the addresses and opens the store.
     pub fn bind(settings: &Settings) -> Result<Self, BindError> {
+        let access = AccessPolicy::new(settings.listen.ip(), &settings.host, &settings.origin)?;
+        // Pages that may use the gateway need not see what operators see.
+        let admin_access = AccessPolicy::new(settings.admin.ip(), &settings.host, &[])?;
         let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
         let limits = Arc::new(settings.limits.clone());
         let gateway = listen(settings.listen, &limits)?;
@@ -95,7 +102,8 @@ impl Server {
             limits,
             holds: HoldPolicy { default: settings.hold.get(), max: settings.hold_max.get() },
             drain: settings.drain.get(),
-            origins: Origins::new(settings.origin.clone()),
+            access,
+            admin_access,
         })
     }
 
@@ -126,10 +134,10 @@ impl Server {
             self.holds,
             metrics.clone(),
             clock,
-            self.origins,
+            self.access,
             sender,
         );
-        let admin = Admin::new(hub.clone(), metrics.clone(), clock);
+        let admin = Admin::new(hub.clone(), metrics.clone(), clock, self.admin_access);
         let (phase, at_first) = watch::channel(Phase::Serving);
         let acceptor = |front, connections_max, listener| {
             let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), at_first.clone());

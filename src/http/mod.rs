@@ -8,6 +8,8 @@ pub mod api;
 pub mod conn;
 mod read;
 
+pub use api::access::{AccessPolicy, InvalidAccess};
 pub use api::error::Problem;
-pub use api::gateway::{Gateway, HoldPolicy, Origins};
+pub use api::gateway::{Gateway, HoldPolicy};
+pub use api::origins::InvalidOrigin;
 pub use read::sse::event as sse_event;

@@ -63,6 +63,11 @@ impl ContentType {
         self.encoding == Encoding::Json
     }
 
+    /// Whether a browser that shows it as a document shows nothing but its text: JSON and plain text.
+    pub fn is_inert(&self) -> bool {
+        self.is_json() || essence(&self.text).eq_ignore_ascii_case("text/plain")
+    }
+
     /// The field value, as it was sent.
     pub fn as_str(&self) -> &str {
         &self.text

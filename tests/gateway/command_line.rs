@@ -46,6 +46,12 @@ fn what_can_not_be_meant_ends_in_one_clear_line() {
         (&["--config", "/nonexistent.toml"], &[], "nonexistent.toml"),
         (&[], &[("POLLGATE_HODL", "1s")], "hodl"),
         (&["--hold", "90s"], &[], "hold_max"),
+        (&["--host", "gate.example:80"], &[], "without a port"),
+        (&["--host", "https://gate.example"], &[], "--host takes"),
+        (&["--host", "*"], &[], "--host takes"),
+        (&["--origin", "app.example"], &[], "--origin takes"),
+        (&["--origin", "https://app.example/"], &[], "--origin takes"),
+        (&[], &[("POLLGATE_ORIGIN", "*,null")], "--origin takes"),
     ] {
         let output = pollgate(arguments, variables);
         let error = String::from_utf8(output.stderr).unwrap();

@@ -63,7 +63,8 @@ async fn an_event_stream_has_what_proxies_and_browsers_need() {
         ("cache-control", "no-cache"),
         ("x-accel-buffering", "no"),
         ("x-content-type-options", "nosniff"),
-        ("access-control-allow-origin", "*"),
+        ("cross-origin-resource-policy", "same-origin"),
+        ("content-security-policy", "sandbox"),
     ] {
         assert_eq!(events.headers.get(name).map(|v| v.to_str().unwrap()), Some(value), "{name}");
     }

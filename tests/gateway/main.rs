@@ -21,6 +21,7 @@ mod hostile_events;
 mod http2;
 mod lifetimes;
 mod observability;
+mod origins;
 mod parked;
 mod publishing;
 mod refusals;

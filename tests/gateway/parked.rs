@@ -72,10 +72,10 @@ async fn the_connection_goes_on_with_whatever_comes_next() {
 #[tokio::test]
 async fn a_request_that_comes_early_is_answered_behind_the_poll() {
     let gateway = gateway().await;
-    let next = "GET /v1/stream/s HTTP/1.1\r\nHost: pollgate\r\n\r\n";
+    let next = "GET /v1/stream/s HTTP/1.1\r\nHost: localhost\r\n\r\n";
     // With the poll, while it is held, and while it is held in pieces of which the last comes behind the answer.
     let mut together = gateway.connect_raw().await;
-    together.send(format!("GET {POLL} HTTP/1.1\r\nHost: pollgate\r\n\r\n{next}")).await.expect("open");
+    together.send(format!("GET {POLL} HTTP/1.1\r\nHost: localhost\r\n\r\n{next}")).await.expect("open");
     gateway.until_held(1).await;
     assert_eq!(publish(&gateway, &mut together, "1").await.text(), "[1]");
     assert_eq!(together.whole_answer().await.expect("open").text(), "[1]");
@@ -97,7 +97,7 @@ async fn many_early_requests_are_answered_in_their_order() {
     let gateway = gateway().await;
     let mut connection = parked(&gateway, POLL).await;
     // More than is read ahead, so that some of it waits in the kernel.
-    let early = "GET /v1/stream/s HTTP/1.1\r\nHost: pollgate\r\n\r\n".repeat(200);
+    let early = "GET /v1/stream/s HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(200);
     connection.send(early).await.expect("open");
     publish(&gateway, &mut connection, "1").await;
     for _ in 0..200 {
@@ -107,8 +107,8 @@ async fn many_early_requests_are_answered_in_their_order() {
 
 #[tokio::test]
 async fn the_body_of_a_poll_is_no_request() {
-    let hidden = "DELETE /v1/stream/s HTTP/1.1\r\nHost: pollgate\r\n\r\n";
-    let head = format!("GET {POLL} HTTP/1.1\r\nHost: pollgate\r\nContent-Length: {}\r\n\r\n", hidden.len());
+    let hidden = "DELETE /v1/stream/s HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let head = format!("GET {POLL} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", hidden.len());
     for comes_with_the_head in [true, false] {
         let gateway = gateway().await;
         let mut connection = gateway.connect_raw().await;
@@ -137,7 +137,7 @@ async fn a_client_that_asks_to_close_is_closed_behind_the_answer() {
     for (version, field) in [("1.1", "Connection: close\r\n"), ("1.0", "")] {
         let mut connection = gateway.connect_raw().await;
         connection
-            .send(format!("GET {POLL} HTTP/{version}\r\nHost: pollgate\r\n{field}\r\n"))
+            .send(format!("GET {POLL} HTTP/{version}\r\nHost: localhost\r\n{field}\r\n"))
             .await
             .expect("open");
         gateway.until_held(1).await;
@@ -151,7 +151,7 @@ async fn a_poll_of_many_streams_waits_as_one_of_a_single_stream_does() {
     let gateway = gateway().await;
     let ask = |cursor: &str| {
         let body = format!(r#"{{"stream":["s"],"live":"long-poll","timeout":55{cursor}}}"#);
-        let head = "POST /v1/streams HTTP/1.1\r\nHost: pollgate\r\nContent-Type: application/json\r\n";
+        let head = "POST /v1/streams HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
         format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())
     };
     let mut connection = gateway.connect_raw().await;

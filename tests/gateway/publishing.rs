@@ -1,6 +1,6 @@
 //! Publishing beyond the protocol's own tests: creating on the way, and answers that help.
 
-use crate::world::{Gateway, get, head, options, post, put};
+use crate::world::{Gateway, get, head, post, put};
 
 #[tokio::test]
 async fn create_makes_the_stream_with_the_type_of_the_first_message() {
@@ -48,28 +48,4 @@ async fn a_large_answer_comes_in_chunks_of_whole_messages() {
     assert_eq!((first.json().as_array().unwrap().len(), first.header("stream-up-to-date")), (3, ""));
     let rest = gateway.send(get(format!("/v1/stream/s?offset={}", first.next_offset()))).await.expect(200);
     assert_eq!((rest.json().as_array().unwrap().len(), rest.header("stream-up-to-date")), (2, "true"));
-}
-
-#[tokio::test]
-async fn browsers_of_other_origins_may_do_all_of_it_and_remember_so() {
-    let gateway = Gateway::start(&[]).await;
-    let preflight = options("/v1/stream/s")
-        .header("origin", "https://example.com")
-        .header("access-control-request-method", "POST")
-        .header("access-control-request-headers", "content-type, producer-id");
-    let answer = gateway.send(preflight).await.expect(204);
-    assert_eq!(
-        (answer.header("access-control-allow-origin"), answer.header("access-control-max-age")),
-        ("*", "86400")
-    );
-    for name in ["client-id", "prefer", "producer-id", "stream-max-age", "authorization"] {
-        assert!(
-            answer.header("access-control-allow-headers").split(", ").any(|allowed| allowed == name),
-            "{name}"
-        );
-    }
-    let refused =
-        gateway.send(get("/v1/stream/none").header("origin", "https://example.com")).await.expect(404);
-    assert_eq!(refused.header("access-control-allow-origin"), "*");
-    assert_eq!(refused.header("access-control-expose-headers"), "*");
 }

@@ -13,9 +13,12 @@ const POLL: &str = "/v1/stream/s?offset=-1";
 const FOR_HYPER: &str = "Connection: keep-alive, x\r\n";
 
 async fn gateway() -> Gateway {
-    let gateway = Gateway::start(&["--limit", "body_bytes_max=2000"]).await;
+    let gateway =
+        Gateway::start(&["--limit", "body_bytes_max=2000", "--origin", "https://app.example"]).await;
     gateway.send(put(STREAM).json("[0]")).await.expect(201);
     gateway.send(put("/v1/stream/text").text("first")).await.expect(201);
+    let page = put("/v1/stream/page").header("content-type", "text/html").body("<p>");
+    gateway.send(page).await.expect(201);
     gateway.send(put("/v1/stream/closed").header("stream-closed", "true").text("last")).await.expect(201);
     gateway
 }
@@ -70,14 +73,19 @@ fn without_token(text: &str) -> (String, bool) {
 
 /// Whole requests of every kind. None of them depends on the time.
 fn requests() -> Vec<String> {
-    let get = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
+    let get =
+        |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
     let with_body = |method: &str, target: &str, fields: &str, body: &str| {
         let length = body.len();
-        format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{fields}Content-Length: {length}\r\n\r\n{body}")
+        format!(
+            "{method} {target} HTTP/1.1\r\nHost: localhost\r\n{fields}Content-Length: {length}\r\n\r\n{body}"
+        )
     };
     let post = |target: &str, fields: &str, body: &str| with_body("POST", target, fields, body);
     let chunked = |fields: &str, chunks: &str| {
-        format!("POST {STREAM} HTTP/1.1\r\nHost: x\r\n{fields}Transfer-Encoding: chunked\r\n\r\n{chunks}")
+        format!(
+            "POST {STREAM} HTTP/1.1\r\nHost: localhost\r\n{fields}Transfer-Encoding: chunked\r\n\r\n{chunks}"
+        )
     };
     let json = "Content-Type: application/json\r\n";
     let producer =
@@ -128,9 +136,25 @@ fn requests() -> Vec<String> {
         with_body("PUT", "/v1/stream/other", "Content-Type: text/plain\r\n", "x"),
         with_body("PUT", "/v1/stream/other", "Stream-TTL: x\r\n", "not read"),
         with_body("PATCH", STREAM, "", "not read"),
-        format!("HEAD {STREAM} HTTP/1.1\r\nHost: x\r\n\r\n"),
-        format!("OPTIONS {STREAM} HTTP/1.1\r\nHost: x\r\nOrigin: http://page\r\n\r\n"),
-        format!("DELETE /v1/stream/missing HTTP/1.1\r\nHost: x\r\n\r\n"),
+        format!("HEAD {STREAM} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        format!("OPTIONS {STREAM} HTTP/1.1\r\nHost: localhost\r\nOrigin: http://page\r\n\r\n"),
+        get(STREAM, "Origin: http://page\r\n"),
+        get(STREAM, "Origin: https://app.example\r\n"),
+        get(STREAM, "Origin: http://localhost\r\n"),
+        get(STREAM, "Origin: http://localhost\r\nOrigin: http://localhost\r\n"),
+        get(STREAM, "Sec-Fetch-Site: cross-site\r\n"),
+        get(STREAM, "Host: localhost\r\n"),
+        get("/v1/stream/s?offset=now&live=long-poll&timeout=0", "Origin: https://app.example\r\n"),
+        get("/v1/stream/text", "Origin: null\r\n"),
+        get("/v1/stream/page", ""),
+        post(STREAM, "Origin: http://page\r\nContent-Type: application/json\r\n", "1"),
+        post(STREAM, "Origin: https://app.example\r\nContent-Type: application/json\r\n", "1"),
+        format!("GET {STREAM} HTTP/1.1\r\nX: y\r\n\r\n"),
+        format!("GET {STREAM} HTTP/1.1\r\nHost:\r\n\r\n"),
+        format!("GET {STREAM} HTTP/1.1\r\nHost: a/b\r\n\r\n"),
+        format!("GET {STREAM} HTTP/1.1\r\nHost: rebind.test\r\n\r\n"),
+        format!("GET {STREAM} HTTP/1.1\r\nHost: 127.0.0.2:80\r\n\r\n"),
+        format!("DELETE /v1/stream/missing HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     ]
 }
 
@@ -209,7 +233,7 @@ async fn a_client_that_sends_no_more_is_still_answered() {
     let gateway = gateway().await;
     for fields in ["", FOR_HYPER] {
         let mut connection = gateway.connect_raw().await;
-        connection.send(format!("GET {STREAM} HTTP/1.1\r\nHost: x\r\n{fields}\r\n")).await.unwrap();
+        connection.send(format!("GET {STREAM} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n")).await.unwrap();
         connection.finish().await;
         assert_eq!(connection.whole_answer().await.unwrap().expect(200).text(), "[0]");
     }
@@ -218,7 +242,7 @@ async fn a_client_that_sends_no_more_is_still_answered() {
 #[tokio::test]
 async fn a_refused_body_is_not_asked_for_and_closes_the_connection() {
     let gateway = gateway().await;
-    let head = "Host: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+    let head = "Host: localhost\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
     let mut connection = gateway.connect_raw().await;
     connection.send(format!("POST /v1/stream/a//b HTTP/1.1\r\n{head}")).await.unwrap();
     let answer = connection.whole_answer().await.unwrap().expect(400);
@@ -229,8 +253,7 @@ async fn a_refused_body_is_not_asked_for_and_closes_the_connection() {
 #[tokio::test]
 async fn a_body_that_is_waited_for_is_asked_for() {
     let gateway = gateway().await;
-    let head =
-        "Host: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
+    let head = "Host: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
     let mut connection = gateway.connect_raw().await;
     connection.send(format!("POST {STREAM} HTTP/1.1\r\n{head}")).await.unwrap();
     connection.whole_answer().await.unwrap().expect(100);

@@ -88,8 +88,8 @@ impl Envelope {
     #[track_caller]
     pub(crate) fn of(answer: &Answer) -> Self {
         assert_eq!(answer.status, 200, "{answer:?}");
-        let head = ["content-type", "cache-control", "access-control-allow-origin"];
-        assert_eq!(head.map(|name| answer.header(name)), ["application/json", "no-store", "*"]);
+        let head = ["content-type", "cache-control", "content-security-policy"];
+        assert_eq!(head.map(|name| answer.header(name)), ["application/json", "no-store", "sandbox"]);
         let envelope = Self::parse(&answer.text());
         assert!(envelope.cursor.is_some(), "a poll without a cursor: {envelope:?}");
         envelope

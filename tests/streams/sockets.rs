@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::ask::{Ask, Envelope};
 use super::reader::Reader;
-use crate::world::{Close, Form, Gateway, Raw, WebSocket, handshake, post, put};
+use crate::world::{Close, Form, Gateway, WebSocket, post, put};
 
 const BARE: &str = "/v1/streams?live=websocket";
 
@@ -68,14 +68,4 @@ async fn a_client_that_never_says_what_it_wants_is_closed_in_time() {
     let mut socket = WebSocket::open(gateway.address, BARE).await.unwrap();
     assert_eq!(socket.closed().await, Close(1008, "no request in time".into()));
     assert_eq!(gateway.metric("pollgate_live_connections{form=\"WebSocket\"}").await, 0.0);
-}
-
-#[tokio::test]
-async fn pages_of_other_origins_need_leave() {
-    let gateway = Gateway::start(&["--origin", "https://app.example"]).await;
-    for (origin, status) in [("https://app.example", 101), ("https://evil.example", 403)] {
-        let mut raw = Raw::open(gateway.address).await;
-        raw.send(format!("{}origin: {origin}\r\n\r\n", handshake(BARE))).await.unwrap();
-        assert_eq!(raw.answer().await.unwrap().unwrap().status, status);
-    }
 }

@@ -46,12 +46,12 @@ impl Raw {
 
     /// Sends a GET.
     pub async fn get(&mut self, target: &str) -> io::Result<()> {
-        self.send(format!("GET {target} HTTP/1.1\r\nHost: pollgate\r\n\r\n")).await
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await
     }
 
     /// Sends an append.
     pub async fn post(&mut self, target: &str, json: &str) -> io::Result<()> {
-        let head = format!("POST {target} HTTP/1.1\r\nHost: pollgate\r\nContent-Type: application/json\r\n");
+        let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
         self.send(format!("{head}Content-Length: {}\r\n\r\n{json}", json.len())).await
     }
 

@@ -27,7 +27,7 @@ pub struct Close(pub u16, pub String);
 /// The head of a handshake without its end, so that fields can follow.
 pub fn handshake(target: &str) -> String {
     format!(
-        "GET {target} HTTP/1.1\r\nhost: gateway\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
+        "GET {target} HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     )
 }

@@ -41,7 +41,7 @@ impl Behind {
     /// The gateway's own figures.
     pub(crate) async fn metrics(&self) -> String {
         let admin = self.gateway.admin.unwrap();
-        let request = hyper::Request::builder().uri("/metrics").header("host", "here");
+        let request = hyper::Request::builder().uri("/metrics").header("host", "localhost");
         let mut connection =
             loadtest::wire::Connection::over(loadtest::wire::open(admin).await.unwrap()).await.unwrap();
         let answer = connection.exchange(request.body(Default::default()).unwrap()).await.unwrap();

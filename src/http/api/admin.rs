@@ -7,6 +7,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use serde::Serialize;
 
+use super::access::AccessPolicy;
 use crate::clock::Clock;
 use crate::http::conn::bare;
 use crate::http::conn::{Answer, Body, Framing};
@@ -21,17 +22,21 @@ pub struct Admin {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    access: AccessPolicy,
 }
 
 impl Admin {
     /// An admin front of `hub`.
-    pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>, clock: Clock) -> Self {
-        Self { hub, metrics, clock }
+    pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>, clock: Clock, access: AccessPolicy) -> Self {
+        Self { hub, metrics, clock, access }
     }
 
     /// Answers one request.
     pub(in crate::http) fn answer<A: Answer>(&self, head: &Parts, framing: Framing) -> A {
-        let mut answer = A::from(self.respond(head));
+        let mut answer = A::from(match self.access.admit(head) {
+            Ok(_) => self.respond(head),
+            Err(error) => error.into_answer(),
+        });
         answer.frame(framing, self.clock.now());
         answer
     }

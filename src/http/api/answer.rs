@@ -5,8 +5,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::StatusCode;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_TYPE, ETAG,
-    X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS,
 };
 
 use super::fields::*;
@@ -26,12 +25,16 @@ pub(in crate::http) enum Keep {
     MustNot,
 }
 
-/// Fields against sniffing and for readers of other origins (protocol, section 12.7).
+/// The field against sniffing (protocol, section 12.7). Those for pages of other origins are added when the response is finished.
 pub(in crate::http) fn secure(head: &mut impl Head) {
     head.put_static(X_CONTENT_TYPE_OPTIONS, "nosniff");
-    head.put_static(CORP, "cross-origin");
-    head.put_static(ACCESS_CONTROL_ALLOW_ORIGIN, "*");
-    head.put_static(ACCESS_CONTROL_EXPOSE_HEADERS, "*");
+}
+
+/// The same for a response with messages. Whoever wrote them, they get no access to the origin of the gateway: a browser that
+/// shows them as a document runs no script of theirs.
+pub(in crate::http) fn secure_messages(head: &mut impl Head) {
+    secure(head);
+    head.put_static(CONTENT_SECURITY_POLICY, "sandbox");
 }
 
 /// An answer that nobody may cache, with the security fields.
@@ -48,14 +51,19 @@ pub(in crate::http) fn messages<A: Answer>(batch: &Batch, keep: Keep) -> A {
     match batch.content_type.as_str() {
         // The type of nearly all streams needs no copy.
         "application/json" => answer.put_static(CONTENT_TYPE, "application/json"),
-        other => answer.put(CONTENT_TYPE, other.as_bytes()),
+        other => {
+            answer.put(CONTENT_TYPE, other.as_bytes());
+            if !batch.content_type.is_inert() {
+                answer.put_static(CONTENT_DISPOSITION, "attachment");
+            }
+        }
     }
     position(&mut answer, batch);
     match keep {
         Keep::May => caching(&mut answer, batch),
         Keep::MustNot => answer.put_static(CACHE_CONTROL, "no-store"),
     }
-    secure(&mut answer);
+    secure_messages(&mut answer);
     answer.set_body(messages_body(batch));
     answer
 }

@@ -6,8 +6,9 @@ use tracing::Instrument;
 
 use super::error::Error;
 use super::gateway::Gateway;
-use super::handlers::{STREAM_METHODS, preflight};
+use super::handlers::{STREAM_METHODS, options};
 use super::operation::{GatewayRequest, OnStream, Operation};
+use super::origins::AllowedOrigin;
 use super::routes::STREAMS_METHODS;
 use super::upgrade::Reply;
 use crate::http::conn::{Answer, ConnectionState};
@@ -24,9 +25,9 @@ impl Gateway {
         let GatewayRequest { operation, log } = request;
         let outcome = match (operation, &log.trace) {
             (Ok(operation), Some(trace)) => {
-                self.perform(operation, state).instrument(trace.span.clone()).await
+                self.perform(operation, state, log.origin).instrument(trace.span.clone()).await
             }
-            (Ok(operation), None) => self.perform(operation, state).await,
+            (Ok(operation), None) => self.perform(operation, state, log.origin).await,
             (Err(error), _) => Err(error),
         };
         let (outcome, upgrade) = match outcome {
@@ -40,15 +41,18 @@ impl Gateway {
         &self,
         operation: Operation,
         state: &Arc<ConnectionState>,
+        origin: Option<AllowedOrigin>,
     ) -> Result<Reply<A>, Error> {
         let (name, operation) = match operation {
             Operation::OnStream(name, operation) => (name, operation),
             Operation::WebSocket(socket) => {
                 return Box::pin(self.upgrade_to_websocket(*socket, state)).await;
             }
-            Operation::Read(read) => return self.read(read, state).await.map(Reply::http),
+            Operation::Read(read) => return self.read(read, state, origin).await.map(Reply::http),
             Operation::GetFile(get) => return Ok(Reply::http(get.answer().into())),
-            Operation::PreflightMany => return Ok(Reply::http(preflight(STREAMS_METHODS).into())),
+            Operation::OptionsOfMany { of_page } => {
+                return Ok(Reply::http(options(STREAMS_METHODS, of_page).into()));
+            }
             Operation::Mqtt(handshake) => return self.upgrade_to_mqtt(&handshake),
         };
         let answer = match operation {
@@ -58,7 +62,7 @@ impl Gateway {
             OnStream::Create(put, body) => Box::pin(self.create(name, *put, body)).await,
             OnStream::Head => self.head(name).await,
             OnStream::Delete => self.delete(name).await,
-            OnStream::Preflight => Ok(preflight(STREAM_METHODS)),
+            OnStream::Options { of_page } => Ok(options(STREAM_METHODS, of_page)),
         };
         answer.map(|answer| Reply::http(A::from(answer)))
     }

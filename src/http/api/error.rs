@@ -60,8 +60,17 @@ pub(in crate::http) enum Error {
     UpgradeRequired,
     #[error("/mqtt speaks MQTT alone: a WebSocket with the subprotocol mqtt")]
     Subprotocol,
-    #[error("pages of this origin may not open WebSockets here; --origin allows it")]
-    Origin,
+    #[error("this server does not answer for the host {host}; --host {host} makes it")]
+    Misdirected { host: Box<str> },
+    #[error(
+        "pages of the origin {origin} may not use this server; --origin {} allows it",
+        setting.as_deref().unwrap_or("'*'")
+    )]
+    Origin { origin: Box<str>, setting: Option<Box<str>> },
+    #[error(
+        "pages of other sites may not load this without CORS (the crossorigin attribute, or fetch); --origin '*' allows it"
+    )]
+    CrossSite,
     #[error("messages of this stream come in {} frames", if *binary { "binary" } else { "text" })]
     FrameType { binary: bool },
     #[error("a request for many streams is JSON: its Content-Type is application/json")]
@@ -153,7 +162,8 @@ impl Error {
                 (StatusCode::UPGRADE_REQUIRED, "upgrade-required")
             }
             Self::Subprotocol => (StatusCode::BAD_REQUEST, "subprotocol"),
-            Self::Origin => (StatusCode::FORBIDDEN, "origin"),
+            Self::Misdirected { .. } => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
+            Self::Origin { .. } | Self::CrossSite => (StatusCode::FORBIDDEN, "origin"),
             Self::FrameType { .. } => (StatusCode::BAD_REQUEST, "frame-type"),
             Self::ReadOnly => (StatusCode::METHOD_NOT_ALLOWED, "read-only"),
             Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json"),

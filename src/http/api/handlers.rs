@@ -139,8 +139,8 @@ fn producer(headers: &(impl Fields + ?Sized)) -> Result<Option<Producer>, Error>
 
 /// The URL under which the client reached the stream.
 fn location(head: &Parts) -> String {
-    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let authority = host.or_else(|| head.uri.authority().map(|authority| authority.as_str()));
+    let target = head.uri.authority().map(|authority| authority.as_str());
+    let authority = target.or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
     let scheme = match head.headers.get(X_FORWARDED_PROTO) {
         Some(scheme) if scheme.as_bytes().eq_ignore_ascii_case(b"https") => "https",
         _ => "http",
@@ -223,13 +223,16 @@ impl Gateway {
     }
 }
 
-/// OPTIONS: allows `methods` to pages of any origin, for a day (Fetch standard, CORS preflight).
-pub(in crate::http) fn preflight(methods: &'static str) -> Response<Body> {
+/// OPTIONS: says which methods there are. To a page, whose origin has been admitted, it allows them for a day (Fetch standard, CORS
+/// preflight).
+pub(in crate::http) fn options(methods: &'static str, of_page: bool) -> Response<Body> {
     let mut answer: Response<Body> = answer::uncached(StatusCode::NO_CONTENT);
     let headers = answer.headers_mut();
     headers.insert(ALLOW, HeaderValue::from_static(methods));
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(HEADERS));
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    if of_page {
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(HEADERS));
+        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    }
     answer
 }

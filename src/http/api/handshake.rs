@@ -5,8 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::Version;
 use hyper::ext::Protocol;
 use hyper::header::{
-    CONNECTION, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    CONNECTION, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::http::request::Parts;
 
@@ -22,23 +21,17 @@ const KEY_BYTES: usize = 16;
 pub(in crate::http) struct Handshake {
     /// What proves to an HTTP/1.1 client that we speak WebSocket; HTTP/2 needs no proof.
     pub(in crate::http) accept: Option<String>,
-    pub(in crate::http) origin: Option<String>,
-    pub(in crate::http) host: Option<String>,
     /// Whether the client offers to speak MQTT.
     pub(in crate::http) offers_mqtt: bool,
 }
 
 impl Handshake {
     pub(in crate::http) fn parse(head: &Parts) -> Result<Self, Error> {
-        let text = |name: &HeaderName| fields::text(&head.headers, name);
         // Only an extended CONNECT has a protocol, and HTTP/2 can not say what the other handshake needs.
         let protocol = head.extensions.get::<Protocol>().map(Protocol::as_str);
         let accept = if protocol == Some("websocket") { None } else { Some(accept(head)?) };
-        let origin = text(&ORIGIN)?.map(str::to_owned);
-        let host = text(&HOST)?.or_else(|| head.uri.authority().map(|authority| authority.as_str()));
-        let host = host.map(str::to_owned);
         let offers_mqtt = says(head, &SEC_WEBSOCKET_PROTOCOL, "mqtt");
-        Ok(Self { accept, origin, host, offers_mqtt })
+        Ok(Self { accept, offers_mqtt })
     }
 }
 

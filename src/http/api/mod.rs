@@ -1,8 +1,10 @@
 //! Requests and responses as values: routes, typed requests, header fields, handlers of the operations that deliver no messages,
 //! and the one mapping of errors to the wire.
 
+pub(super) mod access;
 pub mod admin;
 pub(super) mod answer;
+mod authority;
 mod dispatch;
 pub(super) mod error;
 pub(super) mod fields;
@@ -12,6 +14,7 @@ pub(super) mod gateway;
 pub(super) mod handlers;
 pub(super) mod handshake;
 pub(super) mod operation;
+pub(super) mod origins;
 pub(super) mod routes;
 pub(super) mod target;
 pub(super) mod upgrade;

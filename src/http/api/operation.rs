@@ -10,6 +10,7 @@ use super::form::Form;
 use super::gateway::Gateway;
 use super::handlers::Put;
 use super::handshake::Handshake;
+use super::origins::AllowedOrigin;
 use crate::http::conn::{Answer, Framing};
 use crate::http::read::request::{Read, ReadOrSocket, WebSocket};
 use crate::hub::ClientId;
@@ -23,11 +24,17 @@ pub(in crate::http) struct GatewayRequest {
 
 impl GatewayRequest {
     /// A request whose operation is known, or is known to be wrong.
-    pub(in crate::http) fn new(form: Form, framing: Framing, operation: Result<Operation, Error>) -> Self {
+    /// `origin` is that of the page that sent it, if that is another than the gateway's.
+    pub(in crate::http) fn new(
+        form: Form,
+        framing: Framing,
+        origin: Option<AllowedOrigin>,
+        operation: Result<Operation, Error>,
+    ) -> Self {
         let known = operation.as_ref().ok();
         let form = known.and_then(Operation::form).unwrap_or(form);
         let client = known.and_then(Operation::client).map(ClientId::as_str);
-        let log = RequestLog::new(form, framing, known.map_or("", Operation::stream), client);
+        let log = RequestLog::new(form, framing, origin, known.map_or("", Operation::stream), client);
         Self { operation, log }
     }
 }
@@ -37,7 +44,10 @@ pub(in crate::http) enum Operation {
     OnStream(StreamName, OnStream),
     Read(Read),
     WebSocket(Box<WebSocket>),
-    PreflightMany,
+    /// `OPTIONS` of many streams; whether a page asks.
+    OptionsOfMany {
+        of_page: bool,
+    },
     GetFile(GetFile),
     /// A WebSocket for MQTT.
     Mqtt(Box<Handshake>),
@@ -49,7 +59,10 @@ pub(in crate::http) enum OnStream {
     Append(Box<Append>),
     Head,
     Delete,
-    Preflight,
+    /// `OPTIONS`; whether a page asks.
+    Options {
+        of_page: bool,
+    },
 }
 
 impl From<ReadOrSocket> for Operation {
@@ -68,7 +81,7 @@ impl Operation {
             Self::OnStream(name, _) => name.as_str(),
             Self::Read(read) => read.stream(),
             Self::WebSocket(socket) => socket.stream(),
-            Self::PreflightMany | Self::GetFile(_) | Self::Mqtt(_) => "",
+            Self::OptionsOfMany { .. } | Self::GetFile(_) | Self::Mqtt(_) => "",
         }
     }
 
@@ -78,7 +91,7 @@ impl Operation {
             Self::Read(read) => read.client(),
             Self::OnStream(..)
             | Self::WebSocket(_)
-            | Self::PreflightMany
+            | Self::OptionsOfMany { .. }
             | Self::GetFile(_)
             | Self::Mqtt(_) => None,
         }
@@ -91,7 +104,7 @@ impl Operation {
             Self::WebSocket(_) => Some(Form::WebSocket),
             Self::GetFile(_) => Some(Form::File),
             Self::Mqtt(_) => Some(Form::Mqtt),
-            Self::OnStream(..) | Self::PreflightMany => None,
+            Self::OnStream(..) | Self::OptionsOfMany { .. } => None,
         }
     }
 }
@@ -100,6 +113,7 @@ impl Gateway {
     /// The response of an outcome, counted and logged.
     pub(in crate::http) fn finish<A: Answer>(&self, log: &RequestLog, outcome: Result<A, Error>) -> A {
         let mut answer = outcome.unwrap_or_else(|error| A::from(error.into_answer()));
+        self.access.origins.fields(log.origin).put(&mut answer);
         let keep_alive = log.framing.keep_alive && !self.hub.is_draining();
         answer.frame(Framing { keep_alive, ..log.framing }, self.clock.now());
         let status = answer.status().as_u16();
@@ -116,6 +130,8 @@ impl Gateway {
 pub(in crate::http) struct RequestLog {
     pub(in crate::http) form: Form,
     pub(in crate::http) framing: Framing,
+    /// The origin of the page that sent it, if that is another than the gateway's.
+    pub(in crate::http) origin: Option<AllowedOrigin>,
     /// `None`: nobody records spans at this level, so that one is not worth its time and memory.
     pub(in crate::http) trace: Option<Box<Trace>>,
 }
@@ -128,10 +144,16 @@ pub(in crate::http) struct Trace {
 
 impl RequestLog {
     /// Begins the log of a request for `stream`, if it is for one, by `client`, if it named itself.
-    pub(in crate::http) fn new(form: Form, framing: Framing, stream: &str, client: Option<&str>) -> Self {
+    fn new(
+        form: Form,
+        framing: Framing,
+        origin: Option<AllowedOrigin>,
+        stream: &str,
+        client: Option<&str>,
+    ) -> Self {
         let span = tracing::debug_span!("request", form = form.as_str(), stream, client);
         let trace = (!span.is_disabled()).then(|| Box::new(Trace { span, since: Instant::now() }));
-        Self { form, framing, trace }
+        Self { form, framing, origin, trace }
     }
 
     /// Whether a span records the request.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
-use hyper::header::{EXPECT, TRANSFER_ENCODING};
+use hyper::header::{EXPECT, ORIGIN, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
 
@@ -78,7 +78,9 @@ impl Gateway {
         // A client that waits for `100 Continue` has not sent its body, and is not asked for it.
         let may_skip = !request.headers().contains_key(EXPECT) && can_skip(request.body());
         let (head, mut body) = request.into_parts();
-        let parsed = self.admit(&head, refusal).and_then(|()| self.parse(form, head));
+        let admitted = self.admit(&head, refusal).and_then(|()| self.access.admit(&head));
+        let origin = admitted.as_ref().ok().copied().flatten();
+        let parsed = admitted.and_then(|_| self.parse(form, head));
         // What the body of such a request asks for is not known before it is there.
         let is_many = matches!(parsed, Ok(Parsed::NeedsBody(BodyOperation::Read(_))));
         let form = if is_many { Form::Other } else { form };
@@ -93,7 +95,7 @@ impl Gateway {
         };
         framing.keep_alive &= may_go_on;
         let unread = unread.filter(|_| framing.keep_alive);
-        (GatewayRequest::new(form, framing, operation), unread)
+        (GatewayRequest::new(form, framing, origin, operation), unread)
     }
 
     fn parse(&self, form: Form, head: Parts) -> Result<Parsed, Error> {
@@ -105,7 +107,7 @@ impl Gateway {
                 Form::Append => {
                     return Ok(Parsed::NeedsBody(BodyOperation::Read(Box::new(PostRead::parse(head)?))));
                 }
-                Form::Preflight => Operation::PreflightMany,
+                Form::Preflight => Operation::OptionsOfMany { of_page: head.headers.contains_key(ORIGIN) },
                 _ => return Err(Error::MethodNotAllowed { allowed: STREAMS_METHODS }),
             },
             upgrade::MQTT_PATH => Operation::Mqtt(Box::new(Handshake::parse(&head)?)),
@@ -129,7 +131,7 @@ impl Gateway {
             }
             Form::Head => OnStream::Head,
             Form::Delete => OnStream::Delete,
-            Form::Preflight => OnStream::Preflight,
+            Form::Preflight => OnStream::Options { of_page: head.headers.contains_key(ORIGIN) },
             Form::ShortPoll | Form::LongPoll | Form::Sse | Form::Ndjson | Form::WebSocket => {
                 return Ok(Parsed::Complete(
                     ReadOrSocket::parse(Some(name), head, &self.limits, self.holds)?.into(),

@@ -106,7 +106,7 @@ impl Gateway {
         if !handshake.offers_mqtt {
             return Err(Error::Subprotocol);
         }
-        let answer = A::from(self.switch(handshake, Some("mqtt"))?);
+        let answer = A::from(switch(handshake, Some("mqtt")));
         Ok(Reply { answer, upgrade: Some(Upgrade::Mqtt(self.mqtt_sockets.clone())) })
     }
 
@@ -117,7 +117,7 @@ impl Gateway {
         state: &Arc<ConnectionState>,
     ) -> Result<Reply<A>, Error> {
         let WebSocket { handshake, live } = request;
-        let answer = A::from(self.switch(&handshake, None)?);
+        let answer = A::from(switch(&handshake, None));
         let opener = self.live_opener(&WEBSOCKET, None, state.clone());
         let reads = match live {
             Some(live) => SocketReads::Named(opener.open(live).await?),
@@ -126,35 +126,27 @@ impl Gateway {
         let socket = WebSocketUpgrade { hub: self.hub.clone(), limits: self.limits.clone(), reads };
         Ok(Reply { answer, upgrade: Some(Upgrade::WebSocket(Box::new(socket))) })
     }
+}
 
-    /// The response to a handshake: 101 with its proof, or 200 over HTTP/2, which switches nothing. Refuses pages of origins
-    /// that are not allowed.
-    fn switch(
-        &self,
-        handshake: &Handshake,
-        subprotocol: Option<&'static str>,
-    ) -> Result<Response<Body>, Error> {
-        if !self.origins.allow(handshake.origin.as_deref(), handshake.host.as_deref()) {
-            return Err(Error::Origin);
+/// The response to a handshake: 101 with its proof, or 200 over HTTP/2, which switches nothing.
+fn switch(handshake: &Handshake, subprotocol: Option<&'static str>) -> Response<Body> {
+    let mut answer = match &handshake.accept {
+        None => {
+            let mut answer = bare(StatusCode::OK, Body::empty());
+            answer::secure(answer.headers_mut());
+            answer
         }
-        let mut answer = match &handshake.accept {
-            None => {
-                let mut answer = bare(StatusCode::OK, Body::empty());
-                answer::secure(answer.headers_mut());
-                answer
-            }
-            Some(accept) => {
-                let mut answer = bare(StatusCode::SWITCHING_PROTOCOLS, Body::empty());
-                let headers = answer.headers_mut();
-                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-                headers.insert(SEC_WEBSOCKET_ACCEPT, fields::value(accept));
-                answer
-            }
-        };
-        if let Some(subprotocol) = subprotocol {
-            answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+        Some(accept) => {
+            let mut answer = bare(StatusCode::SWITCHING_PROTOCOLS, Body::empty());
+            let headers = answer.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(SEC_WEBSOCKET_ACCEPT, fields::value(accept));
+            answer
         }
-        Ok(answer)
+    };
+    if let Some(subprotocol) = subprotocol {
+        answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
     }
+    answer
 }

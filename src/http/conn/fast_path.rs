@@ -1,11 +1,12 @@
 //! The fast path: parses short polls, long polls and small appends that arrive whole, without hyper.
 //!
 //! httparse, which hyper uses too, parses the head. Whatever is unusual about a request is left to hyper, so that one parser
-//! decides what is HTTP (docs/design/http1.md).
+//! decides what is HTTP (docs/design/http1.md). So is a request that its host or its page's origin forbids.
 
 use bytes::Bytes;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use hyper::{Method, Version};
 
 use super::response::Framing;
 use crate::http::api::error::Error;
@@ -55,6 +56,11 @@ impl Gateway {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),
         };
+        let method = if request.method == Some("GET") { Method::GET } else { Method::POST };
+        // hyper's way refuses it in words.
+        let Ok(origin) = self.access.check(Version::HTTP_11, &method, None, &*request.headers) else {
+            return Parsed::Other;
+        };
         let (form, operation) = match request.method {
             Some("GET") => match self.parse_read(path, query, request.headers) {
                 Some(read) => read,
@@ -62,7 +68,7 @@ impl Gateway {
             },
             _ => (Form::Append, self.parse_append(path, query, request.headers, body)),
         };
-        let request = GatewayRequest::new(form, Framing::PERSISTENT, operation);
+        let request = GatewayRequest::new(form, Framing::PERSISTENT, origin, operation);
         Parsed::Request(request, head_bytes + body.len())
     }
 

@@ -45,7 +45,7 @@ impl<'a> PendingResponse<'a> {
         let GatewayRequest { operation, log } = request;
         match operation {
             Ok(Operation::Read(read)) => {
-                let stage = ReadStage::Starting(gateway.begin_read(read, state));
+                let stage = ReadStage::Starting(gateway.begin_read(read, state, log.origin));
                 Self(State::Reading { gateway, log, stage })
             }
             // The future of an append is smaller than that of any operation.

@@ -52,9 +52,14 @@ pub(in crate::http) trait Answer: Head + From<Response<Body>> + Send {
     fn frame(&mut self, framing: Framing, now: SystemTime);
 
     /// The response to a batch that other readers may get too, as `write` encodes it. Each variant is encoded once where
-    /// that saves work.
-    fn shared(batch: &SharedBatch, variant: Variant, now: SystemTime, write: impl Fn(&Batch) -> Self)
-    -> Self;
+    /// that saves work, with the fields that `complete` adds: no others can be added to such a response later.
+    fn shared(
+        batch: &SharedBatch,
+        variant: Variant,
+        now: SystemTime,
+        write: impl Fn(&Batch) -> Self,
+        complete: impl Fn(&mut Self),
+    ) -> Self;
 }
 
 /// What of an HTTP/1 request decides how its response is framed (RFC 9112, sections 6.3 and 9.3).
@@ -126,7 +131,13 @@ impl Answer for Response<Body> {
     // HTTP/2 frames responses itself, and hyper dates them.
     fn frame(&mut self, _: Framing, _: SystemTime) {}
 
-    fn shared(batch: &SharedBatch, _: Variant, _: SystemTime, write: impl Fn(&Batch) -> Self) -> Self {
+    fn shared(
+        batch: &SharedBatch,
+        _: Variant,
+        _: SystemTime,
+        write: impl Fn(&Batch) -> Self,
+        _: impl Fn(&mut Self),
+    ) -> Self {
         write(batch)
     }
 }
@@ -271,12 +282,14 @@ impl Answer for ResponseBytes {
         variant: Variant,
         now: SystemTime,
         write: impl Fn(&Batch) -> Self,
+        complete: impl Fn(&mut Self),
     ) -> Self {
         if batch.len() > SHARED_BYTES_MAX {
             return write(batch);
         }
         let bytes = batch.encoded(variant, |batch| {
             let mut response = write(batch);
+            complete(&mut response);
             date(&mut response, now);
             response.into_bytes()
         });

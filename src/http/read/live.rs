@@ -94,7 +94,7 @@ impl Gateway {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
-        answer::secure(headers);
+        answer::secure_messages(headers);
         let is_binary =
             live.stream.is_some_and(|(_, content_type)| content_type.encoding() == Encoding::Binary);
         if format.form == Form::Sse && is_binary {

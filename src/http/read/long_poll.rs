@@ -1,7 +1,7 @@
 //! The long poll: returns the available messages at once, or is held until one arrives (protocol, section 5.7).
 
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
 
@@ -15,6 +15,7 @@ use crate::http::api::error::Error;
 use crate::http::api::fields::{PREFERENCE_APPLIED, STREAM_SUPERSEDED};
 use crate::http::api::form::Form;
 use crate::http::api::gateway::Gateway;
+use crate::http::api::origins::AllowedOrigin;
 use crate::http::conn::{Answer, Head};
 use crate::hub::{
     HeldPoll, MultiReader, PollSettings, PollStart, Polled, RequestedStream, StreamReader, Variant,
@@ -42,27 +43,33 @@ enum Held<'a> {
     Many(Box<HeldPoll<'a, MultiReader>>),
 }
 
-/// What the answer repeats of the request.
+/// What the answer repeats of the request, and the origin of the page that gets it if that is another than the gateway's.
+///
+/// Flat, so that it has no gaps.
 #[derive(Debug, Clone, Copy)]
 struct Echo {
     cursor: Option<Cursor>,
-    hold: Hold,
+    hold: Duration,
+    asked_hold: bool,
+    origin: Option<AllowedOrigin>,
 }
 
 impl Gateway {
     pub(in crate::http) async fn begin_long_poll<A: Answer>(
         &self,
         request: LongPoll,
+        origin: Option<AllowedOrigin>,
     ) -> Result<ReadStart<'_, A>, Error> {
         let LongPoll { from, hold, client } = request;
         let settings = PollSettings { hold: hold.time, client };
         let (stream, start, cursor) = match from {
             ReadFrom::One { stream, start, cursor } => (stream, start, cursor),
             ReadFrom::Many(streams) => {
-                return Box::pin(self.begin_long_poll_many(streams, settings, hold)).await;
+                let echo = Echo::new(None, hold, origin);
+                return Box::pin(self.begin_long_poll_many(streams, settings, echo)).await;
             }
         };
-        let echo = Echo { cursor, hold };
+        let echo = Echo::new(cursor, hold, origin);
         let reader = self.hub.stream_reader(&stream, start);
         Ok(match self.hub.begin_poll(reader, settings).await? {
             PollStart::Answered(polled) => ReadStart::Answered(self.answer_one(&polled, echo)),
@@ -74,9 +81,8 @@ impl Gateway {
         &self,
         streams: Vec<RequestedStream>,
         settings: PollSettings,
-        hold: Hold,
+        echo: Echo,
     ) -> Result<ReadStart<'_, A>, Error> {
-        let echo = Echo { cursor: None, hold };
         Ok(match self.hub.begin_poll(self.hub.multi_reader(streams), settings).await? {
             PollStart::Answered(polled) => ReadStart::Answered(answer_many(&polled, echo)),
             PollStart::Held(poll) => {
@@ -86,17 +92,25 @@ impl Gateway {
     }
 
     fn answer_one<A: Answer>(&self, polled: &Polled<StreamReader>, echo: Echo) -> A {
-        let (batch, now, hold) = (&polled.batch, self.clock.now(), echo.hold);
+        let (batch, now) = (&polled.batch, self.clock.now());
         let cursor = Cursor::next(echo.cursor, now, cursor_seed(batch));
         // An answer that says why it ended, or that ends its connection, is for one client alone.
         if !batch.is_alone() && !polled.superseded && !self.hub.is_draining() {
-            return A::shared(batch, variant(cursor, hold, now), now, |batch| write(batch, cursor, hold));
+            let cors = self.access.origins.fields(echo.origin);
+            let write = |batch: &Batch| write(batch, cursor, echo);
+            return A::shared(batch, variant(cursor, echo, now), now, write, |answer| cors.put(answer));
         }
-        let mut answer: A = write(batch, cursor, hold);
+        let mut answer: A = write(batch, cursor, echo);
         if polled.superseded {
             answer.put_static(STREAM_SUPERSEDED, "true");
         }
         answer
+    }
+}
+
+impl Echo {
+    fn new(cursor: Option<Cursor>, hold: Hold, origin: Option<AllowedOrigin>) -> Self {
+        Self { cursor, hold: hold.time, asked_hold: hold.asked, origin }
     }
 }
 
@@ -127,11 +141,11 @@ impl HeldRead<'_> {
 
 fn answer_many<A: Answer>(polled: &Polled<MultiReader>, echo: Echo) -> A {
     let mut answer = short_poll::many(&polled.source, &polled.batch, polled.superseded);
-    put_hold(&mut answer, echo.hold);
+    put_hold(&mut answer, echo);
     answer
 }
 
-fn write<A: Answer>(batch: &Batch, cursor: Cursor, hold: Hold) -> A {
+fn write<A: Answer>(batch: &Batch, cursor: Cursor, echo: Echo) -> A {
     let mut answer: A = if batch.is_empty() {
         let mut answer = answer::uncached(StatusCode::NO_CONTENT);
         answer::position(&mut answer, batch);
@@ -140,21 +154,22 @@ fn write<A: Answer>(batch: &Batch, cursor: Cursor, hold: Hold) -> A {
         answer::messages(batch, Keep::May)
     };
     answer::cursor(&mut answer, cursor);
-    put_hold(&mut answer, hold);
+    put_hold(&mut answer, echo);
     answer
 }
 
-fn put_hold(head: &mut impl Head, hold: Hold) {
-    if hold.asked {
+fn put_hold(head: &mut impl Head, echo: Echo) {
+    if echo.asked_hold {
         let mut wait = b"wait=".to_vec();
-        wait.extend_from_slice(itoa::Buffer::new().format(hold.time.as_secs()).as_bytes());
+        wait.extend_from_slice(itoa::Buffer::new().format(echo.hold.as_secs()).as_bytes());
         head.put(PREFERENCE_APPLIED, &wait);
     }
 }
 
 /// All that two answers with the same batch can differ in.
-fn variant(cursor: Cursor, hold: Hold, now: SystemTime) -> Variant {
+fn variant(cursor: Cursor, echo: Echo, now: SystemTime) -> Variant {
     let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let hold = if hold.asked { 1 + hold.time.as_secs() } else { 0 };
-    Variant([Form::LongPoll as u64, cursor.0, hold, second])
+    let hold = if echo.asked_hold { 1 + echo.hold.as_secs() } else { 0 };
+    let form = Form::LongPoll as u64 | AllowedOrigin::number(echo.origin) << u8::BITS;
+    Variant([form, cursor.0, hold, second])
 }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use crate::clock::ReusableSleep;
 use crate::http::api::error::Error;
 use crate::http::api::gateway::Gateway;
+use crate::http::api::origins::AllowedOrigin;
 use crate::http::conn::{Answer, Body, ConnectionState};
 use live::{NDJSON, SSE};
 use long_poll::ReadStart;
@@ -34,17 +35,19 @@ pub(in crate::http) type StartingRead<'a, A> =
     Pin<Box<dyn Future<Output = Result<ReadStart<'a, A>, Error>> + Send + 'a>>;
 
 impl Gateway {
-    /// Begins a read. It completes without waiting for messages.
+    /// Begins a read. It completes without waiting for messages. `origin` is that of the page that reads, if that is another than
+    /// the gateway's.
     pub(in crate::http) fn begin_read<'a, A: Answer + 'a>(
         &'a self,
         read: Read,
         state: &'a Arc<ConnectionState>,
+        origin: Option<AllowedOrigin>,
     ) -> StartingRead<'a, A> {
         match read {
             Read::ShortPoll(poll) => {
                 Box::pin(async move { self.short_poll(poll).await.map(ReadStart::Answered) })
             }
-            Read::LongPoll(poll) => Box::pin(self.begin_long_poll(poll)),
+            Read::LongPoll(poll) => Box::pin(self.begin_long_poll(poll, origin)),
             Read::Sse(live) => {
                 Box::pin(async move { self.live(&SSE, live, state.clone()).await.map(answered) })
             }
@@ -59,8 +62,9 @@ impl Gateway {
         &self,
         read: Read,
         state: &Arc<ConnectionState>,
+        origin: Option<AllowedOrigin>,
     ) -> Result<A, Error> {
-        match self.begin_read(read, state).await? {
+        match self.begin_read(read, state, origin).await? {
             ReadStart::Answered(answer) => Ok(answer),
             ReadStart::Held(mut held) => {
                 let mut timer = ReusableSleep::default();

@@ -1,7 +1,7 @@
 //! The short poll: returns the available messages at once (protocol, section 5.6).
 
 use hyper::StatusCode;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 
 use super::envelope::{self, Frame, TokenField};
 use super::request::{ReadFrom, ShortPoll};
@@ -59,7 +59,9 @@ impl Gateway {
 pub(in crate::http) fn many<A: Answer>(reader: &MultiReader, batch: &MultiBatch, superseded: bool) -> A {
     let token = TokenField::Full(resume_token::part(reader.positions()));
     let envelope = envelope::many(batch, &token, superseded, Frame::NONE);
-    let mut answer: A = answer::uncached(StatusCode::OK);
+    let mut answer = A::begin(StatusCode::OK);
+    answer.put_static(CACHE_CONTROL, "no-store");
+    answer::secure_messages(&mut answer);
     answer.put_static(CONTENT_TYPE, "application/json");
     answer.set_body(Body::full(envelope));
     answer

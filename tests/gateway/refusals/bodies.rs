@@ -7,14 +7,14 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 fn announced(length: impl ToString) -> String {
     format!(
-        "POST {TEXT} HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n",
+        "POST {TEXT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n",
         length.to_string()
     )
 }
 
 fn chunked() -> String {
     format!(
-        "POST {TEXT} HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
+        "POST {TEXT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
     )
 }
 
@@ -126,8 +126,9 @@ async fn a_request_that_is_refused_for_its_head_is_answered_while_its_body_still
     let size = 10 * BODY_BYTES_MAX;
     for (field, status) in [("content-encoding: gzip", 415), ("stream-ttl: x", 400), ("content-type: x", 400)]
     {
-        let head =
-            format!("PUT /v1/stream/new HTTP/1.1\r\nhost: x\r\n{field}\r\ncontent-length: {size}\r\n\r\n");
+        let head = format!(
+            "PUT /v1/stream/new HTTP/1.1\r\nhost: localhost\r\n{field}\r\ncontent-length: {size}\r\n\r\n"
+        );
         let answer = answer_to(&ground, &head, &vec![b'x'; size]).await.expect(status);
         assert!(!answer.problem().is_empty());
     }

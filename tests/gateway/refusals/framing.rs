@@ -13,7 +13,7 @@ const TWO_LENGTHS: [&str; 4] = [
 
 fn append(fields: &str) -> String {
     format!(
-        "POST {TEXT} HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\n{fields}\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+        "POST {TEXT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\n{fields}\r\n\r\n1\r\nx\r\n0\r\n\r\n"
     )
 }
 
@@ -37,8 +37,8 @@ async fn two_lengths_are_refused_in_any_order_and_wherever_the_packets_are_cut()
 #[tokio::test]
 async fn two_lengths_are_refused_behind_any_other_request() {
     let ground = Ground::start().await;
-    let poll = format!("GET {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n");
-    let preflight = format!("OPTIONS {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let poll = format!("GET {TEXT} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let preflight = format!("OPTIONS {TEXT} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     let smuggled = append("content-length: 4\r\ntransfer-encoding: chunked");
     for (first, status) in [(&preflight, 204), (&poll, 200)] {
         let mut raw = ground.gateway.connect_raw().await;
@@ -54,8 +54,8 @@ async fn two_lengths_are_refused_behind_any_other_request() {
 #[tokio::test]
 async fn a_chunked_request_is_taken_behind_any_other_request() {
     let ground = Ground::start().await;
-    let poll = format!("GET {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n");
-    let preflight = format!("OPTIONS {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let poll = format!("GET {TEXT} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let preflight = format!("OPTIONS {TEXT} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     for (first, status) in [(&preflight, 204), (&poll, 200)] {
         let mut raw = ground.gateway.connect_raw().await;
         raw.send(format!("{first}{}{poll}", append("transfer-encoding: chunked"))).await.unwrap();
@@ -91,7 +91,7 @@ async fn lengths_that_contradict_and_codings_that_hide_the_end_are_refused() {
 #[tokio::test]
 async fn too_many_or_too_large_fields_are_answered_431() {
     let ground = Ground::start().await;
-    let head = |fields: &str| format!("PUT /v1/stream/new HTTP/1.1\r\nhost: x\r\n{fields}\r\n");
+    let head = |fields: &str| format!("PUT /v1/stream/new HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n");
     let one_too_many = head(&"a: b\r\n".repeat(64));
     let a_great_many = head(&(0..100_000).map(|n| format!("field-{n}: {n}\r\n")).collect::<String>());
     let too_large = head(&format!("a: {}\r\n", "b".repeat(17 * 1024)));
@@ -113,7 +113,7 @@ async fn a_target_over_4_kib_is_answered_414() {
     ground.refuses(get(target(4097)), 414, "target-too-long").await;
     ground.refuses(put(target(12 * 1024)), 414, "target-too-long").await;
     for size in [20 * 1024, 70 * 1024, 1024 * 1024] {
-        let request = format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", target(size));
+        let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", target(size));
         let answer = ground.refuses_bytes(&[request.as_bytes()]).await.expect("an answer");
         assert!(matches!(answer.status.as_u16(), 414 | 431), "{answer:?}");
     }

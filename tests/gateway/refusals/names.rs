@@ -92,11 +92,11 @@ async fn raw_control_characters_and_foreign_bytes_in_the_target_are_refused() {
     for name in names {
         for method in ["GET", "PUT"] {
             let request =
-                [method.as_bytes(), b" /v1/stream/", name, b" HTTP/1.1\r\nhost: x\r\n\r\n"].concat();
+                [method.as_bytes(), b" /v1/stream/", name, b" HTTP/1.1\r\nhost: localhost\r\n\r\n"].concat();
             ground.refuses_bytes(&[&request]).await;
         }
     }
-    let foreign = b"PUT /v1/stream/\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n";
+    let foreign = b"PUT /v1/stream/\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n";
     ground.refuses_bytes(&[foreign]).await;
     ground.is_untouched().await;
 }

@@ -16,8 +16,9 @@ async fn a_body_that_drips_is_answered_408_and_closed_and_nothing_is_stored() {
         [("content-length: 1000", vec![b'x'; 1000]), ("transfer-encoding: chunked", one_byte_chunks)]
     {
         let mut raw = gateway.connect_raw().await;
-        let head =
-            format!("POST {TEXT} HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\n{framing}\r\n\r\n");
+        let head = format!(
+            "POST {TEXT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\n{framing}\r\n\r\n"
+        );
         raw.send(head).await.unwrap();
         let closed = raw.drip(body, PAUSE).await;
         assert!(closed.is_within(&around(BODY)), "{framing}: {closed:?}");
@@ -35,7 +36,7 @@ async fn a_body_that_comes_slowly_but_steadily_is_taken() {
     let mut raw = gateway.connect_raw().await;
     let length = pieces * piece.len();
     let head = format!(
-        "POST {TEXT} HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n"
+        "POST {TEXT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n"
     );
     raw.send(head).await.unwrap();
     let mut ticks = interval(Duration::from_millis(50));

@@ -18,12 +18,12 @@ async fn a_connection_that_says_nothing_is_closed() {
 async fn a_head_that_drips_is_closed_however_often_a_byte_comes() {
     let gateway = short_of_patience().await;
     let healthy = Healthy::start(&gateway).await;
-    let endless = format!("GET {TEXT} HTTP/1.1\r\nhost: x\r\nx: {}", "y".repeat(5000));
+    let endless = format!("GET {TEXT} HTTP/1.1\r\nhost: localhost\r\nx: {}", "y".repeat(5000));
     let closed = gateway.connect_raw().await.drip(endless.bytes(), PAUSE).await;
     assert!(closed.is_within(&around(HEAD)), "{closed:?}");
     // The second head of a connection is no better than the first.
     let mut raw = gateway.connect_raw().await;
-    raw.send(format!("GET {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
+    raw.send(format!("GET {TEXT} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await.unwrap();
     raw.answer().await.unwrap().unwrap().expect(200);
     let closed = raw.drip(endless.bytes(), PAUSE).await;
     assert!(closed.is_within(&around(HEAD)), "{closed:?}");
@@ -46,7 +46,7 @@ async fn a_connection_that_is_kept_for_nothing_is_closed() {
     let gateway = short_of_patience().await;
     let healthy = Healthy::start(&gateway).await;
     let mut raw = gateway.connect_raw().await;
-    raw.send(format!("GET {TEXT} HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
+    raw.send(format!("GET {TEXT} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await.unwrap();
     raw.answer().await.unwrap().unwrap().expect(200);
     let closed = raw.closed().await;
     assert!(closed.is_within(&around(IDLE)), "{closed:?}");
@@ -57,7 +57,7 @@ async fn a_connection_that_is_kept_for_nothing_is_closed() {
 async fn an_idle_client_that_does_not_notice_the_end_does_not_hold_it_up() {
     let mut gateway = Gateway::start(&["--limit", "drain_spread=100ms"]).await;
     let mut raw = gateway.connect_raw().await;
-    raw.send("GET /v1/stream/none HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    raw.send("GET /v1/stream/none HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     raw.answer().await.unwrap().unwrap().expect(404);
     gateway.signal("TERM");
     let since = Stopwatch::start();

@@ -25,7 +25,7 @@ async fn a_reader_that_does_not_read_is_closed_and_costs_no_one_else_anything() 
     until("the healthy client alone", async || gateway.metric("pollgate_connections").await == 2.0).await;
     for query in ["?offset=-1", "?offset=-1&live=long-poll", "?offset=-1&live=sse"] {
         let mut reader = Raw::open_narrow(gateway.address).await;
-        reader.send(format!("GET {LARGE}{query} HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
+        reader.send(format!("GET {LARGE}{query} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await.unwrap();
         let since = Stopwatch::start();
         until("the reader is there", async || gateway.metric("pollgate_connections").await == 3.0).await;
         until("the reader is gone", async || gateway.metric("pollgate_connections").await == 2.0).await;
@@ -40,7 +40,7 @@ async fn a_reader_that_reads_slowly_but_steadily_is_served() {
     let gateway = with_large_messages().await;
     for query in ["?offset=-1", "?offset=-1&live=sse"] {
         let mut reader = Raw::open_narrow(gateway.address).await;
-        reader.send(format!("GET {LARGE}{query} HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
+        reader.send(format!("GET {LARGE}{query} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await.unwrap();
         let mut ticks = interval(Duration::from_millis(50));
         let until = Instant::now() + 3 * WRITE;
         while Instant::now() < until {
@@ -58,16 +58,18 @@ async fn a_client_that_closed_its_half_is_gone_within_a_second_whatever_it_waite
     let healthy = Healthy::start(&gateway).await;
     for target in [format!("{TEXT}?offset=now&live=long-poll"), format!("{TEXT}?offset=now&live=sse")] {
         let mut raw = gateway.connect_raw().await;
-        raw.send(format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n")).await.unwrap();
+        raw.send(format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await.unwrap();
         gateway.until_waiting(1).await;
         raw.finish().await;
         let closed = raw.closed().await;
         assert!(closed.is_below(Duration::from_secs(1)), "{target}: {closed:?}");
         gateway.until_waiting(0).await;
     }
-    for begun in
-        ["", "GET /v1/str", "POST /v1/stream/text HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf"]
-    {
+    for begun in [
+        "",
+        "GET /v1/str",
+        "POST /v1/stream/text HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nhalf",
+    ] {
         let mut raw = gateway.connect_raw().await;
         raw.send(begun).await.unwrap();
         raw.finish().await;

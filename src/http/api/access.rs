@@ -1,0 +1,196 @@
+//! Which requests a listener takes, by the host that they are for and by the page that sent them.
+//!
+//! A browser lets any page send requests to any address that its machine reaches, and so to a gateway on loopback. The host that
+//! a request is for keeps out pages whose own name leads to the gateway (DNS rebinding); the origin keeps out all other pages.
+//! Clients that are no browsers name no origin and are taken.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hyper::header::{HOST, HeaderName, ORIGIN};
+use hyper::http::request::Parts;
+use hyper::{Method, Version};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::authority::{Authority, Host};
+use super::error::Error;
+use super::fields::{Fields, SEC_FETCH_DEST, SEC_FETCH_MODE, SEC_FETCH_SITE, X_FORWARDED_PROTO};
+use super::origins::{AllowedOrigin, InvalidOrigin, Origins, as_setting};
+
+/// Refusals are logged at most once in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The longest text of a request that a refusal repeats.
+const QUOTED_CHARACTERS_MAX: usize = 200;
+
+/// Decides which requests a listener takes.
+#[derive(Debug)]
+pub struct AccessPolicy {
+    hosts: Hosts,
+    pub(in crate::http) origins: Origins,
+    refusals: Mutex<Refusals>,
+}
+
+/// Why settings are no access policy, in words for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidAccess {
+    /// A `host` is not one.
+    #[error("--host takes a name or an address without a port, such as gate.example, and not {0:?}")]
+    Host(String),
+    /// An `origin` is not one.
+    #[error(transparent)]
+    Origin(#[from] InvalidOrigin),
+}
+
+/// The hosts that a listener answers for.
+#[derive(Debug)]
+struct Hosts {
+    /// Whether other hosts than those of `names` and loopback names are refused.
+    are_restricted: bool,
+    names: Vec<String>,
+}
+
+/// Refusals since one was logged.
+#[derive(Debug, Default)]
+struct Refusals {
+    logged_at: Option<Instant>,
+    silent: u64,
+}
+
+impl Hosts {
+    /// On a loopback address nobody but this machine is to be answered, so other names have to be given. `hosts` are further ones.
+    fn new(listener: IpAddr, hosts: &[String]) -> Result<Self, InvalidAccess> {
+        for host in hosts {
+            let is_one = |authority: Authority<'_>| authority.port.is_none() && !host.ends_with(':');
+            if host.contains('*') || !Authority::parse(host.as_bytes()).is_some_and(is_one) {
+                return Err(InvalidAccess::Host(host.clone()));
+            }
+        }
+        let are_restricted = listener.to_canonical().is_loopback() || !hosts.is_empty();
+        Ok(Self { are_restricted, names: hosts.to_vec() })
+    }
+
+    fn serve(&self, host: Host<'_>) -> bool {
+        let is_named = |name: &String| {
+            Authority::parse(name.as_bytes()).is_some_and(|named| named.host.is_alias_of(host))
+        };
+        !self.are_restricted || host.is_loopback() || self.names.iter().any(is_named)
+    }
+}
+
+impl AccessPolicy {
+    /// The policy of a listener: `hosts` are the names that it answers for besides loopback names, and `origins` those whose
+    /// pages may use it.
+    pub fn new(listener: IpAddr, hosts: &[String], origins: &[String]) -> Result<Self, InvalidAccess> {
+        let (hosts, origins) = (Hosts::new(listener, hosts)?, Origins::new(origins)?);
+        Ok(Self { hosts, origins, refusals: Mutex::default() })
+    }
+
+    /// Checks a request that hyper has parsed, and logs a refusal.
+    pub(in crate::http) fn admit(&self, head: &Parts) -> Result<Option<AllowedOrigin>, Error> {
+        let target = head.uri.authority().map(|authority| authority.as_str());
+        let admitted = self.check(head.version, &head.method, target, &head.headers);
+        if let Err(error @ (Error::Misdirected { .. } | Error::Origin { .. } | Error::CrossSite)) = &admitted
+        {
+            self.log(error);
+        }
+        admitted
+    }
+
+    /// Checks a request: `target` is the authority of its target, which wins over `Host` (RFC 9112, section 3.2.2; RFC 9113, section
+    /// 8.3.1). Returns the allowed origin of the page that sent it, if there is one and it is not the gateway's own.
+    pub(in crate::http) fn check(
+        &self,
+        version: Version,
+        method: &Method,
+        target: Option<&str>,
+        fields: &(impl Fields + ?Sized),
+    ) -> Result<Option<AllowedOrigin>, Error> {
+        let authority = authority(version, target, fields)?;
+        if let Some(authority) = authority
+            && !self.hosts.serve(authority.host)
+        {
+            return Err(Error::Misdirected { host: quoted(shown(authority.host)) });
+        }
+        match single(fields, &ORIGIN)? {
+            Some(origin) => {
+                let scheme = single(fields, &X_FORWARDED_PROTO)?;
+                let admitted = self.origins.admit(origin, authority, scheme);
+                admitted.map_err(|_| Error::Origin {
+                    origin: quoted(String::from_utf8_lossy(origin).into_owned()),
+                    setting: as_setting(origin).map(quoted),
+                })
+            }
+            None if self.origins.allow_any() || !is_cross_site(method, fields) => Ok(None),
+            None => Err(Error::CrossSite),
+        }
+    }
+
+    fn log(&self, error: &Error) {
+        let mut refusals = self.refusals.lock();
+        if refusals.logged_at.is_some_and(|at| at.elapsed() < LOG_INTERVAL) {
+            refusals.silent += 1;
+            return;
+        }
+        let not_logged = std::mem::take(&mut refusals.silent);
+        refusals.logged_at = Some(Instant::now());
+        drop(refusals);
+        tracing::warn!(not_logged, "refused a request: {error}");
+    }
+}
+
+/// The authority that a request is for. A client of HTTP/1.0 may name none (RFC 9112, section 3.2): it is no browser.
+fn authority<'a>(
+    version: Version,
+    target: Option<&'a str>,
+    fields: &'a (impl Fields + ?Sized),
+) -> Result<Option<Authority<'a>>, Error> {
+    let parse = |text: &'a [u8]| {
+        Authority::parse(text)
+            .ok_or_else(|| Error::field(&HOST, "is a host name or an address, and perhaps a port"))
+    };
+    let host = single(fields, &HOST)?.map(parse).transpose()?;
+    let target = target.map(|target| parse(target.as_bytes())).transpose()?;
+    let is_needed = match version {
+        Version::HTTP_09 | Version::HTTP_10 => false,
+        Version::HTTP_11 => host.is_none(),
+        _ => target.or(host).is_none(),
+    };
+    if is_needed { Err(Error::field(&HOST, "is required")) } else { Ok(target.or(host)) }
+}
+
+/// The value of a field that must not be repeated.
+fn single<'a>(fields: &'a (impl Fields + ?Sized), name: &HeaderName) -> Result<Option<&'a [u8]>, Error> {
+    let mut values = fields.values(name);
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(Error::field(name, "must not be given twice")),
+    }
+}
+
+/// Whether a page of another site sent a request without an origin, as for `<img>` and `<script>` (Fetch Metadata). Following a link
+/// to a page or a stream is no such request: what it leads to is not for the page with the link.
+fn is_cross_site(method: &Method, fields: &(impl Fields + ?Sized)) -> bool {
+    let Some(site) = fields.values(&SEC_FETCH_SITE).next() else { return false };
+    let is = |name, text: &[u8]| fields.values(&name).any(|value| value == text);
+    let is_link =
+        || method == Method::GET && is(SEC_FETCH_MODE, b"navigate") && is(SEC_FETCH_DEST, b"document");
+    (site == b"cross-site" || site == b"same-site") && !is_link()
+}
+
+fn shown(host: Host<'_>) -> String {
+    match host {
+        Host::Name(name) => name.to_owned(),
+        Host::Address(IpAddr::V4(address)) => address.to_string(),
+        Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
+    }
+}
+
+/// A text of a request, as far as a refusal repeats it.
+fn quoted(text: String) -> Box<str> {
+    if text.len() <= QUOTED_CHARACTERS_MAX {
+        return text.into();
+    }
+    text.chars().take(QUOTED_CHARACTERS_MAX).collect::<String>().into()
+}

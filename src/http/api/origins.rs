@@ -1,0 +1,290 @@
+//! The origins of pages: which pages may use the gateway, and the CORS fields of the responses that they may read.
+
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, HeaderName, HeaderValue, VARY,
+};
+
+use super::authority::{Authority, Host};
+use super::fields::CORP;
+use crate::http::conn::Head;
+
+/// The origins besides the gateway's own whose pages may use it: the setting `origin`.
+#[derive(Debug, Clone, Default)]
+pub(in crate::http) struct Origins {
+    any: bool,
+    /// As browsers write them: in lower case, without a default port.
+    allowed: Vec<HeaderValue>,
+}
+
+/// Why a text is not taken for the setting `origin`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidOrigin {
+    /// It is not an origin.
+    #[error(
+        "--origin takes an origin such as https://app.example or http://localhost:3000, or *, and not {0:?}"
+    )]
+    Syntax(String),
+    /// There are more than can be numbered.
+    #[error("--origin can be given at most 65535 times")]
+    TooMany,
+}
+
+/// The place of an allowed origin in the list of them. Small, since each held poll keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) struct AllowedOrigin(u16);
+
+/// An origin: scheme, host and port (RFC 6454, section 4). Opaque origins, which browsers write as `null`, are none.
+#[derive(Debug, Clone, Copy)]
+struct Origin<'a> {
+    scheme: &'a str,
+    authority: Authority<'a>,
+}
+
+impl<'a> Origin<'a> {
+    fn parse(text: &'a [u8]) -> Option<Self> {
+        let (scheme, authority) = std::str::from_utf8(text).ok()?.split_once("://")?;
+        let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        let authority = Authority::parse(authority.as_bytes())?;
+        (!scheme.is_empty() && scheme.bytes().all(is_scheme)).then_some(Self { scheme, authority })
+    }
+
+    fn port(self) -> Option<u16> {
+        self.authority.port.or_else(|| default_port(self.scheme))
+    }
+
+    fn is_same(self, other: Self) -> bool {
+        self.scheme.eq_ignore_ascii_case(other.scheme)
+            && self.authority.host == other.authority.host
+            && self.port() == other.port()
+    }
+
+    /// Whether it is the origin of what is served at `authority`. The gateway speaks plain HTTP, but a proxy before it may
+    /// speak TLS with the browser. If that proxy does not say which scheme it is, either is right, each with its default port.
+    fn is_at(self, authority: Authority<'_>, scheme: Option<&[u8]>) -> bool {
+        let Some(default) = default_port(self.scheme) else { return false };
+        scheme.is_none_or(|scheme| self.scheme.as_bytes().eq_ignore_ascii_case(scheme))
+            && self.authority.host == authority.host
+            && self.port() == authority.port.or(Some(default))
+    }
+
+    /// As browsers write it.
+    fn serialized(self) -> String {
+        let scheme = self.scheme.to_ascii_lowercase();
+        let host = match self.authority.host {
+            Host::Name(name) => name.to_ascii_lowercase(),
+            Host::Address(std::net::IpAddr::V4(address)) => address.to_string(),
+            Host::Address(std::net::IpAddr::V6(address)) => format!("[{address}]"),
+        };
+        match self.authority.port.filter(|port| Some(*port) != default_port(&scheme)) {
+            Some(port) => format!("{scheme}://{host}:{port}"),
+            None => format!("{scheme}://{host}"),
+        }
+    }
+}
+
+/// The port of a URL without one.
+fn default_port(scheme: &str) -> Option<u16> {
+    if scheme.eq_ignore_ascii_case("http") {
+        Some(80)
+    } else if scheme.eq_ignore_ascii_case("https") {
+        Some(443)
+    } else {
+        None
+    }
+}
+
+impl Origins {
+    /// Origins such as `https://example.com`; `*` is any.
+    pub(super) fn new(texts: &[String]) -> Result<Self, InvalidOrigin> {
+        let mut origins = Self::default();
+        for text in texts {
+            if text == "*" {
+                origins.any = true;
+                continue;
+            }
+            let invalid = || InvalidOrigin::Syntax(text.clone());
+            let origin = Origin::parse(text.as_bytes()).ok_or_else(invalid)?;
+            let value = HeaderValue::try_from(origin.serialized()).map_err(|_| invalid())?;
+            origins.allowed.push(value);
+        }
+        match u16::try_from(origins.allowed.len()) {
+            Ok(_) => Ok(origins),
+            Err(_) => Err(InvalidOrigin::TooMany),
+        }
+    }
+
+    /// Whether pages of any origin are allowed.
+    pub(super) fn allow_any(&self) -> bool {
+        self.any
+    }
+
+    /// Whether a page of `origin` may use what is served at `authority`: `Ok(None)` if it may because it is of there, or because
+    /// any page may. `scheme` is what a proxy says of the scheme.
+    pub(super) fn admit(
+        &self,
+        origin: &[u8],
+        authority: Option<Authority<'_>>,
+        scheme: Option<&[u8]>,
+    ) -> Result<Option<AllowedOrigin>, Refused> {
+        if self.any {
+            return Ok(None);
+        }
+        let origin = Origin::parse(origin).ok_or(Refused)?;
+        if authority.is_some_and(|authority| origin.is_at(authority, scheme)) {
+            return Ok(None);
+        }
+        let is_it = |allowed: &HeaderValue| {
+            Origin::parse(allowed.as_bytes()).is_some_and(|allowed| allowed.is_same(origin))
+        };
+        let place = self.allowed.iter().position(is_it).ok_or(Refused)?;
+        u16::try_from(place).map(|place| Some(AllowedOrigin(place))).map_err(|_| Refused)
+    }
+
+    /// The fields of a response to a page of an allowed origin; `None`: to any other request.
+    pub(in crate::http) fn fields(&self, origin: Option<AllowedOrigin>) -> CorsFields<'_> {
+        if self.any {
+            return CorsFields::Any;
+        }
+        if self.allowed.is_empty() {
+            return CorsFields::None;
+        }
+        CorsFields::Varying(origin.and_then(|AllowedOrigin(place)| self.allowed.get(usize::from(place))))
+    }
+}
+
+/// The page is not allowed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused;
+
+/// An origin as it can be given to `--origin`.
+pub(super) fn as_setting(origin: &[u8]) -> Option<String> {
+    Origin::parse(origin).map(Origin::serialized)
+}
+
+impl AllowedOrigin {
+    /// A number for each of them, and 0 for none: what makes a shared response different.
+    pub(in crate::http) fn number(origin: Option<Self>) -> u64 {
+        origin.map_or(0, |Self(place)| 1 + u64::from(place))
+    }
+}
+
+/// The fields of a response that tell browsers which pages may read it (Fetch standard, section 3).
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) enum CorsFields<'a> {
+    /// The gateway's own pages alone.
+    None,
+    /// Pages of any origin.
+    Any,
+    /// Pages of this origin; `None`: the gateway's own alone. Caches must keep the response apart from those for others.
+    Varying(Option<&'a HeaderValue>),
+}
+
+impl CorsFields<'_> {
+    pub(in crate::http) fn put(self, head: &mut impl Head) {
+        const EXPOSED: (HeaderName, &str) = (ACCESS_CONTROL_EXPOSE_HEADERS, "*");
+        // Against `<img>` and `<script>` of other pages, which need no CORS.
+        head.put_static(CORP, if matches!(self, Self::Any) { "cross-origin" } else { "same-origin" });
+        match self {
+            Self::None => {}
+            Self::Any => {
+                head.put_static(ACCESS_CONTROL_ALLOW_ORIGIN, "*");
+                head.put_static(EXPOSED.0, EXPOSED.1);
+            }
+            Self::Varying(origin) => {
+                head.put_static(VARY, "origin");
+                if let Some(origin) = origin {
+                    head.put(ACCESS_CONTROL_ALLOW_ORIGIN, origin.as_bytes());
+                    head.put_static(EXPOSED.0, EXPOSED.1);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origins(texts: &[&str]) -> Origins {
+        Origins::new(&texts.iter().map(|text| text.to_string()).collect::<Vec<_>>()).unwrap()
+    }
+
+    fn admit(origins: &Origins, origin: &str, host: &str, scheme: Option<&str>) -> Result<u64, Refused> {
+        let authority = Authority::parse(host.as_bytes());
+        origins.admit(origin.as_bytes(), authority, scheme.map(str::as_bytes)).map(AllowedOrigin::number)
+    }
+
+    #[test]
+    fn a_page_is_of_the_gateway_if_host_and_port_are() {
+        let none = Origins::default();
+        for (origin, host, scheme, is_own) in [
+            ("http://gate.example:4437", "gate.example:4437", None, true),
+            ("http://GATE.example:4437", "gate.EXAMPLE:4437", None, true),
+            ("https://gate.example:4437", "gate.example:4437", None, true),
+            ("http://gate.example", "gate.example", None, true),
+            ("http://gate.example", "gate.example:80", None, true),
+            ("http://gate.example:80", "gate.example", None, true),
+            ("https://gate.example", "gate.example", None, true),
+            ("https://gate.example", "gate.example:443", None, true),
+            ("http://[::1]:4437", "[0::1]:4437", None, true),
+            ("https://gate.example", "gate.example", Some("https"), true),
+            ("http://gate.example", "gate.example", Some("HTTP"), true),
+            ("http://gate.example", "gate.example", Some("https"), false),
+            ("https://gate.example", "gate.example", Some("http"), false),
+            ("https://gate.example", "gate.example:80", None, false),
+            ("http://gate.example", "gate.example:443", None, false),
+            ("http://gate.example", "gate.example:4437", None, false),
+            ("http://gate.example:4438", "gate.example:4437", None, false),
+            ("http://gate.example.", "gate.example", None, false),
+            ("http://evil.gate.example", "gate.example", None, false),
+            ("http://gate.example.evil", "gate.example", None, false),
+            ("http://user@gate.example", "gate.example", None, false),
+            ("http://gate.example/", "gate.example", None, false),
+            ("ftp://gate.example", "gate.example", None, false),
+            ("gate.example", "gate.example", None, false),
+            ("://gate.example", "gate.example", None, false),
+            ("null", "null", None, false),
+            ("", "gate.example", None, false),
+        ] {
+            assert_eq!(admit(&none, origin, host, scheme).is_ok(), is_own, "{origin} at {host}, {scheme:?}");
+        }
+        assert_eq!(none.admit(b"http://a", None, None), Err(Refused));
+    }
+
+    #[test]
+    fn pages_of_listed_origins_are_allowed_and_told_apart() {
+        let listed = origins(&["https://APP.example:443", "http://localhost:3000", "app://Gate"]);
+        for (origin, number) in [
+            ("https://app.example", 1),
+            ("HTTPS://App.example:443", 1),
+            ("http://localhost:3000", 2),
+            ("app://gate", 3),
+        ] {
+            assert_eq!(admit(&listed, origin, "gate.example", None), Ok(number), "{origin}");
+        }
+        for origin in ["http://app.example", "https://app.example:8443", "http://localhost", "null"] {
+            assert_eq!(admit(&listed, origin, "gate.example", None), Err(Refused), "{origin}");
+        }
+        let any = origins(&["https://app.example", "*"]);
+        assert_eq!(admit(&any, "null", "gate.example", None), Ok(0));
+        for text in
+            ["", "null", "app.example", "https://app.example/", "https://a/b", "https://", "https://*.a b"]
+        {
+            assert!(Origins::new(&[text.to_owned()]).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn fields_name_the_origin_as_browsers_write_it() {
+        let listed = origins(&["https://APP.example:443"]);
+        let text = |origin| match listed.fields(origin) {
+            CorsFields::Varying(value) => value.map(|value| value.to_str().unwrap().to_owned()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(text(Some(AllowedOrigin(0))).as_deref(), Some("https://app.example"));
+        assert_eq!(text(None), None);
+        assert!(matches!(Origins::default().fields(None), CorsFields::None));
+        assert!(matches!(origins(&["*"]).fields(None), CorsFields::Any));
+        assert_eq!(as_setting(b"HTTP://[::1]:80").as_deref(), Some("http://[::1]"));
+    }
+}
