@@ -208,6 +208,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_search_has_found_is_used_by_the_next_one() {
+        let mut heartbeat = fresh();
+        search(&mut heartbeat, 240, 30);
+        let (proven, failed) = (heartbeat.proven().unwrap(), heartbeat.failed_at().unwrap());
+        assert!((200..240).contains(&proven.as_secs()) && failed.as_secs() >= 240, "{heartbeat:?}");
+        let seconds = |time: Duration| Some(time.as_secs());
+        let known =
+            Known { heartbeat_lo: seconds(proven), heartbeat_hi: seconds(failed), ..Known::default() };
+        let mut next = Heartbeat::new(&Settings::default(), &known);
+        assert_eq!(search(&mut next, 240, 30), [heartbeat.next().as_secs()]);
+        assert_eq!((next.proven(), next.failed_at()), (Some(proven), Some(failed)));
+    }
+
+    #[test]
     fn a_known_clock_is_never_reached() {
         let settings = Settings { idle_clock: Some(Duration::from_secs(100)), ..Settings::default() };
         let mut heartbeat = Heartbeat::new(&settings, &Known::default());
