@@ -20,7 +20,7 @@ use super::io::{GuardedStream, Phase};
 use super::pending::PendingResponse;
 use super::response::Outgoing;
 use super::upgraded::UpgradedIo;
-use super::write::{Written, poll_pending, write_body};
+use super::write::{Written, write_body};
 use crate::clock::ReusableSleep;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::upgrade::Upgrade;
@@ -94,9 +94,9 @@ fn drive<'a>(
                 Err(exit) => return Poll::Ready(Ok(exit)),
             },
             Stage::Respond(response) => {
-                let timer = &mut keep_alive.timer;
-                let reply = ready!(poll_pending(io, cx, |cx| response.poll(timer, cx)))?;
-                let Some(reply) = reply else { return Poll::Ready(Ok(Exit::Gone)) };
+                let Poll::Ready(reply) = response.poll(&mut keep_alive.timer, cx) else {
+                    return io.poll_left(cx, response.leaves_by()).map_ok(|()| Exit::Gone);
+                };
                 let outgoing = context.outgoing(reply.answer);
                 if outgoing.rest.is_some() || reply.upgrade.is_some() {
                     *stage = Stage::Idle;

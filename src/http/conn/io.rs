@@ -1,10 +1,11 @@
 //! The socket of a connection, and what the connection shares with its requests and the server.
 //!
-//! `GuardedStream` wraps a TCP stream with what hyper lacks: a timeout for writing to a client that stopped reading, bytes that can be given
-//! back, and a shutdown that does not destroy the last response on its way.
+//! `GuardedStream` wraps a TCP stream with what hyper lacks: a timeout for writing to a client that stopped reading, a way to
+//! notice that a client has left behind bytes that are not read yet, bytes that can be given back, and a shutdown that does not
+//! destroy the last response on its way.
 
 use std::any::Any;
-use std::io;
+use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use futures_util::FutureExt;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -32,9 +34,6 @@ const LINGER_WHILE_CLOSING: Duration = Duration::from_secs(1);
 
 /// Buffer on the stack for bytes that are thrown away.
 const LINGER_READ_BYTES: usize = 16 * 1024;
-
-/// Bytes read of a pipelined request before the one ahead of it is answered; the rest stays in the kernel.
-const EARLY_READ_BYTES: usize = 1024;
 
 /// Vectored writes up to this size are copied into one piece, which costs less than a second piece in the kernel.
 const JOINED_BYTES_MAX: usize = 1024;
@@ -85,6 +84,16 @@ impl ConnectionState {
     }
 }
 
+/// What a client has to do for its pending response to be dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeavesBy {
+    /// A FIN or a reset. A FIN does not tell a client that is gone from one that only sends nothing more, so this is for
+    /// responses that may be pending for long.
+    Fin,
+    /// A reset. A client that has sent a FIN still gets its response.
+    Reset,
+}
+
 /// A socket that fails once its client has not read for the write timeout.
 pub struct GuardedStream {
     stream: TcpStream,
@@ -92,6 +101,8 @@ pub struct GuardedStream {
     read_ahead: Bytes,
     /// Bytes of a request body that come next and that nobody needs.
     skipped: u64,
+    /// The kernel may have bytes although tokio takes the socket for not readable: `poll_left` has cleared the readiness.
+    has_hidden_bytes: bool,
     state: Arc<ConnectionState>,
     limits: Arc<Limits>,
     phase: watch::Receiver<Phase>,
@@ -120,6 +131,7 @@ impl GuardedStream {
             stream,
             read_ahead,
             skipped: 0,
+            has_hidden_bytes: false,
             state,
             limits,
             phase,
@@ -158,7 +170,7 @@ impl AsyncRead for GuardedStream {
             buffer.put_slice(&this.take_read_ahead(buffer.remaining()));
             return Poll::Ready(Ok(()));
         }
-        let outcome = ready!(Pin::new(&mut this.stream).poll_read(context, buffer));
+        let outcome = ready!(this.poll_receive(context, buffer));
         this.note_timeout(&outcome);
         Poll::Ready(outcome)
     }
@@ -208,7 +220,7 @@ impl GuardedStream {
     ) -> Poll<io::Result<&'b [u8]>> {
         loop {
             buffer.clear();
-            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+            ready!(self.poll_receive(context, buffer))?;
             let read = buffer.filled().len();
             let skipped = usize::try_from(self.skipped).unwrap_or(usize::MAX).min(read);
             self.skipped -= skipped as u64;
@@ -248,15 +260,49 @@ impl GuardedStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits for what the client does while a response to it is pending: `true` once it has sent something, which stays to
-    /// be read; `false` once it has closed the connection.
-    pub(super) fn poll_client(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.read_ahead.is_empty() {
-            let mut bytes = [MaybeUninit::uninit(); EARLY_READ_BYTES];
-            let mut buffer = ReadBuf::uninit(&mut bytes);
-            self.read_ahead = Bytes::copy_from_slice(ready!(self.poll_read_wanted(context, &mut buffer))?);
+    /// Reads from the socket.
+    fn poll_receive(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.has_hidden_bytes {
+            let room = buffer.initialize_unfilled();
+            let room_bytes = room.len();
+            match (&*SockRef::from(&self.stream)).read(room) {
+                Ok(read) => {
+                    // As in tokio: less than there is room for means that the kernel has no more.
+                    self.has_hidden_bytes = read == room_bytes;
+                    buffer.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.has_hidden_bytes = false,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
-        Poll::Ready(Ok(!self.read_ahead.is_empty()))
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+
+    /// Waits until the client has left, while a response to it is pending. What the client sends meanwhile stays in the
+    /// kernel.
+    ///
+    /// A socket with unread bytes is readable, which would hide a FIN behind them. So the readiness for these bytes is
+    /// cleared, and the next event of the socket wakes the task: more bytes, or the end, whose readiness stays.
+    pub(super) fn poll_left(
+        &mut self,
+        context: &mut Context<'_>,
+        leaves_by: LeavesBy,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.stream.poll_read_ready(context))?;
+            let readiness = self.stream.ready(Interest::READABLE | Interest::WRITABLE).now_or_never();
+            let readiness = readiness.transpose()?;
+            if readiness.is_some_and(|ready| ready.is_read_closed()) {
+                let is_reset = readiness.is_some_and(|ready| ready.is_write_closed());
+                let has_left = is_reset || leaves_by == LeavesBy::Fin;
+                return if has_left { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+            self.has_hidden_bytes = true;
+            let would_block = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _cleared = self.stream.try_io(Interest::READABLE, would_block);
+        }
     }
 
     /// The kernel enforces the same limit (`TCP_USER_TIMEOUT`), so it may be the first to give up.
@@ -370,7 +416,7 @@ impl AsyncWrite for GuardedStream {
         while this.linger_timer.poll(context, deadline).is_pending() {
             let mut thrown_away = [MaybeUninit::uninit(); LINGER_READ_BYTES];
             let mut buffer = ReadBuf::uninit(&mut thrown_away);
-            let outcome = ready!(Pin::new(&mut this.stream).poll_read(context, &mut buffer));
+            let outcome = ready!(this.poll_receive(context, &mut buffer));
             if outcome.is_err() || buffer.filled().is_empty() {
                 break;
             }

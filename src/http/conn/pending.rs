@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::io::ConnectionState;
+use super::io::{ConnectionState, LeavesBy};
 use super::response::ResponseBytes;
 use crate::clock::ReusableSleep;
 use crate::http::api::error::Error;
@@ -20,9 +20,11 @@ pub(super) struct PendingResponse<'a>(State<'a>);
 
 enum State<'a> {
     Ready(Option<ResponseBytes>),
-    Answering(Pin<Box<dyn Future<Output = Reply<ResponseBytes>> + Send + 'a>>),
+    Answering(Answering<'a>, LeavesBy),
     Reading { gateway: &'a Gateway, log: RequestLog, stage: ReadStage<'a> },
 }
+
+type Answering<'a> = Pin<Box<dyn Future<Output = Reply<ResponseBytes>> + Send + 'a>>;
 
 enum ReadStage<'a> {
     /// Most reads are answered when this is first polled.
@@ -50,16 +52,27 @@ impl<'a> PendingResponse<'a> {
             }
             // The future of an append is smaller than that of any operation.
             Ok(Operation::OnStream(name, OnStream::Append(append))) => {
-                Self(State::Answering(Box::pin(async move {
-                    Reply::http(gateway.finish(&log, gateway.append(name, *append).await))
-                })))
+                let reply =
+                    async move { Reply::http(gateway.finish(&log, gateway.append(name, *append).await)) };
+                Self(State::Answering(Box::pin(reply), LeavesBy::Reset))
             }
             operation => Self::any(gateway, GatewayRequest { operation, log }, state),
         }
     }
 
     fn any(gateway: &'a Gateway, request: GatewayRequest, state: &'a Arc<ConnectionState>) -> Self {
-        Self(State::Answering(Box::pin(gateway.respond(request, state))))
+        let may_be_held = matches!(request.operation, Ok(Operation::Read(_)));
+        let leaves_by = if may_be_held { LeavesBy::Fin } else { LeavesBy::Reset };
+        Self(State::Answering(Box::pin(gateway.respond(request, state)), leaves_by))
+    }
+
+    /// What the client has to do while it waits for the response to be dropped.
+    pub(super) fn leaves_by(&self) -> LeavesBy {
+        match &self.0 {
+            State::Reading { stage: ReadStage::Held(_), .. } => LeavesBy::Fin,
+            State::Reading { stage: ReadStage::Starting(_), .. } | State::Ready(_) => LeavesBy::Reset,
+            State::Answering(_, leaves_by) => *leaves_by,
+        }
     }
 
     /// Waits for the response. `timer` is that of the connection.
@@ -72,7 +85,7 @@ impl<'a> PendingResponse<'a> {
             State::Ready(response) => {
                 response.take().map_or(Poll::Pending, |response| Poll::Ready(Reply::http(response)))
             }
-            State::Answering(reply) => reply.as_mut().poll(cx),
+            State::Answering(reply, _) => reply.as_mut().poll(cx),
             State::Reading { gateway, log, stage } => {
                 let outcome = ready!(stage.poll(timer, cx));
                 Poll::Ready(Reply::http(gateway.finish(log, outcome)))

@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::body::Body;
 use super::context::Step;
-use super::io::GuardedStream;
+use super::io::{GuardedStream, LeavesBy};
 use super::response::Outgoing;
 
 /// How the writing of a response ended.
@@ -50,7 +50,11 @@ enum Frame {
 
 /// The next frame of a body; `None` once the client has closed the connection.
 async fn next_frame(io: &mut GuardedStream, body: &mut Body) -> io::Result<Option<Frame>> {
-    poll_fn(|cx| poll_pending(io, cx, |cx| poll_frame(body, cx))).await
+    poll_fn(|cx| match poll_frame(body, cx) {
+        Poll::Ready(frame) => Poll::Ready(Ok(Some(frame))),
+        Poll::Pending => io.poll_left(cx, LeavesBy::Fin).map_ok(|()| None),
+    })
+    .await
 }
 
 fn poll_frame(body: &mut Body, cx: &mut Context<'_>) -> Poll<Frame> {
@@ -63,21 +67,5 @@ fn poll_frame(body: &mut Body, cx: &mut Context<'_>) -> Poll<Frame> {
             },
             Some(Err(never)) => match never {},
         }
-    }
-}
-
-/// Polls `pending`, and meanwhile watches the client: `None` once it has closed the connection. A pipelined request keeps it
-/// open.
-pub(super) fn poll_pending<T>(
-    io: &mut GuardedStream,
-    cx: &mut Context<'_>,
-    pending: impl FnOnce(&mut Context<'_>) -> Poll<T>,
-) -> Poll<io::Result<Option<T>>> {
-    if let Poll::Ready(next) = pending(cx) {
-        return Poll::Ready(Ok(Some(next)));
-    }
-    match ready!(io.poll_client(cx))? {
-        true => Poll::Pending,
-        false => Poll::Ready(Ok(None)),
     }
 }

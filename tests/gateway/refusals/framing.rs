@@ -1,7 +1,7 @@
 //! Heads that are too much, ambiguous, or no heads at all.
 
 use super::{Ground, TEXT};
-use crate::world::{get, put};
+use crate::world::{Answer, get, put};
 
 /// What a gateway and a proxy before it could read differently: one by the length, the other by the chunks.
 const TWO_LENGTHS: [&str; 4] = [
@@ -35,20 +35,45 @@ async fn two_lengths_are_refused_in_any_order_and_wherever_the_packets_are_cut()
 }
 
 #[tokio::test]
-async fn two_lengths_are_refused_behind_any_other_request() {
+async fn two_lengths_are_refused_behind_any_other_request_wherever_the_packets_are_cut() {
     let ground = Ground::start().await;
     let poll = format!("GET {TEXT} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     let preflight = format!("OPTIONS {TEXT} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-    let smuggled = append("content-length: 4\r\ntransfer-encoding: chunked");
-    for (first, status) in [(&preflight, 204), (&poll, 200)] {
-        let mut raw = ground.gateway.connect_raw().await;
-        raw.send(format!("{first}{smuggled}{poll}")).await.unwrap();
-        raw.answer().await.unwrap().unwrap().expect(status);
-        let refusal = raw.answer().await.unwrap().unwrap().expect(400);
-        assert_eq!((refusal.problem().as_str(), refusal.header("connection")), ("ambiguous-length", "close"));
-        assert!(raw.answer().await.unwrap().is_none(), "nothing follows");
+    let held = format!("GET {TEXT}?offset=now&live=long-poll&timeout=1 HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let two = |fields: &str| format!("POST {TEXT} HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n\r\nx");
+    for (smuggled, problem) in [
+        (append("content-length: 4\r\ntransfer-encoding: chunked"), "ambiguous-length"),
+        (append("transfer-encoding: chunked\r\ncontent-length: 4"), "ambiguous-length"),
+        // hyper's own refusal says nothing.
+        (two("content-length: 1\r\ncontent-length: 40"), ""),
+        (two("content-length: 40\r\ncontent-length: 1"), ""),
+        (two("content-length: 1, 40"), ""),
+    ] {
+        let first = ground.refuses_bytes(&[smuggled.as_bytes()]).await.expect("an answer").expect(400);
+        assert_eq!(problem_of(&first), problem, "{smuggled}");
+        // Behind a held poll the first kind is enough: it takes a second.
+        let is_first = smuggled == append("content-length: 4\r\ntransfer-encoding: chunked");
+        let others = [(&preflight, 204, 23), (&poll, 200, 23), (&held, 204, smuggled.len() / 2)];
+        for (before, status, step) in others.into_iter().take(if is_first { 3 } else { 2 }) {
+            for cut in (0..smuggled.len()).step_by(step) {
+                let (begun, rest) = smuggled.split_at(cut);
+                let mut raw = ground.gateway.connect_raw().await;
+                raw.send_in_pieces(&[format!("{before}{begun}").as_bytes()]).await.unwrap();
+                // What the refusal closes may already be closed.
+                let _ = raw.send(format!("{rest}{poll}")).await;
+                raw.answer().await.unwrap().unwrap().expect(status);
+                let refusal = raw.answer().await.unwrap().unwrap().expect(400);
+                assert_eq!((problem_of(&refusal).as_str(), refusal.header("connection")), (problem, "close"));
+                assert!(raw.answer().await.unwrap().is_none(), "nothing follows");
+            }
+        }
     }
     ground.is_untouched().await;
+}
+
+/// The problem that a refusal names, if it has a body.
+fn problem_of(answer: &Answer) -> String {
+    if answer.body.is_empty() { String::new() } else { answer.problem() }
 }
 
 #[tokio::test]
@@ -56,12 +81,19 @@ async fn a_chunked_request_is_taken_behind_any_other_request() {
     let ground = Ground::start().await;
     let poll = format!("GET {TEXT} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     let preflight = format!("OPTIONS {TEXT} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-    for (first, status) in [(&preflight, 204), (&poll, 200)] {
-        let mut raw = ground.gateway.connect_raw().await;
-        raw.send(format!("{first}{}{poll}", append("transfer-encoding: chunked"))).await.unwrap();
-        raw.answer().await.unwrap().unwrap().expect(status);
-        raw.answer().await.unwrap().unwrap().expect(204);
-        raw.answer().await.unwrap().unwrap().expect(200);
+    let held = format!("GET {TEXT}?offset=now&live=long-poll&timeout=1 HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let chunked = append("transfer-encoding: chunked");
+    for (first, status) in [(&preflight, 204), (&poll, 200), (&held, 204)] {
+        let step = if first == &held { chunked.len() / 2 } else { 13 };
+        for cut in (0..chunked.len()).step_by(step) {
+            let (begun, rest) = chunked.split_at(cut);
+            let mut raw = ground.gateway.connect_raw().await;
+            raw.send_in_pieces(&[format!("{first}{begun}").as_bytes()]).await.unwrap();
+            raw.send(format!("{rest}{poll}")).await.unwrap();
+            raw.answer().await.unwrap().unwrap().expect(status);
+            raw.answer().await.unwrap().unwrap().expect(204);
+            raw.answer().await.unwrap().unwrap().expect(200);
+        }
     }
 }
 

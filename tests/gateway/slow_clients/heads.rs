@@ -31,6 +31,28 @@ async fn a_head_that_drips_is_closed_however_often_a_byte_comes() {
 }
 
 #[tokio::test]
+async fn a_head_that_begins_behind_another_request_has_no_longer_than_any_other() {
+    let gateway = short_of_patience().await;
+    let short = format!("GET {TEXT} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let held = format!("GET {TEXT}?offset=now&live=long-poll&timeout=1 HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let through_hyper = format!("OPTIONS {TEXT} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let endless = format!("GET {TEXT} HTTP/1.1\r\nhost: localhost\r\nx: {}", "y".repeat(5000));
+    let begun = &endless[..60];
+    for (first, status) in [(&short, 200), (&held, 204), (&through_hyper, 204)] {
+        for drips in [false, true] {
+            let mut raw = gateway.connect_raw().await;
+            raw.send(format!("{first}{begun}")).await.unwrap();
+            raw.answer().await.unwrap().unwrap().expect(status);
+            let closed = match drips {
+                true => raw.drip(endless[60..].bytes(), PAUSE).await,
+                false => raw.closed().await,
+            };
+            assert!(closed.is_within(&around(HEAD)), "{first}, drips: {drips}: {closed:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_preface_of_http2_that_drips_is_closed() {
     let gateway = short_of_patience().await;
     let closed = gateway.connect_raw().await.drip(*b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", PAUSE).await;

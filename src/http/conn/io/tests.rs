@@ -1,6 +1,8 @@
 //! The limits of the wrapper itself, on sockets whose kernel has none (`TCP_USER_TIMEOUT` is off) and a paused clock.
 
-use tokio::io::AsyncWriteExt;
+use std::future::poll_fn;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::sleep;
 
@@ -113,4 +115,70 @@ async fn a_client_that_leaves_is_not_waited_for() {
     drop(client);
     in_time("the connection ends", guarded.shutdown()).await.unwrap();
     assert!(since.elapsed() < Duration::from_millis(10));
+}
+
+async fn left(guarded: &mut GuardedStream, leaves_by: LeavesBy) {
+    in_time("the client is seen to leave", poll_fn(|context| guarded.poll_left(context, leaves_by)))
+        .await
+        .unwrap();
+}
+
+/// Waits until what the client has done so far has reached the socket, and looks whether that is taken for its end.
+async fn has_left(guarded: &mut GuardedStream, leaves_by: LeavesBy) -> bool {
+    // The other end of the loopback has it as soon as the call returns; the runtime hears of it in its next turn.
+    for _ in 0..10 {
+        sleep(Duration::from_millis(1)).await;
+        let polled = poll_fn(|context| Poll::Ready(guarded.poll_left(context, leaves_by))).await;
+        if polled.is_ready() {
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_behind_unread_bytes_is_noticed() {
+    for bytes in [0, 1, 100_000] {
+        for by_reset in [false, true] {
+            let (mut guarded, mut client, _phase) = connected(limits(), Phase::Serving).await;
+            client.write_all(&vec![7; bytes]).await.unwrap();
+            assert!(!has_left(&mut guarded, LeavesBy::Fin).await);
+            if by_reset {
+                client.set_zero_linger().unwrap();
+            }
+            drop(client);
+            left(&mut guarded, if by_reset { LeavesBy::Reset } else { LeavesBy::Fin }).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_only_sends_no_more_stays_where_a_reset_is_waited_for() {
+    let (mut guarded, mut client, _phase) = connected(limits(), Phase::Serving).await;
+    client.write_all(b"request").await.unwrap();
+    client.shutdown().await.unwrap();
+    assert!(!has_left(&mut guarded, LeavesBy::Reset).await);
+    left(&mut guarded, LeavesBy::Fin).await;
+    assert!(guarded.has_hidden_bytes || guarded.read_ahead.is_empty());
+    let mut read = Vec::new();
+    in_time("all is read", guarded.read_to_end(&mut read)).await.unwrap();
+    assert_eq!(read, b"request");
+}
+
+#[tokio::test]
+async fn what_came_while_a_response_was_pending_is_read_afterwards_in_order_and_once() {
+    for (first, second) in [(1, 1), (4096, 4096), (4096, 1), (60_000, 3)] {
+        let (mut guarded, mut client, _phase) = connected(limits(), Phase::Serving).await;
+        let sent: Vec<u8> = (0..first + second + 5).map(|number| (number % 251) as u8).collect();
+        for piece in [&sent[..first], &sent[first..first + second]] {
+            client.write_all(piece).await.unwrap();
+            assert!(!has_left(&mut guarded, LeavesBy::Fin).await);
+        }
+        let mut read = vec![0; first + second];
+        in_time("what came is read", guarded.read_exact(&mut read)).await.unwrap();
+        client.write_all(&sent[first + second..]).await.unwrap();
+        let mut rest = [0; 5];
+        in_time("what comes later is read", guarded.read_exact(&mut rest)).await.unwrap();
+        assert_eq!([&read[..], &rest[..]].concat(), sent);
+    }
 }
