@@ -13,6 +13,7 @@
 //! | does not take an answer | `connection_buffer_bytes`, and references into the log | 16 KiB |
 //! | waits in a long poll over HTTP/1.1, whatever the request looked like | a socket and a waiter, without a buffer | 2 KiB |
 //! | waits in a long poll over HTTP/2 | hyper's connection with its buffers, and a stream's state for each poll | 10 KiB |
+//! | waits for a response that is delayed because its client id is used twice | the same, for at most `takeover_delay_max` | 2 KiB, 10 s |
 //! | follows an idle event or NDJSON stream over HTTP/1.1 | the same, and its tail | 3.5 KiB |
 //! | waits for a stream that others wait for too | nothing more; the stream keeps what was read last, at most `tail_bytes_max`, and up to four encodings of it | 16 KiB, and some 100 for the encodings, a stream |
 //! | waits for many streams | about 760 bytes for each of `streams_per_request_max` | 744 KiB |
@@ -97,6 +98,14 @@ pub struct Limits {
     /// Clients that are remembered while they hold no poll, about 300 bytes each.
     pub idle_clients_max: u64,
 
+    /// By how much the third takeover of a client id within a second is delayed, each further one by twice as much: the
+    /// response to a superseded poll, or the CONNACK of a newer MQTT connection. 0: not at all.
+    pub takeover_delay: Span,
+    /// The longest such delay.
+    pub takeover_delay_max: Span,
+    /// Clients whose latest takeovers are remembered, for polls and for MQTT each, about 300 bytes each.
+    pub takeover_clients_max: u64,
+
     /// Between two signs of life on an event or NDJSON stream, unless the client asks otherwise (1 s to 300 s).
     pub live_heartbeat: Span,
     /// After this, give or take 10 %, an event or NDJSON stream ends and the client comes again; at most 1 h.
@@ -172,6 +181,9 @@ impl Default for Limits {
             client_polls_max: 16,
             client_idle_timeout: Span::seconds(300),
             idle_clients_max: 100_000,
+            takeover_delay: Span::seconds(1),
+            takeover_delay_max: Span::seconds(10),
+            takeover_clients_max: 10_000,
             live_heartbeat: Span::seconds(15),
             live_life: Span::seconds(60),
             websocket_ping: Span::seconds(25),

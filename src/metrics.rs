@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
 use durations::Durations;
+
+pub(crate) use prometheus_client::metrics::counter::Counter;
 
 pub(crate) use mqtt::MqttMetrics;
 pub(crate) use store::StoreMetrics;
@@ -115,6 +116,7 @@ pub struct Metrics {
     mqtt: MqttMetrics,
     store: StoreMetrics,
     follower_wakes: Counter,
+    takeovers_delayed: Family<KindLabel, Counter>,
     connections: Gauge,
     connections_refused: Counter,
     accept_errors: Counter,
@@ -155,6 +157,10 @@ impl Metrics {
         let follower_wakes = Counter::default();
         let help = "How often a reader of many streams woke because some had changed";
         registry.register("follower_wakes", help, follower_wakes.clone());
+        let takeovers_delayed = Family::default();
+        let help =
+            "Takeovers that were delayed since programs with the same client id take over from each other";
+        registry.register("takeovers_delayed", help, takeovers_delayed.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
         let connections_refused = Counter::default();
@@ -174,6 +180,7 @@ impl Metrics {
             mqtt,
             store,
             follower_wakes,
+            takeovers_delayed,
             connections,
             connections_refused,
             accept_errors,
@@ -235,6 +242,11 @@ impl Metrics {
     /// A reader of many streams woke.
     pub(crate) fn follower_woken(&self) {
         self.follower_wakes.inc();
+    }
+
+    /// The delayed takeovers of one kind.
+    pub(crate) fn takeovers_delayed(&self, kind: &'static str) -> Counter {
+        self.takeovers_delayed.get_or_create_owned(&KindLabel { kind })
     }
 
     /// A connection was opened; it is counted until the guard is dropped.

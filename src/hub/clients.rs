@@ -14,9 +14,11 @@ use dashmap::DashMap;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
+use super::Takeovers;
 use crate::clock::Clock;
 use crate::limits::Limits;
-use crate::stream::Offset;
+use crate::metrics::Metrics;
+use crate::stream::{Offset, StreamName};
 
 pub use view::{ClientView, HeldView, SubscribedView};
 
@@ -40,6 +42,7 @@ pub(super) struct Clients {
     anonymous: DashMap<u64, Arc<QueueEntry>>,
     next_poll: AtomicU64,
     idle: Cache<ClientId, Arc<Record>>,
+    takeovers: Takeovers,
     polls_max: usize,
     clock: Clock,
 }
@@ -64,23 +67,48 @@ pub(super) struct QueueSlot<'a> {
 }
 
 impl Clients {
-    pub(super) fn new(limits: &Limits, clock: Clock) -> Self {
+    pub(super) fn new(limits: &Limits, metrics: &Metrics, clock: Clock) -> Self {
         let idle = Cache::builder()
             .max_capacity(limits.idle_clients_max)
             .time_to_idle(limits.client_idle_timeout.get())
             .build();
         let (queues, anonymous, next_poll) = Default::default();
-        Self { queues, anonymous, next_poll, idle, polls_max: limits.client_polls_max, clock }
+        let takeovers = Takeovers::new("polls", limits, metrics);
+        let polls_max = limits.client_polls_max;
+        Self { queues, anonymous, next_poll, idle, takeovers, polls_max, clock }
     }
 
     /// Ends the poll that `client` holds for `subject`, if it holds one, because a newer one has come.
     pub(super) fn supersede(&self, client: &ClientId, subject: &Subject) {
-        let older: Vec<_> = match self.queues.get(client) {
-            Some(queue) => queue.polls.iter().filter(|poll| poll.subject.is_same(subject)).cloned().collect(),
-            None => return,
-        };
+        let mut older = Vec::new();
+        self.leave(client, |poll| poll.subject.is_same(subject), &mut older);
+        self.end_superseded(client, subject, older);
+    }
+
+    /// Takes the polls that `leaves` picks off the queue of `client`. A queue without polls becomes a record.
+    fn leave(
+        &self,
+        client: &ClientId,
+        leaves: impl Fn(&QueueEntry) -> bool,
+        left: &mut Vec<Arc<QueueEntry>>,
+    ) {
+        let emptied = self.queues.remove_if_mut(client, |_, queue| {
+            left.extend(queue.polls.extract_if(.., |poll| leaves(poll)));
+            queue.answered += left.len() as u64;
+            queue.polls.is_empty()
+        });
+        if let (Some((id, queue)), Some(poll)) = (emptied, left.last()) {
+            let (last_subject, last_offset, last_seen) = (poll.subject.clone(), poll.offset, Instant::now());
+            let record = Record { answered: queue.answered, last_subject, last_offset, last_seen };
+            self.idle.insert(id, Arc::new(record));
+        }
+    }
+
+    /// Ends polls that have left their queue for a newer one. Their responses are delayed if that happens too often.
+    fn end_superseded(&self, client: &ClientId, subject: &Subject, older: Vec<Arc<QueueEntry>>) {
         for poll in older {
-            poll.end(Ending::Superseded);
+            let delay = self.takeovers.count(client.as_str(), subject.stream().map(StreamName::as_str));
+            poll.end(Ending::Superseded { answer_at: Instant::now() + delay });
         }
     }
 
@@ -108,19 +136,18 @@ impl Clients {
             ..Queue::default()
         };
         let mut queue = self.queues.entry(client.clone()).or_insert_with(remembered);
-        let (same, others): (Vec<_>, Vec<_>) =
-            queue.polls.iter().cloned().partition(|held| held.subject.is_same(&poll.subject));
-        if others.len() >= self.polls_max {
+        let is_same = |held: &QueueEntry| held.subject.is_same(&poll.subject);
+        if queue.polls.iter().filter(|held| !is_same(held)).count() >= self.polls_max {
             return Err(TooManyPolls { max: self.polls_max });
         }
+        let same: Vec<_> = queue.polls.extract_if(.., |held| is_same(held)).collect();
+        queue.answered += same.len() as u64;
         if queue.polls.is_empty() {
             queue.polls.reserve_exact(1);
         }
         queue.polls.push(poll.clone());
         drop(queue);
-        for older in same {
-            older.end(Ending::Superseded);
-        }
+        self.end_superseded(client, &poll.subject, same);
         Ok(())
     }
 
@@ -162,15 +189,7 @@ impl Drop for QueueSlot<'_> {
             clients.anonymous.remove(&poll.number);
             return;
         };
-        let left = clients.queues.remove_if_mut(id, |_, queue| {
-            queue.polls.retain(|held| held.number != poll.number);
-            queue.answered += 1;
-            queue.polls.is_empty()
-        });
-        if let Some((id, queue)) = left {
-            let (last_subject, last_offset, last_seen) = (poll.subject.clone(), poll.offset, Instant::now());
-            let record = Record { answered: queue.answered, last_subject, last_offset, last_seen };
-            clients.idle.insert(id, Arc::new(record));
-        }
+        // A superseded poll has left its queue already.
+        clients.leave(id, |held| held.number == poll.number, &mut Vec::new());
     }
 }

@@ -86,7 +86,8 @@ type Reading<S> = Pin<Box<dyn Future<Output = (S, Result<<S as Source>::Batch, R
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Over {
     Deadline,
-    Ended(Ending),
+    Superseded,
+    Draining,
 }
 
 impl Hub {
@@ -183,19 +184,25 @@ impl<S: Source> HeldPoll<'_, S> {
             self.published = change.published;
             return Poll::Ready(change.batch);
         }
-        self.over = Some(if let Poll::Ready(ending) = self.slot.poll_ended(context) {
-            Over::Ended(ending)
-        } else {
-            ready!(timer.poll(context, self.slot.deadline()));
-            Over::Deadline
-        });
+        let deadline = self.slot.deadline();
+        let (until, over) = match self.slot.poll_ended(context) {
+            Poll::Ready(Ending::Draining) => (None, Over::Draining),
+            Poll::Ready(Ending::Superseded { answer_at }) => {
+                (Some(answer_at.min(deadline)), Over::Superseded)
+            }
+            Poll::Pending => (Some(deadline), Over::Deadline),
+        };
+        if let Some(until) = until {
+            ready!(timer.poll(context, until));
+        }
+        self.over = Some(over);
         Poll::Ready(None)
     }
 
     fn answer(&self, source: S, batch: S::Batch) -> Polled<S> {
         let published = self.published.filter(|_| self.over.is_none());
         source.hub().metrics.held_poll_answered(self.slot.since(), published);
-        let superseded = self.over == Some(Over::Ended(Ending::Superseded)) && !S::is_news(&batch);
+        let superseded = self.over == Some(Over::Superseded) && !S::is_news(&batch);
         Polled { batch, source, superseded, held: true }
     }
 }

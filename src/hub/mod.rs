@@ -13,6 +13,7 @@ mod stream_reader;
 mod subscriber;
 mod sync;
 mod tail;
+mod takeovers;
 mod update;
 mod waiters;
 
@@ -34,6 +35,7 @@ pub use source::Source;
 pub use stream_reader::StreamReader;
 pub use subscriber::Subscriber;
 pub use tail::{Tail, TailSettings};
+pub use takeovers::Takeovers;
 pub use update::{Change, SharedBatch, Update, Variant};
 
 use crate::clock::Clock;
@@ -81,7 +83,7 @@ impl Hub {
         Self {
             waiters: Arc::new(waiters::WaiterRegistry::new(store.clone(), clock)),
             store,
-            clients: Arc::new(clients::Clients::new(&limits, clock)),
+            clients: Arc::new(clients::Clients::new(&limits, &metrics, clock)),
             subscribers: subscriber::Subscribers::default(),
             default_retention: default_retention(&limits),
             limits,

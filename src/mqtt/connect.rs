@@ -1,5 +1,6 @@
 //! From a new connection to a client that is known: CONNECT and CONNACK (MQTT 5, sections 3.1 and 3.2).
 
+use std::future::pending;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,10 @@ use super::wire::{Progress, Wire};
 
 /// The longest client id, in bytes.
 const CLIENT_ID_BYTES_MAX: usize = 256;
+
+/// Reads of at most 4 KiB behind the CONNECT of a client that waits for its CONNACK. A client that sends more is not watched
+/// any further.
+const EARLY_READS_MAX: usize = 4;
 
 /// Characters of an id that the gateway gives.
 const ASSIGNED_ID_LENGTH: usize = 22;
@@ -39,6 +44,12 @@ impl Broker {
             Err(reason) => return self.refuse(wire, reason).await,
         };
         let assigned = connect.client_id.is_empty().then(|| client.to_string());
+        if self.sessions.is_attached(&client) {
+            let delay = self.takeovers.count(&client, ());
+            if !delay.is_zero() && !stays_for(&mut wire, delay).await {
+                return None;
+            }
+        }
         let Some(found) = self.sessions.attach(&client).await else {
             return self.refuse(wire, Reason::ServerUnavailable).await;
         };
@@ -150,6 +161,19 @@ async fn first_packet<S: AsyncRead + AsyncWrite + Unpin>(
             },
         }
     }
+}
+
+/// Lets the time pass. Whether the client is still there.
+async fn stays_for<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, delay: Duration) -> bool {
+    let ended = async {
+        for _ in 0..EARLY_READS_MAX {
+            if !matches!(wire.progress().await, Ok(Progress::Read | Progress::Written)) {
+                return;
+            }
+        }
+        pending().await
+    };
+    timeout(delay, ended).await.is_err()
 }
 
 fn assigned_id() -> String {

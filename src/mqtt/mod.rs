@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use websocket::Frames as WebSocketBytes;
 
 use crate::clock::Clock;
-use crate::hub::Hub;
+use crate::hub::{Hub, Takeovers};
 use crate::limits::Limits;
 use crate::metrics::{Metrics, MqttMetrics};
 use sessions::Sessions;
@@ -40,14 +40,16 @@ pub struct Broker {
     metrics: MqttMetrics,
     clock: Clock,
     sessions: Arc<Sessions>,
+    takeovers: Takeovers,
 }
 
 impl Broker {
     /// A front of `hub`, with the sessions that its store has kept.
     pub fn new(hub: Arc<Hub>, limits: Arc<Limits>, metrics: &Metrics, clock: Clock) -> Self {
+        let takeovers = Takeovers::new("connections", &limits, metrics);
         let metrics = metrics.mqtt().clone();
         let sessions = Arc::new(Sessions::new(metrics.clone()));
-        let broker = Self { hub, limits, metrics, clock, sessions };
+        let broker = Self { hub, limits, metrics, clock, sessions, takeovers };
         broker.load();
         broker
     }

@@ -158,6 +158,11 @@ impl Sessions {
         self.places.contains_key(client)
     }
 
+    /// Whether a connection has the session of a client at the moment.
+    pub(super) fn is_attached(&self, client: &str) -> bool {
+        self.places.get(client).is_some_and(|place| place.kept.try_lock().is_err())
+    }
+
     /// How many clients have a session, here or away.
     pub(super) fn len(&self) -> usize {
         self.places.len()

@@ -1,8 +1,11 @@
 //! Wait queues: the polls that a client has held, as it and its operator see them.
 
-use tokio::task::JoinHandle;
+use std::time::Duration;
 
-use crate::world::{Answer, Gateway, Request, get, post, put, until};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::world::{Answer, Gateway, Request, Stopwatch, get, post, put, until};
 
 async fn gateway_with_streams(arguments: &[&str], streams: usize) -> Gateway {
     let gateway = Gateway::start(arguments).await;
@@ -125,4 +128,47 @@ async fn a_client_that_leaves_leaves_no_waiter() {
     gateway.until_held(0).await;
     gateway.until_waiting(0).await;
     assert_eq!(gateway.metric("pollgate_watched_streams").await, 0.0);
+}
+
+/// Polls again as soon as it is answered; how often.
+async fn poll_for(gateway: &Gateway, time: Duration, target: &str) -> u32 {
+    let mut connection = gateway.connect().await;
+    let mut answers = 0;
+    let polls = async {
+        loop {
+            connection.send(get(target)).await.expect(204);
+            answers += 1;
+        }
+    };
+    let _over = timeout(time, polls).await;
+    answers
+}
+
+#[tokio::test]
+async fn two_programs_with_one_client_id_are_slowed_down_and_named() {
+    let gateway = gateway_with_streams(&[], 2).await;
+    let target = |client: &str| format!("/v1/stream/s0?live=long-poll&offset=-1&client={client}");
+    let (shared, time) = (target("shared"), Duration::from_secs(3));
+    let both = tokio::join!(poll_for(&gateway, time, &shared), poll_for(&gateway, time, &shared));
+    assert!((2..=6).contains(&(both.0 + both.1)), "{both:?} answers");
+    let delayed = gateway.metric("pollgate_takeovers_delayed_total{kind=\"polls\"}").await;
+    assert!((1.0..=4.0).contains(&delayed), "{delayed}");
+    let log = gateway.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("same client id")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("shared"), "{log}");
+
+    // Neither one misses a message, and others are as fast as before.
+    let held = [hold(&gateway, poll(0, "shared")).await, hold(&gateway, poll(0, "shared")).await];
+    gateway.until_waiting(2).await;
+    gateway.send(post("/v1/stream/s0").json("1")).await.expect(204);
+    for held in held {
+        let answer = held.await.unwrap().expect(200);
+        assert_eq!((answer.text().as_str(), answer.header("stream-superseded")), ("[1]", ""));
+    }
+    let older = hold(&gateway, poll(1, "alone")).await;
+    gateway.until_held(1).await;
+    let since = Stopwatch::start();
+    let _newer = hold(&gateway, poll(1, "alone")).await;
+    assert_eq!(older.await.unwrap().expect(204).header("stream-superseded"), "true");
+    assert!(since.took().is_below(Duration::from_secs(1)), "{:?}", since.took());
 }

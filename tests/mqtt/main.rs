@@ -14,6 +14,7 @@ mod world;
 
 mod both_worlds;
 mod endings;
+mod flapping;
 mod hostile;
 mod idle;
 mod sessions;

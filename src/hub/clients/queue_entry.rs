@@ -46,8 +46,9 @@ pub enum Subject {
 /// Why a held poll ends before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::hub) enum Ending {
-    /// A newer poll of the same client for the same subject.
-    Superseded,
+    /// A newer poll of the same client for the same subject. Unless messages come first, the response waits until
+    /// `answer_at`, at most until the deadline of the poll.
+    Superseded { answer_at: Instant },
     /// The gateway drains.
     Draining,
 }
@@ -118,5 +119,16 @@ impl Subject {
             Self::Stream(_) => None,
             Self::Streams(count) => Some(*count),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The allocator has sizes of 160 and 192 bytes, and an `Arc` two counts of 8.
+    #[test]
+    fn an_entry_fits_into_160_bytes() {
+        assert!(size_of::<QueueEntry>() <= 160 - 16, "{}", size_of::<QueueEntry>());
     }
 }

@@ -1,4 +1,4 @@
-//! Who goes first, a publisher or those who wait for it.
+//! Who goes first, a publisher or those who wait for it; and programs that supersede each other's polls.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -126,6 +126,64 @@ async fn a_publisher_waits_neither_for_others_nor_for_many() {
     }
     assert!(is_ready(pin!(publish(&hub))));
     assert!(many.iter_mut().all(is_answered));
+}
+
+fn named() -> PollSettings {
+    PollSettings { hold: Duration::from_secs(20), client: ClientId::parse("twice").ok() }
+}
+
+/// Polls again and again; how often it was superseded.
+async fn superseded_until(hub: &Arc<Hub>, end: Instant) -> u32 {
+    let mut superseded = 0;
+    while Instant::now() < end {
+        let poll = hub.poll(hub.stream_reader(&stream(), Start::Earliest), named());
+        superseded += u32::from(poll.await.unwrap().superseded);
+    }
+    superseded
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_programs_with_one_client_id_supersede_each_other_ever_more_seldom() {
+    let hub = hub().await;
+    let since = Instant::now();
+    let end = since + Duration::from_secs(60);
+    let (one, other) = tokio::join!(superseded_until(&hub, end), superseded_until(&hub, end));
+    // At once twice, then after 1, 2, 4, 8 s, and every 10 s from there.
+    assert!((8..=14).contains(&(one + other)), "{one} and {other}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_is_delayed_comes_with_the_next_message_or_at_its_deadline() {
+    let hub = hub().await;
+    let mut polls = Vec::new();
+    for _ in 0..8 {
+        let reader = hub.stream_reader(&stream(), Start::Earliest);
+        let PollStart::Held(held) = hub.begin_poll(reader, named()).await.unwrap() else {
+            panic!("it is answered")
+        };
+        polls.push(held);
+    }
+    // The first two are answered at once, the last one is not superseded, and the others are delayed.
+    let answered: Vec<_> = polls.iter_mut().map(is_answered).collect();
+    assert_eq!(answered, [true, true, false, false, false, false, false, false]);
+    assert_eq!(hub.clients(10)[0].held.len(), 1);
+    tokio::time::advance(Duration::from_millis(1001)).await;
+    let delayed = poll_fn(|context| polls[2].poll_answer(&mut ReusableSleep::default(), context)).await;
+    assert!(delayed.unwrap().superseded);
+    let short = PollSettings { hold: Duration::from_secs(1), ..named() };
+    let reader = hub.stream_reader(&stream(), Start::Earliest);
+    let PollStart::Held(mut short) = hub.begin_poll(reader, short).await.unwrap() else {
+        panic!("it is answered")
+    };
+    hub.clients.supersede(&named().client.unwrap(), &crate::hub::Subject::Stream(stream()));
+    tokio::time::advance(Duration::from_millis(1001)).await;
+    assert!(is_answered(&mut short));
+    publish(&hub).await;
+    for (number, mut poll) in polls.into_iter().enumerate().skip(3) {
+        let polled =
+            poll_fn(|context| poll.poll_answer(&mut ReusableSleep::default(), context)).await.unwrap();
+        assert!(!polled.superseded && !polled.batch.is_empty(), "poll {number}");
+    }
 }
 
 #[derive(Default)]

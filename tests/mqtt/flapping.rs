@@ -1,0 +1,67 @@
+//! Two programs with one client id: each connects again as soon as it is cut, and cuts the other one by that.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::world::Gateway;
+use crate::world::mqtt::{Hello, Mqtt};
+
+/// Connects until `end` whenever it is cut; how often it was connected.
+async fn connect_until(gateway: &Gateway, hello: &Hello, end: Instant) -> u32 {
+    let mut connections = 0;
+    let flap = async {
+        loop {
+            if let Some(mut client) = Mqtt::try_connect(gateway.mqtt, hello).await {
+                connections += 1;
+                while client.receive().await.is_some() {}
+            }
+        }
+    };
+    let _over = timeout_at(end, flap).await;
+    connections
+}
+
+#[tokio::test]
+async fn two_programs_with_one_client_id_are_slowed_down_and_named() {
+    let gateway = Gateway::start(&[]).await;
+    for hello in [Hello::new("cleaner"), Hello::lasting("laster")] {
+        let end = Instant::now() + Duration::from_secs(3);
+        let both = tokio::join!(connect_until(&gateway, &hello, end), connect_until(&gateway, &hello, end));
+        assert!((2..=6).contains(&(both.0 + both.1)), "{both:?} connections");
+        let log = gateway.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("same client id")).collect();
+        assert!(lines.iter().filter(|line| line.contains(&hello.id)).count() == 1, "{log}");
+    }
+    let delayed = gateway.metric("pollgate_takeovers_delayed_total{kind=\"connections\"}").await;
+    assert!((2.0..=8.0).contains(&delayed), "{delayed}");
+
+    // A program that comes back alone is connected at once.
+    let mut client = Mqtt::connect(gateway.mqtt, &Hello::new("alone")).await;
+    drop(client);
+    client = Mqtt::connect(gateway.mqtt, &Hello::new("alone")).await;
+    client.ping().await;
+}
+
+#[tokio::test]
+async fn a_program_that_leaves_while_its_connack_is_delayed_takes_nothing_over() {
+    let gateway = Gateway::start(&["--limit", "takeover_delay=10s"]).await;
+    let hello = Hello::new("shared");
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(Mqtt::connect(gateway.mqtt, &hello).await);
+    }
+    let mut last = clients.pop().expect("three");
+    let mut late = Mqtt::open(gateway.mqtt, 5).await;
+    late.send(&hello.bytes()).await;
+    late.send(&[0xc0, 0]).await;
+    let open = "pollgate_connections";
+    crate::world::until("it is seen", async || {
+        gateway.metric("pollgate_takeovers_delayed_total{kind=\"connections\"}").await == 1.0
+    })
+    .await;
+    let before = gateway.metric(open).await;
+    drop(late);
+    crate::world::until("it is gone", async || gateway.metric(open).await < before).await;
+    last.ping().await;
+}
