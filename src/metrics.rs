@@ -2,6 +2,7 @@
 
 mod durations;
 mod mqtt;
+mod stalls;
 mod store;
 
 use std::sync::atomic::AtomicU64;
@@ -19,6 +20,7 @@ use durations::Durations;
 pub(crate) use prometheus_client::metrics::counter::Counter;
 
 pub(crate) use mqtt::MqttMetrics;
+pub(crate) use stalls::watched;
 pub(crate) use store::StoreMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -154,6 +156,7 @@ impl Metrics {
         let mqtt = MqttMetrics::register(&mut registry);
         let store = StoreMetrics::register(&mut registry);
         let gauges = Gauges::register(&mut registry);
+        stalls::register(&mut registry);
         let follower_wakes = Counter::default();
         let help = "How often a reader of many streams woke because some had changed";
         registry.register("follower_wakes", help, follower_wakes.clone());

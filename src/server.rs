@@ -19,7 +19,7 @@ use crate::http::conn::{Phase, Service};
 use crate::http::{AccessPolicy, Gateway, HoldPolicy, InvalidAccess};
 use crate::hub::Hub;
 use crate::limits::Limits;
-use crate::metrics::{Metrics, StoreMetrics};
+use crate::metrics::{Metrics, StoreMetrics, watched};
 use crate::mqtt::Broker;
 use crate::store::{Disk, DiskOptions, Memory, OpenError};
 use crate::stream::{Observer, Store};
@@ -142,7 +142,7 @@ impl Server {
         let acceptor = |front, connections_max, listener| {
             let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), at_first.clone());
             let acceptor = Acceptor::new(front, connections_max, limits, metrics, phase);
-            tokio::spawn(acceptor.run(listener))
+            tokio::spawn(watched(|| "accepting connections", Box::pin(acceptor.run(listener))))
         };
         let (sweeper, mqtt_sweeper) = (hub.clone(), broker.clone());
         let mut tasks = vec![
@@ -156,8 +156,11 @@ impl Server {
                 self.limits.admin_connections_max,
                 self.admin,
             ),
-            tokio::spawn(async move { sweeper.sweep().await }),
-            tokio::spawn(async move { mqtt_sweeper.sweep().await }),
+            tokio::spawn(watched(|| "the sweep of streams", Box::pin(async move { sweeper.sweep().await }))),
+            tokio::spawn(watched(
+                || "the sweep of MQTT sessions",
+                Box::pin(async move { mqtt_sweeper.sweep().await }),
+            )),
             tokio::spawn(accept::serve_sockets(
                 broker.clone(),
                 self.limits.mqtt_packet_bytes_max,

@@ -19,7 +19,7 @@ use crate::http::conn::{
     self, ConnectionContext, ConnectionState, GuardedStream, MqttSocket, Phase, Service,
 };
 use crate::limits::Limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, watched};
 use crate::mqtt::{Broker, WebSocketBytes};
 
 /// Descriptors that are no connections of clients.
@@ -155,10 +155,11 @@ impl Acceptor {
         match &self.front {
             Front::Http(service) => {
                 let context = ConnectionContext { service: service.clone(), limits, state, phase, refuse };
-                run(conn::serve(stream, context), refuse);
+                run(|| "an HTTP connection", conn::serve(stream, context), refuse);
             }
             Front::Mqtt(broker) => {
-                run(serve_mqtt(stream, broker.clone(), limits, state, phase, refuse), refuse);
+                let served = serve_mqtt(stream, broker.clone(), limits, state, phase, refuse);
+                run(|| "an MQTT connection", Box::pin(served), refuse);
             }
         }
     }
@@ -198,15 +199,21 @@ pub(super) async fn serve_sockets(
 ) {
     while let Some(MqttSocket { io, state }) = sockets.recv().await {
         let broker = broker.clone();
-        tokio::spawn(async move {
+        let served = Box::pin(async move {
             broker.serve(Box::new(WebSocketBytes::new(io, packet_bytes_max)), false).await;
             drop(state);
         });
+        tokio::spawn(watched(|| "an MQTT connection over WebSocket", served));
     }
 }
 
 /// Spawns what serves a connection. Not within an async block: that would set aside room for it twice.
-fn run(serve: impl Future<Output = io::Result<()>> + Send + 'static, refuse: bool) {
+fn run(
+    name: impl Fn() -> &'static str + Send + Unpin + 'static,
+    serve: impl Future<Output = io::Result<()>> + Send + Unpin + 'static,
+    refuse: bool,
+) {
+    let serve = watched(name, serve);
     let log = |outcome| {
         if let Err::<(), io::Error>(error) = outcome {
             tracing::debug!(%error, "connection ended");

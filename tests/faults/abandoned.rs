@@ -110,7 +110,11 @@ async fn five_hundred_polls_with_a_byte_behind_them_that_vanish_shut_nobody_out(
     drop(polls);
     until("a GET is answered", async || gateway.send(get(STREAM)).await.status == 200).await;
     let served = since.took();
-    println!("{SLOTS} polls vanish with a byte behind each: another client is served after {served:?}");
+    let stall = gateway.longest_stall().await;
+    println!(
+        "{SLOTS} polls vanish with a byte behind each: another client is served after {served:?}; a task held a worker \
+         thread for at most {stall:.1?}"
+    );
     assert!(served.is_below(SERVED), "{served:?}");
     let gone = until_empty(&gateway).await;
     assert!(gone.is_below(GONE), "{gone:?}");

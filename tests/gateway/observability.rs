@@ -47,6 +47,10 @@ async fn the_admin_listener_answers_operators_and_nobody_else() {
     let metrics = gateway.ask_admin("/metrics").await.expect(200);
     assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
     assert!(metrics.text().ends_with("# EOF\n"));
+    for stalls in ["pollgate_stall_seconds_count ", "pollgate_stall_longest_seconds "] {
+        assert!(metrics.text().contains(stalls), "{stalls}");
+    }
+    assert!(gateway.longest_stall().await.as_secs() < 60);
     gateway.ask_admin("/v1/stream/s").await.expect(404);
     assert_eq!(gateway.send(get("/metrics")).await.expect(404).problem(), "no-such-path");
 }

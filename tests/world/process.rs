@@ -123,6 +123,11 @@ impl Gateway {
         value.unwrap_or(0.0)
     }
 
+    /// The longest time for which one of its tasks has held a worker thread, on the clock; 0 if always below 10 ms.
+    pub async fn longest_stall(&self) -> Duration {
+        Duration::from_secs_f64(self.metric("pollgate_stall_longest_seconds").await)
+    }
+
     /// Waits until it holds so many polls.
     pub async fn until_held(&self, polls: usize) {
         let what = format!("{polls} held polls");

@@ -9,11 +9,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
@@ -24,6 +25,7 @@ use super::response::Framing;
 use super::upgraded::UpgradedIo;
 use crate::http::api::routes::Refusal;
 use crate::limits::Limits;
+use crate::metrics::watched;
 
 /// Serves a connection until either side closes it, it is idle for too long, or the server closes.
 pub(super) fn serve(stream: TcpStream, read_ahead: Bytes, context: ConnectionContext) -> Step<'static, ()> {
@@ -72,7 +74,7 @@ async fn respond(
     let reply = gateway.respond::<Response<Body>>(request, state).await;
     if let (Some(upgrade), Some(upgraded)) = (reply.upgrade, upgraded) {
         let state = state.clone();
-        tokio::spawn(async move {
+        WatchedTasks.execute(async move {
             if let Ok(upgraded) = upgraded.await {
                 upgrade.serve(UpgradedIo::Http2(TokioIo::new(upgraded)), state).await;
             }
@@ -81,8 +83,8 @@ async fn respond(
     reply.answer
 }
 
-fn settings(limits: &Limits) -> http2::Builder<TokioExecutor> {
-    let mut settings = http2::Builder::new(TokioExecutor::new());
+fn settings(limits: &Limits) -> http2::Builder<WatchedTasks> {
+    let mut settings = http2::Builder::new(WatchedTasks);
     settings
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.http2_streams_max)
@@ -96,6 +98,16 @@ fn settings(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .keep_alive_interval(limits.write_timeout.get())
         .keep_alive_timeout(limits.write_timeout.get());
     settings
+}
+
+/// Spawns a task for each stream of a connection.
+#[derive(Debug, Clone, Copy)]
+struct WatchedTasks;
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for WatchedTasks {
+    fn execute(&self, stream: F) {
+        tokio::spawn(watched(|| "an HTTP/2 stream", Box::pin(stream)));
+    }
 }
 
 /// How many requests of a connection are being answered, and how many have been.

@@ -21,6 +21,7 @@ use std::future::Future;
 use std::io as std_io;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::TryFutureExt;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Duration, sleep, timeout};
@@ -45,9 +46,8 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 pub fn serve(
     stream: TcpStream,
     context: ConnectionContext,
-) -> impl Future<Output = std_io::Result<()>> + Send {
-    let begun = begin(stream, context);
-    async move { begun.await?.await }
+) -> impl Future<Output = std_io::Result<()>> + Send + Unpin {
+    begin(stream, context).and_then(|served| served)
 }
 
 /// Finds out which protocol the client speaks, and returns the future that serves it.

@@ -1,0 +1,142 @@
+//! Tasks that hold a worker thread of the runtime: while a task is polled, its thread serves nobody else.
+//!
+//! Each task of the server measures its own polls, which costs two reads of the clock for each poll, and nothing while the
+//! gateway is idle. The time is that on the clock: a thread that waits for a processor is held up too. The worker threads
+//! belong to the process, and so do these figures.
+
+use std::pin::Pin;
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicU64;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use tokio::time::Instant;
+
+use super::durations::Durations;
+
+/// Shorter polls are the usual work and are not counted.
+const COUNTED: Duration = Duration::from_millis(10);
+
+/// From here on a poll is worth a line in the log, and how often at most.
+const LOGGED: Duration = Duration::from_millis(100);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+static STALLS: LazyLock<Stalls> = LazyLock::new(|| Stalls {
+    seconds: Durations::from(COUNTED),
+    longest: Gauge::default(),
+    noted: Mutex::default(),
+});
+
+struct Stalls {
+    /// From 10 ms to 10 s.
+    seconds: Durations<12>,
+    longest: Gauge<f64, AtomicU64>,
+    noted: Mutex<Noted>,
+}
+
+#[derive(Default)]
+struct Noted {
+    longest: Duration,
+    logged: Option<Instant>,
+}
+
+/// A future of a task, and what the task does.
+pub(crate) struct Watched<F, N> {
+    future: F,
+    name: N,
+}
+
+/// Measures how long each poll of `future` holds its thread. `name` says what the task does; as a closure without captures it
+/// takes no memory.
+pub(crate) fn watched<F, N>(name: N, future: F) -> Watched<F, N>
+where
+    F: Future + Unpin,
+    N: Fn() -> &'static str,
+{
+    Watched { future, name }
+}
+
+impl<F: Future + Unpin, N: Fn() -> &'static str + Unpin> Future for Watched<F, N> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.get_mut();
+        let since = Instant::now();
+        let polled = Pin::new(&mut this.future).poll(context);
+        let held = since.elapsed();
+        if held >= COUNTED {
+            STALLS.note(held, (this.name)());
+        }
+        polled
+    }
+}
+
+impl Stalls {
+    #[cold]
+    fn note(&self, held: Duration, task: &'static str) {
+        self.seconds.observe(held);
+        let (now, mut noted) = (Instant::now(), self.noted.lock());
+        if held > noted.longest {
+            noted.longest = held;
+            self.longest.set(held.as_secs_f64());
+        }
+        if held >= LOGGED && noted.logged.is_none_or(|at| now - at >= LOG_INTERVAL) {
+            noted.logged = Some(now);
+            tracing::warn!(
+                task,
+                ?held,
+                "a task held a worker thread, so others had to wait; or the machine is short of processors"
+            );
+        }
+    }
+}
+
+/// Registers the figures of the process.
+pub(super) fn register(registry: &mut Registry) {
+    let help = "Polls of a task that held a worker thread for 10 ms or longer, while others had to wait";
+    registry.register_with_unit("stall", help, Unit::Seconds, STALLS.seconds.clone());
+    let help =
+        "Longest time for which a task has held a worker thread since the start; 0 if always below 10 ms";
+    registry.register_with_unit("stall_longest", help, Unit::Seconds, STALLS.longest.clone());
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    fn value(name: &str) -> f64 {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        register(&mut registry);
+        encode(&mut text, &registry).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("{name} in {text}"))
+    }
+
+    #[tokio::test]
+    async fn a_poll_that_holds_its_thread_is_counted_and_the_longest_one_is_shown() {
+        let before = value("stall_seconds_count");
+        let held = Box::pin(async { std::thread::sleep(Duration::from_millis(130)) });
+        watched(|| "a test", held).await;
+        assert!(value("stall_seconds_count") > before);
+        assert!(value("stall_longest_seconds") >= 0.13);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_waits_holds_no_thread() {
+        let before = value("stall_longest_seconds");
+        let waits = Box::pin(tokio::time::sleep(Duration::from_secs(1000)));
+        watched(|| "a test", waits).await;
+        assert!(value("stall_longest_seconds") < before.max(999.0));
+    }
+
+    #[test]
+    fn a_watched_future_takes_no_more_memory() {
+        let future = std::future::ready(());
+        assert_eq!(size_of_val(&watched(|| "a test", future)), size_of_val(&std::future::ready(())));
+    }
+}
