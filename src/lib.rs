@@ -21,6 +21,9 @@
 pub mod client;
 pub mod clock;
 pub mod config;
+#[cfg(test)]
+#[path = "../fuzz/driver.rs"]
+mod fuzz;
 pub mod http;
 pub mod hub;
 pub mod limits;

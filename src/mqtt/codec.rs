@@ -8,6 +8,7 @@ mod decode;
 mod encode;
 mod frame;
 #[cfg(test)]
+#[path = "../../fuzz/mqtt_packet.rs"]
 mod fuzz;
 mod packet;
 mod properties;

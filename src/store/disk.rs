@@ -12,6 +12,9 @@ mod check;
 mod committer;
 mod directory;
 mod frame;
+#[cfg(test)]
+#[path = "../../fuzz/log_record.rs"]
+mod fuzz;
 mod kept;
 mod open;
 mod packed;

@@ -28,7 +28,8 @@ async fn two_programs_with_one_client_id_are_slowed_down_and_named() {
     for hello in [Hello::new("cleaner"), Hello::lasting("laster")] {
         let end = Instant::now() + Duration::from_secs(3);
         let both = tokio::join!(connect_until(&gateway, &hello, end), connect_until(&gateway, &hello, end));
-        assert!((2..=6).contains(&(both.0 + both.1)), "{both:?} connections");
+        // A program that comes back at the moment of a takeover may get in between without taking anything over.
+        assert!((2..=12).contains(&(both.0 + both.1)), "{both:?} connections");
         let log = gateway.log();
         let lines: Vec<_> = log.lines().filter(|line| line.contains("same client id")).collect();
         assert!(lines.iter().filter(|line| line.contains(&hello.id)).count() == 1, "{log}");

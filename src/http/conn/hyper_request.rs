@@ -100,7 +100,7 @@ async fn respond<'a>(
 }
 
 /// How much of a body hyper has not decoded. What it has decoded already lies in the body's channel.
-fn bytes_not_decoded(mut body: Incoming) -> u64 {
+pub(super) fn bytes_not_decoded(mut body: Incoming) -> u64 {
     while let Some(Some(Ok(_))) = body.frame().now_or_never() {}
     body.size_hint().exact().unwrap_or(0)
 }
@@ -147,7 +147,8 @@ async fn read_head(io: &mut GuardedStream, limits: &Limits) -> io::Result<Option
     has_two_lengths.map(|found| found.map(|has_two_lengths| ReadHead { bytes, has_two_lengths }))
 }
 
-fn settings(limits: &Limits) -> http1::Builder {
+/// hyper with the limits of the gateway.
+pub(super) fn settings(limits: &Limits) -> http1::Builder {
     let mut settings = http1::Builder::new();
     settings
         .timer(TokioTimer::new())

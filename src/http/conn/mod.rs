@@ -8,6 +8,9 @@
 mod body;
 mod context;
 mod fast_path;
+#[cfg(test)]
+#[path = "../../../fuzz/http_head.rs"]
+mod fuzz;
 mod http1;
 mod http2;
 mod hyper_request;

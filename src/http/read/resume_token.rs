@@ -10,6 +10,9 @@
 //! (<https://postcard.jamesmunns.com/wire-format>).
 
 #[cfg(test)]
+#[path = "../../../fuzz/resume_token.rs"]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;

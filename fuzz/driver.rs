@@ -1,0 +1,189 @@
+//! Drives the fuzz targets: makes inputs from valid ones by mutation, and checks what each target promises about them.
+//!
+//! As a unit test a target checks a fixed number of inputs from a fixed seed. `fuzz/run` lets it go on for a time, from another
+//! seed each time. What the targets accept becomes a source of further inputs, so that mutations add up.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tikv_jemalloc_ctl::thread;
+
+/// Counts what a thread allocates, so that targets can bound it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// The seed of unit tests.
+const SEED: u64 = 7;
+
+/// Inputs that were accepted and are mutated further, besides the valid ones that a target begins with.
+const LEARNED_MAX: usize = 500;
+
+/// Inputs longer than this are cut.
+const INPUT_BYTES_MAX: usize = 16 * 1024;
+
+/// What a target is about.
+pub(crate) struct Target<'a> {
+    /// Its file in `fuzz`, and its folder in `fuzz/corpus`.
+    pub(crate) name: &'static str,
+    /// Valid inputs.
+    pub(crate) seeds: Vec<Vec<u8>>,
+    /// Pieces that have a meaning in inputs.
+    pub(crate) words: &'a [&'a [u8]],
+    /// Makes a length or a checksum of a mutated input fit again.
+    pub(crate) mend: fn(Vec<u8>, &mut Rng) -> Vec<u8>,
+    /// Inputs of a unit test.
+    pub(crate) inputs: u64,
+    /// Bytes that the check of one input allocates at most, freed or not: so many, and so many for each byte of it.
+    pub(crate) allocated_max: (u64, u64),
+}
+
+/// Whether an input meant something to the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Accepted,
+    Refused,
+}
+
+/// Checks the inputs of a target. `check` panics where one of its promises is broken.
+#[allow(clippy::disallowed_methods, reason = "targets may pause the clock of tokio")]
+pub(crate) fn fuzz(target: &Target<'_>, mut check: impl FnMut(&[u8]) -> Verdict) {
+    if let Some(path) = std::env::var_os("FUZZ_INPUT") {
+        let input = std::fs::read(&path).expect("the input can be read");
+        return println!("{}: {:?}", path.display(), check(&input));
+    }
+    let seconds: Option<f64> = variable("FUZZ_SECONDS");
+    let random_seed = if seconds.is_some() { fastrand::u64(..) } else { SEED };
+    let seed = variable("FUZZ_SEED").unwrap_or(random_seed);
+    let (since, mut random) = (Instant::now(), Rng::with_seed(seed));
+    let (mut known, first) = (target.seeds.clone(), target.seeds.len());
+    known.extend(corpus(target.name));
+    let (mut inputs, mut accepted, mut allocated_most) = (0, 0, 0);
+    let mut check = |input: &[u8]| {
+        let before = allocated();
+        let verdict = catch_unwind(AssertUnwindSafe(|| check(input)));
+        let allocated = allocated() - before;
+        allocated_most = allocated_most.max(allocated);
+        let (base, each) = target.allocated_max;
+        let verdict = verdict.unwrap_or_else(|panic| {
+            report(target.name, seed, inputs, input);
+            resume_unwind(panic)
+        });
+        if allocated > base + each * input.len() as u64 {
+            report(target.name, seed, inputs, input);
+            panic!("{allocated} bytes were allocated for {} bytes of input", input.len());
+        }
+        inputs += 1;
+        accepted += u64::from(verdict == Verdict::Accepted);
+        (verdict, inputs)
+    };
+    for (number, input) in known.iter().enumerate() {
+        let (verdict, _) = check(input);
+        assert!(
+            number >= first || verdict == Verdict::Accepted,
+            "a valid input is refused: {}",
+            shown(input)
+        );
+    }
+    let unlearned = known.len();
+    loop {
+        let input = mutated(target, &known, &mut random);
+        let (verdict, inputs) = check(&input);
+        if verdict == Verdict::Accepted && random.u8(..8) == 0 {
+            if known.len() < unlearned + LEARNED_MAX {
+                known.push(input);
+            } else {
+                known[unlearned + random.usize(..LEARNED_MAX)] = input;
+            }
+        }
+        let is_over = match seconds {
+            // The clock is not looked at for each input.
+            Some(seconds) => inputs % 64 == 0 && since.elapsed() >= Duration::from_secs_f64(seconds),
+            None => inputs >= target.inputs,
+        };
+        if is_over {
+            break;
+        }
+    }
+    println!(
+        "{}: {inputs} inputs in {:.1?} from seed {seed}, {accepted} accepted; at most {allocated_most} bytes allocated",
+        target.name,
+        since.elapsed()
+    );
+    // Where nearly all are refused, the mutations are too coarse to test anything behind the first check.
+    assert!(accepted > inputs / 50 && accepted < inputs, "{accepted} of {inputs} accepted");
+}
+
+/// What one draw of `random` makes of a known input.
+fn mutated(target: &Target<'_>, known: &[Vec<u8>], random: &mut Rng) -> Vec<u8> {
+    let any = |random: &mut Rng| &known[random.usize(..known.len())];
+    let mut bytes = any(random).clone();
+    for _ in 0..random.usize(1..5) {
+        let at = random.usize(..=bytes.len());
+        let end = (at + random.usize(..24)).min(bytes.len());
+        match random.u8(..9) {
+            0 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << random.u8(..8)),
+            1 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = random.u8(..)),
+            2 => bytes.truncate(at),
+            3 => bytes.insert(at, random.u8(..)),
+            4 => drop(bytes.drain(at..end)),
+            5 => {
+                let piece = bytes[at..end].to_vec();
+                let to = random.usize(..=bytes.len());
+                bytes.splice(to..to, piece);
+            }
+            6 => {
+                let other = any(random);
+                bytes.truncate(at);
+                bytes.extend_from_slice(&other[random.usize(..=other.len())..]);
+            }
+            kind if !target.words.is_empty() => {
+                let word = target.words[random.usize(..target.words.len())];
+                // Lines of a head begin behind a line break.
+                let line = bytes[at..].iter().position(|byte| *byte == b'\n').map(|end| at + end + 1);
+                let at = line.filter(|_| random.bool()).unwrap_or(at);
+                bytes.splice(at..if kind == 7 { at } else { end.max(at) }, word.iter().copied());
+            }
+            _ => {}
+        }
+    }
+    bytes.truncate(INPUT_BYTES_MAX);
+    (target.mend)(bytes, random)
+}
+
+/// Says how to see a failure again.
+fn report(target: &str, seed: u64, number: u64, input: &[u8]) {
+    let path = folder().join("failures").join(format!("{target}-{seed}-{number}"));
+    let saved = path.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok())
+        && std::fs::write(&path, input).is_ok();
+    eprintln!("{target}: input {number} from seed {seed} breaks a promise: {}", shown(input));
+    if saved {
+        eprintln!("FUZZ_INPUT={} fuzz/run {target}    checks it again", path.display());
+    }
+}
+
+fn shown(input: &[u8]) -> String {
+    input.escape_ascii().to_string()
+}
+
+/// Inputs that failed once, in the order of their names.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let Ok(files) = std::fs::read_dir(folder().join("corpus").join(target)) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = files.map(|file| file.expect("a file").path()).collect();
+    paths.sort();
+    paths.iter().map(|path| std::fs::read(path).expect("an input")).collect()
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
+}
+
+fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
+/// Bytes that this thread has allocated so far.
+fn allocated() -> u64 {
+    thread::allocatedp::read().expect("jemalloc counts").get()
+}

@@ -1,0 +1,123 @@
+//! Records of the log on disk: what is written is read again from its own place, and what was damaged is never taken for
+//! content.
+
+use bytes::Bytes;
+use fastrand::Rng;
+
+use super::frame::{FRAME_HEADER_BYTES, Found, Place, read, split, write};
+use super::record::{Ends, Record};
+use crate::fuzz::{Target, Verdict, fuzz};
+
+const SEGMENT: u32 = 3;
+
+/// Behind the header of a segment.
+const FIRST: u32 = 64;
+
+/// A record as it was written: where it lies, and what its frame holds.
+struct Written {
+    at: usize,
+    body: Vec<u8>,
+}
+
+/// The bytes of a segment with some records, without its header.
+struct Image {
+    bytes: Vec<u8>,
+    records: Vec<Written>,
+}
+
+fn place(at: usize) -> Place {
+    Place { segment: SEGMENT, offset: FIRST + at as u32 }
+}
+
+fn records() -> Vec<(Record, &'static [u8])> {
+    let appended =
+        |stream, start, ends| Record::Appended { stream, start, at: 1_700_000_000_000, ends, said: None };
+    vec![
+        (Record::Opened { after: Some((2, 999)), synced: true, next_stream: 9, next_epoch: 77 }, b""),
+        (appended(1, 0, Ends::Raw), b"some bytes"),
+        (appended(2, 5, Ends::Many([3, 6, 9].into())), b"123456789"),
+        (
+            Record::Moved { stream: 1, start: 10, at: 5, ends: Ends::One, annotation: None },
+            b"{\"moved\":true}",
+        ),
+        (Record::Cleared { stream: 1, from: 10 }, b""),
+        (Record::Renewed { stream: 2, epoch: 12, from: 3 }, b""),
+        (
+            Record::Session {
+                session: 4,
+                client: "client".into(),
+                entries: vec![(Bytes::from_static(b"key"), Bytes::from_static(b"value"))],
+            },
+            b"",
+        ),
+        (Record::SessionChanged { session: 4, entries: vec![(Bytes::from_static(b"key"), None)] }, b""),
+        (Record::Ended { stream: 2 }, b""),
+        (Record::Closed, b""),
+    ]
+}
+
+impl Image {
+    fn new() -> Self {
+        let (mut bytes, mut written) = (Vec::new(), Vec::new());
+        for (record, content) in records() {
+            let at = bytes.len();
+            let length = write(&mut bytes, place(at), &record, content) as usize;
+            assert_eq!(bytes.len(), at + length);
+            let body = bytes[at + FRAME_HEADER_BYTES..].to_vec();
+            let (read, behind): (Record, &[u8]) = split(&body).expect("a record");
+            assert_eq!((format!("{read:?}"), behind), (format!("{record:?}"), content));
+            written.push(Written { at, body });
+        }
+        Self { bytes, records: written }
+    }
+}
+
+#[test]
+fn log_records() {
+    let image = Image::new();
+    let target = Target {
+        name: "log_record",
+        seeds: vec![image.bytes.clone()],
+        words: &[&[0; 8], &[255; 4], &[0; 64], &[1, 0, 0, 0], &[0xff, 0xff, 0xff, 0x7f]],
+        mend: |bytes, _| bytes,
+        inputs: 2_000,
+        allocated_max: (64 * 1024, 200),
+    };
+    fuzz(&target, |damaged| {
+        let mut whole = 0;
+        // At each place, so that nothing that was shifted or copied is taken for a record either.
+        for at in 0..=damaged.len() {
+            if let Found::Body(body) = read(&damaged[at..], place(at)) {
+                let original = image.records.iter().find(|written| written.at == at);
+                assert!(original.is_some_and(|written| written.body == body), "something else at {at}");
+                whole += 1;
+            }
+        }
+        // A record all of whose bytes are as they were is found, whatever happened to others.
+        for Written { at, body } in &image.records {
+            let frame = *at..at + FRAME_HEADER_BYTES + body.len();
+            if damaged.get(frame.clone()) == Some(&image.bytes[frame]) {
+                assert_eq!(read(&damaged[*at..], place(*at)), Found::Body(body), "the record at {at}");
+            }
+        }
+        what_has_a_checksum_may_still_be_no_record(damaged);
+        if whole > 0 { Verdict::Accepted } else { Verdict::Refused }
+    });
+}
+
+/// A checksum that fits says nothing about what it covers: a later version may have written it.
+fn what_has_a_checksum_may_still_be_no_record(bytes: &[u8]) {
+    let mut random = Rng::with_seed(bytes.len() as u64);
+    for _ in 0..4 {
+        let from = random.usize(..=bytes.len());
+        let Some((record, content)) = split::<Record>(&bytes[from..]) else { continue };
+        assert!(bytes.ends_with(content));
+        let mut again = Vec::new();
+        write(&mut again, place(0), &record, content);
+        let Found::Body(body) = read(&again, place(0)) else {
+            panic!("{record:?} was written and is damaged")
+        };
+        let (read, behind): (Record, &[u8]) = split(body).expect("a record");
+        assert_eq!((format!("{read:?}"), behind), (format!("{record:?}"), content));
+    }
+}
