@@ -1,10 +1,16 @@
-//! Time: the wall clock, which is read here alone, and a timer for deadlines that move.
+//! Time. The system's clocks are read here alone, through a seam that tests replace.
 //!
-//! The wall clock is read once; from then on wall time advances with `tokio::time`. So it never jumps, and a test that pauses
-//! tokio's clock has paused this one too.
+//! * [`Clock::now`] is what lifetimes and ages count by. It is a time of day that advances with the boot-time clock of the kernel,
+//!   which counts suspends and which nobody sets, so it neither jumps nor stands still. A store keeps times of this clock.
+//! * [`Clock::wall`] is the time of day as the system has it: for `Date`, for what people read, and for ends that are given as a
+//!   time of day. It may be stepped at any moment.
+//! * `tokio::time` is for timers, which stand still while the machine is suspended.
 
 #[cfg(test)]
 mod in_time;
+mod source;
+#[cfg(test)]
+mod tests;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,34 +20,135 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 #[cfg(test)]
 pub(crate) use in_time::in_time;
+#[cfg(test)]
+pub(crate) use source::SimulatedTime;
 
-/// A wall clock that follows tokio's. Cheap to copy.
+use source::Source;
+
+/// Earlier than any day on which this program ran: a time of day before it is of a machine whose clock was never set.
+const FIRST_DAY: Duration = Duration::from_secs(1_735_689_600);
+
+/// The clock that lifetimes and ages count by. Cheap to copy.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    wall: SystemTime,
-    since: Instant,
+    source: Source,
+    /// What it showed when the machine was booted.
+    at_boot: SystemTime,
+}
+
+/// What a clock leaves behind, so that a later one goes on in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClockReading {
+    /// What the clock showed.
+    pub now: SystemTime,
+    /// What the time of day was.
+    pub wall: SystemTime,
+    /// How long the machine had been up, and the number of that boot if the system gives one.
+    pub boot: Option<(String, Duration)>,
 }
 
 impl Clock {
-    /// Starts at the system's time.
-    #[allow(clippy::disallowed_methods, reason = "this is the place")]
+    /// A new clock that shows the time of day.
     pub fn start() -> Self {
-        Self { wall: SystemTime::now(), since: Instant::now() }
+        Self::new(Source::default())
+    }
+
+    fn new(source: Source) -> Self {
+        Self::showing(source.wall(), source)
+    }
+
+    fn showing(now: SystemTime, source: Source) -> Self {
+        // A clock before 1970 is no clock.
+        Self { source, at_boot: now.checked_sub(source.since_boot()).unwrap_or(SystemTime::UNIX_EPOCH) }
+    }
+
+    /// Goes on where another clock has ended.
+    ///
+    /// Since then as much time has passed as the boot-time clock says, if the machine was not booted again; else as much as the
+    /// time of day says. A time of day that went back, or of a machine whose clock was not set, says nothing: then no time has
+    /// passed, so that what is young is not taken for old.
+    pub fn resume(last: &ClockReading) -> Self {
+        Self::resumed(last, Source::default())
+    }
+
+    fn resumed(last: &ClockReading, source: Source) -> Self {
+        let same_boot = last.boot.as_ref().filter(|(boot, _)| source.boot_id().as_deref() == Some(boot));
+        let by_boot = same_boot.and_then(|(_, up)| source.since_boot().checked_sub(*up));
+        let was_set = |wall: SystemTime| wall >= SystemTime::UNIX_EPOCH + FIRST_DAY;
+        let wall = source.wall();
+        let by_wall =
+            (was_set(last.wall) && was_set(wall)).then(|| wall.duration_since(last.wall).ok()).flatten();
+        let passed = by_boot.or(by_wall).unwrap_or_default();
+        Self::showing(last.now.checked_add(passed).unwrap_or(last.now), source)
+    }
+
+    /// The time that lifetimes and ages count by.
+    pub fn now(&self) -> SystemTime {
+        self.at_boot + self.source.since_boot()
     }
 
     /// The time of day.
-    pub fn now(&self) -> SystemTime {
-        self.wall + self.since.elapsed()
+    pub fn wall(&self) -> SystemTime {
+        self.source.wall()
     }
 
-    /// The time of day of an earlier or later instant.
+    /// How far the time of day is from `now` at this moment.
+    pub fn wall_offset(&self) -> WallOffset {
+        let (now, wall) = (self.now(), self.wall());
+        match wall.duration_since(now) {
+            Ok(ahead) => WallOffset { ahead: true, by: significant(ahead) },
+            Err(behind) => WallOffset { ahead: false, by: significant(behind.duration()) },
+        }
+    }
+
+    /// What is left behind for a later clock.
+    pub fn reading(&self) -> ClockReading {
+        let boot = self.source.boot_id().map(|id| (id, self.source.since_boot()));
+        ClockReading { now: self.now(), wall: self.wall(), boot }
+    }
+
+    /// An instant of a clock that, unlike the one of timers, counts suspends: for deadlines that are looked at again and again.
+    pub fn instant(&self) -> Instant {
+        Instant::now() + self.source.suspended()
+    }
+
+    /// What [`now`](Self::now) shows at an instant that [`instant`](Self::instant) will give.
     pub fn at(&self, instant: Instant) -> SystemTime {
-        self.wall + instant.saturating_duration_since(self.since)
+        self.now() + instant.saturating_duration_since(self.instant())
     }
 
-    /// The same as RFC 3339 in UTC with milliseconds.
+    /// The time of day of an instant of a timer as RFC 3339 in UTC with milliseconds.
     pub fn text(&self, instant: Instant) -> String {
-        rfc3339(self.at(instant))
+        let (now, wall) = (Instant::now(), self.wall());
+        rfc3339(match instant.checked_duration_since(now) {
+            Some(left) => wall + left,
+            None => wall - now.duration_since(instant),
+        })
+    }
+}
+
+/// How far the time of day is from the time that ages count by; nothing, unless it was set.
+#[derive(Debug, Clone, Copy)]
+pub struct WallOffset {
+    ahead: bool,
+    by: Duration,
+}
+
+/// Two clocks that are read one after the other differ by less than a second if none of them was set.
+fn significant(difference: Duration) -> Duration {
+    if difference < Duration::from_secs(1) { Duration::ZERO } else { difference }
+}
+
+impl WallOffset {
+    /// The time of day of a time that a store keeps.
+    pub fn to_wall(self, time: SystemTime) -> SystemTime {
+        let moved = if self.ahead { time.checked_add(self.by) } else { time.checked_sub(self.by) };
+        moved.unwrap_or(time)
+    }
+
+    /// The time that a store keeps for a time of day.
+    pub fn from_wall(self, wall: SystemTime) -> SystemTime {
+        Self { ahead: !self.ahead, ..self }.to_wall(wall)
     }
 }
 
@@ -84,38 +191,5 @@ impl ReusableSleep {
                 ready!(sleep.as_mut().poll(context));
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::clock::in_time;
-
-    async fn rings_at(alarm: &mut ReusableSleep, since: Instant, seconds: u64) {
-        let until = since + Duration::from_secs(seconds);
-        in_time("the alarm rings", poll_fn(|context| alarm.poll(context, until))).await;
-        assert_eq!(Instant::now().duration_since(since).as_secs(), seconds);
-    }
-
-    fn is_pending(alarm: &mut ReusableSleep, context: &mut Context<'_>, until: Instant) -> Poll<bool> {
-        Poll::Ready(alarm.poll(context, until).is_pending())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn it_rings_when_it_was_set_to_last() {
-        let (mut alarm, since) = (ReusableSleep::default(), Instant::now());
-        rings_at(&mut alarm, since, 5).await;
-        rings_at(&mut alarm, since, 7).await;
-        let late = since + Duration::from_secs(100);
-        assert!(poll_fn(|context| is_pending(&mut alarm, context, late)).await);
-        rings_at(&mut alarm, since, 10).await;
-        let soon = since + Duration::from_secs(11);
-        assert!(poll_fn(|context| is_pending(&mut alarm, context, soon)).await);
-        rings_at(&mut alarm, since, 20).await;
-        rings_at(&mut alarm, since, 20).await;
     }
 }

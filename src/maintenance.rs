@@ -7,12 +7,11 @@ mod line;
 use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::store::{Disk, DiskOptions, OpenError};
+use crate::store::{ClockFile, Disk, DiskOptions, OpenError};
 use crate::stream::{ANY_LEVELS, Filter, MessageLimit, Start, Store, SyncPolicy};
 
 pub use error::{ImportError, MaintenanceError, Moved};
@@ -28,22 +27,23 @@ pub struct OfflineStore {
 impl OfflineStore {
     /// Opens the store in `directory`, which is made if it is not there.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
-        let clock = Clock::start();
+        let clock = ClockFile::read(directory).clock();
         let options = DiskOptions::new(SyncPolicy::Never);
         let (store, _) = Disk::open(directory, options, Arc::new(()), clock.now())?;
+        store.follow_wall(clock.now(), clock.wall());
         Ok(Self { store, clock })
     }
 
     /// Writes all streams and their messages to `out`, as lines of JSON.
     pub async fn export(&self, out: &mut dyn Write) -> Result<Moved, MaintenanceError> {
-        let exported = export(&self.store, self.clock.now(), out).await?;
+        let exported = export(&self.store, self.clock, out).await?;
         out.flush()?;
         Ok(exported)
     }
 
     /// Makes the streams that lines of JSON tell of.
     pub async fn import(&self, lines: impl BufRead) -> Result<Moved, MaintenanceError> {
-        import::import(&self.store, self.clock.now(), lines).await
+        import::import(&self.store, self.clock, lines).await
     }
 
     /// Makes all of it durable.
@@ -56,7 +56,8 @@ impl OfflineStore {
 const CHUNK: MessageLimit = MessageLimit { bytes_max: 1024 * 1024, count_max: 1000 };
 
 /// Writes all streams, in the order of their names, and behind each its messages.
-async fn export(store: &dyn Store, now: SystemTime, out: &mut dyn Write) -> Result<Moved, MaintenanceError> {
+async fn export(store: &dyn Store, clock: Clock, out: &mut dyn Write) -> Result<Moved, MaintenanceError> {
+    let (now, offset) = (clock.now(), clock.wall_offset());
     let mut exported = Moved::default();
     let all = Filter::parse(ANY_LEVELS).into_iter().flat_map(|filter| store.names(&filter, now));
     let mut names: Vec<_> = all.collect();
@@ -71,7 +72,7 @@ async fn export(store: &dyn Store, now: SystemTime, out: &mut dyn Write) -> Resu
             let read = store.messages(&name, start, CHUNK, now).await;
             let chunk = read.map_err(|error| MaintenanceError::Read { stream: name.to_string(), error })?;
             for message in &chunk.messages {
-                put(out, &MessageLine::of(message, described.content_type.encoding()))?;
+                put(out, &MessageLine::of(message, described.content_type.encoding(), offset))?;
                 exported.messages += 1;
             }
             if chunk.up_to_date {

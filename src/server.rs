@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::clock::Clock;
 use crate::config::{MqttAddress, Settings, StorePlace};
@@ -21,7 +21,7 @@ use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, StoreMetrics, watched};
 use crate::mqtt::Broker;
-use crate::store::{Disk, DiskOptions, Memory, OpenError};
+use crate::store::{ClockFile, Disk, DiskOptions, Memory, OpenError};
 use crate::stream::{Observer, Store};
 use accept::{Acceptor, Front};
 
@@ -35,6 +35,8 @@ pub struct Server {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    /// Keeps the clock of a store on disk over restarts.
+    clock_file: Option<ClockFile>,
     limits: Arc<Limits>,
     holds: HoldPolicy,
     drain: Duration,
@@ -69,6 +71,10 @@ pub struct Running {
 /// WebSockets that wait to be taken over by the MQTT front; what comes on top waits in its HTTP connection.
 const MQTT_SOCKETS_MAX: usize = 64;
 
+/// How soon a time of day that was set is in the clock file, and how soon that is tried again if it can not be written.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+const CLOCK_RETRY: Duration = Duration::from_secs(60);
+
 /// As long as anything is free in a socket's buffer, the kernel takes one more piece, with what it keeps about it.
 const LAST_PIECE_BYTES: usize = 8 * 1024;
 
@@ -78,7 +84,12 @@ impl Server {
         let access = AccessPolicy::new(settings.listen.ip(), &settings.host, &settings.origin)?;
         // Pages that may use the gateway need not see what operators see.
         let admin_access = AccessPolicy::new(settings.admin.ip(), &settings.host, &[])?;
-        let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
+        let clock_file = match &settings.store {
+            StorePlace::Directory(directory) => Some(ClockFile::read(directory)),
+            StorePlace::Memory => None,
+        };
+        let clock = clock_file.as_ref().map_or_else(Clock::start, ClockFile::clock);
+        let metrics = Arc::new(Metrics::new());
         let limits = Arc::new(settings.limits.clone());
         let gateway = listen(settings.listen, &limits)?;
         let admin = listen(settings.admin, &limits)?;
@@ -99,6 +110,7 @@ impl Server {
             store: open_store(settings, &metrics, clock)?,
             metrics,
             clock,
+            clock_file,
             limits,
             holds: HoldPolicy { default: settings.hold.get(), max: settings.hold_max.get() },
             drain: settings.drain.get(),
@@ -167,6 +179,7 @@ impl Server {
                 mqtt_sockets,
             )),
         ];
+        tasks.extend(self.clock_file.map(|file| tokio::spawn(keep_clock(file, clock))));
         if let Some((listener, _)) = self.mqtt {
             tasks.push(acceptor(Front::Mqtt(broker), self.limits.connections_max, listener));
         }
@@ -214,6 +227,26 @@ fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
         Ok(TcpListener::from(socket))
     };
     open().map_err(context)
+}
+
+/// Writes the clock file whenever it is outdated.
+async fn keep_clock(mut file: ClockFile, clock: Clock) {
+    loop {
+        let mut pause = CLOCK_INTERVAL;
+        if file.is_outdated(clock) {
+            let write = move || {
+                let outcome = file.write(clock);
+                (file, outcome)
+            };
+            let Ok((returned, outcome)) = spawn_blocking(write).await else { return };
+            file = returned;
+            if let Err(error) = outcome {
+                tracing::warn!(%error, "the clock file can not be written: after a restart ages may be wrong");
+                pause = CLOCK_RETRY;
+            }
+        }
+        sleep(pause).await;
+    }
 }
 
 /// Opens the store; one on disk reads its log first.

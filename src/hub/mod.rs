@@ -14,6 +14,8 @@ mod subscriber;
 mod sync;
 mod tail;
 mod takeovers;
+#[cfg(test)]
+mod tests;
 mod update;
 mod waiters;
 
@@ -80,6 +82,7 @@ fn default_retention(limits: &Limits) -> Retention {
 impl Hub {
     /// A hub over `store`.
     pub fn new(store: Arc<dyn Store>, limits: Arc<Limits>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+        store.follow_wall(clock.now(), clock.wall());
         Self {
             waiters: Arc::new(waiters::WaiterRegistry::new(store.clone(), clock)),
             store,
@@ -164,7 +167,10 @@ impl Hub {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             interval.tick().await;
-            for name in self.store.sweep(self.clock.now()) {
+            // This also comes soon after the machine was suspended, which timers do not notice.
+            let now = self.clock.now();
+            self.store.follow_wall(now, self.clock.wall());
+            for name in self.store.sweep(now) {
                 self.waiters.end(&name);
             }
         }

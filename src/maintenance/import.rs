@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::error::{ImportError, MaintenanceError, Moved};
 use super::line::Line;
+use crate::clock::{Clock, WallOffset};
 use crate::stream::{Append, ContentType, CreateError, Payload, Store, StreamName};
 
 /// The stream whose messages follow.
@@ -18,15 +19,16 @@ struct Current {
 /// there afterwards.
 pub(super) async fn import(
     store: &dyn Store,
-    now: SystemTime,
+    clock: Clock,
     lines: impl BufRead,
 ) -> Result<Moved, MaintenanceError> {
+    let (now, offset) = (clock.now(), clock.wall_offset());
     let (mut imported, mut current) = (Moved::default(), None);
     let mut number = 0;
     for line in lines.lines() {
         number += 1;
         let line = line?;
-        let taken = take(store, now, &line, &mut current, &mut imported).await;
+        let taken = take(store, (now, offset), &line, &mut current, &mut imported).await;
         taken.map_err(|error| MaintenanceError::Import { line: number, error })?;
     }
     let closed = close(store, now, current).await;
@@ -36,7 +38,7 @@ pub(super) async fn import(
 
 async fn take(
     store: &dyn Store,
-    now: SystemTime,
+    (now, offset): (SystemTime, WallOffset),
     line: &str,
     current: &mut Option<Current>,
     imported: &mut Moved,
@@ -59,7 +61,7 @@ async fn take(
             let current = current.as_ref().ok_or(ImportError::NoStream)?;
             let bytes = line.bytes().ok_or(ImportError::Content)?;
             let annotation = match line.said {
-                Some(said) => Some(said.into_annotation().ok_or(ImportError::Content)?),
+                Some(said) => Some(said.into_annotation(offset).ok_or(ImportError::Content)?),
                 None => None,
             };
             let payload = match current.content_type.is_json() {
@@ -68,7 +70,7 @@ async fn take(
             };
             let content_type = current.content_type.clone();
             let append = Append { annotation, ..Append::of(content_type, payload) };
-            store.append(&current.name, append, line.at.into()).await?;
+            store.append(&current.name, append, offset.from_wall(line.at.into())).await?;
             imported.messages += 1;
         }
     }

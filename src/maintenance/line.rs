@@ -11,6 +11,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::clock::WallOffset;
 use crate::stream::{
     Annotation, ContentType, Create, Description, Encoding, InvalidContentType, Lifetime, Message, Quality,
     Retention, StreamName,
@@ -137,7 +138,8 @@ impl StreamLine {
 }
 
 impl MessageLine {
-    pub(super) fn of(message: &Message, encoding: Encoding) -> Self {
+    /// `offset` is that of the store's times.
+    pub(super) fn of(message: &Message, encoding: Encoding, offset: WallOffset) -> Self {
         let text = String::from_utf8(message.bytes.to_vec()).ok();
         let json = match encoding {
             // A line break between two tokens would end the line.
@@ -148,11 +150,11 @@ impl MessageLine {
         let text = text.filter(|_| encoding == Encoding::Text);
         let neither = json.is_none() && text.is_none();
         Self {
-            at: timestamp(message.at),
+            at: timestamp(offset.to_wall(message.at)),
             json,
             text,
             base64: neither.then(|| STANDARD.encode(&message.bytes)),
-            said: message.annotation.as_deref().map(Said::of),
+            said: message.annotation.as_deref().map(|annotation| Said::of(annotation, offset)),
         }
     }
 
@@ -168,13 +170,13 @@ impl MessageLine {
 }
 
 impl Said {
-    fn of(annotation: &Annotation) -> Self {
+    fn of(annotation: &Annotation, offset: WallOffset) -> Self {
         let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
         Self {
             publisher: annotation.publisher.as_ref().to_owned(),
             quality: annotation.quality as u8,
             retain: annotation.retain,
-            expires_at: annotation.expires_at.map(timestamp),
+            expires_at: annotation.expires_at.map(|end| timestamp(offset.to_wall(end))),
             is_text: annotation.is_text,
             content_type: text(&annotation.content_type),
             response_topic: text(&annotation.response_topic),
@@ -188,7 +190,7 @@ impl Said {
     }
 
     /// The same as a store has it; `None`: the quality or the correlation is none.
-    pub(super) fn into_annotation(self) -> Option<Arc<Annotation>> {
+    pub(super) fn into_annotation(self, offset: WallOffset) -> Option<Arc<Annotation>> {
         let quality = match self.quality {
             0 => Quality::AtMostOnce,
             1 => Quality::AtLeastOnce,
@@ -203,7 +205,7 @@ impl Said {
             publisher: self.publisher.into(),
             quality,
             retain: self.retain,
-            expires_at: self.expires_at.map(SystemTime::from),
+            expires_at: self.expires_at.map(|end| offset.from_wall(end.into())),
             is_text: self.is_text,
             content_type: self.content_type.map(Into::into),
             response_topic: self.response_topic.map(Into::into),

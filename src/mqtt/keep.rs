@@ -44,7 +44,7 @@ impl Broker {
     /// its session begins now, and so does the delay of its will, which a server may defer until it is there again
     /// (MQTT 5, section 3.1.2.5).
     pub(super) fn load(&self) {
-        let (now, now_of_day) = (Instant::now(), self.clock.now());
+        let (now, now_of_day) = (self.clock.instant(), self.clock.now());
         let longest = self.limits.mqtt_session_expiry_max.get();
         for stored in self.hub.sessions() {
             let Restored { session, presence, damaged } = Restored::new(stored.client, &stored.entries);
@@ -116,7 +116,7 @@ impl Broker {
         will: Option<Will>,
         deferred: bool,
     ) -> Result<(), Reason> {
-        let (client, now, is_over) = (session.client.clone(), Instant::now(), expiry.is_zero());
+        let (client, now, is_over) = (session.client.clone(), self.clock.instant(), expiry.is_zero());
         let is_due = |will: &mut Will| is_over || (will.delay.is_zero() && !deferred);
         let (mut later, until) = (will, now + expiry);
         let due = later.take_if(is_due);
@@ -139,7 +139,7 @@ impl Broker {
 
     /// Publishes wills and ends sessions whose time has come.
     pub(super) async fn come_due(&self) {
-        let now = Instant::now();
+        let now = self.clock.instant();
         let due = std::iter::from_fn(|| self.sessions.take_due(now));
         stream::iter(due)
             .for_each_concurrent(DUE_AT_ONCE, |(attached, away)| self.end_or_go_on(attached, away, now))

@@ -9,6 +9,7 @@
 mod append;
 mod changes;
 mod check;
+mod clock_file;
 mod committer;
 mod directory;
 mod frame;
@@ -38,6 +39,7 @@ use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 
+use crate::store::entry::Moment;
 use crate::stream::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
     Failure, Filter, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange, Start,
@@ -50,6 +52,7 @@ use room::NoRoom;
 use shared::Shared;
 
 pub use check::{Checked, check};
+pub use clock_file::ClockFile;
 pub use directory::OpenError;
 pub use open::{DiskOptions, Opened};
 
@@ -133,7 +136,8 @@ impl Store for Disk {
     ) -> Work<'a, Result<Batch, ReadError>> {
         Box::pin(async move {
             for _ in 0..LOOKS_MAX {
-                let view = self.shared.streams.with(name, now, |entry| entry.read(start, limit, now))??;
+                let at = self.shared.streams.moment(now);
+                let view = self.shared.streams.with(name, now, |entry| entry.read(start, limit, at))??;
                 if let Some(batch) = self.shared.batch(view).await? {
                     return Ok(batch);
                 }
@@ -227,6 +231,10 @@ impl Store for Disk {
 
     fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime) {
         self.shared.streams.detach(name, epoch, now);
+    }
+
+    fn follow_wall(&self, now: SystemTime, wall: SystemTime) {
+        self.shared.streams.follow_wall(Moment { now, wall });
     }
 
     fn sweep(&self, now: SystemTime) -> Vec<StreamName> {

@@ -17,6 +17,15 @@ use crate::stream::{
 /// How soon a stream that somebody waits for is looked at again at the earliest.
 pub(super) const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 
+/// A moment by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// What ages and idle times count by.
+    pub(super) now: SystemTime,
+    /// The time of day.
+    pub(super) wall: SystemTime,
+}
+
 /// A stream whose content is kept as `C`.
 #[derive(Debug)]
 pub(super) struct Entry<C: Content> {
@@ -183,18 +192,27 @@ impl<C: Content> Entry<C> {
         self.lineage.offset_at(self.log.tail())
     }
 
-    pub(super) fn ends_at(&self) -> Option<SystemTime> {
-        let standing_still = self.waited_for > 0 && matches!(self.lifetime, Lifetime::Idle(_));
-        self.lifetime.ends_at(self.used).filter(|_| !standing_still)
+    pub(super) fn has_ended(&self, at: Moment) -> bool {
+        match self.lifetime {
+            Lifetime::Unlimited => false,
+            // While somebody waits for it, it stands still.
+            Lifetime::Idle(_) if self.waited_for > 0 => false,
+            Lifetime::Idle(idle) => self.used.checked_add(idle).is_some_and(|end| end <= at.now),
+            Lifetime::Until(end) => end <= at.wall,
+        }
     }
 
-    pub(super) fn has_ended(&self, now: SystemTime) -> bool {
-        self.ends_at().is_some_and(|end| end <= now)
+    /// Whether it has ended and nothing is under way that still wants it.
+    pub(super) fn may_end(&self, at: Moment) -> bool {
+        self.state == State::Live && self.underway == 0 && self.has_ended(at)
     }
 
-    /// Whether it has ended by `now` and nothing is under way that still wants it.
-    pub(super) fn may_end(&self, now: SystemTime) -> bool {
-        self.state == State::Live && self.underway == 0 && self.has_ended(now)
+    /// The time of day at which it ends, if that is given.
+    pub(super) fn ends_on(&self) -> Option<SystemTime> {
+        match self.lifetime {
+            Lifetime::Until(end) => Some(end),
+            Lifetime::Unlimited | Lifetime::Idle(_) => None,
+        }
     }
 
     /// Gives its content up, and its name too unless that is kept for its forks.
@@ -207,12 +225,15 @@ impl<C: Content> Entry<C> {
         }
     }
 
-    /// When there will be something to remove; `None` if time alone never removes anything.
+    /// When there will be something to remove that is too old or idle; `None` if time alone never makes it so.
     pub(super) fn due(&self, now: SystemTime) -> Option<SystemTime> {
         let aged = self.retention.age_max.and_then(|max| self.log.oldest().unwrap_or(now).checked_add(max));
-        let ended =
-            self.lifetime.ends_at(self.used).map(|end| end.max(self.ends_at().unwrap_or(now + SWEEP_AGAIN)));
-        [aged, ended].into_iter().flatten().min()
+        let idle = match self.lifetime {
+            Lifetime::Idle(idle) => self.used.checked_add(idle),
+            Lifetime::Unlimited | Lifetime::Until(_) => None,
+        };
+        let idle = idle.map(|end| if self.waited_for > 0 { end.max(now + SWEEP_AGAIN) } else { end });
+        [aged, idle].into_iter().flatten().min()
     }
 
     /// The position of `start`, if a reader can go on from there.
@@ -282,11 +303,11 @@ impl<C: Content> Entry<C> {
         &mut self,
         start: Start,
         limit: ReadLimit,
-        now: SystemTime,
+        at: Moment,
     ) -> Result<View<C::Piece>, ReadError> {
-        self.trim(now);
+        self.trim(at.now);
         let from = self.locate(start)?;
-        self.used = now;
+        self.used = at.now;
         Ok(View {
             content_type: self.content_type.clone(),
             lineage: self.lineage.clone(),
@@ -294,7 +315,11 @@ impl<C: Content> Entry<C> {
             stretch: self.log.read(from, limit.bytes_max),
             tail: self.log.tail(),
             closed: self.closed,
-            lives_for: self.lifetime.ends_at(now).map(|end| end.duration_since(now).unwrap_or_default()),
+            lives_for: match self.lifetime {
+                Lifetime::Unlimited => None,
+                Lifetime::Idle(idle) => Some(idle),
+                Lifetime::Until(end) => Some(end.duration_since(at.wall).unwrap_or_default()),
+            },
         })
     }
 

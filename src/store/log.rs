@@ -34,6 +34,15 @@ pub(super) struct Log<C: Content> {
     earliest: Position,
     tail: Position,
     kept: Extent,
+    /// Set if a clock was wrong when some of the appends were made.
+    youngest: Option<Box<Youngest>>,
+}
+
+/// What was appended before a position is at least as old as if it had been appended at a time.
+#[derive(Debug, Clone)]
+struct Youngest {
+    before: Position,
+    at: SystemTime,
 }
 
 /// A sealed run, as far as it belongs to a log.
@@ -109,6 +118,7 @@ impl<C: Content> Log<C> {
             earliest: tail,
             tail,
             kept: Extent::default(),
+            youngest: None,
         }
     }
 
@@ -250,8 +260,9 @@ impl<C: Content> Log<C> {
         let rest = record.shape.positions() - skipped;
         let one_by_one = record.counts_messages();
         let is_last = record.end() == self.tail;
-        let too_old =
-            retention.age_max.is_some_and(|max| now.duration_since(record.at).is_ok_and(|age| age > max));
+        let too_old = retention
+            .age_max
+            .is_some_and(|max| now.duration_since(self.appended_at(&record)).is_ok_and(|age| age > max));
         let step = if too_old || (bytes_over && !is_last) {
             rest
         } else if messages_over > 0 && one_by_one {
@@ -267,7 +278,19 @@ impl<C: Content> Log<C> {
 
     /// When the oldest message was appended.
     pub(super) fn oldest(&self) -> Option<SystemTime> {
-        self.records_from(self.earliest).next().map(|record| record.at)
+        self.records_from(self.earliest).next().map(|record| self.appended_at(&record))
+    }
+
+    /// Takes appends that seem to come from after `now` for as old as if they had been made then.
+    pub(super) fn none_is_younger_than(&mut self, now: SystemTime) {
+        self.youngest = Some(Box::new(Youngest { before: self.tail, at: now }));
+    }
+
+    fn appended_at(&self, record: &Record<C>) -> SystemTime {
+        match &self.youngest {
+            Some(youngest) if record.start < youngest.before => record.at.min(youngest.at),
+            _ => record.at,
+        }
     }
 
     /// The log up to `end`. It shares the runs, so that what is open is sealed if it has a part of that.
@@ -279,6 +302,7 @@ impl<C: Content> Log<C> {
         let parts = self.sealed.iter().take_while(|part| part.run.start() < end);
         fork.sealed = parts.map(|part| part.until(end)).collect();
         fork.tail = end.max(self.earliest);
+        fork.youngest = self.youngest.clone();
         fork.kept = fork.count();
         fork
     }

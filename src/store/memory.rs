@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::entry::{Done, Entry};
+use super::entry::{Done, Entry, Moment};
 use super::log::{Log, Record};
 use super::sessions::Sessions;
 use super::streams::{Epochs, Streams};
@@ -126,7 +126,7 @@ impl Store for Memory {
         limit: ReadLimit,
         now: SystemTime,
     ) -> Work<'a, Result<Batch, ReadError>> {
-        let view = self.streams.with(name, now, |entry| entry.read(start, limit, now));
+        let view = self.streams.with(name, now, |entry| entry.read(start, limit, self.streams.moment(now)));
         let view = view.unwrap_or_else(|missing| Err(missing.into()));
         Box::pin(ready(view.map(|view| view.into_batch())))
     }
@@ -175,10 +175,10 @@ impl Store for Memory {
 
     fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), ChangeError>> {
         self.streams.end(name, now);
-        let structure = self.streams.structure();
+        let mut structure = self.streams.structure();
         let exists = self.streams.find(name).and_then(|entry| entry.lock().state.is_there());
         if exists.is_ok() {
-            self.streams.remove(&structure, name);
+            self.streams.remove(&mut structure, name);
         }
         Box::pin(ready(exists.map_err(ChangeError::from)))
     }
@@ -202,6 +202,10 @@ impl Store for Memory {
 
     fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime) {
         self.streams.detach(name, epoch, now);
+    }
+
+    fn follow_wall(&self, now: SystemTime, wall: SystemTime) {
+        self.streams.follow_wall(Moment { now, wall });
     }
 
     fn sweep(&self, now: SystemTime) -> Vec<StreamName> {

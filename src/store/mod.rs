@@ -8,5 +8,5 @@ mod sessions;
 mod streams;
 mod view;
 
-pub use disk::{Checked, Disk, DiskOptions, OpenError, Opened, check};
+pub use disk::{Checked, ClockFile, Disk, DiskOptions, OpenError, Opened, check};
 pub use memory::Memory;

@@ -4,15 +4,15 @@
 //! forks and their sources change together.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::entry::{Entry, SWEEP_AGAIN, State};
+use super::entry::{Entry, Moment, SWEEP_AGAIN, State};
 use super::log::Content;
 use crate::stream::{
     Append, AppendError, AppendType, Create, CreateError, Epoch, Filter, Fork, GapReason, Missing, Position,
@@ -24,6 +24,8 @@ use crate::stream::{
 pub(super) struct Streams<C: Content> {
     table: DashMap<StreamName, Arc<Mutex<Entry<C>>>>,
     structure: Mutex<Structure>,
+    /// How far the time of day is ahead of the time that ages count by, in milliseconds.
+    wall_ahead: AtomicI64,
 }
 
 /// What changes with the table.
@@ -31,6 +33,8 @@ pub(super) struct Streams<C: Content> {
 pub(super) struct Structure {
     /// When to look at which stream again; entries of former lives are skipped.
     agenda: BinaryHeap<Reverse<(SystemTime, StreamName, Epoch)>>,
+    /// Which streams end at a given time of day.
+    dated: BTreeSet<(SystemTime, StreamName)>,
     /// Streams whose end a request noticed; the next sweep tells it.
     ended: Vec<StreamName>,
     /// Streams that ended by themselves, by the epoch of their creation, for a store that has to write it down.
@@ -39,7 +43,25 @@ pub(super) struct Structure {
 
 impl<C: Content> Streams<C> {
     pub(super) fn new() -> Self {
-        Self { table: DashMap::new(), structure: Mutex::default() }
+        Self { table: DashMap::new(), structure: Mutex::default(), wall_ahead: AtomicI64::new(0) }
+    }
+
+    /// Learns the time of day, and goes by it until it learns another one.
+    pub(super) fn follow_wall(&self, Moment { now, wall }: Moment) {
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let ahead = match wall.duration_since(now) {
+            Ok(ahead) => millis(ahead),
+            Err(behind) => -millis(behind.duration()),
+        };
+        self.wall_ahead.store(ahead, Ordering::Relaxed);
+    }
+
+    /// `now`, and the time of day then.
+    pub(super) fn moment(&self, now: SystemTime) -> Moment {
+        let ahead = self.wall_ahead.load(Ordering::Relaxed);
+        let by = Duration::from_millis(ahead.unsigned_abs());
+        let wall = if ahead < 0 { now.checked_sub(by) } else { now.checked_add(by) };
+        Moment { now, wall: wall.unwrap_or(now) }
     }
 
     pub(super) fn structure(&self) -> MutexGuard<'_, Structure> {
@@ -83,7 +105,7 @@ impl<C: Content> Streams<C> {
             State::Deleted => return Err(Missing::Deleted),
             State::Live | State::Ending => {}
         }
-        if !guard.has_ended(now) {
+        if !guard.has_ended(self.moment(now)) {
             return Ok(act(&mut guard));
         }
         drop(guard);
@@ -94,9 +116,10 @@ impl<C: Content> Streams<C> {
     /// Removes the stream if it has ended by `now`.
     pub(super) fn end(&self, name: &StreamName, now: SystemTime) {
         let mut structure = self.structure.lock();
-        let ended = self.find(name).is_ok_and(|entry| entry.lock().may_end(now));
+        let at = self.moment(now);
+        let ended = self.find(name).is_ok_and(|entry| entry.lock().may_end(at));
         if ended {
-            let buried = self.remove(&structure, name);
+            let buried = self.remove(&mut structure, name);
             structure.buried.extend(buried);
             structure.ended.push(name.clone());
         }
@@ -104,13 +127,16 @@ impl<C: Content> Streams<C> {
 
     /// Removes a live stream, or only its content while it has forks. Cascades to sources that were kept for it.
     /// Returns the streams that are over with that, by the epoch of their creation.
-    pub(super) fn remove(&self, _structure: &Structure, name: &StreamName) -> Vec<Epoch> {
+    pub(super) fn remove(&self, structure: &mut Structure, name: &StreamName) -> Vec<Epoch> {
         let (mut next, mut buried) = (Some(name.clone()), Vec::new());
         while let Some(name) = next.take() {
             let Ok(entry) = self.find(&name) else { break };
             let mut entry = entry.lock();
             let name_kept = entry.forks > 0;
             buried.push(entry.origin.own());
+            if let Some(end) = entry.ends_on() {
+                structure.dated.remove(&(end, name.clone()));
+            }
             entry.bury(name_kept);
             if name_kept {
                 break;
@@ -140,6 +166,9 @@ impl<C: Content> Streams<C> {
         if let Some(due) = entry.due(now) {
             structure.agenda.push(Reverse((due, name.clone(), entry.lineage.own())));
         }
+        if let Some(end) = entry.ends_on() {
+            structure.dated.insert((end, name.clone()));
+        }
         let entry = Arc::new(Mutex::new(entry));
         self.table.insert(name, entry.clone());
         entry
@@ -160,7 +189,7 @@ impl<C: Content> Streams<C> {
         let mut source = source.lock();
         match source.state {
             State::Deleted => return Err(CreateError::SourceDeleted),
-            State::Live if !source.has_ended(now) => {}
+            State::Live if !source.has_ended(self.moment(now)) => {}
             State::Live | State::Begun | State::Ending | State::Removed => {
                 return Err(CreateError::SourceNotFound);
             }
@@ -208,6 +237,8 @@ impl<C: Content> Streams<C> {
     pub(super) fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
         let mut guard = self.structure.lock();
         let structure = &mut *guard;
+        let at = self.moment(now);
+        self.end_dated(structure, at);
         while structure.agenda.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
             let Some(Reverse((_, name, epoch))) = structure.agenda.pop() else { break };
             let Ok(found) = self.find(&name) else { continue };
@@ -215,7 +246,7 @@ impl<C: Content> Streams<C> {
             if entry.lineage.own() != epoch || !matches!(entry.state, State::Live | State::Begun) {
                 continue;
             }
-            if entry.may_end(now) {
+            if entry.may_end(at) {
                 drop(entry);
                 let buried = self.remove(structure, &name);
                 structure.buried.extend(buried);
@@ -230,6 +261,26 @@ impl<C: Content> Streams<C> {
         std::mem::take(&mut structure.ended)
     }
 
+    /// Removes the streams whose end was given and has come. One that a change is under way for is looked at again.
+    fn end_dated(&self, structure: &mut Structure, at: Moment) {
+        let mut later = Vec::new();
+        while structure.dated.first().is_some_and(|(end, _)| *end <= at.wall) {
+            let Some((end, name)) = structure.dated.pop_first() else { break };
+            let Ok(found) = self.find(&name) else { continue };
+            let entry = found.lock();
+            let (is_there, may_end) = (matches!(entry.state, State::Live | State::Begun), entry.may_end(at));
+            drop(entry);
+            if may_end {
+                let buried = self.remove(structure, &name);
+                structure.buried.extend(buried);
+                structure.ended.push(name);
+            } else if is_there {
+                later.push((end, name));
+            }
+        }
+        structure.dated.extend(later);
+    }
+
     /// The streams that ended by themselves since the last time, by the epoch of their creation.
     pub(super) fn take_buried(&self) -> Vec<Epoch> {
         std::mem::take(&mut self.structure.lock().buried)
@@ -237,9 +288,10 @@ impl<C: Content> Streams<C> {
 
     /// The names of the streams that there are at `now` and that `filter` matches, in no order.
     pub(super) fn names(&self, filter: &Filter, now: SystemTime) -> Vec<StreamName> {
+        let at = self.moment(now);
         let is_there = |entry: &Mutex<Entry<C>>| {
             let entry = entry.lock();
-            matches!(entry.state, State::Live | State::Ending) && !entry.has_ended(now)
+            matches!(entry.state, State::Live | State::Ending) && !entry.has_ended(at)
         };
         if let Some(name) = filter.exact() {
             let there = self.find(name).is_ok_and(|entry| is_there(&entry));

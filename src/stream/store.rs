@@ -17,7 +17,8 @@ use super::{
 /// What a store is doing for its caller. Dropping it before it is ready leaves either all or nothing done.
 pub type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Where messages are kept. `now` is the time of the request on `clock::Clock`.
+/// Where messages are kept. `now` is the time of the request on `clock::Clock`, by which ages and idle times count. It never goes back,
+/// and is not always the time of day.
 pub trait Store: Send + Sync + 'static {
     /// Creates a stream, or finds that it exists with the same configuration.
     fn create<'a>(
@@ -96,6 +97,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Takes one `attach` back; of no effect if the stream has begun another life since.
     fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime);
+
+    /// Learns what the time of day is at `now`. Until it learns another one, the two differ by as much. That is how `Lifetime::Until`
+    /// follows a clock that is set; at first both are the same.
+    fn follow_wall(&self, now: SystemTime, wall: SystemTime);
 
     /// Removes what has ended or grown too old by `now`. Returns the names of the streams that ended by themselves
     /// since the last time, whoever noticed it first.

@@ -15,7 +15,8 @@ let close
 before(async () => ({ browser, origin, close } = await startBrowser(chromium)))
 after(() => close?.())
 
-// A gateway with a JSON stream and a page at `at`, which is the stream itself or a page of the other origin.
+// A gateway with a JSON stream and a page at `at`: a file of the gateway, which is a page without anything in it, or a page of the
+// other origin.
 async function world(context, at, further) {
   const gateway = await start("127.0.0.1:0", further)
   const url = `${gateway.url}/v1/stream/s`
@@ -24,7 +25,7 @@ async function world(context, at, further) {
   await publish("PUT")
   const page = await browser.newPage()
   context.after(() => Promise.all([page.close(), gateway.stop()]))
-  await page.goto(at(url))
+  await page.goto(at(gateway))
   await page.evaluate(install)
   const read = (form, offset, count) =>
     page.evaluate(([form, ...args]) => globalThis.readers[form](...args), [form, url, offset, count])
@@ -32,7 +33,7 @@ async function world(context, at, further) {
 }
 
 for (const [whose, at, further] of [
-  ["of the gateway's origin", (url) => url, () => []],
+  ["of the gateway's origin", (gateway) => `${gateway.url}/page.css`, () => []],
   ["of another origin", () => origin, () => ["--origin", origin]],
 ]) {
   test(`a page ${whose} reads in every form, from one to the next by the cursor`, async (context) => {
@@ -52,11 +53,10 @@ for (const [whose, at, further] of [
   })
 }
 
-test("a page of an origin that is not allowed reads, but opens no WebSocket", async (context) => {
-  const { publish, read } = await world(context, () => origin, [])
+test("a page of an origin that is not allowed reads and publishes in no form", async (context) => {
+  const { url, page, publish, read } = await world(context, () => origin, [])
   await publish(1)
-  await assert.rejects(read("websocket", "-1", 1), /closed with 1006/)
-  for (const form of FORMS.filter((form) => form !== "websocket")) {
-    assert.deepEqual((await read(form, "-1", 1)).messages, [1], form)
-  }
+  for (const form of FORMS) await assert.rejects(read(form, "-1", 1), /closed with 1006|broke|Failed to fetch/, form)
+  await assert.rejects(page.evaluate(([url]) => globalThis.append(url, 2), [url]), /closed with 1006/)
+  assert.equal(await (await fetch(url)).text(), "[1]")
 })

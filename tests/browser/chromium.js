@@ -8,12 +8,13 @@ const ARGUMENTS = [
   "--disable-component-update", "--disable-sync",
 ]
 
-// Starts the caller's `chromium` of playwright-core. `origin` is the other origin, with an empty page everywhere.
-export async function startBrowser(chromium) {
+// Starts the caller's `chromium` of playwright-core with further arguments. `origin` is the other origin, with an empty page
+// everywhere.
+export async function startBrowser(chromium, further = []) {
   const pages = createServer((_, answer) => answer.setHeader("content-type", "text/html").end("<!doctype html>"))
   pages.listen(0, "127.0.0.1")
   await once(pages, "listening")
-  const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ARGUMENTS })
+  const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: [...ARGUMENTS, ...further] })
   const close = async () => {
     await browser.close()
     pages.close()

@@ -139,8 +139,8 @@ test("files have their types, tags and policies; HEAD and 304 work", async (cont
   ]) {
     const answer = await fetch(gateway.url + path)
     const fields = ({ headers }) =>
-      ["content-type", "cache-control", "x-content-type-options", "access-control-allow-origin"].map((name) => headers.get(name))
-    assert.deepEqual(fields(answer), [type, "no-cache", "nosniff", "*"])
+      ["content-type", "cache-control", "x-content-type-options", "cross-origin-resource-policy"].map((name) => headers.get(name))
+    assert.deepEqual(fields(answer), [type, "no-cache", "nosniff", "same-origin"])
     assert.equal(answer.headers.get("content-security-policy")?.includes("connect-src 'self'"), path === "/" || undefined)
     const length = (await answer.arrayBuffer()).byteLength
     const tag = answer.headers.get("etag")

@@ -7,7 +7,7 @@ import { afterAll } from "vitest"
 import { start } from "./gateway.js"
 
 const folder = await mkdtemp(join(tmpdir(), "pollgate-"))
-const gateway = await start(undefined, ["--store", folder])
+const gateway = await start(undefined, ["--store", folder, "--origin", "https://example.com"])
 afterAll(async () => {
   await gateway.stop()
   await rm(folder, { recursive: true })

@@ -3,7 +3,8 @@ import { runConformanceTests } from "@durable-streams/server-conformance-tests"
 import { afterAll } from "vitest"
 import { start } from "./gateway.js"
 
-const gateway = await start()
+// They ask from this origin whether its pages may send conditional requests.
+const gateway = await start(undefined, ["--origin", "https://example.com"])
 afterAll(gateway.stop)
 
 runConformanceTests({ baseUrl: gateway.url, longPollTimeoutMs: 2000 })

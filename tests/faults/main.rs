@@ -15,6 +15,7 @@ mod world;
 
 mod abandoned;
 mod arena;
+mod clock;
 mod crowd;
 mod descriptors;
 mod drain;

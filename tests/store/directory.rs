@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use pollgate::store::{Disk, DiskOptions, OpenError, Opened};
 use pollgate::stream::SyncPolicy;
@@ -33,8 +34,12 @@ pub fn try_open(directory: &Path) -> Result<(Disk, Opened), OpenError> {
 }
 
 fn open_with(directory: &Path, segment_bytes: u32) -> Result<(Disk, Opened), OpenError> {
+    open_at(directory, segment_bytes, noon())
+}
+
+fn open_at(directory: &Path, segment_bytes: u32, now: SystemTime) -> Result<(Disk, Opened), OpenError> {
     let options = DiskOptions { segment_bytes, ..DiskOptions::new(SyncPolicy::Always) };
-    Disk::open(directory, options, Arc::new(()), noon())
+    Disk::open(directory, options, Arc::new(()), now)
 }
 
 /// A world on the store in a directory, and what was found there.
@@ -46,6 +51,14 @@ pub fn world(directory: &Path) -> (World, Opened) {
 pub fn world_of(directory: &Path, segment_bytes: u32) -> (World, Opened) {
     let (store, opened) = open_with(directory, segment_bytes).unwrap();
     (World::with(Box::new(store)), opened)
+}
+
+/// The same at another time than noon.
+pub fn world_at(directory: &Path, segment_bytes: u32, now: SystemTime) -> World {
+    let (store, _) = open_at(directory, segment_bytes, now).unwrap();
+    let mut world = World::with(Box::new(store));
+    world.now = now;
+    world
 }
 
 /// Bytes that the files of a store take.

@@ -7,7 +7,7 @@ use pollgate::store::Memory;
 use pollgate::stream::{Append, Create, Offset, Payload, Retention};
 use tokio::time::Instant;
 
-use crate::directory::{SEGMENT_BYTES, directory, size, world, world_of};
+use crate::directory::{SEGMENT_BYTES, directory, size, world, world_at, world_of};
 use crate::suite::*;
 
 /// Waits until the store takes at most so many bytes.
@@ -159,8 +159,8 @@ async fn it_is_the_same_as_the_store_in_memory() {
     println!("SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let directory = directory();
-    let open = || world_of(directory.path(), 16 * 1024).0;
-    let mut pair = Pair { disk: open(), model: World::with(Box::new(Memory::new())) };
+    let open = |now| world_at(directory.path(), 16 * 1024, now);
+    let mut pair = Pair { disk: open(noon()), model: World::with(Box::new(Memory::new())) };
     let (mut restarts, mut most) = (0, 0);
     for step in 0..steps {
         let stream = STREAMS[random.usize(..STREAMS.len())];
@@ -217,8 +217,7 @@ async fn it_is_the_same_as_the_store_in_memory() {
             _ => {
                 let now = pair.disk.now;
                 drop(pair.disk);
-                pair.disk = open();
-                pair.disk.now = now;
+                pair.disk = open(now);
                 restarts += 1;
                 for stream in STREAMS {
                     pair.compare(stream).await;

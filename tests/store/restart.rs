@@ -261,3 +261,28 @@ async fn many_messages_are_ready_soon() {
     assert_eq!(after.content("room/0").await.split(',').count(), 100);
     assert!(took < bar, "{took:?}");
 }
+
+/// Such a message was written with a clock that was wrong. It is kept as long as one that is appended now, and not until its time
+/// comes.
+#[tokio::test]
+async fn a_message_from_the_future_is_as_old_as_the_start() {
+    let directory = directory();
+    let (mut before, _) = world(directory.path());
+    let retention = Retention { age_max: Some(Duration::from_secs(60)), ..Retention::default() };
+    before.create("s", Create { retention: Some(retention), ..Create::open(json()) }).await.unwrap();
+    before.push("s", [1]).await;
+    before.later(400 * 24 * 3600);
+    let producer = Append { producer: producer(0, 0), ..append(json(), numbers([2])) };
+    before.append("s", producer.clone()).await.unwrap();
+    drop(before);
+    let (mut after, _) = world(directory.path());
+    after.push("s", [3]).await;
+    after.later(60);
+    assert_eq!(after.content("s").await, "2,3");
+    assert!(after.append("s", producer.clone()).await.unwrap().duplicate);
+    after.later(1);
+    after.store.sweep(after.now);
+    assert_eq!(after.content("s").await, "");
+    after.later(7 * 24 * 3600);
+    assert!(!after.append("s", producer).await.unwrap().duplicate, "its producer is forgotten in time");
+}

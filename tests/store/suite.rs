@@ -36,6 +36,7 @@ macro_rules! store_suite {
                 a_new_life_of_a_stream_has_other_offsets,
                 an_idle_stream_ends_unless_somebody_waits_for_it,
                 a_sweep_ends_what_is_over_and_nothing_else,
+                an_end_that_was_given_follows_the_time_of_day_and_ages_do_not,
                 a_sweep_tells_the_ends_that_a_request_noticed,
                 a_description_does_not_count_as_use,
                 names_are_those_of_streams_that_are_there,

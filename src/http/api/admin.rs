@@ -37,7 +37,7 @@ impl Admin {
             Ok(_) => self.respond(head),
             Err(error) => error.into_answer(),
         });
-        answer.frame(framing, self.clock.now());
+        answer.frame(framing, self.clock.wall());
         answer
     }
 

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::access::AccessPolicy;
 use super::form::FormMetrics;
-use crate::clock::Clock;
+use crate::clock::{Clock, jittered};
 use crate::http::conn::MqttSocket;
 use crate::hub::Hub;
 use crate::limits::Limits;
@@ -21,7 +21,9 @@ pub struct Gateway {
     pub(in crate::http) metrics: Arc<Metrics>,
     pub(in crate::http) forms: FormMetrics,
     pub(in crate::http) clock: Clock,
+    /// Which requests are taken.
     pub(in crate::http) access: AccessPolicy,
+    /// The way of WebSockets that speak MQTT to their front.
     pub(in crate::http) mqtt_sockets: mpsc::Sender<MqttSocket>,
 }
 
@@ -48,4 +50,11 @@ pub struct HoldPolicy {
     pub default: Duration,
     /// The longest hold time that a poll may name.
     pub max: Duration,
+}
+
+impl HoldPolicy {
+    /// How long a poll is held that asks for so many seconds, or does not ask.
+    pub(in crate::http) fn hold(self, asked: Option<u64>) -> Duration {
+        asked.map_or_else(|| jittered(self.default), Duration::from_secs).min(self.max)
+    }
 }

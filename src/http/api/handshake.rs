@@ -1,16 +1,19 @@
-//! The opening handshake of a WebSocket (RFC 6455, section 4.2.1; over HTTP/2 RFC 8441, section 4).
+//! The opening handshake of a WebSocket and its response (RFC 6455, section 4.2.1; over HTTP/2 RFC 8441, section 4).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hyper::Version;
 use hyper::ext::Protocol;
 use hyper::header::{
-    CONNECTION, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::http::request::Parts;
+use hyper::{Response, StatusCode, Version};
 
+use super::answer;
 use super::error::Error;
 use super::fields;
+use crate::http::conn::{Body, bare};
 
 /// From RFC 6455, sections 1.3 and 4.1.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -32,6 +35,29 @@ impl Handshake {
         let accept = if protocol == Some("websocket") { None } else { Some(accept(head)?) };
         let offers_mqtt = says(head, &SEC_WEBSOCKET_PROTOCOL, "mqtt");
         Ok(Self { accept, offers_mqtt })
+    }
+
+    /// The response that opens the WebSocket: 101 with its proof, or 200 over HTTP/2, which switches nothing.
+    pub(in crate::http) fn response(&self, subprotocol: Option<&'static str>) -> Response<Body> {
+        let mut response = match &self.accept {
+            None => {
+                let mut response = bare(StatusCode::OK, Body::empty());
+                answer::secure(response.headers_mut());
+                response
+            }
+            Some(accept) => {
+                let mut response = bare(StatusCode::SWITCHING_PROTOCOLS, Body::empty());
+                let headers = response.headers_mut();
+                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(SEC_WEBSOCKET_ACCEPT, fields::value(accept));
+                response
+            }
+        };
+        if let Some(subprotocol) = subprotocol {
+            response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+        }
+        response
     }
 }
 

@@ -115,7 +115,7 @@ impl Gateway {
         let mut answer = outcome.unwrap_or_else(|error| A::from(error.into_answer()));
         self.access.origins.fields(log.origin).put(&mut answer);
         let keep_alive = log.framing.keep_alive && !self.hub.is_draining();
-        answer.frame(Framing { keep_alive, ..log.framing }, self.clock.now());
+        answer.frame(Framing { keep_alive, ..log.framing }, self.clock.wall());
         let status = answer.status().as_u16();
         self.forms.answered(log.form, status);
         if let Some(trace) = &log.trace {

@@ -1,17 +1,13 @@
-//! Requests that leave HTTP behind: the response that switches to WebSocket, and what is served behind it.
+//! Requests that leave HTTP behind: what is served behind the response that switches to WebSocket.
 
 use std::sync::Arc;
 
-use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use hyper::{Response, StatusCode};
 use tokio::sync::mpsc;
 
-use super::answer;
 use super::error::Error;
-use super::fields;
 use super::gateway::Gateway;
 use super::handshake::Handshake;
-use crate::http::conn::{Answer, Body, ConnectionState, MqttSocket, UpgradedIo, bare};
+use crate::http::conn::{Answer, ConnectionState, MqttSocket, UpgradedIo};
 use crate::http::read::live::{LiveOpener, OpenLive, WEBSOCKET};
 use crate::http::read::request::{Live, WebSocket};
 use crate::http::read::websocket::{Publisher, Session};
@@ -106,7 +102,7 @@ impl Gateway {
         if !handshake.offers_mqtt {
             return Err(Error::Subprotocol);
         }
-        let answer = A::from(switch(handshake, Some("mqtt")));
+        let answer = A::from(handshake.response(Some("mqtt")));
         Ok(Reply { answer, upgrade: Some(Upgrade::Mqtt(self.mqtt_sockets.clone())) })
     }
 
@@ -117,7 +113,7 @@ impl Gateway {
         state: &Arc<ConnectionState>,
     ) -> Result<Reply<A>, Error> {
         let WebSocket { handshake, live } = request;
-        let answer = A::from(switch(&handshake, None));
+        let answer = A::from(handshake.response(None));
         let opener = self.live_opener(&WEBSOCKET, None, state.clone());
         let reads = match live {
             Some(live) => SocketReads::Named(opener.open(live).await?),
@@ -126,27 +122,4 @@ impl Gateway {
         let socket = WebSocketUpgrade { hub: self.hub.clone(), limits: self.limits.clone(), reads };
         Ok(Reply { answer, upgrade: Some(Upgrade::WebSocket(Box::new(socket))) })
     }
-}
-
-/// The response to a handshake: 101 with its proof, or 200 over HTTP/2, which switches nothing.
-fn switch(handshake: &Handshake, subprotocol: Option<&'static str>) -> Response<Body> {
-    let mut answer = match &handshake.accept {
-        None => {
-            let mut answer = bare(StatusCode::OK, Body::empty());
-            answer::secure(answer.headers_mut());
-            answer
-        }
-        Some(accept) => {
-            let mut answer = bare(StatusCode::SWITCHING_PROTOCOLS, Body::empty());
-            let headers = answer.headers_mut();
-            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            headers.insert(SEC_WEBSOCKET_ACCEPT, fields::value(accept));
-            answer
-        }
-    };
-    if let Some(subprotocol) = subprotocol {
-        answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
-    }
-    answer
 }

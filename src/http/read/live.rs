@@ -168,7 +168,7 @@ struct StreamEncoder {
 
 impl Encoder<StreamReader> for StreamEncoder {
     fn encode(&mut self, update: &Update, _: &mut StreamReader) -> (Bytes, bool) {
-        let (now, is_first) = (self.clock.now(), self.told.is_none());
+        let (now, is_first) = (self.clock.wall(), self.told.is_none());
         let still_good = self.told.filter(|told| *told >= Cursor::next(None, now, 0));
         let seed = match update {
             Update::Batch(batch) => cursor_seed(batch),

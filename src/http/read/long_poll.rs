@@ -92,7 +92,7 @@ impl Gateway {
     }
 
     fn answer_one<A: Answer>(&self, polled: &Polled<StreamReader>, echo: Echo) -> A {
-        let (batch, now) = (&polled.batch, self.clock.now());
+        let (batch, now) = (&polled.batch, self.clock.wall());
         let cursor = Cursor::next(echo.cursor, now, cursor_seed(batch));
         // An answer that says why it ended, or that ends its connection, is for one client alone.
         if !batch.is_alone() && !polled.superseded && !self.hub.is_draining() {

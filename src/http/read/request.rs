@@ -8,7 +8,6 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
 use super::requested_streams::{JsonRead, requested_streams};
-use crate::clock::jittered;
 use crate::http::api::error::Error;
 use crate::http::api::fields::{self, CLIENT_ID, Fields};
 use crate::http::api::form::Form;
@@ -295,8 +294,7 @@ impl Hold {
     /// As the parameter or the header field says, else the default.
     fn new(parameter: Option<u64>, headers: &(impl Fields + ?Sized), holds: HoldPolicy) -> Self {
         let asked = parameter.or_else(|| fields::preferred_wait(headers));
-        let time = asked.map_or_else(|| jittered(holds.default), Duration::from_secs).min(holds.max);
-        Self { time, asked: asked.is_some() }
+        Self { time: holds.hold(asked), asked: asked.is_some() }
     }
 }
 

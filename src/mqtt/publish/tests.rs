@@ -115,6 +115,10 @@ impl Store for Counting {
         self.counted().detach(name, epoch, now);
     }
 
+    fn follow_wall(&self, now: SystemTime, wall: SystemTime) {
+        self.memory.follow_wall(now, wall);
+    }
+
     fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
         self.memory.sweep(now)
     }

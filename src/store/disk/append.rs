@@ -159,7 +159,7 @@ impl Committer {
         }
         let there = match entry.state {
             State::Begun => Ok(()),
-            state if entry.underway == 0 && entry.has_ended(now) => {
+            state if entry.underway == 0 && entry.has_ended(self.shared.streams.moment(now)) => {
                 drop(entry);
                 self.shared.streams.end(name, now);
                 return Ok(state.is_there().and(Err(Missing::NotFound)));

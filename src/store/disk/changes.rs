@@ -121,9 +121,9 @@ impl Committer {
         };
         self.write_end(stream)?;
         self.afterwards(move || {
-            let structure = shared.streams.structure();
+            let mut structure = shared.streams.structure();
             entry.lock().underway -= 1;
-            shared.streams.remove(&structure, &name);
+            shared.streams.remove(&mut structure, &name);
             answer_with(answer, Ok(()));
         });
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::directory::{Directory, OpenError};
 use super::replay::Replay;
@@ -27,6 +27,9 @@ pub struct Checked {
     pub damage: Vec<String>,
 }
 
+/// Later than any message: a check does not ask how old they are.
+const END_OF_TIME: Duration = Duration::from_secs(1 << 40);
+
 /// Checks the store in a directory, which no other process may have open.
 pub fn check(directory: &Path) -> Result<Checked, OpenError> {
     if !directory.is_dir() {
@@ -34,7 +37,7 @@ pub fn check(directory: &Path) -> Result<Checked, OpenError> {
     }
     let directory = Directory::open(directory)?;
     let segments = Arc::new(Segments::new(directory.path().to_owned()));
-    let mut replay = Replay::new(segments.clone(), SystemTime::UNIX_EPOCH);
+    let mut replay = Replay::new(segments.clone(), SystemTime::UNIX_EPOCH + END_OF_TIME);
     let begin = |segment: &Arc<Segment>| segments.insert(segment.clone());
     let end = scan(directory.path(), begin, |scanned| replay.take(scanned))?;
     let records = replay.records;

@@ -316,7 +316,8 @@ impl StreamState {
         entry.retention = self.retention.retention();
         entry.lineage = lineage(self.lineage.0, self.lineage.1);
         entry.closed = self.closed.is_some();
-        let producers = self.producers.into_iter().map(|(author, seen)| (author.into_producer(), time(seen)));
+        let producers = self.producers.into_iter();
+        let producers = producers.map(|(author, seen)| (author.into_producer(), time(seen).min(now)));
         let closed = self.closed.map(|by| by.map(Author::into_producer));
         entry.writers = Writers::remembered(producers, self.sequence, closed);
         entry.state = if self.ended { State::Deleted } else { State::Live };

@@ -21,6 +21,8 @@ pub(super) struct Replay {
     now: SystemTime,
     streams: HashMap<StreamId, Head>,
     appends: HashMap<StreamId, Appends>,
+    /// When the newest of them was appended, as far as the clocks were right.
+    latest: SystemTime,
     /// Where it is written that a stream has ended.
     pub(super) graves: HashMap<StreamId, Arc<Kept>>,
     sessions: Sessions,
@@ -58,6 +60,7 @@ impl Replay {
             now,
             streams: HashMap::new(),
             appends: HashMap::new(),
+            latest: SystemTime::UNIX_EPOCH,
             graves: HashMap::new(),
             sessions: Sessions::default(),
             session_log: SessionLog::default(),
@@ -200,7 +203,7 @@ impl Replay {
             }
             self.session(note, None, bytes.into());
         }
-        self.heard(stream, end, said, time(at));
+        self.heard(stream, end, said, time(at).min(self.now));
     }
 
     /// Takes messages. Returns where they end.
@@ -217,6 +220,7 @@ impl Replay {
         let append = Append { start, shape, content: Stored::Kept(kept), at: time(at), annotation: None };
         let end = append.end();
         if end > start {
+            self.latest = self.latest.max(append.at);
             let annotation =
                 annotation.filter(|note| note.retain).map(|note| Arc::new(note.into_annotation()));
             self.appends.entry(stream).or_default().push(append, annotation);
@@ -256,7 +260,11 @@ impl Replay {
         // Forks come before what they share is given to the stream that it is of.
         let mut heads: Vec<_> = self.streams.into_values().collect();
         heads.sort_unstable_by_key(|head| std::cmp::Reverse(head.entry.origin.own()));
-        let streams = heads.into_iter().map(|head| head.into_entry(&mut appends)).collect();
+        let mut streams: Vec<_> = heads.into_iter().map(|head| head.into_entry(&mut appends)).collect();
+        if self.latest > self.now {
+            // A clock was wrong, and what it wrote would be kept until its time comes.
+            streams.iter_mut().for_each(|entry| entry.log.none_is_younger_than(self.now));
+        }
         let (next_stream, next_epoch) = (self.next_stream, self.next_epoch);
         let (graves, sessions, session_log) = (self.graves, self.sessions, self.session_log);
         Restored { streams, graves, sessions, session_log, next_stream, next_epoch }

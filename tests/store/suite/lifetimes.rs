@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pollgate::stream::{Create, Filter, GapReason, Lifetime, Missing, ReadError, Start};
+use pollgate::stream::{Create, Filter, GapReason, Lifetime, Missing, ReadError, Retention, Start};
 
 use super::world::*;
 
@@ -62,6 +62,42 @@ pub async fn a_sweep_ends_what_is_over_and_nothing_else(make: MakeStore<'_>) {
     assert_eq!(world.store.streams(), 2);
     world.later(60);
     assert_eq!(world.store.sweep(world.now), [name("used")]);
+}
+
+/// The time of day is set back and forward by more than a year, while other times go on as they did.
+pub async fn an_end_that_was_given_follows_the_time_of_day_and_ages_do_not(make: MakeStore<'_>) {
+    const DAYS_400: Duration = Duration::from_secs(400 * 24 * 3600);
+    let mut world = World::new(make);
+    let until = Lifetime::Until(world.now + Duration::from_secs(100));
+    world.create("until", Create { lifetime: Some(until), ..Create::open(json()) }).await.unwrap();
+    world.create("deleted", Create { lifetime: Some(until), ..Create::open(json()) }).await.unwrap();
+    world.create("idle", idle(1000)).await.unwrap();
+    let retention = Retention { age_max: Some(Duration::from_secs(1000)), ..Retention::default() };
+    world.create("aged", Create { retention: Some(retention), ..Create::open(json()) }).await.unwrap();
+    world.push("aged", [1]).await;
+    world.store.delete(&name("deleted"), world.now).await.unwrap();
+    world.store.follow_wall(world.now, world.now - DAYS_400);
+    world.later(500);
+    assert!(world.store.sweep(world.now).is_empty());
+    world.push("aged", [2]).await;
+    let batch = world.read("until", Start::Earliest).await.unwrap();
+    assert_eq!(batch.lives_for, Some(DAYS_400 - Duration::from_secs(400)));
+    assert_eq!(world.content("aged").await, "1,2");
+    world.later(400);
+    world.store.follow_wall(world.now, world.now + DAYS_400);
+    assert_eq!(world.content("aged").await, "1,2");
+    assert!(world.store.describe(&name("idle"), world.now).await.is_ok());
+    assert_eq!(world.store.sweep(world.now), [name("until")]);
+    assert_eq!(
+        world.read("until", Start::Earliest).await.unwrap_err(),
+        ReadError::Missing(Missing::NotFound)
+    );
+    world.later(101);
+    assert_eq!(world.content("aged").await, "2");
+    assert_eq!(world.store.sweep(world.now), [name("idle")]);
+    // Made anew, and over before it has begun.
+    world.create("until", Create { lifetime: Some(until), ..Create::open(json()) }).await.unwrap();
+    assert!(world.store.describe(&name("until"), world.now).await.is_err());
 }
 
 pub async fn a_description_does_not_count_as_use(make: MakeStore<'_>) {

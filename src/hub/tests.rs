@@ -1,0 +1,87 @@
+//! What the sweep notices while time is moved.
+
+use std::task::{Context, Waker};
+
+use tokio::time::advance;
+
+use super::*;
+use crate::clock::{Clock, ReusableSleep, SimulatedTime};
+use crate::store::Memory;
+use crate::stream::{Lifetime, Start, StreamName};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAYS_400: Duration = Duration::from_secs(400 * 24 * 3600);
+
+fn name(text: &str) -> StreamName {
+    StreamName::parse(text).unwrap()
+}
+
+async fn create(hub: &Hub, stream: &str, lifetime: Lifetime) {
+    let creation = Creation { lifetime: Some(lifetime), ..Creation::default() };
+    hub.create(&name(stream), creation).await.unwrap();
+}
+
+/// A hub with a sweep, on time that a test moves.
+fn hub() -> (&'static SimulatedTime, Clock, Arc<Hub>) {
+    let time = SimulatedTime::start();
+    let (store, metrics, clock) = (Arc::new(Memory::new()), Arc::new(Metrics::new()), time.clock());
+    let hub = Arc::new(Hub::new(store, Arc::new(Limits::default()), metrics, clock));
+    let sweeper = hub.clone();
+    tokio::spawn(async move { sweeper.sweep().await });
+    (time, clock, hub)
+}
+
+/// Time for one sweep.
+async fn a_second_later() {
+    advance(SWEEP_INTERVAL).await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Whether a reader that waits for this stream is told of its end within a second of what happens.
+async fn is_told(hub: &Arc<Hub>, stream: &str, happens: impl FnOnce()) -> bool {
+    let settings = PollSettings { hold: HOUR, client: None };
+    let reader = hub.stream_reader(&name(stream), Start::Earliest);
+    let PollStart::Held(mut held) = hub.begin_poll(reader, settings).await.unwrap() else {
+        panic!("it is answered")
+    };
+    let mut timer = ReusableSleep::default();
+    let mut is_answered = || held.poll_answer(&mut timer, &mut Context::from_waker(Waker::noop())).is_ready();
+    assert!(!is_answered());
+    happens();
+    a_second_later().await;
+    is_answered()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspend_counts_for_lifetimes_as_soon_as_it_is_over() {
+    let (time, clock, hub) = hub();
+    a_second_later().await;
+    create(&hub, "idle for 8 h", Lifetime::Idle(8 * HOUR)).await;
+    create(&hub, "idle for 9 h", Lifetime::Idle(9 * HOUR)).await;
+    create(&hub, "ends in 9 h", Lifetime::Until(clock.wall() + 9 * HOUR)).await;
+    create(&hub, "ends in 8 h", Lifetime::Until(clock.wall() + 8 * HOUR)).await;
+    assert!(is_told(&hub, "ends in 8 h", || time.suspend(8 * HOUR)).await);
+    assert_eq!(hub.counts().streams, 2, "those of 9 h");
+    assert!(is_told(&hub, "ends in 9 h", || time.suspend(HOUR)).await);
+    assert_eq!(hub.counts().streams, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_of_day_that_is_set_counts_for_ends_that_were_given_by_it_alone() {
+    let (time, clock, hub) = hub();
+    a_second_later().await;
+    create(&hub, "idle", Lifetime::Idle(HOUR)).await;
+    create(&hub, "until", Lifetime::Until(clock.wall() + HOUR)).await;
+    assert!(!is_told(&hub, "until", || time.set_back(DAYS_400)).await);
+    assert_eq!(hub.counts().streams, 2);
+    assert!(is_told(&hub, "until", || time.set_forward(DAYS_400 + HOUR)).await);
+    assert_eq!(hub.counts().streams, 1, "the idle one");
+    time.set_forward(DAYS_400);
+    a_second_later().await;
+    assert_eq!(hub.counts().streams, 1, "the idle one");
+    time.suspend(HOUR);
+    a_second_later().await;
+    assert_eq!(hub.counts().streams, 0);
+}

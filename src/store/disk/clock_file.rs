@@ -1,0 +1,152 @@
+//! The file beside the log that lets the clock go on where it was: a store keeps times of a clock that nobody sets
+//! (`clock::Clock`), and without it they would be taken for times of day after a restart.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Clock, ClockReading};
+
+/// A time of day that moved by so much against the clock was set, and is not just read at another moment.
+const STEP_MIN: Duration = Duration::from_secs(1);
+
+/// How old a reading gets. If neither the boot-time clock nor the time of day tells how long the store was closed, its clock goes
+/// back by so much at most.
+const AGE_MAX: Duration = Duration::from_secs(600);
+
+/// Times after this are of no clock: the year 5138.
+const MILLIS_MAX: u64 = 100_000_000_000_000;
+
+/// The file in the directory of a store.
+#[derive(Debug)]
+pub struct ClockFile {
+    path: PathBuf,
+    /// What it says, if that is a reading.
+    last: Option<ClockReading>,
+}
+
+/// As it is written, in milliseconds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    now: u64,
+    wall: u64,
+    boot: Option<(String, u64)>,
+}
+
+impl ClockFile {
+    /// Reads the file of the store in `directory`, which need not be there.
+    pub fn read(directory: &Path) -> Self {
+        let path = directory.join("clock");
+        let stored = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let last = stored.and_then(|stored: Stored| stored.reading());
+        Self { path, last }
+    }
+
+    /// The clock that goes on where the last one ended; a new one if nothing is known of that.
+    pub fn clock(&self) -> Clock {
+        self.last.as_ref().map_or_else(Clock::start, Clock::resume)
+    }
+
+    /// Whether the file has to be written so that a later clock goes on rightly.
+    pub fn is_outdated(&self, clock: Clock) -> bool {
+        let Some(last) = &self.last else { return true };
+        let now = clock.now();
+        let passed = now.duration_since(last.now).unwrap_or_default();
+        passed >= AGE_MAX || apart(last.wall + passed, clock.wall()) >= STEP_MIN
+    }
+
+    /// Writes what the clock shows. After a power cut there is this or what was there before.
+    pub fn write(&mut self, clock: Clock) -> io::Result<()> {
+        let reading = clock.reading();
+        let text = serde_json::to_vec(&Stored::of(&reading))?;
+        let new = self.path.with_extension("new");
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
+        self.last = Some(reading);
+        Ok(())
+    }
+}
+
+impl Stored {
+    fn of(reading: &ClockReading) -> Self {
+        let since_1970 = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self {
+            now: millis(since_1970(reading.now)),
+            wall: millis(since_1970(reading.wall)),
+            boot: reading.boot.as_ref().map(|(id, up)| (id.clone(), millis(*up))),
+        }
+    }
+
+    fn reading(self) -> Option<ClockReading> {
+        let times = [self.now, self.wall, self.boot.as_ref().map_or(0, |(_, up)| *up)];
+        let time = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        times.iter().all(|millis| *millis <= MILLIS_MAX).then(|| ClockReading {
+            now: time(self.now),
+            wall: time(self.wall),
+            boot: self.boot.map(|(id, up)| (id, Duration::from_millis(up))),
+        })
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn apart(one: SystemTime, other: SystemTime) -> Duration {
+    one.duration_since(other).or_else(|_| other.duration_since(one)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SimulatedTime;
+
+    const DAYS_400: Duration = Duration::from_secs(400 * 24 * 3600);
+
+    #[test]
+    fn it_is_written_when_the_time_of_day_is_set_and_now_and_then() {
+        let directory = tempfile::tempdir().unwrap();
+        let time = SimulatedTime::start();
+        let (clock, mut file) = (time.clock(), ClockFile::read(directory.path()));
+        assert!(file.is_outdated(clock));
+        file.write(clock).unwrap();
+        for (act, is_outdated) in [
+            ((|time: &SimulatedTime| time.suspend(Duration::from_secs(590))) as fn(&SimulatedTime), false),
+            (|time| time.suspend(Duration::from_secs(10)), true),
+            (|time| time.set_back(DAYS_400), true),
+            (|time| time.set_forward(DAYS_400), true),
+        ] {
+            act(time);
+            assert_eq!(file.is_outdated(clock), is_outdated);
+            if is_outdated {
+                file.write(clock).unwrap();
+                assert!(!file.is_outdated(clock));
+            }
+        }
+        let read = ClockFile::read(directory.path());
+        let [read, written] = [read, file].map(|file| Stored::of(&file.last.unwrap()));
+        assert_eq!((read.now, read.wall, read.boot), (written.now, written.wall, written.boot));
+    }
+
+    #[test]
+    fn a_file_that_is_none_says_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = ClockFile::read(directory.path());
+        file.write(SimulatedTime::start().clock()).unwrap();
+        let written = fs::read(&file.path).unwrap();
+        assert!(ClockFile::read(directory.path()).last.is_some());
+        for damaged in [&b""[..], b"{}", b"\0\0\0", br#"{"now":1,"wall":1e30,"boot":null}"#, &written[1..]] {
+            fs::write(&file.path, damaged).unwrap();
+            assert_eq!(ClockFile::read(directory.path()).last, None);
+        }
+        let far = br#"{"now":18446744073709551615,"wall":1,"boot":null}"#;
+        fs::write(&file.path, far).unwrap();
+        assert_eq!(ClockFile::read(directory.path()).last, None);
+    }
+}
