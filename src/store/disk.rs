@@ -10,9 +10,12 @@ mod append;
 mod changes;
 mod check;
 mod committer;
+mod damage;
 mod directory;
 mod frame;
+mod frames;
 mod kept;
+mod losses;
 mod open;
 mod packed;
 mod reclaim;
@@ -25,6 +28,7 @@ mod segment;
 mod session_log;
 mod sessions;
 mod shared;
+mod suspect;
 mod table;
 mod victim;
 
@@ -74,9 +78,7 @@ impl Disk {
         &self,
         change: impl FnOnce(&mut Committer, Answer<T>) -> Result<(), NoRoom> + Send + 'static,
     ) -> Result<T, Failure> {
-        if self.shared.has_failed() {
-            return Err(Failure::Broken);
-        }
+        self.shared.check()?;
         let (answer, outcome) = oneshot::channel();
         let job = Job::Change(Box::new(move |committer| change(committer, answer)));
         self.ask(job)?;
@@ -88,6 +90,7 @@ impl Drop for Disk {
     /// Waits for the change that is being made, so that the directory is at rest before somebody else opens it.
     fn drop(&mut self) {
         self.jobs = None;
+        self.shared.close();
         if let Some(committer) = self.committer.take() {
             // It has said what went wrong.
             let _failed = committer.join();
@@ -131,8 +134,10 @@ impl Store for Disk {
         Box::pin(async move {
             for _ in 0..LOOKS_MAX {
                 let view = self.shared.streams.with(name, now, |entry| entry.read(start, limit, now))??;
-                if let Some(batch) = self.shared.batch(view).await? {
-                    return Ok(batch);
+                match self.shared.batch(view).await {
+                    Ok(Some(batch)) => return Ok(batch),
+                    Ok(None) => {}
+                    Err(unread) => self.shared.lose(name, start, unread, now)?,
                 }
             }
             Err(Failure::Unreadable.into())
@@ -150,8 +155,10 @@ impl Store for Disk {
             for _ in 0..LOOKS_MAX {
                 let view =
                     self.shared.streams.with(name, now, |entry| entry.messages(start, limit, now))??;
-                if let Some(messages) = self.shared.messages(view).await? {
-                    return Ok(messages);
+                match self.shared.messages(view).await {
+                    Ok(Some(messages)) => return Ok(messages),
+                    Ok(None) => {}
+                    Err(unread) => self.shared.lose(name, start, unread, now)?,
                 }
             }
             Err(Failure::Unreadable.into())
@@ -167,8 +174,11 @@ impl Store for Disk {
             for _ in 0..LOOKS_MAX {
                 let retained = self.shared.streams.with(name, now, |entry| entry.retained(now))?;
                 let Some((placed, lineage)) = retained else { return Ok(None) };
-                if let Some(placed) = self.shared.content_of(placed).await? {
-                    return Ok(Some(placed.into_message(&lineage)));
+                let start = Start::At(lineage.offset_at(placed.start));
+                match self.shared.content_of(placed).await {
+                    Ok(Some(placed)) => return Ok(Some(placed.into_message(&lineage))),
+                    Ok(None) => {}
+                    Err(unread) => self.shared.lose(name, start, unread, now)?,
                 }
             }
             Err(Failure::Unreadable.into())
@@ -245,9 +255,14 @@ impl Store for Disk {
         self.shared.has_failed()
     }
 
+    fn is_damaged(&self) -> bool {
+        !self.shared.damage.is_empty()
+    }
+
     fn close<'a>(&'a self) -> Work<'a, ()> {
         Box::pin(async move {
             let (done, closed) = oneshot::channel();
+            self.shared.close();
             if self.ask(Job::Close(done)).is_ok() {
                 // A store that has failed can not be closed, and has said so.
                 let _failed = closed.await;
