@@ -61,7 +61,7 @@ impl Image {
         let (mut bytes, mut written) = (Vec::new(), Vec::new());
         for (record, content) in records() {
             let at = bytes.len();
-            let length = write(&mut bytes, place(at), &record, content) as usize;
+            let length = write(&mut bytes, place(at), false, &record, content) as usize;
             assert_eq!(bytes.len(), at + length);
             let body = bytes[at + FRAME_HEADER_BYTES..].to_vec();
             let (read, behind): (Record, &[u8]) = split(&body).expect("a record");
@@ -113,7 +113,7 @@ fn what_has_a_checksum_may_still_be_no_record(bytes: &[u8]) {
         let Some((record, content)) = split::<Record>(&bytes[from..]) else { continue };
         assert!(bytes.ends_with(content));
         let mut again = Vec::new();
-        write(&mut again, place(0), &record, content);
+        write(&mut again, place(0), false, &record, content);
         let Found::Body(body) = read(&again, place(0)) else {
             panic!("{record:?} was written and is damaged")
         };

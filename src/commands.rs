@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -96,23 +97,26 @@ pub(crate) async fn store(command: StoreCommand) -> Result<ExitCode, Box<dyn Err
 }
 
 fn print_check(checked: &Checked) -> io::Result<ExitCode> {
-    let Checked { streams, records, messages, bytes, files, damage } = checked;
+    let Checked { streams, records, messages, bytes, files, damage, lost, torn } = checked;
     let mut out = io::stdout().lock();
     writeln!(
         out,
         "{streams} streams, {messages} messages, {records} records, {bytes} bytes in {files} files"
     )?;
-    for place in damage {
-        writeln!(out, "damaged: {place}")?;
+    for (what, lines) in [("cut off in the middle of a write", torn), ("damaged", damage), ("lost", lost)] {
+        for line in lines {
+            writeln!(out, "{what}: {line}")?;
+        }
     }
-    if damage.is_empty() {
+    if damage.is_empty() && torn.is_empty() {
         writeln!(out, "all records are whole")?;
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(
-        out,
-        "what follows the first damage is not served; the gateway cuts it off when it opens the store"
-    )?;
+    if damage.is_empty() {
+        writeln!(out, "no acknowledged message is lost if the store syncs always")?;
+    } else {
+        writeln!(out, "all other records are whole; the gateway serves them with --accept-damage")?;
+    }
     Ok(ExitCode::FAILURE)
 }
 
@@ -120,13 +124,18 @@ fn print_check(checked: &Checked) -> io::Result<ExitCode> {
 async fn export(directory: &Path, file: Option<PathBuf>) -> Result<ExitCode, Box<dyn Error>> {
     let store = OfflineStore::open(directory)?;
     let mut out: Box<dyn Write> = match file {
-        Some(file) => Box::new(BufWriter::new(File::create_new(file)?)),
+        Some(file) => Box::new(BufWriter::new(private_file(&file)?)),
         None => Box::new(BufWriter::new(io::stdout())),
     };
     let exported = store.export(&mut out).await?;
     store.close().await;
     eprintln!("exported {} streams, {} messages", exported.streams, exported.messages);
     Ok(ExitCode::SUCCESS)
+}
+
+/// A new file that its owner alone can read, as messages may be confidential.
+fn private_file(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// From a file, or from standard input.

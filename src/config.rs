@@ -87,6 +87,10 @@ struct ServeArgs {
     /// power cut can lose; never, which leaves it to the system and loses some seconds [default: always]
     #[arg(long, value_name = "WHEN")]
     sync: Option<String>,
+    /// Start on a store with damaged records, and go on without what is lost; without this the start fails and says what
+    /// that is. A last write that was cut off is no damage [default: off]
+    #[arg(long)]
+    accept_damage: bool,
     /// How long a poll is held that does not say, give or take 10 % [default: 25s]
     #[arg(long, value_name = "DURATION")]
     hold: Option<String>,
@@ -132,6 +136,8 @@ pub struct Settings {
     pub store: StorePlace,
     /// When it is synced, if it is a directory.
     pub sync: SyncPolicy,
+    /// Whether to go on without records of it that are damaged.
+    pub accept_damage: bool,
     /// How long a poll is held that does not say.
     pub hold: Span,
     /// The longest hold on request.
@@ -182,6 +188,7 @@ impl Default for Settings {
             mqtt: MqttAddress::At(SocketAddr::from(([127, 0, 0, 1], 1883))),
             store: StorePlace::Directory("pollgate-data".into()),
             sync: SyncPolicy::Always,
+            accept_damage: false,
             hold: Span::seconds(25),
             hold_max: Span::seconds(55),
             drain: Span::seconds(30),
@@ -231,6 +238,7 @@ impl ServeArgs {
             ("drain", self.drain),
             ("log", self.log),
             ("open", self.open.then(|| "true".to_owned())),
+            ("accept_damage", self.accept_damage.then(|| "true".to_owned())),
         ];
         for (key, value) in keys {
             layers = layers.set_override_option(key, value)?;

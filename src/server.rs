@@ -253,12 +253,13 @@ async fn keep_clock(mut file: ClockFile, clock: Clock) {
 fn open_store(settings: &Settings, metrics: &Metrics, clock: Clock) -> Result<Arc<dyn Store>, OpenError> {
     let StorePlace::Directory(directory) = &settings.store else { return Ok(Arc::new(Memory::new())) };
     let observer = Arc::new(Counting(metrics.store().clone()));
-    let (disk, opened) = Disk::open(directory, DiskOptions::new(settings.sync), observer, clock.now())?;
+    let options = DiskOptions { accept_damage: settings.accept_damage, ..DiskOptions::new(settings.sync) };
+    let (disk, opened) = Disk::open(directory, options, observer, clock.now())?;
     let (streams, records, took) = (opened.streams, opened.records, opened.took);
     tracing::info!(directory = %directory.display(), streams, records, ?took, "opened the store");
-    if opened.renewed {
+    if opened.may_lack_end {
         tracing::warn!(
-            "what lay behind the end of the log, if anything, is lost; cursors from there get 410"
+            "what lay behind the end of the log, if anything, is lost; offsets from there get 410"
         );
     }
     Ok(Arc::new(disk))
@@ -290,5 +291,9 @@ impl Observer for Counting {
 
     fn reclaimed(&self, bytes: u64) {
         self.0.reclaimed.inc_by(bytes);
+    }
+
+    fn damaged(&self, bytes: u64) {
+        self.0.damaged.set(bytes);
     }
 }

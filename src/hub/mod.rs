@@ -134,6 +134,11 @@ impl Hub {
         self.is_draining.load(Ordering::SeqCst)
     }
 
+    /// Whether something that the store kept is damaged.
+    pub fn store_is_damaged(&self) -> bool {
+        self.store.is_damaged()
+    }
+
     /// Whether the store takes nothing any more.
     pub fn store_has_failed(&self) -> bool {
         self.store.has_failed()

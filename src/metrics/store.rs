@@ -19,6 +19,7 @@ pub(crate) struct StoreMetrics {
     pub(crate) size: Gauge<u64, AtomicU64>,
     pub(crate) live: Gauge<u64, AtomicU64>,
     pub(crate) reclaimed: Counter,
+    pub(crate) damaged: Gauge<u64, AtomicU64>,
     opened_seconds: Gauge<f64, AtomicU64>,
 }
 
@@ -46,6 +47,7 @@ impl StoreMetrics {
         };
         let size = gauge("store_size", "What the store takes on disk");
         let live = gauge("store_live", "What of that is of messages and streams that there are");
+        let damaged = gauge("store_damaged", "Bytes of records in the files that are damaged");
         let opened_seconds = Gauge::default();
         let help = "How long the store took to open";
         registry.register_with_unit("store_opened", help, Unit::Seconds, opened_seconds.clone());
@@ -58,6 +60,7 @@ impl StoreMetrics {
             size,
             live,
             reclaimed,
+            damaged,
             opened_seconds,
         }
     }

@@ -87,7 +87,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     fn missed(&self, gap: &Gap) {
         match gap.reason {
-            GapReason::Trimmed { missed } => self.broker.metrics.missed.inc_by(missed),
+            GapReason::Trimmed { missed } | GapReason::Damaged { missed } => {
+                self.broker.metrics.missed.inc_by(missed)
+            }
             GapReason::Epoch => self.broker.metrics.epochs_changed.inc(),
         };
     }
@@ -95,9 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     async fn send_retained(&mut self, retained: Retained) {
         let Ok(Some(message)) = self.broker.hub.retained(&retained.stream).await else { return };
         let comes_anyway = match retained.before {
-            Start::At(before) => {
-                before.epoch == message.start.epoch && before.position <= message.start.position
-            }
+            Start::At(before) => before <= message.start,
             Start::Earliest => true,
             Start::Tail => false,
         };

@@ -105,7 +105,7 @@ fn refusal(error: &AppendError) -> Reason {
 
 fn failed(failure: Failure) -> Reason {
     match failure {
-        Failure::Full => Reason::QuotaExceeded,
+        Failure::Full | Failure::Short => Reason::QuotaExceeded,
         Failure::Broken | Failure::Unreadable => Reason::UnspecifiedError,
     }
 }

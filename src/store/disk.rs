@@ -11,12 +11,15 @@ mod changes;
 mod check;
 mod clock_file;
 mod committer;
+mod damage;
 mod directory;
 mod frame;
+mod frames;
 #[cfg(test)]
 #[path = "../../fuzz/log_record.rs"]
 mod fuzz;
 mod kept;
+mod losses;
 mod open;
 mod packed;
 mod reclaim;
@@ -29,6 +32,7 @@ mod segment;
 mod session_log;
 mod sessions;
 mod shared;
+mod suspect;
 mod table;
 mod victim;
 
@@ -80,9 +84,7 @@ impl Disk {
         &self,
         change: impl FnOnce(&mut Committer, Answer<T>) -> Result<(), NoRoom> + Send + 'static,
     ) -> Result<T, Failure> {
-        if self.shared.has_failed() {
-            return Err(Failure::Broken);
-        }
+        self.shared.check()?;
         let (answer, outcome) = oneshot::channel();
         let job = Job::Change(Box::new(move |committer| change(committer, answer)));
         self.ask(job)?;
@@ -94,6 +96,7 @@ impl Drop for Disk {
     /// Waits for the change that is being made, so that the directory is at rest before somebody else opens it.
     fn drop(&mut self) {
         self.jobs = None;
+        self.shared.close();
         if let Some(committer) = self.committer.take() {
             // It has said what went wrong.
             let _failed = committer.join();
@@ -138,8 +141,10 @@ impl Store for Disk {
             for _ in 0..LOOKS_MAX {
                 let at = self.shared.streams.moment(now);
                 let view = self.shared.streams.with(name, now, |entry| entry.read(start, limit, at))??;
-                if let Some(batch) = self.shared.batch(view).await? {
-                    return Ok(batch);
+                match self.shared.batch(view).await {
+                    Ok(Some(batch)) => return Ok(batch),
+                    Ok(None) => {}
+                    Err(unread) => self.shared.lose(name, start, unread, now)?,
                 }
             }
             Err(Failure::Unreadable.into())
@@ -157,8 +162,10 @@ impl Store for Disk {
             for _ in 0..LOOKS_MAX {
                 let view =
                     self.shared.streams.with(name, now, |entry| entry.messages(start, limit, now))??;
-                if let Some(messages) = self.shared.messages(view).await? {
-                    return Ok(messages);
+                match self.shared.messages(view).await {
+                    Ok(Some(messages)) => return Ok(messages),
+                    Ok(None) => {}
+                    Err(unread) => self.shared.lose(name, start, unread, now)?,
                 }
             }
             Err(Failure::Unreadable.into())
@@ -174,8 +181,11 @@ impl Store for Disk {
             for _ in 0..LOOKS_MAX {
                 let retained = self.shared.streams.with(name, now, |entry| entry.retained(now))?;
                 let Some((placed, lineage)) = retained else { return Ok(None) };
-                if let Some(placed) = self.shared.content_of(placed).await? {
-                    return Ok(Some(placed.into_message(&lineage)));
+                let start = Start::At(lineage.offset_at(placed.start));
+                match self.shared.content_of(placed).await {
+                    Ok(Some(placed)) => return Ok(Some(placed.into_message(&lineage))),
+                    Ok(None) => {}
+                    Err(unread) => self.shared.lose(name, start, unread, now)?,
                 }
             }
             Err(Failure::Unreadable.into())
@@ -256,9 +266,14 @@ impl Store for Disk {
         self.shared.has_failed()
     }
 
+    fn is_damaged(&self) -> bool {
+        !self.shared.damage.is_empty()
+    }
+
     fn close<'a>(&'a self) -> Work<'a, ()> {
         Box::pin(async move {
             let (done, closed) = oneshot::channel();
+            self.shared.close();
             if self.ask(Job::Close(done)).is_ok() {
                 // A store that has failed can not be closed, and has said so.
                 let _failed = closed.await;

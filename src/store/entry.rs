@@ -91,6 +91,8 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) struct Head<C> {
     pub(super) content: C,
+    /// It is written twice: without it the messages of the stream would be nobody's.
+    pub(super) copy: C,
     /// Nothing before it is needed to read the stream from there.
     pub(super) earliest: Position,
 }
@@ -249,7 +251,23 @@ impl<C: Content> Entry<C> {
             return Err(ReadError::BehindTail);
         }
         let missed = self.log.earliest().since(position);
-        if missed > 0 { Err(gap(GapReason::Trimmed { missed })) } else { Ok(position) }
+        if missed > 0 {
+            return Err(gap(GapReason::Trimmed { missed }));
+        }
+        match self.log.hole_at(position) {
+            None => Ok(position),
+            Some(end) => Err(ReadError::Gap(Gap {
+                reason: GapReason::Damaged { missed: end.since(position) },
+                earliest: self.lineage.offset_at(end),
+            })),
+        }
+    }
+
+    /// Forgets the first messages at `start` or behind whose content `is_lost`: their readers are told so from now on.
+    pub(super) fn lose(&mut self, start: Start, is_lost: impl Fn(&C) -> bool) {
+        let from = self.locate(start).unwrap_or(self.log.earliest());
+        self.log.lose(from, &is_lost);
+        self.retained.take_if(|record| is_lost(&record.content));
     }
 
     pub(super) fn trim(&mut self, now: SystemTime) {
@@ -334,6 +352,9 @@ impl<C: Content> Entry<C> {
         self.used = now;
         let (mut messages, mut next, mut bytes) = (Vec::new(), from, 0);
         for placed in self.log.messages(from) {
+            if placed.start > next {
+                break;
+            }
             bytes += placed.length;
             if !messages.is_empty() && (bytes > limit.bytes_max || messages.len() >= limit.count_max) {
                 break;

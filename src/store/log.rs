@@ -6,7 +6,7 @@ mod record;
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -25,7 +25,8 @@ const TRIMMED_MIN: usize = 8;
 /// The longest character in UTF-8 (RFC 3629, section 3).
 const CHARACTER_BYTES_MAX: usize = 4;
 
-/// Appends in order. `earliest <= tail`; what lies before `earliest` is trimmed.
+/// Appends in order. `earliest <= tail`; what lies before `earliest` is trimmed. What is missing between two appends, or
+/// between the last one and the tail, is a hole: its messages were damaged.
 #[derive(Debug)]
 pub(super) struct Log<C: Content> {
     sealed: VecDeque<Part<C>>,
@@ -36,6 +37,7 @@ pub(super) struct Log<C: Content> {
     kept: Extent,
     /// Set if a clock was wrong when some of the appends were made.
     youngest: Option<Box<Youngest>>,
+    holes: Option<Box<Holes>>,
 }
 
 /// What was appended before a position is at least as old as if it had been appended at a time.
@@ -43,6 +45,13 @@ pub(super) struct Log<C: Content> {
 struct Youngest {
     before: Position,
     at: SystemTime,
+}
+
+/// What is known of the holes of a log that may have some, which hardly any has.
+#[derive(Debug, Clone, Default)]
+struct Holes {
+    /// Appends that are there and were damaged since, by their first position.
+    damaged: BTreeSet<Position>,
 }
 
 /// A sealed run, as far as it belongs to a log.
@@ -119,6 +128,7 @@ impl<C: Content> Log<C> {
             tail,
             kept: Extent::default(),
             youngest: None,
+            holes: None,
         }
     }
 
@@ -147,6 +157,69 @@ impl<C: Content> Log<C> {
         self.open.push(record);
     }
 
+    /// Goes on at `to`, if that is behind the tail. Messages that were between are missing.
+    pub(super) fn skip_to(&mut self, to: Position) {
+        if to <= self.tail {
+            return;
+        }
+        if self.earliest == self.tail {
+            self.earliest = to;
+        } else {
+            self.holes.get_or_insert_default();
+        }
+        self.tail = to;
+    }
+
+    /// Where the hole ends that `position` lies in.
+    pub(super) fn hole_at(&self, position: Position) -> Option<Position> {
+        let holes = self.holes.as_ref()?;
+        let mut whole = self.records_from(position).filter(|record| !holes.damaged.contains(&record.start));
+        let next = whole.next().map_or(self.tail, |record| record.start);
+        (next > position).then_some(next)
+    }
+
+    /// The holes between `earliest` and the tail.
+    pub(super) fn holes(&self) -> Vec<(Position, Position)> {
+        let (mut found, mut end) = (Vec::new(), self.earliest);
+        let Some(holes) = &self.holes else { return found };
+        for record in self.records_from(self.earliest) {
+            if holes.damaged.contains(&record.start) {
+                continue;
+            }
+            if record.start > end {
+                found.push((end, record.start));
+            }
+            end = record.end();
+        }
+        if self.tail > end {
+            found.push((end, self.tail));
+        }
+        found
+    }
+
+    /// Makes a hole of the first append at `from` or behind with content that `is_lost`.
+    pub(super) fn lose(&mut self, from: Position, is_lost: impl Fn(&C) -> bool) {
+        let found =
+            self.records_from(from).find(|record| is_lost(&record.content)).map(|record| record.start);
+        if let Some(start) = found {
+            self.holes.get_or_insert_default().damaged.insert(start);
+            self.skip_hole();
+        }
+    }
+
+    /// What is missing in front is as if it had been trimmed.
+    fn skip_hole(&mut self) {
+        if let Some(end) = self.hole_at(self.earliest) {
+            self.earliest = end;
+            self.kept = self.count();
+        }
+    }
+
+    /// Whether a record ends a read that has come to `next`, which is where a hole begins.
+    fn is_behind_hole(&self, record: &Record<C>, next: Position) -> bool {
+        record.start > next || self.holes.as_ref().is_some_and(|holes| holes.damaged.contains(&record.start))
+    }
+
     /// Makes a sealed run of the open appends.
     fn seal(&mut self) {
         if !self.open.is_empty() {
@@ -156,7 +229,7 @@ impl<C: Content> Log<C> {
         }
     }
 
-    /// Reads whole appends from `from` on, as many as fit into `bytes_max`, but at least one and at least the
+    /// Reads whole appends from `from` on, up to a hole and as many as fit into `bytes_max`, but at least one and at least the
     /// bytes of one character, so that a reader of whole characters gets on.
     pub(super) fn read(&self, from: Position, bytes_max: usize) -> Stretch<C::Piece> {
         let mut stretch = Stretch { pieces: Vec::new(), messages: 0, next: from };
@@ -164,7 +237,8 @@ impl<C: Content> Log<C> {
         for record in self.records_from(from) {
             let skipped = from.since(record.start);
             let range = record.shape.since(skipped);
-            if bytes >= CHARACTER_BYTES_MAX && bytes + range.len() > bytes_max {
+            let is_full = bytes >= CHARACTER_BYTES_MAX && bytes + range.len() > bytes_max;
+            if is_full || self.is_behind_hole(&record, stretch.next) {
                 break;
             }
             bytes += range.len();
@@ -175,9 +249,15 @@ impl<C: Content> Log<C> {
         stretch
     }
 
-    /// The messages from `from` on, one by one.
+    /// The messages from `from` on, one by one, up to a hole.
     pub(super) fn messages(&self, from: Position) -> impl Iterator<Item = Placed<C::Piece>> {
-        self.records_from(from).flat_map(move |record| {
+        let mut end = from;
+        let up_to_hole = self.records_from(from).take_while(move |record| {
+            let follows = !self.is_behind_hole(record, end);
+            end = record.end();
+            follows
+        });
+        up_to_hole.flat_map(move |record| {
             let mut next = from.max(record.start);
             std::iter::from_fn(move || {
                 let placed = record.message_at(next.since(record.start))?;
@@ -198,6 +278,7 @@ impl<C: Content> Log<C> {
             self.earliest = self.earliest.after(step);
             self.kept.messages -= gone.messages;
             self.kept.bytes -= gone.bytes;
+            self.skip_hole();
         }
         while self.sealed.front().is_some_and(|part| part.end <= self.earliest) {
             self.sealed.pop_front();
@@ -211,7 +292,7 @@ impl<C: Content> Log<C> {
 
     /// The log of which `appends` is left and of which nothing before `earliest` is kept. `written` is where its state was
     /// written; what follows was trimmed after each append as `retention` said then, since how far that goes depends on
-    /// the steps. It goes on at `tail` if there are no appends.
+    /// the steps. It goes on at `tail`.
     pub(super) fn restore(
         earliest: Position,
         written: Position,
@@ -226,12 +307,15 @@ impl<C: Content> Log<C> {
             ..Self::empty(tail)
         };
         log.sealed = sealed.into_iter().map(|(run, end)| Part::whole(run).until(end)).collect();
+        log.holes = log.has_gaps().then(Box::default);
         let Some(first) = log.records_from(Position(0)).next().map(|record| record.start) else { return log };
         let end = log.open.last().map(Record::end).or_else(|| Some(log.sealed.back()?.end)).unwrap_or(first);
         log.earliest = earliest.max(first).min(end);
         if *retention == Retention::default() {
             log.tail = end;
             log.kept = log.count();
+            log.skip_to(tail);
+            log.skip_hole();
             return log;
         }
         log.tail = written.max(first).min(end);
@@ -241,11 +325,22 @@ impl<C: Content> Log<C> {
         loop {
             let next = log.records_from(log.tail).next();
             let next = next.map(|record| (record.extent_from(log.tail), record.end(), record.at));
-            let Some((extent, end, at)) = next else { return log };
+            let Some((extent, end, at)) = next else {
+                log.skip_to(tail);
+                log.skip_hole();
+                return log;
+            };
             log.kept = log.kept.plus(extent);
             log.tail = end;
             log.trim(retention, at);
         }
+    }
+
+    /// Whether something is missing between two runs, or before the open appends.
+    fn has_gaps(&self) -> bool {
+        let open = self.open.first().map(|record| record.start);
+        let starts = self.sealed.iter().skip(1).map(Part::start).chain(open);
+        self.sealed.iter().zip(starts).any(|(part, next)| part.end < next)
     }
 
     /// What of the oldest append has to go: how far the earliest position moves, and what is no longer kept then.
@@ -303,6 +398,7 @@ impl<C: Content> Log<C> {
         fork.sealed = parts.map(|part| part.until(end)).collect();
         fork.tail = end.max(self.earliest);
         fork.youngest = self.youngest.clone();
+        fork.holes = self.holes.clone();
         fork.kept = fork.count();
         fork
     }

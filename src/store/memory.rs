@@ -226,6 +226,10 @@ impl Store for Memory {
         false
     }
 
+    fn is_damaged(&self) -> bool {
+        false
+    }
+
     fn close<'a>(&'a self) -> Work<'a, ()> {
         Box::pin(ready(()))
     }

@@ -309,6 +309,9 @@ impl<C: Content> Streams<C> {
     }
 }
 
+/// The most that a run of a store skips, so that there is room for millions of runs.
+const STEP_MAX: u64 = 1 << 40;
+
 /// Hands out epochs: a number that rises, from a random beginning, so that two stores never give the same ones.
 #[derive(Debug)]
 pub(super) struct Epochs(AtomicU64);
@@ -319,9 +322,9 @@ impl Epochs {
         Self(AtomicU64::new(fastrand::u64(1 << 32..1 << 62)))
     }
 
-    /// Goes on with `next`.
-    pub(super) fn from(next: Epoch) -> Self {
-        Self(AtomicU64::new(next.0))
+    /// Goes on above `last`, by a random step: two runs that go on from copies of one store differ in their epochs.
+    pub(super) fn after(last: Epoch) -> Self {
+        Self(AtomicU64::new(last.0.saturating_add(fastrand::u64(1..STEP_MAX))))
     }
 
     /// The one that comes next.

@@ -21,6 +21,9 @@ pub enum Failure {
     /// There is no room. Nothing was changed, and it may work again once there is some.
     #[error("there is no room left to keep it")]
     Full,
+    /// The system has no memory or no descriptor left for it. Nothing was changed, and it may work again soon.
+    #[error("the system is short of memory or descriptors")]
+    Short,
     /// A write could not be made durable, so nothing is taken any more until the store is opened anew. Whether this
     /// change will be there then is not known.
     #[error("the store has failed to write and takes nothing any more")]

@@ -1,16 +1,27 @@
-//! The epochs of a log that was forked: one offset space, many lives.
+//! The epochs of a log: one offset space, many lives.
 //!
 //! A fork shares the offsets of its source up to the point where it branched off and goes on with an epoch of
 //! its own (protocol, section 8, "Offsets and forked streams"). Since epochs rise, its offsets still sort.
 //! So a fork that was deleted and made anew recognises the cursors of its former life.
+//!
+//! A store that outlives its process does the same with each run: it keeps the offsets up to the tail that it finds and
+//! goes on in a new epoch. If what it found is an older copy, the offsets that were given behind that tail belong to an
+//! epoch that ends there, and are told apart for as long as the stream exists.
+
+use std::sync::Arc;
 
 use super::{Epoch, Offset, Position};
+
+/// The stretches that a log remembers of earlier runs. Offsets of older runs are answered as those of another epoch.
+/// Each takes 16 bytes, so this is 4 KiB a stream at the most.
+const RUNS_MAX: usize = 256;
 
 /// Which epoch each stretch of a log belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lineage {
     /// Inherited stretches, each with the position at which it ends (inclusive), in rising order.
-    ancestors: Box<[(Epoch, Position)]>,
+    /// Shared, because each read takes a copy; `None` if there are none.
+    ancestors: Option<Arc<[(Epoch, Position)]>>,
     own: Epoch,
 }
 
@@ -21,24 +32,33 @@ pub struct OtherEpoch;
 impl Lineage {
     /// A log that inherits nothing.
     pub fn new(epoch: Epoch) -> Self {
-        Self { ancestors: Box::default(), own: epoch }
+        Self { ancestors: None, own: epoch }
     }
 
     /// The log of a fork that branches off at `at` and goes on as `epoch`, which is above all earlier ones.
     pub fn fork(&self, at: Position, epoch: Epoch) -> Self {
-        let mut ancestors: Vec<_> = self.ancestors.iter().copied().take_while(|(_, end)| *end < at).collect();
+        let mut ancestors: Vec<_> =
+            self.ancestors().iter().copied().take_while(|(_, end)| *end < at).collect();
         ancestors.push((self.offset_at(at).epoch, at));
-        Self { ancestors: ancestors.into(), own: epoch }
+        Self::of(ancestors, epoch)
+    }
+
+    /// The same log in a later run of its store, which goes on behind the tail `at` as `epoch`, above all earlier ones.
+    pub fn run(&self, at: Position, epoch: Epoch) -> Self {
+        let Self { ancestors, own } = self.fork(at, epoch);
+        let ancestors = ancestors.as_deref().unwrap_or_default();
+        let kept = ancestors.get(ancestors.len().saturating_sub(RUNS_MAX)..).unwrap_or_default();
+        Self::of(kept.to_vec(), own)
     }
 
     /// A log as `ancestors` and `own` said of it.
     pub fn of(ancestors: Vec<(Epoch, Position)>, own: Epoch) -> Self {
-        Self { ancestors: ancestors.into(), own }
+        Self { ancestors: (!ancestors.is_empty()).then(|| ancestors.into()), own }
     }
 
     /// The stretches that it has from others, each with the position at which it ends (inclusive), in rising order.
     pub fn ancestors(&self) -> &[(Epoch, Position)] {
-        &self.ancestors
+        self.ancestors.as_deref().unwrap_or_default()
     }
 
     /// The epoch in which this log itself is written.
@@ -48,9 +68,9 @@ impl Lineage {
 
     /// The offset of a position. Each position has exactly one.
     pub fn offset_at(&self, position: Position) -> Offset {
-        let epoch =
-            self.ancestors.iter().find(|(_, end)| position <= *end).map_or(self.own, |(epoch, _)| *epoch);
-        Offset { epoch, position }
+        let ancestors = self.ancestors();
+        let stretch = ancestors.partition_point(|(_, end)| *end < position);
+        Offset { epoch: ancestors.get(stretch).map_or(self.own, |(epoch, _)| *epoch), position }
     }
 
     /// The position of an offset that this log has given, or that its source gave before the fork.
@@ -93,6 +113,29 @@ mod tests {
                     "branch {at}, position {position}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_run_keeps_the_offsets_that_were_given_and_refuses_those_behind_its_beginning() {
+        let before = Lineage::new(Epoch(7));
+        let after = before.run(Position(10), Epoch(9));
+        assert_eq!(after.offset_at(Position(10)), offset(7, 10));
+        assert_eq!(after.position_of(offset(7, 11)), Err(OtherEpoch));
+        assert_eq!(after.offset_at(Position(11)), offset(9, 11));
+        // A run without an append leaves nothing behind.
+        assert_eq!(after.run(Position(10), Epoch(12)), before.run(Position(10), Epoch(12)));
+    }
+
+    #[test]
+    fn many_runs_are_remembered_and_the_oldest_are_told_apart() {
+        let runs = 2 * RUNS_MAX as u64;
+        let lineage = (1..=runs)
+            .fold(Lineage::new(Epoch(1)), |lineage, run| lineage.run(Position(10 * run), Epoch(run + 1)));
+        assert_eq!(lineage.ancestors().len(), RUNS_MAX);
+        for run in 1..=runs {
+            let known = lineage.position_of(offset(run, 10 * run)).is_ok();
+            assert_eq!(known, run > runs - RUNS_MAX as u64, "run {run}");
         }
     }
 

@@ -68,12 +68,12 @@ pub enum ReadError {
     Failed(#[from] Failure),
 }
 
-/// Messages that a reader asked for and that are not kept any more.
+/// Messages that a reader asked for and that are not there any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
     /// Why.
     pub reason: GapReason,
-    /// The offset of the earliest message that is kept, or of the tail.
+    /// The offset of the next message that is kept, or of the tail.
     pub earliest: Offset,
 }
 
@@ -83,6 +83,11 @@ pub enum GapReason {
     /// Retention trimmed them.
     Trimmed {
         /// How many: messages in JSON mode, bytes otherwise.
+        missed: u64,
+    },
+    /// They were damaged in the store.
+    Damaged {
+        /// How many at the most: messages in JSON mode, bytes otherwise.
         missed: u64,
     },
     /// The offset is from another life of the stream. How many are missed nobody can know.

@@ -115,6 +115,9 @@ pub trait Store: Send + Sync + 'static {
     /// Whether it takes nothing any more (`Failure::Broken`).
     fn has_failed(&self) -> bool;
 
+    /// Whether something that was kept is damaged.
+    fn is_damaged(&self) -> bool;
+
     /// Makes all durable that was acknowledged, whatever was promised, as the last thing that is asked of it.
     fn close<'a>(&'a self) -> Work<'a, ()>;
 }
@@ -135,6 +138,9 @@ pub trait Observer: Send + Sync + 'static {
 
     /// Room was given back.
     fn reclaimed(&self, bytes: u64);
+
+    /// So many bytes are damaged by now.
+    fn damaged(&self, bytes: u64);
 }
 
 /// Nobody is told.
@@ -144,6 +150,7 @@ impl Observer for () {
     fn read(&self, _: usize, _: usize) {}
     fn sized(&self, _: u64, _: u64) {}
     fn reclaimed(&self, _: u64) {}
+    fn damaged(&self, _: u64) {}
 }
 
 /// When a store on disk syncs its log, which is what an acknowledgement promises.

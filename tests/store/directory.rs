@@ -33,7 +33,7 @@ pub fn try_open(directory: &Path) -> Result<(Disk, Opened), OpenError> {
     open_with(directory, SEGMENT_BYTES)
 }
 
-fn open_with(directory: &Path, segment_bytes: u32) -> Result<(Disk, Opened), OpenError> {
+pub fn open_with(directory: &Path, segment_bytes: u32) -> Result<(Disk, Opened), OpenError> {
     open_at(directory, segment_bytes, noon())
 }
 
@@ -59,6 +59,19 @@ pub fn world_at(directory: &Path, segment_bytes: u32, now: SystemTime) -> World 
     let mut world = World::with(Box::new(store));
     world.now = now;
     world
+}
+
+/// The same for a store whose damage is accepted.
+pub fn world_despite_damage(directory: &Path, segment_bytes: u32) -> World {
+    let options = DiskOptions { segment_bytes, accept_damage: true, ..DiskOptions::new(SyncPolicy::Always) };
+    World::with(Box::new(Disk::open(directory, options, Arc::new(()), noon()).unwrap().0))
+}
+
+/// Copies the files of a store that nobody has open.
+pub fn copy(from: &Path, to: &Path) {
+    for file in std::fs::read_dir(from).unwrap().map(|file| file.unwrap()) {
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
 }
 
 /// Bytes that the files of a store take.

@@ -65,7 +65,7 @@ async fn a_store_of_format_1_is_read() {
     let directory = directory();
     std::fs::copy(fixture(), directory.path().join("0000000001.log")).unwrap();
     let (world, opened) = world_of(directory.path(), 16 * 1024);
-    assert!(!opened.renewed);
+    assert!(!opened.may_lack_end);
     assert_eq!(opened.streams, 7);
     assert_eq!(world.content("fork").await, "0,1,2,3,9");
     assert!(matches!(world.read("source", Start::Earliest).await.unwrap_err(), ReadError::Missing(_)));

@@ -12,9 +12,12 @@
 mod damage;
 mod directory;
 mod fixture;
+mod flips;
 mod index;
+mod permissions;
 mod reclaim;
 mod restart;
+mod rollback;
 mod second_runs;
 mod sessions;
 #[macro_use]

@@ -55,6 +55,9 @@ impl Admin {
             "/ready" if self.hub.store_has_failed() => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "the store has failed\n".into())
             }
+            "/ready" if self.hub.store_is_damaged() => {
+                text(StatusCode::OK, "text/plain", "ready, but the store is damaged\n".into())
+            }
             "/ready" => text(StatusCode::OK, "text/plain", "ready\n".into()),
             "/metrics" => {
                 let metrics = self.metrics.text(self.hub.counts());

@@ -313,6 +313,10 @@ fn map_failure(failure: Failure, fields: &mut HeaderMap) -> (StatusCode, &'stati
             fields.insert(RETRY_AFTER, fields::retry_after());
             (StatusCode::INSUFFICIENT_STORAGE, "store-full")
         }
+        Failure::Short => {
+            fields.insert(RETRY_AFTER, fields::retry_after());
+            (StatusCode::SERVICE_UNAVAILABLE, "store-short")
+        }
         Failure::Broken => (StatusCode::INTERNAL_SERVER_ERROR, "store-broken"),
         Failure::Unreadable => (StatusCode::INTERNAL_SERVER_ERROR, "store-unreadable"),
     }
@@ -328,6 +332,7 @@ fn map_gap(gap: &Gap, fields: &mut HeaderMap) -> (StatusCode, &'static str) {
 pub(in crate::http) fn gap_text(gap: &Gap) -> String {
     match gap.reason {
         GapReason::Trimmed { missed } => format!("reason=trimmed; missed={missed}"),
+        GapReason::Damaged { missed } => format!("reason=damaged; missed={missed}"),
         GapReason::Epoch => "reason=epoch".to_owned(),
     }
 }
@@ -338,10 +343,14 @@ fn gap_in_words(gap: &Gap) -> String {
         GapReason::Trimmed { missed } => {
             format!("{missed} messages (bytes, if the stream is not JSON) were trimmed")
         }
+        GapReason::Damaged { missed } => {
+            format!("at most {missed} messages (bytes, if the stream is not JSON) were damaged in the store")
+        }
         GapReason::Epoch => "the offset is from an earlier life of the stream".to_owned(),
     };
+    let which = if matches!(gap.reason, GapReason::Damaged { .. }) { "next" } else { "earliest" };
     let go_on = if earliest == Offset::ZERO { "-1".to_owned() } else { earliest.to_string() };
-    format!("{why}; the earliest offset that can be read is {go_on}")
+    format!("{why}; the {which} offset that can be read is {go_on}")
 }
 
 fn refusal_in_words(refusal: &Refusal) -> String {

@@ -131,6 +131,10 @@ impl Store for Counting {
         self.memory.streams()
     }
 
+    fn is_damaged(&self) -> bool {
+        self.memory.is_damaged()
+    }
+
     fn has_failed(&self) -> bool {
         self.memory.has_failed()
     }

@@ -33,8 +33,8 @@ struct Admitted {
     now: SystemTime,
     /// Where it is written, unless it is a duplicate.
     kept: Option<Arc<Kept>>,
-    /// Whether the stream begins with it.
-    created: bool,
+    /// Where the state of the stream is written beside it, if the stream begins with it.
+    created: Option<Arc<Kept>>,
 }
 
 impl Committer {
@@ -81,7 +81,7 @@ impl Committer {
                 return Ok(());
             }
         };
-        let mut admitted = Admitted { stream, append, admission, start, now, kept: None, created: false };
+        let mut admitted = Admitted { stream, append, admission, start, now, kept: None, created: None };
         if admission == Admission::New {
             let append = &admitted.append;
             let note = self.note_session_of(append)?;
@@ -137,14 +137,16 @@ impl Committer {
         let note = self.note_session_of(&append)?;
         let session = note.as_ref().map(|note| note.session);
         let (at, ends) = (moment(now), Ends::of(append.payload.shape()));
+        let copy = Record::State { stream: state.clone() };
         let record = match Said::of(&append, note) {
             None => Record::Created { stream: state, at, ends },
             Some(said) => Record::CreatedWith { stream: state, at, ends, said },
         };
+        let created = Some(self.write(&copy, &[], Some(id))?);
         let kept = self.write(&record, append.payload.bytes(), Some(id))?;
         self.noted(session)?;
         let kept = Some(kept);
-        self.do_afterwards(Admitted { stream, append, admission, start, now, kept, created: true }, answer);
+        self.do_afterwards(Admitted { stream, append, admission, start, now, kept, created }, answer);
         Ok(())
     }
 
@@ -188,11 +190,11 @@ impl Committer {
         let shared = self.shared.clone();
         self.afterwards(move || {
             let Admitted { stream, append, admission, start, now, kept, created } = admitted;
-            let mut entry = stream.lock();
+            let (mut entry, is_new) = (stream.lock(), created.is_some());
             if let Some(kept) = kept {
-                if created {
-                    entry.head =
-                        Some(Head { content: Stored::Kept(kept.clone()), earliest: entry.log.earliest() });
+                if let Some(copy) = created {
+                    let (content, copy) = (Stored::Kept(kept.clone()), Stored::Kept(copy));
+                    entry.head = Some(Head { content, copy, earliest: entry.log.earliest() });
                     entry.state = State::Live;
                 }
                 let record = (!append.payload.is_empty()).then(|| {
@@ -205,7 +207,7 @@ impl Committer {
                 entry.finish(Done { record, annotation, close: append.close }, now);
             }
             entry.underway -= 1;
-            answer_with(answer, Ok(Appended { created, ..entry.appended(&append, admission) }));
+            answer_with(answer, Ok(Appended { created: is_new, ..entry.appended(&append, admission) }));
         });
     }
 }
@@ -216,6 +218,6 @@ fn append_bytes(append: &Append) -> usize {
     let sequence = append.sequence.as_ref().map_or(0, |sequence| sequence.len());
     let annotation = append.annotation.as_deref().map_or(0, Annotation::size);
     let session = append.session.as_ref().map_or(0, session_bytes);
-    let state = if append.create.is_some() { STATE_BYTES } else { 0 };
+    let state = if append.create.is_some() { 2 * STATE_BYTES } else { 0 };
     beside(append.payload.shape().ends().len()) + producer + sequence + annotation + session + state
 }

@@ -36,7 +36,7 @@ impl Committer {
             answer_with(answer, existing.lock().created_again(&create, now));
             return Ok(());
         }
-        let beside = beside(create.payload.shape().ends().len()) + STATE_BYTES;
+        let beside = beside(create.payload.shape().ends().len()) + 2 * STATE_BYTES;
         // The end of a former stream of that name comes first in the log, or the two would be taken for each other.
         let room = self.write_ends().and_then(|()| self.ensure(create.payload.len(), beside, false));
         if let Err(no_room) = room {
@@ -67,14 +67,14 @@ impl Committer {
         let mut state = StreamState::of(&entry);
         state.tail = entry.log.tail().0;
         let earliest = entry.log.earliest();
-        let record = Record::Created {
-            stream: Box::new(state),
-            at: moment(now),
-            ends: Ends::of(create.payload.shape()),
-        };
+        let state = Box::new(state);
+        let copy = Record::State { stream: state.clone() };
+        let ends = Ends::of(create.payload.shape());
+        let record = Record::Created { stream: state, at: moment(now), ends };
         let entry = shared.streams.insert(&mut structure, entry, now);
         drop(structure);
         self.know(&entry);
+        let copy = self.write(&copy, &[], Some(id.0))?;
         let kept = self.write(&record, create.payload.bytes(), Some(id.0))?;
         self.afterwards(move || {
             let (shape, bytes) = create.payload.into_parts();
@@ -84,7 +84,8 @@ impl Committer {
                 Logged { start, shape, content: Stored::Kept(kept.clone()), at: now, annotation: None }
             });
             let mut entry = entry.lock();
-            entry.head = Some(Head { content: Stored::Kept(kept), earliest });
+            let (content, copy) = (Stored::Kept(kept), Stored::Kept(copy));
+            entry.head = Some(Head { content, copy, earliest });
             entry.finish(Done { record, annotation: None, close: create.closed }, now);
             entry.state = State::Live;
             entry.underway -= 1;
@@ -152,7 +153,10 @@ impl Committer {
             }
         };
         let Ok(entry) = shared.streams.find(name) else { return Ok(()) };
-        self.write(&Record::Cleared { stream, from }, &[], Some(stream))?;
+        // Twice: without it a message that was cleared would be retained again.
+        for _ in 0..2 {
+            self.write(&Record::Cleared { stream, from }, &[], Some(stream))?;
+        }
         self.afterwards(move || {
             let mut entry = entry.lock();
             entry.underway -= 1;

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::damage;
 use super::directory::{Directory, OpenError};
 use super::replay::Replay;
 use super::scan::{End, Rest, scan};
-use super::segment::{Segment, Segments};
+use super::segment::Segments;
 use crate::store::entry::State;
 
 /// What was found in a store.
@@ -25,6 +26,10 @@ pub struct Checked {
     pub files: usize,
     /// Where something is that is no record, in words for the operator.
     pub damage: Vec<String>,
+    /// Which streams have lost what.
+    pub lost: Vec<String>,
+    /// Where the log was cut off in the middle of a write, which is no loss.
+    pub torn: Vec<String>,
 }
 
 /// Later than any message: a check does not ask how old they are.
@@ -36,10 +41,9 @@ pub fn check(directory: &Path) -> Result<Checked, OpenError> {
         return Err(std::io::Error::from(std::io::ErrorKind::NotADirectory).into());
     }
     let directory = Directory::open(directory)?;
-    let segments = Arc::new(Segments::new(directory.path().to_owned()));
+    let segments = Arc::new(Segments::new(directory.path())?);
     let mut replay = Replay::new(segments.clone(), SystemTime::UNIX_EPOCH + END_OF_TIME);
-    let begin = |segment: &Arc<Segment>| segments.insert(segment.clone());
-    let end = scan(directory.path(), begin, |scanned| replay.take(scanned))?;
+    let end = scan(directory.path(), |step| replay.take(step))?;
     let records = replay.records;
     let restored = replay.into_streams();
     let live = restored.streams.iter().filter(|entry| entry.state == State::Live);
@@ -50,16 +54,18 @@ pub fn check(directory: &Path) -> Result<Checked, OpenError> {
         messages: live.map(|entry| entry.log.messages_kept()).sum(),
         bytes: files.iter().map(|segment| u64::from(segment.capacity)).sum(),
         files: files.len(),
-        damage: damage(&end),
+        damage: restored.losses.damage.iter().map(damage::in_words).collect(),
+        lost: damage::lost(restored.streams.iter(), &restored.losses),
+        torn: torn(&end),
     })
 }
 
-fn damage(end: &End) -> Vec<String> {
-    let mut damage = Vec::new();
-    if let Some((segment, offset)) = end.last.as_ref().filter(|_| end.damaged) {
-        damage.push(format!("{:010}.log from byte {offset} on", segment.number));
+fn torn(end: &End) -> Vec<String> {
+    let mut torn = Vec::new();
+    if let Some((segment, offset)) = end.last.as_ref().filter(|_| end.torn) {
+        torn.push(format!("{:010}.log from byte {offset} on", segment.number));
     }
     let used = end.behind.iter().filter(|(_, rest)| *rest == Rest::Used);
-    damage.extend(used.map(|(number, _)| format!("{number:010}.log, which follows on that")));
-    damage
+    torn.extend(used.map(|(number, _)| format!("{number:010}.log, which follows on that")));
+    torn
 }

@@ -12,15 +12,14 @@ use tokio::time::Instant;
 
 use super::frame::{self, Place};
 use super::kept::{Kept, Stored};
-use super::record::{Record, StreamId};
+use super::record::{Record, StreamId, StreamState};
 use super::room::{NoRoom, Room};
 use super::segment::Segment;
 use super::session_log::SessionLog;
 use super::shared::Shared;
 use super::victim::Reclaiming;
-use crate::store::entry::Entry;
-use crate::stream::SyncPolicy;
-use crate::stream::{Epoch, Failure};
+use crate::store::entry::{Entry, Head};
+use crate::stream::{Epoch, Failure, Position, SyncPolicy};
 
 /// The most changes and bytes that wait for the same sync.
 const GROUP_CHANGES_MAX: usize = 256;
@@ -29,6 +28,7 @@ const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What the thread has to know of the log.
 pub(super) struct Known {
     pub(super) next_stream: StreamId,
+    pub(super) run: Epoch,
     pub(super) graves: HashMap<StreamId, Arc<Kept>>,
     pub(super) sessions: SessionLog,
 }
@@ -54,6 +54,8 @@ pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
     pub(super) room: Room,
     pub(super) next_stream: StreamId,
+    /// The epoch of what this run appends to streams that were there before.
+    run: Epoch,
     sync: SyncPolicy,
     /// Records that are decided and not written: they lie at `room`, as many bytes before its offset.
     group: Vec<u8>,
@@ -89,6 +91,7 @@ impl Committer {
             shared,
             room,
             next_stream: known.next_stream,
+            run: known.run,
             sync,
             group: Vec::new(),
             changes: 0,
@@ -123,7 +126,7 @@ impl Committer {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             match self.write_ends() {
-                Ok(()) | Err(NoRoom::Full) => {}
+                Ok(()) | Err(NoRoom::Full | NoRoom::Short) => {}
                 Err(NoRoom::Broken(error)) => return Err(error),
             }
             let mut next = first;
@@ -149,7 +152,8 @@ impl Committer {
     /// How long there is nothing to do but what is asked for.
     fn patience(&self) -> Duration {
         match self.sync {
-            _ if self.reclaiming.is_some() || self.look_again => Duration::ZERO,
+            _ if self.look_again => Duration::ZERO,
+            _ if let Some(reclaiming) = &self.reclaiming => reclaiming.pause(),
             SyncPolicy::Interval(interval) if !self.unsynced.is_empty() => {
                 interval.saturating_sub(self.synced_at.elapsed())
             }
@@ -160,8 +164,8 @@ impl Committer {
     fn change(&mut self, change: Change) -> io::Result<()> {
         self.changes += 1;
         match change(self) {
-            // Whoever asked has been told that the disk is full.
-            Ok(()) | Err(NoRoom::Full) => Ok(()),
+            // Whoever asked has been told that there is no room.
+            Ok(()) | Err(NoRoom::Full | NoRoom::Short) => Ok(()),
             Err(NoRoom::Broken(error)) => Err(error),
         }
     }
@@ -179,6 +183,8 @@ impl Committer {
     }
 
     pub(super) fn write_end(&mut self, stream: StreamId) -> Result<(), NoRoom> {
+        // Twice: without it a stream that has ended would be there again.
+        self.write_unkept(&Record::Ended { stream }, &[], Some(stream))?;
         let kept = self.write(&Record::Ended { stream }, &[], Some(stream))?;
         self.graves.insert(stream, kept);
         Ok(())
@@ -226,14 +232,15 @@ impl Committer {
         of: Option<StreamId>,
     ) -> Result<(Place, u32), NoRoom> {
         let start = self.group.len();
-        let mut bytes = frame::write(&mut self.group, self.room.place(), record, content);
+        let synced = start == 0 && self.unsynced.is_empty();
+        let mut bytes = frame::write(&mut self.group, self.room.place(), synced, record, content);
         if !self.room.fits(bytes as usize) {
             self.group.truncate(start);
             // What is decided has to be written, and `ensure` has seen that it can be.
             self.room.ensure(bytes as usize, true).map_err(broken)?;
             self.flush().map_err(NoRoom::Broken)?;
             self.roll().map_err(broken)?;
-            bytes = frame::write(&mut self.group, self.room.place(), record, content);
+            bytes = frame::write(&mut self.group, self.room.place(), false, record, content);
         }
         let place = self.room.place();
         self.room.advance(bytes);
@@ -249,9 +256,16 @@ impl Committer {
         let opened = self.opened(Some((before.number, end)));
         self.is_unsynced(before);
         self.look_again = true;
-        let bytes = frame::write(&mut self.group, self.room.place(), &opened, &[]);
-        self.room.advance(bytes);
+        for record in [&opened, &self.run_record(), &self.run_record()] {
+            let bytes = frame::write(&mut self.group, self.room.place(), false, record, &[]);
+            self.room.advance(bytes);
+        }
         Ok(())
+    }
+
+    /// What a segment and a run begin with, twice: without it the epochs of all that follows would be unknown.
+    fn run_record(&self) -> Record {
+        Record::Run { epoch: self.run.0 }
     }
 
     /// The record that a segment, or a new run of the store, begins with.
@@ -264,21 +278,41 @@ impl Committer {
         }
     }
 
-    /// Begins a run of the store: another epoch for each of `renewed`, since what was behind may be lost. Synced when
-    /// it returns.
-    pub(super) fn begin(&mut self, renewed: &[Arc<Mutex<Entry<Stored>>>]) -> Result<(), NoRoom> {
-        let epoch = self.shared.epochs.next();
+    /// Begins a run of the store, in a new segment if it is `after` another one. Writes the state of streams that have
+    /// `skipped` what was damaged. Synced when it returns.
+    pub(super) fn begin(&mut self, after: Option<(u32, u32)>, skipped: &[StreamId]) -> Result<(), NoRoom> {
         self.ensure(0, 0, true)?;
-        self.write_unkept(&self.opened(None), &[], None)?;
-        for held in renewed {
-            self.ensure(0, 0, true)?;
-            let mut entry = held.lock();
-            let (stream, from) = (entry.origin.own().0, entry.log.tail());
-            entry.lineage = entry.lineage.fork(from, epoch);
-            let record = Record::Renewed { stream, epoch: epoch.0, from: from.0 };
-            self.write_unkept(&record, &[], Some(stream))?;
+        for record in [self.opened(after), self.run_record(), self.run_record()] {
+            self.write_unkept(&record, &[], None)?;
+        }
+        for stream in skipped {
+            let Some(entry) = self.ids.get(stream).and_then(Weak::upgrade) else { continue };
+            let (state, earliest) = {
+                let entry = entry.lock();
+                (Box::new(StreamState::of(&entry)), entry.log.earliest())
+            };
+            let head = self.write_state(state, earliest)?;
+            entry.lock().head = Some(head);
         }
         self.flush().and_then(|()| self.sync_all()).map_err(NoRoom::Broken)
+    }
+
+    /// Writes the state of a stream, twice, since without it the messages of the stream would be nobody's.
+    pub(super) fn write_state(
+        &mut self,
+        state: Box<StreamState>,
+        earliest: Position,
+    ) -> Result<Head<Stored>, NoRoom> {
+        self.ensure(0, 2 * state.bytes_max(), true)?;
+        let (stream, ended) = (state.id, state.ended);
+        let record = Record::State { stream: state };
+        let copy = Stored::Kept(self.write(&record, &[], Some(stream))?);
+        let content = self.write(&record, &[], Some(stream))?;
+        if ended {
+            // It says that the stream has ended, as a record did that may be given up.
+            self.graves.insert(stream, content.clone());
+        }
+        Ok(Head { content: Stored::Kept(content), copy, earliest })
     }
 
     /// Has this done when the group is synced.
@@ -313,7 +347,8 @@ impl Committer {
         }
         let active = self.room.active().clone();
         let bytes = u32::try_from(self.group.len()).unwrap_or(u32::MAX);
-        active.write(&self.group, self.room.place().offset - bytes)?;
+        let offset = self.room.place().offset - bytes;
+        self.shared.until_it_passes(|| active.write(&self.group, offset))?;
         self.group.clear();
         self.is_unsynced(active);
         Ok(())
@@ -339,7 +374,7 @@ impl Committer {
         self.sync_all()?;
         match self.ensure(0, 0, true).and_then(|()| self.write_unkept(&Record::Closed, &[], None)) {
             Ok(_) => {}
-            Err(NoRoom::Full) => return Ok(()),
+            Err(NoRoom::Full | NoRoom::Short) => return Ok(()),
             Err(NoRoom::Broken(error)) => return Err(error),
         }
         self.flush()?;
@@ -350,15 +385,17 @@ impl Committer {
     pub(super) fn failure(no_room: &NoRoom) -> Failure {
         match no_room {
             NoRoom::Full => Failure::Full,
+            NoRoom::Short => Failure::Short,
             NoRoom::Broken(_) => Failure::Broken,
         }
     }
 }
 
-/// After a decision it is too late for a full disk.
+/// After a decision it is too late for a lack of room.
 fn broken(no_room: NoRoom) -> NoRoom {
     match no_room {
         NoRoom::Full => NoRoom::Broken(io::ErrorKind::StorageFull.into()),
+        NoRoom::Short => NoRoom::Broken(io::ErrorKind::OutOfMemory.into()),
         broken => broken,
     }
 }

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Length and checksum, in little endian.
 pub(super) const FRAME_HEADER_BYTES: usize = 8;
 
+/// Set in the length of a frame if everything before it was synced when it was written.
+const SYNCED: u32 = 1 << 31;
+
 /// Where a frame lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Place {
@@ -26,9 +29,15 @@ pub(super) enum Found<'a> {
     Damage,
 }
 
-/// Writes a record of `meta` and `content` behind `out`, which will lie at `place` with its first new byte. Returns how
-/// many bytes it takes.
-pub(super) fn write<T: Serialize>(out: &mut Vec<u8>, place: Place, meta: &T, content: &[u8]) -> u32 {
+/// Writes a record of `meta` and `content` behind `out`, which will lie at `place` with its first new byte. `synced`:
+/// everything before it is. Returns how many bytes it takes.
+pub(super) fn write<T: Serialize>(
+    out: &mut Vec<u8>,
+    place: Place,
+    synced: bool,
+    meta: &T,
+    content: &[u8],
+) -> u32 {
     let start = out.len();
     out.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
     // Writing to memory does not fail, and no type that is written here refuses to be.
@@ -39,7 +48,7 @@ pub(super) fn write<T: Serialize>(out: &mut Vec<u8>, place: Place, meta: &T, con
     let frame = out.get_mut(start..).unwrap_or_default();
     let bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);
     if let Some((header, body)) = frame.split_first_chunk_mut::<FRAME_HEADER_BYTES>() {
-        let length = bytes - FRAME_HEADER_BYTES as u32;
+        let length = (bytes - FRAME_HEADER_BYTES as u32) | if synced { SYNCED } else { 0 };
         let [a, b, c, d] = length.to_le_bytes();
         let [e, f, g, h] = checksum(place, length, body).to_le_bytes();
         *header = [a, b, c, d, e, f, g, h];
@@ -49,18 +58,41 @@ pub(super) fn write<T: Serialize>(out: &mut Vec<u8>, place: Place, meta: &T, con
 
 /// Looks at what lies at `place`, of which `bytes` are the beginning.
 pub(super) fn read(bytes: &[u8], place: Place) -> Found<'_> {
-    let Some(([a, b, c, d, e, f, g, h], rest)) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>() else {
+    let Some((Header { length, sum }, rest)) = header(bytes) else {
         return if bytes.iter().all(|byte| *byte == 0) { Found::Nothing } else { Found::Damage };
     };
-    let length = u32::from_le_bytes([*a, *b, *c, *d]);
-    let sum = u32::from_le_bytes([*e, *f, *g, *h]);
     if (length, sum) == (0, 0) {
         return Found::Nothing;
     }
-    match rest.get(..length as usize) {
-        Some(body) if length > 0 && checksum(place, length, body) == sum => Found::Body(body),
+    match rest.get(..bytes_of(length)) {
+        Some(body) if !body.is_empty() && checksum(place, length, body) == sum => Found::Body(body),
         _ => Found::Damage,
     }
+}
+
+/// Whether everything before the frame that `bytes` begin with was synced when it was written.
+pub(super) fn follows_sync(bytes: &[u8]) -> bool {
+    header(bytes).is_some_and(|(header, _)| header.length & SYNCED != 0)
+}
+
+/// What a frame begins with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header {
+    /// Bytes of the body, and a flag.
+    pub(super) length: u32,
+    pub(super) sum: u32,
+}
+
+/// The header that `bytes` begin with, and what lies behind it.
+pub(super) fn header(bytes: &[u8]) -> Option<(Header, &[u8])> {
+    let ([a, b, c, d, e, f, g, h], rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
+    let (length, sum) = (u32::from_le_bytes([*a, *b, *c, *d]), u32::from_le_bytes([*e, *f, *g, *h]));
+    Some((Header { length, sum }, rest))
+}
+
+/// How many bytes the body of a frame has whose header says `length`.
+pub(super) fn bytes_of(length: u32) -> usize {
+    (length & !SYNCED) as usize
 }
 
 /// What a record is, and its content.
@@ -68,7 +100,8 @@ pub(super) fn split<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<(T, &'a [u
     postcard::take_from_bytes(body).ok()
 }
 
-fn checksum(place: Place, length: u32, body: &[u8]) -> u32 {
+/// The checksum of a frame at `place` whose header says `length`.
+pub(super) fn checksum(place: Place, length: u32, body: &[u8]) -> u32 {
     let mut sum = 0;
     for number in [place.segment, place.offset, length] {
         sum = crc32c::crc32c_append(sum, &number.to_le_bytes());
@@ -85,7 +118,7 @@ mod tests {
     #[test]
     fn a_record_comes_back_from_its_own_place_alone() {
         let mut out = b"before".to_vec();
-        let bytes = write(&mut out, PLACE, &(5u8, "x"), b"content");
+        let bytes = write(&mut out, PLACE, false, &(5u8, "x"), b"content");
         assert_eq!(out.len(), 6 + bytes as usize);
         let Found::Body(body) = read(&out[6..], PLACE) else { panic!("no record") };
         assert_eq!(split::<(u8, &str)>(body), Some(((5, "x"), &b"content"[..])));
@@ -96,9 +129,19 @@ mod tests {
     }
 
     #[test]
+    fn a_record_says_whether_what_is_before_it_was_synced() {
+        for synced in [false, true] {
+            let mut out = Vec::new();
+            let bytes = write(&mut out, PLACE, synced, &5u8, b"content");
+            assert_eq!((follows_sync(&out), out.len()), (synced, bytes as usize));
+            assert_eq!(read(&out, PLACE), Found::Body(&out[FRAME_HEADER_BYTES..]));
+        }
+    }
+
+    #[test]
     fn no_flipped_bit_and_no_cut_passes() {
         let mut out = Vec::new();
-        write(&mut out, PLACE, &(5u8, "x"), b"content");
+        write(&mut out, PLACE, false, &(5u8, "x"), b"content");
         for bit in 0..out.len() * 8 {
             let mut flipped = out.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

@@ -1,4 +1,7 @@
-//! Opening a store: what its log says, and whether something may be missing behind that.
+//! Opening a store: what its log says, what of it is damaged, and whether something may be missing behind it.
+//!
+//! Each opening begins another epoch for whatever is appended: if this is an older copy of the store, offsets that were
+//! given behind its end are told apart from those to come.
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -9,15 +12,15 @@ use tokio::time::Instant;
 
 use super::Disk;
 use super::committer::{Committer, Known};
+use super::damage;
 use super::directory::{Directory, OpenError};
-use super::replay::Replay;
+use super::replay::{Replay, Restored};
 use super::room::{NoRoom, Room};
 use super::scan::{End, Rest, scan};
 use super::segment::{HEADER_BYTES, Segment, Segments, path};
 use super::shared::Shared;
 use crate::store::streams::Epochs;
-use crate::stream::SyncPolicy;
-use crate::stream::{Epoch, Observer};
+use crate::stream::{Epoch, Observer, SyncPolicy};
 
 /// How a store writes.
 #[derive(Debug, Clone, Copy)]
@@ -29,12 +32,14 @@ pub struct DiskOptions {
     pub segment_bytes: u32,
     /// Bytes of the newest messages, and of what is needed to find them, that are kept in memory.
     pub cache_bytes: u64,
+    /// Whether to go on without records that are damaged.
+    pub accept_damage: bool,
 }
 
 impl DiskOptions {
     /// In files of 8 MiB, with 64 MiB of the newest messages in memory.
     pub fn new(sync: SyncPolicy) -> Self {
-        Self { sync, segment_bytes: 8 * 1024 * 1024, cache_bytes: 64 * 1024 * 1024 }
+        Self { sync, segment_bytes: 8 * 1024 * 1024, cache_bytes: 64 * 1024 * 1024, accept_damage: false }
     }
 }
 
@@ -47,8 +52,8 @@ pub struct Opened {
     pub records: u64,
     /// How long it took.
     pub took: Duration,
-    /// Whether the end of the log may be missing. If so, cursors from behind it are told apart from those to come.
-    pub renewed: bool,
+    /// Whether the end of the log may be missing.
+    pub may_lack_end: bool,
 }
 
 impl Disk {
@@ -62,46 +67,89 @@ impl Disk {
     ) -> Result<(Self, Opened), OpenError> {
         let since = Instant::now();
         let directory = Directory::open(directory)?;
-        let segments = Arc::new(Segments::new(directory.path().to_owned()));
+        directory.restrict_to_owner()?;
+        let segments = Arc::new(Segments::new(directory.path())?);
         let mut replay = Replay::new(segments.clone(), now);
-        let begin = |segment: &Arc<Segment>| segments.insert(segment.clone());
-        let end = scan(directory.path(), begin, |scanned| replay.take(scanned))?;
-        let renewed = end.damaged || !(replay.closed || replay.synced);
-        let records = replay.records;
+        let end = scan(directory.path(), |step| replay.take(step))?;
+        let may_lack_end = end.torn || !(replay.closed || replay.synced);
+        let (records, closed) = (replay.records, replay.closed);
         let restored = replay.into_streams();
+        let must_accept = !is_accepted(directory.path(), &restored, options.accept_damage)?;
+        if !closed {
+            // The run before may have ended before it had synced what is read here.
+            let all = segments.all();
+            let mut unsynced = all.iter().filter(|segment| segment.number >= end.unsynced_from);
+            unsynced.try_for_each(|segment| segment.sync())?;
+        }
         let epochs = match restored.next_epoch {
             Epoch(0) => Epochs::random(),
-            next => Epochs::from(next),
+            next => Epochs::after(next),
         };
+        let run = epochs.next();
         let shared =
             Arc::new(Shared::new(segments, epochs, observer, restored.sessions, options.cache_bytes));
         let known = Known {
             next_stream: restored.next_stream,
+            run,
             graves: restored.graves,
             sessions: restored.session_log,
         };
         let mut structure = shared.streams.structure();
-        let entries =
-            restored.streams.into_iter().map(|entry| shared.streams.insert(&mut structure, entry, now));
+        let entries = restored.streams.into_iter().map(|mut entry| {
+            entry.lineage = entry.lineage.run(entry.log.tail(), run);
+            shared.streams.insert(&mut structure, entry, now)
+        });
         let entries: Vec<_> = entries.collect();
         drop(structure);
-        let room = room(&shared, directory.path(), end, options.segment_bytes)?;
+        let (room, after) = room(&shared, directory.path(), end, options.segment_bytes)?;
         let mut committer = Committer::new(shared.clone(), room, known, options.sync);
         entries.iter().for_each(|entry| committer.know(entry));
-        committer.begin(if renewed { &entries } else { &[] }).map_err(|no_room| match no_room {
+        committer.begin(after, &restored.skipped).map_err(|no_room| match no_room {
             NoRoom::Full => io::Error::from(io::ErrorKind::StorageFull),
+            NoRoom::Short => io::Error::from(io::ErrorKind::OutOfMemory),
             NoRoom::Broken(error) => error,
         })?;
+        if must_accept {
+            damage::accept(directory.path(), &restored.losses.damage)?;
+        }
+        restored.losses.damage.into_iter().for_each(|span| shared.note_damage(span));
         let (jobs, inbox) = mpsc::channel();
         let committer = thread::Builder::new().name("store".into()).spawn(move || committer.run(&inbox))?;
-        let opened = Opened { streams: shared.streams.len(), records, took: since.elapsed(), renewed };
+        let opened = Opened { streams: shared.streams.len(), records, took: since.elapsed(), may_lack_end };
         shared.observer.opened(opened.took);
         Ok((Self { shared, jobs: Some(jobs), committer: Some(committer), _directory: directory }, opened))
     }
 }
 
-/// Where the log goes on: behind its last record. What is there and is none is taken away first.
-fn room(shared: &Shared, directory: &Path, end: End, segment_bytes: u32) -> io::Result<Room> {
+/// Whether all damage was accepted before. If not, it must be allowed to go on without what is lost.
+fn is_accepted(directory: &Path, restored: &Restored, accept_damage: bool) -> Result<bool, OpenError> {
+    let damage = &restored.losses.damage;
+    if damage.is_empty() {
+        return Ok(true);
+    }
+    let accepted = damage::accepted(directory)?;
+    let all = damage.iter().map(damage::in_words);
+    let new: Vec<_> = all.filter(|place| !accepted.contains(place)).collect();
+    if new.is_empty() {
+        return Ok(true);
+    }
+    let lost = damage::lost(restored.streams.iter(), &restored.losses);
+    let (damage, lost) = (damage::listed(&new), damage::listed(&lost));
+    if !accept_damage {
+        return Err(OpenError::Damaged { directory: directory.to_owned(), damage, lost });
+    }
+    tracing::error!(damage, lost, "went on without records that are damaged");
+    Ok(false)
+}
+
+/// Where the log goes on: behind its last record, or in a new segment, with the segment and the offset that it follows on.
+/// What was written and not synced is taken away first.
+fn room(
+    shared: &Shared,
+    directory: &Path,
+    end: End,
+    segment_bytes: u32,
+) -> io::Result<(Room, Option<(u32, u32)>)> {
     let mut last_number = end.last.as_ref().map_or(0, |(segment, _)| segment.number);
     for (number, rest) in end.behind {
         last_number = last_number.max(number);
@@ -109,28 +157,23 @@ fn room(shared: &Shared, directory: &Path, end: End, segment_bytes: u32) -> io::
         match rest {
             Rest::Unused => fs::remove_file(file)?,
             Rest::Used => {
-                tracing::error!(file = %file.display(), "set aside: it follows on something damaged");
+                tracing::error!(file = %file.display(), "set aside: it follows on a write that was cut off");
                 fs::rename(&file, file.with_extension("damaged"))?;
             }
         }
     }
-    let (active, offset) = match end.last {
-        Some((active, offset)) => {
-            if end.damaged {
-                tracing::warn!(
-                    segment = active.number,
-                    offset,
-                    "the log ends in a write that was cut off, or in damage"
-                );
-                active.erase(offset)?;
-            }
-            (active, offset)
-        }
+    if let Some((last, offset)) = end.last.as_ref().filter(|_| end.torn) {
+        tracing::warn!(segment = last.number, offset, "the log ends in a write that was cut off");
+        last.erase(*offset)?;
+    }
+    let after = end.last.as_ref().filter(|_| end.is_sealed).map(|(last, offset)| (last.number, *offset));
+    let (active, offset) = match end.last.filter(|_| !end.is_sealed) {
+        Some(last) => last,
         None => {
             last_number += 1;
-            (Arc::new(Segment::make(directory, last_number, segment_bytes)?), HEADER_BYTES)
+            (Arc::new(Segment::make(shared.segments.folder(), last_number, segment_bytes)?), HEADER_BYTES)
         }
     };
     shared.segments.insert(active.clone());
-    Ok(Room::new(shared.segments.clone(), active, offset, last_number, segment_bytes))
+    Ok((Room::new(shared.segments.clone(), active, offset, last_number, segment_bytes), after))
 }

@@ -13,13 +13,13 @@ use tokio::time::Instant;
 
 use super::committer::Committer;
 use super::frame::Place;
-use super::kept::{Span, Stored};
+use super::kept::Span;
 use super::record::{Record, StreamId, StreamState};
 use super::room::NoRoom;
 use super::segment::Segment;
 use super::victim::{Found, Live, Reclaiming, live_in};
-use crate::store::entry::{Head, State};
-use crate::stream::Position;
+use crate::store::entry::State;
+use crate::stream::{Failure, Position};
 
 /// How much is moved between two groups of changes, which wait so long.
 const MOVED_BYTES_MAX: u32 = 256 * 1024;
@@ -44,7 +44,8 @@ impl Committer {
             self.commit()?;
             self.reclaiming = self.victim().map(|victim| Reclaiming::of(victim, &self.forks));
         }
-        let Some(mut reclaiming) = self.reclaiming.take() else { return Ok(()) };
+        let due = self.reclaiming.take_if(|reclaiming| reclaiming.pause().is_zero());
+        let Some(mut reclaiming) = due else { return Ok(()) };
         match self.move_some(&mut reclaiming) {
             Ok(true) => {
                 self.look_again = true;
@@ -55,7 +56,7 @@ impl Committer {
                 Ok(())
             }
             // Deletions may make room; until then there is none to move things to.
-            Err(NoRoom::Full) => Ok(()),
+            Err(NoRoom::Full | NoRoom::Short) => Ok(()),
             Err(NoRoom::Broken(error)) => Err(error),
         }
     }
@@ -160,10 +161,14 @@ impl Committer {
     /// them their segment.
     fn write_again(&mut self, span: Span) -> Result<Option<Span>, NoRoom> {
         let Span { place, bytes } = span;
-        let Ok((record, content)) = self.shared.segments.record(place, bytes) else {
-            tracing::error!(segment = place.segment, offset = place.offset, "a record is damaged");
-            self.unmovable.insert(place.segment);
-            return Ok(None);
+        let (record, content) = match self.shared.segments.record(place, bytes) {
+            Ok(read) => read,
+            Err(Failure::Unreadable) => {
+                self.shared.note_damage(span);
+                self.unmovable.insert(place.segment);
+                return Ok(None);
+            }
+            Err(_) => return Err(NoRoom::Short),
         };
         let record = match record {
             Record::Created { stream, at, ends } => {
@@ -202,22 +207,16 @@ impl Committer {
             // Without what was trimmed since, a log that is read from where it began then would have a hole. One that has
             // just begun has no head yet; it was written behind this segment.
             let is_written = entry.head.as_ref().is_none_or(|head| {
-                head.content.span().place.segment > from && head.earliest == entry.log.earliest()
+                let oldest = head.content.span().place.segment.min(head.copy.span().place.segment);
+                oldest > from && head.earliest == entry.log.earliest()
             });
             let state = !is_written && entry.state != State::Removed;
             (state.then(|| Box::new(StreamState::of(&entry))), entry.log.earliest())
         };
         let Some(state) = state else { return self.move_end(stream, from) };
-        self.ensure(0, state.bytes_max(), true)?;
-        let ended = state.ended;
-        let kept = self.write(&Record::State { stream: state }, &[], Some(stream))?;
-        let bytes = kept.bytes();
-        if ended {
-            // It says that the stream has ended, as the record did that may be in the segment.
-            self.graves.insert(stream, kept.clone());
-        }
-        let content = Stored::Kept(kept);
-        self.afterwards(move || entry.lock().head = Some(Head { content, earliest }));
+        let head = self.write_state(state, earliest)?;
+        let bytes = head.content.span().bytes + head.copy.span().bytes;
+        self.afterwards(move || entry.lock().head = Some(head));
         Ok(bytes)
     }
 
@@ -246,7 +245,7 @@ impl Committer {
 
     /// Removes a segment that nobody needs, once what replaces it is synced.
     fn give_up(&mut self, reclaiming: Reclaiming) -> io::Result<()> {
-        let Reclaiming { victim, thorough, .. } = reclaiming;
+        let (victim, thorough) = (reclaiming.victim.clone(), reclaiming.thorough);
         self.commit()?;
         if victim.live() > 0 && !thorough && !self.unmovable.contains(&victim.number) {
             self.reclaiming = Some(Reclaiming::thorough(victim, self.ids.keys().copied().collect()));
@@ -258,7 +257,14 @@ impl Committer {
             return Ok(());
         }
         self.sync_all()?;
-        self.shared.segments.remove(victim.number)?;
+        if let Err(error) = self.shared.segments.remove(victim.number) {
+            tracing::warn!(segment = victim.number, %error, "can not remove a file of the store; trying again");
+            self.look_again = false;
+            self.reclaiming = Some(Reclaiming { stuck_at: Some(Instant::now()), ..reclaiming });
+            return Ok(());
+        }
+        self.shared.segments.sync_folder()?;
+        self.shared.observer.damaged(self.shared.damage.forget(victim.number));
         self.shared.observer.reclaimed(victim.capacity.into());
         self.unmovable.remove(&victim.number);
         Ok(())

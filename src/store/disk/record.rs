@@ -1,4 +1,5 @@
-//! What is written: the records of format 1. A later format may add kinds of records at the end, and nothing else.
+//! What is written: the records of format 2. A later format may add kinds of records at the end, and nothing else, as
+//! format 2 has added `Run` to format 1.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -44,6 +45,8 @@ pub(super) enum Record {
     SessionChanged { session: StreamId, entries: Vec<(Bytes, Option<Bytes>)> },
     /// A stream begins, with an append and what was said with it.
     CreatedWith { stream: Box<StreamState>, at: Moment, ends: Ends, said: Box<Said> },
+    /// What follows was written by a run of the store whose appends have this epoch, unless their stream began in it.
+    Run { epoch: u64 },
 }
 
 impl Record {

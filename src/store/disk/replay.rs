@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::kept::{Kept, Span, Stored};
+use super::losses::Losses;
 use super::record::{Ends, Moment, Note, Record, Said, SessionNote, StreamId, StreamState, time};
 use super::runs::{Gathered, Runs};
-use super::scan::Scanned;
+use super::scan::{Damaged, Scanned, Step};
 use super::segment::Segments;
 use super::session_log::SessionLog;
 use crate::store::entry::{self, Entry, State};
@@ -34,6 +35,9 @@ pub(super) struct Replay {
     /// Whether the last run came to an end of its own.
     pub(super) closed: bool,
     pub(super) records: u64,
+    /// The epoch of the run that has written what is read.
+    run: Epoch,
+    pub(super) losses: Losses,
 }
 
 /// The messages that were written of a stream.
@@ -69,16 +73,35 @@ impl Replay {
             synced: true,
             closed: true,
             records: 0,
+            run: Epoch(0),
+            losses: Losses::default(),
         }
     }
 
-    pub(super) fn take(&mut self, scanned: Scanned) {
+    /// Takes what comes next in the log.
+    pub(super) fn take(&mut self, step: Step) {
+        match step {
+            Step::Segment(segment) => self.segments.insert(segment),
+            Step::Record(scanned) => self.record(scanned),
+            Step::Damage(damaged) => self.damaged(&damaged),
+        }
+    }
+
+    fn damaged(&mut self, damaged: &Damaged) {
+        let (streams, appends) = (&self.streams, &self.appends);
+        self.losses.note(damaged, |stream| {
+            let decided = streams.get(&stream).map(|head| head.entry.decided);
+            decided.or_else(|| appends.get(&stream)?.runs.end())
+        });
+    }
+
+    fn record(&mut self, scanned: Scanned) {
         self.records += 1;
         self.closed = matches!(scanned.record, Record::Closed);
         let Scanned { place, bytes, record, content } = scanned;
         let kept = || Kept::new(&self.segments, place, bytes);
         let stream = match &record {
-            Record::Opened { .. } | Record::Closed => None,
+            Record::Opened { .. } | Record::Closed | Record::Run { .. } => None,
             Record::Created { stream, .. }
             | Record::CreatedWith { stream, .. }
             | Record::State { stream } => Some(stream.id),
@@ -93,6 +116,7 @@ impl Replay {
         if let (Some(stream), Some(segment)) = (stream, self.segments.get(place.segment)) {
             segment.streams.lock().insert(stream);
             self.next_stream = self.next_stream.max(stream + 1);
+            self.losses.pass(stream, &record);
         }
         match record {
             Record::Opened { synced, next_stream, next_epoch, .. } => {
@@ -101,6 +125,10 @@ impl Replay {
                 self.next_epoch = self.next_epoch.max(Epoch(next_epoch));
             }
             Record::Closed => {}
+            Record::Run { epoch } => {
+                self.run = Epoch(epoch);
+                self.next_epoch = self.next_epoch.max(Epoch(epoch + 1));
+            }
             Record::Created { stream, at, ends } => {
                 let (id, tail, kept) = (stream.id, Position(stream.tail), kept());
                 self.head(*stream, kept.clone());
@@ -117,6 +145,11 @@ impl Replay {
             }
             Record::Appended { stream, start, at, ends, said } => {
                 let kept = kept();
+                if let Some(Head { entry, .. }) = self.streams.get_mut(&stream)
+                    && entry.lineage.own() < self.run
+                {
+                    entry.lineage = entry.lineage.run(Position(start), self.run);
+                }
                 self.appended(stream, Position(start), at, (ends, content.len()), said, kept);
             }
             Record::Moved { stream, start, at, ends, annotation } => {
@@ -171,7 +204,10 @@ impl Replay {
         if entry.state == State::Deleted {
             self.graves.insert(id, kept.clone());
         }
-        entry.head = Some(entry::Head { content: Stored::Kept(kept), earliest });
+        let content = Stored::Kept(kept);
+        let before = self.streams.remove(&id).and_then(|head| head.entry.head);
+        let copy = before.map_or_else(|| content.clone(), |head| head.content);
+        entry.head = Some(entry::Head { content, copy, earliest });
         self.streams.insert(id, Head { entry, written, earliest, retained_from });
     }
 
@@ -260,14 +296,27 @@ impl Replay {
         // Forks come before what they share is given to the stream that it is of.
         let mut heads: Vec<_> = self.streams.into_values().collect();
         heads.sort_unstable_by_key(|head| std::cmp::Reverse(head.entry.origin.own()));
-        let mut streams: Vec<_> = heads.into_iter().map(|head| head.into_entry(&mut appends)).collect();
+        let (losses, mut skipped) = (self.losses, Vec::new());
+        let restored = heads.into_iter().map(|head| {
+            let mut entry = head.into_entry(&mut appends);
+            let (stream, tail) = (entry.origin.own().0, entry.log.tail());
+            if entry.state != State::Deleted {
+                entry.log.skip_to(losses.behind(stream, tail, entry.closed));
+                entry.decided = entry.log.tail();
+            }
+            if entry.log.tail() > tail {
+                skipped.push(stream);
+            }
+            entry
+        });
+        let mut streams: Vec<_> = restored.collect();
         if self.latest > self.now {
             // A clock was wrong, and what it wrote would be kept until its time comes.
             streams.iter_mut().for_each(|entry| entry.log.none_is_younger_than(self.now));
         }
         let (next_stream, next_epoch) = (self.next_stream, self.next_epoch);
         let (graves, sessions, session_log) = (self.graves, self.sessions, self.session_log);
-        Restored { streams, graves, sessions, session_log, next_stream, next_epoch }
+        Restored { streams, skipped, losses, graves, sessions, session_log, next_stream, next_epoch }
     }
 
     /// A name that was kept for forks is free once they are gone, which is not written. If it was taken again, they are,
@@ -315,6 +364,9 @@ impl Appends {
 /// What the log says.
 pub(super) struct Restored {
     pub(super) streams: Vec<Entry<Stored>>,
+    /// Those that go on behind what was damaged, which is still to be written.
+    pub(super) skipped: Vec<StreamId>,
+    pub(super) losses: Losses,
     pub(super) graves: HashMap<StreamId, Arc<Kept>>,
     pub(super) sessions: Sessions,
     pub(super) session_log: SessionLog,
@@ -323,8 +375,8 @@ pub(super) struct Restored {
 }
 
 impl Head {
-    /// The stream with its messages: its own behind those that it shares with others, as far as one follows the other.
-    /// What is missing in front was trimmed.
+    /// The stream with its messages: its own behind those that it shares with others. What is missing in front was trimmed,
+    /// what is missing between them was damaged.
     fn into_entry(self, found: &mut HashMap<StreamId, Appends>) -> Entry<Stored> {
         let Self { mut entry, written, earliest, retained_from } = self;
         if entry.state == State::Deleted {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::frame::Place;
-use super::segment::{HEADER_BYTES, OPENED_BYTES_MAX, Segment, Segments};
+use super::segment::{HEADER_BYTES, OPENED_BYTES_MAX, Segment, Segments, Unmade};
 
 /// What is left of a full disk for deletions and for moving records together: this part of a segment.
 const RESERVED_PART: u32 = 8;
@@ -32,12 +32,21 @@ pub(super) struct Room {
 
 /// The segment after the active one.
 enum Next {
-    Making(Receiver<io::Result<Segment>>),
+    Making(Receiver<Result<Segment, Unmade>>),
     Made(Segment),
-    /// There was no room for it.
-    Full {
+    /// It could not be made.
+    Lacking {
         asked: Instant,
+        lack: Lack,
     },
+}
+
+/// What there was not enough of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    Disk,
+    /// Descriptors, memory or threads.
+    System,
 }
 
 /// Why there is no room.
@@ -45,6 +54,8 @@ enum Next {
 pub(super) enum NoRoom {
     /// The disk is full.
     Full,
+    /// The system has no descriptor or no memory left.
+    Short,
     /// Something else went wrong, after which no write can be trusted.
     Broken(io::Error),
 }
@@ -63,7 +74,7 @@ impl Room {
             segments,
             active,
             offset,
-            next: Next::Full { asked: Instant::now() },
+            next: Next::Lacking { asked: Instant::now(), lack: Lack::Disk },
             last_number,
             segment_bytes,
         };
@@ -95,7 +106,7 @@ impl Room {
         self.poll_next()?;
         let next = match &self.next {
             Next::Made(next) => next.room() as u64,
-            Next::Making(_) | Next::Full { .. } => 0,
+            Next::Making(_) | Next::Lacking { .. } => 0,
         };
         Ok(u64::from(self.active.capacity - self.offset) + next)
     }
@@ -105,7 +116,7 @@ impl Room {
         let reserved = if frees { 0 } else { (self.segment_bytes / RESERVED_PART) as usize };
         self.poll_next()?;
         if self.fits(bytes) {
-            if matches!(self.next, Next::Full { .. }) && !self.fits(bytes + reserved) {
+            if matches!(self.next, Next::Lacking { .. }) && !self.fits(bytes + reserved) {
                 self.ask_again(bytes)?;
                 self.wait_for_next()?;
             }
@@ -127,7 +138,8 @@ impl Room {
     /// Goes on in the next segment, which `ensure` has made sure of. Returns the one before, and where it ends.
     pub(super) fn roll(&mut self) -> Result<(Arc<Segment>, u32), NoRoom> {
         self.wait_for_next()?;
-        let Next::Made(next) = std::mem::replace(&mut self.next, Next::Full { asked: Instant::now() }) else {
+        let lacking = Next::Lacking { asked: Instant::now(), lack: Lack::Disk };
+        let Next::Made(next) = std::mem::replace(&mut self.next, lacking) else {
             return Err(NoRoom::Full);
         };
         let next = Arc::new(next);
@@ -139,13 +151,16 @@ impl Room {
 
     fn make_next(&mut self, capacity: u32) {
         self.last_number += 1;
-        let (directory, number) = (self.segments.directory().to_owned(), self.last_number);
+        let (folder, number) = (self.segments.folder().clone(), self.last_number);
         let (outcome, made) = sync_channel(1);
-        std::thread::spawn(move || {
+        let make = move || {
             // Whoever asked may be gone.
-            let _unasked = outcome.send(Segment::make(&directory, number, capacity));
-        });
-        self.next = Next::Making(made);
+            let _unasked = outcome.send(Segment::make(&folder, number, capacity));
+        };
+        self.next = match std::thread::Builder::new().name("segment".into()).spawn(make) {
+            Ok(_) => Next::Making(made),
+            Err(error) => lacking(&error),
+        };
     }
 
     /// The size of a segment that has room for a record of `bytes`.
@@ -158,15 +173,16 @@ impl Room {
         let Next::Making(made) = &self.next else { return Ok(()) };
         match made.try_recv() {
             Err(TryRecvError::Empty) => Ok(()),
-            outcome => self.take_next(outcome.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))),
+            Err(TryRecvError::Disconnected) => self.take_next(Err(Unmade::NoRoom(ended()))),
+            Ok(outcome) => self.take_next(outcome),
         }
     }
 
     /// A full disk is asked again after a while, or it would be asked for each append.
     fn ask_again(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        let Next::Full { asked } = self.next else { return Ok(()) };
+        let Next::Lacking { asked, lack } = self.next else { return Ok(()) };
         if asked.elapsed() < ASK_AGAIN {
-            return Err(NoRoom::Full);
+            return Err(lack.into());
         }
         self.make_next(self.capacity_for(bytes));
         Ok(())
@@ -174,28 +190,40 @@ impl Room {
 
     fn wait_for_next(&mut self) -> Result<(), NoRoom> {
         if let Next::Making(made) = &self.next {
-            let outcome = made.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()));
+            let outcome = made.recv().unwrap_or_else(|_| Err(Unmade::NoRoom(ended())));
             self.take_next(outcome)?;
         }
-        match self.next {
+        match &self.next {
             Next::Made(_) => Ok(()),
-            _ => Err(NoRoom::Full),
+            Next::Lacking { lack, .. } => Err((*lack).into()),
+            Next::Making(_) => Err(NoRoom::Full),
         }
     }
 
-    fn take_next(&mut self, outcome: io::Result<Segment>) -> Result<(), NoRoom> {
-        match outcome.map_err(NoRoom::of) {
-            Ok(segment) => {
-                self.next = Next::Made(segment);
-                Ok(())
-            }
-            Err(NoRoom::Full) => {
-                self.next = Next::Full { asked: Instant::now() };
-                Ok(())
-            }
-            Err(broken) => Err(broken),
-        }
+    fn take_next(&mut self, outcome: Result<Segment, Unmade>) -> Result<(), NoRoom> {
+        self.next = match outcome {
+            Ok(segment) => Next::Made(segment),
+            Err(Unmade::NoRoom(error)) => lacking(&error),
+            Err(Unmade::Unsynced(error)) if is_full(&error) => lacking(&error),
+            Err(Unmade::Unsynced(error)) => return Err(NoRoom::Broken(error)),
+        };
+        Ok(())
     }
+}
+
+/// There is no next segment for now. Nothing that was acknowledged is in danger.
+fn lacking(error: &io::Error) -> Next {
+    tracing::warn!(%error, "can not make the next file of the store; trying again");
+    Next::Lacking { asked: Instant::now(), lack: if is_full(error) { Lack::Disk } else { Lack::System } }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The thread that makes a segment has ended without one.
+fn ended() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
 }
 
 impl Drop for Room {
@@ -207,11 +235,11 @@ impl Drop for Room {
     }
 }
 
-impl NoRoom {
-    fn of(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
-            _ => Self::Broken(error),
+impl From<Lack> for NoRoom {
+    fn from(lack: Lack) -> Self {
+        match lack {
+            Lack::Disk => Self::Full,
+            Lack::System => Self::Short,
         }
     }
 }

@@ -63,6 +63,11 @@ impl Runs {
         behind.is_some_and(|(_, stretch)| stretch.start <= position)
     }
 
+    /// The position behind the last append.
+    pub(super) fn end(&self) -> Option<Position> {
+        self.stretches.last_key_value().map(|(end, _)| *end)
+    }
+
     /// Takes an append, which is not empty. What was moved comes twice if the segment that it was moved from is still
     /// there; then the first one counts.
     pub(super) fn push(&mut self, record: Record<Stored>) {
@@ -107,7 +112,7 @@ pub(super) struct Gathered {
     restored: Restored<Stored>,
     /// Nothing before it is needed.
     earliest: Position,
-    /// Where the last append ends. What does not follow on that is lost, as what lies between.
+    /// Where the last append ends. What is missing between that and the next one was damaged.
     end: Option<Position>,
 }
 
@@ -128,23 +133,30 @@ impl Gathered {
     pub(super) fn own(mut self, runs: Runs, from: Position) -> Restored<Stored> {
         for stretch in runs.stretches.into_values() {
             for run in stretch.sealed.into_iter().filter(|run| run.start() >= from) {
+                self.seal_open();
                 self.take(run, Position(u64::MAX));
             }
             let open = stretch.open.into_iter().filter(|record| record.end() > self.earliest);
-            let mut open = open.filter(|record| record.start >= from).peekable();
-            if let Some(first) = open.peek()
-                && self.end.is_none_or(|end| end == first.start)
-            {
-                self.restored.open = open.collect();
-                break;
+            let open: Vec<_> = open.filter(|record| record.start >= from).collect();
+            if !open.is_empty() {
+                self.seal_open();
+                self.restored.open = open;
             }
         }
         self.restored
     }
 
+    /// Seals what is open, as something follows behind a hole.
+    fn seal_open(&mut self) {
+        let open = std::mem::take(&mut self.restored.open);
+        if !open.is_empty() {
+            self.take(Arc::new(Packed::seal(open)), Position(u64::MAX));
+        }
+    }
+
     fn take(&mut self, run: Arc<Packed>, to: Position) {
         let end = run.end().min(to);
-        if end > self.earliest && self.end.is_none_or(|end| end == run.start()) {
+        if end > self.earliest && self.end.is_none_or(|end| end <= run.start()) {
             self.end = Some(end);
             self.restored.sealed.push((run, end));
         }

@@ -1,16 +1,31 @@
-//! Reading the files as they are: whole records in order, and where that ends.
+//! Reading the files as they are: whole records in order, what is damaged between them, and where the log ends.
+//!
+//! A power cut in the middle of a write leaves damage too, but only behind the last sync, in what nobody was promised. A
+//! record says whether everything before it was synced when it was written. So damage before the last record that says so
+//! is a loss, and records behind it count; damage behind it that can come from a write that was cut off ends the log.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::directory::OpenError;
-use super::frame::{self, FRAME_HEADER_BYTES, Found, Place};
+use super::frame::{self, Found, Place};
+use super::frames::{Damage, Frames, Stretch, used};
 use super::record::Record;
-use super::segment::{HEADER_BYTES, Header, Segment, check_header};
+use super::segment::{FORMAT, HEADER_BYTES, Header, OPENED_BYTES_MAX, Segment, check_header, path};
+
+/// What is found from the beginning of the log to its end.
+pub(super) enum Step {
+    /// Another segment begins.
+    Segment(Arc<Segment>),
+    /// A record.
+    Record(Scanned),
+    /// Something that was a record.
+    Damage(Damaged),
+}
 
 /// A record, where it lies, how many bytes it has in all, and its content.
 pub(super) struct Scanned {
@@ -20,13 +35,24 @@ pub(super) struct Scanned {
     pub(super) content: Bytes,
 }
 
+/// Bytes that are no record any more. They stay where they are.
+#[derive(Debug, Clone)]
+pub(super) struct Damaged {
+    pub(super) place: Place,
+    pub(super) bytes: Bytes,
+}
+
 /// Where the log ends.
 #[derive(Debug, Default)]
 pub(super) struct End {
-    /// The last segment with whole records, and the offset behind them.
+    /// The last segment with anything in it, and the offset behind that.
     pub(super) last: Option<(Arc<Segment>, u32)>,
-    /// Whether something follows that is no record.
-    pub(super) damaged: bool,
+    /// The log was cut off there: what follows was written and not synced.
+    pub(super) torn: bool,
+    /// The first segment that may not be synced as a whole.
+    pub(super) unsynced_from: u32,
+    /// The last segment is of an earlier format or its header is damaged, so that nothing is written to it any more.
+    pub(super) is_sealed: bool,
     /// Segments behind the end. Those with something in them can not be a part of the log any more.
     pub(super) behind: Vec<(u32, Rest)>,
 }
@@ -40,70 +66,147 @@ pub(super) enum Rest {
     Used,
 }
 
-/// Reads the segments of `directory` in order, up to the first thing that is no record, and tells `each` of every segment
-/// and every record before it.
-pub(super) fn scan(
-    directory: &Path,
-    mut begin: impl FnMut(&Arc<Segment>),
-    mut each: impl FnMut(Scanned),
-) -> Result<End, OpenError> {
+/// Reads the segments of `directory` in order, up to where the last write was cut off, and tells `each` what is there.
+pub(super) fn scan(directory: &Path, mut each: impl FnMut(Step)) -> Result<End, OpenError> {
     let mut end = End::default();
-    for number in numbers(directory)? {
+    let numbers = numbers(directory)?;
+    let Tear { at: tear, unsynced_from } = find_tear(directory, &numbers)?;
+    end.unsynced_from = unsynced_from;
+    let mut unused = Vec::new();
+    for (index, number) in numbers.iter().copied().enumerate() {
         let (segment, bytes) = Segment::load(directory, number)?;
         let header = check_header(&bytes, number);
         if let Err(Header::Newer(format)) = header {
             return Err(OpenError::Newer { directory: directory.to_owned(), format });
         }
-        let unused = bytes.get(HEADER_BYTES as usize..).unwrap_or_default().iter().all(|byte| *byte == 0);
-        if end.damaged || header.is_err() || unused {
-            // A file that was never finished, or whose room was not needed, tells nothing of the log.
-            end.damaged |= !unused;
-            end.behind.push((number, if unused { Rest::Unused } else { Rest::Used }));
+        if is_unused(&bytes) {
+            unused.push(segment);
             continue;
         }
-        let segment = Arc::new(segment);
-        let (bytes, mut offset) = (Bytes::from(bytes), HEADER_BYTES);
-        let follows = follows(&bytes, number, &end);
-        if !follows {
-            end.damaged = true;
+        if tear.is_some_and(|tear| tear.segment < number) {
             end.behind.push((number, Rest::Used));
             continue;
         }
-        begin(&segment);
-        loop {
-            let place = Place { segment: number, offset };
-            let rest = bytes.get(offset as usize..).unwrap_or_default();
-            let Found::Body(body) = frame::read(rest, place) else {
-                end.damaged |= rest.iter().any(|byte| *byte != 0);
-                break;
-            };
-            let Some((record, content)) = frame::split(body) else {
-                end.damaged = true;
-                break;
-            };
-            let length = u32::try_from(FRAME_HEADER_BYTES + body.len()).unwrap_or(u32::MAX);
-            let content = bytes.slice_ref(content);
-            each(Scanned { place, bytes: length, record, content });
-            offset += length;
+        // What a later segment follows on was written, though nothing of it is there.
+        for segment in unused.drain(..).map(Arc::new) {
+            each(Step::Segment(segment.clone()));
+            end.last = Some((segment, HEADER_BYTES));
         }
+        let (segment, bytes) = (Arc::new(segment), Bytes::from(bytes));
+        if let Some(damage) = end.last.as_ref().and_then(|last| missing_end(last, &bytes, number)) {
+            each(Step::Damage(damage));
+        }
+        each(Step::Segment(segment.clone()));
+        if header.is_err() {
+            let place = Place { segment: number, offset: 0 };
+            each(Step::Damage(Damaged { place, bytes: bytes.slice(..HEADER_BYTES as usize) }));
+        }
+        let cut = tear.filter(|tear| tear.segment == number).map(|tear| tear.offset);
+        let next = numbers.get(index + 1).copied();
+        let left = next.map(|next| left_at(directory, number, next)).transpose()?.flatten();
+        let offset = scan_segment(&bytes, number, cut.or(left).unwrap_or(u32::MAX), &mut each);
+        end.torn |= cut.is_some();
+        end.is_sealed = header != Ok(FORMAT);
         end.last = Some((segment, offset));
     }
+    end.behind.extend(unused.iter().map(|segment| (segment.number, Rest::Unused)));
     Ok(end)
 }
 
-/// Whether a segment begins where the one before it ends, if that is still there.
-fn follows(bytes: &Bytes, number: u32, end: &End) -> bool {
-    let place = Place { segment: number, offset: HEADER_BYTES };
-    let Found::Body(body) = frame::read(bytes.get(HEADER_BYTES as usize..).unwrap_or_default(), place) else {
-        return false;
+/// Tells of what is in a segment before the offset `end`. Returns the offset behind it.
+fn scan_segment(bytes: &Bytes, number: u32, end: u32, each: &mut impl FnMut(Step)) -> u32 {
+    let mut frames = Frames::new(bytes, number, HEADER_BYTES);
+    let damaged = |from: u32, to: u32| {
+        let place = Place { segment: number, offset: from };
+        Step::Damage(Damaged { place, bytes: bytes.slice(from as usize..to as usize) })
     };
-    match frame::split::<Record>(body) {
-        Some((Record::Opened { after: Some((before, offset)), .. }, _)) => {
-            end.last.as_ref().is_none_or(|(last, end)| last.number != before || *end == offset)
+    while frames.offset() < end {
+        match frames.next() {
+            None => break,
+            Some(Stretch::Damage(Damage { from, to, .. })) => each(damaged(from, to)),
+            Some(Stretch::Frame(frame)) => match frame::split(frame.body) {
+                Some((record, content)) => {
+                    let (place, content) =
+                        (Place { segment: number, offset: frame.offset }, bytes.slice_ref(content));
+                    each(Step::Record(Scanned { place, bytes: frame.bytes, record, content }));
+                }
+                None => each(damaged(frame.offset, frame.offset + frame.bytes)),
+            },
         }
-        Some((Record::Opened { after: None, .. }, _)) => end.last.is_none(),
-        _ => false,
     }
+    frames.offset().min(end)
+}
+
+/// Where a segment was left for the `next` one, if that one followed on it. Behind it there is nothing but room.
+fn left_at(directory: &Path, number: u32, next: u32) -> Result<Option<u32>, OpenError> {
+    let mut beginning = Vec::new();
+    let bytes = u64::from(HEADER_BYTES + OPENED_BYTES_MAX);
+    File::open(path(directory, next))?.take(bytes).read_to_end(&mut beginning)?;
+    Ok(follows_on(&beginning, next).filter(|(before, _)| *before == number).map(|(_, offset)| offset))
+}
+
+/// What is known of the last writes.
+#[derive(Debug, Default)]
+struct Tear {
+    /// Where the log ends before something that can come from a write which was cut off.
+    at: Option<Place>,
+    /// The first segment that may not be synced as a whole.
+    unsynced_from: u32,
+}
+
+/// Reads the segments from the last one back to the last record that follows on a sync.
+fn find_tear(directory: &Path, numbers: &[u32]) -> Result<Tear, OpenError> {
+    let mut tear = Tear::default();
+    let mut next: Option<(u32, u32)> = None;
+    for number in numbers.iter().rev().copied() {
+        let bytes = fs::read(path(directory, number))?;
+        let (mut synced, mut torn_at) = (false, None);
+        let mut frames = Frames::new(&bytes, number, HEADER_BYTES);
+        for stretch in frames.by_ref() {
+            match stretch {
+                Stretch::Frame(frame) if frame.follows_sync => (synced, torn_at) = (true, None),
+                Stretch::Frame(_) => {}
+                Stretch::Damage(damage) if damage.looks_torn => torn_at = torn_at.or(Some(damage.from)),
+                Stretch::Damage(_) => {}
+            }
+        }
+        if let Some((_, left)) = next.filter(|(before, _)| *before == number) {
+            let end = Some(frames.offset()).filter(|end| *end < left);
+            torn_at = torn_at.or(end).filter(|torn_at| *torn_at < left);
+        }
+        if let Some(offset) = torn_at {
+            tear.at = Some(Place { segment: number, offset });
+        }
+        if synced {
+            tear.unsynced_from = number;
+            break;
+        }
+        next = follows_on(&bytes, number);
+    }
+    Ok(tear)
+}
+
+/// What is missing at the end of a segment, as the next one says.
+fn missing_end((last, end): &(Arc<Segment>, u32), bytes: &[u8], number: u32) -> Option<Damaged> {
+    let (_, offset) =
+        follows_on(bytes, number).filter(|(before, offset)| *before == last.number && end < offset)?;
+    let place = Place { segment: last.number, offset: *end };
+    Some(Damaged { place, bytes: vec![0; (offset - end) as usize].into() })
+}
+
+/// Which segment a segment follows on, and where that one ends.
+fn follows_on(bytes: &[u8], number: u32) -> Option<(u32, u32)> {
+    let place = Place { segment: number, offset: HEADER_BYTES };
+    let Found::Body(body) = frame::read(bytes.get(HEADER_BYTES as usize..)?, place) else { return None };
+    match frame::split::<Record>(body)? {
+        (Record::Opened { after, .. }, _) => after,
+        _ => None,
+    }
+}
+
+/// Whether a segment is nothing but room: it was never finished, or was not needed.
+fn is_unused(bytes: &[u8]) -> bool {
+    used(bytes) <= HEADER_BYTES as usize
 }
 
 /// The numbers of the segments of a directory, in order.

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::directory::FILE_MODE;
 use super::frame::{self, FRAME_HEADER_BYTES, Found, Place};
 use super::record::{Record, StreamId};
 use crate::stream::Failure;
@@ -18,11 +19,11 @@ use crate::stream::Failure;
 /// Bytes before the first record: what the file is, and which.
 pub(super) const HEADER_BYTES: u32 = 64;
 
-/// What the record takes that every segment begins with.
-pub(super) const OPENED_BYTES_MAX: u32 = 64;
+/// What the records take that every segment begins with.
+pub(super) const OPENED_BYTES_MAX: u32 = 128;
 
 /// The format that is written, and the newest that is read.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"pollgate";
 
@@ -44,8 +45,25 @@ pub(super) struct Segment {
 /// All files that are in use, by number.
 #[derive(Debug)]
 pub(super) struct Segments {
-    directory: PathBuf,
+    folder: Arc<Folder>,
     table: RwLock<BTreeMap<u32, Arc<Segment>>>,
+}
+
+/// Where the files are.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Open, so that it can be synced when the process has no descriptor left.
+    file: File,
+}
+
+/// Why a segment was not made.
+#[derive(Debug)]
+pub(super) enum Unmade {
+    /// There is no room for it, no descriptor or no memory.
+    NoRoom(io::Error),
+    /// A sync has failed.
+    Unsynced(io::Error),
 }
 
 /// Why a file is no segment that can be read.
@@ -58,26 +76,31 @@ pub(super) enum Header {
 }
 
 impl Segment {
-    /// Takes the room for a segment on disk. All of it is zero and synced when this returns.
-    pub(super) fn make(directory: &Path, number: u32, capacity: u32) -> io::Result<Self> {
-        let path = path(directory, number);
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+    /// Takes the room for a segment in a directory on disk. All of it is zero and synced when this returns.
+    pub(super) fn make(folder: &Folder, number: u32, capacity: u32) -> Result<Self, Unmade> {
+        let path = path(&folder.path, number);
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
+        let file = options.open(&path).map_err(Unmade::NoRoom)?;
         let made = (|| {
             let mut offset = 0;
             while offset < u64::from(capacity) {
                 let rest = usize::try_from(u64::from(capacity) - offset).unwrap_or(usize::MAX);
                 let zeros = ZEROS.get(..rest).unwrap_or(&ZEROS);
-                file.write_all_at(zeros, offset)?;
+                file.write_all_at(zeros, offset).map_err(Unmade::NoRoom)?;
                 offset += zeros.len() as u64;
             }
-            file.write_all_at(&header(number), 0)?;
-            file.sync_all()?;
-            File::open(directory)?.sync_all()
+            file.write_all_at(&header(FORMAT, number), 0).map_err(Unmade::NoRoom)?;
+            file.sync_all().map_err(Unmade::Unsynced)?;
+            folder.file.sync_all().map_err(Unmade::Unsynced)
         })();
         match made {
             Ok(()) => Ok(Self::of(file, number, capacity)),
             Err(error) => {
-                std::fs::remove_file(&path)?;
+                // One that stays is taken away when the store is opened.
+                if let Err(error) = std::fs::remove_file(&path) {
+                    tracing::warn!(path = %path.display(), %error, "can not remove a file that was not finished");
+                }
                 Err(error)
             }
         }
@@ -118,7 +141,10 @@ impl Segment {
             Ok(()) => Ok(bytes),
             Err(error) => {
                 tracing::error!(segment = self.number, offset, %error, "can not read");
-                Err(Failure::Unreadable)
+                // The file was cut, or the disk can not read it. Anything else is the system's trouble, not the record's.
+                let is_damaged = error.kind() == io::ErrorKind::UnexpectedEof
+                    || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+                Err(if is_damaged { Failure::Unreadable } else { Failure::Short })
             }
         }
     }
@@ -135,9 +161,9 @@ impl Segment {
 }
 
 /// The first bytes of a file: what it is, its format, its number, and their checksum.
-fn header(number: u32) -> [u8; HEADER_BYTES as usize] {
+fn header(format: u32, number: u32) -> [u8; HEADER_BYTES as usize] {
     let mut header = [0; HEADER_BYTES as usize];
-    let fields = [&MAGIC[..], &FORMAT.to_le_bytes(), &number.to_le_bytes()].concat();
+    let fields = [&MAGIC[..], &format.to_le_bytes(), &number.to_le_bytes()].concat();
     let sum = crc32c::crc32c(&fields).to_le_bytes();
     for (to, from) in header.iter_mut().zip(fields.iter().chain(&sum)) {
         *to = *from;
@@ -145,11 +171,11 @@ fn header(number: u32) -> [u8; HEADER_BYTES as usize] {
     header
 }
 
-/// Whether `bytes` begin as the segment `number` does.
-pub(super) fn check_header(bytes: &[u8], number: u32) -> Result<(), Header> {
+/// The format of the segment `number`, which `bytes` begin with the header of.
+pub(super) fn check_header(bytes: &[u8], number: u32) -> Result<u32, Header> {
     let Some(head) = bytes.first_chunk::<{ HEADER_BYTES as usize }>() else { return Err(Header::Damaged) };
-    if *head == header(number) {
-        return Ok(());
+    if let Some(known) = (1..=FORMAT).find(|format| *head == header(*format, number)) {
+        return Ok(known);
     }
     // The checksum has the same place in every format, or a damaged number would look like a later version.
     let (fields, rest) = head.split_at(16);
@@ -167,18 +193,27 @@ pub(super) fn check_header(bytes: &[u8], number: u32) -> Result<(), Header> {
     }
 }
 
+impl From<Unmade> for io::Error {
+    fn from(unmade: Unmade) -> Self {
+        match unmade {
+            Unmade::NoRoom(error) | Unmade::Unsynced(error) => error,
+        }
+    }
+}
+
 /// Where a segment lies.
 pub(super) fn path(directory: &Path, number: u32) -> PathBuf {
     directory.join(format!("{number:010}.log"))
 }
 
 impl Segments {
-    pub(super) fn new(directory: PathBuf) -> Self {
-        Self { directory, table: RwLock::default() }
+    pub(super) fn new(directory: &Path) -> io::Result<Self> {
+        let folder = Arc::new(Folder { path: directory.to_owned(), file: File::open(directory)? });
+        Ok(Self { folder, table: RwLock::default() })
     }
 
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
+    pub(super) fn folder(&self) -> &Arc<Folder> {
+        &self.folder
     }
 
     pub(super) fn get(&self, number: u32) -> Option<Arc<Segment>> {
@@ -195,9 +230,17 @@ impl Segments {
 
     /// Gives a segment up: nobody has anything in it any more. Readers that have it open can go on.
     pub(super) fn remove(&self, number: u32) -> io::Result<()> {
+        match std::fs::remove_file(path(&self.folder.path, number)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         self.table.write().remove(&number);
-        std::fs::remove_file(path(&self.directory, number))?;
-        File::open(&self.directory)?.sync_all()
+        Ok(())
+    }
+
+    /// Makes it durable which segments there are.
+    pub(super) fn sync_folder(&self) -> io::Result<()> {
+        self.folder.file.sync_all()
     }
 
     /// Counts `bytes` of records in a segment in.

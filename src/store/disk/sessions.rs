@@ -76,7 +76,7 @@ impl Committer {
         let client = written.client.clone();
         match self.ensure(0, self.session_size(&client), true) {
             Ok(()) => self.write_session(session, &client),
-            Err(NoRoom::Full) => Ok(()),
+            Err(NoRoom::Full | NoRoom::Short) => Ok(()),
             Err(broken) => Err(broken),
         }
     }

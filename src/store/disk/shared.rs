@@ -1,12 +1,15 @@
 //! What readers and the committer share, and how a read comes from places to content: what is hot from memory, the rest
 //! from the files, which is work for a thread that may block.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use moka::sync::Cache;
 
+use super::damage::DamageTable;
 use super::frame::Place;
 use super::kept::{Slice, Span, Stored};
 use super::segment::{Segment, Segments, decode};
@@ -14,7 +17,11 @@ use crate::store::log::Placed;
 use crate::store::sessions::Sessions;
 use crate::store::streams::{Epochs, Streams};
 use crate::store::view::{MessagesView, View};
-use crate::stream::{Annotation, Batch, Failure, Messages, Observer};
+use crate::stream::{Annotation, Batch, Failure, Messages, Observer, ReadError, Start, StreamName};
+
+/// Pauses before a write is tried again, doubling between these.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What the cache needs for each entry beside its content.
 const HOT_ENTRY_BYTES: u32 = 256;
@@ -52,7 +59,26 @@ pub(super) struct Shared {
     pub(super) sessions: Sessions,
     pub(super) hot: Cache<Place, Body>,
     pub(super) observer: Arc<dyn Observer>,
+    pub(super) damage: DamageTable,
     broken: AtomicBool,
+    /// A write waits until the system has memory again.
+    short: AtomicBool,
+    /// Nobody waits for a write any more.
+    closing: AtomicBool,
+}
+
+/// Why messages were not read.
+pub(super) enum Unread {
+    /// A record is damaged.
+    Damaged(Span),
+    /// None is known to be.
+    Failed(Failure),
+}
+
+impl From<Failure> for Unread {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 impl Shared {
@@ -66,8 +92,19 @@ impl Shared {
         let weigh = |_: &Place, body: &Body| body.weight();
         let policy = moka::policy::EvictionPolicy::lru();
         let hot = Cache::builder().max_capacity(cache_bytes).weigher(weigh).eviction_policy(policy).build();
-        let (streams, broken) = (Streams::new(), AtomicBool::new(false));
-        Self { streams, segments, epochs, sessions, hot, observer, broken }
+        let (streams, damage) = (Streams::new(), DamageTable::default());
+        let [broken, short, closing] = [const { AtomicBool::new(false) }; 3];
+        Self { streams, segments, epochs, sessions, hot, observer, damage, broken, short, closing }
+    }
+
+    /// A record can not be read any more.
+    pub(super) fn note_damage(&self, span: Span) {
+        let (is_new, damaged) = self.damage.note(span);
+        if is_new {
+            let Span { place, bytes } = span;
+            tracing::error!(segment = place.segment, offset = place.offset, bytes, "a record is damaged");
+            self.observer.damaged(damaged);
+        }
     }
 
     /// A write has failed.
@@ -79,8 +116,63 @@ impl Shared {
         self.broken.load(Ordering::Acquire)
     }
 
+    /// Why nothing can be changed at present.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        match (self.has_failed(), self.short.load(Ordering::Acquire)) {
+            (true, _) => Err(Failure::Broken),
+            (false, true) => Err(Failure::Short),
+            (false, false) => Ok(()),
+        }
+    }
+
+    /// What can not be written at present need not be waited for.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Writes what was decided, again and again as long as the system is short of something: nothing of it is
+    /// acknowledged yet, and to write it again does no harm. Others are refused meanwhile.
+    pub(super) fn until_it_passes(&self, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        let mut pause = PAUSE_MIN;
+        loop {
+            match write() {
+                Err(error) if passes(&error) && !self.closing.load(Ordering::Acquire) => {
+                    if !self.short.swap(true, Ordering::AcqRel) {
+                        tracing::error!(%error, "can not write to the store; trying again");
+                    }
+                    std::thread::sleep(pause);
+                    pause = (2 * pause).min(PAUSE_MAX);
+                }
+                written => {
+                    if self.short.swap(false, Ordering::AcqRel) && written.is_ok() {
+                        tracing::warn!("the store can be written to again");
+                    }
+                    return written;
+                }
+            }
+        }
+    }
+
+    /// Has a stream forget what was damaged at `start` or behind, so that its readers are told, or says why it can not be
+    /// read.
+    pub(super) fn lose(
+        &self,
+        name: &StreamName,
+        start: Start,
+        unread: Unread,
+        now: SystemTime,
+    ) -> Result<(), ReadError> {
+        match unread {
+            Unread::Damaged(span) => {
+                let is_lost = |content: &Stored| content.span() == span;
+                Ok(self.streams.with(name, now, |entry| entry.lose(start, is_lost))?)
+            }
+            Unread::Failed(failure) => Err(failure.into()),
+        }
+    }
+
     /// Adds the content to a view. `None`: what it needs was moved meanwhile, so that the stream has to be looked at again.
-    pub(super) async fn batch(self: &Arc<Self>, view: View<Slice>) -> Result<Option<Batch>, Failure> {
+    pub(super) async fn batch(self: &Arc<Self>, view: View<Slice>) -> Result<Option<Batch>, Unread> {
         if view.stretch.pieces.is_empty() {
             return Ok(Some(view.with_content(Vec::new()).into_batch()));
         }
@@ -93,7 +185,7 @@ impl Shared {
     pub(super) async fn messages(
         self: &Arc<Self>,
         view: MessagesView<Slice>,
-    ) -> Result<Option<Messages>, Failure> {
+    ) -> Result<Option<Messages>, Unread> {
         let slices: Vec<_> = view.messages.iter().map(|placed| placed.piece.clone()).collect();
         let bodies = self.content(&slices).await?;
         Ok(bodies.map(|bodies| {
@@ -105,7 +197,7 @@ impl Shared {
     pub(super) async fn content_of(
         self: &Arc<Self>,
         placed: Placed<Slice>,
-    ) -> Result<Option<Placed<Bytes>>, Failure> {
+    ) -> Result<Option<Placed<Bytes>>, Unread> {
         let bodies = self.content(std::slice::from_ref(&placed.piece)).await?;
         Ok(bodies
             .and_then(|mut bodies| bodies.pop())
@@ -113,13 +205,16 @@ impl Shared {
     }
 
     /// The content of `slices`, in their order. `None`: some were moved meanwhile.
-    pub(super) async fn content(self: &Arc<Self>, slices: &[Slice]) -> Result<Option<Vec<Body>>, Failure> {
+    pub(super) async fn content(self: &Arc<Self>, slices: &[Slice]) -> Result<Option<Vec<Body>>, Unread> {
         let hot: Vec<Option<Body>> = slices.iter().map(|slice| self.hot.get(&slice.span.place)).collect();
         let cold = hot.iter().filter(|content| content.is_none()).count();
         self.observer.read(hot.len() - cold, cold);
         if cold == 0 {
             let pieces = hot.into_iter().flatten().zip(slices);
-            return pieces.map(|(content, slice)| cut(content, slice)).collect::<Result<_, _>>().map(Some);
+            return pieces
+                .map(|(content, slice)| Ok(cut(content, slice)?))
+                .collect::<Result<_, _>>()
+                .map(Some);
         }
         let (shared, slices) = (self.clone(), slices.to_vec());
         let read = move || shared.read(&slices, hot);
@@ -128,12 +223,12 @@ impl Shared {
             Err(stopped) => {
                 // The runtime is going down.
                 tracing::debug!(%stopped, "a read was given up");
-                Err(Failure::Unreadable)
+                Err(Failure::Unreadable.into())
             }
         }
     }
 
-    fn read(&self, slices: &[Slice], hot: Vec<Option<Body>>) -> Result<Option<Vec<Body>>, Failure> {
+    fn read(&self, slices: &[Slice], hot: Vec<Option<Body>>) -> Result<Option<Vec<Body>>, Unread> {
         let mut contents = Vec::with_capacity(slices.len());
         let mut rest = slices.iter().zip(hot).peekable();
         while let Some((slice, hot)) = rest.next() {
@@ -154,36 +249,47 @@ impl Shared {
                 end = next.span.end();
             }
             let Some(segment) = self.segments.get(from.segment) else { return Ok(None) };
-            read_run(&segment, &run, from, end, &mut contents)?;
+            self.read_run(&segment, &run, from, end, &mut contents)?;
         }
         Ok(Some(contents))
     }
+
+    /// Reads records that lie between `from` and `end`.
+    fn read_run(
+        &self,
+        segment: &Segment,
+        run: &[&Slice],
+        from: Place,
+        end: u32,
+        contents: &mut Vec<Body>,
+    ) -> Result<(), Unread> {
+        let bytes = Bytes::from(segment.read(from.offset, (end - from.offset) as usize).unwrap_or_default());
+        for slice in run {
+            let start = (slice.span.place.offset - from.offset) as usize;
+            let record = if start <= bytes.len() { bytes.slice(start..) } else { Bytes::new() };
+            let Span { place, bytes } = slice.span;
+            let alone = |_| decode(&segment.read(place.offset, bytes as usize)?.into(), place);
+            let (record, content) = match decode(&record, place).or_else(alone) {
+                Ok(read) => read,
+                Err(Failure::Unreadable) => {
+                    self.note_damage(slice.span);
+                    return Err(Unread::Damaged(slice.span));
+                }
+                Err(failure) => return Err(failure.into()),
+            };
+            let annotation = record.into_note().map(|note| Arc::new(note.into_annotation()));
+            // What one reader keeps of a run must not keep all of it.
+            let bytes = Bytes::copy_from_slice(&content);
+            contents.push(cut(Body { bytes, annotation }, slice)?);
+        }
+        Ok(())
+    }
 }
 
-/// Reads records that lie between `from` and `end`.
-fn read_run(
-    segment: &Segment,
-    run: &[&Slice],
-    from: Place,
-    end: u32,
-    contents: &mut Vec<Body>,
-) -> Result<(), Failure> {
-    let bytes = Bytes::from(segment.read(from.offset, (end - from.offset) as usize).unwrap_or_default());
-    for slice in run {
-        let start = (slice.span.place.offset - from.offset) as usize;
-        let record = if start <= bytes.len() { bytes.slice(start..) } else { Bytes::new() };
-        let Span { place, bytes } = slice.span;
-        let alone = |_| decode(&segment.read(place.offset, bytes as usize)?.into(), place);
-        let (record, content) = decode(&record, place).or_else(alone).inspect_err(|_| {
-            let Place { segment, offset } = place;
-            tracing::error!(segment, offset, "a record is damaged");
-        })?;
-        let annotation = record.into_note().map(|note| Arc::new(note.into_annotation()));
-        // What one reader keeps of a run must not keep all of it.
-        let bytes = Bytes::copy_from_slice(&content);
-        contents.push(cut(Body { bytes, annotation }, slice)?);
-    }
-    Ok(())
+/// Whether an error says that the system is short of something, and nothing of the disk.
+fn passes(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
+    matches!(error.kind(), Interrupted | OutOfMemory | QuotaExceeded | StorageFull | WouldBlock)
 }
 
 fn cut(content: Body, slice: &Slice) -> Result<Body, Failure> {

@@ -2,6 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::kept::{Kept, Span, Stored};
 use super::packed::Packed;
@@ -9,6 +12,9 @@ use super::record::StreamId;
 use super::segment::Segment;
 use crate::store::entry::Entry;
 use crate::stream::Position;
+
+/// How soon a file that could not be removed is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// The most runs of a log that are looked at while its stream is locked.
 const RUNS_MAX: usize = 4096;
@@ -24,6 +30,8 @@ pub(super) struct Reclaiming {
     pub(super) streams: Vec<StreamId>,
     /// Whether the logs of all streams are searched.
     pub(super) thorough: bool,
+    /// When the file could not be removed. It is tried again after a while.
+    pub(super) stuck_at: Option<Instant>,
 }
 
 /// Records that lie in the segment, by who owns them.
@@ -47,12 +55,17 @@ impl Reclaiming {
         let forked = written.iter().filter_map(|stream| forks.get(stream)).flatten();
         // What was written of a stream may be a part of the logs of its forks.
         let streams: Vec<_> = forked.chain(&written).copied().collect::<HashSet<_>>().into_iter().collect();
-        Self { victim, logs: streams.clone(), from: Position(0), streams, thorough: false }
+        Self { victim, logs: streams.clone(), from: Position(0), streams, thorough: false, stuck_at: None }
     }
 
     /// Searches all logs: of a stream that was deleted since, a fork that began since may have what is looked for.
     pub(super) fn thorough(victim: Arc<Segment>, all: Vec<StreamId>) -> Self {
-        Self { victim, logs: all, from: Position(0), streams: Vec::new(), thorough: true }
+        Self { victim, logs: all, from: Position(0), streams: Vec::new(), thorough: true, stuck_at: None }
+    }
+
+    /// How long it waits before it goes on.
+    pub(super) fn pause(&self) -> Duration {
+        self.stuck_at.map_or(Duration::ZERO, |at| TRY_AGAIN.saturating_sub(at.elapsed()))
     }
 }
 

@@ -1,0 +1,108 @@
+//! What is known to be damaged: told to operators, and accepted by them once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use parking_lot::Mutex;
+
+use super::directory::FILE_MODE;
+use super::frame::Place;
+use super::kept::{Span, Stored};
+use super::losses::Losses;
+use crate::store::entry::Entry;
+
+/// A line for each damaged place that an operator has accepted, in the directory of the store.
+const ACCEPTED: &str = "accepted-damage";
+
+/// So many of a kind are listed; the others are counted.
+const LISTED_MAX: usize = 20;
+
+/// Damaged places in segments that are there.
+#[derive(Debug, Default)]
+pub(super) struct DamageTable(Mutex<BTreeMap<Place, u32>>);
+
+impl DamageTable {
+    /// Notes a damaged place. Returns whether it was not known, and how many bytes are damaged in all.
+    pub(super) fn note(&self, span: Span) -> (bool, u64) {
+        let mut table = self.0.lock();
+        let is_new = table.insert(span.place, span.bytes).is_none();
+        (is_new, total(&table))
+    }
+
+    /// A segment is gone. Returns how many bytes are damaged in the others.
+    pub(super) fn forget(&self, segment: u32) -> u64 {
+        let mut table = self.0.lock();
+        table.retain(|place, _| place.segment != segment);
+        total(&table)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+}
+
+fn total(table: &BTreeMap<Place, u32>) -> u64 {
+    table.values().map(|bytes| u64::from(*bytes)).sum()
+}
+
+/// The damaged places that were accepted.
+pub(super) fn accepted(directory: &Path) -> io::Result<BTreeSet<String>> {
+    match fs::read_to_string(directory.join(ACCEPTED)) {
+        Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Accepts these damaged places, in the place of earlier ones. Synced when it returns.
+pub(super) fn accept(directory: &Path, damage: &[Span]) -> io::Result<()> {
+    let mut text = String::new();
+    for span in damage {
+        // Writing to a string does not fail.
+        let _written = writeln!(text, "{}", in_words(span));
+    }
+    let new = directory.join(format!("{ACCEPTED}.new"));
+    let mut file = File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, directory.join(ACCEPTED))?;
+    File::open(directory)?.sync_all()
+}
+
+/// Where something is that is no record.
+pub(super) fn in_words(Span { place, bytes }: &Span) -> String {
+    format!("{:010}.log, {bytes} bytes from {} on", place.segment, place.offset)
+}
+
+/// What streams have lost, a line each.
+pub(super) fn lost<'a>(entries: impl Iterator<Item = &'a Entry<Stored>>, losses: &Losses) -> Vec<String> {
+    let mut lines = Vec::new();
+    for entry in entries {
+        let mut holes: BTreeSet<_> = entry.log.holes().into_iter().collect();
+        // What is missing in front is not seen as a hole.
+        let known = losses.of(entry.origin.own().0).iter().filter(|(_, to)| *to <= entry.log.earliest());
+        holes.extend(known);
+        for (from, to) in holes {
+            let missed = to.since(from);
+            let (from, to) = (entry.lineage.offset_at(from), entry.lineage.offset_at(to));
+            let unit = if entry.content_type.is_json() { "messages" } else { "bytes" };
+            lines.push(format!("{}: at most {missed} {unit} from {from} to {to}", entry.name.as_str()));
+        }
+    }
+    lines.sort();
+    lines
+}
+
+/// A list for a message of one line.
+pub(super) fn listed(lines: &[String]) -> String {
+    let mut text = lines.iter().take(LISTED_MAX).cloned().collect::<Vec<_>>().join("; ");
+    if let Some(more) = lines.len().checked_sub(LISTED_MAX).filter(|more| *more > 0) {
+        // Writing to a string does not fail.
+        let _written = write!(text, "; and {more} more");
+    }
+    text
+}

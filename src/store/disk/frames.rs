@@ -1,0 +1,183 @@
+//! The frames of one segment in order, over whatever is damaged: behind a frame that is none, the next one is looked for.
+
+use super::frame::{self, FRAME_HEADER_BYTES, Found, Header, Place};
+use super::record::Record;
+
+/// What a disk writes as a whole: either all of it is there after a power cut, or what was there before.
+const SECTOR_BYTES: usize = 512;
+
+/// The bytes that are checked in search of frames in one segment may be so many times its size. Messages could be made
+/// so that each of their bytes looks like the beginning of a long frame.
+const SEARCH_FACTOR: usize = 64;
+
+/// A stretch of a segment.
+#[derive(Debug)]
+pub(super) enum Stretch<'a> {
+    /// A whole record.
+    Frame(Frame<'a>),
+    /// Something that is no record.
+    Damage(Damage),
+}
+
+#[derive(Debug)]
+pub(super) struct Frame<'a> {
+    pub(super) offset: u32,
+    /// Bytes with the header.
+    pub(super) bytes: u32,
+    pub(super) body: &'a [u8],
+    /// Everything before it was synced when it was written.
+    pub(super) follows_sync: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Damage {
+    pub(super) from: u32,
+    /// Where the next record begins or, if there is none, behind the last byte that was ever written.
+    pub(super) to: u32,
+    /// It can come from a write that was cut off by a power cut, if that write was not synced.
+    pub(super) looks_torn: bool,
+}
+
+/// The stretches of a segment. Ends where nothing was written any more.
+#[derive(Debug)]
+pub(super) struct Frames<'a> {
+    bytes: &'a [u8],
+    number: u32,
+    offset: usize,
+    /// Behind the last byte that is not zero.
+    used: usize,
+    search_bytes_left: usize,
+}
+
+impl<'a> Frames<'a> {
+    /// The stretches from `offset` on of the segment `number`, which consists of `bytes`.
+    pub(super) fn new(bytes: &'a [u8], number: u32, offset: u32) -> Self {
+        let used = used(bytes);
+        let search_bytes_left = bytes.len().saturating_mul(SEARCH_FACTOR);
+        Self { bytes, number, offset: offset as usize, used, search_bytes_left }
+    }
+
+    /// Where the next stretch begins or, behind the last one, where the segment can be written to.
+    pub(super) fn offset(&self) -> u32 {
+        small(self.offset)
+    }
+
+    fn rest(&self, offset: usize) -> &'a [u8] {
+        self.bytes.get(offset..).unwrap_or_default()
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        Place { segment: self.number, offset: small(offset) }
+    }
+
+    /// What lies at `from`, which is no frame.
+    fn damage(&mut self, from: usize) -> Damage {
+        let extent = self.extent(from);
+        let next = match extent {
+            Some(end) if self.is_frame(end) => Some(end),
+            // Not within its content, which may look like a record.
+            Some(end) => self.search(end),
+            None => self.search(from + 1),
+        };
+        let (to, looks_torn) = match (next, extent) {
+            (Some(next), _) => (next, self.has_unwritten_sector(from, next)),
+            (None, Some(end)) => (end, self.has_unwritten_sector(from, end)),
+            (None, None) => (self.used, true),
+        };
+        Damage { from: small(from), to: small(to), looks_torn }
+    }
+
+    /// Where a damaged frame ends if all of it was written and its length is legible, or has only one flipped bit.
+    fn extent(&self, from: usize) -> Option<usize> {
+        let (Header { length, sum }, rest) = frame::header(self.rest(from))?;
+        let end = |length: u32| from + FRAME_HEADER_BYTES + frame::bytes_of(length);
+        let flipped = (0..u32::BITS).map(|bit| length ^ 1 << bit).find(|length| {
+            let body = rest.get(..frame::bytes_of(*length));
+            body.is_some_and(|body| frame::checksum(self.place(from), *length, body) == sum)
+        });
+        if let Some(length) = flipped {
+            return Some(end(length));
+        }
+        let last = end(length).checked_sub(1).and_then(|last| self.bytes.get(last));
+        let is_written = self.is_frame(end(length)) || end(length) == self.used && last != Some(&0);
+        is_written.then(|| end(length))
+    }
+
+    fn is_frame(&self, offset: usize) -> bool {
+        match frame::read(self.rest(offset), self.place(offset)) {
+            Found::Body(body) => frame::split::<Record>(body).is_some(),
+            Found::Nothing | Found::Damage => false,
+        }
+    }
+
+    /// The first offset from `from` on at which a record is found.
+    fn search(&mut self, from: usize) -> Option<usize> {
+        for offset in from..self.used {
+            let Some((Header { length, .. }, rest)) = frame::header(self.rest(offset)) else { break };
+            let bytes = frame::bytes_of(length);
+            if bytes == 0 || bytes > rest.len() {
+                continue;
+            }
+            self.search_bytes_left = self.search_bytes_left.checked_sub(bytes)?;
+            if self.is_frame(offset) {
+                return Some(offset);
+            }
+        }
+        None
+    }
+
+    /// Whether one of the sectors between `from` and `to` was never written: the file was zero there before.
+    fn has_unwritten_sector(&self, from: usize, to: usize) -> bool {
+        let (mut start, record_follows) = (from, self.is_frame(to));
+        while start < to {
+            let end = (start / SECTOR_BYTES + 1) * SECTOR_BYTES;
+            // A sector in which a record begins was written.
+            let is_whole = end <= to || !record_follows;
+            let sector = self.bytes.get(start..end.min(to)).unwrap_or_default();
+            if is_whole && sector.iter().all(|byte| *byte == 0) {
+                return true;
+            }
+            start = end;
+        }
+        false
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Stretch<'a>;
+
+    fn next(&mut self) -> Option<Stretch<'a>> {
+        if self.offset >= self.used {
+            return None;
+        }
+        let (offset, rest) = (self.offset, self.rest(self.offset));
+        let Found::Body(body) = frame::read(rest, self.place(offset)) else {
+            let damage = self.damage(offset);
+            self.offset = damage.to as usize;
+            return Some(Stretch::Damage(damage));
+        };
+        let bytes = FRAME_HEADER_BYTES + body.len();
+        self.offset += bytes;
+        let (offset, bytes) = (small(offset), small(bytes));
+        Some(Stretch::Frame(Frame { offset, bytes, body, follows_sync: frame::follows_sync(rest) }))
+    }
+}
+
+/// How many of `bytes` there are up to the last that is not zero. Most of a segment may be room, so it is compared in
+/// blocks.
+pub(super) fn used(bytes: &[u8]) -> usize {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut end = bytes.len();
+    for block in bytes.rchunks(ZEROS.len()) {
+        if ZEROS.get(..block.len()) != Some(block) {
+            return end - block.iter().rev().take_while(|byte| **byte == 0).count();
+        }
+        end -= block.len();
+    }
+    0
+}
+
+/// Segments have at most 4 GiB.
+fn small(offset: usize) -> u32 {
+    u32::try_from(offset).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,136 @@
+//! What a damaged frame was. Its readers have to be told what is missing, even if nothing behind it shows a hole.
+//!
+//! This finds out whose messages were lost and how many, never what they said: nothing of a damaged frame is served.
+
+use super::frame::{self, Header, Place};
+use super::record::{Record, StreamId};
+use super::scan::Damaged;
+use crate::stream::Position;
+
+/// A record that may have been damaged.
+#[derive(Debug)]
+pub(super) struct Suspect {
+    pub(super) record: Record,
+    /// Bytes of its content.
+    pub(super) content: usize,
+}
+
+impl Suspect {
+    /// The stream of its messages, and where they begin and end; `None` if it has none.
+    pub(super) fn messages(&self) -> Option<(StreamId, Position, Position)> {
+        let (stream, start, ends) = match &self.record {
+            Record::Created { stream, ends, .. } | Record::CreatedWith { stream, ends, .. } => {
+                (stream.id, stream.tail, ends)
+            }
+            Record::Appended { stream, start, ends, .. } | Record::Moved { stream, start, ends, .. } => {
+                (*stream, *start, ends)
+            }
+            Record::Opened { .. }
+            | Record::Closed
+            | Record::Run { .. }
+            | Record::State { .. }
+            | Record::Ended { .. }
+            | Record::Cleared { .. }
+            | Record::Renewed { .. }
+            | Record::Session { .. }
+            | Record::SessionChanged { .. } => return None,
+        };
+        let start = Position(start);
+        let end = start.after(ends.clone().shape(self.content).positions());
+        (end > start).then_some((stream, start, end))
+    }
+}
+
+/// The record if exactly one bit of it was flipped, which its checksum tells.
+pub(super) fn with_one_bit_back(damaged: &Damaged) -> Option<Suspect> {
+    let (Header { length, sum }, rest) = frame::header(&damaged.bytes)?;
+    let (place, body) = (damaged.place, rest.get(..frame::bytes_of(length)));
+    body.and_then(|body| by_sum(place, length, sum, body))
+        .or_else(|| by_length(place, length, sum, rest))
+        .or_else(|| by_body(place, length, sum, body?))
+}
+
+/// The record as it is legible, which may be another one than it was.
+pub(super) fn as_legible(damaged: &Damaged) -> Option<Suspect> {
+    let (Header { length, .. }, rest) = frame::header(&damaged.bytes)?;
+    suspect(rest.get(..frame::bytes_of(length)).unwrap_or(rest))
+}
+
+fn suspect(body: &[u8]) -> Option<Suspect> {
+    let (record, content) = frame::split(body)?;
+    Some(Suspect { record, content: content.len() })
+}
+
+/// A bit of the checksum was flipped.
+fn by_sum(place: Place, length: u32, sum: u32, body: &[u8]) -> Option<Suspect> {
+    let flipped = frame::checksum(place, length, body) ^ sum;
+    (flipped.count_ones() == 1).then(|| suspect(body))?
+}
+
+/// A bit of the length was flipped.
+fn by_length(place: Place, length: u32, sum: u32, rest: &[u8]) -> Option<Suspect> {
+    let lengths = (0..u32::BITS).map(|bit| length ^ 1 << bit);
+    let mut bodies = lengths.filter_map(|length| Some((length, rest.get(..frame::bytes_of(length))?)));
+    bodies
+        .find(|(length, body)| frame::checksum(place, *length, body) == sum)
+        .and_then(|(_, body)| suspect(body))
+}
+
+/// A bit of the body was flipped. What that does to a checksum depends on the distance to the end alone.
+fn by_body(place: Place, length: u32, sum: u32, body: &[u8]) -> Option<Suspect> {
+    let difference = frame::checksum(place, length, body) ^ sum;
+    let mut bits: [u32; 8] = std::array::from_fn(|bit| behind(0, 1 << bit));
+    for byte in (0..body.len()).rev() {
+        if let Some(bit) = bits.iter().position(|bit| *bit == difference) {
+            let mut body = body.to_vec();
+            flip(&mut body, byte * 8 + bit);
+            return suspect(&body);
+        }
+        bits = bits.map(|bit| behind(bit, 0));
+    }
+    None
+}
+
+/// The register of the checksum behind one more byte. The checksum is its complement.
+fn behind(register: u32, byte: u8) -> u32 {
+    !crc32c::crc32c_append(!register, &[byte])
+}
+
+fn flip(bytes: &mut [u8], bit: usize) {
+    if let Some(byte) = bytes.get_mut(bit / 8) {
+        *byte ^= 1 << (bit % 8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::disk::record::Ends;
+
+    const PLACE: Place = Place { segment: 3, offset: 4096 };
+
+    #[test]
+    fn any_single_flipped_bit_is_found_whatever_it_hit() {
+        for content in [vec![b'x'; 40], vec![b'y'; 2000]] {
+            let record = Record::Appended {
+                stream: 300,
+                start: 70_000,
+                at: 1_800_000_000_000,
+                ends: Ends::Raw,
+                said: None,
+            };
+            let mut whole = Vec::new();
+            frame::write(&mut whole, PLACE, true, &record, &content);
+            for bit in (0..whole.len() * 8).filter(|bit| *bit < 1024 || bit % 61 == 0) {
+                let mut bytes = whole.clone();
+                flip(&mut bytes, bit);
+                let damaged = Damaged { place: PLACE, bytes: bytes.into() };
+                let found = with_one_bit_back(&damaged).map(|found| (found.record, found.content));
+                let Some((Record::Appended { stream: 300, start: 70_000, .. }, length)) = found else {
+                    panic!("bit {bit}: {found:?}")
+                };
+                assert_eq!(length, content.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Damage in the middle: all other records are there, each stream that has lost something tells a gap once, and nothing
+//! else is changed.
+//!
+//! A bit is flipped at every 509th byte of a store of five segments, at every 131st by `tests/run all`, or as
+//! `DAMAGE_STEP` says.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pollgate::store::{OpenError, check};
+use pollgate::stream::{Create, GapReason, Offset, Payload, ReadError, Start};
+use tempfile::TempDir;
+
+use crate::damage::step;
+use crate::directory::{copy, directory, open_with, world_despite_damage, world_of};
+use crate::suite::*;
+
+const STREAMS: [&str; 4] = ["a", "b", "c", "last"];
+const SEGMENT_BYTES: u32 = 16 * 1024;
+const SEGMENTS: usize = 5;
+
+/// A store that was written by a process which was then killed.
+struct Written {
+    directory: TempDir,
+    /// Where each stream begins.
+    starts: Vec<Offset>,
+    appends: Vec<Appended>,
+}
+
+/// An append, and where its record ends.
+struct Appended {
+    stream: usize,
+    text: String,
+    file: PathBuf,
+    end: usize,
+}
+
+/// What a reader of a whole stream is told.
+#[derive(Debug, Default, PartialEq)]
+struct Told {
+    text: String,
+    gaps: usize,
+    next: Option<Offset>,
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
+    let mut logs: Vec<_> = files.filter(|path| path.extension().is_some_and(|it| it == "log")).collect();
+    logs.sort();
+    logs
+}
+
+/// Bytes up to the last that is not zero.
+fn used(file: &Path) -> usize {
+    fs::read(file).unwrap().iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
+/// The file that is written to, and how much of it was.
+fn end(directory: &Path) -> (PathBuf, usize) {
+    let mut used = files(directory).into_iter().map(|file| (file.clone(), used(&file)));
+    // What is behind the header was written.
+    used.rfind(|(_, used)| *used > 64).unwrap()
+}
+
+impl Written {
+    async fn new() -> Self {
+        let directory = directory();
+        let (world, _) = world_of(directory.path(), SEGMENT_BYTES);
+        let mut starts = Vec::new();
+        for stream in STREAMS {
+            starts.push(world.create(stream, Create::open(text())).await.unwrap().tail);
+        }
+        let mut appends = Vec::new();
+        for n in 0.. {
+            // Streams that are written all the time, and one that has its only message in the first segment.
+            let stream = if n == 20 { 3 } else { n % 3 };
+            let text = format!("[{n}:{}]", "x".repeat(n * 7 % 300));
+            let payload = Payload::raw(text.clone().into_bytes().into());
+            world.append(STREAMS[stream], append(crate::suite::text(), payload)).await.unwrap();
+            let (file, end) = end(directory.path());
+            let is_last = files(directory.path()).get(SEGMENTS - 1) == Some(&file) && end > 8 * 1024;
+            appends.push(Appended { stream, text, file, end });
+            if is_last {
+                break;
+            }
+        }
+        drop(world);
+        Self { directory, starts, appends }
+    }
+
+    /// Which append has its record at a byte of a file, if it is not one of another kind there.
+    fn at(&self, file: &Path, byte: usize) -> Option<usize> {
+        self.appends.iter().position(|append| append.file == file && append.end > byte)
+    }
+
+    /// All of a stream without one append.
+    fn text(&self, stream: usize, without: Option<usize>) -> String {
+        let of_it = self
+            .appends
+            .iter()
+            .enumerate()
+            .filter(|(n, append)| append.stream == stream && Some(*n) != without);
+        of_it.map(|(_, append)| append.text.as_str()).collect()
+    }
+
+    /// A copy of the store with something else in a file.
+    fn copy(&self, file: &Path, bytes: &[u8]) -> TempDir {
+        let copied = directory();
+        copy(self.directory.path(), copied.path());
+        fs::write(copied.path().join(file.file_name().unwrap()), bytes).unwrap();
+        copied
+    }
+
+    async fn read(&self, world: &World, stream: usize) -> Told {
+        let (mut told, mut start) = (Told::default(), Start::At(self.starts[stream]));
+        loop {
+            match world.read(STREAMS[stream], start).await {
+                Ok(batch) => {
+                    told.text.push_str(&content(&batch));
+                    told.next = Some(batch.next);
+                    start = Start::At(batch.next);
+                    if batch.up_to_date {
+                        return told;
+                    }
+                }
+                Err(ReadError::Gap(gap)) => {
+                    assert_ne!(gap.reason, GapReason::Epoch, "{}", STREAMS[stream]);
+                    told.gaps += 1;
+                    start = Start::At(gap.earliest);
+                }
+                Err(error) => panic!("{}: {error}", STREAMS[stream]),
+            }
+        }
+    }
+
+    /// All streams are as they were but for at most one append. Returns which one.
+    async fn without_one(&self, world: &World, at: Option<usize>, what: &str) -> Option<usize> {
+        let mut lost = None;
+        for (stream, name) in STREAMS.into_iter().enumerate() {
+            let told = self.read(world, stream).await;
+            if told.text == self.text(stream, None) {
+                assert_eq!(told.gaps, 0, "{what}: {name} has lost nothing");
+                continue;
+            }
+            assert_eq!(
+                at.map(|at| self.appends[at].stream),
+                Some(stream),
+                "{what}: {name} has lost something else"
+            );
+            assert!(told.text == self.text(stream, at), "{what}: {name}");
+            assert_eq!(told.gaps, 1, "{what}: {name} tells its gap once");
+            lost = at;
+        }
+        lost
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_loses_the_record_that_it_hit_and_nothing_else() {
+    let written = Written::new().await;
+    let (mut tried, mut lost) = (0, 0);
+    for file in &files(written.directory.path())[..SEGMENTS] {
+        let whole = fs::read(file).unwrap();
+        for at in (0..used(file)).step_by(step()) {
+            let what = format!("{}, byte {at}", file.file_name().unwrap().display());
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << fastrand::u32(..8);
+            let copied = written.copy(file, &bytes);
+            let Err(error) = open_with(copied.path(), SEGMENT_BYTES) else { panic!("{what}: opened") };
+            assert!(matches!(error, OpenError::Damaged { .. }), "{what}: {error}");
+            assert!(error.to_string().contains("--accept-damage"), "{error}");
+            let checked = check(copied.path()).unwrap();
+            assert_eq!(checked.damage.len(), 1, "{what}: {:?}", checked.damage);
+
+            let world = world_despite_damage(copied.path(), SEGMENT_BYTES);
+            let at_byte = written.at(file, at);
+            let gone = written.without_one(&world, at_byte, &what).await;
+            lost += usize::from(gone.is_some());
+            assert_eq!(checked.lost.len(), usize::from(gone.is_some()), "{what}: {:?}", checked.lost);
+            assert!(world.store.is_damaged(), "{what}");
+            for stream in STREAMS {
+                world.append(stream, append(text(), raw(b"!"))).await.unwrap();
+            }
+            drop(world);
+
+            // Accepted once, and said as long as it is there.
+            let (again, _) = world_of(copied.path(), SEGMENT_BYTES);
+            assert!(again.store.is_damaged(), "{what}");
+            for stream in 0..STREAMS.len() {
+                let told = written.read(&again, stream).await;
+                let without = gone.filter(|gone| written.appends[*gone].stream == stream);
+                assert!(told.text == written.text(stream, without) + "!", "{what}");
+                assert_eq!(told.gaps, usize::from(without.is_some()), "{what}");
+            }
+            drop(again);
+            let now = fs::read(copied.path().join(file.file_name().unwrap())).unwrap();
+            assert!(now[..used(file)] == bytes[..used(file)], "{what}: what was there is still there");
+            tried += 1;
+        }
+    }
+    println!("flipped {tried} bits: {lost} records of messages lost, each alone and told once");
+    assert!(lost > tried / 2, "{lost} of {tried}");
+}
+
+/// Whole sectors are lost with what lies in them, records and the beginnings of records.
+#[tokio::test]
+async fn lost_sectors_lose_what_was_in_them() {
+    let written = Written::new().await;
+    for file in &files(written.directory.path())[1..SEGMENTS - 1] {
+        let mut bytes = fs::read(file).unwrap();
+        bytes[4096..5120].fill(0);
+        let copied = written.copy(file, &bytes);
+        assert!(open_with(copied.path(), SEGMENT_BYTES).is_err());
+        let world = world_despite_damage(copied.path(), SEGMENT_BYTES);
+        let hit = |append: &&Appended| {
+            append.file == *file && append.end > 4096 && append.end - append.text.len() < 5120
+        };
+        for (stream, name) in STREAMS.into_iter().enumerate() {
+            let told = written.read(&world, stream).await;
+            let lost: Vec<_> = written.appends.iter().filter(hit).filter(|it| it.stream == stream).collect();
+            let mut expected = written.text(stream, None);
+            for append in &lost {
+                expected = expected.replace(&append.text, "");
+            }
+            assert!(told.text == expected, "{name}");
+            assert!(told.gaps >= usize::from(!lost.is_empty()), "{name}");
+        }
+    }
+}
+
+/// A record is damaged while the store is open: its readers are told, and read on.
+#[tokio::test]
+async fn a_record_that_is_damaged_at_run_time_is_a_gap() {
+    let written = Written::new().await;
+    let copied = directory();
+    copy(written.directory.path(), copied.path());
+    let (world, _) = world_of(copied.path(), SEGMENT_BYTES);
+    assert!(!world.store.is_damaged());
+    let appends = &written.appends;
+    let hit = appends.iter().position(|append| append.text.len() > 200 && append.stream == 1).unwrap();
+    let file = copied.path().join(appends[hit].file.file_name().unwrap());
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[appends[hit].end - 100] ^= 4;
+    fs::write(&file, bytes).unwrap();
+    for round in 0..2 {
+        assert_eq!(written.without_one(&world, Some(hit), &format!("round {round}")).await, Some(hit));
+        assert!(world.store.is_damaged());
+    }
+    drop(world);
+    let error = open_with(copied.path(), SEGMENT_BYTES).map(|_| ()).unwrap_err();
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+    let world = world_despite_damage(copied.path(), SEGMENT_BYTES);
+    assert_eq!(written.without_one(&world, Some(hit), "opened again").await, Some(hit));
+}
