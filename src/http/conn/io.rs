@@ -195,6 +195,10 @@ impl GuardedStream {
         if !self.read_ahead.is_empty() {
             let (parsed, consumed) = parse(&self.read_ahead);
             self.take_read_ahead(consumed);
+            if !self.read_ahead.is_empty() && self.read_ahead.len() < consumed {
+                // A short rest would keep the whole buffer, which is that of the first bytes of the connection.
+                self.read_ahead = Bytes::copy_from_slice(&self.read_ahead);
+            }
             return Poll::Ready(Ok(Some(parsed)));
         }
         let mut bytes = [MaybeUninit::uninit(); REQUEST_BYTES_MAX];
