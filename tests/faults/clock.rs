@@ -15,8 +15,9 @@ const LIFETIME: Duration = Duration::from_secs(4);
 
 /// A gateway whose time of day is set by a file.
 struct World {
-    directory: tempfile::TempDir,
     gateway: Gateway,
+    // Gone after the gateway.
+    directory: tempfile::TempDir,
 }
 
 impl World {

@@ -278,3 +278,21 @@ async fn messages_are_sandboxed_and_downloaded_unless_they_are_plain() {
         }
     }
 }
+
+/// Behind a proxy that speaks TLS with the browser, the port of a page without one is that of TLS.
+#[tokio::test]
+async fn a_proxy_says_by_which_scheme_a_page_of_the_gateway_was_loaded() {
+    let gateway = gateway(&["--host", "gate.example"]).await;
+    let mut connection = gateway.connect_raw().await;
+    for (origin, forwarded, status) in [
+        ("https://gate.example", "", 200),
+        ("https://gate.example", "X-Forwarded-Proto: https\r\n", 200),
+        ("https://gate.example", "X-Forwarded-Proto: https, http\r\n", 200),
+        ("https://gate.example", "X-Forwarded-Proto: wss\r\n", 200),
+        ("https://gate.example", "X-Forwarded-Proto: http\r\n", 403),
+        ("http://gate.example", "X-Forwarded-Proto: https\r\n", 403),
+    ] {
+        let fields = format!("Host: gate.example\r\nOrigin: {origin}\r\n{forwarded}");
+        ask(&mut connection, STREAM, &fields).await.expect(status);
+    }
+}

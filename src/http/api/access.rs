@@ -115,8 +115,7 @@ impl AccessPolicy {
         }
         match single(fields, &ORIGIN)? {
             Some(origin) => {
-                let scheme = single(fields, &X_FORWARDED_PROTO)?;
-                let admitted = self.origins.admit(origin, authority, scheme);
+                let admitted = self.origins.admit(origin, authority, forwarded_scheme(fields));
                 admitted.map_err(|_| Error::Origin {
                     origin: quoted(String::from_utf8_lossy(origin).into_owned()),
                     setting: as_setting(origin).map(quoted),
@@ -167,6 +166,12 @@ fn single<'a>(fields: &'a (impl Fields + ?Sized), name: &HeaderName) -> Result<O
         (value, None) => Ok(value),
         (_, Some(_)) => Err(Error::field(name, "must not be given twice")),
     }
+}
+
+/// The scheme that the client used with the first of the proxies before the gateway, if they say so.
+fn forwarded_scheme(fields: &(impl Fields + ?Sized)) -> Option<&[u8]> {
+    let schemes = fields.values(&X_FORWARDED_PROTO).next()?;
+    schemes.split(|byte| *byte == b',').next().map(<[u8]>::trim_ascii)
 }
 
 /// Whether a page of another site sent a request without an origin, as for `<img>` and `<script>` (Fetch Metadata). Following a link

@@ -62,7 +62,9 @@ impl<'a> Origin<'a> {
     /// speak TLS with the browser. If that proxy does not say which scheme it is, either is right, each with its default port.
     fn is_at(self, authority: Authority<'_>, scheme: Option<&[u8]>) -> bool {
         let Some(default) = default_port(self.scheme) else { return false };
-        scheme.is_none_or(|scheme| self.scheme.as_bytes().eq_ignore_ascii_case(scheme))
+        // For WebSockets some proxies say `ws` or `wss`.
+        let spellings: [&[u8]; 2] = if default == 443 { [b"https", b"wss"] } else { [b"http", b"ws"] };
+        scheme.is_none_or(|scheme| spellings.iter().any(|one| one.eq_ignore_ascii_case(scheme)))
             && self.authority.host == authority.host
             && self.port() == authority.port.or(Some(default))
     }
@@ -229,6 +231,9 @@ mod tests {
             ("http://[::1]:4437", "[0::1]:4437", None, true),
             ("https://gate.example", "gate.example", Some("https"), true),
             ("http://gate.example", "gate.example", Some("HTTP"), true),
+            ("https://gate.example", "gate.example", Some("wss"), true),
+            ("http://gate.example", "gate.example", Some("ws"), true),
+            ("http://gate.example", "gate.example", Some("wss"), false),
             ("http://gate.example", "gate.example", Some("https"), false),
             ("https://gate.example", "gate.example", Some("http"), false),
             ("https://gate.example", "gate.example:80", None, false),
