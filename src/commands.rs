@@ -91,7 +91,9 @@ fn pages(settings: &Settings) -> String {
 pub(crate) async fn store(command: StoreCommand) -> Result<ExitCode, Box<dyn Error>> {
     match command {
         StoreCommand::Check { directory } => Ok(print_check(&check(&directory)?)?),
-        StoreCommand::Export { directory, file } => export(&directory, file).await,
+        StoreCommand::Export { directory, accept_damage, file } => {
+            export(&directory, accept_damage, file).await
+        }
         StoreCommand::Import { directory, file } => import(&directory, file).await,
     }
 }
@@ -121,8 +123,12 @@ fn print_check(checked: &Checked) -> io::Result<ExitCode> {
 }
 
 /// To a new file, or to standard output.
-async fn export(directory: &Path, file: Option<PathBuf>) -> Result<ExitCode, Box<dyn Error>> {
-    let store = OfflineStore::open(directory)?;
+async fn export(
+    directory: &Path,
+    accept_damage: bool,
+    file: Option<PathBuf>,
+) -> Result<ExitCode, Box<dyn Error>> {
+    let store = OfflineStore::open(directory, accept_damage)?;
     let mut out: Box<dyn Write> = match file {
         Some(file) => Box::new(BufWriter::new(private_file(&file)?)),
         None => Box::new(BufWriter::new(io::stdout())),
@@ -140,7 +146,7 @@ fn private_file(path: &Path) -> io::Result<File> {
 
 /// From a file, or from standard input.
 async fn import(directory: &Path, file: Option<PathBuf>) -> Result<ExitCode, Box<dyn Error>> {
-    let store = OfflineStore::open(directory)?;
+    let store = OfflineStore::open(directory, false)?;
     let lines: Box<dyn BufRead> = match file {
         Some(file) => Box::new(BufReader::new(File::open(file)?)),
         None => Box::new(BufReader::new(io::stdin())),

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use config::{Config, ConfigError, Environment, File};
+use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
 pub use places::{InvalidSync, MqttAddress, StorePlace};
@@ -46,6 +47,9 @@ pub enum StoreCommand {
     Export {
         /// Its directory
         directory: PathBuf,
+        /// Export what is left of a damaged store
+        #[arg(long)]
+        accept_damage: bool,
         /// A new file [default: standard output]
         file: Option<PathBuf>,
     },
@@ -258,9 +262,13 @@ impl ServeArgs {
     }
 }
 
+/// Descriptors that are no connections of clients: listeners, files of the store, operators.
+const OTHER_DESCRIPTORS: usize = 64;
+
 impl Settings {
     fn check(&self) -> Result<(), SettingsError> {
         self.limits.check().map_err(SettingsError::Value)?;
+        self.check_descriptors(getrlimit(Resource::Nofile).current)?;
         let (hold, hold_max) = (self.hold.get(), self.hold_max.get());
         if hold > hold_max {
             let text = format!("hold ({hold:?}) must not exceed hold_max ({hold_max:?})");
@@ -277,6 +285,23 @@ impl Settings {
             }
         }
         Ok(())
+    }
+}
+
+impl Settings {
+    /// Connections that the process can not have would be refused one by one, when it is too late.
+    fn check_descriptors(&self, descriptors: Option<u64>) -> Result<(), SettingsError> {
+        let (connections, other) = (self.limits.connections_max, OTHER_DESCRIPTORS);
+        let needed = connections.saturating_add(other) as u64;
+        match descriptors {
+            Some(descriptors) if connections > 0 && needed > descriptors => {
+                Err(SettingsError::Value(format!(
+                    "limits.connections_max = {connections}: the process may have {descriptors} descriptors \
+                     (ulimit -n, or LimitNOFILE= of systemd), of which it needs {other} for other things"
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -348,6 +373,22 @@ mod tests {
         let settings = settings(&[("POLLGATE_SYNC", "interval:100ms")], &["--store", "./memory"]).unwrap();
         assert_eq!(settings.store, StorePlace::Directory("./memory".into()));
         assert_eq!(settings.sync, SyncPolicy::Interval(std::time::Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn more_connections_than_descriptors_are_refused() {
+        let with = |connections_max| Settings {
+            limits: Limits { connections_max, ..Limits::default() },
+            ..Settings::default()
+        };
+        for (connections, descriptors, fits) in
+            [(0, Some(10), true), (1000, Some(1064), true), (1000, Some(1063), false), (1 << 40, None, true)]
+        {
+            let checked = with(connections).check_descriptors(descriptors);
+            assert_eq!(checked.is_ok(), fits, "{connections} {descriptors:?}: {checked:?}");
+        }
+        let beyond = settings(&[], &["--limit", "connections_max=1000000000000"]).unwrap_err();
+        assert!(beyond.contains("ulimit -n"), "{beyond}");
     }
 
     #[test]

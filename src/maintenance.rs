@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::store::{ClockFile, Disk, DiskOptions, OpenError};
-use crate::stream::{ANY_LEVELS, Filter, MessageLimit, Start, Store, SyncPolicy};
+use crate::stream::{ANY_LEVELS, Filter, MessageLimit, ReadError, Start, Store, SyncPolicy};
 
 pub use error::{ImportError, MaintenanceError, Moved};
 
@@ -25,10 +25,11 @@ pub struct OfflineStore {
 }
 
 impl OfflineStore {
-    /// Opens the store in `directory`, which is made if it is not there.
-    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+    /// Opens the store in `directory`, which is made if it is not there. One with damaged records is opened only if that
+    /// is accepted.
+    pub fn open(directory: &Path, accept_damage: bool) -> Result<Self, OpenError> {
         let clock = ClockFile::read(directory).clock();
-        let options = DiskOptions::new(SyncPolicy::Never);
+        let options = DiskOptions { accept_damage, ..DiskOptions::new(SyncPolicy::Never) };
         let (store, _) = Disk::open(directory, options, Arc::new(()), clock.now())?;
         store.follow_wall(clock.now(), clock.wall());
         Ok(Self { store, clock })
@@ -70,6 +71,11 @@ async fn export(store: &dyn Store, clock: Clock, out: &mut dyn Write) -> Result<
         let mut start = Start::Earliest;
         loop {
             let read = store.messages(&name, start, CHUNK, now).await;
+            if let Err(ReadError::Gap(gap)) = read {
+                tracing::warn!(stream = %name, reason = ?gap.reason, next = %gap.earliest, "messages are missing");
+                start = Start::At(gap.earliest);
+                continue;
+            }
             let chunk = read.map_err(|error| MaintenanceError::Read { stream: name.to_string(), error })?;
             for message in &chunk.messages {
                 put(out, &MessageLine::of(message, described.content_type.encoding(), offset))?;

@@ -34,6 +34,7 @@ mod message;
 mod outage;
 mod power_cut;
 mod readers;
+mod resources;
 mod sync_error;
 mod verdict;
 

@@ -29,11 +29,12 @@ const WATCHED: Duration = Duration::from_millis(300);
 /// A store that has acknowledged so many messages does not make the call that often.
 const UNREACHED: u64 = 1000;
 
-/// The call that fails, and when: the so-many-th of each thread.
-#[derive(Debug, Clone, Copy)]
-struct Fault {
-    call: &'static str,
-    when: u32,
+/// The call that fails, how, and when: the so-many-th of each thread, or those of a range.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) call: &'static str,
+    pub(crate) error: &'static str,
+    pub(crate) when: String,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ enum Outcome {
 }
 
 /// What strace writes.
-struct Trace(PathBuf);
+pub(crate) struct Trace(pub(crate) PathBuf);
 
 /// With one publisher it is certain which append a failed sync of the log belongs to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,8 +70,8 @@ async fn strike_each(publishers: usize, calls: &[&'static str], moments: &[u32])
     let mut reached = 0;
     for call in calls.iter().copied() {
         for when in moments.iter().copied() {
-            let fault = Fault { call, when };
-            let outcome = strike(publishers, fault).await;
+            let fault = Fault { call, error: "EIO", when: when.to_string() };
+            let outcome = strike(publishers, &fault).await;
             println!("{publishers} publishers, {call} number {when} fails: {outcome:?}");
             reached += usize::from(outcome != Outcome::Unreached);
         }
@@ -79,7 +80,7 @@ async fn strike_each(publishers: usize, calls: &[&'static str], moments: &[u32])
 }
 
 /// Lets a gateway fail in that way under so many publishers. What was acknowledged is there when it runs again.
-async fn strike(publishers: usize, fault: Fault) -> Outcome {
+async fn strike(publishers: usize, fault: &Fault) -> Outcome {
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a new folder");
     let store = folder.path().join("store");
     let arguments = stored(&store, "always");
@@ -144,10 +145,10 @@ async fn notice(gateway: &mut Gateway, crew: &Crew) -> Outcome {
 
 impl Trace {
     /// The command line of a strace that becomes the gateway (`-D`), so that its process id is the gateway's.
-    fn strace(&self, fault: Fault) -> Vec<String> {
-        let Fault { call, when } = fault;
-        let trace = "trace=fdatasync,fsync,write,writev,sendto,sendmsg";
-        let inject = format!("inject={call}:error=EIO:when={when}");
+    pub(crate) fn strace(&self, fault: &Fault) -> Vec<String> {
+        let Fault { call, error, when } = fault;
+        let trace = "trace=fdatasync,fsync,pwrite64,write,writev,sendto,sendmsg";
+        let inject = format!("inject={call}:error={error}:when={when}");
         let path = self.0.to_str().expect("UTF-8");
         ["strace", "-D", "-f", "-qq", "-o", path, "-e", trace, "-e", &inject].map(str::to_owned).to_vec()
     }
@@ -156,7 +157,7 @@ impl Trace {
         String::from_utf8_lossy(&std::fs::read(&self.0).unwrap_or_default()).into_owned()
     }
 
-    fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.text().contains(INJECTED)
     }
 
