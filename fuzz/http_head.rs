@@ -22,6 +22,7 @@ use super::body::Body;
 use super::fast_path::Parsed;
 use super::hyper_request::{bytes_not_decoded, settings};
 use super::response::Framing;
+use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::fuzz::{Target, Verdict, fuzz};
 use crate::http::api::gateway::Gateway;
@@ -31,6 +32,7 @@ use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::store::Memory;
+use crate::stream::Principal;
 
 const WORDS: &[&[u8]] = &[
     b"\r\n",
@@ -164,12 +166,12 @@ fn has_one_length(request: &[u8]) {
 
 /// What hyper and the routes make of the first request in `bytes`, and how many bytes it took.
 async fn through_hyper(gateway: &Gateway, bytes: &[u8]) -> Option<(String, usize)> {
-    let received = Mutex::new(None);
+    let (received, owner) = (Mutex::new(None), Budget::unlimited().owner(Principal::GATEWAY));
     let service = service_fn(async |request: Request<Incoming>| {
         // Holds are jittered.
         fastrand::seed(0);
         let framing = Framing::of(&request);
-        let (request, unread) = gateway.receive(request, framing, None).await;
+        let (request, unread) = gateway.receive(request, framing, None, &owner).await;
         *received.lock() = Some((described(&request), unread));
         pending::<Result<Response<Body>, Infallible>>().await
     });

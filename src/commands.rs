@@ -44,9 +44,11 @@ fn banner(server: &Server, settings: &Settings) -> io::Result<()> {
     }
     writeln!(out, "\n{}", hosts(gateway, settings))?;
     writeln!(out, "{}", pages(settings))?;
+    writeln!(out, "takes at most {} MiB of memory (--memory-max)", server.memory_max() >> 20)?;
     match &settings.store {
         StorePlace::Memory => {
-            writeln!(out, "messages are kept in memory, as long as this process lives. Try it:")?
+            let keeps = "a stream keeps 64 MiB (less in a small budget) and a week, unless its creator or --limit says otherwise";
+            writeln!(out, "messages are kept in memory, as long as this process lives; {keeps}. Try it:")?
         }
         StorePlace::Directory(directory) => {
             let survives = match settings.sync {

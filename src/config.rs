@@ -2,6 +2,7 @@
 //! line. Unknown keys are errors in each.
 
 mod places;
+mod size;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
 pub use places::{InvalidSync, MqttAddress, StorePlace};
+pub use size::{InvalidSize, MemorySize};
 
 use crate::limits::{Limits, Span};
 use crate::stream::SyncPolicy;
@@ -95,6 +97,10 @@ struct ServeArgs {
     /// that is. A last write that was cut off is no damage [default: off]
     #[arg(long)]
     accept_damage: bool,
+    /// Memory that the gateway may take, such as 256M: at 85 % of it new streams and appends are refused [default: half of
+    /// the machine's memory or of the control group's limit]
+    #[arg(long, value_name = "SIZE")]
+    memory_max: Option<String>,
     /// How long a poll is held that does not say, give or take 10 % [default: 25s]
     #[arg(long, value_name = "DURATION")]
     hold: Option<String>,
@@ -142,6 +148,8 @@ pub struct Settings {
     pub sync: SyncPolicy,
     /// Whether to go on without records of it that are damaged.
     pub accept_damage: bool,
+    /// Memory that the gateway may take. `None`: half of the machine's, or of its control group's.
+    pub memory_max: Option<MemorySize>,
     /// How long a poll is held that does not say.
     pub hold: Span,
     /// The longest hold on request.
@@ -193,6 +201,7 @@ impl Default for Settings {
             store: StorePlace::Directory("pollgate-data".into()),
             sync: SyncPolicy::Always,
             accept_damage: false,
+            memory_max: None,
             hold: Span::seconds(25),
             hold_max: Span::seconds(55),
             drain: Span::seconds(30),
@@ -237,6 +246,7 @@ impl ServeArgs {
             ("mqtt", self.mqtt),
             ("store", self.store),
             ("sync", self.sync),
+            ("memory_max", self.memory_max),
             ("hold", self.hold),
             ("hold_max", self.hold_max),
             ("drain", self.drain),
@@ -358,6 +368,7 @@ mod tests {
             (&[], &["--log", "xml"]),
             (&[], &["--store", ""]),
             (&[], &["--sync", "sometimes"]),
+            (&[], &["--memory-max", "some"]),
             (&[], &["--sync", "interval:soon"]),
         ] {
             assert!(settings(variables, arguments).is_err(), "{variables:?} {arguments:?}");
@@ -389,6 +400,17 @@ mod tests {
         }
         let beyond = settings(&[], &["--limit", "connections_max=1000000000000"]).unwrap_err();
         assert!(beyond.contains("ulimit -n"), "{beyond}");
+    }
+
+    #[test]
+    fn the_memory_budget_is_a_size_in_each_layer() {
+        let bytes = |variables: &[(&str, &str)], arguments: &[&str]| {
+            settings(variables, arguments).unwrap().memory_max.map(|size| size.bytes() >> 20)
+        };
+        assert_eq!(bytes(&[], &[]), None);
+        assert_eq!(bytes(&[], &["--memory-max", "256M"]), Some(256));
+        assert_eq!(bytes(&[("POLLGATE_MEMORY_MAX", "67108864")], &[]), Some(64));
+        assert_eq!(bytes(&[("POLLGATE_MEMORY_MAX", "1G")], &["--memory-max", "2G"]), Some(2048));
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //! A request takes this way, and each module knows only those to the right of it:
 //!
 //! ```text
-//! main -> config, server -> http, mqtt -> hub -> stream <- store
+//! main -> config, server -> http, mqtt -> hub -> budget -> stream <- store
 //! ```
 //!
 //! * [`stream`]: what a stream is, and the contract of a store. Pure: no IO, no clock.
 //! * [`store`]: the stores that keep the contract, in memory and on disk. Passive: they answer at once with what is there.
+//! * [`budget`]: how much memory the gateway and each client may take, and who holds how much.
 //! * [`hub`]: appends and wakes, reads and waits. The only place that waits.
 //! * [`http`]: the HTTP front, one file per operation and delivery form.
 //! * [`mqtt`]: the MQTT front, onto the same streams.
@@ -18,6 +19,7 @@
 //! * [`maintenance`]: checking and moving a store while no server runs.
 //! * [`config`], [`limits`], [`clock`], [`metrics`]: settings, bounds, time and counters for all of them.
 
+pub mod budget;
 pub mod client;
 pub mod clock;
 pub mod config;

@@ -23,7 +23,24 @@
 //! | speaks MQTT | one packet of `mqtt_packet_bytes_max`, what it was sent and has not taken (a batch of `tail_bytes_max`, or one message), and its session | 1 MiB + 64 KiB |
 //! | speaks HTTP/2 | that for each of `http2_streams_max`, and `http2_connection_window_bytes` | 100 times, 1 MiB |
 //!
-//! The log of a stream in memory is bounded by its retention alone.
+//! All of this together, and what is stored, is bounded by the memory budget, `--memory-max SIZE` (half of the machine's
+//! memory or of the control group's limit):
+//!
+//! | what is stored | costs about |
+//! |---|---|
+//! | a message in memory | its content, 32 bytes to share it, and 88 to find it |
+//! | a message on disk | what is needed to find it: 160 bytes; of the newest ones the content too, 64 MiB in all, but no more than an eighth of the budget |
+//! | a stream | 0.7 KiB in memory, 0.9 KiB on disk, and its name |
+//! | a fork | that, and 32 bytes for each stream behind it, at most 16 |
+//! | a producer | 100 bytes and its id, at most 256; 10 000 a stream |
+//!
+//! | from | of the budget |
+//! |---|---|
+//! | 85 % | new streams and appends are refused with 507, with 503 if that will pass soon, and in MQTT with 0x97; readers go on |
+//! | 95 % | clients that do not take what is written to them are cut within a second; new connections get 503; each second a tenth of the held polls is answered early, and live forms end at a heartbeat, each with its offset |
+//!
+//! What the estimates miss is found in the resident set of the process, which is read every 100 ms from 70 % on. One address
+//! has `principal_share_percent` of the budget for what it stores.
 
 use std::time::Duration;
 
@@ -141,10 +158,18 @@ pub struct Limits {
 
     /// Messages that a stream keeps whose creator did not say; 0: all. What is trimmed moves its earliest offset.
     pub retention_messages_max: u64,
-    /// Bytes of messages that such a stream keeps; 0: all.
-    pub retention_bytes_max: u64,
-    /// How long such a stream keeps a message; 0: for ever.
-    pub retention_age_max: Span,
+    /// Bytes of messages that such a stream keeps; 0: all. By default a store on disk keeps all, and one in memory 64 MiB,
+    /// but no more than a sixteenth of `memory_max`.
+    pub retention_bytes_max: Option<u64>,
+    /// How long such a stream keeps a message; 0: for ever. By default a store on disk keeps it for ever, and one in memory
+    /// for a week.
+    pub retention_age_max: Option<Span>,
+
+    /// Streams: about 1 KiB each, and its messages.
+    pub streams_max: u64,
+    /// What one address may have, in percent of `memory_max` for what it stores, of `streams_max`, and of the producers that
+    /// a stream remembers; 100: all. Behind a proxy all clients come from one address, so there it should be 100.
+    pub principal_share_percent: u64,
 
     /// Over how long held polls and streams end when the gateway drains.
     pub drain_spread: Span,
@@ -198,8 +223,10 @@ impl Default for Limits {
             mqtt_subscriptions_max: 1000,
             mqtt_topic_aliases_max: 16,
             retention_messages_max: 0,
-            retention_bytes_max: 0,
-            retention_age_max: Span::seconds(0),
+            retention_bytes_max: None,
+            retention_age_max: None,
+            streams_max: 1_000_000,
+            principal_share_percent: 50,
             drain_spread: Span::seconds(5),
         }
     }
@@ -214,6 +241,8 @@ impl Limits {
                 .ok_or_else(|| format!("limits.{name} must be at least {least}, not {value}"))
         };
         at_least("connections_per_second_max", self.connections_per_second_max as usize, 1)?;
+        at_least("streams_max", usize::try_from(self.streams_max).unwrap_or(usize::MAX), 1)?;
+        at_least("principal_share_percent", usize::try_from(self.principal_share_percent).unwrap_or(100), 1)?;
         at_least("connection_buffer_bytes", self.connection_buffer_bytes, 8192)?;
         at_least("body_bytes_max", self.body_bytes_max, 1)?;
         at_least("read_bytes_max", self.read_bytes_max, 1)?;

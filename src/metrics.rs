@@ -1,6 +1,7 @@
 //! What Prometheus scrapes, and the counters behind it.
 
 mod durations;
+mod memory;
 mod mqtt;
 mod stalls;
 mod store;
@@ -16,6 +17,9 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
 use durations::Durations;
+use memory::MemoryMetrics;
+
+pub use memory::MemoryCounts;
 
 pub(crate) use prometheus_client::metrics::counter::Counter;
 
@@ -117,6 +121,7 @@ pub struct Metrics {
     live: LiveFamilies,
     mqtt: MqttMetrics,
     store: StoreMetrics,
+    memory: MemoryMetrics,
     follower_wakes: Counter,
     takeovers_delayed: Family<KindLabel, Counter>,
     connections: Gauge,
@@ -155,6 +160,7 @@ impl Metrics {
         let live = LiveFamilies::register(&mut registry);
         let mqtt = MqttMetrics::register(&mut registry);
         let store = StoreMetrics::register(&mut registry);
+        let memory = MemoryMetrics::register(&mut registry);
         let gauges = Gauges::register(&mut registry);
         stalls::register(&mut registry);
         let follower_wakes = Counter::default();
@@ -182,6 +188,7 @@ impl Metrics {
             live,
             mqtt,
             store,
+            memory,
             follower_wakes,
             takeovers_delayed,
             connections,
@@ -191,8 +198,9 @@ impl Metrics {
     }
 
     /// The exposition text, with what the hub counts now.
-    pub fn text(&self, counts: Counts) -> String {
+    pub fn text(&self, counts: Counts, memory: &MemoryCounts) -> String {
         self.gauges.set(counts);
+        self.memory.set(memory);
         let mut text = String::new();
         if encode(&mut text, &self.registry).is_err() {
             text.clear();

@@ -12,8 +12,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::budget::{Bounds, Budget, half_of_machine};
 use crate::clock::Clock;
-use crate::config::{MqttAddress, Settings, StorePlace};
+use crate::config::{MemorySize, MqttAddress, Settings, StorePlace};
 use crate::http::api::admin::Admin;
 use crate::http::conn::{Phase, Service};
 use crate::http::{AccessPolicy, Gateway, HoldPolicy, InvalidAccess};
@@ -38,6 +39,7 @@ pub struct Server {
     /// Keeps the clock of a store on disk over restarts.
     clock_file: Option<ClockFile>,
     limits: Arc<Limits>,
+    budget: Arc<Budget>,
     holds: HoldPolicy,
     drain: Duration,
     access: AccessPolicy,
@@ -68,6 +70,9 @@ pub struct Running {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// At most this part of the memory budget is for messages of a store on disk.
+const CACHE_PART: u64 = 8;
+
 /// WebSockets that wait to be taken over by the MQTT front; what comes on top waits in its HTTP connection.
 const MQTT_SOCKETS_MAX: usize = 64;
 
@@ -91,6 +96,11 @@ impl Server {
         let clock = clock_file.as_ref().map_or_else(Clock::start, ClockFile::clock);
         let metrics = Arc::new(Metrics::new());
         let limits = Arc::new(settings.limits.clone());
+        let budget = Budget::new(Bounds {
+            memory_max: settings.memory_max.map_or_else(half_of_machine, MemorySize::bytes),
+            streams_max: limits.streams_max,
+            share_percent: limits.principal_share_percent,
+        });
         let gateway = listen(settings.listen, &limits)?;
         let admin = listen(settings.admin, &limits)?;
         let mqtt = match settings.mqtt {
@@ -107,7 +117,8 @@ impl Server {
             gateway,
             admin,
             mqtt,
-            store: open_store(settings, &metrics, clock)?,
+            store: open_store(settings, &metrics, &budget, clock)?,
+            budget,
             metrics,
             clock,
             clock_file,
@@ -129,6 +140,11 @@ impl Server {
         self.admin_address
     }
 
+    /// The bytes of memory that it may take.
+    pub fn memory_max(&self) -> u64 {
+        self.budget.max()
+    }
+
     /// Where MQTT clients reach it over TCP, if they do.
     pub fn mqtt_address(&self) -> Option<SocketAddr> {
         self.mqtt.as_ref().map(|(_, address)| *address)
@@ -137,7 +153,8 @@ impl Server {
     /// Starts to serve, in tasks of the runtime that this is called in.
     pub fn start(self) -> Running {
         let (clock, metrics, store) = (self.clock, self.metrics, self.store);
-        let hub = Arc::new(Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock));
+        let hub = Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock);
+        let hub = Arc::new(hub.within(self.budget.clone()));
         let broker = Arc::new(Broker::new(hub.clone(), self.limits.clone(), &metrics, clock));
         let (sender, mqtt_sockets) = mpsc::channel(MQTT_SOCKETS_MAX);
         let gateway = Gateway::new(
@@ -153,10 +170,11 @@ impl Server {
         let (phase, at_first) = watch::channel(Phase::Serving);
         let acceptor = |front, connections_max, listener| {
             let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), at_first.clone());
-            let acceptor = Acceptor::new(front, connections_max, limits, metrics, phase);
+            let budget = self.budget.clone();
+            let acceptor = Acceptor::new(front, connections_max, limits, metrics, budget, phase);
             tokio::spawn(watched(|| "accepting connections", Box::pin(acceptor.run(listener))))
         };
-        let (sweeper, mqtt_sweeper) = (hub.clone(), broker.clone());
+        let (sweeper, mqtt_sweeper, budget) = (hub.clone(), broker.clone(), self.budget.clone());
         let mut tasks = vec![
             acceptor(
                 Front::Http(Arc::new(Service::Gateway(Arc::new(gateway)))),
@@ -168,6 +186,7 @@ impl Server {
                 self.limits.admin_connections_max,
                 self.admin,
             ),
+            tokio::spawn(async move { budget.watch().await }),
             tokio::spawn(watched(|| "the sweep of streams", Box::pin(async move { sweeper.sweep().await }))),
             tokio::spawn(watched(
                 || "the sweep of MQTT sessions",
@@ -250,11 +269,20 @@ async fn keep_clock(mut file: ClockFile, clock: Clock) {
 }
 
 /// Opens the store; one on disk reads its log first.
-fn open_store(settings: &Settings, metrics: &Metrics, clock: Clock) -> Result<Arc<dyn Store>, OpenError> {
-    let StorePlace::Directory(directory) = &settings.store else { return Ok(Arc::new(Memory::new())) };
+fn open_store(
+    settings: &Settings,
+    metrics: &Metrics,
+    budget: &Arc<Budget>,
+    clock: Clock,
+) -> Result<Arc<dyn Store>, OpenError> {
+    let StorePlace::Directory(directory) = &settings.store else {
+        return Ok(Arc::new(Memory::within(budget.clone())));
+    };
     let observer = Arc::new(Counting(metrics.store().clone()));
-    let options = DiskOptions { accept_damage: settings.accept_damage, ..DiskOptions::new(settings.sync) };
-    let (disk, opened) = Disk::open(directory, options, observer, clock.now())?;
+    let options = DiskOptions::new(settings.sync);
+    let cache_bytes = options.cache_bytes.min(budget.max() / CACHE_PART);
+    let options = DiskOptions { cache_bytes, accept_damage: settings.accept_damage, ..options };
+    let (disk, opened) = Disk::open_within(directory, options, observer, budget, clock.now())?;
     let (streams, records, took) = (opened.streams, opened.records, opened.took);
     tracing::info!(directory = %directory.display(), streams, records, ?took, "opened the store");
     if opened.may_lack_end {

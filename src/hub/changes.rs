@@ -17,12 +17,14 @@ use super::waiters::WaiterRegistry;
 use crate::metrics::Metrics;
 use crate::stream::{
     Append, AppendError, Appended, ChangeError, ContentType, Create, CreateError, Created, Failure, Fork,
-    InvalidMessages, Lifetime, Missing, Retention, SessionChange, Start, Store, StreamName, split,
+    InvalidMessages, Lifetime, Missing, Principal, Retention, SessionChange, Start, Store, StreamName, split,
 };
 
 /// A stream to be created, as a front understood it.
 #[derive(Debug, Clone, Default)]
 pub struct Creation {
+    /// Who creates it.
+    pub principal: Principal,
     /// `None`: as the source of a fork, else `application/octet-stream`.
     pub content_type: Option<ContentType>,
     /// `None`: unlimited, or as the source of a fork.
@@ -59,6 +61,7 @@ impl Hub {
         };
         let payload = split(creation.body, &content_type, self.limits.json_depth_max)?;
         let create = Create {
+            principal: creation.principal,
             content_type,
             lifetime: creation.lifetime,
             retention: creation.retention,

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::yield_now;
 
 pub use changes::{Creation, CreationError};
 pub use clients::{
@@ -40,15 +41,25 @@ pub use tail::{Tail, TailSettings};
 pub use takeovers::Takeovers;
 pub use update::{Change, SharedBatch, Update, Variant};
 
+use crate::budget::{Account, Budget};
 use crate::clock::Clock;
-use crate::limits::Limits;
-use crate::metrics::{Counts, Metrics};
+use crate::limits::{Limits, Span};
+use crate::metrics::{Counts, MemoryCounts, Metrics};
 use crate::stream::{
-    Batch, Description, Missing, ReadError, ReadLimit, Retention, Start, Store, StoredSession, StreamName,
+    Batch, Description, Missing, ReadError, ReadLimit, Retention, Shortage, Start, Store, StoredSession,
+    StreamName,
 };
 
 /// How often streams that have ended are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a stream in memory keeps that does not say: so many bytes, at most this part of the memory budget, for so long.
+const VOLATILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const VOLATILE_PART: u64 = 16;
+const VOLATILE_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// While memory is critical, this part of the held polls is answered each second.
+const ANSWERED_EARLY_PART: usize = 10;
 
 /// How often held polls are ended during a drain.
 const DRAIN_STEP: Duration = Duration::from_millis(50);
@@ -62,19 +73,23 @@ pub struct Hub {
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    budget: Arc<Budget>,
     default_retention: Retention,
     draining: watch::Sender<bool>,
     /// The same, for those who ask with each answer.
     is_draining: AtomicBool,
 }
 
-/// What streams keep that do not say.
-fn default_retention(limits: &Limits) -> Retention {
+/// What streams keep that do not say. If the limits do not say either, a store in memory keeps what an application is sure to
+/// have read by then, so that a publisher that was forgotten does not use up the budget; a store on disk keeps all.
+fn default_retention(limits: &Limits, is_lasting: bool, budget: &Budget) -> Retention {
     let limit = |max: u64| (max > 0).then_some(max);
-    let age = limits.retention_age_max.get();
+    let bytes = || if is_lasting { 0 } else { VOLATILE_BYTES_MAX.min(budget.max() / VOLATILE_PART) };
+    let age = || if is_lasting { Duration::ZERO } else { VOLATILE_AGE_MAX };
+    let age = limits.retention_age_max.map_or_else(age, Span::get);
     Retention {
         messages_max: limit(limits.retention_messages_max),
-        bytes_max: limit(limits.retention_bytes_max),
+        bytes_max: limit(limits.retention_bytes_max.unwrap_or_else(bytes)),
         age_max: (!age.is_zero()).then_some(age),
     }
 }
@@ -85,16 +100,28 @@ impl Hub {
         store.follow_wall(clock.now(), clock.wall());
         Self {
             waiters: Arc::new(waiters::WaiterRegistry::new(store.clone(), clock)),
-            store,
             clients: Arc::new(clients::Clients::new(&limits, &metrics, clock)),
             subscribers: subscriber::Subscribers::default(),
-            default_retention: default_retention(&limits),
+            default_retention: default_retention(&limits, store.outlives_process(), &Budget::unlimited()),
+            budget: Budget::unlimited(),
+            store,
             limits,
             metrics,
             clock,
             draining: watch::Sender::new(false),
             is_draining: AtomicBool::new(false),
         }
+    }
+
+    /// The same with the budget that the store is within.
+    pub fn within(self, budget: Arc<Budget>) -> Self {
+        let default_retention = default_retention(&self.limits, self.store.outlives_process(), &budget);
+        Self { default_retention, budget, ..self }
+    }
+
+    /// The memory budget.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// Reads what is there and does not wait: the short poll.
@@ -154,6 +181,18 @@ impl Hub {
         self.limits.drain_spread.get().mul_f64(fastrand::f64())
     }
 
+    /// What the memory budget shows.
+    pub fn memory(&self) -> MemoryCounts {
+        let usage = self.budget.usage();
+        MemoryCounts {
+            accounts: Account::ALL.map(Account::as_str).into_iter().zip(usage.accounts).collect(),
+            refused: Shortage::ALL.map(Shortage::as_str).into_iter().zip(usage.refused).collect(),
+            max: usage.max,
+            resident: usage.resident,
+            principals: usage.principals,
+        }
+    }
+
     /// What the gauges show.
     pub fn counts(&self) -> Counts {
         let (watched_streams, waiters) = self.waiters.count();
@@ -175,10 +214,28 @@ impl Hub {
             // This also comes soon after the machine was suspended, which timers do not notice.
             let now = self.clock.now();
             self.store.follow_wall(now, self.clock.wall());
-            for name in self.store.sweep(now) {
-                self.waiters.end(&name);
+            self.answer_idle_polls_if_memory_is_critical();
+            loop {
+                let ended = self.store.sweep(now);
+                if ended.is_empty() {
+                    break;
+                }
+                ended.iter().for_each(|name| self.waiters.end(name));
+                yield_now().await;
             }
         }
+    }
+
+    /// Answers a part of the held polls early, each with its offset. Their connections close (`Hub::is_shedding`).
+    fn answer_idle_polls_if_memory_is_critical(&self) {
+        if self.budget.is_critical() {
+            self.clients.drain(self.clients.held().div_ceil(ANSWERED_EARLY_PART));
+        }
+    }
+
+    /// Whether connections close behind the answer that is under way: the gateway drains, or memory is critical.
+    pub fn is_shedding(&self) -> bool {
+        self.is_draining() || self.budget.is_critical()
     }
 
     /// Ends held polls and live forms, each with its cursor, evenly over the spread; then returns. What comes

@@ -102,6 +102,7 @@ impl<S: Source> Tail<S> {
                 change = poll_fn(|context| self.source.poll_changed(context)) => change,
                 () = self.life.sleep_until(heartbeat_at) => {
                     is_due = true;
+                    self.life.end_if_memory_is_critical();
                     Change::default()
                 }
             };
@@ -128,6 +129,13 @@ impl Life {
     fn is_over(&mut self) -> bool {
         self.note_drain();
         self.ends_at.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// A reader that has had nothing to read for a heartbeat makes room for those that have.
+    fn end_if_memory_is_critical(&mut self) {
+        if self.hub.budget().is_critical() {
+            self.ends_at = Some(Instant::now());
+        }
     }
 
     /// Sleeps until `heartbeat_at`, or until it is over before that.

@@ -105,7 +105,7 @@ fn refusal(error: &AppendError) -> Reason {
 
 fn failed(failure: Failure) -> Reason {
     match failure {
-        Failure::Full | Failure::Short => Reason::QuotaExceeded,
+        Failure::Full | Failure::Short | Failure::OverBudget(_) => Reason::QuotaExceeded,
         Failure::Broken | Failure::Unreadable => Reason::UnspecifiedError,
     }
 }

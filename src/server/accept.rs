@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::budget::{Budget, principal_of};
 use crate::http::conn::{
     self, ConnectionContext, ConnectionState, GuardedStream, MqttSocket, Phase, Service,
 };
@@ -55,6 +57,7 @@ pub(super) struct Acceptor {
     front: Front,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
+    budget: Arc<Budget>,
     phase: watch::Receiver<Phase>,
     open: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
@@ -76,6 +79,7 @@ impl Acceptor {
         connections_max: usize,
         limits: Arc<Limits>,
         metrics: Arc<Metrics>,
+        budget: Arc<Budget>,
         phase: watch::Receiver<Phase>,
     ) -> Self {
         let open = Arc::new(Semaphore::new(permits(connections_max)));
@@ -83,7 +87,7 @@ impl Acceptor {
         let per_second = f64::from(limits.connections_per_second_max);
         let rate = Rate { per_second, tokens: per_second, filled_at: Instant::now() };
         let freed = Arc::default();
-        Self { front, limits, metrics, phase, open, refusals, freed, rate }
+        Self { front, limits, metrics, budget, phase, open, refusals, freed, rate }
     }
 
     /// Accepts until the server closes.
@@ -104,9 +108,9 @@ impl Acceptor {
                 _ = phase.wait_for(|phase| *phase >= Phase::Closing) => break,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     back_off = BACK_OFF;
-                    self.take(stream).await;
+                    self.take(stream, address).await;
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
@@ -124,30 +128,31 @@ impl Acceptor {
             tracing::warn!(%error, "connections that come now may be reset");
         }
         let close_at = Instant::now() + LAST_LOOK;
-        while let Ok(Ok((stream, _))) = timeout_at(close_at, listener.accept()).await {
-            self.take(stream).await;
+        while let Ok(Ok((stream, address))) = timeout_at(close_at, listener.accept()).await {
+            self.take(stream, address).await;
         }
     }
 
-    async fn take(&mut self, stream: TcpStream) {
-        let in_time = self.rate.take(Instant::now());
+    async fn take(&mut self, stream: TcpStream, address: SocketAddr) {
+        let in_time = self.rate.take(Instant::now()) && !self.budget.is_critical();
         let permit = self.open.clone().try_acquire_owned();
         match permit {
-            Ok(permit) if in_time => self.spawn(stream, permit, false),
+            Ok(permit) if in_time => self.spawn(stream, address, permit, false),
             _ => {
                 self.metrics.connection_refused();
                 if let Ok(permit) = self.refusals.clone().acquire_owned().await {
-                    self.spawn(stream, permit, true);
+                    self.spawn(stream, address, permit, true);
                 }
             }
         }
     }
 
-    fn spawn(&self, stream: TcpStream, permit: OwnedSemaphorePermit, refuse: bool) {
+    fn spawn(&self, stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit, refuse: bool) {
         let (limits, phase) = (self.limits.clone(), self.phase.clone());
         // The phase goes with the state too, so that a drain waits for WebSockets.
         let open = (self.metrics.connection(), permit, phase.clone(), Freed(self.freed.clone()));
-        let state = Arc::new(ConnectionState::new(open));
+        let owner = self.budget.owner(principal_of(address.ip()));
+        let state = Arc::new(ConnectionState::new(open, &owner));
         if let Err(error) = prepare(&stream, &limits) {
             return tracing::debug!(%error, "a connection was gone before it was served");
         }

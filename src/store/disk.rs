@@ -43,6 +43,7 @@ use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 
+use crate::budget::Charge;
 use crate::store::entry::Moment;
 use crate::stream::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
@@ -72,6 +73,8 @@ pub struct Disk {
     committer: Option<JoinHandle<()>>,
     /// Nobody else may open it meanwhile.
     _directory: Directory,
+    /// The memory that the newest messages may take.
+    _cache: Charge,
 }
 
 impl Disk {
@@ -113,6 +116,7 @@ impl Store for Disk {
     ) -> Work<'a, Result<Created, CreateError>> {
         let name = name.clone();
         Box::pin(async move {
+            let _waiting = self.shared.streams.charge_waiting(create.principal, create.payload.len());
             self.change(move |committer, answer| committer.create(name, create, now, answer)).await?
         })
     }
@@ -126,6 +130,7 @@ impl Store for Disk {
         let name = name.clone();
         Box::pin(async move {
             self.shared.streams.split_ahead(&name, &mut append)?;
+            let _waiting = self.shared.streams.charge_waiting(append.principal, append.payload.len());
             self.change(move |committer, answer| committer.append(name, append, now, answer)).await?
         })
     }

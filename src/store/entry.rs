@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::log::{Content, Log, Placed, Record};
+use super::log::{By, Content, Log, Placed, Record, Restored};
 use super::view::{MessagesView, View};
+use crate::budget::{Owner, StreamCharge, allocated_bytes};
 use crate::stream::{
     Admission, Annotation, Append, AppendError, Appended, ContentType, Create, CreateError, Created,
-    Description, Fork, Gap, GapReason, Lifetime, Lineage, MessageLimit, Missing, Offset, Payload, Position,
-    ReadError, ReadLimit, Retention, Start, StreamName, Writers,
+    Description, Epoch, Fork, Gap, GapReason, Lifetime, Lineage, MessageLimit, Missing, Offset,
+    PRODUCERS_MAX, Payload, Position, Principal, ReadError, ReadLimit, Retention, Start, StreamName, Writers,
 };
 
 /// How soon a stream that somebody waits for is looked at again at the earliest.
@@ -53,6 +54,12 @@ pub(super) struct Entry<C: Content> {
     pub(super) used: SystemTime,
     pub(super) waited_for: usize,
     pub(super) forks: usize,
+    /// How many streams are behind it if it is a fork.
+    pub(super) depth: u8,
+    /// When the sweep looks at it, as it stands in the agenda.
+    pub(super) scheduled: Option<SystemTime>,
+    /// What it takes of memory without its messages.
+    charge: StreamCharge,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,17 +111,23 @@ pub(super) struct Done<C> {
     /// What the publisher said of them.
     pub(super) annotation: Option<Arc<Annotation>>,
     pub(super) close: bool,
+    /// Who has appended it.
+    pub(super) principal: Principal,
 }
 
 impl<C: Content> Entry<C> {
-    /// A stream without content of its own. `origin` is whose appends are in `log`.
+    /// A stream without content of its own that `owner` creates. `origin` is whose appends are in `log`.
     pub(super) fn new(
         name: &StreamName,
         create: &Create,
         origin: Lineage,
         log: Log<C>,
+        owner: &Arc<Owner>,
         now: SystemTime,
     ) -> Self {
+        let ancestors = 2 * origin.ancestors().len();
+        let bytes = own_bytes::<C>(name.as_str(), create.content_type.as_str(), ancestors);
+        let charge = StreamCharge::new(owner, bytes);
         let asked =
             Asked { lifetime: create.lifetime, retention: create.retention, fork: create.fork.clone() };
         Self {
@@ -136,6 +149,9 @@ impl<C: Content> Entry<C> {
             used: now,
             waited_for: 0,
             forks: 0,
+            depth: 0,
+            scheduled: None,
+            charge,
         }
     }
 
@@ -159,6 +175,30 @@ impl<C: Content> Entry<C> {
             }
             State::Deleted => Err(CreateError::NameTaken),
         }
+    }
+
+    /// Counts what it takes of memory without its messages.
+    pub(super) fn recount(&mut self) {
+        let ancestors = self.lineage.ancestors().len() + self.origin.ancestors().len();
+        let own = own_bytes::<C>(self.name.as_str(), self.content_type.as_str(), ancestors);
+        // Its source holds the messages, and it has a place for each run of them.
+        let shared = if self.asked.fork.is_some() { self.log.places_bytes() } else { 0 };
+        // A message that is retained is mostly in the log too.
+        let trimmed = self.retained.as_ref().filter(|record| record.start < self.log.earliest());
+        self.charge.set(own + shared + self.writers.bytes() as u64 + trimmed.map_or(0, Record::bytes));
+    }
+
+    /// Whether there is room for what an append adds.
+    fn admit(&self, append: &Append) -> Result<(), AppendError> {
+        let payload = &append.payload;
+        if payload.is_empty() {
+            return Ok(());
+        }
+        let annotation = append.annotation.as_deref().map_or(0, Annotation::bytes);
+        let bytes =
+            (size_of::<Record<C>>() + payload.len() + size_of_val(payload.shape().ends()) + annotation)
+                as u64;
+        Ok(self.log.admit(By { principal: append.principal, creator: self.charge.owner() }, bytes)?)
     }
 
     /// Decides on what it is created with.
@@ -225,6 +265,7 @@ impl<C: Content> Entry<C> {
         if !name_kept {
             self.head = None;
         }
+        self.recount();
     }
 
     /// When there will be something to remove that is too old or idle; `None` if time alone never makes it so.
@@ -273,6 +314,9 @@ impl<C: Content> Entry<C> {
     pub(super) fn trim(&mut self, now: SystemTime) {
         if self.retention != Retention::default() {
             self.log.trim(&self.retention, now);
+            if self.retained.is_some() {
+                self.recount();
+            }
         }
     }
 
@@ -280,13 +324,18 @@ impl<C: Content> Entry<C> {
     /// this store ever decides.
     pub(super) fn decide(&mut self, append: &mut Append, now: SystemTime) -> Result<Admission, AppendError> {
         append.split_for(&self.content_type)?;
+        let own_producers_max = self.charge.owner().budget().share_of(PRODUCERS_MAX);
         let admission = self
             .writers
-            .admit(append, &self.content_type, now)
+            .admit(append, &self.content_type, own_producers_max, now)
             .map_err(|refusal| AppendError::Refused { refusal, tail: self.tail() })?;
         self.used = now;
         if admission == Admission::New {
+            self.admit(append)?;
             self.writers.record(append, now);
+            if append.producer.is_some() || append.sequence.is_some() {
+                self.recount();
+            }
             self.decided = self.decided.after(append.payload.positions());
         }
         Ok(admission)
@@ -295,7 +344,7 @@ impl<C: Content> Entry<C> {
     /// Does what was decided.
     pub(super) fn finish(&mut self, done: Done<C>, now: SystemTime) {
         if let Some(record) = done.record {
-            self.log.push(record);
+            self.log.push(record, By { principal: done.principal, creator: self.charge.owner() });
             if let Some(annotation) = done.annotation.filter(|annotation| annotation.retain) {
                 let record = self.log.last().cloned();
                 self.retained = record.map(|record| Record { annotation: Some(annotation), ..record });
@@ -385,7 +434,24 @@ impl<C: Content> Entry<C> {
     pub(super) fn clear_retained(&mut self, now: SystemTime) {
         self.used = now;
         self.retained = None;
+        self.recount();
     }
+
+    /// Takes the messages that were read from a store. Who appended them is not known any more.
+    pub(super) fn restore_log(&mut self, earliest: Position, written: Position, messages: Restored<C>) {
+        let by = By { principal: Principal::GATEWAY, creator: self.charge.owner() };
+        self.log = Log::restore(earliest, written, self.decided, messages, &self.retention, by);
+        self.decided = self.log.tail();
+        self.recount();
+    }
+}
+
+/// What a stream takes of memory: itself with the counters of what shares it and its place in the tables, its name and
+/// content type, and the places that a fork has of others.
+fn own_bytes<C: Content>(name: &str, content_type: &str, ancestors: usize) -> u64 {
+    let texts = allocated_bytes(name.len() + 16) + allocated_bytes(content_type.len() + 16);
+    let ancestors = allocated_bytes(ancestors * size_of::<(Epoch, Position)>());
+    allocated_bytes(size_of::<Entry<C>>() + 32) + C::STREAM_BYTES as u64 + texts + ancestors
 }
 
 impl Record<bytes::Bytes> {

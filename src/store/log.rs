@@ -10,7 +10,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::stream::{Position, Retention, Shape};
+use crate::budget::{Charges, Owner};
+use crate::stream::{Position, Principal, Retention, Shape, Shortage};
 
 pub(super) use record::{Content, Extent, Placed, Record, Sealed, Stretch};
 
@@ -19,11 +20,18 @@ pub(super) use record::{Content, Extent, Placed, Record, Sealed, Stretch};
 pub(super) const RUN_RECORDS_MAX: usize = 64;
 pub(super) const RUN_BYTES_MAX: usize = 64 * 1024;
 
+/// What a run takes of memory beside its appends: its place in a log, and who holds it.
+const RUN_BYTES: u64 = 160;
+
 /// Of the open appends trimming frees what is at least so many, and more than the half of them.
 const TRIMMED_MIN: usize = 8;
 
 /// The longest character in UTF-8 (RFC 3629, section 3).
 const CHARACTER_BYTES_MAX: usize = 4;
+
+fn bytes_of<C: Content>(records: &[Record<C>]) -> u64 {
+    records.iter().map(Record::bytes).sum()
+}
 
 /// Appends in order. `earliest <= tail`; what lies before `earliest` is trimmed. What is missing between two appends, or
 /// between the last one and the tail, is a hole: its messages were damaged.
@@ -31,6 +39,8 @@ const CHARACTER_BYTES_MAX: usize = 4;
 pub(super) struct Log<C: Content> {
     sealed: VecDeque<Part<C>>,
     open: Vec<Record<C>>,
+    /// Who has appended what is open.
+    charges: Charges,
     open_bytes: usize,
     earliest: Position,
     tail: Position,
@@ -58,6 +68,8 @@ struct Holes {
 #[derive(Debug)]
 pub(super) struct Part<C: Content> {
     pub(super) run: Arc<C::Sealed>,
+    /// Who has appended it. Its memory is given back to them with the last log that has the run.
+    charges: Arc<Charges>,
     /// Where it ends in this log.
     end: Position,
     /// The shape of its last append in this log, if the run has more of that append.
@@ -70,8 +82,8 @@ impl<C: Content> Part<C> {
     }
 
     /// All of a run.
-    fn whole(run: Arc<C::Sealed>) -> Self {
-        Self { end: run.end(), run, cut: None }
+    fn whole(run: Arc<C::Sealed>, charges: Charges) -> Self {
+        Self { end: run.end(), run, charges: Arc::new(charges), cut: None }
     }
 
     fn records_from(&self, from: Position) -> impl Iterator<Item = Cow<'_, Record<C>>> {
@@ -94,15 +106,22 @@ impl<C: Content> Part<C> {
 
     /// The same up to `end`.
     fn until(&self, end: Position) -> Self {
-        let run = self.run.clone();
+        let (run, charges) = (self.run.clone(), self.charges.clone());
         if end >= self.end {
-            return Self { run, end: self.end, cut: self.cut.clone() };
+            return Self { run, charges, end: self.end, cut: self.cut.clone() };
         }
         let last = self.records_from(Position(end.0.saturating_sub(1))).next();
         let last = last.filter(|record| record.start < end && record.end() > end);
         let cut = last.map(|record| Box::new(record.shape.until(end.since(record.start))));
-        Self { run, end, cut }
+        Self { run, charges, end, cut }
     }
+}
+
+/// Whose a record is: the principal that appended it, and as one that is at hand the creator of the stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct By<'a> {
+    pub(super) principal: Principal,
+    pub(super) creator: &'a Arc<Owner>,
 }
 
 /// Appends that a store has found again: runs, each up to a position, and what follows.
@@ -123,6 +142,7 @@ impl<C: Content> Log<C> {
         Self {
             sealed: VecDeque::new(),
             open: Vec::new(),
+            charges: Charges::default(),
             open_bytes: 0,
             earliest: tail,
             tail,
@@ -145,13 +165,24 @@ impl<C: Content> Log<C> {
         self.kept.messages
     }
 
+    /// Whether somebody may append so much.
+    pub(super) fn admit(&self, by: By<'_>, bytes: u64) -> Result<(), Shortage> {
+        self.charges.admit(by.principal, by.creator, bytes)
+    }
+
+    /// What the places of its runs take of memory.
+    pub(super) fn places_bytes(&self) -> u64 {
+        (self.sealed.len() * size_of::<Part<C>>()) as u64
+    }
+
     /// Appends a record, which is not empty, at the tail.
-    pub(super) fn push(&mut self, record: Record<C>) {
+    pub(super) fn push(&mut self, record: Record<C>, by: By<'_>) {
         if self.open.len() >= RUN_RECORDS_MAX || self.open_bytes >= RUN_BYTES_MAX {
             self.seal();
         }
         let record = Record { start: self.tail, ..record };
         self.kept = self.kept.plus(record.extent_from(self.tail));
+        self.charges.add(by.principal, by.creator, record.bytes());
         self.open_bytes += record.shape.len();
         self.tail = record.end();
         self.open.push(record);
@@ -223,9 +254,12 @@ impl<C: Content> Log<C> {
     /// Makes a sealed run of the open appends.
     fn seal(&mut self) {
         if !self.open.is_empty() {
+            let mut charges = std::mem::take(&mut self.charges);
+            let before = bytes_of(&self.open);
             let run = C::Sealed::seal(std::mem::take(&mut self.open));
+            charges.scale(run.bytes() + RUN_BYTES, before);
             self.open_bytes = 0;
-            self.sealed.push_back(Part::whole(Arc::new(run)));
+            self.sealed.push_back(Part::whole(Arc::new(run), charges));
         }
     }
 
@@ -285,7 +319,9 @@ impl<C: Content> Log<C> {
         }
         let trimmed = self.open.partition_point(|record| record.end() <= self.earliest);
         if trimmed == self.open.len() || (trimmed >= TRIMMED_MIN && trimmed > self.open.len() / 2) {
+            let before = bytes_of(&self.open);
             self.open.drain(..trimmed);
+            self.charges.scale(bytes_of(&self.open), before);
             self.open_bytes = self.open.iter().map(|record| record.shape.len()).sum();
         }
     }
@@ -299,6 +335,7 @@ impl<C: Content> Log<C> {
         tail: Position,
         appends: Restored<C>,
         retention: &Retention,
+        by: By<'_>,
     ) -> Self {
         let Restored { sealed, open } = appends;
         let mut log = Self {
@@ -306,7 +343,14 @@ impl<C: Content> Log<C> {
             open,
             ..Self::empty(tail)
         };
-        log.sealed = sealed.into_iter().map(|(run, end)| Part::whole(run).until(end)).collect();
+        log.charges.add(by.principal, by.creator, bytes_of(&log.open));
+        let charged = |run: &C::Sealed| {
+            let mut charges = Charges::default();
+            charges.add(by.principal, by.creator, run.bytes() + RUN_BYTES);
+            charges
+        };
+        let parts = sealed.into_iter().map(|(run, end)| (charged(&run), run, end));
+        log.sealed = parts.map(|(charges, run, end)| Part::whole(run, charges).until(end)).collect();
         log.holes = log.has_gaps().then(Box::default);
         let Some(first) = log.records_from(Position(0)).next().map(|record| record.start) else { return log };
         let end = log.open.last().map(Record::end).or_else(|| Some(log.sealed.back()?.end)).unwrap_or(first);

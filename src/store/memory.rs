@@ -1,6 +1,7 @@
 //! The store that lives as long as the process. A restart is a new epoch, so every old offset is told apart.
 
 use std::future::ready;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use super::entry::{Done, Entry, Moment};
 use super::log::{Log, Record};
 use super::sessions::Sessions;
 use super::streams::{Epochs, Streams};
+use crate::budget::Budget;
 use crate::stream::{
     Admission, Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description,
     Epoch, Failure, Filter, Lineage, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit,
@@ -24,9 +26,14 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// An empty store. Its epochs begin at random, so they differ from those of every earlier process.
+    /// An empty store without a bound. Its epochs begin at random, so they differ from those of every earlier process.
     pub fn new() -> Self {
-        Self { streams: Streams::new(), epochs: Epochs::random(), sessions: Sessions::default() }
+        Self::within(Budget::unlimited())
+    }
+
+    /// The same within a budget.
+    pub fn within(budget: Arc<Budget>) -> Self {
+        Self { streams: Streams::new(budget), epochs: Epochs::random(), sessions: Sessions::default() }
     }
 
     fn create_now(&self, name: &StreamName, create: Create, now: SystemTime) -> Result<Created, CreateError> {
@@ -35,14 +42,16 @@ impl Memory {
         if let Ok(existing) = self.streams.find(name) {
             return existing.lock().created_again(&create, now);
         }
+        let owner = self.streams.admit(create.principal, &create.payload)?;
         let epoch = self.epochs.next();
         let mut entry = match &create.fork {
-            None => Entry::new(name, &create, Lineage::new(epoch), Log::default(), now),
-            Some(fork) => self.streams.branch(name, &create, fork, epoch, epoch, now)?,
+            None => Entry::new(name, &create, Lineage::new(epoch), Log::default(), &owner, now),
+            Some(fork) => self.streams.branch(name, &create, fork, &owner, epoch, epoch, now)?,
         };
         entry.begin_with(&create);
         let record = (!create.payload.is_empty()).then(|| Record::of(create.payload, None, now));
-        entry.finish(Done { record, annotation: None, close: create.closed }, now);
+        let (close, principal) = (create.closed, create.principal);
+        entry.finish(Done { record, annotation: None, close, principal }, now);
         let created = entry.created(true);
         self.streams.insert(&mut structure, entry, now);
         Ok(created)
@@ -67,8 +76,9 @@ impl Memory {
                 // Another one has created it meanwhile.
                 continue;
             }
+            let owner = self.streams.admit(create.principal, &append.payload)?;
             let lineage = Lineage::new(self.epochs.next());
-            let mut entry = Entry::new(name, &create, lineage, Log::default(), now);
+            let mut entry = Entry::new(name, &create, lineage, Log::default(), &owner, now);
             let appended = self.append_to(&mut entry, &mut append, now)?;
             self.streams.insert(&mut structure, entry, now);
             return Ok(Appended { created: true, ..appended });
@@ -87,7 +97,8 @@ impl Memory {
             let record =
                 (!payload.is_empty()).then(|| Record::of(payload.clone(), append.annotation.clone(), now));
             let annotation = append.annotation.clone();
-            entry.finish(Done { record, annotation, close: append.close }, now);
+            let (close, principal) = (append.close, append.principal);
+            entry.finish(Done { record, annotation, close, principal }, now);
             append.session.iter().for_each(|change| self.sessions.apply(change));
         }
         Ok(entry.appended(append, admission))

@@ -3,8 +3,7 @@
 //! A stream's own lock guards its content; `structure` is taken before it by whatever adds or removes streams, so that
 //! forks and their sources change together.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -14,9 +13,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::entry::{Entry, Moment, SWEEP_AGAIN, State};
 use super::log::Content;
+use crate::budget::{Account, Budget, Charge, Owner};
 use crate::stream::{
-    Append, AppendError, AppendType, Create, CreateError, Epoch, Filter, Fork, GapReason, Missing, Position,
-    ReadError, Start, StreamName,
+    Append, AppendError, AppendType, Create, CreateError, Epoch, FORK_DEPTH_MAX, Filter, Fork, GapReason,
+    Missing, Payload, Position, Principal, ReadError, Shortage, Start, StreamName,
 };
 
 /// The streams of a store whose content is kept as `C`.
@@ -26,24 +26,48 @@ pub(super) struct Streams<C: Content> {
     structure: Mutex<Structure>,
     /// How far the time of day is ahead of the time that ages count by, in milliseconds.
     wall_ahead: AtomicI64,
+    budget: Arc<Budget>,
 }
+
+/// A table of so few places is never made smaller.
+const TABLE_MIN: usize = 1024;
+
+/// A sweep ends so many streams, and looks at so many, before others have their turn.
+const ENDED_AT_ONCE: usize = 1000;
+const LOOKED_AT_AT_ONCE: usize = 16 * ENDED_AT_ONCE;
 
 /// What changes with the table.
 #[derive(Debug, Default)]
 pub(super) struct Structure {
-    /// When to look at which stream again; entries of former lives are skipped.
-    agenda: BinaryHeap<Reverse<(SystemTime, StreamName, Epoch)>>,
+    /// When to look at which stream again. A stream has at most one place here, which `Entry::scheduled` tells.
+    agenda: BTreeSet<(SystemTime, StreamName)>,
     /// Which streams end at a given time of day.
     dated: BTreeSet<(SystemTime, StreamName)>,
     /// Streams whose end a request noticed; the next sweep tells it.
     ended: Vec<StreamName>,
     /// Streams that ended by themselves, by the epoch of their creation, for a store that has to write it down.
     buried: Vec<Epoch>,
+    /// How many streams were removed since the table was last made smaller.
+    removed: usize,
+}
+
+impl Structure {
+    /// Looks at a stream again when it says so, and no more at the time that it said before.
+    fn schedule<C: Content>(&mut self, entry: &mut Entry<C>, due: Option<SystemTime>) {
+        if let Some(at) = entry.scheduled.take() {
+            self.agenda.remove(&(at, entry.name.clone()));
+        }
+        if let Some(due) = due {
+            entry.scheduled = Some(due);
+            self.agenda.insert((due, entry.name.clone()));
+        }
+    }
 }
 
 impl<C: Content> Streams<C> {
-    pub(super) fn new() -> Self {
-        Self { table: DashMap::new(), structure: Mutex::default(), wall_ahead: AtomicI64::new(0) }
+    pub(super) fn new(budget: Arc<Budget>) -> Self {
+        let (table, structure, wall_ahead) = Default::default();
+        Self { table, structure, wall_ahead, budget }
     }
 
     /// Learns the time of day, and goes by it until it learns another one.
@@ -62,6 +86,18 @@ impl<C: Content> Streams<C> {
         let by = Duration::from_millis(ahead.unsigned_abs());
         let wall = if ahead < 0 { now.checked_sub(by) } else { now.checked_add(by) };
         Moment { now, wall: wall.unwrap_or(now) }
+    }
+
+    /// Who creates a stream, if there is room for it and for the messages that it begins with.
+    pub(super) fn admit(&self, principal: Principal, messages: &Payload) -> Result<Arc<Owner>, Shortage> {
+        let owner = self.budget.owner(principal);
+        owner.admit_stream(messages.len() as u64)?;
+        Ok(owner)
+    }
+
+    /// Counts messages that are about to be stored.
+    pub(super) fn charge_waiting(&self, principal: Principal, bytes: usize) -> Charge {
+        Charge::new(&self.budget.owner(principal), Account::Buffers, bytes as u64)
     }
 
     pub(super) fn structure(&self) -> MutexGuard<'_, Structure> {
@@ -138,10 +174,12 @@ impl<C: Content> Streams<C> {
                 structure.dated.remove(&(end, name.clone()));
             }
             entry.bury(name_kept);
+            structure.schedule(&mut entry, None);
             if name_kept {
                 break;
             }
             self.table.remove(&name);
+            structure.removed += 1;
             let Some(fork) = &entry.asked.fork else { break };
             let source = fork.source.clone();
             drop(entry);
@@ -159,13 +197,12 @@ impl<C: Content> Streams<C> {
     pub(super) fn insert(
         &self,
         structure: &mut Structure,
-        entry: Entry<C>,
+        mut entry: Entry<C>,
         now: SystemTime,
     ) -> Arc<Mutex<Entry<C>>> {
         let name = entry.name.clone();
-        if let Some(due) = entry.due(now) {
-            structure.agenda.push(Reverse((due, name.clone(), entry.lineage.own())));
-        }
+        let due = entry.due(now);
+        structure.schedule(&mut entry, due);
         if let Some(end) = entry.ends_on() {
             structure.dated.insert((end, name.clone()));
         }
@@ -174,13 +211,14 @@ impl<C: Content> Streams<C> {
         entry
     }
 
-    /// A new stream that branches off from another one, which counts it from now on. Its own appends are those of
-    /// `origin`, and its own offsets are of `epoch`.
+    /// A new stream that branches off from another one, which counts it from now on. It belongs to `owner`; its own appends
+    /// are those of `origin`, and its own offsets are of `epoch`.
     pub(super) fn branch(
         &self,
         name: &StreamName,
         create: &Create,
         fork: &Fork,
+        owner: &Arc<Owner>,
         origin: Epoch,
         epoch: Epoch,
         now: SystemTime,
@@ -197,6 +235,9 @@ impl<C: Content> Streams<C> {
         if source.content_type != create.content_type {
             return Err(CreateError::SourceContentType);
         }
+        if source.depth >= FORK_DEPTH_MAX {
+            return Err(CreateError::ForkTooDeep);
+        }
         let anchor = source.locate(fork.offset.unwrap_or(Start::Tail)).map_err(|error| match error {
             ReadError::Gap(gap) if gap.reason != GapReason::Epoch => CreateError::ForkTrimmed(gap),
             _ => CreateError::ForkOffset,
@@ -205,11 +246,14 @@ impl<C: Content> Streams<C> {
         let end = end.ok_or(CreateError::ForkOffset)?;
         source.forks += 1;
         source.used = now;
-        let mut entry = Entry::new(name, create, source.origin.fork(end, origin), source.log.fork(end), now);
+        let log = source.log.fork(end);
+        let mut entry = Entry::new(name, create, source.origin.fork(end, origin), log, owner, now);
+        entry.depth = source.depth + 1;
         entry.lineage = source.lineage.fork(end, epoch);
         entry.lifetime = create.lifetime.unwrap_or(source.lifetime);
         entry.retention = create.retention.unwrap_or(source.retention);
         entry.trim(now);
+        entry.recount();
         Ok(entry)
     }
 
@@ -232,31 +276,36 @@ impl<C: Content> Streams<C> {
         }
     }
 
-    /// Removes what has ended or grown too old by `now`. Returns the names of the streams that ended by themselves
-    /// since the last time.
+    /// Removes what has ended or grown too old by `now`, up to a bound. Returns the names of the streams that ended by
+    /// themselves since the last time.
     pub(super) fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
         let mut guard = self.structure.lock();
         let structure = &mut *guard;
         let at = self.moment(now);
         self.end_dated(structure, at);
-        while structure.agenda.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
-            let Some(Reverse((_, name, epoch))) = structure.agenda.pop() else { break };
+        for _ in 0..LOOKED_AT_AT_ONCE {
+            let is_due = structure.agenda.first().is_some_and(|(due, _)| *due <= now);
+            if !is_due || structure.ended.len() >= ENDED_AT_ONCE {
+                break;
+            }
+            let Some((_, name)) = structure.agenda.pop_first() else { break };
             let Ok(found) = self.find(&name) else { continue };
             let mut entry = found.lock();
-            if entry.lineage.own() != epoch || !matches!(entry.state, State::Live | State::Begun) {
-                continue;
-            }
+            entry.scheduled = None;
             if entry.may_end(at) {
                 drop(entry);
                 let buried = self.remove(structure, &name);
                 structure.buried.extend(buried);
                 structure.ended.push(name);
-            } else {
+            } else if matches!(entry.state, State::Live | State::Begun) {
                 entry.trim(now);
-                if let Some(due) = entry.due(now) {
-                    structure.agenda.push(Reverse((due.max(now + SWEEP_AGAIN), name, epoch)));
-                }
+                let due = entry.due(now).map(|due| due.max(now + SWEEP_AGAIN));
+                structure.schedule(&mut entry, due);
             }
+        }
+        if structure.removed > self.table.len() + TABLE_MIN {
+            structure.removed = 0;
+            self.table.shrink_to_fit();
         }
         std::mem::take(&mut structure.ended)
     }
@@ -264,7 +313,9 @@ impl<C: Content> Streams<C> {
     /// Removes the streams whose end was given and has come. One that a change is under way for is looked at again.
     fn end_dated(&self, structure: &mut Structure, at: Moment) {
         let mut later = Vec::new();
-        while structure.dated.first().is_some_and(|(end, _)| *end <= at.wall) {
+        while structure.dated.first().is_some_and(|(end, _)| *end <= at.wall)
+            && structure.ended.len() + later.len() < ENDED_AT_ONCE
+        {
             let Some((end, name)) = structure.dated.pop_first() else { break };
             let Ok(found) = self.find(&name) else { continue };
             let entry = found.lock();

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{Append, ContentType, Producer, Producers, Refusal};
+use super::{Append, ContentType, Principal, Producer, ProducerId, Producers, Refusal};
 
 /// What to do with an append that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,8 @@ pub enum Admission {
 /// What a stream knows of those who write to it.
 #[derive(Debug, Default)]
 pub struct Writers {
-    producers: Producers,
+    /// Most streams have none.
+    producers: Option<Box<Producers>>,
     last_sequence: Option<Box<str>>,
     closed: bool,
     closed_by: Option<Producer>,
@@ -44,14 +45,16 @@ impl Writers {
         closed: Option<Option<Producer>>,
     ) -> Self {
         let mut writers = Self { last_sequence, closed: closed.is_some(), ..Self::default() };
-        producers.into_iter().for_each(|(producer, seen)| writers.producers.record(&producer, seen));
+        for (producer, seen) in producers {
+            writers.producers.get_or_insert_default().record(&producer, Principal::GATEWAY, seen);
+        }
         writers.closed_by = closed.flatten();
         writers
     }
 
-    /// The producers.
-    pub fn producers(&self) -> &Producers {
-        &self.producers
+    /// What is remembered of each producer: its name, epoch, last sequence, and when it was seen last.
+    pub fn producers(&self) -> impl Iterator<Item = (&ProducerId, u64, u64, SystemTime)> {
+        self.producers.iter().flat_map(|producers| producers.states())
     }
 
     /// The last `Stream-Seq`.
@@ -64,11 +67,21 @@ impl Writers {
         self.closed_by.as_ref()
     }
 
-    /// Decides on an append to a stream of `content_type`. Changes nothing.
+    /// About how many bytes of memory it takes.
+    pub fn bytes(&self) -> usize {
+        let closed_by = self.closed_by.as_ref().map_or(0, |producer| producer.id.len());
+        self.producers.as_deref().map_or(0, Producers::bytes)
+            + self.last_sequence().map_or(0, str::len)
+            + closed_by
+    }
+
+    /// Decides on an append to a stream of `content_type`. Changes nothing, but for idle producers that give way to a new
+    /// one. One principal has at most `own_producers_max` of the producers.
     pub fn admit(
-        &self,
+        &mut self,
         append: &Append,
         content_type: &ContentType,
+        own_producers_max: usize,
         now: SystemTime,
     ) -> Result<Admission, Refusal> {
         if self.closed {
@@ -84,10 +97,12 @@ impl Writers {
         if !append.fits(content_type) {
             return Err(Refusal::ContentType);
         }
-        if let Some(producer) = &append.producer
-            && let Some(highest) = self.producers.check(producer, now).map_err(Refusal::Producer)?
-        {
-            return Ok(Admission::Duplicate { highest: Some(highest) });
+        if let Some(producer) = &append.producer {
+            let producers = self.producers.get_or_insert_default();
+            let known = producers.check(producer, append.principal, own_producers_max, now);
+            if let Some(highest) = known.map_err(Refusal::Producer)? {
+                return Ok(Admission::Duplicate { highest: Some(highest) });
+            }
         }
         match (&append.sequence, &self.last_sequence) {
             (Some(next), Some(last)) if next.as_bytes() <= last.as_bytes() => {
@@ -100,7 +115,7 @@ impl Writers {
     /// Remembers an append that `admit` called new and that is in the log.
     pub fn record(&mut self, append: &Append, now: SystemTime) {
         if let Some(producer) = &append.producer {
-            self.producers.record(producer, now);
+            self.producers.get_or_insert_default().record(producer, append.principal, now);
         }
         if append.sequence.is_some() {
             self.last_sequence.clone_from(&append.sequence);
@@ -124,7 +139,7 @@ mod tests {
     }
 
     fn admit(writers: &mut Writers, append: &Append) -> Result<Admission, Refusal> {
-        let admission = writers.admit(append, &ContentType::octet_stream(), NOW)?;
+        let admission = writers.admit(append, &ContentType::octet_stream(), 10, NOW)?;
         if admission == Admission::New {
             writers.record(append, NOW);
         }

@@ -7,13 +7,15 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::value::RawValue;
 
 use super::{
-    Annotation, ContentType, Create, Epoch, Failure, Missing, Offset, Payload, Producer, ProducerRefusal,
-    Retention, SessionChange,
+    Annotation, ContentType, Create, Epoch, Failure, Missing, Offset, Payload, Principal, Producer,
+    ProducerRefusal, Retention, SessionChange, Shortage,
 };
 
 /// An append. A front makes it, the hub hands it on, and a store decides on it.
 #[derive(Debug, Clone, Default)]
 pub struct Append {
+    /// Who appends: the messages count as that principal's.
+    pub principal: Principal,
     /// The messages; empty only to close. With `AppendType::OfStream` the store splits them.
     pub payload: Payload,
     /// The content type of the messages.
@@ -112,7 +114,7 @@ impl Append {
                 content_type.clone()
             }
         };
-        Some(Create { default_retention: retention, ..Create::open(content_type) })
+        Some(Create { default_retention: retention, principal: self.principal, ..Create::open(content_type) })
     }
 
     /// Whether the messages may be in a stream of the type `stream`.
@@ -173,6 +175,12 @@ pub enum AppendError {
     /// The store could not keep it.
     #[error(transparent)]
     Failed(#[from] Failure),
+}
+
+impl From<Shortage> for AppendError {
+    fn from(shortage: Shortage) -> Self {
+        Self::Failed(shortage.into())
+    }
 }
 
 /// Why an append is refused.

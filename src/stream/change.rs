@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Shortage;
+
 /// Why a stream was not changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
@@ -24,6 +26,9 @@ pub enum Failure {
     /// The system has no memory or no descriptor left for it. Nothing was changed, and it may work again soon.
     #[error("the system is short of memory or descriptors")]
     Short,
+    /// There is no room in the memory budget, or the client has its share. Nothing was changed, and it may work again later.
+    #[error("{0}")]
+    OverBudget(Shortage),
     /// A write could not be made durable, so nothing is taken any more until the store is opened anew. Whether this
     /// change will be there then is not known.
     #[error("the store has failed to write and takes nothing any more")]
@@ -31,6 +36,12 @@ pub enum Failure {
     /// What was kept has been damaged since, and is never served.
     #[error("what was kept can not be read any more")]
     Unreadable,
+}
+
+impl From<Shortage> for Failure {
+    fn from(shortage: Shortage) -> Self {
+        Self::OverBudget(shortage)
+    }
 }
 
 /// There is no stream of that name.

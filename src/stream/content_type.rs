@@ -22,13 +22,21 @@ pub enum Encoding {
     Binary,
 }
 
+/// The longest content type with its parameters, in bytes.
+const CONTENT_TYPE_BYTES_MAX: usize = 256;
+
 /// The text is no content type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidContentType;
 
 impl ContentType {
-    /// Reads a `Content-Type` field value: `type/subtype` in RFC 9110 tokens, with or without parameters.
+    /// Reads a `Content-Type` field value: `type/subtype` in RFC 9110 tokens, with or without parameters, at most 256 bytes.
     pub fn parse(text: &str) -> Result<Self, InvalidContentType> {
+        if text.len() > CONTENT_TYPE_BYTES_MAX { Err(InvalidContentType) } else { Self::stored(text) }
+    }
+
+    /// The same of any length, for one that was taken before there was a bound.
+    pub fn stored(text: &str) -> Result<Self, InvalidContentType> {
         let text = text.trim();
         let essence = essence(text);
         let (kind, subtype) = essence.split_once('/').ok_or(InvalidContentType)?;
@@ -98,7 +106,7 @@ impl fmt::Debug for ContentType {
 
 impl fmt::Display for InvalidContentType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a content type is type/subtype, with or without parameters (RFC 9110, section 8.3.1)")
+        f.write_str("a content type is type/subtype, with or without parameters (RFC 9110, section 8.3.1), of at most 256 bytes")
     }
 }
 

@@ -2,11 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{ContentType, Epoch, Failure, Gap, Offset, Payload, Start, StreamName};
+use super::{ContentType, Epoch, Failure, Gap, Offset, Payload, Principal, Shortage, Start, StreamName};
+
+/// How many streams a fork may have behind it: its source, the source of that, and so on. Each keeps a place in the offsets
+/// of the fork, and its name as long as the fork is there.
+pub const FORK_DEPTH_MAX: u8 = 16;
 
 /// How a stream is to be created.
 #[derive(Debug, Clone)]
 pub struct Create {
+    /// Who creates it: the stream and its first messages count as that principal's.
+    pub principal: Principal,
     /// Of the stream; for a fork the same as its source's.
     pub content_type: ContentType,
     /// `None`: unlimited, or as the source of a fork.
@@ -27,6 +33,7 @@ impl Create {
     /// An empty stream that never ends.
     pub fn open(content_type: ContentType) -> Self {
         Self {
+            principal: Principal::GATEWAY,
             content_type,
             lifetime: None,
             retention: None,
@@ -88,9 +95,18 @@ pub enum CreateError {
     /// The source does not keep the messages before the point any more.
     #[error("the messages at the fork offset are no longer kept")]
     ForkTrimmed(Gap),
+    /// The source is a fork of forks already.
+    #[error("a fork has at most {FORK_DEPTH_MAX} streams behind it")]
+    ForkTooDeep,
     /// The store could not keep it.
     #[error(transparent)]
     Failed(#[from] Failure),
+}
+
+impl From<Shortage> for CreateError {
+    fn from(shortage: Shortage) -> Self {
+        Self::Failed(shortage.into())
+    }
 }
 
 /// What HEAD tells.

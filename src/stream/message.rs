@@ -90,6 +90,17 @@ pub struct Annotation {
 }
 
 impl Annotation {
+    /// About how many bytes of memory it takes.
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.content_type, &self.response_topic].into_iter().flatten().map(|text| text.len());
+        let properties = self.user_properties.iter().map(|(name, value)| name.len() + value.len() + 64);
+        size_of::<Self>()
+            + self.publisher.len()
+            + texts.sum::<usize>()
+            + self.correlation.as_ref().map_or(0, Bytes::len)
+            + properties.sum::<usize>()
+    }
+
     /// Whether it is no longer worth delivering at `now`.
     pub fn has_expired(&self, now: SystemTime) -> bool {
         self.expires_at.is_some_and(|end| end <= now)

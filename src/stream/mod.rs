@@ -20,6 +20,7 @@ mod name;
 mod offset;
 mod payload;
 mod producer;
+mod quota;
 mod read;
 mod store;
 #[cfg(test)]
@@ -31,7 +32,7 @@ pub use append::{
 };
 pub use change::{ChangeError, Failure, Missing, SessionChange, StoredSession};
 pub use content_type::{ContentType, Encoding, InvalidContentType};
-pub use creation::{Create, CreateError, Created, Description, Fork, Lifetime, Retention};
+pub use creation::{Create, CreateError, Created, Description, FORK_DEPTH_MAX, Fork, Lifetime, Retention};
 pub use cursor::Cursor;
 pub use filter::{ANY_LEVELS, Filter, InvalidFilter, ONE_LEVEL};
 pub use lineage::{Lineage, OtherEpoch};
@@ -39,6 +40,7 @@ pub use message::{Annotation, Message, MessageLimit, Messages, Quality};
 pub use name::{InvalidName, StreamName};
 pub use offset::{Epoch, InvalidOffset, Offset, Position, Progress, Start};
 pub use payload::{Payload, Shape};
-pub use producer::{Producer, ProducerId, ProducerRefusal, Producers};
+pub use producer::{PRODUCER_ID_BYTES_MAX, PRODUCERS_MAX, Producer, ProducerId, ProducerRefusal, Producers};
+pub use quota::{Principal, Shortage};
 pub use read::{Batch, Gap, GapReason, ReadError, ReadLimit};
 pub use store::{Observer, Store, SyncPolicy, Work};

@@ -1,14 +1,28 @@
 //! Idempotent producers: retries are recognised, zombies fenced, gaps refused (protocol, section 5.2.1).
 
 use std::collections::HashMap;
+use std::mem::size_of;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// How long an idle producer is remembered (protocol, "Producer State Cleanup").
+use super::Principal;
+
+/// How long an idle producer is remembered if there is room (protocol, "Producer State Cleanup").
 const IDLE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How many producers one stream remembers: about 200 bytes each.
-const PRODUCERS_MAX: usize = 10_000;
+/// A producer that was idle for so long gives way to a new one when there is no room: the longest idle first. Clients do not
+/// retry for so long, so a retry of a producer that was forgotten does not come; if it comes, it is refused as a gap unless it
+/// is the very first append of its epoch.
+const GIVES_WAY_AFTER: Duration = Duration::from_secs(3600);
+
+/// How many producers one stream remembers: about 100 bytes and the id for each.
+pub const PRODUCERS_MAX: usize = 10_000;
+
+/// When there is no room, so many give way at once, so that not each new producer looks through all of them.
+const GIVE_WAY_AT_ONCE: usize = PRODUCERS_MAX / 16;
+
+/// The longest id of a producer, in bytes.
+pub const PRODUCER_ID_BYTES_MAX: usize = 256;
 
 /// The name that a producer gave itself; never empty.
 pub type ProducerId = Arc<str>;
@@ -41,7 +55,7 @@ pub enum ProducerRefusal {
         /// The sequence that came.
         received: u64,
     },
-    /// The stream remembers as many producers as it may.
+    /// The stream remembers as many producers as it may, or as many of this principal, and none of them is idle.
     TooMany,
 }
 
@@ -49,6 +63,12 @@ pub enum ProducerRefusal {
 #[derive(Debug, Default)]
 pub struct Producers {
     states: HashMap<ProducerId, State>,
+    /// How many of each principal there are.
+    of: HashMap<Principal, usize>,
+    /// Bytes of all ids.
+    id_bytes: usize,
+    /// Before this none gives way, as was found when that was last looked for.
+    none_before: Option<SystemTime>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,18 +76,24 @@ struct State {
     epoch: u64,
     last: u64,
     seen: SystemTime,
+    principal: Principal,
 }
 
 impl Producers {
-    /// Whether an append is new (`Ok(None)`), a retry (`Ok(Some(highest accepted sequence))`) or refused.
-    pub fn check(&self, producer: &Producer, now: SystemTime) -> Result<Option<u64>, ProducerRefusal> {
-        let Some(state) = self.states.get(&producer.id).filter(|state| !state.is_idle(now)) else {
-            let full = self.states.len() >= PRODUCERS_MAX && !self.states.contains_key(&producer.id);
+    /// Whether an append is new (`Ok(None)`), a retry (`Ok(Some(highest accepted sequence))`) or refused. Makes room for a
+    /// producer that is new; one principal has at most `own_max`.
+    pub fn check(
+        &mut self,
+        producer: &Producer,
+        principal: Principal,
+        own_max: usize,
+        now: SystemTime,
+    ) -> Result<Option<u64>, ProducerRefusal> {
+        let known = self.states.get(&producer.id);
+        let Some(state) = known.filter(|state| !state.is_idle(now, IDLE_MAX)) else {
             return match producer.sequence {
-                0 if full && !self.states.values().any(|state| state.is_idle(now)) => {
-                    Err(ProducerRefusal::TooMany)
-                }
-                0 => Ok(None),
+                0 if known.is_some() || self.has_room(principal, own_max, now) => Ok(None),
+                0 => Err(ProducerRefusal::TooMany),
                 received => Err(ProducerRefusal::SequenceGap { expected: 0, received }),
             };
         };
@@ -91,20 +117,76 @@ impl Producers {
     }
 
     /// Remembers an append that `check` called new.
-    pub fn record(&mut self, producer: &Producer, now: SystemTime) {
-        if self.states.len() >= PRODUCERS_MAX {
-            self.states.retain(|_, state| !state.is_idle(now));
+    pub fn record(&mut self, producer: &Producer, principal: Principal, now: SystemTime) {
+        if let Some(state) = self.states.get_mut(&producer.id) {
+            (state.epoch, state.last, state.seen) = (producer.epoch, producer.sequence, now);
+            return;
         }
-        let state = State { epoch: producer.epoch, last: producer.sequence, seen: now };
+        if self.states.len() >= PRODUCERS_MAX {
+            // What is read from a log was checked when it was written. The same ones give way, if not at the same time.
+            self.give_way(|_| true, Duration::ZERO, now);
+        }
+        let state = State { epoch: producer.epoch, last: producer.sequence, seen: now, principal };
         self.states.insert(producer.id.clone(), state);
+        *self.of.entry(principal).or_default() += 1;
+        self.id_bytes += producer.id.len();
+    }
+
+    /// About how many bytes of memory they take.
+    pub fn bytes(&self) -> usize {
+        let entry = size_of::<(ProducerId, State)>() + 1;
+        // A table is at most 7/8 full; an id is an allocation with two counters.
+        self.states.capacity() * entry * 8 / 7 + self.id_bytes + self.states.len() * 24
+    }
+
+    /// Whether a new producer has room, if need be in the place of idle ones.
+    fn has_room(&mut self, principal: Principal, own_max: usize, now: SystemTime) -> bool {
+        let is_full = self.states.len() >= PRODUCERS_MAX;
+        let own_is_full = self.of.get(&principal).is_some_and(|count| *count >= own_max);
+        if !is_full && !own_is_full {
+            return true;
+        }
+        if self.none_before.is_some_and(|until| now < until) {
+            return false;
+        }
+        self.give_way(|state| !own_is_full || state.principal == principal, GIVES_WAY_AFTER, now)
+    }
+
+    /// Forgets those of `whose` that were idle for `idle` or more, the longest idle first, as many as are forgotten at once.
+    /// Whether there were some.
+    fn give_way(&mut self, whose: impl Fn(&State) -> bool, idle: Duration, now: SystemTime) -> bool {
+        let gives_way = |state: &State| whose(state) && state.is_idle(now, idle);
+        let idle_ones = self.states.iter().filter(|(_, state)| gives_way(state));
+        let mut idle_ones: Vec<_> = idle_ones.map(|(id, state)| (state.seen, id.clone())).collect();
+        if idle_ones.is_empty() {
+            self.none_before =
+                self.states.values().map(|state| state.seen).min().and_then(|seen| seen.checked_add(idle));
+            return false;
+        }
+        idle_ones.sort_unstable();
+        for (_, id) in idle_ones.into_iter().take(GIVE_WAY_AT_ONCE) {
+            self.forget(&id);
+        }
+        true
+    }
+
+    fn forget(&mut self, id: &ProducerId) {
+        let Some(state) = self.states.remove(id) else { return };
+        self.id_bytes -= id.len();
+        if let Some(count) = self.of.get_mut(&state.principal) {
+            *count -= 1;
+            if *count == 0 {
+                self.of.remove(&state.principal);
+            }
+        }
     }
 }
 
 impl State {
-    /// Whether it may be forgotten. Of two requests at once the one that comes second may have read its clock first:
-    /// then the producer was seen in its future, and just now.
-    fn is_idle(&self, now: SystemTime) -> bool {
-        now.duration_since(self.seen).is_ok_and(|idle| idle >= IDLE_MAX)
+    /// Whether it was not seen for `idle` or more. Of two requests at once the one that comes second may have read its clock
+    /// first: then the producer was seen in its future, and just now.
+    fn is_idle(&self, now: SystemTime, idle: Duration) -> bool {
+        now.duration_since(self.seen).is_ok_and(|since| since >= idle) || idle.is_zero()
     }
 }
 
@@ -113,62 +195,116 @@ mod tests {
     use super::*;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+    const ONE: Principal = Principal(1);
+    const OTHER: Principal = Principal(2);
 
     fn producer(epoch: u64, sequence: u64) -> Producer {
         Producer { id: "p".into(), epoch, sequence }
     }
 
+    fn check(
+        producers: &mut Producers,
+        producer: &Producer,
+        now: SystemTime,
+    ) -> Result<Option<u64>, ProducerRefusal> {
+        producers.check(producer, ONE, PRODUCERS_MAX / 2, now)
+    }
+
     fn after(appends: &[(u64, u64)]) -> Producers {
         let mut producers = Producers::default();
         for (epoch, sequence) in appends {
-            assert_eq!(producers.check(&producer(*epoch, *sequence), NOW), Ok(None));
-            producers.record(&producer(*epoch, *sequence), NOW);
+            assert_eq!(check(&mut producers, &producer(*epoch, *sequence), NOW), Ok(None));
+            producers.record(&producer(*epoch, *sequence), ONE, NOW);
         }
         producers
     }
 
     #[test]
     fn retries_are_recognised_and_gaps_refused() {
-        let producers = after(&[(0, 0), (0, 1), (0, 2)]);
-        assert_eq!(producers.check(&producer(0, 0), NOW), Ok(Some(2)));
-        assert_eq!(producers.check(&producer(0, 3), NOW), Ok(None));
+        let mut producers = after(&[(0, 0), (0, 1), (0, 2)]);
+        assert_eq!(check(&mut producers, &producer(0, 0), NOW), Ok(Some(2)));
+        assert_eq!(check(&mut producers, &producer(0, 3), NOW), Ok(None));
         let gap = ProducerRefusal::SequenceGap { expected: 3, received: 5 };
-        assert_eq!(producers.check(&producer(0, 5), NOW), Err(gap));
+        assert_eq!(check(&mut producers, &producer(0, 5), NOW), Err(gap));
     }
 
     #[test]
     fn a_new_epoch_fences_the_old_one_and_begins_at_zero() {
-        let producers = after(&[(0, 0), (4, 0)]);
-        assert_eq!(producers.check(&producer(0, 1), NOW), Err(ProducerRefusal::StaleEpoch { current: 4 }));
-        assert_eq!(producers.check(&producer(5, 1), NOW), Err(ProducerRefusal::EpochNotFromZero));
-        assert_eq!(producers.check(&producer(5, 0), NOW), Ok(None));
+        let mut producers = after(&[(0, 0), (4, 0)]);
+        assert_eq!(
+            check(&mut producers, &producer(0, 1), NOW),
+            Err(ProducerRefusal::StaleEpoch { current: 4 })
+        );
+        assert_eq!(check(&mut producers, &producer(5, 1), NOW), Err(ProducerRefusal::EpochNotFromZero));
+        assert_eq!(check(&mut producers, &producer(5, 0), NOW), Ok(None));
     }
 
     #[test]
     fn a_week_of_silence_makes_a_producer_new() {
-        let producers = after(&[(3, 0)]);
+        let mut producers = after(&[(3, 0)]);
         let later = NOW + IDLE_MAX;
-        assert_eq!(producers.check(&producer(0, 0), later), Ok(None));
+        assert_eq!(check(&mut producers, &producer(0, 0), later), Ok(None));
     }
 
     #[test]
     fn a_retry_that_read_its_clock_before_the_original_is_still_a_retry() {
         let mut producers = Producers::default();
-        producers.record(&producer(0, 0), NOW + Duration::from_millis(1));
-        producers.record(&producer(0, 1), NOW + Duration::from_millis(2));
-        assert_eq!(producers.check(&producer(0, 0), NOW), Ok(Some(1)));
+        producers.record(&producer(0, 0), ONE, NOW + Duration::from_millis(1));
+        producers.record(&producer(0, 1), ONE, NOW + Duration::from_millis(2));
+        assert_eq!(check(&mut producers, &producer(0, 0), NOW), Ok(Some(1)));
+    }
+
+    fn named(name: impl ToString) -> Producer {
+        Producer { id: name.to_string().into(), epoch: 0, sequence: 0 }
     }
 
     #[test]
-    fn the_table_is_bounded_until_somebody_was_idle_for_a_week() {
+    fn one_principal_can_not_take_the_places_of_others() {
         let mut producers = Producers::default();
         for n in 0..PRODUCERS_MAX {
-            producers.record(&Producer { id: n.to_string().into(), epoch: 0, sequence: 0 }, NOW);
+            if check(&mut producers, &named(n), NOW).is_ok() {
+                producers.record(&named(n), ONE, NOW);
+            }
         }
-        assert_eq!(producers.check(&producer(0, 0), NOW), Err(ProducerRefusal::TooMany));
-        let later = NOW + IDLE_MAX;
-        assert_eq!(producers.check(&producer(0, 0), later), Ok(None));
-        producers.record(&producer(0, 0), later);
-        assert_eq!(producers.states.len(), 1);
+        assert_eq!(producers.states.len(), PRODUCERS_MAX / 2);
+        assert_eq!(check(&mut producers, &named("honest"), NOW), Err(ProducerRefusal::TooMany));
+        assert_eq!(producers.check(&named("honest"), OTHER, PRODUCERS_MAX / 2, NOW), Ok(None));
+        producers.record(&named("honest"), OTHER, NOW);
+        assert_eq!(producers.bytes() / producers.states.len(), producers.bytes() / (PRODUCERS_MAX / 2 + 1));
+        assert!(producers.bytes() < PRODUCERS_MAX * 150, "{}", producers.bytes());
+    }
+
+    #[test]
+    fn who_was_idle_for_an_hour_gives_way_and_learns_it_as_a_gap() {
+        let mut producers = Producers::default();
+        for n in 0..PRODUCERS_MAX as u64 {
+            producers.record(&named(n), Principal(n % 4), NOW + Duration::from_millis(n));
+        }
+        let busy = Producer { sequence: 1, ..named(0) };
+        producers.record(&busy, ONE, NOW + Duration::from_secs(100));
+        let full = Err(ProducerRefusal::TooMany);
+        assert_eq!(
+            check(&mut producers, &named("new"), NOW + GIVES_WAY_AFTER - Duration::from_secs(1)),
+            full
+        );
+        let later = NOW + GIVES_WAY_AFTER + Duration::from_secs(10);
+        assert_eq!(check(&mut producers, &named("new"), later), Ok(None));
+        producers.record(&named("new"), ONE, later);
+        assert_eq!(producers.states.len(), PRODUCERS_MAX - GIVE_WAY_AT_ONCE + 1);
+        let gap = ProducerRefusal::SequenceGap { expected: 0, received: 1 };
+        assert_eq!(check(&mut producers, &Producer { sequence: 1, ..named(1) }, later), Err(gap));
+        assert_eq!(check(&mut producers, &busy, later), Ok(Some(1)), "the busy one is still known");
+    }
+
+    #[test]
+    fn what_is_read_from_a_log_never_has_more_than_the_table() {
+        let mut producers = Producers::default();
+        for n in 0..PRODUCERS_MAX as u64 + 10 {
+            producers.record(&named(n), Principal::GATEWAY, NOW + Duration::from_millis(n));
+        }
+        assert!(producers.states.len() <= PRODUCERS_MAX);
+        assert_eq!(producers.of[&Principal::GATEWAY], producers.states.len());
+        let ids: usize = producers.states.keys().map(|id| id.len()).sum();
+        assert_eq!(producers.id_bytes, ids);
     }
 }

@@ -103,7 +103,7 @@ pub trait Store: Send + Sync + 'static {
     fn follow_wall(&self, now: SystemTime, wall: SystemTime);
 
     /// Removes what has ended or grown too old by `now`. Returns the names of the streams that ended by themselves
-    /// since the last time, whoever noticed it first.
+    /// since the last time, whoever noticed it first. Those are not all at once: unless it returns none, more may be left.
     fn sweep(&self, now: SystemTime) -> Vec<StreamName>;
 
     /// The names of the streams that there are at `now` and that `filter` matches, in no order. Uses none of them.

@@ -29,7 +29,7 @@ fn writers_that_are_remembered_are_those_who_were_written_down() {
         writers.record(&Append { producer, sequence, ..append("x") }, NOW);
     }
     writers.record(&Append { producer: Some(producer("p", 3, 1)), close: true, ..append("x") }, NOW);
-    let mut states: Vec<_> = writers.producers().states().collect();
+    let mut states: Vec<_> = writers.producers().collect();
     states.sort();
     assert_eq!(states, [(&"p".into(), 3, 1, NOW), (&"q".into(), 0, 0, NOW)]);
     assert_eq!((writers.is_closed(), writers.last_sequence()), (true, Some("b")));
@@ -41,7 +41,7 @@ fn writers_that_are_remembered_are_those_who_were_written_down() {
     let again = Writers::remembered(known, writers.last_sequence().map(Into::into), closed);
     assert_eq!((again.is_closed(), again.last_sequence()), (true, Some("b")));
     assert_eq!(again.closed_by(), writers.closed_by());
-    assert_eq!(again.producers().states().count(), 2);
+    assert_eq!(again.producers().count(), 2);
     let open = Writers::remembered([], None, None);
     assert_eq!((open.is_closed(), open.last_sequence(), open.closed_by()), (false, None, None));
 }
@@ -49,7 +49,7 @@ fn writers_that_are_remembered_are_those_who_were_written_down() {
 #[test]
 fn the_last_sequence_and_the_epoch_of_the_last_append_count() {
     let admit = |writers: &mut Writers, append: &Append| {
-        let admitted = writers.admit(append, &ContentType::octet_stream(), NOW);
+        let admitted = writers.admit(append, &ContentType::octet_stream(), 10, NOW);
         if admitted == Ok(Admission::New) {
             writers.record(append, NOW);
         }
@@ -68,21 +68,22 @@ fn the_last_sequence_and_the_epoch_of_the_last_append_count() {
 
 #[test]
 fn only_a_body_needs_the_content_type_of_the_stream() {
-    let writers = Writers::default();
+    let mut writers = Writers::default();
     let text = ContentType::parse("text/plain").unwrap();
     let wrong = Append { close: true, ..append("x") };
-    assert_eq!(writers.admit(&wrong, &text, NOW), Err(Refusal::ContentType));
-    assert_eq!(writers.admit(&Append { close: true, ..append("") }, &text, NOW), Ok(Admission::New));
+    assert_eq!(writers.admit(&wrong, &text, 10, NOW), Err(Refusal::ContentType));
+    assert_eq!(writers.admit(&Append { close: true, ..append("") }, &text, 10, NOW), Ok(Admission::New));
 }
 
 #[test]
 fn a_producer_is_forgotten_after_a_week_and_not_before() {
+    let check = |producers: &mut Producers, now| producers.check(&producer("p", 2, 5), Principal(1), 10, now);
     let mut producers = Producers::default();
-    producers.record(&producer("p", 2, 5), NOW);
+    producers.record(&producer("p", 2, 5), Principal(1), NOW);
     let week = Duration::from_secs(604_800);
-    assert_eq!(producers.check(&producer("p", 2, 5), NOW + week - Duration::from_secs(1)), Ok(Some(5)));
+    assert_eq!(check(&mut producers, NOW + week - Duration::from_secs(1)), Ok(Some(5)));
     let forgotten = ProducerRefusal::SequenceGap { expected: 0, received: 5 };
-    assert_eq!(producers.check(&producer("p", 2, 5), NOW + week), Err(forgotten));
+    assert_eq!(check(&mut producers, NOW + week), Err(forgotten));
 }
 
 #[test]

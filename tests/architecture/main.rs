@@ -18,14 +18,15 @@ use modules::Crate;
 /// Each folder of `src` and what it may use, besides what those may use in turn.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["config", "server", "maintenance"]),
-    ("server", &["http", "mqtt", "xmpp", "outbound", "admin", "hub", "store", "auth"]),
+    ("server", &["http", "mqtt", "xmpp", "outbound", "admin", "hub", "store", "auth", "budget"]),
     ("http", &["auth", "hub"]),
     ("mqtt", &["auth", "hub"]),
     ("xmpp", &["auth", "hub"]),
     ("outbound", &["hub"]),
     ("admin", &["hub", "config"]),
-    ("hub", &["stream"]),
-    ("store", &["stream"]),
+    ("hub", &["stream", "budget"]),
+    ("store", &["stream", "budget"]),
+    ("budget", &["stream"]),
     ("maintenance", &["store"]),
     ("auth", &[]),
     ("config", &["stream"]),

@@ -47,6 +47,36 @@ async fn a_stream_with_a_limit_takes_little_more_than_that() {
     assert_eq!(again.content("kept").await.split(',').count(), 160);
 }
 
+/// More than is moved between two groups of changes, so that messages are moved and committed before the state of their
+/// streams is looked at.
+#[tokio::test]
+async fn streams_that_began_with_a_message_outlive_the_segment_in_which_they_began() {
+    const SEGMENT: u32 = 2 << 20;
+    let directory = directory();
+    let (world, _) = world_of(directory.path(), SEGMENT);
+    let retention = Retention { messages_max: Some(1), ..Retention::default() };
+    world.create("passing", Create { retention: Some(retention), ..Create::open(text()) }).await.unwrap();
+    let message = |size: usize| append(text(), Payload::raw(vec![b'x'; size].into()));
+    for n in 0..20 {
+        if n % 2 == 0 {
+            world.append(&format!("begun/{n}"), message(40_000).or_create()).await.unwrap();
+        } else {
+            let payload = Payload::raw(vec![b'x'; 40_000].into());
+            let create = Create { payload, ..Create::open(text()) };
+            world.create(&format!("begun/{n}"), create).await.unwrap();
+        }
+    }
+    for _ in 0..100 {
+        world.append("passing", message(100_000)).await.unwrap();
+    }
+    shrinks(directory.path(), 3 * u64::from(SEGMENT)).await;
+    drop(world);
+    let (again, _) = world_of(directory.path(), SEGMENT);
+    for n in 0..20 {
+        assert_eq!(again.content(&format!("begun/{n}")).await.len(), 40_000, "begun/{n}");
+    }
+}
+
 #[tokio::test]
 async fn deletion_and_age_give_their_room_back() {
     let directory = directory();

@@ -1,6 +1,6 @@
 //! An HTTP/1.1 client on one connection.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -8,7 +8,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{HeaderMap, Method, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::PATIENCE;
@@ -130,7 +130,23 @@ impl Connection {
     }
 
     pub async fn try_open(address: SocketAddr) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+        Self::of(TcpStream::connect(address).await?, address).await
+    }
+
+    /// Another connection to the same address.
+    pub async fn again(&self) -> Self {
+        Self::open(self.address).await
+    }
+
+    /// Opens a connection from one of this machine's addresses, as a client of its own.
+    pub async fn open_from(own: IpAddr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::new(own, 0)).expect("an address of this machine");
+        let stream = socket.connect(address).await.expect("the gateway accepts");
+        Self::of(stream, address).await.expect("the gateway accepts")
+    }
+
+    async fn of(stream: TcpStream, address: SocketAddr) -> std::io::Result<Self> {
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         let driver = tokio::spawn(async move {

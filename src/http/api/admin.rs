@@ -60,7 +60,7 @@ impl Admin {
             }
             "/ready" => text(StatusCode::OK, "text/plain", "ready\n".into()),
             "/metrics" => {
-                let metrics = self.metrics.text(self.hub.counts());
+                let metrics = self.metrics.text(self.hub.counts(), &self.hub.memory());
                 text(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics)
             }
             "/clients" => json(&self.hub.clients(CLIENTS_MAX)),

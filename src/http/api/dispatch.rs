@@ -56,10 +56,11 @@ impl Gateway {
             Operation::Mqtt(handshake) => return self.upgrade_to_mqtt(&handshake),
         };
         let answer = match operation {
-            OnStream::Append(append) => {
+            OnStream::Append(mut append) => {
+                append.principal = state.principal();
                 return Box::pin(self.append(name, *append)).await.map(Reply::http);
             }
-            OnStream::Create(put, body) => Box::pin(self.create(name, *put, body)).await,
+            OnStream::Create(put, body) => Box::pin(self.create(name, *put, body, state.principal())).await,
             OnStream::Head => self.head(name).await,
             OnStream::Delete => self.delete(name).await,
             OnStream::Options { of_page } => Ok(options(STREAM_METHODS, of_page)),

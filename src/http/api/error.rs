@@ -14,7 +14,7 @@ use crate::http::read::resume_token::InvalidResumeToken;
 use crate::hub::{CreationError, InvalidClientId, PollError, TooManyPolls};
 use crate::stream::{
     AppendError, ChangeError, CreateError, Failure, Gap, GapReason, InvalidContentType, InvalidMessages,
-    InvalidName, InvalidOffset, Missing, Offset, ProducerRefusal, ReadError, Refusal,
+    InvalidName, InvalidOffset, Missing, Offset, ProducerRefusal, ReadError, Refusal, Shortage,
 };
 
 /// Why a request is refused.
@@ -54,6 +54,8 @@ pub(in crate::http) enum Error {
     BodyTooLarge { max: usize },
     #[error("the body did not come in time: {seconds} s, and a second more per {per_second} bytes")]
     BodyTooSlow { seconds: u64, per_second: u64 },
+    #[error("{0}")]
+    Short(Shortage),
     #[error("the body ended before its time")]
     BodyBroken,
     #[error("this needs a WebSocket handshake of version 13 (RFC 6455; over HTTP/2 RFC 8441)")]
@@ -154,6 +156,7 @@ impl Error {
             Self::Client(_) => (StatusCode::BAD_REQUEST, "client-id"),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
             Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body-too-slow"),
+            Self::Short(shortage) => map_failure(Failure::OverBudget(*shortage), &mut fields),
             Self::BodyBroken => (StatusCode::BAD_REQUEST, "body-broken"),
             Self::UpgradeRequired => {
                 fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -251,6 +254,7 @@ fn map_create(error: &CreateError, fields: &mut HeaderMap) -> (StatusCode, &'sta
         CreateError::SourceContentType => (StatusCode::CONFLICT, "content-type-mismatch"),
         CreateError::ForkOffset => (StatusCode::BAD_REQUEST, "fork-offset"),
         CreateError::ForkTrimmed(gap) => map_gap(gap, fields),
+        CreateError::ForkTooDeep => (StatusCode::CONFLICT, "fork-too-deep"),
         CreateError::Failed(failure) => map_failure(*failure, fields),
     }
 }
@@ -317,6 +321,15 @@ fn map_failure(failure: Failure, fields: &mut HeaderMap) -> (StatusCode, &'stati
             fields.insert(RETRY_AFTER, fields::retry_after());
             (StatusCode::SERVICE_UNAVAILABLE, "store-short")
         }
+        Failure::OverBudget(shortage) => {
+            fields.insert(RETRY_AFTER, fields::retry_after());
+            let status = match shortage {
+                Shortage::Memory | Shortage::Share | Shortage::Streams => StatusCode::INSUFFICIENT_STORAGE,
+                Shortage::Passing => StatusCode::SERVICE_UNAVAILABLE,
+                Shortage::OwnStreams => StatusCode::TOO_MANY_REQUESTS,
+            };
+            (status, shortage.as_str())
+        }
         Failure::Broken => (StatusCode::INTERNAL_SERVER_ERROR, "store-broken"),
         Failure::Unreadable => (StatusCode::INTERNAL_SERVER_ERROR, "store-unreadable"),
     }
@@ -367,6 +380,9 @@ fn refusal_in_words(refusal: &Refusal) -> String {
         Refusal::Producer(ProducerRefusal::SequenceGap { expected, received }) => {
             format!("the producer's next sequence is {expected}, not {received}")
         }
-        Refusal::Producer(ProducerRefusal::TooMany) => "the stream remembers no more producers".into(),
+        Refusal::Producer(ProducerRefusal::TooMany) => {
+            "the stream remembers no more producers, or no more from this address; those that were idle for an hour give way"
+                .into()
+        }
     }
 }

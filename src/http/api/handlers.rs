@@ -20,7 +20,8 @@ use crate::clock::rfc3339;
 use crate::http::conn::{Answer, Body};
 use crate::hub::Creation;
 use crate::stream::{
-    Append, AppendType, ContentType, CreateIfMissing, Lifetime, Producer, Retention, Start, StreamName,
+    Append, AppendType, ContentType, CreateIfMissing, Lifetime, PRODUCER_ID_BYTES_MAX, Principal, Producer,
+    Retention, Start, StreamName,
 };
 
 /// What a stream understands.
@@ -31,6 +32,9 @@ const HEADERS: &str = "accept, authorization, cache-control, client-id, content-
     last-event-id, prefer, producer-epoch, producer-id, producer-seq, stream-closed, stream-expires-at, \
     stream-fork-offset, stream-fork-sub-offset, stream-forked-from, stream-max-age, stream-max-bytes, \
     stream-max-messages, stream-seq, stream-ttl";
+
+/// The longest `Stream-Seq`, in bytes.
+const SEQUENCE_BYTES_MAX: usize = 256;
 
 /// The head of a PUT.
 #[derive(Debug)]
@@ -70,7 +74,7 @@ pub(in crate::http) fn post(query: Option<&str>, headers: &(impl Fields + ?Sized
         content_type: content_type(headers)?.map_or(AppendType::Undeclared, AppendType::Declared),
         close: fields::flag(headers, &STREAM_CLOSED)?,
         producer: producer(headers)?,
-        sequence: fields::text(headers, &STREAM_SEQ)?.map(Box::from),
+        sequence: sequence(headers)?,
         create,
         ..Append::default()
     })
@@ -132,8 +136,21 @@ fn producer(headers: &(impl Fields + ?Sized)) -> Result<Option<Producer>, Error>
     match (id, epoch, sequence) {
         (None, None, None) => Ok(None),
         (Some(""), ..) => Err(Error::field(&PRODUCER_ID, "must not be empty")),
+        (Some(id), ..) if id.len() > PRODUCER_ID_BYTES_MAX => {
+            Err(Error::field(&PRODUCER_ID, "has at most 256 bytes"))
+        }
         (Some(id), Some(epoch), Some(sequence)) => Ok(Some(Producer { id: id.into(), epoch, sequence })),
         _ => Err(Error::field(&PRODUCER_ID, "goes with Producer-Epoch and Producer-Seq: all three or none")),
+    }
+}
+
+/// `Stream-Seq`, of which the stream keeps the last one.
+fn sequence(headers: &(impl Fields + ?Sized)) -> Result<Option<Box<str>>, Error> {
+    match fields::text(headers, &STREAM_SEQ)? {
+        Some(text) if text.len() > SEQUENCE_BYTES_MAX => {
+            Err(Error::field(&STREAM_SEQ, "has at most 256 bytes"))
+        }
+        text => Ok(text.map(Box::from)),
     }
 }
 
@@ -156,12 +173,11 @@ impl Gateway {
         name: StreamName,
         put: Put,
         body: Bytes,
+        principal: Principal,
     ) -> Result<Response<Body>, Error> {
         let Put { content_type, lifetime, retention, closed, fork, location } = put;
-        let created = self
-            .hub
-            .create(&name, Creation { content_type, lifetime, retention, closed, body, fork })
-            .await?;
+        let creation = Creation { principal, content_type, lifetime, retention, closed, body, fork };
+        let created = self.hub.create(&name, creation).await?;
         let status = if created.fresh { StatusCode::CREATED } else { StatusCode::OK };
         let mut answer: Response<Body> = answer::tail(status, created.tail, created.closed);
         let headers = answer.headers_mut();

@@ -114,7 +114,7 @@ impl Gateway {
     pub(in crate::http) fn finish<A: Answer>(&self, log: &RequestLog, outcome: Result<A, Error>) -> A {
         let mut answer = outcome.unwrap_or_else(|error| A::from(error.into_answer()));
         self.access.origins.fields(log.origin).put(&mut answer);
-        let keep_alive = log.framing.keep_alive && !self.hub.is_draining();
+        let keep_alive = log.framing.keep_alive && !self.hub.is_shedding();
         answer.frame(Framing { keep_alive, ..log.framing }, self.clock.wall());
         let status = answer.status().as_u16();
         self.forms.answered(log.form, status);

@@ -1,5 +1,7 @@
 //! Routes: from a request's method and target to the operation that it asks for, with its fields as values.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
@@ -18,16 +20,20 @@ use super::operation::{GatewayRequest, OnStream, Operation};
 use super::target::stream_of_path;
 use super::upgrade;
 use super::upload::{can_skip, collect};
+use crate::budget::Owner;
 use crate::http::conn::Framing;
 use crate::http::read::request::{PostRead, ReadOrSocket};
 use crate::limits::Limits;
-use crate::stream::{Append, StreamName};
+use crate::stream::{Append, Shortage, StreamName};
 
 /// Where many streams are read with one request.
 const STREAMS_PATH: &str = "/v1/streams";
 
 /// The methods of [`STREAMS_PATH`].
 pub(in crate::http) const STREAMS_METHODS: &str = "GET, POST, OPTIONS";
+
+/// The body of a request that is received before it is known whether there is room for it.
+const SMALL_BODY_BYTES: u64 = 16 * 1024;
 
 /// Why a request is refused before it is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +59,21 @@ enum BodyOperation {
 }
 
 impl BodyOperation {
+    /// Refuses a body that there is no room for before it is read. One of less than a buffer is refused by the store, which
+    /// knows whether anything is new in it.
+    fn admit(&self, body: &Incoming, limits: &Limits, owner: &Owner) -> Result<(), Shortage> {
+        let announced = body.size_hint().exact().unwrap_or(0);
+        match self {
+            // One that is too large is told that.
+            Self::Create(..) | Self::Append(..)
+                if (SMALL_BODY_BYTES..=limits.body_bytes_max as u64).contains(&announced) =>
+            {
+                owner.admit(announced)
+            }
+            Self::Create(..) | Self::Append(..) | Self::Read(_) => Ok(()),
+        }
+    }
+
     fn with_body(self, body: Bytes, limits: &Limits, holds: HoldPolicy) -> Result<Operation, Error> {
         Ok(match self {
             Self::Create(name, put) => Operation::OnStream(name, OnStream::Create(put, body)),
@@ -73,6 +94,7 @@ impl Gateway {
         request: Request<Incoming>,
         mut framing: Framing,
         refusal: Option<Refusal>,
+        owner: &Arc<Owner>,
     ) -> (GatewayRequest, Option<Incoming>) {
         let form = form(&request);
         // A client that waits for `100 Continue` has not sent its body, and is not asked for it.
@@ -86,9 +108,12 @@ impl Gateway {
         let form = if is_many { Form::Other } else { form };
         framing.keep_alive &= refusal.is_none();
         let (operation, may_go_on, unread) = match parsed {
-            Ok(Parsed::NeedsBody(operation)) => match collect(&mut body, &self.limits).await {
-                Ok(bytes) => (operation.with_body(bytes, &self.limits, self.holds), true, None),
-                Err(error) => (Err(error), body.is_end_stream(), None),
+            Ok(Parsed::NeedsBody(operation)) => match operation.admit(&body, &self.limits, owner) {
+                Ok(()) => match collect(&mut body, &self.limits, owner).await {
+                    Ok(bytes) => (operation.with_body(bytes, &self.limits, self.holds), true, None),
+                    Err(error) => (Err(error), body.is_end_stream(), None),
+                },
+                Err(shortage) => (Err(Error::Short(shortage)), may_skip, Some(body)),
             },
             Ok(Parsed::Complete(operation)) => (Ok(operation), may_skip, Some(body)),
             Err(error) => (Err(error), may_skip, Some(body)),

@@ -13,6 +13,7 @@ use crate::http::read::request::{Live, WebSocket};
 use crate::http::read::websocket::{Publisher, Session};
 use crate::hub::Hub;
 use crate::limits::Limits;
+use crate::stream::Principal;
 
 /// Where MQTT over WebSocket is (MQTT 5, section 6).
 pub(in crate::http) const MQTT_PATH: &str = "/mqtt";
@@ -41,6 +42,7 @@ pub(in crate::http) enum Upgrade {
 pub(in crate::http) struct WebSocketUpgrade {
     hub: Arc<Hub>,
     limits: Arc<Limits>,
+    principal: Principal,
     reads: SocketReads,
 }
 
@@ -65,11 +67,13 @@ impl Upgrade {
 
 impl WebSocketUpgrade {
     async fn serve(self, io: UpgradedIo) {
-        let Self { hub, limits, reads } = self;
+        let Self { hub, limits, principal, reads } = self;
         match reads {
             SocketReads::Named(OpenLive { updates, heartbeat, stream }) => {
-                let publisher =
-                    stream.map(|(stream, content_type)| Publisher { hub: hub.clone(), stream, content_type });
+                let publisher = stream.map(|(stream, content_type)| {
+                    let hub = hub.clone();
+                    Publisher { hub, stream, content_type, principal }
+                });
                 Session::new(io, hub, publisher, limits).serve(updates, heartbeat).await;
             }
             SocketReads::FirstFrame(opener) => {
@@ -119,7 +123,8 @@ impl Gateway {
             Some(live) => SocketReads::Named(opener.open(live).await?),
             None => SocketReads::FirstFrame(opener),
         };
-        let socket = WebSocketUpgrade { hub: self.hub.clone(), limits: self.limits.clone(), reads };
+        let (hub, limits) = (self.hub.clone(), self.limits.clone());
+        let socket = WebSocketUpgrade { hub, limits, principal: state.principal(), reads };
         Ok(Reply { answer, upgrade: Some(Upgrade::WebSocket(Box::new(socket))) })
     }
 }

@@ -1,5 +1,6 @@
 //! Reads request bodies within their limits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -8,7 +9,9 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Error;
+use crate::budget::{Account, Charge, Owner};
 use crate::limits::Limits;
+use crate::stream::Shortage;
 
 /// The longest body that is skipped although nobody needs it; behind a longer one the connection closes.
 const SKIPPED_BYTES_MAX: u64 = 64 * 1024;
@@ -17,9 +20,18 @@ const SKIPPED_BYTES_MAX: u64 = 64 * 1024;
 /// sees a reset instead of the response.
 const DISCARD_FACTOR: usize = 16;
 
+/// So much of a body is read however short memory is.
+const FIRST_BYTES: usize = 16 * 1024;
+
 /// Reads the whole body. The bytes are an allocation of their own and of their own size: a slice of the
 /// connection's read buffer would keep all of that alive for as long as the log keeps the message.
-pub(in crate::http) async fn collect(body: &mut Incoming, limits: &Limits) -> Result<Bytes, Error> {
+///
+/// What has come counts as memory of `owner` until it is returned. If memory becomes critical, a large body is not read on.
+pub(in crate::http) async fn collect(
+    body: &mut Incoming,
+    limits: &Limits,
+    owner: &Arc<Owner>,
+) -> Result<Bytes, Error> {
     let max = limits.body_bytes_max;
     let announced = usize::try_from(body.size_hint().exact().unwrap_or(0)).unwrap_or(usize::MAX);
     if announced == 0 && body.is_end_stream() {
@@ -28,6 +40,7 @@ pub(in crate::http) async fn collect(body: &mut Incoming, limits: &Limits) -> Re
     if announced > max.saturating_mul(DISCARD_FACTOR) {
         return Err(Error::BodyTooLarge { max });
     }
+    let mut held = Charge::new(owner, Account::Buffers, 0);
     let since = Instant::now();
     let mut collected = BytesMut::with_capacity(announced.min(max));
     let mut received = 0;
@@ -43,9 +56,14 @@ pub(in crate::http) async fn collect(body: &mut Incoming, limits: &Limits) -> Re
         if received > max.saturating_mul(DISCARD_FACTOR) {
             return Err(Error::BodyTooLarge { max });
         }
+        if received > FIRST_BYTES && owner.budget().is_critical() {
+            return Err(Error::Short(Shortage::Passing));
+        }
         if received <= max {
+            held.set(received as u64);
             collected.extend_from_slice(&data);
         } else {
+            held.set(0);
             collected = BytesMut::new();
         }
     }

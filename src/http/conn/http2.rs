@@ -70,7 +70,7 @@ async fn respond(
         Service::Admin(admin) => return admin.answer(&request.into_parts().0, framing),
     };
     // hyper resets the stream of a body that nobody reads.
-    let (request, _unread) = gateway.receive(request, framing, refusal).await;
+    let (request, _unread) = gateway.receive(request, framing, refusal, state.owner()).await;
     let reply = gateway.respond::<Response<Body>>(request, state).await;
     if let (Some(upgrade), Some(upgraded)) = (reply.upgrade, upgraded) {
         let state = state.clone();

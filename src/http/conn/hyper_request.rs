@@ -88,7 +88,7 @@ async fn respond<'a>(
     let framing = Framing::of(&request);
     match &*context.service {
         Service::Gateway(gateway) => {
-            let (request, unread) = gateway.receive(request, framing, refusal).await;
+            let (request, unread) = gateway.receive(request, framing, refusal, context.state.owner()).await;
             (PendingResponse::of(gateway, request, &context.state), unread)
         }
         Service::Admin(admin) => {

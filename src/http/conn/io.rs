@@ -21,7 +21,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::budget::{ConnectionCharge, Owner};
 use crate::limits::Limits;
+use crate::stream::Principal;
 
 /// Bytes that are read at once, into a buffer on the stack: the longest request that the fast path parses, body included.
 const REQUEST_BYTES_MAX: usize = 4 * 1024;
@@ -54,13 +56,25 @@ pub enum Phase {
 pub struct ConnectionState {
     stalled: AtomicBool,
     unsent: AtomicBool,
+    charge: ConnectionCharge,
     _open: Box<dyn Any + Send + Sync>,
 }
 
 impl ConnectionState {
-    /// State of a new connection; `open` is dropped with the last holder.
-    pub fn new(open: impl Any + Send + Sync) -> Self {
-        Self { stalled: AtomicBool::new(false), unsent: AtomicBool::new(false), _open: Box::new(open) }
+    /// State of a new connection of `owner`; `open` is dropped with the last holder.
+    pub fn new(open: impl Any + Send + Sync, owner: &Arc<Owner>) -> Self {
+        let [stalled, unsent] = Default::default();
+        Self { stalled, unsent, charge: ConnectionCharge::new(owner), _open: Box::new(open) }
+    }
+
+    /// Who is connected.
+    pub(in crate::http) fn owner(&self) -> &Arc<Owner> {
+        self.charge.owner()
+    }
+
+    /// Who is connected, by its address.
+    pub fn principal(&self) -> Principal {
+        self.owner().principal()
     }
 
     /// Records that the client stopped reading and is being cut.
@@ -357,7 +371,7 @@ impl GuardedStream {
                     return Poll::Ready(outcome);
                 }
             }
-            if self.stalled_checks >= STALLED_CHECKS_MAX {
+            if self.stalled_checks >= STALLED_CHECKS_MAX || self.state.owner().budget().is_critical() {
                 self.state.set_stalled();
                 let stalled = "the client has stopped reading";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, stalled)));

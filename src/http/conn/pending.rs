@@ -51,7 +51,8 @@ impl<'a> PendingResponse<'a> {
                 Self(State::Reading { gateway, log, stage })
             }
             // The future of an append is smaller than that of any operation.
-            Ok(Operation::OnStream(name, OnStream::Append(append))) => {
+            Ok(Operation::OnStream(name, OnStream::Append(mut append))) => {
+                append.principal = state.principal();
                 let reply =
                     async move { Reply::http(gateway.finish(&log, gateway.append(name, *append).await)) };
                 Self(State::Answering(Box::pin(reply), LeavesBy::Reset))

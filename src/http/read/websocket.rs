@@ -18,7 +18,7 @@ use crate::http::api::error::{Error, Problem};
 use crate::http::conn::UpgradedIo;
 use crate::hub::Hub;
 use crate::limits::Limits;
-use crate::stream::{Append, ContentType, Encoding, Payload, StreamName};
+use crate::stream::{Append, ContentType, Encoding, Payload, Principal, StreamName};
 
 /// An open socket and what it stands for.
 pub(in crate::http) struct Session {
@@ -38,6 +38,7 @@ pub(in crate::http) struct Publisher {
     pub(in crate::http) hub: Arc<Hub>,
     pub(in crate::http) stream: StreamName,
     pub(in crate::http) content_type: ContentType,
+    pub(in crate::http) principal: Principal,
 }
 
 /// The answer to a client's frame.
@@ -74,7 +75,9 @@ impl Publisher {
         let body = Bytes::copy_from_slice(message.as_payload());
         let append = Append::of(self.content_type.clone(), Payload::default());
         let appended = match append.with_body(body, json_depth_max) {
-            Ok(append) => self.hub.publish(&self.stream, append).await,
+            Ok(append) => {
+                self.hub.publish(&self.stream, Append { principal: self.principal, ..append }).await
+            }
             Err(error) => Err(error),
         };
         match appended {

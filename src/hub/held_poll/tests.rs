@@ -7,12 +7,13 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::*;
+use crate::budget::{Account, Bounds, Budget, Charge};
 use crate::clock::Clock;
 use crate::hub::{Creation, StreamReader};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::store::Memory;
-use crate::stream::{Append, ContentType, Payload, Position, Start, StreamName};
+use crate::stream::{Append, ContentType, Payload, Position, Principal, Start, StreamName};
 
 type Held<'a> = HeldPoll<'a, StreamReader>;
 
@@ -26,6 +27,21 @@ async fn hub() -> Arc<Hub> {
     let creation = Creation::default();
     hub.create(&stream(), creation).await.unwrap();
     hub
+}
+
+#[tokio::test]
+async fn a_poll_is_answered_early_while_memory_is_critical() {
+    let budget = Budget::new(Bounds { memory_max: 64 << 20, streams_max: 9, share_percent: 100 });
+    let (store, metrics) = (Arc::new(Memory::within(budget.clone())), Arc::new(Metrics::new()));
+    let hub = Hub::new(store, Arc::new(Limits::default()), metrics, Clock::start()).within(budget.clone());
+    let hub = Arc::new(hub);
+    hub.create(&stream(), Creation::default()).await.unwrap();
+    let mut held = held(&hub, false).await;
+    hub.answer_idle_polls_if_memory_is_critical();
+    assert!(!is_answered(&mut held) && !hub.is_shedding());
+    let _much = Charge::new(&budget.owner(Principal(1)), Account::Messages, 62 << 20);
+    hub.answer_idle_polls_if_memory_is_critical();
+    assert!(is_answered(&mut held) && hub.is_shedding());
 }
 
 /// A poll that waits.

@@ -64,7 +64,7 @@ async fn each_change_of_a_stream_that_a_filter_matches_is_told_once() {
         follower.add(filter(text));
         follower.add(filter(text));
     }
-    let metrics = hub.metrics.text(hub.counts());
+    let metrics = hub.metrics.text(hub.counts(), &hub.memory());
     assert!(metrics.contains("pollgate_subscribers 1\n") && metrics.contains("pollgate_subscriptions 3\n"));
     for stream in ["a", "b/1", "b/2/3", "other"] {
         create(&hub, stream).await;

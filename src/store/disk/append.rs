@@ -117,8 +117,15 @@ impl Committer {
         if let Err(no_room) = room {
             return refuse(answer, no_room, |failure| Err(AppendError::Failed(failure)));
         }
+        let owner = match self.shared.streams.admit(create.principal, &append.payload) {
+            Ok(owner) => owner,
+            Err(shortage) => {
+                answer_with(answer, Err(shortage.into()));
+                return Ok(());
+            }
+        };
         let id = self.new_stream();
-        let mut entry = Entry::new(name, create, Lineage::new(Epoch(id)), Log::default(), now);
+        let mut entry = Entry::new(name, create, Lineage::new(Epoch(id)), Log::default(), &owner, now);
         entry.lineage = Lineage::new(self.shared.epochs.next());
         let start = entry.decided;
         // As it is before the append, which the record has beside it.
@@ -204,7 +211,10 @@ impl Committer {
                     Logged { start, shape, content: Stored::Kept(kept), at: now, annotation: None }
                 });
                 let annotation = append.annotation.clone();
-                entry.finish(Done { record, annotation, close: append.close }, now);
+                entry.finish(
+                    Done { record, annotation, close: append.close, principal: append.principal },
+                    now,
+                );
             }
             entry.underway -= 1;
             answer_with(answer, Ok(Appended { created: is_new, ..entry.appended(&append, admission) }));

@@ -36,6 +36,13 @@ impl Committer {
             answer_with(answer, existing.lock().created_again(&create, now));
             return Ok(());
         }
+        let owner = match shared.streams.admit(create.principal, &create.payload) {
+            Ok(owner) => owner,
+            Err(shortage) => {
+                answer_with(answer, Err(shortage.into()));
+                return Ok(());
+            }
+        };
         let beside = beside(create.payload.shape().ends().len()) + 2 * STATE_BYTES;
         // The end of a former stream of that name comes first in the log, or the two would be taken for each other.
         let room = self.write_ends().and_then(|()| self.ensure(create.payload.len(), beside, false));
@@ -46,11 +53,11 @@ impl Committer {
         let (id, epoch) = (Epoch(self.next_stream), shared.epochs.next());
         let entry = match &create.fork {
             None => {
-                let mut entry = Entry::new(&name, &create, Lineage::new(id), Log::default(), now);
+                let mut entry = Entry::new(&name, &create, Lineage::new(id), Log::default(), &owner, now);
                 entry.lineage = Lineage::new(epoch);
                 Ok(entry)
             }
-            Some(fork) => shared.streams.branch(&name, &create, fork, id, epoch, now),
+            Some(fork) => shared.streams.branch(&name, &create, fork, &owner, id, epoch, now),
         };
         let mut entry = match entry {
             Ok(entry) => entry,
@@ -86,7 +93,8 @@ impl Committer {
             let mut entry = entry.lock();
             let (content, copy) = (Stored::Kept(kept), Stored::Kept(copy));
             entry.head = Some(Head { content, copy, earliest });
-            entry.finish(Done { record, annotation: None, close: create.closed }, now);
+            let done = Done { record, annotation: None, close: create.closed, principal: create.principal };
+            entry.finish(done, now);
             entry.state = State::Live;
             entry.underway -= 1;
             answer_with(answer, Ok(entry.created(true)));

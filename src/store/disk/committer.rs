@@ -25,6 +25,9 @@ use crate::stream::{Epoch, Failure, Position, SyncPolicy};
 const GROUP_CHANGES_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Of so few streams those that are gone are never looked for.
+const IDS_MIN: usize = 1024;
+
 /// What the thread has to know of the log.
 pub(super) struct Known {
     pub(super) next_stream: StreamId,
@@ -193,6 +196,10 @@ impl Committer {
     /// There is a stream.
     pub(super) fn know(&mut self, entry: &Arc<Mutex<Entry<Stored>>>) {
         let held = Arc::downgrade(entry);
+        if self.ids.len() > 2 * self.shared.streams.len() + IDS_MIN {
+            // A stream that is gone keeps its place in memory as long as it is known here.
+            self.ids.retain(|_, held| held.strong_count() > 0);
+        }
         let entry = entry.lock();
         let id = entry.origin.own().0;
         for (ancestor, _) in entry.origin.ancestors() {

@@ -105,6 +105,18 @@ pub enum OpenError {
         /// Which streams have lost what.
         lost: String,
     },
+    /// What has to be in memory of it does not fit into the budget.
+    #[error(
+        "opening it takes {} MiB of memory and more, and --memory-max allows {} MiB; raise that, or export and delete streams",
+        .used >> 20,
+        .max >> 20
+    )]
+    Memory {
+        /// What is used so far, in bytes.
+        used: u64,
+        /// The budget.
+        max: u64,
+    },
     /// It can not be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),

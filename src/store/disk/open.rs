@@ -19,8 +19,9 @@ use super::room::{NoRoom, Room};
 use super::scan::{End, Rest, scan};
 use super::segment::{HEADER_BYTES, Segment, Segments, path};
 use super::shared::Shared;
+use crate::budget::{Account, Budget, Charge};
 use crate::store::streams::Epochs;
-use crate::stream::{Epoch, Observer, SyncPolicy};
+use crate::stream::{Epoch, Observer, Principal, SyncPolicy};
 
 /// How a store writes.
 #[derive(Debug, Clone, Copy)]
@@ -65,12 +66,27 @@ impl Disk {
         observer: Arc<dyn Observer>,
         now: SystemTime,
     ) -> Result<(Self, Opened), OpenError> {
+        Self::open_within(directory, options, observer, &Budget::unlimited(), now)
+    }
+
+    /// The same within a budget. Fails if what has to be in memory of the store does not fit into it.
+    pub fn open_within(
+        directory: &Path,
+        options: DiskOptions,
+        observer: Arc<dyn Observer>,
+        budget: &Arc<Budget>,
+        now: SystemTime,
+    ) -> Result<(Self, Opened), OpenError> {
         let since = Instant::now();
         let directory = Directory::open(directory)?;
         directory.restrict_to_owner()?;
         let segments = Arc::new(Segments::new(directory.path())?);
+        let owner = budget.owner(Principal::GATEWAY);
+        let cache = Charge::new(&owner, Account::Buffers, options.cache_bytes);
         let mut replay = Replay::new(segments.clone(), now);
+        replay.owner = owner;
         let end = scan(directory.path(), |step| replay.take(step))?;
+        fits(budget)?;
         let may_lack_end = end.torn || !(replay.closed || replay.synced);
         let (records, closed) = (replay.records, replay.closed);
         let restored = replay.into_streams();
@@ -87,7 +103,7 @@ impl Disk {
         };
         let run = epochs.next();
         let shared =
-            Arc::new(Shared::new(segments, epochs, observer, restored.sessions, options.cache_bytes));
+            Arc::new(Shared::new(segments, epochs, observer, restored.sessions, options.cache_bytes, budget));
         let known = Known {
             next_stream: restored.next_stream,
             run,
@@ -101,6 +117,7 @@ impl Disk {
         });
         let entries: Vec<_> = entries.collect();
         drop(structure);
+        fits(budget)?;
         let (room, after) = room(&shared, directory.path(), end, options.segment_bytes)?;
         let mut committer = Committer::new(shared.clone(), room, known, options.sync);
         entries.iter().for_each(|entry| committer.know(entry));
@@ -117,8 +134,23 @@ impl Disk {
         let committer = thread::Builder::new().name("store".into()).spawn(move || committer.run(&inbox))?;
         let opened = Opened { streams: shared.streams.len(), records, took: since.elapsed(), may_lack_end };
         shared.observer.opened(opened.took);
-        Ok((Self { shared, jobs: Some(jobs), committer: Some(committer), _directory: directory }, opened))
+        Ok((
+            Self {
+                shared,
+                jobs: Some(jobs),
+                committer: Some(committer),
+                _directory: directory,
+                _cache: cache,
+            },
+            opened,
+        ))
     }
+}
+
+/// Whether what has been read so far fits into the budget.
+fn fits(budget: &Budget) -> Result<(), OpenError> {
+    let used = budget.look();
+    if used <= budget.max() { Ok(()) } else { Err(OpenError::Memory { used, max: budget.max() }) }
 }
 
 /// Whether all damage was accepted before. If not, it must be allowed to go on without what is lost.

@@ -43,6 +43,16 @@ impl Content for Stored {
     type Piece = Slice;
     type Sealed = Packed;
 
+    /// The places in the table and with the committer, and the record of its state.
+    const STREAM_BYTES: usize = 256;
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Kept(_) => size_of::<Kept>() as u64 + 16,
+            Self::Packed(_) => 0,
+        }
+    }
+
     fn piece(&self, range: Range<usize>) -> Slice {
         Slice { span: self.span(), range }
     }
@@ -79,6 +89,14 @@ impl Sealed<Stored> for Packed {
             extent,
             segments,
         }
+    }
+
+    fn bytes(&self) -> u64 {
+        let divided = self.divided.iter().map(|(_, shape)| size_of_val(shape.ends())).sum::<usize>();
+        let tables = self.appends.bytes() + self.spans.lock().bytes();
+        let kept = self.kept.len() * (size_of::<Kept>() + 16);
+        let lists = size_of_val(&*self.divided) + size_of_val(&*self.kept);
+        (size_of::<Self>() + tables + divided + kept + lists) as u64
     }
 
     fn start(&self) -> Position {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Owner;
 use crate::store::entry::{Asked, Entry, State};
 use crate::store::log::{Content, Log};
 use crate::stream::{
@@ -262,7 +263,7 @@ impl StreamState {
     /// The state of a stream as far as decided.
     pub(super) fn of<C: Content>(entry: &Entry<C>) -> Self {
         let author = |producer: &Producer| Author::of(producer);
-        let producers = entry.writers.producers().states().map(|(id, epoch, sequence, seen)| {
+        let producers = entry.writers.producers().map(|(id, epoch, sequence, seen)| {
             (Author { id: (&**id).into(), epoch, sequence }, moment(seen))
         });
         Self {
@@ -297,7 +298,7 @@ impl StreamState {
     }
 
     /// The stream without its messages; `None`: what was written is not one.
-    pub(super) fn restore<C: Content>(self, now: SystemTime) -> Option<Entry<C>> {
+    pub(super) fn restore<C: Content>(self, owner: &Arc<Owner>, now: SystemTime) -> Option<Entry<C>> {
         let name = StreamName::parse(&self.name).ok()?;
         let asked = Asked {
             lifetime: self.asked_lifetime.map(Life::lifetime),
@@ -311,10 +312,10 @@ impl StreamState {
             lifetime: asked.lifetime,
             retention: asked.retention,
             fork: asked.fork,
-            ..Create::open(ContentType::parse(&self.content_type).ok()?)
+            ..Create::open(ContentType::stored(&self.content_type).ok()?)
         };
         let origin = lineage(self.origin, self.id);
-        let mut entry = Entry::new(&name, &create, origin, Log::empty(Position(self.tail)), now);
+        let mut entry = Entry::new(&name, &create, origin, Log::empty(Position(self.tail)), owner, now);
         entry.lifetime = self.lifetime.lifetime();
         entry.retention = self.retention.retention();
         entry.lineage = lineage(self.lineage.0, self.lineage.1);

@@ -11,14 +11,17 @@ use super::runs::{Gathered, Runs};
 use super::scan::{Damaged, Scanned, Step};
 use super::segment::Segments;
 use super::session_log::SessionLog;
+use crate::budget::{Budget, Owner};
 use crate::store::entry::{self, Entry, State};
-use crate::store::log::{Log, Record as Append};
+use crate::store::log::Record as Append;
 use crate::store::sessions::Sessions;
-use crate::stream::{Annotation, Epoch, Position, SessionChange, StreamName};
+use crate::stream::{Annotation, Epoch, FORK_DEPTH_MAX, Position, Principal, SessionChange, StreamName};
 
 /// What has been read so far.
 pub(super) struct Replay {
     segments: Arc<Segments>,
+    /// Who holds what was stored before this run.
+    pub(super) owner: Arc<Owner>,
     now: SystemTime,
     streams: HashMap<StreamId, Head>,
     appends: HashMap<StreamId, Appends>,
@@ -61,6 +64,7 @@ impl Replay {
     pub(super) fn new(segments: Arc<Segments>, now: SystemTime) -> Self {
         Self {
             segments,
+            owner: Budget::unlimited().owner(Principal::GATEWAY),
             now,
             streams: HashMap::new(),
             appends: HashMap::new(),
@@ -196,7 +200,7 @@ impl Replay {
     fn head(&mut self, state: StreamState, kept: Arc<Kept>) {
         let (id, earliest) = (state.id, Position(state.earliest));
         let (written, retained_from) = (Position(state.tail), Position(state.retained_from));
-        let Some(mut entry) = state.restore(self.now) else {
+        let Some(mut entry) = state.restore(&self.owner, self.now) else {
             tracing::error!(stream = id, "the state of a stream is not one, and is left out");
             return;
         };
@@ -286,6 +290,7 @@ impl Replay {
     pub(super) fn into_streams(mut self) -> Restored {
         self.leave_out_older_lives();
         self.count_forks();
+        self.measure_depths();
         let (mut appends, mut shared) = (self.appends, HashSet::new());
         for Head { entry, .. } in self.streams.values() {
             shared.extend(entry.origin.ancestors().iter().map(|(origin, _)| origin.0));
@@ -328,6 +333,25 @@ impl Replay {
             *known = (*known).max(*id);
         }
         self.streams.retain(|id, head| newest.get(&head.entry.name) == Some(id));
+    }
+
+    /// How many streams each fork has behind it, which is not written.
+    fn measure_depths(&mut self) {
+        let sources: HashMap<StreamName, StreamName> = self
+            .streams
+            .values()
+            .filter_map(|head| {
+                Some((head.entry.name.clone(), head.entry.asked.fork.as_ref()?.source.clone()))
+            })
+            .collect();
+        for Head { entry, .. } in self.streams.values_mut() {
+            let (mut depth, mut name) = (0, &entry.name);
+            // An earlier version let chains be longer.
+            while let Some(source) = sources.get(name).filter(|_| depth < FORK_DEPTH_MAX) {
+                (depth, name) = (depth + 1, source);
+            }
+            entry.depth = depth;
+        }
     }
 
     fn count_forks(&mut self) {
@@ -391,10 +415,11 @@ impl Head {
         }
         let own = found.remove(&entry.origin.own().0).unwrap_or_default();
         let appends = gathered.own(own.runs, from);
-        entry.log = Log::restore(earliest, written, entry.decided, appends, &entry.retention);
+        entry.restore_log(earliest, written, appends);
         entry.retained =
             own.retained.filter(|append| append.start >= retained_from && append.end() <= entry.log.tail());
-        entry.decided = entry.log.tail();
+        entry.recount();
+        entry.recount();
         entry
     }
 }

@@ -13,6 +13,7 @@ use super::damage::DamageTable;
 use super::frame::Place;
 use super::kept::{Slice, Span, Stored};
 use super::segment::{Segment, Segments, decode};
+use crate::budget::Budget;
 use crate::store::log::Placed;
 use crate::store::sessions::Sessions;
 use crate::store::streams::{Epochs, Streams};
@@ -88,11 +89,12 @@ impl Shared {
         observer: Arc<dyn Observer>,
         sessions: Sessions,
         cache_bytes: u64,
+        budget: &Arc<Budget>,
     ) -> Self {
         let weigh = |_: &Place, body: &Body| body.weight();
         let policy = moka::policy::EvictionPolicy::lru();
         let hot = Cache::builder().max_capacity(cache_bytes).weigher(weigh).eviction_policy(policy).build();
-        let (streams, damage) = (Streams::new(), DamageTable::default());
+        let (streams, damage) = (Streams::new(budget.clone()), DamageTable::default());
         let [broken, short, closing] = [const { AtomicBool::new(false) }; 3];
         Self { streams, segments, epochs, sessions, hot, observer, damage, broken, short, closing }
     }

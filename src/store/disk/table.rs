@@ -33,6 +33,11 @@ impl<const N: usize> Table<N> {
         }
     }
 
+    /// Bytes of memory that its cells take.
+    pub(super) fn bytes(&self) -> usize {
+        self.cells.len()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.rows as usize
     }

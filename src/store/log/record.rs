@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
+use crate::budget::allocated_bytes;
 use crate::stream::{Annotation, Position, Shape};
 
 /// The content of an append, or where it lies.
@@ -17,6 +18,12 @@ pub(in crate::store) trait Content: Clone + Send + Sync + 'static {
 
     /// Appends to which none is added any more.
     type Sealed: Sealed<Self>;
+
+    /// What a stream takes of memory in a store of such contents, without itself, its name and its messages.
+    const STREAM_BYTES: usize;
+
+    /// What it takes of memory beside its own place.
+    fn bytes(&self) -> u64;
 
     /// The stretch `range`, which lies within.
     fn piece(&self, range: Range<usize>) -> Self::Piece;
@@ -32,6 +39,9 @@ pub(in crate::store) trait Sealed<C: Content>: Debug + Send + Sync + 'static {
 
     /// The position behind its last append.
     fn end(&self) -> Position;
+
+    /// What it takes of memory.
+    fn bytes(&self) -> u64;
 
     /// What all of it holds.
     fn extent(&self) -> Extent;
@@ -99,6 +109,12 @@ impl<C> Record<C> {
 }
 
 impl<C: Content> Record<C> {
+    /// What it takes of memory.
+    pub(in crate::store) fn bytes(&self) -> u64 {
+        let annotation = self.annotation.as_deref().map_or(0, Annotation::bytes);
+        (size_of::<Self>() + size_of_val(self.shape.ends()) + annotation) as u64 + self.content.bytes()
+    }
+
     /// Its last message: of JSON the last value.
     pub(in crate::store) fn last_message(&self) -> Option<Placed<C::Piece>> {
         let first = if self.counts_messages() { self.shape.positions().saturating_sub(1) } else { 0 };
@@ -133,6 +149,14 @@ impl Content for Bytes {
     type Piece = Self;
     type Sealed = Box<[Record<Self>]>;
 
+    /// The place in the table.
+    const STREAM_BYTES: usize = 64;
+
+    /// The content, and the counters with which it is shared.
+    fn bytes(&self) -> u64 {
+        allocated_bytes(self.len()) + 32
+    }
+
     fn piece(&self, range: Range<usize>) -> Self {
         self.slice(range)
     }
@@ -141,6 +165,10 @@ impl Content for Bytes {
 impl<C: Content<Sealed = Self> + Debug> Sealed<C> for Box<[Record<C>]> {
     fn seal(records: Vec<Record<C>>) -> Self {
         records.into()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.iter().map(Record::bytes).sum()
     }
 
     fn start(&self) -> Position {

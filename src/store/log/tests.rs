@@ -5,13 +5,16 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
+use crate::budget::Budget;
 use crate::stream::Payload;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
 fn push(log: &mut Log<Bytes>, payload: Payload, at: SystemTime) {
     let (shape, content) = payload.into_parts();
-    log.push(Record { start: Position(0), shape, content, at, annotation: None });
+    let creator = Budget::unlimited().owner(Principal::GATEWAY);
+    let by = By { principal: Principal::GATEWAY, creator: &creator };
+    log.push(Record { start: Position(0), shape, content, at, annotation: None }, by);
 }
 
 fn json_log(batches: &[u64]) -> Log<Bytes> {
@@ -93,7 +96,9 @@ fn trimming_frees_records_long_before_a_segment_is_full() {
     log.trim(&Retention { messages_max: Some(9), ..Retention::default() }, NOW);
     assert_eq!((log.open.len(), log.earliest, log.kept), (9, Position(11), log.count()));
     let appends = Restored { sealed: Vec::new(), open: log.open.clone() };
-    let restored = Log::restore(log.earliest, log.tail, log.tail, appends, &Retention::default());
+    let creator = Budget::unlimited().owner(Principal::GATEWAY);
+    let by = By { principal: Principal::GATEWAY, creator: &creator };
+    let restored = Log::restore(log.earliest, log.tail, log.tail, appends, &Retention::default(), by);
     assert_eq!(texts(&restored.read(log.earliest, 99)), texts(&log.read(log.earliest, 99)));
     assert_eq!((restored.earliest, restored.tail, restored.kept), (log.earliest, log.tail, log.kept));
 }

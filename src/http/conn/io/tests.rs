@@ -7,12 +7,21 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::sleep;
 
 use super::*;
+use crate::budget::{Account, Bounds, Budget, Charge};
 use crate::clock::in_time;
 
 const PIECE: [u8; 16 * 1024] = [7; 16 * 1024];
 
 /// The wrapped side of a connection and the client's, which has little room for what it does not read.
 async fn connected(limits: Limits, phase: Phase) -> (GuardedStream, TcpStream, watch::Sender<Phase>) {
+    connected_within(&Budget::unlimited(), limits, phase).await
+}
+
+async fn connected_within(
+    budget: &Arc<Budget>,
+    limits: Limits,
+    phase: Phase,
+) -> (GuardedStream, TcpStream, watch::Sender<Phase>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(128 * 1024).unwrap();
@@ -21,7 +30,8 @@ async fn connected(limits: Limits, phase: Phase) -> (GuardedStream, TcpStream, w
     let unlimited = SockRef::from(&stream).tcp_user_timeout().unwrap();
     assert!(unlimited.is_none_or(|timeout| timeout.is_zero()), "{unlimited:?}");
     SockRef::from(&stream).set_send_buffer_size(512 * 1024).unwrap();
-    let (state, (change, phase)) = (Arc::new(ConnectionState::new(())), watch::channel(phase));
+    let (state, (change, phase)) =
+        (Arc::new(ConnectionState::new((), &budget.owner(Principal::GATEWAY))), watch::channel(phase));
     (GuardedStream::new(stream, Bytes::new(), state, Arc::new(limits), phase), client.unwrap(), change)
 }
 
@@ -31,6 +41,25 @@ fn limits() -> Limits {
         linger_timeout: "5s".parse().unwrap(),
         ..Limits::default()
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_is_cut_at_once_if_memory_is_critical() {
+    let budget = Budget::new(Bounds { memory_max: 64 << 20, streams_max: 1, share_percent: 100 });
+    let (mut guarded, _client, _phase) = connected_within(&budget, limits(), Phase::Serving).await;
+    let _held = Charge::new(&budget.owner(Principal(1)), Account::Messages, 62 << 20);
+    let mut written_at = Instant::now();
+    let error = in_time("a write to a client that does not read fails", async {
+        loop {
+            match guarded.write(&PIECE).await {
+                Ok(_) => written_at = Instant::now(),
+                Err(error) => return error,
+            }
+        }
+    });
+    assert_eq!(error.await.kind(), io::ErrorKind::TimedOut);
+    let waited = written_at.elapsed().as_secs_f64();
+    assert!(waited < 1.1, "{waited} s");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,342 @@
+//! The memory budget: one bound for what the whole gateway takes, and a share of it for each client.
+//!
+//! What can grow is counted in accounts: what is stored by size, connections by what one takes. A [`Charge`] gives back what
+//! it holds when it is dropped. Estimates can be wrong, so the watch reads the resident set too: what no account
+//! explains counts as used. [`Budget::admit`] refuses new streams and appends from [`REFUSE_PERCENT`] on; above
+//! [`CUT_PERCENT`] connections cut clients that do not read ([`Budget::is_critical`]).
+//!
+//! An [`Owner`] is one principal with what it holds. It exists as long as that, or a connection of it, does; so the table of
+//! owners is bounded by what they hold.
+
+mod charge;
+mod machine;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use crate::stream::{Principal, Shortage};
+
+pub use charge::{Charge, Charges, ConnectionCharge, StreamCharge, allocated_bytes};
+pub use machine::{half_of_machine, principal_of};
+
+/// From here on new streams and appends are refused, in percent of the budget.
+pub const REFUSE_PERCENT: u64 = 85;
+
+/// From here on clients that do not read are cut, and held polls are answered early.
+pub const CUT_PERCENT: u64 = 95;
+
+/// From here on the resident set is read every [`WATCH_CLOSELY`] instead of every [`WATCH`].
+const WATCH_PERCENT: u64 = 70;
+
+const WATCH: Duration = Duration::from_secs(1);
+const WATCH_CLOSELY: Duration = Duration::from_millis(100);
+
+/// Kinds of memory that are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Account {
+    /// Messages, with what is needed to find them.
+    Messages,
+    /// Streams without their messages: names, settings, producers.
+    Streams,
+    /// Sessions of MQTT clients.
+    Sessions,
+    /// Open connections, each with its waiter.
+    Connections,
+    /// Bodies that are being received or stored, and caches.
+    Buffers,
+}
+
+impl Account {
+    /// Every account.
+    pub const ALL: [Self; 5] =
+        [Self::Messages, Self::Streams, Self::Sessions, Self::Connections, Self::Buffers];
+
+    /// Its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::Streams => "streams",
+            Self::Sessions => "sessions",
+            Self::Connections => "connections",
+            Self::Buffers => "buffers",
+        }
+    }
+}
+
+/// How much the gateway and each client may have.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Bytes of memory that the process may take.
+    pub memory_max: u64,
+    /// Streams.
+    pub streams_max: u64,
+    /// What one principal may have of both, in percent; 100 and more: all of it.
+    pub share_percent: u64,
+}
+
+impl Bounds {
+    /// No bound.
+    pub const NONE: Self = Self { memory_max: u64::MAX, streams_max: u64::MAX, share_percent: 100 };
+
+    fn percent(bound: u64, percent: u64) -> u64 {
+        if bound == u64::MAX { bound } else { bound / 100 * percent + bound % 100 * percent / 100 }
+    }
+
+    fn share(&self, bound: u64) -> u64 {
+        if self.share_percent >= 100 { u64::MAX } else { Self::percent(bound, self.share_percent) }
+    }
+}
+
+/// The budget of one gateway.
+#[derive(Debug)]
+pub struct Budget {
+    hot: Hot,
+    bounds: Bounds,
+    refuse_at: u64,
+    cut_at: u64,
+    watch_at: u64,
+    share_max: u64,
+    own_streams_max: u64,
+    accounts: [AtomicU64; Account::ALL.len()],
+    streams: AtomicU64,
+    /// The resident set when it was last read.
+    resident: AtomicU64,
+    owners: DashMap<Principal, Weak<Owner>>,
+    refused: [AtomicU64; Shortage::ALL.len()],
+    /// The watch is close already.
+    is_close: AtomicBool,
+    closer: Notify,
+}
+
+/// What every append reads, away from what other threads write.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Hot {
+    /// The sum of all accounts.
+    charged: AtomicU64,
+    /// What of the resident set no account explained when it was last read.
+    unexplained: AtomicU64,
+}
+
+/// What the accounts hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes, in the order of [`Account::ALL`].
+    pub accounts: [u64; Account::ALL.len()],
+    /// The budget.
+    pub max: u64,
+    /// The resident set when it was last read.
+    pub resident: u64,
+    /// Principals that hold something.
+    pub principals: u64,
+    /// Refusals, in the order of [`Shortage::ALL`].
+    pub refused: [u64; Shortage::ALL.len()],
+}
+
+/// One principal, and what it holds.
+#[derive(Debug)]
+pub struct Owner {
+    budget: Arc<Budget>,
+    principal: Principal,
+    bytes: AtomicU64,
+    streams: AtomicU64,
+}
+
+impl Budget {
+    /// A budget of which nothing is used.
+    pub fn new(bounds: Bounds) -> Arc<Self> {
+        let part = |percent| Bounds::percent(bounds.memory_max, percent);
+        Arc::new(Self {
+            hot: Hot::default(),
+            refuse_at: part(REFUSE_PERCENT),
+            cut_at: part(CUT_PERCENT),
+            watch_at: part(WATCH_PERCENT),
+            share_max: bounds.share(bounds.memory_max),
+            own_streams_max: bounds.share(bounds.streams_max),
+            bounds,
+            accounts: Default::default(),
+            streams: AtomicU64::new(0),
+            resident: AtomicU64::new(0),
+            owners: DashMap::new(),
+            refused: Default::default(),
+            is_close: AtomicBool::new(false),
+            closer: Notify::new(),
+        })
+    }
+
+    /// A budget without bounds, which still counts.
+    pub fn unlimited() -> Arc<Self> {
+        Self::new(Bounds::NONE)
+    }
+
+    /// Bytes of memory that the process may take.
+    pub fn max(&self) -> u64 {
+        self.bounds.memory_max
+    }
+
+    /// What one principal may have of `bound` things.
+    pub fn share_of(&self, bound: usize) -> usize {
+        usize::try_from(self.bounds.share(bound as u64)).unwrap_or(usize::MAX)
+    }
+
+    /// The owner that stands for a principal.
+    pub fn owner(self: &Arc<Self>, principal: Principal) -> Arc<Owner> {
+        let mut place = self.owners.entry(principal).or_default();
+        if let Some(owner) = place.upgrade() {
+            return owner;
+        }
+        let owner = Arc::new(Owner {
+            budget: self.clone(),
+            principal,
+            bytes: AtomicU64::new(0),
+            streams: AtomicU64::new(0),
+        });
+        *place = Arc::downgrade(&owner);
+        owner
+    }
+
+    /// Whether `bytes` more may be stored, whoever stores them.
+    pub fn admit(&self, bytes: u64) -> Result<(), Shortage> {
+        let charged = self.hot.charged.load(Ordering::Relaxed);
+        let used = charged.saturating_add(self.hot.unexplained.load(Ordering::Relaxed)).saturating_add(bytes);
+        if used >= self.watch_at && !self.is_close.swap(true, Ordering::Relaxed) {
+            self.closer.notify_one();
+        }
+        if used < self.refuse_at {
+            return Ok(());
+        }
+        let stored = charged.saturating_sub(self.held(Account::Buffers)).saturating_add(bytes);
+        Err(self.refuse(if stored >= self.refuse_at { Shortage::Memory } else { Shortage::Passing }))
+    }
+
+    /// Whether clients that do not read have to go.
+    pub fn is_critical(&self) -> bool {
+        self.used() >= self.cut_at
+    }
+
+    /// What is used: what the accounts hold, and what they do not explain.
+    pub fn used(&self) -> u64 {
+        let unexplained = self.hot.unexplained.load(Ordering::Relaxed);
+        self.hot.charged.load(Ordering::Relaxed).saturating_add(unexplained)
+    }
+
+    /// What the accounts hold.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            accounts: Account::ALL.map(|account| self.held(account)),
+            max: self.bounds.memory_max,
+            resident: self.resident.load(Ordering::Relaxed),
+            principals: self.owners.len() as u64,
+            refused: Shortage::ALL
+                .map(|why| self.refused.get(why as usize).map_or(0, |count| count.load(Ordering::Relaxed))),
+        }
+    }
+
+    /// Reads the resident set, and returns what is used then.
+    pub fn look(&self) -> u64 {
+        if let Some(resident) = machine::resident_bytes() {
+            self.resident.store(resident, Ordering::Relaxed);
+            let unexplained = resident.saturating_sub(self.hot.charged.load(Ordering::Relaxed));
+            self.hot.unexplained.store(unexplained, Ordering::Relaxed);
+        }
+        self.used()
+    }
+
+    /// Keeps looking at the resident set, for as long as it is polled: the closer, the more is used.
+    pub async fn watch(&self) {
+        loop {
+            let close = self.look() >= self.watch_at;
+            self.is_close.store(close, Ordering::Relaxed);
+            if close {
+                sleep(WATCH_CLOSELY).await;
+            } else {
+                let _closer_or_not = timeout(WATCH, self.closer.notified()).await;
+            }
+        }
+    }
+
+    fn refuse(&self, why: Shortage) -> Shortage {
+        if let Some(count) = self.refused.get(why as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        why
+    }
+
+    fn held(&self, account: Account) -> u64 {
+        self.accounts.get(account as usize).map_or(0, |held| held.load(Ordering::Relaxed))
+    }
+
+    fn charge(&self, account: Account, bytes: u64) {
+        self.hot.charged.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(held) = self.accounts.get(account as usize) {
+            held.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn release(&self, account: Account, bytes: u64) {
+        self.hot.charged.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(held) = self.accounts.get(account as usize) {
+            held.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Owner {
+    /// Who it is.
+    pub fn principal(&self) -> Principal {
+        self.principal
+    }
+
+    /// The budget that it has a share of.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Whether it may store `bytes` more.
+    pub fn admit(&self, bytes: u64) -> Result<(), Shortage> {
+        self.budget.admit(bytes)?;
+        let holds = self.bytes.load(Ordering::Relaxed).saturating_add(bytes);
+        if holds > self.budget.share_max && self.principal != Principal::GATEWAY {
+            return Err(self.budget.refuse(Shortage::Share));
+        }
+        Ok(())
+    }
+
+    /// Whether it may create a stream and store `bytes` in it.
+    pub fn admit_stream(&self, bytes: u64) -> Result<(), Shortage> {
+        self.admit(bytes)?;
+        if self.budget.streams.load(Ordering::Relaxed) >= self.budget.bounds.streams_max {
+            return Err(self.budget.refuse(Shortage::Streams));
+        }
+        let own = self.streams.load(Ordering::Relaxed);
+        if own >= self.budget.own_streams_max && self.principal != Principal::GATEWAY {
+            return Err(self.budget.refuse(Shortage::OwnStreams));
+        }
+        Ok(())
+    }
+
+    fn add(&self, account: Account, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.charge(account, bytes);
+    }
+
+    fn take(&self, account: Account, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.release(account, bytes);
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Another one may stand for the principal by now.
+        self.budget.owners.remove_if(&self.principal, |_, owner| owner.strong_count() == 0);
+    }
+}
+
+#[cfg(test)]
+mod tests;

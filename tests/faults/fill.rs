@@ -1,0 +1,301 @@
+//! Publishers and creators without end against a small memory budget: the gateway stays within it, readers go on, and all
+//! that was acknowledged can be read, also after a restart.
+//!
+//! `FILL_SECONDS=60 cargo test --test faults fill -- --nocapture` is the long form with a budget of 256 MiB, which `tests/run`
+//! uses; the short one has 64 MiB. A store in memory is filled until it refuses, however long that takes. What readers wait is
+//! compared with what they wait in the same run while the same publishers fill nothing, since on a machine of few
+//! processors the publishers alone make readers wait.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep};
+
+use crate::measure::mib;
+use crate::world::{Connection, Gateway, Request, Stopwatch, alone, get, post, put};
+
+const PUBLISHERS: usize = 8;
+const CREATORS: usize = 2;
+const SECONDS: u64 = 5;
+
+/// Far more than it takes to fill the budget.
+const FULL_WITHIN: Duration = Duration::from_secs(240);
+
+/// A store that has refused so often is full.
+const REFUSALS: u64 = 100;
+
+/// Streams that are there before, and messages of each.
+const EXISTING: usize = 16;
+const EXISTING_MESSAGES: usize = 20;
+
+/// So much goes to one stream, less than what a stream in memory keeps whose creator does not say.
+const STREAM_BYTES: usize = 2 << 20;
+
+/// What a p99 may be longer without meaning anything on a machine that is busy.
+const NOISE: Duration = Duration::from_millis(5);
+
+/// How long a publisher that was refused waits: far less than it is told.
+const AGAIN: Duration = Duration::from_millis(2);
+
+/// One stream of a publisher: how many messages were acknowledged, and their bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Acknowledged {
+    messages: usize,
+    bytes: usize,
+}
+
+/// What the publishers and creators have done.
+#[derive(Default)]
+struct Deeds {
+    taken: AtomicU64,
+    refused: AtomicU64,
+    created: AtomicU64,
+    over: AtomicBool,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_in_memory_that_is_filled_without_end_stays_within_the_budget() {
+    let _turn = alone().await;
+    let (budget, memory_max) = budget();
+    let gateway = Gateway::start(&arguments("memory", memory_max)).await;
+    let filled = fill(&gateway, budget, REFUSALS).await;
+    filled.can_be_read(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_on_disk_that_is_filled_without_end_stays_within_the_budget_and_opens_again() {
+    let _turn = alone().await;
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (budget, memory_max) = budget();
+    let arguments = arguments(directory.path().to_str().unwrap(), memory_max);
+    let gateway = Gateway::start(&arguments).await;
+    // What is in memory of a store on disk grows slowly.
+    let filled = fill(&gateway, budget, 0).await;
+    filled.can_be_read(&gateway).await;
+    gateway.kill().await;
+
+    let gateway = Gateway::start(&arguments).await;
+    println!("opened again: {:.1} MiB", mib(gateway.memory_bytes()));
+    assert!(is_within(gateway.memory_bytes(), budget));
+    filled.can_be_read(&gateway).await;
+}
+
+/// How long it is filled at least.
+fn seconds() -> Option<u64> {
+    std::env::var("FILL_SECONDS").ok().map(|text| text.parse().expect("a number"))
+}
+
+fn budget() -> (u64, &'static str) {
+    if seconds().is_some_and(|seconds| seconds >= 60) { (256 << 20, "256M") } else { (64 << 20, "64M") }
+}
+
+fn arguments<'a>(store: &'a str, memory_max: &'a str) -> [&'a str; 8] {
+    // All clients of this test come from one address.
+    let share = "principal_share_percent=100";
+    [
+        "--store",
+        store,
+        "--memory-max",
+        memory_max,
+        "--limit",
+        share,
+        "--limit",
+        "connections_per_second_max=9999",
+    ]
+}
+
+/// The promise: resident memory stays under 1.15 times the budget.
+fn is_within(resident: u64, budget: u64) -> bool {
+    resident < budget / 100 * 115
+}
+
+/// What was acknowledged, by stream.
+struct Filled {
+    streams: Vec<(String, Acknowledged)>,
+}
+
+/// Fills it for some time, and until it has refused so often.
+async fn fill(gateway: &Gateway, budget: u64, refusals: u64) -> Filled {
+    let seconds = seconds().unwrap_or(SECONDS);
+    for n in 0..EXISTING {
+        let create = put(format!("/v1/stream/existing/{n}")).json("");
+        gateway.send(create).await.expect(201);
+        for _ in 0..EXISTING_MESSAGES {
+            gateway.send(post(format!("/v1/stream/existing/{n}")).json(r#"{"n":1}"#)).await.expect(204);
+        }
+    }
+    // The control: as much is published, and next to nothing of it is kept.
+    let quiet = work(gateway, Duration::from_secs(seconds.div_ceil(4)), budget, Work::Passing).await;
+    let busy = work(gateway, Duration::from_secs(seconds), budget, Work::Filling { refusals }).await;
+    println!(
+        "budget {:.0} MiB: at most {:.1} MiB resident; {} appends and {} new streams, {} refused; \
+         p99 of {} reads {:.1?}, of {} while nothing filled up {:.1?}",
+        mib(budget),
+        mib(busy.resident_max),
+        busy.deeds.taken.load(Ordering::Relaxed),
+        busy.deeds.created.load(Ordering::Relaxed),
+        busy.deeds.refused.load(Ordering::Relaxed),
+        busy.reads.len(),
+        p99(&busy.reads),
+        quiet.reads.len(),
+        p99(&quiet.reads),
+    );
+    for account in ["messages", "streams", "connections", "buffers"] {
+        let held = gateway.metric(&format!("pollgate_memory_held_bytes{{account=\"{account}\"}}")).await;
+        println!("  {account}: {:.1} MiB", held / f64::from(1 << 20));
+    }
+    assert!(is_within(busy.resident_max, budget), "{} bytes resident", busy.resident_max);
+    assert!(p99(&busy.reads) <= 2 * p99(&quiet.reads) + NOISE, "readers wait longer");
+    Filled { streams: busy.streams }
+}
+
+struct Worked {
+    streams: Vec<(String, Acknowledged)>,
+    reads: Vec<Duration>,
+    resident_max: u64,
+    deeds: Arc<Deeds>,
+}
+
+/// What the publishers do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// What they publish is hardly kept.
+    Passing,
+    /// It is all kept, until the gateway has refused so often.
+    Filling { refusals: u64 },
+}
+
+/// Publishers, creators and a reader for some time.
+async fn work(gateway: &Gateway, time: Duration, budget: u64, work: Work) -> Worked {
+    let keeps_little = work == Work::Passing;
+    let refusals = if let Work::Filling { refusals } = work { refusals } else { 0 };
+    let (deeds, address) = (Arc::<Deeds>::default(), gateway.address);
+    let mut publishers = JoinSet::new();
+    for publisher in 0..PUBLISHERS {
+        publishers.spawn(publish(address, publisher, keeps_little, deeds.clone()));
+    }
+    let mut creators = JoinSet::new();
+    for creator in 0..if keeps_little { 0 } else { CREATORS } {
+        creators.spawn(create(address, creator, deeds.clone()));
+    }
+    let reader: JoinHandle<_> = tokio::spawn(read(address, deeds.clone()));
+    let (since, mut resident_max) = (Instant::now(), 0);
+    while since.elapsed() < time || deeds.refused.load(Ordering::Relaxed) < refusals {
+        assert!(since.elapsed() < FULL_WITHIN, "the budget is not reached");
+        resident_max = resident_max.max(gateway.memory_bytes());
+        assert!(is_within(resident_max, budget), "{resident_max} bytes resident");
+        sleep(Duration::from_millis(50)).await;
+    }
+    deeds.over.store(true, Ordering::Relaxed);
+    let streams = publishers.join_all().await.into_iter().flatten().collect();
+    creators.join_all().await;
+    Worked { streams, reads: reader.await.unwrap(), resident_max, deeds }
+}
+
+/// Appends messages of all sizes to one stream after the other. Returns what was acknowledged.
+async fn publish(
+    address: SocketAddr,
+    publisher: usize,
+    keeps_little: bool,
+    deeds: Arc<Deeds>,
+) -> Vec<(String, Acknowledged)> {
+    let mut connection = Connection::open(address).await;
+    let mut streams = Vec::new();
+    while !deeds.over.load(Ordering::Relaxed) {
+        let stream = format!("/v1/stream/fill/{publisher}/{}/{keeps_little}", streams.len());
+        let mut kept = Acknowledged::default();
+        if keeps_little {
+            let create = put(&stream).header("stream-max-messages", 4).text("");
+            connection.send(create).await.expect(201);
+        }
+        while kept.bytes < STREAM_BYTES && !deeds.over.load(Ordering::Relaxed) {
+            let size = match kept.messages % 16 {
+                0..6 => 60_000,
+                6..10 => 5_000,
+                _ => 100,
+            };
+            let append = post(format!("{stream}?create=1")).text(vec![b'a' + publisher as u8; size]);
+            if taken(&mut connection, append, &deeds).await {
+                kept.messages += 1;
+                kept.bytes += size;
+            }
+        }
+        streams.push((stream, kept));
+    }
+    streams
+}
+
+/// Creates streams without end.
+async fn create(address: SocketAddr, creator: usize, deeds: Arc<Deeds>) {
+    let mut connection = Connection::open(address).await;
+    for n in 0.. {
+        if deeds.over.load(Ordering::Relaxed) {
+            return;
+        }
+        let append = post(format!("/v1/stream/created/{creator}/{n}?create=1")).text("x");
+        if taken(&mut connection, append, &deeds).await {
+            deeds.created.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether an append was taken. One that was not says why, and when to come again.
+async fn taken(connection: &mut Connection, append: Request, deeds: &Deeds) -> bool {
+    let answer = connection.send(append).await;
+    if answer.status == 204 {
+        deeds.taken.fetch_add(1, Ordering::Relaxed);
+        return true;
+    }
+    assert!(matches!(answer.status.as_u16(), 503 | 507), "{answer:?}");
+    assert!(matches!(answer.problem().as_str(), "memory-full" | "memory-short"), "{answer:?}");
+    assert!(!answer.header("retry-after").is_empty());
+    deeds.refused.fetch_add(1, Ordering::Relaxed);
+    if answer.says_close() {
+        *connection = connection.again().await;
+    }
+    sleep(AGAIN).await;
+    false
+}
+
+/// Short polls of the streams that were there before, one after the other; how long each took.
+async fn read(address: SocketAddr, deeds: Arc<Deeds>) -> Vec<Duration> {
+    let mut connection = Connection::open(address).await;
+    let mut reads = Vec::new();
+    while !deeds.over.load(Ordering::Relaxed) {
+        let stream = format!("/v1/stream/existing/{}?offset=-1", reads.len() % EXISTING);
+        let since = Stopwatch::start();
+        let answer = connection.send(get(stream)).await.expect(200);
+        reads.push(since.took().own());
+        assert_eq!(answer.json().as_array().map(Vec::len), Some(EXISTING_MESSAGES));
+        sleep(Duration::from_millis(2)).await;
+    }
+    reads
+}
+
+fn p99(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
+}
+
+impl Filled {
+    /// Every stream has every byte that was acknowledged, in the order of its publisher.
+    async fn can_be_read(&self, gateway: &Gateway) {
+        let mut connection = gateway.connect().await;
+        for (stream, kept) in self.streams.iter().filter(|(_, kept)| kept.messages > 0) {
+            let (mut offset, mut bytes) = ("-1".to_owned(), 0);
+            loop {
+                let answer = connection.send(get(format!("{stream}?offset={offset}"))).await.expect(200);
+                bytes += answer.body.len();
+                offset = answer.next_offset();
+                if answer.header("stream-up-to-date") == "true" {
+                    break;
+                }
+            }
+            assert_eq!(bytes, kept.bytes, "{stream}");
+        }
+    }
+}
