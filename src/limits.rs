@@ -29,7 +29,7 @@
 //! | what is stored | costs about |
 //! |---|---|
 //! | a message in memory | its content, 32 bytes to share it, and 88 to find it |
-//! | a message on disk | what is needed to find it: 160 bytes; of the newest ones the content too, 64 MiB in all, but no more than an eighth of the budget |
+//! | a message on disk | what is needed to find it: about 8 bytes, and 170 for the newest 64 of a stream; of the newest ones the content too, 64 MiB in all, but no more than an eighth of the budget |
 //! | a stream | 0.7 KiB in memory, 0.9 KiB on disk, and its name |
 //! | a fork | that, and 32 bytes for each stream behind it, at most 16 |
 //! | a producer | 100 bytes and its id, at most 256; 10 000 a stream |

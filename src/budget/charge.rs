@@ -151,21 +151,16 @@ impl Charges {
         self.held.push(Held { owner, bytes, charged: bytes });
     }
 
-    /// Charges no more than what is here. Nothing is to be added any more.
-    pub fn settle(&mut self) {
-        for Held { owner, bytes, charged } in &mut self.held {
-            owner.take(Account::Messages, *charged - *bytes);
-            *charged = *bytes;
-        }
-    }
-
-    /// Counts `bytes` in all from now on, which each owner has its part of. There were `before`.
+    /// Counts `bytes` in all from now on, and not a byte ahead. There were `before`; each owner keeps its part.
     pub fn scale(&mut self, bytes: u64, before: u64) {
-        self.settle();
         for held in &mut self.held {
             let part = u128::from(held.bytes) * u128::from(bytes) / u128::from(before.max(1));
-            let part = u64::try_from(part).unwrap_or(held.bytes).min(held.bytes);
-            held.owner.take(Account::Messages, held.bytes - part);
+            let part = u64::try_from(part).unwrap_or(u64::MAX);
+            if part > held.charged {
+                held.owner.add(Account::Messages, part - held.charged);
+            } else {
+                held.owner.take(Account::Messages, held.charged - part);
+            }
             (held.bytes, held.charged) = (part, part);
         }
         self.held.retain(|held| held.bytes > 0);

@@ -52,9 +52,11 @@ fn what_is_dropped_comes_back_and_leaves_no_owner() {
     }
     let charged = budget.used();
     assert!((100_000..=130_000).contains(&charged), "{charged}");
-    charges.settle();
+    charges.scale(100_000, 100_000);
     assert_eq!(budget.used(), 100_000);
-    charges.scale(50_000, 100_000);
+    charges.scale(150_000, 100_000);
+    assert!(budget.used().abs_diff(150_000) <= 3);
+    charges.scale(50_000, 150_000);
     assert!(budget.used().abs_diff(50_000) <= 3);
     drop(charges);
     assert_eq!((budget.used(), budget.usage().principals), (0, 1));

@@ -12,7 +12,8 @@ use crate::budget::{Owner, StreamCharge, allocated_bytes};
 use crate::stream::{
     Admission, Annotation, Append, AppendError, Appended, ContentType, Create, CreateError, Created,
     Description, Epoch, Fork, Gap, GapReason, Lifetime, Lineage, MessageLimit, Missing, Offset,
-    PRODUCERS_MAX, Payload, Position, Principal, ReadError, ReadLimit, Retention, Start, StreamName, Writers,
+    PRODUCERS_MAX, Payload, Position, Principal, Producer, ReadError, ReadLimit, Retention, Start,
+    StreamName, Writers,
 };
 
 /// How soon a stream that somebody waits for is looked at again at the earliest.
@@ -324,7 +325,8 @@ impl<C: Content> Entry<C> {
     /// this store ever decides.
     pub(super) fn decide(&mut self, append: &mut Append, now: SystemTime) -> Result<Admission, AppendError> {
         append.split_for(&self.content_type)?;
-        let own_producers_max = self.charge.owner().budget().share_of(PRODUCERS_MAX);
+        let share = |_: &Producer| self.charge.owner().budget().share_of(PRODUCERS_MAX);
+        let own_producers_max = append.producer.as_ref().map_or(PRODUCERS_MAX, share);
         let admission = self
             .writers
             .admit(append, &self.content_type, own_producers_max, now)

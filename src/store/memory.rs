@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::entry::{Done, Entry, Moment};
 use super::log::{Log, Record};
 use super::sessions::Sessions;
-use super::streams::{Epochs, Streams};
+use super::streams::{Beginning, Epochs, Streams};
 use crate::budget::Budget;
 use crate::stream::{
     Admission, Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description,
@@ -46,7 +46,10 @@ impl Memory {
         let epoch = self.epochs.next();
         let mut entry = match &create.fork {
             None => Entry::new(name, &create, Lineage::new(epoch), Log::default(), &owner, now),
-            Some(fork) => self.streams.branch(name, &create, fork, &owner, epoch, epoch, now)?,
+            Some(fork) => {
+                let beginning = Beginning { owner: &owner, origin: epoch, epoch };
+                self.streams.branch(name, &create, fork, beginning, now)?
+            }
         };
         entry.begin_with(&create);
         let record = (!create.payload.is_empty()).then(|| Record::of(create.payload, None, now));

@@ -29,6 +29,16 @@ pub(super) struct Streams<C: Content> {
     budget: Arc<Budget>,
 }
 
+/// How a stream begins.
+pub(super) struct Beginning<'a> {
+    /// Who creates it.
+    pub(super) owner: &'a Arc<Owner>,
+    /// The epoch that its own appends are of.
+    pub(super) origin: Epoch,
+    /// The epoch that its own offsets are of.
+    pub(super) epoch: Epoch,
+}
+
 /// A table of so few places is never made smaller.
 const TABLE_MIN: usize = 1024;
 
@@ -211,16 +221,13 @@ impl<C: Content> Streams<C> {
         entry
     }
 
-    /// A new stream that branches off from another one, which counts it from now on. It belongs to `owner`; its own appends
-    /// are those of `origin`, and its own offsets are of `epoch`.
+    /// A new stream that branches off from another one, which counts it from now on.
     pub(super) fn branch(
         &self,
         name: &StreamName,
         create: &Create,
         fork: &Fork,
-        owner: &Arc<Owner>,
-        origin: Epoch,
-        epoch: Epoch,
+        Beginning { owner, origin, epoch }: Beginning<'_>,
         now: SystemTime,
     ) -> Result<Entry<C>, CreateError> {
         let source = self.find(&fork.source).map_err(|_| CreateError::SourceNotFound)?;

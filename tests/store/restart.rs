@@ -1,11 +1,13 @@
 //! A store on disk that is closed, or killed, and opened again: what was there is there, and cursors go on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use pollgate::store::OpenError;
+use pollgate::budget::{Bounds, Budget};
+use pollgate::store::{Disk, DiskOptions, OpenError};
 use pollgate::stream::{
     Append, Create, CreateError, Lifetime, Missing, Offset, ProducerRefusal, ReadError, Refusal, Retention,
-    SessionChange, Start,
+    SessionChange, Start, Store, SyncPolicy,
 };
 use tokio::time::Instant;
 
@@ -285,4 +287,25 @@ async fn a_message_from_the_future_is_as_old_as_the_start() {
     assert_eq!(after.content("s").await, "");
     after.later(7 * 24 * 3600);
     assert!(!after.append("s", producer).await.unwrap().duplicate, "its producer is forgotten in time");
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_fit_into_the_budget_is_not_opened_and_says_so() {
+    let directory = directory();
+    let (world, _) = world(directory.path());
+    for n in 0..100 {
+        world.open(&n.to_string()).await;
+    }
+    drop(world);
+    let open = |memory_max: u64| {
+        let bounds = Bounds { memory_max, streams_max: 1000, share_percent: 100 };
+        let options = DiskOptions::new(SyncPolicy::Never);
+        Disk::open_within(directory.path(), options, Arc::new(()), &Budget::new(bounds), noon())
+    };
+    // Any process has more than that.
+    let refused = open(1 << 20).map(|_| ()).unwrap_err();
+    assert!(matches!(refused, OpenError::Memory { max: 0x10_0000, .. }), "{refused}");
+    assert!(refused.to_string().contains("--memory-max allows 1 MiB"), "{refused}");
+    let (again, opened) = open(1 << 40).unwrap();
+    assert_eq!((again.streams(), opened.streams), (100, 100));
 }

@@ -11,6 +11,7 @@ use super::room::NoRoom;
 use super::shared::Body;
 use crate::store::entry::{Done, Entry, Head, State};
 use crate::store::log::{Log, Record as Logged};
+use crate::store::streams::Beginning;
 use crate::stream::{
     ChangeError, Create, CreateError, Created, Epoch, Failure, Lineage, Position, StreamName,
 };
@@ -57,7 +58,10 @@ impl Committer {
                 entry.lineage = Lineage::new(epoch);
                 Ok(entry)
             }
-            Some(fork) => shared.streams.branch(&name, &create, fork, &owner, id, epoch, now),
+            Some(fork) => {
+                let beginning = Beginning { owner: &owner, origin: id, epoch };
+                shared.streams.branch(&name, &create, fork, beginning, now)
+            }
         };
         let mut entry = match entry {
             Ok(entry) => entry,

@@ -85,8 +85,17 @@ impl Disk {
         let cache = Charge::new(&owner, Account::Buffers, options.cache_bytes);
         let mut replay = Replay::new(segments.clone(), now);
         replay.owner = owner;
-        let end = scan(directory.path(), |step| replay.take(step))?;
-        fits(budget)?;
+        let mut fitting = Ok(());
+        let end = scan(directory.path(), |step| {
+            // What does not fit is not read on, or the process would be killed before it can say so.
+            if fitting.is_ok() {
+                replay.take(step);
+                if replay.records.is_multiple_of(RECORDS_BETWEEN_LOOKS) {
+                    fitting = fits(budget);
+                }
+            }
+        })?;
+        fitting.and_then(|()| fits(budget))?;
         let may_lack_end = end.torn || !(replay.closed || replay.synced);
         let (records, closed) = (replay.records, replay.closed);
         let restored = replay.into_streams();
@@ -146,6 +155,9 @@ impl Disk {
         ))
     }
 }
+
+/// So many records are read before it is looked whether they fit into the budget.
+const RECORDS_BETWEEN_LOOKS: u64 = 4096;
 
 /// Whether what has been read so far fits into the budget.
 fn fits(budget: &Budget) -> Result<(), OpenError> {
