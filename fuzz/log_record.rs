@@ -52,6 +52,7 @@ fn records() -> Vec<(Record, &'static [u8])> {
         ),
         (Record::SessionChanged { session: 4, entries: vec![(Bytes::from_static(b"key"), None)] }, b""),
         (Record::Ended { stream: 2 }, b""),
+        (Record::Run { epoch: 78 }, b""),
         (Record::Closed, b""),
     ]
 }

@@ -2,7 +2,8 @@
 //!
 //! Each can be set by `--limit name=value`, `POLLGATE_LIMITS__NAME` or in the `[limits]` table of the
 //! configuration file. Bounds that belong to the protocol's values stand where those are: the length of a name in
-//! `stream::StreamName`, the producers that a stream remembers in `stream::Producers`.
+//! `stream::StreamName`, the producers that a stream remembers in `stream::Producers`,
+//! the runs of a store that its offsets are told apart by in `stream::Lineage`.
 //!
 //! What one client can cost at the worst, in user memory unless it says otherwise:
 //!

@@ -7,6 +7,7 @@
 //! files.
 
 mod append;
+mod begin;
 mod changes;
 mod check;
 mod clock_file;

@@ -1,6 +1,7 @@
 //! The log of one stream: its newest appends one by one, and all before in sealed runs, which forks share. Where the
 //! content lies, and how a sealed run keeps its appends, is the store's affair.
 
+mod holes;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -188,69 +189,6 @@ impl<C: Content> Log<C> {
         self.open.push(record);
     }
 
-    /// Goes on at `to`, if that is behind the tail. Messages that were between are missing.
-    pub(super) fn skip_to(&mut self, to: Position) {
-        if to <= self.tail {
-            return;
-        }
-        if self.earliest == self.tail {
-            self.earliest = to;
-        } else {
-            self.holes.get_or_insert_default();
-        }
-        self.tail = to;
-    }
-
-    /// Where the hole ends that `position` lies in.
-    pub(super) fn hole_at(&self, position: Position) -> Option<Position> {
-        let holes = self.holes.as_ref()?;
-        let mut whole = self.records_from(position).filter(|record| !holes.damaged.contains(&record.start));
-        let next = whole.next().map_or(self.tail, |record| record.start);
-        (next > position).then_some(next)
-    }
-
-    /// The holes between `earliest` and the tail.
-    pub(super) fn holes(&self) -> Vec<(Position, Position)> {
-        let (mut found, mut end) = (Vec::new(), self.earliest);
-        let Some(holes) = &self.holes else { return found };
-        for record in self.records_from(self.earliest) {
-            if holes.damaged.contains(&record.start) {
-                continue;
-            }
-            if record.start > end {
-                found.push((end, record.start));
-            }
-            end = record.end();
-        }
-        if self.tail > end {
-            found.push((end, self.tail));
-        }
-        found
-    }
-
-    /// Makes a hole of the first append at `from` or behind with content that `is_lost`.
-    pub(super) fn lose(&mut self, from: Position, is_lost: impl Fn(&C) -> bool) {
-        let found =
-            self.records_from(from).find(|record| is_lost(&record.content)).map(|record| record.start);
-        if let Some(start) = found {
-            self.holes.get_or_insert_default().damaged.insert(start);
-            self.skip_hole();
-        }
-    }
-
-    /// What is missing in front is as if it had been trimmed.
-    fn skip_hole(&mut self) {
-        if let Some(end) = self.hole_at(self.earliest) {
-            self.earliest = end;
-            self.kept = self.count();
-        }
-    }
-
-    /// Whether a record ends a read that has come to `next`, which is where a hole begins.
-    fn is_behind_hole(&self, record: &Record<C>, next: Position) -> bool {
-        record.start > next || self.holes.as_ref().is_some_and(|holes| holes.damaged.contains(&record.start))
-    }
-
     /// Makes a sealed run of the open appends.
     fn seal(&mut self) {
         if !self.open.is_empty() {
@@ -378,13 +316,6 @@ impl<C: Content> Log<C> {
             log.tail = end;
             log.trim(retention, at);
         }
-    }
-
-    /// Whether something is missing between two runs, or before the open appends.
-    fn has_gaps(&self) -> bool {
-        let open = self.open.first().map(|record| record.start);
-        let starts = self.sealed.iter().skip(1).map(Part::start).chain(open);
-        self.sealed.iter().zip(starts).any(|(part, next)| part.end < next)
     }
 
     /// What of the oldest append has to go: how far the earliest position moves, and what is no longer kept then.

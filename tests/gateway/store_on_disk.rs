@@ -124,30 +124,57 @@ async fn a_line_that_is_no_export_is_refused_with_its_number() {
     }
 }
 
-#[tokio::test]
-async fn damage_is_told_by_its_place_and_the_gateway_starts_without_it() {
-    let directory = directory();
-    let gateway = Gateway::start(&["--store", text(directory.path())]).await;
-    for n in 0..3 {
-        gateway.send(post("/v1/stream/s?create=1").json(n)).await.expect(204);
-    }
-    let cursor = gateway.send(get("/v1/stream/s?offset=-1")).await.next_offset();
-    gateway.kill().await;
-    let log = directory.path().join("0000000001.log");
+/// Alters the content of the append that has `word`.
+fn damage(directory: &Path, word: &str) {
+    let log = directory.join("0000000001.log");
     let mut bytes = std::fs::read(&log).unwrap();
-    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    bytes[last] ^= 1;
+    let at = bytes.windows(word.len()).position(|window| window == word.as_bytes()).unwrap();
+    bytes[at] ^= 1;
     std::fs::write(&log, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn damage_is_told_and_has_to_be_accepted_once() {
+    let directory = directory();
+    let arguments = ["--store", text(directory.path())];
+    let gateway = Gateway::start(&arguments).await;
+    for word in ["zero", "one", "two", "three"] {
+        gateway.send(post("/v1/stream/s?create=1").json(format!("{word:?}"))).await.expect(204);
+    }
+    gateway.send(post("/v1/stream/other?create=1").json("5")).await.expect(204);
+    assert_eq!(gateway.ask_admin("/ready").await.text(), "ready\n");
+    gateway.kill().await;
+    damage(directory.path(), "two");
+
     let (code, checked, _) = said(&store(&["check", text(directory.path())], ""));
     assert_eq!(code, Some(1), "{checked}");
-    assert!(checked.contains("damaged: 0000000001.log from byte"), "{checked}");
-    let gateway = Gateway::start(&["--store", text(directory.path())]).await;
-    assert_eq!(gateway.send(get("/v1/stream/s?offset=-1")).await.text(), "[0,1]");
-    for n in 8..10 {
-        let gap = gateway.send(get(format!("/v1/stream/s?offset={cursor}"))).await.expect(410);
-        assert_eq!(gap.header("stream-gap"), "reason=epoch");
-        gateway.send(post("/v1/stream/s").json(n)).await.expect(204);
+    assert!(checked.contains("damaged: 0000000001.log, "), "{checked}");
+    assert!(checked.contains("lost: s: at most 1 messages from "), "{checked}");
+    assert!(Gateway::start_under(&[], &arguments).await.is_err_and(|status| !status.success()));
+    let (code, _, error) = said(&store(&["export", text(directory.path())], ""));
+    assert_eq!((code, error.lines().count()), (Some(1), 1), "{error}");
+    assert!(error.contains("lost: s: at most 1") && error.contains("--accept-damage"), "{error}");
+    let accepting = [&arguments[..], &["--accept-damage"]].concat();
+    for arguments in [&accepting[..], &arguments] {
+        let gateway = Gateway::start(arguments).await;
+        let before = gateway.send(get("/v1/stream/s?offset=-1")).await.expect(200);
+        assert_eq!(before.text(), r#"["zero","one"]"#);
+        let hole = before.next_offset();
+        for live in ["", "&live=long-poll", "&live=sse"] {
+            let gap = gateway.send(get(format!("/v1/stream/s?offset={hole}{live}"))).await.expect(410);
+            assert_eq!(gap.header("stream-gap"), "reason=damaged; missed=1");
+            let next = gap.header("stream-earliest-offset");
+            let behind = gateway.send(get(format!("/v1/stream/s?offset={next}"))).await.expect(200);
+            assert_eq!(behind.text(), r#"["three"]"#);
+        }
+        assert_eq!(gateway.send(get("/v1/stream/other?offset=-1")).await.text(), "[5]");
+        let ready = gateway.ask_admin("/ready").await.expect(200);
+        assert!(ready.text().contains("damaged"), "{ready:?}");
+        assert!(gateway.metric("pollgate_store_damaged_bytes").await > 10.0);
+        gateway.kill().await;
     }
+    let (code, lines, told) = said(&store(&["export", text(directory.path())], ""));
+    assert_eq!((code, lines.lines().count()), (Some(0), 6), "{lines}{told}");
 }
 
 /// `CATCH_UP_MIB=1024` reads so much; the default is four times what is kept in memory of the newest messages.

@@ -181,3 +181,81 @@ pub(super) fn used(bytes: &[u8]) -> usize {
 fn small(offset: usize) -> u32 {
     u32::try_from(offset).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::disk::record::Ends;
+
+    const NUMBER: u32 = 5;
+
+    /// Frames of appends with these contents, one behind the other, and where each begins.
+    fn frames(contents: &[&[u8]]) -> (Vec<u8>, Vec<usize>) {
+        let (mut bytes, mut starts) = (Vec::new(), Vec::new());
+        for (start, content) in (0..).zip(contents) {
+            let record = Record::Appended { stream: 1, start, at: 0, ends: Ends::Raw, said: None };
+            let place = Place { segment: NUMBER, offset: small(bytes.len()) };
+            starts.push(bytes.len());
+            frame::write(&mut bytes, place, true, &record, content);
+        }
+        bytes.resize(bytes.len() + 2048, 0);
+        (bytes, starts)
+    }
+
+    /// Where frames are found, and what is damaged.
+    fn found(bytes: &[u8]) -> (Vec<usize>, Vec<Damage>) {
+        let (mut whole, mut damaged) = (Vec::new(), Vec::new());
+        for stretch in Frames::new(bytes, NUMBER, 0) {
+            match stretch {
+                Stretch::Frame(frame) => whole.push(frame.offset as usize),
+                Stretch::Damage(damage) => damaged.push(damage),
+            }
+        }
+        (whole, damaged)
+    }
+
+    #[test]
+    fn whatever_bit_of_a_frame_is_flipped_all_others_are_found() {
+        let (bytes, starts) = frames(&[&[b'a'; 700], &[b'b'; 90], &[b'c'; 90]]);
+        let ends = [&starts[1..], &[used(&bytes)]].concat();
+        for bit in (0..used(&bytes) * 8).step_by(7) {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let hit = ends.iter().position(|end| bit / 8 < *end).unwrap();
+            let (whole, damaged) = found(&flipped);
+            let others: Vec<_> = starts.iter().copied().filter(|start| *start != starts[hit]).collect();
+            let damage = Damage { from: small(starts[hit]), to: small(ends[hit]), looks_torn: false };
+            assert_eq!((whole, damaged), (others, vec![damage]), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_frame_within_a_damaged_one_is_none() {
+        // It is right for the place at which it lies, which its publisher has guessed.
+        let content_start = frames(&[b"", b""]).1[1];
+        let place = Place { segment: NUMBER, offset: small(content_start + 100) };
+        let mut content = vec![b'x'; 100];
+        frame::write(&mut content, place, true, &Record::Ended { stream: 1 }, b"");
+        content.resize(300, b'x');
+        let (mut bytes, starts) = frames(&[&content, b"next"]);
+        assert!(matches!(frame::read(&bytes[content_start + 100..], place), Found::Body(_)));
+        for bit in 0..64 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(found(&bytes).0, [starts[1]], "bit {bit} of the header");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    #[test]
+    fn sectors_that_were_never_written_look_torn() {
+        let (bytes, starts) = frames(&[&[b'a'; 700], &[b'b'; 1800], &[b'c'; 90]]);
+        let mut missing = bytes.clone();
+        missing[1024..1536].fill(0);
+        let damage = Damage { from: small(starts[1]), to: small(starts[2]), looks_torn: true };
+        assert_eq!(found(&missing), (vec![starts[0], starts[2]], vec![damage]));
+        let mut altered = bytes;
+        altered[1024..1536].fill(b'x');
+        let damage = Damage { looks_torn: false, ..damage };
+        assert_eq!(found(&altered), (vec![starts[0], starts[2]], vec![damage]));
+    }
+}

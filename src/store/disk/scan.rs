@@ -221,3 +221,61 @@ fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
     numbers.sort_unstable();
     Ok(numbers)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::disk::record::Ends;
+    use crate::store::disk::segment::Segments;
+
+    /// A segment of records of 600 bytes, of which some say that everything before them was synced. Where each begins.
+    fn written(directory: &Path, synced: &[bool]) -> (Segment, Vec<u32>) {
+        let segments = Segments::new(directory).unwrap();
+        let segment = Segment::make(segments.folder(), 1, 16 * 1024).unwrap();
+        let (mut bytes, mut starts) = (Vec::new(), Vec::new());
+        for (start, synced) in (0..).zip(synced) {
+            let record = Record::Appended { stream: 1, start, at: 0, ends: Ends::Raw, said: None };
+            let place = Place { segment: 1, offset: HEADER_BYTES + bytes.len() as u32 };
+            starts.push(place.offset);
+            frame::write(&mut bytes, place, *synced, &record, &[b'x'; 600]);
+        }
+        segment.write(&bytes, HEADER_BYTES).unwrap();
+        (segment, starts)
+    }
+
+    /// Where records and damage are found, and where the log ends.
+    fn scanned(directory: &Path) -> (Vec<u32>, Vec<u32>, u32, bool) {
+        let (mut records, mut damage) = (Vec::new(), Vec::new());
+        let end = scan(directory, |step| match step {
+            Step::Segment(_) => {}
+            Step::Record(record) => records.push(record.place.offset),
+            Step::Damage(damaged) => damage.push(damaged.place.offset),
+        });
+        let end = end.unwrap();
+        (records, damage, end.last.unwrap().1, end.torn)
+    }
+
+    /// A power cut may leave the end of a write and not its beginning. If something was written behind that, it had been
+    /// synced, and what is missing is damage.
+    #[test]
+    fn a_write_of_which_the_beginning_is_missing_is_cut_unless_it_was_synced() {
+        for synced_behind in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let synced = [true, true, false, false, synced_behind];
+            let (segment, starts) = written(directory.path(), &synced);
+            let sector = starts[1] / 512 * 512;
+            segment.write(&vec![0; (sector + 512 - starts[1]) as usize], starts[1]).unwrap();
+            let (records, damage, end, torn) = scanned(directory.path());
+            if synced_behind {
+                assert_eq!(
+                    (records, damage),
+                    ([starts[0], starts[2], starts[3], starts[4]].into(), vec![starts[1]])
+                );
+                assert!(!torn);
+            } else {
+                assert_eq!((records, damage, end), (vec![starts[0]], Vec::new(), starts[1]));
+                assert!(torn);
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What a run of the store and a segment begin with, and the state of streams, as the committer writes them.
+
+use std::sync::Weak;
+
+use super::committer::Committer;
+use super::kept::Stored;
+use super::record::{Record, StreamId, StreamState};
+use super::room::NoRoom;
+use crate::store::entry::Head;
+use crate::stream::{Position, SyncPolicy};
+
+impl Committer {
+    /// What a segment and a run begin with, twice: without it the epochs of all that follows would be unknown.
+    pub(super) fn run_record(&self) -> Record {
+        Record::Run { epoch: self.run.0 }
+    }
+
+    /// The record that a segment, or a new run of the store, begins with.
+    pub(super) fn opened(&self, after: Option<(u32, u32)>) -> Record {
+        Record::Opened {
+            after,
+            synced: self.sync == SyncPolicy::Always,
+            next_stream: self.next_stream,
+            next_epoch: self.shared.epochs.peek().0,
+        }
+    }
+
+    /// Begins a run of the store, in a new segment if it is `after` another one. Writes the state of streams that have
+    /// `skipped` what was damaged. Synced when it returns.
+    pub(super) fn begin(&mut self, after: Option<(u32, u32)>, skipped: &[StreamId]) -> Result<(), NoRoom> {
+        self.ensure(0, 0, true)?;
+        for record in [self.opened(after), self.run_record(), self.run_record()] {
+            self.write_unkept(&record, &[], None)?;
+        }
+        for stream in skipped {
+            let Some(entry) = self.ids.get(stream).and_then(Weak::upgrade) else { continue };
+            let (state, earliest) = {
+                let entry = entry.lock();
+                (Box::new(StreamState::of(&entry)), entry.log.earliest())
+            };
+            let head = self.write_state(state, earliest)?;
+            entry.lock().head = Some(head);
+        }
+        self.flush().and_then(|()| self.sync_all()).map_err(NoRoom::Broken)
+    }
+
+    /// Writes the state of a stream, twice, since without it the messages of the stream would be nobody's.
+    pub(super) fn write_state(
+        &mut self,
+        state: Box<StreamState>,
+        earliest: Position,
+    ) -> Result<Head<Stored>, NoRoom> {
+        self.ensure(0, 2 * state.bytes_max(), true)?;
+        let (stream, ended) = (state.id, state.ended);
+        let record = Record::State { stream: state };
+        let copy = Stored::Kept(self.write(&record, &[], Some(stream))?);
+        let content = self.write(&record, &[], Some(stream))?;
+        if ended {
+            // It says that the stream has ended, as a record did that may be given up.
+            self.graves.insert(stream, content.clone());
+        }
+        Ok(Head { content: Stored::Kept(content), copy, earliest })
+    }
+}
