@@ -21,7 +21,9 @@
 //! | does not take an answer over many streams | an envelope of `read_bytes_max`, as base64 at the worst, and its cursor | 1.4 MiB |
 //! | does not take a live form | one encoded batch of `tail_bytes_max` (a larger single message as a whole) and the write buffer | 64 KiB |
 //! | does not take anything | `socket_send_bytes` of kernel memory, for at most `write_timeout` | 128 KiB, 20 s |
-//! | speaks MQTT | one packet of `mqtt_packet_bytes_max`, what it was sent and has not taken (a batch of `tail_bytes_max`, or one message), and its session | 1 MiB + 64 KiB |
+//! | has not sent a whole CONNECT | 4 KiB, and its part of `mqtt_connecting_bytes_max` for all such connections | 4 KiB, and 16 MiB for all |
+//! | speaks MQTT | one packet of `mqtt_packet_bytes_max`, what it was sent and has not taken (a batch of `tail_bytes_max`, or one message), and marks of 4096 streams | 1 MiB + 64 KiB + 320 KiB |
+//! | has sessions, here or left behind | `mqtt_session_bytes_per_address_max` for all connections of its address; a subscription costs what its filter and the streams that it matches need, and nothing for retained messages | 128 MiB |
 //! | speaks HTTP/2 | that for each of `http2_streams_max`, and `http2_connection_window_bytes` | 100 times, 1 MiB |
 //!
 //! All of this together, and what is stored, is bounded by the memory budget, `--memory-max SIZE` (half of the machine's
@@ -138,6 +140,10 @@ pub struct Limits {
 
     /// From the connection of an MQTT client to its CONNECT.
     pub mqtt_connect_timeout: Span,
+    /// Bytes of a CONNECT, its will and credentials included, and of the first WebSocket frame of an MQTT client.
+    pub mqtt_connect_bytes_max: usize,
+    /// Bytes that connections may hold together beyond 4 KiB each as long as their CONNECT is not whole.
+    pub mqtt_connecting_bytes_max: usize,
     /// Bytes of an MQTT packet.
     pub mqtt_packet_bytes_max: usize,
     /// Messages of quality of service 1 and 2 that are on their way to an MQTT client, and from it: a name and two
@@ -149,11 +155,21 @@ pub struct Limits {
     pub mqtt_keep_alive_max: Span,
     /// How long the session of an MQTT client that is away is kept at the most.
     pub mqtt_session_expiry_max: Span,
-    /// Sessions of MQTT clients, of those that are here and those that are away: about 1 KiB each, and about 100
-    /// bytes for each stream that a filter of theirs matches; as much again in the table of a store on disk.
+    /// Sessions of MQTT clients, of those that are here and those that are away. If there are more, the one that was left
+    /// behind first gives way, of the address that left the most behind.
     pub mqtt_sessions_max: usize,
+    /// Sessions of the clients of one address (an IPv4 address, or an IPv6 network of 64 bits). If there are more, the one
+    /// that was left behind first gives way.
+    pub mqtt_sessions_per_address_max: usize,
+    /// Bytes of the sessions of one address: 1 KiB each, about 0.5 KiB for a filter and for each of its levels, and 80 bytes
+    /// for each stream that a filter matches, 240 if the session is stored on disk. If there are more, what was left behind
+    /// gives way, and a subscription that needs more is refused.
+    pub mqtt_session_bytes_per_address_max: usize,
     /// Subscriptions of one MQTT client.
     pub mqtt_subscriptions_max: usize,
+    /// Streams that the filters of one MQTT client match; a subscription that matches more is refused, and a client whose
+    /// filters come to match more is disconnected with the reason 0x97.
+    pub mqtt_session_streams_max: usize,
     /// Topic aliases in each direction of an MQTT connection.
     pub mqtt_topic_aliases_max: u16,
 
@@ -216,12 +232,17 @@ impl Default for Limits {
             websocket_pong_timeout: Span::seconds(8),
             websocket_message_bytes_max: 1024 * 1024,
             mqtt_connect_timeout: Span::seconds(5),
+            mqtt_connect_bytes_max: 64 * 1024,
+            mqtt_connecting_bytes_max: 16 * 1024 * 1024,
             mqtt_packet_bytes_max: 1024 * 1024,
             mqtt_in_flight_max: 100,
             mqtt_keep_alive_max: Span::seconds(3600),
             mqtt_session_expiry_max: Span::seconds(24 * 3600),
             mqtt_sessions_max: 100_000,
+            mqtt_sessions_per_address_max: 50_000,
+            mqtt_session_bytes_per_address_max: 128 * 1024 * 1024,
             mqtt_subscriptions_max: 1000,
+            mqtt_session_streams_max: 100_000,
             mqtt_topic_aliases_max: 16,
             retention_messages_max: 0,
             retention_bytes_max: None,
@@ -249,6 +270,7 @@ impl Limits {
         at_least("read_bytes_max", self.read_bytes_max, 1)?;
         at_least("streams_per_request_max", self.streams_per_request_max, 1)?;
         at_least("client_polls_max", self.client_polls_max, 1)?;
+        at_least("mqtt_connect_bytes_max", self.mqtt_connect_bytes_max, 1024)?;
         at_least("mqtt_packet_bytes_max", self.mqtt_packet_bytes_max, 1024)?;
         at_least("mqtt_in_flight_max", self.mqtt_in_flight_max.into(), 1)?;
         at_least("mqtt_keep_alive_max (in seconds)", self.mqtt_keep_alive_max.whole_seconds(), 1)?;

@@ -7,12 +7,13 @@ mod line;
 use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, WallOffset};
 use crate::store::{ClockFile, Disk, DiskOptions, OpenError};
-use crate::stream::{ANY_LEVELS, Filter, MessageLimit, ReadError, Start, Store, SyncPolicy};
+use crate::stream::{MessageLimit, ReadError, Start, Store, StreamName, SyncPolicy};
 
 pub use error::{ImportError, MaintenanceError, Moved};
 
@@ -60,34 +61,49 @@ const CHUNK: MessageLimit = MessageLimit { bytes_max: 1024 * 1024, count_max: 10
 async fn export(store: &dyn Store, clock: Clock, out: &mut dyn Write) -> Result<Moved, MaintenanceError> {
     let (now, offset) = (clock.now(), clock.wall_offset());
     let mut exported = Moved::default();
-    let all = Filter::parse(ANY_LEVELS).into_iter().flat_map(|filter| store.names(&filter, now));
-    let mut names: Vec<_> = all.collect();
-    names.sort();
-    for name in names {
-        // Whatever has ended since is not there.
-        let Ok(described) = store.describe(&name, now).await else { continue };
-        put(out, &StreamLine::of(&name, &described))?;
-        exported.streams += 1;
-        let mut start = Start::Earliest;
-        loop {
-            let read = store.messages(&name, start, CHUNK, now).await;
-            if let Err(ReadError::Gap(gap)) = read {
-                tracing::warn!(stream = %name, reason = ?gap.reason, next = %gap.earliest, "messages are missing");
-                start = Start::At(gap.earliest);
-                continue;
-            }
-            let chunk = read.map_err(|error| MaintenanceError::Read { stream: name.to_string(), error })?;
-            for message in &chunk.messages {
-                put(out, &MessageLine::of(message, described.content_type.encoding(), offset))?;
-                exported.messages += 1;
-            }
-            if chunk.up_to_date {
-                break;
-            }
-            start = Start::At(chunk.next);
+    let mut after = None;
+    loop {
+        let page = store.page("", after.as_ref(), now);
+        for (name, _) in page.streams {
+            export_stream(store, &name, (now, offset), out, &mut exported).await?;
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(exported);
         }
     }
-    Ok(exported)
+}
+
+/// Writes a stream and its messages.
+async fn export_stream(
+    store: &dyn Store,
+    name: &StreamName,
+    (now, offset): (SystemTime, WallOffset),
+    out: &mut dyn Write,
+    exported: &mut Moved,
+) -> Result<(), MaintenanceError> {
+    // Whatever has ended since is not there.
+    let Ok(described) = store.describe(name, now).await else { return Ok(()) };
+    put(out, &StreamLine::of(name, &described))?;
+    exported.streams += 1;
+    let mut start = Start::Earliest;
+    loop {
+        let read = store.messages(name, start, CHUNK, now).await;
+        if let Err(ReadError::Gap(gap)) = read {
+            tracing::warn!(stream = %name, reason = ?gap.reason, next = %gap.earliest, "messages are missing");
+            start = Start::At(gap.earliest);
+            continue;
+        }
+        let chunk = read.map_err(|error| MaintenanceError::Read { stream: name.to_string(), error })?;
+        for message in &chunk.messages {
+            put(out, &MessageLine::of(message, described.content_type.encoding(), offset))?;
+            exported.messages += 1;
+        }
+        if chunk.up_to_date {
+            return Ok(());
+        }
+        start = Start::At(chunk.next);
+    }
 }
 
 fn put(out: &mut dyn Write, line: &impl Serialize) -> Result<(), MaintenanceError> {

@@ -192,11 +192,7 @@ impl Server {
                 || "the sweep of MQTT sessions",
                 Box::pin(async move { mqtt_sweeper.sweep().await }),
             )),
-            tokio::spawn(accept::serve_sockets(
-                broker.clone(),
-                self.limits.mqtt_packet_bytes_max,
-                mqtt_sockets,
-            )),
+            tokio::spawn(accept::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
         ];
         tasks.extend(self.clock_file.map(|file| tokio::spawn(keep_clock(file, clock))));
         if let Some((listener, _)) = self.mqtt {

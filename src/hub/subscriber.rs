@@ -8,6 +8,7 @@ mod members;
 mod registry;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod wildcards;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::stream::{ChangeError, Filter, Message, MessageLimit, Messages, ReadEr
 use members::Marks;
 pub(super) use members::{Member, Members};
 pub(super) use registry::Subscribers;
+pub use walk::StreamWalk;
 pub(super) use wildcards::Wildcards;
 
 /// A place for somebody who follows streams; dropping it leaves.
@@ -65,14 +67,6 @@ impl Hub {
     pub async fn clear_retained(&self, name: &StreamName) -> Result<(), ChangeError> {
         self.store.clear_retained(name, self.clock.now()).await
     }
-
-    /// The streams that a filter matches, in the order of their names. With a wildcard it looks at each stream that
-    /// there is.
-    pub fn names_matching(&self, filter: &Filter) -> Vec<StreamName> {
-        let mut names = self.store.names(filter, self.clock.now());
-        names.sort_unstable();
-        names
-    }
 }
 
 impl Subscriber {
@@ -99,8 +93,13 @@ impl Subscriber {
         self.member.mark(&name);
     }
 
+    /// Whether more streams have changed than could be marked since this was last asked: then any stream may have changed.
+    pub fn take_overflow(&self) -> bool {
+        self.member.marks.note(Marks::take_overflow)
+    }
+
     /// Waits until streams are marked, and takes the marks: at least one and at most `max`, those that have waited
-    /// longest. The rest stay marked.
+    /// longest. The rest stay marked. See [`take_overflow`](Self::take_overflow) for what is not marked.
     ///
     /// Cancel safe: a dropped future takes nothing.
     pub async fn changed(&self, max: usize) -> Vec<StreamName> {

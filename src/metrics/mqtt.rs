@@ -29,6 +29,7 @@ pub(crate) struct MqttMetrics {
     pub(crate) expired: Counter,
     pub(crate) too_large: Counter,
     pub(crate) sessions_stored: Counter,
+    pub(crate) sessions_discarded: Counter,
     delivered: [Counter; 3],
     ended: Family<ReasonLabel, Counter>,
 }
@@ -51,6 +52,10 @@ impl MqttMetrics {
         let sessions_stored = counter(
             "mqtt_sessions_stored",
             "Changes of sessions that were stored, but for those with a message",
+        );
+        let sessions_discarded = counter(
+            "mqtt_sessions_discarded",
+            "Sessions of absent clients that gave way to others before their time was over",
         );
         let mut gauge = |name, help| {
             let gauge = Gauge::default();
@@ -75,6 +80,7 @@ impl MqttMetrics {
             expired,
             too_large,
             sessions_stored,
+            sessions_discarded,
             delivered,
             ended,
         }

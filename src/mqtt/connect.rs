@@ -1,17 +1,20 @@
 //! From a new connection to a client that is known: CONNECT and CONNACK (MQTT 5, sections 3.1 and 3.2).
 
 use std::future::pending;
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 use super::Broker;
 use super::codec::{Breach, Connack, Connect, Incoming, Outgoing, Reason, Version};
 use super::connection::Connection;
 use super::keep::Terms;
+use super::shares::Owner;
 use super::wire::{Progress, Wire};
 
 /// The longest client id, in bytes.
@@ -21,6 +24,9 @@ const CLIENT_ID_BYTES_MAX: usize = 256;
 /// any further.
 const EARLY_READS_MAX: usize = 4;
 
+/// What a connection may hold before its CONNECT is whole without taking from what all such connections share, in bytes.
+const UNKNOWN_CLIENT_BYTES: usize = 4 * 1024;
+
 /// Characters of an id that the gateway gives.
 const ASSIGNED_ID_LENGTH: usize = 22;
 
@@ -29,17 +35,20 @@ impl Broker {
     pub(super) async fn connect<S: AsyncRead + AsyncWrite + Send + Unpin>(
         self: Arc<Self>,
         mut wire: Wire<S>,
+        peer: Option<IpAddr>,
         refuse: bool,
     ) -> Option<Box<Connection<S>>> {
         let patience = self.limits.mqtt_connect_timeout.get();
-        let connect = match timeout(patience, first_packet(&mut wire)).await {
+        let connect = match timeout(patience, self.first_packet(&mut wire)).await {
             Ok(Some(Ok(connect))) => connect,
             Ok(Some(Err(Breach(reason)))) => return self.refuse(wire, reason).await,
             Ok(None) | Err(_) => return None,
         };
         wire.version = Some(connect.version);
         wire.sent_bytes_max = connect.packet_bytes_max;
-        let client = match self.admit(&connect, refuse) {
+        wire.received_bytes_max = self.limits.mqtt_packet_bytes_max;
+        let owner = Owner::of(peer);
+        let client = match self.admit(&connect, owner, refuse).await {
             Ok(client) => client,
             Err(reason) => return self.refuse(wire, reason).await,
         };
@@ -50,7 +59,7 @@ impl Broker {
                 return None;
             }
         }
-        let Some(found) = self.sessions.attach(&client).await else {
+        let Some(found) = self.sessions.attach(&client, owner).await else {
             return self.refuse(wire, Reason::ServerUnavailable).await;
         };
         let terms = self.terms(&connect);
@@ -71,8 +80,39 @@ impl Broker {
         Some(Box::new(Connection::new(self, wire, taken_up, terms)))
     }
 
+    /// The first packet, which has to be a CONNECT. `None`: the client is gone.
+    ///
+    /// Nothing is known of the client yet. So what it makes the gateway hold beyond a little is taken from what all such
+    /// connections share.
+    async fn first_packet<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        wire: &mut Wire<S>,
+    ) -> Option<Result<Box<Connect>, Breach>> {
+        let mut shared: Option<SemaphorePermit<'_>> = None;
+        loop {
+            match wire.next() {
+                Ok(Some(Incoming::Connect(connect))) => return Some(Ok(connect)),
+                Ok(Some(_)) => return Some(Err(Breach(Reason::ProtocolError))),
+                Err(breach) => return Some(Err(breach)),
+                Ok(None) => match wire.progress().await {
+                    Ok(Progress::Read | Progress::Written) => {}
+                    Ok(Progress::Ended) | Err(_) => return None,
+                },
+            }
+            let taken = shared.as_ref().map_or(0, SemaphorePermit::num_permits);
+            let more = wire.held_bytes().saturating_sub(UNKNOWN_CLIENT_BYTES + taken);
+            match self.connecting.try_acquire_many(u32::try_from(more).unwrap_or(u32::MAX)) {
+                Ok(permit) => match &mut shared {
+                    Some(shared) => shared.merge(permit),
+                    None => shared = Some(permit),
+                },
+                Err(_) => return Some(Err(Breach(Reason::ServerUnavailable))),
+            }
+        }
+    }
+
     /// The id of a client that may come in.
-    fn admit(&self, connect: &Connect, refuse: bool) -> Result<Arc<str>, Reason> {
+    async fn admit(&self, connect: &Connect, owner: Owner, refuse: bool) -> Result<Arc<str>, Reason> {
         if refuse {
             return Err(Reason::ConnectionRateExceeded);
         }
@@ -86,20 +126,34 @@ impl Broker {
             super::publish::stream(&will.topic)?;
         }
         let id = connect.client_id.as_str();
-        if self.sessions.len() >= self.limits.mqtt_sessions_max && !self.sessions.knows(id) {
-            return Err(Reason::QuotaExceeded);
-        }
-        match id {
+        let client: Arc<str> = match id {
             // A session that nobody could ask for again.
             "" if connect.version == Version::V3 && !connect.clean_start => {
-                Err(Reason::ClientIdentifierNotValid)
+                return Err(Reason::ClientIdentifierNotValid);
             }
-            "" => Ok(assigned_id().into()),
+            "" => assigned_id().into(),
             _ if id.len() > CLIENT_ID_BYTES_MAX || id.chars().any(char::is_control) => {
-                Err(Reason::ClientIdentifierNotValid)
+                return Err(Reason::ClientIdentifierNotValid);
             }
-            _ => Ok(id.into()),
+            _ => id.into(),
+        };
+        if !self.sessions.knows(&client) {
+            self.make_room(owner).await?;
         }
+        Ok(client)
+    }
+
+    /// Makes room for another session of `owner`: if there are too many, of its own or of all, one that was left behind gives
+    /// way.
+    async fn make_room(&self, owner: Owner) -> Result<(), Reason> {
+        self.end_excess(owner, true).await;
+        while self.sessions.len() >= self.limits.mqtt_sessions_max
+            && let Some((attached, away)) = self.sessions.take_oldest()
+        {
+            self.discard(attached, away).await;
+        }
+        let is_full = self.sessions.len() >= self.limits.mqtt_sessions_max;
+        if is_full || !self.sessions.has_room(owner, true) { Err(Reason::QuotaExceeded) } else { Ok(()) }
     }
 
     /// What the connection keeps to: what the client wants, within what the gateway has.
@@ -143,23 +197,6 @@ impl Broker {
         }
         let _gone = timeout(self.limits.mqtt_connect_timeout.get(), wire.close()).await;
         None
-    }
-}
-
-/// The first packet, which has to be a CONNECT. `None`: the client is gone.
-async fn first_packet<S: AsyncRead + AsyncWrite + Unpin>(
-    wire: &mut Wire<S>,
-) -> Option<Result<Box<Connect>, Breach>> {
-    loop {
-        match wire.next() {
-            Ok(Some(Incoming::Connect(connect))) => return Some(Ok(connect)),
-            Ok(Some(_)) => return Some(Err(Breach(Reason::ProtocolError))),
-            Err(breach) => return Some(Err(breach)),
-            Ok(None) => match wire.progress().await {
-                Ok(Progress::Read | Progress::Written) => {}
-                Ok(Progress::Ended) | Err(_) => return None,
-            },
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The connection of a client that is known: packets in, messages out, until either side has had enough.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::ready;
 use std::io;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -8,13 +9,15 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Broker;
-use super::codec::{Breach, Outgoing, Reason, Version};
+use super::codec::{Breach, Outgoing, Reason, Version, Will};
 use super::keep::{TakenUp, Terms};
 use super::session::Session;
 use super::sessions::Attached;
+use super::walks::{CatchUp, RetainedWalk};
 use super::wire::{Progress, Wire};
 use crate::hub::Subscriber;
 use crate::stream::StreamName;
@@ -44,7 +47,11 @@ pub(super) struct Connection<S> {
     pub(super) aliases_sent: HashMap<StreamName, NonZeroU16>,
     /// Streams that may have more for the client than it was sent.
     pub(super) ready: VecDeque<StreamName>,
-    attached: Attached,
+    /// The subscription that is being sent what is retained.
+    pub(super) retained: Option<Box<RetainedWalk>>,
+    /// The streams that may have changed unnoticed are being looked at.
+    pub(super) catch_up: Option<Box<CatchUp>>,
+    pub(super) attached: Attached,
     draining: watch::Receiver<bool>,
     /// When the last packet came.
     pub(super) heard_at: Instant,
@@ -101,6 +108,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             aliases_received: Vec::new(),
             aliases_sent: HashMap::new(),
             ready: VecDeque::new(),
+            retained: None,
+            catch_up: None,
             attached,
             draining,
             heard_at: Instant::now(),
@@ -113,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Runs to its end, and leaves the session where the client will find it.
     pub(super) async fn run(mut self: Box<Self>) {
-        self.resume();
+        self.resume().await;
         let ending = loop {
             if let Err(ending) = self.turn().await {
                 break ending;
@@ -124,13 +133,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     }
 
     /// Follows the subscriptions of an earlier connection on.
-    fn resume(&mut self) {
+    async fn resume(&mut self) {
         for filter in self.session.subscriptions().filters() {
+            consume_budget().await;
             self.subscriber.add(filter.clone());
-            // Those that came while the client was away have no cursor yet.
-            for name in self.broker.hub.names_matching(filter) {
-                self.subscriber.mark(name);
-            }
+        }
+        if self.session.subscriptions().len() > 0 {
+            self.catch_up = Some(Box::new(CatchUp::of(&self.session)));
         }
     }
 
@@ -140,15 +149,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             self.heard_at = Instant::now();
             Box::pin(self.take(packet)).await?;
         }
-        if self.wire.is_idle() {
-            Box::pin(self.fill()).await;
-        }
+        let has_more = self.wire.is_idle() && Box::pin(self.fill()).await?;
         if self.session.is_due() {
             Box::pin(self.save()).await?;
         } else if self.save_at.is_some_and(|at| at <= Instant::now()) {
             Box::pin(self.save_if_possible()).await;
         }
-        let has_room = self.wire.is_idle() && self.ready.is_empty() && self.vacancy() > 0;
+        let has_room = self.wire.is_idle() && self.ready.is_empty() && self.vacancy() > 0 && !has_more;
         let (alarm_at, alarm) = self.next_alarm();
         tokio::select! {
             progress = self.wire.progress() => match progress? {
@@ -156,6 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 Progress::Ended => return Err(Ending::Lost(io::ErrorKind::UnexpectedEof.into())),
             },
             names = self.subscriber.changed(READY_MAX), if has_room => self.ready.extend(names),
+            () = ready(()), if has_more => {}
             () = sleep_until(alarm_at) => match alarm {
                 Alarm::End(why) => return Err(Ending::Told(why)),
                 Alarm::Save => {}
@@ -171,6 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// Stores what has changed of the session. What it wants stored first is not written before.
     async fn save(&mut self) -> Result<(), Ending> {
         self.save_at = None;
+        self.broker.store_cursors(&mut self.session).await.map_err(Ending::Told)?;
         self.broker.store(self.session.change(None)).await.map_err(Ending::Told)?;
         self.session.saved();
         Ok(())
@@ -197,6 +206,17 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             .into_iter()
             .flatten()
             .fold(silent, |first, next| if next.0 < first.0 { next } else { first })
+    }
+
+    /// What the session takes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.session.bytes() + self.terms.will.as_deref().map_or(0, Will::bytes)
+    }
+
+    /// Refuses a session that has become larger than one may be, or than there is room for among those of its address.
+    pub(super) fn charge(&mut self) -> Result<(), Reason> {
+        let is_within = self.session.cursor_count() <= self.broker.limits.mqtt_session_streams_max;
+        if is_within && self.attached.charge(self.bytes()) { Ok(()) } else { Err(Reason::QuotaExceeded) }
     }
 
     /// How many more messages of quality 1 and 2 may be sent.

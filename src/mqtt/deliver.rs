@@ -8,34 +8,44 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
 
 use super::Broker;
-use super::codec::{Ack, AckKind, Delivery, MessageProperties, Outgoing, PacketId, Reason};
-use super::connection::{Connection, READY_MAX};
-use super::session::{Flight, Phase, Retained, Wanted};
-use crate::stream::{
-    ContentType, Gap, GapReason, Message, MessageLimit, Quality, ReadError, Start, StreamName,
+use super::codec::{
+    Ack, AckKind, Delivery, MessageProperties, Outgoing, PacketId, Reason, SubscriptionOptions,
 };
+use super::connection::{Connection, Ending, READY_MAX};
+use super::session::{Flight, Phase, Wanted};
+use super::walks::{CatchUp, RetainedWalk, Step};
+use crate::stream::{
+    ContentType, Gap, GapReason, Message, MessageLimit, Offset, Quality, ReadError, Start, StreamName,
+};
+
+/// Steps between two looks at what comes from the client and from elsewhere: each sends the messages of a stream, or goes
+/// through a part of all streams.
+const STEPS_A_TURN: usize = 64;
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// Puts on the wire what is there for the client, as far as it takes it. Called when all before was written, so
-    /// a client that reads slowly costs its cursors.
-    pub(super) async fn fill(&mut self) {
-        while self.has_room()
-            && let Some(flight) = self.session.send_again()
-        {
-            self.send_again(flight).await;
-        }
-        while self.has_room()
-            && let Some(retained) = self.session.next_retained()
-        {
+    /// a client that reads slowly costs its cursors. Returns whether there may be more.
+    pub(super) async fn fill(&mut self) -> Result<bool, Ending> {
+        for _ in 0..STEPS_A_TURN {
+            if !self.has_room() {
+                return Ok(false);
+            }
             consume_budget().await;
-            self.send_retained(retained).await;
-        }
-        while self.has_room() {
+            if let Some(flight) = self.session.send_again() {
+                self.send_again(flight).await;
+                continue;
+            }
+            if self.send_next_retained().await {
+                continue;
+            }
             self.note_marks();
-            let Some(name) = self.ready.pop_front() else { break };
-            consume_budget().await;
-            self.send_new(name).await;
+            if let Some(name) = self.ready.pop_front() {
+                self.send_new(name).await?;
+            } else if !self.look_on().await {
+                return Ok(false);
+            }
         }
+        Ok(true)
     }
 
     fn has_room(&self) -> bool {
@@ -52,11 +62,24 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 self.ready.push_back(name);
             }
         }
+        if self.subscriber.take_overflow() {
+            self.catch_up = Some(Box::new(CatchUp::of(&self.session)));
+        }
+    }
+
+    /// Looks at the next streams that may have changed without a mark. Whether there were any to be looked at.
+    async fn look_on(&mut self) -> bool {
+        let Some(catch_up) = &mut self.catch_up else { return false };
+        match catch_up.next(&self.broker.hub, &mut self.session).await {
+            Some(changed) => self.ready.extend(changed),
+            None => self.catch_up = None,
+        }
+        true
     }
 
     /// Sends what lies behind the cursor of a stream, or a first part of it.
-    async fn send_new(&mut self, name: StreamName) {
-        let Some(wanted) = self.session.subscriptions().wanted(&name) else { return };
+    async fn send_new(&mut self, name: StreamName) -> Result<(), Ending> {
+        let Some(wanted) = self.session.subscriptions().wanted(&name) else { return Ok(()) };
         let cursor = self.session.cursor(&name);
         let limit =
             MessageLimit { bytes_max: self.broker.limits.tail_bytes_max, count_max: self.vacancy().max(1) };
@@ -65,24 +88,31 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 for message in &batch.messages {
                     self.send(&name, message, &wanted, false, Some(&batch.content_type));
                 }
-                self.session.set_cursor(name.clone(), Start::At(batch.next));
+                self.move_cursor(name.clone(), batch.next)?;
                 if !batch.up_to_date {
                     self.ready.push_back(name);
                 }
             }
             Err(ReadError::Gap(gap)) => {
                 self.missed(&gap);
-                self.session.set_cursor(name.clone(), Start::At(gap.earliest));
+                self.move_cursor(name.clone(), gap.earliest)?;
                 self.ready.push_back(name);
             }
             Err(ReadError::BehindTail) => {
-                self.session.set_cursor(name.clone(), Start::Earliest);
+                self.session.forget_cursor(&name);
                 self.ready.push_back(name);
             }
             Err(ReadError::Missing(_)) => self.session.forget_cursor(&name),
             // Tried again with the next message. To go on behind what can not be read would lose it in silence.
             Err(ReadError::Failed(error)) => tracing::error!(stream = %name, %error, "nothing sent"),
         }
+        Ok(())
+    }
+
+    fn move_cursor(&mut self, name: StreamName, offset: Offset) -> Result<(), Ending> {
+        let count = self.session.cursor_count();
+        self.session.set_cursor(name, offset);
+        if self.session.cursor_count() > count { self.charge().map_err(Ending::Told) } else { Ok(()) }
     }
 
     fn missed(&self, gap: &Gap) {
@@ -94,15 +124,38 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         };
     }
 
-    async fn send_retained(&mut self, retained: Retained) {
-        let Ok(Some(message)) = self.broker.hub.retained(&retained.stream).await else { return };
-        let comes_anyway = match retained.before {
-            Start::At(before) => before <= message.start,
+    /// Sends the next retained message of a new subscription, or goes through the next streams for one. Whether there was
+    /// anything to do.
+    async fn send_next_retained(&mut self) -> bool {
+        let Some(mut walk) = self.retained.take().or_else(|| RetainedWalk::of(&self.session).map(Box::new))
+        else {
+            return false;
+        };
+        match walk.next(&self.broker.hub).await {
+            Step::Stream(stream) => {
+                self.send_retained(&stream, walk.options).await;
+                self.session.pass_retained(&walk.filter, stream);
+            }
+            Step::Searched => {}
+            Step::Over => {
+                self.session.end_retained(&walk.filter);
+                return true;
+            }
+        }
+        self.retained = Some(walk);
+        true
+    }
+
+    async fn send_retained(&mut self, stream: &StreamName, options: SubscriptionOptions) {
+        let Ok(Some(message)) = self.broker.hub.retained(stream).await else { return };
+        // Nothing new is sent before, so the cursor is where the subscription has begun, or before that.
+        let comes_anyway = match self.session.cursor(stream) {
+            Start::At(cursor) => cursor <= message.start,
             Start::Earliest => true,
             Start::Tail => false,
         };
         if !comes_anyway {
-            self.send(&retained.stream, &message, &Wanted::by(retained.options), true, None);
+            self.send(stream, &message, &Wanted::by(options), true, None);
         }
     }
 

@@ -4,12 +4,14 @@ use std::num::NonZeroU16;
 use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, stream};
+use tokio::task::consume_budget;
 use tokio::time::Instant;
 
 use super::Broker;
 use super::codec::{Connect, Reason, Will};
 use super::session::{Presence, Restored, Session};
 use super::sessions::{Attached, Away, Found};
+use super::shares::Owner;
 use crate::stream::SessionChange;
 
 /// How many wills are published and sessions ended at once: each waits for the store.
@@ -117,6 +119,7 @@ impl Broker {
         deferred: bool,
     ) -> Result<(), Reason> {
         let (client, now, is_over) = (session.client.clone(), self.clock.instant(), expiry.is_zero());
+        let owner = attached.owner();
         let is_due = |will: &mut Will| is_over || (will.delay.is_zero() && !deferred);
         let (mut later, until) = (will, now + expiry);
         let due = later.take_if(is_due);
@@ -124,9 +127,10 @@ impl Broker {
             let at = now + will.delay.min(expiry);
             (will, at)
         });
+        let cursors_stored = if is_over { Ok(()) } else { self.store_cursors(&mut session).await };
         let change =
             if is_over { session.end() } else { session.change(Some(&self.away(until, later.as_ref()))) };
-        let outcome = self.settle(&client, due, change).await;
+        let outcome = self.settle(&client, due, change).await.and(cursors_stored);
         if !is_over {
             if outcome.is_ok() {
                 session.saved();
@@ -134,7 +138,37 @@ impl Broker {
             let will = later.map(|(will, at)| (will, if deferred { until } else { at }));
             attached.keep(Away { session, until, will });
         }
+        self.end_excess(owner, false).await;
         outcome
+    }
+
+    /// Ends sessions that were left behind, the first ones first, as long as `owner` has more than its share, or no room for
+    /// `another` one.
+    pub(super) async fn end_excess(&self, owner: Owner, another: bool) {
+        while let Some((attached, away)) = self.sessions.take_excess(owner, another) {
+            self.discard(attached, away).await;
+        }
+    }
+
+    /// Ends a session that was left behind, as if its time were over (MQTT 5, section 4.1.0-2).
+    pub(super) async fn discard(&self, attached: Attached, away: Away) {
+        tracing::info!(
+            client = &**attached.client(),
+            "a session that was left behind gives way to another one"
+        );
+        let now = self.clock.instant();
+        self.end_or_go_on(attached, Away { until: now, ..away }, now).await;
+    }
+
+    /// Stores cursors that are too many for one change.
+    pub(super) async fn store_cursors(&self, session: &mut Session) -> Result<(), Reason> {
+        while let Some(change) = session.take_cursors_change() {
+            if let Err(reason) = self.store(Some(change.clone())).await {
+                session.put_cursors_back(&change);
+                return Err(reason);
+            }
+        }
+        Ok(())
     }
 
     /// Publishes wills and ends sessions whose time has come.
@@ -147,6 +181,7 @@ impl Broker {
     }
 
     async fn end_or_go_on(&self, attached: Attached, mut away: Away, now: Instant) {
+        consume_budget().await;
         let client = attached.client().clone();
         let (will, is_over) = (away.will.take(), away.until <= now);
         let change = if is_over {

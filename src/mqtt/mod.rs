@@ -12,14 +12,18 @@ mod keep;
 mod publish;
 mod session;
 mod sessions;
+mod shares;
 mod take;
+mod walks;
 mod websocket;
 mod wire;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
 
 pub use websocket::Frames as WebSocketBytes;
 
@@ -28,6 +32,7 @@ use crate::hub::{Hub, Takeovers};
 use crate::limits::Limits;
 use crate::metrics::{Metrics, MqttMetrics};
 use sessions::Sessions;
+use shares::Share;
 use wire::Wire;
 
 /// How often wills and sessions whose time has come are looked for.
@@ -41,6 +46,8 @@ pub struct Broker {
     clock: Clock,
     sessions: Arc<Sessions>,
     takeovers: Takeovers,
+    /// Bytes that connections may hold whose CONNECT is not whole yet.
+    connecting: Semaphore,
 }
 
 impl Broker {
@@ -48,17 +55,24 @@ impl Broker {
     pub fn new(hub: Arc<Hub>, limits: Arc<Limits>, metrics: &Metrics, clock: Clock) -> Self {
         let takeovers = Takeovers::new("connections", &limits, metrics);
         let metrics = metrics.mqtt().clone();
-        let sessions = Arc::new(Sessions::new(metrics.clone()));
-        let broker = Self { hub, limits, metrics, clock, sessions, takeovers };
+        let sessions = Arc::new(Sessions::new(Share::of(&limits), metrics.clone()));
+        let connecting = Semaphore::new(limits.mqtt_connecting_bytes_max.min(Semaphore::MAX_PERMITS));
+        let broker = Self { hub, limits, metrics, clock, sessions, takeovers, connecting };
         broker.load();
         broker
     }
 
-    /// Serves a connection to its end. `refuse`: it is one too many, and is told so.
-    pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(self: Arc<Self>, io: S, refuse: bool) {
-        let wire = Wire::new(io, self.limits.mqtt_packet_bytes_max);
+    /// Serves a connection to its end. `peer` is who its session is charged to, if that is known. `refuse`: it is one too
+    /// many, and is told so.
+    pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
+        self: Arc<Self>,
+        io: S,
+        peer: Option<IpAddr>,
+        refuse: bool,
+    ) {
+        let wire = Wire::new(io, self.limits.mqtt_connect_bytes_max);
         // Boxed, or an idle connection would go on having room for its handshake.
-        let connected = Box::pin(self.clone().connect(wire, refuse)).await;
+        let connected = Box::pin(self.clone().connect(wire, peer, refuse)).await;
         let Some(connection) = connected else { return };
         self.metrics.open.inc();
         connection.run().await;

@@ -2,10 +2,12 @@
 //! stream, and what is on its way in either direction.
 //!
 //! There is no queue of messages. What a client has not been sent lies in the logs behind its cursors, so a session
-//! costs the same whether its client is a message or a million behind.
+//! costs the same whether its client is a message or a million behind. Nor is there a queue of retained messages: a new
+//! subscription is a place in the order of the streams, up to which the client was sent what is retained.
 //!
-//! A session that outlives its connection is also stored, if the store outlives the process. What is stored is always the session as it was at one moment;
-//! each change says whether that moment must come before the client is sent anything more.
+//! A session that outlives its connection is also stored, if the store outlives the process. What is stored is the session as
+//! it was at one moment, except that cursors may be stored before the subscription that they belong to; each change says
+//! whether that moment must come before the client is sent anything more.
 
 mod in_flight;
 mod stored;
@@ -14,14 +16,11 @@ mod subscriptions;
 mod tests;
 mod unsaved;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::codec::{Ack, AckKind, PacketId, SubscriptionOptions};
-use super::forms::{NameForm, StartForm};
-use crate::stream::{Filter, Offset, Quality, Start, StreamName};
+use crate::stream::{Filter, FilterMap, Offset, Quality, Start, StreamName};
 
 use in_flight::InFlight;
 use unsaved::{By, Key, Unsaved};
@@ -40,28 +39,21 @@ pub(super) struct Session {
     in_flight: InFlight,
     /// Messages of quality 2 that are in the log, and that the client has not released yet.
     received: HashSet<PacketId>,
-    /// Streams whose retained message is still to be sent to a new subscription.
-    retained: VecDeque<Retained>,
+    /// New subscriptions that are still to be sent what is retained: each with the stream behind which it goes on.
+    retained: BTreeMap<Filter, Option<StreamName>>,
     /// Behind what each stream was sent. A stream without one has come after its subscription.
-    cursors: HashMap<StreamName, Start>,
+    cursors: HashMap<StreamName, Offset>,
     /// What the store does not have yet. `None`: the session is not stored, since it ends with its connection or the
     /// store with the process.
     unsaved: Option<Box<Unsaved>>,
 }
 
-/// A stream whose retained message is to be sent to a new subscription.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Retained {
-    /// Its place in the queue.
-    number: u64,
-    #[serde(with = "NameForm")]
-    pub(super) stream: StreamName,
-    /// What the subscription asks for.
-    pub(super) options: SubscriptionOptions,
-    /// From where the client gets the stream anyway; a retained message behind that would come twice.
-    #[serde(with = "StartForm")]
-    pub(super) before: Start,
-}
+/// What a session takes besides its subscriptions and cursors, and besides a will, in bytes.
+const SESSION_BYTES: usize = 1024;
+
+/// What a cursor takes at the most, in bytes: in the session, and in the table of the store if it is stored.
+const CURSOR_BYTES: usize = 80;
+const STORED_CURSOR_BYTES: usize = 240;
 
 impl Session {
     /// A new session of `client`.
@@ -71,7 +63,7 @@ impl Session {
             subscriptions: Subscriptions::default(),
             in_flight: InFlight::default(),
             received: HashSet::new(),
-            retained: VecDeque::new(),
+            retained: BTreeMap::new(),
             cursors: HashMap::new(),
             unsaved: is_stored.then(|| Box::new(Unsaved { is_new: true, ..Unsaved::default() })),
         }
@@ -88,22 +80,46 @@ impl Session {
         self.subscriptions.put(filter, options)
     }
 
-    /// Ends a subscription. Whether there was one. What is on its way still arrives.
+    /// The streams that were there before a subscription have cursors.
+    pub(super) fn begin(&mut self, filter: &Filter) {
+        self.subscriptions.begin(filter);
+    }
+
+    /// Ends a subscription. Whether there was one. What is on its way still arrives. The cursors that only this subscription
+    /// needed are [`over`](Self::is_over).
     pub(super) fn unsubscribe(&mut self, filter: &Filter) -> bool {
         let existed = self.subscriptions.remove(filter);
         if existed {
             self.note(Key::Subscription(filter.clone()), By::NextPacket);
-            let is_over =
-                |name: &StreamName| filter.matches(name) && self.subscriptions.wanted(name).is_none();
-            let over: Vec<_> = self.cursors.keys().filter(|name| is_over(name)).cloned().collect();
-            over.iter().for_each(|name| self.forget_cursor(name));
+            self.end_retained(filter);
         }
         existed
     }
 
+    /// Whether a stream is not wanted any more since the subscriptions `ended` have ended.
+    pub(super) fn is_over(&self, name: &StreamName, ended: &FilterMap<()>) -> bool {
+        ended.matches(name) && !self.subscriptions.want(name)
+    }
+
+    /// The streams with a cursor.
+    pub(super) fn streams(&self) -> impl Iterator<Item = &StreamName> {
+        self.cursors.keys()
+    }
+
+    /// How many cursors there are.
+    pub(super) fn cursor_count(&self) -> usize {
+        self.cursors.len()
+    }
+
+    /// What the session takes at the most, in bytes, but for the ids of received messages.
+    pub(super) fn bytes(&self) -> usize {
+        let cursor_bytes = if self.unsaved.is_some() { STORED_CURSOR_BYTES } else { CURSOR_BYTES };
+        SESSION_BYTES + self.subscriptions.bytes() + cursor_bytes * self.cursors.len()
+    }
+
     /// From where a stream is sent next.
     pub(super) fn cursor(&self, name: &StreamName) -> Start {
-        self.cursors.get(name).copied().unwrap_or(Start::Earliest)
+        self.cursors.get(name).map_or(Start::Earliest, |offset| Start::At(*offset))
     }
 
     /// Whether a stream was there when it was subscribed to, or has been sent since.
@@ -112,9 +128,11 @@ impl Session {
     }
 
     /// The stream was sent up to there.
-    pub(super) fn set_cursor(&mut self, name: StreamName, start: Start) {
-        self.note_with(By::SomeTime, || Key::Cursor(name.clone()));
-        self.cursors.insert(name, start);
+    pub(super) fn set_cursor(&mut self, name: StreamName, offset: Offset) {
+        if self.cursors.get(&name) != Some(&offset) {
+            self.note_with(By::SomeTime, || Key::Cursor(name.clone()));
+            self.cursors.insert(name, offset);
+        }
     }
 
     /// The stream is no more; should one of its name come, it is sent from its beginning.
@@ -122,20 +140,35 @@ impl Session {
         if self.cursors.remove(name).is_some() {
             self.note_with(By::SomeTime, || Key::Cursor(name.clone()));
         }
+        if self.cursors.is_empty() {
+            self.cursors = HashMap::new();
+        }
     }
 
-    /// Puts a stream into the queue of those whose retained message is to be sent.
-    pub(super) fn queue_retained(&mut self, stream: StreamName, options: SubscriptionOptions) {
-        let (before, number) = (self.cursor(&stream), self.retained.back().map_or(0, |last| last.number + 1));
-        self.note(Key::Retained(number), By::NextPacket);
-        self.retained.push_back(Retained { number, stream, options, before });
+    /// Has a subscription be sent what is retained, from the first stream on.
+    pub(super) fn begin_retained(&mut self, filter: Filter) {
+        self.note(Key::Retained(filter.clone()), By::NextPacket);
+        self.retained.insert(filter, None);
     }
 
-    /// Takes the next stream out of that queue.
-    pub(super) fn next_retained(&mut self) -> Option<Retained> {
-        let next = self.retained.pop_front()?;
-        self.note(Key::Retained(next.number), By::SomeTime);
-        Some(next)
+    /// A subscription that is still to be sent what is retained, and the stream behind which it goes on.
+    pub(super) fn next_retained(&self) -> Option<(&Filter, Option<&StreamName>)> {
+        self.retained.first_key_value().map(|(filter, after)| (filter, after.as_ref()))
+    }
+
+    /// A subscription was sent what is retained, up to that stream.
+    pub(super) fn pass_retained(&mut self, filter: &Filter, stream: StreamName) {
+        if let Some(after) = self.retained.get_mut(filter) {
+            *after = Some(stream);
+            self.note_with(By::SomeTime, || Key::Retained(filter.clone()));
+        }
+    }
+
+    /// A subscription is not to be sent anything more of what is retained.
+    pub(super) fn end_retained(&mut self, filter: &Filter) {
+        if self.retained.remove(filter).is_some() {
+            self.note_with(By::SomeTime, || Key::Retained(filter.clone()));
+        }
     }
 
     /// A new connection: nothing has been sent over it yet.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::codec::Will;
 use super::session::Session;
+use super::shares::{Accounts, Charge, Owner, Share};
 use crate::hub::Signal;
 use crate::metrics::MqttMetrics;
 
@@ -22,6 +23,7 @@ use crate::metrics::MqttMetrics;
 pub(super) struct Sessions {
     places: DashMap<Arc<str>, Arc<Place>>,
     agenda: Mutex<Agenda>,
+    accounts: Arc<Accounts>,
     metrics: MqttMetrics,
 }
 
@@ -47,7 +49,7 @@ struct Place {
 enum Kept {
     /// There is none yet, or a connection has it.
     Nothing,
-    Session(Box<Away>, Due),
+    Session(Box<Away>, Due, Charge),
     /// The place is not in the table any more.
     Removed,
 }
@@ -69,6 +71,9 @@ pub(super) struct Attached {
     place: Arc<Place>,
     kept: OwnedMutexGuard<Kept>,
     number: u64,
+    owner: Owner,
+    /// `None` once the session is kept.
+    charge: Option<Charge>,
 }
 
 /// What a connection finds of its client.
@@ -80,14 +85,15 @@ pub(super) struct Found {
 }
 
 impl Sessions {
-    pub(super) fn new(metrics: MqttMetrics) -> Self {
-        Self { places: DashMap::new(), agenda: Mutex::default(), metrics }
+    pub(super) fn new(share: Share, metrics: MqttMetrics) -> Self {
+        Self { places: DashMap::new(), agenda: Mutex::default(), accounts: Accounts::new(share), metrics }
     }
 
-    /// Takes the session of `client` from whoever has it. `None`: a still newer connection wants it.
+    /// Takes the session of `client` from whoever has it, on the account of `owner` from now on. `None`: a still newer
+    /// connection wants it.
     ///
     /// Cancel safe: whoever gives up waiting leaves the session where it is.
-    pub(super) async fn attach(self: &Arc<Self>, client: &Arc<str>) -> Option<Found> {
+    pub(super) async fn attach(self: &Arc<Self>, client: &Arc<str>, owner: Owner) -> Option<Found> {
         loop {
             let place = self.place(client);
             let mut number = 0;
@@ -99,13 +105,13 @@ impl Sessions {
             if matches!(*kept, Kept::Removed) {
                 continue;
             }
-            let (sessions, client) = (self.clone(), client.clone());
-            let mut attached = Attached { sessions, client, place, kept, number };
+            let (sessions, client, charge) = (self.clone(), client.clone(), Some(self.accounts.open(owner)));
+            let mut attached = Attached { sessions, client, place, kept, number, owner, charge };
             if attached.superseded().now_or_never().is_some() {
                 return None;
             }
             return Some(match std::mem::replace(&mut *attached.kept, Kept::Nothing) {
-                Kept::Session(away, due) => {
+                Kept::Session(away, due, _charge) => {
                     self.agenda.lock().due.remove(&due);
                     Found { attached, away: Some(*away) }
                 }
@@ -132,25 +138,68 @@ impl Sessions {
     pub(super) fn take_due(self: &Arc<Self>, now: Instant) -> Option<(Attached, Away)> {
         let next = || self.agenda.lock().take(now);
         while let Some((due, client)) = next() {
-            let Some(place) = self.places.get(&client).map(|place| place.value().clone()) else { continue };
             // Whoever holds the place has taken the session's entry out of the agenda, or is about to.
-            let Ok(mut kept) = place.kept.clone().try_lock_owned() else { continue };
-            match std::mem::replace(&mut *kept, Kept::Nothing) {
-                Kept::Session(away, its_due) if its_due == due => {
-                    let number = 0;
-                    return Some((Attached { sessions: self.clone(), client, place, kept, number }, *away));
-                }
-                other => *kept = other,
+            if let Some(taken) = self.take(&client, |its_due| its_due == due) {
+                return Some(taken);
             }
         }
         None
     }
 
+    /// Takes a session that was left behind if `owner` has more than its share, or exactly that and wants `another`.
+    pub(super) fn take_excess(self: &Arc<Self>, owner: Owner, another: bool) -> Option<(Attached, Away)> {
+        if self.has_room(owner, another) {
+            return None;
+        }
+        self.accounts.oldest_of(owner).and_then(|client| self.give_way(&client))
+    }
+
+    /// Takes the session that was left behind first, by the address that left the most.
+    pub(super) fn take_oldest(self: &Arc<Self>) -> Option<(Attached, Away)> {
+        self.accounts.oldest_of_most().and_then(|client| self.give_way(&client))
+    }
+
+    fn give_way(self: &Arc<Self>, client: &Arc<str>) -> Option<(Attached, Away)> {
+        let taken = self.take(client, |due| {
+            self.agenda.lock().due.remove(&due);
+            true
+        })?;
+        self.metrics.sessions_discarded.inc();
+        Some(taken)
+    }
+
+    /// Takes the session of a client that is away if it is `wanted`, unless somebody else is about to.
+    fn take(
+        self: &Arc<Self>,
+        client: &Arc<str>,
+        wanted: impl FnOnce(Due) -> bool,
+    ) -> Option<(Attached, Away)> {
+        let place = self.places.get(client).map(|place| place.value().clone())?;
+        let mut kept = place.kept.clone().try_lock_owned().ok()?;
+        match std::mem::replace(&mut *kept, Kept::Nothing) {
+            Kept::Session(away, due, charge) if wanted(due) => {
+                let (sessions, client, owner) = (self.clone(), client.clone(), charge.owner());
+                let (number, charge) = (0, Some(charge));
+                Some((Attached { sessions, client, place, kept, number, owner, charge }, *away))
+            }
+            other => {
+                *kept = other;
+                None
+            }
+        }
+    }
+
     /// Takes over the session of a client that has not come yet.
     pub(super) fn adopt(self: &Arc<Self>, away: Away) {
-        if let Some(Some(found)) = self.attach(&away.session.client.clone()).now_or_never() {
+        let client = away.session.client.clone();
+        if let Some(Some(found)) = self.attach(&client, Owner::of(None)).now_or_never() {
             found.attached.keep(away);
         }
+    }
+
+    /// Whether `owner` has no more than its share, and room for `another` session if it wants one.
+    pub(super) fn has_room(&self, owner: Owner, another: bool) -> bool {
+        self.accounts.has_room(owner, another)
     }
 
     /// Whether a client has a session.
@@ -195,16 +244,30 @@ impl Attached {
         self.place.newest.wait_until(|newest| (*newest != self.number).then_some(())).await;
     }
 
+    /// Whose session it is.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
+    }
+
     /// The client.
     pub(super) fn client(&self) -> &Arc<str> {
         &self.client
     }
 
+    /// The session takes so many bytes. Whether those of its owner take no more than they may.
+    pub(super) fn charge(&mut self, bytes: usize) -> bool {
+        self.charge.as_mut().is_none_or(|charge| charge.set_bytes(bytes))
+    }
+
     /// Keeps the session until its time is over or somebody takes it.
     pub(super) fn keep(mut self, away: Away) {
+        let Some(mut charge) = self.charge.take() else { return };
         let at = away.will.as_ref().map_or(away.until, |(_, at)| away.until.min(*at));
         let due = self.sessions.agenda.lock().add(at, self.client.clone());
-        *self.kept = Kept::Session(Box::new(away), due);
+        let will_bytes = away.will.as_ref().map_or(0, |(will, _)| will.bytes());
+        charge.set_bytes(away.session.bytes() + will_bytes);
+        charge.leave(&self.client);
+        *self.kept = Kept::Session(Box::new(away), due, charge);
     }
 }
 
@@ -232,11 +295,12 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn sessions() -> Arc<Sessions> {
-        Arc::new(Sessions::new(Metrics::new().mqtt().clone()))
+        let share = Share { sessions_max: 9, bytes_max: 1 << 20 };
+        Arc::new(Sessions::new(share, Metrics::new().mqtt().clone()))
     }
 
     async fn attach(sessions: &Arc<Sessions>, client: &str) -> Found {
-        in_time("the session is free", sessions.attach(&client.into())).await.unwrap()
+        in_time("the session is free", sessions.attach(&client.into(), Owner::of(None))).await.unwrap()
     }
 
     fn away(until: Instant, will: Option<(Will, Instant)>) -> Away {
@@ -296,7 +360,7 @@ mod tests {
         let others: Vec<_> = (0..3)
             .map(|_| {
                 let sessions = sessions.clone();
-                tokio::spawn(async move { sessions.attach(&"a".into()).await })
+                tokio::spawn(async move { sessions.attach(&"a".into(), Owner::of(None)).await })
             })
             .collect();
         // The first and each of the others counts one.

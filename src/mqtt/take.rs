@@ -11,7 +11,8 @@ use super::codec::{
 };
 use super::connection::{Connection, Ending};
 use super::publish::{self, Letter};
-use crate::stream::{Filter, Quality, Start, StreamName};
+use crate::hub::StreamWalk;
+use crate::stream::{Filter, FilterMap, Quality, StreamName};
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// Does what a packet asks for, and puts the answer on the wire.
@@ -25,7 +26,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 }
             }
             Incoming::Subscribe(subscribe) => self.subscribe(subscribe).await,
-            Incoming::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
+            Incoming::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe).await,
             Incoming::Pingreq => {
                 self.wire.put(&Outgoing::Pingresp);
             }
@@ -35,43 +36,93 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Takes subscriptions, each by itself, and says what was granted. Their streams are sent from here on.
+    /// Takes subscriptions and says what was granted. A filter that is there twice counts once, as it was last. The streams
+    /// that match are sent from here on.
     pub(super) async fn subscribe(&mut self, Subscribe { id, filters }: Subscribe) {
-        let mut granted = Vec::with_capacity(filters.len());
-        for (filter, options) in filters {
+        self.retained = None;
+        let (mut granted, mut new) = (Vec::with_capacity(filters.len()), FilterMap::default());
+        for (filter, options) in &filters {
+            consume_budget().await;
             granted.push(match filter {
-                Ok(filter) => self.add(filter, options).await,
-                Err(reason) => Err(reason),
+                Ok(filter) => self.add(filter, *options, &mut new),
+                Err(reason) => Err(*reason),
             });
+        }
+        if let Err(reason) = self.begin(&new).await {
+            self.end_subscriptions(&new).await;
+            for ((filter, _), granted) in filters.iter().zip(&mut granted) {
+                consume_budget().await;
+                if filter.as_ref().is_ok_and(|filter| new.get(filter).is_some()) {
+                    *granted = Err(reason);
+                }
+            }
         }
         self.wire.put(&Outgoing::Suback(id, granted));
     }
 
-    async fn add(&mut self, filter: Filter, options: SubscriptionOptions) -> Result<Quality, Reason> {
+    /// Adds a subscription, to `new` too if it is, or replaces the one of the same filter.
+    fn add(
+        &mut self,
+        filter: &Filter,
+        options: SubscriptionOptions,
+        new: &mut FilterMap<()>,
+    ) -> Result<Quality, Reason> {
         let subscriptions = self.session.subscriptions();
         let max = self.broker.limits.mqtt_subscriptions_max;
-        if subscriptions.len() >= max && subscriptions.get(&filter).is_none() {
+        if subscriptions.len() >= max && subscriptions.get(filter).is_none() {
             return Err(Reason::QuotaExceeded);
         }
-        let is_new = self.session.subscribe(filter.clone(), options);
-        // Marked from now on, and only then looked at: what comes in between is seen twice rather than never.
-        self.subscriber.add(filter.clone());
+        if self.session.subscribe(filter.clone(), options) {
+            // Marked from now on, and only then looked at: what comes in between is seen twice rather than never.
+            self.subscriber.add(filter.clone());
+            new.insert(filter.clone(), ());
+        }
         let wants_retained = match options.retain_handling {
             RetainHandling::Send => true,
-            RetainHandling::SendIfNew => is_new,
+            RetainHandling::SendIfNew => new.get(filter).is_some(),
             RetainHandling::DoNotSend => false,
         };
-        for stream in self.broker.hub.names_matching(&filter) {
-            consume_budget().await;
-            if !self.session.has_cursor(&stream) {
-                let Ok(description) = self.broker.hub.describe(&stream).await else { continue };
-                self.session.set_cursor(stream.clone(), Start::At(description.tail));
-            }
-            if wants_retained {
-                self.session.queue_retained(stream, options);
-            }
+        if wants_retained {
+            self.session.begin_retained(filter.clone());
         }
         Ok(options.quality)
+    }
+
+    /// Has new subscriptions begin at the tails of the streams that there are, unless the session would become too large.
+    async fn begin(&mut self, new: &FilterMap<()>) -> Result<(), Reason> {
+        self.charge()?;
+        let mut walk = StreamWalk::over(new.filters());
+        while let Some(streams) = self.broker.hub.next_streams(&mut walk).await {
+            for (name, tail) in streams {
+                if !self.session.has_cursor(&name) && self.session.subscriptions().begin_to_want(&name) {
+                    self.session.set_cursor(name, tail);
+                }
+            }
+            self.charge()?;
+        }
+        new.filters().for_each(|filter| self.session.begin(filter));
+        Ok(())
+    }
+
+    /// Ends subscriptions, of which there may be some, and forgets the cursors that only these needed.
+    async fn end_subscriptions(&mut self, ended: &FilterMap<()>) {
+        for filter in ended.filters() {
+            consume_budget().await;
+            self.session.unsubscribe(filter);
+            self.subscriber.remove(filter);
+        }
+        let mut over = Vec::new();
+        for name in self.session.streams() {
+            consume_budget().await;
+            if self.session.is_over(name, ended) {
+                over.push(name.clone());
+            }
+        }
+        for name in &over {
+            consume_budget().await;
+            self.session.forget_cursor(name);
+        }
+        self.attached.charge(self.bytes());
     }
 
     /// A message: onto its stream, and acknowledged once it is as durable as the store promises.
@@ -159,16 +210,24 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         self.wire.put(&Outgoing::Ack(Ack { kind: AckKind::Pubcomp, id, reason }));
     }
 
-    fn unsubscribe(&mut self, Unsubscribe { id, filters }: Unsubscribe) {
-        let reasons = filters.into_iter().map(|filter| match filter {
-            Ok(filter) if self.session.unsubscribe(&filter) => {
-                self.subscriber.remove(&filter);
-                Reason::Success
-            }
-            Ok(_) => Reason::NoSubscriptionExisted,
-            Err(reason) => reason,
-        });
-        let reasons = reasons.collect();
+    async fn unsubscribe(&mut self, Unsubscribe { id, filters }: Unsubscribe) {
+        self.retained = None;
+        let (mut reasons, mut ended) = (Vec::with_capacity(filters.len()), FilterMap::default());
+        for filter in filters {
+            consume_budget().await;
+            reasons.push(match filter {
+                Ok(filter) if ended.get(&filter).is_some() => Reason::NoSubscriptionExisted,
+                Ok(filter) if self.session.subscriptions().get(&filter).is_some() => {
+                    ended.insert(filter, ());
+                    Reason::Success
+                }
+                Ok(_) => Reason::NoSubscriptionExisted,
+                Err(reason) => reason,
+            });
+        }
+        if !ended.is_empty() {
+            self.end_subscriptions(&ended).await;
+        }
         self.wire.put(&Outgoing::Unsuback(id, reasons));
     }
 

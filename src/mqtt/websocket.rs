@@ -12,6 +12,8 @@ use tokio_websockets::{Config, Error, Limits, Message, ServerBuilder, WebSocketS
 /// The bytes of a WebSocket whose handshake is done.
 pub struct Frames<S> {
     socket: WebSocketStream<S>,
+    /// The largest frame of a client that is known.
+    frame_bytes_max: usize,
     /// Of a frame that was not read to its end.
     rest: Bytes,
 }
@@ -20,11 +22,12 @@ pub struct Frames<S> {
 const FRAME_BYTES_MAX: usize = 16 * 1024;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
-    /// The bytes of `io`, which speaks WebSocket by now, in frames of at most `frame_bytes_max`.
-    pub fn new(io: S, frame_bytes_max: usize) -> Self {
-        let limits = Limits::default().max_payload_len(Some(frame_bytes_max));
+    /// The bytes of `io`, which speaks WebSocket by now, in frames of at most `frame_bytes_max`, and of at most
+    /// `first_bytes_max` until the client is answered: before its CONNECT nothing is known of it.
+    pub fn new(io: S, first_bytes_max: usize, frame_bytes_max: usize) -> Self {
+        let limits = Limits::default().max_payload_len(Some(first_bytes_max));
         let socket = ServerBuilder::new().config(Config::default()).limits(limits).serve(io);
-        Self { socket, rest: Bytes::new() }
+        Self { socket, frame_bytes_max, rest: Bytes::new() }
     }
 }
 
@@ -57,7 +60,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Frames<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Frames<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut socket = Pin::new(&mut self.get_mut().socket);
+        let this = self.get_mut();
+        *this.socket.limits_mut() = Limits::default().max_payload_len(Some(this.frame_bytes_max));
+        let mut socket = Pin::new(&mut this.socket);
         ready!(socket.as_mut().poll_ready(context)).map_err(into_io)?;
         let taken = bytes.get(..FRAME_BYTES_MAX).unwrap_or(bytes);
         socket.start_send(Message::binary(Bytes::copy_from_slice(taken))).map_err(into_io)?;

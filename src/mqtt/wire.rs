@@ -28,7 +28,7 @@ pub(super) struct Wire<S> {
     /// What the client speaks, once it has said so.
     pub(super) version: Option<Version>,
     /// The largest packet that it may send.
-    received_bytes_max: usize,
+    pub(super) received_bytes_max: usize,
     /// The largest packet that it takes.
     pub(super) sent_bytes_max: usize,
 }
@@ -71,6 +71,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.flushed = false;
         let version = self.version.unwrap_or(Version::V3);
         encode(packet, version, self.sent_bytes_max, &mut self.out)
+    }
+
+    /// Memory that is held for a packet that is not whole yet, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.frames.capacity()
     }
 
     /// Takes back the packets that no `progress` was asked to write yet.

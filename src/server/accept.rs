@@ -188,9 +188,10 @@ async fn serve_mqtt(
     refuse: bool,
 ) -> io::Result<()> {
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENT_FOR))?;
+    let peer = stream.peer_addr()?.ip();
     let io = Box::new(GuardedStream::new(stream, Bytes::new(), state, limits, phase.clone()));
     tokio::select! {
-        () = broker.serve(io, refuse) => {}
+        () = broker.serve(io, Some(peer), refuse) => {}
         _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
     }
     Ok(())
@@ -199,13 +200,17 @@ async fn serve_mqtt(
 /// Serves the WebSockets that the HTTP front hands over, until that front is gone.
 pub(super) async fn serve_sockets(
     broker: Arc<Broker>,
-    packet_bytes_max: usize,
+    limits: Arc<Limits>,
     mut sockets: mpsc::Receiver<MqttSocket>,
 ) {
     while let Some(MqttSocket { io, state }) = sockets.recv().await {
         let broker = broker.clone();
+        let (first_bytes_max, frame_bytes_max) =
+            (limits.mqtt_connect_bytes_max, limits.mqtt_packet_bytes_max);
         let served = Box::pin(async move {
-            broker.serve(Box::new(WebSocketBytes::new(io, packet_bytes_max)), false).await;
+            let peer = io.peer();
+            let io = Box::new(WebSocketBytes::new(io, first_bytes_max, frame_bytes_max));
+            broker.serve(io, peer, false).await;
             drop(state);
         });
         tokio::spawn(watched(|| "an MQTT connection over WebSocket", served));

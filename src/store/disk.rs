@@ -48,8 +48,8 @@ use crate::budget::Charge;
 use crate::store::entry::Moment;
 use crate::stream::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
-    Failure, Filter, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange, Start,
-    Store, StoredSession, StreamName, Work,
+    Failure, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange, Start, Store,
+    StoredSession, StreamName, StreamPage, Work,
 };
 use changes::Answer;
 use committer::{Committer, Job};
@@ -260,8 +260,8 @@ impl Store for Disk {
         ended
     }
 
-    fn names(&self, filter: &Filter, now: SystemTime) -> Vec<StreamName> {
-        self.shared.streams.names(filter, now)
+    fn page(&self, prefix: &str, after: Option<&StreamName>, now: SystemTime) -> StreamPage {
+        self.shared.streams.page(prefix, after, now)
     }
 
     fn streams(&self) -> usize {

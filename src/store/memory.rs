@@ -13,8 +13,8 @@ use super::streams::{Beginning, Epochs, Streams};
 use crate::budget::Budget;
 use crate::stream::{
     Admission, Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description,
-    Epoch, Failure, Filter, Lineage, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit,
-    SessionChange, Start, Store, StoredSession, StreamName, Work,
+    Epoch, Failure, Lineage, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange,
+    Start, Store, StoredSession, StreamName, StreamPage, Work,
 };
 
 /// Streams in memory.
@@ -228,8 +228,8 @@ impl Store for Memory {
         self.streams.sweep(now)
     }
 
-    fn names(&self, filter: &Filter, now: SystemTime) -> Vec<StreamName> {
-        self.streams.names(filter, now)
+    fn page(&self, prefix: &str, after: Option<&StreamName>, now: SystemTime) -> StreamPage {
+        self.streams.page(prefix, after, now)
     }
 
     fn streams(&self) -> usize {

@@ -4,25 +4,28 @@
 //! forks and their sources change together.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use dashmap::DashMap;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::entry::{Entry, Moment, SWEEP_AGAIN, State};
 use super::log::Content;
 use crate::budget::{Account, Budget, Charge, Owner};
 use crate::stream::{
-    Append, AppendError, AppendType, Create, CreateError, Epoch, FORK_DEPTH_MAX, Filter, Fork, GapReason,
-    Missing, Payload, Position, Principal, ReadError, Shortage, Start, StreamName,
+    Append, AppendError, AppendType, Create, CreateError, Epoch, FORK_DEPTH_MAX, Fork, GapReason, Missing,
+    PAGE_STREAMS_MAX, Payload, Position, Principal, ReadError, Shortage, Start, StreamName, StreamPage,
 };
 
 /// The streams of a store whose content is kept as `C`.
 #[derive(Debug)]
 pub(super) struct Streams<C: Content> {
     table: DashMap<StreamName, Arc<Mutex<Entry<C>>>>,
+    /// The keys of the table in order, for those who go through all of them a part at a time. Changed with the table.
+    names: RwLock<BTreeSet<StreamName>>,
     structure: Mutex<Structure>,
     /// How far the time of day is ahead of the time that ages count by, in milliseconds.
     wall_ahead: AtomicI64,
@@ -76,8 +79,8 @@ impl Structure {
 
 impl<C: Content> Streams<C> {
     pub(super) fn new(budget: Arc<Budget>) -> Self {
-        let (table, structure, wall_ahead) = Default::default();
-        Self { table, structure, wall_ahead, budget }
+        let (table, names, structure, wall_ahead) = Default::default();
+        Self { table, names, structure, wall_ahead, budget }
     }
 
     /// Learns the time of day, and goes by it until it learns another one.
@@ -190,6 +193,7 @@ impl<C: Content> Streams<C> {
             }
             self.table.remove(&name);
             structure.removed += 1;
+            self.names.write().remove(&name);
             let Some(fork) = &entry.asked.fork else { break };
             let source = fork.source.clone();
             drop(entry);
@@ -217,7 +221,8 @@ impl<C: Content> Streams<C> {
             structure.dated.insert((end, name.clone()));
         }
         let entry = Arc::new(Mutex::new(entry));
-        self.table.insert(name, entry.clone());
+        self.table.insert(name.clone(), entry.clone());
+        self.names.write().insert(name);
         entry
     }
 
@@ -344,21 +349,29 @@ impl<C: Content> Streams<C> {
         std::mem::take(&mut self.structure.lock().buried)
     }
 
-    /// The names of the streams that there are at `now` and that `filter` matches, in no order.
-    pub(super) fn names(&self, filter: &Filter, now: SystemTime) -> Vec<StreamName> {
-        let at = self.moment(now);
-        let is_there = |entry: &Mutex<Entry<C>>| {
-            let entry = entry.lock();
-            matches!(entry.state, State::Live | State::Ending) && !entry.has_ended(at)
+    /// The streams that there are at `now` and whose names begin with `prefix`: those behind `after`, at most
+    /// [`PAGE_STREAMS_MAX`].
+    pub(super) fn page(&self, prefix: &str, after: Option<&StreamName>, now: SystemTime) -> StreamPage {
+        let from = after.map_or(Bound::Included(prefix), |after| Bound::Excluded(after.as_str()));
+        let names: Vec<StreamName> = {
+            let names = self.names.read();
+            let behind = names.range::<str, _>((from, Bound::Unbounded));
+            behind
+                .take_while(|name| name.as_str().starts_with(prefix))
+                .take(PAGE_STREAMS_MAX)
+                .cloned()
+                .collect()
         };
-        if let Some(name) = filter.exact() {
-            let there = self.find(name).is_ok_and(|entry| is_there(&entry));
-            return there.then(|| name.clone()).into_iter().collect();
-        }
-        // Streams are locked after the table is given back, since whoever removes one does it the other way round.
-        let matching = self.table.iter().filter(|entry| filter.matches(entry.key()));
-        let found: Vec<_> = matching.map(|entry| (entry.key().clone(), entry.value().clone())).collect();
-        found.into_iter().filter(|(_, entry)| is_there(entry)).map(|(name, _)| name).collect()
+        let next = names.last().filter(|_| names.len() == PAGE_STREAMS_MAX).cloned();
+        let at = self.moment(now);
+        // Streams are locked after the names are given back, since whoever removes one does it the other way round.
+        let streams = names.into_iter().filter_map(|name| {
+            let entry = self.find(&name).ok()?;
+            let entry = entry.lock();
+            let is_there = matches!(entry.state, State::Live | State::Ending) && !entry.has_ended(at);
+            is_there.then(|| (name, entry.tail()))
+        });
+        StreamPage { streams: streams.collect(), next }
     }
 
     /// How many streams there are.

@@ -95,6 +95,16 @@ impl Filter {
         self.exact.is_none() && self.text.contains(['+', '#'])
     }
 
+    /// What the name of each stream that it means begins with. Without a wildcard that is all of the filter.
+    pub fn prefix(&self) -> &str {
+        if self.exact.is_some() {
+            return &self.text;
+        }
+        let (before, wildcard) = self.text.split_at(self.text.find(['+', '#']).unwrap_or(self.text.len()));
+        // `a/#` means `a` too.
+        if wildcard == ANY_LEVELS { before.strip_suffix('/').unwrap_or(before) } else { before }
+    }
+
     /// The filter as text.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -234,6 +244,19 @@ mod tests {
             }
         }
         assert!(compared > 7000 && matched > 400, "{compared} compared, {matched} matched");
+    }
+
+    #[test]
+    fn whatever_a_filter_matches_begins_with_its_prefix() {
+        let filters = ["#", "+/b", "a", "a/b", "a/#", "a/+", "a/+/c", "a/b/#", "a//b", "$x/#"];
+        let prefixes = filters.map(|text| Filter::parse(text).unwrap().prefix().to_owned());
+        assert_eq!(prefixes, ["", "", "a", "a/b", "a", "a/", "a/", "a/b", "a//b", "$x"]);
+        for name in ["a", "a/b", "a/b/c", "ab", "b/b", "$x/a"] {
+            for filter in filters.map(|text| Filter::parse(text).unwrap()) {
+                let matches = filter.matches(&StreamName::parse(name).unwrap());
+                assert!(!matches || name.starts_with(filter.prefix()), "{filter} and {name}");
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The name of a stream: what follows `/v1/stream/` in its URL, percent-decoded.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -48,6 +49,13 @@ impl StreamName {
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Names sort, compare and hash as their texts.
+impl Borrow<str> for StreamName {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

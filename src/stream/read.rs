@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ContentType, Epoch, Failure, Missing, Offset, Position};
+use super::{ContentType, Epoch, Failure, Missing, Offset, Position, StreamName};
 
 /// How much one read may return. Of a text stream it returns whole characters, since live forms can carry UTF-8 only and
 /// go on from the offsets of polls, which could carry half a character.
@@ -92,4 +92,13 @@ pub enum GapReason {
     },
     /// The offset is from another life of the stream. How many are missed nobody can know.
     Epoch,
+}
+
+/// A part of the streams of a store, in the order of their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StreamPage {
+    /// Streams that are there, each with its tail.
+    pub streams: Vec<(StreamName, Offset)>,
+    /// The name behind which the next part begins; `None`: nothing follows.
+    pub next: Option<StreamName>,
 }

@@ -10,12 +10,15 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
-    Failure, Filter, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange, Start,
-    StoredSession, StreamName,
+    Failure, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange, Start,
+    StoredSession, StreamName, StreamPage,
 };
 
 /// What a store is doing for its caller. Dropping it before it is ready leaves either all or nothing done.
 pub type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Streams that one [`Store::page`] looks at: its caller yields between two of them.
+pub const PAGE_STREAMS_MAX: usize = 256;
 
 /// Where messages are kept. `now` is the time of the request on `clock::Clock`, by which ages and idle times count. It never goes back,
 /// and is not always the time of day.
@@ -106,8 +109,9 @@ pub trait Store: Send + Sync + 'static {
     /// since the last time, whoever noticed it first. Those are not all at once: unless it returns none, more may be left.
     fn sweep(&self, now: SystemTime) -> Vec<StreamName>;
 
-    /// The names of the streams that there are at `now` and that `filter` matches, in no order. Uses none of them.
-    fn names(&self, filter: &Filter, now: SystemTime) -> Vec<StreamName>;
+    /// The streams that there are at `now` and whose names begin with `prefix`, in the order of their names: those behind
+    /// `after`, of which it looks at no more than [`PAGE_STREAMS_MAX`]. Uses none of them.
+    fn page(&self, prefix: &str, after: Option<&StreamName>, now: SystemTime) -> StreamPage;
 
     /// How many streams there are.
     fn streams(&self) -> usize;

@@ -23,6 +23,7 @@ mod fill;
 mod following;
 mod marks;
 mod measure;
+mod mqtt_bounds;
 mod races;
 mod refused;
 mod shares;

@@ -145,7 +145,8 @@ async fn a_flood_of_mutated_packets_is_survived_without_growth() {
     let mut random = fastrand::Rng::with_seed(11);
     let mut flood = async |count: usize| {
         for _ in 0..count {
-            let mut client = Mqtt::connect(gateway.mqtt, &Hello::new("attacker")).await;
+            // Each with an id that the gateway gives, since takeovers of one id are delayed.
+            let mut client = Mqtt::connect(gateway.mqtt, &Hello::new("")).await;
             for _ in 0..10 {
                 let mut bytes =
                     publish_bytes(5, "health", b"x", random.u8(..3), 1, (false, false), Vec::new());
@@ -166,22 +167,6 @@ async fn a_flood_of_mutated_packets_is_survived_without_growth() {
     gateway.until_mqtt_clients(1).await;
     until("the memory is back", async || gateway.memory_bytes() < warm + 8 * MIB).await;
     healthy.ping().await;
-}
-
-#[tokio::test]
-async fn there_are_as_many_sessions_as_there_may_be_and_clients_find_their_own() {
-    let gateway = Gateway::start(&["--limit", "mqtt_sessions_max=2"]).await;
-    let known = Hello::lasting("known");
-    drop(Mqtt::connect(gateway.mqtt, &known).await);
-    let _other = Mqtt::connect(gateway.mqtt, &Hello::new("other")).await;
-    for (version, code) in [(5, 0x97), (4, 3)] {
-        let mut third = Mqtt::open(gateway.mqtt, version).await;
-        third.send(&Hello { version, ..Hello::new("third") }.bytes()).await;
-        assert!(
-            matches!(third.receive().await, Some(Packet::Connack { code: refused, .. }) if refused == code)
-        );
-    }
-    assert!(Mqtt::connect(gateway.mqtt, &known).await.connack.0);
 }
 
 #[tokio::test]

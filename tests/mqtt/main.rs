@@ -17,6 +17,7 @@ mod endings;
 mod flapping;
 mod hostile;
 mod idle;
+mod quotas;
 mod sessions;
 mod subscriptions;
 mod survival;

@@ -40,6 +40,7 @@ macro_rules! store_suite {
                 a_sweep_tells_the_ends_that_a_request_noticed,
                 a_description_does_not_count_as_use,
                 names_are_those_of_streams_that_are_there,
+                many_streams_are_named_a_part_at_a_time,
                 each_life_of_a_stream_says_its_epoch,
                 a_fork_shares_the_past_and_not_the_future,
                 a_sub_offset_refines_the_point_of_a_fork,

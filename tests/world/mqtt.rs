@@ -1,12 +1,12 @@
 //! An MQTT client that does nothing by itself: it sends what a scenario says, and shows each packet it is sent.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use mqtt_protocol_core::mqtt::packet::{Property, Qos, SubEntry, SubOpts, v3_1_1, v5_0};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::PATIENCE;
@@ -121,15 +121,35 @@ impl Mqtt {
         Self::try_connect(address, hello).await.expect("the gateway listens and answers")
     }
 
+    /// The same from an address of the loopback network.
+    pub async fn connect_from(local: IpAddr, address: SocketAddr, hello: &Hello) -> Self {
+        let mut client = Self::open_from(local, address, hello.version).await;
+        client.introduce(hello).await.expect("the gateway answers");
+        client
+    }
+
+    /// A connection from an address of the loopback network on which nothing has been said yet.
+    pub async fn open_from(local: IpAddr, address: SocketAddr, version: u8) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::new(local, 0)).expect("an address of the loopback network");
+        Self::over(socket.connect(address).await.expect("the gateway listens"), version)
+    }
+
     /// The same with a gateway that may be gone, or go meanwhile.
     pub async fn try_connect(address: SocketAddr, hello: &Hello) -> Option<Self> {
         let mut client = Self::try_open(address, hello.version).await.ok()?;
-        client.try_send(&hello.bytes()).await.ok()?;
-        match client.receive().await? {
-            Packet::Connack { present, code: 0, properties } => client.connack = (present, 0, properties),
+        client.introduce(hello).await?;
+        Some(client)
+    }
+
+    /// Sends the CONNECT, and waits for the CONNACK, which has to accept. `None`: the gateway is gone.
+    async fn introduce(&mut self, hello: &Hello) -> Option<()> {
+        self.try_send(&hello.bytes()).await.ok()?;
+        match self.receive().await? {
+            Packet::Connack { present, code: 0, properties } => self.connack = (present, 0, properties),
             other => panic!("{other:?}"),
         }
-        Some(client)
+        Some(())
     }
 
     /// A connection on which nothing has been said yet.
@@ -138,10 +158,13 @@ impl Mqtt {
     }
 
     async fn try_open(address: SocketAddr, version: u8) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+        Ok(Self::over(TcpStream::connect(address).await?, version))
+    }
+
+    fn over(stream: TcpStream, version: u8) -> Self {
+        stream.set_nodelay(true).expect("a socket");
         let (read, inbox) = (Vec::new(), VecDeque::new());
-        Ok(Self { stream, read, inbox, version, last_id: 0, connack: (false, 0, Vec::new()) })
+        Self { stream, read, inbox, version, last_id: 0, connack: (false, 0, Vec::new()) }
     }
 
     /// Sends bytes as they are.
@@ -227,6 +250,28 @@ impl Mqtt {
         self.send(&bytes).await;
         self.receive_that(|packet| match packet {
             Packet::Suback(of, codes) if *of == id => Some(codes[0]),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Subscribes to many filters in one packet, and returns what was granted.
+    pub async fn subscribe_all(&mut self, filters: &[String]) -> Vec<u8> {
+        let id = self.next_id();
+        self.send(&filters_bytes(SUBSCRIBE, id, filters)).await;
+        self.receive_that(|packet| match packet {
+            Packet::Suback(of, codes) if *of == id => Some(codes.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Ends many subscriptions in one packet; the reasons.
+    pub async fn unsubscribe_all(&mut self, filters: &[String]) -> Vec<u8> {
+        let id = self.next_id();
+        self.send(&filters_bytes(UNSUBSCRIBE, id, filters)).await;
+        self.receive_that(|packet| match packet {
+            Packet::Unsuback(of, codes) if *of == id => Some(codes.clone()),
             _ => None,
         })
         .await
@@ -324,6 +369,30 @@ impl Mqtt {
         self.send(&[0xc0, 0]).await;
         self.receive_that(|packet| (*packet == Packet::Pingresp).then_some(())).await;
     }
+}
+
+pub const SUBSCRIBE: u8 = 8;
+pub const UNSUBSCRIBE: u8 = 10;
+
+/// A SUBSCRIBE, at quality 0, or an UNSUBSCRIBE of version 5.
+pub fn filters_bytes(kind: u8, id: u16, filters: &[String]) -> Vec<u8> {
+    let mut body = [&id.to_be_bytes()[..], &[0]].concat();
+    for filter in filters {
+        body.extend_from_slice(&(filter.len() as u16).to_be_bytes());
+        body.extend_from_slice(filter.as_bytes());
+        if kind == SUBSCRIBE {
+            body.push(0);
+        }
+    }
+    let mut bytes = vec![kind << 4 | 2];
+    let mut length = body.len();
+    while length >= 0x80 {
+        bytes.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    bytes.push(length as u8);
+    bytes.extend_from_slice(&body);
+    bytes
 }
 
 /// An acknowledgement of a client.

@@ -1,17 +1,23 @@
 //! Those who subscribe, each with the set of streams that have changed for it, and the groups that share a filter.
 //!
 //! A mark is a state and no event: a stream that changes twice before its subscriber looks is marked once. So a slow
-//! subscriber costs at most one mark a stream.
+//! subscriber costs at most one mark a stream, and no more than its `marks_max`: what does not fit is remembered as one bit,
+//! and the subscriber has to look at all its streams.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::task::consume_budget;
 use tokio::time::Instant;
 
 use crate::hub::signal::Signal;
 use crate::stream::{Filter, StreamName};
+
+/// Subscribers of one filter that a publisher marks by itself.
+const INLINE_MARKS_MAX: usize = 64;
 
 /// What a subscriber keeps of the memory that its marks once needed.
 const SPARE_MARKS: usize = 16;
@@ -26,6 +32,8 @@ pub(in crate::hub) struct Member {
     pub(super) filters: Mutex<Filters>,
     pub(super) delivered: AtomicU64,
     pub(super) marks: Signal<Marks>,
+    /// Streams that are marked at once.
+    marks_max: usize,
 }
 
 /// The marked streams, the one that has waited longest first, so that busy ones do not starve the others.
@@ -33,6 +41,8 @@ pub(in crate::hub) struct Member {
 pub(in crate::hub) struct Marks {
     order: VecDeque<StreamName>,
     marked: HashSet<StreamName>,
+    /// Whether a stream has changed that is not marked.
+    overflow: bool,
 }
 
 /// The subscribers of one filter. A clone shares them, so a publisher marks without the lock of a table.
@@ -66,8 +76,9 @@ impl Filters {
 }
 
 impl Member {
-    pub(super) fn new(number: u64, client: &str) -> Self {
+    pub(super) fn new(number: u64, client: &str, marks_max: usize) -> Self {
         Self {
+            marks_max,
             number,
             client: client.into(),
             since: Instant::now(),
@@ -78,7 +89,7 @@ impl Member {
     }
 
     pub(super) fn mark(&self, name: &StreamName) {
-        self.marks.update(|marks| marks.insert(name));
+        self.marks.update(|marks| marks.insert(name, self.marks_max));
     }
 }
 
@@ -87,11 +98,20 @@ impl Marks {
         self.order.is_empty()
     }
 
-    pub(super) fn insert(&mut self, name: &StreamName) {
-        if !self.marked.contains(name) {
-            self.marked.insert(name.clone());
-            self.order.push_back(name.clone());
+    pub(super) fn insert(&mut self, name: &StreamName, max: usize) {
+        if self.marked.contains(name) {
+            return;
         }
+        if self.order.len() >= max {
+            self.overflow = true;
+            return;
+        }
+        self.marked.insert(name.clone());
+        self.order.push_back(name.clone());
+    }
+
+    pub(super) fn take_overflow(&mut self) -> bool {
+        std::mem::take(&mut self.overflow)
     }
 
     pub(super) fn take(&mut self, max: usize) -> Vec<StreamName> {
@@ -128,13 +148,27 @@ impl Members {
         self.0.as_ref().map_or(0, |members| members.len())
     }
 
-    /// Marks the stream for each of them.
+    /// Marks the stream for each of them. If they are many, that goes on in a task of its own, which others have their turn
+    /// beside.
     pub(in crate::hub) fn mark(&self, name: &StreamName) {
-        self.0.iter().flat_map(|members| members.values()).for_each(|member| member.mark(name));
+        let Some(members) = &self.0 else { return };
+        match Handle::try_current() {
+            Ok(runtime) if members.len() > INLINE_MARKS_MAX => {
+                runtime.spawn(mark_all(members.clone(), name.clone()));
+            }
+            _ => members.values().for_each(|member| member.mark(name)),
+        }
     }
 
     #[cfg(test)]
     pub(super) fn numbers(&self) -> Vec<u64> {
         self.0.iter().flat_map(|members| members.keys().copied()).collect()
+    }
+}
+
+async fn mark_all(members: Arc<BTreeMap<u64, Arc<Member>>>, name: StreamName) {
+    for member in members.values() {
+        consume_budget().await;
+        member.mark(&name);
     }
 }

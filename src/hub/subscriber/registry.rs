@@ -10,6 +10,9 @@ use super::members::Member;
 use crate::clock::Clock;
 use crate::hub::SubscribedView;
 
+/// Streams that are marked at once for a client that subscribes, about 80 bytes each.
+pub(super) const MARKS_MAX: usize = 4096;
+
 /// The subscribers by client. For a moment there may be two of one client, when it comes again.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct Subscribers {
@@ -25,14 +28,14 @@ struct Table {
 impl Subscribers {
     pub(super) fn enter(&self, client: &str) -> Arc<Member> {
         let mut table = self.table.lock();
-        let member = table.member(client);
+        let member = table.member(client, MARKS_MAX);
         table.by_client.insert((member.client.clone(), member.number), member.clone());
         member
     }
 
-    /// One who is nobody's client.
+    /// One who is nobody's client, and subscribes to a limited number of streams by name.
     pub(super) fn unlisted(&self) -> Arc<Member> {
-        self.table.lock().member("")
+        self.table.lock().member("", usize::MAX)
     }
 
     pub(super) fn leave(&self, member: &Member) {
@@ -63,9 +66,9 @@ impl Subscribers {
 }
 
 impl Table {
-    fn member(&mut self, client: &str) -> Arc<Member> {
+    fn member(&mut self, client: &str, marks_max: usize) -> Arc<Member> {
         self.next_number += 1;
-        Arc::new(Member::new(self.next_number, client))
+        Arc::new(Member::new(self.next_number, client, marks_max))
     }
 }
 

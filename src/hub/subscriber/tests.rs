@@ -117,6 +117,29 @@ async fn marks_come_in_parts_and_a_dropped_wait_takes_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn streams_beyond_those_that_can_be_marked_are_told_as_an_overflow() {
+    const OVER: usize = 3;
+    let hub = hub();
+    let follower = hub.subscriber("follower");
+    follower.add(filter("s/#"));
+    for number in 0..registry::MARKS_MAX + OVER {
+        assert!(number > registry::MARKS_MAX || !follower.take_overflow());
+        publish(&hub, &format!("s/{number}"), "x").await;
+    }
+    publish(&hub, "s/0", "y").await;
+    assert!(follower.take_overflow());
+    assert!(!follower.take_overflow(), "it was told");
+    let marked = in_time("the marks", follower.changed(usize::MAX)).await;
+    assert_eq!(marked.len(), registry::MARKS_MAX);
+    // What is not marked is found by a walk over all streams.
+    let (mut walk, mut found) = (StreamWalk::over([&filter("s/#")]), 0);
+    while let Some(streams) = hub.next_streams(&mut walk).await {
+        found += streams.len();
+    }
+    assert_eq!(found, registry::MARKS_MAX + OVER);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_somebody_names_does_not_end_whatever_life_it_is_in() {
     let hub = hub();
     let sweep = || hub.store.sweep(hub.clock.now());

@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn the_tree_finds_just_the_filters_that_match() {
         let wildcards = Wildcards::default();
-        let members: Vec<_> = (0..).zip(FILTERS).map(|(n, text)| Arc::new(Member::new(n, text))).collect();
+        let members: Vec<_> = (0..).zip(FILTERS).map(|(n, text)| Arc::new(Member::new(n, text, 1))).collect();
         let filter = |member: &Member| Filter::parse(&member.client).unwrap();
         let found = |name: &str| -> BTreeSet<u64> {
             let found = wildcards.matching(&StreamName::parse(name).unwrap());

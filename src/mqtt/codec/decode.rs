@@ -32,7 +32,7 @@ const LEVEL_AT: usize = 6;
 const FLAGS_AT: usize = 7;
 
 /// What a client says in `frame`. Before its CONNECT the version is `None`, and nothing else is understood.
-pub(in crate::mqtt) fn decode(frame: Frame, version: Option<Version>) -> Result<Incoming, Breach> {
+pub(in crate::mqtt) fn decode(frame: Frame<'_>, version: Option<Version>) -> Result<Incoming, Breach> {
     let Frame { first, body } = frame;
     let (kind, flags) = (first >> 4, first & 0x0f);
     let expected_flags = match kind {
@@ -54,13 +54,13 @@ pub(in crate::mqtt) fn decode(frame: Frame, version: Option<Version>) -> Result<
         (3, Version::V3) => {
             let packet = whole(v3_1_1::Publish::parse(flags, Arc::from(&*body)), &body)?;
             let quality = quality(packet.qos());
-            let payload = body.slice(body.len() - packet.payload().len()..);
+            let payload = body.keep_from(body.len() - packet.payload().len());
             publish(packet.topic_name(), payload, packet.packet_id(), quality, packet.retain(), &[])
         }
         (3, Version::V5) => {
             let packet = whole(v5_0::Publish::parse(flags, Arc::from(&*body)), &body)?;
             let quality = quality(packet.qos());
-            let payload = body.slice(body.len() - packet.payload().len()..);
+            let payload = body.keep_from(body.len() - packet.payload().len());
             publish(
                 packet.topic_name(),
                 payload,
@@ -123,7 +123,7 @@ fn text(text: &str) -> Result<String, Breach> {
     if text.contains('\0') { Err(MALFORMED) } else { Ok(text.to_owned()) }
 }
 
-fn connect(body: &Bytes) -> Result<Connect, Breach> {
+fn connect(body: &[u8]) -> Result<Connect, Breach> {
     let (Some(&level), Some(&flags)) = (body.get(LEVEL_AT), body.get(FLAGS_AT)) else {
         return Err(MALFORMED);
     };
@@ -141,7 +141,7 @@ fn connect(body: &Bytes) -> Result<Connect, Breach> {
     if level == 4 { connect_v3(body) } else { connect_v5(body) }
 }
 
-fn connect_v3(body: &Bytes) -> Result<Connect, Breach> {
+fn connect_v3(body: &[u8]) -> Result<Connect, Breach> {
     let packet = whole(v3_1_1::Connect::parse(body), body)?;
     let will = match (packet.will_topic(), packet.will_payload()) {
         (Some(topic), Some(payload)) => Some(Will {
@@ -168,7 +168,7 @@ fn connect_v3(body: &Bytes) -> Result<Connect, Breach> {
     })
 }
 
-fn connect_v5(body: &Bytes) -> Result<Connect, Breach> {
+fn connect_v5(body: &[u8]) -> Result<Connect, Breach> {
     let packet = whole(v5_0::Connect::parse(body), body)?;
     let will = match (packet.will_topic(), packet.will_payload()) {
         (Some(topic), Some(payload)) => Some(Will {
@@ -247,7 +247,7 @@ fn publish(
     Ok(Incoming::Publish(Box::new(Publish { topic, alias, payload, id, quality, retain, properties })))
 }
 
-fn ack(kind: u8, body: &Bytes, version: Version) -> Result<Ack, Breach> {
+fn ack(kind: u8, body: &[u8], version: Version) -> Result<Ack, Breach> {
     let (id, failed) = match (kind, version) {
         (4, Version::V3) => (whole(v3_1_1::Puback::parse(body), body)?.packet_id(), false),
         (5, Version::V3) => (whole(v3_1_1::Pubrec::parse(body), body)?.packet_id(), false),
@@ -295,7 +295,7 @@ fn filter(text: &str) -> Result<Filter, Reason> {
     Filter::parse(text).map_err(|_| Reason::TopicFilterInvalid)
 }
 
-fn disconnect(body: &Bytes, version: Version) -> Result<Disconnect, Breach> {
+fn disconnect(body: &[u8], version: Version) -> Result<Disconnect, Breach> {
     if version == Version::V3 {
         return if body.is_empty() {
             Ok(Disconnect { with_will: false, session_expiry: None })

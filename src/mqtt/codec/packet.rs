@@ -68,6 +68,13 @@ pub(in crate::mqtt) struct Will {
     pub(in crate::mqtt) delay: Duration,
 }
 
+impl Will {
+    /// What it takes, in bytes.
+    pub(in crate::mqtt) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.topic.len() + self.payload.len() + self.properties.bytes()
+    }
+}
+
 /// A message from a client.
 #[derive(Debug)]
 pub(in crate::mqtt) struct Publish {

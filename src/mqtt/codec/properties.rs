@@ -40,6 +40,13 @@ impl MessageProperties {
         found
     }
 
+    /// What they take, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = [&self.content_type, &self.response_topic].into_iter().flatten().map(|text| text.len());
+        let pairs = self.user_properties.iter().map(|(name, value)| name.len() + value.len() + 64);
+        texts.sum::<usize>() + pairs.sum::<usize>() + self.correlation.as_ref().map_or(0, Bytes::len)
+    }
+
     /// As the log keeps it.
     pub(in crate::mqtt) fn annotation(
         self,

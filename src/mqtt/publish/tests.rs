@@ -10,8 +10,8 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::store::Memory;
 use crate::stream::{
-    Appended, Batch, Create, CreateError, Created, Description, Epoch, Filter, Message, MessageLimit,
-    Messages, Missing, ReadError, ReadLimit, Start, Store, StoredSession, Work,
+    Appended, Batch, Create, CreateError, Created, Description, Epoch, Message, MessageLimit, Messages,
+    Missing, ReadError, ReadLimit, Start, Store, StoredSession, StreamPage, Work,
 };
 
 /// A store in memory that counts what it is asked.
@@ -123,8 +123,8 @@ impl Store for Counting {
         self.memory.sweep(now)
     }
 
-    fn names(&self, filter: &Filter, now: SystemTime) -> Vec<StreamName> {
-        self.counted().names(filter, now)
+    fn page(&self, prefix: &str, after: Option<&StreamName>, now: SystemTime) -> StreamPage {
+        self.counted().page(prefix, after, now)
     }
 
     fn streams(&self) -> usize {

@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Session;
-use super::unsaved::Key;
-use crate::mqtt::codec::{PacketId, Will};
-use crate::mqtt::forms::StartForm;
-use crate::stream::{SessionChange, Start};
+use super::unsaved::{By, Key};
+use crate::mqtt::codec::{PacketId, SubscriptionOptions, Will};
+use crate::mqtt::forms::{NameForm, StartForm};
+use crate::stream::{Filter, SessionChange, Start, StreamName};
 
 /// The format of the values. Another one gets another number; values of a number that is not known are passed over.
 const FORMAT: u8 = 1;
@@ -47,6 +47,24 @@ pub(in crate::mqtt) struct Restored {
 #[derive(Serialize, Deserialize)]
 struct Cursor(#[serde(with = "StartForm")] Start);
 
+/// The name of the stream up to which a subscription was sent what is retained; empty: nothing was sent.
+#[derive(Serialize, Deserialize)]
+struct RetainedPlace(String);
+
+/// A retained message in the queue that earlier versions stored.
+#[derive(Serialize, Deserialize)]
+struct QueuedRetained {
+    number: u64,
+    #[serde(with = "NameForm")]
+    stream: StreamName,
+    options: SubscriptionOptions,
+    #[serde(with = "StartForm")]
+    before: Start,
+}
+
+/// Cursors that one change stores at the most, if there is anything else to be stored with it.
+const CURSORS_A_CHANGE: usize = 1000;
+
 impl Presence {
     /// As an entry of a change.
     pub(in crate::mqtt) fn entry(&self) -> (Bytes, Option<Bytes>) {
@@ -64,6 +82,22 @@ impl Session {
         Some(SessionChange { client: self.client.clone(), anew: unsaved.is_new, entries })
     }
 
+    /// The first of many cursors that are not stored yet; `None`: they are few enough for one `change`. A cursor that is
+    /// stored before its subscription does no harm, but a change as large as all of them holds up the others.
+    pub(in crate::mqtt) fn take_cursors_change(&mut self) -> Option<SessionChange> {
+        let unsaved = self.unsaved.as_deref_mut().filter(|unsaved| !unsaved.is_new)?;
+        let keys = unsaved.take_cursors(CURSORS_A_CHANGE)?;
+        let entries = keys.iter().map(|key| (key.to_bytes(), self.value(key))).collect();
+        Some(SessionChange { client: self.client.clone(), anew: false, entries })
+    }
+
+    /// The store has not taken a change of cursors.
+    pub(in crate::mqtt) fn put_cursors_back(&mut self, change: &SessionChange) {
+        for key in change.entries.iter().filter_map(|(key, _)| Key::parse(key)) {
+            self.note(key, By::SomeTime);
+        }
+    }
+
     /// What is to be stored when it is over.
     pub(in crate::mqtt) fn end(&self) -> Option<SessionChange> {
         self.unsaved.as_ref().map(|_| SessionChange::end(self.client.clone()))
@@ -76,19 +110,33 @@ impl Session {
         Some(SessionChange { client: self.client.clone(), anew: false, entries })
     }
 
+    /// Has the subscriptions of a queued message be sent what is retained, from the first stream on, and its entry removed.
+    fn requeue_retained(&mut self, number: u64, stream: &StreamName) {
+        let matching = |filter: &&Filter| filter.matches(stream);
+        let filters: Vec<_> = self.subscriptions.filters().filter(matching).cloned().collect();
+        for filter in filters {
+            self.retained.insert(filter.clone(), None);
+            self.note(Key::Retained(filter), By::SomeTime);
+        }
+        self.note(Key::QueuedRetained(number), By::SomeTime);
+    }
+
     /// What an entry holds. `None`: there is none now.
     fn value(&self, key: &Key) -> Option<Bytes> {
         match key {
             // The connection knows it.
             Key::Presence => None,
             Key::Subscription(filter) => self.subscriptions.get(filter).and_then(encoded),
-            Key::Cursor(stream) => self.cursors.get(stream).and_then(|start| encoded(&Cursor(*start))),
+            Key::Cursor(stream) => {
+                self.cursors.get(stream).and_then(|offset| encoded(&Cursor(Start::At(*offset))))
+            }
             Key::Flight(id) => self.in_flight.get(*id).and_then(encoded),
             Key::Received(id) => self.received.get(id).and_then(|_| encoded(&())),
-            Key::Retained(number) => {
-                let place = self.retained.binary_search_by_key(number, |one| one.number).ok()?;
-                self.retained.get(place).and_then(encoded)
+            Key::Retained(filter) => {
+                let after = self.retained.get(filter)?;
+                encoded(&RetainedPlace(after.as_ref().map_or_else(String::new, ToString::to_string)))
             }
+            Key::QueuedRetained(_) => None,
         }
     }
 }
@@ -97,33 +145,46 @@ impl Restored {
     /// Reads a session. What can not be read is passed over.
     pub(in crate::mqtt) fn new(client: Arc<str>, entries: &[(Bytes, Bytes)]) -> Self {
         let mut restored = Self { session: Session::new(client, true), presence: None, damaged: 0 };
+        let mut queued = Vec::new();
         for (key, value) in entries {
-            restored.damaged += usize::from(restored.take(key, value).is_none());
+            restored.damaged += usize::from(restored.take(key, value, &mut queued).is_none());
         }
-        restored.session.in_flight.restored();
-        restored.session.retained.make_contiguous().sort_by_key(|one| one.number);
-        restored.session.saved();
+        let session = &mut restored.session;
+        session.in_flight.restored();
+        session.saved();
+        let Session { retained, subscriptions, .. } = session;
+        retained.retain(|filter, _| subscriptions.get(filter).is_some());
+        for QueuedRetained { number, stream, .. } in queued {
+            session.requeue_retained(number, &stream);
+        }
         restored
     }
 
     /// Takes an entry, unless it can not be read.
-    fn take(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+    fn take(&mut self, key: &[u8], value: &[u8], queued: &mut Vec<QueuedRetained>) -> Option<()> {
         let session = &mut self.session;
         match Key::parse(key)? {
             Key::Presence => self.presence = Some(decoded(value)?),
             Key::Subscription(filter) => {
-                session.subscriptions.put(filter, decoded(value)?);
+                session.subscriptions.put(filter.clone(), decoded(value)?);
+                session.subscriptions.begin(&filter);
             }
             Key::Cursor(stream) => {
-                let Cursor(start) = decoded(value)?;
-                session.cursors.insert(stream, start);
+                if let Cursor(Start::At(offset)) = decoded(value)? {
+                    session.cursors.insert(stream, offset);
+                }
             }
             Key::Flight(_) => session.in_flight.restore(decoded(value)?),
             Key::Received(id) => {
                 let () = decoded(value)?;
                 session.received.insert(id);
             }
-            Key::Retained(_) => session.retained.push_back(decoded(value)?),
+            Key::Retained(filter) => {
+                let RetainedPlace(after) = decoded(value)?;
+                let after = if after.is_empty() { None } else { Some(StreamName::parse(&after).ok()?) };
+                session.retained.insert(filter, after);
+            }
+            Key::QueuedRetained(_) => queued.push(decoded(value)?),
         }
         Some(())
     }

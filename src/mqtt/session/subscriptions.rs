@@ -1,13 +1,26 @@
 //! Which streams a client wants, and how.
 
 use crate::mqtt::codec::SubscriptionOptions;
-use crate::stream::{Filter, Quality, StreamName};
+use crate::stream::{Filter, FilterMap, Quality, StreamName};
 
-/// The subscriptions of a session, one for each filter, in the order of those. Most clients have one or two, so no
-/// room is kept for more.
+/// What a filter takes at the most, in bytes: in the session, as an entry of the store, and for each of its levels in the
+/// hub's tree of filters.
+const FILTER_BYTES: usize = 384;
+const LEVEL_BYTES: usize = 448;
+
+/// The subscriptions of a session, one for each filter.
 #[derive(Debug, Default)]
 pub(in crate::mqtt) struct Subscriptions {
-    by_filter: Vec<(Filter, SubscriptionOptions)>,
+    by_filter: FilterMap<Subscription>,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Subscription {
+    options: SubscriptionOptions,
+    /// Whether the streams that were there before it have cursors. Until then a stream without one may be older than the
+    /// subscription.
+    begun: bool,
 }
 
 /// How the messages of a stream are wanted by all subscriptions that match it. A message is sent once, at the highest
@@ -29,24 +42,29 @@ pub(in crate::mqtt) struct Terms {
 }
 
 impl Subscriptions {
-    /// Adds a subscription or replaces the one of the same filter. Whether it is new.
+    /// Adds a subscription, which has not begun, or replaces the options of the same filter. Whether it is new.
     pub(in crate::mqtt) fn put(&mut self, filter: Filter, options: SubscriptionOptions) -> bool {
-        match self.find(&filter) {
-            Ok(at) => {
-                self.by_filter.get_mut(at).into_iter().for_each(|(_, old)| *old = options);
-                false
-            }
-            Err(at) => {
-                self.by_filter.reserve_exact(1);
-                self.by_filter.insert(at, (filter, options));
-                true
-            }
+        if let Some(known) = self.by_filter.get_mut(&filter) {
+            known.options = options;
+            return false;
         }
+        self.bytes += bytes_of(&filter);
+        self.by_filter.insert(filter, Subscription { options, begun: false });
+        true
+    }
+
+    /// The streams that were there before a subscription have cursors.
+    pub(in crate::mqtt) fn begin(&mut self, filter: &Filter) {
+        self.by_filter.get_mut(filter).into_iter().for_each(|known| known.begun = true);
     }
 
     /// Ends a subscription. Whether there was one.
     pub(in crate::mqtt) fn remove(&mut self, filter: &Filter) -> bool {
-        self.find(filter).map(|at| self.by_filter.remove(at)).is_ok()
+        let existed = self.by_filter.remove(filter).is_some();
+        if existed {
+            self.bytes -= bytes_of(filter);
+        }
+        existed
     }
 
     /// How many there are.
@@ -54,27 +72,42 @@ impl Subscriptions {
         self.by_filter.len()
     }
 
-    /// The one of this very filter.
+    /// What they take at the most, in bytes.
+    pub(in crate::mqtt) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The options of this very filter.
     pub(in crate::mqtt) fn get(&self, filter: &Filter) -> Option<&SubscriptionOptions> {
-        let at = self.find(filter).ok()?;
-        self.by_filter.get(at).map(|(_, options)| options)
+        self.by_filter.get(filter).map(|known| &known.options)
     }
 
     /// The filters.
     pub(in crate::mqtt) fn filters(&self) -> impl Iterator<Item = &Filter> {
-        self.by_filter.iter().map(|(filter, _)| filter)
+        self.by_filter.filters()
     }
 
-    fn find(&self, filter: &Filter) -> Result<usize, usize> {
-        self.by_filter.binary_search_by(|(known, _)| known.cmp(filter))
+    /// Whether messages of a stream are wanted.
+    pub(in crate::mqtt) fn want(&self, name: &StreamName) -> bool {
+        self.by_filter.matches(name)
+    }
+
+    /// Whether messages of a stream are wanted, and only by subscriptions that have not begun.
+    pub(in crate::mqtt) fn begin_to_want(&self, name: &StreamName) -> bool {
+        let matching = self.by_filter.matching(name);
+        !matching.is_empty() && matching.iter().all(|known| !known.begun)
     }
 
     /// How messages of a stream are wanted, if they are.
     pub(in crate::mqtt) fn wanted(&self, name: &StreamName) -> Option<Wanted> {
-        let by: Vec<_> =
-            self.by_filter.iter().filter(|(filter, _)| filter.matches(name)).map(|(_, o)| *o).collect();
+        let by: Vec<_> = self.by_filter.matching(name).into_iter().map(|known| known.options).collect();
         (!by.is_empty()).then_some(Wanted { by })
     }
+}
+
+fn bytes_of(filter: &Filter) -> usize {
+    let levels = if filter.has_wildcard() { filter.as_str().split('/').count() } else { 0 };
+    FILTER_BYTES + 4 * filter.as_str().len() + LEVEL_BYTES * levels
 }
 
 impl Wanted {
@@ -112,13 +145,20 @@ mod tests {
         assert!(subscriptions.wanted(&name).is_none());
         assert!(subscriptions.put(all, options(Quality::ExactlyOnce, true, Some(7))));
         assert!(subscriptions.put(one.clone(), options(Quality::AtMostOnce, false, Some(8))));
-        assert!(!subscriptions.put(one, options(Quality::AtLeastOnce, false, Some(9))));
+        assert!(!subscriptions.put(one.clone(), options(Quality::AtLeastOnce, false, Some(9))));
+        assert!(subscriptions.begin_to_want(&name));
+        subscriptions.begin(&one);
+        assert!(!subscriptions.begin_to_want(&name), "a stream without a cursor came after this one");
         let wanted = subscriptions.wanted(&name).unwrap();
         let terms = |quality, retain_as_published, identifiers: &[u32]| {
             Some(Terms { quality, retain_as_published, identifiers: identifiers.to_vec() })
         };
         assert_eq!(wanted.terms(false), terms(Quality::ExactlyOnce, true, &[7, 9]));
         assert_eq!(wanted.terms(true), terms(Quality::AtLeastOnce, false, &[9]));
+        for text in ["a/#", "a/b"] {
+            assert!(subscriptions.remove(&Filter::parse(text).unwrap()));
+        }
+        assert_eq!((subscriptions.bytes(), subscriptions.len(), subscriptions.want(&name)), (0, 0, false));
     }
 
     #[test]

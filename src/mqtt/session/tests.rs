@@ -79,23 +79,24 @@ const OPTIONS: SubscriptionOptions = SubscriptionOptions {
 #[test]
 fn each_change_is_stored_alone_and_in_time() {
     type Step = fn(&mut Session);
-    let steps: [(&str, Step, &[&str], bool); 16] = [
+    let steps: [(&str, Step, &[&str], bool); 19] = [
         ("subscribes", |s| _ = s.subscribe(filter("a/+"), OPTIONS), &["+s"], true),
         (
             "two streams are there",
-            |s| ["a/b", "a/c"].iter().for_each(|n| s.set_cursor(name(n), Start::At(at(1)))),
+            |s| ["a/b", "a/c"].iter().for_each(|n| s.set_cursor(name(n), at(1))),
             &["+c", "+c"],
             false,
         ),
-        ("one is to be sent its retained message", |s| s.queue_retained(name("a/b"), OPTIONS), &["+r"], true),
-        ("which is sent", |s| _ = s.next_retained(), &["-r"], false),
+        ("it is to be sent what is retained", |s| s.begin_retained(filter("a/+")), &["+w"], true),
+        ("the first is sent", |s| s.pass_retained(&filter("a/+"), name("a/b")), &["+w"], false),
+        ("and the last", |s| s.end_retained(&filter("a/+")), &["-w"], false),
         (
             "quality 1 is sent",
             |s| _ = s.send(name("a/b"), at(1), Quality::AtLeastOnce, false),
             &["+f"],
             false,
         ),
-        ("and the cursor with it", |s| s.set_cursor(name("a/b"), Start::At(at(2))), &["+c"], false),
+        ("and the cursor with it", |s| s.set_cursor(name("a/b"), at(2)), &["+c"], false),
         ("quality 2 is sent", |s| _ = s.send(name("a/b"), at(2), Quality::ExactlyOnce, false), &["+f"], true),
         ("PUBACK", |s| _ = s.acknowledged(ack(AckKind::Puback, id(1))), &["-f"], false),
         ("PUBREC", |s| _ = s.acknowledged(ack(AckKind::Pubrec, id(2))), &["+f"], true),
@@ -105,7 +106,9 @@ fn each_change_is_stored_alone_and_in_time() {
         ("and released", |s| _ = s.released(id(9)), &["-q"], true),
         ("and once more", |s| _ = s.released(id(9)), &[], false),
         ("a stream ends", |s| s.forget_cursor(&name("a/c")), &["-c"], false),
-        ("unsubscribes", |s| _ = s.unsubscribe(&filter("a/+")), &["-c", "-s"], true),
+        ("the cursor is as it was", |s| s.set_cursor(name("a/b"), at(2)), &[], false),
+        ("unsubscribes", |s| _ = s.unsubscribe(&filter("a/+")), &["-s"], true),
+        ("and the last stream is over", |s| s.forget_cursor(&name("a/b")), &["-c"], false),
     ];
     let (mut session, mut stored) = (session(), Stored::default());
     for (what, step, keys, is_due) in steps {
@@ -124,11 +127,11 @@ fn each_change_is_stored_alone_and_in_time() {
 fn what_has_changed_ten_times_is_stored_once_as_it_is_now() {
     let (mut session, mut stored) = (session(), Stored::default());
     for position in 0..10_000 {
-        session.set_cursor(name(&format!("s/{position}")), Start::At(at(1)));
+        session.set_cursor(name(&format!("s/{position}")), at(1));
     }
     stored.save(&mut session);
     for position in 0..10 {
-        session.set_cursor(name("s/1"), Start::At(at(position)));
+        session.set_cursor(name("s/1"), at(position));
         let sent = session.send(name("s/1"), at(position), Quality::AtLeastOnce, false);
         session.acknowledged(ack(AckKind::Puback, sent));
     }
@@ -164,13 +167,14 @@ fn a_session_that_is_not_stored_wants_nothing_stored() {
 fn a_session_comes_back_as_it_was_stored() {
     let (mut session, mut stored) = (session(), Stored::default());
     session.subscribe(filter("a/+"), OPTIONS);
-    session.set_cursor(name("a/b"), Start::At(at(5)));
-    session.set_cursor(name("a/c"), Start::Earliest);
+    session.set_cursor(name("a/b"), at(5));
+    session.set_cursor(name("a/c"), at(0));
     let sent: Vec<_> = [Quality::ExactlyOnce, Quality::AtLeastOnce, Quality::ExactlyOnce]
         .map(|quality| session.send(name("a/b"), at(3), quality, true))
         .into();
     session.acknowledged(ack(AckKind::Pubrec, sent[2]));
-    ["a/b", "a/c"].iter().for_each(|stream| session.queue_retained(name(stream), OPTIONS));
+    session.begin_retained(filter("a/+"));
+    session.pass_retained(&filter("a/+"), name("a/b"));
     stored.save(&mut session);
     let receiving = session.receiving(id(40_000)).unwrap();
     stored.0.extend(receiving.entries.into_iter().map(|(key, value)| (key, value.unwrap())));
@@ -185,9 +189,8 @@ fn a_session_comes_back_as_it_was_stored() {
     let (two, one) = (Quality::ExactlyOnce, Quality::AtLeastOnce);
     let (published, received) = (Phase::Published, Phase::Received);
     assert_eq!(flights, [(sent[0], published, two), (sent[1], published, one), (sent[2], received, two)]);
-    let retained: Vec<_> =
-        std::iter::from_fn(|| again.next_retained()).map(|r| (r.stream, r.before)).collect();
-    assert_eq!(retained, [(name("a/b"), Start::At(at(5))), (name("a/c"), Start::Earliest)]);
+    assert_eq!(again.next_retained(), Some((&filter("a/+"), Some(&name("a/b")))));
+    assert!(!again.subscriptions().begin_to_want(&name("a/d")), "a stream without a cursor has come later");
     // The next id is one that the client does not take for one of those.
     assert_eq!(again.send(name("a/b"), at(5), one, false), id(4));
 }
@@ -216,6 +219,8 @@ const FORMAT_1: &[(&[u8], &[u8])] = &[
     (b"f\x00\x02", b"\x01\x02\x02\x03a/b\x07\x03\x02\x00\x01"),
     (b"q\x9c\x40", b"\x01"),
     (b"r\x00\x00\x00\x00\x00\x00\x00\x00", b"\x01\x00\x03a/b\x02\x01\x00\x01\x01\xac\x02\x00"),
+    (b"wb/+", b"\x01\x03b/b"),
+    (b"sb/+", b"\x01\x02\x01\x00\x01\x01\xac\x02"),
 ];
 
 fn format_1() -> Vec<(Bytes, Bytes)> {
@@ -232,7 +237,13 @@ fn entries_that_were_written_before_are_read() {
     let flight = session.send_again().unwrap();
     assert_eq!((flight.id, flight.start, flight.phase), (id(2), at(3), Phase::Received));
     assert!(session.has_received(id(40_000)));
-    assert_eq!(session.next_retained().unwrap().before, Start::Earliest);
+    // What an earlier version had in a queue is sent from the beginning, and is not in the queue of the store any more.
+    assert_eq!(session.next_retained(), Some((&filter("a/+"), None)));
+    let change = session.change(None).unwrap();
+    let keys: Vec<_> = change.entries.iter().map(|(key, value)| (key[0], value.is_some())).collect();
+    assert!(keys.len() == 2 && keys.contains(&(b'r', false)) && keys.contains(&(b'w', true)), "{keys:?}");
+    session.end_retained(&filter("a/+"));
+    assert_eq!(session.next_retained(), Some((&filter("b/+"), Some(&name("b/b")))));
     // And they are written so.
     assert_eq!(presence().entry().1, Some(format_1()[0].1.clone()));
 }
@@ -259,10 +270,41 @@ fn a_cursor_lives_as_long_as_some_subscription_matches_its_stream() {
     let all = filter("a/+");
     session.subscribe(all.clone(), OPTIONS);
     session.subscribe(filter("a/b"), OPTIONS);
-    session.set_cursor(name("a/b"), Start::Tail);
-    session.set_cursor(name("a/c"), Start::Tail);
     assert!(session.unsubscribe(&all));
     assert!(!session.unsubscribe(&all));
-    assert!(session.has_cursor(&name("a/b")));
-    assert_eq!(session.cursor(&name("a/c")), Start::Earliest);
+    let ended = [(all, ())].into_iter().collect();
+    let is_over = ["a/b", "a/c", "b/c"].map(|stream| session.is_over(&name(stream), &ended));
+    assert_eq!(is_over, [false, true, false]);
+}
+
+#[test]
+fn many_cursors_are_stored_in_parts_before_their_subscription() {
+    let (mut session, mut stored) = (session(), Stored::default());
+    session.subscribe(filter("a"), OPTIONS);
+    stored.save(&mut session);
+    session.subscribe(filter("s/+"), OPTIONS);
+    (0..2500).for_each(|stream| session.set_cursor(name(&format!("s/{stream}")), at(1)));
+    let refused = session.take_cursors_change().unwrap();
+    session.put_cursors_back(&refused);
+    let mut parts = Vec::new();
+    while let Some(change) = session.take_cursors_change() {
+        assert!(change.entries.iter().all(|(key, value)| key[0] == b'c' && value.is_some()));
+        parts.push(change.entries.len());
+    }
+    assert_eq!(parts, [1000, 1000]);
+    let (keys, is_due) = stored.save(&mut session);
+    assert_eq!((keys.len(), is_due), (501, true));
+}
+
+#[test]
+fn a_session_costs_what_it_has() {
+    let mut session = Session::new("c".into(), false);
+    let empty = session.bytes();
+    session.subscribe(filter("a/+/#"), OPTIONS);
+    session.set_cursor(name("a/b"), at(1));
+    let used = session.bytes();
+    assert!(used > empty + 500, "{used}");
+    session.unsubscribe(&filter("a/+/#"));
+    session.forget_cursor(&name("a/b"));
+    assert_eq!(session.bytes(), empty);
 }

@@ -19,8 +19,10 @@ pub(in crate::mqtt) enum Key {
     Flight(PacketId),
     /// A message of quality 2 from the client that is in the log and not released yet.
     Received(PacketId),
-    /// A retained message that is still to be sent, by its number.
-    Retained(u64),
+    /// How far a new subscription has been sent what is retained.
+    Retained(Filter),
+    /// A retained message that was still to be sent, by its number. Earlier versions stored a queue of them.
+    QueuedRetained(u64),
 }
 
 /// By when a change has to be stored.
@@ -46,6 +48,19 @@ impl Unsaved {
         self.keys.insert(key);
         self.is_due |= by == By::NextPacket;
     }
+
+    /// Takes `max` keys of cursors, if there are more keys than that and these among them. What is taken counts as stored.
+    pub(super) fn take_cursors(&mut self, max: usize) -> Option<Vec<Key>> {
+        if self.keys.len() <= max {
+            return None;
+        }
+        let cursors = self.keys.iter().filter(|key| matches!(key, Key::Cursor(_)));
+        let taken: Vec<_> = cursors.take(max).cloned().collect();
+        for key in &taken {
+            self.keys.remove(key);
+        }
+        (!taken.is_empty()).then_some(taken)
+    }
 }
 
 impl Key {
@@ -65,7 +80,8 @@ impl Key {
                 id = of.0.get().to_be_bytes();
                 (b'q', &id)
             }
-            Self::Retained(of) => {
+            Self::Retained(filter) => (b'w', filter.as_str().as_bytes()),
+            Self::QueuedRetained(of) => {
                 number = of.to_be_bytes();
                 (b'r', &number)
             }
@@ -87,7 +103,8 @@ impl Key {
             b'c' => StreamName::parse(text()?).map(Self::Cursor).ok(),
             b'f' => id().map(Self::Flight),
             b'q' => id().map(Self::Received),
-            b'r' => Some(Self::Retained(u64::from_be_bytes(name.try_into().ok()?))),
+            b'w' => Filter::parse(text()?).map(Self::Retained).ok(),
+            b'r' => Some(Self::QueuedRetained(u64::from_be_bytes(name.try_into().ok()?))),
             _ => None,
         }
     }

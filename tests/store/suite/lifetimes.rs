@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pollgate::stream::{Create, Filter, GapReason, Lifetime, Missing, ReadError, Retention, Start};
+use pollgate::stream::{Create, GapReason, Lifetime, Missing, PAGE_STREAMS_MAX, ReadError, Retention, Start};
 
 use super::world::*;
 
@@ -135,20 +135,47 @@ pub async fn names_are_those_of_streams_that_are_there(make: MakeStore<'_>) {
     world.store.delete(&name("source/b"), world.now).await.unwrap();
     world.store.delete(&name("deleted/b"), world.now).await.unwrap();
     world.later(3);
-    let names = |world: &World, filter: &str| {
-        let mut names = world.store.names(&Filter::parse(filter).unwrap(), world.now);
-        names.sort();
-        names
+    let names = |world: &World, prefix: &str, after: Option<&str>| -> Vec<String> {
+        let page = world.store.page(prefix, after.map(name).as_ref(), world.now);
+        assert_eq!(page.next, None);
+        page.streams.iter().map(|(name, _)| name.to_string()).collect()
     };
-    assert_eq!(names(&world, "+/b"), ["a/b", "b/b", "ended/b"].map(name));
-    assert_eq!(names(&world, "ended/b"), [name("ended/b")]);
+    assert_eq!(names(&world, "", None), ["$own/b", "a", "a/b", "b/b", "ended/b", "fork"]);
+    assert_eq!(names(&world, "ended/b", None), ["ended/b"]);
     world.later(2);
-    assert_eq!(names(&world, "#"), ["a", "a/b", "b/b", "fork"].map(name), "naming a stream does not use it");
-    assert_eq!(names(&world, "$own/+"), [name("$own/b")]);
-    assert_eq!(names(&world, "a"), [name("a")]);
-    for nothing in ["none", "ended/b", "source/b", "deleted/b", "a//b", "none/#"] {
-        assert!(names(&world, nothing).is_empty(), "{nothing}");
+    assert_eq!(
+        names(&world, "", None),
+        ["$own/b", "a", "a/b", "b/b", "fork"],
+        "naming a stream does not use it"
+    );
+    assert_eq!(names(&world, "a", None), ["a", "a/b"]);
+    assert_eq!(names(&world, "a", Some("a")), ["a/b"]);
+    assert_eq!(names(&world, "", Some("ended/b")), ["fork"], "what is no more is a place all the same");
+    for nothing in ["none", "ended/b", "source/b", "deleted/b", "b/c"] {
+        assert!(names(&world, nothing, None).is_empty(), "{nothing}");
     }
+}
+
+pub async fn many_streams_are_named_a_part_at_a_time(make: MakeStore<'_>) {
+    let world = World::new(make);
+    let count = 2 * PAGE_STREAMS_MAX + 7;
+    for number in 0..count {
+        world.open(&format!("many/{number:04}")).await;
+    }
+    let tail = world.append("many/0003", append(json(), numbers([1]))).await.unwrap().tail;
+    let (mut after, mut parts, mut streams) = (None, Vec::new(), Vec::new());
+    loop {
+        let page = world.store.page("many/", after.as_ref(), world.now);
+        parts.push(page.streams.len());
+        streams.extend(page.streams);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(parts, [PAGE_STREAMS_MAX, PAGE_STREAMS_MAX, 7]);
+    assert!(streams.is_sorted() && streams.len() == count);
+    assert_eq!(streams[3], (name("many/0003"), tail));
 }
 
 pub async fn each_life_of_a_stream_says_its_epoch(make: MakeStore<'_>) {

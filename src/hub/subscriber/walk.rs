@@ -1,0 +1,98 @@
+//! Going through the streams that filters may match, a part at a time, so that others have their turn in between however
+//! many streams there are.
+
+use tokio::task::{consume_budget, yield_now};
+
+use crate::hub::Hub;
+use crate::stream::{Filter, Offset, StreamName};
+
+/// A walk over the streams that some filters may match.
+#[derive(Debug)]
+pub struct StreamWalk {
+    /// What is still to be visited, the next one last.
+    roots: Vec<Root>,
+    /// The stream behind which the next part of the last root begins.
+    after: Option<StreamName>,
+}
+
+/// A part of all streams.
+#[derive(Debug, PartialEq, Eq)]
+enum Root {
+    /// One stream.
+    Stream(StreamName),
+    /// The streams whose names begin so.
+    Under(Box<str>),
+}
+
+impl StreamWalk {
+    /// A walk that visits each stream that a filter matches. Filters with wildcards that overlap are walked once.
+    pub fn over<'a>(filters: impl IntoIterator<Item = &'a Filter>) -> Self {
+        let (mut prefixes, mut roots) = (Vec::new(), Vec::new());
+        for filter in filters {
+            match filter.exact() {
+                Some(name) => roots.push(Root::Stream(name.clone())),
+                None if filter.has_wildcard() => prefixes.push(filter.prefix()),
+                // It is what no stream can be called.
+                None => {}
+            }
+        }
+        prefixes.sort_unstable();
+        prefixes.dedup_by(|later, earlier| later.starts_with(&**earlier));
+        roots.extend(prefixes.into_iter().rev().map(|prefix| Root::Under(prefix.into())));
+        Self { roots, after: None }
+    }
+
+    /// Whether all streams were visited.
+    pub fn is_over(&self) -> bool {
+        self.roots.is_empty()
+    }
+
+    /// A walk that goes on behind a stream.
+    pub fn starting_after(self, after: Option<StreamName>) -> Self {
+        Self { after, ..self }
+    }
+}
+
+impl Hub {
+    /// Visits the next streams of a walk: those that there are, each with its tail, and among them some that no filter
+    /// matches. It may find none; `None`: the walk is over.
+    pub async fn next_streams(&self, walk: &mut StreamWalk) -> Option<Vec<(StreamName, Offset)>> {
+        match walk.roots.last()? {
+            Root::Stream(name) => {
+                consume_budget().await;
+                let is_behind = walk.after.as_ref() < Some(name);
+                let described = if is_behind { self.describe(name).await.ok() } else { None };
+                let found = described.map(|described| (name.clone(), described.tail));
+                walk.roots.pop();
+                Some(found.into_iter().collect())
+            }
+            Root::Under(prefix) => {
+                yield_now().await;
+                let page = self.store.page(prefix, walk.after.as_ref(), self.clock.now());
+                walk.after = page.next;
+                if walk.after.is_none() {
+                    walk.roots.pop();
+                }
+                Some(page.streams)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlapping_filters_are_walked_once() {
+        let roots = |texts: &[&str]| {
+            let filters: Vec<_> = texts.iter().map(|text| Filter::parse(text).unwrap()).collect();
+            StreamWalk::over(&filters).roots
+        };
+        let under = |prefix: &str| Root::Under(prefix.into());
+        assert_eq!(roots(&["a/#", "a/b/#", "b/+/c", "b/+"]), [under("b/"), under("a")]);
+        assert_eq!(roots(&["a/#", "#", "+/x"]), [under("")]);
+        let named = Root::Stream(StreamName::parse("a").unwrap());
+        assert_eq!(roots(&["a", "a//b", "c/#"]), [named, under("c")]);
+    }
+}

@@ -1,0 +1,253 @@
+//! Values by topic filter, found by the name of a stream without trying each filter.
+//!
+//! The filters are sorted as text, so those that share their first levels lie beside each other. A name is looked up level by
+//! level: in the stretch of the filters that agree so far, binary search finds the stretches that go on with the name's next
+//! level and with `+`. So a lookup takes as long as the filters that agree with a beginning of the name, and one or two
+//! filters cost no more memory than a list.
+
+use std::cmp::Ordering;
+use std::ops::ControlFlow;
+
+use super::filter::{ANY_LEVELS, Filter, ONE_LEVEL};
+use super::name::StreamName;
+
+/// A value for each of some filters, all of them [parsed](Filter::parse).
+#[derive(Debug, Clone)]
+pub struct FilterMap<T> {
+    /// In the order of the filters' texts.
+    entries: Vec<(Filter, T)>,
+}
+
+impl<T> Default for FilterMap<T> {
+    fn default() -> Self {
+        Self { entries: Vec::new() }
+    }
+}
+
+impl<T> FilterMap<T> {
+    /// Sets the value of a filter, and returns the one that it had.
+    pub fn insert(&mut self, filter: Filter, value: T) -> Option<T> {
+        match self.find(&filter) {
+            Ok(at) => self.entries.get_mut(at).map(|(_, old)| std::mem::replace(old, value)),
+            Err(at) => {
+                // Most maps have one filter or two.
+                if self.entries.len() < 4 {
+                    self.entries.reserve_exact(1);
+                }
+                self.entries.insert(at, (filter, value));
+                None
+            }
+        }
+    }
+
+    /// Removes a filter, and returns its value.
+    pub fn remove(&mut self, filter: &Filter) -> Option<T> {
+        self.find(filter).ok().map(|at| self.entries.remove(at).1)
+    }
+
+    /// The value of a filter.
+    pub fn get(&self, filter: &Filter) -> Option<&T> {
+        let at = self.find(filter).ok()?;
+        self.entries.get(at).map(|(_, value)| value)
+    }
+
+    /// The value of a filter, to be changed.
+    pub fn get_mut(&mut self, filter: &Filter) -> Option<&mut T> {
+        let at = self.find(filter).ok()?;
+        self.entries.get_mut(at).map(|(_, value)| value)
+    }
+
+    /// The number of filters.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no filter.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The filters, in order.
+    pub fn filters(&self) -> impl Iterator<Item = &Filter> {
+        self.entries.iter().map(|(filter, _)| filter)
+    }
+
+    /// Whether a filter matches the stream.
+    pub fn matches(&self, name: &StreamName) -> bool {
+        self.visit_matching(name, &mut |_| ControlFlow::Break(())).is_break()
+    }
+
+    /// The values of the filters that match the stream.
+    pub fn matching(&self, name: &StreamName) -> Vec<&T> {
+        let mut found = Vec::new();
+        let _to_the_end = self.visit_matching(name, &mut |value| {
+            found.push(value);
+            ControlFlow::Continue(())
+        });
+        found
+    }
+
+    fn visit_matching<'a>(
+        &'a self,
+        name: &StreamName,
+        found: &mut impl FnMut(&'a T) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let hidden = name.as_str().starts_with('$');
+        Stretch { entries: &self.entries, agreed: 0 }.visit(name.as_str(), hidden, found)
+    }
+
+    fn find(&self, filter: &Filter) -> Result<usize, usize> {
+        self.entries.binary_search_by(|(known, _)| known.cmp(filter))
+    }
+}
+
+impl<T> FromIterator<(Filter, T)> for FilterMap<T> {
+    fn from_iter<I: IntoIterator<Item = (Filter, T)>>(entries: I) -> Self {
+        let mut map = Self::default();
+        for (filter, value) in entries {
+            map.insert(filter, value);
+        }
+        map
+    }
+}
+
+/// Filters that agree in their first `agreed` bytes, which are whole levels.
+struct Stretch<'a, T> {
+    entries: &'a [(Filter, T)],
+    agreed: usize,
+}
+
+impl<'a, T> Stretch<'a, T> {
+    /// Visits the filters that match the rest of a name. `hidden`: it is the whole name and begins with `$`, which wildcards
+    /// do not match.
+    fn visit(
+        self,
+        rest: &str,
+        hidden: bool,
+        found: &mut impl FnMut(&'a T) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        if self.entries.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let (level, below) = match rest.split_once('/') {
+            Some((level, below)) => (level, Some(below)),
+            None => (rest, None),
+        };
+        if !hidden {
+            self.find(&[ANY_LEVELS]).map_or(ControlFlow::Continue(()), &mut *found)?;
+        }
+        let is_wildcard = level == ONE_LEVEL || level == ANY_LEVELS;
+        let candidates = [(!hidden).then_some(ONE_LEVEL), (!is_wildcard).then_some(level)];
+        for candidate in candidates.into_iter().flatten() {
+            match below {
+                Some(below) => self.going_on_with(candidate).visit(below, false, found)?,
+                None => {
+                    self.find(&[candidate]).map_or(ControlFlow::Continue(()), &mut *found)?;
+                    self.find(&[candidate, "/", ANY_LEVELS])
+                        .map_or(ControlFlow::Continue(()), &mut *found)?;
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The value of the filter that ends with `pieces`.
+    fn find(&self, pieces: &[&str]) -> Option<&'a T> {
+        let at = self.entries.binary_search_by(|entry| compare(self.rest_of(entry), pieces)).ok()?;
+        self.entries.get(at).map(|(_, value)| value)
+    }
+
+    /// The filters whose next level, which is not their last one, is `level`.
+    fn going_on_with(&self, level: &str) -> Self {
+        let pieces = [level, "/"];
+        let begins = |rest: &[u8]| {
+            let behind = rest.strip_prefix(level.as_bytes());
+            behind.is_some_and(|behind| behind.first() == Some(&b'/'))
+        };
+        let from = self.entries.partition_point(|entry| compare(self.rest_of(entry), &pieces).is_lt());
+        let entries = self.entries.get(from..).unwrap_or_default();
+        let to = entries.partition_point(|entry| begins(self.rest_of(entry)));
+        Self { entries: entries.get(..to).unwrap_or_default(), agreed: self.agreed + level.len() + 1 }
+    }
+
+    fn rest_of<'f>(&self, (filter, _): &'f (Filter, T)) -> &'f [u8] {
+        filter.as_str().as_bytes().get(self.agreed..).unwrap_or_default()
+    }
+}
+
+/// Compares bytes with pieces that lie one behind the other.
+fn compare(mut bytes: &[u8], pieces: &[&str]) -> Ordering {
+    for piece in pieces {
+        let (compared, rest) = bytes.split_at(piece.len().min(bytes.len()));
+        match compared.cmp(piece.as_bytes()) {
+            Ordering::Equal => bytes = rest,
+            different => return different,
+        }
+    }
+    if bytes.is_empty() { Ordering::Equal } else { Ordering::Greater }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(levels: &[&str]) -> Vec<String> {
+        let mut all: Vec<String> = levels.iter().map(|level| (*level).to_owned()).collect();
+        let mut longest = all.clone();
+        for _ in 0..2 {
+            longest =
+                longest.iter().flat_map(|text| levels.iter().map(move |l| format!("{text}/{l}"))).collect();
+            all.extend(longest.iter().cloned());
+        }
+        all
+    }
+
+    #[test]
+    fn a_lookup_finds_just_the_filters_that_match() {
+        let names: Vec<_> = texts(&["a", "ab", "b", "$x", "+", "#"])
+            .iter()
+            .filter_map(|text| StreamName::parse(text).ok())
+            .collect();
+        let filters: Vec<_> = texts(&["a", "ab", "b", "$x", "", "+", "#"])
+            .iter()
+            .filter_map(|text| Filter::parse(text).ok())
+            .collect();
+        let mut random = fastrand::Rng::with_seed(5);
+        for size in [0, 1, 2, 7, 30, 150, filters.len()] {
+            let mut chosen = filters.clone();
+            random.shuffle(&mut chosen);
+            chosen.truncate(size);
+            let mut map: FilterMap<usize> = FilterMap::default();
+            for (number, filter) in chosen.iter().enumerate() {
+                assert_eq!(map.insert(filter.clone(), number), None);
+            }
+            assert_eq!(map.len(), chosen.len());
+            for name in &names {
+                let mut found: Vec<_> = map.matching(name).into_iter().copied().collect();
+                found.sort_unstable();
+                let numbered = chosen.iter().enumerate();
+                let expected: Vec<_> =
+                    numbered.filter(|(_, filter)| filter.matches(name)).map(|(number, _)| number).collect();
+                assert_eq!(found, expected, "{name} in {chosen:?}");
+                assert_eq!(map.matches(name), !expected.is_empty());
+            }
+            for (number, filter) in chosen.iter().enumerate() {
+                assert_eq!(map.get(filter), Some(&number));
+                assert_eq!((map.remove(filter), map.get(filter)), (Some(number), None));
+            }
+            assert!(map.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_filter_is_there_once() {
+        let filter = Filter::parse("a/+").unwrap();
+        let mut map: FilterMap<u8> = [(filter.clone(), 1)].into_iter().collect();
+        assert_eq!((map.insert(filter.clone(), 2), map.len()), (Some(1), 1));
+        map.get_mut(&filter).into_iter().for_each(|value| *value += 1);
+        assert_eq!(
+            map.filters().zip(map.matching(&StreamName::parse("a/b").unwrap())).last(),
+            Some((&filter, &3))
+        );
+    }
+}
