@@ -6,7 +6,7 @@
 //! message when they have appended all, with the cache of the newest messages (64 MiB); `opened` the same after the store
 //! was opened again, with an empty cache; `opening` the most while it was opened. `cold` are messages a second when one task
 //! reads everything from the files in batches of 64 KiB, `newest` are reads a second of the last message of a stream. One
-//! row may be chosen: `cargo bench --bench index -- 10000000 1`.
+//! row may be chosen: `cargo bench --bench index -- 10000000 1`. Fails if 10^7 messages take more than 24 bytes each.
 //!
 //! Each round is a process of its own. The figures are medians.
 
@@ -34,6 +34,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Messages, streams, and rounds with so many.
 const ROWS: [(usize, usize, usize); 4] =
     [(1_000_000, 1, 5), (1_000_000, 1_000, 5), (10_000_000, 1, 1), (10_000_000, 1_000, 1)];
+
+/// With so many messages each may take so many bytes, the cache and the store's own buffers included.
+const MANY: usize = 10_000_000;
+const BYTES_MAX: f64 = 24.0;
 
 const TASKS: usize = 64;
 const READ: ReadLimit = ReadLimit { bytes_max: 64 * 1024 };
@@ -71,6 +75,10 @@ fn row(messages: usize, streams: usize, rounds: usize) {
         "{messages:10} {streams:9} {appends:10.0} {running:6.1} B {:>11} {opening:6.1} B {opened:6.1} B {cold:10.0} \
          {newest:10.0}",
         format!("{:.2?}", Duration::from_secs_f64(took)),
+    );
+    assert!(
+        messages < MANY || running.max(opening).max(opened) <= BYTES_MAX,
+        "more than {BYTES_MAX} bytes a message"
     );
 }
 

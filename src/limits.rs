@@ -32,7 +32,7 @@
 //! | what is stored | costs about |
 //! |---|---|
 //! | a message in memory | its content, 32 bytes to share it, and 88 to find it |
-//! | a message on disk | what is needed to find it: about 8 bytes, and 170 for the newest 64 of a stream; of the newest ones the content too, 64 MiB in all, but no more than an eighth of the budget |
+//! | a message on disk | what is needed to find it: about 8 bytes, and 170 for the newest 64 of a stream; of the newest ones the content too, `store_cache_bytes` in all, but no more than an eighth of the budget |
 //! | a stream | 0.7 KiB in memory, 0.9 KiB on disk, and its name |
 //! | a fork | that, and 32 bytes for each stream behind it, at most 16 |
 //! | a producer | 100 bytes and its id, at most 256; 10 000 a stream |
@@ -106,6 +106,9 @@ pub struct Limits {
     pub read_bytes_max: usize,
     /// Bytes of messages in one event of a live form, which is encoded in user memory for each reader.
     pub tail_bytes_max: usize,
+    /// The newest messages of the store on disk that are kept in memory, in bytes with what is needed to find them; no more
+    /// than an eighth of the memory budget.
+    pub store_cache_bytes: u64,
 
     /// Streams in one request for many. While it waits it costs about 760 bytes for each of them that nobody else
     /// waits for, and about 200 for each of the others.
@@ -219,6 +222,7 @@ impl Default for Limits {
             json_depth_max: 64,
             read_bytes_max: 1024 * 1024,
             tail_bytes_max: 16 * 1024,
+            store_cache_bytes: 64 * 1024 * 1024,
             streams_per_request_max: 1000,
             client_polls_max: 16,
             client_idle_timeout: Span::seconds(300),

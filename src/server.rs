@@ -276,7 +276,7 @@ fn open_store(
     };
     let observer = Arc::new(Counting(metrics.store().clone()));
     let options = DiskOptions::new(settings.sync);
-    let cache_bytes = options.cache_bytes.min(budget.max() / CACHE_PART);
+    let cache_bytes = settings.limits.store_cache_bytes.min(budget.max() / CACHE_PART);
     let options = DiskOptions { cache_bytes, accept_damage: settings.accept_damage, ..options };
     let (disk, opened) = Disk::open_within(directory, options, observer, budget, clock.now())?;
     let (streams, records, took) = (opened.streams, opened.records, opened.took);

@@ -346,8 +346,11 @@ impl<C: Content> Entry<C> {
     /// Does what was decided.
     pub(super) fn finish(&mut self, done: Done<C>, now: SystemTime) {
         if let Some(record) = done.record {
+            let annotation = done.annotation.filter(|annotation| annotation.retain);
+            // First, so that the log alone has the record when it seals it.
+            self.retained.take_if(|_| annotation.is_some());
             self.log.push(record, By { principal: done.principal, creator: self.charge.owner() });
-            if let Some(annotation) = done.annotation.filter(|annotation| annotation.retain) {
+            if let Some(annotation) = annotation {
                 let record = self.log.last().cloned();
                 self.retained = record.map(|record| Record { annotation: Some(annotation), ..record });
             }

@@ -61,6 +61,15 @@ pub fn world_at(directory: &Path, segment_bytes: u32, now: SystemTime) -> World 
     world
 }
 
+/// The same with every read from the files.
+pub fn world_without_cache(directory: &Path, segment_bytes: u32, now: SystemTime) -> World {
+    let options = DiskOptions { segment_bytes, cache_bytes: 0, ..DiskOptions::new(SyncPolicy::Always) };
+    let (store, _) = Disk::open(directory, options, Arc::new(()), now).unwrap();
+    let mut world = World::with(Box::new(store));
+    world.now = now;
+    world
+}
+
 /// The same for a store whose damage is accepted.
 pub fn world_despite_damage(directory: &Path, segment_bytes: u32) -> World {
     let options = DiskOptions { segment_bytes, accept_damage: true, ..DiskOptions::new(SyncPolicy::Always) };

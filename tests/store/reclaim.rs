@@ -1,13 +1,14 @@
 //! Room that nobody needs is given back, and nothing else is lost with it.
 
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pollgate::store::Memory;
-use pollgate::stream::{Append, Create, Offset, Payload, Retention};
+use pollgate::stream::{Append, Create, Missing, Offset, Payload, ReadError, ReadLimit, Retention, Start};
 use tokio::time::Instant;
 
-use crate::directory::{SEGMENT_BYTES, directory, size, world, world_at, world_of};
+use crate::directory::{SEGMENT_BYTES, directory, size, world, world_at, world_of, world_without_cache};
 use crate::suite::*;
 
 /// Waits until the store takes at most so many bytes.
@@ -17,6 +18,44 @@ async fn shrinks(directory: &Path, bytes: u64) {
         assert!(since.elapsed() < Duration::from_secs(60), "still {} bytes", size(directory));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+fn file(directory: &Path, number: u32) -> PathBuf {
+    directory.join(format!("{number:010}.log"))
+}
+
+/// Waits until a file is gone.
+async fn is_given_up(directory: &Path, number: u32) {
+    let since = Instant::now();
+    while file(directory, number).exists() {
+        assert!(since.elapsed() < Duration::from_secs(60), "file {number} stays");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The newest file with records.
+fn active(directory: &Path) -> u32 {
+    let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
+    let used = files.filter(|path| {
+        // A file may be given up meanwhile.
+        let bytes = std::fs::read(path).unwrap_or_default();
+        path.extension().is_some_and(|it| it == "log") && bytes.iter().skip(64).any(|byte| *byte != 0)
+    });
+    used.map(|path| path.file_stem().unwrap().to_str().unwrap().parse().unwrap()).max().unwrap()
+}
+
+/// Appends to a new stream until another file is written to, and deletes it, so that all of that is garbage.
+async fn waste_a_file(world: &World, directory: &Path) {
+    world.create("waste", Create::open(text())).await.unwrap();
+    let before = active(directory);
+    while active(directory) == before {
+        world.append("waste", message(b'w')).await.unwrap();
+    }
+    world.store.delete(&name("waste"), world.now).await.unwrap();
+}
+
+fn message(letter: u8) -> Append {
+    append(text(), Payload::raw(vec![letter; 500].into()))
 }
 
 #[tokio::test]
@@ -109,7 +148,6 @@ async fn deletion_and_age_give_their_room_back() {
 #[tokio::test]
 async fn a_fork_that_trims_what_it_inherited_is_read_without_it() {
     let directory = directory();
-    let message = |letter: u8| append(text(), Payload::raw(vec![letter; 500].into()));
     let (mut world, _) = world_of(directory.path(), 16 * 1024);
     for stream in ["stays", "source"] {
         world.create(stream, Create::open(text())).await.unwrap();
@@ -126,17 +164,102 @@ async fn a_fork_that_trims_what_it_inherited_is_read_without_it() {
     world.store.delete(&name("source"), world.now).await.unwrap();
     world.later(61);
     world.append("fork", message(b'z')).await.unwrap();
-    let second = directory.path().join("0000000002.log");
-    let since = Instant::now();
-    while second.exists() {
-        assert!(since.elapsed() < Duration::from_secs(60), "the second file stays");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert!(directory.path().join("0000000001.log").exists());
+    is_given_up(directory.path(), 2).await;
+    assert!(file(directory.path(), 1).exists());
     drop(world);
     let (again, _) = world_of(directory.path(), 16 * 1024);
     assert_eq!(again.read_all("fork").await, [b'z'; 500]);
     assert_eq!(again.read_all("stays").await.len(), 14_500);
+}
+
+/// 1. The first file is nearly full of a stream that stays, and begins another one.
+/// 2. That one is deleted, which is written to the second file; a fork of it keeps its name.
+/// 3. The second file is given up, so that the state of the stream says further on that it has ended.
+/// 4. The fork is deleted too, and the file with that state is given up.
+/// 5. After a restart the stream is still gone, though the first file says that it began.
+#[tokio::test]
+async fn a_name_that_was_kept_for_a_fork_does_not_come_back() {
+    let directory = directory();
+    let (world, _) = world_of(directory.path(), 16 * 1024);
+    for stream in ["stays", "source"] {
+        world.create(stream, Create::open(text())).await.unwrap();
+    }
+    while active(directory.path()) == 1 {
+        world.append("stays", message(b's')).await.unwrap();
+    }
+    let fork = Create { content_type: text(), ..fork_of("source", None, 0) };
+    world.create("fork", fork).await.unwrap();
+    world.store.delete(&name("source"), world.now).await.unwrap();
+    waste_a_file(&world, directory.path()).await;
+    is_given_up(directory.path(), 2).await;
+    world.store.delete(&name("fork"), world.now).await.unwrap();
+    let with_state = active(directory.path());
+    waste_a_file(&world, directory.path()).await;
+    is_given_up(directory.path(), with_state).await;
+    assert!(file(directory.path(), 1).exists());
+    drop(world);
+    let (again, opened) = world_of(directory.path(), 16 * 1024);
+    assert_eq!(opened.streams, 1);
+    let gone = again.read("source", Start::Earliest).await.unwrap_err();
+    assert_eq!(gone, ReadError::Missing(Missing::NotFound));
+}
+
+/// A record that somebody still has and that can not be read is not thrown away, nor is what lies beside it.
+#[tokio::test]
+async fn a_file_with_a_damaged_record_in_use_stays() {
+    let directory = directory();
+    let world = world_without_cache(directory.path(), 16 * 1024, noon());
+    world.create("stays", Create::open(text())).await.unwrap();
+    for letter in b"abc" {
+        world.append("stays", message(*letter)).await.unwrap();
+    }
+    let first = file(directory.path(), 1);
+    let bytes = std::fs::read(&first).unwrap();
+    let at = bytes.windows(9).position(|bytes| bytes == b"bbbbbbbbb").unwrap();
+    std::fs::File::options().write(true).open(&first).unwrap().write_all_at(b"x", at as u64).unwrap();
+    for _ in 0..4 {
+        let before = active(directory.path());
+        waste_a_file(&world, directory.path()).await;
+        if before > 1 {
+            is_given_up(directory.path(), before).await;
+        }
+    }
+    assert!(first.exists());
+    let limit = ReadLimit { bytes_max: 1 };
+    let read = world.store.read(&name("stays"), Start::Earliest, limit, world.now).await.unwrap();
+    assert_eq!(read.pieces, [vec![b'a'; 500]]);
+}
+
+/// Readers whose records are moved while they read find them where they are then.
+#[tokio::test]
+async fn what_is_moved_is_read_meanwhile() {
+    const KEPT: u64 = 300;
+    let directory = directory();
+    let world = world_without_cache(directory.path(), 16 * 1024, noon());
+    let retention = Some(Retention { bytes_max: Some(2000), ..Retention::default() });
+    world.create("waste", Create { retention, ..Create::open(text()) }).await.unwrap();
+    world.open("kept").await;
+    let write = async {
+        for n in 0..KEPT {
+            world.push("kept", [n]).await;
+            for _ in 0..10 {
+                world.append("waste", message(b'w')).await.unwrap();
+            }
+        }
+    };
+    let read = async {
+        let (mut reads, mut count) = (0, 0);
+        while count < KEPT {
+            let content = world.content("kept").await;
+            count = content.split_terminator(',').count() as u64;
+            assert_eq!(content, (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join(","));
+            reads += 1;
+        }
+        reads
+    };
+    let ((), reads) = tokio::join!(write, read);
+    println!("{reads} reads of all while {} files were written", active(directory.path()));
+    assert!(!file(directory.path(), 1).exists() && reads > 0);
 }
 
 /// A store in memory that is asked for the same, to compare with.
@@ -189,8 +312,11 @@ async fn it_is_the_same_as_the_store_in_memory() {
     println!("SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let directory = directory();
-    let open = |now| world_at(directory.path(), 16 * 1024, now);
-    let mut pair = Pair { disk: open(noon()), model: World::with(Box::new(Memory::new())) };
+    let open = |restarts: u32, now| match restarts % 2 {
+        0 => world_at(directory.path(), 16 * 1024, now),
+        _ => world_without_cache(directory.path(), 16 * 1024, now),
+    };
+    let mut pair = Pair { disk: open(0, noon()), model: World::with(Box::new(Memory::new())) };
     let (mut restarts, mut most) = (0, 0);
     for step in 0..steps {
         let stream = STREAMS[random.usize(..STREAMS.len())];
@@ -247,8 +373,8 @@ async fn it_is_the_same_as_the_store_in_memory() {
             _ => {
                 let now = pair.disk.now;
                 drop(pair.disk);
-                pair.disk = open(now);
                 restarts += 1;
+                pair.disk = open(restarts, now);
                 for stream in STREAMS {
                     pair.compare(stream).await;
                 }

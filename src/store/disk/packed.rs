@@ -178,7 +178,7 @@ impl Packed {
     pub(super) fn move_to(&self, moved: &[(usize, Span)]) {
         let Some(segments) = &self.segments else { return };
         let mut table = self.spans.lock();
-        let mut rows: Vec<_> = (0..table.len()).map(|row| table.row(row)).collect();
+        let mut rows: Vec<_> = table.rows().collect();
         for (row, to) in moved {
             let length = self.appends.get(*row, LENGTH);
             if let Some(row) = rows.get_mut(*row) {
@@ -227,4 +227,97 @@ fn span_of([at, beside]: [u64; 2], length: u64) -> Span {
 
 fn place(number: u64) -> Place {
     Place { segment: (number >> 32) as u32, offset: (number & u64::from(u32::MAX)) as u32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::super::segment::Segment;
+    use super::*;
+
+    /// Two segments of which nothing is in use.
+    fn segments(directory: &tempfile::TempDir) -> Arc<Segments> {
+        let segments = Segments::new(directory.path()).unwrap();
+        for number in [1, 2] {
+            segments.insert(Arc::new(Segment::make(segments.folder(), number, 4096).unwrap()));
+        }
+        Arc::new(segments)
+    }
+
+    fn live(segments: &Segments) -> [u64; 2] {
+        [1, 2].map(|number| segments.get(number).unwrap().live())
+    }
+
+    /// Appends of every shape, one behind the other, whose records lie in the first segment.
+    fn records(segments: &Arc<Segments>, count: u32) -> Vec<Record<Stored>> {
+        let mut start = Position(7);
+        let records = (0..count).map(|n| {
+            let shape = match n % 3 {
+                0 => Shape::raw(n + 1),
+                1 => Shape::json(n + 1, Vec::new()),
+                _ => Shape::json(n + 4, vec![1, n + 4]),
+            };
+            let place = Place { segment: 1, offset: 64 + 40 * n };
+            let content = Stored::Kept(Kept::new(segments, place, 30 + n));
+            let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(5_000 - u64::from(n));
+            let record = Record { start, shape, content, at, annotation: None };
+            start = record.end();
+            record
+        });
+        records.collect()
+    }
+
+    type Seen = (Position, Shape, Span, SystemTime);
+
+    fn seen(record: &Record<Stored>) -> Seen {
+        (record.start, record.shape.clone(), record.content.span(), record.at)
+    }
+
+    fn all(packed: &Packed, from: Position) -> Vec<Seen> {
+        packed.records_from(from).map(|record| seen(&record)).collect()
+    }
+
+    #[test]
+    fn a_run_holds_what_it_was_sealed_of_and_finds_every_position() {
+        let directory = tempfile::tempdir().unwrap();
+        let segments = segments(&directory);
+        let records = records(&segments, 20);
+        let expected: Vec<_> = records.iter().map(seen).collect();
+        let ends: Vec<_> = records.iter().map(Record::end).collect();
+        let packed = Packed::seal(records);
+        assert_eq!((packed.start(), packed.end()), (Position(7), ends[19]));
+        for position in 0..=packed.end().0 + 1 {
+            let first = ends.partition_point(|end| end.0 <= position);
+            assert_eq!(all(&packed, Position(position)), expected[first..], "from {position}");
+        }
+        let extent = packed.extent();
+        let bytes: u64 = expected.iter().map(|(_, shape, ..)| shape.len() as u64).sum();
+        assert_eq!((extent.messages, extent.bytes), (7 + 7 + 2 * 6, bytes));
+    }
+
+    #[test]
+    fn each_record_is_counted_once_where_it_lies_until_its_last_owner_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let segments = segments(&directory);
+        let records = records(&segments, 4);
+        let bytes = 30 + 31 + 32 + 33;
+        let Stored::Kept(shared) = records[2].content.clone() else { panic!("not kept") };
+        let packed = Packed::seal(records);
+        assert_eq!(live(&segments), [bytes, 0]);
+        let (rows, kept) = packed.lying_in(1);
+        assert_eq!((rows.iter().map(|(row, _)| *row).collect::<Vec<_>>(), kept.len()), (vec![0, 1, 3], 1));
+        let to = |offset| Span { place: Place { segment: 2, offset }, bytes: 50 };
+        packed.move_to(&[(0, to(100)), (3, to(200))]);
+        assert_eq!(live(&segments), [31 + 32, 100]);
+        shared.move_to(to(300));
+        assert_eq!(live(&segments), [31, 150]);
+        let spans: Vec<_> = all(&packed, Position(0)).into_iter().map(|(.., span, _)| span).collect();
+        assert_eq!((spans[0], spans[2], spans[3]), (to(100), to(300), to(200)));
+        assert_eq!(packed.lying_in(1).0, [(1, spans[1])]);
+        drop((packed, kept));
+        assert_eq!(live(&segments), [0, 50], "another one has it");
+        drop(shared);
+        assert_eq!(live(&segments), [0, 0]);
+    }
 }

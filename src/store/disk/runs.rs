@@ -162,3 +162,71 @@ impl Gathered {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::super::frame::Place;
+    use super::super::kept::Kept;
+    use super::super::segment::Segments;
+    use super::*;
+    use crate::budget::Budget;
+    use crate::store::log::{By, Log};
+    use crate::stream::{Principal, Retention, Shape};
+
+    /// The append of one byte at a position, in a store without files.
+    fn append(segments: &Arc<Segments>, start: u64) -> Record<Stored> {
+        let place = Place { segment: 1, offset: u32::try_from(start).unwrap() };
+        let content = Stored::Kept(Kept::new(segments, place, 21));
+        let (shape, at) = (Shape::raw(1), SystemTime::UNIX_EPOCH);
+        Record { start: Position(start), shape, content, at, annotation: None }
+    }
+
+    fn runs(starts: impl IntoIterator<Item = u64>) -> Runs {
+        let segments = Arc::new(Segments::new(&std::env::temp_dir()).unwrap());
+        let mut runs = Runs::default();
+        starts.into_iter().for_each(|start| runs.push(append(&segments, start)));
+        runs.join();
+        runs
+    }
+
+    /// The positions that the log of a stream keeps.
+    fn kept(found: Restored<Stored>, earliest: u64, tail: u64) -> Vec<u64> {
+        let creator = Budget::unlimited().owner(Principal::GATEWAY);
+        let by = By { principal: Principal::GATEWAY, creator: &creator };
+        let (earliest, tail) = (Position(earliest), Position(tail));
+        let log = Log::restore(earliest, tail, tail, found, &Retention::default(), by);
+        log.messages(log.earliest()).map(|placed| placed.start.0).collect()
+    }
+
+    #[test]
+    fn appends_come_back_in_order_whatever_the_order_in_which_they_are_found() {
+        let orders: [Vec<u64>; 4] = [
+            (0..1000).collect(),
+            (0..1000).rev().collect(),
+            (0..1000).map(|n| n * 7 % 1000).collect(),
+            // What was moved comes twice.
+            (500..1000).chain(0..700).collect(),
+        ];
+        for order in orders {
+            let runs = runs(order.iter().copied());
+            assert_eq!(runs.stretches.len(), 1, "{:?}", &order[..3]);
+            let found = Gathered::new(Position(0)).own(runs, Position(0));
+            assert_eq!(kept(found, 0, 1000), (0..1000).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_fork_shares_what_lies_before_its_point() {
+        let mut source = runs(0..100);
+        source.seal();
+        for point in [0, 1, 63, 64, 65, 100] {
+            let mut gathered = Gathered::new(Position(0));
+            gathered.share(&source, Position(0), Position(point));
+            let found = gathered.own(runs(point..point + 10), Position(point));
+            assert!(found.open.len() == 10 && found.sealed.len() as u64 == point.div_ceil(64));
+            assert_eq!(kept(found, 0, point + 10), (0..point + 10).collect::<Vec<_>>());
+        }
+    }
+}

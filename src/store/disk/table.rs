@@ -9,22 +9,34 @@ pub(super) struct Table<const N: usize> {
     /// Bytes of each column.
     widths: [u8; N],
     rows: u32,
-    /// Row after row, what each cell is above its base, in little endian.
+    /// Row after row, what each cell is above its base, in little endian; and some bytes behind the last one, so that
+    /// eight can be read from every cell on.
     cells: Box<[u8]>,
 }
 
+/// What is read of a cell before the bytes of the next ones are masked.
+const READ_BYTES: usize = 8;
+
 impl<const N: usize> Table<N> {
     pub(super) fn of(rows: &[[u64; N]]) -> Self {
-        let column = |column: usize| rows.iter().filter_map(move |row| row.get(column).copied());
-        let bases: [u64; N] = std::array::from_fn(|index| column(index).min().unwrap_or_default());
-        let ranges: [u64; N] = std::array::from_fn(|index| column(index).max().unwrap_or_default());
-        let widths = std::array::from_fn(|index| width(number(&ranges, index) - number(&bases, index)));
-        let mut cells = Vec::with_capacity(rows.len() * stride(&widths));
+        let (mut bases, mut most) = rows.first().map_or(([0; N], [0; N]), |first| (*first, *first));
         for row in rows {
-            for ((number, base), width) in row.iter().zip(&bases).zip(&widths) {
-                cells.extend((number - base).to_le_bytes().iter().take(usize::from(*width)));
+            for ((number, base), most) in row.iter().zip(&mut bases).zip(&mut most) {
+                *base = (*base).min(*number);
+                *most = (*most).max(*number);
             }
         }
+        let widths = std::array::from_fn(|column| width(number(&most, column) - number(&bases, column)));
+        let stride = stride(&widths);
+        let bytes = if stride == 0 { 0 } else { rows.len() * stride + READ_BYTES - 1 };
+        let mut cells = Vec::with_capacity(bytes);
+        for row in rows {
+            for ((number, base), width) in row.iter().zip(&bases).zip(&widths) {
+                let cell = (number - base).to_le_bytes();
+                cells.extend_from_slice(cell.get(..usize::from(*width)).unwrap_or(&cell));
+            }
+        }
+        cells.resize(bytes, 0);
         Self {
             bases,
             widths,
@@ -61,17 +73,20 @@ impl<const N: usize> Table<N> {
         })
     }
 
+    pub(super) fn rows(&self) -> impl Iterator<Item = [u64; N]> {
+        (0..self.len()).map(|row| self.row(row))
+    }
+
     /// The least that a number of a column is, and the most that it can be.
     pub(super) fn range(&self, column: usize) -> (u64, u64) {
         let base = number(&self.bases, column);
         let width = self.widths.get(column).copied().unwrap_or_default();
-        let most = if width == 0 { 0 } else { u64::MAX >> (64 - 8 * u32::from(width)) };
-        (base, base.saturating_add(most))
+        (base, base.saturating_add(mask(width)))
     }
 
     fn cell(&self, at: usize, width: u8) -> u64 {
-        let cell = self.cells.get(at..at + usize::from(width)).unwrap_or_default();
-        cell.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+        let bytes = self.cells.get(at..).and_then(<[u8]>::first_chunk::<READ_BYTES>);
+        bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes) & mask(width))
     }
 }
 
@@ -81,6 +96,11 @@ fn number(numbers: &[u64], index: usize) -> u64 {
 
 fn stride(widths: &[u8]) -> usize {
     widths.iter().map(|width| usize::from(*width)).sum()
+}
+
+/// The largest number of so many bytes.
+fn mask(width: u8) -> u64 {
+    u64::MAX.checked_shr(64 - 8 * u32::from(width)).unwrap_or(0)
 }
 
 /// Bytes of the numbers up to `most`.
@@ -111,7 +131,7 @@ mod tests {
     fn a_column_takes_what_its_range_needs() {
         let rows: Vec<_> = (0..64).map(|row| [5_000_000_000 + row, 1, 1 << 40 | row << 9]).collect();
         let table = Table::of(&rows);
-        assert_eq!((table.widths, table.cells.len()), ([1, 0, 2], 3 * 64));
+        assert_eq!((table.widths, table.cells.len()), ([1, 0, 2], 3 * 64 + 7));
         assert_eq!(Table::of(&[[3, 4]]).cells.len(), 0);
         assert_eq!((Table::<2>::of(&[]).len(), Table::of(&[[1]]).range(0)), (0, (1, 1)));
     }
