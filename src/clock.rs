@@ -50,7 +50,7 @@ pub struct ClockReading {
 impl Clock {
     /// A new clock that shows the time of day.
     pub fn start() -> Self {
-        Self::new(Source::default())
+        Self::new(Source::new())
     }
 
     fn new(source: Source) -> Self {
@@ -68,7 +68,7 @@ impl Clock {
     /// time of day says. A time of day that went back, or of a machine whose clock was not set, says nothing: then no time has
     /// passed, so that what is young is not taken for old.
     pub fn resume(last: &ClockReading) -> Self {
-        Self::resumed(last, Source::default())
+        Self::resumed(last, Source::new())
     }
 
     fn resumed(last: &ClockReading, source: Source) -> Self {

@@ -18,10 +18,15 @@ mod system {
     use super::{Duration, SystemTime};
 
     /// The clocks of the system.
-    #[derive(Debug, Clone, Copy, Default)]
+    #[derive(Debug, Clone, Copy)]
     pub(in crate::clock) struct Source;
 
     impl Source {
+        /// The source of a clock that nobody else shares.
+        pub(in crate::clock) fn new() -> Self {
+            Self
+        }
+
         #[allow(clippy::disallowed_methods, reason = "this is the place")]
         pub(in crate::clock) fn wall(self) -> SystemTime {
             SystemTime::now()
@@ -75,12 +80,6 @@ mod simulated {
     #[derive(Debug, Clone, Copy)]
     pub(in crate::clock) struct Source(&'static SimulatedTime);
 
-    impl Default for Source {
-        fn default() -> Self {
-            Self(SimulatedTime::start())
-        }
-    }
-
     impl SimulatedTime {
         /// Begins; it is never given back.
         pub(crate) fn start() -> &'static Self {
@@ -123,6 +122,11 @@ mod simulated {
     }
 
     impl Source {
+        /// The source of a clock that nobody else shares.
+        pub(in crate::clock) fn new() -> Self {
+            Self(SimulatedTime::start())
+        }
+
         pub(in crate::clock) fn wall(self) -> SystemTime {
             let real = SystemTime::UNIX_EPOCH + BEGIN + self.0.since.elapsed() + self.suspended();
             let stepped = self.0.stepped_ms.load(Ordering::SeqCst);

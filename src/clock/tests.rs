@@ -36,7 +36,8 @@ async fn it_passes_with_tokio_and_over_suspends_and_nobody_sets_it() {
 #[tokio::test(start_paused = true)]
 async fn a_later_clock_goes_on_by_what_is_known_of_the_time_between() {
     // What happens between the two clocks while an hour passes, and how much the later one says has passed.
-    let cases: [(&str, fn(&SimulatedTime), Duration); 7] = [
+    type Event = fn(&SimulatedTime);
+    let cases: [(&str, Event, Duration); 7] = [
         ("nothing", |_| {}, HOUR),
         ("a step forward", |time| time.set_forward(DAYS_400), HOUR),
         ("a step back", |time| time.set_back(DAYS_400), HOUR),

@@ -68,8 +68,8 @@ async fn after_a_failed_sync_nothing_is_acknowledged_any_more() {
 
 async fn strike_each(publishers: usize, calls: &[&'static str], moments: &[u32]) {
     let mut reached = 0;
-    for call in calls.iter().copied() {
-        for when in moments.iter().copied() {
+    for &call in calls {
+        for when in moments {
             let fault = Fault { call, error: "EIO", when: when.to_string() };
             let outcome = strike(publishers, &fault).await;
             println!("{publishers} publishers, {call} number {when} fails: {outcome:?}");
