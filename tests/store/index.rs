@@ -121,15 +121,9 @@ async fn fill(world: &mut World, kind: &str, messages: usize, streams: usize) {
             };
             world.append(&names[(group * TOGETHER + n) % streams], message)
         });
-<<<<<<< HEAD
-        futures_util::future::join_all(appends).await.into_iter().for_each(|appended| {
-            appended.unwrap();
-        });
-=======
         for appended in futures_util::future::join_all(appends).await {
             appended.unwrap();
         }
->>>>>>> bounds-index
         world.now += Duration::from_millis(3);
     }
 }
