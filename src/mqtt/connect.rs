@@ -1,7 +1,6 @@
 //! From a new connection to a client that is known: CONNECT and CONNACK (MQTT 5, sections 3.1 and 3.2).
 
 use std::future::pending;
-use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +13,8 @@ use super::Broker;
 use super::codec::{Breach, Connack, Connect, Incoming, Outgoing, Reason, Version};
 use super::connection::Connection;
 use super::keep::Terms;
-use super::shares::Owner;
 use super::wire::{Progress, Wire};
+use crate::stream::Principal;
 
 /// The longest client id, in bytes.
 const CLIENT_ID_BYTES_MAX: usize = 256;
@@ -35,7 +34,7 @@ impl Broker {
     pub(super) async fn connect<S: AsyncRead + AsyncWrite + Send + Unpin>(
         self: Arc<Self>,
         mut wire: Wire<S>,
-        peer: Option<IpAddr>,
+        principal: Principal,
         refuse: bool,
     ) -> Option<Box<Connection<S>>> {
         let patience = self.limits.mqtt_connect_timeout.get();
@@ -47,8 +46,7 @@ impl Broker {
         wire.version = Some(connect.version);
         wire.sent_bytes_max = connect.packet_bytes_max;
         wire.received_bytes_max = self.limits.mqtt_packet_bytes_max;
-        let owner = Owner::of(peer);
-        let client = match self.admit(&connect, owner, refuse).await {
+        let client = match self.admit(&connect, principal, refuse).await {
             Ok(client) => client,
             Err(reason) => return self.refuse(wire, reason).await,
         };
@@ -59,7 +57,7 @@ impl Broker {
                 return None;
             }
         }
-        let Some(found) = self.sessions.attach(&client, owner).await else {
+        let Some(found) = self.sessions.attach(&client, principal).await else {
             return self.refuse(wire, Reason::ServerUnavailable).await;
         };
         let terms = self.terms(&connect);
@@ -112,7 +110,7 @@ impl Broker {
     }
 
     /// The id of a client that may come in.
-    async fn admit(&self, connect: &Connect, owner: Owner, refuse: bool) -> Result<Arc<str>, Reason> {
+    async fn admit(&self, connect: &Connect, principal: Principal, refuse: bool) -> Result<Arc<str>, Reason> {
         if refuse {
             return Err(Reason::ConnectionRateExceeded);
         }
@@ -138,22 +136,22 @@ impl Broker {
             _ => id.into(),
         };
         if !self.sessions.knows(&client) {
-            self.make_room(owner).await?;
+            self.make_room(principal).await?;
         }
         Ok(client)
     }
 
-    /// Makes room for another session of `owner`: if there are too many, of its own or of all, one that was left behind gives
+    /// Makes room for another session of `principal`: if there are too many, of its own or of all, one that was left behind gives
     /// way.
-    async fn make_room(&self, owner: Owner) -> Result<(), Reason> {
-        self.end_excess(owner, true).await;
+    async fn make_room(&self, principal: Principal) -> Result<(), Reason> {
+        self.end_excess(principal, true).await;
         while self.sessions.len() >= self.limits.mqtt_sessions_max
             && let Some((attached, away)) = self.sessions.take_oldest()
         {
             self.discard(attached, away).await;
         }
         let is_full = self.sessions.len() >= self.limits.mqtt_sessions_max;
-        if is_full || !self.sessions.has_room(owner, true) { Err(Reason::QuotaExceeded) } else { Ok(()) }
+        if is_full || !self.sessions.has_room(principal, true) { Err(Reason::QuotaExceeded) } else { Ok(()) }
     }
 
     /// What the connection keeps to: what the client wants, within what the gateway has.

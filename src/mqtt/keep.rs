@@ -11,8 +11,7 @@ use super::Broker;
 use super::codec::{Connect, Reason, Will};
 use super::session::{Presence, Restored, Session};
 use super::sessions::{Attached, Away, Found};
-use super::shares::Owner;
-use crate::stream::SessionChange;
+use crate::stream::{Principal, SessionChange};
 
 /// How many wills are published and sessions ended at once: each waits for the store.
 const DUE_AT_ONCE: usize = 64;
@@ -94,7 +93,7 @@ impl Broker {
         } else {
             away.as_ref().and_then(|away| away.session.end())
         };
-        if let Err(reason) = self.settle(&client, will.map(|(will, _)| will), change).await {
+        if let Err(reason) = self.settle(&attached, will.map(|(will, _)| will), change).await {
             if let Some(away) = away {
                 attached.keep(away);
             }
@@ -118,8 +117,8 @@ impl Broker {
         will: Option<Will>,
         deferred: bool,
     ) -> Result<(), Reason> {
-        let (client, now, is_over) = (session.client.clone(), self.clock.instant(), expiry.is_zero());
-        let owner = attached.owner();
+        let (now, is_over) = (self.clock.instant(), expiry.is_zero());
+        let principal = attached.principal();
         let is_due = |will: &mut Will| is_over || (will.delay.is_zero() && !deferred);
         let (mut later, until) = (will, now + expiry);
         let due = later.take_if(is_due);
@@ -130,7 +129,7 @@ impl Broker {
         let cursors_stored = if is_over { Ok(()) } else { self.store_cursors(&mut session).await };
         let change =
             if is_over { session.end() } else { session.change(Some(&self.away(until, later.as_ref()))) };
-        let outcome = self.settle(&client, due, change).await.and(cursors_stored);
+        let outcome = self.settle(&attached, due, change).await.and(cursors_stored);
         if !is_over {
             if outcome.is_ok() {
                 session.saved();
@@ -138,14 +137,14 @@ impl Broker {
             let will = later.map(|(will, at)| (will, if deferred { until } else { at }));
             attached.keep(Away { session, until, will });
         }
-        self.end_excess(owner, false).await;
+        self.end_excess(principal, false).await;
         outcome
     }
 
-    /// Ends sessions that were left behind, the first ones first, as long as `owner` has more than its share, or no room for
+    /// Ends sessions that were left behind, the first ones first, as long as `principal` has more than its share, or no room for
     /// `another` one.
-    pub(super) async fn end_excess(&self, owner: Owner, another: bool) {
-        while let Some((attached, away)) = self.sessions.take_excess(owner, another) {
+    pub(super) async fn end_excess(&self, principal: Principal, another: bool) {
+        while let Some((attached, away)) = self.sessions.take_excess(principal, another) {
             self.discard(attached, away).await;
         }
     }
@@ -189,7 +188,7 @@ impl Broker {
         } else {
             away.session.change(Some(&self.away(away.until, None)))
         };
-        match self.settle(&client, will.map(|(will, _)| will), change).await {
+        match self.settle(&attached, will.map(|(will, _)| will), change).await {
             Ok(()) => away.session.saved(),
             Err(reason) => {
                 tracing::error!(client = &*client, ?reason, is_over, "a session can not be stored")
@@ -209,13 +208,15 @@ impl Broker {
     /// published once. A will that is refused is over. Whether the change is stored.
     async fn settle(
         &self,
-        client: &str,
+        attached: &Attached,
         will: Option<Will>,
         change: Option<SessionChange>,
     ) -> Result<(), Reason> {
         let Some(will) = will else { return self.store(change).await };
-        let Err(reason) = self.publish_will(client, &will, change.clone()).await else { return Ok(()) };
-        tracing::warn!(client, topic = will.topic, ?reason, "a will was refused");
+        let (client, principal) = (attached.client(), attached.principal());
+        let published = self.publish_will(client, principal, &will, change.clone()).await;
+        let Err(reason) = published else { return Ok(()) };
+        tracing::warn!(client = &**client, topic = will.topic, ?reason, "a will was refused");
         self.store(change).await
     }
 }

@@ -18,7 +18,6 @@ mod walks;
 mod websocket;
 mod wire;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +30,7 @@ use crate::clock::Clock;
 use crate::hub::{Hub, Takeovers};
 use crate::limits::Limits;
 use crate::metrics::{Metrics, MqttMetrics};
+use crate::stream::Principal;
 use sessions::Sessions;
 use shares::Share;
 use wire::Wire;
@@ -55,24 +55,24 @@ impl Broker {
     pub fn new(hub: Arc<Hub>, limits: Arc<Limits>, metrics: &Metrics, clock: Clock) -> Self {
         let takeovers = Takeovers::new("connections", &limits, metrics);
         let metrics = metrics.mqtt().clone();
-        let sessions = Arc::new(Sessions::new(Share::of(&limits), metrics.clone()));
+        let sessions = Arc::new(Sessions::new(Share::of(&limits), hub.budget().clone(), metrics.clone()));
         let connecting = Semaphore::new(limits.mqtt_connecting_bytes_max.min(Semaphore::MAX_PERMITS));
         let broker = Self { hub, limits, metrics, clock, sessions, takeovers, connecting };
         broker.load();
         broker
     }
 
-    /// Serves a connection to its end. `peer` is who its session is charged to, if that is known. `refuse`: it is one too
-    /// many, and is told so.
+    /// Serves a connection to its end. Its session and what it publishes are charged to `principal`. `refuse`: it is one
+    /// connection too many, and is told so.
     pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
         self: Arc<Self>,
         io: S,
-        peer: Option<IpAddr>,
+        principal: Principal,
         refuse: bool,
     ) {
         let wire = Wire::new(io, self.limits.mqtt_connect_bytes_max);
         // Boxed, or an idle connection would go on having room for its handshake.
-        let connected = Box::pin(self.clone().connect(wire, peer, refuse)).await;
+        let connected = Box::pin(self.clone().connect(wire, principal, refuse)).await;
         let Some(connection) = connected else { return };
         self.metrics.open.inc();
         connection.run().await;

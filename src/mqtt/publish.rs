@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Broker;
 use super::codec::{MessageProperties, Reason, Will};
 use crate::stream::{
-    Append, AppendError, ChangeError, ContentType, Failure, Quality, SessionChange, StreamName,
+    Append, AppendError, ChangeError, ContentType, Failure, Principal, Quality, SessionChange, StreamName,
 };
 
 /// A message that is to be appended.
@@ -17,6 +17,8 @@ pub(super) struct Letter {
     pub(super) quality: Quality,
     pub(super) retain: bool,
     pub(super) properties: MessageProperties,
+    /// Who stores it.
+    pub(super) principal: Principal,
     /// What is stored of a session in one step with the message.
     pub(super) stored_with_it: Option<SessionChange>,
 }
@@ -47,11 +49,12 @@ impl Broker {
         let offered =
             letter.properties.content_type.as_deref().and_then(|text| ContentType::parse(text).ok());
         let offered = offered.unwrap_or_else(ContentType::octet_stream);
-        let Letter { payload, quality, retain, properties, stored_with_it } = letter;
+        let Letter { payload, quality, retain, properties, principal, stored_with_it } = letter;
         let annotation = properties.annotation(publisher, quality, retain, self.clock.now());
         let append = Append {
             annotation: Some(Arc::new(annotation)),
             session: stored_with_it,
+            principal,
             ..Append::of_any_type(payload, offered, self.limits.json_depth_max).or_create()
         };
         self.hub.publish(name, append).await.map(|_| ()).map_err(|error| refusal(&error))
@@ -74,12 +77,14 @@ impl Broker {
     pub(super) async fn publish_will(
         &self,
         client: &str,
+        principal: Principal,
         will: &Will,
         stored_with_it: Option<SessionChange>,
     ) -> Result<(), Reason> {
         let name = stream(&will.topic)?;
         let Will { payload, quality, retain, properties, .. } = will.clone();
-        self.append(client, &name, Letter { payload, quality, retain, properties, stored_with_it }).await
+        let letter = Letter { payload, quality, retain, properties, principal, stored_with_it };
+        self.append(client, &name, letter).await
     }
 
     /// Stores a change of a session, if there is one.

@@ -14,9 +14,11 @@ use tokio::time::Instant;
 
 use super::codec::Will;
 use super::session::Session;
-use super::shares::{Accounts, Charge, Owner, Share};
+use super::shares::{Accounts, Charge, Share};
+use crate::budget::Budget;
 use crate::hub::Signal;
 use crate::metrics::MqttMetrics;
+use crate::stream::Principal;
 
 /// All sessions.
 #[derive(Debug)]
@@ -71,7 +73,7 @@ pub(super) struct Attached {
     place: Arc<Place>,
     kept: OwnedMutexGuard<Kept>,
     number: u64,
-    owner: Owner,
+    principal: Principal,
     /// `None` once the session is kept.
     charge: Option<Charge>,
 }
@@ -85,15 +87,16 @@ pub(super) struct Found {
 }
 
 impl Sessions {
-    pub(super) fn new(share: Share, metrics: MqttMetrics) -> Self {
-        Self { places: DashMap::new(), agenda: Mutex::default(), accounts: Accounts::new(share), metrics }
+    pub(super) fn new(share: Share, budget: Arc<Budget>, metrics: MqttMetrics) -> Self {
+        let accounts = Accounts::new(share, budget);
+        Self { places: DashMap::new(), agenda: Mutex::default(), accounts, metrics }
     }
 
-    /// Takes the session of `client` from whoever has it, on the account of `owner` from now on. `None`: a still newer
+    /// Takes the session of `client` from whoever has it, on the account of `principal` from now on. `None`: a still newer
     /// connection wants it.
     ///
     /// Cancel safe: whoever gives up waiting leaves the session where it is.
-    pub(super) async fn attach(self: &Arc<Self>, client: &Arc<str>, owner: Owner) -> Option<Found> {
+    pub(super) async fn attach(self: &Arc<Self>, client: &Arc<str>, principal: Principal) -> Option<Found> {
         loop {
             let place = self.place(client);
             let mut number = 0;
@@ -105,8 +108,9 @@ impl Sessions {
             if matches!(*kept, Kept::Removed) {
                 continue;
             }
-            let (sessions, client, charge) = (self.clone(), client.clone(), Some(self.accounts.open(owner)));
-            let mut attached = Attached { sessions, client, place, kept, number, owner, charge };
+            let (sessions, client, charge) =
+                (self.clone(), client.clone(), Some(self.accounts.open(principal)));
+            let mut attached = Attached { sessions, client, place, kept, number, principal, charge };
             if attached.superseded().now_or_never().is_some() {
                 return None;
             }
@@ -146,12 +150,16 @@ impl Sessions {
         None
     }
 
-    /// Takes a session that was left behind if `owner` has more than its share, or exactly that and wants `another`.
-    pub(super) fn take_excess(self: &Arc<Self>, owner: Owner, another: bool) -> Option<(Attached, Away)> {
-        if self.has_room(owner, another) {
+    /// Takes a session that was left behind if `principal` has more than its share, or exactly that and wants `another`.
+    pub(super) fn take_excess(
+        self: &Arc<Self>,
+        principal: Principal,
+        another: bool,
+    ) -> Option<(Attached, Away)> {
+        if self.has_room(principal, another) {
             return None;
         }
-        self.accounts.oldest_of(owner).and_then(|client| self.give_way(&client))
+        self.accounts.oldest_of(principal).and_then(|client| self.give_way(&client))
     }
 
     /// Takes the session that was left behind first, by the address that left the most.
@@ -178,9 +186,9 @@ impl Sessions {
         let mut kept = place.kept.clone().try_lock_owned().ok()?;
         match std::mem::replace(&mut *kept, Kept::Nothing) {
             Kept::Session(away, due, charge) if wanted(due) => {
-                let (sessions, client, owner) = (self.clone(), client.clone(), charge.owner());
+                let (sessions, client, principal) = (self.clone(), client.clone(), charge.principal());
                 let (number, charge) = (0, Some(charge));
-                Some((Attached { sessions, client, place, kept, number, owner, charge }, *away))
+                Some((Attached { sessions, client, place, kept, number, principal, charge }, *away))
             }
             other => {
                 *kept = other;
@@ -192,14 +200,14 @@ impl Sessions {
     /// Takes over the session of a client that has not come yet.
     pub(super) fn adopt(self: &Arc<Self>, away: Away) {
         let client = away.session.client.clone();
-        if let Some(Some(found)) = self.attach(&client, Owner::of(None)).now_or_never() {
+        if let Some(Some(found)) = self.attach(&client, Principal::GATEWAY).now_or_never() {
             found.attached.keep(away);
         }
     }
 
-    /// Whether `owner` has no more than its share, and room for `another` session if it wants one.
-    pub(super) fn has_room(&self, owner: Owner, another: bool) -> bool {
-        self.accounts.has_room(owner, another)
+    /// Whether `principal` has no more than its share, and room for `another` session if it wants one.
+    pub(super) fn has_room(&self, principal: Principal, another: bool) -> bool {
+        self.accounts.has_room(principal, another)
     }
 
     /// Whether a client has a session.
@@ -245,8 +253,8 @@ impl Attached {
     }
 
     /// Whose session it is.
-    pub(super) fn owner(&self) -> Owner {
-        self.owner
+    pub(super) fn principal(&self) -> Principal {
+        self.principal
     }
 
     /// The client.
@@ -254,7 +262,7 @@ impl Attached {
         &self.client
     }
 
-    /// The session takes so many bytes. Whether those of its owner take no more than they may.
+    /// The session takes so many bytes. Whether those of its principal take no more than they may.
     pub(super) fn charge(&mut self, bytes: usize) -> bool {
         self.charge.as_mut().is_none_or(|charge| charge.set_bytes(bytes))
     }
@@ -296,11 +304,11 @@ mod tests {
 
     fn sessions() -> Arc<Sessions> {
         let share = Share { sessions_max: 9, bytes_max: 1 << 20 };
-        Arc::new(Sessions::new(share, Metrics::new().mqtt().clone()))
+        Arc::new(Sessions::new(share, Budget::unlimited(), Metrics::new().mqtt().clone()))
     }
 
     async fn attach(sessions: &Arc<Sessions>, client: &str) -> Found {
-        in_time("the session is free", sessions.attach(&client.into(), Owner::of(None))).await.unwrap()
+        in_time("the session is free", sessions.attach(&client.into(), Principal::GATEWAY)).await.unwrap()
     }
 
     fn away(until: Instant, will: Option<(Will, Instant)>) -> Away {
@@ -360,7 +368,7 @@ mod tests {
         let others: Vec<_> = (0..3)
             .map(|_| {
                 let sessions = sessions.clone();
-                tokio::spawn(async move { sessions.attach(&"a".into(), Owner::of(None)).await })
+                tokio::spawn(async move { sessions.attach(&"a".into(), Principal::GATEWAY).await })
             })
             .collect();
         // The first and each of the others counts one.

@@ -142,7 +142,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let outcome = match name {
             Ok(name) => {
                 let stored_with_it = received.and_then(|id| self.session.receiving(id));
-                let letter = Letter { payload, quality, retain, properties, stored_with_it };
+                let principal = self.attached.principal();
+                let letter = Letter { payload, quality, retain, properties, principal, stored_with_it };
                 let client = self.session.client.clone();
                 self.broker.append(&client, &name, letter).await
             }

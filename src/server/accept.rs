@@ -188,10 +188,10 @@ async fn serve_mqtt(
     refuse: bool,
 ) -> io::Result<()> {
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENT_FOR))?;
-    let peer = stream.peer_addr()?.ip();
+    let principal = state.principal();
     let io = Box::new(GuardedStream::new(stream, Bytes::new(), state, limits, phase.clone()));
     tokio::select! {
-        () = broker.serve(io, Some(peer), refuse) => {}
+        () = broker.serve(io, principal, refuse) => {}
         _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
     }
     Ok(())
@@ -208,9 +208,9 @@ pub(super) async fn serve_sockets(
         let (first_bytes_max, frame_bytes_max) =
             (limits.mqtt_connect_bytes_max, limits.mqtt_packet_bytes_max);
         let served = Box::pin(async move {
-            let peer = io.peer();
+            let principal = state.principal();
             let io = Box::new(WebSocketBytes::new(io, first_bytes_max, frame_bytes_max));
-            broker.serve(io, peer, false).await;
+            broker.serve(io, principal, false).await;
             drop(state);
         });
         tokio::spawn(watched(|| "an MQTT connection over WebSocket", served));

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Who a client is as far as quotas go: the address that it connects from (`budget::principal_of`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal(pub u64);
 
 impl Principal {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::world::mqtt::{Hello, Mqtt, Packet};
-use crate::world::{Gateway, post, until};
+use crate::world::{Connection, Gateway, post, until};
 
 const QUOTA_EXCEEDED: u8 = 0x97;
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -160,4 +160,27 @@ async fn a_new_overlapping_subscription_skips_nothing_of_an_older_one() {
     client.subscribe("a/+", 1).await;
     client.acknowledge(crate::world::mqtt::PUBACK, first.id).await;
     assert_eq!(client.take().await.payload, b"y");
+}
+
+#[tokio::test]
+async fn what_a_client_publishes_counts_for_the_share_of_its_address() {
+    let gateway = Gateway::start(&["--memory-max", "64M", "--limit", "principal_share_percent=25"]).await;
+    let mut publisher = Mqtt::connect_from(HERE, gateway.mqtt, &Hello::lasting("publisher")).await;
+    let payload = vec![b'x'; 512 * 1024];
+    let mut taken = 0;
+    // A stream keeps a sixteenth of the budget.
+    while publisher.publish(&format!("greedy/{}", taken / 4), &payload, 1).await != QUOTA_EXCEEDED {
+        taken += 1;
+        assert!(taken < 33, "16 MiB are its share");
+    }
+    assert!(taken >= 24, "{taken} messages of 512 KiB were taken");
+    let append = || post("/v1/stream/other?create=1").text(vec![b'x'; 512 * 1024]);
+    let mut same_address = Connection::open_from(HERE, gateway.address).await;
+    let refused = same_address.send(append()).await.expect(507);
+    assert_eq!(refused.problem(), "share-used-up");
+    let mut other_address = Connection::open_from(THERE, gateway.address).await;
+    other_address.send(append()).await.expect(204);
+    publisher.disconnect(0).await;
+    let sessions = "pollgate_memory_held_bytes{account=\"sessions\"}";
+    until("the session that is left counts", async || gateway.metric(sessions).await > 0.0).await;
 }

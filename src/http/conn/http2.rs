@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,14 +31,13 @@ use crate::metrics::watched;
 pub(super) fn serve(stream: TcpStream, read_ahead: Bytes, context: ConnectionContext) -> Step<'static, ()> {
     Box::pin(async move {
         let busy = Arc::new(Busy::default());
-        let io = context.guard(stream, read_ahead);
-        let (peer, io) = (io.peer(), TokioIo::new(io));
+        let io = TokioIo::new(context.guard(stream, read_ahead));
         let refusal = context.refuse.then_some(Refusal::TooManyConnections);
         let hyper_service = service_fn(|request: Request<Incoming>| {
             let answering = Answering::new(busy.clone());
             let (service, state) = (context.service.clone(), context.state.clone());
             async move {
-                let response = respond(&service, request, refusal, &state, peer).await;
+                let response = respond(&service, request, refusal, &state).await;
                 Ok::<_, Infallible>(response.map(|body| Tracked { body, _answering: answering }))
             }
         });
@@ -64,7 +62,6 @@ async fn respond(
     mut request: Request<Incoming>,
     refusal: Option<Refusal>,
     state: &Arc<ConnectionState>,
-    peer: Option<IpAddr>,
 ) -> Response<Body> {
     let upgraded = request.extensions_mut().remove::<OnUpgrade>();
     let framing = Framing::of(&request);
@@ -79,7 +76,7 @@ async fn respond(
         let state = state.clone();
         WatchedTasks.execute(async move {
             if let Ok(upgraded) = upgraded.await {
-                upgrade.serve(UpgradedIo::Http2(TokioIo::new(upgraded), peer), state).await;
+                upgrade.serve(UpgradedIo::Http2(TokioIo::new(upgraded)), state).await;
             }
         });
     }

@@ -7,7 +7,6 @@
 use std::any::Any;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -192,11 +191,6 @@ impl AsyncRead for GuardedStream {
 }
 
 impl GuardedStream {
-    /// The address of the client; `None` if the connection is gone.
-    pub(super) fn peer(&self) -> Option<IpAddr> {
-        self.stream.peer_addr().ok().map(|address| address.ip())
-    }
-
     /// Takes up to `max` of the bytes that were given back; frees their buffer with the last one.
     fn take_read_ahead(&mut self, max: usize) -> Bytes {
         if self.read_ahead.len() <= max {

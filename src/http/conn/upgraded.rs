@@ -1,7 +1,6 @@
 //! A connection that has left HTTP behind for WebSocket, and how MQTT over WebSocket reaches the MQTT front.
 
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,8 +15,8 @@ use super::io::{ConnectionState, GuardedStream};
 pub enum UpgradedIo {
     /// A whole HTTP/1.1 connection (RFC 6455).
     Http1(Box<GuardedStream>),
-    /// One stream of an HTTP/2 connection (RFC 8441), and the address of its client.
-    Http2(TokioIo<Upgraded>, Option<IpAddr>),
+    /// One stream of an HTTP/2 connection (RFC 8441).
+    Http2(TokioIo<Upgraded>),
 }
 
 /// A WebSocket with the subprotocol `mqtt`, to be accepted by the MQTT front as from a listener.
@@ -28,16 +27,6 @@ pub struct MqttSocket {
     pub state: Arc<ConnectionState>,
 }
 
-impl UpgradedIo {
-    /// The address of the client; `None` if the connection is gone.
-    pub fn peer(&self) -> Option<IpAddr> {
-        match self {
-            Self::Http1(io) => io.peer(),
-            Self::Http2(_, peer) => *peer,
-        }
-    }
-}
-
 impl AsyncRead for UpgradedIo {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -46,7 +35,7 @@ impl AsyncRead for UpgradedIo {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Http1(io) => Pin::new(io).poll_read(context, buffer),
-            Self::Http2(io, _) => Pin::new(io).poll_read(context, buffer),
+            Self::Http2(io) => Pin::new(io).poll_read(context, buffer),
         }
     }
 }
@@ -55,7 +44,7 @@ impl AsyncWrite for UpgradedIo {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Http1(io) => Pin::new(io).poll_write(context, bytes),
-            Self::Http2(io, _) => Pin::new(io).poll_write(context, bytes),
+            Self::Http2(io) => Pin::new(io).poll_write(context, bytes),
         }
     }
 
@@ -66,28 +55,28 @@ impl AsyncWrite for UpgradedIo {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Http1(io) => Pin::new(io).poll_write_vectored(context, slices),
-            Self::Http2(io, _) => Pin::new(io).poll_write_vectored(context, slices),
+            Self::Http2(io) => Pin::new(io).poll_write_vectored(context, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Http1(io) => io.is_write_vectored(),
-            Self::Http2(io, _) => io.is_write_vectored(),
+            Self::Http2(io) => io.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Http1(io) => Pin::new(io).poll_flush(context),
-            Self::Http2(io, _) => Pin::new(io).poll_flush(context),
+            Self::Http2(io) => Pin::new(io).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Http1(io) => Pin::new(io).poll_shutdown(context),
-            Self::Http2(io, _) => Pin::new(io).poll_shutdown(context),
+            Self::Http2(io) => Pin::new(io).poll_shutdown(context),
         }
     }
 }

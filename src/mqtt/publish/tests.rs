@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::store::Memory;
 use crate::stream::{
     Appended, Batch, Create, CreateError, Created, Description, Epoch, Message, MessageLimit, Messages,
-    Missing, ReadError, ReadLimit, Start, Store, StoredSession, StreamPage, Work,
+    Missing, Principal, ReadError, ReadLimit, Start, Store, StoredSession, StreamPage, Work,
 };
 
 /// A store in memory that counts what it is asked.
@@ -152,7 +152,14 @@ fn letter(payload: &'static str, content_type: Option<&str>) -> Letter {
     let properties =
         MessageProperties { content_type: content_type.map(Into::into), ..MessageProperties::default() };
     let payload = payload.into();
-    Letter { payload, quality: Quality::AtLeastOnce, retain: false, properties, stored_with_it: None }
+    Letter {
+        payload,
+        quality: Quality::AtLeastOnce,
+        retain: false,
+        properties,
+        principal: Principal::GATEWAY,
+        stored_with_it: None,
+    }
 }
 
 #[tokio::test]
