@@ -69,12 +69,15 @@ fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
-/// The memory of a process in bytes, pages that it shares counted by their share (`Pss` of `smaps_rollup`).
+/// The memory of a process in bytes, pages that it shares counted by their share (`smaps_rollup`, proc(5)). Pages of files do
+/// not count: their shares change whenever another process runs the same program.
 pub fn memory_bytes(process: u32) -> u64 {
     let text = read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    let bytes = |line: &str| {
+        let value = line.strip_prefix("Pss_Anon:").or_else(|| line.strip_prefix("Pss_Shmem:"))?;
+        Some(value.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+    };
+    text.lines().filter_map(bytes).sum()
 }
 
 #[cfg(test)]
