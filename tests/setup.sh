@@ -96,8 +96,11 @@ in_background() {
   (
     # In a shell of its own, as errexit does not hold in a condition.
     set +e
+    since=$SECONDS
     (set -e; "$@") >"$jobs_folder/$name" 2>&1 </dev/null
-    echo $? >"$jobs_folder/$name.outcome"
+    outcome=$?
+    echo $((SECONDS - since)) >"$jobs_folder/$name.seconds"
+    echo $outcome >"$jobs_folder/$name.outcome"
   ) &
   set +m
   jobs+=($!)
@@ -126,6 +129,8 @@ run() {
   set -e
   [ $outcome = ok ] || failed+=("$name")
   local took=$((SECONDS - since))
+  # What ran beside others may have begun before it was waited for.
+  [ ! -s "$jobs_folder/$name.seconds" ] || took=$(cat "$jobs_folder/$name.seconds")
   say "$name: $outcome after $took s"
   times+=("$(printf '%-22s %5d s  %s' "$name" $took $outcome)")
 }

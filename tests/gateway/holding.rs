@@ -35,8 +35,8 @@ async fn the_hold_is_what_the_client_asks_for_clamped_and_said_back() {
 async fn an_event_stream_beats_and_then_ends_with_its_cursor() {
     let gateway = Gateway::start(&["--limit", "live_life=3s"]).await;
     gateway.send(put("/v1/stream/s").json("[1]")).await.expect(201);
-    let mut events = gateway.connect().await.events("/v1/stream/s?live=sse&offset=-1&heartbeat=1").await;
     let since = Stopwatch::start();
+    let mut events = gateway.connect().await.events("/v1/stream/s?live=sse&offset=-1&heartbeat=1").await;
     events.data().await;
     let first = events.control().await;
     let mut beats = 0;

@@ -63,8 +63,8 @@ async fn silence_is_ended_after_one_and_a_half_times_the_keep_alive() {
     let gateway = Gateway::start(&[]).await;
     for version in [4, 5] {
         let hello = Hello { keep_alive: 1, version, ..Hello::new("silent") };
-        let mut client = Mqtt::connect(gateway.mqtt, &hello).await;
         let since = Stopwatch::start();
+        let mut client = Mqtt::connect(gateway.mqtt, &hello).await;
         if version == 5 {
             assert_eq!(client.receive().await, Some(Packet::Disconnect(0x8d)));
         }

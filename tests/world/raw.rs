@@ -8,7 +8,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::client::Answer;
 use super::{PATIENCE, Stopwatch, Took};
@@ -17,6 +17,8 @@ use super::{PATIENCE, Stopwatch, Took};
 pub struct Raw {
     stream: TcpStream,
     read: Vec<u8>,
+    /// When this client last began to do something at which the gateway may start a timer.
+    acted: Instant,
 }
 
 impl Raw {
@@ -26,22 +28,29 @@ impl Raw {
 
     /// The same where the gateway may be gone.
     pub async fn try_open(address: SocketAddr) -> io::Result<Self> {
+        let acted = Instant::now();
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, read: Vec::new() })
+        Ok(Self { stream, read: Vec::new(), acted })
     }
 
     /// The same with little room for what the gateway sends, so that a client which does not read fills it soon.
     pub async fn open_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("an option of TCP");
+        let acted = Instant::now();
         let stream = socket.connect(address).await.expect("the gateway accepts");
-        Self { stream, read: Vec::new() }
+        Self { stream, read: Vec::new(), acted }
     }
 
     /// Sends bytes. Fails when the gateway has closed.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("the gateway reads")
+        self.acted = Instant::now();
+        self.write(bytes.as_ref()).await
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        timeout(PATIENCE, self.stream.write_all(bytes)).await.expect("the gateway reads")
     }
 
     /// Sends a GET.
@@ -111,12 +120,12 @@ impl Raw {
     /// Sends one byte after the other, a pause between them, until the gateway ends the connection. How long that
     /// took; what the gateway said can be read afterwards.
     pub async fn drip(&mut self, bytes: impl IntoIterator<Item = u8>, pause: Duration) -> Took {
-        let since = Stopwatch::start();
+        let since = Stopwatch::start_since(self.acted);
         for byte in bytes {
             match timeout(pause, self.stream.read_buf(&mut self.read)).await {
                 Ok(Ok(0) | Err(_)) => return since.took(),
                 Ok(Ok(_)) => {}
-                Err(_) if self.send([byte]).await.is_err() => return since.took(),
+                Err(_) if self.write(&[byte]).await.is_err() => return since.took(),
                 Err(_) => {}
             }
         }
@@ -149,7 +158,7 @@ impl Raw {
 
     /// Reads and throws away until the gateway ends the connection, in whatever way. How long that took.
     pub async fn closed(&mut self) -> Took {
-        let since = Stopwatch::start();
+        let since = Stopwatch::start_since(self.acted);
         let mut thrown_away = vec![0; 64 * 1024];
         let ended = async { while !matches!(self.stream.read(&mut thrown_away).await, Ok(0) | Err(_)) {} };
         timeout(PATIENCE, ended).await.expect("the gateway closes the connection");

@@ -33,6 +33,8 @@ const RUNS: u32 = 5;
 #[derive(Clone, Copy)]
 pub struct Stopwatch {
     began: Instant,
+    /// When what is measured may have begun, at the earliest.
+    earliest: Instant,
     late: Duration,
 }
 
@@ -41,17 +43,25 @@ pub struct Stopwatch {
 pub struct Took {
     /// Less what the machine was late.
     own: Duration,
+    /// Since the earliest moment at which it may have begun.
     clock: Duration,
 }
 
 impl Stopwatch {
     pub fn start() -> Self {
-        Self { late: late(), began: Instant::now() }
+        let began = Instant::now();
+        Self { late: late(), began, earliest: began }
+    }
+
+    /// A measurement of what the gateway began between `earliest` and now, such as a timer that it starts when it accepts
+    /// a connection: its lower bound counts from the one, its upper bound from the other.
+    pub fn start_since(earliest: Instant) -> Self {
+        Self { earliest, ..Self::start() }
     }
 
     pub fn took(&self) -> Took {
-        let clock = self.began.elapsed();
-        Took { own: clock.saturating_sub(late() - self.late), clock }
+        let own = self.began.elapsed().saturating_sub(late() - self.late);
+        Took { own, clock: self.earliest.elapsed() }
     }
 }
 

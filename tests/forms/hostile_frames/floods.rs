@@ -71,8 +71,8 @@ async fn a_client_that_pings_and_does_not_read_is_cut_and_costs_no_more_than_its
 async fn a_client_that_does_not_answer_pings_is_closed_with_1008_at_its_time() {
     let limits = ["--limit", "websocket_ping=200ms", "--limit", "websocket_pong_timeout=300ms"];
     let ground = Ground::start(&limits).await;
-    let mut mute = ground.socket().await;
     let since = Stopwatch::start();
+    let mut mute = ground.socket().await;
     let bytes = mute.bytes_to_end().await.expect("an end, not a reset");
     let took = since.took();
     let (ping, close) = ([PING, 0], b"\x88\x09\x03\xf0no pong");

@@ -25,8 +25,8 @@ async fn a_reader_that_does_not_read_is_closed_and_costs_no_one_else_anything() 
     until("the healthy client alone", async || gateway.metric("pollgate_connections").await == 2.0).await;
     for query in ["?offset=-1", "?offset=-1&live=long-poll", "?offset=-1&live=sse"] {
         let mut reader = Raw::open_narrow(gateway.address).await;
-        reader.send(format!("GET {LARGE}{query} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await.unwrap();
         let since = Stopwatch::start();
+        reader.send(format!("GET {LARGE}{query} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await.unwrap();
         until("the reader is there", async || gateway.metric("pollgate_connections").await == 3.0).await;
         until("the reader is gone", async || gateway.metric("pollgate_connections").await == 2.0).await;
         let took = since.took();
