@@ -12,8 +12,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "a bench may panic")]
 
+mod rounds;
+
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
@@ -26,6 +27,8 @@ use pollgate::stream::{
 use tikv_jemalloc_ctl::{Access, AsName, epoch, stats};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
+
+use rounds::medians;
 
 /// That of the command.
 #[global_allocator]
@@ -70,7 +73,8 @@ fn main() {
 }
 
 fn row(messages: usize, streams: usize, rounds: usize) {
-    let [appends, running, took, opening, opened, cold, newest] = medians(messages, streams, rounds);
+    let [appends, running, took, opening, opened, cold, newest] =
+        medians(&[ROUND, &messages.to_string(), &streams.to_string()], rounds);
     println!(
         "{messages:10} {streams:9} {appends:10.0} {running:6.1} B {:>11} {opening:6.1} B {opened:6.1} B {cold:10.0} \
          {newest:10.0}",
@@ -80,23 +84,6 @@ fn row(messages: usize, streams: usize, rounds: usize) {
         messages < MANY || running.max(opening).max(opened) <= BYTES_MAX,
         "more than {BYTES_MAX} bytes a message"
     );
-}
-
-fn medians(messages: usize, streams: usize, rounds: usize) -> Figures {
-    let mut columns = [const { Vec::new() }; 7];
-    for _ in 0..rounds {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        let output = command.args([ROUND, &messages.to_string(), &streams.to_string()]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout).unwrap();
-        for (column, figure) in columns.iter_mut().zip(text.split_whitespace()) {
-            column.push(figure.parse::<f64>().unwrap());
-        }
-    }
-    columns.map(|mut column| {
-        column.sort_by(f64::total_cmp);
-        column[column.len() / 2]
-    })
 }
 
 fn round(messages: usize, streams: usize) -> Figures {

@@ -12,8 +12,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may panic")]
 
+mod rounds;
+
 use std::convert::Infallible;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -29,6 +30,8 @@ use tikv_jemalloc_ctl::{Access, AsName, epoch, stats};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
+
+use rounds::medians;
 
 /// That of the command.
 #[global_allocator]
@@ -84,7 +87,8 @@ fn table() {
         let mut pss_of_most = f64::NAN;
         for (waiters, rounds) in ROWS {
             let streams = if stream_each { waiters } else { 1 };
-            let [allocated, pss, stream, publish, last, processor] = medians(waiters, streams, rounds);
+            let [allocated, pss, stream, publish, last, processor] =
+                medians(&[ROUND, &waiters.to_string(), &streams.to_string()], rounds);
             println!(
                 "{waiters:9} {streams:9} {:>10} {:>9} {:>10} {:>12} {:>10} {:>10}",
                 bytes(allocated),
@@ -110,23 +114,6 @@ fn bytes(each: f64) -> String {
 
 fn time(seconds: f64) -> String {
     format!("{:.2?}", Duration::from_secs_f64(seconds))
-}
-
-fn medians(waiters: usize, streams: usize, rounds: usize) -> Figures {
-    let mut columns = [const { Vec::new() }; 6];
-    for _ in 0..rounds {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        let output = command.args([ROUND, &waiters.to_string(), &streams.to_string()]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout).unwrap();
-        for (column, figure) in columns.iter_mut().zip(text.split_whitespace()) {
-            column.push(figure.parse::<f64>().unwrap());
-        }
-    }
-    columns.map(|mut column| {
-        column.sort_by(f64::total_cmp);
-        column[column.len() / 2]
-    })
 }
 
 /// Streams, polls that wait for them, and one append to each stream.

@@ -94,7 +94,6 @@ async fn outlive(fault: &Fault) -> u64 {
     home.is(&gateway);
     let mut crew = Crew::start(&home, PUBLISHERS, |_| 100);
     until("a call fails", async || trace.has_failed()).await;
-    sleep(Duration::from_millis(200)).await;
     crew.more(50).await;
     gateway.ask_admin("/ready").await.expect(200);
     let ledger = tokio::time::timeout(PATIENCE, crew.finish()).await.expect("all are taken in the end");

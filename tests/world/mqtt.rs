@@ -279,14 +279,7 @@ impl Mqtt {
 
     /// Ends a subscription; the reason.
     pub async fn unsubscribe(&mut self, filter: &str) -> u8 {
-        let id = self.next_id();
-        let unsubscribe = v5_0::Unsubscribe::builder().packet_id(id).entries([filter]).unwrap();
-        self.send(&unsubscribe.build().unwrap().to_continuous_buffer()).await;
-        self.receive_that(|packet| match packet {
-            Packet::Unsuback(of, codes) if *of == id => Some(codes[0]),
-            _ => None,
-        })
-        .await
+        self.unsubscribe_all(&[filter.to_owned()]).await[0]
     }
 
     /// Publishes, and waits until the gateway has the message for good. The reason of its answer.
