@@ -200,7 +200,7 @@ impl Budget {
         owner
     }
 
-    /// Whether `bytes` more may be stored, whoever stores them.
+    /// Checks the budget of the whole gateway for `bytes` more; the principal's share is not looked at.
     pub fn admit(&self, bytes: u64) -> Result<(), Shortage> {
         let charged = self.hot.charged.load(Ordering::Relaxed);
         let used = charged.saturating_add(self.hot.unexplained.load(Ordering::Relaxed)).saturating_add(bytes);
@@ -247,7 +247,7 @@ impl Budget {
         self.used()
     }
 
-    /// Keeps looking at the resident set, for as long as it is polled: the closer, the more is used.
+    /// Reads the resident set again and again while it is polled: every [`WATCH`], or every [`WATCH_CLOSELY`] when memory is short.
     pub async fn watch(&self) {
         loop {
             let close = self.look() >= self.watch_at;

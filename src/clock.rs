@@ -43,7 +43,7 @@ pub struct ClockReading {
     pub now: SystemTime,
     /// What the time of day was.
     pub wall: SystemTime,
-    /// How long the machine had been up, and the number of that boot if the system gives one.
+    /// The id of the boot and the time since it; `None` if the system has no boot id.
     pub boot: Option<(String, Duration)>,
 }
 

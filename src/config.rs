@@ -299,7 +299,7 @@ impl Settings {
 }
 
 impl Settings {
-    /// Connections that the process can not have would be refused one by one, when it is too late.
+    /// Refuses a `connections_max` above the limit on descriptors: otherwise `accept` fails once they are used up.
     fn check_descriptors(&self, descriptors: Option<u64>) -> Result<(), SettingsError> {
         let (connections, other) = (self.limits.connections_max, OTHER_DESCRIPTORS);
         let needed = connections.saturating_add(other) as u64;

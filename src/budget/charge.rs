@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::{Account, Owner};
 use crate::stream::{Principal, Shortage};
 
-/// A charge is made for a quarter more than what is there, so that a growing log does not touch the accounts each time.
+/// A log charges a quarter more bytes than it holds, so that most appends do not change the accounts.
 const AHEAD: u64 = 4;
 
 /// What the allocator gives out for `bytes`: size classes of jemalloc, four for each doubling.

@@ -20,7 +20,8 @@ pub(super) fn resident_bytes() -> Option<u64> {
     bytes_of(&read_to_string("/proc/self/status").ok()?, "RssAnon:")
 }
 
-/// Who connects from `address`: an address of IPv4, or a network of 64 bits of IPv6, since one host has all of that.
+/// The principal of a client at `address`. An IPv6 network of 64 bits is one principal, since one host may use all of its
+/// addresses.
 pub fn principal_of(address: IpAddr) -> Principal {
     match address.to_canonical() {
         // In a part of the IPv6 space that is reserved (RFC 4291, section 2.4).
@@ -36,7 +37,7 @@ fn bytes_of(text: &str, name: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// The limits of the groups that `/proc/self/cgroup` names, and of those around them.
+/// The memory limits of the control groups in `groups`, the text of `/proc/self/cgroup`, and of their parents.
 fn group_limits(groups: &str, mounted_at: &Path) -> Vec<u64> {
     let mut limits = Vec::new();
     for line in groups.lines() {

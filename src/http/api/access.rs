@@ -80,8 +80,8 @@ impl Hosts {
 }
 
 impl AccessPolicy {
-    /// The policy of a listener: `hosts` are the names that it answers for besides loopback names, and `origins` those whose
-    /// pages may use it.
+    /// The policy of a listener. It serves requests for loopback names and for `hosts`, and requests of pages of its own origin
+    /// and of `origins`.
     pub fn new(listener: IpAddr, hosts: &[String], origins: &[String]) -> Result<Self, InvalidAccess> {
         let (hosts, origins) = (Hosts::new(listener, hosts)?, Origins::new(origins)?);
         Ok(Self { hosts, origins, refusals: Mutex::default() })

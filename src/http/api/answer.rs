@@ -30,8 +30,8 @@ pub(in crate::http) fn secure(head: &mut impl Head) {
     head.put_static(X_CONTENT_TYPE_OPTIONS, "nosniff");
 }
 
-/// The same for a response with messages. Whoever wrote them, they get no access to the origin of the gateway: a browser that
-/// shows them as a document runs no script of theirs.
+/// The same for a response with messages, which any publisher may have written: a browser that shows them as a document runs
+/// none of their scripts (CSP level 3, `sandbox`).
 pub(in crate::http) fn secure_messages(head: &mut impl Head) {
     secure(head);
     head.put_static(CONTENT_SECURITY_POLICY, "sandbox");
