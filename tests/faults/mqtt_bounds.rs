@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::measure::mib;
 use crate::world::mqtt::{Hello, Mqtt, SUBSCRIBE, filters_bytes, publish_bytes};
-use crate::world::{Connection, Gateway, Stopwatch, Took, alone, get, on_time, put, until};
+use crate::world::{Connection, Gateway, Stopwatch, Took, alone, get, is_release_build, on_time, put, until};
 
 /// How long another client's GET may wait.
 const WAIT_MAX: Duration = Duration::from_millis(100);
@@ -167,7 +167,7 @@ async fn unsubscribing_1000_filters_holds_nobody_up() {
 #[tokio::test]
 async fn resuming_a_session_of_1000_filters_over_many_streams_holds_nobody_up() {
     let _turn = alone().await;
-    let streams = if cfg!(debug_assertions) { 5_000 } else { 20_000 };
+    let streams = if is_release_build() { 20_000 } else { 5_000 };
     on_time(async || {
         each_store(&[], async |store, gateway, _directory| {
             fill(&gateway, streams, false).await;

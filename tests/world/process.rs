@@ -36,6 +36,16 @@ pub struct Gateway {
     _stdout: Lines<BufReader<ChildStdout>>,
 }
 
+/// The command under test: the one that `GATEWAY_BINARY` names, such as a release build, or that of this build.
+fn program() -> String {
+    std::env::var("GATEWAY_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_pollgate").to_owned())
+}
+
+/// Whether the command under test is a build as users make it.
+pub fn is_release_build() -> bool {
+    std::env::var_os("GATEWAY_BINARY").is_some() || !cfg!(debug_assertions)
+}
+
 impl Gateway {
     /// Starts a gateway with further arguments and waits until it listens.
     pub async fn start(arguments: &[&str]) -> Self {
@@ -59,7 +69,8 @@ impl Gateway {
         variables: &[(&str, &str)],
     ) -> Result<Self, ExitStatus> {
         let log = unnamed_file();
-        let command = command.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_pollgate")]);
+        let program = program();
+        let command = command.iter().map(String::as_str).chain([program.as_str()]);
         let command: Vec<_> = command.collect();
         let mut child = Command::new(command[0])
             .args(&command[1..])
