@@ -11,7 +11,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pollgate::http::sse_event;
 use pollgate::hub::{SharedBatch, Update};
-use pollgate::stream::{Batch, ContentType, Cursor, Epoch, Offset, Position};
+use pollgate::stream::{Batch, CacheCursor, ContentType, Epoch, Offset, Position};
 
 const CONTENT_TYPES: [&str; 3] = ["application/json", "text/plain", "application/octet-stream"];
 
@@ -44,7 +44,7 @@ fn encode(criterion: &mut Criterion) {
             let size = BenchmarkId::new(content_type, format!("{messages} x {message_bytes} bytes"));
             group.throughput(Throughput::Bytes((messages * message_bytes) as u64));
             group.bench_with_input(size, &update, |bencher, update| {
-                bencher.iter(|| sse_event(update, Cursor(1_234_567)));
+                bencher.iter(|| sse_event(update, CacheCursor(1_234_567)));
             });
         }
     }

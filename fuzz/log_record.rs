@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use fastrand::Rng;
 
-use super::frame::{FRAME_HEADER_BYTES, Found, Place, read, split, write};
-use super::record::{Ends, Record};
+use super::frame::{FRAME_HEADER_BYTES, FrameLocation, FrameRead, read, split, write};
+use super::record::{Ends, LogRecord};
 use crate::fuzz::{Target, Verdict, fuzz};
 
 const SEGMENT: u32 = 3;
@@ -25,35 +25,35 @@ struct Image {
     records: Vec<Written>,
 }
 
-fn place(at: usize) -> Place {
-    Place { segment: SEGMENT, offset: FIRST + at as u32 }
+fn place(at: usize) -> FrameLocation {
+    FrameLocation { segment: SEGMENT, offset: FIRST + at as u32 }
 }
 
-fn records() -> Vec<(Record, &'static [u8])> {
+fn records() -> Vec<(LogRecord, &'static [u8])> {
     let appended =
-        |stream, start, ends| Record::Appended { stream, start, at: 1_700_000_000_000, ends, said: None };
+        |stream, start, ends| LogRecord::Appended { stream, start, at: 1_700_000_000_000, ends, said: None };
     vec![
-        (Record::Opened { after: Some((2, 999)), synced: true, next_stream: 9, next_epoch: 77 }, b""),
+        (LogRecord::Opened { after: Some((2, 999)), synced: true, next_stream: 9, next_epoch: 77 }, b""),
         (appended(1, 0, Ends::Raw), b"some bytes"),
         (appended(2, 5, Ends::Many([3, 6, 9].into())), b"123456789"),
         (
-            Record::Moved { stream: 1, start: 10, at: 5, ends: Ends::One, annotation: None },
+            LogRecord::Moved { stream: 1, start: 10, at: 5, ends: Ends::One, annotation: None },
             b"{\"moved\":true}",
         ),
-        (Record::Cleared { stream: 1, from: 10 }, b""),
-        (Record::Renewed { stream: 2, epoch: 12, from: 3 }, b""),
+        (LogRecord::Cleared { stream: 1, from: 10 }, b""),
+        (LogRecord::Renewed { stream: 2, epoch: 12, from: 3 }, b""),
         (
-            Record::Session {
+            LogRecord::Session {
                 session: 4,
                 client: "client".into(),
                 entries: vec![(Bytes::from_static(b"key"), Bytes::from_static(b"value"))],
             },
             b"",
         ),
-        (Record::SessionChanged { session: 4, entries: vec![(Bytes::from_static(b"key"), None)] }, b""),
-        (Record::Ended { stream: 2 }, b""),
-        (Record::Run { epoch: 78 }, b""),
-        (Record::Closed, b""),
+        (LogRecord::SessionChanged { session: 4, entries: vec![(Bytes::from_static(b"key"), None)] }, b""),
+        (LogRecord::Ended { stream: 2 }, b""),
+        (LogRecord::Run { epoch: 78 }, b""),
+        (LogRecord::Closed, b""),
     ]
 }
 
@@ -65,7 +65,7 @@ impl Image {
             let length = write(&mut bytes, place(at), false, &record, content) as usize;
             assert_eq!(bytes.len(), at + length);
             let body = bytes[at + FRAME_HEADER_BYTES..].to_vec();
-            let (read, behind): (Record, &[u8]) = split(&body).expect("a record");
+            let (read, behind): (LogRecord, &[u8]) = split(&body).expect("a record");
             assert_eq!((format!("{read:?}"), behind), (format!("{record:?}"), content));
             written.push(Written { at, body });
         }
@@ -88,7 +88,7 @@ fn log_records() {
         let mut whole = 0;
         // At each place, so that nothing that was shifted or copied is taken for a record either.
         for at in 0..=damaged.len() {
-            if let Found::Body(body) = read(&damaged[at..], place(at)) {
+            if let FrameRead::Body(body) = read(&damaged[at..], place(at)) {
                 let original = image.records.iter().find(|written| written.at == at);
                 assert!(original.is_some_and(|written| written.body == body), "something else at {at}");
                 whole += 1;
@@ -98,7 +98,7 @@ fn log_records() {
         for Written { at, body } in &image.records {
             let frame = *at..at + FRAME_HEADER_BYTES + body.len();
             if damaged.get(frame.clone()) == Some(&image.bytes[frame]) {
-                assert_eq!(read(&damaged[*at..], place(*at)), Found::Body(body), "the record at {at}");
+                assert_eq!(read(&damaged[*at..], place(*at)), FrameRead::Body(body), "the record at {at}");
             }
         }
         what_has_a_checksum_may_still_be_no_record(damaged);
@@ -111,14 +111,14 @@ fn what_has_a_checksum_may_still_be_no_record(bytes: &[u8]) {
     let mut random = Rng::with_seed(bytes.len() as u64);
     for _ in 0..4 {
         let from = random.usize(..=bytes.len());
-        let Some((record, content)) = split::<Record>(&bytes[from..]) else { continue };
+        let Some((record, content)) = split::<LogRecord>(&bytes[from..]) else { continue };
         assert!(bytes.ends_with(content));
         let mut again = Vec::new();
         write(&mut again, place(0), false, &record, content);
-        let Found::Body(body) = read(&again, place(0)) else {
+        let FrameRead::Body(body) = read(&again, place(0)) else {
             panic!("{record:?} was written and is damaged")
         };
-        let (read, behind): (Record, &[u8]) = split(body).expect("a record");
+        let (read, behind): (LogRecord, &[u8]) = split(body).expect("a record");
         assert_eq!((format!("{read:?}"), behind), (format!("{record:?}"), content));
     }
 }

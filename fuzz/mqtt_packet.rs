@@ -40,13 +40,13 @@ fn mqtt_packets() {
     fuzz(&target, |input| {
         let Some((version, bytes)) = input.split_first() else { return Verdict::Refused };
         let version = VERSIONS[usize::from(*version) % VERSIONS.len()];
-        let mut frames = Frames::default();
+        let mut frames = PacketReader::default();
         frames.put(bytes);
         let (mut understood, mut packets) = (0, 0);
         while let Ok(Some(frame)) = frames.next(PACKET_BYTES_MAX) {
             packets += 1;
             assert!(packets <= bytes.len(), "more packets than bytes");
-            let again = Frame { first: frame.first, body: frame.body.clone() };
+            let again = Packet { first: frame.first, body: frame.body.clone() };
             match (decode(frame, version), version) {
                 (Ok(packet), Some(version)) => {
                     understood += 1;
@@ -85,12 +85,12 @@ fn sent_on_is_the_same(packet: &Incoming, version: Version) {
     let outgoing = match packet {
         Incoming::Publish(publish) => {
             let Some(topic) = &topic else { return };
-            Outgoing::Publish(Delivery {
+            OutgoingPacket::Publish(Delivery {
                 topic,
                 alias: publish.alias.map(|alias| (alias, false)),
                 payload: &publish.payload,
                 id: publish.id,
-                quality: publish.quality,
+                qos: publish.qos,
                 duplicate: false,
                 retain: publish.retain,
                 properties: &publish.properties,
@@ -98,14 +98,14 @@ fn sent_on_is_the_same(packet: &Incoming, version: Version) {
             })
         }
         // Reasons of clients are not told apart.
-        Incoming::Ack(ack) => Outgoing::Ack(Ack { reason: Reason::Success, ..*ack }),
+        Incoming::Ack(ack) => OutgoingPacket::Ack(Ack { reason: Reason::Success, ..*ack }),
         _ => return,
     };
     let mut bytes = BytesMut::new();
     assert!(encode(&outgoing, version, usize::MAX, &mut bytes));
     assert!(!encode(&outgoing, version, bytes.len() - 1, &mut BytesMut::new()), "larger than it may be");
     assert!(encode(&outgoing, version, bytes.len(), &mut BytesMut::new()), "no larger than it may be");
-    let mut frames = Frames::default();
+    let mut frames = PacketReader::default();
     frames.put(&bytes);
     let frame = frames.next(usize::MAX).unwrap().expect("a whole packet");
     let read = decode(frame, Some(version)).unwrap();
@@ -116,7 +116,7 @@ fn sent_on_is_the_same(packet: &Incoming, version: Version) {
         (Incoming::Publish(sent), Incoming::Publish(read)) => {
             assert!(read.payload == sent.payload, "{read:?}, not {sent:?}");
             assert_eq!((&read.topic, &read.properties), (&sent.topic, &sent.properties));
-            assert_eq!((read.id, read.quality, read.retain), (sent.id, sent.quality, sent.retain));
+            assert_eq!((read.id, read.qos, read.retain), (sent.id, sent.qos, sent.retain));
             assert_eq!(read.alias, sent.alias.filter(|_| version == Version::V5));
         }
         (sent, read) => panic!("{read:?}, not {sent:?}"),

@@ -238,7 +238,7 @@ impl Budget {
     }
 
     /// Reads the resident set, and returns what is used then.
-    pub fn look(&self) -> u64 {
+    pub fn refresh(&self) -> u64 {
         if let Some(resident) = machine::resident_bytes() {
             self.resident.store(resident, Ordering::Relaxed);
             let unexplained = resident.saturating_sub(self.hot.charged.load(Ordering::Relaxed));
@@ -250,7 +250,7 @@ impl Budget {
     /// Reads the resident set again and again while it is polled: every [`WATCH`], or every [`WATCH_CLOSELY`] when memory is short.
     pub async fn watch(&self) {
         loop {
-            let close = self.look() >= self.watch_at;
+            let close = self.refresh() >= self.watch_at;
             self.is_close.store(close, Ordering::Relaxed);
             if close {
                 sleep(WATCH_CLOSELY).await;

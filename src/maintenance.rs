@@ -15,7 +15,7 @@ use crate::clock::{Clock, WallOffset};
 use crate::store::{ClockFile, Disk, DiskOptions, OpenError};
 use crate::stream::{MessageLimit, ReadError, Start, Store, StreamName, SyncPolicy};
 
-pub use error::{ImportError, MaintenanceError, Moved};
+pub use error::{ImportError, MaintenanceError, TransferCount};
 
 use line::{MessageLine, StreamLine};
 
@@ -37,14 +37,14 @@ impl OfflineStore {
     }
 
     /// Writes all streams and their messages to `out`, as lines of JSON.
-    pub async fn export(&self, out: &mut dyn Write) -> Result<Moved, MaintenanceError> {
+    pub async fn export(&self, out: &mut dyn Write) -> Result<TransferCount, MaintenanceError> {
         let exported = export(&self.store, self.clock, out).await?;
         out.flush()?;
         Ok(exported)
     }
 
     /// Makes the streams that lines of JSON tell of.
-    pub async fn import(&self, lines: impl BufRead) -> Result<Moved, MaintenanceError> {
+    pub async fn import(&self, lines: impl BufRead) -> Result<TransferCount, MaintenanceError> {
         import::import(&self.store, self.clock, lines).await
     }
 
@@ -58,9 +58,13 @@ impl OfflineStore {
 const CHUNK: MessageLimit = MessageLimit { bytes_max: 1024 * 1024, count_max: 1000 };
 
 /// Writes all streams, in the order of their names, and behind each its messages.
-async fn export(store: &dyn Store, clock: Clock, out: &mut dyn Write) -> Result<Moved, MaintenanceError> {
+async fn export(
+    store: &dyn Store,
+    clock: Clock,
+    out: &mut dyn Write,
+) -> Result<TransferCount, MaintenanceError> {
     let (now, offset) = (clock.now(), clock.wall_offset());
-    let mut exported = Moved::default();
+    let mut exported = TransferCount::default();
     let mut after = None;
     loop {
         let page = store.page("", after.as_ref(), now);
@@ -80,7 +84,7 @@ async fn export_stream(
     name: &StreamName,
     (now, offset): (SystemTime, WallOffset),
     out: &mut dyn Write,
-    exported: &mut Moved,
+    exported: &mut TransferCount,
 ) -> Result<(), MaintenanceError> {
     // Whatever has ended since is not there.
     let Ok(described) = store.describe(name, now).await else { return Ok(()) };

@@ -24,7 +24,7 @@ pub use memory::MemoryCounts;
 pub(crate) use prometheus_client::metrics::counter::Counter;
 
 pub(crate) use mqtt::MqttMetrics;
-pub(crate) use stalls::watched;
+pub(crate) use stalls::stall_timed;
 pub(crate) use store::StoreMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

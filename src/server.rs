@@ -20,7 +20,7 @@ use crate::http::conn::{Phase, Service};
 use crate::http::{AccessPolicy, Gateway, HoldPolicy, InvalidAccess};
 use crate::hub::Hub;
 use crate::limits::Limits;
-use crate::metrics::{Metrics, StoreMetrics, watched};
+use crate::metrics::{Metrics, StoreMetrics, stall_timed};
 use crate::mqtt::Broker;
 use crate::store::{ClockFile, Disk, DiskOptions, Memory, OpenError};
 use crate::stream::{Observer, Store};
@@ -172,7 +172,7 @@ impl Server {
             let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), at_first.clone());
             let budget = self.budget.clone();
             let acceptor = Acceptor::new(front, connections_max, limits, metrics, budget, phase);
-            tokio::spawn(watched(|| "accepting connections", Box::pin(acceptor.run(listener))))
+            tokio::spawn(stall_timed(|| "accepting connections", Box::pin(acceptor.run(listener))))
         };
         let (sweeper, mqtt_sweeper, budget) = (hub.clone(), broker.clone(), self.budget.clone());
         let mut tasks = vec![
@@ -187,8 +187,11 @@ impl Server {
                 self.admin,
             ),
             tokio::spawn(async move { budget.watch().await }),
-            tokio::spawn(watched(|| "the sweep of streams", Box::pin(async move { sweeper.sweep().await }))),
-            tokio::spawn(watched(
+            tokio::spawn(stall_timed(
+                || "the sweep of streams",
+                Box::pin(async move { sweeper.sweep().await }),
+            )),
+            tokio::spawn(stall_timed(
                 || "the sweep of MQTT sessions",
                 Box::pin(async move { mqtt_sweeper.sweep().await }),
             )),

@@ -27,7 +27,7 @@ pub struct Client {
     /// The name of its stream.
     pub stream: String,
     /// Behind what it has received; `None`: at the beginning.
-    pub cursor: Option<String>,
+    pub offset: Option<String>,
     /// Its random part of an even spread, from 0 to 1.
     pub phase: f64,
     /// Its own random numbers.
@@ -100,13 +100,13 @@ impl Client {
         hold: Option<Duration>,
     ) -> Result<bool, WireError> {
         let dialect = self.dialect()?;
-        let request = self.asking(dialect.poll(&self.stream, self.cursor.as_deref(), hold))?;
+        let request = self.asking(dialect.poll(&self.stream, self.offset.as_deref(), hold))?;
         let patience = hold.unwrap_or_default() + PATIENCE;
         let answer = timeout(patience, connection.exchange(request)).await.unwrap_or(Err(WireError::Mute))?;
         let any = brings_messages(answer.status())? && self.take(answer.body());
-        match dialect.cursor(answer.headers()) {
-            Some(cursor) => self.cursor = Some(cursor),
-            None if answer.status() == StatusCode::OK => return Err(WireError::NoCursor),
+        match dialect.offset(answer.headers()) {
+            Some(offset) => self.offset = Some(offset),
+            None if answer.status() == StatusCode::OK => return Err(WireError::NoOffset),
             None => {}
         }
         if !any {

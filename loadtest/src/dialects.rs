@@ -1,5 +1,5 @@
 //! How servers are asked, as far as they differ: the requests of each delivery form, and where an answer has
-//! its cursor.
+//! its offset.
 
 pub(crate) mod durable_streams;
 mod nchan;
@@ -38,7 +38,7 @@ pub enum Live {
     WebSocket,
 }
 
-/// The requests of a dialect. A cursor is whatever an earlier answer gave; `None` is the beginning of the
+/// The requests of a dialect. An offset is whatever an earlier answer gave; `None` is the beginning of the
 /// stream.
 pub trait HttpDialect: Send + Sync {
     /// Makes a stream that keeps the last `messages_max` messages, or all, if the server lets its maker say that; `None` if
@@ -47,19 +47,19 @@ pub trait HttpDialect: Send + Sync {
     /// Appends a message, a JSON text.
     fn publish(&self, stream: &str, message: String) -> Asking;
     /// Asks for what is there, or waits for it up to `hold`.
-    fn poll(&self, stream: &str, cursor: Option<&str>, hold: Option<Duration>) -> Asking;
+    fn poll(&self, stream: &str, offset: Option<&str>, hold: Option<Duration>) -> Asking;
     /// The path and query of a live form, with the heartbeat that the server is to send.
-    fn live(&self, stream: &str, cursor: Option<&str>, form: Live, heartbeat: Heartbeat) -> String;
+    fn live(&self, stream: &str, offset: Option<&str>, form: Live, heartbeat: Heartbeat) -> String;
     /// Asks for a live form that is an answer without an end.
-    fn follow(&self, stream: &str, cursor: Option<&str>, form: Live, heartbeat: Heartbeat) -> Asking {
+    fn follow(&self, stream: &str, offset: Option<&str>, form: Live, heartbeat: Heartbeat) -> Asking {
         let accept = if form == Live::Sse { "text/event-stream" } else { "application/x-ndjson" };
-        let request = hyper::Request::builder().uri(self.live(stream, cursor, form, heartbeat));
+        let request = hyper::Request::builder().uri(self.live(stream, offset, form, heartbeat));
         request.header(ACCEPT, accept).body(Default::default())
     }
-    /// The cursor of an answer to a poll.
-    fn cursor(&self, fields: &HeaderMap) -> Option<String>;
-    /// The cursor behind an event.
-    fn cursor_of_event(&self, event: &Event) -> Option<String>;
+    /// The offset of an answer to a poll.
+    fn offset(&self, fields: &HeaderMap) -> Option<String>;
+    /// The offset behind an event.
+    fn offset_of_event(&self, event: &Event) -> Option<String>;
     /// Whether a short poll brings one message at a time, so that the next must follow at once.
     fn one_at_a_time(&self) -> bool;
 }

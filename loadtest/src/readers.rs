@@ -60,7 +60,7 @@ impl Readers {
             let client = Client {
                 number,
                 stream: stream_name(job.plan.run, stream),
-                cursor: None,
+                offset: None,
                 phase: random.f64(),
                 random,
                 target: job.reading.clone(),

@@ -78,7 +78,7 @@ impl Strategy {
         }
     }
 
-    /// Reads on from the client's cursor until an error, or until the server has ended the answer.
+    /// Reads on from the client's offset until an error, or until the server has ended the answer.
     pub async fn read(self, client: &mut Client) -> Result<(), WireError> {
         let never = |never: Infallible| match never {};
         match self {

@@ -75,6 +75,6 @@ fn size_classes_are_those_of_the_allocator() {
 #[test]
 fn what_no_account_explains_counts_as_used() {
     let budget = Budget::unlimited();
-    let used = budget.look();
+    let used = budget.refresh();
     assert!(used > 0 && used == budget.usage().resident);
 }

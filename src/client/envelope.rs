@@ -1,4 +1,4 @@
-//! One envelope: batches of messages and what they do to the cursor. The same in every form.
+//! One envelope: batches of messages and what they do to the resume token. The same in every form.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::attempt::End;
-use super::cursor::Move;
 use super::item::{Data, Item, Message};
+use super::resume_token::Move;
 
 /// The longest that is taken: a full answer of binary messages, or one text message of control characters alone.
 pub(super) const ENVELOPE_BYTES_MAX: usize = 16 << 20;
@@ -18,7 +18,7 @@ pub(super) const ENVELOPE_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug)]
 pub(super) struct Envelope {
     pub(super) items: Vec<Item>,
-    pub(super) cursor: Move,
+    pub(super) token: Move,
     /// Whether there is nothing more at the moment.
     pub(super) up_to_date: bool,
 }
@@ -27,8 +27,8 @@ pub(super) struct Envelope {
 #[serde(rename_all = "camelCase")]
 struct Written {
     batches: Vec<Batch>,
-    cursor: Option<String>,
-    cursor_then: Option<String>,
+    resume: Option<String>,
+    resume_delta: Option<String>,
     up_to_date: bool,
 }
 
@@ -55,12 +55,12 @@ impl Envelope {
         for batch in written.batches {
             batch.put_into(&mut items).ok_or(End::NotGateway)?;
         }
-        let cursor = match (written.cursor, written.cursor_then) {
-            (Some(cursor), _) => Move::To(cursor),
+        let token = match (written.resume, written.resume_delta) {
+            (Some(token), _) => Move::To(token),
             (None, Some(part)) => Move::On(part),
             (None, None) => Move::Stay,
         };
-        Ok(Self { items, cursor, up_to_date: written.up_to_date })
+        Ok(Self { items, token, up_to_date: written.up_to_date })
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
         let json = r#"{"batches":[{"stream":"a","data":[{"n": 1},[2]],"streamNextOffset":"o","upToDate":true,
             "gap":"reason=trimmed; missed=3","streamClosed":true},{"stream":"t","contentType":"text/plain",
             "data":["x\n"]},{"stream":"b","contentType":"image/png","data":["AAE="]},{"stream":"m","missing":true}],
-            "cursorThen":"part","upToDate":false}"#;
+            "resumeDelta":"part","upToDate":false}"#;
         let envelope = Envelope::parse(json.as_bytes()).unwrap();
         let shown: Vec<_> = envelope
             .items
@@ -157,7 +157,7 @@ mod tests {
             "m missing",
         ];
         assert_eq!(shown, expected);
-        assert!(matches!(envelope.cursor, Move::On(part) if part == "part"));
+        assert!(matches!(envelope.token, Move::On(part) if part == "part"));
         assert!(!envelope.up_to_date);
     }
 

@@ -30,7 +30,6 @@
 
 mod attempt;
 mod connection;
-mod cursor;
 mod envelope;
 mod event;
 mod forms;
@@ -46,6 +45,7 @@ mod publishing;
 mod reader;
 mod refusal;
 mod request;
+mod resume_token;
 mod settings;
 mod subscription;
 
@@ -56,7 +56,6 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 pub use attempt::Form;
-pub use cursor::Cursor;
 pub use event::{Event, Reason};
 pub use item::{Data, Item, Message};
 pub use memory::Memory;
@@ -64,6 +63,7 @@ pub use origin::InvalidUrl;
 pub use producer::Producer;
 pub use publishing::{ProducerSettings, PublishError};
 pub use refusal::Refusal;
+pub use resume_token::ResumeToken;
 pub use settings::Settings;
 pub use subscription::{Start, Subscription};
 
@@ -119,12 +119,12 @@ impl Client {
     ) -> Subscription {
         let mut seen = HashSet::new();
         let streams = streams.into_iter().map(S::into).filter(|stream| seen.insert(stream.clone())).collect();
-        let wanted = Wanted { streams, cursor: start.cursor.clone(), earliest: start.earliest };
+        let wanted = Wanted { streams, token: start.token.clone(), earliest: start.earliest };
         // One envelope waits while the one before is dealt with.
         let (deliveries, incoming) = mpsc::channel(1);
         let (form, form_in_use) = watch::channel(None);
         let reader = Reader::new(self.0.clone(), wanted, Outlet { deliveries, form });
-        Subscription::new(incoming, form_in_use, start.cursor, tokio::spawn(reader.run()))
+        Subscription::new(incoming, form_in_use, start.token, tokio::spawn(reader.run()))
     }
 
     /// Publishes into a stream, which is created with this content type if it does not exist.

@@ -226,7 +226,7 @@ impl Publishing {
     }
 }
 
-/// What an answer means. Without the cursor that each answer to an append carries it is not the gateway's.
+/// What an answer means. Without the resume token that each answer to an append carries it is not the gateway's.
 fn judge(status: StatusCode, headers: &HeaderMap, document: &[u8]) -> Outcome {
     if status.is_success() && headers.contains_key("stream-next-offset") {
         return Outcome::Acknowledged;

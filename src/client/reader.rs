@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep_until};
 use super::attempt::Form;
 use super::attempt::{End, Ended};
 use super::connection::Connection;
-use super::cursor::Move;
 use super::envelope::{Envelope, Got};
 use super::event::Event;
 use super::forms::Reading;
@@ -19,16 +18,17 @@ use super::item::Item;
 use super::policy::{Policy, Step};
 use super::refusal::Refusal;
 use super::request::Wanted;
+use super::resume_token::Move;
 use super::settings::Shared;
 
 /// A connection that was used before and breaks so soon had been closed already: it says nothing about the network.
 const STALE: Duration = Duration::from_secs(1);
 
-/// What an envelope brought, and where the cursor is behind all of it.
+/// What an envelope brought, and where the resume token is behind all of it.
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) items: Vec<Item>,
-    pub(super) cursor: Move,
+    pub(super) token: Move,
 }
 
 /// Where a task hands over what comes.
@@ -45,8 +45,8 @@ pub(super) struct Reader {
     policy: Policy,
     idle: Option<Connection>,
     outlet: Outlet,
-    /// The cursor has moved without messages, and nobody had asked for more.
-    cursor_untold: bool,
+    /// The token has moved without messages, and nobody had asked for more.
+    token_untold: bool,
 }
 
 impl Reader {
@@ -54,7 +54,7 @@ impl Reader {
         let network = shared.network.subscribe();
         let known = shared.memory.lock().of(&network.borrow());
         let policy = Policy::new(shared.settings.clone(), known, fastrand::Rng::new(), Instant::now());
-        Self { shared, network, wanted, policy, idle: None, outlet, cursor_untold: false }
+        Self { shared, network, wanted, policy, idle: None, outlet, token_untold: false }
     }
 
     /// Reads until the subscription is dropped, or the gateway refuses for good.
@@ -119,16 +119,16 @@ impl Reader {
     }
 
     async fn take(&mut self, envelope: Envelope) {
-        let Envelope { items, cursor, up_to_date } = envelope;
+        let Envelope { items, token, up_to_date } = envelope;
         self.policy.envelope(up_to_date, Instant::now());
         self.tell();
-        if !cursor.apply(&mut self.wanted.cursor) && items.is_empty() {
+        if !token.apply(&mut self.wanted.token) && items.is_empty() {
             return;
         }
-        let cursor = if self.cursor_untold { Move::to(self.wanted.cursor.as_ref()) } else { cursor };
+        let token = if self.token_untold { Move::to(self.wanted.token.as_ref()) } else { token };
         let is_empty = items.is_empty();
-        let sent = self.outlet.deliveries.try_send(Delivery { items, cursor });
-        self.cursor_untold = is_empty && sent.is_err();
+        let sent = self.outlet.deliveries.try_send(Delivery { items, token });
+        self.token_untold = is_empty && sent.is_err();
         if let Err(TrySendError::Full(delivery)) = sent
             && !is_empty
         {
@@ -140,7 +140,7 @@ impl Reader {
     }
 
     async fn refused(self, refusal: Refusal) {
-        let delivery = Delivery { items: vec![Item::Refused(refusal)], cursor: Move::Stay };
+        let delivery = Delivery { items: vec![Item::Refused(refusal)], token: Move::Stay };
         let _taken = self.outlet.deliveries.send(delivery).await;
     }
 

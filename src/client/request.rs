@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::attempt::Attempt;
 use super::attempt::Form;
-use super::cursor::Cursor;
 use super::origin::{Origin, in_query};
+use super::resume_token::ResumeToken;
 
 /// Targets above this go as a body: some proxies take no more.
 const TARGET_BYTES_MAX: usize = 2048;
@@ -19,7 +19,7 @@ const TARGET_BYTES_MAX: usize = 2048;
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     pub(super) streams: Vec<String>,
-    pub(super) cursor: Option<Cursor>,
+    pub(super) token: Option<ResumeToken>,
     pub(super) earliest: bool,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Wanted {
 struct Asked<'a> {
     stream: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
-    cursor: Option<&'a Cursor>,
+    resume: Option<&'a ResumeToken>,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,7 +83,7 @@ impl Wanted {
         let form = attempt.form;
         Asked {
             stream: &self.streams,
-            cursor: self.cursor.as_ref(),
+            resume: self.token.as_ref(),
             from: self.earliest.then_some("earliest"),
             live: (form != Form::ShortPoll).then(|| form.name()),
             timeout: (form == Form::LongPoll).then_some(attempt.hold.as_secs()),
@@ -103,7 +103,7 @@ impl Asked<'_> {
             add("stream", stream);
         }
         for (name, value) in
-            [("cursor", self.cursor.map(Cursor::as_str)), ("from", self.from), ("live", self.live)]
+            [("resume", self.resume.map(ResumeToken::as_str)), ("from", self.from), ("live", self.live)]
         {
             if let Some(value) = value {
                 add(name, value);

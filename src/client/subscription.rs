@@ -1,4 +1,4 @@
-//! A subscription as its user sees it: items one after the other, and the cursor behind those that were dealt with.
+//! A subscription as its user sees it: items one after the other, and the resume token behind those that were dealt with.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,34 +8,34 @@ use tokio::task::JoinHandle;
 use tokio_stream::Stream;
 
 use super::attempt::Form;
-use super::cursor::{Cursor, Move};
 use super::item::Item;
 use super::reader::Delivery;
+use super::resume_token::{Move, ResumeToken};
 
 /// Where a subscription begins.
 #[derive(Debug, Clone)]
 pub struct Start {
-    pub(super) cursor: Option<Cursor>,
+    pub(super) token: Option<ResumeToken>,
     pub(super) earliest: bool,
 }
 
 impl Start {
     /// With what is appended from now on: from the first answer of the gateway.
     pub fn now() -> Self {
-        Self { cursor: None, earliest: false }
+        Self { token: None, earliest: false }
     }
 
     /// With the earliest message of each stream that is kept.
     pub fn earliest() -> Self {
-        Self { cursor: None, earliest: true }
+        Self { token: None, earliest: true }
     }
 
-    /// Behind what was read before; streams that the cursor does not know, from now on.
-    pub fn after(cursor: Cursor) -> Self {
-        Self { cursor: Some(cursor), earliest: false }
+    /// Behind what was read before; streams that the resume token does not know, from now on.
+    pub fn after(token: ResumeToken) -> Self {
+        Self { token: Some(token), earliest: false }
     }
 
-    /// Streams that the cursor does not know begin with their earliest message.
+    /// Streams that the resume token does not know begin with their earliest message.
     pub fn unknown_from_earliest(self) -> Self {
         Self { earliest: true, ..self }
     }
@@ -47,9 +47,9 @@ impl Start {
 pub struct Subscription {
     deliveries: mpsc::Receiver<Delivery>,
     items: std::vec::IntoIter<Item>,
-    /// What becomes of the cursor once the last of `items` was dealt with.
+    /// What becomes of the resume token once the last of `items` was dealt with.
     moves: Move,
-    cursor: Option<Cursor>,
+    token: Option<ResumeToken>,
     form: watch::Receiver<Option<Form>>,
     task: JoinHandle<()>,
 }
@@ -58,10 +58,10 @@ impl Subscription {
     pub(super) fn new(
         deliveries: mpsc::Receiver<Delivery>,
         form: watch::Receiver<Option<Form>>,
-        cursor: Option<Cursor>,
+        token: Option<ResumeToken>,
         task: JoinHandle<()>,
     ) -> Self {
-        Self { deliveries, items: Vec::new().into_iter(), moves: Move::Stay, cursor, form, task }
+        Self { deliveries, items: Vec::new().into_iter(), moves: Move::Stay, token, form, task }
     }
 
     /// The next item; `None` only behind [`Item::Refused`]. Cancelling it loses nothing. To ask for the next one means
@@ -72,8 +72,8 @@ impl Subscription {
 
     /// How far everything was dealt with: a subscription that starts after it is given what lies behind, and perhaps
     /// once more what came together with the last item. `None` before the first answer.
-    pub fn cursor(&self) -> Option<&Cursor> {
-        self.cursor.as_ref()
+    pub fn resume_token(&self) -> Option<&ResumeToken> {
+        self.token.as_ref()
     }
 
     /// The form in use, or being tried. `None` before the first try.
@@ -86,11 +86,11 @@ impl Subscription {
             if let Some(item) = self.items.next() {
                 return Poll::Ready(Some(item));
             }
-            std::mem::take(&mut self.moves).apply(&mut self.cursor);
+            std::mem::take(&mut self.moves).apply(&mut self.token);
             let Some(delivery) = ready!(self.deliveries.poll_recv(context)) else {
                 return Poll::Ready(None);
             };
-            (self.items, self.moves) = (delivery.items.into_iter(), delivery.cursor);
+            (self.items, self.moves) = (delivery.items.into_iter(), delivery.token);
         }
     }
 }

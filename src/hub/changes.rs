@@ -1,4 +1,4 @@
-//! Changes of streams and sessions: first the store makes them, then waiters are notified.
+//! ChangeContext of streams and sessions: first the store makes them, then waiters are notified.
 //!
 //! A client may leave between the two. Its change is in the log by then, or will be, so the waiters are notified all the same:
 //! what is left of a change goes on in a task of its own.
@@ -70,7 +70,7 @@ impl Hub {
             payload,
             fork: creation.fork.map(|(source, offset, sub_offset)| Fork { source, offset, sub_offset }),
         };
-        Ok(to_its_end(self.changes().create(name.clone(), create, now)).await?)
+        Ok(run_to_completion(self.change_context().create(name.clone(), create, now)).await?)
     }
 
     /// The type of the source, or of the fork itself if that exists already and its source does not any more.
@@ -93,27 +93,27 @@ impl Hub {
         if let Some(create) = &mut append.create {
             create.retention = self.default_retention;
         }
-        to_its_end(self.changes().append(name.clone(), append, self.clock.now())).await
+        run_to_completion(self.change_context().append(name.clone(), append, self.clock.now())).await
     }
 
-    fn changes(&self) -> Changes {
+    fn change_context(&self) -> ChangeContext {
         let (store, waiters, metrics) = (self.store.clone(), self.waiters.clone(), self.metrics.clone());
-        Changes { store, waiters, metrics }
+        ChangeContext { store, waiters, metrics }
     }
 
     /// Deletes a stream and wakes its waiters, which then end.
     pub async fn delete(&self, name: &StreamName) -> Result<(), ChangeError> {
-        to_its_end(self.changes().delete(name.clone(), self.clock.now())).await
+        run_to_completion(self.change_context().delete(name.clone(), self.clock.now())).await
     }
 
     /// Stores a change of a session. When it returns, it is as durable as the store promises.
     pub async fn change_session(&self, change: SessionChange) -> Result<(), Failure> {
-        to_its_end(self.changes().session(change)).await
+        run_to_completion(self.change_context().session(change)).await
     }
 }
 
 /// What a change needs, so that it can go on without whoever asked for it.
-pub(super) struct Changes {
+pub(super) struct ChangeContext {
     pub(super) store: Arc<dyn Store>,
     pub(super) waiters: Arc<WaiterRegistry>,
     pub(super) metrics: Arc<Metrics>,
@@ -121,7 +121,9 @@ pub(super) struct Changes {
 
 /// Runs a change to its end, even if the future that this returns is dropped after it was polled once: then what is left
 /// of it goes on in a task of its own.
-pub(super) async fn to_its_end<T: Send + 'static>(change: impl Future<Output = T> + Send + 'static) -> T {
+pub(super) async fn run_to_completion<T: Send + 'static>(
+    change: impl Future<Output = T> + Send + 'static,
+) -> T {
     let mut unfinished = Unfinished(Some(Box::pin(change)));
     let outcome = match &mut unfinished.0 {
         Some(change) => change.await,
@@ -143,7 +145,7 @@ impl<F: Future<Output: Send + 'static> + Send + 'static> Drop for Unfinished<F> 
     }
 }
 
-impl Changes {
+impl ChangeContext {
     pub(super) async fn create(
         self,
         name: StreamName,

@@ -22,7 +22,7 @@ use crate::stream::{Offset, StreamName};
 
 pub use view::{ClientView, HeldView, SubscribedView};
 
-pub(super) use queue_entry::Ending;
+pub(super) use queue_entry::HoldEnd;
 pub use queue_entry::{CLIENT_ID_BYTES_MAX, ClientId, InvalidClientId, Subject};
 pub(super) use view::joined;
 
@@ -41,7 +41,7 @@ pub(super) struct Clients {
     /// Polls without a client, by their numbers.
     anonymous: DashMap<u64, Arc<QueueEntry>>,
     next_poll: AtomicU64,
-    idle: Cache<ClientId, Arc<Record>>,
+    idle: Cache<ClientId, Arc<ClientRecord>>,
     takeovers: Takeovers,
     polls_max: usize,
     clock: Clock,
@@ -53,7 +53,7 @@ struct Queue {
     answered: u64,
 }
 
-struct Record {
+struct ClientRecord {
     answered: u64,
     last_subject: Subject,
     last_offset: Option<Offset>,
@@ -99,7 +99,7 @@ impl Clients {
         });
         if let (Some((id, queue)), Some(poll)) = (emptied, left.last()) {
             let (last_subject, last_offset, last_seen) = (poll.subject.clone(), poll.offset, Instant::now());
-            let record = Record { answered: queue.answered, last_subject, last_offset, last_seen };
+            let record = ClientRecord { answered: queue.answered, last_subject, last_offset, last_seen };
             self.idle.insert(id, Arc::new(record));
         }
     }
@@ -108,7 +108,7 @@ impl Clients {
     fn end_superseded(&self, client: &ClientId, subject: &Subject, older: Vec<Arc<QueueEntry>>) {
         for poll in older {
             let delay = self.takeovers.count(client.as_str(), subject.stream().map(StreamName::as_str));
-            poll.end(Ending::Superseded { answer_at: Instant::now() + delay });
+            poll.end(HoldEnd::Superseded { answer_at: Instant::now() + delay });
         }
     }
 
@@ -159,9 +159,9 @@ impl Clients {
     /// Ends up to `count` more of the held polls because the gateway drains, whether their tasks wait already or are about
     /// to.
     pub(super) fn drain(&self, count: usize) {
-        let anonymous = self.anonymous.iter().filter(|poll| poll.end(Ending::Draining)).take(count).count();
+        let anonymous = self.anonymous.iter().filter(|poll| poll.end(HoldEnd::Draining)).take(count).count();
         let named = self.queues.iter().flat_map(|queue| queue.polls.clone());
-        named.filter(|poll| poll.end(Ending::Draining)).take(count - anonymous).for_each(drop);
+        named.filter(|poll| poll.end(HoldEnd::Draining)).take(count - anonymous).for_each(drop);
     }
 }
 
@@ -177,7 +177,7 @@ impl QueueSlot<'_> {
     }
 
     /// Waits until the poll has to end before its time.
-    pub(super) fn poll_ended(&self, context: &mut Context<'_>) -> Poll<Ending> {
+    pub(super) fn poll_ended(&self, context: &mut Context<'_>) -> Poll<HoldEnd> {
         self.entry.poll_ended(context)
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::clients::{Ending, QueueSlot};
+use super::clients::{HoldEnd, QueueSlot};
 use super::source::Source;
 use super::{ClientId, Hub, TooManyPolls};
 use crate::clock::ReusableSleep;
@@ -67,21 +67,21 @@ pub enum PollError {
 /// A long poll that waits. Dropping it leaves the wait queue and the streams.
 pub struct HeldPoll<'a, S: Source> {
     slot: QueueSlot<'a>,
-    state: State<S>,
+    state: HeldPollState<S>,
     /// When the append that it was woken for was answered by the store.
     published: Option<Instant>,
     /// Why the next read is the last one.
     over: Option<Over>,
 }
 
-enum State<S: Source> {
+enum HeldPollState<S: Source> {
     Waiting(S),
-    Reading(Reading<S>),
+    PendingRead(PendingRead<S>),
     Answered,
 }
 
 /// A read, which returns the source.
-type Reading<S> = Pin<Box<dyn Future<Output = (S, Result<<S as Source>::Batch, ReadError>)> + Send>>;
+type PendingRead<S> = Pin<Box<dyn Future<Output = (S, Result<<S as Source>::Batch, ReadError>)> + Send>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Over {
@@ -125,16 +125,21 @@ impl Hub {
         if self.is_draining() {
             return Err(PollError::Draining);
         }
-        Ok(PollStart::Held(HeldPoll { slot, state: State::Waiting(source), published: None, over: None }))
+        Ok(PollStart::Held(HeldPoll {
+            slot,
+            state: HeldPollState::Waiting(source),
+            published: None,
+            over: None,
+        }))
     }
 }
 
 impl<S: Source> HeldPoll<'_, S> {
     /// Promises that the poll's task polls it as soon as it wakes and does nothing else: then a publisher may let it read
     /// first.
-    pub fn be_prompt(&mut self) {
-        if let State::Waiting(source) = &mut self.state {
-            source.be_prompt();
+    pub fn read_before_publisher_returns(&mut self) {
+        if let HeldPollState::Waiting(source) = &mut self.state {
+            source.read_before_publisher_returns();
         }
     }
 
@@ -145,29 +150,29 @@ impl<S: Source> HeldPoll<'_, S> {
         context: &mut Context<'_>,
     ) -> Poll<Result<Polled<S>, PollError>> {
         loop {
-            match std::mem::replace(&mut self.state, State::Answered) {
-                State::Answered => return Poll::Pending,
-                State::Waiting(mut source) => {
+            match std::mem::replace(&mut self.state, HeldPollState::Answered) {
+                HeldPollState::Answered => return Poll::Pending,
+                HeldPollState::Waiting(mut source) => {
                     let found = self.poll_woken(&mut source, timer, context);
                     match found {
                         Poll::Pending => {
-                            self.state = State::Waiting(source);
+                            self.state = HeldPollState::Waiting(source);
                             return Poll::Pending;
                         }
                         Poll::Ready(Some(batch)) => return Poll::Ready(Ok(self.answer(source, batch))),
-                        Poll::Ready(None) => self.state = State::Reading(read(source)),
+                        Poll::Ready(None) => self.state = HeldPollState::PendingRead(read(source)),
                     }
                 }
-                State::Reading(mut reading) => {
+                HeldPollState::PendingRead(mut reading) => {
                     let Poll::Ready((source, batch)) = reading.as_mut().poll(context) else {
-                        self.state = State::Reading(reading);
+                        self.state = HeldPollState::PendingRead(reading);
                         return Poll::Pending;
                     };
                     let batch = batch?;
                     if S::is_news(&batch) || self.over.is_some() {
                         return Poll::Ready(Ok(self.answer(source, batch)));
                     }
-                    self.state = State::Waiting(source);
+                    self.state = HeldPollState::Waiting(source);
                 }
             }
         }
@@ -186,8 +191,8 @@ impl<S: Source> HeldPoll<'_, S> {
         }
         let deadline = self.slot.deadline();
         let (until, over) = match self.slot.poll_ended(context) {
-            Poll::Ready(Ending::Draining) => (None, Over::Draining),
-            Poll::Ready(Ending::Superseded { answer_at }) => {
+            Poll::Ready(HoldEnd::Draining) => (None, Over::Draining),
+            Poll::Ready(HoldEnd::Superseded { answer_at }) => {
                 (Some(answer_at.min(deadline)), Over::Superseded)
             }
             Poll::Pending => (Some(deadline), Over::Deadline),
@@ -207,7 +212,7 @@ impl<S: Source> HeldPoll<'_, S> {
     }
 }
 
-fn read<S: Source>(mut source: S) -> Reading<S> {
+fn read<S: Source>(mut source: S) -> PendingRead<S> {
     Box::pin(async move {
         let bytes_max = source.hub().limits.read_bytes_max;
         let batch = source.read(bytes_max).await;

@@ -1,7 +1,7 @@
 //! The hub: appends and then wakes, reads and else waits. The only place that waits.
 //!
 //! A message takes this way: the store has it, then the stream's tail moves, then whoever waits for a tail
-//! beyond its cursor wakes and reads the log from there. Nothing is copied or queued per client.
+//! beyond its offset wakes and reads the log from there. Nothing is copied or queued per client.
 
 mod changes;
 mod clients;
@@ -238,7 +238,7 @@ impl Hub {
         self.is_draining() || self.budget.is_critical()
     }
 
-    /// Ends held polls and live forms, each with its cursor, evenly over the spread; then returns. What comes
+    /// Ends held polls and live forms, each with its offset, evenly over the spread; then returns. What comes
     /// during a drain is not held any more.
     pub async fn drain(&self) {
         self.is_draining.store(true, Ordering::SeqCst);

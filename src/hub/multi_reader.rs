@@ -50,7 +50,7 @@ pub struct MultiBatch {
 pub struct MultiReader {
     hub: Arc<Hub>,
     /// Sorted by name.
-    streams: Vec<StreamState>,
+    streams: Vec<ReadPosition>,
     /// Indexes of the streams to be read, those that have waited longest first.
     ready: VecDeque<usize>,
     /// Marks the streams that change, once somebody waits for them. The waiter's waker goes with it.
@@ -60,7 +60,7 @@ pub struct MultiReader {
     served: u64,
 }
 
-struct StreamState {
+struct ReadPosition {
     name: StreamName,
     progress: Option<Progress>,
     /// Whether it is to be read.
@@ -75,7 +75,7 @@ impl Hub {
     /// Reads many streams, each of them named once. Those that come first have their turn first.
     pub fn multi_reader(self: &Arc<Self>, streams: Vec<RequestedStream>) -> MultiReader {
         let served = streams.len() as u64;
-        let mut streams: Vec<_> = (0..).zip(streams).map(StreamState::new).collect();
+        let mut streams: Vec<_> = (0..).zip(streams).map(ReadPosition::new).collect();
         streams.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         let (ready, subscriber, waiter) = Default::default();
         let mut reader = MultiReader { hub: self.clone(), streams, ready, subscriber, waiter, served };
@@ -84,7 +84,7 @@ impl Hub {
     }
 }
 
-impl StreamState {
+impl ReadPosition {
     fn new((served, request): (u64, RequestedStream)) -> Self {
         Self { name: request.stream, progress: request.progress, ready: false, served, moved: false }
     }
@@ -99,19 +99,19 @@ impl MultiReader {
     pub fn positions(&self) -> Vec<(&StreamName, Progress)> {
         let mut streams: Vec<_> = self.streams.iter().collect();
         streams.sort_unstable_by_key(|stream| stream.served);
-        streams.into_iter().filter_map(StreamState::position).collect()
+        streams.into_iter().filter_map(ReadPosition::position).collect()
     }
 
     /// The positions that have changed since this was last asked, in the same order.
     pub fn moved_positions(&mut self) -> Vec<(&StreamName, Progress)> {
-        let mut moved: Vec<&StreamState> = Vec::new();
+        let mut moved: Vec<&ReadPosition> = Vec::new();
         for stream in &mut self.streams {
             if std::mem::take(&mut stream.moved) {
                 moved.push(stream);
             }
         }
         moved.sort_unstable_by_key(|stream| stream.served);
-        moved.into_iter().filter_map(StreamState::position).collect()
+        moved.into_iter().filter_map(ReadPosition::position).collect()
     }
 
     fn subscribe(&mut self) {
@@ -162,7 +162,7 @@ impl Source for MultiReader {
     }
 
     /// Publishers do not wait for readers of many streams.
-    fn be_prompt(&mut self) {}
+    fn read_before_publisher_returns(&mut self) {}
 
     /// Reads a little of each stream in turn. Streams without a position are read even if there is no room for messages,
     /// so that each has one from then on.

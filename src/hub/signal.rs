@@ -33,10 +33,10 @@ struct Wakers {
 
 /// The place of one who waits, for as long as it does.
 #[derive(Debug, Default)]
-pub struct Waiter(Option<Key>);
+pub struct Waiter(Option<WaiterKey>);
 
 #[derive(Debug, Clone, Copy)]
-struct Key {
+struct WaiterKey {
     round: u64,
     slot: usize,
 }
@@ -53,19 +53,19 @@ impl<S> Signal<S> {
         Self { inner: Mutex::new(Inner { state, wakers: Wakers::default() }) }
     }
 
-    /// Changes the state, then wakes all who wait; they test it anew.
+    /// ChangeContext the state, then wakes all who wait; they test it anew.
     pub fn update(&self, change: impl FnOnce(&mut S)) {
         drop(self.change(change));
     }
 
-    /// Changes the state, and leaves it to the caller when those who wait are woken.
+    /// ChangeContext the state, and leaves it to the caller when those who wait are woken.
     pub fn change(&self, change: impl FnOnce(&mut S)) -> Woken {
         let mut inner = self.inner.lock();
         change(&mut inner.state);
         Woken(inner.wakers.take())
     }
 
-    /// Changes a part of the state that nobody waits for, and returns what `change` does.
+    /// ChangeContext a part of the state that nobody waits for, and returns what `change` does.
     pub fn note<T>(&self, change: impl FnOnce(&mut S) -> T) -> T {
         change(&mut self.inner.lock().state)
     }
@@ -175,7 +175,7 @@ impl Wakers {
         std::mem::take(&mut self.slots)
     }
 
-    fn put(&mut self, key: Option<Key>, waker: &Waker) -> Key {
+    fn put(&mut self, key: Option<WaiterKey>, waker: &Waker) -> WaiterKey {
         if let Some(key) = key.filter(|key| key.round == self.round)
             && let Some(Some(old)) = self.slots.get_mut(key.slot)
         {
@@ -193,10 +193,10 @@ impl Wakers {
                 self.slots.push(Some(waker.clone()));
             }
         }
-        Key { round: self.round, slot }
+        WaiterKey { round: self.round, slot }
     }
 
-    fn remove(&mut self, key: Key) {
+    fn remove(&mut self, key: WaiterKey) {
         if key.round != self.round {
             return;
         }

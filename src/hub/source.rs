@@ -40,7 +40,7 @@ pub trait Source: Send + Sized + 'static {
 
     /// Promises that the task of this source polls it as soon as it wakes and does nothing else: then a publisher may let
     /// it read first.
-    fn be_prompt(&mut self);
+    fn read_before_publisher_returns(&mut self);
 
     /// Reads on, about `bytes_max` bytes, without waiting for messages. The messages count as delivered.
     ///

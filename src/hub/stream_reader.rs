@@ -7,7 +7,7 @@ use super::clients::Subject;
 use super::signal::Waiter;
 use super::source::Source;
 use super::update::Change;
-use super::waiters::{Moved, StreamWaiters};
+use super::waiters::{StreamWaiters, TailMove};
 use super::{Hub, SharedBatch, Update};
 use crate::stream::{Epoch, Gap, Offset, Position, ReadError, ReadLimit, Start, StreamName};
 
@@ -25,7 +25,7 @@ pub struct StreamReader {
     has_more: bool,
     /// The tail has moved since the last read, so other readers may want what the next one brings.
     woken: bool,
-    /// See [`Source::be_prompt`].
+    /// See [`Source::read_before_publisher_returns`].
     prompt: bool,
     /// It is counted among the prompt waiters at present.
     counted: bool,
@@ -101,7 +101,7 @@ impl Source for StreamReader {
         true
     }
 
-    fn be_prompt(&mut self) {
+    fn read_before_publisher_returns(&mut self) {
         self.prompt = true;
     }
 
@@ -140,11 +140,11 @@ impl Source for StreamReader {
         moved.map(|moved| {
             self.woken = true;
             match moved {
-                Moved::Gone => {
+                TailMove::Gone => {
                     self.rejoin();
                     Change::default()
                 }
-                Moved::On(change) => {
+                TailMove::On(change) => {
                     change.batch.iter().for_each(|batch| self.advance(batch));
                     change
                 }

@@ -27,14 +27,14 @@ pub struct TailSettings {
 pub struct Tail<S: Source> {
     source: S,
     heartbeat: Duration,
-    life: Life,
+    life: TailDeadline,
     /// The first batch until it is told.
     first: Option<S::Batch>,
     ended: bool,
 }
 
 /// How long a live form goes on: for its life, or until the gateway drains.
-struct Life {
+struct TailDeadline {
     hub: Arc<Hub>,
     ends_at: Option<Instant>,
     draining: watch::Receiver<bool>,
@@ -54,7 +54,13 @@ impl Hub {
         }
         let first = source.read(self.limits.tail_bytes_max).await?;
         let TailSettings { heartbeat, life } = settings;
-        Ok(Tail { source, heartbeat, life: Life::begin(self, life), first: Some(first), ended: false })
+        Ok(Tail {
+            source,
+            heartbeat,
+            life: TailDeadline::begin(self, life),
+            first: Some(first),
+            ended: false,
+        })
     }
 }
 
@@ -120,7 +126,7 @@ impl<S: Source> Tail<S> {
     }
 }
 
-impl Life {
+impl TailDeadline {
     fn begin(hub: &Arc<Hub>, life: Option<Duration>) -> Self {
         let ends_at = life.map(|life| Instant::now() + life);
         Self { hub: hub.clone(), ends_at, draining: hub.draining(), leaving: false }

@@ -22,10 +22,10 @@ pub enum Update {
 
 /// A batch that several readers of a stream may hold, together with what a front has encoded of it.
 #[derive(Debug, Clone)]
-pub struct SharedBatch(Arc<Inner>);
+pub struct SharedBatch(Arc<SharedParts>);
 
 #[derive(Debug)]
-struct Inner {
+struct SharedParts {
     batch: Batch,
     encodings: [OnceLock<(Variant, Bytes)>; ENCODINGS_MAX],
 }
@@ -54,7 +54,7 @@ impl SharedBatch {
 
 impl From<Batch> for SharedBatch {
     fn from(batch: Batch) -> Self {
-        Self(Arc::new(Inner { batch, encodings: Default::default() }))
+        Self(Arc::new(SharedParts { batch, encodings: Default::default() }))
     }
 }
 

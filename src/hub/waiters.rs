@@ -32,14 +32,14 @@ const WAKES_PER_TURN: usize = 64;
 
 /// The waiters of all streams.
 pub(super) struct WaiterRegistry {
-    entries: DashMap<StreamName, Entry>,
+    entries: DashMap<StreamName, StreamEntry>,
     wildcards: Wildcards,
     store: Arc<dyn Store>,
     clock: Clock,
 }
 
 /// One stream. Changed only under the table's lock on its name, but for what is inside of `waiters`.
-struct Entry {
+struct StreamEntry {
     waiters: Arc<StreamWaiters>,
     subscribers: Members,
     /// The epoch of the stream that is attached: its TTL stands still.
@@ -147,8 +147,8 @@ impl WaiterRegistry {
     }
 
     /// Counts somebody in under the lock, or the last one to leave could remove the entry meanwhile.
-    fn enter<T>(&self, name: &StreamName, count_in: impl FnOnce(&mut Entry) -> T) -> T {
-        let mut entry = self.entries.entry(name.clone()).or_insert_with(|| Entry::new(name));
+    fn enter<T>(&self, name: &StreamName, count_in: impl FnOnce(&mut StreamEntry) -> T) -> T {
+        let mut entry = self.entries.entry(name.clone()).or_insert_with(|| StreamEntry::new(name));
         if entry.attached.is_none() {
             self.attach(name, &mut entry);
         }
@@ -156,7 +156,7 @@ impl WaiterRegistry {
     }
 
     /// Counts somebody out. The last one removes the entry.
-    fn release(&self, name: &StreamName, count_out: impl FnOnce(&mut Entry)) {
+    fn release(&self, name: &StreamName, count_out: impl FnOnce(&mut StreamEntry)) {
         let released = self.entries.remove_if_mut(name, |_, entry| {
             count_out(entry);
             entry.is_idle()
@@ -166,7 +166,7 @@ impl WaiterRegistry {
 
     /// Stops the TTL of the stream that has this name now. Detaching its predecessor comes last, or the stream could end
     /// in between.
-    fn attach(&self, name: &StreamName, entry: &mut Entry) {
+    fn attach(&self, name: &StreamName, entry: &mut StreamEntry) {
         let before = std::mem::replace(&mut entry.attached, self.store.attach(name));
         self.detach(name, before);
     }
@@ -178,7 +178,7 @@ impl WaiterRegistry {
     }
 }
 
-impl Entry {
+impl StreamEntry {
     fn new(name: &StreamName) -> Self {
         Self { waiters: StreamWaiters::new(name), subscribers: Members::default(), attached: None }
     }
@@ -217,7 +217,7 @@ pub(super) struct TailState {
 }
 
 /// What has become of a stream since its reader began to wait.
-pub(super) enum Moved {
+pub(super) enum TailMove {
     /// There may be something to read.
     On(Change<SharedBatch>),
     /// The stream has ended. A reader that goes on waiting joins the waiters of its successor.
@@ -242,7 +242,7 @@ impl StreamWaiters {
         let publisher = publisher.filter(|_| self.readers.load(Ordering::Relaxed) <= INLINE_WAKES_MAX);
         wake_all(self.signal.change(|state| {
             state.advance(epoch, tail, closed);
-            (lets_go_first, earlier) = state.let_go_first(publisher);
+            (lets_go_first, earlier) = state.yield_to_reader(publisher);
         }));
         earlier.into_iter().for_each(Waker::wake);
         lets_go_first
@@ -286,7 +286,7 @@ impl TailState {
 
     /// Remembers `publisher` if a prompt reader is about to poll. Returns whether it does, and the publisher remembered
     /// before.
-    fn let_go_first(&mut self, publisher: Option<&Waker>) -> (bool, Option<Waker>) {
+    fn yield_to_reader(&mut self, publisher: Option<&Waker>) -> (bool, Option<Waker>) {
         match publisher.filter(|_| self.prompt > 0) {
             Some(publisher) => (true, self.publisher.replace(publisher.clone())),
             None => (false, None),
@@ -300,16 +300,16 @@ impl TailState {
     }
 
     /// What a reader at `next` that has read the epoch `epoch` up to `tail` should do; `None`: wait.
-    pub(super) fn moved(&self, next: Offset, epoch: Epoch, tail: Position) -> Option<Moved> {
+    pub(super) fn moved(&self, next: Offset, epoch: Epoch, tail: Position) -> Option<TailMove> {
         if self.gone {
-            return Some(Moved::Gone);
+            return Some(TailMove::Gone);
         }
         let is_later_here = self.epoch == Some(epoch) && (self.tail > tail || self.closed);
         if !is_later_here && self.epoch <= Some(epoch) {
             return None;
         }
         let read = self.read.as_ref().filter(|(from, _)| *from == next);
-        Some(Moved::On(Change { published: self.moved_at, batch: read.map(|(_, batch)| batch.clone()) }))
+        Some(TailMove::On(Change { published: self.moved_at, batch: read.map(|(_, batch)| batch.clone()) }))
     }
 }
 

@@ -30,7 +30,7 @@ pub enum MaintenanceError {
 
 /// How much was taken from one place to another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Moved {
+pub struct TransferCount {
     /// Streams.
     pub streams: usize,
     /// Messages.

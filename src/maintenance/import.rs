@@ -3,7 +3,7 @@
 use std::io::BufRead;
 use std::time::SystemTime;
 
-use super::error::{ImportError, MaintenanceError, Moved};
+use super::error::{ImportError, MaintenanceError, TransferCount};
 use super::line::Line;
 use crate::clock::{Clock, WallOffset};
 use crate::stream::{Append, ContentType, CreateError, Payload, Store, StreamName};
@@ -21,9 +21,9 @@ pub(super) async fn import(
     store: &dyn Store,
     clock: Clock,
     lines: impl BufRead,
-) -> Result<Moved, MaintenanceError> {
+) -> Result<TransferCount, MaintenanceError> {
     let (now, offset) = (clock.now(), clock.wall_offset());
-    let (mut imported, mut current) = (Moved::default(), None);
+    let (mut imported, mut current) = (TransferCount::default(), None);
     let mut number = 0;
     for line in lines.lines() {
         number += 1;
@@ -41,7 +41,7 @@ async fn take(
     (now, offset): (SystemTime, WallOffset),
     line: &str,
     current: &mut Option<Current>,
-    imported: &mut Moved,
+    imported: &mut TransferCount,
 ) -> Result<(), ImportError> {
     match Line::parse(line)? {
         Line::Stream(line) => {

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::clock::WallOffset;
 use crate::stream::{
-    Annotation, ContentType, Create, Description, Encoding, InvalidContentType, Lifetime, Message, Quality,
+    Annotation, ContentType, Create, Description, Encoding, InvalidContentType, Lifetime, Message, QoS,
     Retention, StreamName,
 };
 
@@ -55,7 +55,7 @@ pub(super) struct MessageLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) said: Option<Said>,
+    pub(super) said: Option<PublisherNote>,
 }
 
 /// The message `null` is a message.
@@ -66,7 +66,7 @@ fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Ra
 /// What an MQTT publisher said.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Said {
+pub(super) struct PublisherNote {
     publisher: String,
     quality: u8,
     #[serde(default)]
@@ -154,7 +154,7 @@ impl MessageLine {
             json,
             text,
             base64: neither.then(|| STANDARD.encode(&message.bytes)),
-            said: message.annotation.as_deref().map(|annotation| Said::of(annotation, offset)),
+            said: message.annotation.as_deref().map(|annotation| PublisherNote::of(annotation, offset)),
         }
     }
 
@@ -169,12 +169,12 @@ impl MessageLine {
     }
 }
 
-impl Said {
+impl PublisherNote {
     fn of(annotation: &Annotation, offset: WallOffset) -> Self {
         let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
         Self {
             publisher: annotation.publisher.as_ref().to_owned(),
-            quality: annotation.quality as u8,
+            quality: annotation.qos as u8,
             retain: annotation.retain,
             expires_at: annotation.expires_at.map(|end| timestamp(offset.to_wall(end))),
             is_text: annotation.is_text,
@@ -192,9 +192,9 @@ impl Said {
     /// The same as a store has it; `None`: the quality or the correlation is none.
     pub(super) fn into_annotation(self, offset: WallOffset) -> Option<Arc<Annotation>> {
         let quality = match self.quality {
-            0 => Quality::AtMostOnce,
-            1 => Quality::AtLeastOnce,
-            2 => Quality::ExactlyOnce,
+            0 => QoS::AtMostOnce,
+            1 => QoS::AtLeastOnce,
+            2 => QoS::ExactlyOnce,
             _ => return None,
         };
         let correlation = match self.correlation {
@@ -203,7 +203,7 @@ impl Said {
         };
         Some(Arc::new(Annotation {
             publisher: self.publisher.into(),
-            quality,
+            qos: quality,
             retain: self.retain,
             expires_at: self.expires_at.map(|end| offset.from_wall(end.into())),
             is_text: self.is_text,

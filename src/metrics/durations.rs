@@ -10,10 +10,10 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 
 /// Buckets that double, `N` of them with the one that has no bound. Clones count together.
 #[derive(Debug, Clone)]
-pub(super) struct Durations<const N: usize>(Arc<Counts<N>>);
+pub(super) struct Durations<const N: usize>(Arc<BucketCounts<N>>);
 
 #[derive(Debug)]
-struct Counts<const N: usize> {
+struct BucketCounts<const N: usize> {
     first_nanoseconds: u64,
     buckets: [AtomicU64; N],
     sum_nanoseconds: AtomicU64,
@@ -24,7 +24,7 @@ impl<const N: usize> Durations<N> {
     pub(super) fn from(first: Duration) -> Self {
         let buckets = std::array::from_fn(|_| AtomicU64::new(0));
         let first_nanoseconds = nanoseconds(first).max(1);
-        Self(Arc::new(Counts { first_nanoseconds, buckets, sum_nanoseconds: AtomicU64::new(0) }))
+        Self(Arc::new(BucketCounts { first_nanoseconds, buckets, sum_nanoseconds: AtomicU64::new(0) }))
     }
 
     pub(super) fn observe(&self, duration: Duration) {

@@ -44,22 +44,22 @@ struct Noted {
 }
 
 /// A future of a task, and what the task does.
-pub(crate) struct Watched<F, N> {
+pub(crate) struct StallTimed<F, N> {
     future: F,
     name: N,
 }
 
 /// Measures how long each poll of `future` holds its thread. `name` says what the task does; as a closure without captures it
 /// takes no memory.
-pub(crate) fn watched<F, N>(name: N, future: F) -> Watched<F, N>
+pub(crate) fn stall_timed<F, N>(name: N, future: F) -> StallTimed<F, N>
 where
     F: Future + Unpin,
     N: Fn() -> &'static str,
 {
-    Watched { future, name }
+    StallTimed { future, name }
 }
 
-impl<F: Future + Unpin, N: Fn() -> &'static str + Unpin> Future for Watched<F, N> {
+impl<F: Future + Unpin, N: Fn() -> &'static str + Unpin> Future for StallTimed<F, N> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
@@ -121,7 +121,7 @@ mod tests {
     async fn a_poll_that_holds_its_thread_is_counted_and_the_longest_one_is_shown() {
         let before = value("stall_seconds_count");
         let held = Box::pin(async { std::thread::sleep(Duration::from_millis(130)) });
-        watched(|| "a test", held).await;
+        stall_timed(|| "a test", held).await;
         assert!(value("stall_seconds_count") > before);
         assert!(value("stall_longest_seconds") >= 0.13);
     }
@@ -130,13 +130,13 @@ mod tests {
     async fn a_task_that_waits_holds_no_thread() {
         let before = value("stall_longest_seconds");
         let waits = Box::pin(tokio::time::sleep(Duration::from_secs(1000)));
-        watched(|| "a test", waits).await;
+        stall_timed(|| "a test", waits).await;
         assert!(value("stall_longest_seconds") < before.max(999.0));
     }
 
     #[test]
     fn a_watched_future_takes_no_more_memory() {
         let future = std::future::ready(());
-        assert_eq!(size_of_val(&watched(|| "a test", future)), size_of_val(&std::future::ready(())));
+        assert_eq!(size_of_val(&stall_timed(|| "a test", future)), size_of_val(&std::future::ready(())));
     }
 }

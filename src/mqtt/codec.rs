@@ -16,9 +16,9 @@ mod reason;
 
 pub(super) use decode::decode;
 pub(super) use encode::encode;
-pub(super) use frame::{Frame, Frames};
+pub(super) use frame::{Packet, PacketReader};
 pub(super) use packet::{
-    Ack, AckKind, Connack, Connect, Delivery, Disconnect, Incoming, Outgoing, PacketId, Publish,
+    Ack, AckKind, Connack, Connect, Delivery, Disconnect, Incoming, OutgoingPacket, PacketId, Publish,
     RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
 };
 pub(super) use properties::MessageProperties;

@@ -10,10 +10,10 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 use super::Broker;
-use super::codec::{Breach, Connack, Connect, Incoming, Outgoing, Reason, Version};
+use super::codec::{Breach, Connack, Connect, Incoming, OutgoingPacket, Reason, Version};
 use super::connection::Connection;
-use super::keep::Terms;
-use super::wire::{Progress, Wire};
+use super::session_store::Negotiated;
+use super::wire::{Wire, WireProgress};
 use crate::stream::Principal;
 
 /// The longest client id, in bytes.
@@ -60,22 +60,23 @@ impl Broker {
         let Some(found) = self.sessions.attach(&client, principal).await else {
             return self.refuse(wire, Reason::ServerUnavailable).await;
         };
-        let terms = self.terms(&connect);
-        let taken_up = match self.take_up(found, &connect, &terms).await {
+        let negotiated = self.negotiated(&connect);
+        let taken_up = match self.take_up(found, &connect, &negotiated).await {
             Ok(taken_up) => taken_up,
             Err(reason) => return self.refuse(wire, reason).await,
         };
-        wire.put(&Outgoing::Connack(Connack {
+        wire.put(&OutgoingPacket::Connack(Connack {
             reason: Reason::Success,
             session_present: taken_up.is_present,
             receive_maximum: self.limits.mqtt_in_flight_max,
             packet_bytes_max: self.limits.mqtt_packet_bytes_max,
             topic_alias_maximum: self.limits.mqtt_topic_aliases_max,
             assigned_client_id: assigned,
-            session_expiry: (terms.session_expiry != connect.session_expiry).then_some(terms.session_expiry),
-            keep_alive: (terms.keep_alive != connect.keep_alive).then_some(terms.keep_alive),
+            session_expiry: (negotiated.session_expiry != connect.session_expiry)
+                .then_some(negotiated.session_expiry),
+            keep_alive: (negotiated.keep_alive != connect.keep_alive).then_some(negotiated.keep_alive),
         }));
-        Some(Box::new(Connection::new(self, wire, taken_up, terms)))
+        Some(Box::new(Connection::new(self, wire, taken_up, negotiated)))
     }
 
     /// The first packet, which has to be a CONNECT. `None`: the client is gone.
@@ -93,8 +94,8 @@ impl Broker {
                 Ok(Some(_)) => return Some(Err(Breach(Reason::ProtocolError))),
                 Err(breach) => return Some(Err(breach)),
                 Ok(None) => match wire.progress().await {
-                    Ok(Progress::Read | Progress::Written) => {}
-                    Ok(Progress::Ended) | Err(_) => return None,
+                    Ok(WireProgress::Read | WireProgress::Written) => {}
+                    Ok(WireProgress::Ended) | Err(_) => return None,
                 },
             }
             let taken = shared.as_ref().map_or(0, SemaphorePermit::num_permits);
@@ -155,7 +156,7 @@ impl Broker {
     }
 
     /// What the connection keeps to: what the client wants, within what the gateway has.
-    fn terms(&self, connect: &Connect) -> Terms {
+    fn negotiated(&self, connect: &Connect) -> Negotiated {
         let limits = &self.limits;
         let keep_alive = match (connect.version, connect.keep_alive) {
             // A client of 3.1.1 could not be told.
@@ -164,7 +165,7 @@ impl Broker {
             (Version::V5, wanted) => wanted.min(limits.mqtt_keep_alive_max.get()),
         };
         let aliases = connect.topic_alias_maximum.min(limits.mqtt_topic_aliases_max);
-        Terms {
+        Negotiated {
             keep_alive,
             session_expiry: connect.session_expiry.min(limits.mqtt_session_expiry_max.get()),
             in_flight_max: connect.receive_maximum.min(limits.mqtt_in_flight_max).into(),
@@ -182,7 +183,7 @@ impl Broker {
         self.metrics.refused.inc();
         // A client of a version that is not served understands the answer of 3.1.1.
         if wire.version.is_some() || reason == Reason::UnsupportedProtocolVersion {
-            wire.put(&Outgoing::Connack(Connack {
+            wire.put(&OutgoingPacket::Connack(Connack {
                 reason,
                 session_present: false,
                 receive_maximum: 0,
@@ -202,7 +203,7 @@ impl Broker {
 async fn stays_for<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, delay: Duration) -> bool {
     let ended = async {
         for _ in 0..EARLY_READS_MAX {
-            if !matches!(wire.progress().await, Ok(Progress::Read | Progress::Written)) {
+            if !matches!(wire.progress().await, Ok(WireProgress::Read | WireProgress::Written)) {
                 return;
             }
         }

@@ -13,12 +13,12 @@ use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Broker;
-use super::codec::{Breach, Outgoing, Reason, Version, Will};
-use super::keep::{TakenUp, Terms};
+use super::codec::{Breach, OutgoingPacket, Reason, Version, Will};
 use super::session::Session;
+use super::session_store::{Negotiated, TakenUp};
 use super::sessions::Attached;
 use super::walks::{CatchUp, RetainedWalk};
-use super::wire::{Progress, Wire};
+use super::wire::{Wire, WireProgress};
 use crate::hub::Subscriber;
 use crate::stream::StreamName;
 
@@ -40,7 +40,7 @@ pub(super) struct Connection<S> {
     pub(super) wire: Wire<S>,
     pub(super) session: Session,
     pub(super) subscriber: Subscriber,
-    pub(super) terms: Terms,
+    pub(super) negotiated: Negotiated,
     /// The topics that the client has given an alias.
     pub(super) aliases_received: Vec<Option<StreamName>>,
     /// The aliases that the client was given.
@@ -62,7 +62,7 @@ pub(super) struct Connection<S> {
 }
 
 /// What is done when its moment comes.
-enum Alarm {
+enum TimerEvent {
     End(Reason),
     Save,
 }
@@ -96,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         broker: Arc<Broker>,
         wire: Wire<S>,
         TakenUp { attached, mut session, .. }: TakenUp,
-        terms: Terms,
+        negotiated: Negotiated,
     ) -> Self {
         session.reconnected();
         let subscriber = broker.hub.subscriber(&session.client);
@@ -104,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         Self {
             wire,
             subscriber,
-            terms,
+            negotiated,
             aliases_received: Vec::new(),
             aliases_sent: HashMap::new(),
             ready: VecDeque::new(),
@@ -147,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     async fn turn(&mut self) -> Result<(), Ending> {
         while let Some(packet) = self.wire.next()? {
             self.heard_at = Instant::now();
-            Box::pin(self.take(packet)).await?;
+            Box::pin(self.dispatch(packet)).await?;
         }
         let has_more = self.wire.is_idle() && Box::pin(self.fill()).await?;
         if self.session.is_due() {
@@ -159,14 +159,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let (alarm_at, alarm) = self.next_alarm();
         tokio::select! {
             progress = self.wire.progress() => match progress? {
-                Progress::Read | Progress::Written => {}
-                Progress::Ended => return Err(Ending::Lost(io::ErrorKind::UnexpectedEof.into())),
+                WireProgress::Read | WireProgress::Written => {}
+                WireProgress::Ended => return Err(Ending::Lost(io::ErrorKind::UnexpectedEof.into())),
             },
             names = self.subscriber.changed(READY_MAX), if has_room => self.ready.extend(names),
             () = ready(()), if has_more => {}
             () = sleep_until(alarm_at) => match alarm {
-                Alarm::End(why) => return Err(Ending::Told(why)),
-                Alarm::Save => {}
+                TimerEvent::End(why) => return Err(Ending::Told(why)),
+                TimerEvent::Save => {}
             },
             () = self.attached.superseded() => return Err(Ending::Told(Reason::SessionTakenOver)),
             Ok(_) = self.draining.wait_for(|draining| *draining), if self.leave_at.is_none() => {
@@ -179,7 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// Stores what has changed of the session. What it wants stored first is not written before.
     async fn save(&mut self) -> Result<(), Ending> {
         self.save_at = None;
-        self.broker.store_cursors(&mut self.session).await.map_err(Ending::Told)?;
+        self.broker.store_offsets(&mut self.session).await.map_err(Ending::Told)?;
         self.broker.store(self.session.change(None)).await.map_err(Ending::Told)?;
         self.session.saved();
         Ok(())
@@ -194,13 +194,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// When the connection ends if nothing is heard from the client, or because the gateway drains; or when the session
     /// is stored before that.
-    fn next_alarm(&mut self) -> (Instant, Alarm) {
-        let silence = if self.terms.keep_alive.is_zero() { NEVER } else { self.terms.keep_alive * 3 / 2 };
-        let silent = (self.heard_at + silence, Alarm::End(Reason::KeepAliveTimeout));
-        let leave = self.leave_at.map(|at| (at, Alarm::End(Reason::ServerShuttingDown)));
+    fn next_alarm(&mut self) -> (Instant, TimerEvent) {
+        let silence =
+            if self.negotiated.keep_alive.is_zero() { NEVER } else { self.negotiated.keep_alive * 3 / 2 };
+        let silent = (self.heard_at + silence, TimerEvent::End(Reason::KeepAliveTimeout));
+        let leave = self.leave_at.map(|at| (at, TimerEvent::End(Reason::ServerShuttingDown)));
         let save = self.session.has_unsaved().then(|| {
             let at = self.save_at.get_or_insert_with(|| Instant::now() + SAVE_INTERVAL);
-            (*at, Alarm::Save)
+            (*at, TimerEvent::Save)
         });
         [leave, save]
             .into_iter()
@@ -210,29 +211,29 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// What the session takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.session.bytes() + self.terms.will.as_deref().map_or(0, Will::bytes)
+        self.session.bytes() + self.negotiated.will.as_deref().map_or(0, Will::bytes)
     }
 
     /// Refuses a session that has become larger than one may be, or than there is room for among those of its address.
     pub(super) fn charge(&mut self) -> Result<(), Reason> {
-        let is_within = self.session.cursor_count() <= self.broker.limits.mqtt_session_streams_max;
+        let is_within = self.session.offset_count() <= self.broker.limits.mqtt_session_streams_max;
         if is_within && self.attached.charge(self.bytes()) { Ok(()) } else { Err(Reason::QuotaExceeded) }
     }
 
-    /// How many more messages of quality 1 and 2 may be sent.
+    /// How many more messages of QoS 1 and 2 may be sent.
     pub(super) fn vacancy(&self) -> usize {
-        self.session.vacancy(self.terms.in_flight_max)
+        self.session.vacancy(self.negotiated.in_flight_max)
     }
 
     /// Puts the session down first, since a newer connection may wait for it, and then tells the client.
     async fn end(self: Box<Self>, ending: Ending) {
-        let Self { broker, mut wire, session, subscriber, terms, attached, .. } = *self;
+        let Self { broker, mut wire, session, subscriber, negotiated, attached, .. } = *self;
         drop(subscriber);
-        let expiry = terms.session_expiry;
+        let expiry = negotiated.session_expiry;
         // A gateway that is about to come back is no reason to say that a client is gone (MQTT 5, section 3.1.2.5).
         let shutting_down = matches!(ending, Ending::Told(Reason::ServerShuttingDown));
         let is_over = matches!(ending, Ending::Left) || (shutting_down && expiry.is_zero());
-        let will = terms.will.filter(|_| !is_over).map(|will| *will);
+        let will = negotiated.will.filter(|_| !is_over).map(|will| *will);
         let taken_up = TakenUp { attached, session, is_present: true };
         if broker.put_down(taken_up, expiry, will, shutting_down).await.is_err() {
             // What waits for that is not said.
@@ -241,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if let Ending::Told(reason) = ending {
             broker.metrics.ended(reason.code());
             if wire.version == Some(Version::V5) {
-                wire.put(&Outgoing::Disconnect(reason));
+                wire.put(&OutgoingPacket::Disconnect(reason));
             }
         }
         if !matches!(ending, Ending::Lost(_)) {

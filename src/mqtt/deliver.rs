@@ -9,13 +9,13 @@ use tokio::task::consume_budget;
 
 use super::Broker;
 use super::codec::{
-    Ack, AckKind, Delivery, MessageProperties, Outgoing, PacketId, Reason, SubscriptionOptions,
+    Ack, AckKind, Delivery, MessageProperties, OutgoingPacket, PacketId, Reason, SubscriptionOptions,
 };
 use super::connection::{Connection, Ending, READY_MAX};
-use super::session::{Flight, Phase, Wanted};
-use super::walks::{CatchUp, RetainedWalk, Step};
+use super::session::{DeliveryPhase, Flight, Wanted};
+use super::walks::{CatchUp, RetainedWalk, WalkStep};
 use crate::stream::{
-    ContentType, Gap, GapReason, Message, MessageLimit, Offset, Quality, ReadError, Start, StreamName,
+    ContentType, Gap, GapReason, Message, MessageLimit, Offset, QoS, ReadError, Start, StreamName,
 };
 
 /// Steps between two looks at what comes from the client and from elsewhere: each sends the messages of a stream, or goes
@@ -24,7 +24,7 @@ const STEPS_A_TURN: usize = 64;
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// Puts on the wire what is there for the client, as far as it takes it. Called when all before was written, so
-    /// a client that reads slowly costs its cursors. Returns whether there may be more.
+    /// a client that reads slowly costs its offsets. Returns whether there may be more.
     pub(super) async fn fill(&mut self) -> Result<bool, Ending> {
         for _ in 0..STEPS_A_TURN {
             if !self.has_room() {
@@ -77,42 +77,42 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         true
     }
 
-    /// Sends what lies behind the cursor of a stream, or a first part of it.
+    /// Sends what lies behind the offset of a stream, or a first part of it.
     async fn send_new(&mut self, name: StreamName) -> Result<(), Ending> {
         let Some(wanted) = self.session.subscriptions().wanted(&name) else { return Ok(()) };
-        let cursor = self.session.cursor(&name);
+        let offset = self.session.offset(&name);
         let limit =
             MessageLimit { bytes_max: self.broker.limits.tail_bytes_max, count_max: self.vacancy().max(1) };
-        match self.broker.hub.messages(&name, cursor, limit).await {
+        match self.broker.hub.messages(&name, offset, limit).await {
             Ok(batch) => {
                 for message in &batch.messages {
                     self.send(&name, message, &wanted, false, Some(&batch.content_type));
                 }
-                self.move_cursor(name.clone(), batch.next)?;
+                self.move_offset(name.clone(), batch.next)?;
                 if !batch.up_to_date {
                     self.ready.push_back(name);
                 }
             }
             Err(ReadError::Gap(gap)) => {
                 self.missed(&gap);
-                self.move_cursor(name.clone(), gap.earliest)?;
+                self.move_offset(name.clone(), gap.earliest)?;
                 self.ready.push_back(name);
             }
             Err(ReadError::BehindTail) => {
-                self.session.forget_cursor(&name);
+                self.session.forget_offset(&name);
                 self.ready.push_back(name);
             }
-            Err(ReadError::Missing(_)) => self.session.forget_cursor(&name),
+            Err(ReadError::Missing(_)) => self.session.forget_offset(&name),
             // Tried again with the next message. To go on behind what can not be read would lose it in silence.
             Err(ReadError::Failed(error)) => tracing::error!(stream = %name, %error, "nothing sent"),
         }
         Ok(())
     }
 
-    fn move_cursor(&mut self, name: StreamName, offset: Offset) -> Result<(), Ending> {
-        let count = self.session.cursor_count();
-        self.session.set_cursor(name, offset);
-        if self.session.cursor_count() > count { self.charge().map_err(Ending::Told) } else { Ok(()) }
+    fn move_offset(&mut self, name: StreamName, offset: Offset) -> Result<(), Ending> {
+        let count = self.session.offset_count();
+        self.session.set_offset(name, offset);
+        if self.session.offset_count() > count { self.charge().map_err(Ending::Told) } else { Ok(()) }
     }
 
     fn missed(&self, gap: &Gap) {
@@ -132,12 +132,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             return false;
         };
         match walk.next(&self.broker.hub).await {
-            Step::Stream(stream) => {
+            WalkStep::Stream(stream) => {
                 self.send_retained(&stream, walk.options).await;
                 self.session.pass_retained(&walk.filter, stream);
             }
-            Step::Searched => {}
-            Step::Over => {
+            WalkStep::Searched => {}
+            WalkStep::Over => {
                 self.session.end_retained(&walk.filter);
                 return true;
             }
@@ -148,9 +148,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     async fn send_retained(&mut self, stream: &StreamName, options: SubscriptionOptions) {
         let Ok(Some(message)) = self.broker.hub.retained(stream).await else { return };
-        // Nothing new is sent before, so the cursor is where the subscription has begun, or before that.
-        let comes_anyway = match self.session.cursor(stream) {
-            Start::At(cursor) => cursor <= message.start,
+        // Nothing new is sent before, so the offset is where the subscription has begun, or before that.
+        let comes_anyway = match self.session.offset(stream) {
+            Start::At(offset) => offset <= message.start,
             Start::Earliest => true,
             Start::Tail => false,
         };
@@ -161,9 +161,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Sends again what the client may not have, or may not know that we know it has.
     async fn send_again(&mut self, flight: Flight) {
-        if flight.phase == Phase::Received {
+        if flight.phase == DeliveryPhase::Received {
             let ack = Ack { kind: AckKind::Pubrel, id: flight.id, reason: Reason::Success };
-            self.wire.put(&Outgoing::Ack(ack));
+            self.wire.put(&OutgoingPacket::Ack(ack));
             return;
         }
         let Some((message, content_type)) = self.broker.find(&flight).await else {
@@ -171,12 +171,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             return self.session.give_up(flight.id);
         };
         let wanted = self.session.subscriptions().wanted(&flight.stream);
-        let identifiers = wanted.and_then(|wanted| wanted.terms(false)).map(|terms| terms.identifiers);
+        let identifiers =
+            wanted.and_then(|wanted| wanted.delivery_options(false)).map(|options| options.identifiers);
         let properties = self.properties(&message, content_type.as_ref());
         let taken = self.put(
             &flight.stream,
             &message,
-            (flight.quality, Some(flight.id)),
+            (flight.qos, Some(flight.id)),
             (true, flight.retain),
             &properties,
             &identifiers.unwrap_or_default(),
@@ -200,22 +201,21 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     ) {
         let annotation = message.annotation.as_deref();
         let own = annotation.is_some_and(|annotation| *annotation.publisher == *self.session.client);
-        let Some(terms) = wanted.terms(own) else { return };
+        let Some(options) = wanted.delivery_options(own) else { return };
         let expires_at = annotation.and_then(|annotation| annotation.expires_at);
         if expires_at.is_some_and(|at| at <= self.broker.clock.now()) {
             self.broker.metrics.expired.inc();
             return;
         }
         // What HTTP appended is as sure as the log.
-        let published = annotation.map_or(Quality::ExactlyOnce, |annotation| annotation.quality);
-        let quality = published.min(terms.quality);
-        let retain =
-            retained || (terms.retain_as_published && annotation.is_some_and(|annotation| annotation.retain));
-        let id = (quality > Quality::AtMostOnce)
-            .then(|| self.session.send(name.clone(), message.start, quality, retain));
+        let published = annotation.map_or(QoS::ExactlyOnce, |annotation| annotation.qos);
+        let qos = published.min(options.qos);
+        let retain = retained
+            || (options.retain_as_published && annotation.is_some_and(|annotation| annotation.retain));
+        let id = (qos > QoS::AtMostOnce).then(|| self.session.send(name.clone(), message.start, qos, retain));
         let properties = self.properties(message, content_type);
-        if self.put(name, message, (quality, id), (false, retain), &properties, &terms.identifiers) {
-            self.broker.metrics.delivered(quality as u8);
+        if self.put(name, message, (qos, id), (false, retain), &properties, &options.identifiers) {
+            self.broker.metrics.delivered(qos as u8);
             self.subscriber.delivered(1);
         } else if let Some(id) = id {
             self.session.give_up(id);
@@ -240,7 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         &mut self,
         topic: &StreamName,
         message: &Message,
-        (quality, id): (Quality, Option<PacketId>),
+        (qos, id): (QoS, Option<PacketId>),
         (duplicate, retain): (bool, bool),
         properties: &MessageProperties,
         identifiers: &[u32],
@@ -251,13 +251,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             alias,
             payload: &message.bytes,
             id,
-            quality,
+            qos,
             duplicate,
             retain,
             properties,
             identifiers,
         };
-        let taken = self.wire.put(&Outgoing::Publish(delivery));
+        let taken = self.wire.put(&OutgoingPacket::Publish(delivery));
         if !taken {
             self.broker.metrics.too_large.inc();
         } else if let Some((alias, false)) = alias {
@@ -268,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// The alias of a topic, and whether the client knows it. The first topics get those that there are.
     fn alias(&self, topic: &StreamName) -> Option<(NonZeroU16, bool)> {
-        let last = self.terms.last_alias?;
+        let last = self.negotiated.last_alias?;
         if let Some(alias) = self.aliases_sent.get(topic) {
             return Some((*alias, true));
         }

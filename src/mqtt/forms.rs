@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::stream::{Epoch, Offset, Position, Quality, Start, StreamName};
+use crate::stream::{Epoch, Offset, Position, QoS, Start, StreamName};
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Quality")]
-#[expect(clippy::enum_variant_names, reason = "they are those of `Quality`")]
+#[serde(remote = "QoS")]
+#[expect(clippy::enum_variant_names, reason = "they are those of `QoS`")]
 pub(super) enum QualityForm {
     AtMostOnce,
     AtLeastOnce,

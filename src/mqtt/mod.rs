@@ -7,13 +7,13 @@ mod codec;
 mod connect;
 mod connection;
 mod deliver;
+mod dispatch;
 mod forms;
-mod keep;
 mod publish;
 mod session;
+mod session_store;
 mod sessions;
 mod shares;
-mod take;
 mod walks;
 mod websocket;
 mod wire;
@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 
-pub use websocket::Frames as WebSocketBytes;
+pub use websocket::WebSocketBytes;
 
 use crate::clock::Clock;
 use crate::hub::{Hub, Takeovers};

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use super::Broker;
 use super::codec::{MessageProperties, Reason, Will};
 use crate::stream::{
-    Append, AppendError, ChangeError, ContentType, Failure, Principal, Quality, SessionChange, StreamName,
+    Append, AppendError, ChangeError, ContentType, Failure, Principal, QoS, SessionChange, StreamName,
 };
 
 /// A message that is to be appended.
 #[derive(Debug)]
-pub(super) struct Letter {
+pub(super) struct Publication {
     pub(super) payload: Bytes,
-    pub(super) quality: Quality,
+    pub(super) qos: QoS,
     pub(super) retain: bool,
     pub(super) properties: MessageProperties,
     /// Who stores it.
@@ -38,19 +38,19 @@ impl Broker {
         &self,
         publisher: &str,
         name: &StreamName,
-        letter: Letter,
+        publication: Publication,
     ) -> Result<(), Reason> {
-        if letter.payload.is_empty() {
-            return self.clear(name, letter).await;
+        if publication.payload.is_empty() {
+            return self.clear(name, publication).await;
         }
-        if letter.payload.len() > self.limits.body_bytes_max {
+        if publication.payload.len() > self.limits.body_bytes_max {
             return Err(Reason::QuotaExceeded);
         }
         let offered =
-            letter.properties.content_type.as_deref().and_then(|text| ContentType::parse(text).ok());
+            publication.properties.content_type.as_deref().and_then(|text| ContentType::parse(text).ok());
         let offered = offered.unwrap_or_else(ContentType::octet_stream);
-        let Letter { payload, quality, retain, properties, principal, stored_with_it } = letter;
-        let annotation = properties.annotation(publisher, quality, retain, self.clock.now());
+        let Publication { payload, qos, retain, properties, principal, stored_with_it } = publication;
+        let annotation = properties.annotation(publisher, qos, retain, self.clock.now());
         let append = Append {
             annotation: Some(Arc::new(annotation)),
             session: stored_with_it,
@@ -62,13 +62,13 @@ impl Broker {
 
     /// Clears the retained message of a stream. A log has no place for the empty message itself, so that what is to be
     /// stored with it comes after it: after a kill in between, clearing once more changes nothing.
-    async fn clear(&self, name: &StreamName, letter: Letter) -> Result<(), Reason> {
-        if !letter.retain {
+    async fn clear(&self, name: &StreamName, publication: Publication) -> Result<(), Reason> {
+        if !publication.retain {
             return Err(Reason::PayloadFormatInvalid);
         }
         match self.hub.clear_retained(name).await {
             // There is nothing to clear on a stream that does not exist.
-            Ok(()) | Err(ChangeError::Missing(_)) => self.store(letter.stored_with_it).await,
+            Ok(()) | Err(ChangeError::Missing(_)) => self.store(publication.stored_with_it).await,
             Err(ChangeError::Failed(failure)) => Err(failed(failure)),
         }
     }
@@ -82,9 +82,9 @@ impl Broker {
         stored_with_it: Option<SessionChange>,
     ) -> Result<(), Reason> {
         let name = stream(&will.topic)?;
-        let Will { payload, quality, retain, properties, .. } = will.clone();
-        let letter = Letter { payload, quality, retain, properties, principal, stored_with_it };
-        self.append(client, &name, letter).await
+        let Will { payload, qos, retain, properties, .. } = will.clone();
+        let publication = Publication { payload, qos, retain, properties, principal, stored_with_it };
+        self.append(client, &name, publication).await
     }
 
     /// Stores a change of a session, if there is one.

@@ -1,12 +1,12 @@
 //! What is remembered of a client, without IO and without a clock: its subscriptions, how far it has been sent each
 //! stream, and what is on its way in either direction.
 //!
-//! There is no queue of messages. What a client has not been sent lies in the logs behind its cursors, so a session
+//! There is no queue of messages. What a client has not been sent lies in the logs behind its offsets, so a session
 //! costs the same whether its client is a message or a million behind. Nor is there a queue of retained messages: a new
 //! subscription is a place in the order of the streams, up to which the client was sent what is retained.
 //!
 //! A session that outlives its connection is also stored, if the store outlives the process. What is stored is the session as
-//! it was at one moment, except that cursors may be stored before the subscription that they belong to; each change says
+//! it was at one moment, except that offsets may be stored before the subscription that they belong to; each change says
 //! whether that moment must come before the client is sent anything more.
 
 mod in_flight;
@@ -20,13 +20,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::codec::{Ack, AckKind, PacketId, SubscriptionOptions};
-use crate::stream::{Filter, FilterMap, Offset, Quality, Start, StreamName};
+use crate::stream::{Filter, FilterMap, Offset, QoS, Start, StreamName};
 
 use in_flight::InFlight;
-use unsaved::{By, Key, Unsaved};
+use unsaved::{Deadline, SessionKey, Unsaved};
 
-pub(super) use in_flight::{Flight, Phase};
-pub(super) use stored::{Presence, Restored};
+pub(super) use in_flight::{DeliveryPhase, Flight};
+pub(super) use stored::{Presence, RestoredSession};
 pub(super) use subscriptions::{Subscriptions, Wanted};
 
 /// A session of MQTT 5, section 4.1.
@@ -37,23 +37,23 @@ pub(super) struct Session {
     subscriptions: Subscriptions,
     /// What the client was sent and has not acknowledged.
     in_flight: InFlight,
-    /// Messages of quality 2 that are in the log, and that the client has not released yet.
+    /// Messages of QoS 2 that are in the log, and that the client has not released yet.
     received: HashSet<PacketId>,
     /// New subscriptions that are still to be sent what is retained: each with the stream behind which it goes on.
     retained: BTreeMap<Filter, Option<StreamName>>,
     /// Behind what each stream was sent. A stream without one has come after its subscription.
-    cursors: HashMap<StreamName, Offset>,
+    offsets: HashMap<StreamName, Offset>,
     /// What the store does not have yet. `None`: the session is not stored, since it ends with its connection or the
     /// store with the process.
     unsaved: Option<Box<Unsaved>>,
 }
 
-/// What a session takes besides its subscriptions and cursors, and besides a will, in bytes.
+/// What a session takes besides its subscriptions and offsets, and besides a will, in bytes.
 const SESSION_BYTES: usize = 1024;
 
-/// What a cursor takes at the most, in bytes: in the session, and in the table of the store if it is stored.
-const CURSOR_BYTES: usize = 80;
-const STORED_CURSOR_BYTES: usize = 240;
+/// What an offset takes at the most, in bytes: in the session, and in the table of the store if it is stored.
+const OFFSET_BYTES: usize = 80;
+const STORED_OFFSET_BYTES: usize = 240;
 
 impl Session {
     /// A new session of `client`.
@@ -64,7 +64,7 @@ impl Session {
             in_flight: InFlight::default(),
             received: HashSet::new(),
             retained: BTreeMap::new(),
-            cursors: HashMap::new(),
+            offsets: HashMap::new(),
             unsaved: is_stored.then(|| Box::new(Unsaved { is_new: true, ..Unsaved::default() })),
         }
     }
@@ -76,21 +76,21 @@ impl Session {
 
     /// Adds a subscription or replaces the one of the same filter. Whether it is new.
     pub(super) fn subscribe(&mut self, filter: Filter, options: SubscriptionOptions) -> bool {
-        self.note(Key::Subscription(filter.clone()), By::NextPacket);
+        self.note(SessionKey::Subscription(filter.clone()), Deadline::NextPacket);
         self.subscriptions.put(filter, options)
     }
 
-    /// The streams that were there before a subscription have cursors.
+    /// The streams that were there before a subscription have offsets.
     pub(super) fn begin(&mut self, filter: &Filter) {
         self.subscriptions.begin(filter);
     }
 
-    /// Ends a subscription. Whether there was one. What is on its way still arrives. The cursors that only this subscription
+    /// Ends a subscription. Whether there was one. What is on its way still arrives. The offsets that only this subscription
     /// needed are [`over`](Self::is_over).
     pub(super) fn unsubscribe(&mut self, filter: &Filter) -> bool {
         let existed = self.subscriptions.remove(filter);
         if existed {
-            self.note(Key::Subscription(filter.clone()), By::NextPacket);
+            self.note(SessionKey::Subscription(filter.clone()), Deadline::NextPacket);
             self.end_retained(filter);
         }
         existed
@@ -101,53 +101,53 @@ impl Session {
         ended.matches(name) && !self.subscriptions.want(name)
     }
 
-    /// The streams with a cursor.
+    /// The streams with an offset.
     pub(super) fn streams(&self) -> impl Iterator<Item = &StreamName> {
-        self.cursors.keys()
+        self.offsets.keys()
     }
 
-    /// How many cursors there are.
-    pub(super) fn cursor_count(&self) -> usize {
-        self.cursors.len()
+    /// How many offsets there are.
+    pub(super) fn offset_count(&self) -> usize {
+        self.offsets.len()
     }
 
     /// What the session takes at the most, in bytes, but for the ids of received messages.
     pub(super) fn bytes(&self) -> usize {
-        let cursor_bytes = if self.unsaved.is_some() { STORED_CURSOR_BYTES } else { CURSOR_BYTES };
-        SESSION_BYTES + self.subscriptions.bytes() + cursor_bytes * self.cursors.len()
+        let offset_bytes = if self.unsaved.is_some() { STORED_OFFSET_BYTES } else { OFFSET_BYTES };
+        SESSION_BYTES + self.subscriptions.bytes() + offset_bytes * self.offsets.len()
     }
 
     /// From where a stream is sent next.
-    pub(super) fn cursor(&self, name: &StreamName) -> Start {
-        self.cursors.get(name).map_or(Start::Earliest, |offset| Start::At(*offset))
+    pub(super) fn offset(&self, name: &StreamName) -> Start {
+        self.offsets.get(name).map_or(Start::Earliest, |offset| Start::At(*offset))
     }
 
     /// Whether a stream was there when it was subscribed to, or has been sent since.
-    pub(super) fn has_cursor(&self, name: &StreamName) -> bool {
-        self.cursors.contains_key(name)
+    pub(super) fn has_offset(&self, name: &StreamName) -> bool {
+        self.offsets.contains_key(name)
     }
 
     /// The stream was sent up to there.
-    pub(super) fn set_cursor(&mut self, name: StreamName, offset: Offset) {
-        if self.cursors.get(&name) != Some(&offset) {
-            self.note_with(By::SomeTime, || Key::Cursor(name.clone()));
-            self.cursors.insert(name, offset);
+    pub(super) fn set_offset(&mut self, name: StreamName, offset: Offset) {
+        if self.offsets.get(&name) != Some(&offset) {
+            self.note_with(Deadline::SomeTime, || SessionKey::Offset(name.clone()));
+            self.offsets.insert(name, offset);
         }
     }
 
     /// The stream is no more; should one of its name come, it is sent from its beginning.
-    pub(super) fn forget_cursor(&mut self, name: &StreamName) {
-        if self.cursors.remove(name).is_some() {
-            self.note_with(By::SomeTime, || Key::Cursor(name.clone()));
+    pub(super) fn forget_offset(&mut self, name: &StreamName) {
+        if self.offsets.remove(name).is_some() {
+            self.note_with(Deadline::SomeTime, || SessionKey::Offset(name.clone()));
         }
-        if self.cursors.is_empty() {
-            self.cursors = HashMap::new();
+        if self.offsets.is_empty() {
+            self.offsets = HashMap::new();
         }
     }
 
     /// Has a subscription be sent what is retained, from the first stream on.
     pub(super) fn begin_retained(&mut self, filter: Filter) {
-        self.note(Key::Retained(filter.clone()), By::NextPacket);
+        self.note(SessionKey::Retained(filter.clone()), Deadline::NextPacket);
         self.retained.insert(filter, None);
     }
 
@@ -160,14 +160,14 @@ impl Session {
     pub(super) fn pass_retained(&mut self, filter: &Filter, stream: StreamName) {
         if let Some(after) = self.retained.get_mut(filter) {
             *after = Some(stream);
-            self.note_with(By::SomeTime, || Key::Retained(filter.clone()));
+            self.note_with(Deadline::SomeTime, || SessionKey::Retained(filter.clone()));
         }
     }
 
     /// A subscription is not to be sent anything more of what is retained.
     pub(super) fn end_retained(&mut self, filter: &Filter) {
         if self.retained.remove(filter).is_some() {
-            self.note_with(By::SomeTime, || Key::Retained(filter.clone()));
+            self.note_with(Deadline::SomeTime, || SessionKey::Retained(filter.clone()));
         }
     }
 
@@ -187,18 +187,12 @@ impl Session {
     }
 
     /// Puts a message on its way, under an id that is free.
-    pub(super) fn send(
-        &mut self,
-        stream: StreamName,
-        start: Offset,
-        quality: Quality,
-        retain: bool,
-    ) -> PacketId {
-        let id = self.in_flight.send(stream, start, quality, retain);
-        // Sent again under another id, a message of quality 2 would be another message to the client.
+    pub(super) fn send(&mut self, stream: StreamName, start: Offset, qos: QoS, retain: bool) -> PacketId {
+        let id = self.in_flight.send(stream, start, qos, retain);
+        // Sent again under another id, a message of QoS 2 would be another message to the client.
         self.note(
-            Key::Flight(id),
-            if quality == Quality::ExactlyOnce { By::NextPacket } else { By::SomeTime },
+            SessionKey::Flight(id),
+            if qos == QoS::ExactlyOnce { Deadline::NextPacket } else { Deadline::SomeTime },
         );
         id
     }
@@ -206,7 +200,7 @@ impl Session {
     /// Gives a message up that can not be sent: it is not kept any more, or too large for the client.
     pub(super) fn give_up(&mut self, id: PacketId) {
         self.in_flight.give_up(id);
-        self.note(Key::Flight(id), By::SomeTime);
+        self.note(SessionKey::Flight(id), Deadline::SomeTime);
     }
 
     /// Takes an acknowledgement of the client, and returns what it is to be answered.
@@ -214,14 +208,14 @@ impl Session {
         if self.unsaved.is_some() && self.in_flight.get(ack.id).is_some() {
             // Once the client is told to forget the id, the message must never come under it again.
             self.note(
-                Key::Flight(ack.id),
-                if ack.kind == AckKind::Pubrec { By::NextPacket } else { By::SomeTime },
+                SessionKey::Flight(ack.id),
+                if ack.kind == AckKind::Pubrec { Deadline::NextPacket } else { Deadline::SomeTime },
             );
         }
         self.in_flight.acknowledged(ack)
     }
 
-    /// Whether a message of quality 2 is in the log and not released yet.
+    /// Whether a message of QoS 2 is in the log and not released yet.
     pub(super) fn has_received(&self, id: PacketId) -> bool {
         self.received.contains(&id)
     }
@@ -231,7 +225,7 @@ impl Session {
         self.received.len()
     }
 
-    /// A message of quality 2 is in the log, and `receiving` was stored with it.
+    /// A message of QoS 2 is in the log, and `receiving` was stored with it.
     pub(super) fn received(&mut self, id: PacketId) {
         self.received.insert(id);
     }
@@ -241,7 +235,7 @@ impl Session {
         let known = self.received.remove(&id);
         if known {
             // From the answer on the client may use the id for another message.
-            self.note(Key::Received(id), By::NextPacket);
+            self.note(SessionKey::Received(id), Deadline::NextPacket);
         }
         known
     }
@@ -268,11 +262,11 @@ impl Session {
         self.unsaved = None;
     }
 
-    fn note(&mut self, key: Key, by: By) {
+    fn note(&mut self, key: SessionKey, by: Deadline) {
         self.note_with(by, || key);
     }
 
-    fn note_with(&mut self, by: By, key: impl FnOnce() -> Key) {
+    fn note_with(&mut self, by: Deadline, key: impl FnOnce() -> SessionKey) {
         if let Some(unsaved) = &mut self.unsaved {
             unsaved.note(key(), by);
         }

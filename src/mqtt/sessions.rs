@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::codec::Will;
 use super::session::Session;
-use super::shares::{Accounts, Charge, Share};
+use super::shares::{Accounts, SessionCharge, Share};
 use crate::budget::Budget;
 use crate::hub::Signal;
 use crate::metrics::MqttMetrics;
@@ -23,13 +23,13 @@ use crate::stream::Principal;
 /// All sessions.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    places: DashMap<Arc<str>, Arc<Place>>,
+    slots: DashMap<Arc<str>, Arc<SessionSlot>>,
     agenda: Mutex<Agenda>,
     accounts: Arc<Accounts>,
     metrics: MqttMetrics,
 }
 
-/// When to look at which place again.
+/// When to look at which slot again.
 #[derive(Debug, Default)]
 struct Agenda {
     due: BTreeMap<Due, Arc<str>>,
@@ -41,18 +41,18 @@ type Due = (Instant, u64);
 
 /// Where the session of one client is, if no connection has it.
 #[derive(Debug)]
-struct Place {
-    kept: Arc<tokio::sync::Mutex<Kept>>,
+struct SessionSlot {
+    kept: Arc<tokio::sync::Mutex<SlotState>>,
     /// The newest connection that wants it.
     newest: Signal<u64>,
 }
 
 #[derive(Debug)]
-enum Kept {
+enum SlotState {
     /// There is none yet, or a connection has it.
     Nothing,
-    Session(Box<Away>, Due, Charge),
-    /// The place is not in the table any more.
+    Session(Box<Away>, Due, SessionCharge),
+    /// The slot is not in the table any more.
     Removed,
 }
 
@@ -65,22 +65,22 @@ pub(super) struct Away {
     pub(super) will: Option<(Will, Instant)>,
 }
 
-/// A hold on the session of a client. Dropped without `keep`, the session is over.
+/// A hold on the session of a client. Dropped without `detach`, the session is over.
 #[derive(Debug)]
 pub(super) struct Attached {
     sessions: Arc<Sessions>,
     client: Arc<str>,
-    place: Arc<Place>,
-    kept: OwnedMutexGuard<Kept>,
+    slot: Arc<SessionSlot>,
+    kept: OwnedMutexGuard<SlotState>,
     number: u64,
     principal: Principal,
     /// `None` once the session is kept.
-    charge: Option<Charge>,
+    charge: Option<SessionCharge>,
 }
 
 /// What a connection finds of its client.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct SessionFound {
     pub(super) attached: Attached,
     /// What was kept of it.
     pub(super) away: Option<Away>,
@@ -89,51 +89,55 @@ pub(super) struct Found {
 impl Sessions {
     pub(super) fn new(share: Share, budget: Arc<Budget>, metrics: MqttMetrics) -> Self {
         let accounts = Accounts::new(share, budget);
-        Self { places: DashMap::new(), agenda: Mutex::default(), accounts, metrics }
+        Self { slots: DashMap::new(), agenda: Mutex::default(), accounts, metrics }
     }
 
     /// Takes the session of `client` from whoever has it, on the account of `principal` from now on. `None`: a still newer
     /// connection wants it.
     ///
     /// Cancel safe: whoever gives up waiting leaves the session where it is.
-    pub(super) async fn attach(self: &Arc<Self>, client: &Arc<str>, principal: Principal) -> Option<Found> {
+    pub(super) async fn attach(
+        self: &Arc<Self>,
+        client: &Arc<str>,
+        principal: Principal,
+    ) -> Option<SessionFound> {
         loop {
-            let place = self.place(client);
+            let slot = self.slot(client);
             let mut number = 0;
-            place.newest.update(|newest| {
+            slot.newest.update(|newest| {
                 *newest += 1;
                 number = *newest;
             });
-            let kept = place.kept.clone().lock_owned().await;
-            if matches!(*kept, Kept::Removed) {
+            let kept = slot.kept.clone().lock_owned().await;
+            if matches!(*kept, SlotState::Removed) {
                 continue;
             }
             let (sessions, client, charge) =
                 (self.clone(), client.clone(), Some(self.accounts.open(principal)));
-            let mut attached = Attached { sessions, client, place, kept, number, principal, charge };
+            let mut attached = Attached { sessions, client, slot, kept, number, principal, charge };
             if attached.superseded().now_or_never().is_some() {
                 return None;
             }
-            return Some(match std::mem::replace(&mut *attached.kept, Kept::Nothing) {
-                Kept::Session(away, due, _charge) => {
+            return Some(match std::mem::replace(&mut *attached.kept, SlotState::Nothing) {
+                SlotState::Session(away, due, _charge) => {
                     self.agenda.lock().due.remove(&due);
-                    Found { attached, away: Some(*away) }
+                    SessionFound { attached, away: Some(*away) }
                 }
-                Kept::Nothing | Kept::Removed => Found { attached, away: None },
+                SlotState::Nothing | SlotState::Removed => SessionFound { attached, away: None },
             });
         }
     }
 
-    fn place(&self, client: &Arc<str>) -> Arc<Place> {
+    fn slot(&self, client: &Arc<str>) -> Arc<SessionSlot> {
         let new = || {
             self.metrics.sessions.inc();
-            Arc::new(Place::new())
+            Arc::new(SessionSlot::new())
         };
-        self.places.entry(client.clone()).or_insert_with(new).clone()
+        self.slots.entry(client.clone()).or_insert_with(new).clone()
     }
 
-    fn remove(&self, client: &Arc<str>, place: &Arc<Place>) {
-        if self.places.remove_if(client, |_, other| Arc::ptr_eq(other, place)).is_some() {
+    fn remove(&self, client: &Arc<str>, slot: &Arc<SessionSlot>) {
+        if self.slots.remove_if(client, |_, other| Arc::ptr_eq(other, slot)).is_some() {
             self.metrics.sessions.dec();
         }
     }
@@ -142,7 +146,7 @@ impl Sessions {
     pub(super) fn take_due(self: &Arc<Self>, now: Instant) -> Option<(Attached, Away)> {
         let next = || self.agenda.lock().take(now);
         while let Some((due, client)) = next() {
-            // Whoever holds the place has taken the session's entry out of the agenda, or is about to.
+            // Whoever holds the slot has taken the session's entry out of the agenda, or is about to.
             if let Some(taken) = self.take(&client, |its_due| its_due == due) {
                 return Some(taken);
             }
@@ -182,13 +186,13 @@ impl Sessions {
         client: &Arc<str>,
         wanted: impl FnOnce(Due) -> bool,
     ) -> Option<(Attached, Away)> {
-        let place = self.places.get(client).map(|place| place.value().clone())?;
-        let mut kept = place.kept.clone().try_lock_owned().ok()?;
-        match std::mem::replace(&mut *kept, Kept::Nothing) {
-            Kept::Session(away, due, charge) if wanted(due) => {
+        let slot = self.slots.get(client).map(|slot| slot.value().clone())?;
+        let mut kept = slot.kept.clone().try_lock_owned().ok()?;
+        match std::mem::replace(&mut *kept, SlotState::Nothing) {
+            SlotState::Session(away, due, charge) if wanted(due) => {
                 let (sessions, client, principal) = (self.clone(), client.clone(), charge.principal());
                 let (number, charge) = (0, Some(charge));
-                Some((Attached { sessions, client, place, kept, number, principal, charge }, *away))
+                Some((Attached { sessions, client, slot, kept, number, principal, charge }, *away))
             }
             other => {
                 *kept = other;
@@ -201,7 +205,7 @@ impl Sessions {
     pub(super) fn adopt(self: &Arc<Self>, away: Away) {
         let client = away.session.client.clone();
         if let Some(Some(found)) = self.attach(&client, Principal::GATEWAY).now_or_never() {
-            found.attached.keep(away);
+            found.attached.detach(away);
         }
     }
 
@@ -212,17 +216,17 @@ impl Sessions {
 
     /// Whether a client has a session.
     pub(super) fn knows(&self, client: &str) -> bool {
-        self.places.contains_key(client)
+        self.slots.contains_key(client)
     }
 
     /// Whether a connection has the session of a client at the moment.
     pub(super) fn is_attached(&self, client: &str) -> bool {
-        self.places.get(client).is_some_and(|place| place.kept.try_lock().is_err())
+        self.slots.get(client).is_some_and(|slot| slot.kept.try_lock().is_err())
     }
 
     /// How many clients have a session, here or away.
     pub(super) fn len(&self) -> usize {
-        self.places.len()
+        self.slots.len()
     }
 }
 
@@ -240,16 +244,16 @@ impl Agenda {
     }
 }
 
-impl Place {
+impl SessionSlot {
     fn new() -> Self {
-        Self { kept: Arc::new(tokio::sync::Mutex::new(Kept::Nothing)), newest: Signal::new(0) }
+        Self { kept: Arc::new(tokio::sync::Mutex::new(SlotState::Nothing)), newest: Signal::new(0) }
     }
 }
 
 impl Attached {
     /// Waits until a newer connection wants the session. Cancel safe.
     pub(super) async fn superseded(&self) {
-        self.place.newest.wait_until(|newest| (*newest != self.number).then_some(())).await;
+        self.slot.newest.wait_until(|newest| (*newest != self.number).then_some(())).await;
     }
 
     /// Whose session it is.
@@ -268,22 +272,22 @@ impl Attached {
     }
 
     /// Keeps the session until its time is over or somebody takes it.
-    pub(super) fn keep(mut self, away: Away) {
+    pub(super) fn detach(mut self, away: Away) {
         let Some(mut charge) = self.charge.take() else { return };
         let at = away.will.as_ref().map_or(away.until, |(_, at)| away.until.min(*at));
         let due = self.sessions.agenda.lock().add(at, self.client.clone());
         let will_bytes = away.will.as_ref().map_or(0, |(will, _)| will.bytes());
         charge.set_bytes(away.session.bytes() + will_bytes);
         charge.leave(&self.client);
-        *self.kept = Kept::Session(Box::new(away), due, charge);
+        *self.kept = SlotState::Session(Box::new(away), due, charge);
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        if matches!(*self.kept, Kept::Nothing) {
-            *self.kept = Kept::Removed;
-            self.sessions.remove(&self.client, &self.place);
+        if matches!(*self.kept, SlotState::Nothing) {
+            *self.kept = SlotState::Removed;
+            self.sessions.remove(&self.client, &self.slot);
         }
     }
 }
@@ -298,7 +302,7 @@ mod tests {
     use crate::clock::in_time;
     use crate::metrics::Metrics;
     use crate::mqtt::codec::MessageProperties;
-    use crate::stream::Quality;
+    use crate::stream::QoS;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -307,7 +311,7 @@ mod tests {
         Arc::new(Sessions::new(share, Budget::unlimited(), Metrics::new().mqtt().clone()))
     }
 
-    async fn attach(sessions: &Arc<Sessions>, client: &str) -> Found {
+    async fn attach(sessions: &Arc<Sessions>, client: &str) -> SessionFound {
         in_time("the session is free", sessions.attach(&client.into(), Principal::GATEWAY)).await.unwrap()
     }
 
@@ -321,11 +325,11 @@ mod tests {
         let now = Instant::now();
         let found = attach(&sessions, "a").await;
         assert!(found.away.is_none());
-        found.attached.keep(away(now + HOUR, None));
+        found.attached.detach(away(now + HOUR, None));
         assert!(sessions.take_due(now).is_none());
         let found = attach(&sessions, "a").await;
         assert!(found.away.is_some());
-        found.attached.keep(away(now + HOUR, None));
+        found.attached.detach(away(now + HOUR, None));
         let (attached, due) = sessions.take_due(now + HOUR).unwrap();
         assert!(due.until == now + HOUR && sessions.take_due(now + HOUR).is_none());
         drop(attached);
@@ -339,16 +343,16 @@ mod tests {
         let will = Will {
             topic: "gone".into(),
             payload: Bytes::new(),
-            quality: Quality::AtMostOnce,
+            qos: QoS::AtMostOnce,
             retain: false,
             properties: MessageProperties::default(),
             delay: HOUR,
         };
-        attach(&sessions, "a").await.attached.keep(away(now + 2 * HOUR, Some((will, now + HOUR))));
+        attach(&sessions, "a").await.attached.detach(away(now + 2 * HOUR, Some((will, now + HOUR))));
         assert!(sessions.take_due(now).is_none());
         let (attached, due) = sessions.take_due(now + HOUR).unwrap();
         assert!(due.will.is_some());
-        attached.keep(Away { will: None, ..due });
+        attached.detach(Away { will: None, ..due });
         assert!(sessions.take_due(now + HOUR).is_none());
         assert!(sessions.take_due(now + 2 * HOUR).is_some());
     }
@@ -372,9 +376,9 @@ mod tests {
             })
             .collect();
         // The first and each of the others counts one.
-        let all_came = first.attached.place.newest.wait_until(|newest| (*newest == 4).then_some(()));
+        let all_came = first.attached.slot.newest.wait_until(|newest| (*newest == 4).then_some(()));
         in_time("all connections have come", all_came).await;
-        first.attached.keep(away(Instant::now() + HOUR, None));
+        first.attached.detach(away(Instant::now() + HOUR, None));
         let mut winners = 0;
         for other in others {
             if let Some(found) = in_time("a connection is told", other).await.unwrap() {

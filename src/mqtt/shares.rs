@@ -23,19 +23,19 @@ pub(super) struct Share {
 pub(super) struct Accounts {
     share: Share,
     budget: Arc<Budget>,
-    table: Mutex<Table>,
+    table: Mutex<AccountTable>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    by_principal: HashMap<Principal, Account>,
+struct AccountTable {
+    by_principal: HashMap<Principal, SessionAccount>,
     /// Those who left sessions behind, by how many.
     by_absent: BTreeSet<(usize, Principal)>,
     next: u64,
 }
 
 #[derive(Debug, Default)]
-struct Account {
+struct SessionAccount {
     sessions: usize,
     bytes: usize,
     /// The clients whose sessions were left behind, in that order.
@@ -44,7 +44,7 @@ struct Account {
 
 /// The part of an account that one session takes; dropping it gives that back.
 #[derive(Debug)]
-pub(super) struct Charge {
+pub(super) struct SessionCharge {
     accounts: Arc<Accounts>,
     principal: Principal,
     bytes: usize,
@@ -68,10 +68,10 @@ impl Accounts {
     }
 
     /// Opens the account of one more session.
-    pub(super) fn open(self: &Arc<Self>, principal: Principal) -> Charge {
+    pub(super) fn open(self: &Arc<Self>, principal: Principal) -> SessionCharge {
         self.table.lock().by_principal.entry(principal).or_default().sessions += 1;
         let held = budget::Charge::new(&self.budget.owner(principal), budget::Account::Sessions, 0);
-        Charge { accounts: self.clone(), principal, bytes: 0, held, absent: None }
+        SessionCharge { accounts: self.clone(), principal, bytes: 0, held, absent: None }
     }
 
     /// Whether an address has no more than its share, and room for `another` session if it wants one.
@@ -98,9 +98,9 @@ impl Accounts {
     }
 }
 
-impl Table {
+impl AccountTable {
     /// Changes an account, which is closed once it is empty.
-    fn change<T>(&mut self, principal: Principal, change: impl FnOnce(&mut Account) -> T) -> T {
+    fn change<T>(&mut self, principal: Principal, change: impl FnOnce(&mut SessionAccount) -> T) -> T {
         let account = self.by_principal.entry(principal).or_default();
         let before = account.absent.len();
         let changed = change(account);
@@ -118,7 +118,7 @@ impl Table {
     }
 }
 
-impl Charge {
+impl SessionCharge {
     /// The session takes so many bytes now. Whether its address has no more than its share.
     pub(super) fn set_bytes(&mut self, bytes: usize) -> bool {
         if bytes == self.bytes {
@@ -143,14 +143,14 @@ impl Charge {
     }
 }
 
-impl Charge {
+impl SessionCharge {
     /// The address that the session is charged to.
     pub(super) fn principal(&self) -> Principal {
         self.principal
     }
 }
 
-impl Drop for Charge {
+impl Drop for SessionCharge {
     fn drop(&mut self) {
         self.accounts.table.lock().change(self.principal, |account| {
             account.sessions = account.sessions.saturating_sub(1);

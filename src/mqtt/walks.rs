@@ -21,7 +21,7 @@ pub(super) struct RetainedWalk {
 
 /// The next step of a walk.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum WalkStep {
     /// A stream that may have something retained.
     Stream(StreamName),
     /// Streams were looked for.
@@ -34,9 +34,9 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct CatchUp {
     walk: StreamWalk,
-    /// Streams with a cursor that were found.
+    /// Streams with an offset that were found.
     found: usize,
-    /// Streams with a cursor, once some of them were not found: they may be no more.
+    /// Streams with an offset, once some of them were not found: they may be no more.
     unseen: Vec<StreamName>,
 }
 
@@ -49,14 +49,14 @@ impl RetainedWalk {
         Some(Self { filter: filter.clone(), options, walk, found: VecDeque::new() })
     }
 
-    pub(super) async fn next(&mut self, hub: &Hub) -> Step {
+    pub(super) async fn next(&mut self, hub: &Hub) -> WalkStep {
         if let Some(stream) = self.found.pop_front() {
-            return Step::Stream(stream);
+            return WalkStep::Stream(stream);
         }
-        let Some(streams) = hub.next_streams(&mut self.walk).await else { return Step::Over };
+        let Some(streams) = hub.next_streams(&mut self.walk).await else { return WalkStep::Over };
         let names = streams.into_iter().map(|(name, _)| name);
         self.found.extend(names.filter(|name| self.filter.matches(name)));
-        Step::Searched
+        WalkStep::Searched
     }
 }
 
@@ -67,25 +67,25 @@ impl CatchUp {
         Self { walk, found: 0, unseen: Vec::new() }
     }
 
-    /// Looks at the next part, and returns those that have more than was sent. `None`: all were looked at. Forgets cursors of
+    /// Looks at the next part, and returns those that have more than was sent. `None`: all were looked at. Forgets offsets of
     /// streams that are no more.
     pub(super) async fn next(&mut self, hub: &Hub, session: &mut Session) -> Option<Vec<StreamName>> {
         if let Some(streams) = hub.next_streams(&mut self.walk).await {
             let mut changed = Vec::new();
             for (name, tail) in streams {
-                self.found += usize::from(session.has_cursor(&name));
-                if session.cursor(&name) != Start::At(tail) && session.subscriptions().want(&name) {
+                self.found += usize::from(session.has_offset(&name));
+                if session.offset(&name) != Start::At(tail) && session.subscriptions().want(&name) {
                     changed.push(name);
                 }
             }
-            if self.walk.is_over() && self.found < session.cursor_count() {
+            if self.walk.is_over() && self.found < session.offset_count() {
                 self.unseen = session.streams().cloned().collect();
             }
             return Some(changed);
         }
         let name = self.unseen.pop()?;
         if hub.describe(&name).await.is_err() {
-            session.forget_cursor(&name);
+            session.forget_offset(&name);
         }
         Some(Vec::new())
     }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_websockets::{Config, Error, Limits, Message, ServerBuilder, WebSocketStream};
 
 /// The bytes of a WebSocket whose handshake is done.
-pub struct Frames<S> {
+pub struct WebSocketBytes<S> {
     socket: WebSocketStream<S>,
     /// The largest frame of a client that is known.
     frame_bytes_max: usize,
@@ -21,7 +21,7 @@ pub struct Frames<S> {
 /// The most that goes into one frame.
 const FRAME_BYTES_MAX: usize = 16 * 1024;
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketBytes<S> {
     /// The bytes of `io`, which speaks WebSocket by now, in frames of at most `frame_bytes_max`, and of at most
     /// `first_bytes_max` until the client is answered: before its CONNECT nothing is known of it.
     pub fn new(io: S, first_bytes_max: usize, frame_bytes_max: usize) -> Self {
@@ -31,7 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Frames<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketBytes<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -58,7 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Frames<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Frames<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketBytes<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         *this.socket.limits_mut() = Limits::default().max_payload_len(Some(this.frame_bytes_max));

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::codec::{Breach, Frames, Incoming, Outgoing, Version, decode, encode};
+use super::codec::{Breach, Incoming, OutgoingPacket, PacketReader, Version, decode, encode};
 
 /// Read at once, on the stack.
 const READ_BYTES: usize = 4096;
@@ -20,7 +20,7 @@ const UNWRITTEN_BYTES_MAX: usize = 64 * 1024;
 /// A connection of a client.
 pub(super) struct Wire<S> {
     io: S,
-    frames: Frames,
+    frames: PacketReader,
     out: BytesMut,
     /// How much of `out` may be written.
     released: usize,
@@ -35,7 +35,7 @@ pub(super) struct Wire<S> {
 
 /// What has happened on a wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum WireProgress {
     Read,
     Written,
     /// The client sends nothing more.
@@ -47,7 +47,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(io: S, received_bytes_max: usize) -> Self {
         Self {
             io,
-            frames: Frames::default(),
+            frames: PacketReader::default(),
             out: BytesMut::new(),
             released: 0,
             flushed: true,
@@ -67,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Lets a packet be written by the next `progress`. Whether it is small enough for the client; else it is not.
-    pub(super) fn put(&mut self, packet: &Outgoing<'_>) -> bool {
+    pub(super) fn put(&mut self, packet: &OutgoingPacket<'_>) -> bool {
         self.flushed = false;
         let version = self.version.unwrap_or(Version::V3);
         encode(packet, version, self.sent_bytes_max, &mut self.out)
@@ -94,13 +94,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Writes, and reads. Cancel safe.
-    pub(super) async fn progress(&mut self) -> io::Result<Progress> {
+    pub(super) async fn progress(&mut self) -> io::Result<WireProgress> {
         self.released = self.out.len();
         poll_fn(|context| {
             if !self.is_idle()
                 && let Poll::Ready(written) = self.poll_write(context)
             {
-                return Poll::Ready(written.map(|()| Progress::Written));
+                return Poll::Ready(written.map(|()| WireProgress::Written));
             }
             if self.out.len() < UNWRITTEN_BYTES_MAX { self.poll_read(context) } else { Poll::Pending }
         })
@@ -133,14 +133,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Progress>> {
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<WireProgress>> {
         let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
         let mut buffer = ReadBuf::uninit(&mut bytes);
         ready!(Pin::new(&mut self.io).poll_read(context, &mut buffer))?;
         if buffer.filled().is_empty() {
-            return Poll::Ready(Ok(Progress::Ended));
+            return Poll::Ready(Ok(WireProgress::Ended));
         }
         self.frames.put(buffer.filled());
-        Poll::Ready(Ok(Progress::Read))
+        Poll::Ready(Ok(WireProgress::Read))
     }
 }

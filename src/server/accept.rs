@@ -21,7 +21,7 @@ use crate::http::conn::{
     self, ConnectionContext, ConnectionState, GuardedStream, MqttSocket, Phase, Service,
 };
 use crate::limits::Limits;
-use crate::metrics::{Metrics, watched};
+use crate::metrics::{Metrics, stall_timed};
 use crate::mqtt::{Broker, WebSocketBytes};
 
 /// Descriptors that are no connections of clients.
@@ -213,7 +213,7 @@ pub(super) async fn serve_sockets(
             broker.serve(io, principal, false).await;
             drop(state);
         });
-        tokio::spawn(watched(|| "an MQTT connection over WebSocket", served));
+        tokio::spawn(stall_timed(|| "an MQTT connection over WebSocket", served));
     }
 }
 
@@ -223,7 +223,7 @@ fn run(
     serve: impl Future<Output = io::Result<()>> + Send + Unpin + 'static,
     refuse: bool,
 ) {
-    let serve = watched(name, serve);
+    let serve = stall_timed(name, serve);
     let log = |outcome| {
         if let Err::<(), io::Error>(error) = outcome {
             tracing::debug!(%error, "connection ended");

@@ -51,11 +51,11 @@ use crate::stream::{
     Failure, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange, Start, Store,
     StoredSession, StreamName, StreamPage, Work,
 };
-use changes::Answer;
+use changes::ChangeReply;
 use committer::{Committer, Job};
 use directory::Directory;
 use room::NoRoom;
-use shared::Shared;
+use shared::DiskState;
 
 pub use check::{Checked, check};
 pub use clock_file::ClockFile;
@@ -68,7 +68,7 @@ const LOOKS_MAX: usize = 16;
 
 /// Streams in a directory. Dropped without `close` it is as if the process had been killed.
 pub struct Disk {
-    shared: Arc<Shared>,
+    shared: Arc<DiskState>,
     /// `None` once it is dropped.
     jobs: Option<Sender<Job>>,
     committer: Option<JoinHandle<()>>,
@@ -86,11 +86,11 @@ impl Disk {
     /// Has the committer make a change, and waits for its outcome.
     async fn change<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Committer, Answer<T>) -> Result<(), NoRoom> + Send + 'static,
+        change: impl FnOnce(&mut Committer, ChangeReply<T>) -> Result<(), NoRoom> + Send + 'static,
     ) -> Result<T, Failure> {
         self.shared.check()?;
         let (answer, outcome) = oneshot::channel();
-        let job = Job::Change(Box::new(move |committer| change(committer, answer)));
+        let job = Job::QueuedChange(Box::new(move |committer| change(committer, answer)));
         self.ask(job)?;
         outcome.await.map_err(|_| Failure::Broken)
     }
@@ -186,10 +186,10 @@ impl Store for Disk {
         Box::pin(async move {
             for _ in 0..LOOKS_MAX {
                 let retained = self.shared.streams.with(name, now, |entry| entry.retained(now))?;
-                let Some((placed, lineage)) = retained else { return Ok(None) };
-                let start = Start::At(lineage.offset_at(placed.start));
+                let Some((placed, epoch_history)) = retained else { return Ok(None) };
+                let start = Start::At(epoch_history.offset_at(placed.start));
                 match self.shared.content_of(placed).await {
-                    Ok(Some(placed)) => return Ok(Some(placed.into_message(&lineage))),
+                    Ok(Some(placed)) => return Ok(Some(placed.into_message(&epoch_history))),
                     Ok(None) => {}
                     Err(unread) => self.shared.lose(name, start, unread, now)?,
                 }

@@ -11,7 +11,7 @@ use super::view::{MessagesView, View};
 use crate::budget::{Owner, StreamCharge, allocated_bytes};
 use crate::stream::{
     Admission, Annotation, Append, AppendError, Appended, ContentType, Create, CreateError, Created,
-    Description, Epoch, Fork, Gap, GapReason, Lifetime, Lineage, MessageLimit, Missing, Offset,
+    Description, Epoch, EpochHistory, Fork, Gap, GapReason, Lifetime, MessageLimit, Missing, Offset,
     PRODUCERS_MAX, Payload, Position, Principal, Producer, ReadError, ReadLimit, Retention, Start,
     StreamName, Writers,
 };
@@ -36,12 +36,12 @@ pub(super) struct Entry<C: Content> {
     pub(super) content_type: ContentType,
     pub(super) lifetime: Lifetime,
     pub(super) retention: Retention,
-    pub(super) asked: Asked,
-    pub(super) lineage: Lineage,
-    /// Whose appends its log is made of: like `lineage`, but of the epochs in which streams were created.
-    pub(super) origin: Lineage,
+    pub(super) asked: CreationRequest,
+    pub(super) epoch_history: EpochHistory,
+    /// Whose appends its log is made of: like `epoch_history`, but of the epochs in which streams were created.
+    pub(super) origin: EpochHistory,
     /// Where its state was written last, in a store that writes it.
-    pub(super) head: Option<Head<C>>,
+    pub(super) head: Option<WrittenState<C>>,
     /// Who writes, as far as decided.
     pub(super) writers: Writers,
     /// Where the log will end when all that is decided is done.
@@ -89,7 +89,7 @@ impl State {
 
 /// What the creator said, to tell a repeated creation from a different one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct CreationRequest {
     pub(super) lifetime: Option<Lifetime>,
     pub(super) retention: Option<Retention>,
     pub(super) fork: Option<Fork>,
@@ -97,7 +97,7 @@ pub(super) struct Asked {
 
 /// The state of a stream as it is written.
 #[derive(Debug)]
-pub(super) struct Head<C> {
+pub(super) struct WrittenState<C> {
     pub(super) content: C,
     /// It is written twice: without it the messages of the stream would be nobody's.
     pub(super) copy: C,
@@ -121,7 +121,7 @@ impl<C: Content> Entry<C> {
     pub(super) fn new(
         name: &StreamName,
         create: &Create,
-        origin: Lineage,
+        origin: EpochHistory,
         log: Log<C>,
         owner: &Arc<Owner>,
         now: SystemTime,
@@ -129,8 +129,11 @@ impl<C: Content> Entry<C> {
         let ancestors = 2 * origin.ancestors().len();
         let bytes = own_bytes::<C>(name.as_str(), create.content_type.as_str(), ancestors);
         let charge = StreamCharge::new(owner, bytes);
-        let asked =
-            Asked { lifetime: create.lifetime, retention: create.retention, fork: create.fork.clone() };
+        let asked = CreationRequest {
+            lifetime: create.lifetime,
+            retention: create.retention,
+            fork: create.fork.clone(),
+        };
         Self {
             name: name.clone(),
             state: State::Live,
@@ -138,7 +141,7 @@ impl<C: Content> Entry<C> {
             lifetime: create.lifetime.unwrap_or_default(),
             retention: create.retention.unwrap_or(create.default_retention),
             asked,
-            lineage: origin.clone(),
+            epoch_history: origin.clone(),
             origin,
             head: None,
             writers: Writers::default(),
@@ -180,7 +183,7 @@ impl<C: Content> Entry<C> {
 
     /// Counts what it takes of memory without its messages.
     pub(super) fn recount(&mut self) {
-        let ancestors = self.lineage.ancestors().len() + self.origin.ancestors().len();
+        let ancestors = self.epoch_history.ancestors().len() + self.origin.ancestors().len();
         let own = own_bytes::<C>(self.name.as_str(), self.content_type.as_str(), ancestors);
         // Its source holds the messages, and it has a place for each run of them.
         let shared = if self.asked.fork.is_some() { self.log.places_bytes() } else { 0 };
@@ -216,14 +219,14 @@ impl<C: Content> Entry<C> {
             tail: self.tail(),
             closed: self.closed,
             content_type: self.content_type.clone(),
-            epoch: self.lineage.own(),
+            epoch: self.epoch_history.own(),
         }
     }
 
     pub(super) fn description(&self) -> Description {
         Description {
             content_type: self.content_type.clone(),
-            earliest: self.lineage.offset_at(self.log.earliest()),
+            earliest: self.epoch_history.offset_at(self.log.earliest()),
             tail: self.tail(),
             closed: self.closed,
             lifetime: self.lifetime,
@@ -232,7 +235,7 @@ impl<C: Content> Entry<C> {
     }
 
     pub(super) fn tail(&self) -> Offset {
-        self.lineage.offset_at(self.log.tail())
+        self.epoch_history.offset_at(self.log.tail())
     }
 
     pub(super) fn has_ended(&self, at: Moment) -> bool {
@@ -282,12 +285,13 @@ impl<C: Content> Entry<C> {
 
     /// The position of `start`, if a reader can go on from there.
     pub(super) fn locate(&self, start: Start) -> Result<Position, ReadError> {
-        let gap =
-            |reason| ReadError::Gap(Gap { reason, earliest: self.lineage.offset_at(self.log.earliest()) });
+        let gap = |reason| {
+            ReadError::Gap(Gap { reason, earliest: self.epoch_history.offset_at(self.log.earliest()) })
+        };
         let position = match start {
             Start::Earliest => return Ok(self.log.earliest()),
             Start::Tail => return Ok(self.log.tail()),
-            Start::At(offset) => self.lineage.position_of(offset).map_err(|_| gap(GapReason::Epoch))?,
+            Start::At(offset) => self.epoch_history.position_of(offset).map_err(|_| gap(GapReason::Epoch))?,
         };
         if position > self.log.tail() {
             return Err(ReadError::BehindTail);
@@ -300,7 +304,7 @@ impl<C: Content> Entry<C> {
             None => Ok(position),
             Some(end) => Err(ReadError::Gap(Gap {
                 reason: GapReason::Damaged { missed: end.since(position) },
-                earliest: self.lineage.offset_at(end),
+                earliest: self.epoch_history.offset_at(end),
             })),
         }
     }
@@ -361,7 +365,7 @@ impl<C: Content> Entry<C> {
 
     /// What an append that was admitted is answered once it is done.
     pub(super) fn appended(&self, append: &Append, admission: Admission) -> Appended {
-        let (tail, closed, epoch) = (self.tail(), self.closed, self.lineage.own());
+        let (tail, closed, epoch) = (self.tail(), self.closed, self.epoch_history.own());
         let (duplicate, highest) = match admission {
             Admission::Duplicate { highest } => (true, highest),
             Admission::New => (false, append.producer.as_ref().map(|producer| producer.sequence)),
@@ -382,7 +386,7 @@ impl<C: Content> Entry<C> {
         self.used = at.now;
         Ok(View {
             content_type: self.content_type.clone(),
-            lineage: self.lineage.clone(),
+            epoch_history: self.epoch_history.clone(),
             from,
             stretch: self.log.read(from, limit.bytes_max),
             tail: self.log.tail(),
@@ -418,7 +422,7 @@ impl<C: Content> Entry<C> {
         }
         Ok(MessagesView {
             content_type: self.content_type.clone(),
-            lineage: self.lineage.clone(),
+            epoch_history: self.epoch_history.clone(),
             messages,
             next,
             tail: self.log.tail(),
@@ -427,13 +431,13 @@ impl<C: Content> Entry<C> {
     }
 
     /// The retained message, unless it has expired; then it is forgotten.
-    pub(super) fn retained(&mut self, now: SystemTime) -> Option<(Placed<C::Piece>, Lineage)> {
+    pub(super) fn retained(&mut self, now: SystemTime) -> Option<(Placed<C::Piece>, EpochHistory)> {
         self.used = now;
         let expired = |record: &mut Record<C>| {
             record.annotation.as_ref().is_some_and(|annotation| annotation.has_expired(now))
         };
         self.retained.take_if(expired);
-        Some((self.retained.as_ref()?.last_message()?, self.lineage.clone()))
+        Some((self.retained.as_ref()?.last_message()?, self.epoch_history.clone()))
     }
 
     pub(super) fn clear_retained(&mut self, now: SystemTime) {

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use crate::budget::{Charges, Owner};
 use crate::stream::{Position, Principal, Retention, Shape, Shortage};
 
-pub(super) use record::{Content, Extent, Placed, Record, Sealed, Stretch};
+pub(super) use record::{Content, Extent, LogSlice, Placed, Record, Sealed};
 
 /// A run is sealed at this many appends or bytes. Trimming frees whole runs, so one more than the retention allows
 /// is the most that stays.
@@ -203,8 +203,8 @@ impl<C: Content> Log<C> {
 
     /// Reads whole appends from `from` on, up to a hole and as many as fit into `bytes_max`, but at least one and at least the
     /// bytes of one character, so that a reader of whole characters gets on.
-    pub(super) fn read(&self, from: Position, bytes_max: usize) -> Stretch<C::Piece> {
-        let mut stretch = Stretch { pieces: Vec::new(), messages: 0, next: from };
+    pub(super) fn read(&self, from: Position, bytes_max: usize) -> LogSlice<C::Piece> {
+        let mut stretch = LogSlice { pieces: Vec::new(), messages: 0, next: from };
         let mut bytes = 0;
         for record in self.records_from(from) {
             let skipped = from.since(record.start);

@@ -8,13 +8,13 @@ use bytes::Bytes;
 
 use super::entry::{Done, Entry, Moment};
 use super::log::{Log, Record};
-use super::sessions::Sessions;
+use super::sessions::StoredSessions;
 use super::streams::{Beginning, Epochs, Streams};
 use crate::budget::Budget;
 use crate::stream::{
     Admission, Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description,
-    Epoch, Failure, Lineage, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange,
-    Start, Store, StoredSession, StreamName, StreamPage, Work,
+    Epoch, EpochHistory, Failure, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit,
+    SessionChange, Start, Store, StoredSession, StreamName, StreamPage, Work,
 };
 
 /// Streams in memory.
@@ -22,7 +22,7 @@ use crate::stream::{
 pub struct Memory {
     streams: Streams<Bytes>,
     epochs: Epochs,
-    sessions: Sessions,
+    sessions: StoredSessions,
 }
 
 impl Memory {
@@ -33,7 +33,7 @@ impl Memory {
 
     /// The same within a budget.
     pub fn within(budget: Arc<Budget>) -> Self {
-        Self { streams: Streams::new(budget), epochs: Epochs::random(), sessions: Sessions::default() }
+        Self { streams: Streams::new(budget), epochs: Epochs::random(), sessions: StoredSessions::default() }
     }
 
     fn create_now(&self, name: &StreamName, create: Create, now: SystemTime) -> Result<Created, CreateError> {
@@ -45,7 +45,7 @@ impl Memory {
         let owner = self.streams.admit(create.principal, &create.payload)?;
         let epoch = self.epochs.next();
         let mut entry = match &create.fork {
-            None => Entry::new(name, &create, Lineage::new(epoch), Log::default(), &owner, now),
+            None => Entry::new(name, &create, EpochHistory::new(epoch), Log::default(), &owner, now),
             Some(fork) => {
                 let beginning = Beginning { owner: &owner, origin: epoch, epoch };
                 self.streams.branch(name, &create, fork, beginning, now)?
@@ -80,8 +80,8 @@ impl Memory {
                 continue;
             }
             let owner = self.streams.admit(create.principal, &append.payload)?;
-            let lineage = Lineage::new(self.epochs.next());
-            let mut entry = Entry::new(name, &create, lineage, Log::default(), &owner, now);
+            let epoch_history = EpochHistory::new(self.epochs.next());
+            let mut entry = Entry::new(name, &create, epoch_history, Log::default(), &owner, now);
             let appended = self.append_to(&mut entry, &mut append, now)?;
             self.streams.insert(&mut structure, entry, now);
             return Ok(Appended { created: true, ..appended });
@@ -163,7 +163,8 @@ impl Store for Memory {
         now: SystemTime,
     ) -> Work<'a, Result<Option<Message>, ReadError>> {
         let retained = self.streams.with(name, now, |entry| entry.retained(now));
-        let retained = retained.map(|found| found.map(|(placed, lineage)| placed.into_message(&lineage)));
+        let retained =
+            retained.map(|found| found.map(|(placed, epoch_history)| placed.into_message(&epoch_history)));
         Box::pin(ready(retained.map_err(ReadError::from)))
     }
 

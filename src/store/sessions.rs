@@ -10,11 +10,11 @@ use crate::stream::{SessionChange, StoredSession};
 
 /// All sessions. One without entries is none.
 #[derive(Debug, Default)]
-pub(super) struct Sessions {
+pub(super) struct StoredSessions {
     by_client: DashMap<Arc<str>, HashMap<Bytes, Bytes>>,
 }
 
-impl Sessions {
+impl StoredSessions {
     /// Does a change, in one step for everybody who looks.
     pub(super) fn apply(&self, change: &SessionChange) {
         let mut session = self.by_client.entry(change.client.clone()).or_default();

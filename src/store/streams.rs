@@ -261,7 +261,7 @@ impl<C: Content> Streams<C> {
         let log = source.log.fork(end);
         let mut entry = Entry::new(name, create, source.origin.fork(end, origin), log, owner, now);
         entry.depth = source.depth + 1;
-        entry.lineage = source.lineage.fork(end, epoch);
+        entry.epoch_history = source.epoch_history.fork(end, epoch);
         entry.lifetime = create.lifetime.unwrap_or(source.lifetime);
         entry.retention = create.retention.unwrap_or(source.retention);
         entry.trim(now);
@@ -274,14 +274,14 @@ impl<C: Content> Streams<C> {
         let entry = self.find(name).ok()?;
         let mut entry = entry.lock();
         entry.waited_for += 1;
-        Some(entry.lineage.own())
+        Some(entry.epoch_history.own())
     }
 
     /// Takes one `attach` back.
     pub(super) fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime) {
         if let Ok(entry) = self.find(name) {
             let mut entry = entry.lock();
-            if entry.lineage.own() == epoch {
+            if entry.epoch_history.own() == epoch {
                 entry.waited_for = entry.waited_for.saturating_sub(1);
                 entry.used = now;
             }

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::log::{Placed, Stretch};
-use crate::stream::{Annotation, Batch, ContentType, Encoding, Lineage, Message, Messages, Position};
+use super::log::{LogSlice, Placed};
+use crate::stream::{Annotation, Batch, ContentType, Encoding, EpochHistory, Message, Messages, Position};
 
 /// A stretch of a log, of which `P` are the pieces.
 pub(super) struct View<P> {
     pub(super) content_type: ContentType,
-    pub(super) lineage: Lineage,
+    pub(super) epoch_history: EpochHistory,
     pub(super) from: Position,
-    pub(super) stretch: Stretch<P>,
+    pub(super) stretch: LogSlice<P>,
     pub(super) tail: Position,
     pub(super) closed: bool,
     pub(super) lives_for: Option<Duration>,
@@ -23,7 +23,7 @@ pub(super) struct View<P> {
 /// A stretch of a log, message by message.
 pub(super) struct MessagesView<P> {
     pub(super) content_type: ContentType,
-    pub(super) lineage: Lineage,
+    pub(super) epoch_history: EpochHistory,
     pub(super) messages: Vec<Placed<P>>,
     pub(super) next: Position,
     pub(super) tail: Position,
@@ -33,19 +33,19 @@ pub(super) struct MessagesView<P> {
 impl<P> View<P> {
     /// The same stretch with the content of its pieces.
     pub(super) fn with_content(self, pieces: Vec<Bytes>) -> View<Bytes> {
-        let Self { content_type, lineage, from, stretch, tail, closed, lives_for } = self;
-        let stretch = Stretch { pieces, messages: stretch.messages, next: stretch.next };
-        View { content_type, lineage, from, stretch, tail, closed, lives_for }
+        let Self { content_type, epoch_history, from, stretch, tail, closed, lives_for } = self;
+        let stretch = LogSlice { pieces, messages: stretch.messages, next: stretch.next };
+        View { content_type, epoch_history, from, stretch, tail, closed, lives_for }
     }
 }
 
 impl<P> MessagesView<P> {
     /// The same messages with their content.
     pub(super) fn with_content(self, contents: Vec<(Bytes, Option<Arc<Annotation>>)>) -> MessagesView<Bytes> {
-        let Self { content_type, lineage, messages, next, tail, closed } = self;
+        let Self { content_type, epoch_history, messages, next, tail, closed } = self;
         let messages =
             messages.into_iter().zip(contents).map(|(placed, (content, said))| placed.with(content, said));
-        MessagesView { content_type, lineage, messages: messages.collect(), next, tail, closed }
+        MessagesView { content_type, epoch_history, messages: messages.collect(), next, tail, closed }
     }
 }
 
@@ -59,7 +59,7 @@ impl<P> Placed<P> {
 
 impl View<Bytes> {
     pub(super) fn into_batch(self) -> Batch {
-        let Stretch { mut pieces, messages, mut next } = self.stretch;
+        let LogSlice { mut pieces, messages, mut next } = self.stretch;
         let at_tail = next == self.tail;
         let closed = self.closed && at_tail;
         if self.content_type.encoding() == Encoding::Text && !closed {
@@ -69,12 +69,12 @@ impl View<Bytes> {
         Batch {
             pieces,
             messages,
-            start: self.lineage.offset_at(self.from),
-            next: self.lineage.offset_at(next),
+            start: self.epoch_history.offset_at(self.from),
+            next: self.epoch_history.offset_at(next),
             tail: self.tail,
             up_to_date: at_tail,
             closed,
-            epoch: self.lineage.own(),
+            epoch: self.epoch_history.own(),
             lives_for: self.lives_for,
             content_type: self.content_type,
         }
@@ -85,8 +85,12 @@ impl MessagesView<Bytes> {
     pub(super) fn into_messages(self) -> Messages {
         let at_tail = self.next == self.tail;
         Messages {
-            messages: self.messages.into_iter().map(|placed| placed.into_message(&self.lineage)).collect(),
-            next: self.lineage.offset_at(self.next),
+            messages: self
+                .messages
+                .into_iter()
+                .map(|placed| placed.into_message(&self.epoch_history))
+                .collect(),
+            next: self.epoch_history.offset_at(self.next),
             tail: self.tail,
             up_to_date: at_tail,
             closed: at_tail && self.closed,
@@ -96,10 +100,10 @@ impl MessagesView<Bytes> {
 }
 
 impl Placed<Bytes> {
-    pub(super) fn into_message(self, lineage: &Lineage) -> Message {
+    pub(super) fn into_message(self, epoch_history: &EpochHistory) -> Message {
         Message {
-            start: lineage.offset_at(self.start),
-            next: lineage.offset_at(self.next),
+            start: epoch_history.offset_at(self.start),
+            next: epoch_history.offset_at(self.next),
             bytes: self.piece,
             at: self.at,
             annotation: self.annotation,

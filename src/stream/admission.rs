@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{Append, ContentType, Principal, Producer, ProducerId, Producers, Refusal};
+use super::{Append, AppendRefusal, ContentType, Principal, Producer, ProducerId, Producers};
 
 /// What to do with an append that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Writers {
         content_type: &ContentType,
         own_producers_max: usize,
         now: SystemTime,
-    ) -> Result<Admission, Refusal> {
+    ) -> Result<Admission, AppendRefusal> {
         if self.closed {
             let retry = append.producer.is_some() && append.producer == self.closed_by;
             let close_only = append.close && append.payload.is_empty() && append.producer.is_none();
@@ -91,22 +91,22 @@ impl Writers {
             return if retry || close_only {
                 Ok(Admission::Duplicate { highest })
             } else {
-                Err(Refusal::Closed)
+                Err(AppendRefusal::Closed)
             };
         }
         if !append.fits(content_type) {
-            return Err(Refusal::ContentType);
+            return Err(AppendRefusal::ContentType);
         }
         if let Some(producer) = &append.producer {
             let producers = self.producers.get_or_insert_default();
             let known = producers.check(producer, append.principal, own_producers_max, now);
-            if let Some(highest) = known.map_err(Refusal::Producer)? {
+            if let Some(highest) = known.map_err(AppendRefusal::Producer)? {
                 return Ok(Admission::Duplicate { highest: Some(highest) });
             }
         }
         match (&append.sequence, &self.last_sequence) {
             (Some(next), Some(last)) if next.as_bytes() <= last.as_bytes() => {
-                Err(Refusal::SequenceRegression)
+                Err(AppendRefusal::SequenceRegression)
             }
             _ => Ok(Admission::New),
         }
@@ -138,7 +138,7 @@ mod tests {
         Append::of(ContentType::octet_stream(), Payload::raw(text.into()))
     }
 
-    fn admit(writers: &mut Writers, append: &Append) -> Result<Admission, Refusal> {
+    fn admit(writers: &mut Writers, append: &Append) -> Result<Admission, AppendRefusal> {
         let admission = writers.admit(append, &ContentType::octet_stream(), 10, NOW)?;
         if admission == Admission::New {
             writers.record(append, NOW);
@@ -162,8 +162,8 @@ mod tests {
         let mut writers = Writers::default();
         writers.close();
         let wrong_type = Append::of(ContentType::parse("text/plain").unwrap(), Payload::raw("x".into()));
-        assert_eq!(admit(&mut writers, &wrong_type), Err(Refusal::Closed));
-        assert_eq!(admit(&mut writers, &Append { close: true, ..append("x") }), Err(Refusal::Closed));
+        assert_eq!(admit(&mut writers, &wrong_type), Err(AppendRefusal::Closed));
+        assert_eq!(admit(&mut writers, &Append { close: true, ..append("x") }), Err(AppendRefusal::Closed));
         let close_only = Append { close: true, ..append("") };
         assert_eq!(admit(&mut writers, &close_only), Ok(Admission::Duplicate { highest: None }));
     }
@@ -175,6 +175,6 @@ mod tests {
         let closing = Append { close: true, producer: by(0), ..append("x") };
         assert_eq!(admit(&mut writers, &closing), Ok(Admission::New));
         assert_eq!(admit(&mut writers, &closing), Ok(Admission::Duplicate { highest: Some(0) }));
-        assert_eq!(admit(&mut writers, &Append { producer: by(1), ..closing }), Err(Refusal::Closed));
+        assert_eq!(admit(&mut writers, &Append { producer: by(1), ..closing }), Err(AppendRefusal::Closed));
     }
 }

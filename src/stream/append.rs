@@ -168,7 +168,7 @@ pub enum AppendError {
     #[error("the append was refused: {refusal:?}")]
     Refused {
         /// Why.
-        refusal: Refusal,
+        refusal: AppendRefusal,
         /// The offset behind the last message.
         tail: Offset,
     },
@@ -185,7 +185,7 @@ impl From<Shortage> for AppendError {
 
 /// Why an append is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AppendRefusal {
     /// The stream is closed.
     Closed,
     /// The body has another content type than the stream.

@@ -93,7 +93,7 @@ impl<T> FilterMap<T> {
         found: &mut impl FnMut(&'a T) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let hidden = name.as_str().starts_with('$');
-        Stretch { entries: &self.entries, agreed: 0 }.visit(name.as_str(), hidden, found)
+        CommonPrefix { entries: &self.entries, agreed: 0 }.visit(name.as_str(), hidden, found)
     }
 
     fn find(&self, filter: &Filter) -> Result<usize, usize> {
@@ -112,12 +112,12 @@ impl<T> FromIterator<(Filter, T)> for FilterMap<T> {
 }
 
 /// Filters that agree in their first `agreed` bytes, which are whole levels.
-struct Stretch<'a, T> {
+struct CommonPrefix<'a, T> {
     entries: &'a [(Filter, T)],
     agreed: usize,
 }
 
-impl<'a, T> Stretch<'a, T> {
+impl<'a, T> CommonPrefix<'a, T> {
     /// Visits the filters that match the rest of a name. `hidden`: it is the whole name and begins with `$`, which wildcards
     /// do not match.
     fn visit(

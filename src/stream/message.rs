@@ -57,7 +57,7 @@ impl Messages {
 
 /// How surely a message is to be delivered (MQTT 5, section 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Quality {
+pub enum QoS {
     /// Level 0.
     AtMostOnce,
     /// Level 1.
@@ -72,7 +72,7 @@ pub struct Annotation {
     /// The client that published, so that it can be spared its own messages (No Local).
     pub publisher: Box<str>,
     /// As it was published.
-    pub quality: Quality,
+    pub qos: QoS,
     /// Whether it is the stream's retained message from now on.
     pub retain: bool,
     /// When it stops being worth delivering.

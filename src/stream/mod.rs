@@ -9,13 +9,13 @@
 
 mod admission;
 mod append;
+mod cache_cursor;
 mod change;
 mod content_type;
 mod creation;
-mod cursor;
+mod epoch_history;
 mod filter;
 mod filter_map;
-mod lineage;
 mod message;
 mod name;
 mod offset;
@@ -29,16 +29,17 @@ mod tests;
 
 pub use admission::{Admission, Writers};
 pub use append::{
-    Append, AppendError, AppendType, Appended, CreateIfMissing, InvalidMessages, Refusal, json_depth, split,
+    Append, AppendError, AppendRefusal, AppendType, Appended, CreateIfMissing, InvalidMessages, json_depth,
+    split,
 };
+pub use cache_cursor::CacheCursor;
 pub use change::{ChangeError, Failure, Missing, SessionChange, StoredSession};
 pub use content_type::{ContentType, Encoding, InvalidContentType};
 pub use creation::{Create, CreateError, Created, Description, FORK_DEPTH_MAX, Fork, Lifetime, Retention};
-pub use cursor::Cursor;
+pub use epoch_history::{EpochHistory, OtherEpoch};
 pub use filter::{ANY_LEVELS, Filter, InvalidFilter, ONE_LEVEL};
 pub use filter_map::FilterMap;
-pub use lineage::{Lineage, OtherEpoch};
-pub use message::{Annotation, Message, MessageLimit, Messages, Quality};
+pub use message::{Annotation, Message, MessageLimit, Messages, QoS};
 pub use name::{InvalidName, StreamName};
 pub use offset::{Epoch, InvalidOffset, Offset, Position, Progress, Start};
 pub use payload::{Payload, Shape};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The life of one log. It changes when a log is lost or made anew, so that a cursor of the old one is
+/// The life of one log. It changes when a log is lost or made anew, so that an offset of the old one is
 /// recognised instead of pointing into the middle of something else. Stores hand them out, always rising.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
@@ -124,7 +124,7 @@ impl fmt::Display for InvalidOffset {
 
 impl std::error::Error for InvalidOffset {}
 
-/// What a reader knows of a stream. It goes into the reader's cursor, so that each thing is told once.
+/// What a reader knows of a stream. It goes into the reader's resume token, so that each thing is told once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// Nothing yet: begins at the earliest message that is kept.

@@ -62,7 +62,7 @@ pub enum ProducerRefusal {
 /// The producers of one stream.
 #[derive(Debug, Default)]
 pub struct Producers {
-    states: HashMap<ProducerId, State>,
+    states: HashMap<ProducerId, ProducerState>,
     /// How many of each principal there are.
     of: HashMap<Principal, usize>,
     /// Bytes of all ids.
@@ -72,7 +72,7 @@ pub struct Producers {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct State {
+struct ProducerState {
     epoch: u64,
     last: u64,
     seen: SystemTime,
@@ -126,7 +126,7 @@ impl Producers {
             // What is read from a log was checked when it was written. The same ones give way, if not at the same time.
             self.give_way(|_| true, Duration::ZERO, now);
         }
-        let state = State { epoch: producer.epoch, last: producer.sequence, seen: now, principal };
+        let state = ProducerState { epoch: producer.epoch, last: producer.sequence, seen: now, principal };
         self.states.insert(producer.id.clone(), state);
         *self.of.entry(principal).or_default() += 1;
         self.id_bytes += producer.id.len();
@@ -134,7 +134,7 @@ impl Producers {
 
     /// About how many bytes of memory they take.
     pub fn bytes(&self) -> usize {
-        let entry = size_of::<(ProducerId, State)>() + 1;
+        let entry = size_of::<(ProducerId, ProducerState)>() + 1;
         // A table is at most 7/8 full; an id is an allocation with two counters.
         self.states.capacity() * entry * 8 / 7 + self.id_bytes + self.states.len() * 24
     }
@@ -154,8 +154,8 @@ impl Producers {
 
     /// Forgets those of `whose` that were idle for `idle` or more, the longest idle first, as many as are forgotten at once.
     /// Whether there were some.
-    fn give_way(&mut self, whose: impl Fn(&State) -> bool, idle: Duration, now: SystemTime) -> bool {
-        let gives_way = |state: &State| whose(state) && state.is_idle(now, idle);
+    fn give_way(&mut self, whose: impl Fn(&ProducerState) -> bool, idle: Duration, now: SystemTime) -> bool {
+        let gives_way = |state: &ProducerState| whose(state) && state.is_idle(now, idle);
         let idle_ones = self.states.iter().filter(|(_, state)| gives_way(state));
         let mut idle_ones: Vec<_> = idle_ones.map(|(id, state)| (state.seen, id.clone())).collect();
         if idle_ones.is_empty() {
@@ -182,7 +182,7 @@ impl Producers {
     }
 }
 
-impl State {
+impl ProducerState {
     /// Whether it was not seen for `idle` or more. Of two requests at once the one that comes second may have read its clock
     /// first: then the producer was seen in its future, and just now.
     fn is_idle(&self, now: SystemTime, idle: Duration) -> bool {

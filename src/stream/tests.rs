@@ -59,11 +59,11 @@ fn the_last_sequence_and_the_epoch_of_the_last_append_count() {
     let in_sequence = |sequence: &str| Append { sequence: Some(sequence.into()), ..append("x") };
     assert_eq!(admit(&mut writers, &in_sequence("b")), Ok(Admission::New));
     assert_eq!(admit(&mut writers, &append("x")), Ok(Admission::New));
-    assert_eq!(admit(&mut writers, &in_sequence("a")), Err(Refusal::SequenceRegression));
+    assert_eq!(admit(&mut writers, &in_sequence("a")), Err(AppendRefusal::SequenceRegression));
     let closing = |epoch| Append { close: true, producer: Some(producer("p", epoch, 0)), ..append("") };
     assert_eq!(admit(&mut writers, &closing(1)), Ok(Admission::New));
     assert_eq!(admit(&mut writers, &closing(1)), Ok(Admission::Duplicate { highest: Some(0) }));
-    assert_eq!(admit(&mut writers, &closing(2)), Err(Refusal::Closed));
+    assert_eq!(admit(&mut writers, &closing(2)), Err(AppendRefusal::Closed));
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn only_a_body_needs_the_content_type_of_the_stream() {
     let mut writers = Writers::default();
     let text = ContentType::parse("text/plain").unwrap();
     let wrong = Append { close: true, ..append("x") };
-    assert_eq!(writers.admit(&wrong, &text, 10, NOW), Err(Refusal::ContentType));
+    assert_eq!(writers.admit(&wrong, &text, 10, NOW), Err(AppendRefusal::ContentType));
     assert_eq!(writers.admit(&Append { close: true, ..append("") }, &text, 10, NOW), Ok(Admission::New));
 }
 
@@ -90,7 +90,7 @@ fn a_producer_is_forgotten_after_a_week_and_not_before() {
 fn a_message_expires_at_its_moment() {
     let said = |expires_at| Annotation {
         publisher: "p".into(),
-        quality: Quality::AtLeastOnce,
+        qos: QoS::AtLeastOnce,
         retain: false,
         expires_at,
         is_text: false,
@@ -107,13 +107,13 @@ fn a_message_expires_at_its_moment() {
 
 #[test]
 fn a_fork_at_the_point_of_an_earlier_one_has_that_point_once() {
-    let first = Lineage::new(Epoch(1)).fork(Position(10), Epoch(2));
+    let first = EpochHistory::new(Epoch(1)).fork(Position(10), Epoch(2));
     assert_eq!(first.ancestors(), [(Epoch(1), Position(10))]);
     let second = first.fork(Position(10), Epoch(3));
     assert_eq!(second.ancestors(), [(Epoch(1), Position(10))]);
     let third = first.fork(Position(12), Epoch(3));
     assert_eq!(third.ancestors(), [(Epoch(1), Position(10)), (Epoch(2), Position(12))]);
-    assert_eq!(Lineage::of(third.ancestors().to_vec(), third.own()), third);
+    assert_eq!(EpochHistory::of(third.ancestors().to_vec(), third.own()), third);
 }
 
 #[test]

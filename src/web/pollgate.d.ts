@@ -68,19 +68,19 @@ export interface Message<T = unknown> {
   contentType: string
 }
 
-/** If it throws or rejects, the subscription ends with that error, and its cursor stays. */
+/** If it throws or rejects, the subscription ends with that error, and its resume token stays. */
 export type Handler<T = unknown> = (message: Message<T>) => unknown
 
 export interface SubscribeOptions {
-  /** Where to go on: what `Subscription.cursor` was. Streams that it does not know begin now, or as `from` says. */
-  cursor?: string
+  /** Where to go on: what `Subscription.resumeToken` was. Streams that it does not know begin now, or as `from` says. */
+  resumeToken?: string
   from?: "earliest"
 }
 
 export interface Subscription<T = unknown> extends AsyncIterable<Message<T>> {
   readonly streams: string[]
   /** Behind the last envelope whose messages have all been handled. Empty until the gateway has answered. */
-  readonly cursor: string
+  readonly resumeToken: string
   /** Resolves when it was closed, rejects with what ended it. */
   readonly closed: Promise<void>
   /** Ends it: no message is handed out any more. */
@@ -122,7 +122,7 @@ export class GatewayError extends Error {
 /** A gateway, as a client sees it. Nothing is sent before the first subscription or publication. */
 export class Client extends EventTarget {
   constructor(url: string | URL, options?: ClientOptions)
-  /** Reads streams from `cursor` on. Without a handler: `for await (const message of subscription)`. */
+  /** Reads streams from `resumeToken` on. Without a handler: `for await (const message of subscription)`. */
   subscribe<T = unknown>(streams: string | string[], handler?: Handler<T>): Subscription<T>
   subscribe<T = unknown>(streams: string | string[], options: SubscribeOptions, handler?: Handler<T>): Subscription<T>
   /**

@@ -104,15 +104,15 @@ export class GatewayError extends Error {
   }
 }
 
-/** What a client reads: messages come to the handler one by one, each once, in order, and then the cursor moves. */
+/** What a client reads: messages come to the handler one by one, each once, in order, and then the resume token moves. */
 export class Subscription {
   #hub
   #handler
   #from
   #streams = new Map() // Name to {aligned, position, polledAt}: see `#take`.
-  #queue = [] // Of {events, messages, cursor}.
+  #queue = [] // Of {events, messages, resume}.
   #queued = 0
-  #cursor // Behind what has been handled,
+  #resumeToken // Behind what has been handled,
   #received // behind what has been queued,
   #own = null // and what it says of those streams that the shared reading does not bring yet.
   #dirty = false // `#own` speaks of other streams too.
@@ -128,15 +128,15 @@ export class Subscription {
   #offered = null // For who iterates: a message that waits to be taken, or to be done with;
   #waiting = null // and who waits for one.
 
-  constructor(hub, streams, { cursor = "", from = undefined } = {}, handler = undefined) {
+  constructor(hub, streams, { resumeToken = "", from = undefined } = {}, handler = undefined) {
     if (from !== undefined && from !== "earliest") throw new TypeError("from is earliest, or left out")
     this.id = identifier()
     this.streams = streams
     this.#hub = hub
     this.#from = from
     this.#handler = handler ?? ((message) => this.#offer(message))
-    this.#cursor = this.#received = cursor
-    this.#own = cursor
+    this.#resumeToken = this.#received = resumeToken
+    this.#own = resumeToken
     for (const stream of streams) this.#streams.set(stream, { aligned: false, position: null, polledAt: undefined })
     this.closed = new Promise((resolve, reject) => (this.#settle = { resolve, reject }))
     this.closed.catch(() => {})
@@ -146,8 +146,8 @@ export class Subscription {
   }
 
   /** Where to go on: behind the last envelope whose messages the handler has all dealt with. */
-  get cursor() {
-    return this.#cursor
+  get resumeToken() {
+    return this.#resumeToken
   }
 
   /** Ends it: the handler is not called again. */
@@ -199,7 +199,7 @@ export class Subscription {
 
   /** How the hub is told what is wanted. */
   want() {
-    return { id: this.id, streams: this.streams, cursor: this.#own, attached: this.#attached, waiting: this.#attaching }
+    return { id: this.id, streams: this.streams, resume: this.#own, attached: this.#attached, waiting: this.#attaching }
   }
 
   /** The shared reading has these streams from now on; those in `fresh` it begins where this subscription is. */
@@ -272,7 +272,7 @@ export class Subscription {
   async #poll() {
     const asked = this.streams.filter((stream) => !this.#streams.get(stream).aligned)
     const seen = new Map(asked.map((stream) => [stream, this.#hub.shared.streams.get(stream)?.next]))
-    const envelope = await this.#hub.poll({ streams: asked, cursor: this.#own, from: this.#from }, this.#stop.signal)
+    const envelope = await this.#hub.poll({ streams: asked, resume: this.#own, from: this.#from }, this.#stop.signal)
     if (this.#ended) return
     const [events, messages] = [[], []]
     for (const batch of envelope.batches) {
@@ -281,7 +281,7 @@ export class Subscription {
       state.position = batch.streamNextOffset ?? state.position
       unpack(batch, events, messages)
     }
-    this.#own = envelope.cursor
+    this.#own = envelope.resume
     this.#dirty = false
     this.#upToDate = envelope.upToDate
     const { shared } = this.#hub
@@ -305,7 +305,7 @@ export class Subscription {
     return false
   }
 
-  /** `#own` must speak of none but the streams that are not aligned, since it wins over the shared cursor. */
+  /** `#own` must speak of none but the streams that are not aligned, since it wins over the shared resume token. */
   #settleOwn(shrunk) {
     const unaligned = [...this.#streams.values()].filter(({ aligned }) => !aligned).length
     if (unaligned === 0) this.#own = null
@@ -325,10 +325,10 @@ export class Subscription {
   // -- Handing out.
 
   #enqueue({ events, messages }, shared) {
-    // What is not aligned is said by `#own`; while that speaks of more, the cursor stays behind.
-    const cursor = this.#dirty || !this.#attached ? this.#own : join(shared.cursor, this.#own)
-    this.#received = cursor || this.#received
-    this.#queue.push({ events, messages, cursor: this.#received })
+    // What is not aligned is said by `#own`; while that speaks of more, the resume token stays behind.
+    const resume = this.#dirty || !this.#attached ? this.#own : join(shared.resume, this.#own)
+    this.#received = resume || this.#received
+    this.#queue.push({ events, messages, resume: this.#received })
     this.#queued += messages.length
     this.#pump()
   }
@@ -338,19 +338,19 @@ export class Subscription {
     this.#pumping = true
     try {
       while (this.#queue.length && !this.#ended) {
-        const { events, messages, cursor } = this.#queue[0]
+        const { events, messages, resume } = this.#queue[0]
         for (const [name, detail] of events) this.#hub.emit(name, { subscription: this, ...detail })
         for (const message of messages) {
           await this.#handler(message)
           if (this.#ended) return
         }
-        this.#cursor = cursor
+        this.#resumeToken = resume
         this.#queued -= messages.length
         this.#queue.shift()
       }
       this.#drained()
     } catch (error) {
-      // The cursor stays before the envelope whose message the handler did not take.
+      // The resume token stays before the envelope whose message the handler did not take.
       this.close(error instanceof Error ? error : new Error(String(error)))
     } finally {
       this.#pumping = false
@@ -636,7 +636,7 @@ export class Policy {
     this.#holdCuts = this.#quickCuts = 0
     const whole = Math.floor(lived)
     if (whole > (this.#network.holdProven ?? 0)) this.#network.holdProven = whole
-    // The first one is not held if its cursor does not know all streams; more of them, and somebody does not hold.
+    // The first one is not held if its resume token does not know all streams; more of them, and somebody does not hold.
     this.#notHeld = empty && lived < Math.min(1, hold / 2) ? this.#notHeld + 1 : 0
     if (this.#notHeld > 1) this.#waitUntil = now + this.#settings.backoffMin
   }
@@ -812,7 +812,7 @@ class Reader {
   /** The streams that the open connection was asked for. */
   asked = new Set()
 
-  /** `request()` says what to read: `{streams, cursor}`. */
+  /** `request()` says what to read: `{streams, resume}`. */
   constructor({ io, policy, request, onEnvelope, onFatal }) {
     this.#io = io
     this.#policy = policy
@@ -1029,10 +1029,10 @@ async function poll(io, request, signal) {
 }
 
 /** The target of a reading, and its body if the target would be too long. */
-function encode(io, { form, streams, cursor, from, hold, heartbeat, client }) {
+function encode(io, { form, streams, resume, from, hold, heartbeat, client }) {
   const target = new URL("v1/streams", io.base)
   const live = form === "short-poll" ? undefined : form
-  const fields = { cursor: cursor || undefined, from, timeout: hold || undefined, client: hold ? client : undefined }
+  const fields = { resume: resume || undefined, from, timeout: hold || undefined, client: hold ? client : undefined }
   if (LIVE.has(form)) fields.heartbeat = heartbeat
   const query = new URLSearchParams(streams.map((stream) => ["stream", stream]))
   for (const [name, value] of Object.entries({ ...fields, live })) if (value !== undefined) query.append(name, value)
@@ -1099,32 +1099,32 @@ function failure(error) {
 /** What the shared reading knows, in the tab that reads and in those that listen. */
 class Shared {
   /** Where it goes on. */
-  cursor = ""
+  resume = ""
   /** Name to `{next}`: the offset behind its last batch. */
   streams = new Map()
-  /** Streams that no full cursor speaks of yet, with where they begin. */
+  /** Streams that no full resume token speaks of yet, with where they begin. */
   fresh = []
 
-  static from({ cursor, streams, fresh }) {
-    return Object.assign(new Shared(), { cursor, streams: new Map(streams), fresh })
+  static from({ resume, streams, fresh }) {
+    return Object.assign(new Shared(), { resume, streams: new Map(streams), fresh })
   }
 
   snapshot() {
-    return { cursor: this.cursor, streams: [...this.streams], fresh: this.fresh }
+    return { resume: this.resume, streams: [...this.streams], fresh: this.fresh }
   }
 
-  add(streams, cursor) {
+  add(streams, resume) {
     for (const stream of streams) this.streams.set(stream, { next: null })
-    this.fresh = [...this.fresh, { streams, cursor }]
+    this.fresh = [...this.fresh, { streams, resume }]
   }
 
-  /** The cursor to ask with: a later part wins, and who came first knows best. */
+  /** The resume token to ask with: a later part wins, and who came first knows best. */
   get start() {
-    return [...this.fresh.map(({ cursor }) => cursor).reverse(), this.cursor].reduce(join, "")
+    return [...this.fresh.map(({ resume }) => resume).reverse(), this.resume].reduce(join, "")
   }
 
   /** Takes an envelope that was asked for these streams, and returns its batches with the offset that each is from. */
-  apply({ batches, cursor, cursorThen }, asked) {
+  apply({ batches, resume, resumeDelta }, asked) {
     const taken = []
     for (const batch of batches) {
       const state = this.streams.get(batch.stream)
@@ -1132,14 +1132,14 @@ class Shared {
       taken.push({ ...batch, from: "from" in batch ? batch.from : state.next })
       state.next = batch.streamNextOffset ?? state.next
     }
-    if (cursorThen) this.cursor = join(this.cursor, cursorThen)
-    else if (cursor) this.#replace(cursor, new Set(asked))
+    if (resumeDelta) this.resume = join(this.resume, resumeDelta)
+    else if (resume) this.#replace(resume, new Set(asked))
     return taken
   }
 
-  /** A full cursor: what was not asked for is not in it. */
-  #replace(cursor, asked) {
-    this.cursor = cursor
+  /** A full resume token: what was not asked for is not in it. */
+  #replace(resume, asked) {
+    this.resume = resume
     this.fresh = this.fresh.filter(({ streams }) => !streams.every((stream) => asked.has(stream)))
     const still = new Set(this.fresh.flatMap(({ streams }) => streams))
     for (const stream of this.streams.keys()) {
@@ -1246,7 +1246,7 @@ class Hub {
     this.#reader = new Reader({
       io: this.#io,
       policy: this.#policy,
-      request: () => ({ streams: this.#wanted(), cursor: this.shared.start, client: this.#client }),
+      request: () => ({ streams: this.#wanted(), resume: this.shared.start, client: this.#client }),
       onEnvelope: (envelope, asked) => this.#spread(envelope, asked),
       onFatal: (error) => {
         this.#tabs?.post({ type: "fatal", status: error.status, problem: error.problem })
@@ -1279,14 +1279,14 @@ class Hub {
     return [...wanted].filter((stream) => this.shared.streams.has(stream))
   }
 
-  #admit({ id, peer, streams, cursor, attached }) {
+  #admit({ id, peer, streams, resume, attached }) {
     const fresh = attached ? [] : streams.filter((stream) => !this.shared.streams.has(stream))
     if (this.shared.streams.size + fresh.length > STREAMS_MAX) {
       this.#tabs?.post({ type: "refuse", id })
       return this.#subscriptions.get(id)?.close(tooMany())
     }
     this.#wants.set(id, { peer, streams })
-    if (fresh.length) this.shared.add(fresh, cursor)
+    if (fresh.length) this.shared.add(fresh, resume)
     this.#tabs?.post({ type: "state", id, fresh, shared: this.shared.snapshot(), memory: this.memory() })
     const { asked } = this.#reader
     if (streams.some((stream) => !asked.has(stream))) this.#reader.restart()
@@ -1301,10 +1301,10 @@ class Hub {
   }
 
   #spread(envelope, asked) {
-    const { cursor, cursorThen } = envelope
+    const { resume, resumeDelta } = envelope
     const batches = this.shared.apply(envelope, asked)
-    this.#tabs?.post({ type: "envelope", batches, cursor, cursorThen, asked: cursor && [...asked] })
-    if (!batches.length && !cursor && !cursorThen) return
+    this.#tabs?.post({ type: "envelope", batches, resume, resumeDelta, asked: resume && [...asked] })
+    if (!batches.length && !resume && !resumeDelta) return
     for (const subscription of this.#subscriptions.values()) subscription.take(batches, this.shared)
   }
 
@@ -1337,7 +1337,7 @@ class Hub {
       this.#subscriptions.get(message.id)?.attach(this.shared, message.fresh)
     } else if (type === "envelope") {
       const batches = this.shared.apply(message, message.asked)
-      if (!batches.length && !message.cursor && !message.cursorThen) return
+      if (!batches.length && !message.resume && !message.resumeDelta) return
       for (const subscription of this.#subscriptions.values()) subscription.take(batches, this.shared)
     } else if (type === "event") this.emit(message.name, message.detail)
     else if (type === "fatal") this.#fail(new GatewayError(message.status, message.problem))
@@ -1573,7 +1573,7 @@ function streamsOf(streams) {
 /** Tabs find each other by locks, which pages have over HTTPS and on the own machine. */
 const canShare = () => Boolean(globalThis.window && globalThis.navigator?.locks && globalThis.BroadcastChannel)
 
-const join = (cursor, then) => (cursor && then ? `${cursor}.${then}` : cursor || then || "")
+const join = (resume, delta) => (resume && delta ? `${resume}.${delta}` : resume || delta || "")
 
 /** Works also in pages that are not secure, unlike `randomUUID`. */
 function identifier() {

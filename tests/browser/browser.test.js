@@ -36,20 +36,20 @@ for (const [whose, at, further] of [
   ["of the gateway's origin", (gateway) => `${gateway.url}/page.css`, () => []],
   ["of another origin", () => origin, () => ["--origin", origin]],
 ]) {
-  test(`a page ${whose} reads in every form, from one to the next by the cursor`, async (context) => {
+  test(`a page ${whose} reads in every form, from one to the next by the offset`, async (context) => {
     const { url, page, publish, read } = await world(context, at, further())
-    let [cursor, n] = ["-1", 0]
+    let [offset, n] = ["-1", 0]
     for (const form of [...FORMS, ...FORMS.toReversed()]) {
       // One message is there before, two come while the page reads.
       await publish({ n: n++ })
-      const reading = read(form, cursor, 3)
+      const reading = read(form, offset, 3)
       await publish([{ n: n++ }, { n: n++ }])
-      const { messages, cursor: next } = await reading
+      const { messages, offset: next } = await reading
       assert.deepEqual(messages, [{ n: n - 3 }, { n: n - 2 }, { n: n - 1 }], form)
-      cursor = next
+      offset = next
     }
     const { appended } = await page.evaluate(([url]) => globalThis.append(url, { n: -1 }), [url])
-    assert.deepEqual(await read("sse", cursor, 1), { messages: [{ n: -1 }], cursor: appended })
+    assert.deepEqual(await read("sse", offset, 1), { messages: [{ n: -1 }], offset: appended })
   })
 }
 

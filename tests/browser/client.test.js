@@ -28,7 +28,7 @@ function reader(context, url, options = {}) {
 }
 
 for (const form of FORMS) {
-  test(`${form} alone: all streams, each message once, in order, from one client to the next by the cursor`, async (context) => {
+  test(`${form} alone: all streams, each message once, in order, from one client to the next by the resume token`, async (context) => {
     const { gateway } = await world(context)
     const first = reader(context, gateway.url, { forms: [form] })
     const subscription = first.subscribe(["a", "b/c d", "ü"], { from: "earliest" })
@@ -43,7 +43,7 @@ for (const form of FORMS) {
     await until(() => first.got.length > 60)
     subscription.close()
     const second = reader(context, gateway.url, { forms: [form] })
-    second.subscribe(["a", "b/c d", "ü"], { cursor: subscription.cursor })
+    second.subscribe(["a", "b/c d", "ü"], { resumeToken: subscription.resumeToken })
     await left
     await until(() => first.got.length + second.got.length >= 120)
     assert.deepEqual([...first.got, ...second.got].toSorted((one, other) => one - other), numbers(120))
@@ -57,7 +57,7 @@ test("a subscription without a past begins now", async (context) => {
   for (const form of FORMS) {
     const { got, subscribe } = reader(context, gateway.url, { forms: [form] })
     const subscription = subscribe("s")
-    await until(() => subscription.cursor)
+    await until(() => subscription.resumeToken)
     await append(gateway, "s", form)
     await until(() => got.length)
     assert.deepEqual(got, [form])
@@ -82,9 +82,9 @@ test("300 streams are asked for by POST; two subscriptions of a client share one
   const { got, subscribe } = reader(context, relay.url, { forms: ["sse"] })
   const streams = numbers(300).map((n) => `stream-${n}`)
   const first = subscribe(streams)
-  await until(() => first.cursor)
+  await until(() => first.resumeToken)
   const second = subscribe(["stream-7", "more"])
-  await until(() => second.cursor)
+  await until(() => second.resumeToken)
   // A poll and a reading; the second one's own polls are short enough, and the reading that both share is not.
   await until(() => relay.requests.filter((request) => request === "POST /v1/streams").length === 3)
   assert(relay.requests.every((request) => !request.includes("live=")), `${relay.requests}`)
@@ -100,7 +100,7 @@ test("a network that swallows streams: the first message comes in time, and long
   await append(gateway, "s", 0)
   const began = stopwatch()
   const subscription = subscribe("s")
-  await until(() => subscription.cursor)
+  await until(() => subscription.resumeToken)
   // One poll, as soon as the first form has shown nothing.
   assert(began.own() < 1000 * QUICK.envelopeTimeout + 500)
   for (const n of numbers(50)) await append(gateway, "s", n)
@@ -159,7 +159,7 @@ test("503 with Retry-After is waited for, and the form stays", async (context) =
   const { events, got, subscribe, changes } = reader(context, relay.url)
   const began = performance.now()
   const subscription = subscribe("s")
-  await until(() => subscription.cursor)
+  await until(() => subscription.resumeToken)
   assert(performance.now() - began >= 1900)
   await append(gateway, "s", 1)
   await until(() => got.length)
@@ -219,7 +219,7 @@ test("a gateway that is killed and started again, on its disk: nothing is lost, 
   assert.deepEqual(changes(), ["websocket sse not_supported"])
 })
 
-test("the cursor moves when the handler's promise has resolved, and stays if it rejects", async (context) => {
+test("the resume token moves when the handler's promise has resolved, and stays if it rejects", async (context) => {
   const { gateway } = await world(context)
   await append(gateway, "s", 1, 2)
   const { client } = reader(context, gateway.url, { forms: ["sse"] })
@@ -230,20 +230,20 @@ test("the cursor moves when the handler's promise has resolved, and stays if it 
     return new Promise((resolve, reject) => (release = { resolve, reject }))
   })
   await until(() => handled.length === 1)
-  assert.equal(subscription.cursor, "")
+  assert.equal(subscription.resumeToken, "")
   release.resolve()
   await until(() => handled.length === 2)
-  assert.equal(subscription.cursor, "")
+  assert.equal(subscription.resumeToken, "")
   release.resolve()
-  const cursor = await until(() => subscription.cursor)
+  const resumeToken = await until(() => subscription.resumeToken)
   await append(gateway, "s", 3)
   await until(() => handled.length === 3)
-  assert.equal(subscription.cursor, cursor)
+  assert.equal(subscription.resumeToken, resumeToken)
   release.reject(new Error("no room"))
   await assert.rejects(subscription.closed, /no room/)
-  assert.equal(subscription.cursor, cursor)
+  assert.equal(subscription.resumeToken, resumeToken)
   const { got, subscribe } = reader(context, gateway.url)
-  subscribe("s", { cursor })
+  subscribe("s", { resumeToken })
   await until(() => got.length)
   assert.deepEqual(got, [3])
 })
@@ -256,7 +256,7 @@ test("a slow handler gets all of a long backlog, and what comes meanwhile, once 
     await new Promise((wait) => setTimeout(wait, 3))
     got.push(data)
   })
-  await until(() => subscription.cursor)
+  await until(() => subscription.resumeToken)
   for (const n of numbers(300)) await append(gateway, "s", n)
   await until(() => got.length >= 300)
   assert.deepEqual(got, numbers(300))
@@ -265,7 +265,7 @@ test("a slow handler gets all of a long backlog, and what comes meanwhile, once 
   assert.deepEqual(got, numbers(301))
 })
 
-test("by iteration, the cursor moves when the next message is asked for", async (context) => {
+test("by iteration, the resume token moves when the next message is asked for", async (context) => {
   const { gateway } = await world(context)
   await append(gateway, "s", 0)
   await append(gateway, "s", 1)
@@ -274,12 +274,12 @@ test("by iteration, the cursor moves when the next message is asked for", async 
   const got = []
   for await (const { data } of subscription) {
     got.push(data)
-    if (data === 1) assert.equal(subscription.cursor, "")
+    if (data === 1) assert.equal(subscription.resumeToken, "")
     if (data < 2) await append(gateway, "s", data + 2)
     if (data === 3) break
   }
   assert.deepEqual(got, numbers(4))
-  assert.notEqual(subscription.cursor, "")
+  assert.notEqual(subscription.resumeToken, "")
   await subscription.closed
 })
 
@@ -291,11 +291,11 @@ test("what is missing for a reader is told to it: trimmed, not there, closed", a
   const first = reader(context, gateway.url)
   const subscription = first.subscribe(["s", "later"], { from: "earliest" })
   await until(() => first.events.some(({ name }) => name === "missing"))
-  const { cursor } = subscription
+  const { resumeToken } = subscription
   subscription.close()
   await append(gateway, "s", 1, 2, 3, 4, 5)
   const second = reader(context, gateway.url)
-  second.subscribe(["s", "later"], { cursor })
+  second.subscribe(["s", "later"], { resumeToken })
   await append(gateway, "later", "here")
   await until(() => second.got.length === 3)
   assert.deepEqual(second.got.filter((data) => data !== "here"), [4, 5])
@@ -305,10 +305,10 @@ test("what is missing for a reader is told to it: trimmed, not there, closed", a
   assert(second.got.includes(6))
 })
 
-test("a cursor that is none ends the subscription with what the gateway says", async (context) => {
+test("a resume token that is none ends the subscription with what the gateway says", async (context) => {
   const { gateway } = await world(context)
   const { subscribe } = reader(context, gateway.url)
-  const end = await subscribe("s", { cursor: "no cursor" }).closed.catch((error) => error)
+  const end = await subscribe("s", { resumeToken: "no token" }).closed.catch((error) => error)
   assert(end instanceof GatewayError)
   assert.equal(end.status, 400)
 })

@@ -1,13 +1,13 @@
 // What runs inside of a page: a reader for each form that a browser has. Each reads `count` messages of a JSON stream
-// from an offset, leaves, and returns them with the cursor behind them.
+// from an offset, leaves, and returns them with the offset behind them.
 
 export function install() {
   // Takes envelopes until there is enough; `leave` is how the form is left.
   const collect = (count, leave, done) => {
-    const read = { messages: [], cursor: "" }
+    const read = { messages: [], offset: "" }
     return ({ data = [], streamNextOffset }) => {
       read.messages.push(...data)
-      read.cursor = streamNextOffset
+      read.offset = streamNextOffset
       if (read.messages.length < count) return
       leave()
       done(read)
@@ -52,13 +52,13 @@ export function install() {
     },
 
     "long-poll": async (url, offset, count) => {
-      let [read, cursor] = [null, offset]
+      let [read, offset] = [null, offset]
       const take = collect(count, () => {}, (all) => (read = all))
       while (!read) {
-        const answer = await fetch(`${url}?live=long-poll&offset=${cursor}`)
+        const answer = await fetch(`${url}?live=long-poll&offset=${offset}`)
         if (!answer.ok) throw new Error(`answered ${answer.status}`)
-        cursor = answer.headers.get("stream-next-offset")
-        take({ data: answer.status === 204 ? [] : await answer.json(), streamNextOffset: cursor })
+        offset = answer.headers.get("stream-next-offset")
+        take({ data: answer.status === 204 ? [] : await answer.json(), streamNextOffset: offset })
       }
       return read
     },

@@ -7,7 +7,7 @@ if (!streams) {
   console.error("node reader.js URL STREAM[,STREAM…] COUNT [OPTIONS as JSON]")
   process.exit(2)
 }
-const { cursor, from, ...rest } = JSON.parse(options)
+const { resumeToken, from, ...rest } = JSON.parse(options)
 const client = new Client(url, rest)
 const began = performance.now()
 const say = (what) => console.log(JSON.stringify({ ms: Math.round(performance.now() - began), ...what }))
@@ -19,10 +19,10 @@ for (const event of ["form", "gap", "missing", "closed", "restart", "not_gateway
 }
 
 let left = Number(count)
-const subscription = client.subscribe(streams.split(","), { cursor, from }, ({ stream, data }) => {
+const subscription = client.subscribe(streams.split(","), { resumeToken, from }, ({ stream, data }) => {
   say({ stream, data })
   if (--left === 0) client.close()
 })
 process.once("SIGTERM", () => client.close())
 await subscription.closed.catch(() => (process.exitCode = 1))
-say({ event: "end", cursor: subscription.cursor, memory: client.memory() })
+say({ event: "end", resumeToken: subscription.resumeToken, memory: client.memory() })

@@ -26,7 +26,7 @@ async function window(context, relay) {
       page,
       got: () => read("got"),
       changes: () => read("changes"),
-      cursor: () => page.evaluate(() => globalThis.subscription.cursor),
+      resumeToken: () => page.evaluate(() => globalThis.subscription.resumeToken),
       publish: (stream, data) =>
         page.evaluate(([stream, data]) => globalThis.client.publish(stream, data, { create: true }), [stream, data]),
     }
@@ -63,7 +63,7 @@ test("many streams by WebSocket: more than a target holds", async (context) => {
   const { gateway, relay } = await world(context)
   const open = await window(context, relay)
   const tab = await open(numbers(500).map((n) => `stream-${n}`), {}, { forms: ["websocket"] })
-  await until(() => tab.cursor())
+  await until(() => tab.resumeToken())
   for (const n of [0, 250, 499]) await append(gateway, `stream-${n}`, n)
   await arrives(tab, 3)
   assert.deepEqual(await tab.got(), ["stream-0 0", "stream-250 250", "stream-499 499"])
@@ -108,7 +108,7 @@ test("tabs share one connection, each gets what it asked for once, and another t
   const tabs = []
   for (const streams of [["s", "a"], ["s", "b"], ["s"]]) {
     tabs.push(await open(streams, {}, { forms: ["sse"] }))
-    await until(() => tabs.at(-1).cursor())
+    await until(() => tabs.at(-1).resumeToken())
   }
   // One for each new union of streams.
   await until(() => live(relay).length === 2)
@@ -134,7 +134,7 @@ test("tabs that remain have each message once, whoever reads", async (context) =
   const open = await window(context, relay)
   const tabs = []
   for (const _ of numbers(4)) tabs.push(await open(["s", "t"]))
-  for (const tab of tabs) await until(() => tab.cursor())
+  for (const tab of tabs) await until(() => tab.resumeToken())
   const appending = keepAppending(gateway, (n) => (n % 2 ? "s" : "t"), 10)
   await arrives(tabs[3], 20)
   await tabs[0].page.close()
@@ -153,7 +153,7 @@ test("envelopes that come again, as when two tabs have read the same at a take-o
   const { gateway, relay } = await world(context)
   const open = await window(context, relay)
   const [leader, follower] = [await open(["s"]), await open(["s"])]
-  for (const tab of [leader, follower]) await until(() => tab.cursor())
+  for (const tab of [leader, follower]) await until(() => tab.resumeToken())
   await leader.page.evaluate(() => {
     globalThis.overheard = []
     const channel = new BroadcastChannel(`pollgate ${location.origin}/ `)
@@ -168,16 +168,16 @@ test("envelopes that come again, as when two tabs have read the same at a take-o
   assert.deepEqual(await follower.got(), numbers(7).map((n) => `s ${n}`))
 })
 
-test("a tab that joins late with a cursor of its own catches up and joins in, while messages come", async (context) => {
+test("a tab that joins late with a resume token of its own catches up and joins in, while messages come", async (context) => {
   const { gateway, relay } = await world(context)
   const open = await window(context, relay)
   for (const stream of ["s", "t", "idle"]) await append(gateway, stream, "first")
   const first = await open(["s", "t", "idle"], { from: "earliest" })
   await arrives(first, 3)
-  const cursor = await first.cursor()
+  const resumeToken = await first.resumeToken()
   const appending = keepAppending(gateway, (n) => (n % 2 ? "s" : "t"), 10)
   await arrives(first, 40)
-  const late = await open(["s", "t", "idle"], { cursor })
+  const late = await open(["s", "t", "idle"], { resumeToken })
   await until(async () => polls(relay).length && (await late.got()).length > 60)
   const [asked, opened] = [polls(relay).length, live(relay).length]
   await arrives(late, appending.soFar() + 60)
@@ -193,10 +193,10 @@ test("a tab that joins late with a cursor of its own catches up and joins in, wh
   // Once it has met the shared reading it asks no more; the idle stream is met with its first message.
   assert(polls(relay).length - asked <= 4, `${asked} of ${polls(relay).length}`)
   assert.equal(live(relay).length, opened)
-  // Its own cursor is good for another reader.
+  // Its own resume token is good for another reader.
   const other = await browser.newContext()
   context.after(() => other.close())
-  const after = await (await window(context, relay))(["s", "t", "idle"], { cursor: await late.cursor() })
+  const after = await (await window(context, relay))(["s", "t", "idle"], { resumeToken: await late.resumeToken() })
   await append(gateway, "t", "next")
   await arrives(after, 1)
   assert.deepEqual(await after.got(), ["t next"])
@@ -207,7 +207,7 @@ test("eight tabs: each reads, publishes and fetches, though a browser has six co
   const open = await window(context, relay)
   const tabs = []
   for (const n of numbers(8)) tabs.push(await open(["all", `tab-${n}`], {}, { forms: ["sse"] }))
-  for (const tab of tabs) await until(() => tab.cursor())
+  for (const tab of tabs) await until(() => tab.resumeToken())
   await Promise.all(tabs.map((tab, n) => tab.publish("all", n)))
   for (const tab of tabs) {
     await arrives(tab, 8)

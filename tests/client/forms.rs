@@ -60,10 +60,10 @@ async fn missing_created_trimmed_closed_and_deleted_streams_are_told_between_the
         assert!(matches!(next(&mut subscription).await, Item::Missing { .. }), "{form}");
         gateway.send(put(&target).header("Stream-Max-Messages", 2).json("[0]")).await.expect(201);
         expect(&mut subscription, 0..1).await;
-        let cursor = settle(&mut subscription).await;
+        let token = settle(&mut subscription).await;
         drop(subscription);
         gateway.send(post(&target).json("[1,2,3,4,5]")).await.expect(204);
-        let mut subscription = client.subscribe([format!("life-{form}")], Start::after(cursor));
+        let mut subscription = client.subscribe([format!("life-{form}")], Start::after(token));
         let Item::Gap { reason, .. } = next(&mut subscription).await else { panic!("{form}: no gap") };
         assert_eq!(&*reason, "reason=trimmed; missed=3");
         expect(&mut subscription, 4..6).await;
@@ -71,7 +71,7 @@ async fn missing_created_trimmed_closed_and_deleted_streams_are_told_between_the
         assert!(matches!(next(&mut subscription).await, Item::Closed { .. }), "{form}");
         gateway.send(delete(&target)).await.expect(204);
         gateway.send(put(&target).json("[0]")).await.expect(201);
-        // A new life of the stream, which a cursor of the old one can not be compared with.
+        // A new life of the stream, which a resume token of the old one can not be compared with.
         let mut fresh = client.subscribe([format!("life-{form}")], Start::earliest());
         expect(&mut fresh, 0..1).await;
     }
@@ -96,7 +96,7 @@ async fn a_thousand_streams_are_read_at_once() {
             assert_eq!(*message.stream, format!("many/{number} %41"));
             found.push(number.parse::<u64>().unwrap());
         }
-        // From the end of the list, so that the cursor over all of it has been used.
+        // From the end of the list, so that the resume token over all of it has been used.
         connection.send(post("/v1/stream/many/999%20%2541").json(1000)).await.expect(204);
         let Item::Message(last) = next(&mut subscription).await else { panic!("{form}") };
         assert_eq!(last.data.bytes(), b"1000");

@@ -1,4 +1,4 @@
-//! Whoever takes the messages: slow, impatient, gone, and back with a cursor.
+//! Whoever takes the messages: slow, impatient, gone, and back with a resume token.
 
 use std::time::Duration;
 
@@ -83,14 +83,14 @@ async fn the_cursor_is_behind_what_was_dealt_with_and_another_subscription_goes_
         let producer = client.producer(form.name(), "application/json");
         publish(&producer, 0..10).await;
         let mut subscription = client.subscribe([form.name()], Start::earliest());
-        assert_eq!(subscription.cursor(), None);
+        assert_eq!(subscription.resume_token(), None);
         expect(&mut subscription, 0..5).await;
-        assert_eq!(subscription.cursor(), None, "what came with it was not dealt with");
+        assert_eq!(subscription.resume_token(), None, "what came with it was not dealt with");
         expect(&mut subscription, 5..10).await;
-        let cursor = settle(&mut subscription).await.to_string();
+        let token = settle(&mut subscription).await.to_string();
         drop(subscription);
         publish(&producer, 10..20).await;
-        let mut next = client.subscribe([form.name()], Start::after(cursor.parse().unwrap()));
+        let mut next = client.subscribe([form.name()], Start::after(token.parse().unwrap()));
         expect(&mut next, 10..20).await;
     }
 }

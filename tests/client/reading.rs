@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pollgate::client::{Client, Cursor, Data, Event, Form, Item, Producer, Reason, Settings, Subscription};
+use pollgate::client::{
+    Client, Data, Event, Form, Item, Producer, Reason, ResumeToken, Settings, Subscription,
+};
 use tokio::time::timeout;
 
 use crate::world::PATIENCE;
@@ -94,9 +96,9 @@ pub(crate) async fn expect(subscription: &mut Subscription, numbers: Range<u64>)
     }
 }
 
-/// Says that the last item was dealt with by asking for another one, which is not there; and where the cursor is then.
-pub(crate) async fn settle(subscription: &mut Subscription) -> Cursor {
+/// Says that the last item was dealt with by asking for another one, which is not there; and where the resume token is then.
+pub(crate) async fn settle(subscription: &mut Subscription) -> ResumeToken {
     let asked = timeout(Duration::ZERO, subscription.next()).await;
     assert!(asked.is_err(), "{asked:?}");
-    subscription.cursor().expect("something was answered").clone()
+    subscription.resume_token().expect("something was answered").clone()
 }

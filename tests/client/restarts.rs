@@ -17,7 +17,7 @@ async fn gateway(directory: &TempDir) -> Gateway {
     Gateway::start(&["--store", directory.path().to_str().unwrap(), "--sync", "never"]).await
 }
 
-/// Creates the stream `s` and others in which nothing happens, so that its news are a part of the cursor only.
+/// Creates the stream `s` and others in which nothing happens, so that its news are a part of the resume token only.
 async fn create(gateway: &Gateway) -> Vec<String> {
     let streams: Vec<_> =
         std::iter::once("s".to_owned()).chain((0..20).map(|n| format!("idle/{n}"))).collect();

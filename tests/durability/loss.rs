@@ -61,7 +61,7 @@ pub(crate) async fn lose(
 /// A reader that stands behind lost messages is told so, now and when there are others in their place.
 async fn is_told(gateway: &Gateway, stream: &Stream, before: &Log, left: usize) {
     let refused = async |when: &str| {
-        let reader = Log::reader(gateway, stream, &before.cursor).await;
+        let reader = Log::reader(gateway, stream, &before.offset).await;
         let refusal = reader.err().unwrap_or_else(|| {
             panic!("{}: {when} nobody tells a reader that its messages are lost", stream.path)
         });

@@ -1,4 +1,4 @@
-//! Readers: one that follows a stream by its cursor whatever becomes of the gateway, and those that begin anew.
+//! Readers: one that follows a stream by its offset whatever becomes of the gateway, and those that begin anew.
 
 use std::sync::Arc;
 
@@ -12,17 +12,17 @@ use crate::ledger::Ledger;
 use crate::verdict::Verdict;
 use crate::world::{Form, Gateway, Kind, Place, Reader, Refusal, get, until};
 
-/// A client that reads by long polls and keeps nothing but its cursor. Dropping it ends it.
+/// A client that reads by long polls and keeps nothing but its offset. Dropping it ends it.
 pub(crate) struct Follower {
     read: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
-/// A log from its beginning to its end, and the cursor there.
+/// A log from its beginning to its end, and the offset there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Log {
     pub(crate) messages: Vec<String>,
-    pub(crate) cursor: String,
+    pub(crate) offset: String,
 }
 
 impl Follower {
@@ -47,19 +47,19 @@ impl Drop for Follower {
     }
 }
 
-/// Goes on behind the cursor over every end of a connection. That the gateway fails is for it to ask again; that its
-/// cursor would not be good any more may never happen.
+/// Goes on behind the offset over every end of a connection. That the gateway fails is for it to ask again; that its
+/// offset would not be good any more may never happen.
 async fn follow(home: Home, stream: String, read: Arc<Mutex<Vec<String>>>) {
-    let mut cursor = "-1".to_owned();
+    let mut offset = "-1".to_owned();
     loop {
         let mut connection = home.connect().await;
         loop {
-            let poll = get(format!("{stream}?offset={cursor}&live=long-poll&timeout=1"));
+            let poll = get(format!("{stream}?offset={offset}&live=long-poll&timeout=1"));
             let Ok(answer) = connection.try_send(poll).await else { break };
             match answer.status.as_u16() {
-                200 | 204 => cursor = answer.next_offset(),
+                200 | 204 => offset = answer.next_offset(),
                 500.. => break,
-                _ => panic!("a reader of {stream} at {cursor}, {} messages: {answer:?}", read.lock().len()),
+                _ => panic!("a reader of {stream} at {offset}, {} messages: {answer:?}", read.lock().len()),
             }
             if !answer.body.is_empty() {
                 let messages: Vec<&RawValue> = serde_json::from_slice(&answer.body).expect("a JSON array");
@@ -79,15 +79,15 @@ impl Log {
             read.extend(batch.data);
             if batch.up_to_date {
                 let text = String::from_utf8(read).expect("UTF-8");
-                return Ok(Self { messages: text.lines().map(str::to_owned).collect(), cursor: batch.next });
+                return Ok(Self { messages: text.lines().map(str::to_owned).collect(), offset: batch.next });
             }
         }
     }
 
-    /// A reader by short polls from `cursor` on, or what it is told instead.
-    pub(crate) async fn reader(gateway: &Gateway, stream: &Stream, cursor: &str) -> Result<Reader, Refusal> {
+    /// A reader by short polls from `offset` on, or what it is told instead.
+    pub(crate) async fn reader(gateway: &Gateway, stream: &Stream, offset: &str) -> Result<Reader, Refusal> {
         let place = Place { address: gateway.address, path: stream.path.clone(), kind: Kind::Json };
-        Reader::open(&place, Form::ShortPoll, cursor).await
+        Reader::open(&place, Form::ShortPoll, offset).await
     }
 }
 

@@ -53,10 +53,10 @@ async fn a_client_that_leaves_with_bytes_behind_its_request_is_gone_within_a_sec
     let tail = json_stream(&gateway, STREAM).await;
     let many = "/v1/streams?stream=left&from=earliest";
     let envelope = gateway.send(get(many)).await.expect(200).json();
-    let cursor = envelope["cursor"].as_str().expect("a resume token");
+    let resume = envelope["resume"].as_str().expect("a resume token");
     let requests = [
         format!("{STREAM}?live=long-poll&timeout=55&offset={tail}"),
-        format!("/v1/streams?stream=left&cursor={cursor}&live=long-poll&timeout=55"),
+        format!("/v1/streams?stream=left&resume={resume}&live=long-poll&timeout=55"),
         format!("{STREAM}?live=sse&offset={tail}"),
         format!("{STREAM}?live=ndjson&offset={tail}"),
     ];

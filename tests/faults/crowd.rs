@@ -48,7 +48,7 @@ struct Reader {
     address: SocketAddr,
     random: Rng,
     connection: Option<Connection>,
-    cursor: String,
+    offset: String,
     seen: Vec<u32>,
     deeds: Arc<Deeds>,
     pace: Arc<Semaphore>,
@@ -71,7 +71,7 @@ async fn every_reader_of_a_crowd_sees_every_message_in_order_and_once() {
             address: gateway.address,
             random: Rng::with_seed(seed),
             connection: None,
-            cursor: "-1".to_owned(),
+            offset: "-1".to_owned(),
             seen: Vec::with_capacity(MESSAGES),
             deeds: deeds.clone(),
             pace: pace.clone(),
@@ -150,11 +150,11 @@ impl Reader {
     }
 
     async fn read(&mut self, form: Form) {
-        let cursor = &self.cursor;
+        let offset = &self.offset;
         match form {
-            Form::ShortPoll => self.poll(format!("{STREAM}?offset={cursor}")).await,
-            Form::LongPoll => self.poll(format!("{STREAM}?offset={cursor}&live=long-poll&timeout=5")).await,
-            Form::EventStream => self.follow(format!("{STREAM}?offset={cursor}&live=sse")).await,
+            Form::ShortPoll => self.poll(format!("{STREAM}?offset={offset}")).await,
+            Form::LongPoll => self.poll(format!("{STREAM}?offset={offset}&live=long-poll&timeout=5")).await,
+            Form::EventStream => self.follow(format!("{STREAM}?offset={offset}&live=sse")).await,
         }
     }
 
@@ -165,15 +165,15 @@ impl Reader {
         let mut connection = self.connect().await;
         let answer = connection.send(get(target)).await;
         self.connection = Some(connection);
-        let cursor = answer.next_offset();
+        let offset = answer.next_offset();
         match answer.status.as_u16() {
-            200 => self.take(&answer.body, cursor),
-            204 => self.cursor = cursor,
+            200 => self.take(&answer.body, offset),
+            204 => self.offset = offset,
             _ => panic!("{answer:?}"),
         }
     }
 
-    /// Follows an event stream until the last message or the cut. Messages count once their cursor is there.
+    /// Follows an event stream until the last message or the cut. Messages count once their offset is there.
     async fn follow(&mut self, target: String) {
         self.deeds.event_streams.fetch_add(1, Ordering::Relaxed);
         let mut events = self.connect().await.events(target).await;
@@ -181,14 +181,14 @@ impl Reader {
         while self.seen.len() < MESSAGES {
             let event = events.next().await.expect("no end before its time");
             if event.name == "data" {
-                assert!(data.replace(event.data).is_none(), "messages without a cursor");
+                assert!(data.replace(event.data).is_none(), "messages without an offset");
                 continue;
             }
             let control: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
-            let cursor = control["streamNextOffset"].as_str().expect("a cursor").to_owned();
+            let offset = control["streamNextOffset"].as_str().expect("an offset").to_owned();
             match data.take() {
-                Some(data) => self.take(data.as_bytes(), cursor),
-                None => self.cursor = cursor,
+                Some(data) => self.take(data.as_bytes(), offset),
+                None => self.offset = offset,
             }
         }
     }
@@ -200,8 +200,8 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, messages: &[u8], cursor: String) {
+    fn take(&mut self, messages: &[u8], offset: String) {
         self.seen.extend(serde_json::from_slice::<Vec<u32>>(messages).expect("numbers"));
-        self.cursor = cursor;
+        self.offset = offset;
     }
 }

@@ -17,10 +17,10 @@ const CONNECTING: usize = 50;
 const DRAIN: Duration = Duration::from_secs(30);
 const STORM: [&str; 2] = ["--limit", "connections_per_second_max=100000"];
 
-/// What a reader of an event stream has when it ends: its messages and its last cursor.
+/// What a reader of an event stream has when it ends: its messages and its last offset.
 struct Followed {
     seen: Vec<usize>,
-    cursor: String,
+    offset: String,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,7 +52,7 @@ async fn a_drain_under_load_resets_nobody_and_loses_nothing() {
     let not_ready = since.took();
     refuses_to_hold(&gateway, &tail).await;
 
-    let cursors = polls.join_all().await;
+    let offsets = polls.join_all().await;
     let polls_ended = since.took();
     let followed = streams.join_all().await;
     let acknowledged = publisher.await.expect("the publisher saw no reset and no cut answer");
@@ -70,12 +70,12 @@ async fn a_drain_under_load_resets_nobody_and_loses_nothing() {
     assert!(status.success(), "{status}");
     assert!(not_ready.is_below(Duration::from_secs(1)), "still ready after {not_ready:?}");
     assert!(ended.is_below(DRAIN), "it ended only after {ended:?}");
-    assert!(cursors.iter().all(|cursor| *cursor == tail), "a cursor that is not the tail");
+    assert!(offsets.iter().all(|offset| *offset == tail), "an offset that is not the tail");
     for one in &followed {
         let count = one.seen.len();
         assert!(one.seen.iter().copied().eq(0..count), "not gapless and in order: {:?}", one.seen);
         assert!(count > 0, "an event stream that was open before the drain has seen nothing");
-        assert_eq!(one.cursor, acknowledged[count - 1], "a cursor that says another count than {count}");
+        assert_eq!(one.offset, acknowledged[count - 1], "an offset that says another count than {count}");
     }
     resumes_elsewhere(&followed, &acknowledged).await;
 }
@@ -128,7 +128,7 @@ fn long_poll(offset: &str) -> String {
     format!("{QUIET}?live=long-poll&timeout=55&offset={offset}")
 }
 
-/// A held poll that ends with the drain: with its cursor, an announced end and no reset. Returns the cursor.
+/// A held poll that ends with the drain: with its offset, an announced end and no reset. Returns the offset.
 async fn be_held(address: SocketAddr, tail: String) -> String {
     let mut poll = Raw::open(address).await;
     poll.get(&long_poll(&tail)).await.expect("it takes the request");
@@ -142,19 +142,19 @@ async fn be_held(address: SocketAddr, tail: String) -> String {
 /// Follows the busy stream to the end of the event stream, which has to be one in good order.
 async fn follow(address: SocketAddr) -> Followed {
     let mut events = Connection::open(address).await.events(format!("{BUSY}?offset=-1&live=sse")).await;
-    let (mut seen, mut cursor, mut unconfirmed) = (Vec::new(), None, false);
+    let (mut seen, mut offset, mut unconfirmed) = (Vec::new(), None, false);
     while let Some(event) = events.next().await {
         if event.name == "data" {
             seen.extend(serde_json::from_str::<Vec<usize>>(&event.data).expect("numbers"));
             unconfirmed = true;
         } else {
             let control: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
-            cursor = control["streamNextOffset"].as_str().map(str::to_owned);
+            offset = control["streamNextOffset"].as_str().map(str::to_owned);
             unconfirmed = false;
         }
     }
     assert!(!unconfirmed, "the last event was not a control event");
-    Followed { seen, cursor: cursor.expect("a cursor") }
+    Followed { seen, offset: offset.expect("an offset") }
 }
 
 /// Appends 0, 1, 2 and so on, and connects again whenever an answer announced the end of its connection. Returns
@@ -214,20 +214,20 @@ async fn refuses_to_hold(gateway: &Gateway, tail: &str) {
     assert_eq!(answer.header("connection"), "close");
 }
 
-/// A reader takes its cursor and its count to another gateway: it is told that the cursor means nothing there, and
+/// A reader takes its offset and its count to another gateway: it is told that the offset means nothing there, and
 /// its count completes the messages.
 async fn resumes_elsewhere(followed: &[Followed], acknowledged: &[String]) {
     let elsewhere = Gateway::start(&STORM).await;
     let least = followed.iter().min_by_key(|one| one.seen.len()).expect("some");
     for live in ["", "&live=long-poll", "&live=sse"] {
-        let target = format!("{BUSY}?offset={}{live}", least.cursor);
+        let target = format!("{BUSY}?offset={}{live}", least.offset);
         assert_eq!(elsewhere.send(get(&target)).await.expect(404).problem(), "stream-not-found");
     }
     let all: Vec<_> = (0..acknowledged.len()).collect();
     json_stream(&elsewhere, BUSY).await;
     elsewhere.send(post(BUSY).json(format!("{all:?}"))).await.expect(204);
     for live in ["", "&live=long-poll", "&live=sse"] {
-        let target = format!("{BUSY}?offset={}{live}", least.cursor);
+        let target = format!("{BUSY}?offset={}{live}", least.offset);
         let answer = elsewhere.send(get(&target)).await.expect(410);
         assert_eq!((answer.problem().as_str(), answer.header("stream-gap")), ("gap", "reason=epoch"));
     }

@@ -178,7 +178,7 @@ impl Lane {
             };
             // Publishers let it go first, or not.
             if fastrand::bool() {
-                held.be_prompt();
+                held.read_before_publisher_returns();
             }
             let mut timer = ReusableSleep::default();
             poll_fn(|context| held.poll_answer(&mut timer, context)).await

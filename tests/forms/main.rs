@@ -1,4 +1,4 @@
-//! The forms of delivery beside each other: one cursor for all, the same meaning in each, and what each survives.
+//! The forms of delivery beside each other: one offset for all, the same meaning in each, and what each survives.
 
 #![allow(
     clippy::unwrap_used,

@@ -31,18 +31,18 @@ async fn resumes(gateway: &Gateway, kind: Kind, received: u8, from: Form, to: Fo
     publish(&mut publisher, before).await;
     reader.expect(&log_before).await;
     // 2. Its socket is gone; meanwhile three messages are published.
-    let cursor = reader.cursor().to_owned();
+    let offset = reader.offset().to_owned();
     drop(reader);
     publish(&mut publisher, behind).await;
-    // 3. The other form goes on from the cursor, with exactly those three to the end of the stream.
-    let mut reader = Reader::open(&publisher.place, to, &cursor).await.unwrap();
+    // 3. The other form goes on from the offset, with exactly those three to the end of the stream.
+    let mut reader = Reader::open(&publisher.place, to, &offset).await.unwrap();
     reader.expect(&log_behind).await;
     publisher.close().await;
     assert_eq!(reader.rest().await, Ok(Vec::new()), "{name}");
 }
 
 #[tokio::test]
-async fn one_cursor_works_on_all_forms_of_all_kinds_of_streams() {
+async fn one_offset_works_on_all_forms_of_all_kinds_of_streams() {
     let gateway = Gateway::start(&[]).await;
     for kind in Kind::ALL {
         for received in [0, 3] {
@@ -70,10 +70,10 @@ async fn a_character_that_comes_in_two_appends_is_read_whole_whichever_form_met_
             publisher.append(&b"caf\xc3"[..]).await;
             let mut reader = Reader::open(&publisher.place, from, "-1").await.unwrap();
             reader.expect(b"caf").await;
-            let cursor = reader.cursor().to_owned();
+            let offset = reader.offset().to_owned();
             drop(reader);
             publisher.append(&b"\xa9s"[..]).await;
-            let mut reader = Reader::open(&publisher.place, to, &cursor).await.unwrap();
+            let mut reader = Reader::open(&publisher.place, to, &offset).await.unwrap();
             reader.expect("és".as_bytes()).await;
         }
     }

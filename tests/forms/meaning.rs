@@ -18,8 +18,8 @@ async fn a_stream_that_does_not_exist_is_refused_before_any_form_begins() {
     let offset = publisher.append("1").await;
     publisher.delete().await;
     for form in Form::ALL {
-        for cursor in ["-1", "now", &offset] {
-            assert_eq!(Reader::open(&publisher.place, form, cursor).await.err(), not_found(), "{form:?}");
+        for offset in ["-1", "now", &offset] {
+            assert_eq!(Reader::open(&publisher.place, form, offset).await.err(), not_found(), "{form:?}");
         }
     }
 }
@@ -63,9 +63,9 @@ async fn a_closed_stream_is_read_to_its_end_and_then_nothing_follows() {
     let closed =
         |data: &[u8]| Batch { data: data.to_vec(), next: end.clone(), up_to_date: true, closed: true };
     for form in Form::ALL {
-        for (cursor, data) in [("-1", &[0, 1, 2][..]), (&end, &[])] {
-            let mut reader = Reader::open(&publisher.place, form, cursor).await.unwrap();
-            assert_eq!(reader.next().await, Ok(Some(closed(data))), "{form:?} from {cursor}");
+        for (offset, data) in [("-1", &[0, 1, 2][..]), (&end, &[])] {
+            let mut reader = Reader::open(&publisher.place, form, offset).await.unwrap();
+            assert_eq!(reader.next().await, Ok(Some(closed(data))), "{form:?} from {offset}");
             assert_eq!(reader.next().await, Ok(None), "{form:?}");
         }
     }
@@ -122,7 +122,7 @@ async fn a_reader_that_retention_overtakes_is_told_how_much_it_missed() {
         // When it was told depends on the sockets, and the offset to go on from may be trimmed again by then. That
         // what it got and what it missed make up everything depends on nothing.
         let (mut received, mut missed, mut gaps) = (0, 0, 0);
-        while reader.cursor() != tail {
+        while reader.offset() != tail {
             let mut told = reader.next().await.map(|batch| received += batch.expect("more").data.len());
             while let Err(refusal) = told {
                 let bytes = refusal.gap.strip_prefix("reason=trimmed; missed=").expect("how much");

@@ -28,7 +28,7 @@ impl Log {
         Self { kind, positions: log.split_inclusive(is_end).map(<[u8]>::to_vec).collect() }
     }
 
-    /// What a form has to bring of the stretch between two cursors.
+    /// What a form has to bring of the stretch between two offsets.
     fn stretch(&self, form: Form, from: usize, to: usize) -> Vec<u8> {
         let stretch = self.positions[from..to].concat();
         if (self.kind, form) != (Kind::Text, Form::Sse) {
@@ -40,8 +40,8 @@ impl Log {
     }
 }
 
-fn position(cursor: &str) -> usize {
-    let Some((_, position)) = cursor.split_once('_') else { return 0 };
+fn position(offset: &str) -> usize {
+    let Some((_, position)) = offset.split_once('_') else { return 0 };
     usize::from_str_radix(position, 16).expect("sixteen digits")
 }
 
@@ -57,23 +57,23 @@ async fn case(gateway_address: std::net::SocketAddr, mut publisher: Publisher, s
         }
         publisher.close().await
     });
-    let (mut cursor, mut closed) = ("-1".to_owned(), false);
+    let (mut offset, mut closed) = ("-1".to_owned(), false);
     while !closed {
         let form = Form::ALL[rng.usize(..Form::ALL.len())];
-        let mut reader = Reader::open(&place, form, &cursor).await.unwrap();
+        let mut reader = Reader::open(&place, form, &offset).await.unwrap();
         for _ in 0..rng.usize(1..=5) {
             let Some(batch) = reader.next().await.unwrap() else { break };
-            is_right(&log, form, &cursor, &batch);
-            (cursor, closed) = (batch.next, batch.closed);
+            is_right(&log, form, &offset, &batch);
+            (offset, closed) = (batch.next, batch.closed);
         }
     }
-    assert_eq!(cursor, publishing.await.unwrap(), "the end");
-    assert_eq!(position(&cursor), log.positions.len());
+    assert_eq!(offset, publishing.await.unwrap(), "the end");
+    assert_eq!(position(&offset), log.positions.len());
 }
 
-fn is_right(log: &Log, form: Form, cursor: &str, batch: &Batch) {
-    let (from, to) = (position(cursor), position(&batch.next));
-    assert!(from <= to, "{form:?} went back from {cursor} to {}", batch.next);
+fn is_right(log: &Log, form: Form, offset: &str, batch: &Batch) {
+    let (from, to) = (position(offset), position(&batch.next));
+    assert!(from <= to, "{form:?} went back from {offset} to {}", batch.next);
     let (expected, read) = (log.stretch(form, from, to), &batch.data);
     if expected != *read {
         let differs = expected.iter().zip(read).take_while(|(a, b)| a == b).count();

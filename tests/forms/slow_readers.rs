@@ -13,8 +13,8 @@ use crate::world::{Form, Gateway, Publisher, Raw, handshake, until};
 const READERS: usize = 100;
 
 /// A reader in some form, before anything of the answer was read. SSE and NDJSON do not mind the handshake.
-async fn ask(mut raw: Raw, publisher: &Publisher, form: Form, cursor: &str) -> Raw {
-    let target = format!("{}?live={}&offset={cursor}", publisher.place.path, form.name());
+async fn ask(mut raw: Raw, publisher: &Publisher, form: Form, offset: &str) -> Raw {
+    let target = format!("{}?live={}&offset={offset}", publisher.place.path, form.name());
     raw.send(handshake(&target) + "\r\n").await.unwrap();
     raw
 }
@@ -23,8 +23,8 @@ async fn ask(mut raw: Raw, publisher: &Publisher, form: Form, cursor: &str) -> R
 struct Slow(JoinHandle<()>);
 
 impl Slow {
-    async fn start(gateway: &Gateway, publisher: &Publisher, form: Form, cursor: &str) -> Self {
-        let mut raw = ask(Raw::open_narrow(gateway.address).await, publisher, form, cursor).await;
+    async fn start(gateway: &Gateway, publisher: &Publisher, form: Form, offset: &str) -> Self {
+        let mut raw = ask(Raw::open_narrow(gateway.address).await, publisher, form, offset).await;
         Self(tokio::spawn(async move {
             let mut ticks = interval(Duration::from_secs(1));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

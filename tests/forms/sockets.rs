@@ -1,4 +1,4 @@
-//! The life of a WebSocket: longer than HTTP's timeouts, over HTTP/2 too, and a last cursor at the end.
+//! The life of a WebSocket: longer than HTTP's timeouts, over HTTP/2 too, and a last offset at the end.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ async fn an_idle_socket_lives_longer_than_an_idle_connection_may() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_drains_sends_the_cursor_and_closes_with_1001() {
+async fn a_gateway_that_drains_sends_the_offset_and_closes_with_1001() {
     let mut gateway = Gateway::start(&["--limit", "drain_spread=300ms"]).await;
     let mut publisher = Publisher::create(&gateway, "s", Kind::Json).await;
     let tail = publisher.append("1").await;

@@ -86,7 +86,7 @@ impl<'a> Case<'a> {
     }
 
     /// Publishes `before`, opens a reader, publishes `behind` while it reads, and closes the stream. Then each
-    /// event has to be the stretch of the log between two cursors, from which a short poll reads the rest.
+    /// event has to be the stretch of the log between two offsets, from which a short poll reads the rest.
     async fn arrives(&mut self, before: &[Bytes], behind: &[Bytes]) {
         let shown = format!("{:?}: {before:?} then {behind:?}", self.kind);
         let create = put(Self::STREAM).header("content-type", self.kind.content_type());
@@ -108,7 +108,7 @@ impl<'a> Case<'a> {
             self.kind.log(&[before, behind].concat()),
             "{shown}"
         );
-        let (mut rest, mut cursor, mut stretches) = (whole.clone(), String::new(), Vec::new());
+        let (mut rest, mut offset, mut stretches) = (whole.clone(), String::new(), Vec::new());
         while let Some(first) = events.next().await {
             let (data, control) = match first.name.as_str() {
                 "data" => (Some(first.data), events.next().await.expect("a control event")),
@@ -116,8 +116,8 @@ impl<'a> Case<'a> {
             };
             assert_eq!(control.name, "control", "{shown}");
             let control: Value = serde_json::from_str(&control.data).expect("JSON");
-            cursor = control["streamNextOffset"].as_str().expect("a cursor").to_owned();
-            let rest_behind = self.read(&cursor).await;
+            offset = control["streamNextOffset"].as_str().expect("an offset").to_owned();
+            let rest_behind = self.read(&offset).await;
             let stretch = self.kind.before(&rest, &rest_behind);
             match data {
                 Some(data) => assert_eq!(self.kind.seen(data), self.kind.expected(&stretch), "{shown}"),
@@ -126,16 +126,16 @@ impl<'a> Case<'a> {
             stretches.push(String::from_utf8_lossy(&stretch).into_owned());
             rest = rest_behind;
         }
-        assert_eq!(cursor, tail, "{shown}");
+        assert_eq!(offset, tail, "{shown}");
         if self.kind == Kind::Text {
             assert_eq!(stretches.concat(), String::from_utf8_lossy(&whole), "no character is cut: {shown}");
         }
         self.publisher.send(delete(Self::STREAM)).await.expect(204);
     }
 
-    /// What a short poll reads from a cursor on.
-    async fn read(&mut self, cursor: &str) -> Bytes {
-        self.publisher.send(get(format!("{}?offset={cursor}", Self::STREAM))).await.expect(200).body
+    /// What a short poll reads from an offset on.
+    async fn read(&mut self, offset: &str) -> Bytes {
+        self.publisher.send(get(format!("{}?offset={offset}", Self::STREAM))).await.expect(200).body
     }
 
     /// What a short poll reads at the tail.

@@ -65,7 +65,7 @@ fn without_epochs(text: &str) -> String {
 
 /// Takes the token over many streams out of an envelope, since it holds epochs too. Whether there was one.
 fn without_token(text: &str) -> (String, bool) {
-    match text.split_once("\"cursor\":\"") {
+    match text.split_once("\"resume\":\"") {
         Some((before, behind)) => (format!("{before}{}", behind.split_once('"').unwrap().1), true),
         None => (text.to_owned(), false),
     }

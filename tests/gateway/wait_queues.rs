@@ -97,7 +97,7 @@ async fn the_operator_sees_who_waits_for_what_and_for_how_long() {
     let phone = gateway.ask_admin("/clients/phone").await.expect(200).json();
     assert_eq!((&phone["held"][0]["stream"], &phone["held"][1]["stream"]), (&"s0".into(), &"s1".into()));
     let tail = gateway.send(crate::world::head("/v1/stream/s0")).await.next_offset();
-    assert_eq!(phone["held"][0]["cursor"], tail);
+    assert_eq!(phone["held"][0]["offset"], tail);
     let [since, deadline] =
         ["since", "deadline"].map(|key| phone["held"][0][key].as_str().unwrap().to_owned());
     assert!(since < deadline && since.ends_with('Z') && since.len() == "2026-01-01T00:00:00.000Z".len());

@@ -1,5 +1,5 @@
 //! MQTT and HTTP readers of the same streams, with publishers on both sides and cuts at random: each reader has each
-//! message in the order of the log; cursors and quality 2 bring it once, quality 1 at least once.
+//! message in the order of the log; offsets and quality 2 bring it once, quality 1 at least once.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -83,7 +83,7 @@ async fn readers_of_both_worlds_see_the_same_log() {
     let cuts = cuts.load(Ordering::Relaxed);
     println!(
         "{READERS} MQTT and {READERS} HTTP readers, {} publishers, {MESSAGES} messages in {published:.1?}, {cuts} cuts: \
-         all in order, none lost; {doubled} came again at quality 1, none at quality 2 and behind cursors",
+         all in order, none lost; {doubled} came again at quality 1, none at quality 2 and behind offsets",
         2 * PUBLISHERS
     );
     assert!(cuts > 5 * READERS as usize, "only {cuts} cuts");
@@ -141,19 +141,19 @@ async fn read_by_http(address: SocketAddr, seed: u64, cuts: Arc<AtomicUsize>) ->
     let name = stream(seed as usize % STREAMS);
     let place = Place { address, path: format!("/v1/stream/{name}"), kind: Kind::Json };
     let mut random = Rng::with_seed(1000 + seed);
-    let (mut cursor, mut seen) = ("-1".to_owned(), Vec::new());
+    let (mut offset, mut seen) = ("-1".to_owned(), Vec::new());
     let each = MESSAGES / STREAMS;
     while seen.len() < each {
         let form = random.choice(Form::ALL).unwrap();
         let until = Instant::now() + CUT_WITHIN.mul_f64(random.f64());
         let read = async {
-            let mut reader = Reader::open(&place, form, &cursor).await.unwrap();
+            let mut reader = Reader::open(&place, form, &offset).await.unwrap();
             while seen.len() < each {
                 let batch = reader.next().await.unwrap().expect("the stream stays open");
                 for line in batch.data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                     seen.push(serde_json::from_slice::<String>(line).unwrap());
                 }
-                cursor = batch.next;
+                offset = batch.next;
             }
         };
         if timeout(until.saturating_duration_since(Instant::now()), read).await.is_err() {

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use pollgate::stream::{
-    Append, Create, Lifetime, ProducerRefusal, ReadError, Refusal, Retention, SessionChange, Start,
+    Append, AppendRefusal, Create, Lifetime, ProducerRefusal, ReadError, Retention, SessionChange, Start,
 };
 
 use crate::directory::{directory, world_of};
@@ -72,7 +72,7 @@ async fn a_store_of_format_1_is_read() {
     let next = Append { producer: producer(2, 2), ..append(json(), numbers([1])) };
     let gap = ProducerRefusal::SequenceGap { expected: 1, received: 2 };
     let refused = world.append("written", next).await.unwrap_err().to_string();
-    assert!(refused.contains(&format!("{:?}", Refusal::Producer(gap))), "{refused}");
+    assert!(refused.contains(&format!("{:?}", AppendRefusal::Producer(gap))), "{refused}");
     assert_eq!(world.content("short").await, "twothree");
     let described = world.store.describe(&name("short"), world.now).await.unwrap();
     assert!(matches!(described.lifetime, Lifetime::Until(_)));

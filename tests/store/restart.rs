@@ -6,8 +6,8 @@ use std::time::Duration;
 use pollgate::budget::{Bounds, Budget};
 use pollgate::store::{Disk, DiskOptions, OpenError};
 use pollgate::stream::{
-    Append, Create, CreateError, Lifetime, Missing, Offset, ProducerRefusal, ReadError, Refusal, Retention,
-    SessionChange, Start, Store, SyncPolicy,
+    Append, AppendRefusal, Create, CreateError, Lifetime, Missing, Offset, ProducerRefusal, ReadError,
+    Retention, SessionChange, Start, Store, SyncPolicy,
 };
 use tokio::time::Instant;
 
@@ -48,7 +48,7 @@ async fn all_of_a_stream_comes_back() {
     assert!(after.append("written", by(0)).await.unwrap().duplicate);
     let gap = after.append("written", by(2)).await.unwrap_err();
     let expected = ProducerRefusal::SequenceGap { expected: 1, received: 2 };
-    assert!(gap.to_string().contains(&format!("{:?}", Refusal::Producer(expected))), "{gap}");
+    assert!(gap.to_string().contains(&format!("{:?}", AppendRefusal::Producer(expected))), "{gap}");
     assert!(after.append("written", named).await.is_err(), "the sequence is remembered");
 
     assert_eq!(after.content("short").await, "3,4");

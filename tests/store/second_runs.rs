@@ -73,7 +73,7 @@ async fn the_last_sequence_is_known_behind_appends_without_one() {
     };
     let after = async |world: &World| {
         let refused = refusal(world, "s", in_sequence(Some("b"))).await;
-        assert_eq!(refused, pollgate::stream::Refusal::SequenceRegression);
+        assert_eq!(refused, pollgate::stream::AppendRefusal::SequenceRegression);
     };
     through_restarts(before, after).await;
 }

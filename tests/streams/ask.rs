@@ -10,7 +10,7 @@ use crate::world::{Answer, Connection, Request, post};
 pub(crate) struct Ask {
     pub(crate) stream: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) cursor: Option<String>,
+    pub(crate) resume: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) from: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,8 +28,8 @@ pub(crate) struct Ask {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Envelope {
     pub(crate) batches: Vec<News>,
-    pub(crate) cursor: Option<String>,
-    pub(crate) cursor_then: Option<String>,
+    pub(crate) resume: Option<String>,
+    pub(crate) resume_delta: Option<String>,
     pub(crate) up_to_date: bool,
     #[serde(default)]
     pub(crate) superseded: bool,
@@ -61,8 +61,8 @@ impl Ask {
         Self { from: Some("earliest"), ..self }
     }
 
-    pub(crate) fn behind(self, cursor: &str) -> Self {
-        Self { cursor: Some(cursor.to_owned()), ..self }
+    pub(crate) fn behind(self, resume: &str) -> Self {
+        Self { resume: Some(resume.to_owned()), ..self }
     }
 
     pub(crate) fn long_poll(self) -> Self {
@@ -91,7 +91,7 @@ impl Envelope {
         let head = ["content-type", "cache-control", "content-security-policy"];
         assert_eq!(head.map(|name| answer.header(name)), ["application/json", "no-store", "sandbox"]);
         let envelope = Self::parse(&answer.text());
-        assert!(envelope.cursor.is_some(), "a poll without a cursor: {envelope:?}");
+        assert!(envelope.resume.is_some(), "a poll without a resume token: {envelope:?}");
         envelope
     }
 
@@ -100,13 +100,13 @@ impl Envelope {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    /// The cursor behind it, for who had `before`.
-    pub(crate) fn cursor_after(&self, before: &str) -> String {
-        match (&self.cursor, &self.cursor_then) {
+    /// The resume behind it, for who had `before`.
+    pub(crate) fn resume_after(&self, before: &str) -> String {
+        match (&self.resume, &self.resume_delta) {
             (Some(full), None) => full.clone(),
             (None, Some(then)) => format!("{before}.{then}"),
             (None, None) => before.to_owned(),
-            (Some(_), Some(_)) => panic!("two cursors: {self:?}"),
+            (Some(_), Some(_)) => panic!("two resume tokens: {self:?}"),
         }
     }
 

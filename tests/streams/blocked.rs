@@ -41,10 +41,10 @@ async fn the_token_knows_of_a_gap_behind_which_there_is_nothing() {
         assert_eq!(envelope.batches[0].gap.as_deref(), Some("reason=epoch"), "{form:?}");
         assert!(envelope.up_to_date, "{form:?}: {envelope:?}");
 
-        let again = ask.clone().behind(&reader.cursor).poll(&mut gateway.connect().await).await;
+        let again = ask.clone().behind(&reader.resume).poll(&mut gateway.connect().await).await;
         assert!(again.batches.is_empty() && again.up_to_date, "{form:?}: {again:?}");
         gateway.send(post(format!("/v1/stream/{other}")).json("1")).await.expect(204);
-        let again = ask.behind(&reader.cursor).poll(&mut gateway.connect().await).await;
+        let again = ask.behind(&reader.resume).poll(&mut gateway.connect().await).await;
         assert_eq!((again.streams(), &again.batches[0].data), (vec![other.as_str()], &vec![json!(1)]));
     }
 }

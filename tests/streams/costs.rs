@@ -26,8 +26,8 @@ async fn held_bytes(gateway: &Gateway, sets: &[Vec<String>]) -> u64 {
     let mut asks = Vec::new();
     for names in sets {
         let ask = Ask::of(names);
-        let cursor = ask.poll(&mut gateway.connect().await).await.cursor.unwrap();
-        asks.push(ask.behind(&cursor).long_poll());
+        let resume = ask.poll(&mut gateway.connect().await).await.resume.unwrap();
+        asks.push(ask.behind(&resume).long_poll());
     }
     let before = gateway.memory_bytes();
     let mut held = Vec::new();
@@ -69,16 +69,16 @@ async fn a_short_poll_over_a_thousand_idle_streams() {
     let names = create(&gateway, "idle").await;
     let mut connection = gateway.connect().await;
     let ask = Ask::of(&names);
-    let cursor = ask.poll(&mut connection).await.cursor.unwrap();
-    let request = ask.behind(&cursor).request();
+    let resume = ask.poll(&mut connection).await.resume.unwrap();
+    let request = ask.behind(&resume).request();
     let before = gateway.processor_time();
     for _ in 0..SHORT_POLLS {
         connection.send(request.clone()).await.expect(200);
     }
     let each = (gateway.processor_time() - before) / SHORT_POLLS;
     println!(
-        "a short poll over {STREAMS} idle streams: {each:.1?} of the processor, cursor {} bytes",
-        cursor.len()
+        "a short poll over {STREAMS} idle streams: {each:.1?} of the processor, resume {} bytes",
+        resume.len()
     );
     assert!(!each.is_zero());
 }

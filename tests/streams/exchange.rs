@@ -53,7 +53,7 @@ async fn every_sequence_is_complete_while_its_stream_is_in_the_set() {
 
     let since = Instant::now();
     let mut set: BTreeMap<usize, Read> = BTreeMap::new();
-    let (mut cursor, mut next, mut messages, mut added_again) = (None, 0, 0, 0);
+    let (mut resume, mut next, mut messages, mut added_again) = (None, 0, 0, 0);
     for poll in 0..polls {
         // 1. Ten leave, those that have been there longest; and as many come, of which most were there before.
         let from_earliest = poll % 2 == 0 && poll > 0;
@@ -70,7 +70,7 @@ async fn every_sequence_is_complete_while_its_stream_is_in_the_set() {
         }
         // 2. A poll, short or long.
         let mut ask = Ask::of(set.keys().map(|index| &*sources[*index].name));
-        ask.cursor = cursor;
+        ask.resume = resume;
         ask.from = from_earliest.then_some("earliest");
         let ask = if poll % 3 == 0 { ask } else { ask.long_poll() };
         let envelope = ask.poll(&mut connection).await;
@@ -81,7 +81,7 @@ async fn every_sequence_is_complete_while_its_stream_is_in_the_set() {
                 *most = (*most).min(sources[*index].sent.load(Ordering::SeqCst));
             }
         }
-        cursor = envelope.cursor;
+        resume = envelope.resume;
     }
     let took = since.elapsed();
     over.store(true, Ordering::SeqCst);
@@ -92,10 +92,10 @@ async fn every_sequence_is_complete_while_its_stream_is_in_the_set() {
     let mut up_to_date = false;
     while !up_to_date {
         let mut ask = Ask::of(set.keys().map(|index| &*sources[*index].name));
-        ask.cursor = cursor;
+        ask.resume = resume;
         let envelope = ask.poll(&mut connection).await;
         messages += take(&mut set, &sources, &envelope);
-        (cursor, up_to_date) = (envelope.cursor, envelope.up_to_date);
+        (resume, up_to_date) = (envelope.resume, envelope.up_to_date);
     }
     for (index, read) in &set {
         let end = sources[*index].acknowledged.load(Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! A reader that goes from form to form with the one cursor, as a client behind a hostile network does; and what it is
+//! A reader that goes from form to form with the one resume token, as a client behind a hostile network does; and what it is
 //! told when there is more than one envelope holds.
 
 use std::collections::BTreeMap;
@@ -84,14 +84,14 @@ async fn a_reader_that_goes_from_form_to_form_misses_nothing_of_fifty_streams() 
     let over = Arc::new(AtomicBool::new(false));
     let (mut read, mut forms) = (Logs::default(), 0);
     let ask = Ask::of(&names);
-    let mut cursor = ask.poll(&mut gateway.connect().await).await.cursor.unwrap();
+    let mut resume = ask.poll(&mut gateway.connect().await).await.resume.unwrap();
     let publisher = tokio::spawn(publish(gateway.connect().await, over.clone()));
     let mut random = fastrand::Rng::with_seed(6);
     loop {
         let was_over = over.load(Ordering::SeqCst);
         let form = Form::ALL[forms % Form::ALL.len()];
         let form = if was_over { Form::ShortPoll } else { form };
-        let mut reader = Reader::open(&gateway, form, ask.clone().behind(&cursor)).await;
+        let mut reader = Reader::open(&gateway, form, ask.clone().behind(&resume)).await;
         let mut up_to_date = false;
         for _ in 0..random.usize(1..=4) {
             // What is on its way in a form that is given up is thrown away.
@@ -102,7 +102,7 @@ async fn a_reader_that_goes_from_form_to_form_misses_nothing_of_fifty_streams() 
             read.take(&envelope);
             up_to_date = envelope.up_to_date;
         }
-        cursor = reader.cursor.clone();
+        resume = reader.resume.clone();
         forms += 1;
         if was_over && up_to_date {
             break;
@@ -162,23 +162,23 @@ async fn polls_that_are_always_full_give_each_stream_its_turn() {
     for name in &names {
         append(name).await;
     }
-    let (mut cursor, mut served) = (String::new(), BTreeMap::new());
+    let (mut resume, mut served) = (String::new(), BTreeMap::new());
     for _ in 0..20 {
         let ask = Ask::of(&names).earliest();
-        let ask = if cursor.is_empty() { ask } else { ask.behind(&cursor) };
+        let ask = if resume.is_empty() { ask } else { ask.behind(&resume) };
         let envelope = ask.poll(&mut gateway.connect().await).await;
         assert!(!envelope.up_to_date && envelope.batches.len() <= 3, "{:?}", envelope.streams());
         for name in envelope.streams() {
             *served.entry(name.to_owned()).or_insert(0) += 1;
             append(name).await;
         }
-        cursor = envelope.cursor.unwrap();
+        resume = envelope.resume.unwrap();
     }
     assert_eq!(served.len(), names.len(), "{served:?}");
 }
 
 #[tokio::test]
-async fn a_live_form_sends_the_cursor_in_parts_that_never_outgrow_it() {
+async fn a_live_form_sends_the_resume_token_in_parts_that_never_outgrow_it() {
     let gateway = Gateway::start(&[]).await;
     let names: Vec<_> = (0..100).map(|n| format!("s/{n}")).collect();
     for name in &names {
@@ -187,7 +187,7 @@ async fn a_live_form_sends_the_cursor_in_parts_that_never_outgrow_it() {
     for form in Form::LIVE {
         let mut reader = Reader::open(&gateway, form, Ask::of(&names)).await;
         let first = reader.next().await.unwrap();
-        let full = first.cursor.expect("a full cursor at first").len();
+        let full = first.resume.expect("a full resume token at first").len();
         // About 16 characters a stream, whatever the epochs and the positions are.
         assert!(full < 20 * names.len(), "{full} characters");
         let (mut fulls, mut parts, mut sent) = (0, 0, 0);
@@ -195,36 +195,40 @@ async fn a_live_form_sends_the_cursor_in_parts_that_never_outgrow_it() {
             let name = &names[number % names.len()];
             gateway.send(post(format!("/v1/stream/{name}")).json("1")).await.expect(204);
             let envelope = reader.news().await;
-            sent += envelope.cursor.as_ref().or(envelope.cursor_then.as_ref()).expect("a cursor").len();
-            fulls += usize::from(envelope.cursor.is_some());
-            parts += usize::from(envelope.cursor_then.is_some());
-            assert!(reader.cursor.len() <= 2 * full + 400, "{}", reader.cursor.len());
+            sent +=
+                envelope.resume.as_ref().or(envelope.resume_delta.as_ref()).expect("a resume token").len();
+            fulls += usize::from(envelope.resume.is_some());
+            parts += usize::from(envelope.resume_delta.is_some());
+            assert!(reader.resume.len() <= 2 * full + 400, "{}", reader.resume.len());
             // Whoever goes on from here misses nothing and gets nothing twice.
             if number % 37 == 0 {
-                let ask = Ask::of(&names).behind(&reader.cursor);
+                let ask = Ask::of(&names).behind(&reader.resume);
                 let after = ask.poll(&mut gateway.connect().await).await;
                 assert!(after.batches.is_empty() && after.up_to_date, "{after:?}");
             }
         }
         assert!(fulls >= 2 && parts > 10 * fulls, "{form:?}: {fulls} full ones, {parts} parts");
-        assert!(sent < 300 * 3 * full / 50, "{form:?}: {sent} characters of cursors");
+        assert!(sent < 300 * 3 * full / 50, "{form:?}: {sent} characters of resume tokens");
     }
 }
 
 #[tokio::test]
-async fn a_heartbeat_is_an_envelope_without_a_cursor() {
+async fn a_heartbeat_is_an_envelope_without_a_resume_token() {
     let gateway = Gateway::start(&[]).await;
     gateway.send(put("/v1/stream/s").json("")).await.expect(201);
     for form in Form::LIVE {
         let ask = Ask { heartbeat: Some(1), ..Ask::of(["s"]) };
         let mut reader = Reader::open(&gateway, form, ask).await;
         reader.next().await.unwrap();
-        let cursor = reader.cursor.clone();
+        let resume = reader.resume.clone();
         let beat = reader.next().await.unwrap();
         assert!(
-            beat.batches.is_empty() && beat.up_to_date && beat.cursor.is_none() && beat.cursor_then.is_none()
+            beat.batches.is_empty()
+                && beat.up_to_date
+                && beat.resume.is_none()
+                && beat.resume_delta.is_none()
         );
-        assert_eq!(reader.cursor, cursor);
+        assert_eq!(reader.resume, resume);
         let beats = format!("pollgate_live_heartbeats_total{{form=\"{form:?}\"}}");
         assert!(gateway.metric(&beats).await >= 1.0);
     }

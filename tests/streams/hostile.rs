@@ -34,11 +34,11 @@ async fn each_wrong_value_is_named() {
         ("?stream=%ff", 400, "malformed"),
         ("?stream=__ds/x", 501, "reserved"),
         ("?stream=a&stream=a", 400, "same-stream"),
-        ("?stream=a&cursor=", 400, "cursor"),
-        ("?stream=a&cursor=AQ==", 400, "cursor"),
-        ("?stream=a&cursor=0", 400, "cursor"),
-        ("?stream=a&cursor=AQ..AQ", 400, "cursor"),
-        ("?stream=a&cursor=Ag", 400, "cursor"),
+        ("?stream=a&resume=", 400, "resume"),
+        ("?stream=a&resume=AQ==", 400, "resume"),
+        ("?stream=a&resume=0", 400, "resume"),
+        ("?stream=a&resume=AQ..AQ", 400, "resume"),
+        ("?stream=a&resume=Ag", 400, "resume"),
         ("?stream=a&from=latest", 400, "malformed"),
         ("?stream=a&from=earliest&from=earliest", 400, "malformed"),
         ("?stream=a&live=mqtt", 400, "malformed"),
@@ -65,7 +65,7 @@ async fn each_wrong_value_is_named() {
         (br#"{"stream":["a"],"timeout":-1}"#.to_vec(), 400, "json"),
         (br#"{"stream":["a"],"live":"websocket"}"#.to_vec(), 400, "malformed"),
         (br#"{"stream":["a\u0000"]}"#.to_vec(), 400, "stream-name"),
-        (br#"{"stream":["a"],"cursor":"a b"}"#.to_vec(), 400, "cursor"),
+        (br#"{"stream":["a"],"resume":"a b"}"#.to_vec(), 400, "resume"),
         (deep.into_bytes(), 400, "json-depth"),
         (large, 413, "body-too-large"),
     ] {
@@ -101,7 +101,7 @@ async fn a_cursor_with_any_byte_changed_is_refused_or_means_something_and_nothin
     let close = post("/v1/stream/s/7").header("stream-closed", "true");
     connection.send(close).await.expect(204);
     let ask = streams(10).earliest();
-    let good = ask.poll(&mut connection).await.cursor.unwrap();
+    let good = ask.poll(&mut connection).await.resume.unwrap();
     let mut random = fastrand::Rng::with_seed(1);
     let (mut taken, mut gaps) = (0, 0);
     for _ in 0..MUTATIONS {
@@ -123,13 +123,13 @@ async fn a_cursor_with_any_byte_changed_is_refused_or_means_something_and_nothin
             taken += 1;
             gaps += envelope.batches.iter().filter(|news| news.gap.is_some()).count();
             // Whatever it meant, its reader comes to the end.
-            let again = ask.clone().behind(&envelope.cursor.unwrap()).poll(&mut connection).await;
+            let again = ask.clone().behind(&envelope.resume.unwrap()).poll(&mut connection).await;
             assert!(again.batches.is_empty() && again.up_to_date, "{text}: {again:?}");
         } else {
-            assert_eq!(answer.expect(400).problem(), "cursor", "{text}");
+            assert_eq!(answer.expect(400).problem(), "resume", "{text}");
         }
     }
-    println!("{MUTATIONS} cursors that were changed: {taken} taken, {gaps} gaps told");
+    println!("{MUTATIONS} resume tokens that were changed: {taken} taken, {gaps} gaps told");
     assert!(taken > 100 && taken < MUTATIONS && gaps > 0, "{taken} {gaps}");
 }
 

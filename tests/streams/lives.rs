@@ -49,7 +49,7 @@ async fn missing_created_closed_deleted_and_made_anew() {
         let news = told(&mut reader, &name).await;
         assert!(news.stream_closed && news.gap.is_none(), "{news:?}");
         assert_eq!(news.data.len(), usize::from(form == Form::Sse));
-        let again = Ask::of([&*name]).behind(&reader.cursor).poll(&mut gateway.connect().await).await;
+        let again = Ask::of([&*name]).behind(&reader.resume).poll(&mut gateway.connect().await).await;
         assert!(again.batches.is_empty() && again.up_to_date, "{again:?}");
         // 4. Gone again.
         send(&gateway, delete(path(&name))).await;
@@ -58,11 +58,11 @@ async fn missing_created_closed_deleted_and_made_anew() {
         //    or as one that was missing in between. It is never silent, and the messages of the new life come.
         send(&gateway, put(path(&name)).json("[4]")).await;
         assert_eq!(told(&mut reader, &name).await.data, [json!(4)]);
-        let cursor = reader.cursor.clone();
+        let resume = reader.resume.clone();
         drop(reader);
         send(&gateway, delete(path(&name))).await;
         send(&gateway, put(path(&name)).json("[5,6]")).await;
-        let ask = Ask::of([name.clone(), quiet.clone()]).behind(&cursor);
+        let ask = Ask::of([name.clone(), quiet.clone()]).behind(&resume);
         let mut reader = Reader::open(&gateway, form, ask).await;
         let envelope = reader.news().await;
         assert_eq!(envelope.streams(), [&name, &name]);
@@ -81,9 +81,9 @@ async fn a_gap_is_told_once_and_reading_goes_on_behind_it() {
         let name = format!("{form:?}/short");
         send(&gateway, put(path(&name)).header("stream-max-messages", 2).json("[0]")).await;
         let mut poll = gateway.connect().await;
-        let cursor = Ask::of([&*name]).earliest().poll(&mut poll).await.cursor.unwrap();
+        let resume = Ask::of([&*name]).earliest().poll(&mut poll).await.resume.unwrap();
         let next = send(&gateway, post(path(&name)).json("[1,2,3,4,5]")).await;
-        let mut reader = Reader::open(&gateway, form, Ask::of([&*name]).behind(&cursor)).await;
+        let mut reader = Reader::open(&gateway, form, Ask::of([&*name]).behind(&resume)).await;
         let envelope = reader.news().await;
         let [gap, rest] = &envelope.batches[..] else { panic!("{envelope:?}") };
         assert_eq!((gap.gap.as_deref(), gap.data.len()), (Some("reason=trimmed; missed=3"), 0));
@@ -101,7 +101,7 @@ async fn what_is_trimmed_before_its_reader_has_come_to_it_is_a_gap_too() {
     let missing = Ask::of(["late"]).poll(&mut poll).await;
     assert!(missing.batches[0].missing);
     send(&gateway, put(path("late")).header("stream-max-messages", 2).json("[0,1,2,3]")).await;
-    let envelope = Ask::of(["late"]).behind(&missing.cursor.unwrap()).poll(&mut poll).await;
+    let envelope = Ask::of(["late"]).behind(&missing.resume.unwrap()).poll(&mut poll).await;
     assert_eq!(envelope.batches[0].gap.as_deref(), Some("reason=trimmed; missed=2"));
     assert_eq!(envelope.batches[1].data, [json!(2), json!(3)]);
 }

@@ -1,4 +1,4 @@
-//! A cursor over many streams belongs to no process: another one over the same store goes on from it.
+//! A resume over many streams belongs to no process: another one over the same store goes on from it.
 
 use serde_json::json;
 
@@ -18,7 +18,7 @@ async fn a_long_poll_goes_on_at_another_process_after_a_kill() {
     let ask = Ask::of(&streams).earliest();
     let first = ask.poll(&mut gateway.connect().await).await;
     assert_eq!((first.batches.len(), first.up_to_date), (20, true));
-    let ask = Ask::of(&streams).behind(&first.cursor.unwrap()).long_poll();
+    let ask = Ask::of(&streams).behind(&first.resume.unwrap()).long_poll();
     // 2. Its poll is cut by a kill.
     let mut connection = gateway.connect().await;
     let request = ask.request();
@@ -26,7 +26,7 @@ async fn a_long_poll_goes_on_at_another_process_after_a_kill() {
     gateway.until_held(1).await;
     gateway.kill().await;
     assert!(cut.await.unwrap().is_err());
-    // 3. At another process messages come, and a poll with the old cursor brings them and nothing else.
+    // 3. At another process messages come, and a poll with the old resume token brings them and nothing else.
     let gateway = Gateway::start(&store).await;
     for name in ["s/7", "s/0", "s/7"] {
         gateway.send(post(format!("/v1/stream/{name}?create=1")).json("[1]")).await.expect(204);
@@ -37,7 +37,7 @@ async fn a_long_poll_goes_on_at_another_process_after_a_kill() {
     assert_eq!(found, [("s/0", vec![json!(1)]), ("s/7", vec![json!(1), json!(1)])]);
     // 4. And then it waits there.
     let mut connection = gateway.connect().await;
-    let request = ask.behind(&envelope.cursor.unwrap()).request();
+    let request = ask.behind(&envelope.resume.unwrap()).request();
     let held = tokio::spawn(async move { connection.send(request).await });
     gateway.until_held(1).await;
     gateway.send(post("/v1/stream/s/19").json("2")).await.expect(204);

@@ -10,7 +10,7 @@ pub(crate) struct Reader {
     ask: Ask,
     way: Way,
     /// What the next reader would go on from.
-    pub(crate) cursor: String,
+    pub(crate) resume: String,
 }
 
 enum Way {
@@ -44,16 +44,16 @@ impl Reader {
                 Way::WebSocket(socket)
             }
         };
-        let cursor = ask.cursor.clone().unwrap_or_default();
-        Self { ask, way, cursor }
+        let resume = ask.resume.clone().unwrap_or_default();
+        Self { ask, way, resume }
     }
 
     /// The next envelope; `None` when the form has ended in good order.
     pub(crate) async fn next(&mut self) -> Option<Envelope> {
         let envelope = match &mut self.way {
             Way::Poll(connection) => {
-                let cursor = Some(self.cursor.clone()).filter(|cursor| !cursor.is_empty());
-                let ask = Ask { cursor, ..self.ask.clone() };
+                let resume = Some(self.resume.clone()).filter(|resume| !resume.is_empty());
+                let ask = Ask { resume, ..self.ask.clone() };
                 ask.poll(connection).await
             }
             Way::Sse(events) => {
@@ -68,9 +68,12 @@ impl Reader {
                 Err(close) => panic!("{close:?}"),
             },
         };
-        let was_full = self.cursor.clone();
-        self.cursor = envelope.cursor_after(&self.cursor);
-        assert!(!self.cursor.is_empty(), "an envelope without a cursor: {envelope:?} after {was_full:?}");
+        let was_full = self.resume.clone();
+        self.resume = envelope.resume_after(&self.resume);
+        assert!(
+            !self.resume.is_empty(),
+            "an envelope without a resume token: {envelope:?} after {was_full:?}"
+        );
         Some(envelope)
     }
 

@@ -17,9 +17,9 @@ async fn the_query_may_name_the_streams() {
     let mut envelope = Envelope::parse(&socket.text().await.unwrap());
     envelope.batches.sort_by(|one, other| one.stream.cmp(&other.stream));
     assert_eq!(envelope.streams(), ["a+b", "none"]);
-    assert!(envelope.cursor.is_some());
+    assert!(envelope.resume.is_some());
     // A wrong query is refused while a status can say so.
-    for query in ["&stream=", "&stream=a&stream=a", "&stream=a&cursor=x", "&stream=a&from=now"] {
+    for query in ["&stream=", "&stream=a&stream=a", "&stream=a&resume=x", "&stream=a&from=now"] {
         let answer = WebSocket::open(gateway.address, &format!("{BARE}{query}")).await.err().unwrap();
         assert_eq!(answer.status, 400, "{query}");
     }
@@ -49,7 +49,7 @@ async fn a_first_frame_that_is_no_request_is_refused_and_the_socket_closed() {
         ("", "json"),
         ("[]", "json"),
         (r#"{"stream":[]}"#, "malformed"),
-        (r#"{"stream":["a"],"cursor":"?"}"#, "cursor"),
+        (r#"{"stream":["a"],"resume":"?"}"#, "resume"),
         (r#"{"stream":[".."]}"#, "stream-name"),
         (&too_many, "too-many-streams"),
         (&deep, "json-depth"),

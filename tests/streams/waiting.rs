@@ -31,7 +31,7 @@ async fn create(gateway: &Gateway, names: &[String]) {
 async fn begin(gateway: &Gateway, names: &[String]) -> Ask {
     let ask = Ask::of(names.iter().cloned());
     let envelope = ask.poll(&mut gateway.connect().await).await;
-    ask.behind(&envelope.cursor.unwrap())
+    ask.behind(&envelope.resume.unwrap())
 }
 
 async fn hold(gateway: &Gateway, request: Request) -> JoinHandle<Answer> {
@@ -99,18 +99,18 @@ async fn readers_that_leave_leave_nothing_behind() {
 async fn a_poll_is_held_as_long_as_it_asks_and_then_says_so() {
     let gateway = Gateway::start(&[]).await;
     let ask = begin(&gateway, &names("none", 3)).await.long_poll();
-    let cursor = ask.cursor.clone();
+    let resume = ask.resume.clone();
     let answer = gateway.send(Ask { timeout: Some(1), ..ask.clone() }.request()).await;
     assert_eq!(answer.header("preference-applied"), "wait=1");
     let envelope = Envelope::of(&answer);
     assert!(envelope.batches.is_empty() && envelope.up_to_date && !envelope.superseded, "{envelope:?}");
-    assert_eq!(envelope.cursor, cursor);
+    assert_eq!(envelope.resume, resume);
     let answer = gateway.send(ask.request().header("prefer", "wait=0")).await;
-    assert_eq!((Envelope::of(&answer).cursor, answer.header("preference-applied")), (cursor, "wait=0"));
+    assert_eq!((Envelope::of(&answer).resume, answer.header("preference-applied")), (resume, "wait=0"));
 }
 
 #[tokio::test]
-async fn a_stream_that_the_cursor_does_not_know_has_its_place_at_once() {
+async fn a_stream_that_the_resume_token_does_not_know_has_its_place_at_once() {
     let gateway = Gateway::start(&[]).await;
     let streams = names("s", 2);
     create(&gateway, &streams).await;
@@ -118,11 +118,11 @@ async fn a_stream_that_the_cursor_does_not_know_has_its_place_at_once() {
     let first = Ask::of(&streams[..1]).long_poll().poll(&mut gateway.connect().await).await;
     assert!(first.batches.is_empty() && first.up_to_date);
     // 2. The client adds another one. What comes after that is not lost, even if nobody asks for a while.
-    let ask = Ask::of(&streams).behind(&first.cursor.unwrap()).long_poll();
+    let ask = Ask::of(&streams).behind(&first.resume.unwrap()).long_poll();
     let second = ask.poll(&mut gateway.connect().await).await;
     assert!(second.batches.is_empty());
     append(&gateway, "s/1", "1").await;
-    let third = ask.behind(&second.cursor.unwrap()).poll(&mut gateway.connect().await).await;
+    let third = ask.behind(&second.resume.unwrap()).poll(&mut gateway.connect().await).await;
     assert_eq!(third.streams(), ["s/1"]);
     // None of them was held.
     assert_eq!(gateway.metric("pollgate_hold_seconds_count").await, 0.0);
@@ -177,12 +177,12 @@ async fn the_lifetime_of_a_stream_stands_still_while_it_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_drains_ends_each_form_with_its_cursor() {
+async fn a_gateway_that_drains_ends_each_form_with_its_resume_token() {
     let mut gateway = Gateway::start(&["--limit", "drain_spread=300ms"]).await;
     let streams = names("s", 3);
     create(&gateway, &streams).await;
     let ask = begin(&gateway, &streams).await;
-    let cursor = ask.cursor.clone().unwrap();
+    let resume = ask.resume.clone().unwrap();
     let poll = hold(&gateway, ask.clone().long_poll().request()).await;
     let mut readers = Vec::new();
     for form in Form::LIVE {
@@ -192,11 +192,11 @@ async fn a_gateway_that_drains_ends_each_form_with_its_cursor() {
     }
     until("all wait", async || gateway.metric("pollgate_subscriptions").await == 12.0).await;
     gateway.signal("TERM");
-    assert_eq!(Envelope::of(&poll.await.unwrap()).cursor.as_deref(), Some(&*cursor));
+    assert_eq!(Envelope::of(&poll.await.unwrap()).resume.as_deref(), Some(&*resume));
     for reader in &mut readers {
         let last = reader.next().await.expect("a last envelope");
         assert!(last.batches.is_empty(), "{last:?}");
-        assert_eq!((reader.next().await.is_none(), &reader.cursor), (true, &cursor));
+        assert_eq!((reader.next().await.is_none(), &reader.resume), (true, &resume));
     }
     drop(readers);
     let since = Stopwatch::start();

@@ -88,10 +88,10 @@ impl Answer {
         self.header("connection") == "close"
     }
 
-    /// The cursor that every answer carries.
+    /// The offset that every answer carries.
     pub fn next_offset(&self) -> String {
         let offset = self.header("stream-next-offset");
-        assert!(!offset.is_empty(), "an answer without a cursor: {self:?}");
+        assert!(!offset.is_empty(), "an answer without an offset: {self:?}");
         offset.to_owned()
     }
 

@@ -1,4 +1,4 @@
-//! One reader for every form of delivery: batch by batch from a cursor, as a client with that form would read.
+//! One reader for every form of delivery: batch by batch from an offset, as a client with that form would read.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub struct Place {
     pub kind: Kind,
 }
 
-/// Messages, in the spelling of [`Kind::log`], and the cursor behind them.
+/// Messages, in the spelling of [`Kind::log`], and the offset behind them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     pub data: Vec<u8>,
@@ -65,7 +65,7 @@ pub struct Reader {
     form: Form,
     way: Way,
     first: Option<Batch>,
-    cursor: String,
+    offset: String,
     closed: bool,
 }
 
@@ -113,10 +113,10 @@ impl Form {
 }
 
 impl Reader {
-    /// Reads from `cursor`, and returns when the first batch is there, empty if need be: in no form it has to be
+    /// Reads from `offset`, and returns when the first batch is there, empty if need be: in no form it has to be
     /// waited for.
-    pub async fn open(place: &Place, form: Form, cursor: &str) -> Result<Self, Refusal> {
-        let target = format!("{}?offset={cursor}{}", place.path, form.query());
+    pub async fn open(place: &Place, form: Form, offset: &str) -> Result<Self, Refusal> {
+        let target = format!("{}?offset={offset}{}", place.path, form.query());
         let (way, first) = match form {
             Form::ShortPoll => Self::open_poll(place, target).await?,
             Form::LongPoll => Self::open_poll(place, target + "&timeout=0").await?,
@@ -133,8 +133,8 @@ impl Reader {
                 (Way::of(form, connection, headers, body), None)
             }
         };
-        let (place, cursor) = (place.clone(), cursor.to_owned());
-        let mut reader = Self { place, form, way, first, cursor, closed: false };
+        let (place, offset) = (place.clone(), offset.to_owned());
+        let mut reader = Self { place, form, way, first, offset, closed: false };
         if reader.first.is_none() {
             reader.first = reader.receive().await?;
             assert!(reader.first.is_some(), "{form:?} ended before its first batch");
@@ -149,8 +149,8 @@ impl Reader {
     }
 
     /// Where it is: what the next reader goes on from.
-    pub fn cursor(&self) -> &str {
-        &self.cursor
+    pub fn offset(&self) -> &str {
+        &self.offset
     }
 
     /// The next batch; `None` once everything was read of a stream that is closed. If the gateway ends a form that
@@ -161,11 +161,11 @@ impl Reader {
             None => self.receive().await?,
         };
         if batch.is_none() && !self.closed {
-            *self = Box::pin(Self::open(&self.place, self.form, &self.cursor)).await?;
+            *self = Box::pin(Self::open(&self.place, self.form, &self.offset)).await?;
             return Box::pin(self.next()).await;
         }
         if let Some(batch) = &batch {
-            self.cursor.clone_from(&batch.next);
+            self.offset.clone_from(&batch.next);
             self.closed = batch.closed;
         }
         Ok(batch)
@@ -201,7 +201,7 @@ impl Reader {
         match &mut self.way {
             Way::Poll(_) if self.closed => Ok(None),
             Way::Poll(connection) => loop {
-                let target = format!("{}?offset={}{}", self.place.path, self.cursor, self.form.query());
+                let target = format!("{}?offset={}{}", self.place.path, self.offset, self.form.query());
                 let batch = Batch::of_answer(kind, connection.send(get(target)).await)?;
                 if !batch.data.is_empty() || batch.closed {
                     return Ok(Some(batch));

@@ -14,7 +14,7 @@ use crate::wire::Event;
 #[derive(Debug)]
 pub(super) struct DurableStreams;
 
-/// The cursor in a control event or an envelope.
+/// The offset in a control event or an envelope.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Control {
@@ -39,33 +39,33 @@ impl HttpDialect for DurableStreams {
         request.header(CONTENT_TYPE, "application/json").body(message.into())
     }
 
-    fn poll(&self, stream: &str, cursor: Option<&str>, hold: Option<Duration>) -> Asking {
-        let mut target = format!("{}?offset={}", path(stream), cursor.unwrap_or(BEGINNING));
+    fn poll(&self, stream: &str, offset: Option<&str>, hold: Option<Duration>) -> Asking {
+        let mut target = format!("{}?offset={}", path(stream), offset.unwrap_or(BEGINNING));
         if let Some(hold) = hold {
             target.push_str(&format!("&live=long-poll&timeout={}", hold.as_secs()));
         }
         hyper::Request::builder().uri(target).body(Default::default())
     }
 
-    fn live(&self, stream: &str, cursor: Option<&str>, form: Live, heartbeat: Heartbeat) -> String {
+    fn live(&self, stream: &str, offset: Option<&str>, form: Live, heartbeat: Heartbeat) -> String {
         let form = match form {
             Live::Sse => "sse",
             Live::Ndjson => "ndjson",
             Live::WebSocket => "websocket",
         };
-        let mut target = format!("{}?offset={}&live={form}", path(stream), cursor.unwrap_or(BEGINNING));
+        let mut target = format!("{}?offset={}&live={form}", path(stream), offset.unwrap_or(BEGINNING));
         if let Some(heartbeat) = heartbeat {
             target.push_str(&format!("&heartbeat={}", heartbeat.as_secs()));
         }
         target
     }
 
-    fn cursor(&self, fields: &HeaderMap) -> Option<String> {
+    fn offset(&self, fields: &HeaderMap) -> Option<String> {
         Some(fields.get("stream-next-offset")?.to_str().ok()?.to_owned())
     }
 
-    fn cursor_of_event(&self, event: &Event) -> Option<String> {
-        cursor_of_envelope(event.data.as_bytes()).filter(|_| event.name == "control")
+    fn offset_of_event(&self, event: &Event) -> Option<String> {
+        offset_of_envelope(event.data.as_bytes()).filter(|_| event.name == "control")
     }
 
     fn one_at_a_time(&self) -> bool {
@@ -73,8 +73,8 @@ impl HttpDialect for DurableStreams {
     }
 }
 
-/// The cursor of an NDJSON line or a WebSocket frame.
-pub(crate) fn cursor_of_envelope(envelope: &[u8]) -> Option<String> {
+/// The offset of an NDJSON line or a WebSocket frame.
+pub(crate) fn offset_of_envelope(envelope: &[u8]) -> Option<String> {
     serde_json::from_slice::<Control>(envelope).ok().map(|control| control.stream_next_offset)
 }
 

@@ -14,7 +14,7 @@ use crate::wire::Event;
 #[derive(Debug)]
 pub(super) struct Nchan;
 
-/// Between the two halves of a poll's cursor; not in a date.
+/// Between the two halves of a poll's offset; not in a date.
 const SEPARATOR: char = '|';
 
 impl HttpDialect for Nchan {
@@ -28,27 +28,27 @@ impl HttpDialect for Nchan {
         request.header(CONTENT_TYPE, "application/json").body(message.into())
     }
 
-    fn poll(&self, stream: &str, cursor: Option<&str>, hold: Option<Duration>) -> Asking {
+    fn poll(&self, stream: &str, offset: Option<&str>, hold: Option<Duration>) -> Asking {
         let form = if hold.is_some() { "long-poll" } else { "short-poll" };
         let mut request = hyper::Request::builder().uri(format!("/{form}/{stream}"));
-        if let Some((modified, tag)) = cursor.and_then(|cursor| cursor.split_once(SEPARATOR)) {
+        if let Some((modified, tag)) = offset.and_then(|offset| offset.split_once(SEPARATOR)) {
             request = request.header(IF_MODIFIED_SINCE, modified).header(IF_NONE_MATCH, tag);
         }
         request.body(Default::default())
     }
 
-    fn live(&self, stream: &str, cursor: Option<&str>, form: Live, _by_its_settings: Heartbeat) -> String {
+    fn live(&self, stream: &str, offset: Option<&str>, form: Live, _by_its_settings: Heartbeat) -> String {
         let form = if form == Live::WebSocket { "websocket" } else { "sse" };
-        let cursor = cursor.map(|cursor| format!("?last_event_id={cursor}")).unwrap_or_default();
-        format!("/{form}/{stream}{cursor}")
+        let offset = offset.map(|offset| format!("?last_event_id={offset}")).unwrap_or_default();
+        format!("/{form}/{stream}{offset}")
     }
 
-    fn cursor(&self, fields: &HeaderMap) -> Option<String> {
+    fn offset(&self, fields: &HeaderMap) -> Option<String> {
         let text = |name| fields.get(name)?.to_str().ok();
         Some(format!("{}{SEPARATOR}{}", text(LAST_MODIFIED)?, text(ETAG)?))
     }
 
-    fn cursor_of_event(&self, event: &Event) -> Option<String> {
+    fn offset_of_event(&self, event: &Event) -> Option<String> {
         (!event.id.is_empty()).then(|| event.id.clone())
     }
 

@@ -18,18 +18,18 @@ pub(super) struct Poller {
     /// The name of its stream.
     pub(super) stream: String,
     /// Behind what it has read; `None`: at the beginning.
-    pub(super) cursor: Option<String>,
+    pub(super) offset: Option<String>,
 }
 
 impl Poller {
     /// One at the beginning of the stream of that number.
     pub(super) fn new(scene: Arc<Scene>, stream: u32) -> Self {
-        Self { stream: scene.stream(stream), cursor: None, scene }
+        Self { stream: scene.stream(stream), offset: None, scene }
     }
 
     /// Its next poll; one that is not held is a short poll.
     pub(super) fn poll(&self, hold: Option<Duration>) -> Result<Request, WireError> {
-        self.scene.addressed(self.scene.dialect()?.poll(&self.stream, self.cursor.as_deref(), hold))
+        self.scene.addressed(self.scene.dialect()?.poll(&self.stream, self.offset.as_deref(), hold))
     }
 
     /// Which messages an answer has.
@@ -41,9 +41,9 @@ impl Poller {
     /// Moves on behind an answer, and says which messages it has.
     pub(super) fn read(&mut self, answer: &Response<Bytes>) -> Result<Vec<MessageId>, WireError> {
         let messages = self.messages(answer.status(), answer.body())?;
-        match self.scene.dialect()?.cursor(answer.headers()) {
-            Some(cursor) => self.cursor = Some(cursor),
-            None if !messages.is_empty() => return Err(WireError::NoCursor),
+        match self.scene.dialect()?.offset(answer.headers()) {
+            Some(offset) => self.offset = Some(offset),
+            None if !messages.is_empty() => return Err(WireError::NoOffset),
             None => {}
         }
         Ok(messages)
@@ -51,7 +51,7 @@ impl Poller {
 }
 
 /// One behind the end of each stream. There is a message in each of them then, since servers that do not know streams have no
-/// cursor before it.
+/// offset before it.
 pub(super) async fn at_the_tails(scene: &Arc<Scene>, streams: u32) -> Result<Vec<Poller>, WireError> {
     let mut connection = scene.connect().await?;
     let mut pollers = Vec::with_capacity(streams as usize);
@@ -60,7 +60,7 @@ pub(super) async fn at_the_tails(scene: &Arc<Scene>, streams: u32) -> Result<Vec
         let message = MessageId { stream, sequence: 0 };
         accepted(&connection.exchange(scene.publish(&poller.stream, message)?).await?)?;
         let mut messages = Vec::new();
-        // nchan has no message for a poll without a cursor, but a cursor.
+        // nchan has no message for a poll without an offset, but an offset.
         while messages.is_empty() {
             messages = poller.read(&connection.exchange(poller.poll(None)?).await?)?;
         }

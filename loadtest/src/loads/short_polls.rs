@@ -60,7 +60,7 @@ impl Load for ShortPolls {
 /// wrk does not look at what it gets. So one poll before and one after see that it had nothing new to get.
 async fn poll_by(wrk: Wrk, scene: &Arc<Scene>) -> Result<Pace, WrkError> {
     let tails = at_the_tails(scene, 1).await?;
-    let poller = tails.first().ok_or(WireError::NoCursor)?;
+    let poller = tails.first().ok_or(WireError::NoOffset)?;
     nothing_new(poller).await?;
     let pace = by_wrk(scene, wrk, &poller.poll(None)?).await?;
     nothing_new(poller).await?;

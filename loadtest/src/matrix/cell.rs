@@ -52,7 +52,7 @@ impl Cell {
         let client = Client {
             number,
             stream: stream_name(workload.plan.run, number),
-            cursor: None,
+            offset: None,
             phase: random.f64(),
             random,
             target: Target { address: middlebox.address(), mqtt: None, ..server.clone() },

@@ -4,7 +4,7 @@ use http_body_util::BodyExt;
 use hyper::StatusCode;
 
 use crate::client::Client;
-use crate::dialects::durable_streams::cursor_of_envelope;
+use crate::dialects::durable_streams::offset_of_envelope;
 use crate::dialects::{HttpDialect, Live};
 use crate::strategies::Heartbeat;
 use crate::wire::{Events, WireError};
@@ -13,7 +13,7 @@ use crate::wire::{Events, WireError};
 pub(super) async fn read(client: &mut Client, form: Live, heartbeat: Heartbeat) -> Result<(), WireError> {
     let mut connection = client.connect().await?;
     let dialect = client.dialect()?;
-    let request = client.asking(dialect.follow(&client.stream, client.cursor.as_deref(), form, heartbeat))?;
+    let request = client.asking(dialect.follow(&client.stream, client.offset.as_deref(), form, heartbeat))?;
     let mut answer = connection.send(request).await?;
     if answer.status() != StatusCode::OK {
         return Err(WireError::Status(answer.status()));
@@ -38,14 +38,14 @@ enum Units {
 }
 
 impl Units {
-    /// Notes the messages of each whole unit, and the cursor behind it.
+    /// Notes the messages of each whole unit, and the offset behind it.
     fn read(&mut self, bytes: &[u8], client: &mut Client, dialect: &dyn HttpDialect) {
         match self {
             Self::Events(events) => {
                 events.read(bytes);
                 for event in events {
                     client.take(event.data.as_bytes());
-                    client.cursor = dialect.cursor_of_event(&event).or(client.cursor.take());
+                    client.offset = dialect.offset_of_event(&event).or(client.offset.take());
                 }
             }
             Self::Lines(rest) => {
@@ -53,7 +53,7 @@ impl Units {
                 while let Some(end) = memchr::memchr(b'\n', rest) {
                     let line: Vec<u8> = rest.drain(..=end).collect();
                     client.take(&line);
-                    client.cursor = cursor_of_envelope(&line).or(client.cursor.take());
+                    client.offset = offset_of_envelope(&line).or(client.offset.take());
                 }
             }
         }

@@ -45,10 +45,10 @@ pub enum WireError {
     /// An answer that this strategy can not go on with.
     #[error("answered {0}")]
     Status(StatusCode),
-    /// An answer without a cursor.
-    #[error("an answer without a cursor")]
-    NoCursor,
-    /// An answer with what the cursor says was read.
+    /// An answer without an offset.
+    #[error("an answer without an offset")]
+    NoOffset,
+    /// An answer with what the offset says was read.
     #[error("a message that was read before")]
     ReadBefore,
     /// An answer to a request that was to be held.

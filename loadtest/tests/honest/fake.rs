@@ -39,8 +39,8 @@ pub(crate) struct Faults {
     pub(crate) hold_max: Option<Duration>,
     /// Whether a message is lost, by its stream and its number in it, as the message says them itself.
     pub(crate) loses: Option<fn(u32, u32) -> bool>,
-    /// Polls get all messages, whatever their cursor.
-    pub(crate) forgets_cursors: bool,
+    /// Polls get all messages, whatever their offset.
+    pub(crate) forgets_offsets: bool,
 }
 
 #[derive(Default)]
@@ -98,7 +98,7 @@ impl Fake {
                 let offset = usize::try_from(value("offset").unwrap()).unwrap_or(0);
                 let hold = Duration::from_secs(value("timeout").unwrap_or(0) as u64);
                 let hold = self.faults.hold_max.map_or(hold, |max| hold.min(max));
-                self.read(&stream, if self.faults.forgets_cursors { 0 } else { offset }, hold).await
+                self.read(&stream, if self.faults.forgets_offsets { 0 } else { offset }, hold).await
             }
         })
     }

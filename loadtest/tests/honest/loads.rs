@@ -133,7 +133,7 @@ async fn wrk_takes_what_the_server_takes() {
             assert!((20e3..40e3).contains(&of_slow.p50) && of_slow.p99 >= of_slow.p50, "{of_slow:?}");
             assert!((200.0..=408.0).contains(&of_slow.rate) && of_slow.generator_threads == 2, "{of_slow:?}");
         }
-        let forgetful = Faults { forgets_cursors: true, ..Faults::default() };
+        let forgetful = Faults { forgets_offsets: true, ..Faults::default() };
         let stale = figures("short-polls --generator wrk", forgetful).await.unwrap_err().to_string();
         assert!(stale.contains("a message that was read before"), "{stale}");
         let refusing = Faults { refuse_every: 100, ..Faults::default() };
@@ -174,7 +174,7 @@ async fn a_short_poll_takes_what_the_server_takes() {
 async fn a_short_poll_that_brings_what_was_read_fails_the_run() {
     on_time(async || {
         let _turn = alone().await;
-        let forgetful = Faults { forgets_cursors: true, ..Faults::default() };
+        let forgetful = Faults { forgets_offsets: true, ..Faults::default() };
         let stale = figures("short-polls", forgetful).await.unwrap_err().to_string();
         assert!(stale.contains("a message that was read before"), "{stale}");
     })

@@ -10,7 +10,7 @@ use hyper::header::{
 
 use super::fields::*;
 use crate::http::conn::{Answer, Body, FRAME_BYTES_MAX, Head};
-use crate::stream::{Batch, Cursor, Offset};
+use crate::stream::{Batch, CacheCursor, Offset};
 
 /// How long shared caches may keep what lies before the tail: it never changes (protocol, section 10.1).
 const FRESH: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ const ENTITY_TAG_BYTES_MAX: usize = 54;
 
 /// Whether caches may keep an answer.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::http) enum Keep {
+pub(in crate::http) enum Caching {
     May,
     MustNot,
 }
@@ -46,7 +46,7 @@ pub(in crate::http) fn uncached<A: Answer>(status: StatusCode) -> A {
 }
 
 /// 200 with a batch: its messages and its cursor. The caller adds what its form needs.
-pub(in crate::http) fn messages<A: Answer>(batch: &Batch, keep: Keep) -> A {
+pub(in crate::http) fn messages<A: Answer>(batch: &Batch, keep: Caching) -> A {
     let mut answer = A::begin(StatusCode::OK);
     match batch.content_type.as_str() {
         // The type of nearly all streams needs no copy.
@@ -60,8 +60,8 @@ pub(in crate::http) fn messages<A: Answer>(batch: &Batch, keep: Keep) -> A {
     }
     position(&mut answer, batch);
     match keep {
-        Keep::May => caching(&mut answer, batch),
-        Keep::MustNot => answer.put_static(CACHE_CONTROL, "no-store"),
+        Caching::May => caching(&mut answer, batch),
+        Caching::MustNot => answer.put_static(CACHE_CONTROL, "no-store"),
     }
     secure_messages(&mut answer);
     answer.set_body(messages_body(batch));
@@ -79,7 +79,7 @@ pub(in crate::http) fn position(head: &mut impl Head, batch: &Batch) {
     }
 }
 
-pub(in crate::http) fn cursor(head: &mut impl Head, cursor: Cursor) {
+pub(in crate::http) fn cursor(head: &mut impl Head, cursor: CacheCursor) {
     head.put(STREAM_CURSOR, itoa::Buffer::new().format(cursor.0).as_bytes());
 }
 

@@ -13,8 +13,8 @@ use crate::http::conn::{Body, bare};
 use crate::http::read::resume_token::InvalidResumeToken;
 use crate::hub::{CreationError, InvalidClientId, PollError, TooManyPolls};
 use crate::stream::{
-    AppendError, ChangeError, CreateError, Failure, Gap, GapReason, InvalidContentType, InvalidMessages,
-    InvalidName, InvalidOffset, Missing, Offset, ProducerRefusal, ReadError, Refusal, Shortage,
+    AppendError, AppendRefusal, ChangeError, CreateError, Failure, Gap, GapReason, InvalidContentType,
+    InvalidMessages, InvalidName, InvalidOffset, Missing, Offset, ProducerRefusal, ReadError, Shortage,
 };
 
 /// Why a request is refused.
@@ -83,10 +83,12 @@ pub(in crate::http) enum Error {
     TooManyStreams { max: usize },
     #[error("a request names each stream once")]
     SameStream,
-    #[error("two of the streams are the same to a cursor: ask for one of them in a request of its own")]
+    #[error(
+        "the names of two of the streams collide in a resume token: ask for one of them in a request of its own"
+    )]
     SameHash,
     #[error(transparent)]
-    ManyCursor(#[from] InvalidResumeToken),
+    ResumeToken(#[from] InvalidResumeToken),
     #[error("this WebSocket brings many streams and takes no messages: publish by POST to the stream")]
     ReadOnly,
     #[error(transparent)]
@@ -172,7 +174,7 @@ impl Error {
             Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json"),
             Self::TooManyStreams { .. } => (StatusCode::BAD_REQUEST, "too-many-streams"),
             Self::SameStream | Self::SameHash => (StatusCode::BAD_REQUEST, "same-stream"),
-            Self::ManyCursor(_) => (StatusCode::BAD_REQUEST, "cursor"),
+            Self::ResumeToken(_) => (StatusCode::BAD_REQUEST, "resume"),
             Self::Json(error) | Self::Creation(CreationError::Messages(error)) => map_messages(error),
             Self::Creation(CreationError::Store(error)) => map_create(error, &mut fields),
             Self::Append(error) => map_append(error, &mut fields),
@@ -269,26 +271,26 @@ fn map_append(error: &AppendError, fields: &mut HeaderMap) -> (StatusCode, &'sta
         AppendError::Refused { refusal, tail } => (refusal, *tail),
     };
     match refusal {
-        Refusal::Closed => {
+        AppendRefusal::Closed => {
             fields.insert(STREAM_CLOSED, TRUE);
             fields.insert(STREAM_NEXT_OFFSET, fields::offset_value(tail));
             (StatusCode::CONFLICT, "stream-closed")
         }
-        Refusal::ContentType => (StatusCode::CONFLICT, "content-type-mismatch"),
-        Refusal::SequenceRegression => (StatusCode::CONFLICT, "sequence-regression"),
-        Refusal::Producer(ProducerRefusal::StaleEpoch { current }) => {
+        AppendRefusal::ContentType => (StatusCode::CONFLICT, "content-type-mismatch"),
+        AppendRefusal::SequenceRegression => (StatusCode::CONFLICT, "sequence-regression"),
+        AppendRefusal::Producer(ProducerRefusal::StaleEpoch { current }) => {
             fields.insert(PRODUCER_EPOCH, HeaderValue::from(*current));
             (StatusCode::FORBIDDEN, "producer-stale-epoch")
         }
-        Refusal::Producer(ProducerRefusal::EpochNotFromZero) => {
+        AppendRefusal::Producer(ProducerRefusal::EpochNotFromZero) => {
             (StatusCode::BAD_REQUEST, "producer-epoch-start")
         }
-        Refusal::Producer(ProducerRefusal::SequenceGap { expected, received }) => {
+        AppendRefusal::Producer(ProducerRefusal::SequenceGap { expected, received }) => {
             fields.insert(PRODUCER_EXPECTED_SEQ, HeaderValue::from(*expected));
             fields.insert(PRODUCER_RECEIVED_SEQ, HeaderValue::from(*received));
             (StatusCode::CONFLICT, "producer-sequence-gap")
         }
-        Refusal::Producer(ProducerRefusal::TooMany) => {
+        AppendRefusal::Producer(ProducerRefusal::TooMany) => {
             fields.insert(RETRY_AFTER, fields::retry_after());
             (StatusCode::TOO_MANY_REQUESTS, "too-many-producers")
         }
@@ -366,21 +368,21 @@ fn gap_in_words(gap: &Gap) -> String {
     format!("{why}; the {which} offset that can be read is {go_on}")
 }
 
-fn refusal_in_words(refusal: &Refusal) -> String {
+fn refusal_in_words(refusal: &AppendRefusal) -> String {
     match refusal {
-        Refusal::Closed => "the stream is closed".into(),
-        Refusal::ContentType => "the body has another content type than the stream".into(),
-        Refusal::SequenceRegression => "Stream-Seq must be above the last one, byte by byte".into(),
-        Refusal::Producer(ProducerRefusal::StaleEpoch { current }) => {
+        AppendRefusal::Closed => "the stream is closed".into(),
+        AppendRefusal::ContentType => "the body has another content type than the stream".into(),
+        AppendRefusal::SequenceRegression => "Stream-Seq must be above the last one, byte by byte".into(),
+        AppendRefusal::Producer(ProducerRefusal::StaleEpoch { current }) => {
             format!("a newer start of this producer has epoch {current}")
         }
-        Refusal::Producer(ProducerRefusal::EpochNotFromZero) => {
+        AppendRefusal::Producer(ProducerRefusal::EpochNotFromZero) => {
             "a new producer epoch begins at sequence 0".into()
         }
-        Refusal::Producer(ProducerRefusal::SequenceGap { expected, received }) => {
+        AppendRefusal::Producer(ProducerRefusal::SequenceGap { expected, received }) => {
             format!("the producer's next sequence is {expected}, not {received}")
         }
-        Refusal::Producer(ProducerRefusal::TooMany) => {
+        AppendRefusal::Producer(ProducerRefusal::TooMany) => {
             "the stream remembers no more producers, or no more from this address; those that were idle for an hour give way"
                 .into()
         }

@@ -127,19 +127,19 @@ impl Origins {
         origin: &[u8],
         authority: Option<Authority<'_>>,
         scheme: Option<&[u8]>,
-    ) -> Result<Option<AllowedOrigin>, Refused> {
+    ) -> Result<Option<AllowedOrigin>, OriginRefused> {
         if self.any {
             return Ok(None);
         }
-        let origin = Origin::parse(origin).ok_or(Refused)?;
+        let origin = Origin::parse(origin).ok_or(OriginRefused)?;
         if authority.is_some_and(|authority| origin.is_at(authority, scheme)) {
             return Ok(None);
         }
         let is_it = |allowed: &HeaderValue| {
             Origin::parse(allowed.as_bytes()).is_some_and(|allowed| allowed.is_same(origin))
         };
-        let place = self.allowed.iter().position(is_it).ok_or(Refused)?;
-        u16::try_from(place).map(|place| Some(AllowedOrigin(place))).map_err(|_| Refused)
+        let place = self.allowed.iter().position(is_it).ok_or(OriginRefused)?;
+        u16::try_from(place).map(|place| Some(AllowedOrigin(place))).map_err(|_| OriginRefused)
     }
 
     /// The fields of a response to a page of an allowed origin; `None`: to any other request.
@@ -156,7 +156,7 @@ impl Origins {
 
 /// The page is not allowed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refused;
+pub(super) struct OriginRefused;
 
 /// An origin as it can be given to `--origin`.
 pub(super) fn as_setting(origin: &[u8]) -> Option<String> {
@@ -211,7 +211,12 @@ mod tests {
         Origins::new(&texts.iter().map(|text| text.to_string()).collect::<Vec<_>>()).unwrap()
     }
 
-    fn admit(origins: &Origins, origin: &str, host: &str, scheme: Option<&str>) -> Result<u64, Refused> {
+    fn admit(
+        origins: &Origins,
+        origin: &str,
+        host: &str,
+        scheme: Option<&str>,
+    ) -> Result<u64, OriginRefused> {
         let authority = Authority::parse(host.as_bytes());
         origins.admit(origin.as_bytes(), authority, scheme.map(str::as_bytes)).map(AllowedOrigin::number)
     }
@@ -253,7 +258,7 @@ mod tests {
         ] {
             assert_eq!(admit(&none, origin, host, scheme).is_ok(), is_own, "{origin} at {host}, {scheme:?}");
         }
-        assert_eq!(none.admit(b"http://a", None, None), Err(Refused));
+        assert_eq!(none.admit(b"http://a", None, None), Err(OriginRefused));
     }
 
     #[test]
@@ -268,7 +273,7 @@ mod tests {
             assert_eq!(admit(&listed, origin, "gate.example", None), Ok(number), "{origin}");
         }
         for origin in ["http://app.example", "https://app.example:8443", "http://localhost", "null"] {
-            assert_eq!(admit(&listed, origin, "gate.example", None), Err(Refused), "{origin}");
+            assert_eq!(admit(&listed, origin, "gate.example", None), Err(OriginRefused), "{origin}");
         }
         let any = origins(&["https://app.example", "*"]);
         assert_eq!(admit(&any, "null", "gate.example", None), Ok(0));

@@ -45,7 +45,7 @@ pub(in crate::http) enum Refusal {
 }
 
 /// A request as far as its head tells.
-enum Parsed {
+enum ParsedHead {
     Complete(Operation),
     NeedsBody(BodyOperation),
 }
@@ -104,18 +104,18 @@ impl Gateway {
         let origin = admitted.as_ref().ok().copied().flatten();
         let parsed = admitted.and_then(|_| self.parse(form, head));
         // What the body of such a request asks for is not known before it is there.
-        let is_many = matches!(parsed, Ok(Parsed::NeedsBody(BodyOperation::Read(_))));
+        let is_many = matches!(parsed, Ok(ParsedHead::NeedsBody(BodyOperation::Read(_))));
         let form = if is_many { Form::Other } else { form };
         framing.keep_alive &= refusal.is_none();
         let (operation, may_go_on, unread) = match parsed {
-            Ok(Parsed::NeedsBody(operation)) => match operation.admit(&body, &self.limits, owner) {
+            Ok(ParsedHead::NeedsBody(operation)) => match operation.admit(&body, &self.limits, owner) {
                 Ok(()) => match collect(&mut body, &self.limits, owner).await {
                     Ok(bytes) => (operation.with_body(bytes, &self.limits, self.holds), true, None),
                     Err(error) => (Err(error), body.is_end_stream(), None),
                 },
                 Err(shortage) => (Err(Error::Short(shortage)), may_skip, Some(body)),
             },
-            Ok(Parsed::Complete(operation)) => (Ok(operation), may_skip, Some(body)),
+            Ok(ParsedHead::Complete(operation)) => (Ok(operation), may_skip, Some(body)),
             Err(error) => (Err(error), may_skip, Some(body)),
         };
         framing.keep_alive &= may_go_on;
@@ -123,14 +123,14 @@ impl Gateway {
         (GatewayRequest::new(form, framing, origin, operation), unread)
     }
 
-    fn parse(&self, form: Form, head: Parts) -> Result<Parsed, Error> {
+    fn parse(&self, form: Form, head: Parts) -> Result<ParsedHead, Error> {
         let operation = match head.uri.path() {
             STREAMS_PATH => match form {
                 Form::ShortPoll | Form::WebSocket => {
                     ReadOrSocket::parse(None, &head, &self.limits, self.holds)?.into()
                 }
                 Form::Append => {
-                    return Ok(Parsed::NeedsBody(BodyOperation::Read(Box::new(PostRead::parse(head)?))));
+                    return Ok(ParsedHead::NeedsBody(BodyOperation::Read(Box::new(PostRead::parse(head)?))));
                 }
                 Form::Preflight => Operation::OptionsOfMany { of_page: head.headers.contains_key(ORIGIN) },
                 _ => return Err(Error::MethodNotAllowed { allowed: STREAMS_METHODS }),
@@ -141,24 +141,24 @@ impl Gateway {
                 None => return self.parse_stream(form, &head),
             },
         };
-        Ok(Parsed::Complete(operation))
+        Ok(ParsedHead::Complete(operation))
     }
 
-    fn parse_stream(&self, form: Form, head: &Parts) -> Result<Parsed, Error> {
+    fn parse_stream(&self, form: Form, head: &Parts) -> Result<ParsedHead, Error> {
         let name = stream_of_path(head.uri.path())?;
         let operation = match form {
             Form::Create => {
-                return Ok(Parsed::NeedsBody(BodyOperation::Create(name, Box::new(Put::parse(head)?))));
+                return Ok(ParsedHead::NeedsBody(BodyOperation::Create(name, Box::new(Put::parse(head)?))));
             }
             Form::Append => {
                 let append = post(head.uri.query(), &head.headers)?;
-                return Ok(Parsed::NeedsBody(BodyOperation::Append(name, Box::new(append))));
+                return Ok(ParsedHead::NeedsBody(BodyOperation::Append(name, Box::new(append))));
             }
             Form::Head => OnStream::Head,
             Form::Delete => OnStream::Delete,
             Form::Preflight => OnStream::Options { of_page: head.headers.contains_key(ORIGIN) },
             Form::ShortPoll | Form::LongPoll | Form::Sse | Form::Ndjson | Form::WebSocket => {
-                return Ok(Parsed::Complete(
+                return Ok(ParsedHead::Complete(
                     ReadOrSocket::parse(Some(name), head, &self.limits, self.holds)?.into(),
                 ));
             }
@@ -166,7 +166,7 @@ impl Gateway {
                 return Err(Error::MethodNotAllowed { allowed: STREAM_METHODS });
             }
         };
-        Ok(Parsed::Complete(Operation::OnStream(name, operation)))
+        Ok(ParsedHead::Complete(Operation::OnStream(name, operation)))
     }
 
     fn admit(&self, head: &Parts, refusal: Option<Refusal>) -> Result<(), Error> {

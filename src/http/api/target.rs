@@ -44,7 +44,8 @@ pub(in crate::http) trait Parameters {
     fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed>;
 }
 
-const NAMES: [&str; 8] = ["offset", "live", "cursor", "timeout", "client", "heartbeat", "create", "from"];
+const NAMES: [&str; 9] =
+    ["offset", "live", "cursor", "resume", "timeout", "client", "heartbeat", "create", "from"];
 
 /// The parameter that may be there more than once.
 const STREAM: &str = "stream";

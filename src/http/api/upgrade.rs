@@ -9,8 +9,8 @@ use super::gateway::Gateway;
 use super::handshake::Handshake;
 use crate::http::conn::{Answer, ConnectionState, MqttSocket, UpgradedIo};
 use crate::http::read::live::{LiveOpener, OpenLive, WEBSOCKET};
-use crate::http::read::request::{Live, WebSocket};
-use crate::http::read::websocket::{Publisher, Session};
+use crate::http::read::request::{LiveRead, WebSocket};
+use crate::http::read::websocket::{Publisher, SocketSession};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::stream::Principal;
@@ -74,10 +74,10 @@ impl WebSocketUpgrade {
                     let hub = hub.clone();
                     Publisher { hub, stream, content_type, principal }
                 });
-                Session::new(io, hub, publisher, limits).serve(updates, heartbeat).await;
+                SocketSession::new(io, hub, publisher, limits).serve(updates, heartbeat).await;
             }
             SocketReads::FirstFrame(opener) => {
-                let session = Session::new(io, hub, None, limits.clone());
+                let session = SocketSession::new(io, hub, None, limits.clone());
                 serve_first_frame(session, opener, &limits).await;
             }
         }
@@ -85,9 +85,9 @@ impl WebSocketUpgrade {
 }
 
 /// Serves what the client's first frame asks for.
-async fn serve_first_frame(session: Session, opener: LiveOpener, limits: &Limits) {
+async fn serve_first_frame(session: SocketSession, opener: LiveOpener, limits: &Limits) {
     let Some((session, text)) = session.first_text().await else { return };
-    let opened = match Live::from_frame(&text, limits) {
+    let opened = match LiveRead::from_frame(&text, limits) {
         Ok(live) => opener.open(live).await,
         Err(error) => Err(error),
     };

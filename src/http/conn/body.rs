@@ -12,35 +12,35 @@ use tokio_stream::Stream;
 pub(in crate::http) const FRAME_BYTES_MAX: usize = 32 * 1024;
 
 /// The body of an answer.
-pub struct Body(Kind);
+pub struct Body(BodyKind);
 
-enum Kind {
+enum BodyKind {
     Full(Option<Bytes>),
     Pieces { pieces: std::vec::IntoIter<Bytes>, left: usize },
-    Live(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    LiveRead(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
 impl Body {
     /// No bytes.
     pub fn empty() -> Self {
-        Self(Kind::Full(None))
+        Self(BodyKind::Full(None))
     }
 
     /// These bytes.
     pub fn full(bytes: Bytes) -> Self {
-        Self(Kind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
+        Self(BodyKind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
     /// These bytes one behind the other, joined only as the reader takes them.
     pub(in crate::http) fn pieces(pieces: Vec<Bytes>) -> Self {
         let left = pieces.iter().map(Bytes::len).sum();
-        Self(Kind::Pieces { pieces: pieces.into_iter(), left })
+        Self(BodyKind::Pieces { pieces: pieces.into_iter(), left })
     }
 
     /// All of it if it is there and no longer than `bytes_max`, else the body as it was.
     pub(in crate::http) fn into_small(self, bytes_max: usize) -> Result<Bytes, Self> {
         match self.0 {
-            Kind::Full(bytes) if bytes.as_ref().is_none_or(|bytes| bytes.len() <= bytes_max) => {
+            BodyKind::Full(bytes) if bytes.as_ref().is_none_or(|bytes| bytes.len() <= bytes_max) => {
                 Ok(bytes.unwrap_or_default())
             }
             kind => Err(Self(kind)),
@@ -49,7 +49,7 @@ impl Body {
 
     /// Whatever comes, until it ends.
     pub(in crate::http) fn live(stream: Pin<Box<dyn Stream<Item = Bytes> + Send>>) -> Self {
-        Self(Kind::Live(stream))
+        Self(BodyKind::LiveRead(stream))
     }
 }
 
@@ -80,30 +80,30 @@ impl hyper::body::Body for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let bytes = match &mut self.get_mut().0 {
-            Kind::Full(bytes) => bytes.take(),
-            Kind::Pieces { pieces, left } => {
+            BodyKind::Full(bytes) => bytes.take(),
+            BodyKind::Pieces { pieces, left } => {
                 let frame = next_frame(pieces);
                 *left -= frame.as_ref().map_or(0, Bytes::len);
                 frame
             }
-            Kind::Live(stream) => std::task::ready!(stream.as_mut().poll_next(context)),
+            BodyKind::LiveRead(stream) => std::task::ready!(stream.as_mut().poll_next(context)),
         };
         Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Full(bytes) => bytes.is_none(),
-            Kind::Pieces { left, .. } => *left == 0,
-            Kind::Live(_) => false,
+            BodyKind::Full(bytes) => bytes.is_none(),
+            BodyKind::Pieces { left, .. } => *left == 0,
+            BodyKind::LiveRead(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Kind::Pieces { left, .. } => SizeHint::with_exact(*left as u64),
-            Kind::Live(_) => SizeHint::default(),
+            BodyKind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            BodyKind::Pieces { left, .. } => SizeHint::with_exact(*left as u64),
+            BodyKind::LiveRead(_) => SizeHint::default(),
         }
     }
 }

@@ -74,4 +74,4 @@ impl ConnectionContext {
 }
 
 /// A rare step of a connection, boxed so that a connection has room only for the step that it is at.
-pub(super) type Step<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
+pub(super) type BoxedStep<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;

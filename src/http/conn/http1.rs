@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::context::{ConnectionContext, Step};
+use super::context::{BoxedStep, ConnectionContext};
 use super::fast_path::Parsed;
 use super::hyper_request::receive_with_hyper;
 use super::io::{GuardedStream, Phase};
@@ -50,7 +50,11 @@ enum Exit {
 }
 
 /// Serves a connection until either side closes it.
-pub(super) fn serve(stream: TcpStream, read_ahead: Bytes, context: ConnectionContext) -> Step<'static, ()> {
+pub(super) fn serve(
+    stream: TcpStream,
+    read_ahead: Bytes,
+    context: ConnectionContext,
+) -> BoxedStep<'static, ()> {
     let mut io = Box::new(context.guard(stream, read_ahead));
     Box::pin(async move {
         let (mut keep_alive, mut stage) = (KeepAlive::default(), Stage::Idle);
@@ -179,7 +183,7 @@ fn serve_upgrade(
     head: Bytes,
     upgrade: Upgrade,
     context: &ConnectionContext,
-) -> Step<'_, ()> {
+) -> BoxedStep<'_, ()> {
     Box::pin(async move {
         io.write_all(&head).await?;
         drop(head);
@@ -189,6 +193,6 @@ fn serve_upgrade(
 }
 
 /// Closes the connection so that the client can still read the last response.
-pub(super) fn close(mut io: Box<GuardedStream>) -> Step<'static, ()> {
+pub(super) fn close(mut io: Box<GuardedStream>) -> BoxedStep<'static, ()> {
     Box::pin(async move { io.shutdown().await })
 }

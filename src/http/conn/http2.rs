@@ -19,22 +19,26 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::body::Body;
-use super::context::{ConnectionContext, Service, Step};
+use super::context::{BoxedStep, ConnectionContext, Service};
 use super::io::{ConnectionState, Phase};
 use super::response::Framing;
 use super::upgraded::UpgradedIo;
 use crate::http::api::routes::Refusal;
 use crate::limits::Limits;
-use crate::metrics::watched;
+use crate::metrics::stall_timed;
 
 /// Serves a connection until either side closes it, it is idle for too long, or the server closes.
-pub(super) fn serve(stream: TcpStream, read_ahead: Bytes, context: ConnectionContext) -> Step<'static, ()> {
+pub(super) fn serve(
+    stream: TcpStream,
+    read_ahead: Bytes,
+    context: ConnectionContext,
+) -> BoxedStep<'static, ()> {
     Box::pin(async move {
         let busy = Arc::new(Busy::default());
         let io = TokioIo::new(context.guard(stream, read_ahead));
         let refusal = context.refuse.then_some(Refusal::TooManyConnections);
         let hyper_service = service_fn(|request: Request<Incoming>| {
-            let answering = Answering::new(busy.clone());
+            let answering = BusyGuard::new(busy.clone());
             let (service, state) = (context.service.clone(), context.state.clone());
             async move {
                 let response = respond(&service, request, refusal, &state).await;
@@ -106,7 +110,7 @@ struct WatchedTasks;
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for WatchedTasks {
     fn execute(&self, stream: F) {
-        tokio::spawn(watched(|| "an HTTP/2 stream", Box::pin(stream)));
+        tokio::spawn(stall_timed(|| "an HTTP/2 stream", Box::pin(stream)));
     }
 }
 
@@ -132,16 +136,16 @@ impl Busy {
 }
 
 /// A request from its head to the end of its answer, or to the client's leaving.
-struct Answering(Arc<Busy>);
+struct BusyGuard(Arc<Busy>);
 
-impl Answering {
+impl BusyGuard {
     fn new(busy: Arc<Busy>) -> Self {
         busy.begun.fetch_add(1, Ordering::Relaxed);
         Self(busy)
     }
 }
 
-impl Drop for Answering {
+impl Drop for BusyGuard {
     fn drop(&mut self) {
         self.0.ended.fetch_add(1, Ordering::Relaxed);
     }
@@ -150,7 +154,7 @@ impl Drop for Answering {
 /// A response body that counts as being answered until its last byte is out, or until the client has left.
 struct Tracked {
     body: Body,
-    _answering: Answering,
+    _answering: BusyGuard,
 }
 
 impl hyper::body::Body for Tracked {

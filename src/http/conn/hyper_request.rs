@@ -25,7 +25,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use super::body::Body;
-use super::context::{ConnectionContext, Service, Step};
+use super::context::{BoxedStep, ConnectionContext, Service};
 use super::io::{GuardedStream, Phase};
 use super::pending::PendingResponse;
 use super::response::Framing;
@@ -34,13 +34,13 @@ use crate::http::api::routes::Refusal;
 use crate::limits::Limits;
 
 /// A connection, and the response that is owed on it.
-type Received<'a> = (Box<GuardedStream>, PendingResponse<'a>);
+type OwedResponse<'a> = (Box<GuardedStream>, PendingResponse<'a>);
 
 /// Receives the request whose first bytes `io` holds. `None`: the connection has ended.
 pub(super) fn receive_with_hyper(
     mut io: Box<GuardedStream>,
     context: &ConnectionContext,
-) -> Step<'_, Option<Received<'_>>> {
+) -> BoxedStep<'_, Option<OwedResponse<'_>>> {
     Box::pin(async move {
         let Some(head) = read_head(&mut io, &context.limits).await? else { return Ok(None) };
         let refusal = if context.refuse { Some(Refusal::TooManyConnections) } else { head.refusal() };

@@ -37,7 +37,7 @@ pub use upgraded::{MqttSocket, UpgradedIo};
 pub(super) use body::FRAME_BYTES_MAX;
 pub(super) use response::{Answer, Framing, Head, bare};
 
-use context::Step;
+use context::BoxedStep;
 
 /// The first bytes of an HTTP/2 connection (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -54,7 +54,7 @@ pub fn serve(
 }
 
 /// Finds out which protocol the client speaks, and returns the future that serves it.
-fn begin(mut stream: TcpStream, context: ConnectionContext) -> Step<'static, Step<'static, ()>> {
+fn begin(mut stream: TcpStream, context: ConnectionContext) -> BoxedStep<'static, BoxedStep<'static, ()>> {
     Box::pin(async move {
         Ok(match first_bytes(&mut stream, &context).await? {
             None => http1::close(Box::new(context.guard(stream, Bytes::new()))),

@@ -16,15 +16,15 @@ use crate::http::read::StartingRead;
 use crate::http::read::long_poll::{HeldRead, ReadStart};
 
 /// A response over HTTP/1 to one request. Dropping it cancels the request: a held poll leaves its wait queue.
-pub(super) struct PendingResponse<'a>(State<'a>);
+pub(super) struct PendingResponse<'a>(PendingState<'a>);
 
-enum State<'a> {
+enum PendingState<'a> {
     Ready(Option<ResponseBytes>),
-    Answering(Answering<'a>, LeavesBy),
+    PendingAnswer(PendingAnswer<'a>, LeavesBy),
     Reading { gateway: &'a Gateway, log: RequestLog, stage: ReadStage<'a> },
 }
 
-type Answering<'a> = Pin<Box<dyn Future<Output = Reply<ResponseBytes>> + Send + 'a>>;
+type PendingAnswer<'a> = Pin<Box<dyn Future<Output = Reply<ResponseBytes>> + Send + 'a>>;
 
 enum ReadStage<'a> {
     /// Most reads are answered when this is first polled.
@@ -36,7 +36,7 @@ enum ReadStage<'a> {
 impl<'a> PendingResponse<'a> {
     /// A response that is complete.
     pub(super) fn ready(response: ResponseBytes) -> Self {
-        Self(State::Ready(Some(response)))
+        Self(PendingState::Ready(Some(response)))
     }
 
     /// Begins to answer a request.
@@ -48,14 +48,14 @@ impl<'a> PendingResponse<'a> {
         match operation {
             Ok(Operation::Read(read)) => {
                 let stage = ReadStage::Starting(gateway.begin_read(read, state, log.origin));
-                Self(State::Reading { gateway, log, stage })
+                Self(PendingState::Reading { gateway, log, stage })
             }
             // The future of an append is smaller than that of any operation.
             Ok(Operation::OnStream(name, OnStream::Append(mut append))) => {
                 append.principal = state.principal();
                 let reply =
                     async move { Reply::http(gateway.finish(&log, gateway.append(name, *append).await)) };
-                Self(State::Answering(Box::pin(reply), LeavesBy::Reset))
+                Self(PendingState::PendingAnswer(Box::pin(reply), LeavesBy::Reset))
             }
             operation => Self::any(gateway, GatewayRequest { operation, log }, state),
         }
@@ -64,15 +64,17 @@ impl<'a> PendingResponse<'a> {
     fn any(gateway: &'a Gateway, request: GatewayRequest, state: &'a Arc<ConnectionState>) -> Self {
         let may_be_held = matches!(request.operation, Ok(Operation::Read(_)));
         let leaves_by = if may_be_held { LeavesBy::Fin } else { LeavesBy::Reset };
-        Self(State::Answering(Box::pin(gateway.respond(request, state)), leaves_by))
+        Self(PendingState::PendingAnswer(Box::pin(gateway.respond(request, state)), leaves_by))
     }
 
     /// What the client has to do while it waits for the response to be dropped.
     pub(super) fn leaves_by(&self) -> LeavesBy {
         match &self.0 {
-            State::Reading { stage: ReadStage::Held(_), .. } => LeavesBy::Fin,
-            State::Reading { stage: ReadStage::Starting(_), .. } | State::Ready(_) => LeavesBy::Reset,
-            State::Answering(_, leaves_by) => *leaves_by,
+            PendingState::Reading { stage: ReadStage::Held(_), .. } => LeavesBy::Fin,
+            PendingState::Reading { stage: ReadStage::Starting(_), .. } | PendingState::Ready(_) => {
+                LeavesBy::Reset
+            }
+            PendingState::PendingAnswer(_, leaves_by) => *leaves_by,
         }
     }
 
@@ -83,11 +85,11 @@ impl<'a> PendingResponse<'a> {
         cx: &mut Context<'_>,
     ) -> Poll<Reply<ResponseBytes>> {
         match &mut self.0 {
-            State::Ready(response) => {
+            PendingState::Ready(response) => {
                 response.take().map_or(Poll::Pending, |response| Poll::Ready(Reply::http(response)))
             }
-            State::Answering(reply, _) => reply.as_mut().poll(cx),
-            State::Reading { gateway, log, stage } => {
+            PendingState::PendingAnswer(reply, _) => reply.as_mut().poll(cx),
+            PendingState::Reading { gateway, log, stage } => {
                 let outcome = ready!(stage.poll(timer, cx));
                 Poll::Ready(Reply::http(gateway.finish(log, outcome)))
             }
@@ -106,7 +108,7 @@ impl ReadStage<'_> {
                 Self::Starting(read) => match ready!(read.as_mut().poll(cx))? {
                     ReadStart::Answered(response) => return Poll::Ready(Ok(response)),
                     ReadStart::Held(mut held) => {
-                        held.be_prompt();
+                        held.read_before_publisher_returns();
                         *self = Self::Held(Box::new(held));
                     }
                 },

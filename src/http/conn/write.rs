@@ -10,7 +10,7 @@ use hyper::body::Body as _;
 use tokio::io::AsyncWriteExt;
 
 use super::body::Body;
-use super::context::Step;
+use super::context::BoxedStep;
 use super::io::{GuardedStream, LeavesBy};
 use super::response::Outgoing;
 
@@ -22,11 +22,11 @@ pub(super) enum Written {
 }
 
 /// Writes a response with a body that comes in frames. The head is written together with the first frame.
-pub(super) fn write_body(io: &mut GuardedStream, mut response: Box<Outgoing>) -> Step<'_, Written> {
+pub(super) fn write_body(io: &mut GuardedStream, mut response: Box<Outgoing>) -> BoxedStep<'_, Written> {
     Box::pin(async move {
         while let Some(body) = &mut response.rest {
             let Some(frame) = next_frame(io, body).await? else { return Ok(Written::ClientGone) };
-            let Frame::Data(data) = frame else { break };
+            let BodyPart::Data(data) = frame else { break };
             let before = std::mem::take(&mut response.first);
             if response.chunked {
                 let length = format!("{:x}\r\n", data.len());
@@ -43,13 +43,13 @@ pub(super) fn write_body(io: &mut GuardedStream, mut response: Box<Outgoing>) ->
 }
 
 /// A piece of a body, or its end.
-enum Frame {
+enum BodyPart {
     Data(Bytes),
     End,
 }
 
 /// The next frame of a body; `None` once the client has closed the connection.
-async fn next_frame(io: &mut GuardedStream, body: &mut Body) -> io::Result<Option<Frame>> {
+async fn next_frame(io: &mut GuardedStream, body: &mut Body) -> io::Result<Option<BodyPart>> {
     poll_fn(|cx| match poll_frame(body, cx) {
         Poll::Ready(frame) => Poll::Ready(Ok(Some(frame))),
         Poll::Pending => io.poll_left(cx, LeavesBy::Fin).map_ok(|()| None),
@@ -57,12 +57,12 @@ async fn next_frame(io: &mut GuardedStream, body: &mut Body) -> io::Result<Optio
     .await
 }
 
-fn poll_frame(body: &mut Body, cx: &mut Context<'_>) -> Poll<Frame> {
+fn poll_frame(body: &mut Body, cx: &mut Context<'_>) -> Poll<BodyPart> {
     loop {
         match ready!(Pin::new(&mut *body).poll_frame(cx)) {
-            None => return Poll::Ready(Frame::End),
+            None => return Poll::Ready(BodyPart::End),
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) if !data.is_empty() => return Poll::Ready(Frame::Data(data)),
+                Ok(data) if !data.is_empty() => return Poll::Ready(BodyPart::Data(data)),
                 _ => {}
             },
             Some(Err(never)) => match never {},

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::http::api::error::gap_text;
 use crate::hub::{MultiBatch, StreamUpdate, Update};
-use crate::stream::{Batch, Cursor, Encoding, Gap};
+use crate::stream::{Batch, CacheCursor, Encoding, Gap};
 
 /// What a form writes around an envelope.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,7 @@ pub(in crate::http) enum TokenField {
     /// This is the token from now on.
     Full(String),
     /// The token goes on with this.
-    Then(String),
+    Delta(String),
     /// It is what it was.
     Same,
 }
@@ -63,7 +63,7 @@ impl Frame {
 
 /// The envelope of one update of one stream: `{"data":[...],"streamNextOffset":...}`. `data` holds the messages of a JSON
 /// stream as they are, the text of a text stream as a string, and base64 strings otherwise.
-pub(in crate::http) fn one(update: &Update, cursor: Cursor, frame: Frame) -> Bytes {
+pub(in crate::http) fn one(update: &Update, cursor: CacheCursor, frame: Frame) -> Bytes {
     let mut envelope = BytesMut::with_capacity(data_length(update) + 256);
     envelope.put_slice(frame.before);
     envelope.put_slice(b"{\"data\":[");
@@ -78,8 +78,8 @@ pub(in crate::http) fn one(update: &Update, cursor: Cursor, frame: Frame) -> Byt
 pub(in crate::http) fn many(batch: &MultiBatch, token: &TokenField, superseded: bool, frame: Frame) -> Bytes {
     // A token has no character that JSON would have to escape.
     let (name, token) = match token {
-        TokenField::Full(token) => (&b",\"cursor\":\""[..], token.as_str()),
-        TokenField::Then(token) => (&b",\"cursorThen\":\""[..], token.as_str()),
+        TokenField::Full(token) => (&b",\"resume\":\""[..], token.as_str()),
+        TokenField::Delta(token) => (&b",\"resumeDelta\":\""[..], token.as_str()),
         TokenField::Same => (&b""[..], ""),
     };
     let update_length = |update: &StreamUpdate| {
@@ -177,7 +177,7 @@ pub(in crate::http) fn put_base64<'a>(text: &mut BytesMut, pieces: impl IntoIter
 }
 
 /// Writes the control object of an update, with the cache cursor.
-pub(in crate::http) fn put_control(text: &mut BytesMut, update: &Update, cursor: Cursor) {
+pub(in crate::http) fn put_control(text: &mut BytesMut, update: &Update, cursor: CacheCursor) {
     put_json(text, &Control::new(update, Some(cursor)));
 }
 
@@ -199,7 +199,7 @@ fn put_json(text: &mut BytesMut, value: &(impl Serialize + ?Sized)) {
 
 impl Control {
     /// `cursor` is the cache cursor, if the form has one.
-    fn new(update: &Update, cursor: Option<Cursor>) -> Self {
+    fn new(update: &Update, cursor: Option<CacheCursor>) -> Self {
         let cursor = cursor.map(|cursor| cursor.0.to_string());
         match update {
             Update::Batch(batch) => Self::of_batch(batch, cursor),

@@ -12,7 +12,7 @@ use hyper::{Response, StatusCode};
 use tokio_stream::Stream;
 
 use super::envelope::{self, Frame, TokenField};
-use super::request::{Live, ReadFrom};
+use super::request::{LiveRead, ReadFrom};
 use super::resume_token;
 use super::sse;
 use crate::clock::Clock;
@@ -26,14 +26,14 @@ use crate::http::conn::Body;
 use crate::http::conn::{ConnectionState, bare};
 use crate::hub::{Hub, MultiBatch, MultiReader, Source, StreamReader, Tail, TailSettings, Update, Variant};
 use crate::metrics::LiveMetrics;
-use crate::stream::{Batch, ContentType, Cursor, Encoding, StreamName};
+use crate::stream::{Batch, CacheCursor, ContentType, Encoding, StreamName};
 
 /// How a live form writes its updates.
 pub(in crate::http) struct Format {
     form: Form,
     content_type: &'static str,
     /// An update of one stream.
-    one: fn(&Update, Cursor) -> Bytes,
+    one: fn(&Update, CacheCursor) -> Bytes,
     /// What is around an envelope over many streams.
     many: Frame,
 }
@@ -84,7 +84,7 @@ impl Gateway {
     pub(in crate::http) async fn live(
         &self,
         format: &'static Format,
-        live: Live,
+        live: LiveRead,
         state: Arc<ConnectionState>,
     ) -> Result<Response<Body>, Error> {
         let life = jittered(self.limits.live_life.get());
@@ -116,8 +116,8 @@ impl Gateway {
 
 impl LiveOpener {
     /// Opens the tail of a stream or many. Fails while a status can still say so.
-    pub(in crate::http) async fn open(self, live: Live) -> Result<OpenLive, Error> {
-        let Live { from, heartbeat } = live;
+    pub(in crate::http) async fn open(self, live: LiveRead) -> Result<OpenLive, Error> {
+        let LiveRead { from, heartbeat } = live;
         let (hub, format) = (&self.hub, self.format);
         let settings = TailSettings { heartbeat, life: self.life };
         match from {
@@ -162,19 +162,19 @@ struct StreamEncoder {
     format: &'static Format,
     clock: Clock,
     /// The cache cursor of the request, and the one that the client was told last.
-    asked: Option<Cursor>,
-    told: Option<Cursor>,
+    asked: Option<CacheCursor>,
+    told: Option<CacheCursor>,
 }
 
 impl Encoder<StreamReader> for StreamEncoder {
     fn encode(&mut self, update: &Update, _: &mut StreamReader) -> (Bytes, bool) {
         let (now, is_first) = (self.clock.wall(), self.told.is_none());
-        let still_good = self.told.filter(|told| *told >= Cursor::next(None, now, 0));
+        let still_good = self.told.filter(|told| *told >= CacheCursor::next(None, now, 0));
         let seed = match update {
             Update::Batch(batch) => cursor_seed(batch),
             Update::Gap(_) => fastrand::u64(..),
         };
-        let cursor = still_good.unwrap_or_else(|| Cursor::next(self.asked, now, seed));
+        let cursor = still_good.unwrap_or_else(|| CacheCursor::next(self.asked, now, seed));
         self.told = Some(cursor);
         let encode = self.format.one;
         match update {
@@ -225,7 +225,7 @@ impl MultiEncoder {
             }
             self.parts += then.len() + 1;
             if self.parts <= self.full {
-                return TokenField::Then(then);
+                return TokenField::Delta(then);
             }
         }
         let full = resume_token::part(reader.positions());

@@ -10,7 +10,7 @@ use super::request::{Hold, LongPoll, ReadFrom};
 use super::short_poll;
 use crate::clock::ReusableSleep;
 use crate::http::api::answer;
-use crate::http::api::answer::Keep;
+use crate::http::api::answer::Caching;
 use crate::http::api::error::Error;
 use crate::http::api::fields::{PREFERENCE_APPLIED, STREAM_SUPERSEDED};
 use crate::http::api::form::Form;
@@ -20,7 +20,7 @@ use crate::http::conn::{Answer, Head};
 use crate::hub::{
     HeldPoll, MultiReader, PollSettings, PollStart, Polled, RequestedStream, StreamReader, Variant,
 };
-use crate::stream::{Batch, Cursor};
+use crate::stream::{Batch, CacheCursor};
 
 /// What becomes of a read at first.
 pub(in crate::http) enum ReadStart<'a, A> {
@@ -33,12 +33,12 @@ pub(in crate::http) enum ReadStart<'a, A> {
 /// A long poll that waits. There may be very many of them. Dropping it takes the waiter with it.
 pub(in crate::http) struct HeldRead<'a> {
     gateway: &'a Gateway,
-    poll: Held<'a>,
+    poll: HeldSource<'a>,
     echo: Echo,
 }
 
-/// Held polls of many streams are fewer and larger.
-enum Held<'a> {
+/// HeldSource polls of many streams are fewer and larger.
+enum HeldSource<'a> {
     One(HeldPoll<'a, StreamReader>),
     Many(Box<HeldPoll<'a, MultiReader>>),
 }
@@ -48,7 +48,7 @@ enum Held<'a> {
 /// Flat, so that it has no gaps.
 #[derive(Debug, Clone, Copy)]
 struct Echo {
-    cursor: Option<Cursor>,
+    cursor: Option<CacheCursor>,
     hold: Duration,
     asked_hold: bool,
     origin: Option<AllowedOrigin>,
@@ -73,7 +73,9 @@ impl Gateway {
         let reader = self.hub.stream_reader(&stream, start);
         Ok(match self.hub.begin_poll(reader, settings).await? {
             PollStart::Answered(polled) => ReadStart::Answered(self.answer_one(&polled, echo)),
-            PollStart::Held(poll) => ReadStart::Held(HeldRead { gateway: self, poll: Held::One(poll), echo }),
+            PollStart::Held(poll) => {
+                ReadStart::Held(HeldRead { gateway: self, poll: HeldSource::One(poll), echo })
+            }
         })
     }
 
@@ -86,14 +88,14 @@ impl Gateway {
         Ok(match self.hub.begin_poll(self.hub.multi_reader(streams), settings).await? {
             PollStart::Answered(polled) => ReadStart::Answered(answer_many(&polled, echo)),
             PollStart::Held(poll) => {
-                ReadStart::Held(HeldRead { gateway: self, poll: Held::Many(Box::new(poll)), echo })
+                ReadStart::Held(HeldRead { gateway: self, poll: HeldSource::Many(Box::new(poll)), echo })
             }
         })
     }
 
     fn answer_one<A: Answer>(&self, polled: &Polled<StreamReader>, echo: Echo) -> A {
         let (batch, now) = (&polled.batch, self.clock.wall());
-        let cursor = Cursor::next(echo.cursor, now, cursor_seed(batch));
+        let cursor = CacheCursor::next(echo.cursor, now, cursor_seed(batch));
         // An answer that says why it ended, or that ends its connection, is for one client alone.
         if !batch.is_alone() && !polled.superseded && !self.hub.is_draining() {
             let cors = self.access.origins.fields(echo.origin);
@@ -109,17 +111,17 @@ impl Gateway {
 }
 
 impl Echo {
-    fn new(cursor: Option<Cursor>, hold: Hold, origin: Option<AllowedOrigin>) -> Self {
+    fn new(cursor: Option<CacheCursor>, hold: Hold, origin: Option<AllowedOrigin>) -> Self {
         Self { cursor, hold: hold.time, asked_hold: hold.asked, origin }
     }
 }
 
 impl HeldRead<'_> {
-    /// See [`HeldPoll::be_prompt`].
-    pub(in crate::http) fn be_prompt(&mut self) {
+    /// See [`HeldPoll::read_before_publisher_returns`].
+    pub(in crate::http) fn read_before_publisher_returns(&mut self) {
         match &mut self.poll {
-            Held::One(poll) => poll.be_prompt(),
-            Held::Many(poll) => poll.be_prompt(),
+            HeldSource::One(poll) => poll.read_before_publisher_returns(),
+            HeldSource::Many(poll) => poll.read_before_publisher_returns(),
         }
     }
 
@@ -130,11 +132,11 @@ impl HeldRead<'_> {
         context: &mut Context<'_>,
     ) -> Poll<Result<A, Error>> {
         Poll::Ready(Ok(match &mut self.poll {
-            Held::One(poll) => {
+            HeldSource::One(poll) => {
                 let polled = ready!(poll.poll_answer(timer, context))?;
                 self.gateway.answer_one(&polled, self.echo)
             }
-            Held::Many(poll) => answer_many(&ready!(poll.poll_answer(timer, context))?, self.echo),
+            HeldSource::Many(poll) => answer_many(&ready!(poll.poll_answer(timer, context))?, self.echo),
         }))
     }
 }
@@ -145,13 +147,13 @@ fn answer_many<A: Answer>(polled: &Polled<MultiReader>, echo: Echo) -> A {
     answer
 }
 
-fn write<A: Answer>(batch: &Batch, cursor: Cursor, echo: Echo) -> A {
+fn write<A: Answer>(batch: &Batch, cursor: CacheCursor, echo: Echo) -> A {
     let mut answer: A = if batch.is_empty() {
         let mut answer = answer::uncached(StatusCode::NO_CONTENT);
         answer::position(&mut answer, batch);
         answer
     } else {
-        answer::messages(batch, Keep::May)
+        answer::messages(batch, Caching::May)
     };
     answer::cursor(&mut answer, cursor);
     put_hold(&mut answer, echo);
@@ -167,7 +169,7 @@ fn put_hold(head: &mut impl Head, echo: Echo) {
 }
 
 /// All that two answers with the same batch can differ in.
-fn variant(cursor: Cursor, echo: Echo, now: SystemTime) -> Variant {
+fn variant(cursor: CacheCursor, echo: Echo, now: SystemTime) -> Variant {
     let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let hold = if echo.asked_hold { 1 + echo.hold.as_secs() } else { 0 };
     let form = Form::LongPoll as u64 | AllowedOrigin::number(echo.origin) << u8::BITS;

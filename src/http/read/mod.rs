@@ -4,7 +4,7 @@
 //! once; the body of a live form goes on for as long as the client reads it. A long poll that has to wait becomes a
 //! [`HeldRead`], a state machine of a few hundred bytes without a future. The connection's loop keeps it and calls
 //! [`HeldRead::poll`] with the connection's timer, or drops it when the client leaves. A connection whose task does nothing
-//! else while it waits calls [`HeldRead::be_prompt`] first, so that a publisher lets it answer before the publisher itself
+//! else while it waits calls [`HeldRead::read_before_publisher_returns`] first, so that a publisher lets it answer before the publisher itself
 //! is answered.
 
 mod envelope;

@@ -17,7 +17,7 @@ use crate::http::api::handshake::Handshake;
 use crate::http::api::target::{Parameters, Query};
 use crate::hub::{ClientId, RequestedStream};
 use crate::limits::Limits;
-use crate::stream::{Cursor, Start, StreamName};
+use crate::stream::{CacheCursor, Start, StreamName};
 
 /// Heartbeats that a client may ask for.
 const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
@@ -31,8 +31,8 @@ pub(in crate::http) const HEARTBEAT_NONE: Duration = Duration::from_secs(24 * 36
 pub(in crate::http) enum Read {
     ShortPoll(ShortPoll),
     LongPoll(LongPoll),
-    Sse(Live),
-    Ndjson(Live),
+    Sse(LiveRead),
+    Ndjson(LiveRead),
 }
 
 /// A GET, or the CONNECT that opens a WebSocket over HTTP/2.
@@ -49,7 +49,7 @@ pub(in crate::http) enum ReadFrom {
         stream: StreamName,
         start: Start,
         /// The cache cursor that the client was told last.
-        cursor: Option<Cursor>,
+        cursor: Option<CacheCursor>,
     },
     Many(Vec<RequestedStream>),
 }
@@ -77,7 +77,7 @@ pub(in crate::http) struct Hold {
 
 /// SSE, NDJSON, or the envelopes of a WebSocket.
 #[derive(Debug)]
-pub(in crate::http) struct Live {
+pub(in crate::http) struct LiveRead {
     pub(in crate::http) from: ReadFrom,
     pub(in crate::http) heartbeat: Duration,
 }
@@ -86,7 +86,7 @@ pub(in crate::http) struct Live {
 pub(in crate::http) struct WebSocket {
     pub(in crate::http) handshake: Handshake,
     /// `None`: the first frame says which streams are read.
-    pub(in crate::http) live: Option<Live>,
+    pub(in crate::http) live: Option<LiveRead>,
 }
 
 /// The head of a POST that reads many streams. Its body says which.
@@ -111,7 +111,7 @@ impl ReadOrSocket {
                 None => ReadFrom::check_seconds(&query).map(|()| None)?,
             };
             // Pings show life; envelopes do so on request, for clients that cannot see pings.
-            let live = live.map(|from| Live::new(from, &query, HEARTBEAT_NONE)).transpose()?;
+            let live = live.map(|from| LiveRead::new(from, &query, HEARTBEAT_NONE)).transpose()?;
             let handshake = Handshake::parse(head)?;
             return Ok(Self::WebSocket(Box::new(WebSocket { handshake, live })));
         }
@@ -169,7 +169,7 @@ impl Read {
         holds: HoldPolicy,
         from: impl FnOnce(bool) -> Result<ReadFrom, Error>,
     ) -> Result<Self, Error> {
-        let live = |from| Live::new(from, parameters, limits.live_heartbeat.get());
+        let live = |from| LiveRead::new(from, parameters, limits.live_heartbeat.get());
         match parameters.get("live") {
             None => {
                 let from = from(false)?;
@@ -237,7 +237,7 @@ impl ReadFrom {
         let start =
             start.ok_or_else(|| Error::parameter("offset", "is required with live; -1 is the beginning"))?;
         let parse = |cursor| {
-            Cursor::parse(cursor).ok_or_else(|| Error::parameter("cursor", "is what Stream-Cursor said"))
+            CacheCursor::parse(cursor).ok_or_else(|| Error::parameter("cursor", "is what Stream-Cursor said"))
         };
         let cursor = query.get("cursor").map(parse).transpose()?;
         Ok(Self::One { stream, start, cursor })
@@ -256,7 +256,7 @@ impl ReadFrom {
     }
 }
 
-impl Live {
+impl LiveRead {
     fn new(from: ReadFrom, parameters: &impl Parameters, default: Duration) -> Result<Self, Error> {
         let asked = parameters.seconds("heartbeat")?.map(Duration::from_secs);
         let heartbeat = asked.map_or(default, |asked| asked.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX));

@@ -22,7 +22,7 @@ use crate::stream::{InvalidMessages, Progress, StreamName, json_depth};
 pub(in crate::http) struct JsonRead<'a> {
     #[serde(borrow)]
     stream: Option<&'a RawValue>,
-    cursor: Option<String>,
+    resume: Option<String>,
     from: Option<String>,
     live: Option<String>,
     timeout: Option<u64>,
@@ -54,7 +54,7 @@ impl<'a> JsonRead<'a> {
 impl Parameters for JsonRead<'_> {
     fn get(&self, name: &str) -> Option<&str> {
         match name {
-            "cursor" => self.cursor.as_deref(),
+            "resume" => self.resume.as_deref(),
             "from" => self.from.as_deref(),
             "live" => self.live.as_deref(),
             "client" => self.client.as_deref(),
@@ -77,7 +77,7 @@ pub(in crate::http) fn requested_streams<'n>(
     parameters: &impl Parameters,
     limits: &Limits,
 ) -> Result<Vec<RequestedStream>, Error> {
-    let token = parameters.get("cursor").map(ResumeToken::parse).transpose()?.unwrap_or_default();
+    let token = parameters.get("resume").map(ResumeToken::parse).transpose()?.unwrap_or_default();
     let begin = match parameters.get("from") {
         None => None,
         Some("earliest") => Some(Progress::Earliest),

@@ -39,7 +39,9 @@ pub(in crate::http) struct ResumeToken(HashMap<NameHash, (usize, Progress)>);
 
 /// The text is no resume token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a cursor over many streams is what an earlier answer said, with what followed it")]
+#[error(
+    "the resume token is not one that this gateway wrote: send `resume` of an earlier answer, and each `resumeDelta` after it behind a dot"
+)]
 pub(in crate::http) struct InvalidResumeToken;
 
 impl NameHash {
@@ -78,10 +80,10 @@ pub(in crate::http) fn part<'a>(positions: impl IntoIterator<Item = (&'a StreamN
     for (name, progress) in positions {
         bytes.extend(NameHash::of(name).0.to_le_bytes());
         let (kind, offset) = match progress {
-            Progress::Earliest => (Kind::Earliest, None),
-            Progress::At(offset) => (Kind::At, Some(offset)),
-            Progress::Closed(offset) => (Kind::Closed, Some(offset)),
-            Progress::Missing => (Kind::Missing, None),
+            Progress::Earliest => (EntryKind::Earliest, None),
+            Progress::At(offset) => (EntryKind::At, Some(offset)),
+            Progress::Closed(offset) => (EntryKind::Closed, Some(offset)),
+            Progress::Missing => (EntryKind::Missing, None),
         };
         bytes.push(kind as u8);
         if let Some(offset) = offset {
@@ -95,7 +97,7 @@ pub(in crate::http) fn part<'a>(positions: impl IntoIterator<Item = (&'a StreamN
 
 /// How an entry goes on.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum EntryKind {
     Earliest,
     At,
     Closed,
@@ -124,10 +126,10 @@ impl<'a> Entries<'a> {
         self.bytes = rest;
         let hash = NameHash(u64::from_le_bytes(*hash));
         let progress = match self.take::<u8>()? {
-            kind if kind == Kind::Earliest as u8 => Progress::Earliest,
-            kind if kind == Kind::At as u8 => Progress::At(self.offset()?),
-            kind if kind == Kind::Closed as u8 => Progress::Closed(self.offset()?),
-            kind if kind == Kind::Missing as u8 => Progress::Missing,
+            kind if kind == EntryKind::Earliest as u8 => Progress::Earliest,
+            kind if kind == EntryKind::At as u8 => Progress::At(self.offset()?),
+            kind if kind == EntryKind::Closed as u8 => Progress::Closed(self.offset()?),
+            kind if kind == EntryKind::Missing as u8 => Progress::Missing,
             _ => return Err(InvalidResumeToken),
         };
         Ok(Some((hash, progress)))

@@ -7,7 +7,7 @@ use super::envelope::{self, Frame, TokenField};
 use super::request::{ReadFrom, ShortPoll};
 use super::resume_token;
 use crate::http::api::answer;
-use crate::http::api::answer::Keep;
+use crate::http::api::answer::Caching;
 use crate::http::api::error::Error;
 use crate::http::api::gateway::Gateway;
 use crate::http::conn::Answer;
@@ -34,7 +34,7 @@ impl Gateway {
     ) -> Result<A, Error> {
         let batch = self.hub.read(&stream, start).await?;
         if start == Start::Tail {
-            return Ok(answer::messages(&batch, Keep::MustNot));
+            return Ok(answer::messages(&batch, Caching::MustNot));
         }
         let unchanged = if_none_match.is_some_and(|tags| answer::matches(&tags, &answer::entity_tag(&batch)));
         if unchanged {
@@ -45,7 +45,7 @@ impl Gateway {
             return Ok(answer);
         }
         self.metrics.messages_out(batch.messages, batch.len());
-        Ok(answer::messages(&batch, Keep::May))
+        Ok(answer::messages(&batch, Caching::May))
     }
 
     async fn short_poll_many<A: Answer>(&self, streams: Vec<RequestedStream>) -> Result<A, Error> {

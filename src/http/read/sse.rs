@@ -5,10 +5,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::envelope::{data_length, put_base64, put_control};
 use crate::hub::Update;
-use crate::stream::{Batch, Cursor, Encoding};
+use crate::stream::{Batch, CacheCursor, Encoding};
 
 /// The events of one update.
-pub fn event(update: &Update, cursor: Cursor) -> Bytes {
+pub fn event(update: &Update, cursor: CacheCursor) -> Bytes {
     let mut event = BytesMut::with_capacity(data_length(update) + 256);
     if let Update::Batch(batch) = update {
         data(&mut event, batch);

@@ -21,7 +21,7 @@ use crate::limits::Limits;
 use crate::stream::{Append, ContentType, Encoding, Payload, Principal, StreamName};
 
 /// An open socket and what it stands for.
-pub(in crate::http) struct Session {
+pub(in crate::http) struct SocketSession {
     socket: tokio_websockets::WebSocketStream<UpgradedIo>,
     hub: Arc<Hub>,
     /// Where the client's frames go; `None`: nowhere, since it reads more streams than one.
@@ -87,7 +87,7 @@ impl Publisher {
     }
 }
 
-impl Session {
+impl SocketSession {
     pub(in crate::http) fn new(
         io: UpgradedIo,
         hub: Arc<Hub>,

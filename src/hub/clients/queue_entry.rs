@@ -45,7 +45,7 @@ pub enum Subject {
 
 /// Why a held poll ends before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::hub) enum Ending {
+pub(in crate::hub) enum HoldEnd {
     /// A newer poll of the same client for the same subject. Unless messages come first, the response waits until
     /// `answer_at`, at most until the deadline of the poll.
     Superseded { answer_at: Instant },
@@ -61,7 +61,7 @@ pub(super) struct QueueEntry {
     pub(super) offset: Option<Offset>,
     pub(super) since: Instant,
     pub(super) deadline: Instant,
-    ending: OnceLock<Ending>,
+    ending: OnceLock<HoldEnd>,
     waker: AtomicWaker,
 }
 
@@ -79,7 +79,7 @@ impl QueueEntry {
     }
 
     /// Ends the poll. Returns whether this was the first to do so.
-    pub(super) fn end(&self, ending: Ending) -> bool {
+    pub(super) fn end(&self, ending: HoldEnd) -> bool {
         let first = self.ending.set(ending).is_ok();
         if first {
             self.waker.wake();
@@ -88,7 +88,7 @@ impl QueueEntry {
     }
 
     /// Waits until the poll has to end before its time.
-    pub(super) fn poll_ended(&self, context: &mut Context<'_>) -> Poll<Ending> {
+    pub(super) fn poll_ended(&self, context: &mut Context<'_>) -> Poll<HoldEnd> {
         // Read behind the registration, or an end that comes between the two would wake nobody.
         self.waker.register(context.waker());
         self.ending.get().map_or(Poll::Pending, |ending| Poll::Ready(*ending))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{ClientId, Clients, Queue, QueueEntry, Record};
+use super::{ClientId, ClientRecord, Clients, Queue, QueueEntry};
 
 /// What the names of polls without a client begin with; their number follows.
 const ANONYMOUS: &str = "anonymous-";
@@ -22,9 +22,9 @@ pub struct ClientView {
     /// For a client that holds no poll: the stream it asked for last, if it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_stream: Option<String>,
-    /// For a client that holds no poll: its last cursor.
+    /// For a client that holds no poll: its last offset.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_cursor: Option<String>,
+    pub last_offset: Option<String>,
     /// For a client that holds no poll: when its last one ended (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<String>,
@@ -42,7 +42,7 @@ pub struct HeldView {
     pub stream: Option<String>,
     /// The offset from which it reads there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<String>,
+    pub offset: Option<String>,
     /// For a poll of many streams: how many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub streams: Option<usize>,
@@ -117,19 +117,19 @@ impl Clients {
     fn held_view(&self, poll: &QueueEntry) -> HeldView {
         HeldView {
             stream: poll.subject.stream().map(ToString::to_string),
-            cursor: poll.offset.map(|offset| offset.to_string()),
+            offset: poll.offset.map(|offset| offset.to_string()),
             streams: poll.subject.streams(),
             since: self.clock.text(poll.since),
             deadline: self.clock.text(poll.deadline),
         }
     }
 
-    fn idle_view(&self, id: &ClientId, record: &Record) -> ClientView {
+    fn idle_view(&self, id: &ClientId, record: &ClientRecord) -> ClientView {
         ClientView {
             client: id.as_str().to_owned(),
             answered: record.answered,
             last_stream: record.last_subject.stream().map(ToString::to_string),
-            last_cursor: record.last_offset.map(|offset| offset.to_string()),
+            last_offset: record.last_offset.map(|offset| offset.to_string()),
             last_seen: Some(self.clock.text(record.last_seen)),
             ..ClientView::default()
         }

@@ -52,7 +52,7 @@ async fn held(hub: &Arc<Hub>, prompt: bool) -> Held<'_> {
         panic!("it is answered")
     };
     if prompt {
-        held.be_prompt();
+        held.read_before_publisher_returns();
     }
     assert!(!is_answered(&mut held));
     held

@@ -16,11 +16,11 @@ pub(super) const MARKS_MAX: usize = 4096;
 /// The subscribers by client. For a moment there may be two of one client, when it comes again.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct Subscribers {
-    table: Mutex<Table>,
+    table: Mutex<SubscriberTable>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct SubscriberTable {
     by_client: BTreeMap<(Arc<str>, u64), Arc<Member>>,
     next_number: u64,
 }
@@ -65,7 +65,7 @@ impl Subscribers {
     }
 }
 
-impl Table {
+impl SubscriberTable {
     fn member(&mut self, client: &str, marks_max: usize) -> Arc<Member> {
         self.next_number += 1;
         Arc::new(Member::new(self.next_number, client, marks_max))

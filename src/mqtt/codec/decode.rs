@@ -10,10 +10,10 @@ use mqtt_protocol_core::mqtt::packet::{Qos, RetainHandling as LibraryRetainHandl
 use mqtt_protocol_core::mqtt::result_code::MqttError;
 
 use super::{
-    Ack, AckKind, Breach, Connect, Disconnect, Frame, Incoming, MessageProperties, PacketId, Publish, Reason,
-    RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
+    Ack, AckKind, Breach, Connect, Disconnect, Incoming, MessageProperties, Packet, PacketId, Publish,
+    Reason, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
 };
-use crate::stream::{Filter, Quality};
+use crate::stream::{Filter, QoS};
 
 const MALFORMED: Breach = Breach(Reason::MalformedPacket);
 const PROTOCOL_ERROR: Breach = Breach(Reason::ProtocolError);
@@ -32,8 +32,8 @@ const LEVEL_AT: usize = 6;
 const FLAGS_AT: usize = 7;
 
 /// What a client says in `frame`. Before its CONNECT the version is `None`, and nothing else is understood.
-pub(in crate::mqtt) fn decode(frame: Frame<'_>, version: Option<Version>) -> Result<Incoming, Breach> {
-    let Frame { first, body } = frame;
+pub(in crate::mqtt) fn decode(frame: Packet<'_>, version: Option<Version>) -> Result<Incoming, Breach> {
+    let Packet { first, body } = frame;
     let (kind, flags) = (first >> 4, first & 0x0f);
     let expected_flags = match kind {
         6 | 8 | 10 => 0b0010,
@@ -53,22 +53,15 @@ pub(in crate::mqtt) fn decode(frame: Frame<'_>, version: Option<Version>) -> Res
     match (kind, version) {
         (3, Version::V3) => {
             let packet = whole(v3_1_1::Publish::parse(flags, Arc::from(&*body)), &body)?;
-            let quality = quality(packet.qos());
+            let qos = qos(packet.qos());
             let payload = body.keep_from(body.len() - packet.payload().len());
-            publish(packet.topic_name(), payload, packet.packet_id(), quality, packet.retain(), &[])
+            publish(packet.topic_name(), payload, packet.packet_id(), qos, packet.retain(), &[])
         }
         (3, Version::V5) => {
             let packet = whole(v5_0::Publish::parse(flags, Arc::from(&*body)), &body)?;
-            let quality = quality(packet.qos());
+            let qos = qos(packet.qos());
             let payload = body.keep_from(body.len() - packet.payload().len());
-            publish(
-                packet.topic_name(),
-                payload,
-                packet.packet_id(),
-                quality,
-                packet.retain(),
-                packet.props(),
-            )
+            publish(packet.topic_name(), payload, packet.packet_id(), qos, packet.retain(), packet.props())
         }
         (4..=7, _) => ack(kind, &body, version).map(Incoming::Ack),
         (8, Version::V3) => {
@@ -110,11 +103,11 @@ fn packet_id(id: u16) -> Result<PacketId, Breach> {
     NonZeroU16::new(id).map(PacketId).ok_or(PROTOCOL_ERROR)
 }
 
-fn quality(qos: Qos) -> Quality {
+fn qos(qos: Qos) -> QoS {
     match qos {
-        Qos::AtMostOnce => Quality::AtMostOnce,
-        Qos::AtLeastOnce => Quality::AtLeastOnce,
-        Qos::ExactlyOnce => Quality::ExactlyOnce,
+        Qos::AtMostOnce => QoS::AtMostOnce,
+        Qos::AtLeastOnce => QoS::AtLeastOnce,
+        Qos::ExactlyOnce => QoS::ExactlyOnce,
     }
 }
 
@@ -147,7 +140,7 @@ fn connect_v3(body: &[u8]) -> Result<Connect, Breach> {
         (Some(topic), Some(payload)) => Some(Will {
             topic: text(topic)?,
             payload: Bytes::copy_from_slice(payload),
-            quality: quality(packet.will_qos()),
+            qos: qos(packet.will_qos()),
             retain: packet.will_retain(),
             properties: MessageProperties::default(),
             delay: Duration::ZERO,
@@ -174,7 +167,7 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Breach> {
         (Some(topic), Some(payload)) => Some(Will {
             topic: text(topic)?,
             payload: Bytes::copy_from_slice(payload),
-            quality: quality(packet.will_qos()),
+            qos: qos(packet.will_qos()),
             retain: packet.will_retain(),
             properties: MessageProperties::of(packet.will_props()),
             delay: will_delay(packet.will_props()),
@@ -226,7 +219,7 @@ fn publish(
     topic: &str,
     payload: Bytes,
     id: Option<u16>,
-    quality: Quality,
+    qos: QoS,
     retain: bool,
     properties: &[Property],
 ) -> Result<Incoming, Breach> {
@@ -244,7 +237,7 @@ fn publish(
     let id = id.map(packet_id).transpose()?;
     let properties = MessageProperties::of(properties);
     let topic = text(topic)?;
-    Ok(Incoming::Publish(Box::new(Publish { topic, alias, payload, id, quality, retain, properties })))
+    Ok(Incoming::Publish(Box::new(Publish { topic, alias, payload, id, qos, retain, properties })))
 }
 
 fn ack(kind: u8, body: &[u8], version: Version) -> Result<Ack, Breach> {
@@ -273,7 +266,7 @@ fn ack(kind: u8, body: &[u8], version: Version) -> Result<Ack, Breach> {
 
 fn subscribe(id: u16, entries: &[SubEntry], identifier: Option<u32>) -> Result<Incoming, Breach> {
     let options = |options: &SubOpts| SubscriptionOptions {
-        quality: quality(options.qos()),
+        qos: qos(options.qos()),
         no_local: options.nl(),
         retain_as_published: options.rap(),
         retain_handling: match options.rh() {

@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Ack, AckKind, Connack, Delivery, MessageProperties, Outgoing, PacketId, Reason, Version};
-use crate::stream::Quality;
+use super::{Ack, AckKind, Connack, Delivery, MessageProperties, OutgoingPacket, PacketId, Reason, Version};
+use crate::stream::QoS;
 
 /// The largest remaining length (MQTT 5, section 1.5.5).
 const LENGTH_MAX: usize = 268_435_455;
@@ -30,7 +30,7 @@ mod property {
 /// Appends `packet` to `out`. Whether that was possible: it is not if the packet would be larger than
 /// `packet_bytes_max`, and then `out` is as it was.
 pub(in crate::mqtt) fn encode(
-    packet: &Outgoing<'_>,
+    packet: &OutgoingPacket<'_>,
     version: Version,
     packet_bytes_max: usize,
     out: &mut BytesMut,
@@ -38,35 +38,35 @@ pub(in crate::mqtt) fn encode(
     let v5 = version == Version::V5;
     let mut body = BytesMut::new();
     let (first, payload): (u8, &[u8]) = match packet {
-        Outgoing::Connack(connack) => {
+        OutgoingPacket::Connack(connack) => {
             connack_body(connack, v5, &mut body);
             (0x20, &[])
         }
-        Outgoing::Publish(delivery) => {
+        OutgoingPacket::Publish(delivery) => {
             publish_body(delivery, v5, &mut body);
-            let flags = u8::from(delivery.duplicate) << 3 | (delivery.quality as u8) << 1;
+            let flags = u8::from(delivery.duplicate) << 3 | (delivery.qos as u8) << 1;
             (0x30 | flags | u8::from(delivery.retain), delivery.payload)
         }
-        Outgoing::Ack(ack) => (ack_body(*ack, v5, &mut body), &[]),
-        Outgoing::Suback(id, granted) => {
+        OutgoingPacket::Ack(ack) => (ack_body(*ack, v5, &mut body), &[]),
+        OutgoingPacket::Suback(id, granted) => {
             put_id(*id, v5, &mut body);
-            let code = |granted: &Result<Quality, Reason>| match granted {
-                Ok(quality) => *quality as u8,
+            let code = |granted: &Result<QoS, Reason>| match granted {
+                Ok(qos) => *qos as u8,
                 Err(reason) if v5 => reason.code(),
                 Err(_) => Reason::UnspecifiedError.code(),
             };
             body.extend(granted.iter().map(code));
             (0x90, &[])
         }
-        Outgoing::Unsuback(id, reasons) => {
+        OutgoingPacket::Unsuback(id, reasons) => {
             put_id(*id, v5, &mut body);
             if v5 {
                 body.extend(reasons.iter().map(|reason| reason.code()));
             }
             (0xb0, &[])
         }
-        Outgoing::Pingresp => (0xd0, &[]),
-        Outgoing::Disconnect(reason) => {
+        OutgoingPacket::Pingresp => (0xd0, &[]),
+        OutgoingPacket::Disconnect(reason) => {
             body.put_u8(reason.code());
             (0xe0, &[])
         }
@@ -234,7 +234,7 @@ mod tests {
 
     const ID: PacketId = PacketId(NonZeroU16::MAX);
 
-    fn encoded(packet: &Outgoing<'_>, version: Version) -> Vec<u8> {
+    fn encoded(packet: &OutgoingPacket<'_>, version: Version) -> Vec<u8> {
         let mut out = BytesMut::new();
         assert!(encode(packet, version, usize::MAX, &mut out));
         out.to_vec()
@@ -246,7 +246,7 @@ mod tests {
             alias: None,
             payload: b"text",
             id: Some(ID),
-            quality: Quality::ExactlyOnce,
+            qos: QoS::ExactlyOnce,
             duplicate: true,
             retain: true,
             properties,
@@ -265,7 +265,7 @@ mod tests {
             correlation: Some(Bytes::from_static(b"\0\xff")),
             user_properties: vec![("key".into(), "value".into()), ("key".into(), "".into())],
         };
-        let packet = Outgoing::Publish(delivery(&topic, &properties));
+        let packet = OutgoingPacket::Publish(delivery(&topic, &properties));
         let bytes = encoded(&packet, Version::V5);
         let (read, _) = v5_0::Publish::parse(bytes[0] & 0x0f, bytes[2..].into()).unwrap();
         assert_eq!(
@@ -289,9 +289,9 @@ mod tests {
             let payload = vec![7; size];
             let packet =
                 Delivery { payload: &payload, id: None, identifiers: &[], ..delivery(&topic, &properties) };
-            let packet = Delivery { quality: Quality::AtMostOnce, ..packet };
-            let mut frames = super::super::Frames::default();
-            frames.put(&encoded(&Outgoing::Publish(packet), Version::V3));
+            let packet = Delivery { qos: QoS::AtMostOnce, ..packet };
+            let mut frames = super::super::PacketReader::default();
+            frames.put(&encoded(&OutgoingPacket::Publish(packet), Version::V3));
             let frame = frames.next(usize::MAX).unwrap().unwrap();
             assert_eq!(frame.body.len(), 3 + size);
         }
@@ -301,7 +301,7 @@ mod tests {
     fn a_packet_that_is_too_large_leaves_no_trace() {
         let topic = StreamName::parse("a").unwrap();
         let properties = MessageProperties::default();
-        let packet = Outgoing::Publish(delivery(&topic, &properties));
+        let packet = OutgoingPacket::Publish(delivery(&topic, &properties));
         let size = encoded(&packet, Version::V5).len();
         let mut out = BytesMut::new();
         assert!(!encode(&packet, Version::V5, size - 1, &mut out));
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn the_other_packets_are_read_by_others_too() {
         let connack = || {
-            Outgoing::Connack(Connack {
+            OutgoingPacket::Connack(Connack {
                 reason: Reason::Success,
                 session_present: true,
                 receive_maximum: 100,
@@ -326,17 +326,17 @@ mod tests {
         let read = v5_0::Connack::parse(&encoded(&connack(), Version::V5)[2..]).unwrap().0;
         assert!(read.session_present() && read.props().len() == 7);
         assert!(v3_1_1::Connack::parse(&encoded(&connack(), Version::V3)[2..]).unwrap().0.session_present());
-        let ack = |kind| Outgoing::Ack(Ack { kind, id: ID, reason: Reason::PacketIdentifierNotFound });
+        let ack = |kind| OutgoingPacket::Ack(Ack { kind, id: ID, reason: Reason::PacketIdentifierNotFound });
         let read = v5_0::Pubrel::parse(&encoded(&ack(AckKind::Pubrel), Version::V5)[2..]).unwrap().0;
         assert_eq!((read.packet_id(), read.reason_code().unwrap() as u8), (u16::MAX, 0x92));
         assert_eq!(encoded(&ack(AckKind::Pubcomp), Version::V3), [0x70, 2, 0xff, 0xff]);
-        let granted = vec![Ok(Quality::ExactlyOnce), Err(Reason::QuotaExceeded)];
-        let suback = Outgoing::Suback(ID, granted);
+        let granted = vec![Ok(QoS::ExactlyOnce), Err(Reason::QuotaExceeded)];
+        let suback = OutgoingPacket::Suback(ID, granted);
         let codes = v5_0::Suback::parse(&encoded(&suback, Version::V5)[2..]).unwrap().0.reason_codes();
         assert_eq!(codes.iter().map(|code| *code as u8).collect::<Vec<_>>(), [2, 0x97]);
         assert_eq!(encoded(&suback, Version::V3), [0x90, 4, 0xff, 0xff, 2, 0x80]);
-        assert_eq!(encoded(&Outgoing::Pingresp, Version::V5), [0xd0, 0]);
-        let bytes = encoded(&Outgoing::Disconnect(Reason::ServerShuttingDown), Version::V5);
+        assert_eq!(encoded(&OutgoingPacket::Pingresp, Version::V5), [0xd0, 0]);
+        let bytes = encoded(&OutgoingPacket::Disconnect(Reason::ServerShuttingDown), Version::V5);
         assert_eq!(v5_0::Disconnect::parse(&bytes[2..]).unwrap().0.reason_code().unwrap() as u8, 0x8b);
     }
 }

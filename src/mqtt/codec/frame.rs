@@ -11,7 +11,7 @@ use super::{Breach, Reason};
 /// The buffer is never shared with what is made of a packet, except for a packet that fills it: a small message in the log
 /// must not keep a large buffer alive.
 #[derive(Debug, Default)]
-pub(in crate::mqtt) struct Frames {
+pub(in crate::mqtt) struct PacketReader {
     bytes: Vec<u8>,
     /// Bytes at the beginning that belong to packets which were returned.
     taken: usize,
@@ -21,16 +21,16 @@ pub(in crate::mqtt) struct Frames {
 
 /// A whole packet.
 #[derive(Debug, Clone)]
-pub(in crate::mqtt) struct Frame<'a> {
+pub(in crate::mqtt) struct Packet<'a> {
     /// Kind and flags.
     pub(in crate::mqtt) first: u8,
     /// What follows the fixed header.
-    pub(in crate::mqtt) body: Body<'a>,
+    pub(in crate::mqtt) body: PacketBody<'a>,
 }
 
 /// The body of a packet.
 #[derive(Debug, Clone)]
-pub(in crate::mqtt) enum Body<'a> {
+pub(in crate::mqtt) enum PacketBody<'a> {
     /// Lies among other packets in the read buffer.
     Part(&'a [u8]),
     /// Filled the read buffer, and has become its owner.
@@ -43,7 +43,7 @@ const LENGTH_BYTES_MAX: usize = 4;
 /// Shorter packets are copied out of the read buffer, longer ones take it with them.
 const OWNED_PACKET_BYTES_MIN: usize = 8 * 1024;
 
-impl Deref for Body<'_> {
+impl Deref for PacketBody<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -54,7 +54,7 @@ impl Deref for Body<'_> {
     }
 }
 
-impl Body<'_> {
+impl PacketBody<'_> {
     /// The bytes from `start` on, for as long as they are needed. They keep at most as many other bytes alive as they are
     /// themselves.
     pub(in crate::mqtt) fn keep_from(&self, start: usize) -> Bytes {
@@ -66,7 +66,7 @@ impl Body<'_> {
     }
 }
 
-impl Frames {
+impl PacketReader {
     /// Adds what was read. The buffer grows with what has come, not with what was announced.
     pub(in crate::mqtt) fn put(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.taken);
@@ -86,7 +86,7 @@ impl Frames {
 
     /// The next whole packet of at most `packet_bytes_max`. A longer one is refused when its length is read, before
     /// anything is set aside for it.
-    pub(in crate::mqtt) fn next(&mut self, packet_bytes_max: usize) -> Result<Option<Frame<'_>>, Breach> {
+    pub(in crate::mqtt) fn next(&mut self, packet_bytes_max: usize) -> Result<Option<Packet<'_>>, Breach> {
         let unread = self.bytes.get(self.taken..).unwrap_or_default();
         let Some((&first, rest)) = unread.split_first() else {
             *self = Self::default();
@@ -104,13 +104,13 @@ impl Frames {
         }
         self.packet_bytes = 0;
         let body = if self.taken == 0 && packet_bytes >= OWNED_PACKET_BYTES_MIN {
-            Body::Whole(self.take_buffer(packet_bytes).slice(header..))
+            PacketBody::Whole(self.take_buffer(packet_bytes).slice(header..))
         } else {
             let from = self.taken + header;
             self.taken += packet_bytes;
-            Body::Part(self.bytes.get(from..self.taken).unwrap_or_default())
+            PacketBody::Part(self.bytes.get(from..self.taken).unwrap_or_default())
         };
-        Ok(Some(Frame { first, body }))
+        Ok(Some(Packet { first, body }))
     }
 
     /// Takes the buffer with the packet at its beginning; the bytes behind that are copied into a new one.
@@ -147,7 +147,7 @@ mod tests {
             [&[0xc0, 0][..], &[0x30, 3, 0, 1, b'a'], &[0x30, 0x80, 1], &[7; 128], &large, &[0xc0, 0]]
                 .concat();
         for cut in (0..200).chain((200..stream.len()).step_by(97)) {
-            let mut frames = Frames::default();
+            let mut frames = PacketReader::default();
             let mut found = Vec::new();
             for part in [&stream[..cut], &stream[cut..]] {
                 frames.put(part);
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn a_length_that_is_too_long_or_none_is_refused_at_once() {
         let refused = |bytes: &[u8]| {
-            let mut frames = Frames::default();
+            let mut frames = PacketReader::default();
             frames.put(bytes);
             frames.next(1 << 20).map(|frame| frame.is_some())
         };
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_is_announced_costs_nothing_until_it_comes() {
-        let mut frames = Frames::default();
+        let mut frames = PacketReader::default();
         frames.put(&[0x30, 0xfb, 0xff, 0x3f]);
         let mut put = 4;
         while frames.next(1 << 20).unwrap().is_none() {
@@ -193,15 +193,15 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_a_packet_keeps_no_other_bytes_alive() {
-        let mut frames = Frames::default();
+        let mut frames = PacketReader::default();
         let dropped = [&[0x30, 0x80, 0x80, 0x3f][..], &[0; 0x0f_c000]].concat();
         frames.put(&[&dropped[..], &[0x30, 4, 0, 1, b'a', b'x']].concat());
-        assert!(matches!(frames.next(1 << 20), Ok(Some(Frame { body: Body::Whole(_), .. }))));
+        assert!(matches!(frames.next(1 << 20), Ok(Some(Packet { body: PacketBody::Whole(_), .. }))));
         assert!(frames.capacity() < 64, "the small packet was copied out of the large buffer");
         let small = frames.next(1 << 20).unwrap().unwrap();
         assert_eq!(small.body.keep_from(3), &b"x"[..]);
         // Of a body that is nearly all payload nothing is copied; of one with a small payload that alone is kept.
-        let body = Body::Whole(vec![5; 16 * 1024].into());
+        let body = PacketBody::Whole(vec![5; 16 * 1024].into());
         assert_eq!(body.keep_from(100).as_ptr(), body[100..].as_ptr());
         assert_ne!(body.keep_from(16_000).as_ptr(), body[16_000..].as_ptr());
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MessageProperties, Reason};
 use crate::mqtt::forms::QualityForm;
-use crate::stream::{Filter, Quality, StreamName};
+use crate::stream::{Filter, QoS, StreamName};
 
 /// Which of the two protocols a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub(in crate::mqtt) struct Will {
     pub(in crate::mqtt) topic: String,
     pub(in crate::mqtt) payload: Bytes,
     #[serde(with = "QualityForm")]
-    pub(in crate::mqtt) quality: Quality,
+    pub(in crate::mqtt) qos: QoS,
     pub(in crate::mqtt) retain: bool,
     pub(in crate::mqtt) properties: MessageProperties,
     /// How long after the client is gone.
@@ -82,9 +82,9 @@ pub(in crate::mqtt) struct Publish {
     pub(in crate::mqtt) topic: String,
     pub(in crate::mqtt) alias: Option<NonZeroU16>,
     pub(in crate::mqtt) payload: Bytes,
-    /// With quality 1 and 2.
+    /// With QoS 1 and 2.
     pub(in crate::mqtt) id: Option<PacketId>,
-    pub(in crate::mqtt) quality: Quality,
+    pub(in crate::mqtt) qos: QoS,
     pub(in crate::mqtt) retain: bool,
     pub(in crate::mqtt) properties: MessageProperties,
 }
@@ -117,7 +117,7 @@ pub(in crate::mqtt) struct Subscribe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::mqtt) struct SubscriptionOptions {
     #[serde(with = "QualityForm")]
-    pub(in crate::mqtt) quality: Quality,
+    pub(in crate::mqtt) qos: QoS,
     pub(in crate::mqtt) no_local: bool,
     pub(in crate::mqtt) retain_as_published: bool,
     pub(in crate::mqtt) retain_handling: RetainHandling,
@@ -150,12 +150,12 @@ pub(in crate::mqtt) struct Disconnect {
 
 /// What clients are sent.
 #[derive(Debug)]
-pub(in crate::mqtt) enum Outgoing<'a> {
+pub(in crate::mqtt) enum OutgoingPacket<'a> {
     Connack(Connack),
     Publish(Delivery<'a>),
     Ack(Ack),
-    /// For each filter the granted quality, or why not.
-    Suback(PacketId, Vec<Result<Quality, Reason>>),
+    /// For each filter the granted QoS, or why not.
+    Suback(PacketId, Vec<Result<QoS, Reason>>),
     Unsuback(PacketId, Vec<Reason>),
     Pingresp,
     Disconnect(Reason),
@@ -181,9 +181,9 @@ pub(in crate::mqtt) struct Delivery<'a> {
     /// Whether only the alias is sent, because the client knows it by now.
     pub(in crate::mqtt) alias: Option<(NonZeroU16, bool)>,
     pub(in crate::mqtt) payload: &'a [u8],
-    /// With quality 1 and 2.
+    /// With QoS 1 and 2.
     pub(in crate::mqtt) id: Option<PacketId>,
-    pub(in crate::mqtt) quality: Quality,
+    pub(in crate::mqtt) qos: QoS,
     pub(in crate::mqtt) duplicate: bool,
     pub(in crate::mqtt) retain: bool,
     pub(in crate::mqtt) properties: &'a MessageProperties,

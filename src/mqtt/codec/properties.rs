@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mqtt_protocol_core::mqtt::packet::{PayloadFormat, Property};
 use serde::{Deserialize, Serialize};
 
-use crate::stream::{Annotation, Quality};
+use crate::stream::{Annotation, QoS};
 
 /// The properties of a message that are passed on (MQTT 5, section 3.3.2.3).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,13 +51,13 @@ impl MessageProperties {
     pub(in crate::mqtt) fn annotation(
         self,
         publisher: &str,
-        quality: Quality,
+        qos: QoS,
         retain: bool,
         now: SystemTime,
     ) -> Annotation {
         Annotation {
             publisher: publisher.into(),
-            quality,
+            qos,
             retain,
             expires_at: self.expiry.map(|expiry| now + expiry),
             is_text: self.is_text,

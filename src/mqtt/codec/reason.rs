@@ -6,7 +6,7 @@ use mqtt_protocol_core::mqtt::result_code::MqttError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(in crate::mqtt) enum Reason {
-    /// All is well; with a SUBACK the granted quality is its own code.
+    /// All is well; with a SUBACK the granted QoS is its own code.
     Success = 0x00,
     NoSubscriptionExisted = 0x11,
     UnspecifiedError = 0x80,

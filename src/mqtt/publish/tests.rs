@@ -148,13 +148,13 @@ fn name(text: &str) -> StreamName {
     StreamName::parse(text).unwrap()
 }
 
-fn letter(payload: &'static str, content_type: Option<&str>) -> Letter {
+fn publication(payload: &'static str, content_type: Option<&str>) -> Publication {
     let properties =
         MessageProperties { content_type: content_type.map(Into::into), ..MessageProperties::default() };
     let payload = payload.into();
-    Letter {
+    Publication {
         payload,
-        quality: Quality::AtLeastOnce,
+        qos: QoS::AtLeastOnce,
         retain: false,
         properties,
         principal: Principal::GATEWAY,
@@ -183,7 +183,7 @@ async fn a_publish_asks_the_store_once() {
         ("octets", "[1, 2, 3]", None, Ok(()), 9),
     ] {
         let before = store.calls.load(Ordering::Relaxed);
-        let published = broker.append("ada", &name(stream), letter(payload, offered)).await;
+        let published = broker.append("ada", &name(stream), publication(payload, offered)).await;
         let asked = store.calls.load(Ordering::Relaxed) - before;
         assert_eq!((published, asked), (outcome, 1), "{payload} to {stream}");
         let now = hub.describe(&name(stream)).await.map_or(0, |described| described.tail.position.0);

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::mqtt::codec::{Ack, AckKind, PacketId, Reason};
 use crate::mqtt::forms::{NameForm, OffsetForm, QualityForm};
-use crate::stream::{Offset, Quality, StreamName};
+use crate::stream::{Offset, QoS, StreamName};
 
-/// The messages of quality 1 and 2 on their way to a client, in the order in which they were sent first.
+/// The messages of QoS 1 and 2 on their way to a client, in the order in which they were sent first.
 #[derive(Debug, Default)]
 pub(in crate::mqtt) struct InFlight {
     flights: VecDeque<Flight>,
@@ -29,10 +29,10 @@ pub(in crate::mqtt) struct Flight {
     #[serde(with = "OffsetForm")]
     pub(in crate::mqtt) start: Offset,
     #[serde(with = "QualityForm")]
-    pub(in crate::mqtt) quality: Quality,
+    pub(in crate::mqtt) qos: QoS,
     /// Whether the client is told that it was kept for those who come.
     pub(in crate::mqtt) retain: bool,
-    pub(in crate::mqtt) phase: Phase,
+    pub(in crate::mqtt) phase: DeliveryPhase,
     /// Whether it was sent over the present connection.
     #[serde(skip)]
     sent: bool,
@@ -40,7 +40,7 @@ pub(in crate::mqtt) struct Flight {
 
 /// How far a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::mqtt) enum Phase {
+pub(in crate::mqtt) enum DeliveryPhase {
     /// The client may not have it.
     Published,
     /// The client has it (PUBREC) and does not know that we know.
@@ -81,12 +81,12 @@ impl InFlight {
         &mut self,
         stream: StreamName,
         start: Offset,
-        quality: Quality,
+        qos: QoS,
         retain: bool,
     ) -> PacketId {
         let id = self.free_id();
-        let (number, phase) = (self.last, Phase::Published);
-        self.flights.push_back(Flight { number, id, stream, start, quality, retain, phase, sent: true });
+        let (number, phase) = (self.last, DeliveryPhase::Published);
+        self.flights.push_back(Flight { number, id, stream, start, qos, retain, phase, sent: true });
         id
     }
 
@@ -118,24 +118,22 @@ impl InFlight {
     pub(in crate::mqtt) fn acknowledged(&mut self, ack: Ack) -> Option<Ack> {
         let flight = self.flights.iter_mut().find(|flight| flight.id == ack.id);
         match (ack.kind, flight) {
-            (AckKind::Pubrec, Some(flight))
-                if flight.quality == Quality::ExactlyOnce && !ack.reason.is_failure() =>
-            {
-                flight.phase = Phase::Received;
+            (AckKind::Pubrec, Some(flight)) if flight.qos == QoS::ExactlyOnce && !ack.reason.is_failure() => {
+                flight.phase = DeliveryPhase::Received;
                 Some(Ack { kind: AckKind::Pubrel, id: ack.id, reason: Reason::Success })
             }
-            (AckKind::Pubrec, Some(flight)) if flight.quality == Quality::ExactlyOnce => {
+            (AckKind::Pubrec, Some(flight)) if flight.qos == QoS::ExactlyOnce => {
                 self.give_up(ack.id);
                 None
             }
             (AckKind::Pubrec, _) => {
                 Some(Ack { kind: AckKind::Pubrel, id: ack.id, reason: Reason::PacketIdentifierNotFound })
             }
-            (AckKind::Puback, Some(flight)) if flight.quality == Quality::AtLeastOnce => {
+            (AckKind::Puback, Some(flight)) if flight.qos == QoS::AtLeastOnce => {
                 self.give_up(ack.id);
                 None
             }
-            (AckKind::Pubcomp, Some(flight)) if flight.phase == Phase::Received => {
+            (AckKind::Pubcomp, Some(flight)) if flight.phase == DeliveryPhase::Received => {
                 self.give_up(ack.id);
                 None
             }
@@ -149,8 +147,8 @@ mod tests {
     use super::*;
     use crate::stream::Offset;
 
-    fn send(in_flight: &mut InFlight, quality: Quality) -> PacketId {
-        in_flight.send(StreamName::parse("s").unwrap(), Offset::ZERO, quality, false)
+    fn send(in_flight: &mut InFlight, qos: QoS) -> PacketId {
+        in_flight.send(StreamName::parse("s").unwrap(), Offset::ZERO, qos, false)
     }
 
     fn ack(kind: AckKind, id: PacketId) -> Ack {
@@ -160,8 +158,8 @@ mod tests {
     #[test]
     fn quality_1_ends_with_puback_and_quality_2_with_pubcomp() {
         let mut in_flight = InFlight::default();
-        let once = send(&mut in_flight, Quality::AtLeastOnce);
-        let exactly = send(&mut in_flight, Quality::ExactlyOnce);
+        let once = send(&mut in_flight, QoS::AtLeastOnce);
+        let exactly = send(&mut in_flight, QoS::ExactlyOnce);
         assert_eq!(in_flight.vacancy(3), 1);
         assert_eq!(in_flight.acknowledged(ack(AckKind::Puback, exactly)), None);
         assert_eq!(in_flight.acknowledged(ack(AckKind::Pubcomp, exactly)), None);
@@ -179,22 +177,22 @@ mod tests {
     #[test]
     fn after_a_reconnect_all_is_sent_again_in_order_and_as_it_was() {
         let mut in_flight = InFlight::default();
-        let ids = [Quality::AtLeastOnce, Quality::ExactlyOnce].map(|quality| send(&mut in_flight, quality));
+        let ids = [QoS::AtLeastOnce, QoS::ExactlyOnce].map(|qos| send(&mut in_flight, qos));
         in_flight.acknowledged(ack(AckKind::Pubrec, ids[1]));
         assert_eq!(in_flight.send_again(), None);
         in_flight.reconnected();
         assert_eq!(in_flight.vacancy(1), 1);
         let again: Vec<_> = std::iter::from_fn(|| in_flight.send_again()).map(|f| (f.id, f.phase)).collect();
-        assert_eq!(again, [(ids[0], Phase::Published), (ids[1], Phase::Received)]);
+        assert_eq!(again, [(ids[0], DeliveryPhase::Published), (ids[1], DeliveryPhase::Received)]);
         assert_eq!(in_flight.vacancy(1), 0);
     }
 
     #[test]
     fn ids_go_round_and_pass_over_those_in_use() {
         let mut in_flight = InFlight { last: u64::from(u16::MAX) - 1, ..InFlight::default() };
-        let ids: Vec<_> = (0..3).map(|_| send(&mut in_flight, Quality::AtLeastOnce).0.get()).collect();
+        let ids: Vec<_> = (0..3).map(|_| send(&mut in_flight, QoS::AtLeastOnce).0.get()).collect();
         assert_eq!(ids, [u16::MAX, 1, 2]);
         in_flight.last = (7 << 16) + u64::from(u16::MAX) - 1;
-        assert_eq!(send(&mut in_flight, Quality::AtLeastOnce).0.get(), 3);
+        assert_eq!(send(&mut in_flight, QoS::AtLeastOnce).0.get(), 3);
     }
 }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Session;
-use super::unsaved::{By, Key};
+use super::unsaved::{Deadline, SessionKey};
 use crate::mqtt::codec::{PacketId, SubscriptionOptions, Will};
 use crate::mqtt::forms::{NameForm, StartForm};
 use crate::stream::{Filter, SessionChange, Start, StreamName};
@@ -36,7 +36,7 @@ pub(in crate::mqtt) enum Presence {
 
 /// A session that a store has kept.
 #[derive(Debug)]
-pub(in crate::mqtt) struct Restored {
+pub(in crate::mqtt) struct RestoredSession {
     pub(in crate::mqtt) session: Session,
     /// `None`: it is missing, or damaged.
     pub(in crate::mqtt) presence: Option<Presence>,
@@ -45,7 +45,7 @@ pub(in crate::mqtt) struct Restored {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Cursor(#[serde(with = "StartForm")] Start);
+struct StoredOffset(#[serde(with = "StartForm")] Start);
 
 /// The name of the stream up to which a subscription was sent what is retained; empty: nothing was sent.
 #[derive(Serialize, Deserialize)]
@@ -62,13 +62,13 @@ struct QueuedRetained {
     before: Start,
 }
 
-/// Cursors that one change stores at the most, if there is anything else to be stored with it.
+/// Offsets that one change stores at the most, if there is anything else to be stored with it.
 const CURSORS_A_CHANGE: usize = 1000;
 
 impl Presence {
     /// As an entry of a change.
     pub(in crate::mqtt) fn entry(&self) -> (Bytes, Option<Bytes>) {
-        (Key::Presence.to_bytes(), encoded(self))
+        (SessionKey::Presence.to_bytes(), encoded(self))
     }
 }
 
@@ -82,19 +82,19 @@ impl Session {
         Some(SessionChange { client: self.client.clone(), anew: unsaved.is_new, entries })
     }
 
-    /// The first of many cursors that are not stored yet; `None`: they are few enough for one `change`. A cursor that is
+    /// The first of many offsets that are not stored yet; `None`: they are few enough for one `change`. An offset that is
     /// stored before its subscription does no harm, but a change as large as all of them holds up the others.
-    pub(in crate::mqtt) fn take_cursors_change(&mut self) -> Option<SessionChange> {
+    pub(in crate::mqtt) fn take_offsets_change(&mut self) -> Option<SessionChange> {
         let unsaved = self.unsaved.as_deref_mut().filter(|unsaved| !unsaved.is_new)?;
-        let keys = unsaved.take_cursors(CURSORS_A_CHANGE)?;
+        let keys = unsaved.take_offsets(CURSORS_A_CHANGE)?;
         let entries = keys.iter().map(|key| (key.to_bytes(), self.value(key))).collect();
         Some(SessionChange { client: self.client.clone(), anew: false, entries })
     }
 
-    /// The store has not taken a change of cursors.
-    pub(in crate::mqtt) fn put_cursors_back(&mut self, change: &SessionChange) {
-        for key in change.entries.iter().filter_map(|(key, _)| Key::parse(key)) {
-            self.note(key, By::SomeTime);
+    /// The store has not taken a change of offsets.
+    pub(in crate::mqtt) fn put_offsets_back(&mut self, change: &SessionChange) {
+        for key in change.entries.iter().filter_map(|(key, _)| SessionKey::parse(key)) {
+            self.note(key, Deadline::SomeTime);
         }
     }
 
@@ -106,7 +106,7 @@ impl Session {
     /// The change that stores a received message, and nothing else: it goes with the message itself.
     pub(in crate::mqtt) fn receiving(&self, id: PacketId) -> Option<SessionChange> {
         self.unsaved.as_ref()?;
-        let entries = vec![(Key::Received(id).to_bytes(), encoded(&()))];
+        let entries = vec![(SessionKey::Received(id).to_bytes(), encoded(&()))];
         Some(SessionChange { client: self.client.clone(), anew: false, entries })
     }
 
@@ -116,32 +116,32 @@ impl Session {
         let filters: Vec<_> = self.subscriptions.filters().filter(matching).cloned().collect();
         for filter in filters {
             self.retained.insert(filter.clone(), None);
-            self.note(Key::Retained(filter), By::SomeTime);
+            self.note(SessionKey::Retained(filter), Deadline::SomeTime);
         }
-        self.note(Key::QueuedRetained(number), By::SomeTime);
+        self.note(SessionKey::QueuedRetained(number), Deadline::SomeTime);
     }
 
     /// What an entry holds. `None`: there is none now.
-    fn value(&self, key: &Key) -> Option<Bytes> {
+    fn value(&self, key: &SessionKey) -> Option<Bytes> {
         match key {
             // The connection knows it.
-            Key::Presence => None,
-            Key::Subscription(filter) => self.subscriptions.get(filter).and_then(encoded),
-            Key::Cursor(stream) => {
-                self.cursors.get(stream).and_then(|offset| encoded(&Cursor(Start::At(*offset))))
+            SessionKey::Presence => None,
+            SessionKey::Subscription(filter) => self.subscriptions.get(filter).and_then(encoded),
+            SessionKey::Offset(stream) => {
+                self.offsets.get(stream).and_then(|offset| encoded(&StoredOffset(Start::At(*offset))))
             }
-            Key::Flight(id) => self.in_flight.get(*id).and_then(encoded),
-            Key::Received(id) => self.received.get(id).and_then(|_| encoded(&())),
-            Key::Retained(filter) => {
+            SessionKey::Flight(id) => self.in_flight.get(*id).and_then(encoded),
+            SessionKey::Received(id) => self.received.get(id).and_then(|_| encoded(&())),
+            SessionKey::Retained(filter) => {
                 let after = self.retained.get(filter)?;
                 encoded(&RetainedPlace(after.as_ref().map_or_else(String::new, ToString::to_string)))
             }
-            Key::QueuedRetained(_) => None,
+            SessionKey::QueuedRetained(_) => None,
         }
     }
 }
 
-impl Restored {
+impl RestoredSession {
     /// Reads a session. What can not be read is passed over.
     pub(in crate::mqtt) fn new(client: Arc<str>, entries: &[(Bytes, Bytes)]) -> Self {
         let mut restored = Self { session: Session::new(client, true), presence: None, damaged: 0 };
@@ -163,28 +163,28 @@ impl Restored {
     /// Takes an entry, unless it can not be read.
     fn take(&mut self, key: &[u8], value: &[u8], queued: &mut Vec<QueuedRetained>) -> Option<()> {
         let session = &mut self.session;
-        match Key::parse(key)? {
-            Key::Presence => self.presence = Some(decoded(value)?),
-            Key::Subscription(filter) => {
+        match SessionKey::parse(key)? {
+            SessionKey::Presence => self.presence = Some(decoded(value)?),
+            SessionKey::Subscription(filter) => {
                 session.subscriptions.put(filter.clone(), decoded(value)?);
                 session.subscriptions.begin(&filter);
             }
-            Key::Cursor(stream) => {
-                if let Cursor(Start::At(offset)) = decoded(value)? {
-                    session.cursors.insert(stream, offset);
+            SessionKey::Offset(stream) => {
+                if let StoredOffset(Start::At(offset)) = decoded(value)? {
+                    session.offsets.insert(stream, offset);
                 }
             }
-            Key::Flight(_) => session.in_flight.restore(decoded(value)?),
-            Key::Received(id) => {
+            SessionKey::Flight(_) => session.in_flight.restore(decoded(value)?),
+            SessionKey::Received(id) => {
                 let () = decoded(value)?;
                 session.received.insert(id);
             }
-            Key::Retained(filter) => {
+            SessionKey::Retained(filter) => {
                 let RetainedPlace(after) = decoded(value)?;
                 let after = if after.is_empty() { None } else { Some(StreamName::parse(&after).ok()?) };
                 session.retained.insert(filter, after);
             }
-            Key::QueuedRetained(_) => queued.push(decoded(value)?),
+            SessionKey::QueuedRetained(_) => queued.push(decoded(value)?),
         }
         Some(())
     }

@@ -1,7 +1,7 @@
 //! Which streams a client wants, and how.
 
 use crate::mqtt::codec::SubscriptionOptions;
-use crate::stream::{Filter, FilterMap, Quality, StreamName};
+use crate::stream::{Filter, FilterMap, QoS, StreamName};
 
 /// What a filter takes at the most, in bytes: in the session, as an entry of the store, and for each of its levels in the
 /// hub's tree of filters.
@@ -18,13 +18,13 @@ pub(in crate::mqtt) struct Subscriptions {
 #[derive(Debug, Clone, Copy)]
 struct Subscription {
     options: SubscriptionOptions,
-    /// Whether the streams that were there before it have cursors. Until then a stream without one may be older than the
+    /// Whether the streams that were there before it have offsets. Until then a stream without one may be older than the
     /// subscription.
     begun: bool,
 }
 
 /// How the messages of a stream are wanted by all subscriptions that match it. A message is sent once, at the highest
-/// quality of them (MQTT 5, section 3.3.4), and says each of their identifiers.
+/// QoS of them (MQTT 5, section 3.3.4), and says each of their identifiers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::mqtt) struct Wanted {
     by: Vec<SubscriptionOptions>,
@@ -32,9 +32,9 @@ pub(in crate::mqtt) struct Wanted {
 
 /// A message as one client is to get it.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::mqtt) struct Terms {
-    /// The highest quality that is asked for.
-    pub(in crate::mqtt) quality: Quality,
+pub(in crate::mqtt) struct DeliveryOptions {
+    /// The highest QoS that is asked for.
+    pub(in crate::mqtt) qos: QoS,
     /// Whether the client is told that the message was published with retain.
     pub(in crate::mqtt) retain_as_published: bool,
     /// Of the subscriptions.
@@ -53,7 +53,7 @@ impl Subscriptions {
         true
     }
 
-    /// The streams that were there before a subscription have cursors.
+    /// The streams that were there before a subscription have offsets.
     pub(in crate::mqtt) fn begin(&mut self, filter: &Filter) {
         self.by_filter.get_mut(filter).into_iter().for_each(|known| known.begun = true);
     }
@@ -111,16 +111,16 @@ fn bytes_of(filter: &Filter) -> usize {
 }
 
 impl Wanted {
-    /// By one subscription alone.
+    /// Deadline one subscription alone.
     pub(in crate::mqtt) fn by(options: SubscriptionOptions) -> Self {
         Self { by: vec![options] }
     }
 
-    /// On which terms a message is sent; `own`: the client published it itself. `None`: it is not sent.
-    pub(in crate::mqtt) fn terms(&self, own: bool) -> Option<Terms> {
+    /// With which options a message is sent; `own`: the client published it itself. `None`: it is not sent.
+    pub(in crate::mqtt) fn delivery_options(&self, own: bool) -> Option<DeliveryOptions> {
         let by = || self.by.iter().filter(|options| !(own && options.no_local));
-        Some(Terms {
-            quality: by().map(|options| options.quality).max()?,
+        Some(DeliveryOptions {
+            qos: by().map(|options| options.qos).max()?,
             retain_as_published: by().any(|options| options.retain_as_published),
             identifiers: by().filter_map(|options| options.identifier).collect(),
         })
@@ -132,9 +132,9 @@ mod tests {
     use super::*;
     use crate::mqtt::codec::RetainHandling;
 
-    fn options(quality: Quality, no_local: bool, identifier: Option<u32>) -> SubscriptionOptions {
+    fn options(qos: QoS, no_local: bool, identifier: Option<u32>) -> SubscriptionOptions {
         let retain_handling = RetainHandling::Send;
-        SubscriptionOptions { quality, no_local, retain_as_published: no_local, retain_handling, identifier }
+        SubscriptionOptions { qos, no_local, retain_as_published: no_local, retain_handling, identifier }
     }
 
     #[test]
@@ -143,18 +143,18 @@ mod tests {
         let [all, one] = ["a/#", "a/b"].map(|filter| Filter::parse(filter).unwrap());
         let name = StreamName::parse("a/b").unwrap();
         assert!(subscriptions.wanted(&name).is_none());
-        assert!(subscriptions.put(all, options(Quality::ExactlyOnce, true, Some(7))));
-        assert!(subscriptions.put(one.clone(), options(Quality::AtMostOnce, false, Some(8))));
-        assert!(!subscriptions.put(one.clone(), options(Quality::AtLeastOnce, false, Some(9))));
+        assert!(subscriptions.put(all, options(QoS::ExactlyOnce, true, Some(7))));
+        assert!(subscriptions.put(one.clone(), options(QoS::AtMostOnce, false, Some(8))));
+        assert!(!subscriptions.put(one.clone(), options(QoS::AtLeastOnce, false, Some(9))));
         assert!(subscriptions.begin_to_want(&name));
         subscriptions.begin(&one);
-        assert!(!subscriptions.begin_to_want(&name), "a stream without a cursor came after this one");
+        assert!(!subscriptions.begin_to_want(&name), "a stream without an offset came after this one");
         let wanted = subscriptions.wanted(&name).unwrap();
-        let terms = |quality, retain_as_published, identifiers: &[u32]| {
-            Some(Terms { quality, retain_as_published, identifiers: identifiers.to_vec() })
+        let delivery_options = |qos, retain_as_published, identifiers: &[u32]| {
+            Some(DeliveryOptions { qos, retain_as_published, identifiers: identifiers.to_vec() })
         };
-        assert_eq!(wanted.terms(false), terms(Quality::ExactlyOnce, true, &[7, 9]));
-        assert_eq!(wanted.terms(true), terms(Quality::AtLeastOnce, false, &[9]));
+        assert_eq!(wanted.delivery_options(false), delivery_options(QoS::ExactlyOnce, true, &[7, 9]));
+        assert_eq!(wanted.delivery_options(true), delivery_options(QoS::AtLeastOnce, false, &[9]));
         for text in ["a/#", "a/b"] {
             assert!(subscriptions.remove(&Filter::parse(text).unwrap()));
         }
@@ -163,6 +163,6 @@ mod tests {
 
     #[test]
     fn no_local_alone_sends_nothing_back() {
-        assert_eq!(Wanted::by(options(Quality::AtLeastOnce, true, None)).terms(true), None);
+        assert_eq!(Wanted::by(options(QoS::AtLeastOnce, true, None)).delivery_options(true), None);
     }
 }

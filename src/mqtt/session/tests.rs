@@ -38,7 +38,7 @@ impl Stored {
     }
 
     fn restored(&self) -> Session {
-        let restored = Restored::new("c".into(), &self.entries());
+        let restored = RestoredSession::new("c".into(), &self.entries());
         assert_eq!(restored.damaged, 0);
         restored.session
     }
@@ -69,7 +69,7 @@ fn ack(kind: AckKind, id: PacketId) -> Ack {
 }
 
 const OPTIONS: SubscriptionOptions = SubscriptionOptions {
-    quality: Quality::ExactlyOnce,
+    qos: QoS::ExactlyOnce,
     no_local: true,
     retain_as_published: false,
     retain_handling: RetainHandling::SendIfNew,
@@ -83,21 +83,16 @@ fn each_change_is_stored_alone_and_in_time() {
         ("subscribes", |s| _ = s.subscribe(filter("a/+"), OPTIONS), &["+s"], true),
         (
             "two streams are there",
-            |s| ["a/b", "a/c"].iter().for_each(|n| s.set_cursor(name(n), at(1))),
+            |s| ["a/b", "a/c"].iter().for_each(|n| s.set_offset(name(n), at(1))),
             &["+c", "+c"],
             false,
         ),
         ("it is to be sent what is retained", |s| s.begin_retained(filter("a/+")), &["+w"], true),
         ("the first is sent", |s| s.pass_retained(&filter("a/+"), name("a/b")), &["+w"], false),
         ("and the last", |s| s.end_retained(&filter("a/+")), &["-w"], false),
-        (
-            "quality 1 is sent",
-            |s| _ = s.send(name("a/b"), at(1), Quality::AtLeastOnce, false),
-            &["+f"],
-            false,
-        ),
-        ("and the cursor with it", |s| s.set_cursor(name("a/b"), at(2)), &["+c"], false),
-        ("quality 2 is sent", |s| _ = s.send(name("a/b"), at(2), Quality::ExactlyOnce, false), &["+f"], true),
+        ("qos 1 is sent", |s| _ = s.send(name("a/b"), at(1), QoS::AtLeastOnce, false), &["+f"], false),
+        ("and the offset with it", |s| s.set_offset(name("a/b"), at(2)), &["+c"], false),
+        ("qos 2 is sent", |s| _ = s.send(name("a/b"), at(2), QoS::ExactlyOnce, false), &["+f"], true),
         ("PUBACK", |s| _ = s.acknowledged(ack(AckKind::Puback, id(1))), &["-f"], false),
         ("PUBREC", |s| _ = s.acknowledged(ack(AckKind::Pubrec, id(2))), &["+f"], true),
         ("PUBCOMP", |s| _ = s.acknowledged(ack(AckKind::Pubcomp, id(2))), &["-f"], false),
@@ -105,10 +100,10 @@ fn each_change_is_stored_alone_and_in_time() {
         ("a message is received, and stored with it", |s| s.received(id(9)), &[], false),
         ("and released", |s| _ = s.released(id(9)), &["-q"], true),
         ("and once more", |s| _ = s.released(id(9)), &[], false),
-        ("a stream ends", |s| s.forget_cursor(&name("a/c")), &["-c"], false),
-        ("the cursor is as it was", |s| s.set_cursor(name("a/b"), at(2)), &[], false),
+        ("a stream ends", |s| s.forget_offset(&name("a/c")), &["-c"], false),
+        ("the offset is as it was", |s| s.set_offset(name("a/b"), at(2)), &[], false),
         ("unsubscribes", |s| _ = s.unsubscribe(&filter("a/+")), &["-s"], true),
-        ("and the last stream is over", |s| s.forget_cursor(&name("a/b")), &["-c"], false),
+        ("and the last stream is over", |s| s.forget_offset(&name("a/b")), &["-c"], false),
     ];
     let (mut session, mut stored) = (session(), Stored::default());
     for (what, step, keys, is_due) in steps {
@@ -127,18 +122,18 @@ fn each_change_is_stored_alone_and_in_time() {
 fn what_has_changed_ten_times_is_stored_once_as_it_is_now() {
     let (mut session, mut stored) = (session(), Stored::default());
     for position in 0..10_000 {
-        session.set_cursor(name(&format!("s/{position}")), at(1));
+        session.set_offset(name(&format!("s/{position}")), at(1));
     }
     stored.save(&mut session);
     for position in 0..10 {
-        session.set_cursor(name("s/1"), at(position));
-        let sent = session.send(name("s/1"), at(position), Quality::AtLeastOnce, false);
+        session.set_offset(name("s/1"), at(position));
+        let sent = session.send(name("s/1"), at(position), QoS::AtLeastOnce, false);
         session.acknowledged(ack(AckKind::Puback, sent));
     }
     let (keys, _) = stored.save(&mut session);
     assert_eq!(keys.iter().filter(|key| *key == "+c").count(), 1);
     assert_eq!(keys.iter().filter(|key| *key == "+f").count(), 0);
-    assert_eq!(stored.restored().cursor(&name("s/1")), Start::At(at(9)));
+    assert_eq!(stored.restored().offset(&name("s/1")), Start::At(at(9)));
     assert!(!session.has_unsaved());
 }
 
@@ -158,7 +153,7 @@ fn what_is_not_stored_yet_stays_so_until_it_is() {
 fn a_session_that_is_not_stored_wants_nothing_stored() {
     let mut session = Session::new("c".into(), false);
     session.subscribe(filter("a"), OPTIONS);
-    session.send(name("a"), at(1), Quality::ExactlyOnce, false);
+    session.send(name("a"), at(1), QoS::ExactlyOnce, false);
     assert!(!session.is_due() && !session.has_unsaved());
     assert!(session.change(None).is_none() && session.receiving(id(1)).is_none());
 }
@@ -167,10 +162,10 @@ fn a_session_that_is_not_stored_wants_nothing_stored() {
 fn a_session_comes_back_as_it_was_stored() {
     let (mut session, mut stored) = (session(), Stored::default());
     session.subscribe(filter("a/+"), OPTIONS);
-    session.set_cursor(name("a/b"), at(5));
-    session.set_cursor(name("a/c"), at(0));
-    let sent: Vec<_> = [Quality::ExactlyOnce, Quality::AtLeastOnce, Quality::ExactlyOnce]
-        .map(|quality| session.send(name("a/b"), at(3), quality, true))
+    session.set_offset(name("a/b"), at(5));
+    session.set_offset(name("a/c"), at(0));
+    let sent: Vec<_> = [QoS::ExactlyOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]
+        .map(|qos| session.send(name("a/b"), at(3), qos, true))
         .into();
     session.acknowledged(ack(AckKind::Pubrec, sent[2]));
     session.begin_retained(filter("a/+"));
@@ -182,15 +177,14 @@ fn a_session_comes_back_as_it_was_stored() {
     let mut again = stored.restored();
     assert!(!again.has_unsaved() && again.end().is_some());
     assert_eq!(again.subscriptions().get(&filter("a/+")), Some(&OPTIONS));
-    assert_eq!((again.cursor(&name("a/b")), again.has_cursor(&name("a/c"))), (Start::At(at(5)), true));
+    assert_eq!((again.offset(&name("a/b")), again.has_offset(&name("a/c"))), (Start::At(at(5)), true));
     assert!(again.has_received(id(40_000)) && again.received_count() == 1);
-    let flights: Vec<_> =
-        std::iter::from_fn(|| again.send_again()).map(|f| (f.id, f.phase, f.quality)).collect();
-    let (two, one) = (Quality::ExactlyOnce, Quality::AtLeastOnce);
-    let (published, received) = (Phase::Published, Phase::Received);
+    let flights: Vec<_> = std::iter::from_fn(|| again.send_again()).map(|f| (f.id, f.phase, f.qos)).collect();
+    let (two, one) = (QoS::ExactlyOnce, QoS::AtLeastOnce);
+    let (published, received) = (DeliveryPhase::Published, DeliveryPhase::Received);
     assert_eq!(flights, [(sent[0], published, two), (sent[1], published, one), (sent[2], received, two)]);
     assert_eq!(again.next_retained(), Some((&filter("a/+"), Some(&name("a/b")))));
-    assert!(!again.subscriptions().begin_to_want(&name("a/d")), "a stream without a cursor has come later");
+    assert!(!again.subscriptions().begin_to_want(&name("a/d")), "a stream without an offset has come later");
     // The next id is one that the client does not take for one of those.
     assert_eq!(again.send(name("a/b"), at(5), one, false), id(4));
 }
@@ -205,8 +199,8 @@ fn presence() -> Presence {
         user_properties: vec![("a".into(), "b".into())],
     };
     let (topic, payload) = ("gone".into(), Bytes::from_static(b"x"));
-    let (quality, delay) = (Quality::AtLeastOnce, Duration::from_secs(3));
-    let will = Will { topic, payload, quality, retain: true, properties, delay };
+    let (qos, delay) = (QoS::AtLeastOnce, Duration::from_secs(3));
+    let will = Will { topic, payload, qos, retain: true, properties, delay };
     let moment = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     Presence::Away { until: moment(20), will: Some((will, moment(10))) }
 }
@@ -229,13 +223,13 @@ fn format_1() -> Vec<(Bytes, Bytes)> {
 
 #[test]
 fn entries_that_were_written_before_are_read() {
-    let mut restored = Restored::new("c".into(), &format_1());
+    let mut restored = RestoredSession::new("c".into(), &format_1());
     assert_eq!((restored.damaged, restored.presence), (0, Some(presence())));
     let session = &mut restored.session;
     assert_eq!(session.subscriptions().get(&filter("a/+")), Some(&OPTIONS));
-    assert_eq!(session.cursor(&name("a/b")), Start::At(at(5)));
+    assert_eq!(session.offset(&name("a/b")), Start::At(at(5)));
     let flight = session.send_again().unwrap();
-    assert_eq!((flight.id, flight.start, flight.phase), (id(2), at(3), Phase::Received));
+    assert_eq!((flight.id, flight.start, flight.phase), (id(2), at(3), DeliveryPhase::Received));
     assert!(session.has_received(id(40_000)));
     // What an earlier version had in a queue is sent from the beginning, and is not in the queue of the store any more.
     assert_eq!(session.next_retained(), Some((&filter("a/+"), None)));
@@ -258,14 +252,14 @@ fn what_can_not_be_read_is_passed_over() {
         for damage in damages {
             let mut entries = format_1();
             entries[at] = damage.clone();
-            let restored = Restored::new("c".into(), &entries);
+            let restored = RestoredSession::new("c".into(), &entries);
             assert_eq!(restored.damaged, 1, "{damage:?}");
         }
     }
 }
 
 #[test]
-fn a_cursor_lives_as_long_as_some_subscription_matches_its_stream() {
+fn a_offset_lives_as_long_as_some_subscription_matches_its_stream() {
     let mut session = session();
     let all = filter("a/+");
     session.subscribe(all.clone(), OPTIONS);
@@ -278,16 +272,16 @@ fn a_cursor_lives_as_long_as_some_subscription_matches_its_stream() {
 }
 
 #[test]
-fn many_cursors_are_stored_in_parts_before_their_subscription() {
+fn many_offsets_are_stored_in_parts_before_their_subscription() {
     let (mut session, mut stored) = (session(), Stored::default());
     session.subscribe(filter("a"), OPTIONS);
     stored.save(&mut session);
     session.subscribe(filter("s/+"), OPTIONS);
-    (0..2500).for_each(|stream| session.set_cursor(name(&format!("s/{stream}")), at(1)));
-    let refused = session.take_cursors_change().unwrap();
-    session.put_cursors_back(&refused);
+    (0..2500).for_each(|stream| session.set_offset(name(&format!("s/{stream}")), at(1)));
+    let refused = session.take_offsets_change().unwrap();
+    session.put_offsets_back(&refused);
     let mut parts = Vec::new();
-    while let Some(change) = session.take_cursors_change() {
+    while let Some(change) = session.take_offsets_change() {
         assert!(change.entries.iter().all(|(key, value)| key[0] == b'c' && value.is_some()));
         parts.push(change.entries.len());
     }
@@ -301,10 +295,10 @@ fn a_session_costs_what_it_has() {
     let mut session = Session::new("c".into(), false);
     let empty = session.bytes();
     session.subscribe(filter("a/+/#"), OPTIONS);
-    session.set_cursor(name("a/b"), at(1));
+    session.set_offset(name("a/b"), at(1));
     let used = session.bytes();
     assert!(used > empty + 500, "{used}");
     session.unsubscribe(&filter("a/+/#"));
-    session.forget_cursor(&name("a/b"));
+    session.forget_offset(&name("a/b"));
     assert_eq!(session.bytes(), empty);
 }

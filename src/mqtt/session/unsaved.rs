@@ -10,14 +10,14 @@ use crate::stream::{Filter, StreamName};
 
 /// The name of one entry of a stored session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::mqtt) enum Key {
+pub(in crate::mqtt) enum SessionKey {
     /// Whether the client is here, and how long its session is kept.
     Presence,
     Subscription(Filter),
-    Cursor(StreamName),
+    Offset(StreamName),
     /// A message on its way to the client.
     Flight(PacketId),
-    /// A message of quality 2 from the client that is in the log and not released yet.
+    /// A message of QoS 2 from the client that is in the log and not released yet.
     Received(PacketId),
     /// How far a new subscription has been sent what is retained.
     Retained(Filter),
@@ -25,9 +25,9 @@ pub(in crate::mqtt) enum Key {
     QueuedRetained(u64),
 }
 
-/// By when a change has to be stored.
+/// Deadline when a change has to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum By {
+pub(super) enum Deadline {
     /// Before the client is sent anything more, since it would take it for granted.
     NextPacket,
     /// At some time: if it is lost, the client is told or asked once more, and both sides know how to bear that.
@@ -39,23 +39,23 @@ pub(super) enum By {
 pub(super) struct Unsaved {
     /// Whether nothing at all is stored of it.
     pub(super) is_new: bool,
-    pub(super) keys: HashSet<Key>,
+    pub(super) keys: HashSet<SessionKey>,
     pub(super) is_due: bool,
 }
 
 impl Unsaved {
-    pub(super) fn note(&mut self, key: Key, by: By) {
+    pub(super) fn note(&mut self, key: SessionKey, by: Deadline) {
         self.keys.insert(key);
-        self.is_due |= by == By::NextPacket;
+        self.is_due |= by == Deadline::NextPacket;
     }
 
-    /// Takes `max` keys of cursors, if there are more keys than that and these among them. What is taken counts as stored.
-    pub(super) fn take_cursors(&mut self, max: usize) -> Option<Vec<Key>> {
+    /// Takes `max` keys of offsets, if there are more keys than that and these among them. What is taken counts as stored.
+    pub(super) fn take_offsets(&mut self, max: usize) -> Option<Vec<SessionKey>> {
         if self.keys.len() <= max {
             return None;
         }
-        let cursors = self.keys.iter().filter(|key| matches!(key, Key::Cursor(_)));
-        let taken: Vec<_> = cursors.take(max).cloned().collect();
+        let offsets = self.keys.iter().filter(|key| matches!(key, SessionKey::Offset(_)));
+        let taken: Vec<_> = offsets.take(max).cloned().collect();
         for key in &taken {
             self.keys.remove(key);
         }
@@ -63,7 +63,7 @@ impl Unsaved {
     }
 }
 
-impl Key {
+impl SessionKey {
     /// The bytes of the key in a store.
     pub(in crate::mqtt) fn to_bytes(&self) -> Bytes {
         let number: [u8; 8];
@@ -71,7 +71,7 @@ impl Key {
         let (kind, name): (u8, &[u8]) = match self {
             Self::Presence => (b'p', &[]),
             Self::Subscription(filter) => (b's', filter.as_str().as_bytes()),
-            Self::Cursor(stream) => (b'c', stream.as_str().as_bytes()),
+            Self::Offset(stream) => (b'c', stream.as_str().as_bytes()),
             Self::Flight(of) => {
                 id = of.0.get().to_be_bytes();
                 (b'f', &id)
@@ -100,7 +100,7 @@ impl Key {
         match kind {
             b'p' if name.is_empty() => Some(Self::Presence),
             b's' => Filter::parse(text()?).map(Self::Subscription).ok(),
-            b'c' => StreamName::parse(text()?).map(Self::Cursor).ok(),
+            b'c' => StreamName::parse(text()?).map(Self::Offset).ok(),
             b'f' => id().map(Self::Flight),
             b'q' => id().map(Self::Received),
             b'w' => Filter::parse(text()?).map(Self::Retained).ok(),

@@ -6,17 +6,17 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-use super::changes::{Answer, STATE_BYTES, answer_with, beside, refuse};
+use super::changes::{ChangeReply, STATE_BYTES, answer_with, beside, refuse};
 use super::committer::Committer;
 use super::kept::{Kept, Stored};
-use super::record::{Ends, Record, Said, SessionNote, StreamState, moment};
+use super::record::{AppendNote, Ends, LogRecord, SessionNote, StreamRecord, moment};
 use super::room::NoRoom;
 use super::sessions::session_bytes;
-use super::shared::Body;
-use crate::store::entry::{Done, Entry, Head, State};
+use super::shared::StoredMessages;
+use crate::store::entry::{Done, Entry, State, WrittenState};
 use crate::store::log::{Log, Record as Logged};
 use crate::stream::{
-    Admission, Annotation, Append, AppendError, AppendType, Appended, Create, Epoch, Lineage, Missing,
+    Admission, Annotation, Append, AppendError, AppendType, Appended, Create, Epoch, EpochHistory, Missing,
     Position, StreamName,
 };
 
@@ -43,7 +43,7 @@ impl Committer {
         name: StreamName,
         mut append: Append,
         now: SystemTime,
-        answer: Answer<Result<Appended, AppendError>>,
+        answer: ChangeReply<Result<Appended, AppendError>>,
     ) -> Result<(), NoRoom> {
         if let Err(no_room) = self.ensure(append.payload.len(), append_bytes(&append), false) {
             return refuse(answer, no_room, |failure| Err(AppendError::Failed(failure)));
@@ -87,8 +87,8 @@ impl Committer {
             let note = self.note_session_of(append)?;
             let session = note.as_ref().map(|note| note.session);
             let (at, ends) = (moment(now), Ends::of(append.payload.shape()));
-            let said = Said::of(append, note);
-            let record = Record::Appended { stream: id, start: start.0, at, ends, said };
+            let said = AppendNote::of(append, note);
+            let record = LogRecord::Appended { stream: id, start: start.0, at, ends, said };
             admitted.kept = Some(self.write(&record, append.payload.bytes(), Some(id))?);
             self.noted(session)?;
         }
@@ -103,7 +103,7 @@ impl Committer {
         create: &Create,
         mut append: Append,
         now: SystemTime,
-        answer: Answer<Result<Appended, AppendError>>,
+        answer: ChangeReply<Result<Appended, AppendError>>,
     ) -> Result<(), NoRoom> {
         if self.shared.streams.find(name).is_ok() {
             // It has ended, and its name is kept for its forks.
@@ -125,11 +125,11 @@ impl Committer {
             }
         };
         let id = self.new_stream();
-        let mut entry = Entry::new(name, create, Lineage::new(Epoch(id)), Log::default(), &owner, now);
-        entry.lineage = Lineage::new(self.shared.epochs.next());
+        let mut entry = Entry::new(name, create, EpochHistory::new(Epoch(id)), Log::default(), &owner, now);
+        entry.epoch_history = EpochHistory::new(self.shared.epochs.next());
         let start = entry.decided;
         // As it is before the append, which the record has beside it.
-        let state = Box::new(StreamState::of(&entry));
+        let state = Box::new(StreamRecord::of(&entry));
         let admission = match split.and_then(|()| entry.decide(&mut append, now)) {
             Ok(admission) => admission,
             Err(error) => {
@@ -144,10 +144,10 @@ impl Committer {
         let note = self.note_session_of(&append)?;
         let session = note.as_ref().map(|note| note.session);
         let (at, ends) = (moment(now), Ends::of(append.payload.shape()));
-        let copy = Record::State { stream: state.clone() };
-        let record = match Said::of(&append, note) {
-            None => Record::Created { stream: state, at, ends },
-            Some(said) => Record::CreatedWith { stream: state, at, ends, said },
+        let copy = LogRecord::State { stream: state.clone() };
+        let record = match AppendNote::of(&append, note) {
+            None => LogRecord::Created { stream: state, at, ends },
+            Some(said) => LogRecord::CreatedWith { stream: state, at, ends, said },
         };
         let created = Some(self.write(&copy, &[], Some(id))?);
         let kept = self.write(&record, append.payload.bytes(), Some(id))?;
@@ -193,7 +193,7 @@ impl Committer {
         self.gather(session)
     }
 
-    fn do_afterwards(&mut self, admitted: Admitted, answer: Answer<Result<Appended, AppendError>>) {
+    fn do_afterwards(&mut self, admitted: Admitted, answer: ChangeReply<Result<Appended, AppendError>>) {
         let shared = self.shared.clone();
         self.afterwards(move || {
             let Admitted { stream, append, admission, start, now, kept, created } = admitted;
@@ -201,13 +201,13 @@ impl Committer {
             if let Some(kept) = kept {
                 if let Some(copy) = created {
                     let (content, copy) = (Stored::Kept(kept.clone()), Stored::Kept(copy));
-                    entry.head = Some(Head { content, copy, earliest: entry.log.earliest() });
+                    entry.head = Some(WrittenState { content, copy, earliest: entry.log.earliest() });
                     entry.state = State::Live;
                 }
                 let record = (!append.payload.is_empty()).then(|| {
                     let (shape, bytes) = append.payload.clone().into_parts();
                     let annotation = append.annotation.clone();
-                    shared.hot.insert(kept.place(), Body { bytes, annotation });
+                    shared.hot.insert(kept.place(), StoredMessages { bytes, annotation });
                     Logged { start, shape, content: Stored::Kept(kept), at: now, annotation: None }
                 });
                 let annotation = append.annotation.clone();

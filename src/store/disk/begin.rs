@@ -4,20 +4,20 @@ use std::sync::Weak;
 
 use super::committer::Committer;
 use super::kept::Stored;
-use super::record::{Record, StreamId, StreamState};
+use super::record::{LogRecord, StreamId, StreamRecord};
 use super::room::NoRoom;
-use crate::store::entry::Head;
+use crate::store::entry::WrittenState;
 use crate::stream::{Position, SyncPolicy};
 
 impl Committer {
     /// What a segment and a run begin with, twice: without it the epochs of all that follows would be unknown.
-    pub(super) fn run_record(&self) -> Record {
-        Record::Run { epoch: self.run.0 }
+    pub(super) fn run_record(&self) -> LogRecord {
+        LogRecord::Run { epoch: self.run.0 }
     }
 
     /// The record that a segment, or a new run of the store, begins with.
-    pub(super) fn opened(&self, after: Option<(u32, u32)>) -> Record {
-        Record::Opened {
+    pub(super) fn opened(&self, after: Option<(u32, u32)>) -> LogRecord {
+        LogRecord::Opened {
             after,
             synced: self.sync == SyncPolicy::Always,
             next_stream: self.next_stream,
@@ -36,7 +36,7 @@ impl Committer {
             let Some(entry) = self.ids.get(stream).and_then(Weak::upgrade) else { continue };
             let (state, earliest) = {
                 let entry = entry.lock();
-                (Box::new(StreamState::of(&entry)), entry.log.earliest())
+                (Box::new(StreamRecord::of(&entry)), entry.log.earliest())
             };
             let head = self.write_state(state, earliest)?;
             entry.lock().head = Some(head);
@@ -47,18 +47,18 @@ impl Committer {
     /// Writes the state of a stream, twice, since without it the messages of the stream would be nobody's.
     pub(super) fn write_state(
         &mut self,
-        state: Box<StreamState>,
+        state: Box<StreamRecord>,
         earliest: Position,
-    ) -> Result<Head<Stored>, NoRoom> {
+    ) -> Result<WrittenState<Stored>, NoRoom> {
         self.ensure(0, 2 * state.bytes_max(), true)?;
         let (stream, ended) = (state.id, state.ended);
-        let record = Record::State { stream: state };
+        let record = LogRecord::State { stream: state };
         let copy = Stored::Kept(self.write(&record, &[], Some(stream))?);
         let content = self.write(&record, &[], Some(stream))?;
         if ended {
             // It says that the stream has ended, as a record did that may be given up.
-            self.graves.insert(stream, content.clone());
+            self.tombstones.insert(stream, content.clone());
         }
-        Ok(Head { content: Stored::Kept(content), copy, earliest })
+        Ok(WrittenState { content: Stored::Kept(content), copy, earliest })
     }
 }

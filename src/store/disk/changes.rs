@@ -6,18 +6,18 @@ use tokio::sync::oneshot::Sender;
 
 use super::committer::Committer;
 use super::kept::Stored;
-use super::record::{Ends, Record, StreamState, moment};
+use super::record::{Ends, LogRecord, StreamRecord, moment};
 use super::room::NoRoom;
-use super::shared::Body;
-use crate::store::entry::{Done, Entry, Head, State};
+use super::shared::StoredMessages;
+use crate::store::entry::{Done, Entry, State, WrittenState};
 use crate::store::log::{Log, Record as Logged};
 use crate::store::streams::Beginning;
 use crate::stream::{
-    ChangeError, Create, CreateError, Created, Epoch, Failure, Lineage, Position, StreamName,
+    ChangeError, Create, CreateError, Created, Epoch, EpochHistory, Failure, Position, StreamName,
 };
 
 /// Where the outcome of a change goes. Whoever asked may have left.
-pub(super) type Answer<T> = Sender<T>;
+pub(super) type ChangeReply<T> = Sender<T>;
 
 impl Committer {
     pub(super) fn create(
@@ -25,7 +25,7 @@ impl Committer {
         name: StreamName,
         create: Create,
         now: SystemTime,
-        answer: Answer<Result<Created, CreateError>>,
+        answer: ChangeReply<Result<Created, CreateError>>,
     ) -> Result<(), NoRoom> {
         let shared = self.shared.clone();
         shared.streams.end(&name, now);
@@ -54,8 +54,9 @@ impl Committer {
         let (id, epoch) = (Epoch(self.next_stream), shared.epochs.next());
         let entry = match &create.fork {
             None => {
-                let mut entry = Entry::new(&name, &create, Lineage::new(id), Log::default(), &owner, now);
-                entry.lineage = Lineage::new(epoch);
+                let mut entry =
+                    Entry::new(&name, &create, EpochHistory::new(id), Log::default(), &owner, now);
+                entry.epoch_history = EpochHistory::new(epoch);
                 Ok(entry)
             }
             Some(fork) => {
@@ -75,13 +76,13 @@ impl Committer {
         entry.underway = 1;
         entry.begin_with(&create);
         // As it is before its first messages, which the record has beside it.
-        let mut state = StreamState::of(&entry);
+        let mut state = StreamRecord::of(&entry);
         state.tail = entry.log.tail().0;
         let earliest = entry.log.earliest();
         let state = Box::new(state);
-        let copy = Record::State { stream: state.clone() };
+        let copy = LogRecord::State { stream: state.clone() };
         let ends = Ends::of(create.payload.shape());
-        let record = Record::Created { stream: state, at: moment(now), ends };
+        let record = LogRecord::Created { stream: state, at: moment(now), ends };
         let entry = shared.streams.insert(&mut structure, entry, now);
         drop(structure);
         self.know(&entry);
@@ -90,13 +91,13 @@ impl Committer {
         self.afterwards(move || {
             let (shape, bytes) = create.payload.into_parts();
             let record = (!shape.is_empty()).then(|| {
-                shared.hot.insert(kept.place(), Body { bytes, annotation: None });
+                shared.hot.insert(kept.place(), StoredMessages { bytes, annotation: None });
                 let start = Position::default();
                 Logged { start, shape, content: Stored::Kept(kept.clone()), at: now, annotation: None }
             });
             let mut entry = entry.lock();
             let (content, copy) = (Stored::Kept(kept), Stored::Kept(copy));
-            entry.head = Some(Head { content, copy, earliest });
+            entry.head = Some(WrittenState { content, copy, earliest });
             let done = Done { record, annotation: None, close: create.closed, principal: create.principal };
             entry.finish(done, now);
             entry.state = State::Live;
@@ -110,7 +111,7 @@ impl Committer {
         &mut self,
         name: StreamName,
         now: SystemTime,
-        answer: Answer<Result<(), ChangeError>>,
+        answer: ChangeReply<Result<(), ChangeError>>,
     ) -> Result<(), NoRoom> {
         let shared = self.shared.clone();
         shared.streams.end(&name, now);
@@ -146,7 +147,7 @@ impl Committer {
         &mut self,
         name: &StreamName,
         now: SystemTime,
-        answer: Answer<Result<(), ChangeError>>,
+        answer: ChangeReply<Result<(), ChangeError>>,
     ) -> Result<(), NoRoom> {
         let shared = self.shared.clone();
         self.settle(name)?;
@@ -167,7 +168,7 @@ impl Committer {
         let Ok(entry) = shared.streams.find(name) else { return Ok(()) };
         // Twice: without it a message that was cleared would be retained again.
         for _ in 0..2 {
-            self.write(&Record::Cleared { stream, from }, &[], Some(stream))?;
+            self.write(&LogRecord::Cleared { stream, from }, &[], Some(stream))?;
         }
         self.afterwards(move || {
             let mut entry = entry.lock();
@@ -193,14 +194,14 @@ pub(super) fn beside(ends: usize) -> usize {
     ends * 5
 }
 
-pub(super) fn answer_with<T>(answer: Answer<T>, outcome: T) {
+pub(super) fn answer_with<T>(answer: ChangeReply<T>, outcome: T) {
     // Whoever asked may have left.
     let _left = answer.send(outcome);
 }
 
 /// Tells that there is no room, unless that is because the store is broken; then whoever asked learns it by silence.
 pub(super) fn refuse<T>(
-    answer: Answer<T>,
+    answer: ChangeReply<T>,
     no_room: NoRoom,
     outcome: impl FnOnce(Failure) -> T,
 ) -> Result<(), NoRoom> {

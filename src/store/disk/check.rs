@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::damage;
 use super::directory::{Directory, OpenError};
 use super::replay::Replay;
-use super::scan::{End, Rest, scan};
+use super::scan::{BeyondEnd, LogEnd, scan};
 use super::segment::Segments;
 use crate::store::entry::State;
 
@@ -60,12 +60,12 @@ pub fn check(directory: &Path) -> Result<Checked, OpenError> {
     })
 }
 
-fn torn(end: &End) -> Vec<String> {
+fn torn(end: &LogEnd) -> Vec<String> {
     let mut torn = Vec::new();
     if let Some((segment, offset)) = end.last.as_ref().filter(|_| end.torn) {
         torn.push(format!("{:010}.log from byte {offset} on", segment.number));
     }
-    let used = end.behind.iter().filter(|(_, rest)| *rest == Rest::Used);
+    let used = end.behind.iter().filter(|(_, rest)| *rest == BeyondEnd::Used);
     torn.extend(used.map(|(number, _)| format!("{number:010}.log, which follows on that")));
     torn
 }

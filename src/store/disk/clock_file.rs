@@ -31,7 +31,7 @@ pub struct ClockFile {
 
 /// As it is written, in milliseconds.
 #[derive(Debug, Serialize, Deserialize)]
-struct Stored {
+struct ClockRecord {
     now: u64,
     wall: u64,
     boot: Option<(String, u64)>,
@@ -42,7 +42,7 @@ impl ClockFile {
     pub fn read(directory: &Path) -> Self {
         let path = directory.join("clock");
         let stored = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let last = stored.and_then(|stored: Stored| stored.reading());
+        let last = stored.and_then(|stored: ClockRecord| stored.reading());
         Self { path, last }
     }
 
@@ -62,7 +62,7 @@ impl ClockFile {
     /// Writes what the clock shows. After a power cut there is this or what was there before.
     pub fn write(&mut self, clock: Clock) -> io::Result<()> {
         let reading = clock.reading();
-        let text = serde_json::to_vec(&Stored::of(&reading))?;
+        let text = serde_json::to_vec(&ClockRecord::of(&reading))?;
         let new = self.path.with_extension("new");
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&text)?;
@@ -73,7 +73,7 @@ impl ClockFile {
     }
 }
 
-impl Stored {
+impl ClockRecord {
     fn of(reading: &ClockReading) -> Self {
         let since_1970 = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -130,7 +130,7 @@ mod tests {
             }
         }
         let read = ClockFile::read(directory.path());
-        let [read, written] = [read, file].map(|file| Stored::of(&file.last.unwrap()));
+        let [read, written] = [read, file].map(|file| ClockRecord::of(&file.last.unwrap()));
         assert_eq!((read.now, read.wall, read.boot), (written.now, written.wall, written.boot));
     }
 

@@ -10,13 +10,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::frame::{self, Place};
+use super::frame::{self, FrameLocation};
 use super::kept::{Kept, Stored};
-use super::record::{Record, StreamId};
+use super::record::{LogRecord, StreamId};
 use super::room::{NoRoom, Room};
 use super::segment::Segment;
 use super::session_log::SessionLog;
-use super::shared::Shared;
+use super::shared::DiskState;
 use super::victim::Reclaiming;
 use crate::store::entry::Entry;
 use crate::stream::{Epoch, Failure, SyncPolicy};
@@ -29,17 +29,17 @@ const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 const IDS_MIN: usize = 1024;
 
 /// What the thread has to know of the log.
-pub(super) struct Known {
+pub(super) struct OpenedLog {
     pub(super) next_stream: StreamId,
     pub(super) run: Epoch,
-    pub(super) graves: HashMap<StreamId, Arc<Kept>>,
+    pub(super) tombstones: HashMap<StreamId, Arc<Kept>>,
     pub(super) sessions: SessionLog,
 }
 
 /// What the thread is asked to do.
 pub(super) enum Job {
     /// A change, with whoever waits for its outcome. If it is dropped undone, they learn that the store is broken.
-    Change(Change),
+    QueuedChange(QueuedChange),
     /// Something has ended by itself, or become garbage.
     Tidy,
     /// All before is to be synced, whatever is promised, as the last thing. Told when it is.
@@ -47,14 +47,14 @@ pub(super) enum Job {
 }
 
 /// Decides on something and writes it down, or tells whoever asked why not.
-pub(super) type Change = Box<dyn FnOnce(&mut Committer) -> Result<(), NoRoom> + Send>;
+pub(super) type QueuedChange = Box<dyn FnOnce(&mut Committer) -> Result<(), NoRoom> + Send>;
 
 /// What is done once what was decided is synced.
-type Doing = Box<dyn FnOnce() + Send>;
+type AfterSync = Box<dyn FnOnce() + Send>;
 
 /// The thread's own.
 pub(super) struct Committer {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<DiskState>,
     pub(super) room: Room,
     pub(super) next_stream: StreamId,
     /// The epoch of what this run appends to streams that were there before.
@@ -63,16 +63,16 @@ pub(super) struct Committer {
     /// Records that are decided and not written: they lie at `room`, as many bytes before its offset.
     group: Vec<u8>,
     changes: usize,
-    doing: Vec<Doing>,
+    after_sync: Vec<AfterSync>,
     /// Segments that were written to since they were synced.
     unsynced: Vec<Arc<Segment>>,
     synced_at: Instant,
     /// The streams that there are.
-    pub(super) ids: HashMap<StreamId, Held>,
+    pub(super) ids: HashMap<StreamId, StreamHandle>,
     /// The streams whose logs begin with messages of another one.
     pub(super) forks: HashMap<StreamId, Vec<StreamId>>,
     /// Where it is written that a stream has ended of which something may be left.
-    pub(super) graves: HashMap<StreamId, Arc<Kept>>,
+    pub(super) tombstones: HashMap<StreamId, Arc<Kept>>,
     pub(super) session_log: SessionLog,
     /// Streams that have ended by themselves, which is still to be written.
     ended: Vec<Epoch>,
@@ -85,11 +85,11 @@ pub(super) struct Committer {
 }
 
 /// A stream, as long as it is there.
-pub(super) type Held = Weak<Mutex<Entry<Stored>>>;
+pub(super) type StreamHandle = Weak<Mutex<Entry<Stored>>>;
 
 impl Committer {
     /// Goes on with what was found when the store was opened.
-    pub(super) fn new(shared: Arc<Shared>, room: Room, known: Known, sync: SyncPolicy) -> Self {
+    pub(super) fn new(shared: Arc<DiskState>, room: Room, known: OpenedLog, sync: SyncPolicy) -> Self {
         Self {
             shared,
             room,
@@ -98,12 +98,12 @@ impl Committer {
             sync,
             group: Vec::new(),
             changes: 0,
-            doing: Vec::new(),
+            after_sync: Vec::new(),
             unsynced: Vec::new(),
             synced_at: Instant::now(),
             ids: HashMap::new(),
             forks: HashMap::new(),
-            graves: known.graves,
+            tombstones: known.tombstones,
             session_log: known.sessions,
             ended: Vec::new(),
             reclaiming: None,
@@ -135,7 +135,7 @@ impl Committer {
             let mut next = first;
             while let Some(job) = next {
                 match job {
-                    Job::Change(change) => self.change(change)?,
+                    Job::QueuedChange(change) => self.change(change)?,
                     Job::Tidy => {}
                     Job::Close(done) => {
                         self.close()?;
@@ -164,7 +164,7 @@ impl Committer {
         }
     }
 
-    fn change(&mut self, change: Change) -> io::Result<()> {
+    fn change(&mut self, change: QueuedChange) -> io::Result<()> {
         self.changes += 1;
         match change(self) {
             // Whoever asked has been told that there is no room.
@@ -187,9 +187,9 @@ impl Committer {
 
     pub(super) fn write_end(&mut self, stream: StreamId) -> Result<(), NoRoom> {
         // Twice: without it a stream that has ended would be there again.
-        self.write_unkept(&Record::Ended { stream }, &[], Some(stream))?;
-        let kept = self.write(&Record::Ended { stream }, &[], Some(stream))?;
-        self.graves.insert(stream, kept);
+        self.write_unkept(&LogRecord::Ended { stream }, &[], Some(stream))?;
+        let kept = self.write(&LogRecord::Ended { stream }, &[], Some(stream))?;
+        self.tombstones.insert(stream, kept);
         Ok(())
     }
 
@@ -223,7 +223,7 @@ impl Committer {
     /// once the group is written.
     pub(super) fn write(
         &mut self,
-        record: &Record,
+        record: &LogRecord,
         content: &[u8],
         of: Option<StreamId>,
     ) -> Result<Arc<Kept>, NoRoom> {
@@ -234,10 +234,10 @@ impl Committer {
     /// The same for a record that is counted later, or never. Returns where it lies and how many bytes it has.
     pub(super) fn write_unkept(
         &mut self,
-        record: &Record,
+        record: &LogRecord,
         content: &[u8],
         of: Option<StreamId>,
-    ) -> Result<(Place, u32), NoRoom> {
+    ) -> Result<(FrameLocation, u32), NoRoom> {
         let start = self.group.len();
         let synced = start == 0 && self.unsynced.is_empty();
         let mut bytes = frame::write(&mut self.group, self.room.place(), synced, record, content);
@@ -271,8 +271,8 @@ impl Committer {
     }
 
     /// Has this done when the group is synced.
-    pub(super) fn afterwards(&mut self, doing: impl FnOnce() + Send + 'static) {
-        self.doing.push(Box::new(doing));
+    pub(super) fn afterwards(&mut self, after_sync: impl FnOnce() + Send + 'static) {
+        self.after_sync.push(Box::new(after_sync));
     }
 
     /// Writes the group, syncs if that is promised, and does what was decided.
@@ -290,8 +290,8 @@ impl Committer {
             self.sync_all()?;
             self.shared.observer.synced(since.elapsed(), changes, bytes);
         }
-        for doing in self.doing.drain(..) {
-            doing();
+        for after_sync in self.after_sync.drain(..) {
+            after_sync();
         }
         Ok(())
     }
@@ -327,7 +327,7 @@ impl Committer {
     fn close(&mut self) -> io::Result<()> {
         self.commit()?;
         self.sync_all()?;
-        match self.ensure(0, 0, true).and_then(|()| self.write_unkept(&Record::Closed, &[], None)) {
+        match self.ensure(0, 0, true).and_then(|()| self.write_unkept(&LogRecord::Closed, &[], None)) {
             Ok(_) => {}
             Err(NoRoom::Full | NoRoom::Short) => return Ok(()),
             Err(NoRoom::Broken(error)) => return Err(error),

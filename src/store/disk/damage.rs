@@ -10,8 +10,8 @@ use std::path::Path;
 use parking_lot::Mutex;
 
 use super::directory::FILE_MODE;
-use super::frame::Place;
-use super::kept::{Span, Stored};
+use super::frame::FrameLocation;
+use super::kept::{RecordSpan, Stored};
 use super::losses::Losses;
 use crate::store::entry::Entry;
 
@@ -23,11 +23,11 @@ const LISTED_MAX: usize = 20;
 
 /// Damaged places in segments that are there.
 #[derive(Debug, Default)]
-pub(super) struct DamageTable(Mutex<BTreeMap<Place, u32>>);
+pub(super) struct DamageTable(Mutex<BTreeMap<FrameLocation, u32>>);
 
 impl DamageTable {
     /// Notes a damaged place. Returns whether it was not known, and how many bytes are damaged in all.
-    pub(super) fn note(&self, span: Span) -> (bool, u64) {
+    pub(super) fn note(&self, span: RecordSpan) -> (bool, u64) {
         let mut table = self.0.lock();
         let is_new = table.insert(span.place, span.bytes).is_none();
         (is_new, total(&table))
@@ -45,7 +45,7 @@ impl DamageTable {
     }
 }
 
-fn total(table: &BTreeMap<Place, u32>) -> u64 {
+fn total(table: &BTreeMap<FrameLocation, u32>) -> u64 {
     table.values().map(|bytes| u64::from(*bytes)).sum()
 }
 
@@ -59,7 +59,7 @@ pub(super) fn accepted(directory: &Path) -> io::Result<BTreeSet<String>> {
 }
 
 /// Accepts these damaged places, in the place of earlier ones. Synced when it returns.
-pub(super) fn accept(directory: &Path, damage: &[Span]) -> io::Result<()> {
+pub(super) fn accept(directory: &Path, damage: &[RecordSpan]) -> io::Result<()> {
     let mut text = String::new();
     for span in damage {
         // Writing to a string does not fail.
@@ -74,7 +74,7 @@ pub(super) fn accept(directory: &Path, damage: &[Span]) -> io::Result<()> {
 }
 
 /// Where something is that is no record.
-pub(super) fn in_words(Span { place, bytes }: &Span) -> String {
+pub(super) fn in_words(RecordSpan { place, bytes }: &RecordSpan) -> String {
     format!("{:010}.log, {bytes} bytes from {} on", place.segment, place.offset)
 }
 
@@ -88,7 +88,7 @@ pub(super) fn lost<'a>(entries: impl Iterator<Item = &'a Entry<Stored>>, losses:
         holes.extend(known);
         for (from, to) in holes {
             let missed = to.since(from);
-            let (from, to) = (entry.lineage.offset_at(from), entry.lineage.offset_at(to));
+            let (from, to) = (entry.epoch_history.offset_at(from), entry.epoch_history.offset_at(to));
             let unit = if entry.content_type.is_json() { "messages" } else { "bytes" };
             lines.push(format!("{}: at most {missed} {unit} from {from} to {to}", entry.name.as_str()));
         }

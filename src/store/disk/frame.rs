@@ -13,14 +13,14 @@ const SYNCED: u32 = 1 << 31;
 
 /// Where a frame lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct FrameLocation {
     pub(super) segment: u32,
     pub(super) offset: u32,
 }
 
 /// What is found at a place.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found<'a> {
+pub(super) enum FrameRead<'a> {
     /// The body of a whole record.
     Body(&'a [u8]),
     /// Nothing was ever written here.
@@ -33,7 +33,7 @@ pub(super) enum Found<'a> {
 /// everything before it is. Returns how many bytes it takes.
 pub(super) fn write<T: Serialize>(
     out: &mut Vec<u8>,
-    place: Place,
+    place: FrameLocation,
     synced: bool,
     meta: &T,
     content: &[u8],
@@ -57,16 +57,16 @@ pub(super) fn write<T: Serialize>(
 }
 
 /// Looks at what lies at `place`, of which `bytes` are the beginning.
-pub(super) fn read(bytes: &[u8], place: Place) -> Found<'_> {
-    let Some((Header { length, sum }, rest)) = header(bytes) else {
-        return if bytes.iter().all(|byte| *byte == 0) { Found::Nothing } else { Found::Damage };
+pub(super) fn read(bytes: &[u8], place: FrameLocation) -> FrameRead<'_> {
+    let Some((FrameHeader { length, sum }, rest)) = header(bytes) else {
+        return if bytes.iter().all(|byte| *byte == 0) { FrameRead::Nothing } else { FrameRead::Damage };
     };
     if (length, sum) == (0, 0) {
-        return Found::Nothing;
+        return FrameRead::Nothing;
     }
     match rest.get(..bytes_of(length)) {
-        Some(body) if !body.is_empty() && checksum(place, length, body) == sum => Found::Body(body),
-        _ => Found::Damage,
+        Some(body) if !body.is_empty() && checksum(place, length, body) == sum => FrameRead::Body(body),
+        _ => FrameRead::Damage,
     }
 }
 
@@ -77,17 +77,17 @@ pub(super) fn follows_sync(bytes: &[u8]) -> bool {
 
 /// What a frame begins with.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Header {
+pub(super) struct FrameHeader {
     /// Bytes of the body, and a flag.
     pub(super) length: u32,
     pub(super) sum: u32,
 }
 
 /// The header that `bytes` begin with, and what lies behind it.
-pub(super) fn header(bytes: &[u8]) -> Option<(Header, &[u8])> {
+pub(super) fn header(bytes: &[u8]) -> Option<(FrameHeader, &[u8])> {
     let ([a, b, c, d, e, f, g, h], rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
     let (length, sum) = (u32::from_le_bytes([*a, *b, *c, *d]), u32::from_le_bytes([*e, *f, *g, *h]));
-    Some((Header { length, sum }, rest))
+    Some((FrameHeader { length, sum }, rest))
 }
 
 /// How many bytes the body of a frame has whose header says `length`.
@@ -101,7 +101,7 @@ pub(super) fn split<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<(T, &'a [u
 }
 
 /// The checksum of a frame at `place` whose header says `length`.
-pub(super) fn checksum(place: Place, length: u32, body: &[u8]) -> u32 {
+pub(super) fn checksum(place: FrameLocation, length: u32, body: &[u8]) -> u32 {
     let mut sum = 0;
     for number in [place.segment, place.offset, length] {
         sum = crc32c::crc32c_append(sum, &number.to_le_bytes());
@@ -113,19 +113,19 @@ pub(super) fn checksum(place: Place, length: u32, body: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    const PLACE: Place = Place { segment: 7, offset: 64 };
+    const PLACE: FrameLocation = FrameLocation { segment: 7, offset: 64 };
 
     #[test]
     fn a_record_comes_back_from_its_own_place_alone() {
         let mut out = b"before".to_vec();
         let bytes = write(&mut out, PLACE, false, &(5u8, "x"), b"content");
         assert_eq!(out.len(), 6 + bytes as usize);
-        let Found::Body(body) = read(&out[6..], PLACE) else { panic!("no record") };
+        let FrameRead::Body(body) = read(&out[6..], PLACE) else { panic!("no record") };
         assert_eq!(split::<(u8, &str)>(body), Some(((5, "x"), &b"content"[..])));
-        for other in [Place { segment: 8, ..PLACE }, Place { offset: 65, ..PLACE }] {
-            assert_eq!(read(&out[6..], other), Found::Damage);
+        for other in [FrameLocation { segment: 8, ..PLACE }, FrameLocation { offset: 65, ..PLACE }] {
+            assert_eq!(read(&out[6..], other), FrameRead::Damage);
         }
-        assert_eq!(read(&[0; 20], PLACE), Found::Nothing);
+        assert_eq!(read(&[0; 20], PLACE), FrameRead::Nothing);
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
             let mut out = Vec::new();
             let bytes = write(&mut out, PLACE, synced, &5u8, b"content");
             assert_eq!((follows_sync(&out), out.len()), (synced, bytes as usize));
-            assert_eq!(read(&out, PLACE), Found::Body(&out[FRAME_HEADER_BYTES..]));
+            assert_eq!(read(&out, PLACE), FrameRead::Body(&out[FRAME_HEADER_BYTES..]));
         }
     }
 
@@ -145,16 +145,16 @@ mod tests {
         for bit in 0..out.len() * 8 {
             let mut flipped = out.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(read(&flipped, PLACE), Found::Damage, "bit {bit}");
+            assert_eq!(read(&flipped, PLACE), FrameRead::Damage, "bit {bit}");
         }
         for cut in 1..out.len() {
             let mut torn = out.clone();
             torn[cut..].fill(0);
-            assert_ne!(read(&torn, PLACE), Found::Nothing, "cut {cut}");
+            assert_ne!(read(&torn, PLACE), FrameRead::Nothing, "cut {cut}");
             if torn != out {
-                assert_eq!(read(&torn, PLACE), Found::Damage, "cut {cut}");
+                assert_eq!(read(&torn, PLACE), FrameRead::Damage, "cut {cut}");
             }
-            assert_eq!(read(&out[..cut], PLACE), Found::Damage, "cut {cut}");
+            assert_eq!(read(&out[..cut], PLACE), FrameRead::Damage, "cut {cut}");
         }
     }
 }

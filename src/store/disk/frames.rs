@@ -1,7 +1,7 @@
 //! The frames of one segment in order, over whatever is damaged: behind a frame that is none, the next one is looked for.
 
-use super::frame::{self, FRAME_HEADER_BYTES, Found, Header, Place};
-use super::record::Record;
+use super::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameLocation, FrameRead};
+use super::record::LogRecord;
 
 /// What a disk writes as a whole: either all of it is there after a power cut, or what was there before.
 const SECTOR_BYTES: usize = 512;
@@ -12,15 +12,15 @@ const SEARCH_FACTOR: usize = 64;
 
 /// A stretch of a segment.
 #[derive(Debug)]
-pub(super) enum Stretch<'a> {
+pub(super) enum SegmentPart<'a> {
     /// A whole record.
-    Frame(Frame<'a>),
+    FoundFrame(FoundFrame<'a>),
     /// Something that is no record.
     Damage(Damage),
 }
 
 #[derive(Debug)]
-pub(super) struct Frame<'a> {
+pub(super) struct FoundFrame<'a> {
     pub(super) offset: u32,
     /// Bytes with the header.
     pub(super) bytes: u32,
@@ -40,7 +40,7 @@ pub(super) struct Damage {
 
 /// The stretches of a segment. Ends where nothing was written any more.
 #[derive(Debug)]
-pub(super) struct Frames<'a> {
+pub(super) struct SegmentFrames<'a> {
     bytes: &'a [u8],
     number: u32,
     offset: usize,
@@ -49,7 +49,7 @@ pub(super) struct Frames<'a> {
     search_bytes_left: usize,
 }
 
-impl<'a> Frames<'a> {
+impl<'a> SegmentFrames<'a> {
     /// The stretches from `offset` on of the segment `number`, which consists of `bytes`.
     pub(super) fn new(bytes: &'a [u8], number: u32, offset: u32) -> Self {
         let used = used(bytes);
@@ -66,8 +66,8 @@ impl<'a> Frames<'a> {
         self.bytes.get(offset..).unwrap_or_default()
     }
 
-    fn place(&self, offset: usize) -> Place {
-        Place { segment: self.number, offset: small(offset) }
+    fn place(&self, offset: usize) -> FrameLocation {
+        FrameLocation { segment: self.number, offset: small(offset) }
     }
 
     /// What lies at `from`, which is no frame.
@@ -89,7 +89,7 @@ impl<'a> Frames<'a> {
 
     /// Where a damaged frame ends if all of it was written and its length is legible, or has only one flipped bit.
     fn extent(&self, from: usize) -> Option<usize> {
-        let (Header { length, sum }, rest) = frame::header(self.rest(from))?;
+        let (FrameHeader { length, sum }, rest) = frame::header(self.rest(from))?;
         let end = |length: u32| from + FRAME_HEADER_BYTES + frame::bytes_of(length);
         let flipped = (0..u32::BITS).map(|bit| length ^ 1 << bit).find(|length| {
             let body = rest.get(..frame::bytes_of(*length));
@@ -105,15 +105,15 @@ impl<'a> Frames<'a> {
 
     fn is_frame(&self, offset: usize) -> bool {
         match frame::read(self.rest(offset), self.place(offset)) {
-            Found::Body(body) => frame::split::<Record>(body).is_some(),
-            Found::Nothing | Found::Damage => false,
+            FrameRead::Body(body) => frame::split::<LogRecord>(body).is_some(),
+            FrameRead::Nothing | FrameRead::Damage => false,
         }
     }
 
     /// The first offset from `from` on at which a record is found.
     fn search(&mut self, from: usize) -> Option<usize> {
         for offset in from..self.used {
-            let Some((Header { length, .. }, rest)) = frame::header(self.rest(offset)) else { break };
+            let Some((FrameHeader { length, .. }, rest)) = frame::header(self.rest(offset)) else { break };
             let bytes = frame::bytes_of(length);
             if bytes == 0 || bytes > rest.len() {
                 continue;
@@ -143,23 +143,28 @@ impl<'a> Frames<'a> {
     }
 }
 
-impl<'a> Iterator for Frames<'a> {
-    type Item = Stretch<'a>;
+impl<'a> Iterator for SegmentFrames<'a> {
+    type Item = SegmentPart<'a>;
 
-    fn next(&mut self) -> Option<Stretch<'a>> {
+    fn next(&mut self) -> Option<SegmentPart<'a>> {
         if self.offset >= self.used {
             return None;
         }
         let (offset, rest) = (self.offset, self.rest(self.offset));
-        let Found::Body(body) = frame::read(rest, self.place(offset)) else {
+        let FrameRead::Body(body) = frame::read(rest, self.place(offset)) else {
             let damage = self.damage(offset);
             self.offset = damage.to as usize;
-            return Some(Stretch::Damage(damage));
+            return Some(SegmentPart::Damage(damage));
         };
         let bytes = FRAME_HEADER_BYTES + body.len();
         self.offset += bytes;
         let (offset, bytes) = (small(offset), small(bytes));
-        Some(Stretch::Frame(Frame { offset, bytes, body, follows_sync: frame::follows_sync(rest) }))
+        Some(SegmentPart::FoundFrame(FoundFrame {
+            offset,
+            bytes,
+            body,
+            follows_sync: frame::follows_sync(rest),
+        }))
     }
 }
 
@@ -189,12 +194,12 @@ mod tests {
 
     const NUMBER: u32 = 5;
 
-    /// Frames of appends with these contents, one behind the other, and where each begins.
+    /// SegmentFrames of appends with these contents, one behind the other, and where each begins.
     fn frames(contents: &[&[u8]]) -> (Vec<u8>, Vec<usize>) {
         let (mut bytes, mut starts) = (Vec::new(), Vec::new());
         for (start, content) in (0..).zip(contents) {
-            let record = Record::Appended { stream: 1, start, at: 0, ends: Ends::Raw, said: None };
-            let place = Place { segment: NUMBER, offset: small(bytes.len()) };
+            let record = LogRecord::Appended { stream: 1, start, at: 0, ends: Ends::Raw, said: None };
+            let place = FrameLocation { segment: NUMBER, offset: small(bytes.len()) };
             starts.push(bytes.len());
             frame::write(&mut bytes, place, true, &record, content);
         }
@@ -205,10 +210,10 @@ mod tests {
     /// Where frames are found, and what is damaged.
     fn found(bytes: &[u8]) -> (Vec<usize>, Vec<Damage>) {
         let (mut whole, mut damaged) = (Vec::new(), Vec::new());
-        for stretch in Frames::new(bytes, NUMBER, 0) {
+        for stretch in SegmentFrames::new(bytes, NUMBER, 0) {
             match stretch {
-                Stretch::Frame(frame) => whole.push(frame.offset as usize),
-                Stretch::Damage(damage) => damaged.push(damage),
+                SegmentPart::FoundFrame(frame) => whole.push(frame.offset as usize),
+                SegmentPart::Damage(damage) => damaged.push(damage),
             }
         }
         (whole, damaged)
@@ -233,12 +238,12 @@ mod tests {
     fn what_looks_like_a_frame_within_a_damaged_one_is_none() {
         // It is right for the place at which it lies, which its publisher has guessed.
         let content_start = frames(&[b"", b""]).1[1];
-        let place = Place { segment: NUMBER, offset: small(content_start + 100) };
+        let place = FrameLocation { segment: NUMBER, offset: small(content_start + 100) };
         let mut content = vec![b'x'; 100];
-        frame::write(&mut content, place, true, &Record::Ended { stream: 1 }, b"");
+        frame::write(&mut content, place, true, &LogRecord::Ended { stream: 1 }, b"");
         content.resize(300, b'x');
         let (mut bytes, starts) = frames(&[&content, b"next"]);
-        assert!(matches!(frame::read(&bytes[content_start + 100..], place), Found::Body(_)));
+        assert!(matches!(frame::read(&bytes[content_start + 100..], place), FrameRead::Body(_)));
         for bit in 0..64 {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(found(&bytes).0, [starts[1]], "bit {bit} of the header");

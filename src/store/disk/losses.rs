@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::kept::Span;
-use super::record::{Record, StreamId};
+use super::kept::RecordSpan;
+use super::record::{LogRecord, StreamId};
 use super::scan::Damaged;
 use super::segment::HEADER_BYTES;
 use super::suspect::{as_legible, with_one_bit_back};
@@ -16,7 +16,7 @@ const INSPECTED_MAX: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     /// Where something was no record.
-    pub(super) damage: Vec<Span>,
+    pub(super) damage: Vec<RecordSpan>,
     /// Messages that are known to be damaged, between two positions of their stream.
     messages: BTreeMap<StreamId, Vec<(Position, Position)>>,
     /// How many bytes each damage has of which nobody knows whose they were.
@@ -30,7 +30,7 @@ impl Losses {
     /// a stream ends as far as the log is read.
     pub(super) fn note(&mut self, damaged: &Damaged, tail_of: impl Fn(StreamId) -> Option<Position>) {
         let bytes = u32::try_from(damaged.bytes.len()).unwrap_or(u32::MAX);
-        self.damage.push(Span { place: damaged.place, bytes });
+        self.damage.push(RecordSpan { place: damaged.place, bytes });
         if damaged.place.offset < HEADER_BYTES {
             return;
         }
@@ -51,7 +51,7 @@ impl Losses {
     }
 
     /// A record of a stream was read.
-    pub(super) fn pass(&mut self, stream: StreamId, record: &Record) {
+    pub(super) fn pass(&mut self, stream: StreamId, record: &LogRecord) {
         if !self.unknown.is_empty() && tells_tail(record) {
             self.unknown_before.insert(stream, self.unknown.len());
         }
@@ -79,20 +79,20 @@ impl Losses {
 }
 
 /// Whether a record tells where its stream ends.
-fn tells_tail(record: &Record) -> bool {
+fn tells_tail(record: &LogRecord) -> bool {
     match record {
-        Record::Created { .. }
-        | Record::CreatedWith { .. }
-        | Record::State { .. }
-        | Record::Appended { .. } => true,
-        Record::Opened { .. }
-        | Record::Closed
-        | Record::Run { .. }
-        | Record::Moved { .. }
-        | Record::Ended { .. }
-        | Record::Cleared { .. }
-        | Record::Renewed { .. }
-        | Record::Session { .. }
-        | Record::SessionChanged { .. } => false,
+        LogRecord::Created { .. }
+        | LogRecord::CreatedWith { .. }
+        | LogRecord::State { .. }
+        | LogRecord::Appended { .. } => true,
+        LogRecord::Opened { .. }
+        | LogRecord::Closed
+        | LogRecord::Run { .. }
+        | LogRecord::Moved { .. }
+        | LogRecord::Ended { .. }
+        | LogRecord::Cleared { .. }
+        | LogRecord::Renewed { .. }
+        | LogRecord::Session { .. }
+        | LogRecord::SessionChanged { .. } => false,
     }
 }

@@ -11,14 +11,14 @@ use std::{fs, io, thread};
 use tokio::time::Instant;
 
 use super::Disk;
-use super::committer::{Committer, Known};
+use super::committer::{Committer, OpenedLog};
 use super::damage;
 use super::directory::{Directory, OpenError};
-use super::replay::{Replay, Restored};
+use super::replay::{Replay, ReplayedLog};
 use super::room::{NoRoom, Room};
-use super::scan::{End, Rest, scan};
+use super::scan::{BeyondEnd, LogEnd, scan};
 use super::segment::{HEADER_BYTES, Segment, Segments, path};
-use super::shared::Shared;
+use super::shared::DiskState;
 use crate::budget::{Account, Budget, Charge};
 use crate::store::streams::Epochs;
 use crate::stream::{Epoch, Observer, Principal, SyncPolicy};
@@ -111,17 +111,23 @@ impl Disk {
             next => Epochs::after(next),
         };
         let run = epochs.next();
-        let shared =
-            Arc::new(Shared::new(segments, epochs, observer, restored.sessions, options.cache_bytes, budget));
-        let known = Known {
+        let shared = Arc::new(DiskState::new(
+            segments,
+            epochs,
+            observer,
+            restored.sessions,
+            options.cache_bytes,
+            budget,
+        ));
+        let known = OpenedLog {
             next_stream: restored.next_stream,
             run,
-            graves: restored.graves,
+            tombstones: restored.tombstones,
             sessions: restored.session_log,
         };
         let mut structure = shared.streams.structure();
         let entries = restored.streams.into_iter().map(|mut entry| {
-            entry.lineage = entry.lineage.run(entry.log.tail(), run);
+            entry.epoch_history = entry.epoch_history.run(entry.log.tail(), run);
             shared.streams.insert(&mut structure, entry, now)
         });
         let entries: Vec<_> = entries.collect();
@@ -161,12 +167,12 @@ const RECORDS_BETWEEN_LOOKS: u64 = 4096;
 
 /// Whether what has been read so far fits into the budget.
 fn fits(budget: &Budget) -> Result<(), OpenError> {
-    let used = budget.look();
+    let used = budget.refresh();
     if used <= budget.max() { Ok(()) } else { Err(OpenError::Memory { used, max: budget.max() }) }
 }
 
 /// Whether all damage was accepted before. If not, it must be allowed to go on without what is lost.
-fn is_accepted(directory: &Path, restored: &Restored, accept_damage: bool) -> Result<bool, OpenError> {
+fn is_accepted(directory: &Path, restored: &ReplayedLog, accept_damage: bool) -> Result<bool, OpenError> {
     let damage = &restored.losses.damage;
     if damage.is_empty() {
         return Ok(true);
@@ -189,9 +195,9 @@ fn is_accepted(directory: &Path, restored: &Restored, accept_damage: bool) -> Re
 /// Where the log goes on: behind its last record, or in a new segment, with the segment and the offset that it follows on.
 /// What was written and not synced is taken away first.
 fn room(
-    shared: &Shared,
+    shared: &DiskState,
     directory: &Path,
-    end: End,
+    end: LogEnd,
     segment_bytes: u32,
 ) -> io::Result<(Room, Option<(u32, u32)>)> {
     let mut last_number = end.last.as_ref().map_or(0, |(segment, _)| segment.number);
@@ -199,8 +205,8 @@ fn room(
         last_number = last_number.max(number);
         let file = path(directory, number);
         match rest {
-            Rest::Unused => fs::remove_file(file)?,
-            Rest::Used => {
+            BeyondEnd::Unused => fs::remove_file(file)?,
+            BeyondEnd::Used => {
                 tracing::error!(file = %file.display(), "set aside: it follows on a write that was cut off");
                 fs::rename(&file, file.with_extension("damaged"))?;
             }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::frame::Place;
-use super::kept::{Kept, Slice, Span, Stored};
+use super::frame::FrameLocation;
+use super::kept::{Kept, RecordSpan, Slice, Stored};
 use super::record::{moment, time};
 use super::segment::Segments;
 use super::table::Table;
@@ -161,7 +161,7 @@ impl Packed {
     }
 
     /// The records that lie in a segment: those that only this run owns, by row, and others.
-    pub(super) fn lying_in(&self, segment: u32) -> (Vec<(usize, Span)>, Vec<Arc<Kept>>) {
+    pub(super) fn lying_in(&self, segment: u32) -> (Vec<(usize, RecordSpan)>, Vec<Arc<Kept>>) {
         let kept = self.kept.iter().filter(|(_, kept)| kept.place().segment == segment);
         let kept = kept.map(|(_, kept)| kept.clone()).collect();
         let spans = self.spans.lock();
@@ -175,7 +175,7 @@ impl Packed {
     }
 
     /// The records of some rows lie there now, and are synced.
-    pub(super) fn move_to(&self, moved: &[(usize, Span)]) {
+    pub(super) fn move_to(&self, moved: &[(usize, RecordSpan)]) {
         let Some(segments) = &self.segments else { return };
         let mut table = self.spans.lock();
         let mut rows: Vec<_> = table.rows().collect();
@@ -198,7 +198,7 @@ impl Drop for Packed {
         let spans = self.spans.get_mut();
         let mut gone = (0, 0);
         for row in (0..spans.len()).filter(|row| found(&self.kept, *row).is_none()) {
-            let Span { place, bytes } = span_of(spans.row(row), self.appends.get(row, LENGTH));
+            let RecordSpan { place, bytes } = span_of(spans.row(row), self.appends.get(row, LENGTH));
             if place.segment != gone.0 {
                 segments.count_out(gone.0, gone.1);
                 gone = (place.segment, 0);
@@ -216,17 +216,17 @@ fn found<T>(list: &[(u32, T)], row: usize) -> Option<&T> {
 }
 
 /// A span as a row of `Packed::spans`: places sort as numbers, and those in one segment lie near to each other.
-fn span_row(span: Span, length: u64) -> [u64; 2] {
-    let Span { place, bytes } = span;
+fn span_row(span: RecordSpan, length: u64) -> [u64; 2] {
+    let RecordSpan { place, bytes } = span;
     [u64::from(place.segment) << 32 | u64::from(place.offset), u64::from(bytes).saturating_sub(length)]
 }
 
-fn span_of([at, beside]: [u64; 2], length: u64) -> Span {
-    Span { place: place(at), bytes: u32::try_from(beside + length).unwrap_or(u32::MAX) }
+fn span_of([at, beside]: [u64; 2], length: u64) -> RecordSpan {
+    RecordSpan { place: place(at), bytes: u32::try_from(beside + length).unwrap_or(u32::MAX) }
 }
 
-fn place(number: u64) -> Place {
-    Place { segment: (number >> 32) as u32, offset: (number & u64::from(u32::MAX)) as u32 }
+fn place(number: u64) -> FrameLocation {
+    FrameLocation { segment: (number >> 32) as u32, offset: (number & u64::from(u32::MAX)) as u32 }
 }
 
 #[cfg(test)]
@@ -258,7 +258,7 @@ mod tests {
                 1 => Shape::json(n + 1, Vec::new()),
                 _ => Shape::json(n + 4, vec![1, n + 4]),
             };
-            let place = Place { segment: 1, offset: 64 + 40 * n };
+            let place = FrameLocation { segment: 1, offset: 64 + 40 * n };
             let content = Stored::Kept(Kept::new(segments, place, 30 + n));
             let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(5_000 - u64::from(n));
             let record = Record { start, shape, content, at, annotation: None };
@@ -268,7 +268,7 @@ mod tests {
         records.collect()
     }
 
-    type Seen = (Position, Shape, Span, SystemTime);
+    type Seen = (Position, Shape, RecordSpan, SystemTime);
 
     fn seen(record: &Record<Stored>) -> Seen {
         (record.start, record.shape.clone(), record.content.span(), record.at)
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(live(&segments), [bytes, 0]);
         let (rows, kept) = packed.lying_in(1);
         assert_eq!((rows.iter().map(|(row, _)| *row).collect::<Vec<_>>(), kept.len()), (vec![0, 1, 3], 1));
-        let to = |offset| Span { place: Place { segment: 2, offset }, bytes: 50 };
+        let to = |offset| RecordSpan { place: FrameLocation { segment: 2, offset }, bytes: 50 };
         packed.move_to(&[(0, to(100)), (3, to(200))]);
         assert_eq!(live(&segments), [31 + 32, 100]);
         shared.move_to(to(300));

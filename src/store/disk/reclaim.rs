@@ -12,12 +12,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::committer::Committer;
-use super::frame::Place;
-use super::kept::Span;
-use super::record::{Record, StreamId, StreamState};
+use super::frame::FrameLocation;
+use super::kept::RecordSpan;
+use super::record::{LogRecord, StreamId, StreamRecord};
 use super::room::NoRoom;
 use super::segment::Segment;
-use super::victim::{Found, Live, Reclaiming, live_in};
+use super::victim::{LiveRecords, Reclaiming, SearchResult, live_in};
 use crate::store::entry::State;
 use crate::stream::{Failure, Position};
 
@@ -94,7 +94,7 @@ impl Committer {
                 let bytes_left = MOVED_BYTES_MAX - moved;
                 live_in(number, &entry.lock(), reclaiming.from, bytes_left)
             });
-            let Some(Found { live, next }) = found else {
+            let Some(SearchResult { live, next }) = found else {
                 reclaiming.logs.pop();
                 continue;
             };
@@ -128,9 +128,9 @@ impl Committer {
 
     /// Writes the messages of records again, but for those in `moving`, where they are from then on. Returns how many
     /// bytes that took.
-    fn move_live(&mut self, live: Live, moving: &mut HashSet<Place>) -> Result<u32, NoRoom> {
+    fn move_live(&mut self, live: LiveRecords, moving: &mut HashSet<FrameLocation>) -> Result<u32, NoRoom> {
         match live {
-            Live::Kept(kept) => {
+            LiveRecords::Kept(kept) => {
                 let span = kept.span();
                 if !moving.insert(span.place) {
                     return Ok(0);
@@ -139,7 +139,7 @@ impl Committer {
                 self.afterwards(move || kept.move_to(to));
                 Ok(to.bytes)
             }
-            Live::Packed(run, rows) => {
+            LiveRecords::Packed(run, rows) => {
                 let (mut moved, mut full) = (Vec::new(), None);
                 for (row, span) in rows.into_iter().filter(|(_, span)| moving.insert(span.place)) {
                     match self.write_again(span) {
@@ -159,8 +159,8 @@ impl Committer {
 
     /// Writes the messages of a record again. `None`: they can not be read, so that they stay where they are, and with
     /// them their segment.
-    fn write_again(&mut self, span: Span) -> Result<Option<Span>, NoRoom> {
-        let Span { place, bytes } = span;
+    fn write_again(&mut self, span: RecordSpan) -> Result<Option<RecordSpan>, NoRoom> {
+        let RecordSpan { place, bytes } = span;
         let (record, content) = match self.shared.segments.record(place, bytes) {
             Ok(read) => read,
             Err(Failure::Unreadable) => {
@@ -171,23 +171,23 @@ impl Committer {
             Err(_) => return Err(NoRoom::Short),
         };
         let record = match record {
-            Record::Created { stream, at, ends } => {
-                Record::Moved { stream: stream.id, start: stream.tail, at, ends, annotation: None }
+            LogRecord::Created { stream, at, ends } => {
+                LogRecord::Moved { stream: stream.id, start: stream.tail, at, ends, annotation: None }
             }
-            Record::CreatedWith { stream, at, ends, said } => {
+            LogRecord::CreatedWith { stream, at, ends, said } => {
                 let annotation = said.annotation.map(Box::new);
-                Record::Moved { stream: stream.id, start: stream.tail, at, ends, annotation }
+                LogRecord::Moved { stream: stream.id, start: stream.tail, at, ends, annotation }
             }
-            Record::Appended { stream, start, at, ends, said } => {
+            LogRecord::Appended { stream, start, at, ends, said } => {
                 let annotation = said.and_then(|said| said.annotation).map(Box::new);
-                Record::Moved { stream, start, at, ends, annotation }
+                LogRecord::Moved { stream, start, at, ends, annotation }
             }
             other => other,
         };
-        let Record::Moved { stream, .. } = record else { return Ok(None) };
+        let LogRecord::Moved { stream, .. } = record else { return Ok(None) };
         self.ensure(content.len() + bytes as usize, 0, true)?;
         let (place, bytes) = self.write_unkept(&record, &content, Some(stream))?;
-        Ok(Some(Span { place, bytes }))
+        Ok(Some(RecordSpan { place, bytes }))
     }
 
     /// Writes the state of a stream again, or its end. Returns how many bytes that took.
@@ -211,7 +211,7 @@ impl Committer {
                 oldest > from && head.earliest == entry.log.earliest()
             });
             let state = !is_written && entry.state != State::Removed;
-            (state.then(|| Box::new(StreamState::of(&entry))), entry.log.earliest())
+            (state.then(|| Box::new(StreamRecord::of(&entry))), entry.log.earliest())
         };
         let Some(state) = state else { return self.move_end(stream, from) };
         let head = self.write_state(state, earliest)?;
@@ -222,9 +222,9 @@ impl Committer {
 
     /// The end of a stream is needed as long as another segment has anything of it.
     fn move_end(&mut self, stream: StreamId, from: u32) -> Result<u32, NoRoom> {
-        let Some(grave) = self.graves.get(&stream).cloned() else { return Ok(0) };
+        let Some(grave) = self.tombstones.get(&stream).cloned() else { return Ok(0) };
         if !self.is_elsewhere(stream, from) {
-            self.graves.remove(&stream);
+            self.tombstones.remove(&stream);
             self.ids.remove(&stream);
             self.forks.remove(&stream);
             return Ok(0);

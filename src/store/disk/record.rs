@@ -8,11 +8,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::budget::Owner;
-use crate::store::entry::{Asked, Entry, State};
+use crate::store::entry::{CreationRequest, Entry, State};
 use crate::store::log::{Content, Log};
 use crate::stream::{
-    Annotation, Append, ContentType, Create, Epoch, Fork, Lifetime, Lineage, Offset, Position, Producer,
-    Quality, Retention, Shape, Start, StreamName, Writers,
+    Annotation, Append, ContentType, Create, Epoch, EpochHistory, Fork, Lifetime, Offset, Position, Producer,
+    QoS, Retention, Shape, Start, StreamName, Writers,
 };
 
 /// A stream, by the epoch of its creation; or a session.
@@ -20,20 +20,20 @@ pub(super) type StreamId = u64;
 
 /// A record; the messages, if it has some, follow as they are.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) enum Record {
+pub(super) enum LogRecord {
     /// The log goes on here, behind another segment that ends at an offset; whether all that is acknowledged from here
     /// on is synced first; and which numbers are not in use yet.
     Opened { after: Option<(u32, u32)>, synced: bool, next_stream: StreamId, next_epoch: u64 },
     /// The store was closed, and all before is synced.
     Closed,
     /// A stream begins, with its first messages.
-    Created { stream: Box<StreamState>, at: Moment, ends: Ends },
+    Created { stream: Box<StreamRecord>, at: UnixMillis, ends: Ends },
     /// Messages of a stream, and what was said with them.
-    Appended { stream: StreamId, start: u64, at: Moment, ends: Ends, said: Option<Box<Said>> },
+    Appended { stream: StreamId, start: u64, at: UnixMillis, ends: Ends, said: Option<Box<AppendNote>> },
     /// Messages that were moved here from a segment that is given up.
-    Moved { stream: StreamId, start: u64, at: Moment, ends: Ends, annotation: Option<Box<Note>> },
+    Moved { stream: StreamId, start: u64, at: UnixMillis, ends: Ends, annotation: Option<Box<Note>> },
     /// All of a stream but its messages, as it is at this point. It makes what was written before dispensable.
-    State { stream: Box<StreamState> },
+    State { stream: Box<StreamRecord> },
     /// A stream has ended. Its messages may be needed by forks.
     Ended { stream: StreamId },
     /// The retained message was cleared; only one that starts here or later is retained.
@@ -45,12 +45,12 @@ pub(super) enum Record {
     /// A change of a session.
     SessionChanged { session: StreamId, entries: Vec<(Bytes, Option<Bytes>)> },
     /// A stream begins, with an append and what was said with it.
-    CreatedWith { stream: Box<StreamState>, at: Moment, ends: Ends, said: Box<Said> },
+    CreatedWith { stream: Box<StreamRecord>, at: UnixMillis, ends: Ends, said: Box<AppendNote> },
     /// What follows was written by a run of the store whose appends have this epoch, unless their stream began in it.
     Run { epoch: u64 },
 }
 
-impl Record {
+impl LogRecord {
     /// What the publisher of its messages said.
     pub(super) fn into_note(self) -> Option<Box<Note>> {
         match self {
@@ -63,7 +63,7 @@ impl Record {
 }
 
 /// Milliseconds since 1970.
-pub(super) type Moment = i64;
+pub(super) type UnixMillis = i64;
 
 /// How the messages of an append are divided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ pub(super) enum Ends {
 
 /// What an append says beside its messages.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Said {
+pub(super) struct AppendNote {
     pub(super) close: bool,
     pub(super) producer: Option<Author>,
     pub(super) sequence: Option<Box<str>>,
@@ -108,7 +108,7 @@ pub(super) struct Note {
     publisher: Box<str>,
     quality: u8,
     pub(super) retain: bool,
-    expires_at: Option<Moment>,
+    expires_at: Option<UnixMillis>,
     is_text: bool,
     content_type: Option<Box<str>>,
     response_topic: Option<Box<str>>,
@@ -118,20 +118,20 @@ pub(super) struct Note {
 
 /// All of a stream but its messages.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct StreamState {
+pub(super) struct StreamRecord {
     pub(super) id: StreamId,
     pub(super) name: Box<str>,
     content_type: Box<str>,
-    lifetime: Life,
-    retention: Keep,
-    asked_lifetime: Option<Life>,
-    asked_retention: Option<Keep>,
+    lifetime: LifetimeRecord,
+    retention: RetentionRecord,
+    asked_lifetime: Option<LifetimeRecord>,
+    asked_retention: Option<RetentionRecord>,
     fork: Option<ForkPoint>,
     /// Epochs and the positions at which they end, and the own one.
-    lineage: (Vec<(u64, u64)>, u64),
+    epoch_history: (Vec<(u64, u64)>, u64),
     /// Whose messages the log is made of, in the same way.
     origin: Vec<(u64, u64)>,
-    producers: Vec<(Author, Moment)>,
+    producers: Vec<(Author, UnixMillis)>,
     sequence: Option<Box<str>>,
     /// Closed, and by whom.
     closed: Option<Option<Author>>,
@@ -144,14 +144,14 @@ pub(super) struct StreamState {
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-enum Life {
+enum LifetimeRecord {
     Unlimited,
     Idle(Duration),
-    Until(Moment),
+    Until(UnixMillis),
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Keep {
+struct RetentionRecord {
     messages_max: Option<u64>,
     bytes_max: Option<u64>,
     age_max: Option<Duration>,
@@ -166,13 +166,13 @@ struct ForkPoint {
 }
 
 /// A time of day as it is written.
-pub(super) fn moment(time: SystemTime) -> Moment {
+pub(super) fn moment(time: SystemTime) -> UnixMillis {
     let after = time.duration_since(SystemTime::UNIX_EPOCH).map(|after| after.as_millis());
     after.ok().and_then(|after| i64::try_from(after).ok()).unwrap_or_default()
 }
 
 /// A time of day as it was written.
-pub(super) fn time(moment: Moment) -> SystemTime {
+pub(super) fn time(moment: UnixMillis) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(moment).unwrap_or_default())
 }
 
@@ -196,7 +196,7 @@ impl Ends {
     }
 }
 
-impl Said {
+impl AppendNote {
     /// What an append says, if anything.
     pub(super) fn of(append: &Append, session: Option<SessionNote>) -> Option<Box<Self>> {
         let said = Self {
@@ -229,7 +229,7 @@ impl Note {
     pub(super) fn of(annotation: &Annotation) -> Self {
         Self {
             publisher: annotation.publisher.clone(),
-            quality: annotation.quality as u8,
+            quality: annotation.qos as u8,
             retain: annotation.retain,
             expires_at: annotation.expires_at.map(moment),
             is_text: annotation.is_text,
@@ -243,10 +243,10 @@ impl Note {
     pub(super) fn into_annotation(self) -> Annotation {
         Annotation {
             publisher: self.publisher,
-            quality: match self.quality {
-                0 => Quality::AtMostOnce,
-                1 => Quality::AtLeastOnce,
-                _ => Quality::ExactlyOnce,
+            qos: match self.quality {
+                0 => QoS::AtMostOnce,
+                1 => QoS::AtLeastOnce,
+                _ => QoS::ExactlyOnce,
             },
             retain: self.retain,
             expires_at: self.expires_at.map(time),
@@ -259,7 +259,7 @@ impl Note {
     }
 }
 
-impl StreamState {
+impl StreamRecord {
     /// The state of a stream as far as decided.
     pub(super) fn of<C: Content>(entry: &Entry<C>) -> Self {
         let author = |producer: &Producer| Author::of(producer);
@@ -270,12 +270,12 @@ impl StreamState {
             id: entry.origin.own().0,
             name: entry.name.as_str().into(),
             content_type: entry.content_type.as_str().into(),
-            lifetime: Life::of(entry.lifetime),
-            retention: Keep::of(entry.retention),
-            asked_lifetime: entry.asked.lifetime.map(Life::of),
-            asked_retention: entry.asked.retention.map(Keep::of),
+            lifetime: LifetimeRecord::of(entry.lifetime),
+            retention: RetentionRecord::of(entry.retention),
+            asked_lifetime: entry.asked.lifetime.map(LifetimeRecord::of),
+            asked_retention: entry.asked.retention.map(RetentionRecord::of),
             fork: entry.asked.fork.as_ref().map(ForkPoint::of),
-            lineage: (ancestors(&entry.lineage), entry.lineage.own().0),
+            epoch_history: (ancestors(&entry.epoch_history), entry.epoch_history.own().0),
             origin: ancestors(&entry.origin),
             producers: producers.collect(),
             sequence: entry.writers.last_sequence().map(Into::into),
@@ -294,15 +294,15 @@ impl StreamState {
         let producers: usize = self.producers.iter().map(|(author, _)| author.id.len() + 40).sum();
         let closer = self.closed.iter().flatten().map(|author| author.id.len() + 40).sum::<usize>();
         let source = self.fork.as_ref().map_or(0, |fork| fork.source.len() + 40);
-        texts + producers + closer + source + 20 * (self.lineage.0.len() + self.origin.len()) + 200
+        texts + producers + closer + source + 20 * (self.epoch_history.0.len() + self.origin.len()) + 200
     }
 
     /// The stream without its messages; `None`: what was written is not one.
     pub(super) fn restore<C: Content>(self, owner: &Arc<Owner>, now: SystemTime) -> Option<Entry<C>> {
         let name = StreamName::parse(&self.name).ok()?;
-        let asked = Asked {
-            lifetime: self.asked_lifetime.map(Life::lifetime),
-            retention: self.asked_retention.map(Keep::retention),
+        let asked = CreationRequest {
+            lifetime: self.asked_lifetime.map(LifetimeRecord::lifetime),
+            retention: self.asked_retention.map(RetentionRecord::retention),
             fork: match self.fork {
                 Some(fork) => Some(fork.fork()?),
                 None => None,
@@ -314,11 +314,11 @@ impl StreamState {
             fork: asked.fork,
             ..Create::open(ContentType::stored(&self.content_type).ok()?)
         };
-        let origin = lineage(self.origin, self.id);
+        let origin = epoch_history(self.origin, self.id);
         let mut entry = Entry::new(&name, &create, origin, Log::empty(Position(self.tail)), owner, now);
         entry.lifetime = self.lifetime.lifetime();
         entry.retention = self.retention.retention();
-        entry.lineage = lineage(self.lineage.0, self.lineage.1);
+        entry.epoch_history = epoch_history(self.epoch_history.0, self.epoch_history.1);
         entry.closed = self.closed.is_some();
         let producers = self.producers.into_iter();
         let producers = producers.map(|(author, seen)| (author.into_producer(), time(seen).min(now)));
@@ -329,16 +329,16 @@ impl StreamState {
     }
 }
 
-fn ancestors(lineage: &Lineage) -> Vec<(u64, u64)> {
-    lineage.ancestors().iter().map(|(epoch, end)| (epoch.0, end.0)).collect()
+fn ancestors(epoch_history: &EpochHistory) -> Vec<(u64, u64)> {
+    epoch_history.ancestors().iter().map(|(epoch, end)| (epoch.0, end.0)).collect()
 }
 
-fn lineage(ancestors: Vec<(u64, u64)>, own: u64) -> Lineage {
+fn epoch_history(ancestors: Vec<(u64, u64)>, own: u64) -> EpochHistory {
     let ancestors = ancestors.into_iter().map(|(epoch, end)| (Epoch(epoch), Position(end)));
-    Lineage::of(ancestors.collect(), Epoch(own))
+    EpochHistory::of(ancestors.collect(), Epoch(own))
 }
 
-impl Life {
+impl LifetimeRecord {
     fn of(lifetime: Lifetime) -> Self {
         match lifetime {
             Lifetime::Unlimited => Self::Unlimited,
@@ -356,7 +356,7 @@ impl Life {
     }
 }
 
-impl Keep {
+impl RetentionRecord {
     fn of(Retention { messages_max, bytes_max, age_max }: Retention) -> Self {
         Self { messages_max, bytes_max, age_max }
     }

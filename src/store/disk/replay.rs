@@ -4,17 +4,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::kept::{Kept, Span, Stored};
+use super::kept::{Kept, RecordSpan, Stored};
 use super::losses::Losses;
-use super::record::{Ends, Moment, Note, Record, Said, SessionNote, StreamId, StreamState, time};
+use super::record::{
+    AppendNote, Ends, LogRecord, Note, SessionNote, StreamId, StreamRecord, UnixMillis, time,
+};
 use super::runs::{Gathered, Runs};
-use super::scan::{Damaged, Scanned, Step};
+use super::scan::{Damaged, ScanStep, Scanned};
 use super::segment::Segments;
 use super::session_log::SessionLog;
 use crate::budget::{Budget, Owner};
 use crate::store::entry::{self, Entry, State};
 use crate::store::log::Record as Append;
-use crate::store::sessions::Sessions;
+use crate::store::sessions::StoredSessions;
 use crate::stream::{Annotation, Epoch, FORK_DEPTH_MAX, Position, Principal, SessionChange, StreamName};
 
 /// What has been read so far.
@@ -23,13 +25,13 @@ pub(super) struct Replay {
     /// Who holds what was stored before this run.
     pub(super) owner: Arc<Owner>,
     now: SystemTime,
-    streams: HashMap<StreamId, Head>,
+    streams: HashMap<StreamId, ReplayedStream>,
     appends: HashMap<StreamId, Appends>,
     /// When the newest of them was appended, as far as the clocks were right.
     latest: SystemTime,
     /// Where it is written that a stream has ended.
-    pub(super) graves: HashMap<StreamId, Arc<Kept>>,
-    sessions: Sessions,
+    pub(super) tombstones: HashMap<StreamId, Arc<Kept>>,
+    sessions: StoredSessions,
     session_log: SessionLog,
     pub(super) next_stream: StreamId,
     pub(super) next_epoch: Epoch,
@@ -52,7 +54,7 @@ struct Appends {
 }
 
 /// A stream without its messages.
-struct Head {
+struct ReplayedStream {
     entry: Entry<Stored>,
     /// The tail at which this was written.
     written: Position,
@@ -69,8 +71,8 @@ impl Replay {
             streams: HashMap::new(),
             appends: HashMap::new(),
             latest: SystemTime::UNIX_EPOCH,
-            graves: HashMap::new(),
-            sessions: Sessions::default(),
+            tombstones: HashMap::new(),
+            sessions: StoredSessions::default(),
             session_log: SessionLog::default(),
             next_stream: 1,
             next_epoch: Epoch(0),
@@ -83,11 +85,11 @@ impl Replay {
     }
 
     /// Takes what comes next in the log.
-    pub(super) fn take(&mut self, step: Step) {
+    pub(super) fn take(&mut self, step: ScanStep) {
         match step {
-            Step::Segment(segment) => self.segments.insert(segment),
-            Step::Record(scanned) => self.record(scanned),
-            Step::Damage(damaged) => self.damaged(&damaged),
+            ScanStep::Segment(segment) => self.segments.insert(segment),
+            ScanStep::LogRecord(scanned) => self.record(scanned),
+            ScanStep::Damage(damaged) => self.damaged(&damaged),
         }
     }
 
@@ -101,21 +103,21 @@ impl Replay {
 
     fn record(&mut self, scanned: Scanned) {
         self.records += 1;
-        self.closed = matches!(scanned.record, Record::Closed);
+        self.closed = matches!(scanned.record, LogRecord::Closed);
         let Scanned { place, bytes, record, content } = scanned;
         let kept = || Kept::new(&self.segments, place, bytes);
         let stream = match &record {
-            Record::Opened { .. } | Record::Closed | Record::Run { .. } => None,
-            Record::Created { stream, .. }
-            | Record::CreatedWith { stream, .. }
-            | Record::State { stream } => Some(stream.id),
-            Record::Appended { stream, .. }
-            | Record::Moved { stream, .. }
-            | Record::Ended { stream }
-            | Record::Cleared { stream, .. }
-            | Record::Renewed { stream, .. }
-            | Record::Session { session: stream, .. }
-            | Record::SessionChanged { session: stream, .. } => Some(*stream),
+            LogRecord::Opened { .. } | LogRecord::Closed | LogRecord::Run { .. } => None,
+            LogRecord::Created { stream, .. }
+            | LogRecord::CreatedWith { stream, .. }
+            | LogRecord::State { stream } => Some(stream.id),
+            LogRecord::Appended { stream, .. }
+            | LogRecord::Moved { stream, .. }
+            | LogRecord::Ended { stream }
+            | LogRecord::Cleared { stream, .. }
+            | LogRecord::Renewed { stream, .. }
+            | LogRecord::Session { session: stream, .. }
+            | LogRecord::SessionChanged { session: stream, .. } => Some(*stream),
         };
         if let (Some(stream), Some(segment)) = (stream, self.segments.get(place.segment)) {
             segment.streams.lock().insert(stream);
@@ -123,40 +125,40 @@ impl Replay {
             self.losses.pass(stream, &record);
         }
         match record {
-            Record::Opened { synced, next_stream, next_epoch, .. } => {
+            LogRecord::Opened { synced, next_stream, next_epoch, .. } => {
                 self.synced = synced;
                 self.next_stream = self.next_stream.max(next_stream);
                 self.next_epoch = self.next_epoch.max(Epoch(next_epoch));
             }
-            Record::Closed => {}
-            Record::Run { epoch } => {
+            LogRecord::Closed => {}
+            LogRecord::Run { epoch } => {
                 self.run = Epoch(epoch);
                 self.next_epoch = self.next_epoch.max(Epoch(epoch + 1));
             }
-            Record::Created { stream, at, ends } => {
+            LogRecord::Created { stream, at, ends } => {
                 let (id, tail, kept) = (stream.id, Position(stream.tail), kept());
                 self.head(*stream, kept.clone());
                 self.append(id, tail, at, (ends, content.len()), None, kept);
             }
-            Record::State { stream } => {
+            LogRecord::State { stream } => {
                 let kept = kept();
                 self.head(*stream, kept);
             }
-            Record::CreatedWith { stream, at, ends, said } => {
+            LogRecord::CreatedWith { stream, at, ends, said } => {
                 let (id, start, kept) = (stream.id, Position(stream.tail), kept());
                 self.head(*stream, kept.clone());
                 self.appended(id, start, at, (ends, content.len()), Some(said), kept);
             }
-            Record::Appended { stream, start, at, ends, said } => {
+            LogRecord::Appended { stream, start, at, ends, said } => {
                 let kept = kept();
-                if let Some(Head { entry, .. }) = self.streams.get_mut(&stream)
-                    && entry.lineage.own() < self.run
+                if let Some(ReplayedStream { entry, .. }) = self.streams.get_mut(&stream)
+                    && entry.epoch_history.own() < self.run
                 {
-                    entry.lineage = entry.lineage.run(Position(start), self.run);
+                    entry.epoch_history = entry.epoch_history.run(Position(start), self.run);
                 }
                 self.appended(stream, Position(start), at, (ends, content.len()), said, kept);
             }
-            Record::Moved { stream, start, at, ends, annotation } => {
+            LogRecord::Moved { stream, start, at, ends, annotation } => {
                 let kept = kept();
                 self.append(
                     stream,
@@ -167,52 +169,52 @@ impl Replay {
                     kept,
                 );
             }
-            Record::Ended { stream } => {
-                self.graves.insert(stream, kept());
+            LogRecord::Ended { stream } => {
+                self.tombstones.insert(stream, kept());
                 if let Some(head) = self.streams.get_mut(&stream) {
                     head.entry.state = State::Deleted;
                 }
             }
-            Record::Cleared { stream, from } => {
+            LogRecord::Cleared { stream, from } => {
                 if let Some(head) = self.streams.get_mut(&stream) {
                     head.retained_from = Position(from);
                 }
             }
-            Record::Session { session, client, entries } => {
+            LogRecord::Session { session, client, entries } => {
                 let client: Arc<str> = client.into();
                 self.session_log.whole(session, &client, kept());
                 let entries = entries.into_iter().map(|(key, value)| (key, Some(value))).collect();
                 self.sessions.apply(&SessionChange { client, anew: true, entries });
             }
-            Record::SessionChanged { session, entries } => {
+            LogRecord::SessionChanged { session, entries } => {
                 let kept = kept();
                 self.session(SessionNote { session, anew: false, entries }, Some(kept), bytes.into());
             }
-            Record::Renewed { stream, epoch, from } => {
+            LogRecord::Renewed { stream, epoch, from } => {
                 self.next_epoch = self.next_epoch.max(Epoch(epoch + 1));
                 if let Some(head) = self.streams.get_mut(&stream) {
-                    head.entry.lineage = head.entry.lineage.fork(Position(from), Epoch(epoch));
+                    head.entry.epoch_history = head.entry.epoch_history.fork(Position(from), Epoch(epoch));
                 }
             }
         }
     }
 
-    fn head(&mut self, state: StreamState, kept: Arc<Kept>) {
+    fn head(&mut self, state: StreamRecord, kept: Arc<Kept>) {
         let (id, earliest) = (state.id, Position(state.earliest));
         let (written, retained_from) = (Position(state.tail), Position(state.retained_from));
         let Some(mut entry) = state.restore(&self.owner, self.now) else {
             tracing::error!(stream = id, "the state of a stream is not one, and is left out");
             return;
         };
-        self.next_epoch = self.next_epoch.max(Epoch(entry.lineage.own().0 + 1));
+        self.next_epoch = self.next_epoch.max(Epoch(entry.epoch_history.own().0 + 1));
         if entry.state == State::Deleted {
-            self.graves.insert(id, kept.clone());
+            self.tombstones.insert(id, kept.clone());
         }
         let content = Stored::Kept(kept);
         let before = self.streams.remove(&id).and_then(|head| head.entry.head);
         let copy = before.map_or_else(|| content.clone(), |head| head.content);
-        entry.head = Some(entry::Head { content, copy, earliest });
-        self.streams.insert(id, Head { entry, written, earliest, retained_from });
+        entry.head = Some(entry::WrittenState { content, copy, earliest });
+        self.streams.insert(id, ReplayedStream { entry, written, earliest, retained_from });
     }
 
     /// Takes a change of a session. Of one that is not known yet all is written again behind it.
@@ -228,14 +230,14 @@ impl Replay {
         &mut self,
         stream: StreamId,
         start: Position,
-        at: Moment,
+        at: UnixMillis,
         divided: (Ends, usize),
-        said: Option<Box<Said>>,
+        said: Option<Box<AppendNote>>,
         kept: Arc<Kept>,
     ) {
         let mut said = said.map(|said| *said);
         let annotation = said.as_mut().and_then(|said| said.annotation.take());
-        let Span { place, bytes } = kept.span();
+        let RecordSpan { place, bytes } = kept.span();
         let end = self.append(stream, start, at, divided, annotation, kept);
         if let Some(note) = said.as_mut().and_then(|said| said.session.take()) {
             if let Some(segment) = self.segments.get(place.segment) {
@@ -251,7 +253,7 @@ impl Replay {
         &mut self,
         stream: StreamId,
         start: Position,
-        at: Moment,
+        at: UnixMillis,
         (ends, length): (Ends, usize),
         annotation: Option<Note>,
         kept: Arc<Kept>,
@@ -272,8 +274,8 @@ impl Replay {
     }
 
     /// What an append said to the rules of its stream. If the stream's state comes later, it knows that already.
-    fn heard(&mut self, stream: StreamId, end: Position, said: Option<Said>, at: SystemTime) {
-        let Some(Head { entry, .. }) = self.streams.get_mut(&stream) else { return };
+    fn heard(&mut self, stream: StreamId, end: Position, said: Option<AppendNote>, at: SystemTime) {
+        let Some(ReplayedStream { entry, .. }) = self.streams.get_mut(&stream) else { return };
         entry.decided = entry.decided.max(end);
         let Some(said) = said else { return };
         let append = crate::stream::Append {
@@ -287,12 +289,12 @@ impl Replay {
     }
 
     /// The streams, each as it was. Those that have ended are there only while forks of them are.
-    pub(super) fn into_streams(mut self) -> Restored {
+    pub(super) fn into_streams(mut self) -> ReplayedLog {
         self.leave_out_older_lives();
         self.count_forks();
         self.measure_depths();
         let (mut appends, mut shared) = (self.appends, HashSet::new());
-        for Head { entry, .. } in self.streams.values() {
+        for ReplayedStream { entry, .. } in self.streams.values() {
             shared.extend(entry.origin.ancestors().iter().map(|(origin, _)| origin.0));
         }
         for (stream, appends) in &mut appends {
@@ -320,8 +322,8 @@ impl Replay {
             streams.iter_mut().for_each(|entry| entry.log.none_is_younger_than(self.now));
         }
         let (next_stream, next_epoch) = (self.next_stream, self.next_epoch);
-        let (graves, sessions, session_log) = (self.graves, self.sessions, self.session_log);
-        Restored { streams, skipped, losses, graves, sessions, session_log, next_stream, next_epoch }
+        let (tombstones, sessions, session_log) = (self.tombstones, self.sessions, self.session_log);
+        ReplayedLog { streams, skipped, losses, tombstones, sessions, session_log, next_stream, next_epoch }
     }
 
     /// A name that was kept for forks is free once they are gone, which is not written. If it was taken again, they are,
@@ -344,7 +346,7 @@ impl Replay {
                 Some((head.entry.name.clone(), head.entry.asked.fork.as_ref()?.source.clone()))
             })
             .collect();
-        for Head { entry, .. } in self.streams.values_mut() {
+        for ReplayedStream { entry, .. } in self.streams.values_mut() {
             let (mut depth, mut name) = (0, &entry.name);
             // An earlier version let chains be longer.
             while let Some(source) = sources.get(name).filter(|_| depth < FORK_DEPTH_MAX) {
@@ -363,7 +365,7 @@ impl Replay {
                 }
             }
             let before = self.streams.len();
-            self.streams.retain(|_, Head { entry, .. }| {
+            self.streams.retain(|_, ReplayedStream { entry, .. }| {
                 entry.forks = forks.get(&entry.name).copied().unwrap_or_default();
                 entry.state != State::Deleted || entry.forks > 0
             });
@@ -386,19 +388,19 @@ impl Appends {
 }
 
 /// What the log says.
-pub(super) struct Restored {
+pub(super) struct ReplayedLog {
     pub(super) streams: Vec<Entry<Stored>>,
     /// Those that go on behind what was damaged, which is still to be written.
     pub(super) skipped: Vec<StreamId>,
     pub(super) losses: Losses,
-    pub(super) graves: HashMap<StreamId, Arc<Kept>>,
-    pub(super) sessions: Sessions,
+    pub(super) tombstones: HashMap<StreamId, Arc<Kept>>,
+    pub(super) sessions: StoredSessions,
     pub(super) session_log: SessionLog,
     pub(super) next_stream: StreamId,
     pub(super) next_epoch: Epoch,
 }
 
-impl Head {
+impl ReplayedStream {
     /// The stream with its messages: its own behind those that it shares with others. What is missing in front was trimmed,
     /// what is missing between them was damaged.
     fn into_entry(self, found: &mut HashMap<StreamId, Appends>) -> Entry<Stored> {

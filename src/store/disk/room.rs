@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::frame::Place;
+use super::frame::FrameLocation;
 use super::segment::{HEADER_BYTES, OPENED_BYTES_MAX, Segment, Segments, Unmade};
 
 /// What is left of a full disk for deletions and for moving records together: this part of a segment.
@@ -87,8 +87,8 @@ impl Room {
     }
 
     /// Where the next record will lie.
-    pub(super) fn place(&self) -> Place {
-        Place { segment: self.active.number, offset: self.offset }
+    pub(super) fn place(&self) -> FrameLocation {
+        FrameLocation { segment: self.active.number, offset: self.offset }
     }
 
     /// `bytes` were written.

@@ -16,21 +16,21 @@ const STRETCHES_MIN: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     /// By the position behind the last append.
-    stretches: BTreeMap<Position, Stretch>,
+    stretches: BTreeMap<Position, RunSpan>,
     /// How many were left when they were joined last.
     joined: usize,
 }
 
 /// Appends of which each begins where the one before it ends.
 #[derive(Debug)]
-struct Stretch {
+struct RunSpan {
     start: Position,
     sealed: Vec<Arc<Packed>>,
     open: Vec<Record<Stored>>,
     open_bytes: usize,
 }
 
-impl Stretch {
+impl RunSpan {
     fn push(&mut self, record: Record<Stored>) {
         if self.open.len() >= RUN_RECORDS_MAX || self.open_bytes >= RUN_BYTES_MAX {
             self.seal();
@@ -77,7 +77,7 @@ impl Runs {
         }
         let stretch = self.stretches.remove(&start);
         let mut stretch =
-            stretch.unwrap_or(Stretch { start, sealed: Vec::new(), open: Vec::new(), open_bytes: 0 });
+            stretch.unwrap_or(RunSpan { start, sealed: Vec::new(), open: Vec::new(), open_bytes: 0 });
         stretch.push(record);
         self.stretches.insert(end, stretch);
         if self.stretches.len() > STRETCHES_MIN + 2 * self.joined {
@@ -88,12 +88,12 @@ impl Runs {
     /// Seals everything, so that logs can share it.
     pub(super) fn seal(&mut self) {
         self.join();
-        self.stretches.values_mut().for_each(Stretch::seal);
+        self.stretches.values_mut().for_each(RunSpan::seal);
     }
 
     /// Joins the stretches that follow each other.
     pub(super) fn join(&mut self) {
-        let mut joined: BTreeMap<Position, Stretch> = BTreeMap::new();
+        let mut joined: BTreeMap<Position, RunSpan> = BTreeMap::new();
         for (end, next) in std::mem::take(&mut self.stretches) {
             let Some(mut before) = joined.remove(&next.start) else {
                 joined.insert(end, next);
@@ -167,7 +167,7 @@ impl Gathered {
 mod tests {
     use std::time::SystemTime;
 
-    use super::super::frame::Place;
+    use super::super::frame::FrameLocation;
     use super::super::kept::Kept;
     use super::super::segment::Segments;
     use super::*;
@@ -177,7 +177,7 @@ mod tests {
 
     /// The append of one byte at a position, in a store without files.
     fn append(segments: &Arc<Segments>, start: u64) -> Record<Stored> {
-        let place = Place { segment: 1, offset: u32::try_from(start).unwrap() };
+        let place = FrameLocation { segment: 1, offset: u32::try_from(start).unwrap() };
         let content = Stored::Kept(Kept::new(segments, place, 21));
         let (shape, at) = (Shape::raw(1), SystemTime::UNIX_EPOCH);
         Record { start: Position(start), shape, content, at, annotation: None }

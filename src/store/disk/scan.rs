@@ -12,39 +12,39 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::directory::OpenError;
-use super::frame::{self, Found, Place};
-use super::frames::{Damage, Frames, Stretch, used};
-use super::record::Record;
-use super::segment::{FORMAT, HEADER_BYTES, Header, OPENED_BYTES_MAX, Segment, check_header, path};
+use super::frame::{self, FrameLocation, FrameRead};
+use super::frames::{Damage, SegmentFrames, SegmentPart, used};
+use super::record::LogRecord;
+use super::segment::{FORMAT, HEADER_BYTES, HeaderError, OPENED_BYTES_MAX, Segment, check_header, path};
 
 /// What is found from the beginning of the log to its end.
-pub(super) enum Step {
+pub(super) enum ScanStep {
     /// Another segment begins.
     Segment(Arc<Segment>),
     /// A record.
-    Record(Scanned),
+    LogRecord(Scanned),
     /// Something that was a record.
     Damage(Damaged),
 }
 
 /// A record, where it lies, how many bytes it has in all, and its content.
 pub(super) struct Scanned {
-    pub(super) place: Place,
+    pub(super) place: FrameLocation,
     pub(super) bytes: u32,
-    pub(super) record: Record,
+    pub(super) record: LogRecord,
     pub(super) content: Bytes,
 }
 
 /// Bytes that are no record any more. They stay where they are.
 #[derive(Debug, Clone)]
 pub(super) struct Damaged {
-    pub(super) place: Place,
+    pub(super) place: FrameLocation,
     pub(super) bytes: Bytes,
 }
 
 /// Where the log ends.
 #[derive(Debug, Default)]
-pub(super) struct End {
+pub(super) struct LogEnd {
     /// The last segment with anything in it, and the offset behind that.
     pub(super) last: Option<(Arc<Segment>, u32)>,
     /// The log was cut off there: what follows was written and not synced.
@@ -54,12 +54,12 @@ pub(super) struct End {
     /// The last segment is of an earlier format or its header is damaged, so that nothing is written to it any more.
     pub(super) is_sealed: bool,
     /// Segments behind the end. Those with something in them can not be a part of the log any more.
-    pub(super) behind: Vec<(u32, Rest)>,
+    pub(super) behind: Vec<(u32, BeyondEnd)>,
 }
 
 /// What is in a segment behind the end of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rest {
+pub(super) enum BeyondEnd {
     /// Room that was made and not used.
     Unused,
     /// Records, or what is left of them.
@@ -67,8 +67,8 @@ pub(super) enum Rest {
 }
 
 /// Reads the segments of `directory` in order, up to where the last write was cut off, and tells `each` what is there.
-pub(super) fn scan(directory: &Path, mut each: impl FnMut(Step)) -> Result<End, OpenError> {
-    let mut end = End::default();
+pub(super) fn scan(directory: &Path, mut each: impl FnMut(ScanStep)) -> Result<LogEnd, OpenError> {
+    let mut end = LogEnd::default();
     let numbers = numbers(directory)?;
     let Tear { at: tear, unsynced_from } = find_tear(directory, &numbers)?;
     end.unsynced_from = unsynced_from;
@@ -76,7 +76,7 @@ pub(super) fn scan(directory: &Path, mut each: impl FnMut(Step)) -> Result<End, 
     for (index, number) in numbers.iter().copied().enumerate() {
         let (segment, bytes) = Segment::load(directory, number)?;
         let header = check_header(&bytes, number);
-        if let Err(Header::Newer(format)) = header {
+        if let Err(HeaderError::Newer(format)) = header {
             return Err(OpenError::Newer { directory: directory.to_owned(), format });
         }
         if is_unused(&bytes) {
@@ -84,22 +84,22 @@ pub(super) fn scan(directory: &Path, mut each: impl FnMut(Step)) -> Result<End, 
             continue;
         }
         if tear.is_some_and(|tear| tear.segment < number) {
-            end.behind.push((number, Rest::Used));
+            end.behind.push((number, BeyondEnd::Used));
             continue;
         }
         // What a later segment follows on was written, though nothing of it is there.
         for segment in unused.drain(..).map(Arc::new) {
-            each(Step::Segment(segment.clone()));
+            each(ScanStep::Segment(segment.clone()));
             end.last = Some((segment, HEADER_BYTES));
         }
         let (segment, bytes) = (Arc::new(segment), Bytes::from(bytes));
         if let Some(damage) = end.last.as_ref().and_then(|last| missing_end(last, &bytes, number)) {
-            each(Step::Damage(damage));
+            each(ScanStep::Damage(damage));
         }
-        each(Step::Segment(segment.clone()));
+        each(ScanStep::Segment(segment.clone()));
         if header.is_err() {
-            let place = Place { segment: number, offset: 0 };
-            each(Step::Damage(Damaged { place, bytes: bytes.slice(..HEADER_BYTES as usize) }));
+            let place = FrameLocation { segment: number, offset: 0 };
+            each(ScanStep::Damage(Damaged { place, bytes: bytes.slice(..HEADER_BYTES as usize) }));
         }
         let cut = tear.filter(|tear| tear.segment == number).map(|tear| tear.offset);
         let next = numbers.get(index + 1).copied();
@@ -109,26 +109,26 @@ pub(super) fn scan(directory: &Path, mut each: impl FnMut(Step)) -> Result<End, 
         end.is_sealed = header != Ok(FORMAT);
         end.last = Some((segment, offset));
     }
-    end.behind.extend(unused.iter().map(|segment| (segment.number, Rest::Unused)));
+    end.behind.extend(unused.iter().map(|segment| (segment.number, BeyondEnd::Unused)));
     Ok(end)
 }
 
 /// Tells of what is in a segment before the offset `end`. Returns the offset behind it.
-fn scan_segment(bytes: &Bytes, number: u32, end: u32, each: &mut impl FnMut(Step)) -> u32 {
-    let mut frames = Frames::new(bytes, number, HEADER_BYTES);
+fn scan_segment(bytes: &Bytes, number: u32, end: u32, each: &mut impl FnMut(ScanStep)) -> u32 {
+    let mut frames = SegmentFrames::new(bytes, number, HEADER_BYTES);
     let damaged = |from: u32, to: u32| {
-        let place = Place { segment: number, offset: from };
-        Step::Damage(Damaged { place, bytes: bytes.slice(from as usize..to as usize) })
+        let place = FrameLocation { segment: number, offset: from };
+        ScanStep::Damage(Damaged { place, bytes: bytes.slice(from as usize..to as usize) })
     };
     while frames.offset() < end {
         match frames.next() {
             None => break,
-            Some(Stretch::Damage(Damage { from, to, .. })) => each(damaged(from, to)),
-            Some(Stretch::Frame(frame)) => match frame::split(frame.body) {
+            Some(SegmentPart::Damage(Damage { from, to, .. })) => each(damaged(from, to)),
+            Some(SegmentPart::FoundFrame(frame)) => match frame::split(frame.body) {
                 Some((record, content)) => {
                     let (place, content) =
-                        (Place { segment: number, offset: frame.offset }, bytes.slice_ref(content));
-                    each(Step::Record(Scanned { place, bytes: frame.bytes, record, content }));
+                        (FrameLocation { segment: number, offset: frame.offset }, bytes.slice_ref(content));
+                    each(ScanStep::LogRecord(Scanned { place, bytes: frame.bytes, record, content }));
                 }
                 None => each(damaged(frame.offset, frame.offset + frame.bytes)),
             },
@@ -149,7 +149,7 @@ fn left_at(directory: &Path, number: u32, next: u32) -> Result<Option<u32>, Open
 #[derive(Debug, Default)]
 struct Tear {
     /// Where the log ends before something that can come from a write which was cut off.
-    at: Option<Place>,
+    at: Option<FrameLocation>,
     /// The first segment that may not be synced as a whole.
     unsynced_from: u32,
 }
@@ -161,13 +161,13 @@ fn find_tear(directory: &Path, numbers: &[u32]) -> Result<Tear, OpenError> {
     for number in numbers.iter().rev().copied() {
         let bytes = fs::read(path(directory, number))?;
         let (mut synced, mut torn_at) = (false, None);
-        let mut frames = Frames::new(&bytes, number, HEADER_BYTES);
+        let mut frames = SegmentFrames::new(&bytes, number, HEADER_BYTES);
         for stretch in frames.by_ref() {
             match stretch {
-                Stretch::Frame(frame) if frame.follows_sync => (synced, torn_at) = (true, None),
-                Stretch::Frame(_) => {}
-                Stretch::Damage(damage) if damage.looks_torn => torn_at = torn_at.or(Some(damage.from)),
-                Stretch::Damage(_) => {}
+                SegmentPart::FoundFrame(frame) if frame.follows_sync => (synced, torn_at) = (true, None),
+                SegmentPart::FoundFrame(_) => {}
+                SegmentPart::Damage(damage) if damage.looks_torn => torn_at = torn_at.or(Some(damage.from)),
+                SegmentPart::Damage(_) => {}
             }
         }
         if let Some((_, left)) = next.filter(|(before, _)| *before == number) {
@@ -175,7 +175,7 @@ fn find_tear(directory: &Path, numbers: &[u32]) -> Result<Tear, OpenError> {
             torn_at = torn_at.or(end).filter(|torn_at| *torn_at < left);
         }
         if let Some(offset) = torn_at {
-            tear.at = Some(Place { segment: number, offset });
+            tear.at = Some(FrameLocation { segment: number, offset });
         }
         if synced {
             tear.unsynced_from = number;
@@ -190,16 +190,16 @@ fn find_tear(directory: &Path, numbers: &[u32]) -> Result<Tear, OpenError> {
 fn missing_end((last, end): &(Arc<Segment>, u32), bytes: &[u8], number: u32) -> Option<Damaged> {
     let (_, offset) =
         follows_on(bytes, number).filter(|(before, offset)| *before == last.number && end < offset)?;
-    let place = Place { segment: last.number, offset: *end };
+    let place = FrameLocation { segment: last.number, offset: *end };
     Some(Damaged { place, bytes: vec![0; (offset - end) as usize].into() })
 }
 
 /// Which segment a segment follows on, and where that one ends.
 fn follows_on(bytes: &[u8], number: u32) -> Option<(u32, u32)> {
-    let place = Place { segment: number, offset: HEADER_BYTES };
-    let Found::Body(body) = frame::read(bytes.get(HEADER_BYTES as usize..)?, place) else { return None };
-    match frame::split::<Record>(body)? {
-        (Record::Opened { after, .. }, _) => after,
+    let place = FrameLocation { segment: number, offset: HEADER_BYTES };
+    let FrameRead::Body(body) = frame::read(bytes.get(HEADER_BYTES as usize..)?, place) else { return None };
+    match frame::split::<LogRecord>(body)? {
+        (LogRecord::Opened { after, .. }, _) => after,
         _ => None,
     }
 }
@@ -234,8 +234,8 @@ mod tests {
         let segment = Segment::make(segments.folder(), 1, 16 * 1024).unwrap();
         let (mut bytes, mut starts) = (Vec::new(), Vec::new());
         for (start, synced) in (0..).zip(synced) {
-            let record = Record::Appended { stream: 1, start, at: 0, ends: Ends::Raw, said: None };
-            let place = Place { segment: 1, offset: HEADER_BYTES + bytes.len() as u32 };
+            let record = LogRecord::Appended { stream: 1, start, at: 0, ends: Ends::Raw, said: None };
+            let place = FrameLocation { segment: 1, offset: HEADER_BYTES + bytes.len() as u32 };
             starts.push(place.offset);
             frame::write(&mut bytes, place, *synced, &record, &[b'x'; 600]);
         }
@@ -247,9 +247,9 @@ mod tests {
     fn scanned(directory: &Path) -> (Vec<u32>, Vec<u32>, u32, bool) {
         let (mut records, mut damage) = (Vec::new(), Vec::new());
         let end = scan(directory, |step| match step {
-            Step::Segment(_) => {}
-            Step::Record(record) => records.push(record.place.offset),
-            Step::Damage(damaged) => damage.push(damaged.place.offset),
+            ScanStep::Segment(_) => {}
+            ScanStep::LogRecord(record) => records.push(record.place.offset),
+            ScanStep::Damage(damaged) => damage.push(damaged.place.offset),
         });
         let end = end.unwrap();
         (records, damage, end.last.unwrap().1, end.torn)

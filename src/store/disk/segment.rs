@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use super::directory::FILE_MODE;
-use super::frame::{self, FRAME_HEADER_BYTES, Found, Place};
-use super::record::{Record, StreamId};
+use super::frame::{self, FRAME_HEADER_BYTES, FrameLocation, FrameRead};
+use super::record::{LogRecord, StreamId};
 use crate::stream::Failure;
 
 /// Bytes before the first record: what the file is, and which.
@@ -68,7 +68,7 @@ pub(super) enum Unmade {
 
 /// Why a file is no segment that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Header {
+pub(super) enum HeaderError {
     /// Its first bytes were damaged or never written.
     Damaged,
     /// It was written by a later version.
@@ -172,8 +172,10 @@ fn header(format: u32, number: u32) -> [u8; HEADER_BYTES as usize] {
 }
 
 /// The format of the segment `number`, which `bytes` begin with the header of.
-pub(super) fn check_header(bytes: &[u8], number: u32) -> Result<u32, Header> {
-    let Some(head) = bytes.first_chunk::<{ HEADER_BYTES as usize }>() else { return Err(Header::Damaged) };
+pub(super) fn check_header(bytes: &[u8], number: u32) -> Result<u32, HeaderError> {
+    let Some(head) = bytes.first_chunk::<{ HEADER_BYTES as usize }>() else {
+        return Err(HeaderError::Damaged);
+    };
     if let Some(known) = (1..=FORMAT).find(|format| *head == header(*format, number)) {
         return Ok(known);
     }
@@ -187,9 +189,9 @@ pub(super) fn check_header(bytes: &[u8], number: u32) -> Result<u32, Header> {
                 && format > FORMAT
                 && crc32c::crc32c(fields).to_le_bytes() == *sum =>
         {
-            Err(Header::Newer(format))
+            Err(HeaderError::Newer(format))
         }
-        _ => Err(Header::Damaged),
+        _ => Err(HeaderError::Damaged),
     }
 }
 
@@ -258,7 +260,11 @@ impl Segments {
     }
 
     /// The record at a place, and its content, checked.
-    pub(super) fn record(&self, place: Place, bytes: u32) -> Result<(Record, bytes::Bytes), Failure> {
+    pub(super) fn record(
+        &self,
+        place: FrameLocation,
+        bytes: u32,
+    ) -> Result<(LogRecord, bytes::Bytes), Failure> {
         let segment = self.get(place.segment).ok_or(Failure::Unreadable)?;
         let bytes = bytes::Bytes::from(segment.read(place.offset, bytes as usize)?);
         decode(&bytes, place)
@@ -266,8 +272,11 @@ impl Segments {
 }
 
 /// The record that `bytes` begin with, and its content, which shares them.
-pub(super) fn decode(bytes: &bytes::Bytes, place: Place) -> Result<(Record, bytes::Bytes), Failure> {
-    let Found::Body(body) = frame::read(bytes, place) else { return Err(Failure::Unreadable) };
+pub(super) fn decode(
+    bytes: &bytes::Bytes,
+    place: FrameLocation,
+) -> Result<(LogRecord, bytes::Bytes), Failure> {
+    let FrameRead::Body(body) = frame::read(bytes, place) else { return Err(Failure::Unreadable) };
     let (record, content) = frame::split(body).ok_or(Failure::Unreadable)?;
     let start = FRAME_HEADER_BYTES + body.len() - content.len();
     Ok((record, bytes.slice(start..FRAME_HEADER_BYTES + body.len())))

@@ -10,11 +10,11 @@ use super::record::StreamId;
 #[derive(Debug, Default)]
 pub(super) struct SessionLog {
     pub(super) ids: HashMap<Arc<str>, StreamId>,
-    pub(super) written: HashMap<StreamId, Written>,
+    pub(super) written: HashMap<StreamId, WrittenSession>,
 }
 
 #[derive(Debug)]
-pub(super) struct Written {
+pub(super) struct WrittenSession {
     pub(super) client: Arc<str>,
     /// The last record of the whole session.
     pub(super) whole: Arc<Kept>,
@@ -28,7 +28,7 @@ impl SessionLog {
     /// There is a record of the whole session.
     pub(super) fn whole(&mut self, session: StreamId, client: &Arc<str>, whole: Arc<Kept>) {
         self.ids.insert(client.clone(), session);
-        let written = Written { client: client.clone(), whole, changes: Vec::new(), changes_bytes: 0 };
+        let written = WrittenSession { client: client.clone(), whole, changes: Vec::new(), changes_bytes: 0 };
         self.written.insert(session, written);
     }
 

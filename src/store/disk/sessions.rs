@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::changes::{Answer, answer_with, refuse};
+use super::changes::{ChangeReply, answer_with, refuse};
 use super::committer::{Committer, RECORD_BYTES};
-use super::record::{Record, SessionNote, StreamId};
+use super::record::{LogRecord, SessionNote, StreamId};
 use super::room::NoRoom;
 use crate::stream::{Failure, SessionChange};
 
@@ -25,7 +25,7 @@ impl Committer {
     pub(super) fn change_session(
         &mut self,
         change: SessionChange,
-        answer: Answer<Result<(), Failure>>,
+        answer: ChangeReply<Result<(), Failure>>,
     ) -> Result<(), NoRoom> {
         let ends = change.anew && change.entries.is_empty();
         if let Err(no_room) = self.ensure(0, session_bytes(&change), ends) {
@@ -33,7 +33,7 @@ impl Committer {
         }
         match self.session_log.ids.get(&change.client).copied() {
             Some(session) if !change.anew => {
-                let record = Record::SessionChanged { session, entries: change.entries.clone() };
+                let record = LogRecord::SessionChanged { session, entries: change.entries.clone() };
                 let kept = self.write(&record, &[], Some(session))?;
                 self.session_log.changed(session, Some(kept.clone()), kept.bytes().into());
                 self.shared.sessions.apply(&change);
@@ -89,7 +89,7 @@ impl Committer {
 
     fn write_session(&mut self, session: StreamId, client: &Arc<str>) -> Result<(), NoRoom> {
         let entries = self.shared.sessions.entries(client);
-        let record = Record::Session { session, client: client.to_string().into(), entries };
+        let record = LogRecord::Session { session, client: client.to_string().into(), entries };
         let kept = self.write(&record, &[], Some(session))?;
         self.session_log.whole(session, client, kept);
         Ok(())

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use moka::sync::Cache;
 
 use super::damage::DamageTable;
-use super::frame::Place;
-use super::kept::{Slice, Span, Stored};
+use super::frame::FrameLocation;
+use super::kept::{RecordSpan, Slice, Stored};
 use super::segment::{Segment, Segments, decode};
 use crate::budget::Budget;
 use crate::store::log::Placed;
-use crate::store::sessions::Sessions;
+use crate::store::sessions::StoredSessions;
 use crate::store::streams::{Epochs, Streams};
 use crate::store::view::{MessagesView, View};
 use crate::stream::{Annotation, Batch, Failure, Messages, Observer, ReadError, Start, StreamName};
@@ -35,12 +35,12 @@ const RUN_BYTES_MAX: u32 = 1024 * 1024;
 
 /// The messages of an append, and what their publisher said.
 #[derive(Debug, Clone)]
-pub(super) struct Body {
+pub(super) struct StoredMessages {
     pub(super) bytes: Bytes,
     pub(super) annotation: Option<Arc<Annotation>>,
 }
 
-impl Body {
+impl StoredMessages {
     fn into_parts(self) -> (Bytes, Option<Arc<Annotation>>) {
         (self.bytes, self.annotation)
     }
@@ -53,12 +53,12 @@ impl Body {
 }
 
 /// What readers and the committer share.
-pub(super) struct Shared {
+pub(super) struct DiskState {
     pub(super) streams: Streams<Stored>,
     pub(super) segments: Arc<Segments>,
     pub(super) epochs: Epochs,
-    pub(super) sessions: Sessions,
-    pub(super) hot: Cache<Place, Body>,
+    pub(super) sessions: StoredSessions,
+    pub(super) hot: Cache<FrameLocation, StoredMessages>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) damage: DamageTable,
     broken: AtomicBool,
@@ -71,7 +71,7 @@ pub(super) struct Shared {
 /// Why messages were not read.
 pub(super) enum Unread {
     /// A record is damaged.
-    Damaged(Span),
+    Damaged(RecordSpan),
     /// None is known to be.
     Failed(Failure),
 }
@@ -82,16 +82,16 @@ impl From<Failure> for Unread {
     }
 }
 
-impl Shared {
+impl DiskState {
     pub(super) fn new(
         segments: Arc<Segments>,
         epochs: Epochs,
         observer: Arc<dyn Observer>,
-        sessions: Sessions,
+        sessions: StoredSessions,
         cache_bytes: u64,
         budget: &Arc<Budget>,
     ) -> Self {
-        let weigh = |_: &Place, body: &Body| body.weight();
+        let weigh = |_: &FrameLocation, body: &StoredMessages| body.weight();
         let policy = moka::policy::EvictionPolicy::lru();
         let hot = Cache::builder().max_capacity(cache_bytes).weigher(weigh).eviction_policy(policy).build();
         let (streams, damage) = (Streams::new(budget.clone()), DamageTable::default());
@@ -100,10 +100,10 @@ impl Shared {
     }
 
     /// A record can not be read any more.
-    pub(super) fn note_damage(&self, span: Span) {
+    pub(super) fn note_damage(&self, span: RecordSpan) {
         let (is_new, damaged) = self.damage.note(span);
         if is_new {
-            let Span { place, bytes } = span;
+            let RecordSpan { place, bytes } = span;
             tracing::error!(segment = place.segment, offset = place.offset, bytes, "a record is damaged");
             self.observer.damaged(damaged);
         }
@@ -191,7 +191,7 @@ impl Shared {
         let slices: Vec<_> = view.messages.iter().map(|placed| placed.piece.clone()).collect();
         let bodies = self.content(&slices).await?;
         Ok(bodies.map(|bodies| {
-            view.with_content(bodies.into_iter().map(Body::into_parts).collect()).into_messages()
+            view.with_content(bodies.into_iter().map(StoredMessages::into_parts).collect()).into_messages()
         }))
     }
 
@@ -203,12 +203,16 @@ impl Shared {
         let bodies = self.content(std::slice::from_ref(&placed.piece)).await?;
         Ok(bodies
             .and_then(|mut bodies| bodies.pop())
-            .map(|Body { bytes, annotation }| placed.with(bytes, annotation)))
+            .map(|StoredMessages { bytes, annotation }| placed.with(bytes, annotation)))
     }
 
     /// The content of `slices`, in their order. `None`: some were moved meanwhile.
-    pub(super) async fn content(self: &Arc<Self>, slices: &[Slice]) -> Result<Option<Vec<Body>>, Unread> {
-        let hot: Vec<Option<Body>> = slices.iter().map(|slice| self.hot.get(&slice.span.place)).collect();
+    pub(super) async fn content(
+        self: &Arc<Self>,
+        slices: &[Slice],
+    ) -> Result<Option<Vec<StoredMessages>>, Unread> {
+        let hot: Vec<Option<StoredMessages>> =
+            slices.iter().map(|slice| self.hot.get(&slice.span.place)).collect();
         let cold = hot.iter().filter(|content| content.is_none()).count();
         self.observer.read(hot.len() - cold, cold);
         if cold == 0 {
@@ -230,7 +234,11 @@ impl Shared {
         }
     }
 
-    fn read(&self, slices: &[Slice], hot: Vec<Option<Body>>) -> Result<Option<Vec<Body>>, Unread> {
+    fn read(
+        &self,
+        slices: &[Slice],
+        hot: Vec<Option<StoredMessages>>,
+    ) -> Result<Option<Vec<StoredMessages>>, Unread> {
         let mut contents = Vec::with_capacity(slices.len());
         let mut rest = slices.iter().zip(hot).peekable();
         while let Some((slice, hot)) = rest.next() {
@@ -261,15 +269,15 @@ impl Shared {
         &self,
         segment: &Segment,
         run: &[&Slice],
-        from: Place,
+        from: FrameLocation,
         end: u32,
-        contents: &mut Vec<Body>,
+        contents: &mut Vec<StoredMessages>,
     ) -> Result<(), Unread> {
         let bytes = Bytes::from(segment.read(from.offset, (end - from.offset) as usize).unwrap_or_default());
         for slice in run {
             let start = (slice.span.place.offset - from.offset) as usize;
             let record = if start <= bytes.len() { bytes.slice(start..) } else { Bytes::new() };
-            let Span { place, bytes } = slice.span;
+            let RecordSpan { place, bytes } = slice.span;
             let alone = |_| decode(&segment.read(place.offset, bytes as usize)?.into(), place);
             let (record, content) = match decode(&record, place).or_else(alone) {
                 Ok(read) => read,
@@ -282,7 +290,7 @@ impl Shared {
             let annotation = record.into_note().map(|note| Arc::new(note.into_annotation()));
             // What one reader keeps of a run must not keep all of it.
             let bytes = Bytes::copy_from_slice(&content);
-            contents.push(cut(Body { bytes, annotation }, slice)?);
+            contents.push(cut(StoredMessages { bytes, annotation }, slice)?);
         }
         Ok(())
     }
@@ -294,11 +302,11 @@ fn passes(error: &io::Error) -> bool {
     matches!(error.kind(), Interrupted | OutOfMemory | QuotaExceeded | StorageFull | WouldBlock)
 }
 
-fn cut(content: Body, slice: &Slice) -> Result<Body, Failure> {
-    let Body { bytes, annotation } = content;
+fn cut(content: StoredMessages, slice: &Slice) -> Result<StoredMessages, Failure> {
+    let StoredMessages { bytes, annotation } = content;
     let within = slice.range.end <= bytes.len() && slice.range.start <= slice.range.end;
     if within {
-        Ok(Body { bytes: bytes.slice(slice.range.clone()), annotation })
+        Ok(StoredMessages { bytes: bytes.slice(slice.range.clone()), annotation })
     } else {
         Err(Failure::Unreadable)
     }

@@ -2,15 +2,15 @@
 //!
 //! This finds out whose messages were lost and how many, never what they said: nothing of a damaged frame is served.
 
-use super::frame::{self, Header, Place};
-use super::record::{Record, StreamId};
+use super::frame::{self, FrameHeader, FrameLocation};
+use super::record::{LogRecord, StreamId};
 use super::scan::Damaged;
 use crate::stream::Position;
 
 /// A record that may have been damaged.
 #[derive(Debug)]
 pub(super) struct Suspect {
-    pub(super) record: Record,
+    pub(super) record: LogRecord,
     /// Bytes of its content.
     pub(super) content: usize,
 }
@@ -19,21 +19,20 @@ impl Suspect {
     /// The stream of its messages, and where they begin and end; `None` if it has none.
     pub(super) fn messages(&self) -> Option<(StreamId, Position, Position)> {
         let (stream, start, ends) = match &self.record {
-            Record::Created { stream, ends, .. } | Record::CreatedWith { stream, ends, .. } => {
+            LogRecord::Created { stream, ends, .. } | LogRecord::CreatedWith { stream, ends, .. } => {
                 (stream.id, stream.tail, ends)
             }
-            Record::Appended { stream, start, ends, .. } | Record::Moved { stream, start, ends, .. } => {
-                (*stream, *start, ends)
-            }
-            Record::Opened { .. }
-            | Record::Closed
-            | Record::Run { .. }
-            | Record::State { .. }
-            | Record::Ended { .. }
-            | Record::Cleared { .. }
-            | Record::Renewed { .. }
-            | Record::Session { .. }
-            | Record::SessionChanged { .. } => return None,
+            LogRecord::Appended { stream, start, ends, .. }
+            | LogRecord::Moved { stream, start, ends, .. } => (*stream, *start, ends),
+            LogRecord::Opened { .. }
+            | LogRecord::Closed
+            | LogRecord::Run { .. }
+            | LogRecord::State { .. }
+            | LogRecord::Ended { .. }
+            | LogRecord::Cleared { .. }
+            | LogRecord::Renewed { .. }
+            | LogRecord::Session { .. }
+            | LogRecord::SessionChanged { .. } => return None,
         };
         let start = Position(start);
         let end = start.after(ends.clone().shape(self.content).positions());
@@ -43,7 +42,7 @@ impl Suspect {
 
 /// The record if exactly one bit of it was flipped, which its checksum tells.
 pub(super) fn with_one_bit_back(damaged: &Damaged) -> Option<Suspect> {
-    let (Header { length, sum }, rest) = frame::header(&damaged.bytes)?;
+    let (FrameHeader { length, sum }, rest) = frame::header(&damaged.bytes)?;
     let (place, body) = (damaged.place, rest.get(..frame::bytes_of(length)));
     body.and_then(|body| by_sum(place, length, sum, body))
         .or_else(|| by_length(place, length, sum, rest))
@@ -52,7 +51,7 @@ pub(super) fn with_one_bit_back(damaged: &Damaged) -> Option<Suspect> {
 
 /// The record as it is legible, which may be another one than it was.
 pub(super) fn as_legible(damaged: &Damaged) -> Option<Suspect> {
-    let (Header { length, .. }, rest) = frame::header(&damaged.bytes)?;
+    let (FrameHeader { length, .. }, rest) = frame::header(&damaged.bytes)?;
     suspect(rest.get(..frame::bytes_of(length)).unwrap_or(rest))
 }
 
@@ -62,13 +61,13 @@ fn suspect(body: &[u8]) -> Option<Suspect> {
 }
 
 /// A bit of the checksum was flipped.
-fn by_sum(place: Place, length: u32, sum: u32, body: &[u8]) -> Option<Suspect> {
+fn by_sum(place: FrameLocation, length: u32, sum: u32, body: &[u8]) -> Option<Suspect> {
     let flipped = frame::checksum(place, length, body) ^ sum;
     (flipped.count_ones() == 1).then(|| suspect(body))?
 }
 
 /// A bit of the length was flipped.
-fn by_length(place: Place, length: u32, sum: u32, rest: &[u8]) -> Option<Suspect> {
+fn by_length(place: FrameLocation, length: u32, sum: u32, rest: &[u8]) -> Option<Suspect> {
     let lengths = (0..u32::BITS).map(|bit| length ^ 1 << bit);
     let mut bodies = lengths.filter_map(|length| Some((length, rest.get(..frame::bytes_of(length))?)));
     bodies
@@ -77,7 +76,7 @@ fn by_length(place: Place, length: u32, sum: u32, rest: &[u8]) -> Option<Suspect
 }
 
 /// A bit of the body was flipped. What that does to a checksum depends on the distance to the end alone.
-fn by_body(place: Place, length: u32, sum: u32, body: &[u8]) -> Option<Suspect> {
+fn by_body(place: FrameLocation, length: u32, sum: u32, body: &[u8]) -> Option<Suspect> {
     let difference = frame::checksum(place, length, body) ^ sum;
     let mut bits: [u32; 8] = std::array::from_fn(|bit| behind(0, 1 << bit));
     for byte in (0..body.len()).rev() {
@@ -107,12 +106,12 @@ mod tests {
     use super::*;
     use crate::store::disk::record::Ends;
 
-    const PLACE: Place = Place { segment: 3, offset: 4096 };
+    const PLACE: FrameLocation = FrameLocation { segment: 3, offset: 4096 };
 
     #[test]
     fn any_single_flipped_bit_is_found_whatever_it_hit() {
         for content in [vec![b'x'; 40], vec![b'y'; 2000]] {
-            let record = Record::Appended {
+            let record = LogRecord::Appended {
                 stream: 300,
                 start: 70_000,
                 at: 1_800_000_000_000,
@@ -126,7 +125,7 @@ mod tests {
                 flip(&mut bytes, bit);
                 let damaged = Damaged { place: PLACE, bytes: bytes.into() };
                 let found = with_one_bit_back(&damaged).map(|found| (found.record, found.content));
-                let Some((Record::Appended { stream: 300, start: 70_000, .. }, length)) = found else {
+                let Some((LogRecord::Appended { stream: 300, start: 70_000, .. }, length)) = found else {
                     panic!("bit {bit}: {found:?}")
                 };
                 assert_eq!(length, content.len());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::kept::{Kept, Span, Stored};
+use super::kept::{Kept, RecordSpan, Stored};
 use super::packed::Packed;
 use super::record::StreamId;
 use super::segment::Segment;
@@ -35,15 +35,15 @@ pub(super) struct Reclaiming {
 }
 
 /// Records that lie in the segment, by who owns them.
-pub(super) enum Live {
+pub(super) enum LiveRecords {
     Kept(Arc<Kept>),
     /// Rows of a run.
-    Packed(Arc<Packed>, Vec<(usize, Span)>),
+    Packed(Arc<Packed>, Vec<(usize, RecordSpan)>),
 }
 
 /// What a search has found.
-pub(super) struct Found {
-    pub(super) live: Vec<Live>,
+pub(super) struct SearchResult {
+    pub(super) live: Vec<LiveRecords>,
     /// Where it goes on; `None`: that was all of the log.
     pub(super) next: Option<Position>,
 }
@@ -70,25 +70,27 @@ impl Reclaiming {
 }
 
 /// The records of a stream that lie in a segment, from a position on, up to some bytes.
-pub(super) fn live_in(segment: u32, entry: &Entry<Stored>, from: Position, bytes_max: u32) -> Found {
+pub(super) fn live_in(segment: u32, entry: &Entry<Stored>, from: Position, bytes_max: u32) -> SearchResult {
     let (mut live, mut bytes) = (Vec::new(), 0u32);
     for (looked_at, part) in entry.log.parts_from(from).enumerate() {
         if looked_at >= RUNS_MAX || bytes >= bytes_max {
-            return Found { live, next: Some(part.start()) };
+            return SearchResult { live, next: Some(part.start()) };
         }
         let (rows, kept) = part.run.lying_in(segment);
         bytes += rows.iter().map(|(_, span)| span.bytes).sum::<u32>();
         bytes += kept.iter().map(|kept| kept.bytes()).sum::<u32>();
         if !rows.is_empty() {
-            live.push(Live::Packed(part.run.clone(), rows));
+            live.push(LiveRecords::Packed(part.run.clone(), rows));
         }
-        live.extend(kept.into_iter().map(Live::Kept));
+        live.extend(kept.into_iter().map(LiveRecords::Kept));
     }
     for record in entry.log.open().iter().chain(&entry.retained) {
         match &record.content {
-            Stored::Kept(kept) if kept.place().segment == segment => live.push(Live::Kept(kept.clone())),
+            Stored::Kept(kept) if kept.place().segment == segment => {
+                live.push(LiveRecords::Kept(kept.clone()))
+            }
             Stored::Kept(_) | Stored::Packed(_) => {}
         }
     }
-    Found { live, next: None }
+    SearchResult { live, next: None }
 }

@@ -81,7 +81,7 @@ pub(in crate::store) struct Placed<P> {
 }
 
 /// What a read found.
-pub(in crate::store) struct Stretch<P> {
+pub(in crate::store) struct LogSlice<P> {
     pub(in crate::store) pieces: Vec<P>,
     pub(in crate::store) messages: u64,
     pub(in crate::store) next: Position,

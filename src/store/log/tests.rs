@@ -35,7 +35,7 @@ fn json_log(batches: &[u64]) -> Log<Bytes> {
     log
 }
 
-fn texts(stretch: &Stretch<Bytes>) -> String {
+fn texts(stretch: &LogSlice<Bytes>) -> String {
     stretch.pieces.iter().map(|p| String::from_utf8(p.to_vec()).unwrap()).collect::<Vec<_>>().join("|")
 }
 

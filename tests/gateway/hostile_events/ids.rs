@@ -50,11 +50,11 @@ async fn names_that_look_like_events_name_their_stream_and_nothing_else() {
         let mut events = gateway.connect().await.events(format!("{stream}?offset=-1&live=sse")).await;
         let data: Value = serde_json::from_str(&events.data().await).unwrap();
         assert_eq!(data, serde_json::json!(["one"]));
-        let cursor = events.control().await["streamNextOffset"].as_str().unwrap().to_owned();
+        let offset = events.control().await["streamNextOffset"].as_str().unwrap().to_owned();
         gateway.send(post(&stream).header("stream-closed", "true")).await.expect(204);
         assert_eq!(events.control().await["streamClosed"], true);
         assert_eq!(events.next().await, None, "no event more");
-        let rest = gateway.send(get(format!("{stream}?offset={cursor}"))).await.expect(200);
+        let rest = gateway.send(get(format!("{stream}?offset={offset}"))).await.expect(200);
         assert_eq!(rest.text(), "[]");
     }
 }

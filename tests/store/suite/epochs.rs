@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use pollgate::stream::{Append, AppendError, Create, Lifetime, Producer, ProducerRefusal, Refusal, Start};
+use pollgate::stream::{
+    Append, AppendError, AppendRefusal, Create, Lifetime, Producer, ProducerRefusal, Start,
+};
 
 use super::world::*;
 
@@ -18,7 +20,7 @@ pub fn in_sequence(sequence: Option<&str>) -> Append {
 }
 
 /// Why an append is refused.
-pub async fn refusal(world: &World, stream: &str, append: Append) -> Refusal {
+pub async fn refusal(world: &World, stream: &str, append: Append) -> AppendRefusal {
     match world.append(stream, append).await {
         Err(AppendError::Refused { refusal, .. }) => refusal,
         other => panic!("{other:?}"),
@@ -44,7 +46,7 @@ pub async fn is_closed_by_the_second_of_the_fourth(world: &World) {
         [("p", 5, 1), ("p", 3, 1), ("p", 4, 0), ("p", 4, 2), ("q", 4, 1), ("p", 5, 0)]
     {
         let refused = refusal(world, "s", closing(id, epoch, sequence)).await;
-        assert_eq!(refused, Refusal::Closed, "{id} {epoch} {sequence}");
+        assert_eq!(refused, AppendRefusal::Closed, "{id} {epoch} {sequence}");
     }
     assert_eq!(world.content("s").await, "0,1");
 }
@@ -61,13 +63,13 @@ pub async fn a_number_of_an_earlier_start_is_neither_a_retry_nor_taken(make: Mak
 
 /// Of the producer `p` in the stream `s` there were three appends in its epoch 0 and one in its epoch 7.
 pub async fn knows_the_seventh_start(world: &World) {
-    let stale = Refusal::Producer(ProducerRefusal::StaleEpoch { current: 7 });
+    let stale = AppendRefusal::Producer(ProducerRefusal::StaleEpoch { current: 7 });
     for sequence in 0..4 {
         assert_eq!(refusal(world, "s", by("p", 0, sequence)).await, stale, "{sequence}");
     }
     let again = world.append("s", by("p", 7, 0)).await.unwrap();
     assert_eq!((again.duplicate, again.highest), (true, Some(0)));
-    let gap = Refusal::Producer(ProducerRefusal::SequenceGap { expected: 1, received: 2 });
+    let gap = AppendRefusal::Producer(ProducerRefusal::SequenceGap { expected: 1, received: 2 });
     assert_eq!(refusal(world, "s", by("p", 7, 2)).await, gap);
     assert_eq!(world.content("s").await, "0,1,2,0");
 }
@@ -83,10 +85,10 @@ pub async fn an_append_without_a_sequence_leaves_the_last_one_as_it_was(make: Ma
 /// The stream `s` has seen nothing above `b`.
 pub async fn has_the_last_sequence_b(world: &World) {
     for sequence in ["a", "b"] {
-        assert_eq!(refusal(world, "s", in_sequence(Some(sequence))).await, Refusal::SequenceRegression);
+        assert_eq!(refusal(world, "s", in_sequence(Some(sequence))).await, AppendRefusal::SequenceRegression);
     }
     world.append("s", in_sequence(None)).await.unwrap();
-    assert_eq!(refusal(world, "s", in_sequence(Some("b"))).await, Refusal::SequenceRegression);
+    assert_eq!(refusal(world, "s", in_sequence(Some("b"))).await, AppendRefusal::SequenceRegression);
     world.append("s", in_sequence(Some("c"))).await.unwrap();
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pollgate::stream::{
-    Append, AppendError, Create, CreateError, Epoch, Gap, GapReason, Offset, Position, ReadError, ReadLimit,
-    Refusal, Retention, Start,
+    Append, AppendError, AppendRefusal, Create, CreateError, Epoch, Gap, GapReason, Offset, Position,
+    ReadError, ReadLimit, Retention, Start,
 };
 
 use super::world::*;
@@ -64,7 +64,7 @@ pub async fn a_closed_stream_takes_nothing_and_says_so_at_its_end(make: MakeStor
     assert!(world.append("s", last.clone()).await.unwrap().closed);
     let tail = world.read("s", Start::Tail).await.unwrap();
     assert!(tail.closed && tail.is_empty());
-    let refused = AppendError::Refused { refusal: Refusal::Closed, tail: tail.next };
+    let refused = AppendError::Refused { refusal: AppendRefusal::Closed, tail: tail.next };
     assert_eq!(world.append("s", last).await.unwrap_err(), refused);
     let limit = ReadLimit { bytes_max: 1 };
     let short = world.store.read(&name("s"), Start::Earliest, limit, world.now).await.unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use pollgate::stream::{
     Annotation, Append, ChangeError, Create, Gap, GapReason, Message, MessageLimit, Messages, Missing,
-    Offset, Payload, Position, Quality, ReadError, ReadLimit, Retention, Start,
+    Offset, Payload, Position, QoS, ReadError, ReadLimit, Retention, Start,
 };
 
 use super::world::*;
@@ -16,7 +16,7 @@ pub const NO_LIMIT: MessageLimit = MessageLimit { bytes_max: usize::MAX, count_m
 fn said(publisher: &str, retain: bool, expires_at: Option<SystemTime>) -> Option<Arc<Annotation>> {
     Some(Arc::new(Annotation {
         publisher: publisher.into(),
-        quality: Quality::AtLeastOnce,
+        qos: QoS::AtLeastOnce,
         retain,
         expires_at,
         is_text: true,

@@ -5,8 +5,8 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use pollgate::stream::{
-    Append, AppendError, ContentType, Create, CreateError, CreateIfMissing, InvalidMessages, Lifetime,
-    MessageLimit, Missing, ReadError, Refusal, Retention, Start,
+    Append, AppendError, AppendRefusal, ContentType, Create, CreateError, CreateIfMissing, InvalidMessages,
+    Lifetime, MessageLimit, Missing, ReadError, Retention, Start,
 };
 
 use super::world::*;
@@ -30,7 +30,7 @@ pub async fn an_append_creates_its_stream_once(make: MakeStore<'_>) {
     let other = Append { create, ..Append::of(text(), raw(b"x")) };
     assert!(matches!(
         world.append("s", other).await,
-        Err(AppendError::Refused { refusal: Refusal::ContentType, .. })
+        Err(AppendError::Refused { refusal: AppendRefusal::ContentType, .. })
     ));
     assert!(!world.create("s", Create::open(json())).await.unwrap().fresh);
     assert_eq!(world.create("s", Create::open(text())).await.unwrap_err(), CreateError::ExistsDifferently);

@@ -71,8 +71,8 @@ impl Member {
     /// Reads events until the answer ends, which it should not.
     async fn follow(&mut self) -> Result<(), WireError> {
         let mut connection = Connection::over(self.open().await?).await?;
-        let Poller { scene, stream, cursor } = &self.poller;
-        let request = scene.dialect()?.follow(stream, cursor.as_deref(), Live::Sse, None);
+        let Poller { scene, stream, offset } = &self.poller;
+        let request = scene.dialect()?.follow(stream, offset.as_deref(), Live::Sse, None);
         let mut answer = connection.send(scene.addressed(request)?).await?;
         if answer.status() != StatusCode::OK {
             return Err(WireError::Status(answer.status()));

@@ -83,10 +83,10 @@ fn of_two_parts_that_speak_of_a_stream_the_later_one_counts() {
 #[test]
 fn streams_that_come_and_go_are_known_as_long_as_they_are_there() {
     let mut random = fastrand::Rng::with_seed(3);
-    let mut cursor = text(&places(&mut random, 20));
+    let mut resume = text(&places(&mut random, 20));
     for _ in 0..DRAWS {
-        // A request for some streams, of which the cursor may know some; and the full cursor of its answer.
-        let token = ResumeToken::parse(&cursor).unwrap();
+        // A request for some streams, of which the resume may know some; and the full resume of its answer.
+        let token = ResumeToken::parse(&resume).unwrap();
         let asked = places(&mut random, 40);
         let told: Vec<_> = asked
             .into_iter()
@@ -95,8 +95,8 @@ fn streams_that_come_and_go_are_known_as_long_as_they_are_there() {
                 (name, progress)
             })
             .collect();
-        cursor = text(&told);
-        let token = ResumeToken::parse(&cursor).unwrap();
+        resume = text(&told);
+        let token = ResumeToken::parse(&resume).unwrap();
         assert_eq!(token.0.len(), told.len(), "nothing is token of streams that were not asked for");
         assert!(told.iter().all(|(name, progress)| found(&token, name) == Some(*progress)));
     }

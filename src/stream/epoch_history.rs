@@ -2,7 +2,7 @@
 //!
 //! A fork shares the offsets of its source up to the point where it branched off and goes on with an epoch of
 //! its own (protocol, section 8, "Offsets and forked streams"). Since epochs rise, its offsets still sort.
-//! So a fork that was deleted and made anew recognises the cursors of its former life.
+//! So a fork that was deleted and made anew recognises the offsets of its former life.
 //!
 //! A store that outlives its process does the same with each run: it keeps the offsets up to the tail that it finds and
 //! goes on in a new epoch. If what it found is an older copy, the offsets that were given behind that tail belong to an
@@ -18,7 +18,7 @@ const RUNS_MAX: usize = 256;
 
 /// Which epoch each stretch of a log belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lineage {
+pub struct EpochHistory {
     /// Inherited stretches, each with the position at which it ends (inclusive), in rising order.
     /// Shared, because each read takes a copy; `None` if there are none.
     ancestors: Option<Arc<[(Epoch, Position)]>>,
@@ -29,7 +29,7 @@ pub struct Lineage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OtherEpoch;
 
-impl Lineage {
+impl EpochHistory {
     /// A log that inherits nothing.
     pub fn new(epoch: Epoch) -> Self {
         Self { ancestors: None, own: epoch }
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_fork_shares_the_offsets_before_the_branch_and_owns_those_behind_it() {
-        let source = Lineage::new(Epoch(7));
+        let source = EpochHistory::new(Epoch(7));
         let fork = source.fork(Position(10), Epoch(9));
         assert_eq!(fork.offset_at(Position(10)), offset(7, 10));
         assert_eq!(fork.offset_at(Position(11)), offset(9, 11));
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_fork_of_a_fork_at_any_point_keeps_one_offset_a_position() {
-        let fork = Lineage::new(Epoch(1)).fork(Position(10), Epoch(2));
+        let fork = EpochHistory::new(Epoch(1)).fork(Position(10), Epoch(2));
         for at in [0, 5, 10, 11, 20] {
             let second = fork.fork(Position(at), Epoch(3));
             for position in 0..=30 {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_run_keeps_the_offsets_that_were_given_and_refuses_those_behind_its_beginning() {
-        let before = Lineage::new(Epoch(7));
+        let before = EpochHistory::new(Epoch(7));
         let after = before.run(Position(10), Epoch(9));
         assert_eq!(after.offset_at(Position(10)), offset(7, 10));
         assert_eq!(after.position_of(offset(7, 11)), Err(OtherEpoch));
@@ -130,19 +130,21 @@ mod tests {
     #[test]
     fn many_runs_are_remembered_and_the_oldest_are_told_apart() {
         let runs = 2 * RUNS_MAX as u64;
-        let lineage = (1..=runs)
-            .fold(Lineage::new(Epoch(1)), |lineage, run| lineage.run(Position(10 * run), Epoch(run + 1)));
-        assert_eq!(lineage.ancestors().len(), RUNS_MAX);
+        let epoch_history = (1..=runs).fold(EpochHistory::new(Epoch(1)), |epoch_history, run| {
+            epoch_history.run(Position(10 * run), Epoch(run + 1))
+        });
+        assert_eq!(epoch_history.ancestors().len(), RUNS_MAX);
         for run in 1..=runs {
-            let known = lineage.position_of(offset(run, 10 * run)).is_ok();
+            let known = epoch_history.position_of(offset(run, 10 * run)).is_ok();
             assert_eq!(known, run > runs - RUNS_MAX as u64, "run {run}");
         }
     }
 
     #[test]
     fn offsets_of_a_lineage_sort_by_position() {
-        let lineage = Lineage::new(Epoch(1)).fork(Position(3), Epoch(5)).fork(Position(6), Epoch(8));
-        let offsets: Vec<_> = (0..10).map(|p| lineage.offset_at(Position(p))).collect();
+        let epoch_history =
+            EpochHistory::new(Epoch(1)).fork(Position(3), Epoch(5)).fork(Position(6), Epoch(8));
+        let offsets: Vec<_> = (0..10).map(|p| epoch_history.offset_at(Position(p))).collect();
         assert!(offsets.windows(2).all(|pair| pair[0] < pair[1]));
     }
 }

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::Broker;
 use super::codec::{Connect, Reason, Will};
-use super::session::{Presence, Restored, Session};
-use super::sessions::{Attached, Away, Found};
+use super::session::{Presence, RestoredSession, Session};
+use super::sessions::{Attached, Away, SessionFound};
 use crate::stream::{Principal, SessionChange};
 
 /// How many wills are published and sessions ended at once: each waits for the store.
@@ -18,7 +18,7 @@ const DUE_AT_ONCE: usize = 64;
 
 /// What client and gateway have agreed on.
 #[derive(Debug)]
-pub(super) struct Terms {
+pub(super) struct Negotiated {
     /// The longest silence of the client; zero: any.
     pub(super) keep_alive: Duration,
     /// How long the session is kept after the connection.
@@ -48,7 +48,8 @@ impl Broker {
         let (now, now_of_day) = (self.clock.instant(), self.clock.now());
         let longest = self.limits.mqtt_session_expiry_max.get();
         for stored in self.hub.sessions() {
-            let Restored { session, presence, damaged } = Restored::new(stored.client, &stored.entries);
+            let RestoredSession { session, presence, damaged } =
+                RestoredSession::new(stored.client, &stored.entries);
             if damaged > 0 || presence.is_none() {
                 tracing::error!(
                     client = &*session.client,
@@ -75,12 +76,12 @@ impl Broker {
     /// that can not be stored, all stays as it was. A will whose moment the connection does not prevent is published.
     pub(super) async fn take_up(
         &self,
-        Found { attached, mut away }: Found,
+        SessionFound { attached, mut away }: SessionFound,
         connect: &Connect,
-        terms: &Terms,
+        negotiated: &Negotiated,
     ) -> Result<TakenUp, Reason> {
         let client = attached.client().clone();
-        let is_stored = self.hub.keeps_sessions() && !terms.session_expiry.is_zero();
+        let is_stored = self.hub.keeps_sessions() && !negotiated.session_expiry.is_zero();
         let is_present = away.is_some() && !connect.clean_start;
         // With the session that it belonged to a will is due, and without a delay it is due anyway.
         let is_due = |will: &Will| connect.clean_start || will.delay.is_zero();
@@ -88,14 +89,14 @@ impl Broker {
         let begun = Session::new(client.clone(), is_stored);
         let session = away.as_ref().filter(|_| is_present).map_or(&begun, |away| &away.session);
         let change = if is_stored {
-            let will = terms.will.as_deref().cloned();
-            session.change(Some(&Presence::Here { expiry: terms.session_expiry, will }))
+            let will = negotiated.will.as_deref().cloned();
+            session.change(Some(&Presence::Here { expiry: negotiated.session_expiry, will }))
         } else {
             away.as_ref().and_then(|away| away.session.end())
         };
         if let Err(reason) = self.settle(&attached, will.map(|(will, _)| will), change).await {
             if let Some(away) = away {
-                attached.keep(away);
+                attached.detach(away);
             }
             return Err(reason);
         }
@@ -126,16 +127,16 @@ impl Broker {
             let at = now + will.delay.min(expiry);
             (will, at)
         });
-        let cursors_stored = if is_over { Ok(()) } else { self.store_cursors(&mut session).await };
+        let offsets_stored = if is_over { Ok(()) } else { self.store_offsets(&mut session).await };
         let change =
             if is_over { session.end() } else { session.change(Some(&self.away(until, later.as_ref()))) };
-        let outcome = self.settle(&attached, due, change).await.and(cursors_stored);
+        let outcome = self.settle(&attached, due, change).await.and(offsets_stored);
         if !is_over {
             if outcome.is_ok() {
                 session.saved();
             }
             let will = later.map(|(will, at)| (will, if deferred { until } else { at }));
-            attached.keep(Away { session, until, will });
+            attached.detach(Away { session, until, will });
         }
         self.end_excess(principal, false).await;
         outcome
@@ -159,11 +160,11 @@ impl Broker {
         self.end_or_go_on(attached, Away { until: now, ..away }, now).await;
     }
 
-    /// Stores cursors that are too many for one change.
-    pub(super) async fn store_cursors(&self, session: &mut Session) -> Result<(), Reason> {
-        while let Some(change) = session.take_cursors_change() {
+    /// Stores offsets that are too many for one change.
+    pub(super) async fn store_offsets(&self, session: &mut Session) -> Result<(), Reason> {
+        while let Some(change) = session.take_offsets_change() {
             if let Err(reason) = self.store(Some(change.clone())).await {
-                session.put_cursors_back(&change);
+                session.put_offsets_back(&change);
                 return Err(reason);
             }
         }
@@ -195,7 +196,7 @@ impl Broker {
             }
         }
         if !is_over {
-            attached.keep(away);
+            attached.detach(away);
         }
     }
 

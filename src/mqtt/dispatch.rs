@@ -6,29 +6,29 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
 
 use super::codec::{
-    Ack, AckKind, Disconnect, Incoming, Outgoing, PacketId, Publish, Reason, RetainHandling, Subscribe,
+    Ack, AckKind, Disconnect, Incoming, OutgoingPacket, PacketId, Publish, Reason, RetainHandling, Subscribe,
     SubscriptionOptions, Unsubscribe, Version,
 };
 use super::connection::{Connection, Ending};
-use super::publish::{self, Letter};
+use super::publish::{self, Publication};
 use crate::hub::StreamWalk;
-use crate::stream::{Filter, FilterMap, Quality, StreamName};
+use crate::stream::{Filter, FilterMap, QoS, StreamName};
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// Does what a packet asks for, and puts the answer on the wire.
-    pub(super) async fn take(&mut self, packet: Incoming) -> Result<(), Ending> {
+    pub(super) async fn dispatch(&mut self, packet: Incoming) -> Result<(), Ending> {
         match packet {
             Incoming::Publish(publish) => self.publish(*publish).await?,
             Incoming::Ack(ack) if ack.kind == AckKind::Pubrel => self.released(ack.id),
             Incoming::Ack(ack) => {
                 if let Some(answer) = self.session.acknowledged(ack) {
-                    self.wire.put(&Outgoing::Ack(answer));
+                    self.wire.put(&OutgoingPacket::Ack(answer));
                 }
             }
             Incoming::Subscribe(subscribe) => self.subscribe(subscribe).await,
             Incoming::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe).await,
             Incoming::Pingreq => {
-                self.wire.put(&Outgoing::Pingresp);
+                self.wire.put(&OutgoingPacket::Pingresp);
             }
             Incoming::Disconnect(disconnect) => return Err(self.left(disconnect)),
             Incoming::Connect(_) => return Err(Ending::Told(Reason::ProtocolError)),
@@ -57,7 +57,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 }
             }
         }
-        self.wire.put(&Outgoing::Suback(id, granted));
+        self.wire.put(&OutgoingPacket::Suback(id, granted));
     }
 
     /// Adds a subscription, to `new` too if it is, or replaces the one of the same filter.
@@ -66,7 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         filter: &Filter,
         options: SubscriptionOptions,
         new: &mut FilterMap<()>,
-    ) -> Result<Quality, Reason> {
+    ) -> Result<QoS, Reason> {
         let subscriptions = self.session.subscriptions();
         let max = self.broker.limits.mqtt_subscriptions_max;
         if subscriptions.len() >= max && subscriptions.get(filter).is_none() {
@@ -85,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if wants_retained {
             self.session.begin_retained(filter.clone());
         }
-        Ok(options.quality)
+        Ok(options.qos)
     }
 
     /// Has new subscriptions begin at the tails of the streams that there are, unless the session would become too large.
@@ -94,8 +94,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let mut walk = StreamWalk::over(new.filters());
         while let Some(streams) = self.broker.hub.next_streams(&mut walk).await {
             for (name, tail) in streams {
-                if !self.session.has_cursor(&name) && self.session.subscriptions().begin_to_want(&name) {
-                    self.session.set_cursor(name, tail);
+                if !self.session.has_offset(&name) && self.session.subscriptions().begin_to_want(&name) {
+                    self.session.set_offset(name, tail);
                 }
             }
             self.charge()?;
@@ -104,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Ends subscriptions, of which there may be some, and forgets the cursors that only these needed.
+    /// Ends subscriptions, of which there may be some, and forgets the offsets that only these needed.
     async fn end_subscriptions(&mut self, ended: &FilterMap<()>) {
         for filter in ended.filters() {
             consume_budget().await;
@@ -120,32 +120,32 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         }
         for name in &over {
             consume_budget().await;
-            self.session.forget_cursor(name);
+            self.session.forget_offset(name);
         }
         self.attached.charge(self.bytes());
     }
 
     /// A message: onto its stream, and acknowledged once it is as durable as the store promises.
     async fn publish(&mut self, publish: Publish) -> Result<(), Ending> {
-        let Publish { topic, alias, payload, id, quality, retain, properties } = publish;
+        let Publish { topic, alias, payload, id, qos, retain, properties } = publish;
         let name = self.topic(&topic, alias);
-        if let (Quality::ExactlyOnce, Some(id)) = (quality, id) {
+        if let (QoS::ExactlyOnce, Some(id)) = (qos, id) {
             if self.session.has_received(id) {
                 // It is in the log; what was lost is our answer.
-                return self.answer(id, quality, Ok(()));
+                return self.answer(id, qos, Ok(()));
             }
             if self.session.received_count() >= self.receive_maximum() {
                 return Err(Ending::Told(Reason::ReceiveMaximumExceeded));
             }
         }
-        let received = id.filter(|_| quality == Quality::ExactlyOnce);
+        let received = id.filter(|_| qos == QoS::ExactlyOnce);
         let outcome = match name {
             Ok(name) => {
                 let stored_with_it = received.and_then(|id| self.session.receiving(id));
                 let principal = self.attached.principal();
-                let letter = Letter { payload, quality, retain, properties, principal, stored_with_it };
+                let publication = Publication { payload, qos, retain, properties, principal, stored_with_it };
                 let client = self.session.client.clone();
-                self.broker.append(&client, &name, letter).await
+                self.broker.append(&client, &name, publication).await
             }
             Err(Reason::TopicAliasInvalid) => return Err(Ending::Told(Reason::TopicAliasInvalid)),
             Err(reason) => Err(reason),
@@ -154,14 +154,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             self.session.received(id);
         }
         match (outcome, id) {
-            (outcome, Some(id)) => self.answer(id, quality, outcome),
+            (outcome, Some(id)) => self.answer(id, qos, outcome),
             (Ok(()), None) => Ok(()),
             // There is no packet that could say so, and nothing is dropped in silence.
             (Err(reason), None) => Err(Ending::Told(reason)),
         }
     }
 
-    /// How many messages of quality 2 the client may have under way. One of 3.1.1 could not be told, so that only its
+    /// How many messages of QoS 2 the client may have under way. One of 3.1.1 could not be told, so that only its
     /// ids limit it.
     fn receive_maximum(&self) -> usize {
         match self.wire.version {
@@ -191,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     }
 
     /// Acknowledges a message, or refuses it: a client of 3.1.1 can be told only by the end of its connection.
-    fn answer(&mut self, id: PacketId, quality: Quality, outcome: Result<(), Reason>) -> Result<(), Ending> {
+    fn answer(&mut self, id: PacketId, qos: QoS, outcome: Result<(), Reason>) -> Result<(), Ending> {
         let reason = outcome.err().unwrap_or(Reason::Success);
         if reason.is_failure() {
             self.broker.metrics.publishes_refused.inc();
@@ -199,8 +199,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 return Err(Ending::Told(reason));
             }
         }
-        let kind = if quality == Quality::ExactlyOnce { AckKind::Pubrec } else { AckKind::Puback };
-        self.wire.put(&Outgoing::Ack(Ack { kind, id, reason }));
+        let kind = if qos == QoS::ExactlyOnce { AckKind::Pubrec } else { AckKind::Puback };
+        self.wire.put(&OutgoingPacket::Ack(Ack { kind, id, reason }));
         Ok(())
     }
 
@@ -208,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     fn released(&mut self, id: PacketId) {
         let reason =
             if self.session.released(id) { Reason::Success } else { Reason::PacketIdentifierNotFound };
-        self.wire.put(&Outgoing::Ack(Ack { kind: AckKind::Pubcomp, id, reason }));
+        self.wire.put(&OutgoingPacket::Ack(Ack { kind: AckKind::Pubcomp, id, reason }));
     }
 
     async fn unsubscribe(&mut self, Unsubscribe { id, filters }: Unsubscribe) {
@@ -229,16 +229,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if !ended.is_empty() {
             self.end_subscriptions(&ended).await;
         }
-        self.wire.put(&Outgoing::Unsuback(id, reasons));
+        self.wire.put(&OutgoingPacket::Unsuback(id, reasons));
     }
 
     fn left(&mut self, disconnect: Disconnect) -> Ending {
         if let Some(expiry) = disconnect.session_expiry {
             // What was not to be kept can not be kept from now on (MQTT 5, section 3.14.2.2.2).
-            if self.terms.session_expiry.is_zero() && !expiry.is_zero() {
+            if self.negotiated.session_expiry.is_zero() && !expiry.is_zero() {
                 return Ending::Told(Reason::ProtocolError);
             }
-            self.terms.session_expiry = expiry.min(self.broker.limits.mqtt_session_expiry_max.get());
+            self.negotiated.session_expiry = expiry.min(self.broker.limits.mqtt_session_expiry_max.get());
         }
         if disconnect.with_will { Ending::LeftWithWill } else { Ending::Left }
     }

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 /// A place in the streams of a subscription. Keep it as text, and begin there again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Cursor(String);
+pub struct ResumeToken(String);
 
-/// What an envelope does to the cursor.
+/// What an envelope does to the resume token.
 #[derive(Debug, Clone, Default)]
 pub(super) enum Move {
     /// Nothing.
@@ -23,27 +23,27 @@ pub(super) enum Move {
     On(String),
 }
 
-impl Cursor {
+impl ResumeToken {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl Move {
-    /// To where a cursor is.
-    pub(super) fn to(cursor: Option<&Cursor>) -> Self {
-        cursor.map_or(Self::Stay, |cursor| Self::To(cursor.0.clone()))
+    /// To where a resume token is.
+    pub(super) fn to(token: Option<&ResumeToken>) -> Self {
+        token.map_or(Self::Stay, |token| Self::To(token.0.clone()))
     }
 
-    /// Moves a cursor, if there is one to move. Returns whether it is another one now.
-    pub(super) fn apply(&self, cursor: &mut Option<Cursor>) -> bool {
-        match (self, cursor) {
-            (Self::To(text), Some(Cursor(same))) if text == same => false,
-            (Self::To(text), cursor) => {
-                *cursor = Some(Cursor(text.clone()));
+    /// Moves a resume token, if there is one to move. Returns whether it is another one now.
+    pub(super) fn apply(&self, token: &mut Option<ResumeToken>) -> bool {
+        match (self, token) {
+            (Self::To(text), Some(ResumeToken(same))) if text == same => false,
+            (Self::To(text), token) => {
+                *token = Some(ResumeToken(text.clone()));
                 true
             }
-            (Self::On(part), Some(Cursor(text))) => {
+            (Self::On(part), Some(ResumeToken(text))) => {
                 text.push('.');
                 text.push_str(part);
                 true
@@ -53,22 +53,22 @@ impl Move {
     }
 }
 
-impl fmt::Display for Cursor {
+impl fmt::Display for ResumeToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl FromStr for Cursor {
+impl FromStr for ResumeToken {
     type Err = Infallible;
 
-    /// Takes any text; whether it is a cursor only the gateway knows.
+    /// Takes any text; whether it is a resume token only the gateway knows.
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(Self(text.to_owned()))
     }
 }
 
-impl From<String> for Cursor {
+impl From<String> for ResumeToken {
     fn from(text: String) -> Self {
         Self(text)
     }

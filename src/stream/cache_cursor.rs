@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 /// The number of a 20-second interval since 9 October 2024 (protocol, section 10.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cursor(pub u64);
+pub struct CacheCursor(pub u64);
 
 const INTERVAL_SECONDS: u64 = 20;
 const EPOCH: Duration = Duration::from_secs(1_728_432_000);
@@ -12,11 +12,11 @@ const EPOCH: Duration = Duration::from_secs(1_728_432_000);
 /// The protocol's bound on the jitter, in seconds.
 const JITTER_SECONDS_MAX: u64 = 3600;
 
-/// Cursors above are not ours: JavaScript could not carry them, and one more must still be a number.
+/// Cache cursors above are not ours: JavaScript could not carry them, and one more must still be a number.
 const CURSOR_MAX: u64 = (1 << 53) - 1;
 
-impl Cursor {
-    /// The cursor for an answer at `now` to a client that sent `previous`. It never goes back: a client that is
+impl CacheCursor {
+    /// The cache cursor for an answer at `now` to a client that sent `previous`. It never goes back: a client that is
     /// at the current interval or ahead of it is moved on by 1 to 3600 seconds, picked by `random`.
     pub fn next(previous: Option<Self>, now: SystemTime, random: u64) -> Self {
         let elapsed = now.duration_since(SystemTime::UNIX_EPOCH + EPOCH).unwrap_or_default();
@@ -49,25 +49,25 @@ mod tests {
 
     #[test]
     fn a_new_client_gets_the_interval_and_an_old_one_the_same() {
-        assert_eq!(Cursor::next(None, at(39), 0), Cursor(1));
-        assert_eq!(Cursor::next(Some(Cursor(0)), at(40), 0), Cursor(2));
+        assert_eq!(CacheCursor::next(None, at(39), 0), CacheCursor(1));
+        assert_eq!(CacheCursor::next(Some(CacheCursor(0)), at(40), 0), CacheCursor(2));
     }
 
     #[test]
     fn it_never_goes_back_and_never_stands_still() {
         for random in [0, 1, 3599, 3600, u64::MAX] {
             for previous in [2, 3, 1_000, CURSOR_MAX] {
-                let next = Cursor::next(Some(Cursor(previous)), at(40), random);
-                assert!(next > Cursor(previous) && next.0 <= previous + 180);
+                let next = CacheCursor::next(Some(CacheCursor(previous)), at(40), random);
+                assert!(next > CacheCursor(previous) && next.0 <= previous + 180);
             }
         }
     }
 
     #[test]
     fn only_digits_are_a_cursor() {
-        assert_eq!(Cursor::parse("12"), Some(Cursor(12)));
+        assert_eq!(CacheCursor::parse("12"), Some(CacheCursor(12)));
         for text in ["", "-1", "+1", "1.0", "abc", "9007199254740992", "99999999999999999999"] {
-            assert_eq!(Cursor::parse(text), None, "{text:?}");
+            assert_eq!(CacheCursor::parse(text), None, "{text:?}");
         }
     }
 }
