@@ -137,6 +137,7 @@ async fn a_newer_poll_of_the_client_ends_the_older_one_whatever_its_streams() {
         Ask { client: Some("phone"), ..begin(&gateway, streams).await.long_poll() }.request()
     };
     let one = hold(&gateway, get("/v1/stream/s/0?live=long-poll&offset=now&client=phone")).await;
+    gateway.until_held(1).await;
     let older = hold(&gateway, phone(&streams).await).await;
     gateway.until_held(2).await;
     let seen = gateway.ask_admin("/clients/phone").await.expect(200).json();
