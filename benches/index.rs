@@ -12,6 +12,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "a bench may panic")]
 
+#[path = "../src/allocator.rs"]
+mod allocator;
 mod rounds;
 
 use std::path::Path;
@@ -29,10 +31,6 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use rounds::medians;
-
-/// That of the command.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Messages, streams, and rounds with so many.
 const ROWS: [(usize, usize, usize); 4] =
@@ -55,6 +53,7 @@ const ROUND: &str = "round";
 type Figures = [f64; 7];
 
 fn main() {
+    allocator::return_freed_memory().unwrap();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let numbers: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
     if arguments.first().is_some_and(|first| first == ROUND) {

@@ -12,6 +12,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may panic")]
 
+#[path = "../src/allocator.rs"]
+mod allocator;
 mod rounds;
 
 use std::convert::Infallible;
@@ -32,10 +34,6 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use rounds::medians;
-
-/// That of the command.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// What is published.
 const MESSAGE: &[u8] =
@@ -63,6 +61,7 @@ const ROUND: &str = "round";
 type Figures = [f64; 6];
 
 fn main() {
+    allocator::return_freed_memory().unwrap();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [first, waiters, streams] = arguments.as_slice()
         && first == ROUND

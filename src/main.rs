@@ -1,5 +1,6 @@
 //! The `pollgate` command: reads its settings, starts the log, and runs what is asked for.
 
+mod allocator;
 mod commands;
 
 use std::error::Error;
@@ -10,10 +11,6 @@ use clap::Parser;
 use pollgate::config::{Cli, LogFormat, Task};
 use tracing_subscriber::EnvFilter;
 
-/// Gives back what a crowd has left; `.cargo/config.toml` says how soon.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 fn main() -> ExitCode {
     let task = match Cli::parse().task() {
         Ok(task) => task,
@@ -23,6 +20,9 @@ fn main() -> ExitCode {
         Task::Serve(settings) => settings.log,
         Task::Store(_) => LogFormat::Text,
     });
+    if let Err(error) = allocator::return_freed_memory() {
+        tracing::warn!(%error, "freed memory may stay with the process: the allocator does not take its settings");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),

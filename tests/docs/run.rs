@@ -1,0 +1,118 @@
+//! Runs the blocks of a document in one shell, with a gateway on ports of its own.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::blocks::{Block, Language};
+
+/// The ports that documents name: HTTP, admin and MQTT by default, and those of a second gateway.
+const NAMED: [&str; 6] = ["4437", "4438", "1883", "5437", "5438", "2883"];
+
+/// What ends one block's output. No document prints it.
+const END: &str = "\u{1e}end of block ";
+
+/// How long all blocks of a document may take, in seconds: longer than any of them takes on a busy machine.
+const SECONDS_MAX: &str = "300";
+
+/// `cargo run` is the gateway of this build, in the background until the script ends. mosquitto's clients use its port, and
+/// a JavaScript block may run for ever, as a subscription does.
+const PRELUDE: &str = r#"
+gateways=()
+serve() {
+  "$GATEWAY_UNDER_TEST" "$@" 2>>log &
+  gateways+=($!)
+  until curl -s -o /dev/null http://127.0.0.1:4437/; do sleep 0.05; done
+}
+cargo() {
+  [ "$1 $2" = "run --release" ] || { echo "not run here: cargo $*"; return 1; }
+  shift 2; [ "${1-}" != -- ] || shift
+  serve "$@"
+}
+mosquitto_sub() { command mosquitto_sub -p 1883 "$@"; }
+mosquitto_pub() { command mosquitto_pub -p 1883 "$@"; }
+javascript() {
+  timeout 6 node --import ./storage.mjs --input-type=module
+  local outcome=$?
+  [ $outcome = 124 ] || return $outcome
+}
+trap 'for id in "${gateways[@]}" $(jobs -p); do kill "$id" 2>/dev/null; done; wait' EXIT
+exec 2>&1
+"#;
+
+/// The storage of a page, which Node does not have.
+const STORAGE: &str = "globalThis.localStorage = {}\n";
+
+/// A folder in which the blocks of a document are run, and its ports.
+pub(crate) struct Run {
+    folder: TempDir,
+    ports: [String; NAMED.len()],
+}
+
+impl Run {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        // All at once, so that they differ.
+        let free: [_; NAMED.len()] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let ports = free.map(|listener| listener.local_addr().expect("an address").port().to_string());
+        let link = |target: &Path, name: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::os::unix::fs::symlink(target, path).expect("a link");
+        };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        link(Path::new(env!("CARGO_BIN_EXE_pollgate")), "target/release/pollgate");
+        link(&root.join("clients/js"), "node_modules/pollgate");
+        std::fs::write(folder.path().join("storage.mjs"), STORAGE).expect("a file");
+        Self { folder, ports }
+    }
+
+    /// Runs all blocks in one shell; what each of them printed. Panics if one fails.
+    pub(crate) fn all(&self, blocks: &[Block], starts_itself: bool) -> Vec<String> {
+        let mut script = PRELUDE.to_owned();
+        if !starts_itself {
+            script.push_str("serve\n");
+        }
+        for Block { language, code, line, .. } in blocks {
+            match language {
+                Language::Shell => script.push_str(code),
+                Language::JavaScript => script.push_str(&format!("javascript <<'JAVASCRIPT'\n{code}\nJAVASCRIPT")),
+            }
+            // A read of what does not end is ended by curl itself, which says so (28).
+            script.push_str(&format!("\nfailed=$?; printf '\\n{END}{line} %s\\n' $failed\n"));
+        }
+        let script = self.with_own_ports(&script);
+        let output = Command::new("timeout")
+            .args(["--kill-after=5", SECONDS_MAX, "bash", "-c", &script])
+            .current_dir(self.folder.path())
+            .env("GATEWAY_UNDER_TEST", env!("CARGO_BIN_EXE_pollgate"))
+            .env("POLLGATE_LISTEN", self.with_own_ports("127.0.0.1:4437"))
+            .env("POLLGATE_ADMIN", self.with_own_ports("127.0.0.1:4438"))
+            .env("POLLGATE_MQTT", self.with_own_ports("127.0.0.1:1883"))
+            .stdin(Stdio::null())
+            .output()
+            .expect("timeout, of coreutils");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let mut parts = Vec::new();
+        let mut rest = text.as_str();
+        while let Some((printed, behind)) = rest.split_once(END) {
+            let (ended, further) = behind.split_once('\n').expect("a line");
+            let (line, status) = ended.split_once(' ').expect("a status");
+            assert!(["0", "28"].contains(&status), "the block at line {line} ended with {status}:\n{printed}\n{log}");
+            parts.push(printed.to_owned());
+            rest = further;
+        }
+        assert_eq!(parts.len(), blocks.len(), "not all blocks were run:\n{text}\n{log}");
+        parts
+    }
+
+    fn with_own_ports(&self, text: &str) -> String {
+        // In two steps, as the digits of a named port may be a part of an own one.
+        let marks: [String; NAMED.len()] = std::array::from_fn(|index| format!("\u{1}{index}\u{1}"));
+        let marked = NAMED.iter().zip(&marks).fold(text.to_owned(), |text, (named, mark)| text.replace(named, mark));
+        marks.iter().zip(&self.ports).fold(marked, |text, (mark, own)| text.replace(mark, own))
+    }
+}
