@@ -46,6 +46,9 @@ pub(crate) fn blocks(document: &str) -> Vec<Block> {
 fn a_block_has_the_output_that_follows_it() {
     let found = blocks("a\n```sh\necho 1\n```\n\nprints\n\n```\n1\n```\n```rust\nx\n```\n```\nfree\n```\n");
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].language, &*found[0].code, &found[0].shown[..]), (Language::Shell, "echo 1", &["1".to_owned()][..]));
+    assert_eq!(
+        (found[0].language, &*found[0].code, &found[0].shown[..]),
+        (Language::Shell, "echo 1", &["1".to_owned()][..])
+    );
     assert_eq!(found[0].line, 2);
 }

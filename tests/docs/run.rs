@@ -22,7 +22,7 @@ const SECONDS_MAX: &str = "300";
 const PRELUDE: &str = r#"
 gateways=()
 serve() {
-  "$GATEWAY_UNDER_TEST" "$@" 2>>log &
+  "$GATEWAY_UNDER_TEST" "$@" >>log 2>&1 &
   gateways+=($!)
   until curl -s -o /dev/null http://127.0.0.1:4437/; do sleep 0.05; done
 }
@@ -55,7 +55,8 @@ impl Run {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         // All at once, so that they differ.
-        let free: [_; NAMED.len()] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let free: [_; NAMED.len()] =
+            std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
         let ports = free.map(|listener| listener.local_addr().expect("an address").port().to_string());
         let link = |target: &Path, name: &str| {
             let path = folder.path().join(name);
@@ -78,7 +79,9 @@ impl Run {
         for Block { language, code, line, .. } in blocks {
             match language {
                 Language::Shell => script.push_str(code),
-                Language::JavaScript => script.push_str(&format!("javascript <<'JAVASCRIPT'\n{code}\nJAVASCRIPT")),
+                Language::JavaScript => {
+                    script.push_str(&format!("javascript <<'JAVASCRIPT'\n{code}\nJAVASCRIPT"))
+                }
             }
             // A read of what does not end is ended by curl itself, which says so (28).
             script.push_str(&format!("\nfailed=$?; printf '\\n{END}{line} %s\\n' $failed\n"));
@@ -101,7 +104,10 @@ impl Run {
         while let Some((printed, behind)) = rest.split_once(END) {
             let (ended, further) = behind.split_once('\n').expect("a line");
             let (line, status) = ended.split_once(' ').expect("a status");
-            assert!(["0", "28"].contains(&status), "the block at line {line} ended with {status}:\n{printed}\n{log}");
+            assert!(
+                ["0", "28"].contains(&status),
+                "the block at line {line} ended with {status}:\n{printed}\n{log}"
+            );
             parts.push(printed.to_owned());
             rest = further;
         }
@@ -112,7 +118,8 @@ impl Run {
     fn with_own_ports(&self, text: &str) -> String {
         // In two steps, as the digits of a named port may be a part of an own one.
         let marks: [String; NAMED.len()] = std::array::from_fn(|index| format!("\u{1}{index}\u{1}"));
-        let marked = NAMED.iter().zip(&marks).fold(text.to_owned(), |text, (named, mark)| text.replace(named, mark));
+        let marked =
+            NAMED.iter().zip(&marks).fold(text.to_owned(), |text, (named, mark)| text.replace(named, mark));
         marks.iter().zip(&self.ports).fold(marked, |text, (mark, own)| text.replace(mark, own))
     }
 }
