@@ -1,4 +1,4 @@
-//! The cache cursor (`Stream-Cursor`), which prevents that shared caches repeat their answer to the same long poll forever.
+//! The cache cursor (`Stream-Cursor`), which keeps shared caches from repeating their answer to the same long poll forever.
 
 use std::time::{Duration, SystemTime};
 
