@@ -1,4 +1,5 @@
-//! What the committer does for each change that is no append: decide, write down, and do it once that is synced.
+//! Changes other than appends, as the committer makes them: it decides, writes a record, and completes the change after the
+//! sync.
 
 use std::time::SystemTime;
 
@@ -16,7 +17,7 @@ use crate::stream::{
     ChangeError, Create, CreateError, Created, Epoch, EpochHistory, Failure, Position, StreamName,
 };
 
-/// Where the outcome of a change goes. Whoever asked may have left.
+/// Receives the outcome of a change. The requester may be gone.
 pub(super) type ChangeReply<T> = Sender<T>;
 
 impl Committer {
@@ -45,7 +46,7 @@ impl Committer {
             }
         };
         let beside = beside(create.payload.shape().ends().len()) + 2 * STATE_BYTES;
-        // The end of a former stream of that name comes first in the log, or the two would be taken for each other.
+        // The log must have the end of an earlier stream of this name first; otherwise replay takes the two for one stream.
         let room = self.write_ends().and_then(|()| self.ensure(create.payload.len(), beside, false));
         if let Err(no_room) = room {
             return refuse(answer, no_room, |failure| Err(CreateError::Failed(failure)));
@@ -75,7 +76,7 @@ impl Committer {
         entry.state = State::Begun;
         entry.underway = 1;
         entry.begin_with(&create);
-        // As it is before its first messages, which the record has beside it.
+        // The state before the first messages, which are in the same record.
         let mut state = StreamRecord::of(&entry);
         state.tail = entry.log.tail().0;
         let earliest = entry.log.earliest();
@@ -166,7 +167,7 @@ impl Committer {
             }
         };
         let Ok(entry) = shared.streams.find(name) else { return Ok(()) };
-        // Twice: without it a message that was cleared would be retained again.
+        // Written twice, because without this record the cleared message would be retained again.
         for _ in 0..2 {
             self.write(&LogRecord::Cleared { stream, from }, &[], Some(stream))?;
         }
@@ -179,7 +180,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Does what is decided of a stream, so that a change of more than its log finds it at rest.
+    /// Completes all decided changes of a stream, so that a change of more than its log finds no change underway.
     fn settle(&mut self, name: &StreamName) -> Result<(), NoRoom> {
         let underway = self.shared.streams.find(name).is_ok_and(|entry| entry.lock().underway > 0);
         if underway { self.commit().map_err(NoRoom::Broken) } else { Ok(()) }
@@ -189,17 +190,17 @@ impl Committer {
 /// Room for the state of a new stream: its name, its content type, the name of its source, and numbers.
 pub(super) const STATE_BYTES: usize = 4096;
 
-/// What a list of ends takes at the most.
+/// The maximum bytes of a list of `ends`.
 pub(super) fn beside(ends: usize) -> usize {
     ends * 5
 }
 
 pub(super) fn answer_with<T>(answer: ChangeReply<T>, outcome: T) {
-    // Whoever asked may have left.
+    // The requester may be gone.
     let _left = answer.send(outcome);
 }
 
-/// Tells that there is no room, unless that is because the store is broken; then whoever asked learns it by silence.
+/// Answers that there is no room. If the store is broken, the requester gets [`Failure::Broken`].
 pub(super) fn refuse<T>(
     answer: ChangeReply<T>,
     no_room: NoRoom,
