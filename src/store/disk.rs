@@ -65,7 +65,7 @@ pub use open::{DiskOptions, Opened};
 
 /// How often a read is tried again because records were moved before it had read them. Each time, a whole segment was removed
 /// meanwhile.
-const LOOKS_MAX: usize = 16;
+const READ_ATTEMPTS_MAX: usize = 16;
 
 /// A store in a directory. If it is dropped without `close`, the effect is that of a kill of the process.
 pub struct Disk {
@@ -80,7 +80,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    fn ask(&self, job: Job) -> Result<(), Failure> {
+    fn send_job(&self, job: Job) -> Result<(), Failure> {
         self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(Failure::Broken)
     }
 
@@ -92,7 +92,7 @@ impl Disk {
         self.shared.check()?;
         let (answer, outcome) = oneshot::channel();
         let job = Job::QueuedChange(Box::new(move |committer| change(committer, answer)));
-        self.ask(job)?;
+        self.send_job(job)?;
         outcome.await.map_err(|_| Failure::Broken)
     }
 }
@@ -145,7 +145,7 @@ impl Store for Disk {
         now: SystemTime,
     ) -> Work<'a, Result<Batch, ReadError>> {
         Box::pin(async move {
-            for _ in 0..LOOKS_MAX {
+            for _ in 0..READ_ATTEMPTS_MAX {
                 let at = self.shared.streams.moment(now);
                 let view = self.shared.streams.with(name, now, |entry| entry.read(start, limit, at))??;
                 match self.shared.batch(view).await {
@@ -166,7 +166,7 @@ impl Store for Disk {
         now: SystemTime,
     ) -> Work<'a, Result<Messages, ReadError>> {
         Box::pin(async move {
-            for _ in 0..LOOKS_MAX {
+            for _ in 0..READ_ATTEMPTS_MAX {
                 let view =
                     self.shared.streams.with(name, now, |entry| entry.messages(start, limit, now))??;
                 match self.shared.messages(view).await {
@@ -185,7 +185,7 @@ impl Store for Disk {
         now: SystemTime,
     ) -> Work<'a, Result<Option<Message>, ReadError>> {
         Box::pin(async move {
-            for _ in 0..LOOKS_MAX {
+            for _ in 0..READ_ATTEMPTS_MAX {
                 let retained = self.shared.streams.with(name, now, |entry| entry.retained(now))?;
                 let Some((placed, epoch_history)) = retained else { return Ok(None) };
                 let start = Start::At(epoch_history.offset_at(placed.start));
@@ -257,7 +257,7 @@ impl Store for Disk {
     fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
         let ended = self.shared.streams.sweep(now);
         // Without a committer there is nothing to tidy.
-        let _gone = self.ask(Job::Tidy);
+        let _gone = self.send_job(Job::Tidy);
         ended
     }
 
@@ -281,7 +281,7 @@ impl Store for Disk {
         Box::pin(async move {
             let (done, closed) = oneshot::channel();
             self.shared.close();
-            if self.ask(Job::Close(done)).is_ok() {
+            if self.send_job(Job::Close(done)).is_ok() {
                 // A store that has failed cannot be closed, and has logged its error.
                 let _failed = closed.await;
             }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::log::{By, Content, Log, Placed, Record, Restored};
+use super::log::{ChargedTo, Content, Log, Placed, Record, Restored};
 use super::view::{MessagesView, View};
 use crate::budget::{Owner, StreamCharge, allocated_bytes};
 use crate::stream::{
@@ -55,7 +55,7 @@ pub(super) struct Entry<C: Content> {
     /// The last read, append or other use, from which an idle lifetime counts.
     pub(super) used: SystemTime,
     /// Number of waiters; an idle lifetime does not elapse while there are any.
-    pub(super) waited_for: usize,
+    pub(super) waiters: usize,
     /// Number of forks of this stream.
     pub(super) forks: usize,
     /// Number of sources in the chain of forks; 0 for a stream that is not a fork.
@@ -155,7 +155,7 @@ impl<C: Content> Entry<C> {
             closed: false,
             retained: None,
             used: now,
-            waited_for: 0,
+            waiters: 0,
             forks: 0,
             depth: 0,
             scheduled: None,
@@ -206,7 +206,7 @@ impl<C: Content> Entry<C> {
         let bytes =
             (size_of::<Record<C>>() + payload.len() + size_of_val(payload.shape().ends()) + annotation)
                 as u64;
-        Ok(self.log.admit(By { principal: append.principal, creator: self.charge.owner() }, bytes)?)
+        Ok(self.log.admit(ChargedTo { principal: append.principal, creator: self.charge.owner() }, bytes)?)
     }
 
     /// Decides on the initial messages and the initial close.
@@ -247,7 +247,7 @@ impl<C: Content> Entry<C> {
         match self.lifetime {
             Lifetime::Unlimited => false,
             // An idle lifetime does not elapse while there are waiters.
-            Lifetime::Idle(_) if self.waited_for > 0 => false,
+            Lifetime::Idle(_) if self.waiters > 0 => false,
             Lifetime::Idle(idle) => self.used.checked_add(idle).is_some_and(|end| end <= at.now),
             Lifetime::Until(end) => end <= at.wall,
         }
@@ -267,7 +267,7 @@ impl<C: Content> Entry<C> {
     }
 
     /// Drops the content, and with `name_kept` unset also the name, which is kept for forks otherwise.
-    pub(super) fn bury(&mut self, name_kept: bool) {
+    pub(super) fn drop_content(&mut self, name_kept: bool) {
         self.state = if name_kept { State::Deleted } else { State::Removed };
         self.log = Log::empty(self.log.tail());
         self.retained = None;
@@ -285,7 +285,7 @@ impl<C: Content> Entry<C> {
             Lifetime::Idle(idle) => self.used.checked_add(idle),
             Lifetime::Unlimited | Lifetime::Until(_) => None,
         };
-        let idle = idle.map(|end| if self.waited_for > 0 { end.max(now + SWEEP_AGAIN) } else { end });
+        let idle = idle.map(|end| if self.waiters > 0 { end.max(now + SWEEP_AGAIN) } else { end });
         [aged, idle].into_iter().flatten().min()
     }
 
@@ -360,7 +360,7 @@ impl<C: Content> Entry<C> {
             let annotation = done.annotation.filter(|annotation| annotation.retain);
             // Released first, so that only the log owns the record when it seals the run.
             self.retained.take_if(|_| annotation.is_some());
-            self.log.push(record, By { principal: done.principal, creator: self.charge.owner() });
+            self.log.push(record, ChargedTo { principal: done.principal, creator: self.charge.owner() });
             if let Some(annotation) = annotation {
                 let record = self.log.last().cloned();
                 self.retained = record.map(|record| Record { annotation: Some(annotation), ..record });
@@ -395,7 +395,7 @@ impl<C: Content> Entry<C> {
             content_type: self.content_type.clone(),
             epoch_history: self.epoch_history.clone(),
             from,
-            stretch: self.log.read(from, limit.bytes_max),
+            slice: self.log.read(from, limit.bytes_max),
             tail: self.log.tail(),
             closed: self.closed,
             lives_for: match self.lifetime {
@@ -456,7 +456,7 @@ impl<C: Content> Entry<C> {
     /// Sets the messages to those that a store has read from its files. Their principals are unknown, so the gateway is
     /// charged.
     pub(super) fn restore_log(&mut self, earliest: Position, written: Position, messages: Restored<C>) {
-        let by = By { principal: Principal::GATEWAY, creator: self.charge.owner() };
+        let by = ChargedTo { principal: Principal::GATEWAY, creator: self.charge.owner() };
         self.log = Log::restore(earliest, written, self.decided, messages, &self.retention, by);
         self.decided = self.log.tail();
         self.recount();

@@ -123,7 +123,7 @@ impl<C: Content> Part<C> {
 /// The principals that are charged for a record: the one that appended it, and the creator of the stream, whose account is at
 /// hand.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct By<'a> {
+pub(super) struct ChargedTo<'a> {
     pub(super) principal: Principal,
     pub(super) creator: &'a Arc<Owner>,
 }
@@ -170,7 +170,7 @@ impl<C: Content> Log<C> {
     }
 
     /// Checks the quota for an append of `bytes`.
-    pub(super) fn admit(&self, by: By<'_>, bytes: u64) -> Result<(), Shortage> {
+    pub(super) fn admit(&self, by: ChargedTo<'_>, bytes: u64) -> Result<(), Shortage> {
         self.charges.admit(by.principal, by.creator, bytes)
     }
 
@@ -180,7 +180,7 @@ impl<C: Content> Log<C> {
     }
 
     /// Appends a record, which must not be empty, at the tail.
-    pub(super) fn push(&mut self, record: Record<C>, by: By<'_>) {
+    pub(super) fn push(&mut self, record: Record<C>, by: ChargedTo<'_>) {
         if self.open.len() >= RUN_RECORDS_MAX || self.open_bytes >= RUN_BYTES_MAX {
             self.seal();
         }
@@ -207,28 +207,28 @@ impl<C: Content> Log<C> {
     /// Reads whole appends from `from` on until a hole or until `bytes_max` is reached. Returns at least one append and at
     /// least the bytes of one character, so that a reader of whole characters makes progress.
     pub(super) fn read(&self, from: Position, bytes_max: usize) -> LogSlice<C::Piece> {
-        let mut stretch = LogSlice { pieces: Vec::new(), messages: 0, next: from };
+        let mut slice = LogSlice { pieces: Vec::new(), messages: 0, next: from };
         let mut bytes = 0;
         for record in self.records_from(from) {
             let skipped = from.since(record.start);
             let range = record.shape.since(skipped);
             let is_full = bytes >= CHARACTER_BYTES_MAX && bytes + range.len() > bytes_max;
-            if is_full || self.is_behind_hole(&record, stretch.next) {
+            if is_full || self.is_after_hole(&record, slice.next) {
                 break;
             }
             bytes += range.len();
-            stretch.pieces.push(record.content.piece(range));
-            stretch.messages += record.shape.messages().saturating_sub(skipped).max(1);
-            stretch.next = record.end();
+            slice.pieces.push(record.content.piece(range));
+            slice.messages += record.shape.messages().saturating_sub(skipped).max(1);
+            slice.next = record.end();
         }
-        stretch
+        slice
     }
 
     /// The messages from `from` on, one by one, up to a hole.
     pub(super) fn messages(&self, from: Position) -> impl Iterator<Item = Placed<C::Piece>> {
         let mut end = from;
         let up_to_hole = self.records_from(from).take_while(move |record| {
-            let follows = !self.is_behind_hole(record, end);
+            let follows = !self.is_after_hole(record, end);
             end = record.end();
             follows
         });
@@ -277,7 +277,7 @@ impl<C: Content> Log<C> {
         tail: Position,
         appends: Restored<C>,
         retention: &Retention,
-        by: By<'_>,
+        by: ChargedTo<'_>,
     ) -> Self {
         let Restored { sealed, open } = appends;
         let mut log = Self {
@@ -357,7 +357,7 @@ impl<C: Content> Log<C> {
     }
 
     /// Treats appends with a time after `now` as if they had been made at `now`.
-    pub(super) fn none_is_younger_than(&mut self, now: SystemTime) {
+    pub(super) fn cap_append_times(&mut self, now: SystemTime) {
         self.youngest = Some(Box::new(Youngest { before: self.tail, at: now }));
     }
 

@@ -226,7 +226,7 @@ impl Store for Memory {
 
     fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
         // The store in memory writes down no ends of streams.
-        drop(self.streams.take_buried());
+        drop(self.streams.take_ended_ids());
         self.streams.sweep(now)
     }
 

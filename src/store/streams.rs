@@ -46,8 +46,8 @@ pub(super) struct Beginning<'a> {
 const TABLE_MIN: usize = 1024;
 
 /// Limits of one sweep: streams that it ends, and streams that it visits.
-const ENDED_AT_ONCE: usize = 1000;
-const LOOKED_AT_AT_ONCE: usize = 16 * ENDED_AT_ONCE;
+const SWEEP_ENDED_MAX: usize = 1000;
+const SWEEP_VISITS_MAX: usize = 16 * SWEEP_ENDED_MAX;
 
 /// Data that changes together with the table.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ pub(super) struct Structure {
     /// Streams that a request found ended; the next sweep returns them.
     ended: Vec<StreamName>,
     /// The creation epochs of streams that ended by themselves, for a store that has to write that down.
-    buried: Vec<Epoch>,
+    ended_ids: Vec<Epoch>,
     /// Number of streams removed since the table was last shrunk.
     removed: usize,
 }
@@ -168,8 +168,8 @@ impl<C: Content> Streams<C> {
         let at = self.moment(now);
         let ended = self.find(name).is_ok_and(|entry| entry.lock().may_end(at));
         if ended {
-            let buried = self.remove(&mut structure, name);
-            structure.buried.extend(buried);
+            let ended_ids = self.remove(&mut structure, name);
+            structure.ended_ids.extend(ended_ids);
             structure.ended.push(name.clone());
         }
     }
@@ -177,16 +177,16 @@ impl<C: Content> Streams<C> {
     /// Removes a live stream, or only its content while it has forks. Also removes sources whose name was kept only for it.
     /// Returns the creation epochs of the removed streams.
     pub(super) fn remove(&self, structure: &mut Structure, name: &StreamName) -> Vec<Epoch> {
-        let (mut next, mut buried) = (Some(name.clone()), Vec::new());
+        let (mut next, mut ended_ids) = (Some(name.clone()), Vec::new());
         while let Some(name) = next.take() {
             let Ok(entry) = self.find(&name) else { break };
             let mut entry = entry.lock();
             let name_kept = entry.forks > 0;
-            buried.push(entry.origin.own());
+            ended_ids.push(entry.origin.own());
             if let Some(end) = entry.ends_on() {
                 structure.dated.remove(&(end, name.clone()));
             }
-            entry.bury(name_kept);
+            entry.drop_content(name_kept);
             structure.schedule(&mut entry, None);
             if name_kept {
                 break;
@@ -204,7 +204,7 @@ impl<C: Content> Streams<C> {
                 next = Some(source);
             }
         }
-        buried
+        ended_ids
     }
 
     /// Adds a stream to the table.
@@ -273,7 +273,7 @@ impl<C: Content> Streams<C> {
     pub(super) fn attach(&self, name: &StreamName) -> Option<Epoch> {
         let entry = self.find(name).ok()?;
         let mut entry = entry.lock();
-        entry.waited_for += 1;
+        entry.waiters += 1;
         Some(entry.epoch_history.own())
     }
 
@@ -282,7 +282,7 @@ impl<C: Content> Streams<C> {
         if let Ok(entry) = self.find(name) {
             let mut entry = entry.lock();
             if entry.epoch_history.own() == epoch {
-                entry.waited_for = entry.waited_for.saturating_sub(1);
+                entry.waiters = entry.waiters.saturating_sub(1);
                 entry.used = now;
             }
         }
@@ -295,9 +295,9 @@ impl<C: Content> Streams<C> {
         let structure = &mut *guard;
         let at = self.moment(now);
         self.end_dated(structure, at);
-        for _ in 0..LOOKED_AT_AT_ONCE {
+        for _ in 0..SWEEP_VISITS_MAX {
             let is_due = structure.agenda.first().is_some_and(|(due, _)| *due <= now);
-            if !is_due || structure.ended.len() >= ENDED_AT_ONCE {
+            if !is_due || structure.ended.len() >= SWEEP_ENDED_MAX {
                 break;
             }
             let Some((_, name)) = structure.agenda.pop_first() else { break };
@@ -306,8 +306,8 @@ impl<C: Content> Streams<C> {
             entry.scheduled = None;
             if entry.may_end(at) {
                 drop(entry);
-                let buried = self.remove(structure, &name);
-                structure.buried.extend(buried);
+                let ended_ids = self.remove(structure, &name);
+                structure.ended_ids.extend(ended_ids);
                 structure.ended.push(name);
             } else if matches!(entry.state, State::Live | State::Begun) {
                 entry.trim(now);
@@ -326,7 +326,7 @@ impl<C: Content> Streams<C> {
     fn end_dated(&self, structure: &mut Structure, at: Moment) {
         let mut later = Vec::new();
         while structure.dated.first().is_some_and(|(end, _)| *end <= at.wall)
-            && structure.ended.len() + later.len() < ENDED_AT_ONCE
+            && structure.ended.len() + later.len() < SWEEP_ENDED_MAX
         {
             let Some((end, name)) = structure.dated.pop_first() else { break };
             let Ok(found) = self.find(&name) else { continue };
@@ -334,8 +334,8 @@ impl<C: Content> Streams<C> {
             let (is_there, may_end) = (matches!(entry.state, State::Live | State::Begun), entry.may_end(at));
             drop(entry);
             if may_end {
-                let buried = self.remove(structure, &name);
-                structure.buried.extend(buried);
+                let ended_ids = self.remove(structure, &name);
+                structure.ended_ids.extend(ended_ids);
                 structure.ended.push(name);
             } else if is_there {
                 later.push((end, name));
@@ -345,8 +345,8 @@ impl<C: Content> Streams<C> {
     }
 
     /// The creation epochs of the streams that ended by themselves since the last call.
-    pub(super) fn take_buried(&self) -> Vec<Epoch> {
-        std::mem::take(&mut self.structure.lock().buried)
+    pub(super) fn take_ended_ids(&self) -> Vec<Epoch> {
+        std::mem::take(&mut self.structure.lock().ended_ids)
     }
 
     /// The streams that exist at `now` and whose names begin with `prefix`, after the name `after`. Visits at most
@@ -355,8 +355,8 @@ impl<C: Content> Streams<C> {
         let from = after.map_or(Bound::Included(prefix), |after| Bound::Excluded(after.as_str()));
         let names: Vec<StreamName> = {
             let names = self.names.read();
-            let behind = names.range::<str, _>((from, Bound::Unbounded));
-            behind
+            let following = names.range::<str, _>((from, Bound::Unbounded));
+            following
                 .take_while(|name| name.as_str().starts_with(prefix))
                 .take(PAGE_STREAMS_MAX)
                 .cloned()

@@ -14,7 +14,7 @@ pub(super) struct View<P> {
     pub(super) content_type: ContentType,
     pub(super) epoch_history: EpochHistory,
     pub(super) from: Position,
-    pub(super) stretch: LogSlice<P>,
+    pub(super) slice: LogSlice<P>,
     pub(super) tail: Position,
     pub(super) closed: bool,
     pub(super) lives_for: Option<Duration>,
@@ -33,9 +33,9 @@ pub(super) struct MessagesView<P> {
 impl<P> View<P> {
     /// Replaces the pieces with their content.
     pub(super) fn with_content(self, pieces: Vec<Bytes>) -> View<Bytes> {
-        let Self { content_type, epoch_history, from, stretch, tail, closed, lives_for } = self;
-        let stretch = LogSlice { pieces, messages: stretch.messages, next: stretch.next };
-        View { content_type, epoch_history, from, stretch, tail, closed, lives_for }
+        let Self { content_type, epoch_history, from, slice, tail, closed, lives_for } = self;
+        let slice = LogSlice { pieces, messages: slice.messages, next: slice.next };
+        View { content_type, epoch_history, from, slice, tail, closed, lives_for }
     }
 }
 
@@ -61,7 +61,7 @@ impl<P> Placed<P> {
 
 impl View<Bytes> {
     pub(super) fn into_batch(self) -> Batch {
-        let LogSlice { mut pieces, messages, mut next } = self.stretch;
+        let LogSlice { mut pieces, messages, mut next } = self.slice;
         let at_tail = next == self.tail;
         let closed = self.closed && at_tail;
         if self.content_type.encoding() == Encoding::Text && !closed {

@@ -70,8 +70,8 @@ impl EpochHistory {
     /// The offset of a position. Each position has exactly one.
     pub fn offset_at(&self, position: Position) -> Offset {
         let ancestors = self.ancestors();
-        let stretch = ancestors.partition_point(|(_, end)| *end < position);
-        Offset { epoch: ancestors.get(stretch).map_or(self.own, |(epoch, _)| *epoch), position }
+        let range = ancestors.partition_point(|(_, end)| *end < position);
+        Offset { epoch: ancestors.get(range).map_or(self.own, |(epoch, _)| *epoch), position }
     }
 
     /// The position of an offset that this log has returned, or its source before the fork.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-use super::changes::{ChangeReply, STATE_BYTES, answer_with, beside, refuse};
+use super::changes::{ChangeReply, STATE_BYTES, answer_with, ends_bytes_max, refuse};
 use super::committer::Committer;
 use super::kept::{Kept, Stored};
 use super::record::{AppendNote, Ends, LogRecord, SessionNote, StreamRecord, moment};
@@ -90,9 +90,9 @@ impl Committer {
             let said = AppendNote::of(append, note);
             let record = LogRecord::Appended { stream: id, start: start.0, at, ends, said };
             admitted.kept = Some(self.write(&record, append.payload.bytes(), Some(id))?);
-            self.noted(session)?;
+            self.register_session_note(session)?;
         }
-        self.do_afterwards(admitted, answer);
+        self.answer_after_sync(admitted, answer);
         Ok(())
     }
 
@@ -140,7 +140,7 @@ impl Committer {
         (entry.state, entry.underway) = (State::Begun, 1);
         let shared = self.shared.clone();
         let stream = shared.streams.insert(&mut shared.streams.structure(), entry, now);
-        self.know(&stream);
+        self.register(&stream);
         let note = self.note_session_of(&append)?;
         let session = note.as_ref().map(|note| note.session);
         let (at, ends) = (moment(now), Ends::of(append.payload.shape()));
@@ -151,9 +151,9 @@ impl Committer {
         };
         let created = Some(self.write(&copy, &[], Some(id))?);
         let kept = self.write(&record, append.payload.bytes(), Some(id))?;
-        self.noted(session)?;
+        self.register_session_note(session)?;
         let kept = Some(kept);
-        self.do_afterwards(Admitted { stream, append, admission, start, now, kept, created }, answer);
+        self.answer_after_sync(Admitted { stream, append, admission, start, now, kept, created }, answer);
         Ok(())
     }
 
@@ -188,15 +188,15 @@ impl Committer {
     }
 
     /// Registers that a record with a session note is written.
-    fn noted(&mut self, session: Option<u64>) -> Result<(), NoRoom> {
+    fn register_session_note(&mut self, session: Option<u64>) -> Result<(), NoRoom> {
         let Some(session) = session else { return Ok(()) };
         self.room.active().streams.lock().insert(session);
-        self.gather(session)
+        self.compact_session(session)
     }
 
-    fn do_afterwards(&mut self, admitted: Admitted, answer: ChangeReply<Result<Appended, AppendError>>) {
+    fn answer_after_sync(&mut self, admitted: Admitted, answer: ChangeReply<Result<Appended, AppendError>>) {
         let shared = self.shared.clone();
-        self.afterwards(move || {
+        self.run_after_sync(move || {
             let Admitted { stream, append, admission, start, now, kept, created } = admitted;
             let (mut entry, is_new) = (stream.lock(), created.is_some());
             if let Some(kept) = kept {
@@ -230,5 +230,5 @@ fn append_bytes(append: &Append) -> usize {
     let annotation = append.annotation.as_deref().map_or(0, Annotation::size);
     let session = append.session.as_ref().map_or(0, session_bytes);
     let state = if append.create.is_some() { 2 * STATE_BYTES } else { 0 };
-    beside(append.payload.shape().ends().len()) + producer + sequence + annotation + session + state
+    ends_bytes_max(append.payload.shape().ends().len()) + producer + sequence + annotation + session + state
 }

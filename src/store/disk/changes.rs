@@ -30,9 +30,9 @@ impl Committer {
     ) -> Result<(), NoRoom> {
         let shared = self.shared.clone();
         shared.streams.end(&name, now);
-        self.settle(&name)?;
+        self.complete_changes(&name)?;
         if let Some(fork) = &create.fork {
-            self.settle(&fork.source)?;
+            self.complete_changes(&fork.source)?;
         }
         if let Ok(existing) = shared.streams.find(&name) {
             answer_with(answer, existing.lock().created_again(&create, now));
@@ -45,7 +45,7 @@ impl Committer {
                 return Ok(());
             }
         };
-        let beside = beside(create.payload.shape().ends().len()) + 2 * STATE_BYTES;
+        let beside = ends_bytes_max(create.payload.shape().ends().len()) + 2 * STATE_BYTES;
         // The log must have the end of an earlier stream of this name first; otherwise replay takes the two for one stream.
         let room = self.write_ends().and_then(|()| self.ensure(create.payload.len(), beside, false));
         if let Err(no_room) = room {
@@ -86,10 +86,10 @@ impl Committer {
         let record = LogRecord::Created { stream: state, at: moment(now), ends };
         let entry = shared.streams.insert(&mut structure, entry, now);
         drop(structure);
-        self.know(&entry);
+        self.register(&entry);
         let copy = self.write(&copy, &[], Some(id.0))?;
         let kept = self.write(&record, create.payload.bytes(), Some(id.0))?;
-        self.afterwards(move || {
+        self.run_after_sync(move || {
             let (shape, bytes) = create.payload.into_parts();
             let record = (!shape.is_empty()).then(|| {
                 shared.hot.insert(kept.place(), StoredMessages { bytes, annotation: None });
@@ -116,7 +116,7 @@ impl Committer {
     ) -> Result<(), NoRoom> {
         let shared = self.shared.clone();
         shared.streams.end(&name, now);
-        self.settle(&name)?;
+        self.complete_changes(&name)?;
         let found = shared.streams.find(&name);
         let entry = match found.and_then(|entry| entry.lock().state.is_there().map(|()| entry.clone())) {
             Ok(entry) => entry,
@@ -135,7 +135,7 @@ impl Committer {
             entry.origin.own().0
         };
         self.write_end(stream)?;
-        self.afterwards(move || {
+        self.run_after_sync(move || {
             let mut structure = shared.streams.structure();
             entry.lock().underway -= 1;
             shared.streams.remove(&mut structure, &name);
@@ -151,7 +151,7 @@ impl Committer {
         answer: ChangeReply<Result<(), ChangeError>>,
     ) -> Result<(), NoRoom> {
         let shared = self.shared.clone();
-        self.settle(name)?;
+        self.complete_changes(name)?;
         if let Err(no_room) = self.ensure(0, 0, true) {
             return refuse(answer, no_room, |failure| Err(ChangeError::Failed(failure)));
         }
@@ -171,7 +171,7 @@ impl Committer {
         for _ in 0..2 {
             self.write(&LogRecord::Cleared { stream, from }, &[], Some(stream))?;
         }
-        self.afterwards(move || {
+        self.run_after_sync(move || {
             let mut entry = entry.lock();
             entry.underway -= 1;
             entry.clear_retained(now);
@@ -181,7 +181,7 @@ impl Committer {
     }
 
     /// Completes all decided changes of a stream, so that a change of more than its log finds no change underway.
-    fn settle(&mut self, name: &StreamName) -> Result<(), NoRoom> {
+    fn complete_changes(&mut self, name: &StreamName) -> Result<(), NoRoom> {
         let underway = self.shared.streams.find(name).is_ok_and(|entry| entry.lock().underway > 0);
         if underway { self.commit().map_err(NoRoom::Broken) } else { Ok(()) }
     }
@@ -191,7 +191,7 @@ impl Committer {
 pub(super) const STATE_BYTES: usize = 4096;
 
 /// The maximum bytes of a list of `ends`.
-pub(super) fn beside(ends: usize) -> usize {
+pub(super) fn ends_bytes_max(ends: usize) -> usize {
     ends * 5
 }
 

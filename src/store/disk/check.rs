@@ -65,7 +65,7 @@ fn torn(end: &LogEnd) -> Vec<String> {
     if let Some((segment, offset)) = end.last.as_ref().filter(|_| end.torn) {
         torn.push(format!("{:010}.log from byte {offset} on", segment.number));
     }
-    let used = end.behind.iter().filter(|(_, rest)| *rest == BeyondEnd::Used);
+    let used = end.beyond_end.iter().filter(|(_, rest)| *rest == BeyondEnd::Used);
     torn.extend(used.map(|(number, _)| format!("{number:010}.log, which comes after it")));
     torn
 }

@@ -81,8 +81,8 @@ pub(super) struct Committer {
     /// Segments that stay, because records in use in them cannot be read.
     pub(super) unmovable: HashSet<u32>,
     /// When garbage was last looked for, and whether to look again at once.
-    pub(super) looked_at: Instant,
-    pub(super) look_again: bool,
+    pub(super) searched_at: Instant,
+    pub(super) search_again: bool,
 }
 
 /// A stream; the reference does not keep it alive.
@@ -109,8 +109,8 @@ impl Committer {
             ended: Vec::new(),
             reclaiming: None,
             unmovable: HashSet::new(),
-            looked_at: Instant::now(),
-            look_again: false,
+            searched_at: Instant::now(),
+            search_again: false,
         }
     }
 
@@ -124,7 +124,7 @@ impl Committer {
 
     fn work(&mut self, jobs: &Receiver<Job>) -> io::Result<()> {
         loop {
-            let first = match jobs.recv_timeout(self.patience()) {
+            let first = match jobs.recv_timeout(self.job_timeout()) {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -154,9 +154,9 @@ impl Committer {
     }
 
     /// How long to wait for a job before other work is due.
-    fn patience(&self) -> Duration {
+    fn job_timeout(&self) -> Duration {
         match self.sync {
-            _ if self.look_again => Duration::ZERO,
+            _ if self.search_again => Duration::ZERO,
             _ if let Some(reclaiming) = &self.reclaiming => reclaiming.pause(),
             SyncPolicy::Interval(interval) if !self.unsynced.is_empty() => {
                 interval.saturating_sub(self.synced_at.elapsed())
@@ -176,7 +176,7 @@ impl Committer {
 
     /// Writes which streams have ended by themselves. If there is no room, the rest is written later.
     pub(super) fn write_ends(&mut self) -> Result<(), NoRoom> {
-        self.ended.extend(self.shared.streams.take_buried());
+        self.ended.extend(self.shared.streams.take_ended_ids());
         while let Some(stream) = self.ended.last() {
             let stream = stream.0;
             self.ensure(0, 0, true)?;
@@ -195,7 +195,7 @@ impl Committer {
     }
 
     /// Registers a stream under its id and with the streams that it is forked from.
-    pub(super) fn know(&mut self, entry: &Arc<Mutex<Entry<Stored>>>) {
+    pub(super) fn register(&mut self, entry: &Arc<Mutex<Entry<Stored>>>) {
         let held = Arc::downgrade(entry);
         if self.ids.len() > 2 * self.shared.streams.len() + IDS_MIN {
             // The weak reference of a stream that is gone still holds its memory.
@@ -265,7 +265,7 @@ impl Committer {
         let (before, end) = self.room.roll()?;
         let opened = self.opened(Some((before.number, end)));
         self.is_unsynced(before);
-        self.look_again = true;
+        self.search_again = true;
         for record in [&opened, &self.run_record(), &self.run_record()] {
             let bytes = frame::write(&mut self.group, self.room.place(), false, record, &[]);
             self.room.advance(bytes);
@@ -274,7 +274,7 @@ impl Committer {
     }
 
     /// Runs `after_sync` when the group is written and synced.
-    pub(super) fn afterwards(&mut self, after_sync: impl FnOnce() + Send + 'static) {
+    pub(super) fn run_after_sync(&mut self, after_sync: impl FnOnce() + Send + 'static) {
         self.after_sync.push(Box::new(after_sync));
     }
 
@@ -307,7 +307,7 @@ impl Committer {
         let active = self.room.active().clone();
         let bytes = u32::try_from(self.group.len()).unwrap_or(u32::MAX);
         let offset = self.room.place().offset - bytes;
-        self.shared.until_it_passes(|| active.write(&self.group, offset))?;
+        self.shared.retry_while_short(|| active.write(&self.group, offset))?;
         self.group.clear();
         self.is_unsynced(active);
         Ok(())

@@ -210,8 +210,8 @@ mod tests {
     /// The offsets of the frames that are found, and the damage.
     fn found(bytes: &[u8]) -> (Vec<usize>, Vec<Damage>) {
         let (mut whole, mut damaged) = (Vec::new(), Vec::new());
-        for stretch in SegmentFrames::new(bytes, NUMBER, 0) {
-            match stretch {
+        for part in SegmentFrames::new(bytes, NUMBER, 0) {
+            match part {
                 SegmentPart::FoundFrame(frame) => whole.push(frame.offset as usize),
                 SegmentPart::Damage(damage) => damaged.push(damage),
             }

@@ -90,7 +90,7 @@ impl Kept {
     }
 
     /// Hands the record over to another owner, which counts its bytes from now on.
-    pub(super) fn give_up(mut self) -> (RecordSpan, Option<Arc<Segments>>) {
+    pub(super) fn into_span(mut self) -> (RecordSpan, Option<Arc<Segments>>) {
         (self.span(), self.segments.take())
     }
 }

@@ -6,7 +6,7 @@ use super::kept::RecordSpan;
 use super::record::{LogRecord, StreamId};
 use super::scan::Damaged;
 use super::segment::HEADER_BYTES;
-use super::suspect::{as_legible, with_one_bit_back};
+use super::suspect::{decode_unchecked, with_bit_restored};
 use crate::stream::Position;
 
 /// The maximum number of damaged records that are inspected closely, which takes time.
@@ -36,11 +36,11 @@ impl Losses {
             return;
         }
         let inspect = self.damage.len() <= INSPECTED_MAX;
-        let certain = inspect.then(|| with_one_bit_back(damaged)).flatten();
+        let certain = inspect.then(|| with_bit_restored(damaged)).flatten();
         let suspect = certain.or_else(|| {
             // A record that is decoded without a valid checksum may have been another one. It is credible if it is exactly the
             // next one of its stream.
-            as_legible(damaged).filter(|suspect| {
+            decode_unchecked(damaged).filter(|suspect| {
                 let messages = suspect.messages();
                 messages.is_some_and(|(stream, start, _)| self.tail(stream, tail_of(stream)) == Some(start))
             })
@@ -54,7 +54,7 @@ impl Losses {
 
     /// Notes that a record of a stream was read.
     pub(super) fn pass(&mut self, stream: StreamId, record: &LogRecord) {
-        if !self.unknown.is_empty() && tells_tail(record) {
+        if !self.unknown.is_empty() && shows_tail(record) {
             self.unknown_before.insert(stream, self.unknown.len());
         }
     }
@@ -71,7 +71,7 @@ impl Losses {
 
     /// The position at which a stream continues, so that no position is assigned twice. `tail` is the tail after its last
     /// record that was read. A closed stream has no unknown messages after its tail.
-    pub(super) fn behind(&self, stream: StreamId, tail: Position, closed: bool) -> Position {
+    pub(super) fn continue_at(&self, stream: StreamId, tail: Position, closed: bool) -> Position {
         let before = self.unknown_before.get(&stream).copied().unwrap_or_default();
         // Each position takes at least one byte.
         let unknown = self.unknown.get(before..).unwrap_or_default().iter().sum();
@@ -81,7 +81,7 @@ impl Losses {
 }
 
 /// Whether a record shows the tail of its stream.
-fn tells_tail(record: &LogRecord) -> bool {
+fn shows_tail(record: &LogRecord) -> bool {
     match record {
         LogRecord::Created { .. }
         | LogRecord::CreatedWith { .. }

@@ -92,7 +92,7 @@ impl Disk {
             // Replay stops when the budget is exceeded; otherwise the kernel may kill the process before it can report that.
             if fitting.is_ok() {
                 replay.take(step);
-                if replay.records.is_multiple_of(RECORDS_BETWEEN_LOOKS) {
+                if replay.records.is_multiple_of(RECORDS_BETWEEN_CHECKS) {
                     fitting = fits(budget);
                 }
             }
@@ -137,7 +137,7 @@ impl Disk {
         fits(budget)?;
         let (room, after) = room(&shared, directory.path(), end, options.segment_bytes)?;
         let mut committer = Committer::new(shared.clone(), room, known, options.sync);
-        entries.iter().for_each(|entry| committer.know(entry));
+        entries.iter().for_each(|entry| committer.register(entry));
         committer.begin(after, &restored.skipped).map_err(|no_room| match no_room {
             NoRoom::Full => io::Error::from(io::ErrorKind::StorageFull),
             NoRoom::Short => io::Error::from(io::ErrorKind::OutOfMemory),
@@ -165,7 +165,7 @@ impl Disk {
 }
 
 /// Number of records that are read between two checks of the memory budget.
-const RECORDS_BETWEEN_LOOKS: u64 = 4096;
+const RECORDS_BETWEEN_CHECKS: u64 = 4096;
 
 /// Whether everything read so far fits into the budget.
 fn fits(budget: &Budget) -> Result<(), OpenError> {
@@ -204,7 +204,7 @@ fn room(
     segment_bytes: u32,
 ) -> io::Result<(Room, Option<(u32, u32)>)> {
     let mut last_number = end.last.as_ref().map_or(0, |(segment, _)| segment.number);
-    for (number, rest) in end.behind {
+    for (number, rest) in end.beyond_end {
         last_number = last_number.max(number);
         let file = path(directory, number);
         match rest {

@@ -74,7 +74,7 @@ impl Sealed<Stored> for Packed {
             }
             match content {
                 Stored::Kept(kept) => match Arc::try_unwrap(kept) {
-                    Ok(kept) => segments = kept.give_up().1.or(segments),
+                    Ok(kept) => segments = kept.into_span().1.or(segments),
                     Err(kept) => shared.push((row, kept)),
                 },
                 Stored::Packed(_) => debug_assert!(false, "another run owns the record"),
@@ -161,7 +161,7 @@ impl Packed {
     }
 
     /// The records in a segment: those that only this run owns, with their rows, and those with other owners.
-    pub(super) fn lying_in(&self, segment: u32) -> (Vec<(usize, RecordSpan)>, Vec<Arc<Kept>>) {
+    pub(super) fn records_in(&self, segment: u32) -> (Vec<(usize, RecordSpan)>, Vec<Arc<Kept>>) {
         let kept = self.kept.iter().filter(|(_, kept)| kept.place().segment == segment);
         let kept = kept.map(|(_, kept)| kept.clone()).collect();
         let spans = self.spans.lock();
@@ -305,7 +305,7 @@ mod tests {
         let Stored::Kept(shared) = records[2].content.clone() else { panic!("not kept") };
         let packed = Packed::seal(records);
         assert_eq!(live(&segments), [bytes, 0]);
-        let (rows, kept) = packed.lying_in(1);
+        let (rows, kept) = packed.records_in(1);
         assert_eq!((rows.iter().map(|(row, _)| *row).collect::<Vec<_>>(), kept.len()), (vec![0, 1, 3], 1));
         let to = |offset| RecordSpan { place: FrameLocation { segment: 2, offset }, bytes: 50 };
         packed.move_to(&[(0, to(100)), (3, to(200))]);
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(live(&segments), [31, 150]);
         let spans: Vec<_> = all(&packed, Position(0)).into_iter().map(|(.., span, _)| span).collect();
         assert_eq!((spans[0], spans[2], spans[3]), (to(100), to(300), to(200)));
-        assert_eq!(packed.lying_in(1).0, [(1, spans[1])]);
+        assert_eq!(packed.records_in(1).0, [(1, spans[1])]);
         drop((packed, kept));
         assert_eq!(live(&segments), [0, 50], "it has another owner");
         drop(shared);

@@ -17,7 +17,7 @@ use super::kept::RecordSpan;
 use super::record::{LogRecord, StreamId, StreamRecord};
 use super::room::NoRoom;
 use super::segment::Segment;
-use super::victim::{LiveRecords, Reclaiming, SearchResult, live_in};
+use super::victim::{LiveRecords, Reclaiming, SearchResult, find_live};
 use crate::store::entry::State;
 use crate::stream::{Failure, Position};
 
@@ -25,7 +25,7 @@ use crate::stream::{Failure, Position};
 const MOVED_BYTES_MAX: u32 = 256 * 1024;
 
 /// How often garbage is looked for.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A segment with a greater share of bytes in use, in percent, is not emptied, because that would gain little.
 const LIVE_PERCENT_MAX: u64 = 90;
@@ -36,20 +36,20 @@ const PERCENT_OF_LIVE_MAX: u64 = 110;
 impl Committer {
     /// Does a part of the work, if there is any. The records that it writes are committed with the group.
     pub(super) fn reclaim(&mut self) -> io::Result<()> {
-        let look = self.look_again || self.looked_at.elapsed() >= LOOK_AGAIN;
+        let look = self.search_again || self.searched_at.elapsed() >= SEARCH_INTERVAL;
         if self.reclaiming.is_none() && look {
-            self.look_again = false;
-            self.looked_at = Instant::now();
+            self.search_again = false;
+            self.searched_at = Instant::now();
             // Changes that are underway are not in the logs of streams yet.
             self.commit()?;
             self.reclaiming = self.victim().map(|victim| Reclaiming::of(victim, &self.forks));
         }
         let due = self.reclaiming.take_if(|reclaiming| reclaiming.pause().is_zero());
         let Some(mut reclaiming) = due else { return Ok(()) };
-        match self.move_some(&mut reclaiming) {
+        match self.move_batch(&mut reclaiming) {
             Ok(true) => {
-                self.look_again = true;
-                self.give_up(reclaiming)
+                self.search_again = true;
+                self.remove_victim(reclaiming)
             }
             Ok(false) => {
                 self.reclaiming = Some(reclaiming);
@@ -77,7 +77,7 @@ impl Committer {
     }
 
     /// Writes records in use again, up to a limit. Returns whether that was all.
-    fn move_some(&mut self, reclaiming: &mut Reclaiming) -> Result<bool, NoRoom> {
+    fn move_batch(&mut self, reclaiming: &mut Reclaiming) -> Result<bool, NoRoom> {
         let number = reclaiming.victim.number;
         // A segment that is only partly emptied gives nothing back, and on a full disk it would use up the room that is left
         // for deletions. A segment whose records in use take at most half of that room gives back more than it takes.
@@ -92,7 +92,7 @@ impl Committer {
         {
             let found = self.ids.get(stream).and_then(Weak::upgrade).map(|entry| {
                 let bytes_left = MOVED_BYTES_MAX - moved;
-                live_in(number, &entry.lock(), reclaiming.from, bytes_left)
+                find_live(number, &entry.lock(), reclaiming.from, bytes_left)
             });
             let Some(SearchResult { live, next }) = found else {
                 reclaiming.logs.pop();
@@ -135,7 +135,7 @@ impl Committer {
                     return Ok(0);
                 }
                 let Some(to) = self.write_again(span)? else { return Ok(0) };
-                self.afterwards(move || kept.move_to(to));
+                self.run_after_sync(move || kept.move_to(to));
                 Ok(to.bytes)
             }
             LiveRecords::Packed(run, rows) => {
@@ -150,7 +150,7 @@ impl Committer {
                     }
                 }
                 let bytes = moved.iter().map(|(_, to)| to.bytes).sum();
-                self.afterwards(move || run.move_to(&moved));
+                self.run_after_sync(move || run.move_to(&moved));
                 full.map_or(Ok(bytes), Err)
             }
         }
@@ -215,26 +215,26 @@ impl Committer {
         let Some(state) = state else { return self.move_end(stream, from) };
         let head = self.write_state(state, earliest)?;
         let bytes = head.content.span().bytes + head.copy.span().bytes;
-        self.afterwards(move || entry.lock().head = Some(head));
+        self.run_after_sync(move || entry.lock().head = Some(head));
         Ok(bytes)
     }
 
     /// Writes the end of a stream again if another segment has anything of the stream; otherwise forgets the stream. Returns
     /// the bytes written.
     fn move_end(&mut self, stream: StreamId, from: u32) -> Result<u32, NoRoom> {
-        let Some(grave) = self.tombstones.get(&stream).cloned() else { return Ok(0) };
+        let Some(tombstone) = self.tombstones.get(&stream).cloned() else { return Ok(0) };
         if !self.is_elsewhere(stream, from) {
             self.tombstones.remove(&stream);
             self.ids.remove(&stream);
             self.forks.remove(&stream);
             return Ok(0);
         }
-        if grave.place().segment != from {
+        if tombstone.place().segment != from {
             return Ok(0);
         }
         self.ensure(0, 0, true)?;
         self.write_end(stream)?;
-        Ok(grave.bytes())
+        Ok(tombstone.bytes())
     }
 
     /// Whether a segment other than `from` has anything of a stream or session.
@@ -245,7 +245,7 @@ impl Committer {
 
     /// Removes the emptied segment after syncing what replaces it. If records in use are left, searches all logs once, or
     /// leaves the segment.
-    fn give_up(&mut self, reclaiming: Reclaiming) -> io::Result<()> {
+    fn remove_victim(&mut self, reclaiming: Reclaiming) -> io::Result<()> {
         let (victim, thorough) = (reclaiming.victim.clone(), reclaiming.thorough);
         self.commit()?;
         if victim.live() > 0 && !thorough && !self.unmovable.contains(&victim.number) {
@@ -264,7 +264,7 @@ impl Committer {
         self.sync_all()?;
         if let Err(error) = self.shared.segments.remove(victim.number) {
             tracing::warn!(segment = victim.number, %error, "cannot remove a file of the store; trying again");
-            self.look_again = false;
+            self.search_again = false;
             self.reclaiming = Some(Reclaiming { stuck_at: Some(Instant::now()), ..reclaiming });
             return Ok(());
         }

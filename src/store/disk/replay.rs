@@ -249,7 +249,7 @@ impl Replay {
             }
             self.session(note, None, bytes.into());
         }
-        self.heard(stream, end, said, time(at).min(self.now));
+        self.apply_note(stream, end, said, time(at).min(self.now));
     }
 
     /// Adds messages. Returns the position after them.
@@ -279,7 +279,7 @@ impl Replay {
 
     /// Applies the properties of an append to the writers of its stream. Ignored before the first record of the stream's state,
     /// which contains them.
-    fn heard(&mut self, stream: StreamId, end: Position, said: Option<AppendNote>, at: SystemTime) {
+    fn apply_note(&mut self, stream: StreamId, end: Position, said: Option<AppendNote>, at: SystemTime) {
         let Some(ReplayedStream { entry, .. }) = self.streams.get_mut(&stream) else { return };
         entry.decided = entry.decided.max(end);
         let Some(said) = said else { return };
@@ -295,7 +295,7 @@ impl Replay {
 
     /// The streams, as they were when the log ended. Ended streams are included only while they have forks.
     pub(super) fn into_streams(mut self) -> ReplayedLog {
-        self.leave_out_older_lives();
+        self.remove_older_streams();
         self.count_forks();
         self.measure_depths();
         let (mut appends, mut shared) = (self.appends, HashSet::new());
@@ -313,7 +313,7 @@ impl Replay {
             let mut entry = head.into_entry(&mut appends);
             let (stream, tail) = (entry.origin.own().0, entry.log.tail());
             if entry.state != State::Deleted {
-                entry.log.skip_to(losses.behind(stream, tail, entry.closed));
+                entry.log.skip_to(losses.continue_at(stream, tail, entry.closed));
                 entry.decided = entry.log.tail();
             }
             if entry.log.tail() > tail {
@@ -324,7 +324,7 @@ impl Replay {
         let mut streams: Vec<_> = restored.collect();
         if self.latest > self.now {
             // A clock was wrong, and retention would keep these messages until the time that it showed.
-            streams.iter_mut().for_each(|entry| entry.log.none_is_younger_than(self.now));
+            streams.iter_mut().for_each(|entry| entry.log.cap_append_times(self.now));
         }
         let (next_stream, next_epoch) = (self.next_stream, self.next_epoch);
         let (tombstones, sessions, session_log) = (self.tombstones, self.sessions, self.session_log);
@@ -334,7 +334,7 @@ impl Replay {
     /// Removes ended streams whose name belongs to a newer stream. A name that forks kept is free once they are gone, which is
     /// not written. If a newer stream has the name, there are no such forks, and forks of the newer stream must not be counted
     /// for the older one.
-    fn leave_out_older_lives(&mut self) {
+    fn remove_older_streams(&mut self) {
         let mut newest: HashMap<StreamName, StreamId> = HashMap::new();
         for (id, head) in &self.streams {
             let known = newest.entry(head.entry.name.clone()).or_insert(*id);

@@ -16,7 +16,7 @@ use super::segment::{HEADER_BYTES, OPENED_BYTES_MAX, Segment, Segments, Unmade};
 const RESERVED_PART: u32 = 8;
 
 /// How soon to try again to create a segment on a full disk.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Where records are written.
 pub(super) struct Room {
@@ -117,12 +117,12 @@ impl Room {
         self.poll_next()?;
         if self.fits(bytes) {
             if matches!(self.next, Next::Lacking { .. }) && !self.fits(bytes + reserved) {
-                self.ask_again(bytes)?;
+                self.retry_next(bytes)?;
                 self.wait_for_next()?;
             }
             return Ok(());
         }
-        self.ask_again(bytes)?;
+        self.retry_next(bytes)?;
         self.wait_for_next()?;
         if let Next::Made(next) = &self.next
             && bytes > next.room()
@@ -179,9 +179,9 @@ impl Room {
     }
 
     /// Tries again to create the next segment, unless it failed just now: on a full disk every append would try.
-    fn ask_again(&mut self, bytes: usize) -> Result<(), NoRoom> {
+    fn retry_next(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let Next::Lacking { asked, lack } = self.next else { return Ok(()) };
-        if asked.elapsed() < ASK_AGAIN {
+        if asked.elapsed() < RETRY_AFTER {
             return Err(lack.into());
         }
         self.make_next(self.capacity_for(bytes));

@@ -10,13 +10,13 @@ use crate::store::log::{RUN_BYTES_MAX, RUN_RECORDS_MAX, Record, Restored, Sealed
 use crate::stream::Position;
 
 /// Spans are joined when there are more than this plus twice the number that was left after the last join.
-const STRETCHES_MIN: usize = 64;
+const SPANS_MIN: usize = 64;
 
 /// The appends of one stream that were found so far.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     /// By the position after the last append of the span.
-    stretches: BTreeMap<Position, RunSpan>,
+    spans: BTreeMap<Position, RunSpan>,
     /// Number of spans that were left after the last join.
     joined: usize,
 }
@@ -59,13 +59,13 @@ impl RunSpan {
 impl Runs {
     /// Whether an append contains the position.
     pub(super) fn contain(&self, position: Position) -> bool {
-        let behind = self.stretches.range(Position(position.0.saturating_add(1))..).next();
-        behind.is_some_and(|(_, stretch)| stretch.start <= position)
+        let span = self.spans.range(Position(position.0.saturating_add(1))..).next();
+        span.is_some_and(|(_, span)| span.start <= position)
     }
 
     /// The position after the last append.
     pub(super) fn end(&self) -> Option<Position> {
-        self.stretches.last_key_value().map(|(end, _)| *end)
+        self.spans.last_key_value().map(|(end, _)| *end)
     }
 
     /// Adds an append, which must not be empty. Moved appends come twice if the segment from which they were moved still
@@ -75,12 +75,11 @@ impl Runs {
         if self.contain(start) {
             return;
         }
-        let stretch = self.stretches.remove(&start);
-        let mut stretch =
-            stretch.unwrap_or(RunSpan { start, sealed: Vec::new(), open: Vec::new(), open_bytes: 0 });
-        stretch.push(record);
-        self.stretches.insert(end, stretch);
-        if self.stretches.len() > STRETCHES_MIN + 2 * self.joined {
+        let span = self.spans.remove(&start);
+        let mut span = span.unwrap_or(RunSpan { start, sealed: Vec::new(), open: Vec::new(), open_bytes: 0 });
+        span.push(record);
+        self.spans.insert(end, span);
+        if self.spans.len() > SPANS_MIN + 2 * self.joined {
             self.join();
         }
     }
@@ -88,13 +87,13 @@ impl Runs {
     /// Seals all appends, so that logs can share the runs.
     pub(super) fn seal(&mut self) {
         self.join();
-        self.stretches.values_mut().for_each(RunSpan::seal);
+        self.spans.values_mut().for_each(RunSpan::seal);
     }
 
     /// Joins spans that follow each other.
     pub(super) fn join(&mut self) {
         let mut joined: BTreeMap<Position, RunSpan> = BTreeMap::new();
-        for (end, next) in std::mem::take(&mut self.stretches) {
+        for (end, next) in std::mem::take(&mut self.spans) {
             let Some(mut before) = joined.remove(&next.start) else {
                 joined.insert(end, next);
                 continue;
@@ -103,7 +102,7 @@ impl Runs {
             joined.insert(end, before);
         }
         self.joined = joined.len();
-        self.stretches = joined;
+        self.spans = joined;
     }
 }
 
@@ -123,7 +122,7 @@ impl Gathered {
 
     /// Adds the runs that a source has between two positions; they stay shared.
     pub(super) fn share(&mut self, runs: &Runs, from: Position, to: Position) {
-        let sealed = runs.stretches.values().flat_map(|stretch| &stretch.sealed);
+        let sealed = runs.spans.values().flat_map(|span| &span.sealed);
         for run in sealed.filter(|run| run.start() >= from && run.start() < to) {
             self.take(run.clone(), to);
         }
@@ -131,12 +130,12 @@ impl Gathered {
 
     /// Adds all appends that a stream has from a position on.
     pub(super) fn own(mut self, runs: Runs, from: Position) -> Restored<Stored> {
-        for stretch in runs.stretches.into_values() {
-            for run in stretch.sealed.into_iter().filter(|run| run.start() >= from) {
+        for span in runs.spans.into_values() {
+            for run in span.sealed.into_iter().filter(|run| run.start() >= from) {
                 self.seal_open();
                 self.take(run, Position(u64::MAX));
             }
-            let open = stretch.open.into_iter().filter(|record| record.end() > self.earliest);
+            let open = span.open.into_iter().filter(|record| record.end() > self.earliest);
             let open: Vec<_> = open.filter(|record| record.start >= from).collect();
             if !open.is_empty() {
                 self.seal_open();
@@ -172,7 +171,7 @@ mod tests {
     use super::super::segment::Segments;
     use super::*;
     use crate::budget::Budget;
-    use crate::store::log::{By, Log};
+    use crate::store::log::{ChargedTo, Log};
     use crate::stream::{Principal, Retention, Shape};
 
     /// An append of one byte at a position, in a store without files.
@@ -194,7 +193,7 @@ mod tests {
     /// The positions that the log of a stream keeps.
     fn kept(found: Restored<Stored>, earliest: u64, tail: u64) -> Vec<u64> {
         let creator = Budget::unlimited().owner(Principal::GATEWAY);
-        let by = By { principal: Principal::GATEWAY, creator: &creator };
+        let by = ChargedTo { principal: Principal::GATEWAY, creator: &creator };
         let (earliest, tail) = (Position(earliest), Position(tail));
         let log = Log::restore(earliest, tail, tail, found, &Retention::default(), by);
         log.messages(log.earliest()).map(|placed| placed.start.0).collect()
@@ -211,7 +210,7 @@ mod tests {
         ];
         for order in orders {
             let runs = runs(order.iter().copied());
-            assert_eq!(runs.stretches.len(), 1, "{:?}", &order[..3]);
+            assert_eq!(runs.spans.len(), 1, "{:?}", &order[..3]);
             let found = Gathered::new(Position(0)).own(runs, Position(0));
             assert_eq!(kept(found, 0, 1000), (0..1000).collect::<Vec<_>>());
         }

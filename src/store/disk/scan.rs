@@ -55,7 +55,7 @@ pub(super) struct LogEnd {
     /// Whether the last segment has an earlier format or a damaged header, so that nothing more is written to it.
     pub(super) is_sealed: bool,
     /// Segments after the end of the log. Those with records cannot be a part of the log any more.
-    pub(super) behind: Vec<(u32, BeyondEnd)>,
+    pub(super) beyond_end: Vec<(u32, BeyondEnd)>,
 }
 
 /// The content of a segment after the end of the log.
@@ -85,7 +85,7 @@ pub(super) fn scan(directory: &Path, mut each: impl FnMut(ScanStep)) -> Result<L
             continue;
         }
         if tear.is_some_and(|tear| tear.segment < number) {
-            end.behind.push((number, BeyondEnd::Used));
+            end.beyond_end.push((number, BeyondEnd::Used));
             continue;
         }
         // A later segment continues an unused one, so records were written to it and all of them are lost.
@@ -110,7 +110,7 @@ pub(super) fn scan(directory: &Path, mut each: impl FnMut(ScanStep)) -> Result<L
         end.is_sealed = header != Ok(FORMAT);
         end.last = Some((segment, offset));
     }
-    end.behind.extend(unused.iter().map(|segment| (segment.number, BeyondEnd::Unused)));
+    end.beyond_end.extend(unused.iter().map(|segment| (segment.number, BeyondEnd::Unused)));
     Ok(end)
 }
 
@@ -164,8 +164,8 @@ fn find_tear(directory: &Path, numbers: &[u32]) -> Result<Tear, OpenError> {
         let bytes = fs::read(path(directory, number))?;
         let (mut synced, mut torn_at) = (false, None);
         let mut frames = SegmentFrames::new(&bytes, number, HEADER_BYTES);
-        for stretch in frames.by_ref() {
-            match stretch {
+        for part in frames.by_ref() {
+            match part {
                 SegmentPart::FoundFrame(frame) if frame.follows_sync => (synced, torn_at) = (true, None),
                 SegmentPart::FoundFrame(_) => {}
                 SegmentPart::Damage(damage) if damage.looks_torn => torn_at = torn_at.or(Some(damage.from)),

@@ -36,7 +36,7 @@ impl Committer {
                 let kept = self.write(&record, &[], Some(session))?;
                 self.session_log.changed(session, Some(kept.clone()), kept.bytes().into());
                 self.shared.sessions.apply(&change);
-                self.gather(session)?;
+                self.compact_session(session)?;
             }
             // A session that does not exist has nothing to end.
             None if ends => {}
@@ -46,7 +46,7 @@ impl Committer {
                 self.write_session(session, &change.client)?;
             }
         }
-        self.afterwards(move || answer_with(answer, Ok(())));
+        self.run_after_sync(move || answer_with(answer, Ok(())));
         Ok(())
     }
 
@@ -66,7 +66,7 @@ impl Committer {
     }
 
     /// Writes the whole session if its changes take too much. Without room, the changes stay for now.
-    pub(super) fn gather(&mut self, session: StreamId) -> Result<(), NoRoom> {
+    pub(super) fn compact_session(&mut self, session: StreamId) -> Result<(), NoRoom> {
         let Some(written) = self.session_log.written.get(&session) else { return Ok(()) };
         let allowed = CHANGES_BYTES_MIN.max(2 * u64::from(written.whole.bytes()));
         if written.changes_bytes <= allowed {

@@ -136,11 +136,11 @@ impl DiskState {
 
     /// Calls `write` until the system is not short of resources. Nothing of the write is acknowledged yet, so repeating it does
     /// no harm. Other changes are refused meanwhile.
-    pub(super) fn until_it_passes(&self, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    pub(super) fn retry_while_short(&self, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
         let mut pause = PAUSE_MIN;
         loop {
             match write() {
-                Err(error) if passes(&error) && !self.closing.load(Ordering::Acquire) => {
+                Err(error) if is_shortage(&error) && !self.closing.load(Ordering::Acquire) => {
                     if !self.short.swap(true, Ordering::AcqRel) {
                         tracing::error!(%error, "cannot write to the store; trying again");
                     }
@@ -177,10 +177,10 @@ impl DiskState {
 
     /// Loads the content of a view. `None` if records were moved meanwhile; then the caller has to read the stream again.
     pub(super) async fn batch(self: &Arc<Self>, view: View<Slice>) -> Result<Option<Batch>, Unread> {
-        if view.stretch.pieces.is_empty() {
+        if view.slice.pieces.is_empty() {
             return Ok(Some(view.with_content(Vec::new()).into_batch()));
         }
-        let bodies = self.content(&view.stretch.pieces).await?;
+        let bodies = self.content(&view.slice.pieces).await?;
         let pieces = bodies.map(|bodies| bodies.into_iter().map(|body| body.bytes).collect());
         Ok(pieces.map(|pieces| view.with_content(pieces).into_batch()))
     }
@@ -299,7 +299,7 @@ impl DiskState {
 }
 
 /// Whether an error means that the system is short of resources, and not that the disk failed.
-fn passes(error: &io::Error) -> bool {
+fn is_shortage(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
     matches!(error.kind(), Interrupted | OutOfMemory | QuotaExceeded | StorageFull | WouldBlock)
 }

@@ -41,7 +41,7 @@ impl Suspect {
 }
 
 /// The record, if exactly one flipped bit explains the checksum.
-pub(super) fn with_one_bit_back(damaged: &Damaged) -> Option<Suspect> {
+pub(super) fn with_bit_restored(damaged: &Damaged) -> Option<Suspect> {
     let (FrameHeader { length, sum }, rest) = frame::header(&damaged.bytes)?;
     let (place, body) = (damaged.place, rest.get(..frame::bytes_of(length)));
     body.and_then(|body| by_sum(place, length, sum, body))
@@ -50,7 +50,7 @@ pub(super) fn with_one_bit_back(damaged: &Damaged) -> Option<Suspect> {
 }
 
 /// The record as it can be decoded without a valid checksum. It may differ from the one that was written.
-pub(super) fn as_legible(damaged: &Damaged) -> Option<Suspect> {
+pub(super) fn decode_unchecked(damaged: &Damaged) -> Option<Suspect> {
     let (FrameHeader { length, .. }, rest) = frame::header(&damaged.bytes)?;
     suspect(rest.get(..frame::bytes_of(length)).unwrap_or(rest))
 }
@@ -79,20 +79,20 @@ fn by_length(place: FrameLocation, length: u32, sum: u32, rest: &[u8]) -> Option
 /// takes linear time.
 fn by_body(place: FrameLocation, length: u32, sum: u32, body: &[u8]) -> Option<Suspect> {
     let difference = frame::checksum(place, length, body) ^ sum;
-    let mut bits: [u32; 8] = std::array::from_fn(|bit| behind(0, 1 << bit));
+    let mut bits: [u32; 8] = std::array::from_fn(|bit| crc_after(0, 1 << bit));
     for byte in (0..body.len()).rev() {
         if let Some(bit) = bits.iter().position(|bit| *bit == difference) {
             let mut body = body.to_vec();
             flip(&mut body, byte * 8 + bit);
             return suspect(&body);
         }
-        bits = bits.map(|bit| behind(bit, 0));
+        bits = bits.map(|bit| crc_after(bit, 0));
     }
     None
 }
 
 /// The CRC register after one more byte. The checksum is its complement.
-fn behind(register: u32, byte: u8) -> u32 {
+fn crc_after(register: u32, byte: u8) -> u32 {
     !crc32c::crc32c_append(!register, &[byte])
 }
 
@@ -125,7 +125,7 @@ mod tests {
                 let mut bytes = whole.clone();
                 flip(&mut bytes, bit);
                 let damaged = Damaged { place: PLACE, bytes: bytes.into() };
-                let found = with_one_bit_back(&damaged).map(|found| (found.record, found.content));
+                let found = with_bit_restored(&damaged).map(|found| (found.record, found.content));
                 let Some((LogRecord::Appended { stream: 300, start: 70_000, .. }, length)) = found else {
                     panic!("bit {bit}: {found:?}")
                 };

@@ -70,13 +70,13 @@ impl Reclaiming {
 }
 
 /// The records of a stream in a segment, from a position on, up to about `bytes_max`.
-pub(super) fn live_in(segment: u32, entry: &Entry<Stored>, from: Position, bytes_max: u32) -> SearchResult {
+pub(super) fn find_live(segment: u32, entry: &Entry<Stored>, from: Position, bytes_max: u32) -> SearchResult {
     let (mut live, mut bytes) = (Vec::new(), 0u32);
-    for (looked_at, part) in entry.log.parts_from(from).enumerate() {
-        if looked_at >= RUNS_MAX || bytes >= bytes_max {
+    for (searched, part) in entry.log.parts_from(from).enumerate() {
+        if searched >= RUNS_MAX || bytes >= bytes_max {
             return SearchResult { live, next: Some(part.start()) };
         }
-        let (rows, kept) = part.run.lying_in(segment);
+        let (rows, kept) = part.run.records_in(segment);
         bytes += rows.iter().map(|(_, span)| span.bytes).sum::<u32>();
         bytes += kept.iter().map(|kept| kept.bytes()).sum::<u32>();
         if !rows.is_empty() {

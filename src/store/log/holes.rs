@@ -63,7 +63,7 @@ impl<C: Content> Log<C> {
     }
 
     /// Whether a read that has come to `next` must stop before `record`, because a hole begins there.
-    pub(super) fn is_behind_hole(&self, record: &Record<C>, next: Position) -> bool {
+    pub(super) fn is_after_hole(&self, record: &Record<C>, next: Position) -> bool {
         record.start > next || self.holes.as_ref().is_some_and(|holes| holes.damaged.contains(&record.start))
     }
 

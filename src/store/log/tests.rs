@@ -13,7 +13,7 @@ const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 fn push(log: &mut Log<Bytes>, payload: Payload, at: SystemTime) {
     let (shape, content) = payload.into_parts();
     let creator = Budget::unlimited().owner(Principal::GATEWAY);
-    let by = By { principal: Principal::GATEWAY, creator: &creator };
+    let by = ChargedTo { principal: Principal::GATEWAY, creator: &creator };
     log.push(Record { start: Position(0), shape, content, at, annotation: None }, by);
 }
 
@@ -35,8 +35,8 @@ fn json_log(batches: &[u64]) -> Log<Bytes> {
     log
 }
 
-fn texts(stretch: &LogSlice<Bytes>) -> String {
-    stretch.pieces.iter().map(|p| String::from_utf8(p.to_vec()).unwrap()).collect::<Vec<_>>().join("|")
+fn texts(slice: &LogSlice<Bytes>) -> String {
+    slice.pieces.iter().map(|p| String::from_utf8(p.to_vec()).unwrap()).collect::<Vec<_>>().join("|")
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn trimming_frees_records_before_a_run_is_full() {
     assert_eq!((log.open.len(), log.earliest, log.kept), (9, Position(11), log.count()));
     let appends = Restored { sealed: Vec::new(), open: log.open.clone() };
     let creator = Budget::unlimited().owner(Principal::GATEWAY);
-    let by = By { principal: Principal::GATEWAY, creator: &creator };
+    let by = ChargedTo { principal: Principal::GATEWAY, creator: &creator };
     let restored = Log::restore(log.earliest, log.tail, log.tail, appends, &Retention::default(), by);
     assert_eq!(texts(&restored.read(log.earliest, 99)), texts(&log.read(log.earliest, 99)));
     assert_eq!((restored.earliest, restored.tail, restored.kept), (log.earliest, log.tail, log.kept));
