@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_content_type_is_refused() {
+    fn invalid_content_types_are_refused() {
         for text in ["", "json", "/", "a/", "/b", "a b/c", "a/b\r\nx: y", "a/b; é=1"] {
             assert_eq!(ContentType::parse(text), Err(InvalidContentType), "{text:?}");
         }

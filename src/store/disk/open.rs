@@ -191,7 +191,7 @@ fn is_accepted(directory: &Path, restored: &ReplayedLog, accept_damage: bool) ->
     if !accept_damage {
         return Err(OpenError::Damaged { directory: directory.to_owned(), damage, lost });
     }
-    tracing::error!(damage, lost, "opened the store without its damaged records");
+    tracing::error!(damage, lost, "opening the store without its damaged records");
     Ok(false)
 }
 
@@ -210,7 +210,7 @@ fn room(
         match rest {
             BeyondEnd::Unused => fs::remove_file(file)?,
             BeyondEnd::Used => {
-                tracing::error!(file = %file.display(), "renamed to .damaged: the log ends in an earlier file");
+                tracing::error!(file = %file.display(), "renaming to .damaged: the log ends in an earlier file");
                 fs::rename(&file, file.with_extension("damaged"))?;
             }
         }

@@ -122,7 +122,7 @@ fn compact_arrays_are_not_copied() {
 }
 
 #[test]
-fn what_is_not_json_is_refused() {
+fn invalid_json_is_refused() {
     for body in ["{", "[1,]", "tru", "\"\u{0}\"", "1 2", "[1][2]", "'a'", "\u{feff}1"] {
         assert!(matches!(split_json(body), Err(InvalidMessages::NotJson(_))), "{body:?}");
     }
