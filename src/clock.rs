@@ -1,10 +1,11 @@
-//! Time. The system's clocks are read here alone, through a seam that tests replace.
+//! The clocks of the gateway. The system's clocks are read here only, through `source::Source`, which unit tests replace.
 //!
-//! * [`Clock::now`] is what lifetimes and ages count by. It is a time of day that advances with the boot-time clock of the kernel,
-//!   which counts suspends and which nobody sets, so it neither jumps nor stands still. A store keeps times of this clock.
-//! * [`Clock::wall`] is the time of day as the system has it: for `Date`, for what people read, and for ends that are given as a
-//!   time of day. It may be stepped at any moment.
-//! * `tokio::time` is for timers, which stand still while the machine is suspended.
+//! * [`Clock::now`] measures lifetimes and ages. It starts at the time of day and advances with the kernel's boot-time clock,
+//!   which counts suspends and cannot be set, so it neither jumps nor stands still. The times in a store are times of this
+//!   clock.
+//! * [`Clock::wall`] is the time of day of the system, for `Date`, for text that people read, and for end times that clients
+//!   give. The operator or NTP may step it at any moment.
+//! * `tokio::time` drives timers. It stands still while the machine is suspended.
 
 #[cfg(test)]
 mod in_time;
@@ -25,30 +26,30 @@ pub(crate) use source::SimulatedTime;
 
 use source::Source;
 
-/// Earlier than any day on which this program ran: a time of day before it is of a machine whose clock was never set.
+/// 2025-01-01, before the first release. An earlier time of day means that the machine's clock was never set.
 const FIRST_DAY: Duration = Duration::from_secs(1_735_689_600);
 
-/// The clock that lifetimes and ages count by. Cheap to copy.
+/// The clock that measures lifetimes and ages. Cheap to copy.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     source: Source,
-    /// What it showed when the machine was booted.
+    /// The time that this clock shows at the boot of the machine.
     at_boot: SystemTime,
 }
 
-/// What a clock leaves behind, so that a later one goes on in its place.
+/// A snapshot of a clock, from which the next process [resumes](Clock::resume) it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClockReading {
-    /// What the clock showed.
+    /// The time of the clock.
     pub now: SystemTime,
-    /// What the time of day was.
+    /// The time of day at the same moment.
     pub wall: SystemTime,
     /// The id of the boot and the time since it; `None` if the system has no boot id.
     pub boot: Option<(String, Duration)>,
 }
 
 impl Clock {
-    /// A new clock that shows the time of day.
+    /// A new clock that starts at the time of day.
     pub fn start() -> Self {
         Self::new(Source::new())
     }
@@ -58,15 +59,15 @@ impl Clock {
     }
 
     fn showing(now: SystemTime, source: Source) -> Self {
-        // A clock before 1970 is no clock.
+        // Saturates at 1970 if the machine has been up for longer than `now` is after 1970.
         Self { source, at_boot: now.checked_sub(source.since_boot()).unwrap_or(SystemTime::UNIX_EPOCH) }
     }
 
-    /// Goes on where another clock has ended.
+    /// Continues the clock from which `last` was taken.
     ///
-    /// Since then as much time has passed as the boot-time clock says, if the machine was not booted again; else as much as the
-    /// time of day says. A time of day that went back, or of a machine whose clock was not set, says nothing: then no time has
-    /// passed, so that what is young is not taken for old.
+    /// The time since then comes from the boot-time clock if the machine was not rebooted, and otherwise from the time of day.
+    /// If the time of day went back, or was not set before or after, no time counts as passed, so that nothing expires too
+    /// early.
     pub fn resume(last: &ClockReading) -> Self {
         Self::resumed(last, Source::new())
     }
@@ -82,7 +83,7 @@ impl Clock {
         Self::showing(last.now.checked_add(passed).unwrap_or(last.now), source)
     }
 
-    /// The time that lifetimes and ages count by.
+    /// The time that measures lifetimes and ages.
     pub fn now(&self) -> SystemTime {
         self.at_boot + self.source.since_boot()
     }
@@ -92,7 +93,7 @@ impl Clock {
         self.source.wall()
     }
 
-    /// How far the time of day is from `now` at this moment.
+    /// The current difference between the time of day and [`now`](Self::now).
     pub fn wall_offset(&self) -> WallOffset {
         let (now, wall) = (self.now(), self.wall());
         match wall.duration_since(now) {
@@ -101,23 +102,24 @@ impl Clock {
         }
     }
 
-    /// What is left behind for a later clock.
+    /// A snapshot from which a later process [resumes](Self::resume) the clock.
     pub fn reading(&self) -> ClockReading {
         let boot = self.source.boot_id().map(|id| (id, self.source.since_boot()));
         ClockReading { now: self.now(), wall: self.wall(), boot }
     }
 
-    /// An instant of a clock that, unlike the one of timers, counts suspends: for deadlines that are looked at again and again.
+    /// The current instant, counting suspends unlike `Instant::now`. For deadlines that are checked repeatedly instead of by a
+    /// timer.
     pub fn instant(&self) -> Instant {
         Instant::now() + self.source.suspended()
     }
 
-    /// What [`now`](Self::now) shows at an instant that [`instant`](Self::instant) will give.
+    /// The time that [`now`](Self::now) shows when [`instant`](Self::instant) reaches `instant`.
     pub fn at(&self, instant: Instant) -> SystemTime {
         self.now() + instant.saturating_duration_since(self.instant())
     }
 
-    /// The time of day of an instant of a timer as RFC 3339 in UTC with milliseconds.
+    /// The time of day at which a timer reaches `instant`, as RFC 3339 in UTC with milliseconds.
     pub fn text(&self, instant: Instant) -> String {
         let (now, wall) = (Instant::now(), self.wall());
         rfc3339(match instant.checked_duration_since(now) {
@@ -127,51 +129,51 @@ impl Clock {
     }
 }
 
-/// How far the time of day is from the time that ages count by; nothing, unless it was set.
+/// The difference between the time of day and [`Clock::now`]; zero unless the time of day was stepped.
 #[derive(Debug, Clone, Copy)]
 pub struct WallOffset {
     ahead: bool,
     by: Duration,
 }
 
-/// Two clocks that are read one after the other differ by less than a second if none of them was set.
+/// Drops differences below one second: those come from reading the two clocks one after the other.
 fn significant(difference: Duration) -> Duration {
     if difference < Duration::from_secs(1) { Duration::ZERO } else { difference }
 }
 
 impl WallOffset {
-    /// The time of day of a time that a store keeps.
+    /// Converts a time that a store keeps to the time of day.
     pub fn to_wall(self, time: SystemTime) -> SystemTime {
         let moved = if self.ahead { time.checked_add(self.by) } else { time.checked_sub(self.by) };
         moved.unwrap_or(time)
     }
 
-    /// The time that a store keeps for a time of day.
+    /// Converts a time of day to the time that a store keeps.
     pub fn from_wall(self, wall: SystemTime) -> SystemTime {
         Self { ahead: !self.ahead, ..self }.to_wall(wall)
     }
 }
 
-/// A time of day as RFC 3339 in UTC, to the millisecond.
+/// Formats a time of day as RFC 3339 in UTC with milliseconds.
 pub fn rfc3339(time: SystemTime) -> String {
     let timestamp = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::MAX);
     format!("{timestamp:.3}")
 }
 
-/// `duration`, give or take up to a tenth, so that clients which came together do not come together again.
+/// Varies `duration` at random by up to 10 %, so that clients that connected together do not reconnect together.
 pub fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
-/// Timer of one task for deadlines that move often and are seldom reached. The runtime's timer is reset only when it has
-/// fired or would fire too late, since a reset takes a lock that all timers share.
+/// Timer of one task, for deadlines that move often and are seldom reached. The runtime's timer is reset only when it has fired
+/// or would fire too late, because a reset takes a lock that all timers share.
 #[derive(Debug, Default)]
 pub struct ReusableSleep(Option<(Instant, Pin<Box<Sleep>>)>);
 
 impl ReusableSleep {
     /// Completes at `until`. The deadline may change between polls.
     ///
-    /// Cancel safe. An earlier deadline that is no longer polled may wake the task once for nothing.
+    /// Cancel safe. An earlier deadline that is no longer polled may wake the task once without need.
     pub fn poll(&mut self, context: &mut Context<'_>, until: Instant) -> Poll<()> {
         let now = Instant::now();
         loop {
@@ -179,7 +181,7 @@ impl ReusableSleep {
                 return Poll::Ready(());
             }
             match &mut self.0 {
-                // It has the waker of the task already.
+                // The running timer fires in time and has the waker of the task.
                 Some((fires, _)) if *fires <= until && now < *fires => return Poll::Pending,
                 Some((fires, sleep)) => {
                     *fires = until;

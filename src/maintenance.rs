@@ -1,4 +1,4 @@
-//! What operators do with a store on disk while no gateway has it open: export it and import it. `store::check` checks it.
+//! Export and import of a store on disk while no gateway has it open. `store::check` checks such a store.
 
 mod error;
 mod import;
@@ -19,15 +19,15 @@ pub use error::{ImportError, MaintenanceError, TransferCount};
 
 use line::{MessageLine, StreamLine};
 
-/// A store on disk that no gateway has open. Nothing is synced before it is closed.
+/// A store on disk that no gateway has open. Nothing is synced until [`close`](Self::close).
 pub struct OfflineStore {
     store: Disk,
     clock: Clock,
 }
 
 impl OfflineStore {
-    /// Opens the store in `directory`, which is made if it is not there. One with damaged records is opened only if that
-    /// is accepted.
+    /// Opens the store in `directory`, and creates the directory if it does not exist. Fails if records are damaged, unless
+    /// `accept_damage` is set.
     pub fn open(directory: &Path, accept_damage: bool) -> Result<Self, OpenError> {
         let clock = ClockFile::read(directory).clock();
         let options = DiskOptions { accept_damage, ..DiskOptions::new(SyncPolicy::Never) };
@@ -36,28 +36,28 @@ impl OfflineStore {
         Ok(Self { store, clock })
     }
 
-    /// Writes all streams and their messages to `out`, as lines of JSON.
+    /// Writes all streams and their messages to `out` as lines of JSON, and returns their number.
     pub async fn export(&self, out: &mut dyn Write) -> Result<TransferCount, MaintenanceError> {
         let exported = export(&self.store, self.clock, out).await?;
         out.flush()?;
         Ok(exported)
     }
 
-    /// Makes the streams that lines of JSON tell of.
+    /// Creates the streams of an export with their messages, and returns their number.
     pub async fn import(&self, lines: impl BufRead) -> Result<TransferCount, MaintenanceError> {
         import::import(&self.store, self.clock, lines).await
     }
 
-    /// Makes all of it durable.
+    /// Syncs everything that was imported.
     pub async fn close(self) {
         self.store.close().await;
     }
 }
 
-/// How much of a stream is in memory at once.
+/// How much of a stream an export holds in memory at once.
 const CHUNK: MessageLimit = MessageLimit { bytes_max: 1024 * 1024, count_max: 1000 };
 
-/// Writes all streams, in the order of their names, and behind each its messages.
+/// Writes all streams in the order of their names, each followed by its messages.
 async fn export(
     store: &dyn Store,
     clock: Clock,
@@ -78,7 +78,6 @@ async fn export(
     }
 }
 
-/// Writes a stream and its messages.
 async fn export_stream(
     store: &dyn Store,
     name: &StreamName,
@@ -86,21 +85,24 @@ async fn export_stream(
     out: &mut dyn Write,
     exported: &mut TransferCount,
 ) -> Result<(), MaintenanceError> {
-    // Whatever has ended since is not there.
+    // The stream may have ended since the page was read.
     let Ok(described) = store.describe(name, now).await else { return Ok(()) };
-    put(out, &StreamLine::of(name, &described))?;
+    write_line(out, &StreamLine::of(name, &described))?;
     exported.streams += 1;
     let mut start = Start::Earliest;
     loop {
         let read = store.messages(name, start, CHUNK, now).await;
         if let Err(ReadError::Gap(gap)) = read {
-            tracing::warn!(stream = %name, reason = ?gap.reason, next = %gap.earliest, "messages are missing");
+            tracing::warn!(
+                stream = %name, reason = ?gap.reason, next = %gap.earliest,
+                "messages are missing from the export; it continues at the next message"
+            );
             start = Start::At(gap.earliest);
             continue;
         }
         let chunk = read.map_err(|error| MaintenanceError::Read { stream: name.to_string(), error })?;
         for message in &chunk.messages {
-            put(out, &MessageLine::of(message, described.content_type.encoding(), offset))?;
+            write_line(out, &MessageLine::of(message, described.content_type.encoding(), offset))?;
             exported.messages += 1;
         }
         if chunk.up_to_date {
@@ -110,7 +112,7 @@ async fn export_stream(
     }
 }
 
-fn put(out: &mut dyn Write, line: &impl Serialize) -> Result<(), MaintenanceError> {
+fn write_line(out: &mut dyn Write, line: &impl Serialize) -> Result<(), MaintenanceError> {
     serde_json::to_writer(&mut *out, line).map_err(io::Error::from)?;
     out.write_all(b"\n")?;
     Ok(())

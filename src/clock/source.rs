@@ -1,5 +1,5 @@
-//! Where time comes from: the system, or in unit tests a simulation that follows tokio's clock, so that a test which pauses that
-//! has paused all of them.
+//! The source of time of a clock: the system, or in unit tests a simulation that follows tokio's clock, so that a test that
+//! pauses tokio's clock pauses every clock.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,12 +17,12 @@ mod system {
 
     use super::{Duration, SystemTime};
 
-    /// The clocks of the system.
+    /// The clocks of the operating system.
     #[derive(Debug, Clone, Copy)]
     pub(in crate::clock) struct Source;
 
     impl Source {
-        /// The source of a clock that nobody else shares.
+        /// A source for a new clock.
         pub(in crate::clock) fn new() -> Self {
             Self
         }
@@ -32,18 +32,18 @@ mod system {
             SystemTime::now()
         }
 
-        /// How long the machine has been up, suspends included (clock_gettime(2)).
+        /// The time since boot, suspends included (clock_gettime(2), `CLOCK_BOOTTIME`).
         pub(in crate::clock) fn since_boot(self) -> Duration {
             duration(clock_gettime(ClockId::Boottime))
         }
 
-        /// How long it has been suspended since it was booted.
+        /// The time for which the machine was suspended since boot.
         pub(in crate::clock) fn suspended(self) -> Duration {
             let awake = duration(clock_gettime(ClockId::Monotonic));
             self.since_boot().saturating_sub(awake)
         }
 
-        /// The number of the boot (random(4)).
+        /// The id of the current boot (random(4)).
         pub(in crate::clock) fn boot_id(self) -> Option<String> {
             let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
             Some(id.trim().to_owned())
@@ -64,11 +64,11 @@ mod simulated {
 
     use super::{Duration, SystemTime};
 
-    /// When simulated time begins, on a machine that has been up for a day.
+    /// The start of simulated time, on a machine that has been up for [`UP`].
     const BEGIN: Duration = Duration::from_secs(1_800_000_000);
     const UP: Duration = Duration::from_secs(24 * 3600);
 
-    /// Time that a test moves. It passes as tokio's does.
+    /// Simulated time that a test steps, suspends and reboots. It advances with tokio's clock.
     #[derive(Debug)]
     pub(crate) struct SimulatedTime {
         since: Instant,
@@ -81,7 +81,7 @@ mod simulated {
     pub(in crate::clock) struct Source(&'static SimulatedTime);
 
     impl SimulatedTime {
-        /// Begins; it is never given back.
+        /// Starts simulated time. The value is leaked, so that clocks can copy a reference to it.
         pub(crate) fn start() -> &'static Self {
             Box::leak(Box::new(Self {
                 since: Instant::now(),
@@ -91,17 +91,17 @@ mod simulated {
             }))
         }
 
-        /// A clock that shows it.
+        /// A new clock in this simulated time.
         pub(crate) fn clock(&'static self) -> crate::clock::Clock {
             crate::clock::Clock::new(Source(self))
         }
 
-        /// A clock that goes on where another one has ended.
+        /// A clock that continues the one from which `last` was taken.
         pub(crate) fn resume(&'static self, last: &crate::clock::ClockReading) -> crate::clock::Clock {
             crate::clock::Clock::resumed(last, Source(self))
         }
 
-        /// Somebody sets the time of day.
+        /// Steps the time of day forward.
         pub(crate) fn set_forward(&self, by: Duration) {
             self.stepped_ms.fetch_add(by.as_millis() as i64, Ordering::SeqCst);
         }
@@ -110,19 +110,19 @@ mod simulated {
             self.stepped_ms.fetch_sub(by.as_millis() as i64, Ordering::SeqCst);
         }
 
-        /// The machine is suspended. Timers stand still meanwhile.
+        /// Suspends the machine for `time`, during which timers stand still.
         pub(crate) fn suspend(&self, time: Duration) {
             self.suspended_ms.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
         }
 
-        /// The machine is booted again.
+        /// Reboots the machine, which changes its boot id.
         pub(crate) fn reboot(&self) {
             self.boot.fetch_add(1, Ordering::SeqCst);
         }
     }
 
     impl Source {
-        /// The source of a clock that nobody else shares.
+        /// A source for a new clock, with a simulated time of its own.
         pub(in crate::clock) fn new() -> Self {
             Self(SimulatedTime::start())
         }

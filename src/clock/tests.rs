@@ -1,4 +1,4 @@
-//! Tests of the clock over steps, suspends and restarts, and of the timer.
+//! Tests of the clock across steps, suspends and restarts, and of [`ReusableSleep`].
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -12,7 +12,7 @@ const DAYS_400: Duration = Duration::from_secs(400 * 24 * 3600);
 const SINCE_1970: Duration = Duration::from_secs(56 * 365 * 24 * 3600);
 
 #[tokio::test(start_paused = true)]
-async fn it_passes_with_tokio_and_over_suspends_and_nobody_sets_it() {
+async fn now_follows_tokio_and_suspends_but_not_steps() {
     let time = SimulatedTime::start();
     let clock = time.clock();
     let (start, instant) = (clock.now(), clock.instant());
@@ -34,8 +34,8 @@ async fn it_passes_with_tokio_and_over_suspends_and_nobody_sets_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_later_clock_goes_on_by_what_is_known_of_the_time_between() {
-    // What happens between the two clocks while an hour passes, and how much the later one says has passed.
+async fn a_resumed_clock_adds_the_time_since_its_reading() {
+    // What happens between the reading and the resumed clock, an hour later, and how much time the resumed clock adds.
     type Event = fn(&SimulatedTime);
     let cases: [(&str, Event, Duration); 7] = [
         ("nothing", |_| {}, HOUR),
@@ -53,7 +53,7 @@ async fn a_later_clock_goes_on_by_what_is_known_of_the_time_between() {
         advance(HOUR).await;
         let clock = time.resume(&last);
         assert_eq!(clock.now(), last.now + passed, "{what}");
-        // It goes on like any other.
+        // The resumed clock advances like any other.
         advance(HOUR).await;
         time.set_forward(DAYS_400);
         assert_eq!(clock.now(), last.now + passed + HOUR, "{what}");
@@ -61,7 +61,7 @@ async fn a_later_clock_goes_on_by_what_is_known_of_the_time_between() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_before_a_clock_was_set_is_not_long_ago() {
+async fn setting_an_unset_clock_adds_no_time() {
     let time = SimulatedTime::start();
     time.set_back(SINCE_1970);
     let unset = time.clock().reading();
@@ -71,26 +71,26 @@ async fn the_time_before_a_clock_was_set_is_not_long_ago() {
     assert_eq!((clock.now(), clock.wall()), (unset.now, unset.wall + SINCE_1970));
 }
 
-async fn rings_at(alarm: &mut ReusableSleep, since: Instant, seconds: u64) {
+async fn fires_at(timer: &mut ReusableSleep, since: Instant, seconds: u64) {
     let until = since + Duration::from_secs(seconds);
-    in_time("the alarm rings", poll_fn(|context| alarm.poll(context, until))).await;
+    in_time("the timer fires", poll_fn(|context| timer.poll(context, until))).await;
     assert_eq!(Instant::now().duration_since(since).as_secs(), seconds);
 }
 
-fn is_pending(alarm: &mut ReusableSleep, context: &mut Context<'_>, until: Instant) -> Poll<bool> {
-    Poll::Ready(alarm.poll(context, until).is_pending())
+fn is_pending(timer: &mut ReusableSleep, context: &mut Context<'_>, until: Instant) -> Poll<bool> {
+    Poll::Ready(timer.poll(context, until).is_pending())
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_rings_when_it_was_set_to_last() {
-    let (mut alarm, since) = (ReusableSleep::default(), Instant::now());
-    rings_at(&mut alarm, since, 5).await;
-    rings_at(&mut alarm, since, 7).await;
+async fn it_fires_at_the_latest_deadline() {
+    let (mut timer, since) = (ReusableSleep::default(), Instant::now());
+    fires_at(&mut timer, since, 5).await;
+    fires_at(&mut timer, since, 7).await;
     let late = since + Duration::from_secs(100);
-    assert!(poll_fn(|context| is_pending(&mut alarm, context, late)).await);
-    rings_at(&mut alarm, since, 10).await;
+    assert!(poll_fn(|context| is_pending(&mut timer, context, late)).await);
+    fires_at(&mut timer, since, 10).await;
     let soon = since + Duration::from_secs(11);
-    assert!(poll_fn(|context| is_pending(&mut alarm, context, soon)).await);
-    rings_at(&mut alarm, since, 20).await;
-    rings_at(&mut alarm, since, 20).await;
+    assert!(poll_fn(|context| is_pending(&mut timer, context, soon)).await);
+    fires_at(&mut timer, since, 20).await;
+    fires_at(&mut timer, since, 20).await;
 }

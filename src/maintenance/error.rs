@@ -1,62 +1,62 @@
-//! What operators are told of an export or import: how much was moved, or why not.
+//! The results of an export or import: how much was transferred, or why it failed.
 
 use std::io;
 
 use crate::stream::{AppendError, CreateError, InvalidContentType, InvalidName, ReadError};
 
-/// Why an operator did not get what was asked for.
+/// Why an export or import failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MaintenanceError {
-    /// A file can not be read or written.
+    /// A file cannot be read or written.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The store can not be read.
+    /// The store cannot be read.
     #[error("stream {stream}: {error}")]
     Read {
-        /// The stream.
+        /// The name of the stream.
         stream: String,
-        /// Why.
+        /// Why reading failed.
         error: ReadError,
     },
-    /// A line can not be imported.
+    /// A line cannot be imported.
     #[error("line {line}: {error}")]
     Import {
-        /// Its number, from 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// Why.
+        /// Why the import of the line failed.
         error: ImportError,
     },
 }
 
-/// How much was taken from one place to another.
+/// How much an export or import has transferred.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TransferCount {
-    /// Streams.
+    /// Number of streams.
     pub streams: usize,
-    /// Messages.
+    /// Number of messages.
     pub messages: usize,
 }
 
-/// Why a line can not be imported.
+/// Why a line cannot be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// It is neither a stream nor a message.
+    /// The line is neither a stream nor a message.
     #[error("not a line of an export: {0}")]
     Line(#[from] serde_json::Error),
-    /// There is no stream before it.
+    /// The line is a message, and no line with a stream comes before it.
     #[error("a message without a stream before it")]
     NoStream,
-    /// The stream has a name that none can have.
+    /// The name of the stream is invalid.
     #[error(transparent)]
     Name(#[from] InvalidName),
-    /// The stream has a content type that none can have.
+    /// The content type of the stream is invalid.
     #[error(transparent)]
     ContentType(#[from] InvalidContentType),
-    /// A stream of that name is there.
-    #[error("the stream is there already")]
+    /// A stream of this name exists.
+    #[error("the stream exists already")]
     Exists,
-    /// What the message has beside its content can not be meant.
-    #[error("the content or what was said with it can not be read")]
+    /// The content or the publisher's note of the message is invalid.
+    #[error("the content or the publisher note (`said`) is invalid")]
     Content,
     /// The store refused the stream.
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! From lines to a store.
+//! Imports the lines of an export into a store.
 
 use std::io::BufRead;
 use std::time::SystemTime;
@@ -8,15 +8,15 @@ use super::line::Line;
 use crate::clock::{Clock, WallOffset};
 use crate::stream::{Append, ContentType, CreateError, Payload, Store, StreamName};
 
-/// The stream whose messages follow.
+/// The stream that the following message lines belong to.
 struct Current {
     name: StreamName,
     content_type: ContentType,
     closed: bool,
 }
 
-/// Makes the streams that lines tell of, which must not be there. What came before a line that can not be imported is
-/// there afterwards.
+/// Creates the streams of `lines` with their messages. The streams must not exist. If a line cannot be imported, the lines
+/// before it stay imported.
 pub(super) async fn import(
     store: &dyn Store,
     clock: Clock,
@@ -28,15 +28,15 @@ pub(super) async fn import(
     for line in lines.lines() {
         number += 1;
         let line = line?;
-        let taken = take(store, (now, offset), &line, &mut current, &mut imported).await;
-        taken.map_err(|error| MaintenanceError::Import { line: number, error })?;
+        let done = import_line(store, (now, offset), &line, &mut current, &mut imported).await;
+        done.map_err(|error| MaintenanceError::Import { line: number, error })?;
     }
     let closed = close(store, now, current).await;
     closed.map_err(|error| MaintenanceError::Import { line: number, error })?;
     Ok(imported)
 }
 
-async fn take(
+async fn import_line(
     store: &dyn Store,
     (now, offset): (SystemTime, WallOffset),
     line: &str,
@@ -77,7 +77,7 @@ async fn take(
     Ok(())
 }
 
-/// Closes a stream that was closed, behind its last message.
+/// Closes the current stream if the export says that it was closed.
 async fn close(store: &dyn Store, now: SystemTime, current: Option<Current>) -> Result<(), ImportError> {
     let Some(Current { name, closed: true, .. }) = current else { return Ok(()) };
     store.append(&name, Append::closing(), now).await?;

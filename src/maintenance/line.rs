@@ -1,4 +1,4 @@
-//! The lines of an export: each stream, and behind it its messages.
+//! The lines of an export: a line for each stream, followed by a line for each of its messages.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,13 +17,14 @@ use crate::stream::{
     Retention, StreamName,
 };
 
-/// A stream, or a message of the stream before it.
+/// A line of an export: a stream, or a message of the stream before it.
 #[derive(Debug)]
 pub(super) enum Line {
     Stream(StreamLine),
     Message(MessageLine),
 }
 
+/// A stream with its settings. The field names are the JSON keys.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct StreamLine {
@@ -43,7 +44,7 @@ pub(super) struct StreamLine {
     max_age_seconds: Option<u64>,
 }
 
-/// A message in one of three ways, as its content type has it.
+/// A message. Its content is in exactly one of `json`, `text` and `base64`, depending on the content type of the stream.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MessageLine {
@@ -58,12 +59,12 @@ pub(super) struct MessageLine {
     pub(super) said: Option<PublisherNote>,
 }
 
-/// The message `null` is a message.
+/// Deserializes a present `null` as the JSON message `null` instead of as an absent field.
 fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// What an MQTT publisher said.
+/// What an MQTT publisher declared about a message, see [`Annotation`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PublisherNote {
@@ -86,7 +87,7 @@ pub(super) struct PublisherNote {
 }
 
 impl Line {
-    /// Only a stream has a name.
+    /// Parses a line. A line with a `stream` key is a stream, any other a message.
     pub(super) fn parse(line: &str) -> serde_json::Result<Self> {
         #[derive(Deserialize)]
         struct Kind {
@@ -120,7 +121,7 @@ impl StreamLine {
         }
     }
 
-    /// The creation of the stream, open at first.
+    /// The creation of the stream. It is created open; the import closes it after its last message.
     pub(super) fn creation(&self) -> Result<Create, InvalidContentType> {
         let idle = self.idle_seconds.map(|seconds| Lifetime::Idle(Duration::from_secs(seconds)));
         let until = self.expires_at.map(|end| Lifetime::Until(end.into()));
@@ -138,11 +139,11 @@ impl StreamLine {
 }
 
 impl MessageLine {
-    /// `offset` is that of the store's times.
+    /// The line for `message`. `offset` converts the times of the store.
     pub(super) fn of(message: &Message, encoding: Encoding, offset: WallOffset) -> Self {
         let text = String::from_utf8(message.bytes.to_vec()).ok();
         let json = match encoding {
-            // A line break between two tokens would end the line.
+            // A line break between two tokens would end the line of the export.
             Encoding::Json => text.clone().filter(|text| !text.contains(['\n', '\r'])),
             Encoding::Text | Encoding::Binary => None,
         };
@@ -158,7 +159,7 @@ impl MessageLine {
         }
     }
 
-    /// The content; `None`: there is none, or more than one.
+    /// The content; `None` unless exactly one content field is present and valid.
     pub(super) fn bytes(&self) -> Option<Bytes> {
         match (&self.json, &self.text, &self.base64) {
             (Some(value), None, None) => Some(value.get().to_owned().into()),
@@ -189,7 +190,7 @@ impl PublisherNote {
         }
     }
 
-    /// The same as a store has it; `None`: the quality or the correlation is none.
+    /// Converts the note to what a store keeps; `None` if the QoS or the base64 of `correlation` is invalid.
     pub(super) fn into_annotation(self, offset: WallOffset) -> Option<Arc<Annotation>> {
         let quality = match self.quality {
             0 => QoS::AtMostOnce,

@@ -1,10 +1,11 @@
-//! The store that survives the process and, if it is told to sync always, a power cut.
+//! The store on disk. Its messages survive the process and, with [`SyncPolicy::Always`](crate::stream::SyncPolicy), a power
+//! cut.
 //!
-//! One log for all streams, in segments of the same size (Rosenblum and Ousterhout, "The Design and Implementation of a
-//! Log-Structured File System", 1992). One thread writes to it, in groups that one sync makes durable; what it writes is
-//! done and answered afterwards, so that nobody ever reads what could still be lost. Where each append lies is in memory,
-//! about 10 bytes each (docs/design/index.md); the content of the newest ones is too, and of the others is read from the
-//! files.
+//! All streams share one log, which consists of segments of the same size (Rosenblum and Ousterhout, "The Design and
+//! Implementation of a Log-Structured File System", 1992). One thread, the [`Committer`], writes pending changes in groups that
+//! one sync makes durable, and makes them visible and answers them only afterwards, so that no reader sees a message that could
+//! still be lost. The location of each append is in memory, about 10 bytes each (docs/design/index.md). The content of the
+//! newest appends is in memory, too; other content is read from the files.
 
 mod append;
 mod begin;
@@ -62,28 +63,28 @@ pub use clock_file::ClockFile;
 pub use directory::OpenError;
 pub use open::{DiskOptions, Opened};
 
-/// How often a read looks at a stream whose records are moved before it has read them. Each time a whole segment was given
-/// up meanwhile.
-const LOOKS_MAX: usize = 16;
+/// How often a read is tried again because records were moved before it had read them. Each time, a whole segment was removed
+/// meanwhile.
+const READ_ATTEMPTS_MAX: usize = 16;
 
-/// Streams in a directory. Dropped without `close` it is as if the process had been killed.
+/// A store in a directory. If it is dropped without `close`, the effect is that of a kill of the process.
 pub struct Disk {
     shared: Arc<DiskState>,
-    /// `None` once it is dropped.
+    /// `None` while it is dropped.
     jobs: Option<Sender<Job>>,
     committer: Option<JoinHandle<()>>,
-    /// Nobody else may open it meanwhile.
+    /// Locks the directory against other processes.
     _directory: Directory,
-    /// The memory that the newest messages may take.
+    /// Charges the cache of the newest messages to the memory budget.
     _cache: Charge,
 }
 
 impl Disk {
-    fn ask(&self, job: Job) -> Result<(), Failure> {
+    fn send_job(&self, job: Job) -> Result<(), Failure> {
         self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(Failure::Broken)
     }
 
-    /// Has the committer make a change, and waits for its outcome.
+    /// Makes the committer execute a change, and waits for its outcome.
     async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Committer, ChangeReply<T>) -> Result<(), NoRoom> + Send + 'static,
@@ -91,18 +92,18 @@ impl Disk {
         self.shared.check()?;
         let (answer, outcome) = oneshot::channel();
         let job = Job::QueuedChange(Box::new(move |committer| change(committer, answer)));
-        self.ask(job)?;
+        self.send_job(job)?;
         outcome.await.map_err(|_| Failure::Broken)
     }
 }
 
 impl Drop for Disk {
-    /// Waits for the change that is being made, so that the directory is at rest before somebody else opens it.
+    /// Waits for the change that is being made, so that no file changes when another process opens the directory.
     fn drop(&mut self) {
         self.jobs = None;
         self.shared.close();
         if let Some(committer) = self.committer.take() {
-            // It has said what went wrong.
+            // The committer has logged its error.
             let _failed = committer.join();
         }
     }
@@ -144,7 +145,7 @@ impl Store for Disk {
         now: SystemTime,
     ) -> Work<'a, Result<Batch, ReadError>> {
         Box::pin(async move {
-            for _ in 0..LOOKS_MAX {
+            for _ in 0..READ_ATTEMPTS_MAX {
                 let at = self.shared.streams.moment(now);
                 let view = self.shared.streams.with(name, now, |entry| entry.read(start, limit, at))??;
                 match self.shared.batch(view).await {
@@ -165,7 +166,7 @@ impl Store for Disk {
         now: SystemTime,
     ) -> Work<'a, Result<Messages, ReadError>> {
         Box::pin(async move {
-            for _ in 0..LOOKS_MAX {
+            for _ in 0..READ_ATTEMPTS_MAX {
                 let view =
                     self.shared.streams.with(name, now, |entry| entry.messages(start, limit, now))??;
                 match self.shared.messages(view).await {
@@ -184,7 +185,7 @@ impl Store for Disk {
         now: SystemTime,
     ) -> Work<'a, Result<Option<Message>, ReadError>> {
         Box::pin(async move {
-            for _ in 0..LOOKS_MAX {
+            for _ in 0..READ_ATTEMPTS_MAX {
                 let retained = self.shared.streams.with(name, now, |entry| entry.retained(now))?;
                 let Some((placed, epoch_history)) = retained else { return Ok(None) };
                 let start = Start::At(epoch_history.offset_at(placed.start));
@@ -255,8 +256,8 @@ impl Store for Disk {
 
     fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
         let ended = self.shared.streams.sweep(now);
-        // A committer that is gone has nothing left to tidy.
-        let _gone = self.ask(Job::Tidy);
+        // Without a committer there is nothing to tidy.
+        let _gone = self.send_job(Job::Tidy);
         ended
     }
 
@@ -280,8 +281,8 @@ impl Store for Disk {
         Box::pin(async move {
             let (done, closed) = oneshot::channel();
             self.shared.close();
-            if self.ask(Job::Close(done)).is_ok() {
-                // A store that has failed can not be closed, and has said so.
+            if self.send_job(Job::Close(done)).is_ok() {
+                // A store that has failed cannot be closed, and has logged its error.
                 let _failed = closed.await;
             }
         })

@@ -1,12 +1,12 @@
-//! One stream: what it is, what it holds and what may be done with it at a given time.
+//! One stream in a store: its configuration, its log, its writers, and the operations on them.
 //!
-//! A change is first decided and then done. A store in memory does both at once; one that has to write in between
-//! decides on further changes meanwhile, while readers see what is done.
+//! A change is first decided ([`Entry::decide`]) and then done ([`Entry::finish`]). The store in memory does both at once. A
+//! store that writes to disk in between decides on further changes meanwhile, while readers see only what is done.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::log::{By, Content, Log, Placed, Record, Restored};
+use super::log::{ChargedTo, Content, Log, Placed, Record, Restored};
 use super::view::{MessagesView, View};
 use crate::budget::{Owner, StreamCharge, allocated_bytes};
 use crate::stream::{
@@ -16,19 +16,19 @@ use crate::stream::{
     StreamName, Writers,
 };
 
-/// How soon a stream that somebody waits for is looked at again at the earliest.
+/// The minimum time between two sweeps of the same stream.
 pub(super) const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 
-/// A moment by both clocks.
+/// A point in time on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
-    /// What ages and idle times count by.
+    /// The time that measures ages and idle times (`clock::Clock::now`).
     pub(super) now: SystemTime,
-    /// The time of day.
+    /// The time of day at the same moment.
     pub(super) wall: SystemTime,
 }
 
-/// A stream whose content is kept as `C`.
+/// A stream of a store that keeps content as `C`.
 #[derive(Debug)]
 pub(super) struct Entry<C: Content> {
     pub(super) name: StreamName,
@@ -38,46 +38,49 @@ pub(super) struct Entry<C: Content> {
     pub(super) retention: Retention,
     pub(super) asked: CreationRequest,
     pub(super) epoch_history: EpochHistory,
-    /// Whose appends its log is made of: like `epoch_history`, but of the epochs in which streams were created.
+    /// The streams whose appends are in the log: like `epoch_history`, but with the epochs of the creation of each stream.
     pub(super) origin: EpochHistory,
-    /// Where its state was written last, in a store that writes it.
+    /// Where the state of the stream was last written; `None` in a store that does not write.
     pub(super) head: Option<WrittenState<C>>,
-    /// Who writes, as far as decided.
+    /// The state of the writers after all decided changes.
     pub(super) writers: Writers,
-    /// Where the log will end when all that is decided is done.
+    /// The position of the tail after all decided changes.
     pub(super) decided: Position,
-    /// Changes that are decided and not done.
+    /// Number of changes that are decided and not done.
     pub(super) underway: usize,
     pub(super) log: Log<C>,
-    /// Whether it is closed, as far as done.
+    /// Whether the stream is closed; not set by a close that is only decided.
     pub(super) closed: bool,
     pub(super) retained: Option<Record<C>>,
+    /// The last read, append or other use, from which an idle lifetime counts.
     pub(super) used: SystemTime,
-    pub(super) waited_for: usize,
+    /// Number of waiters; an idle lifetime does not elapse while there are any.
+    pub(super) waiters: usize,
+    /// Number of forks of this stream.
     pub(super) forks: usize,
-    /// How many streams are behind it if it is a fork.
+    /// Number of sources in the chain of forks; 0 for a stream that is not a fork.
     pub(super) depth: u8,
-    /// When the sweep looks at it, as it stands in the agenda.
+    /// When the sweep visits the stream, which is its key in the agenda.
     pub(super) scheduled: Option<SystemTime>,
-    /// What it takes of memory without its messages.
+    /// The memory of the stream without its messages.
     charge: StreamCharge,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Decided and not done: its name is taken, and nobody sees it yet.
+    /// The creation is decided and not done: the name is taken, and readers do not see the stream.
     Begun,
     Live,
-    /// Deleted, kept for its name as long as there are forks.
+    /// Deleted, but its name stays taken while there are forks.
     Deleted,
-    /// Its deletion is decided and not done.
+    /// The deletion is decided and not done.
     Ending,
-    /// Not in the table any more; somebody may still hold it.
+    /// Not in the table any more; other threads may still hold a reference.
     Removed,
 }
 
 impl State {
-    /// Whether there is a stream to be deleted.
+    /// Whether there is a stream that can be deleted.
     pub(super) fn is_there(self) -> Result<(), Missing> {
         match self {
             Self::Live | Self::Ending => Ok(()),
@@ -87,7 +90,7 @@ impl State {
     }
 }
 
-/// What the creator said, to tell a repeated creation from a different one.
+/// The settings that the creator asked for, which distinguish a repeated creation from a different one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CreationRequest {
     pub(super) lifetime: Option<Lifetime>,
@@ -95,29 +98,30 @@ pub(super) struct CreationRequest {
     pub(super) fork: Option<Fork>,
 }
 
-/// The state of a stream as it is written.
+/// The written state of a stream.
 #[derive(Debug)]
 pub(super) struct WrittenState<C> {
     pub(super) content: C,
-    /// It is written twice: without it the messages of the stream would be nobody's.
+    /// A second copy, because the messages of the stream cannot be used without its state.
     pub(super) copy: C,
-    /// Nothing before it is needed to read the stream from there.
+    /// The earliest position of the log when the state was written; earlier messages are not needed to restore the stream.
     pub(super) earliest: Position,
 }
 
-/// What is left of an append to be done.
+/// The part of an append that is done after it is written.
 pub(super) struct Done<C> {
-    /// The messages and their content; `None`: nothing but a close.
+    /// The messages; `None` if the append only closes the stream.
     pub(super) record: Option<Record<C>>,
-    /// What the publisher said of them.
+    /// What the publisher declared about the messages.
     pub(super) annotation: Option<Arc<Annotation>>,
     pub(super) close: bool,
-    /// Who has appended it.
+    /// The principal that appended.
     pub(super) principal: Principal,
 }
 
 impl<C: Content> Entry<C> {
-    /// A stream without content of its own that `owner` creates. `origin` is whose appends are in `log`.
+    /// A stream that `owner` creates on top of `log`, which is empty unless the stream is a fork. `origin` has the streams
+    /// whose appends are in `log`.
     pub(super) fn new(
         name: &StreamName,
         create: &Create,
@@ -151,7 +155,7 @@ impl<C: Content> Entry<C> {
             closed: false,
             retained: None,
             used: now,
-            waited_for: 0,
+            waiters: 0,
             forks: 0,
             depth: 0,
             scheduled: None,
@@ -167,7 +171,7 @@ impl<C: Content> Entry<C> {
             && self.closed == create.closed
     }
 
-    /// What a creation finds that comes second.
+    /// The result of a creation that finds this stream under its name.
     pub(super) fn created_again(&mut self, create: &Create, now: SystemTime) -> Result<Created, CreateError> {
         match self.state {
             State::Live if self.was_created_by(create) => {
@@ -181,18 +185,18 @@ impl<C: Content> Entry<C> {
         }
     }
 
-    /// Counts what it takes of memory without its messages.
+    /// Updates the memory that is charged for the stream without its messages.
     pub(super) fn recount(&mut self) {
         let ancestors = self.epoch_history.ancestors().len() + self.origin.ancestors().len();
         let own = own_bytes::<C>(self.name.as_str(), self.content_type.as_str(), ancestors);
-        // Its source holds the messages, and it has a place for each run of them.
+        // The source is charged for the messages; the fork holds a reference to each run.
         let shared = if self.asked.fork.is_some() { self.log.places_bytes() } else { 0 };
-        // A message that is retained is mostly in the log too.
+        // A retained message usually is in the log, which is charged for it.
         let trimmed = self.retained.as_ref().filter(|record| record.start < self.log.earliest());
         self.charge.set(own + shared + self.writers.bytes() as u64 + trimmed.map_or(0, Record::bytes));
     }
 
-    /// Whether there is room for what an append adds.
+    /// Checks the quota for the messages of an append.
     fn admit(&self, append: &Append) -> Result<(), AppendError> {
         let payload = &append.payload;
         if payload.is_empty() {
@@ -202,10 +206,10 @@ impl<C: Content> Entry<C> {
         let bytes =
             (size_of::<Record<C>>() + payload.len() + size_of_val(payload.shape().ends()) + annotation)
                 as u64;
-        Ok(self.log.admit(By { principal: append.principal, creator: self.charge.owner() }, bytes)?)
+        Ok(self.log.admit(ChargedTo { principal: append.principal, creator: self.charge.owner() }, bytes)?)
     }
 
-    /// Decides on what it is created with.
+    /// Decides on the initial messages and the initial close.
     pub(super) fn begin_with(&mut self, create: &Create) {
         self.decided = self.decided.after(create.payload.positions());
         if create.closed {
@@ -238,22 +242,23 @@ impl<C: Content> Entry<C> {
         self.epoch_history.offset_at(self.log.tail())
     }
 
+    /// Whether the lifetime of the stream is over.
     pub(super) fn has_ended(&self, at: Moment) -> bool {
         match self.lifetime {
             Lifetime::Unlimited => false,
-            // While somebody waits for it, it stands still.
-            Lifetime::Idle(_) if self.waited_for > 0 => false,
+            // An idle lifetime does not elapse while there are waiters.
+            Lifetime::Idle(_) if self.waiters > 0 => false,
             Lifetime::Idle(idle) => self.used.checked_add(idle).is_some_and(|end| end <= at.now),
             Lifetime::Until(end) => end <= at.wall,
         }
     }
 
-    /// Whether it has ended and nothing is under way that still wants it.
+    /// Whether the lifetime is over and no change is underway.
     pub(super) fn may_end(&self, at: Moment) -> bool {
         self.state == State::Live && self.underway == 0 && self.has_ended(at)
     }
 
-    /// The time of day at which it ends, if that is given.
+    /// The time of day at which the stream ends; `None` unless its lifetime has one.
     pub(super) fn ends_on(&self) -> Option<SystemTime> {
         match self.lifetime {
             Lifetime::Until(end) => Some(end),
@@ -261,8 +266,8 @@ impl<C: Content> Entry<C> {
         }
     }
 
-    /// Gives its content up, and its name too unless that is kept for its forks.
-    pub(super) fn bury(&mut self, name_kept: bool) {
+    /// Drops the content, and with `name_kept` unset also the name, which is kept for forks otherwise.
+    pub(super) fn drop_content(&mut self, name_kept: bool) {
         self.state = if name_kept { State::Deleted } else { State::Removed };
         self.log = Log::empty(self.log.tail());
         self.retained = None;
@@ -272,18 +277,20 @@ impl<C: Content> Entry<C> {
         self.recount();
     }
 
-    /// When there will be something to remove that is too old or idle; `None` if time alone never makes it so.
+    /// The time at which a message becomes too old or the stream has been idle too long; `None` if time alone never removes
+    /// anything. An end at a time of day is not included.
     pub(super) fn due(&self, now: SystemTime) -> Option<SystemTime> {
         let aged = self.retention.age_max.and_then(|max| self.log.oldest().unwrap_or(now).checked_add(max));
         let idle = match self.lifetime {
             Lifetime::Idle(idle) => self.used.checked_add(idle),
             Lifetime::Unlimited | Lifetime::Until(_) => None,
         };
-        let idle = idle.map(|end| if self.waited_for > 0 { end.max(now + SWEEP_AGAIN) } else { end });
+        let idle = idle.map(|end| if self.waiters > 0 { end.max(now + SWEEP_AGAIN) } else { end });
         [aged, idle].into_iter().flatten().min()
     }
 
-    /// The position of `start`, if a reader can go on from there.
+    /// The position of `start`. Fails if a reader cannot continue from there: the messages are trimmed or damaged, the epoch is
+    /// another one, or the offset is beyond the tail.
     pub(super) fn locate(&self, start: Start) -> Result<Position, ReadError> {
         let gap = |reason| {
             ReadError::Gap(Gap { reason, earliest: self.epoch_history.offset_at(self.log.earliest()) })
@@ -309,7 +316,7 @@ impl<C: Content> Entry<C> {
         }
     }
 
-    /// Forgets the first messages at `start` or behind whose content `is_lost`: their readers are told so from now on.
+    /// Turns the first append at or after `start` whose content `is_lost` into a hole, which readers get as a gap from now on.
     pub(super) fn lose(&mut self, start: Start, is_lost: impl Fn(&C) -> bool) {
         let from = self.locate(start).unwrap_or(self.log.earliest());
         self.log.lose(from, &is_lost);
@@ -325,8 +332,8 @@ impl<C: Content> Entry<C> {
         }
     }
 
-    /// Decides on an append. A new one has its position from then on, and has to be done or to be the last thing that
-    /// this store ever decides.
+    /// Decides on an append. A new append has its position from then on. The caller must finish it; if it cannot, the store
+    /// must not decide on anything else.
     pub(super) fn decide(&mut self, append: &mut Append, now: SystemTime) -> Result<Admission, AppendError> {
         append.split_for(&self.content_type)?;
         let share = |_: &Producer| self.charge.owner().budget().share_of(PRODUCERS_MAX);
@@ -347,13 +354,13 @@ impl<C: Content> Entry<C> {
         Ok(admission)
     }
 
-    /// Does what was decided.
+    /// Does a decided append: adds it to the log and trims the log.
     pub(super) fn finish(&mut self, done: Done<C>, now: SystemTime) {
         if let Some(record) = done.record {
             let annotation = done.annotation.filter(|annotation| annotation.retain);
-            // First, so that the log alone has the record when it seals it.
+            // Released first, so that only the log owns the record when it seals the run.
             self.retained.take_if(|_| annotation.is_some());
-            self.log.push(record, By { principal: done.principal, creator: self.charge.owner() });
+            self.log.push(record, ChargedTo { principal: done.principal, creator: self.charge.owner() });
             if let Some(annotation) = annotation {
                 let record = self.log.last().cloned();
                 self.retained = record.map(|record| Record { annotation: Some(annotation), ..record });
@@ -363,7 +370,7 @@ impl<C: Content> Entry<C> {
         self.closed |= done.close;
     }
 
-    /// What an append that was admitted is answered once it is done.
+    /// The result of an admitted append, once it is done.
     pub(super) fn appended(&self, append: &Append, admission: Admission) -> Appended {
         let (tail, closed, epoch) = (self.tail(), self.closed, self.epoch_history.own());
         let (duplicate, highest) = match admission {
@@ -388,7 +395,7 @@ impl<C: Content> Entry<C> {
             content_type: self.content_type.clone(),
             epoch_history: self.epoch_history.clone(),
             from,
-            stretch: self.log.read(from, limit.bytes_max),
+            slice: self.log.read(from, limit.bytes_max),
             tail: self.log.tail(),
             closed: self.closed,
             lives_for: match self.lifetime {
@@ -430,7 +437,7 @@ impl<C: Content> Entry<C> {
         })
     }
 
-    /// The retained message, unless it has expired; then it is forgotten.
+    /// The retained message. One that has expired is forgotten.
     pub(super) fn retained(&mut self, now: SystemTime) -> Option<(Placed<C::Piece>, EpochHistory)> {
         self.used = now;
         let expired = |record: &mut Record<C>| {
@@ -446,17 +453,18 @@ impl<C: Content> Entry<C> {
         self.recount();
     }
 
-    /// Takes the messages that were read from a store. Who appended them is not known any more.
+    /// Sets the messages to those that a store has read from its files. Their principals are unknown, so the gateway is
+    /// charged.
     pub(super) fn restore_log(&mut self, earliest: Position, written: Position, messages: Restored<C>) {
-        let by = By { principal: Principal::GATEWAY, creator: self.charge.owner() };
+        let by = ChargedTo { principal: Principal::GATEWAY, creator: self.charge.owner() };
         self.log = Log::restore(earliest, written, self.decided, messages, &self.retention, by);
         self.decided = self.log.tail();
         self.recount();
     }
 }
 
-/// What a stream takes of memory: itself with the counters of what shares it and its place in the tables, its name and
-/// content type, and the places that a fork has of others.
+/// The memory of a stream without its messages: the entry with reference counts and its places in the tables, the name, the
+/// content type, and the ancestors of a fork.
 fn own_bytes<C: Content>(name: &str, content_type: &str, ancestors: usize) -> u64 {
     let texts = allocated_bytes(name.len() + 16) + allocated_bytes(content_type.len() + 16);
     let ancestors = allocated_bytes(ancestors * size_of::<(Epoch, Position)>());
@@ -464,7 +472,7 @@ fn own_bytes<C: Content>(name: &str, content_type: &str, ancestors: usize) -> u6
 }
 
 impl Record<bytes::Bytes> {
-    /// The record of an append whose content is kept as it is.
+    /// A record whose content is kept in memory. The log sets its position.
     pub(super) fn of(payload: Payload, annotation: Option<Arc<Annotation>>, at: SystemTime) -> Self {
         let (shape, content) = payload.into_parts();
         Self { start: Position::default(), shape, content, at, annotation }

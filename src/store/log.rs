@@ -1,5 +1,5 @@
-//! The log of one stream: its newest appends one by one, and all before in sealed runs, which forks share. Where the
-//! content lies, and how a sealed run keeps its appends, is the store's affair.
+//! The log of one stream: the newest appends one by one, and all earlier ones in sealed runs, which forks share. Where the
+//! content is and how a sealed run stores its appends depends on the store, see [`Content`] and [`Sealed`].
 
 mod holes;
 mod record;
@@ -16,64 +16,66 @@ use crate::stream::{Position, Principal, Retention, Shape, Shortage};
 
 pub(super) use record::{Content, Extent, LogSlice, Placed, Record, Sealed};
 
-/// A run is sealed at this many appends or bytes. Trimming frees whole runs, so one more than the retention allows
-/// is the most that stays.
+/// A run is sealed when it has this many appends or bytes. Trimming frees whole runs, so at most one run more than the
+/// retention allows stays in memory.
 pub(super) const RUN_RECORDS_MAX: usize = 64;
 pub(super) const RUN_BYTES_MAX: usize = 64 * 1024;
 
-/// What a run takes of memory beside its appends: its place in a log, and who holds it.
+/// The memory of a run besides its appends: its place in a log, and the shared reference.
 const RUN_BYTES: u64 = 160;
 
-/// Of the open appends trimming frees what is at least so many, and more than the half of them.
+/// Trimmed appends that are not sealed yet are freed when there are at least this many and more than half of the open ones.
 const TRIMMED_MIN: usize = 8;
 
-/// The longest character in UTF-8 (RFC 3629, section 3).
+/// The maximum length of a character in UTF-8 (RFC 3629, section 3).
 const CHARACTER_BYTES_MAX: usize = 4;
 
 fn bytes_of<C: Content>(records: &[Record<C>]) -> u64 {
     records.iter().map(Record::bytes).sum()
 }
 
-/// Appends in order. `earliest <= tail`; what lies before `earliest` is trimmed. What is missing between two appends, or
-/// between the last one and the tail, is a hole: its messages were damaged.
+/// The appends of a stream in order. `earliest <= tail`; everything before `earliest` is trimmed. If there are missing
+/// positions between two appends, or between the last one and the tail, they are a hole: their messages were damaged.
 #[derive(Debug)]
 pub(super) struct Log<C: Content> {
     sealed: VecDeque<Part<C>>,
     open: Vec<Record<C>>,
-    /// Who has appended what is open.
+    /// The principals of the open appends.
     charges: Charges,
     open_bytes: usize,
     earliest: Position,
     tail: Position,
+    /// The messages and bytes between `earliest` and `tail`.
     kept: Extent,
-    /// Set if a clock was wrong when some of the appends were made.
+    /// Set if the clock was wrong when some of the appends were made.
     youngest: Option<Box<Youngest>>,
+    /// `None` if the log has no holes, as almost all.
     holes: Option<Box<Holes>>,
 }
 
-/// What was appended before a position is at least as old as if it had been appended at a time.
+/// Appends before a position count as made at `at` at the latest.
 #[derive(Debug, Clone)]
 struct Youngest {
     before: Position,
     at: SystemTime,
 }
 
-/// What is known of the holes of a log that may have some, which hardly any has.
+/// The holes of a log, besides the missing positions.
 #[derive(Debug, Clone, Default)]
 struct Holes {
-    /// Appends that are there and were damaged since, by their first position.
+    /// Start positions of appends that were damaged after the log was read.
     damaged: BTreeSet<Position>,
 }
 
-/// A sealed run, as far as it belongs to a log.
+/// A sealed run, or the first part of one that a fork shares.
 #[derive(Debug)]
 pub(super) struct Part<C: Content> {
     pub(super) run: Arc<C::Sealed>,
-    /// Who has appended it. Its memory is given back to them with the last log that has the run.
+    /// The principals of its appends. They are charged until the last log drops the run.
     charges: Arc<Charges>,
-    /// Where it ends in this log.
+    /// Where the run ends in this log.
     end: Position,
-    /// The shape of its last append in this log, if the run has more of that append.
+    /// The shape of the last append in this log, if `end` is inside that append.
     cut: Option<Box<Shape>>,
 }
 
@@ -82,7 +84,7 @@ impl<C: Content> Part<C> {
         self.run.start()
     }
 
-    /// All of a run.
+    /// A whole run.
     fn whole(run: Arc<C::Sealed>, charges: Charges) -> Self {
         Self { end: run.end(), run, charges: Arc::new(charges), cut: None }
     }
@@ -105,7 +107,7 @@ impl<C: Content> Part<C> {
         self.records_from(start).fold(Extent::default(), |sum, record| sum.plus(record.extent_from(start)))
     }
 
-    /// The same up to `end`.
+    /// The part of this run up to `end`.
     fn until(&self, end: Position) -> Self {
         let (run, charges) = (self.run.clone(), self.charges.clone());
         if end >= self.end {
@@ -118,14 +120,15 @@ impl<C: Content> Part<C> {
     }
 }
 
-/// Whose a record is: the principal that appended it, and as one that is at hand the creator of the stream.
+/// The principals that are charged for a record: the one that appended it, and the creator of the stream, whose account is at
+/// hand.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct By<'a> {
+pub(super) struct ChargedTo<'a> {
     pub(super) principal: Principal,
     pub(super) creator: &'a Arc<Owner>,
 }
 
-/// Appends that a store has found again: runs, each up to a position, and what follows.
+/// Appends that a store has read from its files: sealed runs, each with its end, and the open appends after them.
 pub(super) struct Restored<C: Content> {
     pub(super) sealed: Vec<(Arc<C::Sealed>, Position)>,
     pub(super) open: Vec<Record<C>>,
@@ -138,7 +141,7 @@ impl<C: Content> Default for Log<C> {
 }
 
 impl<C: Content> Log<C> {
-    /// A log that keeps nothing and goes on at `tail`.
+    /// A log without messages whose next position is `tail`.
     pub(super) fn empty(tail: Position) -> Self {
         Self {
             sealed: VecDeque::new(),
@@ -161,23 +164,23 @@ impl<C: Content> Log<C> {
         self.tail
     }
 
-    /// How many messages are kept.
+    /// Number of kept messages.
     pub(super) fn messages_kept(&self) -> u64 {
         self.kept.messages
     }
 
-    /// Whether somebody may append so much.
-    pub(super) fn admit(&self, by: By<'_>, bytes: u64) -> Result<(), Shortage> {
+    /// Checks the quota for an append of `bytes`.
+    pub(super) fn admit(&self, by: ChargedTo<'_>, bytes: u64) -> Result<(), Shortage> {
         self.charges.admit(by.principal, by.creator, bytes)
     }
 
-    /// What the places of its runs take of memory.
+    /// The memory of the references to its runs.
     pub(super) fn places_bytes(&self) -> u64 {
         (self.sealed.len() * size_of::<Part<C>>()) as u64
     }
 
-    /// Appends a record, which is not empty, at the tail.
-    pub(super) fn push(&mut self, record: Record<C>, by: By<'_>) {
+    /// Appends a record, which must not be empty, at the tail.
+    pub(super) fn push(&mut self, record: Record<C>, by: ChargedTo<'_>) {
         if self.open.len() >= RUN_RECORDS_MAX || self.open_bytes >= RUN_BYTES_MAX {
             self.seal();
         }
@@ -189,7 +192,7 @@ impl<C: Content> Log<C> {
         self.open.push(record);
     }
 
-    /// Makes a sealed run of the open appends.
+    /// Seals the open appends into a run.
     fn seal(&mut self) {
         if !self.open.is_empty() {
             let mut charges = std::mem::take(&mut self.charges);
@@ -201,31 +204,31 @@ impl<C: Content> Log<C> {
         }
     }
 
-    /// Reads whole appends from `from` on, up to a hole and as many as fit into `bytes_max`, but at least one and at least the
-    /// bytes of one character, so that a reader of whole characters gets on.
+    /// Reads whole appends from `from` on until a hole or until `bytes_max` is reached. Returns at least one append and at
+    /// least the bytes of one character, so that a reader of whole characters makes progress.
     pub(super) fn read(&self, from: Position, bytes_max: usize) -> LogSlice<C::Piece> {
-        let mut stretch = LogSlice { pieces: Vec::new(), messages: 0, next: from };
+        let mut slice = LogSlice { pieces: Vec::new(), messages: 0, next: from };
         let mut bytes = 0;
         for record in self.records_from(from) {
             let skipped = from.since(record.start);
             let range = record.shape.since(skipped);
             let is_full = bytes >= CHARACTER_BYTES_MAX && bytes + range.len() > bytes_max;
-            if is_full || self.is_behind_hole(&record, stretch.next) {
+            if is_full || self.is_after_hole(&record, slice.next) {
                 break;
             }
             bytes += range.len();
-            stretch.pieces.push(record.content.piece(range));
-            stretch.messages += record.shape.messages().saturating_sub(skipped).max(1);
-            stretch.next = record.end();
+            slice.pieces.push(record.content.piece(range));
+            slice.messages += record.shape.messages().saturating_sub(skipped).max(1);
+            slice.next = record.end();
         }
-        stretch
+        slice
     }
 
     /// The messages from `from` on, one by one, up to a hole.
     pub(super) fn messages(&self, from: Position) -> impl Iterator<Item = Placed<C::Piece>> {
         let mut end = from;
         let up_to_hole = self.records_from(from).take_while(move |record| {
-            let follows = !self.is_behind_hole(record, end);
+            let follows = !self.is_after_hole(record, end);
             end = record.end();
             follows
         });
@@ -239,12 +242,13 @@ impl<C: Content> Log<C> {
         })
     }
 
-    /// The newest append, if it was pushed since the log was forked.
+    /// The newest append; `None` if there is none since the last run was sealed.
     pub(super) fn last(&self) -> Option<&Record<C>> {
         self.open.last()
     }
 
-    /// Trims what `retention` does not allow; the newest append stays in any case.
+    /// Trims messages that exceed `retention`. The newest append is kept unless it is too old; in JSON mode `messages_max`
+    /// trims it value by value.
     pub(super) fn trim(&mut self, retention: &Retention, now: SystemTime) {
         while let Some((step, gone)) = self.excess(retention, now) {
             self.earliest = self.earliest.after(step);
@@ -264,16 +268,16 @@ impl<C: Content> Log<C> {
         }
     }
 
-    /// The log of which `appends` is left and of which nothing before `earliest` is kept. `written` is where its state was
-    /// written; what follows was trimmed after each append as `retention` said then, since how far that goes depends on
-    /// the steps. It goes on at `tail`.
+    /// Restores a log from `appends`. Nothing before `earliest` is kept, and `tail` is where the next append goes. The state of
+    /// the stream was written at the tail `written`; appends after that were each followed by a trim with `retention`, which is
+    /// repeated here, since the result depends on the steps.
     pub(super) fn restore(
         earliest: Position,
         written: Position,
         tail: Position,
         appends: Restored<C>,
         retention: &Retention,
-        by: By<'_>,
+        by: ChargedTo<'_>,
     ) -> Self {
         let Restored { sealed, open } = appends;
         let mut log = Self {
@@ -318,7 +322,8 @@ impl<C: Content> Log<C> {
         }
     }
 
-    /// What of the oldest append has to go: how far the earliest position moves, and what is no longer kept then.
+    /// The next part of the oldest append that exceeds the retention: the positions to trim, and the messages and bytes in
+    /// them.
     fn excess(&self, retention: &Retention, now: SystemTime) -> Option<(u64, Extent)> {
         let messages_over = self.kept.messages.saturating_sub(retention.messages_max.unwrap_or(u64::MAX));
         let bytes_over = self.kept.bytes > retention.bytes_max.unwrap_or(u64::MAX);
@@ -346,13 +351,13 @@ impl<C: Content> Log<C> {
         Some((step, Extent { messages: if one_by_one { step } else { 1 }, bytes: bytes as u64 }))
     }
 
-    /// When the oldest message was appended.
+    /// The append time of the oldest message.
     pub(super) fn oldest(&self) -> Option<SystemTime> {
         self.records_from(self.earliest).next().map(|record| self.appended_at(&record))
     }
 
-    /// Takes appends that seem to come from after `now` for as old as if they had been made then.
-    pub(super) fn none_is_younger_than(&mut self, now: SystemTime) {
+    /// Treats appends with a time after `now` as if they had been made at `now`.
+    pub(super) fn cap_append_times(&mut self, now: SystemTime) {
         self.youngest = Some(Box::new(Youngest { before: self.tail, at: now }));
     }
 
@@ -363,7 +368,7 @@ impl<C: Content> Log<C> {
         }
     }
 
-    /// The log up to `end`. It shares the runs, so that what is open is sealed if it has a part of that.
+    /// The log up to `end`, as a fork shares it. Seals the open appends if `end` is after the first of them.
     pub(super) fn fork(&mut self, end: Position) -> Self {
         if self.open.first().is_some_and(|first| first.start < end) {
             self.seal();
@@ -378,6 +383,7 @@ impl<C: Content> Log<C> {
         fork
     }
 
+    /// Counts the kept messages and bytes.
     fn count(&self) -> Extent {
         let mut kept = Extent::default();
         let mut parts = self.sealed.iter();
@@ -390,19 +396,19 @@ impl<C: Content> Log<C> {
         open.fold(kept, |kept, record| kept.plus(record.extent_from(self.earliest)))
     }
 
-    /// The record that holds `from` and all behind it.
+    /// The record that contains `from`, and all records after it.
     fn records_from(&self, from: Position) -> impl Iterator<Item = Cow<'_, Record<C>>> {
         let sealed = self.parts_from(from).flat_map(move |part| part.records_from(from));
         let open = self.open.partition_point(|record| record.end() <= from);
         sealed.chain(self.open.iter().skip(open).map(Cow::Borrowed))
     }
 
-    /// The newest appends, which are not sealed.
+    /// The newest appends, which are not sealed yet.
     pub(super) fn open(&self) -> &[Record<C>] {
         &self.open
     }
 
-    /// The sealed run that holds `from` and all behind it.
+    /// The run that contains `from`, and all runs after it.
     pub(super) fn parts_from(&self, from: Position) -> impl Iterator<Item = &Part<C>> {
         let first = self.sealed.partition_point(|part| part.end <= from);
         self.sealed.range(first..)

@@ -1,4 +1,5 @@
-//! The store that lives as long as the process. A restart is a new epoch, so every old offset is told apart.
+//! The store in memory, which ends with the process. A restart uses new epochs, so offsets of an earlier process are
+//! recognized.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::stream::{
     SessionChange, Start, Store, StoredSession, StreamName, StreamPage, Work,
 };
 
-/// Streams in memory.
+/// A store that keeps streams in memory.
 #[derive(Debug)]
 pub struct Memory {
     streams: Streams<Bytes>,
@@ -26,12 +27,12 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// An empty store without a bound. Its epochs begin at random, so they differ from those of every earlier process.
+    /// An empty store without limits. Its epochs start at a random number, so that they differ from those of earlier processes.
     pub fn new() -> Self {
         Self::within(Budget::unlimited())
     }
 
-    /// The same within a budget.
+    /// An empty store whose streams are charged to `budget`.
     pub fn within(budget: Arc<Budget>) -> Self {
         Self { streams: Streams::new(budget), epochs: Epochs::random(), sessions: StoredSessions::default() }
     }
@@ -76,7 +77,7 @@ impl Memory {
             };
             let mut structure = self.streams.structure();
             if self.streams.find(name).is_ok() {
-                // Another one has created it meanwhile.
+                // Another request has created the stream meanwhile.
                 continue;
             }
             let owner = self.streams.admit(create.principal, &append.payload)?;
@@ -224,8 +225,8 @@ impl Store for Memory {
     }
 
     fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
-        // Nothing here has to be written down.
-        drop(self.streams.take_buried());
+        // The store in memory writes down no ends of streams.
+        drop(self.streams.take_ended_ids());
         self.streams.sweep(now)
     }
 

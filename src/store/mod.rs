@@ -1,4 +1,4 @@
-//! Stores: implementations of the contract `stream::Store`, in memory and on disk.
+//! Stores: implementations of the contract [`Store`](crate::stream::Store), in memory and on disk.
 
 mod disk;
 mod entry;

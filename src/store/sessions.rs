@@ -1,4 +1,4 @@
-//! The sessions that fronts keep in a store, as all stores have them in memory.
+//! The sessions of clients that a front stores, such as MQTT sessions. Every kind of store keeps them in memory, too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use dashmap::DashMap;
 
 use crate::stream::{SessionChange, StoredSession};
 
-/// All sessions. One without entries is none.
+/// All sessions. A session without entries is removed.
 #[derive(Debug, Default)]
 pub(super) struct StoredSessions {
     by_client: DashMap<Arc<str>, HashMap<Bytes, Bytes>>,
 }
 
 impl StoredSessions {
-    /// Does a change, in one step for everybody who looks.
+    /// Makes a change in one step for all readers.
     pub(super) fn apply(&self, change: &SessionChange) {
         let mut session = self.by_client.entry(change.client.clone()).or_default();
         if change.anew {
@@ -34,12 +34,12 @@ impl StoredSessions {
         }
     }
 
-    /// What a session holds; nothing if there is none.
+    /// The entries of a session; empty if it does not exist.
     pub(super) fn entries(&self, client: &str) -> Vec<(Bytes, Bytes)> {
         self.by_client.get(client).map(|entries| copied(&entries)).unwrap_or_default()
     }
 
-    /// The sessions that there are, in no order.
+    /// All sessions, in no particular order.
     pub(super) fn all(&self) -> Vec<StoredSession> {
         let sessions = self.by_client.iter();
         sessions.map(|one| StoredSession { client: one.key().clone(), entries: copied(&one) }).collect()

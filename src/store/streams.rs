@@ -1,7 +1,7 @@
-//! All streams of a store: finding them, and their ends.
+//! The table of all streams of a store: finding, inserting, forking, removing and sweeping them.
 //!
-//! A stream's own lock guards its content; `structure` is taken before it by whatever adds or removes streams, so that
-//! forks and their sources change together.
+//! The lock of a stream guards its content. An operation that adds or removes streams takes the lock of `structure` first, so
+//! that forks and their sources change together.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -20,52 +20,52 @@ use crate::stream::{
     PAGE_STREAMS_MAX, Payload, Position, Principal, ReadError, Shortage, Start, StreamName, StreamPage,
 };
 
-/// The streams of a store whose content is kept as `C`.
+/// The streams of a store that keeps content as `C`.
 #[derive(Debug)]
 pub(super) struct Streams<C: Content> {
     table: DashMap<StreamName, Arc<Mutex<Entry<C>>>>,
-    /// The keys of the table in order, for those who go through all of them a part at a time. Changed with the table.
+    /// The keys of `table` in order, for listings by page. Changed together with the table.
     names: RwLock<BTreeSet<StreamName>>,
     structure: Mutex<Structure>,
-    /// How far the time of day is ahead of the time that ages count by, in milliseconds.
+    /// The difference of the time of day to the time that measures ages, in milliseconds.
     wall_ahead: AtomicI64,
     budget: Arc<Budget>,
 }
 
-/// How a stream begins.
+/// The owner and the epochs of a new stream.
 pub(super) struct Beginning<'a> {
-    /// Who creates it.
+    /// The principal that creates it.
     pub(super) owner: &'a Arc<Owner>,
-    /// The epoch that its own appends are of.
+    /// The epoch of the creation, which identifies the appends of the stream.
     pub(super) origin: Epoch,
-    /// The epoch that its own offsets are of.
+    /// The epoch of the offsets of the stream.
     pub(super) epoch: Epoch,
 }
 
-/// A table of so few places is never made smaller.
+/// The table is never shrunk to fewer places than this.
 const TABLE_MIN: usize = 1024;
 
-/// A sweep ends so many streams, and looks at so many, before others have their turn.
-const ENDED_AT_ONCE: usize = 1000;
-const LOOKED_AT_AT_ONCE: usize = 16 * ENDED_AT_ONCE;
+/// Limits of one sweep: streams that it ends, and streams that it visits.
+const SWEEP_ENDED_MAX: usize = 1000;
+const SWEEP_VISITS_MAX: usize = 16 * SWEEP_ENDED_MAX;
 
-/// What changes with the table.
+/// Data that changes together with the table.
 #[derive(Debug, Default)]
 pub(super) struct Structure {
-    /// When to look at which stream again. A stream has at most one place here, which `Entry::scheduled` tells.
+    /// The times at which the sweep visits streams. A stream has at most one entry, at `Entry::scheduled`.
     agenda: BTreeSet<(SystemTime, StreamName)>,
-    /// Which streams end at a given time of day.
+    /// The streams that end at a time of day.
     dated: BTreeSet<(SystemTime, StreamName)>,
-    /// Streams whose end a request noticed; the next sweep tells it.
+    /// Streams that a request found ended; the next sweep returns them.
     ended: Vec<StreamName>,
-    /// Streams that ended by themselves, by the epoch of their creation, for a store that has to write it down.
-    buried: Vec<Epoch>,
-    /// How many streams were removed since the table was last made smaller.
+    /// The creation epochs of streams that ended by themselves, for a store that has to write that down.
+    ended_ids: Vec<Epoch>,
+    /// Number of streams removed since the table was last shrunk.
     removed: usize,
 }
 
 impl Structure {
-    /// Looks at a stream again when it says so, and no more at the time that it said before.
+    /// Schedules the next visit of a stream, in place of an earlier schedule.
     fn schedule<C: Content>(&mut self, entry: &mut Entry<C>, due: Option<SystemTime>) {
         if let Some(at) = entry.scheduled.take() {
             self.agenda.remove(&(at, entry.name.clone()));
@@ -83,7 +83,7 @@ impl<C: Content> Streams<C> {
         Self { table, names, structure, wall_ahead, budget }
     }
 
-    /// Learns the time of day, and goes by it until it learns another one.
+    /// Sets the time of day at `now`; the difference stays until the next call.
     pub(super) fn follow_wall(&self, Moment { now, wall }: Moment) {
         let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let ahead = match wall.duration_since(now) {
@@ -93,7 +93,7 @@ impl<C: Content> Streams<C> {
         self.wall_ahead.store(ahead, Ordering::Relaxed);
     }
 
-    /// `now`, and the time of day then.
+    /// `now` together with the time of day.
     pub(super) fn moment(&self, now: SystemTime) -> Moment {
         let ahead = self.wall_ahead.load(Ordering::Relaxed);
         let by = Duration::from_millis(ahead.unsigned_abs());
@@ -101,14 +101,14 @@ impl<C: Content> Streams<C> {
         Moment { now, wall: wall.unwrap_or(now) }
     }
 
-    /// Who creates a stream, if there is room for it and for the messages that it begins with.
+    /// The account of the principal that creates a stream. Fails if there is no room for the stream and its initial messages.
     pub(super) fn admit(&self, principal: Principal, messages: &Payload) -> Result<Arc<Owner>, Shortage> {
         let owner = self.budget.owner(principal);
         owner.admit_stream(messages.len() as u64)?;
         Ok(owner)
     }
 
-    /// Counts messages that are about to be stored.
+    /// Charges messages that wait to be stored.
     pub(super) fn charge_waiting(&self, principal: Principal, bytes: usize) -> Charge {
         Charge::new(&self.budget.owner(principal), Account::Buffers, bytes as u64)
     }
@@ -121,8 +121,8 @@ impl<C: Content> Streams<C> {
         self.table.get(name).map(|entry| entry.value().clone()).ok_or(Missing::NotFound)
     }
 
-    /// Splits the messages of an append that leaves its content type to the stream, before any lock is held for it. If the
-    /// stream is another one by the time at which the append is decided on, they are split again.
+    /// Splits the messages of an append that takes the content type of the stream, before a lock is held for it. If the stream
+    /// has another type when the append is decided on, they are split again.
     pub(super) fn split_ahead(&self, name: &StreamName, append: &mut Append) -> Result<(), AppendError> {
         if !matches!(append.content_type, AppendType::OfStream { .. }) {
             return Ok(());
@@ -140,7 +140,7 @@ impl<C: Content> Streams<C> {
         append.split_for(&content_type)
     }
 
-    /// Runs `act` on a live stream; one that has ended is removed instead.
+    /// Calls `act` with a live stream. A stream whose lifetime is over is removed instead.
     pub(super) fn with<T>(
         &self,
         name: &StreamName,
@@ -162,31 +162,31 @@ impl<C: Content> Streams<C> {
         Err(Missing::NotFound)
     }
 
-    /// Removes the stream if it has ended by `now`.
+    /// Removes the stream if its lifetime is over at `now`.
     pub(super) fn end(&self, name: &StreamName, now: SystemTime) {
         let mut structure = self.structure.lock();
         let at = self.moment(now);
         let ended = self.find(name).is_ok_and(|entry| entry.lock().may_end(at));
         if ended {
-            let buried = self.remove(&mut structure, name);
-            structure.buried.extend(buried);
+            let ended_ids = self.remove(&mut structure, name);
+            structure.ended_ids.extend(ended_ids);
             structure.ended.push(name.clone());
         }
     }
 
-    /// Removes a live stream, or only its content while it has forks. Cascades to sources that were kept for it.
-    /// Returns the streams that are over with that, by the epoch of their creation.
+    /// Removes a live stream, or only its content while it has forks. Also removes sources whose name was kept only for it.
+    /// Returns the creation epochs of the removed streams.
     pub(super) fn remove(&self, structure: &mut Structure, name: &StreamName) -> Vec<Epoch> {
-        let (mut next, mut buried) = (Some(name.clone()), Vec::new());
+        let (mut next, mut ended_ids) = (Some(name.clone()), Vec::new());
         while let Some(name) = next.take() {
             let Ok(entry) = self.find(&name) else { break };
             let mut entry = entry.lock();
             let name_kept = entry.forks > 0;
-            buried.push(entry.origin.own());
+            ended_ids.push(entry.origin.own());
             if let Some(end) = entry.ends_on() {
                 structure.dated.remove(&(end, name.clone()));
             }
-            entry.bury(name_kept);
+            entry.drop_content(name_kept);
             structure.schedule(&mut entry, None);
             if name_kept {
                 break;
@@ -204,10 +204,10 @@ impl<C: Content> Streams<C> {
                 next = Some(source);
             }
         }
-        buried
+        ended_ids
     }
 
-    /// Puts a stream into the table.
+    /// Adds a stream to the table.
     pub(super) fn insert(
         &self,
         structure: &mut Structure,
@@ -226,7 +226,7 @@ impl<C: Content> Streams<C> {
         entry
     }
 
-    /// A new stream that branches off from another one, which counts it from now on.
+    /// Creates the entry of a fork, which its source counts from now on.
     pub(super) fn branch(
         &self,
         name: &StreamName,
@@ -269,35 +269,35 @@ impl<C: Content> Streams<C> {
         Ok(entry)
     }
 
-    /// Says that somebody waits for the stream, so that its TTL stands still.
+    /// Registers a waiter, so that an idle lifetime does not elapse. Returns the epoch of the stream.
     pub(super) fn attach(&self, name: &StreamName) -> Option<Epoch> {
         let entry = self.find(name).ok()?;
         let mut entry = entry.lock();
-        entry.waited_for += 1;
+        entry.waiters += 1;
         Some(entry.epoch_history.own())
     }
 
-    /// Takes one `attach` back.
+    /// Reverts one `attach`, if the stream still has `epoch`.
     pub(super) fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime) {
         if let Ok(entry) = self.find(name) {
             let mut entry = entry.lock();
             if entry.epoch_history.own() == epoch {
-                entry.waited_for = entry.waited_for.saturating_sub(1);
+                entry.waiters = entry.waiters.saturating_sub(1);
                 entry.used = now;
             }
         }
     }
 
-    /// Removes what has ended or grown too old by `now`, up to a bound. Returns the names of the streams that ended by
-    /// themselves since the last time.
+    /// Removes streams and messages that have expired by `now`, up to a limit. Returns the streams that ended by themselves
+    /// since the last sweep.
     pub(super) fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
         let mut guard = self.structure.lock();
         let structure = &mut *guard;
         let at = self.moment(now);
         self.end_dated(structure, at);
-        for _ in 0..LOOKED_AT_AT_ONCE {
+        for _ in 0..SWEEP_VISITS_MAX {
             let is_due = structure.agenda.first().is_some_and(|(due, _)| *due <= now);
-            if !is_due || structure.ended.len() >= ENDED_AT_ONCE {
+            if !is_due || structure.ended.len() >= SWEEP_ENDED_MAX {
                 break;
             }
             let Some((_, name)) = structure.agenda.pop_first() else { break };
@@ -306,8 +306,8 @@ impl<C: Content> Streams<C> {
             entry.scheduled = None;
             if entry.may_end(at) {
                 drop(entry);
-                let buried = self.remove(structure, &name);
-                structure.buried.extend(buried);
+                let ended_ids = self.remove(structure, &name);
+                structure.ended_ids.extend(ended_ids);
                 structure.ended.push(name);
             } else if matches!(entry.state, State::Live | State::Begun) {
                 entry.trim(now);
@@ -322,11 +322,11 @@ impl<C: Content> Streams<C> {
         std::mem::take(&mut structure.ended)
     }
 
-    /// Removes the streams whose end was given and has come. One that a change is under way for is looked at again.
+    /// Removes the streams whose end at a time of day has come. A stream with a change underway stays for the next sweep.
     fn end_dated(&self, structure: &mut Structure, at: Moment) {
         let mut later = Vec::new();
         while structure.dated.first().is_some_and(|(end, _)| *end <= at.wall)
-            && structure.ended.len() + later.len() < ENDED_AT_ONCE
+            && structure.ended.len() + later.len() < SWEEP_ENDED_MAX
         {
             let Some((end, name)) = structure.dated.pop_first() else { break };
             let Ok(found) = self.find(&name) else { continue };
@@ -334,8 +334,8 @@ impl<C: Content> Streams<C> {
             let (is_there, may_end) = (matches!(entry.state, State::Live | State::Begun), entry.may_end(at));
             drop(entry);
             if may_end {
-                let buried = self.remove(structure, &name);
-                structure.buried.extend(buried);
+                let ended_ids = self.remove(structure, &name);
+                structure.ended_ids.extend(ended_ids);
                 structure.ended.push(name);
             } else if is_there {
                 later.push((end, name));
@@ -344,19 +344,19 @@ impl<C: Content> Streams<C> {
         structure.dated.extend(later);
     }
 
-    /// The streams that ended by themselves since the last time, by the epoch of their creation.
-    pub(super) fn take_buried(&self) -> Vec<Epoch> {
-        std::mem::take(&mut self.structure.lock().buried)
+    /// The creation epochs of the streams that ended by themselves since the last call.
+    pub(super) fn take_ended_ids(&self) -> Vec<Epoch> {
+        std::mem::take(&mut self.structure.lock().ended_ids)
     }
 
-    /// The streams that there are at `now` and whose names begin with `prefix`: those behind `after`, at most
-    /// [`PAGE_STREAMS_MAX`].
+    /// The streams that exist at `now` and whose names begin with `prefix`, after the name `after`. Visits at most
+    /// [`PAGE_STREAMS_MAX`] names.
     pub(super) fn page(&self, prefix: &str, after: Option<&StreamName>, now: SystemTime) -> StreamPage {
         let from = after.map_or(Bound::Included(prefix), |after| Bound::Excluded(after.as_str()));
         let names: Vec<StreamName> = {
             let names = self.names.read();
-            let behind = names.range::<str, _>((from, Bound::Unbounded));
-            behind
+            let following = names.range::<str, _>((from, Bound::Unbounded));
+            following
                 .take_while(|name| name.as_str().starts_with(prefix))
                 .take(PAGE_STREAMS_MAX)
                 .cloned()
@@ -364,7 +364,7 @@ impl<C: Content> Streams<C> {
         };
         let next = names.last().filter(|_| names.len() == PAGE_STREAMS_MAX).cloned();
         let at = self.moment(now);
-        // Streams are locked after the names are given back, since whoever removes one does it the other way round.
+        // The lock on the names is released first, because a removal takes the locks in the opposite order.
         let streams = names.into_iter().filter_map(|name| {
             let entry = self.find(&name).ok()?;
             let entry = entry.lock();
@@ -374,36 +374,37 @@ impl<C: Content> Streams<C> {
         StreamPage { streams: streams.collect(), next }
     }
 
-    /// How many streams there are.
+    /// Number of streams in the table, including deleted ones whose names are kept.
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }
 }
 
-/// The most that a run of a store skips, so that there is room for millions of runs.
+/// The maximum step between the epochs of two runs, so that there is room for millions of runs.
 const STEP_MAX: u64 = 1 << 40;
 
-/// Hands out epochs: a number that rises, from a random beginning, so that two stores never give the same ones.
+/// Assigns rising epochs, starting at a random number so that two stores never assign the same ones.
 #[derive(Debug)]
 pub(super) struct Epochs(AtomicU64);
 
 impl Epochs {
-    /// Begins at random.
+    /// Starts at a random number.
     pub(super) fn random() -> Self {
         Self(AtomicU64::new(fastrand::u64(1 << 32..1 << 62)))
     }
 
-    /// Goes on above `last`, by a random step: two runs that go on from copies of one store differ in their epochs.
+    /// Continues above `last` with a random step, so that two runs that were opened from copies of one store have different
+    /// epochs.
     pub(super) fn after(last: Epoch) -> Self {
         Self(AtomicU64::new(last.0.saturating_add(fastrand::u64(1..STEP_MAX))))
     }
 
-    /// The one that comes next.
+    /// The epoch that [`next`](Self::next) returns next.
     pub(super) fn peek(&self) -> Epoch {
         Epoch(self.0.load(Ordering::Relaxed))
     }
 
-    /// One that was never handed out before.
+    /// A new epoch, greater than all earlier ones.
     pub(super) fn next(&self) -> Epoch {
         Epoch(self.0.fetch_add(1, Ordering::Relaxed))
     }

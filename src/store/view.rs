@@ -1,5 +1,5 @@
-//! What a read has found, from places in the log to the answer: under the stream's lock nothing but the places is
-//! taken, and their content comes afterwards.
+//! The results of a read before and after their content is loaded. A read takes only the locations of messages under the lock
+//! of the stream, and loads the content afterwards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use bytes::Bytes;
 use super::log::{LogSlice, Placed};
 use crate::stream::{Annotation, Batch, ContentType, Encoding, EpochHistory, Message, Messages, Position};
 
-/// A stretch of a log, of which `P` are the pieces.
+/// A range of a log, with pieces of content or their locations as `P`.
 pub(super) struct View<P> {
     pub(super) content_type: ContentType,
     pub(super) epoch_history: EpochHistory,
     pub(super) from: Position,
-    pub(super) stretch: LogSlice<P>,
+    pub(super) slice: LogSlice<P>,
     pub(super) tail: Position,
     pub(super) closed: bool,
     pub(super) lives_for: Option<Duration>,
 }
 
-/// A stretch of a log, message by message.
+/// Messages of a log one by one, with their content or its location as `P`.
 pub(super) struct MessagesView<P> {
     pub(super) content_type: ContentType,
     pub(super) epoch_history: EpochHistory,
@@ -31,26 +31,28 @@ pub(super) struct MessagesView<P> {
 }
 
 impl<P> View<P> {
-    /// The same stretch with the content of its pieces.
+    /// Replaces the pieces with their content.
     pub(super) fn with_content(self, pieces: Vec<Bytes>) -> View<Bytes> {
-        let Self { content_type, epoch_history, from, stretch, tail, closed, lives_for } = self;
-        let stretch = LogSlice { pieces, messages: stretch.messages, next: stretch.next };
-        View { content_type, epoch_history, from, stretch, tail, closed, lives_for }
+        let Self { content_type, epoch_history, from, slice, tail, closed, lives_for } = self;
+        let slice = LogSlice { pieces, messages: slice.messages, next: slice.next };
+        View { content_type, epoch_history, from, slice, tail, closed, lives_for }
     }
 }
 
 impl<P> MessagesView<P> {
-    /// The same messages with their content.
+    /// Replaces the pieces with the content and annotation of each message.
     pub(super) fn with_content(self, contents: Vec<(Bytes, Option<Arc<Annotation>>)>) -> MessagesView<Bytes> {
         let Self { content_type, epoch_history, messages, next, tail, closed } = self;
-        let messages =
-            messages.into_iter().zip(contents).map(|(placed, (content, said))| placed.with(content, said));
+        let messages = messages
+            .into_iter()
+            .zip(contents)
+            .map(|(placed, (content, annotation))| placed.with(content, annotation));
         MessagesView { content_type, epoch_history, messages: messages.collect(), next, tail, closed }
     }
 }
 
 impl<P> Placed<P> {
-    /// The same message with its content, and what its publisher said.
+    /// Replaces the piece with the content and annotation of the message.
     pub(super) fn with(self, piece: Bytes, annotation: Option<Arc<Annotation>>) -> Placed<Bytes> {
         let Self { start, next, piece: _, length, at, annotation: _ } = self;
         Placed { start, next, piece, length, at, annotation }
@@ -59,7 +61,7 @@ impl<P> Placed<P> {
 
 impl View<Bytes> {
     pub(super) fn into_batch(self) -> Batch {
-        let LogSlice { mut pieces, messages, mut next } = self.stretch;
+        let LogSlice { mut pieces, messages, mut next } = self.slice;
         let at_tail = next == self.tail;
         let closed = self.closed && at_tail;
         if self.content_type.encoding() == Encoding::Text && !closed {
@@ -111,7 +113,7 @@ impl Placed<Bytes> {
     }
 }
 
-/// Cuts the first bytes of a UTF-8 character whose rest is still to come. How many they were.
+/// Cuts the first bytes of a UTF-8 character whose other bytes are not appended yet. Returns the number of bytes cut.
 fn cut_begun_character(pieces: &mut Vec<Bytes>) -> u64 {
     let mut end: Vec<u8> =
         pieces.iter().rev().flat_map(|piece| piece.iter().rev()).take(3).copied().collect();
@@ -133,7 +135,7 @@ fn cut_begun_character(pieces: &mut Vec<Bytes>) -> u64 {
     begun as u64
 }
 
-/// Whether `bytes`, which are no character, could become one by appending (RFC 3629, section 4).
+/// Whether `bytes`, which are not valid UTF-8, are the beginning of a character (RFC 3629, section 4).
 fn is_begun_character(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }

@@ -1,25 +1,26 @@
-//! Whether an append is taken: closing, content type, producers and sequences, in the protocol's order.
+//! The rules that accept or refuse an append: closing, content type, producers and sequences, in the protocol's order. The
+//! state that they need is in [`Writers`].
 
 use std::time::SystemTime;
 
 use super::{Append, AppendRefusal, ContentType, Principal, Producer, ProducerId, Producers};
 
-/// What to do with an append that is not refused.
+/// What a store does with an append that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Take it.
+    /// The append is new, and the store appends it.
     New,
-    /// It is there already.
+    /// The append is a retry of one that the stream has; nothing changes.
     Duplicate {
-        /// The highest sequence accepted from its producer, if it has one.
+        /// The highest accepted sequence of the append's producer; `None` without a producer.
         highest: Option<u64>,
     },
 }
 
-/// What a stream knows of those who write to it.
+/// What a stream remembers of its writers: idempotent producers, the last `Stream-Seq`, and whether it is closed.
 #[derive(Debug, Default)]
 pub struct Writers {
-    /// Most streams have none.
+    /// `None` until the first append with a producer; most streams have none.
     producers: Option<Box<Producers>>,
     last_sequence: Option<Box<str>>,
     closed: bool,
@@ -32,13 +33,13 @@ impl Writers {
         self.closed
     }
 
-    /// Closes the stream without an append, as creation may.
+    /// Closes the stream without an append, as a creation may do.
     pub fn close(&mut self) {
         self.closed = true;
     }
 
-    /// What was remembered of another run: each producer as `states` tells it, the last sequence, and who has closed
-    /// the stream if it is closed.
+    /// Restores the state that a store has written down: each producer with the time of its last append, the last `Stream-Seq`,
+    /// and for a closed stream the producer that closed it.
     pub fn remembered(
         producers: impl IntoIterator<Item = (Producer, SystemTime)>,
         last_sequence: Option<Box<str>>,
@@ -52,22 +53,22 @@ impl Writers {
         writers
     }
 
-    /// What is remembered of each producer: its name, epoch, last sequence, and when it was seen last.
+    /// Each producer that is remembered: its id, epoch, last sequence, and the time of its last append.
     pub fn producers(&self) -> impl Iterator<Item = (&ProducerId, u64, u64, SystemTime)> {
         self.producers.iter().flat_map(|producers| producers.states())
     }
 
-    /// The last `Stream-Seq`.
+    /// The last `Stream-Seq` that was accepted.
     pub fn last_sequence(&self) -> Option<&str> {
         self.last_sequence.as_deref()
     }
 
-    /// The producer whose append closed the stream.
+    /// The producer whose append closed the stream; `None` if it is open, or was closed without a producer.
     pub fn closed_by(&self) -> Option<&Producer> {
         self.closed_by.as_ref()
     }
 
-    /// About how many bytes of memory it takes.
+    /// The approximate memory that this takes beside itself, in bytes.
     pub fn bytes(&self) -> usize {
         let closed_by = self.closed_by.as_ref().map_or(0, |producer| producer.id.len());
         self.producers.as_deref().map_or(0, Producers::bytes)
@@ -75,8 +76,8 @@ impl Writers {
             + closed_by
     }
 
-    /// Decides on an append to a stream of `content_type`. Changes nothing, but for idle producers that give way to a new
-    /// one. One principal has at most `own_producers_max` of the producers.
+    /// Decides on an append to a stream of `content_type`. Changes nothing, except that idle producers may be forgotten to make
+    /// room for a new one. One principal has at most `own_producers_max` producers in a stream.
     pub fn admit(
         &mut self,
         append: &Append,
@@ -112,7 +113,7 @@ impl Writers {
         }
     }
 
-    /// Remembers an append that `admit` called new and that is in the log.
+    /// Records an append that `admit` called new and that is in the log.
     pub fn record(&mut self, append: &Append, now: SystemTime) {
         if let Some(producer) = &append.producer {
             self.producers.get_or_insert_default().record(producer, append.principal, now);
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_append_that_closed_is_a_retry_afterwards() {
+    fn after_the_close_only_the_closing_append_is_a_retry() {
         let mut writers = Writers::default();
         let by = |sequence| Some(Producer { id: "p".into(), epoch: 0, sequence });
         let closing = Append { close: true, producer: by(0), ..append("x") };

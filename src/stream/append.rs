@@ -1,5 +1,5 @@
-//! An append, from the wire to the store: what a client sends, how its body becomes messages, what the store
-//! answers, and why it may refuse.
+//! An append from the wire to the store: [`Append`], the rules that split its body into messages, the result [`Appended`], and
+//! [`AppendError`].
 
 use std::sync::Arc;
 
@@ -11,78 +11,78 @@ use super::{
     ProducerRefusal, Retention, SessionChange, Shortage,
 };
 
-/// An append. A front makes it, the hub hands it on, and a store decides on it.
+/// An append. A front creates it, the hub passes it on, and a store decides on it.
 #[derive(Debug, Clone, Default)]
 pub struct Append {
-    /// Who appends: the messages count as that principal's.
+    /// The principal whose quota the messages count against.
     pub principal: Principal,
-    /// The messages; empty only to close. With `AppendType::OfStream` the store splits them.
+    /// The messages; empty only for an append that closes. With [`AppendType::OfStream`] the store splits them.
     pub payload: Payload,
     /// The content type of the messages.
     pub content_type: AppendType,
-    /// Closes the stream in the same step.
+    /// Closes the stream in the same step as the append.
     pub close: bool,
-    /// The idempotent producer, if it named itself.
+    /// The idempotent producer, if the publisher names one.
     pub producer: Option<Producer>,
-    /// `Stream-Seq`: above the last one of the stream, byte by byte. Its scope is the stream.
+    /// `Stream-Seq`, which must be greater than the last one of the stream, compared byte by byte.
     pub sequence: Option<Box<str>>,
-    /// What the publisher said of the messages.
+    /// What an MQTT publisher declared about the messages.
     pub annotation: Option<Arc<Annotation>>,
-    /// A change of the publisher's session that is done in the same step; not if the append is refused or a duplicate.
+    /// A change of the publisher's session, made in the same step. It is not made if the append is refused or a duplicate.
     pub session: Option<SessionChange>,
-    /// Creates the stream in the same step if it does not exist. `None`: the append is refused then.
+    /// Creates the stream in the same step if it does not exist. If `None`, an append to a missing stream is refused.
     pub create: Option<CreateIfMissing>,
 }
 
 /// Where the content type of an append comes from.
 #[derive(Debug, Clone, Default)]
 pub enum AppendType {
-    /// There is none, because there are no messages. A stream that is created for it is `application/octet-stream`.
+    /// There is no content type, because there are no messages. A stream created for the append is `application/octet-stream`.
     #[default]
     Undeclared,
-    /// The publisher declared it. The stream has to be of this type unless there are no messages.
+    /// The publisher declared it. It must be the type of the stream, unless there are no messages.
     Declared(ContentType),
-    /// It is that of the stream.
+    /// The messages take the content type of the stream, whatever it is.
     OfStream {
-        /// The messages, which only the content type of the stream can split.
+        /// The body, which the store splits by the content type of the stream.
         body: Bytes,
-        /// The content type of a stream that is created for it.
+        /// The content type of a stream that is created for the append.
         or: ContentType,
-        /// How deep JSON may nest.
+        /// The maximum nesting depth of JSON.
         json_depth_max: usize,
     },
 }
 
-/// How a stream is created for an append.
+/// How a stream is created for an append to a missing stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CreateIfMissing {
-    /// What is kept of it. The hub sets it.
+    /// The retention of the created stream. The hub sets it.
     pub retention: Retention,
 }
 
 impl Append {
-    /// An append of messages that are split already.
+    /// An append of messages that are already split.
     pub fn of(content_type: ContentType, payload: Payload) -> Self {
         Self { payload, content_type: AppendType::Declared(content_type), ..Self::default() }
     }
 
-    /// An append to a stream of any content type; one that is created for it is of the type `or`.
+    /// An append to a stream of any content type. A stream created for it gets the type `or`.
     pub fn of_any_type(body: Bytes, or: ContentType, json_depth_max: usize) -> Self {
         Self { content_type: AppendType::OfStream { body, or, json_depth_max }, ..Self::default() }
     }
 
-    /// Closes a stream without a message.
+    /// An append that closes a stream and has no message.
     pub fn closing() -> Self {
         Self { close: true, ..Self::default() }
     }
 
-    /// The same append, which creates the stream if it does not exist.
+    /// Makes the append create the stream if it does not exist.
     pub fn or_create(self) -> Self {
         Self { create: Some(CreateIfMissing::default()), ..self }
     }
 
-    /// The same append with the messages of `body`, which may be empty only to close. JSON nests at most
-    /// `json_depth_max` levels deep.
+    /// Sets the messages to those in `body`. Fails if `body` is empty and the append does not close, if no content type is
+    /// declared, or if JSON is invalid or nests deeper than `json_depth_max`.
     pub fn with_body(mut self, body: Bytes, json_depth_max: usize) -> Result<Self, AppendError> {
         if body.is_empty() {
             return if self.close { Ok(self) } else { Err(AppendError::Empty) };
@@ -94,8 +94,8 @@ impl Append {
         if self.payload.is_empty() { Err(AppendError::Empty) } else { Ok(self) }
     }
 
-    /// Splits the messages of an append to a stream of any type, by the type `stream`. Of no effect if that was done
-    /// before, or if the append declares its type.
+    /// Splits the body of an append to a stream of any type by the type `stream`. Does nothing if that is already done, or if
+    /// the append declares its type.
     pub fn split_for(&mut self, stream: &ContentType) -> Result<(), AppendError> {
         let AppendType::OfStream { body, json_depth_max, .. } = &self.content_type else { return Ok(()) };
         let is_split = !self.payload.is_empty() && self.payload.shape().is_json() == stream.is_json();
@@ -105,7 +105,7 @@ impl Append {
         if self.payload.is_empty() { Err(AppendError::Empty) } else { Ok(()) }
     }
 
-    /// The stream to create if there is none.
+    /// The stream to create if it does not exist; `None` if the append does not create one.
     pub fn creation(&self) -> Option<Create> {
         let CreateIfMissing { retention } = self.create?;
         let content_type = match &self.content_type {
@@ -117,7 +117,7 @@ impl Append {
         Some(Create { default_retention: retention, principal: self.principal, ..Create::open(content_type) })
     }
 
-    /// Whether the messages may be in a stream of the type `stream`.
+    /// Whether the messages are allowed in a stream of the type `stream`.
     pub(super) fn fits(&self, stream: &ContentType) -> bool {
         match &self.content_type {
             _ if self.payload.is_empty() => true,
@@ -128,51 +128,51 @@ impl Append {
     }
 }
 
-/// The append is in the log.
+/// The result of an append that is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
-    /// The offset behind its last message.
+    /// The offset after its last message.
     pub tail: Offset,
-    /// Whether the stream is closed.
+    /// Whether the stream is closed now.
     pub closed: bool,
-    /// Whether it was there before; then nothing was changed.
+    /// Whether the append was a retry; then nothing has changed.
     pub duplicate: bool,
-    /// Whether the stream was created for it.
+    /// Whether the append has created the stream.
     pub created: bool,
-    /// The messages that it has added: JSON values, or one for bytes.
+    /// Number of appended messages: JSON values in JSON mode, otherwise 1.
     pub messages: u64,
-    /// The bytes of those messages.
+    /// Bytes of the appended messages.
     pub bytes: usize,
-    /// The highest sequence accepted from its producer, if it has one.
+    /// The highest accepted sequence of the append's producer; `None` without a producer.
     pub highest: Option<u64>,
-    /// The life of the log that it is in.
+    /// The epoch of the log.
     pub epoch: Epoch,
 }
 
-/// Why an append was not taken.
+/// Why an append failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// There is no message, and the stream is not to be closed.
-    #[error("there is nothing to append")]
+    /// There is no message: the body is empty and the append does not close the stream, or the body is an empty JSON array.
+    #[error("the append contains no message")]
     Empty,
-    /// Messages need a content type.
+    /// The append has messages and no content type.
     #[error("the body has no content type")]
     NoContentType,
-    /// The messages are wrong.
+    /// The body is not a valid JSON append.
     #[error(transparent)]
     Messages(#[from] InvalidMessages),
-    /// There is no such stream to append to.
+    /// The stream does not exist.
     #[error(transparent)]
     Missing(#[from] Missing),
-    /// The rules of the stream refuse it.
+    /// The rules of the stream refuse the append.
     #[error("the append was refused: {refusal:?}")]
     Refused {
-        /// Why.
+        /// The rule that refuses it.
         refusal: AppendRefusal,
-        /// The offset behind the last message.
+        /// The tail of the stream.
         tail: Offset,
     },
-    /// The store could not keep it.
+    /// The store could not keep the append.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
@@ -183,32 +183,32 @@ impl From<Shortage> for AppendError {
     }
 }
 
-/// Why an append is refused.
+/// The rule of a stream that refuses an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppendRefusal {
     /// The stream is closed.
     Closed,
     /// The body has another content type than the stream.
     ContentType,
-    /// `Stream-Seq` is not above the last one.
+    /// `Stream-Seq` is not greater than the last one of the stream.
     SequenceRegression,
-    /// The producer's epoch or sequence is wrong.
+    /// The epoch or sequence of the producer is wrong.
     Producer(ProducerRefusal),
 }
 
-/// Why a body is no JSON append.
+/// Why a body is not a valid JSON append.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMessages {
-    /// It is not JSON (RFC 8259).
+    /// The body is not JSON (RFC 8259).
     #[error("the body is not valid JSON: {0}")]
     NotJson(String),
-    /// It nests deeper than the limit.
+    /// The JSON nests deeper than the limit.
     #[error("the JSON nests deeper than {0} levels")]
     TooDeep(usize),
 }
 
-/// Splits `body` by the rules of `content_type`: JSON arrays are flattened by one level, anything else is one
-/// piece. An empty array is an empty payload. JSON values keep their bytes; nothing is re-encoded.
+/// Splits `body` into messages by the rules of `content_type`: a JSON array is flattened by one level, any other body is one
+/// message. An empty array gives an empty payload. JSON values keep their bytes and are not re-encoded.
 pub fn split(body: Bytes, content_type: &ContentType, depth_max: usize) -> Result<Payload, InvalidMessages> {
     if !content_type.is_json() || body.is_empty() {
         return Ok(Payload::raw(body));
@@ -227,7 +227,7 @@ pub fn split(body: Bytes, content_type: &ContentType, depth_max: usize) -> Resul
     Ok(joined_in_place(&body, &values).unwrap_or_else(|| joined(&values)))
 }
 
-/// The values as they lie in the body, if just a comma is between them, as encoders write them.
+/// The values as a slice of `body`, if they are separated by single commas as encoders write them; `None` otherwise.
 fn joined_in_place(body: &Bytes, values: &[Bytes]) -> Option<Payload> {
     let start_of = |value: &Bytes| value.as_ptr() as usize - body.as_ptr() as usize;
     let start = start_of(values.first()?);
@@ -240,7 +240,7 @@ fn joined_in_place(body: &Bytes, values: &[Bytes]) -> Option<Payload> {
         end = start_of(value) + value.len();
         ends.push(u32::try_from(end - start).ok()?);
     }
-    // What is kept must not keep a body alive that is mostly white space.
+    // Copies if the body is mostly white space, which would stay in memory with the slice.
     let is_most = 2 * (end - start) >= body.len();
     let bytes = if is_most { body.slice(start..end) } else { Bytes::copy_from_slice(body.get(start..end)?) };
     Some(Payload::json(bytes, ends))
@@ -260,7 +260,7 @@ fn joined(values: &[Bytes]) -> Payload {
     Payload::json(bytes.freeze(), ends)
 }
 
-/// How deep brackets nest outside of strings, whether or not the text is JSON.
+/// The maximum nesting depth of brackets outside of strings. The text need not be valid JSON.
 pub fn json_depth(text: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
     for byte in text {

@@ -1,4 +1,4 @@
-//! The `Stream-Cursor` that keeps shared caches from answering the same poll for ever.
+//! The cache cursor (`Stream-Cursor`), which keeps shared caches from repeating their answer to the same long poll forever.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,15 +9,15 @@ pub struct CacheCursor(pub u64);
 const INTERVAL_SECONDS: u64 = 20;
 const EPOCH: Duration = Duration::from_secs(1_728_432_000);
 
-/// The protocol's bound on the jitter, in seconds.
+/// The maximum jitter in seconds that the protocol allows.
 const JITTER_SECONDS_MAX: u64 = 3600;
 
-/// Cache cursors above are not ours: JavaScript could not carry them, and one more must still be a number.
+/// The greatest cache cursor of this server. Greater numbers are not exact in JavaScript, and adding to them could overflow.
 const CURSOR_MAX: u64 = (1 << 53) - 1;
 
 impl CacheCursor {
-    /// The cache cursor for an answer at `now` to a client that sent `previous`. It never goes back: a client that is
-    /// at the current interval or ahead of it is moved on by 1 to 3600 seconds, picked by `random`.
+    /// The cache cursor for a response at `now` to a client that sent `previous`. It never decreases: a client at or ahead of
+    /// the current interval gets `previous` plus 1 to 3600 seconds, chosen by `random`.
     pub fn next(previous: Option<Self>, now: SystemTime, random: u64) -> Self {
         let elapsed = now.duration_since(SystemTime::UNIX_EPOCH + EPOCH).unwrap_or_default();
         let current = elapsed.as_secs() / INTERVAL_SECONDS;
@@ -30,7 +30,7 @@ impl CacheCursor {
         }
     }
 
-    /// Reads what a client echoes; `None` if it is no cursor of this server.
+    /// Parses the cache cursor that a client sent; `None` if this server cannot have sent it.
     pub fn parse(text: &str) -> Option<Self> {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         digits.then(|| text.parse().ok()).flatten().filter(|n| *n <= CURSOR_MAX).map(Self)
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn only_digits_are_a_cursor() {
+    fn only_digits_are_a_cache_cursor() {
         assert_eq!(CacheCursor::parse("12"), Some(CacheCursor(12)));
         for text in ["", "-1", "+1", "1.0", "abc", "9007199254740992", "99999999999999999999"] {
             assert_eq!(CacheCursor::parse(text), None, "{text:?}");

@@ -1,4 +1,4 @@
-//! Changes of a stream or a session that are no append, and what is wrong with a stream or a store whatever it is asked.
+//! Changes other than appends, the changes of sessions, and the errors that any operation on a stream or a store may return.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::Shortage;
 
-/// Why a stream was not changed.
+/// Why a change of a stream failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
-    /// There is no such stream.
+    /// The stream does not exist.
     #[error(transparent)]
     Missing(#[from] Missing),
     /// The store could not keep the change.
@@ -17,24 +17,24 @@ pub enum ChangeError {
     Failed(#[from] Failure),
 }
 
-/// What is wrong with the store itself, whatever it was asked.
+/// Why the store itself failed, whatever the operation was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// There is no room. Nothing was changed, and it may work again once there is some.
-    #[error("there is no room left to keep it")]
+    /// The storage is full. Nothing has changed, and the operation may succeed once there is room.
+    #[error("the storage is full")]
     Full,
-    /// The system has no memory or no descriptor left for it. Nothing was changed, and it may work again soon.
+    /// The system has no memory or no descriptor left. Nothing has changed, and the operation may succeed soon.
     #[error("the system is short of memory or descriptors")]
     Short,
-    /// There is no room in the memory budget, or the client has its share. Nothing was changed, and it may work again later.
+    /// The memory budget, or the client's share of it, is used up. Nothing has changed, and the operation may succeed later.
     #[error("{0}")]
     OverBudget(Shortage),
-    /// A write could not be made durable, so nothing is taken any more until the store is opened anew. Whether this
-    /// change will be there then is not known.
-    #[error("the store has failed to write and takes nothing any more")]
+    /// A write could not be made durable, so the store accepts nothing more until it is opened again. Whether it has this
+    /// change then is unknown.
+    #[error("the store failed to write and accepts nothing more until the gateway restarts")]
     Broken,
-    /// What was kept has been damaged since, and is never served.
-    #[error("what was kept can not be read any more")]
+    /// Stored content has been damaged since it was written. It is never served.
+    #[error("the stored messages are damaged and cannot be read")]
     Unreadable,
 }
 
@@ -44,41 +44,41 @@ impl From<Shortage> for Failure {
     }
 }
 
-/// There is no stream of that name.
+/// Why a stream does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
-    /// There never was, or it ended.
+    /// The stream never existed, or it has ended.
     #[error("the stream does not exist")]
     NotFound,
-    /// It was deleted, but forks of it still need it.
+    /// The stream was deleted. Its name stays taken while forks of it exist.
     #[error("the stream was deleted")]
     Deleted,
 }
 
-/// A change of a session: of the entries that are kept for one client of a front. What they mean only the front
-/// knows. All of it is done, or nothing.
+/// A change of one client's session, such as an MQTT session. The entries are opaque to the store; the front gives them
+/// meaning. The change is made as a whole or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionChange {
-    /// The name of the session.
+    /// The name of the client.
     pub client: Arc<str>,
-    /// Whether all that was kept of it goes first.
+    /// Whether all earlier entries of the session are removed first.
     pub anew: bool,
-    /// Keys with their new values, or without one if they are to go. Of a key that is there twice the last counts.
+    /// Keys with their new values; `None` removes the key. If a key occurs twice, the last one counts.
     pub entries: Vec<(Bytes, Option<Bytes>)>,
 }
 
 impl SessionChange {
-    /// Ends a session: nothing of it stays.
+    /// A change that removes the session.
     pub fn end(client: Arc<str>) -> Self {
         Self { client, anew: true, entries: Vec::new() }
     }
 }
 
-/// A session as it is kept.
+/// The session of a client as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSession {
-    /// Its name.
+    /// The name of the client.
     pub client: Arc<str>,
-    /// Its keys and values, in no order.
+    /// The keys and values, in no particular order.
     pub entries: Vec<(Bytes, Bytes)>,
 }

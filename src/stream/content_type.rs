@@ -1,41 +1,41 @@
-//! Content types (RFC 9110, section 8.3) and what each means for message boundaries and encodings.
+//! Content types (RFC 9110, section 8.3), and what each means for message boundaries and text encodings.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The content type of a stream or of a body, as it was sent. Two are the same if their type and subtype are,
-/// whatever the case and the parameters. Cheap to clone.
+/// The content type of a stream or of a body, as it was sent. Two are equal if type and subtype are equal, ignoring case and
+/// parameters. Cheap to clone.
 #[derive(Clone)]
 pub struct ContentType {
     text: Arc<str>,
     encoding: Encoding,
 }
 
-/// How the messages of a stream look in a form that is made of text.
+/// How the messages of a stream are encoded in a delivery form that consists of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// `application/json`: messages are JSON values, positions count them.
+    /// `application/json`: the messages are JSON values, and positions count them.
     Json,
-    /// `text/*`: UTF-8 as it is.
+    /// `text/*`: the messages are UTF-8 and sent unchanged.
     Text,
-    /// Anything else: base64 (RFC 4648, section 4).
+    /// Any other type: base64 (RFC 4648, section 4).
     Binary,
 }
 
-/// The longest content type with its parameters, in bytes.
+/// The maximum length of a content type with its parameters, in bytes.
 const CONTENT_TYPE_BYTES_MAX: usize = 256;
 
-/// The text is no content type.
+/// The text is not a content type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidContentType;
 
 impl ContentType {
-    /// Reads a `Content-Type` field value: `type/subtype` in RFC 9110 tokens, with or without parameters, at most 256 bytes.
+    /// Parses a `Content-Type` field value: `type/subtype` as RFC 9110 tokens, parameters optional, at most 256 bytes.
     pub fn parse(text: &str) -> Result<Self, InvalidContentType> {
         if text.len() > CONTENT_TYPE_BYTES_MAX { Err(InvalidContentType) } else { Self::stored(text) }
     }
 
-    /// The same of any length, for one that was taken before there was a bound.
+    /// Parses like [`parse`](Self::parse), but without the limit on length, for types that were stored before there was one.
     pub fn stored(text: &str) -> Result<Self, InvalidContentType> {
         let text = text.trim();
         let essence = essence(text);
@@ -56,27 +56,27 @@ impl ContentType {
         Ok(Self { text: text.into(), encoding })
     }
 
-    /// What a stream has that was created without one (protocol, section 5.1).
+    /// The content type of a stream that was created without one (protocol, section 5.1).
     pub fn octet_stream() -> Self {
         Self { text: "application/octet-stream".into(), encoding: Encoding::Binary }
     }
 
-    /// How its messages are encoded as text.
+    /// How messages of this type are encoded as text.
     pub fn encoding(&self) -> Encoding {
         self.encoding
     }
 
-    /// Whether the stream is in JSON mode.
+    /// Whether it is `application/json`, which puts the stream in JSON mode.
     pub fn is_json(&self) -> bool {
         self.encoding == Encoding::Json
     }
 
-    /// Whether a browser that shows it as a document shows nothing but its text: JSON and plain text.
+    /// Whether a browser that opens a response of this type only shows its text: JSON and plain text.
     pub fn is_inert(&self) -> bool {
         self.is_json() || essence(&self.text).eq_ignore_ascii_case("text/plain")
     }
 
-    /// The field value, as it was sent.
+    /// The field value as it was sent.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -106,7 +106,7 @@ impl fmt::Debug for ContentType {
 
 impl fmt::Display for InvalidContentType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a content type is type/subtype, with or without parameters (RFC 9110, section 8.3.1), of at most 256 bytes")
+        f.write_str("a content type is type/subtype with optional parameters (RFC 9110, section 8.3.1), at most 256 bytes")
     }
 }
 
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_content_type_is_refused() {
+    fn invalid_content_types_are_refused() {
         for text in ["", "json", "/", "a/", "/b", "a b/c", "a/b\r\nx: y", "a/b; é=1"] {
             assert_eq!(ContentType::parse(text), Err(InvalidContentType), "{text:?}");
         }

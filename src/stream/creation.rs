@@ -1,36 +1,36 @@
-//! How a stream is created, how long it lives and how much of it is kept.
+//! The creation of a stream: its request and result, its lifetime and its retention.
 
 use std::time::{Duration, SystemTime};
 
 use super::{ContentType, Epoch, Failure, Gap, Offset, Payload, Principal, Shortage, Start, StreamName};
 
-/// How many streams a fork may have behind it: its source, the source of that, and so on. Each keeps a place in the offsets
-/// of the fork, and its name as long as the fork is there.
+/// The maximum depth of a fork: its source, the source of that source, and so on. Each of these streams takes a place in the
+/// offsets of the fork, and keeps its name as long as the fork exists.
 pub const FORK_DEPTH_MAX: u8 = 16;
 
-/// How a stream is to be created.
+/// A request to create a stream.
 #[derive(Debug, Clone)]
 pub struct Create {
-    /// Who creates it: the stream and its first messages count as that principal's.
+    /// The principal whose quota the stream and its first messages count against.
     pub principal: Principal,
-    /// Of the stream; for a fork the same as its source's.
+    /// Content type of the stream. A fork must use the content type of its source.
     pub content_type: ContentType,
-    /// `None`: unlimited, or as the source of a fork.
+    /// Lifetime of the stream. `None`: that of the source for a fork, otherwise unlimited.
     pub lifetime: Option<Lifetime>,
-    /// `None`: all is kept, or as the source of a fork.
+    /// Retention of the stream. `None`: that of the source for a fork, otherwise `default_retention`.
     pub retention: Option<Retention>,
-    /// What applies to a stream that says nothing of it and is no fork.
+    /// The retention of a stream that is created without one and is not a fork.
     pub default_retention: Retention,
-    /// Whether nothing may follow the first messages.
+    /// Closes the stream after the initial messages.
     pub closed: bool,
-    /// The first messages.
+    /// The initial messages.
     pub payload: Payload,
-    /// The stream it branches off from.
+    /// Set if the stream is a fork.
     pub fork: Option<Fork>,
 }
 
 impl Create {
-    /// An empty stream that never ends.
+    /// The creation of an open, empty stream with unlimited lifetime and retention.
     pub fn open(content_type: ContentType) -> Self {
         Self {
             principal: Principal::GATEWAY,
@@ -45,60 +45,60 @@ impl Create {
     }
 }
 
-/// Where a fork branches off (protocol, section 4.2).
+/// The source of a fork, and the point at which it branches off (protocol, section 4.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fork {
-    /// The stream whose beginning it shares.
+    /// The stream whose messages the fork shares up to its point.
     pub source: StreamName,
-    /// The point; `None` is the source's tail.
+    /// An offset of the source; `None` is its tail.
     pub offset: Option<Start>,
-    /// How far behind that point: messages in JSON mode, bytes otherwise.
+    /// Distance of the fork's point from `offset`: messages in JSON mode, bytes otherwise.
     pub sub_offset: u64,
 }
 
-/// The stream exists now.
+/// The result of a creation; the stream exists now.
 #[derive(Debug, Clone)]
 pub struct Created {
-    /// Whether it did not before.
+    /// Whether the creation made the stream; otherwise it existed with the same configuration.
     pub fresh: bool,
-    /// The offset behind its last message.
+    /// The offset after its last message.
     pub tail: Offset,
-    /// Whether it is closed.
+    /// Whether the stream is closed.
     pub closed: bool,
-    /// Its content type.
+    /// Content type of the stream.
     pub content_type: ContentType,
-    /// The life of its log.
+    /// The epoch of its log.
     pub epoch: Epoch,
 }
 
-/// Why a stream could not be created.
+/// Why a stream was not created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CreateError {
-    /// It exists with another configuration.
+    /// The stream exists with another configuration.
     #[error("the stream exists with another configuration")]
     ExistsDifferently,
-    /// It was deleted, but forks of it still need it.
-    #[error("the stream was deleted and still has forks, which keep its name")]
+    /// A stream of this name was deleted, and its name stays taken while forks of it exist.
+    #[error("the stream was deleted, but forks of it exist; its name is free again once they are deleted")]
     NameTaken,
-    /// There is no such source.
+    /// The source of the fork does not exist.
     #[error("the stream to fork from does not exist")]
     SourceNotFound,
-    /// The source was deleted and lives on only for its forks.
+    /// The source of the fork was deleted; only its name is still taken, by its other forks.
     #[error("the stream to fork from was deleted")]
     SourceDeleted,
-    /// The content type is not the source's.
-    #[error("a fork has the content type of its source")]
+    /// The content type of the fork differs from that of its source.
+    #[error("a fork must have the content type of its source")]
     SourceContentType,
-    /// The point is not between the source's earliest message and its tail.
-    #[error("the fork offset is not an offset of the source, or the sub-offset reaches behind its tail")]
+    /// The fork's point is not between the earliest message and the tail of the source.
+    #[error("the fork offset is not an offset of the source, or the sub-offset reaches beyond its tail")]
     ForkOffset,
-    /// The source does not keep the messages before the point any more.
-    #[error("the messages at the fork offset are no longer kept")]
+    /// The source no longer keeps the messages at the fork's offset.
+    #[error("the source no longer keeps the messages at the fork offset")]
     ForkTrimmed(Gap),
-    /// The source is a fork of forks already.
-    #[error("a fork has at most {FORK_DEPTH_MAX} streams behind it")]
+    /// The source already is a fork of depth [`FORK_DEPTH_MAX`].
+    #[error("a chain of forks has at most {FORK_DEPTH_MAX} sources")]
     ForkTooDeep,
-    /// The store could not keep it.
+    /// The store could not keep the stream.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
@@ -109,42 +109,42 @@ impl From<Shortage> for CreateError {
     }
 }
 
-/// What HEAD tells.
+/// The metadata of a stream, as HEAD returns it.
 #[derive(Debug, Clone)]
 pub struct Description {
-    /// Of the stream.
+    /// Content type of the stream.
     pub content_type: ContentType,
-    /// The offset of the earliest message that is kept, or of the tail.
+    /// The offset of the earliest message that is kept, or the tail if none is.
     pub earliest: Offset,
-    /// The offset behind the last message.
+    /// The offset after the last message.
     pub tail: Offset,
-    /// Whether it is closed.
+    /// Whether the stream is closed.
     pub closed: bool,
-    /// When it ends by itself.
+    /// When the stream is removed automatically.
     pub lifetime: Lifetime,
-    /// What is kept of it.
+    /// Which messages of the stream are kept.
     pub retention: Retention,
 }
 
-/// When a stream ends by itself (protocol, section 5.1).
+/// When a stream is removed automatically (protocol, section 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Lifetime {
     /// Never.
     #[default]
     Unlimited,
-    /// `Stream-TTL`: this long after the last read or write.
+    /// `Stream-TTL`: removed when this long has passed since the last read or append.
     Idle(Duration),
-    /// `Stream-Expires-At`.
+    /// `Stream-Expires-At`: removed at this time of day.
     Until(SystemTime),
 }
 
-/// What is kept of a stream; `None` is no bound. Whatever exceeds one is trimmed from the front.
+/// Which messages of a stream are kept; `None` is no limit. The oldest messages are trimmed until all limits hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retention {
-    /// Messages: JSON values in JSON mode, appends otherwise.
+    /// Number of messages: JSON values in JSON mode, appends otherwise.
     pub messages_max: Option<u64>,
-    /// Bytes of messages.
+    /// Total bytes of messages.
     pub bytes_max: Option<u64>,
-    /// Age of a message.
+    /// Maximum age of a message.
     pub age_max: Option<Duration>,
 }

@@ -1,41 +1,41 @@
-//! The epochs of a log: one offset space, many lives.
+//! Maps positions in a log to epochs, so that an offset of another life of the stream is recognized.
 //!
-//! A fork shares the offsets of its source up to the point where it branched off and goes on with an epoch of
-//! its own (protocol, section 8, "Offsets and forked streams"). Since epochs rise, its offsets still sort.
-//! So a fork that was deleted and made anew recognises the offsets of its former life.
+//! A fork shares the offsets of its source up to its point, and continues in an epoch of its own (protocol, section 8, "Offsets
+//! and forked streams"). Epochs rise, so its offsets still sort, and a fork that is deleted and created again recognizes the
+//! offsets of its former life.
 //!
-//! A store that outlives its process does the same with each run: it keeps the offsets up to the tail that it finds and
-//! goes on in a new epoch. If what it found is an older copy, the offsets that were given behind that tail belong to an
-//! epoch that ends there, and are told apart for as long as the stream exists.
+//! A store that outlives its process does likewise with each run: it keeps the offsets up to the tail that it finds and
+//! continues in a new epoch. If it was opened from an older copy, offsets after that tail belong to an epoch that ends at the
+//! tail, and are refused for as long as the stream exists.
 
 use std::sync::Arc;
 
 use super::{Epoch, Offset, Position};
 
-/// The stretches that a log remembers of earlier runs. Offsets of older runs are answered as those of another epoch.
-/// Each takes 16 bytes, so this is 4 KiB a stream at the most.
+/// Number of earlier runs that a log remembers; offsets of older runs are treated as offsets of another epoch. A run takes 16
+/// bytes, so this is at most 4 KiB a stream.
 const RUNS_MAX: usize = 256;
 
-/// Which epoch each stretch of a log belongs to.
+/// The epoch of each range of positions of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EpochHistory {
-    /// Inherited stretches, each with the position at which it ends (inclusive), in rising order.
-    /// Shared, because each read takes a copy; `None` if there are none.
+    /// Ranges of earlier epochs: the epoch and its last position (inclusive), in rising order. Shared because each read copies
+    /// it; `None` if there are no such ranges.
     ancestors: Option<Arc<[(Epoch, Position)]>>,
     own: Epoch,
 }
 
-/// The offset belongs to another life of the stream.
+/// The offset belongs to another epoch of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OtherEpoch;
 
 impl EpochHistory {
-    /// A log that inherits nothing.
+    /// The history of a new log.
     pub fn new(epoch: Epoch) -> Self {
         Self { ancestors: None, own: epoch }
     }
 
-    /// The log of a fork that branches off at `at` and goes on as `epoch`, which is above all earlier ones.
+    /// The history of a fork that branches off at `at` and continues in `epoch`, which is greater than all earlier epochs.
     pub fn fork(&self, at: Position, epoch: Epoch) -> Self {
         let mut ancestors: Vec<_> =
             self.ancestors().iter().copied().take_while(|(_, end)| *end < at).collect();
@@ -43,7 +43,8 @@ impl EpochHistory {
         Self::of(ancestors, epoch)
     }
 
-    /// The same log in a later run of its store, which goes on behind the tail `at` as `epoch`, above all earlier ones.
+    /// The history of the same log in a later run of its store, which found the tail `at` and continues in `epoch`, which is
+    /// greater than all earlier epochs.
     pub fn run(&self, at: Position, epoch: Epoch) -> Self {
         let Self { ancestors, own } = self.fork(at, epoch);
         let ancestors = ancestors.as_deref().unwrap_or_default();
@@ -51,17 +52,17 @@ impl EpochHistory {
         Self::of(kept.to_vec(), own)
     }
 
-    /// A log as `ancestors` and `own` said of it.
+    /// A history of the given parts, as [`ancestors`](Self::ancestors) and [`own`](Self::own) return them.
     pub fn of(ancestors: Vec<(Epoch, Position)>, own: Epoch) -> Self {
         Self { ancestors: (!ancestors.is_empty()).then(|| ancestors.into()), own }
     }
 
-    /// The stretches that it has from others, each with the position at which it ends (inclusive), in rising order.
+    /// The ranges of earlier epochs: each epoch with its last position (inclusive), in rising order.
     pub fn ancestors(&self) -> &[(Epoch, Position)] {
         self.ancestors.as_deref().unwrap_or_default()
     }
 
-    /// The epoch in which this log itself is written.
+    /// The epoch of messages that are appended to this log now.
     pub fn own(&self) -> Epoch {
         self.own
     }
@@ -69,11 +70,11 @@ impl EpochHistory {
     /// The offset of a position. Each position has exactly one.
     pub fn offset_at(&self, position: Position) -> Offset {
         let ancestors = self.ancestors();
-        let stretch = ancestors.partition_point(|(_, end)| *end < position);
-        Offset { epoch: ancestors.get(stretch).map_or(self.own, |(epoch, _)| *epoch), position }
+        let range = ancestors.partition_point(|(_, end)| *end < position);
+        Offset { epoch: ancestors.get(range).map_or(self.own, |(epoch, _)| *epoch), position }
     }
 
-    /// The position of an offset that this log has given, or that its source gave before the fork.
+    /// The position of an offset that this log has returned, or its source before the fork.
     pub fn position_of(&self, offset: Offset) -> Result<Position, OtherEpoch> {
         let ours = offset == Offset::ZERO || self.offset_at(offset.position).epoch == offset.epoch;
         ours.then_some(offset.position).ok_or(OtherEpoch)
@@ -123,7 +124,7 @@ mod tests {
         assert_eq!(after.offset_at(Position(10)), offset(7, 10));
         assert_eq!(after.position_of(offset(7, 11)), Err(OtherEpoch));
         assert_eq!(after.offset_at(Position(11)), offset(9, 11));
-        // A run without an append leaves nothing behind.
+        // A run without an append leaves no range.
         assert_eq!(after.run(Position(10), Epoch(12)), before.run(Position(10), Epoch(12)));
     }
 
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_of_a_lineage_sort_by_position() {
+    fn offsets_of_a_history_sort_by_position() {
         let epoch_history =
             EpochHistory::new(Epoch(1)).fork(Position(3), Epoch(5)).fork(Position(6), Epoch(8));
         let offsets: Vec<_> = (0..10).map(|p| epoch_history.offset_at(Position(p))).collect();

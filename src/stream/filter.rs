@@ -1,4 +1,4 @@
-//! Which streams somebody means: a name, or a pattern of names with wildcards (MQTT 5, section 4.7).
+//! Filters: the name of one stream, or a pattern of names with wildcards (MQTT 5, section 4.7).
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::StreamName;
 use super::name::NAME_BYTES_MAX;
 
-/// The wildcard for one level.
+/// The wildcard that matches exactly one level.
 pub const ONE_LEVEL: &str = "+";
 
-/// The wildcard for any number of levels, none too.
+/// The wildcard that matches any number of levels, including none.
 pub const ANY_LEVELS: &str = "#";
 
-/// A valid topic filter: 1 to 512 bytes, no control characters, `+` as a whole level, `#` as the whole last one.
+/// A valid topic filter: 1 to 512 bytes, no control characters, `+` only as a whole level, `#` only as the whole last level.
 /// Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Filter {
@@ -20,21 +20,21 @@ pub struct Filter {
     exact: Option<StreamName>,
 }
 
-/// Why a text is no filter.
+/// Why a text is not a valid filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidFilter {
-    /// Nothing at all.
+    /// The text is empty.
     Empty,
-    /// More than 512 bytes, as no stream name has.
+    /// More than 512 bytes, the maximum of a stream name.
     TooLong,
-    /// A control character, as no stream name has.
+    /// A control character, which no stream name contains.
     ControlCharacter,
-    /// A `+` or `#` that is not a whole level, or a `#` that is not the last one.
+    /// A `+` or `#` that is not a whole level, or a `#` that is not the last level.
     Wildcard,
 }
 
 impl Filter {
-    /// Checks `text`. What no stream can be called, such as `a//b`, is a filter nevertheless and matches nothing.
+    /// Parses a filter. A text that is not a valid stream name, such as `a//b`, is still a filter, which matches nothing.
     pub fn parse(text: &str) -> Result<Self, InvalidFilter> {
         if text.is_empty() {
             return Err(InvalidFilter::Empty);
@@ -57,13 +57,13 @@ impl Filter {
         Ok(Self { text: text.into(), exact })
     }
 
-    /// The stream of this name and no other, even if there is a `+` or `#` in the name.
+    /// A filter for exactly this stream, even if its name contains `+` or `#`.
     pub fn literal(name: StreamName) -> Self {
         Self { text: name.shared(), exact: Some(name) }
     }
 
-    /// Whether it means the stream. Names that begin with `$` are not meant by a wildcard in the first level
-    /// (section 4.7.2).
+    /// Whether the filter matches the name. A wildcard in the first level does not match names that begin with `$` (section
+    /// 4.7.2).
     pub fn matches(&self, name: &StreamName) -> bool {
         if let Some(exact) = &self.exact {
             return exact == name;
@@ -85,23 +85,23 @@ impl Filter {
         levels.next().is_none()
     }
 
-    /// The one stream that it means, if it has no wildcard and a stream can be called so.
+    /// The only stream that the filter can match; `None` if it has a wildcard or is not a valid stream name.
     pub fn exact(&self) -> Option<&StreamName> {
         self.exact.as_ref()
     }
 
-    /// Whether there is a wildcard in it.
+    /// Whether the filter contains a wildcard.
     pub fn has_wildcard(&self) -> bool {
         self.exact.is_none() && self.text.contains(['+', '#'])
     }
 
-    /// What the name of each stream that it means begins with. Without a wildcard that is all of the filter.
+    /// A prefix of all names that the filter matches; without a wildcard, the whole filter.
     pub fn prefix(&self) -> &str {
         if self.exact.is_some() {
             return &self.text;
         }
         let (before, wildcard) = self.text.split_at(self.text.find(['+', '#']).unwrap_or(self.text.len()));
-        // `a/#` means `a` too.
+        // `a/#` matches `a`, too.
         if wildcard == ANY_LEVELS { before.strip_suffix('/').unwrap_or(before) } else { before }
     }
 
@@ -129,7 +129,7 @@ impl fmt::Display for InvalidFilter {
             Self::Empty => "a filter must not be empty",
             Self::TooLong => "a filter has at most 512 bytes",
             Self::ControlCharacter => "a filter must not contain control characters",
-            Self::Wildcard => "a filter has '+' for a whole level only, and '#' for the whole last one only",
+            Self::Wildcard => "in a filter, '+' must be a whole level, and '#' the whole last level",
         })
     }
 }
@@ -202,7 +202,8 @@ mod tests {
         }
     }
 
-    /// All filters and names of up to three levels out of a few, against the words of the specification.
+    /// Compares all filters and names of up to three levels from a small set with a definition in the words of the
+    /// specification.
     #[test]
     fn every_small_filter_and_name_agree_with_the_definition() {
         fn texts(levels: &[&str]) -> Vec<String> {
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_filter_matches_begins_with_its_prefix() {
+    fn matching_names_begin_with_the_prefix() {
         let filters = ["#", "+/b", "a", "a/b", "a/#", "a/+", "a/+/c", "a/b/#", "a//b", "$x/#"];
         let prefixes = filters.map(|text| Filter::parse(text).unwrap().prefix().to_owned());
         assert_eq!(prefixes, ["", "", "a", "a/b", "a", "a/", "a/", "a/b", "a//b", "$x"]);

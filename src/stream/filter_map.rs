@@ -1,9 +1,9 @@
-//! Values by topic filter, found by the name of a stream without trying each filter.
+//! A map from topic filters to values, which finds the values for a stream name without testing every filter.
 //!
-//! The filters are sorted as text, so those that share their first levels lie beside each other. A name is looked up level by
-//! level: in the stretch of the filters that agree so far, binary search finds the stretches that go on with the name's next
-//! level and with `+`. So a lookup takes as long as the filters that agree with a beginning of the name, and one or two
-//! filters cost no more memory than a list.
+//! The entries are sorted by the text of the filter, so filters with the same first levels are adjacent. A lookup goes through
+//! the name level by level: within the range of filters that agree so far, binary search finds the ranges that continue with
+//! the next level of the name and with `+`. The time of a lookup grows with the filters that share a prefix of levels with the
+//! name, and one or two filters take no more memory than a list.
 
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -11,10 +11,10 @@ use std::ops::ControlFlow;
 use super::filter::{ANY_LEVELS, Filter, ONE_LEVEL};
 use super::name::StreamName;
 
-/// A value for each of some filters, all of them [parsed](Filter::parse).
+/// A map from [parsed](Filter::parse) filters to values.
 #[derive(Debug, Clone)]
 pub struct FilterMap<T> {
-    /// In the order of the filters' texts.
+    /// Sorted by the text of the filter.
     entries: Vec<(Filter, T)>,
 }
 
@@ -25,12 +25,12 @@ impl<T> Default for FilterMap<T> {
 }
 
 impl<T> FilterMap<T> {
-    /// Sets the value of a filter, and returns the one that it had.
+    /// Sets the value of a filter, and returns the previous one.
     pub fn insert(&mut self, filter: Filter, value: T) -> Option<T> {
         match self.find(&filter) {
             Ok(at) => self.entries.get_mut(at).map(|(_, old)| std::mem::replace(old, value)),
             Err(at) => {
-                // Most maps have one filter or two.
+                // Most maps have one or two filters, so do not over-allocate.
                 if self.entries.len() < 4 {
                     self.entries.reserve_exact(1);
                 }
@@ -40,7 +40,7 @@ impl<T> FilterMap<T> {
         }
     }
 
-    /// Removes a filter, and returns its value.
+    /// Removes a filter and returns its value.
     pub fn remove(&mut self, filter: &Filter) -> Option<T> {
         self.find(filter).ok().map(|at| self.entries.remove(at).1)
     }
@@ -51,7 +51,7 @@ impl<T> FilterMap<T> {
         self.entries.get(at).map(|(_, value)| value)
     }
 
-    /// The value of a filter, to be changed.
+    /// The value of a filter, for changes.
     pub fn get_mut(&mut self, filter: &Filter) -> Option<&mut T> {
         let at = self.find(filter).ok()?;
         self.entries.get_mut(at).map(|(_, value)| value)
@@ -72,12 +72,12 @@ impl<T> FilterMap<T> {
         self.entries.iter().map(|(filter, _)| filter)
     }
 
-    /// Whether a filter matches the stream.
+    /// Whether at least one filter matches the name.
     pub fn matches(&self, name: &StreamName) -> bool {
         self.visit_matching(name, &mut |_| ControlFlow::Break(())).is_break()
     }
 
-    /// The values of the filters that match the stream.
+    /// The values of the filters that match the name.
     pub fn matching(&self, name: &StreamName) -> Vec<&T> {
         let mut found = Vec::new();
         let _to_the_end = self.visit_matching(name, &mut |value| {
@@ -111,15 +111,15 @@ impl<T> FromIterator<(Filter, T)> for FilterMap<T> {
     }
 }
 
-/// Filters that agree in their first `agreed` bytes, which are whole levels.
+/// A range of filters whose first `agreed` bytes are equal and end at a level.
 struct CommonPrefix<'a, T> {
     entries: &'a [(Filter, T)],
     agreed: usize,
 }
 
 impl<'a, T> CommonPrefix<'a, T> {
-    /// Visits the filters that match the rest of a name. `hidden`: it is the whole name and begins with `$`, which wildcards
-    /// do not match.
+    /// Visits the filters that match the rest of a name. `hidden` is set at the first level of a name that begins with `$`,
+    /// which wildcards do not match.
     fn visit(
         self,
         rest: &str,
@@ -140,7 +140,7 @@ impl<'a, T> CommonPrefix<'a, T> {
         let candidates = [(!hidden).then_some(ONE_LEVEL), (!is_wildcard).then_some(level)];
         for candidate in candidates.into_iter().flatten() {
             match below {
-                Some(below) => self.going_on_with(candidate).visit(below, false, found)?,
+                Some(below) => self.continued_by(candidate).visit(below, false, found)?,
                 None => {
                     self.find(&[candidate]).map_or(ControlFlow::Continue(()), &mut *found)?;
                     self.find(&[candidate, "/", ANY_LEVELS])
@@ -151,14 +151,14 @@ impl<'a, T> CommonPrefix<'a, T> {
         ControlFlow::Continue(())
     }
 
-    /// The value of the filter that ends with `pieces`.
+    /// The value of the filter whose remaining text is `pieces`.
     fn find(&self, pieces: &[&str]) -> Option<&'a T> {
         let at = self.entries.binary_search_by(|entry| compare(self.rest_of(entry), pieces)).ok()?;
         self.entries.get(at).map(|(_, value)| value)
     }
 
-    /// The filters whose next level, which is not their last one, is `level`.
-    fn going_on_with(&self, level: &str) -> Self {
+    /// The filters whose next level is `level` and that have further levels.
+    fn continued_by(&self, level: &str) -> Self {
         let pieces = [level, "/"];
         let begins = |rest: &[u8]| {
             let behind = rest.strip_prefix(level.as_bytes());
@@ -175,7 +175,7 @@ impl<'a, T> CommonPrefix<'a, T> {
     }
 }
 
-/// Compares bytes with pieces that lie one behind the other.
+/// Compares bytes with the concatenation of `pieces`.
 fn compare(mut bytes: &[u8], pieces: &[&str]) -> Ordering {
     for piece in pieces {
         let (compared, rest) = bytes.split_at(piece.len().min(bytes.len()));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_finds_just_the_filters_that_match() {
+    fn a_lookup_finds_exactly_the_matching_filters() {
         let names: Vec<_> = texts(&["a", "ab", "b", "$x", "+", "#"])
             .iter()
             .filter_map(|text| StreamName::parse(text).ok())

@@ -1,4 +1,5 @@
-//! Messages one by one, for those who deliver each with what its publisher said, and the one that is retained.
+//! Reads that return messages one by one, each with what its publisher declared about it. MQTT uses them, also for the retained
+//! message.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,90 +8,90 @@ use bytes::Bytes;
 
 use super::{ContentType, Offset, Position};
 
-/// How much one read of messages may return. At least one message comes, however large it is.
+/// The maximum that one read of messages returns. At least one message is returned, whatever its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageLimit {
-    /// Bytes of messages.
+    /// Maximum bytes of messages.
     pub bytes_max: usize,
-    /// Messages.
+    /// Maximum number of messages.
     pub count_max: usize,
 }
 
-/// A stretch of a log, message by message.
+/// Messages of a stream that follow each other, as [`Store::messages`](super::Store::messages) returns them.
 #[derive(Debug, Clone)]
 pub struct Messages {
-    /// Of the stream.
+    /// Content type of the stream.
     pub content_type: ContentType,
     /// The messages, in order.
     pub messages: Vec<Message>,
-    /// The offset behind the last of them.
+    /// The offset after the last of them.
     pub next: Offset,
-    /// The position of the stream's tail when it was read.
+    /// The position of the stream's tail at the time of the read.
     pub tail: Position,
-    /// Whether nothing more could be read.
+    /// Whether the messages reach the tail.
     pub up_to_date: bool,
-    /// Whether nothing will ever follow: the stream is closed and this reaches its end.
+    /// Whether no message will follow: the stream is closed, and the messages reach its tail.
     pub closed: bool,
 }
 
-/// One value of a JSON stream, one append of any other.
+/// A message: one value of a JSON stream, or one append to another stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The offset before it.
+    /// The offset before the message.
     pub start: Offset,
-    /// The offset behind it.
+    /// The offset after the message.
     pub next: Offset,
     /// The content, shared with the log.
     pub bytes: Bytes,
-    /// When it was appended.
+    /// The time of the append.
     pub at: SystemTime,
-    /// What its publisher said.
+    /// What the publisher declared about the message.
     pub annotation: Option<Arc<Annotation>>,
 }
 
 impl Messages {
-    /// The bytes of the messages.
+    /// The total size of the messages in bytes.
     pub fn size(&self) -> usize {
         self.messages.iter().map(|message| message.bytes.len()).sum()
     }
 }
 
-/// How surely a message is to be delivered (MQTT 5, section 4.3).
+/// The quality of service with which a message is delivered (MQTT 5, section 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QoS {
-    /// Level 0.
+    /// QoS 0.
     AtMostOnce,
-    /// Level 1.
+    /// QoS 1.
     AtLeastOnce,
-    /// Level 2.
+    /// QoS 2.
     ExactlyOnce,
 }
 
-/// What the publisher said of an append (MQTT 5, section 3.3). Appends over HTTP have none.
+/// What an MQTT publisher declared about an append (MQTT 5, section 3.3). Appends over HTTP have no annotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Annotation {
-    /// The client that published, so that it can be spared its own messages (No Local).
+    /// The client that published, so that it does not receive its own messages (No Local).
     pub publisher: Box<str>,
-    /// As it was published.
+    /// The QoS of the publication.
     pub qos: QoS,
-    /// Whether it is the stream's retained message from now on.
+    /// Whether the append becomes the retained message of the stream.
     pub retain: bool,
-    /// When it stops being worth delivering.
+    /// The time after which the message is not delivered.
     pub expires_at: Option<SystemTime>,
-    /// Whether the content is UTF-8 text (the payload format indicator).
+    /// Whether the content is UTF-8 text (payload format indicator).
     pub is_text: bool,
-    /// Of the content.
+    /// Content type of the content.
     pub content_type: Option<Box<str>>,
-    /// Where an answer is expected.
+    /// The topic to which a response is to be sent.
     pub response_topic: Option<Box<str>>,
-    /// What ties an answer to its question.
+    /// Data that relates a response to its request.
     pub correlation: Option<Bytes>,
-    /// Names and values of the publisher's own, in its order.
+    /// Names and values that the publisher chose, in its order.
     pub user_properties: Vec<(Box<str>, Box<str>)>,
 }
 
 impl Annotation {
-    /// About how many bytes of memory it takes.
+    /// The approximate memory of the annotation, in bytes.
     pub fn bytes(&self) -> usize {
         let texts = [&self.content_type, &self.response_topic].into_iter().flatten().map(|text| text.len());
         let properties = self.user_properties.iter().map(|(name, value)| name.len() + value.len() + 64);
@@ -101,12 +102,12 @@ impl Annotation {
             + properties.sum::<usize>()
     }
 
-    /// Whether it is no longer worth delivering at `now`.
+    /// Whether the message is not to be delivered any more at `now`.
     pub fn has_expired(&self, now: SystemTime) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
-    /// The bytes of its texts, with some for their lengths.
+    /// The bytes of the texts, with 8 bytes for the lengths of each property.
     pub fn size(&self) -> usize {
         let texts = [&self.content_type, &self.response_topic].into_iter().flatten().map(|text| text.len());
         let properties = self.user_properties.iter().map(|(name, value)| name.len() + value.len() + 8);
@@ -121,7 +122,7 @@ mod tests {
     use crate::stream::Epoch;
 
     #[test]
-    fn the_size_of_messages_is_that_of_their_content() {
+    fn the_size_of_messages_is_the_size_of_their_content() {
         let offset = Offset { epoch: Epoch(1), position: Position(0) };
         let message = |content: &'static str| Message {
             start: offset,

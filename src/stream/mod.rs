@@ -1,11 +1,11 @@
-//! What a stream is: its values, its rules, and the contract of the stores that keep it.
+//! The model of a stream: its values, its rules, and [`Store`], the contract of the stores.
 //!
-//! Pure values and decisions, with `std`, `bytes` and a parser of JSON alone: no IO, no runtime, no clock. The time comes in
-//! as an argument, so that every rule can be tested at any moment of any day.
+//! Everything here is pure and uses only `std`, `bytes` and a JSON parser: no IO, no runtime, no clock. The time is an
+//! argument, so that tests can check every rule at any time.
 //!
-//! Read `store` first: the trait [`Store`] names every operation. The values of each operation are in `creation`,
-//! `append`, `read`, `message` and `change`; the rules are in `admission` and `producer`; the rest are the parts that
-//! these are made of: names, offsets, content types and payloads.
+//! Start with the trait [`Store`] in `store`, which has every operation. The requests, results and errors of the operations are
+//! in `creation`, `append`, `read`, `message` and `change`; the rules are in `admission` and `producer`; the other modules
+//! contain the parts: names, offsets, content types, payloads and filters.
 
 mod admission;
 mod append;

@@ -1,31 +1,31 @@
-//! The name of a stream: what follows `/v1/stream/` in its URL, percent-decoded.
+//! The name of a stream: the part of its URL after `/v1/stream/`, percent-decoded.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest name, in bytes of UTF-8 after percent-decoding.
+/// The maximum length of a name, in bytes of UTF-8 after percent-decoding.
 pub(super) const NAME_BYTES_MAX: usize = 512;
 
 /// A valid name: 1 to 512 bytes, no control characters, no empty, `.` or `..` segment. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamName(Arc<str>);
 
-/// Why a text is no stream name.
+/// Why a text is not a valid stream name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidName {
-    /// Nothing at all.
+    /// The text is empty.
     Empty,
     /// More than 512 bytes.
     TooLong,
-    /// A control character (C0, DEL or C1), which could end a line of a log or an event.
+    /// A control character (C0, DEL or C1), which could end a line of a log or of an SSE event.
     ControlCharacter,
-    /// An empty, `.` or `..` segment, which proxies and clients would rewrite.
+    /// An empty, `.` or `..` segment, which proxies and clients rewrite.
     DotSegment,
 }
 
 impl StreamName {
-    /// Checks `text`, which is already percent-decoded.
+    /// Checks `text`, which must be percent-decoded already.
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
         if text.is_empty() {
             return Err(InvalidName::Empty);
@@ -42,7 +42,7 @@ impl StreamName {
         Ok(Self(text.into()))
     }
 
-    /// The name as text that is shared with it.
+    /// The name as text; shares the allocation.
     pub(super) fn shared(&self) -> Arc<str> {
         self.0.clone()
     }
@@ -90,14 +90,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slashes_and_any_script_are_welcome() {
+    fn slashes_and_any_script_are_allowed() {
         for name in ["a", "room/1/events", "straße", "…", "a b", "a..b", ".hidden", &"x".repeat(512)] {
             assert_eq!(StreamName::parse(name).map(|n| n.as_str().to_owned()), Ok(name.to_owned()));
         }
     }
 
     #[test]
-    fn what_a_proxy_or_a_log_could_misread_is_refused() {
+    fn names_that_a_proxy_or_a_log_could_misread_are_refused() {
         let cases = [
             ("", InvalidName::Empty),
             (&*"x".repeat(513), InvalidName::TooLong),

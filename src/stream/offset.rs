@@ -1,61 +1,62 @@
-//! Offsets: opaque to clients, `{epoch}_{position}` in fixed width to us, so that they sort as text.
+//! Positions and offsets. An offset is opaque to clients. Its text is `{epoch}_{position}` in fixed width, so that offsets sort
+//! as text.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The life of one log. It changes when a log is lost or made anew, so that an offset of the old one is
-/// recognised instead of pointing into the middle of something else. Stores hand them out, always rising.
+/// One life of a log. The epoch changes when a log is lost or created again, so that an offset of the old log is recognized
+/// instead of pointing to an unrelated message. Stores assign epochs in rising order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
 
-/// A place in a log: messages before it in JSON mode, bytes before it otherwise.
+/// A position in a log: the number of messages before it in JSON mode, the number of bytes before it otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Position(pub u64);
 
-/// A place in one life of a stream.
+/// A position in one stream, together with the epoch of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Offset {
-    /// The life of the log.
+    /// The epoch of the log.
     pub epoch: Epoch,
-    /// The place in it.
+    /// The position in the log.
     pub position: Position,
 }
 
-/// Where a reader asks to begin.
+/// The point from which a reader wants to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// `-1` or nothing: the earliest message that is kept.
+    /// `-1`, or no offset: the earliest message that is kept.
     Earliest,
-    /// `now`: the tail, whatever it is when the request is looked at.
+    /// `now`: the tail at the time when the request is served.
     Tail,
-    /// What an earlier answer said.
+    /// An offset from an earlier response.
     At(Offset),
 }
 
-/// The text is no offset that this server could have given.
+/// The text is not an offset of this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidOffset;
 
-/// Hexadecimal digits of each half.
+/// Hexadecimal digits of an epoch and of a position.
 const DIGITS: usize = 16;
 
 impl Position {
-    /// The position `count` further on; saturates, which no log of 2^64 bytes lives to see.
+    /// The position `count` further on. Saturates; no log reaches 2^64 bytes.
     pub fn after(self, count: u64) -> Self {
         Self(self.0.saturating_add(count))
     }
 
-    /// How much lies between `earlier` and here; 0 if it is not earlier.
+    /// The distance from `earlier` to this position; 0 if `earlier` is not earlier.
     pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
 impl Offset {
-    /// The beginning of any log: nothing lies before it, so it needs no epoch.
+    /// The beginning of any log. Nothing comes before it, so it needs no epoch.
     pub const ZERO: Self = Self { epoch: Epoch(0), position: Position(0) };
 
-    /// The 33 characters of the offset.
+    /// The text of the offset: 33 ASCII characters.
     pub fn to_text(self) -> [u8; 2 * DIGITS + 1] {
         let mut text = [b'_'; 2 * DIGITS + 1];
         let (epoch, rest) = text.split_at_mut(DIGITS);
@@ -75,7 +76,7 @@ fn write_hex(digits: &mut [u8], mut value: u64) {
     }
 }
 
-/// Exactly as many digits as there have to be, in lower case: each number has one spelling.
+/// Parses exactly [`DIGITS`] digits in lower case, so that each number has one spelling.
 fn read_hex(digits: &str) -> Option<u64> {
     let value = |value: u64, digit: u8| match digit {
         b'0'..=b'9' => Some(value << 4 | u64::from(digit - b'0')),
@@ -118,28 +119,29 @@ impl FromStr for Start {
 
 impl fmt::Display for InvalidOffset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an offset is -1, now, or what Stream-Next-Offset said")
+        f.write_str("an offset is -1, now, or a value of Stream-Next-Offset")
     }
 }
 
 impl std::error::Error for InvalidOffset {}
 
-/// What a reader knows of a stream. It goes into the reader's resume token, so that each thing is told once.
+/// What a reader of many streams has received of one stream. Its resume token contains this, so that it is told everything
+/// once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Nothing yet: begins at the earliest message that is kept.
+    /// Nothing yet; the reader begins at the earliest message that is kept.
     Earliest,
-    /// The reader has all that lies before.
+    /// All messages before the offset.
     At(Offset),
-    /// The same, and knows that the stream is closed.
+    /// All messages before the offset, and that the stream is closed.
     Closed(Offset),
-    /// It was told that there is no such stream. When there is one, it gets all of it.
+    /// That the stream does not exist. When it is created, the reader gets all of its messages.
     Missing,
 }
 
 impl Progress {
-    /// Where to read on. One who waits for a stream to begin misses something if it is trimmed before it is read,
-    /// and so reads from the zero offset, for which the store can say so.
+    /// The point from which to continue. A reader that waits for the stream to be created reads from the zero offset, so that
+    /// the store reports a gap if messages were trimmed before the reader received them.
     pub fn start(self) -> Start {
         match self {
             Self::Earliest => Start::Earliest,
@@ -148,7 +150,7 @@ impl Progress {
         }
     }
 
-    /// Whether the stream was looked at before.
+    /// Whether the reader has been told something about the stream.
     pub fn is_known(self) -> bool {
         self != Self::Earliest
     }

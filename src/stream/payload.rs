@@ -1,67 +1,66 @@
-//! What an append carries, already split into messages.
+//! The content of an append, split into messages.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// The messages of one append. In JSON mode they lie one behind the other with a comma between, which is how
-/// every answer needs them, so a read of any stretch is a slice.
+/// The messages of one append. In JSON mode they are adjacent and separated by commas, as responses need them, so any range of
+/// them is a slice.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Payload {
     bytes: Bytes,
     shape: Shape,
 }
 
-/// Where the messages of an append begin and end, without their content, which may lie elsewhere.
+/// The boundaries of the messages of an append, without their content, which a store may keep elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Shape {
     length: u32,
     json: bool,
-    /// In JSON mode where each message ends, shared; `None` if there is one, or if the stream is not JSON.
+    /// The end of each message in JSON mode; `None` if there is one message, or if the stream is not JSON.
     ends: Option<Arc<[u32]>>,
 }
 
 impl Payload {
-    /// The body of a stream that is not JSON: bytes, with no boundaries inside. At most 4 GiB.
+    /// Content of a stream that is not JSON: one message of at most 4 GiB.
     pub fn raw(bytes: Bytes) -> Self {
         let shape = Shape::raw(length(&bytes));
         Self { bytes, shape }
     }
 
-    /// JSON values, comma-joined in `bytes`; `ends` says where each one ends (its comma excluded), so it has as
-    /// many entries as there are values.
+    /// JSON values separated by commas in `bytes`. `ends` has the end of each value, without its comma.
     pub fn json(bytes: Bytes, ends: Vec<u32>) -> Self {
         let shape = Shape::json(length(&bytes), ends);
         Self { bytes, shape }
     }
 
-    /// Whether there is nothing to append.
+    /// Whether the payload has no content.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Its size in bytes, the commas between JSON messages included.
+    /// The size in bytes, including the commas between JSON messages.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// How far it moves the tail: messages in JSON mode, bytes otherwise.
+    /// How far the payload moves the tail: messages in JSON mode, bytes otherwise.
     pub fn positions(&self) -> u64 {
         self.shape.positions()
     }
 
-    /// How many messages it counts for in retention: an append of bytes is one.
+    /// How many messages the payload counts for in retention: JSON values in JSON mode, otherwise 1.
     pub fn messages(&self) -> u64 {
         self.shape.messages()
     }
 
-    /// The stretch from the position `from` (relative to its start) to its end; the bytes are shared.
+    /// The content from the position `from` (relative to the payload) to the end; shares the bytes.
     pub fn since(&self, from: u64) -> Bytes {
         self.bytes.slice(self.shape.since(from))
     }
 
-    /// The stretch before the position `to`.
+    /// The payload up to the position `to` (relative to the payload).
     pub fn until(&self, to: u64) -> Self {
         let shape = self.shape.until(to);
         Self { bytes: self.bytes.slice(..shape.len()), shape }
@@ -72,24 +71,24 @@ impl Payload {
         &self.bytes
     }
 
-    /// Its boundaries.
+    /// The boundaries of the messages.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// Boundaries and content.
+    /// The boundaries and the content.
     pub fn into_parts(self) -> (Shape, Bytes) {
         (self.shape, self.bytes)
     }
 }
 
 impl Shape {
-    /// Of `length` bytes with no boundaries inside.
+    /// The shape of one message of `length` bytes.
     pub fn raw(length: u32) -> Self {
         Self { length, json: false, ends: None }
     }
 
-    /// Of JSON values that end at `ends`, one entry for each.
+    /// The shape of JSON values in `length` bytes; `ends` has the end of each.
     pub fn json(length: u32, ends: Vec<u32>) -> Self {
         let ends = (ends.len() > 1).then(|| ends.into());
         Self { length, json: true, ends }
@@ -105,17 +104,17 @@ impl Shape {
         self.length == 0
     }
 
-    /// Whether it is JSON, so that a position is a value.
+    /// Whether the messages are JSON values, so that positions count values.
     pub fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Where the values end, if it is JSON and there is more than one.
+    /// The ends of the values; empty unless there are several JSON values.
     pub fn ends(&self) -> &[u32] {
         self.ends.as_deref().unwrap_or_default()
     }
 
-    /// How far it moves the tail: messages in JSON mode, bytes otherwise.
+    /// How far the content moves the tail: messages in JSON mode, bytes otherwise.
     pub fn positions(&self) -> u64 {
         match (self.length, self.json) {
             (0, _) => 0,
@@ -124,24 +123,24 @@ impl Shape {
         }
     }
 
-    /// How many messages it counts for in retention: an append of bytes is one.
+    /// How many messages the content counts for in retention: JSON values in JSON mode, otherwise 1.
     pub fn messages(&self) -> u64 {
         if self.json { self.positions() } else { u64::from(self.length > 0) }
     }
 
-    /// The bytes from the position `from` (relative to its start) to its end.
+    /// The range of bytes from the position `from` (relative to the payload) to the end.
     pub fn since(&self, from: u64) -> Range<usize> {
         self.start_of(from)..self.len()
     }
 
-    /// The bytes of the one message that begins at the position `from`: a JSON value, or all from there on.
+    /// The range of bytes of the message at the position `from`: one JSON value, or all bytes from there on.
     pub fn message_at(&self, from: u64) -> Range<usize> {
         let index = usize::try_from(from).unwrap_or(usize::MAX);
         let end = self.ends().get(index).map_or(self.len(), |end| *end as usize);
         self.start_of(from)..end
     }
 
-    /// The shape of the stretch before the position `to`.
+    /// The shape of the content up to the position `to` (relative to the payload).
     pub fn until(&self, to: u64) -> Self {
         if to == 0 {
             return Self { json: self.json, ..Self::default() };
@@ -156,7 +155,7 @@ impl Shape {
         }
     }
 
-    /// How many bytes lie before the position `from`.
+    /// The number of bytes before the position `from` (relative to the payload).
     pub fn start_of(&self, from: u64) -> usize {
         let count = usize::try_from(from).unwrap_or(usize::MAX);
         if from == 0 {
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn any_stretch_is_a_slice() {
+    fn any_range_is_a_slice() {
         let tails: Vec<_> = (0..4).map(|from| json().since(from)).collect();
         assert_eq!(tails, [&b"1,22,333"[..], b"22,333", b"333", b""]);
         let heads: Vec<_> = (0..4).map(|to| json().until(to).since(0)).collect();

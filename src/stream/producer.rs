@@ -1,4 +1,4 @@
-//! Idempotent producers: retries are recognised, zombies fenced, gaps refused (protocol, section 5.2.1).
+//! Idempotent producers: recognizes retries, fences old epochs of a producer, and refuses gaps (protocol, section 5.2.1).
 
 use std::collections::HashMap;
 use std::mem::size_of;
@@ -7,55 +7,54 @@ use std::time::{Duration, SystemTime};
 
 use super::Principal;
 
-/// How long an idle producer is remembered if there is room (protocol, "Producer State Cleanup").
+/// How long an idle producer is remembered while there is room (protocol, "Producer State Cleanup").
 const IDLE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A producer that was idle for so long gives way to a new one when there is no room: the longest idle first. Clients do not
-/// retry for so long, so a retry of a producer that was forgotten does not come; if it comes, it is refused as a gap unless it
-/// is the very first append of its epoch.
+/// A producer that has been idle this long may be forgotten to make room for a new one, the longest idle first. Clients do not
+/// retry after so long. A retry that does come is refused as a gap, unless it is the first append of its epoch.
 const GIVES_WAY_AFTER: Duration = Duration::from_secs(3600);
 
-/// How many producers one stream remembers: about 100 bytes and the id for each.
+/// The maximum number of producers of one stream. A producer takes about 100 bytes and its id.
 pub const PRODUCERS_MAX: usize = 10_000;
 
-/// When there is no room, so many give way at once, so that not each new producer looks through all of them.
+/// Producers that are forgotten at once to make room, so that not every new producer searches all of them.
 const GIVE_WAY_AT_ONCE: usize = PRODUCERS_MAX / 16;
 
-/// The longest id of a producer, in bytes.
+/// The maximum length of a producer's id, in bytes.
 pub const PRODUCER_ID_BYTES_MAX: usize = 256;
 
-/// The name that a producer gave itself; never empty.
+/// The id that a producer chose for itself; never empty.
 pub type ProducerId = Arc<str>;
 
-/// What one append says of its producer.
+/// The producer fields of one append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Producer {
-    /// Who.
+    /// The id of the producer.
     pub id: ProducerId,
-    /// Which start of it, at most 2^53 - 1.
+    /// The epoch, which the producer raises with each restart; at most 2^53 - 1.
     pub epoch: u64,
-    /// Which append of that start, from 0, at most 2^53 - 1.
+    /// The number of the append in its epoch, from 0; at most 2^53 - 1.
     pub sequence: u64,
 }
 
-/// Why a producer's append is refused.
+/// Why an append of a producer is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProducerRefusal {
-    /// A newer start of the producer has been seen: this one is a zombie.
+    /// A newer epoch of the producer is known, so this one is fenced.
     StaleEpoch {
         /// The newest epoch.
         current: u64,
     },
-    /// A new epoch has to begin at sequence 0.
+    /// The first append of a new epoch must have the sequence 0.
     EpochNotFromZero,
-    /// An earlier append is missing.
+    /// An earlier append of the producer is missing.
     SequenceGap {
-        /// The sequence that would be accepted.
+        /// The next sequence that is accepted.
         expected: u64,
-        /// The sequence that came.
+        /// The sequence of the append.
         received: u64,
     },
-    /// The stream remembers as many producers as it may, or as many of this principal, and none of them is idle.
+    /// The stream remembers the maximum number of producers, in total or of this principal, and none of them may be forgotten.
     TooMany,
 }
 
@@ -63,11 +62,11 @@ pub enum ProducerRefusal {
 #[derive(Debug, Default)]
 pub struct Producers {
     states: HashMap<ProducerId, ProducerState>,
-    /// How many of each principal there are.
+    /// Number of producers of each principal.
     of: HashMap<Principal, usize>,
-    /// Bytes of all ids.
+    /// Total bytes of all ids.
     id_bytes: usize,
-    /// Before this none gives way, as was found when that was last looked for.
+    /// No producer may be forgotten before this time, as the last search found.
     none_before: Option<SystemTime>,
 }
 
@@ -80,8 +79,8 @@ struct ProducerState {
 }
 
 impl Producers {
-    /// Whether an append is new (`Ok(None)`), a retry (`Ok(Some(highest accepted sequence))`) or refused. Makes room for a
-    /// producer that is new; one principal has at most `own_max`.
+    /// Checks an append: `Ok(None)` if it is new, `Ok(Some(highest accepted sequence))` if it is a retry. Makes room for a new
+    /// producer; one principal has at most `own_max` producers.
     pub fn check(
         &mut self,
         producer: &Producer,
@@ -111,19 +110,20 @@ impl Producers {
         }
     }
 
-    /// What is remembered of each producer: its name, epoch, last sequence, and when it was seen last.
+    /// Each producer: its id, epoch, last sequence, and the time of its last append.
     pub fn states(&self) -> impl Iterator<Item = (&ProducerId, u64, u64, SystemTime)> {
         self.states.iter().map(|(id, state)| (id, state.epoch, state.last, state.seen))
     }
 
-    /// Remembers an append that `check` called new.
+    /// Records an append that `check` called new.
     pub fn record(&mut self, producer: &Producer, principal: Principal, now: SystemTime) {
         if let Some(state) = self.states.get_mut(&producer.id) {
             (state.epoch, state.last, state.seen) = (producer.epoch, producer.sequence, now);
             return;
         }
         if self.states.len() >= PRODUCERS_MAX {
-            // What is read from a log was checked when it was written. The same ones give way, if not at the same time.
+            // Appends that are replayed from a log were checked when they were written, so make room without a check. The
+            // longest idle are forgotten here, too.
             self.give_way(|_| true, Duration::ZERO, now);
         }
         let state = ProducerState { epoch: producer.epoch, last: producer.sequence, seen: now, principal };
@@ -132,14 +132,14 @@ impl Producers {
         self.id_bytes += producer.id.len();
     }
 
-    /// About how many bytes of memory they take.
+    /// The approximate memory of the producers, in bytes.
     pub fn bytes(&self) -> usize {
         let entry = size_of::<(ProducerId, ProducerState)>() + 1;
-        // A table is at most 7/8 full; an id is an allocation with two counters.
+        // A hash table is at most 7/8 full. An id is an allocation with two reference counts.
         self.states.capacity() * entry * 8 / 7 + self.id_bytes + self.states.len() * 24
     }
 
-    /// Whether a new producer has room, if need be in the place of idle ones.
+    /// Makes room for a new producer if necessary; returns whether there is room.
     fn has_room(&mut self, principal: Principal, own_max: usize, now: SystemTime) -> bool {
         let is_full = self.states.len() >= PRODUCERS_MAX;
         let own_is_full = self.of.get(&principal).is_some_and(|count| *count >= own_max);
@@ -152,8 +152,8 @@ impl Producers {
         self.give_way(|state| !own_is_full || state.principal == principal, GIVES_WAY_AFTER, now)
     }
 
-    /// Forgets those of `whose` that were idle for `idle` or more, the longest idle first, as many as are forgotten at once.
-    /// Whether there were some.
+    /// Forgets the longest idle producers that match `whose` and have been idle for at least `idle`, up to
+    /// [`GIVE_WAY_AT_ONCE`]. Returns whether there were any.
     fn give_way(&mut self, whose: impl Fn(&ProducerState) -> bool, idle: Duration, now: SystemTime) -> bool {
         let gives_way = |state: &ProducerState| whose(state) && state.is_idle(now, idle);
         let idle_ones = self.states.iter().filter(|(_, state)| gives_way(state));
@@ -183,8 +183,8 @@ impl Producers {
 }
 
 impl ProducerState {
-    /// Whether it was not seen for `idle` or more. Of two requests at once the one that comes second may have read its clock
-    /// first: then the producer was seen in its future, and just now.
+    /// Whether the last append is at least `idle` ago. Of two simultaneous requests, the second may have read its clock first
+    /// and see a last append in its future, which is not idle.
     fn is_idle(&self, now: SystemTime, idle: Duration) -> bool {
         now.duration_since(self.seen).is_ok_and(|since| since >= idle) || idle.is_zero()
     }
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_that_read_its_clock_before_the_original_is_still_a_retry() {
+    fn a_retry_with_an_earlier_time_is_still_a_retry() {
         let mut producers = Producers::default();
         producers.record(&producer(0, 0), ONE, NOW + Duration::from_millis(1));
         producers.record(&producer(0, 1), ONE, NOW + Duration::from_millis(2));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn one_principal_can_not_take_the_places_of_others() {
+    fn one_principal_cannot_take_the_places_of_others() {
         let mut producers = Producers::default();
         for n in 0..PRODUCERS_MAX {
             if check(&mut producers, &named(n), NOW).is_ok() {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_idle_for_an_hour_gives_way_and_learns_it_as_a_gap() {
+    fn a_producer_idle_for_an_hour_may_be_forgotten_and_gets_a_gap() {
         let mut producers = Producers::default();
         for n in 0..PRODUCERS_MAX as u64 {
             producers.record(&named(n), Principal(n % 4), NOW + Duration::from_millis(n));
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_from_a_log_never_has_more_than_the_table() {
+    fn replayed_producers_stay_within_the_maximum() {
         let mut producers = Producers::default();
         for n in 0..PRODUCERS_MAX as u64 + 10 {
             producers.record(&named(n), Principal::GATEWAY, NOW + Duration::from_millis(n));

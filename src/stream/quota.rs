@@ -1,13 +1,13 @@
-//! Who stores something, and why there is no room for it. The amounts are counted in `budget`.
+//! Principals, whose stored bytes and streams are limited, and the reasons for refusing more. `budget` counts the amounts.
 
 use std::fmt;
 
-/// Who a client is as far as quotas go: the address that it connects from (`budget::principal_of`).
+/// The client that a quota applies to, identified by the address that it connects from (`budget::principal_of`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal(pub u64);
 
 impl Principal {
-    /// The gateway itself, and what was stored before it started. No share bounds it.
+    /// The gateway itself, and everything stored before it started. It has no quota.
     pub const GATEWAY: Self = Self(u64::MAX);
 }
 
@@ -17,18 +17,18 @@ impl Default for Principal {
     }
 }
 
-/// Why a stream or an append is refused although nothing is wrong with it.
+/// Why a valid creation or append is refused for lack of room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Shortage {
-    /// What is stored leaves no room in the memory budget. It lasts until something is deleted or trimmed.
+    /// Stored messages use up the memory budget. Lasts until something is deleted or trimmed.
     Memory,
-    /// Memory is short because of requests under way, or until the allocator has given some back.
+    /// Memory is short for the moment, because of requests in progress or until the allocator has returned some.
     Passing,
-    /// What the client has stored is its share of the memory budget.
+    /// The client has used up its share of the memory budget.
     Share,
-    /// There are as many streams as there may be.
+    /// The maximum number of streams is reached.
     Streams,
-    /// The client has created its share of the streams.
+    /// The client has used up its share of the streams.
     OwnStreams,
 }
 
@@ -36,7 +36,7 @@ impl Shortage {
     /// Every reason.
     pub const ALL: [Self; 5] = [Self::Memory, Self::Passing, Self::Share, Self::Streams, Self::OwnStreams];
 
-    /// A word for programs and metrics.
+    /// A short name for programs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory-full",
@@ -52,15 +52,15 @@ impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Memory => {
-                "the memory budget (--memory-max) is used up; delete streams, or let them keep less"
+                "the memory budget (--memory-max) is used up; delete streams or lower their retention"
             }
-            Self::Passing => "memory is short at the moment",
+            Self::Passing => "memory is short at the moment; try again later",
             Self::Share => {
-                "what this address has stored is its share of the memory budget (principal_share_percent)"
+                "this address has used up its share of the memory budget (principal_share_percent)"
             }
-            Self::Streams => "there are as many streams as there may be (streams_max)",
+            Self::Streams => "the maximum number of streams is reached (streams_max)",
             Self::OwnStreams => {
-                "this address has created its share of the streams (principal_share_percent of streams_max)"
+                "this address has used up its share of the streams (principal_share_percent of streams_max)"
             }
         })
     }

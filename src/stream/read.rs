@@ -1,4 +1,4 @@
-//! A read: how much it may return, the stretch of a log that it finds, and why there is none.
+//! Reads of a stream: the limit, the result [`Batch`], and [`ReadError`] with the reasons for a [`Gap`].
 
 use std::time::Duration;
 
@@ -6,46 +6,46 @@ use bytes::Bytes;
 
 use super::{ContentType, Epoch, Failure, Missing, Offset, Position, StreamName};
 
-/// How much one read may return. Of a text stream it returns whole characters, since live forms can carry UTF-8 only and
-/// go on from the offsets of polls, which could carry half a character.
+/// The maximum that one read returns. From a text stream it returns whole characters, because live delivery forms can carry
+/// only UTF-8 and continue from the offsets of polls, which could split a character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadLimit {
-    /// Bytes of messages.
+    /// Maximum bytes of messages.
     pub bytes_max: usize,
 }
 
-/// A stretch of a log.
+/// Consecutive messages of a stream, as [`Store::read`](super::Store::read) returns them.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Of the stream.
+    /// Content type of the stream.
     pub content_type: ContentType,
-    /// The appends, shared with the log: JSON messages with commas between them, or bytes.
+    /// The appends, shared with the log: comma-separated JSON values, or bytes.
     pub pieces: Vec<Bytes>,
-    /// The messages in it: JSON values, or appends.
+    /// Number of messages: JSON values in JSON mode, appends otherwise.
     pub messages: u64,
     /// The offset before its first message.
     pub start: Offset,
-    /// The offset behind its last message.
+    /// The offset after its last message.
     pub next: Offset,
-    /// The position of the stream's tail when it was read.
+    /// The position of the stream's tail at the time of the read.
     pub tail: Position,
-    /// Whether nothing more could be read.
+    /// Whether the batch reaches the tail.
     pub up_to_date: bool,
-    /// Whether nothing will ever follow: the stream is closed and this reaches its end.
+    /// Whether no message will follow: the stream is closed, and the batch reaches its tail.
     pub closed: bool,
-    /// The life of the log that it was read from.
+    /// The epoch of the log.
     pub epoch: Epoch,
-    /// How long the stream will certainly exist, if that is known.
+    /// How long the stream will exist at least; `None` if its lifetime is unlimited.
     pub lives_for: Option<Duration>,
 }
 
 impl Batch {
-    /// Whether there is no message in it.
+    /// Whether the batch has no message.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
-    /// The bytes of its messages.
+    /// The total size of the messages in bytes.
     pub fn len(&self) -> usize {
         self.pieces.iter().map(Bytes::len).sum()
     }
@@ -54,24 +54,24 @@ impl Batch {
 /// Why a stream could not be read from an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// There is no such stream.
+    /// The stream does not exist.
     #[error(transparent)]
     Missing(#[from] Missing),
-    /// The offset lies behind the tail, so this server can not have given it.
-    #[error("the offset lies behind the tail of the stream")]
+    /// The offset is beyond the tail, so this server cannot have returned it.
+    #[error("the offset is beyond the tail of the stream")]
     BehindTail,
-    /// The offset is gone.
+    /// The messages at the offset are gone, or the offset belongs to another epoch.
     #[error("the messages at the offset are no longer kept")]
     Gap(Gap),
-    /// The store could not read it.
+    /// The store could not read the messages.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
 
-/// Messages that a reader asked for and that are not there any more.
+/// Messages that a reader asked for and that are no longer kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// Why.
+    /// Why they are gone.
     pub reason: GapReason,
     /// The offset of the next message that is kept, or of the tail.
     pub earliest: Offset,
@@ -82,23 +82,23 @@ pub struct Gap {
 pub enum GapReason {
     /// Retention trimmed them.
     Trimmed {
-        /// How many: messages in JSON mode, bytes otherwise.
+        /// Number of missed messages in JSON mode, of missed bytes otherwise.
         missed: u64,
     },
     /// They were damaged in the store.
     Damaged {
-        /// How many at the most: messages in JSON mode, bytes otherwise.
+        /// Maximum number of missed messages in JSON mode, of missed bytes otherwise.
         missed: u64,
     },
-    /// The offset is from another life of the stream. How many are missed nobody can know.
+    /// The offset belongs to another epoch of the stream. How much is missed is unknown.
     Epoch,
 }
 
-/// A part of the streams of a store, in the order of their names.
+/// A page of the streams of a store, in the order of their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StreamPage {
-    /// Streams that are there, each with its tail.
+    /// The existing streams of the page, each with its tail.
     pub streams: Vec<(StreamName, Offset)>,
-    /// The name behind which the next part begins; `None`: nothing follows.
+    /// The name after which the next page begins; `None` on the last page.
     pub next: Option<StreamName>,
 }

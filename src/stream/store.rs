@@ -1,8 +1,8 @@
-//! The contract that every store keeps: memory, disk, and later Redis.
+//! [`Store`], the contract of every store: memory, disk, and later Redis.
 //!
-//! A store is passive. It holds logs and answers at once with what it has; whoever wants to wait does so in `hub`. Reads
-//! change nothing but the time at which a stream was last used. The values of the contract are in the files beside this
-//! one, by operation: `creation`, `append`, `read`, `change`.
+//! A store is passive: it keeps logs and answers at once with what they contain; waiting for messages happens in `hub`. Reads
+//! change nothing except the time at which the stream was last used. The values of the contract are in the neighboring files by
+//! operation: `creation`, `append`, `read`, `message`, `change`.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,16 +14,16 @@ use super::{
     StoredSession, StreamName, StreamPage,
 };
 
-/// What a store is doing for its caller. Dropping it before it is ready leaves either all or nothing done.
+/// The future of a store operation. If it is dropped before it completes, the operation is done completely or not at all.
 pub type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Streams that one [`Store::page`] looks at: its caller yields between two of them.
+/// The maximum number of names that one [`Store::page`] visits; its caller yields between two pages.
 pub const PAGE_STREAMS_MAX: usize = 256;
 
-/// Where messages are kept. `now` is the time of the request on `clock::Clock`, by which ages and idle times count. It never goes back,
-/// and is not always the time of day.
+/// Keeps streams with their messages, and the sessions of clients. `now` is the time of the request by `clock::Clock::now`,
+/// which measures ages and idle times; it never goes back, and may differ from the time of day.
 pub trait Store: Send + Sync + 'static {
-    /// Creates a stream, or finds that it exists with the same configuration.
+    /// Creates a stream, or reports that it exists with the same configuration.
     fn create<'a>(
         &'a self,
         name: &'a StreamName,
@@ -31,8 +31,9 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> Work<'a, Result<Created, CreateError>>;
 
-    /// Creates the stream if that is wanted, appends and closes in one step, or does nothing; a change of a session goes
-    /// with it. What it answers is as durable as the store promises.
+    /// Appends, and closes the stream if the append says so. Creates the stream first if it is missing and the append allows
+    /// that, and changes the session that the append carries. All of this is one step, or nothing is done. When it returns, the
+    /// append is as durable as the store promises ([`SyncPolicy`] on disk).
     fn append<'a>(
         &'a self,
         name: &'a StreamName,
@@ -40,7 +41,7 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> Work<'a, Result<Appended, AppendError>>;
 
-    /// Reads what lies behind `start`: whole appends, as many as fit into `limit` but at least one.
+    /// Reads from `start` on. Returns whole appends that fit into `limit`, but at least one.
     fn read<'a>(
         &'a self,
         name: &'a StreamName,
@@ -49,8 +50,8 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> Work<'a, Result<Batch, ReadError>>;
 
-    /// Reads messages one by one, each with what its publisher said. From inside of an append of bytes the first
-    /// one is the rest of that append.
+    /// Reads messages one by one, each with its annotation. If `start` is inside an append of bytes, the first message is the
+    /// rest of that append.
     fn messages<'a>(
         &'a self,
         name: &'a StreamName,
@@ -59,95 +60,96 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> Work<'a, Result<Messages, ReadError>>;
 
-    /// The last message that was published to be retained (of a JSON append the last value), even if the log does
-    /// not keep it any more. `None`: there was none, it was cleared, or it has expired. A fork begins without one.
+    /// The retained message: the last message published with `retain`, or the last value if that was a JSON append, even if the
+    /// log no longer keeps it. `None` if there is none, or if it was cleared or has expired. A fork begins without one.
     fn retained<'a>(
         &'a self,
         name: &'a StreamName,
         now: SystemTime,
     ) -> Work<'a, Result<Option<Message>, ReadError>>;
 
-    /// Forgets the retained message; the log keeps it.
+    /// Clears the retained message; the log keeps it.
     fn clear_retained<'a>(
         &'a self,
         name: &'a StreamName,
         now: SystemTime,
     ) -> Work<'a, Result<(), ChangeError>>;
 
-    /// Tells about a stream without using it (a TTL goes on).
+    /// Returns the metadata of a stream. This is not a use: it does not extend a TTL.
     fn describe<'a>(
         &'a self,
         name: &'a StreamName,
         now: SystemTime,
     ) -> Work<'a, Result<Description, Missing>>;
 
-    /// Deletes a stream; while forks of it exist its name stays taken.
+    /// Deletes a stream. Its name stays taken while forks of it exist.
     fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), ChangeError>>;
 
-    /// Changes what is kept for a client of a front; as durable as an append. Changes of one session are done in
-    /// the order in which they were asked for.
+    /// Changes the stored session of a client, as durably as an append. Changes of one session are made in the order of the
+    /// calls.
     fn change_session(&self, change: SessionChange) -> Work<'_, Result<(), Failure>>;
 
-    /// What is kept for the clients of fronts, in no order.
+    /// All stored sessions, in no particular order.
     fn sessions(&self) -> Vec<StoredSession>;
 
-    /// Whether what is kept outlives the process. If not, a front need not keep sessions here.
+    /// Whether the store outlives the process. If not, fronts need not store sessions.
     fn outlives_process(&self) -> bool;
 
-    /// Says that somebody waits for the stream, so that its TTL stands still until `detach` with the epoch that
-    /// this returns. `None`: no such stream.
+    /// Registers a waiter on the stream, so that its TTL does not elapse until `detach` is called with the returned epoch.
+    /// `None` if the stream does not exist.
     fn attach(&self, name: &StreamName) -> Option<Epoch>;
 
-    /// Takes one `attach` back; of no effect if the stream has begun another life since.
+    /// Reverts one `attach`. Does nothing if the stream has another epoch by now.
     fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime);
 
-    /// Learns what the time of day is at `now`. Until it learns another one, the two differ by as much. That is how `Lifetime::Until`
-    /// follows a clock that is set; at first both are the same.
+    /// Sets the time of day at `now`. The store assumes that the two keep this difference until the next call, so that
+    /// `Lifetime::Until` follows a time of day that is stepped. Initially both are the same.
     fn follow_wall(&self, now: SystemTime, wall: SystemTime);
 
-    /// Removes what has ended or grown too old by `now`. Returns the names of the streams that ended by themselves
-    /// since the last time, whoever noticed it first. Those are not all at once: unless it returns none, more may be left.
+    /// Removes streams and messages that have expired by `now`. Returns streams that have ended by themselves since the last
+    /// call, including those that a request found expired. One call does a bounded amount of work: until it returns none, more
+    /// may be left.
     fn sweep(&self, now: SystemTime) -> Vec<StreamName>;
 
-    /// The streams that there are at `now` and whose names begin with `prefix`, in the order of their names: those behind
-    /// `after`, of which it looks at no more than [`PAGE_STREAMS_MAX`]. Uses none of them.
+    /// The streams that exist at `now` and whose names begin with `prefix`, in the order of their names, from the first name
+    /// after `after` on. Visits at most [`PAGE_STREAMS_MAX`] names. This is not a use of the streams.
     fn page(&self, prefix: &str, after: Option<&StreamName>, now: SystemTime) -> StreamPage;
 
-    /// How many streams there are.
+    /// Number of streams.
     fn streams(&self) -> usize;
 
-    /// Whether it takes nothing any more (`Failure::Broken`).
+    /// Whether the store accepts nothing more ([`Failure::Broken`]).
     fn has_failed(&self) -> bool;
 
-    /// Whether something that was kept is damaged.
+    /// Whether stored messages are damaged.
     fn is_damaged(&self) -> bool;
 
-    /// Makes all durable that was acknowledged, whatever was promised, as the last thing that is asked of it.
+    /// Makes everything durable that was acknowledged, whatever the [`SyncPolicy`]. No other call may follow.
     fn close<'a>(&'a self) -> Work<'a, ()>;
 }
 
-/// Is told of the work of a store that has some, by the thread that does it. The units are bytes.
+/// Receives measurements of a store that writes, for metrics. Called by the thread that does the work.
 pub trait Observer: Send + Sync + 'static {
-    /// It was opened.
+    /// The store was opened in the time `took`.
     fn opened(&self, took: Duration);
 
-    /// Changes were written and synced together.
+    /// A sync of the log took `took`. The last group of changes before it had `changes` changes and `bytes` bytes.
     fn synced(&self, took: Duration, changes: usize, bytes: usize);
 
-    /// A read found so many messages in memory and so many on disk.
+    /// A read found the content of `hot` records in memory and of `cold` records on disk.
     fn read(&self, hot: usize, cold: usize);
 
-    /// It takes so much room, of which so much is of messages and streams that there are.
+    /// The files of the store take `bytes`. Records in use take `live` bytes of all files except the one being written.
     fn sized(&self, bytes: u64, live: u64);
 
-    /// Room was given back.
+    /// A file of `bytes` that no longer held records in use was removed.
     fn reclaimed(&self, bytes: u64);
 
-    /// So many bytes are damaged by now.
+    /// `bytes` is the total size of the damaged records that are known in the files of the store.
     fn damaged(&self, bytes: u64);
 }
 
-/// Nobody is told.
+/// Discards all measurements.
 impl Observer for () {
     fn opened(&self, _: Duration) {}
     fn synced(&self, _: Duration, _: usize, _: usize) {}
@@ -157,13 +159,14 @@ impl Observer for () {
     fn damaged(&self, _: u64) {}
 }
 
-/// When a store on disk syncs its log, which is what an acknowledgement promises.
+/// When a store on disk syncs its log; this decides what an acknowledged append survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncPolicy {
-    /// Before an append is acknowledged, so that it survives a power cut.
+    /// Before an append is acknowledged: acknowledged appends survive a power cut.
     Always,
-    /// At most this long after the acknowledgement: a power cut loses that much, a kill of the process nothing.
+    /// At most this long after the acknowledgement: a power cut loses at most the appends of this time, a kill of the process
+    /// nothing.
     Interval(Duration),
-    /// Whenever the system does: a power cut loses some seconds, a kill of the process nothing.
+    /// Whenever the operating system writes: a power cut loses some seconds, a kill of the process nothing.
     Never,
 }

@@ -1,5 +1,4 @@
-//! What the values say of themselves, to stores that write them down and to clients that are told why something is
-//! refused.
+//! Unit tests of what values report: to stores that write them down, and to clients in errors.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +19,7 @@ fn append(text: &'static str) -> Append {
 }
 
 #[test]
-fn writers_that_are_remembered_are_those_who_were_written_down() {
+fn restored_writers_equal_the_written_ones() {
     let mut writers = Writers::default();
     assert!(!writers.is_closed());
     for (producer, sequence) in
@@ -117,14 +116,14 @@ fn a_fork_at_the_point_of_an_earlier_one_has_that_point_once() {
 }
 
 #[test]
-fn positions_are_apart_by_what_lies_between() {
+fn positions_add_and_subtract() {
     assert_eq!(Position(5).after(7), Position(12));
     assert_eq!(Position(u64::MAX - 1).after(7), Position(u64::MAX));
     assert_eq!((Position(12).since(Position(5)), Position(5).since(Position(12))), (7, 0));
 }
 
 #[test]
-fn a_payload_says_what_a_store_has_to_know_to_make_it_again() {
+fn a_payload_can_be_rebuilt_from_its_parts() {
     let json = Payload::json("1,22".into(), vec![1, 4]);
     assert_eq!((json.len(), json.is_empty(), &json.bytes()[..]), (4, false, &b"1,22"[..]));
     assert_eq!(
@@ -143,7 +142,7 @@ fn a_payload_says_what_a_store_has_to_know_to_make_it_again() {
 }
 
 #[test]
-fn what_a_reader_knows_decides_where_it_goes_on() {
+fn progress_decides_where_a_reader_continues() {
     let offset = Offset { epoch: Epoch(3), position: Position(4) };
     for (progress, start, known) in [
         (Progress::Earliest, Start::Earliest, false),
@@ -156,7 +155,7 @@ fn what_a_reader_knows_decides_where_it_goes_on() {
 }
 
 #[test]
-fn filters_and_content_types_say_what_they_are() {
+fn filters_report_wildcards_and_content_types_json() {
     for (text, wildcard) in [("a/+", true), ("#", true), ("a/b", false), ("a//b", false)] {
         assert_eq!(Filter::parse(text).unwrap().has_wildcard(), wildcard, "{text}");
     }
@@ -166,7 +165,7 @@ fn filters_and_content_types_say_what_they_are() {
 }
 
 #[test]
-fn values_and_reasons_are_shown_in_words() {
+fn values_and_reasons_display_as_text() {
     let filter = Filter::parse("a/+").unwrap();
     assert_eq!((format!("{filter}"), format!("{filter:?}")), ("a/+".into(), "\"a/+\"".into()));
     assert_eq!((format!("{}", name("a")), format!("{:?}", name("a"))), ("a".into(), "\"a\"".into()));

@@ -95,7 +95,7 @@ async fn an_export_makes_the_same_streams_elsewhere() {
     assert_eq!(again, lines, "an export of the import is the same");
     let (code, _, told) = said(&store(&["import", text(there.path())], &lines));
     assert_eq!(code, Some(1));
-    assert!(told.contains("line 1: the stream is there already"), "{told}");
+    assert!(told.contains("line 1: the stream exists already"), "{told}");
 
     let gateway = Gateway::start(&["--store", text(there.path())]).await;
     assert_eq!(found(&gateway).await, before);

@@ -1,12 +1,12 @@
-//! What the committer does for an append: find the stream or begin it, decide, write both down as one record, and do it
-//! once that is synced.
+//! Appends on disk, as the committer makes them: it finds or creates the stream, decides on the append, writes it as one
+//! record, and completes it after the sync.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-use super::changes::{ChangeReply, STATE_BYTES, answer_with, beside, refuse};
+use super::changes::{ChangeReply, STATE_BYTES, answer_with, ends_bytes_max, refuse};
 use super::committer::Committer;
 use super::kept::{Kept, Stored};
 use super::record::{AppendNote, Ends, LogRecord, SessionNote, StreamRecord, moment};
@@ -20,20 +20,20 @@ use crate::stream::{
     Position, StreamName,
 };
 
-/// A stream, as it is shared with readers.
+/// A stream, shared with its readers.
 type Stream = Arc<Mutex<Entry<Stored>>>;
 
-/// An append that is decided on, and its stream.
+/// An append that is decided on, with its stream.
 struct Admitted {
     stream: Stream,
     append: Append,
     admission: Admission,
-    /// Where its messages begin.
+    /// The position of its first message.
     start: Position,
     now: SystemTime,
-    /// Where it is written, unless it is a duplicate.
+    /// The record of the append; `None` for a duplicate.
     kept: Option<Arc<Kept>>,
-    /// Where the state of the stream is written beside it, if the stream begins with it.
+    /// The copy of the stream's state, if the append creates the stream.
     created: Option<Arc<Kept>>,
 }
 
@@ -59,8 +59,8 @@ impl Committer {
             }
         };
         if matches!(append.content_type, AppendType::OfStream { .. }) {
-            // If the stream is not the one for which the messages were split, they may take more room. What is wrong
-            // with them is found again when the append is decided on.
+            // The stream may not be the one for which the messages were split, and the new split may take more room. An error
+            // in the messages is found again when the append is decided on.
             let content_type = stream.lock().content_type.clone();
             let _found_again = append.split_for(&content_type);
             if let Err(no_room) = self.ensure(append.payload.len(), append_bytes(&append), false) {
@@ -90,13 +90,13 @@ impl Committer {
             let said = AppendNote::of(append, note);
             let record = LogRecord::Appended { stream: id, start: start.0, at, ends, said };
             admitted.kept = Some(self.write(&record, append.payload.bytes(), Some(id))?);
-            self.noted(session)?;
+            self.register_session_note(session)?;
         }
-        self.do_afterwards(admitted, answer);
+        self.answer_after_sync(admitted, answer);
         Ok(())
     }
 
-    /// Begins a stream with an append, or does nothing if that is refused.
+    /// Creates a stream together with its first append. Does nothing if the append is refused.
     fn append_to_new(
         &mut self,
         name: &StreamName,
@@ -106,11 +106,11 @@ impl Committer {
         answer: ChangeReply<Result<Appended, AppendError>>,
     ) -> Result<(), NoRoom> {
         if self.shared.streams.find(name).is_ok() {
-            // It has ended, and its name is kept for its forks.
+            // The stream has ended, and forks keep its name.
             answer_with(answer, Err(Missing::Deleted.into()));
             return Ok(());
         }
-        // The end of a former stream of that name comes first in the log, or the two would be taken for each other.
+        // The log must have the end of an earlier stream of this name first; otherwise replay takes the two for one stream.
         let split = append.split_for(&create.content_type);
         let room =
             self.write_ends().and_then(|()| self.ensure(append.payload.len(), append_bytes(&append), false));
@@ -128,7 +128,7 @@ impl Committer {
         let mut entry = Entry::new(name, create, EpochHistory::new(Epoch(id)), Log::default(), &owner, now);
         entry.epoch_history = EpochHistory::new(self.shared.epochs.next());
         let start = entry.decided;
-        // As it is before the append, which the record has beside it.
+        // The state before the append, which is in the same record.
         let state = Box::new(StreamRecord::of(&entry));
         let admission = match split.and_then(|()| entry.decide(&mut append, now)) {
             Ok(admission) => admission,
@@ -140,7 +140,7 @@ impl Committer {
         (entry.state, entry.underway) = (State::Begun, 1);
         let shared = self.shared.clone();
         let stream = shared.streams.insert(&mut shared.streams.structure(), entry, now);
-        self.know(&stream);
+        self.register(&stream);
         let note = self.note_session_of(&append)?;
         let session = note.as_ref().map(|note| note.session);
         let (at, ends) = (moment(now), Ends::of(append.payload.shape()));
@@ -151,13 +151,13 @@ impl Committer {
         };
         let created = Some(self.write(&copy, &[], Some(id))?);
         let kept = self.write(&record, append.payload.bytes(), Some(id))?;
-        self.noted(session)?;
+        self.register_session_note(session)?;
         let kept = Some(kept);
-        self.do_afterwards(Admitted { stream, append, admission, start, now, kept, created }, answer);
+        self.answer_after_sync(Admitted { stream, append, admission, start, now, kept, created }, answer);
         Ok(())
     }
 
-    /// The stream of that name, with one more change underway, so that it can not end before that is done.
+    /// Finds a stream and counts one more change underway, so that the stream cannot end before that change is done.
     fn use_stream(&mut self, name: &StreamName, now: SystemTime) -> Result<Result<Stream, Missing>, NoRoom> {
         let Ok(stream) = self.shared.streams.find(name) else { return Ok(Err(Missing::NotFound)) };
         let mut entry = stream.lock();
@@ -182,20 +182,21 @@ impl Committer {
         Ok(there.map(|()| stream))
     }
 
+    /// Writes down the session change of an append, if it has one.
     fn note_session_of(&mut self, append: &Append) -> Result<Option<SessionNote>, NoRoom> {
         append.session.as_ref().map(|change| self.note_session(change)).transpose()
     }
 
-    /// A record with a note of a session is written.
-    fn noted(&mut self, session: Option<u64>) -> Result<(), NoRoom> {
+    /// Registers that a record with a session note is written.
+    fn register_session_note(&mut self, session: Option<u64>) -> Result<(), NoRoom> {
         let Some(session) = session else { return Ok(()) };
         self.room.active().streams.lock().insert(session);
-        self.gather(session)
+        self.compact_session(session)
     }
 
-    fn do_afterwards(&mut self, admitted: Admitted, answer: ChangeReply<Result<Appended, AppendError>>) {
+    fn answer_after_sync(&mut self, admitted: Admitted, answer: ChangeReply<Result<Appended, AppendError>>) {
         let shared = self.shared.clone();
-        self.afterwards(move || {
+        self.run_after_sync(move || {
             let Admitted { stream, append, admission, start, now, kept, created } = admitted;
             let (mut entry, is_new) = (stream.lock(), created.is_some());
             if let Some(kept) = kept {
@@ -222,12 +223,12 @@ impl Committer {
     }
 }
 
-/// What an append takes at the most beside its messages.
+/// The maximum bytes of a record of an append besides its messages.
 fn append_bytes(append: &Append) -> usize {
     let producer = append.producer.as_ref().map_or(0, |producer| producer.id.len() + 32);
     let sequence = append.sequence.as_ref().map_or(0, |sequence| sequence.len());
     let annotation = append.annotation.as_deref().map_or(0, Annotation::size);
     let session = append.session.as_ref().map_or(0, session_bytes);
     let state = if append.create.is_some() { 2 * STATE_BYTES } else { 0 };
-    beside(append.payload.shape().ends().len()) + producer + sequence + annotation + session + state
+    ends_bytes_max(append.payload.shape().ends().len()) + producer + sequence + annotation + session + state
 }

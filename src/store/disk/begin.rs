@@ -1,4 +1,4 @@
-//! What a run of the store and a segment begin with, and the state of streams, as the committer writes them.
+//! The records at the beginning of a run of the store and of a segment, and the state of streams, as the committer writes them.
 
 use std::sync::Weak;
 
@@ -10,12 +10,12 @@ use crate::store::entry::WrittenState;
 use crate::stream::{Position, SyncPolicy};
 
 impl Committer {
-    /// What a segment and a run begin with, twice: without it the epochs of all that follows would be unknown.
+    /// The record with the epoch of this run. It is written twice, because the epochs of all later records depend on it.
     pub(super) fn run_record(&self) -> LogRecord {
         LogRecord::Run { epoch: self.run.0 }
     }
 
-    /// The record that a segment, or a new run of the store, begins with.
+    /// The first record of a segment, or of a new run of the store.
     pub(super) fn opened(&self, after: Option<(u32, u32)>) -> LogRecord {
         LogRecord::Opened {
             after,
@@ -25,8 +25,9 @@ impl Committer {
         }
     }
 
-    /// Begins a run of the store, in a new segment if it is `after` another one. Writes the state of streams that have
-    /// `skipped` what was damaged. Synced when it returns.
+    /// Writes the first records of a run of the store; `after` has the segment and offset before it if the run begins in a new
+    /// segment. Also writes the state of the streams in `skipped`, whose tails have moved past damage. Everything is synced
+    /// when this returns.
     pub(super) fn begin(&mut self, after: Option<(u32, u32)>, skipped: &[StreamId]) -> Result<(), NoRoom> {
         self.ensure(0, 0, true)?;
         for record in [self.opened(after), self.run_record(), self.run_record()] {
@@ -44,7 +45,7 @@ impl Committer {
         self.flush().and_then(|()| self.sync_all()).map_err(NoRoom::Broken)
     }
 
-    /// Writes the state of a stream, twice, since without it the messages of the stream would be nobody's.
+    /// Writes the state of a stream twice, because the messages of the stream cannot be used without it.
     pub(super) fn write_state(
         &mut self,
         state: Box<StreamRecord>,
@@ -56,7 +57,7 @@ impl Committer {
         let copy = Stored::Kept(self.write(&record, &[], Some(stream))?);
         let content = self.write(&record, &[], Some(stream))?;
         if ended {
-            // It says that the stream has ended, as a record did that may be given up.
+            // The state says that the stream has ended, and replaces the record that said so.
             self.tombstones.insert(stream, content.clone());
         }
         Ok(WrittenState { content: Stored::Kept(content), copy, earliest })

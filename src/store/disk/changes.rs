@@ -1,4 +1,5 @@
-//! What the committer does for each change that is no append: decide, write down, and do it once that is synced.
+//! Changes other than appends, as the committer makes them: it decides, writes a record, and completes the change after the
+//! sync.
 
 use std::time::SystemTime;
 
@@ -16,7 +17,7 @@ use crate::stream::{
     ChangeError, Create, CreateError, Created, Epoch, EpochHistory, Failure, Position, StreamName,
 };
 
-/// Where the outcome of a change goes. Whoever asked may have left.
+/// Receives the outcome of a change. The requester may be gone.
 pub(super) type ChangeReply<T> = Sender<T>;
 
 impl Committer {
@@ -29,9 +30,9 @@ impl Committer {
     ) -> Result<(), NoRoom> {
         let shared = self.shared.clone();
         shared.streams.end(&name, now);
-        self.settle(&name)?;
+        self.complete_changes(&name)?;
         if let Some(fork) = &create.fork {
-            self.settle(&fork.source)?;
+            self.complete_changes(&fork.source)?;
         }
         if let Ok(existing) = shared.streams.find(&name) {
             answer_with(answer, existing.lock().created_again(&create, now));
@@ -44,8 +45,8 @@ impl Committer {
                 return Ok(());
             }
         };
-        let beside = beside(create.payload.shape().ends().len()) + 2 * STATE_BYTES;
-        // The end of a former stream of that name comes first in the log, or the two would be taken for each other.
+        let beside = ends_bytes_max(create.payload.shape().ends().len()) + 2 * STATE_BYTES;
+        // The log must have the end of an earlier stream of this name first; otherwise replay takes the two for one stream.
         let room = self.write_ends().and_then(|()| self.ensure(create.payload.len(), beside, false));
         if let Err(no_room) = room {
             return refuse(answer, no_room, |failure| Err(CreateError::Failed(failure)));
@@ -75,7 +76,7 @@ impl Committer {
         entry.state = State::Begun;
         entry.underway = 1;
         entry.begin_with(&create);
-        // As it is before its first messages, which the record has beside it.
+        // The state before the first messages, which are in the same record.
         let mut state = StreamRecord::of(&entry);
         state.tail = entry.log.tail().0;
         let earliest = entry.log.earliest();
@@ -85,10 +86,10 @@ impl Committer {
         let record = LogRecord::Created { stream: state, at: moment(now), ends };
         let entry = shared.streams.insert(&mut structure, entry, now);
         drop(structure);
-        self.know(&entry);
+        self.register(&entry);
         let copy = self.write(&copy, &[], Some(id.0))?;
         let kept = self.write(&record, create.payload.bytes(), Some(id.0))?;
-        self.afterwards(move || {
+        self.run_after_sync(move || {
             let (shape, bytes) = create.payload.into_parts();
             let record = (!shape.is_empty()).then(|| {
                 shared.hot.insert(kept.place(), StoredMessages { bytes, annotation: None });
@@ -115,7 +116,7 @@ impl Committer {
     ) -> Result<(), NoRoom> {
         let shared = self.shared.clone();
         shared.streams.end(&name, now);
-        self.settle(&name)?;
+        self.complete_changes(&name)?;
         let found = shared.streams.find(&name);
         let entry = match found.and_then(|entry| entry.lock().state.is_there().map(|()| entry.clone())) {
             Ok(entry) => entry,
@@ -134,7 +135,7 @@ impl Committer {
             entry.origin.own().0
         };
         self.write_end(stream)?;
-        self.afterwards(move || {
+        self.run_after_sync(move || {
             let mut structure = shared.streams.structure();
             entry.lock().underway -= 1;
             shared.streams.remove(&mut structure, &name);
@@ -150,7 +151,7 @@ impl Committer {
         answer: ChangeReply<Result<(), ChangeError>>,
     ) -> Result<(), NoRoom> {
         let shared = self.shared.clone();
-        self.settle(name)?;
+        self.complete_changes(name)?;
         if let Err(no_room) = self.ensure(0, 0, true) {
             return refuse(answer, no_room, |failure| Err(ChangeError::Failed(failure)));
         }
@@ -166,11 +167,11 @@ impl Committer {
             }
         };
         let Ok(entry) = shared.streams.find(name) else { return Ok(()) };
-        // Twice: without it a message that was cleared would be retained again.
+        // Written twice, because without this record the cleared message would be retained again.
         for _ in 0..2 {
             self.write(&LogRecord::Cleared { stream, from }, &[], Some(stream))?;
         }
-        self.afterwards(move || {
+        self.run_after_sync(move || {
             let mut entry = entry.lock();
             entry.underway -= 1;
             entry.clear_retained(now);
@@ -179,8 +180,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Does what is decided of a stream, so that a change of more than its log finds it at rest.
-    fn settle(&mut self, name: &StreamName) -> Result<(), NoRoom> {
+    /// Completes all decided changes of a stream, so that a change of more than its log finds no change underway.
+    fn complete_changes(&mut self, name: &StreamName) -> Result<(), NoRoom> {
         let underway = self.shared.streams.find(name).is_ok_and(|entry| entry.lock().underway > 0);
         if underway { self.commit().map_err(NoRoom::Broken) } else { Ok(()) }
     }
@@ -189,17 +190,17 @@ impl Committer {
 /// Room for the state of a new stream: its name, its content type, the name of its source, and numbers.
 pub(super) const STATE_BYTES: usize = 4096;
 
-/// What a list of ends takes at the most.
-pub(super) fn beside(ends: usize) -> usize {
+/// The maximum bytes of a list of `ends`.
+pub(super) fn ends_bytes_max(ends: usize) -> usize {
     ends * 5
 }
 
 pub(super) fn answer_with<T>(answer: ChangeReply<T>, outcome: T) {
-    // Whoever asked may have left.
+    // The requester may be gone.
     let _left = answer.send(outcome);
 }
 
-/// Tells that there is no room, unless that is because the store is broken; then whoever asked learns it by silence.
+/// Answers that there is no room. If the store is broken, the requester gets [`Failure::Broken`].
 pub(super) fn refuse<T>(
     answer: ChangeReply<T>,
     no_room: NoRoom,

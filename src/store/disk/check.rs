@@ -1,4 +1,4 @@
-//! Reading all of a store without changing anything, to say whether it is whole.
+//! Checks a store: reads all of it and reports damage, without changing anything.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,31 +11,31 @@ use super::scan::{BeyondEnd, LogEnd, scan};
 use super::segment::Segments;
 use crate::store::entry::State;
 
-/// What was found in a store.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
-    /// Streams that there are.
+    /// Number of streams.
     pub streams: usize,
-    /// Records in the log, of which some may have been replaced by later ones.
+    /// Number of records in the log, including those that later records replace.
     pub records: u64,
-    /// Messages that are kept.
+    /// Number of messages that are kept.
     pub messages: u64,
-    /// Bytes of the files with records.
+    /// Total bytes of the files.
     pub bytes: u64,
-    /// How many of those there are.
+    /// Number of files.
     pub files: usize,
-    /// Where something is that is no record, in words for the operator.
+    /// Damaged places in the files, as text for the operator.
     pub damage: Vec<String>,
-    /// Which streams have lost what.
+    /// Streams that have lost messages, and how many, as text for the operator.
     pub lost: Vec<String>,
-    /// Where the log was cut off in the middle of a write, which is no loss.
+    /// Where the log ends in the middle of a write, which is not a loss, as text for the operator.
     pub torn: Vec<String>,
 }
 
-/// Later than any message: a check does not ask how old they are.
+/// Later than any message, so that the check does not treat messages as coming from the future.
 const END_OF_TIME: Duration = Duration::from_secs(1 << 40);
 
-/// Checks the store in a directory, which no other process may have open.
+/// Checks the store in a directory. No other process may have it open.
 pub fn check(directory: &Path) -> Result<Checked, OpenError> {
     if !directory.is_dir() {
         return Err(std::io::Error::from(std::io::ErrorKind::NotADirectory).into());
@@ -65,7 +65,7 @@ fn torn(end: &LogEnd) -> Vec<String> {
     if let Some((segment, offset)) = end.last.as_ref().filter(|_| end.torn) {
         torn.push(format!("{:010}.log from byte {offset} on", segment.number));
     }
-    let used = end.behind.iter().filter(|(_, rest)| *rest == BeyondEnd::Used);
-    torn.extend(used.map(|(number, _)| format!("{number:010}.log, which follows on that")));
+    let used = end.beyond_end.iter().filter(|(_, rest)| *rest == BeyondEnd::Used);
+    torn.extend(used.map(|(number, _)| format!("{number:010}.log, which comes after it")));
     torn
 }

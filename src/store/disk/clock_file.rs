@@ -1,5 +1,5 @@
-//! The file beside the log that lets the clock go on where it was: a store keeps times of a clock that nobody sets
-//! (`clock::Clock`), and without it they would be taken for times of day after a restart.
+//! A file beside the log with a reading of the clock. The times in a store are times of `clock::Clock`, which need not be the
+//! time of day, so after a restart the clock must continue where it was.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,25 +11,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, ClockReading};
 
-/// A time of day that moved by so much against the clock was set, and is not just read at another moment.
+/// If the time of day and the clock move apart by this much, the time of day was stepped; less comes from reading them one
+/// after the other.
 const STEP_MIN: Duration = Duration::from_secs(1);
 
-/// How old a reading gets. If neither the boot-time clock nor the time of day tells how long the store was closed, its clock goes
-/// back by so much at most.
+/// The maximum age of the reading. The clock goes back by at most this after a restart if neither the boot-time clock nor the
+/// time of day tells how long the store was closed.
 const AGE_MAX: Duration = Duration::from_secs(600);
 
-/// Times after this are of no clock: the year 5138.
+/// Greatest valid time in a reading: the year 5138.
 const MILLIS_MAX: u64 = 100_000_000_000_000;
 
-/// The file in the directory of a store.
+/// The clock file of a store.
 #[derive(Debug)]
 pub struct ClockFile {
     path: PathBuf,
-    /// What it says, if that is a reading.
+    /// The reading in the file, if it has a valid one.
     last: Option<ClockReading>,
 }
 
-/// As it is written, in milliseconds.
+/// The content of the file, in milliseconds.
 #[derive(Debug, Serialize, Deserialize)]
 struct ClockRecord {
     now: u64,
@@ -38,7 +39,7 @@ struct ClockRecord {
 }
 
 impl ClockFile {
-    /// Reads the file of the store in `directory`, which need not be there.
+    /// Reads the clock file of the store in `directory`. A missing or invalid file is the same as one without a reading.
     pub fn read(directory: &Path) -> Self {
         let path = directory.join("clock");
         let stored = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -46,12 +47,12 @@ impl ClockFile {
         Self { path, last }
     }
 
-    /// The clock that goes on where the last one ended; a new one if nothing is known of that.
+    /// The clock that continues from the reading; a new clock without a reading.
     pub fn clock(&self) -> Clock {
         self.last.as_ref().map_or_else(Clock::start, Clock::resume)
     }
 
-    /// Whether the file has to be written so that a later clock goes on rightly.
+    /// Whether the file must be written again, so that a later clock continues correctly.
     pub fn is_outdated(&self, clock: Clock) -> bool {
         let Some(last) = &self.last else { return true };
         let now = clock.now();
@@ -59,7 +60,7 @@ impl ClockFile {
         passed >= AGE_MAX || apart(last.wall + passed, clock.wall()) >= STEP_MIN
     }
 
-    /// Writes what the clock shows. After a power cut there is this or what was there before.
+    /// Writes a reading of the clock. After a power cut the file has this reading or the previous one.
     pub fn write(&mut self, clock: Clock) -> io::Result<()> {
         let reading = clock.reading();
         let text = serde_json::to_vec(&ClockRecord::of(&reading))?;
@@ -110,7 +111,7 @@ mod tests {
     const DAYS_400: Duration = Duration::from_secs(400 * 24 * 3600);
 
     #[test]
-    fn it_is_written_when_the_time_of_day_is_set_and_now_and_then() {
+    fn it_is_outdated_after_a_step_and_after_ten_minutes() {
         let directory = tempfile::tempdir().unwrap();
         let time = SimulatedTime::start();
         let (clock, mut file) = (time.clock(), ClockFile::read(directory.path()));
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_none_says_nothing() {
+    fn an_invalid_file_has_no_reading() {
         let directory = tempfile::tempdir().unwrap();
         let mut file = ClockFile::read(directory.path());
         file.write(SimulatedTime::start().clock()).unwrap();

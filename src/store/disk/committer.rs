@@ -1,5 +1,5 @@
-//! The one thread that changes anything: it decides on what is waiting, writes it down, syncs once for all of it, and
-//! only then does it and answers.
+//! The committer: the one thread that changes the store. It decides on pending changes, writes their records as one group,
+//! syncs once for the group, and only then makes the changes visible and answers them.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -21,14 +21,15 @@ use super::victim::Reclaiming;
 use crate::store::entry::Entry;
 use crate::stream::{Epoch, Failure, SyncPolicy};
 
-/// The most changes and bytes that wait for the same sync.
+/// The maximum number of changes, and of bytes, in one group.
 const GROUP_CHANGES_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Of so few streams those that are gone are never looked for.
+/// Entries of streams that are gone are removed from [`Committer::ids`] only when it has this many entries more than twice the
+/// number of streams.
 const IDS_MIN: usize = 1024;
 
-/// What the thread has to know of the log.
+/// The state of the log that the thread starts with.
 pub(super) struct OpenedLog {
     pub(super) next_stream: StreamId,
     pub(super) run: Epoch,
@@ -36,59 +37,59 @@ pub(super) struct OpenedLog {
     pub(super) sessions: SessionLog,
 }
 
-/// What the thread is asked to do.
+/// A request to the thread.
 pub(super) enum Job {
-    /// A change, with whoever waits for its outcome. If it is dropped undone, they learn that the store is broken.
+    /// A change, which owns the sender of its outcome. If it is dropped undone, the requester gets [`Failure::Broken`].
     QueuedChange(QueuedChange),
-    /// Something has ended by itself, or become garbage.
+    /// Wakes the thread: a stream has ended by itself, or there may be garbage.
     Tidy,
-    /// All before is to be synced, whatever is promised, as the last thing. Told when it is.
+    /// Syncs everything whatever the sync policy, ends the log, and ends the thread. The sender is notified when that is done.
     Close(tokio::sync::oneshot::Sender<()>),
 }
 
-/// Decides on something and writes it down, or tells whoever asked why not.
+/// Decides on a change and writes it, or answers why not.
 pub(super) type QueuedChange = Box<dyn FnOnce(&mut Committer) -> Result<(), NoRoom> + Send>;
 
-/// What is done once what was decided is synced.
+/// Completes a change after its group is written, and synced if the policy demands that.
 type AfterSync = Box<dyn FnOnce() + Send>;
 
-/// The thread's own.
+/// The state of the committer thread.
 pub(super) struct Committer {
     pub(super) shared: Arc<DiskState>,
     pub(super) room: Room,
     pub(super) next_stream: StreamId,
-    /// The epoch of what this run appends to streams that were there before.
+    /// The epoch of messages that this run appends to streams that existed before it.
     pub(super) run: Epoch,
     pub(super) sync: SyncPolicy,
-    /// Records that are decided and not written: they lie at `room`, as many bytes before its offset.
+    /// The bytes of records that are decided and not written yet. They end at the offset of `room`.
     group: Vec<u8>,
     changes: usize,
     after_sync: Vec<AfterSync>,
-    /// Segments that were written to since they were synced.
+    /// Segments with writes that are not synced.
     unsynced: Vec<Arc<Segment>>,
     synced_at: Instant,
-    /// The streams that there are.
+    /// All streams by id; some may be gone.
     pub(super) ids: HashMap<StreamId, StreamHandle>,
-    /// The streams whose logs begin with messages of another one.
+    /// The forks of each stream.
     pub(super) forks: HashMap<StreamId, Vec<StreamId>>,
-    /// Where it is written that a stream has ended of which something may be left.
+    /// The records that say that a stream has ended, for streams of which other records may be left.
     pub(super) tombstones: HashMap<StreamId, Arc<Kept>>,
     pub(super) session_log: SessionLog,
-    /// Streams that have ended by themselves, which is still to be written.
+    /// Streams that have ended by themselves, which is not written yet.
     ended: Vec<Epoch>,
     pub(super) reclaiming: Option<Reclaiming>,
-    /// Segments with records in use that can not be read, and which stay for that.
+    /// Segments that stay, because records in use in them cannot be read.
     pub(super) unmovable: HashSet<u32>,
-    /// When garbage was looked for, and whether there may be more since.
-    pub(super) looked_at: Instant,
-    pub(super) look_again: bool,
+    /// When garbage was last looked for, and whether to look again at once.
+    pub(super) searched_at: Instant,
+    pub(super) search_again: bool,
 }
 
-/// A stream, as long as it is there.
+/// A stream; the reference does not keep it alive.
 pub(super) type StreamHandle = Weak<Mutex<Entry<Stored>>>;
 
 impl Committer {
-    /// Goes on with what was found when the store was opened.
+    /// Starts with the state that was found when the store was opened.
     pub(super) fn new(shared: Arc<DiskState>, room: Room, known: OpenedLog, sync: SyncPolicy) -> Self {
         Self {
             shared,
@@ -108,22 +109,22 @@ impl Committer {
             ended: Vec::new(),
             reclaiming: None,
             unmovable: HashSet::new(),
-            looked_at: Instant::now(),
-            look_again: false,
+            searched_at: Instant::now(),
+            search_again: false,
         }
     }
 
-    /// Works until nobody can ask for anything any more, or until a write fails.
+    /// Works until all senders of jobs are gone, the store is closed, or a write fails.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         if let Err(error) = self.work(jobs) {
             self.shared.fail();
-            tracing::error!(%error, "a write has failed; nothing is taken until the store is opened anew");
+            tracing::error!(%error, "a write to the store failed; it accepts no changes until the gateway is restarted");
         }
     }
 
     fn work(&mut self, jobs: &Receiver<Job>) -> io::Result<()> {
         loop {
-            let first = match jobs.recv_timeout(self.patience()) {
+            let first = match jobs.recv_timeout(self.job_timeout()) {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -139,7 +140,7 @@ impl Committer {
                     Job::Tidy => {}
                     Job::Close(done) => {
                         self.close()?;
-                        // Whoever closes it may not wait for it.
+                        // The closing task may not wait.
                         let _unasked = done.send(());
                         return Ok(());
                     }
@@ -152,10 +153,10 @@ impl Committer {
         }
     }
 
-    /// How long there is nothing to do but what is asked for.
-    fn patience(&self) -> Duration {
+    /// How long to wait for a job before other work is due.
+    fn job_timeout(&self) -> Duration {
         match self.sync {
-            _ if self.look_again => Duration::ZERO,
+            _ if self.search_again => Duration::ZERO,
             _ if let Some(reclaiming) = &self.reclaiming => reclaiming.pause(),
             SyncPolicy::Interval(interval) if !self.unsynced.is_empty() => {
                 interval.saturating_sub(self.synced_at.elapsed())
@@ -167,15 +168,15 @@ impl Committer {
     fn change(&mut self, change: QueuedChange) -> io::Result<()> {
         self.changes += 1;
         match change(self) {
-            // Whoever asked has been told that there is no room.
+            // The requester has got the reason.
             Ok(()) | Err(NoRoom::Full | NoRoom::Short) => Ok(()),
             Err(NoRoom::Broken(error)) => Err(error),
         }
     }
 
-    /// Writes down what has ended by itself. What there is no room for stays to be written.
+    /// Writes which streams have ended by themselves. If there is no room, the rest is written later.
     pub(super) fn write_ends(&mut self) -> Result<(), NoRoom> {
-        self.ended.extend(self.shared.streams.take_buried());
+        self.ended.extend(self.shared.streams.take_ended_ids());
         while let Some(stream) = self.ended.last() {
             let stream = stream.0;
             self.ensure(0, 0, true)?;
@@ -186,18 +187,18 @@ impl Committer {
     }
 
     pub(super) fn write_end(&mut self, stream: StreamId) -> Result<(), NoRoom> {
-        // Twice: without it a stream that has ended would be there again.
+        // Written twice, because without this record an ended stream would exist again.
         self.write_unkept(&LogRecord::Ended { stream }, &[], Some(stream))?;
         let kept = self.write(&LogRecord::Ended { stream }, &[], Some(stream))?;
         self.tombstones.insert(stream, kept);
         Ok(())
     }
 
-    /// There is a stream.
-    pub(super) fn know(&mut self, entry: &Arc<Mutex<Entry<Stored>>>) {
+    /// Registers a stream under its id and with the streams that it is forked from.
+    pub(super) fn register(&mut self, entry: &Arc<Mutex<Entry<Stored>>>) {
         let held = Arc::downgrade(entry);
         if self.ids.len() > 2 * self.shared.streams.len() + IDS_MIN {
-            // A stream that is gone keeps its place in memory as long as it is known here.
+            // The weak reference of a stream that is gone still holds its memory.
             self.ids.retain(|_, held| held.strong_count() > 0);
         }
         let entry = entry.lock();
@@ -208,18 +209,19 @@ impl Committer {
         self.ids.insert(id, held);
     }
 
-    /// A number for a new stream or session.
+    /// An id for a new stream or session.
     pub(super) fn new_stream(&mut self) -> StreamId {
         self.next_stream += 1;
         self.next_stream - 1
     }
 
-    /// Makes sure that a record with `content` and about as many bytes beside it can be written.
+    /// Makes sure that a record with `content` and about `beside` other bytes can be written. A record that `frees` room may
+    /// use the reserve of a full disk.
     pub(super) fn ensure(&mut self, content: usize, beside: usize, frees: bool) -> Result<(), NoRoom> {
         self.room.ensure(content + beside + frame::FRAME_HEADER_BYTES + RECORD_BYTES, frees)
     }
 
-    /// Puts a record into the group, for which `ensure` has made sure that there is room. It is read from its place
+    /// Adds a record to the group. The caller has made sure of the room with `ensure`. The record can be read from its location
     /// once the group is written.
     pub(super) fn write(
         &mut self,
@@ -231,7 +233,8 @@ impl Committer {
         Ok(Kept::new(&self.shared.segments, place, bytes))
     }
 
-    /// The same for a record that is counted later, or never. Returns where it lies and how many bytes it has.
+    /// Adds a record to the group like [`write`](Self::write), but does not count its bytes as in use. Returns its location and
+    /// size.
     pub(super) fn write_unkept(
         &mut self,
         record: &LogRecord,
@@ -243,7 +246,7 @@ impl Committer {
         let mut bytes = frame::write(&mut self.group, self.room.place(), synced, record, content);
         if !self.room.fits(bytes as usize) {
             self.group.truncate(start);
-            // What is decided has to be written, and `ensure` has seen that it can be.
+            // A decided change must be written, and `ensure` has checked that it can be.
             self.room.ensure(bytes as usize, true).map_err(broken)?;
             self.flush().map_err(NoRoom::Broken)?;
             self.roll().map_err(broken)?;
@@ -257,12 +260,12 @@ impl Committer {
         Ok((place, bytes))
     }
 
-    /// Goes on in the next segment.
+    /// Continues in the next segment.
     fn roll(&mut self) -> Result<(), NoRoom> {
         let (before, end) = self.room.roll()?;
         let opened = self.opened(Some((before.number, end)));
         self.is_unsynced(before);
-        self.look_again = true;
+        self.search_again = true;
         for record in [&opened, &self.run_record(), &self.run_record()] {
             let bytes = frame::write(&mut self.group, self.room.place(), false, record, &[]);
             self.room.advance(bytes);
@@ -270,12 +273,12 @@ impl Committer {
         Ok(())
     }
 
-    /// Has this done when the group is synced.
-    pub(super) fn afterwards(&mut self, after_sync: impl FnOnce() + Send + 'static) {
+    /// Runs `after_sync` when the group is written and synced.
+    pub(super) fn run_after_sync(&mut self, after_sync: impl FnOnce() + Send + 'static) {
         self.after_sync.push(Box::new(after_sync));
     }
 
-    /// Writes the group, syncs if that is promised, and does what was decided.
+    /// Writes the group, syncs if the policy demands that, and completes the decided changes.
     pub(super) fn commit(&mut self) -> io::Result<()> {
         let changes = std::mem::take(&mut self.changes);
         let bytes = self.group.len();
@@ -296,6 +299,7 @@ impl Committer {
         Ok(())
     }
 
+    /// Writes the group to the active segment.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         if self.group.is_empty() {
             return Ok(());
@@ -303,7 +307,7 @@ impl Committer {
         let active = self.room.active().clone();
         let bytes = u32::try_from(self.group.len()).unwrap_or(u32::MAX);
         let offset = self.room.place().offset - bytes;
-        self.shared.until_it_passes(|| active.write(&self.group, offset))?;
+        self.shared.retry_while_short(|| active.write(&self.group, offset))?;
         self.group.clear();
         self.is_unsynced(active);
         Ok(())
@@ -323,7 +327,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Comes to an end that the next opening recognises as one.
+    /// Ends the log with a record that the next opening recognizes.
     fn close(&mut self) -> io::Result<()> {
         self.commit()?;
         self.sync_all()?;
@@ -336,7 +340,7 @@ impl Committer {
         self.sync_all()
     }
 
-    /// The answer to whoever asked for something that there is no room for.
+    /// The failure that a requester gets when there is no room.
     pub(super) fn failure(no_room: &NoRoom) -> Failure {
         match no_room {
             NoRoom::Full => Failure::Full,
@@ -346,7 +350,7 @@ impl Committer {
     }
 }
 
-/// After a decision it is too late for a lack of room.
+/// Turns a lack of room after a decision into a broken store.
 fn broken(no_room: NoRoom) -> NoRoom {
     match no_room {
         NoRoom::Full => NoRoom::Broken(io::ErrorKind::StorageFull.into()),
@@ -355,5 +359,5 @@ fn broken(no_room: NoRoom) -> NoRoom {
     }
 }
 
-/// What a record has beside content, names and lists, at the most.
+/// The maximum bytes of a record besides its content, names and lists.
 pub(super) const RECORD_BYTES: usize = 256;

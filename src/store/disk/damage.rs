@@ -1,4 +1,4 @@
-//! What is known to be damaged: told to operators, and accepted by them once.
+//! Known damage in the files: its description for operators, and the list of damage that an operator has accepted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,25 +15,25 @@ use super::kept::{RecordSpan, Stored};
 use super::losses::Losses;
 use crate::store::entry::Entry;
 
-/// A line for each damaged place that an operator has accepted, in the directory of the store.
+/// The file in the directory of the store that has a line for each damaged place that an operator has accepted.
 const ACCEPTED: &str = "accepted-damage";
 
-/// So many of a kind are listed; the others are counted.
+/// The maximum number of entries in a message; further ones are only counted.
 const LISTED_MAX: usize = 20;
 
-/// Damaged places in segments that are there.
+/// Damaged places in the existing segments.
 #[derive(Debug, Default)]
 pub(super) struct DamageTable(Mutex<BTreeMap<FrameLocation, u32>>);
 
 impl DamageTable {
-    /// Notes a damaged place. Returns whether it was not known, and how many bytes are damaged in all.
+    /// Adds a damaged place. Returns whether it is new, and the total bytes of all damaged places.
     pub(super) fn note(&self, span: RecordSpan) -> (bool, u64) {
         let mut table = self.0.lock();
         let is_new = table.insert(span.place, span.bytes).is_none();
         (is_new, total(&table))
     }
 
-    /// A segment is gone. Returns how many bytes are damaged in the others.
+    /// Removes the places in a segment that was removed. Returns the total bytes of the remaining ones.
     pub(super) fn forget(&self, segment: u32) -> u64 {
         let mut table = self.0.lock();
         table.retain(|place, _| place.segment != segment);
@@ -49,7 +49,7 @@ fn total(table: &BTreeMap<FrameLocation, u32>) -> u64 {
     table.values().map(|bytes| u64::from(*bytes)).sum()
 }
 
-/// The damaged places that were accepted.
+/// The accepted damaged places.
 pub(super) fn accepted(directory: &Path) -> io::Result<BTreeSet<String>> {
     match fs::read_to_string(directory.join(ACCEPTED)) {
         Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
@@ -58,11 +58,11 @@ pub(super) fn accepted(directory: &Path) -> io::Result<BTreeSet<String>> {
     }
 }
 
-/// Accepts these damaged places, in the place of earlier ones. Synced when it returns.
+/// Replaces the accepted damaged places. Synced when this returns.
 pub(super) fn accept(directory: &Path, damage: &[RecordSpan]) -> io::Result<()> {
     let mut text = String::new();
     for span in damage {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _written = writeln!(text, "{}", in_words(span));
     }
     let new = directory.join(format!("{ACCEPTED}.new"));
@@ -73,17 +73,17 @@ pub(super) fn accept(directory: &Path, damage: &[RecordSpan]) -> io::Result<()> 
     File::open(directory)?.sync_all()
 }
 
-/// Where something is that is no record.
+/// Describes a damaged place. The file of accepted damage has these texts, so they must not change.
 pub(super) fn in_words(RecordSpan { place, bytes }: &RecordSpan) -> String {
     format!("{:010}.log, {bytes} bytes from {} on", place.segment, place.offset)
 }
 
-/// What streams have lost, a line each.
+/// Describes what streams have lost, one line for each hole.
 pub(super) fn lost<'a>(entries: impl Iterator<Item = &'a Entry<Stored>>, losses: &Losses) -> Vec<String> {
     let mut lines = Vec::new();
     for entry in entries {
         let mut holes: BTreeSet<_> = entry.log.holes().into_iter().collect();
-        // What is missing in front is not seen as a hole.
+        // A hole at the beginning of a log counts as trimmed and is not among the holes.
         let known = losses.of(entry.origin.own().0).iter().filter(|(_, to)| *to <= entry.log.earliest());
         holes.extend(known);
         for (from, to) in holes {
@@ -97,11 +97,11 @@ pub(super) fn lost<'a>(entries: impl Iterator<Item = &'a Entry<Stored>>, losses:
     lines
 }
 
-/// A list for a message of one line.
+/// Joins lines for a message of one line.
 pub(super) fn listed(lines: &[String]) -> String {
     let mut text = lines.iter().take(LISTED_MAX).cloned().collect::<Vec<_>>().join("; ");
     if let Some(more) = lines.len().checked_sub(LISTED_MAX).filter(|more| *more > 0) {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _written = write!(text, "; and {more} more");
     }
     text

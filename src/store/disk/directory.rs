@@ -1,4 +1,4 @@
-//! The directory of a store: locked against other processes, and readable by its owner alone.
+//! The directory of a store: locks it against other processes, and restricts it to its owner.
 
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
@@ -10,10 +10,10 @@ pub(super) const FILE_MODE: u32 = 0o600;
 
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// Bits that let others than the owner in.
+/// Permission bits for group and others.
 const OTHERS: u32 = 0o077;
 
-/// A directory that is locked until this is dropped, or the process ends.
+/// The directory of a store. It stays locked until this is dropped or the process ends.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
@@ -21,7 +21,7 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Makes it if it is not there.
+    /// Creates the directory if it does not exist, and locks it.
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
@@ -41,7 +41,7 @@ impl Directory {
         &self.path
     }
 
-    /// Takes the permissions of others away from the directory and its files, which earlier versions gave them.
+    /// Removes the permissions of group and others from the directory and its files. Earlier versions granted them.
     pub(super) fn restrict_to_owner(&self) -> io::Result<()> {
         let mut tightened = usize::from(restrict(&self.path, DIRECTORY_MODE)?);
         for file in fs::read_dir(&self.path)? {
@@ -52,14 +52,14 @@ impl Directory {
         }
         if tightened > 0 {
             let directory = self.path.display();
-            tracing::warn!(%directory, tightened, "other users could read the store; now its owner alone can");
+            tracing::warn!(%directory, tightened, "other users could read the store; now only its owner can");
         }
         Ok(())
     }
 }
 
-/// Returns whether others had permissions. A store that belongs to another user can not be restricted by this one,
-/// which is no reason not to serve it.
+/// Restricts the permissions of a file; returns whether they were wider. If the store belongs to another user, this process
+/// cannot restrict it, and serves it nevertheless.
 fn restrict(path: &Path, mode: u32) -> io::Result<bool> {
     if fs::metadata(path)?.permissions().mode() & OTHERS == 0 {
         return Ok(false);
@@ -67,57 +67,57 @@ fn restrict(path: &Path, mode: u32) -> io::Result<bool> {
     match fs::set_permissions(path, Permissions::from_mode(mode)) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            tracing::warn!(path = %path.display(), %error, "other users can read the store");
+            tracing::warn!(path = %path.display(), %error, "other users can read the store; restrict it as its owner");
             Ok(false)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Why a store can not be opened, in words for the operator.
+/// Why a store cannot be opened, with a message for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it open.
+    /// Another process has the store open.
     #[error("{} is in use by another process", .directory.display())]
     InUse {
-        /// Its directory.
+        /// The directory of the store.
         directory: PathBuf,
     },
-    /// A later version of pollgate has written it.
-    #[error("{} has format {format}, which this version can not read", .directory.display())]
+    /// A later version of pollgate has written the store.
+    #[error("{} has format {format}, which this version of pollgate cannot read", .directory.display())]
     Newer {
-        /// Its directory.
+        /// The directory of the store.
         directory: PathBuf,
-        /// Its format.
+        /// The format of the store.
         format: u32,
     },
-    /// Records are lost, and nobody has accepted that.
+    /// Records are lost, and no operator has accepted that.
     #[error(
-        "{} is damaged: {damage}; {}; all other records are whole; --accept-damage goes on without what is lost",
+        "{} is damaged: {damage}; {}; all other records are intact; start with --accept-damage to go on without the lost ones",
         .directory.display(),
-        if .lost.is_empty() { "no message that is kept is lost".into() } else { format!("lost: {}", .lost) }
+        if .lost.is_empty() { "no stored message is lost".into() } else { format!("lost: {}", .lost) }
     )]
     Damaged {
-        /// Its directory.
+        /// The directory of the store.
         directory: PathBuf,
-        /// The places in its files.
+        /// The damaged places in its files.
         damage: String,
-        /// Which streams have lost what.
+        /// Which streams have lost messages, and how many; empty if none.
         lost: String,
     },
-    /// What has to be in memory of it does not fit into the budget.
+    /// The index of the store does not fit into the memory budget.
     #[error(
-        "opening it takes {} MiB of memory and more, and --memory-max allows {} MiB; raise that, or export and delete streams",
+        "the store needs more than {} MiB of memory, and --memory-max allows {} MiB; raise it, or delete streams",
         .used >> 20,
         .max >> 20
     )]
     Memory {
-        /// What is used so far, in bytes.
+        /// Memory used so far, in bytes.
         used: u64,
-        /// The budget.
+        /// The memory budget, in bytes.
         max: u64,
     },
-    /// It can not be read or written.
+    /// The store cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
 }

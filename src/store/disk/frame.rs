@@ -1,36 +1,36 @@
-//! How records lie in a file: length, checksum, then what it is and its content.
+//! The frame of a record in a file: length, checksum, metadata, content.
 //!
-//! The checksum covers the segment's number and the place in it, so that a frame is valid nowhere but where it was
-//! written, and what is left of an earlier use of the same room never looks like a record.
+//! The checksum covers the number of the segment and the offset in it. So a frame is valid only where it was written, and
+//! remains of an earlier use of the same room are never taken for a record.
 
 use serde::{Deserialize, Serialize};
 
-/// Length and checksum, in little endian.
+/// Length and checksum, little-endian.
 pub(super) const FRAME_HEADER_BYTES: usize = 8;
 
-/// Set in the length of a frame if everything before it was synced when it was written.
+/// Bit of the length, set if everything before the frame was synced when the frame was written.
 const SYNCED: u32 = 1 << 31;
 
-/// Where a frame lies.
+/// The location of a frame: segment and offset in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct FrameLocation {
     pub(super) segment: u32,
     pub(super) offset: u32,
 }
 
-/// What is found at a place.
+/// The result of reading a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FrameRead<'a> {
-    /// The body of a whole record.
+    /// The body of a valid frame.
     Body(&'a [u8]),
-    /// Nothing was ever written here.
+    /// All bytes are zero: nothing was written here.
     Nothing,
-    /// Something that is no record.
+    /// The bytes are not a valid frame.
     Damage,
 }
 
-/// Writes a record of `meta` and `content` behind `out`, which will lie at `place` with its first new byte. `synced`:
-/// everything before it is. Returns how many bytes it takes.
+/// Appends a frame of `meta` and `content` to `out`. `place` is the location that it will have in the file, and `synced` says
+/// that everything before it is synced. Returns the size of the frame.
 pub(super) fn write<T: Serialize>(
     out: &mut Vec<u8>,
     place: FrameLocation,
@@ -40,7 +40,7 @@ pub(super) fn write<T: Serialize>(
 ) -> u32 {
     let start = out.len();
     out.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
-    // Writing to memory does not fail, and no type that is written here refuses to be.
+    // Serializing to memory cannot fail for the types used here.
     if let Ok(written) = postcard::to_extend(meta, std::mem::take(out)) {
         *out = written;
     }
@@ -56,7 +56,7 @@ pub(super) fn write<T: Serialize>(
     bytes
 }
 
-/// Looks at what lies at `place`, of which `bytes` are the beginning.
+/// Reads the frame at `place`, which `bytes` begin with.
 pub(super) fn read(bytes: &[u8], place: FrameLocation) -> FrameRead<'_> {
     let Some((FrameHeader { length, sum }, rest)) = header(bytes) else {
         return if bytes.iter().all(|byte| *byte == 0) { FrameRead::Nothing } else { FrameRead::Damage };
@@ -70,37 +70,37 @@ pub(super) fn read(bytes: &[u8], place: FrameLocation) -> FrameRead<'_> {
     }
 }
 
-/// Whether everything before the frame that `bytes` begin with was synced when it was written.
+/// Whether everything before the frame at the beginning of `bytes` was synced when the frame was written.
 pub(super) fn follows_sync(bytes: &[u8]) -> bool {
     header(bytes).is_some_and(|(header, _)| header.length & SYNCED != 0)
 }
 
-/// What a frame begins with.
+/// The header of a frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FrameHeader {
-    /// Bytes of the body, and a flag.
+    /// Bytes of the body, and the bit [`SYNCED`].
     pub(super) length: u32,
     pub(super) sum: u32,
 }
 
-/// The header that `bytes` begin with, and what lies behind it.
+/// The header at the beginning of `bytes`, and the bytes after it.
 pub(super) fn header(bytes: &[u8]) -> Option<(FrameHeader, &[u8])> {
     let ([a, b, c, d, e, f, g, h], rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
     let (length, sum) = (u32::from_le_bytes([*a, *b, *c, *d]), u32::from_le_bytes([*e, *f, *g, *h]));
     Some((FrameHeader { length, sum }, rest))
 }
 
-/// How many bytes the body of a frame has whose header says `length`.
+/// The size of the body of a frame with the header field `length`.
 pub(super) fn bytes_of(length: u32) -> usize {
     (length & !SYNCED) as usize
 }
 
-/// What a record is, and its content.
+/// Splits a body into metadata and content.
 pub(super) fn split<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<(T, &'a [u8])> {
     postcard::take_from_bytes(body).ok()
 }
 
-/// The checksum of a frame at `place` whose header says `length`.
+/// The checksum of a frame at `place` with the header field `length`.
 pub(super) fn checksum(place: FrameLocation, length: u32, body: &[u8]) -> u32 {
     let mut sum = 0;
     for number in [place.segment, place.offset, length] {
@@ -116,7 +116,7 @@ mod tests {
     const PLACE: FrameLocation = FrameLocation { segment: 7, offset: 64 };
 
     #[test]
-    fn a_record_comes_back_from_its_own_place_alone() {
+    fn a_record_is_valid_only_at_its_own_place() {
         let mut out = b"before".to_vec();
         let bytes = write(&mut out, PLACE, false, &(5u8, "x"), b"content");
         assert_eq!(out.len(), 6 + bytes as usize);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_says_whether_what_is_before_it_was_synced() {
+    fn a_record_says_whether_everything_before_it_was_synced() {
         for synced in [false, true] {
             let mut out = Vec::new();
             let bytes = write(&mut out, PLACE, synced, &5u8, b"content");
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn no_flipped_bit_and_no_cut_passes() {
+    fn every_flipped_bit_and_every_cut_is_damage() {
         let mut out = Vec::new();
         write(&mut out, PLACE, false, &(5u8, "x"), b"content");
         for bit in 0..out.len() * 8 {

@@ -1,63 +1,64 @@
-//! The frames of one segment in order, over whatever is damaged: behind a frame that is none, the next one is looked for.
+//! Iterates over the frames of one segment. After damage it searches for the next valid frame.
 
 use super::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameLocation, FrameRead};
 use super::record::LogRecord;
 
-/// What a disk writes as a whole: either all of it is there after a power cut, or what was there before.
+/// The unit that a disk writes as a whole: after a power cut it has either all new or all old bytes.
 const SECTOR_BYTES: usize = 512;
 
-/// The bytes that are checked in search of frames in one segment may be so many times its size. Messages could be made
-/// so that each of their bytes looks like the beginning of a long frame.
+/// Limits the work of a search: it checks at most this many times the size of the segment. A publisher could send bytes of
+/// which each looks like the beginning of a long frame.
 const SEARCH_FACTOR: usize = 64;
 
-/// A stretch of a segment.
+/// A part of a segment.
 #[derive(Debug)]
 pub(super) enum SegmentPart<'a> {
-    /// A whole record.
+    /// A valid frame.
     FoundFrame(FoundFrame<'a>),
-    /// Something that is no record.
+    /// Bytes that are not a valid frame.
     Damage(Damage),
 }
 
 #[derive(Debug)]
 pub(super) struct FoundFrame<'a> {
     pub(super) offset: u32,
-    /// Bytes with the header.
+    /// Size including the header.
     pub(super) bytes: u32,
     pub(super) body: &'a [u8],
-    /// Everything before it was synced when it was written.
+    /// Whether everything before the frame was synced when it was written.
     pub(super) follows_sync: bool,
 }
 
+/// Bytes that are not a valid frame, by their offsets in the segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Damage {
     pub(super) from: u32,
-    /// Where the next record begins or, if there is none, behind the last byte that was ever written.
+    /// Where the next frame begins or, if there is none, the end of what was ever written.
     pub(super) to: u32,
-    /// It can come from a write that was cut off by a power cut, if that write was not synced.
+    /// Whether the damage can come from a power cut during a write that was not synced yet.
     pub(super) looks_torn: bool,
 }
 
-/// The stretches of a segment. Ends where nothing was written any more.
+/// Iterator over the parts of a segment. Ends where nothing more was written.
 #[derive(Debug)]
 pub(super) struct SegmentFrames<'a> {
     bytes: &'a [u8],
     number: u32,
     offset: usize,
-    /// Behind the last byte that is not zero.
+    /// The offset after the last byte that is not zero.
     used: usize,
     search_bytes_left: usize,
 }
 
 impl<'a> SegmentFrames<'a> {
-    /// The stretches from `offset` on of the segment `number`, which consists of `bytes`.
+    /// The parts from `offset` on of the segment `number`, whose content is `bytes`.
     pub(super) fn new(bytes: &'a [u8], number: u32, offset: u32) -> Self {
         let used = used(bytes);
         let search_bytes_left = bytes.len().saturating_mul(SEARCH_FACTOR);
         Self { bytes, number, offset: offset as usize, used, search_bytes_left }
     }
 
-    /// Where the next stretch begins or, behind the last one, where the segment can be written to.
+    /// The offset of the next part or, after the last one, where the segment can be written.
     pub(super) fn offset(&self) -> u32 {
         small(self.offset)
     }
@@ -70,12 +71,12 @@ impl<'a> SegmentFrames<'a> {
         FrameLocation { segment: self.number, offset: small(offset) }
     }
 
-    /// What lies at `from`, which is no frame.
+    /// The damage that begins at `from`, where no valid frame is.
     fn damage(&mut self, from: usize) -> Damage {
         let extent = self.extent(from);
         let next = match extent {
             Some(end) if self.is_frame(end) => Some(end),
-            // Not within its content, which may look like a record.
+            // Do not search within its content, which may look like a record.
             Some(end) => self.search(end),
             None => self.search(from + 1),
         };
@@ -87,7 +88,7 @@ impl<'a> SegmentFrames<'a> {
         Damage { from: small(from), to: small(to), looks_torn }
     }
 
-    /// Where a damaged frame ends if all of it was written and its length is legible, or has only one flipped bit.
+    /// The end of a damaged frame, if all of it was written and its length is valid or has one flipped bit.
     fn extent(&self, from: usize) -> Option<usize> {
         let (FrameHeader { length, sum }, rest) = frame::header(self.rest(from))?;
         let end = |length: u32| from + FRAME_HEADER_BYTES + frame::bytes_of(length);
@@ -110,7 +111,7 @@ impl<'a> SegmentFrames<'a> {
         }
     }
 
-    /// The first offset from `from` on at which a record is found.
+    /// The offset of the first record at or after `from`.
     fn search(&mut self, from: usize) -> Option<usize> {
         for offset in from..self.used {
             let Some((FrameHeader { length, .. }, rest)) = frame::header(self.rest(offset)) else { break };
@@ -126,12 +127,12 @@ impl<'a> SegmentFrames<'a> {
         None
     }
 
-    /// Whether one of the sectors between `from` and `to` was never written: the file was zero there before.
+    /// Whether a sector between `from` and `to` was never written. New files are zeroed, so its bytes are zero.
     fn has_unwritten_sector(&self, from: usize, to: usize) -> bool {
         let (mut start, record_follows) = (from, self.is_frame(to));
         while start < to {
             let end = (start / SECTOR_BYTES + 1) * SECTOR_BYTES;
-            // A sector in which a record begins was written.
+            // The sector in which the next record begins was written.
             let is_whole = end <= to || !record_follows;
             let sector = self.bytes.get(start..end.min(to)).unwrap_or_default();
             if is_whole && sector.iter().all(|byte| *byte == 0) {
@@ -168,8 +169,7 @@ impl<'a> Iterator for SegmentFrames<'a> {
     }
 }
 
-/// How many of `bytes` there are up to the last that is not zero. Most of a segment may be room, so it is compared in
-/// blocks.
+/// The length of `bytes` without zeros at the end. Most of a segment may be unused, so blocks are compared at once.
 pub(super) fn used(bytes: &[u8]) -> usize {
     const ZEROS: [u8; 4096] = [0; 4096];
     let mut end = bytes.len();
@@ -182,7 +182,7 @@ pub(super) fn used(bytes: &[u8]) -> usize {
     0
 }
 
-/// Segments have at most 4 GiB.
+/// Converts an offset. Segments have at most 4 GiB.
 fn small(offset: usize) -> u32 {
     u32::try_from(offset).unwrap_or(u32::MAX)
 }
@@ -194,7 +194,7 @@ mod tests {
 
     const NUMBER: u32 = 5;
 
-    /// SegmentFrames of appends with these contents, one behind the other, and where each begins.
+    /// The bytes of appends with these contents, one after the other, and the offset of each.
     fn frames(contents: &[&[u8]]) -> (Vec<u8>, Vec<usize>) {
         let (mut bytes, mut starts) = (Vec::new(), Vec::new());
         for (start, content) in (0..).zip(contents) {
@@ -207,11 +207,11 @@ mod tests {
         (bytes, starts)
     }
 
-    /// Where frames are found, and what is damaged.
+    /// The offsets of the frames that are found, and the damage.
     fn found(bytes: &[u8]) -> (Vec<usize>, Vec<Damage>) {
         let (mut whole, mut damaged) = (Vec::new(), Vec::new());
-        for stretch in SegmentFrames::new(bytes, NUMBER, 0) {
-            match stretch {
+        for part in SegmentFrames::new(bytes, NUMBER, 0) {
+            match part {
                 SegmentPart::FoundFrame(frame) => whole.push(frame.offset as usize),
                 SegmentPart::Damage(damage) => damaged.push(damage),
             }
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_bit_of_a_frame_is_flipped_all_others_are_found() {
+    fn a_flipped_bit_in_one_frame_leaves_all_others_found() {
         let (bytes, starts) = frames(&[&[b'a'; 700], &[b'b'; 90], &[b'c'; 90]]);
         let ends = [&starts[1..], &[used(&bytes)]].concat();
         for bit in (0..used(&bytes) * 8).step_by(7) {
@@ -235,8 +235,8 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_frame_within_a_damaged_one_is_none() {
-        // It is right for the place at which it lies, which its publisher has guessed.
+    fn a_frame_within_the_content_of_a_damaged_one_is_not_found() {
+        // It is valid for its location, which its publisher has guessed.
         let content_start = frames(&[b"", b""]).1[1];
         let place = FrameLocation { segment: NUMBER, offset: small(content_start + 100) };
         let mut content = vec![b'x'; 100];

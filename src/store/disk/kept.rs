@@ -1,5 +1,5 @@
-//! Records in use, by where they lie. Each segment counts the bytes of those that lie in it; with the last owner of a
-//! record its room is garbage.
+//! Owners of records in use. Each segment counts the bytes of its records in use; when the last owner of a record is dropped,
+//! the room of the record is garbage.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,31 +9,33 @@ use parking_lot::Mutex;
 use super::frame::FrameLocation;
 use super::segment::Segments;
 
-/// A record in use. A log, a retained message and the state of a stream share one.
+/// A record in use, which a log, a retained message and the state of a stream can share.
 #[derive(Debug)]
 pub(super) struct Kept {
     span: Mutex<RecordSpan>,
-    /// `None` once another owner counts it.
+    /// Counts the bytes of the record; `None` once another owner counts them.
     segments: Option<Arc<Segments>>,
 }
 
-/// Where a record lies, and how many bytes it has there in all.
+/// The location and size of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The location of its frame.
 pub(super) struct RecordSpan {
     pub(super) place: FrameLocation,
+    /// Size of its frame.
     pub(super) bytes: u32,
 }
 
-/// Where a log has the record of an append.
+/// The record of an append in a log.
 #[derive(Debug, Clone)]
 pub(super) enum Stored {
-    /// In a record that this owns together with others.
+    /// A record with shared ownership.
     Kept(Arc<Kept>),
-    /// In a record that the sealed run owns in which it was found.
+    /// A record owned by the sealed run that contains this append.
     Packed(RecordSpan),
 }
 
-/// A stretch of the content of a record, which may have moved since if its segment is gone.
+/// A range of the content of a record. The record was moved since if its segment is gone.
 #[derive(Debug, Clone)]
 pub(super) struct Slice {
     pub(super) span: RecordSpan,
@@ -41,14 +43,14 @@ pub(super) struct Slice {
 }
 
 impl RecordSpan {
-    /// The offset behind it.
+    /// The offset after the record.
     pub(super) fn end(self) -> u32 {
         self.place.offset.saturating_add(self.bytes)
     }
 }
 
 impl Stored {
-    /// Where the record lies at the moment.
+    /// The current location and size of the record.
     pub(super) fn span(&self) -> RecordSpan {
         match self {
             Self::Kept(kept) => kept.span(),
@@ -58,13 +60,13 @@ impl Stored {
 }
 
 impl Kept {
-    /// A record of which its segment counts the bytes from now on.
+    /// A record whose bytes its segment counts from now on.
     pub(super) fn new(segments: &Arc<Segments>, place: FrameLocation, bytes: u32) -> Arc<Self> {
         segments.count_in(place.segment, bytes.into());
         Arc::new(Self { span: Mutex::new(RecordSpan { place, bytes }), segments: Some(segments.clone()) })
     }
 
-    /// Where it lies at the moment.
+    /// The current location and size of the record.
     pub(super) fn span(&self) -> RecordSpan {
         *self.span.lock()
     }
@@ -77,7 +79,7 @@ impl Kept {
         self.span().bytes
     }
 
-    /// The record lies there now, and is synced.
+    /// Sets the location to a copy of the record, which must be synced.
     pub(super) fn move_to(&self, to: RecordSpan) {
         let mut span = self.span.lock();
         if let Some(segments) = &self.segments {
@@ -87,8 +89,8 @@ impl Kept {
         *span = to;
     }
 
-    /// Gives the record to another owner, who counts it from now on.
-    pub(super) fn give_up(mut self) -> (RecordSpan, Option<Arc<Segments>>) {
+    /// Hands the record over to another owner, which counts its bytes from now on.
+    pub(super) fn into_span(mut self) -> (RecordSpan, Option<Arc<Segments>>) {
         (self.span(), self.segments.take())
     }
 }

@@ -1,4 +1,4 @@
-//! What damage has cost: which messages of which streams, as far as that can be found out.
+//! Finds out which messages of which streams damage has destroyed, as far as possible.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,28 +6,29 @@ use super::kept::RecordSpan;
 use super::record::{LogRecord, StreamId};
 use super::scan::Damaged;
 use super::segment::HEADER_BYTES;
-use super::suspect::{as_legible, with_one_bit_back};
+use super::suspect::{decode_unchecked, with_bit_restored};
 use crate::stream::Position;
 
-/// So many damaged records are looked at closely. A log with more is not worth the time.
+/// The maximum number of damaged records that are inspected closely, which takes time.
 const INSPECTED_MAX: usize = 1000;
 
-/// What was damaged in a log that is being read.
+/// The losses in a log that is being read.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    /// Where something was no record.
+    /// The damaged places.
     pub(super) damage: Vec<RecordSpan>,
-    /// Messages that are known to be damaged, between two positions of their stream.
+    /// Ranges of positions that are known to be damaged, by stream.
     messages: BTreeMap<StreamId, Vec<(Position, Position)>>,
-    /// How many bytes each damage has of which nobody knows whose they were.
+    /// The size of each damaged place whose stream is unknown, in order.
     unknown: Vec<u64>,
-    /// How many of those lie before the last record that tells where a stream ends. None if it is not here.
+    /// The number of entries in `unknown` before the last record that shows the tail of a stream; 0 if the stream is missing
+    /// here.
     unknown_before: HashMap<StreamId, usize>,
 }
 
 impl Losses {
-    /// Finds out what was damaged: messages of a stream, something without messages, or nobody knows. `tail_of` says where
-    /// a stream ends as far as the log is read.
+    /// Classifies a damaged place: messages of a stream, a record without messages, or unknown. `tail_of` returns the tail of a
+    /// stream as far as the log is read.
     pub(super) fn note(&mut self, damaged: &Damaged, tail_of: impl Fn(StreamId) -> Option<Position>) {
         let bytes = u32::try_from(damaged.bytes.len()).unwrap_or(u32::MAX);
         self.damage.push(RecordSpan { place: damaged.place, bytes });
@@ -35,10 +36,11 @@ impl Losses {
             return;
         }
         let inspect = self.damage.len() <= INSPECTED_MAX;
-        let certain = inspect.then(|| with_one_bit_back(damaged)).flatten();
+        let certain = inspect.then(|| with_bit_restored(damaged)).flatten();
         let suspect = certain.or_else(|| {
-            // What only looks like a record may have been another one. The next one of its stream it hardly was by chance.
-            as_legible(damaged).filter(|suspect| {
+            // A record that is decoded without a valid checksum may have been another one. It is credible if it is exactly the
+            // next one of its stream.
+            decode_unchecked(damaged).filter(|suspect| {
                 let messages = suspect.messages();
                 messages.is_some_and(|(stream, start, _)| self.tail(stream, tail_of(stream)) == Some(start))
             })
@@ -50,36 +52,36 @@ impl Losses {
         }
     }
 
-    /// A record of a stream was read.
+    /// Notes that a record of a stream was read.
     pub(super) fn pass(&mut self, stream: StreamId, record: &LogRecord) {
-        if !self.unknown.is_empty() && tells_tail(record) {
+        if !self.unknown.is_empty() && shows_tail(record) {
             self.unknown_before.insert(stream, self.unknown.len());
         }
     }
 
-    /// Where a stream ends that ends at `tail` without what is known to be damaged.
+    /// The tail of a stream including its messages that are known to be damaged; `tail` is the tail without them.
     fn tail(&self, stream: StreamId, tail: Option<Position>) -> Option<Position> {
         self.of(stream).iter().map(|(_, end)| *end).max().max(tail)
     }
 
-    /// The messages of a stream that are known to be damaged.
+    /// The ranges of a stream that are known to be damaged.
     pub(super) fn of(&self, stream: StreamId) -> &[(Position, Position)] {
         self.messages.get(&stream).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Where a stream goes on so that no position is given twice, if the last record of it that was read ends at `tail`.
-    /// Nothing follows on a closed one.
-    pub(super) fn behind(&self, stream: StreamId, tail: Position, closed: bool) -> Position {
+    /// The position at which a stream continues, so that no position is assigned twice. `tail` is the tail after its last
+    /// record that was read. A closed stream has no unknown messages after its tail.
+    pub(super) fn continue_at(&self, stream: StreamId, tail: Position, closed: bool) -> Position {
         let before = self.unknown_before.get(&stream).copied().unwrap_or_default();
-        // Each position has a byte at the least.
+        // Each position takes at least one byte.
         let unknown = self.unknown.get(before..).unwrap_or_default().iter().sum();
         let known = self.tail(stream, Some(tail)).unwrap_or(tail);
         known.after(if closed { 0 } else { unknown })
     }
 }
 
-/// Whether a record tells where its stream ends.
-fn tells_tail(record: &LogRecord) -> bool {
+/// Whether a record shows the tail of its stream.
+fn shows_tail(record: &LogRecord) -> bool {
     match record {
         LogRecord::Created { .. }
         | LogRecord::CreatedWith { .. }

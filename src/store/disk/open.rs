@@ -1,7 +1,7 @@
-//! Opening a store: what its log says, what of it is damaged, and whether something may be missing behind it.
+//! Opening a store: replays its log, reports damage, and finds whether the end of the log may be missing.
 //!
-//! Each opening begins another epoch for whatever is appended: if this is an older copy of the store, offsets that were
-//! given behind its end are told apart from those to come.
+//! Each opening begins a new epoch for appends. If the directory is an older copy of the store, offsets from beyond its end are
+//! recognized, because they have another epoch than the appends to come.
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -23,43 +23,44 @@ use crate::budget::{Account, Budget, Charge};
 use crate::store::streams::Epochs;
 use crate::stream::{Epoch, Observer, Principal, SyncPolicy};
 
-/// How a store writes.
+/// How a store on disk is opened and written.
 #[derive(Debug, Clone, Copy)]
 pub struct DiskOptions {
-    /// When what was appended is synced.
+    /// When appends are synced.
     pub sync: SyncPolicy,
-    /// The size of its files, at least 16 KiB; those that are there keep theirs. Two more than what is kept are the
-    /// most that there are, so that less of it suits a small device.
+    /// Size of new files, at least 16 KiB; existing files keep their size. There are at most two files more than the kept
+    /// records need, so a smaller size suits a small device.
     pub segment_bytes: u32,
-    /// Bytes of the newest messages, and of what is needed to find them, that are kept in memory.
+    /// Memory for the cache of the newest messages, including its overhead.
     pub cache_bytes: u64,
-    /// Whether to go on without records that are damaged.
+    /// Open the store even if records are damaged, and go on without them.
     pub accept_damage: bool,
 }
 
 impl DiskOptions {
-    /// In files of 8 MiB, with 64 MiB of the newest messages in memory.
+    /// Options with files of 8 MiB and a cache of 64 MiB.
     pub fn new(sync: SyncPolicy) -> Self {
         Self { sync, segment_bytes: 8 * 1024 * 1024, cache_bytes: 64 * 1024 * 1024, accept_damage: false }
     }
 }
 
-/// What was found.
+/// What an opening has found.
 #[derive(Debug, Clone, Copy)]
 pub struct Opened {
-    /// How many streams there are.
+    /// Number of streams.
     pub streams: usize,
-    /// How many records were read.
+    /// Number of records that were read.
     pub records: u64,
-    /// How long it took.
+    /// How long the opening took.
     pub took: Duration,
-    /// Whether the end of the log may be missing.
+    /// Whether the end of the log may be missing: its last write is incomplete, or the last run was not closed and did not sync
+    /// every append.
     pub may_lack_end: bool,
 }
 
 impl Disk {
-    /// Opens the store in `directory`, which is made if it is not there, and tells `observer` of its work. `now` is the
-    /// time of day; idle streams are as if they had been used now.
+    /// Opens the store in `directory`, which is created if it does not exist. `observer` receives its measurements. `now` is
+    /// the current time of the store's clock, from which idle lifetimes count.
     pub fn open(
         directory: &Path,
         options: DiskOptions,
@@ -69,7 +70,8 @@ impl Disk {
         Self::open_within(directory, options, observer, &Budget::unlimited(), now)
     }
 
-    /// The same within a budget. Fails if what has to be in memory of the store does not fit into it.
+    /// Opens the store like [`open`](Self::open), with its memory charged to `budget`. Fails with [`OpenError::Memory`] if its
+    /// index does not fit.
     pub fn open_within(
         directory: &Path,
         options: DiskOptions,
@@ -87,10 +89,10 @@ impl Disk {
         replay.owner = owner;
         let mut fitting = Ok(());
         let end = scan(directory.path(), |step| {
-            // What does not fit is not read on, or the process would be killed before it can say so.
+            // Replay stops when the budget is exceeded; otherwise the kernel may kill the process before it can report that.
             if fitting.is_ok() {
                 replay.take(step);
-                if replay.records.is_multiple_of(RECORDS_BETWEEN_LOOKS) {
+                if replay.records.is_multiple_of(RECORDS_BETWEEN_CHECKS) {
                     fitting = fits(budget);
                 }
             }
@@ -101,7 +103,7 @@ impl Disk {
         let restored = replay.into_streams();
         let must_accept = !is_accepted(directory.path(), &restored, options.accept_damage)?;
         if !closed {
-            // The run before may have ended before it had synced what is read here.
+            // The run before may have ended before it synced records that were read here.
             let all = segments.all();
             let mut unsynced = all.iter().filter(|segment| segment.number >= end.unsynced_from);
             unsynced.try_for_each(|segment| segment.sync())?;
@@ -135,7 +137,7 @@ impl Disk {
         fits(budget)?;
         let (room, after) = room(&shared, directory.path(), end, options.segment_bytes)?;
         let mut committer = Committer::new(shared.clone(), room, known, options.sync);
-        entries.iter().for_each(|entry| committer.know(entry));
+        entries.iter().for_each(|entry| committer.register(entry));
         committer.begin(after, &restored.skipped).map_err(|no_room| match no_room {
             NoRoom::Full => io::Error::from(io::ErrorKind::StorageFull),
             NoRoom::Short => io::Error::from(io::ErrorKind::OutOfMemory),
@@ -162,16 +164,17 @@ impl Disk {
     }
 }
 
-/// So many records are read before it is looked whether they fit into the budget.
-const RECORDS_BETWEEN_LOOKS: u64 = 4096;
+/// Number of records that are read between two checks of the memory budget.
+const RECORDS_BETWEEN_CHECKS: u64 = 4096;
 
-/// Whether what has been read so far fits into the budget.
+/// Whether everything read so far fits into the budget.
 fn fits(budget: &Budget) -> Result<(), OpenError> {
     let used = budget.refresh();
     if used <= budget.max() { Ok(()) } else { Err(OpenError::Memory { used, max: budget.max() }) }
 }
 
-/// Whether all damage was accepted before. If not, it must be allowed to go on without what is lost.
+/// Whether the operator has accepted all damage earlier. Fails with [`OpenError::Damaged`] if some is new and `accept_damage`
+/// is not set.
 fn is_accepted(directory: &Path, restored: &ReplayedLog, accept_damage: bool) -> Result<bool, OpenError> {
     let damage = &restored.losses.damage;
     if damage.is_empty() {
@@ -188,12 +191,12 @@ fn is_accepted(directory: &Path, restored: &ReplayedLog, accept_damage: bool) ->
     if !accept_damage {
         return Err(OpenError::Damaged { directory: directory.to_owned(), damage, lost });
     }
-    tracing::error!(damage, lost, "went on without records that are damaged");
+    tracing::error!(damage, lost, "opening the store without its damaged records");
     Ok(false)
 }
 
-/// Where the log goes on: behind its last record, or in a new segment, with the segment and the offset that it follows on.
-/// What was written and not synced is taken away first.
+/// Where the log continues: after its last record, or in a new segment. The second value is the segment and offset before a new
+/// segment. First removes what was written after the end of the log and not synced.
 fn room(
     shared: &DiskState,
     directory: &Path,
@@ -201,19 +204,23 @@ fn room(
     segment_bytes: u32,
 ) -> io::Result<(Room, Option<(u32, u32)>)> {
     let mut last_number = end.last.as_ref().map_or(0, |(segment, _)| segment.number);
-    for (number, rest) in end.behind {
+    for (number, rest) in end.beyond_end {
         last_number = last_number.max(number);
         let file = path(directory, number);
         match rest {
             BeyondEnd::Unused => fs::remove_file(file)?,
             BeyondEnd::Used => {
-                tracing::error!(file = %file.display(), "set aside: it follows on a write that was cut off");
+                tracing::error!(file = %file.display(), "renaming to .damaged: the log ends in an earlier file");
                 fs::rename(&file, file.with_extension("damaged"))?;
             }
         }
     }
     if let Some((last, offset)) = end.last.as_ref().filter(|_| end.torn) {
-        tracing::warn!(segment = last.number, offset, "the log ends in a write that was cut off");
+        tracing::warn!(
+            segment = last.number,
+            offset,
+            "the log ends in an incomplete write, which is removed"
+        );
         last.erase(*offset)?;
     }
     let after = end.last.as_ref().filter(|_| end.is_sealed).map(|(last, offset)| (last.number, *offset));

@@ -1,5 +1,5 @@
-//! A sealed run of a log on disk: for each append a row of numbers that says where its record lies, in about 8 bytes.
-//! What its publisher said is read together with its content.
+//! A sealed run of a log on disk: for each append a row of numbers with the location of its record, in about 8 bytes. What a
+//! publisher declared about a message is read together with its content.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -15,35 +15,35 @@ use super::table::Table;
 use crate::store::log::{Content, Extent, Record, Sealed};
 use crate::stream::{Position, Shape};
 
-/// Appends whose records nobody else owns, but for those in `kept`.
+/// The appends of a run. It is the only owner of their records, except of those in `kept`.
 #[derive(Debug)]
 pub(super) struct Packed {
-    /// What does not change: the first position, the bytes of the content, when it was appended, whether it is JSON.
+    /// Columns that do not change: first position, bytes of content, append time, whether it is JSON.
     appends: Table<4>,
-    /// Where each record lies: its segment and offset, and its bytes beside the content.
+    /// Columns that change when records are moved: location, and bytes of the record besides the content.
     spans: Mutex<Table<2>>,
-    /// Where JSON values end, of the appends with several ones, by row.
+    /// The shapes of JSON appends with several values, by row.
     divided: Box<[(u32, Shape)]>,
-    /// Records that others own too, by row. Their spans are there and not in `spans`.
+    /// Records that have other owners, too, by row. Their current location is there and not in `spans`.
     kept: Box<[(u32, Arc<Kept>)]>,
     end: Position,
     extent: Extent,
-    /// `None` if all records are in `kept`.
+    /// Counts the bytes of the records; `None` if all of them are in `kept`.
     segments: Option<Arc<Segments>>,
 }
 
-/// Columns of `Packed::appends`.
+/// Columns of [`Packed::appends`].
 const START: usize = 0;
 const LENGTH: usize = 1;
 
-/// A column of `Packed::spans`.
+/// Column of [`Packed::spans`].
 const PLACE: usize = 0;
 
 impl Content for Stored {
     type Piece = Slice;
     type Sealed = Packed;
 
-    /// The places in the table and with the committer, and the record of its state.
+    /// The places in the tables of streams and of the committer, and the record of the state.
     const STREAM_BYTES: usize = 256;
 
     fn bytes(&self) -> u64 {
@@ -74,7 +74,7 @@ impl Sealed<Stored> for Packed {
             }
             match content {
                 Stored::Kept(kept) => match Arc::try_unwrap(kept) {
-                    Ok(kept) => segments = kept.give_up().1.or(segments),
+                    Ok(kept) => segments = kept.into_span().1.or(segments),
                     Err(kept) => shared.push((row, kept)),
                 },
                 Stored::Packed(_) => debug_assert!(false, "another run owns the record"),
@@ -118,7 +118,7 @@ impl Sealed<Stored> for Packed {
 }
 
 impl Packed {
-    /// The row of the append that holds `from`, or that is the first behind it.
+    /// The row of the append that contains `from` or is the first after it.
     fn row_of(&self, from: Position) -> usize {
         let (mut low, mut high) = (0, self.appends.len());
         while low < high {
@@ -129,7 +129,7 @@ impl Packed {
         holds.unwrap_or(low)
     }
 
-    /// The shape of an append, and where it ends.
+    /// The shape of an append, and the position after it.
     fn record_shape(&self, row: usize) -> (Shape, Position) {
         let [start, length, _, is_json] = self.appends.row(row);
         let shape = self.shape(row, length, is_json);
@@ -160,8 +160,8 @@ impl Packed {
         }
     }
 
-    /// The records that lie in a segment: those that only this run owns, by row, and others.
-    pub(super) fn lying_in(&self, segment: u32) -> (Vec<(usize, RecordSpan)>, Vec<Arc<Kept>>) {
+    /// The records in a segment: those that only this run owns, with their rows, and those with other owners.
+    pub(super) fn records_in(&self, segment: u32) -> (Vec<(usize, RecordSpan)>, Vec<Arc<Kept>>) {
         let kept = self.kept.iter().filter(|(_, kept)| kept.place().segment == segment);
         let kept = kept.map(|(_, kept)| kept.clone()).collect();
         let spans = self.spans.lock();
@@ -174,7 +174,7 @@ impl Packed {
         (rows.map(|row| (row, span_of(spans.row(row), self.appends.get(row, LENGTH)))).collect(), kept)
     }
 
-    /// The records of some rows lie there now, and are synced.
+    /// Sets the locations of some rows to copies of the records, which must be synced.
     pub(super) fn move_to(&self, moved: &[(usize, RecordSpan)]) {
         let Some(segments) = &self.segments else { return };
         let mut table = self.spans.lock();
@@ -209,13 +209,13 @@ impl Drop for Packed {
     }
 }
 
-/// What `list` has of a row.
+/// The item of a row in `list`.
 fn found<T>(list: &[(u32, T)], row: usize) -> Option<&T> {
     let index = list.binary_search_by_key(&row, |(row, _)| *row as usize).ok()?;
     list.get(index).map(|(_, item)| item)
 }
 
-/// A span as a row of `Packed::spans`: places sort as numbers, and those in one segment lie near to each other.
+/// A span as a row of [`Packed::spans`]. As numbers, locations in one segment are close together.
 fn span_row(span: RecordSpan, length: u64) -> [u64; 2] {
     let RecordSpan { place, bytes } = span;
     [u64::from(place.segment) << 32 | u64::from(place.offset), u64::from(bytes).saturating_sub(length)]
@@ -236,7 +236,7 @@ mod tests {
     use super::super::segment::Segment;
     use super::*;
 
-    /// Two segments of which nothing is in use.
+    /// Two segments without records in use.
     fn segments(directory: &tempfile::TempDir) -> Arc<Segments> {
         let segments = Segments::new(directory.path()).unwrap();
         for number in [1, 2] {
@@ -249,7 +249,7 @@ mod tests {
         [1, 2].map(|number| segments.get(number).unwrap().live())
     }
 
-    /// Appends of every shape, one behind the other, whose records lie in the first segment.
+    /// Consecutive appends of every shape, with records in the first segment.
     fn records(segments: &Arc<Segments>, count: u32) -> Vec<Record<Stored>> {
         let mut start = Position(7);
         let records = (0..count).map(|n| {
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_holds_what_it_was_sealed_of_and_finds_every_position() {
+    fn a_run_returns_the_sealed_appends_from_every_position() {
         let directory = tempfile::tempdir().unwrap();
         let segments = segments(&directory);
         let records = records(&segments, 20);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn each_record_is_counted_once_where_it_lies_until_its_last_owner_is_gone() {
+    fn each_record_is_counted_once_until_its_last_owner_is_gone() {
         let directory = tempfile::tempdir().unwrap();
         let segments = segments(&directory);
         let records = records(&segments, 4);
@@ -305,7 +305,7 @@ mod tests {
         let Stored::Kept(shared) = records[2].content.clone() else { panic!("not kept") };
         let packed = Packed::seal(records);
         assert_eq!(live(&segments), [bytes, 0]);
-        let (rows, kept) = packed.lying_in(1);
+        let (rows, kept) = packed.records_in(1);
         assert_eq!((rows.iter().map(|(row, _)| *row).collect::<Vec<_>>(), kept.len()), (vec![0, 1, 3], 1));
         let to = |offset| RecordSpan { place: FrameLocation { segment: 2, offset }, bytes: 50 };
         packed.move_to(&[(0, to(100)), (3, to(200))]);
@@ -314,9 +314,9 @@ mod tests {
         assert_eq!(live(&segments), [31, 150]);
         let spans: Vec<_> = all(&packed, Position(0)).into_iter().map(|(.., span, _)| span).collect();
         assert_eq!((spans[0], spans[2], spans[3]), (to(100), to(300), to(200)));
-        assert_eq!(packed.lying_in(1).0, [(1, spans[1])]);
+        assert_eq!(packed.records_in(1).0, [(1, spans[1])]);
         drop((packed, kept));
-        assert_eq!(live(&segments), [0, 50], "another one has it");
+        assert_eq!(live(&segments), [0, 50], "it has another owner");
         drop(shared);
         assert_eq!(live(&segments), [0, 0]);
     }

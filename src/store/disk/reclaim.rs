@@ -1,8 +1,8 @@
-//! Room that nobody needs any more: the emptiest segment is moved together with what is written anyway, and given up.
+//! Reclaiming room: the segment with the least bytes in use is emptied, by writing its records in use again, and removed.
 //!
-//! What is read when the store is opened must be the same without that segment. So the messages that somebody still has
-//! are written again, the state of each stream that was written there too, and the end of a stream as long as anything
-//! of it is left in another segment.
+//! Replay must give the same result without that segment. So it is necessary to write again the messages in use, the state of
+//! each stream that was written there, and the end of a stream as long as another segment has anything of the stream. This is
+//! written together with other changes.
 
 use std::collections::HashSet;
 use std::io;
@@ -17,51 +17,51 @@ use super::kept::RecordSpan;
 use super::record::{LogRecord, StreamId, StreamRecord};
 use super::room::NoRoom;
 use super::segment::Segment;
-use super::victim::{LiveRecords, Reclaiming, SearchResult, live_in};
+use super::victim::{LiveRecords, Reclaiming, SearchResult, find_live};
 use crate::store::entry::State;
 use crate::stream::{Failure, Position};
 
-/// How much is moved between two groups of changes, which wait so long.
+/// The maximum bytes that are moved between two groups of changes, which wait that long.
 const MOVED_BYTES_MAX: u32 = 256 * 1024;
 
 /// How often garbage is looked for.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A segment with more than this share of live bytes is left alone, in percent: moving it would gain little.
+/// A segment with a greater share of bytes in use, in percent, is not emptied, because that would gain little.
 const LIVE_PERCENT_MAX: u64 = 90;
 
-/// All full segments together may have so many bytes for each hundred that are live.
+/// The maximum size of all full segments, in percent of their bytes in use.
 const PERCENT_OF_LIVE_MAX: u64 = 110;
 
 impl Committer {
-    /// Does a part of the work, if there is some. What it writes is committed with the group.
+    /// Does a part of the work, if there is any. The records that it writes are committed with the group.
     pub(super) fn reclaim(&mut self) -> io::Result<()> {
-        let look = self.look_again || self.looked_at.elapsed() >= LOOK_AGAIN;
+        let look = self.search_again || self.searched_at.elapsed() >= SEARCH_INTERVAL;
         if self.reclaiming.is_none() && look {
-            self.look_again = false;
-            self.looked_at = Instant::now();
-            // What is underway has no place in the table of streams yet.
+            self.search_again = false;
+            self.searched_at = Instant::now();
+            // Changes that are underway are not in the logs of streams yet.
             self.commit()?;
             self.reclaiming = self.victim().map(|victim| Reclaiming::of(victim, &self.forks));
         }
         let due = self.reclaiming.take_if(|reclaiming| reclaiming.pause().is_zero());
         let Some(mut reclaiming) = due else { return Ok(()) };
-        match self.move_some(&mut reclaiming) {
+        match self.move_batch(&mut reclaiming) {
             Ok(true) => {
-                self.look_again = true;
-                self.give_up(reclaiming)
+                self.search_again = true;
+                self.remove_victim(reclaiming)
             }
             Ok(false) => {
                 self.reclaiming = Some(reclaiming);
                 Ok(())
             }
-            // Deletions may make room; until then there is none to move things to.
+            // There is no room to move records to. Deletions may make some.
             Err(NoRoom::Full | NoRoom::Short) => Ok(()),
             Err(NoRoom::Broken(error)) => Err(error),
         }
     }
 
-    /// The emptiest of the full segments, if together they have too much that nobody needs.
+    /// The full segment with the least bytes in use, if all of them together have too much garbage.
     fn victim(&self) -> Option<Arc<Segment>> {
         let active = self.room.active().number;
         let full: Vec<_> =
@@ -76,15 +76,15 @@ impl Committer {
         (bytes * 100 > live * PERCENT_OF_LIVE_MAX && worthwhile).then_some(emptiest)
     }
 
-    /// Writes again what is still needed. Whether that was all.
-    fn move_some(&mut self, reclaiming: &mut Reclaiming) -> Result<bool, NoRoom> {
+    /// Writes records in use again, up to a limit. Returns whether that was all.
+    fn move_batch(&mut self, reclaiming: &mut Reclaiming) -> Result<bool, NoRoom> {
         let number = reclaiming.victim.number;
-        // A segment of which only a part was moved gives nothing back; on a full disk that would take what is left for
-        // deletions. One that takes at most the half of it gives back more than it took.
+        // A segment that is only partly emptied gives nothing back, and on a full disk it would use up the room that is left
+        // for deletions. A segment whose records in use take at most half of that room gives back more than it takes.
         if 2 * reclaiming.victim.live() > self.room.left()? {
             return Err(NoRoom::Full);
         }
-        // Forks share records, which seem to lie where they were until the group is committed.
+        // Forks share records, and moved ones keep their old location until the group is committed.
         let mut moving = HashSet::new();
         let mut moved = 0;
         while moved < MOVED_BYTES_MAX
@@ -92,7 +92,7 @@ impl Committer {
         {
             let found = self.ids.get(stream).and_then(Weak::upgrade).map(|entry| {
                 let bytes_left = MOVED_BYTES_MAX - moved;
-                live_in(number, &entry.lock(), reclaiming.from, bytes_left)
+                find_live(number, &entry.lock(), reclaiming.from, bytes_left)
             });
             let Some(SearchResult { live, next }) = found else {
                 reclaiming.logs.pop();
@@ -102,7 +102,7 @@ impl Committer {
                 moved += self.move_live(live, &mut moving)?;
             }
             match next {
-                // The log is locked again after the others had a chance.
+                // The stream is locked again later, after others could use it.
                 Some(next) if next > reclaiming.from => {
                     reclaiming.from = next;
                     return Ok(false);
@@ -126,8 +126,7 @@ impl Committer {
         Ok(false)
     }
 
-    /// Writes the messages of records again, but for those in `moving`, where they are from then on. Returns how many
-    /// bytes that took.
+    /// Writes messages of records again, except of records in `moving`, and adds the records to it. Returns the bytes written.
     fn move_live(&mut self, live: LiveRecords, moving: &mut HashSet<FrameLocation>) -> Result<u32, NoRoom> {
         match live {
             LiveRecords::Kept(kept) => {
@@ -136,7 +135,7 @@ impl Committer {
                     return Ok(0);
                 }
                 let Some(to) = self.write_again(span)? else { return Ok(0) };
-                self.afterwards(move || kept.move_to(to));
+                self.run_after_sync(move || kept.move_to(to));
                 Ok(to.bytes)
             }
             LiveRecords::Packed(run, rows) => {
@@ -151,14 +150,14 @@ impl Committer {
                     }
                 }
                 let bytes = moved.iter().map(|(_, to)| to.bytes).sum();
-                self.afterwards(move || run.move_to(&moved));
+                self.run_after_sync(move || run.move_to(&moved));
                 full.map_or(Ok(bytes), Err)
             }
         }
     }
 
-    /// Writes the messages of a record again. `None`: they can not be read, so that they stay where they are, and with
-    /// them their segment.
+    /// Writes the messages of a record again. `None` if they cannot be read; then they stay where they are, and their segment
+    /// stays, too.
     fn write_again(&mut self, span: RecordSpan) -> Result<Option<RecordSpan>, NoRoom> {
         let RecordSpan { place, bytes } = span;
         let (record, content) = match self.shared.segments.record(place, bytes) {
@@ -190,7 +189,7 @@ impl Committer {
         Ok(Some(RecordSpan { place, bytes }))
     }
 
-    /// Writes the state of a stream again, or its end. Returns how many bytes that took.
+    /// Writes the state of a stream again, or its end. Returns the bytes written.
     fn move_stream(&mut self, stream: StreamId, from: u32) -> Result<u32, NoRoom> {
         if self.session_log.contains(stream) {
             return self.move_session(stream, from);
@@ -198,14 +197,14 @@ impl Committer {
         let Some(entry) = self.ids.get(&stream).and_then(Weak::upgrade) else {
             return self.move_end(stream, from);
         };
-        // What is decided and not done would be written as if it had never been asked for, behind where it is written.
+        // The state includes changes that are decided and not done, and would come after their records in the log.
         if entry.lock().underway > 0 {
             self.commit().map_err(NoRoom::Broken)?;
         }
         let (state, earliest) = {
             let entry = entry.lock();
-            // Without what was trimmed since, a log that is read from where it began then would have a hole. One that has
-            // just begun has no head yet; it was written behind this segment.
+            // If messages were trimmed since the state was written, a log that is restored from that state would have a hole. A
+            // stream without a head is new, and its state is in a later segment.
             let is_written = entry.head.as_ref().is_none_or(|head| {
                 let oldest = head.content.span().place.segment.min(head.copy.span().place.segment);
                 oldest > from && head.earliest == entry.log.earliest()
@@ -216,35 +215,37 @@ impl Committer {
         let Some(state) = state else { return self.move_end(stream, from) };
         let head = self.write_state(state, earliest)?;
         let bytes = head.content.span().bytes + head.copy.span().bytes;
-        self.afterwards(move || entry.lock().head = Some(head));
+        self.run_after_sync(move || entry.lock().head = Some(head));
         Ok(bytes)
     }
 
-    /// The end of a stream is needed as long as another segment has anything of it.
+    /// Writes the end of a stream again if another segment has anything of the stream; otherwise forgets the stream. Returns
+    /// the bytes written.
     fn move_end(&mut self, stream: StreamId, from: u32) -> Result<u32, NoRoom> {
-        let Some(grave) = self.tombstones.get(&stream).cloned() else { return Ok(0) };
+        let Some(tombstone) = self.tombstones.get(&stream).cloned() else { return Ok(0) };
         if !self.is_elsewhere(stream, from) {
             self.tombstones.remove(&stream);
             self.ids.remove(&stream);
             self.forks.remove(&stream);
             return Ok(0);
         }
-        if grave.place().segment != from {
+        if tombstone.place().segment != from {
             return Ok(0);
         }
         self.ensure(0, 0, true)?;
         self.write_end(stream)?;
-        Ok(grave.bytes())
+        Ok(tombstone.bytes())
     }
 
-    /// Whether another segment has anything of a stream or session.
+    /// Whether a segment other than `from` has anything of a stream or session.
     pub(super) fn is_elsewhere(&self, stream: StreamId, from: u32) -> bool {
         let left = self.shared.segments.all();
         left.iter().any(|segment| segment.number != from && segment.streams.lock().contains(&stream))
     }
 
-    /// Removes a segment that nobody needs, once what replaces it is synced.
-    fn give_up(&mut self, reclaiming: Reclaiming) -> io::Result<()> {
+    /// Removes the emptied segment after syncing what replaces it. If records in use are left, searches all logs once, or
+    /// leaves the segment.
+    fn remove_victim(&mut self, reclaiming: Reclaiming) -> io::Result<()> {
         let (victim, thorough) = (reclaiming.victim.clone(), reclaiming.thorough);
         self.commit()?;
         if victim.live() > 0 && !thorough && !self.unmovable.contains(&victim.number) {
@@ -252,14 +253,18 @@ impl Committer {
             return Ok(());
         }
         if victim.live() > 0 {
-            tracing::error!(segment = victim.number, live = victim.live(), "a segment has to stay");
+            tracing::error!(
+                segment = victim.number,
+                live = victim.live(),
+                "a file of the store cannot be reclaimed, because records in use in it cannot be moved"
+            );
             self.unmovable.insert(victim.number);
             return Ok(());
         }
         self.sync_all()?;
         if let Err(error) = self.shared.segments.remove(victim.number) {
-            tracing::warn!(segment = victim.number, %error, "can not remove a file of the store; trying again");
-            self.look_again = false;
+            tracing::warn!(segment = victim.number, %error, "cannot remove a file of the store; trying again");
+            self.search_again = false;
             self.reclaiming = Some(Reclaiming { stuck_at: Some(Instant::now()), ..reclaiming });
             return Ok(());
         }

@@ -1,5 +1,5 @@
-//! What is written: the records of format 2. A later format may add kinds of records at the end, and nothing else, as
-//! format 2 has added `Run` to format 1.
+//! The records of the log, in format 2. A later format may only add kinds of records at the end, as format 2 added
+//! [`LogRecord::Run`] to format 1.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,43 +15,45 @@ use crate::stream::{
     QoS, Retention, Shape, Start, StreamName, Writers,
 };
 
-/// A stream, by the epoch of its creation; or a session.
+/// The id of a stream, which is the epoch of its creation, or of a session.
 pub(super) type StreamId = u64;
 
-/// A record; the messages, if it has some, follow as they are.
+/// A record. Its messages, if any, follow it as the content of the frame.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum LogRecord {
-    /// The log goes on here, behind another segment that ends at an offset; whether all that is acknowledged from here
-    /// on is synced first; and which numbers are not in use yet.
+    /// The first record of a segment or of a run of the store. `after` is the segment and end offset that it continues,
+    /// `synced` whether everything is synced before it is acknowledged from here on, and the others are the next unused
+    /// numbers.
     Opened { after: Option<(u32, u32)>, synced: bool, next_stream: StreamId, next_epoch: u64 },
-    /// The store was closed, and all before is synced.
+    /// The store was closed, and everything before this record is synced.
     Closed,
-    /// A stream begins, with its first messages.
+    /// A stream is created, with its initial messages.
     Created { stream: Box<StreamRecord>, at: UnixMillis, ends: Ends },
-    /// Messages of a stream, and what was said with them.
+    /// Messages of a stream, and other properties of the append.
     Appended { stream: StreamId, start: u64, at: UnixMillis, ends: Ends, said: Option<Box<AppendNote>> },
-    /// Messages that were moved here from a segment that is given up.
+    /// Messages that were moved from a segment that is removed.
     Moved { stream: StreamId, start: u64, at: UnixMillis, ends: Ends, annotation: Option<Box<Note>> },
-    /// All of a stream but its messages, as it is at this point. It makes what was written before dispensable.
+    /// The state of a stream at this point, without its messages. Earlier records of the state are not needed any more.
     State { stream: Box<StreamRecord> },
-    /// A stream has ended. Its messages may be needed by forks.
+    /// A stream has ended. Forks may still need its messages.
     Ended { stream: StreamId },
-    /// The retained message was cleared; only one that starts here or later is retained.
+    /// The retained message was cleared; only a message at `from` or later is retained.
     Cleared { stream: StreamId, from: u64 },
-    /// A stream goes on with another epoch, since behind `from` something may have been lost.
+    /// A stream continues with another epoch after `from`, because later messages may have been lost. Not written any more.
     Renewed { stream: StreamId, epoch: u64, from: u64 },
-    /// All of a session. It makes what was written before dispensable.
+    /// A whole session. Earlier records of it are not needed any more.
     Session { session: StreamId, client: Box<str>, entries: Vec<(Bytes, Bytes)> },
     /// A change of a session.
     SessionChanged { session: StreamId, entries: Vec<(Bytes, Option<Bytes>)> },
-    /// A stream begins, with an append and what was said with it.
+    /// A stream is created by an append.
     CreatedWith { stream: Box<StreamRecord>, at: UnixMillis, ends: Ends, said: Box<AppendNote> },
-    /// What follows was written by a run of the store whose appends have this epoch, unless their stream began in it.
+    /// The records after this one were written by a run of the store with this epoch. Its appends have this epoch, except in
+    /// streams that were created in the run.
     Run { epoch: u64 },
 }
 
 impl LogRecord {
-    /// What the publisher of its messages said.
+    /// What the publisher declared about the messages of the record.
     pub(super) fn into_note(self) -> Option<Box<Note>> {
         match self {
             Self::Appended { said, .. } => said.and_then(|said| said.annotation).map(Box::new),
@@ -68,15 +70,15 @@ pub(super) type UnixMillis = i64;
 /// How the messages of an append are divided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Ends {
-    /// Not at all: bytes.
+    /// Bytes, which are one message.
     Raw,
     /// One JSON value.
     One,
-    /// JSON values that end there.
+    /// JSON values with these ends.
     Many(Box<[u32]>),
 }
 
-/// What an append says beside its messages.
+/// The properties of an append besides its messages.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct AppendNote {
     pub(super) close: bool,
@@ -86,7 +88,7 @@ pub(super) struct AppendNote {
     pub(super) session: Option<SessionNote>,
 }
 
-/// A change that goes with an append.
+/// A change of a session that is made together with an append.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct SessionNote {
     pub(super) session: StreamId,
@@ -94,7 +96,7 @@ pub(super) struct SessionNote {
     pub(super) entries: Vec<(Bytes, Option<Bytes>)>,
 }
 
-/// A producer and the sequence of its append.
+/// The producer of an append, with its epoch and sequence.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Author {
     pub(super) id: Box<str>,
@@ -102,7 +104,7 @@ pub(super) struct Author {
     pub(super) sequence: u64,
 }
 
-/// An annotation.
+/// An [`Annotation`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Note {
     publisher: Box<str>,
@@ -116,7 +118,7 @@ pub(super) struct Note {
     user_properties: Vec<(Box<str>, Box<str>)>,
 }
 
-/// All of a stream but its messages.
+/// The state of a stream: everything except its messages.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct StreamRecord {
     pub(super) id: StreamId,
@@ -127,19 +129,19 @@ pub(super) struct StreamRecord {
     asked_lifetime: Option<LifetimeRecord>,
     asked_retention: Option<RetentionRecord>,
     fork: Option<ForkPoint>,
-    /// Epochs and the positions at which they end, and the own one.
+    /// Earlier epochs with their last positions, and the current epoch.
     epoch_history: (Vec<(u64, u64)>, u64),
-    /// Whose messages the log is made of, in the same way.
+    /// The streams that the log consists of, as earlier creation epochs with their last positions.
     origin: Vec<(u64, u64)>,
     producers: Vec<(Author, UnixMillis)>,
     sequence: Option<Box<str>>,
-    /// Closed, and by whom.
+    /// Set if the stream is closed, with the producer that closed it.
     closed: Option<Option<Author>>,
     pub(super) earliest: u64,
     pub(super) tail: u64,
-    /// Only a message that starts here or later is retained.
+    /// Only a message at this position or later can be retained.
     pub(super) retained_from: u64,
-    /// Ended, and kept for its forks.
+    /// The stream has ended, and its name is kept for forks.
     pub(super) ended: bool,
 }
 
@@ -160,18 +162,18 @@ struct RetentionRecord {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct ForkPoint {
     source: Box<str>,
-    /// `None`: the tail. `Some(None)`: the beginning.
+    /// `None` is the tail, `Some(None)` the beginning.
     offset: Option<Option<(u64, u64)>>,
     sub_offset: u64,
 }
 
-/// A time of day as it is written.
+/// A time as it is written; times before 1970 become 0.
 pub(super) fn moment(time: SystemTime) -> UnixMillis {
     let after = time.duration_since(SystemTime::UNIX_EPOCH).map(|after| after.as_millis());
     after.ok().and_then(|after| i64::try_from(after).ok()).unwrap_or_default()
 }
 
-/// A time of day as it was written.
+/// A time that was written with [`moment`].
 pub(super) fn time(moment: UnixMillis) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(moment).unwrap_or_default())
 }
@@ -185,7 +187,7 @@ impl Ends {
         }
     }
 
-    /// The shape of `length` bytes that are so divided.
+    /// The shape of `length` bytes of content.
     pub(super) fn shape(self, length: usize) -> Shape {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         match self {
@@ -197,7 +199,7 @@ impl Ends {
 }
 
 impl AppendNote {
-    /// What an append says, if anything.
+    /// The properties of an append; `None` if it has none.
     pub(super) fn of(append: &Append, session: Option<SessionNote>) -> Option<Box<Self>> {
         let said = Self {
             close: append.close,
@@ -260,7 +262,7 @@ impl Note {
 }
 
 impl StreamRecord {
-    /// The state of a stream as far as decided.
+    /// The state of a stream after all decided changes.
     pub(super) fn of<C: Content>(entry: &Entry<C>) -> Self {
         let author = |producer: &Producer| Author::of(producer);
         let producers = entry.writers.producers().map(|(id, epoch, sequence, seen)| {
@@ -287,7 +289,7 @@ impl StreamRecord {
         }
     }
 
-    /// How many bytes it takes at the most.
+    /// The maximum size of the record in bytes.
     pub(super) fn bytes_max(&self) -> usize {
         let texts = [Some(&self.name), Some(&self.content_type), self.sequence.as_ref()];
         let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
@@ -297,7 +299,7 @@ impl StreamRecord {
         texts + producers + closer + source + 20 * (self.epoch_history.0.len() + self.origin.len()) + 200
     }
 
-    /// The stream without its messages; `None`: what was written is not one.
+    /// The stream without its messages; `None` if the state is invalid.
     pub(super) fn restore<C: Content>(self, owner: &Arc<Owner>, now: SystemTime) -> Option<Entry<C>> {
         let name = StreamName::parse(&self.name).ok()?;
         let asked = CreationRequest {

@@ -1,4 +1,4 @@
-//! From the records of the log to the streams that they make.
+//! Replay: restores streams and sessions from the records of the log.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,44 +19,44 @@ use crate::store::log::Record as Append;
 use crate::store::sessions::StoredSessions;
 use crate::stream::{Annotation, Epoch, FORK_DEPTH_MAX, Position, Principal, SessionChange, StreamName};
 
-/// What has been read so far.
+/// The state of a replay.
 pub(super) struct Replay {
     segments: Arc<Segments>,
-    /// Who holds what was stored before this run.
+    /// The account that is charged for everything stored before this run.
     pub(super) owner: Arc<Owner>,
     now: SystemTime,
     streams: HashMap<StreamId, ReplayedStream>,
     appends: HashMap<StreamId, Appends>,
-    /// When the newest of them was appended, as far as the clocks were right.
+    /// The greatest append time; later than `now` if a clock was wrong.
     latest: SystemTime,
-    /// Where it is written that a stream has ended.
+    /// The records that say that a stream has ended.
     pub(super) tombstones: HashMap<StreamId, Arc<Kept>>,
     sessions: StoredSessions,
     session_log: SessionLog,
     pub(super) next_stream: StreamId,
     pub(super) next_epoch: Epoch,
-    /// Whether all that was acknowledged in the last run was synced first.
+    /// Whether the last run of the store synced everything before it acknowledged it.
     pub(super) synced: bool,
-    /// Whether the last run came to an end of its own.
+    /// Whether the last record is the end of a run that was closed.
     pub(super) closed: bool,
     pub(super) records: u64,
-    /// The epoch of the run that has written what is read.
+    /// The epoch of the run that wrote the records being read.
     run: Epoch,
     pub(super) losses: Losses,
 }
 
-/// The messages that were written of a stream.
+/// The messages of a stream that were found so far.
 #[derive(Default)]
 struct Appends {
     runs: Runs,
-    /// The last append to be retained.
+    /// The last append that is to be retained.
     retained: Option<Append<Stored>>,
 }
 
 /// A stream without its messages.
 struct ReplayedStream {
     entry: Entry<Stored>,
-    /// The tail at which this was written.
+    /// The tail in the last record of the state.
     written: Position,
     earliest: Position,
     retained_from: Position,
@@ -84,7 +84,7 @@ impl Replay {
         }
     }
 
-    /// Takes what comes next in the log.
+    /// Processes the next step of the scan.
     pub(super) fn take(&mut self, step: ScanStep) {
         match step {
             ScanStep::Segment(segment) => self.segments.insert(segment),
@@ -203,7 +203,10 @@ impl Replay {
         let (id, earliest) = (state.id, Position(state.earliest));
         let (written, retained_from) = (Position(state.tail), Position(state.retained_from));
         let Some(mut entry) = state.restore(&self.owner, self.now) else {
-            tracing::error!(stream = id, "the state of a stream is not one, and is left out");
+            tracing::error!(
+                stream = id,
+                "the record of the state of a stream is invalid; the stream is left out"
+            );
             return;
         };
         self.next_epoch = self.next_epoch.max(Epoch(entry.epoch_history.own().0 + 1));
@@ -217,7 +220,8 @@ impl Replay {
         self.streams.insert(id, ReplayedStream { entry, written, earliest, retained_from });
     }
 
-    /// Takes a change of a session. Of one that is not known yet all is written again behind it.
+    /// Applies a change of a session. Changes before the first record of the whole session are ignored, since that record
+    /// contains them.
     fn session(&mut self, note: SessionNote, kept: Option<Arc<Kept>>, bytes: u64) {
         let SessionNote { session, anew, entries } = note;
         if let Some(client) = self.session_log.changed(session, kept, bytes) {
@@ -225,7 +229,7 @@ impl Replay {
         }
     }
 
-    /// Takes an append, and what was said with it.
+    /// Adds an append with its other properties.
     fn appended(
         &mut self,
         stream: StreamId,
@@ -245,10 +249,10 @@ impl Replay {
             }
             self.session(note, None, bytes.into());
         }
-        self.heard(stream, end, said, time(at).min(self.now));
+        self.apply_note(stream, end, said, time(at).min(self.now));
     }
 
-    /// Takes messages. Returns where they end.
+    /// Adds messages. Returns the position after them.
     fn append(
         &mut self,
         stream: StreamId,
@@ -273,8 +277,9 @@ impl Replay {
         end
     }
 
-    /// What an append said to the rules of its stream. If the stream's state comes later, it knows that already.
-    fn heard(&mut self, stream: StreamId, end: Position, said: Option<AppendNote>, at: SystemTime) {
+    /// Applies the properties of an append to the writers of its stream. Ignored before the first record of the stream's state,
+    /// which contains them.
+    fn apply_note(&mut self, stream: StreamId, end: Position, said: Option<AppendNote>, at: SystemTime) {
         let Some(ReplayedStream { entry, .. }) = self.streams.get_mut(&stream) else { return };
         entry.decided = entry.decided.max(end);
         let Some(said) = said else { return };
@@ -288,9 +293,9 @@ impl Replay {
         entry.closed |= append.close;
     }
 
-    /// The streams, each as it was. Those that have ended are there only while forks of them are.
+    /// The streams, as they were when the log ended. Ended streams are included only while they have forks.
     pub(super) fn into_streams(mut self) -> ReplayedLog {
-        self.leave_out_older_lives();
+        self.remove_older_streams();
         self.count_forks();
         self.measure_depths();
         let (mut appends, mut shared) = (self.appends, HashSet::new());
@@ -300,7 +305,7 @@ impl Replay {
         for (stream, appends) in &mut appends {
             if shared.contains(stream) { appends.runs.seal() } else { appends.runs.join() }
         }
-        // Forks come before what they share is given to the stream that it is of.
+        // Forks come first, while the runs that they share are still with the stream that appended them.
         let mut heads: Vec<_> = self.streams.into_values().collect();
         heads.sort_unstable_by_key(|head| std::cmp::Reverse(head.entry.origin.own()));
         let (losses, mut skipped) = (self.losses, Vec::new());
@@ -308,7 +313,7 @@ impl Replay {
             let mut entry = head.into_entry(&mut appends);
             let (stream, tail) = (entry.origin.own().0, entry.log.tail());
             if entry.state != State::Deleted {
-                entry.log.skip_to(losses.behind(stream, tail, entry.closed));
+                entry.log.skip_to(losses.continue_at(stream, tail, entry.closed));
                 entry.decided = entry.log.tail();
             }
             if entry.log.tail() > tail {
@@ -318,17 +323,18 @@ impl Replay {
         });
         let mut streams: Vec<_> = restored.collect();
         if self.latest > self.now {
-            // A clock was wrong, and what it wrote would be kept until its time comes.
-            streams.iter_mut().for_each(|entry| entry.log.none_is_younger_than(self.now));
+            // A clock was wrong, and retention would keep these messages until the time that it showed.
+            streams.iter_mut().for_each(|entry| entry.log.cap_append_times(self.now));
         }
         let (next_stream, next_epoch) = (self.next_stream, self.next_epoch);
         let (tombstones, sessions, session_log) = (self.tombstones, self.sessions, self.session_log);
         ReplayedLog { streams, skipped, losses, tombstones, sessions, session_log, next_stream, next_epoch }
     }
 
-    /// A name that was kept for forks is free once they are gone, which is not written. If it was taken again, they are,
-    /// and whoever counts forks by name must not count those of the newer stream for the older one.
-    fn leave_out_older_lives(&mut self) {
+    /// Removes ended streams whose name belongs to a newer stream. A name that forks kept is free once they are gone, which is
+    /// not written. If a newer stream has the name, there are no such forks, and forks of the newer stream must not be counted
+    /// for the older one.
+    fn remove_older_streams(&mut self) {
         let mut newest: HashMap<StreamName, StreamId> = HashMap::new();
         for (id, head) in &self.streams {
             let known = newest.entry(head.entry.name.clone()).or_insert(*id);
@@ -337,7 +343,7 @@ impl Replay {
         self.streams.retain(|id, head| newest.get(&head.entry.name) == Some(id));
     }
 
-    /// How many streams each fork has behind it, which is not written.
+    /// Computes the number of sources of each fork, which is not written.
     fn measure_depths(&mut self) {
         let sources: HashMap<StreamName, StreamName> = self
             .streams
@@ -348,7 +354,7 @@ impl Replay {
             .collect();
         for ReplayedStream { entry, .. } in self.streams.values_mut() {
             let (mut depth, mut name) = (0, &entry.name);
-            // An earlier version let chains be longer.
+            // An earlier version allowed longer chains.
             while let Some(source) = sources.get(name).filter(|_| depth < FORK_DEPTH_MAX) {
                 (depth, name) = (depth + 1, source);
             }
@@ -377,7 +383,7 @@ impl Replay {
 }
 
 impl Appends {
-    /// Takes an append, with what its publisher said if it is to be retained.
+    /// Adds an append. `annotation` is set if it is to be retained.
     fn push(&mut self, append: Append<Stored>, annotation: Option<Arc<Annotation>>) {
         let newer = self.retained.as_ref().is_none_or(|retained| retained.start < append.start);
         if annotation.is_some() && newer && !self.runs.contain(append.start) {
@@ -387,10 +393,10 @@ impl Appends {
     }
 }
 
-/// What the log says.
+/// The result of a replay.
 pub(super) struct ReplayedLog {
     pub(super) streams: Vec<Entry<Stored>>,
-    /// Those that go on behind what was damaged, which is still to be written.
+    /// Streams whose tails were moved past damage, which is still to be written.
     pub(super) skipped: Vec<StreamId>,
     pub(super) losses: Losses,
     pub(super) tombstones: HashMap<StreamId, Arc<Kept>>,
@@ -401,8 +407,8 @@ pub(super) struct ReplayedLog {
 }
 
 impl ReplayedStream {
-    /// The stream with its messages: its own behind those that it shares with others. What is missing in front was trimmed,
-    /// what is missing between them was damaged.
+    /// The stream with its messages: first those that it shares with its sources, then its own. Messages missing at the
+    /// beginning were trimmed, messages missing in between were damaged.
     fn into_entry(self, found: &mut HashMap<StreamId, Appends>) -> Entry<Stored> {
         let Self { mut entry, written, earliest, retained_from } = self;
         if entry.state == State::Deleted {

@@ -1,7 +1,6 @@
-//! Room to write to: the segment that is written, and the next one, which is made while there is time.
+//! Room for records: the active segment, and the next one, which is created in the background.
 //!
-//! The next one is also what is left for deletions when the disk is full: an append is refused before it takes the
-//! last of it.
+//! When the disk is full, the last part of the next segment is reserved for deletions: appends are refused before they use it.
 
 use std::io;
 use std::sync::Arc;
@@ -13,17 +12,17 @@ use tokio::time::Instant;
 use super::frame::FrameLocation;
 use super::segment::{HEADER_BYTES, OPENED_BYTES_MAX, Segment, Segments, Unmade};
 
-/// What is left of a full disk for deletions and for moving records together: this part of a segment.
+/// The reserve on a full disk for deletions and for moving records: this fraction of a segment.
 const RESERVED_PART: u32 = 8;
 
-/// How soon a full disk is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How soon to try again to create a segment on a full disk.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// Where records go.
+/// Where records are written.
 pub(super) struct Room {
     segments: Arc<Segments>,
     active: Arc<Segment>,
-    /// Where the next record goes.
+    /// The offset of the next record in `active`.
     offset: u32,
     next: Next,
     last_number: u32,
@@ -34,35 +33,35 @@ pub(super) struct Room {
 enum Next {
     Making(Receiver<Result<Segment, Unmade>>),
     Made(Segment),
-    /// It could not be made.
+    /// The segment could not be created.
     Lacking {
         asked: Instant,
         lack: Lack,
     },
 }
 
-/// What there was not enough of.
+/// What was missing to create a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lack {
     Disk,
-    /// Descriptors, memory or threads.
+    /// Descriptors, memory or threads of the system.
     System,
 }
 
-/// Why there is no room.
+/// Why a record cannot be written.
 #[derive(Debug)]
 pub(super) enum NoRoom {
     /// The disk is full.
     Full,
     /// The system has no descriptor or no memory left.
     Short,
-    /// Something else went wrong, after which no write can be trusted.
+    /// Another error, after which no write can be trusted.
     Broken(io::Error),
 }
 
 impl Room {
-    /// Goes on in `active` at `offset`, which is in the table; `last_number` is the highest of all segments, and
-    /// further ones have `segment_bytes`.
+    /// Continues in `active`, which is in the table of `segments`, at `offset`. `last_number` is the highest number of all
+    /// segments, and new ones have `segment_bytes`.
     pub(super) fn new(
         segments: Arc<Segments>,
         active: Arc<Segment>,
@@ -86,22 +85,22 @@ impl Room {
         &self.active
     }
 
-    /// Where the next record will lie.
+    /// The location of the next record.
     pub(super) fn place(&self) -> FrameLocation {
         FrameLocation { segment: self.active.number, offset: self.offset }
     }
 
-    /// `bytes` were written.
+    /// Moves the location after a record of `bytes`.
     pub(super) fn advance(&mut self, bytes: u32) {
         self.offset += bytes;
     }
 
-    /// Whether a record of at most `bytes` fits into the active segment, and one more after it that ends the segment.
+    /// Whether a record of at most `bytes` fits into the active segment.
     pub(super) fn fits(&self, bytes: usize) -> bool {
         bytes <= (self.active.capacity - self.offset) as usize
     }
 
-    /// How many bytes can be written for certain: to this segment and, if that is made, to the next one.
+    /// How many bytes can be written for certain: to the active segment and, if it is created, to the next one.
     pub(super) fn left(&mut self) -> Result<u64, NoRoom> {
         self.poll_next()?;
         let next = match &self.next {
@@ -111,23 +110,24 @@ impl Room {
         Ok(u64::from(self.active.capacity - self.offset) + next)
     }
 
-    /// Makes sure that a record of `bytes` can be taken. One that frees nothing leaves the last of a full disk alone.
+    /// Makes sure that a record of `bytes` can be written. A record that does not free room (`frees`) must leave the reserve of
+    /// a full disk.
     pub(super) fn ensure(&mut self, bytes: usize, frees: bool) -> Result<(), NoRoom> {
         let reserved = if frees { 0 } else { (self.segment_bytes / RESERVED_PART) as usize };
         self.poll_next()?;
         if self.fits(bytes) {
             if matches!(self.next, Next::Lacking { .. }) && !self.fits(bytes + reserved) {
-                self.ask_again(bytes)?;
+                self.retry_next(bytes)?;
                 self.wait_for_next()?;
             }
             return Ok(());
         }
-        self.ask_again(bytes)?;
+        self.retry_next(bytes)?;
         self.wait_for_next()?;
         if let Next::Made(next) = &self.next
             && bytes > next.room()
         {
-            // In the place of the one that is too small.
+            // Replaces the segment that is too small, under the same number.
             self.last_number -= 1;
             self.make_next(self.capacity_for(bytes));
             self.wait_for_next()?;
@@ -135,7 +135,7 @@ impl Room {
         Ok(())
     }
 
-    /// Goes on in the next segment, which `ensure` has made sure of. Returns the one before, and where it ends.
+    /// Continues in the next segment, which `ensure` has made sure of. Returns the previous one and its end.
     pub(super) fn roll(&mut self) -> Result<(Arc<Segment>, u32), NoRoom> {
         self.wait_for_next()?;
         let lacking = Next::Lacking { asked: Instant::now(), lack: Lack::Disk };
@@ -154,7 +154,7 @@ impl Room {
         let (folder, number) = (self.segments.folder().clone(), self.last_number);
         let (outcome, made) = sync_channel(1);
         let make = move || {
-            // Whoever asked may be gone.
+            // The room may be gone.
             let _unasked = outcome.send(Segment::make(&folder, number, capacity));
         };
         self.next = match std::thread::Builder::new().name("segment".into()).spawn(make) {
@@ -178,10 +178,10 @@ impl Room {
         }
     }
 
-    /// A full disk is asked again after a while, or it would be asked for each append.
-    fn ask_again(&mut self, bytes: usize) -> Result<(), NoRoom> {
+    /// Tries again to create the next segment, unless it failed just now: on a full disk every append would try.
+    fn retry_next(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let Next::Lacking { asked, lack } = self.next else { return Ok(()) };
-        if asked.elapsed() < ASK_AGAIN {
+        if asked.elapsed() < RETRY_AFTER {
             return Err(lack.into());
         }
         self.make_next(self.capacity_for(bytes));
@@ -211,9 +211,9 @@ impl Room {
     }
 }
 
-/// There is no next segment for now. Nothing that was acknowledged is in danger.
+/// The state without a next segment. Everything acknowledged is safe.
 fn lacking(error: &io::Error) -> Next {
-    tracing::warn!(%error, "can not make the next file of the store; trying again");
+    tracing::warn!(%error, "cannot create the next file of the store; trying again");
     Next::Lacking { asked: Instant::now(), lack: if is_full(error) { Lack::Disk } else { Lack::System } }
 }
 
@@ -221,13 +221,13 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// The thread that makes a segment has ended without one.
+/// The error if the thread that creates a segment has ended without one.
 fn ended() -> io::Error {
     io::ErrorKind::BrokenPipe.into()
 }
 
 impl Drop for Room {
-    /// Nothing of it goes on afterwards, since another one may be opened in the same directory then.
+    /// Waits for the thread that creates a segment, because another process may open the directory afterwards.
     fn drop(&mut self) {
         if let Next::Making(made) = &self.next {
             let _unused = made.recv();

@@ -1,5 +1,5 @@
-//! The appends of one stream as they are found again when a store is opened: in the order of the files, which is that of
-//! their positions but for those that were moved. They are sealed at once, so that they never take more than later.
+//! The appends of one stream that replay has found. Files have them in the order of their positions, except for moved ones.
+//! They are sealed at once, so that a replay does not need more memory than the running store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use super::packed::Packed;
 use crate::store::log::{RUN_BYTES_MAX, RUN_RECORDS_MAX, Record, Restored, Sealed};
 use crate::stream::Position;
 
-/// Stretches are joined when there are twice as many as could not be joined before, and more than so many.
-const STRETCHES_MIN: usize = 64;
+/// Spans are joined when there are more than this plus twice the number that was left after the last join.
+const SPANS_MIN: usize = 64;
 
 /// The appends of one stream that were found so far.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
-    /// By the position behind the last append.
-    stretches: BTreeMap<Position, RunSpan>,
-    /// How many were left when they were joined last.
+    /// By the position after the last append of the span.
+    spans: BTreeMap<Position, RunSpan>,
+    /// Number of spans that were left after the last join.
     joined: usize,
 }
 
-/// Appends of which each begins where the one before it ends.
+/// Consecutive appends without missing positions.
 #[derive(Debug)]
 struct RunSpan {
     start: Position,
@@ -46,7 +46,7 @@ impl RunSpan {
         }
     }
 
-    /// Takes what follows.
+    /// Appends the span `next`, which begins where this one ends.
     fn join(&mut self, next: Self) {
         if !next.sealed.is_empty() {
             self.seal();
@@ -57,44 +57,43 @@ impl RunSpan {
 }
 
 impl Runs {
-    /// Whether there is an append that holds a position.
+    /// Whether an append contains the position.
     pub(super) fn contain(&self, position: Position) -> bool {
-        let behind = self.stretches.range(Position(position.0.saturating_add(1))..).next();
-        behind.is_some_and(|(_, stretch)| stretch.start <= position)
+        let span = self.spans.range(Position(position.0.saturating_add(1))..).next();
+        span.is_some_and(|(_, span)| span.start <= position)
     }
 
-    /// The position behind the last append.
+    /// The position after the last append.
     pub(super) fn end(&self) -> Option<Position> {
-        self.stretches.last_key_value().map(|(end, _)| *end)
+        self.spans.last_key_value().map(|(end, _)| *end)
     }
 
-    /// Takes an append, which is not empty. What was moved comes twice if the segment that it was moved from is still
-    /// there; then the first one counts.
+    /// Adds an append, which must not be empty. Moved appends come twice if the segment from which they were moved still
+    /// exists; the first one counts.
     pub(super) fn push(&mut self, record: Record<Stored>) {
         let (start, end) = (record.start, record.end());
         if self.contain(start) {
             return;
         }
-        let stretch = self.stretches.remove(&start);
-        let mut stretch =
-            stretch.unwrap_or(RunSpan { start, sealed: Vec::new(), open: Vec::new(), open_bytes: 0 });
-        stretch.push(record);
-        self.stretches.insert(end, stretch);
-        if self.stretches.len() > STRETCHES_MIN + 2 * self.joined {
+        let span = self.spans.remove(&start);
+        let mut span = span.unwrap_or(RunSpan { start, sealed: Vec::new(), open: Vec::new(), open_bytes: 0 });
+        span.push(record);
+        self.spans.insert(end, span);
+        if self.spans.len() > SPANS_MIN + 2 * self.joined {
             self.join();
         }
     }
 
-    /// Seals everything, so that logs can share it.
+    /// Seals all appends, so that logs can share the runs.
     pub(super) fn seal(&mut self) {
         self.join();
-        self.stretches.values_mut().for_each(RunSpan::seal);
+        self.spans.values_mut().for_each(RunSpan::seal);
     }
 
-    /// Joins the stretches that follow each other.
+    /// Joins spans that follow each other.
     pub(super) fn join(&mut self) {
         let mut joined: BTreeMap<Position, RunSpan> = BTreeMap::new();
-        for (end, next) in std::mem::take(&mut self.stretches) {
+        for (end, next) in std::mem::take(&mut self.spans) {
             let Some(mut before) = joined.remove(&next.start) else {
                 joined.insert(end, next);
                 continue;
@@ -103,16 +102,16 @@ impl Runs {
             joined.insert(end, before);
         }
         self.joined = joined.len();
-        self.stretches = joined;
+        self.spans = joined;
     }
 }
 
-/// Appends of several streams that make the log of one, in the order of their positions.
+/// The appends of a fork and its sources that make up one log, in the order of their positions.
 pub(super) struct Gathered {
     restored: Restored<Stored>,
-    /// Nothing before it is needed.
+    /// Appends before this position are not needed.
     earliest: Position,
-    /// Where the last append ends. What is missing between that and the next one was damaged.
+    /// The position after the last append. Positions between that and the next one were damaged.
     end: Option<Position>,
 }
 
@@ -121,22 +120,22 @@ impl Gathered {
         Self { restored: Restored { sealed: Vec::new(), open: Vec::new() }, earliest, end: None }
     }
 
-    /// Takes what a stream has between two positions and shares it.
+    /// Adds the runs that a source has between two positions; they stay shared.
     pub(super) fn share(&mut self, runs: &Runs, from: Position, to: Position) {
-        let sealed = runs.stretches.values().flat_map(|stretch| &stretch.sealed);
+        let sealed = runs.spans.values().flat_map(|span| &span.sealed);
         for run in sealed.filter(|run| run.start() >= from && run.start() < to) {
             self.take(run.clone(), to);
         }
     }
 
-    /// Takes all that a stream has from a position on.
+    /// Adds all appends that a stream has from a position on.
     pub(super) fn own(mut self, runs: Runs, from: Position) -> Restored<Stored> {
-        for stretch in runs.stretches.into_values() {
-            for run in stretch.sealed.into_iter().filter(|run| run.start() >= from) {
+        for span in runs.spans.into_values() {
+            for run in span.sealed.into_iter().filter(|run| run.start() >= from) {
                 self.seal_open();
                 self.take(run, Position(u64::MAX));
             }
-            let open = stretch.open.into_iter().filter(|record| record.end() > self.earliest);
+            let open = span.open.into_iter().filter(|record| record.end() > self.earliest);
             let open: Vec<_> = open.filter(|record| record.start >= from).collect();
             if !open.is_empty() {
                 self.seal_open();
@@ -146,7 +145,7 @@ impl Gathered {
         self.restored
     }
 
-    /// Seals what is open, as something follows behind a hole.
+    /// Seals the open appends, because others follow after a hole.
     fn seal_open(&mut self) {
         let open = std::mem::take(&mut self.restored.open);
         if !open.is_empty() {
@@ -172,10 +171,10 @@ mod tests {
     use super::super::segment::Segments;
     use super::*;
     use crate::budget::Budget;
-    use crate::store::log::{By, Log};
+    use crate::store::log::{ChargedTo, Log};
     use crate::stream::{Principal, Retention, Shape};
 
-    /// The append of one byte at a position, in a store without files.
+    /// An append of one byte at a position, in a store without files.
     fn append(segments: &Arc<Segments>, start: u64) -> Record<Stored> {
         let place = FrameLocation { segment: 1, offset: u32::try_from(start).unwrap() };
         let content = Stored::Kept(Kept::new(segments, place, 21));
@@ -194,31 +193,31 @@ mod tests {
     /// The positions that the log of a stream keeps.
     fn kept(found: Restored<Stored>, earliest: u64, tail: u64) -> Vec<u64> {
         let creator = Budget::unlimited().owner(Principal::GATEWAY);
-        let by = By { principal: Principal::GATEWAY, creator: &creator };
+        let by = ChargedTo { principal: Principal::GATEWAY, creator: &creator };
         let (earliest, tail) = (Position(earliest), Position(tail));
         let log = Log::restore(earliest, tail, tail, found, &Retention::default(), by);
         log.messages(log.earliest()).map(|placed| placed.start.0).collect()
     }
 
     #[test]
-    fn appends_come_back_in_order_whatever_the_order_in_which_they_are_found() {
+    fn appends_are_sorted_whatever_the_order_in_the_files() {
         let orders: [Vec<u64>; 4] = [
             (0..1000).collect(),
             (0..1000).rev().collect(),
             (0..1000).map(|n| n * 7 % 1000).collect(),
-            // What was moved comes twice.
+            // Moved appends come twice.
             (500..1000).chain(0..700).collect(),
         ];
         for order in orders {
             let runs = runs(order.iter().copied());
-            assert_eq!(runs.stretches.len(), 1, "{:?}", &order[..3]);
+            assert_eq!(runs.spans.len(), 1, "{:?}", &order[..3]);
             let found = Gathered::new(Position(0)).own(runs, Position(0));
             assert_eq!(kept(found, 0, 1000), (0..1000).collect::<Vec<_>>());
         }
     }
 
     #[test]
-    fn a_fork_shares_what_lies_before_its_point() {
+    fn a_fork_shares_the_appends_before_its_point() {
         let mut source = runs(0..100);
         source.seal();
         for point in [0, 1, 63, 64, 65, 100] {

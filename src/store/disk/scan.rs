@@ -1,8 +1,9 @@
-//! Reading the files as they are: whole records in order, what is damaged between them, and where the log ends.
+//! Scans the files of a store: finds valid records in order, damage between them, and the end of the log.
 //!
-//! A power cut in the middle of a write leaves damage too, but only behind the last sync, in what nobody was promised. A
-//! record says whether everything before it was synced when it was written. So damage before the last record that says so
-//! is a loss, and records behind it count; damage behind it that can come from a write that was cut off ends the log.
+//! A power cut during a write leaves damage, too, but only after the last sync, in appends that were not acknowledged. Each
+//! record says whether everything before it was synced when it was written. So damage before the last such record is a loss,
+//! and the records after that damage count; damage after the last such record ends the log if it can come from an incomplete
+//! write.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -17,17 +18,17 @@ use super::frames::{Damage, SegmentFrames, SegmentPart, used};
 use super::record::LogRecord;
 use super::segment::{FORMAT, HEADER_BYTES, HeaderError, OPENED_BYTES_MAX, Segment, check_header, path};
 
-/// What is found from the beginning of the log to its end.
+/// A step of the scan, from the beginning of the log to its end.
 pub(super) enum ScanStep {
-    /// Another segment begins.
+    /// The next segment.
     Segment(Arc<Segment>),
-    /// A record.
+    /// A valid record.
     LogRecord(Scanned),
-    /// Something that was a record.
+    /// Bytes that were a record and are damaged.
     Damage(Damaged),
 }
 
-/// A record, where it lies, how many bytes it has in all, and its content.
+/// A record with its location, its total size and its content.
 pub(super) struct Scanned {
     pub(super) place: FrameLocation,
     pub(super) bytes: u32,
@@ -35,38 +36,38 @@ pub(super) struct Scanned {
     pub(super) content: Bytes,
 }
 
-/// Bytes that are no record any more. They stay where they are.
+/// Damaged bytes with their location. The file keeps them.
 #[derive(Debug, Clone)]
 pub(super) struct Damaged {
     pub(super) place: FrameLocation,
     pub(super) bytes: Bytes,
 }
 
-/// Where the log ends.
+/// The end of the log.
 #[derive(Debug, Default)]
 pub(super) struct LogEnd {
-    /// The last segment with anything in it, and the offset behind that.
+    /// The last segment that is in use, and the offset after its last record.
     pub(super) last: Option<(Arc<Segment>, u32)>,
-    /// The log was cut off there: what follows was written and not synced.
+    /// Whether the log ends in an incomplete write, whose remains come after the end.
     pub(super) torn: bool,
-    /// The first segment that may not be synced as a whole.
+    /// The first segment that may not be completely synced.
     pub(super) unsynced_from: u32,
-    /// The last segment is of an earlier format or its header is damaged, so that nothing is written to it any more.
+    /// Whether the last segment has an earlier format or a damaged header, so that nothing more is written to it.
     pub(super) is_sealed: bool,
-    /// Segments behind the end. Those with something in them can not be a part of the log any more.
-    pub(super) behind: Vec<(u32, BeyondEnd)>,
+    /// Segments after the end of the log. Those with records cannot be a part of the log any more.
+    pub(super) beyond_end: Vec<(u32, BeyondEnd)>,
 }
 
-/// What is in a segment behind the end of the log.
+/// The content of a segment after the end of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BeyondEnd {
-    /// Room that was made and not used.
+    /// A segment that was created in advance and not used.
     Unused,
-    /// Records, or what is left of them.
+    /// Records, or remains of them.
     Used,
 }
 
-/// Reads the segments of `directory` in order, up to where the last write was cut off, and tells `each` what is there.
+/// Scans the segments of `directory` in order up to an incomplete last write, and calls `each` with every step.
 pub(super) fn scan(directory: &Path, mut each: impl FnMut(ScanStep)) -> Result<LogEnd, OpenError> {
     let mut end = LogEnd::default();
     let numbers = numbers(directory)?;
@@ -84,10 +85,10 @@ pub(super) fn scan(directory: &Path, mut each: impl FnMut(ScanStep)) -> Result<L
             continue;
         }
         if tear.is_some_and(|tear| tear.segment < number) {
-            end.behind.push((number, BeyondEnd::Used));
+            end.beyond_end.push((number, BeyondEnd::Used));
             continue;
         }
-        // What a later segment follows on was written, though nothing of it is there.
+        // A later segment continues an unused one, so records were written to it and all of them are lost.
         for segment in unused.drain(..).map(Arc::new) {
             each(ScanStep::Segment(segment.clone()));
             end.last = Some((segment, HEADER_BYTES));
@@ -109,11 +110,11 @@ pub(super) fn scan(directory: &Path, mut each: impl FnMut(ScanStep)) -> Result<L
         end.is_sealed = header != Ok(FORMAT);
         end.last = Some((segment, offset));
     }
-    end.behind.extend(unused.iter().map(|segment| (segment.number, BeyondEnd::Unused)));
+    end.beyond_end.extend(unused.iter().map(|segment| (segment.number, BeyondEnd::Unused)));
     Ok(end)
 }
 
-/// Tells of what is in a segment before the offset `end`. Returns the offset behind it.
+/// Scans a segment up to the offset `end`. Returns the offset after its last part.
 fn scan_segment(bytes: &Bytes, number: u32, end: u32, each: &mut impl FnMut(ScanStep)) -> u32 {
     let mut frames = SegmentFrames::new(bytes, number, HEADER_BYTES);
     let damaged = |from: u32, to: u32| {
@@ -137,7 +138,8 @@ fn scan_segment(bytes: &Bytes, number: u32, end: u32, each: &mut impl FnMut(Scan
     frames.offset().min(end)
 }
 
-/// Where a segment was left for the `next` one, if that one followed on it. Behind it there is nothing but room.
+/// The offset at which the segment `next` says that this segment ends; `None` if it does not continue this one. After that
+/// offset, the file is unused.
 fn left_at(directory: &Path, number: u32, next: u32) -> Result<Option<u32>, OpenError> {
     let mut beginning = Vec::new();
     let bytes = u64::from(HEADER_BYTES + OPENED_BYTES_MAX);
@@ -145,16 +147,16 @@ fn left_at(directory: &Path, number: u32, next: u32) -> Result<Option<u32>, Open
     Ok(follows_on(&beginning, next).filter(|(before, _)| *before == number).map(|(_, offset)| offset))
 }
 
-/// What is known of the last writes.
+/// The incomplete last write.
 #[derive(Debug, Default)]
 struct Tear {
-    /// Where the log ends before something that can come from a write which was cut off.
+    /// Where the log ends, if damage after that can come from an incomplete write.
     at: Option<FrameLocation>,
-    /// The first segment that may not be synced as a whole.
+    /// The first segment that may not be completely synced.
     unsynced_from: u32,
 }
 
-/// Reads the segments from the last one back to the last record that follows on a sync.
+/// Reads the segments backwards up to the last record that says that everything before it was synced.
 fn find_tear(directory: &Path, numbers: &[u32]) -> Result<Tear, OpenError> {
     let mut tear = Tear::default();
     let mut next: Option<(u32, u32)> = None;
@@ -162,8 +164,8 @@ fn find_tear(directory: &Path, numbers: &[u32]) -> Result<Tear, OpenError> {
         let bytes = fs::read(path(directory, number))?;
         let (mut synced, mut torn_at) = (false, None);
         let mut frames = SegmentFrames::new(&bytes, number, HEADER_BYTES);
-        for stretch in frames.by_ref() {
-            match stretch {
+        for part in frames.by_ref() {
+            match part {
                 SegmentPart::FoundFrame(frame) if frame.follows_sync => (synced, torn_at) = (true, None),
                 SegmentPart::FoundFrame(_) => {}
                 SegmentPart::Damage(damage) if damage.looks_torn => torn_at = torn_at.or(Some(damage.from)),
@@ -186,7 +188,7 @@ fn find_tear(directory: &Path, numbers: &[u32]) -> Result<Tear, OpenError> {
     Ok(tear)
 }
 
-/// What is missing at the end of a segment, as the next one says.
+/// The part missing at the end of the segment `last`, according to the segment that continues it.
 fn missing_end((last, end): &(Arc<Segment>, u32), bytes: &[u8], number: u32) -> Option<Damaged> {
     let (_, offset) =
         follows_on(bytes, number).filter(|(before, offset)| *before == last.number && end < offset)?;
@@ -194,7 +196,7 @@ fn missing_end((last, end): &(Arc<Segment>, u32), bytes: &[u8], number: u32) -> 
     Some(Damaged { place, bytes: vec![0; (offset - end) as usize].into() })
 }
 
-/// Which segment a segment follows on, and where that one ends.
+/// The segment that this one continues, and the offset at which that one ends.
 fn follows_on(bytes: &[u8], number: u32) -> Option<(u32, u32)> {
     let place = FrameLocation { segment: number, offset: HEADER_BYTES };
     let FrameRead::Body(body) = frame::read(bytes.get(HEADER_BYTES as usize..)?, place) else { return None };
@@ -204,12 +206,12 @@ fn follows_on(bytes: &[u8], number: u32) -> Option<(u32, u32)> {
     }
 }
 
-/// Whether a segment is nothing but room: it was never finished, or was not needed.
+/// Whether a segment has no records: it was not completed, or not used.
 fn is_unused(bytes: &[u8]) -> bool {
     used(bytes) <= HEADER_BYTES as usize
 }
 
-/// The numbers of the segments of a directory, in order.
+/// The numbers of the segments in a directory, in order.
 fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
     let mut numbers = Vec::new();
     for file in fs::read_dir(directory)? {
@@ -228,7 +230,7 @@ mod tests {
     use crate::store::disk::record::Ends;
     use crate::store::disk::segment::Segments;
 
-    /// A segment of records of 600 bytes, of which some say that everything before them was synced. Where each begins.
+    /// A segment with records of 600 bytes, with the synced bit of each, and their offsets.
     fn written(directory: &Path, synced: &[bool]) -> (Segment, Vec<u32>) {
         let segments = Segments::new(directory).unwrap();
         let segment = Segment::make(segments.folder(), 1, 16 * 1024).unwrap();
@@ -243,7 +245,7 @@ mod tests {
         (segment, starts)
     }
 
-    /// Where records and damage are found, and where the log ends.
+    /// The offsets of records and damage, the offset of the end, and whether it is torn.
     fn scanned(directory: &Path) -> (Vec<u32>, Vec<u32>, u32, bool) {
         let (mut records, mut damage) = (Vec::new(), Vec::new());
         let end = scan(directory, |step| match step {
@@ -255,10 +257,10 @@ mod tests {
         (records, damage, end.last.unwrap().1, end.torn)
     }
 
-    /// A power cut may leave the end of a write and not its beginning. If something was written behind that, it had been
-    /// synced, and what is missing is damage.
+    /// A power cut may leave the end of a write without its beginning. If a later record says that the write was synced, the
+    /// missing beginning is damage.
     #[test]
-    fn a_write_of_which_the_beginning_is_missing_is_cut_unless_it_was_synced() {
+    fn a_write_without_its_beginning_is_cut_unless_it_was_synced() {
         for synced_behind in [false, true] {
             let directory = tempfile::tempdir().unwrap();
             let synced = [true, true, false, false, synced_behind];

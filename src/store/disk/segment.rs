@@ -1,5 +1,5 @@
-//! The files of the log: each of the same size, with its room taken and zeroed before it is written to, so that a full
-//! disk is met there and nowhere else, and a sync has no change of the file itself to write.
+//! Segments, the files of the log. A segment is written with zeros to its full size before it is used, so that only its
+//! creation can fail on a full disk, and a sync has no metadata of the file to write.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -16,67 +16,67 @@ use super::frame::{self, FRAME_HEADER_BYTES, FrameLocation, FrameRead};
 use super::record::{LogRecord, StreamId};
 use crate::stream::Failure;
 
-/// Bytes before the first record: what the file is, and which.
+/// Bytes before the first record: magic, format, number, checksum.
 pub(super) const HEADER_BYTES: u32 = 64;
 
-/// What the records take that every segment begins with.
+/// The maximum size of the records that every segment begins with.
 pub(super) const OPENED_BYTES_MAX: u32 = 128;
 
-/// The format that is written, and the newest that is read.
+/// The format that is written, and the newest one that can be read.
 pub(super) const FORMAT: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"pollgate";
 
-/// What is written at once to take room.
+/// Zeros that are written at once.
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
-/// One file.
+/// One file of the log.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) number: u32,
     pub(super) capacity: u32,
     file: File,
-    /// Bytes of records that somebody still has.
+    /// Bytes of records in use.
     live: AtomicU64,
-    /// The streams that something was written of.
+    /// The streams and sessions that have records in the segment.
     pub(super) streams: Mutex<HashSet<StreamId>>,
 }
 
-/// All files that are in use, by number.
+/// All segments of the log, by number.
 #[derive(Debug)]
 pub(super) struct Segments {
     folder: Arc<Folder>,
     table: RwLock<BTreeMap<u32, Arc<Segment>>>,
 }
 
-/// Where the files are.
+/// The directory of the files.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    /// Open, so that it can be synced when the process has no descriptor left.
+    /// Kept open, so that it can be synced when the process has no descriptor left.
     file: File,
 }
 
-/// Why a segment was not made.
+/// Why a segment was not created.
 #[derive(Debug)]
 pub(super) enum Unmade {
-    /// There is no room for it, no descriptor or no memory.
+    /// There is no room on the disk, no descriptor or no memory.
     NoRoom(io::Error),
     /// A sync has failed.
     Unsynced(io::Error),
 }
 
-/// Why a file is no segment that can be read.
+/// Why the header of a segment is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeaderError {
-    /// Its first bytes were damaged or never written.
+    /// The header is damaged or was never written.
     Damaged,
-    /// It was written by a later version.
+    /// A later version of pollgate has written the segment, with this format.
     Newer(u32),
 }
 
 impl Segment {
-    /// Takes the room for a segment in a directory on disk. All of it is zero and synced when this returns.
+    /// Creates a segment in a directory. Its header and zeros up to its capacity are synced when this returns.
     pub(super) fn make(folder: &Folder, number: u32, capacity: u32) -> Result<Self, Unmade> {
         let path = path(&folder.path, number);
         let mut options = File::options();
@@ -97,16 +97,16 @@ impl Segment {
         match made {
             Ok(()) => Ok(Self::of(file, number, capacity)),
             Err(error) => {
-                // One that stays is taken away when the store is opened.
+                // The next opening removes a file that stays.
                 if let Err(error) = std::fs::remove_file(&path) {
-                    tracing::warn!(path = %path.display(), %error, "can not remove a file that was not finished");
+                    tracing::warn!(path = %path.display(), %error, "cannot remove an incomplete file of the store");
                 }
                 Err(error)
             }
         }
     }
 
-    /// A file that is there, with all of its bytes.
+    /// Opens an existing segment, and reads all of its bytes.
     pub(super) fn load(directory: &Path, number: u32) -> io::Result<(Self, Vec<u8>)> {
         let path = path(directory, number);
         let bytes = std::fs::read(&path)?;
@@ -127,7 +127,7 @@ impl Segment {
         self.file.sync_data()
     }
 
-    /// Zeroes everything from `offset` on, so that no record of before is ever found there.
+    /// Zeroes everything from `offset` on, so that no earlier record is ever found there.
     pub(super) fn erase(&self, offset: u32) -> io::Result<()> {
         let rest = self.capacity.saturating_sub(offset);
         self.file.write_all_at(&vec![0; rest as usize], offset.into())?;
@@ -140,8 +140,8 @@ impl Segment {
         match self.file.read_exact_at(&mut bytes, offset.into()) {
             Ok(()) => Ok(bytes),
             Err(error) => {
-                tracing::error!(segment = self.number, offset, %error, "can not read");
-                // The file was cut, or the disk can not read it. Anything else is the system's trouble, not the record's.
+                tracing::error!(segment = self.number, offset, %error, "cannot read a file of the store");
+                // The file is too short, or the disk cannot read it. Other errors come from the system, not from the record.
                 let is_damaged = error.kind() == io::ErrorKind::UnexpectedEof
                     || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
                 Err(if is_damaged { Failure::Unreadable } else { Failure::Short })
@@ -149,18 +149,18 @@ impl Segment {
         }
     }
 
-    /// How many bytes a record may have that is the first of its own.
+    /// The maximum size of the first record after those that every segment begins with.
     pub(super) fn room(&self) -> usize {
         self.capacity.saturating_sub(HEADER_BYTES + OPENED_BYTES_MAX) as usize
     }
 
-    /// Bytes of records that somebody still has.
+    /// Bytes of records in use.
     pub(super) fn live(&self) -> u64 {
         self.live.load(Ordering::Relaxed)
     }
 }
 
-/// The first bytes of a file: what it is, its format, its number, and their checksum.
+/// The header of a file: magic, format, number, and their checksum.
 fn header(format: u32, number: u32) -> [u8; HEADER_BYTES as usize] {
     let mut header = [0; HEADER_BYTES as usize];
     let fields = [&MAGIC[..], &format.to_le_bytes(), &number.to_le_bytes()].concat();
@@ -171,7 +171,7 @@ fn header(format: u32, number: u32) -> [u8; HEADER_BYTES as usize] {
     header
 }
 
-/// The format of the segment `number`, which `bytes` begin with the header of.
+/// The format of the segment `number`, from the header that `bytes` begin with.
 pub(super) fn check_header(bytes: &[u8], number: u32) -> Result<u32, HeaderError> {
     let Some(head) = bytes.first_chunk::<{ HEADER_BYTES as usize }>() else {
         return Err(HeaderError::Damaged);
@@ -179,7 +179,7 @@ pub(super) fn check_header(bytes: &[u8], number: u32) -> Result<u32, HeaderError
     if let Some(known) = (1..=FORMAT).find(|format| *head == header(*format, number)) {
         return Ok(known);
     }
-    // The checksum has the same place in every format, or a damaged number would look like a later version.
+    // Every format has the checksum in this place, so that a damaged format number does not look like a later version.
     let (fields, rest) = head.split_at(16);
     let format =
         fields.get(8..12).and_then(|format| format.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes));
@@ -203,7 +203,7 @@ impl From<Unmade> for io::Error {
     }
 }
 
-/// Where a segment lies.
+/// The path of a segment.
 pub(super) fn path(directory: &Path, number: u32) -> PathBuf {
     directory.join(format!("{number:010}.log"))
 }
@@ -230,7 +230,7 @@ impl Segments {
         self.table.write().insert(segment.number, segment);
     }
 
-    /// Gives a segment up: nobody has anything in it any more. Readers that have it open can go on.
+    /// Removes a segment without records in use. Readers that have its file open can finish.
     pub(super) fn remove(&self, number: u32) -> io::Result<()> {
         match std::fs::remove_file(path(&self.folder.path, number)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -240,26 +240,26 @@ impl Segments {
         Ok(())
     }
 
-    /// Makes it durable which segments there are.
+    /// Syncs the directory, which makes created and removed files durable.
     pub(super) fn sync_folder(&self) -> io::Result<()> {
         self.folder.file.sync_all()
     }
 
-    /// Counts `bytes` of records in a segment in.
+    /// Adds `bytes` to the bytes in use of a segment.
     pub(super) fn count_in(&self, number: u32, bytes: u64) {
         if let Some(segment) = self.table.read().get(&number) {
             segment.live.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
-    /// Counts them out.
+    /// Subtracts `bytes` from the bytes in use of a segment.
     pub(super) fn count_out(&self, number: u32, bytes: u64) {
         if let Some(segment) = self.table.read().get(&number) {
             segment.live.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 
-    /// The record at a place, and its content, checked.
+    /// Reads and checks the record at `place`. Returns the record and its content.
     pub(super) fn record(
         &self,
         place: FrameLocation,
@@ -271,7 +271,7 @@ impl Segments {
     }
 }
 
-/// The record that `bytes` begin with, and its content, which shares them.
+/// Decodes the record that `bytes` begin with. Returns the record and its content, which shares `bytes`.
 pub(super) fn decode(
     bytes: &bytes::Bytes,
     place: FrameLocation,

@@ -1,4 +1,4 @@
-//! Where the log on disk has what of which session.
+//! The records of each session in the log on disk.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::kept::Kept;
 use super::record::StreamId;
 
-/// Where the log has what of which session.
+/// The records of each session in the log on disk.
 #[derive(Debug, Default)]
 pub(super) struct SessionLog {
     pub(super) ids: HashMap<Arc<str>, StreamId>,
@@ -18,21 +18,22 @@ pub(super) struct WrittenSession {
     pub(super) client: Arc<str>,
     /// The last record of the whole session.
     pub(super) whole: Arc<Kept>,
-    /// The records of changes behind it.
+    /// The later records of changes.
     changes: Vec<Arc<Kept>>,
-    /// What they take, and those that went with appends.
+    /// Bytes of the later changes, including those in records of appends.
     pub(super) changes_bytes: u64,
 }
 
 impl SessionLog {
-    /// There is a record of the whole session.
+    /// Registers a record of the whole session.
     pub(super) fn whole(&mut self, session: StreamId, client: &Arc<str>, whole: Arc<Kept>) {
         self.ids.insert(client.clone(), session);
         let written = WrittenSession { client: client.clone(), whole, changes: Vec::new(), changes_bytes: 0 };
         self.written.insert(session, written);
     }
 
-    /// There is a record of a change, of its own if it is `kept`. Whose session it is, unless all of it comes later.
+    /// Registers a change of `bytes`; `kept` is its record, unless that belongs to an append. Returns the client of the
+    /// session; `None` before the first record of the whole session.
     pub(super) fn changed(
         &mut self,
         session: StreamId,
@@ -45,7 +46,7 @@ impl SessionLog {
         Some(written.client.clone())
     }
 
-    /// Whether that is the number of a session.
+    /// Whether the number is the id of a session.
     pub(super) fn contains(&self, number: StreamId) -> bool {
         self.written.contains_key(&number)
     }

@@ -1,8 +1,8 @@
-//! Sessions in the log. A session is known by a number, as a stream is. Changes of it are records of their own, or go
-//! with an append; now and then all of it is written, which makes what was written before dispensable.
+//! Sessions in the log on disk. A session has a number, as a stream has. Its changes are records of their own or parts of
+//! appends. From time to time the whole session is written, after which earlier records of it are not needed any more.
 //!
-//! The table of sessions is changed when a change is decided, not when it is synced: what is written of a whole session
-//! has to contain what was decided before. Nobody reads it while there are changes underway.
+//! A change is applied to the table of sessions when it is decided, not when it is synced, because a record of the whole
+//! session must include all changes decided before. Nothing reads the table while changes are underway.
 
 use std::sync::Arc;
 
@@ -14,11 +14,10 @@ use super::record::{LogRecord, SessionNote, StreamId};
 use super::room::NoRoom;
 use crate::stream::{Failure, SessionChange};
 
-/// Changes of a session may take so many bytes, or twice those of the whole session if that is more, before it is
-/// written again.
+/// The whole session is written again when its changes take more than this, and more than twice the size of the whole session.
 const CHANGES_BYTES_MIN: u64 = 4096;
 
-/// What the lengths of an entry take at the most.
+/// The maximum bytes for the lengths in an entry.
 const ENTRY_BYTES: usize = 16;
 
 impl Committer {
@@ -37,9 +36,9 @@ impl Committer {
                 let kept = self.write(&record, &[], Some(session))?;
                 self.session_log.changed(session, Some(kept.clone()), kept.bytes().into());
                 self.shared.sessions.apply(&change);
-                self.gather(session)?;
+                self.compact_session(session)?;
             }
-            // One that there is not has nothing to end.
+            // A session that does not exist has nothing to end.
             None if ends => {}
             known => {
                 let session = known.unwrap_or_else(|| self.new_stream());
@@ -47,11 +46,11 @@ impl Committer {
                 self.write_session(session, &change.client)?;
             }
         }
-        self.afterwards(move || answer_with(answer, Ok(())));
+        self.run_after_sync(move || answer_with(answer, Ok(())));
         Ok(())
     }
 
-    /// What an append has to say of a session, from now on.
+    /// Applies the session change of an append, and returns the note for the append's record.
     pub(super) fn note_session(&mut self, change: &SessionChange) -> Result<SessionNote, NoRoom> {
         let session = match self.session_log.ids.get(&change.client) {
             Some(session) => *session,
@@ -66,8 +65,8 @@ impl Committer {
         Ok(SessionNote { session, anew: change.anew, entries: change.entries.clone() })
     }
 
-    /// Writes a session as a whole if its changes take too much. Without room for that they stay for now.
-    pub(super) fn gather(&mut self, session: StreamId) -> Result<(), NoRoom> {
+    /// Writes the whole session if its changes take too much. Without room, the changes stay for now.
+    pub(super) fn compact_session(&mut self, session: StreamId) -> Result<(), NoRoom> {
         let Some(written) = self.session_log.written.get(&session) else { return Ok(()) };
         let allowed = CHANGES_BYTES_MIN.max(2 * u64::from(written.whole.bytes()));
         if written.changes_bytes <= allowed {
@@ -81,7 +80,7 @@ impl Committer {
         }
     }
 
-    /// What the record of a whole session takes at the most.
+    /// The maximum size of the record of a whole session.
     fn session_size(&self, client: &Arc<str>) -> usize {
         let entries = self.shared.sessions.entries(client);
         client.len() + entries.iter().map(|(key, value)| key.len() + value.len() + ENTRY_BYTES).sum::<usize>()
@@ -95,8 +94,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Writes a session again that the segment `from` has something of. Of one that is over nothing is needed once no
-    /// other segment has anything of it. Returns how many bytes that took.
+    /// Writes a session again that has records in the segment `from`. A session that has ended is removed instead once no other
+    /// segment has records of it. Returns the bytes written.
     pub(super) fn move_session(&mut self, session: StreamId, from: u32) -> Result<u32, NoRoom> {
         let Some(written) = self.session_log.written.get(&session) else { return Ok(0) };
         let client = written.client.clone();
@@ -114,7 +113,7 @@ impl Committer {
     }
 }
 
-/// What a change takes at the most, and the first record of its session.
+/// The maximum bytes of a change, including the first record of its session.
 pub(super) fn session_bytes(change: &SessionChange) -> usize {
     let bytes = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
     let entries = change.entries.iter().map(|(key, value)| key.len() + bytes(value) + ENTRY_BYTES);

@@ -1,5 +1,5 @@
-//! What readers and the committer share, and how a read comes from places to content: what is hot from memory, the rest
-//! from the files, which is work for a thread that may block.
+//! The state that readers and the committer share, and reads of content: recent content from the cache, other content from the
+//! files in a blocking task.
 
 use std::io;
 use std::sync::Arc;
@@ -20,20 +20,20 @@ use crate::store::streams::{Epochs, Streams};
 use crate::store::view::{MessagesView, View};
 use crate::stream::{Annotation, Batch, Failure, Messages, Observer, ReadError, Start, StreamName};
 
-/// Pauses before a write is tried again, doubling between these.
+/// The pause before a failed write is tried again doubles from the first to the second of these.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// What the cache needs for each entry beside its content.
+/// Memory of a cache entry besides its content.
 const HOT_ENTRY_BYTES: u32 = 256;
 
-/// Records that lie so near to each other are read at once.
+/// Records at most this far apart are read at once.
 const NEAR_BYTES: u32 = 16 * 1024;
 
-/// The most that is read at once, unless one record has more.
+/// The maximum bytes that are read at once, unless one record has more.
 const RUN_BYTES_MAX: u32 = 1024 * 1024;
 
-/// The messages of an append, and what their publisher said.
+/// The messages of an append, and what the publisher declared about them.
 #[derive(Debug, Clone)]
 pub(super) struct StoredMessages {
     pub(super) bytes: Bytes,
@@ -45,34 +45,36 @@ impl StoredMessages {
         (self.bytes, self.annotation)
     }
 
-    /// What it takes in the cache.
+    /// The size of the entry in the cache.
     fn weight(&self) -> u32 {
         let said = self.annotation.as_ref().map_or(0, |said| size_of::<Annotation>() + said.size());
         u32::try_from(self.bytes.len() + said).unwrap_or(u32::MAX).saturating_add(HOT_ENTRY_BYTES)
     }
 }
 
-/// What readers and the committer share.
+/// The state of a store on disk that readers and the committer share.
 pub(super) struct DiskState {
     pub(super) streams: Streams<Stored>,
     pub(super) segments: Arc<Segments>,
     pub(super) epochs: Epochs,
     pub(super) sessions: StoredSessions,
+    /// Cache of the newest messages, by the location of their records.
     pub(super) hot: Cache<FrameLocation, StoredMessages>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) damage: DamageTable,
+    /// Set once a write has failed.
     broken: AtomicBool,
-    /// A write waits until the system has memory again.
+    /// Set while a write waits until the system has resources again.
     short: AtomicBool,
-    /// Nobody waits for a write any more.
+    /// Set when the store closes: a write that would have to wait fails instead.
     closing: AtomicBool,
 }
 
-/// Why messages were not read.
+/// Why messages could not be read.
 pub(super) enum Unread {
-    /// A record is damaged.
+    /// The record at this location is damaged.
     Damaged(RecordSpan),
-    /// None is known to be.
+    /// Another failure, for example because the system is short of resources.
     Failed(Failure),
 }
 
@@ -99,7 +101,7 @@ impl DiskState {
         Self { streams, segments, epochs, sessions, hot, observer, damage, broken, short, closing }
     }
 
-    /// A record can not be read any more.
+    /// Notes that a record cannot be read any more.
     pub(super) fn note_damage(&self, span: RecordSpan) {
         let (is_new, damaged) = self.damage.note(span);
         if is_new {
@@ -109,7 +111,7 @@ impl DiskState {
         }
     }
 
-    /// A write has failed.
+    /// Notes that a write has failed, after which the store accepts no changes.
     pub(super) fn fail(&self) {
         self.broken.store(true, Ordering::Release);
     }
@@ -118,7 +120,7 @@ impl DiskState {
         self.broken.load(Ordering::Acquire)
     }
 
-    /// Why nothing can be changed at present.
+    /// Fails if the store cannot be changed at present.
     pub(super) fn check(&self) -> Result<(), Failure> {
         match (self.has_failed(), self.short.load(Ordering::Acquire)) {
             (true, _) => Err(Failure::Broken),
@@ -127,27 +129,27 @@ impl DiskState {
         }
     }
 
-    /// What can not be written at present need not be waited for.
+    /// Lets a write fail that has to wait for resources.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Release);
     }
 
-    /// Writes what was decided, again and again as long as the system is short of something: nothing of it is
-    /// acknowledged yet, and to write it again does no harm. Others are refused meanwhile.
-    pub(super) fn until_it_passes(&self, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    /// Calls `write` until the system is not short of resources. Nothing of the write is acknowledged yet, so repeating it does
+    /// no harm. Other changes are refused meanwhile.
+    pub(super) fn retry_while_short(&self, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
         let mut pause = PAUSE_MIN;
         loop {
             match write() {
-                Err(error) if passes(&error) && !self.closing.load(Ordering::Acquire) => {
+                Err(error) if is_shortage(&error) && !self.closing.load(Ordering::Acquire) => {
                     if !self.short.swap(true, Ordering::AcqRel) {
-                        tracing::error!(%error, "can not write to the store; trying again");
+                        tracing::error!(%error, "cannot write to the store; trying again");
                     }
                     std::thread::sleep(pause);
                     pause = (2 * pause).min(PAUSE_MAX);
                 }
                 written => {
                     if self.short.swap(false, Ordering::AcqRel) && written.is_ok() {
-                        tracing::warn!("the store can be written to again");
+                        tracing::warn!("writing to the store works again");
                     }
                     return written;
                 }
@@ -155,8 +157,8 @@ impl DiskState {
         }
     }
 
-    /// Has a stream forget what was damaged at `start` or behind, so that its readers are told, or says why it can not be
-    /// read.
+    /// Turns a damaged record at or after `start` into a hole of its stream, so that readers get a gap. Returns other failures
+    /// as errors.
     pub(super) fn lose(
         &self,
         name: &StreamName,
@@ -173,17 +175,17 @@ impl DiskState {
         }
     }
 
-    /// Adds the content to a view. `None`: what it needs was moved meanwhile, so that the stream has to be looked at again.
+    /// Loads the content of a view. `None` if records were moved meanwhile; then the caller has to read the stream again.
     pub(super) async fn batch(self: &Arc<Self>, view: View<Slice>) -> Result<Option<Batch>, Unread> {
-        if view.stretch.pieces.is_empty() {
+        if view.slice.pieces.is_empty() {
             return Ok(Some(view.with_content(Vec::new()).into_batch()));
         }
-        let bodies = self.content(&view.stretch.pieces).await?;
+        let bodies = self.content(&view.slice.pieces).await?;
         let pieces = bodies.map(|bodies| bodies.into_iter().map(|body| body.bytes).collect());
         Ok(pieces.map(|pieces| view.with_content(pieces).into_batch()))
     }
 
-    /// The same for messages one by one.
+    /// Loads the content of messages. `None` if records were moved meanwhile, as for [`batch`](Self::batch).
     pub(super) async fn messages(
         self: &Arc<Self>,
         view: MessagesView<Slice>,
@@ -195,7 +197,7 @@ impl DiskState {
         }))
     }
 
-    /// The same for one message.
+    /// Loads the content of one message. `None` if its record was moved meanwhile, as for [`batch`](Self::batch).
     pub(super) async fn content_of(
         self: &Arc<Self>,
         placed: Placed<Slice>,
@@ -206,7 +208,7 @@ impl DiskState {
             .map(|StoredMessages { bytes, annotation }| placed.with(bytes, annotation)))
     }
 
-    /// The content of `slices`, in their order. `None`: some were moved meanwhile.
+    /// Loads the content of `slices`, in their order. `None` if some records were moved meanwhile.
     pub(super) async fn content(
         self: &Arc<Self>,
         slices: &[Slice],
@@ -227,8 +229,8 @@ impl DiskState {
         match tokio::task::spawn_blocking(read).await {
             Ok(read) => read,
             Err(stopped) => {
-                // The runtime is going down.
-                tracing::debug!(%stopped, "a read was given up");
+                // The runtime shuts down.
+                tracing::debug!(%stopped, "a read was cancelled by the shutdown");
                 Err(Failure::Unreadable.into())
             }
         }
@@ -264,7 +266,7 @@ impl DiskState {
         Ok(Some(contents))
     }
 
-    /// Reads records that lie between `from` and `end`.
+    /// Reads records that are between `from` and `end` in one segment.
     fn read_run(
         &self,
         segment: &Segment,
@@ -288,7 +290,7 @@ impl DiskState {
                 Err(failure) => return Err(failure.into()),
             };
             let annotation = record.into_note().map(|note| Arc::new(note.into_annotation()));
-            // What one reader keeps of a run must not keep all of it.
+            // Copied, so that a reader that keeps one message does not keep the whole run in memory.
             let bytes = Bytes::copy_from_slice(&content);
             contents.push(cut(StoredMessages { bytes, annotation }, slice)?);
         }
@@ -296,8 +298,8 @@ impl DiskState {
     }
 }
 
-/// Whether an error says that the system is short of something, and nothing of the disk.
-fn passes(error: &io::Error) -> bool {
+/// Whether an error means that the system is short of resources, and not that the disk failed.
+fn is_shortage(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
     matches!(error.kind(), Interrupted | OutOfMemory | QuotaExceeded | StorageFull | WouldBlock)
 }

@@ -1,13 +1,13 @@
-//! What a damaged frame was. Its readers have to be told what is missing, even if nothing behind it shows a hole.
+//! Identifies damaged frames, so that their readers are told what is missing even if no later record shows a hole.
 //!
-//! This finds out whose messages were lost and how many, never what they said: nothing of a damaged frame is served.
+//! The result is only which messages were lost and how many. Nothing of a damaged frame is served.
 
 use super::frame::{self, FrameHeader, FrameLocation};
 use super::record::{LogRecord, StreamId};
 use super::scan::Damaged;
 use crate::stream::Position;
 
-/// A record that may have been damaged.
+/// A record that a damaged frame probably had.
 #[derive(Debug)]
 pub(super) struct Suspect {
     pub(super) record: LogRecord,
@@ -16,7 +16,7 @@ pub(super) struct Suspect {
 }
 
 impl Suspect {
-    /// The stream of its messages, and where they begin and end; `None` if it has none.
+    /// The stream of its messages, and their first and end positions; `None` if it has no messages.
     pub(super) fn messages(&self) -> Option<(StreamId, Position, Position)> {
         let (stream, start, ends) = match &self.record {
             LogRecord::Created { stream, ends, .. } | LogRecord::CreatedWith { stream, ends, .. } => {
@@ -40,8 +40,8 @@ impl Suspect {
     }
 }
 
-/// The record if exactly one bit of it was flipped, which its checksum tells.
-pub(super) fn with_one_bit_back(damaged: &Damaged) -> Option<Suspect> {
+/// The record, if exactly one flipped bit explains the checksum.
+pub(super) fn with_bit_restored(damaged: &Damaged) -> Option<Suspect> {
     let (FrameHeader { length, sum }, rest) = frame::header(&damaged.bytes)?;
     let (place, body) = (damaged.place, rest.get(..frame::bytes_of(length)));
     body.and_then(|body| by_sum(place, length, sum, body))
@@ -49,8 +49,8 @@ pub(super) fn with_one_bit_back(damaged: &Damaged) -> Option<Suspect> {
         .or_else(|| by_body(place, length, sum, body?))
 }
 
-/// The record as it is legible, which may be another one than it was.
-pub(super) fn as_legible(damaged: &Damaged) -> Option<Suspect> {
+/// The record as it can be decoded without a valid checksum. It may differ from the one that was written.
+pub(super) fn decode_unchecked(damaged: &Damaged) -> Option<Suspect> {
     let (FrameHeader { length, .. }, rest) = frame::header(&damaged.bytes)?;
     suspect(rest.get(..frame::bytes_of(length)).unwrap_or(rest))
 }
@@ -60,13 +60,13 @@ fn suspect(body: &[u8]) -> Option<Suspect> {
     Some(Suspect { record, content: content.len() })
 }
 
-/// A bit of the checksum was flipped.
+/// Tries whether a bit of the checksum was flipped.
 fn by_sum(place: FrameLocation, length: u32, sum: u32, body: &[u8]) -> Option<Suspect> {
     let flipped = frame::checksum(place, length, body) ^ sum;
     (flipped.count_ones() == 1).then(|| suspect(body))?
 }
 
-/// A bit of the length was flipped.
+/// Tries whether a bit of the length was flipped.
 fn by_length(place: FrameLocation, length: u32, sum: u32, rest: &[u8]) -> Option<Suspect> {
     let lengths = (0..u32::BITS).map(|bit| length ^ 1 << bit);
     let mut bodies = lengths.filter_map(|length| Some((length, rest.get(..frame::bytes_of(length))?)));
@@ -75,23 +75,24 @@ fn by_length(place: FrameLocation, length: u32, sum: u32, rest: &[u8]) -> Option
         .and_then(|(_, body)| suspect(body))
 }
 
-/// A bit of the body was flipped. What that does to a checksum depends on the distance to the end alone.
+/// Tries whether a bit of the body was flipped. The effect of a bit on a CRC depends only on its distance to the end, so this
+/// takes linear time.
 fn by_body(place: FrameLocation, length: u32, sum: u32, body: &[u8]) -> Option<Suspect> {
     let difference = frame::checksum(place, length, body) ^ sum;
-    let mut bits: [u32; 8] = std::array::from_fn(|bit| behind(0, 1 << bit));
+    let mut bits: [u32; 8] = std::array::from_fn(|bit| crc_after(0, 1 << bit));
     for byte in (0..body.len()).rev() {
         if let Some(bit) = bits.iter().position(|bit| *bit == difference) {
             let mut body = body.to_vec();
             flip(&mut body, byte * 8 + bit);
             return suspect(&body);
         }
-        bits = bits.map(|bit| behind(bit, 0));
+        bits = bits.map(|bit| crc_after(bit, 0));
     }
     None
 }
 
-/// The register of the checksum behind one more byte. The checksum is its complement.
-fn behind(register: u32, byte: u8) -> u32 {
+/// The CRC register after one more byte. The checksum is its complement.
+fn crc_after(register: u32, byte: u8) -> u32 {
     !crc32c::crc32c_append(!register, &[byte])
 }
 
@@ -109,7 +110,7 @@ mod tests {
     const PLACE: FrameLocation = FrameLocation { segment: 3, offset: 4096 };
 
     #[test]
-    fn any_single_flipped_bit_is_found_whatever_it_hit() {
+    fn any_single_flipped_bit_is_found() {
         for content in [vec![b'x'; 40], vec![b'y'; 2000]] {
             let record = LogRecord::Appended {
                 stream: 300,
@@ -124,7 +125,7 @@ mod tests {
                 let mut bytes = whole.clone();
                 flip(&mut bytes, bit);
                 let damaged = Damaged { place: PLACE, bytes: bytes.into() };
-                let found = with_one_bit_back(&damaged).map(|found| (found.record, found.content));
+                let found = with_bit_restored(&damaged).map(|found| (found.record, found.content));
                 let Some((LogRecord::Appended { stream: 300, start: 70_000, .. }, length)) = found else {
                     panic!("bit {bit}: {found:?}")
                 };

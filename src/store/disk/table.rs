@@ -1,20 +1,20 @@
-//! Rows of numbers in little memory: each column has as few bytes as the range of its numbers needs, none if all of them
-//! are the same. A cell is found without looking at others.
+//! A compact table of numbers: each column takes as many bytes as the range of its numbers needs, and none if all of them are
+//! equal. Any cell is found without decoding others.
 
-/// A table of `N` columns.
+/// A table with `N` columns.
 #[derive(Debug)]
 pub(super) struct Table<const N: usize> {
-    /// The least number of each column.
+    /// The minimum of each column.
     bases: [u64; N],
-    /// Bytes of each column.
+    /// Bytes per cell of each column.
     widths: [u8; N],
     rows: u32,
-    /// Row after row, what each cell is above its base, in little endian; and some bytes behind the last one, so that
-    /// eight can be read from every cell on.
+    /// The cells row by row, each as its difference to the base in little-endian. Padded at the end, so that [`READ_BYTES`] can
+    /// be read from every cell on.
     cells: Box<[u8]>,
 }
 
-/// What is read of a cell before the bytes of the next ones are masked.
+/// Bytes that are read for a cell; those of later cells are masked.
 const READ_BYTES: usize = 8;
 
 impl<const N: usize> Table<N> {
@@ -45,7 +45,7 @@ impl<const N: usize> Table<N> {
         }
     }
 
-    /// Bytes of memory that its cells take.
+    /// Memory of the cells in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.cells.len()
     }
@@ -54,7 +54,7 @@ impl<const N: usize> Table<N> {
         self.rows as usize
     }
 
-    /// The number in a row, which there is, and a column.
+    /// The number in an existing row and column.
     pub(super) fn get(&self, row: usize, column: usize) -> u64 {
         let before = stride(self.widths.get(..column).unwrap_or_default());
         let at = row * stride(&self.widths) + before;
@@ -62,7 +62,7 @@ impl<const N: usize> Table<N> {
         number(&self.bases, column) + self.cell(at, width)
     }
 
-    /// A row, which there is.
+    /// An existing row.
     pub(super) fn row(&self, row: usize) -> [u64; N] {
         let mut at = row * stride(&self.widths);
         std::array::from_fn(|column| {
@@ -77,7 +77,7 @@ impl<const N: usize> Table<N> {
         (0..self.len()).map(|row| self.row(row))
     }
 
-    /// The least that a number of a column is, and the most that it can be.
+    /// Bounds of the numbers in a column: the minimum, and an upper bound from the width of the column.
     pub(super) fn range(&self, column: usize) -> (u64, u64) {
         let base = number(&self.bases, column);
         let width = self.widths.get(column).copied().unwrap_or_default();
@@ -98,12 +98,12 @@ fn stride(widths: &[u8]) -> usize {
     widths.iter().map(|width| usize::from(*width)).sum()
 }
 
-/// The largest number of so many bytes.
+/// The greatest number of `width` bytes.
 fn mask(width: u8) -> u64 {
     u64::MAX.checked_shr(64 - 8 * u32::from(width)).unwrap_or(0)
 }
 
-/// Bytes of the numbers up to `most`.
+/// Number of bytes for numbers up to `most`.
 fn width(most: u64) -> u8 {
     (64 - most.leading_zeros()).div_ceil(8) as u8
 }
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_come_back_whatever_their_range() {
+    fn numbers_of_any_range_are_restored() {
         for shift in 0..64 {
             let most = u64::MAX >> shift;
             let rows = [[7, most, 0], [7, most / 3, u64::MAX], [7, 0, 1], [7, most - 1, 9]];
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_takes_what_its_range_needs() {
+    fn a_column_takes_the_bytes_of_its_range() {
         let rows: Vec<_> = (0..64).map(|row| [5_000_000_000 + row, 1, 1 << 40 | row << 9]).collect();
         let table = Table::of(&rows);
         assert_eq!((table.widths, table.cells.len()), ([1, 0, 2], 3 * 64 + 7));

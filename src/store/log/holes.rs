@@ -1,10 +1,10 @@
-//! Holes in a log: messages between two appends, or between the last one and the tail, that were damaged.
+//! Holes in a log: damaged messages between two appends, or between the last one and the tail.
 
 use super::{Content, Log, Part, Record};
 use crate::stream::Position;
 
 impl<C: Content> Log<C> {
-    /// Goes on at `to`, if that is behind the tail. Messages that were between are missing.
+    /// Moves the tail to `to` if that is after it. The positions between are a hole.
     pub(in crate::store) fn skip_to(&mut self, to: Position) {
         if to <= self.tail {
             return;
@@ -17,7 +17,7 @@ impl<C: Content> Log<C> {
         self.tail = to;
     }
 
-    /// Where the hole ends that `position` lies in.
+    /// The end of the hole at `position`; `None` if there is an append.
     pub(in crate::store) fn hole_at(&self, position: Position) -> Option<Position> {
         let holes = self.holes.as_ref()?;
         let mut whole = self.records_from(position).filter(|record| !holes.damaged.contains(&record.start));
@@ -25,7 +25,7 @@ impl<C: Content> Log<C> {
         (next > position).then_some(next)
     }
 
-    /// The holes between `earliest` and the tail.
+    /// All holes between `earliest` and the tail.
     pub(in crate::store) fn holes(&self) -> Vec<(Position, Position)> {
         let (mut found, mut end) = (Vec::new(), self.earliest);
         let Some(holes) = &self.holes else { return found };
@@ -44,7 +44,7 @@ impl<C: Content> Log<C> {
         found
     }
 
-    /// Makes a hole of the first append at `from` or behind with content that `is_lost`.
+    /// Turns the first append at or after `from` whose content `is_lost` into a hole.
     pub(in crate::store) fn lose(&mut self, from: Position, is_lost: impl Fn(&C) -> bool) {
         let found =
             self.records_from(from).find(|record| is_lost(&record.content)).map(|record| record.start);
@@ -54,7 +54,7 @@ impl<C: Content> Log<C> {
         }
     }
 
-    /// What is missing in front is as if it had been trimmed.
+    /// Trims a hole at the beginning of the log.
     pub(super) fn skip_hole(&mut self) {
         if let Some(end) = self.hole_at(self.earliest) {
             self.earliest = end;
@@ -62,12 +62,12 @@ impl<C: Content> Log<C> {
         }
     }
 
-    /// Whether a record ends a read that has come to `next`, which is where a hole begins.
-    pub(super) fn is_behind_hole(&self, record: &Record<C>, next: Position) -> bool {
+    /// Whether a read that has come to `next` must stop before `record`, because a hole begins there.
+    pub(super) fn is_after_hole(&self, record: &Record<C>, next: Position) -> bool {
         record.start > next || self.holes.as_ref().is_some_and(|holes| holes.damaged.contains(&record.start))
     }
 
-    /// Whether something is missing between two runs, or before the open appends.
+    /// Whether positions are missing between two runs, or before the open appends.
     pub(super) fn has_gaps(&self) -> bool {
         let open = self.open.first().map(|record| record.start);
         let starts = self.sealed.iter().skip(1).map(Part::start).chain(open);

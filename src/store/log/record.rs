@@ -1,4 +1,4 @@
-//! One append as the log of a stream holds it, and what a read takes of it.
+//! One append as the log of a stream stores it, and the messages that a read takes from it.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -11,65 +11,65 @@ use bytes::Bytes;
 use crate::budget::allocated_bytes;
 use crate::stream::{Annotation, Position, Shape};
 
-/// The content of an append, or where it lies.
+/// The content of an append, or its location in a file.
 pub(in crate::store) trait Content: Clone + Send + Sync + 'static {
-    /// A stretch of it.
+    /// A range of the content.
     type Piece;
 
-    /// Appends to which none is added any more.
+    /// A run of appends that is complete.
     type Sealed: Sealed<Self>;
 
-    /// What a stream takes of memory in a store of such contents, without itself, its name and its messages.
+    /// The memory of a stream in this kind of store besides its entry, its texts and its messages.
     const STREAM_BYTES: usize;
 
-    /// What it takes of memory beside its own place.
+    /// The memory of the content besides the value itself.
     fn bytes(&self) -> u64;
 
-    /// The stretch `range`, which lies within.
+    /// A range of the content; must be within it.
     fn piece(&self, range: Range<usize>) -> Self::Piece;
 }
 
-/// A run of appends in the order of their positions to which none is added any more. Logs that were forked share it.
+/// A run of consecutive appends that is complete. Forks share runs.
 pub(in crate::store) trait Sealed<C: Content>: Debug + Send + Sync + 'static {
-    /// Seals `records`, of which there is at least one.
+    /// Seals `records`, which must not be empty.
     fn seal(records: Vec<Record<C>>) -> Self;
 
-    /// Its first position.
+    /// The position of the first append.
     fn start(&self) -> Position;
 
-    /// The position behind its last append.
+    /// The position after the last append.
     fn end(&self) -> Position;
 
-    /// What it takes of memory.
+    /// The memory of the run in bytes.
     fn bytes(&self) -> u64;
 
-    /// What all of it holds.
+    /// The messages and bytes of the whole run.
     fn extent(&self) -> Extent;
 
-    /// The record that holds `from`, or that is the first behind it, and all records after that one.
+    /// The record that contains `from` or is the first after it, and all later records.
     fn records_from(&self, from: Position) -> impl Iterator<Item = Cow<'_, Record<C>>>;
 }
 
-/// How much lies in a stretch of a log.
+/// Messages and bytes of a range of a log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::store) struct Extent {
     pub(in crate::store) messages: u64,
     pub(in crate::store) bytes: u64,
 }
 
-/// One append.
+/// One append in a log.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Record<C> {
-    /// Its first position. The log sets it when the record is pushed.
+    /// The position of its first message. The log sets it when the record is pushed.
     pub(in crate::store) start: Position,
     pub(in crate::store) shape: Shape,
     pub(in crate::store) content: C,
     pub(in crate::store) at: SystemTime,
-    /// What the publisher said, in a store that does not read it together with the content.
+    /// What the publisher declared; `None` in a store that reads it together with the content.
     pub(in crate::store) annotation: Option<Arc<Annotation>>,
 }
 
-/// A message where it lies in the log.
+/// A message with its positions in the log.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Placed<P> {
     pub(in crate::store) start: Position,
@@ -80,7 +80,7 @@ pub(in crate::store) struct Placed<P> {
     pub(in crate::store) annotation: Option<Arc<Annotation>>,
 }
 
-/// What a read found.
+/// The result of a read.
 pub(in crate::store) struct LogSlice<P> {
     pub(in crate::store) pieces: Vec<P>,
     pub(in crate::store) messages: u64,
@@ -92,12 +92,12 @@ impl<C> Record<C> {
         self.start.after(self.shape.positions())
     }
 
-    /// Whether a position is a message, as in JSON mode, so that an append can be trimmed in part.
+    /// Whether each position is a message, as in JSON mode, so that an append can be trimmed partly.
     pub(super) fn counts_messages(&self) -> bool {
         self.shape.messages() == self.shape.positions()
     }
 
-    /// What of it lies at `from` or behind.
+    /// The messages and bytes at or after `from`.
     pub(super) fn extent_from(&self, from: Position) -> Extent {
         let skipped = from.since(self.start);
         let trimmed = if self.counts_messages() { skipped } else { 0 };
@@ -109,19 +109,19 @@ impl<C> Record<C> {
 }
 
 impl<C: Content> Record<C> {
-    /// What it takes of memory.
+    /// The memory of the record in bytes.
     pub(in crate::store) fn bytes(&self) -> u64 {
         let annotation = self.annotation.as_deref().map_or(0, Annotation::bytes);
         (size_of::<Self>() + size_of_val(self.shape.ends()) + annotation) as u64 + self.content.bytes()
     }
 
-    /// Its last message: of JSON the last value.
+    /// The last message; of a JSON append the last value.
     pub(in crate::store) fn last_message(&self) -> Option<Placed<C::Piece>> {
         let first = if self.counts_messages() { self.shape.positions().saturating_sub(1) } else { 0 };
         self.message_at(first)
     }
 
-    /// The message that holds the position `at` (relative to its start), from there on.
+    /// The message that contains the position `at` (relative to the record), from `at` on.
     pub(super) fn message_at(&self, at: u64) -> Option<Placed<C::Piece>> {
         if at >= self.shape.positions() {
             return None;
@@ -149,10 +149,10 @@ impl Content for Bytes {
     type Piece = Self;
     type Sealed = Box<[Record<Self>]>;
 
-    /// The place in the table.
+    /// The place in the table of streams.
     const STREAM_BYTES: usize = 64;
 
-    /// The content, and the counters with which it is shared.
+    /// The allocation of the content, and its reference counts.
     fn bytes(&self) -> u64 {
         allocated_bytes(self.len()) + 32
     }

@@ -1,4 +1,4 @@
-//! Reading, trimming and forking logs in memory.
+//! Tests of reading, trimming and forking logs in memory.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 fn push(log: &mut Log<Bytes>, payload: Payload, at: SystemTime) {
     let (shape, content) = payload.into_parts();
     let creator = Budget::unlimited().owner(Principal::GATEWAY);
-    let by = By { principal: Principal::GATEWAY, creator: &creator };
+    let by = ChargedTo { principal: Principal::GATEWAY, creator: &creator };
     log.push(Record { start: Position(0), shape, content, at, annotation: None }, by);
 }
 
@@ -35,8 +35,8 @@ fn json_log(batches: &[u64]) -> Log<Bytes> {
     log
 }
 
-fn texts(stretch: &LogSlice<Bytes>) -> String {
-    stretch.pieces.iter().map(|p| String::from_utf8(p.to_vec()).unwrap()).collect::<Vec<_>>().join("|")
+fn texts(slice: &LogSlice<Bytes>) -> String {
+    slice.pieces.iter().map(|p| String::from_utf8(p.to_vec()).unwrap()).collect::<Vec<_>>().join("|")
 }
 
 #[test]
@@ -50,18 +50,18 @@ fn a_read_begins_anywhere_even_inside_an_append() {
 }
 
 #[test]
-fn a_read_stops_at_its_limit_but_brings_one_append_at_least() {
+fn a_read_stops_at_its_limit_but_returns_at_least_one_append() {
     let log = json_log(&[3, 3, 3]);
     assert_eq!(texts(&log.read(Position(0), 1)), "0,1,2");
     assert_eq!(texts(&log.read(Position(0), 10)), "0,1,2|3,4,5");
 }
 
 #[test]
-fn many_segments_read_as_one_log() {
+fn many_runs_read_as_one_log() {
     let log = json_log(&vec![2; 3 * RUN_RECORDS_MAX]);
     assert!(log.sealed.len() >= 2);
-    let (segment, all) = (2 * RUN_RECORDS_MAX as u64, 6 * RUN_RECORDS_MAX as u64);
-    for from in [0, 1, segment - 1, segment, segment + 1, 2 * segment, all - 1] {
+    let (run, all) = (2 * RUN_RECORDS_MAX as u64, 6 * RUN_RECORDS_MAX as u64);
+    for from in [0, 1, run - 1, run, run + 1, 2 * run, all - 1] {
         let text = texts(&log.read(Position(from), usize::MAX)).replace('|', ",");
         let expected: Vec<_> = (from..all).map(|n| n.to_string()).collect();
         assert_eq!(text, expected.join(","));
@@ -79,7 +79,7 @@ fn messages_are_trimmed_one_by_one_and_bytes_by_whole_appends() {
 }
 
 #[test]
-fn age_may_empty_a_log_and_positions_go_on() {
+fn age_may_empty_a_log_and_positions_continue() {
     let mut log = json_log(&[1, 1]);
     let young = Retention { age_max: Some(Duration::from_secs(10)), ..Retention::default() };
     log.trim(&young, NOW + Duration::from_secs(11));
@@ -91,13 +91,13 @@ fn age_may_empty_a_log_and_positions_go_on() {
 }
 
 #[test]
-fn trimming_frees_records_long_before_a_segment_is_full() {
+fn trimming_frees_records_before_a_run_is_full() {
     let mut log = json_log(&[1; 20]);
     log.trim(&Retention { messages_max: Some(9), ..Retention::default() }, NOW);
     assert_eq!((log.open.len(), log.earliest, log.kept), (9, Position(11), log.count()));
     let appends = Restored { sealed: Vec::new(), open: log.open.clone() };
     let creator = Budget::unlimited().owner(Principal::GATEWAY);
-    let by = By { principal: Principal::GATEWAY, creator: &creator };
+    let by = ChargedTo { principal: Principal::GATEWAY, creator: &creator };
     let restored = Log::restore(log.earliest, log.tail, log.tail, appends, &Retention::default(), by);
     assert_eq!(texts(&restored.read(log.earliest, 99)), texts(&log.read(log.earliest, 99)));
     assert_eq!((restored.earliest, restored.tail, restored.kept), (log.earliest, log.tail, log.kept));
@@ -106,8 +106,8 @@ fn trimming_frees_records_long_before_a_segment_is_full() {
 #[test]
 fn a_fork_is_the_log_up_to_its_point() {
     let mut log = json_log(&vec![3; 2 * RUN_RECORDS_MAX]);
-    let (segment, all) = (3 * RUN_RECORDS_MAX as u64, 6 * RUN_RECORDS_MAX as u64);
-    for end in [0, 1, 3, segment - 1, segment, segment + 1, segment + 50, all] {
+    let (run, all) = (3 * RUN_RECORDS_MAX as u64, 6 * RUN_RECORDS_MAX as u64);
+    for end in [0, 1, 3, run - 1, run, run + 1, run + 50, all] {
         let fork = log.fork(Position(end));
         let text = texts(&fork.read(Position(0), usize::MAX)).replace('|', ",");
         let expected: Vec<_> = (0..end).map(|n| n.to_string()).collect();

@@ -1,4 +1,4 @@
-//! Unit tests of appends: how a body is split into messages, and what an append creates.
+//! Unit tests of appends: splitting a body into messages, and creating a stream.
 
 use super::*;
 
@@ -41,7 +41,7 @@ fn an_append_to_any_stream_is_split_by_the_type_that_the_stream_has() {
     append.split_for(&json()).unwrap();
     assert_eq!(append.payload.messages(), 2);
     assert!(append.fits(&json()) && !append.fits(&text()));
-    // The stream was deleted and created anew meanwhile, with another type.
+    // Meanwhile the stream was deleted and created again with another type.
     append.split_for(&text()).unwrap();
     assert_eq!(append.payload.messages(), 1);
     assert!(append.fits(&text()) && !append.fits(&json()));
@@ -49,7 +49,7 @@ fn an_append_to_any_stream_is_split_by_the_type_that_the_stream_has() {
     copied.split_for(&json()).unwrap();
     let split = copied.payload.bytes().as_ptr();
     copied.split_for(&json()).unwrap();
-    assert_eq!(copied.payload.bytes().as_ptr(), split, "what is split is not split again");
+    assert_eq!(copied.payload.bytes().as_ptr(), split, "a split append is not split again");
     let mut whole = of_any_type("[1,2]");
     whole.split_for(&text()).unwrap();
     assert_eq!(whole.payload.messages(), 1);
@@ -122,7 +122,7 @@ fn compact_arrays_are_not_copied() {
 }
 
 #[test]
-fn what_is_not_json_is_refused() {
+fn invalid_json_is_refused() {
     for body in ["{", "[1,]", "tru", "\"\u{0}\"", "1 2", "[1][2]", "'a'", "\u{feff}1"] {
         assert!(matches!(split_json(body), Err(InvalidMessages::NotJson(_))), "{body:?}");
     }
