@@ -1,4 +1,4 @@
-//! The `pollgate` command: reads its settings, starts the log, and runs what is asked for.
+//! The `pollgate` command: reads the settings, starts the log and runs the subcommand.
 
 mod commands;
 
@@ -10,7 +10,7 @@ use clap::Parser;
 use pollgate::config::{Cli, LogFormat, Task};
 use tracing_subscriber::EnvFilter;
 
-/// Gives back what a crowd has left; `.cargo/config.toml` says how soon.
+/// jemalloc returns freed memory to the system, for example after many clients have left; `.cargo/config.toml` sets how soon.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     };
     start_log(match &task {
         Task::Serve(settings) => settings.log,
-        Task::Store(_) => LogFormat::Text,
+        Task::Store(_) | Task::Limits => LogFormat::Text,
     });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         match task {
             Task::Serve(settings) => commands::serve(*settings).await.map_err(Into::into),
             Task::Store(command) => commands::store(command).await,
+            Task::Limits => Ok(commands::limits()),
         }
     });
     runtime.shutdown_timeout(Duration::ZERO);
