@@ -188,7 +188,7 @@ fn print_limits(out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes `text` in lines of at most [`COLUMNS`] columns, each behind `indent`.
+/// Writes `text` in lines of at most [`COLUMNS`] columns, each after `indent`.
 fn write_paragraph(out: &mut impl Write, indent: &str, text: &str) -> io::Result<()> {
     let mut line = String::new();
     for word in text.split_whitespace() {

@@ -169,7 +169,7 @@ limits! {
     /// Delay of the third takeover of a client id within a second; each further one is delayed twice as long. What is delayed
     /// is the response to the superseded poll, or the CONNACK of the newer MQTT connection. 0: no delay.
     takeover_delay: Span = Span::seconds(1), "duration";
-    /// Longest delay of a takeover.
+    /// Longest delay of a takeover of a client id.
     takeover_delay_max: Span = Span::seconds(10), "duration";
     /// Clients whose latest takeovers are remembered, for polls and for MQTT each; about 300 bytes each.
     takeover_clients_max: u64 = 10_000, "clients";
@@ -223,11 +223,11 @@ limits! {
 
     /// Messages that a stream keeps if its creator sets no retention; 0: all. Trimming moves its earliest offset.
     retention_messages_max: u64 = 0, "messages";
-    /// Bytes of messages that such a stream keeps; 0: all. By default a store on disk keeps all, and a store in memory keeps
-    /// 64 MiB, but at most a sixteenth of `memory_max`.
+    /// Bytes of messages that a stream keeps if its creator sets no retention; 0: all. By default a store on disk keeps all,
+    /// and a store in memory keeps 64 MiB, but at most a sixteenth of `memory_max`.
     retention_bytes_max: Option<u64> = None, "bytes";
-    /// How long such a stream keeps a message; 0: forever. By default a store on disk keeps it forever, and a store in memory
-    /// for a week.
+    /// How long a stream keeps a message if its creator sets no retention; 0: forever. By default a store on disk keeps it
+    /// forever, and a store in memory for a week.
     retention_age_max: Option<Span> = None, "duration";
 
     /// Streams, about 1 KiB each plus their messages.

@@ -46,7 +46,7 @@ pub(in crate::http) fn uncached<A: Answer>(status: StatusCode) -> A {
     answer
 }
 
-/// A 200 response with the messages of a batch and the position behind them. The caller adds the fields of its delivery form.
+/// A 200 response with the messages of a batch and the position after them. The caller adds the fields of its delivery form.
 pub(in crate::http) fn messages<A: Answer>(batch: &Batch, keep: Caching) -> A {
     let mut answer = A::begin(StatusCode::OK);
     match batch.content_type.as_str() {

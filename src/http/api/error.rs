@@ -123,12 +123,12 @@ pub struct Problem {
 }
 
 impl Error {
-    /// A header field with an invalid value; `what` continues the sentence behind its name.
+    /// A header field with an invalid value; `what` continues the sentence after its name.
     pub(in crate::http) fn field(name: &HeaderName, what: &str) -> Self {
         Self::Malformed(Malformed::field(name, what))
     }
 
-    /// A query parameter with an invalid value; `what` continues the sentence behind its name.
+    /// A query parameter with an invalid value; `what` continues the sentence after its name.
     pub(in crate::http) fn parameter(name: &str, what: &str) -> Self {
         Self::Malformed(Malformed::parameter(name, what))
     }

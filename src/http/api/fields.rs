@@ -53,7 +53,7 @@ names! {
 pub(in crate::http) struct Malformed(String);
 
 impl Malformed {
-    /// A header field; `what` continues the sentence behind its name, such as "is not UTF-8".
+    /// A header field; `what` continues the sentence after its name, such as "is not UTF-8".
     pub(in crate::http) fn field(name: &HeaderName, what: &str) -> Self {
         Self(format!("{name} {what}"))
     }

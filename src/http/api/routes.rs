@@ -88,7 +88,7 @@ impl BodyOperation {
 
 impl Gateway {
     /// Parses a request, and reads its body if the operation needs it. Also returns a body that is left unread, unless the
-    /// connection closes behind the response.
+    /// connection closes after the response.
     pub(in crate::http) async fn receive(
         &self,
         request: Request<Incoming>,

@@ -1,4 +1,4 @@
-//! Upgrades to WebSocket: the response that switches protocols, and serving the socket behind it.
+//! Upgrades to WebSocket: the response that switches protocols, and serving the socket after it.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ use crate::stream::Principal;
 /// The path of MQTT over WebSocket (MQTT 5, section 6).
 pub(in crate::http) const MQTT_PATH: &str = "/mqtt";
 
-/// A response, and the protocol to which the connection switches behind it, if any.
+/// A response, and the protocol to which the connection switches after it, if any.
 pub(in crate::http) struct Reply<A> {
     pub(in crate::http) answer: A,
     pub(in crate::http) upgrade: Option<Upgrade>,
 }
 
 impl<A> Reply<A> {
-    /// A response behind which the connection continues with HTTP.
+    /// A response after which the connection continues with HTTP.
     pub(in crate::http) fn http(answer: A) -> Self {
         Self { answer, upgrade: None }
     }

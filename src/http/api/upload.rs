@@ -13,7 +13,7 @@ use crate::budget::{Account, Charge, Owner};
 use crate::limits::Limits;
 use crate::stream::Shortage;
 
-/// The longest unneeded body that is skipped; behind a longer one the connection closes.
+/// The longest unneeded body that is skipped; after a longer one the connection closes.
 const SKIPPED_BYTES_MAX: u64 = 64 * 1024;
 
 /// A body of up to this many times the limit is read and discarded before 413: a client whose connection closes while it is

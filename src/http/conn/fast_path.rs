@@ -57,7 +57,7 @@ impl Gateway {
             None => (target, None),
         };
         let method = if request.method == Some("GET") { Method::GET } else { Method::POST };
-        // Behind hyper the same check fails again, and is answered and logged there.
+        // hyper parses the request again, and the check that follows logs the refusal and answers it.
         let Ok(origin) = self.access.check(Version::HTTP_11, &method, None, &*request.headers) else {
             return Parsed::Other;
         };

@@ -31,7 +31,7 @@ enum Stage<'a> {
     Idle,
     /// Waits for the response.
     Respond(PendingResponse<'a>),
-    /// Writes the response, behind which the connection may close.
+    /// Writes the response, after which the connection may close.
     Write { bytes: Bytes, closes: bool },
 }
 
@@ -41,9 +41,9 @@ enum Exit {
     Hyper,
     /// The response has a body that is written in frames.
     Stream(Box<Outgoing>),
-    /// The connection switches protocols behind these bytes.
+    /// The connection switches protocols after these bytes.
     Upgrade(Bytes, Upgrade),
-    /// The connection closes: behind a response, after the keep-alive time, or because the server closes.
+    /// The connection closes: after a response, after the keep-alive time, or because the server closes.
     Close,
     /// The client has closed the connection.
     Gone,

@@ -105,7 +105,7 @@ pub(super) fn bytes_not_decoded(mut body: Incoming) -> u64 {
     body.size_hint().exact().unwrap_or(0)
 }
 
-/// The bytes of a request head, possibly with bytes behind it.
+/// The bytes of a request head, possibly with bytes of what follows.
 struct ReadHead {
     bytes: BytesMut,
     has_two_lengths: bool,

@@ -46,7 +46,7 @@ const JOINED_BYTES_MAX: usize = 1024;
 pub enum Phase {
     /// Connections are accepted and served.
     Serving,
-    /// No connection is accepted; open connections close behind their current response.
+    /// No connection is accepted; open connections close after their current response.
     Closing,
     /// All connections are dropped at once.
     Stopped,
@@ -302,7 +302,7 @@ impl GuardedStream {
     /// Completes when the client has left, while a response to it is pending. Bytes that the client sends meanwhile stay in
     /// the kernel.
     ///
-    /// A socket with unread bytes is readable, which would hide a FIN behind them. So the readiness for these bytes is
+    /// A socket with unread bytes is readable, which would hide a FIN after them. So the readiness for these bytes is
     /// cleared, and the next event of the socket wakes the task: more bytes, or the end, whose readiness stays set.
     pub(super) fn poll_left(
         &mut self,
@@ -382,7 +382,7 @@ impl GuardedStream {
     }
 }
 
-/// Copies the slices into `buffer`, one behind the other. `None`: they do not fit.
+/// Copies the slices into `buffer`, one after the other. `None`: they do not fit.
 fn join<'a>(slices: &[io::IoSlice<'_>], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let mut end = 0;
     for slice in slices {

@@ -21,7 +21,7 @@ const HEAD_BYTES: usize = 640;
 /// A body up to this size is written together with its head: copying it costs less than a second piece in the kernel.
 const JOINED_BYTES_MAX: usize = 1024;
 
-/// Largest batch whose encoded response is shared between readers. Even with brackets, and a comma behind each byte, its body
+/// Largest batch whose encoded response is shared between readers. Even with brackets, and a comma after each byte, its body
 /// fits into one frame.
 const SHARED_BYTES_MAX: usize = FRAME_BYTES_MAX / 2 - 1;
 
@@ -159,18 +159,18 @@ enum Text {
 
 /// A response that is ready to be written.
 pub(super) struct Outgoing {
-    /// The head and what of the body is written with it. Most responses are complete with this.
+    /// The head, and a small body. Most responses consist only of this.
     pub(super) first: Bytes,
-    /// The body that is written behind `first`.
+    /// The body that is written after `first`.
     pub(super) rest: Option<Body>,
     /// Whether the rest is sent in chunks (RFC 9112, section 7.1).
     pub(super) chunked: bool,
-    /// Whether the connection closes behind the response.
+    /// Whether the connection closes after the response.
     pub(super) closes: bool,
 }
 
 impl ResponseBytes {
-    /// Closes the connection behind the response. A response whose bytes are shared does not announce it.
+    /// Closes the connection after the response. A response whose bytes are shared does not announce it.
     pub(super) fn close(&mut self) {
         if self.framing.keep_alive {
             self.framing.keep_alive = false;

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::io::{ConnectionState, GuardedStream};
 
-/// The byte stream of a WebSocket, behind its handshake.
+/// The byte stream of a WebSocket, after its handshake.
 pub enum UpgradedIo {
     /// A whole HTTP/1.1 connection (RFC 6455).
     Http1(Box<GuardedStream>),
