@@ -1,5 +1,5 @@
-//! The commands of `pollgate`: `serve` runs the gateway until a signal, `store` checks, exports and imports a store on disk. What
-//! they print, and the codes they exit with.
+//! The subcommands of `pollgate`, what they print, and their exit codes: `serve` runs the gateway until a signal, `store`
+//! checks, exports and imports a store on disk, `limits` lists all limits.
 
 use std::error::Error;
 use std::fs::File;
@@ -10,26 +10,30 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use pollgate::config::{Settings, StoreCommand, StorePlace};
+use pollgate::limits::{Limit, Limits};
 use pollgate::maintenance::OfflineStore;
 use pollgate::server::{BindError, Server};
 use pollgate::store::{Checked, check};
 use pollgate::stream::SyncPolicy;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Columns of the paragraphs that `limits` prints.
+const COLUMNS: usize = 100;
+
 /// Runs the gateway until SIGTERM or SIGINT, then drains it; a second signal ends it at once.
 pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, BindError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = Server::bind(&settings)?;
-    // A closed standard output is not an error: its reader wants no more.
+    // A closed standard output is not an error.
     let _unread = banner(&server, &settings);
     let mut next_signal = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
     let stop = server.start();
     next_signal().await;
-    tracing::info!("draining; a second signal ends at once");
+    tracing::info!("draining; a second signal stops at once");
     tokio::select! {
         () = stop.drain() => tracing::info!("drained"),
-        () = next_signal() => tracing::warn!("ended at once by a second signal"),
+        () = next_signal() => tracing::warn!("stopped at once by a second signal"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -44,18 +48,21 @@ fn banner(server: &Server, settings: &Settings) -> io::Result<()> {
     }
     writeln!(out, "\n{}", hosts(gateway, settings))?;
     writeln!(out, "{}", pages(settings))?;
-    writeln!(out, "takes at most {} MiB of memory (--memory-max)", server.memory_max() >> 20)?;
+    writeln!(out, "uses at most {} MiB of memory (--memory-max)", server.memory_max() >> 20)?;
     match &settings.store {
         StorePlace::Memory => {
-            let keeps = "a stream keeps 64 MiB (less in a small budget) and a week, unless its creator or --limit says otherwise";
-            writeln!(out, "messages are kept in memory, as long as this process lives; {keeps}. Try it:")?
+            let keeps = "a stream keeps at most a week and 64 MiB (less in a small budget), unless its creator or --limit \
+                         sets another retention";
+            writeln!(out, "messages are stored in memory and lost when this process ends; {keeps}. Try it:")?
         }
         StorePlace::Directory(directory) => {
             let survives = match settings.sync {
-                SyncPolicy::Always => "what is acknowledged survives a power cut",
-                SyncPolicy::Interval(_) | SyncPolicy::Never => "what is acknowledged survives a kill",
+                SyncPolicy::Always => "acknowledged appends survive a power cut",
+                SyncPolicy::Interval(_) | SyncPolicy::Never => {
+                    "acknowledged appends survive a kill of the process"
+                }
             };
-            writeln!(out, "messages are kept in {}; {survives}. Try it:", directory.display())?;
+            writeln!(out, "messages are stored in {}; {survives}. Try it:", directory.display())?;
         }
     }
     writeln!(out, "  curl -X PUT -H 'Content-Type: application/json' http://{gateway}/v1/stream/hello")?;
@@ -66,30 +73,30 @@ fn banner(server: &Server, settings: &Settings) -> io::Result<()> {
     writeln!(out, "  curl -N 'http://{gateway}/v1/stream/hello?offset=-1&live=sse'")
 }
 
-/// Which hosts requests may be for.
+/// The line of the banner about the hosts that requests may be for.
 fn hosts(gateway: SocketAddr, settings: &Settings) -> String {
     let named = settings.host.join(", ");
     match (gateway.ip().is_loopback(), settings.host.is_empty()) {
         (true, true) => {
-            "answers for localhost and loopback addresses alone; --host NAME adds another name".into()
+            "serves requests for localhost and loopback addresses only; --host NAME adds a name".into()
         }
-        (false, true) => "answers for any host name; --host NAME restricts it to that one".into(),
-        (_, false) => format!("answers for {named}, localhost and loopback addresses"),
+        (false, true) => "serves requests for any host name; --host NAME allows only that name".into(),
+        (_, false) => format!("serves requests for {named}, localhost and loopback addresses"),
     }
 }
 
-/// Which pages may use the gateway.
+/// The line of the banner about the pages that may use the gateway.
 fn pages(settings: &Settings) -> String {
     if settings.origin.is_empty() {
-        "pages of other origins are refused; --origin https://app.example allows those of one".into()
+        "refuses pages of other origins; --origin https://app.example allows an origin".into()
     } else if settings.origin.iter().any(|origin| origin == "*") {
-        "pages of any origin may use it (--origin '*')".into()
+        "allows pages of any origin (--origin '*')".into()
     } else {
-        format!("pages of {} may use it, and of no other origin", settings.origin.join(", "))
+        format!("allows pages of {} and of no other origin", settings.origin.join(", "))
     }
 }
 
-/// Runs the command. The exit code is a failure if `check` finds damage.
+/// Runs a subcommand of `store`. The exit code is 1 if `check` finds damage or a record that is cut off.
 pub(crate) async fn store(command: StoreCommand) -> Result<ExitCode, Box<dyn Error>> {
     match command {
         StoreCommand::Check { directory } => Ok(print_check(&check(&directory)?)?),
@@ -117,14 +124,14 @@ fn print_check(checked: &Checked) -> io::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if damage.is_empty() {
-        writeln!(out, "no acknowledged message is lost if the store syncs always")?;
+        writeln!(out, "no acknowledged message is lost if the store ran with --sync always")?;
     } else {
         writeln!(out, "all other records are whole; the gateway serves them with --accept-damage")?;
     }
     Ok(ExitCode::FAILURE)
 }
 
-/// To a new file, or to standard output.
+/// Exports a store to a new file, or to standard output.
 async fn export(
     directory: &Path,
     accept_damage: bool,
@@ -141,12 +148,12 @@ async fn export(
     Ok(ExitCode::SUCCESS)
 }
 
-/// A new file that its owner alone can read, as messages may be confidential.
+/// Creates a file that only its owner can read, because messages may be confidential.
 fn private_file(path: &Path) -> io::Result<File> {
     File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// From a file, or from standard input.
+/// Imports an export from a file, or from standard input.
 async fn import(directory: &Path, file: Option<PathBuf>) -> Result<ExitCode, Box<dyn Error>> {
     let store = OfflineStore::open(directory, false)?;
     let lines: Box<dyn BufRead> = match file {
@@ -158,4 +165,39 @@ async fn import(directory: &Path, file: Option<PathBuf>) -> Result<ExitCode, Box
     let imported = imported?;
     eprintln!("imported {} streams, {} messages", imported.streams, imported.messages);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints all limits with their default values, units and meanings.
+pub(crate) fn limits() -> ExitCode {
+    // A closed standard output is not an error.
+    let _unread = print_limits(&mut io::stdout().lock());
+    ExitCode::SUCCESS
+}
+
+fn print_limits(out: &mut impl Write) -> io::Result<()> {
+    let how = "Set a limit with --limit NAME=VALUE, with a variable such as POLLGATE_LIMITS__BODY_BYTES_MAX, or in the \
+               [limits] table of the --config file. These are the defaults; write durations like 25s, 1m30s or 250ms.";
+    write_paragraph(out, "", how)?;
+    for Limit { name, default, unit, meaning } in Limits::list() {
+        match default {
+            Some(default) => writeln!(out, "\n{name}={default} ({unit})")?,
+            None => writeln!(out, "\n{name} ({unit}; the default depends on the store)")?,
+        }
+        write_paragraph(out, "    ", meaning)?;
+    }
+    Ok(())
+}
+
+/// Writes `text` in lines of at most [`COLUMNS`] columns, each after `indent`.
+fn write_paragraph(out: &mut impl Write, indent: &str, text: &str) -> io::Result<()> {
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() && indent.len() + line.len() + 1 + word.len() > COLUMNS {
+            writeln!(out, "{indent}{line}")?;
+            line.clear();
+        }
+        line.push_str(if line.is_empty() { "" } else { " " });
+        line.push_str(word);
+    }
+    writeln!(out, "{indent}{line}")
 }

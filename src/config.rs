@@ -1,5 +1,5 @@
-//! Settings from four layers, the later ones winning: defaults, a TOML file, `POLLGATE_*` variables, the command
-//! line. Unknown keys are errors in each.
+//! The settings and the command line. Settings come from four layers, of which a later one wins: defaults, a TOML file,
+//! `POLLGATE_*` variables, command line. An unknown key is an error in each layer.
 
 mod places;
 mod size;
@@ -32,156 +32,160 @@ pub struct Cli {
 enum Command {
     /// Run the gateway (the default command)
     Serve(Box<ServeArgs>),
-    /// Check or move a store on disk while no gateway has it open
+    /// Check, export or import a store on disk that no gateway has open
     #[command(subcommand)]
     Store(StoreCommand),
+    /// List all limits with their defaults, units and meanings
+    Limits,
 }
 
-/// What to do with a store on disk.
+/// A command for a store on disk.
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {
-    /// Read all of it and say whether it is whole; changes nothing, and ends with 1 if something is damaged
+    /// Read the whole store and report damage; changes nothing, exits with 1 if a record is damaged or cut off
     Check {
-        /// Its directory
+        /// Directory of the store
         directory: PathBuf,
     },
-    /// Write its streams and messages as lines of JSON
+    /// Write all streams and messages as lines of JSON
     Export {
-        /// Its directory
+        /// Directory of the store
         directory: PathBuf,
-        /// Export what is left of a damaged store
+        /// Export a damaged store without the messages that are lost
         #[arg(long)]
         accept_damage: bool,
-        /// A new file [default: standard output]
+        /// File to create [default: standard output]
         file: Option<PathBuf>,
     },
-    /// Make the streams that an export tells of, which must not be there; they begin new epochs
+    /// Create the streams of an export, with new epochs; fails if one of them exists
     Import {
-        /// Its directory, made if it is not there
+        /// Directory of the store, created if it does not exist
         directory: PathBuf,
-        /// The export [default: standard input]
+        /// Export to read [default: standard input]
         file: Option<PathBuf>,
     },
 }
 
-/// What the command is asked for.
+/// The subcommand to run.
 #[derive(Debug)]
 pub enum Task {
     /// Run the gateway.
     Serve(Box<Settings>),
-    /// Something with a store on disk.
+    /// Check, export or import a store on disk.
     Store(StoreCommand),
+    /// List all limits.
+    Limits,
 }
 
-/// Every key is also a variable, `POLLGATE_HOLD_MAX=55s`, and a line in the file, `hold_max = "55s"`.
+/// The options of `serve`. Each is also a variable, `POLLGATE_HOLD_MAX=55s`, and a key of the file, `hold_max = "55s"`.
 #[derive(Debug, Clone, Default, Args)]
 struct ServeArgs {
-    /// Address for publishers and readers; port 0 picks one [default: 127.0.0.1:4437]
+    /// Address for publishers and readers; port 0 picks a free port [default: 127.0.0.1:4437]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Address for operators: /metrics, /live, /ready, /clients [default: 127.0.0.1:4438]
+    /// Address of the admin listener: /metrics, /live, /ready, /clients [default: 127.0.0.1:4438]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
-    /// Address for MQTT clients, or off [default: 127.0.0.1:1883]
+    /// Address for MQTT clients, or `off` [default: 127.0.0.1:1883]
     #[arg(long, value_name = "ADDRESS")]
     mqtt: Option<String>,
-    /// Where messages are kept: a directory, or memory (as long as the process lives) [default: pollgate-data]
+    /// Where messages are stored: a directory, or `memory` (lost when the process ends) [default: pollgate-data]
     #[arg(long, value_name = "DIRECTORY")]
     store: Option<String>,
-    /// When what was appended to a directory is synced, all of it surviving a kill of the process: always, before it is
-    /// acknowledged, so that it survives a power cut too; interval:100ms, at most so long afterwards, which is what a
-    /// power cut can lose; never, which leaves it to the system and loses some seconds [default: always]
+    /// When appends are synced to disk: `always` (before they are acknowledged, so that they survive a power cut),
+    /// `interval:100ms` (at most this much later, which is what a power cut loses), or `never` (left to the system; a power cut
+    /// loses some seconds). Acknowledged appends always survive a kill of the process [default: always]
     #[arg(long, value_name = "WHEN")]
     sync: Option<String>,
-    /// Start on a store with damaged records, and go on without what is lost; without this the start fails and says what
-    /// that is. A last write that was cut off is no damage [default: off]
+    /// Start although the store has damaged records, and serve the rest; otherwise the start fails and lists what is lost. A
+    /// last write that was cut off is not damage [default: off]
     #[arg(long)]
     accept_damage: bool,
-    /// Memory that the gateway may take, such as 256M: at 85 % of it new streams and appends are refused [default: half of
-    /// the machine's memory or of the control group's limit]
+    /// Memory budget of the gateway, for example `256M`; from 85 % of it on, new streams and appends are refused [default: half
+    /// of the machine's memory or of the control group's limit]
     #[arg(long, value_name = "SIZE")]
     memory_max: Option<String>,
-    /// How long a poll is held that does not say, give or take 10 % [default: 25s]
+    /// Default hold time of a long poll without a `timeout`; jittered by 10 % [default: 25s]
     #[arg(long, value_name = "DURATION")]
     hold: Option<String>,
-    /// The longest that a poll may ask to be held [default: 55s]
+    /// Longest hold time that a long poll may request [default: 55s]
     #[arg(long, value_name = "DURATION")]
     hold_max: Option<String>,
-    /// From SIGTERM or SIGINT to the hard stop [default: 30s]
+    /// Time from SIGTERM or SIGINT to the hard stop [default: 30s]
     #[arg(long, value_name = "DURATION")]
     drain: Option<String>,
-    /// Allow addresses that others can reach; there is no authorization yet [default: off]
+    /// Allow addresses that other machines can reach; there is no authorization yet [default: off]
     #[arg(long)]
     open: bool,
-    /// A further host name that requests may be for, such as gate.example; may repeat [default: loopback names on a
-    /// loopback address, any name elsewhere]
+    /// Host name that requests may be for besides loopback names, for example `gate.example` (repeatable) [default: none on a
+    /// loopback address, any name on other addresses]
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
-    /// A further origin whose pages may use the gateway, such as https://app.example, or * for any; may repeat [default:
-    /// the gateway's own pages alone]
+    /// Origin whose pages may use the gateway besides its own pages, for example `https://app.example`, or `*` for any
+    /// (repeatable) [default: none]
     #[arg(long, value_name = "ORIGIN")]
     origin: Vec<String>,
-    /// How to write the log: text or json; RUST_LOG says how much (info) [default: text]
+    /// Log format: `text` or `json`; the variable RUST_LOG sets the level (info) [default: text]
     #[arg(long, value_name = "FORMAT")]
     log: Option<String>,
-    /// A bound of src/limits.rs, such as body_bytes_max=65536; may repeat
+    /// Override a limit, for example `body_bytes_max=65536` (repeatable; `pollgate limits` lists all)
     #[arg(long, value_name = "NAME=VALUE")]
     limit: Vec<String>,
-    /// A TOML file with these keys [default: none]
+    /// TOML file with these options as keys [default: none]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// What the gateway runs with.
+/// The settings of the gateway: all layers merged and checked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Address for publishers and readers.
     pub listen: SocketAddr,
-    /// Address for operators.
+    /// Address of the admin listener.
     pub admin: SocketAddr,
     /// Address for MQTT clients.
     pub mqtt: MqttAddress,
-    /// Where messages are kept.
+    /// Where messages are stored.
     pub store: StorePlace,
-    /// When it is synced, if it is a directory.
+    /// When appends to a store on disk are synced.
     pub sync: SyncPolicy,
-    /// Whether to go on without records of it that are damaged.
+    /// Opens a store on disk although records are damaged, and serves the rest.
     pub accept_damage: bool,
-    /// Memory that the gateway may take. `None`: half of the machine's, or of its control group's.
+    /// Memory budget. `None`: half of the machine's memory or of the control group's limit.
     pub memory_max: Option<MemorySize>,
-    /// How long a poll is held that does not say.
+    /// Hold time of a long poll that requests none.
     pub hold: Span,
-    /// The longest hold on request.
+    /// Longest hold time that a long poll may request.
     pub hold_max: Span,
-    /// From the signal to the hard stop.
+    /// Time from the signal to the hard stop.
     pub drain: Span,
-    /// Whether others may reach it.
+    /// Allows addresses that other machines can reach.
     pub open: bool,
-    /// Hosts that requests may be for besides loopback names.
+    /// Hosts that requests may be for, besides loopback names.
     pub host: Vec<String>,
-    /// Origins besides the gateway's own whose pages may use it.
+    /// Origins whose pages may use the gateway, besides its own.
     pub origin: Vec<String>,
-    /// How to write the log.
+    /// Log format.
     pub log: LogFormat,
-    /// Every bound.
+    /// All limits.
     pub limits: Limits,
 }
 
-/// A log format by name.
+/// A log format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Lines for people.
     Text,
-    /// For programs, one object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Why the settings can not be used, in words for the operator.
+/// Why the settings cannot be used. The texts are for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// A layer can not be read or has a wrong key or value.
+    /// A layer cannot be read, or has an unknown key or an invalid value.
     #[error(transparent)]
     Layer(#[from] ConfigError),
     /// A `--limit` is not `NAME=VALUE`.
@@ -215,10 +219,11 @@ impl Default for Settings {
 }
 
 impl Cli {
-    /// What is to be done; for the gateway this puts the layers together.
+    /// Returns the subcommand to run. For `serve` this merges and checks the settings.
     pub fn task(self) -> Result<Task, SettingsError> {
         let args = match self.command {
             Some(Command::Store(command)) => return Ok(Task::Store(command)),
+            Some(Command::Limits) => return Ok(Task::Limits),
             Some(Command::Serve(args)) => *args,
             None => self.serve,
         };
@@ -226,7 +231,7 @@ impl Cli {
     }
 }
 
-/// The layer of `POLLGATE_*`; a list has commas between its items.
+/// The layer of `POLLGATE_*` variables. Commas separate the items of a list.
 fn variables() -> Environment {
     let names = Environment::with_prefix("POLLGATE").prefix_separator("_").separator("__");
     let lists = names.try_parsing(true).list_separator(",");
@@ -234,6 +239,7 @@ fn variables() -> Environment {
 }
 
 impl ServeArgs {
+    /// Merges the defaults, the file, `environment` and the command line, and checks the result.
     fn over(self, environment: Environment) -> Result<Settings, SettingsError> {
         let mut layers = Config::builder();
         if let Some(file) = self.config {
@@ -272,7 +278,7 @@ impl ServeArgs {
     }
 }
 
-/// Descriptors that are no connections of clients: listeners, files of the store, operators.
+/// File descriptors for other things than client connections: listeners, files of the store, admin connections.
 const OTHER_DESCRIPTORS: usize = 64;
 
 impl Settings {
@@ -290,7 +296,7 @@ impl Settings {
         };
         for (key, address) in [("listen", self.listen), ("admin", self.admin)].into_iter().chain(mqtt) {
             if !address.ip().is_loopback() && !self.open {
-                let why = "others could reach it, and there is no authorization yet; --open allows it";
+                let why = "other machines can reach this address, and there is no authorization yet; --open allows it";
                 return Err(SettingsError::Value(format!("{key} = {address}: {why}")));
             }
         }
@@ -299,15 +305,15 @@ impl Settings {
 }
 
 impl Settings {
-    /// Refuses a `connections_max` above the limit on descriptors: otherwise `accept` fails once they are used up.
+    /// Checks that `connections_max` fits into the limit on file descriptors: otherwise `accept` fails once they are used up.
     fn check_descriptors(&self, descriptors: Option<u64>) -> Result<(), SettingsError> {
         let (connections, other) = (self.limits.connections_max, OTHER_DESCRIPTORS);
         let needed = connections.saturating_add(other) as u64;
         match descriptors {
             Some(descriptors) if connections > 0 && needed > descriptors => {
                 Err(SettingsError::Value(format!(
-                    "limits.connections_max = {connections}: the process may have {descriptors} descriptors \
-                     (ulimit -n, or LimitNOFILE= of systemd), of which it needs {other} for other things"
+                    "limits.connections_max = {connections}: the process may open {descriptors} file descriptors \
+                     (ulimit -n, or LimitNOFILE= of systemd), and needs {other} of them for other things"
                 )))
             }
             _ => Ok(()),
@@ -320,6 +326,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::limits::Limit;
 
     fn settings(variables: &[(&str, &str)], arguments: &[&str]) -> Result<Settings, String> {
         let variables: HashMap<_, _> =
@@ -372,6 +379,15 @@ mod tests {
             (&[], &["--sync", "interval:soon"]),
         ] {
             assert!(settings(variables, arguments).is_err(), "{variables:?} {arguments:?}");
+        }
+    }
+
+    #[test]
+    fn each_listed_default_is_a_value_that_the_limit_takes() {
+        for Limit { name, default, .. } in Limits::list() {
+            let Some(default) = default else { continue };
+            let given = settings(&[], &["--limit", &format!("{name}={default}")]).map(|given| given.limits);
+            assert_eq!(format!("{given:?}"), format!("{:?}", Ok::<_, String>(Limits::default())), "{name}");
         }
     }
 

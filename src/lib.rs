@@ -2,22 +2,23 @@
 //!
 //! # Layout
 //!
-//! A request takes this way, and each module knows only those to the right of it:
+//! A request passes these modules from left to right. An arrow points to a module that is used:
 //!
 //! ```text
 //! main -> config, server -> http, mqtt -> hub -> budget -> stream <- store
 //! ```
 //!
-//! * [`stream`]: what a stream is, and the contract of a store. Pure: no IO, no clock.
-//! * [`store`]: the stores that keep the contract, in memory and on disk. Passive: they answer at once with what is there.
-//! * [`budget`]: how much memory the gateway and each client may take, and who holds how much.
-//! * [`hub`]: appends and wakes, reads and waits. The only place that waits.
+//! * [`stream`]: what a stream is, and the contract of a store ([`stream::Store`]). Pure: no IO, no clock.
+//! * [`store`]: implementations of the contract, in memory and on disk. Passive: a read returns what is there and never waits
+//!   for a message.
+//! * [`budget`]: the memory budget of the gateway and of each client, and the accounts that count against it.
+//! * [`hub`]: appends, reads, waits and wake-ups. The only module that waits for messages.
 //! * [`http`]: the HTTP front, one file per operation and delivery form.
-//! * [`mqtt`]: the MQTT front, onto the same streams.
-//! * [`server`]: sockets, connections, limits of both, drain.
-//! * [`client`]: reads and publishes from elsewhere, over whatever the network lets through. Knows the wire alone.
-//! * [`maintenance`]: checking and moving a store while no server runs.
-//! * [`config`], [`limits`], [`clock`], [`metrics`]: settings, bounds, time and counters for all of them.
+//! * [`mqtt`]: the MQTT front, over the same streams.
+//! * [`server`]: listeners, accepting, limits of connections, drain.
+//! * [`client`]: a client that reads and publishes in the delivery forms that the network allows. Uses only the wire protocol.
+//! * [`maintenance`]: checks, exports and imports a store while no server has it open.
+//! * [`config`], [`limits`], [`clock`], [`metrics`]: settings, limits, time and metrics, which all modules use.
 
 pub mod budget;
 pub mod client;

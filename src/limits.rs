@@ -1,265 +1,256 @@
-//! Every bound of the gateway, with its unit and what it can cost at the worst.
+//! The limits of the gateway, each with its unit, and what a client can cost at worst.
 //!
-//! Each can be set by `--limit name=value`, `POLLGATE_LIMITS__NAME` or in the `[limits]` table of the
-//! configuration file. Bounds that belong to the protocol's values stand where those are: the length of a name in
-//! `stream::StreamName`, the producers that a stream remembers in `stream::Producers`,
-//! the runs of a store that its offsets are told apart by in `stream::Lineage`.
+//! A limit is set by `--limit name=value`, `POLLGATE_LIMITS__NAME`, or in the `[limits]` table of the configuration file;
+//! `pollgate limits` lists all. Limits on the values of the protocol are constants beside those values: the length of a stream
+//! name in `stream::StreamName`, the producers of a stream in `stream::Producers`, and the epochs that a store remembers in
+//! `stream::EpochHistory`.
 //!
-//! What one client can cost at the worst, in user memory unless it says otherwise:
+//! What one client costs at worst, in user memory unless the table says otherwise:
 //!
 //! | a connection that | costs at most | by default |
 //! |---|---|---|
 //! | sends a head | `head_bytes_max`, read into a buffer of at most `connection_buffer_bytes` | 16 KiB |
 //! | sends an append | `body_bytes_max`, and the read buffer | 1 MiB + 16 KiB |
-//! | does not take an answer | `connection_buffer_bytes`, and references into the log | 16 KiB |
+//! | does not read a response | `connection_buffer_bytes`, and references into the log | 16 KiB |
 //! | waits in a long poll over HTTP/1.1, whatever the request looked like | a socket and a waiter, without a buffer | 2 KiB |
-//! | waits in a long poll over HTTP/2 | hyper's connection with its buffers, and a stream's state for each poll | 10 KiB |
-//! | waits for a response that is delayed because its client id is used twice | the same, for at most `takeover_delay_max` | 2 KiB, 10 s |
-//! | follows an idle event or NDJSON stream over HTTP/1.1 | the same, and its tail | 3.5 KiB |
-//! | waits for a stream that others wait for too | nothing more; the stream keeps what was read last, at most `tail_bytes_max`, and up to four encodings of it | 16 KiB, and some 100 for the encodings, a stream |
+//! | waits in a long poll over HTTP/2 | hyper's connection with its buffers, and the state of one HTTP/2 stream per poll | 10 KiB |
+//! | waits for a response that is delayed because two clients use its client id | as in a long poll, for at most `takeover_delay_max` | 2 KiB, 10 s |
+//! | reads an idle SSE or NDJSON stream over HTTP/1.1 | a socket, a waiter and the tail | 3.5 KiB |
+//! | waits for a stream that has other waiters | nothing more; the stream keeps its last batch of at most `tail_bytes_max`, and up to four encodings of it | 16 KiB, and about 100 for the encodings, per stream |
 //! | waits for many streams | about 760 bytes for each of `streams_per_request_max` | 744 KiB |
-//! | does not take an answer over many streams | an envelope of `read_bytes_max`, as base64 at the worst, and its cursor | 1.4 MiB |
-//! | does not take a live form | one encoded batch of `tail_bytes_max` (a larger single message as a whole) and the write buffer | 64 KiB |
-//! | does not take anything | `socket_send_bytes` of kernel memory, for at most `write_timeout` | 128 KiB, 20 s |
-//! | has not sent a whole CONNECT | 4 KiB, and its part of `mqtt_connecting_bytes_max` for all such connections | 4 KiB, and 16 MiB for all |
-//! | speaks MQTT | one packet of `mqtt_packet_bytes_max`, what it was sent and has not taken (a batch of `tail_bytes_max`, or one message), and marks of 4096 streams | 1 MiB + 64 KiB + 320 KiB |
-//! | has sessions, here or left behind | `mqtt_session_bytes_per_address_max` for all connections of its address; a subscription costs what its filter and the streams that it matches need, and nothing for retained messages | 128 MiB |
-//! | speaks HTTP/2 | that for each of `http2_streams_max`, and `http2_connection_window_bytes` | 100 times, 1 MiB |
+//! | does not read a response over many streams | an envelope of `read_bytes_max`, at worst in base64, and its resume token | 1.4 MiB |
+//! | does not read a live form | one encoded batch of `tail_bytes_max` (or one larger message) and the write buffer | 64 KiB |
+//! | reads nothing at all | `socket_send_bytes` of kernel memory, for at most `write_timeout` | 128 KiB, 20 s |
+//! | has not sent its whole CONNECT | 4 KiB, and its part of `mqtt_connecting_bytes_max`, which all such connections share | 4 KiB, and 16 MiB for all |
+//! | speaks MQTT | one packet of `mqtt_packet_bytes_max`, the bytes that it has not read (a batch of `tail_bytes_max`, or one message), and the positions of 4096 streams | 1 MiB + 64 KiB + 320 KiB |
+//! | has MQTT sessions, connected or not | `mqtt_session_bytes_per_address_max` for all sessions of its address; a subscription costs what its filter and the matching streams need, and nothing for retained messages | 128 MiB |
+//! | speaks HTTP/2 | the cost of an HTTP/1.1 connection for each of `http2_streams_max`, and `http2_connection_window_bytes` | 100 times, 1 MiB |
 //!
-//! All of this together, and what is stored, is bounded by the memory budget, `--memory-max SIZE` (half of the machine's
-//! memory or of the control group's limit):
+//! The memory budget bounds all of this together with the stored data: `--memory-max SIZE`, by default half of the machine's
+//! memory or of the control group's limit.
 //!
-//! | what is stored | costs about |
+//! | stored | costs about |
 //! |---|---|
-//! | a message in memory | its content, 32 bytes to share it, and 88 to find it |
-//! | a message on disk | what is needed to find it: about 8 bytes, and 170 for the newest 64 of a stream; of the newest ones the content too, `store_cache_bytes` in all, but no more than an eighth of the budget |
+//! | a message in memory | its content, 32 bytes to share it, and 88 bytes of index |
+//! | a message on disk | 8 bytes of index, and 170 for each of the newest 64 of a stream; the newest messages of all streams are also cached, up to `store_cache_bytes` and an eighth of the budget |
 //! | a stream | 0.7 KiB in memory, 0.9 KiB on disk, and its name |
-//! | a fork | that, and 32 bytes for each stream behind it, at most 16 |
-//! | a producer | 100 bytes and its id, at most 256; 10 000 a stream |
+//! | a fork | the same as a stream, and 32 bytes for each of its ancestors, at most 16 |
+//! | a producer | 100 bytes and its id of at most 256 bytes; 10 000 per stream |
 //!
 //! | from | of the budget |
 //! |---|---|
-//! | 85 % | new streams and appends are refused with 507, with 503 if that will pass soon, and in MQTT with 0x97; readers go on |
-//! | 95 % | clients that do not take what is written to them are cut within a second; new connections get 503; each second a tenth of the held polls is answered early, and live forms end at a heartbeat, each with its offset |
+//! | 85 % | new streams and appends are refused: with 507, with 503 if the shortage is temporary, over MQTT with 0x97; reads go on |
+//! | 95 % | clients that do not read are disconnected within a second; new connections get 503; each second a tenth of the held polls is answered early, and live forms end at a heartbeat, each with its offset |
 //!
-//! What the estimates miss is found in the resident set of the process, which is read every 100 ms from 70 % on. One address
-//! has `principal_share_percent` of the budget for what it stores.
+//! Memory that these estimates miss is found by reading the resident set size of the process, every 100 ms from 70 % on. One
+//! address may store `principal_share_percent` of the budget.
 
+use std::fmt;
 use std::time::Duration;
 
+use jiff::fmt::friendly::{Spacing, SpanPrinter};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
-/// The bounds. Durations are texts such as `25s` or `250ms`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Connections that are open at once. 0: the process's descriptors less 1024 (at least half of them).
-    pub connections_max: usize,
-    /// Connections of operators that are open at once.
-    pub admin_connections_max: usize,
-    /// New connections a second; what comes on top is answered 503 with `Retry-After`.
-    pub connections_per_second_max: u32,
-    /// Connections that wait in the kernel for `accept`.
-    pub backlog: i32,
-
-    /// From the connection to its first byte.
-    pub first_byte_timeout: Span,
-    /// From the first byte of a request to the end of its head.
-    pub head_timeout: Span,
-    /// Between two requests on a connection.
-    pub idle_timeout: Span,
-    /// For a request body, and a second more for each `body_bytes_per_second_min` that came.
-    pub body_timeout: Span,
-    /// The slowest that a body may come for long.
-    pub body_bytes_per_second_min: u64,
-    /// How long a client may not take what is written to it.
-    pub write_timeout: Span,
-    /// How long a client may still send after its last answer; what comes is thrown away.
-    pub linger_timeout: Span,
-
-    /// Kernel memory for what a client has not taken yet, as the kernel counts it.
-    pub socket_send_bytes: usize,
-    /// User memory for what hyper has encoded and the kernel has not taken, and for what it reads ahead.
-    pub connection_buffer_bytes: usize,
-
-    /// HTTP/1 header fields in a request.
-    pub headers_max: usize,
-    /// Bytes of a request head.
-    pub head_bytes_max: usize,
-    /// Bytes of a request target (path and query).
-    pub target_bytes_max: usize,
-
-    /// HTTP/2 streams on a connection, which are requests at once.
-    pub http2_streams_max: u32,
-    /// HTTP/2 flow control window of a stream.
-    pub http2_stream_window_bytes: u32,
-    /// HTTP/2 flow control window of a connection.
-    pub http2_connection_window_bytes: u32,
-    /// HTTP/2 streams reset before they were accepted (rapid reset, CVE-2023-44487).
-    pub http2_resets_max: usize,
-
-    /// Bytes of one append.
-    pub body_bytes_max: usize,
-    /// Nesting of a JSON body.
-    pub json_depth_max: usize,
-    /// Bytes of messages in one answer.
-    pub read_bytes_max: usize,
-    /// Bytes of messages in one event of a live form, which is encoded in user memory for each reader.
-    pub tail_bytes_max: usize,
-    /// The newest messages of the store on disk that are kept in memory, in bytes with what is needed to find them; no more
-    /// than an eighth of the memory budget.
-    pub store_cache_bytes: u64,
-
-    /// Streams in one request for many. While it waits it costs about 760 bytes for each of them that nobody else
-    /// waits for, and about 200 for each of the others.
-    pub streams_per_request_max: usize,
-
-    /// Polls that one client holds at once.
-    pub client_polls_max: usize,
-    /// How long a client that holds no poll is remembered.
-    pub client_idle_timeout: Span,
-    /// Clients that are remembered while they hold no poll, about 300 bytes each.
-    pub idle_clients_max: u64,
-
-    /// By how much the third takeover of a client id within a second is delayed, each further one by twice as much: the
-    /// response to a superseded poll, or the CONNACK of a newer MQTT connection. 0: not at all.
-    pub takeover_delay: Span,
-    /// The longest such delay.
-    pub takeover_delay_max: Span,
-    /// Clients whose latest takeovers are remembered, for polls and for MQTT each, about 300 bytes each.
-    pub takeover_clients_max: u64,
-
-    /// Between two signs of life on an event or NDJSON stream, unless the client asks otherwise (1 s to 300 s).
-    pub live_heartbeat: Span,
-    /// After this, give or take 10 %, an event or NDJSON stream ends and the client comes again; at most 1 h.
-    pub live_life: Span,
-
-    /// Between two pings on a WebSocket.
-    pub websocket_ping: Span,
-    /// From a ping to its pong, or from our close to the client's.
-    pub websocket_pong_timeout: Span,
-    /// Bytes of a WebSocket message.
-    pub websocket_message_bytes_max: usize,
-
-    /// From the connection of an MQTT client to its CONNECT.
-    pub mqtt_connect_timeout: Span,
-    /// Bytes of a CONNECT, its will and credentials included, and of the first WebSocket frame of an MQTT client.
-    pub mqtt_connect_bytes_max: usize,
-    /// Bytes that connections may hold together beyond 4 KiB each as long as their CONNECT is not whole.
-    pub mqtt_connecting_bytes_max: usize,
-    /// Bytes of an MQTT packet.
-    pub mqtt_packet_bytes_max: usize,
-    /// Messages of quality of service 1 and 2 that are on their way to an MQTT client, and from it: a name and two
-    /// offsets each. A client of 3.1.1 can not be told how many it may send; it has at most one for each of its
-    /// 65 535 ids, of which a session keeps just the ids of quality 2: 384 KiB.
-    pub mqtt_in_flight_max: u16,
-    /// The longest keep alive; a client of MQTT 5 that asks for more, or for none, is told. A client is cut after
-    /// one and a half times of it without a packet.
-    pub mqtt_keep_alive_max: Span,
-    /// How long the session of an MQTT client that is away is kept at the most.
-    pub mqtt_session_expiry_max: Span,
-    /// Sessions of MQTT clients, of those that are here and those that are away. If there are more, the one that was left
-    /// behind first gives way, of the address that left the most behind.
-    pub mqtt_sessions_max: usize,
-    /// Sessions of the clients of one address (an IPv4 address, or an IPv6 network of 64 bits). If there are more, the one
-    /// that was left behind first gives way.
-    pub mqtt_sessions_per_address_max: usize,
-    /// Bytes of the sessions of one address: 1 KiB each, about 0.5 KiB for a filter and for each of its levels, and 80 bytes
-    /// for each stream that a filter matches, 240 if the session is stored on disk. If there are more, what was left behind
-    /// gives way, and a subscription that needs more is refused.
-    pub mqtt_session_bytes_per_address_max: usize,
-    /// Subscriptions of one MQTT client.
-    pub mqtt_subscriptions_max: usize,
-    /// Streams that the filters of one MQTT client match; a subscription that matches more is refused, and a client whose
-    /// filters come to match more is disconnected with the reason 0x97.
-    pub mqtt_session_streams_max: usize,
-    /// Topic aliases in each direction of an MQTT connection.
-    pub mqtt_topic_aliases_max: u16,
-
-    /// Messages that a stream keeps whose creator did not say; 0: all. What is trimmed moves its earliest offset.
-    pub retention_messages_max: u64,
-    /// Bytes of messages that such a stream keeps; 0: all. By default a store on disk keeps all, and one in memory 64 MiB,
-    /// but no more than a sixteenth of `memory_max`.
-    pub retention_bytes_max: Option<u64>,
-    /// How long such a stream keeps a message; 0: for ever. By default a store on disk keeps it for ever, and one in memory
-    /// for a week.
-    pub retention_age_max: Option<Span>,
-
-    /// Streams: about 1 KiB each, and its messages.
-    pub streams_max: u64,
-    /// What one address may have, in percent of `memory_max` for what it stores, of `streams_max`, and of the producers that
-    /// a stream remembers; 100: all. Behind a proxy all clients come from one address, so there it should be 100.
-    pub principal_share_percent: u64,
-
-    /// Over how long held polls and streams end when the gateway drains.
-    pub drain_spread: Span,
+/// A limit as `pollgate limits` lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// The name that `--limit` takes.
+    pub name: &'static str,
+    /// The default value as `--limit` takes it. `None`: it depends on the store.
+    pub default: Option<String>,
+    /// The unit of the value, such as `bytes`.
+    pub unit: &'static str,
+    /// What the limit applies to, as one paragraph.
+    pub meaning: &'static str,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 0,
-            admin_connections_max: 64,
-            connections_per_second_max: 2000,
-            backlog: 4096,
-            first_byte_timeout: Span::seconds(10),
-            head_timeout: Span::seconds(10),
-            idle_timeout: Span::seconds(75),
-            body_timeout: Span::seconds(30),
-            body_bytes_per_second_min: 1024,
-            write_timeout: Span::seconds(20),
-            linger_timeout: Span::seconds(5),
-            socket_send_bytes: 128 * 1024,
-            connection_buffer_bytes: 16 * 1024,
-            headers_max: 64,
-            head_bytes_max: 16 * 1024,
-            target_bytes_max: 4 * 1024,
-            http2_streams_max: 100,
-            http2_stream_window_bytes: 64 * 1024,
-            http2_connection_window_bytes: 1024 * 1024,
-            http2_resets_max: 20,
-            body_bytes_max: 1024 * 1024,
-            json_depth_max: 64,
-            read_bytes_max: 1024 * 1024,
-            tail_bytes_max: 16 * 1024,
-            store_cache_bytes: 64 * 1024 * 1024,
-            streams_per_request_max: 1000,
-            client_polls_max: 16,
-            client_idle_timeout: Span::seconds(300),
-            idle_clients_max: 100_000,
-            takeover_delay: Span::seconds(1),
-            takeover_delay_max: Span::seconds(10),
-            takeover_clients_max: 10_000,
-            live_heartbeat: Span::seconds(15),
-            live_life: Span::seconds(60),
-            websocket_ping: Span::seconds(25),
-            websocket_pong_timeout: Span::seconds(8),
-            websocket_message_bytes_max: 1024 * 1024,
-            mqtt_connect_timeout: Span::seconds(5),
-            mqtt_connect_bytes_max: 64 * 1024,
-            mqtt_connecting_bytes_max: 16 * 1024 * 1024,
-            mqtt_packet_bytes_max: 1024 * 1024,
-            mqtt_in_flight_max: 100,
-            mqtt_keep_alive_max: Span::seconds(3600),
-            mqtt_session_expiry_max: Span::seconds(24 * 3600),
-            mqtt_sessions_max: 100_000,
-            mqtt_sessions_per_address_max: 50_000,
-            mqtt_session_bytes_per_address_max: 128 * 1024 * 1024,
-            mqtt_subscriptions_max: 1000,
-            mqtt_session_streams_max: 100_000,
-            mqtt_topic_aliases_max: 16,
-            retention_messages_max: 0,
-            retention_bytes_max: None,
-            retention_age_max: None,
-            streams_max: 1_000_000,
-            principal_share_percent: 50,
-            drain_spread: Span::seconds(5),
+/// Defines [`Limits`], its defaults and [`Limits::list`] from one table. The doc comment of a limit is also what `pollgate
+/// limits` prints.
+macro_rules! limits {
+    ($($(#[doc = $meaning:literal])+ $name:ident: $type:ty = $default:expr, $unit:literal;)+) => {
+        /// The limits that can be set. Durations are texts such as `25s` or `250ms`.
+        #[derive(Debug, Clone, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Limits {
+            $($(#[doc = $meaning])+ pub $name: $type,)+
         }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)+ }
+            }
+        }
+
+        impl Limits {
+            /// All limits, with their default values.
+            pub fn list() -> Vec<Limit> {
+                let defaults = Self::default();
+                vec![$(Limit {
+                    name: stringify!($name),
+                    default: value_text(&defaults.$name),
+                    unit: $unit,
+                    meaning: concat!($($meaning),+).trim(),
+                },)+]
+            }
+        }
+    };
+}
+
+limits! {
+    /// Open connections of clients, for HTTP and for MQTT each. 0: the file descriptors of the process less 1024, but at least
+    /// half of them.
+    connections_max: usize = 0, "connections";
+    /// Open connections to the admin address.
+    admin_connections_max: usize = 64, "connections";
+    /// New connections per second on each address. Further ones are refused, over HTTP with 503 and `Retry-After`.
+    connections_per_second_max: u32 = 2000, "connections per second";
+    /// Backlog of a listener: connections that wait in the kernel to be accepted.
+    backlog: i32 = 4096, "connections";
+
+    /// How long a new connection may take to send its first byte.
+    first_byte_timeout: Span = Span::seconds(10), "duration";
+    /// How long a request head may take, from its first byte to its end.
+    head_timeout: Span = Span::seconds(10), "duration";
+    /// How long a keep-alive connection may be idle between two requests.
+    idle_timeout: Span = Span::seconds(75), "duration";
+    /// How long a request body may take, plus a second for every `body_bytes_per_second_min` bytes received.
+    body_timeout: Span = Span::seconds(30), "duration";
+    /// Lowest rate at which a request body that exceeds `body_timeout` may arrive.
+    body_bytes_per_second_min: u64 = 1024, "bytes per second";
+    /// How long a client may read nothing of what is written to it before it is disconnected.
+    write_timeout: Span = Span::seconds(20), "duration";
+    /// How long a client may go on sending after its last response; the gateway discards these bytes.
+    linger_timeout: Span = Span::seconds(5), "duration";
+
+    /// Kernel memory for bytes that a client has not read yet, as the kernel counts it.
+    socket_send_bytes: usize = 128 * 1024, "bytes";
+    /// Memory of a connection for bytes that hyper has encoded and the kernel has not accepted, and for bytes read ahead.
+    connection_buffer_bytes: usize = 16 * 1024, "bytes";
+
+    /// Header fields of an HTTP/1 request.
+    headers_max: usize = 64, "fields";
+    /// Size of a request head.
+    head_bytes_max: usize = 16 * 1024, "bytes";
+    /// Size of a request target (path and query).
+    target_bytes_max: usize = 4 * 1024, "bytes";
+
+    /// Concurrent HTTP/2 streams of a connection: its concurrent requests.
+    http2_streams_max: u32 = 100, "HTTP/2 streams";
+    /// Flow control window of an HTTP/2 stream.
+    http2_stream_window_bytes: u32 = 64 * 1024, "bytes";
+    /// Flow control window of an HTTP/2 connection.
+    http2_connection_window_bytes: u32 = 1024 * 1024, "bytes";
+    /// HTTP/2 streams of a connection that are reset before they are accepted (rapid reset, CVE-2023-44487).
+    http2_resets_max: usize = 20, "HTTP/2 streams";
+
+    /// Size of an append.
+    body_bytes_max: usize = 1024 * 1024, "bytes";
+    /// Nesting depth of a JSON body.
+    json_depth_max: usize = 64, "levels";
+    /// Messages in one response.
+    read_bytes_max: usize = 1024 * 1024, "bytes";
+    /// Messages in one event of a live form, which is encoded in memory for each reader.
+    tail_bytes_max: usize = 16 * 1024, "bytes";
+    /// Cache of the newest messages of a store on disk, index included; never more than an eighth of the memory budget.
+    store_cache_bytes: u64 = 64 * 1024 * 1024, "bytes";
+
+    /// Streams in one request for many streams. While the request waits, it costs about 760 bytes for each stream without
+    /// other waiters, and about 200 for each of the others.
+    streams_per_request_max: usize = 1000, "streams";
+
+    /// Held polls of one client.
+    client_polls_max: usize = 16, "polls";
+    /// How long a client without a held poll is remembered.
+    client_idle_timeout: Span = Span::seconds(300), "duration";
+    /// Remembered clients without a held poll, about 300 bytes each.
+    idle_clients_max: u64 = 100_000, "clients";
+
+    /// Delay of the third takeover of a client id within a second; each further one is delayed twice as long. What is delayed
+    /// is the response to the superseded poll, or the CONNACK of the newer MQTT connection. 0: no delay.
+    takeover_delay: Span = Span::seconds(1), "duration";
+    /// Longest delay of a takeover of a client id.
+    takeover_delay_max: Span = Span::seconds(10), "duration";
+    /// Clients whose latest takeovers are remembered, for polls and for MQTT each; about 300 bytes each.
+    takeover_clients_max: u64 = 10_000, "clients";
+
+    /// Interval of the heartbeats of an SSE or NDJSON stream whose client asks for none (1 s to 300 s).
+    live_heartbeat: Span = Span::seconds(15), "duration";
+    /// An SSE or NDJSON stream ends after this time, jittered by 10 %, and the client reconnects; at most 1 h.
+    live_life: Span = Span::seconds(60), "duration";
+
+    /// Interval of the pings on a WebSocket.
+    websocket_ping: Span = Span::seconds(25), "duration";
+    /// How long a client may take to answer a ping with a pong, or a close frame with its own.
+    websocket_pong_timeout: Span = Span::seconds(8), "duration";
+    /// Size of a WebSocket message.
+    websocket_message_bytes_max: usize = 1024 * 1024, "bytes";
+
+    /// How long a new MQTT connection may take to send its CONNECT.
+    mqtt_connect_timeout: Span = Span::seconds(5), "duration";
+    /// Size of a CONNECT, with its will and credentials, and of the first WebSocket frame of an MQTT client.
+    mqtt_connect_bytes_max: usize = 64 * 1024, "bytes";
+    /// Memory that all connections with an incomplete CONNECT share, beyond 4 KiB each.
+    mqtt_connecting_bytes_max: usize = 16 * 1024 * 1024, "bytes";
+    /// Size of an MQTT packet.
+    mqtt_packet_bytes_max: usize = 1024 * 1024, "bytes";
+    /// Messages of QoS 1 and 2 in flight to an MQTT client, and from it; each costs a name and two offsets. A client of MQTT
+    /// 3.1.1 cannot be told this limit: it has at most one message for each of its 65 535 packet ids, of which a session keeps
+    /// only the ids of QoS 2: 384 KiB.
+    mqtt_in_flight_max: u16 = 100, "messages";
+    /// Longest keep alive. An MQTT 5 client that asks for a longer one, or for none, is told this one. A client that sends no
+    /// packet for one and a half times its keep alive is disconnected.
+    mqtt_keep_alive_max: Span = Span::seconds(3600), "duration";
+    /// Longest time that the session of a disconnected MQTT client is kept.
+    mqtt_session_expiry_max: Span = Span::seconds(24 * 3600), "duration";
+    /// Sessions of MQTT clients, connected or not. Beyond it, the address with the most disconnected sessions loses the one
+    /// that has been disconnected longest.
+    mqtt_sessions_max: usize = 100_000, "sessions";
+    /// Sessions of the MQTT clients of one address (an IPv4 address, or an IPv6 network of 64 bits). Beyond it, the session
+    /// that has been disconnected longest is dropped.
+    mqtt_sessions_per_address_max: usize = 50_000, "sessions";
+    /// Memory of the MQTT sessions of one address: 1 KiB for each session, about 0.5 KiB for each filter and for each level of
+    /// it, and 80 bytes for each stream that a filter matches, 240 if the session is stored on disk. Beyond it, disconnected
+    /// sessions are dropped, and a subscription that needs more is refused.
+    mqtt_session_bytes_per_address_max: usize = 128 * 1024 * 1024, "bytes";
+    /// Subscriptions of one MQTT client.
+    mqtt_subscriptions_max: usize = 1000, "subscriptions";
+    /// Streams that the filters of one MQTT client match. A subscription that matches more is refused, and a client whose
+    /// filters come to match more is disconnected with reason 0x97.
+    mqtt_session_streams_max: usize = 100_000, "streams";
+    /// Topic aliases of an MQTT connection in each direction.
+    mqtt_topic_aliases_max: u16 = 16, "aliases";
+
+    /// Messages that a stream keeps if its creator sets no retention; 0: all. Trimming moves its earliest offset.
+    retention_messages_max: u64 = 0, "messages";
+    /// Bytes of messages that a stream keeps if its creator sets no retention; 0: all. By default a store on disk keeps all,
+    /// and a store in memory keeps 64 MiB, but at most a sixteenth of `memory_max`.
+    retention_bytes_max: Option<u64> = None, "bytes";
+    /// How long a stream keeps a message if its creator sets no retention; 0: forever. By default a store on disk keeps it
+    /// forever, and a store in memory for a week.
+    retention_age_max: Option<Span> = None, "duration";
+
+    /// Streams, about 1 KiB each plus their messages.
+    streams_max: u64 = 1_000_000, "streams";
+    /// Share of one address: of `memory_max` for what it stores, of `streams_max`, and of the producers that a stream
+    /// remembers; 100: all. Behind a reverse proxy all clients have one address, so set it to 100 there.
+    principal_share_percent: u64 = 50, "percent";
+
+    /// Time over which a drain spreads the ends of held polls and live forms.
+    drain_spread: Span = Span::seconds(5), "duration";
+}
+
+/// A value as `--limit` takes it.
+fn value_text(value: &impl Serialize) -> Option<String> {
+    match serde_json::to_value(value) {
+        Ok(Value::String(text)) => Some(text),
+        Ok(Value::Null) | Err(_) => None,
+        Ok(value) => Some(value.to_string()),
     }
 }
 
 impl Limits {
-    /// Refuses values that would break the gateway, in words for its operator.
+    /// Checks that the gateway works with these values. The error is a text for the operator.
     pub fn check(&self) -> Result<(), String> {
         let at_least = |name: &str, value: usize, least: usize| {
             (value >= least)
@@ -296,17 +287,17 @@ impl Limits {
     }
 }
 
-/// A duration that reads and writes itself as `25s`, `1m 30s` or `250ms`.
+/// A duration whose text is `25s`, `1m30s` or `250ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(Duration);
 
 impl Span {
-    /// Whole seconds.
+    /// A duration of whole seconds.
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// How many whole seconds it is.
+    /// The duration in whole seconds, rounded down.
     fn whole_seconds(self) -> usize {
         usize::try_from(self.0.as_secs()).unwrap_or(usize::MAX)
     }
@@ -322,19 +313,27 @@ impl std::str::FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let span: jiff::SignedDuration =
-            text.parse().map_err(|error| format!("{text:?} is no duration: {error}"))?;
+            text.parse().map_err(|error| format!("{text:?} is not a duration: {error}"))?;
         let span = Duration::try_from(span).map_err(|_| format!("{text:?} is negative"))?;
         if span > Duration::from_secs(7 * 24 * 3600) {
-            Err(format!("{text:?} is over a week"))
+            Err(format!("{text:?} is longer than a week"))
         } else {
             Ok(Self(span))
         }
     }
 }
 
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const PRINTER: SpanPrinter = SpanPrinter::new().spacing(Spacing::None);
+        let span = jiff::SignedDuration::try_from(self.0).map_err(|_| fmt::Error)?;
+        f.write_str(&PRINTER.duration_to_string(&span))
+    }
+}
+
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{}ms", self.0.as_millis()))
+        serializer.collect_str(self)
     }
 }
 
@@ -359,7 +358,24 @@ mod tests {
     }
 
     #[test]
+    fn a_span_is_written_as_it_is_read() {
+        for text in ["25s", "250ms", "1m30s", "0s", "1h", "24h"] {
+            assert_eq!(text.parse::<Span>().map(|span| span.to_string()).as_deref(), Ok(text));
+        }
+    }
+
+    #[test]
     fn the_defaults_are_allowed() {
         assert_eq!(Limits::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn each_limit_is_listed_with_its_unit_and_meaning() {
+        for Limit { name, default, unit, meaning } in Limits::list() {
+            assert!(!unit.is_empty() && meaning.ends_with('.'), "{name}: {meaning:?}");
+            assert!(!meaning.contains("  "), "{name}: {meaning:?}");
+            let depends_on_store = ["retention_bytes_max", "retention_age_max"].contains(&name);
+            assert_eq!(default.is_none(), depends_on_store, "{name}");
+        }
     }
 }

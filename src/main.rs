@@ -1,4 +1,4 @@
-//! The `pollgate` command: reads its settings, starts the log, and runs what is asked for.
+//! The `pollgate` command: reads the settings, starts the log and runs the subcommand.
 
 mod allocator;
 mod commands;
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     };
     start_log(match &task {
         Task::Serve(settings) => settings.log,
-        Task::Store(_) => LogFormat::Text,
+        Task::Store(_) | Task::Limits => LogFormat::Text,
     });
     if let Err(error) = allocator::return_freed_memory() {
         tracing::warn!(%error, "freed memory may stay with the process: the allocator does not take its settings");
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         match task {
             Task::Serve(settings) => commands::serve(*settings).await.map_err(Into::into),
             Task::Store(command) => commands::store(command).await,
+            Task::Limits => Ok(commands::limits()),
         }
     });
     runtime.shutdown_timeout(Duration::ZERO);

@@ -1,4 +1,4 @@
-//! The server: listeners, what stands behind them, and how it all comes to an end.
+//! The server: binds the listeners, opens the store, starts the tasks that serve, and drains them.
 
 mod accept;
 
@@ -26,7 +26,7 @@ use crate::store::{ClockFile, Disk, DiskOptions, Memory, OpenError};
 use crate::stream::{Observer, Store};
 use accept::{Acceptor, Front};
 
-/// Addresses that are bound, with nothing served yet.
+/// A server with bound addresses and an open store that does not serve yet.
 pub struct Server {
     gateway: TcpListener,
     admin: TcpListener,
@@ -36,7 +36,7 @@ pub struct Server {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     clock: Clock,
-    /// Keeps the clock of a store on disk over restarts.
+    /// Keeps the clock of a store on disk across restarts.
     clock_file: Option<ClockFile>,
     limits: Arc<Limits>,
     budget: Arc<Budget>,
@@ -46,16 +46,16 @@ pub struct Server {
     admin_access: AccessPolicy,
 }
 
-/// Why nothing can be served, in words for the operator.
+/// Why a server cannot start. The texts are for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The hosts or origins are none.
+    /// A host or an origin in the settings is invalid.
     #[error(transparent)]
     Access(#[from] InvalidAccess),
-    /// An address can not be listened on.
+    /// Listening on an address failed.
     #[error(transparent)]
     Listen(#[from] io::Error),
-    /// The store can not be opened.
+    /// The store cannot be opened.
     #[error("store: {0}")]
     Store(#[from] OpenError),
 }
@@ -64,30 +64,31 @@ pub enum BindError {
 pub struct Running {
     hub: Arc<Hub>,
     store: Arc<dyn Store>,
-    /// From the signal to the hard stop.
+    /// Time from the signal to the hard stop.
     drain: Duration,
     phase: watch::Sender<Phase>,
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// At most this part of the memory budget is for messages of a store on disk.
-const CACHE_PART: u64 = 8;
+/// The cache of a store on disk takes at most the memory budget divided by this.
+const CACHE_DIVISOR: u64 = 8;
 
-/// WebSockets that wait to be taken over by the MQTT front; what comes on top waits in its HTTP connection.
+/// WebSockets that wait for the MQTT front; further ones wait in their HTTP connections.
 const MQTT_SOCKETS_MAX: usize = 64;
 
-/// How soon a time of day that was set is in the clock file, and how soon that is tried again if it can not be written.
+/// How soon a change of the time of day is written to the clock file, and how soon a failed write is retried.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 const CLOCK_RETRY: Duration = Duration::from_secs(60);
 
-/// As long as anything is free in a socket's buffer, the kernel takes one more piece, with what it keeps about it.
-const LAST_PIECE_BYTES: usize = 8 * 1024;
+/// Size of one segment with the kernel's bookkeeping. While any of a socket's send buffer is free, the kernel accepts one more
+/// segment, so the buffer may exceed its size by this.
+const SEGMENT_BYTES: usize = 8 * 1024;
 
 impl Server {
     /// Binds the addresses and opens the store.
     pub fn bind(settings: &Settings) -> Result<Self, BindError> {
         let access = AccessPolicy::new(settings.listen.ip(), &settings.host, &settings.origin)?;
-        // Pages that may use the gateway need not see what operators see.
+        // Pages that may use the gateway must not read what only operators may see.
         let admin_access = AccessPolicy::new(settings.admin.ip(), &settings.host, &[])?;
         let clock_file = match &settings.store {
             StorePlace::Directory(directory) => Some(ClockFile::read(directory)),
@@ -130,27 +131,27 @@ impl Server {
         })
     }
 
-    /// Where publishers and readers reach it.
+    /// Address of the HTTP listener for publishers and readers.
     pub fn gateway_address(&self) -> SocketAddr {
         self.gateway_address
     }
 
-    /// Where operators reach it.
+    /// Address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
     }
 
-    /// The bytes of memory that it may take.
+    /// Memory budget in bytes.
     pub fn memory_max(&self) -> u64 {
         self.budget.max()
     }
 
-    /// Where MQTT clients reach it over TCP, if they do.
+    /// Address of the MQTT listener, if there is one.
     pub fn mqtt_address(&self) -> Option<SocketAddr> {
         self.mqtt.as_ref().map(|(_, address)| *address)
     }
 
-    /// Starts to serve, in tasks of the runtime that this is called in.
+    /// Starts serving, in tasks of the current tokio runtime.
     pub fn start(self) -> Running {
         let (clock, metrics, store) = (self.clock, self.metrics, self.store);
         let hub = Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock);
@@ -207,9 +208,9 @@ impl Server {
 }
 
 impl Running {
-    /// Comes to an end without losing anything that a client could not ask for again: not ready at once, held
-    /// polls and streams end with their cursors over the spread, then connections close, then whatever is left
-    /// is dropped at the hard stop.
+    /// Drains the server and closes the store; clients lose nothing that they cannot request again. `/ready` answers 503 at
+    /// once, held polls and live forms end with their offsets over `drain_spread`, then connections close. Connections that are
+    /// left at the hard stop are dropped.
     pub async fn drain(&self) {
         let hard_stop = Instant::now() + self.drain;
         if timeout_at(hard_stop, self.hub.drain()).await.is_ok() {
@@ -232,12 +233,12 @@ impl Drop for Running {
 
 fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
     let context =
-        |error: io::Error| io::Error::new(error.kind(), format!("can not listen on {address}: {error}"));
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"));
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
-        // Linux doubles what is asked for, and connections inherit it.
-        let send_bytes = limits.socket_send_bytes.saturating_sub(LAST_PIECE_BYTES);
+        // Linux doubles the requested size, and accepted connections inherit it.
+        let send_bytes = limits.socket_send_bytes.saturating_sub(SEGMENT_BYTES);
         socket.set_send_buffer_size(send_bytes / 2)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
@@ -247,7 +248,7 @@ fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
     open().map_err(context)
 }
 
-/// Writes the clock file whenever it is outdated.
+/// Writes the clock file whenever it is outdated. Runs until the task is aborted.
 async fn keep_clock(mut file: ClockFile, clock: Clock) {
     loop {
         let mut pause = CLOCK_INTERVAL;
@@ -259,7 +260,7 @@ async fn keep_clock(mut file: ClockFile, clock: Clock) {
             let Ok((returned, outcome)) = spawn_blocking(write).await else { return };
             file = returned;
             if let Err(error) = outcome {
-                tracing::warn!(%error, "the clock file can not be written: after a restart ages may be wrong");
+                tracing::warn!(%error, "cannot write the clock file; after a restart the ages of messages may be wrong");
                 pause = CLOCK_RETRY;
             }
         }
@@ -267,7 +268,7 @@ async fn keep_clock(mut file: ClockFile, clock: Clock) {
     }
 }
 
-/// Opens the store; one on disk reads its log first.
+/// Opens the store. A store on disk reads its log first.
 fn open_store(
     settings: &Settings,
     metrics: &Metrics,
@@ -279,20 +280,20 @@ fn open_store(
     };
     let observer = Arc::new(Counting(metrics.store().clone()));
     let options = DiskOptions::new(settings.sync);
-    let cache_bytes = settings.limits.store_cache_bytes.min(budget.max() / CACHE_PART);
+    let cache_bytes = settings.limits.store_cache_bytes.min(budget.max() / CACHE_DIVISOR);
     let options = DiskOptions { cache_bytes, accept_damage: settings.accept_damage, ..options };
     let (disk, opened) = Disk::open_within(directory, options, observer, budget, clock.now())?;
     let (streams, records, took) = (opened.streams, opened.records, opened.took);
     tracing::info!(directory = %directory.display(), streams, records, ?took, "opened the store");
     if opened.may_lack_end {
         tracing::warn!(
-            "what lay behind the end of the log, if anything, is lost; offsets from there get 410"
+            "the end of the log may be missing; messages there are lost, and their offsets get 410"
         );
     }
     Ok(Arc::new(disk))
 }
 
-/// Puts what a store tells into the metrics.
+/// Records in the metrics what a store on disk does.
 struct Counting(StoreMetrics);
 
 impl Observer for Counting {

@@ -1,4 +1,4 @@
-//! Settings that are a word, or a place or duration in its stead.
+//! Settings whose text is a keyword or a value: the MQTT address, the place of the store, and the sync policy.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,21 +10,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::stream::SyncPolicy;
 
-/// Where MQTT is served: `off`, or an address.
+/// Address of the MQTT listener: `off`, or an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MqttAddress {
-    /// Nowhere over TCP; only over WebSocket at the gateway's own address.
+    /// No MQTT over TCP. MQTT over WebSocket is served on the gateway's HTTP address in any case.
     Off,
-    /// At an address.
+    /// The address to listen on.
     At(SocketAddr),
 }
 
-/// Where messages are kept: `memory`, or a directory.
+/// Where messages are stored: `memory`, or a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StorePlace {
-    /// As long as the process lives.
+    /// In memory, for the lifetime of the process.
     Memory,
-    /// In a directory, which is made if it is not there.
+    /// In a directory, which is created if it does not exist.
     Directory(PathBuf),
 }
 
@@ -60,16 +60,16 @@ impl Serialize for StorePlace {
 impl<'de> Deserialize<'de> for StorePlace {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match String::deserialize(deserializer)?.as_str() {
-            "" => Err(serde::de::Error::custom("a store is a directory, or memory")),
+            "" => Err(serde::de::Error::custom("the store must be a directory or memory")),
             "memory" => Ok(Self::Memory),
             path => Ok(Self::Directory(path.into())),
         }
     }
 }
 
-/// The text is none of `always`, `interval:100ms` and `never`.
+/// The text is not a sync policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is none of always, interval:100ms and never")]
+#[error("{0:?} is not a sync policy; use always, interval:100ms or never")]
 pub struct InvalidSync(String);
 
 impl FromStr for SyncPolicy {

@@ -1,20 +1,21 @@
-//! A size in bytes as people write it.
+//! A memory size with a unit, such as `256M`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The least budget that a gateway runs in.
+/// Smallest memory budget that a gateway can run with.
 const BYTES_MIN: u64 = 32 << 20;
 
-/// A size such as `256M` or `2G`, at least 32 MiB. The units are powers of 1024: `K`, `M`, `G` and `T`, also as `MiB`.
+/// A size such as `256M` or `2G`, at least 32 MiB. Units are powers of 1024: `K`, `M`, `G` and `T`, or `KiB`, `MiB`, `GiB` and
+/// `TiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemorySize(u64);
 
-/// The text is no such size.
+/// The text is not a [`MemorySize`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no size of at least 32M, such as 256M or 2G")]
+#[error("{0:?} is not a size of at least 32M; write for example 256M or 2G")]
 pub struct InvalidSize(String);
 
 impl MemorySize {

@@ -1,8 +1,8 @@
 //! The HTTP front.
 //!
-//! * [`conn`]: bytes to requests, and responses to bytes.
-//! * [`api`]: requests and responses as values: routes, header fields, errors. Handlers never read header fields.
-//! * `read`: one file a delivery form, each over one stream or many.
+//! * [`conn`]: connections: parses bytes into requests and writes responses.
+//! * [`api`]: typed requests and responses: routes, header fields, errors. Handlers get values, never header fields.
+//! * `read`: one file per delivery form, each over one stream or many.
 
 pub mod api;
 pub mod conn;

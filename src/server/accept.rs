@@ -1,5 +1,4 @@
-//! Accepting connections: as many as there may be, as fast as they may come, and with patience when the
-//! descriptors are used up.
+//! Accepts connections. Limits their number and their rate, and backs off while the process has no file descriptor left.
 
 use std::future::Future;
 use std::io;
@@ -24,29 +23,29 @@ use crate::limits::Limits;
 use crate::metrics::{Metrics, stall_timed};
 use crate::mqtt::{Broker, WebSocketBytes};
 
-/// Descriptors that are no connections of clients.
+/// File descriptors that are reserved for other things than client connections.
 const DESCRIPTORS_RESERVED: usize = 1024;
 
-/// Connections that are being told 503; what comes on top of them waits in the queue of the kernel.
+/// Connections that are being answered with 503 at once; further ones wait in the kernel's accept queue.
 const REFUSALS_MAX: usize = 256;
 
-/// How long a refusal may take, or clients that say nothing would keep the others from being told.
+/// How long a refusal may take, so that clients that send nothing do not delay the refusal of others.
 const REFUSAL_TIME: Duration = Duration::from_secs(3);
 
-/// Pauses when the system has no descriptor left, doubling between these; a connection that closes ends one, since
-/// what waits in the queue of the kernel would else be let in by a few at each pause.
+/// First and longest pause while no descriptor is left; each pause is twice as long as the one before. A connection that closes
+/// ends a pause: without that, each pause would admit only a few of the connections in the kernel's accept queue.
 const BACK_OFF: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
-/// So many are accepted before others have their turn: as many as the kernel's queue holds, so that those who come at once
-/// find room in it.
+/// Connections that are accepted before other tasks run: as many as the kernel's accept queue holds by default, so that a burst
+/// of connections finds room in it.
 const ACCEPTS_AT_A_TIME: u64 = 4096;
 
-/// How long handshakes that are under way may take to end before the listener closes and resets them. A client
-/// whose SYN is dropped in that time sends another one after a second, and is refused.
-const LAST_LOOK: Duration = Duration::from_secs(1);
+/// How long TCP handshakes in progress may take before the listener closes, which resets them. A client whose SYN is dropped in
+/// that time sends another one after a second, and is refused.
+const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
 
-/// What the connections of a listener speak, and with whom.
+/// The front that serves the connections of a listener.
 pub(super) enum Front {
     Http(Arc<Service>),
     Mqtt(Arc<Broker>),
@@ -73,7 +72,7 @@ struct Rate {
 }
 
 impl Acceptor {
-    /// Accepts at most `connections_max` at once; 0: as many as the process's descriptors allow.
+    /// Creates an acceptor for at most `connections_max` open connections; 0: as many as the file descriptors allow.
     pub(super) fn new(
         front: Front,
         connections_max: usize,
@@ -94,7 +93,7 @@ impl Acceptor {
     pub(super) async fn run(mut self, listener: std::net::TcpListener) {
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
-            Err(error) => return tracing::error!(%error, "can not accept connections"),
+            Err(error) => return tracing::error!(%error, "cannot accept connections"),
         };
         let mut phase = self.phase.clone();
         let (mut back_off, mut warned_at) = (BACK_OFF, None::<Instant>);
@@ -103,21 +102,22 @@ impl Acceptor {
                 yield_now().await;
             }
             let accepted = tokio::select! {
-                // Without a budget: while those have their turn who were accepted, the kernel's queue would overflow.
+                // Without tokio's cooperative budget: it would let the accepted connections run while the kernel's queue
+                // overflows.
                 accepted = unconstrained(listener.accept()) => accepted,
                 _ = phase.wait_for(|phase| *phase >= Phase::Closing) => break,
             };
             match accepted {
                 Ok((stream, address)) => {
                     back_off = BACK_OFF;
-                    self.take(stream, address).await;
+                    self.admit(stream, address).await;
                 }
-                Err(error) if is_of_the_peer(&error) => {}
+                Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     self.metrics.accept_error();
                     if warned_at.is_none_or(|at| at.elapsed() >= BACK_OFF_MAX) {
                         warned_at = Some(Instant::now());
-                        tracing::warn!(%error, "can not accept; waiting until some connection closes");
+                        tracing::warn!(%error, "cannot accept a connection; waiting for one to close");
                     }
                     let _freed_or_not = timeout(back_off, self.freed.notified()).await;
                     back_off = (back_off * 2).min(BACK_OFF_MAX);
@@ -125,16 +125,16 @@ impl Acceptor {
             }
         }
         if let Err(error) = drop_syns(&listener) {
-            tracing::warn!(%error, "connections that come now may be reset");
+            tracing::warn!(%error, "cannot drop new handshakes; connections that arrive during the drain may be reset");
         }
-        let close_at = Instant::now() + LAST_LOOK;
+        let close_at = Instant::now() + HANDSHAKE_GRACE;
         while let Ok(Ok((stream, address))) = timeout_at(close_at, listener.accept()).await {
-            self.take(stream, address).await;
+            self.admit(stream, address).await;
         }
     }
 
-    async fn take(&mut self, stream: TcpStream, address: SocketAddr) {
-        let in_time = self.rate.take(Instant::now()) && !self.budget.is_critical();
+    async fn admit(&mut self, stream: TcpStream, address: SocketAddr) {
+        let in_time = self.rate.try_take(Instant::now()) && !self.budget.is_critical();
         let permit = self.open.clone().try_acquire_owned();
         match permit {
             Ok(permit) if in_time => self.spawn(stream, address, permit, false),
@@ -149,14 +149,14 @@ impl Acceptor {
 
     fn spawn(&self, stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit, refuse: bool) {
         let (limits, phase) = (self.limits.clone(), self.phase.clone());
-        // The phase goes with the state too, so that a drain waits for WebSockets.
+        // The state holds a receiver of the phase too, so that a drain waits for WebSockets.
         let open = (self.metrics.connection(), permit, phase.clone(), Freed(self.freed.clone()));
         let owner = self.budget.owner(principal_of(address.ip()));
         let state = Arc::new(ConnectionState::new(open, &owner));
         if let Err(error) = prepare(&stream, &limits) {
-            return tracing::debug!(%error, "a connection was gone before it was served");
+            return tracing::debug!(%error, "a connection closed before it was served");
         }
-        // A task for each protocol, or every connection would have room for either.
+        // One kind of task per protocol: a common one would reserve the memory of the larger protocol for each connection.
         match &self.front {
             Front::Http(service) => {
                 let context = ConnectionContext { service: service.clone(), limits, state, phase, refuse };
@@ -175,10 +175,11 @@ fn prepare(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
     SockRef::from(stream).set_tcp_user_timeout(Some(limits.write_timeout.get()))
 }
 
-/// How soon the kernel asks after a client that has agreed on no keep alive and may be gone without a word.
-const SILENT_FOR: Duration = Duration::from_secs(300);
+/// Idle time after which the kernel probes an MQTT connection (TCP keep-alive). It finds clients that agreed on no keep alive
+/// and vanished without a FIN.
+const KEEP_ALIVE_TIME: Duration = Duration::from_secs(300);
 
-/// Serves a TCP connection to its end. `refuse`: it is one too many, and is told so.
+/// Serves an MQTT connection over TCP to its end. `refuse`: the connection is above a limit, and the client is told so.
 async fn serve_mqtt(
     stream: TcpStream,
     broker: Arc<Broker>,
@@ -187,7 +188,7 @@ async fn serve_mqtt(
     mut phase: watch::Receiver<Phase>,
     refuse: bool,
 ) -> io::Result<()> {
-    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENT_FOR))?;
+    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_TIME))?;
     let principal = state.principal();
     let io = Box::new(GuardedStream::new(stream, Bytes::new(), state, limits, phase.clone()));
     tokio::select! {
@@ -197,7 +198,7 @@ async fn serve_mqtt(
     Ok(())
 }
 
-/// Serves the WebSockets that the HTTP front hands over, until that front is gone.
+/// Serves MQTT over the WebSockets that the HTTP front hands over, until that front is gone.
 pub(super) async fn serve_sockets(
     broker: Arc<Broker>,
     limits: Arc<Limits>,
@@ -217,7 +218,7 @@ pub(super) async fn serve_sockets(
     }
 }
 
-/// Spawns what serves a connection. Not within an async block: that would set aside room for it twice.
+/// Spawns the task of a connection. This is not an async block, because that would reserve the memory of `serve` twice.
 fn run(
     name: impl Fn() -> &'static str + Send + Unpin + 'static,
     serve: impl Future<Output = io::Result<()>> + Send + Unpin + 'static,
@@ -236,7 +237,7 @@ fn run(
     }
 }
 
-/// Says that a descriptor is free again.
+/// Notifies the acceptor on drop that a file descriptor is free again.
 struct Freed(Arc<Notify>);
 
 impl Drop for Freed {
@@ -246,7 +247,7 @@ impl Drop for Freed {
 }
 
 impl Rate {
-    fn take(&mut self, now: Instant) -> bool {
+    fn try_take(&mut self, now: Instant) -> bool {
         let since = now.duration_since(self.filled_at).as_secs_f64();
         self.filled_at = now;
         self.tokens = (self.tokens + since * self.per_second).min(self.per_second);
@@ -258,8 +259,8 @@ impl Rate {
     }
 }
 
-/// Lets no new handshake begin, without refusing it: closing a listener resets the connections in its queue, and
-/// only when no more can come is it certain that the queue has been emptied.
+/// Attaches a packet filter that drops new SYNs, so that no handshake begins and none is refused. Closing a listener resets the
+/// connections in its queue, and only when no more can arrive is it certain that the queue has been emptied.
 fn drop_syns(listener: &TcpListener) -> io::Result<()> {
     const LOAD_BYTE: u16 = 0x30;
     const AND: u16 = 0x54;
@@ -277,7 +278,7 @@ fn drop_syns(listener: &TcpListener) -> io::Result<()> {
     ])
 }
 
-/// The connections that the process's descriptors allow, if the limit does not say.
+/// How many connections may be open. If `connections_max` is 0, the limit on file descriptors decides.
 fn permits(connections_max: usize) -> usize {
     if connections_max > 0 {
         return connections_max.min(Semaphore::MAX_PERMITS);
@@ -287,8 +288,8 @@ fn permits(connections_max: usize) -> usize {
     descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(descriptors / 2).min(Semaphore::MAX_PERMITS)
 }
 
-/// Errors that concern the one connection which was to be accepted (accept(2)).
-fn is_of_the_peer(error: &io::Error) -> bool {
+/// Whether an error concerns only the connection that was to be accepted (accept(2)).
+fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
@@ -301,7 +302,7 @@ mod tests {
     fn a_bucket_grants_its_rate_and_no_more() {
         let start = Instant::now();
         let mut rate = Rate { per_second: 100.0, tokens: 100.0, filled_at: start };
-        let granted = |rate: &mut Rate, at| (0..500).filter(|_| rate.take(start + at)).count();
+        let granted = |rate: &mut Rate, at| (0..500).filter(|_| rate.try_take(start + at)).count();
         assert_eq!(granted(&mut rate, Duration::ZERO), 100);
         assert_eq!(granted(&mut rate, Duration::from_millis(500)), 50);
         assert_eq!(granted(&mut rate, Duration::from_secs(100)), 100);

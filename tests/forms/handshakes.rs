@@ -49,7 +49,11 @@ async fn a_key_that_is_not_16_bytes_is_refused() {
         let refused =
             answer(&gateway, "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n", key).await.expect(400);
         assert_eq!(refused.problem(), "malformed", "{key:?}");
-        assert!(refused.text().contains("sec-websocket-key is 16 bytes in base64"), "{}", refused.text());
+        assert!(
+            refused.text().contains("sec-websocket-key must be 16 bytes in base64"),
+            "{}",
+            refused.text()
+        );
     }
 }
 

@@ -33,13 +33,37 @@ fn help_names_each_key_with_its_default() {
 }
 
 #[test]
+fn limits_lists_all_limits_with_default_unit_and_meaning() {
+    // It is a command without a server: settings that the gateway would refuse do not matter.
+    let output = pollgate(&["limits"], &[("POLLGATE_HODL", "1s")]);
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    for (entry, meaning) in [
+        ("connections_max=0 (connections)", "descriptors"),
+        ("body_bytes_max=1048576 (bytes)", "Size of an append."),
+        ("idle_timeout=1m15s (duration)", "keep-alive"),
+        ("connections_per_second_max=2000 (connections per second)", "503"),
+        ("retention_age_max (duration; the default depends on the store)", "a store in memory"),
+        ("drain_spread=5s (duration)", "held polls"),
+    ] {
+        let heading = format!("\n\n{entry}\n");
+        let (_, behind) = text.split_once(&heading).unwrap_or_else(|| panic!("{entry}:\n{text}"));
+        let paragraph = behind.split("\n\n").next().unwrap();
+        assert!(paragraph.starts_with("    ") && paragraph.contains(meaning), "{entry}: {paragraph}");
+    }
+    let help = String::from_utf8(pollgate(&["--help"], &[]).stdout).unwrap();
+    assert!(help.contains("`pollgate limits` lists all"), "{help}");
+}
+
+#[test]
 fn what_can_not_be_meant_ends_in_one_clear_line() {
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = busy.local_addr().unwrap().to_string();
     for (arguments, variables, words) in [
         (&["--listen", "0.0.0.0:0"][..], &[][..], "--open"),
-        (&["--listen", &taken], &[], "can not listen on"),
-        (&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", &taken], &[], "can not listen on"),
+        (&["--listen", &taken], &[], "cannot listen on"),
+        (&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", &taken], &[], "cannot listen on"),
         (&["--mqtt", "on"], &[], "neither an address nor off"),
         (&["--limit", "nosuch=1"], &[], "nosuch"),
         (&["--hold", "soon"], &[], "soon"),

@@ -10,7 +10,7 @@ use crate::world::{Gateway, get, post};
 const DRAINED: Duration = Duration::from_secs(60);
 
 /// What a start logs that finds no end of the run before.
-const RENEWED: &str = "what lay behind the end of the log";
+const RENEWED: &str = "the end of the log may be missing";
 
 async fn publish(gateway: &Gateway, numbers: std::ops::Range<u64>) -> String {
     let mut tail = String::new();

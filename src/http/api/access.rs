@@ -1,8 +1,8 @@
-//! Which requests a listener takes, by the host that they are for and by the page that sent them.
+//! The access policy of a listener: which requests it accepts, by the host that they name and the page that sent them.
 //!
-//! A browser lets any page send requests to any address that its machine reaches, and so to a gateway on loopback. The host that
-//! a request is for keeps out pages whose own name leads to the gateway (DNS rebinding); the origin keeps out all other pages.
-//! Clients that are no browsers name no origin and are taken.
+//! A browser lets any page send requests to any address that its machine reaches, so also to a gateway on loopback. The check
+//! of the host refuses pages whose own name resolves to the gateway (DNS rebinding); the check of the origin refuses all other
+//! pages. Clients other than browsers send no origin and are accepted.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use super::error::Error;
 use super::fields::{Fields, SEC_FETCH_DEST, SEC_FETCH_MODE, SEC_FETCH_SITE, X_FORWARDED_PROTO};
 use super::origins::{AllowedOrigin, InvalidOrigin, Origins, as_setting};
 
-/// Refusals are logged at most once in this time.
+/// At most one refusal is logged in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The longest text of a request that a refusal repeats.
+/// The longest text of a request that an error text quotes.
 const QUOTED_CHARACTERS_MAX: usize = 200;
 
-/// Decides which requests a listener takes.
+/// Decides which requests a listener accepts.
 #[derive(Debug)]
 pub struct AccessPolicy {
     hosts: Hosts,
@@ -32,26 +32,26 @@ pub struct AccessPolicy {
     refusals: Mutex<Refusals>,
 }
 
-/// Why settings are no access policy, in words for the operator.
+/// Why the settings of an access policy are invalid. The texts are for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidAccess {
-    /// A `host` is not one.
-    #[error("--host takes a name or an address without a port, such as gate.example, and not {0:?}")]
+    /// A `host` is not a host name or an address.
+    #[error("--host takes a name or an address without a port, such as gate.example, not {0:?}")]
     Host(String),
-    /// An `origin` is not one.
+    /// An `origin` is invalid.
     #[error(transparent)]
     Origin(#[from] InvalidOrigin),
 }
 
-/// The hosts that a listener answers for.
+/// The hosts that a listener serves.
 #[derive(Debug)]
 struct Hosts {
-    /// Whether other hosts than those of `names` and loopback names are refused.
+    /// Whether hosts other than `names` and loopback names are refused.
     are_restricted: bool,
     names: Vec<String>,
 }
 
-/// Refusals since one was logged.
+/// Refusals since the last one that was logged.
 #[derive(Debug, Default)]
 struct Refusals {
     logged_at: Option<Instant>,
@@ -59,7 +59,7 @@ struct Refusals {
 }
 
 impl Hosts {
-    /// On a loopback address nobody but this machine is to be answered, so other names have to be given. `hosts` are further ones.
+    /// On a loopback address, or if `hosts` are given, only `hosts` and loopback names are served; else any host is.
     fn new(listener: IpAddr, hosts: &[String]) -> Result<Self, InvalidAccess> {
         for host in hosts {
             let is_one = |authority: Authority<'_>| authority.port.is_none() && !host.ends_with(':');
@@ -80,8 +80,8 @@ impl Hosts {
 }
 
 impl AccessPolicy {
-    /// The policy of a listener. It serves requests for loopback names and for `hosts`, and requests of pages of its own origin
-    /// and of `origins`.
+    /// Creates the policy of a listener: it accepts requests for loopback names and for `hosts`, and requests of pages of its
+    /// own origin and of `origins`.
     pub fn new(listener: IpAddr, hosts: &[String], origins: &[String]) -> Result<Self, InvalidAccess> {
         let (hosts, origins) = (Hosts::new(listener, hosts)?, Origins::new(origins)?);
         Ok(Self { hosts, origins, refusals: Mutex::default() })
@@ -98,8 +98,8 @@ impl AccessPolicy {
         admitted
     }
 
-    /// Checks a request: `target` is the authority of its target, which wins over `Host` (RFC 9112, section 3.2.2; RFC 9113, section
-    /// 8.3.1). Returns the allowed origin of the page that sent it, if there is one and it is not the gateway's own.
+    /// Checks a request. `target` is the authority of its target, which takes precedence over `Host` (RFC 9112, section 3.2.2;
+    /// RFC 9113, section 8.3.1). Returns the origin of the page that sent the request, unless it is the gateway's own.
     pub(in crate::http) fn check(
         &self,
         version: Version,
@@ -139,7 +139,7 @@ impl AccessPolicy {
     }
 }
 
-/// The authority that a request is for. A client of HTTP/1.0 may name none (RFC 9112, section 3.2): it is no browser.
+/// Returns the authority that a request names. HTTP/1.0, which no browser uses, does not require one (RFC 9112, section 3.2).
 fn authority<'a>(
     version: Version,
     target: Option<&'a str>,
@@ -147,7 +147,7 @@ fn authority<'a>(
 ) -> Result<Option<Authority<'a>>, Error> {
     let parse = |text: &'a [u8]| {
         Authority::parse(text)
-            .ok_or_else(|| Error::field(&HOST, "is a host name or an address, and perhaps a port"))
+            .ok_or_else(|| Error::field(&HOST, "must be a host name or an address, with an optional port"))
     };
     let host = single(fields, &HOST)?.map(parse).transpose()?;
     let target = target.map(|target| parse(target.as_bytes())).transpose()?;
@@ -159,7 +159,7 @@ fn authority<'a>(
     if is_needed { Err(Error::field(&HOST, "is required")) } else { Ok(target.or(host)) }
 }
 
-/// The value of a field that must not be repeated.
+/// Returns the value of a field that must not be repeated.
 fn single<'a>(fields: &'a (impl Fields + ?Sized), name: &HeaderName) -> Result<Option<&'a [u8]>, Error> {
     let mut values = fields.values(name);
     match (values.next(), values.next()) {
@@ -168,14 +168,14 @@ fn single<'a>(fields: &'a (impl Fields + ?Sized), name: &HeaderName) -> Result<O
     }
 }
 
-/// The scheme that the client used with the first of the proxies before the gateway, if they say so.
+/// Returns the scheme between the client and the first proxy in front of the gateway, if the proxies report it.
 fn forwarded_scheme(fields: &(impl Fields + ?Sized)) -> Option<&[u8]> {
     let schemes = fields.values(&X_FORWARDED_PROTO).next()?;
     schemes.split(|byte| *byte == b',').next().map(<[u8]>::trim_ascii)
 }
 
-/// Whether a page of another site sent a request without an origin, as for `<img>` and `<script>` (Fetch Metadata). Following a link
-/// to a page or a stream is no such request: what it leads to is not for the page with the link.
+/// Whether a page of another site sent a request without an origin, as for `<img>` and `<script>` (Fetch Metadata). Following a
+/// link is not such a request: the page with the link cannot read what the link leads to.
 fn is_cross_site(method: &Method, fields: &(impl Fields + ?Sized)) -> bool {
     let Some(site) = fields.values(&SEC_FETCH_SITE).next() else { return false };
     let is = |name, text: &[u8]| fields.values(&name).any(|value| value == text);
@@ -192,7 +192,7 @@ fn shown(host: Host<'_>) -> String {
     }
 }
 
-/// A text of a request, as far as a refusal repeats it.
+/// Cuts a text of a request to the length that an error text quotes.
 fn quoted(text: String) -> Box<str> {
     if text.len() <= QUOTED_CHARACTERS_MAX {
         return text.into();

@@ -1,4 +1,4 @@
-//! The admin listener: metrics, liveness, readiness, and the wait queues as JSON.
+//! The admin front: metrics, liveness, readiness, and the wait queues as JSON.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::http::conn::{Answer, Body, Framing};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 
-/// How many clients one answer lists; more are counted in `/metrics`.
+/// The most clients that one response lists; `/metrics` counts all.
 const CLIENTS_MAX: usize = 10_000;
 
 /// The front for operators.
@@ -26,7 +26,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// An admin front of `hub`.
+    /// Creates an admin front of `hub`.
     pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>, clock: Clock, access: AccessPolicy) -> Self {
         Self { hub, metrics, clock, access }
     }
@@ -43,7 +43,11 @@ impl Admin {
 
     fn respond(&self, head: &Parts) -> Response<Body> {
         if !matches!(head.method, Method::GET | Method::HEAD) {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD\n".into());
+            let mut answer = text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "text/plain",
+                "method not allowed; this resource supports GET, HEAD\n".into(),
+            );
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
@@ -69,7 +73,7 @@ impl Admin {
                 None => text(
                     StatusCode::NOT_FOUND,
                     "text/plain",
-                    "there are /metrics, /live, /ready, /clients and /clients/{id of a client that is known}\n".into(),
+                    "no resource at this path; there are /metrics, /live, /ready, /clients and /clients/{id}\n".into(),
                 ),
             },
         }

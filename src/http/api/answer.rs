@@ -1,4 +1,4 @@
-//! What many answers have in common: the fields of a read, caching, security.
+//! Header fields and bodies that many responses share: position, caching, security.
 
 use std::time::Duration;
 
@@ -12,32 +12,33 @@ use super::fields::*;
 use crate::http::conn::{Answer, Body, FRAME_BYTES_MAX, Head};
 use crate::stream::{Batch, CacheCursor, Offset};
 
-/// How long shared caches may keep what lies before the tail: it never changes (protocol, section 10.1).
+/// How long shared caches may keep messages before the tail, which never change (protocol, section 10.1).
 const FRESH: Duration = Duration::from_secs(60);
 
 /// The longest entity tag: three numbers of 16 digits, quotes and separators.
 const ENTITY_TAG_BYTES_MAX: usize = 54;
 
-/// Whether caches may keep an answer.
+/// Whether caches may keep a response.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http) enum Caching {
     May,
     MustNot,
 }
 
-/// The field against sniffing (protocol, section 12.7). Those for pages of other origins are added when the response is finished.
+/// Adds the field against content sniffing (protocol, section 12.7). The fields for pages of other origins are added when the
+/// response is finished.
 pub(in crate::http) fn secure(head: &mut impl Head) {
     head.put_static(X_CONTENT_TYPE_OPTIONS, "nosniff");
 }
 
-/// The same for a response with messages, which any publisher may have written: a browser that shows them as a document runs
-/// none of their scripts (CSP level 3, `sandbox`).
+/// Adds the fields of [`secure`], and a policy for messages, which any publisher may have written: a browser that shows them as
+/// a document runs none of their scripts (CSP level 3, `sandbox`).
 pub(in crate::http) fn secure_messages(head: &mut impl Head) {
     secure(head);
     head.put_static(CONTENT_SECURITY_POLICY, "sandbox");
 }
 
-/// An answer that nobody may cache, with the security fields.
+/// Begins a response that no cache may keep, with the security fields.
 pub(in crate::http) fn uncached<A: Answer>(status: StatusCode) -> A {
     let mut answer = A::begin(status);
     answer.put_static(CACHE_CONTROL, "no-store");
@@ -45,11 +46,11 @@ pub(in crate::http) fn uncached<A: Answer>(status: StatusCode) -> A {
     answer
 }
 
-/// 200 with a batch: its messages and its cursor. The caller adds what its form needs.
+/// A 200 response with the messages of a batch and the position after them. The caller adds the fields of its delivery form.
 pub(in crate::http) fn messages<A: Answer>(batch: &Batch, keep: Caching) -> A {
     let mut answer = A::begin(StatusCode::OK);
     match batch.content_type.as_str() {
-        // The type of nearly all streams needs no copy.
+        // The type of nearly all streams is added without a copy.
         "application/json" => answer.put_static(CONTENT_TYPE, "application/json"),
         other => {
             answer.put(CONTENT_TYPE, other.as_bytes());
@@ -68,7 +69,7 @@ pub(in crate::http) fn messages<A: Answer>(batch: &Batch, keep: Caching) -> A {
     answer
 }
 
-/// Where a reader is: the next offset, whether it is up to date, whether anything will follow.
+/// Adds the position of the reader: the next offset, whether it is up to date, and whether the stream is closed.
 pub(in crate::http) fn position(head: &mut impl Head, batch: &Batch) {
     head.put(STREAM_NEXT_OFFSET, &batch.next.to_text());
     if batch.up_to_date {
@@ -79,11 +80,12 @@ pub(in crate::http) fn position(head: &mut impl Head, batch: &Batch) {
     }
 }
 
+/// Adds the cache cursor.
 pub(in crate::http) fn cursor(head: &mut impl Head, cursor: CacheCursor) {
     head.put(STREAM_CURSOR, itoa::Buffer::new().format(cursor.0).as_bytes());
 }
 
-/// The entity tag of a batch. It changes with the log's life, its stretch, and closing.
+/// Returns the entity tag of a batch. It depends on the epoch, the range of positions, and whether the stream is closed.
 pub(in crate::http) fn entity_tag(batch: &Batch) -> String {
     let mut tag = String::with_capacity(ENTITY_TAG_BYTES_MAX);
     tag.push('"');
@@ -97,7 +99,7 @@ pub(in crate::http) fn entity_tag(batch: &Batch) -> String {
     tag
 }
 
-/// Hexadecimal without leading zeros. By hand, since the formatter showed in the profile of the short poll.
+/// Appends a number in hexadecimal without leading zeros. The formatter showed in the profile of the short poll.
 fn push_hex(text: &mut String, number: u64) {
     let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
     for digit in (0..digits).rev() {
@@ -106,9 +108,9 @@ fn push_hex(text: &mut String, number: u64) {
     }
 }
 
-/// Entity tag and freshness of an answer that may be cached.
+/// Adds the entity tag and the freshness of a response that caches may keep.
 ///
-/// Messages never change, so they may be kept. "Nothing new" must be asked again each time, or a short poll
+/// Messages never change, so caches may keep them. A response without messages must be revalidated each time, or a short poll
 /// through a cache would see a message a minute late.
 pub(in crate::http) fn caching(head: &mut impl Head, batch: &Batch) {
     head.put(ETAG, entity_tag(batch).as_bytes());
@@ -128,7 +130,8 @@ pub(in crate::http) fn matches(if_none_match: &str, tag: &str) -> bool {
     if_none_match.trim() == "*" || if_none_match.split(',').any(same)
 }
 
-/// The messages as a body: a JSON array, or bytes. Small ones in one piece, large ones as the log has them.
+/// Returns the messages as a body: a JSON array, or their bytes. A small body is one piece; a large one shares the pieces of
+/// the log.
 fn messages_body(batch: &Batch) -> Body {
     let json = batch.content_type.is_json();
     let pieces = &batch.pieces;
@@ -142,7 +145,7 @@ fn messages_body(batch: &Batch) -> Body {
     Body::full(joined(pieces, json))
 }
 
-/// The capacity is the exact size, so that the bytes need no second allocation to be shared.
+/// Joins pieces. The capacity is the exact size, so that the bytes can be shared without a second allocation.
 fn joined(pieces: &[Bytes], json: bool) -> Bytes {
     if json && pieces.is_empty() {
         return Bytes::from_static(b"[]");
@@ -175,7 +178,7 @@ fn as_array(pieces: &[Bytes]) -> Vec<Bytes> {
     array
 }
 
-/// An answer to an append or a creation: where the tail is now.
+/// Begins a response that tells the tail of a stream: to an append, a creation or a HEAD.
 pub(in crate::http) fn tail<A: Answer>(status: StatusCode, tail: Offset, closed: bool) -> A {
     let mut answer: A = uncached(status);
     answer.put(STREAM_NEXT_OFFSET, &tail.to_text());

@@ -1,4 +1,4 @@
-//! The authority of a URL: a host, and perhaps a port (RFC 3986, section 3.2), as in `Host`, `:authority` and `Origin`.
+//! The authority of a URL: a host with an optional port (RFC 3986, section 3.2), as in `Host`, `:authority` and `Origin`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,8 +18,8 @@ pub(in crate::http) enum Host<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Parses `host`, `host:port`, `192.0.2.1:port` or `[2001:db8::1]:port`. An empty host and a user name are refused, as HTTP
-    /// demands (RFC 9110, sections 4.2.1 and 4.2.4).
+    /// Parses `host`, `host:port`, `192.0.2.1:port` or `[2001:db8::1]:port`. An empty host and a user name are invalid in HTTP
+    /// (RFC 9110, sections 4.2.1 and 4.2.4).
     pub(in crate::http) fn parse(text: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         let (host, behind) = match text.strip_prefix('[') {
@@ -56,7 +56,7 @@ impl<'a> Host<'a> {
         Some(address.map_or(Self::Name(text), |address| Self::Address(address.into())))
     }
 
-    /// Whether the name always leads to the machine that resolves it (RFC 6761, section 6.3), whatever the DNS says.
+    /// Whether the host always is the machine that resolves it, independent of DNS (RFC 6761, section 6.3).
     pub(in crate::http) fn is_loopback(self) -> bool {
         match self {
             Self::Address(address) => address.to_canonical().is_loopback(),
@@ -67,7 +67,7 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Whether both lead to the same host. Unlike a comparison for equality this ignores a trailing dot.
+    /// Whether both name the same host. Unlike `==` this ignores a trailing dot.
     pub(in crate::http) fn is_alias_of(self, other: Self) -> bool {
         match (self, other) {
             (Self::Name(one), Self::Name(other)) => {

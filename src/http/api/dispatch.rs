@@ -1,4 +1,4 @@
-//! From a typed request to its response: one handler per operation, and what all responses have in common.
+//! Dispatches a typed request to the handler of its operation, and finishes the response.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use super::upgrade::Reply;
 use crate::http::conn::{Answer, ConnectionState};
 
 impl Gateway {
-    /// Answers one request. Every failure is a response too.
+    /// Answers one request. An error becomes a response too.
     ///
-    /// Cancel safe: dropping the future takes a held poll from its wait queue.
+    /// Cancel safe: dropping the future removes a held poll from its wait queue.
     pub(in crate::http) async fn respond<A: Answer>(
         &self,
         request: GatewayRequest,

@@ -1,4 +1,4 @@
-//! Every reason to refuse a request, and the one mapping of them to the wire (RFC 9457).
+//! All reasons to refuse a request, and their only mapping to the wire: problem documents (RFC 9457).
 
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
@@ -20,25 +20,25 @@ use crate::stream::{
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::http) enum Error {
-    #[error("there is nothing at this path; streams are at /v1/stream/{{name}}")]
+    #[error("no resource at this path; streams are at /v1/stream/{{name}}")]
     NoSuchPath,
     #[error("the stream name is not UTF-8 after percent-decoding")]
     NameNotUtf8,
     #[error(transparent)]
     Name(#[from] InvalidName),
     #[error(
-        "names under __ds/ are reserved by the protocol for subscriptions, which this server does not have"
+        "names under __ds/ are reserved by the protocol for subscriptions, which this server does not support"
     )]
     Reserved,
-    #[error("what is at this path knows {allowed}")]
+    #[error("method not allowed; this resource supports {allowed}")]
     MethodNotAllowed { allowed: &'static str },
-    #[error("a request target has at most {max} bytes")]
+    #[error("the request target is longer than {max} bytes (limit target_bytes_max)")]
     TargetTooLong { max: usize },
-    #[error("a request has either Content-Length or Transfer-Encoding, not both")]
+    #[error("a request must not have both Content-Length and Transfer-Encoding")]
     AmbiguousLength,
-    #[error("a body has a Content-Length or comes in chunks; no other Transfer-Encoding is taken")]
+    #[error("unsupported Transfer-Encoding; send the body with Content-Length, or chunked")]
     TransferEncoding,
-    #[error("there are more connections than this server takes")]
+    #[error("too many connections; retry after the seconds in Retry-After")]
     TooManyConnections,
     #[error(transparent)]
     Malformed(#[from] Malformed),
@@ -46,50 +46,53 @@ pub(in crate::http) enum Error {
     Offset(InvalidOffset),
     #[error(transparent)]
     ContentType(#[from] InvalidContentType),
-    #[error("bodies are taken as they are, without Content-Encoding")]
+    #[error("Content-Encoding is not supported; send the body without it")]
     ContentEncoding,
     #[error(transparent)]
     Client(#[from] InvalidClientId),
-    #[error("a body has at most {max} bytes")]
+    #[error("the body is larger than {max} bytes (limit body_bytes_max)")]
     BodyTooLarge { max: usize },
-    #[error("the body did not come in time: {seconds} s, and a second more per {per_second} bytes")]
+    #[error(
+        "the body did not arrive in time; it may take {seconds} s, and a second more per {per_second} bytes"
+    )]
     BodyTooSlow { seconds: u64, per_second: u64 },
     #[error("{0}")]
     Short(Shortage),
-    #[error("the body ended before its time")]
+    #[error("the body is incomplete or malformed")]
     BodyBroken,
-    #[error("this needs a WebSocket handshake of version 13 (RFC 6455; over HTTP/2 RFC 8441)")]
+    #[error("this resource needs a WebSocket handshake of version 13 (RFC 6455; over HTTP/2 RFC 8441)")]
     UpgradeRequired,
-    #[error("/mqtt speaks MQTT alone: a WebSocket with the subprotocol mqtt")]
+    #[error("/mqtt accepts only WebSockets with the subprotocol mqtt")]
     Subprotocol,
-    #[error("this server does not answer for the host {host}; --host {host} makes it")]
+    #[error("this server does not serve the host {host}; start it with --host {host} to allow that")]
     Misdirected { host: Box<str> },
     #[error(
-        "pages of the origin {origin} may not use this server; --origin {} allows it",
+        "pages of the origin {origin} may not use this server; start it with --origin {} to allow that",
         setting.as_deref().unwrap_or("'*'")
     )]
     Origin { origin: Box<str>, setting: Option<Box<str>> },
     #[error(
-        "pages of other sites may not load this without CORS (the crossorigin attribute, or fetch); --origin '*' allows it"
+        "pages of other sites may not load this without CORS (the crossorigin attribute, or fetch); start the server \
+         with --origin '*' to allow that"
     )]
     CrossSite,
-    #[error("messages of this stream come in {} frames", if *binary { "binary" } else { "text" })]
+    #[error("this stream accepts {} frames only", if *binary { "binary" } else { "text" })]
     FrameType { binary: bool },
-    #[error("a request for many streams is JSON: its Content-Type is application/json")]
+    #[error("a request for many streams must be JSON, with the Content-Type application/json")]
     NotJson,
     #[error(transparent)]
     Json(InvalidMessages),
-    #[error("a request has at most {max} streams (streams_per_request_max)")]
+    #[error("the request names more than {max} streams (limit streams_per_request_max)")]
     TooManyStreams { max: usize },
-    #[error("a request names each stream once")]
+    #[error("the request names a stream twice")]
     SameStream,
     #[error(
-        "the names of two of the streams collide in a resume token: ask for one of them in a request of its own"
+        "the names of two of the streams collide in a resume token; read one of them with a request of its own"
     )]
     SameHash,
     #[error(transparent)]
     ResumeToken(#[from] InvalidResumeToken),
-    #[error("this WebSocket brings many streams and takes no messages: publish by POST to the stream")]
+    #[error("this WebSocket reads many streams and accepts no messages; publish with POST to the stream")]
     ReadOnly,
     #[error(transparent)]
     Creation(#[from] CreationError),
@@ -108,29 +111,29 @@ pub(in crate::http) enum Error {
 /// A problem document.
 #[derive(Debug, Serialize)]
 pub struct Problem {
-    /// `urn:pollgate:` and a word for the kind of problem.
+    /// `urn:pollgate:` and the name of the problem type.
     #[serde(rename = "type")]
     kind: String,
-    /// The status in words.
+    /// The reason phrase of the status.
     title: &'static str,
-    /// The status.
+    /// The status code.
     status: u16,
-    /// What was wrong, which limit applies and what would be accepted.
+    /// What is wrong, which limit applies, and what would be accepted.
     detail: String,
 }
 
 impl Error {
-    /// A header field with a value that can not be meant.
+    /// A header field with an invalid value; `what` continues the sentence after its name.
     pub(in crate::http) fn field(name: &HeaderName, what: &str) -> Self {
         Self::Malformed(Malformed::field(name, what))
     }
 
-    /// A query parameter with a value that can not be meant.
+    /// A query parameter with an invalid value; `what` continues the sentence after its name.
     pub(in crate::http) fn parameter(name: &str, what: &str) -> Self {
         Self::Malformed(Malformed::parameter(name, what))
     }
 
-    /// Status, kind, and the fields that tell a program what the detail tells a person.
+    /// Returns the status, the problem type, and header fields with the details that programs need.
     fn map(&self) -> (StatusCode, &'static str, HeaderMap) {
         let mut fields = HeaderMap::new();
         let (status, kind) = match self {
@@ -193,7 +196,7 @@ impl Error {
         (status, kind, fields)
     }
 
-    /// The answer that says so.
+    /// Returns the response: a problem document.
     pub(in crate::http) fn into_answer(self) -> Response<Body> {
         let (status, kind, fields) = self.map();
         let mut text = serde_json::to_vec(&self.as_problem(status, kind)).unwrap_or_default();
@@ -207,7 +210,7 @@ impl Error {
         answer
     }
 
-    /// The same as a value, for forms that have no status.
+    /// Returns the problem document as a value, for delivery forms without a status.
     pub(in crate::http) fn problem(&self) -> Problem {
         let (status, kind, _) = self.map();
         self.as_problem(status, kind)
@@ -226,11 +229,11 @@ impl Error {
         match self {
             Self::Append(AppendError::Refused { refusal, .. }) => refusal_in_words(refusal),
             Self::Append(AppendError::Empty) => {
-                "an append needs at least one message; an empty body only closes, with Stream-Closed: true"
+                "an append needs at least one message; an empty body is allowed only with Stream-Closed: true"
                     .into()
             }
             Self::Append(AppendError::NoContentType) => {
-                "an append needs the Content-Type of its stream".into()
+                "Content-Type is missing; an append needs the content type of its stream".into()
             }
             Self::Read(ReadError::Gap(gap)) | Self::Poll(PollError::Read(ReadError::Gap(gap))) => {
                 gap_in_words(gap)
@@ -343,7 +346,7 @@ fn map_gap(gap: &Gap, fields: &mut HeaderMap) -> (StatusCode, &'static str) {
     (StatusCode::GONE, "gap")
 }
 
-/// `Stream-Gap` as DESIGN has it. How many messages another epoch had nobody knows, so it says none.
+/// Returns the value of `Stream-Gap`. For another epoch it has no `missed`: the number of missed messages is unknown.
 pub(in crate::http) fn gap_text(gap: &Gap) -> String {
     match gap.reason {
         GapReason::Trimmed { missed } => format!("reason=trimmed; missed={missed}"),
@@ -361,7 +364,7 @@ fn gap_in_words(gap: &Gap) -> String {
         GapReason::Damaged { missed } => {
             format!("at most {missed} messages (bytes, if the stream is not JSON) were damaged in the store")
         }
-        GapReason::Epoch => "the offset is from an earlier life of the stream".to_owned(),
+        GapReason::Epoch => "the offset is from another epoch of the stream".to_owned(),
     };
     let which = if matches!(gap.reason, GapReason::Damaged { .. }) { "next" } else { "earliest" };
     let go_on = if earliest == Offset::ZERO { "-1".to_owned() } else { earliest.to_string() };
@@ -371,19 +374,19 @@ fn gap_in_words(gap: &Gap) -> String {
 fn refusal_in_words(refusal: &AppendRefusal) -> String {
     match refusal {
         AppendRefusal::Closed => "the stream is closed".into(),
-        AppendRefusal::ContentType => "the body has another content type than the stream".into(),
-        AppendRefusal::SequenceRegression => "Stream-Seq must be above the last one, byte by byte".into(),
+        AppendRefusal::ContentType => "the content type of the body is not that of the stream".into(),
+        AppendRefusal::SequenceRegression => "Stream-Seq must be greater than the last one, compared byte by byte".into(),
         AppendRefusal::Producer(ProducerRefusal::StaleEpoch { current }) => {
-            format!("a newer start of this producer has epoch {current}")
+            format!("a newer instance of this producer has epoch {current}")
         }
         AppendRefusal::Producer(ProducerRefusal::EpochNotFromZero) => {
-            "a new producer epoch begins at sequence 0".into()
+            "a new producer epoch must begin at sequence 0".into()
         }
         AppendRefusal::Producer(ProducerRefusal::SequenceGap { expected, received }) => {
-            format!("the producer's next sequence is {expected}, not {received}")
+            format!("the next sequence of the producer is {expected}, not {received}")
         }
         AppendRefusal::Producer(ProducerRefusal::TooMany) => {
-            "the stream remembers no more producers, or no more from this address; those that were idle for an hour give way"
+            "the stream has too many producers, or too many of this address; a producer that is idle for an hour makes room"
                 .into()
         }
     }

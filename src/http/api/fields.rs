@@ -1,4 +1,4 @@
-//! Header fields: their names, and reading them as values.
+//! Header fields: their names, and parsers of their values.
 
 use std::time::{Duration, SystemTime};
 
@@ -47,31 +47,31 @@ names! {
     X_FORWARDED_PROTO = "x-forwarded-proto",
 }
 
-/// A header field or query parameter whose value means nothing.
+/// A header field or query parameter with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(in crate::http) struct Malformed(String);
 
 impl Malformed {
-    /// A header field; `what` is a predicate such as "is not UTF-8".
+    /// A header field; `what` continues the sentence after its name, such as "is not UTF-8".
     pub(in crate::http) fn field(name: &HeaderName, what: &str) -> Self {
         Self(format!("{name} {what}"))
     }
 
-    /// A query parameter, or a key of a JSON body in its place.
+    /// A query parameter, or a key of a JSON body.
     pub(in crate::http) fn parameter(name: &str, what: &str) -> Self {
         Self(format!("the parameter {name} {what}"))
     }
 }
 
-/// The greatest number that JavaScript carries exactly, which is the protocol's bound.
+/// The largest integer that JavaScript represents exactly, which is the protocol's limit.
 const NUMBER_MAX: u64 = (1 << 53) - 1;
 
 pub(in crate::http) const TRUE: HeaderValue = HeaderValue::from_static("true");
 
 /// The header fields of a request, parsed by the fast path or by hyper.
 pub(in crate::http) trait Fields {
-    /// The values of a field, in their order.
+    /// Returns the values of a field, in their order.
     fn values<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]>;
 }
 
@@ -88,7 +88,7 @@ impl Fields for [httparse::Header<'_>] {
     }
 }
 
-/// The text of a field that must not be repeated; `None` if it is absent.
+/// Returns the text of a field that must not be repeated; `None` if it is absent.
 pub(in crate::http) fn text<'a>(
     fields: &'a (impl Fields + ?Sized),
     name: &HeaderName,
@@ -102,37 +102,37 @@ pub(in crate::http) fn text<'a>(
     Ok(Some(text.trim()))
 }
 
-/// A number without sign, fraction, exponent or leading zeros (protocol, section 5.1).
+/// Parses a number without sign, fraction, exponent or leading zeros (protocol, section 5.1).
 pub(in crate::http) fn number(
     fields: &(impl Fields + ?Sized),
     name: &HeaderName,
 ) -> Result<Option<u64>, Malformed> {
     let parse = |text: &str| {
         whole_number(text).ok_or_else(|| {
-            Malformed::field(name, "is a whole number from 0 to 2^53 - 1 without leading zeros")
+            Malformed::field(name, "must be a whole number from 0 to 2^53 - 1 without leading zeros")
         })
     };
     text(fields, name)?.map(parse).transpose()
 }
 
-/// Whether a field says `true`, in any case; anything else counts as absent (protocol, section 4.1).
+/// Whether a field is `true`, in upper or lower case; any other value counts as absent (protocol, section 4.1).
 pub(in crate::http) fn flag(fields: &(impl Fields + ?Sized), name: &HeaderName) -> Result<bool, Malformed> {
     Ok(text(fields, name)?.is_some_and(|text| text.eq_ignore_ascii_case("true")))
 }
 
-/// An RFC 3339 timestamp.
+/// Parses an RFC 3339 timestamp.
 pub(in crate::http) fn timestamp(
     headers: &HeaderMap,
     name: &HeaderName,
 ) -> Result<Option<SystemTime>, Malformed> {
     let parse = |text: &str| {
         let timestamp: Result<jiff::Timestamp, _> = text.parse();
-        timestamp.map(SystemTime::from).map_err(|_| Malformed::field(name, "is an RFC 3339 timestamp"))
+        timestamp.map(SystemTime::from).map_err(|_| Malformed::field(name, "must be an RFC 3339 timestamp"))
     };
     text(headers, name)?.map(parse).transpose()
 }
 
-/// `Prefer: wait=S` (RFC 7240, section 4.3). What can not be read is ignored, as that RFC demands.
+/// Parses `Prefer: wait=S` (RFC 7240, section 4.3). Invalid preferences are ignored, as that RFC requires.
 pub(in crate::http) fn preferred_wait(fields: &(impl Fields + ?Sized)) -> Option<u64> {
     let name = PREFER;
     let preferences = fields.values(&name).filter_map(|value| std::str::from_utf8(value).ok());
@@ -150,7 +150,7 @@ pub(in crate::http) fn whole_number(text: &str) -> Option<u64> {
     canonical.then(|| text.parse().ok()).flatten().filter(|number| *number <= NUMBER_MAX)
 }
 
-/// A field value from text that is known to have no control characters; empty if it has.
+/// Returns a field value of a text that is known to have no control characters. If it has some, the value is empty.
 pub(in crate::http) fn value(text: &str) -> HeaderValue {
     HeaderValue::from_bytes(text.as_bytes()).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
@@ -159,7 +159,7 @@ pub(in crate::http) fn offset_value(offset: Offset) -> HeaderValue {
     HeaderValue::from_bytes(&offset.to_text()).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// `Retry-After` between 1 and 5 seconds, so that those who were refused together do not come back together.
+/// Returns a random `Retry-After` of 1 to 5 seconds, so that clients that were refused together do not return together.
 pub(in crate::http) fn retry_after() -> HeaderValue {
     HeaderValue::from(fastrand::u64(1..=5))
 }

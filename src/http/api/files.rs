@@ -1,5 +1,5 @@
-//! The files that browsers get: the page that shows the delivery forms side by side, and the JavaScript client. They are part
-//! of the program.
+//! Files for browsers: the page that shows the delivery forms side by side, and the JavaScript client. They are compiled into
+//! the binary.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::LazyLock;
@@ -14,22 +14,22 @@ use super::fields;
 use crate::http::conn::Body;
 use crate::http::conn::bare;
 
-/// What the page may load, run and talk to: the gateway that it came from.
+/// The `Content-Security-Policy` of the page: it may load, run and connect to nothing but the gateway that served it.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// A file and what is said of it.
+/// A file and the header fields of its response.
 #[derive(Debug)]
 pub(in crate::http) struct File {
-    /// Where it is.
+    /// The path of its URL.
     path: &'static str,
-    /// Its content type.
+    /// The content type.
     content_type: &'static str,
-    /// Its content.
+    /// The content.
     text: &'static str,
-    /// Its `Content-Security-Policy`, if it is a page.
+    /// The `Content-Security-Policy` of a page; `None` for other files.
     policy: Option<&'static str>,
-    /// Its entity tag, with quotes. It changes with the text.
+    /// The entity tag, with quotes: a hash of the text.
     tag: String,
 }
 
@@ -55,16 +55,16 @@ impl File {
         Self { path, content_type, text, policy, tag: format!("\"{:016x}\"", hasher.finish()) }
     }
 
-    /// The file at a path.
+    /// Returns the file at a path.
     pub(in crate::http) fn at(path: &str) -> Option<&'static Self> {
         FILES.iter().find(|file| file.path == path)
     }
 }
 
-/// What a file understands.
+/// The methods of a file.
 const METHODS: &str = "GET, HEAD";
 
-/// A file that is asked for.
+/// A request for a file.
 #[derive(Debug)]
 pub(in crate::http) struct GetFile {
     file: &'static File,
@@ -80,7 +80,7 @@ impl GetFile {
         Ok(Self { file, if_none_match })
     }
 
-    /// The file, or 304. It is asked for each time, so that page and client always fit the gateway.
+    /// Returns the file, or 304. Caches have to revalidate it each time, so that page and client always match the gateway.
     pub(in crate::http) fn answer(self) -> Response<Body> {
         let Self { file, if_none_match } = self;
         let known = if_none_match.is_some_and(|tags| answer::matches(&tags, &file.tag));

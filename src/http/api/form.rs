@@ -1,10 +1,10 @@
-//! The forms of requests, by which they are counted and logged.
+//! Request forms, by which requests are counted and logged.
 
 use std::sync::Arc;
 
 use crate::metrics::{Answered, LiveMetrics, Metrics};
 
-/// What a request asks for, and in which form.
+/// The operation of a request, and the delivery form of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::http) enum Form {
     /// PUT.
@@ -36,7 +36,7 @@ pub(in crate::http) enum Form {
 }
 
 impl Form {
-    /// As it is written in logs.
+    /// The name in the log.
     pub(in crate::http) fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -55,7 +55,7 @@ impl Form {
         }
     }
 
-    /// As it is written in metrics.
+    /// The label in metrics.
     pub(in crate::http) fn label(self) -> &'static str {
         match self {
             Self::Create => "Create",
@@ -75,7 +75,7 @@ impl Form {
     }
 }
 
-/// The counters of requests.
+/// The counters of responses, and those of the live forms.
 #[derive(Debug)]
 pub(in crate::http) struct FormMetrics {
     metrics: Arc<Metrics>,
@@ -85,7 +85,7 @@ pub(in crate::http) struct FormMetrics {
     websocket: LiveMetrics,
 }
 
-/// The answers that are given most often, which are counted without a lock.
+/// Counters of the most frequent responses, which are incremented without a lock.
 #[derive(Debug)]
 struct Frequent {
     short_poll_200: Answered,
@@ -110,7 +110,7 @@ impl FormMetrics {
         Self { frequent, sse, ndjson, websocket, metrics }
     }
 
-    /// A request was answered.
+    /// Counts a response.
     pub(in crate::http) fn answered(&self, form: Form, status: u16) {
         let frequent = &self.frequent;
         match (form, status) {
@@ -123,7 +123,7 @@ impl FormMetrics {
         }
     }
 
-    /// The counters of a live form.
+    /// Returns the counters of a live form.
     pub(in crate::http) fn live(&self, form: Form) -> LiveMetrics {
         match form {
             Form::Sse => self.sse.clone(),

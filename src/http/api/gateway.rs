@@ -1,4 +1,4 @@
-//! The state of the HTTP front, which every handler shares.
+//! The state of the HTTP front, which all handlers share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 
-/// The front: answers requests from the hub.
+/// The HTTP front for publishers and readers: answers requests from the hub.
 pub struct Gateway {
     pub(in crate::http) hub: Arc<Hub>,
     pub(in crate::http) limits: Arc<Limits>,
@@ -21,14 +21,14 @@ pub struct Gateway {
     pub(in crate::http) metrics: Arc<Metrics>,
     pub(in crate::http) forms: FormMetrics,
     pub(in crate::http) clock: Clock,
-    /// Which requests are taken.
+    /// Decides which requests are accepted.
     pub(in crate::http) access: AccessPolicy,
-    /// The way of WebSockets that speak MQTT to their front.
+    /// Hands WebSockets with the subprotocol `mqtt` to the MQTT front.
     pub(in crate::http) mqtt_sockets: mpsc::Sender<MqttSocket>,
 }
 
 impl Gateway {
-    /// A front of `hub`. WebSockets that speak MQTT are sent to `mqtt_sockets`.
+    /// Creates a front of `hub`. WebSockets with the subprotocol `mqtt` are sent to `mqtt_sockets`.
     pub fn new(
         hub: Arc<Hub>,
         limits: Arc<Limits>,
@@ -46,15 +46,15 @@ impl Gateway {
 /// How long polls are held: the settings `hold` and `hold_max`.
 #[derive(Debug, Clone, Copy)]
 pub struct HoldPolicy {
-    /// The hold time of a poll that names none, give or take a tenth.
+    /// Hold time of a poll that requests none, jittered by 10 %.
     pub default: Duration,
-    /// The longest hold time that a poll may name.
+    /// Longest hold time that a poll may request.
     pub max: Duration,
 }
 
 impl HoldPolicy {
-    /// How long a poll is held that asks for so many seconds, or does not ask.
-    pub(in crate::http) fn hold(self, asked: Option<u64>) -> Duration {
-        asked.map_or_else(|| jittered(self.default), Duration::from_secs).min(self.max)
+    /// Returns the hold time of a poll that requests `requested` seconds, or none.
+    pub(in crate::http) fn hold(self, requested: Option<u64>) -> Duration {
+        requested.map_or_else(|| jittered(self.default), Duration::from_secs).min(self.max)
     }
 }

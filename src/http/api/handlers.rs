@@ -1,5 +1,5 @@
-//! The operations on a stream that deliver no messages: create, append, delete, describe, and the CORS preflight. How their
-//! requests are parsed, and how they are answered.
+//! The operations on a stream that deliver no messages: create, append, delete, describe, and the CORS preflight. Parses their
+//! requests and answers them.
 
 use std::time::Duration;
 
@@ -24,10 +24,10 @@ use crate::stream::{
     Retention, Start, StreamName,
 };
 
-/// What a stream understands.
+/// The methods of a stream.
 pub(in crate::http) const STREAM_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 
-/// Named one by one, since `*` does not cover `Authorization`.
+/// Header fields that pages may send. They are listed, because `*` does not cover `Authorization`.
 const HEADERS: &str = "accept, authorization, cache-control, client-id, content-type, if-none-match, \
     last-event-id, prefer, producer-epoch, producer-id, producer-seq, stream-closed, stream-expires-at, \
     stream-fork-offset, stream-fork-sub-offset, stream-forked-from, stream-max-age, stream-max-bytes, \
@@ -43,6 +43,7 @@ pub(in crate::http) struct Put {
     pub(in crate::http) lifetime: Option<Lifetime>,
     pub(in crate::http) retention: Option<Retention>,
     pub(in crate::http) closed: bool,
+    /// The source of a fork, and the offset and sub-offset at which it forks.
     pub(in crate::http) fork: Option<(StreamName, Option<Start>, u64)>,
     /// The absolute URL of the stream.
     pub(in crate::http) location: String,
@@ -62,13 +63,13 @@ impl Put {
     }
 }
 
-/// The head of a POST: an append without its messages.
+/// Parses the head of a POST into an append without messages.
 pub(in crate::http) fn post(query: Option<&str>, headers: &(impl Fields + ?Sized)) -> Result<Append, Error> {
     refuse_content_encoding(headers)?;
     let create = match Query::parse(query)?.get("create") {
         None | Some("0") => None,
         Some("1") => Some(CreateIfMissing::default()),
-        Some(_) => return Err(Error::parameter("create", "is 0 or 1")),
+        Some(_) => return Err(Error::parameter("create", "must be 0 or 1")),
     };
     Ok(Append {
         content_type: content_type(headers)?.map_or(AppendType::Undeclared, AppendType::Declared),
@@ -94,7 +95,7 @@ fn lifetime(head: &Parts) -> Result<Option<Lifetime>, Error> {
     let idle = fields::number(&head.headers, &STREAM_TTL)?;
     let until = fields::timestamp(&head.headers, &STREAM_EXPIRES_AT)?;
     match (idle, until) {
-        (Some(_), Some(_)) => Err(Error::field(&STREAM_TTL, "and Stream-Expires-At exclude each other")),
+        (Some(_), Some(_)) => Err(Error::field(&STREAM_TTL, "cannot be combined with Stream-Expires-At")),
         (Some(idle), None) => Ok(Some(Lifetime::Idle(Duration::from_secs(idle)))),
         (None, until) => Ok(until.map(Lifetime::Until)),
     }
@@ -102,7 +103,7 @@ fn lifetime(head: &Parts) -> Result<Option<Lifetime>, Error> {
 
 fn retention(head: &Parts) -> Result<Option<Retention>, Error> {
     let positive = |name| match fields::number(&head.headers, name)? {
-        Some(0) => Err(Error::field(name, "is at least 1")),
+        Some(0) => Err(Error::field(name, "must be at least 1")),
         number => Ok(number),
     };
     let retention = Retention {
@@ -119,12 +120,12 @@ fn fork(head: &Parts) -> Result<Option<(StreamName, Option<Start>, u64)>, Error>
     let Some(source) = fields::text(&head.headers, &STREAM_FORKED_FROM)? else {
         let stray = [(offset.is_some(), STREAM_FORK_OFFSET), (sub_offset.is_some(), STREAM_FORK_SUB_OFFSET)];
         return match stray.into_iter().find(|(given, _)| *given) {
-            Some((_, name)) => Err(Error::field(&name, "needs Stream-Forked-From")),
+            Some((_, name)) => Err(Error::field(&name, "requires Stream-Forked-From")),
             None => Ok(None),
         };
     };
-    let source =
-        stream_of_path(source).map_err(|_| Error::field(&STREAM_FORKED_FROM, "is the path of a stream"))?;
+    let source = stream_of_path(source)
+        .map_err(|_| Error::field(&STREAM_FORKED_FROM, "must be the path of a stream"))?;
     let offset = offset.map(|offset| offset.parse().map_err(Error::Offset)).transpose()?;
     Ok(Some((source, offset, sub_offset.unwrap_or(0))))
 }
@@ -137,24 +138,24 @@ fn producer(headers: &(impl Fields + ?Sized)) -> Result<Option<Producer>, Error>
         (None, None, None) => Ok(None),
         (Some(""), ..) => Err(Error::field(&PRODUCER_ID, "must not be empty")),
         (Some(id), ..) if id.len() > PRODUCER_ID_BYTES_MAX => {
-            Err(Error::field(&PRODUCER_ID, "has at most 256 bytes"))
+            Err(Error::field(&PRODUCER_ID, "must have at most 256 bytes"))
         }
         (Some(id), Some(epoch), Some(sequence)) => Ok(Some(Producer { id: id.into(), epoch, sequence })),
-        _ => Err(Error::field(&PRODUCER_ID, "goes with Producer-Epoch and Producer-Seq: all three or none")),
+        _ => Err(Error::field(&PRODUCER_ID, "must be sent together with Producer-Epoch and Producer-Seq")),
     }
 }
 
-/// `Stream-Seq`, of which the stream keeps the last one.
+/// Parses `Stream-Seq`. Its length is limited, because the stream stores the last one.
 fn sequence(headers: &(impl Fields + ?Sized)) -> Result<Option<Box<str>>, Error> {
     match fields::text(headers, &STREAM_SEQ)? {
         Some(text) if text.len() > SEQUENCE_BYTES_MAX => {
-            Err(Error::field(&STREAM_SEQ, "has at most 256 bytes"))
+            Err(Error::field(&STREAM_SEQ, "must have at most 256 bytes"))
         }
         text => Ok(text.map(Box::from)),
     }
 }
 
-/// The URL under which the client reached the stream.
+/// Returns the URL under which the client reached the stream.
 fn location(head: &Parts) -> String {
     let target = head.uri.authority().map(|authority| authority.as_str());
     let authority = target.or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
@@ -207,13 +208,13 @@ impl Gateway {
         Ok(answer)
     }
 
-    /// DELETE: ends a stream (protocol, section 5.4).
+    /// DELETE: deletes a stream (protocol, section 5.4).
     pub(in crate::http) async fn delete(&self, name: StreamName) -> Result<Response<Body>, Error> {
         self.hub.delete(&name).await?;
         Ok(answer::uncached(StatusCode::NO_CONTENT))
     }
 
-    /// HEAD: what a stream is and where its ends are (protocol, section 5.5).
+    /// HEAD: describes a stream, with its earliest offset and its tail (protocol, section 5.5).
     pub(in crate::http) async fn head(&self, name: StreamName) -> Result<Response<Body>, Error> {
         let stream = self.hub.describe(&name).await?;
         let mut answer: Response<Body> = answer::tail(StatusCode::OK, stream.tail, stream.closed);
@@ -239,8 +240,8 @@ impl Gateway {
     }
 }
 
-/// OPTIONS: says which methods there are. To a page, whose origin has been admitted, it allows them for a day (Fetch standard, CORS
-/// preflight).
+/// OPTIONS: tells the methods. `of_page`: the request is the CORS preflight of a page, whose origin is already admitted; the
+/// response allows the methods for a day (Fetch standard, CORS preflight).
 pub(in crate::http) fn options(methods: &'static str, of_page: bool) -> Response<Body> {
     let mut answer: Response<Body> = answer::uncached(StatusCode::NO_CONTENT);
     let headers = answer.headers_mut();

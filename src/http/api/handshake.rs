@@ -15,29 +15,29 @@ use super::error::Error;
 use super::fields;
 use crate::http::conn::{Body, bare};
 
-/// From RFC 6455, sections 1.3 and 4.1.
+/// Constants of RFC 6455, sections 1.3 and 4.1.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const KEY_BYTES: usize = 16;
 
-/// A client that wants to leave HTTP behind.
+/// A valid handshake of a client.
 #[derive(Debug)]
 pub(in crate::http) struct Handshake {
-    /// What proves to an HTTP/1.1 client that we speak WebSocket; HTTP/2 needs no proof.
+    /// The `Sec-WebSocket-Accept` of the response. `None`: over HTTP/2, which has no such field.
     pub(in crate::http) accept: Option<String>,
-    /// Whether the client offers to speak MQTT.
+    /// Whether the client offers the subprotocol `mqtt`.
     pub(in crate::http) offers_mqtt: bool,
 }
 
 impl Handshake {
     pub(in crate::http) fn parse(head: &Parts) -> Result<Self, Error> {
-        // Only an extended CONNECT has a protocol, and HTTP/2 can not say what the other handshake needs.
+        // Only an extended CONNECT has a `:protocol`, and HTTP/2 forbids the fields of the HTTP/1.1 handshake.
         let protocol = head.extensions.get::<Protocol>().map(Protocol::as_str);
         let accept = if protocol == Some("websocket") { None } else { Some(accept(head)?) };
-        let offers_mqtt = says(head, &SEC_WEBSOCKET_PROTOCOL, "mqtt");
+        let offers_mqtt = has_token(head, &SEC_WEBSOCKET_PROTOCOL, "mqtt");
         Ok(Self { accept, offers_mqtt })
     }
 
-    /// The response that opens the WebSocket: 101 with its proof, or 200 over HTTP/2, which switches nothing.
+    /// Returns the response that opens the WebSocket: 101, or over HTTP/2 200, since the connection does not switch protocols.
     pub(in crate::http) fn response(&self, subprotocol: Option<&'static str>) -> Response<Body> {
         let mut response = match &self.accept {
             None => {
@@ -61,20 +61,21 @@ impl Handshake {
     }
 }
 
-fn says(head: &Parts, name: &HeaderName, token: &str) -> bool {
+/// Whether a field with comma-separated values contains a token.
+fn has_token(head: &Parts, name: &HeaderName, token: &str) -> bool {
     let values = head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
 }
 
-/// What proves to the client that its handshake was understood (RFC 6455, section 4.2.2, number 5.4).
+/// Checks an HTTP/1.1 handshake, and returns its `Sec-WebSocket-Accept` (RFC 6455, section 4.2.2, number 5.4).
 fn accept(head: &Parts) -> Result<String, Error> {
-    let upgrades = says(head, &UPGRADE, "websocket") && says(head, &CONNECTION, "upgrade");
-    if head.version != Version::HTTP_11 || !upgrades || !says(head, &SEC_WEBSOCKET_VERSION, "13") {
+    let upgrades = has_token(head, &UPGRADE, "websocket") && has_token(head, &CONNECTION, "upgrade");
+    if head.version != Version::HTTP_11 || !upgrades || !has_token(head, &SEC_WEBSOCKET_VERSION, "13") {
         return Err(Error::UpgradeRequired);
     }
     let key = fields::text(&head.headers, &SEC_WEBSOCKET_KEY)?.unwrap_or_default();
     if STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != KEY_BYTES {
-        return Err(Error::field(&SEC_WEBSOCKET_KEY, "is 16 bytes in base64"));
+        return Err(Error::field(&SEC_WEBSOCKET_KEY, "must be 16 bytes in base64"));
     }
     let mut sha1 = sha1_smol::Sha1::new();
     sha1.update(key.as_bytes());

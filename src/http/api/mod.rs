@@ -1,5 +1,5 @@
-//! Requests and responses as values: routes, typed requests, header fields, handlers of the operations that deliver no messages,
-//! and the one mapping of errors to the wire.
+//! Typed requests and responses: routes, header fields, handlers of the operations that deliver no messages, and the only
+//! mapping of errors to the wire.
 
 pub(super) mod access;
 pub mod admin;

@@ -1,4 +1,4 @@
-//! A typed request: the operation that it names, with its body, and what its log entry needs when it is answered.
+//! Typed requests: the operation with its body, and the data that metrics and the log need when the request is answered.
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -23,8 +23,8 @@ pub(in crate::http) struct GatewayRequest {
 }
 
 impl GatewayRequest {
-    /// A request whose operation is known, or is known to be wrong.
-    /// `origin` is that of the page that sent it, if that is another than the gateway's.
+    /// A request with its operation, or with the error of parsing it. `form` applies unless the operation determines it.
+    /// `origin` is the origin of the page that sent the request, unless it is the gateway's own.
     pub(in crate::http) fn new(
         form: Form,
         framing: Framing,
@@ -44,7 +44,7 @@ pub(in crate::http) enum Operation {
     OnStream(StreamName, OnStream),
     Read(Read),
     WebSocket(Box<WebSocket>),
-    /// `OPTIONS` of many streams; whether a page asks.
+    /// `OPTIONS` of `/v1/streams`. `of_page`: it is the preflight of a page.
     OptionsOfMany {
         of_page: bool,
     },
@@ -59,7 +59,7 @@ pub(in crate::http) enum OnStream {
     Append(Box<Append>),
     Head,
     Delete,
-    /// `OPTIONS`; whether a page asks.
+    /// `OPTIONS`. `of_page`: it is the preflight of a page.
     Options {
         of_page: bool,
     },
@@ -75,7 +75,7 @@ impl From<ReadOrSocket> for Operation {
 }
 
 impl Operation {
-    /// The stream's name; empty if it concerns none.
+    /// The name of the stream; empty for an operation on many streams or on none.
     pub(in crate::http) fn stream(&self) -> &str {
         match self {
             Self::OnStream(name, _) => name.as_str(),
@@ -85,7 +85,7 @@ impl Operation {
         }
     }
 
-    /// The client, if it named itself.
+    /// The client id, if the client sent one.
     pub(in crate::http) fn client(&self) -> Option<&ClientId> {
         match self {
             Self::Read(read) => read.client(),
@@ -97,7 +97,7 @@ impl Operation {
         }
     }
 
-    /// The delivery form, if the operation has one that its method does not tell.
+    /// The form of the request, if its method does not determine it.
     pub(in crate::http) fn form(&self) -> Option<Form> {
         match self {
             Self::Read(read) => Some(read.form()),
@@ -110,7 +110,7 @@ impl Operation {
 }
 
 impl Gateway {
-    /// The response of an outcome, counted and logged.
+    /// Finishes the response to an outcome, counts it and logs it.
     pub(in crate::http) fn finish<A: Answer>(&self, log: &RequestLog, outcome: Result<A, Error>) -> A {
         let mut answer = outcome.unwrap_or_else(|error| A::from(error.into_answer()));
         self.access.origins.fields(log.origin).put(&mut answer);
@@ -126,13 +126,13 @@ impl Gateway {
     }
 }
 
-/// The parts of a request that outlive its parsing: for its metrics, its log entry, and the framing of its response.
+/// The parts of a request that are needed when it is answered: for metrics, the log, and the framing of the response.
 pub(in crate::http) struct RequestLog {
     pub(in crate::http) form: Form,
     pub(in crate::http) framing: Framing,
-    /// The origin of the page that sent it, if that is another than the gateway's.
+    /// The origin of the page that sent the request, unless it is the gateway's own.
     pub(in crate::http) origin: Option<AllowedOrigin>,
-    /// `None`: nobody records spans at this level, so that one is not worth its time and memory.
+    /// `None`: spans of this level are not recorded, so creating one would waste time and memory.
     pub(in crate::http) trace: Option<Box<Trace>>,
 }
 
@@ -143,7 +143,7 @@ pub(in crate::http) struct Trace {
 }
 
 impl RequestLog {
-    /// Begins the log of a request for `stream`, if it is for one, by `client`, if it named itself.
+    /// Begins the log of a request. `stream` is empty unless the request is for one stream; `client` is the client id.
     fn new(
         form: Form,
         framing: Framing,

@@ -1,4 +1,4 @@
-//! The origins of pages: which pages may use the gateway, and the CORS fields of the responses that they may read.
+//! Origins of pages: which pages may use the gateway, and the CORS fields of the responses that they may read.
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, HeaderName, HeaderValue, VARY,
@@ -8,7 +8,7 @@ use super::authority::{Authority, Host};
 use super::fields::CORP;
 use crate::http::conn::Head;
 
-/// The origins besides the gateway's own whose pages may use it: the setting `origin`.
+/// The origins whose pages may use the gateway besides its own: the setting `origin`.
 #[derive(Debug, Clone, Default)]
 pub(in crate::http) struct Origins {
     any: bool,
@@ -16,24 +16,22 @@ pub(in crate::http) struct Origins {
     allowed: Vec<HeaderValue>,
 }
 
-/// Why a text is not taken for the setting `origin`.
+/// Why a value of the setting `origin` is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidOrigin {
     /// It is not an origin.
-    #[error(
-        "--origin takes an origin such as https://app.example or http://localhost:3000, or *, and not {0:?}"
-    )]
+    #[error("--origin takes an origin such as https://app.example or http://localhost:3000, or *, not {0:?}")]
     Syntax(String),
-    /// There are more than can be numbered.
+    /// There are too many origins.
     #[error("--origin can be given at most 65535 times")]
     TooMany,
 }
 
-/// The place of an allowed origin in the list of them. Small, since each held poll keeps it.
+/// Index of an allowed origin in the list of them. It is small because each held poll stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) struct AllowedOrigin(u16);
 
-/// An origin: scheme, host and port (RFC 6454, section 4). Opaque origins, which browsers write as `null`, are none.
+/// An origin: scheme, host and port (RFC 6454, section 4). An opaque origin, which browsers write as `null`, is invalid here.
 #[derive(Debug, Clone, Copy)]
 struct Origin<'a> {
     scheme: &'a str,
@@ -58,18 +56,19 @@ impl<'a> Origin<'a> {
             && self.port() == other.port()
     }
 
-    /// Whether it is the origin of what is served at `authority`. The gateway speaks plain HTTP, but a proxy before it may
-    /// speak TLS with the browser. If that proxy does not say which scheme it is, either is right, each with its default port.
+    /// Whether this is the origin of the gateway at `authority`. The gateway speaks plain HTTP, but a proxy in front of it may
+    /// speak TLS with the browser. `scheme` is the scheme that the proxy reports; without it both match, each with its default
+    /// port.
     fn is_at(self, authority: Authority<'_>, scheme: Option<&[u8]>) -> bool {
         let Some(default) = default_port(self.scheme) else { return false };
-        // For WebSockets some proxies say `ws` or `wss`.
+        // For WebSockets some proxies report `ws` or `wss`.
         let spellings: [&[u8]; 2] = if default == 443 { [b"https", b"wss"] } else { [b"http", b"ws"] };
         scheme.is_none_or(|scheme| spellings.iter().any(|one| one.eq_ignore_ascii_case(scheme)))
             && self.authority.host == authority.host
             && self.port() == authority.port.or(Some(default))
     }
 
-    /// As browsers write it.
+    /// Serializes the origin as browsers do.
     fn serialized(self) -> String {
         let scheme = self.scheme.to_ascii_lowercase();
         let host = match self.authority.host {
@@ -84,7 +83,7 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// The port of a URL without one.
+/// Returns the port of a URL without one.
 fn default_port(scheme: &str) -> Option<u16> {
     if scheme.eq_ignore_ascii_case("http") {
         Some(80)
@@ -96,7 +95,7 @@ fn default_port(scheme: &str) -> Option<u16> {
 }
 
 impl Origins {
-    /// Origins such as `https://example.com`; `*` is any.
+    /// Parses origins such as `https://example.com`; `*` allows any.
     pub(super) fn new(texts: &[String]) -> Result<Self, InvalidOrigin> {
         let mut origins = Self::default();
         for text in texts {
@@ -120,8 +119,8 @@ impl Origins {
         self.any
     }
 
-    /// Whether a page of `origin` may use what is served at `authority`: `Ok(None)` if it may because it is of there, or because
-    /// any page may. `scheme` is what a proxy says of the scheme.
+    /// Checks whether a page of `origin` may use the gateway at `authority`. `scheme` is the scheme that a proxy reports.
+    /// Returns `Ok(None)` if the origin is the gateway's own, or if any origin is allowed.
     pub(super) fn admit(
         &self,
         origin: &[u8],
@@ -142,7 +141,8 @@ impl Origins {
         u16::try_from(place).map(|place| Some(AllowedOrigin(place))).map_err(|_| OriginRefused)
     }
 
-    /// The fields of a response to a page of an allowed origin; `None`: to any other request.
+    /// Returns the CORS fields of a response. `origin` is the allowed origin of the page that gets it; `None`: any other
+    /// client.
     pub(in crate::http) fn fields(&self, origin: Option<AllowedOrigin>) -> CorsFields<'_> {
         if self.any {
             return CorsFields::Any;
@@ -154,17 +154,17 @@ impl Origins {
     }
 }
 
-/// The page is not allowed.
+/// The origin is not allowed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct OriginRefused;
 
-/// An origin as it can be given to `--origin`.
+/// Returns an origin as `--origin` takes it; `None` if it is invalid.
 pub(super) fn as_setting(origin: &[u8]) -> Option<String> {
     Origin::parse(origin).map(Origin::serialized)
 }
 
 impl AllowedOrigin {
-    /// A number for each of them, and 0 for none: what makes a shared response different.
+    /// Returns a distinct number for each origin, 0 for none. It tells the variants of a shared response apart.
     pub(in crate::http) fn number(origin: Option<Self>) -> u64 {
         origin.map_or(0, |Self(place)| 1 + u64::from(place))
     }
@@ -173,18 +173,18 @@ impl AllowedOrigin {
 /// The fields of a response that tell browsers which pages may read it (Fetch standard, section 3).
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http) enum CorsFields<'a> {
-    /// The gateway's own pages alone.
+    /// Only the gateway's own pages.
     None,
     /// Pages of any origin.
     Any,
-    /// Pages of this origin; `None`: the gateway's own alone. Caches must keep the response apart from those for others.
+    /// Pages of this origin; `None`: only the gateway's own. Caches must keep the responses for different origins apart.
     Varying(Option<&'a HeaderValue>),
 }
 
 impl CorsFields<'_> {
     pub(in crate::http) fn put(self, head: &mut impl Head) {
         const EXPOSED: (HeaderName, &str) = (ACCESS_CONTROL_EXPOSE_HEADERS, "*");
-        // Against `<img>` and `<script>` of other pages, which need no CORS.
+        // Stops `<img>` and `<script>` of other pages, which need no CORS.
         head.put_static(CORP, if matches!(self, Self::Any) { "cross-origin" } else { "same-origin" });
         match self {
             Self::None => {}

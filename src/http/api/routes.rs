@@ -1,4 +1,4 @@
-//! Routes: from a request's method and target to the operation that it asks for, with its fields as values.
+//! Routes: parses method, target and header fields of a request into a typed operation.
 
 use std::sync::Arc;
 
@@ -26,45 +26,45 @@ use crate::http::read::request::{PostRead, ReadOrSocket};
 use crate::limits::Limits;
 use crate::stream::{Append, Shortage, StreamName};
 
-/// Where many streams are read with one request.
+/// The path at which one request reads many streams.
 const STREAMS_PATH: &str = "/v1/streams";
 
 /// The methods of [`STREAMS_PATH`].
 pub(in crate::http) const STREAMS_METHODS: &str = "GET, POST, OPTIONS";
 
-/// The body of a request that is received before it is known whether there is room for it.
+/// A body below this size is received without asking the memory budget first.
 const SMALL_BODY_BYTES: u64 = 16 * 1024;
 
-/// Why a request is refused before it is looked at.
+/// Why a request is refused before it is parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) enum Refusal {
     /// The connection is above the limit.
     TooManyConnections,
-    /// It has both `Content-Length` and `Transfer-Encoding`.
+    /// The request has both `Content-Length` and `Transfer-Encoding`.
     AmbiguousLength,
 }
 
-/// A request as far as its head tells.
+/// A parsed request head: the operation, or an operation that needs the body.
 enum ParsedHead {
     Complete(Operation),
     NeedsBody(BodyOperation),
 }
 
-/// An operation whose body has yet to be read.
+/// An operation whose body has not been read yet.
 enum BodyOperation {
     Create(StreamName, Box<Put>),
     Append(StreamName, Box<Append>),
-    /// The body says which streams are read, and how.
+    /// A read of many streams; the body names the streams and the delivery form.
     Read(Box<PostRead>),
 }
 
 impl BodyOperation {
-    /// Refuses a body that there is no room for before it is read. One of less than a buffer is refused by the store, which
-    /// knows whether anything is new in it.
+    /// Refuses an announced body before it is read if the memory budget has no room for it. A small body passes: the store
+    /// decides on it, because it knows whether the append is new or a retry.
     fn admit(&self, body: &Incoming, limits: &Limits, owner: &Owner) -> Result<(), Shortage> {
         let announced = body.size_hint().exact().unwrap_or(0);
         match self {
-            // One that is too large is told that.
+            // A body above the limit gets the error for that instead.
             Self::Create(..) | Self::Append(..)
                 if (SMALL_BODY_BYTES..=limits.body_bytes_max as u64).contains(&announced) =>
             {
@@ -87,8 +87,8 @@ impl BodyOperation {
 }
 
 impl Gateway {
-    /// Turns a request into values, and reads its body as far as the operation needs it. A body that is left unread is
-    /// returned, unless the connection closes behind the response because of it.
+    /// Parses a request, and reads its body if the operation needs it. Also returns a body that is left unread, unless the
+    /// connection closes after the response.
     pub(in crate::http) async fn receive(
         &self,
         request: Request<Incoming>,
@@ -97,13 +97,13 @@ impl Gateway {
         owner: &Arc<Owner>,
     ) -> (GatewayRequest, Option<Incoming>) {
         let form = form(&request);
-        // A client that waits for `100 Continue` has not sent its body, and is not asked for it.
+        // A client that waits for `100 Continue` has not sent its body, and might never send it.
         let may_skip = !request.headers().contains_key(EXPECT) && can_skip(request.body());
         let (head, mut body) = request.into_parts();
         let admitted = self.admit(&head, refusal).and_then(|()| self.access.admit(&head));
         let origin = admitted.as_ref().ok().copied().flatten();
         let parsed = admitted.and_then(|_| self.parse(form, head));
-        // What the body of such a request asks for is not known before it is there.
+        // The form of a POST to many streams is known only from its body.
         let is_many = matches!(parsed, Ok(ParsedHead::NeedsBody(BodyOperation::Read(_))));
         let form = if is_many { Form::Other } else { form };
         framing.keep_alive &= refusal.is_none();
@@ -189,13 +189,13 @@ impl Gateway {
     }
 }
 
-/// What the method tells of the form; the query may tell more.
+/// Returns the form that the method determines; the query may refine it.
 fn form<B>(request: &Request<B>) -> Form {
     match *request.method() {
         Method::PUT => Form::Create,
         Method::POST => Form::Append,
         Method::GET => Form::ShortPoll,
-        // How HTTP/2 opens a WebSocket (RFC 8441, section 4).
+        // An extended CONNECT opens a WebSocket over HTTP/2 (RFC 8441, section 4).
         Method::CONNECT if request.extensions().get::<Protocol>().is_some() => Form::WebSocket,
         Method::HEAD => Form::Head,
         Method::DELETE => Form::Delete,

@@ -6,13 +6,13 @@ use super::error::Error;
 use super::fields::Malformed;
 use crate::stream::StreamName;
 
-/// The path below which streams are.
+/// The path prefix of streams.
 pub(in crate::http) const STREAMS: &str = "/v1/stream/";
 
-/// The first segment of names that the protocol keeps for itself (section 6).
+/// The first segment of the names that the protocol reserves (section 6).
 const RESERVED: &str = "__ds";
 
-/// The stream that a path names. Percent-encoded octets are decoded once; dot segments are never resolved.
+/// Returns the stream that a path names. Percent-encoded octets are decoded once; dot segments are never resolved.
 pub(in crate::http) fn stream_of_path(path: &str) -> Result<StreamName, Error> {
     let encoded = path.strip_prefix(STREAMS).ok_or(Error::NoSuchPath)?;
     let decoded =
@@ -20,7 +20,7 @@ pub(in crate::http) fn stream_of_path(path: &str) -> Result<StreamName, Error> {
     stream_name(&decoded)
 }
 
-/// The stream of this name, unless the name is reserved.
+/// Parses the name of a stream. A reserved name is an error.
 pub(in crate::http) fn stream_name(name: &str) -> Result<StreamName, Error> {
     if name.split('/').next() == Some(RESERVED) {
         return Err(Error::Reserved);
@@ -28,30 +28,30 @@ pub(in crate::http) fn stream_name(name: &str) -> Result<StreamName, Error> {
     Ok(StreamName::parse(name)?)
 }
 
-/// The known parameters, decoded: at most one of each, but for the streams of a request for many.
+/// The known parameters of a query, decoded. Only `stream` may be repeated.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Query<'a> {
     values: [Option<Cow<'a, str>>; NAMES.len()],
     streams: Vec<Cow<'a, str>>,
 }
 
-/// The parameters of a read, as a query or a JSON object has them.
+/// The parameters of a read, from a query or a JSON object.
 pub(in crate::http) trait Parameters {
-    /// The text of a known parameter.
+    /// Returns the text of a known parameter.
     fn get(&self, name: &str) -> Option<&str>;
 
-    /// A whole number of seconds.
+    /// Returns a parameter that is a whole number of seconds.
     fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed>;
 }
 
 const NAMES: [&str; 9] =
     ["offset", "live", "cursor", "resume", "timeout", "client", "heartbeat", "create", "from"];
 
-/// The parameter that may be there more than once.
+/// The parameter that may be repeated.
 const STREAM: &str = "stream";
 
 impl<'a> Query<'a> {
-    /// Reads `query` as `application/x-www-form-urlencoded`.
+    /// Parses `query` as `application/x-www-form-urlencoded`.
     pub(in crate::http) fn parse(query: Option<&'a str>) -> Result<Self, Malformed> {
         let mut parsed = Self::default();
         for pair in query.unwrap_or_default().split('&') {
@@ -72,7 +72,7 @@ impl<'a> Query<'a> {
         Ok(parsed)
     }
 
-    /// The streams that are named.
+    /// The names of the requested streams.
     pub(in crate::http) fn streams(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().map(AsRef::as_ref)
     }
@@ -87,7 +87,7 @@ impl Parameters for Query<'_> {
     fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed> {
         let parse = |text: &str| {
             super::fields::whole_number(text)
-                .ok_or_else(|| Malformed::parameter(name, "is a whole number of seconds"))
+                .ok_or_else(|| Malformed::parameter(name, "must be a whole number of seconds"))
         };
         self.get(name).map(parse).transpose()
     }

@@ -1,4 +1,4 @@
-//! Requests that leave HTTP behind: what is served behind the response that switches to WebSocket.
+//! Upgrades to WebSocket: the response that switches protocols, and serving the socket after it.
 
 use std::sync::Arc;
 
@@ -15,23 +15,23 @@ use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::stream::Principal;
 
-/// Where MQTT over WebSocket is (MQTT 5, section 6).
+/// The path of MQTT over WebSocket (MQTT 5, section 6).
 pub(in crate::http) const MQTT_PATH: &str = "/mqtt";
 
-/// A response, and what the connection speaks behind it if that is not HTTP.
+/// A response, and the protocol to which the connection switches after it, if any.
 pub(in crate::http) struct Reply<A> {
     pub(in crate::http) answer: A,
     pub(in crate::http) upgrade: Option<Upgrade>,
 }
 
 impl<A> Reply<A> {
-    /// A response behind which the connection goes on speaking HTTP.
+    /// A response after which the connection continues with HTTP.
     pub(in crate::http) fn http(answer: A) -> Self {
         Self { answer, upgrade: None }
     }
 }
 
-/// What a connection speaks once it has left HTTP behind.
+/// The protocol to which a connection switches.
 pub(in crate::http) enum Upgrade {
     WebSocket(Box<WebSocketUpgrade>),
     /// MQTT in WebSocket frames, for the MQTT front.
@@ -46,11 +46,11 @@ pub(in crate::http) struct WebSocketUpgrade {
     reads: SocketReads,
 }
 
-/// What a WebSocket reads.
+/// Which streams a WebSocket reads.
 enum SocketReads {
-    /// What the request named. The client's frames are appends if that is one stream.
+    /// Those that the request named. If it is one stream, the frames of the client are appends to it.
     Named(OpenLive),
-    /// What the client's first frame will name, for a client whose list is too long for a query.
+    /// Those that the first frame of the client will name, for lists that are too long for a query.
     FirstFrame(LiveOpener),
 }
 
@@ -58,7 +58,7 @@ impl Upgrade {
     /// Serves the connection until either side closes it.
     pub(in crate::http) async fn serve(self, io: UpgradedIo, state: Arc<ConnectionState>) {
         match self {
-            // If the MQTT front is gone, so is the server.
+            // This fails only if the MQTT front is gone, and the server with it.
             Self::Mqtt(sockets) => drop(sockets.send(MqttSocket { io, state }).await),
             Self::WebSocket(socket) => socket.serve(io).await,
         }
@@ -84,7 +84,7 @@ impl WebSocketUpgrade {
     }
 }
 
-/// Serves what the client's first frame asks for.
+/// Serves the read that the first frame of the client requests.
 async fn serve_first_frame(session: SocketSession, opener: LiveOpener, limits: &Limits) {
     let Some((session, text)) = session.first_text().await else { return };
     let opened = match LiveRead::from_frame(&text, limits) {

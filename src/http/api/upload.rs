@@ -13,20 +13,21 @@ use crate::budget::{Account, Charge, Owner};
 use crate::limits::Limits;
 use crate::stream::Shortage;
 
-/// The longest body that is skipped although nobody needs it; behind a longer one the connection closes.
+/// The longest unneeded body that is skipped; after a longer one the connection closes.
 const SKIPPED_BYTES_MAX: u64 = 64 * 1024;
 
-/// Up to this many times the largest body is read and thrown away before 413: a client that is cut off while it still sends
-/// sees a reset instead of the response.
+/// A body of up to this many times the limit is read and discarded before 413: a client whose connection closes while it is
+/// still sending sees a reset instead of the response.
 const DISCARD_FACTOR: usize = 16;
 
-/// So much of a body is read however short memory is.
+/// Bytes of a body that are read even if memory is critical.
 const FIRST_BYTES: usize = 16 * 1024;
 
-/// Reads the whole body. The bytes are an allocation of their own and of their own size: a slice of the
-/// connection's read buffer would keep all of that alive for as long as the log keeps the message.
+/// Reads the whole body. The bytes are an allocation of their own, of about their size: a slice of the connection's read buffer
+/// would keep the whole buffer alive for as long as the log stores the message.
 ///
-/// What has come counts as memory of `owner` until it is returned. If memory becomes critical, a large body is not read on.
+/// Received bytes are charged to `owner` until the function returns. A body above [`FIRST_BYTES`] fails if memory becomes
+/// critical.
 pub(in crate::http) async fn collect(
     body: &mut Incoming,
     limits: &Limits,
@@ -74,13 +75,13 @@ pub(in crate::http) async fn collect(
     Ok(if oversized { Bytes::copy_from_slice(&collected) } else { collected.freeze() })
 }
 
-/// Whether the rest of a body that nobody needs can be skipped, so that another request may follow on an HTTP/1 connection: its
-/// length is known and small.
+/// Whether the rest of an unneeded body can be skipped, so that another request may follow on an HTTP/1 connection: its length
+/// is known and small.
 pub(in crate::http) fn can_skip(body: &Incoming) -> bool {
     body.size_hint().exact().is_some_and(|left| left <= SKIPPED_BYTES_MAX)
 }
 
-/// The time limit, and the time in which the bytes that came would have come at the least rate.
+/// Returns how long a body may take: `body_timeout`, and the time that the received bytes take at the lowest allowed rate.
 fn deadline(limits: &Limits, received: usize) -> Duration {
     let earned_ms = (received as u64).saturating_mul(1000) / limits.body_bytes_per_second_min;
     limits.body_timeout.get() + Duration::from_millis(earned_ms)

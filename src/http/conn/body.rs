@@ -1,4 +1,4 @@
-//! Bodies of answers: nothing, bytes, pieces of a log, or a live form.
+//! Response bodies: empty, bytes, pieces of the log, or a live form.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,10 +8,10 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::{Frame, SizeHint};
 use tokio_stream::Stream;
 
-/// The most that is joined into one frame. A reader that does not read keeps this much of user memory busy.
+/// Largest frame into which small pieces are joined. A client that does not read holds this much user memory.
 pub(in crate::http) const FRAME_BYTES_MAX: usize = 32 * 1024;
 
-/// The body of an answer.
+/// A response body.
 pub struct Body(BodyKind);
 
 enum BodyKind {
@@ -21,23 +21,23 @@ enum BodyKind {
 }
 
 impl Body {
-    /// No bytes.
+    /// An empty body.
     pub fn empty() -> Self {
         Self(BodyKind::Full(None))
     }
 
-    /// These bytes.
+    /// A body of `bytes`.
     pub fn full(bytes: Bytes) -> Self {
         Self(BodyKind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
-    /// These bytes one behind the other, joined only as the reader takes them.
+    /// A body of `pieces` in their order. Small pieces are joined into frames as the body is written.
     pub(in crate::http) fn pieces(pieces: Vec<Bytes>) -> Self {
         let left = pieces.iter().map(Bytes::len).sum();
         Self(BodyKind::Pieces { pieces: pieces.into_iter(), left })
     }
 
-    /// All of it if it is there and no longer than `bytes_max`, else the body as it was.
+    /// Returns all bytes if they are in one piece of at most `bytes_max` bytes, else the unchanged body.
     pub(in crate::http) fn into_small(self, bytes_max: usize) -> Result<Bytes, Self> {
         match self.0 {
             BodyKind::Full(bytes) if bytes.as_ref().is_none_or(|bytes| bytes.len() <= bytes_max) => {
@@ -47,13 +47,13 @@ impl Body {
         }
     }
 
-    /// Whatever comes, until it ends.
+    /// A body of unknown length that ends with `stream`.
     pub(in crate::http) fn live(stream: Pin<Box<dyn Stream<Item = Bytes> + Send>>) -> Self {
         Self(BodyKind::LiveRead(stream))
     }
 }
 
-/// The next frame: a large piece as it is, small ones joined.
+/// Returns the next frame: a large piece as it is, or several small ones joined.
 fn next_frame(pieces: &mut std::vec::IntoIter<Bytes>) -> Option<Bytes> {
     let first = pieces.next()?;
     let joins =

@@ -1,4 +1,4 @@
-//! What serves one connection.
+//! The context of a connection: the service that answers its requests, the limits, and the phase of the server.
 
 use std::future::Future;
 use std::io;
@@ -17,28 +17,28 @@ use crate::limits::Limits;
 
 /// Answers the requests of an HTTP listener.
 pub enum Service {
-    /// Publishers and readers.
+    /// The front for publishers and readers.
     Gateway(Arc<Gateway>),
-    /// Operators.
+    /// The front for operators.
     Admin(Admin),
 }
 
-/// What serves one connection.
+/// The context of one connection.
 pub struct ConnectionContext {
-    /// Answers its requests.
+    /// Answers the requests.
     pub service: Arc<Service>,
     /// Timeouts and buffer sizes.
     pub limits: Arc<Limits>,
-    /// Dropped when nothing is left of the connection.
+    /// State of the connection, which counts as open until the last holder drops it.
     pub state: Arc<ConnectionState>,
-    /// How far the server's shutdown is; only its first value has been seen.
+    /// Phase of the server. Only its first value is marked as seen.
     pub phase: watch::Receiver<Phase>,
     /// The connection is above the limit: its first request is answered with 503.
     pub refuse: bool,
 }
 
 impl ConnectionContext {
-    /// Whether the server's phase has changed. Takes no lock while it has not.
+    /// Whether the server's phase has changed. Takes no lock until it changes.
     pub(super) fn may_close(&self) -> bool {
         !matches!(self.phase.has_changed(), Ok(false))
     }
@@ -52,7 +52,7 @@ impl ConnectionContext {
         }
     }
 
-    /// Who answers requests of the fast path; `None`: hyper parses every request.
+    /// The gateway that parses requests on the fast path. `None`: hyper parses every request.
     pub(super) fn fast_path(&self) -> Option<&Gateway> {
         match &*self.service {
             Service::Gateway(gateway) if !self.refuse => Some(gateway),
@@ -73,5 +73,5 @@ impl ConnectionContext {
     }
 }
 
-/// A rare step of a connection, boxed so that a connection has room only for the step that it is at.
+/// A rare step of a connection. It is boxed, so that a connection takes memory only for its current step.
 pub(super) type BoxedStep<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;

@@ -1,7 +1,7 @@
 //! The fast path: parses short polls, long polls and small appends that arrive whole, without hyper.
 //!
-//! httparse, which hyper uses too, parses the head. Whatever is unusual about a request is left to hyper, so that one parser
-//! decides what is HTTP (docs/design/http1.md). So is a request that its host or its page's origin forbids.
+//! httparse, which hyper uses too, parses the head. A request with anything unusual is left to hyper, so that one parser
+//! decides what is HTTP (docs/design/http1.md). hyper also gets each request that the access policy refuses.
 
 use bytes::Bytes;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
@@ -18,19 +18,19 @@ use crate::http::api::operation::{GatewayRequest, OnStream, Operation};
 use crate::http::api::target::{Parameters, Query, STREAMS, stream_of_path};
 use crate::http::read::request::Read;
 
-/// The outcome of parsing what a connection sent.
+/// The outcome of parsing the bytes of a client.
 pub(super) enum Parsed {
-    /// A request, and how many bytes it took.
+    /// A request, and its length in bytes.
     Request(GatewayRequest, usize),
-    /// Something for hyper.
+    /// Bytes that hyper has to parse.
     Other,
 }
 
-/// Characters of a target, besides letters and digits, that hyper's parser accepts and that mean one thing (RFC 3986,
+/// Characters of a target, besides letters and digits, that hyper's parser accepts and that have one meaning (RFC 3986,
 /// sections 3.3 and 3.4).
 const TARGET: &[u8] = b"-._~!$&'()*+,;=:@/?%";
 
-/// Fields that make a request one for hyper.
+/// A request with one of these header fields is parsed by hyper.
 const UNUSUAL: [HeaderName; 3] = [TRANSFER_ENCODING, EXPECT, UPGRADE];
 
 /// Room for header fields. A request with more is parsed by hyper.
@@ -57,7 +57,7 @@ impl Gateway {
             None => (target, None),
         };
         let method = if request.method == Some("GET") { Method::GET } else { Method::POST };
-        // hyper's way refuses it in words.
+        // hyper parses the request again, and the check that follows logs the refusal and answers it.
         let Ok(origin) = self.access.check(Version::HTTP_11, &method, None, &*request.headers) else {
             return Parsed::Other;
         };
@@ -72,7 +72,7 @@ impl Gateway {
         Parsed::Request(request, head_bytes + body.len())
     }
 
-    /// `None`: a delivery form for hyper.
+    /// Parses a short or long poll. `None`: another delivery form, which is left to hyper.
     fn parse_read(
         &self,
         path: &str,
@@ -103,13 +103,13 @@ impl Gateway {
         if body.len() > self.limits.body_bytes_max {
             return Err(Error::BodyTooLarge { max: self.limits.body_bytes_max });
         }
-        // The only copy of the body: the log keeps it.
+        // The only copy of the body; the log stores it.
         let append = append.with_body(Bytes::copy_from_slice(body), self.limits.json_depth_max)?;
         Ok(Operation::OnStream(name, OnStream::Append(Box::new(append))))
     }
 }
 
-/// The target and the body of a request that has nothing unusual.
+/// Returns the target and the body of a request, if nothing about the request is unusual.
 fn usual<'a>(request: &Request<'_, 'a>, behind: &'a [u8]) -> Option<(&'a str, &'a [u8])> {
     let fields: &[Header<'_>] = request.headers;
     let target = request.path.filter(|target| target.starts_with(STREAMS))?;

@@ -1,7 +1,7 @@
-//! Drives one HTTP/1 connection: one request after the other, each parsed, answered and written before the next.
+//! Drives one HTTP/1 connection: parses, answers and writes one request after the other.
 //!
-//! Short polls, long polls and small appends are parsed by the fast path; any other request goes to hyper for exactly one
-//! request (`hyper_request`). While a response is pending the connection is a socket and a waiter, without buffers.
+//! The fast path parses short polls, long polls and small appends; hyper parses any other request, one at a time
+//! (`hyper_request`). While a response is pending, the connection is a socket and a waiter, without buffers.
 
 use std::future::poll_fn;
 use std::io;
@@ -27,23 +27,23 @@ use crate::http::api::upgrade::Upgrade;
 
 /// The stage of a connection between two polls.
 enum Stage<'a> {
-    /// No request has come yet.
+    /// Waits for the next request.
     Idle,
-    /// A request is being answered.
+    /// Waits for the response.
     Respond(PendingResponse<'a>),
-    /// These bytes are being written; then the connection may close.
+    /// Writes the response, after which the connection may close.
     Write { bytes: Bytes, closes: bool },
 }
 
-/// Why `drive` returns: what follows is rare, and has a future of its own.
+/// Why `drive` returns. Each of these steps is rare and has a future of its own.
 enum Exit {
-    /// The next request is one for hyper.
+    /// hyper has to parse the next request.
     Hyper,
-    /// The response does not go out at once.
+    /// The response has a body that is written in frames.
     Stream(Box<Outgoing>),
-    /// The connection leaves HTTP behind these bytes.
+    /// The connection switches protocols after these bytes.
     Upgrade(Bytes, Upgrade),
-    /// The connection closes: behind a response, after too long without a request, or because the server closes.
+    /// The connection closes: after a response, after the keep-alive time, or because the server closes.
     Close,
     /// The client has closed the connection.
     Gone,
@@ -83,7 +83,7 @@ pub(super) fn serve(
     })
 }
 
-/// Answers requests until something rare happens.
+/// Answers requests until a step of [`Exit`] is due.
 fn drive<'a>(
     io: &mut GuardedStream,
     context: &'a ConnectionContext,
@@ -136,7 +136,7 @@ fn poll_next_request<'a>(
     keep_alive.poll_expired(cx, context).map(|()| Ok(Err(Exit::Close)))
 }
 
-/// Reads what the client has sent, and gives it to the fast path.
+/// Reads the bytes that the client has sent and passes them to the fast path.
 fn try_parse<'a>(
     io: &mut GuardedStream,
     context: &'a ConnectionContext,
@@ -155,10 +155,10 @@ fn try_parse<'a>(
     parsed.map_ok(|parsed| parsed.unwrap_or(Err(Exit::Gone)))
 }
 
-/// The time between two requests. It ends when it was too long, and when the server closes.
+/// Limits the time between two requests. Expires after the idle timeout, and when the server closes.
 #[derive(Default)]
 struct KeepAlive {
-    /// Timer of the connection, which a pending response uses too.
+    /// Timer of the connection, which a pending response also uses.
     timer: ReusableSleep,
     until: Option<Instant>,
     closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -166,7 +166,7 @@ struct KeepAlive {
 
 impl KeepAlive {
     fn poll_expired(&mut self, cx: &mut Context<'_>, context: &ConnectionContext) -> Poll<()> {
-        // Registered once and then polled only after a change of phase, so that an idle connection takes no shared lock.
+        // Registered once, and polled again only after a change of phase, so that an idle connection takes no shared lock.
         let is_new = self.closing.is_none();
         let closing = self.closing.get_or_insert_with(|| Box::pin(context.reached(Phase::Closing)));
         if (is_new || context.may_close()) && closing.as_mut().poll(cx).is_ready() {
@@ -177,7 +177,7 @@ impl KeepAlive {
     }
 }
 
-/// Writes the response that switches protocols, and serves what follows it.
+/// Writes the response that switches protocols, and serves the new protocol.
 fn serve_upgrade(
     mut io: Box<GuardedStream>,
     head: Bytes,

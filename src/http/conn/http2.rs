@@ -1,4 +1,4 @@
-//! Drives HTTP/2 connections with hyper.
+//! Drives an HTTP/2 connection with hyper.
 
 use std::convert::Infallible;
 use std::io;
@@ -46,7 +46,7 @@ pub(super) fn serve(
             }
         });
         let mut connection = pin!(settings(&context.limits).serve_connection(io, hyper_service));
-        // First the connection, so that hyper knows of a request that is there before it is told to end.
+        // The connection is polled first, so that hyper knows each request that has arrived before the shutdown begins.
         tokio::select! {
             biased;
             outcome = connection.as_mut() => return outcome.map_err(io::Error::other),
@@ -73,7 +73,7 @@ async fn respond(
         Service::Gateway(gateway) => gateway,
         Service::Admin(admin) => return admin.answer(&request.into_parts().0, framing),
     };
-    // hyper resets the stream of a body that nobody reads.
+    // hyper resets the stream when an unread body is dropped.
     let (request, _unread) = gateway.receive(request, framing, refusal, state.owner()).await;
     let reply = gateway.respond::<Response<Body>>(request, state).await;
     if let (Some(upgrade), Some(upgraded)) = (reply.upgrade, upgraded) {
@@ -104,7 +104,7 @@ fn settings(limits: &Limits) -> http2::Builder<WatchedTasks> {
     settings
 }
 
-/// Spawns a task for each stream of a connection.
+/// Executor that spawns a task for each HTTP/2 stream.
 #[derive(Debug, Clone, Copy)]
 struct WatchedTasks;
 
@@ -114,7 +114,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for WatchedTasks {
     }
 }
 
-/// How many requests of a connection are being answered, and how many have been.
+/// Counts the requests of a connection that have begun and ended, to tell when the connection is idle.
 #[derive(Debug, Default)]
 struct Busy {
     begun: AtomicU64,
@@ -122,7 +122,7 @@ struct Busy {
 }
 
 impl Busy {
-    /// Returns when no request came or was answered for the idle timeout.
+    /// Completes once no request was received or answered for the idle timeout.
     async fn idle_for(&self, limits: &Limits) {
         loop {
             let before = self.begun.load(Ordering::Relaxed);
@@ -135,7 +135,7 @@ impl Busy {
     }
 }
 
-/// A request from its head to the end of its answer, or to the client's leaving.
+/// Counts a request as busy from its head to the end of its response, or until the client leaves.
 struct BusyGuard(Arc<Busy>);
 
 impl BusyGuard {
@@ -151,7 +151,7 @@ impl Drop for BusyGuard {
     }
 }
 
-/// A response body that counts as being answered until its last byte is out, or until the client has left.
+/// A response body that counts its request as busy until the last byte is written or the client leaves.
 struct Tracked {
     body: Body,
     _answering: BusyGuard,

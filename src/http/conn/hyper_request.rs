@@ -1,8 +1,8 @@
 //! Receives one HTTP/1 request with hyper: its head, and its body if the operation needs one.
 //!
-//! hyper parses exactly one request and never responds: once the request is complete, the connection is taken back, and the
-//! response is written like that of the fast path. So a connection costs the same afterwards, whatever it has sent. The one
-//! thing that hyper writes is `100 Continue` and the answer to a request that is no HTTP.
+//! hyper parses exactly one request and never responds: once the request is complete, the connection is taken back from hyper,
+//! and the response is written in the same way as on the fast path. So a connection costs the same memory afterwards, whatever
+//! it has sent. hyper writes only `100 Continue`, and the response to bytes that are not HTTP.
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
@@ -33,10 +33,10 @@ use crate::http::api::fields::Fields;
 use crate::http::api::routes::Refusal;
 use crate::limits::Limits;
 
-/// A connection, and the response that is owed on it.
+/// A connection, and the pending response to its request.
 type OwedResponse<'a> = (Box<GuardedStream>, PendingResponse<'a>);
 
-/// Receives the request whose first bytes `io` holds. `None`: the connection has ended.
+/// Receives the next request of a connection with hyper. `None`: the connection has ended.
 pub(super) fn receive_with_hyper(
     mut io: Box<GuardedStream>,
     context: &ConnectionContext,
@@ -45,11 +45,11 @@ pub(super) fn receive_with_hyper(
         let Some(head) = read_head(&mut io, &context.limits).await? else { return Ok(None) };
         let refusal = if context.refuse { Some(Refusal::TooManyConnections) } else { head.refusal() };
         io.unread(&head.bytes);
-        // The service leaves the request here and never responds, so hyper neither writes nor parses the next request.
+        // The service puts its result here and never responds, so hyper neither writes nor parses the next request.
         let received = Mutex::new(None);
         let service = service_fn(async |request: Request<Incoming>| {
             let response = respond(context, request, refusal).await;
-            // With the unread body: were it dropped, hyper would read on.
+            // This keeps an unread body too: if it were dropped, hyper would read on.
             *received.lock() = Some(response);
             pending::<Result<Response<Body>, Infallible>>().await
         });
@@ -58,7 +58,7 @@ pub(super) fn receive_with_hyper(
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(ended.map(|()| None));
             }
-            // A `100 Continue` that the kernel has not taken would be lost with hyper's buffer.
+            // A `100 Continue` that the kernel has not accepted yet would be lost with hyper's buffer.
             let is_written = !context.state.is_unsent();
             match received.lock().take_if(|_| is_written) {
                 Some(response) => Poll::Ready(Ok(Some(response))),
@@ -79,7 +79,7 @@ pub(super) fn receive_with_hyper(
     })
 }
 
-/// Reads the body as far as the operation needs it, and begins to answer. Returns a body that nobody reads.
+/// Reads the body if the operation needs it, and begins to answer. Also returns the body if it is left unread.
 async fn respond<'a>(
     context: &'a ConnectionContext,
     request: Request<Incoming>,
@@ -99,13 +99,13 @@ async fn respond<'a>(
     }
 }
 
-/// How much of a body hyper has not decoded. What it has decoded already lies in the body's channel.
+/// Returns how many bytes of a body hyper has not decoded. Decoded bytes are in the body's channel, and are discarded here.
 pub(super) fn bytes_not_decoded(mut body: Incoming) -> u64 {
     while let Some(Some(Ok(_))) = body.frame().now_or_never() {}
     body.size_hint().exact().unwrap_or(0)
 }
 
-/// The bytes of a head, and perhaps some behind it.
+/// The bytes of a request head, possibly with bytes of what follows.
 struct ReadHead {
     bytes: BytesMut,
     has_two_lengths: bool,
@@ -117,10 +117,10 @@ impl ReadHead {
     }
 }
 
-/// Reads until the head is complete, or until hyper can say what is wrong with it. `None`: the client has left.
+/// Reads until the head is complete, or until hyper can tell that it is invalid. `None`: the client has left.
 ///
-/// A request with both `Content-Length` and `Transfer-Encoding` is found here: hyper ignores the first (RFC 9112, section 6.3,
-/// allows that), but a proxy before us may have read it the other way.
+/// A request with both `Content-Length` and `Transfer-Encoding` is detected here: hyper ignores the first (RFC 9112, section
+/// 6.3, allows that), but a proxy in front of the gateway may have used it.
 async fn read_head(io: &mut GuardedStream, limits: &Limits) -> io::Result<Option<ReadHead>> {
     let mut bytes = BytesMut::with_capacity(1024);
     let read = async {
@@ -147,7 +147,7 @@ async fn read_head(io: &mut GuardedStream, limits: &Limits) -> io::Result<Option
     has_two_lengths.map(|found| found.map(|has_two_lengths| ReadHead { bytes, has_two_lengths }))
 }
 
-/// hyper with the limits of the gateway.
+/// Configures hyper with the limits of the gateway.
 pub(super) fn settings(limits: &Limits) -> http1::Builder {
     let mut settings = http1::Builder::new();
     settings

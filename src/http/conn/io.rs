@@ -1,8 +1,9 @@
-//! The socket of a connection, and what the connection shares with its requests and the server.
+//! The socket of a connection ([`GuardedStream`]), and the state that the connection shares with its requests and the server
+//! ([`ConnectionState`], [`Phase`]).
 //!
-//! `GuardedStream` wraps a TCP stream with what hyper lacks: a timeout for writing to a client that stopped reading, a way to
-//! notice that a client has left behind bytes that are not read yet, bytes that can be given back, and a shutdown that does not
-//! destroy the last response on its way.
+//! `GuardedStream` wraps a TCP stream with what hyper lacks: a timeout for writing to a client that stopped reading, notice of
+//! a client that leaves while bytes of it are unread, returning bytes that were read, and a shutdown that does not destroy the
+//! last response on its way.
 
 use std::any::Any;
 use std::io::{self, Read as _};
@@ -25,29 +26,29 @@ use crate::budget::{ConnectionCharge, Owner};
 use crate::limits::Limits;
 use crate::stream::Principal;
 
-/// Bytes that are read at once, into a buffer on the stack: the longest request that the fast path parses, body included.
+/// Size of the read buffer on the stack, and so of the longest request that the fast path parses, body included.
 const REQUEST_BYTES_MAX: usize = 4 * 1024;
 
-/// Checks within one write timeout whether a stalled client has read something; the timeout is exact to one of these parts.
+/// How often a stalled write is retried within the write timeout. The timeout is accurate to one of these intervals.
 const STALLED_CHECKS_MAX: u32 = 20;
 
-/// How long a connection lingers while the server closes, so that clients which ignore the end do not delay it.
+/// How long a connection lingers while the server closes, so that clients that stay connected do not delay the drain.
 const LINGER_WHILE_CLOSING: Duration = Duration::from_secs(1);
 
-/// Buffer on the stack for bytes that are thrown away.
+/// Size of the stack buffer for bytes that are discarded.
 const LINGER_READ_BYTES: usize = 16 * 1024;
 
 /// Vectored writes up to this size are copied into one piece, which costs less than a second piece in the kernel.
 const JOINED_BYTES_MAX: usize = 1024;
 
-/// How far the server's shutdown is.
+/// The phase of the server, from serving to its shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Connections are accepted and served.
     Serving,
-    /// No connection is accepted; open ones end behind their current response.
+    /// No connection is accepted; open connections close after their current response.
     Closing,
-    /// Connections are dropped as they are.
+    /// All connections are dropped at once.
     Stopped,
 }
 
@@ -67,27 +68,27 @@ impl ConnectionState {
         Self { stalled, unsent, charge: ConnectionCharge::new(owner), _open: Box::new(open) }
     }
 
-    /// Who is connected.
+    /// The owner of the memory that the client takes.
     pub(in crate::http) fn owner(&self) -> &Arc<Owner> {
         self.charge.owner()
     }
 
-    /// Who is connected, by its address.
+    /// The principal of the client, which its address determines.
     pub fn principal(&self) -> Principal {
         self.owner().principal()
     }
 
-    /// Records that the client stopped reading and is being cut.
+    /// Records that the client stopped reading and is being disconnected.
     fn set_stalled(&self) {
         self.stalled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the connection was cut because the client stopped reading.
+    /// Whether the client was disconnected because it stopped reading.
     pub(in crate::http) fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Relaxed)
     }
 
-    /// Records whether the kernel has refused a part of the last write.
+    /// Records whether the kernel has not accepted all of the last write.
     fn set_unsent(&self, unsent: bool) {
         self.unsent.store(unsent, Ordering::Relaxed);
     }
@@ -98,30 +99,30 @@ impl ConnectionState {
     }
 }
 
-/// What a client has to do for its pending response to be dropped.
+/// How a client has to end its connection for its pending response to be dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LeavesBy {
-    /// A FIN or a reset. A FIN does not tell a client that is gone from one that only sends nothing more, so this is for
-    /// responses that may be pending for long.
+    /// A FIN or a reset. A client that sends a FIN may be gone, or may only have nothing more to send. This is for responses
+    /// that may be pending for long.
     Fin,
     /// A reset. A client that has sent a FIN still gets its response.
     Reset,
 }
 
-/// A socket that fails once its client has not read for the write timeout.
+/// A TCP stream whose writes fail once the client has read nothing for the write timeout.
 pub struct GuardedStream {
     stream: TcpStream,
-    /// Bytes that were read and given back; they are read again before the socket is.
+    /// Bytes that were read and returned; they are read again before the socket is.
     read_ahead: Bytes,
-    /// Bytes of a request body that come next and that nobody needs.
+    /// How many of the next received bytes to discard: the rest of a request body that nobody needs.
     skipped: u64,
-    /// The kernel may have bytes although tokio takes the socket for not readable: `poll_left` has cleared the readiness.
+    /// The kernel may have bytes although tokio's readiness says otherwise, because `poll_left` has cleared it.
     has_hidden_bytes: bool,
     state: Arc<ConnectionState>,
     limits: Arc<Limits>,
     phase: watch::Receiver<Phase>,
     write_timer: Timer,
-    /// Copy of the connection's `unsent` that can be compared without touching shared memory.
+    /// Copy of `ConnectionState::unsent` that can be compared without touching shared memory.
     unsent: bool,
     stalled_checks: u32,
     linger_timer: Timer,
@@ -158,7 +159,7 @@ impl GuardedStream {
 }
 
 impl Timer {
-    /// Ready once `deadline` has passed; a deadline that was set before stays.
+    /// Completes at the deadline. `deadline` is called only if the timer does not run yet.
     fn poll(&mut self, context: &mut Context<'_>, deadline: impl FnOnce() -> Instant) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline())));
         sleep.as_mut().poll(context)
@@ -191,7 +192,7 @@ impl AsyncRead for GuardedStream {
 }
 
 impl GuardedStream {
-    /// Takes up to `max` of the bytes that were given back; frees their buffer with the last one.
+    /// Takes up to `max` of the returned bytes; frees their buffer with the last one.
     fn take_read_ahead(&mut self, max: usize) -> Bytes {
         if self.read_ahead.len() <= max {
             return std::mem::take(&mut self.read_ahead);
@@ -199,8 +200,8 @@ impl GuardedStream {
         self.read_ahead.split_to(max)
     }
 
-    /// Reads what the client sent and lets `parse` look at it, from a buffer on the stack. `parse` returns its result and
-    /// how many bytes it consumed; the others stay to be read. `None`: the client has closed the connection.
+    /// Reads bytes into a buffer on the stack and passes them to `parse`, which returns its result and how many bytes it
+    /// consumed. The other bytes are read again later. `None`: the client has closed the connection.
     pub(super) fn poll_parse<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -210,7 +211,7 @@ impl GuardedStream {
             let (parsed, consumed) = parse(&self.read_ahead);
             self.take_read_ahead(consumed);
             if !self.read_ahead.is_empty() && self.read_ahead.len() < consumed {
-                // A short rest would keep the whole buffer, which is that of the first bytes of the connection.
+                // A short rest would keep the whole buffer of the connection's first bytes alive.
                 self.read_ahead = Bytes::copy_from_slice(&self.read_ahead);
             }
             return Poll::Ready(Ok(Some(parsed)));
@@ -230,7 +231,7 @@ impl GuardedStream {
         Poll::Ready(Ok(Some(parsed)))
     }
 
-    /// Reads from the socket, and passes over what is to be skipped; no bytes: the client has closed the connection.
+    /// Reads from the socket and drops the bytes to be skipped. No bytes: the client has closed the connection.
     fn poll_read_wanted<'b>(
         &mut self,
         context: &mut Context<'_>,
@@ -248,21 +249,21 @@ impl GuardedStream {
         }
     }
 
-    /// Gives back bytes that were read and not used. Copies them, so that the reader's large buffer is freed.
+    /// Returns bytes that were read and not used. Copies them, so that the reader's large buffer can be freed.
     pub(super) fn unread(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.read_ahead = Bytes::from([bytes, &self.read_ahead].concat());
         }
     }
 
-    /// Passes over the next `count` bytes that the client sends.
+    /// Skips the next `count` bytes that the client sends.
     pub(super) fn skip(&mut self, count: u64) {
         let ahead = self.read_ahead.len().min(usize::try_from(count).unwrap_or(usize::MAX));
         self.take_read_ahead(ahead);
         self.skipped = count - ahead as u64;
     }
 
-    /// Writes all of `bytes`, and removes from it what has been written.
+    /// Writes all of `bytes`, and advances it past the written ones.
     pub(super) fn poll_write_all(
         &mut self,
         context: &mut Context<'_>,
@@ -278,14 +279,14 @@ impl GuardedStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads from the socket.
+    /// Reads from the socket, also bytes whose readiness `poll_left` has cleared.
     fn poll_receive(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while self.has_hidden_bytes {
             let room = buffer.initialize_unfilled();
             let room_bytes = room.len();
             match (&*SockRef::from(&self.stream)).read(room) {
                 Ok(read) => {
-                    // As in tokio: less than there is room for means that the kernel has no more.
+                    // As in tokio: a read that does not fill the buffer has taken all bytes that the kernel had.
                     self.has_hidden_bytes = read == room_bytes;
                     buffer.advance(read);
                     return Poll::Ready(Ok(()));
@@ -298,11 +299,11 @@ impl GuardedStream {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 
-    /// Waits until the client has left, while a response to it is pending. What the client sends meanwhile stays in the
-    /// kernel.
+    /// Completes when the client has left, while a response to it is pending. Bytes that the client sends meanwhile stay in
+    /// the kernel.
     ///
-    /// A socket with unread bytes is readable, which would hide a FIN behind them. So the readiness for these bytes is
-    /// cleared, and the next event of the socket wakes the task: more bytes, or the end, whose readiness stays.
+    /// A socket with unread bytes is readable, which would hide a FIN after them. So the readiness for these bytes is
+    /// cleared, and the next event of the socket wakes the task: more bytes, or the end, whose readiness stays set.
     pub(super) fn poll_left(
         &mut self,
         context: &mut Context<'_>,
@@ -323,14 +324,14 @@ impl GuardedStream {
         }
     }
 
-    /// The kernel enforces the same limit (`TCP_USER_TIMEOUT`), so it may be the first to give up.
+    /// Marks the client as stalled if the kernel has timed out: it enforces the same limit (`TCP_USER_TIMEOUT`).
     fn note_timeout<T>(&self, outcome: &io::Result<T>) {
         if outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
             self.state.set_stalled();
         }
     }
 
-    /// A write has ended: the kernel took something, or never will.
+    /// Resets the write timeout after a write has succeeded or failed.
     fn write_ended(&mut self, outcome: &io::Result<usize>) {
         self.set_unsent(false);
         self.write_timer.stop();
@@ -345,10 +346,11 @@ impl GuardedStream {
         }
     }
 
-    /// Completes a write, with an error once the client has read nothing for the write timeout.
+    /// Completes a write; fails once the client has read nothing for the write timeout, or at the next retry while memory is
+    /// critical.
     ///
-    /// The kernel wakes a writer when a third of its buffer is free, which can take a slow reader longer than the timeout.
-    /// So `again` is tried at intervals, to see whether there is any room.
+    /// The kernel wakes a writer only when a third of its buffer is free, which can take a slow reader longer than the timeout.
+    /// So `again` retries the write at intervals, to see whether there is any room.
     fn complete_write(
         &mut self,
         context: &mut Context<'_>,
@@ -380,7 +382,7 @@ impl GuardedStream {
     }
 }
 
-/// The slices one behind the other, if there is room for them.
+/// Copies the slices into `buffer`, one after the other. `None`: they do not fit.
 fn join<'a>(slices: &[io::IoSlice<'_>], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let mut end = 0;
     for slice in slices {
@@ -419,9 +421,9 @@ impl AsyncWrite for GuardedStream {
         Pin::new(&mut self.get_mut().stream).poll_flush(context)
     }
 
-    /// Says that nothing more will be written, and reads until the client has said so too. A socket that is
-    /// closed with bytes unread resets the connection, and the reset can destroy the last answer on its way (RFC
-    /// 9112, section 9.6).
+    /// Shuts down the sending side, then discards what the client sends until it closes its side too, or until the linger
+    /// timeout. A socket that is closed with unread bytes resets the connection, and the reset can destroy the last response on
+    /// its way (RFC 9112, section 9.6).
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.linger_timer.runs() {
@@ -432,8 +434,8 @@ impl AsyncWrite for GuardedStream {
         let linger = if closing { linger.min(LINGER_WHILE_CLOSING) } else { linger };
         let deadline = || Instant::now() + linger;
         while this.linger_timer.poll(context, deadline).is_pending() {
-            let mut thrown_away = [MaybeUninit::uninit(); LINGER_READ_BYTES];
-            let mut buffer = ReadBuf::uninit(&mut thrown_away);
+            let mut discarded = [MaybeUninit::uninit(); LINGER_READ_BYTES];
+            let mut buffer = ReadBuf::uninit(&mut discarded);
             let outcome = ready!(this.poll_receive(context, &mut buffer));
             if outcome.is_err() || buffer.filled().is_empty() {
                 break;

@@ -1,7 +1,7 @@
-//! HTTP connections: bytes to requests, and responses to bytes.
+//! HTTP connections: parses bytes into requests, and writes responses.
 //!
 //! `http1` drives an HTTP/1 connection with one loop: the fast path (`fast_path`) parses short polls, long polls and small
-//! appends; hyper parses any other request, one at a time (`hyper_request`). Every HTTP/1 response is written here
+//! appends; hyper parses any other request, one at a time (`hyper_request`). All HTTP/1 responses are written here
 //! (`response`, `write`), so a request that waits costs a socket and a waiter, whichever parser it came through. `http2` lets
 //! hyper drive the whole connection. `io` wraps a socket with the timeouts that hyper lacks.
 
@@ -42,7 +42,7 @@ use context::BoxedStep;
 /// The first bytes of an HTTP/2 connection (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// When the server closes, a new connection gets this long to send the request that may be on its way.
+/// How long a new connection may take to send a request that is on its way when the server closes.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 /// Serves a connection until either side closes it.
@@ -53,7 +53,7 @@ pub fn serve(
     begin(stream, context).and_then(|served| served)
 }
 
-/// Finds out which protocol the client speaks, and returns the future that serves it.
+/// Detects which protocol the client speaks, and returns the future that serves the connection.
 fn begin(mut stream: TcpStream, context: ConnectionContext) -> BoxedStep<'static, BoxedStep<'static, ()>> {
     Box::pin(async move {
         Ok(match first_bytes(&mut stream, &context).await? {
@@ -64,7 +64,7 @@ fn begin(mut stream: TcpStream, context: ConnectionContext) -> BoxedStep<'static
     })
 }
 
-/// The first bytes of a connection, and whether they begin HTTP/2; `None` if the server closes before they come.
+/// Reads the first bytes of a connection, and tells whether they begin HTTP/2. `None`: the server closes before they arrive.
 async fn first_bytes(
     stream: &mut TcpStream,
     context: &ConnectionContext,
@@ -81,7 +81,7 @@ async fn grace_is_over(context: &ConnectionContext) {
     sleep(FIRST_REQUEST_GRACE).await;
 }
 
-/// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge.
+/// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge (RFC 9113, section 3.3).
 async fn sniff(stream: &mut TcpStream) -> std_io::Result<(bool, Bytes)> {
     let mut read = BytesMut::with_capacity(1024);
     loop {

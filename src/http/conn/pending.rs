@@ -1,4 +1,4 @@
-//! A response that may still have to be waited for.
+//! The pending response to an HTTP/1 request.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::http::api::upgrade::Reply;
 use crate::http::read::StartingRead;
 use crate::http::read::long_poll::{HeldRead, ReadStart};
 
-/// A response over HTTP/1 to one request. Dropping it cancels the request: a held poll leaves its wait queue.
+/// The pending response to one HTTP/1 request. Dropping it cancels the request: a held poll leaves its wait queue.
 pub(super) struct PendingResponse<'a>(PendingState<'a>);
 
 enum PendingState<'a> {
@@ -27,14 +27,14 @@ enum PendingState<'a> {
 type PendingAnswer<'a> = Pin<Box<dyn Future<Output = Reply<ResponseBytes>> + Send + 'a>>;
 
 enum ReadStage<'a> {
-    /// Most reads are answered when this is first polled.
+    /// The read has begun. Most reads are answered at the first poll.
     Starting(StartingRead<'a, ResponseBytes>),
-    /// A held poll is no future, so that it has room for nothing but what it waits for.
+    /// A held poll. It is not a future, which would take more memory.
     Held(Box<HeldRead<'a>>),
 }
 
 impl<'a> PendingResponse<'a> {
-    /// A response that is complete.
+    /// A response that is already complete.
     pub(super) fn ready(response: ResponseBytes) -> Self {
         Self(PendingState::Ready(Some(response)))
     }
@@ -50,7 +50,7 @@ impl<'a> PendingResponse<'a> {
                 let stage = ReadStage::Starting(gateway.begin_read(read, state, log.origin));
                 Self(PendingState::Reading { gateway, log, stage })
             }
-            // The future of an append is smaller than that of any operation.
+            // A future for appends alone is smaller than one for all operations.
             Ok(Operation::OnStream(name, OnStream::Append(mut append))) => {
                 append.principal = state.principal();
                 let reply =
@@ -61,13 +61,14 @@ impl<'a> PendingResponse<'a> {
         }
     }
 
+    /// Begins to answer a request of any kind, in a future that covers all operations.
     fn any(gateway: &'a Gateway, request: GatewayRequest, state: &'a Arc<ConnectionState>) -> Self {
         let may_be_held = matches!(request.operation, Ok(Operation::Read(_)));
         let leaves_by = if may_be_held { LeavesBy::Fin } else { LeavesBy::Reset };
         Self(PendingState::PendingAnswer(Box::pin(gateway.respond(request, state)), leaves_by))
     }
 
-    /// What the client has to do while it waits for the response to be dropped.
+    /// How the client has to end its connection for this response to be dropped.
     pub(super) fn leaves_by(&self) -> LeavesBy {
         match &self.0 {
             PendingState::Reading { stage: ReadStage::Held(_), .. } => LeavesBy::Fin,
@@ -78,7 +79,7 @@ impl<'a> PendingResponse<'a> {
         }
     }
 
-    /// Waits for the response. `timer` is that of the connection.
+    /// Polls for the response, which is returned once. `timer` is the timer of the connection.
     pub(super) fn poll(
         &mut self,
         timer: &mut ReusableSleep,

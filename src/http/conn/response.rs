@@ -1,5 +1,5 @@
-//! Response bytes: a handler names its status, fields and body once, and they become a hyper response (HTTP/2) or the bytes of
-//! an HTTP/1 response (RFC 9112).
+//! Builds responses: a handler sets status, fields and body through [`Answer`], which becomes a hyper response (HTTP/2) or the
+//! bytes of an HTTP/1 response (RFC 9112).
 
 use std::cell::Cell;
 use std::fmt::{self, Write};
@@ -18,17 +18,17 @@ use crate::stream::Batch;
 /// Initial capacity of a response head: a small response needs no second allocation.
 const HEAD_BYTES: usize = 640;
 
-/// A body up to this size is sent with its head: copying it costs less than a second piece costs the kernel.
+/// A body up to this size is written together with its head: copying it costs less than a second piece in the kernel.
 const JOINED_BYTES_MAX: usize = 1024;
 
-/// The largest batch whose encoded response is shared between readers. With brackets, and a comma behind each byte, it is
-/// still one frame.
+/// Largest batch whose encoded response is shared between readers. Even with brackets, and a comma after each byte, its body
+/// fits into one frame.
 const SHARED_BYTES_MAX: usize = FRAME_BYTES_MAX / 2 - 1;
 
-/// Header fields of a response with messages; the second smallest capacity of a header map.
+/// Initial capacity for the header fields of a response with messages; the second smallest capacity of a header map.
 const FIELDS: usize = 12;
 
-/// Takes header fields. No field is put twice.
+/// A response head. Each header field is added at most once.
 pub(in crate::http) trait Head {
     /// Adds a field whose value has no control characters.
     fn put(&mut self, name: HeaderName, value: &[u8]);
@@ -42,17 +42,18 @@ pub(in crate::http) trait Answer: Head + From<Response<Body>> + Send {
     /// A response without fields or body.
     fn begin(status: StatusCode) -> Self;
 
-    /// Its status.
+    /// The status.
     fn status(&self) -> StatusCode;
 
-    /// Sets its body.
+    /// Sets the body.
     fn set_body(&mut self, body: Body);
 
-    /// Adds what depends on the request's framing, and `Date` unless hyper adds it.
+    /// Adds the fields that depend on the request's framing, and `Date` unless hyper adds it.
     fn frame(&mut self, framing: Framing, now: SystemTime);
 
-    /// The response to a batch that other readers may get too, as `write` encodes it. Each variant is encoded once where
-    /// that saves work, with the fields that `complete` adds: no others can be added to such a response later.
+    /// Returns the response to a batch that other readers may get too, as `write` encodes it. Over HTTP/1 a small batch is
+    /// encoded once per variant, and all readers share the bytes. They include the fields that `complete` adds; no field can be
+    /// added to them later.
     fn shared(
         batch: &SharedBatch,
         variant: Variant,
@@ -62,12 +63,12 @@ pub(in crate::http) trait Answer: Head + From<Response<Body>> + Send {
     ) -> Self;
 }
 
-/// What of an HTTP/1 request decides how its response is framed (RFC 9112, sections 6.3 and 9.3).
+/// The properties of an HTTP/1 request that decide how its response is framed (RFC 9112, sections 6.3 and 9.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) struct Framing {
-    /// An HTTP/1.0 client does not know chunked bodies, and closes unless told otherwise.
+    /// The client speaks HTTP/1.0: it does not know chunked bodies, and expects the connection to close by default.
     pub(in crate::http) http10: bool,
-    /// A response to HEAD has no body.
+    /// The request is a HEAD, whose response has no body.
     pub(in crate::http) without_body: bool,
     /// Whether another request may follow on the connection.
     pub(in crate::http) keep_alive: bool,
@@ -77,7 +78,7 @@ impl Framing {
     /// A request of the fast path: HTTP/1.1 on a connection that stays open.
     pub(super) const PERSISTENT: Self = Self { http10: false, without_body: false, keep_alive: true };
 
-    /// The framing that a request asks for.
+    /// Returns the framing of the response to `request`.
     pub(super) fn of<B>(request: &Request<B>) -> Self {
         let options = request.headers().get_all(CONNECTION).iter();
         let options = options.filter_map(|option| option.to_str().ok()).flat_map(|list| list.split(','));
@@ -128,7 +129,7 @@ impl Answer for Response<Body> {
         *self.body_mut() = body;
     }
 
-    // HTTP/2 frames responses itself, and hyper dates them.
+    // HTTP/2 frames responses itself, and hyper adds `Date`.
     fn frame(&mut self, _: Framing, _: SystemTime) {}
 
     fn shared(
@@ -150,26 +151,26 @@ pub(super) struct ResponseBytes {
 }
 
 enum Text {
-    /// Status line and fields so far, and the body.
+    /// The status line and the fields added so far, and the body.
     Begun(BytesMut, Body),
-    /// The whole response, which other readers may get too.
+    /// The whole response, whose bytes other readers may share.
     Whole(Bytes),
 }
 
 /// A response that is ready to be written.
 pub(super) struct Outgoing {
-    /// Written first; for most responses this is all.
+    /// The head, and a small body. Most responses consist only of this.
     pub(super) first: Bytes,
-    /// The rest of the body.
+    /// The body that is written after `first`.
     pub(super) rest: Option<Body>,
     /// Whether the rest is sent in chunks (RFC 9112, section 7.1).
     pub(super) chunked: bool,
-    /// Whether the connection closes behind the response.
+    /// Whether the connection closes after the response.
     pub(super) closes: bool,
 }
 
 impl ResponseBytes {
-    /// Closes the connection behind the response. One that is shared with other readers does not announce it.
+    /// Closes the connection after the response. A response whose bytes are shared does not announce it.
     pub(super) fn close(&mut self) {
         if self.framing.keep_alive {
             self.framing.keep_alive = false;
@@ -179,12 +180,12 @@ impl ResponseBytes {
         }
     }
 
-    /// The bytes to write, with the length of the body (RFC 9112, section 6).
+    /// Completes the response for writing, with the length of its body (RFC 9112, section 6).
     pub(super) fn into_outgoing(self) -> Outgoing {
         self.outgoing(JOINED_BYTES_MAX)
     }
 
-    /// The whole response, for a body of at most `FRAME_BYTES_MAX`.
+    /// Returns the whole response, whose body must have at most `FRAME_BYTES_MAX` bytes.
     fn into_bytes(self) -> Bytes {
         self.outgoing(FRAME_BYTES_MAX).first
     }
@@ -212,7 +213,7 @@ impl ResponseBytes {
         }
         let length = body.size_hint().exact();
         match length {
-            // Whatever a GET would be answered, it is not empty.
+            // A HEAD of something whose GET has a body, of a length that is not known here.
             Some(0) if without_body => {}
             Some(length) => field(&mut head, &CONTENT_LENGTH, itoa::Buffer::new().format(length).as_bytes()),
             None if http10 => {}
@@ -338,7 +339,7 @@ thread_local! {
     static LAST_DATE: Cell<(Duration, [u8; DATE_BYTES])> = const { Cell::new((Duration::MAX, [0; DATE_BYTES])) };
 }
 
-/// `now` as an HTTP date, formatted once a second.
+/// Returns `now` as an HTTP date. Each thread formats it once per second.
 fn date_text(now: SystemTime) -> [u8; DATE_BYTES] {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let second = Duration::from_secs(since.as_secs());
@@ -347,7 +348,7 @@ fn date_text(now: SystemTime) -> [u8; DATE_BYTES] {
         return text;
     }
     let mut text = DateText { bytes: [b' '; DATE_BYTES], written: 0 };
-    // It is exactly as long.
+    // An HTTP date has exactly `DATE_BYTES` bytes.
     let _written = write!(text, "{}", HttpDate::from(now));
     LAST_DATE.set((second, text.bytes));
     text.bytes

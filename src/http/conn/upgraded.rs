@@ -1,4 +1,4 @@
-//! A connection that has left HTTP behind for WebSocket, and how MQTT over WebSocket reaches the MQTT front.
+//! Connections that have switched from HTTP to WebSocket.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::io::{ConnectionState, GuardedStream};
 
-/// The bytes of a connection behind the handshake.
+/// The byte stream of a WebSocket, after its handshake.
 pub enum UpgradedIo {
     /// A whole HTTP/1.1 connection (RFC 6455).
     Http1(Box<GuardedStream>),
@@ -19,11 +19,11 @@ pub enum UpgradedIo {
     Http2(TokioIo<Upgraded>),
 }
 
-/// A WebSocket with the subprotocol `mqtt`, to be accepted by the MQTT front as from a listener.
+/// A WebSocket with the subprotocol `mqtt`. The MQTT front accepts it like a connection of a listener.
 pub struct MqttSocket {
-    /// Its bytes: WebSocket frames.
+    /// The bytes of the connection: WebSocket frames.
     pub io: UpgradedIo,
-    /// Held until the socket ends, since it counts as an open connection.
+    /// State of the connection. It is held until the socket ends, because the connection counts as open until then.
     pub state: Arc<ConnectionState>,
 }
 

@@ -1,4 +1,4 @@
-//! Writes HTTP/1 responses whose body is large or still to come, and watches for clients that leave meanwhile.
+//! Writes HTTP/1 responses whose body is large or not complete yet, and watches for clients that leave meanwhile.
 
 use std::future::poll_fn;
 use std::io;
@@ -16,12 +16,13 @@ use super::response::Outgoing;
 
 /// How the writing of a response ended.
 pub(super) enum Written {
+    /// All of the response is written.
     Whole,
-    /// The client closed the connection before.
+    /// The client closed the connection before the end.
     ClientGone,
 }
 
-/// Writes a response with a body that comes in frames. The head is written together with the first frame.
+/// Writes a response frame by frame. The head is written together with the first frame.
 pub(super) fn write_body(io: &mut GuardedStream, mut response: Box<Outgoing>) -> BoxedStep<'_, Written> {
     Box::pin(async move {
         while let Some(body) = &mut response.rest {

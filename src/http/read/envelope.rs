@@ -1,6 +1,5 @@
-//! Envelopes: the JSON of NDJSON lines, of WebSocket frames and of all forms over many streams. An envelope over one
-//! stream has one batch and the offset behind it; one over many streams has several, and the resume token behind all of
-//! them.
+//! Envelopes: the JSON of NDJSON lines, of WebSocket frames, and of all delivery forms over many streams. An envelope over one
+//! stream has one batch and its next offset; an envelope over many streams has several batches and one resume token.
 
 use std::io::Write;
 
@@ -13,26 +12,26 @@ use crate::http::api::error::gap_text;
 use crate::hub::{MultiBatch, StreamUpdate, Update};
 use crate::stream::{Batch, CacheCursor, Encoding, Gap};
 
-/// What a form writes around an envelope.
+/// The bytes that a delivery form writes around an envelope.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http) struct Frame {
     pub(in crate::http) before: &'static [u8],
     pub(in crate::http) after: &'static [u8],
 }
 
-/// What an envelope over many streams says of the resume token.
+/// The resume token in an envelope over many streams.
 #[derive(Debug, Clone)]
 pub(in crate::http) enum TokenField {
-    /// This is the token from now on.
+    /// The whole token.
     Full(String),
-    /// The token goes on with this.
+    /// The text that the client appends to its token, after a dot.
     Delta(String),
-    /// It is what it was.
+    /// Nothing: the token is unchanged.
     Same,
 }
 
-/// What a live form tells beside the messages of one stream: the `control` event of SSE, and the fields of an envelope
-/// around its data (protocol, section 5.8).
+/// The state of a reader that a live form sends beside the messages of one stream: the `control` event of SSE, and the fields
+/// beside `data` in an envelope (protocol, section 5.8).
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Control {
@@ -61,7 +60,7 @@ impl Frame {
     pub(in crate::http) const EVENT: Self = Self { before: b"data:", after: b"\n\n" };
 }
 
-/// The envelope of one update of one stream: `{"data":[...],"streamNextOffset":...}`. `data` holds the messages of a JSON
+/// Encodes an update of one stream as an envelope: `{"data":[...],"streamNextOffset":...}`. `data` has the messages of a JSON
 /// stream as they are, the text of a text stream as a string, and base64 strings otherwise.
 pub(in crate::http) fn one(update: &Update, cursor: CacheCursor, frame: Frame) -> Bytes {
     let mut envelope = BytesMut::with_capacity(data_length(update) + 256);
@@ -74,9 +73,9 @@ pub(in crate::http) fn one(update: &Update, cursor: CacheCursor, frame: Frame) -
     envelope.freeze()
 }
 
-/// The envelope over many streams, in one line.
+/// Encodes updates of many streams as an envelope, in one line.
 pub(in crate::http) fn many(batch: &MultiBatch, token: &TokenField, superseded: bool, frame: Frame) -> Bytes {
-    // A token has no character that JSON would have to escape.
+    // A token has no characters that JSON would have to escape.
     let (name, token) = match token {
         TokenField::Full(token) => (&b",\"resume\":\""[..], token.as_str()),
         TokenField::Delta(token) => (&b",\"resumeDelta\":\""[..], token.as_str()),
@@ -121,7 +120,7 @@ fn put_stream_update(envelope: &mut BytesMut, StreamUpdate { stream, update }: &
     put_control_fields(envelope, &control);
 }
 
-/// The messages of an update as elements of a JSON array.
+/// Writes the messages of an update as elements of a JSON array.
 fn put_data(envelope: &mut BytesMut, update: &Update) {
     let Update::Batch(batch) = update else { return };
     match batch.content_type.encoding() {
@@ -146,7 +145,7 @@ fn put_data(envelope: &mut BytesMut, update: &Update) {
     }
 }
 
-/// Writes JSON with its line breaks as spaces. In valid JSON they are never part of a string (RFC 8259, section 7).
+/// Writes JSON with spaces in place of line breaks. In valid JSON they are never part of a string (RFC 8259, section 7).
 fn put_in_one_line(envelope: &mut BytesMut, json: &[u8]) {
     let mut rest = json;
     while let Some(end) = memchr::memchr2(b'\r', b'\n', rest) {
@@ -158,7 +157,8 @@ fn put_in_one_line(envelope: &mut BytesMut, json: &[u8]) {
     envelope.put_slice(rest);
 }
 
-/// About how long the data of an update gets. What is set aside for an update stays busy until a slow reader has taken it.
+/// Estimates the encoded length of an update's data. It is close, because a buffer of that capacity is held until a slow client
+/// has read it.
 pub(in crate::http) fn data_length(update: &Update) -> usize {
     let Update::Batch(batch) = update else { return 0 };
     match batch.content_type.encoding() {
@@ -167,11 +167,11 @@ pub(in crate::http) fn data_length(update: &Update) -> usize {
     }
 }
 
-/// Writes bytes as one base64 text, with no copy on the way: what lives for a moment between what slow readers keep
-/// for long leaves holes in the memory.
+/// Writes the pieces as one base64 text, without an intermediate buffer: freeing such short-lived buffers between the
+/// long-lived ones of slow clients would fragment memory.
 pub(in crate::http) fn put_base64<'a>(text: &mut BytesMut, pieces: impl IntoIterator<Item = &'a Bytes>) {
     let mut encoder = EncoderWriter::new(text.writer(), &STANDARD);
-    // A buffer in memory takes everything.
+    // Writing to memory cannot fail.
     let _infallible =
         pieces.into_iter().try_for_each(|piece| encoder.write_all(piece)).and_then(|()| encoder.finish());
 }
@@ -181,7 +181,7 @@ pub(in crate::http) fn put_control(text: &mut BytesMut, update: &Update, cursor:
     put_json(text, &Control::new(update, Some(cursor)));
 }
 
-/// Writes the fields of a control object behind those of an object that is open, and closes that.
+/// Writes the fields of a control object at the end of an object that is still open, and closes that object.
 fn put_control_fields(envelope: &mut BytesMut, control: &Control) {
     let start = envelope.len();
     put_json(envelope, control);
@@ -194,11 +194,11 @@ fn put_control_fields(envelope: &mut BytesMut, control: &Control) {
 
 fn put_json(text: &mut BytesMut, value: &(impl Serialize + ?Sized)) {
     let written = serde_json::to_writer(text.writer(), value);
-    debug_assert!(written.is_ok(), "a buffer in memory takes everything, and texts are always JSON");
+    debug_assert!(written.is_ok(), "writing to memory cannot fail, and all values serialize to JSON");
 }
 
 impl Control {
-    /// `cursor` is the cache cursor, if the form has one.
+    /// The state after `update`. `cursor` is the cache cursor, if the delivery form has one.
     fn new(update: &Update, cursor: Option<CacheCursor>) -> Self {
         let cursor = cursor.map(|cursor| cursor.0.to_string());
         match update {
@@ -207,7 +207,7 @@ impl Control {
         }
     }
 
-    /// There is no such stream. As long as that is so, all of it has been read.
+    /// The state of a stream that does not exist. Its reader is up to date.
     fn of_missing() -> Self {
         Self { missing: true, up_to_date: true, ..Self::default() }
     }

@@ -1,5 +1,5 @@
-//! The live forms, SSE, NDJSON and WebSocket: the tail of one stream or many, encoded update by update, and the answer
-//! whose body never seems to end.
+//! The live forms SSE, NDJSON and WebSocket: encodes the updates of one stream or many as they arrive, and for SSE and NDJSON
+//! sends them as the body of the response.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use crate::hub::{Hub, MultiBatch, MultiReader, Source, StreamReader, Tail, TailS
 use crate::metrics::LiveMetrics;
 use crate::stream::{Batch, CacheCursor, ContentType, Encoding, StreamName};
 
-/// How a live form writes its updates.
+/// The encoding of a live form.
 pub(in crate::http) struct Format {
     form: Form,
     content_type: &'static str,
-    /// An update of one stream.
+    /// Encodes an update of one stream.
     one: fn(&Update, CacheCursor) -> Bytes,
-    /// What is around an envelope over many streams.
+    /// The bytes around an envelope over many streams.
     many: Frame,
 }
 
@@ -48,7 +48,7 @@ pub(in crate::http) const NDJSON: Format = Format {
     many: Frame::LINE,
 };
 
-/// Frames have no content type; the streams' own decide between text and binary.
+/// The response to a handshake has no content type, and all frames with envelopes are text.
 pub(in crate::http) const WEBSOCKET: Format = Format {
     form: Form::WebSocket,
     content_type: "",
@@ -56,23 +56,24 @@ pub(in crate::http) const WEBSOCKET: Format = Format {
     many: Frame::NONE,
 };
 
-/// Opens live forms. It needs no request, so that a WebSocket can open its form after the first frame.
+/// Opens live forms. It does not need the request, so that a WebSocket can open its form after the client's first frame.
 pub(in crate::http) struct LiveOpener {
     hub: Arc<Hub>,
     clock: Clock,
     metrics: LiveMetrics,
     state: Arc<ConnectionState>,
+    /// How long the form lasts. `None`: until either side closes the connection.
     life: Option<Duration>,
     format: &'static Format,
 }
 
-/// A live form that is open.
+/// An open live form.
 pub(in crate::http) struct OpenLive {
     /// The encoded updates.
     pub(in crate::http) updates: Updates,
-    /// The longest silence between two of them.
+    /// The longest time between two updates.
     pub(in crate::http) heartbeat: Duration,
-    /// The stream, if it is one.
+    /// The stream and its content type. `None`: the form is over many streams.
     pub(in crate::http) stream: Option<(StreamName, ContentType)>,
 }
 
@@ -80,7 +81,7 @@ pub(in crate::http) struct OpenLive {
 pub(in crate::http) type Updates = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 impl Gateway {
-    /// Answers with a live form as the body, which no cache keeps and no proxy holds back.
+    /// Answers with a live form as the body. Header fields stop caches from keeping it and proxies from buffering it.
     pub(in crate::http) async fn live(
         &self,
         format: &'static Format,
@@ -115,7 +116,7 @@ impl Gateway {
 }
 
 impl LiveOpener {
-    /// Opens the tail of a stream or many. Fails while a status can still say so.
+    /// Opens the tail of one stream or many. Errors are found here, before the status of the response is sent.
     pub(in crate::http) async fn open(self, live: LiveRead) -> Result<OpenLive, Error> {
         let LiveRead { from, heartbeat } = live;
         let (hub, format) = (&self.hub, self.format);
@@ -125,7 +126,7 @@ impl LiveOpener {
                 let tail = hub.tail(hub.stream_reader(&stream, start), settings).await?;
                 let content_type =
                     tail.first().map_or_else(ContentType::octet_stream, |first| first.content_type.clone());
-                let encoder = StreamEncoder { format, clock: self.clock, asked: cursor, told: None };
+                let encoder = StreamEncoder { format, clock: self.clock, requested: cursor, sent: None };
                 let updates = encoded(tail, encoder, self.counted());
                 Ok(OpenLive { updates, heartbeat, stream: Some((stream, content_type)) })
             }
@@ -144,7 +145,7 @@ impl LiveOpener {
 
 /// Encodes the updates of a source.
 trait Encoder<S: Source>: Send + 'static {
-    /// The bytes of an update, and whether it only shows life. The source's position is behind the update.
+    /// Returns the bytes of an update, and whether it is a heartbeat. `source` has already moved past the update.
     fn encode(&mut self, update: &S::Update, source: &mut S) -> (Bytes, bool);
 }
 
@@ -161,21 +162,22 @@ fn encoded<S: Source>(tail: Tail<S>, encoder: impl Encoder<S>, counted: Counted)
 struct StreamEncoder {
     format: &'static Format,
     clock: Clock,
-    /// The cache cursor of the request, and the one that the client was told last.
-    asked: Option<CacheCursor>,
-    told: Option<CacheCursor>,
+    /// The cache cursor of the request.
+    requested: Option<CacheCursor>,
+    /// The cache cursor that was sent last.
+    sent: Option<CacheCursor>,
 }
 
 impl Encoder<StreamReader> for StreamEncoder {
     fn encode(&mut self, update: &Update, _: &mut StreamReader) -> (Bytes, bool) {
-        let (now, is_first) = (self.clock.wall(), self.told.is_none());
-        let still_good = self.told.filter(|told| *told >= CacheCursor::next(None, now, 0));
+        let (now, is_first) = (self.clock.wall(), self.sent.is_none());
+        let still_good = self.sent.filter(|sent| *sent >= CacheCursor::next(None, now, 0));
         let seed = match update {
             Update::Batch(batch) => cursor_seed(batch),
             Update::Gap(_) => fastrand::u64(..),
         };
-        let cursor = still_good.unwrap_or_else(|| CacheCursor::next(self.asked, now, seed));
-        self.told = Some(cursor);
+        let cursor = still_good.unwrap_or_else(|| CacheCursor::next(self.requested, now, seed));
+        self.sent = Some(cursor);
         let encode = self.format.one;
         match update {
             Update::Batch(batch) => {
@@ -192,17 +194,18 @@ impl Encoder<StreamReader> for StreamEncoder {
     }
 }
 
-/// What stands for chance in the cache cursor behind a batch: the same for all who are sent it, so that they can share
-/// the bytes.
+/// Returns the random seed of the cache cursor that is sent with a batch. It is the same for all readers of the batch, so that
+/// they can share the encoded bytes.
 pub(in crate::http) fn cursor_seed(batch: &Batch) -> u64 {
     fastrand::Rng::with_seed(batch.epoch.0 ^ batch.next.position.0).u64(..)
 }
 
-/// Encodes the updates of many streams, with the resume token. Keeps the length of the last full token that the client
-/// was told, and of the parts since.
+/// Encodes the updates of many streams, with the resume token.
 struct MultiEncoder {
     frame: Frame,
+    /// Length of the last full token that was sent; 0: none yet.
     full: usize,
+    /// Length of the deltas that were sent since, with their dots.
     parts: usize,
 }
 
@@ -215,17 +218,17 @@ impl Encoder<MultiReader> for MultiEncoder {
 }
 
 impl MultiEncoder {
-    /// The whole token at first and as soon as the parts since would be longer than it, so that neither the client's
-    /// token nor what is sent of it is ever longer than twice that.
+    /// Returns the full token at first, and again as soon as the deltas since would be longer than it. So the client's token is
+    /// never longer than twice a full token.
     fn token(&mut self, reader: &mut MultiReader) -> TokenField {
-        let then = resume_token::part(reader.moved_positions());
+        let delta = resume_token::part(reader.moved_positions());
         if self.full > 0 {
-            if then.is_empty() {
+            if delta.is_empty() {
                 return TokenField::Same;
             }
-            self.parts += then.len() + 1;
+            self.parts += delta.len() + 1;
             if self.parts <= self.full {
-                return TokenField::Delta(then);
+                return TokenField::Delta(delta);
             }
         }
         let full = resume_token::part(reader.positions());
@@ -234,7 +237,7 @@ impl MultiEncoder {
     }
 }
 
-/// A reader being counted, from its first update until it is gone.
+/// Counts a reader in the metrics of its live form until it is dropped.
 struct Counted {
     metrics: LiveMetrics,
     state: Arc<ConnectionState>,

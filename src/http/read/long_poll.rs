@@ -22,39 +22,40 @@ use crate::hub::{
 };
 use crate::stream::{Batch, CacheCursor};
 
-/// What becomes of a read at first.
+/// The outcome of beginning a read.
 pub(in crate::http) enum ReadStart<'a, A> {
-    /// The answer, whose body may be a live form.
+    /// The response, whose body may be a live form.
     Answered(A),
-    /// A long poll of one stream or many has to wait.
+    /// A long poll that has to wait.
     Held(HeldRead<'a>),
 }
 
-/// A long poll that waits. There may be very many of them. Dropping it takes the waiter with it.
+/// A held long poll of one stream or many. It is kept small, since there may be very many. Dropping it removes its waiter.
 pub(in crate::http) struct HeldRead<'a> {
     gateway: &'a Gateway,
     poll: HeldSource<'a>,
     echo: Echo,
 }
 
-/// HeldSource polls of many streams are fewer and larger.
+/// The poll of one stream or many. The latter is boxed, because it is larger and less frequent.
 enum HeldSource<'a> {
     One(HeldPoll<'a, StreamReader>),
     Many(Box<HeldPoll<'a, MultiReader>>),
 }
 
-/// What the answer repeats of the request, and the origin of the page that gets it if that is another than the gateway's.
-///
-/// Flat, so that it has no gaps.
+/// The parts of the request that its response depends on. All fields are in one flat struct, so that there is no padding.
 #[derive(Debug, Clone, Copy)]
 struct Echo {
     cursor: Option<CacheCursor>,
     hold: Duration,
-    asked_hold: bool,
+    /// Whether the client requested the hold time.
+    hold_requested: bool,
+    /// The origin of the page that gets the response, unless it is the gateway's own.
     origin: Option<AllowedOrigin>,
 }
 
 impl Gateway {
+    /// Begins a long poll. Completes without waiting for messages.
     pub(in crate::http) async fn begin_long_poll<A: Answer>(
         &self,
         request: LongPoll,
@@ -96,7 +97,7 @@ impl Gateway {
     fn answer_one<A: Answer>(&self, polled: &Polled<StreamReader>, echo: Echo) -> A {
         let (batch, now) = (&polled.batch, self.clock.wall());
         let cursor = CacheCursor::next(echo.cursor, now, cursor_seed(batch));
-        // An answer that says why it ended, or that ends its connection, is for one client alone.
+        // A response that says that its poll is superseded, or that closes its connection, is for one client only.
         if !batch.is_alone() && !polled.superseded && !self.hub.is_draining() {
             let cors = self.access.origins.fields(echo.origin);
             let write = |batch: &Batch| write(batch, cursor, echo);
@@ -112,7 +113,7 @@ impl Gateway {
 
 impl Echo {
     fn new(cursor: Option<CacheCursor>, hold: Hold, origin: Option<AllowedOrigin>) -> Self {
-        Self { cursor, hold: hold.time, asked_hold: hold.asked, origin }
+        Self { cursor, hold: hold.time, hold_requested: hold.requested, origin }
     }
 }
 
@@ -125,7 +126,7 @@ impl HeldRead<'_> {
         }
     }
 
-    /// Waits for the answer, which comes once. `timer` is that of the connection.
+    /// Polls for the response, which is returned once. `timer` is the timer of the connection.
     pub(in crate::http) fn poll<A: Answer>(
         &mut self,
         timer: &mut ReusableSleep,
@@ -161,17 +162,17 @@ fn write<A: Answer>(batch: &Batch, cursor: CacheCursor, echo: Echo) -> A {
 }
 
 fn put_hold(head: &mut impl Head, echo: Echo) {
-    if echo.asked_hold {
+    if echo.hold_requested {
         let mut wait = b"wait=".to_vec();
         wait.extend_from_slice(itoa::Buffer::new().format(echo.hold.as_secs()).as_bytes());
         head.put(PREFERENCE_APPLIED, &wait);
     }
 }
 
-/// All that two answers with the same batch can differ in.
+/// Returns everything in which two responses with the same batch can differ.
 fn variant(cursor: CacheCursor, echo: Echo, now: SystemTime) -> Variant {
     let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let hold = if echo.asked_hold { 1 + echo.hold.as_secs() } else { 0 };
+    let hold = if echo.hold_requested { 1 + echo.hold.as_secs() } else { 0 };
     let form = Form::LongPoll as u64 | AllowedOrigin::number(echo.origin) << u8::BITS;
     Variant([form, cursor.0, hold, second])
 }

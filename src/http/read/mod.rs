@@ -1,11 +1,11 @@
-//! Reads: one delivery form in each file, and each form over one stream or many.
+//! Reads: one delivery form per file, each over one stream or many.
 //!
-//! [`Gateway::begin_read`] starts any of them. Short polls, live forms and long polls that find something are answered at
-//! once; the body of a live form goes on for as long as the client reads it. A long poll that has to wait becomes a
-//! [`HeldRead`], a state machine of a few hundred bytes without a future. The connection's loop keeps it and calls
-//! [`HeldRead::poll`] with the connection's timer, or drops it when the client leaves. A connection whose task does nothing
-//! else while it waits calls [`HeldRead::read_before_publisher_returns`] first, so that a publisher lets it answer before the publisher itself
-//! is answered.
+//! [`Gateway::begin_read`] begins a read in any form. Short polls, live forms and long polls that find messages are answered at
+//! once; the body of a live form lasts for as long as the client reads it. A long poll that has to wait becomes a
+//! [`HeldRead`](long_poll::HeldRead), a state machine of a few hundred bytes that is not a future. The loop of the connection
+//! owns it and calls its `poll` with the timer of the connection, or drops it when the client leaves. A connection whose task
+//! does nothing else while it waits calls `read_before_publisher_returns` first, so that the poll is answered before the
+//! publisher is.
 
 mod envelope;
 pub(super) mod live;
@@ -30,13 +30,13 @@ use live::{NDJSON, SSE};
 use long_poll::ReadStart;
 use request::Read;
 
-/// The beginning of a read, in one allocation of its own size.
+/// The future that begins a read. Each delivery form has a boxed future of its own size.
 pub(in crate::http) type StartingRead<'a, A> =
     Pin<Box<dyn Future<Output = Result<ReadStart<'a, A>, Error>> + Send + 'a>>;
 
 impl Gateway {
-    /// Begins a read. It completes without waiting for messages. `origin` is that of the page that reads, if that is another than
-    /// the gateway's.
+    /// Begins a read. The future completes without waiting for messages. `origin` is the origin of the page that reads, unless
+    /// it is the gateway's own.
     pub(in crate::http) fn begin_read<'a, A: Answer + 'a>(
         &'a self,
         read: Read,
@@ -57,7 +57,7 @@ impl Gateway {
         }
     }
 
-    /// Answers a read in a future, which takes more memory while it waits than a [`HeldRead`].
+    /// Answers a read in a future, which takes more memory while it waits than a [`HeldRead`](long_poll::HeldRead).
     pub(in crate::http) async fn read<A: Answer>(
         &self,
         read: Read,

@@ -1,4 +1,4 @@
-//! A read: of one stream or of many, from where, in which delivery form, and for how long.
+//! Parses reads: of one stream or many, from which position, in which delivery form, and for how long.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use crate::hub::{ClientId, RequestedStream};
 use crate::limits::Limits;
 use crate::stream::{CacheCursor, Start, StreamName};
 
-/// Heartbeats that a client may ask for.
+/// The shortest and the longest heartbeat that a client may request.
 const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 const HEARTBEAT_MAX: Duration = Duration::from_secs(300);
 
-/// As good as never.
+/// The heartbeat of a client that gets none: longer than any connection needs one.
 pub(in crate::http) const HEARTBEAT_NONE: Duration = Duration::from_secs(24 * 3600);
 
 /// A read in one of the delivery forms over plain HTTP.
@@ -42,13 +42,13 @@ pub(in crate::http) enum ReadOrSocket {
     WebSocket(Box<WebSocket>),
 }
 
-/// What is read: one stream or many, each with its position.
+/// The streams to read: one or many, each with its position.
 #[derive(Debug)]
 pub(in crate::http) enum ReadFrom {
     One {
         stream: StreamName,
         start: Start,
-        /// The cache cursor that the client was told last.
+        /// The last cache cursor that the client received.
         cursor: Option<CacheCursor>,
     },
     Many(Vec<RequestedStream>),
@@ -67,12 +67,12 @@ pub(in crate::http) struct LongPoll {
     pub(in crate::http) client: Option<ClientId>,
 }
 
-/// How long to hold a poll.
+/// The hold time of a long poll.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http) struct Hold {
     pub(in crate::http) time: Duration,
-    /// The client asked for a hold time, so the answer says which one it got.
-    pub(in crate::http) asked: bool,
+    /// The client requested a hold time, so the response tells the one that was applied.
+    pub(in crate::http) requested: bool,
 }
 
 /// SSE, NDJSON, or the envelopes of a WebSocket.
@@ -85,18 +85,18 @@ pub(in crate::http) struct LiveRead {
 #[derive(Debug)]
 pub(in crate::http) struct WebSocket {
     pub(in crate::http) handshake: Handshake,
-    /// `None`: the first frame says which streams are read.
+    /// `None`: the first frame names the streams to read.
     pub(in crate::http) live: Option<LiveRead>,
 }
 
-/// The head of a POST that reads many streams. Its body says which.
+/// The head of a POST that reads many streams. Its body names them.
 #[derive(Debug)]
 pub(in crate::http) struct PostRead {
     headers: HeaderMap,
 }
 
 impl ReadOrSocket {
-    /// Parses a request to read one stream, or the many that the query names.
+    /// Parses a request that reads `stream`, or the streams that the query names.
     pub(in crate::http) fn parse(
         stream: Option<StreamName>,
         head: &Parts,
@@ -110,20 +110,20 @@ impl ReadOrSocket {
                 None if query.streams().next().is_some() => Some(ReadFrom::many(&query, limits)?),
                 None => ReadFrom::check_seconds(&query).map(|()| None)?,
             };
-            // Pings show life; envelopes do so on request, for clients that cannot see pings.
+            // A WebSocket has pings; empty envelopes are sent on request, for clients that cannot see pings.
             let live = live.map(|from| LiveRead::new(from, &query, HEARTBEAT_NONE)).transpose()?;
             let handshake = Handshake::parse(head)?;
             return Ok(Self::WebSocket(Box::new(WebSocket { handshake, live })));
         }
         if head.method == Method::CONNECT {
-            return Err(Error::parameter("live", "is websocket for a CONNECT"));
+            return Err(Error::parameter("live", "must be websocket for CONNECT"));
         }
         Read::plain(stream, &query, &head.headers, limits, holds).map(Self::Read)
     }
 }
 
 impl WebSocket {
-    /// The name of the one stream; empty if it reads many.
+    /// The name of the stream; empty for a read of many streams.
     pub(in crate::http) fn stream(&self) -> &str {
         self.live.as_ref().map_or("", |live| live.from.stream())
     }
@@ -161,7 +161,7 @@ impl Read {
         Self::in_form(&json, headers, limits, holds, |_| Ok(from))
     }
 
-    /// `from` is called with whether the form waits for messages.
+    /// Parses the parameters of a delivery form. `from` parses the streams; it is passed whether the form waits for messages.
     fn in_form(
         parameters: &impl Parameters,
         headers: &(impl Fields + ?Sized),
@@ -187,8 +187,8 @@ impl Read {
             }
             Some("sse") => Ok(Self::Sse(live(from(true)?)?)),
             Some("ndjson") => Ok(Self::Ndjson(live(from(true)?)?)),
-            Some("websocket") => Err(Error::parameter("live", "is websocket for a GET alone")),
-            Some(_) => Err(Error::parameter("live", "is long-poll, sse, ndjson or websocket")),
+            Some("websocket") => Err(Error::parameter("live", "can be websocket only for GET")),
+            Some(_) => Err(Error::parameter("live", "must be long-poll, sse, ndjson or websocket")),
         }
     }
 
@@ -201,7 +201,7 @@ impl Read {
         }
     }
 
-    /// The name of the one stream; empty if it reads many.
+    /// The name of the stream; empty for a read of many streams.
     pub(in crate::http) fn stream(&self) -> &str {
         match self {
             Self::ShortPoll(poll) => poll.from.stream(),
@@ -210,7 +210,7 @@ impl Read {
         }
     }
 
-    /// The client that names itself.
+    /// The client id, if the client sent one.
     pub(in crate::http) fn client(&self) -> Option<&ClientId> {
         match self {
             Self::LongPoll(poll) => poll.client.as_ref(),
@@ -227,7 +227,7 @@ impl ReadFrom {
         }
     }
 
-    /// Only a form that waits needs an offset, and has a cache cursor.
+    /// Parses a read of one stream. Only a form that waits requires an offset, and has a cache cursor.
     fn one(stream: StreamName, query: &Query<'_>, is_live: bool) -> Result<Self, Error> {
         let start: Option<Start> =
             query.get("offset").map(|offset| offset.parse().map_err(Error::Offset)).transpose()?;
@@ -237,7 +237,8 @@ impl ReadFrom {
         let start =
             start.ok_or_else(|| Error::parameter("offset", "is required with live; -1 is the beginning"))?;
         let parse = |cursor| {
-            CacheCursor::parse(cursor).ok_or_else(|| Error::parameter("cursor", "is what Stream-Cursor said"))
+            CacheCursor::parse(cursor)
+                .ok_or_else(|| Error::parameter("cursor", "must be a value of Stream-Cursor"))
         };
         let cursor = query.get("cursor").map(parse).transpose()?;
         Ok(Self::One { stream, start, cursor })
@@ -248,7 +249,7 @@ impl ReadFrom {
         Ok(Self::Many(requested_streams(query.streams(), query, limits)?))
     }
 
-    /// A request for many streams is refused for these even if its form has no use for them.
+    /// Checks parameters of a request for many streams that must be valid even if its delivery form does not use them.
     fn check_seconds(query: &Query<'_>) -> Result<(), Error> {
         query.seconds("timeout")?;
         query.seconds("heartbeat")?;
@@ -258,8 +259,8 @@ impl ReadFrom {
 
 impl LiveRead {
     fn new(from: ReadFrom, parameters: &impl Parameters, default: Duration) -> Result<Self, Error> {
-        let asked = parameters.seconds("heartbeat")?.map(Duration::from_secs);
-        let heartbeat = asked.map_or(default, |asked| asked.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX));
+        let requested = parameters.seconds("heartbeat")?.map(Duration::from_secs);
+        let heartbeat = requested.map_or(default, |heartbeat| heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX));
         Ok(Self { from, heartbeat })
     }
 
@@ -279,7 +280,7 @@ impl PostRead {
         Ok(Self { headers: head.headers })
     }
 
-    /// The read, once its body is there.
+    /// Parses the body of the request.
     pub(in crate::http) fn read(
         &self,
         body: &Bytes,
@@ -291,14 +292,14 @@ impl PostRead {
 }
 
 impl Hold {
-    /// As the parameter or the header field says, else the default.
+    /// The hold time of the parameter `timeout`, else of `Prefer: wait`, else the default.
     fn new(parameter: Option<u64>, headers: &(impl Fields + ?Sized), holds: HoldPolicy) -> Self {
-        let asked = parameter.or_else(|| fields::preferred_wait(headers));
-        Self { time: holds.hold(asked), asked: asked.is_some() }
+        let requested = parameter.or_else(|| fields::preferred_wait(headers));
+        Self { time: holds.hold(requested), requested: requested.is_some() }
     }
 }
 
-/// The client that names itself, as the parameter or the header field says.
+/// Parses the client id: the parameter `client`, else the header field `Client-Id`.
 fn client(parameter: Option<&str>, headers: &(impl Fields + ?Sized)) -> Result<Option<ClientId>, Error> {
     let client = match parameter {
         Some(client) => Some(client),

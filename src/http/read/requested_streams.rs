@@ -1,5 +1,5 @@
-//! The streams that a request for many names, with their positions. The query, a JSON body and the first frame of a
-//! WebSocket say the same things.
+//! The streams of a request for many streams, with their positions. The query, a JSON body and the first frame of a WebSocket
+//! have the same parameters.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -43,7 +43,7 @@ impl<'a> JsonRead<'a> {
         requested_streams(names.iter().map(String::as_str), self, limits)
     }
 
-    /// The names: at most one more than are allowed, whatever was sent.
+    /// Parses the names. Keeps at most one more than the limit, so that a longer list takes no more memory.
     fn names(&self, limits: &Limits) -> Result<Vec<String>, Error> {
         let Some(list) = self.stream else { return Ok(Vec::new()) };
         let mut list = serde_json::Deserializer::from_str(list.get());
@@ -71,7 +71,7 @@ impl Parameters for JsonRead<'_> {
     }
 }
 
-/// The streams of these names, each with its position in the token, in the order of their turns.
+/// Returns the streams of these names, each with its position in the resume token, in the order in which they take turns.
 pub(in crate::http) fn requested_streams<'n>(
     names: impl Iterator<Item = &'n str>,
     parameters: &impl Parameters,
@@ -81,7 +81,7 @@ pub(in crate::http) fn requested_streams<'n>(
     let begin = match parameters.get("from") {
         None => None,
         Some("earliest") => Some(Progress::Earliest),
-        Some(_) => return Err(Error::parameter("from", "is earliest, or is left out to begin now")),
+        Some(_) => return Err(Error::parameter("from", "must be earliest, or absent to begin now")),
     };
     let mut named: HashMap<NameHash, StreamName> = HashMap::new();
     let mut streams = Vec::new();
@@ -109,7 +109,7 @@ fn not_json(error: serde_json::Error) -> Error {
     Error::Json(InvalidMessages::NotJson(error.to_string()))
 }
 
-/// A list of texts of which no more are kept.
+/// Deserializes a list of texts, and keeps at most this many of them.
 struct AtMost(usize);
 
 impl<'de> Visitor<'de> for AtMost {

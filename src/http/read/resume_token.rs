@@ -1,12 +1,11 @@
-//! The resume token: a position over many streams. It is opaque to clients, and a list of parts joined by dots to us.
+//! The resume token: a position over many streams. It is opaque to clients; the gateway writes it as parts joined by dots.
 //!
-//! A part is a version and then an entry for each stream: a hash of its name, how far the reader has come, and the
-//! offset there, with the epoch as the difference to the entry before. That takes about 16 characters a stream, since
-//! streams that were created one after the other have epochs close to each other. Of two entries for a stream the
-//! later one counts. The order of the entries is that in which the streams have their turn, so that in a full answer
-//! none of them is passed over again and again.
+//! A part is a version and one entry per stream: a hash of its name, the progress of the reader, and its offset, with the
+//! epoch as the difference to the entry before. That takes about 16 characters per stream, because streams that were created
+//! one after the other have close epochs. If a token has two entries for a stream, the later one counts. The entries are in the
+//! order in which the streams take turns, so that no stream is passed over again and again when responses are full.
 //!
-//! Numbers are those of postcard: seven bits a byte, the lowest first, and differences in zigzag
+//! Numbers are encoded as in postcard: seven bits per byte, lowest first, and differences in zigzag
 //! (<https://postcard.jamesmunns.com/wire-format>).
 
 #[cfg(test)]
@@ -25,22 +24,22 @@ use crate::stream::{Epoch, Offset, Position, Progress, StreamName};
 
 const VERSION: u8 = 1;
 
-/// The longest number of 64 bits: seven of them in a byte.
+/// The longest encoding of a 64-bit number, at seven bits per byte.
 const NUMBER_BYTES_MAX: usize = 10;
 
-/// A stable 64-bit hash of a stream's name. Names can be made to collide, so a request may not name two that do; and
-/// if one takes the place of the other, its epoch is another one, which shows as a gap.
+/// A stable 64-bit hash of a stream's name. Names can be made to collide, so a request must not name two that do. If a request
+/// names one of them with the token of the other, the epoch differs, and the reader gets a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::http) struct NameHash(u64);
 
-/// The positions in a token, by stream.
+/// A parsed token: the turn and the progress of each stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::http) struct ResumeToken(HashMap<NameHash, (usize, Progress)>);
 
-/// The text is no resume token.
+/// The text is not a resume token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the resume token is not one that this gateway wrote: send `resume` of an earlier answer, and each `resumeDelta` after it behind a dot"
+    "invalid resume token; send the `resume` of an earlier response, and after it each later `resumeDelta`, joined by dots"
 )]
 pub(in crate::http) struct InvalidResumeToken;
 
@@ -67,13 +66,13 @@ impl ResumeToken {
         Ok(token)
     }
 
-    /// The turn of a stream and how far its reader has come, if the token has an entry for it.
+    /// Returns the turn and the progress of a stream, if the token has an entry for it.
     pub(in crate::http) fn get(&self, hash: NameHash) -> Option<(usize, Progress)> {
         self.0.get(&hash).copied()
     }
 }
 
-/// Writes one part, in the order of the turns; empty if there are no positions.
+/// Writes positions, in the order of their turns, as one part; empty if there are none.
 pub(in crate::http) fn part<'a>(positions: impl IntoIterator<Item = (&'a StreamName, Progress)>) -> String {
     let mut bytes = vec![VERSION];
     let mut epoch = 0;
@@ -95,7 +94,7 @@ pub(in crate::http) fn part<'a>(positions: impl IntoIterator<Item = (&'a StreamN
     if bytes.len() > 1 { URL_SAFE_NO_PAD.encode(bytes) } else { String::new() }
 }
 
-/// How an entry goes on.
+/// The kind of an entry. An offset follows `At` and `Closed`.
 #[derive(Debug, Clone, Copy)]
 enum EntryKind {
     Earliest,
@@ -148,7 +147,7 @@ impl<'a> Entries<'a> {
     }
 }
 
-/// Writes the difference of epochs and the position of an offset.
+/// Writes an offset, as the difference of its epoch and its position.
 fn put_offset(bytes: &mut Vec<u8>, offset: (i64, u64)) {
     let mut room = [0; 2 * NUMBER_BYTES_MAX];
     let written = postcard::to_slice(&offset, &mut room);

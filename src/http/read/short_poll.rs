@@ -21,7 +21,7 @@ impl Gateway {
             ReadFrom::One { stream, start, .. } => {
                 self.short_poll_one(stream, start, poll.if_none_match).await
             }
-            // There is less room for it, since it is asked less often.
+            // Boxed, because it is larger and less frequent.
             ReadFrom::Many(streams) => Box::pin(self.short_poll_many(streams)).await,
         }
     }
@@ -55,7 +55,7 @@ impl Gateway {
     }
 }
 
-/// The answer to a poll of many streams: 200 with an envelope in any case.
+/// Returns the response to a poll of many streams: always 200 with an envelope.
 pub(in crate::http) fn many<A: Answer>(reader: &MultiReader, batch: &MultiBatch, superseded: bool) -> A {
     let token = TokenField::Full(resume_token::part(reader.positions()));
     let envelope = envelope::many(batch, &token, superseded, Frame::NONE);

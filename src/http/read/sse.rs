@@ -1,5 +1,5 @@
-//! Server-sent events of one stream: a `data` event for messages and a `control` event with the offset behind each
-//! (protocol, section 5.8; the format is the HTML standard's, section 9.2). Over many streams each event is an envelope.
+//! Server-sent events of one stream: a `data` event with messages, each followed by a `control` event with the next offset
+//! (protocol, section 5.8; format: HTML standard, section 9.2). Over many streams each event is an envelope.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -7,7 +7,7 @@ use super::envelope::{data_length, put_base64, put_control};
 use crate::hub::Update;
 use crate::stream::{Batch, CacheCursor, Encoding};
 
-/// The events of one update.
+/// Encodes one update: a `data` event if it has messages, and a `control` event.
 pub fn event(update: &Update, cursor: CacheCursor) -> Bytes {
     let mut event = BytesMut::with_capacity(data_length(update) + 256);
     if let Update::Batch(batch) = update {
@@ -52,8 +52,8 @@ fn data(event: &mut BytesMut, batch: &Batch) {
     event.put_u8(b'\n');
 }
 
-/// Writes `text` behind a `data:`; each line break in it, in any of the three spellings, begins a new `data:`.
-/// A line that begins with a space gets another, since the reader takes one away.
+/// Writes `text` after a `data:`. Each line break in it (CR, LF or CRLF) begins a new `data:` line. A line that begins with a
+/// space gets another one, because the reader removes one.
 fn lines(event: &mut BytesMut, text: &[u8]) {
     let mut rest = text;
     while let Some(end) = memchr::memchr2(b'\r', b'\n', rest) {

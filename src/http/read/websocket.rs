@@ -1,4 +1,5 @@
-//! WebSocket: one envelope a text frame, and each frame of the client an append (RFC 6455; over HTTP/2 RFC 8441).
+//! WebSocket: each text frame to the client is an envelope, and each frame of the client is an append (RFC 6455; over HTTP/2
+//! RFC 8441).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,20 +21,20 @@ use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::stream::{Append, ContentType, Encoding, Payload, Principal, StreamName};
 
-/// An open socket and what it stands for.
+/// An open WebSocket.
 pub(in crate::http) struct SocketSession {
     socket: tokio_websockets::WebSocketStream<UpgradedIo>,
     hub: Arc<Hub>,
-    /// Where the client's frames go; `None`: nowhere, since it reads more streams than one.
+    /// Appends the frames of the client. `None`: they are refused, because the socket reads many streams.
     publisher: Option<Publisher>,
     limits: Arc<Limits>,
     ping_every: Duration,
     next_ping: Instant,
-    /// Until when the client has to answer the last ping.
+    /// When the pong to the last ping is due; `None`: no pong is awaited.
     pong_until: Option<Instant>,
 }
 
-/// Where a client's frames go.
+/// Appends the frames of a client to the stream that it reads.
 pub(in crate::http) struct Publisher {
     pub(in crate::http) hub: Arc<Hub>,
     pub(in crate::http) stream: StreamName,
@@ -41,29 +42,29 @@ pub(in crate::http) struct Publisher {
     pub(in crate::http) principal: Principal,
 }
 
-/// The answer to a client's frame.
+/// The reply to a frame of the client.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum FrameReply {
-    /// The offset behind the appended messages.
+    /// The offset after the appended messages.
     Appended(String),
     Error(Problem),
 }
 
-/// Why a socket is closed by us.
+/// The code and the reason with which the gateway closes a socket.
 pub(in crate::http) struct Closing(CloseCode, &'static str);
 
 const DRAINING: Closing = Closing(CloseCode::GOING_AWAY, "draining");
 
-/// What has come from a client.
+/// The outcome of receiving from a client.
 enum Received {
     Message(Message),
-    /// A message that is larger than it may be.
+    /// A message above the size limit.
     TooLarge,
-    /// A breach of the protocol, which the library has answered with its close code.
-    Breach,
-    /// The end.
-    Nothing,
+    /// A violation of the protocol, which the library has answered with a close frame.
+    Violation,
+    /// The end of the connection.
+    End,
 }
 
 impl Publisher {
@@ -103,17 +104,17 @@ impl SocketSession {
         Self { socket, hub, publisher, limits, ping_every, next_ping, pong_until: None }
     }
 
-    /// Serves it to its end. A client that asks for a heartbeat says how long its network may be quiet; then pings come
-    /// no more often than that.
+    /// Serves the socket until it ends. A client that requests a heartbeat thereby tells for how long its connection may be
+    /// quiet, so pings are sent no more often than that.
     pub(in crate::http) async fn serve(mut self, updates: impl Stream<Item = Bytes>, heartbeat: Duration) {
         if heartbeat < HEARTBEAT_NONE {
             self.ping_every = self.ping_every.max(heartbeat);
             self.next_ping = Instant::now() + self.ping_every;
         }
-        note(self.run(updates).await);
+        log_end(self.run(updates).await);
     }
 
-    /// The first text of the client, which has as long for it as for its first byte. `None`: the socket has ended.
+    /// Waits for the first text frame of the client, for at most `first_byte_timeout`. `None`: the socket has ended.
     pub(in crate::http) async fn first_text(mut self) -> Option<(Self, Bytes)> {
         let (patience, mut draining) = (self.limits.first_byte_timeout.get(), self.hub.draining());
         let drained = async { drop(draining.wait_for(|draining| *draining).await) };
@@ -128,11 +129,11 @@ impl SocketSession {
             None if self.hub.is_draining() => self.close(DRAINING).await,
             None => self.close(Closing(CloseCode::POLICY_VIOLATION, "no request in time")).await,
         };
-        note(ended);
+        log_end(ended);
         None
     }
 
-    /// The next text; an error is the end.
+    /// Returns the next text frame; an inner error is the end of the socket.
     async fn text(&mut self) -> Result<Result<Bytes, Received>, SocketError> {
         loop {
             match self.receive().await? {
@@ -145,16 +146,16 @@ impl SocketSession {
         }
     }
 
-    /// Tells the client why it gets nothing, and closes.
+    /// Sends the error to the client and closes the socket.
     pub(in crate::http) async fn refuse(mut self, error: &Error) {
         let sent = self.reply(&FrameReply::Error(error.problem())).await;
-        note(match sent {
+        log_end(match sent {
             Ok(()) => self.close(Closing(CloseCode::POLICY_VIOLATION, "refused")).await,
             Err(error) => Err(error),
         });
     }
 
-    /// Sends updates and takes appends until either side has had enough.
+    /// Sends updates and receives appends until either side closes the socket.
     async fn run(mut self, updates: impl Stream<Item = Bytes>) -> Result<(), SocketError> {
         tokio::pin!(updates);
         loop {
@@ -168,7 +169,7 @@ impl SocketSession {
                     }
                 },
                 received = self.receive() => match received? {
-                    Received::Message(message) => self.take(message).await?,
+                    Received::Message(message) => self.handle(message).await?,
                     end => return self.end(end).await,
                 },
                 () = sleep_until(timer) => {
@@ -182,26 +183,26 @@ impl SocketSession {
         }
     }
 
-    /// Cancel safe.
+    /// Receives the next message. Cancel safe.
     async fn receive(&mut self) -> Result<Received, SocketError> {
         match self.socket.next().await {
             Some(Ok(message)) => Ok(Received::Message(message)),
             Some(Err(SocketError::PayloadTooLong { .. })) => Ok(Received::TooLarge),
-            Some(Err(SocketError::Protocol(_))) => Ok(Received::Breach),
+            Some(Err(SocketError::Protocol(_))) => Ok(Received::Violation),
             Some(Err(error)) => Err(error),
-            None => Ok(Received::Nothing),
+            None => Ok(Received::End),
         }
     }
 
     async fn end(self, end: Received) -> Result<(), SocketError> {
         match end {
             Received::TooLarge => self.close(Closing(CloseCode::MESSAGE_TOO_BIG, "message too big")).await,
-            Received::Breach => self.finish().await,
-            Received::Message(_) | Received::Nothing => Ok(()),
+            Received::Violation => self.finish().await,
+            Received::Message(_) | Received::End => Ok(()),
         }
     }
 
-    async fn take(&mut self, message: Message) -> Result<(), SocketError> {
+    async fn handle(&mut self, message: Message) -> Result<(), SocketError> {
         if message.is_pong() {
             self.pong_until = None;
             self.next_ping = Instant::now() + self.ping_every;
@@ -213,8 +214,8 @@ impl SocketSession {
             };
             self.reply(&reply).await?;
         }
-        // What the library answers by itself (pong, close) goes out before the next frame is read, so that a client
-        // which does not read can not pile up answers.
+        // Replies of the library itself (pong, close) are flushed before the next frame is read, so that they do not
+        // accumulate for a client that does not read.
         self.socket.flush().await
     }
 
@@ -227,7 +228,7 @@ impl SocketSession {
         if self.hub.is_draining() { DRAINING } else { Closing(CloseCode::NORMAL_CLOSURE, "nothing follows") }
     }
 
-    /// Sends a close frame and gives the client time for its own.
+    /// Sends a close frame and waits for that of the client, for at most `websocket_pong_timeout`.
     async fn close(mut self, Closing(code, reason): Closing) -> Result<(), SocketError> {
         match self.socket.send(Message::close(Some(code), reason)).await {
             Ok(()) | Err(SocketError::AlreadyClosed) => {}
@@ -238,20 +239,20 @@ impl SocketSession {
         self.finish().await
     }
 
-    /// Ends the connection behind the last frame, and so that the client can still read it.
+    /// Shuts the connection down after the last frame, so that the client can still read it.
     async fn finish(mut self) -> Result<(), SocketError> {
         self.socket.flush().await?;
         Ok(self.socket.into_inner().shutdown().await?)
     }
 }
 
-fn note(ended: Result<(), SocketError>) {
+fn log_end(ended: Result<(), SocketError>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "websocket ended");
     }
 }
 
-/// A text frame of what an encoder made, which is UTF-8.
+/// Returns a text frame with JSON, which is UTF-8.
 fn text(json: Bytes) -> Message {
     Message::text(tokio_websockets::Payload::from(json))
 }

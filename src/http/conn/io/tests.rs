@@ -1,4 +1,4 @@
-//! The limits of the wrapper itself, on sockets whose kernel has none (`TCP_USER_TIMEOUT` is off) and a paused clock.
+//! Tests of `GuardedStream` and its own timeouts: `TCP_USER_TIMEOUT` of the sockets is off, and the clock is paused.
 
 use std::future::poll_fn;
 
@@ -12,7 +12,7 @@ use crate::clock::in_time;
 
 const PIECE: [u8; 16 * 1024] = [7; 16 * 1024];
 
-/// The wrapped side of a connection and the client's, which has little room for what it does not read.
+/// Returns the wrapped side of a connection and its client, which has a small receive buffer.
 async fn connected(limits: Limits, phase: Phase) -> (GuardedStream, TcpStream, watch::Sender<Phase>) {
     connected_within(&Budget::unlimited(), limits, phase).await
 }
@@ -88,7 +88,7 @@ async fn a_client_that_is_slow_again_and_again_has_all_of_the_timeout_each_time(
         for _ in 0..5 {
             sleep(Duration::from_secs(18)).await;
             client.readable().await.unwrap();
-            // All that is on its way, so that the window of the connection opens again.
+            // Reads everything on its way, so that the window of the connection opens again.
             while client.try_read(&mut taken).is_ok() {}
         }
     };
@@ -152,9 +152,9 @@ async fn left(guarded: &mut GuardedStream, leaves_by: LeavesBy) {
         .unwrap();
 }
 
-/// Waits until what the client has done so far has reached the socket, and looks whether that is taken for its end.
+/// Waits until everything that the client has done so far has reached the socket, and returns whether it counts as gone.
 async fn has_left(guarded: &mut GuardedStream, leaves_by: LeavesBy) -> bool {
-    // The other end of the loopback has it as soon as the call returns; the runtime hears of it in its next turn.
+    // Loopback delivers before the client's call returns; the runtime sees the event in its next turn.
     for _ in 0..10 {
         sleep(Duration::from_millis(1)).await;
         let polled = poll_fn(|context| Poll::Ready(guarded.poll_left(context, leaves_by))).await;

@@ -1,4 +1,4 @@
-//! What holds for every resume token, over drawn ones: the seed is fixed, so a failure comes again.
+//! Properties of resume tokens, checked on random ones. The seeds are fixed, so that failures can be reproduced.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ fn name(number: usize) -> StreamName {
     StreamName::parse(&format!("room/{number}")).unwrap()
 }
 
-/// Numbers of every length, the extremes among them.
+/// Returns a random number of any length, often one of the extremes.
 fn number(random: &mut fastrand::Rng) -> u64 {
     match random.u8(..8) {
         0 => 0,
@@ -29,7 +29,7 @@ fn progress(random: &mut fastrand::Rng) -> Progress {
     }
 }
 
-/// A part over some of `streams` streams, each of them once.
+/// Returns random positions in some of `streams` streams, each at most once.
 fn places(random: &mut fastrand::Rng, streams: usize) -> Vec<(StreamName, Progress)> {
     let mut numbers: Vec<_> = (0..streams).collect();
     random.shuffle(&mut numbers);
@@ -85,7 +85,7 @@ fn streams_that_come_and_go_are_known_as_long_as_they_are_there() {
     let mut random = fastrand::Rng::with_seed(3);
     let mut resume = text(&places(&mut random, 20));
     for _ in 0..DRAWS {
-        // A request for some streams, of which the resume may know some; and the full resume of its answer.
+        // A request for some streams, of which the token may know some; then the full token of its response.
         let token = ResumeToken::parse(&resume).unwrap();
         let asked = places(&mut random, 40);
         let told: Vec<_> = asked
@@ -97,7 +97,7 @@ fn streams_that_come_and_go_are_known_as_long_as_they_are_there() {
             .collect();
         resume = text(&told);
         let token = ResumeToken::parse(&resume).unwrap();
-        assert_eq!(token.0.len(), told.len(), "nothing is token of streams that were not asked for");
+        assert_eq!(token.0.len(), told.len(), "the token has entries only for requested streams");
         assert!(told.iter().all(|(name, progress)| found(&token, name) == Some(*progress)));
     }
 }
@@ -148,7 +148,7 @@ fn the_format_does_not_change() {
     ];
     assert_eq!(part(places), "AYzsAYZM3GOvAZyMiubQqKfQXqwCpfEBhkzfY68CAQDy7wGGTN5jrwNz5wGGTNljrwA");
     assert_eq!(part([]), "");
-    // The function's own examples (Noll's test vectors).
+    // Test vectors of FNV-1a (Noll).
     for (text, hash) in [("a", 0xaf63_dc4c_8601_ec8c), ("foobar", 0x8594_4171_f739_67e8)] {
         assert_eq!(NameHash::of(&StreamName::parse(text).unwrap()), NameHash(hash));
     }
@@ -165,7 +165,7 @@ fn what_is_no_token_is_refused() {
     for bytes in [
         &[0][..],
         &[2],
-        // A kind that there is not.
+        // An unknown kind.
         &[1, 0, 0, 0, 0, 0, 0, 0, 0, 9],
         // A number of more than 64 bits, and one that never ends.
         &[1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 3, 0],
@@ -175,7 +175,7 @@ fn what_is_no_token_is_refused() {
     }
 }
 
-/// A token that an earlier version has written: clients still have such.
+/// A token that an earlier version wrote keeps its meaning, because clients still hold such tokens.
 #[test]
 fn a_written_token_keeps_its_meaning() {
     let at = |epoch, position| Offset { epoch: Epoch(epoch), position: Position(position) };
