@@ -149,8 +149,8 @@ async fn a_client_that_asks_to_close_is_closed_behind_the_answer() {
 #[tokio::test]
 async fn a_poll_of_many_streams_waits_as_one_of_a_single_stream_does() {
     let gateway = gateway().await;
-    let ask = |cursor: &str| {
-        let body = format!(r#"{{"stream":["s"],"live":"long-poll","timeout":55{cursor}}}"#);
+    let ask = |resume: &str| {
+        let body = format!(r#"{{"stream":["s"],"live":"long-poll","timeout":55{resume}}}"#);
         let head = "POST /v1/streams HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
         format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())
     };
@@ -158,8 +158,8 @@ async fn a_poll_of_many_streams_waits_as_one_of_a_single_stream_does() {
     connection.send(ask("")).await.expect("open");
     let mut envelope = connection.whole_answer().await.expect("open").json();
     for round in 0..3 {
-        let cursor = format!(r#","cursor":{}"#, envelope["cursor"]);
-        connection.send(ask(&cursor)).await.expect("open");
+        let resume = format!(r#","resume":{}"#, envelope["resume"]);
+        connection.send(ask(&resume)).await.expect("open");
         gateway.until_held(1).await;
         envelope = publish(&gateway, &mut connection, &round.to_string()).await.json();
         assert_eq!(envelope["batches"][0]["data"], serde_json::json!([round]));
