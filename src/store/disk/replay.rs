@@ -427,7 +427,6 @@ impl ReplayedStream {
         entry.retained =
             own.retained.filter(|append| append.start >= retained_from && append.end() <= entry.log.tail());
         entry.recount();
-        entry.recount();
         entry
     }
 }
