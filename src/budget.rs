@@ -1,12 +1,13 @@
-//! The memory budget: one bound for what the whole gateway takes, and a share of it for each client.
+//! The memory budget: one bound for the memory of the whole gateway, and a share of it for each principal.
 //!
-//! What can grow is counted in accounts: what is stored by size, connections by what one takes. A [`Charge`] gives back what
-//! it holds when it is dropped. Estimates can be wrong, so the watch reads the resident set too: what no account
-//! explains counts as used. [`Budget::admit`] refuses new streams and appends from [`REFUSE_PERCENT`] on; above
-//! [`CUT_PERCENT`] connections cut clients that do not read ([`Budget::is_critical`]).
+//! Everything that can grow is counted in an [`Account`]: stored data by its size, connections by a fixed
+//! estimate. A [`Charge`] releases its bytes when it is dropped. Estimates can be wrong, so [`Budget::watch`]
+//! also reads the resident set: memory that no account explains counts as used. [`Budget::admit`] refuses new
+//! streams and appends from [`REFUSE_PERCENT`] on; above [`CUT_PERCENT`] the budget is critical
+//! ([`Budget::is_critical`]), and connections cut clients that do not read.
 //!
-//! An [`Owner`] is one principal with what it holds. It exists as long as that, or a connection of it, does; so the table of
-//! owners is bounded by what they hold.
+//! An [`Owner`] is one principal and what it holds. It exists as long as a charge or a connection of the
+//! principal does, so the table of owners is bounded by what they hold. Design: docs/design/budget.md.
 
 mod charge;
 mod machine;
@@ -24,30 +25,33 @@ use crate::stream::{Principal, Shortage};
 pub use charge::{Charge, Charges, ConnectionCharge, StreamCharge, allocated_bytes};
 pub use machine::{half_of_machine, principal_of};
 
-/// From here on new streams and appends are refused, in percent of the budget.
+/// Percentage of the budget from which new streams and appends are refused.
 pub const REFUSE_PERCENT: u64 = 85;
 
-/// From here on clients that do not read are cut, and held polls are answered early.
+/// Percentage of the budget from which clients that do not read are cut, and held polls are answered early.
 pub const CUT_PERCENT: u64 = 95;
 
-/// From here on the resident set is read every [`WATCH_CLOSELY`] instead of every [`WATCH`].
+/// Percentage of the budget from which the resident set is read every [`WATCH_CLOSELY`] instead of every
+/// [`WATCH`].
 const WATCH_PERCENT: u64 = 70;
 
+/// Interval between two reads of the resident set.
 const WATCH: Duration = Duration::from_secs(1);
+/// Interval between two reads of the resident set while memory is short.
 const WATCH_CLOSELY: Duration = Duration::from_millis(100);
 
-/// Kinds of memory that are counted.
+/// The kinds of memory that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Account {
-    /// Messages, with what is needed to find them.
+    /// Messages, with their index.
     Messages,
     /// Streams without their messages: names, settings, producers.
     Streams,
     /// Sessions of MQTT clients.
     Sessions,
-    /// Open connections, each with its waiter.
+    /// Open connections, each with the waiter of a held poll.
     Connections,
-    /// Bodies that are being received or stored, and caches.
+    /// Request bodies that are being received or stored, and caches.
     Buffers,
 }
 
@@ -56,7 +60,7 @@ impl Account {
     pub const ALL: [Self; 5] =
         [Self::Messages, Self::Streams, Self::Sessions, Self::Connections, Self::Buffers];
 
-    /// Its name in metrics.
+    /// Returns the name of the account in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Messages => "messages",
@@ -68,19 +72,19 @@ impl Account {
     }
 }
 
-/// How much the gateway and each client may have.
+/// Bounds of the gateway and of each principal.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Bytes of memory that the process may take.
+    /// Memory of the process, in bytes.
     pub memory_max: u64,
-    /// Streams.
+    /// Number of streams.
     pub streams_max: u64,
-    /// What one principal may have of both, in percent; 100 and more: all of it.
+    /// Share of both that one principal may have, in percent; 100 or more: no limit per principal.
     pub share_percent: u64,
 }
 
 impl Bounds {
-    /// No bound.
+    /// No bounds.
     pub const NONE: Self = Self { memory_max: u64::MAX, streams_max: u64::MAX, share_percent: 100 };
 
     fn percent(bound: u64, percent: u64) -> u64 {
@@ -92,7 +96,7 @@ impl Bounds {
     }
 }
 
-/// The budget of one gateway.
+/// The memory budget of one gateway. See the [module](self) documentation.
 #[derive(Debug)]
 pub struct Budget {
     hot: Hot,
@@ -104,41 +108,41 @@ pub struct Budget {
     own_streams_max: u64,
     accounts: [AtomicU64; Account::ALL.len()],
     streams: AtomicU64,
-    /// The resident set when it was last read.
+    /// The resident set when it was last read, in bytes.
     resident: AtomicU64,
     owners: DashMap<Principal, Weak<Owner>>,
     refused: [AtomicU64; Shortage::ALL.len()],
-    /// The watch is close already.
+    /// [`Budget::watch`] already reads every [`WATCH_CLOSELY`].
     is_close: AtomicBool,
     closer: Notify,
 }
 
-/// What every append reads, away from what other threads write.
+/// Counters that every append reads, on cache lines that other threads do not write for other reasons.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Hot {
-    /// The sum of all accounts.
+    /// Sum of all accounts, in bytes.
     charged: AtomicU64,
-    /// What of the resident set no account explained when it was last read.
+    /// Part of the resident set that no account explained when it was last read, in bytes.
     unexplained: AtomicU64,
 }
 
-/// What the accounts hold.
+/// Snapshot of a [`Budget`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes, in the order of [`Account::ALL`].
+    /// Bytes held by each account, in the order of [`Account::ALL`].
     pub accounts: [u64; Account::ALL.len()],
-    /// The budget.
+    /// The memory budget, in bytes.
     pub max: u64,
-    /// The resident set when it was last read.
+    /// The resident set when it was last read, in bytes.
     pub resident: u64,
-    /// Principals that hold something.
+    /// Number of principals that are connected or hold something.
     pub principals: u64,
-    /// Refusals, in the order of [`Shortage::ALL`].
+    /// Number of refusals, in the order of [`Shortage::ALL`].
     pub refused: [u64; Shortage::ALL.len()],
 }
 
-/// One principal, and what it holds.
+/// One principal and what it holds.
 #[derive(Debug)]
 pub struct Owner {
     budget: Arc<Budget>,
@@ -148,7 +152,7 @@ pub struct Owner {
 }
 
 impl Budget {
-    /// A budget of which nothing is used.
+    /// Creates a budget of which nothing is used.
     pub fn new(bounds: Bounds) -> Arc<Self> {
         let part = |percent| Bounds::percent(bounds.memory_max, percent);
         Arc::new(Self {
@@ -169,22 +173,23 @@ impl Budget {
         })
     }
 
-    /// A budget without bounds, which still counts.
+    /// Creates a budget without bounds, which still counts.
     pub fn unlimited() -> Arc<Self> {
         Self::new(Bounds::NONE)
     }
 
-    /// Bytes of memory that the process may take.
+    /// Returns the memory budget in bytes.
     pub fn max(&self) -> u64 {
         self.bounds.memory_max
     }
 
-    /// What one principal may have of `bound` things.
+    /// Returns the share of one principal in a resource with this bound; `usize::MAX` if shares are not
+    /// limited.
     pub fn share_of(&self, bound: usize) -> usize {
         usize::try_from(self.bounds.share(bound as u64)).unwrap_or(usize::MAX)
     }
 
-    /// The owner that stands for a principal.
+    /// Returns the owner of a principal, created if it does not exist.
     pub fn owner(self: &Arc<Self>, principal: Principal) -> Arc<Owner> {
         let mut place = self.owners.entry(principal).or_default();
         if let Some(owner) = place.upgrade() {
@@ -200,7 +205,10 @@ impl Budget {
         owner
     }
 
-    /// Checks the budget of the whole gateway for `bytes` more; the principal's share is not looked at.
+    /// Checks whether the whole gateway has room for `bytes` more. Does not check the share of a principal.
+    ///
+    /// Returns [`Shortage::Memory`] if stored data fills the budget, [`Shortage::Passing`] if buffers or
+    /// unexplained memory are part of the reason.
     pub fn admit(&self, bytes: u64) -> Result<(), Shortage> {
         let charged = self.hot.charged.load(Ordering::Relaxed);
         let used = charged.saturating_add(self.hot.unexplained.load(Ordering::Relaxed)).saturating_add(bytes);
@@ -214,18 +222,18 @@ impl Budget {
         Err(self.refuse(if stored >= self.refuse_at { Shortage::Memory } else { Shortage::Passing }))
     }
 
-    /// Whether clients that do not read have to go.
+    /// Whether memory is critical, so that clients that do not read must be cut.
     pub fn is_critical(&self) -> bool {
         self.used() >= self.cut_at
     }
 
-    /// What is used: what the accounts hold, and what they do not explain.
+    /// Returns the used bytes: those of all accounts and those that no account explains.
     pub fn used(&self) -> u64 {
         let unexplained = self.hot.unexplained.load(Ordering::Relaxed);
         self.hot.charged.load(Ordering::Relaxed).saturating_add(unexplained)
     }
 
-    /// What the accounts hold.
+    /// Takes a snapshot of the budget.
     pub fn usage(&self) -> Usage {
         Usage {
             accounts: Account::ALL.map(|account| self.held(account)),
@@ -237,7 +245,7 @@ impl Budget {
         }
     }
 
-    /// Reads the resident set, and returns what is used then.
+    /// Reads the resident set and returns the used bytes.
     pub fn refresh(&self) -> u64 {
         if let Some(resident) = machine::resident_bytes() {
             self.resident.store(resident, Ordering::Relaxed);
@@ -247,7 +255,8 @@ impl Budget {
         self.used()
     }
 
-    /// Reads the resident set again and again while it is polled: every [`WATCH`], or every [`WATCH_CLOSELY`] when memory is short.
+    /// Reads the resident set once a second, or every 100 ms while memory is short. Never returns; runs as long
+    /// as it is polled.
     pub async fn watch(&self) {
         loop {
             let close = self.refresh() >= self.watch_at;
@@ -287,17 +296,17 @@ impl Budget {
 }
 
 impl Owner {
-    /// Who it is.
+    /// Returns the principal.
     pub fn principal(&self) -> Principal {
         self.principal
     }
 
-    /// The budget that it has a share of.
+    /// Returns the budget that the owner has a share of.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
-    /// Whether it may store `bytes` more.
+    /// Checks whether the owner may store `bytes` more: both the budget and its own share.
     pub fn admit(&self, bytes: u64) -> Result<(), Shortage> {
         self.budget.admit(bytes)?;
         let holds = self.bytes.load(Ordering::Relaxed).saturating_add(bytes);
@@ -307,7 +316,7 @@ impl Owner {
         Ok(())
     }
 
-    /// Whether it may create a stream and store `bytes` in it.
+    /// Checks whether the owner may create a stream and store `bytes` in it.
     pub fn admit_stream(&self, bytes: u64) -> Result<(), Shortage> {
         self.admit(bytes)?;
         if self.budget.streams.load(Ordering::Relaxed) >= self.budget.bounds.streams_max {
@@ -333,7 +342,7 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // Another one may stand for the principal by now.
+        // A new owner of the same principal may be in the table by now.
         self.budget.owners.remove_if(&self.principal, |_, owner| owner.strong_count() == 0);
     }
 }

@@ -1,4 +1,7 @@
-//! What Prometheus scrapes, and the counters behind it.
+//! [`Metrics`]: the counters, gauges and histograms of one gateway, and their exposition as OpenMetrics text.
+//!
+//! Counters are incremented where the counted thing happens. Gauges that only the hub knows come as
+//! [`Counts`] and [`MemoryCounts`] when the text is requested.
 
 mod durations;
 mod memory;
@@ -43,35 +46,40 @@ struct FormLabel {
     form: &'static str,
 }
 
-/// The counters of one live form. Clones count together.
+/// Counters of one live delivery form (SSE, NDJSON or WebSocket). Clones share the counters.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LiveMetrics {
+    /// Readers that are connected.
     pub(crate) open: Gauge,
+    /// Envelopes and events sent, heartbeats included.
     pub(crate) envelopes: Counter,
+    /// Bytes of these envelopes and events.
     pub(crate) bytes: Counter,
+    /// Envelopes and events sent only as heartbeats.
     pub(crate) heartbeats: Counter,
+    /// Readers that were disconnected because they did not read.
     pub(crate) cut: Counter,
 }
 
-/// What the hub counts at a moment.
+/// Snapshot of the gauges of the hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Streams that exist.
+    /// Existing streams.
     pub streams: usize,
-    /// Streams that somebody waits for or subscribes to by name.
+    /// Streams with waiting readers or subscribers by name.
     pub watched_streams: usize,
-    /// Tasks that sleep until a stream moves.
+    /// Waiters registered on streams, one per waiting reader of a single stream.
     pub waiters: usize,
-    /// Long polls that wait.
+    /// Long polls that are held.
     pub held_polls: usize,
-    /// Clients that subscribe.
+    /// Connected clients that can subscribe to streams (MQTT).
     pub subscribers: usize,
-    /// Their filters.
+    /// Topic filters of all subscribers, and streams that reads of many streams wait for.
     pub subscriptions: usize,
 }
 
-/// Answered requests of one form and status. The requests that are answered most often have one of their own, so that
-/// counting them takes no lock.
+/// Counter of answered requests of one form and status. Frequent combinations keep theirs, so that counting
+/// them takes no lock.
 #[derive(Debug, Clone)]
 pub(crate) struct Answered(Counter);
 
@@ -81,7 +89,7 @@ impl Answered {
     }
 }
 
-/// Messages that went one way, and their bytes.
+/// Counts messages in one direction, and their bytes.
 #[derive(Debug, Clone, Default)]
 struct Passed {
     messages: Counter,
@@ -95,7 +103,7 @@ impl Passed {
     }
 }
 
-/// What `Counts` says, as it was when the metrics were scraped last.
+/// The values of [`Counts`] at the last scrape.
 #[derive(Debug, Default)]
 struct Gauges {
     streams: Size,
@@ -108,7 +116,7 @@ struct Gauges {
 
 type Size = Gauge<u64, AtomicU64>;
 
-/// All metrics of a gateway.
+/// All metrics of one gateway.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -130,16 +138,25 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Creates and registers all metrics.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("pollgate");
         let requests = Family::<RequestLabels, Counter>::default();
-        registry.register("requests", "Requests answered, by form and status", requests.clone());
+        registry.register(
+            "requests",
+            "HTTP requests answered, by operation or delivery form and by status",
+            requests.clone(),
+        );
 
         let hold_seconds = Durations::from(Duration::from_millis(1));
-        registry.register_with_unit("hold", "How long polls were held", Unit::Seconds, hold_seconds.clone());
+        registry.register_with_unit(
+            "hold",
+            "Time in seconds for which long polls were held",
+            Unit::Seconds,
+            hold_seconds.clone(),
+        );
         let publish_to_answer_seconds = Durations::from(Duration::from_micros(10));
-        let help = "From the append to the answer of a reader that waited for it";
+        let help = "Time in seconds from an append to the response or event for a reader that waited for it";
         registry.register_with_unit(
             "publish_to_answer",
             help,
@@ -148,9 +165,18 @@ impl Metrics {
         );
 
         let messages = Family::<KindLabel, Counter>::default();
-        registry.register("messages", "Messages appended (in) and delivered (out)", messages.clone());
+        registry.register(
+            "messages",
+            "Messages appended to streams (kind=in) and delivered to readers (kind=out)",
+            messages.clone(),
+        );
         let bytes = Family::<KindLabel, Counter>::default();
-        registry.register_with_unit("message", "Bytes of those messages", Unit::Bytes, bytes.clone());
+        registry.register_with_unit(
+            "message",
+            "Bytes of messages appended to streams (kind=in) and delivered to readers (kind=out)",
+            Unit::Bytes,
+            bytes.clone(),
+        );
         let passed = |kind| Passed {
             messages: messages.get_or_create_owned(&KindLabel { kind }),
             bytes: bytes.get_or_create_owned(&KindLabel { kind }),
@@ -164,18 +190,26 @@ impl Metrics {
         let gauges = Gauges::register(&mut registry);
         stalls::register(&mut registry);
         let follower_wakes = Counter::default();
-        let help = "How often a reader of many streams woke because some had changed";
+        let help = "Wake-ups of readers of many streams because some of the streams changed";
         registry.register("follower_wakes", help, follower_wakes.clone());
         let takeovers_delayed = Family::default();
-        let help =
-            "Takeovers that were delayed since programs with the same client id take over from each other";
+        let help = "Takeovers delayed because several programs with one client id take over from each other";
         registry.register("takeovers_delayed", help, takeovers_delayed.clone());
         let connections = Gauge::default();
-        registry.register("connections", "Open connections", connections.clone());
+        registry.register(
+            "connections",
+            "Open TCP connections, including those of the admin listener",
+            connections.clone(),
+        );
         let connections_refused = Counter::default();
-        registry.register("connections_refused", "Connections answered 503", connections_refused.clone());
+        let help = "Connections refused (HTTP 503, MQTT 0x9f): too many, too frequent, or memory is critical";
+        registry.register("connections_refused", help, connections_refused.clone());
         let accept_errors = Counter::default();
-        registry.register("accept_errors", "Connections that could not be accepted", accept_errors.clone());
+        registry.register(
+            "accept_errors",
+            "Failed attempts to accept a connection, for example for lack of file descriptors",
+            accept_errors.clone(),
+        );
 
         Self {
             registry,
@@ -197,7 +231,7 @@ impl Metrics {
         }
     }
 
-    /// The exposition text, with what the hub counts now.
+    /// Returns the exposition text, after setting the gauges to `counts` and `memory`.
     pub fn text(&self, counts: Counts, memory: &MemoryCounts) -> String {
         self.gauges.set(counts);
         self.memory.set(memory);
@@ -208,22 +242,22 @@ impl Metrics {
         text
     }
 
-    /// The answered requests of a form and status.
+    /// Returns the counter of answered requests of a form and status.
     pub(crate) fn answered(&self, form: &'static str, status: u16) -> Answered {
         Answered(self.requests.get_or_create_owned(&RequestLabels { form, status }))
     }
 
-    /// The counters of a live form.
+    /// Returns the counters of a live delivery form.
     pub(crate) fn live(&self, form: &'static str) -> LiveMetrics {
         self.live.of(form)
     }
 
-    /// The counters of the MQTT front.
+    /// Returns the counters of the MQTT front.
     pub(crate) fn mqtt(&self) -> &MqttMetrics {
         &self.mqtt
     }
 
-    /// The metrics of a store on disk.
+    /// Returns the metrics of a store on disk.
     pub(crate) fn store(&self) -> &StoreMetrics {
         &self.store
     }
@@ -250,17 +284,17 @@ impl Metrics {
         }
     }
 
-    /// A reader of many streams woke.
+    /// Counts a wake-up of a reader of many streams.
     pub(crate) fn follower_woken(&self) {
         self.follower_wakes.inc();
     }
 
-    /// The delayed takeovers of one kind.
+    /// Returns the counter of delayed takeovers of one kind, `polls` or `connections`.
     pub(crate) fn takeovers_delayed(&self, kind: &'static str) -> Counter {
         self.takeovers_delayed.get_or_create_owned(&KindLabel { kind })
     }
 
-    /// A connection was opened; it is counted until the guard is dropped.
+    /// Counts an open connection until the guard is dropped.
     pub(crate) fn connection(&self) -> ConnectionGuard {
         self.connections.inc();
         ConnectionGuard(self.connections.clone())
@@ -279,16 +313,24 @@ impl Gauges {
     fn register(registry: &mut Registry) -> Self {
         let gauges = Self::default();
         for (name, help, gauge) in [
-            ("streams", "Streams that exist", &gauges.streams),
+            ("streams", "Existing streams", &gauges.streams),
             (
                 "watched_streams",
-                "Streams that somebody waits for or subscribes to by name",
+                "Streams with waiting readers or subscribers by name",
                 &gauges.watched_streams,
             ),
-            ("waiters", "Tasks that sleep until a stream moves", &gauges.waiters),
-            ("held_polls", "Long polls that wait", &gauges.held_polls),
-            ("subscribers", "Clients that subscribe to streams", &gauges.subscribers),
-            ("subscriptions", "Filters of those", &gauges.subscriptions),
+            (
+                "waiters",
+                "Waiters registered on streams, one per waiting reader of a single stream",
+                &gauges.waiters,
+            ),
+            ("held_polls", "Long polls that are held", &gauges.held_polls),
+            ("subscribers", "Connected clients that can subscribe to streams (MQTT)", &gauges.subscribers),
+            (
+                "subscriptions",
+                "Topic filters of all subscribers, and streams that reads of many streams wait for",
+                &gauges.subscriptions,
+            ),
         ] {
             registry.register(name, help, gauge.clone());
         }
@@ -306,7 +348,7 @@ impl Gauges {
     }
 }
 
-/// The counters of all live forms.
+/// The counters of all live delivery forms.
 #[derive(Debug, Default)]
 struct LiveFamilies {
     open: Family<FormLabel, Gauge>,
@@ -319,12 +361,32 @@ struct LiveFamilies {
 impl LiveFamilies {
     fn register(registry: &mut Registry) -> Self {
         let families = Self::default();
-        registry.register("live_connections", "Readers in a live form", families.open.clone());
+        registry.register(
+            "live_connections",
+            "Readers connected in a live delivery form, by form",
+            families.open.clone(),
+        );
         for (name, help, family) in [
-            ("live_envelopes", "Envelopes and events sent in a live form", &families.envelopes),
-            ("live_bytes", "Bytes of those", &families.bytes),
-            ("live_heartbeats", "Envelopes and events that only showed life", &families.heartbeats),
-            ("live_cut", "Readers that were cut because they did not read", &families.cut),
+            (
+                "live_envelopes",
+                "Envelopes and events sent in live delivery forms, heartbeats included, by form",
+                &families.envelopes,
+            ),
+            (
+                "live_bytes",
+                "Bytes of envelopes and events sent in live delivery forms, by form",
+                &families.bytes,
+            ),
+            (
+                "live_heartbeats",
+                "Heartbeats: envelopes and events sent without news in live delivery forms, by form",
+                &families.heartbeats,
+            ),
+            (
+                "live_cut",
+                "Readers disconnected because they did not read their live delivery form in time, by form",
+                &families.cut,
+            ),
         ] {
             registry.register(name, help, family.clone());
         }
@@ -349,7 +411,7 @@ impl Default for Metrics {
     }
 }
 
-/// An open connection.
+/// Counts an open connection until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionGuard(Gauge);
 

@@ -1,4 +1,4 @@
-//! What is held of the budget, and given back when it is dropped.
+//! Charges: each holds a part of the [`Budget`](super::Budget) and releases it when it is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use super::{Account, Owner};
 use crate::stream::{Principal, Shortage};
 
-/// A log charges a quarter more bytes than it holds, so that most appends do not change the accounts.
-const AHEAD: u64 = 4;
+/// A log charges its bytes in steps of one quarter of its size, so that most appends do not touch the
+/// accounts.
+const AHEAD_PART: u64 = 4;
 
-/// What the allocator gives out for `bytes`: size classes of jemalloc, four for each doubling.
+/// Returns the memory that the allocator takes for `bytes`: the size classes of jemalloc, four per doubling.
 pub const fn allocated_bytes(bytes: usize) -> u64 {
     let bytes = bytes as u64;
     match bytes {
@@ -20,7 +21,7 @@ pub const fn allocated_bytes(bytes: usize) -> u64 {
     }
 }
 
-/// Memory that one owner holds.
+/// Memory that one owner holds in one account.
 #[derive(Debug)]
 pub struct Charge {
     owner: Arc<Owner>,
@@ -29,13 +30,13 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Counts `bytes` of `owner` until it is dropped.
+    /// Charges `bytes` to `owner` until the charge is dropped.
     pub fn new(owner: &Arc<Owner>, account: Account, bytes: u64) -> Self {
         owner.add(account, bytes);
         Self { owner: owner.clone(), account, bytes }
     }
 
-    /// How much it holds from now on.
+    /// Sets the charged bytes.
     pub fn set(&mut self, bytes: u64) {
         if bytes > self.bytes {
             self.owner.add(self.account, bytes - self.bytes);
@@ -52,21 +53,22 @@ impl Drop for Charge {
     }
 }
 
-/// What an open connection takes, with the waiter of a held poll. What is received or written at the moment comes on top.
+/// Estimated memory of an open connection with the waiter of a held poll, in bytes. Bodies and responses in
+/// progress are charged separately.
 const CONNECTION_BYTES: u64 = 2048;
 
-/// An open connection. As small as can be, since there may be very many of them.
+/// The charge of an open connection. Kept small, since there may be very many.
 #[derive(Debug)]
 pub struct ConnectionCharge(Arc<Owner>);
 
 impl ConnectionCharge {
-    /// Counts a connection of `owner` until it is dropped.
+    /// Charges a connection to `owner` until the charge is dropped.
     pub fn new(owner: &Arc<Owner>) -> Self {
         owner.add(Account::Connections, CONNECTION_BYTES);
         Self(owner.clone())
     }
 
-    /// Who is connected.
+    /// Returns the owner that the connection is charged to.
     pub fn owner(&self) -> &Arc<Owner> {
         &self.0
     }
@@ -78,24 +80,24 @@ impl Drop for ConnectionCharge {
     }
 }
 
-/// A stream, and what it holds without its messages.
+/// The charge of a stream: one stream of its creator, and its memory without messages.
 #[derive(Debug)]
 pub struct StreamCharge(Charge);
 
 impl StreamCharge {
-    /// Counts a stream of `owner`, and `bytes` of it, until it is dropped.
+    /// Charges a stream of `bytes` to `owner` until the charge is dropped.
     pub fn new(owner: &Arc<Owner>, bytes: u64) -> Self {
         owner.streams.fetch_add(1, Ordering::Relaxed);
         owner.budget.streams.fetch_add(1, Ordering::Relaxed);
         Self(Charge::new(owner, Account::Streams, bytes))
     }
 
-    /// Who created the stream.
+    /// Returns the owner that created the stream.
     pub fn owner(&self) -> &Arc<Owner> {
         &self.0.owner
     }
 
-    /// How much it holds from now on.
+    /// Sets the charged bytes.
     pub fn set(&mut self, bytes: u64) {
         self.0.set(bytes);
     }
@@ -108,8 +110,8 @@ impl Drop for StreamCharge {
     }
 }
 
-/// Messages that several owners have put at one place, such as a segment of a log. A place has few owners, so they are looked
-/// for one after the other.
+/// The charges of several owners for messages in one place, such as a segment of a log. A place has few
+/// owners, so they are found by linear search.
 #[derive(Debug, Default)]
 pub struct Charges {
     held: Vec<Held>,
@@ -119,12 +121,13 @@ pub struct Charges {
 struct Held {
     owner: Arc<Owner>,
     bytes: u64,
-    /// What the accounts were told, at least `bytes`.
+    /// Bytes charged to the accounts, at least `bytes`.
     charged: u64,
 }
 
 impl Charges {
-    /// Whether `principal` may put `bytes` more here. `creator` is an owner that is at hand.
+    /// Checks whether `principal` may store `bytes` more here. `creator` is an owner at hand, which saves a
+    /// lookup if it is of that principal.
     pub fn admit(&self, principal: Principal, creator: &Arc<Owner>, bytes: u64) -> Result<(), Shortage> {
         let known = self.held.iter().map(|held| &held.owner).chain([creator]);
         match known.into_iter().find(|owner| owner.principal == principal) {
@@ -133,12 +136,12 @@ impl Charges {
         }
     }
 
-    /// Counts `bytes` that `principal` has put here. `creator` is an owner that is at hand.
+    /// Charges `bytes` that `principal` has stored here. For `creator` see [`admit`](Self::admit).
     pub fn add(&mut self, principal: Principal, creator: &Arc<Owner>, bytes: u64) {
         if let Some(held) = self.held.iter_mut().find(|held| held.owner.principal == principal) {
             held.bytes += bytes;
             if held.bytes > held.charged {
-                let more = bytes.max(held.bytes / AHEAD);
+                let more = bytes.max(held.bytes / AHEAD_PART);
                 held.owner.add(Account::Messages, more);
                 held.charged += more;
             }
@@ -151,7 +154,8 @@ impl Charges {
         self.held.push(Held { owner, bytes, charged: bytes });
     }
 
-    /// Counts `bytes` in all from now on, and not a byte ahead. There were `before`; each owner keeps its part.
+    /// Rescales the charges from `before` to `bytes` in total, without the step of a quarter. Each owner
+    /// keeps its proportion.
     pub fn scale(&mut self, bytes: u64, before: u64) {
         for held in &mut self.held {
             let part = u128::from(held.bytes) * u128::from(bytes) / u128::from(before.max(1));

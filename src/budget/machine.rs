@@ -1,4 +1,5 @@
-//! What the budget asks of the machine: how much memory there is, how much the process takes, and who a client is.
+//! What the budget reads from the machine: its memory, the memory of the process, and the principal of a
+//! client address.
 
 use std::fs::read_to_string;
 use std::net::IpAddr;
@@ -6,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::stream::Principal;
 
-/// The default budget: half of what the process can have at all, which is the machine's memory or the limit of a control
-/// group that it is in (cgroups(7), versions 1 and 2).
+/// The default budget: half of the memory that the process can have, which is that of the machine or the
+/// lowest limit of its control groups (cgroups(7), versions 1 and 2).
 pub fn half_of_machine() -> u64 {
     let limits =
         group_limits(&read_to_string("/proc/self/cgroup").unwrap_or_default(), Path::new("/sys/fs/cgroup"));
@@ -15,29 +16,31 @@ pub fn half_of_machine() -> u64 {
     limits.into_iter().chain(machine).min().unwrap_or(u64::MAX) / 2
 }
 
-/// Memory of the process's own that is resident: without pages of files, which the kernel can take back (proc(5), status).
+/// Resident anonymous memory of the process in bytes (`RssAnon`, proc(5), status). It excludes pages of
+/// files, which the kernel can take back.
 pub(super) fn resident_bytes() -> Option<u64> {
     bytes_of(&read_to_string("/proc/self/status").ok()?, "RssAnon:")
 }
 
-/// The principal of a client at `address`. An IPv6 network of 64 bits is one principal, since one host may use all of its
-/// addresses.
+/// The principal of a client at `address`. An IPv6 /64 network is one principal, since one host may use all
+/// of its addresses.
 pub fn principal_of(address: IpAddr) -> Principal {
     match address.to_canonical() {
-        // In a part of the IPv6 space that is reserved (RFC 4291, section 2.4).
+        // Mapped into a reserved part of the IPv6 space (RFC 4291, section 2.4).
         IpAddr::V4(address) => Principal(1 << 32 | u64::from(address.to_bits())),
         IpAddr::V6(address) => Principal((address.to_bits() >> 64) as u64),
     }
 }
 
-/// The value of a line such as `MemTotal:  1024 kB`.
+/// The value in bytes of a line such as `MemTotal:  1024 kB`.
 fn bytes_of(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
 
-/// The memory limits of the control groups in `groups`, the text of `/proc/self/cgroup`, and of their parents.
+/// The memory limits, in bytes, of the control groups in `groups` (the text of `/proc/self/cgroup`) and of
+/// their parents.
 fn group_limits(groups: &str, mounted_at: &Path) -> Vec<u64> {
     let mut limits = Vec::new();
     for line in groups.lines() {
@@ -50,7 +53,7 @@ fn group_limits(groups: &str, mounted_at: &Path) -> Vec<u64> {
             }
             _ => continue,
         };
-        // In a container the path is often not to be seen from inside, and its root is the group.
+        // Inside a container the path often does not exist, and the root of the mount is the group.
         let group: PathBuf = root.join(path.trim_start_matches('/'));
         let up = group.ancestors().take_while(|group| group.starts_with(&root));
         let found = up.filter_map(|group| read_to_string(group.join(file)).ok());

@@ -1,4 +1,4 @@
-//! Who may store how much, and that all of it comes back.
+//! Tests of the budget: admission, shares, and that charges are released.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn budget(share_percent: u64) -> Arc<Budget> {
 }
 
 #[test]
-fn appends_are_refused_from_85_percent_on_and_taken_again_below() {
+fn appends_are_refused_from_85_percent_on_and_accepted_again_below() {
     let budget = budget(100);
     let owner = budget.owner(Principal(1));
     let mut charge = Charge::new(&owner, Account::Messages, 84 * MIB);
@@ -17,7 +17,7 @@ fn appends_are_refused_from_85_percent_on_and_taken_again_below() {
     assert_eq!(owner.admit(MIB), Err(Shortage::Memory));
     charge.set(10 * MIB);
     let buffers = Charge::new(&owner, Account::Buffers, 80 * MIB);
-    assert_eq!(owner.admit(0), Err(Shortage::Passing), "bodies under way pass");
+    assert_eq!(owner.admit(0), Err(Shortage::Passing), "request bodies are a passing shortage");
     drop(buffers);
     assert_eq!(owner.admit(0), Ok(()));
     assert_eq!(budget.usage().refused, [1, 1, 0, 0, 0]);
@@ -43,7 +43,7 @@ fn one_principal_has_a_share_of_the_memory_and_of_the_streams() {
 }
 
 #[test]
-fn what_is_dropped_comes_back_and_leaves_no_owner() {
+fn a_dropped_charge_is_released_and_leaves_no_owner() {
     let budget = budget(50);
     let creator = budget.owner(Principal(1));
     let mut charges = Charges::default();
@@ -73,7 +73,7 @@ fn size_classes_are_those_of_the_allocator() {
 }
 
 #[test]
-fn what_no_account_explains_counts_as_used() {
+fn memory_that_no_account_explains_counts_as_used() {
     let budget = Budget::unlimited();
     let used = budget.refresh();
     assert!(used > 0 && used == budget.usage().resident);

@@ -1,7 +1,9 @@
-//! ChangeContext of streams and sessions: first the store makes them, then waiters are notified.
+//! Operations of the [`Hub`] that change streams and sessions. The store makes the change first; then the
+//! waiters of the stream are notified.
 //!
-//! A client may leave between the two. Its change is in the log by then, or will be, so the waiters are notified all the same:
-//! what is left of a change goes on in a task of its own.
+//! A client may disconnect between the two steps. Its change is in the log by then, or will be, so the
+//! waiters must still be notified: [`run_to_completion`] moves the rest of such a change to a task of its
+//! own.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -20,38 +22,38 @@ use crate::stream::{
     InvalidMessages, Lifetime, Missing, Principal, Retention, SessionChange, Start, Store, StreamName, split,
 };
 
-/// A stream to be created, as a front understood it.
+/// A request to create a stream, as parsed by a front.
 #[derive(Debug, Clone, Default)]
 pub struct Creation {
-    /// Who creates it.
+    /// The principal that creates the stream and is charged for it.
     pub principal: Principal,
-    /// `None`: as the source of a fork, else `application/octet-stream`.
+    /// `None`: the content type of the source for a fork, otherwise `application/octet-stream`.
     pub content_type: Option<ContentType>,
-    /// `None`: unlimited, or as the source of a fork.
+    /// `None`: the lifetime of the source for a fork, otherwise unlimited.
     pub lifetime: Option<Lifetime>,
-    /// `None`: all is kept, or as the source of a fork.
+    /// `None`: the retention of the source for a fork, otherwise the default of the hub.
     pub retention: Option<Retention>,
-    /// Whether nothing may follow the body.
+    /// Closes the stream after the body.
     pub closed: bool,
-    /// The first messages.
+    /// The initial messages.
     pub body: Bytes,
-    /// Source, offset and sub-offset of a fork.
+    /// Source, offset and sub-offset of a fork. `None`: the stream is not a fork.
     pub fork: Option<(StreamName, Option<Start>, u64)>,
 }
 
 /// Why a stream was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreationError {
-    /// The first messages are wrong.
+    /// The initial messages are invalid.
     #[error(transparent)]
     Messages(#[from] InvalidMessages),
-    /// The store refused.
+    /// The store rejected the stream.
     #[error(transparent)]
     Store(#[from] CreateError),
 }
 
 impl Hub {
-    /// Creates a stream, or finds it as it would have been created.
+    /// Creates a stream, or succeeds if it exists with the same configuration.
     pub async fn create(&self, name: &StreamName, creation: Creation) -> Result<Created, CreationError> {
         let now = self.clock.now();
         let content_type = match (&creation.content_type, &creation.fork) {
@@ -73,7 +75,7 @@ impl Hub {
         Ok(run_to_completion(self.change_context().create(name.clone(), create, now)).await?)
     }
 
-    /// The type of the source, or of the fork itself if that exists already and its source does not any more.
+    /// Content type of the source, or of the fork itself if the fork exists and its source no longer does.
     async fn inherited_content_type(
         &self,
         fork: &StreamName,
@@ -88,7 +90,8 @@ impl Hub {
         self.store.describe(fork, now).await.map(|fork| fork.content_type).map_err(|_| missing)
     }
 
-    /// Appends and wakes. When it returns, the messages are as durable as the store promises.
+    /// Appends messages and notifies the waiters of the stream. On return, the messages are as durable as the
+    /// store promises.
     pub async fn publish(&self, name: &StreamName, mut append: Append) -> Result<Appended, AppendError> {
         if let Some(create) = &mut append.create {
             create.retention = self.default_retention;
@@ -101,26 +104,26 @@ impl Hub {
         ChangeContext { store, waiters, metrics }
     }
 
-    /// Deletes a stream and wakes its waiters, which then end.
+    /// Deletes a stream and wakes its waiters, whose reads then end.
     pub async fn delete(&self, name: &StreamName) -> Result<(), ChangeError> {
         run_to_completion(self.change_context().delete(name.clone(), self.clock.now())).await
     }
 
-    /// Stores a change of a session. When it returns, it is as durable as the store promises.
+    /// Stores a change of a session. On return, it is as durable as the store promises.
     pub async fn change_session(&self, change: SessionChange) -> Result<(), Failure> {
         run_to_completion(self.change_context().session(change)).await
     }
 }
 
-/// What a change needs, so that it can go on without whoever asked for it.
+/// The parts of the hub that a change uses, owned so that the change can outlive the request.
 pub(super) struct ChangeContext {
     pub(super) store: Arc<dyn Store>,
     pub(super) waiters: Arc<WaiterRegistry>,
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// Runs a change to its end, even if the future that this returns is dropped after it was polled once: then what is left
-/// of it goes on in a task of its own.
+/// Runs `change` to completion, even if the returned future is dropped after its first poll: the rest then
+/// runs in a task of its own.
 pub(super) async fn run_to_completion<T: Send + 'static>(
     change: impl Future<Output = T> + Send + 'static,
 ) -> T {
@@ -133,12 +136,12 @@ pub(super) async fn run_to_completion<T: Send + 'static>(
     outcome
 }
 
-/// A change that somebody waits for.
+/// A change whose caller still waits. Dropping it spawns the change as a task.
 struct Unfinished<F: Future<Output: Send + 'static> + Send + 'static>(Option<Pin<Box<F>>>);
 
 impl<F: Future<Output: Send + 'static> + Send + 'static> Drop for Unfinished<F> {
     fn drop(&mut self) {
-        // Without a runtime everything ends, and with it those who wait.
+        // Without a runtime the process is ending, and the waiters end with it.
         if let (Some(change), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(change);
         }
@@ -172,21 +175,21 @@ impl ChangeContext {
         if appended.created {
             self.waiters.begin(&name, appended.epoch, appended.tail.position, appended.closed);
         } else if !appended.duplicate {
-            self.tell(&name, &appended).await;
+            self.notify_waiters(&name, &appended).await;
         }
         Ok(appended)
     }
 
-    /// Tells those who wait. If they are few, one of them has its turn first: it gains by it, while the publisher knows
-    /// already what it said.
-    async fn tell(&self, name: &StreamName, appended: &Appended) {
+    /// Notifies the waiters. If they are few, the publisher yields until one of them has polled: that lowers
+    /// the latency of the reader, while the publisher already knows what it published.
+    async fn notify_waiters(&self, name: &StreamName, appended: &Appended) {
         let (epoch, tail, closed) = (appended.epoch, appended.tail.position, appended.closed);
-        let mut told = false;
+        let mut notified = false;
         poll_fn(|context| {
-            if told || !self.waiters.advance(name, epoch, tail, closed, Some(context.waker())) {
+            if notified || !self.waiters.advance(name, epoch, tail, closed, Some(context.waker())) {
                 return Poll::Ready(());
             }
-            told = true;
+            notified = true;
             Poll::Pending
         })
         .await;

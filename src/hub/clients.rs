@@ -1,7 +1,8 @@
-//! Wait queues: one for each client that names itself, with the polls that it holds.
+//! Wait queues: for each client with an id, the polls that it holds.
 //!
-//! A queue exists while it has a poll. What is left of a client afterwards is a record that may be lost: moka lets it
-//! expire. Anonymous polls need no queue, since nothing supersedes them, and leave no record.
+//! A queue exists while it has a poll. When it empties, a [`ClientRecord`] stays in a cache and expires;
+//! losing a record does no harm. Anonymous polls have no queue, since nothing supersedes them, and leave no
+//! record.
 
 mod queue_entry;
 mod view;
@@ -28,17 +29,17 @@ pub(super) use view::joined;
 
 use queue_entry::QueueEntry;
 
-/// The client holds as many polls as it may.
+/// The client already holds the maximum number of polls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyPolls {
     /// The limit.
     pub max: usize,
 }
 
-/// All wait queues.
+/// All wait queues, the anonymous polls, and the records of clients that hold no poll.
 pub(super) struct Clients {
     queues: DashMap<ClientId, Queue>,
-    /// Polls without a client, by their numbers.
+    /// Polls without a client id, by poll number.
     anonymous: DashMap<u64, Arc<QueueEntry>>,
     next_poll: AtomicU64,
     idle: Cache<ClientId, Arc<ClientRecord>>,
@@ -60,7 +61,7 @@ struct ClientRecord {
     last_seen: Instant,
 }
 
-/// Keeps a poll on its wait queue; dropping it leaves the queue.
+/// Keeps a poll in its wait queue; dropping it removes the poll.
 pub(super) struct QueueSlot<'a> {
     clients: &'a Clients,
     entry: Arc<QueueEntry>,
@@ -78,14 +79,15 @@ impl Clients {
         Self { queues, anonymous, next_poll, idle, takeovers, polls_max, clock }
     }
 
-    /// Ends the poll that `client` holds for `subject`, if it holds one, because a newer one has come.
+    /// Ends the poll that `client` holds for `subject`, if any, because a newer one has arrived.
     pub(super) fn supersede(&self, client: &ClientId, subject: &Subject) {
         let mut older = Vec::new();
         self.leave(client, |poll| poll.subject.is_same(subject), &mut older);
         self.end_superseded(client, subject, older);
     }
 
-    /// Takes the polls that `leaves` picks off the queue of `client`. A queue without polls becomes a record.
+    /// Moves the polls that match `leaves` from the queue of `client` to `left`. An emptied queue becomes a
+    /// record.
     fn leave(
         &self,
         client: &ClientId,
@@ -104,7 +106,8 @@ impl Clients {
         }
     }
 
-    /// Ends polls that have left their queue for a newer one. Their responses are delayed if that happens too often.
+    /// Ends polls that a newer one has replaced in the queue. If takeovers are too frequent, the responses
+    /// are delayed (see [`Takeovers`]).
     fn end_superseded(&self, client: &ClientId, subject: &Subject, older: Vec<Arc<QueueEntry>>) {
         for poll in older {
             let delay = self.takeovers.count(client.as_str(), subject.stream().map(StreamName::as_str));
@@ -112,8 +115,8 @@ impl Clients {
         }
     }
 
-    /// Puts a poll on the queue of its client. A poll that it holds for the same subject is superseded and does not count.
-    /// `offset` is where it reads from, for operators.
+    /// Adds a poll to the queue of `client`, or to the anonymous polls. An older poll of the client for the
+    /// same subject is superseded and does not count against the limit. `offset` is shown to operators.
     pub(super) fn hold(
         &self,
         client: Option<ClientId>,
@@ -151,13 +154,13 @@ impl Clients {
         Ok(())
     }
 
-    /// How many polls are held.
+    /// Returns the number of held polls.
     pub(super) fn held(&self) -> usize {
         self.anonymous.len() + self.queues.iter().map(|queue| queue.polls.len()).sum::<usize>()
     }
 
-    /// Ends up to `count` more of the held polls because the gateway drains, whether their tasks wait already or are about
-    /// to.
+    /// Ends up to `count` held polls that have not been ended yet, because the gateway is draining or memory
+    /// is critical. A poll that its task has not polled yet ends too.
     pub(super) fn drain(&self, count: usize) {
         let anonymous = self.anonymous.iter().filter(|poll| poll.end(HoldEnd::Draining)).take(count).count();
         let named = self.queues.iter().flat_map(|queue| queue.polls.clone());
@@ -176,7 +179,7 @@ impl QueueSlot<'_> {
         self.entry.deadline
     }
 
-    /// Waits until the poll has to end before its time.
+    /// Waits until the poll must end before its deadline.
     pub(super) fn poll_ended(&self, context: &mut Context<'_>) -> Poll<HoldEnd> {
         self.entry.poll_ended(context)
     }
@@ -189,7 +192,7 @@ impl Drop for QueueSlot<'_> {
             clients.anonymous.remove(&poll.number);
             return;
         };
-        // A superseded poll has left its queue already.
+        // A superseded poll is no longer in its queue.
         clients.leave(id, |held| held.number == poll.number, &mut Vec::new());
     }
 }

@@ -1,8 +1,8 @@
-//! The long poll: answered at once if there is something to read, else held for a message, the deadline, or an earlier
-//! end.
+//! The long poll: answered at once if there is something to read, otherwise held until a message arrives, the
+//! deadline passes, or it is ended early.
 //!
-//! There may be very many held polls. So a [`HeldPoll`] is a small state machine that its connection polls, not a future:
-//! it has room for what it needs to wait, and uses the connection's timer.
+//! There may be very many held polls. So a [`HeldPoll`] is a small state machine that its connection polls,
+//! not a future: it stores only what it needs to wait, and uses the timer of the connection.
 
 #[cfg(test)]
 mod tests;
@@ -21,54 +21,54 @@ use super::{ClientId, Hub, TooManyPolls};
 use crate::clock::ReusableSleep;
 use crate::stream::ReadError;
 
-/// How a source is polled.
+/// Settings of a long poll.
 #[derive(Debug, Clone)]
 pub struct PollSettings {
-    /// How long to wait for something new.
+    /// Maximum time to wait for something new.
     pub hold: Duration,
-    /// Whose wait queue it goes to.
+    /// The client whose wait queue the poll joins. `None`: anonymous.
     pub client: Option<ClientId>,
 }
 
 /// The answer to a long poll.
 pub struct Polled<S: Source> {
-    /// What is new, or a batch without anything new.
+    /// The new messages, or a batch without news.
     pub batch: S::Batch,
-    /// The source, whose position is behind the batch.
+    /// The source. Its position is behind the batch.
     pub source: S,
-    /// Whether a newer poll of the same client ended it.
+    /// A newer poll of the same client ended this one.
     pub superseded: bool,
-    /// Whether it had to wait.
+    /// The poll was held.
     pub held: bool,
 }
 
-/// What becomes of a long poll at first.
+/// First outcome of a long poll.
 pub enum PollStart<'a, S: Source> {
-    /// It is answered at once.
+    /// The poll is answered at once.
     Answered(Polled<S>),
-    /// It has to wait.
+    /// The poll is held.
     Held(HeldPoll<'a, S>),
 }
 
-/// Why a long poll or a live form has no answer.
+/// Why a long poll or a live delivery form cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum PollError {
-    /// The stream cannot be read from there.
+    /// The stream cannot be read from the requested position.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The client holds too many polls.
-    #[error("the client holds {} polls, which is the most it may", .0.max)]
+    /// The client already holds the maximum number of polls.
+    #[error("the client already holds {} polls, the maximum", .0.max)]
     TooManyPolls(TooManyPolls),
-    /// The gateway drains and holds no more polls.
+    /// The gateway is draining and holds no new polls.
     #[error("the gateway is shutting down")]
     Draining,
 }
 
-/// A long poll that waits. Dropping it leaves the wait queue and the streams.
+/// A long poll that waits. Dropping it removes it from its wait queue and from the waiters of its streams.
 pub struct HeldPoll<'a, S: Source> {
     slot: QueueSlot<'a>,
     state: HeldPollState<S>,
-    /// When the append that it was woken for was answered by the store.
+    /// When the append that woke this poll was reported.
     published: Option<Instant>,
     /// Why the next read is the last one.
     over: Option<Over>,
@@ -80,7 +80,7 @@ enum HeldPollState<S: Source> {
     Answered,
 }
 
-/// A read, which returns the source.
+/// A pending read, which returns the source with its result.
 type PendingRead<S> = Pin<Box<dyn Future<Output = (S, Result<<S as Source>::Batch, ReadError>)> + Send>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,9 +91,9 @@ enum Over {
 }
 
 impl Hub {
-    /// Answers a long poll.
+    /// Runs a long poll to its answer.
     ///
-    /// Cancel safe: dropping the future leaves the wait queue and the streams.
+    /// Cancel safe: dropping the future removes the poll from its wait queue and its waiters.
     pub async fn poll<S: Source>(&self, source: S, poll: PollSettings) -> Result<Polled<S>, PollError> {
         match self.begin_poll(source, poll).await? {
             PollStart::Answered(polled) => Ok(polled),
@@ -104,7 +104,7 @@ impl Hub {
         }
     }
 
-    /// Begins a long poll, up to where it has to wait.
+    /// Starts a long poll: reads once, and holds the poll if there is nothing new.
     pub async fn begin_poll<S: Source>(
         &self,
         mut source: S,
@@ -121,7 +121,8 @@ impl Hub {
         }
         let (subject, offset, deadline) = (source.subject(), source.offset(), Instant::now() + hold);
         let slot = self.clients.hold(client, subject, offset, deadline).map_err(PollError::TooManyPolls)?;
-        // Asked only now that the poll is on its queue: either it is seen here, or the drain sees the poll.
+        // Checked after the poll has joined its queue: either the drain is seen here, or the drain sees the
+        // poll.
         if self.is_draining() {
             return Err(PollError::Draining);
         }
@@ -135,15 +136,16 @@ impl Hub {
 }
 
 impl<S: Source> HeldPoll<'_, S> {
-    /// Promises that the poll's task polls it as soon as it wakes and does nothing else: then a publisher may let it read
-    /// first.
+    /// Promises that the task of this poll polls it as soon as it wakes, before any other work. A publisher
+    /// may then let the poll read before the publisher returns.
     pub fn read_before_publisher_returns(&mut self) {
         if let HeldPollState::Waiting(source) = &mut self.state {
             source.read_before_publisher_returns();
         }
     }
 
-    /// Waits for the answer, which comes once. `timer` is the same each time, or one that the same task has used.
+    /// Waits for the answer, which is returned once. `timer` is the same in each call, or another one that
+    /// the same task polls.
     pub fn poll_answer(
         &mut self,
         timer: &mut ReusableSleep,
@@ -178,7 +180,7 @@ impl<S: Source> HeldPoll<'_, S> {
         }
     }
 
-    /// Waits until it is time to read, unless another reader has read for this one.
+    /// Waits until it is time to read. Returns the batch if another reader has already read it.
     fn poll_woken(
         &mut self,
         source: &mut S,

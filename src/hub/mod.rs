@@ -1,7 +1,13 @@
-//! The hub: appends and then wakes, reads and else waits. The only place that waits.
+//! The hub stands between the fronts and the store: it appends messages, wakes the readers that wait for
+//! them, and reads streams. It is the only layer that waits for messages.
 //!
-//! A message takes this way: the store has it, then the stream's tail moves, then whoever waits for a tail
-//! beyond its offset wakes and reads the log from there. Nothing is copied or queued per client.
+//! An append is written to the store, then the stream's tail moves, and the move wakes every reader that
+//! waits for a tail beyond its offset. The reader then reads the log from its offset. Nothing is copied or
+//! queued per client.
+//!
+//! [`Hub`] has the operations. [`StreamReader`] and [`MultiReader`] read one stream or many and wait;
+//! [`HeldPoll`] is a long poll and [`Tail`] a live delivery form over either of them. A [`Subscriber`] learns
+//! which streams have changed.
 
 mod changes;
 mod clients;
@@ -50,21 +56,23 @@ use crate::stream::{
     StreamName,
 };
 
-/// How often streams that have ended are looked for.
+/// Interval between two sweeps for expired streams.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a stream in memory keeps that does not say: so many bytes, at most this part of the memory budget, for so long.
+/// Default retention in bytes of a stream in a memory store.
 const VOLATILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Part of the memory budget that [`VOLATILE_BYTES_MAX`] may take at most: one sixteenth.
 const VOLATILE_PART: u64 = 16;
+/// Default retention by age of a stream in a memory store: one week.
 const VOLATILE_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// While memory is critical, this part of the held polls is answered each second.
+/// While memory is critical, each sweep answers one in this many held polls early.
 const ANSWERED_EARLY_PART: usize = 10;
 
-/// How often held polls are ended during a drain.
+/// Interval between two batches of held polls that a drain ends.
 const DRAIN_STEP: Duration = Duration::from_millis(50);
 
-/// Everything between the fronts and the store.
+/// Operations on streams, clients and sessions, shared by all fronts. See the [module](self) documentation.
 pub struct Hub {
     store: Arc<dyn Store>,
     waiters: Arc<waiters::WaiterRegistry>,
@@ -76,17 +84,18 @@ pub struct Hub {
     budget: Arc<Budget>,
     default_retention: Retention,
     draining: watch::Sender<bool>,
-    /// The same, for those who ask with each answer.
+    /// Copy of `draining` that every response reads without a lock.
     is_draining: AtomicBool,
 }
 
-/// What streams keep that do not say. If the limits do not say either, a store in memory keeps what an application is sure to
-/// have read by then, so that a publisher that was forgotten does not use up the budget; a store on disk keeps all.
+/// Retention of streams whose creator sets none. Limits that are set apply. Otherwise a memory store bounds
+/// bytes and age, so that one forgotten publisher cannot use up the memory budget, and a store on disk keeps
+/// everything.
 fn default_retention(limits: &Limits, is_lasting: bool, budget: &Budget) -> Retention {
     let limit = |max: u64| (max > 0).then_some(max);
     let bytes = || if is_lasting { 0 } else { VOLATILE_BYTES_MAX.min(budget.max() / VOLATILE_PART) };
-    let age = || if is_lasting { Duration::ZERO } else { VOLATILE_AGE_MAX };
-    let age = limits.retention_age_max.map_or_else(age, Span::get);
+    let age_max = || if is_lasting { Duration::ZERO } else { VOLATILE_AGE_MAX };
+    let age = limits.retention_age_max.map_or_else(age_max, Span::get);
     Retention {
         messages_max: limit(limits.retention_messages_max),
         bytes_max: limit(limits.retention_bytes_max.unwrap_or_else(bytes)),
@@ -95,7 +104,7 @@ fn default_retention(limits: &Limits, is_lasting: bool, budget: &Budget) -> Rete
 }
 
 impl Hub {
-    /// A hub over `store`.
+    /// Creates a hub over `store`, with an unlimited memory budget until [`within`](Self::within) is called.
     pub fn new(store: Arc<dyn Store>, limits: Arc<Limits>, metrics: Arc<Metrics>, clock: Clock) -> Self {
         store.follow_wall(clock.now(), clock.wall());
         Self {
@@ -113,7 +122,7 @@ impl Hub {
         }
     }
 
-    /// The same with the budget that the store is within.
+    /// Sets the memory budget, which must be the one that the store charges.
     pub fn within(self, budget: Arc<Budget>) -> Self {
         let default_retention = default_retention(&self.limits, self.store.outlives_process(), &budget);
         Self { default_retention, budget, ..self }
@@ -124,64 +133,65 @@ impl Hub {
         &self.budget
     }
 
-    /// Reads what is there and does not wait: the short poll.
+    /// Reads from `start` without waiting (short poll).
     pub async fn read(&self, name: &StreamName, start: Start) -> Result<Batch, ReadError> {
         let limit = ReadLimit { bytes_max: self.limits.read_bytes_max };
         self.store.read(name, start, limit, self.clock.now()).await
     }
 
-    /// Tells about a stream without using it.
+    /// Describes a stream. This does not count as use of the stream: its TTL keeps running.
     pub async fn describe(&self, name: &StreamName) -> Result<Description, Missing> {
         self.store.describe(name, self.clock.now()).await
     }
 
-    /// Whether a session that is stored outlives the process.
+    /// Whether stored sessions outlive the process.
     pub fn keeps_sessions(&self) -> bool {
         self.store.outlives_process()
     }
 
-    /// The sessions that the store has kept.
+    /// Returns the sessions that the store has kept.
     pub fn sessions(&self) -> Vec<StoredSession> {
         self.store.sessions()
     }
 
-    /// The clients that hold polls, subscribe, or are remembered, by name; at most `max` of them.
+    /// Lists the clients that hold polls, subscribe, or are remembered, by name; at most `max` of them.
     pub fn clients(&self, max: usize) -> Vec<ClientView> {
         clients::joined(self.clients.views(max), self.subscribers.views(max, self.clock), max)
     }
 
-    /// One client, if it is known. An id that no wait queue can have may be a subscriber's.
+    /// Finds one client by its id, which for a subscriber need not be a valid [`ClientId`].
     pub fn client(&self, id: &str) -> Option<ClientView> {
         let subscribed = self.subscribers.one(id, self.clock).map(|view| (id.to_owned(), view));
         clients::joined(self.clients.one(id), subscribed, 1).pop()
     }
 
-    /// Whether the gateway drains.
+    /// Whether the gateway is draining.
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::SeqCst)
     }
 
-    /// Whether something that the store kept is damaged.
+    /// Whether the store has found damaged records.
     pub fn store_is_damaged(&self) -> bool {
         self.store.is_damaged()
     }
 
-    /// Whether the store takes nothing any more.
+    /// Whether the store has failed and rejects all changes.
     pub fn store_has_failed(&self) -> bool {
         self.store.has_failed()
     }
 
-    /// Becomes true when the gateway drains.
+    /// Returns a receiver whose value becomes true when the gateway starts to drain.
     pub fn draining(&self) -> watch::Receiver<bool> {
         self.draining.subscribe()
     }
 
-    /// When in a drain one connection is to end: at a moment of its own, so that not all clients come again at once.
+    /// Random delay, up to `drain_spread`, after which one connection ends during a drain. It differs per
+    /// connection so that clients do not all reconnect at once.
     pub fn drain_moment(&self) -> Duration {
         self.limits.drain_spread.get().mul_f64(fastrand::f64())
     }
 
-    /// What the memory budget shows.
+    /// Takes a snapshot of the memory budget for the metrics.
     pub fn memory(&self) -> MemoryCounts {
         let usage = self.budget.usage();
         MemoryCounts {
@@ -193,7 +203,7 @@ impl Hub {
         }
     }
 
-    /// What the gauges show.
+    /// Takes a snapshot of the gauges for the metrics.
     pub fn counts(&self) -> Counts {
         let (watched_streams, waiters) = self.waiters.count();
         Counts {
@@ -206,12 +216,13 @@ impl Hub {
         }
     }
 
-    /// Ends streams whose time has come, for as long as it is polled.
+    /// Ends expired streams once per second, and answers held polls early while memory is critical. Never
+    /// returns; runs as long as it is polled.
     pub async fn sweep(&self) {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             interval.tick().await;
-            // This also comes soon after the machine was suspended, which timers do not notice.
+            // A tick also follows soon after the machine resumes from suspend, which timers do not notice.
             let now = self.clock.now();
             self.store.follow_wall(now, self.clock.wall());
             self.answer_idle_polls_if_memory_is_critical();
@@ -226,29 +237,31 @@ impl Hub {
         }
     }
 
-    /// Answers a part of the held polls early, each with its offset. Their connections close (`Hub::is_shedding`).
+    /// Answers one in [`ANSWERED_EARLY_PART`] held polls with its offset while memory is critical. Their
+    /// connections close (see [`is_shedding`](Self::is_shedding)).
     fn answer_idle_polls_if_memory_is_critical(&self) {
         if self.budget.is_critical() {
             self.clients.drain(self.clients.held().div_ceil(ANSWERED_EARLY_PART));
         }
     }
 
-    /// Whether connections close behind the answer that is under way: the gateway drains, or memory is critical.
+    /// Whether a connection closes after its current response: the gateway is draining, or memory is
+    /// critical.
     pub fn is_shedding(&self) -> bool {
         self.is_draining() || self.budget.is_critical()
     }
 
-    /// Ends held polls and live forms, each with its offset, evenly over the spread; then returns. What comes
-    /// during a drain is not held any more.
+    /// Starts a drain: ends held polls and live delivery forms evenly over `drain_spread`, each with its
+    /// offset, then returns. New polls are no longer held.
     pub async fn drain(&self) {
         self.is_draining.store(true, Ordering::SeqCst);
         self.draining.send_replace(true);
         let steps = (self.limits.drain_spread.get().as_millis() / DRAIN_STEP.as_millis()).max(1);
-        let a_step = self.clients.held().div_ceil(usize::try_from(steps).unwrap_or(1)).max(1);
+        let polls_per_step = self.clients.held().div_ceil(usize::try_from(steps).unwrap_or(1)).max(1);
         let mut interval = tokio::time::interval(DRAIN_STEP);
         for _ in 0..steps {
             interval.tick().await;
-            self.clients.drain(a_step);
+            self.clients.drain(polls_per_step);
         }
         self.clients.drain(usize::MAX);
     }

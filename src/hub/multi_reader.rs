@@ -1,7 +1,9 @@
-//! Reads many streams: each from its own position, in turn, and with one wait for whichever changes first.
+//! [`MultiReader`]: reads many streams in turn, each from its own position, and waits until any of them
+//! changes.
 //!
-//! A set of streams is read without a wait as long as there is something. Before it waits it subscribes, and only then
-//! reads each stream once more, so that no append can fall between the read and the wait.
+//! The streams are read without a subscription as long as there is something to read. Before the first wait
+//! the reader subscribes, and only then reads each stream once more, so that no append is missed between the
+//! read and the wait.
 
 mod read;
 
@@ -16,63 +18,66 @@ use super::update::Change;
 use super::{Hub, Subscriber, Update};
 use crate::stream::{Filter, Gap, Offset, Progress, ReadError, StreamName};
 
-/// Changed streams that are taken note of at once.
+/// Changed streams taken from the subscriber at once.
 const MARKS_MAX: usize = 64;
 
-/// One of the streams that a reader asks for.
+/// One stream of a request for many.
 #[derive(Debug, Clone)]
 pub struct RequestedStream {
     /// The stream, which need not exist.
     pub stream: StreamName,
-    /// How far the reader has come; `None`: it begins at the present tail.
+    /// How far the client has read the stream. `None`: reading starts at the current tail.
     pub progress: Option<Progress>,
 }
 
-/// What a reader of many streams is told of one of them.
+/// An update of one of many streams.
 #[derive(Debug, Clone)]
 pub struct StreamUpdate {
     /// The stream.
     pub stream: StreamName,
-    /// What has come; `None`: there is no such stream.
+    /// The update. `None`: the stream does not exist.
     pub update: Option<Update>,
 }
 
-/// What a reader of many streams is told at once.
+/// The result of one read of many streams.
 #[derive(Debug, Clone, Default)]
 pub struct MultiBatch {
-    /// The updates, those of one stream in their order.
+    /// The updates; those of the same stream are in order.
     pub updates: Vec<StreamUpdate>,
-    /// Whether nothing more could be read of any stream.
+    /// Nothing more could be read from any stream.
     pub up_to_date: bool,
 }
 
-/// The reader of many streams.
+/// A reader of many streams.
 pub struct MultiReader {
     hub: Arc<Hub>,
     /// Sorted by name.
     streams: Vec<ReadPosition>,
-    /// Indexes of the streams to be read, those that have waited longest first.
+    /// Indexes of the streams to be read; the one that has waited longest is first.
     ready: VecDeque<usize>,
-    /// Marks the streams that change, once somebody waits for them. The waiter's waker goes with it.
+    /// Collects the streams that change. `None` until the first wait. The waker in `waiter` is dropped with
+    /// it.
     subscriber: Option<Subscriber>,
     waiter: Waiter,
-    /// The number of reads that have brought an update.
+    /// Number of reads that returned an update.
     served: u64,
 }
 
+/// One stream of a [`MultiReader`], with its position.
 struct ReadPosition {
     name: StreamName,
     progress: Option<Progress>,
-    /// Whether it is to be read.
+    /// The stream is in [`MultiReader::ready`].
     ready: bool,
-    /// The number of the read that brought its last update.
+    /// Value of [`MultiReader::served`] at the last update of this stream.
     served: u64,
-    /// Whether the progress has changed since it was last told.
+    /// The progress has changed since `moved_positions` was last called.
     moved: bool,
 }
 
 impl Hub {
-    /// Reads many streams, each of them named once. Those that come first have their turn first.
+    /// Creates a reader of many streams. No stream may occur twice. Streams are first read in the order of
+    /// the list.
     pub fn multi_reader(self: &Arc<Self>, streams: Vec<RequestedStream>) -> MultiReader {
         let served = streams.len() as u64;
         let mut streams: Vec<_> = (0..).zip(streams).map(ReadPosition::new).collect();
@@ -95,14 +100,15 @@ impl ReadPosition {
 }
 
 impl MultiReader {
-    /// Each stream and how far it has been read: those that have waited longest for a turn first.
+    /// Returns each stream with its progress; the stream that has waited longest for a turn is first.
     pub fn positions(&self) -> Vec<(&StreamName, Progress)> {
         let mut streams: Vec<_> = self.streams.iter().collect();
         streams.sort_unstable_by_key(|stream| stream.served);
         streams.into_iter().filter_map(ReadPosition::position).collect()
     }
 
-    /// The positions that have changed since this was last asked, in the same order.
+    /// Returns the streams whose progress has changed since the last call, in the order of
+    /// [`positions`](Self::positions).
     pub fn moved_positions(&mut self) -> Vec<(&StreamName, Progress)> {
         let mut moved: Vec<&ReadPosition> = Vec::new();
         for stream in &mut self.streams {
@@ -115,7 +121,7 @@ impl MultiReader {
     }
 
     fn subscribe(&mut self) {
-        let subscriber = self.hub.follower();
+        let subscriber = self.hub.unlisted_subscriber();
         for stream in &self.streams {
             subscriber.add(Filter::literal(stream.name.clone()));
         }
@@ -123,7 +129,7 @@ impl MultiReader {
         self.mark_all();
     }
 
-    /// Streams without a position come first, then those that have waited longest.
+    /// Marks all streams as ready: first those without a position, then those that have waited longest.
     fn mark_all(&mut self) {
         let mut order: Vec<_> = (0..).zip(&self.streams).collect();
         order.sort_unstable_by_key(|(_, stream)| (stream.progress.is_some(), stream.served));
@@ -131,7 +137,7 @@ impl MultiReader {
         order.into_iter().for_each(|index| self.mark(index));
     }
 
-    /// Has a stream read after those that are marked already.
+    /// Appends a stream to the ready queue, unless it is in it.
     fn mark(&mut self, index: usize) {
         if let Some(stream) = self.streams.get_mut(index)
             && !std::mem::replace(&mut stream.ready, true)
@@ -161,11 +167,11 @@ impl Source for MultiReader {
         self.streams.iter().all(|stream| stream.progress.is_some_and(Progress::is_known))
     }
 
-    /// Publishers do not wait for readers of many streams.
+    /// Has no effect: publishers do not wait for readers of many streams.
     fn read_before_publisher_returns(&mut self) {}
 
-    /// Reads a little of each stream in turn. Streams without a position are read even if there is no room for messages,
-    /// so that each has one from then on.
+    /// Reads a part of each ready stream in turn. Streams without a position are read even if there is no
+    /// room for messages, so that they have one afterwards.
     async fn read(&mut self, bytes_max: usize) -> Result<MultiBatch, ReadError> {
         self.read_streams(bytes_max).await.map_err(ReadError::Failed)
     }
@@ -192,12 +198,12 @@ impl Source for MultiReader {
         !batch.updates.is_empty()
     }
 
-    /// A stream may be created again behind its end, so there is always something that can follow.
+    /// Always false: a stream may be created again after its end.
     fn is_last(_: &MultiBatch) -> bool {
         false
     }
 
-    /// A gap is an update of its stream.
+    /// Always `None`: a gap is an update of its stream and does not end the read.
     fn gap(_: Gap) -> Option<MultiBatch> {
         None
     }

@@ -1,9 +1,10 @@
-//! A state that tasks wait for: not an event that they could miss.
+//! [`Signal`]: a value that tasks wait on. It signals a state, not an event, so a waiter cannot miss a
+//! change.
 //!
-//! A waiter says what it waits for as a test of the state. Testing and going to sleep happen under one lock, so
-//! no change can fall between the two. A waiter that is dropped leaves nothing behind.
+//! A waiter passes a test of the state. The test and the registration of the waker happen under one lock, so
+//! no change can fall between the two. Dropping a waiting future removes its waker.
 //!
-//! `tests/signal` runs this very file under loom, which tries every order of threads.
+//! `tests/signal` compiles this file under loom, which explores every interleaving of threads.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::sync::Mutex;
 
-/// A state and the tasks that wait for it to change.
+/// A value of type `S` and the tasks that wait for it to change.
 #[derive(Debug)]
 pub struct Signal<S> {
     inner: Mutex<Inner<S>>,
@@ -23,7 +24,8 @@ struct Inner<S> {
     wakers: Wakers,
 }
 
-/// The sleeping tasks. Each change empties the table, so a key counts for one round only.
+/// Wakers of the waiting tasks. Each change takes all of them and starts a new round; a [`WaiterKey`] is
+/// valid in its round only.
 #[derive(Debug, Default)]
 struct Wakers {
     round: u64,
@@ -31,7 +33,7 @@ struct Wakers {
     free: Vec<usize>,
 }
 
-/// The place of one who waits, for as long as it does.
+/// The registration of one waiting task in a [`Signal`]; empty while the task does not wait.
 #[derive(Debug, Default)]
 pub struct Waiter(Option<WaiterKey>);
 
@@ -48,37 +50,39 @@ impl<S: Default> Default for Signal<S> {
 }
 
 impl<S> Signal<S> {
-    /// A state that nobody waits for yet.
+    /// Creates a signal without waiters.
     pub fn new(state: S) -> Self {
         Self { inner: Mutex::new(Inner { state, wakers: Wakers::default() }) }
     }
 
-    /// ChangeContext the state, then wakes all who wait; they test it anew.
+    /// Changes the state, then wakes all waiters, which test it again.
     pub fn update(&self, change: impl FnOnce(&mut S)) {
         drop(self.change(change));
     }
 
-    /// ChangeContext the state, and leaves it to the caller when those who wait are woken.
+    /// Changes the state and returns the waiters, so that the caller decides when and where to wake them.
     pub fn change(&self, change: impl FnOnce(&mut S)) -> Woken {
         let mut inner = self.inner.lock();
         change(&mut inner.state);
         Woken(inner.wakers.take())
     }
 
-    /// ChangeContext a part of the state that nobody waits for, and returns what `change` does.
+    /// Changes a part of the state that no test reads, without waking waiters. Returns the result of
+    /// `change`.
     pub fn note<T>(&self, change: impl FnOnce(&mut S) -> T) -> T {
         change(&mut self.inner.lock().state)
     }
 
-    /// Waits until `test` finds what it wants in the state, and returns that.
+    /// Waits until `test` returns `Some` for the state, and returns that value.
     ///
-    /// Cancel safe: dropping the future takes the waiter out of the table.
+    /// Cancel safe: dropping the future removes the waiter.
     pub fn wait_until<T, F: FnMut(&S) -> Option<T>>(&self, test: F) -> WaitUntil<'_, S, F> {
         WaitUntil { signal: self, test, waiter: Waiter::default() }
     }
 
-    /// The same for a state machine that is no future. What `test` changes is nothing that others wait for. Whoever does
-    /// not ask again has to [forget](Self::forget) `waiter`.
+    /// Poll form of [`wait_until`](Self::wait_until), for state machines that are not futures. `test` must
+    /// not change anything that other tests read. A caller that stops polling must [`forget`](Self::forget)
+    /// `waiter`.
     pub fn poll_until<T>(
         &self,
         waiter: &mut Waiter,
@@ -96,42 +100,42 @@ impl<S> Signal<S> {
         Poll::Pending
     }
 
-    /// Takes a waiter out of the table.
+    /// Removes the registration of a waiter.
     pub fn forget(&self, waiter: &mut Waiter) {
         if let Some(key) = waiter.0.take() {
             self.inner.lock().wakers.remove(key);
         }
     }
 
-    /// How many tasks sleep here.
+    /// Returns the number of waiting tasks.
     pub fn waiting(&self) -> usize {
         self.inner.lock().wakers.sleeping()
     }
 }
 
-/// Those who are to be woken, each once: when this is dropped at the latest.
+/// Wakers that a change has taken. Each is woken once, at the latest when this is dropped.
 #[derive(Debug)]
-#[must_use = "dropping it wakes them all"]
+#[must_use = "dropping it wakes all waiters"]
 pub struct Woken(Vec<Option<Waker>>);
 
 impl Woken {
-    /// How many places there are to look for somebody to wake, which is at least how many they are.
+    /// Returns the number of slots, an upper bound of the number of wakers: some slots may be empty.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nobody is left.
+    /// Whether no slots are left.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Wakes the next ones, at most `count`.
+    /// Wakes the wakers of up to `count` slots.
     pub fn wake(&mut self, count: usize) {
         let rest = self.0.len().saturating_sub(count);
         self.0.drain(rest..).flatten().for_each(Waker::wake);
     }
 
-    /// Takes a part of them away, at most `count`.
+    /// Splits off up to `count` slots.
     pub fn split_off(&mut self, count: usize) -> Self {
         Self(self.0.split_off(self.0.len().saturating_sub(count)))
     }
@@ -186,7 +190,7 @@ impl Wakers {
         match self.slots.get_mut(slot) {
             Some(empty) => *empty = Some(waker.clone()),
             None => {
-                // Most states have one waiter, and there are very many states.
+                // Most signals have one waiter, and there are very many signals.
                 if self.slots.is_empty() {
                     self.slots.reserve_exact(1);
                 }

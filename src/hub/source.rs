@@ -1,5 +1,5 @@
-//! What a long poll or a live form reads from: one stream ([`StreamReader`](super::StreamReader)) or many
-//! ([`MultiReader`](super::MultiReader)).
+//! [`Source`]: what a long poll or a live delivery form reads from, either one stream
+//! ([`StreamReader`](super::StreamReader)) or many ([`MultiReader`](super::MultiReader)).
 //!
 //! A source keeps its own position. Reading and waiting alternate:
 //!
@@ -7,8 +7,8 @@
 //! read -> nothing new -> poll_changed ... Ready -> read -> ...
 //! ```
 //!
-//! A source registers with the streams before it reads them, so an append between a read and the next `poll_changed`
-//! makes that ready at once.
+//! A source registers with its streams before it reads them, so an append between a read and the next
+//! `poll_changed` makes `poll_changed` ready at once.
 
 use std::task::{Context, Poll};
 
@@ -17,47 +17,47 @@ use super::clients::Subject;
 use super::update::Change;
 use crate::stream::{Gap, Offset, ReadError};
 
-/// One stream or many, with the position of their reader. Dropping it leaves no waiter behind.
+/// A reader of one stream or many, with its position. Dropping it removes its waiter.
 pub trait Source: Send + Sized + 'static {
-    /// What one read brings.
+    /// The result of one read.
     type Batch: Send;
 
-    /// What a live form tells its client: a batch, or how reading ends.
+    /// What a live delivery form sends to its client: a batch, or the reason why reading ends.
     type Update: From<Self::Batch> + Send;
 
-    /// The hub that it reads from.
+    /// Returns the hub that the source reads from.
     fn hub(&self) -> &Hub;
 
-    /// What it reads, for the wait queue.
+    /// Returns the streams that the source reads, for the wait queue.
     fn subject(&self) -> Subject;
 
-    /// The offset that it reads from, for operators, if it is a single one.
+    /// Returns the current offset of a source of one stream; shown to operators.
     fn offset(&self) -> Option<Offset>;
 
-    /// Whether a poll may be held before its client was told a position. What comes while such a client is cut off would
-    /// be lost to it.
+    /// Whether a poll may be held. It may not while its client lacks a position of some stream: a client cut
+    /// off during the hold would lose the messages that arrive meanwhile.
     fn may_wait(&self) -> bool;
 
-    /// Promises that the task of this source polls it as soon as it wakes and does nothing else: then a publisher may let
-    /// it read first.
+    /// Promises that the task of this source polls it as soon as it wakes, before any other work. A publisher
+    /// may then let the source read before the publisher returns.
     fn read_before_publisher_returns(&mut self);
 
-    /// Reads on, about `bytes_max` bytes, without waiting for messages. The messages count as delivered.
+    /// Reads the next messages, about `bytes_max` bytes, without waiting. The messages count as delivered.
     ///
-    /// After an error, or if the future is dropped, the source is of no more use.
+    /// After an error, or if the future is dropped, the source must not be used again.
     fn read(&mut self, bytes_max: usize) -> impl Future<Output = Result<Self::Batch, ReadError>> + Send;
 
-    /// Waits until a read may bring something new. It may be ready for nothing.
+    /// Waits until a read may return something new. Spurious wake-ups are possible.
     ///
     /// Cancel safe: the waiter stays registered until the source is dropped.
     fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<Change<Self::Batch>>;
 
-    /// Whether a batch has something that its reader does not know yet.
+    /// Whether a batch contains something that the reader does not know yet.
     fn is_news(batch: &Self::Batch) -> bool;
 
-    /// Whether nothing can follow an update.
+    /// Whether no update can follow this one.
     fn is_last(update: &Self::Update) -> bool;
 
-    /// The last update of a live form whose read ended at a gap.
+    /// Returns the last update of a live delivery form whose read ended at a gap, if a gap ends it.
     fn gap(gap: Gap) -> Option<Self::Update>;
 }

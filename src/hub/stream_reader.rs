@@ -1,4 +1,4 @@
-//! Reads one stream: from its own offset, and woken when the stream's tail moves.
+//! [`StreamReader`]: reads one stream from its own offset, and wakes when the tail of the stream moves.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -11,28 +11,28 @@ use super::waiters::{StreamWaiters, TailMove};
 use super::{Hub, SharedBatch, Update};
 use crate::stream::{Epoch, Gap, Offset, Position, ReadError, ReadLimit, Start, StreamName};
 
-/// The reader of one stream. There may be very many of them, so it has room for nothing but what is needed to wait.
+/// A reader of one stream. Kept small, since there may be very many.
 pub struct StreamReader {
     hub: Arc<Hub>,
     waiters: Arc<StreamWaiters>,
     waiter: Waiter,
-    /// Where the next read begins: an offset once something was read.
+    /// Start of the next read; an offset after the first read.
     start: Start,
-    /// The epoch and the tail of the stream when it was last read.
+    /// Epoch and tail of the stream at the last read.
     epoch: Epoch,
     tail: Position,
     /// The last read ended before the tail.
     has_more: bool,
-    /// The tail has moved since the last read, so other readers may want what the next one brings.
+    /// The tail has moved since the last read, so other readers may want the result of the next one.
     woken: bool,
     /// See [`Source::read_before_publisher_returns`].
     prompt: bool,
-    /// It is counted among the prompt waiters at present.
+    /// The reader is currently counted in [`TailState`](super::waiters::TailState) as a prompt waiter.
     counted: bool,
 }
 
 impl Hub {
-    /// Reads one stream from `start`. The stream's TTL stands still as long as it has a reader.
+    /// Creates a reader of one stream from `start`. The TTL of the stream stops as long as it has a reader.
     pub fn stream_reader(self: &Arc<Self>, stream: &StreamName, start: Start) -> StreamReader {
         StreamReader {
             waiters: self.waiters.join(stream),
@@ -50,7 +50,7 @@ impl Hub {
 }
 
 impl StreamReader {
-    /// Moves the reader behind a batch.
+    /// Moves the reader behind a batch, and counts its messages as delivered.
     fn advance(&mut self, batch: &SharedBatch) {
         self.start = Start::At(batch.next);
         (self.epoch, self.tail) = (batch.epoch, batch.tail);

@@ -1,8 +1,9 @@
-//! Following many streams: a subscriber learns which of the streams that its filters match have changed, and reads
-//! them at its own pace.
+//! [`Subscriber`]: collects the names of the streams that match its filters and have changed. Its owner reads
+//! these streams at its own pace.
 //!
-//! The order that loses nothing: a subscriber adds a filter and then reads the store; a publisher appends to the store
-//! and then marks. What is told is state: which streams to look at, not what has happened there.
+//! No change is lost, because a subscriber adds a filter before it reads the store, while a publisher appends
+//! to the store before it marks the stream. A mark is a state, not an event: it says which stream to read,
+//! not what happened there.
 
 mod members;
 mod registry;
@@ -25,24 +26,25 @@ pub(super) use registry::Subscribers;
 pub use walk::StreamWalk;
 pub(super) use wildcards::Wildcards;
 
-/// A place for somebody who follows streams; dropping it leaves.
+/// A subscription to many streams. Dropping it removes its filters.
 pub struct Subscriber {
     hub: Arc<Hub>,
     member: Arc<Member>,
 }
 
 impl Hub {
-    /// A place for somebody who follows many streams; dropping it leaves. `client` is how operators see it.
+    /// Creates a subscriber without filters. `client` is the name shown to operators.
     pub fn subscriber(self: &Arc<Self>, client: &str) -> Subscriber {
         Subscriber { hub: self.clone(), member: self.subscribers.enter(client) }
     }
 
-    /// The same for one request, which operators see as what it is: a held poll, or a reader in a live form.
-    pub(super) fn follower(self: &Arc<Self>) -> Subscriber {
+    /// Creates a subscriber for one request that reads many streams. It is not listed as a subscriber, since
+    /// operators already see the request as a held poll or a reader in a live delivery form.
+    pub(super) fn unlisted_subscriber(self: &Arc<Self>) -> Subscriber {
         Subscriber { hub: self.clone(), member: self.subscribers.unlisted() }
     }
 
-    /// Reads messages one by one and does not wait. They count as delivered.
+    /// Reads messages one by one, without waiting. They count as delivered.
     pub async fn messages(
         &self,
         name: &StreamName,
@@ -54,7 +56,7 @@ impl Hub {
         Ok(messages)
     }
 
-    /// The retained message of a stream. It counts as delivered.
+    /// Reads the retained message of a stream. It counts as delivered.
     pub async fn retained(&self, name: &StreamName) -> Result<Option<Message>, ReadError> {
         let retained = self.store.retained(name, self.clock.now()).await?;
         if let Some(message) = &retained {
@@ -63,16 +65,16 @@ impl Hub {
         Ok(retained)
     }
 
-    /// Forgets the retained message of a stream; its log keeps it.
+    /// Clears the retained message of a stream. The message stays in the log.
     pub async fn clear_retained(&self, name: &StreamName) -> Result<(), ChangeError> {
         self.store.clear_retained(name, self.clock.now()).await
     }
 }
 
 impl Subscriber {
-    /// From now on the streams that `filter` matches are marked when they change: are appended to, created, closed or
-    /// deleted. Read the store only afterwards. A stream that a filter names without a wildcard is in use meanwhile,
-    /// so its TTL stands still.
+    /// Adds a filter. From now on, the streams that it matches are marked when they are appended to, created,
+    /// closed or deleted. The caller must read the store only afterwards. A filter without a wildcard counts
+    /// as use of its stream, so the TTL of the stream stops.
     pub fn add(&self, filter: Filter) {
         let mut filters = self.member.filters.lock();
         if filters.insert(&filter) {
@@ -80,7 +82,7 @@ impl Subscriber {
         }
     }
 
-    /// Takes `add` back. What is marked already stays so.
+    /// Removes a filter. Streams that are already marked stay marked.
     pub fn remove(&self, filter: &Filter) {
         let mut filters = self.member.filters.lock();
         if filters.remove(filter) {
@@ -88,20 +90,22 @@ impl Subscriber {
         }
     }
 
-    /// Marks a stream itself, so that `changed` returns it.
+    /// Marks a stream on behalf of the caller, so that [`changed`](Self::changed) returns it.
     pub fn mark(&self, name: StreamName) {
         self.member.mark(&name);
     }
 
-    /// Whether more streams have changed than could be marked since this was last asked: then any stream may have changed.
+    /// Returns whether more streams have changed than could be marked since the last call. If so, any stream
+    /// that the filters match may have changed.
     pub fn take_overflow(&self) -> bool {
         self.member.marks.note(Marks::take_overflow)
     }
 
-    /// Waits until streams are marked, and takes the marks: at least one and at most `max`, those that have waited
-    /// longest. The rest stay marked. See [`take_overflow`](Self::take_overflow) for what is not marked.
+    /// Waits until streams are marked, and takes at least one and at most `max` marks (at least one even if
+    /// `max` is 0), those that have waited longest first. The rest stay marked.
+    /// [`take_overflow`](Self::take_overflow) tells about changes without a mark.
     ///
-    /// Cancel safe: a dropped future takes nothing.
+    /// Cancel safe: a dropped future takes no marks.
     pub async fn changed(&self, max: usize) -> Vec<StreamName> {
         loop {
             self.member.marks.wait_until(|marks| (!marks.is_empty()).then_some(())).await;
@@ -113,7 +117,8 @@ impl Subscriber {
         }
     }
 
-    /// Does the same for a state machine that is no future, whose `waiter` goes with the subscriber.
+    /// Poll form of [`changed`](Self::changed), for state machines that are not futures. `waiter` must be
+    /// dropped together with the subscriber.
     pub(super) fn poll_changed(
         &self,
         waiter: &mut Waiter,
@@ -124,7 +129,7 @@ impl Subscriber {
         self.member.marks.poll_until(waiter, context, take)
     }
 
-    /// Counts messages that were delivered, for the operators' view.
+    /// Counts delivered messages, for the view of operators.
     pub fn delivered(&self, messages: u64) {
         self.member.delivered.fetch_add(messages, Ordering::Relaxed);
     }

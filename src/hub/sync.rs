@@ -1,3 +1,4 @@
-//! The one lock that `signal.rs` is built on, so that its tests can put a model checker's lock in its place.
+//! The lock of `signal.rs`, in a module of its own so that `tests/signal` can replace it with the lock of
+//! loom.
 
 pub(super) use parking_lot::Mutex;

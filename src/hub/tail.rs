@@ -1,6 +1,7 @@
-//! The tail of a source as a series of updates: what every live form is an encoding of.
+//! [`Tail`]: a source as a series of updates. Every live delivery form is an encoding of this series.
 //!
-//! It reads when it is polled and never ahead, so a client that does not read costs a position.
+//! A tail reads only when it is polled and never ahead, so a client that does not read costs no more than a
+//! position.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -14,36 +15,37 @@ use super::update::Change;
 use super::{Hub, PollError};
 use crate::stream::ReadError;
 
-/// How a live form wants its tail.
+/// Settings of a live delivery form.
 #[derive(Debug, Clone, Copy)]
 pub struct TailSettings {
-    /// The longest silence.
+    /// Interval after which an update without news is sent as a heartbeat.
     pub heartbeat: Duration,
-    /// When the tail ends so that the client comes again; `None`: never by itself.
+    /// Time after which the tail ends and the client reconnects. `None`: no limit.
     pub life: Option<Duration>,
 }
 
-/// A live form's view of a source, with the first batch already read.
+/// The updates of a source for one live delivery form. The first batch is already read.
 pub struct Tail<S: Source> {
     source: S,
     heartbeat: Duration,
     life: TailDeadline,
-    /// The first batch until it is told.
+    /// The first batch, until `next` returns it.
     first: Option<S::Batch>,
     ended: bool,
 }
 
-/// How long a live form goes on: for its life, or until the gateway drains.
+/// Decides when a tail ends: after its life, during a drain, or when memory is critical.
 struct TailDeadline {
     hub: Arc<Hub>,
     ends_at: Option<Instant>,
     draining: watch::Receiver<bool>,
-    /// The drain has been noted in `ends_at`.
-    leaving: bool,
+    /// The drain is already included in `ends_at`.
+    drain_noted: bool,
 }
 
 impl Hub {
-    /// Opens the tail of a source. Errors come here, as long as the front can still answer with a status.
+    /// Opens the tail of a source and reads its first batch, so that the front can still answer an error with
+    /// a status.
     pub async fn tail<S: Source>(
         self: &Arc<Self>,
         mut source: S,
@@ -65,19 +67,19 @@ impl Hub {
 }
 
 impl<S: Source> Tail<S> {
-    /// The first batch, until it is told.
+    /// Returns the first batch, until [`next`](Self::next) returns it.
     pub fn first(&self) -> Option<&S::Batch> {
         self.first.as_ref()
     }
 
-    /// The source, whose position is behind the last update.
+    /// Returns the source. Its position is behind the last update.
     pub fn source_mut(&mut self) -> &mut S {
         &mut self.source
     }
 
-    /// The next update: the first one at once, others when there is something new, or without anything new when it is
-    /// time for a heartbeat or for the end. `None` behind the last one: when the source has ended, after the tail's life,
-    /// when the gateway drains, and when a read fails.
+    /// Returns the next update: the first batch at once, later ones when there is something new, or without
+    /// news when a heartbeat or the end is due. Returns `None` after the last update: the source has ended,
+    /// the life of the tail is over, the gateway is draining, or a read failed.
     pub async fn next(&mut self) -> Option<S::Update> {
         if self.ended {
             return None;
@@ -129,7 +131,7 @@ impl<S: Source> Tail<S> {
 impl TailDeadline {
     fn begin(hub: &Arc<Hub>, life: Option<Duration>) -> Self {
         let ends_at = life.map(|life| Instant::now() + life);
-        Self { hub: hub.clone(), ends_at, draining: hub.draining(), leaving: false }
+        Self { hub: hub.clone(), ends_at, draining: hub.draining(), drain_noted: false }
     }
 
     fn is_over(&mut self) -> bool {
@@ -137,14 +139,15 @@ impl TailDeadline {
         self.ends_at.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// A reader that has had nothing to read for a heartbeat makes room for those that have.
+    /// Ends a tail that had nothing to read for a heartbeat if memory is critical, to make room for active
+    /// readers.
     fn end_if_memory_is_critical(&mut self) {
         if self.hub.budget().is_critical() {
             self.ends_at = Some(Instant::now());
         }
     }
 
-    /// Sleeps until `heartbeat_at`, or until it is over before that.
+    /// Sleeps until `heartbeat_at`, or until the tail is over if that is earlier.
     ///
     /// Cancel safe.
     async fn sleep_until(&mut self, heartbeat_at: Instant) {
@@ -152,15 +155,15 @@ impl TailDeadline {
             self.note_drain();
             tokio::select! {
                 () = sleep_until(self.ends_at.unwrap_or(heartbeat_at).min(heartbeat_at)) => return,
-                Ok(_) = self.draining.wait_for(|draining| *draining), if !self.leaving => {}
+                Ok(_) = self.draining.wait_for(|draining| *draining), if !self.drain_noted => {}
             }
         }
     }
 
-    /// In a drain each live form ends at a moment of its own, so that not all clients come again at once.
+    /// During a drain each tail ends after a random delay, so that clients do not all reconnect at once.
     fn note_drain(&mut self) {
-        if !self.leaving && *self.draining.borrow() {
-            self.leaving = true;
+        if !self.drain_noted && *self.draining.borrow() {
+            self.drain_noted = true;
             let end = Instant::now() + self.hub.drain_moment();
             self.ends_at = Some(self.ends_at.unwrap_or(end).min(end));
         }

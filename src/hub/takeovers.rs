@@ -1,11 +1,12 @@
-//! Programs that take over from each other again and again, since they use the same client id.
+//! [`Takeovers`]: slows down programs that use the same client id and keep taking over from each other.
 //!
-//! A client that polls or connects anew takes over from its earlier poll or connection. Two programs with one id would do so
-//! as fast as the network allows. From the third takeover within a second, each takeover is delayed: by `takeover_delay` at
-//! first, by twice as much each further time, and by `takeover_delay_max` at most. It is over once no takeover came for twice
-//! the last delay.
+//! A client that polls or connects again takes over from its earlier poll or connection. Two programs with
+//! one id would do so as fast as the network allows. From the third takeover within a second on, each
+//! takeover is delayed: first by `takeover_delay`, then by twice the previous delay, up to
+//! `takeover_delay_max`. The delays end once no takeover has come for twice the last delay.
 //!
-//! What is delayed is up to the front: the response to the superseded poll, or the CONNACK of the newer MQTT connection.
+//! The front decides what it delays: the response to the superseded poll, or the CONNACK of the newer MQTT
+//! connection.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
@@ -18,20 +19,21 @@ use tokio::time::Instant;
 use crate::limits::Limits;
 use crate::metrics::{Counter, Metrics};
 
-/// So many takeovers within this time are those of programs that flap.
+/// Takeovers are delayed from the third within this window on.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// How often at most a warning is logged, and how often one about the same id.
+/// Minimum time between two warnings in the log.
 const WARNING_INTERVAL: Duration = Duration::from_secs(1);
+/// Minimum time between two warnings about the same client id.
 const SAME_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The takeovers of the clients of one front.
+/// Counts and paces the takeovers of the clients of one front.
 #[derive(Debug)]
 pub struct Takeovers {
-    /// What clients take over, in words.
+    /// What is taken over, for metrics and the log: `polls` or `connections`.
     what: &'static str,
-    /// By a hash of the client's id, so that a long id takes no more memory. The cache forgets the clients beyond
-    /// `takeover_clients_max`.
+    /// Keyed by a hash of client id and subject, so that a long id takes no more memory. The cache evicts
+    /// clients beyond `takeover_clients_max`.
     paces: Cache<u64, Arc<Mutex<Pace>>>,
     hashes: RandomState,
     delay_min: Duration,
@@ -40,18 +42,19 @@ pub struct Takeovers {
     delayed: Counter,
 }
 
-/// The takeovers of one client.
+/// Pace of the takeovers of one client.
 #[derive(Debug, Default)]
 struct Pace {
-    /// The last one but one, and the last one.
+    /// Times of the last but one and the last takeover.
     recent: [Option<Instant>; 2],
-    /// Of the last takeover.
+    /// Delay of the last takeover.
     delay: Duration,
     warned: Option<Instant>,
 }
 
 impl Takeovers {
-    /// Counts the takeovers of one kind; `what` says in words what is taken over.
+    /// Creates the counter for one kind of takeover. `what` names what is taken over: `polls` or
+    /// `connections`.
     pub fn new(what: &'static str, limits: &Limits, metrics: &Metrics) -> Self {
         let delay_max = limits.takeover_delay_max.get();
         let paces = Cache::builder()
@@ -69,8 +72,8 @@ impl Takeovers {
         }
     }
 
-    /// Counts a takeover by the client `id`, of `subject` if it has several. Returns by how much it is delayed: mostly not
-    /// at all.
+    /// Counts a takeover by client `id`, per `subject` if the client may hold several. Returns the delay of
+    /// this takeover, zero in the usual case.
     pub fn count(&self, id: &str, subject: impl Hash) -> Duration {
         let pace = self.paces.get_with(self.hashes.hash_one((id, subject)), Arc::default);
         let (now, mut pace) = (Instant::now(), pace.lock());
@@ -88,13 +91,16 @@ impl Takeovers {
         if passed(*warned, WARNING_INTERVAL) && passed(pace.warned, SAME_WARNING_INTERVAL) {
             (*warned, pace.warned) = (Some(now), Some(now));
             let what = self.what;
-            tracing::warn!(client = ?id, "programs with the same client id take over each other's {what}");
+            tracing::warn!(
+                client = ?id,
+                "several programs use one client id and take over each other's {what}; give each its own id"
+            );
         }
     }
 }
 
 impl Pace {
-    /// Counts a takeover; its delay.
+    /// Counts a takeover and returns its delay.
     fn next(&mut self, now: Instant, delay_min: Duration, delay_max: Duration) -> Duration {
         let [last_but_one, last] = self.recent;
         self.recent = [last, Some(now)];
@@ -116,7 +122,7 @@ mod tests {
     const FIRST: Duration = Duration::from_secs(1);
     const LAST: Duration = Duration::from_secs(10);
 
-    /// The delays of takeovers that come at these milliseconds, in seconds.
+    /// Returns the delays, in seconds, of takeovers at the given milliseconds.
     fn delays(moments: &[u64]) -> Vec<u64> {
         let (mut pace, start) = (Pace::default(), Instant::now());
         let mut delay = |moment: &u64| {
@@ -129,7 +135,7 @@ mod tests {
     #[test]
     fn the_third_takeover_within_a_second_is_delayed_and_the_next_ones_twice_as_long_each() {
         assert_eq!(delays(&[0, 10, 20, 30, 40, 50, 60, 70]), [0, 0, 1, 2, 4, 8, 10, 10]);
-        // Two programs, each of which comes again when it was answered.
+        // Two programs, each of which polls again as soon as it is answered.
         assert_eq!(delays(&[0, 1, 2, 1002, 3002, 7002, 15_002, 25_002]), [0, 0, 1, 2, 4, 8, 10, 10]);
     }
 

@@ -1,4 +1,4 @@
-//! What the sweep notices while time is moved.
+//! Tests of the sweep on simulated time.
 
 use std::task::{Context, Waker};
 
@@ -21,7 +21,7 @@ async fn create(hub: &Hub, stream: &str, lifetime: Lifetime) {
     hub.create(&name(stream), creation).await.unwrap();
 }
 
-/// A hub with a sweep, on time that a test moves.
+/// Creates a hub with a running sweep, on time that the test moves.
 fn hub() -> (&'static SimulatedTime, Clock, Arc<Hub>) {
     let time = SimulatedTime::start();
     let (store, metrics, clock) = (Arc::new(Memory::new()), Arc::new(Metrics::new()), time.clock());
@@ -31,7 +31,7 @@ fn hub() -> (&'static SimulatedTime, Clock, Arc<Hub>) {
     (time, clock, hub)
 }
 
-/// Time for one sweep.
+/// Lets one sweep run.
 async fn a_second_later() {
     advance(SWEEP_INTERVAL).await;
     for _ in 0..10 {
@@ -39,12 +39,12 @@ async fn a_second_later() {
     }
 }
 
-/// Whether a reader that waits for this stream is told of its end within a second of what happens.
+/// Whether a waiting reader of this stream is told of its end within a second after `happens` runs.
 async fn is_told(hub: &Arc<Hub>, stream: &str, happens: impl FnOnce()) -> bool {
     let settings = PollSettings { hold: HOUR, client: None };
     let reader = hub.stream_reader(&name(stream), Start::Earliest);
     let PollStart::Held(mut held) = hub.begin_poll(reader, settings).await.unwrap() else {
-        panic!("it is answered")
+        panic!("the poll is answered at once")
     };
     let mut timer = ReusableSleep::default();
     let mut is_answered = || held.poll_answer(&mut timer, &mut Context::from_waker(Waker::noop())).is_ready();
@@ -55,7 +55,7 @@ async fn is_told(hub: &Arc<Hub>, stream: &str, happens: impl FnOnce()) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_suspend_counts_for_lifetimes_as_soon_as_it_is_over() {
+async fn a_suspend_counts_towards_lifetimes_once_it_is_over() {
     let (time, clock, hub) = hub();
     a_second_later().await;
     create(&hub, "idle for 8 h", Lifetime::Idle(8 * HOUR)).await;
@@ -63,13 +63,13 @@ async fn a_suspend_counts_for_lifetimes_as_soon_as_it_is_over() {
     create(&hub, "ends in 9 h", Lifetime::Until(clock.wall() + 9 * HOUR)).await;
     create(&hub, "ends in 8 h", Lifetime::Until(clock.wall() + 8 * HOUR)).await;
     assert!(is_told(&hub, "ends in 8 h", || time.suspend(8 * HOUR)).await);
-    assert_eq!(hub.counts().streams, 2, "those of 9 h");
+    assert_eq!(hub.counts().streams, 2, "the two streams of 9 h");
     assert!(is_told(&hub, "ends in 9 h", || time.suspend(HOUR)).await);
     assert_eq!(hub.counts().streams, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_of_day_that_is_set_counts_for_ends_that_were_given_by_it_alone() {
+async fn setting_the_wall_clock_moves_only_ends_given_as_a_time_of_day() {
     let (time, clock, hub) = hub();
     a_second_later().await;
     create(&hub, "idle", Lifetime::Idle(HOUR)).await;
@@ -77,10 +77,10 @@ async fn a_time_of_day_that_is_set_counts_for_ends_that_were_given_by_it_alone()
     assert!(!is_told(&hub, "until", || time.set_back(DAYS_400)).await);
     assert_eq!(hub.counts().streams, 2);
     assert!(is_told(&hub, "until", || time.set_forward(DAYS_400 + HOUR)).await);
-    assert_eq!(hub.counts().streams, 1, "the idle one");
+    assert_eq!(hub.counts().streams, 1, "only the idle stream is left");
     time.set_forward(DAYS_400);
     a_second_later().await;
-    assert_eq!(hub.counts().streams, 1, "the idle one");
+    assert_eq!(hub.counts().streams, 1, "only the idle stream is left");
     time.suspend(HOUR);
     a_second_later().await;
     assert_eq!(hub.counts().streams, 0);

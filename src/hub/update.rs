@@ -1,4 +1,5 @@
-//! What a read of one stream brings: a batch of messages, which readers at the same place share, or a gap.
+//! The result of reading one stream: [`Update`] is a [`SharedBatch`] of messages, which readers at the same
+//! offset share, or a gap.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -8,19 +9,20 @@ use tokio::time::Instant;
 
 use crate::stream::{Batch, Gap};
 
-/// Encodings of one batch that are kept. Further ones are made for each reader anew.
+/// Number of encodings cached per batch. Further encodings are computed for each reader.
 const ENCODINGS_MAX: usize = 4;
 
-/// What the reader of a stream is told next.
+/// What a reader of a stream receives next.
 #[derive(Debug, Clone)]
 pub enum Update {
-    /// Messages with the offset behind them. A batch without messages is a first answer, a heartbeat or an end.
+    /// Messages and the offset behind them. A batch without messages is a first answer, a heartbeat, or the
+    /// end of the stream.
     Batch(SharedBatch),
-    /// Messages behind the reader's offset are not kept any more.
+    /// Messages behind the reader's offset are no longer kept.
     Gap(Gap),
 }
 
-/// A batch that several readers of a stream may hold, together with what a front has encoded of it.
+/// A batch that several readers of a stream can share, with a cache of its encodings.
 #[derive(Debug, Clone)]
 pub struct SharedBatch(Arc<SharedParts>);
 
@@ -40,7 +42,8 @@ impl SharedBatch {
         Arc::strong_count(&self.0) == 1
     }
 
-    /// The batch encoded in `variant`. `encode` runs once for each variant, however many readers ask at the same time.
+    /// Returns the batch encoded as `variant`. `encode` runs once per cached variant, even if several readers
+    /// call this concurrently.
     pub fn encoded(&self, variant: Variant, encode: impl Fn(&Batch) -> Bytes) -> Bytes {
         for encoding in &self.0.encodings {
             let (known, bytes) = encoding.get_or_init(|| (variant, encode(self)));
@@ -72,12 +75,13 @@ impl Deref for SharedBatch {
     }
 }
 
-/// Why a source is worth reading again.
+/// Reason to read a source again.
 #[derive(Debug)]
 pub struct Change<B> {
-    /// When the store answered the latest append, if it was one.
+    /// When the latest append was reported, if an append is the reason.
     pub published: Option<Instant>,
-    /// The next batch, if another reader at the same position has read it already. Then nothing else is to be read.
+    /// The next batch, if another reader at the same position has already read it. The source must not be
+    /// read then.
     pub batch: Option<B>,
 }
 

@@ -1,12 +1,12 @@
-//! The waiters of all streams: for each stream its last known tail and the tasks to wake when the tail moves, and a registry
-//! of the streams that have readers or subscribers by name, and of all subscribers by wildcard.
+//! [`WaiterRegistry`]: for each stream with readers or subscribers by name, its last known tail and the tasks
+//! to wake when the tail moves. It also has the subscribers by wildcard filter.
 //!
-//! An entry of the registry exists exactly as long as somebody has joined it, so it cannot be evicted under a waiter, and idle
-//! streams cost nothing here. The order that loses no wake-up: a reader first joins and then reads the store; a publisher
-//! first appends to the store and then looks for the entry.
+//! An entry exists exactly as long as a reader or subscriber has joined it, so it cannot be evicted under a
+//! waiter, and idle streams cost nothing here. No wake-up is lost, because a reader first joins and then reads
+//! the store, while a publisher first appends to the store and then looks for the entry.
 //!
-//! Streams end and begin again, and reports of it arrive in any order. So a tail is kept with its epoch, and the store
-//! is asked anew each time whether a stream is attached.
+//! Streams end and are created again, and the reports of both arrive in any order. So a tail is kept with its
+//! epoch, and the store is asked each time which epoch is attached.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,10 +27,11 @@ use crate::stream::{Epoch, Filter, Offset, Position, Store, StreamName};
 /// Waiters woken inline by the publisher; beyond this, spawning a task is cheaper than delaying the publisher's response.
 pub(super) const INLINE_WAKES_MAX: usize = 16;
 
-/// Wakes between two yields, so that the woken tasks get their turn. They fit into the local queue of one runtime thread.
+/// Waiters woken between two yields, so that the woken tasks run in between. This many fit into the local
+/// queue of one runtime thread.
 const WAKES_PER_TURN: usize = 64;
 
-/// The waiters of all streams.
+/// The waiters of all streams. See the [module](self) documentation.
 pub(super) struct WaiterRegistry {
     entries: DashMap<StreamName, StreamEntry>,
     wildcards: Wildcards,
@@ -38,11 +39,12 @@ pub(super) struct WaiterRegistry {
     clock: Clock,
 }
 
-/// One stream. Changed only under the table's lock on its name, but for what is inside of `waiters`.
+/// Waiters and subscribers of one stream. Changed only under the lock of the table, except for the inside of
+/// `waiters`.
 struct StreamEntry {
     waiters: Arc<StreamWaiters>,
     subscribers: Members,
-    /// The epoch of the stream that is attached: its TTL stands still.
+    /// Epoch for which the store holds an `attach`, which stops the TTL of the stream.
     attached: Option<Epoch>,
 }
 
@@ -51,7 +53,8 @@ impl WaiterRegistry {
         Self { entries: DashMap::new(), wildcards: Wildcards::default(), store, clock }
     }
 
-    /// Adds a reader of a stream, which has to [leave](Self::leave). Read the store only afterwards.
+    /// Adds a reader of a stream. The caller must read the store only afterwards, and [`leave`](Self::leave)
+    /// in the end.
     pub(super) fn join(&self, name: &StreamName) -> Arc<StreamWaiters> {
         self.enter(name, |entry| {
             entry.waiters.readers.fetch_add(1, Ordering::Relaxed);
@@ -66,7 +69,8 @@ impl WaiterRegistry {
         }
     }
 
-    /// From now on `member` is told of the streams that `filter` matches. Read the store only afterwards.
+    /// Marks the streams that `filter` matches for `member` from now on. The caller must read the store only
+    /// afterwards.
     pub(super) fn subscribe(&self, filter: &Filter, member: &Arc<Member>) {
         if let Some(name) = filter.exact() {
             self.enter(name, |entry| entry.subscribers.insert(member));
@@ -75,7 +79,7 @@ impl WaiterRegistry {
         }
     }
 
-    /// Takes one `subscribe` back.
+    /// Undoes one [`subscribe`](Self::subscribe).
     pub(super) fn unsubscribe(&self, filter: &Filter, member: &Member) {
         if let Some(name) = filter.exact() {
             self.release(name, |entry| entry.subscribers.remove(member));
@@ -84,18 +88,19 @@ impl WaiterRegistry {
         }
     }
 
-    /// Reports that a stream has begun, after it is in the store.
+    /// Reports that a stream was created. Called after the store has created it.
     pub(super) fn begin(&self, name: &StreamName, epoch: Epoch, tail: Position, closed: bool) {
         if let Some(mut entry) = self.entries.get_mut(name)
             && entry.attached != Some(epoch)
         {
             self.attach(name, &mut entry);
         }
-        let _nobody_goes_first = self.advance(name, epoch, tail, closed, None);
+        let _no_publisher_waits = self.advance(name, epoch, tail, closed, None);
     }
 
-    /// Moves a tail, after the append is in the store. Appends may overtake each other on the way here. Returns whether
-    /// `publisher` will be woken, which happens as soon as one of the waiters has polled.
+    /// Moves the tail of a stream. Called after the append is in the store; appends may overtake each other
+    /// on the way here. Returns whether `publisher` will be woken, which happens as soon as one of the
+    /// waiters has polled.
     pub(super) fn advance(
         &self,
         name: &StreamName,
@@ -105,17 +110,17 @@ impl WaiterRegistry {
         publisher: Option<&Waker>,
     ) -> bool {
         let joined = self.entries.get(name).map(|entry| (entry.waiters.clone(), entry.subscribers.clone()));
-        let mut lets_go_first = false;
+        let mut publisher_waits = false;
         if let Some((waiters, subscribers)) = joined {
-            lets_go_first = waiters.advance(epoch, tail, closed, publisher);
+            publisher_waits = waiters.advance(epoch, tail, closed, publisher);
             subscribers.mark(name);
         }
         self.wildcards.mark(name);
-        lets_go_first
+        publisher_waits
     }
 
-    /// Reports that a stream has ended. Readers that join from now on wait for another stream of that name; subscribers
-    /// do so already.
+    /// Reports that a stream has ended. Readers that join from now on wait for its successor of the same
+    /// name; subscribers by name do so already.
     pub(super) fn end(&self, name: &StreamName) {
         let mut joined = None;
         let released = self.entries.remove_if_mut(name, |_, entry| {
@@ -134,19 +139,20 @@ impl WaiterRegistry {
         self.wildcards.mark(name);
     }
 
-    /// The number of streams that have readers or subscribers by name, and of waiting tasks.
+    /// Returns the number of streams with readers or subscribers by name, and the number of waiting tasks.
     pub(super) fn count(&self) -> (usize, usize) {
         let waiting = self.entries.iter().map(|entry| entry.waiters.signal.waiting()).sum();
         (self.entries.len(), waiting)
     }
 
-    /// The number of filters, each counted for each of its subscribers.
+    /// Returns the number of filters, each counted once per subscriber.
     pub(super) fn subscriptions(&self) -> usize {
         let exact: usize = self.entries.iter().map(|entry| entry.subscribers.len()).sum();
         exact + self.wildcards.len()
     }
 
-    /// Counts somebody in under the lock, or the last one to leave could remove the entry meanwhile.
+    /// Applies `count_in` to the entry of a stream under the lock, creating the entry if needed: otherwise
+    /// the last reader to leave could remove the entry in between.
     fn enter<T>(&self, name: &StreamName, count_in: impl FnOnce(&mut StreamEntry) -> T) -> T {
         let mut entry = self.entries.entry(name.clone()).or_insert_with(|| StreamEntry::new(name));
         if entry.attached.is_none() {
@@ -155,7 +161,8 @@ impl WaiterRegistry {
         count_in(&mut entry)
     }
 
-    /// Counts somebody out. The last one removes the entry.
+    /// Applies `count_out` to the entry of a stream under the lock, and removes the entry if it is then
+    /// unused.
     fn release(&self, name: &StreamName, count_out: impl FnOnce(&mut StreamEntry)) {
         let released = self.entries.remove_if_mut(name, |_, entry| {
             count_out(entry);
@@ -164,8 +171,8 @@ impl WaiterRegistry {
         self.detach(name, released.and_then(|(_, entry)| entry.attached));
     }
 
-    /// Stops the TTL of the stream that has this name now. Detaching its predecessor comes last, or the stream could end
-    /// in between.
+    /// Attaches the stream that has this name now, which stops its TTL, and only then detaches its
+    /// predecessor: in the other order the stream could expire in between.
     fn attach(&self, name: &StreamName, entry: &mut StreamEntry) {
         let before = std::mem::replace(&mut entry.attached, self.store.attach(name));
         self.detach(name, before);
@@ -188,39 +195,41 @@ impl StreamEntry {
     }
 }
 
-/// The readers of one stream, from its creation, or from the end of an earlier stream of this name, to its end.
+/// The readers of one stream, from its creation (or the end of an earlier stream of this name) to its end.
 pub(super) struct StreamWaiters {
     pub(super) name: StreamName,
     pub(super) signal: Signal<TailState>,
-    /// Readers that may wait here. Counted up under the registry's lock only, so that nobody joins while the last reader's
-    /// entry is removed.
+    /// Number of readers that may wait here. Incremented only under the lock of the registry, so that no
+    /// reader joins while the entry of the last one is removed.
     readers: AtomicUsize,
 }
 
-/// What a waiter needs to know of a stream. The tail is that of the last append seen here.
+/// The state that a waiter tests. The tail is that of the last append reported here.
 #[derive(Debug, Default)]
 pub(super) struct TailState {
-    /// The epoch of the tail; `None` before the first append.
+    /// Epoch of the tail; `None` before the first append.
     epoch: Option<Epoch>,
     tail: Position,
     closed: bool,
     /// The stream was deleted or has expired.
     gone: bool,
-    /// When the store answered the append that moved the tail.
+    /// When the append that moved the tail was reported.
     moved_at: Option<Instant>,
-    /// All that can be read from an offset now, as the first reader that woke has read it for the others.
+    /// Everything that can be read from an offset now: the batch that the first woken reader read, shared
+    /// with the others.
     read: Option<(Offset, SharedBatch)>,
-    /// Prompt readers that wait, or that were woken and have not polled yet.
+    /// Number of prompt readers that wait, or that were woken and have not polled yet. A reader is prompt after
+    /// [`read_before_publisher_returns`](super::source::Source::read_before_publisher_returns).
     prompt: usize,
-    /// The publisher that lets a prompt reader go first.
+    /// The publisher that waits until a prompt reader has polled.
     publisher: Option<Waker>,
 }
 
-/// What has become of a stream since its reader began to wait.
+/// What happened to a stream since its reader began to wait.
 pub(super) enum TailMove {
     /// There may be something to read.
     On(Change<SharedBatch>),
-    /// The stream has ended. A reader that goes on waiting joins the waiters of its successor.
+    /// The stream has ended. A reader that continues to wait joins the waiters of its successor.
     Gone,
 }
 
@@ -229,8 +238,8 @@ impl StreamWaiters {
         Arc::new(Self { name: name.clone(), signal: Signal::default(), readers: AtomicUsize::new(0) })
     }
 
-    /// Moves the tail and wakes the waiters. Returns whether `publisher` will be woken as soon as one of them has polled;
-    /// it is ignored if they are many.
+    /// Moves the tail and wakes the waiters. Returns whether `publisher` will be woken as soon as one of them
+    /// has polled. With more than [`INLINE_WAKES_MAX`] readers the publisher does not wait.
     pub(super) fn advance(
         &self,
         epoch: Epoch,
@@ -238,14 +247,14 @@ impl StreamWaiters {
         closed: bool,
         publisher: Option<&Waker>,
     ) -> bool {
-        let (mut lets_go_first, mut earlier) = (false, None);
+        let (mut publisher_waits, mut earlier) = (false, None);
         let publisher = publisher.filter(|_| self.readers.load(Ordering::Relaxed) <= INLINE_WAKES_MAX);
         wake_all(self.signal.change(|state| {
             state.advance(epoch, tail, closed);
-            (lets_go_first, earlier) = state.yield_to_reader(publisher);
+            (publisher_waits, earlier) = state.yield_to_reader(publisher);
         }));
         earlier.into_iter().for_each(Waker::wake);
-        lets_go_first
+        publisher_waits
     }
 
     /// Wakes the waiters because the stream has ended.
@@ -253,7 +262,8 @@ impl StreamWaiters {
         wake_all(self.signal.change(|state| state.gone = true));
     }
 
-    /// Gives the other readers what one of them has read from `from`, unless the tail has moved since.
+    /// Shares a batch that one reader has read from `from` with the other readers, unless the tail has moved
+    /// since.
     pub(super) fn share(&self, from: Offset, batch: &SharedBatch) {
         if self.readers.load(Ordering::Relaxed) > 1 {
             self.signal.note(|state| {
@@ -269,7 +279,7 @@ impl StreamWaiters {
 }
 
 impl TailState {
-    /// Ignores an append to an earlier epoch than the one known: it is reported too late to matter.
+    /// Ignores an append to an epoch earlier than the known one: the report came too late.
     fn advance(&mut self, epoch: Epoch, tail: Position, closed: bool) {
         if self.epoch > Some(epoch) {
             return;
@@ -284,8 +294,8 @@ impl TailState {
         self.moved_at = Some(Instant::now());
     }
 
-    /// Remembers `publisher` if a prompt reader is about to poll. Returns whether it does, and the publisher remembered
-    /// before.
+    /// Stores `publisher` if a prompt reader is about to poll. Returns whether it was stored, and the
+    /// publisher stored before.
     fn yield_to_reader(&mut self, publisher: Option<&Waker>) -> (bool, Option<Waker>) {
         match publisher.filter(|_| self.prompt > 0) {
             Some(publisher) => (true, self.publisher.replace(publisher.clone())),
@@ -293,13 +303,15 @@ impl TailState {
         }
     }
 
-    /// Notes that a reader has polled, or leaves. Returns the publisher that may go on now.
+    /// Records that a reader has polled or leaves, and whether it is counted among the prompt readers before
+    /// and after. Returns the publisher to wake now.
     pub(super) fn polled(&mut self, was_counted: bool, counts: bool) -> Option<Waker> {
         self.prompt = (self.prompt + usize::from(counts)).saturating_sub(usize::from(was_counted));
         if was_counted { self.publisher.take() } else { None }
     }
 
-    /// What a reader at `next` that has read the epoch `epoch` up to `tail` should do; `None`: wait.
+    /// Tells a reader at `next`, which has read `epoch` up to `tail`, whether to read again. `None`: keep
+    /// waiting.
     pub(super) fn moved(&self, next: Offset, epoch: Epoch, tail: Position) -> Option<TailMove> {
         if self.gone {
             return Some(TailMove::Gone);
@@ -313,7 +325,8 @@ impl TailState {
     }
 }
 
-/// Wakes a few waiters inline. More are split into one task per runtime thread; without a runtime they are woken here.
+/// Wakes up to [`INLINE_WAKES_MAX`] waiters inline. More are split into one task per runtime thread; without
+/// a runtime all are woken inline.
 fn wake_all(mut woken: Woken) {
     if woken.len() <= INLINE_WAKES_MAX {
         return;

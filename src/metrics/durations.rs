@@ -1,5 +1,5 @@
-//! A histogram of durations that takes no lock: it is written by every answer that had to be waited for, and the ready-made
-//! one has a mutex, which the threads of a fan-out would queue for.
+//! [`Durations`]: a lock-free histogram of durations. Every response that had to wait records into it; the
+//! histogram of `prometheus_client` takes a mutex, which the threads of a fan-out would contend for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 
-/// Buckets that double, `N` of them with the one that has no bound. Clones count together.
+/// A histogram of `N` buckets whose bounds double; the last one is unbounded. Clones share the counts.
 #[derive(Debug, Clone)]
 pub(super) struct Durations<const N: usize>(Arc<BucketCounts<N>>);
 
@@ -20,7 +20,7 @@ struct BucketCounts<const N: usize> {
 }
 
 impl<const N: usize> Durations<N> {
-    /// The first bucket ends at `first`, and the next ones at twice as much each.
+    /// Creates a histogram. The first bucket ends at `first`, each further one at twice the previous bound.
     pub(super) fn from(first: Duration) -> Self {
         let buckets = std::array::from_fn(|_| AtomicU64::new(0));
         let first_nanoseconds = nanoseconds(first).max(1);
@@ -29,7 +29,7 @@ impl<const N: usize> Durations<N> {
 
     pub(super) fn observe(&self, duration: Duration) {
         let duration = nanoseconds(duration);
-        // How often the first bound has to be doubled to reach it.
+        // Number of doublings of the first bound needed to reach `duration`.
         let doubled = u64::BITS - (duration.saturating_sub(1) / self.0.first_nanoseconds).leading_zeros();
         let bucket = self.0.buckets.get(doubled as usize).or(self.0.buckets.last());
         bucket.map(|count| count.fetch_add(1, Ordering::Relaxed));
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    /// What is scraped of a metric.
+    /// Encodes a metric as it is scraped.
     fn text(metric: impl prometheus_client::registry::Metric) -> String {
         let mut registry = Registry::default();
         registry.register("it", "It", metric);
@@ -81,16 +81,16 @@ mod tests {
     }
 
     #[test]
-    fn it_shows_what_the_ready_made_one_does() {
-        let (own, ready_made) = (
+    fn it_encodes_like_the_histogram_of_the_library() {
+        let (own, library) = (
             Durations::<5>::from(Duration::from_millis(1)),
             Histogram::new(exponential_buckets(0.001, 2.0, 4)),
         );
         for microseconds in [0, 1, 999, 1000, 1001, 2000, 2001, 4000, 5000, 8000, 8001, 1_000_000] {
             let duration = Duration::from_micros(microseconds);
             own.observe(duration);
-            ready_made.observe(duration.as_secs_f64());
+            library.observe(duration.as_secs_f64());
         }
-        assert_eq!(text(own), text(ready_made));
+        assert_eq!(text(own), text(library));
     }
 }

@@ -1,4 +1,4 @@
-//! What the memory budget tells.
+//! The metrics of the memory budget.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,18 +18,18 @@ struct WhyLabel {
     why: &'static str,
 }
 
-/// The memory budget at a moment.
+/// Snapshot of the memory budget.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MemoryCounts {
-    /// Each account with its bytes.
+    /// Bytes held by each account.
     pub accounts: Vec<(&'static str, u64)>,
-    /// Each reason to refuse with how often it came up.
+    /// Number of refusals for each reason.
     pub refused: Vec<(&'static str, u64)>,
-    /// Bytes that the process may take.
+    /// The memory budget, in bytes.
     pub max: u64,
-    /// Bytes that were resident when that was last looked at.
+    /// Resident memory of the process when it was last read, in bytes.
     pub resident: u64,
-    /// Addresses that are connected or hold something that is stored.
+    /// Client addresses (IPv6: /64 networks) that are connected or have something stored.
     pub principals: u64,
 }
 
@@ -46,16 +46,17 @@ pub(super) struct MemoryMetrics {
 impl MemoryMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let help = "Memory that the accounts of the budget hold, as estimated";
+        let help = "Estimated memory in bytes held by each account of the memory budget";
         registry.register_with_unit("memory_held", help, Unit::Bytes, metrics.held.clone());
-        let help = "The memory budget: from 85 % of it on new streams and appends are refused";
-        registry.register_with_unit("memory_max", help, Unit::Bytes, metrics.max.clone());
         let help =
-            "Memory of the process that was resident when that was last looked at, without pages of files";
+            "Memory budget in bytes (--memory-max); new streams and appends are refused from 85 % of it on";
+        registry.register_with_unit("memory_max", help, Unit::Bytes, metrics.max.clone());
+        let help = "Resident anonymous memory of the process in bytes (RssAnon) when it was last read";
         registry.register_with_unit("memory_resident", help, Unit::Bytes, metrics.resident.clone());
-        let help = "Addresses that are connected or hold something that is stored";
+        let help = "Client addresses (IPv6: /64 networks) that are connected or have something stored";
         registry.register("principals", help, metrics.principals.clone());
-        let help = "Streams and appends that were refused for want of room, by reason";
+        let help =
+            "Refused requests to create a stream or to append, for lack of memory or of streams, by reason";
         registry.register("memory_refused", help, metrics.refused.clone());
         metrics
     }

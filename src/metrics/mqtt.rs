@@ -1,4 +1,4 @@
-//! What the MQTT front counts.
+//! The metrics of the MQTT front.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct QualityLabel {
+struct QosLabel {
     qos: u8,
 }
 
@@ -16,7 +16,7 @@ struct ReasonLabel {
     reason: String,
 }
 
-/// The counters of the MQTT front. Clones count together.
+/// Counters and gauges of the MQTT front. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct MqttMetrics {
     pub(crate) open: Gauge,
@@ -41,34 +41,56 @@ impl MqttMetrics {
             registry.register(name, help, counter.clone());
             counter
         };
-        let refused = counter("mqtt_refused", "Connections that were refused");
-        let publishes_refused = counter("mqtt_publishes_refused", "Messages of clients that were refused");
-        let sent_again = counter("mqtt_sent_again", "Messages that were sent again after a reconnect");
-        let missed = counter("mqtt_missed", "Messages (bytes, if not JSON) trimmed before a client got them");
-        let epochs_changed =
-            counter("mqtt_epochs_changed", "Streams that began anew behind a client's cursor");
-        let expired = counter("mqtt_expired", "Messages that expired before a client got them");
-        let too_large = counter("mqtt_too_large", "Messages too large for the packets of a client");
+        let refused = counter("mqtt_refused", "MQTT connections refused during their handshake");
+        let publishes_refused = counter(
+            "mqtt_publishes_refused",
+            "Messages published by MQTT clients with QoS 1 or 2 and refused",
+        );
+        let sent_again = counter("mqtt_sent_again", "Messages sent again to MQTT clients after a reconnect");
+        let missed = counter(
+            "mqtt_missed",
+            "Messages (JSON) or bytes (other content) trimmed or damaged before an MQTT client got them",
+        );
+        let epochs_changed = counter(
+            "mqtt_epochs_changed",
+            "Times that the offset of an MQTT client was from another epoch of the stream",
+        );
+        let expired = counter(
+            "mqtt_expired",
+            "Messages not sent to an MQTT client because their expiry interval was over",
+        );
+        let too_large = counter(
+            "mqtt_too_large",
+            "Messages not sent because they exceed the maximum packet size of an MQTT client",
+        );
         let sessions_stored = counter(
             "mqtt_sessions_stored",
-            "Changes of sessions that were stored, but for those with a message",
+            "Changes of MQTT sessions written to the store, except those written together with a message",
         );
         let sessions_discarded = counter(
             "mqtt_sessions_discarded",
-            "Sessions of absent clients that gave way to others before their time was over",
+            "Sessions of disconnected MQTT clients ended before their expiry to make room for others",
         );
         let mut gauge = |name, help| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
             gauge
         };
-        let open = gauge("mqtt_connections", "Clients that are connected");
-        let sessions = gauge("mqtt_sessions", "Sessions, of clients that are connected or away");
-        let delivered = Family::<QualityLabel, Counter>::default();
-        registry.register("mqtt_delivered", "Messages sent, by quality of service", delivered.clone());
-        let delivered = [0, 1, 2].map(|qos| delivered.get_or_create_owned(&QualityLabel { qos }));
+        let open = gauge("mqtt_connections", "Connected MQTT clients");
+        let sessions = gauge("mqtt_sessions", "MQTT sessions of connected and disconnected clients");
+        let delivered = Family::<QosLabel, Counter>::default();
+        registry.register(
+            "mqtt_delivered",
+            "Messages sent to MQTT clients, without repetitions, by QoS",
+            delivered.clone(),
+        );
+        let delivered = [0, 1, 2].map(|qos| delivered.get_or_create_owned(&QosLabel { qos }));
         let ended = Family::default();
-        registry.register("mqtt_ended", "Connections that the gateway ended, by reason code", ended.clone());
+        registry.register(
+            "mqtt_ended",
+            "MQTT connections ended by the gateway, by reason code",
+            ended.clone(),
+        );
         Self {
             open,
             sessions,
@@ -86,14 +108,14 @@ impl MqttMetrics {
         }
     }
 
-    /// A message was put on the wire with that quality of service.
+    /// Counts a message sent with this QoS.
     pub(crate) fn delivered(&self, qos: u8) {
         if let Some(counter) = self.delivered.get(usize::from(qos)) {
             counter.inc();
         }
     }
 
-    /// The gateway ended a connection for the reason code.
+    /// Counts a connection that the gateway ended with this reason code.
     pub(crate) fn ended(&self, reason: u8) {
         self.ended.get_or_create(&ReasonLabel { reason: format!("0x{reason:02x}") }).inc();
     }

@@ -1,8 +1,9 @@
-//! Tasks that hold a worker thread of the runtime: while a task is polled, its thread serves nobody else.
+//! Measures stalls: polls of a task that hold a worker thread of the runtime for long, while other tasks of
+//! that thread wait.
 //!
-//! Each task of the server measures its own polls, which costs two reads of the clock for each poll, and nothing while the
-//! gateway is idle. The time is that on the clock: a thread that waits for a processor is held up too. The worker threads
-//! belong to the process, and so do these figures.
+//! Each task of the server is wrapped in [`stall_timed`], which reads the clock twice per poll and costs
+//! nothing while the gateway is idle. It measures wall time, so a thread that waits for a processor counts
+//! too. Worker threads belong to the process, and so do these metrics.
 
 use std::pin::Pin;
 use std::sync::LazyLock;
@@ -17,11 +18,12 @@ use tokio::time::Instant;
 
 use super::durations::Durations;
 
-/// Shorter polls are the usual work and are not counted.
+/// Polls shorter than this are normal and not recorded.
 const COUNTED: Duration = Duration::from_millis(10);
 
-/// From here on a poll is worth a line in the log, and how often at most.
+/// Polls of at least this length are logged.
 const LOGGED: Duration = Duration::from_millis(100);
+/// Minimum time between two such log lines.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 static STALLS: LazyLock<Stalls> = LazyLock::new(|| Stalls {
@@ -31,7 +33,7 @@ static STALLS: LazyLock<Stalls> = LazyLock::new(|| Stalls {
 });
 
 struct Stalls {
-    /// From 10 ms to 10 s.
+    /// Buckets from 10 ms to 10 s.
     seconds: Durations<12>,
     longest: Gauge<f64, AtomicU64>,
     noted: Mutex<Noted>,
@@ -43,14 +45,14 @@ struct Noted {
     logged: Option<Instant>,
 }
 
-/// A future of a task, and what the task does.
+/// A future that measures its polls, and the name of its task for the log.
 pub(crate) struct StallTimed<F, N> {
     future: F,
     name: N,
 }
 
-/// Measures how long each poll of `future` holds its thread. `name` says what the task does; as a closure without captures it
-/// takes no memory.
+/// Wraps `future` so that each of its polls is timed. `name` returns what the task does; a closure without
+/// captures takes no memory.
 pub(crate) fn stall_timed<F, N>(name: N, future: F) -> StallTimed<F, N>
 where
     F: Future + Unpin,
@@ -88,18 +90,18 @@ impl Stalls {
             tracing::warn!(
                 task,
                 ?held,
-                "a task held a worker thread, so others had to wait; or the machine is short of processors"
+                "a task held a worker thread while others had to wait, or the machine is short of CPU"
             );
         }
     }
 }
 
-/// Registers the figures of the process.
+/// Registers the metrics of the process.
 pub(super) fn register(registry: &mut Registry) {
-    let help = "Polls of a task that held a worker thread for 10 ms or longer, while others had to wait";
-    registry.register_with_unit("stall", help, Unit::Seconds, STALLS.seconds.clone());
     let help =
-        "Longest time for which a task has held a worker thread since the start; 0 if always below 10 ms";
+        "Time in seconds for which a poll of a task held a worker thread; only polls of 10 ms or longer";
+    registry.register_with_unit("stall", help, Unit::Seconds, STALLS.seconds.clone());
+    let help = "Longest poll of a task in seconds since the start; 0 if none took 10 ms";
     registry.register_with_unit("stall_longest", help, Unit::Seconds, STALLS.longest.clone());
 }
 

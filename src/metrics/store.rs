@@ -1,4 +1,4 @@
-//! What a store on disk tells of its work.
+//! The metrics of a store on disk.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -26,30 +26,36 @@ pub(crate) struct StoreMetrics {
 impl StoreMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let sync_seconds = Histogram::new(exponential_buckets(0.000_05, 2.0, 18));
-        let help = "How long a sync of the store took";
+        let help = "Time in seconds that a sync of the log to disk took";
         registry.register_with_unit("store_sync", help, Unit::Seconds, sync_seconds.clone());
         let group_changes = Histogram::new(exponential_buckets(1.0, 2.0, 9));
-        registry.register("store_group_changes", "Changes that one sync made durable", group_changes.clone());
+        registry.register(
+            "store_group_changes",
+            "Changes per batch that was written and synced together",
+            group_changes.clone(),
+        );
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
             counter
         };
-        let written = counter("store_written_bytes", "Bytes written to the log of the store");
+        let written =
+            counter("store_written_bytes", "Bytes of batches that were written and synced to the log");
         let reads_from_memory =
-            counter("store_reads_from_memory", "Messages read whose content was in memory");
-        let reads_from_disk = counter("store_reads_from_disk", "Messages read whose content was on disk");
-        let reclaimed = counter("store_reclaimed_bytes", "Bytes of disk given back");
+            counter("store_reads_from_memory", "Messages read from the store with their content in memory");
+        let reads_from_disk =
+            counter("store_reads_from_disk", "Messages read from the store with their content on disk");
+        let reclaimed = counter("store_reclaimed_bytes", "Bytes of log segments freed on disk");
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register_with_unit(name, help, Unit::Bytes, gauge.clone());
             gauge
         };
-        let size = gauge("store_size", "What the store takes on disk");
-        let live = gauge("store_live", "What of that is of messages and streams that there are");
-        let damaged = gauge("store_damaged", "Bytes of records in the files that are damaged");
+        let size = gauge("store_size", "Size of all log segments on disk in bytes");
+        let live = gauge("store_live", "Bytes of records in full log segments that are still in use");
+        let damaged = gauge("store_damaged", "Bytes of damaged records in the log files");
         let opened_seconds = Gauge::default();
-        let help = "How long the store took to open";
+        let help = "Time in seconds that the store took to open";
         registry.register_with_unit("store_opened", help, Unit::Seconds, opened_seconds.clone());
         Self {
             sync_seconds,

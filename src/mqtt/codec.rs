@@ -1,8 +1,8 @@
-//! Packets of MQTT 3.1.1 and 5 as values, whichever of the two the client speaks.
+//! Packets of MQTT 3.1.1 and 5 as values that are the same for both versions.
 //!
-//! The packets of clients are parsed by `mqtt-protocol-core`, which knows the rules of each; what it lets pass
-//! though the specification forbids it is checked in `decode`. What we send is written here, so that a message goes
-//! from the log to the socket without becoming a packet object first.
+//! `mqtt-protocol-core` parses the packets of clients and knows the rules of each; `decode` checks the rules
+//! that it does not enforce. Packets to clients are encoded here, so that a message goes from the log to the
+//! socket without a packet object in between.
 
 mod decode;
 mod encode;
@@ -24,7 +24,7 @@ pub(super) use packet::{
 pub(super) use properties::MessageProperties;
 pub(super) use reason::Reason;
 
-/// Bytes of a client that are no packet, as the reason to tell it.
+/// Invalid bytes from a client, as the reason code to answer with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?}")]
 pub(super) struct Breach(pub(super) Reason);

@@ -1,4 +1,4 @@
-//! From a new connection to a client that is known: CONNECT and CONNACK (MQTT 5, sections 3.1 and 3.2).
+//! The handshake of a connection: CONNECT and CONNACK (MQTT 5, sections 3.1 and 3.2).
 
 use std::future::pending;
 use std::num::NonZeroU16;
@@ -16,29 +16,30 @@ use super::session_store::Negotiated;
 use super::wire::{Wire, WireProgress};
 use crate::stream::Principal;
 
-/// The longest client id, in bytes.
+/// Maximum length of a client id, in bytes.
 const CLIENT_ID_BYTES_MAX: usize = 256;
 
-/// Reads of at most 4 KiB behind the CONNECT of a client that waits for its CONNACK. A client that sends more is not watched
-/// any further.
+/// Maximum number of reads, of up to 4 KiB each, while a CONNACK is delayed. A client that sends more than
+/// that before its CONNACK is no longer watched for a disconnect.
 const EARLY_READS_MAX: usize = 4;
 
-/// What a connection may hold before its CONNECT is whole without taking from what all such connections share, in bytes.
+/// Bytes that a connection may hold before its CONNECT is complete without taking from the bound that all
+/// such connections share.
 const UNKNOWN_CLIENT_BYTES: usize = 4 * 1024;
 
-/// Characters of an id that the gateway gives.
+/// Length of an assigned client id, in characters.
 const ASSIGNED_ID_LENGTH: usize = 22;
 
 impl Broker {
-    /// Takes the client's CONNECT and answers it. `None`: there is nothing to serve, and the client knows.
+    /// Performs the handshake. `None`: the connection has been refused, or the client is gone.
     pub(super) async fn connect<S: AsyncRead + AsyncWrite + Send + Unpin>(
         self: Arc<Self>,
         mut wire: Wire<S>,
         principal: Principal,
         refuse: bool,
     ) -> Option<Box<Connection<S>>> {
-        let patience = self.limits.mqtt_connect_timeout.get();
-        let connect = match timeout(patience, self.first_packet(&mut wire)).await {
+        let connect_timeout = self.limits.mqtt_connect_timeout.get();
+        let connect = match timeout(connect_timeout, self.first_packet(&mut wire)).await {
             Ok(Some(Ok(connect))) => connect,
             Ok(Some(Err(Breach(reason)))) => return self.refuse(wire, reason).await,
             Ok(None) | Err(_) => return None,
@@ -53,7 +54,7 @@ impl Broker {
         let assigned = connect.client_id.is_empty().then(|| client.to_string());
         if self.sessions.is_attached(&client) {
             let delay = self.takeovers.count(&client, ());
-            if !delay.is_zero() && !stays_for(&mut wire, delay).await {
+            if !delay.is_zero() && !is_connected_after(&mut wire, delay).await {
                 return None;
             }
         }
@@ -61,13 +62,13 @@ impl Broker {
             return self.refuse(wire, Reason::ServerUnavailable).await;
         };
         let negotiated = self.negotiated(&connect);
-        let taken_up = match self.take_up(found, &connect, &negotiated).await {
-            Ok(taken_up) => taken_up,
+        let opened = match self.open_session(found, &connect, &negotiated).await {
+            Ok(opened) => opened,
             Err(reason) => return self.refuse(wire, reason).await,
         };
         wire.put(&OutgoingPacket::Connack(Connack {
             reason: Reason::Success,
-            session_present: taken_up.is_present,
+            session_present: opened.is_present,
             receive_maximum: self.limits.mqtt_in_flight_max,
             packet_bytes_max: self.limits.mqtt_packet_bytes_max,
             topic_alias_maximum: self.limits.mqtt_topic_aliases_max,
@@ -76,13 +77,13 @@ impl Broker {
                 .then_some(negotiated.session_expiry),
             keep_alive: (negotiated.keep_alive != connect.keep_alive).then_some(negotiated.keep_alive),
         }));
-        Some(Box::new(Connection::new(self, wire, taken_up, negotiated)))
+        Some(Box::new(Connection::new(self, wire, opened, negotiated)))
     }
 
-    /// The first packet, which has to be a CONNECT. `None`: the client is gone.
+    /// Reads the first packet, which must be a CONNECT. `None`: the client is gone.
     ///
-    /// Nothing is known of the client yet. So what it makes the gateway hold beyond a little is taken from what all such
-    /// connections share.
+    /// The client is still unknown, so the bytes that it makes the gateway hold beyond
+    /// [`UNKNOWN_CLIENT_BYTES`] are taken from the bound that all such connections share.
     async fn first_packet<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         wire: &mut Wire<S>,
@@ -110,7 +111,7 @@ impl Broker {
         }
     }
 
-    /// The id of a client that may come in.
+    /// Checks whether the client may connect, and returns its id, assigned if it has none.
     async fn admit(&self, connect: &Connect, principal: Principal, refuse: bool) -> Result<Arc<str>, Reason> {
         if refuse {
             return Err(Reason::ConnectionRateExceeded);
@@ -126,7 +127,7 @@ impl Broker {
         }
         let id = connect.client_id.as_str();
         let client: Arc<str> = match id {
-            // A session that nobody could ask for again.
+            // The client could not resume this session, since it would not know its id.
             "" if connect.version == Version::V3 && !connect.clean_start => {
                 return Err(Reason::ClientIdentifierNotValid);
             }
@@ -142,8 +143,8 @@ impl Broker {
         Ok(client)
     }
 
-    /// Makes room for another session of `principal`: if there are too many, of its own or of all, one that was left behind gives
-    /// way.
+    /// Makes room for another session of `principal`: if there are too many, of the principal or in total,
+    /// disconnected sessions are discarded. Fails with `QuotaExceeded` if that is not enough.
     async fn make_room(&self, principal: Principal) -> Result<(), Reason> {
         self.end_excess(principal, true).await;
         while self.sessions.len() >= self.limits.mqtt_sessions_max
@@ -155,11 +156,11 @@ impl Broker {
         if is_full || !self.sessions.has_room(principal, true) { Err(Reason::QuotaExceeded) } else { Ok(()) }
     }
 
-    /// What the connection keeps to: what the client wants, within what the gateway has.
+    /// Settings of the connection: the requests of the client, within the limits of the gateway.
     fn negotiated(&self, connect: &Connect) -> Negotiated {
         let limits = &self.limits;
         let keep_alive = match (connect.version, connect.keep_alive) {
-            // A client of 3.1.1 could not be told.
+            // A CONNACK of 3.1.1 cannot announce another value.
             (Version::V3, wanted) => wanted,
             (Version::V5, Duration::ZERO) => limits.mqtt_keep_alive_max.get(),
             (Version::V5, wanted) => wanted.min(limits.mqtt_keep_alive_max.get()),
@@ -174,14 +175,15 @@ impl Broker {
         }
     }
 
-    /// Says why the connection ends. Before the client's version is known there is nobody to say it to.
+    /// Sends the reason and closes the connection. Nothing is sent while the version of the client is
+    /// unknown.
     async fn refuse<S: AsyncRead + AsyncWrite + Unpin, T>(
         &self,
         mut wire: Wire<S>,
         reason: Reason,
     ) -> Option<T> {
         self.metrics.refused.inc();
-        // A client of a version that is not served understands the answer of 3.1.1.
+        // A client of an unsupported version understands the CONNACK of 3.1.1.
         if wire.version.is_some() || reason == Reason::UnsupportedProtocolVersion {
             wire.put(&OutgoingPacket::Connack(Connack {
                 reason,
@@ -199,8 +201,8 @@ impl Broker {
     }
 }
 
-/// Lets the time pass. Whether the client is still there.
-async fn stays_for<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, delay: Duration) -> bool {
+/// Waits for `delay`. Returns whether the client is still connected.
+async fn is_connected_after<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, delay: Duration) -> bool {
     let ended = async {
         for _ in 0..EARLY_READS_MAX {
             if !matches!(wire.progress().await, Ok(WireProgress::Read | WireProgress::Written)) {

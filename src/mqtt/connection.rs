@@ -1,4 +1,5 @@
-//! The connection of a client that is known: packets in, messages out, until either side has had enough.
+//! [`Connection`]: the connection of a client after its handshake. It handles packets, sends messages and
+//! stores the session until either side ends the connection.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::ready;
@@ -15,87 +16,87 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Broker;
 use super::codec::{Breach, OutgoingPacket, Reason, Version, Will};
 use super::session::Session;
-use super::session_store::{Negotiated, TakenUp};
+use super::session_store::{Negotiated, OpenSession};
 use super::sessions::Attached;
 use super::walks::{CatchUp, RetainedWalk};
 use super::wire::{Wire, WireProgress};
 use crate::hub::Subscriber;
 use crate::stream::StreamName;
 
-/// Streams with something new that are taken note of at once; the others stay marked.
+/// Maximum number of changed streams taken at once; the others stay marked.
 pub(super) const READY_MAX: usize = 64;
 
-/// How soon what may be stored at some time is stored.
+/// Delay before unsaved changes are stored that need not be stored at once.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a client may take for its last packet.
+/// Time for the client to read the last packet.
 const LAST_PACKET_TIME: Duration = Duration::from_secs(1);
 
-/// Where no keep alive is agreed, and nothing else ends a connection.
+/// Stands for no limit, if no keep alive is agreed.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A connection with the session of its client.
+/// A connection and the session of its client.
 pub(super) struct Connection<S> {
     pub(super) broker: Arc<Broker>,
     pub(super) wire: Wire<S>,
     pub(super) session: Session,
     pub(super) subscriber: Subscriber,
     pub(super) negotiated: Negotiated,
-    /// The topics that the client has given an alias.
+    /// Topics by the alias that the client has assigned.
     pub(super) aliases_received: Vec<Option<StreamName>>,
-    /// The aliases that the client was given.
+    /// Topic aliases that the gateway has assigned.
     pub(super) aliases_sent: HashMap<StreamName, NonZeroU16>,
-    /// Streams that may have more for the client than it was sent.
+    /// Streams that may have messages to send.
     pub(super) ready: VecDeque<StreamName>,
-    /// The subscription that is being sent what is retained.
+    /// The walk that sends retained messages to a new subscription.
     pub(super) retained: Option<Box<RetainedWalk>>,
-    /// The streams that may have changed unnoticed are being looked at.
+    /// The walk over streams that may have changed without a mark.
     pub(super) catch_up: Option<Box<CatchUp>>,
     pub(super) attached: Attached,
     draining: watch::Receiver<bool>,
-    /// When the last packet came.
+    /// When the last packet arrived.
     pub(super) heard_at: Instant,
-    /// When to go in a drain.
+    /// When to end the connection during a drain.
     leave_at: Option<Instant>,
-    /// When to store what may be stored at some time.
+    /// When to store changes that need not be stored at once.
     save_at: Option<Instant>,
 }
 
-/// What is done when its moment comes.
+/// What happens when the timer fires.
 enum TimerEvent {
     End(Reason),
     Save,
 }
 
-/// Why a connection comes to its end.
+/// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ending {
-    /// The client has said good-bye. Its will is not published.
-    #[error("the client left")]
+    /// The client sent DISCONNECT. Its will is not published.
+    #[error("the client disconnected")]
     Left,
-    /// The client has said good-bye and wants its will to be published.
-    #[error("the client left, with its will")]
+    /// The client sent DISCONNECT and requested its will.
+    #[error("the client disconnected and requested its will")]
     LeftWithWill,
-    /// The client is gone.
-    #[error("the connection broke: {0}")]
+    /// The connection was lost.
+    #[error("the connection was lost: {0}")]
     Lost(#[from] io::Error),
-    /// The gateway ends it.
-    #[error("{0:?}")]
-    Told(Reason),
+    /// The gateway ends the connection, for this reason.
+    #[error("ended by the gateway: {0:?}")]
+    ByGateway(Reason),
 }
 
 impl From<Breach> for Ending {
     fn from(Breach(reason): Breach) -> Self {
-        Self::Told(reason)
+        Self::ByGateway(reason)
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
-    /// A connection whose CONNACK is about to be written.
+    /// Creates a connection whose CONNACK is queued.
     pub(super) fn new(
         broker: Arc<Broker>,
         wire: Wire<S>,
-        TakenUp { attached, mut session, .. }: TakenUp,
+        OpenSession { attached, mut session, .. }: OpenSession,
         negotiated: Negotiated,
     ) -> Self {
         session.reconnected();
@@ -120,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         }
     }
 
-    /// Runs to its end, and leaves the session where the client will find it.
+    /// Runs the connection to its end, then suspends the session.
     pub(super) async fn run(mut self: Box<Self>) {
         self.resume().await;
         let ending = loop {
@@ -132,7 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         Box::pin(self.end(ending)).await;
     }
 
-    /// Follows the subscriptions of an earlier connection on.
+    /// Subscribes to the filters of a resumed session.
     async fn resume(&mut self) {
         for filter in self.session.subscriptions().filters() {
             consume_budget().await;
@@ -143,7 +144,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         }
     }
 
-    /// Does what there is to do, or else waits for something to do.
+    /// Handles received packets, sends messages and stores changes as far as possible, then waits for the
+    /// next event.
     async fn turn(&mut self) -> Result<(), Ending> {
         while let Some(packet) = self.wire.next()? {
             self.heard_at = Instant::now();
@@ -156,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             Box::pin(self.save_if_possible()).await;
         }
         let has_room = self.wire.is_idle() && self.ready.is_empty() && self.vacancy() > 0 && !has_more;
-        let (alarm_at, alarm) = self.next_alarm();
+        let (timer_at, event) = self.next_timer();
         tokio::select! {
             progress = self.wire.progress() => match progress? {
                 WireProgress::Read | WireProgress::Written => {}
@@ -164,11 +166,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             },
             names = self.subscriber.changed(READY_MAX), if has_room => self.ready.extend(names),
             () = ready(()), if has_more => {}
-            () = sleep_until(alarm_at) => match alarm {
-                TimerEvent::End(why) => return Err(Ending::Told(why)),
+            () = sleep_until(timer_at) => match event {
+                TimerEvent::End(why) => return Err(Ending::ByGateway(why)),
                 TimerEvent::Save => {}
             },
-            () = self.attached.superseded() => return Err(Ending::Told(Reason::SessionTakenOver)),
+            () = self.attached.superseded() => return Err(Ending::ByGateway(Reason::SessionTakenOver)),
             Ok(_) = self.draining.wait_for(|draining| *draining), if self.leave_at.is_none() => {
                 self.leave_at = Some(Instant::now() + self.broker.hub.drain_moment());
             }
@@ -176,25 +178,27 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Stores what has changed of the session. What it wants stored first is not written before.
+    /// Stores the unsaved changes of the session. Packets that must not be sent before are written
+    /// afterwards.
     async fn save(&mut self) -> Result<(), Ending> {
         self.save_at = None;
-        self.broker.store_offsets(&mut self.session).await.map_err(Ending::Told)?;
-        self.broker.store(self.session.change(None)).await.map_err(Ending::Told)?;
+        self.broker.store_offsets(&mut self.session).await.map_err(Ending::ByGateway)?;
+        self.broker.store(self.session.change(None)).await.map_err(Ending::ByGateway)?;
         self.session.saved();
         Ok(())
     }
 
-    /// The same for changes whose loss can be borne: if it fails they stay with the others, for the next time.
+    /// Stores changes that need not be stored at once (see [`save`](Self::save)). If that fails, they stay
+    /// unsaved and are retried.
     async fn save_if_possible(&mut self) {
         if let Err(error) = self.save().await {
-            tracing::debug!(client = &*self.session.client, %error, "a session is not stored yet");
+            tracing::debug!(client = &*self.session.client, %error, "cannot store changes of a session; retrying");
         }
     }
 
-    /// When the connection ends if nothing is heard from the client, or because the gateway drains; or when the session
-    /// is stored before that.
-    fn next_alarm(&mut self) -> (Instant, TimerEvent) {
+    /// Returns the next timer: the end of the connection because the client is silent or the gateway is
+    /// draining, or the time to store changes.
+    fn next_timer(&mut self) -> (Instant, TimerEvent) {
         let silence =
             if self.negotiated.keep_alive.is_zero() { NEVER } else { self.negotiated.keep_alive * 3 / 2 };
         let silent = (self.heard_at + silence, TimerEvent::End(Reason::KeepAliveTimeout));
@@ -209,37 +213,38 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             .fold(silent, |first, next| if next.0 < first.0 { next } else { first })
     }
 
-    /// What the session takes, in bytes.
+    /// Returns the memory of the session and its will, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.session.bytes() + self.negotiated.will.as_deref().map_or(0, Will::bytes)
     }
 
-    /// Refuses a session that has become larger than one may be, or than there is room for among those of its address.
+    /// Charges the session to its principal. Fails with `QuotaExceeded` if the session has too many streams
+    /// or exceeds the share of the principal.
     pub(super) fn charge(&mut self) -> Result<(), Reason> {
         let is_within = self.session.offset_count() <= self.broker.limits.mqtt_session_streams_max;
         if is_within && self.attached.charge(self.bytes()) { Ok(()) } else { Err(Reason::QuotaExceeded) }
     }
 
-    /// How many more messages of QoS 1 and 2 may be sent.
+    /// Returns how many more messages of QoS 1 and 2 may be sent.
     pub(super) fn vacancy(&self) -> usize {
         self.session.vacancy(self.negotiated.in_flight_max)
     }
 
-    /// Puts the session down first, since a newer connection may wait for it, and then tells the client.
+    /// Suspends the session first, since a newer connection may wait for it, and then sends the last packets.
     async fn end(self: Box<Self>, ending: Ending) {
         let Self { broker, mut wire, session, subscriber, negotiated, attached, .. } = *self;
         drop(subscriber);
         let expiry = negotiated.session_expiry;
-        // A gateway that is about to come back is no reason to say that a client is gone (MQTT 5, section 3.1.2.5).
-        let shutting_down = matches!(ending, Ending::Told(Reason::ServerShuttingDown));
+        // The client is not gone just because the gateway restarts (MQTT 5, section 3.1.2.5).
+        let shutting_down = matches!(ending, Ending::ByGateway(Reason::ServerShuttingDown));
         let is_over = matches!(ending, Ending::Left) || (shutting_down && expiry.is_zero());
         let will = negotiated.will.filter(|_| !is_over).map(|will| *will);
-        let taken_up = TakenUp { attached, session, is_present: true };
-        if broker.put_down(taken_up, expiry, will, shutting_down).await.is_err() {
-            // What waits for that is not said.
+        let opened = OpenSession { attached, session, is_present: true };
+        if broker.suspend_session(opened, expiry, will, shutting_down).await.is_err() {
+            // Packets that depend on the stored change must not be sent.
             wire.take_back();
         }
-        if let Ending::Told(reason) = ending {
+        if let Ending::ByGateway(reason) = ending {
             broker.metrics.ended(reason.code());
             if wire.version == Some(Version::V5) {
                 wire.put(&OutgoingPacket::Disconnect(reason));

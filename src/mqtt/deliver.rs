@@ -1,5 +1,5 @@
-//! Messages to a client: what was on its way when it was here last, what is retained for it, and what is new, each
-//! read from the log when there is room for it on the wire.
+//! Sends messages to a client: unacknowledged messages of an earlier connection, retained messages of new
+//! subscriptions, and new messages. Each is read from the log when there is room for it on the wire.
 
 use std::num::NonZeroU16;
 
@@ -18,13 +18,14 @@ use crate::stream::{
     ContentType, Gap, GapReason, Message, MessageLimit, Offset, QoS, ReadError, Start, StreamName,
 };
 
-/// Steps between two looks at what comes from the client and from elsewhere: each sends the messages of a stream, or goes
-/// through a part of all streams.
+/// Delivery steps between two checks for input. A step sends the messages of one stream, or one page of a
+/// walk over many streams.
 const STEPS_A_TURN: usize = 64;
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
-    /// Puts on the wire what is there for the client, as far as it takes it. Called when all before was written, so
-    /// a client that reads slowly costs its offsets. Returns whether there may be more.
+    /// Puts messages for the client on the wire while there is room. Called when everything before has been
+    /// written, so that a client that reads slowly costs no more than its offsets. Returns whether there may
+    /// be more.
     pub(super) async fn fill(&mut self) -> Result<bool, Ending> {
         for _ in 0..STEPS_A_TURN {
             if !self.has_room() {
@@ -38,10 +39,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             if self.send_next_retained().await {
                 continue;
             }
-            self.note_marks();
+            self.take_marks();
             if let Some(name) = self.ready.pop_front() {
                 self.send_new(name).await?;
-            } else if !self.look_on().await {
+            } else if !self.continue_catch_up().await {
                 return Ok(false);
             }
         }
@@ -52,8 +53,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         self.wire.unwritten() < self.broker.limits.tail_bytes_max && self.vacancy() > 0
     }
 
-    /// Takes note of marked streams without waiting, so that busy streams do not keep quiet ones from their turn.
-    fn note_marks(&mut self) {
+    /// Takes marked streams without waiting, so that busy streams do not delay quiet ones.
+    fn take_marks(&mut self) {
         if self.ready.len() >= READY_MAX {
             return;
         }
@@ -67,8 +68,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         }
     }
 
-    /// Looks at the next streams that may have changed without a mark. Whether there were any to be looked at.
-    async fn look_on(&mut self) -> bool {
+    /// Visits the next page of streams that may have changed without a mark. Returns whether a catch-up is in
+    /// progress.
+    async fn continue_catch_up(&mut self) -> bool {
         let Some(catch_up) = &mut self.catch_up else { return false };
         match catch_up.next(&self.broker.hub, &mut self.session).await {
             Some(changed) => self.ready.extend(changed),
@@ -77,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         true
     }
 
-    /// Sends what lies behind the offset of a stream, or a first part of it.
+    /// Sends the next messages of a stream.
     async fn send_new(&mut self, name: StreamName) -> Result<(), Ending> {
         let Some(wanted) = self.session.subscriptions().wanted(&name) else { return Ok(()) };
         let offset = self.session.offset(&name);
@@ -103,8 +105,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 self.ready.push_back(name);
             }
             Err(ReadError::Missing(_)) => self.session.forget_offset(&name),
-            // Tried again with the next message. To go on behind what can not be read would lose it in silence.
-            Err(ReadError::Failed(error)) => tracing::error!(stream = %name, %error, "nothing sent"),
+            // Retried with the next message. Skipping what cannot be read would lose it silently.
+            Err(ReadError::Failed(error)) => {
+                tracing::error!(stream = %name, %error, "cannot read a stream for an MQTT client; will retry")
+            }
         }
         Ok(())
     }
@@ -112,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     fn move_offset(&mut self, name: StreamName, offset: Offset) -> Result<(), Ending> {
         let count = self.session.offset_count();
         self.session.set_offset(name, offset);
-        if self.session.offset_count() > count { self.charge().map_err(Ending::Told) } else { Ok(()) }
+        if self.session.offset_count() > count { self.charge().map_err(Ending::ByGateway) } else { Ok(()) }
     }
 
     fn missed(&self, gap: &Gap) {
@@ -124,8 +128,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         };
     }
 
-    /// Sends the next retained message of a new subscription, or goes through the next streams for one. Whether there was
-    /// anything to do.
+    /// Sends the next retained message of a new subscription, or visits the next page of streams for it.
+    /// Returns whether there was anything to do.
     async fn send_next_retained(&mut self) -> bool {
         let Some(mut walk) = self.retained.take().or_else(|| RetainedWalk::of(&self.session).map(Box::new))
         else {
@@ -148,7 +152,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     async fn send_retained(&mut self, stream: &StreamName, options: SubscriptionOptions) {
         let Ok(Some(message)) = self.broker.hub.retained(stream).await else { return };
-        // Nothing new is sent before, so the offset is where the subscription has begun, or before that.
+        // No new messages are sent before this, so the offset is at the start of the subscription or before
+        // it.
         let comes_anyway = match self.session.offset(stream) {
             Start::At(offset) => offset <= message.start,
             Start::Earliest => true,
@@ -159,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         }
     }
 
-    /// Sends again what the client may not have, or may not know that we know it has.
+    /// Sends an unacknowledged message again, or the PUBREL that the client may not have received.
     async fn send_again(&mut self, flight: Flight) {
         if flight.phase == DeliveryPhase::Received {
             let ack = Ack { kind: AckKind::Pubrel, id: flight.id, reason: Reason::Success };
@@ -189,8 +194,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         }
     }
 
-    /// Sends a message as its subscriptions want it. One that has expired, or that the client takes in no packet, is
-    /// as if it had been sent (MQTT 5, sections 3.3.2.3.3 and 3.1.2.11.4).
+    /// Sends a message with the options of its subscriptions. A message that has expired, or is too large for
+    /// the client, counts as sent (MQTT 5, sections 3.3.2.3.3 and 3.1.2.11.4).
     fn send(
         &mut self,
         name: &StreamName,
@@ -207,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             self.broker.metrics.expired.inc();
             return;
         }
-        // What HTTP appended is as sure as the log.
+        // An HTTP append has no QoS; it counts as exactly once, since it is in the log.
         let published = annotation.map_or(QoS::ExactlyOnce, |annotation| annotation.qos);
         let qos = published.min(options.qos);
         let retain = retained
@@ -222,7 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         }
     }
 
-    /// What is told with a message. The type of a stream goes for messages that say none.
+    /// Returns the properties of a message. The content type of the stream is used if the message has none.
     fn properties(&self, message: &Message, content_type: Option<&ContentType>) -> MessageProperties {
         let mut properties = match &message.annotation {
             Some(annotation) => MessageProperties::from_annotation(annotation, self.broker.clock.now()),
@@ -235,7 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         properties
     }
 
-    /// Puts a message on the wire. Whether the client takes one so large.
+    /// Puts a message on the wire. Returns false if the client does not accept a packet of that size.
     fn put(
         &mut self,
         topic: &StreamName,
@@ -266,7 +271,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         taken
     }
 
-    /// The alias of a topic, and whether the client knows it. The first topics get those that there are.
+    /// Returns the alias of a topic, and whether the client knows it. The first topics get the available
+    /// aliases.
     fn alias(&self, topic: &StreamName) -> Option<(NonZeroU16, bool)> {
         let last = self.negotiated.last_alias?;
         if let Some(alias) = self.aliases_sent.get(topic) {
@@ -278,7 +284,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 }
 
 impl Broker {
-    /// A message on its way, as it lies in the log, or as it was retained beyond that.
+    /// Reads an unacknowledged message again from the log, or the retained message if the log no longer has
+    /// it.
     async fn find(&self, flight: &Flight) -> Option<(Message, Option<ContentType>)> {
         let limit = MessageLimit { bytes_max: 0, count_max: 1 };
         let read = self.hub.messages(&flight.stream, Start::At(flight.start), limit).await;

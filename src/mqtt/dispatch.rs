@@ -1,4 +1,4 @@
-//! What a packet of a client does.
+//! Handles the packets of a connected client.
 
 use std::num::NonZeroU16;
 
@@ -15,7 +15,7 @@ use crate::hub::StreamWalk;
 use crate::stream::{Filter, FilterMap, QoS, StreamName};
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
-    /// Does what a packet asks for, and puts the answer on the wire.
+    /// Handles a packet, and queues the response.
     pub(super) async fn dispatch(&mut self, packet: Incoming) -> Result<(), Ending> {
         match packet {
             Incoming::Publish(publish) => self.publish(*publish).await?,
@@ -31,13 +31,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 self.wire.put(&OutgoingPacket::Pingresp);
             }
             Incoming::Disconnect(disconnect) => return Err(self.left(disconnect)),
-            Incoming::Connect(_) => return Err(Ending::Told(Reason::ProtocolError)),
+            Incoming::Connect(_) => return Err(Ending::ByGateway(Reason::ProtocolError)),
         }
         Ok(())
     }
 
-    /// Takes subscriptions and says what was granted. A filter that is there twice counts once, as it was last. The streams
-    /// that match are sent from here on.
+    /// Handles SUBSCRIBE. A filter that occurs twice counts once, with its last options. Matching streams are
+    /// sent from their current tails on.
     pub(super) async fn subscribe(&mut self, Subscribe { id, filters }: Subscribe) {
         self.retained = None;
         let (mut granted, mut new) = (Vec::with_capacity(filters.len()), FilterMap::default());
@@ -60,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         self.wire.put(&OutgoingPacket::Suback(id, granted));
     }
 
-    /// Adds a subscription, to `new` too if it is, or replaces the one of the same filter.
+    /// Adds a subscription, and adds it to `new` if it is new; otherwise replaces its options.
     fn add(
         &mut self,
         filter: &Filter,
@@ -73,7 +73,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             return Err(Reason::QuotaExceeded);
         }
         if self.session.subscribe(filter.clone(), options) {
-            // Marked from now on, and only then looked at: what comes in between is seen twice rather than never.
+            // Streams are marked from now on and read afterwards: a message in between is seen twice rather
+            // than never.
             self.subscriber.add(filter.clone());
             new.insert(filter.clone(), ());
         }
@@ -88,7 +89,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         Ok(options.qos)
     }
 
-    /// Has new subscriptions begin at the tails of the streams that there are, unless the session would become too large.
+    /// Starts new subscriptions at the tails of the existing streams. Fails if the session would become too
+    /// large.
     async fn begin(&mut self, new: &FilterMap<()>) -> Result<(), Reason> {
         self.charge()?;
         let mut walk = StreamWalk::over(new.filters());
@@ -104,7 +106,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Ends subscriptions, of which there may be some, and forgets the offsets that only these needed.
+    /// Ends subscriptions, some of which may not exist, and forgets the offsets that no other subscription
+    /// needs.
     async fn end_subscriptions(&mut self, ended: &FilterMap<()>) {
         for filter in ended.filters() {
             consume_budget().await;
@@ -125,17 +128,17 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         self.attached.charge(self.bytes());
     }
 
-    /// A message: onto its stream, and acknowledged once it is as durable as the store promises.
+    /// Handles PUBLISH: appends the message, and acknowledges it once it is as durable as the store promises.
     async fn publish(&mut self, publish: Publish) -> Result<(), Ending> {
         let Publish { topic, alias, payload, id, qos, retain, properties } = publish;
         let name = self.topic(&topic, alias);
         if let (QoS::ExactlyOnce, Some(id)) = (qos, id) {
             if self.session.has_received(id) {
-                // It is in the log; what was lost is our answer.
+                // The message is in the log; only the acknowledgement was lost.
                 return self.answer(id, qos, Ok(()));
             }
             if self.session.received_count() >= self.receive_maximum() {
-                return Err(Ending::Told(Reason::ReceiveMaximumExceeded));
+                return Err(Ending::ByGateway(Reason::ReceiveMaximumExceeded));
             }
         }
         let received = id.filter(|_| qos == QoS::ExactlyOnce);
@@ -147,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 let client = self.session.client.clone();
                 self.broker.append(&client, &name, publication).await
             }
-            Err(Reason::TopicAliasInvalid) => return Err(Ending::Told(Reason::TopicAliasInvalid)),
+            Err(Reason::TopicAliasInvalid) => return Err(Ending::ByGateway(Reason::TopicAliasInvalid)),
             Err(reason) => Err(reason),
         };
         if let (Ok(()), Some(id)) = (outcome, received) {
@@ -156,13 +159,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         match (outcome, id) {
             (outcome, Some(id)) => self.answer(id, qos, outcome),
             (Ok(()), None) => Ok(()),
-            // There is no packet that could say so, and nothing is dropped in silence.
-            (Err(reason), None) => Err(Ending::Told(reason)),
+            // A QoS 0 publish has no response that could carry the reason, and no message is dropped
+            // silently.
+            (Err(reason), None) => Err(Ending::ByGateway(reason)),
         }
     }
 
-    /// How many messages of QoS 2 the client may have under way. One of 3.1.1 could not be told, so that only its
-    /// ids limit it.
+    /// Maximum number of unreleased messages of QoS 2 from the client. For a client of 3.1.1, which cannot be
+    /// told a limit, it is the number of packet ids.
     fn receive_maximum(&self) -> usize {
         match self.wire.version {
             Some(Version::V5) => self.broker.limits.mqtt_in_flight_max.into(),
@@ -170,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         }
     }
 
-    /// The stream that a topic or its alias means (MQTT 5, section 3.3.2.3.4).
+    /// Resolves a topic or its alias to a stream (MQTT 5, section 3.3.2.3.4).
     fn topic(&mut self, topic: &str, alias: Option<NonZeroU16>) -> Result<StreamName, Reason> {
         let Some(alias) = alias else { return publish::stream(topic) };
         let index = usize::from(alias.get()) - 1;
@@ -190,13 +194,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         Ok(name)
     }
 
-    /// Acknowledges a message, or refuses it: a client of 3.1.1 can be told only by the end of its connection.
+    /// Acknowledges or refuses a message. A client of 3.1.1 cannot be sent a reason, so its connection ends.
     fn answer(&mut self, id: PacketId, qos: QoS, outcome: Result<(), Reason>) -> Result<(), Ending> {
         let reason = outcome.err().unwrap_or(Reason::Success);
         if reason.is_failure() {
             self.broker.metrics.publishes_refused.inc();
             if self.wire.version == Some(Version::V3) {
-                return Err(Ending::Told(reason));
+                return Err(Ending::ByGateway(reason));
             }
         }
         let kind = if qos == QoS::ExactlyOnce { AckKind::Pubrec } else { AckKind::Puback };
@@ -204,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// The client will not send that message again.
+    /// Handles PUBREL: the client will not send the message again.
     fn released(&mut self, id: PacketId) {
         let reason =
             if self.session.released(id) { Reason::Success } else { Reason::PacketIdentifierNotFound };
@@ -234,9 +238,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     fn left(&mut self, disconnect: Disconnect) -> Ending {
         if let Some(expiry) = disconnect.session_expiry {
-            // What was not to be kept can not be kept from now on (MQTT 5, section 3.14.2.2.2).
+            // A session that was not to be kept cannot be kept now (MQTT 5, section 3.14.2.2.2).
             if self.negotiated.session_expiry.is_zero() && !expiry.is_zero() {
-                return Ending::Told(Reason::ProtocolError);
+                return Ending::ByGateway(Reason::ProtocolError);
             }
             self.negotiated.session_expiry = expiry.min(self.broker.limits.mqtt_session_expiry_max.get());
         }

@@ -1,4 +1,5 @@
-//! How values of the core are written into the entries of stored sessions: the core itself knows no serde.
+//! Serde representations of types of `stream`, which does not depend on serde, for the entries of stored
+//! sessions.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -6,8 +7,8 @@ use crate::stream::{Epoch, Offset, Position, QoS, Start, StreamName};
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "QoS")]
-#[expect(clippy::enum_variant_names, reason = "they are those of `QoS`")]
-pub(super) enum QualityForm {
+#[expect(clippy::enum_variant_names, reason = "the variants are those of `QoS`")]
+pub(super) enum QosForm {
     AtMostOnce,
     AtLeastOnce,
     ExactlyOnce,
@@ -38,7 +39,7 @@ pub(super) enum StartForm {
     At(#[serde(with = "OffsetForm")] Offset),
 }
 
-/// A stream by its name.
+/// A stream name, stored as text.
 pub(super) struct NameForm;
 
 impl NameForm {

@@ -1,7 +1,8 @@
-//! The MQTT front: 3.1.1 and 5, over TCP and over WebSocket, onto the same streams that HTTP reads.
+//! The MQTT front: serves MQTT 3.1.1 and 5 clients, over TCP and over WebSocket, from the same streams that
+//! HTTP reads.
 //!
-//! `codec` turns bytes into packets, `session` is what is remembered of a client (both without IO and clock), and
-//! `connection` drives the two over a socket.
+//! [`Broker`] is the front. `codec` parses and encodes packets, and `session` is the state kept for a client;
+//! both are without IO and clock. `connection` drives them over a socket.
 
 mod codec;
 mod connect;
@@ -35,10 +36,10 @@ use sessions::Sessions;
 use shares::Share;
 use wire::Wire;
 
-/// How often wills and sessions whose time has come are looked for.
+/// Interval between two checks for wills and sessions that are due.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The front: serves connections from the hub.
+/// The MQTT front. Serves connections with messages from the hub.
 pub struct Broker {
     hub: Arc<Hub>,
     limits: Arc<Limits>,
@@ -46,12 +47,12 @@ pub struct Broker {
     clock: Clock,
     sessions: Arc<Sessions>,
     takeovers: Takeovers,
-    /// Bytes that connections may hold whose CONNECT is not whole yet.
+    /// Bytes that connections without a complete CONNECT may hold together, beyond 4 KiB each.
     connecting: Semaphore,
 }
 
 impl Broker {
-    /// A front of `hub`, with the sessions that its store has kept.
+    /// Creates the front of `hub`, and loads the sessions that the store has kept.
     pub fn new(hub: Arc<Hub>, limits: Arc<Limits>, metrics: &Metrics, clock: Clock) -> Self {
         let takeovers = Takeovers::new("connections", &limits, metrics);
         let metrics = metrics.mqtt().clone();
@@ -62,8 +63,8 @@ impl Broker {
         broker
     }
 
-    /// Serves a connection to its end. Its session and what it publishes are charged to `principal`. `refuse`: it is one
-    /// connection too many, and is told so.
+    /// Serves a connection to its end. Its session and its messages are charged to `principal`. With `refuse`
+    /// the connection is one too many, and is answered with a refusal.
     pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
         self: Arc<Self>,
         io: S,
@@ -71,7 +72,7 @@ impl Broker {
         refuse: bool,
     ) {
         let wire = Wire::new(io, self.limits.mqtt_connect_bytes_max);
-        // Boxed, or an idle connection would go on having room for its handshake.
+        // Boxed, so that an idle connection does not keep room for the state of its handshake.
         let connected = Box::pin(self.clone().connect(wire, principal, refuse)).await;
         let Some(connection) = connected else { return };
         self.metrics.open.inc();
@@ -79,12 +80,13 @@ impl Broker {
         self.metrics.open.dec();
     }
 
-    /// Publishes wills and ends sessions whose time has come, for as long as it is polled.
+    /// Publishes wills and ends sessions that are due, once per second. Never returns; runs as long as it is
+    /// polled.
     pub async fn sweep(&self) {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             interval.tick().await;
-            self.come_due().await;
+            self.handle_due().await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A message from a client, or its will: onto the stream of its topic.
+//! Appends messages and wills of clients to the streams of their topics.
 
 use std::sync::Arc;
 
@@ -10,20 +10,20 @@ use crate::stream::{
     Append, AppendError, ChangeError, ContentType, Failure, Principal, QoS, SessionChange, StreamName,
 };
 
-/// A message that is to be appended.
+/// A message to append.
 #[derive(Debug)]
 pub(super) struct Publication {
     pub(super) payload: Bytes,
     pub(super) qos: QoS,
     pub(super) retain: bool,
     pub(super) properties: MessageProperties,
-    /// Who stores it.
+    /// The principal that the message is charged to.
     pub(super) principal: Principal,
-    /// What is stored of a session in one step with the message.
+    /// A change of the session that is stored in one step with the message.
     pub(super) stored_with_it: Option<SessionChange>,
 }
 
-/// The stream of a topic: any name that is no filter (MQTT 5, section 4.7.1).
+/// Returns the stream of a topic, which may not contain wildcards (MQTT 5, section 4.7.1).
 pub(super) fn stream(topic: &str) -> Result<StreamName, Reason> {
     if topic.contains(['+', '#']) {
         return Err(Reason::TopicNameInvalid);
@@ -32,8 +32,8 @@ pub(super) fn stream(topic: &str) -> Result<StreamName, Reason> {
 }
 
 impl Broker {
-    /// Appends a message to a stream, which is created if it does not exist. An empty one that is to be retained
-    /// clears what was; any other empty one is refused, since a log has no place for it.
+    /// Appends a message to a stream, which is created if it does not exist. An empty message with retain
+    /// clears the retained message. Any other empty message is refused, since a log cannot hold it.
     pub(super) async fn append(
         &self,
         publisher: &str,
@@ -60,20 +60,20 @@ impl Broker {
         self.hub.publish(name, append).await.map(|_| ()).map_err(|error| refusal(&error))
     }
 
-    /// Clears the retained message of a stream. A log has no place for the empty message itself, so that what is to be
-    /// stored with it comes after it: after a kill in between, clearing once more changes nothing.
+    /// Clears the retained message of a stream. A log cannot hold the empty message, so the session change is
+    /// stored afterwards: after a kill in between, clearing once more changes nothing.
     async fn clear(&self, name: &StreamName, publication: Publication) -> Result<(), Reason> {
         if !publication.retain {
             return Err(Reason::PayloadFormatInvalid);
         }
         match self.hub.clear_retained(name).await {
-            // There is nothing to clear on a stream that does not exist.
+            // A stream that does not exist has nothing to clear.
             Ok(()) | Err(ChangeError::Missing(_)) => self.store(publication.stored_with_it).await,
             Err(ChangeError::Failed(failure)) => Err(failed(failure)),
         }
     }
 
-    /// Publishes the will of a client that is gone, and stores a change of its session in the same step.
+    /// Publishes the will of a disconnected client, and stores a change of its session in the same step.
     pub(super) async fn publish_will(
         &self,
         client: &str,
@@ -96,7 +96,7 @@ impl Broker {
     }
 }
 
-/// The one mapping from what the hub refuses to reason codes.
+/// The only mapping from errors of the hub to reason codes.
 fn refusal(error: &AppendError) -> Reason {
     match error {
         AppendError::Empty | AppendError::NoContentType | AppendError::Messages(_) => {

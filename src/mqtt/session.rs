@@ -1,13 +1,15 @@
-//! What is remembered of a client, without IO and without a clock: its subscriptions, how far it has been sent each
-//! stream, and what is on its way in either direction.
+//! [`Session`]: the state kept for a client, without IO and clock: its subscriptions, an offset for each
+//! stream, and the messages in flight in either direction.
 //!
-//! There is no queue of messages. What a client has not been sent lies in the logs behind its offsets, so a session
-//! costs the same whether its client is a message or a million behind. Nor is there a queue of retained messages: a new
-//! subscription is a place in the order of the streams, up to which the client was sent what is retained.
+//! There is no queue of messages. Messages that the client has not been sent lie in the logs behind its
+//! offsets, so a session costs the same whether its client is one message or a million behind. Nor is there a
+//! queue of retained messages: a new subscription keeps the name of the stream up to which they have been
+//! sent, in the order of names.
 //!
-//! A session that outlives its connection is also stored, if the store outlives the process. What is stored is the session as
-//! it was at one moment, except that offsets may be stored before the subscription that they belong to; each change says
-//! whether that moment must come before the client is sent anything more.
+//! A session that outlives its connection is also stored, if the store outlives the process. The stored state
+//! is the session as it was at one moment, except that offsets may be stored before the subscription that
+//! they belong to. Each change has a [`Deadline`], which says whether it must be stored before the client is
+//! sent anything more.
 
 mod in_flight;
 mod stored;
@@ -29,34 +31,36 @@ pub(super) use in_flight::{DeliveryPhase, Flight};
 pub(super) use stored::{Presence, RestoredSession};
 pub(super) use subscriptions::{Subscriptions, Wanted};
 
-/// A session of MQTT 5, section 4.1.
+/// A session (MQTT 5, section 4.1).
 #[derive(Debug)]
 pub(super) struct Session {
-    /// The id of its client.
+    /// The client id.
     pub(super) client: Arc<str>,
     subscriptions: Subscriptions,
-    /// What the client was sent and has not acknowledged.
+    /// Messages sent to the client and not yet acknowledged.
     in_flight: InFlight,
-    /// Messages of QoS 2 that are in the log, and that the client has not released yet.
+    /// Received messages of QoS 2 that are in the log and that the client has not released yet.
     received: HashSet<PacketId>,
-    /// New subscriptions that are still to be sent what is retained: each with the stream behind which it goes on.
+    /// New subscriptions that still have to receive retained messages, each with the stream after which this
+    /// continues.
     retained: BTreeMap<Filter, Option<StreamName>>,
-    /// Behind what each stream was sent. A stream without one has come after its subscription.
+    /// Next offset to send, per stream. A stream without an offset was created after its subscription.
     offsets: HashMap<StreamName, Offset>,
-    /// What the store does not have yet. `None`: the session is not stored, since it ends with its connection or the
-    /// store with the process.
+    /// Changes that are not stored yet. `None`: the session is not stored, since it ends with its connection,
+    /// or the store does not outlive the process.
     unsaved: Option<Box<Unsaved>>,
 }
 
-/// What a session takes besides its subscriptions and offsets, and besides a will, in bytes.
+/// Estimated memory of a session without subscriptions, offsets and will, in bytes.
 const SESSION_BYTES: usize = 1024;
 
-/// What an offset takes at the most, in bytes: in the session, and in the table of the store if it is stored.
+/// Maximum memory of an offset that is not stored, in bytes.
 const OFFSET_BYTES: usize = 80;
+/// Maximum memory of a stored offset, in the session and in the table of the store, in bytes.
 const STORED_OFFSET_BYTES: usize = 240;
 
 impl Session {
-    /// A new session of `client`.
+    /// Creates a session of `client` without subscriptions.
     pub(super) fn new(client: Arc<str>, is_stored: bool) -> Self {
         Self {
             client,
@@ -69,24 +73,24 @@ impl Session {
         }
     }
 
-    /// Which streams the client wants.
+    /// Returns the subscriptions.
     pub(super) fn subscriptions(&self) -> &Subscriptions {
         &self.subscriptions
     }
 
-    /// Adds a subscription or replaces the one of the same filter. Whether it is new.
+    /// Adds a subscription, or replaces the options of the same filter. Returns whether it is new.
     pub(super) fn subscribe(&mut self, filter: Filter, options: SubscriptionOptions) -> bool {
         self.note(SessionKey::Subscription(filter.clone()), Deadline::NextPacket);
         self.subscriptions.put(filter, options)
     }
 
-    /// The streams that were there before a subscription have offsets.
+    /// Marks a subscription as begun: all streams that existed before it have offsets now.
     pub(super) fn begin(&mut self, filter: &Filter) {
         self.subscriptions.begin(filter);
     }
 
-    /// Ends a subscription. Whether there was one. What is on its way still arrives. The offsets that only this subscription
-    /// needed are [`over`](Self::is_over).
+    /// Ends a subscription. Returns whether it existed. Messages in flight are still delivered. The caller
+    /// forgets the offsets that no other subscription needs (see [`is_over`](Self::is_over)).
     pub(super) fn unsubscribe(&mut self, filter: &Filter) -> bool {
         let existed = self.subscriptions.remove(filter);
         if existed {
@@ -96,38 +100,38 @@ impl Session {
         existed
     }
 
-    /// Whether a stream is not wanted any more since the subscriptions `ended` have ended.
+    /// Whether no subscription matches a stream any more since the subscriptions `ended` have ended.
     pub(super) fn is_over(&self, name: &StreamName, ended: &FilterMap<()>) -> bool {
         ended.matches(name) && !self.subscriptions.want(name)
     }
 
-    /// The streams with an offset.
+    /// Returns the streams with an offset.
     pub(super) fn streams(&self) -> impl Iterator<Item = &StreamName> {
         self.offsets.keys()
     }
 
-    /// How many offsets there are.
+    /// Returns the number of offsets.
     pub(super) fn offset_count(&self) -> usize {
         self.offsets.len()
     }
 
-    /// What the session takes at the most, in bytes, but for the ids of received messages.
+    /// Returns the maximum memory of the session in bytes, without the ids of received messages.
     pub(super) fn bytes(&self) -> usize {
         let offset_bytes = if self.unsaved.is_some() { STORED_OFFSET_BYTES } else { OFFSET_BYTES };
         SESSION_BYTES + self.subscriptions.bytes() + offset_bytes * self.offsets.len()
     }
 
-    /// From where a stream is sent next.
+    /// Returns the start of the next read of a stream.
     pub(super) fn offset(&self, name: &StreamName) -> Start {
         self.offsets.get(name).map_or(Start::Earliest, |offset| Start::At(*offset))
     }
 
-    /// Whether a stream was there when it was subscribed to, or has been sent since.
+    /// Whether a stream has an offset: it existed when it was subscribed to, or has been sent since.
     pub(super) fn has_offset(&self, name: &StreamName) -> bool {
         self.offsets.contains_key(name)
     }
 
-    /// The stream was sent up to there.
+    /// Sets the offset up to which a stream has been sent.
     pub(super) fn set_offset(&mut self, name: StreamName, offset: Offset) {
         if self.offsets.get(&name) != Some(&offset) {
             self.note_with(Deadline::SomeTime, || SessionKey::Offset(name.clone()));
@@ -135,7 +139,8 @@ impl Session {
         }
     }
 
-    /// The stream is no more; should one of its name come, it is sent from its beginning.
+    /// Forgets the offset of a stream that no longer exists. A new stream of that name is sent from its
+    /// start.
     pub(super) fn forget_offset(&mut self, name: &StreamName) {
         if self.offsets.remove(name).is_some() {
             self.note_with(Deadline::SomeTime, || SessionKey::Offset(name.clone()));
@@ -145,18 +150,19 @@ impl Session {
         }
     }
 
-    /// Has a subscription be sent what is retained, from the first stream on.
+    /// Starts to send retained messages to a subscription, from the first stream on.
     pub(super) fn begin_retained(&mut self, filter: Filter) {
         self.note(SessionKey::Retained(filter.clone()), Deadline::NextPacket);
         self.retained.insert(filter, None);
     }
 
-    /// A subscription that is still to be sent what is retained, and the stream behind which it goes on.
+    /// Returns a subscription that still has to receive retained messages, and the stream after which this
+    /// continues.
     pub(super) fn next_retained(&self) -> Option<(&Filter, Option<&StreamName>)> {
         self.retained.first_key_value().map(|(filter, after)| (filter, after.as_ref()))
     }
 
-    /// A subscription was sent what is retained, up to that stream.
+    /// Records that a subscription has received retained messages up to `stream`.
     pub(super) fn pass_retained(&mut self, filter: &Filter, stream: StreamName) {
         if let Some(after) = self.retained.get_mut(filter) {
             *after = Some(stream);
@@ -164,32 +170,32 @@ impl Session {
         }
     }
 
-    /// A subscription is not to be sent anything more of what is retained.
+    /// Stops sending retained messages to a subscription.
     pub(super) fn end_retained(&mut self, filter: &Filter) {
         if self.retained.remove(filter).is_some() {
             self.note_with(Deadline::SomeTime, || SessionKey::Retained(filter.clone()));
         }
     }
 
-    /// A new connection: nothing has been sent over it yet.
+    /// Starts a new connection: no message in flight has been sent on it yet.
     pub(super) fn reconnected(&mut self) {
         self.in_flight.reconnected();
     }
 
-    /// How many more messages may be sent if the client takes `max` at once.
+    /// Returns the number of further messages that may be sent if the client accepts `max` in flight.
     pub(super) fn vacancy(&self, max: usize) -> usize {
         self.in_flight.vacancy(max)
     }
 
-    /// The oldest message that has to be sent again, and counts as sent with that.
+    /// Returns the oldest message that must be sent again, and counts it as sent.
     pub(super) fn send_again(&mut self) -> Option<Flight> {
         self.in_flight.send_again()
     }
 
-    /// Puts a message on its way, under an id that is free.
+    /// Adds a message to those in flight, and returns its new packet id.
     pub(super) fn send(&mut self, stream: StreamName, start: Offset, qos: QoS, retain: bool) -> PacketId {
         let id = self.in_flight.send(stream, start, qos, retain);
-        // Sent again under another id, a message of QoS 2 would be another message to the client.
+        // Resent with another id, a message of QoS 2 would be a new message for the client.
         self.note(
             SessionKey::Flight(id),
             if qos == QoS::ExactlyOnce { Deadline::NextPacket } else { Deadline::SomeTime },
@@ -197,16 +203,16 @@ impl Session {
         id
     }
 
-    /// Gives a message up that can not be sent: it is not kept any more, or too large for the client.
+    /// Drops a message that cannot be sent: it is no longer kept, or too large for the client.
     pub(super) fn give_up(&mut self, id: PacketId) {
         self.in_flight.give_up(id);
         self.note(SessionKey::Flight(id), Deadline::SomeTime);
     }
 
-    /// Takes an acknowledgement of the client, and returns what it is to be answered.
+    /// Handles an acknowledgement of the client, and returns the response to it.
     pub(super) fn acknowledged(&mut self, ack: Ack) -> Option<Ack> {
         if self.unsaved.is_some() && self.in_flight.get(ack.id).is_some() {
-            // Once the client is told to forget the id, the message must never come under it again.
+            // After PUBREL the client forgets the id, so the message must never be sent with it again.
             self.note(
                 SessionKey::Flight(ack.id),
                 if ack.kind == AckKind::Pubrec { Deadline::NextPacket } else { Deadline::SomeTime },
@@ -215,49 +221,51 @@ impl Session {
         self.in_flight.acknowledged(ack)
     }
 
-    /// Whether a message of QoS 2 is in the log and not released yet.
+    /// Whether a received message of QoS 2 is in the log and not released yet.
     pub(super) fn has_received(&self, id: PacketId) -> bool {
         self.received.contains(&id)
     }
 
-    /// How many of those there are.
+    /// Returns the number of received messages of QoS 2 that are not released yet.
     pub(super) fn received_count(&self) -> usize {
         self.received.len()
     }
 
-    /// A message of QoS 2 is in the log, and `receiving` was stored with it.
+    /// Records a received message of QoS 2 that is in the log. The change [`receiving`](Self::receiving) was
+    /// stored with it.
     pub(super) fn received(&mut self, id: PacketId) {
         self.received.insert(id);
     }
 
-    /// The client will not send that message again. Whether it was received.
+    /// Releases a received message of QoS 2, which the client will not send again. Returns whether it was
+    /// known.
     pub(super) fn released(&mut self, id: PacketId) -> bool {
         let known = self.received.remove(&id);
         if known {
-            // From the answer on the client may use the id for another message.
+            // After the response the client may use the id for another message.
             self.note(SessionKey::Received(id), Deadline::NextPacket);
         }
         known
     }
 
-    /// Whether something has changed that is not stored.
+    /// Whether there are changes that are not stored.
     pub(super) fn has_unsaved(&self) -> bool {
         self.unsaved.as_ref().is_some_and(|unsaved| !unsaved.keys.is_empty())
     }
 
-    /// Whether something has to be stored before the client is sent anything more.
+    /// Whether a change must be stored before the client is sent anything more.
     pub(super) fn is_due(&self) -> bool {
         self.unsaved.as_ref().is_some_and(|unsaved| unsaved.is_due)
     }
 
-    /// All that `change` told of is stored.
+    /// Records that everything that [`change`](Self::change) returned is stored.
     pub(super) fn saved(&mut self) {
         if let Some(unsaved) = &mut self.unsaved {
             **unsaved = Unsaved::default();
         }
     }
 
-    /// It is not stored any more.
+    /// Records that the session is no longer stored.
     pub(super) fn forgotten(&mut self) {
         self.unsaved = None;
     }

@@ -1,4 +1,5 @@
-//! What the store keeps of sessions: loaded at the start, taken up and put down with connections, ended in time.
+//! Moves sessions between connections, the table of [`Sessions`](super::sessions::Sessions) and the store:
+//! loaded at the start, resumed and suspended with connections, ended when they expire.
 
 use std::num::NonZeroU16;
 use std::time::{Duration, SystemTime};
@@ -13,37 +14,37 @@ use super::session::{Presence, RestoredSession, Session};
 use super::sessions::{Attached, Away, SessionFound};
 use crate::stream::{Principal, SessionChange};
 
-/// How many wills are published and sessions ended at once: each waits for the store.
+/// Number of due wills and sessions handled concurrently; each waits for the store.
 const DUE_AT_ONCE: usize = 64;
 
-/// What client and gateway have agreed on.
+/// Settings of a connection that client and gateway have agreed on.
 #[derive(Debug)]
 pub(super) struct Negotiated {
-    /// The longest silence of the client; zero: any.
+    /// Maximum time between two packets of the client; zero: no limit.
     pub(super) keep_alive: Duration,
-    /// How long the session is kept after the connection.
+    /// How long the session is kept after the connection ends.
     pub(super) session_expiry: Duration,
-    /// Messages that the client takes before it has acknowledged one.
+    /// Maximum number of unacknowledged messages to the client.
     pub(super) in_flight_max: usize,
-    /// The last alias that the client takes, if it takes any.
+    /// Highest topic alias that the client accepts; `None`: none.
     pub(super) last_alias: Option<NonZeroU16>,
     pub(super) will: Option<Box<Will>>,
 }
 
-/// A session that a connection goes on with.
-pub(super) struct TakenUp {
+/// A session that a connection has.
+pub(super) struct OpenSession {
     pub(super) attached: Attached,
     pub(super) session: Session,
-    /// Whether it was there before.
+    /// The session existed before the connection.
     pub(super) is_present: bool,
 }
 
 impl Broker {
-    /// Takes over the sessions that the store has kept.
+    /// Loads the sessions that the store has kept.
     ///
-    /// A client that was connected when the gateway ended has been away since, for nobody knows how long. So the time of
-    /// its session begins now, and so does the delay of its will, which a server may defer until it is there again
-    /// (MQTT 5, section 3.1.2.5).
+    /// A client that was connected when the gateway ended has been disconnected since, for an unknown time.
+    /// So the expiry of its session starts now, and so does the delay of its will, which a server may defer
+    /// until it restarts (MQTT 5, section 3.1.2.5).
     pub(super) fn load(&self) {
         let (now, now_of_day) = (self.clock.instant(), self.clock.now());
         let longest = self.limits.mqtt_session_expiry_max.get();
@@ -54,7 +55,7 @@ impl Broker {
                 tracing::error!(
                     client = &*session.client,
                     damaged,
-                    "a stored session can be read in parts only"
+                    "a stored session is damaged or incomplete; its readable entries are used"
                 );
             }
             let left =
@@ -72,18 +73,19 @@ impl Broker {
         }
     }
 
-    /// Goes on with the session of a client that has connected, or begins one, and stores that the client is here. If
-    /// that can not be stored, all stays as it was. A will whose moment the connection does not prevent is published.
-    pub(super) async fn take_up(
+    /// Resumes or creates the session of a client that has connected, and stores that the client is
+    /// connected. Publishes the will of the earlier connection unless the new one prevents it. If this cannot
+    /// be stored, the session stays as it was.
+    pub(super) async fn open_session(
         &self,
         SessionFound { attached, mut away }: SessionFound,
         connect: &Connect,
         negotiated: &Negotiated,
-    ) -> Result<TakenUp, Reason> {
+    ) -> Result<OpenSession, Reason> {
         let client = attached.client().clone();
         let is_stored = self.hub.keeps_sessions() && !negotiated.session_expiry.is_zero();
         let is_present = away.is_some() && !connect.clean_start;
-        // With the session that it belonged to a will is due, and without a delay it is due anyway.
+        // A will is due with the end of its session, and without a delay in any case.
         let is_due = |will: &Will| connect.clean_start || will.delay.is_zero();
         let will = away.as_mut().and_then(|away| away.will.take_if(|(will, _)| is_due(will)));
         let begun = Session::new(client.clone(), is_stored);
@@ -94,7 +96,7 @@ impl Broker {
         } else {
             away.as_ref().and_then(|away| away.session.end())
         };
-        if let Err(reason) = self.settle(&attached, will.map(|(will, _)| will), change).await {
+        if let Err(reason) = self.publish_and_store(&attached, will.map(|(will, _)| will), change).await {
             if let Some(away) = away {
                 attached.detach(away);
             }
@@ -106,14 +108,14 @@ impl Broker {
         } else {
             session.forgotten()
         }
-        Ok(TakenUp { attached, session, is_present })
+        Ok(OpenSession { attached, session, is_present })
     }
 
-    /// Leaves the session of a connection that has ended where its client will find it, stores that, and publishes its
-    /// will unless that has time. A will that is `deferred` waits for the next start of the gateway.
-    pub(super) async fn put_down(
+    /// Suspends the session of a connection that has ended, stores it, and publishes its will unless that is
+    /// delayed. A will that is `deferred` waits for the next start of the gateway.
+    pub(super) async fn suspend_session(
         &self,
-        TakenUp { attached, mut session, .. }: TakenUp,
+        OpenSession { attached, mut session, .. }: OpenSession,
         expiry: Duration,
         will: Option<Will>,
         deferred: bool,
@@ -130,7 +132,7 @@ impl Broker {
         let offsets_stored = if is_over { Ok(()) } else { self.store_offsets(&mut session).await };
         let change =
             if is_over { session.end() } else { session.change(Some(&self.away(until, later.as_ref()))) };
-        let outcome = self.settle(&attached, due, change).await.and(offsets_stored);
+        let outcome = self.publish_and_store(&attached, due, change).await.and(offsets_stored);
         if !is_over {
             if outcome.is_ok() {
                 session.saved();
@@ -142,25 +144,25 @@ impl Broker {
         outcome
     }
 
-    /// Ends sessions that were left behind, the first ones first, as long as `principal` has more than its share, or no room for
-    /// `another` one.
+    /// Discards disconnected sessions, oldest first, while `principal` has more than its share, or has no
+    /// room for `another` one.
     pub(super) async fn end_excess(&self, principal: Principal, another: bool) {
         while let Some((attached, away)) = self.sessions.take_excess(principal, another) {
             self.discard(attached, away).await;
         }
     }
 
-    /// Ends a session that was left behind, as if its time were over (MQTT 5, section 4.1.0-2).
+    /// Ends a disconnected session as if it had expired (MQTT 5, section 4.1.0-2).
     pub(super) async fn discard(&self, attached: Attached, away: Away) {
         tracing::info!(
             client = &**attached.client(),
-            "a session that was left behind gives way to another one"
+            "discarding the session of a disconnected client to make room for another session"
         );
         let now = self.clock.instant();
-        self.end_or_go_on(attached, Away { until: now, ..away }, now).await;
+        self.end_or_keep(attached, Away { until: now, ..away }, now).await;
     }
 
-    /// Stores offsets that are too many for one change.
+    /// Stores unsaved offsets in several changes, if they are too many for one.
     pub(super) async fn store_offsets(&self, session: &mut Session) -> Result<(), Reason> {
         while let Some(change) = session.take_offsets_change() {
             if let Err(reason) = self.store(Some(change.clone())).await {
@@ -171,16 +173,16 @@ impl Broker {
         Ok(())
     }
 
-    /// Publishes wills and ends sessions whose time has come.
-    pub(super) async fn come_due(&self) {
+    /// Publishes wills and ends sessions that are due.
+    pub(super) async fn handle_due(&self) {
         let now = self.clock.instant();
         let due = std::iter::from_fn(|| self.sessions.take_due(now));
         stream::iter(due)
-            .for_each_concurrent(DUE_AT_ONCE, |(attached, away)| self.end_or_go_on(attached, away, now))
+            .for_each_concurrent(DUE_AT_ONCE, |(attached, away)| self.end_or_keep(attached, away, now))
             .await;
     }
 
-    async fn end_or_go_on(&self, attached: Attached, mut away: Away, now: Instant) {
+    async fn end_or_keep(&self, attached: Attached, mut away: Away, now: Instant) {
         consume_budget().await;
         let client = attached.client().clone();
         let (will, is_over) = (away.will.take(), away.until <= now);
@@ -189,10 +191,15 @@ impl Broker {
         } else {
             away.session.change(Some(&self.away(away.until, None)))
         };
-        match self.settle(&attached, will.map(|(will, _)| will), change).await {
+        match self.publish_and_store(&attached, will.map(|(will, _)| will), change).await {
             Ok(()) => away.session.saved(),
             Err(reason) => {
-                tracing::error!(client = &*client, ?reason, is_over, "a session can not be stored")
+                tracing::error!(
+                    client = &*client,
+                    ?reason,
+                    is_over,
+                    "cannot store the session of an MQTT client"
+                )
             }
         }
         if !is_over {
@@ -205,9 +212,10 @@ impl Broker {
         Presence::Away { until: self.clock.at(until), will }
     }
 
-    /// Publishes a will and stores a change, as far as there are any: in one step, so that after a kill the will is
-    /// published once. A will that is refused is over. Whether the change is stored.
-    async fn settle(
+    /// Publishes a will and stores a change of the session, if there are any. Both go into one append, so
+    /// that after a kill the will is published once. A refused will is dropped. Returns whether the change is
+    /// stored.
+    async fn publish_and_store(
         &self,
         attached: &Attached,
         will: Option<Will>,
@@ -217,7 +225,7 @@ impl Broker {
         let (client, principal) = (attached.client(), attached.principal());
         let published = self.publish_will(client, principal, &will, change.clone()).await;
         let Err(reason) = published else { return Ok(()) };
-        tracing::warn!(client = &**client, topic = will.topic, ?reason, "a will was refused");
+        tracing::warn!(client = &**client, topic = will.topic, ?reason, "a will was refused and is dropped");
         self.store(change).await
     }
 }

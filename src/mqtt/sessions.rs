@@ -1,7 +1,7 @@
-//! The sessions of all clients: who has one at the moment, and what is kept of those who are away.
+//! [`Sessions`]: the table of all sessions, of connected and of disconnected clients.
 //!
-//! A connection owns its session. One that comes for the same client says so and waits until the older one has put
-//! the session down, so there is never a moment with two of them or none.
+//! A connection owns its session while it lasts. A new connection of the same client signals the older one
+//! and waits until that has put the session back, so a session always has exactly one owner.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::hub::Signal;
 use crate::metrics::MqttMetrics;
 use crate::stream::Principal;
 
-/// All sessions.
+/// The table of all sessions.
 #[derive(Debug)]
 pub(super) struct Sessions {
     slots: DashMap<Arc<str>, Arc<SessionSlot>>,
@@ -29,43 +29,44 @@ pub(super) struct Sessions {
     metrics: MqttMetrics,
 }
 
-/// When to look at which slot again.
+/// Times at which slots have to be checked: a will is due or the session expires.
 #[derive(Debug, Default)]
 struct Agenda {
     due: BTreeMap<Due, Arc<str>>,
     next: u64,
 }
 
-/// A moment, and a number that makes it unique.
+/// A time, and a number that makes it unique.
 type Due = (Instant, u64);
 
-/// Where the session of one client is, if no connection has it.
+/// The slot of one client. It holds the session while no connection has it.
 #[derive(Debug)]
 struct SessionSlot {
     kept: Arc<tokio::sync::Mutex<SlotState>>,
-    /// The newest connection that wants it.
+    /// Number of the newest connection that wants the session.
     newest: Signal<u64>,
 }
 
 #[derive(Debug)]
 enum SlotState {
-    /// There is none yet, or a connection has it.
+    /// There is no session yet, or a connection has it.
     Nothing,
     Session(Box<Away>, Due, SessionCharge),
-    /// The slot is not in the table any more.
+    /// The slot has been removed from the table.
     Removed,
 }
 
-/// The session of a client that is away.
+/// The session of a disconnected client.
 #[derive(Debug)]
 pub(super) struct Away {
     pub(super) session: Session,
+    /// When the session expires.
     pub(super) until: Instant,
-    /// What is published for the client, and when.
+    /// The will and the time to publish it.
     pub(super) will: Option<(Will, Instant)>,
 }
 
-/// A hold on the session of a client. Dropped without `detach`, the session is over.
+/// Exclusive access to the session of a client. Dropping it without `detach` ends the session.
 #[derive(Debug)]
 pub(super) struct Attached {
     sessions: Arc<Sessions>,
@@ -74,15 +75,15 @@ pub(super) struct Attached {
     kept: OwnedMutexGuard<SlotState>,
     number: u64,
     principal: Principal,
-    /// `None` once the session is kept.
+    /// `None` once the session is detached.
     charge: Option<SessionCharge>,
 }
 
-/// What a connection finds of its client.
+/// The result of [`Sessions::attach`].
 #[derive(Debug)]
 pub(super) struct SessionFound {
     pub(super) attached: Attached,
-    /// What was kept of it.
+    /// The kept session, if there was one.
     pub(super) away: Option<Away>,
 }
 
@@ -92,10 +93,10 @@ impl Sessions {
         Self { slots: DashMap::new(), agenda: Mutex::default(), accounts, metrics }
     }
 
-    /// Takes the session of `client` from whoever has it, on the account of `principal` from now on. `None`: a still newer
-    /// connection wants it.
+    /// Takes the session of `client` from its owner, and charges it to `principal` from now on. `None`: an
+    /// even newer connection wants it.
     ///
-    /// Cancel safe: whoever gives up waiting leaves the session where it is.
+    /// Cancel safe: dropping the future leaves the session where it is.
     pub(super) async fn attach(
         self: &Arc<Self>,
         client: &Arc<str>,
@@ -142,11 +143,11 @@ impl Sessions {
         }
     }
 
-    /// Takes a session whose time is over by `now`, or that has a will whose moment has come.
+    /// Takes a session that has expired by `now`, or whose will is due.
     pub(super) fn take_due(self: &Arc<Self>, now: Instant) -> Option<(Attached, Away)> {
         let next = || self.agenda.lock().take(now);
         while let Some((due, client)) = next() {
-            // Whoever holds the slot has taken the session's entry out of the agenda, or is about to.
+            // A holder of the slot has removed its entry from the agenda, or is about to.
             if let Some(taken) = self.take(&client, |its_due| its_due == due) {
                 return Some(taken);
             }
@@ -154,7 +155,8 @@ impl Sessions {
         None
     }
 
-    /// Takes a session that was left behind if `principal` has more than its share, or exactly that and wants `another`.
+    /// Takes the session that has been disconnected longest if `principal` has more than its share, or
+    /// exactly its share and wants `another`.
     pub(super) fn take_excess(
         self: &Arc<Self>,
         principal: Principal,
@@ -163,15 +165,16 @@ impl Sessions {
         if self.has_room(principal, another) {
             return None;
         }
-        self.accounts.oldest_of(principal).and_then(|client| self.give_way(&client))
+        self.accounts.oldest_of(principal).and_then(|client| self.evict(&client))
     }
 
-    /// Takes the session that was left behind first, by the address that left the most.
+    /// Takes the session that has been disconnected longest, of the principal with the most disconnected
+    /// sessions.
     pub(super) fn take_oldest(self: &Arc<Self>) -> Option<(Attached, Away)> {
-        self.accounts.oldest_of_most().and_then(|client| self.give_way(&client))
+        self.accounts.oldest_of_most().and_then(|client| self.evict(&client))
     }
 
-    fn give_way(self: &Arc<Self>, client: &Arc<str>) -> Option<(Attached, Away)> {
+    fn evict(self: &Arc<Self>, client: &Arc<str>) -> Option<(Attached, Away)> {
         let taken = self.take(client, |due| {
             self.agenda.lock().due.remove(&due);
             true
@@ -180,7 +183,7 @@ impl Sessions {
         Some(taken)
     }
 
-    /// Takes the session of a client that is away if it is `wanted`, unless somebody else is about to.
+    /// Takes the session of a disconnected client if `wanted` returns true, unless another task is taking it.
     fn take(
         self: &Arc<Self>,
         client: &Arc<str>,
@@ -201,7 +204,7 @@ impl Sessions {
         }
     }
 
-    /// Takes over the session of a client that has not come yet.
+    /// Inserts a session loaded from the store, whose client has not connected yet.
     pub(super) fn adopt(self: &Arc<Self>, away: Away) {
         let client = away.session.client.clone();
         if let Some(Some(found)) = self.attach(&client, Principal::GATEWAY).now_or_never() {
@@ -209,7 +212,7 @@ impl Sessions {
         }
     }
 
-    /// Whether `principal` has no more than its share, and room for `another` session if it wants one.
+    /// Whether `principal` is within its share, with room for `another` session if that is set.
     pub(super) fn has_room(&self, principal: Principal, another: bool) -> bool {
         self.accounts.has_room(principal, another)
     }
@@ -219,12 +222,12 @@ impl Sessions {
         self.slots.contains_key(client)
     }
 
-    /// Whether a connection has the session of a client at the moment.
+    /// Whether a connection currently has the session of a client.
     pub(super) fn is_attached(&self, client: &str) -> bool {
         self.slots.get(client).is_some_and(|slot| slot.kept.try_lock().is_err())
     }
 
-    /// How many clients have a session, here or away.
+    /// Returns the number of sessions, of connected and disconnected clients.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
@@ -256,22 +259,23 @@ impl Attached {
         self.slot.newest.wait_until(|newest| (*newest != self.number).then_some(())).await;
     }
 
-    /// Whose session it is.
+    /// Returns the principal that the session is charged to.
     pub(super) fn principal(&self) -> Principal {
         self.principal
     }
 
-    /// The client.
+    /// Returns the client id.
     pub(super) fn client(&self) -> &Arc<str> {
         &self.client
     }
 
-    /// The session takes so many bytes. Whether those of its principal take no more than they may.
+    /// Sets the size of the session in bytes. Returns whether the sessions of its principal are within their
+    /// share.
     pub(super) fn charge(&mut self, bytes: usize) -> bool {
         self.charge.as_mut().is_none_or(|charge| charge.set_bytes(bytes))
     }
 
-    /// Keeps the session until its time is over or somebody takes it.
+    /// Keeps the session until it expires or is taken.
     pub(super) fn detach(mut self, away: Away) {
         let Some(mut charge) = self.charge.take() else { return };
         let at = away.will.as_ref().map_or(away.until, |(_, at)| away.until.min(*at));
@@ -320,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_is_found_again_until_its_time_is_over() {
+    async fn a_session_is_found_again_until_it_expires() {
         let sessions = sessions();
         let now = Instant::now();
         let found = attach(&sessions, "a").await;
@@ -337,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_will_comes_at_its_moment_and_the_session_stays() {
+    async fn a_will_is_due_at_its_time_and_the_session_stays() {
         let sessions = sessions();
         let now = Instant::now();
         let will = Will {
@@ -358,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_adopted_waits_for_its_client() {
+    async fn an_adopted_session_waits_for_its_client() {
         let sessions = sessions();
         sessions.adopt(away(Instant::now() + HOUR, None));
         assert_eq!(sessions.len(), 1);
@@ -375,7 +379,7 @@ mod tests {
                 tokio::spawn(async move { sessions.attach(&"a".into(), Principal::GATEWAY).await })
             })
             .collect();
-        // The first and each of the others counts one.
+        // The first connection and each of the others count one.
         let all_came = first.attached.slot.newest.wait_until(|newest| (*newest == 4).then_some(()));
         in_time("all connections have come", all_came).await;
         first.attached.detach(away(Instant::now() + HOUR, None));
@@ -390,7 +394,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_ended_session_leaves_nothing_behind() {
+    async fn an_ended_session_leaves_no_entry() {
         let sessions = sessions();
         let found = attach(&sessions, "a").await;
         drop(found.attached);

@@ -1,6 +1,6 @@
-//! What the sessions of each principal take: how many they are, and how many bytes. When there are too many, the address that
-//! left the most behind loses the one that it left first, so that nobody's sessions make room for those of another who has
-//! more.
+//! [`Accounts`]: the number and the bytes of the sessions of each principal. When there are too many sessions
+//! in total, the principal with the most disconnected sessions loses its oldest one, so a principal with few
+//! sessions never makes room for one with more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use crate::budget::{self, Budget};
 use crate::limits::Limits;
 use crate::stream::Principal;
 
-/// What one address may have.
+/// The share of one principal.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Share {
     pub(super) sessions_max: usize,
     pub(super) bytes_max: usize,
 }
 
-/// The accounts of all addresses that have sessions.
+/// The accounts of all principals that have sessions.
 #[derive(Debug)]
 pub(super) struct Accounts {
     share: Share,
@@ -29,7 +29,7 @@ pub(super) struct Accounts {
 #[derive(Debug, Default)]
 struct AccountTable {
     by_principal: HashMap<Principal, SessionAccount>,
-    /// Those who left sessions behind, by how many.
+    /// Principals with disconnected sessions, by the number of these sessions.
     by_absent: BTreeSet<(usize, Principal)>,
     next: u64,
 }
@@ -38,18 +38,19 @@ struct AccountTable {
 struct SessionAccount {
     sessions: usize,
     bytes: usize,
-    /// The clients whose sessions were left behind, in that order.
+    /// Clients of disconnected sessions, by a number that grows with the time of disconnect.
     absent: BTreeMap<u64, Arc<str>>,
 }
 
-/// The part of an account that one session takes; dropping it gives that back.
+/// The part of an account that one session takes. Dropping it releases that part.
 #[derive(Debug)]
 pub(super) struct SessionCharge {
     accounts: Arc<Accounts>,
     principal: Principal,
     bytes: usize,
-    /// The same in the memory budget.
+    /// The same bytes, charged to the memory budget.
     held: budget::Charge,
+    /// Number of the session in [`SessionAccount::absent`] while it is disconnected.
     absent: Option<u64>,
 }
 
@@ -67,14 +68,14 @@ impl Accounts {
         Arc::new(Self { share, budget, table: Mutex::default() })
     }
 
-    /// Opens the account of one more session.
+    /// Adds one session to the account of a principal.
     pub(super) fn open(self: &Arc<Self>, principal: Principal) -> SessionCharge {
         self.table.lock().by_principal.entry(principal).or_default().sessions += 1;
         let held = budget::Charge::new(&self.budget.owner(principal), budget::Account::Sessions, 0);
         SessionCharge { accounts: self.clone(), principal, bytes: 0, held, absent: None }
     }
 
-    /// Whether an address has no more than its share, and room for `another` session if it wants one.
+    /// Whether a principal is within its share, with room for `another` session if that is set.
     pub(super) fn has_room(&self, principal: Principal, another: bool) -> bool {
         let table = self.table.lock();
         let (sessions, bytes) =
@@ -84,13 +85,15 @@ impl Accounts {
         principal == Principal::GATEWAY || is_within
     }
 
-    /// The client whose session gives way to another one of `principal`: the one that was left behind first.
+    /// Returns the client whose session to discard for another one of `principal`: the one disconnected
+    /// first.
     pub(super) fn oldest_of(&self, principal: Principal) -> Option<Arc<str>> {
         let table = self.table.lock();
         table.by_principal.get(&principal)?.absent.first_key_value().map(|(_, client)| client.clone())
     }
 
-    /// The client whose session gives way to another one of anybody: the first of the address that left the most behind.
+    /// Returns the client whose session to discard for another one of any principal: the one disconnected
+    /// first, of the principal with the most disconnected sessions.
     pub(super) fn oldest_of_most(&self) -> Option<Arc<str>> {
         let table = self.table.lock();
         let (_, principal) = table.by_absent.last()?;
@@ -99,7 +102,7 @@ impl Accounts {
 }
 
 impl AccountTable {
-    /// Changes an account, which is closed once it is empty.
+    /// Changes an account, and removes it if it has no sessions left.
     fn change<T>(&mut self, principal: Principal, change: impl FnOnce(&mut SessionAccount) -> T) -> T {
         let account = self.by_principal.entry(principal).or_default();
         let before = account.absent.len();
@@ -119,7 +122,7 @@ impl AccountTable {
 }
 
 impl SessionCharge {
-    /// The session takes so many bytes now. Whether its address has no more than its share.
+    /// Sets the size of the session in bytes. Returns whether its principal is within its share.
     pub(super) fn set_bytes(&mut self, bytes: usize) -> bool {
         if bytes == self.bytes {
             return true;
@@ -133,7 +136,7 @@ impl SessionCharge {
         total <= self.accounts.share.bytes_max || self.principal == Principal::GATEWAY
     }
 
-    /// The client of the session has left it behind.
+    /// Records that the client of the session has disconnected.
     pub(super) fn leave(&mut self, client: &Arc<str>) {
         let mut table = self.accounts.table.lock();
         table.next += 1;
@@ -144,7 +147,7 @@ impl SessionCharge {
 }
 
 impl SessionCharge {
-    /// The address that the session is charged to.
+    /// Returns the principal that the session is charged to.
     pub(super) fn principal(&self) -> Principal {
         self.principal
     }
@@ -182,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_was_left_behind_gives_way_by_whoever_left_the_most() {
+    fn the_oldest_disconnected_session_of_the_principal_with_the_most_is_discarded() {
         let accounts = Accounts::new(Share { sessions_max: 9, bytes_max: 100 }, Budget::unlimited());
         let mut left = Vec::new();
         for (number, client) in [(1, "a"), (2, "b"), (2, "c"), (2, "d")] {
@@ -193,7 +196,11 @@ mod tests {
         let _here = accounts.open(Principal(3));
         assert_eq!(accounts.oldest_of_most().as_deref(), Some("b"));
         assert_eq!(accounts.oldest_of(Principal(1)).as_deref(), Some("a"));
-        assert_eq!(accounts.oldest_of(Principal(3)), None, "one that is here does not give way");
+        assert_eq!(
+            accounts.oldest_of(Principal(3)),
+            None,
+            "the session of a connected client is not discarded"
+        );
         drop(left.remove(1));
         assert_eq!(accounts.oldest_of_most().as_deref(), Some("c"));
         left.truncate(1);

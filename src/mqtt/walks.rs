@@ -1,5 +1,6 @@
-//! What a connection goes through a part at a time: the retained messages for a new subscription, and the streams that may
-//! have changed without a mark. What is found is remembered for one part only, however many streams match.
+//! Walks of a connection over many streams, page by page: [`RetainedWalk`] for the retained messages of a new
+//! subscription, and [`CatchUp`] for streams that may have changed without a mark. Only one page is held in
+//! memory, however many streams match.
 
 use std::collections::VecDeque;
 
@@ -8,40 +9,41 @@ use super::session::Session;
 use crate::hub::{Hub, StreamWalk};
 use crate::stream::{Filter, Start, StreamName};
 
-/// A subscription that is being sent what is retained.
+/// A walk that sends retained messages to a new subscription.
 #[derive(Debug)]
 pub(super) struct RetainedWalk {
     pub(super) filter: Filter,
-    /// What the subscription asks for.
+    /// Options of the subscription.
     pub(super) options: SubscriptionOptions,
     walk: StreamWalk,
-    /// Streams of the current part that the filter matches and that are not looked at yet.
+    /// Streams of the current page that match the filter and are still to be checked.
     found: VecDeque<StreamName>,
 }
 
 /// The next step of a walk.
 #[derive(Debug)]
 pub(super) enum WalkStep {
-    /// A stream that may have something retained.
+    /// A stream that may have a retained message.
     Stream(StreamName),
-    /// Streams were looked for.
+    /// A page was fetched.
     Searched,
     /// The walk is over.
     Over,
 }
 
-/// A look at all streams that may have changed without a mark: while the client was away, or when there were too many.
+/// A walk over all streams that may have changed without a mark: while the client was disconnected, or when
+/// there were too many marks.
 #[derive(Debug)]
 pub(super) struct CatchUp {
     walk: StreamWalk,
-    /// Streams with an offset that were found.
+    /// Number of visited streams that have an offset.
     found: usize,
-    /// Streams with an offset, once some of them were not found: they may be no more.
+    /// All streams with an offset, filled if some of them were not visited, since those may no longer exist.
     unseen: Vec<StreamName>,
 }
 
 impl RetainedWalk {
-    /// Goes on with the first subscription that is to be sent what is retained.
+    /// Continues with the first subscription that still has to receive retained messages.
     pub(super) fn of(session: &Session) -> Option<Self> {
         let (filter, after) = session.next_retained()?;
         let options = *session.subscriptions().get(filter)?;
@@ -61,14 +63,14 @@ impl RetainedWalk {
 }
 
 impl CatchUp {
-    /// A look at all streams that the session's filters match.
+    /// Creates a walk over all streams that the filters of the session match.
     pub(super) fn of(session: &Session) -> Self {
         let walk = StreamWalk::over(session.subscriptions().filters());
         Self { walk, found: 0, unseen: Vec::new() }
     }
 
-    /// Looks at the next part, and returns those that have more than was sent. `None`: all were looked at. Forgets offsets of
-    /// streams that are no more.
+    /// Visits the next page, and returns its streams that have more than was sent. Forgets offsets of streams
+    /// that no longer exist. `None`: the walk is over.
     pub(super) async fn next(&mut self, hub: &Hub, session: &mut Session) -> Option<Vec<StreamName>> {
         if let Some(streams) = hub.next_streams(&mut self.walk).await {
             let mut changed = Vec::new();

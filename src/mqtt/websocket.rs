@@ -1,4 +1,4 @@
-//! MQTT over WebSocket: binary frames as a stream of bytes, however the packets lie in them (MQTT 5, section 6).
+//! MQTT over WebSocket: the binary frames as a byte stream; packets may span frames (MQTT 5, section 6).
 
 use std::io;
 use std::pin::Pin;
@@ -9,21 +9,21 @@ use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_websockets::{Config, Error, Limits, Message, ServerBuilder, WebSocketStream};
 
-/// The bytes of a WebSocket whose handshake is done.
+/// The bytes of a WebSocket after its handshake.
 pub struct WebSocketBytes<S> {
     socket: WebSocketStream<S>,
-    /// The largest frame of a client that is known.
+    /// Maximum size of a frame once the client is known, in bytes.
     frame_bytes_max: usize,
-    /// Of a frame that was not read to its end.
+    /// Unread rest of the last frame.
     rest: Bytes,
 }
 
-/// The most that goes into one frame.
+/// Maximum size of a frame to the client, in bytes.
 const FRAME_BYTES_MAX: usize = 16 * 1024;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketBytes<S> {
-    /// The bytes of `io`, which speaks WebSocket by now, in frames of at most `frame_bytes_max`, and of at most
-    /// `first_bytes_max` until the client is answered: before its CONNECT nothing is known of it.
+    /// Wraps `io` after its handshake. Frames of the client may have `first_bytes_max` bytes until the first
+    /// write to it, since nothing is known of it before its CONNECT, and then `frame_bytes_max`.
     pub fn new(io: S, first_bytes_max: usize, frame_bytes_max: usize) -> Self {
         let limits = Limits::default().max_payload_len(Some(first_bytes_max));
         let socket = ServerBuilder::new().config(Config::default()).limits(limits).serve(io);
@@ -42,10 +42,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketBytes<S> {
             match ready!(Pin::new(&mut this.socket).poll_next(context)) {
                 Some(Ok(message)) if message.is_binary() => this.rest = message.into_payload().into(),
                 Some(Ok(message)) if message.is_text() => {
-                    let text = io::Error::new(io::ErrorKind::InvalidData, "a text frame holds no MQTT");
+                    let text = io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "MQTT over WebSocket uses binary frames, not text frames",
+                    );
                     return Poll::Ready(Err(text));
                 }
-                // Pings, pongs and closing are the library's business.
+                // The library handles pings, pongs and close frames.
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Poll::Ready(Err(into_io(error))),
                 None => return Poll::Ready(Ok(())),

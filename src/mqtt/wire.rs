@@ -1,4 +1,4 @@
-//! A connection as packets: reads and writes bytes, and keeps as little as possible while nothing happens.
+//! [`Wire`]: a connection that reads and writes packets. An idle connection holds no buffers.
 
 use std::future::poll_fn;
 use std::io;
@@ -11,39 +11,40 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::codec::{Breach, Incoming, OutgoingPacket, PacketReader, Version, decode, encode};
 
-/// Read at once, on the stack.
+/// Size of the read buffer on the stack, in bytes.
 const READ_BYTES: usize = 4096;
 
-/// As long as so much is not taken by the client, nothing more is read from it: answers can not pile up.
+/// While this many bytes wait to be written, nothing is read from the client, so that responses cannot pile
+/// up.
 const UNWRITTEN_BYTES_MAX: usize = 64 * 1024;
 
-/// A connection of a client.
+/// The connection of a client, as packets.
 pub(super) struct Wire<S> {
     io: S,
     frames: PacketReader,
     out: BytesMut,
-    /// How much of `out` may be written.
+    /// Number of bytes of `out` that may be written.
     released: usize,
     flushed: bool,
-    /// What the client speaks, once it has said so.
+    /// The protocol version of the client; `None` before its CONNECT.
     pub(super) version: Option<Version>,
-    /// The largest packet that it may send.
+    /// Maximum size of a packet from the client, in bytes.
     pub(super) received_bytes_max: usize,
-    /// The largest packet that it takes.
+    /// Maximum size of a packet to the client, in bytes.
     pub(super) sent_bytes_max: usize,
 }
 
-/// What has happened on a wire.
+/// What [`Wire::progress`] has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WireProgress {
     Read,
     Written,
-    /// The client sends nothing more.
+    /// The client has closed its sending side.
     Ended,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// A new connection.
+    /// Wraps a new connection.
     pub(super) fn new(io: S, received_bytes_max: usize) -> Self {
         Self {
             io,
@@ -57,7 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// The next packet, if it has been read, and if the client takes what it is sent.
+    /// Returns the next received packet. Returns `None` while the client does not read what it is sent.
     pub(super) fn next(&mut self) -> Result<Option<Incoming>, Breach> {
         if self.out.len() >= UNWRITTEN_BYTES_MAX {
             return Ok(None);
@@ -66,34 +67,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         decode(frame, self.version).map(Some)
     }
 
-    /// Lets a packet be written by the next `progress`. Whether it is small enough for the client; else it is not.
+    /// Queues a packet for the next `progress`. Returns false if the packet is larger than the client
+    /// accepts; it is not queued then.
     pub(super) fn put(&mut self, packet: &OutgoingPacket<'_>) -> bool {
         self.flushed = false;
         let version = self.version.unwrap_or(Version::V3);
         encode(packet, version, self.sent_bytes_max, &mut self.out)
     }
 
-    /// Memory that is held for a packet that is not whole yet, in bytes.
+    /// Memory held for an incomplete packet, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
         self.frames.capacity()
     }
 
-    /// Takes back the packets that no `progress` was asked to write yet.
+    /// Removes the queued packets that `progress` has not been called for yet.
     pub(super) fn take_back(&mut self) {
         self.out.truncate(self.released);
     }
 
-    /// The bytes that are still to be written.
+    /// Returns the number of bytes still to be written.
     pub(super) fn unwritten(&self) -> usize {
         self.out.len()
     }
 
-    /// Whether all was written.
+    /// Whether everything has been written and flushed.
     pub(super) fn is_idle(&self) -> bool {
         self.out.is_empty() && self.flushed
     }
 
-    /// Writes, and reads. Cancel safe.
+    /// Writes queued packets or reads, whichever is possible first. Cancel safe.
     pub(super) async fn progress(&mut self) -> io::Result<WireProgress> {
         self.released = self.out.len();
         poll_fn(|context| {
@@ -107,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         .await
     }
 
-    /// Writes all that is to be written, and says that nothing follows.
+    /// Writes all queued packets and closes the connection.
     pub(super) async fn close(mut self) -> io::Result<()> {
         while !self.is_idle() {
             poll_fn(|context| self.poll_write(context)).await?;

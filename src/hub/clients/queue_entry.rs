@@ -1,4 +1,5 @@
-//! A held poll as its wait queue sees it: whose it is, what it waits for, and why it ends before its time.
+//! A held poll as an entry of its wait queue: its client, its subject, and the reason if it ends before its
+//! deadline.
 
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -8,20 +9,20 @@ use tokio::time::Instant;
 
 use crate::stream::{Offset, StreamName};
 
-/// The longest client id, in bytes.
+/// Maximum length of a client id, in bytes.
 pub const CLIENT_ID_BYTES_MAX: usize = 128;
 
-/// How a client names itself: 1 to 128 visible ASCII characters.
+/// Id that a client gives itself: 1 to 128 visible ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(Arc<str>);
 
-/// The text is no client id.
+/// The text is not a valid client id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a client id is 1 to 128 visible ASCII characters")]
+#[error("a client id must be 1 to 128 visible ASCII characters")]
 pub struct InvalidClientId;
 
 impl ClientId {
-    /// Checks `text`.
+    /// Parses a client id.
     pub fn parse(text: &str) -> Result<Self, InvalidClientId> {
         let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
         let fits = (1..=CLIENT_ID_BYTES_MAX).contains(&text.len());
@@ -34,26 +35,26 @@ impl ClientId {
     }
 }
 
-/// What a poll waits for. A client holds one poll for each stream, and one for many streams at once.
+/// What a poll waits for. A client holds at most one poll per stream, and one poll of many streams.
 #[derive(Debug, Clone)]
 pub enum Subject {
     /// One stream.
     Stream(StreamName),
-    /// The number of streams.
+    /// Many streams; the value is their number.
     Streams(usize),
 }
 
-/// Why a held poll ends before its time.
+/// Why a held poll ends before its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::hub) enum HoldEnd {
-    /// A newer poll of the same client for the same subject. Unless messages come first, the response waits until
-    /// `answer_at`, at most until the deadline of the poll.
+    /// A newer poll of the same client for the same subject. The response waits until `answer_at` or the
+    /// deadline of the poll, whichever is first, unless a message arrives before.
     Superseded { answer_at: Instant },
-    /// The gateway drains.
+    /// The gateway is draining, or memory is critical.
     Draining,
 }
 
-/// A held poll. There may be very many of them.
+/// A held poll. Kept small, since there may be very many.
 pub(super) struct QueueEntry {
     pub(super) number: u64,
     pub(super) client: Option<ClientId>,
@@ -66,7 +67,7 @@ pub(super) struct QueueEntry {
 }
 
 impl QueueEntry {
-    /// A poll that is held from now on.
+    /// Creates the entry of a poll whose hold starts now.
     pub(super) fn new(
         number: u64,
         client: Option<ClientId>,
@@ -78,7 +79,7 @@ impl QueueEntry {
         Self { number, client, subject, offset, since: Instant::now(), deadline, ending, waker }
     }
 
-    /// Ends the poll. Returns whether this was the first to do so.
+    /// Ends the poll. Returns whether this call ended it, and not an earlier one.
     pub(super) fn end(&self, ending: HoldEnd) -> bool {
         let first = self.ending.set(ending).is_ok();
         if first {
@@ -87,16 +88,16 @@ impl QueueEntry {
         first
     }
 
-    /// Waits until the poll has to end before its time.
+    /// Waits until the poll must end before its deadline.
     pub(super) fn poll_ended(&self, context: &mut Context<'_>) -> Poll<HoldEnd> {
-        // Read behind the registration, or an end that comes between the two would wake nobody.
+        // Read after the waker is registered: an end between the two would otherwise wake nothing.
         self.waker.register(context.waker());
         self.ending.get().map_or(Poll::Pending, |ending| Poll::Ready(*ending))
     }
 }
 
 impl Subject {
-    /// Whether a newer poll for `other` replaces one for this.
+    /// Whether a newer poll for `other` supersedes a poll for this subject.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Stream(one), Self::Stream(other)) => one == other,
@@ -105,7 +106,7 @@ impl Subject {
         }
     }
 
-    /// The name of the one stream.
+    /// Returns the stream name, unless the poll is for many streams.
     pub(super) fn stream(&self) -> Option<&StreamName> {
         match self {
             Self::Stream(name) => Some(name),
@@ -113,7 +114,7 @@ impl Subject {
         }
     }
 
-    /// The number of many streams.
+    /// Returns the number of streams of a poll for many streams.
     pub(super) fn streams(&self) -> Option<usize> {
         match self {
             Self::Stream(_) => None,
@@ -126,7 +127,7 @@ impl Subject {
 mod tests {
     use super::*;
 
-    /// The allocator has sizes of 160 and 192 bytes, and an `Arc` two counts of 8.
+    /// The allocator has size classes of 160 and 192 bytes, and an `Arc` adds two counts of 8 bytes.
     #[test]
     fn an_entry_fits_into_160_bytes() {
         assert!(size_of::<QueueEntry>() <= 160 - 16, "{}", size_of::<QueueEntry>());

@@ -1,4 +1,4 @@
-//! The clients as an operator sees them.
+//! The clients as the admin listener shows them in `/clients`.
 
 use std::collections::BTreeMap;
 
@@ -6,29 +6,29 @@ use serde::Serialize;
 
 use super::{ClientId, ClientRecord, Clients, Queue, QueueEntry};
 
-/// What the names of polls without a client begin with; their number follows.
+/// Prefix of the name of an anonymous poll; the poll number follows.
 const ANONYMOUS: &str = "anonymous-";
 
-/// What the admin listener shows of a client.
+/// One client as the admin listener shows it.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientView {
-    /// Its id; anonymous polls are `anonymous-N`.
+    /// The client id; `anonymous-N` for an anonymous poll.
     pub client: String,
-    /// The polls it has held, the oldest first.
+    /// The held polls, oldest first.
     pub held: Vec<HeldView>,
-    /// How many of its polls have ended since it was last unknown.
+    /// Number of polls that have ended since the client became known.
     pub answered: u64,
-    /// For a client that holds no poll: the stream it asked for last, if it was one.
+    /// For a client that holds no poll: the stream of its last poll, unless that was of many streams.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_stream: Option<String>,
-    /// For a client that holds no poll: its last offset.
+    /// For a client that holds no poll: the offset of its last poll.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_offset: Option<String>,
-    /// For a client that holds no poll: when its last one ended (RFC 3339).
+    /// For a client that holds no poll: when its last poll ended (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<String>,
-    /// For a client that subscribes: to what.
+    /// For a subscriber: its subscriptions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscribed: Option<SubscribedView>,
 }
@@ -37,34 +37,34 @@ pub struct ClientView {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldView {
-    /// The stream; none for a poll of many.
+    /// The stream, unless the poll is for many streams.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<String>,
-    /// The offset from which it reads there.
+    /// The offset that the poll reads from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<String>,
-    /// For a poll of many streams: how many.
+    /// The number of streams of a poll for many streams.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub streams: Option<usize>,
-    /// Since when it is held (RFC 3339).
+    /// When the hold began (RFC 3339).
     pub since: String,
-    /// When it will be answered at the latest (RFC 3339).
+    /// When the poll is answered at the latest (RFC 3339).
     pub deadline: String,
 }
 
-/// What a client subscribes to.
+/// The subscriptions of a client.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SubscribedView {
-    /// The filters, in order.
+    /// The topic filters, sorted.
     pub filters: Vec<String>,
-    /// Since when it is there (RFC 3339).
+    /// When the client connected (RFC 3339).
     pub since: String,
-    /// How many messages it was sent since.
+    /// Number of messages delivered since then.
     pub delivered: u64,
 }
 
-/// Those who poll and those who subscribe, each client once, by name; at most `max`.
+/// Merges polling clients and subscribers into one entry per client, sorted by name; at most `max` entries.
 pub(in crate::hub) fn joined(
     polling: impl IntoIterator<Item = ClientView>,
     subscribed: impl IntoIterator<Item = (String, SubscribedView)>,
@@ -79,7 +79,7 @@ pub(in crate::hub) fn joined(
 }
 
 impl Clients {
-    /// The clients, those that hold polls and those that are remembered; at most `max`.
+    /// Lists the clients that hold polls and those that are remembered; at most `max`.
     pub(in crate::hub) fn views(&self, max: usize) -> Vec<ClientView> {
         let mut views: Vec<_> =
             self.queues.iter().take(max).map(|queue| self.named_view(queue.key(), &queue)).collect();
@@ -90,7 +90,7 @@ impl Clients {
         views
     }
 
-    /// One client, if it is known.
+    /// Finds one client by its id or anonymous name.
     pub(in crate::hub) fn one(&self, client: &str) -> Option<ClientView> {
         if let Some(number) = client.strip_prefix(ANONYMOUS).and_then(|number| number.parse().ok()) {
             return self.anonymous.get(&number).map(|poll| self.anonymous_view(&poll));

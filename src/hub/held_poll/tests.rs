@@ -1,4 +1,4 @@
-//! Who goes first, a publisher or those who wait for it; and programs that supersede each other's polls.
+//! Tests of held polls: the order of publishers and prompt readers, and polls that supersede each other.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -39,17 +39,17 @@ async fn a_poll_is_answered_early_while_memory_is_critical() {
     let mut held = held(&hub, false).await;
     hub.answer_idle_polls_if_memory_is_critical();
     assert!(!is_answered(&mut held) && !hub.is_shedding());
-    let _much = Charge::new(&budget.owner(Principal(1)), Account::Messages, 62 << 20);
+    let _charge = Charge::new(&budget.owner(Principal(1)), Account::Messages, 62 << 20);
     hub.answer_idle_polls_if_memory_is_critical();
     assert!(is_answered(&mut held) && hub.is_shedding());
 }
 
-/// A poll that waits.
+/// Begins a poll and checks that it is held.
 async fn held(hub: &Arc<Hub>, prompt: bool) -> Held<'_> {
     let poll = PollSettings { hold: Duration::from_secs(20), client: None };
     let reader = hub.stream_reader(&stream(), Start::Earliest);
     let PollStart::Held(mut held) = hub.begin_poll(reader, poll).await.unwrap() else {
-        panic!("it is answered")
+        panic!("the poll is answered at once")
     };
     if prompt {
         held.read_before_publisher_returns();
@@ -86,7 +86,7 @@ async fn a_publisher_is_answered_after_a_prompt_poll_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_prompt_poll_that_leaves_keeps_no_publisher() {
+async fn dropping_a_prompt_poll_releases_the_publisher() {
     let hub = hub().await;
     let held = held(&hub, true).await;
     let woken = Arc::new(Flag::default());
@@ -98,9 +98,9 @@ async fn a_prompt_poll_that_leaves_keeps_no_publisher() {
     assert!(is_ready(publish));
 }
 
-/// Appends may overtake each other on the way from the store to those who wait.
+/// Appends may overtake each other on the way from the store to the waiters.
 #[tokio::test]
-async fn news_that_are_none_keep_no_publisher() {
+async fn a_wake_up_without_news_releases_the_publisher() {
     let hub = hub().await;
     let mut held = held(&hub, true).await;
     let woken = Arc::new(Flag::default());
@@ -112,7 +112,7 @@ async fn news_that_are_none_keep_no_publisher() {
 }
 
 #[tokio::test]
-async fn a_second_publisher_sets_the_first_one_free() {
+async fn a_second_publisher_releases_the_first() {
     let hub = hub().await;
     let mut held = held(&hub, true).await;
     let woken = Arc::new(Flag::default());
@@ -127,7 +127,7 @@ async fn a_second_publisher_sets_the_first_one_free() {
 }
 
 #[tokio::test]
-async fn a_publisher_waits_neither_for_others_nor_for_many() {
+async fn a_publisher_does_not_wait_for_polls_that_are_not_prompt_or_for_many_readers() {
     let hub = hub().await;
     let _other = held(&hub, false).await;
     assert!(is_ready(pin!(publish(&hub))));
@@ -148,7 +148,7 @@ fn named() -> PollSettings {
     PollSettings { hold: Duration::from_secs(20), client: ClientId::parse("twice").ok() }
 }
 
-/// Polls again and again; how often it was superseded.
+/// Polls repeatedly until `end`; returns how often the poll was superseded.
 async fn superseded_until(hub: &Arc<Hub>, end: Instant) -> u32 {
     let mut superseded = 0;
     while Instant::now() < end {
@@ -164,7 +164,7 @@ async fn two_programs_with_one_client_id_supersede_each_other_ever_more_seldom()
     let since = Instant::now();
     let end = since + Duration::from_secs(60);
     let (one, other) = tokio::join!(superseded_until(&hub, end), superseded_until(&hub, end));
-    // At once twice, then after 1, 2, 4, 8 s, and every 10 s from there.
+    // Twice at once, then after 1, 2, 4 and 8 s, and from then on every 10 s.
     assert!((8..=14).contains(&(one + other)), "{one} and {other}");
 }
 
@@ -175,7 +175,7 @@ async fn a_response_that_is_delayed_comes_with_the_next_message_or_at_its_deadli
     for _ in 0..8 {
         let reader = hub.stream_reader(&stream(), Start::Earliest);
         let PollStart::Held(held) = hub.begin_poll(reader, named()).await.unwrap() else {
-            panic!("it is answered")
+            panic!("the poll is answered at once")
         };
         polls.push(held);
     }
@@ -189,7 +189,7 @@ async fn a_response_that_is_delayed_comes_with_the_next_message_or_at_its_deadli
     let short = PollSettings { hold: Duration::from_secs(1), ..named() };
     let reader = hub.stream_reader(&stream(), Start::Earliest);
     let PollStart::Held(mut short) = hub.begin_poll(reader, short).await.unwrap() else {
-        panic!("it is answered")
+        panic!("the poll is answered at once")
     };
     hub.clients.supersede(&named().client.unwrap(), &crate::hub::Subject::Stream(stream()));
     tokio::time::advance(Duration::from_millis(1001)).await;

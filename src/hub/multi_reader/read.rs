@@ -1,4 +1,4 @@
-//! One read of many streams: what their reader is told, and how far it has come then.
+//! One read of many streams: collects the updates, and moves the positions of the reader.
 
 use tokio::task::consume_budget;
 
@@ -6,7 +6,7 @@ use super::{MultiBatch, MultiReader, StreamUpdate};
 use crate::hub::Update;
 use crate::stream::{Batch, Failure, Gap, GapReason, Progress, ReadError, ReadLimit, Start, StreamName};
 
-/// What an answer spends on an update besides the stream's name and its messages.
+/// Estimated size of an update in a response, without the name of the stream and its messages, in bytes.
 const UPDATE_BYTES: usize = 128;
 
 impl MultiReader {
@@ -25,7 +25,7 @@ impl MultiReader {
         Ok(batch)
     }
 
-    /// The next stream to be read; if there is no room for messages, only one without a position.
+    /// Takes the next stream to be read. Without room for messages, only a stream without a position.
     fn next_ready(&mut self, has_room: bool) -> Option<usize> {
         let index = *self.ready.front()?;
         let stream = self.streams.get_mut(index)?;
@@ -36,7 +36,8 @@ impl MultiReader {
         self.ready.pop_front()
     }
 
-    /// Reads one stream on. `None`: there is nothing to tell. If it may have more, it is read again after the others.
+    /// Reads the next part of one stream. `None`: there is no update. A stream that may have more is queued
+    /// behind the others.
     async fn read_stream(&mut self, index: usize, bytes_max: usize) -> Result<Option<StreamUpdate>, Failure> {
         let Some(stream) = self.streams.get(index) else { return Ok(None) };
         let before = stream.progress;
@@ -55,7 +56,8 @@ impl MultiReader {
                 (Progress::Missing, (before != Some(Progress::Missing)).then_some(None))
             }
             Err(ReadError::Gap(gap)) => (Progress::At(gap.earliest), Some(Some(Update::Gap(gap)))),
-            // No log of this epoch has given that offset, so the offset is of another one.
+            // The stream has never given out this offset in its current epoch, so the offset is from another
+            // one.
             Err(ReadError::BehindTail) => match self.hub.describe(&stream.name).await {
                 Ok(stream) => {
                     let gap = Gap { reason: GapReason::Epoch, earliest: stream.earliest };
@@ -90,7 +92,7 @@ impl MultiReader {
 }
 
 impl StreamUpdate {
-    /// About how much of an answer it takes.
+    /// Estimated size of the update in a response, in bytes.
     fn bytes(&self) -> usize {
         let messages = match &self.update {
             Some(Update::Batch(batch)) => batch.len(),

@@ -1,8 +1,10 @@
-//! Those who subscribe, each with the set of streams that have changed for it, and the groups that share a filter.
+//! [`Member`]: a subscriber as publishers see it, with the set of streams marked for it. [`Members`]: the
+//! subscribers that share a filter.
 //!
-//! A mark is a state and no event: a stream that changes twice before its subscriber looks is marked once. So a slow
-//! subscriber costs at most one mark a stream, and no more than its `marks_max`: what does not fit is remembered as one bit,
-//! and the subscriber has to look at all its streams.
+//! A mark is a state, not an event: a stream that changes twice before its subscriber reads it is marked
+//! once. So a slow subscriber costs at most one mark per stream, and at most `marks_max` in total. Changes
+//! beyond that set a single overflow flag, and the subscriber must then check all streams that its filters
+//! match.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -16,45 +18,47 @@ use tokio::time::Instant;
 use crate::hub::signal::Signal;
 use crate::stream::{Filter, StreamName};
 
-/// Subscribers of one filter that a publisher marks by itself.
+/// Maximum number of subscribers of one filter that a publisher marks inline; more are marked by a task.
 const INLINE_MARKS_MAX: usize = 64;
 
-/// What a subscriber keeps of the memory that its marks once needed.
+/// Capacity that an emptied set of marks keeps.
 const SPARE_MARKS: usize = 16;
 
-/// One subscriber, as publishers and operators find it.
+/// One subscriber, as publishers and operators see it.
 #[derive(Debug)]
 pub(in crate::hub) struct Member {
-    /// Tells apart those who call themselves the same; later ones have higher numbers.
+    /// Distinguishes subscribers with the same client name; later ones have higher numbers.
     pub(super) number: u64,
     pub(super) client: Arc<str>,
     pub(super) since: Instant,
     pub(super) filters: Mutex<Filters>,
     pub(super) delivered: AtomicU64,
     pub(super) marks: Signal<Marks>,
-    /// Streams that are marked at once.
+    /// Maximum number of marks at once.
     marks_max: usize,
 }
 
-/// The marked streams, the one that has waited longest first, so that busy ones do not starve the others.
+/// The marked streams. The one that has waited longest is first, so that busy streams do not starve quiet
+/// ones.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct Marks {
     order: VecDeque<StreamName>,
     marked: HashSet<StreamName>,
-    /// Whether a stream has changed that is not marked.
+    /// A stream has changed that could not be marked.
     overflow: bool,
 }
 
-/// The subscribers of one filter. A clone shares them, so a publisher marks without the lock of a table.
+/// The subscribers of one filter. A clone shares them, so a publisher marks them without holding the lock of
+/// a table.
 #[derive(Debug, Clone, Default)]
 pub(in crate::hub) struct Members(Option<Arc<BTreeMap<u64, Arc<Member>>>>);
 
-/// The filters of a subscriber, in order. Most have one or two, so no room is kept for more.
+/// The filters of a subscriber, sorted. Most subscribers have one or two, so no spare capacity is kept.
 #[derive(Debug, Default)]
 pub(super) struct Filters(Vec<Filter>);
 
 impl Filters {
-    /// Adds one. Whether it was not there.
+    /// Adds a filter. Returns whether it is new.
     pub(super) fn insert(&mut self, filter: &Filter) -> bool {
         let place = self.0.binary_search(filter);
         if let Err(at) = place {
@@ -64,12 +68,11 @@ impl Filters {
         place.is_err()
     }
 
-    /// Takes one out. Whether it was there.
+    /// Removes a filter. Returns whether it existed.
     pub(super) fn remove(&mut self, filter: &Filter) -> bool {
         self.0.binary_search(filter).map(|at| self.0.remove(at)).is_ok()
     }
 
-    /// All of them.
     pub(super) fn iter(&self) -> std::slice::Iter<'_, Filter> {
         self.0.iter()
     }
@@ -148,8 +151,8 @@ impl Members {
         self.0.as_ref().map_or(0, |members| members.len())
     }
 
-    /// Marks the stream for each of them. If they are many, that goes on in a task of its own, which others have their turn
-    /// beside.
+    /// Marks the stream for each of them. For more than [`INLINE_MARKS_MAX`] a task of its own does this and
+    /// yields to others.
     pub(in crate::hub) fn mark(&self, name: &StreamName) {
         let Some(members) = &self.0 else { return };
         match Handle::try_current() {

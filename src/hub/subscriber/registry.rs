@@ -1,4 +1,4 @@
-//! All subscribers, for operators.
+//! [`Subscribers`]: the table of all subscribers, for operators.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use super::members::Member;
 use crate::clock::Clock;
 use crate::hub::SubscribedView;
 
-/// Streams that are marked at once for a client that subscribes, about 80 bytes each.
+/// Maximum number of marks of a subscribed client, about 80 bytes each.
 pub(super) const MARKS_MAX: usize = 4096;
 
-/// The subscribers by client. For a moment there may be two of one client, when it comes again.
+/// The subscribers by client. While a client reconnects there may be two with the same name.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct Subscribers {
     table: Mutex<SubscriberTable>,
@@ -33,7 +33,8 @@ impl Subscribers {
         member
     }
 
-    /// One who is nobody's client, and subscribes to a limited number of streams by name.
+    /// Creates a subscriber that operators do not see. Its marks are not limited, since it subscribes to a
+    /// limited number of streams by name.
     pub(super) fn unlisted(&self) -> Arc<Member> {
         self.table.lock().member("", usize::MAX)
     }
@@ -42,18 +43,18 @@ impl Subscribers {
         self.table.lock().by_client.remove(&(member.client.clone(), member.number));
     }
 
-    /// How many there are.
+    /// Returns the number of listed subscribers.
     pub(in crate::hub) fn count(&self) -> usize {
         self.table.lock().by_client.len()
     }
 
-    /// Clients and what they subscribe to, by name; at most `max`.
+    /// Lists clients with their subscriptions, by name; at most `max`.
     pub(in crate::hub) fn views(&self, max: usize, clock: Clock) -> Vec<(String, SubscribedView)> {
         let members: Vec<_> = self.table.lock().by_client.values().take(max).cloned().collect();
         members.iter().map(|member| (member.client.to_string(), member.view(clock))).collect()
     }
 
-    /// What one client subscribes to.
+    /// Returns the subscriptions of one client; of its newest subscriber if there are several.
     pub(in crate::hub) fn one(&self, client: &str, clock: Clock) -> Option<SubscribedView> {
         let client: Arc<str> = client.into();
         let newest = {

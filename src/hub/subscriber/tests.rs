@@ -1,4 +1,4 @@
-//! What a subscriber is told, in a hub on a paused clock.
+//! Tests of subscribers and their marks, in a hub on a paused clock.
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Waker};
@@ -47,7 +47,7 @@ fn is_ready(future: Pin<&mut impl Future>) -> bool {
     future.poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// The marks that there are now, in the order in which they came.
+/// Takes the current marks, in the order in which they were set.
 async fn marks(subscriber: &Subscriber) -> Vec<String> {
     tokio::select! {
         biased;
@@ -57,81 +57,81 @@ async fn marks(subscriber: &Subscriber) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_change_of_a_stream_that_a_filter_matches_is_told_once() {
+async fn each_change_of_a_matching_stream_is_marked_once() {
     let hub = hub();
-    let follower = hub.subscriber("follower");
+    let subscriber = hub.subscriber("subscriber");
     for text in ["a", "b/+", "b/#", "never//matched"] {
-        follower.add(filter(text));
-        follower.add(filter(text));
+        subscriber.add(filter(text));
+        subscriber.add(filter(text));
     }
     let metrics = hub.metrics.text(hub.counts(), &hub.memory());
     assert!(metrics.contains("pollgate_subscribers 1\n") && metrics.contains("pollgate_subscriptions 3\n"));
     for stream in ["a", "b/1", "b/2/3", "other"] {
         create(&hub, stream).await;
     }
-    assert_eq!(marks(&follower).await, ["a", "b/1", "b/2/3"], "created");
+    assert_eq!(marks(&subscriber).await, ["a", "b/1", "b/2/3"], "created");
     publish(&hub, "b/1", "x").await;
     publish(&hub, "a", "x").await;
     publish(&hub, "b/1", "y").await;
     publish(&hub, "other", "x").await;
-    assert_eq!(marks(&follower).await, ["b/1", "a"], "appended to");
+    assert_eq!(marks(&subscriber).await, ["b/1", "a"], "appended to");
     publish(&hub, "a", "").await;
-    assert_eq!(marks(&follower).await, ["a"], "closed");
+    assert_eq!(marks(&subscriber).await, ["a"], "closed");
     hub.delete(&name("a")).await.unwrap();
     hub.delete(&name("b/1")).await.unwrap();
-    assert_eq!(marks(&follower).await, ["a", "b/1"], "deleted");
+    assert_eq!(marks(&subscriber).await, ["a", "b/1"], "deleted");
     publish(&hub, "a", "x").await;
     publish(&hub, "b/4", "x").await;
-    assert_eq!(marks(&follower).await, ["a", "b/4"], "created by an append");
-    follower.remove(&filter("a"));
-    follower.remove(&filter("b/+"));
+    assert_eq!(marks(&subscriber).await, ["a", "b/4"], "created by an append");
+    subscriber.remove(&filter("a"));
+    subscriber.remove(&filter("b/+"));
     publish(&hub, "a", "x").await;
     publish(&hub, "b/4", "x").await;
-    assert_eq!(marks(&follower).await, ["b/4"], "another filter is still there");
-    follower.remove(&filter("b/#"));
+    assert_eq!(marks(&subscriber).await, ["b/4"], "another filter is still there");
+    subscriber.remove(&filter("b/#"));
     publish(&hub, "b/4", "x").await;
-    follower.mark(name("marked"));
-    assert_eq!(marks(&follower).await, ["marked"]);
-    drop(follower);
+    subscriber.mark(name("marked"));
+    assert_eq!(marks(&subscriber).await, ["marked"]);
+    drop(subscriber);
     assert_eq!(hub.counts(), Counts { streams: 4, ..Counts::default() });
 }
 
 #[tokio::test(start_paused = true)]
 async fn marks_come_in_parts_and_a_dropped_wait_takes_none() {
     let hub = hub();
-    let follower = hub.subscriber("follower");
-    follower.add(filter("#"));
+    let subscriber = hub.subscriber("subscriber");
+    subscriber.add(filter("#"));
     let waiting = {
-        let mut changed = pin!(follower.changed(2));
+        let mut changed = pin!(subscriber.changed(2));
         assert!(!is_ready(changed.as_mut()));
         for stream in ["3", "1", "2"] {
             create(&hub, stream).await;
         }
-        follower.member.marks.waiting()
+        subscriber.member.marks.waiting()
     };
-    assert_eq!((waiting, follower.member.marks.waiting()), (0, 0));
-    assert_eq!(in_time("two marks", follower.changed(2)).await, [name("3"), name("1")]);
+    assert_eq!((waiting, subscriber.member.marks.waiting()), (0, 0));
+    assert_eq!(in_time("two marks", subscriber.changed(2)).await, [name("3"), name("1")]);
     publish(&hub, "3", "x").await;
-    assert_eq!(in_time("one mark", follower.changed(0)).await, [name("2")]);
-    assert_eq!(marks(&follower).await, ["3"]);
+    assert_eq!(in_time("one mark", subscriber.changed(0)).await, [name("2")]);
+    assert_eq!(marks(&subscriber).await, ["3"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_beyond_those_that_can_be_marked_are_told_as_an_overflow() {
+async fn changes_beyond_the_maximum_of_marks_are_reported_as_an_overflow() {
     const OVER: usize = 3;
     let hub = hub();
-    let follower = hub.subscriber("follower");
-    follower.add(filter("s/#"));
+    let subscriber = hub.subscriber("subscriber");
+    subscriber.add(filter("s/#"));
     for number in 0..registry::MARKS_MAX + OVER {
-        assert!(number > registry::MARKS_MAX || !follower.take_overflow());
+        assert!(number > registry::MARKS_MAX || !subscriber.take_overflow());
         publish(&hub, &format!("s/{number}"), "x").await;
     }
     publish(&hub, "s/0", "y").await;
-    assert!(follower.take_overflow());
-    assert!(!follower.take_overflow(), "it was told");
-    let marked = in_time("the marks", follower.changed(usize::MAX)).await;
+    assert!(subscriber.take_overflow());
+    assert!(!subscriber.take_overflow(), "the overflow is reported once");
+    let marked = in_time("the marks", subscriber.changed(usize::MAX)).await;
     assert_eq!(marked.len(), registry::MARKS_MAX);
-    // What is not marked is found by a walk over all streams.
+    // A walk over all streams finds those without a mark.
     let (mut walk, mut found) = (StreamWalk::over([&filter("s/#")]), 0);
     while let Some(streams) = hub.next_streams(&mut walk).await {
         found += streams.len();
@@ -140,18 +140,18 @@ async fn streams_beyond_those_that_can_be_marked_are_told_as_an_overflow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_somebody_names_does_not_end_whatever_life_it_is_in() {
+async fn a_stream_with_a_subscriber_by_name_does_not_expire_in_any_epoch() {
     let hub = hub();
     let sweep = || hub.store.sweep(hub.clock.now());
-    let follower = hub.subscriber("follower");
-    follower.add(filter("s"));
+    let subscriber = hub.subscriber("subscriber");
+    subscriber.add(filter("s"));
     for _ in 0..3 {
         create(&hub, "s").await;
         advance(FAR_BEYOND).await;
-        assert!(sweep().is_empty(), "it is in use");
+        assert!(sweep().is_empty(), "the stream is in use");
         hub.waiters.end(&name("s"));
         advance(FAR_BEYOND).await;
-        assert!(sweep().is_empty(), "the late end of a former life changes nothing");
+        assert!(sweep().is_empty(), "a late report of the end of an earlier epoch changes nothing");
         hub.delete(&name("s")).await.unwrap();
     }
     create(&hub, "s").await;
@@ -159,52 +159,52 @@ async fn a_stream_that_somebody_names_does_not_end_whatever_life_it_is_in() {
     let poll = hub.poll(reader, PollSettings { hold: TTL, client: None });
     assert!(
         in_time("the hold ends", poll).await.unwrap().held,
-        "a poll beside it gives back its own part only"
+        "a poll releases only its own use of the stream"
     );
     advance(FAR_BEYOND).await;
     hub.waiters.end(&name("s"));
     advance(FAR_BEYOND).await;
     assert!(sweep().is_empty());
-    follower.remove(&filter("s"));
+    subscriber.remove(&filter("s"));
     advance(TTL).await;
     assert_eq!(sweep(), [name("s")]);
     create(&hub, "t").await;
-    follower.add(filter("+"));
+    subscriber.add(filter("+"));
     advance(TTL).await;
-    assert_eq!(sweep(), [name("t")], "a wildcard is no use of a stream");
+    assert_eq!(sweep(), [name("t")], "a wildcard filter does not count as use of a stream");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_that_only_a_request_noticed_is_told_by_the_next_sweep() {
+async fn an_expiry_that_a_request_noticed_is_reported_by_the_next_sweep() {
     let hub = hub();
-    let follower = hub.subscriber("follower");
-    follower.add(filter("#"));
+    let subscriber = hub.subscriber("subscriber");
+    subscriber.add(filter("#"));
     create(&hub, "s").await;
-    assert_eq!(marks(&follower).await, ["s"]);
+    assert_eq!(marks(&subscriber).await, ["s"]);
     advance(TTL).await;
     assert!(hub.read(&name("s"), Start::Earliest).await.is_err());
     let sweeping = tokio::time::timeout(Duration::from_secs(2), hub.sweep());
-    let (_, changed) = tokio::join!(sweeping, in_time("the end is told", follower.changed(9)));
+    let (_, changed) = tokio::join!(sweeping, in_time("the end is reported", subscriber.changed(9)));
     assert_eq!(changed, [name("s")]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn news_of_a_former_life_do_not_wake_who_waits_in_the_present_one() {
+async fn a_report_of_an_earlier_epoch_does_not_wake_a_reader_of_the_present_one() {
     let hub = hub();
-    let follower = hub.subscriber("follower");
-    follower.add(filter("s"));
+    let subscriber = hub.subscriber("subscriber");
+    subscriber.add(filter("s"));
     create(&hub, "s").await;
-    let former = hub.read(&name("s"), Start::Earliest).await.unwrap().epoch;
+    let earlier_epoch = hub.read(&name("s"), Start::Earliest).await.unwrap().epoch;
     hub.delete(&name("s")).await.unwrap();
     create(&hub, "s").await;
     let mut reader = hub.stream_reader(&name("s"), Start::Earliest);
     reader.read(usize::MAX).await.unwrap();
-    hub.waiters.advance(&name("s"), former, Position(100), true, None);
+    hub.waiters.advance(&name("s"), earlier_epoch, Position(100), true, None);
     assert!(!has_changed(&mut reader));
     publish(&hub, "s", "x").await;
     assert!(has_changed(&mut reader));
     assert_eq!(reader.read(usize::MAX).await.unwrap().messages, 1);
-    hub.waiters.advance(&name("s"), former, Position(100), true, None);
+    hub.waiters.advance(&name("s"), earlier_epoch, Position(100), true, None);
     assert!(!has_changed(&mut reader));
 }
 
@@ -213,7 +213,7 @@ fn has_changed(reader: &mut StreamReader) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn operators_see_who_subscribes_beside_who_polls() {
+async fn operators_see_subscribers_and_polls_of_a_client_together() {
     let hub = hub();
     create(&hub, "s").await;
     let (both, other) = (hub.subscriber("both"), hub.subscriber("ein Gerät / 1"));

@@ -1,38 +1,39 @@
-//! Going through the streams that filters may match, a part at a time, so that others have their turn in between however
-//! many streams there are.
+//! [`StreamWalk`]: visits the streams that filters may match, page by page, yielding in between so that many
+//! streams do not block other tasks.
 
 use tokio::task::{consume_budget, yield_now};
 
 use crate::hub::Hub;
 use crate::stream::{Filter, Offset, StreamName};
 
-/// A walk over the streams that some filters may match.
+/// A walk over the streams that some filters may match; advanced by [`Hub::next_streams`].
 #[derive(Debug)]
 pub struct StreamWalk {
-    /// What is still to be visited, the next one last.
+    /// The parts still to visit; the next one is last.
     roots: Vec<Root>,
-    /// The stream behind which the next part of the last root begins.
+    /// Name behind which the next page of the current part starts.
     after: Option<StreamName>,
 }
 
-/// A part of all streams.
+/// A set of streams to visit.
 #[derive(Debug, PartialEq, Eq)]
 enum Root {
     /// One stream.
     Stream(StreamName),
-    /// The streams whose names begin so.
+    /// The streams whose names start with this prefix.
     Under(Box<str>),
 }
 
 impl StreamWalk {
-    /// A walk that visits each stream that a filter matches. Filters with wildcards that overlap are walked once.
+    /// Creates a walk that visits every stream that one of the filters matches. Streams under overlapping
+    /// wildcard filters are visited once.
     pub fn over<'a>(filters: impl IntoIterator<Item = &'a Filter>) -> Self {
         let (mut prefixes, mut roots) = (Vec::new(), Vec::new());
         for filter in filters {
             match filter.exact() {
                 Some(name) => roots.push(Root::Stream(name.clone())),
                 None if filter.has_wildcard() => prefixes.push(filter.prefix()),
-                // It is what no stream can be called.
+                // No stream can have this name.
                 None => {}
             }
         }
@@ -42,20 +43,20 @@ impl StreamWalk {
         Self { roots, after: None }
     }
 
-    /// Whether all streams were visited.
+    /// Whether all streams have been visited.
     pub fn is_over(&self) -> bool {
         self.roots.is_empty()
     }
 
-    /// A walk that goes on behind a stream.
+    /// Continues the walk behind the stream `after`.
     pub fn starting_after(self, after: Option<StreamName>) -> Self {
         Self { after, ..self }
     }
 }
 
 impl Hub {
-    /// Visits the next streams of a walk: those that there are, each with its tail, and among them some that no filter
-    /// matches. It may find none; `None`: the walk is over.
+    /// Returns the next existing streams of a walk, each with its tail. Some may match no filter, and a page
+    /// may be empty. `None`: the walk is over.
     pub async fn next_streams(&self, walk: &mut StreamWalk) -> Option<Vec<(StreamName, Offset)>> {
         match walk.roots.last()? {
             Root::Stream(name) => {

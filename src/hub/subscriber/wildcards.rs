@@ -1,5 +1,5 @@
-//! The filters with wildcards, as a tree of levels: a publisher meets only those that share a beginning with its
-//! stream's name, and where there are none it pays one atomic load.
+//! [`Wildcards`]: the wildcard filters of all subscribers, as a tree of topic levels. A publisher visits only
+//! the filters whose first levels match its stream, and pays one atomic load if there are no filters.
 
 use std::collections::HashMap;
 use std::str::Split;
@@ -11,26 +11,28 @@ use parking_lot::RwLock;
 use super::members::{Member, Members};
 use crate::stream::{ANY_LEVELS, Filter, ONE_LEVEL, StreamName};
 
-/// All filters with wildcards and their subscribers.
+/// All wildcard filters and their subscribers.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct Wildcards {
     root: RwLock<Level>,
-    /// Filters, each counted for each of its subscribers. Changed only under the lock.
+    /// Number of filters, each counted once per subscriber. Changed only under the lock.
     ///
-    /// Publishers read it without one. Either a publisher sees the filter, or its append came before the subscriber's
-    /// first read, which comes after the filter: both go through the lock of that stream in the store.
+    /// Publishers read it without the lock. Either a publisher sees the filter, or its append came before the
+    /// first read of the subscriber, which comes after the filter was added: both take the lock of that
+    /// stream in the store.
     count: AtomicUsize,
 }
 
-/// What begins with the same levels.
+/// A node of the tree: the filters that share their first levels.
 #[derive(Debug, Default)]
 struct Level {
-    /// Whose filter ends here.
+    /// Subscribers whose filter ends at this node.
     here: Members,
-    /// Whose filter goes on with `#`.
+    /// Subscribers whose filter continues with `#`.
     any: Members,
-    /// Filters that go on with `+`.
+    /// Filters that continue with `+`.
     one: Option<Box<Level>>,
+    /// Filters that continue with a literal level.
     named: HashMap<Box<str>, Level>,
 }
 
@@ -49,14 +51,15 @@ impl Wildcards {
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Marks the stream for all who have a filter that matches it.
+    /// Marks the stream for every subscriber with a filter that matches it.
     pub(in crate::hub) fn mark(&self, name: &StreamName) {
         if self.count.load(Ordering::Relaxed) > 0 {
             self.matching(name).iter().for_each(|members| members.mark(name));
         }
     }
 
-    /// How many filters there are, each counted for each of its subscribers: those in the tree, not `count`.
+    /// Number of filters in the tree, each counted once per subscriber. Walks the tree instead of reading
+    /// `count`.
     pub(in crate::hub) fn len(&self) -> usize {
         self.root.read().len()
     }
@@ -97,8 +100,8 @@ impl Level {
         }
     }
 
-    /// Goes through what matches the rest of a name. `hidden`: it is the whole name and begins with `$`, which
-    /// wildcards do not match.
+    /// Collects the subscribers whose filters match the remaining levels of a name. `hidden`: the levels are
+    /// the whole name and it starts with `$`, which a leading wildcard does not match.
     fn find(&self, mut levels: Split<'_, char>, hidden: bool, found: &mut Vec<Members>) {
         if !self.any.is_empty() && !hidden {
             found.push(self.any.clone());

@@ -1,4 +1,5 @@
-//! From a frame to a packet: parsed by `mqtt-protocol-core`, and then checked for what it lets pass.
+//! Decodes packets from clients: `mqtt-protocol-core` parses them, and the rules that it does not enforce are
+//! checked here.
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::stream::{Filter, QoS};
 const MALFORMED: Breach = Breach(Reason::MalformedPacket);
 const PROTOCOL_ERROR: Breach = Breach(Reason::ProtocolError);
 
-/// A session expiry that says "for ever" (MQTT 5, section 3.1.2.11.2).
+/// Session expiry interval of a session that does not expire (MQTT 5, section 3.1.2.11.2).
 const FOR_EVER: u32 = u32::MAX;
 
 /// Bits of the connect flags (MQTT 5, section 3.1.2.3).
@@ -27,11 +28,12 @@ const WILL_FLAG: u8 = 1 << 2;
 const WILL_QOS_FLAGS: u8 = 3 << 3;
 const WILL_RETAIN_FLAG: u8 = 1 << 5;
 
-/// Where the protocol level and the connect flags stand in a CONNECT.
+/// Positions of the protocol level and the connect flags in the body of a CONNECT.
 const LEVEL_AT: usize = 6;
 const FLAGS_AT: usize = 7;
 
-/// What a client says in `frame`. Before its CONNECT the version is `None`, and nothing else is understood.
+/// Decodes a packet from a client. `version` is `None` before the CONNECT, and then no other packet is
+/// accepted.
 pub(in crate::mqtt) fn decode(frame: Packet<'_>, version: Option<Version>) -> Result<Incoming, Breach> {
     let Packet { first, body } = frame;
     let (kind, flags) = (first >> 4, first & 0x0f);
@@ -93,7 +95,7 @@ pub(in crate::mqtt) fn decode(frame: Packet<'_>, version: Option<Version>) -> Re
     }
 }
 
-/// What the library parsed, if that was all there is.
+/// Returns the packet that the library parsed, if the packet takes the whole body.
 fn whole<P>(parsed: Result<(P, usize), MqttError>, body: &[u8]) -> Result<P, Breach> {
     let (packet, length) = parsed.map_err(|error| Breach(error.into()))?;
     if length == body.len() { Ok(packet) } else { Err(MALFORMED) }
@@ -111,7 +113,7 @@ fn qos(qos: Qos) -> QoS {
     }
 }
 
-/// A text may not hold U+0000 (MQTT 5, section 1.5.4).
+/// Rejects a text with U+0000 (MQTT 5, section 1.5.4).
 fn text(text: &str) -> Result<String, Breach> {
     if text.contains('\0') { Err(MALFORMED) } else { Ok(text.to_owned()) }
 }
@@ -120,7 +122,7 @@ fn connect(body: &[u8]) -> Result<Connect, Breach> {
     let (Some(&level), Some(&flags)) = (body.get(LEVEL_AT), body.get(FLAGS_AT)) else {
         return Err(MALFORMED);
     };
-    // MQTT 3.1 has a longer name, so its level is not even where it should be.
+    // MQTT 3.1 has a longer protocol name, so its level is at another position.
     if !body.starts_with(b"\0\x04MQTT") || !matches!(level, 4 | 5) {
         return Err(Breach(Reason::UnsupportedProtocolVersion));
     }
@@ -229,7 +231,7 @@ fn publish(
             Property::TopicAlias(p) => {
                 alias = Some(NonZeroU16::new(p.val()).ok_or(Breach(Reason::TopicAliasInvalid))?);
             }
-            // Only a server may say one.
+            // Only a server may send this property.
             Property::SubscriptionIdentifier(_) => return Err(PROTOCOL_ERROR),
             _ => {}
         }

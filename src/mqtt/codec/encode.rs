@@ -1,14 +1,14 @@
-//! From what a client is to be told to bytes (MQTT 5, section 3; for 3.1.1 without properties and reasons).
+//! Encodes packets to clients (MQTT 5, section 3; for 3.1.1 without properties and reason codes).
 
 use bytes::{BufMut, BytesMut};
 
 use super::{Ack, AckKind, Connack, Delivery, MessageProperties, OutgoingPacket, PacketId, Reason, Version};
 use crate::stream::QoS;
 
-/// The largest remaining length (MQTT 5, section 1.5.5).
+/// Maximum remaining length (MQTT 5, section 1.5.5).
 const LENGTH_MAX: usize = 268_435_455;
 
-/// Identifiers of properties (MQTT 5, section 2.2.2.2).
+/// Property identifiers (MQTT 5, section 2.2.2.2).
 mod property {
     pub(super) const PAYLOAD_FORMAT: u8 = 0x01;
     pub(super) const MESSAGE_EXPIRY: u8 = 0x02;
@@ -27,8 +27,8 @@ mod property {
     pub(super) const SHARED_SUBSCRIPTIONS: u8 = 0x2a;
 }
 
-/// Appends `packet` to `out`. Whether that was possible: it is not if the packet would be larger than
-/// `packet_bytes_max`, and then `out` is as it was.
+/// Appends `packet` to `out`. Returns false, with `out` unchanged, if the packet would be larger than
+/// `packet_bytes_max`.
 pub(in crate::mqtt) fn encode(
     packet: &OutgoingPacket<'_>,
     version: Version,
@@ -167,7 +167,7 @@ fn put_message_properties(message: &MessageProperties, properties: &mut BytesMut
     }
 }
 
-/// The body, and the first byte of the packet. A success needs no reason.
+/// Appends the body and returns the first byte of the packet. A success is encoded without a reason code.
 fn ack_body(ack: Ack, v5: bool, body: &mut BytesMut) -> u8 {
     body.put_u16(ack.id.0.get());
     if v5 && ack.reason != Reason::Success {
@@ -188,13 +188,13 @@ fn put_id(id: PacketId, v5: bool, body: &mut BytesMut) {
     }
 }
 
-/// Texts come from packets or are stream names, so they are short enough.
+/// The texts come from packets or are stream names, so their length fits into 16 bits.
 fn put_text(text: &str, out: &mut BytesMut) {
     put_bytes(text.as_bytes(), out);
 }
 
 fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
-    debug_assert!(bytes.len() <= usize::from(u16::MAX), "a packet has room for no longer string");
+    debug_assert!(bytes.len() <= usize::from(u16::MAX), "a string in a packet has at most 65 535 bytes");
     let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     out.put_u16(length);
     out.put_slice(bytes.get(..usize::from(length)).unwrap_or_default());
@@ -209,7 +209,7 @@ fn length_bytes(length: usize) -> usize {
     }
 }
 
-/// A variable byte integer (MQTT 5, section 1.5.5).
+/// Appends a variable byte integer (MQTT 5, section 1.5.5).
 fn put_length(mut length: usize, out: &mut BytesMut) {
     loop {
         let low = (length & 0x7f) as u8;
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_read_by_others_as_it_was_meant() {
+    fn the_library_parses_an_encoded_publish() {
         let topic = StreamName::parse("a/b").unwrap();
         let properties = MessageProperties {
             expiry: Some(Duration::from_secs(9)),
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_that_is_too_large_leaves_no_trace() {
+    fn a_packet_that_is_too_large_leaves_the_output_unchanged() {
         let topic = StreamName::parse("a").unwrap();
         let properties = MessageProperties::default();
         let packet = OutgoingPacket::Publish(delivery(&topic, &properties));
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_packets_are_read_by_others_too() {
+    fn the_library_parses_the_other_encoded_packets() {
         let connack = || {
             OutgoingPacket::Connack(Connack {
                 reason: Reason::Success,

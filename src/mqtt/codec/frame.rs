@@ -1,4 +1,4 @@
-//! From bytes to whole packets: the fixed header (MQTT 5, section 2.1).
+//! [`PacketReader`]: splits received bytes into packets by their fixed header (MQTT 5, section 2.1).
 
 use std::ops::Deref;
 
@@ -6,41 +6,41 @@ use bytes::Bytes;
 
 use super::{Breach, Reason};
 
-/// Bytes that were read and are not a whole packet yet. Empty, it holds no memory.
+/// Received bytes that are not a complete packet yet. Holds no memory while it is empty.
 ///
-/// The buffer is never shared with what is made of a packet, except for a packet that fills it: a small message in the log
-/// must not keep a large buffer alive.
+/// The buffer is never shared with parts of a packet, except with a packet that fills it: a small message in
+/// the log must not keep a large buffer alive.
 #[derive(Debug, Default)]
 pub(in crate::mqtt) struct PacketReader {
     bytes: Vec<u8>,
-    /// Bytes at the beginning that belong to packets which were returned.
+    /// Bytes at the beginning of the buffer that belong to packets already returned.
     taken: usize,
-    /// Bytes of the packet that is being read, once they are known.
+    /// Size of the packet being received, in bytes, once it is known; otherwise 0.
     packet_bytes: usize,
 }
 
-/// A whole packet.
+/// A complete packet.
 #[derive(Debug, Clone)]
 pub(in crate::mqtt) struct Packet<'a> {
-    /// Kind and flags.
+    /// Packet type and flags.
     pub(in crate::mqtt) first: u8,
-    /// What follows the fixed header.
+    /// The bytes behind the fixed header.
     pub(in crate::mqtt) body: PacketBody<'a>,
 }
 
 /// The body of a packet.
 #[derive(Debug, Clone)]
 pub(in crate::mqtt) enum PacketBody<'a> {
-    /// Lies among other packets in the read buffer.
+    /// A slice of the read buffer.
     Part(&'a [u8]),
-    /// Filled the read buffer, and has become its owner.
+    /// The whole read buffer, which the packet has filled and now owns.
     Whole(Bytes),
 }
 
-/// The most bytes that a remaining length has.
+/// Maximum size of the remaining length field, in bytes.
 const LENGTH_BYTES_MAX: usize = 4;
 
-/// Shorter packets are copied out of the read buffer, longer ones take it with them.
+/// Minimum size of a packet that takes over the read buffer; shorter packets are copied out of it.
 const OWNED_PACKET_BYTES_MIN: usize = 8 * 1024;
 
 impl Deref for PacketBody<'_> {
@@ -55,8 +55,8 @@ impl Deref for PacketBody<'_> {
 }
 
 impl PacketBody<'_> {
-    /// The bytes from `start` on, for as long as they are needed. They keep at most as many other bytes alive as they are
-    /// themselves.
+    /// Returns the bytes from `start` on, to be kept. They keep at most as many other bytes alive as they
+    /// have themselves.
     pub(in crate::mqtt) fn keep_from(&self, start: usize) -> Bytes {
         let kept = self.get(start..).unwrap_or_default();
         match self {
@@ -67,7 +67,8 @@ impl PacketBody<'_> {
 }
 
 impl PacketReader {
-    /// Adds what was read. The buffer grows with what has come, not with what was announced.
+    /// Appends received bytes. The buffer grows with the bytes that have arrived, not with the announced
+    /// length.
     pub(in crate::mqtt) fn put(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.taken);
         self.taken = 0;
@@ -79,13 +80,13 @@ impl PacketReader {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Memory that is held, in bytes.
+    /// Memory held, in bytes.
     pub(in crate::mqtt) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// The next whole packet of at most `packet_bytes_max`. A longer one is refused when its length is read, before
-    /// anything is set aside for it.
+    /// Returns the next complete packet of at most `packet_bytes_max`. A longer one is refused as soon as its
+    /// length is known, before memory is reserved for it.
     pub(in crate::mqtt) fn next(&mut self, packet_bytes_max: usize) -> Result<Option<Packet<'_>>, Breach> {
         let unread = self.bytes.get(self.taken..).unwrap_or_default();
         let Some((&first, rest)) = unread.split_first() else {
@@ -113,7 +114,8 @@ impl PacketReader {
         Ok(Some(Packet { first, body }))
     }
 
-    /// Takes the buffer with the packet at its beginning; the bytes behind that are copied into a new one.
+    /// Takes the buffer with the packet at its beginning; the bytes behind the packet are copied into a new
+    /// buffer.
     fn take_buffer(&mut self, packet_bytes: usize) -> Bytes {
         let behind = self.bytes.split_off(packet_bytes);
         let mut packet = std::mem::replace(&mut self.bytes, behind);
@@ -124,7 +126,7 @@ impl PacketReader {
     }
 }
 
-/// The remaining length and its own bytes, once those are all there.
+/// Parses the remaining length. Returns it with the size of its field, or `None` if the field is incomplete.
 fn remaining_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Breach> {
     let mut length = 0;
     for (index, byte) in bytes.iter().enumerate().take(LENGTH_BYTES_MAX) {
@@ -141,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packets_come_out_as_they_went_in_however_they_are_cut() {
+    fn packets_are_read_unchanged_wherever_the_bytes_are_split() {
         let large = [&[0x30, 0x80, 0x80, 1][..], &[9; 16 * 1024]].concat();
         let stream: Vec<u8> =
             [&[0xc0, 0][..], &[0x30, 3, 0, 1, b'a'], &[0x30, 0x80, 1], &[7; 128], &large, &[0xc0, 0]]
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_too_long_or_none_is_refused_at_once() {
+    fn a_length_that_is_too_long_or_invalid_is_refused_at_once() {
         let refused = |bytes: &[u8]| {
             let mut frames = PacketReader::default();
             frames.put(bytes);
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_announced_costs_nothing_until_it_comes() {
+    fn an_announced_length_reserves_no_memory() {
         let mut frames = PacketReader::default();
         frames.put(&[0x30, 0xfb, 0xff, 0x3f]);
         let mut put = 4;
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_a_packet_keeps_no_other_bytes_alive() {
+    fn a_kept_part_of_a_packet_keeps_no_other_bytes_alive() {
         let mut frames = PacketReader::default();
         let dropped = [&[0x30, 0x80, 0x80, 0x3f][..], &[0; 0x0f_c000]].concat();
         frames.put(&[&dropped[..], &[0x30, 4, 0, 1, b'a', b'x']].concat());
@@ -200,7 +202,8 @@ mod tests {
         assert!(frames.capacity() < 64, "the small packet was copied out of the large buffer");
         let small = frames.next(1 << 20).unwrap().unwrap();
         assert_eq!(small.body.keep_from(3), &b"x"[..]);
-        // Of a body that is nearly all payload nothing is copied; of one with a small payload that alone is kept.
+        // A body that is nearly all payload is not copied; of a body with a small payload only the payload is
+        // kept.
         let body = PacketBody::Whole(vec![5; 16 * 1024].into());
         assert_eq!(body.keep_from(100).as_ptr(), body[100..].as_ptr());
         assert_ne!(body.keep_from(16_000).as_ptr(), body[16_000..].as_ptr());

@@ -1,4 +1,4 @@
-//! The packets as values: what clients send, and what they are sent.
+//! The packets that clients send and receive, as values.
 
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{MessageProperties, Reason};
-use crate::mqtt::forms::QualityForm;
+use crate::mqtt::forms::QosForm;
 use crate::stream::{Filter, QoS, StreamName};
 
-/// Which of the two protocols a client speaks.
+/// The protocol version of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::mqtt) enum Version {
     /// MQTT 3.1.1 (level 4).
@@ -19,11 +19,11 @@ pub(in crate::mqtt) enum Version {
     V5,
 }
 
-/// Tells apart what is on its way between a client and the gateway.
+/// Identifies a packet in flight between a client and the gateway (MQTT 5, section 2.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(in crate::mqtt) struct PacketId(pub(in crate::mqtt) NonZeroU16);
 
-/// What clients send.
+/// A packet from a client.
 #[derive(Debug)]
 pub(in crate::mqtt) enum Incoming {
     Connect(Box<Connect>),
@@ -35,54 +35,54 @@ pub(in crate::mqtt) enum Incoming {
     Disconnect(Disconnect),
 }
 
-/// The first packet of a client.
+/// CONNECT, the first packet of a client.
 #[derive(Debug)]
 pub(in crate::mqtt) struct Connect {
     pub(in crate::mqtt) version: Version,
     pub(in crate::mqtt) client_id: String,
     pub(in crate::mqtt) clean_start: bool,
     pub(in crate::mqtt) keep_alive: Duration,
-    /// How long the session is kept after the connection.
+    /// How long the session is kept after the connection ends.
     pub(in crate::mqtt) session_expiry: Duration,
-    /// How many messages the client takes before it has acknowledged one.
+    /// Number of messages that the client accepts before it has acknowledged one.
     pub(in crate::mqtt) receive_maximum: u16,
-    /// The largest packet that the client takes.
+    /// Size of the largest packet that the client accepts, in bytes.
     pub(in crate::mqtt) packet_bytes_max: usize,
-    /// How many topic aliases the client takes.
+    /// Number of topic aliases that the client accepts.
     pub(in crate::mqtt) topic_alias_maximum: u16,
     pub(in crate::mqtt) will: Option<Will>,
-    /// Whether it wants another authentication than a name and a password.
+    /// The client requests enhanced authentication instead of a user name and password.
     pub(in crate::mqtt) authenticates: bool,
 }
 
-/// A message that is published when the client is gone without a good-bye.
+/// A message that is published if the client disappears without DISCONNECT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(in crate::mqtt) struct Will {
     pub(in crate::mqtt) topic: String,
     pub(in crate::mqtt) payload: Bytes,
-    #[serde(with = "QualityForm")]
+    #[serde(with = "QosForm")]
     pub(in crate::mqtt) qos: QoS,
     pub(in crate::mqtt) retain: bool,
     pub(in crate::mqtt) properties: MessageProperties,
-    /// How long after the client is gone.
+    /// Delay after the connection ends.
     pub(in crate::mqtt) delay: Duration,
 }
 
 impl Will {
-    /// What it takes, in bytes.
+    /// Memory that the will takes, in bytes.
     pub(in crate::mqtt) fn bytes(&self) -> usize {
         size_of::<Self>() + self.topic.len() + self.payload.len() + self.properties.bytes()
     }
 }
 
-/// A message from a client.
+/// PUBLISH from a client.
 #[derive(Debug)]
 pub(in crate::mqtt) struct Publish {
-    /// Empty if there is only an alias.
+    /// Empty if the packet has only an alias.
     pub(in crate::mqtt) topic: String,
     pub(in crate::mqtt) alias: Option<NonZeroU16>,
     pub(in crate::mqtt) payload: Bytes,
-    /// With QoS 1 and 2.
+    /// Set for QoS 1 and 2.
     pub(in crate::mqtt) id: Option<PacketId>,
     pub(in crate::mqtt) qos: QoS,
     pub(in crate::mqtt) retain: bool,
@@ -105,27 +105,27 @@ pub(in crate::mqtt) enum AckKind {
     Pubcomp,
 }
 
-/// A request for messages.
+/// SUBSCRIBE from a client.
 #[derive(Debug)]
 pub(in crate::mqtt) struct Subscribe {
     pub(in crate::mqtt) id: PacketId,
-    /// Each filter as far as it is one, with what is asked for.
+    /// Each filter, or the reason why it is invalid, with its options.
     pub(in crate::mqtt) filters: Vec<(Result<Filter, Reason>, SubscriptionOptions)>,
 }
 
-/// How messages of a subscription are wanted (MQTT 5, section 3.8.3.1).
+/// Options of a subscription (MQTT 5, section 3.8.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::mqtt) struct SubscriptionOptions {
-    #[serde(with = "QualityForm")]
+    #[serde(with = "QosForm")]
     pub(in crate::mqtt) qos: QoS,
     pub(in crate::mqtt) no_local: bool,
     pub(in crate::mqtt) retain_as_published: bool,
     pub(in crate::mqtt) retain_handling: RetainHandling,
-    /// Said back with each message.
+    /// The subscription identifier, sent back with each message.
     pub(in crate::mqtt) identifier: Option<u32>,
 }
 
-/// Whether a new subscription is sent retained messages.
+/// Whether a new subscription receives retained messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::mqtt) enum RetainHandling {
     Send,
@@ -139,29 +139,29 @@ pub(in crate::mqtt) struct Unsubscribe {
     pub(in crate::mqtt) filters: Vec<Result<Filter, Reason>>,
 }
 
-/// A client's good-bye.
+/// DISCONNECT from a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::mqtt) struct Disconnect {
-    /// Whether the will is to be published nevertheless.
+    /// The will is published nevertheless.
     pub(in crate::mqtt) with_will: bool,
-    /// A new session expiry, if it says one.
+    /// A new session expiry, if the packet has one.
     pub(in crate::mqtt) session_expiry: Option<Duration>,
 }
 
-/// What clients are sent.
+/// A packet to a client.
 #[derive(Debug)]
 pub(in crate::mqtt) enum OutgoingPacket<'a> {
     Connack(Connack),
     Publish(Delivery<'a>),
     Ack(Ack),
-    /// For each filter the granted QoS, or why not.
+    /// For each filter the granted QoS, or the reason for refusing it.
     Suback(PacketId, Vec<Result<QoS, Reason>>),
     Unsuback(PacketId, Vec<Reason>),
     Pingresp,
     Disconnect(Reason),
 }
 
-/// The answer to CONNECT. The `Option`s are left out where the client asked for the same.
+/// CONNACK. An `Option` is `None` where the value is the one that the client requested.
 #[derive(Debug)]
 pub(in crate::mqtt) struct Connack {
     pub(in crate::mqtt) reason: Reason,
@@ -174,14 +174,14 @@ pub(in crate::mqtt) struct Connack {
     pub(in crate::mqtt) keep_alive: Option<Duration>,
 }
 
-/// A message to a client.
+/// PUBLISH to a client.
 #[derive(Debug)]
 pub(in crate::mqtt) struct Delivery<'a> {
     pub(in crate::mqtt) topic: &'a StreamName,
-    /// Whether only the alias is sent, because the client knows it by now.
+    /// The alias of the topic, and whether the client knows it already, so that only the alias is sent.
     pub(in crate::mqtt) alias: Option<(NonZeroU16, bool)>,
     pub(in crate::mqtt) payload: &'a [u8],
-    /// With QoS 1 and 2.
+    /// Set for QoS 1 and 2.
     pub(in crate::mqtt) id: Option<PacketId>,
     pub(in crate::mqtt) qos: QoS,
     pub(in crate::mqtt) duplicate: bool,

@@ -1,4 +1,4 @@
-//! What comes along with a message: from the properties of a packet to the log's annotation, and back.
+//! The properties of a message: converts between the properties of a packet and the annotation in the log.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::stream::{Annotation, QoS};
 
-/// The properties of a message that are passed on (MQTT 5, section 3.3.2.3).
+/// The properties of a message that are forwarded to subscribers (MQTT 5, section 3.3.2.3).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::mqtt) struct MessageProperties {
-    /// Whole seconds until nobody wants it any more.
+    /// Message expiry interval, in whole seconds.
     pub(in crate::mqtt) expiry: Option<Duration>,
     pub(in crate::mqtt) is_text: bool,
     pub(in crate::mqtt) content_type: Option<Box<str>>,
@@ -21,7 +21,7 @@ pub(in crate::mqtt) struct MessageProperties {
 }
 
 impl MessageProperties {
-    /// Picks what belongs to the message.
+    /// Picks the properties that belong to the message.
     pub(super) fn of(properties: &[Property]) -> Self {
         let mut found = Self::default();
         for property in properties {
@@ -40,14 +40,14 @@ impl MessageProperties {
         found
     }
 
-    /// What they take, in bytes.
+    /// Memory that the properties take, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let texts = [&self.content_type, &self.response_topic].into_iter().flatten().map(|text| text.len());
         let pairs = self.user_properties.iter().map(|(name, value)| name.len() + value.len() + 64);
         texts.sum::<usize>() + pairs.sum::<usize>() + self.correlation.as_ref().map_or(0, Bytes::len)
     }
 
-    /// As the log keeps it.
+    /// Converts the properties to the annotation that is stored with the message.
     pub(in crate::mqtt) fn annotation(
         self,
         publisher: &str,
@@ -68,9 +68,10 @@ impl MessageProperties {
         }
     }
 
-    /// As a reader is told at `now`.
+    /// Converts an annotation to the properties for a subscriber at `now`.
     pub(in crate::mqtt) fn from_annotation(annotation: &Annotation, now: SystemTime) -> Self {
-        // What has not waited for a whole second has not waited: the interval is in seconds.
+        // Rounded up: a message that has waited for less than a second has not waited, since the interval is
+        // in seconds.
         let left = |at: SystemTime| {
             let left = at.duration_since(now).unwrap_or_default();
             Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0))

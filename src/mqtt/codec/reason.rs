@@ -1,12 +1,12 @@
-//! Why something was refused or has ended: the reason codes of MQTT 5, section 2.4, and what 3.1.1 has for them.
+//! Reason codes of MQTT 5 (section 2.4), and their mapping to return codes of 3.1.1.
 
 use mqtt_protocol_core::mqtt::result_code::MqttError;
 
-/// A reason code that the gateway gives.
+/// A reason code that the gateway sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(in crate::mqtt) enum Reason {
-    /// All is well; with a SUBACK the granted QoS is its own code.
+    /// Success. In a SUBACK the granted QoS is sent instead.
     Success = 0x00,
     NoSubscriptionExisted = 0x11,
     UnspecifiedError = 0x80,
@@ -33,17 +33,17 @@ pub(in crate::mqtt) enum Reason {
 }
 
 impl Reason {
-    /// The code of MQTT 5.
+    /// Returns the reason code of MQTT 5.
     pub(in crate::mqtt) fn code(self) -> u8 {
         self as u8
     }
 
-    /// Whether it says that something did not happen.
+    /// Whether the code reports a failure.
     pub(in crate::mqtt) fn is_failure(self) -> bool {
         self.code() >= 0x80
     }
 
-    /// The return code of a CONNACK of MQTT 3.1.1, section 3.2.2.3.
+    /// Returns the return code in a CONNACK of MQTT 3.1.1, section 3.2.2.3.
     pub(super) fn connect_return_code(self) -> u8 {
         match self {
             Self::Success => 0,
@@ -54,7 +54,7 @@ impl Reason {
     }
 }
 
-/// Of an error of the library: those that a packet of a client can cause.
+/// Maps the errors of the library that a packet from a client can cause.
 impl From<MqttError> for Reason {
     fn from(error: MqttError) -> Self {
         match error {

@@ -1,4 +1,4 @@
-//! What a publish asks of the store, counted.
+//! Tests how many store operations a publish takes, and its outcome.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ use crate::stream::{
     Missing, Principal, ReadError, ReadLimit, Start, Store, StoredSession, StreamPage, Work,
 };
 
-/// A store in memory that counts what it is asked.
+/// A memory store that counts its operations.
 #[derive(Default)]
 struct Counting {
     memory: Memory,
@@ -163,7 +163,7 @@ fn publication(payload: &'static str, content_type: Option<&str>) -> Publication
 }
 
 #[tokio::test]
-async fn a_publish_asks_the_store_once() {
+async fn a_publish_is_one_store_operation() {
     let (store, limits) = (Arc::new(Counting::default()), Arc::new(Limits::default()));
     let (metrics, clock) = (Arc::new(Metrics::new()), Clock::start());
     let hub = Arc::new(Hub::new(store.clone(), limits.clone(), metrics.clone(), clock));
@@ -184,8 +184,8 @@ async fn a_publish_asks_the_store_once() {
     ] {
         let before = store.calls.load(Ordering::Relaxed);
         let published = broker.append("ada", &name(stream), publication(payload, offered)).await;
-        let asked = store.calls.load(Ordering::Relaxed) - before;
-        assert_eq!((published, asked), (outcome, 1), "{payload} to {stream}");
+        let operations = store.calls.load(Ordering::Relaxed) - before;
+        assert_eq!((published, operations), (outcome, 1), "{payload} to {stream}");
         let now = hub.describe(&name(stream)).await.map_or(0, |described| described.tail.position.0);
         assert_eq!(now, tail, "{payload} to {stream}");
     }

@@ -1,4 +1,4 @@
-//! What a client was sent and has not acknowledged: not the messages, but where they lie.
+//! [`InFlight`]: messages sent to a client and not yet acknowledged, as their places in the log.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
@@ -6,77 +6,76 @@ use std::num::NonZeroU16;
 use serde::{Deserialize, Serialize};
 
 use crate::mqtt::codec::{Ack, AckKind, PacketId, Reason};
-use crate::mqtt::forms::{NameForm, OffsetForm, QualityForm};
+use crate::mqtt::forms::{NameForm, OffsetForm, QosForm};
 use crate::stream::{Offset, QoS, StreamName};
 
-/// The messages of QoS 1 and 2 on their way to a client, in the order in which they were sent first.
+/// The messages of QoS 1 and 2 in flight to a client, in the order in which they were first sent.
 #[derive(Debug, Default)]
 pub(in crate::mqtt) struct InFlight {
     flights: VecDeque<Flight>,
-    /// Numbers the messages in their order. The lower half of a number is the id of its message.
+    /// Number of the last message. The low 16 bits of a number are the packet id of its message.
     last: u64,
 }
 
-/// A message on its way.
+/// A message in flight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::mqtt) struct Flight {
     number: u64,
     pub(in crate::mqtt) id: PacketId,
-    /// Where it lies.
     #[serde(with = "NameForm")]
     pub(in crate::mqtt) stream: StreamName,
-    /// Where in that stream.
+    /// Offset of the message in the stream.
     #[serde(with = "OffsetForm")]
     pub(in crate::mqtt) start: Offset,
-    #[serde(with = "QualityForm")]
+    #[serde(with = "QosForm")]
     pub(in crate::mqtt) qos: QoS,
-    /// Whether the client is told that it was kept for those who come.
+    /// Retain flag of the PUBLISH packet.
     pub(in crate::mqtt) retain: bool,
     pub(in crate::mqtt) phase: DeliveryPhase,
-    /// Whether it was sent over the present connection.
+    /// The message was sent on the current connection.
     #[serde(skip)]
     sent: bool,
 }
 
-/// How far a message is.
+/// Delivery state of a message in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::mqtt) enum DeliveryPhase {
-    /// The client may not have it.
+    /// The message was sent; the client may not have received it.
     Published,
-    /// The client has it (PUBREC) and does not know that we know.
+    /// The client has received the message (PUBREC) and may not have received the PUBREL.
     Received,
 }
 
 impl InFlight {
-    /// Puts back what was on its way when it was stored. In any order, until all is `restored`.
+    /// Adds a stored message, in any order, until [`restored`](Self::restored) is called.
     pub(super) fn restore(&mut self, flight: Flight) {
         self.flights.push_back(flight);
     }
 
-    /// All that was on its way is back.
+    /// Finishes the restore: all stored messages are added.
     pub(super) fn restored(&mut self) {
         self.flights.make_contiguous().sort_by_key(|flight| flight.number);
         self.last = self.flights.back().map_or(0, |flight| flight.number);
     }
 
-    /// A new connection: nothing has been sent over it yet.
+    /// Starts a new connection: no message has been sent on it yet.
     pub(in crate::mqtt) fn reconnected(&mut self) {
         self.flights.iter_mut().for_each(|flight| flight.sent = false);
     }
 
-    /// The oldest that has to be sent again, and counts as sent with that.
+    /// Returns the oldest message that must be sent again, and counts it as sent.
     pub(in crate::mqtt) fn send_again(&mut self) -> Option<Flight> {
         let flight = self.flights.iter_mut().find(|flight| !flight.sent)?;
         flight.sent = true;
         Some(flight.clone())
     }
 
-    /// How many more may be sent if the client takes `max` at once.
+    /// Returns the number of further messages that may be sent if the client accepts `max` in flight.
     pub(in crate::mqtt) fn vacancy(&self, max: usize) -> usize {
         max.saturating_sub(self.flights.iter().filter(|flight| flight.sent).count())
     }
 
-    /// Puts a message on its way, under an id that is free.
+    /// Adds a message, and returns its new packet id.
     pub(in crate::mqtt) fn send(
         &mut self,
         stream: StreamName,
@@ -90,7 +89,7 @@ impl InFlight {
         id
     }
 
-    /// There are far fewer messages in flight than ids.
+    /// Returns a free packet id. The loop ends, since there are far fewer messages in flight than ids.
     fn free_id(&mut self) -> PacketId {
         loop {
             self.last += 1;
@@ -103,18 +102,18 @@ impl InFlight {
         }
     }
 
-    /// The message of an id.
+    /// Returns the message with this packet id.
     pub(super) fn get(&self, id: PacketId) -> Option<&Flight> {
         self.flights.iter().find(|flight| flight.id == id)
     }
 
-    /// Gives a message up that can not be sent: it is not kept any more, or too large for the client.
+    /// Drops a message that cannot be sent: it is no longer kept, or too large for the client.
     pub(in crate::mqtt) fn give_up(&mut self, id: PacketId) {
         self.flights.retain(|flight| flight.id != id);
     }
 
-    /// Takes an acknowledgement of the client, and returns what it is to be answered. An acknowledgement of
-    /// something that is not known any more is answered so that the client can forget it too.
+    /// Handles an acknowledgement of the client, and returns the response to it. An acknowledgement of an
+    /// unknown id is answered so that the client can forget it too.
     pub(in crate::mqtt) fn acknowledged(&mut self, ack: Ack) -> Option<Ack> {
         let flight = self.flights.iter_mut().find(|flight| flight.id == ack.id);
         match (ack.kind, flight) {
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn quality_1_ends_with_puback_and_quality_2_with_pubcomp() {
+    fn qos_1_ends_with_puback_and_qos_2_with_pubcomp() {
         let mut in_flight = InFlight::default();
         let once = send(&mut in_flight, QoS::AtLeastOnce);
         let exactly = send(&mut in_flight, QoS::ExactlyOnce);
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_go_round_and_pass_over_those_in_use() {
+    fn ids_wrap_around_and_skip_those_in_use() {
         let mut in_flight = InFlight { last: u64::from(u16::MAX) - 1, ..InFlight::default() };
         let ids: Vec<_> = (0..3).map(|_| send(&mut in_flight, QoS::AtLeastOnce).0.get()).collect();
         assert_eq!(ids, [u16::MAX, 1, 2]);

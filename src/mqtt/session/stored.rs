@@ -1,5 +1,5 @@
-//! A session as a store keeps it: one entry for each thing that changes by itself. A value is a byte for its format and
-//! the value in postcard's.
+//! The stored form of a session: one entry for each part that changes independently. A value is a format byte
+//! followed by the postcard encoding.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,40 +14,40 @@ use crate::mqtt::codec::{PacketId, SubscriptionOptions, Will};
 use crate::mqtt::forms::{NameForm, StartForm};
 use crate::stream::{Filter, SessionChange, Start, StreamName};
 
-/// The format of the values. Another one gets another number; values of a number that is not known are passed over.
+/// Format of the values. A changed format gets a new number; values with an unknown number are skipped.
 const FORMAT: u8 = 1;
 
-/// Whether a client is here.
+/// Whether the client is connected.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(in crate::mqtt) enum Presence {
-    /// It is connected, or was when the gateway was killed.
+    /// The client is connected, or was when the gateway was killed.
     Here {
-        /// How long its session is kept from when it is gone.
+        /// How long the session is kept after the connection ends.
         expiry: Duration,
         will: Option<Will>,
     },
     Away {
-        /// When its session ends.
+        /// When the session expires.
         until: SystemTime,
-        /// What is still to be published, and when.
+        /// The will and the time to publish it, if it is not published yet.
         will: Option<(Will, SystemTime)>,
     },
 }
 
-/// A session that a store has kept.
+/// A session loaded from the store.
 #[derive(Debug)]
 pub(in crate::mqtt) struct RestoredSession {
     pub(in crate::mqtt) session: Session,
-    /// `None`: it is missing, or damaged.
+    /// `None`: the entry is missing or damaged.
     pub(in crate::mqtt) presence: Option<Presence>,
-    /// How many entries could not be read.
+    /// Number of entries that could not be read.
     pub(in crate::mqtt) damaged: usize,
 }
 
 #[derive(Serialize, Deserialize)]
 struct StoredOffset(#[serde(with = "StartForm")] Start);
 
-/// The name of the stream up to which a subscription was sent what is retained; empty: nothing was sent.
+/// Stream up to which a subscription was sent retained messages; empty: none was sent.
 #[derive(Serialize, Deserialize)]
 struct RetainedPlace(String);
 
@@ -62,19 +62,19 @@ struct QueuedRetained {
     before: Start,
 }
 
-/// Offsets that one change stores at the most, if there is anything else to be stored with it.
-const CURSORS_A_CHANGE: usize = 1000;
+/// Maximum number of offsets in one change, if there is anything else to store.
+const OFFSETS_PER_CHANGE: usize = 1000;
 
 impl Presence {
-    /// As an entry of a change.
+    /// Returns the entry of a change.
     pub(in crate::mqtt) fn entry(&self) -> (Bytes, Option<Bytes>) {
         (SessionKey::Presence.to_bytes(), encoded(self))
     }
 }
 
 impl Session {
-    /// What is to be stored so that all of the session is, and whether its client is here if that is said. Nothing of
-    /// one that is not stored.
+    /// Returns the change that stores all unsaved parts of the session, and `presence` if given. `None` for a
+    /// session that is not stored.
     pub(in crate::mqtt) fn change(&self, presence: Option<&Presence>) -> Option<SessionChange> {
         let unsaved = self.unsaved.as_deref()?;
         let entries = unsaved.keys.iter().map(|key| (key.to_bytes(), self.value(key)));
@@ -82,35 +82,38 @@ impl Session {
         Some(SessionChange { client: self.client.clone(), anew: unsaved.is_new, entries })
     }
 
-    /// The first of many offsets that are not stored yet; `None`: they are few enough for one `change`. An offset that is
-    /// stored before its subscription does no harm, but a change as large as all of them holds up the others.
+    /// Takes a part of the unsaved offsets; `None`: the rest is small enough for one
+    /// [`change`](Self::change). An offset stored before its subscription does no harm, while one change with
+    /// all offsets would block the changes of others.
     pub(in crate::mqtt) fn take_offsets_change(&mut self) -> Option<SessionChange> {
         let unsaved = self.unsaved.as_deref_mut().filter(|unsaved| !unsaved.is_new)?;
-        let keys = unsaved.take_offsets(CURSORS_A_CHANGE)?;
+        let keys = unsaved.take_offsets(OFFSETS_PER_CHANGE)?;
         let entries = keys.iter().map(|key| (key.to_bytes(), self.value(key))).collect();
         Some(SessionChange { client: self.client.clone(), anew: false, entries })
     }
 
-    /// The store has not taken a change of offsets.
+    /// Puts the offsets of a change back that the store did not accept.
     pub(in crate::mqtt) fn put_offsets_back(&mut self, change: &SessionChange) {
         for key in change.entries.iter().filter_map(|(key, _)| SessionKey::parse(key)) {
             self.note(key, Deadline::SomeTime);
         }
     }
 
-    /// What is to be stored when it is over.
+    /// Returns the change that removes the session from the store.
     pub(in crate::mqtt) fn end(&self) -> Option<SessionChange> {
         self.unsaved.as_ref().map(|_| SessionChange::end(self.client.clone()))
     }
 
-    /// The change that stores a received message, and nothing else: it goes with the message itself.
+    /// Returns the change that stores a received message of QoS 2 and nothing else; it is stored in one step
+    /// with the message.
     pub(in crate::mqtt) fn receiving(&self, id: PacketId) -> Option<SessionChange> {
         self.unsaved.as_ref()?;
         let entries = vec![(SessionKey::Received(id).to_bytes(), encoded(&()))];
         Some(SessionChange { client: self.client.clone(), anew: false, entries })
     }
 
-    /// Has the subscriptions of a queued message be sent what is retained, from the first stream on, and its entry removed.
+    /// Restarts the retained messages of the subscriptions that match a queued message, and removes its
+    /// entry.
     fn requeue_retained(&mut self, number: u64, stream: &StreamName) {
         let matching = |filter: &&Filter| filter.matches(stream);
         let filters: Vec<_> = self.subscriptions.filters().filter(matching).cloned().collect();
@@ -121,10 +124,10 @@ impl Session {
         self.note(SessionKey::QueuedRetained(number), Deadline::SomeTime);
     }
 
-    /// What an entry holds. `None`: there is none now.
+    /// Returns the current value of an entry. `None`: the entry is removed.
     fn value(&self, key: &SessionKey) -> Option<Bytes> {
         match key {
-            // The connection knows it.
+            // Known to the connection only.
             SessionKey::Presence => None,
             SessionKey::Subscription(filter) => self.subscriptions.get(filter).and_then(encoded),
             SessionKey::Offset(stream) => {
@@ -142,7 +145,7 @@ impl Session {
 }
 
 impl RestoredSession {
-    /// Reads a session. What can not be read is passed over.
+    /// Parses a session. Entries that cannot be read are skipped and counted.
     pub(in crate::mqtt) fn new(client: Arc<str>, entries: &[(Bytes, Bytes)]) -> Self {
         let mut restored = Self { session: Session::new(client, true), presence: None, damaged: 0 };
         let mut queued = Vec::new();
@@ -160,7 +163,7 @@ impl RestoredSession {
         restored
     }
 
-    /// Takes an entry, unless it can not be read.
+    /// Adds an entry. `None`: it cannot be read.
     fn take(&mut self, key: &[u8], value: &[u8], queued: &mut Vec<QueuedRetained>) -> Option<()> {
         let session = &mut self.session;
         match SessionKey::parse(key)? {
@@ -190,7 +193,7 @@ impl RestoredSession {
     }
 }
 
-/// Values of these types can always be written; one that could not would be as if it were not there.
+/// Encodes a value. These types always encode; a failure would drop the entry.
 fn encoded(value: &impl Serialize) -> Option<Bytes> {
     postcard::to_extend(value, vec![FORMAT]).ok().map(Bytes::from)
 }

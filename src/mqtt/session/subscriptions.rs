@@ -1,14 +1,14 @@
-//! Which streams a client wants, and how.
+//! The subscriptions of a session, and the delivery options that they give a message.
 
 use crate::mqtt::codec::SubscriptionOptions;
 use crate::stream::{Filter, FilterMap, QoS, StreamName};
 
-/// What a filter takes at the most, in bytes: in the session, as an entry of the store, and for each of its levels in the
-/// hub's tree of filters.
+/// Maximum memory of a filter, in the session and as an entry of the store, in bytes.
 const FILTER_BYTES: usize = 384;
+/// Maximum memory of one level of a wildcard filter in the tree of filters of the hub, in bytes.
 const LEVEL_BYTES: usize = 448;
 
-/// The subscriptions of a session, one for each filter.
+/// The subscriptions of a session, one per filter.
 #[derive(Debug, Default)]
 pub(in crate::mqtt) struct Subscriptions {
     by_filter: FilterMap<Subscription>,
@@ -18,31 +18,32 @@ pub(in crate::mqtt) struct Subscriptions {
 #[derive(Debug, Clone, Copy)]
 struct Subscription {
     options: SubscriptionOptions,
-    /// Whether the streams that were there before it have offsets. Until then a stream without one may be older than the
-    /// subscription.
+    /// All streams that existed before the subscription have offsets. Until then, a stream without an offset
+    /// may be older than the subscription.
     begun: bool,
 }
 
-/// How the messages of a stream are wanted by all subscriptions that match it. A message is sent once, at the highest
-/// QoS of them (MQTT 5, section 3.3.4), and says each of their identifiers.
+/// The options of all subscriptions that match a stream. A message is sent once, at the highest QoS of them
+/// (MQTT 5, section 3.3.4), with the identifiers of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::mqtt) struct Wanted {
     by: Vec<SubscriptionOptions>,
 }
 
-/// A message as one client is to get it.
+/// The options with which a message is sent to one client.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::mqtt) struct DeliveryOptions {
-    /// The highest QoS that is asked for.
+    /// The highest QoS of the subscriptions.
     pub(in crate::mqtt) qos: QoS,
-    /// Whether the client is told that the message was published with retain.
+    /// The retain flag of the publish is forwarded.
     pub(in crate::mqtt) retain_as_published: bool,
-    /// Of the subscriptions.
+    /// The subscription identifiers.
     pub(in crate::mqtt) identifiers: Vec<u32>,
 }
 
 impl Subscriptions {
-    /// Adds a subscription, which has not begun, or replaces the options of the same filter. Whether it is new.
+    /// Adds a subscription that has not begun, or replaces the options of the same filter. Returns whether it
+    /// is new.
     pub(in crate::mqtt) fn put(&mut self, filter: Filter, options: SubscriptionOptions) -> bool {
         if let Some(known) = self.by_filter.get_mut(&filter) {
             known.options = options;
@@ -53,12 +54,12 @@ impl Subscriptions {
         true
     }
 
-    /// The streams that were there before a subscription have offsets.
+    /// Marks a subscription as begun: all streams that existed before it have offsets now.
     pub(in crate::mqtt) fn begin(&mut self, filter: &Filter) {
         self.by_filter.get_mut(filter).into_iter().for_each(|known| known.begun = true);
     }
 
-    /// Ends a subscription. Whether there was one.
+    /// Removes a subscription. Returns whether it existed.
     pub(in crate::mqtt) fn remove(&mut self, filter: &Filter) -> bool {
         let existed = self.by_filter.remove(filter).is_some();
         if existed {
@@ -67,38 +68,37 @@ impl Subscriptions {
         existed
     }
 
-    /// How many there are.
+    /// Returns the number of subscriptions.
     pub(in crate::mqtt) fn len(&self) -> usize {
         self.by_filter.len()
     }
 
-    /// What they take at the most, in bytes.
+    /// Returns the maximum memory of the subscriptions, in bytes.
     pub(in crate::mqtt) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The options of this very filter.
+    /// Returns the options of exactly this filter.
     pub(in crate::mqtt) fn get(&self, filter: &Filter) -> Option<&SubscriptionOptions> {
         self.by_filter.get(filter).map(|known| &known.options)
     }
 
-    /// The filters.
     pub(in crate::mqtt) fn filters(&self) -> impl Iterator<Item = &Filter> {
         self.by_filter.filters()
     }
 
-    /// Whether messages of a stream are wanted.
+    /// Whether a subscription matches a stream.
     pub(in crate::mqtt) fn want(&self, name: &StreamName) -> bool {
         self.by_filter.matches(name)
     }
 
-    /// Whether messages of a stream are wanted, and only by subscriptions that have not begun.
+    /// Whether subscriptions match a stream and none of them has begun.
     pub(in crate::mqtt) fn begin_to_want(&self, name: &StreamName) -> bool {
         let matching = self.by_filter.matching(name);
         !matching.is_empty() && matching.iter().all(|known| !known.begun)
     }
 
-    /// How messages of a stream are wanted, if they are.
+    /// Returns the options of all subscriptions that match a stream, if there are any.
     pub(in crate::mqtt) fn wanted(&self, name: &StreamName) -> Option<Wanted> {
         let by: Vec<_> = self.by_filter.matching(name).into_iter().map(|known| known.options).collect();
         (!by.is_empty()).then_some(Wanted { by })
@@ -111,12 +111,13 @@ fn bytes_of(filter: &Filter) -> usize {
 }
 
 impl Wanted {
-    /// Deadline one subscription alone.
+    /// The options of a single subscription.
     pub(in crate::mqtt) fn by(options: SubscriptionOptions) -> Self {
         Self { by: vec![options] }
     }
 
-    /// With which options a message is sent; `own`: the client published it itself. `None`: it is not sent.
+    /// Returns the options to send a message with; `own`: the client published it itself. `None`: it is not
+    /// sent.
     pub(in crate::mqtt) fn delivery_options(&self, own: bool) -> Option<DeliveryOptions> {
         let by = || self.by.iter().filter(|options| !(own && options.no_local));
         Some(DeliveryOptions {
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_subscriptions_send_once_at_the_highest_quality() {
+    fn overlapping_subscriptions_send_once_at_the_highest_qos() {
         let mut subscriptions = Subscriptions::default();
         let [all, one] = ["a/#", "a/b"].map(|filter| Filter::parse(filter).unwrap());
         let name = StreamName::parse("a/b").unwrap();

@@ -1,4 +1,4 @@
-//! What a session wants stored after what, and that it comes back from it.
+//! Tests of what a session stores, when it must be stored, and how it is restored.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -10,12 +10,13 @@ use super::*;
 use crate::mqtt::codec::{MessageProperties, Reason, RetainHandling, Will};
 use crate::stream::{Epoch, Position};
 
-/// What a store has of one session.
+/// The stored entries of one session.
 #[derive(Default)]
 struct Stored(BTreeMap<Bytes, Bytes>);
 
 impl Stored {
-    /// Does what the session asks for. The keys in words, and whether it could not wait.
+    /// Stores the unsaved changes. Returns the kinds of their keys with `+` for a value and `-` for a
+    /// removal, and whether they were due.
     fn save(&mut self, session: &mut Session) -> (Vec<String>, bool) {
         let is_due = session.is_due();
         let change = session.change(None).unwrap();
@@ -33,7 +34,7 @@ impl Stored {
     }
 
     fn entries(&self) -> Vec<(Bytes, Bytes)> {
-        // Stores keep no order.
+        // Stores return entries in no particular order.
         self.0.iter().rev().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
@@ -77,7 +78,7 @@ const OPTIONS: SubscriptionOptions = SubscriptionOptions {
 };
 
 #[test]
-fn each_change_is_stored_alone_and_in_time() {
+fn each_change_stores_its_own_entries_in_time() {
     type Step = fn(&mut Session);
     let steps: [(&str, Step, &[&str], bool); 19] = [
         ("subscribes", |s| _ = s.subscribe(filter("a/+"), OPTIONS), &["+s"], true),
@@ -115,11 +116,11 @@ fn each_change_is_stored_alone_and_in_time() {
             "{what}"
         );
     }
-    assert!(stored.0.is_empty(), "nothing is left of what is over");
+    assert!(stored.0.is_empty(), "no entries are left");
 }
 
 #[test]
-fn what_has_changed_ten_times_is_stored_once_as_it_is_now() {
+fn an_entry_that_changes_ten_times_is_stored_once_with_its_last_value() {
     let (mut session, mut stored) = (session(), Stored::default());
     for position in 0..10_000 {
         session.set_offset(name(&format!("s/{position}")), at(1));
@@ -138,11 +139,11 @@ fn what_has_changed_ten_times_is_stored_once_as_it_is_now() {
 }
 
 #[test]
-fn what_is_not_stored_yet_stays_so_until_it_is() {
+fn a_refused_change_stays_unsaved() {
     let (mut session, mut stored) = (session(), Stored::default());
     session.subscribe(filter("a"), OPTIONS);
-    // The store refused it.
-    assert!(session.change(None).unwrap().anew, "nothing of it is stored");
+    // The store has not accepted the change.
+    assert!(session.change(None).unwrap().anew, "nothing of the session is stored");
     assert!(session.is_due() && session.has_unsaved());
     stored.save(&mut session);
     assert!(!session.change(None).unwrap().anew);
@@ -150,7 +151,7 @@ fn what_is_not_stored_yet_stays_so_until_it_is() {
 }
 
 #[test]
-fn a_session_that_is_not_stored_wants_nothing_stored() {
+fn a_session_without_a_store_has_no_changes() {
     let mut session = Session::new("c".into(), false);
     session.subscribe(filter("a"), OPTIONS);
     session.send(name("a"), at(1), QoS::ExactlyOnce, false);
@@ -185,7 +186,7 @@ fn a_session_comes_back_as_it_was_stored() {
     assert_eq!(flights, [(sent[0], published, two), (sent[1], published, one), (sent[2], received, two)]);
     assert_eq!(again.next_retained(), Some((&filter("a/+"), Some(&name("a/b")))));
     assert!(!again.subscriptions().begin_to_want(&name("a/d")), "a stream without an offset has come later");
-    // The next id is one that the client does not take for one of those.
+    // The next id is not one of those in flight.
     assert_eq!(again.send(name("a/b"), at(5), one, false), id(4));
 }
 
@@ -205,7 +206,7 @@ fn presence() -> Presence {
     Presence::Away { until: moment(20), will: Some((will, moment(10))) }
 }
 
-/// One entry of each kind, by its bytes. Formats of the past stay readable: a change of one adds a line here.
+/// One entry of each kind, as bytes. Earlier formats must stay readable: a new format adds a line here.
 const FORMAT_1: &[(&[u8], &[u8])] = &[
     (b"p", b"\x01\x01\x14\x00\x01\x04gone\x01x\x01\x01\x01\x09\x00\x01\x01\x0atext/plain\x00\x01\x01\x00\x01\x01a\x01b\x03\x00\x0a\x00"),
     (b"sa/+", b"\x01\x02\x01\x00\x01\x01\xac\x02"),
@@ -222,7 +223,7 @@ fn format_1() -> Vec<(Bytes, Bytes)> {
 }
 
 #[test]
-fn entries_that_were_written_before_are_read() {
+fn entries_of_earlier_versions_are_read() {
     let mut restored = RestoredSession::new("c".into(), &format_1());
     assert_eq!((restored.damaged, restored.presence), (0, Some(presence())));
     let session = &mut restored.session;
@@ -231,19 +232,19 @@ fn entries_that_were_written_before_are_read() {
     let flight = session.send_again().unwrap();
     assert_eq!((flight.id, flight.start, flight.phase), (id(2), at(3), DeliveryPhase::Received));
     assert!(session.has_received(id(40_000)));
-    // What an earlier version had in a queue is sent from the beginning, and is not in the queue of the store any more.
+    // The queue of an earlier version is sent from the start, and is removed from the store.
     assert_eq!(session.next_retained(), Some((&filter("a/+"), None)));
     let change = session.change(None).unwrap();
     let keys: Vec<_> = change.entries.iter().map(|(key, value)| (key[0], value.is_some())).collect();
     assert!(keys.len() == 2 && keys.contains(&(b'r', false)) && keys.contains(&(b'w', true)), "{keys:?}");
     session.end_retained(&filter("a/+"));
     assert_eq!(session.next_retained(), Some((&filter("b/+"), Some(&name("b/b")))));
-    // And they are written so.
+    // The current version writes the same bytes.
     assert_eq!(presence().entry().1, Some(format_1()[0].1.clone()));
 }
 
 #[test]
-fn what_can_not_be_read_is_passed_over() {
+fn entries_that_cannot_be_read_are_skipped() {
     for (at, (key, value)) in format_1().into_iter().enumerate() {
         let mut damages = vec![(key.clone(), Bytes::new()), (Bytes::new(), value.clone())];
         damages.push((key.slice(..1), Bytes::from_static(b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")));
@@ -259,7 +260,7 @@ fn what_can_not_be_read_is_passed_over() {
 }
 
 #[test]
-fn a_offset_lives_as_long_as_some_subscription_matches_its_stream() {
+fn an_offset_is_kept_as_long_as_a_subscription_matches_its_stream() {
     let mut session = session();
     let all = filter("a/+");
     session.subscribe(all.clone(), OPTIONS);
@@ -291,7 +292,7 @@ fn many_offsets_are_stored_in_parts_before_their_subscription() {
 }
 
 #[test]
-fn a_session_costs_what_it_has() {
+fn the_memory_of_a_session_follows_its_contents() {
     let mut session = Session::new("c".into(), false);
     let empty = session.bytes();
     session.subscribe(filter("a/+/#"), OPTIONS);

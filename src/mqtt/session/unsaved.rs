@@ -1,5 +1,5 @@
-//! What of a session the store does not have yet. Only names of entries are noted: what they hold is looked up in the
-//! session when it is stored, so what changes ten times in between is written once.
+//! [`Unsaved`]: the entries of a session that are not stored yet. Only their keys are kept; the values are
+//! taken from the session when they are stored, so an entry that changes ten times is written once.
 
 use std::collections::HashSet;
 
@@ -8,38 +8,39 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::mqtt::codec::PacketId;
 use crate::stream::{Filter, StreamName};
 
-/// The name of one entry of a stored session.
+/// The key of one entry of a stored session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::mqtt) enum SessionKey {
-    /// Whether the client is here, and how long its session is kept.
+    /// Whether the client is connected, and how long its session is kept.
     Presence,
     Subscription(Filter),
     Offset(StreamName),
-    /// A message on its way to the client.
+    /// A message in flight to the client.
     Flight(PacketId),
-    /// A message of QoS 2 from the client that is in the log and not released yet.
+    /// A received message of QoS 2 that is in the log and not released yet.
     Received(PacketId),
-    /// How far a new subscription has been sent what is retained.
+    /// How far a new subscription has received retained messages.
     Retained(Filter),
-    /// A retained message that was still to be sent, by its number. Earlier versions stored a queue of them.
+    /// A queued retained message, by its number. Earlier versions stored a queue of them.
     QueuedRetained(u64),
 }
 
-/// Deadline when a change has to be stored.
+/// When a change must be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deadline {
-    /// Before the client is sent anything more, since it would take it for granted.
+    /// Before the client is sent anything more, since the next packet would confirm the change.
     NextPacket,
-    /// At some time: if it is lost, the client is told or asked once more, and both sides know how to bear that.
+    /// At any time: if the change is lost, a message or request is repeated, which both sides can handle.
     SomeTime,
 }
 
 /// The changes of a session that are not stored yet.
 #[derive(Debug, Default)]
 pub(super) struct Unsaved {
-    /// Whether nothing at all is stored of it.
+    /// Nothing of the session is stored yet.
     pub(super) is_new: bool,
     pub(super) keys: HashSet<SessionKey>,
+    /// A change with [`Deadline::NextPacket`] is among them.
     pub(super) is_due: bool,
 }
 
@@ -49,7 +50,7 @@ impl Unsaved {
         self.is_due |= by == Deadline::NextPacket;
     }
 
-    /// Takes `max` keys of offsets, if there are more keys than that and these among them. What is taken counts as stored.
+    /// Takes up to `max` keys of offsets if there are more than `max` keys in total. They count as stored.
     pub(super) fn take_offsets(&mut self, max: usize) -> Option<Vec<SessionKey>> {
         if self.keys.len() <= max {
             return None;
@@ -64,7 +65,7 @@ impl Unsaved {
 }
 
 impl SessionKey {
-    /// The bytes of the key in a store.
+    /// Encodes the key for the store.
     pub(in crate::mqtt) fn to_bytes(&self) -> Bytes {
         let number: [u8; 8];
         let id: [u8; 2];
@@ -92,7 +93,7 @@ impl SessionKey {
         bytes.freeze()
     }
 
-    /// The key of those bytes. `None`: no key is written so.
+    /// Parses a key. `None`: the bytes are not a key.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (kind, name) = bytes.split_first()?;
         let text = || std::str::from_utf8(name).ok();
