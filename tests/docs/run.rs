@@ -39,7 +39,9 @@ javascript() {
   [ $outcome = 124 ] || return $outcome
 }
 trap 'for id in "${gateways[@]}" $(jobs -p); do kill "$id" 2>/dev/null; done; wait' EXIT
-exec 2>&1
+# It shows its progress to a file and not to a terminal.
+curl() { command curl -s "$@"; }
+exec 2>>log
 "#;
 
 /// The storage of a page, which Node does not have.
