@@ -168,9 +168,9 @@ impl Server {
             sender,
         );
         let admin = Admin::new(hub.clone(), metrics.clone(), clock, self.admin_access);
-        let (phase, at_first) = watch::channel(Phase::Serving);
+        let (phase, phase_receiver) = watch::channel(Phase::Serving);
         let acceptor = |front, connections_max, listener| {
-            let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), at_first.clone());
+            let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), phase_receiver.clone());
             let budget = self.budget.clone();
             let acceptor = Acceptor::new(front, connections_max, limits, metrics, budget, phase);
             tokio::spawn(stall_timed(|| "accepting connections", Box::pin(acceptor.run(listener))))
@@ -202,7 +202,7 @@ impl Server {
         if let Some((listener, _)) = self.mqtt {
             tasks.push(acceptor(Front::Mqtt(broker), self.limits.connections_max, listener));
         }
-        drop(at_first);
+        drop(phase_receiver);
         Running { hub, store, drain: self.drain, phase, tasks }
     }
 }

@@ -47,8 +47,8 @@ fn limits_lists_all_limits_with_default_unit_and_meaning() {
         ("retention_age_max (duration; the default depends on the store)", "a store in memory"),
         ("drain_spread=5s (duration)", "held polls"),
     ] {
-        let mut parts = text.split(&format!("\n\n{entry}\n"));
-        let behind = parts.nth(1).unwrap_or_else(|| panic!("{entry}:\n{text}"));
+        let heading = format!("\n\n{entry}\n");
+        let (_, behind) = text.split_once(&heading).unwrap_or_else(|| panic!("{entry}:\n{text}"));
         let paragraph = behind.split("\n\n").next().unwrap();
         assert!(paragraph.starts_with("    ") && paragraph.contains(meaning), "{entry}: {paragraph}");
     }

@@ -99,7 +99,8 @@ impl AccessPolicy {
     }
 
     /// Checks a request. `target` is the authority of its target, which takes precedence over `Host` (RFC 9112, section 3.2.2;
-    /// RFC 9113, section 8.3.1). Returns the origin of the page that sent the request, unless it is the gateway's own.
+    /// RFC 9113, section 8.3.1). Returns the allowed origin of the page that sent the request; `None` for the gateway's own
+    /// pages, for clients other than pages, and if any origin is allowed.
     pub(in crate::http) fn check(
         &self,
         version: Version,
