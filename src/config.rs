@@ -308,12 +308,14 @@ impl Settings {
     /// Checks that `connections_max` fits into the limit on file descriptors: otherwise `accept` fails once they are used up.
     fn check_descriptors(&self, descriptors: Option<u64>) -> Result<(), SettingsError> {
         let (connections, other) = (self.limits.connections_max, OTHER_DESCRIPTORS);
-        let needed = connections.saturating_add(other) as u64;
+        // The limit is for HTTP and for MQTT each.
+        let fronts = if self.mqtt == MqttAddress::Off { 1 } else { 2 };
+        let needed = connections.saturating_mul(fronts).saturating_add(other) as u64;
         match descriptors {
             Some(descriptors) if connections > 0 && needed > descriptors => {
                 Err(SettingsError::Value(format!(
-                    "limits.connections_max = {connections}: the process may open {descriptors} file descriptors \
-                     (ulimit -n, or LimitNOFILE= of systemd), and needs {other} of them for other things"
+                    "limits.connections_max = {connections}, for HTTP and for MQTT each: the process may open {descriptors} file \
+                     descriptors (ulimit -n, or LimitNOFILE= of systemd), and needs {other} of them for other things"
                 )))
             }
             _ => Ok(()),
@@ -404,15 +406,22 @@ mod tests {
 
     #[test]
     fn more_connections_than_descriptors_are_refused() {
-        let with = |connections_max| Settings {
+        let with = |connections_max, mqtt| Settings {
             limits: Limits { connections_max, ..Limits::default() },
+            mqtt,
             ..Settings::default()
         };
-        for (connections, descriptors, fits) in
-            [(0, Some(10), true), (1000, Some(1064), true), (1000, Some(1063), false), (1 << 40, None, true)]
-        {
-            let checked = with(connections).check_descriptors(descriptors);
-            assert_eq!(checked.is_ok(), fits, "{connections} {descriptors:?}: {checked:?}");
+        let on = Settings::default().mqtt;
+        for (connections, mqtt, descriptors, fits) in [
+            (0, on, Some(10), true),
+            (1000, on, Some(2064), true),
+            (1000, on, Some(2063), false),
+            (1000, MqttAddress::Off, Some(1064), true),
+            (1000, MqttAddress::Off, Some(1063), false),
+            (1 << 40, on, None, true),
+        ] {
+            let checked = with(connections, mqtt).check_descriptors(descriptors);
+            assert_eq!(checked.is_ok(), fits, "{connections} {mqtt:?} {descriptors:?}: {checked:?}");
         }
         let beyond = settings(&[], &["--limit", "connections_max=1000000000000"]).unwrap_err();
         assert!(beyond.contains("ulimit -n"), "{beyond}");
