@@ -301,10 +301,13 @@ impl Observer for Counting {
         self.0.opened(took);
     }
 
-    fn synced(&self, took: Duration, changes: usize, bytes: usize) {
-        self.0.sync_seconds.observe(took.as_secs_f64());
+    fn written(&self, changes: usize, bytes: usize) {
         self.0.group_changes.observe(changes as f64);
         self.0.written.inc_by(bytes as u64);
+    }
+
+    fn synced(&self, took: Duration) {
+        self.0.sync_seconds.observe(took.as_secs_f64());
     }
 
     fn read(&self, hot: usize, cold: usize) {

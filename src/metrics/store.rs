@@ -31,7 +31,7 @@ impl StoreMetrics {
         let group_changes = Histogram::new(exponential_buckets(1.0, 2.0, 9));
         registry.register(
             "store_group_changes",
-            "Changes per batch that was written and synced together",
+            "Changes per group that was written to the log at once",
             group_changes.clone(),
         );
         let mut counter = |name: &str, help: &str| {
@@ -39,8 +39,7 @@ impl StoreMetrics {
             registry.register(name, help, counter.clone());
             counter
         };
-        let written =
-            counter("store_written_bytes", "Bytes of batches that were written and synced to the log");
+        let written = counter("store_written_bytes", "Bytes written to the log");
         let reads_from_memory =
             counter("store_reads_from_memory", "Messages read from the store with their content in memory");
         let reads_from_disk =

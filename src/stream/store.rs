@@ -133,8 +133,11 @@ pub trait Observer: Send + Sync + 'static {
     /// The store was opened in the time `took`.
     fn opened(&self, took: Duration);
 
-    /// A sync of the log took `took`. The last group of changes before it had `changes` changes and `bytes` bytes.
-    fn synced(&self, took: Duration, changes: usize, bytes: usize);
+    /// A group of `changes` changes was written to the log, as `bytes` bytes.
+    fn written(&self, changes: usize, bytes: usize);
+
+    /// A sync of the log took `took`.
+    fn synced(&self, took: Duration);
 
     /// A read found the content of `hot` records in memory and of `cold` records on disk.
     fn read(&self, hot: usize, cold: usize);
@@ -152,7 +155,8 @@ pub trait Observer: Send + Sync + 'static {
 /// Discards all measurements.
 impl Observer for () {
     fn opened(&self, _: Duration) {}
-    fn synced(&self, _: Duration, _: usize, _: usize) {}
+    fn written(&self, _: usize, _: usize) {}
+    fn synced(&self, _: Duration) {}
     fn read(&self, _: usize, _: usize) {}
     fn sized(&self, _: u64, _: u64) {}
     fn reclaimed(&self, _: u64) {}

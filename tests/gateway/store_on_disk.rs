@@ -52,6 +52,22 @@ async fn found(gateway: &Gateway) -> Vec<(u16, String, String)> {
 }
 
 #[tokio::test]
+async fn what_is_written_is_counted_whenever_it_is_synced() {
+    for sync in ["always", "interval:1h", "never"] {
+        let directory = directory();
+        let gateway = Gateway::start(&["--store", text(directory.path()), "--sync", sync]).await;
+        let before = gateway.metric("pollgate_store_written_bytes_total").await;
+        gateway
+            .send(post("/v1/stream/s?create=1").json(format!("\"{}\"", "x".repeat(10_000))))
+            .await
+            .expect(204);
+        let written = gateway.metric("pollgate_store_written_bytes_total").await - before;
+        assert!((10_000.0..20_000.0).contains(&written), "{sync}: {written}");
+        assert_eq!(gateway.metric("pollgate_store_group_changes_sum").await, 1.0, "{sync}");
+    }
+}
+
+#[tokio::test]
 async fn an_export_makes_the_same_streams_elsewhere() {
     let (here, there) = (directory(), directory());
     let gateway = Gateway::start(&["--store", text(here.path())]).await;

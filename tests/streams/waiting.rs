@@ -56,15 +56,20 @@ async fn an_append_to_one_of_a_thousand_streams_wakes_its_poll_once_and_no_other
     let (ours, others) = (names("ours", 1000), names("others", 1000));
     create(&gateway, &ours).await;
     create(&gateway, &others).await;
-    let waiting = hold(&gateway, begin(&gateway, &ours).await.long_poll().request()).await;
     let asleep = hold(&gateway, begin(&gateway, &others).await.long_poll().request()).await;
-    until("both wait", async || gateway.metric("pollgate_subscriptions").await == 2000.0).await;
-    assert_eq!(gateway.metric("pollgate_held_polls").await, 2.0);
-    append(&gateway, "ours/617", "[1,2]").await;
-    let envelope = Envelope::of(&waiting.await.unwrap());
-    assert_eq!(envelope.streams(), ["ours/617"]);
-    assert_eq!((&envelope.batches[0].data, envelope.up_to_date), (&vec![1.into(), 2.into()], true));
-    assert_eq!(gateway.metric(WAKES).await, 1.0);
+    let mut wakes = 0.0;
+    // A poll that is still on its first look at a thousand streams finds the message by itself, and then is not woken.
+    while wakes == 0.0 {
+        let waiting = hold(&gateway, begin(&gateway, &ours).await.long_poll().request()).await;
+        until("both wait", async || gateway.metric("pollgate_subscriptions").await == 2000.0).await;
+        assert_eq!(gateway.metric("pollgate_held_polls").await, 2.0);
+        append(&gateway, "ours/617", "[1,2]").await;
+        let envelope = Envelope::of(&waiting.await.unwrap());
+        assert_eq!(envelope.streams(), ["ours/617"]);
+        assert_eq!((&envelope.batches[0].data, envelope.up_to_date), (&vec![1.into(), 2.into()], true));
+        wakes = gateway.metric(WAKES).await;
+    }
+    assert_eq!(wakes, 1.0);
     assert!(!asleep.is_finished());
     append(&gateway, "others/0", "3").await;
     assert_eq!(Envelope::of(&asleep.await.unwrap()).streams(), ["others/0"]);

@@ -280,9 +280,8 @@ impl Committer {
 
     /// Writes the group, syncs if the policy demands that, and completes the decided changes.
     pub(super) fn commit(&mut self) -> io::Result<()> {
-        let changes = std::mem::take(&mut self.changes);
-        let bytes = self.group.len();
         self.flush()?;
+        self.changes = 0;
         let due = match self.sync {
             SyncPolicy::Always => true,
             SyncPolicy::Interval(interval) => self.synced_at.elapsed() >= interval,
@@ -291,7 +290,7 @@ impl Committer {
         if due && !self.unsynced.is_empty() {
             let since = Instant::now();
             self.sync_all()?;
-            self.shared.observer.synced(since.elapsed(), changes, bytes);
+            self.shared.observer.synced(since.elapsed());
         }
         for after_sync in self.after_sync.drain(..) {
             after_sync();
@@ -308,6 +307,7 @@ impl Committer {
         let bytes = u32::try_from(self.group.len()).unwrap_or(u32::MAX);
         let offset = self.room.place().offset - bytes;
         self.shared.retry_while_short(|| active.write(&self.group, offset))?;
+        self.shared.observer.written(std::mem::take(&mut self.changes), self.group.len());
         self.group.clear();
         self.is_unsynced(active);
         Ok(())
