@@ -3,6 +3,8 @@
 //! A change is first decided ([`Entry::decide`]) and then done ([`Entry::finish`]). The store in memory does both at once. A
 //! store that writes to disk in between decides on further changes meanwhile, while readers see only what is done.
 
+mod state;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,22 +13,14 @@ use super::view::{MessagesView, View};
 use crate::budget::{Owner, StreamCharge, allocated_bytes};
 use crate::stream::{
     Admission, Annotation, Append, AppendError, Appended, ContentType, Create, CreateError, Created,
-    Description, Epoch, EpochHistory, Fork, Gap, GapReason, Lifetime, MessageLimit, Missing, Offset,
-    PRODUCERS_MAX, Payload, Position, Principal, Producer, ReadError, ReadLimit, Retention, Start,
-    StreamName, Writers,
+    Description, Epoch, EpochHistory, Gap, GapReason, Lifetime, MessageLimit, Offset, PRODUCERS_MAX, Payload,
+    Position, Principal, Producer, ReadError, ReadLimit, Retention, Start, StreamName, Writers,
 };
+
+pub(super) use state::{CreationRequest, Done, Moment, State, WrittenState};
 
 /// The minimum time between two sweeps of the same stream.
 pub(super) const SWEEP_AGAIN: Duration = Duration::from_secs(1);
-
-/// A point in time on both clocks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
-    /// The time that measures ages and idle times (`clock::Clock::now`).
-    pub(super) now: SystemTime,
-    /// The time of day at the same moment.
-    pub(super) wall: SystemTime,
-}
 
 /// A stream of a store that keeps content as `C`.
 #[derive(Debug)]
@@ -64,59 +58,6 @@ pub(super) struct Entry<C: Content> {
     pub(super) scheduled: Option<SystemTime>,
     /// The memory of the stream without its messages.
     charge: StreamCharge,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// The creation is decided and not done: the name is taken, and readers do not see the stream.
-    Begun,
-    Live,
-    /// Deleted, but its name stays taken while there are forks.
-    Deleted,
-    /// The deletion is decided and not done.
-    Ending,
-    /// Not in the table any more; other threads may still hold a reference.
-    Removed,
-}
-
-impl State {
-    /// Whether there is a stream that can be deleted.
-    pub(super) fn is_there(self) -> Result<(), Missing> {
-        match self {
-            Self::Live | Self::Ending => Ok(()),
-            Self::Deleted => Err(Missing::Deleted),
-            Self::Begun | Self::Removed => Err(Missing::NotFound),
-        }
-    }
-}
-
-/// The settings that the creator asked for, which distinguish a repeated creation from a different one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CreationRequest {
-    pub(super) lifetime: Option<Lifetime>,
-    pub(super) retention: Option<Retention>,
-    pub(super) fork: Option<Fork>,
-}
-
-/// The written state of a stream.
-#[derive(Debug)]
-pub(super) struct WrittenState<C> {
-    pub(super) content: C,
-    /// A second copy, because the messages of the stream cannot be used without its state.
-    pub(super) copy: C,
-    /// The earliest position of the log when the state was written; earlier messages are not needed to restore the stream.
-    pub(super) earliest: Position,
-}
-
-/// The part of an append that is done after it is written.
-pub(super) struct Done<C> {
-    /// The messages; `None` if the append only closes the stream.
-    pub(super) record: Option<Record<C>>,
-    /// What the publisher declared about the messages.
-    pub(super) annotation: Option<Arc<Annotation>>,
-    pub(super) close: bool,
-    /// The principal that appended.
-    pub(super) principal: Principal,
 }
 
 impl<C: Content> Entry<C> {

@@ -2,6 +2,7 @@
 //! content is and how a sealed run stores its appends depends on the store, see [`Content`] and [`Sealed`].
 
 mod holes;
+mod part;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -12,8 +13,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::budget::{Charges, Owner};
-use crate::stream::{Position, Principal, Retention, Shape, Shortage};
+use crate::stream::{Position, Principal, Retention, Shortage};
 
+pub(super) use part::Part;
 pub(super) use record::{Content, Extent, LogSlice, Placed, Record, Sealed};
 
 /// A run is sealed when it has this many appends or bytes. Trimming frees whole runs, so at most one run more than the
@@ -65,59 +67,6 @@ struct Youngest {
 struct Holes {
     /// Start positions of appends that were damaged after the log was read.
     damaged: BTreeSet<Position>,
-}
-
-/// A sealed run, or the first part of one that a fork shares.
-#[derive(Debug)]
-pub(super) struct Part<C: Content> {
-    pub(super) run: Arc<C::Sealed>,
-    /// The principals of its appends. They are charged until the last log drops the run.
-    charges: Arc<Charges>,
-    /// Where the run ends in this log.
-    end: Position,
-    /// The shape of the last append in this log, if `end` is inside that append.
-    cut: Option<Box<Shape>>,
-}
-
-impl<C: Content> Part<C> {
-    pub(super) fn start(&self) -> Position {
-        self.run.start()
-    }
-
-    /// A whole run.
-    fn whole(run: Arc<C::Sealed>, charges: Charges) -> Self {
-        Self { end: run.end(), run, charges: Arc::new(charges), cut: None }
-    }
-
-    fn records_from(&self, from: Position) -> impl Iterator<Item = Cow<'_, Record<C>>> {
-        let records = self.run.records_from(from).take_while(|record| record.start < self.end);
-        records.map(|record| match &self.cut {
-            Some(shape) if record.end() > self.end => {
-                Cow::Owned(Record { shape: Shape::clone(shape), ..record.into_owned() })
-            }
-            _ => record,
-        })
-    }
-
-    fn extent(&self) -> Extent {
-        if self.end == self.run.end() {
-            return self.run.extent();
-        }
-        let start = self.run.start();
-        self.records_from(start).fold(Extent::default(), |sum, record| sum.plus(record.extent_from(start)))
-    }
-
-    /// The part of this run up to `end`.
-    fn until(&self, end: Position) -> Self {
-        let (run, charges) = (self.run.clone(), self.charges.clone());
-        if end >= self.end {
-            return Self { run, charges, end: self.end, cut: self.cut.clone() };
-        }
-        let last = self.records_from(Position(end.0.saturating_sub(1))).next();
-        let last = last.filter(|record| record.start < end && record.end() > end);
-        let cut = last.map(|record| Box::new(record.shape.until(end.since(record.start))));
-        Self { run, charges, end, cut }
-    }
 }
 
 /// The principals that are charged for a record: the one that appended it, and the creator of the stream, whose account is at

@@ -56,6 +56,9 @@ const PURE: &[&str] = &["std", "bytes", "serde_json"];
 /// Files of `src` that are shorter than this are easier to read as part of another.
 const SHORT: usize = 60;
 
+/// How many names of types may be used for two of them.
+const SAME_NAMES_MAX: usize = 7;
+
 /// How many short files there may be.
 const SHORT_MAX: usize = 12;
 
@@ -198,6 +201,28 @@ fn few_files_are_short() {
     println!("lines of src: {}, without tests: {without_tests}", files.values().sum::<usize>());
     println!("files of src: {}, under {SHORT} lines: {}", files.len(), short.len());
     assert!(short.len() <= SHORT_MAX, "{} files under {SHORT} lines: {short:#?}", short.len());
+}
+
+#[test]
+fn a_type_name_means_one_thing() {
+    let mut definitions: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for (path, text) in sources("src") {
+        for item in syn::parse_file(&text).unwrap().items {
+            let name = match item {
+                syn::Item::Struct(item) => item.ident,
+                syn::Item::Enum(item) => item.ident,
+                syn::Item::Trait(item) => item.ident,
+                syn::Item::Type(item) => item.ident,
+                _ => continue,
+            };
+            definitions.entry(name.to_string()).or_default().push(path.clone());
+        }
+    }
+    definitions.retain(|_, paths| {
+        paths.retain(|path| !path.ends_with("tests.rs"));
+        paths.len() > 1
+    });
+    assert!(definitions.len() <= SAME_NAMES_MAX, "{} names: {definitions:#?}", definitions.len());
 }
 
 #[test]

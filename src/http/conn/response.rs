@@ -1,6 +1,9 @@
 //! Builds responses: a handler sets status, fields and body through [`Answer`], which becomes a hyper response (HTTP/2) or the
 //! bytes of an HTTP/1 response (RFC 9112).
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::Cell;
 use std::fmt::{self, Write};
 use std::time::{Duration, SystemTime};
@@ -365,87 +368,5 @@ impl Write for DateText {
         self.bytes.get_mut(self.written..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
         self.written = end;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HTTP10: Framing = Framing { http10: true, without_body: false, keep_alive: false };
-    const HEAD: Framing = Framing { without_body: true, ..Framing::PERSISTENT };
-
-    fn framed(framing: Framing, body: Body) -> Outgoing {
-        let mut response = ResponseBytes::begin(StatusCode::OK);
-        response.set_body(body);
-        response.frame(framing, SystemTime::UNIX_EPOCH);
-        response.into_outgoing()
-    }
-
-    fn text(outgoing: &Outgoing) -> String {
-        String::from_utf8(outgoing.first.to_vec()).unwrap().replace("\r\n", "|")
-    }
-
-    fn endless() -> Body {
-        Body::live(Box::pin(tokio_stream::pending()))
-    }
-
-    #[test]
-    fn a_body_of_unknown_length_is_chunked_or_ends_with_the_connection() {
-        let chunked = framed(Framing::PERSISTENT, endless());
-        assert_eq!(
-            text(&chunked),
-            "HTTP/1.1 200 OK|date: Thu, 01 Jan 1970 00:00:00 GMT|transfer-encoding: chunked||"
-        );
-        assert_eq!((chunked.chunked, chunked.closes, chunked.rest.is_some()), (true, false, true));
-        let to_the_end = framed(Framing { keep_alive: true, ..HTTP10 }, endless());
-        assert!(text(&to_the_end).contains("connection: close|"), "{}", text(&to_the_end));
-        assert!(!text(&to_the_end).contains("transfer-encoding"), "{}", text(&to_the_end));
-        assert_eq!((to_the_end.chunked, to_the_end.closes), (false, true));
-    }
-
-    #[test]
-    fn a_response_to_head_says_the_length_of_a_body_that_it_does_not_have() {
-        let full = || Body::full(Bytes::from_static(b"abc"));
-        assert!(text(&framed(HEAD, full())).ends_with("content-length: 3||"));
-        assert!(!text(&framed(HEAD, Body::empty())).contains("content-length"));
-        assert!(text(&framed(Framing::PERSISTENT, full())).ends_with("content-length: 3||abc"));
-    }
-
-    #[test]
-    fn the_end_of_the_connection_is_said_once() {
-        let mut response = ResponseBytes::begin(StatusCode::NO_CONTENT);
-        response.frame(HTTP10, SystemTime::UNIX_EPOCH);
-        response.close();
-        let outgoing = response.into_outgoing();
-        assert_eq!((text(&outgoing).matches("connection: close").count(), outgoing.closes), (1, true));
-    }
-
-    #[test]
-    fn a_request_says_whether_the_connection_stays() {
-        for (version, options, keep_alive) in [
-            (Version::HTTP_11, "", true),
-            (Version::HTTP_11, "close", false),
-            (Version::HTTP_11, "te, Close", false),
-            (Version::HTTP_11, "keep-alive, close", false),
-            (Version::HTTP_10, "", false),
-            (Version::HTTP_10, "Keep-Alive", true),
-        ] {
-            let request = Request::builder().version(version).header(CONNECTION, options).body(()).unwrap();
-            assert_eq!(Framing::of(&request).keep_alive, keep_alive, "{version:?} {options}");
-        }
-    }
-
-    #[test]
-    fn each_second_has_its_own_text() {
-        for (seconds, expected) in
-            [(784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"), (784_111_778, "Sun, 06 Nov 1994 08:49:38 GMT")]
-        {
-            let now = SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 999);
-            assert_eq!(
-                (date_text(now), date_text(now)),
-                (*expected.as_bytes().first_chunk().unwrap(), date_text(now))
-            );
-        }
     }
 }

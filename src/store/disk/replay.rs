@@ -1,5 +1,7 @@
 //! Replay: restores streams and sessions from the records of the log.
 
+mod streams;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,7 +11,6 @@ use super::losses::Losses;
 use super::record::{
     AppendNote, Ends, LogRecord, Note, SessionNote, StreamId, StreamRecord, UnixMillis, time,
 };
-use super::runs::{Gathered, Runs};
 use super::scan::{Damaged, ScanStep, Scanned};
 use super::segment::Segments;
 use super::session_log::SessionLog;
@@ -17,7 +18,9 @@ use crate::budget::{Budget, Owner};
 use crate::store::entry::{self, Entry, State};
 use crate::store::log::Record as Append;
 use crate::store::sessions::StoredSessions;
-use crate::stream::{Annotation, Epoch, FORK_DEPTH_MAX, Position, Principal, SessionChange, StreamName};
+use crate::stream::{Epoch, FORK_DEPTH_MAX, Position, Principal, SessionChange, StreamName};
+
+use streams::{Appends, ReplayedStream};
 
 /// The state of a replay.
 pub(super) struct Replay {
@@ -43,23 +46,6 @@ pub(super) struct Replay {
     /// The epoch of the run that wrote the records being read.
     run: Epoch,
     pub(super) losses: Losses,
-}
-
-/// The messages of a stream that were found so far.
-#[derive(Default)]
-struct Appends {
-    runs: Runs,
-    /// The last append that is to be retained.
-    retained: Option<Append<Stored>>,
-}
-
-/// A stream without its messages.
-struct ReplayedStream {
-    entry: Entry<Stored>,
-    /// The tail in the last record of the state.
-    written: Position,
-    earliest: Position,
-    retained_from: Position,
 }
 
 impl Replay {
@@ -382,17 +368,6 @@ impl Replay {
     }
 }
 
-impl Appends {
-    /// Adds an append. `annotation` is set if it is to be retained.
-    fn push(&mut self, append: Append<Stored>, annotation: Option<Arc<Annotation>>) {
-        let newer = self.retained.as_ref().is_none_or(|retained| retained.start < append.start);
-        if annotation.is_some() && newer && !self.runs.contain(append.start) {
-            self.retained = Some(Append { annotation, ..append.clone() });
-        }
-        self.runs.push(append);
-    }
-}
-
 /// The result of a replay.
 pub(super) struct ReplayedLog {
     pub(super) streams: Vec<Entry<Stored>>,
@@ -404,29 +379,4 @@ pub(super) struct ReplayedLog {
     pub(super) session_log: SessionLog,
     pub(super) next_stream: StreamId,
     pub(super) next_epoch: Epoch,
-}
-
-impl ReplayedStream {
-    /// The stream with its messages: first those that it shares with its sources, then its own. Messages missing at the
-    /// beginning were trimmed, messages missing in between were damaged.
-    fn into_entry(self, found: &mut HashMap<StreamId, Appends>) -> Entry<Stored> {
-        let Self { mut entry, written, earliest, retained_from } = self;
-        if entry.state == State::Deleted {
-            return entry;
-        }
-        let (mut gathered, mut from) = (Gathered::new(earliest), Position(0));
-        for (origin, to) in entry.origin.ancestors() {
-            if let Some(appends) = found.get(&origin.0) {
-                gathered.share(&appends.runs, from, *to);
-            }
-            from = *to;
-        }
-        let own = found.remove(&entry.origin.own().0).unwrap_or_default();
-        let appends = gathered.own(own.runs, from);
-        entry.restore_log(earliest, written, appends);
-        entry.retained =
-            own.retained.filter(|append| append.start >= retained_from && append.end() <= entry.log.tail());
-        entry.recount();
-        entry
-    }
 }

@@ -1,0 +1,118 @@
+//! The layers of settings, and what they refuse.
+
+use std::collections::HashMap;
+
+use super::*;
+use crate::limits::Limit;
+
+fn settings(variables: &[(&str, &str)], arguments: &[&str]) -> Result<Settings, String> {
+    let variables: HashMap<_, _> = variables.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let environment =
+        Environment::with_prefix("POLLGATE").prefix_separator("_").separator("__").source(Some(variables));
+    let cli = Cli::try_parse_from(["pollgate"].iter().chain(arguments)).map_err(|error| error.to_string())?;
+    let args = match cli.command {
+        Some(Command::Serve(args)) => *args,
+        _ => cli.serve,
+    };
+    args.over(environment).map_err(|error| error.to_string())
+}
+
+#[test]
+fn later_layers_win() {
+    let file = std::env::temp_dir().join(format!("pollgate-config-{}.toml", std::process::id()));
+    std::fs::write(&file, "hold = \"10s\"\nhold_max = \"20s\"\ndrain = \"5s\"\n[limits]\nheaders_max = 7\n")
+        .unwrap();
+    let path = file.to_str().unwrap();
+    let variables =
+        [("POLLGATE_HOLD_MAX", "30s"), ("POLLGATE_LIMITS__HEAD_TIMEOUT", "3s"), ("POLLGATE_DRAIN", "6s")];
+    let settings =
+        settings(&variables, &["serve", "--config", path, "--drain", "7s", "--limit", "headers_max=9"]);
+    std::fs::remove_file(&file).unwrap();
+    let settings = settings.unwrap();
+    let seconds = [settings.hold, settings.hold_max, settings.drain].map(|span| span.get().as_secs());
+    assert_eq!(seconds, [10, 30, 7]);
+    assert_eq!((settings.limits.headers_max, settings.limits.head_timeout), (9, Span::seconds(3)));
+}
+
+#[test]
+fn unknown_keys_are_errors_in_each_layer() {
+    for (variables, arguments) in [
+        (&[("POLLGATE_HODL", "1s")][..], &[][..]),
+        (&[("POLLGATE_LIMITS__NOSUCH", "1")], &[]),
+        (&[], &["--limit", "nosuch=1"]),
+        (&[], &["--limit", "headers_max"]),
+        (&[], &["--hodl", "1s"]),
+        (&[], &["--log", "xml"]),
+        (&[], &["--store", ""]),
+        (&[], &["--sync", "sometimes"]),
+        (&[], &["--memory-max", "some"]),
+        (&[], &["--sync", "interval:soon"]),
+    ] {
+        assert!(settings(variables, arguments).is_err(), "{variables:?} {arguments:?}");
+    }
+}
+
+#[test]
+fn each_listed_default_is_a_value_that_the_limit_takes() {
+    for Limit { name, default, .. } in Limits::list() {
+        let Some(default) = default else { continue };
+        let given = settings(&[], &["--limit", &format!("{name}={default}")]).map(|given| given.limits);
+        assert_eq!(format!("{given:?}"), format!("{:?}", Ok::<_, String>(Limits::default())), "{name}");
+    }
+}
+
+#[test]
+fn a_store_is_a_directory_unless_it_is_memory() {
+    let default = settings(&[], &[]).unwrap();
+    assert_eq!(default.store, StorePlace::Directory("pollgate-data".into()));
+    assert_eq!(default.sync, SyncPolicy::Always);
+    assert_eq!(settings(&[], &["--store", "memory"]).unwrap().store, StorePlace::Memory);
+    let settings = settings(&[("POLLGATE_SYNC", "interval:100ms")], &["--store", "./memory"]).unwrap();
+    assert_eq!(settings.store, StorePlace::Directory("./memory".into()));
+    assert_eq!(settings.sync, SyncPolicy::Interval(std::time::Duration::from_millis(100)));
+}
+
+#[test]
+fn more_connections_than_descriptors_are_refused() {
+    let with = |connections_max, mqtt| Settings {
+        limits: Limits { connections_max, ..Limits::default() },
+        mqtt,
+        ..Settings::default()
+    };
+    let on = Settings::default().mqtt;
+    for (connections, mqtt, descriptors, fits) in [
+        (0, on, Some(10), true),
+        (1000, on, Some(2064), true),
+        (1000, on, Some(2063), false),
+        (1000, MqttAddress::Off, Some(1064), true),
+        (1000, MqttAddress::Off, Some(1063), false),
+        (1 << 40, on, None, true),
+    ] {
+        let checked = with(connections, mqtt).check_descriptors(descriptors);
+        assert_eq!(checked.is_ok(), fits, "{connections} {mqtt:?} {descriptors:?}: {checked:?}");
+    }
+    let beyond = settings(&[], &["--limit", "connections_max=1000000000000"]).unwrap_err();
+    assert!(beyond.contains("ulimit -n"), "{beyond}");
+}
+
+#[test]
+fn the_memory_budget_is_a_size_in_each_layer() {
+    let bytes = |variables: &[(&str, &str)], arguments: &[&str]| {
+        settings(variables, arguments).unwrap().memory_max.map(|size| size.bytes() >> 20)
+    };
+    assert_eq!(bytes(&[], &[]), None);
+    assert_eq!(bytes(&[], &["--memory-max", "256M"]), Some(256));
+    assert_eq!(bytes(&[("POLLGATE_MEMORY_MAX", "67108864")], &[]), Some(64));
+    assert_eq!(bytes(&[("POLLGATE_MEMORY_MAX", "1G")], &["--memory-max", "2G"]), Some(2048));
+}
+
+#[test]
+fn an_open_address_has_to_be_meant() {
+    assert!(settings(&[], &["--listen", "0.0.0.0:0"]).unwrap_err().contains("--open"));
+    assert!(settings(&[], &["--listen", "0.0.0.0:0", "--open"]).is_ok());
+    assert!(settings(&[], &["--listen", "[::1]:0"]).is_ok());
+    assert!(settings(&[], &["--mqtt", "0.0.0.0:0"]).unwrap_err().contains("mqtt"));
+    assert!(settings(&[], &["--mqtt", "1883"]).unwrap_err().contains("off"));
+    assert_eq!(settings(&[], &["--mqtt", "off"]).unwrap().mqtt, MqttAddress::Off);
+    assert!(settings(&[], &["--hold", "60s"]).unwrap_err().contains("hold_max"));
+}
