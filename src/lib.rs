@@ -15,12 +15,12 @@
 //! * [`http`]: the HTTP front, one file per operation and delivery form.
 //! * [`mqtt`]: the MQTT front, onto the same streams.
 //! * [`server`]: sockets, connections, limits of both, drain.
-//! * [`client`]: reads and publishes from elsewhere, over whatever the network lets through. Knows the wire alone.
 //! * [`maintenance`]: checking and moving a store while no server runs.
 //! * [`config`], [`limits`], [`clock`], [`metrics`]: settings, bounds, time and counters for all of them.
+//!
+//! The client is a crate of its own, `pollgate-client` in `clients/rust`, which knows the wire alone.
 
 pub mod budget;
-pub mod client;
 pub mod clock;
 pub mod config;
 #[cfg(test)]

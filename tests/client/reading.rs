@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pollgate::client::{
+use pollgate_client::{
     Client, Data, Event, Form, Item, Producer, Reason, ResumeToken, Settings, Subscription,
 };
 use tokio::time::timeout;

@@ -1,0 +1,91 @@
+//! One HTTP/1.1 connection, driven by whoever waits for something on it, so that it needs no task of its own.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::origin::Origin;
+
+/// Opens the socket. TLS would go here, and nowhere else.
+async fn connect(origin: &Origin) -> std::io::Result<TcpStream> {
+    let socket = TcpStream::connect((&*origin.host, origin.port)).await?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
+}
+
+/// What reads and writes the socket.
+type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+/// A connection for one request after the other; closed when dropped.
+pub(crate) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: Driver,
+    ended: bool,
+}
+
+impl Connection {
+    async fn open(origin: &Origin) -> std::io::Result<Self> {
+        let socket = connect(origin).await?;
+        let (sender, driver) = handshake(TokioIo::new(socket)).await.map_err(std::io::Error::other)?;
+        Ok(Self { sender, driver: Box::pin(driver.with_upgrades()), ended: false })
+    }
+
+    /// One that was used before, if its other side has not closed it; else a new one. And which of both.
+    pub(crate) async fn reused_or_new(idle: Option<Self>, origin: &Origin) -> std::io::Result<(Self, bool)> {
+        if let Some(mut idle) = idle
+            && idle.is_usable().await
+        {
+            return Ok((idle, true));
+        }
+        Ok((Self::open(origin).await?, false))
+    }
+
+    async fn is_usable(&mut self) -> bool {
+        let Self { sender, driver, ended } = self;
+        drive(driver, ended, sender.ready()).await.is_ok()
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        let Self { sender, driver, ended } = self;
+        drive(driver, ended, sender.send_request(request)).await
+    }
+
+    /// The next bytes of the answer's body; `None` at its end.
+    pub(crate) async fn more(&mut self, body: &mut Incoming) -> Option<hyper::Result<Bytes>> {
+        let Self { driver, ended, .. } = self;
+        loop {
+            match drive(driver, ended, body.frame()).await?.map(hyper::body::Frame::into_data) {
+                Ok(Ok(bytes)) => return Some(Ok(bytes)),
+                // Trailers, which say nothing here.
+                Ok(Err(_)) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// Does `work` while the connection is driven, such as waiting for its upgrade.
+    pub(crate) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        drive(&mut self.driver, &mut self.ended, work).await
+    }
+}
+
+/// Does `work`, which waits for the connection, and the connection's own.
+async fn drive<T>(driver: &mut Driver, ended: &mut bool, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        if !*ended && driver.as_mut().poll(context).is_ready() {
+            // Why it ended is said to whoever waits for something on it.
+            *ended = true;
+        }
+        work.as_mut().poll(context)
+    })
+    .await
+}

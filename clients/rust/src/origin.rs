@@ -1,0 +1,84 @@
+//! Where the gateway is.
+
+use hyper::Uri;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// What may stand in a query or a path segment as it is (RFC 3986, unreserved).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The same for a name in a path, where slashes stay.
+const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
+
+/// The gateway's address and the path before `/v1`.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Host and port as `Host` has them.
+    pub(crate) authority: String,
+    prefix: String,
+}
+
+/// The text does not say where a gateway is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUrl {
+    /// No URL with a host.
+    #[error("{0:?} is no URL such as http://127.0.0.1:4437")]
+    NotAUrl(String),
+    /// Another scheme than `http`.
+    #[error("this client speaks http:// alone, not {0}://")]
+    Scheme(String),
+}
+
+impl Origin {
+    pub(crate) fn parse(url: &str) -> Result<Self, InvalidUrl> {
+        let not_a_url = || InvalidUrl::NotAUrl(url.to_owned());
+        let uri: Uri = url.parse().map_err(|_| not_a_url())?;
+        let (scheme, authority) = uri.scheme_str().zip(uri.authority()).ok_or_else(not_a_url)?;
+        if scheme != "http" {
+            return Err(InvalidUrl::Scheme(scheme.to_owned()));
+        }
+        Ok(Self {
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            authority: authority.as_str().rsplit('@').next().unwrap_or_default().to_owned(),
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// The target of requests for many streams.
+    pub(crate) fn streams(&self) -> String {
+        format!("{}/v1/streams", self.prefix)
+    }
+
+    /// The target of requests for one stream.
+    pub(crate) fn stream(&self, name: &str) -> String {
+        format!("{}/v1/stream/{}", self.prefix, utf8_percent_encode(name, RESERVED_IN_PATH))
+    }
+}
+
+/// A text as the value of a query parameter.
+pub(crate) fn in_query(text: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(text, RESERVED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_host_port_and_prefix() {
+        let origin = Origin::parse("http://[::1]:8080/behind/").unwrap();
+        assert_eq!((&*origin.host, origin.port, &*origin.authority), ("::1", 8080, "[::1]:8080"));
+        assert_eq!(origin.stream("a b/ü%"), "/behind/v1/stream/a%20b/%C3%BC%25");
+        assert_eq!(Origin::parse("http://gateway").unwrap().port, 80);
+    }
+
+    #[test]
+    fn what_is_no_url_or_needs_tls_is_refused() {
+        for text in ["", "gateway", "/v1", "http://"] {
+            assert_eq!(Origin::parse(text).unwrap_err(), InvalidUrl::NotAUrl(text.to_owned()), "{text}");
+        }
+        assert_eq!(Origin::parse("https://a").unwrap_err(), InvalidUrl::Scheme("https".to_owned()));
+    }
+}

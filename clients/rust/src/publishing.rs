@@ -1,0 +1,240 @@
+//! The task of a producer: one request at a time, with a number by which the gateway knows a repeated one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use fastrand::Rng;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+
+use crate::connection::Connection;
+use crate::refusal::{Refusal, retry_after};
+use crate::request::begin;
+use crate::settings::Backoff;
+use crate::settings::Shared;
+
+/// The most that goes out in one request, unless one message alone is longer.
+const BATCH_BYTES_MAX: usize = 256 << 10;
+
+/// The most messages that go out in one request.
+const BATCH_MESSAGES_MAX: usize = 1000;
+
+/// Of an answer no more is read.
+const ANSWER_BYTES_MAX: usize = 16 << 10;
+
+/// The slowest network that a request is given time for.
+const BYTES_PER_SECOND_MIN: usize = 16 << 10;
+
+/// Who publishes, and into what.
+#[derive(Debug, Clone)]
+pub struct ProducerSettings {
+    /// Of the stream.
+    pub content_type: String,
+    /// Whether the stream is created when it does not exist.
+    pub create: bool,
+    /// The producer's name; by default one of its own. Two that publish at once must not share one.
+    pub id: Option<String>,
+    /// Which start of the named producer this is: greater than that of the one before, which is fenced off by it.
+    pub epoch: u64,
+}
+
+/// Why a message was not published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// It is for a JSON stream and is not one JSON value.
+    #[error("no JSON value: {0}")]
+    NotJson(String),
+    /// The gateway does not take it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Another producer has the same name and a later epoch.
+    #[error("another producer of that name has started later")]
+    Fenced,
+    /// The runtime that publishes has ended.
+    #[error("publishing has ended")]
+    Ended,
+}
+
+/// A message on its way, and who is told.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) message: Bytes,
+    pub(crate) done: oneshot::Sender<Result<(), PublishError>>,
+}
+
+/// What the task has.
+pub(crate) struct Publishing {
+    shared: Arc<Shared>,
+    target: String,
+    content_type: String,
+    id: String,
+    epoch: u64,
+    sequence: u64,
+    idle: Option<Connection>,
+    backoff: Backoff,
+    chance: Rng,
+    /// Attempts in a row without an answer.
+    unanswered: u32,
+}
+
+/// What came of one request.
+enum Outcome {
+    Acknowledged,
+    /// It has to be sent again, after so long if somebody said so.
+    Again(Option<Duration>),
+    /// The gateway has forgotten this producer, and with it what it published: its numbers begin again.
+    Forgotten,
+    Refused(PublishError),
+}
+
+impl Publishing {
+    pub(crate) fn new(shared: Arc<Shared>, stream: &str, settings: ProducerSettings) -> Self {
+        let create = if settings.create { "?create=1" } else { "" };
+        Self {
+            target: shared.origin.stream(stream) + create,
+            content_type: settings.content_type,
+            id: settings.id.unwrap_or_else(|| format!("{:032x}", fastrand::u128(..))),
+            epoch: settings.epoch,
+            sequence: 0,
+            idle: None,
+            backoff: Backoff::new(&shared.settings),
+            chance: Rng::new(),
+            unanswered: 0,
+            shared,
+        }
+    }
+
+    pub(crate) fn takes_json(&self) -> bool {
+        let essence = self.content_type.split(';').next().unwrap_or_default();
+        essence.trim().eq_ignore_ascii_case("application/json")
+    }
+
+    /// Publishes until the last producer is dropped.
+    pub(crate) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Waiting>) {
+        let mut waiting = Vec::new();
+        while queue.recv_many(&mut waiting, BATCH_MESSAGES_MAX).await > 0 {
+            while !waiting.is_empty() {
+                let rest = waiting.split_off(self.batch_length(&waiting));
+                self.publish(std::mem::replace(&mut waiting, rest)).await;
+            }
+        }
+    }
+
+    /// How many of the waiting messages go out together: only JSON streams keep them apart.
+    fn batch_length(&self, waiting: &[Waiting]) -> usize {
+        if !self.takes_json() {
+            return 1;
+        }
+        let mut bytes = 0;
+        let fit = waiting.iter().take_while(|waiting| {
+            bytes += waiting.message.len() + 1;
+            bytes <= BATCH_BYTES_MAX
+        });
+        fit.count().max(1)
+    }
+
+    async fn publish(&mut self, batch: Vec<Waiting>) {
+        let outcome = self.append(self.body(&batch)).await;
+        // One bad message must not take the others with it.
+        if outcome.is_err() && batch.len() > 1 {
+            for waiting in batch {
+                let outcome = self.append(self.body(std::slice::from_ref(&waiting))).await;
+                let _nobody_waits = waiting.done.send(outcome);
+            }
+            return;
+        }
+        for waiting in batch {
+            let _nobody_waits = waiting.done.send(outcome.clone());
+        }
+    }
+
+    fn body(&self, batch: &[Waiting]) -> Bytes {
+        if !self.takes_json() {
+            return batch.iter().map(|waiting| waiting.message.clone()).next().unwrap_or_default();
+        }
+        let mut body = BytesMut::new();
+        for (index, waiting) in batch.iter().enumerate() {
+            body.put_u8(if index == 0 { b'[' } else { b',' });
+            body.put_slice(&waiting.message);
+        }
+        body.put_u8(b']');
+        body.freeze()
+    }
+
+    async fn append(&mut self, body: Bytes) -> Result<(), PublishError> {
+        loop {
+            match self.attempt(body.clone()).await {
+                Outcome::Acknowledged => {
+                    self.sequence += 1;
+                    self.backoff.reset();
+                    return Ok(());
+                }
+                Outcome::Refused(error) => return Err(error),
+                Outcome::Forgotten => (self.epoch, self.sequence) = (self.epoch + 1, 0),
+                Outcome::Again(Some(wait)) => sleep(wait.min(self.shared.settings.reprobe_max)).await,
+                Outcome::Again(None) => sleep(self.backoff.wait(&mut self.chance)).await,
+            }
+        }
+    }
+
+    async fn attempt(&mut self, body: Bytes) -> Outcome {
+        let settings = &self.shared.settings;
+        let seconds = (body.len() / BYTES_PER_SECOND_MIN) as u64;
+        let patience = settings.answer_timeout * (1 << self.unanswered.min(6));
+        let patience =
+            patience.min(settings.backoff_max.max(settings.answer_timeout)) + Duration::from_secs(seconds);
+        let reused = self.idle.is_some();
+        match timeout(patience, self.exchange(body)).await {
+            Ok(Some((status, headers, document))) => {
+                self.unanswered = 0;
+                judge(status, &headers, &document)
+            }
+            // Closed long ago, most probably.
+            Ok(None) if reused => Outcome::Again(Some(Duration::ZERO)),
+            _ => {
+                self.unanswered += 1;
+                Outcome::Again(None)
+            }
+        }
+    }
+
+    /// The whole answer, if there is one.
+    async fn exchange(&mut self, body: Bytes) -> Option<(StatusCode, HeaderMap, Bytes)> {
+        let request = self.request(body)?;
+        let (mut connection, _) =
+            Connection::reused_or_new(self.idle.take(), &self.shared.origin).await.ok()?;
+        let (head, body) = connection.send(request).await.ok().map(Response::into_parts)?;
+        let collecting = Limited::<Incoming>::new(body, ANSWER_BYTES_MAX).collect();
+        let document = connection.during(collecting).await.ok()?.to_bytes();
+        self.idle = Some(connection);
+        Some((head.status, head.headers, document))
+    }
+
+    fn request(&self, body: Bytes) -> Option<Request<Full<Bytes>>> {
+        begin(Method::POST, self.target.clone(), &self.shared.origin)
+            .header(CONTENT_TYPE, &self.content_type)
+            .header("producer-id", &self.id)
+            .header("producer-epoch", self.epoch)
+            .header("producer-seq", self.sequence)
+            .body(Full::new(body))
+            .ok()
+    }
+}
+
+/// What an answer means. Without the resume token that each answer to an append carries it is not the gateway's.
+fn judge(status: StatusCode, headers: &HeaderMap, document: &[u8]) -> Outcome {
+    if status.is_success() && headers.contains_key("stream-next-offset") {
+        return Outcome::Acknowledged;
+    }
+    match Refusal::parse(document) {
+        Some(refusal) if refusal.kind == "producer-sequence-gap" => Outcome::Forgotten,
+        Some(refusal) if refusal.kind == "producer-stale-epoch" => Outcome::Refused(PublishError::Fenced),
+        Some(refusal) if refusal.is_for_good() => Outcome::Refused(refusal.into()),
+        _ => Outcome::Again(headers.get(RETRY_AFTER).and_then(retry_after)),
+    }
+}

@@ -1,0 +1,77 @@
+//! What the gateway says when it refuses a request (RFC 9457).
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::header::HeaderValue;
+use serde::Deserialize;
+
+/// The kinds of problems that are the gateway's own begin so.
+const OURS: &str = "urn:pollgate:";
+
+/// Kinds that a proxy's doing can bring about, not the request itself.
+const BY_THE_WAY: [&str; 2] = ["upgrade-required", "origin"];
+
+/// A refusal for good: the same request would be refused again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("refused with {status} ({kind}): {detail}")]
+pub struct Refusal {
+    /// The status of the answer.
+    pub status: u16,
+    /// The gateway's word for the kind of problem, such as `stream-name`.
+    pub kind: String,
+    /// What was wrong, which limit applies and what would be accepted.
+    pub detail: String,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    status: u16,
+    #[serde(default)]
+    detail: String,
+}
+
+impl Refusal {
+    /// Reads a problem document; `None` if it is not the gateway's.
+    pub(crate) fn parse(document: &[u8]) -> Option<Self> {
+        let problem: Problem = serde_json::from_slice(document).ok()?;
+        let kind = problem.kind.strip_prefix(OURS)?.to_owned();
+        Some(Self { status: problem.status, kind, detail: problem.detail })
+    }
+
+    /// Whether it makes no sense to ask again.
+    pub(crate) fn is_for_good(&self) -> bool {
+        let status = StatusCode::from_u16(self.status).unwrap_or_default();
+        let passing = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+        status.is_client_error() && !passing && !BY_THE_WAY.contains(&&*self.kind)
+    }
+}
+
+/// How long `Retry-After` asks to wait; `None` for a date, which would need a clock that both sides agree on.
+pub(crate) fn retry_after(value: &HeaderValue) -> Option<Duration> {
+    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_the_gateways_own_and_lasting_is_for_good() {
+        for (kind, status, expected) in [
+            ("urn:pollgate:stream-name", 400, Some(true)),
+            ("urn:pollgate:no-such-path", 404, Some(true)),
+            ("urn:pollgate:upgrade-required", 426, Some(false)),
+            ("urn:pollgate:too-many-polls", 429, Some(false)),
+            ("urn:pollgate:draining", 503, Some(false)),
+            ("about:blank", 400, None),
+        ] {
+            let document = format!(r#"{{"type":"{kind}","title":"","status":{status},"detail":"d"}}"#);
+            let refusal = Refusal::parse(document.as_bytes());
+            assert_eq!(refusal.map(|refusal| refusal.is_for_good()), expected, "{document}");
+        }
+        assert_eq!(Refusal::parse(b"<html>"), None);
+    }
+}
