@@ -11,6 +11,7 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod credentials;
 mod fallback;
 mod forms;
 mod handling;

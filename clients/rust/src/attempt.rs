@@ -171,6 +171,17 @@ pub(crate) enum Ended {
     ForGood(Refusal),
 }
 
+impl Ended {
+    /// The status of the answer, if it refused the request.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Attempt(End::Refused(status)) => Some(*status),
+            Self::Attempt(_) => None,
+            Self::ForGood(refusal) => Some(refusal.status),
+        }
+    }
+}
+
 impl From<End> for Ended {
     fn from(end: End) -> Self {
         Self::Attempt(end)

@@ -7,8 +7,8 @@ mod websocket;
 
 use crate::attempt::{Attempt, End, Ended, Form};
 use crate::connection::Connection;
+use crate::endpoint::Endpoint;
 use crate::envelope::Got;
-use crate::origin::Origin;
 use crate::request::Wanted;
 
 /// A form whose answer has begun. Dropping it ends the request.
@@ -25,14 +25,14 @@ impl Reading {
         connection: Connection,
         wanted: &Wanted,
         attempt: &Attempt,
-        origin: &Origin,
+        endpoint: &Endpoint,
     ) -> Result<Self, Ended> {
         if attempt.form == Form::WebSocket {
             return Ok(Self::WebSocket(Box::new(
-                websocket::open(connection, wanted, attempt, origin).await?,
+                websocket::open(connection, wanted, attempt, endpoint).await?,
             )));
         }
-        let request = wanted.request(attempt, origin).map_err(|_| End::Unreachable)?;
+        let request = wanted.request(attempt, endpoint).map_err(|_| End::Unreachable)?;
         let expected = match attempt.form {
             Form::Sse => "text/event-stream",
             Form::Ndjson => "application/x-ndjson",

@@ -30,7 +30,10 @@
 
 mod attempt;
 mod connection;
+mod credentials;
+mod endpoint;
 mod envelope;
+mod error;
 mod event;
 mod fallback;
 mod forms;
@@ -56,10 +59,11 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 pub use attempt::Form;
+pub use credentials::{InvalidToken, Token};
+pub use error::BuildError;
 pub use event::{Event, Reason};
 pub use item::{Data, Item, Message};
 pub use memory::Memory;
-pub use origin::InvalidUrl;
 pub use producer::Producer;
 pub use publishing::{ProducerSettings, PublishError};
 pub use refusal::Refusal;
@@ -67,6 +71,8 @@ pub use resume_token::ResumeToken;
 pub use settings::Settings;
 pub use subscription::{Start, Subscription};
 
+use credentials::Credentials;
+use endpoint::Endpoint;
 use event::OnEvent;
 use origin::Origin;
 use reader::{Outlet, Reader};
@@ -80,7 +86,10 @@ pub struct Client(Arc<Shared>);
 /// A client in the making.
 #[derive(Debug)]
 pub struct Builder {
-    url: String,
+    origin: Result<Origin, BuildError>,
+    credentials: Credentials,
+    /// The first error of a setting, for [`Builder::build`].
+    error: Option<BuildError>,
     settings: Settings,
     network: Arc<str>,
     memory: Memory,
@@ -92,14 +101,16 @@ impl Client {
     ///
     /// # Errors
     /// The URL has no host, or needs TLS.
-    pub fn new(url: &str) -> Result<Self, InvalidUrl> {
+    pub fn new(url: &str) -> Result<Self, BuildError> {
         Self::builder(url).build()
     }
 
     /// The same with settings.
     pub fn builder(url: &str) -> Builder {
         Builder {
-            url: url.to_owned(),
+            origin: Origin::parse(url),
+            credentials: Credentials::default(),
+            error: None,
             settings: Settings::default(),
             network: Arc::default(),
             memory: Memory::default(),
@@ -162,6 +173,21 @@ impl Builder {
         Self { settings, ..self }
     }
 
+    /// Adds a header field to each request, WebSocket handshakes included. `Debug` does not show its value. Fields that
+    /// the client sets itself, such as `Host`, are an error of [`build`](Self::build).
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        if let Err(error) = self.credentials.add(name, value) {
+            self.error.get_or_insert(error);
+        }
+        self
+    }
+
+    /// Sends `Authorization: Bearer` with this token in each request. Keep a clone of it to replace it later.
+    pub fn token(mut self, token: Token) -> Self {
+        self.credentials.set_token(token);
+        self
+    }
+
     /// The network that the device is on, by any name that it will have again.
     pub fn network(self, label: &str) -> Self {
         Self { network: label.into(), ..self }
@@ -181,11 +207,14 @@ impl Builder {
     ///
     /// # Errors
     /// The URL has no host, or needs TLS.
-    pub fn build(self) -> Result<Client, InvalidUrl> {
-        let Self { url, settings, network, memory, on_event } = self;
-        let origin = Origin::parse(&url)?;
+    pub fn build(self) -> Result<Client, BuildError> {
+        let Self { origin, credentials, error, settings, network, memory, on_event } = self;
+        let origin = origin?;
+        if let Some(error) = error {
+            return Err(error);
+        }
         let shared = Shared {
-            origin,
+            endpoint: Endpoint { origin, credentials },
             settings,
             network: watch::Sender::new(network),
             memory: Mutex::new(memory),

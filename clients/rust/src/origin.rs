@@ -3,6 +3,8 @@
 use hyper::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::error::BuildError;
+
 /// What may stand in a query or a path segment as it is (RFC 3986, unreserved).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -19,29 +21,24 @@ pub(crate) struct Origin {
     prefix: String,
 }
 
-/// The text does not say where a gateway is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidUrl {
-    /// No URL with a host.
-    #[error("{0:?} is no URL such as http://127.0.0.1:4437")]
-    NotAUrl(String),
-    /// Another scheme than `http`.
-    #[error("this client speaks http:// alone, not {0}://")]
-    Scheme(String),
-}
-
 impl Origin {
-    pub(crate) fn parse(url: &str) -> Result<Self, InvalidUrl> {
-        let not_a_url = || InvalidUrl::NotAUrl(url.to_owned());
+    pub(crate) fn parse(url: &str) -> Result<Self, BuildError> {
+        // A password is not shown, wherever it stands.
+        let has_user_info = url.contains('@');
+        let not_a_url =
+            || if has_user_info { BuildError::UserInfo } else { BuildError::NotAUrl(url.to_owned()) };
         let uri: Uri = url.parse().map_err(|_| not_a_url())?;
         let (scheme, authority) = uri.scheme_str().zip(uri.authority()).ok_or_else(not_a_url)?;
         if scheme != "http" {
-            return Err(InvalidUrl::Scheme(scheme.to_owned()));
+            return Err(BuildError::Scheme(scheme.to_owned()));
+        }
+        if authority.as_str().contains('@') {
+            return Err(BuildError::UserInfo);
         }
         Ok(Self {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
             port: authority.port_u16().unwrap_or(80),
-            authority: authority.as_str().rsplit('@').next().unwrap_or_default().to_owned(),
+            authority: authority.as_str().to_owned(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
         })
     }
@@ -77,8 +74,9 @@ mod tests {
     #[test]
     fn what_is_no_url_or_needs_tls_is_refused() {
         for text in ["", "gateway", "/v1", "http://"] {
-            assert_eq!(Origin::parse(text).unwrap_err(), InvalidUrl::NotAUrl(text.to_owned()), "{text}");
+            assert_eq!(Origin::parse(text).unwrap_err(), BuildError::NotAUrl(text.to_owned()), "{text}");
         }
-        assert_eq!(Origin::parse("https://a").unwrap_err(), InvalidUrl::Scheme("https".to_owned()));
+        assert_eq!(Origin::parse("http://user:secret@a").unwrap_err(), BuildError::UserInfo);
+        assert_eq!(Origin::parse("https://a").unwrap_err(), BuildError::Scheme("https".to_owned()));
     }
 }

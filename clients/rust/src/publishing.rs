@@ -13,8 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use crate::connection::Connection;
-use crate::refusal::{Refusal, retry_after};
-use crate::request::begin;
+use crate::refusal::{Refusal, is_about_credentials, retry_after};
 use crate::settings::Backoff;
 use crate::settings::Shared;
 
@@ -96,7 +95,7 @@ impl Publishing {
     pub(crate) fn new(shared: Arc<Shared>, stream: &str, settings: ProducerSettings) -> Self {
         let create = if settings.create { "?create=1" } else { "" };
         Self {
-            target: shared.origin.stream(stream) + create,
+            target: shared.endpoint.origin.stream(stream) + create,
             content_type: settings.content_type,
             id: settings.id.unwrap_or_else(|| format!("{:032x}", fastrand::u128(..))),
             epoch: settings.epoch,
@@ -189,9 +188,14 @@ impl Publishing {
         let patience =
             patience.min(settings.backoff_max.max(settings.answer_timeout)) + Duration::from_secs(seconds);
         let reused = self.idle.is_some();
+        let version = self.shared.endpoint.credentials.version();
         match timeout(patience, self.exchange(body)).await {
             Ok(Some((status, headers, document))) => {
                 self.unanswered = 0;
+                let is_outdated = version != self.shared.endpoint.credentials.version();
+                if is_outdated && is_about_credentials(status.as_u16()) {
+                    return Outcome::Again(Some(Duration::ZERO));
+                }
                 judge(status, &headers, &document)
             }
             // Closed long ago, most probably.
@@ -207,7 +211,7 @@ impl Publishing {
     async fn exchange(&mut self, body: Bytes) -> Option<(StatusCode, HeaderMap, Bytes)> {
         let request = self.request(body)?;
         let (mut connection, _) =
-            Connection::reused_or_new(self.idle.take(), &self.shared.origin).await.ok()?;
+            Connection::reused_or_new(self.idle.take(), &self.shared.endpoint.origin).await.ok()?;
         let (head, body) = connection.send(request).await.ok().map(Response::into_parts)?;
         let collecting = Limited::<Incoming>::new(body, ANSWER_BYTES_MAX).collect();
         let document = connection.during(collecting).await.ok()?.to_bytes();
@@ -216,7 +220,8 @@ impl Publishing {
     }
 
     fn request(&self, body: Bytes) -> Option<Request<Full<Bytes>>> {
-        begin(Method::POST, self.target.clone(), &self.shared.origin)
+        let request = self.shared.endpoint.request(Method::POST, self.target.clone());
+        request
             .header(CONTENT_TYPE, &self.content_type)
             .header("producer-id", &self.id)
             .header("producer-epoch", self.epoch)
@@ -235,6 +240,9 @@ fn judge(status: StatusCode, headers: &HeaderMap, document: &[u8]) -> Outcome {
         Some(refusal) if refusal.kind == "producer-sequence-gap" => Outcome::Forgotten,
         Some(refusal) if refusal.kind == "producer-stale-epoch" => Outcome::Refused(PublishError::Fenced),
         Some(refusal) if refusal.is_for_good() => Outcome::Refused(refusal.into()),
+        _ if is_about_credentials(status.as_u16()) => {
+            Outcome::Refused(Refusal::of_credentials(status.as_u16()).into())
+        }
         _ => Outcome::Again(headers.get(RETRY_AFTER).and_then(retry_after)),
     }
 }

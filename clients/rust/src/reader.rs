@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::forms::Reading;
 use crate::item::Item;
 use crate::policy::{Policy, Step};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, is_about_credentials};
 use crate::request::Wanted;
 use crate::resume_token::Move;
 use crate::settings::Shared;
@@ -68,10 +68,20 @@ impl Reader {
                     () = sleep_until(until) => {}
                     _changed = self.network.changed() => self.network.mark_changed(),
                 },
-                Step::Read => match self.attempt().await {
-                    Ended::Attempt(end) => self.policy.ended(end, Instant::now()),
-                    Ended::ForGood(refusal) => return self.refused(refusal).await,
-                },
+                Step::Read => {
+                    let version = self.shared.endpoint.credentials.version();
+                    let ended = self.attempt().await;
+                    let is_outdated = version != self.shared.endpoint.credentials.version();
+                    match ended {
+                        // The token was replaced while the request was under way: it is repeated with the new one.
+                        ended if is_outdated && ended.status().is_some_and(is_about_credentials) => {}
+                        Ended::Attempt(End::Refused(status)) if self.policy.is_final(status) => {
+                            return self.refused(Refusal::of_credentials(status)).await;
+                        }
+                        Ended::Attempt(end) => self.policy.ended(end, Instant::now()),
+                        Ended::ForGood(refusal) => return self.refused(refusal).await,
+                    }
+                }
             }
             self.tell();
         }
@@ -98,15 +108,15 @@ impl Reader {
 
     async fn open(&mut self) -> Result<Reading, Ended> {
         loop {
-            let origin = &self.shared.origin;
+            let endpoint = &self.shared.endpoint;
             let connecting = async {
-                let connected = Connection::reused_or_new(self.idle.take(), origin).await;
+                let connected = Connection::reused_or_new(self.idle.take(), &endpoint.origin).await;
                 connected.map_err(|_| Ended::from(End::Unreachable))
             };
             let (connection, reused) = in_time(&self.policy, &mut self.network, connecting).await?;
             let connected = Instant::now();
             self.policy.connected(connected);
-            let opening = Reading::open(connection, &self.wanted, self.policy.attempt(), origin);
+            let opening = Reading::open(connection, &self.wanted, self.policy.attempt(), endpoint);
             match in_time(&self.policy, &mut self.network, opening).await {
                 Err(Ended::Attempt(End::Cut)) if reused && connected.elapsed() < STALE => {}
                 Err(ended) => return Err(ended),

@@ -34,6 +34,15 @@ struct Problem {
 }
 
 impl Refusal {
+    /// The refusal of credentials by an answer that is not a problem document of the gateway, but perhaps of a proxy.
+    pub(crate) fn of_credentials(status: u16) -> Self {
+        let (kind, detail) = match status {
+            401 => ("unauthorized", "the request has no credentials, or they are not accepted"),
+            _ => ("forbidden", "the credentials of the request do not allow it"),
+        };
+        Self { status, kind: kind.to_owned(), detail: detail.to_owned() }
+    }
+
     /// Reads a problem document; `None` if it is not the gateway's.
     pub(crate) fn parse(document: &[u8]) -> Option<Self> {
         let problem: Problem = serde_json::from_slice(document).ok()?;
@@ -47,6 +56,12 @@ impl Refusal {
         let passing = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
         status.is_client_error() && !passing && !BY_THE_WAY.contains(&&*self.kind)
     }
+}
+
+/// Whether a status says that credentials are missing, not accepted or not sufficient (RFC 9110, sections 15.5.2 and
+/// 15.5.4).
+pub(crate) fn is_about_credentials(status: u16) -> bool {
+    matches!(status, 401 | 403)
 }
 
 /// How long `Retry-After` asks to wait; `None` for a date, which would need a clock that both sides agree on.

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
-use hyper::http::request::Builder;
+use hyper::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use hyper::{Method, Request};
 use serde::Serialize;
 
 use crate::attempt::Attempt;
 use crate::attempt::Form;
+use crate::endpoint::Endpoint;
 use crate::origin::{Origin, in_query};
 use crate::resume_token::ResumeToken;
 
@@ -44,14 +44,15 @@ impl Wanted {
     pub(crate) fn request(
         &self,
         attempt: &Attempt,
-        origin: &Origin,
+        endpoint: &Endpoint,
     ) -> hyper::http::Result<Request<Full<Bytes>>> {
         let asked = self.asked(attempt);
-        let target = asked.target(origin);
+        let target = asked.target(&endpoint.origin);
         if target.len() <= TARGET_BYTES_MAX {
-            return begin(Method::GET, target, origin).body(Full::default());
+            return endpoint.request(Method::GET, target).body(Full::default());
         }
-        begin(Method::POST, origin.streams(), origin)
+        endpoint
+            .request(Method::POST, endpoint.origin.streams())
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(asked.body()))
     }
@@ -61,17 +62,18 @@ impl Wanted {
         &self,
         attempt: &Attempt,
         key: &str,
-        origin: &Origin,
+        endpoint: &Endpoint,
     ) -> (hyper::http::Result<Request<Full<Bytes>>>, Option<Bytes>) {
         let asked = self.asked(attempt);
-        let target = asked.target(origin);
+        let target = asked.target(&endpoint.origin);
         let (target, first) = if target.len() <= TARGET_BYTES_MAX {
             (target, None)
         } else {
             let rest = Asked { live: None, ..asked };
-            (format!("{}?live={}", origin.streams(), attempt.form), Some(rest.body()))
+            (format!("{}?live={}", endpoint.origin.streams(), attempt.form), Some(rest.body()))
         };
-        let request = begin(Method::GET, target, origin)
+        let request = endpoint
+            .request(Method::GET, target)
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "websocket")
             .header(SEC_WEBSOCKET_VERSION, "13")
@@ -121,9 +123,4 @@ impl Asked<'_> {
         // Texts and numbers are always JSON.
         serde_json::to_vec(self).unwrap_or_default().into()
     }
-}
-
-/// A request with the one field that HTTP/1.1 asks for.
-pub(crate) fn begin(method: Method, target: String, origin: &Origin) -> Builder {
-    Request::builder().method(method).uri(target).header(HOST, &origin.authority)
 }

@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::attempt::Form;
+use crate::endpoint::Endpoint;
 use crate::event::OnEvent;
 use crate::memory::Memory;
-use crate::origin::Origin;
 
 /// Times and forms of a client. Hold and heartbeats go out as whole seconds, and as one at least.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,7 +74,7 @@ pub(crate) fn whole_seconds(time: Duration) -> Duration {
 /// What all subscriptions and producers of a client share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) origin: Origin,
+    pub(crate) endpoint: Endpoint,
     pub(crate) settings: Settings,
     pub(crate) network: watch::Sender<Arc<str>>,
     pub(crate) memory: Mutex<Memory>,

@@ -16,8 +16,8 @@ use tokio_websockets::{ClientBuilder, CloseCode, Limits, Message, WebSocketStrea
 use super::answer::Answer;
 use crate::attempt::{Attempt, End, Ended};
 use crate::connection::Connection;
+use crate::endpoint::Endpoint;
 use crate::envelope::{ENVELOPE_BYTES_MAX, Envelope, Got};
-use crate::origin::Origin;
 use crate::refusal::Refusal;
 use crate::request::Wanted;
 
@@ -42,10 +42,10 @@ pub(super) async fn open(
     mut connection: Connection,
     wanted: &Wanted,
     attempt: &Attempt,
-    origin: &Origin,
+    endpoint: &Endpoint,
 ) -> Result<WebSocket, Ended> {
     let key = STANDARD.encode(fastrand::u128(..).to_le_bytes());
-    let (request, first) = wanted.handshake(attempt, &key, origin);
+    let (request, first) = wanted.handshake(attempt, &key, endpoint);
     let request = request.map_err(|_| End::Unreachable)?;
     let answer = connection.send(request).await.map_err(|_| End::Cut)?;
     match answer.status() {

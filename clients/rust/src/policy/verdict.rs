@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{End, Event, Form, Policy, Reason};
+use crate::refusal::is_about_credentials;
 
 /// At the most so long a reader waits that comes again at once, so that a crowd does not come in one moment.
 const AT_ONCE: Duration = Duration::from_millis(100);
@@ -13,6 +14,13 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 const EXCUSES_MAX: u32 = 3;
 
 impl Policy {
+    /// Whether a refusal with this status ends the subscription: the credentials are not accepted in any form. A form
+    /// that is refused because something on the path does not let it through is told from that by the short poll that
+    /// follows.
+    pub(crate) fn is_final(&self, status: u16) -> bool {
+        is_about_credentials(status) && !self.may_poll_besides(self.attempt.form)
+    }
+
     /// The attempt is over.
     pub(crate) fn ended(&mut self, end: End, now: Instant) {
         self.learned = true;
