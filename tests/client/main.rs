@@ -20,3 +20,4 @@ mod publishing;
 mod reading;
 mod relay;
 mod restarts;
+mod tls;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{CertificateError, ConnectError};
 use crate::refusal::Refusal;
 
 /// A way to read.
@@ -169,6 +170,10 @@ pub(crate) enum Ended {
     Attempt(End),
     /// At all: the gateway does not take the request.
     ForGood(Refusal),
+    /// In this attempt: something shows a certificate that is not trusted, where the gateway has shown one that was.
+    Intercepted(CertificateError),
+    /// At all: the certificate is not trusted.
+    Untrusted(CertificateError),
 }
 
 impl Ended {
@@ -176,8 +181,18 @@ impl Ended {
     pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Self::Attempt(End::Refused(status)) => Some(*status),
-            Self::Attempt(_) => None,
+            Self::Attempt(_) | Self::Intercepted(_) | Self::Untrusted(_) => None,
             Self::ForGood(refusal) => Some(refusal.status),
+        }
+    }
+}
+
+impl From<ConnectError> for Ended {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Unreachable => End::Unreachable.into(),
+            ConnectError::Intercepted(error) => Self::Intercepted(error),
+            ConnectError::Untrusted(error) => Self::Untrusted(error),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection, driven by whoever waits for something on it, so that it needs no task of its own.
+//! One HTTP/1.1 connection, over TLS if the URL says so, driven by whoever waits for something on it, so that it needs no task of its own.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -9,11 +9,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::endpoint::Endpoint;
+use crate::error::ConnectError;
 use crate::origin::Origin;
 
-/// Opens the socket. TLS would go here, and nowhere else.
+/// Opens the socket.
 async fn connect(origin: &Origin) -> std::io::Result<TcpStream> {
     let socket = TcpStream::connect((&*origin.host, origin.port)).await?;
     socket.set_nodelay(true)?;
@@ -31,20 +34,30 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    async fn open(origin: &Origin) -> std::io::Result<Self> {
-        let socket = connect(origin).await?;
-        let (sender, driver) = handshake(TokioIo::new(socket)).await.map_err(std::io::Error::other)?;
+    async fn open(endpoint: &Endpoint) -> Result<Self, ConnectError> {
+        let socket = connect(&endpoint.origin).await?;
+        match &endpoint.tls {
+            None => Self::over(socket).await,
+            Some(tls) => Self::over(tls.connect(socket).await?).await,
+        }
+    }
+
+    async fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Self, ConnectError> {
+        let (sender, driver) = handshake(TokioIo::new(io)).await.map_err(|_| ConnectError::Unreachable)?;
         Ok(Self { sender, driver: Box::pin(driver.with_upgrades()), ended: false })
     }
 
     /// One that was used before, if its other side has not closed it; else a new one. And which of both.
-    pub(crate) async fn reused_or_new(idle: Option<Self>, origin: &Origin) -> std::io::Result<(Self, bool)> {
+    pub(crate) async fn reused_or_new(
+        idle: Option<Self>,
+        endpoint: &Endpoint,
+    ) -> Result<(Self, bool), ConnectError> {
         if let Some(mut idle) = idle
             && idle.is_usable().await
         {
             return Ok((idle, true));
         }
-        Ok((Self::open(origin).await?, false))
+        Ok((Self::open(endpoint).await?, false))
     }
 
     async fn is_usable(&mut self) -> bool {

@@ -6,11 +6,14 @@ use hyper::{Method, Request};
 
 use crate::credentials::Credentials;
 use crate::origin::Origin;
+use crate::tls::Tls;
 
 /// Where requests go, and what each of them carries.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) origin: Origin,
+    /// For `https`.
+    pub(crate) tls: Option<Tls>,
     pub(crate) credentials: Credentials,
 }
 

@@ -144,6 +144,7 @@ mod tests {
                 Item::Missing { stream } => format!("{stream} missing"),
                 Item::Closed { stream } => format!("{stream} closed"),
                 Item::Refused(refusal) => refusal.to_string(),
+                Item::Untrusted(error) => error.to_string(),
             })
             .collect();
         let json = format!("a {:?}", br#"{"n": 1}"#);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::attempt::Form;
+use crate::error::CertificateError;
 
 /// Something happened to the way of reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,10 @@ pub enum Event {
     },
     /// Something else answers in place of the gateway, such as a captive portal.
     NotGateway,
+    /// A certificate is not trusted, after one that was: a captive portal or a proxy shows its own. [`Event::NotGateway`]
+    /// follows. It is tried again for ten minutes; then the subscription ends with
+    /// [`Item::Untrusted`](crate::Item::Untrusted).
+    Untrusted(CertificateError),
 }
 
 /// Why a form was left or taken.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use crate::error::CertificateError;
 use crate::refusal::Refusal;
 
 /// A message, or something that a reader must know between two of them.
@@ -30,8 +31,10 @@ pub enum Item {
         /// Which stream.
         stream: Arc<str>,
     },
-    /// The gateway will never answer such a request; nothing follows.
+    /// The gateway will never answer such a request, or does not accept the credentials (401, 403); nothing follows.
     Refused(Refusal),
+    /// The certificate of the gateway is not trusted; nothing follows.
+    Untrusted(CertificateError),
 }
 
 /// A message of a stream.

@@ -1,8 +1,9 @@
-//! The client: reads and publishes over whatever the network lets through.
+//! Client of the pollgate message gateway: reads and publishes over whatever the network
+//! lets through.
 //!
-//! It reads by WebSocket, and where that does not get through by server-sent events, NDJSON, long poll or short poll;
-//! it finds out by itself, goes on in another form where one ends, and hands out each message once and in order. It
-//! knows the wire alone, and nothing of the gateway's code.
+//! A [`Subscription`] reads by WebSocket, and where that does not get through by server-sent events, NDJSON, long poll or
+//! short poll. It finds out which of them work, resumes in another one when one fails, and returns each message once and
+//! in order. A [`Producer`] retries each message until the gateway has acknowledged it, and the gateway drops repetitions.
 //!
 //! ```no_run
 //! use pollgate_client::{Client, Item, Start};
@@ -20,12 +21,41 @@
 //! # }
 //! ```
 //!
+//! # Resuming
+//!
+//! Keep [`Subscription::resume_token`] as text, and give it to [`Start::after`] to go on behind the last item that was
+//! dealt with, in any form, after a restart of the program too.
+//!
+//! # TLS and credentials
+//!
+//! `https` URLs need the cargo feature `tls`, which is on by default. A [`Token`] or other
+//! [header fields](Builder::header) are sent with each request:
+//!
+//! ```
+//! # #[cfg(feature = "tls")]
+//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use pollgate_client::{Client, Token};
+//!
+//! let token = Token::new("2YotnFZFEjr1zCsicMWpAA")?;
+//! let client = Client::builder("https://gateway.example").token(token.clone()).build()?;
+//! // Later, before the token expires:
+//! token.replace("JzAbHxmD4nZSbbkkYmcu6A")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What ends a subscription
+//!
+//! Refused connections, timeouts, restarts of the gateway and captive portals are retried with backoff, and told as an
+//! [`Event`]. A subscription ends only when no retry can help: [`Item::Refused`] if the gateway refuses the request or the
+//! credentials, [`Item::Untrusted`] if its certificate is not trusted.
+//!
 //! # Layout
 //!
 //! ```text
-//! subscription <- reader -> policy          the user's side; the task; its decisions, without IO
-//!                 reader -> forms -> connection    one file per form; HTTP/1.1
-//! producer <- publishing -> connection
+//! subscription <- reader -> policy                    the user's side; the task; its decisions, without IO
+//!                 reader -> forms -> connection       one file per form; HTTP/1.1
+//! producer <- publishing -> connection -> endpoint    the user's side; the task; address, TLS, header fields
 //! ```
 
 mod attempt;
@@ -41,6 +71,8 @@ mod heartbeat;
 mod hold_time;
 mod item;
 mod memory;
+#[cfg(not(feature = "tls"))]
+mod no_tls;
 mod origin;
 mod policy;
 mod producer;
@@ -51,6 +83,8 @@ mod request;
 mod resume_token;
 mod settings;
 mod subscription;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -60,7 +94,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use attempt::Form;
 pub use credentials::{InvalidToken, Token};
-pub use error::BuildError;
+pub use error::{BuildError, CertificateError};
 pub use event::{Event, Reason};
 pub use item::{Data, Item, Message};
 pub use memory::Memory;
@@ -74,10 +108,13 @@ pub use subscription::{Start, Subscription};
 use credentials::Credentials;
 use endpoint::Endpoint;
 use event::OnEvent;
+#[cfg(not(feature = "tls"))]
+use no_tls as tls;
 use origin::Origin;
 use reader::{Outlet, Reader};
 use request::Wanted;
 use settings::Shared;
+use tls::Tls;
 
 /// A gateway, and what is known of the way to it. Cheap to clone; has no connection of its own.
 #[derive(Debug, Clone)]
@@ -88,6 +125,8 @@ pub struct Client(Arc<Shared>);
 pub struct Builder {
     origin: Result<Origin, BuildError>,
     credentials: Credentials,
+    /// Further root certificates, in PEM.
+    roots: Vec<u8>,
     /// The first error of a setting, for [`Builder::build`].
     error: Option<BuildError>,
     settings: Settings,
@@ -110,6 +149,7 @@ impl Client {
         Builder {
             origin: Origin::parse(url),
             credentials: Credentials::default(),
+            roots: Vec::new(),
             error: None,
             settings: Settings::default(),
             network: Arc::default(),
@@ -173,6 +213,15 @@ impl Builder {
         Self { settings, ..self }
     }
 
+    /// Trusts these root certificates besides those of the operating system: PEM, one or more. An `https` gateway with a
+    /// certificate of a company's own authority needs it.
+    #[cfg(feature = "tls")]
+    pub fn root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
+        self.roots.extend_from_slice(pem.as_ref());
+        self.roots.push(b'\n');
+        self
+    }
+
     /// Adds a header field to each request, WebSocket handshakes included. `Debug` does not show its value. Fields that
     /// the client sets itself, such as `Host`, are an error of [`build`](Self::build).
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -208,13 +257,14 @@ impl Builder {
     /// # Errors
     /// The URL has no host, or needs TLS.
     pub fn build(self) -> Result<Client, BuildError> {
-        let Self { origin, credentials, error, settings, network, memory, on_event } = self;
+        let Self { origin, credentials, roots, error, settings, network, memory, on_event } = self;
         let origin = origin?;
         if let Some(error) = error {
             return Err(error);
         }
+        let tls = origin.is_secure.then(|| Tls::new(&origin.host, &roots)).transpose()?;
         let shared = Shared {
-            endpoint: Endpoint { origin, credentials },
+            endpoint: Endpoint { origin, tls, credentials },
             settings,
             network: watch::Sender::new(network),
             memory: Mutex::new(memory),

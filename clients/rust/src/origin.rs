@@ -16,6 +16,8 @@ const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 pub(crate) struct Origin {
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// Whether connections to it use TLS.
+    pub(crate) is_secure: bool,
     /// Host and port as `Host` has them.
     pub(crate) authority: String,
     prefix: String,
@@ -29,15 +31,18 @@ impl Origin {
             || if has_user_info { BuildError::UserInfo } else { BuildError::NotAUrl(url.to_owned()) };
         let uri: Uri = url.parse().map_err(|_| not_a_url())?;
         let (scheme, authority) = uri.scheme_str().zip(uri.authority()).ok_or_else(not_a_url)?;
-        if scheme != "http" {
-            return Err(BuildError::Scheme(scheme.to_owned()));
-        }
+        let is_secure = match scheme {
+            "http" | "ws" => false,
+            "https" | "wss" => true,
+            _ => return Err(BuildError::Scheme(scheme.to_owned())),
+        };
         if authority.as_str().contains('@') {
             return Err(BuildError::UserInfo);
         }
         Ok(Self {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            port: authority.port_u16().unwrap_or(if is_secure { 443 } else { 80 }),
+            is_secure,
             authority: authority.as_str().to_owned(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
         })
@@ -68,15 +73,20 @@ mod tests {
         let origin = Origin::parse("http://[::1]:8080/behind/").unwrap();
         assert_eq!((&*origin.host, origin.port, &*origin.authority), ("::1", 8080, "[::1]:8080"));
         assert_eq!(origin.stream("a b/ü%"), "/behind/v1/stream/a%20b/%C3%BC%25");
-        assert_eq!(Origin::parse("http://gateway").unwrap().port, 80);
+        for (url, port, is_secure) in
+            [("http://a", 80, false), ("https://a", 443, true), ("ws://a", 80, false), ("wss://a:1", 1, true)]
+        {
+            let origin = Origin::parse(url).unwrap();
+            assert_eq!((origin.port, origin.is_secure), (port, is_secure), "{url}");
+        }
     }
 
     #[test]
-    fn what_is_no_url_or_needs_tls_is_refused() {
+    fn what_is_no_url_of_a_gateway_is_refused() {
         for text in ["", "gateway", "/v1", "http://"] {
             assert_eq!(Origin::parse(text).unwrap_err(), BuildError::NotAUrl(text.to_owned()), "{text}");
         }
         assert_eq!(Origin::parse("http://user:secret@a").unwrap_err(), BuildError::UserInfo);
-        assert_eq!(Origin::parse("https://a").unwrap_err(), BuildError::Scheme("https".to_owned()));
+        assert_eq!(Origin::parse("ftp://a").unwrap_err(), BuildError::Scheme("ftp".to_owned()));
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use crate::connection::Connection;
+use crate::error::{CertificateError, ConnectError};
 use crate::refusal::{Refusal, is_about_credentials, retry_after};
 use crate::settings::Backoff;
 use crate::settings::Shared;
@@ -51,6 +52,9 @@ pub enum PublishError {
     /// The gateway does not take it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The certificate of the gateway is not trusted.
+    #[error(transparent)]
+    Untrusted(#[from] CertificateError),
     /// Another producer has the same name and a later epoch.
     #[error("another producer of that name has started later")]
     Fenced,
@@ -190,7 +194,7 @@ impl Publishing {
         let reused = self.idle.is_some();
         let version = self.shared.endpoint.credentials.version();
         match timeout(patience, self.exchange(body)).await {
-            Ok(Some((status, headers, document))) => {
+            Ok(Ok((status, headers, document))) => {
                 self.unanswered = 0;
                 let is_outdated = version != self.shared.endpoint.credentials.version();
                 if is_outdated && is_about_credentials(status.as_u16()) {
@@ -198,8 +202,9 @@ impl Publishing {
                 }
                 judge(status, &headers, &document)
             }
+            Ok(Err(ConnectError::Untrusted(error))) => Outcome::Refused(error.into()),
             // Closed long ago, most probably.
-            Ok(None) if reused => Outcome::Again(Some(Duration::ZERO)),
+            Ok(Err(_)) if reused => Outcome::Again(Some(Duration::ZERO)),
             _ => {
                 self.unanswered += 1;
                 Outcome::Again(None)
@@ -207,19 +212,22 @@ impl Publishing {
         }
     }
 
-    /// The whole answer, if there is one.
-    async fn exchange(&mut self, body: Bytes) -> Option<(StatusCode, HeaderMap, Bytes)> {
-        let request = self.request(body)?;
-        let (mut connection, _) =
-            Connection::reused_or_new(self.idle.take(), &self.shared.endpoint.origin).await.ok()?;
-        let (head, body) = connection.send(request).await.ok().map(Response::into_parts)?;
+    /// The whole answer.
+    async fn exchange(&mut self, body: Bytes) -> Result<(StatusCode, HeaderMap, Bytes), ConnectError> {
+        let request = self.request(body).map_err(|_| ConnectError::Unreachable)?;
+        let (mut connection, _) = Connection::reused_or_new(self.idle.take(), &self.shared.endpoint).await?;
+        let (head, body) = connection
+            .send(request)
+            .await
+            .map(Response::into_parts)
+            .map_err(|_| ConnectError::Unreachable)?;
         let collecting = Limited::<Incoming>::new(body, ANSWER_BYTES_MAX).collect();
-        let document = connection.during(collecting).await.ok()?.to_bytes();
+        let document = connection.during(collecting).await.map_err(|_| ConnectError::Unreachable)?.to_bytes();
         self.idle = Some(connection);
-        Some((head.status, head.headers, document))
+        Ok((head.status, head.headers, document))
     }
 
-    fn request(&self, body: Bytes) -> Option<Request<Full<Bytes>>> {
+    fn request(&self, body: Bytes) -> hyper::http::Result<Request<Full<Bytes>>> {
         let request = self.shared.endpoint.request(Method::POST, self.target.clone());
         request
             .header(CONTENT_TYPE, &self.content_type)
@@ -227,7 +235,6 @@ impl Publishing {
             .header("producer-epoch", self.epoch)
             .header("producer-seq", self.sequence)
             .body(Full::new(body))
-            .ok()
     }
 }
 

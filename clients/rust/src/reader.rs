@@ -57,7 +57,7 @@ impl Reader {
         Self { shared, network, wanted, policy, idle: None, outlet, token_untold: false }
     }
 
-    /// Reads until the subscription is dropped, or the gateway refuses for good.
+    /// Reads until the subscription is dropped, or nothing can be read for good.
     pub(crate) async fn run(mut self) {
         loop {
             self.notice_network();
@@ -76,10 +76,15 @@ impl Reader {
                         // The token was replaced while the request was under way: it is repeated with the new one.
                         ended if is_outdated && ended.status().is_some_and(is_about_credentials) => {}
                         Ended::Attempt(End::Refused(status)) if self.policy.is_final(status) => {
-                            return self.refused(Refusal::of_credentials(status)).await;
+                            return self.finish(Item::Refused(Refusal::of_credentials(status))).await;
                         }
                         Ended::Attempt(end) => self.policy.ended(end, Instant::now()),
-                        Ended::ForGood(refusal) => return self.refused(refusal).await,
+                        Ended::ForGood(refusal) => return self.finish(Item::Refused(refusal)).await,
+                        Ended::Intercepted(error) => {
+                            self.shared.on_event.tell(&Event::Untrusted(error));
+                            self.policy.ended(End::NotGateway, Instant::now());
+                        }
+                        Ended::Untrusted(error) => return self.finish(Item::Untrusted(error)).await,
                     }
                 }
             }
@@ -109,10 +114,8 @@ impl Reader {
     async fn open(&mut self) -> Result<Reading, Ended> {
         loop {
             let endpoint = &self.shared.endpoint;
-            let connecting = async {
-                let connected = Connection::reused_or_new(self.idle.take(), &endpoint.origin).await;
-                connected.map_err(|_| Ended::from(End::Unreachable))
-            };
+            let connecting = Connection::reused_or_new(self.idle.take(), endpoint);
+            let connecting = async { connecting.await.map_err(Ended::from) };
             let (connection, reused) = in_time(&self.policy, &mut self.network, connecting).await?;
             let connected = Instant::now();
             self.policy.connected(connected);
@@ -149,8 +152,9 @@ impl Reader {
         }
     }
 
-    async fn refused(self, refusal: Refusal) {
-        let delivery = Delivery { items: vec![Item::Refused(refusal)], token: Move::Stay };
+    /// Hands over the last item.
+    async fn finish(self, last: Item) {
+        let delivery = Delivery { items: vec![last], token: Move::Stay };
         let _taken = self.outlet.deliveries.send(delivery).await;
     }
 

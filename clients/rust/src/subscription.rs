@@ -64,7 +64,7 @@ impl Subscription {
         Self { deliveries, items: Vec::new().into_iter(), moves: Move::Stay, token, form, task }
     }
 
-    /// The next item; `None` only behind [`Item::Refused`]. Cancelling it loses nothing. To ask for the next one means
+    /// The next item; `None` only behind [`Item::Refused`] or [`Item::Untrusted`]. Cancelling it loses nothing. To ask for the next one means
     /// that the last one was dealt with.
     pub async fn next(&mut self) -> Option<Item> {
         std::future::poll_fn(|context| self.poll_item(context)).await
