@@ -1,42 +1,41 @@
-//! One request and what came of it so far: how long it may still be silent.
+//! One attempt to read: the request to make, how far it has come, and until when it may be silent.
 
 use std::fmt;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::error::{CertificateError, ConnectError};
 use crate::refusal::Refusal;
 
-/// A way to read.
+/// A delivery form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Form {
-    /// One envelope a frame.
+    /// WebSocket, one envelope per frame.
     #[serde(rename = "websocket")]
     WebSocket,
     /// Server-sent events.
     Sse,
-    /// One envelope a line.
+    /// Newline-delimited JSON, one envelope per line.
     Ndjson,
-    /// A request that the gateway holds until there is something.
+    /// Requests that the gateway holds until there are messages.
     LongPoll,
-    /// A request that is answered at once.
+    /// Requests that are answered at once, at an interval.
     ShortPoll,
 }
 
 impl Form {
-    /// All of them, in order of preference.
+    /// All forms, in order of preference.
     pub const ALL: [Self; 5] = [Self::WebSocket, Self::Sse, Self::Ndjson, Self::LongPoll, Self::ShortPoll];
 
-    /// Whether one answer brings many envelopes.
+    /// Whether one response delivers many envelopes.
     pub fn is_live(self) -> bool {
         matches!(self, Self::WebSocket | Self::Sse | Self::Ndjson)
     }
 
-    /// Its name, as `live` in a query has it.
+    /// The name of the form, which is the value of `live` in a query.
     pub fn name(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
@@ -54,45 +53,45 @@ impl fmt::Display for Form {
     }
 }
 
-/// How an attempt ended.
+/// How an attempt has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// By rule: a poll with its answer, a live form with its last byte, a WebSocket with 1000 or 1001.
+    /// As specified: a poll with its response, a live form with its last byte, a WebSocket with close code 1000 or 1001.
     Clean,
-    /// In the middle of something.
+    /// In the middle of a response, or before it.
     Cut,
-    /// Open, and silent for too long.
+    /// The connection is open and was silent for too long.
     Mute,
-    /// No first envelope in time.
+    /// The first envelope did not arrive in time.
     NoEnvelope,
-    /// No connection.
+    /// There is no connection.
     Unreachable,
-    /// The answer to a handshake was no WebSocket.
+    /// The response to the handshake was not that of a WebSocket server.
     NotUpgraded,
-    /// Another status than the form has.
+    /// The response had this status, which is not the status of the form.
     Refused(u16),
-    /// An answer that the gateway does not give.
+    /// The response was not one of the gateway.
     NotGateway,
-    /// The gateway asks to come again, after so long if it says so.
+    /// The gateway asks to retry later, after this delay if it says one.
     Restart(Option<Duration>),
-    /// By us, for another form, heartbeat or network.
+    /// The client left it for another form, heartbeat or network.
     Left,
 }
 
-/// What to ask for, and the attempt's life so far.
+/// What the attempt asks for, and what has happened in it so far.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
-    /// In which form.
+    /// Form of the request.
     pub(crate) form: Form,
-    /// `heartbeat` of the request.
+    /// Parameter `heartbeat` of the request.
     pub(crate) heartbeat: Duration,
-    /// `timeout` of the request: zero but for a long poll.
+    /// Parameter `timeout` of the request; zero unless it is a long poll.
     pub(crate) hold: Duration,
-    /// For the first envelope of a live form, and for what a poll takes without its hold.
+    /// Time limit for the first envelope of a live form, or for a poll without its hold.
     pub(crate) patience: Duration,
-    /// How long a live form may be silent.
+    /// Time limit for silence of a live form.
     pub(crate) mute_after: Duration,
-    /// When to leave it, while it works.
+    /// When to leave the form although it works, for a better one.
     pub(crate) leave_at: Option<Instant>,
     pub(crate) began: Instant,
     pub(crate) connected: Option<Instant>,
@@ -100,9 +99,9 @@ pub(crate) struct Attempt {
     pub(crate) last_byte: Instant,
     pub(crate) last_envelope: Instant,
     pub(crate) envelopes: u32,
-    /// Whether the last envelope said that there is nothing more.
+    /// Whether the last envelope said that it ends at the tail.
     pub(crate) up_to_date: bool,
-    /// Whether whoever takes the messages was so slow that the gateway may have lost its patience.
+    /// Whether the user took so long for a message that the gateway may have closed the connection.
     pub(crate) held_up: bool,
 }
 
@@ -126,13 +125,13 @@ impl Attempt {
         }
     }
 
-    /// Until when something has to happen.
+    /// When the attempt ends unless something happens before.
     pub(crate) fn deadline(&self) -> Instant {
         let silence = self.silence_until();
         self.leave_at().map_or(silence, |leave| leave.min(silence))
     }
 
-    /// How it ends when nothing has happened until its deadline.
+    /// How the attempt ends when nothing has happened until its deadline.
     pub(crate) fn expired(&self, now: Instant) -> End {
         match self.connected {
             _ if self.leave_at().is_some_and(|leave| leave <= now) => End::Left,
@@ -142,7 +141,7 @@ impl Attempt {
         }
     }
 
-    /// How long the answer to a poll took, or a live form has shown envelopes.
+    /// Time since the attempt began.
     pub(crate) fn lived(&self, now: Instant) -> Duration {
         now - self.began
     }
@@ -157,22 +156,22 @@ impl Attempt {
         }
     }
 
-    /// A live form is left only once it works; a poll has worked before.
+    /// A live form is left only after its first envelope; a poll has worked before.
     fn leave_at(&self) -> Option<Instant> {
         self.leave_at.filter(|_| !self.form.is_live() || self.envelopes > 0)
     }
 }
 
-/// Why nothing more comes.
+/// Why an attempt delivers nothing more.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// In this attempt.
+    /// The attempt has ended; another one may follow.
     Attempt(End),
-    /// At all: the gateway does not take the request.
+    /// The gateway refuses the request; another attempt would be refused too.
     ForGood(Refusal),
-    /// In this attempt: something shows a certificate that is not trusted, where the gateway has shown one that was.
+    /// A certificate is not trusted, after one that was. Another attempt may succeed.
     Intercepted(CertificateError),
-    /// At all: the certificate is not trusted.
+    /// The certificate is not trusted; another attempt would not change that.
     Untrusted(CertificateError),
 }
 

@@ -1,4 +1,5 @@
-//! One HTTP/1.1 connection, over TLS if the URL says so, driven by whoever waits for something on it, so that it needs no task of its own.
+//! One HTTP/1.1 connection, over TLS if the URL says so, driven by the task that waits
+//! for something on it, so that it needs no task of its own.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -23,10 +24,10 @@ async fn connect(origin: &Origin) -> std::io::Result<TcpStream> {
     Ok(socket)
 }
 
-/// What reads and writes the socket.
+/// Future that reads and writes the socket.
 type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
-/// A connection for one request after the other; closed when dropped.
+/// A connection for one request after the other. Dropping it closes the connection.
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driver: Driver,
@@ -47,7 +48,7 @@ impl Connection {
         Ok(Self { sender, driver: Box::pin(driver.with_upgrades()), ended: false })
     }
 
-    /// One that was used before, if its other side has not closed it; else a new one. And which of both.
+    /// Returns the idle connection if the server has not closed it, else a new one; and whether it was idle.
     pub(crate) async fn reused_or_new(
         idle: Option<Self>,
         endpoint: &Endpoint,
@@ -65,37 +66,37 @@ impl Connection {
         drive(driver, ended, sender.ready()).await.is_ok()
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of the response.
     pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
         let Self { sender, driver, ended } = self;
         drive(driver, ended, sender.send_request(request)).await
     }
 
-    /// The next bytes of the answer's body; `None` at its end.
+    /// Waits for the next bytes of the response body. `None` at its end.
     pub(crate) async fn more(&mut self, body: &mut Incoming) -> Option<hyper::Result<Bytes>> {
         let Self { driver, ended, .. } = self;
         loop {
             match drive(driver, ended, body.frame()).await?.map(hyper::body::Frame::into_data) {
                 Ok(Ok(bytes)) => return Some(Ok(bytes)),
-                // Trailers, which say nothing here.
+                // Trailers, which are not used.
                 Ok(Err(_)) => {}
                 Err(error) => return Some(Err(error)),
             }
         }
     }
 
-    /// Does `work` while the connection is driven, such as waiting for its upgrade.
+    /// Drives the connection during `work`, such as waiting for an upgrade.
     pub(crate) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
         drive(&mut self.driver, &mut self.ended, work).await
     }
 }
 
-/// Does `work`, which waits for the connection, and the connection's own.
+/// Polls `work`, and before it the connection that it waits for.
 async fn drive<T>(driver: &mut Driver, ended: &mut bool, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(|context| {
         if !*ended && driver.as_mut().poll(context).is_ready() {
-            // Why it ended is said to whoever waits for something on it.
+            // `work` gets the error too.
             *ended = true;
         }
         work.as_mut().poll(context)

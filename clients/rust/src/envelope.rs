@@ -1,4 +1,4 @@
-//! One envelope: batches of messages and what they do to the resume token. The same in every form.
+//! Envelopes: batches of messages, and the change of the resume token that comes with them. They are the same in all forms.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use serde_json::value::RawValue;
 
 use crate::attempt::End;
 use crate::item::{Data, Item, Message};
-use crate::resume_token::Move;
+use crate::resume_token::TokenChange;
 
-/// The longest that is taken: a full answer of binary messages, or one text message of control characters alone.
+/// Longest envelope: a full response of binary messages, or one text message of control characters only.
 pub(crate) const ENVELOPE_BYTES_MAX: usize = 16 << 20;
 
-/// What an envelope brings.
+/// Content of an envelope.
 #[derive(Debug)]
 pub(crate) struct Envelope {
     pub(crate) items: Vec<Item>,
-    pub(crate) token: Move,
-    /// Whether there is nothing more at the moment.
+    pub(crate) token: TokenChange,
+    /// Whether it ends at the tails of the streams.
     pub(crate) up_to_date: bool,
 }
 
@@ -47,7 +47,7 @@ struct Batch {
 }
 
 impl Envelope {
-    /// Reads an envelope. What is cut off in the middle was cut; what is not an envelope is not the gateway's.
+    /// Parses an envelope. JSON that ends early was cut; anything else that is not an envelope is not from the gateway.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, End> {
         let written: Written = serde_json::from_slice(json)
             .map_err(|error| if error.is_eof() && !json.is_empty() { End::Cut } else { End::NotGateway })?;
@@ -56,9 +56,9 @@ impl Envelope {
             batch.put_into(&mut items).ok_or(End::NotGateway)?;
         }
         let token = match (written.resume, written.resume_delta) {
-            (Some(token), _) => Move::To(token),
-            (None, Some(part)) => Move::On(part),
-            (None, None) => Move::Stay,
+            (Some(token), _) => TokenChange::Replace(token),
+            (None, Some(part)) => TokenChange::Append(part),
+            (None, None) => TokenChange::Unchanged,
         };
         Ok(Self { items, token, up_to_date: written.up_to_date })
     }
@@ -85,7 +85,7 @@ impl Batch {
     }
 }
 
-/// How messages are written into an envelope.
+/// How messages are encoded in an envelope.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Json,
@@ -115,10 +115,10 @@ impl Kind {
     }
 }
 
-/// What a form has brought.
+/// What a form has received.
 #[derive(Debug)]
-pub(crate) enum Got {
-    /// A sign of life.
+pub(crate) enum Received {
+    /// Bytes that do not complete an envelope.
     Bytes,
     /// An envelope.
     Envelope(Envelope),
@@ -158,7 +158,7 @@ mod tests {
             "m missing",
         ];
         assert_eq!(shown, expected);
-        assert!(matches!(envelope.token, Move::On(part) if part == "part"));
+        assert!(matches!(envelope.token, TokenChange::Append(part) if part == "part"));
         assert!(!envelope.up_to_date);
     }
 

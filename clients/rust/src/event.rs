@@ -1,4 +1,4 @@
-//! What a client tells about its connections; what it tells about streams comes among the messages.
+//! Events: what a client reports about its connections. What it reports about streams is among the items.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,22 +7,22 @@ use std::time::Duration;
 use crate::attempt::Form;
 use crate::error::CertificateError;
 
-/// Something happened to the way of reading.
+/// Something has happened to the connections of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Another form is used from now on, be it to see whether it works again.
+    /// A subscription changes its form, perhaps to try whether a better one works again.
     Form {
-        /// The one that was used; `None` at the start.
+        /// The form that was used; `None` at the start.
         from: Option<Form>,
-        /// The one that is used now.
+        /// The form that is used now.
         to: Form,
-        /// Why.
+        /// Why the form changes.
         reason: Reason,
     },
-    /// The gateway is away or asks for patience (503, 429, 1012, 1013, connection refused).
+    /// The gateway is unreachable or asks to retry later (503, 429, close codes 1012 and 1013, connection refused).
     Restart {
-        /// Until it is tried again.
+        /// Time until the next attempt.
         wait: Duration,
     },
     /// Something else answers in place of the gateway, such as a captive portal.
@@ -33,24 +33,24 @@ pub enum Event {
     Untrusted(CertificateError),
 }
 
-/// Why a form was left or taken.
+/// Why a form was left or chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// It is the first one.
+    /// It is the first form.
     Start,
-    /// Something on the way does not know WebSockets.
+    /// Something on the path does not support WebSockets.
     NotUpgraded,
-    /// The status with which it was refused.
+    /// The form was refused with this status.
     Refused(u16),
-    /// No envelope came in time.
+    /// No envelope arrived in time.
     NoEnvelope,
-    /// It was open and brought nothing.
+    /// The connection was open and silent.
     Mute,
-    /// It was cut, three times in a row.
+    /// The connection was cut three times in a row.
     Cut,
-    /// A better one may work again.
+    /// A better form may work again.
     Better,
-    /// The caller said that the network is another one.
+    /// The user said that the network has changed.
     NetworkChanged,
 }
 
@@ -69,7 +69,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Who is told of events.
+/// The user's function for events.
 #[derive(Clone)]
 pub(crate) struct OnEvent(pub(crate) Arc<dyn Fn(&Event) + Send + Sync>);
 

@@ -1,4 +1,4 @@
-//! Which forms are in the running: what failed is given up for a while, and the best of the others is used.
+//! Which form to use: a form that fails is given up for a while, and the best of the others is used.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use tokio::time::Instant;
 use crate::attempt::Form;
 use crate::settings::Settings;
 
-/// Short lives in a row after which a form is given up.
+/// Connections in a row that were cut early, after which a form is given up.
 const CUTS_MAX: u8 = 3;
 
-/// Silences in a row after which a form is given up, when no heartbeat came through in between.
+/// Silent connections in a row after which a form is given up, if no heartbeat arrived in between.
 const MUTES_MAX: u8 = 3;
 
-/// The forms that may be used, best first.
+/// The forms that may be used, best first, and what is known of each.
 #[derive(Debug, Clone)]
 pub(crate) struct Fallback {
     candidates: Vec<Candidate>,
     reprobe_after: Duration,
     reprobe_max: Duration,
-    /// Whether one was given up and none has worked since: then the way goes down only.
+    /// Whether a form was given up and none has worked since. Until then, worse forms are tried before better ones.
     descending: bool,
 }
 
@@ -29,13 +29,13 @@ struct Candidate {
     form: Form,
     cuts: u8,
     mutes: u8,
-    /// It has worked, and what fails once may have been the gateway's restart.
+    /// Whether it has worked, so that it has a second try: the failure may be a restart of the gateway.
     trusted: bool,
-    /// It had gone mute, so it is given more time for its first envelope.
+    /// Whether it was silent before, so that it has more time for its first envelope.
     was_mute: bool,
-    /// Until when it is given up.
+    /// Given up until then.
     away_until: Option<Instant>,
-    /// For how long the next time.
+    /// How long it is given up the next time.
     away_for: Duration,
 }
 
@@ -60,12 +60,18 @@ impl Fallback {
         }
     }
 
-    /// Whether a form may be used at all.
+    /// How many forms may be used.
+    pub(crate) fn len(&self) -> usize {
+        self.candidates.len()
+    }
+
+    /// Whether a form is among those that may be used.
     pub(crate) fn has(&self, form: Form) -> bool {
         self.candidates.iter().any(|candidate| candidate.form == form)
     }
 
-    /// The best form that is not given up; while one works, also those whose time has come. The last one, if all are.
+    /// The best form that is not given up, or whose time is over while another one works. The last one, if all are given
+    /// up.
     pub(crate) fn best(&self, now: Instant) -> Form {
         let untried = |candidate: &&Candidate| candidate.away_until.is_none();
         let due = |candidate: &&Candidate| candidate.away_until.is_none_or(|until| until <= now);
@@ -74,14 +80,14 @@ impl Fallback {
         best.map_or(Form::ShortPoll, |candidate| candidate.form)
     }
 
-    /// When one that is better than `form` is to be tried again, if there is one that works meanwhile.
+    /// When a form that is better than `form` is tried again, if one works meanwhile.
     pub(crate) fn better_at(&self, form: Form) -> Option<Instant> {
         let better = self.candidates.iter().take_while(|candidate| candidate.form != form);
         better.filter_map(|candidate| candidate.away_until).min().filter(|_| !self.descending)
     }
 
-    /// Begins with `form`, and with a better one later.
-    pub(crate) fn begin_with(&mut self, form: Form, now: Instant, chance: &mut Rng) {
+    /// Starts with `form`; better ones are tried later.
+    pub(crate) fn begin_with(&mut self, form: Form, now: Instant, rng: &mut Rng) {
         if self.has(form) {
             let better: Vec<_> = self
                 .candidates
@@ -90,23 +96,23 @@ impl Fallback {
                 .take_while(|other| *other != form)
                 .collect();
             for form in better {
-                self.give_up(form, now, chance);
+                self.give_up(form, now, rng);
             }
         }
     }
 
-    /// Gives a form up, each time for twice as long.
-    pub(crate) fn give_up(&mut self, form: Form, now: Instant, chance: &mut Rng) {
+    /// Gives up a form, each time for twice as long.
+    pub(crate) fn give_up(&mut self, form: Form, now: Instant, rng: &mut Rng) {
         let most = self.reprobe_max;
         self.descending = true;
         if let Some(candidate) = self.candidate(form) {
-            candidate.away_until = Some(now + candidate.away_for.mul_f64(0.9 + chance.f64() / 5.0));
+            candidate.away_until = Some(now + candidate.away_for.mul_f64(0.9 + rng.f64() / 5.0));
             candidate.away_for = (candidate.away_for * 2).min(most);
             candidate.cuts = 0;
         }
     }
 
-    /// A form has lived long enough: what it failed at is forgotten, but for silence, which says so only later.
+    /// A form works: its failures are forgotten, except for silent connections, which only a heartbeat disproves.
     pub(crate) fn worked(&mut self, form: Form) {
         let again = self.reprobe_after;
         self.descending = false;
@@ -118,20 +124,20 @@ impl Fallback {
         }
     }
 
-    /// Whether a form has one more try: once after it has worked.
-    pub(crate) fn pardon(&mut self, form: Form) -> bool {
+    /// Whether a form has a second try, which it has once after it has worked.
+    pub(crate) fn take_second_try(&mut self, form: Form) -> bool {
         self.candidate(form).is_some_and(|candidate| std::mem::take(&mut candidate.trusted))
     }
 
-    /// A heartbeat came through it.
-    pub(crate) fn beat(&mut self, form: Form) {
+    /// A heartbeat has arrived in this form.
+    pub(crate) fn heartbeat_passed(&mut self, form: Form) {
         if let Some(candidate) = self.candidate(form) {
             candidate.mutes = 0;
         }
         self.worked(form);
     }
 
-    /// It lived only for a moment. Returns whether that was once too often.
+    /// A connection of this form was cut early. Returns whether that was once too often.
     pub(crate) fn cut(&mut self, form: Form) -> bool {
         self.candidate(form).is_some_and(|candidate| {
             candidate.cuts += 1;
@@ -140,7 +146,7 @@ impl Fallback {
         })
     }
 
-    /// It went mute, having brought something before or not. Returns whether that was once too often.
+    /// A connection of this form was silent for too long. Returns whether that was once too often.
     pub(crate) fn mute(&mut self, form: Form, brought_something: bool) -> bool {
         self.candidate(form).is_some_and(|candidate| {
             candidate.was_mute = true;

@@ -1,4 +1,4 @@
-//! Reading in any form: open it with a connection, then take what it brings until it ends.
+//! Reading in any form: open it on a connection, then take what it delivers until it ends.
 
 mod answer;
 mod ndjson;
@@ -8,10 +8,10 @@ mod websocket;
 use crate::attempt::{Attempt, End, Ended, Form};
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
-use crate::envelope::Got;
-use crate::request::Wanted;
+use crate::envelope::Received;
+use crate::request::Selection;
 
-/// A form whose answer has begun. Dropping it ends the request.
+/// A form whose response has begun. Dropping it ends the request.
 pub(crate) enum Reading {
     Poll(answer::Poll),
     Sse(sse::Sse),
@@ -20,19 +20,19 @@ pub(crate) enum Reading {
 }
 
 impl Reading {
-    /// Sends the request on a connection and waits for the head of its answer.
+    /// Sends the request on a connection and waits for the head of the response.
     pub(crate) async fn open(
         connection: Connection,
-        wanted: &Wanted,
+        selection: &Selection,
         attempt: &Attempt,
         endpoint: &Endpoint,
     ) -> Result<Self, Ended> {
         if attempt.form == Form::WebSocket {
             return Ok(Self::WebSocket(Box::new(
-                websocket::open(connection, wanted, attempt, endpoint).await?,
+                websocket::open(connection, selection, attempt, endpoint).await?,
             )));
         }
-        let request = wanted.request(attempt, endpoint).map_err(|_| End::Unreachable)?;
+        let request = selection.request(attempt, endpoint).map_err(|_| End::Unreachable)?;
         let expected = match attempt.form {
             Form::Sse => "text/event-stream",
             Form::Ndjson => "application/x-ndjson",
@@ -46,8 +46,8 @@ impl Reading {
         })
     }
 
-    /// What comes next. Each form ends with an error, by rule with [`End::Clean`].
-    pub(crate) async fn next(&mut self) -> Result<Got, Ended> {
+    /// Waits for the next envelope or bytes. Each form ends with an error, normally with [`End::Clean`].
+    pub(crate) async fn next(&mut self) -> Result<Received, Ended> {
         match self {
             Self::Poll(poll) => poll.next().await,
             Self::Sse(events) => events.next().await,

@@ -1,39 +1,38 @@
 //! The search for the longest heartbeat that keeps a connection alive on this network: double, then bisect.
 //!
-//! A heartbeat is proven when an envelope came behind a silence of that length. It has failed when the connection did
-//! not bear that silence, but only directly behind a success at the shortest heartbeat: otherwise it may have been the
-//! network as a whole that went. So a failure is a doubt first; the shortest heartbeat is proven, and it is tried again.
-//! A connection that is closed in a silence longer than any proven one leaves no doubt: it says itself where the limit
-//! is, and a proxy that does so is not asked twice.
+//! A heartbeat is proven when an envelope arrives after a silence of that length. It has failed when the connection dies
+//! within that silence, but only directly after a success at the shortest heartbeat: otherwise the whole network may have
+//! failed. So a first failure is only doubted: the shortest heartbeat is proven again, and then it is tried again. A
+//! connection that is closed in a silence longer than any proven one shows the limit itself, without doubt.
 
 use std::time::Duration;
 
 use crate::memory::Known;
 use crate::settings::{Settings, whole_seconds};
 
-/// How far heartbeats stay below a clock that the caller knows.
+/// How far heartbeats stay below an idle timeout that the user knows.
 const CLOCK_MARGIN: Duration = Duration::from_secs(5);
 
-/// What the wire can tell apart.
+/// Smallest difference of heartbeats on the wire.
 const RESOLUTION: Duration = Duration::from_secs(1);
 
-/// The most that the heartbeat in use stays below what is proven; otherwise a tenth.
+/// The heartbeat in use stays below the proven one by a tenth, and at most by this.
 const MARGIN_MAX: Duration = Duration::from_secs(20);
 
-/// What is known of heartbeats on a network.
+/// What is known about heartbeats on a network.
 #[derive(Debug, Clone)]
 pub(crate) struct Heartbeat {
     min: Duration,
     max: Duration,
-    /// The longest that is proven.
+    /// Longest heartbeat that is proven.
     proven: Option<Duration>,
-    /// The shortest that has failed.
+    /// Shortest heartbeat that has failed.
     failed: Option<Duration>,
-    /// One that did not work, perhaps for another reason.
+    /// Heartbeat that did not work, perhaps for another reason.
     doubted: Option<Duration>,
-    /// Whether the last thing that happened was a success at `min`.
+    /// Whether the last outcome was a success at `min`.
     behind_min: bool,
-    /// What was proven and had failed before the last failure, until something speaks for or against it.
+    /// `proven` and `failed` before the last failure, until it is confirmed or retracted.
     before: Option<(Option<Duration>, Option<Duration>)>,
 }
 
@@ -59,12 +58,12 @@ impl Heartbeat {
         self.failed
     }
 
-    /// The one that every network is expected to bear.
+    /// Heartbeat that every network is expected to bear.
     pub(crate) fn min(&self) -> Duration {
         self.min
     }
 
-    /// What the next connection asks for.
+    /// Heartbeat of the next connection.
     pub(crate) fn next(&self) -> Duration {
         let Some(proven) = self.proven else { return self.min };
         match (self.doubted, self.failed) {
@@ -76,7 +75,7 @@ impl Heartbeat {
         }
     }
 
-    /// An envelope came behind a silence of this heartbeat. Returns whether another connection should go on searching.
+    /// An envelope arrived after a silence of this heartbeat. Returns whether the search goes on with another connection.
     pub(crate) fn survived(&mut self, heartbeat: Duration) -> bool {
         self.before = None;
         self.proven = self.proven.max(Some(heartbeat));
@@ -88,7 +87,7 @@ impl Heartbeat {
         self.next() != heartbeat
     }
 
-    /// A connection with this heartbeat did not bear the silence: it said nothing more, or was cut after so much of it.
+    /// A connection with this heartbeat has died: it stayed silent, or was cut after this much silence.
     pub(crate) fn died(&mut self, heartbeat: Duration, cut_after: Option<Duration>) {
         if heartbeat <= self.min {
             self.behind_min = false;
@@ -107,8 +106,8 @@ impl Heartbeat {
         }
     }
 
-    /// It was the gateway that went away with the connection.
-    pub(crate) fn excuse(&mut self) {
+    /// The gateway was restarted or unreachable: the last failure says nothing about the network.
+    pub(crate) fn retract_failure(&mut self) {
         if let Some((proven, failed)) = self.before.take() {
             (self.proven, self.failed) = (proven, failed);
         }
@@ -195,7 +194,7 @@ mod tests {
         let asked = heartbeat.next();
         heartbeat.died(asked, Some(Duration::from_millis(40_200)));
         assert_eq!(heartbeat.failed_at(), Some(Duration::from_secs(40)));
-        heartbeat.excuse();
+        heartbeat.retract_failure();
         assert_eq!((heartbeat.failed_at(), heartbeat.next()), (None, asked));
     }
 

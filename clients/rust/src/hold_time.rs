@@ -1,24 +1,24 @@
-//! How long polls may be held on this network: what cuts a held poll shortens the next ones.
+//! The hold time of long polls on this network: a poll that is cut shortens the hold time of the next ones.
 
 use std::time::Duration;
 
 use crate::memory::Known;
 use crate::settings::{Settings, whole_seconds};
 
-/// Below this a cut says nothing about the hold.
+/// A poll that is cut earlier than this says nothing about the hold time.
 const EARLY: Duration = Duration::from_secs(1);
 
-/// Early cuts in a row after which holding is hopeless.
+/// Early cuts in a row after which long polls are given up.
 const EARLY_CUTS_MAX: u8 = 3;
 
-/// The hold, and the longest one that was answered.
+/// Current hold time, and the longest one that was answered.
 #[derive(Debug, Clone)]
 pub(crate) struct HoldTime {
     hold: Duration,
     proven: Duration,
     cuts: u8,
     early_cuts: u8,
-    /// HoldTime and proof before the last cut, until something speaks for or against it.
+    /// Both before the last cut, until it is confirmed or retracted.
     before_cut: Option<(Duration, Duration)>,
 }
 
@@ -30,7 +30,7 @@ impl HoldTime {
         Self { hold, proven, cuts: 0, early_cuts: 0, before_cut: None }
     }
 
-    /// What the next poll asks for.
+    /// Hold time of the next poll.
     pub(crate) fn current(&self) -> Duration {
         self.hold
     }
@@ -39,13 +39,13 @@ impl HoldTime {
         self.proven
     }
 
-    /// A poll was answered after so long.
+    /// A poll was answered after this time.
     pub(crate) fn answered(&mut self, after: Duration) {
         (self.cuts, self.early_cuts, self.before_cut) = (0, 0, None);
         self.proven = self.proven.max(Duration::from_secs(after.as_secs())).min(self.hold);
     }
 
-    /// A held poll was cut after so long. Returns whether holding is hopeless.
+    /// A held poll was cut after this time. Returns whether long polls should be given up.
     pub(crate) fn cut(&mut self, after: Duration) -> bool {
         self.before_cut = Some((self.hold, self.proven));
         if after < EARLY {
@@ -61,14 +61,14 @@ impl HoldTime {
         false
     }
 
-    /// It was the gateway that went away with the poll: the cut says nothing about the network.
-    pub(crate) fn excuse(&mut self) {
+    /// The gateway was restarted or unreachable: the last cut says nothing about the network.
+    pub(crate) fn retract_failure(&mut self) {
         if let Some((hold, proven)) = self.before_cut.take() {
             (self.hold, self.proven, self.cuts, self.early_cuts) = (hold, proven, 0, 0);
         }
     }
 
-    /// It was given up; the next time it starts over.
+    /// Long polls were given up: counting starts over.
     pub(crate) fn forget_cuts(&mut self) {
         (self.cuts, self.early_cuts, self.before_cut) = (0, 0, None);
     }
@@ -120,7 +120,7 @@ mod tests {
     fn a_cut_that_was_the_gateways_end_is_taken_back() {
         let mut hold = fresh();
         hold.cut(seconds(10));
-        hold.excuse();
+        hold.retract_failure();
         assert_eq!(hold.current(), seconds(25));
     }
 }

@@ -1,4 +1,4 @@
-//! What a subscription hands out.
+//! Items of a subscription: messages, and what a reader must know between two of them.
 
 use std::sync::Arc;
 
@@ -8,52 +8,52 @@ use serde_json::value::RawValue;
 use crate::error::CertificateError;
 use crate::refusal::Refusal;
 
-/// A message, or something that a reader must know between two of them.
+/// A message, or something that a reader must know between two messages.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Item {
-    /// What somebody appended.
+    /// A message.
     Message(Message),
-    /// Messages that are no longer kept were missed; what follows begins at the earliest that is.
+    /// Messages were missed that are no longer kept. The next message is the earliest that is kept.
     Gap {
-        /// Of which stream.
+        /// Name of the stream.
         stream: Arc<str>,
-        /// In the gateway's words: `reason=trimmed; missed=3` or `reason=epoch`.
+        /// Value of the field `Stream-Gap`, such as `reason=trimmed; missed=3` or `reason=epoch`.
         reason: Arc<str>,
     },
-    /// The stream does not exist (any more). It is waited for.
+    /// The stream does not exist. The subscription waits until it is created.
     Missing {
-        /// Which stream.
+        /// Name of the stream.
         stream: Arc<str>,
     },
-    /// Nothing will ever follow in this stream.
+    /// The stream is closed: no message will follow in it.
     Closed {
-        /// Which stream.
+        /// Name of the stream.
         stream: Arc<str>,
     },
-    /// The gateway will never answer such a request, or does not accept the credentials (401, 403); nothing follows.
+    /// The gateway refuses the request for good, or does not accept the credentials (401, 403). It is the last item.
     Refused(Refusal),
-    /// The certificate of the gateway is not trusted; nothing follows.
+    /// The certificate of the gateway is not trusted. It is the last item.
     Untrusted(CertificateError),
 }
 
 /// A message of a stream.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Of which stream.
+    /// Name of the stream.
     pub stream: Arc<str>,
-    /// What was appended.
+    /// Content of the message.
     pub data: Data,
 }
 
 /// The content of a message, by the content type of its stream.
 #[derive(Debug, Clone)]
 pub enum Data {
-    /// One value of a JSON stream, to the letter.
+    /// One value of a JSON stream, as it was written.
     Json(Box<RawValue>),
-    /// What was appended to a `text/*` stream: perhaps several appends in one, as they have no bounds.
+    /// Text of a `text/*` stream. Appends to such a stream have no boundaries, so this may be several of them.
     Text(String),
-    /// What was appended to any other stream.
+    /// Bytes of a stream of any other content type.
     Binary(Bytes),
 }
 

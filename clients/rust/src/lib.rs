@@ -111,23 +111,24 @@ use event::OnEvent;
 #[cfg(not(feature = "tls"))]
 use no_tls as tls;
 use origin::Origin;
-use reader::{Outlet, Reader};
-use request::Wanted;
+use reader::{Output, Reader};
+use request::Selection;
 use settings::Shared;
 use tls::Tls;
 
-/// A gateway, and what is known of the way to it. Cheap to clone; has no connection of its own.
+/// A gateway, and what was learned about the networks to it. Cheap to clone: clones share everything. It has no
+/// connections of its own; each [`Subscription`] and each [`Producer`] has one.
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Shared>);
 
-/// A client in the making.
+/// Settings of a [`Client`] before it is built, by [`Client::builder`].
 #[derive(Debug)]
 pub struct Builder {
     origin: Result<Origin, BuildError>,
     credentials: Credentials,
-    /// Further root certificates, in PEM.
+    /// Root certificates besides those of the operating system, in PEM.
     roots: Vec<u8>,
-    /// The first error of a setting, for [`Builder::build`].
+    /// First error of a setting, which [`Builder::build`] returns.
     error: Option<BuildError>,
     settings: Settings,
     network: Arc<str>,
@@ -136,15 +137,16 @@ pub struct Builder {
 }
 
 impl Client {
-    /// A client with default settings, for a gateway at a URL such as `http://127.0.0.1:4437`, perhaps with a path.
+    /// Creates a client with default settings. The URL is that of the gateway, such as `https://gateway.example` or
+    /// `http://127.0.0.1:4437`; a path in it is put before the paths of requests. It does not connect yet.
     ///
     /// # Errors
-    /// The URL has no host, or needs TLS.
+    /// The URL is not one of a gateway, or TLS can not be used. See [`Builder::build`].
     pub fn new(url: &str) -> Result<Self, BuildError> {
         Self::builder(url).build()
     }
 
-    /// The same with settings.
+    /// Begins to configure a client for the gateway at this URL.
     pub fn builder(url: &str) -> Builder {
         Builder {
             origin: Origin::parse(url),
@@ -158,11 +160,10 @@ impl Client {
         }
     }
 
-    /// Reads streams, 1 to 1000 of them. It begins at once, in a task of its own that ends when the subscription is
-    /// dropped.
+    /// Reads 1 to 1000 streams. A task is spawned that connects at once and ends when the subscription is dropped.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// If it is called outside of a tokio runtime.
     pub fn subscribe<S: Into<String>>(
         &self,
         streams: impl IntoIterator<Item = S>,
@@ -170,51 +171,52 @@ impl Client {
     ) -> Subscription {
         let mut seen = HashSet::new();
         let streams = streams.into_iter().map(S::into).filter(|stream| seen.insert(stream.clone())).collect();
-        let wanted = Wanted { streams, token: start.token.clone(), earliest: start.earliest };
+        let selection = Selection { streams, token: start.token.clone(), earliest: start.earliest };
         // One envelope waits while the one before is dealt with.
         let (deliveries, incoming) = mpsc::channel(1);
         let (form, form_in_use) = watch::channel(None);
-        let reader = Reader::new(self.0.clone(), wanted, Outlet { deliveries, form });
+        let reader = Reader::new(self.0.clone(), selection, Output { deliveries, form });
         Subscription::new(incoming, form_in_use, start.token, tokio::spawn(reader.run()))
     }
 
-    /// Publishes into a stream, which is created with this content type if it does not exist.
+    /// Creates a producer, which publishes to one stream. The stream is created with this content type if it does not
+    /// exist. A task is spawned that ends when the last clone of the producer is dropped.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// If it is called outside of a tokio runtime.
     pub fn producer(&self, stream: &str, content_type: &str) -> Producer {
         let content_type = content_type.to_owned();
         self.producer_with(stream, ProducerSettings { content_type, create: true, id: None, epoch: 0 })
     }
 
-    /// The same with a name and an epoch of the caller's, or only into a stream that exists.
+    /// Creates a producer with an id and an epoch of the caller's, or for a stream that has to exist.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// If it is called outside of a tokio runtime.
     pub fn producer_with(&self, stream: &str, settings: ProducerSettings) -> Producer {
         Producer::start(self.0.clone(), stream, settings)
     }
 
-    /// Says that the device is on another network now: all subscriptions leave their connections and begin with what
-    /// is known of it. With the label that it has, everything is tried again.
+    /// Tells the client that the device has changed its network. All subscriptions close their connections and start with
+    /// what is known of the new network. With the label of the current network, they try all forms again.
     pub fn network_changed(&self, label: &str) {
         self.0.network.send_replace(label.into());
     }
 
-    /// What was learned so far, for the next start of the program.
+    /// What was learned about networks so far. Keep it and give it to [`Builder::memory`] at the next start.
     pub fn memory(&self) -> Memory {
         self.0.memory.lock().clone()
     }
 }
 
 impl Builder {
-    /// Times and forms.
+    /// Sets forms, timeouts and heartbeats.
     pub fn settings(self, settings: Settings) -> Self {
         Self { settings, ..self }
     }
 
-    /// Trusts these root certificates besides those of the operating system: PEM, one or more. An `https` gateway with a
-    /// certificate of a company's own authority needs it.
+    /// Trusts the root certificates in this PEM text, besides those of the operating system. It is needed for a
+    /// certificate by an authority that the operating system does not know, such as that of a company.
     #[cfg(feature = "tls")]
     pub fn root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
         self.roots.extend_from_slice(pem.as_ref());
@@ -222,8 +224,8 @@ impl Builder {
         self
     }
 
-    /// Adds a header field to each request, WebSocket handshakes included. `Debug` does not show its value. Fields that
-    /// the client sets itself, such as `Host`, are an error of [`build`](Self::build).
+    /// Adds a header field to each request, including WebSocket handshakes. `Debug` does not show its value. A field that
+    /// the client sets itself, such as `Host`, is an error, which [`build`](Self::build) returns.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         if let Err(error) = self.credentials.add(name, value) {
             self.error.get_or_insert(error);
@@ -231,31 +233,32 @@ impl Builder {
         self
     }
 
-    /// Sends `Authorization: Bearer` with this token in each request. Keep a clone of it to replace it later.
+    /// Sends this token with each request, as `Authorization: Bearer`. Keep a clone to
+    /// [replace](Token::replace) it later.
     pub fn token(mut self, token: Token) -> Self {
         self.credentials.set_token(token);
         self
     }
 
-    /// The network that the device is on, by any name that it will have again.
+    /// Names the network that the device is on, by any label that it will have again, such as the SSID.
     pub fn network(self, label: &str) -> Self {
         Self { network: label.into(), ..self }
     }
 
-    /// What was learned earlier.
+    /// Gives the client what was learned in earlier runs, by [`Client::memory`].
     pub fn memory(self, memory: Memory) -> Self {
         Self { memory, ..self }
     }
 
-    /// Who is told of events, within the tasks of the subscriptions: it must not block.
+    /// Calls a function for each event. It runs in the tasks of the subscriptions, so it must not block.
     pub fn on_event(self, on_event: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         Self { on_event: OnEvent(Arc::new(on_event)), ..self }
     }
 
-    /// The client.
+    /// Builds the client. For `https`, this loads the root certificates of the operating system from its disk.
     ///
     /// # Errors
-    /// The URL has no host, or needs TLS.
+    /// The URL is not one of a gateway, a setting is malformed, or TLS can not be used.
     pub fn build(self) -> Result<Client, BuildError> {
         let Self { origin, credentials, roots, error, settings, network, memory, on_event } = self;
         let origin = origin?;

@@ -1,4 +1,4 @@
-//! What was learned of each network, for the caller to keep between two runs of a program.
+//! What was learned about each network, for the user to keep between two runs of a program.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt::Form;
 
-/// Networks that are remembered; the one not used for longest goes first.
+/// Most networks that are remembered. The least recently used one is dropped first.
 const NETWORKS_MAX: usize = 20;
 
-/// What was learned, by network label. As JSON the same in every language:
+/// What a client has learned, by network label. Its JSON is the same for clients in all languages:
 /// `{"networks":[{"label":"home","form":"websocket","hold":25,"holdProven":20,"heartbeatLo":60,"heartbeatHi":120}]}`
-/// in seconds, most recently used first; what is not known is left out.
+/// in seconds, most recently used first, without what is not known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     networks: Vec<Known>,
@@ -21,9 +21,9 @@ pub struct Memory {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Known {
-    /// Of which network.
+    /// Label of the network.
     pub(crate) label: String,
-    /// The best form that worked.
+    /// Best form that worked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) form: Option<Form>,
     #[serde(skip_serializing_if = "Option::is_none")]

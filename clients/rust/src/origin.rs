@@ -1,24 +1,24 @@
-//! Where the gateway is.
+//! The address of the gateway, by its URL.
 
 use hyper::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::error::BuildError;
 
-/// What may stand in a query or a path segment as it is (RFC 3986, unreserved).
+/// Characters that are escaped in a query or a path segment: all but the unreserved ones (RFC 3986, section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The same for a name in a path, where slashes stay.
+/// Characters that are escaped in the name of a stream in a path, where slashes stay.
 const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
-/// The gateway's address and the path before `/v1`.
+/// Address of the gateway, and the path before `/v1`.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) host: String,
     pub(crate) port: u16,
     /// Whether connections to it use TLS.
     pub(crate) is_secure: bool,
-    /// Host and port as `Host` has them.
+    /// Value of the field `Host`.
     pub(crate) authority: String,
     prefix: String,
 }
@@ -48,18 +48,18 @@ impl Origin {
         })
     }
 
-    /// The target of requests for many streams.
+    /// Target of requests for many streams.
     pub(crate) fn streams(&self) -> String {
         format!("{}/v1/streams", self.prefix)
     }
 
-    /// The target of requests for one stream.
+    /// Target of requests for one stream.
     pub(crate) fn stream(&self, name: &str) -> String {
         format!("{}/v1/stream/{}", self.prefix, utf8_percent_encode(name, RESERVED_IN_PATH))
     }
 }
 
-/// A text as the value of a query parameter.
+/// Escapes the value of a query parameter.
 pub(crate) fn in_query(text: &str) -> impl std::fmt::Display {
     utf8_percent_encode(text, RESERVED)
 }

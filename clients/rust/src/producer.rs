@@ -1,4 +1,4 @@
-//! Publishing as its user sees it: each message is acknowledged once it is in its stream, and is there once.
+//! The producer as its user sees it: each message is acknowledged when it is in the stream, and is there once.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::publishing::{ProducerSettings, PublishError, Publishing, Waiting};
+use crate::publishing::{Pending, ProducerSettings, PublishError, PublishTask};
 use crate::settings::Shared;
 
-/// Publishes into one stream, in the order of the calls. Clones share one queue and one task, which ends with the last
-/// of them: what was not acknowledged then may or may not be published.
+/// Publishes to one stream, in the order of the calls. Clones share one queue and one task, which ends when the last of
+/// them is dropped; messages that were not acknowledged by then may or may not be published.
 #[derive(Debug, Clone)]
 pub struct Producer {
-    queue: mpsc::UnboundedSender<Waiting>,
+    queue: mpsc::UnboundedSender<Pending>,
     json: bool,
     _task: Arc<Task>,
 }
@@ -25,17 +25,18 @@ struct Task(JoinHandle<()>);
 impl Producer {
     pub(crate) fn start(shared: Arc<Shared>, stream: &str, settings: ProducerSettings) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
-        let publishing = Publishing::new(shared, stream, settings);
+        let publishing = PublishTask::new(shared, stream, settings);
         let json = publishing.takes_json();
         Self { queue, json, _task: Arc::new(Task(tokio::spawn(publishing.run(waiting)))) }
     }
 
-    /// Publishes one message; the future is ready when it is acknowledged, or refused for good. Until then it is tried
-    /// again. What is published meanwhile goes out together, so publish many at once for throughput: messages wait in
-    /// memory, in the order of the calls. Dropping the future does not take the message back.
+    /// Publishes one message. The future completes when the message is acknowledged or refused for good; until then it is
+    /// retried. Messages that are published meanwhile wait in memory, without a bound, and go out in one request, so
+    /// publish several without waiting for higher throughput. The message is enqueued by the call itself; dropping the
+    /// future does not cancel it.
     ///
     /// # Errors
-    /// The message is not in the stream, unless it says [`PublishError::Ended`]: then nobody knows.
+    /// The message is not in the stream. After [`PublishError::Ended`] it may be there.
     pub fn publish<M: Into<Bytes>>(
         &self,
         message: M,
@@ -50,7 +51,7 @@ impl Producer {
                 .map_err(|error| PublishError::NotJson(error.to_string()))?;
         }
         let (done, outcome) = oneshot::channel();
-        self.queue.send(Waiting { message, done }).map_err(|_| PublishError::Ended)?;
+        self.queue.send(Pending { message, done }).map_err(|_| PublishError::Ended)?;
         Ok(outcome)
     }
 }

@@ -1,4 +1,4 @@
-//! The task of a producer: one request at a time, with a number by which the gateway knows a repeated one.
+//! The task of a producer: sends one request at a time, numbered so that the gateway recognizes a repetition.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,60 +18,61 @@ use crate::refusal::{Refusal, is_about_credentials, retry_after};
 use crate::settings::Backoff;
 use crate::settings::Shared;
 
-/// The most that goes out in one request, unless one message alone is longer.
+/// Most bytes of one request, unless a single message is longer.
 const BATCH_BYTES_MAX: usize = 256 << 10;
 
-/// The most messages that go out in one request.
+/// Most messages of one request.
 const BATCH_MESSAGES_MAX: usize = 1000;
 
-/// Of an answer no more is read.
+/// Most bytes of a response that are read.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
 
-/// The slowest network that a request is given time for.
+/// Slowest network for which the time limit of a request is sufficient.
 const BYTES_PER_SECOND_MIN: usize = 16 << 10;
 
-/// Who publishes, and into what.
+/// Settings of a [`Producer`](crate::Producer).
 #[derive(Debug, Clone)]
 pub struct ProducerSettings {
-    /// Of the stream.
+    /// Content type of the stream.
     pub content_type: String,
-    /// Whether the stream is created when it does not exist.
+    /// Whether the stream is created if it does not exist.
     pub create: bool,
-    /// The producer's name; by default one of its own. Two that publish at once must not share one.
+    /// Id of the producer; random by default. Two producers that run at the same time must not share one.
     pub id: Option<String>,
-    /// Which start of the named producer this is: greater than that of the one before, which is fenced off by it.
+    /// Number of this start of the producer, greater than that of the start before. The gateway refuses messages of a
+    /// producer with the same id and a smaller epoch.
     pub epoch: u64,
 }
 
 /// Why a message was not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// It is for a JSON stream and is not one JSON value.
-    #[error("no JSON value: {0}")]
+    /// The stream takes JSON, and the message is not one JSON value.
+    #[error("not a JSON value: {0}")]
     NotJson(String),
-    /// The gateway does not take it.
+    /// The gateway refuses the message, or does not accept the credentials (401, 403).
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The certificate of the gateway is not trusted.
     #[error(transparent)]
     Untrusted(#[from] CertificateError),
-    /// Another producer has the same name and a later epoch.
-    #[error("another producer of that name has started later")]
+    /// Another producer has the same id and a greater epoch.
+    #[error("a producer with the same id has started later")]
     Fenced,
-    /// The runtime that publishes has ended.
+    /// The task of the producer has ended, because its runtime has shut down.
     #[error("publishing has ended")]
     Ended,
 }
 
-/// A message on its way, and who is told.
+/// A message in the queue, and where its outcome is sent.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct Pending {
     pub(crate) message: Bytes,
     pub(crate) done: oneshot::Sender<Result<(), PublishError>>,
 }
 
-/// What the task has.
-pub(crate) struct Publishing {
+/// State of the task.
+pub(crate) struct PublishTask {
     shared: Arc<Shared>,
     target: String,
     content_type: String,
@@ -80,22 +81,22 @@ pub(crate) struct Publishing {
     sequence: u64,
     idle: Option<Connection>,
     backoff: Backoff,
-    chance: Rng,
-    /// Attempts in a row without an answer.
+    rng: Rng,
+    /// Attempts in a row without a response.
     unanswered: u32,
 }
 
 /// What came of one request.
 enum Outcome {
     Acknowledged,
-    /// It has to be sent again, after so long if somebody said so.
+    /// The request has to be repeated, after this delay if the gateway says one.
     Again(Option<Duration>),
-    /// The gateway has forgotten this producer, and with it what it published: its numbers begin again.
+    /// The gateway has no record of this producer: its numbers begin again in a new epoch.
     Forgotten,
     Refused(PublishError),
 }
 
-impl Publishing {
+impl PublishTask {
     pub(crate) fn new(shared: Arc<Shared>, stream: &str, settings: ProducerSettings) -> Self {
         let create = if settings.create { "?create=1" } else { "" };
         Self {
@@ -106,7 +107,7 @@ impl Publishing {
             sequence: 0,
             idle: None,
             backoff: Backoff::new(&shared.settings),
-            chance: Rng::new(),
+            rng: Rng::new(),
             unanswered: 0,
             shared,
         }
@@ -118,7 +119,7 @@ impl Publishing {
     }
 
     /// Publishes until the last producer is dropped.
-    pub(crate) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Waiting>) {
+    pub(crate) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Pending>) {
         let mut waiting = Vec::new();
         while queue.recv_many(&mut waiting, BATCH_MESSAGES_MAX).await > 0 {
             while !waiting.is_empty() {
@@ -128,8 +129,8 @@ impl Publishing {
         }
     }
 
-    /// How many of the waiting messages go out together: only JSON streams keep them apart.
-    fn batch_length(&self, waiting: &[Waiting]) -> usize {
+    /// How many of the waiting messages go out in one request. Only JSON streams keep messages apart.
+    fn batch_length(&self, waiting: &[Pending]) -> usize {
         if !self.takes_json() {
             return 1;
         }
@@ -141,9 +142,9 @@ impl Publishing {
         fit.count().max(1)
     }
 
-    async fn publish(&mut self, batch: Vec<Waiting>) {
+    async fn publish(&mut self, batch: Vec<Pending>) {
         let outcome = self.append(self.body(&batch)).await;
-        // One bad message must not take the others with it.
+        // A bad message must not fail the others.
         if outcome.is_err() && batch.len() > 1 {
             for waiting in batch {
                 let outcome = self.append(self.body(std::slice::from_ref(&waiting))).await;
@@ -156,7 +157,7 @@ impl Publishing {
         }
     }
 
-    fn body(&self, batch: &[Waiting]) -> Bytes {
+    fn body(&self, batch: &[Pending]) -> Bytes {
         if !self.takes_json() {
             return batch.iter().map(|waiting| waiting.message.clone()).next().unwrap_or_default();
         }
@@ -180,7 +181,7 @@ impl Publishing {
                 Outcome::Refused(error) => return Err(error),
                 Outcome::Forgotten => (self.epoch, self.sequence) = (self.epoch + 1, 0),
                 Outcome::Again(Some(wait)) => sleep(wait.min(self.shared.settings.reprobe_max)).await,
-                Outcome::Again(None) => sleep(self.backoff.wait(&mut self.chance)).await,
+                Outcome::Again(None) => sleep(self.backoff.wait(&mut self.rng)).await,
             }
         }
     }
@@ -200,10 +201,10 @@ impl Publishing {
                 if is_outdated && is_about_credentials(status.as_u16()) {
                     return Outcome::Again(Some(Duration::ZERO));
                 }
-                judge(status, &headers, &document)
+                outcome_of(status, &headers, &document)
             }
             Ok(Err(ConnectError::Untrusted(error))) => Outcome::Refused(error.into()),
-            // Closed long ago, most probably.
+            // The server has probably closed the idle connection.
             Ok(Err(_)) if reused => Outcome::Again(Some(Duration::ZERO)),
             _ => {
                 self.unanswered += 1;
@@ -212,7 +213,7 @@ impl Publishing {
         }
     }
 
-    /// The whole answer.
+    /// Sends the request and reads the whole response.
     async fn exchange(&mut self, body: Bytes) -> Result<(StatusCode, HeaderMap, Bytes), ConnectError> {
         let request = self.request(body).map_err(|_| ConnectError::Unreachable)?;
         let (mut connection, _) = Connection::reused_or_new(self.idle.take(), &self.shared.endpoint).await?;
@@ -238,8 +239,8 @@ impl Publishing {
     }
 }
 
-/// What an answer means. Without the resume token that each answer to an append carries it is not the gateway's.
-fn judge(status: StatusCode, headers: &HeaderMap, document: &[u8]) -> Outcome {
+/// What a response means. A success without the offset that each response to an append carries is not the gateway's.
+fn outcome_of(status: StatusCode, headers: &HeaderMap, document: &[u8]) -> Outcome {
     if status.is_success() && headers.contains_key("stream-next-offset") {
         return Outcome::Acknowledged;
     }

@@ -1,4 +1,4 @@
-//! The task of a subscription: does what the policy says, and hands over what comes.
+//! The task of a subscription: does what the policy says, and delivers what arrives.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,53 +11,53 @@ use tokio::time::{Instant, sleep_until};
 use crate::attempt::Form;
 use crate::attempt::{End, Ended};
 use crate::connection::Connection;
-use crate::envelope::{Envelope, Got};
+use crate::envelope::{Envelope, Received};
 use crate::event::Event;
 use crate::forms::Reading;
 use crate::item::Item;
 use crate::policy::{Policy, Step};
 use crate::refusal::{Refusal, is_about_credentials};
-use crate::request::Wanted;
-use crate::resume_token::Move;
+use crate::request::Selection;
+use crate::resume_token::TokenChange;
 use crate::settings::Shared;
 
-/// A connection that was used before and breaks so soon had been closed already: it says nothing about the network.
+/// An idle connection that breaks within this time had been closed before: that says nothing about the network.
 const STALE: Duration = Duration::from_secs(1);
 
-/// What an envelope brought, and where the resume token is behind all of it.
+/// Items of an envelope, and the change of the resume token behind all of them.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(crate) items: Vec<Item>,
-    pub(crate) token: Move,
+    pub(crate) token: TokenChange,
 }
 
-/// Where a task hands over what comes.
-pub(crate) struct Outlet {
+/// Where the task delivers to.
+pub(crate) struct Output {
     pub(crate) deliveries: mpsc::Sender<Delivery>,
     pub(crate) form: watch::Sender<Option<Form>>,
 }
 
-/// What the task has.
+/// State of the task.
 pub(crate) struct Reader {
     shared: Arc<Shared>,
     network: watch::Receiver<Arc<str>>,
-    wanted: Wanted,
+    selection: Selection,
     policy: Policy,
     idle: Option<Connection>,
-    outlet: Outlet,
-    /// The token has moved without messages, and nobody had asked for more.
+    output: Output,
+    /// Whether the resume token has changed without items and the user does not know it yet.
     token_untold: bool,
 }
 
 impl Reader {
-    pub(crate) fn new(shared: Arc<Shared>, wanted: Wanted, outlet: Outlet) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, selection: Selection, output: Output) -> Self {
         let network = shared.network.subscribe();
         let known = shared.memory.lock().of(&network.borrow());
         let policy = Policy::new(shared.settings.clone(), known, fastrand::Rng::new(), Instant::now());
-        Self { shared, network, wanted, policy, idle: None, outlet, token_untold: false }
+        Self { shared, network, selection, policy, idle: None, output, token_untold: false }
     }
 
-    /// Reads until the subscription is dropped, or nothing can be read for good.
+    /// Reads until the subscription is dropped, or until a refusal that is final.
     pub(crate) async fn run(mut self) {
         loop {
             self.notice_network();
@@ -69,27 +69,36 @@ impl Reader {
                     _changed = self.network.changed() => self.network.mark_changed(),
                 },
                 Step::Read => {
-                    let version = self.shared.endpoint.credentials.version();
-                    let ended = self.attempt().await;
-                    let is_outdated = version != self.shared.endpoint.credentials.version();
-                    match ended {
-                        // The token was replaced while the request was under way: it is repeated with the new one.
-                        ended if is_outdated && ended.status().is_some_and(is_about_credentials) => {}
-                        Ended::Attempt(End::Refused(status)) if self.policy.is_final(status) => {
-                            return self.finish(Item::Refused(Refusal::of_credentials(status))).await;
-                        }
-                        Ended::Attempt(end) => self.policy.ended(end, Instant::now()),
-                        Ended::ForGood(refusal) => return self.finish(Item::Refused(refusal)).await,
-                        Ended::Intercepted(error) => {
-                            self.shared.on_event.tell(&Event::Untrusted(error));
-                            self.policy.ended(End::NotGateway, Instant::now());
-                        }
-                        Ended::Untrusted(error) => return self.finish(Item::Untrusted(error)).await,
+                    if let Some(last) = self.read().await {
+                        return self.finish(last).await;
                     }
                 }
             }
             self.tell();
         }
+    }
+
+    /// Makes one attempt. Returns the last item if no other attempt makes sense.
+    async fn read(&mut self) -> Option<Item> {
+        let version = self.shared.endpoint.credentials.version();
+        let ended = self.attempt().await;
+        let is_outdated = version != self.shared.endpoint.credentials.version();
+        let now = Instant::now();
+        match ended {
+            // The token was replaced while the request was under way: it is repeated with the new one.
+            ended if is_outdated && ended.status().is_some_and(is_about_credentials) => {}
+            Ended::Attempt(End::Refused(status)) if self.policy.is_final(status) => {
+                return Some(Item::Refused(Refusal::of_credentials(status)));
+            }
+            Ended::Attempt(end) => self.policy.ended(end, now),
+            Ended::ForGood(refusal) => return Some(Item::Refused(refusal)),
+            Ended::Intercepted(error) => {
+                self.shared.on_event.tell(&Event::Untrusted(error));
+                self.policy.ended(End::NotGateway, now);
+            }
+            Ended::Untrusted(error) => return Some(Item::Untrusted(error)),
+        }
+        None
     }
 
     async fn attempt(&mut self) -> Ended {
@@ -99,8 +108,8 @@ impl Reader {
         };
         loop {
             match in_time(&self.policy, &mut self.network, reading.next()).await {
-                Ok(Got::Bytes) => self.policy.alive(Instant::now()),
-                Ok(Got::Envelope(envelope)) => self.take(envelope).await,
+                Ok(Received::Bytes) => self.policy.alive(Instant::now()),
+                Ok(Received::Envelope(envelope)) => self.take(envelope).await,
                 Err(ended) => {
                     if let Ended::Attempt(End::Clean) = ended {
                         self.idle = reading.into_connection();
@@ -119,7 +128,7 @@ impl Reader {
             let (connection, reused) = in_time(&self.policy, &mut self.network, connecting).await?;
             let connected = Instant::now();
             self.policy.connected(connected);
-            let opening = Reading::open(connection, &self.wanted, self.policy.attempt(), endpoint);
+            let opening = Reading::open(connection, &self.selection, self.policy.attempt(), endpoint);
             match in_time(&self.policy, &mut self.network, opening).await {
                 Err(Ended::Attempt(End::Cut)) if reused && connected.elapsed() < STALE => {}
                 Err(ended) => return Err(ended),
@@ -135,27 +144,27 @@ impl Reader {
         let Envelope { items, token, up_to_date } = envelope;
         self.policy.envelope(up_to_date, Instant::now());
         self.tell();
-        if !token.apply(&mut self.wanted.token) && items.is_empty() {
+        if !token.apply(&mut self.selection.token) && items.is_empty() {
             return;
         }
-        let token = if self.token_untold { Move::to(self.wanted.token.as_ref()) } else { token };
+        let token = if self.token_untold { TokenChange::to(self.selection.token.as_ref()) } else { token };
         let is_empty = items.is_empty();
-        let sent = self.outlet.deliveries.try_send(Delivery { items, token });
+        let sent = self.output.deliveries.try_send(Delivery { items, token });
         self.token_untold = is_empty && sent.is_err();
         if let Err(TrySendError::Full(delivery)) = sent
             && !is_empty
         {
-            // Nobody takes it only when the subscription, and this task with it, is about to be dropped.
+            // It fails only if the subscription is being dropped, and this task with it.
             let since = Instant::now();
-            let _taken = self.outlet.deliveries.send(delivery).await;
+            let _taken = self.output.deliveries.send(delivery).await;
             self.policy.handed_over(since, Instant::now());
         }
     }
 
-    /// Hands over the last item.
+    /// Delivers the last item.
     async fn finish(self, last: Item) {
-        let delivery = Delivery { items: vec![last], token: Move::Stay };
-        let _taken = self.outlet.deliveries.send(delivery).await;
+        let delivery = Delivery { items: vec![last], token: TokenChange::Unchanged };
+        let _taken = self.output.deliveries.send(delivery).await;
     }
 
     fn notice_network(&mut self) {
@@ -167,11 +176,11 @@ impl Reader {
         }
     }
 
-    /// Tells and keeps what the policy has found out.
+    /// Reports the events of the policy, and remembers what it has learned.
     fn tell(&mut self) {
         for event in self.policy.take_events() {
             if let Event::Form { to, .. } = event {
-                self.outlet.form.send_replace(Some(to));
+                self.output.form.send_replace(Some(to));
             }
             self.shared.on_event.tell(&event);
         }
@@ -181,7 +190,7 @@ impl Reader {
     }
 }
 
-/// Does `work` until the policy loses its patience or the network changes.
+/// Does `work` until the deadline of the attempt, or until the network changes.
 async fn in_time<T>(
     policy: &Policy,
     network: &mut watch::Receiver<Arc<str>>,

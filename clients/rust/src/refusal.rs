@@ -1,4 +1,4 @@
-//! What the gateway says when it refuses a request (RFC 9457).
+//! Refusals of the gateway, as problem documents (RFC 9457).
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde::Deserialize;
 
-/// The kinds of problems that are the gateway's own begin so.
+/// Prefix of the problem types of the gateway.
 const OURS: &str = "urn:pollgate:";
 
-/// Kinds that a proxy's doing can bring about, not the request itself.
-const BY_THE_WAY: [&str; 2] = ["upgrade-required", "origin"];
+/// Kinds of problems that a proxy on the path can cause.
+const BY_PROXIES: [&str; 2] = ["upgrade-required", "origin"];
 
-/// A refusal for good: the same request would be refused again.
+/// The gateway has refused a request, and would refuse it again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("refused with {status} ({kind}): {detail}")]
 pub struct Refusal {
-    /// The status of the answer.
+    /// Status of the response.
     pub status: u16,
-    /// The gateway's word for the kind of problem, such as `stream-name`.
+    /// Kind of the problem, such as `stream-name` or `unauthorized`.
     pub kind: String,
-    /// What was wrong, which limit applies and what would be accepted.
+    /// What is wrong with the request, and what would be accepted.
     pub detail: String,
 }
 
@@ -43,18 +43,18 @@ impl Refusal {
         Self { status, kind: kind.to_owned(), detail: detail.to_owned() }
     }
 
-    /// Reads a problem document; `None` if it is not the gateway's.
+    /// Parses a problem document. `None` if it is not one of the gateway.
     pub(crate) fn parse(document: &[u8]) -> Option<Self> {
         let problem: Problem = serde_json::from_slice(document).ok()?;
         let kind = problem.kind.strip_prefix(OURS)?.to_owned();
         Some(Self { status: problem.status, kind, detail: problem.detail })
     }
 
-    /// Whether it makes no sense to ask again.
+    /// Whether a retry would be refused too.
     pub(crate) fn is_for_good(&self) -> bool {
         let status = StatusCode::from_u16(self.status).unwrap_or_default();
         let passing = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
-        status.is_client_error() && !passing && !BY_THE_WAY.contains(&&*self.kind)
+        status.is_client_error() && !passing && !BY_PROXIES.contains(&&*self.kind)
     }
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn is_about_credentials(status: u16) -> bool {
     matches!(status, 401 | 403)
 }
 
-/// How long `Retry-After` asks to wait; `None` for a date, which would need a clock that both sides agree on.
+/// Delay of a `Retry-After` field. `None` for a date, which would need a synchronized clock.
 pub(crate) fn retry_after(value: &HeaderValue) -> Option<Duration> {
     value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }

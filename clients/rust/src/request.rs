@@ -1,4 +1,4 @@
-//! What a reader asks for, as a query, or as a JSON body where it would not fit into one.
+//! Requests of a reader: parameters in the query, or in a JSON body if the query would be too long.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -12,20 +12,20 @@ use crate::endpoint::Endpoint;
 use crate::origin::{Origin, in_query};
 use crate::resume_token::ResumeToken;
 
-/// Targets above this go as a body: some proxies take no more.
+/// Longest request target. Some proxies accept no longer ones.
 const TARGET_BYTES_MAX: usize = 2048;
 
-/// Which streams, and from where.
+/// Streams to read, and where to start.
 #[derive(Debug, Clone)]
-pub(crate) struct Wanted {
+pub(crate) struct Selection {
     pub(crate) streams: Vec<String>,
     pub(crate) token: Option<ResumeToken>,
     pub(crate) earliest: bool,
 }
 
-/// One request, in the words of the wire.
+/// Parameters of one request.
 #[derive(Debug, Serialize)]
-struct Asked<'a> {
+struct Query<'a> {
     stream: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     resume: Option<&'a ResumeToken>,
@@ -39,37 +39,37 @@ struct Asked<'a> {
     heartbeat: Option<u64>,
 }
 
-impl Wanted {
+impl Selection {
     /// The request of a poll or of an event or line stream.
     pub(crate) fn request(
         &self,
         attempt: &Attempt,
         endpoint: &Endpoint,
     ) -> hyper::http::Result<Request<Full<Bytes>>> {
-        let asked = self.asked(attempt);
-        let target = asked.target(&endpoint.origin);
+        let query = self.query(attempt);
+        let target = query.target(&endpoint.origin);
         if target.len() <= TARGET_BYTES_MAX {
             return endpoint.request(Method::GET, target).body(Full::default());
         }
         endpoint
             .request(Method::POST, endpoint.origin.streams())
             .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(asked.body()))
+            .body(Full::new(query.body()))
     }
 
-    /// The handshake of a WebSocket, and its first frame if the query can not say all.
+    /// The handshake of a WebSocket, and its first frame if the query would be too long.
     pub(crate) fn handshake(
         &self,
         attempt: &Attempt,
         key: &str,
         endpoint: &Endpoint,
     ) -> (hyper::http::Result<Request<Full<Bytes>>>, Option<Bytes>) {
-        let asked = self.asked(attempt);
-        let target = asked.target(&endpoint.origin);
+        let query = self.query(attempt);
+        let target = query.target(&endpoint.origin);
         let (target, first) = if target.len() <= TARGET_BYTES_MAX {
             (target, None)
         } else {
-            let rest = Asked { live: None, ..asked };
+            let rest = Query { live: None, ..query };
             (format!("{}?live={}", endpoint.origin.streams(), attempt.form), Some(rest.body()))
         };
         let request = endpoint
@@ -81,9 +81,9 @@ impl Wanted {
         (request.body(Full::default()), first)
     }
 
-    fn asked(&self, attempt: &Attempt) -> Asked<'_> {
+    fn query(&self, attempt: &Attempt) -> Query<'_> {
         let form = attempt.form;
-        Asked {
+        Query {
             stream: &self.streams,
             resume: self.token.as_ref(),
             from: self.earliest.then_some("earliest"),
@@ -94,7 +94,7 @@ impl Wanted {
     }
 }
 
-impl Asked<'_> {
+impl Query<'_> {
     fn target(&self, origin: &Origin) -> String {
         let mut target = origin.streams();
         let mut add = |name: &str, value: &str| {
@@ -120,7 +120,7 @@ impl Asked<'_> {
     }
 
     fn body(&self) -> Bytes {
-        // Texts and numbers are always JSON.
+        // Strings and numbers always serialize.
         serde_json::to_vec(self).unwrap_or_default().into()
     }
 }

@@ -1,4 +1,4 @@
-//! How far a subscription has come: an opaque text that every gateway over the same store understands.
+//! Resume tokens: the position of a subscription in its streams, as opaque text.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -6,21 +6,22 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A place in the streams of a subscription. Keep it as text, and begin there again.
+/// Position of a subscription in all of its streams. It is opaque text that you can keep, and give to
+/// [`Start::after`](crate::Start::after).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ResumeToken(String);
 
-/// What an envelope does to the resume token.
+/// Change of a resume token by an envelope.
 #[derive(Debug, Clone, Default)]
-pub(crate) enum Move {
-    /// Nothing.
+pub(crate) enum TokenChange {
+    /// No change.
     #[default]
-    Stay,
-    /// This is it from now on.
-    To(String),
-    /// It goes on with this.
-    On(String),
+    Unchanged,
+    /// A new resume token.
+    Replace(String),
+    /// A further part, which is appended.
+    Append(String),
 }
 
 impl ResumeToken {
@@ -29,26 +30,26 @@ impl ResumeToken {
     }
 }
 
-impl Move {
-    /// To where a resume token is.
+impl TokenChange {
+    /// Change to a resume token.
     pub(crate) fn to(token: Option<&ResumeToken>) -> Self {
-        token.map_or(Self::Stay, |token| Self::To(token.0.clone()))
+        token.map_or(Self::Unchanged, |token| Self::Replace(token.0.clone()))
     }
 
-    /// Moves a resume token, if there is one to move. Returns whether it is another one now.
+    /// Applies the change. Returns whether the resume token is another one now.
     pub(crate) fn apply(&self, token: &mut Option<ResumeToken>) -> bool {
         match (self, token) {
-            (Self::To(text), Some(ResumeToken(same))) if text == same => false,
-            (Self::To(text), token) => {
+            (Self::Replace(text), Some(ResumeToken(same))) if text == same => false,
+            (Self::Replace(text), token) => {
                 *token = Some(ResumeToken(text.clone()));
                 true
             }
-            (Self::On(part), Some(ResumeToken(text))) => {
+            (Self::Append(part), Some(ResumeToken(text))) => {
                 text.push('.');
                 text.push_str(part);
                 true
             }
-            (Self::Stay, _) | (Self::On(_), None) => false,
+            (Self::Unchanged, _) | (Self::Append(_), None) => false,
         }
     }
 }
@@ -62,7 +63,7 @@ impl fmt::Display for ResumeToken {
 impl FromStr for ResumeToken {
     type Err = Infallible;
 
-    /// Takes any text; whether it is a resume token only the gateway knows.
+    /// Accepts any text. The gateway refuses text that is not a resume token.
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(Self(text.to_owned()))
     }

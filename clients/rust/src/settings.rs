@@ -1,4 +1,4 @@
-//! What a client may be told about times and forms (the defaults fit the open internet), and what all of its parts share.
+//! Settings of a client, and the state that its subscriptions and producers share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,36 +12,37 @@ use crate::endpoint::Endpoint;
 use crate::event::OnEvent;
 use crate::memory::Memory;
 
-/// Times and forms of a client. Hold and heartbeats go out as whole seconds, and as one at least.
+/// Forms, timeouts and heartbeats of a client. The defaults fit the open internet. Hold times and heartbeats are sent as
+/// whole seconds, at least 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// The forms that may be used, best first. None at all means all of them.
+    /// Forms that may be used, best first. An empty list means all.
     pub forms: Vec<Form>,
-    /// How long a live form may take for its first envelope, or four round trips if that is more.
+    /// Time limit for the first envelope of a live form, or four round trips if that is more.
     pub envelope_timeout: Duration,
-    /// How long at the most after it had gone mute and is given twice the time.
+    /// Largest time limit for the first envelope of a form that was silent before, which is given twice the time.
     pub envelope_timeout_max: Duration,
-    /// How long a live form must have lived for its end to be no failure.
+    /// After this time, the end of a live form is not a failure.
     pub stable_after: Duration,
-    /// How long a long poll asks to be held.
+    /// Hold time of a long poll.
     pub hold: Duration,
-    /// How long an answer may take behind the hold, or three round trips if that is more; also of an append.
+    /// Time limit for the response to a publish, or to a poll after its hold; three round trips if that is more.
     pub answer_timeout: Duration,
-    /// Between two short polls.
+    /// Time between two short polls.
     pub interval: Duration,
-    /// The first wait after a failure; each further one doubles it, and half of it is left to chance.
+    /// Delay after a first failure. Each further failure in a row doubles it; it is jittered by half.
     pub backoff_min: Duration,
-    /// The longest of these waits.
+    /// Longest delay after a failure.
     pub backoff_max: Duration,
-    /// When a form that was given up is tried again; each further failure doubles it.
+    /// Time until a form that was given up is tried again. Each further failure doubles it.
     pub reprobe_after: Duration,
-    /// The longest of these waits, and the longest that `Retry-After` is obeyed.
+    /// Longest time until a form is tried again, and longest `Retry-After` that is obeyed.
     pub reprobe_max: Duration,
-    /// The heartbeat that every network is expected to bear, and the one of all forms but the WebSocket.
+    /// Shortest heartbeat, which every network should bear. SSE and NDJSON always use it.
     pub heartbeat_min: Duration,
-    /// The longest heartbeat that is asked for.
+    /// Longest heartbeat of a WebSocket, which is searched for between the two.
     pub heartbeat_max: Duration,
-    /// After how long without a packet something on the way is known to end connections; heartbeats stay 5 s below.
+    /// Idle timeout of something on the path, if it is known. Heartbeats stay 5 s below it.
     pub idle_clock: Option<Duration>,
 }
 
@@ -66,12 +67,12 @@ impl Default for Settings {
     }
 }
 
-/// Whole seconds, one at least, as the wire has them.
+/// Rounds down to whole seconds, at least 1.
 pub(crate) fn whole_seconds(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs().max(1))
 }
 
-/// What all subscriptions and producers of a client share.
+/// State that all subscriptions and producers of a client share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) endpoint: Endpoint,
@@ -81,7 +82,7 @@ pub(crate) struct Shared {
     pub(crate) on_event: OnEvent,
 }
 
-/// The wait after the next failure.
+/// Delays after failures in a row.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     min: Duration,
@@ -94,14 +95,14 @@ impl Backoff {
         Self { min: settings.backoff_min, max: settings.backoff_max, next: settings.backoff_min }
     }
 
-    /// How long to wait now: 50 to 100 % of what is due.
-    pub(crate) fn wait(&mut self, chance: &mut Rng) -> Duration {
+    /// The next delay: 50 to 100 % of what is due.
+    pub(crate) fn wait(&mut self, rng: &mut Rng) -> Duration {
         let due = self.next;
         self.next = (due * 2).min(self.max);
-        due.mul_f64(0.5 + chance.f64() / 2.0)
+        due.mul_f64(0.5 + rng.f64() / 2.0)
     }
 
-    /// Something came through.
+    /// Starts over after a success.
     pub(crate) fn reset(&mut self) {
         self.next = self.min;
     }
@@ -114,14 +115,14 @@ mod tests {
     #[test]
     fn waits_double_up_to_their_bound_and_start_again_after_a_success() {
         let mut backoff = Backoff::new(&Settings::default());
-        let mut chance = Rng::with_seed(1);
+        let mut rng = Rng::with_seed(1);
         let mut due = 250;
         for _ in 0..12 {
-            let wait = backoff.wait(&mut chance).as_millis();
+            let wait = backoff.wait(&mut rng).as_millis();
             assert!((due / 2..=due).contains(&wait), "{wait} of {due}");
             due = (due * 2).min(30_000);
         }
         backoff.reset();
-        assert!(backoff.wait(&mut chance).as_millis() <= 250);
+        assert!(backoff.wait(&mut rng).as_millis() <= 250);
     }
 }

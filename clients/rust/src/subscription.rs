@@ -1,4 +1,4 @@
-//! A subscription as its user sees it: items one after the other, and the resume token behind those that were dealt with.
+//! The subscription as its user sees it: items in order, and the resume token behind those that were handled.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,9 +10,9 @@ use tokio_stream::Stream;
 use crate::attempt::Form;
 use crate::item::Item;
 use crate::reader::Delivery;
-use crate::resume_token::{Move, ResumeToken};
+use crate::resume_token::{ResumeToken, TokenChange};
 
-/// Where a subscription begins.
+/// Where a subscription starts.
 #[derive(Debug, Clone)]
 pub struct Start {
     pub(crate) token: Option<ResumeToken>,
@@ -20,35 +20,35 @@ pub struct Start {
 }
 
 impl Start {
-    /// With what is appended from now on: from the first answer of the gateway.
+    /// Starts at the tails of the streams, as they are when the gateway answers first.
     pub fn now() -> Self {
         Self { token: None, earliest: false }
     }
 
-    /// With the earliest message of each stream that is kept.
+    /// Starts with the earliest message of each stream that is kept.
     pub fn earliest() -> Self {
         Self { token: None, earliest: true }
     }
 
-    /// Behind what was read before; streams that the resume token does not know, from now on.
+    /// Starts behind what was read before. Streams that the resume token does not contain start at their tails.
     pub fn after(token: ResumeToken) -> Self {
         Self { token: Some(token), earliest: false }
     }
 
-    /// Streams that the resume token does not know begin with their earliest message.
+    /// Starts streams that the resume token does not contain with their earliest message.
     pub fn unknown_from_earliest(self) -> Self {
         Self { earliest: true, ..self }
     }
 }
 
-/// Messages of some streams, in order and each once, over whatever the network lets through. Dropping it ends its task
-/// and its connection.
+/// Reads streams: each message once, in the order of its stream, over whatever the network lets through. Dropping it
+/// closes its connection. It is also a [`Stream`] of items.
 #[derive(Debug)]
 pub struct Subscription {
     deliveries: mpsc::Receiver<Delivery>,
     items: std::vec::IntoIter<Item>,
-    /// What becomes of the resume token once the last of `items` was dealt with.
-    moves: Move,
+    /// Change of the resume token, once the last of `items` was handled.
+    moves: TokenChange,
     token: Option<ResumeToken>,
     form: watch::Receiver<Option<Form>>,
     task: JoinHandle<()>,
@@ -61,22 +61,24 @@ impl Subscription {
         token: Option<ResumeToken>,
         task: JoinHandle<()>,
     ) -> Self {
-        Self { deliveries, items: Vec::new().into_iter(), moves: Move::Stay, token, form, task }
+        Self { deliveries, items: Vec::new().into_iter(), moves: TokenChange::Unchanged, token, form, task }
     }
 
-    /// The next item; `None` only behind [`Item::Refused`] or [`Item::Untrusted`]. Cancelling it loses nothing. To ask for the next one means
-    /// that the last one was dealt with.
+    /// Waits for the next item. `None` only behind [`Item::Refused`] or [`Item::Untrusted`].
+    ///
+    /// Calling it means that the item before was handled; see [`resume_token`](Self::resume_token). It is cancel safe:
+    /// no item is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Item> {
         std::future::poll_fn(|context| self.poll_item(context)).await
     }
 
-    /// How far everything was dealt with: a subscription that starts after it is given what lies behind, and perhaps
-    /// once more what came together with the last item. `None` before the first answer.
+    /// The position behind the handled items. A subscription that starts after it gets all items that were not handled,
+    /// and may get again those that arrived in one envelope with the last one. `None` before the first response.
     pub fn resume_token(&self) -> Option<&ResumeToken> {
         self.token.as_ref()
     }
 
-    /// The form in use, or being tried. `None` before the first try.
+    /// The form that is used or tried. `None` before the first attempt.
     pub fn form(&self) -> Option<Form> {
         *self.form.borrow()
     }

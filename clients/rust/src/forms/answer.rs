@@ -1,4 +1,5 @@
-//! The answer to an HTTP request: whether it is the gateway's, and its body as it comes. That of a poll is one envelope.
+//! The response to an HTTP request: whether it is one of the gateway, and its body in pieces. That of a poll is one
+//! envelope.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::Full;
@@ -8,20 +9,20 @@ use hyper::{HeaderMap, Request, StatusCode};
 
 use crate::attempt::{End, Ended};
 use crate::connection::Connection;
-use crate::envelope::{ENVELOPE_BYTES_MAX, Envelope, Got};
+use crate::envelope::{ENVELOPE_BYTES_MAX, Envelope, Received};
 use crate::refusal::{Refusal, retry_after};
 
-/// Of a refusal no more is read.
+/// Most bytes of a refusal that are read.
 const REFUSAL_BYTES_MAX: usize = 16 << 10;
 
-/// An answer of the expected kind, with its body still to come.
+/// A response of the expected content type, whose body is still to be read.
 pub(super) struct Answer {
     connection: Connection,
     body: Incoming,
 }
 
 impl Answer {
-    /// Sends a request and reads the head of its answer.
+    /// Sends a request and reads the head of the response.
     pub(super) async fn of(
         mut connection: Connection,
         request: Request<Full<Bytes>>,
@@ -38,7 +39,7 @@ impl Answer {
         Ok(answer)
     }
 
-    /// What a status that is not the form's own means.
+    /// What a status other than that of the form means.
     pub(super) async fn refused(&mut self, status: StatusCode, headers: &HeaderMap) -> Ended {
         let end = match status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
@@ -59,7 +60,7 @@ impl Answer {
         end.into()
     }
 
-    /// The next bytes of the body; `None` at its end.
+    /// Waits for the next bytes of the body. `None` at its end.
     pub(super) async fn more(&mut self) -> Result<Option<Bytes>, End> {
         self.connection.more(&mut self.body).await.transpose().map_err(|_| End::Cut)
     }
@@ -84,17 +85,17 @@ impl Answer {
     }
 }
 
-/// Whether the content type is this one, with whatever parameters.
+/// Whether the content type is this one, with any parameters.
 fn is_of(headers: &HeaderMap, expected: &str) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected)
 }
 
-/// A poll whose answer is coming.
+/// A poll whose response has begun.
 pub(crate) struct Poll {
     answer: Answer,
     read: BytesMut,
-    /// Whether the answer is there as a whole.
+    /// Whether the whole response was read.
     whole: bool,
 }
 
@@ -103,7 +104,7 @@ impl Poll {
         Self { answer, read: BytesMut::new(), whole: false }
     }
 
-    pub(super) async fn next(&mut self) -> Result<Got, Ended> {
+    pub(super) async fn next(&mut self) -> Result<Received, Ended> {
         if self.whole {
             return Err(End::Clean.into());
         }
@@ -111,11 +112,11 @@ impl Poll {
             Some(bytes) if self.read.len() + bytes.len() > ENVELOPE_BYTES_MAX => Err(End::NotGateway.into()),
             Some(bytes) => {
                 self.read.extend_from_slice(&bytes);
-                Ok(Got::Bytes)
+                Ok(Received::Bytes)
             }
             None => {
                 self.whole = true;
-                Ok(Got::Envelope(Envelope::parse(&self.read)?))
+                Ok(Received::Envelope(Envelope::parse(&self.read)?))
             }
         }
     }

@@ -1,10 +1,10 @@
-//! NDJSON: an envelope a line, and lines out of bytes, however these are cut into pieces.
+//! NDJSON: one envelope per line. Lines are assembled from pieces of any size.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::answer::Answer;
 use crate::attempt::{End, Ended};
-use crate::envelope::{ENVELOPE_BYTES_MAX, Envelope, Got};
+use crate::envelope::{ENVELOPE_BYTES_MAX, Envelope, Received};
 
 /// An open stream of lines.
 pub(crate) struct Ndjson {
@@ -17,26 +17,26 @@ impl Ndjson {
         Self { answer, lines: Lines::default() }
     }
 
-    pub(super) async fn next(&mut self) -> Result<Got, Ended> {
+    pub(super) async fn next(&mut self) -> Result<Received, Ended> {
         if let Some(line) = self.lines.next() {
-            return Ok(Got::Envelope(Envelope::parse(&line)?));
+            return Ok(Received::Envelope(Envelope::parse(&line)?));
         }
         let bytes = self.answer.more().await?.ok_or(End::Clean)?;
         self.lines.put(&bytes)?;
-        Ok(Got::Bytes)
+        Ok(Received::Bytes)
     }
 }
 
-/// The bytes that came and were not taken yet.
+/// Bytes that were read and not taken yet.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     read: BytesMut,
-    /// How much of it holds no end of a line.
+    /// Length of the part without the end of a line.
     searched: usize,
 }
 
 impl Lines {
-    /// Takes further bytes. Fails when a line is longer than any of ours.
+    /// Adds bytes. Fails if a line is longer than any of the gateway.
     pub(super) fn put(&mut self, bytes: &Bytes) -> Result<(), End> {
         self.read.extend_from_slice(bytes);
         if self.read.len() > ENVELOPE_BYTES_MAX { Err(End::NotGateway) } else { Ok(()) }

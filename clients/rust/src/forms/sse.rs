@@ -1,11 +1,11 @@
-//! Server-sent events: an envelope in the data of each event of the default type (WHATWG HTML, section 9.2).
+//! Server-sent events: one envelope in the data of each event of the default type (WHATWG HTML, section 9.2).
 
 use bytes::{Bytes, BytesMut};
 
 use super::answer::Answer;
 use super::ndjson::Lines;
 use crate::attempt::{End, Ended};
-use crate::envelope::{ENVELOPE_BYTES_MAX, Envelope, Got};
+use crate::envelope::{ENVELOPE_BYTES_MAX, Envelope, Received};
 
 /// An open event stream.
 pub(crate) struct Sse {
@@ -14,11 +14,11 @@ pub(crate) struct Sse {
     event: Event,
 }
 
-/// The event whose lines are coming.
+/// The event that is being read.
 #[derive(Debug, Default)]
 struct Event {
     data: BytesMut,
-    /// Whether it is of another type, of a later version of the wire.
+    /// Whether it has another type, of a later version of the protocol.
     other: bool,
 }
 
@@ -27,20 +27,20 @@ impl Sse {
         Self { answer, lines: Lines::default(), event: Event::default() }
     }
 
-    pub(super) async fn next(&mut self) -> Result<Got, Ended> {
+    pub(super) async fn next(&mut self) -> Result<Received, Ended> {
         while let Some(line) = self.lines.next() {
             if let Some(data) = self.event.take(&line)? {
-                return Ok(Got::Envelope(Envelope::parse(&data)?));
+                return Ok(Received::Envelope(Envelope::parse(&data)?));
             }
         }
         let bytes = self.answer.more().await?.ok_or(End::Clean)?;
         self.lines.put(&bytes)?;
-        Ok(Got::Bytes)
+        Ok(Received::Bytes)
     }
 }
 
 impl Event {
-    /// Takes a line; the data of an event that ends with it.
+    /// Adds a line. Returns the data of the event that ends with it.
     fn take(&mut self, line: &Bytes) -> Result<Option<BytesMut>, End> {
         if line.is_empty() {
             let Self { data, other } = std::mem::take(self);
@@ -58,7 +58,7 @@ impl Event {
                 self.data.extend_from_slice(value);
             }
             b"event" => self.other = value != b"message",
-            // Comments and fields that say nothing here.
+            // Comments, and fields that are not used.
             _ => {}
         }
         if self.data.len() > ENVELOPE_BYTES_MAX { Err(End::NotGateway) } else { Ok(None) }

@@ -1,4 +1,4 @@
-//! WebSocket: an envelope a text frame (RFC 6455).
+//! WebSocket: one envelope per text frame (RFC 6455).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,35 +17,35 @@ use super::answer::Answer;
 use crate::attempt::{Attempt, End, Ended};
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
-use crate::envelope::{ENVELOPE_BYTES_MAX, Envelope, Got};
+use crate::envelope::{ENVELOPE_BYTES_MAX, Envelope, Received};
 use crate::refusal::Refusal;
-use crate::request::Wanted;
+use crate::request::Selection;
 
-/// What a server adds to the key to prove that it means it (RFC 6455, section 1.3).
+/// What a server appends to the key for `Sec-WebSocket-Accept` (RFC 6455, section 1.3).
 const PROOF: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Close codes that ask for patience (IANA: service restart, try again later).
+/// Close codes that ask to retry later (IANA: service restart, try again later).
 const RESTART: [u16; 2] = [1012, 1013];
 
 /// An open socket.
 pub(crate) struct WebSocket(WebSocketStream<TokioIo<Upgraded>>);
 
-/// A frame that refuses the request, where no status could any more.
+/// A frame that refuses the request after the handshake.
 #[derive(Deserialize)]
 struct Refused<'a> {
     #[serde(borrow)]
     error: &'a RawValue,
 }
 
-/// Makes the handshake, and says in the first frame what did not fit into it.
+/// Makes the handshake, and sends the parameters that did not fit into it in the first frame.
 pub(super) async fn open(
     mut connection: Connection,
-    wanted: &Wanted,
+    selection: &Selection,
     attempt: &Attempt,
     endpoint: &Endpoint,
 ) -> Result<WebSocket, Ended> {
     let key = STANDARD.encode(fastrand::u128(..).to_le_bytes());
-    let (request, first) = wanted.handshake(attempt, &key, endpoint);
+    let (request, first) = selection.handshake(attempt, &key, endpoint);
     let request = request.map_err(|_| End::Unreachable)?;
     let answer = connection.send(request).await.map_err(|_| End::Cut)?;
     match answer.status() {
@@ -70,20 +70,20 @@ pub(super) async fn open(
 }
 
 impl WebSocket {
-    pub(super) async fn next(&mut self) -> Result<Got, Ended> {
+    pub(super) async fn next(&mut self) -> Result<Received, Ended> {
         let message = self.0.next().await.ok_or(End::Cut)?.map_err(|_| End::Cut)?;
         if let Some((code, _)) = message.as_close() {
             return Err(end_of(code).into());
         }
-        // The library has an answer ready for a ping, which nothing else would send.
+        // Sends the pong that the library has queued for a ping.
         self.0.flush().await.map_err(|_| End::Cut)?;
         if !message.is_text() {
-            return Ok(Got::Bytes);
+            return Ok(Received::Bytes);
         }
         let text: Bytes = message.into_payload().into();
         match serde_json::from_slice::<Refused<'_>>(&text) {
             Ok(refused) => Err(refusal(refused.error)),
-            Err(_) => Ok(Got::Envelope(Envelope::parse(&text)?)),
+            Err(_) => Ok(Received::Envelope(Envelope::parse(&text)?)),
         }
     }
 }

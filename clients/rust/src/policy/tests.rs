@@ -1,4 +1,4 @@
-//! The decisions on simulated networks: what a reader does in a day is looked at within milliseconds.
+//! The decisions on simulated networks: a day of a reader takes milliseconds.
 
 use super::*;
 
@@ -449,5 +449,29 @@ fn a_day_of_changing_networks_never_keeps_a_reader_waiting_for_long() {
         let inside = simulation.past.iter().filter(|past| past.began >= from && past.began < to);
         let first = inside.clone().find(|past| past.envelopes > 0).expect("something comes through");
         assert!(first.began - from < seconds(500), "{half_hour}: {first:?}");
+    }
+}
+
+#[test]
+fn a_refusal_of_credentials_is_final_only_if_it_is_not_about_one_form() {
+    let now = Instant::now();
+    for (forms, refused) in [
+        (&Form::ALL[..], &[Form::WebSocket, Form::ShortPoll][..]),
+        (&[Form::WebSocket, Form::Sse], &[Form::WebSocket, Form::Sse]),
+        (&[Form::LongPoll], &[Form::LongPoll]),
+    ] {
+        let settings = Settings { forms: forms.to_vec(), ..Settings::default() };
+        let mut simulation = Simulation::new(settings);
+        let policy = &mut simulation.policy;
+        for (index, form) in refused.iter().enumerate() {
+            let mut now = now;
+            while let Step::Wait(until) = policy.next(now) {
+                now = until;
+            }
+            assert_eq!(policy.attempt().form, *form);
+            assert!(!policy.is_final(500));
+            assert_eq!(policy.is_final(403), index + 1 == refused.len(), "{form} of {forms:?}");
+            policy.ended(End::Refused(403), now);
+        }
     }
 }
