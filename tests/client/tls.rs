@@ -93,7 +93,7 @@ impl Proxy {
     }
 }
 
-/// Makes an authority, and a certificate by it.
+/// Makes an authority with a name of its own, and a certificate by it.
 fn issue(folder: &Path, names: &str) {
     let openssl = |arguments: &str| {
         let arguments = arguments.split(' ').chain(["-nodes", "-newkey", "ec", "-pkeyopt"]);
@@ -103,7 +103,10 @@ fn issue(folder: &Path, names: &str) {
         let made = made.expect("openssl");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     };
-    openssl("-subj /CN=root -keyout root.key -out root.pem -addext basicConstraints=critical,CA:TRUE");
+    let authority = folder.file_name().unwrap().display();
+    openssl(&format!(
+        "-subj /CN={authority} -keyout root.key -out root.pem -addext basicConstraints=critical,CA:TRUE"
+    ));
     openssl(&format!(
         "-subj /CN=gateway -CA root.pem -CAkey root.key -keyout key.pem -out certificate.pem -addext \
          basicConstraints=critical,CA:FALSE -addext subjectAltName={names}"
