@@ -16,12 +16,12 @@
 //! * [`http`]: the HTTP front, one file per operation and delivery form.
 //! * [`mqtt`]: the MQTT front, over the same streams.
 //! * [`server`]: listeners, accepting, limits of connections, drain.
-//! * [`client`]: a client that reads and publishes in the delivery forms that the network allows. Uses only the wire protocol.
 //! * [`maintenance`]: checks, exports and imports a store while no server has it open.
 //! * [`config`], [`limits`], [`clock`], [`metrics`]: settings, limits, time and metrics, which all modules use.
+//!
+//! The client is a crate of its own, `pollgate-client` in `clients/rust`, which uses only the wire protocol.
 
 pub mod budget;
-pub mod client;
 pub mod clock;
 pub mod config;
 #[cfg(test)]

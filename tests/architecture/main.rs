@@ -31,10 +31,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("auth", &[]),
     ("config", &["stream"]),
     ("stream", &[]),
-    ("client", &[]),
 ];
 
-/// What every folder may use, and what uses none itself. `stream` may not use the clock, and `client` none of these.
+/// What every folder may use, and what uses none itself. `stream` may not use the clock.
 const LEAVES: &[&str] = &["clock", "limits", "metrics"];
 
 /// What may never use what, by whatever way.
@@ -45,7 +44,6 @@ const NEVER: &[(&str, &[&str])] = &[
     ("http", &["store", "mqtt", "xmpp"]),
     ("mqtt", &["store", "http", "xmpp"]),
     ("xmpp", &["store", "http", "mqtt"]),
-    ("client", LEAVES),
 ];
 
 const FRONTS: &[&str] = &["http", "mqtt", "xmpp"];
@@ -66,6 +64,7 @@ const LINES_MAX: usize = 500;
 
 static LIBRARY: LazyLock<Crate> = LazyLock::new(|| Crate::read("src/lib.rs"));
 static COMMAND: LazyLock<Crate> = LazyLock::new(|| Crate::read("src/main.rs"));
+static CLIENT: LazyLock<Crate> = LazyLock::new(|| Crate::read("clients/rust/src/lib.rs"));
 
 /// The files of a folder and below, with their texts.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
@@ -133,11 +132,13 @@ fn folders_use_only_those_they_may() {
 }
 
 #[test]
-fn the_comparison_knows_the_client_alone() {
+fn the_comparison_and_the_client_know_the_wire_alone() {
     let mut wrong = Vec::new();
-    for (file, paths) in Crate::read("loadtest/src/main.rs").foreign() {
-        for path in paths.into_iter().filter(|path| path[0] == "pollgate" && path[1] != "client") {
-            wrong.push(format!("{} uses {}", file.display(), path.join("::")));
+    for other in [&*CLIENT, &Crate::read("loadtest/src/lib.rs"), &Crate::read("loadtest/src/main.rs")] {
+        for (file, paths) in other.foreign() {
+            for path in paths.into_iter().filter(|path| path[0] == "pollgate") {
+                wrong.push(format!("{} uses {}", file.display(), path.join("::")));
+            }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -145,8 +146,10 @@ fn the_comparison_knows_the_client_alone() {
 
 #[test]
 fn no_files_use_each_other_in_a_circle() {
-    let found = circles(&LIBRARY.uses());
-    assert!(found.is_empty(), "{} circles, the smallest first: {found:#?}", found.len());
+    for own in [&*LIBRARY, &*CLIENT] {
+        let found = circles(&own.uses());
+        assert!(found.is_empty(), "{} circles, the smallest first: {found:#?}", found.len());
+    }
 }
 
 #[test]
@@ -178,7 +181,8 @@ fn is_primitive(name: &str) -> bool {
 #[test]
 fn each_file_says_what_it_is_for_and_stays_readable() {
     let mut wrong = Vec::new();
-    for (path, text) in ["src", "tests", "benches", "loadtest"].into_iter().flat_map(sources) {
+    let folders = ["src", "tests", "benches", "loadtest", "clients/rust"];
+    for (path, text) in folders.into_iter().flat_map(sources) {
         if !text.starts_with("//! ") {
             wrong.push(format!("{} does not open with //!", path.display()));
         }

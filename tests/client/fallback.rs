@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use pollgate::client::{Form, Item, Reason, Settings, Start};
+use pollgate_client::{Form, Item, Reason, Settings, Start};
 
 use crate::reading::{client, expect, next, only, publish, settings};
 use crate::relay::{Relay, Rule};

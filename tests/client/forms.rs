@@ -1,6 +1,6 @@
 //! Each form alone: everything arrives in order and once, whatever kind of stream it is.
 
-use pollgate::client::{Form, Item, Reason, Start};
+use pollgate_client::{Form, Item, Reason, Start};
 
 use crate::reading::{client, expect, next, only, publish, settle};
 use crate::world::{Gateway, delete, post, put};

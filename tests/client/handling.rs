@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use pollgate::client::{Form, Start};
+use pollgate_client::{Form, Start};
 use tokio::time::{sleep, timeout};
 
 use crate::reading::{client, expect, number, only, publish, settings, settle};
@@ -36,7 +36,7 @@ async fn a_slow_handler_is_waited_for_and_costs_nothing_but_time() {
                 sleep(Duration::from_millis(2500)).await;
             }
             let item = timeout(PATIENCE, subscription.next()).await.expect("in time");
-            let Some(pollgate::client::Item::Message(message)) = item else { panic!("{item:?}") };
+            let Some(pollgate_client::Item::Message(message)) = item else { panic!("{item:?}") };
             let start = format!("[{expected},");
             assert!(message.data.bytes().starts_with(start.as_bytes()), "{form}: {expected}");
         }

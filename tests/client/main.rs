@@ -11,6 +11,7 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod credentials;
 mod fallback;
 mod forms;
 mod handling;
@@ -19,3 +20,4 @@ mod publishing;
 mod reading;
 mod relay;
 mod restarts;
+mod tls;

@@ -1,6 +1,6 @@
 //! Publishing over networks that lose answers and send requests twice: each message is in its stream once.
 
-use pollgate::client::{Form, ProducerSettings, PublishError, Start};
+use pollgate_client::{Form, ProducerSettings, PublishError, Start};
 
 use crate::reading::{client, expect, only, publish, settings};
 use crate::relay::{Relay, Rule};

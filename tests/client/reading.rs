@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pollgate::client::{
-    Client, Data, Event, Form, Item, Producer, Reason, ResumeToken, Settings, Subscription,
+use pollgate_client::{
+    Builder, Client, Data, Event, Form, Item, Producer, Reason, ResumeToken, Settings, Subscription,
 };
 use tokio::time::timeout;
 
@@ -57,11 +57,16 @@ impl Told {
 
 /// A client that tells.
 pub(crate) fn client(address: SocketAddr, settings: Settings) -> (Client, Told) {
+    let (builder, told) = builder(&format!("http://{address}"), settings);
+    (builder.build().unwrap(), told)
+}
+
+/// The same before it is built.
+pub(crate) fn builder(url: &str, settings: Settings) -> (Builder, Told) {
     let told = Told::default();
     let events = told.clone();
-    let builder = Client::builder(&format!("http://{address}")).settings(settings);
-    let builder = builder.on_event(move |event| events.0.lock().push(event.clone()));
-    (builder.build().unwrap(), told)
+    let builder = Client::builder(url).settings(settings);
+    (builder.on_event(move |event| events.0.lock().push(event.clone())), told)
 }
 
 /// Publishes numbers, in order and each acknowledged.

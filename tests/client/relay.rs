@@ -18,6 +18,10 @@ pub(crate) enum Rule {
     Open,
     /// Answers 400 to an upgrade.
     RefuseUpgrades,
+    /// Answers 403 to an upgrade.
+    ForbidUpgrades,
+    /// Answers 401 to requests without this bearer token.
+    NeedToken(&'static str),
     /// Closes an upgraded connection when the scenario says so.
     CutUpgraded,
     /// Lets answers of event and line streams, and of WebSockets, never come through.
@@ -41,6 +45,8 @@ struct Way {
     upgrades: AtomicUsize,
     answers: AtomicUsize,
     connections: AtomicUsize,
+    /// The heads of all requests, in lower case.
+    requests: Mutex<Vec<String>>,
     /// Connections with lower numbers are dead without a word.
     forgotten: AtomicUsize,
     cut: Notify,
@@ -61,6 +67,7 @@ impl Relay {
             upgrades: AtomicUsize::new(0),
             answers: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            requests: Mutex::new(Vec::new()),
             forgotten: AtomicUsize::new(0),
             cut: Notify::new(),
         });
@@ -93,6 +100,11 @@ impl Relay {
     /// The gateway is somewhere else now.
     pub(crate) fn lead_to(&self, gateway: SocketAddr) {
         *self.way.gateway.lock() = gateway;
+    }
+
+    /// The heads of all requests so far, in lower case.
+    pub(crate) fn heads(&self) -> Vec<String> {
+        self.way.requests.lock().clone()
     }
 
     /// How many upgrades were asked for.
@@ -152,12 +164,21 @@ impl Way {
             let is_head = bytes.starts_with(b"GET ") || bytes.starts_with(b"POST ");
             if is_head {
                 *heads.lock() = bytes.to_ascii_lowercase();
+                self.requests.lock().push(String::from_utf8_lossy(&heads.lock()).into_owned());
                 let upgrade = contains(&heads.lock(), b"upgrade: websocket");
                 self.upgrades.fetch_add(usize::from(upgrade), Ordering::Relaxed);
                 let rule = *self.rule.lock();
                 match rule {
                     Rule::RefuseUpgrades if upgrade => {
                         return Some(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+                    }
+                    Rule::ForbidUpgrades if upgrade => {
+                        return Some(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+                    }
+                    Rule::NeedToken(token) if !contains(&heads.lock(), bearer(token).as_bytes()) => {
+                        return Some(
+                            b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Length: 0\r\n\r\n",
+                        );
                     }
                     Rule::Captive => {
                         return Some(
@@ -224,6 +245,11 @@ impl Way {
             client.write_all(bytes).await?;
         }
     }
+}
+
+/// The field of a request with a token, in lower case.
+pub(crate) fn bearer(token: &str) -> String {
+    format!("\r\nauthorization: bearer {token}\r\n")
 }
 
 fn contains(bytes: &[u8], what: &[u8]) -> bool {

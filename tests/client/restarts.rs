@@ -1,7 +1,7 @@
 //! A gateway that is killed or drained under way: the client waits for it and goes on where it was.
 
 use futures_util::future::join_all;
-use pollgate::client::{Client, Event, Form, Reason, Settings, Start};
+use pollgate_client::{Client, Event, Form, Reason, Settings, Start};
 use tempfile::TempDir;
 use tokio::time::{Duration, sleep};
 

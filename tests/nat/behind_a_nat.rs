@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pollgate::client::{Event, Form, Settings};
+use pollgate_client::{Event, Form, Settings};
 use tokio::time::{Instant, interval, timeout};
 
 use crate::block_on;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pollgate::client::{Client, Data, Event, Form, Item, Settings, Start};
+use pollgate_client::{Client, Data, Event, Form, Item, Settings, Start};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, timeout};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pollgate::client::{Client as Falling, Event, Item, Settings, Start};
+use pollgate_client::{Client as Falling, Event, Item, Settings, Start};
 use tokio::time::Instant;
 
 use super::scale::Scale;

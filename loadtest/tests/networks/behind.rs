@@ -6,7 +6,7 @@ use std::sync::Arc;
 use loadtest::network::{Middlebox, Profile};
 use loadtest::servers::{Running, gateway_program, gateway_with};
 use parking_lot::Mutex;
-use pollgate::client::{Builder, Client, Event, Form, Item, Producer, Reason, Start};
+use pollgate_client::{Builder, Client, Event, Form, Item, Producer, Reason, Start};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use loadtest::matrix::Rows;
 use loadtest::network::{Clock, Profile};
-use pollgate::client::{Form, Reason, Settings, Start};
+use pollgate_client::{Form, Reason, Settings, Start};
 use tokio::time::{Instant, sleep};
 
 use crate::behind::{Behind, Reading};

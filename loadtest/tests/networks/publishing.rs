@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use pollgate::client::{Item, Settings, Start};
+use pollgate_client::{Item, Settings, Start};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
