@@ -121,10 +121,7 @@ export class Policy {
     return better ? this.#open(now, better, "probe") : this.#open(now, this.form, "reading")
   }
 
-  /**
-   * Bytes came, after the first envelope. Returns whether to leave the connection for one with another heartbeat.
-   * @param {number} now
-   */
+  /** Bytes came after the first envelope. Returns whether to reconnect with another heartbeat. @param {number} now */
   received(now) {
     if (!this.#attempt) return false
     const { form, heartbeat, heardAt } = this.#attempt
@@ -159,11 +156,7 @@ export class Policy {
     if (attempt.role === "probe") this.#changeTo(attempt.form, "better")
   }
 
-  /**
-   * The attempt has ended.
-   * @param {number} now
-   * @param {End} end
-   */
+  /** The attempt has ended. @param {number} now @param {End} end */
   ended(now, { kind, status, retryAfter }) {
     const attempt = this.#attempt
     if (!attempt) return
@@ -179,11 +172,7 @@ export class Policy {
     this.#liveFormEnded(now, kind, attempt, lived)
   }
 
-  /**
-   * The network is another one, or the same one again.
-   * @param {number} now
-   * @param {string} label
-   */
+  /** The network is another one, or the same one again. @param {number} now @param {string} label */
   networkChanged(now, label = this.#network.label) {
     const from = this.form
     // The same network may have recovered: all forms are tried again, the preferred one first.
