@@ -3,7 +3,7 @@
 import assert from "node:assert/strict"
 import { readFileSync } from "node:fs"
 import { test } from "node:test"
-import { Client, SETTINGS } from "../../src/web/pollgate.js"
+import { Client, SETTINGS } from "../../clients/js/src/pollgate.js"
 import { start } from "../conformance/gateway.js"
 import { middlebox } from "./middlebox.js"
 import { stopwatch } from "../mqtt-clients/stopwatch.js"

@@ -52,7 +52,7 @@ export function install() {
     },
 
     "long-poll": async (url, offset, count) => {
-      let [read, offset] = [null, offset]
+      let read = null
       const take = collect(count, () => {}, (all) => (read = all))
       while (!read) {
         const answer = await fetch(`${url}?live=long-poll&offset=${offset}`)

@@ -1,7 +1,7 @@
 // The decisions of the JavaScript client, without a network: what happened goes in, what to do comes out.
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { FORMS, Policy, SETTINGS } from "../../src/web/pollgate.js"
+import { FORMS, Policy, SETTINGS } from "../../clients/js/src/pollgate.js"
 
 const ROUND_TRIP = 0.05
 

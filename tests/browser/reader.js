@@ -1,6 +1,6 @@
 // Reads with the JavaScript client in Node and prints one JSON line for each message and event, for tests and trials.
 // node reader.js URL STREAM[,STREAM…] COUNT [SETTINGS as JSON]; ends after COUNT messages, or at once when told to.
-import { Client } from "../../src/web/pollgate.js"
+import { Client } from "../../clients/js/src/pollgate.js"
 
 const [url, streams, count = "Infinity", options = "{}"] = process.argv.slice(2)
 if (!streams) {

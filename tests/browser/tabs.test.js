@@ -231,3 +231,33 @@ test("eight tabs that do not share are too many: the control", async (context) =
   })
   assert.equal(await fetched, "no connection was left")
 })
+
+test("401 for the tab that reads ends the subscriptions of all tabs; each can subscribe again", async (context) => {
+  const { gateway, relay } = await world(context)
+  const open = await window(context, relay)
+  const tabs = [await open(["s"]), await open(["s"])]
+  for (const tab of tabs) await until(() => tab.resumeToken())
+  await append(gateway, "s", 0)
+  for (const tab of tabs) await arrives(tab, 1)
+  relay.rule = () => ({ answer: answerOf(401, ["content-type: text/plain"], "no") })
+  relay.cut()
+  const end = (tab) => tab.page.evaluate(() => globalThis.subscription.closed.catch(({ name, status }) => `${name} ${status}`))
+  for (const tab of tabs) assert.equal(await end(tab), "GatewayError 401")
+  relay.rule = () => ({})
+  for (const tab of tabs.toReversed()) {
+    await tab.page.evaluate(() => {
+      const { resumeToken } = globalThis.subscription
+      const handler = ({ stream, data }) => void globalThis.reading.got.push(`${stream} ${data}`)
+      globalThis.subscription = globalThis.client.subscribe("s", { resumeToken }, handler)
+    })
+    await append(gateway, "s", 1)
+  }
+  for (const tab of tabs) {
+    await arrives(tab, 3)
+    await append(gateway, "s", 2)
+  }
+  for (const tab of tabs) {
+    await arrives(tab, 5)
+    assert.deepEqual(await tab.got(), [0, 1, 1, 2, 2].map((n) => `s ${n}`))
+  }
+})

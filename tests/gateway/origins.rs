@@ -199,7 +199,7 @@ async fn pages_of_an_allowed_origin_may_do_all_of_it_and_caches_tell_them_apart(
     let answer = gateway.send(from("https://app.example", preflight.clone())).await.expect(204);
     assert_eq!(cors(&answer), ["https://app.example", "*", "origin", "same-origin"]);
     assert_eq!(answer.header("access-control-max-age"), "86400");
-    for name in ["client-id", "prefer", "producer-id", "stream-max-age", "authorization"] {
+    for name in ["client-id", "prefer", "producer-id", "stream-max-age", "authorization", "*"] {
         let allowed = answer.header("access-control-allow-headers");
         assert!(allowed.split(", ").any(|allowed| allowed == name), "{name}");
     }

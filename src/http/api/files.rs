@@ -1,5 +1,5 @@
 //! Files for browsers: the page that shows the delivery forms side by side, and the JavaScript client. They are compiled into
-//! the binary.
+//! the binary. The client is the npm package in `clients/js`, with the modules at the same relative paths.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::LazyLock;
@@ -33,17 +33,42 @@ pub(in crate::http) struct File {
     tag: String,
 }
 
-static FILES: LazyLock<[File; 5]> = LazyLock::new(|| {
-    [
-        File::new("/", "text/html; charset=utf-8", include_str!("../../web/index.html")),
-        File::new("/page.js", "text/javascript; charset=utf-8", include_str!("../../web/page.js")),
-        File::new("/page.css", "text/css; charset=utf-8", include_str!("../../web/page.css")),
-        File::new("/pollgate.js", "text/javascript; charset=utf-8", include_str!("../../web/pollgate.js")),
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const TYPESCRIPT: &str = "application/typescript; charset=utf-8";
+
+/// A module that `pollgate.js` imports.
+macro_rules! client_module {
+    ($name:literal) => {
         File::new(
-            "/pollgate.d.ts",
-            "application/typescript; charset=utf-8",
-            include_str!("../../web/pollgate.d.ts"),
-        ),
+            concat!("/pollgate/", $name, ".js"),
+            JAVASCRIPT,
+            include_str!(concat!("../../../clients/js/src/pollgate/", $name, ".js")),
+        )
+    };
+}
+
+static FILES: LazyLock<[File; 18]> = LazyLock::new(|| {
+    [
+        File::new("/", HTML, include_str!("../../web/index.html")),
+        File::new("/page.js", JAVASCRIPT, include_str!("../../web/page.js")),
+        File::new("/page.css", CSS, include_str!("../../web/page.css")),
+        File::new("/pollgate.d.ts", TYPESCRIPT, include_str!("../../../clients/js/pollgate.d.ts")),
+        File::new("/pollgate.js", JAVASCRIPT, include_str!("../../../clients/js/src/pollgate.js")),
+        client_module!("forms"),
+        client_module!("http"),
+        client_module!("ladder"),
+        client_module!("network-memory"),
+        client_module!("platform"),
+        client_module!("policy"),
+        client_module!("publisher"),
+        client_module!("reader"),
+        client_module!("settings"),
+        client_module!("shared-connection"),
+        client_module!("shared-position"),
+        client_module!("subscription"),
+        client_module!("tabs"),
     ]
 });
 

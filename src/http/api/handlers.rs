@@ -27,8 +27,9 @@ use crate::stream::{
 /// The methods of a stream.
 pub(in crate::http) const STREAM_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 
-/// Header fields that pages may send. They are listed, because `*` does not cover `Authorization`.
-const HEADERS: &str = "accept, authorization, cache-control, client-id, content-type, if-none-match, \
+/// The fields that pages of allowed origins may send. `*` covers those that a proxy before the gateway wants, such as an API key, but
+/// not `Authorization`, and older browsers do not know it.
+const HEADERS: &str = "*, accept, authorization, cache-control, client-id, content-type, if-none-match, \
     last-event-id, prefer, producer-epoch, producer-id, producer-seq, stream-closed, stream-expires-at, \
     stream-fork-offset, stream-fork-sub-offset, stream-forked-from, stream-max-age, stream-max-bytes, \
     stream-max-messages, stream-seq, stream-ttl";

@@ -1,0 +1,265 @@
+// Types of pollgate.js. All times are seconds.
+
+/** Delivery forms. */
+export type Form = "websocket" | "sse" | "ndjson" | "long-poll" | "short-poll"
+
+/** All delivery forms, the preferred one first. */
+export const FORMS: readonly Form[]
+
+/** Why the form has changed. */
+export type Reason =
+  | "start" | "not_supported" | "not_upgraded" | "refused" | "no_envelope" | "mute" | "cut" | "better" | "network_changed"
+
+/** What can be set. `SETTINGS` has the defaults. */
+export interface Settings {
+  /** How long a live form may take until its first envelope, or four round trips if those take longer. */
+  envelopeTimeout: number
+  /** The same for a form that is tried again after it went silent. */
+  envelopeTimeoutMax: number
+  /** A live form that ends earlier than this has failed. */
+  stableAfter: number
+  /** When a form that was given up is tried again; doubles up to `reprobeMax`. */
+  reprobeAfter: number
+  reprobeMax: number
+  /** Wait after a failure; doubles from `backoffMin` to `backoffMax`. */
+  backoffMin: number
+  backoffMax: number
+  /** Time between two short polls. */
+  interval: number
+  /** Hold time that a long poll asks for; whole seconds. */
+  hold: number
+  /** How long the response to a poll may be late after its hold time, or three round trips if those take longer. */
+  answerTimeout: number
+  /** The range in which the heartbeat of a WebSocket is searched; whole seconds. */
+  heartbeatMin: number
+  heartbeatMax: number
+  /** After how many seconds of silence a proxy or NAT on the way is known to cut; `null` if unknown. */
+  idleClock: number | null
+  /** Messages that may wait for a slow handler; beyond this the subscription leaves the shared connection and polls. */
+  queueMax: number
+}
+
+/** The defaults. */
+export const SETTINGS: Readonly<Settings>
+
+/** What was learned of one network. */
+export interface Network {
+  label: string
+  /** The form that worked last. */
+  form?: Form
+  /** Hold time of long polls, if a proxy cuts those that are held longer. */
+  hold?: number
+  /** The longest hold time that was answered. */
+  holdProven?: number
+  /** The slowest heartbeat of a WebSocket that works, and the fastest one that fails. */
+  heartbeatLo?: number
+  heartbeatHi?: number
+}
+
+/** What was learned of networks, the one that was used last first. Store it and pass it to the next client. */
+export interface Memory {
+  networks: Network[]
+}
+
+export interface ClientOptions {
+  /** Delivery forms that may be used, the preferred one first; all of them if left out. */
+  forms?: readonly Form[]
+  settings?: Partial<Settings>
+  memory?: Memory
+  /** The label of the network, such as the name of a Wi-Fi; empty if left out. */
+  network?: string
+  /**
+   * Header fields of all requests: an object, or a function that returns one or a promise of one and is called before each
+   * request. If the function throws or rejects, the subscriptions and the publication that need it end with that error.
+   *
+   * A WebSocket cannot send header fields, neither in browsers nor in Node, so a client with `headers` or a `token` does not
+   * use that form. It uses the other ones, which are all read by `fetch`. A page of another origin may send the fields that
+   * the gateway's CORS preflight allows: it allows all of them.
+   */
+  headers?: HeadersSource | (() => HeadersSource | undefined | Promise<HeadersSource | undefined>)
+  /**
+   * A token, sent as `Authorization: Bearer …`, or a function that returns one or a promise of one, for tokens that expire; see
+   * `headers` for when it is called. Nothing is sent while there is none. If the gateway, or a proxy before it, answers 401 or
+   * 403, subscriptions and publications end with a `GatewayError` of that status. (While another form is left, 403 from a proxy
+   * only ends the use of the form that gets it.)
+   */
+  token?: string | (() => string | null | undefined | Promise<string | null | undefined>)
+  /**
+   * Whether the tabs of this origin share one connection. On where there are Web Locks and BroadcastChannel (pages over HTTPS
+   * or of localhost), else off. A string names a group: tabs of one group must have the same options and act for the same user.
+   */
+  share?: boolean | string
+  /** Used instead of the global ones. Node 20 has no `WebSocket`; without one, that form is skipped. */
+  fetch?: typeof fetch
+  WebSocket?: typeof WebSocket
+}
+
+/** Header fields by name. */
+export type HeadersSource = Record<string, string> | Headers
+
+/** A message. */
+export interface Message<T = any> {
+  stream: string
+  /** A value of a JSON stream, a string of a `text/*` stream, otherwise a `Uint8Array`. */
+  data: T
+  contentType: string
+}
+
+/** If it throws or rejects, the subscription ends with that error, and its resume token stays. */
+export type Handler<T = any> = (message: Message<T>) => unknown
+
+export interface SubscribeOptions {
+  /** Where to go on: an earlier `Subscription.resumeToken`. Streams that it does not cover begin now, or as `from` says. */
+  resumeToken?: string
+  from?: "earliest"
+}
+
+export interface Subscription<T = any> {
+  readonly streams: string[]
+  /** Behind the last envelope whose messages have all been handled. Empty until the gateway has answered. */
+  readonly resumeToken: string
+  /** Resolves when the subscription was closed, rejects with the error that ended it. */
+  readonly closed: Promise<void>
+  /** Ends it: no further message is handed out. */
+  close(): void
+  /** Messages, if there is no handler. A message counts as handled when the next one is asked for. */
+  [Symbol.asyncIterator](): AsyncIterator<Message<T>, undefined>
+}
+
+export interface PublishOptions {
+  /** `application/json` if left out. Other types take a string or bytes as they are. */
+  contentType?: string
+  /** Whether to create the stream if it does not exist. */
+  create?: boolean
+}
+
+/** The `detail` of a client's events. */
+export interface Events {
+  /** Another form is used. `from` is null at the start. */
+  form: { from: Form | null; to: Form; reason: Reason }
+  /** Messages are no longer kept; `gap` is what the gateway says, such as `reason=trimmed; missed=3`. */
+  gap: { subscription: Subscription; stream: string; gap: string }
+  /** The stream does not exist; the subscription waits for it. */
+  missing: { subscription: Subscription; stream: string }
+  /** Nothing will follow on the stream. */
+  closed: { subscription: Subscription; stream: string }
+  /** The gateway cannot be reached or asks for a pause; the next attempt is in `wait`. */
+  restart: { wait: number }
+  /** Something else answers, such as a captive portal; the next attempt is in `wait`. */
+  not_gateway: { wait: number }
+  /** A subscription has ended with an error. */
+  error: { subscription: Subscription; error: Error }
+}
+
+/** A problem document (RFC 9457). */
+export interface Problem {
+  type?: string
+  title?: string
+  status?: number
+  detail?: string
+}
+
+/** The gateway, or a proxy before it, refused something for good: 401 and 403, or another status with the gateway's reason. */
+export class GatewayError extends Error {
+  constructor(status: number, problem?: Problem | null)
+  readonly status: number
+  /** What the gateway says about it; `null` if the response had no problem document. */
+  readonly problem: Problem | null
+}
+
+/** A client of one gateway. Nothing is sent before the first subscription or publication. */
+export class Client extends EventTarget {
+  constructor(url: string | URL, options?: ClientOptions)
+  /** Reads streams from `resumeToken` on. Without a handler: `for await (const message of subscription)`. */
+  subscribe<T = any>(streams: string | string[], handler?: Handler<T>): Subscription<T>
+  subscribe<T = any>(streams: string | string[], options: SubscribeOptions, handler?: Handler<T>): Subscription<T>
+  /**
+   * Appends a message and resolves with the offset behind it. The request is repeated until the gateway has acknowledged it or
+   * refused it for good, and the message is in the stream once, however often it was sent.
+   */
+  publish(stream: string, data: unknown, options?: PublishOptions): Promise<string>
+  /** The network is another one, or the same one again without a label. */
+  networkChanged(label?: string): void
+  /** What was learned of networks, for the constructor of a later client. */
+  memory(): Memory
+  /** Ends all subscriptions, and what was not acknowledged yet is rejected. */
+  close(): void
+  addEventListener<K extends keyof Events>(
+    type: K, listener: (event: CustomEvent<Events[K]>) => void, options?: boolean | AddEventListenerOptions,
+  ): void
+  addEventListener(
+    type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions,
+  ): void
+  removeEventListener<K extends keyof Events>(
+    type: K, listener: (event: CustomEvent<Events[K]>) => void, options?: boolean | EventListenerOptions,
+  ): void
+  removeEventListener(
+    type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | EventListenerOptions,
+  ): void
+}
+
+/** What a policy has decided: to wait, or to begin an attempt. */
+export type Step =
+  | { wait: number }
+  | {
+    wait?: undefined
+    form: Form
+    hold?: number
+    heartbeat?: number
+    /** The time for the first envelope. */
+    envelopeWithin?: number
+    /** The attempt ends after this time without a byte. */
+    muteAfter: number
+    /** The attempt is left after this time for a better form. */
+    leaveAfter?: number
+  }
+
+export interface PolicyOptions {
+  forms?: readonly Form[]
+  settings?: Settings
+  memory?: Memory
+  /** The label of the network. */
+  network?: string
+  /** Whether WebSockets can be used. */
+  webSocket?: boolean
+  /** Returns a number from 0 to 1. */
+  random?: () => number
+  /** Takes the events `form`, `restart` and `not_gateway`. */
+  emit?: (name: string, detail: any) => void
+}
+
+/** The decisions about delivery forms, without network and clock: what happened and when goes in, what to do comes out. */
+export class Policy {
+  constructor(options?: PolicyOptions)
+  readonly form: Form
+  hasNext(form: Form): boolean
+  delay(now: number): number
+  next(now: number): Step
+  received(now: number): boolean
+  envelope(now: number, envelope?: { upToDate?: boolean; empty?: boolean }): void
+  ended(now: number, end: { kind: EndKind; status?: number; retryAfter?: number }): void
+  networkChanged(now: number, label?: string): void
+  memory(): Memory
+}
+
+/**
+ * How an attempt, a poll or a connection, ended.
+ *
+ * - `answered`: a poll has its response. `clean`: a live form ended as it should. `stopped`: the client ended it.
+ * - `no_envelope`, `mute`: a timeout, before the first envelope and behind it. `cut`: the connection broke.
+ * - `not_upgraded`: a WebSocket did not open. `refused`: a response with an error status.
+ * - `restart`: the gateway cannot be reached or asks for a pause. `not_gateway`: something else answered.
+ */
+export type EndKind =
+  | "answered" | "clean" | "stopped" | "no_envelope" | "mute" | "cut" | "not_upgraded" | "refused" | "restart" | "not_gateway"
+
+/** The search for the slowest heartbeat that keeps a WebSocket alive. */
+export class HeartbeatSearch {
+  constructor(limits: { min: number; max: number }, known?: { heartbeatLo?: number; heartbeatHi?: number })
+  readonly bounds: { heartbeatLo?: number; heartbeatHi?: number }
+  readonly heartbeat: number
+  proved(heartbeat: number): void
+  muted(heartbeat: number): boolean
+  closed(heartbeat: number, silence: number): void
+  excuse(): void
+}

@@ -1,0 +1,110 @@
+// pollgate's client for browsers and Node. It reads many streams in the best delivery form that the network lets through, and
+// publishes so that a repeated request does no harm. No dependencies and no build step; the types are in pollgate.d.ts.
+//
+// Modules in reading order, all in ./pollgate:
+//
+//   settings             what can be set
+//   subscription         hands messages to the caller and keeps the resume token
+//   shared-connection    one connection for all subscriptions, also those of other tabs (tabs, shared-position)
+//   reader               performs what the policy decides
+//   policy               which form is used and when, without IO (ladder, network-memory)
+//   forms                the wire: short poll, long poll, SSE, NDJSON, WebSocket
+//   publisher            appends and repeats them
+//   http, platform       requests and errors; clock and timers
+//
+// All times are seconds.
+
+/** @import { ClientOptions, Handler, PublishOptions, SubscribeOptions } from "../pollgate.d.ts" */
+/** @import { Subscription as TypedSubscription } from "../pollgate.d.ts" */
+
+import { Transport } from "./pollgate/http.js"
+import { canShare } from "./pollgate/platform.js"
+import { Publisher } from "./pollgate/publisher.js"
+import { parseForms, parseStreams, SETTINGS } from "./pollgate/settings.js"
+import { SharedConnection } from "./pollgate/shared-connection.js"
+import { Subscription } from "./pollgate/subscription.js"
+
+export { GatewayError } from "./pollgate/http.js"
+export { HeartbeatSearch } from "./pollgate/network-memory.js"
+export { Policy } from "./pollgate/policy.js"
+export { FORMS, SETTINGS } from "./pollgate/settings.js"
+
+/** A client of one gateway. Its events are `form`, `gap`, `missing`, `closed`, `restart`, `not_gateway` and `error`. */
+export class Client extends EventTarget {
+  #connection
+  #publisher
+
+  /**
+   * @param {string | URL} url
+   * @param {ClientOptions} options
+   */
+  constructor(url, options = {}) {
+    super()
+    const base = new URL(url, globalThis.location?.href)
+    if (!base.pathname.endsWith("/")) base.pathname += "/"
+    const settings = { ...SETTINGS, ...options.settings }
+    const transport = new Transport(base, options)
+    const webSocket = Boolean(transport.WebSocket)
+    const forms = parseForms(options.forms, { webSocket, headers: transport.hasHeaders })
+    const emit = (/** @type {string} */ name, /** @type {unknown} */ detail) =>
+      void this.dispatchEvent(new CustomEvent(name, { detail }))
+    const policy = { forms, settings, memory: options.memory, network: options.network, webSocket }
+    this.#connection = new SharedConnection({ transport, policy, emit, share: options.share ?? canShare() })
+    this.#publisher = new Publisher(transport, settings)
+  }
+
+  /**
+   * Reads streams. Without a handler the subscription is iterated over.
+   * @template [T=any]
+   * @overload
+   * @param {string | string[]} streams
+   * @param {Handler<T>} [handler]
+   * @returns {TypedSubscription<T>}
+   */
+  /**
+   * @template [T=any]
+   * @overload
+   * @param {string | string[]} streams
+   * @param {SubscribeOptions} options
+   * @param {Handler<T>} [handler]
+   * @returns {TypedSubscription<T>}
+   */
+  /**
+   * @param {string | string[]} streams
+   * @param {SubscribeOptions | Handler<any>} options
+   * @param {Handler<any>} [handler]
+   */
+  subscribe(streams, options = {}, handler) {
+    if (typeof options === "function") [options, handler] = [{}, options]
+    return new Subscription(this.#connection, parseStreams(streams), options, handler)
+  }
+
+  /**
+   * Appends one message. Resolves with the offset behind it once it is stored, rejects if it is refused for good.
+   * @param {string} stream
+   * @param {unknown} data
+   * @param {PublishOptions} options
+   */
+  publish(stream, data, options = {}) {
+    return this.#publisher.publish(stream, data, options)
+  }
+
+  /**
+   * The network is another one: what is known of it under that label is used, and better forms are tried.
+   * @param {string} [label]
+   */
+  networkChanged(label) {
+    this.#connection.networkChanged(label)
+  }
+
+  /** What was learned of networks, as JSON, for the constructor of a later client. */
+  memory() {
+    return this.#connection.memory()
+  }
+
+  /** Ends all subscriptions, and what was not acknowledged yet is rejected. */
+  close() {
+    this.#connection.close()
+    this.#publisher.close()
+  }
+}

@@ -1,0 +1,156 @@
+// HTTP requests with the caller's headers, and what it means if one fails.
+//
+// `Transport` sends requests. A failure inside the client is a `Failure`, which the policy judges; what a caller gets to see
+// is a `GatewayError`.
+
+/** @import { ClientOptions, EndKind, Problem } from "../../pollgate.d.ts" */
+
+/**
+ * The end of a request or a connection. `retryAfter` is in seconds.
+ * @typedef {{ kind: EndKind, status?: number, problem?: Problem | null, retryAfter?: number }} End
+ */
+
+/** The gateway, or a proxy before it, refused something for good. */
+export class GatewayError extends Error {
+  /**
+   * @param {number} status
+   * @param {Problem | null} problem The problem document (RFC 9457), if the response had one.
+   */
+  constructor(status, problem = null) {
+    super(describe(status, problem?.detail ?? problem?.title))
+    this.name = "GatewayError"
+    this.status = status
+    this.problem = problem
+  }
+}
+
+/**
+ * @param {number} status
+ * @param {string | undefined} detail What the response says.
+ */
+function describe(status, detail) {
+  if (status === 401) return `401 Unauthorized: ${detail ?? "the token or the headers are missing, expired or invalid"}`
+  if (status === 403) return `403 Forbidden: ${detail ?? "the token or the headers do not allow this"}`
+  return detail ?? `the gateway answered ${status}`
+}
+
+/**
+ * The end of a request or a connection, as an exception.
+ * @implements {End}
+ */
+export class Failure extends Error {
+  /**
+   * @param {EndKind} kind
+   * @param {Omit<End, "kind">} details
+   */
+  constructor(kind, { status, problem, retryAfter } = {}) {
+    super(kind)
+    this.kind = kind
+    this.status = status
+    this.problem = problem
+    this.retryAfter = retryAfter
+  }
+
+  /**
+   * The failure behind an exception of `fetch` or of a response body.
+   * @param {unknown} error
+   */
+  static from(error) {
+    if (error instanceof Failure) return error
+    const { cause } = /** @type {{ cause?: { code?: string, errors?: { code?: string }[] } }} */ (error ?? {})
+    const codes = [cause?.code, ...(cause?.errors ?? []).map(({ code }) => code)]
+    return new Failure(codes.some((code) => code !== undefined && UNREACHABLE.has(code)) ? "restart" : "cut")
+  }
+}
+
+/** The codes of Node's errors if nothing listens at the address. Browsers do not tell. */
+const UNREACHABLE = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH"])
+
+/** Statuses that pass, though they are the client's fault by their number. */
+const PASSING = new Set([408, 426, 429])
+
+/**
+ * Whether it is of no use to repeat a request: the gateway itself refused it, or the credentials are not accepted. 403 from a
+ * proxy may be about one delivery form alone, so that it is not final while there is another one to try.
+ * @param {End} end
+ * @param {boolean} hasNext Whether there is.
+ */
+export function isFinal({ kind, status = 0, problem }, hasNext = false) {
+  if (kind !== "refused") return false
+  if (status === 401 || (status === 403 && !hasNext)) return true
+  const isGateways = Boolean(problem?.type?.startsWith("urn:pollgate:"))
+  return isGateways && status >= 400 && status < 500 && !PASSING.has(status)
+}
+
+/**
+ * The failure that a response with an error is. Reads or discards its body.
+ * @param {Response} response
+ */
+export async function refusal(response) {
+  const { status } = response
+  const retryAfter = Number(response.headers.get("retry-after") ?? NaN)
+  const isProblem = contentTypeOf(response) === "application/problem+json"
+  /** @type {Problem | null} */
+  const problem = isProblem ? await response.json().catch(() => null) : null
+  // A body that is not read would keep its connection.
+  if (!problem) response.body?.cancel().catch(() => {})
+  if (status === 503 || status === 429) {
+    return new Failure("restart", Number.isFinite(retryAfter) ? { retryAfter } : {})
+  }
+  return new Failure(response.ok ? "not_gateway" : "refused", { status, problem })
+}
+
+/**
+ * The content type of a response, in lower case and without parameters.
+ * @param {Response} response
+ */
+export const contentTypeOf = ({ headers }) => (headers.get("content-type") ?? "").replace(/;.*/s, "").trim().toLowerCase()
+
+/** Sends requests to one gateway. */
+export class Transport {
+  /** The URL of the gateway, which ends with a slash. */
+  base
+  /** The constructor of WebSockets; `undefined` if there is none, or if requests have headers, which it cannot send. */
+  WebSocket
+  /** Whether the caller sets headers or a token. */
+  hasHeaders
+  #fetch
+  #headers
+  #token
+
+  /**
+   * @param {URL} base
+   * @param {ClientOptions} options
+   */
+  constructor(base, options) {
+    const { fetch = (...request) => globalThis.fetch(...request), headers, token } = options
+    this.base = base
+    this.#fetch = fetch
+    this.#headers = headers
+    this.#token = token
+    this.hasHeaders = headers !== undefined || token !== undefined
+    const available = "WebSocket" in options ? options.WebSocket : globalThis.WebSocket
+    this.WebSocket = this.hasHeaders ? undefined : available
+  }
+
+  /** The caller's headers for one request. Rejects with what a function of the caller throws. */
+  async headers() {
+    const given = typeof this.#headers === "function" ? await this.#headers() : this.#headers
+    const token = typeof this.#token === "function" ? await this.#token() : this.#token
+    const headers = new Headers(given)
+    if (token) headers.set("authorization", `Bearer ${token}`)
+    return headers
+  }
+
+  /**
+   * Sends one request. Its own headers replace those of the caller.
+   * @param {string} target
+   * @param {Headers} callersHeaders From `headers()`.
+   * @param {{ method?: string, body?: BodyInit, headers?: Record<string, string>, signal: AbortSignal }} init
+   */
+  fetch(target, callersHeaders, { headers: own = {}, ...init }) {
+    const headers = new Headers(callersHeaders)
+    for (const [name, value] of Object.entries(own)) headers.set(name, value)
+    return this.#fetch(target, { ...init, headers, cache: "no-store" })
+  }
+}
