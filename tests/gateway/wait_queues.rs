@@ -154,7 +154,7 @@ async fn two_programs_with_one_client_id_are_slowed_down_and_named() {
     let delayed = gateway.metric("pollgate_takeovers_delayed_total{kind=\"polls\"}").await;
     assert!((1.0..=4.0).contains(&delayed), "{delayed}");
     let log = gateway.log();
-    let lines: Vec<_> = log.lines().filter(|line| line.contains("same client id")).collect();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("use one client id")).collect();
     assert!(lines.len() == 1 && lines[0].contains("shared"), "{log}");
 
     // Neither one misses a message, and others are as fast as before.

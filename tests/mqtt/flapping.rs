@@ -34,7 +34,7 @@ async fn two_programs_with_one_client_id_are_slowed_down_and_named() {
         // A program that comes back at the moment of a takeover may get in between without taking anything over.
         assert!((2..=12).contains(&(both.0 + both.1)), "{both:?} connections");
         let log = gateway.log();
-        let lines: Vec<_> = log.lines().filter(|line| line.contains("same client id")).collect();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("use one client id")).collect();
         assert!(lines.iter().filter(|line| line.contains(&hello.id)).count() == 1, "{both:?} {log}");
     }
     let delayed = gateway.metric("pollgate_takeovers_delayed_total{kind=\"connections\"}").await;
