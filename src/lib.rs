@@ -1,4 +1,22 @@
-//! pollgate delivers streams of messages to clients that may have nothing but plain HTTP.
+//! The gateway of pollgate as a library: it delivers streams of messages to clients that may have nothing but plain HTTP.
+//!
+//! Its public API is a server to start and its settings; the command `pollgate` is built on it. The API for programs that publish and
+//! read is the crate `pollgate-client`, and the protocol is in `docs/protocol.md`.
+//!
+//! ```no_run
+//! use pollgate::config::{Settings, StorePlace};
+//! use pollgate::server::Server;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings { store: StorePlace::Memory, ..Settings::default() };
+//! let server = Server::bind(&settings)?;
+//! println!("listening on http://{}", server.gateway_address());
+//! let running = server.start();
+//! tokio::signal::ctrl_c().await?;
+//! running.drain().await;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Layout
 //!
@@ -8,31 +26,41 @@
 //! main -> config, server -> http, mqtt -> hub -> budget -> stream <- store
 //! ```
 //!
-//! * [`stream`]: what a stream is, and the contract of a store ([`stream::Store`]). Pure: no IO, no clock.
-//! * [`store`]: implementations of the contract, in memory and on disk. Passive: a read returns what is there and never waits
+//! * `stream`: what a stream is, and the contract of a store. Pure: no IO, no clock.
+//! * `store`: implementations of the contract, in memory and on disk. Passive: a read returns what is there and never waits
 //!   for a message.
-//! * [`budget`]: the memory budget of the gateway and of each client, and the accounts that count against it.
-//! * [`hub`]: appends, reads, waits and wake-ups. The only module that waits for messages.
-//! * [`http`]: the HTTP front, one file per operation and delivery form.
-//! * [`mqtt`]: the MQTT front, over the same streams.
+//! * `budget`: the memory budget of the gateway and of each client, and the accounts that count against it.
+//! * `hub`: appends, reads, waits and wake-ups. The only module that waits for messages.
+//! * `http`: the HTTP front, one file per operation and delivery form.
+//! * `mqtt`: the MQTT front, over the same streams.
 //! * [`server`]: listeners, accepting, limits of connections, drain.
 //! * [`maintenance`]: checks, exports and imports a store while no server has it open.
-//! * [`config`], [`limits`], [`clock`], [`metrics`]: settings, limits, time and metrics, which all modules use.
+//! * [`config`], [`limits`], `clock`, `metrics`: settings, limits, time and metrics, which all modules use.
 //!
-//! The client is a crate of its own, `pollgate-client` in `clients/rust`, which uses only the wire protocol.
+//! Modules without a link are not a part of the API and may change in any release. They are reachable for the tests and
+//! benchmarks of this package.
 
-pub mod budget;
-pub mod clock;
 pub mod config;
 #[cfg(test)]
 #[path = "../fuzz/driver.rs"]
 mod fuzz;
-pub mod http;
-pub mod hub;
 pub mod limits;
 pub mod maintenance;
-pub mod metrics;
-pub mod mqtt;
 pub mod server;
+
+#[doc(hidden)]
+pub mod budget;
+#[doc(hidden)]
+pub mod clock;
+#[doc(hidden)]
+pub mod http;
+#[doc(hidden)]
+pub mod hub;
+#[doc(hidden)]
+pub mod metrics;
+#[doc(hidden)]
+pub mod mqtt;
+#[doc(hidden)]
 pub mod store;
+#[doc(hidden)]
 pub mod stream;

@@ -98,7 +98,7 @@ fn task(wanted: &Comparison, strategy: Strategy) -> Task {
     }
 }
 
-/// What to run, and a note for what can not be.
+/// What to run, and a note for what cannot be.
 fn entries(wanted: &Comparison, notes: &mut Vec<String>) -> Result<Vec<Entry>, ServerError> {
     let Conditions { target, gateway, listen, .. } = &wanted.conditions;
     let server = Server::own(target.as_deref(), gateway.as_deref(), *listen)?;

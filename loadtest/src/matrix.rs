@@ -87,7 +87,7 @@ pub enum MatrixError {
     /// Of the histograms.
     #[error(transparent)]
     Histogram(#[from] CreationError),
-    /// Messages that were never there can not be missed.
+    /// Messages that were never there cannot be missed.
     #[error("not all messages were published: {0}")]
     Publishing(String),
     /// By the user.

@@ -49,8 +49,8 @@ pub struct Running {
 /// Why a server is not there, in one line for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The program can not be run.
-    #[error("{0} can not be started: {1}")]
+    /// The program cannot be run.
+    #[error("{0} cannot be started: {1}")]
     Spawn(String, std::io::Error),
     /// The program ended instead of listening.
     #[error("{0} does not start: {1}")]
@@ -62,15 +62,15 @@ pub enum ServerError {
     #[error("{0} is not installed: {1}")]
     Missing(String, String),
     /// Nobody built it.
-    #[error("the gateway can not be built: {0}")]
+    #[error("the gateway cannot be built: {0}")]
     Build(String),
-    /// The program's files can not be written.
+    /// The program's files cannot be written.
     #[error("{0}: {1}")]
     Files(String, std::io::Error),
     /// A form that this server does not have.
     #[error("{0} has no {1}: {2}")]
     Unsupported(String, Strategy, &'static str),
-    /// A server that can not do what its rivals are to do.
+    /// A server that cannot do what its rivals are to do.
     #[error("{0} keeps messages in memory alone: leave it or --store out")]
     MemoryAlone(String),
     /// A folder where syncing costs nothing.
@@ -159,7 +159,7 @@ impl Server {
         }
     }
 
-    /// Whether it can keep messages there; an error says that it can not.
+    /// Whether it can keep messages there; an error says that it cannot.
     pub fn keeps_in(&self, storage: &Storage) -> Result<(), ServerError> {
         let is_able = matches!(self, Self::Gateway(..) | Self::DurableStreams(_));
         let is_asked = matches!(storage, Storage::Disk(_));

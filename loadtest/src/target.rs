@@ -17,7 +17,7 @@ pub struct Target {
     pub dialect: Dialect,
 }
 
-/// A `--target` that can not be used, in words for the user.
+/// A `--target` that cannot be used, in words for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// Not of the form.

@@ -34,14 +34,14 @@ pub enum WrkError {
     /// The program is not there.
     #[error("wrk is not installed: apt-get install wrk")]
     Missing,
-    /// It can not send to more than one stream.
+    /// It cannot send to more than one stream.
     #[error("wrk sends the same request on all connections: leave --streams {0} or --generator wrk out")]
     Streams(u32),
     /// It has no times but these.
     #[error("wrk counts whole seconds: --seconds {0} is none")]
     Seconds(f64),
-    /// The program can not be run.
-    #[error("wrk can not be started: {0}")]
+    /// The program cannot be run.
+    #[error("wrk cannot be started: {0}")]
     Spawn(io::Error),
     /// It ended with an error.
     #[error("wrk: {0}")]
@@ -58,7 +58,7 @@ pub enum WrkError {
     /// What it is to send could not be made out, or is not what was meant.
     #[error(transparent)]
     Request(#[from] WireError),
-    /// Its script can not be written.
+    /// Its script cannot be written.
     #[error(transparent)]
     Files(#[from] ServerError),
 }

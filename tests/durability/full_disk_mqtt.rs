@@ -1,4 +1,4 @@
-//! The disk is full, and MQTT clients are told so: nothing is acknowledged that can not be stored.
+//! The disk is full, and MQTT clients are told so: nothing is acknowledged that cannot be stored.
 
 use mqtt_protocol_core::mqtt::packet::v5_0::Subscribe;
 use mqtt_protocol_core::mqtt::packet::{SubEntry, SubOpts};
@@ -33,7 +33,7 @@ async fn a_full_disk_acknowledges_nothing_to_mqtt_clients_and_keeps_their_sessio
     assert_eq!(new.receive().await, Some(refused));
     // Who needs nothing stored is served.
     Mqtt::connect(gateway.mqtt, &Hello::new("passing")).await.ping().await;
-    // A subscription that can not be stored is not granted.
+    // A subscription that cannot be stored is not granted.
     let entries = vec![SubEntry::new("x", SubOpts::new()).unwrap()];
     let subscribe = Subscribe::builder().packet_id(publisher.next_id()).entries(entries).build().unwrap();
     publisher.send(&subscribe.to_continuous_buffer()).await;

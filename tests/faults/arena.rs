@@ -143,7 +143,7 @@ fn second_side(inbox: &Receiver<(Job, u64)>, ready: &AtomicU64) {
     }
 }
 
-/// Ends the process with the name of the test when a race does not come to an end: a side that waits for ever can not be
+/// Ends the process with the name of the test when a race does not come to an end: a side that waits for ever cannot be
 /// told so.
 fn watch(name: &str, begun: &AtomicU64, closed: &Receiver<()>) {
     let mut before = None;

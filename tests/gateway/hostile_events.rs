@@ -30,7 +30,7 @@ impl Kind {
 
     /// What the data of one event has to be for a stretch of the log.
     ///
-    /// Text is the one form that can not carry everything: each spelling of a line break reads as LF, and what is
+    /// Text is the one form that cannot carry everything: each spelling of a line break reads as LF, and what is
     /// not UTF-8 as U+FFFD.
     fn expected(self, stretch: &[u8]) -> String {
         match self {

@@ -1,4 +1,4 @@
-//! The store on disk as an operator meets it: check, export, import, and a directory that can not be opened.
+//! The store on disk as an operator meets it: check, export, import, and a directory that cannot be opened.
 
 use std::io::Write;
 use std::path::Path;

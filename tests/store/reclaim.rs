@@ -204,7 +204,7 @@ async fn a_name_that_was_kept_for_a_fork_does_not_come_back() {
     assert_eq!(gone, ReadError::Missing(Missing::NotFound));
 }
 
-/// A record that somebody still has and that can not be read is not thrown away, nor is what lies beside it.
+/// A record that somebody still has and that cannot be read is not thrown away, nor is what lies beside it.
 #[tokio::test]
 async fn a_file_with_a_damaged_record_in_use_stays() {
     let directory = directory();

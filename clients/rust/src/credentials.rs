@@ -29,7 +29,7 @@ struct Current {
     version: u64,
 }
 
-/// The text can not be a token: it is empty or contains other characters than visible ASCII.
+/// The text cannot be a token: it is empty or contains other characters than visible ASCII.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a token consists of visible ASCII characters")]
 pub struct InvalidToken;

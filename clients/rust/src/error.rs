@@ -1,6 +1,6 @@
 //! Errors of building a client and of connecting.
 
-/// A client can not be built from its URL and settings.
+/// A client cannot be built from its URL and settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -22,12 +22,12 @@ pub enum BuildError {
     /// A further root certificate is not a certificate in PEM.
     #[error("a root certificate is malformed: {0}")]
     RootCertificate(String),
-    /// TLS can not be used, for example because the system has no root certificates and the client was given none.
-    #[error("TLS can not be used: {0}")]
+    /// TLS cannot be used, for example because the system has no root certificates and the client was given none.
+    #[error("TLS cannot be used: {0}")]
     Tls(String),
 }
 
-/// The gateway's certificate is not trusted: whoever issued it is not known, it has expired, or it is for another host.
+/// The gateway's certificate is not trusted: its issuer is not known, it has expired, or it is for another host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the certificate of {host} is not trusted: {reason}")]
 #[non_exhaustive]

@@ -141,7 +141,7 @@ impl Client {
     /// `http://127.0.0.1:4437`; a path in it is put before the paths of requests. It does not connect yet.
     ///
     /// # Errors
-    /// The URL is not one of a gateway, or TLS can not be used. See [`Builder::build`].
+    /// The URL is not one of a gateway, or TLS cannot be used. See [`Builder::build`].
     pub fn new(url: &str) -> Result<Self, BuildError> {
         Self::builder(url).build()
     }
@@ -258,7 +258,7 @@ impl Builder {
     /// Builds the client. For `https`, this loads the root certificates of the operating system from its disk.
     ///
     /// # Errors
-    /// The URL is not one of a gateway, a setting is malformed, or TLS can not be used.
+    /// The URL is not one of a gateway, a setting is malformed, or TLS cannot be used.
     pub fn build(self) -> Result<Client, BuildError> {
         let Self { origin, credentials, roots, error, settings, network, memory, on_event } = self;
         let origin = origin?;

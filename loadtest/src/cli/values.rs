@@ -15,7 +15,7 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "want 0 to 1000000 messages a second".to_owned())
 }
 
-/// The same, for what can not go without messages.
+/// The same, for what cannot go without messages.
 pub(super) fn rate_above_zero(text: &str) -> Result<f64, String> {
     rate(text)?.gt(&0.0).then_some(rate(text)?).ok_or_else(|| "want more than 0 messages a second".to_owned())
 }

@@ -44,7 +44,7 @@ pub(super) struct Crowd {
 
 impl Crowd {
     /// Has so many clients connect and send their request, `at_once` of them at a time: the next ones when the server has
-    /// those. They take turns on where `pollers` are. `None` if the troubles say why it can not be.
+    /// those. They take turns on where `pollers` are. `None` if the troubles say why it cannot be.
     pub(super) async fn gather(
         scene: &Arc<Scene>,
         pollers: &[Poller],
@@ -77,7 +77,7 @@ impl Crowd {
 
     /// Waits until the server has every request: each is written, the server has a connection for each, and the kernel has
     /// neither a connection that waits to be accepted nor a byte that waits to be read. A reader of events also has
-    /// the beginning of its answer. Returns when that was so, or `None` if the troubles say why it can not be. What was
+    /// the beginning of its answer. Returns when that was so, or `None` if the troubles say why it cannot be. What was
     /// answered is to be taken from `answers` before.
     pub(super) async fn all_held(&self) -> Option<Instant> {
         while self.asked.load(Ordering::Acquire) < self.everyone.len() {

@@ -45,7 +45,7 @@ pub struct Network {
 /// Why there is no such network profile.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// The file can not be read.
+    /// The file cannot be read.
     #[error("{}: {error}", path.display())]
     File {
         /// Which file.

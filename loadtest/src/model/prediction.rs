@@ -20,7 +20,7 @@ pub struct Predicted {
 
 /// A short poll every `interval` from request to request, `rate` messages a second.
 ///
-/// A client that waits for its answer can not ask more often than once a round trip, so that is the least interval.
+/// A client that waits for its answer cannot ask more often than once a round trip, so that is the least interval.
 pub fn short_poll(interval: Duration, rate: f64, round_trip: Duration) -> Predicted {
     let interval = interval.max(round_trip);
     let requests = hourly(interval);
@@ -77,7 +77,7 @@ pub fn reconnecting_push(life: Duration, gap: Duration, rate: f64, round_trip: D
 /// What a middlebox does that forgets a quiet connection without a word.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SilentDrop {
-    /// Share of the time in which the client can not be reached.
+    /// Share of the time in which the client cannot be reached.
     pub unreachable: f64,
     /// Mean delay that it adds, over all messages.
     pub mean_extra_delay: Duration,

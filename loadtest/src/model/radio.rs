@@ -44,7 +44,7 @@ pub struct Stage {
 /// Why a file holds no radio profiles.
 #[derive(Debug, thiserror::Error)]
 pub enum RadioError {
-    /// It can not be read.
+    /// It cannot be read.
     #[error("{}: {error}", path.display())]
     File {
         /// Which file.

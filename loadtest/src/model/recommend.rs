@@ -65,7 +65,7 @@ pub struct Choice {
 /// A strategy that does not keep it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// As on the command line, or the form alone if it can not work at all.
+    /// As on the command line, or the form alone if it cannot work at all.
     pub strategy: String,
     /// Why not.
     pub reason: String,

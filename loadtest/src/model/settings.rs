@@ -19,7 +19,7 @@ const ANSWER_LIFE: Duration = Duration::from_secs(60);
 /// A strategy that the network allows, with why it is set as it is; or its form, with why it is not allowed.
 pub type Proposal = Result<(Candidate, Vec<String>), Refusal>;
 
-/// A form that can not work.
+/// A form that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Its name on the command line.

@@ -17,7 +17,7 @@ impl Http10 {
     /// Asks.
     pub(super) async fn answer(&self, request: Request<Body>, server: Server) -> Answered {
         let (mut head, body) = request.into_parts();
-        // A body without a length can not be sent on; a client that breaks off in it is gone.
+        // A body without a length cannot be sent on; a client that breaks off in it is gone.
         let body = body.collect().await.map_err(|_| NoAnswer::Cut)?.to_bytes();
         head.version = Version::HTTP_10;
         last_century(&mut head.headers);

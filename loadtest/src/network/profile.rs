@@ -37,7 +37,7 @@ pub struct Profile {
 /// Why there is no such profile.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
-    /// The file can not be read.
+    /// The file cannot be read.
     #[error("{}: {error}", path.display())]
     File {
         /// Which file.

@@ -14,7 +14,7 @@ use crate::target::Target;
 /// As in the report.
 pub(super) const NAME: &str = "durable-streams";
 
-/// Starts it with the hold of the strategy: clients can not ask for one.
+/// Starts it with the hold of the strategy: clients cannot ask for one.
 pub(super) async fn start(
     program: &Path,
     strategy: Strategy,

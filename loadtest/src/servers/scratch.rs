@@ -45,7 +45,7 @@ impl Drop for Scratch {
     }
 }
 
-/// An address that is free now, for programs that can not pick one.
+/// An address that is free now, for programs that cannot pick one.
 pub(super) fn free_address() -> Result<SocketAddr, ServerError> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let address = TcpListener::bind(any).and_then(|listener| listener.local_addr());

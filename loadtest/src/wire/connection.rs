@@ -33,7 +33,7 @@ pub enum WireError {
     /// Bytes behind an answer.
     #[error("more than the answer")]
     Surplus,
-    /// A request that can not be written.
+    /// A request that cannot be written.
     #[error("request: {0}")]
     Request(#[from] hyper::http::Error),
     /// Not a WebSocket, or broken off in the middle.
@@ -42,7 +42,7 @@ pub enum WireError {
     /// Not MQTT, or refused by the broker.
     #[error("MQTT: {0}")]
     Mqtt(String),
-    /// An answer that this strategy can not go on with.
+    /// An answer that this strategy cannot go on with.
     #[error("answered {0}")]
     Status(StatusCode),
     /// An answer without an offset.

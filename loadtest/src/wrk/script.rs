@@ -24,7 +24,7 @@ fn quoted(text: &[u8]) -> String {
     for byte in text {
         match byte {
             b' '..=b'~' if !b"\"\\".contains(byte) => string.push(char::from(*byte)),
-            // Writing to a string can not fail.
+            // Writing to a string cannot fail.
             _ => drop(write!(string, "\\{byte:03}")),
         }
     }

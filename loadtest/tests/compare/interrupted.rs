@@ -78,7 +78,7 @@ async fn the_second_signal_ends_at_once() {
     let mut child = command.spawn();
     let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
     let (id, children) = (child.id().unwrap(), children(&child, 3).await);
-    // Generators that do nothing any more, so that the first signal can not be enough.
+    // Generators that do nothing any more, so that the first signal cannot be enough.
     for child in &children {
         signal("-STOP", *child);
     }

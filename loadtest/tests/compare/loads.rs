@@ -1,4 +1,4 @@
-//! The loads on real servers, and what can not be a fair fight.
+//! The loads on real servers, and what cannot be a fair fight.
 
 use crate::world::{Ended, Loadtest, alone};
 

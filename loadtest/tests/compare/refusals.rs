@@ -1,4 +1,4 @@
-//! What can not work: one clear line each, and exit code 2.
+//! What cannot work: one clear line each, and exit code 2.
 
 use tokio::net::TcpListener;
 

@@ -69,7 +69,7 @@ async fn an_append_takes_what_the_server_takes() {
     .await;
 }
 
-/// A message that the server shows after 20 ms can not be with its reader before.
+/// A message that the server shows after 20 ms cannot be with its reader before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wake_takes_what_the_server_takes() {
     on_time(async || {

@@ -1,4 +1,4 @@
-//! A generator that can not keep up says so instead of reporting.
+//! A generator that cannot keep up says so instead of reporting.
 
 use std::time::Duration;
 

@@ -28,7 +28,7 @@ fn is_cut_off(run: &Run) -> bool {
     run.deliveries.lost > 20 && run.deliveries.delivered == 0
 }
 
-/// What can not work is a line of the report that says why, and holds up nobody.
+/// What cannot work is a line of the report that says why, and holds up nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strategies_that_a_network_does_not_let_through_are_reported_as_lost() {
     let _turn = alone().await;

@@ -1,4 +1,4 @@
-//! Parameters and header fields that can not be meant.
+//! Parameters and header fields that cannot be meant.
 
 use super::{Ground, JSON, TEXT};
 use crate::world::{delete, get, post, put, request};
