@@ -87,6 +87,9 @@ fn shows(shown: &[String], printed: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The hexadecimal digits of an epoch: 16 in an offset, and fewer in an entity tag if it begins with zeros.
+const EPOCH_DIGITS: std::ops::RangeInclusive<usize> = 10..=16;
+
 /// A line without what differs each time: the epochs of offsets and entity tags, resume tokens and cache cursors.
 fn normal(line: &str) -> String {
     let mut text = line.trim_end().to_owned();
@@ -103,7 +106,7 @@ fn normal(line: &str) -> String {
         let digits =
             rest[at..].find(|character: char| !character.is_ascii_hexdigit()).unwrap_or(rest.len() - at);
         words.push_str(&rest[..at]);
-        words.push_str(if digits == 16 && !rest[at..].starts_with("00000") {
+        words.push_str(if EPOCH_DIGITS.contains(&digits) && !rest[at..].starts_with("00000") {
             "E"
         } else {
             &rest[at..at + digits]
@@ -124,4 +127,5 @@ fn lines_are_compared_without_what_differs_each_time() {
     assert_eq!(shows(&shown, printed), Ok(()));
     assert!(shows(&shown, &printed.replace("04\"", "05\"")).is_err());
     assert!(shows(&shown, "x\nevent: control\n").is_err());
+    assert_eq!(normal("etag: \"b0adec623473434:0:2\""), normal("etag: \"2f504ea28661430e:0:2\""));
 }
