@@ -126,8 +126,8 @@ struct Held {
 }
 
 impl Charges {
-    /// Checks whether `principal` may store `bytes` more here. `creator` is an owner at hand, which saves a
-    /// lookup if it is of that principal.
+    /// Checks whether `principal` may store `bytes` more here. If the creator of the
+    /// stream is the same principal, its account `creator` is used without a lookup.
     pub fn admit(&self, principal: Principal, creator: &Arc<Owner>, bytes: u64) -> Result<(), Shortage> {
         let known = self.held.iter().map(|held| &held.owner).chain([creator]);
         match known.into_iter().find(|owner| owner.principal == principal) {

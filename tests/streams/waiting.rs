@@ -57,9 +57,11 @@ async fn an_append_to_one_of_a_thousand_streams_wakes_its_poll_once_and_no_other
     create(&gateway, &ours).await;
     create(&gateway, &others).await;
     let asleep = hold(&gateway, begin(&gateway, &others).await.long_poll().request()).await;
-    let mut wakes = 0.0;
+    let (mut wakes, mut rounds) = (0.0, 0);
     // A poll that is still on its first look at a thousand streams finds the message by itself, and then is not woken.
     while wakes == 0.0 {
+        rounds += 1;
+        assert!(rounds <= 20, "no poll was ever woken");
         let waiting = hold(&gateway, begin(&gateway, &ours).await.long_poll().request()).await;
         until("both wait", async || gateway.metric("pollgate_subscriptions").await == 2000.0).await;
         assert_eq!(gateway.metric("pollgate_held_polls").await, 2.0);

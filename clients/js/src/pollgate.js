@@ -7,7 +7,7 @@
 //   subscription         hands messages to the caller and keeps the resume token
 //   shared-connection    one connection for all subscriptions, also those of other tabs (tabs, shared-position)
 //   reader               performs what the policy decides
-//   policy               which form is used and when, without IO (ladder, network-memory)
+//   policy               which form is used and when, without IO (fallback, network-memory)
 //   forms                the wire: short poll, long poll, SSE, NDJSON, WebSocket
 //   publisher            appends and repeats them
 //   http, platform       requests and errors; clock and timers

@@ -14,7 +14,7 @@ const CUTS_MAX: u8 = 3;
 /// Silent connections in a row after which a form is given up, if no heartbeat arrived in between.
 const MUTES_MAX: u8 = 3;
 
-/// The forms that may be used, best first, and what is known of each.
+/// The allowed delivery forms, best first, each with its failures so far and the time at which it is tried again.
 #[derive(Debug, Clone)]
 pub(crate) struct Fallback {
     candidates: Vec<Candidate>,

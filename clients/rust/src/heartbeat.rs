@@ -1,7 +1,7 @@
 //! The search for the longest heartbeat that keeps a connection alive on this network: double, then bisect.
 //!
-//! A heartbeat is proven when an envelope arrives after a silence of that length. It has failed when the connection dies
-//! within that silence, but only directly after a success at the shortest heartbeat: otherwise the whole network may have
+//! A heartbeat of 30 s is proven when an envelope arrives after 30 s of silence. It has failed when the connection dies
+//! during the silence, but only directly after a success at the shortest heartbeat: otherwise the whole network may have
 //! failed. So a first failure is only doubted: the shortest heartbeat is proven again, and then it is tried again. A
 //! connection that is closed in a silence longer than any proven one shows the limit itself, without doubt.
 
@@ -19,7 +19,7 @@ const RESOLUTION: Duration = Duration::from_secs(1);
 /// The heartbeat in use stays below the proven one by a tenth, and at most by this.
 const MARGIN_MAX: Duration = Duration::from_secs(20);
 
-/// What is known about heartbeats on a network.
+/// The heartbeats that are proven and those that have failed on a network.
 #[derive(Debug, Clone)]
 pub(crate) struct Heartbeat {
     min: Duration,

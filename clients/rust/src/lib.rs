@@ -197,8 +197,8 @@ impl Client {
         Producer::start(self.0.clone(), stream, settings)
     }
 
-    /// Tells the client that the device has changed its network. All subscriptions close their connections and start with
-    /// what is known of the new network. With the label of the current network, they try all forms again.
+    /// Tells the client that the device has changed its network. All subscriptions reconnect, in the
+    /// delivery form that worked best on the new network. With the label of the current network, they try all forms again.
     pub fn network_changed(&self, label: &str) {
         self.0.network.send_replace(label.into());
     }

@@ -17,7 +17,7 @@ pub struct Memory {
     networks: Vec<Known>,
 }
 
-/// What is known of one network.
+/// The client's experience with one network: the form that worked, and how long a poll or a silence may last.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Known {
@@ -37,13 +37,13 @@ pub(crate) struct Known {
 }
 
 impl Memory {
-    /// What is known of a network; nothing, if it is new.
+    /// Returns the record of a network, which is empty for a new one.
     pub(crate) fn of(&self, label: &str) -> Known {
         let known = self.networks.iter().find(|known| known.label == label);
         known.cloned().unwrap_or_else(|| Known { label: label.to_owned(), ..Known::default() })
     }
 
-    /// Remembers what is known of a network now.
+    /// Replaces the record of a network, and makes it the most recently used one.
     pub(crate) fn remember(&mut self, known: Known) {
         self.networks.retain(|other| other.label != known.label);
         self.networks.insert(0, known);

@@ -23,8 +23,8 @@ const DISCARD_FACTOR: usize = 16;
 /// Bytes of a body that are read even if memory is critical.
 const FIRST_BYTES: usize = 16 * 1024;
 
-/// Reads the whole body. The bytes are an allocation of their own, of about their size: a slice of the connection's read buffer
-/// would keep the whole buffer alive for as long as the log stores the message.
+/// Reads the whole body. The bytes are copied into an allocation of their size: a slice of the connection's read buffer would
+/// keep the whole buffer in memory until the log drops the message.
 ///
 /// Received bytes are charged to `owner` until the function returns. A body above [`FIRST_BYTES`] fails if memory becomes
 /// critical.

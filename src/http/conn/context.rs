@@ -68,7 +68,8 @@ impl ConnectionContext {
         response.into_outgoing()
     }
 
-    pub(super) fn guard(&self, stream: TcpStream, read_ahead: Bytes) -> GuardedStream {
+    /// Wraps a socket with the timeouts of this connection. `read_ahead` was already read from the socket.
+    pub(super) fn guarded_stream(&self, stream: TcpStream, read_ahead: Bytes) -> GuardedStream {
         GuardedStream::new(stream, read_ahead, self.state.clone(), self.limits.clone(), self.phase.clone())
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn serve(
     read_ahead: Bytes,
     context: ConnectionContext,
 ) -> BoxedStep<'static, ()> {
-    let mut io = Box::new(context.guard(stream, read_ahead));
+    let mut io = Box::new(context.guarded_stream(stream, read_ahead));
     Box::pin(async move {
         let (mut keep_alive, mut stage) = (KeepAlive::default(), Stage::Idle);
         loop {

@@ -35,7 +35,7 @@ pub(super) fn serve(
 ) -> BoxedStep<'static, ()> {
     Box::pin(async move {
         let busy = Arc::new(Busy::default());
-        let io = TokioIo::new(context.guard(stream, read_ahead));
+        let io = TokioIo::new(context.guarded_stream(stream, read_ahead));
         let refusal = context.refuse.then_some(Refusal::TooManyConnections);
         let hyper_service = service_fn(|request: Request<Incoming>| {
             let answering = BusyGuard::new(busy.clone());

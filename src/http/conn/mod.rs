@@ -57,7 +57,7 @@ pub fn serve(
 fn begin(mut stream: TcpStream, context: ConnectionContext) -> BoxedStep<'static, BoxedStep<'static, ()>> {
     Box::pin(async move {
         Ok(match first_bytes(&mut stream, &context).await? {
-            None => http1::close(Box::new(context.guard(stream, Bytes::new()))),
+            None => http1::close(Box::new(context.guarded_stream(stream, Bytes::new()))),
             Some((true, read_ahead)) => http2::serve(stream, read_ahead, context),
             Some((false, read_ahead)) => http1::serve(stream, read_ahead, context),
         })

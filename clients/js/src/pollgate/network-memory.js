@@ -6,7 +6,7 @@
 /** Networks beyond this are forgotten, the one that was used least recently first. */
 const NETWORKS_MAX = 20
 
-/** What is known of networks, the one that was used last first. */
+/** The client's experience with each network, most recently used first. */
 export class NetworkMemory {
   /** @type {Network[]} */
   #networks
@@ -18,7 +18,7 @@ export class NetworkMemory {
   }
 
   /**
-   * What is known of the network with that label. The caller adds to it what it learns.
+   * Returns the record of the network with this label, and creates it if there is none. The caller updates the record.
    * @param {string} label
    */
   of(label) {

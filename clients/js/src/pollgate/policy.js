@@ -4,7 +4,7 @@
 // An *attempt* is one poll or one connection. It has a role: `reading`; `probe`, which tries a better form again that was
 // given up; or `trial`, a short poll after a failure: if it is answered, the form is to blame and not the network.
 
-import { Ladder } from "./ladder.js"
+import { Fallback } from "./fallback.js"
 import { HeartbeatSearch, NetworkMemory } from "./network-memory.js"
 import { Backoff } from "./platform.js"
 import { FORMS, LIVE_FORMS, SETTINGS } from "./settings.js"
@@ -40,12 +40,12 @@ import { FORMS, LIVE_FORMS, SETTINGS } from "./settings.js"
 export class Policy {
   /** @type {Settings} */
   #settings
-  #ladder
+  #fallback
   #memory
   #random
   #emit
   #backoff
-  /** @type {Network} What is known of the present network. */
+  /** @type {Network} The record of the current network in the memory. */
   #network
   /** @type {HeartbeatSearch} */
   #search
@@ -76,7 +76,7 @@ export class Policy {
     const { forms = FORMS, settings = SETTINGS, memory, network = "", webSocket = true } = options
     const { random = Math.random, emit = () => {} } = options
     this.#settings = settings
-    this.#ladder = new Ladder(webSocket ? forms : forms.filter((form) => form !== "websocket"), settings, random)
+    this.#fallback = new Fallback(webSocket ? forms : forms.filter((form) => form !== "websocket"), settings, random)
     this.#memory = new NetworkMemory(memory)
     this.#random = random
     this.#emit = emit
@@ -84,13 +84,13 @@ export class Policy {
     this.#network = this.#memory.of(network)
     this.#search = this.#newSearch()
     this.#begin(0)
-    const skipped = forms[0] !== this.#ladder.first
+    const skipped = forms[0] !== this.#fallback.first
     this.#changeTo(this.form, skipped ? "not_supported" : "start", skipped ? forms[0] : null)
   }
 
   /** The form in use. */
   get form() {
-    return this.#ladder.present
+    return this.#fallback.present
   }
 
   /** What has been learned, as JSON. */
@@ -100,7 +100,7 @@ export class Policy {
 
   /** Whether there is a form to use instead of another one. @param {Form} form */
   hasNext(form) {
-    return this.#ladder.after(form) !== undefined
+    return this.#fallback.after(form) !== undefined
   }
 
   /** How long to wait before the next attempt. @param {number} now */
@@ -117,7 +117,7 @@ export class Policy {
     const wait = this.delay(now)
     if (wait > 0) return { wait }
     if (this.#suspect) return this.#open(now, "short-poll", "trial")
-    const better = this.#ladder.due(now)
+    const better = this.#fallback.due(now)
     return better ? this.#open(now, better, "probe") : this.#open(now, this.form, "reading")
   }
 
@@ -163,7 +163,7 @@ export class Policy {
     const lived = now - attempt.since
     this.#attempt = null
     if (!LIVE_FORMS.has(attempt.form)) this.#unanswered = kind === "mute" ? Math.min(this.#unanswered + 1, 10) : 0
-    if (lived >= this.#settings.reprobeAfter && attempt.envelopes) this.#ladder.restore(attempt.form)
+    if (lived >= this.#settings.reprobeAfter && attempt.envelopes) this.#fallback.restore(attempt.form)
     if (kind === "stopped") return
     if (kind === "restart" || kind === "not_gateway") return this.#pause(now, kind, attempt, retryAfter)
     if (attempt.role === "trial") return this.#trialEnded(now, kind)
@@ -192,7 +192,7 @@ export class Policy {
 
   /** Begins with the form that worked last on this network. @param {number} now */
   #begin(now) {
-    this.#ladder.beginWith(this.#network.form, now)
+    this.#fallback.beginWith(this.#network.form, now)
     this.#proven = new Set()
     this.#suspect = this.#attempt = null
     this.#resetCounts()
@@ -228,7 +228,7 @@ export class Policy {
     }
     return {
       form, heartbeat, envelopeWithin: this.#envelopeTimeout(form), muteAfter: 1.5 * heartbeat + this.#roundTrip,
-      leaveAfter: role === "reading" ? this.#ladder.nextDue - now + 0.01 : Infinity,
+      leaveAfter: role === "reading" ? this.#fallback.nextDue - now + 0.01 : Infinity,
     }
   }
 
@@ -236,27 +236,27 @@ export class Policy {
   #envelopeTimeout(form) {
     const { envelopeTimeout, envelopeTimeoutMax } = this.#settings
     const patience = Math.max(envelopeTimeout, 4 * this.#roundTrip)
-    return this.#ladder.wasMute(form) ? Math.max(patience, Math.min(2 * patience, envelopeTimeoutMax)) : patience
+    return this.#fallback.wasMute(form) ? Math.max(patience, Math.min(2 * patience, envelopeTimeoutMax)) : patience
   }
 
   // -- Changing the form.
 
   /** @param {Form} form @param {Reason} reason @param {Form | null} from */
   #changeTo(form, reason, from = this.form) {
-    this.#ladder.present = form
+    this.#fallback.present = form
     this.#resetCounts()
     this.#emit("form", { from, to: form, reason })
   }
 
   /** @param {number} now @param {Form} form @param {Reason} reason */
   #giveUp(now, form, reason) {
-    this.#ladder.giveUp(form, now, reason === "mute")
+    this.#fallback.giveUp(form, now, reason === "mute")
     this.#resetCounts()
     if (form !== this.form) return
-    const next = this.#ladder.after(form)
+    const next = this.#fallback.after(form)
     if (next) return this.#changeTo(next, reason)
     // It is the last form: it stays in use.
-    this.#ladder.restore(form)
+    this.#fallback.restore(form)
     this.#waitUntil = now + this.#backoff.next()
   }
 
@@ -267,7 +267,7 @@ export class Policy {
    */
   #suspectForm(now, suspicion) {
     const { form } = suspicion
-    if (form !== this.form || this.#ladder.after(form)) this.#suspect = suspicion
+    if (form !== this.form || this.#fallback.after(form)) this.#suspect = suspicion
     else this.#waitUntil = now + this.#backoff.next()
   }
 

@@ -3,11 +3,11 @@
 /** @import { Form, Settings } from "../../pollgate.d.ts" */
 
 /** The forms that may be used, the preferred one first, and the one in use. */
-export class Ladder {
+export class Fallback {
   #forms
   #settings
   #random
-  /** @type {Map<Form, { until: number, after: number, mute: boolean }>} Those that were given up, and until when. */
+  /** @type {Map<Form, { until: number, after: number, mute: boolean }>} The forms that were given up, and until when. */
   #given = new Map()
 
   /**
