@@ -9,12 +9,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use pollgate::config::{Settings, StoreCommand, StorePlace};
+use pollgate::config::{Settings, StoreCommand, StorePlace, SyncPolicy};
 use pollgate::limits::{Limit, Limits};
-use pollgate::maintenance::OfflineStore;
+use pollgate::maintenance::{Checked, OfflineStore, check};
 use pollgate::server::{BindError, Server};
-use pollgate::store::{Checked, check};
-use pollgate::stream::SyncPolicy;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Columns of the paragraphs that `limits` prints.

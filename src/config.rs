@@ -15,11 +15,11 @@ use config::{Config, ConfigError, Environment, File};
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
+pub use crate::stream::SyncPolicy;
 pub use places::{InvalidSync, MqttAddress, StorePlace};
 pub use size::{InvalidSize, MemorySize};
 
 use crate::limits::{Limits, Span};
-use crate::stream::SyncPolicy;
 
 /// Delivers streams of messages to clients that may have nothing but plain HTTP.
 #[derive(Debug, Parser)]

@@ -1,4 +1,4 @@
-//! Export and import of a store on disk while no gateway has it open. `store::check` checks such a store.
+//! Export and import of a store on disk while no gateway has it open. [`check`] checks such a store.
 
 mod error;
 mod import;
@@ -15,6 +15,7 @@ use crate::clock::{Clock, WallOffset};
 use crate::store::{ClockFile, Disk, DiskOptions, OpenError};
 use crate::stream::{MessageLimit, ReadError, Start, Store, StreamName, SyncPolicy};
 
+pub use crate::store::{Checked, check};
 pub use error::{ImportError, MaintenanceError, TransferCount};
 
 use line::{MessageLine, StreamLine};

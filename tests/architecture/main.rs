@@ -62,6 +62,9 @@ const SHORT_MAX: usize = 12;
 
 const LINES_MAX: usize = 500;
 
+/// How many types, functions, methods and re-exports the library may offer to its users.
+const PUBLIC_MAX: usize = 99;
+
 static LIBRARY: LazyLock<Crate> = LazyLock::new(|| Crate::read("src/lib.rs"));
 static COMMAND: LazyLock<Crate> = LazyLock::new(|| Crate::read("src/main.rs"));
 static CLIENT: LazyLock<Crate> = LazyLock::new(|| Crate::read("clients/rust/src/lib.rs"));
@@ -227,6 +230,52 @@ fn a_type_name_means_one_thing() {
         paths.len() > 1
     });
     assert!(definitions.len() <= SAME_NAMES_MAX, "{} names: {definitions:#?}", definitions.len());
+}
+
+/// The names of public items in a list of items: methods and re-exports too, fields and variants not.
+fn public_names(items: &[syn::Item], found: &mut Vec<String>) {
+    let is_public = |visibility: &syn::Visibility| matches!(visibility, syn::Visibility::Public(_));
+    for item in items {
+        let (visibility, name) = match item {
+            syn::Item::Const(item) => (&item.vis, item.ident.to_string()),
+            syn::Item::Enum(item) => (&item.vis, item.ident.to_string()),
+            syn::Item::Fn(item) => (&item.vis, item.sig.ident.to_string()),
+            syn::Item::Mod(item) => (&item.vis, item.ident.to_string()),
+            syn::Item::Static(item) => (&item.vis, item.ident.to_string()),
+            syn::Item::Struct(item) => (&item.vis, item.ident.to_string()),
+            syn::Item::Trait(item) => (&item.vis, item.ident.to_string()),
+            syn::Item::Type(item) => (&item.vis, item.ident.to_string()),
+            syn::Item::Use(item) => (&item.vis, "use".to_owned()),
+            syn::Item::Impl(item) => {
+                let methods = item.items.iter().filter_map(|part| match part {
+                    syn::ImplItem::Fn(method) if is_public(&method.vis) => Some(method.sig.ident.to_string()),
+                    _ => None,
+                });
+                found.extend(methods);
+                continue;
+            }
+            _ => continue,
+        };
+        if is_public(visibility) {
+            found.push(name);
+        }
+    }
+}
+
+/// `cargo test --test architecture -- --nocapture api` prints how many there are.
+#[test]
+fn the_public_api_is_small() {
+    let mut public = Vec::new();
+    public_names(&syn::parse_file(include_str!("../../src/lib.rs")).unwrap().items, &mut public);
+    let behind_a_feature = include_str!("../../src/lib.rs").matches("#[doc(hidden)]\npub mod ").count();
+    for (path, text) in sources("src") {
+        if ["config", "limits", "maintenance", "server"].contains(&folder(&path)) {
+            public_names(&syn::parse_file(&text).unwrap().items, &mut public);
+        }
+    }
+    let count = public.len() - behind_a_feature;
+    println!("public items: {count}");
+    assert!(count <= PUBLIC_MAX, "{count} public items: {public:?}");
 }
 
 #[test]

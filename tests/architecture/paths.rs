@@ -290,7 +290,7 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// Whether the attributes leave an item out of every build without tests.
+/// Whether the attributes leave an item out of a build as users make it: without tests and without the feature `internals`.
 fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         Meta::List(list) if list.path.is_ident("cfg") => {
@@ -300,9 +300,12 @@ fn is_for_tests(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// What is known of a condition when `test` is not set.
+/// What is known of a condition when neither `test` nor a feature is set.
 fn holds_without_tests(condition: &Meta) -> Option<bool> {
-    let Meta::List(list) = condition else { return condition.path().is_ident("test").then_some(false) };
+    let Meta::List(list) = condition else {
+        let is_unset = condition.path().is_ident("test") || condition.path().is_ident("feature");
+        return is_unset.then_some(false);
+    };
     let parts =
         list.parse_args_with(syn::punctuated::Punctuated::<Meta, syn::Token![,]>::parse_terminated).ok()?;
     let mut known = parts.iter().map(holds_without_tests);
