@@ -51,10 +51,10 @@ async fn what_would_not_be_fair_is_refused() {
     let _turn = alone().await;
     let here = env!("CARGO_TARGET_TMPDIR");
     for (arguments, why) in [
-        (&["--rival", "nchan", "--store", here][..], "nchan keeps messages in memory alone"),
+        (&["--rival", "nchan", "--store", here][..], "nchan keeps messages in memory only"),
         (&["--store", "/dev/shm"], "tmpfs is no disk"),
         (&["--rival", "mosquitto"], "mosquitto has no long-poll"),
-        (&["--generator", "wrk", "--streams", "2"], "leave --streams 2 or --generator wrk out"),
+        (&["--generator", "wrk", "--streams", "2"], "remove --streams 2 or --generator wrk"),
         (&["--rival", "durable-streams=/no/such/program"], "durable-streams is not installed"),
     ] {
         let ended = load(&[&["appends"], arguments].concat()).await;
