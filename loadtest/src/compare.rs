@@ -69,7 +69,7 @@ pub async fn compare(wanted: &Comparison, stop: watch::Receiver<bool>) -> Result
         }
     }
     if *stop.borrow() {
-        notes.push("interrupted: the report has what was measured until then".to_owned());
+        notes.push("interrupted: the report holds the measurements until then".to_owned());
     }
     let runs = entries.iter().filter_map(|entry| median(&entry.runs)).collect();
     let versions = versions(&entries);

@@ -24,7 +24,7 @@ pub fn write_sweep(swept: &Swept, folder: &Path) -> io::Result<[PathBuf; 2]> {
         let rate = first.workload.rate;
         first.notes.insert(
             0,
-            format!("these results are those of {rate} messages a second; the sweep below has all"),
+            format!("these results are for {rate} messages a second; the sweep below has all rates"),
         );
         first.notes.extend(swept.reports.iter().skip(1).flat_map(|report| report.notes.clone()));
     }

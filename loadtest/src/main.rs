@@ -149,7 +149,7 @@ async fn run_networks(wanted: &Crossing) -> ExitCode {
     };
     println!("{}", networks_table(&rows));
     println!(
-        "all times are {} of those of a real path; {:.0} s of messages in bursts",
+        "all times are those of a real path times {}; {:.0} s of bursts and pauses",
         rows.scale, rows.seconds
     );
     match write_networks(&rows, &wanted.output) {

@@ -160,7 +160,7 @@ fn distortion(generator_cores: f64, lateness_p99: Duration) -> Option<String> {
     (busy || late).then(|| {
         format!(
             "the load generator used {generator_cores:.2} of {cores} cores and its p99 lateness was \
-             {lateness_p99:.1?}: latencies and CPU are partly its own"
+             {lateness_p99:.1?}: latencies and CPU time include its own"
         )
     })
 }
@@ -192,7 +192,7 @@ fn too_short(strategy: Strategy, measured: Duration) -> Option<String> {
     let heartbeat = strategy.heartbeat().filter(|heartbeat| *heartbeat * 2 > measured)?;
     Some(format!(
         "measured for {measured:?}, which is less than two heartbeats of {heartbeat:?}: where messages are rare, bytes and \
-         energy are not what they are in the long run"
+         energy differ from those of a longer run"
     ))
 }
 

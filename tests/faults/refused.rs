@@ -36,7 +36,7 @@ async fn a_storm_of_connections_is_answered_with_retry_after_and_none_is_reset()
         "{CLIENTS} connections at once, {RATE} a second allowed: {served} served, {refused} refused, 0 reset"
     );
     assert!(served >= RATE, "only {served} were served");
-    // The limit in tokens at once, and again in each second that it took.
+    // The rate limit admits `RATE` connections at once, and `RATE` more per second.
     let allowed = RATE * (2 + since.elapsed().as_secs() as usize);
     assert!(refused >= CLIENTS.saturating_sub(allowed), "only {refused} were refused");
 }

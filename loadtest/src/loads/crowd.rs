@@ -99,7 +99,7 @@ impl Crowd {
         let address = self.scene.target.address;
         let progress = spawn_blocking(move || Progress::of(address)).await.ok().flatten();
         let Some(progress) = progress else {
-            self.scene.tally.troubles.note("there is no ss (Debian: iproute2)".to_owned());
+            self.scene.tally.troubles.note("ss is not installed (Debian: iproute2)".to_owned());
             return None;
         };
         Some(progress.established >= self.everyone.len() && progress.waiting == 0)

@@ -131,7 +131,7 @@ impl Stage {
         let (unheld, all) = (self.unheld.load(Ordering::Relaxed), self.scene.tally.times().len());
         if f64::from(unheld) > UNHELD_SHARE_MAX * all as f64 {
             let what =
-                format!("no poll was held when {unheld} of {all} messages were due: take a lower --rate");
+                format!("no poll was held when {unheld} of {all} messages were due: use a lower --rate");
             self.scene.tally.troubles.note(what);
         }
     }

@@ -67,7 +67,7 @@ fn short_poll(load: &Load, p95: Duration) -> Proposal {
 
 fn long_poll(network: &Network, round_trip_p99: Duration, radios: &Radios) -> Proposal {
     let (hold, reason) = match network.hold(round_trip_p99) {
-        None => (HOLD_MAX, "no clock on the path limits the hold, so it is the gateway's longest".to_owned()),
+        None => (HOLD_MAX, "no timeout on the path limits the hold; it is the gateway's maximum".to_owned()),
         Some(Duration::ZERO) => {
             let reason = format!("no hold is safe on the path {:?}: {}", network.name, network.source);
             return Err(Refusal { form: "long-poll", reason });
@@ -81,7 +81,7 @@ fn long_poll(network: &Network, round_trip_p99: Duration, radios: &Radios) -> Pr
     let timeout = client_timeout(hold, round_trip_p99, radios);
     reasons.push(format!("the client gives up after {timeout:.1?}"));
     if hold > HOLD_MAX {
-        reasons.push(format!("the gateway must be told to grant it: --hold-max {}", Setting(hold)));
+        reasons.push(format!("start the gateway with --hold-max {}", Setting(hold)));
     }
     Ok((Candidate::LongPoll { hold }, reasons))
 }
@@ -101,7 +101,7 @@ fn answer(
     round_trip_p99: Duration,
 ) -> Proposal {
     if !network.streaming {
-        let reason = format!("the path {:?} holds an answer back until it is whole", network.name);
+        let reason = format!("the path {:?} delays a response until it is complete", network.name);
         return Err(Refusal { form, reason });
     }
     let life = network.lifetime.map_or(ANSWER_LIFE, |lifetime| lifetime.min(ANSWER_LIFE));
@@ -117,7 +117,7 @@ fn connection(
 ) -> Proposal {
     if !allowed {
         let what = if form == "mqtt" { "protocols other than HTTP" } else { "WebSocket upgrades" };
-        let reason = format!("{what} do not get through the path {:?}", network.name);
+        let reason = format!("{what} are blocked on the path {:?}", network.name);
         return Err(Refusal { form, reason });
     }
     open(form, with, network.lifetime, network, round_trip_p99)
@@ -145,13 +145,13 @@ fn open(
                 network.name
             ));
         }
-        None => reasons.push("no clock on the path asks for a heartbeat".to_owned()),
+        None => reasons.push("no timeout on the path requires a heartbeat".to_owned()),
     }
     if let Some(life) = life {
         if life.is_zero() {
             return Err(Refusal { form, reason: format!("the path {:?} ends it at once", network.name) });
         }
-        reasons.push(format!("it is opened again every {} or so, by one request", Setting(life)));
+        reasons.push(format!("it is reopened about every {}, with one request", Setting(life)));
     }
     Ok((with(Open { heartbeat, life }), reasons))
 }

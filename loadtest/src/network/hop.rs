@@ -59,7 +59,7 @@ impl TryFrom<f64> for Clock {
 
     fn try_from(seconds: f64) -> Result<Self, String> {
         let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero());
-        time.map(Self).ok_or_else(|| format!("{seconds} is no time above zero"))
+        time.map(Self).ok_or_else(|| format!("{seconds} is not a time above zero"))
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) fn program_beside(own: &Path) -> Result<PathBuf, ServerError> {
         return Ok(beside);
     }
     let target = own.ancestors().nth(2).ok_or_else(|| ServerError::Build("no target folder".into()))?;
-    eprintln!("asking cargo for a gateway as new as its sources: cargo build --release -p {NAME}");
+    eprintln!("the gateway is missing or older than its sources: cargo build --release -p {NAME}");
     let mut cargo = Command::new("cargo");
     cargo
         .args(["build", "--release", "-p", NAME, "--target-dir"])

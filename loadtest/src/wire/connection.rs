@@ -31,7 +31,7 @@ pub enum WireError {
     #[error("an answer without an end of its own")]
     Endless,
     /// Bytes after a response.
-    #[error("more than the answer")]
+    #[error("bytes after the answer")]
     Surplus,
     /// The request is invalid.
     #[error("request: {0}")]
