@@ -1,4 +1,4 @@
-//! The table on the terminal: a line a run.
+//! The table of a comparison on the terminal: one line per run.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
@@ -18,7 +18,7 @@ const HEADERS: [&str; 11] = [
     "KiB kernel",
 ];
 
-/// All runs as text; per client unless the header says otherwise. The energy is that of the first radio profile.
+/// Formats all runs; figures are per client unless the header says otherwise. The energy is that of the first radio profile.
 pub fn table(report: &Report) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
@@ -58,7 +58,7 @@ fn cells(run: &Run, radio: &str) -> Vec<String> {
     ]
 }
 
-/// Microseconds as people read them.
+/// Formats microseconds with a suitable unit.
 pub(crate) fn time(micros: f64) -> String {
     match micros {
         micros if micros < 1000.0 => format!("{micros:.0} us"),
@@ -67,7 +67,7 @@ pub(crate) fn time(micros: f64) -> String {
     }
 }
 
-/// Bytes as people read them.
+/// Formats bytes with a suitable unit.
 fn quantity(bytes: f64) -> String {
     match bytes {
         bytes if bytes < 1e3 => format!("{bytes:.0} B"),

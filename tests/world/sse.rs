@@ -1,4 +1,4 @@
-//! Server-sent events as the HTML standard reads them (section 9.2.6), frame by frame.
+//! Parser of server-sent events, as in the HTML standard (section 9.2.6), and a reader of an event stream.
 
 use std::collections::VecDeque;
 
@@ -25,7 +25,7 @@ pub struct Events {
     parser: Parser,
 }
 
-/// The standard's parser. It knows nothing of what we mean to send.
+/// The parser of the standard, independent of the gateway's encoder.
 #[derive(Debug, Default)]
 pub struct Parser {
     line: Vec<u8>,
@@ -82,12 +82,12 @@ impl Events {
         Self { headers, _connection: connection, body, parser: Parser::default() }
     }
 
-    /// The next event; `None` when the stream has ended in good order.
+    /// Returns the next event; `None` when the stream has ended properly.
     pub async fn next(&mut self) -> Option<Event> {
         timeout(PATIENCE, self.try_next()).await.expect("an event in time").expect("an unbroken stream")
     }
 
-    /// The same, with a broken connection as a value.
+    /// Like [`Self::next`], with a broken connection as an error.
     pub async fn try_next(&mut self) -> hyper::Result<Option<Event>> {
         loop {
             if let Some(event) = self.parser.next() {
@@ -100,14 +100,14 @@ impl Events {
         }
     }
 
-    /// The next event, which has to be a control event; its JSON.
+    /// Returns the JSON of the next event, which must be a control event.
     pub async fn control(&mut self) -> serde_json::Value {
         let event = self.next().await.expect("a control event");
         assert_eq!(event.name, "control", "{event:?}");
         serde_json::from_str(&event.data).expect("JSON")
     }
 
-    /// The next event, which has to be a data event; its data.
+    /// Returns the data of the next event, which must be a data event.
     pub async fn data(&mut self) -> String {
         let event = self.next().await.expect("a data event");
         assert_eq!(event.name, "data", "{event:?}");

@@ -1,4 +1,4 @@
-//! A sweep: strategies over lists of settings and rates, and which of them nothing beats.
+//! A sweep: strategies over lists of settings and rates, and their Pareto fronts.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,60 +9,60 @@ use crate::data::Run;
 use crate::model::pareto::{Point, front};
 use crate::strategies::Strategy;
 
-/// The lists of settings to try. Each interval is a short poll, each hold a long poll, each heartbeat a connection in
-/// each live form.
+/// The lists of settings to try. Each interval is a short poll, each hold a long poll, each heartbeat one strategy per live
+/// form.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Grid {
-    /// Of short polls.
+    /// Intervals of short polls.
     pub intervals: Vec<Duration>,
-    /// Of long polls.
+    /// Hold times of long polls.
     pub holds: Vec<Duration>,
-    /// Of server-sent events, NDJSON, WebSockets and MQTT.
+    /// Heartbeats of SSE, NDJSON, WebSocket and MQTT.
     pub heartbeats: Vec<Duration>,
-    /// Messages a second to each stream.
+    /// Messages per second to each stream.
     pub rates: Vec<f64>,
 }
 
-/// What came of a sweep.
+/// Result of a sweep.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sweep {
-    /// The radio of the energies.
+    /// Radio profile of the energy figures.
     pub radio: String,
-    /// One entry a rate, because only runs under one rate can be compared.
+    /// One entry per rate, because only runs of one rate are comparable.
     pub rates: Vec<SweptRate>,
 }
 
-/// The runs under one rate.
+/// The runs of one rate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SweptRate {
-    /// Messages a second to each stream.
+    /// Messages per second to each stream.
     pub rate: f64,
-    /// One a strategy.
+    /// One per strategy.
     pub points: Vec<SweepPoint>,
-    /// Indices of the points that nothing beats in both requests and p95, by rising requests.
+    /// Indices of the points on the front of requests and p95, by ascending requests.
     pub requests_front: Vec<usize>,
-    /// Likewise in energy and p95; a point without energy is not on it.
+    /// Indices of the points on the front of energy and p95; a point without energy is not on it.
     pub energy_front: Vec<usize>,
 }
 
-/// What a run says in a sweep.
+/// Figures of a run in a sweep.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SweepPoint {
-    /// As on the command line.
+    /// The strategy as on the command line.
     pub strategy: String,
-    /// Requests a client-hour.
+    /// Requests per client-hour.
     pub requests_per_client_hour: f64,
-    /// Joules a client-hour on the sweep's radio.
+    /// Joules per client-hour on the sweep's radio.
     pub joules_per_client_hour: Option<f64>,
-    /// 95 % of the messages took no longer, in microseconds.
+    /// 95th percentile of the latency in microseconds.
     pub p95: f64,
 }
 
 impl Grid {
-    /// Each strategy of the grid; every rate has to run them all.
+    /// Returns the strategies of the grid; every rate runs all of them.
     pub fn strategies(&self) -> Vec<Strategy> {
         let short = self.intervals.iter().copied().map(Strategy::ShortPoll);
         let long = self.holds.iter().copied().map(Strategy::LongPoll);
@@ -73,7 +73,7 @@ impl Grid {
 }
 
 impl Sweep {
-    /// Of the runs under each rate, with the energy on that radio.
+    /// Builds the sweep from the runs of each rate, with the energy on `radio`.
     pub fn new(radio: &str, runs: &[(f64, Vec<Run>)]) -> Self {
         let rates = runs.iter().map(|(rate, runs)| SweptRate::new(*rate, runs, radio)).collect();
         Self { radio: radio.to_owned(), rates }
@@ -126,7 +126,7 @@ mod tests {
     use crate::report::fixture;
 
     #[test]
-    fn a_grid_is_each_setting_in_each_of_its_forms() {
+    fn a_grid_combines_each_setting_with_each_of_its_forms() {
         let seconds = |list: &[u64]| list.iter().copied().map(Duration::from_secs).collect();
         let grid = Grid {
             intervals: seconds(&[1, 5]),
@@ -159,7 +159,7 @@ mod tests {
         runs[0].energy.clear();
         let sweep = Sweep::new("LTE", &[(0.2, runs.clone()), (2.0, runs[..2].to_vec())]);
         let [both, two] = &sweep.rates[..] else { panic!("{sweep:?}") };
-        // Of the two short polls the faster asks more often, so both are on the front.
+        // The faster of the two short polls sends more requests, so both are on the front.
         assert_eq!((two.requests_front.as_slice(), two.energy_front.as_slice()), (&[1, 0][..], &[1][..]));
         assert_eq!(both.points.len(), runs.len());
         assert!(!both.requests_front.contains(&1), "an open connection beats a short poll in both");
