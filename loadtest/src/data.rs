@@ -115,6 +115,14 @@ pub struct Deliveries {
     pub out_of_order: u64,
 }
 
+impl Deliveries {
+    /// Whether a latency and a cost can be compared with those of other runs: a strategy that loses more than 1 % of the
+    /// messages is cheap and fast only because of what it does not deliver.
+    pub fn are_comparable(&self) -> bool {
+        self.delivered > 0 && self.lost.saturating_mul(100) <= self.intended
+    }
+}
+
 /// A latency distribution, in microseconds.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -49,6 +49,12 @@ pub enum RunError {
     /// From a generator.
     #[error(transparent)]
     Generator(#[from] GeneratorError),
+    /// No message was published in the measured time.
+    #[error(
+        "no message was published in the {0:?} that were measured, so there is no result; use a higher --rate or more \
+         --seconds"
+    )]
+    NothingPublished(Duration),
     /// Too many sends were late: the results would measure the generator.
     #[error(
         "the generator fell behind: {:.1} % of {intended} sends were over {late_after:?} late (at most 1 % may be), \
@@ -102,6 +108,9 @@ pub async fn run(server: &Server, task: &Task, stop: watch::Receiver<bool>) -> R
     if share > LATE_SHARE_MAX {
         let (intended, p99) = (measured.lateness.intended, measured.lateness.p99);
         return Err(RunError::FellBehind { share, intended, late_after: task.late_after, p99 });
+    }
+    if measured.lateness.intended == 0 && !measured.interrupted {
+        return Err(RunError::NothingPublished(plan.measured));
     }
     let clients = f64::from(plan.clients.max(1));
     let server_cost = cost.flatten().map(|cost| {

@@ -8,7 +8,7 @@ use super::candidate::{Figures, Load, Overheads};
 use super::network::Network;
 use super::radio::Radios;
 use super::settings::proposals;
-use crate::data::{Report, Run};
+use crate::data::{Deliveries, Report, Run};
 
 /// The promise: a latency, its limits on cost, and the path.
 #[derive(Debug, Clone)]
@@ -107,6 +107,13 @@ pub fn recommend(
         }
     }
     for run in runs {
+        if !run.deliveries.are_comparable() {
+            let Deliveries { intended, lost, .. } = run.deliveries;
+            choices.retain(|choice| choice.strategy != run.strategy);
+            let reason = format!("it was measured, and lost {lost} of {intended} messages");
+            rejected.push(Rejected { strategy: run.strategy.clone(), reason });
+            continue;
+        }
         let figures = measured_figures(run);
         match choices.iter_mut().find(|choice| choice.strategy == run.strategy) {
             Some(choice) => (choice.figures, choice.source) = (figures, Source::Measured),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::Run;
+use crate::data::{Deliveries, Run};
 use crate::model::pareto::{Point, front};
 use crate::strategies::Strategy;
 
@@ -41,7 +41,7 @@ pub struct SweptRate {
     pub rate: f64,
     /// One per strategy.
     pub points: Vec<SweepPoint>,
-    /// Indices of the points on the front of requests and p95, by ascending requests.
+    /// Indices of the points on the front of requests and p95, by ascending requests; without those that lost messages.
     pub requests_front: Vec<usize>,
     /// Indices of the points on the front of energy and p95; a point without energy is not on it.
     pub energy_front: Vec<usize>,
@@ -59,6 +59,8 @@ pub struct SweepPoint {
     pub joules_per_client_hour: Option<f64>,
     /// 95th percentile of the latency in microseconds.
     pub p95: f64,
+    /// What arrived. A point that lost more than 1 % is on no front.
+    pub deliveries: Deliveries,
 }
 
 impl Grid {
@@ -85,11 +87,16 @@ impl fmt::Display for Sweep {
         for swept in &self.rates {
             let names = |front: &[usize]| {
                 let points = front.iter().filter_map(|&index| swept.points.get(index));
-                points.map(|point| point.strategy.as_str()).collect::<Vec<_>>().join(", ")
+                let names: Vec<_> = points.map(|point| point.strategy.as_str()).collect();
+                if names.is_empty() { "nothing to compare".to_owned() } else { names.join(", ") }
             };
             writeln!(f, "at {} messages a second nothing beats, in p95 latency and", swept.rate)?;
             writeln!(f, "  requests: {}", names(&swept.requests_front))?;
             writeln!(f, "  energy ({}): {}", self.radio, names(&swept.energy_front))?;
+            for point in swept.points.iter().filter(|point| !point.deliveries.are_comparable()) {
+                let Deliveries { intended, lost, .. } = point.deliveries;
+                writeln!(f, "  left out, because it lost {lost} of {intended} messages: {}", point.strategy)?;
+            }
         }
         Ok(())
     }
@@ -99,7 +106,10 @@ impl SweptRate {
     fn new(rate: f64, runs: &[Run], radio: &str) -> Self {
         let points: Vec<_> = runs.iter().map(|run| SweepPoint::new(run, radio)).collect();
         let front_by = |cost: fn(&SweepPoint) -> f64| {
-            let costs = points.iter().map(|point| Point { cost: cost(point), latency: point.p95 });
+            let costs = points.iter().map(|point| {
+                let latency = if point.deliveries.are_comparable() { point.p95 } else { f64::NAN };
+                Point { cost: cost(point), latency }
+            });
             front(&costs.collect::<Vec<_>>())
         };
         let requests_front = front_by(|point| point.requests_per_client_hour);
@@ -116,6 +126,7 @@ impl SweepPoint {
             requests_per_client_hour: run.requests.per_client_hour,
             joules_per_client_hour: energy.map(|energy| energy.joules_per_client_hour),
             p95: run.latency.p95,
+            deliveries: run.deliveries,
         }
     }
 }
@@ -163,5 +174,29 @@ mod tests {
         assert_eq!((two.requests_front.as_slice(), two.energy_front.as_slice()), (&[1, 0][..], &[1][..]));
         assert_eq!(both.points.len(), runs.len());
         assert!(!both.requests_front.contains(&1), "an open connection beats a short poll in both");
+    }
+
+    #[test]
+    fn what_does_not_deliver_is_never_best() {
+        let mut runs = fixture::report().runs;
+        for (run, lost_percent) in runs.iter_mut().zip([100, 2, 1]) {
+            let (intended, lost) = (1000, 10 * lost_percent);
+            run.deliveries =
+                Deliveries { intended, delivered: intended - lost, lost, ..Deliveries::default() };
+        }
+        // Nothing was delivered, so the latency is 0 and the radio hardly ran.
+        runs[0].latency.p95 = 0.0;
+        runs[0].requests.per_client_hour = 0.1;
+        let names: Vec<_> = runs[..3].iter().map(|run| run.strategy.clone()).collect();
+        let sweep = Sweep::new("LTE", &[(0.2, runs[..3].to_vec()), (2.0, runs[..1].to_vec())]);
+        let fronts: Vec<_> =
+            sweep.rates.iter().map(|swept| (&*swept.requests_front, &*swept.energy_front)).collect();
+        assert_eq!(fronts, [(&[2][..], &[2][..]), (&[], &[])]);
+        let text = sweep.to_string();
+        assert!(
+            text.contains(&format!("left out, because it lost 20 of 1000 messages: {}\n", names[1])),
+            "{text}"
+        );
+        assert!(text.contains("requests: nothing to compare\n"), "{text}");
     }
 }
