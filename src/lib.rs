@@ -34,8 +34,10 @@
 //! * `http`: the HTTP front, one file per operation and delivery form.
 //! * `mqtt`: the MQTT front, over the same streams.
 //! * [`server`]: listeners, accepting, limits of connections, drain.
+//! * `export`: exports the streams of a store, for [`maintenance`] and for operators of a running server.
 //! * [`maintenance`]: checks, exports and imports a store while no server has it open.
-//! * [`config`], [`limits`], `clock`, `metrics`: settings, limits, time and metrics, which all modules use.
+//! * [`config`], [`limits`], `clock`, `metrics`, `access_log`: settings, limits, time, metrics and the log of requests, which
+//!   all modules use.
 //!
 //! Modules without a link are private. The feature `internals` makes them public for the tests and benchmarks of this package.
 
@@ -51,9 +53,13 @@ pub mod maintenance;
 pub mod server;
 
 #[cfg(not(feature = "internals"))]
+mod access_log;
+#[cfg(not(feature = "internals"))]
 mod budget;
 #[cfg(not(feature = "internals"))]
 mod clock;
+#[cfg(not(feature = "internals"))]
+mod export;
 #[cfg(not(feature = "internals"))]
 mod http;
 #[cfg(not(feature = "internals"))]
@@ -69,10 +75,16 @@ mod stream;
 
 #[cfg(feature = "internals")]
 #[doc(hidden)]
+pub mod access_log;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
 pub mod budget;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod clock;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod export;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod http;

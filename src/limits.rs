@@ -236,6 +236,9 @@ limits! {
     /// remembers; 100: all. Behind a reverse proxy all clients have one address, so set it to 100 there.
     principal_share_percent: u64 = 50, "percent";
 
+    /// Lines of the access log that wait to be written; further ones are lost and counted.
+    access_log_bytes_max: usize = 1024 * 1024, "bytes";
+
     /// Time over which a drain spreads the ends of held polls and live forms.
     drain_spread: Span = Span::seconds(5), "duration";
 }

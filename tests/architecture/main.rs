@@ -19,7 +19,7 @@ use modules::Crate;
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["config", "server", "maintenance"]),
     ("server", &["http", "mqtt", "xmpp", "outbound", "admin", "hub", "store", "auth", "budget"]),
-    ("http", &["auth", "hub"]),
+    ("http", &["auth", "hub", "export"]),
     ("mqtt", &["auth", "hub"]),
     ("xmpp", &["auth", "hub"]),
     ("outbound", &["hub"]),
@@ -27,14 +27,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hub", &["stream", "budget"]),
     ("store", &["stream", "budget"]),
     ("budget", &["stream"]),
-    ("maintenance", &["store"]),
+    ("maintenance", &["store", "export"]),
+    ("export", &["stream"]),
     ("auth", &[]),
     ("config", &["stream"]),
     ("stream", &[]),
 ];
 
 /// Folders that every folder may use and that use no other. `stream` may not use the clock.
-const LEAVES: &[&str] = &["clock", "limits", "metrics"];
+const LEAVES: &[&str] = &["access_log", "clock", "limits", "metrics"];
 
 /// Uses that are forbidden even through other folders.
 const NEVER: &[(&str, &[&str])] = &[

@@ -90,7 +90,7 @@ async fn clients_that_keep_connecting_are_answered_or_refused_and_never_reset() 
         clients.spawn(connect_until_refused(gateway.address));
     }
     until("some answers", async || {
-        let answered = r#"pollgate_requests_total{form="ShortPoll",status="200"}"#;
+        let answered = r#"pollgate_requests_total{form="short-poll",status="200"}"#;
         gateway.metric(answered).await > CONNECTING as f64
     })
     .await;

@@ -229,7 +229,7 @@ async fn a_heartbeat_is_an_envelope_without_a_resume_token() {
                 && beat.resume_delta.is_none()
         );
         assert_eq!(reader.resume, resume);
-        let beats = format!("pollgate_live_heartbeats_total{{form=\"{form:?}\"}}");
+        let beats = format!("pollgate_live_heartbeats_total{{form=\"{}\"}}", form.name());
         assert!(gateway.metric(&beats).await >= 1.0);
     }
 }

@@ -67,5 +67,5 @@ async fn a_client_without_a_first_frame_is_closed_in_time() {
     let gateway = Gateway::start(&["--limit", "first_byte_timeout=300ms"]).await;
     let mut socket = WebSocket::open(gateway.address, BARE).await.unwrap();
     assert_eq!(socket.closed().await, Close(1008, "no request in time".into()));
-    assert_eq!(gateway.metric("pollgate_live_connections{form=\"WebSocket\"}").await, 0.0);
+    assert_eq!(gateway.metric("pollgate_live_connections{form=\"websocket\"}").await, 0.0);
 }

@@ -92,7 +92,7 @@ async fn readers_that_disconnect_leave_no_state_behind() {
     }
     until("all wait", async || gateway.metric("pollgate_subscriptions").await == 200.0).await;
     for form in Form::LIVE {
-        let open = format!("pollgate_live_connections{{form=\"{form:?}\"}}");
+        let open = format!("pollgate_live_connections{{form=\"{}\"}}", form.name());
         assert_eq!(gateway.metric(&open).await, 1.0, "{form:?}");
     }
     assert_eq!(gateway.metric("pollgate_held_polls").await, 1.0);

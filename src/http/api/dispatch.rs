@@ -22,19 +22,23 @@ impl Gateway {
         request: GatewayRequest,
         state: &Arc<ConnectionState>,
     ) -> Reply<A> {
-        let GatewayRequest { operation, log } = request;
-        let outcome = match (operation, &log.trace) {
-            (Ok(operation), Some(trace)) => {
-                self.perform(operation, state, log.origin).instrument(trace.span.clone()).await
+        let GatewayRequest { operation, mut log } = request;
+        log.came_from(state);
+        let outcome = match (operation, log.span()) {
+            (Ok(operation), Some(span)) => {
+                self.perform(operation, state, log.origin).instrument(span.clone()).await
             }
             (Ok(operation), None) => self.perform(operation, state, log.origin).await,
             (Err(error), _) => Err(error),
         };
-        let (outcome, upgrade) = match outcome {
+        let (outcome, mut upgrade) = match outcome {
             Ok(Reply { answer, upgrade }) => (Ok(answer), upgrade),
             Err(error) => (Err(error), None),
         };
-        Reply { answer: self.finish(&log, outcome), upgrade }
+        if let Some(upgrade) = &mut upgrade {
+            upgrade.log(log.take_access());
+        }
+        Reply { answer: self.finish(&mut log, outcome), upgrade }
     }
 
     async fn perform<A: Answer>(

@@ -43,6 +43,7 @@ names! {
     STREAM_SUPERSEDED = "stream-superseded",
     STREAM_TTL = "stream-ttl",
     STREAM_UP_TO_DATE = "stream-up-to-date",
+    STREAM_WARNING = "stream-warning",
     X_ACCEL_BUFFERING = "x-accel-buffering",
     X_FORWARDED_PROTO = "x-forwarded-proto",
 }

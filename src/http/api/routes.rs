@@ -7,6 +7,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
 use hyper::header::{EXPECT, ORIGIN, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
+use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request};
 
 use super::error::Error;
@@ -28,6 +29,9 @@ use crate::stream::{Append, Shortage, StreamName};
 
 /// The path at which one request reads many streams.
 const STREAMS_PATH: &str = "/v1/streams";
+
+/// The beginning of the paths of streams, and of [`STREAMS_PATH`].
+const STREAM_PATHS: &str = "/v1/";
 
 /// The methods of [`STREAMS_PATH`].
 pub(in crate::http) const STREAMS_METHODS: &str = "GET, POST, OPTIONS";
@@ -100,6 +104,7 @@ impl Gateway {
         // A client that waits for `100 Continue` has not sent its body, and might never send it.
         let may_skip = !request.headers().contains_key(EXPECT) && can_skip(request.body());
         let (head, mut body) = request.into_parts();
+        let (method, target) = (head.method.clone(), head.uri.path_and_query().cloned());
         let admitted = self.admit(&head, refusal).and_then(|()| self.access.admit(&head));
         let origin = admitted.as_ref().ok().copied().flatten();
         let parsed = admitted.and_then(|_| self.parse(form, head));
@@ -120,7 +125,13 @@ impl Gateway {
         };
         framing.keep_alive &= may_go_on;
         let unread = unread.filter(|_| framing.keep_alive);
-        (GatewayRequest::new(form, framing, origin, operation), unread)
+        let mut request = GatewayRequest::new(form, framing, origin, operation);
+        let target = target.as_ref().map_or("", PathAndQuery::as_str);
+        // Other resources have no parameters; a file may have some that are meant for caches.
+        let query =
+            target.split_once('?').filter(|(path, _)| path.starts_with(STREAM_PATHS)).map(|(_, query)| query);
+        self.note(&mut request, method.as_str(), target, query);
+        (request, unread)
     }
 
     fn parse(&self, form: Form, head: Parts) -> Result<ParsedHead, Error> {

@@ -33,6 +33,7 @@ pub(in crate::http) fn stream_name(name: &str) -> Result<StreamName, Error> {
 pub(in crate::http) struct Query<'a> {
     values: [Option<Cow<'a, str>>; NAMES.len()],
     streams: Vec<Cow<'a, str>>,
+    has_unknown: bool,
 }
 
 /// The parameters of a read, from a query or a JSON object.
@@ -63,7 +64,10 @@ impl<'a> Query<'a> {
                 continue;
             }
             let mut slots = NAMES.iter().zip(&mut parsed.values);
-            let Some((_, slot)) = slots.find(|(known, _)| **known == name) else { continue };
+            let Some((_, slot)) = slots.find(|(known, _)| **known == name) else {
+                parsed.has_unknown |= !pair.is_empty();
+                continue;
+            };
             let value = decoded()?;
             if slot.replace(value).is_some() {
                 return Err(Malformed::parameter(name, "must not be given twice"));
@@ -72,10 +76,33 @@ impl<'a> Query<'a> {
         Ok(parsed)
     }
 
+    /// Whether the query has parameters that no request knows. They are ignored.
+    pub(in crate::http) fn has_unknown(&self) -> bool {
+        self.has_unknown
+    }
+
     /// The names of the requested streams.
     pub(in crate::http) fn streams(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().map(AsRef::as_ref)
     }
+}
+
+/// The most unknown parameters that a warning names, and the most characters of each name.
+const NAMED_MAX: usize = 4;
+const NAME_CHARACTERS_MAX: usize = 40;
+
+/// The warning about parameters of a query that no request knows; `None` if there are none. They are ignored, and a mistyped one
+/// would go unnoticed otherwise.
+pub(super) fn unknown_parameters(query: &str) -> Option<String> {
+    let names = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+    let mut unknown = names.filter(|name| !name.is_empty() && *name != STREAM && !NAMES.contains(name));
+    let shown = |name: &str| -> String {
+        let is_shown = |one: &char| one.is_ascii_alphanumeric() || "-_.~%".contains(*one);
+        name.chars().take(NAME_CHARACTERS_MAX).map(|one| if is_shown(&one) { one } else { '?' }).collect()
+    };
+    let named: Vec<_> = unknown.by_ref().take(NAMED_MAX).map(shown).collect();
+    let others = if unknown.next().is_some() { " and others" } else { "" };
+    (!named.is_empty()).then(|| format!("unknown query parameters are ignored: {}{others}", named.join(", ")))
 }
 
 impl Parameters for Query<'_> {
@@ -112,6 +139,22 @@ mod tests {
             (query.get("offset"), query.get("live"), query.get("cursor")),
             (Some("a,b"), Some("sse"), None)
         );
+    }
+
+    #[test]
+    fn a_warning_names_unknown_parameters_and_nothing_that_breaks_its_field() {
+        assert_eq!(unknown_parameters("offset=-1&live=sse&stream=a&stream=b&&=1"), None);
+        let warning = unknown_parameters("ofset=1&live=sse&Timeout=3").unwrap();
+        assert!(warning.ends_with(": ofset, Timeout"), "{warning}");
+        let hostile = format!("a\r\nb,\u{e9}=1&{}=2&c&d&e", "x".repeat(1000));
+        let warning = unknown_parameters(&hostile).unwrap();
+        assert!(warning.ends_with(", c, d and others") && warning.contains("a??b??,"), "{warning}");
+        assert!(
+            warning.len() < 200 && warning.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+            "{warning}"
+        );
+        assert!(!Query::parse(Some("offset=1&")).unwrap().has_unknown());
+        assert!(Query::parse(Some("offset=1&ofset=2")).unwrap().has_unknown());
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //! a client that leaves while bytes of it are unread, returning bytes that were read, and a shutdown that does not destroy the
 //! last response on its way.
 
-use std::any::Any;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,19 +58,30 @@ pub struct ConnectionState {
     stalled: AtomicBool,
     unsent: AtomicBool,
     charge: ConnectionCharge,
-    _open: Box<dyn Any + Send + Sync>,
+    open: Box<dyn OpenConnection>,
+}
+
+/// What the server keeps for as long as a connection is open.
+pub trait OpenConnection: Send + Sync + 'static {
+    /// The address of the client, if the access log needs it.
+    fn peer(&self) -> Option<SocketAddr>;
 }
 
 impl ConnectionState {
     /// State of a new connection of `owner`; `open` is dropped with the last holder.
-    pub fn new(open: impl Any + Send + Sync, owner: &Arc<Owner>) -> Self {
+    pub fn new(open: impl OpenConnection, owner: &Arc<Owner>) -> Self {
         let [stalled, unsent] = Default::default();
-        Self { stalled, unsent, charge: ConnectionCharge::new(owner), _open: Box::new(open) }
+        Self { stalled, unsent, charge: ConnectionCharge::new(owner), open: Box::new(open) }
     }
 
     /// The owner of the memory that the client takes.
     pub(in crate::http) fn owner(&self) -> &Arc<Owner> {
         self.charge.owner()
+    }
+
+    /// The address of the client, if the access log needs it.
+    pub(in crate::http) fn peer(&self) -> Option<SocketAddr> {
+        self.open.peer()
     }
 
     /// The principal of the client, which its address determines.

@@ -41,10 +41,11 @@ impl<'a> PendingResponse<'a> {
 
     /// Begins to answer a request.
     pub(super) fn of(gateway: &'a Gateway, request: GatewayRequest, state: &'a Arc<ConnectionState>) -> Self {
-        if request.log.is_traced() {
+        if request.log.span().is_some() {
             return Self::any(gateway, request, state);
         }
-        let GatewayRequest { operation, log } = request;
+        let GatewayRequest { operation, mut log } = request;
+        log.came_from(state);
         match operation {
             Ok(Operation::Read(read)) => {
                 let stage = ReadStage::Starting(gateway.begin_read(read, state, log.origin));
@@ -54,7 +55,7 @@ impl<'a> PendingResponse<'a> {
             Ok(Operation::OnStream(name, OnStream::Append(mut append))) => {
                 append.principal = state.principal();
                 let reply =
-                    async move { Reply::http(gateway.finish(&log, gateway.append(name, *append).await)) };
+                    async move { Reply::http(gateway.finish(&mut log, gateway.append(name, *append).await)) };
                 Self(PendingState::PendingAnswer(Box::pin(reply), LeavesBy::Reset))
             }
             operation => Self::any(gateway, GatewayRequest { operation, log }, state),

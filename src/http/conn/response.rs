@@ -15,6 +15,7 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, T
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 
 use super::body::{Body, FRAME_BYTES_MAX};
+use crate::access_log::AccessEntry;
 use crate::hub::{SharedBatch, Variant};
 use crate::stream::Batch;
 
@@ -53,6 +54,12 @@ pub(in crate::http) trait Answer: Head + From<Response<Body>> + Send {
 
     /// Adds the fields that depend on the request's framing, and `Date` unless hyper adds it.
     fn frame(&mut self, framing: Framing, now: SystemTime);
+
+    /// Adds a field to a complete response. If other readers share its bytes, they are copied.
+    fn add(&mut self, name: HeaderName, value: &[u8]);
+
+    /// Counts the bytes of the body in the entry of the request.
+    fn log(&mut self, entry: AccessEntry);
 
     /// Returns the response to a batch that other readers may get too, as `write` encodes it. Over HTTP/1 a small batch is
     /// encoded once per variant, and all readers share the bytes. They include the fields that `complete` adds; no field can be
@@ -134,6 +141,14 @@ impl Answer for Response<Body> {
 
     // HTTP/2 frames responses itself, and hyper adds `Date`.
     fn frame(&mut self, _: Framing, _: SystemTime) {}
+
+    fn add(&mut self, name: HeaderName, value: &[u8]) {
+        self.put(name, value);
+    }
+
+    fn log(&mut self, entry: AccessEntry) {
+        self.body_mut().log(entry);
+    }
 
     fn shared(
         batch: &SharedBatch,
@@ -279,6 +294,28 @@ impl Answer for ResponseBytes {
             self.put_static(CONNECTION, "keep-alive");
         }
         date(self, now);
+    }
+
+    fn add(&mut self, name: HeaderName, value: &[u8]) {
+        let Text::Whole(bytes) = &self.text else { return self.put(name, value) };
+        let after_status = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
+        let (status, rest) = bytes.split_at(after_status);
+        let mut copy = BytesMut::with_capacity(bytes.len() + name.as_str().len() + value.len() + 4);
+        copy.put_slice(status);
+        field(&mut copy, &name, value);
+        copy.put_slice(rest);
+        self.text = Text::Whole(copy.freeze());
+    }
+
+    fn log(&mut self, mut entry: AccessEntry) {
+        match &mut self.text {
+            Text::Begun(_, body) if !self.framing.without_body => body.log(entry),
+            Text::Begun(..) => {}
+            Text::Whole(bytes) => {
+                let head = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |end| end + 4);
+                entry.add_bytes(bytes.len() - head);
+            }
+        }
     }
 
     fn shared(
