@@ -49,10 +49,11 @@ macro_rules! client_module {
     };
 }
 
-static FILES: LazyLock<[File; 18]> = LazyLock::new(|| {
+static FILES: LazyLock<[File; 19]> = LazyLock::new(|| {
     [
         File::new("/", HTML, include_str!("../../web/index.html")),
         File::new("/page.js", JAVASCRIPT, include_str!("../../web/page.js")),
+        File::new("/mqtt.js", JAVASCRIPT, include_str!("../../web/mqtt.js")),
         File::new("/page.css", CSS, include_str!("../../web/page.css")),
         File::new("/pollgate.d.ts", TYPESCRIPT, include_str!("../../../clients/js/pollgate.d.ts")),
         File::new("/pollgate.js", JAVASCRIPT, include_str!("../../../clients/js/src/pollgate.js")),
