@@ -49,7 +49,7 @@ macro_rules! client_module {
     };
 }
 
-static FILES: LazyLock<[File; 19]> = LazyLock::new(|| {
+static FILES: LazyLock<[File; 21]> = LazyLock::new(|| {
     [
         File::new("/", HTML, include_str!("../../web/index.html")),
         File::new("/page.js", JAVASCRIPT, include_str!("../../web/page.js")),
@@ -60,6 +60,7 @@ static FILES: LazyLock<[File; 19]> = LazyLock::new(|| {
         client_module!("fallback"),
         client_module!("forms"),
         client_module!("http"),
+        client_module!("memory-store"),
         client_module!("network-memory"),
         client_module!("platform"),
         client_module!("policy"),
@@ -70,6 +71,7 @@ static FILES: LazyLock<[File; 19]> = LazyLock::new(|| {
         client_module!("shared-position"),
         client_module!("subscription"),
         client_module!("tabs"),
+        client_module!("unpack"),
     ]
 });
 
