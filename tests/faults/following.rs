@@ -52,9 +52,12 @@ fn no_race_against_a_reader_of_many_streams_loses_a_wake_up_or_leaves_a_waiter()
 
 /// Reads all streams until there is a message, which must be in `expected`. Returns whether it had to wait.
 async fn follow(hub: Arc<Hub>, places: Vec<(StreamName, Offset)>, expected: StreamName) -> bool {
-    let streams = places
-        .into_iter()
-        .map(|(stream, tail)| RequestedStream { stream, progress: Some(Progress::At(tail)) });
+    let streams = places.into_iter().map(|(stream, tail)| RequestedStream {
+        stream,
+        progress: Some(Progress::At(tail)),
+        history: 0,
+        times: false,
+    });
     let mut reader = hub.multi_reader(streams.collect());
     // The first wait returns at once, since the reader subscribes then; only the second one really waits.
     for waits in 0.. {

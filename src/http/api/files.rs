@@ -49,16 +49,18 @@ macro_rules! client_module {
     };
 }
 
-static FILES: LazyLock<[File; 18]> = LazyLock::new(|| {
+static FILES: LazyLock<[File; 21]> = LazyLock::new(|| {
     [
         File::new("/", HTML, include_str!("../../web/index.html")),
         File::new("/page.js", JAVASCRIPT, include_str!("../../web/page.js")),
+        File::new("/mqtt.js", JAVASCRIPT, include_str!("../../web/mqtt.js")),
         File::new("/page.css", CSS, include_str!("../../web/page.css")),
         File::new("/pollgate.d.ts", TYPESCRIPT, include_str!("../../../clients/js/pollgate.d.ts")),
         File::new("/pollgate.js", JAVASCRIPT, include_str!("../../../clients/js/src/pollgate.js")),
         client_module!("fallback"),
         client_module!("forms"),
         client_module!("http"),
+        client_module!("memory-store"),
         client_module!("network-memory"),
         client_module!("platform"),
         client_module!("policy"),
@@ -69,6 +71,7 @@ static FILES: LazyLock<[File; 18]> = LazyLock::new(|| {
         client_module!("shared-position"),
         client_module!("subscription"),
         client_module!("tabs"),
+        client_module!("unpack"),
     ]
 });
 

@@ -45,8 +45,8 @@ pub(in crate::http) trait Parameters {
     fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed>;
 }
 
-const NAMES: [&str; 9] =
-    ["offset", "live", "cursor", "resume", "timeout", "client", "heartbeat", "create", "from"];
+const NAMES: [&str; 10] =
+    ["offset", "live", "cursor", "resume", "timeout", "client", "heartbeat", "create", "from", "times"];
 
 /// The parameter that may be repeated.
 const STREAM: &str = "stream";
