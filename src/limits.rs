@@ -194,6 +194,11 @@ limits! {
     mqtt_connecting_bytes_max: usize = 16 * 1024 * 1024, "bytes";
     /// Size of an MQTT packet.
     mqtt_packet_bytes_max: usize = 1024 * 1024, "bytes";
+    /// What the gateway still reads of an MQTT connection that it ends, because another one has taken over its client id or
+    /// because it drains, and of one that fails: messages and a DISCONNECT that the client sent before.
+    mqtt_last_bytes_max: usize = 8 * 1024 * 1024, "bytes";
+    /// For how long the gateway reads these bytes. The connection that takes over waits for that.
+    mqtt_last_bytes_timeout: Span = Span::seconds(10), "duration";
     /// Messages of QoS 1 and 2 in flight to an MQTT client, and from it; each costs a name and two offsets. A client of MQTT
     /// 3.1.1 cannot be told this limit: it has at most one message for each of its 65 535 packet ids, of which a session keeps
     /// only the ids of QoS 2: 384 KiB.

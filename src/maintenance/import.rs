@@ -66,7 +66,7 @@ async fn import_line(
             };
             let payload = match current.content_type.is_json() {
                 true => Payload::json(bytes, Vec::new()),
-                false => Payload::raw(bytes),
+                false => Payload::message(bytes),
             };
             let content_type = current.content_type.clone();
             let append = Append { annotation, ..Append::of(content_type, payload) };

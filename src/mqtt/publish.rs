@@ -33,16 +33,13 @@ pub(super) fn stream(topic: &str) -> Result<StreamName, Reason> {
 
 impl Broker {
     /// Appends a message to a stream, which is created if it does not exist. An empty message with retain
-    /// clears the retained message. Any other empty message is refused, since a log cannot hold it.
+    /// also clears the retained message.
     pub(super) async fn append(
         &self,
         publisher: &str,
         name: &StreamName,
         publication: Publication,
     ) -> Result<(), Reason> {
-        if publication.payload.is_empty() {
-            return self.clear(name, publication).await;
-        }
         if publication.payload.len() > self.limits.body_bytes_max {
             return Err(Reason::QuotaExceeded);
         }
@@ -51,24 +48,27 @@ impl Broker {
         let offered = offered.unwrap_or_else(ContentType::octet_stream);
         let Publication { payload, qos, retain, properties, principal, stored_with_it } = publication;
         let annotation = properties.annotation(publisher, qos, retain, self.clock.now());
+        let clears = retain && payload.is_empty();
         let append = Append {
             annotation: Some(Arc::new(annotation)),
-            session: stored_with_it,
+            session: stored_with_it.clone(),
             principal,
             ..Append::of_any_type(payload, offered, self.limits.json_depth_max).or_create()
         };
-        self.hub.publish(name, append).await.map(|_| ()).map_err(|error| refusal(&error))
+        match self.hub.publish(name, append).await {
+            Ok(_) => Ok(()),
+            Err(AppendError::Empty) if clears => self.clear(name, stored_with_it).await,
+            Err(error) => Err(refusal(&error)),
+        }
     }
 
-    /// Clears the retained message of a stream. A log cannot hold the empty message, so the session change is
-    /// stored afterwards: after a kill in between, clearing once more changes nothing.
-    async fn clear(&self, name: &StreamName, publication: Publication) -> Result<(), Reason> {
-        if !publication.retain {
-            return Err(Reason::PayloadFormatInvalid);
-        }
+    /// Clears the retained message of a JSON stream. Its log cannot hold the empty message, so subscribers do
+    /// not receive it, and the session change is stored afterwards: after a kill in between, clearing once
+    /// more changes nothing.
+    async fn clear(&self, name: &StreamName, stored_with_it: Option<SessionChange>) -> Result<(), Reason> {
         match self.hub.clear_retained(name).await {
             // A stream that does not exist has nothing to clear.
-            Ok(()) | Err(ChangeError::Missing(_)) => self.store(publication.stored_with_it).await,
+            Ok(()) | Err(ChangeError::Missing(_)) => self.store(stored_with_it).await,
             Err(ChangeError::Failed(failure)) => Err(failed(failure)),
         }
     }

@@ -13,6 +13,7 @@
 mod world;
 
 mod both_worlds;
+mod empty;
 mod endings;
 mod flapping;
 mod hostile;
@@ -21,3 +22,4 @@ mod quotas;
 mod sessions;
 mod subscriptions;
 mod survival;
+mod takeovers;

@@ -102,8 +102,9 @@ async fn retained_messages_come_first_as_the_subscription_asks_and_never_twice()
     assert_eq!((message.retain, &message.payload[..]), (true, &b"newer"[..]));
     reader.subscribe_with("home/b", handling(RetainHandling::SendRetained), Vec::new()).await;
     assert_eq!(reader.take().await.payload, b"newer");
-    // An empty one clears.
+    // An empty one clears, and is a message.
     publisher.publish_with("home/b", b"", 1, true, Vec::new()).await;
+    assert_eq!(reader.take().await.payload, b"");
     reader.subscribe_with("home/b", handling(RetainHandling::SendRetained), Vec::new()).await;
     reader.ping().await;
     assert_eq!(reader.receive_within(Duration::from_millis(50)).await, None);

@@ -1,5 +1,5 @@
-//! The records of the log, in format 2. A later format may only add kinds of records at the end, as format 2 added
-//! [`LogRecord::Run`] to format 1.
+//! The records of the log, in format 3. A later format may only add variants at the end, as format 2 added [`LogRecord::Run`]
+//! and format 3 [`Ends::Empty`].
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -70,12 +70,14 @@ pub(super) type UnixMillis = i64;
 /// How the messages of an append are divided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Ends {
-    /// Bytes, which are one message.
+    /// Bytes, which are one message; without bytes there is no message.
     Raw,
     /// One JSON value.
     One,
     /// JSON values with these ends.
     Many(Box<[u32]>),
+    /// One message without bytes.
+    Empty,
 }
 
 /// The properties of an append besides its messages.
@@ -181,6 +183,7 @@ pub(super) fn time(moment: UnixMillis) -> SystemTime {
 impl Ends {
     pub(super) fn of(shape: &Shape) -> Self {
         match (shape.is_json(), shape.ends()) {
+            (false, _) if shape.len() == 0 && !shape.is_empty() => Self::Empty,
             (false, _) => Self::Raw,
             (true, []) => Self::One,
             (true, ends) => Self::Many(ends.into()),
@@ -194,6 +197,7 @@ impl Ends {
             Self::Raw => Shape::raw(length),
             Self::One => Shape::json(length, Vec::new()),
             Self::Many(ends) => Shape::json(length, ends.into_vec()),
+            Self::Empty => Shape::message(0),
         }
     }
 }
