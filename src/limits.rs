@@ -190,6 +190,8 @@ limits! {
     mqtt_connect_timeout: Span = Span::seconds(5), "duration";
     /// Size of a CONNECT, with its will and credentials, and of the first WebSocket frame of an MQTT client.
     mqtt_connect_bytes_max: usize = 64 * 1024, "bytes";
+    /// Size of an MQTT client id.
+    mqtt_client_id_bytes_max: usize = 1024, "bytes";
     /// Memory that all connections with an incomplete CONNECT share, beyond 4 KiB each.
     mqtt_connecting_bytes_max: usize = 16 * 1024 * 1024, "bytes";
     /// Size of an MQTT packet.

@@ -46,7 +46,7 @@ async fn import_line(
     match Line::parse(line)? {
         Line::Stream(line) => {
             close(store, now, current.take()).await?;
-            let name = StreamName::parse(&line.stream)?;
+            let name = StreamName::stored(&line.stream)?;
             let create = line.creation()?;
             let content_type = create.content_type.clone();
             match store.create(&name, create, now).await {

@@ -53,6 +53,8 @@ pub(super) struct Connection<S> {
     /// The walk over streams that may have changed without a mark.
     pub(super) catch_up: Option<Box<CatchUp>>,
     pub(super) attached: Attached,
+    /// A refused message of the connection has been logged.
+    pub(super) has_logged_refusal: bool,
     draining: watch::Receiver<bool>,
     /// When the last packet arrived.
     pub(super) heard_at: Instant,
@@ -112,6 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             retained: None,
             catch_up: None,
             attached,
+            has_logged_refusal: false,
             draining,
             heard_at: Instant::now(),
             leave_at: None,

@@ -78,6 +78,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         encode(packet, version, self.sent_bytes_max, &mut self.out)
     }
 
+    /// Whether the client accepts a packet of this size.
+    pub(super) fn fits(&self, packet: &OutgoingPacket<'_>) -> bool {
+        let version = self.version.unwrap_or(Version::V3);
+        encode(packet, version, self.sent_bytes_max, &mut BytesMut::new())
+    }
+
     /// Memory held for an incomplete packet, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
         self.frames.capacity()

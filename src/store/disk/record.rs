@@ -305,7 +305,7 @@ impl StreamRecord {
 
     /// The stream without its messages; `None` if the state is invalid.
     pub(super) fn restore<C: Content>(self, owner: &Arc<Owner>, now: SystemTime) -> Option<Entry<C>> {
-        let name = StreamName::parse(&self.name).ok()?;
+        let name = StreamName::stored(&self.name).ok()?;
         let asked = CreationRequest {
             lifetime: self.asked_lifetime.map(LifetimeRecord::lifetime),
             retention: self.asked_retention.map(RetentionRecord::retention),
@@ -390,6 +390,6 @@ impl ForkPoint {
                 Start::At(Offset { epoch: Epoch(epoch), position: Position(position) })
             }
         });
-        Some(Fork { source: StreamName::parse(&self.source).ok()?, offset, sub_offset: self.sub_offset })
+        Some(Fork { source: StreamName::stored(&self.source).ok()?, offset, sub_offset: self.sub_offset })
     }
 }
