@@ -14,7 +14,7 @@ use super::codec::{Breach, Connack, Connect, Incoming, OutgoingPacket, Reason, V
 use super::connection::Connection;
 use super::session_store::Negotiated;
 use super::wire::{Wire, WireProgress};
-use crate::stream::Principal;
+use crate::stream::{Principal, StreamName};
 
 /// Maximum number of reads, of up to 4 KiB each, while a CONNACK is delayed. A client that sends more than
 /// that before its CONNACK is no longer watched for a disconnect.
@@ -124,8 +124,9 @@ impl Broker {
         if connect.authenticates {
             return Err(Reason::BadAuthenticationMethod);
         }
-        if let Some(will) = &connect.will {
-            super::publish::stream(&will.topic)?;
+        // Bridges have wills below `$SYS`, which is refused when the will is due.
+        if connect.will.as_ref().is_some_and(|will| StreamName::of_topic(&will.topic).is_err()) {
+            return Err(Reason::TopicNameInvalid);
         }
         let id = connect.client_id.as_str();
         let client: Arc<str> = match id {

@@ -118,19 +118,24 @@ async fn an_acknowledgement_that_a_message_cannot_have_ends_the_connection() {
     assert_eq!(reader.receive().await, Some(Packet::Pingresp));
 }
 
-/// A mosquitto bridge that speaks 3.1.1 sets bit 7 of its protocol level.
+/// A mosquitto bridge that speaks 3.1.1 sets bit 7 of its protocol level, or is told by its will.
 #[tokio::test]
 async fn a_bridge_does_not_receive_its_own_messages_and_sees_retain_flags() {
     let gateway = Gateway::start(&[]).await;
-    let mut bytes = Hello { version: 4, ..Hello::new("bridge") }.bytes();
-    bytes[8] = 0x84;
-    let mut bridge = Mqtt::open(gateway.mqtt, 4).await;
-    bridge.send(&bytes).await;
-    assert!(matches!(bridge.receive().await, Some(Packet::Connack { code: 0, .. })));
-    bridge.subscribe("t/#", 1).await;
-    bridge.publish("t/own", "x", 1).await;
-    let mut other = Mqtt::connect(gateway.mqtt, &Hello::new("other")).await;
-    other.publish_with("t/other", b"x", 1, true, Vec::new()).await;
-    let message = bridge.take().await;
-    assert_eq!((&message.topic[..], message.retain), ("t/other", true));
+    let plain = Hello { version: 4, ..Hello::new("bridge") };
+    let mut private = plain.bytes();
+    private[8] = 0x84;
+    let will = Some(("$SYS/broker/connection/site/state".into(), "0".into(), Vec::new()));
+    for (index, bytes) in [private, Hello { will, ..plain }.bytes()].into_iter().enumerate() {
+        let mut bridge = Mqtt::open(gateway.mqtt, 4).await;
+        bridge.send(&bytes).await;
+        assert!(matches!(bridge.receive().await, Some(Packet::Connack { code: 0, .. })));
+        bridge.subscribe(&format!("{index}/+"), 1).await;
+        bridge.publish(&format!("{index}/own"), "x", 1).await;
+        let mut other = Mqtt::connect(gateway.mqtt, &Hello::new("other")).await;
+        let topic = format!("{index}/other");
+        other.publish_with(&topic, b"x", 1, true, Vec::new()).await;
+        let message = bridge.take().await;
+        assert_eq!((message.topic, message.retain), (topic, true));
+    }
 }

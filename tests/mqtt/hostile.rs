@@ -48,11 +48,6 @@ async fn what_is_no_introduction_is_answered_as_far_as_somebody_may_understand_i
         (Hello::new(&"x".repeat(1025)).bytes(), 5, Some(0x85)),
         (Hello::new("a\u{7}b").bytes(), 5, None),
         (Hello { will: Some(("a/#".into(), String::new(), Vec::new())), ..Hello::new("w") }.bytes(), 5, None),
-        (
-            Hello { will: Some(("$SYS/a".into(), String::new(), Vec::new())), ..Hello::new("w") }.bytes(),
-            5,
-            Some(0x87),
-        ),
         // One that accepts no packet as large as its CONNACK is not left waiting for it.
         (Hello::new("w").with(MaximumPacketSize::new(10).unwrap()).bytes(), 5, Some(0x95)),
         (Hello::new("w").with(MaximumPacketSize::new(4).unwrap()).bytes(), 5, None),

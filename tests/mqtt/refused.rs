@@ -27,6 +27,14 @@ async fn a_refused_message_does_not_block_those_behind_it() {
     assert_eq!(gateway.metric("pollgate_mqtt_publishes_refused_total").await, 15.0);
     let log = gateway.log();
     assert_eq!(log.lines().filter(|line| line.contains("was refused and is dropped")).count(), 1, "{log}");
+    // A bridge of mosquitto has such a will; it is dropped.
+    let will = Some(("$SYS/broker/connection/site/state".into(), "0".into(), Vec::new()));
+    let mut watcher = Mqtt::connect(gateway.mqtt, &old("watcher")).await;
+    watcher.subscribe("$SYS/#", 1).await;
+    drop(Mqtt::connect(gateway.mqtt, &Hello { will, ..old("bridge") }).await);
+    gateway.until_mqtt_clients(2).await;
+    watcher.ping().await;
+    assert_eq!(watcher.receive_within(std::time::Duration::from_millis(50)).await, None);
     // A client of MQTT 5 is told the reason, except for QoS 0.
     let mut new = Mqtt::connect(gateway.mqtt, &Hello::new("new")).await;
     assert_eq!(new.publish("json", "no json", 1).await, 0x99);

@@ -43,6 +43,8 @@ const PROTOCOL_NAME_3_1: &[u8] = b"\0\x06MQIsdp";
 /// Protocol level of a bridge that speaks 3.1.1: bit 7 asks for the options No Local and Retain As Published, which
 /// 3.1.1 does not have. Bridges of mosquitto and others send it, so that messages do not come back to them.
 const BRIDGE_LEVEL: u8 = 0x84;
+/// Start of the topic of the will of mosquitto's bridges, which tells one that does not set the bit.
+const BRIDGE_WILL: &str = "$SYS/broker/connection/";
 
 /// Bits of the first byte of a PUBLISH.
 const DUPLICATE_FLAG: u8 = 1 << 3;
@@ -54,7 +56,7 @@ pub(in crate::mqtt) fn decode(frame: Packet<'_>, version: Option<Version>) -> Re
     let Packet { first, body } = frame;
     let (kind, flags) = (first >> 4, first & 0x0f);
     // Types that are reserved, that only a server sends, or that need an authentication that is not supported.
-    if matches!(kind, 0 | 2 | 9 | 11 | 13 | 15) {
+    if matches!(kind, 0 | 2 | 13 | 15) {
         return Err(PROTOCOL_ERROR);
     }
     let expected_flags = match kind {
@@ -221,7 +223,7 @@ fn connect_v3(body: &[u8]) -> Result<Connect, Breach> {
     packet.user_name().map_or(Ok(""), text)?;
     Ok(Connect {
         version: Version::V3,
-        is_bridge: false,
+        is_bridge: will.as_ref().is_some_and(|will| will.topic.starts_with(BRIDGE_WILL)),
         client_id: text(packet.client_id())?.to_owned(),
         clean_start: packet.clean_session(),
         keep_alive: seconds(packet.keep_alive().into()),

@@ -40,6 +40,12 @@ impl Carrier {
             Self::Disconnect => &[0x11, 0x1f, 0x26],
         }
     }
+
+    /// The answer to a property that the packet cannot have. Section 2.2.2.2 calls such a packet malformed. Other
+    /// servers report a protocol error, except for the packets with filters; clients are tested against those.
+    fn misplaced(self) -> Breach {
+        if matches!(self, Self::Subscribe | Self::Unsubscribe) { MALFORMED } else { PROTOCOL_ERROR }
+    }
 }
 
 /// Checks the properties that `bytes` begin with: each may occur in the packet, at most once unless it is a
@@ -49,15 +55,12 @@ pub(super) fn check(bytes: &[u8], carrier: Carrier) -> Result<&[u8], Breach> {
     let (mut properties, behind) = split(rest, length)?;
     let mut seen = 0u64;
     while let Some((&id, value)) = properties.split_first() {
-        if !carrier.allowed().contains(&id) {
-            return Err(MALFORMED);
-        }
         let bit = 1 << (id & 0x3f);
         if seen & bit != 0 && id != USER_PROPERTY {
             return Err(PROTOCOL_ERROR);
         }
         seen |= bit;
-        properties = match encoding(id) {
+        properties = match encoding(id).ok_or(MALFORMED)? {
             Encoding::Bytes(count) => split(value, count)?.1,
             Encoding::Integer => {
                 let (number, rest) = integer(value)?;
@@ -70,6 +73,9 @@ pub(super) fn check(bytes: &[u8], carrier: Carrier) -> Result<&[u8], Breach> {
             Encoding::Data => data(value)?.1,
             Encoding::Pair => text(text(value)?)?,
         };
+        if !carrier.allowed().contains(&id) {
+            return Err(carrier.misplaced());
+        }
     }
     Ok(behind)
 }
@@ -77,15 +83,17 @@ pub(super) fn check(bytes: &[u8], carrier: Carrier) -> Result<&[u8], Breach> {
 const MALFORMED: Breach = Breach(Reason::MalformedPacket);
 const PROTOCOL_ERROR: Breach = Breach(Reason::ProtocolError);
 
-fn encoding(id: u8) -> Encoding {
+/// Returns the encoding of a property. `None`: there is no property with this identifier.
+fn encoding(id: u8) -> Option<Encoding> {
     match id {
-        0x01 | 0x17 | 0x19 => Encoding::Bytes(1),
-        0x21..=0x23 => Encoding::Bytes(2),
-        0x02 | 0x11 | 0x18 | 0x27 => Encoding::Bytes(4),
-        0x0b => Encoding::Integer,
-        0x09 | 0x16 => Encoding::Data,
-        USER_PROPERTY => Encoding::Pair,
-        _ => Encoding::Text,
+        0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28..=0x2a => Some(Encoding::Bytes(1)),
+        0x13 | 0x21..=0x23 => Some(Encoding::Bytes(2)),
+        0x02 | 0x11 | 0x18 | 0x27 => Some(Encoding::Bytes(4)),
+        SUBSCRIPTION_IDENTIFIER => Some(Encoding::Integer),
+        0x09 | 0x16 => Some(Encoding::Data),
+        USER_PROPERTY => Some(Encoding::Pair),
+        0x03 | 0x08 | 0x12 | 0x15 | 0x1a | 0x1c | 0x1f => Some(Encoding::Text),
+        _ => None,
     }
 }
 
@@ -135,7 +143,9 @@ mod tests {
             (&[4, 0x09, 0, 1, 0], Carrier::Publish, Ok(0)),
             (&[5, 0x11, 0, 0, 0], Carrier::Disconnect, Err(MALFORMED)),
             (&[5, 0x11, 0, 0, 0, 9], Carrier::Disconnect, Ok(0)),
-            (&[4, 0x1c, 0, 1, 1], Carrier::Disconnect, Err(MALFORMED)),
+            (&[4, 0x1c, 0, 1, 1], Carrier::Disconnect, Err(PROTOCOL_ERROR)),
+            (&[3, 0x1c, 0, 1], Carrier::Disconnect, Err(MALFORMED)),
+            (&[2, 0x04, 1], Carrier::Publish, Err(MALFORMED)),
             (&[0x80], Carrier::Connect, Err(MALFORMED)),
             (&[], Carrier::Will, Err(MALFORMED)),
         ] {
