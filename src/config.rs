@@ -110,6 +110,10 @@ struct ServeArgs {
     /// Address for MQTT clients, or `off` [default: 127.0.0.1:1883]
     #[arg(long, value_name = "ADDRESS")]
     mqtt: Option<String>,
+    /// What becomes of a message that a stream refuses, if its MQTT client cannot be told the reason (3.1.1, or QoS 0): `drop`
+    /// acknowledges and logs it, `close` ends the connection [default: drop]
+    #[arg(long, value_name = "WHAT")]
+    mqtt_refused: Option<String>,
     /// Where messages are stored: a directory, or `memory` (lost when the process ends) [default: pollgate-data]
     #[arg(long, value_name = "DIRECTORY")]
     store: Option<String>,
@@ -170,6 +174,8 @@ pub struct Settings {
     pub admin: SocketAddr,
     /// Address for MQTT clients.
     pub mqtt: MqttAddress,
+    /// What becomes of a refused message whose MQTT client cannot be told the reason.
+    pub mqtt_refused: MqttRefused,
     /// Where messages are stored.
     pub store: StorePlace,
     /// When appends to a store on disk are synced.
@@ -196,6 +202,16 @@ pub struct Settings {
     pub access_log: AccessLogPlace,
     /// All limits.
     pub limits: Limits,
+}
+
+/// What becomes of a refused message whose MQTT client cannot be told the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MqttRefused {
+    /// It is acknowledged and dropped.
+    Drop,
+    /// Its connection ends.
+    Close,
 }
 
 /// A log format.
@@ -231,6 +247,7 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 4437)),
             admin: SocketAddr::from(([127, 0, 0, 1], 4438)),
             mqtt: MqttAddress::At(SocketAddr::from(([127, 0, 0, 1], 1883))),
+            mqtt_refused: MqttRefused::Drop,
             store: StorePlace::Directory("pollgate-data".into()),
             sync: SyncPolicy::Always,
             accept_damage: false,
@@ -280,6 +297,7 @@ impl ServeArgs {
             ("listen", self.listen),
             ("admin", self.admin),
             ("mqtt", self.mqtt),
+            ("mqtt_refused", self.mqtt_refused),
             ("store", self.store),
             ("sync", self.sync),
             ("memory_max", self.memory_max),

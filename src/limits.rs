@@ -190,10 +190,17 @@ limits! {
     mqtt_connect_timeout: Span = Span::seconds(5), "duration";
     /// Size of a CONNECT, with its will and credentials, and of the first WebSocket frame of an MQTT client.
     mqtt_connect_bytes_max: usize = 64 * 1024, "bytes";
+    /// Size of an MQTT client id.
+    mqtt_client_id_bytes_max: usize = 1024, "bytes";
     /// Memory that all connections with an incomplete CONNECT share, beyond 4 KiB each.
     mqtt_connecting_bytes_max: usize = 16 * 1024 * 1024, "bytes";
     /// Size of an MQTT packet.
     mqtt_packet_bytes_max: usize = 1024 * 1024, "bytes";
+    /// What the gateway still reads of an MQTT connection that it ends, because another one has taken over its client id or
+    /// because it drains, and of one that fails: messages and a DISCONNECT that the client sent before.
+    mqtt_last_bytes_max: usize = 8 * 1024 * 1024, "bytes";
+    /// For how long the gateway reads these bytes. The connection that takes over waits for that.
+    mqtt_last_bytes_timeout: Span = Span::seconds(10), "duration";
     /// Messages of QoS 1 and 2 in flight to an MQTT client, and from it; each costs a name and two offsets. A client of MQTT
     /// 3.1.1 cannot be told this limit: it has at most one message for each of its 65 535 packet ids, of which a session keeps
     /// only the ids of QoS 2: 384 KiB.

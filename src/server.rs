@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::access_log::AccessLog;
 use crate::budget::{Bounds, Budget, half_of_machine};
 use crate::clock::Clock;
-use crate::config::{AccessLogPlace, MemorySize, MqttAddress, Settings, StorePlace};
+use crate::config::{AccessLogPlace, MemorySize, MqttAddress, MqttRefused, Settings, StorePlace};
 use crate::http::api::admin::Admin;
 use crate::http::conn::{Phase, Service};
 use crate::http::{AccessPolicy, Gateway, HoldPolicy, InvalidAccess};
@@ -47,6 +47,7 @@ pub struct Server {
     access: AccessPolicy,
     admin_access: AccessPolicy,
     access_log: Option<AccessLog>,
+    closes_on_refused: bool,
 }
 
 /// Why a server cannot start. The texts are for the operator.
@@ -172,6 +173,7 @@ impl Server {
             access,
             admin_access,
             access_log,
+            closes_on_refused: settings.mqtt_refused == MqttRefused::Close,
         })
     }
 
@@ -200,7 +202,8 @@ impl Server {
         let (clock, metrics, store) = (self.clock, self.metrics, self.store);
         let hub = Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock);
         let hub = Arc::new(hub.within(self.budget.clone()));
-        let broker = Arc::new(Broker::new(hub.clone(), self.limits.clone(), &metrics, clock));
+        let broker = Broker::new(hub.clone(), self.limits.clone(), &metrics, clock);
+        let broker = Arc::new(broker.closing_on_refused(self.closes_on_refused));
         let (sender, mqtt_sockets) = mpsc::channel(MQTT_SOCKETS_MAX);
         let gateway = Gateway::new(
             hub.clone(),

@@ -77,10 +77,10 @@ impl Checker {
         }
         match Line::parse(line)? {
             Line::Stream(line) => {
-                let name = StreamName::parse(&line.stream)?;
+                let name = StreamName::stored(&line.stream)?;
                 ContentType::parse(line.content_type())?;
                 if let Some(ForkNote { source, .. }) = &line.fork
-                    && !self.names.contains(&StreamName::parse(source)?)
+                    && !self.names.contains(&StreamName::stored(source)?)
                 {
                     return Err(ImportError::Source);
                 }
@@ -138,7 +138,7 @@ impl<R: BufRead + Seek> CheckedExport<R> {
         self.for_each(async |number, line| {
             if let Line::Stream(line) = line
                 && number < end
-                && let Err(error) = store.delete(&StreamName::parse(&line.stream)?, now).await
+                && let Err(error) = store.delete(&StreamName::stored(&line.stream)?, now).await
             {
                 left = Some((left.map_or(1, |(count, _)| count + 1), error));
             }
@@ -173,7 +173,7 @@ pub(super) async fn import<R: BufRead + Seek>(
 
 async fn must_be_new(store: &dyn Store, line: &Line, now: SystemTime) -> Result<(), ImportError> {
     let Line::Stream(line) = line else { return Ok(()) };
-    match store.describe(&StreamName::parse(&line.stream)?, now).await {
+    match store.describe(&StreamName::stored(&line.stream)?, now).await {
         Err(Missing::NotFound) => Ok(()),
         Ok(_) | Err(Missing::Deleted) => Err(ImportError::Exists),
     }
@@ -192,7 +192,7 @@ impl Importer<'_> {
     }
 
     async fn create(&mut self, line: &StreamLine) -> Result<(), ImportError> {
-        let name = StreamName::parse(&line.stream)?;
+        let name = StreamName::stored(&line.stream)?;
         let fork = match &line.fork {
             Some(note) => self.fork(note, &name).await?,
             None => None,
@@ -219,7 +219,7 @@ impl Importer<'_> {
 
     /// The fork point, counted from the earliest message that the imported source keeps. `None`: it does not keep the point.
     async fn fork(&self, note: &ForkNote, fork: &StreamName) -> Result<Option<Fork>, ImportError> {
-        let source = StreamName::parse(&note.source)?;
+        let source = StreamName::stored(&note.source)?;
         let described = self.store.describe(&source, self.now).await.map_err(|_| ImportError::Source)?;
         let Some(sub_offset) = note.at.checked_sub(described.earliest.position.0) else {
             tracing::warn!(stream = %fork, "the source of a fork no longer keeps the messages that they share");
@@ -237,7 +237,7 @@ impl Importer<'_> {
         };
         let payload = match current.content_type.is_json() {
             true => Payload::json(bytes, Vec::new()),
-            false => Payload::raw(bytes),
+            false => Payload::message(bytes),
         };
         let content_type = current.content_type.clone();
         let append = Append { annotation, ..Append::of(content_type, payload) };

@@ -44,7 +44,7 @@ impl MqttMetrics {
         let refused = counter("mqtt_refused", "MQTT connections refused during their handshake");
         let publishes_refused = counter(
             "mqtt_publishes_refused",
-            "Messages published by MQTT clients with QoS 1 or 2 and refused",
+            "Messages published by MQTT clients and refused; without a reason code for the client they are dropped, or its connection ends",
         );
         let sent_again = counter("mqtt_sent_again", "Messages sent again to MQTT clients after a reconnect");
         let missed = counter(

@@ -12,6 +12,7 @@ mod frame;
 mod fuzz;
 mod packet;
 mod properties;
+mod property_rules;
 mod reason;
 
 pub(super) use decode::decode;

@@ -14,10 +14,7 @@ use super::codec::{Breach, Connack, Connect, Incoming, OutgoingPacket, Reason, V
 use super::connection::Connection;
 use super::session_store::Negotiated;
 use super::wire::{Wire, WireProgress};
-use crate::stream::Principal;
-
-/// Maximum length of a client id, in bytes.
-const CLIENT_ID_BYTES_MAX: usize = 256;
+use crate::stream::{Principal, StreamName};
 
 /// Maximum number of reads, of up to 4 KiB each, while a CONNACK is delayed. A client that sends more than
 /// that before its CONNACK is no longer watched for a disconnect.
@@ -52,6 +49,22 @@ impl Broker {
             Err(reason) => return self.refuse(wire, reason).await,
         };
         let assigned = connect.client_id.is_empty().then(|| client.to_string());
+        let negotiated = self.negotiated(&connect);
+        let connack = Connack {
+            reason: Reason::Success,
+            session_present: false,
+            receive_maximum: self.limits.mqtt_in_flight_max,
+            packet_bytes_max: self.limits.mqtt_packet_bytes_max,
+            topic_alias_maximum: self.limits.mqtt_topic_aliases_max,
+            assigned_client_id: assigned,
+            session_expiry: (negotiated.session_expiry != connect.session_expiry)
+                .then_some(negotiated.session_expiry),
+            keep_alive: (negotiated.keep_alive != connect.keep_alive).then_some(negotiated.keep_alive),
+        };
+        if !wire.fits(&OutgoingPacket::Connack(connack.clone())) {
+            // The client accepts no packet that could tell it anything (MQTT 5, section 3.1.2.11.4).
+            return self.refuse(wire, Reason::PacketTooLarge).await;
+        }
         if self.sessions.is_attached(&client) {
             let delay = self.takeovers.count(&client, ());
             if !delay.is_zero() && !is_connected_after(&mut wire, delay).await {
@@ -61,22 +74,11 @@ impl Broker {
         let Some(found) = self.sessions.attach(&client, principal).await else {
             return self.refuse(wire, Reason::ServerUnavailable).await;
         };
-        let negotiated = self.negotiated(&connect);
         let opened = match self.open_session(found, &connect, &negotiated).await {
             Ok(opened) => opened,
             Err(reason) => return self.refuse(wire, reason).await,
         };
-        wire.put(&OutgoingPacket::Connack(Connack {
-            reason: Reason::Success,
-            session_present: opened.is_present,
-            receive_maximum: self.limits.mqtt_in_flight_max,
-            packet_bytes_max: self.limits.mqtt_packet_bytes_max,
-            topic_alias_maximum: self.limits.mqtt_topic_aliases_max,
-            assigned_client_id: assigned,
-            session_expiry: (negotiated.session_expiry != connect.session_expiry)
-                .then_some(negotiated.session_expiry),
-            keep_alive: (negotiated.keep_alive != connect.keep_alive).then_some(negotiated.keep_alive),
-        }));
+        wire.put(&OutgoingPacket::Connack(Connack { session_present: opened.is_present, ..connack }));
         Some(Box::new(Connection::new(self, wire, opened, negotiated)))
     }
 
@@ -122,8 +124,9 @@ impl Broker {
         if connect.authenticates {
             return Err(Reason::BadAuthenticationMethod);
         }
-        if let Some(will) = &connect.will {
-            super::publish::stream(&will.topic)?;
+        // Bridges have wills below `$SYS`, which is refused when the will is due.
+        if connect.will.as_ref().is_some_and(|will| StreamName::of_topic(&will.topic).is_err()) {
+            return Err(Reason::TopicNameInvalid);
         }
         let id = connect.client_id.as_str();
         let client: Arc<str> = match id {
@@ -132,7 +135,7 @@ impl Broker {
                 return Err(Reason::ClientIdentifierNotValid);
             }
             "" => assigned_id().into(),
-            _ if id.len() > CLIENT_ID_BYTES_MAX || id.chars().any(char::is_control) => {
+            _ if id.len() > self.limits.mqtt_client_id_bytes_max => {
                 return Err(Reason::ClientIdentifierNotValid);
             }
             _ => id.into(),
@@ -172,6 +175,7 @@ impl Broker {
             in_flight_max: connect.receive_maximum.min(limits.mqtt_in_flight_max).into(),
             last_alias: NonZeroU16::new(aliases),
             will: connect.will.clone().map(Box::new),
+            is_bridge: connect.is_bridge,
         }
     }
 
@@ -184,7 +188,12 @@ impl Broker {
     ) -> Option<T> {
         self.metrics.refused.inc();
         // A client of an unsupported version understands the CONNACK of 3.1.1.
-        if wire.version.is_some() || reason == Reason::UnsupportedProtocolVersion {
+        let is_told = match wire.version {
+            Some(Version::V5) => true,
+            Some(Version::V3) => reason.connect_return_code().is_some(),
+            None => reason == Reason::UnsupportedProtocolVersion,
+        };
+        if is_told {
             wire.put(&OutgoingPacket::Connack(Connack {
                 reason,
                 session_present: false,

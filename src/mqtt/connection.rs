@@ -53,6 +53,8 @@ pub(super) struct Connection<S> {
     /// The walk over streams that may have changed without a mark.
     pub(super) catch_up: Option<Box<CatchUp>>,
     pub(super) attached: Attached,
+    /// A refused message of the connection has been logged.
+    pub(super) has_logged_refusal: bool,
     draining: watch::Receiver<bool>,
     /// When the last packet arrived.
     pub(super) heard_at: Instant,
@@ -112,6 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             retained: None,
             catch_up: None,
             attached,
+            has_logged_refusal: false,
             draining,
             heard_at: Instant::now(),
             leave_at: None,
@@ -159,23 +162,62 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         }
         let has_room = self.wire.is_idle() && self.ready.is_empty() && self.vacancy() > 0 && !has_more;
         let (timer_at, event) = self.next_timer();
-        tokio::select! {
-            progress = self.wire.progress() => match progress? {
-                WireProgress::Read | WireProgress::Written => {}
-                WireProgress::Ended => return Err(Ending::Lost(io::ErrorKind::UnexpectedEof.into())),
+        let ending = tokio::select! {
+            progress = self.wire.progress() => match progress {
+                Ok(WireProgress::Read | WireProgress::Written) => return Ok(()),
+                Ok(WireProgress::Ended) => return Err(Ending::Lost(io::ErrorKind::UnexpectedEof.into())),
+                Err(error) => Ending::Lost(error),
             },
-            names = self.subscriber.changed(READY_MAX), if has_room => self.ready.extend(names),
-            () = ready(()), if has_more => {}
+            names = self.subscriber.changed(READY_MAX), if has_room => {
+                self.ready.extend(names);
+                return Ok(());
+            }
+            () = ready(()), if has_more => return Ok(()),
             () = sleep_until(timer_at) => match event {
-                TimerEvent::End(why) => return Err(Ending::ByGateway(why)),
-                TimerEvent::Save => {}
+                TimerEvent::End(why) => Ending::ByGateway(why),
+                TimerEvent::Save => return Ok(()),
             },
-            () = self.attached.superseded() => return Err(Ending::ByGateway(Reason::SessionTakenOver)),
+            () = self.attached.superseded() => Ending::ByGateway(Reason::SessionTakenOver),
             Ok(_) = self.draining.wait_for(|draining| *draining), if self.leave_at.is_none() => {
                 self.leave_at = Some(Instant::now() + self.broker.hub.drain_moment());
+                return Ok(());
+            }
+        };
+        Box::pin(self.read_out()).await?;
+        let has_spoken = matches!(ending, Ending::ByGateway(Reason::KeepAliveTimeout)) && !self.is_silent();
+        if has_spoken { Ok(()) } else { Err(ending) }
+    }
+
+    /// Handles what the client had sent before the connection ends, so that no message is lost, and so that a
+    /// DISCONNECT keeps its will from being published. A client that goes on sending is read up to
+    /// `mqtt_last_bytes_max`, for at most `mqtt_last_bytes_timeout`.
+    async fn read_out(&mut self) -> Result<(), Ending> {
+        let until = Instant::now() + self.broker.limits.mqtt_last_bytes_timeout.get();
+        let mut left = self.broker.limits.mqtt_last_bytes_max;
+        loop {
+            while let Some(packet) = self.wire.next_received()? {
+                self.heard_at = Instant::now();
+                Box::pin(self.dispatch(packet)).await?;
+                if self.heard_at >= until {
+                    return Ok(());
+                }
+            }
+            match self.wire.read_arrived().await {
+                Some(read) if read > 0 && read <= left => left -= read,
+                _ => return Ok(()),
             }
         }
-        Ok(())
+    }
+
+    /// Whether the client has been silent for longer than its keep alive allows.
+    fn is_silent(&self) -> bool {
+        self.silence().is_some_and(|silence| self.heard_at + silence <= Instant::now())
+    }
+
+    /// Returns how long the client may be silent.
+    fn silence(&self) -> Option<Duration> {
+        let keep_alive = self.negotiated.keep_alive;
+        (!keep_alive.is_zero()).then(|| keep_alive * 3 / 2)
     }
 
     /// Stores the unsaved changes of the session. Packets that must not be sent before are written
@@ -199,9 +241,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// Returns the next timer: the end of the connection because the client is silent or the gateway is
     /// draining, or the time to store changes.
     fn next_timer(&mut self) -> (Instant, TimerEvent) {
-        let silence =
-            if self.negotiated.keep_alive.is_zero() { NEVER } else { self.negotiated.keep_alive * 3 / 2 };
-        let silent = (self.heard_at + silence, TimerEvent::End(Reason::KeepAliveTimeout));
+        let silent_at = self.heard_at + self.silence().unwrap_or(NEVER);
+        let silent = (silent_at, TimerEvent::End(Reason::KeepAliveTimeout));
         let leave = self.leave_at.map(|at| (at, TimerEvent::End(Reason::ServerShuttingDown)));
         let save = self.session.has_unsaved().then(|| {
             let at = self.save_at.get_or_insert_with(|| Instant::now() + SAVE_INTERVAL);

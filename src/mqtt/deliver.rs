@@ -82,6 +82,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// Sends the next messages of a stream.
     async fn send_new(&mut self, name: StreamName) -> Result<(), Ending> {
         let Some(wanted) = self.session.subscriptions().wanted(&name) else { return Ok(()) };
+        if name.topic().is_none() {
+            // No topic has this name, so clients cannot be sent its messages.
+            return Ok(());
+        }
         let offset = self.session.offset(&name);
         let limit =
             MessageLimit { bytes_max: self.broker.limits.tail_bytes_max, count_max: self.vacancy().max(1) };
@@ -151,6 +155,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     }
 
     async fn send_retained(&mut self, stream: &StreamName, options: SubscriptionOptions) {
+        if stream.topic().is_none() {
+            return;
+        }
         let Ok(Some(message)) = self.broker.hub.retained(stream).await else { return };
         // No new messages are sent before this, so the offset is at the start of the subscription or before
         // it.
@@ -250,9 +257,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         properties: &MessageProperties,
         identifiers: &[u32],
     ) -> bool {
+        let Some(text) = topic.topic() else { return false };
         let alias = self.alias(topic);
         let delivery = Delivery {
-            topic,
+            topic: &text,
             alias,
             payload: &message.bytes,
             id,

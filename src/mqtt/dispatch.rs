@@ -10,7 +10,7 @@ use super::codec::{
     SubscriptionOptions, Unsubscribe, Version,
 };
 use super::connection::{Connection, Ending};
-use super::publish::{self, Publication};
+use super::publish::{self, Publication, Refusal};
 use crate::hub::StreamWalk;
 use crate::stream::{Filter, FilterMap, QoS, StreamName};
 
@@ -19,27 +19,34 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     pub(super) async fn dispatch(&mut self, packet: Incoming) -> Result<(), Ending> {
         match packet {
             Incoming::Publish(publish) => self.publish(*publish).await?,
-            Incoming::Ack(ack) if ack.kind == AckKind::Pubrel => self.released(ack.id),
+            Incoming::Ack(ack) if ack.kind == AckKind::Pubrel => self.released(ack.id)?,
             Incoming::Ack(ack) => {
-                if let Some(answer) = self.session.acknowledged(ack) {
-                    self.wire.put(&OutgoingPacket::Ack(answer));
+                if let Some(answer) = self.session.acknowledged(ack)? {
+                    self.respond(&OutgoingPacket::Ack(answer))?;
                 }
             }
-            Incoming::Subscribe(subscribe) => self.subscribe(subscribe).await,
-            Incoming::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe).await,
-            Incoming::Pingreq => {
-                self.wire.put(&OutgoingPacket::Pingresp);
-            }
+            Incoming::Subscribe(subscribe) => self.subscribe(subscribe).await?,
+            Incoming::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe).await?,
+            Incoming::Pingreq => self.respond(&OutgoingPacket::Pingresp)?,
             Incoming::Disconnect(disconnect) => return Err(self.left(disconnect)),
             Incoming::Connect(_) => return Err(Ending::ByGateway(Reason::ProtocolError)),
         }
         Ok(())
     }
 
+    /// Queues a response. A client that does not accept a packet of its size would wait for it in vain, so its
+    /// connection ends.
+    fn respond(&mut self, packet: &OutgoingPacket<'_>) -> Result<(), Ending> {
+        if self.wire.put(packet) { Ok(()) } else { Err(Ending::ByGateway(Reason::PacketTooLarge)) }
+    }
+
     /// Handles SUBSCRIBE. A filter that occurs twice counts once, with its last options. Matching streams are
     /// sent from their current tails on.
-    pub(super) async fn subscribe(&mut self, Subscribe { id, filters }: Subscribe) {
+    async fn subscribe(&mut self, Subscribe { id, mut filters }: Subscribe) -> Result<(), Ending> {
         self.retained = None;
+        for (_, options) in filters.iter_mut().filter(|_| self.negotiated.is_bridge) {
+            (options.no_local, options.retain_as_published) = (true, true);
+        }
         let (mut granted, mut new) = (Vec::with_capacity(filters.len()), FilterMap::default());
         for (filter, options) in &filters {
             consume_budget().await;
@@ -57,7 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 }
             }
         }
-        self.wire.put(&OutgoingPacket::Suback(id, granted));
+        self.respond(&OutgoingPacket::Suback(id, granted))
     }
 
     /// Adds a subscription, and adds it to `new` if it is new; otherwise replaces its options.
@@ -135,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if let (QoS::ExactlyOnce, Some(id)) = (qos, id) {
             if self.session.has_received(id) {
                 // The message is in the log; only the acknowledgement was lost.
-                return self.answer(id, qos, Ok(()));
+                return self.acknowledge(id, qos, Reason::Success);
             }
             if self.session.received_count() >= self.receive_maximum() {
                 return Err(Ending::ByGateway(Reason::ReceiveMaximumExceeded));
@@ -151,18 +158,42 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 self.broker.append(&client, &name, publication).await
             }
             Err(Reason::TopicAliasInvalid) => return Err(Ending::ByGateway(Reason::TopicAliasInvalid)),
-            Err(reason) => Err(reason),
+            Err(reason) => Err(Refusal::lasting(reason)),
         };
-        if let (Ok(()), Some(id)) = (outcome, received) {
-            self.session.received(id);
+        let reason = match outcome {
+            Ok(()) => {
+                received.into_iter().for_each(|id| self.session.received(id));
+                Reason::Success
+            }
+            Err(refusal) => self.refused(refusal, &topic, qos)?,
+        };
+        id.map_or(Ok(()), |id| self.acknowledge(id, qos, reason))
+    }
+
+    /// Decides what becomes of a refused message, and returns the reason code of its acknowledgement.
+    ///
+    /// A client of MQTT 5 is told the reason. Neither an acknowledgement of 3.1.1 nor a message of QoS 0 can
+    /// carry it. If the gateway lacks room, the connection ends, so that the client sends the message again
+    /// later. Otherwise it would be refused each time, and the messages behind it would never be sent: it is
+    /// dropped, unless the operator prefers the end of the connection.
+    fn refused(&mut self, refusal: Refusal, topic: &str, qos: QoS) -> Result<Reason, Ending> {
+        let Refusal { reason, is_final } = refusal;
+        self.broker.metrics.publishes_refused.inc();
+        if self.wire.version == Some(Version::V5) && qos > QoS::AtMostOnce {
+            return Ok(reason);
         }
-        match (outcome, id) {
-            (outcome, Some(id)) => self.answer(id, qos, outcome),
-            (Ok(()), None) => Ok(()),
-            // A QoS 0 publish has no response that could carry the reason, and no message is dropped
-            // silently.
-            (Err(reason), None) => Err(Ending::ByGateway(reason)),
+        if !is_final || self.broker.closes_on_refused {
+            return Err(Ending::ByGateway(reason));
         }
+        if !std::mem::replace(&mut self.has_logged_refusal, true) {
+            tracing::warn!(
+                client = &*self.session.client,
+                topic,
+                ?reason,
+                "a message was refused and is dropped; further ones of this connection are not logged"
+            );
+        }
+        Ok(Reason::Success)
     }
 
     /// Maximum number of unreleased messages of QoS 2 from the client. For a client of 3.1.1, which cannot be
@@ -194,28 +225,20 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         Ok(name)
     }
 
-    /// Acknowledges or refuses a message. A client of 3.1.1 cannot be sent a reason, so its connection ends.
-    fn answer(&mut self, id: PacketId, qos: QoS, outcome: Result<(), Reason>) -> Result<(), Ending> {
-        let reason = outcome.err().unwrap_or(Reason::Success);
-        if reason.is_failure() {
-            self.broker.metrics.publishes_refused.inc();
-            if self.wire.version == Some(Version::V3) {
-                return Err(Ending::ByGateway(reason));
-            }
-        }
+    /// Acknowledges a message, or refuses it.
+    fn acknowledge(&mut self, id: PacketId, qos: QoS, reason: Reason) -> Result<(), Ending> {
         let kind = if qos == QoS::ExactlyOnce { AckKind::Pubrec } else { AckKind::Puback };
-        self.wire.put(&OutgoingPacket::Ack(Ack { kind, id, reason }));
-        Ok(())
+        self.respond(&OutgoingPacket::Ack(Ack { kind, id, reason }))
     }
 
     /// Handles PUBREL: the client will not send the message again.
-    fn released(&mut self, id: PacketId) {
+    fn released(&mut self, id: PacketId) -> Result<(), Ending> {
         let reason =
             if self.session.released(id) { Reason::Success } else { Reason::PacketIdentifierNotFound };
-        self.wire.put(&OutgoingPacket::Ack(Ack { kind: AckKind::Pubcomp, id, reason }));
+        self.respond(&OutgoingPacket::Ack(Ack { kind: AckKind::Pubcomp, id, reason }))
     }
 
-    async fn unsubscribe(&mut self, Unsubscribe { id, filters }: Unsubscribe) {
+    async fn unsubscribe(&mut self, Unsubscribe { id, filters }: Unsubscribe) -> Result<(), Ending> {
         self.retained = None;
         let (mut reasons, mut ended) = (Vec::with_capacity(filters.len()), FilterMap::default());
         for filter in filters {
@@ -233,7 +256,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if !ended.is_empty() {
             self.end_subscriptions(&ended).await;
         }
-        self.wire.put(&OutgoingPacket::Unsuback(id, reasons));
+        self.respond(&OutgoingPacket::Unsuback(id, reasons))
     }
 
     fn left(&mut self, disconnect: Disconnect) -> Ending {

@@ -49,6 +49,6 @@ impl NameForm {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StreamName, D::Error> {
         let text = String::deserialize(deserializer)?;
-        StreamName::parse(&text).map_err(de::Error::custom)
+        StreamName::stored(&text).map_err(de::Error::custom)
     }
 }

@@ -47,6 +47,8 @@ pub struct Broker {
     clock: Clock,
     sessions: Arc<Sessions>,
     takeovers: Takeovers,
+    /// See [`closing_on_refused`](Self::closing_on_refused).
+    closes_on_refused: bool,
     /// Bytes that connections without a complete CONNECT may hold together, beyond 4 KiB each.
     connecting: Semaphore,
 }
@@ -58,9 +60,16 @@ impl Broker {
         let metrics = metrics.mqtt().clone();
         let sessions = Arc::new(Sessions::new(Share::of(&limits), hub.budget().clone(), metrics.clone()));
         let connecting = Semaphore::new(limits.mqtt_connecting_bytes_max.min(Semaphore::MAX_PERMITS));
-        let broker = Self { hub, limits, metrics, clock, sessions, takeovers, connecting };
+        let broker =
+            Self { hub, limits, metrics, clock, sessions, takeovers, closes_on_refused: false, connecting };
         broker.load();
         broker
+    }
+
+    /// With `closes` set, a refused message ends the connection of a client that cannot be told the reason.
+    /// Otherwise the message is acknowledged and dropped if it would be refused again each time.
+    pub fn closing_on_refused(self, closes: bool) -> Self {
+        Self { closes_on_refused: closes, ..self }
     }
 
     /// Serves a connection to its end. Its session and its messages are charged to `principal`. With `refuse`

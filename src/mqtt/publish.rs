@@ -23,54 +23,72 @@ pub(super) struct Publication {
     pub(super) stored_with_it: Option<SessionChange>,
 }
 
-/// Returns the stream of a topic, which may not contain wildcards (MQTT 5, section 4.7.1).
-pub(super) fn stream(topic: &str) -> Result<StreamName, Reason> {
-    if topic.contains(['+', '#']) {
-        return Err(Reason::TopicNameInvalid);
+/// Why a message was not appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) reason: Reason,
+    /// The same message will be refused again. Otherwise the gateway lacks room or its store has failed, and
+    /// the client may publish it again later.
+    pub(super) is_final: bool,
+}
+
+impl Refusal {
+    /// A refusal that repeating the message does not change.
+    pub(super) fn lasting(reason: Reason) -> Self {
+        Self { reason, is_final: true }
     }
-    StreamName::parse(topic).map_err(|_| Reason::TopicNameInvalid)
+}
+
+/// Returns the stream of a topic that a client publishes to. Topics that begin with `$SYS/` are for what a
+/// server tells about itself (MQTT 5, section 4.7.2).
+pub(super) fn stream(topic: &str) -> Result<StreamName, Reason> {
+    if topic == "$SYS" || topic.starts_with("$SYS/") {
+        return Err(Reason::NotAuthorized);
+    }
+    StreamName::of_topic(topic).map_err(|_| Reason::TopicNameInvalid)
 }
 
 impl Broker {
     /// Appends a message to a stream, which is created if it does not exist. An empty message with retain
-    /// clears the retained message. Any other empty message is refused, since a log cannot hold it.
+    /// also clears the retained message.
     pub(super) async fn append(
         &self,
         publisher: &str,
         name: &StreamName,
         publication: Publication,
-    ) -> Result<(), Reason> {
-        if publication.payload.is_empty() {
-            return self.clear(name, publication).await;
-        }
+    ) -> Result<(), Refusal> {
         if publication.payload.len() > self.limits.body_bytes_max {
-            return Err(Reason::QuotaExceeded);
+            return Err(Refusal::lasting(Reason::QuotaExceeded));
         }
         let offered =
             publication.properties.content_type.as_deref().and_then(|text| ContentType::parse(text).ok());
         let offered = offered.unwrap_or_else(ContentType::octet_stream);
         let Publication { payload, qos, retain, properties, principal, stored_with_it } = publication;
         let annotation = properties.annotation(publisher, qos, retain, self.clock.now());
+        let clears = retain && payload.is_empty();
         let append = Append {
             annotation: Some(Arc::new(annotation)),
-            session: stored_with_it,
+            session: stored_with_it.clone(),
             principal,
             ..Append::of_any_type(payload, offered, self.limits.json_depth_max).or_create()
         };
-        self.hub.publish(name, append).await.map(|_| ()).map_err(|error| refusal(&error))
+        match self.hub.publish(name, append).await {
+            Ok(_) => Ok(()),
+            Err(AppendError::Empty) if clears => self.clear(name, stored_with_it).await,
+            Err(error) => Err(refusal(&error)),
+        }
     }
 
-    /// Clears the retained message of a stream. A log cannot hold the empty message, so the session change is
-    /// stored afterwards: after a kill in between, clearing once more changes nothing.
-    async fn clear(&self, name: &StreamName, publication: Publication) -> Result<(), Reason> {
-        if !publication.retain {
-            return Err(Reason::PayloadFormatInvalid);
-        }
-        match self.hub.clear_retained(name).await {
+    /// Clears the retained message of a JSON stream. Its log cannot hold the empty message, so subscribers do
+    /// not receive it, and the session change is stored afterwards: after a kill in between, clearing once
+    /// more changes nothing.
+    async fn clear(&self, name: &StreamName, stored_with_it: Option<SessionChange>) -> Result<(), Refusal> {
+        let cleared = match self.hub.clear_retained(name).await {
             // A stream that does not exist has nothing to clear.
-            Ok(()) | Err(ChangeError::Missing(_)) => self.store(publication.stored_with_it).await,
+            Ok(()) | Err(ChangeError::Missing(_)) => self.store(stored_with_it).await,
             Err(ChangeError::Failed(failure)) => Err(failed(failure)),
-        }
+        };
+        cleared.map_err(|reason| Refusal { reason, is_final: false })
     }
 
     /// Publishes the will of a disconnected client, and stores a change of its session in the same step.
@@ -84,7 +102,7 @@ impl Broker {
         let name = stream(&will.topic)?;
         let Will { payload, qos, retain, properties, .. } = will.clone();
         let publication = Publication { payload, qos, retain, properties, principal, stored_with_it };
-        self.append(client, &name, publication).await
+        self.append(client, &name, publication).await.map_err(|refusal| refusal.reason)
     }
 
     /// Stores a change of a session, if there is one.
@@ -97,14 +115,14 @@ impl Broker {
 }
 
 /// The only mapping from errors of the hub to reason codes.
-fn refusal(error: &AppendError) -> Reason {
+fn refusal(error: &AppendError) -> Refusal {
     match error {
         AppendError::Empty | AppendError::NoContentType | AppendError::Messages(_) => {
-            Reason::PayloadFormatInvalid
+            Refusal::lasting(Reason::PayloadFormatInvalid)
         }
-        AppendError::Missing(_) => Reason::TopicNameInvalid,
-        AppendError::Refused { .. } => Reason::ImplementationSpecificError,
-        AppendError::Failed(failure) => failed(*failure),
+        AppendError::Missing(_) => Refusal::lasting(Reason::TopicNameInvalid),
+        AppendError::Refused { .. } => Refusal::lasting(Reason::ImplementationSpecificError),
+        AppendError::Failed(failure) => Refusal { reason: failed(*failure), is_final: false },
     }
 }
 

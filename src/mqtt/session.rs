@@ -21,7 +21,7 @@ mod unsaved;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::codec::{Ack, AckKind, PacketId, SubscriptionOptions};
+use super::codec::{Ack, AckKind, Breach, PacketId, SubscriptionOptions};
 use crate::stream::{Filter, FilterMap, Offset, QoS, Start, StreamName};
 
 use in_flight::InFlight;
@@ -46,6 +46,8 @@ pub(super) struct Session {
     retained: BTreeMap<Filter, Option<StreamName>>,
     /// Next offset to send, per stream. A stream without an offset was created after its subscription.
     offsets: HashMap<StreamName, Offset>,
+    /// Bytes of the names in `offsets` beyond [`OFFSET_NAME_BYTES`] each.
+    long_name_bytes: usize,
     /// Changes that are not stored yet. `None`: the session is not stored, since it ends with its connection,
     /// or the store does not outlive the process.
     unsaved: Option<Box<Unsaved>>,
@@ -59,6 +61,14 @@ const OFFSET_BYTES: usize = 80;
 /// Maximum memory of a stored offset, in the session and in the table of the store, in bytes.
 const STORED_OFFSET_BYTES: usize = 240;
 
+/// Length of the names that the memory of an offset includes, in bytes.
+const OFFSET_NAME_BYTES: usize = 64;
+
+/// Bytes of a name that the memory of an offset does not include.
+pub(super) fn long_name_bytes(name: &StreamName) -> usize {
+    name.as_str().len().saturating_sub(OFFSET_NAME_BYTES)
+}
+
 impl Session {
     /// Creates a session of `client` without subscriptions.
     pub(super) fn new(client: Arc<str>, is_stored: bool) -> Self {
@@ -69,6 +79,7 @@ impl Session {
             received: HashSet::new(),
             retained: BTreeMap::new(),
             offsets: HashMap::new(),
+            long_name_bytes: 0,
             unsaved: is_stored.then(|| Box::new(Unsaved { is_new: true, ..Unsaved::default() })),
         }
     }
@@ -118,7 +129,8 @@ impl Session {
     /// Returns the maximum memory of the session in bytes, without the ids of received messages.
     pub(super) fn bytes(&self) -> usize {
         let offset_bytes = if self.unsaved.is_some() { STORED_OFFSET_BYTES } else { OFFSET_BYTES };
-        SESSION_BYTES + self.subscriptions.bytes() + offset_bytes * self.offsets.len()
+        let offsets = offset_bytes * self.offsets.len() + self.long_name_bytes;
+        SESSION_BYTES + self.client.len() + self.subscriptions.bytes() + offsets
     }
 
     /// Returns the start of the next read of a stream.
@@ -135,7 +147,10 @@ impl Session {
     pub(super) fn set_offset(&mut self, name: StreamName, offset: Offset) {
         if self.offsets.get(&name) != Some(&offset) {
             self.note_with(Deadline::SomeTime, || SessionKey::Offset(name.clone()));
-            self.offsets.insert(name, offset);
+            let excess = long_name_bytes(&name);
+            if self.offsets.insert(name, offset).is_none() {
+                self.long_name_bytes += excess;
+            }
         }
     }
 
@@ -143,6 +158,7 @@ impl Session {
     /// start.
     pub(super) fn forget_offset(&mut self, name: &StreamName) {
         if self.offsets.remove(name).is_some() {
+            self.long_name_bytes -= long_name_bytes(name);
             self.note_with(Deadline::SomeTime, || SessionKey::Offset(name.clone()));
         }
         if self.offsets.is_empty() {
@@ -210,7 +226,7 @@ impl Session {
     }
 
     /// Handles an acknowledgement of the client, and returns the response to it.
-    pub(super) fn acknowledged(&mut self, ack: Ack) -> Option<Ack> {
+    pub(super) fn acknowledged(&mut self, ack: Ack) -> Result<Option<Ack>, Breach> {
         if self.unsaved.is_some() && self.in_flight.get(ack.id).is_some() {
             // After PUBREL the client forgets the id, so the message must never be sent with it again.
             self.note(

@@ -29,6 +29,8 @@ pub(super) struct Negotiated {
     /// Highest topic alias that the client accepts; `None`: none.
     pub(super) last_alias: Option<NonZeroU16>,
     pub(super) will: Option<Box<Will>>,
+    /// See [`Connect::is_bridge`].
+    pub(super) is_bridge: bool,
 }
 
 /// A session that a connection has.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use futures_util::FutureExt;
@@ -45,7 +46,13 @@ struct SessionSlot {
     kept: Arc<tokio::sync::Mutex<SlotState>>,
     /// Number of the newest connection that wants the session.
     newest: Signal<u64>,
+    /// Number of connections that have the session or wait for it.
+    connections: AtomicUsize,
 }
+
+/// Counts one connection in [`SessionSlot::connections`] until it is dropped.
+#[derive(Debug)]
+struct Claim(Arc<SessionSlot>);
 
 #[derive(Debug)]
 enum SlotState {
@@ -77,6 +84,8 @@ pub(super) struct Attached {
     principal: Principal,
     /// `None` once the session is detached.
     charge: Option<SessionCharge>,
+    /// `None` if no connection has the session.
+    _claim: Option<Claim>,
 }
 
 /// The result of [`Sessions::attach`].
@@ -104,6 +113,7 @@ impl Sessions {
     ) -> Option<SessionFound> {
         loop {
             let slot = self.slot(client);
+            let claim = Some(Claim::new(&slot));
             let mut number = 0;
             slot.newest.update(|newest| {
                 *newest += 1;
@@ -115,7 +125,8 @@ impl Sessions {
             }
             let (sessions, client, charge) =
                 (self.clone(), client.clone(), Some(self.accounts.open(principal)));
-            let mut attached = Attached { sessions, client, slot, kept, number, principal, charge };
+            let mut attached =
+                Attached { sessions, client, slot, kept, number, principal, charge, _claim: claim };
             if attached.superseded().now_or_never().is_some() {
                 return None;
             }
@@ -195,7 +206,9 @@ impl Sessions {
             SlotState::Session(away, due, charge) if wanted(due) => {
                 let (sessions, client, principal) = (self.clone(), client.clone(), charge.principal());
                 let (number, charge) = (0, Some(charge));
-                Some((Attached { sessions, client, slot, kept, number, principal, charge }, *away))
+                let attached =
+                    Attached { sessions, client, slot, kept, number, principal, charge, _claim: None };
+                Some((attached, *away))
             }
             other => {
                 *kept = other;
@@ -222,9 +235,9 @@ impl Sessions {
         self.slots.contains_key(client)
     }
 
-    /// Whether a connection currently has the session of a client.
+    /// Whether a connection has the session of a client or waits for it.
     pub(super) fn is_attached(&self, client: &str) -> bool {
-        self.slots.get(client).is_some_and(|slot| slot.kept.try_lock().is_err())
+        self.slots.get(client).is_some_and(|slot| slot.connections.load(Ordering::Relaxed) > 0)
     }
 
     /// Returns the number of sessions, of connected and disconnected clients.
@@ -249,7 +262,24 @@ impl Agenda {
 
 impl SessionSlot {
     fn new() -> Self {
-        Self { kept: Arc::new(tokio::sync::Mutex::new(SlotState::Nothing)), newest: Signal::new(0) }
+        Self {
+            kept: Arc::new(tokio::sync::Mutex::new(SlotState::Nothing)),
+            newest: Signal::new(0),
+            connections: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Claim {
+    fn new(slot: &Arc<SessionSlot>) -> Self {
+        slot.connections.fetch_add(1, Ordering::Relaxed);
+        Self(slot.clone())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -391,6 +421,25 @@ mod tests {
             }
         }
         assert_eq!(winners, 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_for_a_session_counts_and_a_sweep_does_not() {
+        let sessions = sessions();
+        let first = attach(&sessions, "a").await;
+        let waiting = {
+            let sessions = sessions.clone();
+            tokio::spawn(async move { sessions.attach(&"a".into(), Principal::GATEWAY).await })
+        };
+        in_time("the other one waits", first.attached.superseded()).await;
+        first.attached.detach(away(Instant::now(), None));
+        assert!(sessions.is_attached("a"), "no connection has the session, and one waits for it");
+        let second = in_time("the session is free", waiting).await.unwrap().unwrap();
+        second.attached.detach(away(Instant::now(), None));
+        assert!(!sessions.is_attached("a"));
+        let swept = sessions.take_due(Instant::now()).unwrap();
+        assert!(!sessions.is_attached("a"), "the sweep is no connection");
+        drop(swept);
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::task::yield_now;
 
 use super::codec::{Breach, Incoming, OutgoingPacket, PacketReader, Version, decode, encode};
 
@@ -60,9 +61,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Returns the next received packet. Returns `None` while the client does not read what it is sent.
     pub(super) fn next(&mut self) -> Result<Option<Incoming>, Breach> {
-        if self.out.len() >= UNWRITTEN_BYTES_MAX {
-            return Ok(None);
-        }
+        if self.out.len() >= UNWRITTEN_BYTES_MAX { Ok(None) } else { self.next_received() }
+    }
+
+    /// Returns the next received packet, also while the client does not read what it is sent.
+    pub(super) fn next_received(&mut self) -> Result<Option<Incoming>, Breach> {
         let Some(frame) = self.frames.next(self.received_bytes_max)? else { return Ok(None) };
         decode(frame, self.version).map(Some)
     }
@@ -73,6 +76,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.flushed = false;
         let version = self.version.unwrap_or(Version::V3);
         encode(packet, version, self.sent_bytes_max, &mut self.out)
+    }
+
+    /// Whether the client accepts a packet of this size.
+    pub(super) fn fits(&self, packet: &OutgoingPacket<'_>) -> bool {
+        let version = self.version.unwrap_or(Version::V3);
+        encode(packet, version, self.sent_bytes_max, &mut BytesMut::new())
     }
 
     /// Memory held for an incomplete packet, in bytes.
@@ -107,6 +116,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             if self.out.len() < UNWRITTEN_BYTES_MAX { self.poll_read(context) } else { Poll::Pending }
         })
         .await
+    }
+
+    /// Reads bytes that have arrived, without waiting. Returns their number; 0 at the end of the connection,
+    /// `None` if nothing has arrived.
+    pub(super) async fn read_arrived(&mut self) -> Option<usize> {
+        for is_second in [false, true] {
+            let before = self.frames.unread();
+            let read = poll_fn(|context| Poll::Ready(self.poll_read(context))).await;
+            match read {
+                Poll::Ready(Ok(WireProgress::Read | WireProgress::Written)) => {
+                    return Some(self.frames.unread() - before);
+                }
+                Poll::Ready(Ok(WireProgress::Ended) | Err(_)) => return Some(0),
+                // Lets the runtime look at its sockets: bytes may have arrived that it does not know of yet.
+                Poll::Pending if !is_second => yield_now().await,
+                Poll::Pending => {}
+            }
+        }
+        None
     }
 
     /// Writes all queued packets and closes the connection.

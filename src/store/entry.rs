@@ -321,13 +321,17 @@ impl<C: Content> Entry<C> {
         if let Some(record) = done.record {
             let annotation = done.annotation.filter(|annotation| annotation.retain);
             // Released first, so that only the log owns the record when it seals the run.
-            self.retained.take_if(|_| annotation.is_some());
+            let replaced = self.retained.take_if(|_| annotation.is_some());
+            let clears = record.shape.len() == 0;
             self.log.push(record, ChargedTo { principal: done.principal, creator: self.charge.owner() });
-            if let Some(annotation) = annotation {
+            if let Some(annotation) = annotation.filter(|_| !clears) {
                 let record = self.log.last().cloned();
                 self.retained = record.map(|record| Record { annotation: Some(annotation), ..record });
             }
             self.trim(now);
+            if replaced.is_some() && self.retained.is_none() {
+                self.recount();
+            }
         }
         self.closed |= done.close;
     }
@@ -393,7 +397,7 @@ impl<C: Content> Entry<C> {
             if placed.start > next {
                 break;
             }
-            bytes += placed.length;
+            bytes += placed.length.max(1);
             if !messages.is_empty() && (bytes > limit.bytes_max || messages.len() >= limit.count_max) {
                 break;
             }

@@ -153,19 +153,21 @@ impl<C: Content> Log<C> {
         }
     }
 
-    /// Reads whole appends from `from` on until a hole or until `bytes_max` is reached. Returns at least one append and at
-    /// least the bytes of one character, so that a reader of whole characters makes progress.
+    /// Reads whole appends from `from` on until a hole or until `bytes_max` is reached, where each append counts at least one
+    /// byte. Returns at least one append and at least as many as the bytes of one character, so that a reader of whole
+    /// characters makes progress.
     pub(super) fn read(&self, from: Position, bytes_max: usize) -> LogSlice<C::Piece> {
         let mut slice = LogSlice { pieces: Vec::new(), messages: 0, next: from };
         let mut bytes = 0;
         for record in self.records_from(from) {
             let skipped = from.since(record.start);
             let range = record.shape.since(skipped);
-            let is_full = bytes >= CHARACTER_BYTES_MAX && bytes + range.len() > bytes_max;
+            let size = range.len().max(1);
+            let is_full = bytes >= CHARACTER_BYTES_MAX && bytes + size > bytes_max;
             if is_full || self.is_after_hole(&record, slice.next) {
                 break;
             }
-            bytes += range.len();
+            bytes += size;
             slice.pieces.push(record.content.piece(range));
             slice.messages += record.shape.messages().saturating_sub(skipped).max(1);
             slice.next = record.end();

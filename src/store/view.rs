@@ -65,8 +65,8 @@ impl View<Bytes> {
         let at_tail = next == self.tail;
         let closed = self.closed && at_tail;
         if self.content_type.encoding() == Encoding::Text && !closed {
-            let begun = cut_begun_character(&mut pieces);
-            next = Position(next.0.saturating_sub(begun));
+            let cut = cut_begun_character(&mut pieces, at_tail);
+            next = Position(next.0.saturating_sub(cut));
         }
         Batch {
             pieces,
@@ -113,26 +113,36 @@ impl Placed<Bytes> {
     }
 }
 
-/// Cuts the first bytes of a UTF-8 character whose other bytes are not appended yet. Returns the number of bytes cut.
-fn cut_begun_character(pieces: &mut Vec<Bytes>) -> u64 {
+/// Cuts the first bytes of a UTF-8 character whose other bytes are not in `pieces`, and the empty messages behind them. Returns
+/// the number of positions cut. Cuts nothing if nothing would be left of a batch that does not reach the tail, because its
+/// reader would not get ahead.
+fn cut_begun_character(pieces: &mut Vec<Bytes>, at_tail: bool) -> u64 {
     let mut end: Vec<u8> =
         pieces.iter().rev().flat_map(|piece| piece.iter().rev()).take(3).copied().collect();
     end.reverse();
     let begun =
         end.utf8_chunks().last().map(|chunk| chunk.invalid()).filter(|bytes| is_begun_character(bytes));
-    let begun = begun.map_or(0, <[u8]>::len);
-    let mut rest = begun;
+    let mut rest = begun.map_or(0, <[u8]>::len);
+    if rest == 0 {
+        return 0;
+    }
+    let (mut kept, mut positions) = (pieces.clone(), 0);
     while rest > 0
-        && let Some(mut last) = pieces.pop()
+        && let Some(mut last) = kept.pop()
     {
         let cut = rest.min(last.len());
         rest -= cut;
+        positions += cut.max(1);
         last.truncate(last.len() - cut);
         if !last.is_empty() {
-            pieces.push(last);
+            kept.push(last);
         }
     }
-    begun as u64
+    if kept.is_empty() && !at_tail {
+        return 0;
+    }
+    *pieces = kept;
+    positions as u64
 }
 
 /// Whether `bytes`, which are not valid UTF-8, are the beginning of a character (RFC 3629, section 4).

@@ -95,12 +95,16 @@ impl Append {
     }
 
     /// Splits the body of an append to a stream of any type by the type `stream`. Does nothing if that is already done, or if
-    /// the append declares its type.
+    /// the append declares its type. An empty body is an empty message, except in a JSON stream, which has none.
     pub fn split_for(&mut self, stream: &ContentType) -> Result<(), AppendError> {
         let AppendType::OfStream { body, json_depth_max, .. } = &self.content_type else { return Ok(()) };
         let is_split = !self.payload.is_empty() && self.payload.shape().is_json() == stream.is_json();
         if !is_split {
-            self.payload = split(body.clone(), stream, *json_depth_max)?;
+            self.payload = if stream.is_json() {
+                split(body.clone(), stream, *json_depth_max)?
+            } else {
+                Payload::message(body.clone())
+            };
         }
         if self.payload.is_empty() { Err(AppendError::Empty) } else { Ok(()) }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::StreamName;
-use super::name::NAME_BYTES_MAX;
+use super::name::escaped;
 
 /// The wildcard that matches exactly one level.
 pub const ONE_LEVEL: &str = "+";
@@ -12,7 +12,7 @@ pub const ONE_LEVEL: &str = "+";
 /// The wildcard that matches any number of levels, including none.
 pub const ANY_LEVELS: &str = "#";
 
-/// A valid topic filter: 1 to 512 bytes, no control characters, `+` only as a whole level, `#` only as the whole last level.
+/// A valid filter of stream names: not empty, no control characters, `+` only as a whole level, `#` only as the whole last level.
 /// Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Filter {
@@ -25,8 +25,6 @@ pub struct Filter {
 pub enum InvalidFilter {
     /// The text is empty.
     Empty,
-    /// More than 512 bytes, the maximum of a stream name.
-    TooLong,
     /// A control character, which no stream name contains.
     ControlCharacter,
     /// A `+` or `#` that is not a whole level, or a `#` that is not the last level.
@@ -39,9 +37,6 @@ impl Filter {
         if text.is_empty() {
             return Err(InvalidFilter::Empty);
         }
-        if text.len() > NAME_BYTES_MAX {
-            return Err(InvalidFilter::TooLong);
-        }
         if text.chars().any(char::is_control) {
             return Err(InvalidFilter::ControlCharacter);
         }
@@ -53,8 +48,13 @@ impl Filter {
                 return Err(InvalidFilter::Wildcard);
             }
         }
-        let exact = if text.contains(['+', '#']) { None } else { StreamName::parse(text).ok() };
+        let exact = if text.contains(['+', '#']) { None } else { StreamName::stored(text).ok() };
         Ok(Self { text: text.into(), exact })
+    }
+
+    /// The filter of the streams whose topics an MQTT topic filter matches.
+    pub fn of_topics(text: &str) -> Result<Self, InvalidFilter> {
+        if text.is_empty() { Err(InvalidFilter::Empty) } else { Self::parse(&escaped(text)) }
     }
 
     /// A filter for exactly this stream, even if its name contains `+` or `#`.
@@ -127,7 +127,6 @@ impl fmt::Display for InvalidFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "a filter must not be empty",
-            Self::TooLong => "a filter has at most 512 bytes",
             Self::ControlCharacter => "a filter must not contain control characters",
             Self::Wildcard => "in a filter, '+' must be a whole level, and '#' the whole last level",
         })
@@ -177,7 +176,6 @@ mod tests {
     fn wildcards_are_whole_levels_and_the_rest_is_as_in_names() {
         for (text, reason) in [
             ("", InvalidFilter::Empty),
-            (&*"x".repeat(513), InvalidFilter::TooLong),
             ("a\0", InvalidFilter::ControlCharacter),
             ("a/\u{85}", InvalidFilter::ControlCharacter),
             ("sport/tennis#", InvalidFilter::Wildcard),
@@ -190,6 +188,25 @@ mod tests {
         }
         for text in ["/", "+/+", "/+", "a//b", "a/../b", "+/tennis/#", &"x".repeat(512)] {
             assert_eq!(Filter::parse(text).map(|filter| filter.as_str().to_owned()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_topic_filter_matches_topics_with_empty_levels() {
+        for (filter, topic, expected) in [
+            ("/finance", "/finance", true),
+            ("+/+", "/finance", true),
+            ("/+", "/finance", true),
+            ("+", "/finance", false),
+            ("a/+/b", "a//b", true),
+            ("a//b", "a//b", true),
+            ("a/#", "a/", true),
+            ("#", "/", true),
+            ("a/%00", "a/", false),
+            ("a/./+", "a/./b", true),
+        ] {
+            let name = StreamName::of_topic(topic).unwrap();
+            assert_eq!(Filter::of_topics(filter).unwrap().matches(&name), expected, "{filter} and {topic}");
         }
     }
 

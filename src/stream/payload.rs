@@ -17,15 +17,34 @@ pub struct Payload {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Shape {
     length: u32,
-    json: bool,
+    division: Division,
     /// The end of each message in JSON mode; `None` if there is one message, or if the stream is not JSON.
     ends: Option<Arc<[u32]>>,
 }
 
+/// What the content of an append consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Division {
+    /// No message.
+    #[default]
+    Nothing,
+    /// One message of a stream that is not JSON. Each byte is a position; a message without bytes takes one position, so that
+    /// readers can tell whether they have received it.
+    Message,
+    /// JSON values; each is a position.
+    Json,
+}
+
 impl Payload {
-    /// Content of a stream that is not JSON: one message of at most 4 GiB.
+    /// Content of a stream that is not JSON: one message of at most 4 GiB, or none if `bytes` is empty.
     pub fn raw(bytes: Bytes) -> Self {
         let shape = Shape::raw(length(&bytes));
+        Self { bytes, shape }
+    }
+
+    /// One message of a stream that is not JSON. It may be empty.
+    pub fn message(bytes: Bytes) -> Self {
+        let shape = Shape::message(length(&bytes));
         Self { bytes, shape }
     }
 
@@ -35,9 +54,9 @@ impl Payload {
         Self { bytes, shape }
     }
 
-    /// Whether the payload has no content.
+    /// Whether the payload has no message. A message without bytes is one.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.shape.is_empty()
     }
 
     /// The size in bytes, including the commas between JSON messages.
@@ -83,15 +102,23 @@ impl Payload {
 }
 
 impl Shape {
-    /// The shape of one message of `length` bytes.
+    /// The shape of one message of `length` bytes, or of none if that is 0.
     pub fn raw(length: u32) -> Self {
-        Self { length, json: false, ends: None }
+        if length == 0 { Self::default() } else { Self::message(length) }
+    }
+
+    /// The shape of one message of `length` bytes, which may be 0.
+    pub fn message(length: u32) -> Self {
+        Self { length, division: Division::Message, ends: None }
     }
 
     /// The shape of JSON values in `length` bytes; `ends` has the end of each.
     pub fn json(length: u32, ends: Vec<u32>) -> Self {
+        if length == 0 {
+            return Self::default();
+        }
         let ends = (ends.len() > 1).then(|| ends.into());
-        Self { length, json: true, ends }
+        Self { length, division: Division::Json, ends }
     }
 
     /// The size of the content in bytes.
@@ -99,14 +126,14 @@ impl Shape {
         self.length as usize
     }
 
-    /// Whether there is no content.
+    /// Whether there is no message.
     pub fn is_empty(&self) -> bool {
-        self.length == 0
+        self.division == Division::Nothing
     }
 
     /// Whether the messages are JSON values, so that positions count values.
     pub fn is_json(&self) -> bool {
-        self.json
+        self.division == Division::Json
     }
 
     /// The ends of the values; empty unless there are several JSON values.
@@ -114,18 +141,22 @@ impl Shape {
         self.ends.as_deref().unwrap_or_default()
     }
 
-    /// How far the content moves the tail: messages in JSON mode, bytes otherwise.
+    /// How far the content moves the tail: messages in JSON mode, bytes otherwise, and 1 for a message without bytes.
     pub fn positions(&self) -> u64 {
-        match (self.length, self.json) {
-            (0, _) => 0,
-            (length, false) => length.into(),
-            (_, true) => self.ends().len().max(1) as u64,
+        match self.division {
+            Division::Nothing => 0,
+            Division::Message => self.length.max(1).into(),
+            Division::Json => self.ends().len().max(1) as u64,
         }
     }
 
     /// How many messages the content counts for in retention: JSON values in JSON mode, otherwise 1.
     pub fn messages(&self) -> u64 {
-        if self.json { self.positions() } else { u64::from(self.length > 0) }
+        match self.division {
+            Division::Nothing => 0,
+            Division::Message => 1,
+            Division::Json => self.positions(),
+        }
     }
 
     /// The range of bytes from the position `from` (relative to the payload) to the end.
@@ -143,10 +174,11 @@ impl Shape {
     /// The shape of the content up to the position `to` (relative to the payload).
     pub fn until(&self, to: u64) -> Self {
         if to == 0 {
-            return Self { json: self.json, ..Self::default() };
+            return Self::default();
         }
-        if !self.json {
-            return Self::raw(self.length.min(u32::try_from(to).unwrap_or(u32::MAX)));
+        if !self.is_json() {
+            let length = self.length.min(u32::try_from(to).unwrap_or(u32::MAX));
+            return Self { length, ..self.clone() };
         }
         let count = usize::try_from(to).unwrap_or(usize::MAX);
         match self.ends().get(count - 1) {
@@ -160,7 +192,7 @@ impl Shape {
         let count = usize::try_from(from).unwrap_or(usize::MAX);
         if from == 0 {
             0
-        } else if !self.json {
+        } else if !self.is_json() {
             count.min(self.len())
         } else {
             self.ends().get(count - 1).map_or(self.len(), |end| (*end as usize + 1).min(self.len()))
@@ -186,6 +218,15 @@ mod tests {
         let raw = Payload::raw(Bytes::from_static(b"abc"));
         assert_eq!((raw.positions(), raw.messages()), (3, 1));
         assert_eq!((Payload::default().positions(), Payload::default().messages()), (0, 0));
+        assert!(Payload::raw(Bytes::new()).is_empty() && Payload::json(Bytes::new(), Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn a_message_without_bytes_takes_a_position() {
+        let empty = Payload::message(Bytes::new());
+        assert_eq!((empty.is_empty(), empty.len(), empty.positions(), empty.messages()), (false, 0, 1, 1));
+        assert_eq!((empty.until(1), empty.until(0)), (empty.clone(), Payload::default()));
+        assert_eq!((empty.shape().message_at(0), empty.since(1).len()), (0..0, 0));
     }
 
     #[test]

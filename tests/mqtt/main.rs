@@ -13,11 +13,16 @@
 mod world;
 
 mod both_worlds;
+mod breaches;
+mod empty;
 mod endings;
 mod flapping;
 mod hostile;
 mod idle;
+mod names;
 mod quotas;
+mod refused;
 mod sessions;
 mod subscriptions;
 mod survival;
+mod takeovers;

@@ -122,10 +122,19 @@ async fn annotations_and_retained_messages_survive_a_restart() {
     before.open("cleared").await;
     before.append("cleared", annotated(numbers([1]), "ada", true)).await.unwrap();
     before.store.clear_retained(&name("cleared"), before.now).await.unwrap();
+    for body in ["kept", "", ""] {
+        let append = Append::of_any_type(body.into(), text(), 8).or_create();
+        let said = annotated(numbers([]), "ada", true).annotation;
+        before.append("emptied", Append { annotation: said, ..append }).await.unwrap();
+    }
     let told = before.messages("s", Start::Earliest, NO_LIMIT).await.unwrap();
+    let emptied = before.messages("emptied", Start::Earliest, NO_LIMIT).await.unwrap();
     drop(before);
     let (after, _) = world(directory.path());
     assert_eq!(after.messages("s", Start::Earliest, NO_LIMIT).await.unwrap().messages, told.messages);
+    let emptied_after = after.messages("emptied", Start::Earliest, NO_LIMIT).await.unwrap();
+    assert_eq!((emptied_after.messages, emptied.messages.len()), (emptied.messages, 3));
+    assert_eq!(after.retained("emptied").await, None);
     assert_eq!(after.retained("s").await.as_deref(), Some("1 ada"));
     assert_eq!(after.retained("cleared").await, None);
 }
@@ -228,7 +237,7 @@ fn a_directory_in_use_or_of_a_later_format_is_refused_with_one_line() {
     bytes[16..20].copy_from_slice(&sum);
     std::fs::write(&file, bytes).unwrap();
     let Err(newer) = try_open(directory.path()) else { panic!("a later format was opened") };
-    assert!(newer.to_string().contains("format 3"), "{newer}");
+    assert!(newer.to_string().contains("format 4"), "{newer}");
     assert_eq!(newer.to_string().lines().count(), 1);
 }
 

@@ -53,6 +53,8 @@ macro_rules! store_suite {
                 reads_of_messages_end_and_fail_like_other_reads,
                 the_retained_message_outlives_its_log_until_it_is_cleared,
                 a_retained_message_expires,
+                an_empty_message_is_a_message_and_clears_the_retained_one,
+                a_character_with_empty_messages_between_its_bytes_is_read_whole,
                 a_fork_shares_what_was_said_but_retains_nothing,
                 annotations_do_not_change_a_read,
                 an_append_creates_its_stream_once,

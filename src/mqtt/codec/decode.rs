@@ -10,6 +10,7 @@ use mqtt_protocol_core::mqtt::packet::{Property, SubEntry, SubOpts, v3_1_1, v5_0
 use mqtt_protocol_core::mqtt::packet::{Qos, RetainHandling as LibraryRetainHandling};
 use mqtt_protocol_core::mqtt::result_code::MqttError;
 
+use super::property_rules::{Carrier, check, data};
 use super::{
     Ack, AckKind, Breach, Connect, Disconnect, Incoming, MessageProperties, Packet, PacketId, Publish,
     Reason, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
@@ -31,12 +32,33 @@ const WILL_RETAIN_FLAG: u8 = 1 << 5;
 /// Positions of the protocol level and the connect flags in the body of a CONNECT.
 const LEVEL_AT: usize = 6;
 const FLAGS_AT: usize = 7;
+/// Position of the properties in the body of a CONNECT of MQTT 5.
+const PROPERTIES_AT: usize = 10;
+
+/// The protocol name, behind its length.
+const PROTOCOL_NAME: &[u8] = b"\0\x04MQTT";
+/// The protocol name of MQTT 3.1, which is not supported.
+const PROTOCOL_NAME_3_1: &[u8] = b"\0\x06MQIsdp";
+
+/// Protocol level of a bridge that speaks 3.1.1: bit 7 asks for the options No Local and Retain As Published, which
+/// 3.1.1 does not have. Bridges of mosquitto and others send it, so that messages do not come back to them.
+const BRIDGE_LEVEL: u8 = 0x84;
+/// Start of the topic of the will of mosquitto's bridges, which tells one that does not set the bit.
+const BRIDGE_WILL: &str = "$SYS/broker/connection/";
+
+/// Bits of the first byte of a PUBLISH.
+const DUPLICATE_FLAG: u8 = 1 << 3;
+const QOS_FLAGS: u8 = 3 << 1;
 
 /// Decodes a packet from a client. `version` is `None` before the CONNECT, and then no other packet is
 /// accepted.
 pub(in crate::mqtt) fn decode(frame: Packet<'_>, version: Option<Version>) -> Result<Incoming, Breach> {
     let Packet { first, body } = frame;
     let (kind, flags) = (first >> 4, first & 0x0f);
+    // Types that are reserved, that only a server sends, or that need an authentication that is not supported.
+    if matches!(kind, 0 | 2 | 13 | 15) {
+        return Err(PROTOCOL_ERROR);
+    }
     let expected_flags = match kind {
         6 | 8 | 10 => 0b0010,
         3 => flags,
@@ -52,6 +74,9 @@ pub(in crate::mqtt) fn decode(frame: Packet<'_>, version: Option<Version>) -> Re
             Err(PROTOCOL_ERROR)
         };
     };
+    if kind == 3 && flags & (DUPLICATE_FLAG | QOS_FLAGS) == DUPLICATE_FLAG {
+        return Err(MALFORMED);
+    }
     match (kind, version) {
         (3, Version::V3) => {
             let packet = whole(v3_1_1::Publish::parse(flags, Arc::from(&*body)), &body)?;
@@ -60,6 +85,9 @@ pub(in crate::mqtt) fn decode(frame: Packet<'_>, version: Option<Version>) -> Re
             publish(packet.topic_name(), payload, packet.packet_id(), qos, packet.retain(), &[])
         }
         (3, Version::V5) => {
+            let (_, behind) = data(&body)?;
+            let id_bytes = if flags & QOS_FLAGS == 0 { 0 } else { 2 };
+            check(behind.get(id_bytes..).ok_or(MALFORMED)?, Carrier::Publish)?;
             let packet = whole(v5_0::Publish::parse(flags, Arc::from(&*body)), &body)?;
             let qos = qos(packet.qos());
             let payload = body.keep_from(body.len() - packet.payload().len());
@@ -68,9 +96,11 @@ pub(in crate::mqtt) fn decode(frame: Packet<'_>, version: Option<Version>) -> Re
         (4..=7, _) => ack(kind, &body, version).map(Incoming::Ack),
         (8, Version::V3) => {
             let packet = whole(v3_1_1::Subscribe::parse(&body), &body)?;
+            check_options_v3(body.get(2..).unwrap_or_default())?;
             subscribe(packet.packet_id(), packet.entries(), None)
         }
         (8, Version::V5) => {
+            check(body.get(2..).ok_or(MALFORMED)?, Carrier::Subscribe)?;
             let packet = whole(v5_0::Subscribe::parse(&body), &body)?;
             let identifier = packet.props().iter().find_map(|property| match property {
                 Property::SubscriptionIdentifier(identifier) => Some(identifier.val()),
@@ -80,12 +110,15 @@ pub(in crate::mqtt) fn decode(frame: Packet<'_>, version: Option<Version>) -> Re
         }
         (10, Version::V3) => {
             let packet = whole(v3_1_1::Unsubscribe::parse(&body), &body)?;
-            let filters = packet.entries().iter().map(|entry| filter(entry.as_str())).collect();
+            let filters =
+                packet.entries().iter().map(|entry| filter(entry.as_str())).collect::<Result<_, _>>()?;
             Ok(Incoming::Unsubscribe(Unsubscribe { id: packet_id(packet.packet_id())?, filters }))
         }
         (10, Version::V5) => {
+            check(body.get(2..).ok_or(MALFORMED)?, Carrier::Unsubscribe)?;
             let packet = whole(v5_0::Unsubscribe::parse(&body), &body)?;
-            let filters = packet.entries().iter().map(|entry| filter(entry.as_str())).collect();
+            let filters =
+                packet.entries().iter().map(|entry| filter(entry.as_str())).collect::<Result<_, _>>()?;
             Ok(Incoming::Unsubscribe(Unsubscribe { id: packet_id(packet.packet_id())?, filters }))
         }
         (12, _) if body.is_empty() => Ok(Incoming::Pingreq),
@@ -113,18 +146,47 @@ fn qos(qos: Qos) -> QoS {
     }
 }
 
-/// Rejects a text with U+0000 (MQTT 5, section 1.5.4).
-fn text(text: &str) -> Result<String, Breach> {
-    if text.contains('\0') { Err(MALFORMED) } else { Ok(text.to_owned()) }
+/// Rejects a text with U+0000, and with other control characters, which a server may reject (MQTT 5, section
+/// 1.5.4). They could end a line of a log or of an event.
+fn text(text: &str) -> Result<&str, Breach> {
+    if text.chars().any(char::is_control) { Err(MALFORMED) } else { Ok(text) }
+}
+
+/// Rejects a topic with wildcards (MQTT 5, section 3.3.2.1).
+fn topic(topic: &str) -> Result<&str, Breach> {
+    if topic.contains(['+', '#']) { Err(MALFORMED) } else { text(topic) }
+}
+
+/// Rejects a response topic with wildcards (MQTT 5, section 3.3.2.3.5).
+fn message_properties(properties: &[Property]) -> Result<MessageProperties, Breach> {
+    let found = MessageProperties::of(properties);
+    let is_invalid = |topic: &str| topic.contains(['+', '#']);
+    if found.response_topic.as_deref().is_some_and(is_invalid) { Err(PROTOCOL_ERROR) } else { Ok(found) }
+}
+
+/// Rejects options of a SUBSCRIBE of 3.1.1 with reserved bits (section 3.8.3). `entries` have been parsed.
+fn check_options_v3(mut entries: &[u8]) -> Result<(), Breach> {
+    while !entries.is_empty() {
+        let (_filter, behind) = data(entries)?;
+        let (options, rest) = behind.split_first().ok_or(MALFORMED)?;
+        if *options > 2 {
+            return Err(MALFORMED);
+        }
+        entries = rest;
+    }
+    Ok(())
 }
 
 fn connect(body: &[u8]) -> Result<Connect, Breach> {
     let (Some(&level), Some(&flags)) = (body.get(LEVEL_AT), body.get(FLAGS_AT)) else {
         return Err(MALFORMED);
     };
-    // MQTT 3.1 has a longer protocol name, so its level is at another position.
-    if !body.starts_with(b"\0\x04MQTT") || !matches!(level, 4 | 5) {
-        return Err(Breach(Reason::UnsupportedProtocolVersion));
+    let unsupported = Breach(Reason::UnsupportedProtocolVersion);
+    if !body.starts_with(PROTOCOL_NAME) {
+        return Err(if body.starts_with(PROTOCOL_NAME_3_1) { unsupported } else { MALFORMED });
+    }
+    if !matches!(level, 4 | 5 | BRIDGE_LEVEL) {
+        return Err(unsupported);
     }
     let will_flags = flags & (WILL_QOS_FLAGS | WILL_RETAIN_FLAG);
     if flags & RESERVED_FLAG != 0
@@ -133,14 +195,23 @@ fn connect(body: &[u8]) -> Result<Connect, Breach> {
     {
         return Err(MALFORMED);
     }
-    if level == 4 { connect_v3(body) } else { connect_v5(body) }
+    match level {
+        5 => connect_v5(body),
+        BRIDGE_LEVEL => {
+            // The library does not know the flag of bridges.
+            let mut body = body.to_vec();
+            body.iter_mut().skip(LEVEL_AT).take(1).for_each(|level| *level = 4);
+            Ok(Connect { is_bridge: true, ..connect_v3(&body)? })
+        }
+        _ => connect_v3(body),
+    }
 }
 
 fn connect_v3(body: &[u8]) -> Result<Connect, Breach> {
     let packet = whole(v3_1_1::Connect::parse(body), body)?;
     let will = match (packet.will_topic(), packet.will_payload()) {
         (Some(topic), Some(payload)) => Some(Will {
-            topic: text(topic)?,
+            topic: self::topic(topic)?.to_owned(),
             payload: Bytes::copy_from_slice(payload),
             qos: qos(packet.will_qos()),
             retain: packet.will_retain(),
@@ -149,9 +220,11 @@ fn connect_v3(body: &[u8]) -> Result<Connect, Breach> {
         }),
         _ => None,
     };
+    packet.user_name().map_or(Ok(""), text)?;
     Ok(Connect {
         version: Version::V3,
-        client_id: text(packet.client_id())?,
+        is_bridge: will.as_ref().is_some_and(|will| will.topic.starts_with(BRIDGE_WILL)),
+        client_id: text(packet.client_id())?.to_owned(),
         clean_start: packet.clean_session(),
         keep_alive: seconds(packet.keep_alive().into()),
         session_expiry: if packet.clean_session() { Duration::ZERO } else { seconds(FOR_EVER) },
@@ -164,21 +237,28 @@ fn connect_v3(body: &[u8]) -> Result<Connect, Breach> {
 }
 
 fn connect_v5(body: &[u8]) -> Result<Connect, Breach> {
+    let behind = check(body.get(PROPERTIES_AT..).ok_or(MALFORMED)?, Carrier::Connect)?;
+    if body.get(FLAGS_AT).is_some_and(|flags| flags & WILL_FLAG != 0) {
+        let (_client_id, behind) = data(behind)?;
+        check(behind, Carrier::Will)?;
+    }
     let packet = whole(v5_0::Connect::parse(body), body)?;
     let will = match (packet.will_topic(), packet.will_payload()) {
         (Some(topic), Some(payload)) => Some(Will {
-            topic: text(topic)?,
+            topic: self::topic(topic)?.to_owned(),
             payload: Bytes::copy_from_slice(payload),
             qos: qos(packet.will_qos()),
             retain: packet.will_retain(),
-            properties: MessageProperties::of(packet.will_props()),
+            properties: message_properties(packet.will_props())?,
             delay: will_delay(packet.will_props()),
         }),
         _ => None,
     };
+    packet.user_name().map_or(Ok(""), text)?;
     let mut connect = Connect {
         version: Version::V5,
-        client_id: text(packet.client_id())?,
+        is_bridge: false,
+        client_id: text(packet.client_id())?.to_owned(),
         clean_start: packet.clean_start(),
         keep_alive: seconds(packet.keep_alive().into()),
         session_expiry: Duration::ZERO,
@@ -218,7 +298,7 @@ fn will_delay(properties: &[Property]) -> Duration {
 }
 
 fn publish(
-    topic: &str,
+    name: &str,
     payload: Bytes,
     id: Option<u16>,
     qos: QoS,
@@ -237,33 +317,45 @@ fn publish(
         }
     }
     let id = id.map(packet_id).transpose()?;
-    let properties = MessageProperties::of(properties);
-    let topic = text(topic)?;
+    let properties = message_properties(properties)?;
+    let topic = topic(name)?.to_owned();
+    if topic.is_empty() && alias.is_none() {
+        return Err(PROTOCOL_ERROR);
+    }
     Ok(Incoming::Publish(Box::new(Publish { topic, alias, payload, id, qos, retain, properties })))
 }
 
 fn ack(kind: u8, body: &[u8], version: Version) -> Result<Ack, Breach> {
-    let (id, failed) = match (kind, version) {
-        (4, Version::V3) => (whole(v3_1_1::Puback::parse(body), body)?.packet_id(), false),
-        (5, Version::V3) => (whole(v3_1_1::Pubrec::parse(body), body)?.packet_id(), false),
-        (6, Version::V3) => (whole(v3_1_1::Pubrel::parse(body), body)?.packet_id(), false),
-        (_, Version::V3) => (whole(v3_1_1::Pubcomp::parse(body), body)?.packet_id(), false),
-        (4, Version::V5) => (whole(v5_0::Puback::parse(body), body)?.packet_id(), false),
-        (5, Version::V5) => {
-            let packet = whole(v5_0::Pubrec::parse(body), body)?;
-            (packet.packet_id(), packet.reason_code().is_some_and(|reason| reason.is_failure()))
-        }
-        (6, Version::V5) => (whole(v5_0::Pubrel::parse(body), body)?.packet_id(), false),
-        (_, Version::V5) => (whole(v5_0::Pubcomp::parse(body), body)?.packet_id(), false),
-    };
     let kind = match kind {
         4 => AckKind::Puback,
         5 => AckKind::Pubrec,
         6 => AckKind::Pubrel,
         _ => AckKind::Pubcomp,
     };
-    let reason = if failed { Reason::UnspecifiedError } else { Reason::Success };
-    Ok(Ack { kind, id: packet_id(id)?, reason })
+    let (id, behind) = body.split_first_chunk().ok_or(MALFORMED)?;
+    let id = packet_id(u16::from_be_bytes(*id))?;
+    let code = match (version, behind) {
+        (_, []) => 0,
+        (Version::V3, _) => return Err(MALFORMED),
+        (Version::V5, [code]) => *code,
+        (Version::V5, [code, properties @ ..]) => {
+            if !check(properties, Carrier::Ack)?.is_empty() {
+                return Err(MALFORMED);
+            }
+            *code
+        }
+    };
+    let is_known = match kind {
+        AckKind::Puback | AckKind::Pubrec => {
+            matches!(code, 0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99)
+        }
+        AckKind::Pubrel | AckKind::Pubcomp => matches!(code, 0x00 | 0x92),
+    };
+    if !is_known {
+        return Err(PROTOCOL_ERROR);
+    }
+    let reason = if code >= 0x80 { Reason::UnspecifiedError } else { Reason::Success };
+    Ok(Ack { kind, id, reason })
 }
 
 fn subscribe(id: u16, entries: &[SubEntry], identifier: Option<u32>) -> Result<Incoming, Breach> {
@@ -278,16 +370,19 @@ fn subscribe(id: u16, entries: &[SubEntry], identifier: Option<u32>) -> Result<I
         },
         identifier,
     };
-    let filters =
-        entries.iter().map(|entry| (filter(entry.topic_filter()), options(entry.sub_opts()))).collect();
+    let filters = entries
+        .iter()
+        .map(|entry| Ok((filter(entry.topic_filter())?, options(entry.sub_opts()))))
+        .collect::<Result<_, Breach>>()?;
     Ok(Incoming::Subscribe(Subscribe { id: packet_id(id)?, filters }))
 }
 
-fn filter(text: &str) -> Result<Filter, Reason> {
+/// Parses a filter. One that is valid but not accepted is an inner error.
+fn filter(text: &str) -> Result<Result<Filter, Reason>, Breach> {
     if text.starts_with("$share/") {
-        return Err(Reason::SharedSubscriptionsNotSupported);
+        return Ok(Err(Reason::SharedSubscriptionsNotSupported));
     }
-    Filter::parse(text).map_err(|_| Reason::TopicFilterInvalid)
+    Filter::of_topics(text).map(Ok).map_err(|_| MALFORMED)
 }
 
 fn disconnect(body: &[u8], version: Version) -> Result<Disconnect, Breach> {
@@ -297,6 +392,11 @@ fn disconnect(body: &[u8], version: Version) -> Result<Disconnect, Breach> {
         } else {
             Err(MALFORMED)
         };
+    }
+    if let [_, properties @ ..] = body
+        && !properties.is_empty()
+    {
+        check(properties, Carrier::Disconnect)?;
     }
     let packet = whole(v5_0::Disconnect::parse(body), body)?;
     let session_expiry = packet.props().as_ref().and_then(|properties| {

@@ -86,7 +86,7 @@ pub(in crate::mqtt) fn encode(
 fn connack_body(connack: &Connack, v5: bool, body: &mut BytesMut) {
     body.put_u8(u8::from(connack.session_present));
     if !v5 {
-        return body.put_u8(connack.reason.connect_return_code());
+        return body.put_u8(connack.reason.connect_return_code().unwrap_or(3));
     }
     body.put_u8(connack.reason.code());
     let mut properties = BytesMut::new();
@@ -118,7 +118,7 @@ fn connack_body(connack: &Connack, v5: bool, body: &mut BytesMut) {
 
 fn publish_body(delivery: &Delivery<'_>, v5: bool, body: &mut BytesMut) {
     let known_by_alias = delivery.alias.is_some_and(|(_, known)| known);
-    put_text(if known_by_alias { "" } else { delivery.topic.as_str() }, body);
+    put_text(if known_by_alias { "" } else { delivery.topic }, body);
     if let Some(PacketId(id)) = delivery.id {
         body.put_u16(id.get());
     }
@@ -230,7 +230,6 @@ mod tests {
     use mqtt_protocol_core::mqtt::packet::{Property, v3_1_1, v5_0};
 
     use super::*;
-    use crate::stream::StreamName;
 
     const ID: PacketId = PacketId(NonZeroU16::MAX);
 
@@ -240,7 +239,7 @@ mod tests {
         out.to_vec()
     }
 
-    fn delivery<'a>(topic: &'a StreamName, properties: &'a MessageProperties) -> Delivery<'a> {
+    fn delivery<'a>(topic: &'a str, properties: &'a MessageProperties) -> Delivery<'a> {
         Delivery {
             topic,
             alias: None,
@@ -256,7 +255,7 @@ mod tests {
 
     #[test]
     fn the_library_parses_an_encoded_publish() {
-        let topic = StreamName::parse("a/b").unwrap();
+        let topic = "a/b";
         let properties = MessageProperties {
             expiry: Some(Duration::from_secs(9)),
             is_text: true,
@@ -265,7 +264,7 @@ mod tests {
             correlation: Some(Bytes::from_static(b"\0\xff")),
             user_properties: vec![("key".into(), "value".into()), ("key".into(), "".into())],
         };
-        let packet = OutgoingPacket::Publish(delivery(&topic, &properties));
+        let packet = OutgoingPacket::Publish(delivery(topic, &properties));
         let bytes = encoded(&packet, Version::V5);
         let (read, _) = v5_0::Publish::parse(bytes[0] & 0x0f, bytes[2..].into()).unwrap();
         assert_eq!(
@@ -283,12 +282,12 @@ mod tests {
 
     #[test]
     fn lengths_take_as_many_bytes_as_they_need() {
-        let topic = StreamName::parse("a").unwrap();
+        let topic = "a";
         let properties = MessageProperties::default();
         for size in [0, 120, 125, 16_380, 2_097_150] {
             let payload = vec![7; size];
             let packet =
-                Delivery { payload: &payload, id: None, identifiers: &[], ..delivery(&topic, &properties) };
+                Delivery { payload: &payload, id: None, identifiers: &[], ..delivery(topic, &properties) };
             let packet = Delivery { qos: QoS::AtMostOnce, ..packet };
             let mut frames = super::super::PacketReader::default();
             frames.put(&encoded(&OutgoingPacket::Publish(packet), Version::V3));
@@ -299,9 +298,9 @@ mod tests {
 
     #[test]
     fn a_packet_that_is_too_large_leaves_the_output_unchanged() {
-        let topic = StreamName::parse("a").unwrap();
+        let topic = "a";
         let properties = MessageProperties::default();
-        let packet = OutgoingPacket::Publish(delivery(&topic, &properties));
+        let packet = OutgoingPacket::Publish(delivery(topic, &properties));
         let size = encoded(&packet, Version::V5).len();
         let mut out = BytesMut::new();
         assert!(!encode(&packet, Version::V5, size - 1, &mut out));

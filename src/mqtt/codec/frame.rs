@@ -80,6 +80,11 @@ impl PacketReader {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Number of received bytes that do not belong to a returned packet.
+    pub(in crate::mqtt) fn unread(&self) -> usize {
+        self.bytes.len() - self.taken
+    }
+
     /// Memory held, in bytes.
     pub(in crate::mqtt) fn capacity(&self) -> usize {
         self.bytes.capacity()

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MessageProperties, Reason};
 use crate::mqtt::forms::QosForm;
-use crate::stream::{Filter, QoS, StreamName};
+use crate::stream::{Filter, QoS};
 
 /// The protocol version of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub(in crate::mqtt) enum Incoming {
 #[derive(Debug)]
 pub(in crate::mqtt) struct Connect {
     pub(in crate::mqtt) version: Version,
+    /// The client is a bridge: it receives no message that it has published itself, and retain flags as they
+    /// were published.
+    pub(in crate::mqtt) is_bridge: bool,
     pub(in crate::mqtt) client_id: String,
     pub(in crate::mqtt) clean_start: bool,
     pub(in crate::mqtt) keep_alive: Duration,
@@ -162,7 +165,7 @@ pub(in crate::mqtt) enum OutgoingPacket<'a> {
 }
 
 /// CONNACK. An `Option` is `None` where the value is the one that the client requested.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::mqtt) struct Connack {
     pub(in crate::mqtt) reason: Reason,
     pub(in crate::mqtt) session_present: bool,
@@ -177,7 +180,7 @@ pub(in crate::mqtt) struct Connack {
 /// PUBLISH to a client.
 #[derive(Debug)]
 pub(in crate::mqtt) struct Delivery<'a> {
-    pub(in crate::mqtt) topic: &'a StreamName,
+    pub(in crate::mqtt) topic: &'a str,
     /// The alias of the topic, and whether the client knows it already, so that only the alias is sent.
     pub(in crate::mqtt) alias: Option<(NonZeroU16, bool)>,
     pub(in crate::mqtt) payload: &'a [u8],

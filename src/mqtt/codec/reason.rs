@@ -15,6 +15,7 @@ pub(in crate::mqtt) enum Reason {
     ImplementationSpecificError = 0x83,
     UnsupportedProtocolVersion = 0x84,
     ClientIdentifierNotValid = 0x85,
+    NotAuthorized = 0x87,
     ServerUnavailable = 0x88,
     ServerShuttingDown = 0x8b,
     BadAuthenticationMethod = 0x8c,
@@ -43,13 +44,19 @@ impl Reason {
         self.code() >= 0x80
     }
 
-    /// Returns the return code in a CONNACK of MQTT 3.1.1, section 3.2.2.3.
-    pub(super) fn connect_return_code(self) -> u8 {
+    /// Returns the return code in a CONNACK of MQTT 3.1.1, section 3.2.2.3. `None`: there is none for this
+    /// reason, so no CONNACK is sent.
+    pub(in crate::mqtt) fn connect_return_code(self) -> Option<u8> {
         match self {
-            Self::Success => 0,
-            Self::UnsupportedProtocolVersion => 1,
-            Self::ClientIdentifierNotValid => 2,
-            _ => 3,
+            Self::Success => Some(0),
+            Self::UnsupportedProtocolVersion => Some(1),
+            Self::ClientIdentifierNotValid => Some(2),
+            Self::ServerUnavailable
+            | Self::QuotaExceeded
+            | Self::ConnectionRateExceeded
+            | Self::UnspecifiedError => Some(3),
+            Self::NotAuthorized => Some(5),
+            _ => None,
         }
     }
 }

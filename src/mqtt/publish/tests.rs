@@ -192,10 +192,10 @@ async fn a_publish_is_one_store_operation() {
     let broker = Broker::new(hub.clone(), limits, &metrics, clock);
     for (stream, payload, offered, outcome, tail) in [
         ("json", "[1, 2]", None, Ok(()), 2),
-        ("json", "{", None, Err(Reason::PayloadFormatInvalid), 2),
-        ("json", "[]", None, Err(Reason::PayloadFormatInvalid), 2),
+        ("json", "{", None, Err(Refusal::lasting(Reason::PayloadFormatInvalid)), 2),
+        ("json", "[]", None, Err(Refusal::lasting(Reason::PayloadFormatInvalid)), 2),
         ("text", "{", Some("application/json"), Ok(()), 1),
-        ("missing", "{", Some("application/json"), Err(Reason::PayloadFormatInvalid), 0),
+        ("missing", "{", Some("application/json"), Err(Refusal::lasting(Reason::PayloadFormatInvalid)), 0),
         ("missing", "[1, 2, 3]", Some("application/json"), Ok(()), 3),
         ("missing", "4", None, Ok(()), 4),
         ("octets", "[1, 2, 3]", None, Ok(()), 9),

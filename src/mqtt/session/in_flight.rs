@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-use crate::mqtt::codec::{Ack, AckKind, PacketId, Reason};
+use crate::mqtt::codec::{Ack, AckKind, Breach, PacketId, Reason};
 use crate::mqtt::forms::{NameForm, OffsetForm, QosForm};
 use crate::stream::{Offset, QoS, StreamName};
 
@@ -112,31 +112,28 @@ impl InFlight {
         self.flights.retain(|flight| flight.id != id);
     }
 
-    /// Handles an acknowledgement of the client, and returns the response to it. An acknowledgement of an
-    /// unknown id is answered so that the client can forget it too.
-    pub(in crate::mqtt) fn acknowledged(&mut self, ack: Ack) -> Option<Ack> {
-        let flight = self.flights.iter_mut().find(|flight| flight.id == ack.id);
-        match (ack.kind, flight) {
-            (AckKind::Pubrec, Some(flight)) if flight.qos == QoS::ExactlyOnce && !ack.reason.is_failure() => {
+    /// Handles an acknowledgement of the client, and returns the response to it. A PUBREC of an unknown id is
+    /// answered so that the client can forget it too. Fails if the acknowledgement is not one that the message
+    /// can have (MQTT 5, section 4.3).
+    pub(in crate::mqtt) fn acknowledged(&mut self, ack: Ack) -> Result<Option<Ack>, Breach> {
+        let pubrel = |reason| Ack { kind: AckKind::Pubrel, id: ack.id, reason };
+        let Some(flight) = self.flights.iter_mut().find(|flight| flight.id == ack.id) else {
+            let is_answered = ack.kind == AckKind::Pubrec && !ack.reason.is_failure();
+            return Ok(is_answered.then(|| pubrel(Reason::PacketIdentifierNotFound)));
+        };
+        match (ack.kind, flight.qos, flight.phase) {
+            (AckKind::Pubrec, QoS::ExactlyOnce, _) if !ack.reason.is_failure() => {
                 flight.phase = DeliveryPhase::Received;
-                Some(Ack { kind: AckKind::Pubrel, id: ack.id, reason: Reason::Success })
+                Ok(Some(pubrel(Reason::Success)))
             }
-            (AckKind::Pubrec, Some(flight)) if flight.qos == QoS::ExactlyOnce => {
+            // The client has refused the message, so no PUBREL follows.
+            (AckKind::Pubrec, QoS::ExactlyOnce, _)
+            | (AckKind::Puback, QoS::AtLeastOnce, _)
+            | (AckKind::Pubcomp, QoS::ExactlyOnce, DeliveryPhase::Received) => {
                 self.give_up(ack.id);
-                None
+                Ok(None)
             }
-            (AckKind::Pubrec, _) => {
-                Some(Ack { kind: AckKind::Pubrel, id: ack.id, reason: Reason::PacketIdentifierNotFound })
-            }
-            (AckKind::Puback, Some(flight)) if flight.qos == QoS::AtLeastOnce => {
-                self.give_up(ack.id);
-                None
-            }
-            (AckKind::Pubcomp, Some(flight)) if flight.phase == DeliveryPhase::Received => {
-                self.give_up(ack.id);
-                None
-            }
-            _ => None,
+            _ => Err(Breach(Reason::ProtocolError)),
         }
     }
 }
@@ -160,24 +157,41 @@ mod tests {
         let once = send(&mut in_flight, QoS::AtLeastOnce);
         let exactly = send(&mut in_flight, QoS::ExactlyOnce);
         assert_eq!(in_flight.vacancy(3), 1);
-        assert_eq!(in_flight.acknowledged(ack(AckKind::Puback, exactly)), None);
-        assert_eq!(in_flight.acknowledged(ack(AckKind::Pubcomp, exactly)), None);
+        let wrong = Err(Breach(Reason::ProtocolError));
+        for (kind, id) in [
+            (AckKind::Puback, exactly),
+            (AckKind::Pubcomp, exactly),
+            (AckKind::Pubrec, once),
+            (AckKind::Pubcomp, once),
+        ] {
+            assert_eq!(in_flight.acknowledged(ack(kind, id)), wrong, "{kind:?}");
+        }
         assert_eq!(in_flight.flights.len(), 2);
-        assert_eq!(in_flight.acknowledged(ack(AckKind::Puback, once)), None);
-        let released = Some(ack(AckKind::Pubrel, exactly));
+        assert_eq!(in_flight.acknowledged(ack(AckKind::Puback, once)), Ok(None));
+        let released = Ok(Some(ack(AckKind::Pubrel, exactly)));
         assert_eq!(in_flight.acknowledged(ack(AckKind::Pubrec, exactly)), released);
         assert_eq!(in_flight.acknowledged(ack(AckKind::Pubrec, exactly)), released);
-        assert_eq!(in_flight.acknowledged(ack(AckKind::Pubcomp, exactly)), None);
+        assert_eq!(in_flight.acknowledged(ack(AckKind::Pubcomp, exactly)), Ok(None));
         assert_eq!(in_flight.flights.len(), 0);
-        let forgotten = in_flight.acknowledged(ack(AckKind::Pubrec, exactly)).unwrap();
+        assert_eq!(in_flight.acknowledged(ack(AckKind::Pubcomp, exactly)), Ok(None));
+        let forgotten = in_flight.acknowledged(ack(AckKind::Pubrec, exactly)).unwrap().unwrap();
         assert_eq!(forgotten.reason, Reason::PacketIdentifierNotFound);
+    }
+
+    #[test]
+    fn a_refused_message_is_not_released() {
+        let mut in_flight = InFlight::default();
+        let id = send(&mut in_flight, QoS::ExactlyOnce);
+        let refused = Ack { reason: Reason::UnspecifiedError, ..ack(AckKind::Pubrec, id) };
+        assert_eq!(in_flight.acknowledged(refused), Ok(None));
+        assert_eq!(in_flight.acknowledged(refused), Ok(None), "it is unknown by now");
     }
 
     #[test]
     fn after_a_reconnect_all_is_sent_again_in_order_and_as_it_was() {
         let mut in_flight = InFlight::default();
         let ids = [QoS::AtLeastOnce, QoS::ExactlyOnce].map(|qos| send(&mut in_flight, qos));
-        in_flight.acknowledged(ack(AckKind::Pubrec, ids[1]));
+        in_flight.acknowledged(ack(AckKind::Pubrec, ids[1])).unwrap();
         assert_eq!(in_flight.send_again(), None);
         in_flight.reconnected();
         assert_eq!(in_flight.vacancy(1), 1);

@@ -174,7 +174,10 @@ impl RestoredSession {
             }
             SessionKey::Offset(stream) => {
                 if let StoredOffset(Start::At(offset)) = decoded(value)? {
-                    session.offsets.insert(stream, offset);
+                    let excess = super::long_name_bytes(&stream);
+                    if session.offsets.insert(stream, offset).is_none() {
+                        session.long_name_bytes += excess;
+                    }
                 }
             }
             SessionKey::Flight(_) => session.in_flight.restore(decoded(value)?),
@@ -184,7 +187,7 @@ impl RestoredSession {
             }
             SessionKey::Retained(filter) => {
                 let RetainedPlace(after) = decoded(value)?;
-                let after = if after.is_empty() { None } else { Some(StreamName::parse(&after).ok()?) };
+                let after = if after.is_empty() { None } else { Some(StreamName::stored(&after).ok()?) };
                 session.retained.insert(filter, after);
             }
             SessionKey::QueuedRetained(_) => queued.push(decoded(value)?),

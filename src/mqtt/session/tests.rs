@@ -129,7 +129,7 @@ fn an_entry_that_changes_ten_times_is_stored_once_with_its_last_value() {
     for position in 0..10 {
         session.set_offset(name("s/1"), at(position));
         let sent = session.send(name("s/1"), at(position), QoS::AtLeastOnce, false);
-        session.acknowledged(ack(AckKind::Puback, sent));
+        session.acknowledged(ack(AckKind::Puback, sent)).unwrap();
     }
     let (keys, _) = stored.save(&mut session);
     assert_eq!(keys.iter().filter(|key| *key == "+c").count(), 1);
@@ -168,7 +168,7 @@ fn a_session_comes_back_as_it_was_stored() {
     let sent: Vec<_> = [QoS::ExactlyOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]
         .map(|qos| session.send(name("a/b"), at(3), qos, true))
         .into();
-    session.acknowledged(ack(AckKind::Pubrec, sent[2]));
+    session.acknowledged(ack(AckKind::Pubrec, sent[2])).unwrap();
     session.begin_retained(filter("a/+"));
     session.pass_retained(&filter("a/+"), name("a/b"));
     stored.save(&mut session);

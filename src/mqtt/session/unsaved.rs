@@ -101,7 +101,7 @@ impl SessionKey {
         match kind {
             b'p' if name.is_empty() => Some(Self::Presence),
             b's' => Filter::parse(text()?).map(Self::Subscription).ok(),
-            b'c' => StreamName::parse(text()?).map(Self::Offset).ok(),
+            b'c' => StreamName::stored(text()?).map(Self::Offset).ok(),
             b'f' => id().map(Self::Flight),
             b'q' => id().map(Self::Received),
             b'w' => Filter::parse(text()?).map(Self::Retained).ok(),

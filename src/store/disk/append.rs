@@ -45,7 +45,7 @@ impl Committer {
         now: SystemTime,
         answer: ChangeReply<Result<Appended, AppendError>>,
     ) -> Result<(), NoRoom> {
-        if let Err(no_room) = self.ensure(append.payload.len(), append_bytes(&append), false) {
+        if let Err(no_room) = self.ensure(append.payload.len(), append_bytes(&append, &name), false) {
             return refuse(answer, no_room, |failure| Err(AppendError::Failed(failure)));
         }
         let stream = match (self.use_stream(&name, now)?, append.creation()) {
@@ -63,7 +63,7 @@ impl Committer {
             // in the messages is found again when the append is decided on.
             let content_type = stream.lock().content_type.clone();
             let _found_again = append.split_for(&content_type);
-            if let Err(no_room) = self.ensure(append.payload.len(), append_bytes(&append), false) {
+            if let Err(no_room) = self.ensure(append.payload.len(), append_bytes(&append, &name), false) {
                 stream.lock().underway -= 1;
                 return refuse(answer, no_room, |failure| Err(AppendError::Failed(failure)));
             }
@@ -112,8 +112,9 @@ impl Committer {
         }
         // The log must have the end of an earlier stream of this name first; otherwise replay takes the two for one stream.
         let split = append.split_for(&create.content_type);
-        let room =
-            self.write_ends().and_then(|()| self.ensure(append.payload.len(), append_bytes(&append), false));
+        let room = self
+            .write_ends()
+            .and_then(|()| self.ensure(append.payload.len(), append_bytes(&append, name), false));
         if let Err(no_room) = room {
             return refuse(answer, no_room, |failure| Err(AppendError::Failed(failure)));
         }
@@ -224,11 +225,11 @@ impl Committer {
 }
 
 /// The maximum bytes of a record of an append besides its messages.
-fn append_bytes(append: &Append) -> usize {
+fn append_bytes(append: &Append, name: &StreamName) -> usize {
     let producer = append.producer.as_ref().map_or(0, |producer| producer.id.len() + 32);
     let sequence = append.sequence.as_ref().map_or(0, |sequence| sequence.len());
     let annotation = append.annotation.as_deref().map_or(0, Annotation::size);
     let session = append.session.as_ref().map_or(0, session_bytes);
-    let state = if append.create.is_some() { 2 * STATE_BYTES } else { 0 };
+    let state = if append.create.is_some() { 2 * (STATE_BYTES + name.as_str().len()) } else { 0 };
     ends_bytes_max(append.payload.shape().ends().len()) + producer + sequence + annotation + session + state
 }

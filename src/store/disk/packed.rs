@@ -142,7 +142,7 @@ impl Packed {
             return shape.clone();
         }
         let length = u32::try_from(length).unwrap_or(u32::MAX);
-        if is_json == 0 { Shape::raw(length) } else { Shape::json(length, Vec::new()) }
+        if is_json == 0 { Shape::message(length) } else { Shape::json(length, Vec::new()) }
     }
 
     fn record(&self, row: usize) -> Record<Stored> {

@@ -1,5 +1,5 @@
-//! The records of the log, in format 2. A later format may only add kinds of records at the end, as format 2 added
-//! [`LogRecord::Run`] to format 1.
+//! The records of the log, in format 3. A later format may only add variants at the end, as format 2 added [`LogRecord::Run`]
+//! and format 3 [`Ends::Empty`].
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -70,12 +70,14 @@ pub(super) type UnixMillis = i64;
 /// How the messages of an append are divided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Ends {
-    /// Bytes, which are one message.
+    /// Bytes, which are one message; without bytes there is no message.
     Raw,
     /// One JSON value.
     One,
     /// JSON values with these ends.
     Many(Box<[u32]>),
+    /// One message without bytes.
+    Empty,
 }
 
 /// The properties of an append besides its messages.
@@ -181,6 +183,7 @@ pub(super) fn time(moment: UnixMillis) -> SystemTime {
 impl Ends {
     pub(super) fn of(shape: &Shape) -> Self {
         match (shape.is_json(), shape.ends()) {
+            (false, _) if shape.len() == 0 && !shape.is_empty() => Self::Empty,
             (false, _) => Self::Raw,
             (true, []) => Self::One,
             (true, ends) => Self::Many(ends.into()),
@@ -194,6 +197,7 @@ impl Ends {
             Self::Raw => Shape::raw(length),
             Self::One => Shape::json(length, Vec::new()),
             Self::Many(ends) => Shape::json(length, ends.into_vec()),
+            Self::Empty => Shape::message(0),
         }
     }
 }
@@ -301,7 +305,7 @@ impl StreamRecord {
 
     /// The stream without its messages; `None` if the state is invalid.
     pub(super) fn restore<C: Content>(self, owner: &Arc<Owner>, now: SystemTime) -> Option<Entry<C>> {
-        let name = StreamName::parse(&self.name).ok()?;
+        let name = StreamName::stored(&self.name).ok()?;
         let asked = CreationRequest {
             lifetime: self.asked_lifetime.map(LifetimeRecord::lifetime),
             retention: self.asked_retention.map(RetentionRecord::retention),
@@ -386,6 +390,6 @@ impl ForkPoint {
                 Start::At(Offset { epoch: Epoch(epoch), position: Position(position) })
             }
         });
-        Some(Fork { source: StreamName::parse(&self.source).ok()?, offset, sub_offset: self.sub_offset })
+        Some(Fork { source: StreamName::stored(&self.source).ok()?, offset, sub_offset: self.sub_offset })
     }
 }

@@ -23,7 +23,7 @@ pub(super) const HEADER_BYTES: u32 = 64;
 pub(super) const OPENED_BYTES_MAX: u32 = 128;
 
 /// The format that is written, and the newest one that can be read.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 
 const MAGIC: &[u8; 8] = b"pollgate";
 

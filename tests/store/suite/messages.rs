@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use pollgate::stream::{
-    Annotation, Append, ChangeError, Create, Gap, GapReason, Message, MessageLimit, Messages, Missing,
-    Offset, Payload, Position, QoS, ReadError, ReadLimit, Retention, Start,
+    Annotation, Append, AppendError, ChangeError, Create, Gap, GapReason, Message, MessageLimit, Messages,
+    Missing, Offset, Payload, Position, QoS, ReadError, ReadLimit, Retention, Start,
 };
 
 use super::world::*;
@@ -189,6 +189,55 @@ pub async fn the_retained_message_outlives_its_log_until_it_is_cleared(make: Mak
     assert_eq!(cleared, Err(ChangeError::Missing(Missing::NotFound)));
     world.open("s").await;
     assert_eq!(world.retained("s").await, None, "a new life begins without one");
+}
+
+pub async fn an_empty_message_is_a_message_and_clears_the_retained_one(make: MakeStore<'_>) {
+    let world = World::new(make);
+    let said = |body: &'static str| {
+        let append = Append::of_any_type(body.into(), text(), 8).or_create();
+        Append { annotation: said("ada", true, None), ..append }
+    };
+    // More than a sealed run has.
+    for number in 0..100 {
+        let appended = world.append("s", said("")).await.unwrap();
+        assert_eq!((appended.tail.position, appended.messages, appended.bytes), (Position(number + 1), 1, 0));
+    }
+    let all = world.messages("s", Start::Earliest, NO_LIMIT).await.unwrap();
+    assert_eq!(all.messages.len(), 100);
+    let few = MessageLimit { bytes_max: 10, count_max: usize::MAX };
+    assert_eq!(world.messages("s", Start::Earliest, few).await.unwrap().messages.len(), 10);
+    let read = ReadLimit { bytes_max: 7 };
+    let batch = world.store.read(&name("s"), Start::Earliest, read, world.now).await.unwrap();
+    assert_eq!((batch.pieces.len(), batch.next.position, batch.is_empty()), (7, Position(7), false));
+    world.append("s", said("kept")).await.unwrap();
+    assert_eq!(world.retained("s").await.as_deref(), Some("kept ada"));
+    world.append("s", said("")).await.unwrap();
+    assert_eq!((world.retained("s").await, world.content("s").await.as_str()), (None, "kept"));
+    world.create("json", Create::open(json())).await.unwrap();
+    assert_eq!(world.append("json", said("")).await, Err(AppendError::Empty));
+}
+
+pub async fn a_character_with_empty_messages_between_its_bytes_is_read_whole(make: MakeStore<'_>) {
+    let world = World::new(make);
+    let append = |body: &'static [u8]| Append::of_any_type(Bytes::from_static(body), text(), 8).or_create();
+    for body in [&b"a\xc3"[..], b"", b""] {
+        world.append("s", append(body)).await.unwrap();
+    }
+    let read = async |start| {
+        let limit = ReadLimit { bytes_max: 3 };
+        world.store.read(&name("s"), start, limit, world.now).await.unwrap()
+    };
+    let begun = read(Start::Earliest).await;
+    assert_eq!((content(&begun).as_str(), begun.next.position), ("a", Position(1)));
+    assert!(read(Start::At(begun.next)).await.is_empty(), "the rest is to come");
+    world.append("s", append(b"\xa4b")).await.unwrap();
+    let rest = read(Start::At(begun.next)).await;
+    assert_eq!((content(&rest).as_str(), rest.next.position), ("äb", Position(6)));
+    // Whoever puts more of them between the bytes of a character than a read takes keeps no reader from going on.
+    for body in [&b"\xc3"[..], b"", b"", b"", b"", b"\xa4"] {
+        world.append("s", append(body)).await.unwrap();
+    }
+    assert!(read(Start::At(rest.next)).await.next > rest.next);
 }
 
 pub async fn a_retained_message_expires(make: MakeStore<'_>) {

@@ -56,8 +56,11 @@ impl ReplayedStream {
         let own = found.remove(&entry.origin.own().0).unwrap_or_default();
         let appends = gathered.own(own.runs, from);
         entry.restore_log(earliest, written, appends);
-        entry.retained =
-            own.retained.filter(|append| append.start >= retained_from && append.end() <= entry.log.tail());
+        // An empty message clears the retained message.
+        let is_retained = |append: &Append<Stored>| {
+            append.shape.len() > 0 && append.start >= retained_from && append.end() <= entry.log.tail()
+        };
+        entry.retained = own.retained.filter(is_retained);
         entry.recount();
         entry
     }
