@@ -133,7 +133,7 @@ limits! {
     /// Size of a request head.
     head_bytes_max: usize = 16 * 1024, "bytes";
     /// Size of a request target (path and query).
-    target_bytes_max: usize = 4 * 1024, "bytes";
+    target_bytes_max: usize = 8 * 1024, "bytes";
 
     /// Concurrent HTTP/2 streams of a connection: its concurrent requests.
     http2_streams_max: u32 = 100, "HTTP/2 streams";

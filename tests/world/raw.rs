@@ -143,6 +143,13 @@ impl Raw {
         read.expect("bytes in time").expect("an open connection");
     }
 
+    /// Reads everything until the gateway ends the connection.
+    pub async fn rest(mut self) -> String {
+        let ended = timeout(PATIENCE, self.stream.read_to_end(&mut self.read)).await;
+        ended.expect("the end of the connection in time").expect("no reset");
+        String::from_utf8_lossy(&self.read).into_owned()
+    }
+
     /// Waits for the end of the connection, before which no more bytes may arrive.
     pub async fn end(mut self) -> io::Result<()> {
         let more = self.stream.read(&mut [0]).await?;

@@ -32,7 +32,11 @@ pub struct Parser {
     after_carriage_return: bool,
     name: String,
     data: String,
-    events: VecDeque<Event>,
+    id: String,
+    /// The last event id, and the reconnection time in milliseconds.
+    last_event_id: String,
+    retry: Option<u64>,
+    events: VecDeque<(Event, String)>,
 }
 
 impl Parser {
@@ -51,7 +55,9 @@ impl Parser {
     }
 
     pub fn next(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let (event, id) = self.events.pop_front()?;
+        self.last_event_id = id;
+        Some(event)
     }
 
     fn end_line(&mut self) {
@@ -60,7 +66,7 @@ impl Parser {
             let (name, data) = (std::mem::take(&mut self.name), std::mem::take(&mut self.data));
             if let Some(data) = data.strip_suffix('\n') {
                 let name = if name.is_empty() { "message".to_owned() } else { name };
-                self.events.push_back(Event { name, data: data.to_owned() });
+                self.events.push_back((Event { name, data: data.to_owned() }, self.id.clone()));
             }
             return;
         }
@@ -72,6 +78,8 @@ impl Parser {
                 self.data.push_str(value);
                 self.data.push('\n');
             }
+            "id" if !value.contains('\0') => self.id = value.to_owned(),
+            "retry" => self.retry = value.parse().ok(),
             _ => {}
         }
     }
@@ -80,6 +88,16 @@ impl Parser {
 impl Events {
     pub(super) fn new(connection: Connection, headers: HeaderMap, body: Incoming) -> Self {
         Self { headers, _connection: connection, body, parser: Parser::default() }
+    }
+
+    /// What the reader would send as `Last-Event-ID` after the last event that was returned.
+    pub fn last_event_id(&self) -> &str {
+        &self.parser.last_event_id
+    }
+
+    /// After how many milliseconds the reader would reconnect.
+    pub fn retry(&self) -> Option<u64> {
+        self.parser.retry
     }
 
     /// Returns the next event; `None` when the stream has ended properly.

@@ -24,6 +24,9 @@ use crate::stream::Store;
 /// The most clients that one response lists; `/metrics` counts all.
 const CLIENTS_MAX: usize = 10_000;
 
+/// The methods of each resource.
+const METHODS: &str = "GET, HEAD, OPTIONS";
+
 /// The front for operators.
 pub struct Admin {
     hub: Arc<Hub>,
@@ -59,12 +62,17 @@ impl Admin {
 
     fn respond(&self, head: &Parts) -> Response<Body> {
         if !matches!(head.method, Method::GET | Method::HEAD) {
-            let mut answer = text(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "text/plain",
-                "method not allowed; this resource supports GET, HEAD\n".into(),
-            );
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            let mut answer = match head.method {
+                // Load balancers check health with it.
+                Method::OPTIONS => text(StatusCode::NO_CONTENT, "text/plain", String::new()),
+                Method::POST | Method::PUT | Method::DELETE | Method::PATCH | Method::TRACE => text(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "text/plain",
+                    format!("method not allowed; this resource supports {METHODS}\n"),
+                ),
+                _ => text(StatusCode::NOT_IMPLEMENTED, "text/plain", "unknown method\n".into()),
+            };
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
             return answer;
         }
         match head.uri.path() {

@@ -90,7 +90,7 @@ impl File {
 }
 
 /// The methods of a file.
-const METHODS: &str = "GET, HEAD";
+pub(super) const FILE_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// A request for a file.
 #[derive(Debug)]
@@ -102,9 +102,9 @@ pub(in crate::http) struct GetFile {
 impl GetFile {
     pub(in crate::http) fn parse(file: &'static File, head: &Parts) -> Result<Self, Error> {
         if head.method != Method::GET && head.method != Method::HEAD {
-            return Err(Error::MethodNotAllowed { allowed: METHODS });
+            return Err(Error::MethodNotAllowed { allowed: FILE_METHODS });
         }
-        let if_none_match = fields::text(&head.headers, &IF_NONE_MATCH)?.map(str::to_owned);
+        let if_none_match = fields::list(&head.headers, &IF_NONE_MATCH);
         Ok(Self { file, if_none_match })
     }
 

@@ -12,6 +12,7 @@ use super::form::Form;
 use super::gateway::Gateway;
 use super::handlers::Put;
 use super::handshake::Handshake;
+use super::options::Options;
 use super::origins::AllowedOrigin;
 use super::target::unknown_parameters;
 use crate::access_log::{AccessEntry, LoggedRequest};
@@ -49,10 +50,7 @@ pub(in crate::http) enum Operation {
     OnStream(StreamName, OnStream),
     Read(Read),
     WebSocket(Box<WebSocket>),
-    /// `OPTIONS` of `/v1/streams`. `of_page`: it is the preflight of a page.
-    OptionsOfMany {
-        of_page: bool,
-    },
+    Options(Box<Options>),
     GetFile(GetFile),
     /// A WebSocket for MQTT.
     Mqtt(Box<Handshake>),
@@ -64,10 +62,6 @@ pub(in crate::http) enum OnStream {
     Append(Box<Append>),
     Head,
     Delete,
-    /// `OPTIONS`. `of_page`: it is the preflight of a page.
-    Options {
-        of_page: bool,
-    },
 }
 
 impl From<ReadOrSocket> for Operation {
@@ -86,7 +80,7 @@ impl Operation {
             Self::OnStream(name, _) => name.as_str(),
             Self::Read(read) => read.stream(),
             Self::WebSocket(socket) => socket.stream(),
-            Self::OptionsOfMany { .. } | Self::GetFile(_) | Self::Mqtt(_) => "",
+            Self::Options(_) | Self::GetFile(_) | Self::Mqtt(_) => "",
         }
     }
 
@@ -94,11 +88,9 @@ impl Operation {
     pub(in crate::http) fn client(&self) -> Option<&ClientId> {
         match self {
             Self::Read(read) => read.client(),
-            Self::OnStream(..)
-            | Self::WebSocket(_)
-            | Self::OptionsOfMany { .. }
-            | Self::GetFile(_)
-            | Self::Mqtt(_) => None,
+            Self::OnStream(..) | Self::WebSocket(_) | Self::Options(_) | Self::GetFile(_) | Self::Mqtt(_) => {
+                None
+            }
         }
     }
 
@@ -109,7 +101,7 @@ impl Operation {
             Self::WebSocket(_) => Some(Form::WebSocket),
             Self::GetFile(_) => Some(Form::File),
             Self::Mqtt(_) => Some(Form::Mqtt),
-            Self::OnStream(..) | Self::OptionsOfMany { .. } => None,
+            Self::OnStream(..) | Self::Options(_) => None,
         }
     }
 }

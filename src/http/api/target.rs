@@ -15,9 +15,21 @@ const RESERVED: &str = "__ds";
 /// Returns the stream that a path names. Percent-encoded octets are decoded once; dot segments are never resolved.
 pub(in crate::http) fn stream_of_path(path: &str) -> Result<StreamName, Error> {
     let encoded = path.strip_prefix(STREAMS).ok_or(Error::NoSuchPath)?;
+    if !has_whole_escapes(encoded) {
+        return Err(Error::PercentEscape);
+    }
     let decoded =
         percent_encoding::percent_decode_str(encoded).decode_utf8().map_err(|_| Error::NameNotUtf8)?;
     stream_name(&decoded)
+}
+
+/// Whether two hexadecimal digits follow each `%` (RFC 3986, section 2.1).
+fn has_whole_escapes(text: &str) -> bool {
+    let is_escape = |behind: &str| match behind.as_bytes() {
+        [one, other, ..] => one.is_ascii_hexdigit() && other.is_ascii_hexdigit(),
+        _ => false,
+    };
+    text.split('%').skip(1).all(is_escape)
 }
 
 /// Parses the name of a stream. A reserved name is an error.
@@ -58,7 +70,7 @@ impl<'a> Query<'a> {
         for pair in query.unwrap_or_default().split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let decoded =
-                || decode(value).ok_or_else(|| Malformed::parameter(name, "is not UTF-8 when decoded"));
+                || decode(value).ok_or_else(|| Malformed::parameter(name, "is not percent-encoded UTF-8"));
             if name == STREAM {
                 parsed.streams.push(decoded()?);
                 continue;
@@ -124,6 +136,9 @@ fn decode(value: &str) -> Option<Cow<'_, str>> {
     if !value.contains(['%', '+']) {
         return Some(Cow::Borrowed(value));
     }
+    if !has_whole_escapes(value) {
+        return None;
+    }
     let spaced = value.replace('+', " ");
     percent_encoding::percent_decode_str(&spaced).decode_utf8().ok().map(|text| Cow::Owned(text.into_owned()))
 }
@@ -158,8 +173,17 @@ mod tests {
     }
 
     #[test]
-    fn twice_is_an_error() {
-        assert!(Query::parse(Some("offset=1&offset=1")).is_err());
-        assert!(Query::parse(Some("offset=%ff")).is_err());
+    fn twice_and_half_an_escape_are_errors() {
+        for query in
+            ["offset=1&offset=1", "offset=%ff", "offset=%", "offset=a%2", "offset=%2g", "stream=%%41"]
+        {
+            assert!(Query::parse(Some(query)).is_err(), "{query}");
+        }
+        for path in ["a%", "a%4", "%zz", "%%41"] {
+            assert!(
+                matches!(stream_of_path(&format!("{STREAMS}{path}")), Err(Error::PercentEscape)),
+                "{path}"
+            );
+        }
     }
 }

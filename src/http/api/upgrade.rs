@@ -79,7 +79,7 @@ impl WebSocketUpgrade {
     async fn serve(self, io: UpgradedIo) {
         let Self { hub, limits, principal, reads, access } = self;
         match reads {
-            SocketReads::Named(OpenLive { updates, heartbeat, stream }) => {
+            SocketReads::Named(OpenLive { updates, heartbeat, stream, .. }) => {
                 let publisher = stream.map(|(stream, content_type)| {
                     let hub = hub.clone();
                     Publisher { hub, stream, content_type, principal }

@@ -139,8 +139,15 @@ impl Answer for Response<Body> {
         *self.body_mut() = body;
     }
 
-    // HTTP/2 frames responses itself, and hyper adds `Date`.
-    fn frame(&mut self, _: Framing, _: SystemTime) {}
+    // HTTP/2 frames responses itself, and hyper adds `Date`. But hyper sends the body of a response to HEAD.
+    fn frame(&mut self, framing: Framing, _: SystemTime) {
+        if framing.without_body {
+            let body = std::mem::replace(self.body_mut(), Body::empty());
+            if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+                self.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+        }
+    }
 
     fn add(&mut self, name: HeaderName, value: &[u8]) {
         self.put(name, value);
@@ -374,6 +381,9 @@ fn field(head: &mut BytesMut, name: &HeaderName, value: &[u8]) {
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.
 const DATE_BYTES: usize = 29;
 
+/// The last second of the year 9999. An HTTP date has four digits for the year, and `HttpDate` panics at a later one.
+const DATE_SECONDS_MAX: u64 = 253_402_300_799;
+
 thread_local! {
     /// The last second that this thread formatted, and its text.
     static LAST_DATE: Cell<(Duration, [u8; DATE_BYTES])> = const { Cell::new((Duration::MAX, [0; DATE_BYTES])) };
@@ -382,14 +392,14 @@ thread_local! {
 /// Returns `now` as an HTTP date. Each thread formats it once per second.
 fn date_text(now: SystemTime) -> [u8; DATE_BYTES] {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let second = Duration::from_secs(since.as_secs());
+    let second = Duration::from_secs(since.as_secs().min(DATE_SECONDS_MAX));
     let (last, text) = LAST_DATE.get();
     if last == second {
         return text;
     }
     let mut text = DateText { bytes: [b' '; DATE_BYTES], written: 0 };
     // An HTTP date has exactly `DATE_BYTES` bytes.
-    let _written = write!(text, "{}", HttpDate::from(now));
+    let _written = write!(text, "{}", HttpDate::from(SystemTime::UNIX_EPOCH + second));
     LAST_DATE.set((second, text.bytes));
     text.bytes
 }

@@ -77,8 +77,14 @@ pub(in crate::http) fn one(update: &Update, cursor: CacheCursor, frame: Frame) -
     envelope.freeze()
 }
 
-/// Encodes updates of many streams as an envelope, in one line.
-pub(in crate::http) fn many(batch: &MultiBatch, token: &TokenField, superseded: bool, frame: Frame) -> Bytes {
+/// Encodes updates of many streams as an envelope, in one line. `event_id` is the id of a server-sent event.
+pub(in crate::http) fn many(
+    batch: &MultiBatch,
+    token: &TokenField,
+    superseded: bool,
+    event_id: Option<&str>,
+    frame: Frame,
+) -> Bytes {
     // A token has no characters that JSON would have to escape.
     let (name, token) = match token {
         TokenField::Full(token) => (&b",\"resume\":\""[..], token.as_str()),
@@ -90,7 +96,13 @@ pub(in crate::http) fn many(batch: &MultiBatch, token: &TokenField, superseded: 
         update.stream.as_str().len() + update.update.as_ref().map_or(0, data_length) + times + 192
     };
     let length: usize = batch.updates.iter().map(update_length).sum();
-    let mut envelope = BytesMut::with_capacity(length + token.len() + 128);
+    let id_length = event_id.map_or(0, str::len);
+    let mut envelope = BytesMut::with_capacity(length + token.len() + id_length + 128);
+    if let Some(id) = event_id {
+        envelope.put_slice(b"id:");
+        envelope.put_slice(id.as_bytes());
+        envelope.put_u8(b'\n');
+    }
     envelope.put_slice(frame.before);
     envelope.put_slice(b"{\"batches\":[");
     for (index, update) in batch.updates.iter().enumerate() {

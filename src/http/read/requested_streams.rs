@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::resume_token::{NameHash, ResumeToken};
 use crate::http::api::error::Error;
-use crate::http::api::fields::{Malformed, whole_number};
+use crate::http::api::fields::{LAST_EVENT_ID, Malformed, whole_number};
 use crate::http::api::target::{Parameters, stream_name};
 use crate::hub::RequestedStream;
 use crate::limits::Limits;
@@ -39,9 +39,13 @@ impl<'a> JsonRead<'a> {
         serde_json::from_slice(body).map_err(not_json)
     }
 
-    pub(in crate::http) fn streams(&self, limits: &Limits) -> Result<Vec<RequestedStream>, Error> {
+    pub(in crate::http) fn streams(
+        &self,
+        last_event_id: Option<&str>,
+        limits: &Limits,
+    ) -> Result<Vec<RequestedStream>, Error> {
         let names = self.names(limits)?;
-        requested_streams(names.iter().map(String::as_str), self, limits)
+        requested_streams(names.iter().map(String::as_str), self, last_event_id, limits)
     }
 
     /// Parses the names. Keeps at most one more than the limit, so that a longer list takes no more memory.
@@ -78,12 +82,18 @@ impl Parameters for JsonRead<'_> {
 }
 
 /// Returns the streams of these names, each with its position in the resume token, in the order in which they take turns.
+/// `last_event_id` takes precedence over the parameter `resume`.
 pub(in crate::http) fn requested_streams<'n>(
     names: impl Iterator<Item = &'n str>,
     parameters: &impl Parameters,
+    last_event_id: Option<&str>,
     limits: &Limits,
 ) -> Result<Vec<RequestedStream>, Error> {
-    let token = parameters.get("resume").map(ResumeToken::parse).transpose()?.unwrap_or_default();
+    let token = match last_event_id {
+        Some(id) => ResumeToken::parse(id)
+            .map_err(|_| Error::field(&LAST_EVENT_ID, "must be the id of an event over many streams"))?,
+        None => parameters.get("resume").map(ResumeToken::parse).transpose()?.unwrap_or_default(),
+    };
     let (begin, history) = begin(parameters.get("from"))?;
     let times = match parameters.get("times") {
         None | Some("0") => false,
