@@ -2,6 +2,8 @@
 
 mod error;
 mod import;
+#[cfg(test)]
+mod tests;
 
 use std::io::{BufRead, Seek, Write};
 use std::path::Path;

@@ -42,7 +42,7 @@ pub fn check_export<R: BufRead + Seek>(mut reader: R) -> Result<CheckedExport<R>
         checker.take(&line).map_err(|error| MaintenanceError::Import { line: number, error })?;
     }
     if !checker.has_ended {
-        return Err(MaintenanceError::Import { line: number, error: ImportError::CutOff });
+        return Err(MaintenanceError::Import { line: number.max(1), error: ImportError::CutOff });
     }
     reader.seek(SeekFrom::Start(0)).map_err(MaintenanceError::Read)?;
     Ok(CheckedExport { reader, count: checker.count })

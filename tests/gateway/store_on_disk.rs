@@ -209,8 +209,8 @@ async fn an_export_that_was_cut_off_anywhere_is_refused_whole() {
 async fn produce(gateway: &Gateway, stream: &str, epoch: u64, sequence: u64, status: u16) {
     let append = post(format!("/v1/stream/{stream}"))
         .header("Producer-Id", "machine")
-        .header("Producer-Epoch", &epoch.to_string())
-        .header("Producer-Seq", &sequence.to_string());
+        .header("Producer-Epoch", epoch)
+        .header("Producer-Seq", sequence);
     gateway.send(append.json(sequence.to_string())).await.expect(status);
 }
 
@@ -220,7 +220,7 @@ async fn an_import_goes_on_with_the_producers_and_forks_of_the_export() {
     let gateway = Gateway::start(&["--store", text(here.path())]).await;
     let fork = async |source: &str, name: &str, offset: &str| {
         let fork = put(format!("/v1/stream/{name}"))
-            .header("Stream-Forked-From", &format!("/v1/stream/{source}"))
+            .header("Stream-Forked-From", format!("/v1/stream/{source}"))
             .header("Stream-Fork-Offset", offset);
         gateway.send(fork.json("")).await.expect(201);
     };

@@ -35,6 +35,8 @@ macro_rules! store_suite {
                 concurrent_appends_are_each_stored_once,
                 a_new_life_of_a_stream_has_other_offsets,
                 an_idle_stream_ends_unless_a_reader_is_attached,
+                an_export_is_not_a_use_of_a_stream,
+                a_created_stream_remembers_the_writers_that_it_is_told,
                 a_sweep_ends_only_expired_streams,
                 expiry_times_follow_the_wall_clock_and_ages_do_not,
                 a_sweep_reports_streams_that_a_request_has_found_expired,

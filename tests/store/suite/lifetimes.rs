@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use pollgate::stream::{Create, GapReason, Lifetime, Missing, PAGE_STREAMS_MAX, ReadError, Retention, Start};
+use pollgate::stream::{
+    Append, Create, GapReason, Lifetime, Missing, PAGE_STREAMS_MAX, ReadError, Retention, Start, WriterStates,
+};
 
+use super::messages::NO_LIMIT;
 use super::world::*;
 
 fn idle(seconds: u64) -> Create {
@@ -39,6 +42,43 @@ pub async fn an_idle_stream_ends_unless_a_reader_is_attached(make: MakeStore<'_>
     assert!(world.store.describe(&name("s"), world.now).await.is_ok());
     world.later(1);
     assert_eq!(world.read("s", Start::Earliest).await.unwrap_err(), ReadError::Missing(Missing::NotFound));
+}
+
+/// A backup every day must not keep a stream that nobody uses.
+pub async fn an_export_is_not_a_use_of_a_stream(make: MakeStore<'_>) {
+    let mut world = World::new(make);
+    world.create("s", idle(10)).await.unwrap();
+    world.push("s", [1, 2]).await;
+    world.later(6);
+    let snapshot = world.store.snapshot(&name("s"), world.now).await.unwrap();
+    let peeked = world.store.peek(&name("s"), Start::Earliest, NO_LIMIT, world.now).await.unwrap();
+    assert_eq!((peeked.messages.len(), peeked.next), (2, snapshot.description.tail));
+    world.later(4);
+    let missing = ReadError::Missing(Missing::NotFound);
+    assert_eq!(world.store.snapshot(&name("s"), world.now).await.unwrap_err(), missing);
+    let peeked = world.store.peek(&name("s"), Start::Earliest, NO_LIMIT, world.now).await;
+    assert_eq!(peeked.unwrap_err(), missing);
+}
+
+/// An import creates a stream with the producers of the exported one.
+pub async fn a_created_stream_remembers_the_writers_that_it_is_told(make: MakeStore<'_>) {
+    let world = World::new(make);
+    let writers = WriterStates {
+        producers: vec![(producer(3, 7).unwrap(), world.now)],
+        sequence: Some("m".into()),
+        closed_by: None,
+    };
+    let create = Create { writers: Some(Box::new(writers.clone())), ..Create::open(json()) };
+    assert!(world.create("s", create).await.unwrap().fresh);
+    assert_eq!(world.store.snapshot(&name("s"), world.now).await.unwrap().writers, writers);
+    let append =
+        |epoch, sequence| Append { producer: producer(epoch, sequence), ..append(json(), numbers([1])) };
+    assert!(world.append("s", append(3, 7)).await.unwrap().duplicate);
+    assert!(world.append("s", append(3, 9)).await.is_err());
+    assert!(!world.append("s", append(3, 8)).await.unwrap().duplicate);
+    assert_eq!(world.content("s").await, "1");
+    // The same creation without them is the same stream.
+    assert!(!world.create("s", Create::open(json())).await.unwrap().fresh);
 }
 
 pub async fn a_sweep_ends_only_expired_streams(make: MakeStore<'_>) {
