@@ -154,6 +154,9 @@ limits! {
     read_bytes_max: usize = 1024 * 1024, "bytes";
     /// Messages in one event of a live form, which is encoded in memory for each reader.
     tail_bytes_max: usize = 16 * 1024, "bytes";
+    /// Messages that one request with `from=last:N` reads to find where the last appends to streams that are not JSON begin. Its
+    /// streams share them, with at most 64 KiB for each.
+    history_bytes_max: usize = 1024 * 1024, "bytes";
     /// Cache of the newest messages of a store on disk, index included; never more than an eighth of the memory budget.
     store_cache_bytes: u64 = 64 * 1024 * 1024, "bytes";
 

@@ -23,7 +23,7 @@ async function scripted(context) {
     const script = scripts.get(decodeURIComponent(request.url.split("?")[0].split("/").pop())) ?? {}
     const step = refusalOf(script.refuses, body) ?? script.answers?.shift() ?? "pass"
     script.requests = (script.requests ?? 0) + 1
-    if (step.status) return void response.writeHead(step.status, { "content-type": "text/html" }).end(step.status === 204 ? "" : "<html>")
+    if (step.status) return void response.writeHead(step.status, { "content-type": "text/html" }).end(step.status === 204 ? "" : "<".repeat(step.page ?? 10))
     if (step === "drop") return void response.destroy()
     const { method, headers } = request
     const answer = await fetch(gateway.url + request.url, { method, headers: plain(headers), body: method === "GET" ? undefined : body })

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use pollgate::clock::Clock;
 use pollgate_client::{Client, Data, Form, Item, Message, PublishError, Settings, Start, Subscription};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -101,7 +102,8 @@ async fn answer(
     let stream = head.uri.path().rsplit('/').next().unwrap_or_default();
     let step = scripts.lock().get_mut(stream).map_or(Value::Null, |script| script.step(&body));
     if let Some(status) = step["status"].as_u64() {
-        let page = if status == 204 { "" } else { "<html>" };
+        let length = step["page"].as_u64().unwrap_or(10) as usize;
+        let page = if status == 204 { String::new() } else { "<".repeat(length) };
         return Ok(Response::builder().status(status as u16).body(page.into()).unwrap());
     }
     if step == "drop" {
@@ -305,7 +307,7 @@ async fn the_last_messages_come_first_then_those_that_follow_each_with_its_offse
                 let following =
                     if is_json { format!("[{}]", following.join(",")) } else { following.concat() };
                 assert_eq!(rest, following, "{rule} behind {offset}");
-                let age = SystemTime::now().duration_since(message.time.unwrap()).unwrap_or_default();
+                let age = Clock::start().wall().duration_since(message.time.unwrap()).unwrap_or_default();
                 assert!(age < Duration::from_secs(60), "{age:?}");
             }
         }

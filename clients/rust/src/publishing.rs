@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use fastrand::Rng;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
@@ -267,7 +267,7 @@ impl PublishTask {
         }
     }
 
-    /// Sends the request and reads the whole response.
+    /// Sends the request and reads the response. A document that is longer than any of the gateway's is left unread.
     async fn exchange(&mut self, body: Bytes) -> Result<(StatusCode, HeaderMap, Bytes), ConnectError> {
         let request = self.request(body).map_err(|_| ConnectError::Unreachable)?;
         let (mut connection, _) = Connection::reused_or_new(self.idle.take(), &self.shared.endpoint).await?;
@@ -277,8 +277,14 @@ impl PublishTask {
             .map(Response::into_parts)
             .map_err(|_| ConnectError::Unreachable)?;
         let collecting = Limited::<Incoming>::new(body, ANSWER_BYTES_MAX).collect();
-        let document = connection.during(collecting).await.map_err(|_| ConnectError::Unreachable)?.to_bytes();
-        self.idle = Some(connection);
+        let document = match connection.during(collecting).await {
+            Ok(document) => {
+                self.idle = Some(connection);
+                document.to_bytes()
+            }
+            Err(error) if error.is::<LengthLimitError>() => Bytes::new(),
+            Err(_) => return Err(ConnectError::Unreachable),
+        };
         Ok((head.status, head.headers, document))
     }
 

@@ -6,14 +6,22 @@ use std::time::SystemTime;
 use crate::hub::Hub;
 use crate::stream::{Batch, Encoding, MessageLimit, Offset, Position, ReadError, Start, StreamName};
 
-/// How far back messages are searched for in a stream that is not JSON, in bytes. Positions of such a stream count bytes, so
-/// the boundaries of its appends have to be read from the store.
+/// The farthest that messages are searched for in a stream that is not JSON, in bytes. Positions of such a stream count bytes,
+/// so the boundaries of its appends have to be read from the store.
 const SEARCH_BYTES_MAX: u64 = 64 << 10;
+
+/// The most messages among these bytes; only empty ones can be more, and then none is searched for.
+const SEARCH_MESSAGES_MAX: usize = 64 << 10;
 
 impl Hub {
     /// Returns the start of a read that returns the last `count` messages of a stream, or fewer if the stream keeps fewer. In a
-    /// stream that is not JSON, only appends that lie within the last 64 KiB count.
-    pub(super) async fn start_of_last(&self, name: &StreamName, count: u64) -> Result<Start, ReadError> {
+    /// stream that is not JSON, only appends that lie within the last `search_bytes` count, and within the last 64 KiB.
+    pub(super) async fn start_of_last(
+        &self,
+        name: &StreamName,
+        count: u64,
+        search_bytes: usize,
+    ) -> Result<Start, ReadError> {
         // A stream that is created from now on is read from its beginning.
         let Ok(stream) = self.describe(name).await else { return Ok(Start::Earliest) };
         let (earliest, tail) = (stream.earliest.position, stream.tail.position);
@@ -24,9 +32,12 @@ impl Hub {
         if stream.content_type.is_json() {
             return Ok(Start::At(back(count)));
         }
-        let from = back(SEARCH_BYTES_MAX);
-        let limit = MessageLimit { bytes_max: usize::MAX, count_max: usize::MAX };
+        let from = back(SEARCH_BYTES_MAX.min(search_bytes as u64));
+        let limit = MessageLimit { bytes_max: usize::MAX, count_max: SEARCH_MESSAGES_MAX };
         let read = self.store.messages(name, Start::At(from), limit, self.clock.now()).await?;
+        if read.messages.len() >= SEARCH_MESSAGES_MAX {
+            return Ok(Start::At(stream.tail));
+        }
         // The first message may be the rest of an append that begins earlier.
         let is_whole = |start: Position| start > from.position || start == earliest;
         let starts = read.messages.iter().rev().map(|message| message.start);

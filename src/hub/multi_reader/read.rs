@@ -43,7 +43,10 @@ impl MultiReader {
         let before = stream.progress;
         let start = match before {
             Some(progress) => Ok(progress.start()),
-            None if stream.history > 0 => self.hub.start_of_last(&stream.name, stream.history).await,
+            None if stream.history > 0 => {
+                let search_bytes = self.hub.limits.history_bytes_max / self.streams.len().max(1);
+                self.hub.start_of_last(&stream.name, stream.history, search_bytes).await
+            }
             None => Ok(Start::Tail),
         };
         let bytes_max = self.hub.limits.tail_bytes_max.min(bytes_max);
