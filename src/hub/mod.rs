@@ -42,7 +42,7 @@ pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
 pub use signal::{Signal, WaitUntil, Waiter, Woken};
 pub use source::Source;
 pub use stream_reader::StreamReader;
-pub use subscriber::{StreamWalk, Subscriber};
+pub use subscriber::{Marker, StreamWalk, Subscriber};
 pub use tail::{Tail, TailSettings};
 pub use takeovers::Takeovers;
 pub use update::{Change, SharedBatch, Update, Variant};

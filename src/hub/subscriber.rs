@@ -26,6 +26,17 @@ pub(super) use registry::Subscribers;
 pub use walk::StreamWalk;
 pub(super) use wildcards::Wildcards;
 
+/// Marks streams for a subscriber on behalf of others.
+#[derive(Debug, Clone)]
+pub struct Marker(Arc<Member>);
+
+impl Marker {
+    /// Marks a stream, so that [`Subscriber::changed`] returns it.
+    pub fn mark(&self, name: &StreamName) {
+        self.0.mark(name);
+    }
+}
+
 /// A subscription to many streams. Dropping it removes its filters.
 pub struct Subscriber {
     hub: Arc<Hub>,
@@ -88,6 +99,11 @@ impl Subscriber {
         if filters.remove(filter) {
             self.hub.waiters.unsubscribe(filter, &self.member);
         }
+    }
+
+    /// Returns a handle that marks streams for this subscriber.
+    pub fn marker(&self) -> Marker {
+        Marker(self.member.clone())
     }
 
     /// Marks a stream on behalf of the caller, so that [`changed`](Self::changed) returns it.

@@ -142,7 +142,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             consume_budget().await;
             self.subscriber.add(filter.clone());
         }
-        if self.session.subscriptions().len() > 0 {
+        for key in self.session.shared_keys() {
+            consume_budget().await;
+            // If there is no room for its streams, the group is not entered, and the others go on.
+            let _too_many = self.enter_group(&key).await;
+        }
+        if self.session.subscriptions().len() > 0 || !self.session.shared().is_empty() {
             self.catch_up = Some(Box::new(CatchUp::of(&self.session)));
         }
     }
@@ -273,7 +278,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Suspends the session first, since a newer connection may wait for it, and then sends the last packets.
     async fn end(self: Box<Self>, ending: Ending) {
-        let Self { broker, mut wire, session, subscriber, negotiated, attached, .. } = *self;
+        let Self { broker, mut wire, mut session, subscriber, negotiated, attached, .. } = *self;
+        session.leave_groups();
         drop(subscriber);
         let expiry = negotiated.session_expiry;
         // The client is not gone just because the gateway restarts (MQTT 5, section 3.1.2.5).

@@ -2,6 +2,7 @@
 //! subscriptions, and new messages. Each is read from the log when there is room for it on the wire.
 
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -12,7 +13,8 @@ use super::codec::{
     Ack, AckKind, Delivery, MessageProperties, OutgoingPacket, PacketId, Reason, SubscriptionOptions,
 };
 use super::connection::{Connection, Ending, READY_MAX};
-use super::session::{DeliveryPhase, Flight, Wanted};
+use super::groups::{Group, LEASE_MESSAGES_MAX};
+use super::session::{DeliveryPhase, Flight, GroupReader, Wanted};
 use super::walks::{CatchUp, RetainedWalk, WalkStep};
 use crate::stream::{
     ContentType, Gap, GapReason, Message, MessageLimit, Offset, QoS, ReadError, Start, StreamName,
@@ -81,6 +83,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Sends the next messages of a stream.
     async fn send_new(&mut self, name: StreamName) -> Result<(), Ending> {
+        if !self.session.shared().is_empty() && name.topic().is_some() {
+            self.send_for_groups(&name).await?;
+            if self.vacancy() == 0 {
+                self.ready.push_back(name);
+                return Ok(());
+            }
+        }
         let Some(wanted) = self.session.subscriptions().wanted(&name) else { return Ok(()) };
         if name.topic().is_none() {
             // No topic has this name, so clients cannot be sent its messages.
@@ -92,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         match self.broker.hub.messages(&name, offset, limit).await {
             Ok(batch) => {
                 for message in &batch.messages {
-                    self.send(&name, message, &wanted, false, Some(&batch.content_type));
+                    self.send(&name, message, &wanted, (false, None), Some(&batch.content_type));
                 }
                 self.move_offset(name.clone(), batch.next)?;
                 if !batch.up_to_date {
@@ -112,6 +121,55 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             // Retried with the next message. Skipping what cannot be read would lose it silently.
             Err(ReadError::Failed(error)) => {
                 tracing::error!(stream = %name, %error, "cannot read a stream for an MQTT client; will retry")
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the next messages of a stream that the groups of the session may send to this client.
+    async fn send_for_groups(&mut self, name: &StreamName) -> Result<(), Ending> {
+        for GroupReader { group, member, options } in self.session.groups_of(name) {
+            let vacancy = self.vacancy();
+            if vacancy == 0 {
+                return Ok(());
+            }
+            let streams = group.len();
+            let Some(start) = group.lease(name, member) else { continue };
+            let limit = MessageLimit {
+                bytes_max: self.broker.limits.tail_bytes_max,
+                count_max: vacancy.min(LEASE_MESSAGES_MAX),
+            };
+            match self.broker.hub.messages(name, start, limit).await {
+                Ok(batch) => {
+                    let (wanted, mut unacknowledged) = (Wanted::by(options), Vec::new());
+                    for message in &batch.messages {
+                        if group.passes_over(name, message.start) {
+                            continue;
+                        }
+                        let shared = (false, Some(&group));
+                        if self.send(name, message, &wanted, shared, Some(&batch.content_type)) {
+                            unacknowledged.push(message.start);
+                        }
+                    }
+                    group.sent(name, batch.next, unacknowledged, batch.up_to_date);
+                }
+                Err(ReadError::Gap(gap)) => {
+                    self.missed(&gap);
+                    group.not_sent(name, Some(Start::At(gap.earliest)));
+                    self.ready.push_back(name.clone());
+                }
+                Err(ReadError::BehindTail) => {
+                    group.not_sent(name, None);
+                    self.ready.push_back(name.clone());
+                }
+                Err(ReadError::Missing(_)) => group.not_sent(name, None),
+                Err(ReadError::Failed(error)) => {
+                    group.not_sent(name, Some(start));
+                    tracing::error!(stream = %name, %error, "cannot read a stream for an MQTT client; will retry");
+                }
+            }
+            if group.len() > streams {
+                self.charge().map_err(Ending::ByGateway)?;
             }
         }
         Ok(())
@@ -167,7 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             Start::Tail => false,
         };
         if !comes_anyway {
-            self.send(stream, &message, &Wanted::by(options), true, None);
+            self.send(stream, &message, &Wanted::by(options), (true, None), None);
         }
     }
 
@@ -202,22 +260,23 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     }
 
     /// Sends a message with the options of its subscriptions. A message that has expired, or is too large for
-    /// the client, counts as sent (MQTT 5, sections 3.3.2.3.3 and 3.1.2.11.4).
+    /// the client, counts as sent (MQTT 5, sections 3.3.2.3.3 and 3.1.2.11.4). Returns whether the client will
+    /// acknowledge it, to the group that it belongs to, if there is one.
     fn send(
         &mut self,
         name: &StreamName,
         message: &Message,
         wanted: &Wanted,
-        retained: bool,
+        (retained, group): (bool, Option<&Arc<Group>>),
         content_type: Option<&ContentType>,
-    ) {
+    ) -> bool {
         let annotation = message.annotation.as_deref();
         let own = annotation.is_some_and(|annotation| *annotation.publisher == *self.session.client);
-        let Some(options) = wanted.delivery_options(own) else { return };
+        let Some(options) = wanted.delivery_options(own) else { return false };
         let expires_at = annotation.and_then(|annotation| annotation.expires_at);
         if expires_at.is_some_and(|at| at <= self.broker.clock.now()) {
             self.broker.metrics.expired.inc();
-            return;
+            return false;
         }
         // An HTTP append has no QoS; it counts as exactly once, since it is in the log.
         let published = annotation.map_or(QoS::ExactlyOnce, |annotation| annotation.qos);
@@ -229,9 +288,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if self.put(name, message, (qos, id), (false, retain), &properties, &options.identifiers) {
             self.broker.metrics.delivered(qos as u8);
             self.subscriber.delivered(1);
-        } else if let Some(id) = id {
-            self.session.give_up(id);
+            if let (Some(id), Some(group)) = (id, group) {
+                self.session.sent_for(group, id, name, message.start);
+            }
+            return id.is_some();
         }
+        id.into_iter().for_each(|id| self.session.give_up(id));
+        false
     }
 
     /// Returns the properties of a message. The content type of the stream is used if the message has none.

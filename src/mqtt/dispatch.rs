@@ -10,7 +10,9 @@ use super::codec::{
     SubscriptionOptions, Unsubscribe, Version,
 };
 use super::connection::{Connection, Ending};
+use super::groups;
 use super::publish::{self, Publication, Refusal};
+use super::walks::CatchUp;
 use crate::hub::StreamWalk;
 use crate::stream::{Filter, FilterMap, QoS, StreamName};
 
@@ -50,16 +52,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let (mut granted, mut new) = (Vec::with_capacity(filters.len()), FilterMap::default());
         for (filter, options) in &filters {
             consume_budget().await;
-            granted.push(match filter {
-                Ok(filter) => self.add(filter, *options, &mut new),
-                Err(reason) => Err(*reason),
+            granted.push(match groups::stream_filter(filter) {
+                Some(streams) => self.add_shared(filter, streams, *options).await,
+                None => self.add(filter, *options, &mut new),
             });
         }
         if let Err(reason) = self.begin(&new).await {
             self.end_subscriptions(&new).await;
             for ((filter, _), granted) in filters.iter().zip(&mut granted) {
                 consume_budget().await;
-                if filter.as_ref().is_ok_and(|filter| new.get(filter).is_some()) {
+                if new.get(filter).is_some() {
                     *granted = Err(reason);
                 }
             }
@@ -74,10 +76,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         options: SubscriptionOptions,
         new: &mut FilterMap<()>,
     ) -> Result<QoS, Reason> {
-        let subscriptions = self.session.subscriptions();
-        let max = self.broker.limits.mqtt_subscriptions_max;
-        if subscriptions.len() >= max && subscriptions.get(filter).is_none() {
-            return Err(Reason::QuotaExceeded);
+        if self.session.subscriptions().get(filter).is_none() {
+            self.check_number()?;
         }
         if self.session.subscribe(filter.clone(), options) {
             // Streams are marked from now on and read afterwards: a message in between is seen twice rather
@@ -94,6 +94,70 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             self.session.begin_retained(filter.clone());
         }
         Ok(options.qos)
+    }
+
+    /// Checks whether the client may have another subscription.
+    fn check_number(&self) -> Result<(), Reason> {
+        let subscriptions = self.session.subscriptions().len() + self.session.shared().len();
+        if subscriptions < self.broker.limits.mqtt_subscriptions_max {
+            Ok(())
+        } else {
+            Err(Reason::QuotaExceeded)
+        }
+    }
+
+    /// Adds a shared subscription, or replaces its options. A new group begins at the tails of the existing
+    /// streams.
+    async fn add_shared(
+        &mut self,
+        key: &Filter,
+        streams: Filter,
+        options: SubscriptionOptions,
+    ) -> Result<QoS, Reason> {
+        if self.session.change_shared(key, options) {
+            return Ok(options.qos);
+        }
+        self.check_number()?;
+        self.session.add_shared(key.clone(), streams, options);
+        if let Err(reason) = self.enter_group(key).await {
+            self.leave_group(key);
+            return Err(reason);
+        }
+        Ok(options.qos)
+    }
+
+    /// Makes the connection a member of the group of a shared subscription of its session.
+    pub(super) async fn enter_group(&mut self, key: &Filter) -> Result<(), Reason> {
+        let Some(streams) = groups::stream_filter(key) else { return Ok(()) };
+        let group = self.broker.groups.group(key);
+        self.subscriber.add(streams.clone());
+        self.session.enter_group(key, group.clone(), group.enter(self.subscriber.marker()));
+        if group.has_begun() {
+            self.catch_up = Some(Box::new(CatchUp::of(&self.session)));
+            return self.charge();
+        }
+        let mut walk = StreamWalk::over([&streams]);
+        while let Some(found) = self.broker.hub.next_streams(&mut walk).await {
+            for (name, tail) in found {
+                if streams.matches(&name) {
+                    group.begin_stream(name, tail);
+                }
+            }
+            self.charge()?;
+        }
+        group.begin();
+        Ok(())
+    }
+
+    /// Ends a shared subscription. Returns whether it existed.
+    fn leave_group(&mut self, key: &Filter) -> bool {
+        let existed = self.session.remove_shared(key);
+        if let Some(streams) =
+            groups::stream_filter(key).filter(|streams| existed && !self.session.has(streams))
+        {
+            self.subscriber.remove(&streams);
+        }
+        existed
     }
 
     /// Starts new subscriptions at the tails of the existing streams. Fails if the session would become too
@@ -119,7 +183,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         for filter in ended.filters() {
             consume_budget().await;
             self.session.unsubscribe(filter);
-            self.subscriber.remove(filter);
+            if !self.session.has(filter) {
+                self.subscriber.remove(filter);
+            }
         }
         let mut over = Vec::new();
         for name in self.session.streams() {
@@ -243,15 +309,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let (mut reasons, mut ended) = (Vec::with_capacity(filters.len()), FilterMap::default());
         for filter in filters {
             consume_budget().await;
-            reasons.push(match filter {
-                Ok(filter) if ended.get(&filter).is_some() => Reason::NoSubscriptionExisted,
-                Ok(filter) if self.session.subscriptions().get(&filter).is_some() => {
-                    ended.insert(filter, ());
-                    Reason::Success
-                }
-                Ok(_) => Reason::NoSubscriptionExisted,
-                Err(reason) => reason,
-            });
+            let existed = if groups::stream_filter(&filter).is_some() {
+                self.leave_group(&filter)
+            } else {
+                let exists = self.session.subscriptions().get(&filter).is_some();
+                exists && ended.insert(filter, ()).is_none()
+            };
+            reasons.push(if existed { Reason::Success } else { Reason::NoSubscriptionExisted });
         }
         if !ended.is_empty() {
             self.end_subscriptions(&ended).await;

@@ -10,6 +10,7 @@ mod connection;
 mod deliver;
 mod dispatch;
 mod forms;
+mod groups;
 mod publish;
 mod session;
 mod session_store;
@@ -32,6 +33,7 @@ use crate::hub::{Hub, Takeovers};
 use crate::limits::Limits;
 use crate::metrics::{Metrics, MqttMetrics};
 use crate::stream::Principal;
+use groups::Groups;
 use sessions::Sessions;
 use shares::Share;
 use wire::Wire;
@@ -46,6 +48,7 @@ pub struct Broker {
     metrics: MqttMetrics,
     clock: Clock,
     sessions: Arc<Sessions>,
+    groups: Arc<Groups>,
     takeovers: Takeovers,
     /// See [`closing_on_refused`](Self::closing_on_refused).
     closes_on_refused: bool,
@@ -60,8 +63,17 @@ impl Broker {
         let metrics = metrics.mqtt().clone();
         let sessions = Arc::new(Sessions::new(Share::of(&limits), hub.budget().clone(), metrics.clone()));
         let connecting = Semaphore::new(limits.mqtt_connecting_bytes_max.min(Semaphore::MAX_PERMITS));
-        let broker =
-            Self { hub, limits, metrics, clock, sessions, takeovers, closes_on_refused: false, connecting };
+        let broker = Self {
+            hub,
+            limits,
+            metrics,
+            clock,
+            sessions,
+            groups: Arc::default(),
+            takeovers,
+            closes_on_refused: false,
+            connecting,
+        };
         broker.load();
         broker
     }

@@ -12,6 +12,7 @@
 //! sent anything more.
 
 mod in_flight;
+mod shared;
 mod stored;
 mod subscriptions;
 #[cfg(test)]
@@ -25,9 +26,11 @@ use super::codec::{Ack, AckKind, Breach, PacketId, SubscriptionOptions};
 use crate::stream::{Filter, FilterMap, Offset, QoS, Start, StreamName};
 
 use in_flight::InFlight;
+use shared::SharedSubscriptions;
 use unsaved::{Deadline, SessionKey, Unsaved};
 
 pub(super) use in_flight::{DeliveryPhase, Flight};
+pub(super) use shared::GroupReader;
 pub(super) use stored::{Presence, RestoredSession};
 pub(super) use subscriptions::{Subscriptions, Wanted};
 
@@ -37,6 +40,7 @@ pub(super) struct Session {
     /// The client id.
     pub(super) client: Arc<str>,
     subscriptions: Subscriptions,
+    shared: SharedSubscriptions,
     /// Messages sent to the client and not yet acknowledged.
     in_flight: InFlight,
     /// Received messages of QoS 2 that are in the log and that the client has not released yet.
@@ -75,6 +79,7 @@ impl Session {
         Self {
             client,
             subscriptions: Subscriptions::default(),
+            shared: SharedSubscriptions::default(),
             in_flight: InFlight::default(),
             received: HashSet::new(),
             retained: BTreeMap::new(),
@@ -130,7 +135,7 @@ impl Session {
     pub(super) fn bytes(&self) -> usize {
         let offset_bytes = if self.unsaved.is_some() { STORED_OFFSET_BYTES } else { OFFSET_BYTES };
         let offsets = offset_bytes * self.offsets.len() + self.long_name_bytes;
-        SESSION_BYTES + self.client.len() + self.subscriptions.bytes() + offsets
+        SESSION_BYTES + self.client.len() + self.subscriptions.bytes() + self.shared.bytes() + offsets
     }
 
     /// Returns the start of the next read of a stream.
@@ -222,6 +227,7 @@ impl Session {
     /// Drops a message that cannot be sent: it is no longer kept, or too large for the client.
     pub(super) fn give_up(&mut self, id: PacketId) {
         self.in_flight.give_up(id);
+        self.shared.is_done(id);
         self.note(SessionKey::Flight(id), Deadline::SomeTime);
     }
 
@@ -234,7 +240,11 @@ impl Session {
                 if ack.kind == AckKind::Pubrec { Deadline::NextPacket } else { Deadline::SomeTime },
             );
         }
-        self.in_flight.acknowledged(ack)
+        let response = self.in_flight.acknowledged(ack)?;
+        if self.in_flight.get(ack.id).is_none() {
+            self.shared.is_done(ack.id);
+        }
+        Ok(response)
     }
 
     /// Whether a received message of QoS 2 is in the log and not released yet.

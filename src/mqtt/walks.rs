@@ -65,7 +65,7 @@ impl RetainedWalk {
 impl CatchUp {
     /// Creates a walk over all streams that the filters of the session match.
     pub(super) fn of(session: &Session) -> Self {
-        let walk = StreamWalk::over(session.subscriptions().filters());
+        let walk = StreamWalk::over(session.subscriptions().filters().chain(session.shared_filters()));
         Self { walk, found: 0, unseen: Vec::new() }
     }
 
@@ -76,7 +76,9 @@ impl CatchUp {
             let mut changed = Vec::new();
             for (name, tail) in streams {
                 self.found += usize::from(session.has_offset(&name));
-                if session.offset(&name) != Start::At(tail) && session.subscriptions().want(&name) {
+                let is_behind =
+                    session.offset(&name) != Start::At(tail) && session.subscriptions().want(&name);
+                if is_behind || session.shared_filters().any(|filter| filter.matches(&name)) {
                     changed.push(name);
                 }
             }

@@ -322,7 +322,7 @@ impl<C: Content> Entry<C> {
             let annotation = done.annotation.filter(|annotation| annotation.retain);
             // Released first, so that only the log owns the record when it seals the run.
             let replaced = self.retained.take_if(|_| annotation.is_some());
-            let clears = record.shape.len() == 0;
+            let clears = record.shape.is_empty_message();
             self.log.push(record, ChargedTo { principal: done.principal, creator: self.charge.owner() });
             if let Some(annotation) = annotation.filter(|_| !clears) {
                 let record = self.log.last().cloned();

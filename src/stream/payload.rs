@@ -131,6 +131,11 @@ impl Shape {
         self.division == Division::Nothing
     }
 
+    /// Whether this is one message without bytes.
+    pub fn is_empty_message(&self) -> bool {
+        self.division == Division::Message && self.length == 0
+    }
+
     /// Whether the messages are JSON values, so that positions count values.
     pub fn is_json(&self) -> bool {
         self.division == Division::Json

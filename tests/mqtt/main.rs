@@ -23,6 +23,7 @@ mod names;
 mod quotas;
 mod refused;
 mod sessions;
+mod shared;
 mod subscriptions;
 mod survival;
 mod takeovers;

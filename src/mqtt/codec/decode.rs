@@ -15,6 +15,7 @@ use super::{
     Ack, AckKind, Breach, Connect, Disconnect, Incoming, MessageProperties, Packet, PacketId, Publish,
     Reason, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
 };
+use crate::mqtt::groups::is_shared;
 use crate::stream::{Filter, QoS};
 
 const MALFORMED: Breach = Breach(Reason::MalformedPacket);
@@ -373,16 +374,25 @@ fn subscribe(id: u16, entries: &[SubEntry], identifier: Option<u32>) -> Result<I
     let filters = entries
         .iter()
         .map(|entry| Ok((filter(entry.topic_filter())?, options(entry.sub_opts()))))
-        .collect::<Result<_, Breach>>()?;
+        .collect::<Result<Vec<(Filter, SubscriptionOptions)>, Breach>>()?;
+    // MQTT-3.8.3-4.
+    if filters.iter().any(|(filter, options)| options.no_local && is_shared(filter.as_str())) {
+        return Err(PROTOCOL_ERROR);
+    }
     Ok(Incoming::Subscribe(Subscribe { id: packet_id(id)?, filters }))
 }
 
-/// Parses a filter. One that is valid but not accepted is an inner error.
-fn filter(text: &str) -> Result<Result<Filter, Reason>, Breach> {
-    if text.starts_with("$share/") {
-        return Ok(Err(Reason::SharedSubscriptionsNotSupported));
+fn filter(text: &str) -> Result<Filter, Breach> {
+    let parsed = Filter::of_topics(text).map_err(|_| MALFORMED)?;
+    if is_shared(text) {
+        // `$share/GROUP/FILTER`; the name of a group has no wildcard (MQTT 5, section 4.8.2).
+        let mut levels = text.splitn(3, '/').skip(1);
+        let is_name = levels.next().is_some_and(|name| !name.is_empty() && !name.contains(['+', '#']));
+        if !is_name || levels.next().is_none_or(str::is_empty) {
+            return Err(PROTOCOL_ERROR);
+        }
     }
-    Filter::of_topics(text).map(Ok).map_err(|_| MALFORMED)
+    Ok(parsed)
 }
 
 fn disconnect(body: &[u8], version: Version) -> Result<Disconnect, Breach> {

@@ -24,7 +24,6 @@ mod property {
     pub(super) const TOPIC_ALIAS: u8 = 0x23;
     pub(super) const USER_PROPERTY: u8 = 0x26;
     pub(super) const PACKET_BYTES_MAX: u8 = 0x27;
-    pub(super) const SHARED_SUBSCRIPTIONS: u8 = 0x2a;
 }
 
 /// Appends `packet` to `out`. Returns false, with `out` unchanged, if the packet would be larger than
@@ -97,8 +96,6 @@ fn connack_body(connack: &Connack, v5: bool, body: &mut BytesMut) {
         properties.put_u32(u32::try_from(connack.packet_bytes_max).unwrap_or(u32::MAX));
         properties.put_u8(property::TOPIC_ALIAS_MAXIMUM);
         properties.put_u16(connack.topic_alias_maximum);
-        properties.put_u8(property::SHARED_SUBSCRIPTIONS);
-        properties.put_u8(0);
     }
     if let Some(id) = &connack.assigned_client_id {
         properties.put_u8(property::ASSIGNED_CLIENT_ID);
@@ -323,7 +320,7 @@ mod tests {
             })
         };
         let read = v5_0::Connack::parse(&encoded(&connack(), Version::V5)[2..]).unwrap().0;
-        assert!(read.session_present() && read.props().len() == 7);
+        assert!(read.session_present() && read.props().len() == 6);
         assert!(v3_1_1::Connack::parse(&encoded(&connack(), Version::V3)[2..]).unwrap().0.session_present());
         let ack = |kind| OutgoingPacket::Ack(Ack { kind, id: ID, reason: Reason::PacketIdentifierNotFound });
         let read = v5_0::Pubrel::parse(&encoded(&ack(AckKind::Pubrel), Version::V5)[2..]).unwrap().0;

@@ -112,8 +112,8 @@ pub(in crate::mqtt) enum AckKind {
 #[derive(Debug)]
 pub(in crate::mqtt) struct Subscribe {
     pub(in crate::mqtt) id: PacketId,
-    /// Each filter, or the reason why it is invalid, with its options.
-    pub(in crate::mqtt) filters: Vec<(Result<Filter, Reason>, SubscriptionOptions)>,
+    /// Each filter with its options.
+    pub(in crate::mqtt) filters: Vec<(Filter, SubscriptionOptions)>,
 }
 
 /// Options of a subscription (MQTT 5, section 3.8.3.1).
@@ -139,7 +139,7 @@ pub(in crate::mqtt) enum RetainHandling {
 #[derive(Debug)]
 pub(in crate::mqtt) struct Unsubscribe {
     pub(in crate::mqtt) id: PacketId,
-    pub(in crate::mqtt) filters: Vec<Result<Filter, Reason>>,
+    pub(in crate::mqtt) filters: Vec<Filter>,
 }
 
 /// DISCONNECT from a client.

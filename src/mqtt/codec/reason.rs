@@ -29,7 +29,6 @@ pub(in crate::mqtt) enum Reason {
     PacketTooLarge = 0x95,
     QuotaExceeded = 0x97,
     PayloadFormatInvalid = 0x99,
-    SharedSubscriptionsNotSupported = 0x9e,
     ConnectionRateExceeded = 0x9f,
 }
 

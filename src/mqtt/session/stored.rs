@@ -12,6 +12,7 @@ use super::Session;
 use super::unsaved::{Deadline, SessionKey};
 use crate::mqtt::codec::{PacketId, SubscriptionOptions, Will};
 use crate::mqtt::forms::{NameForm, StartForm};
+use crate::mqtt::groups::{is_shared, stream_filter};
 use crate::stream::{Filter, SessionChange, Start, StreamName};
 
 /// Format of the values. A changed format gets a new number; values with an unknown number are skipped.
@@ -129,7 +130,9 @@ impl Session {
         match key {
             // Known to the connection only.
             SessionKey::Presence => None,
-            SessionKey::Subscription(filter) => self.subscriptions.get(filter).and_then(encoded),
+            SessionKey::Subscription(filter) => {
+                self.subscriptions.get(filter).or_else(|| self.shared.get(filter)).and_then(encoded)
+            }
             SessionKey::Offset(stream) => {
                 self.offsets.get(stream).and_then(|offset| encoded(&StoredOffset(Start::At(*offset))))
             }
@@ -168,6 +171,10 @@ impl RestoredSession {
         let session = &mut self.session;
         match SessionKey::parse(key)? {
             SessionKey::Presence => self.presence = Some(decoded(value)?),
+            SessionKey::Subscription(filter) if is_shared(filter.as_str()) => {
+                let streams = stream_filter(&filter)?;
+                session.shared.add(filter, streams, decoded(value)?);
+            }
             SessionKey::Subscription(filter) => {
                 session.subscriptions.put(filter.clone(), decoded(value)?);
                 session.subscriptions.begin(&filter);

@@ -183,7 +183,7 @@ pub(super) fn time(moment: UnixMillis) -> SystemTime {
 impl Ends {
     pub(super) fn of(shape: &Shape) -> Self {
         match (shape.is_json(), shape.ends()) {
-            (false, _) if shape.len() == 0 && !shape.is_empty() => Self::Empty,
+            (false, _) if shape.is_empty_message() => Self::Empty,
             (false, _) => Self::Raw,
             (true, []) => Self::One,
             (true, ends) => Self::Many(ends.into()),

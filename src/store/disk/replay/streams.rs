@@ -58,7 +58,9 @@ impl ReplayedStream {
         entry.restore_log(earliest, written, appends);
         // An empty message clears the retained message.
         let is_retained = |append: &Append<Stored>| {
-            append.shape.len() > 0 && append.start >= retained_from && append.end() <= entry.log.tail()
+            !append.shape.is_empty_message()
+                && append.start >= retained_from
+                && append.end() <= entry.log.tail()
         };
         entry.retained = own.retained.filter(is_retained);
         entry.recount();

@@ -1,0 +1,297 @@
+//! [`Group`]: the members of a shared subscription (`$share/GROUP/FILTER`, MQTT 5, section 4.8.2), and one offset for
+//! each stream, up to which the group has been sent messages.
+//!
+//! One member at a time has the lease of a stream: it is sent the next messages, and the lease ends once it has
+//! acknowledged them, so the messages of a stream are handled in order. When a member leaves, the stream continues at
+//! the first message that it has not acknowledged. Messages of QoS 2 stay with the session that they were sent to
+//! (MQTT-4.8.2-4), and are passed over.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::hub::Marker;
+use crate::stream::{Filter, Offset, Start, StreamName};
+
+/// Maximum number of messages that a member is sent before other members may be sent the next ones.
+pub(super) const LEASE_MESSAGES_MAX: usize = 16;
+
+/// All groups that sessions are members of, by their whole filter.
+#[derive(Debug, Default)]
+pub(super) struct Groups(Mutex<HashMap<Filter, Weak<Group>>>);
+
+/// A group. Sessions keep it alive.
+#[derive(Debug)]
+pub(super) struct Group {
+    groups: Weak<Groups>,
+    /// The filter with `$share` and the name of the group.
+    key: Filter,
+    state: Mutex<GroupState>,
+}
+
+#[derive(Debug, Default)]
+struct GroupState {
+    /// All streams that existed before the group have offsets.
+    has_begun: bool,
+    /// Members that are connected, by the number of their connection.
+    members: HashMap<u64, Marker>,
+    last_member: u64,
+    streams: HashMap<StreamName, GroupStream>,
+}
+
+#[derive(Debug)]
+struct GroupStream {
+    next: Start,
+    lease: Option<Lease>,
+    /// Messages after `next` that stay with a session.
+    kept: BTreeSet<Offset>,
+    /// Another member was turned away by the lease, or the last read did not reach the tail.
+    has_more: bool,
+}
+
+#[derive(Debug)]
+struct Lease {
+    member: u64,
+    /// The member is reading the next messages.
+    reads: bool,
+    unacknowledged: BTreeSet<Offset>,
+}
+
+/// Start of a shared filter.
+const SHARE: &str = "$share/";
+
+/// Returns the filter of the streams of a shared filter; `None` if the filter is not shared.
+pub(super) fn stream_filter(key: &Filter) -> Option<Filter> {
+    let (_group, filter) = key.as_str().strip_prefix(SHARE)?.split_once('/')?;
+    Filter::parse(filter).ok()
+}
+
+/// Whether a topic filter is shared.
+pub(super) fn is_shared(text: &str) -> bool {
+    text.starts_with(SHARE)
+}
+
+impl Groups {
+    /// Returns the group of a shared filter, creating it if needed.
+    pub(super) fn group(self: &Arc<Self>, key: &Filter) -> Arc<Group> {
+        let mut table = self.0.lock();
+        if let Some(group) = table.get(key).and_then(Weak::upgrade) {
+            return group;
+        }
+        let group =
+            Arc::new(Group { groups: Arc::downgrade(self), key: key.clone(), state: Mutex::default() });
+        table.insert(key.clone(), Arc::downgrade(&group));
+        group
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let Some(groups) = self.groups.upgrade() else { return };
+        let mut table = groups.0.lock();
+        // A new group of the same filter may have taken the place.
+        if table.get(&self.key).is_some_and(|group| group.strong_count() == 0) {
+            table.remove(&self.key);
+        }
+    }
+}
+
+impl Group {
+    /// Adds a connected member, and returns its number.
+    pub(super) fn enter(&self, marker: Marker) -> u64 {
+        let mut state = self.state.lock();
+        state.last_member += 1;
+        let member = state.last_member;
+        state.members.insert(member, marker);
+        member
+    }
+
+    /// Whether the offsets of the existing streams are set.
+    pub(super) fn has_begun(&self) -> bool {
+        self.state.lock().has_begun
+    }
+
+    /// Sets where the messages of a stream begin that existed before the group.
+    pub(super) fn begin_stream(&self, name: StreamName, tail: Offset) {
+        let mut state = self.state.lock();
+        // A stream without an offset was created after another member had set those of all others.
+        if !state.has_begun {
+            state.streams.entry(name).or_insert_with(|| GroupStream::new(Start::At(tail)));
+        }
+    }
+
+    /// Begins to send messages.
+    pub(super) fn begin(&self) {
+        let mut state = self.state.lock();
+        state.has_begun = true;
+        if state.members.len() > 1 {
+            // Members that came meanwhile have been told of changes that they could not read yet.
+            state.streams.keys().for_each(|name| state.mark_all(name));
+        }
+    }
+
+    /// Number of streams with an offset.
+    pub(super) fn len(&self) -> usize {
+        self.state.lock().streams.len()
+    }
+
+    /// Takes the lease of a stream for a member, or continues it. Returns where to read. `None`: another member has it.
+    pub(super) fn lease(&self, name: &StreamName, member: u64) -> Option<Start> {
+        let mut state = self.state.lock();
+        if !state.has_begun {
+            return None;
+        }
+        let stream = state.streams.entry(name.clone()).or_insert_with(|| GroupStream::new(Start::Earliest));
+        let lease = stream.lease.get_or_insert_with(|| Lease {
+            member,
+            reads: false,
+            unacknowledged: BTreeSet::new(),
+        });
+        if lease.member != member {
+            stream.has_more = true;
+            return None;
+        }
+        lease.reads = true;
+        Some(stream.next)
+    }
+
+    /// Whether a message is passed over, because a session keeps it.
+    pub(super) fn passes_over(&self, name: &StreamName, start: Offset) -> bool {
+        self.state.lock().streams.get_mut(name).is_some_and(|stream| stream.kept.remove(&start))
+    }
+
+    /// Records that the member with the lease has been sent the messages before `next`, of which those in
+    /// `unacknowledged` are to be acknowledged.
+    pub(super) fn sent(&self, name: &StreamName, next: Offset, unacknowledged: Vec<Offset>, is_all: bool) {
+        let mut state = self.state.lock();
+        let Some(stream) = state.streams.get_mut(name) else { return };
+        stream.next = Start::At(next);
+        stream.has_more |= !is_all;
+        if let Some(lease) = &mut stream.lease {
+            lease.reads = false;
+            lease.unacknowledged.extend(unacknowledged);
+        }
+        state.release_if_done(name);
+    }
+
+    /// Ends the lease of a stream whose messages could not be read. `next`: where the group continues; `None`: the
+    /// stream no longer exists.
+    pub(super) fn not_sent(&self, name: &StreamName, next: Option<Start>) {
+        let mut state = self.state.lock();
+        match (next, state.streams.get_mut(name)) {
+            (Some(next), Some(stream)) => {
+                stream.next = next;
+                stream.lease.iter_mut().for_each(|lease| lease.reads = false);
+                state.release_if_done(name);
+            }
+            _ => {
+                state.streams.remove(name);
+            }
+        }
+    }
+
+    /// Records that a member has acknowledged a message.
+    pub(super) fn acknowledged(&self, name: &StreamName, start: Offset) {
+        let mut state = self.state.lock();
+        if let Some(lease) = state.streams.get_mut(name).and_then(|stream| stream.lease.as_mut()) {
+            lease.unacknowledged.remove(&start);
+        }
+        state.release_if_done(name);
+    }
+
+    /// Removes a member. What it has not acknowledged is sent to other members, except for the messages in `kept`.
+    pub(super) fn leave(&self, member: u64, kept: &[(StreamName, Offset)]) {
+        let mut state = self.state.lock();
+        state.members.remove(&member);
+        for (name, start) in kept {
+            if let Some(stream) = state.streams.get_mut(name) {
+                stream.kept.insert(*start);
+            }
+        }
+        let mut returned = Vec::new();
+        for (name, stream) in &mut state.streams {
+            let Some(lease) = stream.lease.take_if(|lease| lease.member == member) else { continue };
+            if let Some(first) = lease.unacknowledged.first() {
+                stream.next = Start::At(*first);
+            }
+            returned.push(name.clone());
+        }
+        returned.iter().for_each(|name| state.mark_all(name));
+    }
+}
+
+impl GroupState {
+    /// Ends the lease of a stream if its member has nothing more to do, and tells all members if there may be more.
+    fn release_if_done(&mut self, name: &StreamName) {
+        let Some(stream) = self.streams.get_mut(name) else { return };
+        let is_done = |lease: &mut Lease| !lease.reads && lease.unacknowledged.is_empty();
+        if stream.lease.take_if(is_done).is_some() && std::mem::take(&mut stream.has_more) {
+            self.mark_all(name);
+        }
+    }
+
+    fn mark_all(&self, name: &StreamName) {
+        self.members.values().for_each(|marker| marker.mark(name));
+    }
+}
+
+impl GroupStream {
+    fn new(next: Start) -> Self {
+        Self { next, lease: None, kept: BTreeSet::new(), has_more: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::{Epoch, Position};
+
+    fn at(position: u64) -> Offset {
+        Offset { epoch: Epoch(1), position: Position(position) }
+    }
+
+    fn group() -> (Arc<Groups>, Arc<Group>, StreamName) {
+        let groups = Arc::new(Groups::default());
+        let group = groups.group(&Filter::parse("$share/g/a/+").unwrap());
+        let name = StreamName::parse("a/b").unwrap();
+        group.begin_stream(name.clone(), at(10));
+        group.begin();
+        (groups, group, name)
+    }
+
+    #[test]
+    fn a_stream_goes_to_another_member_once_its_messages_are_acknowledged() {
+        let (_groups, group, name) = group();
+        assert_eq!(group.lease(&name, 1), Some(Start::At(at(10))));
+        group.sent(&name, at(12), vec![at(10), at(11)], true);
+        assert_eq!(group.lease(&name, 2), None);
+        assert_eq!(group.lease(&name, 1), Some(Start::At(at(12))), "it may be sent more");
+        group.sent(&name, at(12), Vec::new(), true);
+        group.acknowledged(&name, at(10));
+        assert_eq!(group.lease(&name, 2), None);
+        group.acknowledged(&name, at(11));
+        assert_eq!(group.lease(&name, 2), Some(Start::At(at(12))));
+        group.sent(&name, at(13), Vec::new(), true);
+        assert_eq!(group.lease(&name, 1), Some(Start::At(at(13))), "QoS 0 is not acknowledged");
+    }
+
+    #[test]
+    fn what_a_member_that_leaves_has_not_acknowledged_is_sent_again_except_what_its_session_keeps() {
+        let (_groups, group, name) = group();
+        group.lease(&name, 1);
+        group.sent(&name, at(14), (10..14).map(at).collect(), true);
+        group.acknowledged(&name, at(10));
+        group.leave(1, &[(name.clone(), at(12))]);
+        assert_eq!(group.lease(&name, 2), Some(Start::At(at(11))));
+        let sent: Vec<_> = (11..14).filter(|position| !group.passes_over(&name, at(*position))).collect();
+        assert_eq!(sent, [11, 13]);
+    }
+
+    #[test]
+    fn a_group_ends_with_its_last_member() {
+        let (groups, group, _) = group();
+        drop(group);
+        assert!(groups.0.lock().is_empty());
+    }
+}
