@@ -81,12 +81,14 @@ async fn each_wrong_value_is_named() {
     }
     let coded = post("/v1/streams").header("content-encoding", "gzip").json("{}");
     assert_eq!(gateway.send(coded).await.expect(415).problem(), "content-encoding");
-    for request in [put("/v1/streams"), delete("/v1/streams"), head("/v1/streams")] {
-        assert_eq!(gateway.send(request).await.expect(405).header("allow"), "GET, POST, OPTIONS");
+    for request in [put("/v1/streams"), delete("/v1/streams")] {
+        assert_eq!(gateway.send(request).await.expect(405).header("allow"), "GET, HEAD, POST, OPTIONS");
     }
+    gateway.send(head("/v1/streams")).await.expect(400);
+    gateway.send(head("/v1/streams?stream=a")).await.expect(200);
     let own = format!("http://{}", gateway.address);
     let preflight = gateway.send(options("/v1/streams").header("origin", own)).await.expect(204);
-    assert_eq!(preflight.header("access-control-allow-methods"), "GET, POST, OPTIONS");
+    assert_eq!(preflight.header("access-control-allow-methods"), "GET, HEAD, POST, OPTIONS");
     assert!(preflight.header("access-control-allow-headers").contains("content-type"));
 }
 

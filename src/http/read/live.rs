@@ -377,3 +377,38 @@ impl Drop for Counted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the ids that events of `bytes` bytes get, as a text of `i` and `-`, if a full token has `full` bytes.
+    fn ids(full: usize, bytes: usize, tokens: &[TokenField]) -> String {
+        let mut ids = EventIds::default();
+        let mut is_due = |token: &TokenField| {
+            let is_due = ids.is_due(token, full, matches!(token, TokenField::Same));
+            ids.sent += bytes;
+            if is_due { 'i' } else { '-' }
+        };
+        tokens.iter().map(&mut is_due).collect()
+    }
+
+    #[test]
+    fn ids_at_most_double_the_bytes_and_are_never_longer_than_a_header_field_may_be() {
+        let first = [TokenField::Full(String::new())];
+        let moves = |count| vec![TokenField::Delta("x".to_owned()); count];
+        let tokens = [&first[..], &moves(8), &[TokenField::Same, TokenField::Same]].concat();
+        for (full, bytes, expected) in [
+            // A short id is in each event that moves the position.
+            (SHORT_EVENT_ID_BYTES, 10, "iiiiiiiii--"),
+            // A long one after as many bytes, and at the next heartbeat.
+            (1000, 250, "i---i---i--"),
+            (1000, 300, "i---i---i--"),
+            (1000, 400, "i--i--i--i-"),
+            (EVENT_ID_BYTES_MAX, 1, "i--------i-"),
+            (EVENT_ID_BYTES_MAX + 1, 1000, "-----------"),
+        ] {
+            assert_eq!(ids(full, bytes, &tokens), expected, "{full} bytes, {bytes} an event");
+        }
+    }
+}
