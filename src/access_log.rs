@@ -73,7 +73,7 @@ struct Line {
     form: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<String>,
-    /// `None` if the client left before the response.
+    /// `None` if the client reset its connection before the response.
     status: Option<u16>,
     /// Bytes of the body, or of the messages of a WebSocket.
     bytes: u64,

@@ -156,7 +156,7 @@ struct ServeArgs {
     /// Where each HTTP request is logged as a line of JSON: a file, `-` (standard output), or `off` [default: off]
     #[arg(long, value_name = "FILE")]
     access_log: Option<String>,
-    /// Override a limit, for example `body_bytes_max=65536` (repeatable; all are listed below)
+    /// Override a limit, for example `body_bytes_max=65536` (repeatable; `--help` and `pollgate limits` list all)
     #[arg(long, value_name = "NAME=VALUE")]
     limit: Vec<String>,
     /// TOML file with these options as keys [default: none]

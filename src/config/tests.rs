@@ -20,6 +20,7 @@ fn other_value(option: &str) -> &'static str {
         "store" => "memory",
         "sync" => "never",
         "accept-damage" | "open" => "true",
+        "mqtt-refused" => "close",
         "memory-max" => "256M",
         "hold" | "drain" => "7s",
         "hold-max" => "54s",

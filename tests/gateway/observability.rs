@@ -1,6 +1,6 @@
 //! What an operator sees: metrics, readiness, the log.
 
-use crate::world::{Connection, Gateway, get, post, put};
+use crate::world::{Connection, Gateway, Raw, get, post, put, until};
 
 #[tokio::test]
 async fn metrics_count_requests_messages_holds_and_waiters() {
@@ -107,17 +107,22 @@ async fn an_unknown_parameter_is_named_in_a_warning() {
 async fn the_access_log_has_a_line_for_each_request_with_its_client_and_its_end() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = directory.path().join("access.log");
-    let mut gateway = Gateway::start(&["--access-log", path.to_str().unwrap()]).await;
+    let mut gateway =
+        Gateway::start(&["--access-log", path.to_str().unwrap(), "--limit", "drain_spread=50ms"]).await;
     gateway.send(put("/v1/stream/s").json("[1,2]")).await.expect(201);
     gateway.send(get("/v1/stream/s?offset=-1")).await.expect(200);
     gateway.send(get("/v1/stream/s?live=long-poll&offset=now&timeout=1&client=phone")).await.expect(204);
     let mut events = gateway.connect().await.events("/v1/stream/s?offset=-1&live=sse").await;
     let data = events.next().await.unwrap();
     drop(events);
-    let mut leaves = gateway.connect().await;
-    let poll = tokio::spawn(async move { leaves.send(get("/v1/stream/s?live=long-poll&offset=now")).await });
+    until("the reader has left", async || {
+        gateway.metric("pollgate_live_connections{form=\"sse\"}").await == 0.0
+    })
+    .await;
+    let mut poll = Raw::open(gateway.address).await;
+    poll.get("/v1/stream/s?live=long-poll&offset=now").await.unwrap();
     gateway.until_held(1).await;
-    poll.abort();
+    poll.reset();
     gateway.until_held(0).await;
     gateway.ask_admin("/live").await.expect(200);
     gateway.signal("TERM");
@@ -126,14 +131,13 @@ async fn the_access_log_has_a_line_for_each_request_with_its_client_and_its_end(
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let seen: Vec<_> = lines.iter().map(|line| (line["form"].as_str().unwrap(), &line["status"])).collect();
-    let (created, read, held, sse, left) =
-        (201.into(), 200.into(), 204.into(), 200.into(), serde_json::Value::Null);
+    let (created, found, nothing, reset) = (201.into(), 200.into(), 204.into(), serde_json::Value::Null);
     let expected = [
         ("create", &created),
-        ("short-poll", &read),
-        ("long-poll", &held),
-        ("sse", &sse),
-        ("long-poll", &left),
+        ("short-poll", &found),
+        ("long-poll", &nothing),
+        ("sse", &found),
+        ("long-poll", &reset),
     ];
     assert_eq!(seen, expected, "{text}");
     assert_eq!((&lines[1]["method"], &lines[1]["path"]), (&"GET".into(), &"/v1/stream/s?offset=-1".into()));
