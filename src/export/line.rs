@@ -184,6 +184,11 @@ impl StreamLine {
         }
     }
 
+    /// Whether the end of the stream has come at this time of day.
+    pub(crate) fn has_ended(&self, wall: SystemTime) -> bool {
+        self.expires_at.is_some_and(|end| SystemTime::from(end) <= wall)
+    }
+
     pub(crate) fn content_type(&self) -> &str {
         &self.content_type
     }

@@ -9,13 +9,13 @@ use crate::clock::{Clock, WallOffset};
 use crate::export::TransferCount;
 use crate::export::line::{EndLine, ForkNote, Line, MessageLine, StreamLine};
 use crate::stream::{
-    Append, ChangeError, ContentType, Create, CreateError, Fork, Missing, Payload, Start, Store, StreamName,
+    Append, ChangeError, ContentType, Create, CreateError, Epoch, Fork, Missing, Payload, Start, Store,
+    StreamName,
 };
 
 /// An export that is known to be complete and valid.
 pub struct CheckedExport<R> {
     reader: R,
-    count: TransferCount,
 }
 
 /// The stream that the following message lines belong to.
@@ -24,14 +24,19 @@ struct Current {
     content_type: ContentType,
     /// The append that closes the stream after its last message.
     closing: Option<Append>,
+    /// The epoch with which the import is attached to the stream, so that an idle lifetime does not elapse between messages that
+    /// were appended long after each other. `None`: the stream has ended since the export and is left out.
+    attached: Option<Epoch>,
 }
 
 /// Imports lines into a store.
 struct Importer<'a> {
     store: &'a dyn Store,
     now: SystemTime,
+    wall: SystemTime,
     offset: WallOffset,
     current: Option<Current>,
+    count: TransferCount,
 }
 
 /// Reads an export to its end and checks that it is complete and valid.
@@ -45,7 +50,7 @@ pub fn check_export<R: BufRead + Seek>(mut reader: R) -> Result<CheckedExport<R>
         return Err(MaintenanceError::Import { line: number.max(1), error: ImportError::CutOff });
     }
     reader.seek(SeekFrom::Start(0)).map_err(MaintenanceError::Read)?;
-    Ok(CheckedExport { reader, count: checker.count })
+    Ok(CheckedExport { reader })
 }
 
 /// Reads the next line without its end. Returns whether there is one.
@@ -139,6 +144,8 @@ impl<R: BufRead + Seek> CheckedExport<R> {
             if let Line::Stream(line) = line
                 && number < end
                 && let Err(error) = store.delete(&StreamName::stored(&line.stream)?, now).await
+                // One that had ended before the import was left out.
+                && !matches!(error, ChangeError::Missing(_))
             {
                 left = Some((left.map_or(1, |(count, _)| count + 1), error));
             }
@@ -149,8 +156,8 @@ impl<R: BufRead + Seek> CheckedExport<R> {
     }
 }
 
-/// Creates the streams of `export` with their messages. The streams must not exist. If a line cannot be imported, the streams
-/// before it are deleted again.
+/// Creates the streams of `export` with their messages, except those whose `Stream-Expires-At` has passed. The streams must not
+/// exist. If a line cannot be imported, the streams before it are deleted again. Returns how much was imported.
 pub(super) async fn import<R: BufRead + Seek>(
     store: &dyn Store,
     clock: Clock,
@@ -160,10 +167,11 @@ pub(super) async fn import<R: BufRead + Seek>(
     if store.streams() > 0 {
         export.for_each(async |_, line| must_be_new(store, &line, now).await).await?;
     }
-    let mut importer = Importer { store, now, offset: clock.wall_offset(), current: None };
+    let (wall, offset, count) = (clock.wall(), clock.wall_offset(), TransferCount::default());
+    let mut importer = Importer { store, now, wall, offset, current: None, count };
     let imported = export.for_each(async |_, line| importer.import(line).await).await;
     let Err(MaintenanceError::Import { line, error }) = imported else {
-        return imported.map(|()| export.count);
+        return imported.map(|()| importer.count);
     };
     Err(match export.undo(store, now, line).await? {
         None => MaintenanceError::Import { line, error },
@@ -193,6 +201,12 @@ impl Importer<'_> {
 
     async fn create(&mut self, line: &StreamLine) -> Result<(), ImportError> {
         let name = StreamName::stored(&line.stream)?;
+        if line.has_ended(self.wall) {
+            tracing::warn!(stream = %name, "left out: the stream has expired since the export");
+            let content_type = ContentType::parse(line.content_type())?;
+            self.current = Some(Current { name, content_type, closing: None, attached: None });
+            return Ok(());
+        }
         let fork = match &line.fork {
             Some(note) => self.fork(note, &name).await?,
             None => None,
@@ -213,23 +227,30 @@ impl Importer<'_> {
             }
             Err(error) => return Err(error.into()),
         }
-        self.current = Some(Current { name, content_type, closing });
+        self.count.streams += 1;
+        let attached = self.store.attach(&name);
+        self.current = Some(Current { name, content_type, closing, attached });
         Ok(())
     }
 
     /// The fork point, counted from the earliest message that the imported source keeps. `None`: it does not keep the point.
     async fn fork(&self, note: &ForkNote, fork: &StreamName) -> Result<Option<Fork>, ImportError> {
         let source = StreamName::stored(&note.source)?;
-        let described = self.store.describe(&source, self.now).await.map_err(|_| ImportError::Source)?;
-        let Some(sub_offset) = note.at.checked_sub(described.earliest.position.0) else {
+        // A source that has expired is left out.
+        let described = self.store.describe(&source, self.now).await.ok();
+        let earliest = described.map(|described| described.earliest.position.0);
+        let Some(sub_offset) = earliest.and_then(|earliest| note.at.checked_sub(earliest)) else {
             tracing::warn!(stream = %fork, "the source of a fork no longer keeps the messages that they share");
             return Ok(None);
         };
         Ok(Some(Fork { source, offset: Some(Start::Earliest), sub_offset }))
     }
 
-    async fn append(&self, line: MessageLine) -> Result<(), ImportError> {
+    async fn append(&mut self, line: MessageLine) -> Result<(), ImportError> {
         let current = self.current.as_ref().ok_or(ImportError::NoStream)?;
+        if current.attached.is_none() {
+            return Ok(());
+        }
         let bytes = line.bytes().ok_or(ImportError::Content)?;
         let annotation = match line.said {
             Some(said) => Some(said.into_annotation(self.offset).ok_or(ImportError::Content)?),
@@ -242,13 +263,18 @@ impl Importer<'_> {
         let content_type = current.content_type.clone();
         let append = Append { annotation, ..Append::of(content_type, payload) };
         self.store.append(&current.name, append, self.offset.from_wall(line.at.into())).await?;
+        self.count.messages += 1;
         Ok(())
     }
 
-    /// Closes the current stream if the export says that it was closed.
+    /// Ends the current stream, and closes it if the export says that it was closed.
     async fn close(&mut self) -> Result<(), ImportError> {
-        if let Some(Current { name, closing: Some(closing), .. }) = self.current.take() {
+        let Some(Current { name, closing, attached, .. }) = self.current.take() else { return Ok(()) };
+        if let Some(closing) = closing {
             self.store.append(&name, closing, self.now).await?;
+        }
+        if let Some(epoch) = attached {
+            self.store.detach(&name, epoch, self.now);
         }
         Ok(())
     }

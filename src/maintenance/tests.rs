@@ -132,6 +132,28 @@ async fn a_stream_is_exported_as_it_is_at_one_moment() {
 }
 
 #[tokio::test]
+async fn streams_with_a_lifetime_are_imported_if_it_is_not_over() {
+    let lines = [
+        r#"{"stream":"expired","contentType":"text/plain","expiresAt":"2025-03-01T00:00:00Z","closed":true}"#,
+        r#"{"at":"2025-02-01T00:00:00Z","text":"a"}"#,
+        // Readers kept it alive for the hour between its two messages.
+        r#"{"stream":"idle","contentType":"text/plain","idleSeconds":60,"closed":true}"#,
+        r#"{"at":"2025-02-01T00:00:00Z","text":"b"}"#,
+        r#"{"at":"2025-02-01T01:00:00Z","text":""}"#,
+        r#"{"at":"2025-02-01T02:00:00Z","text":"c"}"#,
+        r#"{"stream":"fork","contentType":"text/plain","fork":{"source":"expired","at":1}}"#,
+        r#"{"at":"2025-02-01T02:00:00Z","text":"d"}"#,
+        r#"{"end":true,"streams":3,"messages":5}"#,
+    ];
+    let world = World::new();
+    let imported = world.import(&lines.join("\n")).await.unwrap();
+    assert_eq!(imported, TransferCount { streams: 2, messages: 4 });
+    assert_eq!((world.content("idle").await.as_str(), world.content("fork").await.as_str()), ("b  c", "d"));
+    assert!(world.store.snapshot(&name("idle"), world.clock.now()).await.unwrap().description.closed);
+    assert!(world.store.snapshot(&name("expired"), world.clock.now()).await.is_err());
+}
+
+#[tokio::test]
 async fn an_import_that_fails_in_the_middle_leaves_nothing() {
     let world = World::new();
     for stream in ["a", "b", "c"] {
