@@ -422,8 +422,9 @@ function bytes(count) {
 
 element("stream").textContent = stream
 
-// What this page leaves behind on the gateway is small, and gone after an hour.
-await fetch(`v1/stream/${stream}`, {
+// What this page leaves behind on the gateway is small, and gone after an hour. The URL is absolute, as a relative one inherits a
+// password of the page's URL, which fetch refuses.
+await fetch(new URL(`v1/stream/${stream}`, location.href), {
   method: "PUT",
   headers: { "content-type": "application/json", "stream-ttl": "3600", "stream-max-messages": "10000" },
 }).catch(() => say("The gateway is not to be reached; publishing is tried again."))

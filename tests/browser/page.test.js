@@ -133,6 +133,15 @@ test("each panel has a command that reads the same", async (context) => {
   }))
 })
 
+test("a page that was opened with a password in its URL works, as for a proxy before the gateway", async (context) => {
+  const { gateway, page, complaints, figure } = await open(context)
+  await page.goto(gateway.url.replace("http://", "http://user:secret@"))
+  await page.getByRole("button", { name: "Publish" }).click()
+  for (const name of PANELS) await until(async () => (await figure(name, "received")) === "1/1")
+  assert.equal(await page.getByRole("status").innerText(), "")
+  assert.deepEqual(complaints, [])
+})
+
 test("a form that receives nothing is not said to be reading", async (context) => {
   const { page, panel } = await open(context, {}, async (page) => {
     // A proxy that buffers event streams, and one that lets no WebSocket through.
@@ -217,6 +226,6 @@ test("files have their types, tags and policies; HEAD and 304 work", async (cont
     const known = await fetch(gateway.url + path, { headers: { "if-none-match": tag } })
     assert.deepEqual([known.status, await known.text()], [304, ""])
     const posted = await fetch(gateway.url + path, { method: "POST", body: "x" })
-    assert.deepEqual([posted.status, posted.headers.get("allow")], [405, "GET, HEAD"])
+    assert.deepEqual([posted.status, posted.headers.get("allow")], [405, "GET, HEAD, OPTIONS"])
   }
 })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Free places and bytes. Who waits for room gets it in the order of waiting, so that messages stay in order.
+/// Permits for messages and for their bytes. Both semaphores are fair, so that messages which wait for room stay in order.
 #[derive(Debug)]
 pub(crate) struct Room {
     messages: Arc<Semaphore>,
@@ -22,19 +22,19 @@ pub(crate) struct Place {
 impl Room {
     pub(crate) fn new(messages_max: usize, bytes_max: usize) -> Self {
         let messages = messages_max.clamp(1, Semaphore::MAX_PERMITS);
-        let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX).max(1);
+        let bytes_max = u32::try_from(bytes_max.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         let bytes = Arc::new(Semaphore::new(bytes_max as usize));
         Self { messages: Arc::new(Semaphore::new(messages)), bytes, bytes_max }
     }
 
-    /// Takes room for a message of this length, if there is some and nobody waits for it.
+    /// Takes room for a message of this length, if there is some and no other message waits for it.
     pub(crate) fn try_take(&self, length: usize) -> Option<Place> {
         let message = self.messages.clone().try_acquire_owned().ok()?;
         let bytes = self.bytes.clone().try_acquire_many_owned(self.permits(length)).ok()?;
         Some(Place { _message: message, _bytes: bytes })
     }
 
-    /// Waits for room. `None` never comes, as the room is never closed.
+    /// Waits for room. Returns `None` only if a semaphore is closed, which does not happen.
     pub(crate) async fn take(&self, length: usize) -> Option<Place> {
         let message = self.messages.clone().acquire_owned().await.ok()?;
         let bytes = self.bytes.clone().acquire_many_owned(self.permits(length)).await.ok()?;
@@ -49,6 +49,10 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     #[tokio::test]
@@ -59,27 +63,10 @@ mod tests {
         let others = [room.try_take(2).unwrap(), room.try_take(2).unwrap()];
         assert!(room.try_take(0).is_none(), "too many messages");
         drop(others);
-        let mut long = polled_by_hand(room.take(1000));
-        assert!(long.poll().is_none());
-        assert!(room.try_take(1).is_none(), "nobody overtakes who waits");
+        let mut long = Box::pin(room.take(1000));
+        assert!(timeout(Duration::ZERO, &mut long).await.is_err());
+        assert!(room.try_take(1).is_none(), "a message does not overtake one that waits");
         drop(first);
-        assert!(long.poll().is_some());
-    }
-
-    /// A future that is polled by hand.
-    struct Polled<F>(std::pin::Pin<Box<F>>);
-
-    fn polled_by_hand<F: Future>(future: F) -> Polled<F> {
-        Polled(Box::pin(future))
-    }
-
-    impl<F: Future> Polled<F> {
-        fn poll(&mut self) -> Option<F::Output> {
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            match self.0.as_mut().poll(&mut context) {
-                std::task::Poll::Ready(output) => Some(output),
-                std::task::Poll::Pending => None,
-            }
-        }
+        assert!(long.await.is_some());
     }
 }

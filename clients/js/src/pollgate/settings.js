@@ -67,7 +67,7 @@ const SUBSCRIBE_OPTIONS = { resumeToken: true, from: true, history: true }
  * @param {object} known
  */
 function checkNames(options, known) {
-  const unknown = Object.keys(options).find((name) => !(name in known))
+  const unknown = Object.keys(options).find((name) => !Object.hasOwn(known, name))
   if (unknown !== undefined) throw new TypeError(`there is no option ${unknown}; the options are ${Object.keys(known).join(", ")}`)
 }
 
