@@ -114,6 +114,10 @@ struct ServeArgs {
     /// acknowledges and logs it, `close` ends the connection [default: drop]
     #[arg(long, value_name = "WHAT")]
     mqtt_refused: Option<String>,
+    /// Topic filter that MQTT clients may not subscribe to, for example `#`; others that match the same topics are not affected
+    /// (repeatable) [default: none]
+    #[arg(long, value_name = "FILTER")]
+    mqtt_refuse_filter: Vec<String>,
     /// Where messages are stored: a directory, or `memory` (lost when the process ends) [default: pollgate-data]
     #[arg(long, value_name = "DIRECTORY")]
     store: Option<String>,
@@ -176,6 +180,8 @@ pub struct Settings {
     pub mqtt: MqttAddress,
     /// What becomes of a refused message whose MQTT client cannot be told the reason.
     pub mqtt_refused: MqttRefused,
+    /// Topic filters that MQTT clients may not subscribe to.
+    pub mqtt_refuse_filter: Vec<String>,
     /// Where messages are stored.
     pub store: StorePlace,
     /// When appends to a store on disk are synced.
@@ -248,6 +254,7 @@ impl Default for Settings {
             admin: SocketAddr::from(([127, 0, 0, 1], 4438)),
             mqtt: MqttAddress::At(SocketAddr::from(([127, 0, 0, 1], 1883))),
             mqtt_refused: MqttRefused::Drop,
+            mqtt_refuse_filter: Vec::new(),
             store: StorePlace::Directory("pollgate-data".into()),
             sync: SyncPolicy::Always,
             accept_damage: false,
@@ -312,7 +319,9 @@ impl ServeArgs {
         for (key, value) in keys {
             layers = layers.set_override_option(key, value)?;
         }
-        for (key, list) in [("host", self.host), ("origin", self.origin)] {
+        let lists =
+            [("host", self.host), ("origin", self.origin), ("mqtt_refuse_filter", self.mqtt_refuse_filter)];
+        for (key, list) in lists {
             if !list.is_empty() {
                 layers = layers.set_override(key, list)?;
             }

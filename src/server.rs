@@ -25,7 +25,7 @@ use crate::limits::Limits;
 use crate::metrics::{Metrics, StoreMetrics, stall_timed};
 use crate::mqtt::Broker;
 use crate::store::{ClockFile, Disk, DiskOptions, Memory, OpenError};
-use crate::stream::{Observer, Store};
+use crate::stream::{Filter, InvalidFilter, Observer, Store};
 use accept::{Acceptor, Front};
 
 /// A server with bound addresses and an open store that does not serve yet.
@@ -48,6 +48,7 @@ pub struct Server {
     admin_access: AccessPolicy,
     access_log: Option<AccessLog>,
     closes_on_refused: bool,
+    refused_filters: Vec<Filter>,
 }
 
 /// Why a server cannot start. The texts are for the operator.
@@ -56,6 +57,9 @@ pub enum BindError {
     /// A host or an origin in the settings is invalid.
     #[error(transparent)]
     Access(#[from] InvalidAccess),
+    /// A filter that MQTT clients may not subscribe to is malformed.
+    #[error("--mqtt-refuse-filter {0:?}: {1}")]
+    Filter(String, InvalidFilter),
     /// Listening on an address failed.
     #[error("cannot listen on {address} (--{option}): {error}{}", remedy(.error, .option))]
     Listen {
@@ -149,6 +153,10 @@ impl Server {
             streams_max: limits.streams_max,
             share_percent: limits.principal_share_percent,
         });
+        let filter = |text: &String| {
+            Filter::of_topics(text).map_err(|invalid| BindError::Filter(text.clone(), invalid))
+        };
+        let refused_filters = settings.mqtt_refuse_filter.iter().map(filter).collect::<Result<_, _>>()?;
         let (gateway, gateway_address) = listen("listen", settings.listen, &limits)?;
         let (admin, admin_address) = listen("admin", settings.admin, &limits)?;
         let mqtt = match settings.mqtt {
@@ -174,6 +182,7 @@ impl Server {
             admin_access,
             access_log,
             closes_on_refused: settings.mqtt_refused == MqttRefused::Close,
+            refused_filters,
         })
     }
 
@@ -203,7 +212,8 @@ impl Server {
         let hub = Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock);
         let hub = Arc::new(hub.within(self.budget.clone()));
         let broker = Broker::new(hub.clone(), self.limits.clone(), &metrics, clock);
-        let broker = Arc::new(broker.closing_on_refused(self.closes_on_refused));
+        let broker = broker.closing_on_refused(self.closes_on_refused).refusing_filters(self.refused_filters);
+        let broker = Arc::new(broker);
         let (sender, mqtt_sockets) = mpsc::channel(MQTT_SOCKETS_MAX);
         let gateway = Gateway::new(
             hub.clone(),

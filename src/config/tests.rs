@@ -21,6 +21,7 @@ fn other_value(option: &str) -> &'static str {
         "sync" => "never",
         "accept-damage" | "open" => "true",
         "mqtt-refused" => "close",
+        "mqtt-refuse-filter" => "a/#,b/+",
         "memory-max" => "256M",
         "hold" | "drain" => "7s",
         "hold-max" => "54s",

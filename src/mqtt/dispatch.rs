@@ -52,7 +52,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let (mut granted, mut new) = (Vec::with_capacity(filters.len()), FilterMap::default());
         for (filter, options) in &filters {
             consume_budget().await;
-            granted.push(match groups::stream_filter(filter) {
+            let shared = groups::stream_filter(filter);
+            if self.broker.refused_filters.contains(shared.as_ref().unwrap_or(filter)) {
+                granted.push(Err(Reason::UnspecifiedError));
+                continue;
+            }
+            granted.push(match shared {
                 Some(streams) => self.add_shared(filter, streams, *options).await,
                 None => self.add(filter, *options, &mut new),
             });

@@ -20,6 +20,7 @@ mod walks;
 mod websocket;
 mod wire;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use crate::clock::Clock;
 use crate::hub::{Hub, Takeovers};
 use crate::limits::Limits;
 use crate::metrics::{Metrics, MqttMetrics};
-use crate::stream::Principal;
+use crate::stream::{Filter, Principal};
 use groups::Groups;
 use sessions::Sessions;
 use shares::Share;
@@ -52,6 +53,8 @@ pub struct Broker {
     takeovers: Takeovers,
     /// See [`closing_on_refused`](Self::closing_on_refused).
     closes_on_refused: bool,
+    /// Filters that clients may not subscribe to.
+    refused_filters: HashSet<Filter>,
     /// Bytes that connections without a complete CONNECT may hold together, beyond 4 KiB each.
     connecting: Semaphore,
 }
@@ -72,6 +75,7 @@ impl Broker {
             groups: Arc::default(),
             takeovers,
             closes_on_refused: false,
+            refused_filters: HashSet::new(),
             connecting,
         };
         broker.load();
@@ -82,6 +86,11 @@ impl Broker {
     /// Otherwise the message is acknowledged and dropped if it would be refused again each time.
     pub fn closing_on_refused(self, closes: bool) -> Self {
         Self { closes_on_refused: closes, ..self }
+    }
+
+    /// Refuses subscriptions with these filters.
+    pub fn refusing_filters(self, filters: Vec<Filter>) -> Self {
+        Self { refused_filters: filters.into_iter().collect(), ..self }
     }
 
     /// Serves a connection to its end. Its session and its messages are charged to `principal`. With `refuse`

@@ -12,6 +12,7 @@
 //! sent anything more.
 
 mod in_flight;
+mod membership;
 mod shared;
 mod stored;
 mod subscriptions;
@@ -27,7 +28,7 @@ use crate::stream::{Filter, FilterMap, Offset, QoS, Start, StreamName};
 
 use in_flight::InFlight;
 use shared::SharedSubscriptions;
-use unsaved::{Deadline, SessionKey, Unsaved};
+use unsaved::{Deadline, OFFSET_BYTES, SessionKey, Unsaved};
 
 pub(super) use in_flight::{DeliveryPhase, Flight};
 pub(super) use shared::GroupReader;
@@ -60,8 +61,6 @@ pub(super) struct Session {
 /// Estimated memory of a session without subscriptions, offsets and will, in bytes.
 const SESSION_BYTES: usize = 1024;
 
-/// Maximum memory of an offset that is not stored, in bytes.
-const OFFSET_BYTES: usize = 80;
 /// Maximum memory of a stored offset, in the session and in the table of the store, in bytes.
 const STORED_OFFSET_BYTES: usize = 240;
 

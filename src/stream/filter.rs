@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::StreamName;
-use super::name::escaped;
+use super::name::{LEVELS_MAX, escaped};
 
 /// The wildcard that matches exactly one level.
 pub const ONE_LEVEL: &str = "+";
@@ -25,6 +25,8 @@ pub struct Filter {
 pub enum InvalidFilter {
     /// The text is empty.
     Empty,
+    /// More than 200 levels of an MQTT topic filter.
+    TooManyLevels,
     /// A control character, which no stream name contains.
     ControlCharacter,
     /// A `+` or `#` that is not a whole level, or a `#` that is not the last level.
@@ -54,7 +56,13 @@ impl Filter {
 
     /// The filter of the streams whose topics an MQTT topic filter matches.
     pub fn of_topics(text: &str) -> Result<Self, InvalidFilter> {
-        if text.is_empty() { Err(InvalidFilter::Empty) } else { Self::parse(&escaped(text)) }
+        if text.is_empty() {
+            return Err(InvalidFilter::Empty);
+        }
+        if text.split('/').count() > LEVELS_MAX {
+            return Err(InvalidFilter::TooManyLevels);
+        }
+        Self::parse(&escaped(text))
     }
 
     /// A filter for exactly this stream, even if its name contains `+` or `#`.
@@ -127,6 +135,7 @@ impl fmt::Display for InvalidFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "a filter must not be empty",
+            Self::TooManyLevels => "a filter has at most 200 levels",
             Self::ControlCharacter => "a filter must not contain control characters",
             Self::Wildcard => "in a filter, '+' must be a whole level, and '#' the whole last level",
         })

@@ -43,7 +43,7 @@ pub use epoch_history::{EpochHistory, OtherEpoch};
 pub use filter::{ANY_LEVELS, Filter, InvalidFilter, ONE_LEVEL};
 pub use filter_map::FilterMap;
 pub use message::{Annotation, Message, MessageLimit, Messages, QoS};
-pub use name::{InvalidName, StreamName};
+pub use name::{InvalidName, LEVELS_MAX, StreamName};
 pub use offset::{Epoch, InvalidOffset, Offset, Position, Progress, Start};
 pub use payload::{Payload, Shape};
 pub use producer::{PRODUCER_ID_BYTES_MAX, PRODUCERS_MAX, Producer, ProducerId, ProducerRefusal, Producers};

@@ -11,6 +11,10 @@ const NAME_BYTES_MAX: usize = 512;
 /// four in its name.
 const TOPIC_NAME_BYTES_MAX: usize = 4 * 65_535;
 
+/// The maximum number of levels of an MQTT topic and of a topic filter. The trees of filters are as deep as their levels, and
+/// are walked recursively.
+pub const LEVELS_MAX: usize = 200;
+
 /// Stands for an empty level of a topic. No topic contains U+0000, which this would be otherwise.
 const EMPTY_LEVEL: &str = "%00";
 
@@ -25,6 +29,8 @@ pub enum InvalidName {
     Empty,
     /// More than 512 bytes.
     TooLong,
+    /// More than 200 levels of an MQTT topic.
+    TooManyLevels,
     /// A control character (C0, DEL or C1), which could end a line of a log or of an SSE event.
     ControlCharacter,
     /// An empty, `.` or `..` segment, which proxies and clients rewrite.
@@ -60,6 +66,9 @@ impl StreamName {
     pub fn of_topic(topic: &str) -> Result<Self, InvalidName> {
         if topic.is_empty() {
             return Err(InvalidName::Empty);
+        }
+        if topic.split('/').count() > LEVELS_MAX {
+            return Err(InvalidName::TooManyLevels);
         }
         Self::stored(&escaped(topic))
     }
@@ -170,6 +179,7 @@ impl fmt::Display for InvalidName {
         f.write_str(match self {
             Self::Empty => "a stream name must not be empty",
             Self::TooLong => "a stream name has at most 512 bytes",
+            Self::TooManyLevels => "a topic has at most 200 levels",
             Self::ControlCharacter => "a stream name must not contain control characters",
             Self::DotSegment => "a stream name must not contain an empty, '.' or '..' segment",
         })
@@ -210,9 +220,11 @@ mod tests {
             let of_topic = StreamName::of_topic(topic).unwrap();
             assert_eq!((of_topic.as_str(), of_topic.topic().as_deref()), (name, Some(topic)));
         }
-        let long = "/x".repeat(32_767);
+        let long = format!("/{}", "x".repeat(65_534));
         assert_eq!(StreamName::of_topic(&long).unwrap().topic().as_deref(), Some(&*long));
         assert_eq!(StreamName::of_topic(""), Err(InvalidName::Empty));
+        assert!(StreamName::of_topic(&"/".repeat(199)).is_ok());
+        assert_eq!(StreamName::of_topic(&"/".repeat(200)), Err(InvalidName::TooManyLevels));
         assert_eq!(StreamName::of_topic("a\tb"), Err(InvalidName::ControlCharacter));
     }
 

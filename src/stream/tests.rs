@@ -176,6 +176,8 @@ fn values_and_reasons_display_as_text() {
         (InvalidName::ControlCharacter.to_string(), "control characters"),
         (InvalidName::DotSegment.to_string(), "segment"),
         (InvalidFilter::Empty.to_string(), "empty"),
+        (InvalidFilter::TooManyLevels.to_string(), "200 levels"),
+        (InvalidName::TooManyLevels.to_string(), "200 levels"),
         (InvalidFilter::ControlCharacter.to_string(), "control characters"),
         (InvalidFilter::Wildcard.to_string(), "whole level"),
         (InvalidOffset.to_string(), "Stream-Next-Offset"),

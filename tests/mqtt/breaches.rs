@@ -91,9 +91,16 @@ async fn packets_that_are_malformed_in_a_detail_are_not_let_through() {
         // Packets that only a server sends, and reserved ones.
         (5, b"\xd1\0", 0x82),
         (5, b"\x01\0", 0x82),
+        // More levels than the trees of filters may have.
+        (4, &[&[0x82, 0xcd, 1, 0, 1, 0, 200][..], &[b'/'; 200], &[0]].concat(), 0),
+        (5, &[&[0x30, 0xcb, 1, 0, 200][..], &[b'/'; 200], &[0]].concat(), 0x81),
     ] {
         ends_with(&gateway, version, bytes, reason).await;
     }
+    let will = Some((String::new(), String::new(), Vec::new()));
+    let mut client = Mqtt::open(gateway.mqtt, 5).await;
+    client.send(&Hello { will, ..Hello::new("client") }.bytes()).await;
+    assert_eq!(client.receive().await, None);
 }
 
 #[tokio::test]

@@ -44,6 +44,18 @@ async fn a_refused_message_does_not_block_those_behind_it() {
 }
 
 #[tokio::test]
+async fn an_operator_may_refuse_filters() {
+    let gateway = Gateway::start(&["--mqtt-refuse-filter", "#", "--mqtt-refuse-filter", "a//b"]).await;
+    for hello in [old("old"), Hello::new("new")] {
+        let mut client = Mqtt::connect(gateway.mqtt, &hello).await;
+        for (filter, granted) in [("#", 0x80), ("a//b", 0x80), ("$share/g/#", 0x80), ("+/#", 1), ("a/+/b", 1)]
+        {
+            assert_eq!(client.subscribe(filter, 1).await, granted, "{filter}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_operator_may_prefer_the_end_of_the_connection() {
     let gateway = Gateway::start(&["--mqtt-refused", "close"]).await;
     gateway.send(put("/v1/stream/json").json("")).await.expect(201);

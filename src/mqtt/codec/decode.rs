@@ -16,7 +16,7 @@ use super::{
     Reason, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
 };
 use crate::mqtt::groups::is_shared;
-use crate::stream::{Filter, QoS};
+use crate::stream::{Filter, LEVELS_MAX, QoS};
 
 const MALFORMED: Breach = Breach(Reason::MalformedPacket);
 const PROTOCOL_ERROR: Breach = Breach(Reason::ProtocolError);
@@ -153,9 +153,15 @@ fn text(text: &str) -> Result<&str, Breach> {
     if text.chars().any(char::is_control) { Err(MALFORMED) } else { Ok(text) }
 }
 
-/// Rejects a topic with wildcards (MQTT 5, section 3.3.2.1).
+/// Rejects a topic with wildcards (MQTT 5, section 3.3.2.1), and one with too many levels. An empty one stands for an alias.
 fn topic(topic: &str) -> Result<&str, Breach> {
-    if topic.contains(['+', '#']) { Err(MALFORMED) } else { text(topic) }
+    let has_too_many = topic.split('/').count() > LEVELS_MAX;
+    if has_too_many || topic.contains(['+', '#']) { Err(MALFORMED) } else { text(topic) }
+}
+
+/// Rejects the topic of a will, which must not be empty either.
+fn will_topic(will: &str) -> Result<String, Breach> {
+    if will.is_empty() { Err(MALFORMED) } else { topic(will).map(ToOwned::to_owned) }
 }
 
 /// Rejects a response topic with wildcards (MQTT 5, section 3.3.2.3.5).
@@ -212,7 +218,7 @@ fn connect_v3(body: &[u8]) -> Result<Connect, Breach> {
     let packet = whole(v3_1_1::Connect::parse(body), body)?;
     let will = match (packet.will_topic(), packet.will_payload()) {
         (Some(topic), Some(payload)) => Some(Will {
-            topic: self::topic(topic)?.to_owned(),
+            topic: will_topic(topic)?,
             payload: Bytes::copy_from_slice(payload),
             qos: qos(packet.will_qos()),
             retain: packet.will_retain(),
@@ -246,7 +252,7 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Breach> {
     let packet = whole(v5_0::Connect::parse(body), body)?;
     let will = match (packet.will_topic(), packet.will_payload()) {
         (Some(topic), Some(payload)) => Some(Will {
-            topic: self::topic(topic)?.to_owned(),
+            topic: will_topic(topic)?,
             payload: Bytes::copy_from_slice(payload),
             qos: qos(packet.will_qos()),
             retain: packet.will_retain(),
