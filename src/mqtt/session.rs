@@ -12,6 +12,7 @@
 //! sent anything more.
 
 mod in_flight;
+mod membership;
 mod shared;
 mod stored;
 mod subscriptions;
@@ -135,7 +136,8 @@ impl Session {
     pub(super) fn bytes(&self) -> usize {
         let offset_bytes = if self.unsaved.is_some() { STORED_OFFSET_BYTES } else { OFFSET_BYTES };
         let offsets = offset_bytes * self.offsets.len() + self.long_name_bytes;
-        SESSION_BYTES + self.client.len() + self.subscriptions.bytes() + self.shared.bytes() + offsets
+        let shared = self.shared.bytes() + OFFSET_BYTES * self.shared.offset_count();
+        SESSION_BYTES + self.client.len() + self.subscriptions.bytes() + shared + offsets
     }
 
     /// Returns the start of the next read of a stream.

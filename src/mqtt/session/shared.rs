@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::unsaved::{Deadline, SessionKey};
-use super::{OFFSET_BYTES, Session};
 use crate::mqtt::codec::{PacketId, SubscriptionOptions};
 use crate::mqtt::groups::Group;
-use crate::stream::{Filter, Offset, QoS, StreamName};
+use crate::stream::{Filter, Offset, StreamName};
 
 /// Estimated memory of a shared subscription without its streams, in bytes.
 const SHARED_BYTES: usize = 1024;
@@ -15,23 +13,23 @@ const SHARED_BYTES: usize = 1024;
 /// The shared subscriptions of a session.
 #[derive(Debug, Default)]
 pub(super) struct SharedSubscriptions {
-    all: Vec<SharedSubscription>,
+    pub(super) all: Vec<SharedSubscription>,
     /// Messages in flight that belong to a group.
-    in_flight: HashMap<PacketId, (Arc<Group>, StreamName, Offset)>,
+    pub(super) in_flight: HashMap<PacketId, (Arc<Group>, StreamName, Offset)>,
 }
 
 /// A shared subscription.
 #[derive(Debug)]
 pub(in crate::mqtt) struct SharedSubscription {
     /// The filter with `$share` and the name of the group.
-    key: Filter,
+    pub(super) key: Filter,
     /// The filter of the streams.
-    streams: Filter,
-    options: SubscriptionOptions,
+    pub(super) streams: Filter,
+    pub(super) options: SubscriptionOptions,
     /// `None` until the client connects after a restart of the gateway.
-    group: Option<Arc<Group>>,
+    pub(super) group: Option<Arc<Group>>,
     /// The number of the connection in the group while the client is connected.
-    member: Option<u64>,
+    pub(super) member: Option<u64>,
 }
 
 /// How a stream is read for a group.
@@ -42,11 +40,15 @@ pub(in crate::mqtt) struct GroupReader {
 }
 
 impl SharedSubscriptions {
+    /// Memory of the subscriptions without the offsets of their groups, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let streams: usize =
-            self.all.iter().filter_map(|shared| shared.group.as_ref()).map(|group| group.len()).sum();
         let keys: usize = self.all.iter().map(|shared| 8 * shared.key.as_str().len()).sum();
-        SHARED_BYTES * self.all.len() + keys + OFFSET_BYTES * streams
+        SHARED_BYTES * self.all.len() + keys
+    }
+
+    /// Number of offsets of their groups.
+    pub(super) fn offset_count(&self) -> usize {
+        self.all.iter().filter_map(|shared| shared.group.as_ref()).map(|group| group.len()).sum()
     }
 
     /// The options of exactly this shared filter.
@@ -64,106 +66,5 @@ impl SharedSubscriptions {
         if let Some((group, name, start)) = self.in_flight.remove(&id) {
             group.acknowledged(&name, start);
         }
-    }
-}
-
-impl Session {
-    /// The shared subscriptions.
-    pub(in crate::mqtt) fn shared(&self) -> &[SharedSubscription] {
-        &self.shared.all
-    }
-
-    /// The filters of the streams of the shared subscriptions.
-    pub(in crate::mqtt) fn shared_filters(&self) -> impl Iterator<Item = &Filter> {
-        self.shared.all.iter().map(|shared| &shared.streams)
-    }
-
-    /// The shared filters, with `$share`.
-    pub(in crate::mqtt) fn shared_keys(&self) -> Vec<Filter> {
-        self.shared.all.iter().map(|shared| shared.key.clone()).collect()
-    }
-
-    /// Whether a subscription of this filter exists, shared or not.
-    pub(in crate::mqtt) fn has(&self, streams: &Filter) -> bool {
-        self.subscriptions.get(streams).is_some() || self.shared_filters().any(|filter| filter == streams)
-    }
-
-    /// Replaces the options of a shared subscription. Returns whether it exists.
-    pub(in crate::mqtt) fn change_shared(&mut self, key: &Filter, options: SubscriptionOptions) -> bool {
-        let known = self.shared.all.iter_mut().find(|shared| shared.key == *key);
-        let exists = known.map(|shared| shared.options = options).is_some();
-        if exists {
-            self.note(SessionKey::Subscription(key.clone()), Deadline::NextPacket);
-        }
-        exists
-    }
-
-    /// Adds a shared subscription whose group is still to be entered.
-    pub(in crate::mqtt) fn add_shared(&mut self, key: Filter, streams: Filter, options: SubscriptionOptions) {
-        self.note(SessionKey::Subscription(key.clone()), Deadline::NextPacket);
-        self.shared.add(key, streams, options);
-    }
-
-    /// Records that the connection is a member of the group of a shared subscription.
-    pub(in crate::mqtt) fn enter_group(&mut self, key: &Filter, group: Arc<Group>, member: u64) {
-        for shared in self.shared.all.iter_mut().filter(|shared| shared.key == *key) {
-            (shared.group, shared.member) = (Some(group.clone()), Some(member));
-        }
-    }
-
-    /// Removes a shared subscription. Returns whether it existed.
-    pub(in crate::mqtt) fn remove_shared(&mut self, key: &Filter) -> bool {
-        let Some(at) = self.shared.all.iter().position(|shared| shared.key == *key) else { return false };
-        self.leave(at);
-        self.shared.all.remove(at);
-        self.note(SessionKey::Subscription(key.clone()), Deadline::NextPacket);
-        true
-    }
-
-    /// Leaves all groups, since the connection ends. The subscriptions stay.
-    pub(in crate::mqtt) fn leave_groups(&mut self) {
-        (0..self.shared.all.len()).for_each(|at| self.leave(at));
-    }
-
-    /// Returns messages in flight to their group, except those of QoS 2, which only this client may be sent.
-    fn leave(&mut self, at: usize) {
-        let Some(shared) = self.shared.all.get_mut(at) else { return };
-        let (Some(group), Some(member)) = (shared.group.clone(), shared.member.take()) else { return };
-        let (mut returned, mut kept) = (Vec::new(), Vec::new());
-        self.shared.in_flight.retain(|id, (of, name, start)| {
-            if !Arc::ptr_eq(of, &group) {
-                return true;
-            }
-            match self.in_flight.get(*id) {
-                Some(flight) if flight.qos == QoS::ExactlyOnce => kept.push((name.clone(), *start)),
-                _ => returned.push(*id),
-            }
-            false
-        });
-        for id in returned {
-            self.in_flight.give_up(id);
-            self.note(SessionKey::Flight(id), Deadline::SomeTime);
-        }
-        group.leave(member, &kept);
-    }
-
-    /// The groups with a stream that this connection is a member of.
-    pub(in crate::mqtt) fn groups_of(&self, name: &StreamName) -> Vec<GroupReader> {
-        let matching = self.shared.all.iter().filter(|shared| shared.streams.matches(name));
-        let readers = matching.filter_map(|SharedSubscription { options, group, member, .. }| {
-            Some(GroupReader { group: group.clone()?, member: (*member)?, options: *options })
-        });
-        readers.collect()
-    }
-
-    /// Records that a message in flight belongs to a group.
-    pub(in crate::mqtt) fn sent_for(
-        &mut self,
-        group: &Arc<Group>,
-        id: PacketId,
-        name: &StreamName,
-        start: Offset,
-    ) {
-        self.shared.in_flight.insert(id, (group.clone(), name.clone(), start));
     }
 }

@@ -1,0 +1,111 @@
+//! How a session enters and leaves the groups of its shared subscriptions.
+
+use std::sync::Arc;
+
+use super::Session;
+use super::shared::{GroupReader, SharedSubscription};
+use super::unsaved::{Deadline, SessionKey};
+use crate::mqtt::codec::{PacketId, SubscriptionOptions};
+use crate::mqtt::groups::Group;
+use crate::stream::{Filter, Offset, QoS, StreamName};
+
+impl Session {
+    /// The shared subscriptions.
+    pub(in crate::mqtt) fn shared(&self) -> &[SharedSubscription] {
+        &self.shared.all
+    }
+
+    /// The filters of the streams of the shared subscriptions.
+    pub(in crate::mqtt) fn shared_filters(&self) -> impl Iterator<Item = &Filter> {
+        self.shared.all.iter().map(|shared| &shared.streams)
+    }
+
+    /// The shared filters, with `$share`.
+    pub(in crate::mqtt) fn shared_keys(&self) -> Vec<Filter> {
+        self.shared.all.iter().map(|shared| shared.key.clone()).collect()
+    }
+
+    /// Whether a subscription of this filter exists, shared or not.
+    pub(in crate::mqtt) fn has(&self, streams: &Filter) -> bool {
+        self.subscriptions.get(streams).is_some() || self.shared_filters().any(|filter| filter == streams)
+    }
+
+    /// Replaces the options of a shared subscription. Returns whether it exists.
+    pub(in crate::mqtt) fn change_shared(&mut self, key: &Filter, options: SubscriptionOptions) -> bool {
+        let known = self.shared.all.iter_mut().find(|shared| shared.key == *key);
+        let exists = known.map(|shared| shared.options = options).is_some();
+        if exists {
+            self.note(SessionKey::Subscription(key.clone()), Deadline::NextPacket);
+        }
+        exists
+    }
+
+    /// Adds a shared subscription whose group is still to be entered.
+    pub(in crate::mqtt) fn add_shared(&mut self, key: Filter, streams: Filter, options: SubscriptionOptions) {
+        self.note(SessionKey::Subscription(key.clone()), Deadline::NextPacket);
+        self.shared.add(key, streams, options);
+    }
+
+    /// Records that the connection is a member of the group of a shared subscription.
+    pub(in crate::mqtt) fn enter_group(&mut self, key: &Filter, group: Arc<Group>, member: u64) {
+        for shared in self.shared.all.iter_mut().filter(|shared| shared.key == *key) {
+            (shared.group, shared.member) = (Some(group.clone()), Some(member));
+        }
+    }
+
+    /// Removes a shared subscription. Returns whether it existed.
+    pub(in crate::mqtt) fn remove_shared(&mut self, key: &Filter) -> bool {
+        let Some(at) = self.shared.all.iter().position(|shared| shared.key == *key) else { return false };
+        self.leave(at);
+        self.shared.all.remove(at);
+        self.note(SessionKey::Subscription(key.clone()), Deadline::NextPacket);
+        true
+    }
+
+    /// Leaves all groups, since the connection ends. The subscriptions stay.
+    pub(in crate::mqtt) fn leave_groups(&mut self) {
+        (0..self.shared.all.len()).for_each(|at| self.leave(at));
+    }
+
+    /// Returns messages in flight to their group, except those of QoS 2, which only this client may be sent.
+    fn leave(&mut self, at: usize) {
+        let Some(shared) = self.shared.all.get_mut(at) else { return };
+        let (Some(group), Some(member)) = (shared.group.clone(), shared.member.take()) else { return };
+        let (mut returned, mut kept) = (Vec::new(), Vec::new());
+        self.shared.in_flight.retain(|id, (of, name, start)| {
+            if !Arc::ptr_eq(of, &group) {
+                return true;
+            }
+            match self.in_flight.get(*id) {
+                Some(flight) if flight.qos == QoS::ExactlyOnce => kept.push((name.clone(), *start)),
+                _ => returned.push(*id),
+            }
+            false
+        });
+        for id in returned {
+            self.in_flight.give_up(id);
+            self.note(SessionKey::Flight(id), Deadline::SomeTime);
+        }
+        group.leave(member, &kept);
+    }
+
+    /// The groups with a stream that this connection is a member of.
+    pub(in crate::mqtt) fn groups_of(&self, name: &StreamName) -> Vec<GroupReader> {
+        let matching = self.shared.all.iter().filter(|shared| shared.streams.matches(name));
+        let readers = matching.filter_map(|SharedSubscription { options, group, member, .. }| {
+            Some(GroupReader { group: group.clone()?, member: (*member)?, options: *options })
+        });
+        readers.collect()
+    }
+
+    /// Records that a message in flight belongs to a group.
+    pub(in crate::mqtt) fn sent_for(
+        &mut self,
+        group: &Arc<Group>,
+        id: PacketId,
+        name: &StreamName,
+        start: Offset,
+    ) {
+        self.shared.in_flight.insert(id, (group.clone(), name.clone(), start));
+    }
+}
