@@ -1,5 +1,5 @@
-//! What it costs to encode one server-sent event: each kind of stream, with one small message, with many, and
-//! with one large one.
+//! Measures the encoding of one server-sent event: for each content type with one small message, with many small ones, and with
+//! one large one.
 //!
 //! `cargo bench --bench encoders`; about half a minute.
 
@@ -15,7 +15,7 @@ use pollgate::stream::{Batch, CacheCursor, ContentType, Epoch, Offset, Position}
 
 const CONTENT_TYPES: [&str; 3] = ["application/json", "text/plain", "application/octet-stream"];
 
-/// Messages in the batch, and bytes in each.
+/// Number of messages in the batch, and bytes of each.
 const SIZES: [(usize, usize); 3] = [(1, 100), (100, 100), (1, 32 * 1024)];
 
 fn batch(content_type: &str, messages: usize, message_bytes: usize) -> Update {

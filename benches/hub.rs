@@ -1,8 +1,8 @@
-//! What it costs to wake those who wait: one append to a stream that nobody, one, 1 000 or 10 000 polls wait for, or
-//! that subscribers follow, or that others do not follow. In process: no sockets, no HTTP.
+//! Measures one append to a stream with no poll, or with 1, 1 000 or 10 000 polls waiting on it, with subscribers that match
+//! it, and with subscribers that do not. In process: no sockets, no HTTP.
 //!
-//! `cargo bench --bench hub`; about two minutes. `publish` is what the publisher waits, `last answer` is how long it
-//! takes until every poll has its messages, `last told` until every subscriber knows that there are some.
+//! `cargo bench --bench hub`; about two minutes. `publish` is the time until the append returns, `last answer` the time until
+//! every poll has its messages, `last told` the time until every subscriber is notified.
 
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
 
@@ -22,17 +22,17 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// What is published.
+/// The published message.
 const MESSAGE: &[u8] =
     br#"{"from":"ada","text":"a message of about one hundred bytes, as many are that people send"}"#;
 
-/// As deep as a gateway lets JSON nest if it is not told otherwise.
+/// The gateway's default limit on the nesting of JSON.
 const JSON_DEPTH_MAX: usize = 64;
 
 const WAITERS: [usize; 3] = [1, 1_000, 10_000];
 const SUBSCRIBERS: [usize; 2] = [1, 1_000];
 
-/// Enough to read from, and a bound on what a long run keeps.
+/// Enough messages to read, and a bound on the memory of a long run.
 const MESSAGES_KEPT: u64 = 1_000;
 
 /// A hub with one JSON stream.
@@ -68,7 +68,7 @@ impl Bench {
         subscriber
     }
 
-    /// Starts polls at the tail and returns when all of them sleep.
+    /// Starts polls at the tail and returns when all of them wait.
     async fn hold(&self, polls: usize) -> Vec<JoinHandle<Polled<StreamReader>>> {
         let poll = |bench: Self| async move {
             let hold = Duration::from_secs(60);
@@ -82,7 +82,7 @@ impl Bench {
         held
     }
 
-    /// One append: the time until it returns, and the time until the last poll is answered.
+    /// Appends once. Returns the time until the append returns, and the time until the last poll is answered.
     async fn wake(&self, polls: usize) -> (Duration, Duration) {
         let held = self.hold(polls).await;
         let since = Instant::now();
@@ -95,11 +95,11 @@ impl Bench {
     }
 }
 
-/// Subscribers of a bench's stream, each a task that takes its marks as soon as there are some.
+/// Subscribers of a bench's stream, each in a task that waits for the next change.
 struct Crowd {
     bench: Bench,
     size: usize,
-    /// How often one of them was told.
+    /// Notifications, over all subscribers.
     told: Arc<AtomicUsize>,
 }
 
@@ -120,7 +120,7 @@ impl Crowd {
         crowd
     }
 
-    /// One append: the time until it returns, and the time until the last subscriber is told.
+    /// Appends once. Returns the time until the append returns, and the time until the last subscriber is notified.
     async fn tell(&self) -> (Duration, Duration) {
         let all_told = self.told.load(Ordering::Relaxed) + self.size;
         let since = Instant::now();
@@ -193,7 +193,7 @@ fn tell(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Subscribers of other streams, who should cost this one's publisher nothing.
+/// Subscribers of other streams should not slow down this stream's publisher.
 fn idle(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     for kind in ["name", "wildcard"] {

@@ -1,14 +1,14 @@
-//! What the store on disk takes of memory for each small message, and how fast it appends, reads and is opened again: all
-//! messages in one stream, and spread over 1 000 streams. In process: no sockets, no HTTP.
+//! Measures the memory of the store on disk per small message, and its speed to append, read and reopen: with all messages in
+//! one stream, and spread over 1 000 streams. In process: no sockets, no HTTP.
 //!
-//! `cargo bench --bench index`; about five minutes, and 400 MB of disk. 64 tasks append a message of one byte at a time,
-//! which is not synced, so that the disk is not what is measured. `running` is what the allocator has given out for each
-//! message when they have appended all, with the cache of the newest messages (64 MiB); `opened` the same after the store
-//! was opened again, with an empty cache; `opening` the most while it was opened. `cold` are messages a second when one task
-//! reads everything from the files in batches of 64 KiB, `newest` are reads a second of the last message of a stream. One
-//! row may be chosen: `cargo bench --bench index -- 10000000 1`. Fails if 10^7 messages take more than 24 bytes each.
+//! `cargo bench --bench index`; about five minutes, and 400 MB of disk. 64 tasks append messages of one byte without sync, so
+//! that the disk is not measured. `running` is the allocated memory per message after all appends, including the cache of the
+//! newest messages (64 MiB). `opened` is the same after the store is reopened, with an empty cache; `opening` is the peak
+//! during the reopening. `cold` is messages per second when one task reads everything from the files in batches of 64 KiB;
+//! `newest` is reads per second of the last message of a stream. A single row can be selected: `cargo bench --bench index --
+//! 10000000 1`. Fails if 10^7 messages take more than 24 bytes each.
 //!
-//! Each round is a process of its own. The figures are medians.
+//! Each round is a separate process. The figures are medians.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "a bench may panic")]
 
@@ -32,11 +32,11 @@ use tokio::time::Instant;
 
 use rounds::medians;
 
-/// Messages, streams, and rounds with so many.
+/// Messages, streams, and rounds.
 const ROWS: [(usize, usize, usize); 4] =
     [(1_000_000, 1, 5), (1_000_000, 1_000, 5), (10_000_000, 1, 1), (10_000_000, 1_000, 1)];
 
-/// With so many messages each may take so many bytes, the cache and the store's own buffers included.
+/// From `MANY` messages on, each may take at most `BYTES_MAX` bytes, including the cache and the store's buffers.
 const MANY: usize = 10_000_000;
 const BYTES_MAX: f64 = 24.0;
 
@@ -45,11 +45,11 @@ const READ: ReadLimit = ReadLimit { bytes_max: 64 * 1024 };
 const NEWEST_READS: usize = 200_000;
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The argument with which this program is a round instead of the bench.
+/// The argument that makes this program run one round instead of the bench.
 const ROUND: &str = "round";
 
-/// Of one round: appends a second, bytes for each message, seconds to open, bytes for each message at the most while
-/// opening and then, cold messages and newest reads a second.
+/// Figures of one round: appends per second, bytes per message, seconds to open, bytes per message at the peak of the opening
+/// and after it, cold messages per second, and newest reads per second.
 type Figures = [f64; 7];
 
 fn main() {
@@ -68,7 +68,7 @@ fn main() {
             _ => ROWS.into_iter().for_each(|(messages, streams, rounds)| row(messages, streams, rounds)),
         }
     }
-    // `cargo test --all-targets` gives no argument and has nothing to learn here.
+    // `cargo test --all-targets` passes no argument, so nothing is measured there.
 }
 
 fn row(messages: usize, streams: usize, rounds: usize) {
@@ -169,7 +169,7 @@ async fn read_all(store: Arc<Disk>, streams: usize) -> usize {
     read
 }
 
-/// Appends one message to each stream, so that it is in the cache, and reads these. How many reads a second.
+/// Appends one message to each stream, so that it is in the cache, and reads these messages. Returns reads per second.
 async fn read_newest(store: Arc<Disk>, streams: usize) -> f64 {
     let mut starts = Vec::new();
     for stream in 0..streams {
@@ -193,15 +193,15 @@ fn append() -> Append {
     Append::of(ContentType::octet_stream(), Payload::raw(Bytes::from_static(b"7")))
 }
 
-/// A time of day that goes on.
+/// Returns a fixed date plus the time since the first call.
 fn now() -> SystemTime {
     static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + BEGIN.elapsed()
 }
 
-/// Without what the allocator keeps ready for each thread; 4096 stands for all of its arenas.
+/// Returns the allocated bytes without the threads' caches of free memory; 4096 means all arenas.
 fn allocated() -> f64 {
-    // The figures of jemalloc stand still until they are asked to move.
+    // jemalloc updates its figures only when the epoch advances.
     epoch::advance().unwrap();
     let ready: usize = b"stats.arenas.4096.tcache_bytes\0"[..].name().read().unwrap();
     (stats::allocated::read().unwrap() - ready) as f64

@@ -1,9 +1,9 @@
-//! What a short poll costs: the CPU time of the server per request, beside that of a bare hyper server which
-//! answers a fixed text. The bar is the goal of the project: at most 1.2 times as much.
+//! Measures the server's CPU time per short poll, relative to a bare hyper server that answers with a fixed text. The project's
+//! goal is a ratio of at most 1.2.
 //!
-//! `cargo bench --bench short_poll`; `-- --no-check` prints the figures and does not fail. About a minute and a
-//! half. Rounds of both servers take turns, so that whatever else the machine does hits both alike; the figure
-//! that counts is the median over the rounds of the ratio within a round.
+//! `cargo bench --bench short_poll`; `-- --no-check` prints the figures and does not fail. About a minute and a half. Rounds of
+//! both servers alternate, so that other load of the machine affects both alike. The result is the median of the ratios within
+//! each round.
 
 #![allow(
     clippy::unwrap_used,
@@ -38,7 +38,7 @@ const REQUESTS: usize = 100_000;
 const CONNECTIONS: usize = 16;
 const MESSAGE_BYTES: usize = 100;
 
-/// The argument with which this program is the bare server instead of the bench.
+/// The argument that makes this program run the bare server instead of the bench.
 const HELLO: &str = "hello";
 
 fn main() -> ExitCode {
@@ -55,11 +55,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    // `cargo test --all-targets` gives no argument and has nothing to learn here.
+    // `cargo test --all-targets` passes no argument, so nothing is measured there.
     ExitCode::SUCCESS
 }
 
-/// Runs all rounds and prints the figures. The greater of the two ratios.
+/// Runs all rounds and prints the figures. Returns the larger of the two ratios.
 async fn compare() -> f64 {
     let (_hello, hello_id, hello_address) = start_hello().await;
     let gateway = Gateway::start(&[]).await;
@@ -86,7 +86,7 @@ async fn compare() -> f64 {
     ratio_max
 }
 
-/// A stream with a few messages: the targets of a poll that finds nothing and of one that finds one message.
+/// Creates a stream with a few messages. Returns the targets of a poll that finds nothing and of one that finds one message.
 async fn targets(gateway: &Gateway) -> (String, String) {
     let stream = "/v1/stream/room/1";
     gateway.send(put(stream).json("")).await.expect(201);
@@ -108,7 +108,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// The same request again and again on connections that stay open.
+/// Repeats one request on connections that stay open.
 struct Load {
     process: u32,
     address: SocketAddr,
@@ -121,7 +121,7 @@ impl Load {
         Self { process, address, request: format!("GET {target} HTTP/1.1\r\n{fields}\r\n") }
     }
 
-    /// CPU microseconds of the server per request. Connecting does not count.
+    /// Returns the server's CPU microseconds per request; connecting is not counted.
     async fn round(&self) -> f64 {
         let mut connections = Vec::new();
         for _ in 0..CONNECTIONS {
@@ -138,7 +138,7 @@ impl Load {
                 connection
             })
         });
-        // The connections are closed only after the clock has been read.
+        // The connections stay open until the CPU time is read.
         let polling: Vec<_> = polling.collect();
         let mut open = Vec::new();
         for connection in polling {
@@ -167,8 +167,8 @@ fn is_whole(answer: &[u8]) -> bool {
     body.len() == length.parse::<usize>().unwrap()
 }
 
-/// The time that a process's threads have been on a processor, to the nanosecond (proc(5), `schedstat`; the ticks of
-/// `stat` are a hundredth of a second). The threads of both servers live as long as they do.
+/// Returns the CPU time of a process's threads, read in nanoseconds (proc(5), `schedstat`; `stat` counts in ticks of a
+/// hundredth of a second). The threads of both servers live as long as their processes, so none is missing.
 fn cpu_micros(process: u32) -> f64 {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let nanos = threads.map(|thread| {
@@ -188,7 +188,7 @@ async fn start_hello() -> (Child, u32, SocketAddr) {
     (child, id, line.trim().parse().unwrap())
 }
 
-/// The bare server: what hyper costs when there is nothing to do.
+/// The bare server: hyper's own cost for a fixed response.
 async fn serve_hello() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("{}", listener.local_addr().unwrap());

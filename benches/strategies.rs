@@ -1,9 +1,9 @@
-//! What each way of delivering takes on loopback, against a gateway process: from publishing a message to its being at
-//! the reader, and the requests that it needs for 1 000 deliveries.
+//! Measures every delivery form on loopback against a gateway process: the time from a publish to the delivery, and the
+//! requests for 1 000 deliveries.
 //!
-//! `cargo bench --bench strategies`; about a minute. One stream and one reader at a time, messages of about 100 bytes.
-//! A short poll here comes every 5 ms, or there would be nothing to wait for but its interval. For the table messages
-//! are published every 2 ms, whatever the reader does. Many clients, costs and other servers: `loadtest`.
+//! `cargo bench --bench strategies`; about a minute. One stream and one reader at a time, messages of about 100 bytes. Short
+//! polls have an interval of 5 ms: with a longer one the interval alone would be measured. For the table, messages are
+//! published every 2 ms, independently of the reader. Many clients, costs and other servers: `loadtest`.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,14 +32,14 @@ const PACE: Duration = Duration::from_millis(2);
 /// CONNECT and SUBSCRIBE.
 const MQTT_REQUESTS: f64 = 2.0;
 
-/// A reader in one of the forms.
+/// A reader of one delivery form.
 enum Subscription {
     Http(Box<Reader>),
     Mqtt(Mqtt),
 }
 
 impl Subscription {
-    /// Reads from the end of the stream; `None` is MQTT.
+    /// Opens a reader at the tail of the stream; a `form` of `None` is MQTT.
     async fn open(gateway: &Gateway, publisher: &Publisher, form: Option<Form>) -> Self {
         let Some(form) = form else {
             let mut client = Mqtt::connect(gateway.mqtt, &Hello::new("bench")).await;
@@ -52,7 +52,7 @@ impl Subscription {
         Self::Http(Box::new(reader))
     }
 
-    /// Waits for messages; how many have come.
+    /// Waits for messages and returns their number.
     async fn next(&mut self) -> u64 {
         match self {
             Self::Http(reader) => {
@@ -112,7 +112,7 @@ fn strategies(criterion: &mut Criterion) {
     }
 }
 
-/// The requests of one reader for [`DELIVERIES`] messages, as the gateway counts them.
+/// Returns the requests of one reader for [`DELIVERIES`] messages, as the gateway counts them.
 async fn requests(gateway: &Gateway, form: Option<Form>) -> f64 {
     let mut publisher = Publisher::create(gateway, &stream("requests", form), Kind::Json).await;
     let before = counted(gateway, form).await;
@@ -128,7 +128,7 @@ async fn requests(gateway: &Gateway, form: Option<Form>) -> f64 {
     counted(gateway, form).await - before
 }
 
-/// The requests in a form that the gateway has answered; over MQTT what every session asks.
+/// Returns the requests of a form that the gateway has answered; for MQTT the fixed number per session.
 async fn counted(gateway: &Gateway, form: Option<Form>) -> f64 {
     let Some(form) = form else { return gateway.metric("pollgate_mqtt_connections").await * MQTT_REQUESTS };
     let text = gateway.ask_admin("/metrics").await.text();

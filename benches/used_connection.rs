@@ -1,9 +1,9 @@
-//! What a connection costs after it has sent requests that the fast path does not parse (PUT, HEAD, OPTIONS, a chunked POST),
-//! beside a fresh one: time and processor time from a publish to the answer of a held poll, and memory of a held poll.
+//! Compares a connection that has sent requests which the fast path does not parse (PUT, HEAD, OPTIONS, a chunked POST) with a
+//! fresh one: time and CPU time from a publish to the answer of a held poll, and memory of a held poll.
 //!
-//! `cargo bench --bench used_connection`; about half a minute. A gateway process with the store in memory; one client thread in
-//! a closed loop with blocking sockets: it publishes, reads both answers, polls again. Blocks of 500 exchanges alternate
-//! between the two kinds of connections; the first block of each warms up. Fails if a ratio is above 1.05.
+//! `cargo bench --bench used_connection`; about half a minute. Uses a gateway process with the store in memory, and one client
+//! thread in a closed loop with blocking sockets: it publishes, reads both answers, polls again. Blocks of 500 exchanges
+//! alternate between the two kinds of connections; the first block of each is a warm-up. Fails if a ratio is above 1.05.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may panic")]
 #![allow(clippy::disallowed_methods, reason = "a bench reads the clock of the machine")]
@@ -19,7 +19,7 @@ const EXCHANGES: usize = 500;
 const HELD: usize = 8000;
 const RATIO_MAX: f64 = 1.05;
 
-/// How the memory allocator gets the time to return what is free.
+/// Time for the memory allocator to return free memory to the system.
 const SETTLING: Duration = Duration::from_secs(3);
 
 struct Gateway {
@@ -42,7 +42,7 @@ impl Gateway {
         Self { process, address }
     }
 
-    /// Nanoseconds on a processor, of all threads.
+    /// Returns the CPU time of all threads in nanoseconds.
     fn processor_time(&self) -> u64 {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
         let statistics =
@@ -50,7 +50,7 @@ impl Gateway {
         statistics.map(|text| text.split(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
-    /// Bytes of anonymous memory.
+    /// Returns the anonymous memory in bytes.
     fn memory(&self) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.process.id())).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).unwrap();
@@ -87,7 +87,7 @@ impl Connection {
         self.0.write_all(request.as_bytes()).unwrap();
     }
 
-    /// Reads one answer; returns its next offset.
+    /// Reads one response and returns its next offset.
     fn answer(&mut self) -> String {
         let mut read = Vec::new();
         let mut buffer = [0; 4096];
@@ -117,7 +117,7 @@ impl Connection {
     }
 }
 
-/// Microseconds from a publish to both answers (median), and of processor time an exchange.
+/// Returns the median time from a publish to both answers, and the server's CPU time per exchange, in microseconds.
 fn block(gateway: &Gateway, publisher: &mut Connection, reader: &mut Connection) -> (f64, f64) {
     let json = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n1";
     let publish = format!("POST {STREAM} HTTP/1.1\r\n{json}");
@@ -144,11 +144,11 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// Bytes of memory a held poll.
+/// Returns the bytes of memory per held poll.
 fn held_memory(used: bool) -> f64 {
     let gateway = Gateway::start();
     Connection::open(&gateway, true);
-    // What the first crowd leaves behind is not the price of the second.
+    // Memory that the first crowd leaves behind must not count for the second.
     drop(crowd(&gateway, used));
     std::thread::sleep(SETTLING);
     let before = gateway.memory();
@@ -169,7 +169,7 @@ fn crowd(gateway: &Gateway, used: bool) -> Vec<Connection> {
 fn main() -> ExitCode {
     let gateway = Gateway::start();
     let mut kinds = [false, true].map(|used| {
-        // The used one creates the stream.
+        // The stream is created by a used connection.
         Connection::open(&gateway, true);
         (Connection::open(&gateway, used), Connection::open(&gateway, used))
     });

@@ -1,14 +1,13 @@
-//! What a waiter takes of memory and what it costs to wake it, for 1 to 1 000 000 held polls (`Hub::poll`): all on one
-//! stream, and each on a stream of its own. In process: no sockets, no HTTP. The task of a poll counts, its stream does
-//! not.
+//! Measures the memory of a waiter and the cost of waking it, for 1 to 1 000 000 held polls (`Hub::poll`): all on one stream,
+//! and each on its own stream. In process: no sockets, no HTTP. The task of a poll is included, its stream is not.
 //!
-//! `cargo bench --bench waiters`; two minutes, and up to 2.3 GiB. For each waiter: `allocated` is what the allocator
-//! has given out (tables grow by doubling, so it does not fall steadily), `Pss` what the system has given the process,
-//! and `processor` the time of all threads from the first append until the last answer. Every stream gets one append:
-//! `publish` is what its publisher waits, `last answer` is how long it takes until every poll has its messages. So with
-//! a stream each, a waiter's processor time has an append in it. `stream` is what an empty stream has allocated.
+//! `cargo bench --bench waiters`; two minutes, and up to 2.3 GiB. Per waiter: `allocated` is the memory that the allocator has
+//! handed out (tables grow by doubling, so it does not fall steadily), `Pss` the memory of the process, and `processor` the CPU
+//! time of all threads from the first append to the last answer. Every stream gets one append: `publish` is the time until it
+//! returns, `last answer` the time until every poll has its messages. With one stream per waiter, the CPU time of a waiter
+//! therefore includes one append. `stream` is the allocated memory of an empty stream.
 //!
-//! Each round is a process of its own, so that none finds memory which another has left. The figures are medians.
+//! Each round is a separate process, so that none inherits memory from an earlier one. The figures are medians.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may panic")]
 
@@ -35,29 +34,29 @@ use tokio::time::{Instant, sleep};
 
 use rounds::medians;
 
-/// What is published.
+/// The published message.
 const MESSAGE: &[u8] =
     br#"{"from":"ada","text":"a message of about one hundred bytes, as many are that people send"}"#;
 
-/// As deep as a gateway lets JSON nest if it is not told otherwise.
+/// The gateway's default limit on the nesting of JSON.
 const JSON_DEPTH_MAX: usize = 64;
 
-/// Waiters, and rounds with so many.
+/// Numbers of waiters, and of rounds with each.
 const ROWS: [(usize, usize); 5] = [(1, 51), (1_000, 51), (10_000, 25), (100_000, 5), (1_000_000, 3)];
 
-/// For fewer waiters `Pss` says nothing: there are pages that wait for use.
+/// With fewer waiters `Pss` is meaningless, since they fit into pages that the process already has.
 const PSS_WAITERS_MIN: usize = 10_000;
 
-/// Longer than any round.
+/// Hold time, longer than any round.
 const HOLD: Duration = Duration::from_secs(3600);
 
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The argument with which this program is a round instead of the bench.
+/// The argument that makes this program run one round instead of the bench.
 const ROUND: &str = "round";
 
-/// Of one round: bytes allocated and Pss for a waiter, bytes allocated for a stream; seconds of a publish, until the
-/// last answer, and of processor time for a waiter.
+/// Figures of one round: allocated bytes and Pss per waiter, allocated bytes per stream; seconds per publish, until the last
+/// answer, and of CPU time per waiter.
 type Figures = [f64; 6];
 
 fn main() {
@@ -68,7 +67,7 @@ fn main() {
     {
         let (waiters, streams) = (waiters.parse().unwrap(), streams.parse().unwrap());
         let figures = Runtime::new().unwrap().block_on(async move {
-            // What runs for the first time is slow. Both are in a task, as all publishers of a gateway are.
+            // The first round warms up. Both run in a task, like all publishers of a gateway.
             tokio::spawn(round(1_000, 1)).await.unwrap();
             tokio::spawn(round(waiters, streams)).await.unwrap()
         });
@@ -76,7 +75,7 @@ fn main() {
     } else if arguments.iter().any(|argument| argument == "--bench") {
         table();
     }
-    // `cargo test --all-targets` gives no argument and has nothing to learn here.
+    // `cargo test --all-targets` passes no argument, so nothing is measured there.
 }
 
 fn table() {
@@ -115,7 +114,7 @@ fn time(seconds: f64) -> String {
     format!("{:.2?}", Duration::from_secs_f64(seconds))
 }
 
-/// Streams, polls that wait for them, and one append to each stream.
+/// Creates streams, polls that wait on them, and one append to each stream.
 async fn round(waiters: usize, streams: usize) -> Figures {
     let (store, limits) = (Arc::new(Memory::new()), Arc::new(Limits::default()));
     let hub = Arc::new(Hub::new(store, limits, Arc::default(), Clock::start()));
@@ -129,7 +128,7 @@ async fn round(waiters: usize, streams: usize) -> Figures {
     for waiter in 0..waiters {
         let (hub, answered, waits) = (hub.clone(), answered.clone(), waits.clone());
         tokio::spawn(async move {
-            // As after a request, the name is the poll's own.
+            // As after a request, the poll owns its stream's name.
             let reader = hub.stream_reader(&name(waiter % streams), Start::Tail);
             let poll = hub.poll(reader, PollSettings { hold: HOLD, client: None });
             let messages = poll.await.unwrap().batch.messages;
@@ -141,7 +140,7 @@ async fn round(waiters: usize, streams: usize) -> Figures {
     while hub.counts().waiters < waiters {
         sleep(PAUSE).await;
     }
-    // The last one is counted a moment before it sleeps.
+    // A waiter is counted shortly before its task sleeps.
     sleep(PAUSE).await;
     let (held, pss_held) = (allocated(), pss());
 
@@ -150,7 +149,7 @@ async fn round(waiters: usize, streams: usize) -> Figures {
         hub.publish(&name(stream), append()).await.unwrap();
     }
     let published = since.elapsed();
-    // Ends when the last sender is gone, even if a poll has failed.
+    // The channel closes when the last sender is dropped, even if a poll failed.
     assert_eq!(all.recv().await, None);
     let (last, processor) = (since.elapsed(), processor_time() - processor_before);
     assert_eq!(answered.load(Ordering::Relaxed), waiters);
@@ -183,9 +182,9 @@ fn append() -> Append {
     append.with_body(Bytes::from_static(MESSAGE), JSON_DEPTH_MAX).unwrap()
 }
 
-/// Without what the allocator keeps ready for each thread; 4096 stands for all of its arenas.
+/// Returns the allocated bytes without the threads' caches of free memory; 4096 means all arenas.
 fn allocated() -> f64 {
-    // The figures of jemalloc stand still until they are asked to move.
+    // jemalloc updates its figures only when the epoch advances.
     epoch::advance().unwrap();
     let ready: usize = b"stats.arenas.4096.tcache_bytes\0"[..].name().read().unwrap();
     (stats::allocated::read().unwrap() - ready) as f64

@@ -1,7 +1,7 @@
-//! Drives the fuzz targets: makes inputs from valid ones by mutation, and checks what each target promises about them.
+//! Drives the fuzz targets: mutates valid inputs, and checks the invariants of each target with them.
 //!
-//! As a unit test a target checks a fixed number of inputs from a fixed seed. `fuzz/run` lets it go on for a time, from another
-//! seed each time. What the targets accept becomes a source of further inputs, so that mutations add up.
+//! As a unit test, a target checks a fixed number of inputs from a fixed seed. `fuzz/run` runs it for a given time with a
+//! random seed. Accepted inputs are mutated further, so that mutations accumulate.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -10,43 +10,43 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use tikv_jemalloc_ctl::thread;
 
-/// Counts what a thread allocates, so that targets can bound it.
+/// Counts the allocations of a thread, so that targets can limit them.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The seed of unit tests.
+/// Seed of the unit tests.
 const SEED: u64 = 7;
 
-/// Inputs that were accepted and are mutated further, besides the valid ones that a target begins with.
+/// Maximum number of accepted inputs that are kept for mutation, in addition to the target's own.
 const LEARNED_MAX: usize = 500;
 
-/// Inputs longer than this are cut.
+/// Longer inputs are truncated.
 const INPUT_BYTES_MAX: usize = 16 * 1024;
 
-/// What a target is about.
+/// A parser or format to test.
 pub(crate) struct Target<'a> {
-    /// Its file in `fuzz`, and its folder in `fuzz/corpus`.
+    /// Name of its file in `fuzz`, and of its folder in `fuzz/corpus`.
     pub(crate) name: &'static str,
     /// Valid inputs.
     pub(crate) seeds: Vec<Vec<u8>>,
-    /// Pieces that have a meaning in inputs.
+    /// Byte strings with a meaning in the input's format.
     pub(crate) words: &'a [&'a [u8]],
-    /// Makes a length or a checksum of a mutated input fit again.
+    /// Repairs the length or checksum of a mutated input.
     pub(crate) mend: fn(Vec<u8>, &mut Rng) -> Vec<u8>,
-    /// Inputs of a unit test.
+    /// Number of inputs of a unit test.
     pub(crate) inputs: u64,
-    /// Bytes that the check of one input allocates at most, freed or not: so many, and so many for each byte of it.
+    /// Maximum bytes that the check of one input may allocate, including freed ones: a base, and an amount per byte of input.
     pub(crate) allocated_max: (u64, u64),
 }
 
-/// Whether an input meant something to the target.
+/// Whether the target accepted an input as valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Accepted,
     Refused,
 }
 
-/// Checks the inputs of a target. `check` panics where one of its promises is broken.
+/// Checks the inputs of a target. `check` panics if an invariant is broken.
 #[allow(clippy::disallowed_methods, reason = "targets may pause the clock of tokio")]
 pub(crate) fn fuzz(target: &Target<'_>, mut check: impl FnMut(&[u8]) -> Verdict) {
     if let Some(path) = std::env::var_os("FUZZ_INPUT") {
@@ -98,7 +98,7 @@ pub(crate) fn fuzz(target: &Target<'_>, mut check: impl FnMut(&[u8]) -> Verdict)
             }
         }
         let is_over = match seconds {
-            // The clock is not looked at for each input.
+            // The clock is read only for every 64th input.
             Some(seconds) => inputs % 64 == 0 && since.elapsed() >= Duration::from_secs_f64(seconds),
             None => inputs >= target.inputs,
         };
@@ -111,11 +111,11 @@ pub(crate) fn fuzz(target: &Target<'_>, mut check: impl FnMut(&[u8]) -> Verdict)
         target.name,
         since.elapsed()
     );
-    // Where nearly all are refused, the mutations are too coarse to test anything behind the first check.
+    // If nearly all inputs are refused, the mutations are too coarse to test anything after the first check.
     assert!(accepted > inputs / 50 && accepted < inputs, "{accepted} of {inputs} accepted");
 }
 
-/// What one draw of `random` makes of a known input.
+/// Returns a random mutation of a known input.
 fn mutated(target: &Target<'_>, known: &[Vec<u8>], random: &mut Rng) -> Vec<u8> {
     let any = |random: &mut Rng| &known[random.usize(..known.len())];
     let mut bytes = any(random).clone();
@@ -140,7 +140,7 @@ fn mutated(target: &Target<'_>, known: &[Vec<u8>], random: &mut Rng) -> Vec<u8> 
             }
             kind if !target.words.is_empty() => {
                 let word = target.words[random.usize(..target.words.len())];
-                // Lines of a head begin behind a line break.
+                // A header line begins after a line break.
                 let line = bytes[at..].iter().position(|byte| *byte == b'\n').map(|end| at + end + 1);
                 let at = line.filter(|_| random.bool()).unwrap_or(at);
                 bytes.splice(at..if kind == 7 { at } else { end.max(at) }, word.iter().copied());
@@ -152,7 +152,7 @@ fn mutated(target: &Target<'_>, known: &[Vec<u8>], random: &mut Rng) -> Vec<u8> 
     (target.mend)(bytes, random)
 }
 
-/// Says how to see a failure again.
+/// Saves the failing input and prints how to check it again.
 fn report(target: &str, seed: u64, number: u64, input: &[u8]) {
     let path = folder().join("failures").join(format!("{target}-{seed}-{number}"));
     let saved = path.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok())
@@ -167,7 +167,7 @@ fn shown(input: &[u8]) -> String {
     input.escape_ascii().to_string()
 }
 
-/// Inputs that failed once, in the order of their names.
+/// Returns inputs that failed in the past, in the order of their file names.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let Ok(files) = std::fs::read_dir(folder().join("corpus").join(target)) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = files.map(|file| file.expect("a file").path()).collect();
@@ -183,7 +183,7 @@ fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
-/// Bytes that this thread has allocated so far.
+/// Returns the bytes that this thread has allocated until now.
 fn allocated() -> u64 {
     thread::allocatedp::read().expect("jemalloc counts").get()
 }

@@ -1,5 +1,5 @@
-//! HTTP/1 requests as bytes: none makes a parser panic, and what the fast path takes means the same to hyper, which ends at the
-//! same byte.
+//! Fuzzes HTTP/1 requests: no input makes a parser panic, and a request that the fast path accepts has the same meaning and the
+//! same end in hyper.
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
@@ -101,7 +101,7 @@ fn seeds() -> Vec<Vec<u8>> {
     requests.into_iter().map(String::into_bytes).collect()
 }
 
-/// Mostly with a length that fits: the first one is set to what follows the head.
+/// Usually sets the first length to the number of bytes after the head.
 fn mend(mut bytes: Vec<u8>, random: &mut Rng) -> Vec<u8> {
     let found = |what: &[u8]| bytes.windows(what.len()).position(|window| window == what);
     let (Some(length), Some(end)) = (found(b"Content-Length: "), found(b"\r\n\r\n")) else { return bytes };
@@ -156,7 +156,7 @@ fn http_heads() {
     });
 }
 
-/// A request of the fast path says at most once how long it is, and never by chunks.
+/// A request of the fast path has at most one length field, and no chunked coding.
 fn has_one_length(request: &[u8]) {
     let text = String::from_utf8_lossy(request).to_ascii_lowercase();
     let head = text.split("\r\n\r\n").next().unwrap_or_default();
@@ -165,11 +165,11 @@ fn has_one_length(request: &[u8]) {
     assert!(count("content-length") <= 1 && count("transfer-encoding") == 0, "{head}");
 }
 
-/// What hyper and the routes make of the first request in `bytes`, and how many bytes it took.
+/// Returns how hyper and the routes understand the first request in `bytes`, and how many bytes it took.
 async fn through_hyper(gateway: &Gateway, bytes: &[u8]) -> Option<(String, usize)> {
     let (received, owner) = (Mutex::new(None), Budget::unlimited().owner(Principal::GATEWAY));
     let service = service_fn(async |request: Request<Incoming>| {
-        // Holds are jittered.
+        // Resets the seed, since holds are jittered.
         fastrand::seed(0);
         let framing = Framing::of(&request);
         let (request, unread) = gateway.receive(request, framing, None, &owner).await;
@@ -189,7 +189,7 @@ async fn through_hyper(gateway: &Gateway, bytes: &[u8]) -> Option<(String, usize
     Some((request, bytes.len() - left + skipped))
 }
 
-/// What a request asks for, as a text that can be compared.
+/// Formats a request for comparison.
 fn described(GatewayRequest { operation, log }: &GatewayRequest) -> String {
     let operation = match operation {
         Ok(Operation::Read(read)) => format!("{read:?}"),

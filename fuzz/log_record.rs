@@ -1,4 +1,4 @@
-//! Records of the log on disk: what is written is read again from its own place, and what was damaged is never taken for
+//! Fuzzes records of the log on disk: a written record is read back at its own location, and damaged bytes are never taken for
 //! content.
 
 use bytes::Bytes;
@@ -10,10 +10,10 @@ use crate::fuzz::{Target, Verdict, fuzz};
 
 const SEGMENT: u32 = 3;
 
-/// Behind the header of a segment.
+/// First offset after the header of a segment.
 const FIRST: u32 = 64;
 
-/// A record as it was written: where it lies, and what its frame holds.
+/// A written record: its offset, and the body of its frame.
 struct Written {
     at: usize,
     body: Vec<u8>,
@@ -86,7 +86,7 @@ fn log_records() {
     };
     fuzz(&target, |damaged| {
         let mut whole = 0;
-        // At each place, so that nothing that was shifted or copied is taken for a record either.
+        // Every offset is read, so that shifted or copied bytes are not taken for a record either.
         for at in 0..=damaged.len() {
             if let FrameRead::Body(body) = read(&damaged[at..], place(at)) {
                 let original = image.records.iter().find(|written| written.at == at);
@@ -94,20 +94,20 @@ fn log_records() {
                 whole += 1;
             }
         }
-        // A record all of whose bytes are as they were is found, whatever happened to others.
+        // An undamaged record is found, whatever happened to others.
         for Written { at, body } in &image.records {
             let frame = *at..at + FRAME_HEADER_BYTES + body.len();
             if damaged.get(frame.clone()) == Some(&image.bytes[frame]) {
                 assert_eq!(read(&damaged[*at..], place(*at)), FrameRead::Body(body), "the record at {at}");
             }
         }
-        what_has_a_checksum_may_still_be_no_record(damaged);
+        bytes_with_a_valid_checksum_may_not_be_a_record(damaged);
         if whole > 0 { Verdict::Accepted } else { Verdict::Refused }
     });
 }
 
-/// A checksum that fits says nothing about what it covers: a later version may have written it.
-fn what_has_a_checksum_may_still_be_no_record(bytes: &[u8]) {
+/// A valid checksum does not prove that the content is understood: a later version may have written it.
+fn bytes_with_a_valid_checksum_may_not_be_a_record(bytes: &[u8]) {
     let mut random = Rng::with_seed(bytes.len() as u64);
     for _ in 0..4 {
         let from = random.usize(..=bytes.len());

@@ -1,5 +1,5 @@
-//! MQTT packets as an attacker would send them. Each is refused or understood; none panics, and none makes the gateway set
-//! aside what it was not sent. What is understood and sent on is understood in the same way.
+//! Fuzzes MQTT packets. Each packet is decoded or refused; none causes a panic or an allocation larger than its own bytes
+//! justify. A decoded packet that is encoded again decodes to the same packet.
 
 use bytes::BytesMut;
 use fastrand::Rng;
@@ -11,10 +11,10 @@ use crate::fuzz::{Target, Verdict, fuzz};
 
 const PACKET_BYTES_MAX: usize = 1024;
 
-/// Payloads around the lengths at which a packet's own length takes one byte more.
+/// Sizes of payloads around the limits where the encoded length takes one byte more.
 const LENGTHS: [usize; 6] = [100, 127, 128, 16_300, 16_383, 16_384];
 
-/// The first byte of an input says which version the client has agreed on; the packets follow.
+/// The first byte of an input selects the version that the client has negotiated; the packets follow.
 const VERSIONS: [Option<Version>; 3] = [None, Some(Version::V3), Some(Version::V5)];
 
 #[test]
@@ -49,13 +49,13 @@ fn mqtt_packets() {
             match (decode(frame, version), version) {
                 (Ok(packet), Some(version)) => {
                     understood += 1;
-                    sent_on_is_the_same(&packet, version);
+                    survives_encoding(&packet, version);
                     if let Incoming::Publish(mut publish) = packet
                         && understood == 1
                         && bytes.len() % 32 == 0
                     {
                         publish.payload = vec![7; LENGTHS[bytes.len() / 32 % LENGTHS.len()]].into();
-                        sent_on_is_the_same(&Incoming::Publish(publish), version);
+                        survives_encoding(&Incoming::Publish(publish), version);
                     }
                 }
                 (Ok(_), None) => understood += 1,
@@ -67,7 +67,7 @@ fn mqtt_packets() {
     });
 }
 
-/// Mostly with a length that fits, or few would come past the first check.
+/// Usually corrects the packet length; otherwise few inputs would pass the first check.
 fn mend(mut bytes: Vec<u8>, random: &mut Rng) -> Vec<u8> {
     if bytes.len() > 3 && bytes.len() < 130 && random.u8(..4) > 0 {
         bytes[2] = (bytes.len() - 3) as u8;
@@ -75,8 +75,8 @@ fn mend(mut bytes: Vec<u8>, random: &mut Rng) -> Vec<u8> {
     bytes
 }
 
-/// Messages and acknowledgements go both ways in one form.
-fn sent_on_is_the_same(packet: &Incoming, version: Version) {
+/// Encodes and decodes a packet; publishes and acknowledgements have the same form in both directions.
+fn survives_encoding(packet: &Incoming, version: Version) {
     let outgoing = match packet {
         Incoming::Publish(publish) if publish.topic.is_empty() => return,
         Incoming::Publish(publish) => OutgoingPacket::Publish(Delivery {
@@ -90,7 +90,7 @@ fn sent_on_is_the_same(packet: &Incoming, version: Version) {
             properties: &publish.properties,
             identifiers: &[],
         }),
-        // Reasons of clients are not told apart.
+        // Reason codes of clients are not distinguished.
         Incoming::Ack(ack) => OutgoingPacket::Ack(Ack { reason: Reason::Success, ..*ack }),
         _ => return,
     };
@@ -117,7 +117,7 @@ fn sent_on_is_the_same(packet: &Incoming, version: Version) {
     assert!(frames.next(usize::MAX).unwrap().is_none());
 }
 
-/// Each kind of packet that a client sends, in both versions.
+/// Returns one packet of each kind that clients send, in both versions.
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<(Option<Version>, Vec<u8>)> = Vec::new();
     let properties = || -> Vec<Property> {

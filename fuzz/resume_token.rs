@@ -1,4 +1,4 @@
-//! Resume tokens and offsets: what is written is read again, and what is no token is refused.
+//! Fuzzes resume tokens and offsets: written values are read back, and invalid tokens are refused.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,10 +8,10 @@ use super::{NameHash, ResumeToken, part};
 use crate::fuzz::{Target, Verdict, fuzz};
 use crate::stream::{Epoch, Offset, Position, Progress, StreamName};
 
-/// Between two parts of an input.
+/// Separates two parts in an input.
 const PART_END: u8 = 0xfd;
 
-/// An entry takes at least a hash and a kind.
+/// An entry has at least a hash and a kind.
 const ENTRY_BYTES_MIN: usize = 9;
 
 #[test]
@@ -57,8 +57,8 @@ fn resume_tokens() {
     });
 }
 
-/// The text that an input stands for: as it is behind an even byte, and behind an odd one the parts of a token before they are
-/// encoded, since few texts are base64 of anything near to a token.
+/// Returns the text of an input. After an even first byte it is the input itself; after an odd one the input holds the parts of
+/// a token before base64, since few random texts are valid base64.
 fn text_of(input: &[u8]) -> Option<String> {
     let (form, bytes) = input.split_first()?;
     if form % 2 == 0 {
@@ -69,7 +69,7 @@ fn text_of(input: &[u8]) -> Option<String> {
     Some(parts.join("."))
 }
 
-/// The input whose text this is.
+/// Returns the input for a text.
 fn input_of(text: &str) -> Vec<u8> {
     let parts: Result<Vec<_>, _> = text.split('.').map(|part| URL_SAFE_NO_PAD.decode(part)).collect();
     match parts {
@@ -87,14 +87,14 @@ fn four_offset(entries: &[(StreamName, Progress)]) -> String {
     offset.to_string()
 }
 
-/// An offset has one text.
+/// Checks that an offset has exactly one text form. Returns whether `text` is an offset.
 fn read_offset(text: &str) -> bool {
     let Ok(offset) = text.parse::<Offset>() else { return false };
     assert_eq!(offset.to_string(), text);
     true
 }
 
-/// A token has no more entries than there is room for, and a part behind it counts.
+/// Checks that a token has no more entries than its bytes allow, and that a part that is appended is read too.
 fn is_bounded_and_adds_up(token: &ResumeToken, text: &str) {
     let bytes: usize = text.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap().len()).sum();
     assert!(token.0.len() <= bytes / ENTRY_BYTES_MIN, "{} entries in {bytes} bytes", token.0.len());
@@ -109,7 +109,7 @@ fn is_bounded_and_adds_up(token: &ResumeToken, text: &str) {
     assert!(longer.0.len() <= token.0.len() + 1);
 }
 
-/// Entries made of the bytes of the input come back from their text, in their order.
+/// Checks that entries made from the bytes of the input are read back from their text in the same order.
 fn written_is_read(input: &[u8]) {
     let mut bytes = input.iter().copied().chain(std::iter::repeat(0));
     let mut random = Rng::with_seed(u64::from_le_bytes(std::array::from_fn(|_| bytes.next().unwrap_or(0))));

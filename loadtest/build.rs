@@ -1,6 +1,6 @@
-//! Lays the plotting library of the report page (uPlot, pinned by `page/package-lock.json`) where `report::page` inlines
-//! it from. It is taken from `page/node_modules` if somebody has installed it there, as a build without a network needs,
-//! else npm installs it into the build's own folder.
+//! Provides the plotting library of the report page (uPlot, pinned by `page/package-lock.json`), which `report::page` inlines.
+//! It is taken from `page/node_modules` if it is installed there, as a build without network access requires; otherwise npm
+//! installs it into the build's output folder.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,7 +25,7 @@ fn lay_out() -> Result<(), String> {
     Ok(())
 }
 
-/// Installs the package into `folder`, checked against the lock's digest, and returns where its files are.
+/// Installs the package into `folder`, verified by the lock file's digest, and returns the folder of its files.
 fn installed(folder: &Path) -> Result<PathBuf, String> {
     let copied = || -> io::Result<()> {
         fs::create_dir_all(folder)?;

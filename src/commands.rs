@@ -2,26 +2,26 @@
 //! checks, exports and imports a store on disk, `limits` lists all limits.
 
 use std::error::Error;
+use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use pollgate::config::{Settings, StoreCommand, StorePlace};
+use pollgate::config::{Settings, StoreCommand, StorePlace, SyncPolicy};
 use pollgate::limits::{Limit, Limits};
-use pollgate::maintenance::OfflineStore;
-use pollgate::server::{BindError, Server};
-use pollgate::store::{Checked, check};
-use pollgate::stream::SyncPolicy;
+use pollgate::maintenance::{Checked, MaintenanceError, OfflineStore, check, check_export};
+use pollgate::server::Server;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Columns of the paragraphs that `limits` prints.
 const COLUMNS: usize = 100;
 
 /// Runs the gateway until SIGTERM or SIGINT, then drains it; a second signal ends it at once.
-pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, BindError> {
+pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = Server::bind(&settings)?;
@@ -99,12 +99,20 @@ fn pages(settings: &Settings) -> String {
 /// Runs a subcommand of `store`. The exit code is 1 if `check` finds damage or a record that is cut off.
 pub(crate) async fn store(command: StoreCommand) -> Result<ExitCode, Box<dyn Error>> {
     match command {
-        StoreCommand::Check { directory } => Ok(print_check(&check(&directory)?)?),
+        StoreCommand::Check { directory } => {
+            let checked = check(&directory).map_err(|error| of_store("check", &directory, &error))?;
+            Ok(print_check(&checked)?)
+        }
         StoreCommand::Export { directory, accept_damage, file } => {
             export(&directory, accept_damage, file).await
         }
         StoreCommand::Import { directory, file } => import(&directory, file).await,
     }
+}
+
+/// The text of an error about a store.
+fn of_store(action: &str, directory: &Path, error: &impl Display) -> String {
+    format!("cannot {action} the store in {}: {error}", directory.display())
 }
 
 fn print_check(checked: &Checked) -> io::Result<ExitCode> {
@@ -131,40 +139,74 @@ fn print_check(checked: &Checked) -> io::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Exports a store to a new file, or to standard output.
+/// Exports a store to a new file, or to standard output. A file whose export fails is removed.
 async fn export(
     directory: &Path,
     accept_damage: bool,
     file: Option<PathBuf>,
 ) -> Result<ExitCode, Box<dyn Error>> {
-    let store = OfflineStore::open(directory, accept_damage)?;
-    let mut out: Box<dyn Write> = match file {
-        Some(file) => Box::new(BufWriter::new(private_file(&file)?)),
-        None => Box::new(BufWriter::new(io::stdout())),
+    let store = OfflineStore::open(directory, accept_damage);
+    let store = store.map_err(|error| of_store("export", directory, &error))?;
+    let exported = match &file {
+        Some(path) => {
+            let mut file = BufWriter::new(private_file(path).map_err(|error| of_file(path, &error))?);
+            let exported = match store.export(&mut file).await {
+                Ok(exported) => file.get_ref().sync_all().map(|()| exported).map_err(MaintenanceError::Write),
+                Err(error) => Err(error),
+            };
+            if exported.is_err() {
+                // The export is incomplete in any case.
+                let _left = std::fs::remove_file(path);
+            }
+            exported.map_err(|error| of_file(path, &error))
+        }
+        None => store.export(&mut BufWriter::new(io::stdout())).await.map_err(|error| error.to_string()),
     };
-    let exported = store.export(&mut out).await?;
     store.close().await;
-    eprintln!("exported {} streams, {} messages", exported.streams, exported.messages);
+    eprintln!("exported {}", exported?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The text of an error about a file.
+fn of_file(path: &Path, error: &impl Display) -> String {
+    format!("{}: {error}", path.display())
 }
 
 /// Creates a file that only its owner can read, because messages may be confidential.
 fn private_file(path: &Path) -> io::Result<File> {
-    File::options().write(true).create_new(true).mode(0o600).open(path)
+    File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Imports an export from a file, or from standard input.
+/// Imports an export from a file, or from standard input. The whole of it is read and checked before the store is opened.
 async fn import(directory: &Path, file: Option<PathBuf>) -> Result<ExitCode, Box<dyn Error>> {
-    let store = OfflineStore::open(directory, false)?;
-    let lines: Box<dyn BufRead> = match file {
-        Some(file) => Box::new(BufReader::new(File::open(file)?)),
-        None => Box::new(BufReader::new(io::stdin())),
+    let (name, export) = match file {
+        Some(path) => (path.display().to_string(), File::open(&path)),
+        None => ("standard input".to_owned(), seekable_input()),
     };
-    let imported = store.import(lines).await;
+    let of_export = |error: &dyn Display| format!("{name}: {error}");
+    let export = export.map_err(|error| of_export(&error))?;
+    let mut export = check_export(BufReader::new(export)).map_err(|error| of_export(&error))?;
+    let store = OfflineStore::open_or_create(directory);
+    let store = store.map_err(|error| of_store("import into", directory, &error))?;
+    let imported = store.import(&mut export).await;
     store.close().await;
-    let imported = imported?;
-    eprintln!("imported {} streams, {} messages", imported.streams, imported.messages);
+    eprintln!("imported {}", imported.map_err(|error| of_export(&error))?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Standard input as a file that can be read twice. What comes from a pipe is copied to a temporary file (in `TMPDIR`) without a
+/// name, so that it is gone with this process.
+fn seekable_input() -> io::Result<File> {
+    let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    if input.stream_position().is_ok() {
+        return Ok(input);
+    }
+    let path = std::env::temp_dir().join(format!("pollgate-import-{}", std::process::id()));
+    let mut copy = private_file(&path)?;
+    std::fs::remove_file(&path)?;
+    io::copy(&mut input, &mut copy)?;
+    copy.rewind()?;
+    Ok(copy)
 }
 
 /// Prints all limits with their default values, units and meanings.

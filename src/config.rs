@@ -1,29 +1,33 @@
 //! The settings and the command line. Settings come from four layers, of which a later one wins: defaults, a TOML file,
-//! `POLLGATE_*` variables, command line. An unknown key is an error in each layer.
+//! `POLLGATE_*` variables, command line. An unknown key is an error in each layer, except variables that Kubernetes and Docker
+//! set for a service with the name of the gateway.
 
 #[cfg(test)]
 mod tests;
 
 mod places;
 mod size;
+mod variables;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
-use config::{Config, ConfigError, Environment, File};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use config::{Config, ConfigError, File};
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
-pub use places::{InvalidSync, MqttAddress, StorePlace};
+pub use crate::stream::SyncPolicy;
+pub use places::{AccessLogPlace, InvalidSync, MqttAddress, StorePlace};
 pub use size::{InvalidSize, MemorySize};
+pub use variables::InvalidVariable;
 
-use crate::limits::{Limits, Span};
-use crate::stream::SyncPolicy;
+use crate::limits::{Limit, Limits, Span};
+use variables::Variables;
 
 /// Delivers streams of messages to clients that may have nothing but plain HTTP.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version, args_conflicts_with_subcommands = true, after_long_help = limits_help())]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -34,12 +38,25 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway (the default command)
+    #[command(after_long_help = limits_help())]
     Serve(Box<ServeArgs>),
     /// Check, export or import a store on disk that no gateway has open
     #[command(subcommand)]
     Store(StoreCommand),
     /// List all limits with their defaults, units and meanings
     Limits,
+}
+
+/// The part of `--help` about limits.
+fn limits_help() -> String {
+    let mut help = "Limits with their defaults (--limit NAME=VALUE, POLLGATE_LIMITS__NAME=VALUE, or a key of the table [limits] of the \
+                    file); `pollgate limits` says what each is for:"
+        .to_owned();
+    for Limit { name, default, unit, .. } in Limits::list() {
+        let default = default.as_deref().unwrap_or("(depends on the store)");
+        help.push_str(&format!("\n  {name}={default} ({unit})"));
+    }
+    help
 }
 
 /// A command for a store on disk.
@@ -80,13 +97,14 @@ pub enum Task {
     Limits,
 }
 
-/// The options of `serve`. Each is also a variable, `POLLGATE_HOLD_MAX=55s`, and a key of the file, `hold_max = "55s"`.
+/// The options of `serve`. Each is also a variable, `POLLGATE_HOLD_MAX=55s`, and a key of the file, `hold_max = "55s"`; limits are
+/// `POLLGATE_LIMITS__HEADERS_MAX=64`, and keys of the table `[limits]`.
 #[derive(Debug, Clone, Default, Args)]
 struct ServeArgs {
     /// Address for publishers and readers; port 0 picks a free port [default: 127.0.0.1:4437]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Address of the admin listener: /metrics, /live, /ready, /clients [default: 127.0.0.1:4438]
+    /// Address of the admin listener: /metrics, /live, /ready, /clients, /export [default: 127.0.0.1:4438]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
     /// Address for MQTT clients, or `off` [default: 127.0.0.1:1883]
@@ -139,7 +157,10 @@ struct ServeArgs {
     /// Log format: `text` or `json`; the variable RUST_LOG sets the level (info) [default: text]
     #[arg(long, value_name = "FORMAT")]
     log: Option<String>,
-    /// Override a limit, for example `body_bytes_max=65536` (repeatable; `pollgate limits` lists all)
+    /// Where each HTTP request is logged as a line of JSON: a file, `-` (standard output), or `off` [default: off]
+    #[arg(long, value_name = "FILE")]
+    access_log: Option<String>,
+    /// Override a limit, for example `body_bytes_max=65536` (repeatable; `--help` and `pollgate limits` list all)
     #[arg(long, value_name = "NAME=VALUE")]
     limit: Vec<String>,
     /// TOML file with these options as keys [default: none]
@@ -183,6 +204,8 @@ pub struct Settings {
     pub origin: Vec<String>,
     /// Log format.
     pub log: LogFormat,
+    /// Where requests are logged.
+    pub access_log: AccessLogPlace,
     /// All limits.
     pub limits: Limits,
 }
@@ -213,6 +236,9 @@ pub enum SettingsError {
     /// A layer cannot be read, or has an unknown key or an invalid value.
     #[error(transparent)]
     Layer(#[from] ConfigError),
+    /// A variable is unknown or invalid.
+    #[error(transparent)]
+    Variable(#[from] InvalidVariable),
     /// A `--limit` is not `NAME=VALUE`.
     #[error("--limit takes NAME=VALUE, not {0:?}")]
     Limit(String),
@@ -240,6 +266,7 @@ impl Default for Settings {
             host: Vec::new(),
             origin: Vec::new(),
             log: LogFormat::Text,
+            access_log: AccessLogPlace::Off,
             limits: Limits::default(),
         }
     }
@@ -254,25 +281,25 @@ impl Cli {
             Some(Command::Serve(args)) => *args,
             None => self.serve,
         };
-        Ok(Task::Serve(Box::new(args.over(variables())?)))
+        Ok(Task::Serve(Box::new(args.over(Variables::of(std::env::vars_os(), &option_names())?)?)))
     }
 }
 
-/// The layer of `POLLGATE_*` variables. Commas separate the items of a list.
-fn variables() -> Environment {
-    let names = Environment::with_prefix("POLLGATE").prefix_separator("_").separator("__");
-    let lists = names.try_parsing(true).list_separator(",");
-    lists.with_list_parse_key("host").with_list_parse_key("origin").with_list_parse_key("mqtt_refuse_filter")
+/// The names of the options of `serve`, without dashes at the beginning.
+fn option_names() -> Vec<String> {
+    let command = Cli::command();
+    let names = command.get_arguments().filter_map(|option| option.get_long().map(str::to_owned));
+    names.collect()
 }
 
 impl ServeArgs {
-    /// Merges the defaults, the file, `environment` and the command line, and checks the result.
-    fn over(self, environment: Environment) -> Result<Settings, SettingsError> {
+    /// Merges the defaults, the file, the variables and the command line, and checks the result.
+    fn over(self, variables: Variables) -> Result<Settings, SettingsError> {
         let mut layers = Config::builder();
-        if let Some(file) = self.config {
+        if let Some(file) = self.config.or(variables.config.map(PathBuf::from)) {
             layers = layers.add_source(File::from(file).format(config::FileFormat::Toml));
         }
-        layers = layers.add_source(environment);
+        layers = layers.add_source(variables.layer);
         let keys = [
             ("listen", self.listen),
             ("admin", self.admin),
@@ -285,6 +312,7 @@ impl ServeArgs {
             ("hold_max", self.hold_max),
             ("drain", self.drain),
             ("log", self.log),
+            ("access_log", self.access_log),
             ("open", self.open.then(|| "true".to_owned())),
             ("accept_damage", self.accept_damage.then(|| "true".to_owned())),
         ];
@@ -298,7 +326,7 @@ impl ServeArgs {
                 layers = layers.set_override(key, list)?;
             }
         }
-        for limit in self.limit {
+        for limit in variables.limits.into_iter().chain(self.limit) {
             let (name, value) = limit.split_once('=').ok_or_else(|| SettingsError::Limit(limit.clone()))?;
             layers = layers.set_override(format!("limits.{name}"), value)?;
         }

@@ -34,11 +34,15 @@
 //! * `http`: the HTTP front, one file per operation and delivery form.
 //! * `mqtt`: the MQTT front, over the same streams.
 //! * [`server`]: listeners, accepting, limits of connections, drain.
+//! * `export`: exports the streams of a store, for [`maintenance`] and for operators of a running server.
 //! * [`maintenance`]: checks, exports and imports a store while no server has it open.
-//! * [`config`], [`limits`], `clock`, `metrics`: settings, limits, time and metrics, which all modules use.
+//! * [`config`], [`limits`], `clock`, `metrics`, `access_log`: settings, limits, time, metrics and the log of requests, which
+//!   all modules use.
 //!
-//! Modules without a link are not a part of the API and may change in any release. They are reachable for the tests and
-//! benchmarks of this package.
+//! Modules without a link are private. The feature `internals` makes them public for the tests and benchmarks of this package.
+
+// Without the feature, items that only the tests use are unused, and items that are `pub` for other modules are unreachable.
+#![cfg_attr(not(feature = "internals"), allow(dead_code, unreachable_pub, unused_imports))]
 
 pub mod config;
 #[cfg(test)]
@@ -48,19 +52,54 @@ pub mod limits;
 pub mod maintenance;
 pub mod server;
 
+#[cfg(not(feature = "internals"))]
+mod access_log;
+#[cfg(not(feature = "internals"))]
+mod budget;
+#[cfg(not(feature = "internals"))]
+mod clock;
+#[cfg(not(feature = "internals"))]
+mod export;
+#[cfg(not(feature = "internals"))]
+mod http;
+#[cfg(not(feature = "internals"))]
+mod hub;
+#[cfg(not(feature = "internals"))]
+mod metrics;
+#[cfg(not(feature = "internals"))]
+mod mqtt;
+#[cfg(not(feature = "internals"))]
+mod store;
+#[cfg(not(feature = "internals"))]
+mod stream;
+
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod access_log;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod budget;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod clock;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod export;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod http;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod hub;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod metrics;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod mqtt;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod store;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod stream;

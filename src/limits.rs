@@ -24,6 +24,8 @@
 //! | has not sent its whole CONNECT | 4 KiB, and its part of `mqtt_connecting_bytes_max`, which all such connections share | 4 KiB, and 16 MiB for all |
 //! | speaks MQTT | one packet of `mqtt_packet_bytes_max`, the bytes that it has not read (a batch of `tail_bytes_max`, or one message), and the positions of 4096 streams | 1 MiB + 64 KiB + 320 KiB |
 //! | has MQTT sessions, connected or not | `mqtt_session_bytes_per_address_max` for all sessions of its address; a subscription costs what its filter and the matching streams need, and nothing for retained messages | 128 MiB |
+//! | exports all streams (admin listener, one at a time) | a read of 256 KiB or a message, and its encoding, the writers of a stream, and 64 bytes for each stream that has forks | 3 MiB + 4 MiB |
+//! | sends requests while there is an access log | a line with the target for each request under way, and `access_log_bytes_max` for all that wait to be written | 5 KiB, and 1 MiB for all |
 //! | speaks HTTP/2 | the cost of an HTTP/1.1 connection for each of `http2_streams_max`, and `http2_connection_window_bytes` | 100 times, 1 MiB |
 //!
 //! The memory budget bounds all of this together with the stored data: `--memory-max SIZE`, by default half of the machine's
@@ -133,7 +135,7 @@ limits! {
     /// Size of a request head.
     head_bytes_max: usize = 16 * 1024, "bytes";
     /// Size of a request target (path and query).
-    target_bytes_max: usize = 4 * 1024, "bytes";
+    target_bytes_max: usize = 8 * 1024, "bytes";
 
     /// Concurrent HTTP/2 streams of a connection: its concurrent requests.
     http2_streams_max: u32 = 100, "HTTP/2 streams";
@@ -152,6 +154,9 @@ limits! {
     read_bytes_max: usize = 1024 * 1024, "bytes";
     /// Messages in one event of a live form, which is encoded in memory for each reader.
     tail_bytes_max: usize = 16 * 1024, "bytes";
+    /// Messages that one request with `from=last:N` reads to find where the last appends to streams that are not JSON begin. Its
+    /// streams share them, with at most 64 KiB for each.
+    history_bytes_max: usize = 1024 * 1024, "bytes";
     /// Cache of the newest messages of a store on disk, index included; never more than an eighth of the memory budget.
     store_cache_bytes: u64 = 64 * 1024 * 1024, "bytes";
 
@@ -242,6 +247,9 @@ limits! {
     /// Share of one address: of `memory_max` for what it stores, of `streams_max`, and of the producers that a stream
     /// remembers; 100: all. Behind a reverse proxy all clients have one address, so set it to 100 there.
     principal_share_percent: u64 = 50, "percent";
+
+    /// Lines of the access log that wait to be written; further ones are lost and counted.
+    access_log_bytes_max: usize = 1024 * 1024, "bytes";
 
     /// Time over which a drain spreads the ends of held polls and live forms.
     drain_spread: Span = Span::seconds(5), "duration";

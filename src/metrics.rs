@@ -6,6 +6,7 @@
 mod durations;
 mod memory;
 mod mqtt;
+mod process;
 mod stalls;
 mod store;
 
@@ -13,7 +14,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
@@ -120,6 +121,8 @@ type Size = Gauge<u64, AtomicU64>;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// The metrics of the process, whose names do not begin with `pollgate_`.
+    process: Registry,
     requests: Family<RequestLabels, Counter>,
     hold_seconds: Durations<18>,
     publish_to_answer_seconds: Durations<19>,
@@ -135,12 +138,14 @@ pub struct Metrics {
     connections: Gauge,
     connections_refused: Counter,
     accept_errors: Counter,
+    access_log_lost: Counter,
 }
 
 impl Metrics {
     /// Creates and registers all metrics.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("pollgate");
+        process::register_build(&mut registry);
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register(
             "requests",
@@ -210,9 +215,14 @@ impl Metrics {
             "Failed attempts to accept a connection, for example for lack of file descriptors",
             accept_errors.clone(),
         );
+        let access_log_lost = Counter::default();
+        let help =
+            "Lines of the access log that are lost, because they could not be written in time or at all";
+        registry.register("access_log_lost", help, access_log_lost.clone());
 
         Self {
             registry,
+            process: process::registry(),
             requests,
             hold_seconds,
             publish_to_answer_seconds,
@@ -228,6 +238,7 @@ impl Metrics {
             connections,
             connections_refused,
             accept_errors,
+            access_log_lost,
         }
     }
 
@@ -236,7 +247,9 @@ impl Metrics {
         self.gauges.set(counts);
         self.memory.set(memory);
         let mut text = String::new();
-        if encode(&mut text, &self.registry).is_err() {
+        let encoded = [&self.registry, &self.process].map(|registry| encode_registry(&mut text, registry));
+        let ended = encode_eof(&mut text);
+        if encoded.into_iter().chain([ended]).any(|encoded| encoded.is_err()) {
             text.clear();
         }
         text
@@ -300,8 +313,18 @@ impl Metrics {
         ConnectionGuard(self.connections.clone())
     }
 
+    /// Whether any connection is open.
+    pub(crate) fn has_connections(&self) -> bool {
+        self.connections.get() > 0
+    }
+
     pub(crate) fn connection_refused(&self) {
         self.connections_refused.inc();
+    }
+
+    /// Returns the counter of lost lines of the access log.
+    pub(crate) fn access_log_lost(&self) -> Counter {
+        self.access_log_lost.clone()
     }
 
     pub(crate) fn accept_error(&self) {

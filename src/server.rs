@@ -4,6 +4,7 @@ mod accept;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::access_log::AccessLog;
 use crate::budget::{Bounds, Budget, half_of_machine};
 use crate::clock::Clock;
-use crate::config::{MemorySize, MqttAddress, MqttRefused, Settings, StorePlace};
+use crate::config::{AccessLogPlace, MemorySize, MqttAddress, MqttRefused, Settings, StorePlace};
 use crate::http::api::admin::Admin;
 use crate::http::conn::{Phase, Service};
 use crate::http::{AccessPolicy, Gateway, HoldPolicy, InvalidAccess};
@@ -44,6 +46,7 @@ pub struct Server {
     drain: Duration,
     access: AccessPolicy,
     admin_access: AccessPolicy,
+    access_log: Option<AccessLog>,
     closes_on_refused: bool,
     refused_filters: Vec<Filter>,
 }
@@ -58,11 +61,53 @@ pub enum BindError {
     #[error("--mqtt-refuse-filter {0:?}: {1}")]
     Filter(String, InvalidFilter),
     /// Listening on an address failed.
-    #[error(transparent)]
-    Listen(#[from] io::Error),
+    #[error("cannot listen on {address} (--{option}): {error}{}", remedy(.error, .option))]
+    Listen {
+        /// The option that sets the address.
+        option: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why it failed.
+        error: io::Error,
+    },
     /// The store cannot be opened.
-    #[error("store: {0}")]
-    Store(#[from] OpenError),
+    #[error("cannot open the store in {}: {error}", .directory.display())]
+    Store {
+        /// The directory of the store.
+        directory: PathBuf,
+        /// Why it cannot be opened.
+        error: OpenError,
+    },
+    /// The file of the access log cannot be opened.
+    #[error("cannot open {} (--access-log): {error}", .path.display())]
+    AccessLog {
+        /// The path of the file.
+        path: PathBuf,
+        /// Why it cannot be opened.
+        error: io::Error,
+    },
+}
+
+/// What the operator can do about an address on which listening failed.
+fn remedy(error: &io::Error, option: &str) -> String {
+    let other = match option {
+        "mqtt" => {
+            "choose another one with --mqtt ADDRESS, or serve no MQTT over TCP with --mqtt off".to_owned()
+        }
+        option => format!("choose another one with --{option} ADDRESS"),
+    };
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("; another program has this address, perhaps another gateway; stop it, or {other}")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("; no network interface of this machine has this address; {other}")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("; ports below 1024 need the capability CAP_NET_BIND_SERVICE; grant it, or {other}")
+        }
+        _ => String::new(),
+    }
 }
 
 /// A server that runs until it is drained or dropped.
@@ -73,6 +118,7 @@ pub struct Running {
     drain: Duration,
     phase: watch::Sender<Phase>,
     tasks: Vec<JoinHandle<()>>,
+    access_log: Option<AccessLog>,
 }
 
 /// The cache of a store on disk takes at most the memory budget divided by this.
@@ -111,19 +157,16 @@ impl Server {
             Filter::of_topics(text).map_err(|invalid| BindError::Filter(text.clone(), invalid))
         };
         let refused_filters = settings.mqtt_refuse_filter.iter().map(filter).collect::<Result<_, _>>()?;
-        let gateway = listen(settings.listen, &limits)?;
-        let admin = listen(settings.admin, &limits)?;
+        let (gateway, gateway_address) = listen("listen", settings.listen, &limits)?;
+        let (admin, admin_address) = listen("admin", settings.admin, &limits)?;
         let mqtt = match settings.mqtt {
             MqttAddress::Off => None,
-            MqttAddress::At(address) => {
-                let listener = listen(address, &limits)?;
-                let address = listener.local_addr()?;
-                Some((listener, address))
-            }
+            MqttAddress::At(address) => Some(listen("mqtt", address, &limits)?),
         };
+        let access_log = open_access_log(settings, &metrics)?;
         Ok(Self {
-            gateway_address: gateway.local_addr()?,
-            admin_address: admin.local_addr()?,
+            gateway_address,
+            admin_address,
             gateway,
             admin,
             mqtt,
@@ -137,6 +180,7 @@ impl Server {
             drain: settings.drain.get(),
             access,
             admin_access,
+            access_log,
             closes_on_refused: settings.mqtt_refused == MqttRefused::Close,
             refused_filters,
         })
@@ -179,8 +223,9 @@ impl Server {
             clock,
             self.access,
             sender,
-        );
-        let admin = Admin::new(hub.clone(), metrics.clone(), clock, self.admin_access);
+        )
+        .logging_access(self.access_log.clone());
+        let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access);
         let (phase, phase_receiver) = watch::channel(Phase::Serving);
         let acceptor = |front, connections_max, listener| {
             let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), phase_receiver.clone());
@@ -216,7 +261,7 @@ impl Server {
             tasks.push(acceptor(Front::Mqtt(broker), self.limits.connections_max, listener));
         }
         drop(phase_receiver);
-        Running { hub, store, drain: self.drain, phase, tasks }
+        Running { hub, store, drain: self.drain, phase, tasks, access_log: self.access_log }
     }
 }
 
@@ -232,6 +277,10 @@ impl Running {
         }
         self.phase.send_replace(Phase::Stopped);
         self.store.close().await;
+        if let Some(access_log) = self.access_log.clone() {
+            // A file that blocks does not delay the end for longer than clients may.
+            let _closed = timeout_at(hard_stop, spawn_blocking(move || access_log.close())).await;
+        }
     }
 }
 
@@ -244,9 +293,12 @@ impl Drop for Running {
     }
 }
 
-fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
-    let context =
-        |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"));
+/// Listens on the address of an option. Also returns the address with the port that was chosen.
+fn listen(
+    option: &'static str,
+    address: SocketAddr,
+    limits: &Limits,
+) -> Result<(TcpListener, SocketAddr), BindError> {
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -256,9 +308,22 @@ fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(limits.backlog)?;
-        Ok(TcpListener::from(socket))
+        let listener = TcpListener::from(socket);
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
     };
-    open().map_err(context)
+    open().map_err(|error| BindError::Listen { option, address, error })
+}
+
+fn open_access_log(settings: &Settings, metrics: &Metrics) -> Result<Option<AccessLog>, BindError> {
+    let path = match &settings.access_log {
+        AccessLogPlace::Off => return Ok(None),
+        AccessLogPlace::StandardOutput => None,
+        AccessLogPlace::File(path) => Some(path.as_path()),
+    };
+    let opened = AccessLog::open(path, settings.limits.access_log_bytes_max, metrics.access_log_lost());
+    let path = path.unwrap_or(Path::new("standard output")).to_owned();
+    opened.map(Some).map_err(|error| BindError::AccessLog { path, error })
 }
 
 /// Writes the clock file whenever it is outdated. Runs until the task is aborted.
@@ -287,7 +352,7 @@ fn open_store(
     metrics: &Metrics,
     budget: &Arc<Budget>,
     clock: Clock,
-) -> Result<Arc<dyn Store>, OpenError> {
+) -> Result<Arc<dyn Store>, BindError> {
     let StorePlace::Directory(directory) = &settings.store else {
         return Ok(Arc::new(Memory::within(budget.clone())));
     };
@@ -295,7 +360,8 @@ fn open_store(
     let options = DiskOptions::new(settings.sync);
     let cache_bytes = settings.limits.store_cache_bytes.min(budget.max() / CACHE_DIVISOR);
     let options = DiskOptions { cache_bytes, accept_damage: settings.accept_damage, ..options };
-    let (disk, opened) = Disk::open_within(directory, options, observer, budget, clock.now())?;
+    let opened = Disk::open_within(directory, options, observer, budget, clock.now());
+    let (disk, opened) = opened.map_err(|error| BindError::Store { directory: directory.clone(), error })?;
     let (streams, records, took) = (opened.streams, opened.records, opened.took);
     tracing::info!(directory = %directory.display(), streams, records, ?took, "opened the store");
     if opened.may_lack_end {

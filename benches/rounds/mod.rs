@@ -1,8 +1,8 @@
-//! Benches whose every round is a process of its own, so that no round inherits memory from the one before.
+//! Runs each round of a bench as a separate process, so that no round inherits memory from an earlier one.
 
 use std::process::Command;
 
-/// Runs this program `rounds` times with `arguments`, each of which prints `N` figures; the median of each figure.
+/// Runs this program `rounds` times with `arguments`; each run prints `N` figures. Returns the median of each figure.
 pub(crate) fn medians<const N: usize>(arguments: &[&str], rounds: usize) -> [f64; N] {
     let mut columns = [const { Vec::new() }; N];
     for _ in 0..rounds {

@@ -37,6 +37,10 @@ export interface Settings {
   idleClock: number | null
   /** Messages that may wait for a slow handler; beyond this the subscription leaves the shared connection and polls. */
   queueMax: number
+  /** Messages that may wait to be published; beyond this `publish` rejects with a `QueueFullError`. */
+  publishQueueMax: number
+  /** The same for their size in bytes, of text in characters. A larger message is accepted while no other one waits. */
+  publishQueueBytesMax: number
 }
 
 /** The defaults. */
@@ -56,7 +60,7 @@ export interface Network {
   heartbeatHi?: number
 }
 
-/** What was learned of networks, the one that was used last first. Store it and pass it to the next client. */
+/** What was learned of networks, the one that was used last first. */
 export interface Memory {
   networks: Network[]
 }
@@ -65,7 +69,13 @@ export interface ClientOptions {
   /** Delivery forms that may be used, the preferred one first; all of them if left out. */
   forms?: readonly Form[]
   settings?: Partial<Settings>
+  /** What an earlier client has learned of networks, by `memory()`. With it, nothing is read from or written to `storage`. */
   memory?: Memory
+  /**
+   * Where what was learned of networks is kept for the next client of the same gateway and the same forms. The page's
+   * `localStorage` if left out; Node and workers have none. `null` keeps nothing.
+   */
+  storage?: Pick<Storage, "getItem" | "setItem"> | null
   /** The label of the network, such as the name of a Wi-Fi; empty if left out. */
   network?: string
   /**
@@ -89,6 +99,8 @@ export interface ClientOptions {
    * or of localhost), else off. A string names a group: tabs of one group must have the same options and act for the same user.
    */
   share?: boolean | string
+  /** Whether messages have their time, which takes about 15 bytes of each. */
+  times?: boolean
   /** Used instead of the global ones. Node 20 has no `WebSocket`; without one, that form is skipped. */
   fetch?: typeof fetch
   WebSocket?: typeof WebSocket
@@ -103,6 +115,13 @@ export interface Message<T = any> {
   /** A value of a JSON stream, a string of a `text/*` stream, otherwise a `Uint8Array`. */
   data: T
   contentType: string
+  /**
+   * The offset behind the message: a read from there begins with the next message. Appends to a `text/*` stream may arrive as
+   * one message, which has the offset behind the last of them.
+   */
+  offset?: string
+  /** When it was appended, by the clock of the gateway; only with the option `times`. */
+  time?: Date
 }
 
 /** If it throws or rejects, the subscription ends with that error, and its resume token stays. */
@@ -112,6 +131,11 @@ export interface SubscribeOptions {
   /** Where to go on: an earlier `Subscription.resumeToken`. Streams that it does not cover begin now, or as `from` says. */
   resumeToken?: string
   from?: "earliest"
+  /**
+   * Begins streams that the resume token does not cover with their last messages, this many of each or all that are kept. In
+   * streams that are not JSON, appends that lie within the last 64 KiB count.
+   */
+  history?: number
 }
 
 export interface Subscription<T = any> {
@@ -159,7 +183,11 @@ export interface Problem {
   detail?: string
 }
 
-/** The gateway, or a proxy before it, refused something for good: 401 and 403, or another status with the gateway's reason. */
+/**
+ * The gateway, or a proxy before it, refused something for good. A subscription ends with 401, 403 or another status with the
+ * gateway's reason; a publication is rejected with any status that no repetition can change: 400 to 499 except 408, 425 and 429,
+ * and 501 and 505.
+ */
 export class GatewayError extends Error {
   constructor(status: number, problem?: Problem | null)
   readonly status: number
@@ -167,20 +195,29 @@ export class GatewayError extends Error {
   readonly problem: Problem | null
 }
 
+/** Too much waits to be published, and the message is not sent. */
+export class QueueFullError extends Error {
+  constructor(messages: number, bytes: number)
+}
+
 /** A client of one gateway. Nothing is sent before the first subscription or publication. */
 export class Client extends EventTarget {
+  /** Throws a `TypeError` if the URL or an option is wrong. A URL must not contain a password. */
   constructor(url: string | URL, options?: ClientOptions)
   /** Reads streams from `resumeToken` on. Without a handler: `for await (const message of subscription)`. */
   subscribe<T = any>(streams: string | string[], handler?: Handler<T>): Subscription<T>
   subscribe<T = any>(streams: string | string[], options: SubscribeOptions, handler?: Handler<T>): Subscription<T>
   /**
    * Appends a message and resolves with the offset behind it. The request is repeated until the gateway has acknowledged it or
-   * refused it for good, and the message is in the stream once, however often it was sent.
+   * refused it for good, and the message is in the stream once, however often it was sent. A message that is refused after an
+   * attempt whose response was lost may be in the stream. Rejects with a `QueueFullError` if too much waits.
    */
   publish(stream: string, data: unknown, options?: PublishOptions): Promise<string>
+  /** Resolves when at most half of what may wait to be published does. */
+  room(): Promise<void>
   /** The network is another one, or the same one again without a label. */
   networkChanged(label?: string): void
-  /** What was learned of networks, for the constructor of a later client. */
+  /** What was learned of networks, for the constructor of a later client where there is no `storage`. */
   memory(): Memory
   /** Ends all subscriptions, and what was not acknowledged yet is rejected. */
   close(): void

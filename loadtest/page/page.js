@@ -81,9 +81,11 @@ const fillBars = () => byId("bars").replaceChildren(...BARS.map(([name, unit, va
   return element("figure", {}, element("h3", {}, `${name}, ${typeof unit === "function" ? unit() : unit}`), ...rows)
 }))
 
+// What loses more than 1 % of the messages is cheap and fast only because of what it does not deliver.
+const isComparable = ({ delivered, lost, intended }) => delivered > 0 && lost * 100 <= intended
 const tradeOff = (cost) => () => runs.flatMap((run, index) => {
   const item = { mark: marks[index], name: nameOf(run), cost: cost(run), latency: run.latency.p95 / 1000 }
-  return shown[index] && Number.isFinite(item.cost) && item.latency > 0 ? [item] : []
+  return shown[index] && Number.isFinite(item.cost) && item.latency > 0 && isComparable(run.deliveries) ? [item] : []
 })
 
 const curves = runs.map((run, index) => ({

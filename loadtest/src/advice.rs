@@ -1,4 +1,4 @@
-//! The command `recommend`.
+//! The command `recommend`: finds the cheapest strategies that meet a latency target.
 
 use crate::cli::Promised;
 use crate::model::candidate::Overheads;
@@ -6,22 +6,22 @@ use crate::model::network::NetworkError;
 use crate::model::radio::RadioError;
 use crate::model::recommend::{Recommendation, Source, recommend};
 
-/// Why nothing can be recommended.
+/// Why `recommend` has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum AdviceError {
-    /// Of `--network`.
+    /// From `--network`.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// Of `--radio`.
+    /// From `--radio`.
     #[error(transparent)]
     Radio(#[from] RadioError),
 }
 
-/// What was found, and what the user should know about it.
+/// Result of `recommend`, with a remark for the user.
 pub struct Advice {
-    /// Strategies, the cheapest first.
+    /// The strategies, cheapest first.
     pub recommendation: Recommendation,
-    /// The report that was given had nothing to say.
+    /// Set if the given report has no run that fits the promise.
     pub note: Option<String>,
 }
 
@@ -34,7 +34,7 @@ pub fn advise(wanted: &Promised) -> Result<Advice, AdviceError> {
     let note = wanted.report.as_ref().filter(|_| !is_measured).map(|report| {
         format!(
             "the report has no run that keeps this promise: it was measured at {} messages a second over the network \
-             {:?}, and {} over {:?} are asked for",
+             {:?}, and the promise is for {} over {:?}",
             report.workload.rate,
             report.workload.network.as_deref().unwrap_or("none"),
             promise.load.rate,

@@ -23,103 +23,103 @@ pub use generating::Generating;
 pub use promise::Promised;
 pub use rounds::{Appending, FanningOut, Holding, Rounds, ShortPolling, Waking};
 
-/// Runs the same workload over every delivery strategy and says what each one costs.
+/// Runs the same workload over every delivery strategy and reports the cost of each one.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command; `compare` if absent.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Of `compare`, which is the default.
+    /// Options of `compare`, the default command.
     #[command(flatten)]
     pub compare: Comparison,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Compare strategies and servers (the default command)
     Compare(Box<Comparison>),
     /// Run the gateway over lists of settings and rates, for the trade-off between latency and cost
     Sweep(Box<Sweeping>),
-    /// Say which strategy keeps a promise at the least cost, and why
+    /// Recommend the strategy that keeps a promise at the least cost, with the reason
     Recommend(Box<Promised>),
-    /// Append in a closed loop to the gateway and rivals in turn, and say how they compare
+    /// Append in a closed loop to the gateway and rivals in turn, and compare them
     Appends(Box<Appending>),
-    /// Publish to held polls of the gateway and rivals in turn, and say how they compare
+    /// Publish to held polls of the gateway and rivals in turn, and compare them
     Wake(Box<Waking>),
-    /// Hold polls or idle readers on the gateway and rivals in turn, and say what memory they take
+    /// Hold polls or idle readers on the gateway and rivals in turn, and measure the memory that each one takes
     Hold(Box<Holding>),
-    /// Publish one message to many held polls of the gateway and rivals in turn, and say how they compare
+    /// Publish one message to many held polls of the gateway and rivals in turn, and compare them
     FanOut(Box<FanningOut>),
-    /// Poll in a closed loop where there is nothing new, the gateway and rivals in turn, and say how they compare
+    /// Poll streams without new messages in a closed loop, the gateway and rivals in turn, and compare them
     ShortPolls(Box<ShortPolling>),
-    /// Read through all hostile networks in all ways, and with the client that falls back
+    /// Read through every hostile network with every strategy, and with the client that falls back
     Networks(Box<Crossing>),
-    /// Be a hostile network in front of a server that runs already, until a signal
+    /// Run a hostile network in front of a running server, until a signal
     Middlebox(Between),
-    /// A share of a run, as another process of this program asks for it
+    /// Run one share of a run; the parent process of this program starts it
     #[command(hide = true)]
     Generate,
 }
 
-/// What to compare.
+/// Options of `compare`.
 #[derive(Debug, Clone, Args)]
 pub struct Comparison {
-    /// Messages a second that are published to each stream, on average (Poisson)
+    /// Messages per second that are published to each stream, on average (Poisson)
     #[arg(long, value_name = "PER_SECOND", default_value_t = 0.2, value_parser = rate)]
     pub rate: f64,
-    /// short-poll:INTERVAL, long-poll:HOLD, sse, ndjson, websocket or mqtt, the last four also with :HEARTBEAT; may
-    /// repeat [default: short-poll:1s, short-poll:5s, long-poll:25s and the others]
+    /// short-poll:INTERVAL, long-poll:HOLD, sse, ndjson, websocket or mqtt; the last four also with :HEARTBEAT; repeatable
+    /// [default: short-poll:1s, short-poll:5s, long-poll:25s and the others]
     #[arg(long)]
     pub strategy: Vec<Strategy>,
-    /// Another server for the same runs: nchan, mosquitto or durable-streams=PROGRAM; may repeat
+    /// Another server for the same runs: nchan, mosquitto or durable-streams=PROGRAM; repeatable
     #[arg(long, value_name = "NAME")]
     pub rival: Vec<Server>,
-    /// Of every run.
+    /// Options of every run.
     #[command(flatten)]
     pub conditions: Conditions,
 }
 
-/// What lies between whom.
+/// Options of `middlebox`.
 #[derive(Debug, Clone, Args)]
 pub struct Between {
-    /// NAME or NAME:TIME of src/network/profiles.toml, FILE#NAME of a file like it
+    /// Network profile: NAME or NAME:TIME of src/network/profiles.toml, or FILE#NAME of a file in the same format
     #[arg(long, value_name = "NAME")]
     pub network: Profile,
-    /// The server
+    /// Address of the server
     #[arg(long, value_name = "ADDRESS")]
     pub upstream: SocketAddr,
-    /// Where clients come to
+    /// Address that clients connect to
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
 }
 
-/// Which settings to try.
+/// Options of `sweep`.
 #[derive(Debug, Clone, Args)]
 pub struct Sweeping {
-    /// Messages a second to each stream; each rate has its own trade-off
+    /// Messages per second to each stream; each rate has its own trade-off
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0.2", value_parser = rate)]
     pub rate: Vec<f64>,
     /// Intervals of short polls
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "500ms,1s,2s,5s", value_parser = setting)]
     pub interval: Vec<std::time::Duration>,
-    /// Holds of long polls
+    /// Hold times of long polls
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "5s,25s,55s", value_parser = whole_setting)]
     pub hold: Vec<std::time::Duration>,
-    /// Heartbeats of server-sent events, NDJSON, WebSockets and MQTT
+    /// Heartbeat intervals of SSE, NDJSON, WebSocket and MQTT
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "5s,45s", value_parser = whole_setting)]
     pub heartbeat: Vec<std::time::Duration>,
-    /// The radio of the energies, by name [default: the first profile]
+    /// Radio profile for the energy figures, by name [default: the first profile]
     #[arg(long)]
     pub radio: Option<String>,
-    /// Of every run.
+    /// Options of every run.
     #[command(flatten)]
     pub conditions: Conditions,
 }
 
 impl Comparison {
-    /// The strategies, without doubles.
+    /// Returns the strategies without duplicates.
     pub fn strategies(&self) -> Vec<Strategy> {
         let mut wanted = if self.strategy.is_empty() { DEFAULTS.to_vec() } else { Vec::new() };
         for strategy in &self.strategy {
@@ -132,7 +132,7 @@ impl Comparison {
 }
 
 impl Sweeping {
-    /// All of it.
+    /// Returns all settings and rates of the sweep.
     pub fn grid(&self) -> Grid {
         Grid {
             intervals: self.interval.clone(),
@@ -142,7 +142,7 @@ impl Sweeping {
         }
     }
 
-    /// The runs under one rate.
+    /// Returns the runs of one rate.
     pub fn at(&self, rate: f64) -> Comparison {
         let strategy = self.grid().strategies();
         Comparison { rate, strategy, rival: Vec::new(), conditions: self.conditions.clone() }
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn loads_take_rivals_and_a_store() {
+    fn load_commands_parse_their_options() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
         let line =
             "loadtest appends --rival durable-streams=/bin/server --rival nchan --store /data --streams 8";
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_takes_lists() {
+    fn sweep_options_are_lists() {
         let line = "loadtest sweep --interval 1s,250ms --hold 5s --heartbeat 45s --rate 0.1,2 --clients 7";
         let Some(Command::Sweep(sweep)) = Cli::try_parse_from(line.split(' ')).unwrap().command else {
             panic!("no sweep")

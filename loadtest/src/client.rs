@@ -1,4 +1,4 @@
-//! One reader: where it stands in its stream, what it has received, and what that took.
+//! [`Client`]: one reader, with its offset in its stream, its received messages, and their cost.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,70 +17,69 @@ use crate::recorder::{Reception, Recorder};
 use crate::target::Target;
 use crate::wire::{Connection, Meter, Metered, Request, WireError, open};
 
-/// From when an answer is due until it is given up: max(5 s, three slow round trips) in the cost model's section 5.
+/// How long after it was due an answer is abandoned: max(5 s, three slow round trips) in the cost model's section 5.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// One reader of one stream.
 pub struct Client {
-    /// Its place among all clients, from 0.
+    /// Index among all clients, from 0.
     pub number: u32,
-    /// The name of its stream.
+    /// Name of its stream.
     pub stream: String,
-    /// Behind what it has received; `None`: at the beginning.
+    /// Offset after the last received message; `None` at the beginning of the stream.
     pub offset: Option<String>,
-    /// Its random part of an even spread, from 0 to 1.
+    /// Random share of an interval, from 0 to 1, by which this client is shifted so that clients spread evenly.
     pub phase: f64,
-    /// Its own random numbers.
+    /// Random numbers of this client.
     pub random: Rng,
-    /// The server.
+    /// The server to read from.
     pub target: Target,
-    /// Counts its requests.
+    /// Counts requests and bytes.
     pub meter: Arc<Meter>,
-    /// Where receipts are noted.
+    /// Records received messages.
     pub recorder: Arc<Recorder>,
-    /// What it has received.
+    /// The messages received until now.
     pub reception: Arc<Mutex<Reception>>,
-    /// The start of the run, once it is known.
+    /// Start of the run; `None` until it is known.
     pub start: watch::Receiver<Option<Instant>>,
-    /// Told once when it is connected.
+    /// Notified once when the client is connected; then `None`.
     pub connected: Option<mpsc::Sender<()>>,
 }
 
 impl Client {
-    /// A new counted connection.
+    /// Opens a TCP connection whose bytes are counted.
     pub async fn open(&self, address: SocketAddr) -> Result<Metered<TcpStream>, WireError> {
         Ok(Metered::new(open(address).await?, self.meter.clone()))
     }
 
-    /// The same for HTTP.
+    /// Opens an HTTP connection whose bytes are counted.
     pub async fn connect(&self) -> Result<Connection, WireError> {
         Connection::over(self.open(self.target.address).await?).await
     }
 
-    /// Says that it is connected, and waits for the start of the run. Returns at once when that was done
-    /// before.
+    /// Reports that the client is connected, and waits for the start of the run. Returns at once if the run has started.
     pub async fn started(&mut self) -> Instant {
         self.connected = None;
         let start = self.start.wait_for(Option::is_some).await.ok().and_then(|start| *start);
         match start {
             Some(start) => start,
-            // Nobody starts this run any more, and whoever dropped the start ends its readers too.
+            // The run was dropped before its start. Its owner also drops this task.
             None => std::future::pending().await,
         }
     }
 
-    /// The server's requests.
+    /// Returns how requests of this server are built.
     pub fn dialect(&self) -> Result<&'static dyn HttpDialect, WireError> {
         self.target.dialect.http().ok_or_else(|| WireError::Mqtt("this server has no HTTP".to_owned()))
     }
 
-    /// Counts and completes a request.
+    /// Counts a request and adds its `Host`.
     pub fn asking(&self, request: Asking) -> Result<Request, WireError> {
         self.meter.request();
         addressed(request, &self.target)
     }
 
-    /// Notes the messages in `text`, which has arrived just now. Returns whether there are any.
+    /// Records the messages in `text`, which has just arrived. Returns whether there are any.
     pub fn take(&self, text: &[u8]) -> bool {
         let start = *self.start.borrow();
         let since_start = start.map_or(Duration::ZERO, |start| start.elapsed());
@@ -93,7 +92,7 @@ impl Client {
         any
     }
 
-    /// Polls once on `connection` and moves on behind what came. Returns whether there were messages.
+    /// Polls once on `connection` and advances the offset. Returns whether there were messages.
     pub async fn poll(
         &mut self,
         connection: &mut Connection,
@@ -116,7 +115,7 @@ impl Client {
     }
 }
 
-/// Whether the answer to a poll has messages, if any came; an error if it is a refusal.
+/// Returns whether a poll's answer with this status holds messages; an error if the status is a refusal.
 pub fn brings_messages(status: StatusCode) -> Result<bool, WireError> {
     match status {
         StatusCode::OK => Ok(true),
@@ -125,7 +124,7 @@ pub fn brings_messages(status: StatusCode) -> Result<bool, WireError> {
     }
 }
 
-/// A request with the `Host` of its target.
+/// Adds the `Host` of the target to a request.
 pub fn addressed(request: Asking, target: &Target) -> Result<Request, WireError> {
     let mut request = request?;
     let host = HeaderValue::from_str(&target.address.to_string()).map_err(hyper::http::Error::from)?;

@@ -1,4 +1,4 @@
-//! The comparison: all runs one after the other, repeats taking turns, and the report of what came of them.
+//! The command `compare`: runs every strategy on every server in turn, and builds the report.
 
 use std::convert::Infallible;
 
@@ -17,26 +17,26 @@ use crate::run::{RunError, run};
 use crate::servers::{Server, ServerError};
 use crate::strategies::Strategy;
 
-/// Of the report's format.
+/// Version of the report's format.
 const FORMAT: u32 = 1;
 
-/// What came of a comparison.
+/// Result of a comparison.
 pub struct Outcome {
-    /// Whatever was measured.
+    /// All that was measured.
     pub report: Report,
-    /// Why some of it is missing, if it is: the first failure.
+    /// The first failure, if any run failed; its figures are missing in the report.
     pub failure: Option<RunError>,
 }
 
-/// One line of the table: where, how, and what the repeats gave.
+/// One line of the table: a server, a strategy, and its repeated runs.
 struct Entry {
     server: Server,
     strategy: Strategy,
     runs: Vec<data::Run>,
 }
 
-/// Does all runs. `stop` turning true ends it early. Fails if there is no server to begin with; what fails
-/// later is in the outcome.
+/// Runs every strategy on every server. A `stop` of true ends it early. Fails if the gateway or a rival cannot be used at all;
+/// a later failure is in the outcome.
 pub async fn compare(wanted: &Comparison, stop: watch::Receiver<bool>) -> Result<Outcome, ServerError> {
     let began = Timestamp::now().to_string();
     let mut notes = Vec::new();
@@ -69,7 +69,7 @@ pub async fn compare(wanted: &Comparison, stop: watch::Receiver<bool>) -> Result
         }
     }
     if *stop.borrow() {
-        notes.push("interrupted: the report has what was measured until then".to_owned());
+        notes.push("interrupted: the report holds the measurements until then".to_owned());
     }
     let runs = entries.iter().filter_map(|entry| median(&entry.runs)).collect();
     let versions = versions(&entries);
@@ -85,7 +85,7 @@ pub async fn compare(wanted: &Comparison, stop: watch::Receiver<bool>) -> Result
     Ok(Outcome { report, failure })
 }
 
-/// One run; its messages are told from those of others by a number that nobody else draws.
+/// Builds the task of one run; a random number tells its messages from those of other runs.
 fn task(wanted: &Comparison, strategy: Strategy) -> Task {
     let conditions = &wanted.conditions;
     Task {
@@ -98,7 +98,7 @@ fn task(wanted: &Comparison, strategy: Strategy) -> Task {
     }
 }
 
-/// What to run, and a note for what cannot be.
+/// Returns the runs to do, and adds a note for each strategy that the gateway does not support.
 fn entries(wanted: &Comparison, notes: &mut Vec<String>) -> Result<Vec<Entry>, ServerError> {
     let Conditions { target, gateway, listen, .. } = &wanted.conditions;
     let server = Server::own(target.as_deref(), gateway.as_deref(), *listen)?;
@@ -165,7 +165,7 @@ fn bar(wanted: &Comparison, entry: &Entry, turn: u32) -> ProgressBar {
     bar
 }
 
-/// Moves the bar on, for ever.
+/// Advances the bar once a second; never returns.
 async fn advance(bar: &ProgressBar) -> Infallible {
     let mut seconds = interval(Duration::from_secs(1));
     seconds.tick().await;

@@ -1,4 +1,4 @@
-//! What processes cost, as Linux accounts for it (proc(5)).
+//! Processor time and memory of processes, from Linux's accounting (proc(5)).
 
 use std::collections::HashSet;
 use std::fs::read_to_string;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rustix::param::clock_ticks_per_second;
 
-/// The time that the threads of a process have been on a processor, to the nanosecond (`schedstat`; the ticks
-/// of `stat` are a hundredth of a second). 0 for a process that is gone.
+/// Returns the processor time of a process's threads in nanoseconds (`schedstat`; `stat` counts in ticks of a hundredth of a
+/// second). 0 for a process that is gone.
 pub fn processor_time(process: u32) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
     let nanos = threads.filter_map(|thread| {
@@ -17,39 +17,39 @@ pub fn processor_time(process: u32) -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
-/// The same for what this process has started and that has ended, to the tick of `stat`.
+/// Returns the processor time of this process's ended children, in ticks of `stat`.
 pub fn processor_time_of_children() -> Duration {
     let stat = read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name of the command may have blanks. Behind it `cutime` is the 14th value and `cstime` the next.
+    // The name of the command may have blanks. After it, `cutime` is the 14th value and `cstime` the next.
     let values = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks: u64 = values.skip(13).take(2).filter_map(|value| value.parse::<u64>().ok()).sum();
     Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64)
 }
 
-/// A process and what it has started, and so on, whatever that is at the time of asking.
+/// A process and its descendants, listed anew on each call.
 #[derive(Debug, Clone, Copy)]
 pub struct Family {
-    /// The process that has started the others.
+    /// The ancestor of the others.
     root: u32,
 }
 
 impl Family {
-    /// That of a process.
+    /// Returns the family of process `root`.
     pub fn of(root: u32) -> Self {
         Self { root }
     }
 
-    /// The time that they have been on a processor.
+    /// Returns the processor time of all members.
     pub fn processor_time(self) -> Duration {
         self.members().into_iter().map(processor_time).sum()
     }
 
-    /// Their memory in bytes.
+    /// Returns the memory of all members, in bytes.
     pub fn memory_bytes(self) -> u64 {
         self.members().into_iter().map(memory_bytes).sum()
     }
 
-    /// Their ids, that of the process itself first.
+    /// Returns the process ids, `root` first.
     pub fn members(self) -> Vec<u32> {
         let (mut all, mut next) = (Vec::new(), vec![self.root]);
         let mut known = HashSet::from([self.root]);
@@ -69,8 +69,8 @@ fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
-/// The memory of a process in bytes, pages that it shares counted by their share (`smaps_rollup`, proc(5)). Pages of files do
-/// not count: their shares change whenever another process runs the same program.
+/// Returns the memory of a process in bytes; a shared page counts by its share (`smaps_rollup`, proc(5)). Pages of files are
+/// left out: their shares change whenever another process runs the same program.
 pub fn memory_bytes(process: u32) -> u64 {
     let text = read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap_or_default();
     let bytes = |line: &str| {
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_costs_something_and_one_that_is_gone_nothing() {
+    fn a_running_process_has_costs_and_an_ended_one_has_none() {
         let own = std::process::id();
         assert!(processor_time(own) > Duration::ZERO && memory_bytes(own) > 100_000);
         assert_eq!((processor_time(u32::MAX), memory_bytes(u32::MAX)), (Duration::ZERO, 0));
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_child_has_cost_is_known_when_it_has_ended() {
+    fn processor_time_of_a_child_counts_after_it_ends() {
         let before = processor_time_of_children();
         let mut busy = std::process::Command::new("timeout");
         busy.args(["0.3", "sh", "-c", "while :; do :; done"]).status().unwrap();

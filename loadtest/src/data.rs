@@ -1,67 +1,67 @@
-//! What a comparison has measured, as `report.json` holds it and the table and the page show it.
+//! The measured figures of a comparison, in the shape of `report.json`; the table and the page are made from them.
 //!
-//! Durations are microseconds, sizes bytes, energies joules; "per client-hour" is per client and per hour of the
+//! Durations are microseconds, sizes are bytes, energies are joules. "Per client-hour" is per client and per hour of the
 //! measured time (without warm-up). `loadtest/README.md` defines every figure.
 
 use serde::{Deserialize, Serialize};
 
-/// One call of the command and what came of it.
+/// One invocation of the command and its results.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Of this format.
+    /// Version of this format.
     pub format: u32,
-    /// The exact command.
+    /// The command line.
     pub command: String,
     /// When it began (RFC 3339).
     pub began: String,
-    /// Where it ran.
+    /// The machine it ran on.
     pub machine: Machine,
-    /// What every run had to do.
+    /// The workload of every run.
     pub workload: Workload,
-    /// One a strategy, server and setting, in the order of the table: medians over the repeats.
+    /// One per strategy, server and setting, in the order of the table: medians over the repeats.
     pub runs: Vec<Run>,
-    /// What a reader has to know: rivals that are not installed, an interrupted run, a generator that was too busy.
+    /// Remarks for the reader: a rival that is not installed, an interrupted run, a generator that was too busy.
     pub notes: Vec<String>,
 }
 
-/// The machine and what is installed on it.
+/// The machine and its installed programs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
-    /// The processor's name.
+    /// Name of the processor.
     pub processor: String,
-    /// Its logical cores.
+    /// Number of logical cores.
     pub cores: usize,
     /// Bytes of memory.
     pub memory_bytes: u64,
-    /// The kernel's name and version.
+    /// Name and version of the kernel.
     pub kernel: String,
-    /// Each program that took part, with its version.
+    /// Name and version of each program that took part.
     pub versions: Vec<(String, String)>,
 }
 
-/// What every run had to do.
+/// The workload of every run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Workload {
-    /// Clients that read.
+    /// Number of reading clients.
     pub clients: u32,
-    /// Streams that they share; `None`: each has its own.
+    /// Streams that the clients share; `None` if each has its own.
     pub streams_shared: Option<u32>,
-    /// Messages a second that are published to each stream, on average (Poisson).
+    /// Messages per second published to each stream, on average (Poisson).
     pub rate: f64,
     /// Bytes of a message.
     pub message_bytes: usize,
-    /// Seconds that were measured.
+    /// Measured seconds.
     pub seconds: f64,
-    /// Seconds before that.
+    /// Seconds of warm-up before the measured time.
     pub warm_up_seconds: f64,
-    /// Of the random schedule.
+    /// Seed of the random schedule.
     pub seed: u64,
-    /// How often each run was done; runs of different strategies took turns.
+    /// How many times each run was repeated; runs of different strategies took turns.
     pub repeat: u32,
-    /// The network profile between clients and server, if there was one.
+    /// Network profile between clients and server, if any.
     pub network: Option<String>,
 }
 
@@ -71,69 +71,77 @@ pub struct Workload {
 pub struct Run {
     /// `pollgate` or the rival's name.
     pub server: String,
-    /// As on the command line, such as `short-poll:1s`, `long-poll:25s`, `sse`.
+    /// The strategy as on the command line, such as `short-poll:1s`, `long-poll:25s`, `sse`.
     pub strategy: String,
-    /// Whether it was cut short.
+    /// Whether the run was cut short.
     pub interrupted: bool,
-    /// What arrived.
+    /// Counts of deliveries.
     pub deliveries: Deliveries,
     /// From the intended publish time to the receipt.
     pub latency: Latency,
-    /// What was asked.
+    /// Counts of requests.
     pub requests: Requests,
-    /// What went over the wire, a client-hour.
+    /// Bytes on the wire per client-hour.
     pub bytes: Bytes,
-    /// TCP connections that were opened, all clients together.
+    /// TCP connections that were opened, over all clients.
     pub connections: u64,
-    /// What it cost the server; `None` for a target that runs elsewhere.
+    /// Cost of the server; `None` for a `--target` on another machine.
     pub server_cost: Option<ServerCost>,
-    /// What it cost a phone, one entry a radio profile.
+    /// Energy of a phone's radio, one entry per radio profile.
     pub energy: Vec<Energy>,
-    /// What the formulas say, for short and long poll.
+    /// Figures of the cost model's formulas, for short and long poll.
     pub prediction: Option<Prediction>,
     /// Processor time of the load generator, as a share of one core.
     pub generator_cores: f64,
-    /// Sends that went out late, as a share of the intended ones (the run fails above 0.01).
+    /// Late sends as a share of the intended ones (the run fails above 0.01).
     pub late_sends: f64,
-    /// What a reader has to know about this run.
+    /// Remarks about this run.
     pub notes: Vec<String>,
 }
 
-/// Counts of messages times readers.
+/// Counts of deliveries: messages times readers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deliveries {
-    /// That should have arrived.
+    /// Deliveries that should have arrived.
     pub intended: u64,
-    /// That arrived, each counted once.
+    /// Deliveries that arrived, each counted once.
     pub delivered: u64,
-    /// That did not.
+    /// Deliveries that did not arrive.
     pub lost: u64,
-    /// That arrived once more.
+    /// Deliveries that arrived again.
     pub doubled: u64,
-    /// That arrived behind a later one of their stream.
+    /// Deliveries that arrived after a later message of their stream.
     pub out_of_order: u64,
 }
 
-/// A distribution, in microseconds.
+impl Deliveries {
+    /// Whether a latency and a cost can be compared with those of other runs: a strategy that loses more than 1 % of the
+    /// messages is cheap and fast only because of what it does not deliver.
+    pub fn are_comparable(&self) -> bool {
+        self.delivered > 0 && self.lost.saturating_mul(100) <= self.intended
+    }
+}
+
+/// A latency distribution, in microseconds.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Latency {
     /// The mean.
     pub mean: f64,
-    /// Percentiles.
+    /// 50th percentile.
     pub p50: f64,
-    /// 90 %.
+    /// 90th percentile.
     pub p90: f64,
-    /// 95 %.
+    /// 95th percentile.
     pub p95: f64,
-    /// 99 %.
+    /// 99th percentile.
     pub p99: f64,
-    /// 99.9 %.
+    /// 99.9th percentile.
     pub p999: f64,
     /// The largest.
     pub max: f64,
-    /// The distribution as points (microseconds, share of deliveries at or below), rising.
+    /// The distribution as points (microseconds, share of deliveries at or below), ascending.
     pub cdf: Vec<(f64, f64)>,
 }
 
@@ -141,15 +149,15 @@ pub struct Latency {
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Requests {
-    /// A client-hour.
+    /// Requests per client-hour.
     pub per_client_hour: f64,
-    /// Of those, the ones whose answer held no message.
+    /// Requests per client-hour whose answer held no message.
     pub empty_per_client_hour: f64,
-    /// A delivered message.
+    /// Requests per delivered message.
     pub per_delivery: f64,
 }
 
-/// Bytes of the readers, a client-hour.
+/// Bytes of the readers per client-hour.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bytes {
@@ -157,49 +165,48 @@ pub struct Bytes {
     pub up: f64,
     /// TCP payload to clients.
     pub down: f64,
-    /// The same with the headers of TCP and IP for each packet, acknowledgements included.
+    /// Bytes from clients with the TCP and IP headers of each packet, acknowledgements included.
     pub up_with_packets: f64,
-    /// To clients, likewise.
+    /// Bytes to clients with the TCP and IP headers of each packet, acknowledgements included.
     pub down_with_packets: f64,
 }
 
-/// What the server's process used.
+/// Resources that the server's process used.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerCost {
-    /// Microseconds of processor time a client and second.
+    /// Microseconds of processor time per client and second.
     pub cpu_per_client_second: f64,
-    /// Microseconds of processor time a delivery.
+    /// Microseconds of processor time per delivery.
     pub cpu_per_delivery: f64,
-    /// Proportional set size a client, above that of the idle server.
+    /// Proportional set size per client, above that of the idle server.
     pub user_bytes_per_client: f64,
-    /// Socket buffers in the kernel, a client.
+    /// Bytes of the kernel's socket buffers per client.
     pub kernel_bytes_per_client: f64,
 }
 
-/// A phone's radio under one profile.
+/// Energy of a phone's radio under one profile.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Energy {
-    /// The profile, such as `LTE`.
+    /// Name of the profile, such as `LTE`.
     pub radio: String,
-    /// Joules a client-hour above an idle radio.
+    /// Joules per client-hour above an idle radio.
     pub joules_per_client_hour: f64,
-    /// Share of a 4000 mAh, 3.85 V battery that a day of it takes.
+    /// Share of a 4000 mAh, 3.85 V battery that one day takes.
     pub battery_per_day: f64,
 }
 
-/// What the formulas of the cost model say, and how far the measured figure is from it: (measured - predicted) /
-/// predicted.
+/// Figures of the cost model's formulas, and the deviation of the measured figures: (measured - predicted) / predicted.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Prediction {
-    /// Requests a client-hour.
+    /// Predicted requests per client-hour.
     pub requests_per_client_hour: f64,
-    /// Mean latency in microseconds.
+    /// Predicted mean latency in microseconds.
     pub mean_latency: f64,
-    /// Of the requests.
+    /// Deviation of the requests.
     pub requests_deviation: f64,
-    /// Of the mean latency.
+    /// Deviation of the mean latency.
     pub latency_deviation: f64,
 }

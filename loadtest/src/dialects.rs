@@ -1,5 +1,5 @@
-//! How servers are asked, as far as they differ: the requests of each delivery form, and where an answer has
-//! its offset.
+//! Differences between the servers' HTTP interfaces: the requests of each delivery form, and the place of the offset in a
+//! response.
 
 pub(crate) mod durable_streams;
 mod nchan;
@@ -13,21 +13,21 @@ use serde::{Deserialize, Serialize};
 use crate::strategies::Heartbeat;
 use crate::wire::{Event, Request};
 
-/// A dialect by name.
+/// Names a dialect; it is serialized for generator processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dialect {
-    /// The gateway's and the upstream server's.
+    /// The Durable Streams protocol, which the gateway and the upstream server speak.
     DurableStreams,
     /// nginx with nchan, as `servers::nchan` configures it.
     Nchan,
-    /// A broker: nothing goes by HTTP.
+    /// MQTT only; a broker has no HTTP interface.
     Mqtt,
 }
 
-/// A request that still needs its `Host`.
+/// A request without its `Host`, which [`addressed`](crate::client::addressed) adds.
 pub type Asking = hyper::http::Result<Request>;
 
-/// An HTTP form whose answer does not end.
+/// An HTTP delivery form whose response does not end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Live {
     /// Server-sent events.
@@ -38,34 +38,33 @@ pub enum Live {
     WebSocket,
 }
 
-/// The requests of a dialect. An offset is whatever an earlier answer gave; `None` is the beginning of the
-/// stream.
+/// Builds the requests of one dialect. An offset is a value from an earlier response; `None` is the beginning of the stream.
 pub trait HttpDialect: Send + Sync {
-    /// Makes a stream that keeps the last `messages_max` messages, or all, if the server lets its maker say that; `None` if
-    /// streams need not be made.
+    /// Creates a stream that keeps the last `messages_max` messages, or all, if the server takes this setting from its clients.
+    /// `None` if the server needs no request to create a stream.
     fn create(&self, stream: &str, messages_max: Option<u32>) -> Option<Asking>;
     /// Appends a message, a JSON text.
     fn publish(&self, stream: &str, message: String) -> Asking;
-    /// Asks for what is there, or waits for it up to `hold`.
+    /// Reads the messages that exist, or waits up to `hold` for one.
     fn poll(&self, stream: &str, offset: Option<&str>, hold: Option<Duration>) -> Asking;
-    /// The path and query of a live form, with the heartbeat that the server is to send.
+    /// Returns the path and query of a live form, with the heartbeat that the server is to send.
     fn live(&self, stream: &str, offset: Option<&str>, form: Live, heartbeat: Heartbeat) -> String;
-    /// Asks for a live form that is an answer without an end.
+    /// Reads a live form whose response does not end (SSE or NDJSON).
     fn follow(&self, stream: &str, offset: Option<&str>, form: Live, heartbeat: Heartbeat) -> Asking {
         let accept = if form == Live::Sse { "text/event-stream" } else { "application/x-ndjson" };
         let request = hyper::Request::builder().uri(self.live(stream, offset, form, heartbeat));
         request.header(ACCEPT, accept).body(Default::default())
     }
-    /// The offset of an answer to a poll.
+    /// Returns the offset in a response to a poll.
     fn offset(&self, fields: &HeaderMap) -> Option<String>;
-    /// The offset behind an event.
+    /// Returns the offset after an event.
     fn offset_of_event(&self, event: &Event) -> Option<String>;
-    /// Whether a short poll brings one message at a time, so that the next must follow at once.
+    /// Whether a short poll returns one message at a time, so that the next poll must follow at once.
     fn one_at_a_time(&self) -> bool;
 }
 
 impl Dialect {
-    /// Its requests; `None`: it has none.
+    /// Returns the builder of HTTP requests; `None` for a dialect without HTTP.
     pub fn http(self) -> Option<&'static dyn HttpDialect> {
         match self {
             Self::DurableStreams => Some(&durable_streams::DurableStreams),

@@ -1,4 +1,4 @@
-//! The figures of a server in a round, and how those of two servers compare over the rounds.
+//! Figures of a server in a round, and the ratios of two servers' figures over all rounds.
 
 mod pace;
 mod table;
@@ -8,7 +8,7 @@ use crate::medians::median_of;
 pub use pace::Pace;
 pub use table::table;
 
-/// Puts the figures of a column in a few words: `appends/s 66070`.
+/// Formats the figure of the first column: `appends/s 66070`.
 pub fn in_short<F: Figures>(what: &str, figures: &F) -> String {
     let first = F::COLUMNS.first().and_then(|column| Some((column, (column.pick)(figures)?)));
     first.map_or_else(String::new, |(column, figure)| {
@@ -16,70 +16,70 @@ pub fn in_short<F: Figures>(what: &str, figures: &F) -> String {
     })
 }
 
-/// What one kind of load came to on a server in one round.
+/// The result of one kind of load on a server in one round.
 pub trait Figures: Copy + 'static {
-    /// Those of the table, the one that says most first.
+    /// Columns of the table, the most important first.
     const COLUMNS: &'static [Column<Self>];
 
-    /// Processor time of the generator, as a share of one core, while it was what a server could have waited for.
+    /// Processor time of the generator, as a share of one core, while the server may have waited for it.
     fn generator_cores(&self) -> f64;
 
-    /// Threads that it ran on.
+    /// Number of threads of the generator.
     fn generator_threads(&self) -> u32 {
         1
     }
 }
 
-/// A figure: what the header says of it, how it is found, and how it is written.
+/// A column of the table: its header, its figure, and how the figure is formatted.
 pub struct Column<F> {
-    /// `WHAT` in it is what the load counts.
+    /// Header; `WHAT` in it is replaced by what the load counts.
     pub header: &'static str,
-    /// Finds it, where there is one.
+    /// Returns the figure, if there is one.
     pub pick: Pick<F>,
-    /// Writes it.
+    /// Formats the figure.
     pub write: fn(f64) -> String,
 }
 
-/// One of the figures, where there is one.
+/// Picks one of the figures, if it exists.
 pub type Pick<F> = fn(&F) -> Option<f64>;
 
-/// A generator whose threads are busier than this has them for a limit.
+/// Above this share of a core per thread, the generator is taken to limit the result.
 const GENERATOR_CORES_MAX: f64 = 0.9;
 
-/// A server and what it came to, round by round.
+/// A server and its figures, one per round.
 #[derive(Debug, Clone)]
 pub struct Standing<F> {
-    /// Of the server.
+    /// Name of the server.
     pub server: &'static str,
-    /// Its rounds; the same number for each server.
+    /// Figures of the rounds; every server has the same number.
     pub rounds: Vec<F>,
 }
 
-/// The middle of some figures and how far they spread.
+/// The median and range of a figure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
     /// The median.
     pub median: f64,
-    /// The least one.
+    /// Least value.
     pub least: f64,
-    /// The greatest one.
+    /// Greatest value.
     pub greatest: f64,
 }
 
 impl<F> Column<F> {
-    /// Its header, of a load that counts `what`.
+    /// Returns the header for a load that counts `what`.
     fn named(&self, what: &str) -> String {
         self.header.replace("WHAT", what)
     }
 }
 
 impl<F: Figures> Standing<F> {
-    /// A figure over the rounds.
+    /// Returns the spread of a figure over the rounds.
     pub fn spread(&self, pick: Pick<F>) -> Option<Spread> {
         Spread::of(self.rounds.iter().filter_map(pick).collect())
     }
 
-    /// Says when the server waited for the generator, so that it can do more than was measured.
+    /// Returns a warning if the server waited for the generator, so that its true figures may be better.
     pub fn distortion(&self) -> Option<String> {
         let cores = self.spread(|figures| Some(figures.generator_cores()))?.median;
         let (server, threads) = (self.server, self.rounds.first()?.generator_threads());
@@ -92,8 +92,8 @@ impl<F: Figures> Standing<F> {
         })
     }
 
-    /// A figure divided by that of a rival in the same round, over the rounds: what slows the machine down for a while is in
-    /// both of them. There is none to a figure of nought.
+    /// Divides a figure by the rival's figure of the same round, and returns the spread of the ratios. A slow period of the
+    /// machine affects both, so that it cancels out. Rounds where the rival's figure is 0 are left out.
     pub fn ratio(&self, rival: &Self, pick: Pick<F>) -> Option<Spread> {
         let pairs = self.rounds.iter().zip(&rival.rounds);
         let ratios = pairs.filter_map(|(own, rivals)| Some(pick(own)? / pick(rivals)?));
@@ -127,9 +127,9 @@ mod tests {
         Standing { server, rounds: rates.map(figures).to_vec() }
     }
 
-    /// A machine that halves its speed in the second round: the medians say 1, the rounds say 2.
+    /// The machine halves its speed in the second round: the ratio of the medians is 1, the ratios of the rounds are 2.
     #[test]
-    fn ratios_are_those_of_the_rounds() {
+    fn ratios_compare_figures_of_the_same_round() {
         let own = standing("own", [4000.0, 2000.0, 4200.0]);
         let rival = standing("rival", [2000.0, 1000.0, 2000.0]);
         let ratio = own.ratio(&rival, |figures| Some(figures.rate)).unwrap();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generator_without_time_left_is_said_so() {
+    fn a_busy_generator_is_reported() {
         let mut busy = standing("busy", [1.0; 3]);
         busy.rounds.iter_mut().for_each(|round| round.generator_cores = 0.95);
         assert!(busy.distortion().unwrap().contains("thread was busy for 0.95"));

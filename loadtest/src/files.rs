@@ -1,4 +1,4 @@
-//! What a call leaves: the figures as JSON, and the page beside them.
+//! Writes the result files of a command: the figures as JSON, and the HTML page.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use crate::matrix::Rows;
 use crate::report::page::html;
 use crate::sweep::Swept;
 
-/// Writes `report.json` and `report.html` into `folder`, which is made if need be, and returns their paths.
+/// Writes `report.json` and `report.html` into `folder`, which is created if absent, and returns their paths.
 pub fn write_report(report: &Report, folder: &Path) -> io::Result<[PathBuf; 2]> {
     write(folder, "report", report, &html(report, None))
 }
 
-/// Writes `sweep.json` and `sweep.html`. The page's table is that of the first rate, and says so.
+/// Writes `sweep.json` and `sweep.html`. The page's table shows the first rate, and a note says so if there are more.
 pub fn write_sweep(swept: &Swept, folder: &Path) -> io::Result<[PathBuf; 2]> {
     let Some(mut first) = swept.reports.first().cloned() else {
         return Err(io::Error::other("nothing was swept"));
@@ -24,14 +24,14 @@ pub fn write_sweep(swept: &Swept, folder: &Path) -> io::Result<[PathBuf; 2]> {
         let rate = first.workload.rate;
         first.notes.insert(
             0,
-            format!("these results are those of {rate} messages a second; the sweep below has all"),
+            format!("these results are for {rate} messages a second; the sweep below has all rates"),
         );
         first.notes.extend(swept.reports.iter().skip(1).flat_map(|report| report.notes.clone()));
     }
     write(folder, "sweep", swept, &html(&first, Some(&swept.sweep)))
 }
 
-/// Writes `networks.json`, which has no page.
+/// Writes `networks.json`, and returns its path. It has no page.
 pub fn write_networks(rows: &Rows, folder: &Path) -> io::Result<PathBuf> {
     let path = folder.join("networks.json");
     std::fs::create_dir_all(folder)?;

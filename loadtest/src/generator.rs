@@ -1,4 +1,4 @@
-//! One process's share of a run: its readers, its publishers, and what they measured.
+//! One process's share of a run: its readers, its publishers, and their measurements.
 
 mod remote;
 
@@ -22,60 +22,60 @@ use crate::workload::{Plan, Workload, within};
 
 pub use remote::{generate_elsewhere, serve};
 
-/// After the measured time: for messages on their way, beyond the strategy's own pause.
+/// Wait after the measured time for messages in flight, in addition to the strategy's own pause.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// The least of it: doubles come later than what they double, and the server is looked at with its clients
-/// still there.
+/// Minimum of that wait: duplicates arrive later than their first copy, and the server is inspected while its clients are still
+/// connected.
 const GRACE_MIN: Duration = Duration::from_millis(500);
 
-/// What a process has to do: the clients and streams whose number has the remainder `part` among `parts`.
+/// Work of one process: the clients and streams with `number % parts == part`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
-    /// The whole run's.
+    /// Plan of the whole run.
     pub plan: Plan,
-    /// The server, as publishers reach it.
+    /// The server's address for publishers.
     pub target: Target,
-    /// The same as readers do.
+    /// The server's address for readers.
     pub reading: Target,
-    /// Whether there is a network between them that may let nobody through.
+    /// Whether the readers' network may block some clients completely.
     pub is_hostile: bool,
-    /// How to read.
+    /// Strategy of the readers.
     pub strategy: Strategy,
-    /// What the readers' packets cost.
+    /// Radio profiles for the energy of the readers' packets.
     pub radios: Radios,
-    /// A send is late after this.
+    /// A send counts as late after this.
     pub late_after: Duration,
-    /// This share.
+    /// Index of this share, from 0.
     pub part: u32,
-    /// Among so many.
+    /// Number of shares.
     pub parts: u32,
 }
 
-/// How a run is led: told when its clients are connected, tells the start, and may tell a stop before the
-/// end.
+/// Channels between a run and one generator: it reports that its clients are connected, receives the start, and may be told to
+/// stop early.
 pub struct Lead {
-    /// Told once.
+    /// Sent once when the clients are connected.
     pub ready: oneshot::Sender<()>,
-    /// Awaited once.
+    /// Received once.
     pub start: oneshot::Receiver<Instant>,
-    /// True: report what there is.
+    /// True tells the generator to report what it has.
     pub stop: watch::Receiver<bool>,
 }
 
-/// Why a share could not be done.
+/// Why a share of a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GeneratorError {
-    /// The clients do not get connected; what went wrong.
+    /// The clients could not connect; holds the first cause.
     #[error("not all clients connected within a minute: {0}")]
     NotConnected(String),
-    /// Stopped before the measured time.
+    /// Stopped before the measured time began.
     #[error("stopped before anything was measured")]
     Stopped,
-    /// Of another process.
+    /// An error of another generator process.
     #[error("a generator process: {0}")]
     Elsewhere(String),
-    /// Of the histogram.
+    /// From the histogram.
     #[error(transparent)]
     Histogram(#[from] CreationError),
 }
@@ -87,12 +87,12 @@ impl Job {
     }
 }
 
-/// Does a share of a run.
+/// Runs a share.
 pub async fn generate(job: Job, lead: Lead) -> Result<Measured, GeneratorError> {
     let workload = Arc::new(Workload::new(job.plan.clone()));
     let Lead { ready, start, mut stop } = lead;
     let readers = Readers::connect(&job, &workload).await?;
-    // If nobody waits for this, then nobody starts either, which the next line finds.
+    // If the receiver is gone, no start follows, and the next line returns.
     let _unheard = ready.send(());
     let start = start.await.map_err(|_| GeneratorError::Stopped)?;
     readers.begin(start);
@@ -139,17 +139,17 @@ pub async fn generate(job: Job, lead: Lead) -> Result<Measured, GeneratorError> 
     })
 }
 
-/// Messages of this share that were meant to be sent by now.
+/// Counts the messages of this share that were due by now.
 fn sends_due(job: &Job, workload: &Workload, since_start: Duration) -> u64 {
     let streams = (0..job.plan.streams).filter(|stream| job.is_mine(*stream));
     let now = Duration::ZERO..since_start;
     streams.map(|stream| within(workload.schedule(stream), &now) as u64).sum()
 }
 
-/// Waits until a stop is told.
+/// Waits until a stop is requested.
 pub async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
-        // Whoever could stop this is gone and does not want to.
+        // The sender was dropped without a stop, so none can follow.
         std::future::pending().await
     }
 }

@@ -1,5 +1,5 @@
-//! The load generators of a run: this process, or several of its kind when the clients need more descriptors
-//! than one process has.
+//! The load generators of a run: this process, or several child processes if the clients need more descriptors than one process
+//! has.
 
 use std::time::Duration;
 
@@ -15,20 +15,20 @@ use crate::strategies::Strategy;
 use crate::target::Target;
 use crate::workload::Plan;
 
-/// What the generators of a run do together.
+/// The task that the generators of a run share.
 #[derive(Debug, Clone)]
 pub struct Task {
-    /// The messages.
+    /// Plan of the messages.
     pub plan: Plan,
-    /// How to read them.
+    /// Strategy of the readers.
     pub strategy: Strategy,
-    /// What the readers' packets cost.
+    /// Radio profiles for the energy of the readers' packets.
     pub radios: Radios,
-    /// A send is late after this.
+    /// A send counts as late after this.
     pub late_after: Duration,
-    /// Clients, and streams, of one process.
+    /// Clients, and streams, per process.
     pub clients_a_process: u32,
-    /// Between readers and server.
+    /// Network between readers and server.
     pub network: Option<Profile>,
 }
 
@@ -40,7 +40,7 @@ impl Task {
     }
 }
 
-/// The generators, connected and waiting for the start.
+/// Generators that are connected and wait for the start.
 pub struct Generators {
     running: Vec<Generator>,
 }
@@ -51,7 +51,7 @@ struct Generator {
     result: AbortOnDrop,
 }
 
-/// A generator's task; dropping it drops the clients, or kills the process.
+/// Task of a generator. A drop aborts it, which drops its clients or kills its process.
 struct AbortOnDrop(JoinHandle<Result<Measured, GeneratorError>>);
 
 impl Generator {
@@ -69,7 +69,7 @@ impl Generator {
     async fn ready(&mut self) -> Result<(), GeneratorError> {
         match (&mut self.is_ready).await {
             Ok(()) => Ok(()),
-            // It has ended before its time, and its result says why.
+            // The generator ended early; its result holds the reason.
             Err(_) => self.result.end().await.map(drop),
         }
     }
@@ -88,8 +88,8 @@ impl Drop for AbortOnDrop {
 }
 
 impl Generators {
-    /// Starts them, with at most `clients_a_process` each, and waits until all their clients are connected. Readers reach
-    /// the server as `reading`, publishers as `target`.
+    /// Starts generators with at most `clients_a_process` clients each, and waits until all clients are connected. Readers
+    /// connect to `reading`, publishers to `target`.
     pub async fn ready(
         target: &Target,
         reading: &Target,
@@ -108,11 +108,11 @@ impl Generators {
         Ok(Self { running })
     }
 
-    /// Starts the run and returns what all have measured together.
+    /// Starts the run and returns the merged measurements of all generators.
     pub async fn begin(self, start: Instant) -> Result<Measured, GeneratorError> {
         let mut results = Vec::new();
         for generator in self.running {
-            // A generator that is gone has left an error as its result.
+            // A generator that is gone left an error as its result.
             let _heard = generator.start.send(start);
             results.push(generator.result);
         }

@@ -1,8 +1,7 @@
-//! The comparison: the same workload over every delivery strategy, beside other servers, as numbers and
-//! plots.
+//! The comparison: runs the same workload over every delivery strategy, also on other servers, and reports numbers and plots.
 //!
-//! It knows the gateway by its wire alone, and starts it as its own process. Of the crate `pollgate` it uses the client,
-//! which is one of the ways of reading that it measures, and nothing else.
+//! It uses only the gateway's wire protocol, and starts the gateway as a separate process. From the crate `pollgate` it uses
+//! only the client, which is one of the readers that it measures.
 
 pub mod advice;
 pub mod cli;
@@ -42,6 +41,6 @@ pub mod wire;
 pub mod workload;
 pub mod wrk;
 
-/// So that the tests and the example share their made-up report.
+/// Lets unit tests share the sample report of the example.
 #[cfg(test)]
 extern crate self as loadtest;

@@ -1,4 +1,4 @@
-//! Loads that one server after the other is put under, one file each.
+//! Loads that are put on one server after the other, one file each, and the [`Load`] trait.
 
 pub mod appends;
 mod by_wrk;
@@ -28,47 +28,47 @@ use crate::wrk::WrkError;
 pub use by_wrk::Generator;
 pub use scene::Scene;
 
-/// How long polls are held: longer than anything that is measured.
+/// Hold time of long polls: longer than any measurement.
 pub const HOLD: Duration = Duration::from_secs(55);
 
-/// Long enough for some answers, short beside what a fan-out takes.
+/// Long enough for several answers to arrive, short compared with a fan-out.
 const NAP: Duration = Duration::from_micros(50);
 
-/// See the module. Messages are those of the scene's workload, whose schedule is not used.
+/// A kind of load. Its messages are those of the scene's workload, whose schedule is not used.
 pub trait Load: Sync {
-    /// What it comes to.
+    /// The figures that it measures.
     type Figures: Figures;
 
     /// What it counts, in the plural.
     const COUNTS: &'static str;
 
-    /// How many streams it needs.
+    /// Number of streams that it needs.
     fn streams(&self) -> u32;
 
-    /// The most messages that a stream keeps, where servers let those say that make it; `None`: all.
+    /// Maximum messages per stream, for servers that take this setting from clients; `None` keeps all.
     fn messages_max(&self) -> Option<u32> {
         None
     }
 
-    /// Whether it can be put onto a server for so many seconds; an error says why not.
+    /// Checks that the load can run for `seconds`; the error says why not.
     fn allows(&self, _seconds: f64) -> Result<(), WrkError> {
         Ok(())
     }
 
-    /// What servers are started for.
+    /// The strategy that servers are configured for.
     fn strategy(&self) -> Strategy {
         Strategy::LongPoll(HOLD)
     }
 
-    /// Puts it onto a server and says what it came to: `None` if there was nothing in the measured time, or if something
-    /// went wrong that the troubles of the scene's tally say.
+    /// Runs the load on a server and returns its figures. `None` if nothing completed in the measured time, or if the load
+    /// failed: the causes are in the troubles of the scene's tally.
     fn put(
         &self,
         scene: Arc<Scene>,
     ) -> impl Future<Output = Result<Option<Self::Figures>, ThreadError>> + Send;
 }
 
-/// The messages of a round, told from those of others by a number that nobody else draws.
+/// Creates the messages of a round; a random number tells them from those of other rounds.
 pub fn messages(message_bytes: usize) -> Workload {
     Workload::new(Plan {
         clients: 0,
@@ -82,8 +82,8 @@ pub fn messages(message_bytes: usize) -> Workload {
     })
 }
 
-/// Runs `work` on a runtime with one thread, so that a message is not handed from core to core before it is on its way.
-/// Dropping the future leaves the thread behind until `deadline`.
+/// Runs `work` on a runtime with one thread, so that no message moves between cores before it is sent. If the future is
+/// dropped, the thread runs on until `deadline`.
 pub async fn on_a_thread<T: Send + 'static>(
     deadline: Instant,
     work: impl Future<Output = T> + Send + 'static,
@@ -91,8 +91,8 @@ pub async fn on_a_thread<T: Send + 'static>(
     on(Builder::new_current_thread().enable_all().build()?, deadline, work).await
 }
 
-/// The same for many who read. Before its thread waits for something to read it sleeps for 50 us: a server that answers
-/// them one after the other would else wake it for each one, and pay for that in its own time.
+/// Like [`on_a_thread`], for many readers. Its thread sleeps 50 us before it waits for the sockets: otherwise a server that
+/// answers one reader after the other would wake it for each answer, at the cost of the server's own time.
 pub async fn on_an_unhurried_thread<T: Send + 'static>(
     deadline: Instant,
     work: impl Future<Output = T> + Send + 'static,
@@ -111,16 +111,16 @@ async fn on<T: Send + 'static>(
     thread.await?.map_err(|_| ThreadError::NoAnswer)
 }
 
-/// A thread of the generator that did not come to its end.
+/// Why a generator's thread did not finish.
 #[derive(Debug, thiserror::Error)]
 pub enum ThreadError {
-    /// Never began.
-    #[error("the generator has no runtime: {0}")]
+    /// The runtime could not be created.
+    #[error("the runtime of the generator cannot be created: {0}")]
     Runtime(#[from] io::Error),
-    /// Broke off.
-    #[error("the generator broke off: {0}")]
+    /// The task panicked or was cancelled.
+    #[error("the generator failed: {0}")]
     Broken(#[from] JoinError),
-    /// Still waits for a server.
+    /// The deadline passed while it waited for a server.
     #[error("an answer that never came")]
     NoAnswer,
 }

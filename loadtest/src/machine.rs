@@ -1,10 +1,10 @@
-//! Where a comparison ran.
+//! The machine that a comparison runs on.
 
 use std::fs::read_to_string;
 
 use crate::data::Machine;
 
-/// This machine, with the versions of the programs that take part.
+/// Describes this machine and the given programs' versions.
 pub fn machine(versions: Vec<(String, String)>) -> Machine {
     Machine {
         processor: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
@@ -15,13 +15,13 @@ pub fn machine(versions: Vec<(String, String)>) -> Machine {
     }
 }
 
-/// How many threads wanted a processor in the last minute: what else goes on shows in whatever is measured.
+/// Returns the load average of the last minute: other programs' load distorts every figure. NaN if it is unknown.
 pub fn load_average() -> f64 {
     let text = read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(f64::NAN)
 }
 
-/// The value behind the first `name` and a colon.
+/// Returns the text after the colon in the first line that begins with `name`.
 fn field(path: &str, name: &str) -> Option<String> {
     let text = read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;

@@ -1,6 +1,6 @@
-//! The `loadtest` command: settings, comparison, signals, report.
+//! The `loadtest` command: parses options, runs the command until it ends or a signal arrives, and writes the report.
 //!
-//! Ends with 0 when all was measured, 1 when some of it was not, 2 when there was nothing to measure.
+//! Exit codes: 0 if all was measured, 1 if a part is missing, 2 if nothing could be measured.
 
 use std::io;
 use std::path::PathBuf;
@@ -26,10 +26,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimi
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-/// Nothing could be measured.
+/// Exit code if nothing could be measured.
 const UNUSABLE: u8 = 2;
 
-/// Of setpriority(2): -20 is the first, 0 the usual.
+/// Niceness for setpriority(2): -20 is the highest priority, 0 the default.
 const PRIORITY: i32 = -10;
 
 fn main() -> ExitCode {
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
             Err(error) => fail(&error, 1),
         },
     };
-    // Drops whatever still runs, and with it the children.
+    // Drops the remaining tasks, and with them the child processes.
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
 }
@@ -149,7 +149,7 @@ async fn run_networks(wanted: &Crossing) -> ExitCode {
     };
     println!("{}", networks_table(&rows));
     println!(
-        "all times are {} of those of a real path; {:.0} s of messages in bursts",
+        "all times are those of a real path times {}; {:.0} s of bursts and pauses",
         rows.scale, rows.seconds
     );
     match write_networks(&rows, &wanted.output) {
@@ -161,7 +161,7 @@ async fn run_networks(wanted: &Crossing) -> ExitCode {
     }
 }
 
-/// Says where it listens in a line, and when it is told to end what it has done in another one.
+/// Prints the listening address on one line, and after a signal the counts of connections, requests and faults on another.
 async fn run_middlebox(wanted: &Between) -> ExitCode {
     let middlebox = match Middlebox::start(&wanted.network, wanted.listen, wanted.upstream) {
         Ok(middlebox) => middlebox,
@@ -174,8 +174,8 @@ async fn run_middlebox(wanted: &Between) -> ExitCode {
     told.map_or_else(|error| fail(&error, UNUSABLE), |_| ExitCode::SUCCESS)
 }
 
-/// Works until the end, or until the first signal turns `stop` true. `None`: the second one has dropped everything, and
-/// with it what was started.
+/// Runs `work` to its end; the first signal sets `stop` to true. Returns `None` after a second signal, which drops the work and
+/// its child processes.
 async fn until_told<T>(work: impl AsyncFnOnce(watch::Receiver<bool>) -> T) -> io::Result<Option<T>> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (stop, stopped) = watch::channel(false);
@@ -213,17 +213,17 @@ fn ended(failure: Option<RunError>) -> ExitCode {
     }
 }
 
-/// Goes before whatever else the machine does, with all that it starts: threads and processes inherit it. So generator
-/// and servers share the processor with each other as before, and other programs disturb them less.
+/// Raises the priority of this process and, by inheritance, of all threads and processes that it starts. The generator and the
+/// servers compete with each other as before, and other programs disturb them less.
 fn raise_priority() {
-    // Without the right to it the lateness of the sends says whether the machine was quiet enough.
+    // Without this right, the lateness of the sends shows whether the machine was quiet enough.
     let _refused = setpriority_process(None, PRIORITY);
 }
 
-/// Takes what the system allows, for this process and the ones that it starts.
+/// Raises the descriptor limit of this process and its children to the maximum that the system allows.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
-    // Without it a large run fails with a message of its own.
+    // If it fails, a large run reports its own error.
     let _refused = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 

@@ -1,8 +1,7 @@
-//! The matrix: every way of reading through every hostile network, all at once on one gateway.
+//! The matrix: every reader through every hostile network, all at the same time on one gateway.
 //!
-//! Each cell has a stream, a middlebox and a reader of its own. The messages come in bursts, so that clocks of quiet
-//! connections run out in between. All times, the gateway's and the readers' as well as the networks', are scaled
-//! together, so that ten minutes of a real path take two.
+//! Each cell has its own stream, middlebox and reader. Messages come in bursts, so that idle timeouts expire in the pauses. All
+//! times of the gateway, the readers and the networks are scaled by one factor: ten minutes of a real path take two.
 
 mod cell;
 mod contender;
@@ -36,66 +35,66 @@ pub use row::{Row, Rows};
 pub use scale::Scale;
 pub use table::table;
 
-/// Of a real path: messages come for so long, then there are none, and so on.
+/// Length of a burst of messages and of the pause after it, on a real path.
 const BURST: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(90);
 
-/// Of a real path: for what is still on its way in the end, and for readers that have not found theirs yet. A client that
-/// looks for the longest heartbeat tries 120 s where 60 s are borne, and gives a connection up after 1.5 of them.
+/// Time for the last messages to arrive and for readers to settle, on a real path. A client that searches for the longest
+/// heartbeat tries 120 s where the path allows 60 s, and abandons the connection after 1.5 heartbeats.
 const GRACE: Duration = Duration::from_secs(240);
 
-/// Doubles come later than what they double.
+/// Minimum of that wait: duplicates arrive later than their first copy.
 const GRACE_MIN: Duration = Duration::from_millis(500);
 
 /// Bytes of a message.
 const MESSAGE_BYTES: usize = 100;
 
-/// From the first request to the start.
+/// Time from the creation of the readers to the start of the schedule.
 const RUN_UP: Duration = Duration::from_millis(200);
 
-/// What to do.
+/// What to run.
 #[derive(Debug, Clone)]
 pub struct Matrix {
-    /// With real times.
+    /// Networks, with their real times.
     pub networks: Vec<Profile>,
-    /// Who reads through each of them.
+    /// Readers that read through each network.
     pub readers: Vec<Contender>,
-    /// How all times are scaled.
+    /// Factor for all times.
     pub scale: Scale,
-    /// Messages a second to each stream within a burst, as it is.
+    /// Messages per second to each stream during a burst; not scaled.
     pub rate: f64,
-    /// How many of them.
+    /// Number of bursts.
     pub bursts: u32,
-    /// Of the schedule.
+    /// Seed of the schedule.
     pub seed: u64,
-    /// The gateway's program; `None`: the one beside this one.
+    /// The gateway's program; `None` for the one beside this program.
     pub gateway: Option<PathBuf>,
 }
 
-/// Why there is no matrix.
+/// Why the matrix failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MatrixError {
-    /// No server.
+    /// The gateway could not be started.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// A server that does not take what it is told.
+    /// The gateway refused a request.
     #[error("the gateway: {0}")]
     Wire(#[from] WireError),
-    /// No middlebox.
+    /// A middlebox could not listen.
     #[error("the middlebox does not listen: {0}")]
     Network(#[from] std::io::Error),
-    /// Of the histograms.
+    /// From the histograms.
     #[error(transparent)]
     Histogram(#[from] CreationError),
-    /// Messages that were never there cannot be missed.
+    /// Some messages were not published, so that losses cannot be counted.
     #[error("not all messages were published: {0}")]
     Publishing(String),
-    /// By the user.
+    /// The user stopped it.
     #[error("stopped before the end")]
     Stopped,
 }
 
-/// Does all of it. `stop` turning true ends it.
+/// Runs the matrix. A `stop` of true ends it with an error.
 pub async fn matrix(wanted: &Matrix, mut stop: watch::Receiver<bool>) -> Result<Rows, MatrixError> {
     let readers = |network| wanted.readers.iter().map(move |reader| (network, *reader));
     let pairs: Vec<_> = wanted.networks.iter().flat_map(readers).collect();
@@ -109,7 +108,7 @@ pub async fn matrix(wanted: &Matrix, mut stop: watch::Receiver<bool>) -> Result<
         let network = network.clone().scaled(wanted.scale.get());
         cells.push(Cell::start(number, network, contender, &running.target, &workload, wanted, &start)?);
     }
-    // The publisher looks at the schedule alone, and notes its own troubles.
+    // The publisher uses only the schedule and the troubles of this recorder.
     let recorder = Arc::new(Recorder::new(workload.clone(), std::iter::empty())?);
     let publisher = Arc::new(Publisher::new(running.target.clone(), recorder.clone())?);
     let began = Instant::now() + RUN_UP;

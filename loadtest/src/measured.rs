@@ -1,4 +1,4 @@
-//! What a process has measured, how shares become one, and how that becomes a line of the report.
+//! [`Measured`]: the measurements of a generator process, how shares are merged, and how they become a line of the report.
 
 use std::collections::BTreeMap;
 use std::iter::Sum;
@@ -12,48 +12,48 @@ use crate::data::{Bytes, Deliveries, Energy, Latency, Requests};
 use crate::publisher::RoundTrips;
 use crate::wire::TotalsAt;
 
-/// A distribution as values and how often each came.
+/// A distribution as pairs of a value and its count.
 pub type Pairs = Vec<(u64, u64)>;
 
-/// The measurements of one process, or of several as one.
+/// The measurements of one generator process, or the merged ones of several.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Measured {
     /// Whether the measured time was cut short.
     pub interrupted: bool,
     /// The measured time.
     pub measured: Duration,
-    /// What arrived.
+    /// Counts of deliveries.
     pub deliveries: Deliveries,
     /// From the intended publish time to the receipt, in microseconds.
     pub latency: Pairs,
-    /// What the readers sent and got in the measured time; the connections since the beginning.
+    /// Requests and bytes of the readers in the measured time; connections since the start.
     pub totals: TotalsAt,
-    /// One entry a traced client.
+    /// Energy of each traced client, with one entry per radio.
     pub energy: Vec<Vec<Energy>>,
-    /// Of the publishers.
+    /// Lateness of the publishers.
     pub lateness: Lateness,
-    /// Of the publishers.
+    /// Round trips of the publishers.
     pub round_trips: RoundTrips,
     /// Processor time of the load generator in the measured time.
     pub processor: Duration,
-    /// Each trouble, and how often it came.
+    /// Each trouble with its count.
     pub troubles: BTreeMap<String, u64>,
 }
 
-/// How late the publishers were.
+/// Lateness of the publishers' sends.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Lateness {
-    /// Messages that were meant to be sent.
+    /// Messages that were due.
     pub intended: u64,
-    /// Of those, the ones that were handed over late or not at all.
+    /// Messages of these that were sent late or not at all.
     pub late: u64,
-    /// The 99th percentile of the delay; the greatest among processes.
+    /// 99th percentile of the delay; after a merge the largest of the processes.
     pub p99: Duration,
 }
 
 impl Lateness {
-    /// Of `intended` messages, of which so many were handed over so late, in microseconds. A message is late after
-    /// `late_after`.
+    /// Computes the lateness of `intended` messages from the histogram of delays in microseconds. A message is late after
+    /// `late_after`; one without a delay was not sent and counts as late.
     pub fn of(intended: u64, lateness: &Histogram<u64>, late_after: Duration) -> Self {
         let limit = u64::try_from(late_after.as_micros()).unwrap_or(u64::MAX);
         let on_time = lateness.iter_recorded().filter(|value| value.value_iterated_to() <= limit);
@@ -62,19 +62,19 @@ impl Lateness {
         Self { intended, late: intended.saturating_sub(on_time), p99 }
     }
 
-    /// Late ones among all.
+    /// Returns the share of late messages.
     pub fn share(self) -> f64 {
         ratio(self.late as f64, self.intended as f64)
     }
 }
 
-/// The values of a distribution and how often each came.
+/// Converts a histogram to pairs of a value and its count.
 pub fn pairs(times: &Histogram<u64>) -> Pairs {
     times.iter_recorded().map(|value| (value.value_iterated_to(), value.count_at_value())).collect()
 }
 
 impl Measured {
-    /// Two shares of the same run as one.
+    /// Merges two shares of one run.
     pub fn and(mut self, other: Self) -> Self {
         self.interrupted |= other.interrupted;
         self.measured = self.measured.max(other.measured);
@@ -98,12 +98,12 @@ impl Measured {
         self
     }
 
-    /// Clients times hours.
+    /// Returns clients times measured hours.
     fn client_hours(&self, clients: u32) -> f64 {
         f64::from(clients) * self.measured.as_secs_f64() / 3600.0
     }
 
-    /// Requests of so many clients.
+    /// Returns the request figures of `clients` clients.
     pub fn requests(&self, clients: u32) -> Requests {
         let (requests, hours) = (self.totals.requests as f64, self.client_hours(clients));
         Requests {
@@ -113,7 +113,7 @@ impl Measured {
         }
     }
 
-    /// Bytes of so many clients.
+    /// Returns the byte figures of `clients` clients.
     pub fn bytes(&self, clients: u32) -> Bytes {
         let a_client_hour = |bytes: u64| ratio(bytes as f64, self.client_hours(clients));
         let TotalsAt { up, down, headers_up, headers_down, .. } = self.totals;
@@ -125,7 +125,7 @@ impl Measured {
         }
     }
 
-    /// The mean over the traced clients, one entry a radio profile.
+    /// Returns the mean energy over the traced clients, one entry per radio profile.
     pub fn mean_energy(&self) -> Vec<Energy> {
         let clients = self.energy.len().max(1) as f64;
         let mut sums: Vec<Energy> = Vec::new();
@@ -147,7 +147,7 @@ impl Measured {
         sums
     }
 
-    /// The distribution of latencies.
+    /// Returns the distribution of latencies.
     pub fn latency(&self) -> Latency {
         let mut values = self.latency.clone();
         values.sort_unstable();
@@ -167,7 +167,7 @@ impl Measured {
     }
 }
 
-/// At most about 400 points of a distribution: a page of plots needs no more. The last one stays.
+/// Reduces a distribution to about 400 points, enough for a plot. The last point is kept.
 fn thinned(cdf: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let (step, last) = (cdf.len().div_ceil(400).max(1), cdf.len().saturating_sub(1));
     cdf.into_iter()
@@ -177,7 +177,7 @@ fn thinned(cdf: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// A quotient; 0 where there is nothing to divide by.
+/// Divides; returns 0 if the divisor is not positive.
 pub fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }

@@ -1,11 +1,11 @@
-//! Several runs of the same thing as one: each figure is the median of the repeats, and counts of messages
-//! are sums, so that a loss in one of them stays visible.
+//! Merges repeated runs: each figure is the median of the repeats; counts of messages are summed, so that a loss in one repeat
+//! stays visible.
 
 use serde_json::Value;
 
 use crate::data::{Deliveries, Run};
 
-/// The median run; `None` of none.
+/// Returns the merged run; `None` for an empty slice.
 pub fn median(runs: &[Run]) -> Option<Run> {
     let mut in_order: Vec<&Run> = runs.iter().collect();
     in_order.sort_by(|one, other| one.latency.p50.total_cmp(&other.latency.p50));
@@ -23,7 +23,7 @@ pub fn median(runs: &[Run]) -> Option<Run> {
     Some(run)
 }
 
-/// The middle one of the figures, or the mean of the two in the middle; `None` of none.
+/// Returns the middle figure, or the mean of the two middle ones; `None` for an empty list.
 pub fn median_of(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
     let low = figures.get(figures.len().checked_sub(1)? / 2)?;
@@ -31,8 +31,8 @@ pub fn median_of(mut figures: Vec<f64>) -> Option<f64> {
     Some(low + (high - low) / 2.0)
 }
 
-/// The figures of `middle` replaced by medians over `all`; whatever is no figure, or not in all of them,
-/// stays.
+/// Replaces each number of `middle` by its median over `all`. A value that is not a number, or that is in none of them, is
+/// kept.
 fn of_values(middle: &Value, all: &[&Value]) -> Value {
     match middle {
         Value::Number(number) => {

@@ -1,8 +1,8 @@
-//! The cost model: what a delivery strategy costs by formula, without running it.
+//! The cost model: computes the cost of a delivery strategy by formula, without a run.
 //!
-//! Pure functions and embedded tables, no IO but the user's own profile files. "COST-MODEL" in the comments is the
-//! project's collection of facts and formulas; its marks say how sure a figure is: V read in the source itself, S quoted
-//! by others, X from memory but it reproduces a published result, M from memory, D derived.
+//! Pure functions and embedded tables; the only IO reads the user's profile files. "COST-MODEL" in comments is the project's
+//! collection of facts and formulas. Its marks grade a figure's certainty: V read in the source itself, S quoted by others, X
+//! from memory but it reproduces a published result, M from memory, D derived.
 
 pub mod candidate;
 pub mod energy;

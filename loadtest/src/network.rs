@@ -1,13 +1,13 @@
 //! Hostile networks: a middlebox between clients and any server.
 //!
-//! A [`Profile`] is a row of hops, and each hop does one thing to what goes through it; where nothing is said, bytes pass
-//! unchanged. Those of the first kind carry bytes and know nothing of HTTP, those of the second are proxies.
+//! A [`Profile`] is a list of hops. Each hop changes one thing; it passes all other bytes on unchanged. Hops of the first group
+//! relay bytes without knowledge of HTTP, hops of the second group are HTTP proxies.
 //!
 //! * `nat_idle`, `address_change`, `lifetime`, `slow`: connections.
 //! * `proxy_cut`, `proxy_buffer`, `no_websocket`, `websocket_cut`, `no_streaming`, `http10`, `captive`, `lossy_answers`:
 //!   requests and answers.
 //!
-//! A fault happens by rule or by seed, never by chance of timing.
+//! Faults follow a rule or a seed, never the timing of a run.
 
 mod address_change;
 mod captive;

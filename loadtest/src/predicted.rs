@@ -1,4 +1,4 @@
-//! The formulas' word beside the measured figures, for the strategies that have formulas.
+//! Compares measured figures with the formulas, for the strategies that have formulas.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use crate::data::{Latency, Prediction, Requests};
 use crate::model::prediction::{Predicted, long_poll, short_poll};
 use crate::strategies::Strategy;
 
-/// Compares. `round_trip` is the mean that publishing took in the same run, since it depends on what else the
-/// machine does. `rate` is what the schedule has really drawn, since a short run has its share of chance; the
-/// gap between an answer and the next long poll at the server is one round trip, as the clients ask again at
-/// once. The formulas count latency from the moment at which the server has the message, and the comparison
-/// from the intended publish time: the message's own way to the server, half a round trip, comes on top.
+/// Returns the prediction and its deviation; `None` for a strategy without a formula. `round_trip` is the mean round trip of
+/// publishing in the same run, since it depends on the load of the machine. `rate` is the rate that the schedule has actually
+/// drawn, since a short run deviates by chance. The gap between an answer and the next long poll at the server is one round
+/// trip, since clients poll again at once. The formulas count latency from the arrival of a message at the server, the
+/// comparison from the intended publish time: so half a round trip, the message's own way to the server, is added.
 pub fn prediction(
     strategy: Strategy,
     rate: f64,

@@ -1,9 +1,8 @@
-//! Sends each message at its intended time, whatever became of the ones before (an open loop).
+//! Sends each message at its intended time, regardless of earlier ones (an open loop).
 //!
-//! A thread of its own sleeps between the messages, since the runtime's timer is a millisecond coarse. Each
-//! stream has one publisher that keeps its order: a message waits for the answer to the one before it *in its
-//! stream*, and that wait is the server's and part of the latency, since latency counts from the intended
-//! time.
+//! A thread of its own sleeps between the messages, since tokio's timer has a resolution of one millisecond. Each stream has
+//! one publisher, which keeps the order: a message waits for the answer to the one before it *in its stream*. The server causes
+//! this wait, and it is part of the latency, since latency counts from the intended time.
 
 mod broker;
 
@@ -25,35 +24,34 @@ use crate::target::Target;
 use crate::wire::{Connection, WireError, accepted, open};
 use crate::workload::{MessageId, Workload};
 
-/// Publishes to streams of a server.
+/// Publishes messages to the streams of a server.
 pub struct Publisher {
     target: Target,
     recorder: Arc<Recorder>,
     idle: Mutex<Vec<Connection>>,
-    /// The streams with a request under way, and what waits behind it.
+    /// Per stream with a request in flight: the messages that wait behind it.
     busy: Mutex<HashMap<u32, VecDeque<MessageId>>>,
     lateness: Mutex<Histogram<u64>>,
     round_trips: Mutex<RoundTrips>,
 }
 
-/// What the answers to publishing took in the measured time: the same way, under the same load, as the messages took to their
-/// readers.
+/// Round trips of publishing in the measured time: over the same path and under the same load as the deliveries.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct RoundTrips {
-    /// Answers.
+    /// Number of round trips.
     pub count: u32,
-    /// All together.
+    /// Sum of their durations.
     pub sum: Duration,
 }
 
 impl RoundTrips {
-    /// The mean; zero of none.
+    /// Returns the mean; zero without any.
     pub fn mean(self) -> Duration {
         self.sum.checked_div(self.count).unwrap_or_default()
     }
 }
 
-/// A message whose time has come.
+/// A message that is due.
 #[derive(Debug, Clone, Copy)]
 struct Due {
     intended: Duration,
@@ -61,7 +59,7 @@ struct Due {
 }
 
 impl Publisher {
-    /// One with no connections yet.
+    /// Creates a publisher without connections.
     pub fn new(target: Target, recorder: Arc<Recorder>) -> Result<Self, CreationError> {
         let lateness = Mutex::new(times()?);
         Ok(Self {
@@ -74,7 +72,7 @@ impl Publisher {
         })
     }
 
-    /// Sends all messages of the streams that `wanted` accepts.
+    /// Publishes all messages of the streams that `wanted` accepts.
     pub async fn run(self: Arc<Self>, start: Instant, wanted: impl Fn(u32) -> bool) {
         let due = paced(start, self.recorder.workload.in_order(wanted));
         if self.target.dialect.http().is_some() {
@@ -103,17 +101,17 @@ impl Publisher {
         add_time(&mut self.lateness.lock(), lateness);
     }
 
-    /// How late each message was handed over, in microseconds.
+    /// Returns how late each message was sent, in microseconds.
     pub fn lateness(&self) -> Histogram<u64> {
         self.lateness.lock().clone()
     }
 
-    /// What the answers took.
+    /// Returns the round trips until now.
     pub fn round_trips(&self) -> RoundTrips {
         *self.round_trips.lock()
     }
 
-    /// Sends a message and what comes to its stream meanwhile.
+    /// Publishes a message, and those that queue up for its stream meanwhile.
     async fn send_all(self: Arc<Self>, first: MessageId) {
         let mut next = Some(first);
         while let Some(message) = next {
@@ -145,7 +143,7 @@ impl Publisher {
         accepted(&answer)
     }
 
-    /// A connection that nobody uses, or a new one.
+    /// Returns an idle connection, or opens one.
     async fn connection(&self) -> Result<Connection, WireError> {
         loop {
             let idle = self.idle.lock().pop();
@@ -158,7 +156,7 @@ impl Publisher {
     }
 }
 
-/// Hands out each message at its time. The thread ends with the receiver.
+/// Sends each message to the channel when it is due. The thread ends when the receiver is dropped.
 fn paced(start: Instant, messages: Vec<(Duration, MessageId)>) -> UnboundedReceiver<Due> {
     let (due, receiver) = unbounded_channel();
     std::thread::spawn(move || pace(start, messages, &due));

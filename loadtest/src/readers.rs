@@ -1,4 +1,4 @@
-//! The readers of a process: connected before the run starts, and reading until they are dropped.
+//! [`Readers`]: the readers of a process. They connect before the run starts, and read until they are dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,24 +19,24 @@ use crate::streams::stream_name;
 use crate::wire::{Meter, Totals, WireError};
 use crate::workload::Workload;
 
-/// So many clients keep the time of each packet for the energy model; the others only count, which bounds
-/// memory.
+/// Clients that record the time of each packet for the energy model. The others only count, which bounds memory.
 const TRACED_CLIENTS: u32 = 200;
 
-/// From the first connection to the last.
+/// Time limit for all clients to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The same where some may never be let through: what they miss is then part of what is measured.
+/// Time limit to connect through a hostile network, which may block some clients for ever: their missing messages are part of
+/// the measurement.
 const HOSTILE_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// From a broken connection to the next.
+/// Pause between a broken connection and the next.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// See the module.
+/// The readers of a process and their measurements.
 pub struct Readers {
-    /// What they receive.
+    /// Records the received messages.
     pub recorder: Arc<Recorder>,
-    /// What they send and get.
+    /// Counts requests and bytes.
     pub totals: Arc<Totals>,
     receptions: Vec<Arc<Mutex<Reception>>>,
     traced: Vec<Arc<Meter>>,
@@ -45,7 +45,7 @@ pub struct Readers {
 }
 
 impl Readers {
-    /// Connects the readers of a share, and waits until all of them are.
+    /// Connects the readers of a share, and waits until all are connected.
     pub async fn connect(job: &Job, workload: &Arc<Workload>) -> Result<Self, GeneratorError> {
         let numbers = || (0..job.plan.clients).filter(|number| job.is_mine(*number));
         let streams = numbers().map(|number| number % job.plan.streams.max(1));
@@ -75,7 +75,7 @@ impl Readers {
             tasks.spawn(follow(client, job.strategy));
         }
         drop(connected);
-        // Nothing is ever sent: the channel ends when the last client lets go of it.
+        // Nothing is ever sent: the channel closes when the last client drops its sender.
         let patience = if job.is_hostile { HOSTILE_CONNECT_TIMEOUT } else { CONNECT_TIMEOUT };
         let all = timeout(patience, all_connected.recv()).await;
         if all.is_err() && job.is_hostile {
@@ -89,26 +89,25 @@ impl Readers {
         Ok(Self { recorder, totals, receptions, traced, start, _tasks: tasks })
     }
 
-    /// Lets them read.
+    /// Tells the readers that the run starts at `start`.
     pub fn begin(&self, start: Instant) {
         self.start.send_replace(Some(start));
     }
 
-    /// What they have received, all together. What is missing and was meant for a time from `had_time` on
-    /// does not count.
+    /// Returns the counts of all readers. A missing message does not count as lost if it was intended for `had_time` or later.
     pub fn deliveries(&self, workload: &Workload, had_time: Duration) -> Deliveries {
         let window = workload.plan.window();
         self.receptions.iter().map(|one| one.lock().counts(workload, &window, had_time)).sum()
     }
 
-    /// What the radio of each traced client took.
+    /// Returns the radio energy of each traced client.
     pub fn energy(&self, radios: &Radios, began: Instant, horizon: Duration) -> Vec<Vec<Energy>> {
         let packets = self.traced.iter().filter_map(|meter| meter.packets(began, horizon));
         packets.map(|packets| radios.energy(&packets, horizon)).collect()
     }
 }
 
-/// Reads, and comes again whenever the server ends it or something breaks, behind what has arrived.
+/// Reads, and reconnects at the last offset after every end or error.
 pub(crate) async fn follow(mut client: Client, strategy: Strategy) {
     loop {
         let began = Instant::now();
@@ -117,7 +116,7 @@ pub(crate) async fn follow(mut client: Client, strategy: Strategy) {
         if let Err(error) = ended {
             client.recorder.troubles.note(format!("reading: {error}"));
         }
-        // Ends that come at once are no rule: a network that lets nobody through would be asked without a pause.
+        // An immediate end also needs the pause: otherwise a network that blocks everything would get requests in a tight loop.
         if !is_by_rule || began.elapsed() < BACK_OFF {
             sleep(BACK_OFF).await;
         }

@@ -1,5 +1,4 @@
-//! What has arrived, and when: counted by the message's place in the schedule, timed from the intended
-//! publish time.
+//! Records received messages: counts them by their place in the schedule, and times them from the intended publish time.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,32 +13,32 @@ use crate::data::Deliveries;
 use crate::troubles::Troubles;
 use crate::workload::{MessageId, Workload, within};
 
-/// The longest time that is told apart from longer ones, in microseconds: an hour.
+/// The longest time that is recorded exactly, in microseconds: one hour.
 const MICROS_MAX: u64 = 3_600_000_000;
 
-/// A distribution of times in microseconds, to three digits.
+/// Creates a histogram of times in microseconds with three significant digits.
 pub fn times() -> Result<Histogram<u64>, CreationError> {
     Histogram::new_with_max(MICROS_MAX, 3)
 }
 
-/// Adds a time to a distribution.
+/// Adds a time to a histogram.
 pub fn add_time(times: &mut Histogram<u64>, time: Duration) {
     times.saturating_record(u64::try_from(time.as_micros()).unwrap_or(MICROS_MAX));
 }
 
-/// What all readers of a process have received.
+/// Latencies and missing messages of all readers of a process.
 #[derive(Debug)]
 pub struct Recorder {
-    /// What they should receive.
+    /// The schedule of the messages.
     pub workload: Arc<Workload>,
     latency: Mutex<Histogram<u64>>,
     missing: AtomicU64,
     nothing_missing: Notify,
-    /// What went wrong.
+    /// Errors of the readers and publishers.
     pub troubles: Troubles,
 }
 
-/// What one reader has received.
+/// The messages that one reader has received.
 #[derive(Debug)]
 pub struct Reception {
     stream: u32,
@@ -50,7 +49,7 @@ pub struct Reception {
 }
 
 impl Recorder {
-    /// One for the readers of these `streams`, one entry a reader.
+    /// Creates a recorder; `streams` yields the stream of each reader.
     pub fn new(workload: Arc<Workload>, streams: impl Iterator<Item = u32>) -> Result<Self, CreationError> {
         let window = workload.plan.window();
         let missing: usize = streams.map(|stream| within(workload.schedule(stream), &window)).sum();
@@ -63,7 +62,7 @@ impl Recorder {
         })
     }
 
-    /// Notes a message that a reader has received `since_start` of the run.
+    /// Records a message that a reader received `since_start` after the start of the run.
     pub fn receive(&self, reception: &mut Reception, message: MessageId, since_start: Duration) {
         let Some(intended) = self.workload.intended(message).filter(|_| message.stream == reception.stream)
         else {
@@ -93,21 +92,21 @@ impl Recorder {
         }
     }
 
-    /// The latencies so far.
+    /// Returns the latencies until now.
     pub fn latency(&self) -> Histogram<u64> {
         self.latency.lock().clone()
     }
 }
 
 impl Reception {
-    /// Nothing yet.
+    /// Creates an empty reception.
     pub fn new(workload: &Workload, stream: u32) -> Self {
         let seen = vec![false; workload.schedule(stream).len()];
         Self { stream, seen, highest: None, doubled: 0, out_of_order: 0 }
     }
 
-    /// The counts over the messages that were meant to be published within `window`. What is not there and
-    /// was meant for `too_recent` or later had no time to arrive and does not count.
+    /// Counts the messages intended for `window`. A missing message intended for `too_recent` or later had no time to arrive
+    /// and does not count.
     pub fn counts(&self, workload: &Workload, window: &Range<Duration>, too_recent: Duration) -> Deliveries {
         let all = workload.schedule(self.stream).iter().zip(&self.seen);
         let inside = all.filter(|(intended, _)| window.contains(intended));
@@ -120,7 +119,7 @@ impl Reception {
         Deliveries { intended: delivered + lost, delivered, lost, doubled, out_of_order }
     }
 
-    /// Whether the message had been seen before.
+    /// Marks a message as received. Returns whether it was received before.
     fn mark(&mut self, sequence: u32) -> bool {
         self.highest = self.highest.max(Some(sequence));
         self.seen.get_mut(sequence as usize).is_some_and(|seen| std::mem::replace(seen, true))
@@ -133,7 +132,7 @@ mod tests {
     use crate::workload::Plan;
 
     #[test]
-    fn loss_doubles_and_order_are_counted_exactly() {
+    fn losses_duplicates_and_reordering_are_counted_exactly() {
         let (warm_up, measured) = (Duration::from_secs(1), Duration::from_secs(10));
         let plan = Plan {
             clients: 1,

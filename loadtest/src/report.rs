@@ -1,4 +1,4 @@
-//! What a comparison shows: the page, and sweeps over settings.
+//! The output of a comparison: the HTML page, and sweeps over settings.
 
 pub mod page;
 pub mod sweep;

@@ -1,4 +1,4 @@
-//! A load on the gateway and its rivals in turn, round by round, each on a fresh server.
+//! Runs a load on the gateway and its rivals in turn, round by round, each time on a fresh server.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,53 +19,53 @@ use crate::tally::Tally;
 use crate::wire::WireError;
 use crate::wrk::WrkError;
 
-/// What came of it.
+/// Result of all rounds.
 pub struct Outcome<F> {
-    /// The gateway, then its rivals, with the rounds that all of them have.
+    /// The gateway, then its rivals, with the rounds that all of them completed.
     pub standings: Vec<Standing<F>>,
-    /// Where they kept messages.
+    /// Where the servers kept messages.
     pub storage: String,
 }
 
-/// Why there are no figures.
+/// Why the rounds failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RoundError {
-    /// No server.
+    /// A server could not be started.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// A server that is not what it should be.
+    /// A server refused the creation of streams; holds its kind and address.
     #[error("no {0} at {1}: {2}")]
     NoServer(&'static str, SocketAddr, WireError),
-    /// A figure of a server that failed says nothing.
+    /// The load had errors on a server, so that its figures are worthless.
     #[error("{server}: {}", .troubles.join("; "))]
     Troubles {
-        /// Which one.
+        /// Name of the server.
         server: &'static str,
-        /// What went wrong and how often.
+        /// The errors and their counts.
         troubles: Vec<String>,
     },
-    /// Nothing happened in the measured time.
+    /// Nothing completed in the measured time.
     #[error("{0}: no {1} in the measured time")]
     Nothing(&'static str, &'static str),
-    /// The other generator.
+    /// From wrk.
     #[error(transparent)]
     Wrk(#[from] WrkError),
-    /// The generator.
+    /// From the generator's thread.
     #[error(transparent)]
     Thread(#[from] ThreadError),
-    /// The recorder.
+    /// From the histogram.
     #[error("the recorder: {0}")]
     Histogram(#[from] CreationError),
 }
 
 impl RoundError {
-    /// Whether there was nothing to measure, or nothing to measure it with.
+    /// Whether nothing could be measured at all.
     pub fn is_unusable(&self) -> bool {
         matches!(self, Self::Server(_) | Self::NoServer(..) | Self::Wrk(_))
     }
 }
 
-/// Does all rounds, or those that are complete when `stop` turns true.
+/// Runs all rounds. A `stop` of true ends them; the completed rounds are returned.
 pub async fn rounds<L: Load>(
     load: &L,
     wanted: &Rounds,
@@ -75,7 +75,7 @@ pub async fn rounds<L: Load>(
     let storage = wanted.store.ready()?;
     let mut entries = entries(wanted, load.strategy())?;
     'all: for number in 0..wanted.rounds {
-        // Another one begins each time.
+        // Each round begins with another server.
         let begins = number % entries.len().max(1);
         let (later, first) = entries.split_at_mut(begins);
         for (server, standing) in first.iter_mut().chain(later) {
@@ -93,7 +93,7 @@ pub async fn rounds<L: Load>(
     Ok(Outcome { standings: entries.into_iter().map(|(_, standing)| standing).collect(), storage })
 }
 
-/// The gateway and its rivals, with no rounds yet.
+/// Returns the gateway and its rivals, without rounds.
 fn entries<F>(wanted: &Rounds, strategy: Strategy) -> Result<Vec<(Server, Standing<F>)>, ServerError> {
     let own = Server::own(wanted.target.as_deref(), wanted.gateway.as_deref(), None)?;
     let servers = std::iter::once(own).chain(wanted.rival.iter().cloned());
@@ -107,7 +107,7 @@ fn entries<F>(wanted: &Rounds, strategy: Strategy) -> Result<Vec<(Server, Standi
     checked.collect()
 }
 
-/// One round of one server.
+/// Runs one round on one server.
 async fn round<L: Load>(load: &L, server: &Server, wanted: &Rounds) -> Result<L::Figures, RoundError> {
     let running = server.start(load.strategy(), &wanted.store).await?;
     let address = running.target.address;
@@ -121,7 +121,7 @@ async fn round<L: Load>(load: &L, server: &Server, wanted: &Rounds) -> Result<L:
     let came_to = load.put(scene.clone()).await;
     running.end().await;
     let figures = match came_to {
-        // What came before says more.
+        // Earlier troubles are more specific, so this is one of several.
         Err(none @ ThreadError::NoAnswer) => {
             scene.tally.troubles.note(none.to_string());
             None

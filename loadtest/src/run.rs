@@ -19,61 +19,68 @@ use crate::streams;
 use crate::wire::WireError;
 use crate::workload::{Plan, Workload};
 
-/// A generator that was late more often than this measures itself.
+/// Above this share of late sends, a run measures its generator rather than the server.
 const LATE_SHARE_MAX: f64 = 0.01;
 
-/// A generator that is later than this for 1 % of its sends shows in the latencies.
+/// Above this 99th percentile of the lateness, the generator affects the latencies.
 const LATENESS_P99_MAX: Duration = Duration::from_millis(2);
 
-/// How far requests and mean latency may be from the formulas before a run says so; a millisecond is the machine's own.
+/// Deviations of requests and mean latency from the formulas above which a run gets a note. Differences below a millisecond are
+/// ignored: they are the machine's own.
 const REQUESTS_DEVIATION_MAX: f64 = 0.03;
 const LATENCY_DEVIATION_MAX: f64 = 0.1;
 const LATENCY_OFF_MICROS_MAX: f64 = 1000.0;
 
-/// From all clients connected to the start, for every process to get ready.
+/// Time between the last connect and the start, in which every process gets ready.
 const RUN_UP: Duration = Duration::from_millis(50);
 
-/// Why there is no result.
+/// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// No server.
+    /// A server could not be started.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// No network.
+    /// A middlebox could not listen.
     #[error("the middlebox does not listen: {0}")]
     Network(#[from] std::io::Error),
-    /// A server that is not what it should be.
+    /// A server refused the creation of streams; holds its kind and address.
     #[error("no {0} at {1}: {2}")]
     NoServer(&'static str, SocketAddr, WireError),
-    /// Of a generator.
+    /// From a generator.
     #[error(transparent)]
     Generator(#[from] GeneratorError),
-    /// The results would be the generator's.
+    /// No message was published in the measured time.
+    #[error(
+        "no message was published in the {0:?} that were measured, so there is no result; use a higher --rate or more \
+         --seconds"
+    )]
+    NothingPublished(Duration),
+    /// Too many sends were late: the results would measure the generator.
     #[error(
         "the generator fell behind: {:.1} % of {intended} sends were over {late_after:?} late (at most 1 % may be), \
-         1 % of them over {p99:.1?}; a quieter machine, a lower --rate or fewer --clients would do",
+         1 % of them over {p99:.1?}; use a quieter machine, a lower --rate or fewer --clients",
         share * 100.0
     )]
     FellBehind {
-        /// Late ones among all.
+        /// Share of late sends.
         share: f64,
-        /// All.
+        /// Number of sends.
         intended: u64,
-        /// From then on a send is late.
+        /// A send counts as late after this.
         late_after: Duration,
-        /// The 99th percentile of the lateness.
+        /// 99th percentile of the lateness.
         p99: Duration,
     },
 }
 
 impl RunError {
-    /// Whether there is no point in further runs.
+    /// Whether further runs are pointless.
     pub fn is_of_the_server(&self) -> bool {
         matches!(self, Self::Server(_) | Self::NoServer(..))
     }
 }
 
-/// Does it. `stop` turning true ends it early, with what has been measured.
+/// Runs a strategy. A `stop` of true ends it early, with the measurements until then.
 pub async fn run(server: &Server, task: &Task, stop: watch::Receiver<bool>) -> Result<data::Run, RunError> {
     let Task { plan, strategy, .. } = task;
     let running = server.start(*strategy, &Storage::Memory).await?;
@@ -102,6 +109,9 @@ pub async fn run(server: &Server, task: &Task, stop: watch::Receiver<bool>) -> R
         let (intended, p99) = (measured.lateness.intended, measured.lateness.p99);
         return Err(RunError::FellBehind { share, intended, late_after: task.late_after, p99 });
     }
+    if measured.lateness.intended == 0 && !measured.interrupted {
+        return Err(RunError::NothingPublished(plan.measured));
+    }
     let clients = f64::from(plan.clients.max(1));
     let server_cost = cost.flatten().map(|cost| {
         let micros = cost.processor.as_secs_f64() * 1e6;
@@ -115,7 +125,7 @@ pub async fn run(server: &Server, task: &Task, stop: watch::Receiver<bool>) -> R
     Ok(line(server, *strategy, plan, measured, server_cost))
 }
 
-/// The line of the report.
+/// Builds the line of the report.
 fn line(
     server: &Server,
     strategy: Strategy,
@@ -151,7 +161,7 @@ fn line(
     }
 }
 
-/// Says when the generator's own work is part of what it measures.
+/// Returns a note if the generator's own work affects the measurement.
 fn distortion(generator_cores: f64, lateness_p99: Duration) -> Option<String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
     let busy = generator_cores > cores / 2.0;
@@ -159,12 +169,12 @@ fn distortion(generator_cores: f64, lateness_p99: Duration) -> Option<String> {
     (busy || late).then(|| {
         format!(
             "the load generator used {generator_cores:.2} of {cores} cores and its p99 lateness was \
-             {lateness_p99:.1?}: latencies and CPU are partly its own"
+             {lateness_p99:.1?}: latencies and CPU time include its own"
         )
     })
 }
 
-/// Says when the measured figures are not those of the formulas.
+/// Returns a note if the measured figures deviate from the formulas.
 fn disagreement(prediction: &data::Prediction, latency: &data::Latency) -> Option<String> {
     let off_micros = (latency.mean - prediction.mean_latency).abs();
     let requests = prediction.requests_deviation.abs() > REQUESTS_DEVIATION_MAX;
@@ -172,14 +182,14 @@ fn disagreement(prediction: &data::Prediction, latency: &data::Latency) -> Optio
         prediction.latency_deviation.abs() > LATENCY_DEVIATION_MAX && off_micros > LATENCY_OFF_MICROS_MAX;
     (requests || latency).then(|| {
         format!(
-            "the formulas do not hold here: requests are {:+.1} % and the mean latency is {:+.1} % off",
+            "this run deviates from the formulas: requests by {:+.1} %, the mean latency by {:+.1} %",
             prediction.requests_deviation * 100.0,
             prediction.latency_deviation * 100.0
         )
     })
 }
 
-/// Says when chance decides how many polls or heartbeats the measured time has seen.
+/// Returns a note if the measured time is so short that chance decides the number of polls or heartbeats in it.
 fn too_short(strategy: Strategy, measured: Duration) -> Option<String> {
     let interval = strategy.pause();
     if interval > measured {
@@ -191,19 +201,19 @@ fn too_short(strategy: Strategy, measured: Duration) -> Option<String> {
     let heartbeat = strategy.heartbeat().filter(|heartbeat| *heartbeat * 2 > measured)?;
     Some(format!(
         "measured for {measured:?}, which is less than two heartbeats of {heartbeat:?}: where messages are rare, bytes and \
-         energy are not what they are in the long run"
+         energy differ from those of a longer run"
     ))
 }
 
-/// What the server took.
+/// Resources of the server in the measured time.
 struct Cost {
     processor: Duration,
     memory_bytes: u64,
     socket_bytes: u64,
 }
 
-/// Watches the measured time; `None` for a server that somebody else has started. The generators keep their
-/// connections for a moment longer.
+/// Measures the server's cost in the measured time; `None` for a server that this program did not start. The generators keep
+/// their connections open a moment longer, so that sockets are still counted.
 async fn watch_cost(running: &Running, start: Instant, plan: &Plan) -> Option<Cost> {
     let server = running.process.as_ref()?.family();
     let window = plan.window();
@@ -221,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_says_so_where_the_formulas_do_not_hold() {
+    fn a_run_that_deviates_from_the_formulas_gets_a_note() {
         let note = |requests: f64, predicted: f64, mean: f64| {
             let latency_deviation = (mean - predicted) / predicted;
             let prediction = data::Prediction {

@@ -1,4 +1,4 @@
-//! The servers that are compared: how each is started, and what it can do.
+//! The servers that are compared: how each is started, and which strategies it supports.
 
 mod durable_streams;
 mod gateway;
@@ -19,64 +19,64 @@ pub use process::Process;
 pub(crate) use scratch::Scratch;
 pub use storage::Storage;
 
-/// A server by what it takes to have one.
+/// A server to start or to use.
 #[derive(Debug, Clone)]
 pub enum Server {
-    /// The gateway's program, and the address that it gets if any port will not do.
+    /// The gateway's program, and the address to listen on; `None` for any free port.
     Gateway(PathBuf, Option<SocketAddr>),
-    /// A gateway that runs already.
+    /// A gateway that is already running.
     Target(Target),
     /// nginx with nchan.
     Nchan,
     /// The MQTT broker.
     Mosquitto,
-    /// The upstream server's program.
+    /// The program of the upstream server.
     DurableStreams(PathBuf),
 }
 
-/// A server that is there; what this command has started ends when it is dropped.
+/// A running server. If this program started it, a drop ends it.
 pub struct Running {
-    /// How to reach it.
+    /// Its addresses and dialect.
     pub target: Target,
-    /// Where its operators ask, if it says so.
+    /// Address of the admin listener, if the server reported it.
     pub admin: Option<SocketAddr>,
-    /// Its process, if this command has started it.
+    /// Its process, if this program started it.
     pub process: Option<Process>,
-    /// Its files.
+    /// Folder of its files.
     _scratch: Option<Scratch>,
 }
 
-/// Why a server is not there, in one line for the user.
+/// Why a server cannot be used, in one line for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The program cannot be run.
     #[error("{0} cannot be started: {1}")]
     Spawn(String, std::io::Error),
-    /// The program ended instead of listening.
+    /// The program ended before it listened.
     #[error("{0} does not start: {1}")]
     Ended(String, String),
-    /// The program says nothing, or nothing that it should.
-    #[error("{0} does not start: it never said that it listens")]
+    /// The program did not report or open its listening address in time.
+    #[error("{0} does not start: no listening address in time")]
     Mute(String),
-    /// The program is not there.
+    /// The program is not installed.
     #[error("{0} is not installed: {1}")]
     Missing(String, String),
-    /// Nobody built it.
+    /// The build of the gateway failed.
     #[error("the gateway cannot be built: {0}")]
     Build(String),
     /// The program's files cannot be written.
     #[error("{0}: {1}")]
     Files(String, std::io::Error),
-    /// A form that this server does not have.
+    /// The server does not support the strategy.
     #[error("{0} has no {1}: {2}")]
     Unsupported(String, Strategy, &'static str),
-    /// A server that cannot do what its rivals are to do.
-    #[error("{0} keeps messages in memory alone: leave it or --store out")]
+    /// The server cannot keep messages on disk.
+    #[error("{0} keeps messages in memory only: remove it or --store")]
     MemoryAlone(String),
-    /// A folder where syncing costs nothing.
+    /// The folder is in memory, where a sync costs nothing.
     #[error("--store {0}: {1} is no disk, so syncing costs nothing there")]
     NoDisk(String, String),
-    /// Of `--target`.
+    /// From `--target`.
     #[error(transparent)]
     Target(#[from] TargetError),
 }
@@ -84,7 +84,7 @@ pub enum ServerError {
 impl FromStr for Server {
     type Err = String;
 
-    /// A rival by name.
+    /// Parses a rival.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('=') {
             None if text == nchan::NAME => Ok(Self::Nchan),
@@ -98,7 +98,7 @@ impl FromStr for Server {
 }
 
 impl Server {
-    /// The gateway: one that runs already, or else its program, which is built if nobody names one.
+    /// Returns the gateway: a running one, or its program, which is built if the user names none.
     pub fn own(
         target: Option<&str>,
         program: Option<&Path>,
@@ -113,7 +113,7 @@ impl Server {
         Ok(server)
     }
 
-    /// As in the report.
+    /// Returns the name in the report.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Gateway(..) | Self::Target(_) => gateway::NAME,
@@ -123,7 +123,7 @@ impl Server {
         }
     }
 
-    /// What to call it in words.
+    /// Returns the name in messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Gateway(..) | Self::Target(_) => "gateway",
@@ -131,7 +131,7 @@ impl Server {
         }
     }
 
-    /// Whether it is installed; an error names the package.
+    /// Checks that the server is installed; the error names the package.
     pub fn installed(&self) -> Result<(), ServerError> {
         match self {
             Self::Nchan => nchan::installed(),
@@ -145,39 +145,39 @@ impl Server {
         }
     }
 
-    /// Whether it delivers in this form at all; an error says why not.
+    /// Checks that the server supports the strategy; the error says why not.
     pub fn supports(&self, strategy: Strategy) -> Result<(), ServerError> {
         use Strategy::{LongPoll, Mqtt, ShortPoll, Sse, WebSocket};
         let without = |why| Err(ServerError::Unsupported(self.name().into(), strategy, why));
         match (self, strategy) {
-            (Self::Target(_), Mqtt(_)) => without("--target names its HTTP address alone"),
+            (Self::Target(_), Mqtt(_)) => without("--target is an HTTP address only"),
             (Self::Gateway(..) | Self::Target(_), _) => Ok(()),
             (Self::Nchan, ShortPoll(_) | LongPoll(_) | Sse(None) | WebSocket(None)) => Ok(()),
             (Self::Mosquitto, Mqtt(_)) => Ok(()),
             (Self::DurableStreams(_), ShortPoll(_) | LongPoll(_) | Sse(None)) => Ok(()),
-            _ => without("not one of its forms"),
+            _ => without("this server does not support it"),
         }
     }
 
-    /// Whether it can keep messages there; an error says that it cannot.
+    /// Checks that the server can keep messages in this storage.
     pub fn keeps_in(&self, storage: &Storage) -> Result<(), ServerError> {
         let is_able = matches!(self, Self::Gateway(..) | Self::DurableStreams(_));
         let is_asked = matches!(storage, Storage::Disk(_));
         (is_able || !is_asked).then_some(()).ok_or_else(|| ServerError::MemoryAlone(self.name().into()))
     }
 
-    /// Its program's version.
+    /// Returns the version of its program, if it reports one.
     pub fn version(&self) -> Option<String> {
         match self {
             Self::Gateway(program, _) => process::first_line(program, &["--version"]),
             Self::Nchan => nchan::version(),
             Self::Mosquitto => mosquitto::version(),
-            // Neither says its version.
+            // Neither reports a version.
             Self::Target(_) | Self::DurableStreams(_) => None,
         }
     }
 
-    /// Has it ready for a run of `strategy`, with nothing in `storage` yet.
+    /// Starts the server for a run of `strategy`, with an empty `storage`.
     pub async fn start(&self, strategy: Strategy, storage: &Storage) -> Result<Running, ServerError> {
         match self {
             Self::Gateway(program, listen) => gateway::start(program, *listen, strategy, storage).await,
@@ -191,19 +191,20 @@ impl Server {
     }
 }
 
-/// The gateway, by its program or the one that is built if nobody names one, with settings of its own.
+/// Starts the gateway with additional settings; `None` builds its program first if it is outdated.
 pub async fn gateway_with(program: Option<&Path>, settings: &[String]) -> Result<Running, ServerError> {
     let program = program.map_or_else(gateway::program, |program| Ok(program.to_owned()))?;
     gateway::start_with(&program, settings).await
 }
 
-/// The gateway's program beside `own`, built anew if its sources are newer.
+/// Returns the gateway's program beside `own`, rebuilt if its sources are newer.
 pub fn gateway_program(own: &Path) -> Result<PathBuf, ServerError> {
     gateway::program_beside(own)
 }
 
 impl Running {
-    /// Ends it and waits until it is gone, so that neither its end is part of what is measured next nor its files are left.
+    /// Ends the server and waits until it is gone, so that neither its shutdown affects the next measurement nor its files
+    /// remain.
     pub async fn end(self) {
         if let Some(process) = self.process {
             process.end().await;

@@ -1,29 +1,29 @@
-//! What the kernel knows of a server's connections (`ss`, /proc/net/netstat): their memory, what the server has not got to
-//! yet, and connects that were dropped before it could.
+//! The kernel's figures of a server's connections (`ss`, /proc/net/netstat): their memory, unread data and unaccepted
+//! connections, and dropped connects.
 
 use std::fs::read_to_string;
 use std::net::SocketAddr;
 use std::process::Command;
 
-/// The bytes of socket buffers that the kernel holds for the connections which a server has at `address`:
-/// received, reserved, queued to be sent, options and backlog (`skmem` of `ss -tm`). The sockets' own
-/// structures, about 2 KiB each, are not part of it. `None` without `ss`.
+/// Returns the bytes of socket buffers that the kernel holds for a server's connections at `address`: received, reserved,
+/// queued to be sent, options and backlog (`skmem` of `ss -tm`). The sockets' own structures, about 2 KiB each, are not
+/// included. `None` without `ss`.
 pub fn socket_bytes(address: SocketAddr) -> Option<u64> {
     let text = ss(address, "--memory")?;
     Some(text.split("skmem:(").skip(1).map(buffers).sum())
 }
 
-/// How far a server has got with its connections.
+/// How many connections a server has, and what it has not handled yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Connections that exist on its side, accepted or not.
+    /// Connections on the server's side, accepted or not.
     pub established: usize,
-    /// Bytes that it has not read, and connections that it has not accepted.
+    /// Unread bytes plus unaccepted connections.
     pub waiting: u64,
 }
 
 impl Progress {
-    /// Of the server at `address`, now; `None` without `ss`.
+    /// Returns the present state of the server at `address`; `None` without `ss`.
     pub fn of(address: SocketAddr) -> Option<Self> {
         Some(Self::parse(&ss(address, "--all")?))
     }
@@ -36,27 +36,27 @@ impl Progress {
         let mut progress = Self { established: 0, waiting: 0 };
         for (state, receive_queue) in lines {
             progress.established += usize::from(state == "ESTAB");
-            // Of a listener it is the connections that wait to be accepted.
+            // The receive queue of a listener counts the connections that wait to be accepted.
             progress.waiting += receive_queue;
         }
         progress
     }
 }
 
-/// How many connects listeners have dropped since the machine was started, whatever for: full queues, mostly. `None`
-/// where the kernel does not say.
+/// Returns how many connects listeners have dropped since the machine started, for any reason, mostly full queues. `None` if
+/// the kernel does not report it.
 pub fn connects_dropped() -> Option<u64> {
     counter(&read_to_string("/proc/net/netstat").ok()?, "TcpExt:", "ListenDrops")
 }
 
-/// A value of a table that has its names in one line and its values in the next.
+/// Returns a value of a table that has names in one line and values in the next.
 fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(group));
     let (names, values) = (lines.next()?.split_whitespace(), lines.next()?.split_whitespace());
     names.zip(values).find(|(this, _)| *this == name)?.1.parse().ok()
 }
 
-/// The server's sockets at `address`, a line each.
+/// Returns the server's sockets at `address`, one per line.
 fn ss(address: SocketAddr, what: &str) -> Option<String> {
     let filter = format!("sport = :{}", address.port());
     let output =
@@ -64,8 +64,8 @@ fn ss(address: SocketAddr, what: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The sum of `r0,rb131072,t0,tb87040,f0,w0,o0,bl0,d0)` without the limits `rb` and `tb`, without `t`, which
-/// is part of `w`, and without the count of drops.
+/// Sums `r0,rb131072,t0,tb87040,f0,w0,o0,bl0,d0)` without the limits `rb` and `tb`, without `t`, which is part of `w`, and
+/// without the count of drops.
 fn buffers(skmem: &str) -> u64 {
     let fields = skmem.split(')').next().unwrap_or_default().split(',');
     let bytes = |field: &str| {
@@ -84,19 +84,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_no_memory() {
+    fn limits_do_not_count_as_memory() {
         assert_eq!(buffers("r1,rb131072,t0,tb87040,f20,w300,o4000,bl50000,d7) and so on"), 54_321);
     }
 
     #[test]
-    fn connections_are_counted_and_what_waits_on_them() {
+    fn connections_and_their_waiting_data_are_counted() {
         let text = "LISTEN    2  4096 127.0.0.1:4437 0.0.0.0:*\nESTAB    30     5 127.0.0.1:4437 127.0.0.1:5\n\
                     SYN-RECV  0     0 127.0.0.1:4437 127.0.0.1:6\nESTAB     0     0 127.0.0.1:4437 127.0.0.1:7\n";
         assert_eq!(Progress::parse(text), Progress { established: 2, waiting: 32 });
         assert_eq!(Progress::parse(""), Progress { established: 0, waiting: 0 });
     }
 
-    /// A server that accepts nothing and reads nothing.
+    /// A server that neither accepts nor reads.
     #[test]
     fn a_server_that_does_nothing_makes_no_progress() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

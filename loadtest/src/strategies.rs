@@ -1,4 +1,4 @@
-//! The delivery strategies: a form with its settings, and one file a form that reads in it.
+//! [`Strategy`]: a delivery form with its settings. One file per form reads a stream.
 
 mod live;
 mod long_poll;
@@ -22,25 +22,25 @@ use crate::wire::WireError;
 /// A delivery form with its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Strategy {
-    /// A request every so often, answered at once.
+    /// A request every interval, answered at once.
     ShortPoll(Duration),
-    /// A request that is held up to so long, then the next at once.
+    /// A request that is held for up to this time, followed by the next at once.
     LongPoll(Duration),
     /// Server-sent events.
     Sse(Heartbeat),
-    /// One JSON envelope a line.
+    /// One JSON envelope per line.
     Ndjson(Heartbeat),
-    /// One JSON envelope a frame.
+    /// One JSON envelope per frame.
     WebSocket(Heartbeat),
-    /// A subscription at a broker; the client sends the heartbeats.
+    /// A subscription at an MQTT broker; the client sends the heartbeats.
     Mqtt(Heartbeat),
 }
 
-/// Between two signs of life on a quiet connection, in whole seconds; `None`: what the server does by itself, or over
-/// MQTT what the client does (`wire::mqtt`).
+/// Interval between two heartbeats on an idle connection, in whole seconds. `None` keeps the server's default, and with MQTT
+/// the client's (`wire::mqtt`).
 pub type Heartbeat = Option<Duration>;
 
-/// What is compared unless the user says otherwise.
+/// The strategies that are compared by default.
 pub const DEFAULTS: [Strategy; 7] = [
     Strategy::ShortPoll(Duration::from_secs(1)),
     Strategy::ShortPoll(Duration::from_secs(5)),
@@ -51,23 +51,23 @@ pub const DEFAULTS: [Strategy; 7] = [
     Strategy::Mqtt(None),
 ];
 
-/// See [`Strategy::late_after`].
+/// Minimum of [`Strategy::late_after`].
 const LATE_AFTER_MIN: Duration = Duration::from_millis(5);
 
 impl Strategy {
-    /// Between two looks at the server: what a message may take with nothing going wrong.
+    /// Returns the interval between two polls: the time that a message may take even if nothing goes wrong.
     pub fn pause(self) -> Duration {
         if let Self::ShortPoll(interval) = self { interval } else { Duration::ZERO }
     }
 
-    /// From when on a send is late unless the user says otherwise. A hundredth of an interval moves a short poll's
-    /// latencies by no more than that. 5 ms are what the scheduler of a machine with something else to do takes to run
-    /// a thread whose sleep is over; whoever is later more often than that shows in the percentiles of a push.
+    /// Returns the default time after which a send counts as late. A hundredth of an interval changes a short poll's latencies
+    /// by at most that share. A busy machine's scheduler takes up to 5 ms to run a thread whose sleep is over; a generator that
+    /// is later more often shows in the percentiles of a push strategy.
     pub fn late_after(self) -> Duration {
         LATE_AFTER_MIN.max(self.pause() / 100)
     }
 
-    /// The heartbeat that is asked for.
+    /// Returns the requested heartbeat.
     pub fn heartbeat(self) -> Heartbeat {
         match self {
             Self::ShortPoll(_) | Self::LongPoll(_) => None,
@@ -78,7 +78,7 @@ impl Strategy {
         }
     }
 
-    /// Reads on from the client's offset until an error, or until the server has ended the answer.
+    /// Reads from the client's offset until an error, or until the server ends the response.
     pub async fn read(self, client: &mut Client) -> Result<(), WireError> {
         let never = |never: Infallible| match never {};
         match self {
@@ -132,14 +132,14 @@ impl FromStr for Strategy {
     }
 }
 
-/// Reads a duration above zero, such as `250ms`.
+/// Parses a duration above zero, such as `250ms`.
 pub fn positive(text: &str) -> Result<Duration, String> {
     let span: SignedDuration = text.parse().map_err(|error| format!("{text:?} is no duration: {error}"))?;
     let span = Duration::try_from(span).ok().filter(|span| !span.is_zero());
     span.ok_or_else(|| format!("{text:?} is not above zero"))
 }
 
-/// The same in whole seconds, as holds and heartbeats are on the wire.
+/// Parses a duration of whole seconds above zero, as holds and heartbeats are on the wire.
 pub fn whole_seconds(text: &str) -> Result<Duration, String> {
     let span = positive(text)?;
     (span.subsec_nanos() == 0).then_some(span).ok_or_else(|| format!("{text:?} is not in whole seconds"))
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strategies_read_as_they_are_written() {
+    fn strategies_parse_and_print_the_same_text() {
         for text in [
             "short-poll:1s",
             "short-poll:250ms",

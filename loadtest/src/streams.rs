@@ -1,4 +1,4 @@
-//! The streams of a run: their names, and how they come to be.
+//! The streams of a run: their names and their creation.
 
 use tokio::task::JoinSet;
 
@@ -6,15 +6,15 @@ use crate::client::addressed;
 use crate::target::Target;
 use crate::wire::{Connection, WireError, accepted, open};
 
-/// Connections that make the streams.
+/// Number of connections that create streams.
 const MAKERS: u32 = 16;
 
-/// The name of a stream of a run.
+/// Returns the name of a stream of a run.
 pub fn stream_name(run: u64, stream: u32) -> String {
     format!("loadtest-{run:016x}-{stream}")
 }
 
-/// Makes so many streams, where streams have to be made. They keep the last `messages_max` messages, or all.
+/// Creates `streams` streams, if the server needs that. They keep the last `messages_max` messages, or all.
 pub async fn create(
     target: &Target,
     run: u64,

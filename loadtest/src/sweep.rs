@@ -1,4 +1,4 @@
-//! The command `sweep`: a comparison under each rate, and the trade-off of them.
+//! The command `sweep`: one comparison per rate, and their trade-offs.
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -10,26 +10,26 @@ use crate::report::sweep::Sweep;
 use crate::run::RunError;
 use crate::servers::ServerError;
 
-/// What `sweep.json` holds.
+/// Content of `sweep.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Swept {
     /// The points and their fronts.
     pub sweep: Sweep,
-    /// All that was measured, one entry a rate, in the same order.
+    /// The full reports, one per rate, in the same order.
     pub reports: Vec<Report>,
 }
 
-/// What came of a sweep.
+/// Result of a sweep.
 pub struct Outcome {
-    /// Whatever was measured.
+    /// All that was measured.
     pub swept: Swept,
-    /// Why some of it is missing, if it is: the first failure.
+    /// The first failure, if any run failed; its figures are missing.
     pub failure: Option<RunError>,
 }
 
-/// Compares under one rate after the other, with energies on `radio`. `stop` turning true ends it early. Fails if there
-/// is no server to begin with; what fails later is in the outcome.
+/// Runs a comparison per rate, with energy figures on `radio`. A `stop` of true ends it early. Fails if the gateway cannot be
+/// used at all; a later failure is in the outcome.
 pub async fn sweep(
     wanted: &Sweeping,
     radio: &str,

@@ -1,4 +1,4 @@
-//! The table on the terminal: a line a run.
+//! The table of a comparison on the terminal: one line per run.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
@@ -18,7 +18,7 @@ const HEADERS: [&str; 11] = [
     "KiB kernel",
 ];
 
-/// All runs as text; per client unless the header says otherwise. The energy is that of the first radio profile.
+/// Formats all runs; figures are per client unless the header says otherwise. The energy is that of the first radio profile.
 pub fn table(report: &Report) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
@@ -39,18 +39,19 @@ fn cells(run: &Run, radio: &str) -> Vec<String> {
     let cost = run.server_cost.as_ref();
     let kib = |bytes: f64| format!("{:.1}", bytes / 1024.0);
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let arrived = run.deliveries.delivered > 0;
     let energy = run.energy.iter().find(|energy| energy.radio == radio);
     let bytes = run.bytes.up_with_packets + run.bytes.down_with_packets;
     vec![
         run.strategy.clone() + if run.interrupted { " (cut short)" } else { "" },
         run.server.clone(),
-        time(run.latency.p50),
-        time(run.latency.p99),
+        or_none(arrived.then(|| time(run.latency.p50))),
+        or_none(arrived.then(|| time(run.latency.p99))),
         run.deliveries.lost.to_string(),
         format!("{:.0}", run.requests.per_client_hour),
         quantity(bytes),
         or_none(cost.map(|cost| format!("{:.1}", cost.cpu_per_client_second))),
-        or_none(cost.map(|cost| format!("{:.1}", cost.cpu_per_delivery))),
+        or_none(cost.filter(|_| arrived).map(|cost| format!("{:.1}", cost.cpu_per_delivery))),
         or_none(cost.map(|cost| kib(cost.user_bytes_per_client))),
         or_none(cost.map(|cost| kib(cost.kernel_bytes_per_client))),
         or_none(energy.map(|energy| format!("{:.0}", energy.joules_per_client_hour))),
@@ -58,7 +59,7 @@ fn cells(run: &Run, radio: &str) -> Vec<String> {
     ]
 }
 
-/// Microseconds as people read them.
+/// Formats microseconds with a suitable unit.
 pub(crate) fn time(micros: f64) -> String {
     match micros {
         micros if micros < 1000.0 => format!("{micros:.0} us"),
@@ -67,7 +68,7 @@ pub(crate) fn time(micros: f64) -> String {
     }
 }
 
-/// Bytes as people read them.
+/// Formats bytes with a suitable unit.
 fn quantity(bytes: f64) -> String {
     match bytes {
         bytes if bytes < 1e3 => format!("{bytes:.0} B"),

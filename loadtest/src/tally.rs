@@ -1,4 +1,4 @@
-//! What the tasks of a load note while it is on a server.
+//! [`Tally`]: the durations and troubles that the tasks of a load record in a round.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -10,44 +10,45 @@ use tokio::time::Instant;
 use crate::recorder::{add_time, times};
 use crate::troubles::Troubles;
 
-/// From the end of the measured time to the last answer.
+/// Time limit for the last answers after the measured time.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Times and troubles of a round.
+/// Durations and troubles of a round.
 #[derive(Debug)]
 pub struct Tally {
     /// The measured time.
     pub window: Range<Instant>,
-    /// What went wrong, at whatever time.
+    /// Errors at any time of the round.
     pub troubles: Troubles,
     times: Mutex<Histogram<u64>>,
 }
 
 impl Tally {
-    /// Nothing yet.
+    /// Creates an empty tally.
     pub fn new(window: Range<Instant>) -> Result<Self, CreationError> {
         Ok(Self { window, troubles: Troubles::default(), times: Mutex::new(times()?) })
     }
 
-    /// How long it still is to the measured time, and how long that is, for loads that count both from when they are ready.
+    /// Returns the time until the measured time begins, and its length, for loads that count both from the moment when they are
+    /// ready.
     pub fn spans(&self) -> (Duration, Duration) {
         let Range { start, end } = self.window;
         (start.saturating_duration_since(Instant::now()), end - start)
     }
 
-    /// When the last answers have to be there.
+    /// Returns the time limit for the last answers.
     pub fn deadline(&self) -> Instant {
         self.window.end + PATIENCE
     }
 
-    /// Notes that something took so long, if the moment at which it counts is in the measured time.
+    /// Records the duration `took`, if `at` is in the measured time.
     pub fn note(&self, at: Instant, took: Duration) {
         if self.window.contains(&at) {
             add_time(&mut self.times.lock(), took);
         }
     }
 
-    /// What everything in the measured time took, in microseconds.
+    /// Returns the durations recorded in the measured time, in microseconds.
     pub fn times(&self) -> Histogram<u64> {
         self.times.lock().clone()
     }

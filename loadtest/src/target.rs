@@ -1,4 +1,4 @@
-//! A server as readers and publishers reach it.
+//! [`Target`]: the addresses and the dialect of a server.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -6,30 +6,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::dialects::Dialect;
 
-/// Addresses, and how the server wants to be asked.
+/// Addresses and dialect of a server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Target {
-    /// Of its HTTP listener; of its MQTT listener if it has no other.
+    /// Address of the HTTP listener, or of the MQTT listener if there is no other.
     pub address: SocketAddr,
-    /// Of its MQTT listener, if it has one.
+    /// Address of the MQTT listener, if there is one.
     pub mqtt: Option<SocketAddr>,
-    /// How it is asked.
+    /// How requests are built.
     pub dialect: Dialect,
 }
 
-/// A `--target` that cannot be used, in words for the user.
+/// Why a `--target` cannot be used, in words for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    /// Not of the form.
+    /// It does not have the form of a URL with a port.
     #[error("--target {0}: want http://HOST:PORT")]
     Form(String),
-    /// The name has no address.
+    /// The host name cannot be resolved.
     #[error("--target {0}: {1}")]
     Address(String, std::io::Error),
 }
 
 impl Target {
-    /// A gateway by its URL, `http://host:port`.
+    /// Parses the URL of a gateway, `http://host:port`.
     pub fn parse(url: &str) -> Result<Self, TargetError> {
         let form = || TargetError::Form(url.to_owned());
         let host = url.strip_prefix("http://").ok_or_else(form)?.trim_end_matches('/');

@@ -1,4 +1,4 @@
-//! What readers see of the network: counted connections, HTTP requests on them, server-sent events.
+//! Network access of readers: counted connections, HTTP requests, server-sent events and MQTT.
 
 mod answer;
 mod connection;

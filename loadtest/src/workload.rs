@@ -1,70 +1,69 @@
-//! What every run has to do: which message is meant to be published to which stream at what time.
+//! The workload of a run: which message is to be published to which stream at which time.
 //!
-//! Pure and seeded, so that each process computes the same schedule. A message carries its run, stream and
-//! sequence, and the reader looks the *intended* time up here, never the time at which somebody got round to
-//! sending.
+//! Pure and seeded, so that each process computes the same schedule. A message carries its run, stream and sequence number. The
+//! reader looks up the *intended* time here; the time of the actual send is not used.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The least bytes of a message: the mark, and quotation marks that make it JSON.
+/// Minimum bytes of a message: the mark and the quotation marks of its JSON string.
 pub const MESSAGE_BYTES_MIN: usize = 2 + MARK_LENGTH;
 
 /// `{run}.{stream}.{sequence}.` in hexadecimal digits of fixed width.
 const MARK_LENGTH: usize = 16 + 1 + 8 + 1 + 8 + 1;
 
-/// The parameters that a schedule follows from.
+/// Parameters of a schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Readers.
+    /// Number of readers.
     pub clients: u32,
-    /// Streams; client `c` reads stream `c % streams`.
+    /// Number of streams; client `c` reads stream `c % streams`.
     pub streams: u32,
-    /// Messages a second and stream, on average.
+    /// Messages per second and stream, on average.
     pub rate: f64,
     /// Bytes of a message.
     pub message_bytes: usize,
-    /// Before the measured time.
+    /// Warm-up before the measured time.
     pub warm_up: Duration,
     /// The measured time.
     pub measured: Duration,
-    /// Of the random numbers.
+    /// Seed of the random numbers.
     pub seed: u64,
-    /// What tells the messages of this run from those of others.
+    /// Number that tells the messages of this run from those of other runs.
     pub run: u64,
 }
 
 impl Plan {
-    /// The measured time, from the start of the run.
+    /// Returns the measured time, counted from the start of the run.
     pub fn window(&self) -> Range<Duration> {
         self.warm_up..self.warm_up + self.measured
     }
 }
 
-/// Messages for a while, then none for a while, and so on.
+/// Alternating bursts of messages and pauses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bursts {
-    /// One.
+    /// Length of a burst.
     pub lasting: Duration,
-    /// Between two.
+    /// Length of a pause.
     pub pause: Duration,
 }
 
-/// A message by its place.
+/// Identifies a message by its stream and place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MessageId {
-    /// Its stream.
+    /// Number of its stream.
     pub stream: u32,
-    /// Its place in the stream, from 0.
+    /// Sequence number in its stream, from 0.
     pub sequence: u32,
 }
 
-/// The plan with the times of all messages.
+/// A plan with the times of all messages.
 #[derive(Debug)]
 pub struct Workload {
-    /// What it follows from.
+    /// The parameters of the schedule.
     pub plan: Plan,
     schedules: Vec<Vec<Duration>>,
 }
@@ -76,7 +75,7 @@ impl Workload {
         Self { plan, schedules }
     }
 
-    /// The same, but without the messages that would fall into the pauses between bursts.
+    /// Like [`Self::new`], without the messages that fall into the pauses between bursts.
     pub fn in_bursts(plan: Plan, bursts: Bursts) -> Self {
         let mut workload = Self::new(plan);
         let of_both = (bursts.lasting + bursts.pause).as_nanos().max(1);
@@ -85,22 +84,22 @@ impl Workload {
         workload
     }
 
-    /// The intended times of a stream's messages, from the start of the run.
+    /// Returns the intended times of a stream's messages, counted from the start of the run.
     pub fn schedule(&self, stream: u32) -> &[Duration] {
         self.schedules.get(stream as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// When a message was meant to be published; `None`: there is no such message.
+    /// Returns when a message is to be published; `None` if there is no such message.
     pub fn intended(&self, message: MessageId) -> Option<Duration> {
         self.schedule(message.stream).get(message.sequence as usize).copied()
     }
 
-    /// Whether a message is one of the measured time.
+    /// Whether a message is intended for the measured time.
     pub fn is_measured(&self, message: MessageId) -> bool {
         self.intended(message).is_some_and(|intended| self.plan.window().contains(&intended))
     }
 
-    /// All messages of the streams that `wanted` accepts, in the order of their intended times.
+    /// Returns all messages of the streams that `wanted` accepts, by intended time.
     pub fn in_order(&self, wanted: impl Fn(u32) -> bool) -> Vec<(Duration, MessageId)> {
         let mut all = Vec::new();
         for stream in (0..self.plan.streams).filter(|stream| wanted(*stream)) {
@@ -111,14 +110,14 @@ impl Workload {
         all
     }
 
-    /// Messages a second and stream that the schedule really has in the measured time.
+    /// Returns the messages per second and stream that were actually drawn for the measured time.
     pub fn drawn_rate(&self) -> f64 {
         let window = self.plan.window();
         let inside: usize = self.schedules.iter().map(|times| within(times, &window)).sum();
         inside as f64 / f64::from(self.plan.streams.max(1)) / self.plan.measured.as_secs_f64()
     }
 
-    /// The body of a message: a JSON string of the planned size.
+    /// Returns the body of a message: a JSON string of the planned size.
     pub fn body(&self, message: MessageId) -> String {
         let MessageId { stream, sequence } = message;
         let mark = format!("\"{:016x}.{stream:08x}.{sequence:08x}.", self.plan.run);
@@ -126,14 +125,14 @@ impl Workload {
         format!("{mark}{}\"", "x".repeat(padding))
     }
 
-    /// The messages of this run that stand in `text` as a whole, in order, whatever is around them.
+    /// Returns the messages of this run that are complete in `text`, in order; other text is skipped.
     pub fn find_in<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = MessageId> + 'a {
         let run = format!("{:016x}.", self.plan.run);
         let places: Vec<usize> = memchr::memmem::find_iter(text, run.as_bytes()).collect();
         places.into_iter().filter_map(|place| self.parse(text.get(place..)?))
     }
 
-    /// Reads the message at the start of `text`; `None` if it is cut short or has changed.
+    /// Parses the message at the start of `text`; `None` if it is incomplete or altered.
     fn parse(&self, text: &[u8]) -> Option<MessageId> {
         let text = text.get(..self.plan.message_bytes.checked_sub(1)?)?;
         let mark = std::str::from_utf8(text.get(17..MARK_LENGTH)?).ok()?;
@@ -147,12 +146,12 @@ impl Workload {
     }
 }
 
-/// How many of the rising `times` lie in `window`.
+/// Counts the ascending `times` that lie in `window`.
 pub fn within(times: &[Duration], window: &Range<Duration>) -> usize {
     times.partition_point(|at| *at < window.end) - times.partition_point(|at| *at < window.start)
 }
 
-/// The gaps of a Poisson process have an exponential distribution.
+/// Draws a Poisson process, whose gaps have an exponential distribution.
 fn schedule(plan: &Plan, stream: u32) -> Vec<Duration> {
     let mut random = fastrand::Rng::with_seed(plan.seed ^ (u64::from(stream) << 32 | 0x9e37_79b9));
     let (mut times, mut at) = (Vec::new(), 0.0);
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_draws_the_same_schedule_and_another_seed_another() {
+    fn equal_seeds_draw_equal_schedules_and_other_seeds_others() {
         let (one, same) = (Workload::new(plan()), Workload::new(plan()));
         let other = Workload::new(Plan { seed: 8, ..plan() });
         assert_eq!(one.schedule(3), same.schedule(3));
@@ -196,7 +195,7 @@ mod tests {
         assert_ne!(one.schedule(3), one.schedule(4));
     }
 
-    /// 22 000 messages: the standard deviation of the mean is 0.7 %, and that of the squares' mean 1.5 %.
+    /// 22 000 messages: the standard deviation of the mean is 0.7 %, and that of the mean of squares 1.5 %.
     #[test]
     fn gaps_are_exponential() {
         let workload = Workload::new(plan());
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn between_bursts_there_is_nothing() {
+    fn no_message_falls_between_bursts() {
         let bursts = Bursts { lasting: Duration::from_secs(2), pause: Duration::from_secs(3) };
         let (all, some) = (Workload::new(plan()), Workload::in_bursts(plan(), bursts));
         let is_in_burst = |at: &&Duration| at.as_secs_f64() % 5.0 < 2.0;
@@ -223,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_found_in_whatever_surrounds_it_and_only_as_a_whole() {
+    fn complete_messages_are_found_within_other_text() {
         let workload = Workload::new(plan());
         let ids = [(3, 0), (3, 1), (99, 17)].map(|(stream, sequence)| MessageId { stream, sequence });
         let bodies = ids.map(|id| workload.body(id));
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_sending_is_that_of_the_intended_times() {
+    fn messages_are_sent_in_the_order_of_their_intended_times() {
         let workload = Workload::new(plan());
         let all = workload.in_order(|stream| stream % 2 == 0);
         assert!(all.is_sorted_by_key(|(at, _)| *at) && all.iter().all(|(_, id)| id.stream % 2 == 0));

@@ -1,4 +1,4 @@
-//! The program wrk as a generator: one request, the same on all connections and all the time.
+//! The program wrk as a generator: it repeats one request on all connections.
 
 mod output;
 mod script;
@@ -16,62 +16,62 @@ use crate::wire::{Request, WireError};
 
 pub use output::Counted;
 
-/// Its program, and the Debian package that brings it.
+/// Name of the program and of its Debian package.
 const NAME: &str = "wrk";
 
-/// How it sends.
+/// How wrk sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wrk {
-    /// Connections, each with one request under way.
+    /// Connections, each with one request in flight.
     pub connections: u32,
-    /// Threads, which share the connections.
+    /// Threads that share the connections.
     pub threads: u32,
 }
 
-/// Why there are no figures of it.
+/// Why wrk produced no figures.
 #[derive(Debug, thiserror::Error)]
 pub enum WrkError {
-    /// The program is not there.
+    /// wrk is not installed.
     #[error("wrk is not installed: apt-get install wrk")]
     Missing,
-    /// It cannot send to more than one stream.
-    #[error("wrk sends the same request on all connections: leave --streams {0} or --generator wrk out")]
+    /// wrk cannot send to more than one stream.
+    #[error("wrk sends the same request on all connections: remove --streams {0} or --generator wrk")]
     Streams(u32),
-    /// It has no times but these.
-    #[error("wrk counts whole seconds: --seconds {0} is none")]
+    /// wrk takes only whole seconds.
+    #[error("wrk takes whole seconds only, not --seconds {0}")]
     Seconds(f64),
     /// The program cannot be run.
     #[error("wrk cannot be started: {0}")]
     Spawn(io::Error),
-    /// It ended with an error.
+    /// wrk ended with an error.
     #[error("wrk: {0}")]
     Ended(String),
-    /// It has not said something, or not in a form that is known.
-    #[error("wrk has not said its {0}")]
+    /// A figure is missing in wrk's output or has an unknown format.
+    #[error("the output of wrk has no {0}")]
     Unsaid(&'static str),
-    /// Connections that did not come to be or broke, and answers that did not come.
+    /// Failed connections, or missing responses.
     #[error("wrk: socket errors: {0}")]
     Sockets(String),
-    /// Refusals.
+    /// Responses that are refusals.
     #[error("wrk: answers beyond 2xx and 3xx: {0}")]
     Refused(u64),
-    /// What it is to send could not be made out, or is not what was meant.
+    /// The request to repeat could not be built, or its response is wrong.
     #[error(transparent)]
     Request(#[from] WireError),
-    /// Its script cannot be written.
+    /// The script for wrk cannot be written.
     #[error(transparent)]
     Files(#[from] ServerError),
 }
 
 impl Wrk {
-    /// Whether it is there.
+    /// Checks that wrk is installed.
     pub fn installed() -> Result<(), WrkError> {
-        // It ends with 1 when it is asked for its version.
+        // wrk ends with 1 after it prints its version.
         let asked = std::process::Command::new(NAME).arg("-v").stdin(Stdio::null()).output();
         asked.map(drop).map_err(not_started)
     }
 
-    /// Sends `request` for so many whole seconds. It ends when the future is dropped.
+    /// Repeats `request` for `lasting`, in whole seconds. wrk is killed if the future is dropped.
     pub async fn send(
         self,
         address: SocketAddr,
@@ -91,7 +91,7 @@ impl Wrk {
             .args(["--latency", "--script", &script])
             .arg(format!("http://{address}{}", request.uri()))
             .stdin(Stdio::null())
-            // Ctrl-C reaches it through this command alone: it would take it for the end of its time.
+            // Ctrl-C must reach wrk only through this program: wrk would take it for the end of its run.
             .process_group(0)
             .kill_on_drop(true)
             .output()

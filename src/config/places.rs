@@ -1,4 +1,5 @@
-//! Settings whose text is a keyword or a value: the MQTT address, the place of the store, and the sync policy.
+//! Settings whose text is a keyword or a value: the MQTT address, the place of the store, the sync policy, and the place of the
+//! access log.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,6 +27,17 @@ pub enum StorePlace {
     Memory,
     /// In a directory, which is created if it does not exist.
     Directory(PathBuf),
+}
+
+/// Where the access log is written: `off`, `-`, or a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLogPlace {
+    /// Nowhere.
+    Off,
+    /// To standard output.
+    StandardOutput,
+    /// To the end of a file, which is created if it does not exist.
+    File(PathBuf),
 }
 
 impl Serialize for MqttAddress {
@@ -63,6 +75,27 @@ impl<'de> Deserialize<'de> for StorePlace {
             "" => Err(serde::de::Error::custom("the store must be a directory or memory")),
             "memory" => Ok(Self::Memory),
             path => Ok(Self::Directory(path.into())),
+        }
+    }
+}
+
+impl Serialize for AccessLogPlace {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_str("off"),
+            Self::StandardOutput => serializer.serialize_str("-"),
+            Self::File(path) => serializer.collect_str(&path.display()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for AccessLogPlace {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "" => Err(serde::de::Error::custom("the access log must be a file, - (standard output) or off")),
+            "off" => Ok(Self::Off),
+            "-" => Ok(Self::StandardOutput),
+            path => Ok(Self::File(path.into())),
         }
     }
 }

@@ -1,20 +1,71 @@
 //! The layers of settings, and what they refuse.
 
-use std::collections::HashMap;
-
 use super::*;
-use crate::limits::Limit;
 
 fn settings(variables: &[(&str, &str)], arguments: &[&str]) -> Result<Settings, String> {
-    let variables: HashMap<_, _> = variables.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    let environment =
-        Environment::with_prefix("POLLGATE").prefix_separator("_").separator("__").source(Some(variables));
+    let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+    let variables = Variables::of(variables, &option_names()).map_err(SettingsError::from);
     let cli = Cli::try_parse_from(["pollgate"].iter().chain(arguments)).map_err(|error| error.to_string())?;
     let args = match cli.command {
         Some(Command::Serve(args)) => *args,
         _ => cli.serve,
     };
-    args.over(environment).map_err(|error| error.to_string())
+    variables.and_then(|variables| args.over(variables)).map_err(|error| error.to_string())
+}
+
+/// A value other than the default for each option, as a variable has it.
+fn other_value(option: &str) -> &'static str {
+    match option {
+        "listen" | "admin" | "mqtt" => "127.0.0.1:1",
+        "store" => "memory",
+        "sync" => "never",
+        "accept-damage" | "open" => "true",
+        "mqtt-refused" => "close",
+        "mqtt-refuse-filter" => "a/#,b",
+        "memory-max" => "256M",
+        "hold" | "drain" => "7s",
+        "hold-max" => "54s",
+        "host" => "gate.example,other.example",
+        "origin" => "https://app.example,https://other.example",
+        "log" => "json",
+        "access-log" => "access.log",
+        "limit" => "headers_max=9,head_timeout=3s",
+        other => panic!("the option {other} has no value here"),
+    }
+}
+
+#[test]
+fn each_option_has_a_variable_that_sets_the_same() {
+    let text = |settings: Settings| format!("{settings:?}");
+    for option in option_names().into_iter().filter(|option| option != "config") {
+        let value = other_value(&option);
+        let name = format!("POLLGATE_{}", option.replace('-', "_").to_uppercase());
+        let by_variable = settings(&[(&name, value)], &[]).map(text);
+        let flag = format!("--{option}");
+        let arguments: Vec<&str> = match value {
+            "true" => vec![&flag],
+            _ => value.split(',').flat_map(|value| [flag.as_str(), value]).collect(),
+        };
+        assert_eq!(by_variable, settings(&[], &arguments).map(text), "{name}");
+        assert_ne!(by_variable, settings(&[], &[]).map(text), "{name} changes nothing");
+    }
+}
+
+#[test]
+fn a_variable_names_the_file_unless_the_command_line_does() {
+    let file = |name: &str, hold: &str| {
+        let file = std::env::temp_dir().join(format!("pollgate-{name}-{}.toml", std::process::id()));
+        std::fs::write(&file, format!("hold = \"{hold}\"\n")).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let (one, other) = (file("variable", "10s"), file("option", "20s"));
+    let by_variable = settings(&[("POLLGATE_CONFIG", &one)], &[]);
+    let by_both = settings(&[("POLLGATE_CONFIG", &one)], &["--config", &other]);
+    [one, other].iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    assert_eq!(
+        [by_variable, by_both].map(|given| given.unwrap().hold),
+        [Span::seconds(10), Span::seconds(20)]
+    );
 }
 
 #[test]

@@ -71,6 +71,7 @@ impl Hub {
             closed: creation.closed,
             payload,
             fork: creation.fork.map(|(source, offset, sub_offset)| Fork { source, offset, sub_offset }),
+            writers: None,
         };
         Ok(run_to_completion(self.change_context().create(name.clone(), create, now)).await?)
     }

@@ -88,6 +88,8 @@ enum Over {
     Deadline,
     Superseded,
     Draining,
+    /// The client will send no more, and might be gone.
+    HalfClosed,
 }
 
 impl Hub {
@@ -144,6 +146,16 @@ impl<S: Source> HeldPoll<'_, S> {
         }
     }
 
+    /// Ends the poll early, as if its deadline had passed. The caller has to poll it afterwards.
+    pub fn end(&mut self) {
+        self.over = Some(Over::HalfClosed);
+    }
+
+    /// Whether [`end`](Self::end) was called.
+    pub fn has_ended(&self) -> bool {
+        self.over == Some(Over::HalfClosed)
+    }
+
     /// Waits for the answer, which is returned once. `timer` is the same in each call, or another one that
     /// the same task polls.
     pub fn poll_answer(
@@ -190,6 +202,9 @@ impl<S: Source> HeldPoll<'_, S> {
         if let Poll::Ready(change) = source.poll_changed(context) {
             self.published = change.published;
             return Poll::Ready(change.batch);
+        }
+        if self.over.is_some() {
+            return Poll::Ready(None);
         }
         let deadline = self.slot.deadline();
         let (until, over) = match self.slot.poll_ended(context) {

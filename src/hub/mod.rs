@@ -252,10 +252,13 @@ impl Hub {
     }
 
     /// Starts a drain: ends held polls and live delivery forms evenly over `drain_spread`, each with its
-    /// offset, then returns. New polls are no longer held.
+    /// offset, then returns; at once if nobody is connected. New polls are no longer held.
     pub async fn drain(&self) {
         self.is_draining.store(true, Ordering::SeqCst);
         self.draining.send_replace(true);
+        if !self.metrics.has_connections() && self.clients.held() == 0 {
+            return;
+        }
         let steps = (self.limits.drain_spread.get().as_millis() / DRAIN_STEP.as_millis()).max(1);
         let polls_per_step = self.clients.held().div_ceil(usize::try_from(steps).unwrap_or(1)).max(1);
         let mut interval = tokio::time::interval(DRAIN_STEP);

@@ -5,11 +5,13 @@
 //! the reader subscribes, and only then reads each stream once more, so that no append is missed between the
 //! read and the wait.
 
+mod history;
 mod read;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
 
 use super::clients::Subject;
 use super::signal::Waiter;
@@ -26,8 +28,12 @@ const MARKS_MAX: usize = 64;
 pub struct RequestedStream {
     /// The stream, which need not exist.
     pub stream: StreamName,
-    /// How far the client has read the stream. `None`: reading starts at the current tail.
+    /// How far the client has read the stream. `None`: reading starts before the current tail, by `history`.
     pub progress: Option<Progress>,
+    /// How many messages before the tail the client asks for.
+    pub history: u64,
+    /// The client asks for the times of the messages.
+    pub times: bool,
 }
 
 /// An update of one of many streams.
@@ -37,6 +43,8 @@ pub struct StreamUpdate {
     pub stream: StreamName,
     /// The update. `None`: the stream does not exist.
     pub update: Option<Update>,
+    /// When the messages were appended, if the client asks for that. A text has the time of its end.
+    pub times: Vec<SystemTime>,
 }
 
 /// The result of one read of many streams.
@@ -67,6 +75,10 @@ pub struct MultiReader {
 struct ReadPosition {
     name: StreamName,
     progress: Option<Progress>,
+    /// See [`RequestedStream::history`].
+    history: u64,
+    /// See [`RequestedStream::times`].
+    times: bool,
     /// The stream is in [`MultiReader::ready`].
     ready: bool,
     /// Value of [`MultiReader::served`] at the last update of this stream.
@@ -91,7 +103,8 @@ impl Hub {
 
 impl ReadPosition {
     fn new((served, request): (u64, RequestedStream)) -> Self {
-        Self { name: request.stream, progress: request.progress, ready: false, served, moved: false }
+        let RequestedStream { stream: name, progress, history, times } = request;
+        Self { name, progress, history, times, ready: false, served, moved: false }
     }
 
     fn position(&self) -> Option<(&StreamName, Progress)> {

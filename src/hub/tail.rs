@@ -77,6 +77,11 @@ impl<S: Source> Tail<S> {
         &mut self.source
     }
 
+    /// Whether the tail has ended because its life is over. It has not if the gateway is draining or lacks memory.
+    pub fn has_outlived(&self) -> bool {
+        self.ended && self.life.is_spent()
+    }
+
     /// Returns the next update: the first batch at once, later ones when there is something new, or without
     /// news when a heartbeat or the end is due. Returns `None` after the last update: the source has ended,
     /// the life of the tail is over, the gateway is draining, or a read failed.
@@ -137,6 +142,11 @@ impl TailDeadline {
     fn is_over(&mut self) -> bool {
         self.note_drain();
         self.ends_at.is_some_and(|end| Instant::now() >= end)
+    }
+
+    fn is_spent(&self) -> bool {
+        let is_over = self.ends_at.is_some_and(|end| Instant::now() >= end);
+        is_over && !self.drain_noted && !self.hub.budget().is_critical()
     }
 
     /// Ends a tail that had nothing to read for a heartbeat if memory is critical, to make room for active

@@ -50,8 +50,11 @@ impl StoreMetrics {
             registry.register_with_unit(name, help, Unit::Bytes, gauge.clone());
             gauge
         };
-        let size = gauge("store_size", "Size of all log segments on disk in bytes");
-        let live = gauge("store_live", "Bytes of records in full log segments that are still in use");
+        let size = gauge("store_size", "Size of all log segments on disk in bytes, including unused room");
+        let live = gauge(
+            "store_live",
+            "Bytes of records in log segments that are in use: kept messages and the state of streams and sessions",
+        );
         let damaged = gauge("store_damaged", "Bytes of damaged records in the log files");
         let opened_seconds = Gauge::default();
         let help = "Time in seconds that the store took to open";

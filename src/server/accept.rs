@@ -17,10 +17,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::budget::{Budget, principal_of};
 use crate::http::conn::{
-    self, ConnectionContext, ConnectionState, GuardedStream, MqttSocket, Phase, Service,
+    self, ConnectionContext, ConnectionState, GuardedStream, MqttSocket, OpenConnection, Phase, Service,
 };
 use crate::limits::Limits;
-use crate::metrics::{Metrics, stall_timed};
+use crate::metrics::{ConnectionGuard, Metrics, stall_timed};
 use crate::mqtt::{Broker, WebSocketBytes};
 
 /// File descriptors that are reserved for other things than client connections.
@@ -44,6 +44,9 @@ const ACCEPTS_AT_A_TIME: u64 = 4096;
 /// How long TCP handshakes in progress may take before the listener closes, which resets them. A client whose SYN is dropped in
 /// that time sends another one after a second, and is refused.
 const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
+
+/// The same while nobody is connected, so that the process ends at once.
+const HANDSHAKE_GRACE_WITHOUT_CLIENTS: Duration = Duration::from_millis(50);
 
 /// The front that serves the connections of a listener.
 pub(super) enum Front {
@@ -127,7 +130,9 @@ impl Acceptor {
         if let Err(error) = drop_syns(&listener) {
             tracing::warn!(%error, "cannot drop new handshakes; connections that arrive during the drain may be reset");
         }
-        let close_at = Instant::now() + HANDSHAKE_GRACE;
+        let grace =
+            if self.metrics.has_connections() { HANDSHAKE_GRACE } else { HANDSHAKE_GRACE_WITHOUT_CLIENTS };
+        let close_at = Instant::now() + grace;
         while let Ok(Ok((stream, address))) = timeout_at(close_at, listener.accept()).await {
             self.admit(stream, address).await;
         }
@@ -149,10 +154,19 @@ impl Acceptor {
 
     fn spawn(&self, stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit, refuse: bool) {
         let (limits, phase) = (self.limits.clone(), self.phase.clone());
-        // The state holds a receiver of the phase too, so that a drain waits for WebSockets.
-        let open = (self.metrics.connection(), permit, phase.clone(), Freed(self.freed.clone()));
+        let open = Open {
+            _counted: self.metrics.connection(),
+            _permit: permit,
+            _phase: phase.clone(),
+            _freed: Freed(self.freed.clone()),
+        };
         let owner = self.budget.owner(principal_of(address.ip()));
-        let state = Arc::new(ConnectionState::new(open, &owner));
+        let state = Arc::new(match &self.front {
+            Front::Http(service) if service.logs_access() => {
+                ConnectionState::new(LoggedOpen { _open: open, peer: address }, &owner)
+            }
+            Front::Http(_) | Front::Mqtt(_) => ConnectionState::new(open, &owner),
+        });
         if let Err(error) = prepare(&stream, &limits) {
             return tracing::debug!(%error, "a connection closed before it was served");
         }
@@ -234,6 +248,33 @@ fn run(
         tokio::spawn(timeout(REFUSAL_TIME, serve).map(move |outcome| log(outcome.unwrap_or(Ok(())))));
     } else {
         tokio::spawn(serve.map(log));
+    }
+}
+
+/// What is held for as long as a connection is open.
+struct Open {
+    _counted: ConnectionGuard,
+    _permit: OwnedSemaphorePermit,
+    /// A drain waits until this is dropped, so also for WebSockets.
+    _phase: watch::Receiver<Phase>,
+    _freed: Freed,
+}
+
+/// The same with the address of the client, for the access log.
+struct LoggedOpen {
+    _open: Open,
+    peer: SocketAddr,
+}
+
+impl OpenConnection for Open {
+    fn peer(&self) -> Option<SocketAddr> {
+        None
+    }
+}
+
+impl OpenConnection for LoggedOpen {
+    fn peer(&self) -> Option<SocketAddr> {
+        Some(self.peer)
     }
 }
 

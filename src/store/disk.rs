@@ -46,15 +46,17 @@ use std::time::SystemTime;
 use tokio::sync::oneshot;
 
 use crate::budget::Charge;
-use crate::store::entry::Moment;
+use crate::store::entry::{Entry, Moment};
+use crate::store::view::MessagesView;
 use crate::stream::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
-    Failure, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange, Start, Store,
-    StoredSession, StreamName, StreamPage, Work,
+    Failure, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange, Snapshot, Start,
+    Store, StoredSession, StreamName, StreamPage, Work,
 };
 use changes::ChangeReply;
 use committer::{Committer, Job};
 use directory::Directory;
+use kept::{Slice, Stored};
 use room::NoRoom;
 use shared::DiskState;
 
@@ -94,6 +96,27 @@ impl Disk {
         let job = Job::QueuedChange(Box::new(move |committer| change(committer, answer)));
         self.send_job(job)?;
         outcome.await.map_err(|_| Failure::Broken)
+    }
+}
+
+impl Disk {
+    /// Reads the messages that `view` selects.
+    async fn read_messages(
+        &self,
+        name: &StreamName,
+        start: Start,
+        now: SystemTime,
+        view: impl Fn(&mut Entry<Stored>) -> Result<MessagesView<Slice>, ReadError> + Send,
+    ) -> Result<Messages, ReadError> {
+        for _ in 0..READ_ATTEMPTS_MAX {
+            let view = self.shared.streams.with(name, now, &view)??;
+            match self.shared.messages(view).await {
+                Ok(Some(messages)) => return Ok(messages),
+                Ok(None) => {}
+                Err(unread) => self.shared.lose(name, start, unread, now)?,
+            }
+        }
+        Err(Failure::Unreadable.into())
     }
 }
 
@@ -165,18 +188,17 @@ impl Store for Disk {
         limit: MessageLimit,
         now: SystemTime,
     ) -> Work<'a, Result<Messages, ReadError>> {
-        Box::pin(async move {
-            for _ in 0..READ_ATTEMPTS_MAX {
-                let view =
-                    self.shared.streams.with(name, now, |entry| entry.messages(start, limit, now))??;
-                match self.shared.messages(view).await {
-                    Ok(Some(messages)) => return Ok(messages),
-                    Ok(None) => {}
-                    Err(unread) => self.shared.lose(name, start, unread, now)?,
-                }
-            }
-            Err(Failure::Unreadable.into())
-        })
+        Box::pin(self.read_messages(name, start, now, move |entry| entry.messages(start, limit, now)))
+    }
+
+    fn peek<'a>(
+        &'a self,
+        name: &'a StreamName,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Work<'a, Result<Messages, ReadError>> {
+        Box::pin(self.read_messages(name, start, now, move |entry| entry.peek(start, limit, now)))
     }
 
     fn retained<'a>(
@@ -219,6 +241,21 @@ impl Store for Disk {
             entry.trim(now);
             entry.description()
         })))
+    }
+
+    fn snapshot<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<Snapshot, ReadError>> {
+        let name = name.clone();
+        Box::pin(async move {
+            let is_settled = |entry: &mut Entry<Stored>| (entry.underway == 0).then(|| entry.snapshot(now));
+            if let Some(snapshot) = self.shared.streams.with(&name, now, is_settled)? {
+                return Ok(snapshot);
+            }
+            self.change(move |committer, answer| committer.snapshot(&name, now, answer)).await?
+        })
     }
 
     fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), ChangeError>> {

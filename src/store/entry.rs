@@ -12,9 +12,10 @@ use super::log::{ChargedTo, Content, Log, Placed, Record, Restored};
 use super::view::{MessagesView, View};
 use crate::budget::{Owner, StreamCharge, allocated_bytes};
 use crate::stream::{
-    Admission, Annotation, Append, AppendError, Appended, ContentType, Create, CreateError, Created,
+    Admission, Annotation, Append, AppendError, Appended, Branch, ContentType, Create, CreateError, Created,
     Description, Epoch, EpochHistory, Gap, GapReason, Lifetime, MessageLimit, Offset, PRODUCERS_MAX, Payload,
-    Position, Principal, Producer, ReadError, ReadLimit, Retention, Start, StreamName, Writers,
+    Position, Principal, Producer, ReadError, ReadLimit, Retention, Snapshot, Start, StreamName,
+    WriterStates, Writers,
 };
 
 pub(super) use state::{CreationRequest, Done, Moment, State, WrittenState};
@@ -150,8 +151,12 @@ impl<C: Content> Entry<C> {
         Ok(self.log.admit(ChargedTo { principal: append.principal, creator: self.charge.owner() }, bytes)?)
     }
 
-    /// Decides on the initial messages and the initial close.
+    /// Decides on the initial messages and the initial close, and remembers the writers of an imported stream.
     pub(super) fn begin_with(&mut self, create: &Create) {
+        if let Some(WriterStates { producers, sequence, .. }) = create.writers.as_deref() {
+            self.writers = Writers::remembered(producers.iter().cloned(), sequence.clone(), None);
+            self.recount();
+        }
         self.decided = self.decided.after(create.payload.positions());
         if create.closed {
             self.writers.close();
@@ -176,6 +181,22 @@ impl<C: Content> Entry<C> {
             closed: self.closed,
             lifetime: self.lifetime,
             retention: self.retention,
+        }
+    }
+
+    /// All of the stream except its messages. No change may be underway.
+    pub(super) fn snapshot(&mut self, now: SystemTime) -> Snapshot {
+        self.trim(now);
+        let branch = self.asked.fork.as_ref().zip(self.origin.ancestors().last());
+        Snapshot {
+            description: self.description(),
+            branch: branch.map(|(fork, (_, at))| Branch {
+                source: fork.source.clone(),
+                at: self.epoch_history.offset_at(*at),
+            }),
+            depth: self.depth,
+            has_forks: self.forks > 0,
+            writers: self.writers.states(),
         }
     }
 
@@ -357,9 +378,20 @@ impl<C: Content> Entry<C> {
         limit: MessageLimit,
         now: SystemTime,
     ) -> Result<MessagesView<C::Piece>, ReadError> {
+        let view = self.peek(start, limit, now)?;
+        self.used = now;
+        Ok(view)
+    }
+
+    /// Reads messages without using the stream.
+    pub(super) fn peek(
+        &mut self,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Result<MessagesView<C::Piece>, ReadError> {
         self.trim(now);
         let from = self.locate(start)?;
-        self.used = now;
         let (mut messages, mut next, mut bytes) = (Vec::new(), from, 0);
         for placed in self.log.messages(from) {
             if placed.start > next {

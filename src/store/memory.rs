@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::stream::{
     Admission, Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description,
     Epoch, EpochHistory, Failure, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit,
-    SessionChange, Start, Store, StoredSession, StreamName, StreamPage, Work,
+    SessionChange, Snapshot, Start, Store, StoredSession, StreamName, StreamPage, Work,
 };
 
 /// A store that keeps streams in memory.
@@ -158,6 +158,18 @@ impl Store for Memory {
         Box::pin(ready(view.map(|view| view.into_messages())))
     }
 
+    fn peek<'a>(
+        &'a self,
+        name: &'a StreamName,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Work<'a, Result<Messages, ReadError>> {
+        let view = self.streams.with(name, now, |entry| entry.peek(start, limit, now));
+        let view = view.unwrap_or_else(|missing| Err(missing.into()));
+        Box::pin(ready(view.map(|view| view.into_messages())))
+    }
+
     fn retained<'a>(
         &'a self,
         name: &'a StreamName,
@@ -187,6 +199,15 @@ impl Store for Memory {
             entry.trim(now);
             entry.description()
         })))
+    }
+
+    fn snapshot<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<Snapshot, ReadError>> {
+        let snapshot = self.streams.with(name, now, |entry| entry.snapshot(now));
+        Box::pin(ready(snapshot.map_err(ReadError::from)))
     }
 
     fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), ChangeError>> {

@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use super::{Append, AppendRefusal, ContentType, Principal, Producer, ProducerId, Producers};
+use super::{Append, AppendRefusal, ContentType, Principal, Producer, ProducerId, Producers, WriterStates};
 
 /// What a store does with an append that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,18 @@ impl Writers {
         }
         writers.closed_by = closed.flatten();
         writers
+    }
+
+    /// All that is remembered, for an export.
+    pub fn states(&self) -> WriterStates {
+        let producers = self
+            .producers()
+            .map(|(id, epoch, sequence, seen)| (Producer { id: id.clone(), epoch, sequence }, seen));
+        WriterStates {
+            producers: producers.collect(),
+            sequence: self.last_sequence.clone(),
+            closed_by: self.closed_by.clone(),
+        }
     }
 
     /// Each producer that is remembered: its id, epoch, last sequence, and the time of its last append.

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{ContentType, Epoch, Failure, Gap, Offset, Payload, Principal, Shortage, Start, StreamName};
+use super::{
+    ContentType, Epoch, Failure, Gap, Offset, Payload, Principal, Producer, Shortage, Start, StreamName,
+};
 
 /// The maximum depth of a fork: its source, the source of that source, and so on. Each of these streams takes a place in the
 /// offsets of the fork, and keeps its name as long as the fork exists.
@@ -27,6 +29,8 @@ pub struct Create {
     pub payload: Payload,
     /// Set if the stream is a fork.
     pub fork: Option<Fork>,
+    /// What the stream remembers of its writers from the beginning, if it is imported.
+    pub writers: Option<Box<WriterStates>>,
 }
 
 impl Create {
@@ -41,6 +45,7 @@ impl Create {
             closed: false,
             payload: Payload::default(),
             fork: None,
+            writers: None,
         }
     }
 }
@@ -124,6 +129,49 @@ pub struct Description {
     pub lifetime: Lifetime,
     /// Which messages of the stream are kept.
     pub retention: Retention,
+}
+
+/// All of a stream except its messages, at one moment: what an export needs.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The metadata.
+    pub description: Description,
+    /// The point at which the stream branches off its source; `None` unless it is a fork.
+    pub branch: Option<Branch>,
+    /// Number of sources in the chain of forks; 0 for a stream that is not a fork.
+    pub depth: u8,
+    /// Whether there are forks of the stream.
+    pub has_forks: bool,
+    /// What the stream remembers of its writers.
+    pub writers: WriterStates,
+}
+
+/// The point at which a fork branches off its source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branch {
+    /// The source.
+    pub source: StreamName,
+    /// The offset in the fork. Its position is the same in the source.
+    pub at: Offset,
+}
+
+/// What a stream remembers of its writers, so that retries are recognized.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WriterStates {
+    /// Each idempotent producer with the last sequence that was accepted, and the time of that append.
+    pub producers: Vec<(Producer, SystemTime)>,
+    /// The last `Stream-Seq`.
+    pub sequence: Option<Box<str>>,
+    /// The producer whose append closed the stream.
+    pub closed_by: Option<Producer>,
+}
+
+impl WriterStates {
+    /// The size of all ids and texts, with 40 bytes for the numbers of each producer.
+    pub fn size(&self) -> usize {
+        let ids: usize = self.producers.iter().map(|(producer, _)| producer.id.len() + 40).sum();
+        ids + self.sequence.as_ref().map_or(0, |sequence| sequence.len())
+    }
 }
 
 /// When a stream is removed automatically (protocol, section 5.1).

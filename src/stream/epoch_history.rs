@@ -74,9 +74,15 @@ impl EpochHistory {
         Offset { epoch: ancestors.get(range).map_or(self.own, |(epoch, _)| *epoch), position }
     }
 
-    /// The position of an offset that this log has returned, or its source before the fork.
+    /// The position of an offset that this log has returned, or its source before the fork. The epoch may be a later one of
+    /// this log than that of the position, as clients derive the offset of a message from that of a later one.
     pub fn position_of(&self, offset: Offset) -> Result<Position, OtherEpoch> {
-        let ours = offset == Offset::ZERO || self.offset_at(offset.position).epoch == offset.epoch;
+        let is_of_ancestor = || {
+            let ancestors = self.ancestors();
+            let range = ancestors.binary_search_by_key(&offset.epoch, |(epoch, _)| *epoch).ok();
+            range.and_then(|range| ancestors.get(range)).is_some_and(|(_, end)| offset.position <= *end)
+        };
+        let ours = offset.epoch == self.own || offset == Offset::ZERO || is_of_ancestor();
         ours.then_some(offset.position).ok_or(OtherEpoch)
     }
 }
@@ -98,6 +104,23 @@ mod tests {
         assert_eq!(fork.position_of(offset(7, 3)), Ok(Position(3)));
         assert_eq!(fork.position_of(offset(7, 11)), Err(OtherEpoch));
         assert_eq!(source.position_of(offset(9, 11)), Err(OtherEpoch));
+    }
+
+    #[test]
+    fn an_offset_that_a_client_derives_from_a_later_one_names_the_same_position() {
+        let fork = EpochHistory::new(Epoch(7)).fork(Position(10), Epoch(9));
+        let (run, recreated) = (fork.run(Position(20), Epoch(12)), fork.fork(Position(5), Epoch(13)));
+        for (epoch, position) in [(7, 10), (9, 10), (9, 3), (9, 20), (12, 3), (12, 21)] {
+            assert_eq!(
+                run.position_of(offset(epoch, position)),
+                Ok(Position(position)),
+                "{epoch}_{position}"
+            );
+        }
+        for (epoch, position) in [(7, 11), (9, 21), (8, 3), (13, 3)] {
+            assert_eq!(run.position_of(offset(epoch, position)), Err(OtherEpoch), "{epoch}_{position}");
+        }
+        assert_eq!(recreated.position_of(offset(9, 3)), Err(OtherEpoch));
     }
 
     #[test]

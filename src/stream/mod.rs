@@ -35,7 +35,10 @@ pub use append::{
 pub use cache_cursor::CacheCursor;
 pub use change::{ChangeError, Failure, Missing, SessionChange, StoredSession};
 pub use content_type::{ContentType, Encoding, InvalidContentType};
-pub use creation::{Create, CreateError, Created, Description, FORK_DEPTH_MAX, Fork, Lifetime, Retention};
+pub use creation::{
+    Branch, Create, CreateError, Created, Description, FORK_DEPTH_MAX, Fork, Lifetime, Retention, Snapshot,
+    WriterStates,
+};
 pub use epoch_history::{EpochHistory, OtherEpoch};
 pub use filter::{ANY_LEVELS, Filter, InvalidFilter, ONE_LEVEL};
 pub use filter_map::FilterMap;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
-    Failure, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange, Start,
+    Failure, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange, Snapshot, Start,
     StoredSession, StreamName, StreamPage,
 };
 
@@ -60,6 +60,15 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> Work<'a, Result<Messages, ReadError>>;
 
+    /// Reads messages like [`messages`](Self::messages), but is not a use of the stream: it does not extend a TTL.
+    fn peek<'a>(
+        &'a self,
+        name: &'a StreamName,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Work<'a, Result<Messages, ReadError>>;
+
     /// The retained message: the last message published with `retain`, or the last value if that was a JSON append, even if the
     /// log no longer keeps it. `None` if there is none, or if it was cleared or has expired. A fork begins without one.
     fn retained<'a>(
@@ -81,6 +90,11 @@ pub trait Store: Send + Sync + 'static {
         name: &'a StreamName,
         now: SystemTime,
     ) -> Work<'a, Result<Description, Missing>>;
+
+    /// Returns all of a stream except its messages. Whatever it says of the writers, the messages before its tail contain. This
+    /// is not a use of the stream.
+    fn snapshot<'a>(&'a self, name: &'a StreamName, now: SystemTime)
+    -> Work<'a, Result<Snapshot, ReadError>>;
 
     /// Deletes a stream. Its name stays taken while forks of it exist.
     fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), ChangeError>>;
@@ -142,7 +156,7 @@ pub trait Observer: Send + Sync + 'static {
     /// A read found the content of `hot` records in memory and of `cold` records on disk.
     fn read(&self, hot: usize, cold: usize);
 
-    /// The files of the store take `bytes`. Records in use take `live` bytes of all files except the one being written.
+    /// The files of the store take `bytes`, of which records in use take `live`.
     fn sized(&self, bytes: u64, live: u64);
 
     /// A file of `bytes` that no longer held records in use was removed.

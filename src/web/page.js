@@ -1,17 +1,48 @@
 // The page: one message, published once, read by each form of delivery beside the others. Each panel has a client of its
 // own behind a meter, which counts what goes over the network and can cut it.
+import { MqttReader } from "./mqtt.js"
 import { Client } from "./pollgate.js"
 
 const CUT_SECONDS = 5
 const PLOT_SECONDS = 60
 const PLOT = { width: 300, height: 110, fastest: 0.5, slowest: 50_000 } // Units of the SVG, and milliseconds.
 
+// Until a message that is acknowledged should have arrived, with the time between two short polls.
+const LATE_SECONDS = 5
+
+// `curl` is a command that reads the same, of `base`, the URL of this page, and of a stream.
 const PANELS = [
-  { form: "short-poll", name: "Short poll", what: "Asks every 2 s and is answered at once. Works wherever HTTP does." },
-  { form: "long-poll", name: "Long poll", what: "Asks, and the gateway holds the request until there is something." },
-  { form: "sse", name: "Server-sent events", what: "One answer that does not end: events as they come." },
-  { form: "websocket", name: "WebSocket", what: "A connection of its own, both ways. Not every network lets it through." },
-  { name: "Fallback client", what: "Takes the best that its network lets through, and tries for better later.", fallback: true },
+  {
+    name: "Fallback client", fallback: true,
+    what: "Takes the best that its network lets through, and tries for better later.",
+    curl: (base, stream) => `curl '${base}v1/streams?stream=${stream}&from=last:5'`,
+  },
+  {
+    form: "short-poll", name: "Short poll", what: "Asks every 2 s and is answered at once. Works wherever HTTP does.",
+    curl: (base, stream) => `curl '${base}v1/stream/${stream}'`,
+  },
+  {
+    form: "long-poll", name: "Long poll", what: "Asks, and the gateway holds the request until there is something.",
+    curl: (base, stream) => `curl '${base}v1/stream/${stream}?offset=now&live=long-poll'`,
+  },
+  {
+    form: "sse", name: "Server-sent events", what: "One answer that does not end: events as they come.",
+    curl: (base, stream) => `curl -N '${base}v1/stream/${stream}?offset=now&live=sse'`,
+  },
+  {
+    form: "ndjson", name: "NDJSON", what: "One answer that does not end: a line of JSON for each message.",
+    curl: (base, stream) => `curl -N '${base}v1/stream/${stream}?offset=now&live=ndjson'`,
+  },
+  {
+    form: "websocket", name: "WebSocket", what: "A connection of its own, both ways. Not every network lets it through.",
+    curl: (base, stream) =>
+      "curl -N -o - --http1.1 -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' " +
+      `-H 'Sec-WebSocket-Key: cG9sbGdhdGUncyBwYWdlIQ==' '${base}v1/stream/${stream}?offset=now&live=websocket'`,
+  },
+  {
+    form: "mqtt", name: "MQTT over WebSocket", what: "A session with QoS 2, on the topic with the name of the stream.",
+    curl: (base, stream) => `curl -N -o - 'mqtt://${new URL(base).hostname}:1883/${stream}'`,
+  },
 ]
 
 const stream = `page/${crypto.getRandomValues(new Uint32Array(2)).join("-")}`
@@ -26,6 +57,7 @@ class Meter {
   #openSince = 0
   #began = performance.now()
   #cut = false
+  heard = -1 // When bytes came last.
   blocked = new Set()
 
   /** The share of time in which something was open. */
@@ -66,6 +98,7 @@ class Meter {
       const counted = answer.body?.pipeThrough(new TransformStream({
         transform: (chunk, controller) => {
           this.bytes += chunk.byteLength
+          this.heard = performance.now()
           controller.enqueue(chunk)
         },
         flush: end,
@@ -82,30 +115,38 @@ class Meter {
     const meter = this
     return class {
       #socket
-      constructor(target) {
+      constructor(target, protocol = []) {
         meter.requests++
         meter.bytes += HEAD_BYTES.up + HEAD_BYTES.down
         this.end = meter.#begin(() => this.#closed({ code: 1006 }))
         if (meter.#cut || meter.blocked.has("websocket")) return void setTimeout(() => this.#closed({ code: 1006 }))
-        this.#socket = new WebSocket(target)
+        this.#socket = new WebSocket(target, protocol)
+        this.#socket.binaryType = "arraybuffer"
         this.#socket.onopen = () => this.onopen?.()
         this.#socket.onclose = (event) => this.#closed(event)
         this.#socket.onmessage = (event) => {
-          meter.bytes += event.data.length + (event.data.length < 126 ? 2 : 4)
+          const length = event.data.length ?? event.data.byteLength
+          meter.bytes += length + (length < 126 ? 2 : 4)
+          meter.heard = performance.now()
           this.onmessage?.(event)
         }
       }
-      send(text) {
-        meter.bytes += text.length + 8
-        this.#socket?.send(text)
+      get readyState() {
+        return this.#socket?.readyState ?? 3
+      }
+      send(data) {
+        meter.bytes += (data.length ?? data.byteLength) + 8
+        this.#socket?.send(data)
       }
       close() {
         this.end()
         this.#socket?.close()
       }
       #closed(event) {
+        const { onclose } = this
+        this.onclose = undefined
         this.close()
-        this.onclose?.(event)
+        onclose?.(event)
       }
     }
   }
@@ -140,6 +181,10 @@ class Panel {
   #meter = new Meter()
   #seen = new Set()
   #highest = 0
+  #received = 0 // Of the numbers behind `skipped`.
+  #skipped = 0 // The numbers up to here were published before this form could read.
+  #next = 1 // The lowest number that has not arrived.
+  #unreached = -1 // When the gateway was not reached last.
   #doubled = 0
   #latencies = []
   #dots = [] // Of {at, latency}.
@@ -148,23 +193,42 @@ class Panel {
   #plot
   #events
 
-  constructor({ form, name, what, fallback }) {
+  constructor({ form, name, what, curl, fallback }) {
     this.name = name
     this.#root.querySelector("h2").textContent = name
     this.#root.querySelector(".what").textContent = what
+    this.#root.querySelector(".curl code").textContent = curl(new URL("./", location.href).href, stream)
     this.#root.dataset.form = form ?? "fallback"
     const cut = this.#root.querySelector(".cut")
     cut.setAttribute("aria-label", `Cut ${name} for ${CUT_SECONDS} s`)
     cut.addEventListener("click", () => this.cut())
     this.#plot = new Plot(this.#root.querySelector(".plot"), name)
+    const reader = form === "mqtt" ? this.#readMqtt() : this.#read(form)
+    if (fallback) this.#showChanges(reader)
+    for (const event of ["restart", "not_gateway"]) {
+      reader.addEventListener(event, () => (this.#unreached = performance.now()))
+    }
+    element("panels").append(this.#root)
+  }
+
+  #read(form) {
     const client = new Client(location.href, {
-      forms: form && [form], share: false, fetch: this.#meter.fetch, WebSocket: this.#meter.WebSocket,
+      forms: form && [form], share: false, storage: null, fetch: this.#meter.fetch, WebSocket: this.#meter.WebSocket,
       // Sooner than a client should, so that there is something to see.
       settings: { interval: 2, reprobeAfter: 15, backoffMax: 4 },
     })
-    if (fallback) this.#showChanges(client)
     client.subscribe(stream, { from: "earliest" }, ({ data }) => this.#take(data))
-    element("panels").append(this.#root)
+    return client
+  }
+
+  #readMqtt() {
+    const url = new URL("mqtt", new URL("./", location.href))
+    url.protocol = url.protocol.replace("http", "ws")
+    const onMessage = (text) => this.#take(JSON.parse(text))
+    const reader = new MqttReader({ url, topic: stream, WebSocket: this.#meter.WebSocket, onMessage })
+    // A subscription begins with what is published behind it.
+    reader.addEventListener("subscribed", () => (this.#skipped = published.size), { once: true })
+    return reader
   }
 
   /** Takes the network away for some seconds. */
@@ -184,17 +248,19 @@ class Panel {
       if (target.textContent !== text) target.textContent = text
     }
     const cut = this.#isCut(now)
-    const missing = this.#highest - this.#seen.size
+    const missing = Math.max(this.#highest - this.#skipped, 0) - this.#received
     const acknowledged = [...published.values()].filter((message) => message.acknowledged).length
     show(".requests", `${this.#meter.requests}`)
     show(".bytes", bytes(this.#meter.bytes))
     show(".waiting", `${Math.round(100 * Math.min(this.#meter.waiting, 1))} %`)
-    show(".received", `${this.#seen.size}/${published.size}`)
+    show(".received", `${this.#received}/${published.size - this.#skipped}`)
     show(".missing", `${missing}`)
     show(".doubled", `${this.#doubled}`)
-    const state = this.#root.querySelector(".state")
-    state.classList.toggle("is-cut", cut)
-    show(".state", cut ? "cut" : this.form ?? "reading")
+    const [state, kind] = cut ? ["cut", "bad"] : this.#state(now)
+    show(".state", state)
+    const { classList } = this.#root.querySelector(".state")
+    classList.toggle("good", kind === "good")
+    classList.toggle("bad", kind === "bad")
     this.#root.querySelector(".cut").setAttribute("aria-disabled", `${cut}`)
     for (const [name, count] of [["missing", missing], ["doubled", this.#doubled]]) {
       const { classList } = this.#root.querySelector(`.${name}`)
@@ -207,8 +273,18 @@ class Panel {
     this.#plot.draw(now, this.#dots, this.#cuts)
   }
 
+  /** What it does, and whether that is good or bad. */
+  #state(now) {
+    while (this.#seen.has(this.#next) || this.#next <= this.#skipped) this.#next++
+    const awaited = published.get(this.#next)?.acknowledged
+    if (this.#unreached > this.#meter.heard) return ["not reached", "bad"]
+    if (awaited && now - Math.max(awaited, this.#cuts.at(-1)?.to ?? 0) > LATE_SECONDS * 1000) return ["nothing arrives", "bad"]
+    return this.#meter.heard < 0 ? ["connecting"] : [this.form ?? "reading", "good"]
+  }
+
   #take({ n, text }) {
     if (this.#seen.has(n)) this.#doubled++
+    else if (n > this.#skipped) this.#received++
     this.#seen.add(n)
     this.#highest = Math.max(this.#highest, n)
     const now = performance.now()
@@ -223,7 +299,7 @@ class Panel {
 
   /** Once what was published during a cut has arrived, or should have. */
   #tell(now, missing, acknowledged) {
-    if (!this.#late || now < this.#late.until || this.#seen.size < acknowledged) return
+    if (!this.#late || now < this.#late.until || this.#seen.size + this.#skipped < acknowledged) return
     const since = this.#seen.size - this.#late.before
     say(`${this.name} was cut for ${CUT_SECONDS} s: ${since} messages since, ${missing || "none"} missing, ${this.#doubled || "none"} doubled.`)
     this.#late = null
@@ -307,17 +383,17 @@ class Plot {
 // ---------------------------------------------------------------------------------------------------------------------
 // Publishing
 
-const publisher = new Client(location.href, { share: false })
+const publisher = new Client(location.href, { share: false, storage: null })
 let publishingUntil = 0
 
 async function publish() {
   const n = published.size + 1
-  const message = { at: performance.now(), acknowledged: false }
+  const message = { at: performance.now(), acknowledged: 0 }
   published.set(n, message)
   element("published").textContent = `${n}`
   try {
     await publisher.publish(stream, { n, text: element("text").value }, { create: true })
-    message.acknowledged = true
+    message.acknowledged = performance.now()
   } catch (error) {
     say(`Message ${n} was refused: ${error.message}`)
   }
@@ -346,8 +422,9 @@ function bytes(count) {
 
 element("stream").textContent = stream
 
-// What this page leaves behind on the gateway is small, and gone after an hour.
-await fetch(`v1/stream/${stream}`, {
+// What this page leaves behind on the gateway is small, and gone after an hour. The URL is absolute, as a relative one inherits a
+// password of the page's URL, which fetch refuses.
+await fetch(new URL(`v1/stream/${stream}`, location.href), {
   method: "PUT",
   headers: { "content-type": "application/json", "stream-ttl": "3600", "stream-max-messages": "10000" },
 }).catch(() => say("The gateway is not to be reached; publishing is tried again."))

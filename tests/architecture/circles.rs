@@ -1,12 +1,12 @@
-//! Circles among files that use each other.
+//! Finds circles among files that use each other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use crate::modules::{Crate, Uses};
 
-/// Circles of files with the names that they use, the smallest ones first: all pairs, and of the longer ones those that
-/// share no use with one before. None is left out when there is only one.
+/// Returns the circles of files, shortest first, with the names that each file uses: all pairs, and longer circles that share
+/// no use with an earlier one. The result is empty only if there is no circle.
 pub(crate) fn circles(uses: &Uses) -> Vec<String> {
     let mut found = BTreeSet::new();
     for (from, used) in uses {
@@ -28,7 +28,7 @@ pub(crate) fn circles(uses: &Uses) -> Vec<String> {
     circles
 }
 
-/// The files on the shortest way between two, both among them.
+/// Returns the files on the shortest path between two files, including both.
 fn shortest_way<'a>(uses: &'a Uses, from: &'a Path, to: &'a Path) -> Option<Vec<&'a Path>> {
     let mut came_from = BTreeMap::<&Path, &Path>::new();
     let mut queue = VecDeque::from([from]);
@@ -65,8 +65,8 @@ fn described(circle: &[&Path], uses: &Uses) -> String {
     steps.collect::<String>() + &circle[0].display().to_string()
 }
 
-/// A circle through a glob, a path in a macro and a name that was re-exported under another one. What only re-exports is
-/// not in it, nor what is for tests or only documented.
+/// The circle goes through a glob, a path in a macro and a name that was re-exported under another one. A file that only
+/// re-exports is not part of it, nor is code for tests or documentation.
 #[test]
 fn a_circle_is_found_however_its_paths_are_written() {
     let files = BTreeMap::from([

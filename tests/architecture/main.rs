@@ -1,4 +1,4 @@
-//! The layout of the code: which folder may know which, which file which, and what each file owes its reader.
+//! Checks the layout of the code: which folder may use which, no circles among files, and what each file must contain.
 //!
 //! `cargo test --test architecture -- --nocapture short` prints how large `src` is.
 
@@ -15,11 +15,11 @@ use std::sync::LazyLock;
 use circles::circles;
 use modules::Crate;
 
-/// Each folder of `src` and what it may use, besides what those may use in turn.
+/// Each folder of `src` with the folders that it may use, and whatever these may use in turn.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["config", "server", "maintenance"]),
     ("server", &["http", "mqtt", "xmpp", "outbound", "admin", "hub", "store", "auth", "budget"]),
-    ("http", &["auth", "hub"]),
+    ("http", &["auth", "hub", "export"]),
     ("mqtt", &["auth", "hub"]),
     ("xmpp", &["auth", "hub"]),
     ("outbound", &["hub"]),
@@ -27,16 +27,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hub", &["stream", "budget"]),
     ("store", &["stream", "budget"]),
     ("budget", &["stream"]),
-    ("maintenance", &["store"]),
+    ("maintenance", &["store", "export"]),
+    ("export", &["stream"]),
     ("auth", &[]),
     ("config", &["stream"]),
     ("stream", &[]),
 ];
 
-/// What every folder may use, and what uses none itself. `stream` may not use the clock.
-const LEAVES: &[&str] = &["clock", "limits", "metrics"];
+/// Folders that every folder may use and that use no other. `stream` may not use the clock.
+const LEAVES: &[&str] = &["access_log", "clock", "limits", "metrics"];
 
-/// What may never use what, by whatever way.
+/// Uses that are forbidden even through other folders.
 const NEVER: &[(&str, &[&str])] = &[
     ("stream", &["clock"]),
     ("hub", FRONTS),
@@ -48,25 +49,28 @@ const NEVER: &[(&str, &[&str])] = &[
 
 const FRONTS: &[&str] = &["http", "mqtt", "xmpp"];
 
-/// The crates that the pure core may use: shared bytes, and the parser of JSON messages.
+/// Crates that the pure core may use: shared bytes, and the JSON parser for messages.
 const PURE: &[&str] = &["std", "bytes", "serde_json"];
 
-/// Files of `src` that are shorter than this are easier to read as part of another.
+/// A file of `src` with fewer lines is short: it is easier to read as part of another one.
 const SHORT: usize = 60;
 
-/// How many names of types may be used for two of them.
+/// Maximum number of names that two or more types share.
 const SAME_NAMES_MAX: usize = 7;
 
-/// How many short files there may be.
+/// Maximum number of short files.
 const SHORT_MAX: usize = 12;
 
 const LINES_MAX: usize = 500;
+
+/// How many types, functions, methods and re-exports the library may offer to its users.
+const PUBLIC_MAX: usize = 99;
 
 static LIBRARY: LazyLock<Crate> = LazyLock::new(|| Crate::read("src/lib.rs"));
 static COMMAND: LazyLock<Crate> = LazyLock::new(|| Crate::read("src/main.rs"));
 static CLIENT: LazyLock<Crate> = LazyLock::new(|| Crate::read("clients/rust/src/lib.rs"));
 
-/// The files of a folder and below, with their texts.
+/// Returns the files of a folder and its subfolders, with their texts.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
@@ -86,13 +90,13 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The folder of `src` that a file belongs to, or the file itself without its extension.
+/// Returns the folder of `src` that a file belongs to, or the file's name without its extension.
 fn folder(path: &Path) -> &str {
     let first = path.strip_prefix("src").unwrap().components().next().unwrap();
     first.as_os_str().to_str().unwrap().trim_end_matches(".rs")
 }
 
-/// Whether one folder may use another: by an arrow, or by those of what it may use.
+/// Whether one folder may use another, directly or through folders that it may use.
 fn may_use(user: &str, used: &str) -> bool {
     let never = NEVER.iter().any(|(name, forbidden)| *name == user && forbidden.contains(&used));
     !never && (LEAVES.contains(&used) && !LEAVES.contains(&user) || reaches(user, used))
@@ -104,7 +108,7 @@ fn reaches(user: &str, used: &str) -> bool {
 }
 
 #[test]
-fn folders_use_only_those_they_may() {
+fn folders_use_only_the_folders_that_the_layout_allows() {
     let mut wrong = Vec::new();
     let known: BTreeSet<_> = ARROWS.iter().map(|(name, _)| *name).chain(LEAVES.iter().copied()).collect();
     let unknown: Vec<_> = LIBRARY.files().into_keys().filter(|file| !known.contains(folder(file))).collect();
@@ -132,7 +136,7 @@ fn folders_use_only_those_they_may() {
 }
 
 #[test]
-fn the_comparison_and_the_client_know_the_wire_alone() {
+fn the_comparison_and_the_client_do_not_use_the_gateways_code() {
     let mut wrong = Vec::new();
     for other in [&*CLIENT, &Crate::read("loadtest/src/lib.rs"), &Crate::read("loadtest/src/main.rs")] {
         for (file, paths) in other.foreign() {
@@ -179,7 +183,7 @@ fn is_primitive(name: &str) -> bool {
 }
 
 #[test]
-fn each_file_says_what_it_is_for_and_stays_readable() {
+fn each_file_opens_with_its_purpose_and_has_a_limited_length() {
     let mut wrong = Vec::new();
     let folders = ["src", "tests", "benches", "loadtest", "clients/rust"];
     for (path, text) in folders.into_iter().flat_map(sources) {
@@ -208,7 +212,7 @@ fn few_files_are_short() {
 }
 
 #[test]
-fn a_type_name_means_one_thing() {
+fn few_type_names_have_two_meanings() {
     let mut definitions: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for (path, text) in sources("src") {
         for item in syn::parse_file(&text).unwrap().items {
@@ -227,6 +231,52 @@ fn a_type_name_means_one_thing() {
         paths.len() > 1
     });
     assert!(definitions.len() <= SAME_NAMES_MAX, "{} names: {definitions:#?}", definitions.len());
+}
+
+/// The names of public items in a list of items: methods and re-exports too, fields and variants not.
+fn public_names(items: &[syn::Item], found: &mut Vec<String>) {
+    let is_public = |visibility: &syn::Visibility| matches!(visibility, syn::Visibility::Public(_));
+    for item in items {
+        let (visibility, name) = match item {
+            syn::Item::Const(item) => (&item.vis, item.ident.to_string()),
+            syn::Item::Enum(item) => (&item.vis, item.ident.to_string()),
+            syn::Item::Fn(item) => (&item.vis, item.sig.ident.to_string()),
+            syn::Item::Mod(item) => (&item.vis, item.ident.to_string()),
+            syn::Item::Static(item) => (&item.vis, item.ident.to_string()),
+            syn::Item::Struct(item) => (&item.vis, item.ident.to_string()),
+            syn::Item::Trait(item) => (&item.vis, item.ident.to_string()),
+            syn::Item::Type(item) => (&item.vis, item.ident.to_string()),
+            syn::Item::Use(item) => (&item.vis, "use".to_owned()),
+            syn::Item::Impl(item) => {
+                let methods = item.items.iter().filter_map(|part| match part {
+                    syn::ImplItem::Fn(method) if is_public(&method.vis) => Some(method.sig.ident.to_string()),
+                    _ => None,
+                });
+                found.extend(methods);
+                continue;
+            }
+            _ => continue,
+        };
+        if is_public(visibility) {
+            found.push(name);
+        }
+    }
+}
+
+/// `cargo test --test architecture -- --nocapture api` prints how many there are.
+#[test]
+fn the_public_api_is_small() {
+    let mut public = Vec::new();
+    public_names(&syn::parse_file(include_str!("../../src/lib.rs")).unwrap().items, &mut public);
+    let behind_a_feature = include_str!("../../src/lib.rs").matches("#[doc(hidden)]\npub mod ").count();
+    for (path, text) in sources("src") {
+        if ["config", "limits", "maintenance", "server"].contains(&folder(&path)) {
+            public_names(&syn::parse_file(&text).unwrap().items, &mut public);
+        }
+    }
+    let count = public.len() - behind_a_feature;
+    println!("public items: {count}");
+    assert!(count <= PUBLIC_MAX, "{count} public items: {public:?}");
 }
 
 #[test]

@@ -1,15 +1,15 @@
-//! The modules of a crate: its files, the names that each module defines or imports, and the paths that its code names.
+//! Modules of a crate: their files, the names that each module defines or imports, and the paths in its code.
 //!
-//! Code that is compiled for tests alone is left out. Paths are resolved as Rust 2018 does, through imports,
-//! re-exports and globs, to the file that defines the item. What a macro defines is taken to be in the file that calls
-//! the macro. Methods are not resolved: a file that calls a method without naming its type is not seen to use it.
+//! Code that is compiled only for tests is left out. Paths are resolved as in Rust 2018, through imports, re-exports and globs,
+//! to the file that defines the item. Items defined by a macro are attributed to the file that calls the macro. Methods are not
+//! resolved: a file that calls a method without naming its type does not count as a user of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::paths::{How, Mention, Module, Name, read_text};
 
-/// Where a path leads.
+/// Where a path leads to.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 enum Target {
     Module(usize),
@@ -17,15 +17,15 @@ enum Target {
     Item(usize),
 }
 
-/// All modules that are reached from a crate's root file.
+/// All modules reachable from a crate's root file.
 pub(crate) struct Crate {
     modules: Vec<Module>,
 }
 
-/// The text of a file, if there is one.
+/// Returns the text of a file, if it exists.
 pub(crate) type Text = dyn Fn(&Path) -> Option<String>;
 
-/// What files use of each other: the user, the used one, and the names.
+/// The uses between files: user, used file, and the names that are used.
 pub(crate) type Uses = BTreeMap<PathBuf, BTreeMap<PathBuf, BTreeSet<String>>>;
 
 impl Crate {
@@ -35,7 +35,7 @@ impl Crate {
         Self::of(root, &|file| std::fs::read_to_string(package.join(file)).ok())
     }
 
-    /// The same where `text` knows the files.
+    /// Like [`Self::read`], with the texts of the files from `text`.
     pub(crate) fn of(root: &str, text: &Text) -> Self {
         let root = Path::new(root);
         let mut modules = Vec::new();
@@ -43,13 +43,14 @@ impl Crate {
         Self { modules }
     }
 
-    /// The files that are compiled without tests, each with its number of lines outside of tests.
+    /// Returns the files that are compiled without tests, each with its number of lines outside of tests.
     pub(crate) fn files(&self) -> BTreeMap<&Path, usize> {
         let files = self.modules.iter().filter(|module| !module.inline);
         files.map(|module| (module.file.as_path(), module.lines)).collect()
     }
 
-    /// What each file uses of other files. A re-export is no use; the name that was re-exported is one where code has it.
+    /// Returns the names that each file uses from other files. A re-export is not a use; the re-exported name counts where code
+    /// uses it.
     pub(crate) fn uses(&self) -> Uses {
         let mut uses = Uses::new();
         for (id, module) in self.modules.iter().enumerate() {
@@ -66,7 +67,7 @@ impl Crate {
         uses
     }
 
-    /// The paths of each file that lead to other crates. `use other::a; a::B` has one, `other::a`.
+    /// Returns the paths of each file into other crates. For `use other::a; a::B` it is `other::a`.
     pub(crate) fn foreign(&self) -> BTreeMap<&Path, BTreeSet<&[String]>> {
         let mut foreign = BTreeMap::<_, BTreeSet<_>>::new();
         for module in &self.modules {
@@ -80,7 +81,7 @@ impl Crate {
         foreign
     }
 
-    /// The modules that hold what is mentioned. A module that is only passed through is none of them.
+    /// Returns the modules that define the mentioned item. Modules that the path only passes through are not included.
     fn targets(&self, from: usize, mention: &Mention) -> BTreeSet<usize> {
         if mention.how == How::ReExported {
             return BTreeSet::new();
@@ -88,7 +89,7 @@ impl Crate {
         let found = self.resolve(from, &mention.path, &mut Vec::new());
         let items = found.into_iter().filter_map(|target| match target {
             Target::Item(module) => Some(module),
-            // A glob depends on whatever the module says.
+            // A glob depends on every item of the module.
             Target::Module(module) => (mention.how == How::Glob).then_some(module),
         });
         items.collect()
@@ -109,13 +110,13 @@ impl Crate {
         };
         let on = start.into_iter().flat_map(|target| match target {
             Target::Module(module) if !rest.is_empty() => self.resolve_in(module, rest, under_way),
-            // What follows a type is its own.
+            // Names after a type belong to the type.
             found => vec![found],
         });
         on.collect()
     }
 
-    /// Resolves what stands behind the path of a module.
+    /// Resolves the rest of a path within a module.
     fn resolve_in(
         &self,
         module: usize,
@@ -136,7 +137,7 @@ impl Crate {
         on.collect()
     }
 
-    /// What a name means in a module; in the middle of a path it is a module before all else.
+    /// Resolves a name in a module. In the middle of a path, a module takes precedence.
     fn lookup(
         &self,
         module: usize,
@@ -182,7 +183,7 @@ impl Crate {
     }
 }
 
-/// Reads a file and the files of the modules that it declares; `folder` is where those are.
+/// Reads a file and the files of the modules that it declares, which are in `folder`.
 fn read_file(
     file: &Path,
     folder: &Path,

@@ -1,4 +1,4 @@
-//! Reads the text of one file: the names that its modules have, and each path that their code mentions.
+//! Parses one file: the names that its modules define, and each path in their code.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,49 +8,49 @@ use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{Attribute, ImplItem, Item, Meta, UseTree, Visibility};
 
-/// What a name stands for in a module.
+/// Meaning of a name in a module.
 pub(crate) enum Name {
     Item,
-    /// By its place in the list of modules.
+    /// Index in the list of modules.
     Module(usize),
-    /// By the path that was imported or re-exported.
+    /// Path that was imported or re-exported.
     Import(Vec<String>),
 }
 
-/// A path that code contains.
+/// A path in code.
 pub(crate) struct Mention {
     pub(crate) path: Vec<String>,
     pub(crate) how: How,
 }
 
-/// How code contains a path.
+/// How a path occurs in code.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
     Named,
-    /// Everything in it is imported.
+    /// All items in it are imported.
     Glob,
-    /// Other modules may have it from here. That is no use by this module.
+    /// Re-exported for other modules, which is not a use by this module.
     ReExported,
 }
 
-/// A module that is compiled without tests: a file, or inline in one.
+/// A module that is compiled without tests: a file, or an inline module.
 pub(crate) struct Module {
     pub(crate) file: PathBuf,
     pub(crate) parent: Option<usize>,
     pub(crate) inline: bool,
-    /// Lines of the file that are not for tests alone; 0 for an inline module.
+    /// Lines of the file that are not only for tests; 0 for an inline module.
     pub(crate) lines: usize,
     pub(crate) names: HashMap<String, Vec<Name>>,
     pub(crate) globs: Vec<Vec<String>>,
     pub(crate) mentions: Vec<Mention>,
     /// Whether macros may define items here.
     pub(crate) has_macros: bool,
-    /// Child modules that are in files of their own.
+    /// Child modules in files of their own.
     pub(crate) declared: Vec<String>,
     pub(crate) inline_children: Vec<(String, usize)>,
 }
 
-/// Adds the module of a file, and its inline modules, to `modules`. Gives its place in them.
+/// Adds the module of a file and its inline modules to `modules`. Returns its index.
 pub(crate) fn read_text(file: &Path, parent: Option<usize>, text: &str, modules: &mut Vec<Module>) -> usize {
     let parsed = syn::parse_file(text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let (id, test_lines) = Reader::read(file, parent, false, &parsed.items, modules);
@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
         &mut self.modules[self.id]
     }
 
-    /// Notes the name that an item of the module defines.
+    /// Records the name that an item of the module defines.
     fn define(&mut self, item: &Item) {
         let ident = match item {
             _ if is_for_tests(attributes(item)) => None,
@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
         self.module().mentions.push(Mention { path, how: How::Named });
     }
 
-    /// Notes what a `use` imports.
+    /// Records the imports of a `use`.
     fn import(&mut self, tree: &UseTree, path: &mut Vec<String>, re_exports: bool) {
         let depth = path.len();
         match tree {
@@ -167,7 +167,8 @@ impl<'a> Reader<'a> {
         self.module().names.entry(known_as).or_default().push(Name::Import(path));
     }
 
-    /// Notes the paths among the tokens of a macro. A single word is one only if it looks like a type or a constant.
+    /// Records the paths among the tokens of a macro. A single word counts as a path only if it looks like a type or a
+    /// constant.
     fn mention_tokens(&mut self, tokens: TokenStream) {
         let mut path = Vec::new();
         let mut colons = 0;
@@ -263,7 +264,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         self.mention_tokens(called.tokens.clone());
     }
 
-    /// Neither documentation nor derives are uses: what a derive needs is in scope by an import.
+    /// Documentation and derives are not uses: an item that a derive needs is imported.
     fn visit_attribute(&mut self, _attribute: &'ast Attribute) {}
 
     fn visit_visibility(&mut self, _visibility: &'ast Visibility) {}
@@ -290,7 +291,7 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// Whether the attributes leave an item out of every build without tests.
+/// Whether the attributes exclude an item from a build as users make it: without tests and without the feature `internals`.
 fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         Meta::List(list) if list.path.is_ident("cfg") => {
@@ -300,9 +301,12 @@ fn is_for_tests(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// What is known of a condition when `test` is not set.
+/// Evaluates a condition for builds without `test` and without features; `None` if it depends on something else.
 fn holds_without_tests(condition: &Meta) -> Option<bool> {
-    let Meta::List(list) = condition else { return condition.path().is_ident("test").then_some(false) };
+    let Meta::List(list) = condition else {
+        let is_unset = condition.path().is_ident("test") || condition.path().is_ident("feature");
+        return is_unset.then_some(false);
+    };
     let parts =
         list.parse_args_with(syn::punctuated::Punctuated::<Meta, syn::Token![,]>::parse_terminated).ok()?;
     let mut known = parts.iter().map(holds_without_tests);

@@ -130,7 +130,7 @@ test("a proxy that cuts long polls: one error, then shorter ones", async (contex
   const { gateway, relay } = await world(context, { rule: proxy })
   const { client, got, subscribe } = reader(context, relay.url, { forms: ["long-poll", "short-poll"] })
   const subscription = subscribe("s", { from: "earliest" })
-  await until(() => client.memory().networks[0].holdProven)
+  await until(() => client.memory().networks[0]?.holdProven)
   for (const n of numbers(20)) await append(gateway, "s", n)
   await until(() => got.length >= 20)
   assert.deepEqual(got, numbers(20))

@@ -80,7 +80,7 @@ test("a name that the gateway is given is its own", async (context) => {
   assert.deepEqual({ status, text }, { status: 200, text: "first" })
   await page.goto(`http://rebind.test:${gateway.address.split(":").at(-1)}/`)
   await page.getByRole("button", { name: "Publish" }).click()
-  await page.locator(".panel", { has: page.getByRole("heading", { name: "WebSocket" }) }).getByText("1: hello").waitFor()
+  await page.locator(".panel", { has: page.getByRole("heading", { name: "WebSocket", exact: true }) }).getByText("1: hello").waitFor()
 })
 
 // Submits a form of a page elsewhere, as a page does that gives its user no choice. What the gateway answers.

@@ -1,11 +1,12 @@
 // The page at /, as its reader uses it.
 import assert from "node:assert/strict"
+import { spawn } from "node:child_process"
 import { after, before, test } from "node:test"
 import { chromium } from "playwright-core"
 import { startBrowser } from "./chromium.js"
 import { until, world } from "./world.js"
 
-const PANELS = ["Short poll", "Long poll", "Server-sent events", "WebSocket", "Fallback client"]
+const PANELS = ["Fallback client", "Short poll", "Long poll", "Server-sent events", "NDJSON", "WebSocket", "MQTT over WebSocket"]
 
 let browser
 let close
@@ -14,8 +15,8 @@ before(async () => ({ browser, close } = await startBrowser(chromium)))
 after(() => close?.())
 
 // The page, with what it complained about and what it asked for.
-async function open(context, options = {}) {
-  const { gateway } = await world(context)
+async function open(context, options = {}, prepare = () => {}) {
+  const { gateway } = await world(context, { mqtt: "127.0.0.1:0" })
   const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options })
   context.after(() => page.close())
   const [complaints, requests] = [[], []]
@@ -23,6 +24,7 @@ async function open(context, options = {}) {
   page.on("pageerror", (error) => complaints.push(String(error)))
   page.on("request", (request) => requests.push(request.url()))
   page.on("websocket", (socket) => requests.push(socket.url().replace("ws:", "http:")))
+  await prepare(page)
   await page.goto(gateway.url)
   await page.getByRole("heading", { name: "Fallback client" }).waitFor()
   const panel = (name) => page.locator(".panel", { has: page.getByRole("heading", { name, exact: true }) })
@@ -58,7 +60,7 @@ for (const name of PANELS) {
     assert.match(await page.getByRole("status").innerText(), new RegExp(`^${name} is cut for 5 s`))
     await panel(name).getByText("cut", { exact: true }).waitFor()
     // The others go on.
-    const other = PANELS.find((other) => other !== name && other !== "Short poll")
+    const other = PANELS.find((other) => other !== name && !["Short poll", "Fallback client"].includes(other))
     await until(async () => (await figure(other, "received")).split("/")[0] >= 4)
     assert.equal((await figure(name, "received")).split("/")[0], "1")
     await page.getByRole("status").getByText(/was cut for 5 s: \d+ messages since, none missing, none doubled/).waitFor()
@@ -95,7 +97,7 @@ test("by keyboard alone: publish, switch on, cut; and one sees where one is", as
   })
   const cuts = PANELS.map((name) => `Cut ${name} for 5 s`)
   const names = []
-  while (names.at(-1) !== cuts.at(-1) && names.length < 20) {
+  while (names.at(-1) !== cuts.at(-1) && names.length < 40) {
     await page.keyboard.press("Tab")
     const { name, outline } = await focused()
     assert.equal(outline, "solid", name)
@@ -109,6 +111,80 @@ test("by keyboard alone: publish, switch on, cut; and one sees where one is", as
   await page.getByText("WebSocket is cut for 5 s").waitFor()
 })
 
+test("each panel has a command that reads the same", async (context) => {
+  const { gateway, page, panel } = await open(context)
+  await page.getByRole("button", { name: "Publish" }).click()
+  await until(async () => (await panel("WebSocket").locator(".message").innerText()) === "1: hello")
+  await Promise.all(PANELS.map(async (name) => {
+    const line = await panel(name).locator(".curl").innerText()
+    assert.match(line, /^curl /)
+    const here = line.replace(":1883", `:${gateway.mqtt.split(":").pop()}`)
+    const reading = spawn("timeout", ["60", "sh", "-c", `exec ${here} -sS`], { stdio: ["ignore", "pipe", "pipe"] })
+    context.after(() => reading.kill())
+    let output = ""
+    for (const pipe of [reading.stdout, reading.stderr]) pipe.on("data", (bytes) => (output += bytes))
+    // Those that begin now get what is published from now on, once they have begun.
+    await until(async () => {
+      if (output.includes('"text":"hello"')) return true
+      await page.getByRole("button", { name: "Publish" }).click()
+      await new Promise((wait) => setTimeout(wait, 200))
+      assert(reading.exitCode === null || output.includes('"text":"hello"'), `${line}: ${output}`)
+    })
+  }))
+})
+
+test("a page that was opened with a password in its URL works, as for a proxy before the gateway", async (context) => {
+  const { gateway, page, complaints, figure } = await open(context)
+  await page.goto(gateway.url.replace("http://", "http://user:secret@"))
+  await page.getByRole("button", { name: "Publish" }).click()
+  for (const name of PANELS) await until(async () => (await figure(name, "received")) === "1/1")
+  assert.equal(await page.getByRole("status").innerText(), "")
+  assert.deepEqual(complaints, [])
+})
+
+test("a form that receives nothing is not said to be reading", async (context) => {
+  const { page, panel } = await open(context, {}, async (page) => {
+    // A proxy that buffers event streams, and one that lets no WebSocket through.
+    await page.route(/live=sse/, () => {})
+    await page.route(/live=ndjson/, (route) => route.abort())
+    await page.routeWebSocket(/mqtt/, () => {})
+  })
+  const state = (name) => panel(name).locator(".state").innerText()
+  assert.equal(await state("MQTT over WebSocket"), "connecting")
+  await page.getByLabel("one every second").check()
+  for (const name of ["Long poll", "WebSocket"]) await until(async () => (await state(name)) === "reading")
+  for (const name of ["Server-sent events", "NDJSON"]) {
+    await until(async () => ["nothing arrives", "not reached"].includes(await state(name)))
+  }
+  assert.notEqual(await state("MQTT over WebSocket"), "reading")
+})
+
+test("on a phone the fallback client comes first, and no figures run into each other on any screen", async (context) => {
+  for (const width of [1280, 1000, 700, 390, 320]) {
+    const { page } = await open(context, { viewport: { width, height: 844 } })
+    const overlapping = await page.evaluate(() => {
+      const long = { latency: "59.9 s", p50: "59.9 s", requests: "12345", bytes: "999.9 MB", waiting: "100 %", received: "12345/12345", missing: "1234", doubled: "1234" }
+      for (const [name, text] of Object.entries(long)) for (const figure of document.querySelectorAll(`.${name}`)) figure.textContent = text
+      const inked = (element) => {
+        const range = document.createRange()
+        range.selectNodeContents(element)
+        return range.getBoundingClientRect()
+      }
+      return [...document.querySelectorAll("dl")].flatMap((list) => {
+        const figures = [...list.querySelectorAll("dt, dd")].map((element) => ({ element, box: inked(element) }))
+        return figures.flatMap(({ element, box }, at) => figures.slice(at + 1)
+          .filter(({ box: other }) => box.left < other.right + 4 && other.left < box.right + 4 && box.top < other.bottom - 2 && other.top < box.bottom - 2)
+          .map(({ element: other }) => `${element.textContent} and ${other.textContent}`))
+      })
+    })
+    assert.deepEqual(overlapping, [], `${width} pixels`)
+    const tops = await page.locator(".panel").evaluateAll((panels) => panels.map((panel) => panel.getBoundingClientRect().top))
+    const [first] = await page.locator(".panel h2").allInnerTexts()
+    assert.equal(first, "Fallback client")
+    assert.equal(Math.min(...tops), tops[0])
+  }
+})
+
 for (const colorScheme of ["light", "dark"]) {
   for (const width of [1280, 360]) {
     test(`nothing is cut off on a ${colorScheme} screen ${width} pixels wide`, async (context) => {
@@ -117,7 +193,7 @@ for (const colorScheme of ["light", "dark"]) {
       for (const name of PANELS) await until(async () => (await figure(name, "received")).split("/")[0] >= 2)
       const beyond = await page.evaluate(() => [...document.querySelectorAll("body *")].filter((element) => {
         const { right } = element.getBoundingClientRect()
-        return right > document.documentElement.clientWidth && !element.closest("svg, .visually-hidden")
+        return right > document.documentElement.clientWidth && !element.closest("svg, .visually-hidden, .curl")
       }).map((element) => element.outerHTML.slice(0, 80)))
       assert.deepEqual(beyond, [])
       const background = await page.evaluate(() => getComputedStyle(document.body).backgroundColor)
@@ -133,6 +209,7 @@ test("files have their types, tags and policies; HEAD and 304 work", async (cont
   for (const [path, type] of [
     ["/", "text/html; charset=utf-8"],
     ["/page.js", "text/javascript; charset=utf-8"],
+    ["/mqtt.js", "text/javascript; charset=utf-8"],
     ["/page.css", "text/css; charset=utf-8"],
     ["/pollgate.js", "text/javascript; charset=utf-8"],
     ["/pollgate.d.ts", "application/typescript; charset=utf-8"],
@@ -149,6 +226,6 @@ test("files have their types, tags and policies; HEAD and 304 work", async (cont
     const known = await fetch(gateway.url + path, { headers: { "if-none-match": tag } })
     assert.deepEqual([known.status, await known.text()], [304, ""])
     const posted = await fetch(gateway.url + path, { method: "POST", body: "x" })
-    assert.deepEqual([posted.status, posted.headers.get("allow")], [405, "GET, HEAD"])
+    assert.deepEqual([posted.status, posted.headers.get("allow")], [405, "GET, HEAD, OPTIONS"])
   }
 })

@@ -261,3 +261,16 @@ test("401 for the tab that reads ends the subscriptions of all tabs; each can su
     assert.deepEqual(await tab.got(), [0, 1, 1, 2, 2].map((n) => `s ${n}`))
   }
 })
+
+test("what a page has learned of its network is there for the next one", async (context) => {
+  const { relay } = await world(context, { rule: (_, target) => (target.includes("live=websocket") ? { answer: answerOf(403, []) } : {}) })
+  const open = await window(context, relay)
+  const first = await open(["s"], {}, { share: false })
+  await until(async () => (await first.changes()).length === 2)
+  assert.deepEqual((await first.changes()).map((change) => change.split(" ")[1]), ["websocket", "sse"])
+  await until(() => first.page.evaluate(() => Object.values(localStorage).some((text) => text.includes('"form":"sse"'))))
+  await first.page.close()
+  const second = await open(["s"], {}, { share: false })
+  await until(async () => (await second.changes()).length)
+  assert.deepEqual(await second.changes(), ["null sse start"])
+})

@@ -9,8 +9,8 @@ export const QUICK = {
 }
 
 // A gateway, and the way to it that it is read by.
-export async function world(context, { rule, further = [] } = {}) {
-  const gateway = await start("127.0.0.1:0", further)
+export async function world(context, { rule, further = [], mqtt } = {}) {
+  const gateway = await start("127.0.0.1:0", further, mqtt)
   const relay = await Relay.to(gateway.address, rule)
   context.after(() => Promise.all([gateway.stop(), relay.close()]))
   return { gateway, relay }

@@ -20,4 +20,5 @@ mod publishing;
 mod reading;
 mod relay;
 mod restarts;
+mod rules;
 mod tls;

@@ -1,13 +1,13 @@
 //! A gateway that is killed or drained under way: the client waits for it and goes on where it was.
 
 use futures_util::future::join_all;
-use pollgate_client::{Client, Event, Form, Reason, Settings, Start};
+use pollgate_client::{Client, Event, Form, Item, Reason, Settings, Start};
 use tempfile::TempDir;
 use tokio::time::{Duration, sleep};
 
-use crate::reading::{client, expect, only, publish, settings};
+use crate::reading::{client, expect, next, only, publish, settings};
 use crate::relay::{Relay, Rule};
-use crate::world::{Gateway, PATIENCE, put, until};
+use crate::world::{Gateway, PATIENCE, get, put, until};
 
 fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
@@ -103,4 +103,25 @@ async fn a_gateway_that_is_not_there_yet_is_waited_for() {
     let _relay = Relay::start_at(address, gateway.address, Rule::Open).await;
     expect(&mut subscription, 0..1).await;
     assert_eq!(told.changes(), [(Form::WebSocket, Reason::Start)]);
+}
+
+#[tokio::test]
+async fn the_last_messages_reach_over_a_restart_each_with_an_offset_to_read_on_from() {
+    let directory = directory();
+    let mut running = gateway(&directory).await;
+    for numbers in [0..3, 3..5] {
+        let (client, _) = client(running.address, settings());
+        publish(&client.producer("s", "application/json"), numbers).await;
+        running.kill().await;
+        running = gateway(&directory).await;
+    }
+    let (client, _) = client(running.address, only(Form::Ndjson));
+    let mut subscription = client.subscribe(["s"], Start::history(4));
+    for number in 1..5 {
+        let Item::Message(message) = next(&mut subscription).await else { panic!("no message {number}") };
+        assert_eq!(message.data.bytes(), number.to_string().as_bytes());
+        let offset = message.offset.unwrap();
+        let rest = running.send(get(format!("/v1/stream/s?offset={offset}"))).await.expect(200).json();
+        assert_eq!(rest, (number + 1..5).collect::<serde_json::Value>(), "behind {offset}");
+    }
 }

@@ -1,28 +1,28 @@
-//! The code blocks of a Markdown document.
+//! Extracts the code blocks of a Markdown document.
 
-/// What a block is written in.
+/// Language of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Language {
     Shell,
     JavaScript,
 }
 
-/// A block that is run.
+/// A block that is executed.
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) language: Language,
     pub(crate) code: String,
-    /// The lines of the block without a language that follows, which it prints.
+    /// Expected output: the lines of the next block if that has no language.
     pub(crate) shown: Vec<String>,
-    /// Where it begins in the document, from 1.
+    /// Line where it begins in the document, from 1.
     pub(crate) line: usize,
 }
 
-/// The shell and JavaScript blocks of a document, in its order.
+/// Returns the shell and JavaScript blocks of a document, in order.
 pub(crate) fn blocks(document: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut lines = document.lines().enumerate();
-    // Whether the last block may be followed by what it prints.
+    // Whether the next block may be the output of the last one.
     let mut is_run = false;
     while let Some((index, line)) = lines.next() {
         let Some(language) = line.strip_prefix("```") else { continue };

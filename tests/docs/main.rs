@@ -1,8 +1,8 @@
-//! The documentation is true: every shell and JavaScript block of the README and of `docs/` runs, in the order of its document, and
-//! prints what the document shows.
+//! The documentation is correct: every shell and JavaScript block of the README and of `docs/` is executed in the order of its
+//! document, and prints the output that the document shows.
 //!
-//! Each document has a gateway of its own, on ports of its own. A block that is followed by a block without a language prints
-//! those lines, in this order; a line `...` stands for any others. Offsets, resume tokens and cache cursors differ each time.
+//! Each document has a gateway on separate ports. A block without a language is the expected output of the block before it: the
+//! same lines in the same order; a line `...` stands for any lines. Offsets, resume tokens and cache cursors may differ.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may panic")]
 
@@ -12,36 +12,36 @@ mod run;
 use blocks::{Block, blocks};
 use run::Run;
 
-/// The documents with blocks.
+/// Documents with blocks.
 const DOCUMENTS: [&str; 4] = [README, OPERATING, "docs/protocol.md", "docs/mqtt.md"];
 
-/// These two start their gateway themselves.
+/// Documents that start their gateway themselves.
 const README: &str = "README.md";
 const OPERATING: &str = "docs/operating.md";
 
 #[test]
-fn the_readme_is_true() {
+fn the_blocks_of_the_readme_work() {
     check(README);
 }
 
 #[test]
-fn the_protocol_is_true() {
+fn the_blocks_of_the_protocol_work() {
     check("docs/protocol.md");
 }
 
 #[test]
-fn the_operators_guide_is_true() {
+fn the_blocks_of_the_operators_guide_work() {
     check(OPERATING);
 }
 
-/// Needs mosquitto's clients.
+/// Requires mosquitto's clients.
 #[test]
-fn the_page_about_mqtt_is_true() {
+fn the_blocks_of_the_mqtt_page_work() {
     check("docs/mqtt.md");
 }
 
 #[test]
-fn every_document_with_blocks_is_run() {
+fn every_document_with_blocks_is_tested() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
     for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry")) {
         let document = format!("docs/{}", entry.file_name().to_string_lossy());
@@ -68,7 +68,7 @@ fn check(document: &str) {
     }
 }
 
-/// Whether `printed` has the shown lines in their order, and between two of them nothing unless `...` stands there.
+/// Checks that `printed` has the shown lines in order, without other lines between two of them unless `...` allows it.
 fn shows(shown: &[String], printed: &str) -> Result<(), String> {
     let mut printed = printed.lines().map(normal).filter(|line| !line.is_empty());
     let mut skips = false;
@@ -87,10 +87,10 @@ fn shows(shown: &[String], printed: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The hexadecimal digits of an epoch: 16 in an offset, and fewer in an entity tag if it begins with zeros.
+/// Number of hexadecimal digits of an epoch: 16 in an offset, and fewer in an entity tag if it begins with zeros.
 const EPOCH_DIGITS: std::ops::RangeInclusive<usize> = 10..=16;
 
-/// A line without what differs each time: the epochs of offsets and entity tags, resume tokens and cache cursors.
+/// Replaces the parts of a line that differ in each run: epochs in offsets and entity tags, resume tokens and cache cursors.
 fn normal(line: &str) -> String {
     let mut text = line.trim_end().to_owned();
     for (before, stands_for) in [("\"resume\":\"", 'T'), ("\"streamCursor\":\"", 'C')] {
@@ -117,7 +117,7 @@ fn normal(line: &str) -> String {
 }
 
 #[test]
-fn lines_are_compared_without_what_differs_each_time() {
+fn offsets_and_tokens_are_ignored_when_lines_are_compared() {
     let shown = [
         "event: control".to_owned(),
         "...".to_owned(),

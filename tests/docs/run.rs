@@ -1,4 +1,4 @@
-//! Runs the blocks of a document in one shell, with a gateway on ports of its own.
+//! Executes the blocks of a document in one shell, with a gateway on separate ports.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -8,17 +8,17 @@ use tempfile::TempDir;
 
 use crate::blocks::{Block, Language};
 
-/// The ports that documents name: HTTP, admin and MQTT by default, and those of a second gateway.
+/// Ports in the documents: HTTP, admin and MQTT by default, and those of a second gateway.
 const NAMED: [&str; 6] = ["4437", "4438", "1883", "5437", "5438", "2883"];
 
-/// What ends one block's output. No document prints it.
+/// Marks the end of a block's output. No document prints it.
 const END: &str = "\u{1e}end of block ";
 
-/// How long all blocks of a document may take, in seconds: longer than any of them takes on a busy machine.
+/// Time limit for all blocks of a document, in seconds: a hang detector for a busy machine.
 const SECONDS_MAX: &str = "300";
 
-/// `cargo run` is the gateway of this build, in the background until the script ends. mosquitto's clients use its port, and
-/// a JavaScript block may run for ever, as a subscription does.
+/// `cargo run` starts the gateway of this build in the background until the script ends. mosquitto's clients get its port. A
+/// JavaScript block is ended after 6 s, since a subscription does not end.
 const PRELUDE: &str = r#"
 gateways=()
 serve() {
@@ -44,10 +44,10 @@ curl() { command curl -s "$@"; }
 exec 2>>log
 "#;
 
-/// The storage of a page, which Node does not have.
+/// Replaces a page's storage, which Node lacks.
 const STORAGE: &str = "globalThis.localStorage = {}\n";
 
-/// A folder in which the blocks of a document are run, and its ports.
+/// A folder in which the blocks of a document are executed, and its ports.
 pub(crate) struct Run {
     folder: TempDir,
     ports: [String; NAMED.len()],
@@ -56,7 +56,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-        // All at once, so that they differ.
+        // All ports are bound at the same time, so that they differ.
         let free: [_; NAMED.len()] =
             std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
         let ports = free.map(|listener| listener.local_addr().expect("an address").port().to_string());
@@ -72,7 +72,7 @@ impl Run {
         Self { folder, ports }
     }
 
-    /// Runs all blocks in one shell; what each of them printed. Panics if one fails.
+    /// Executes all blocks in one shell and returns the output of each. Panics if one fails.
     pub(crate) fn all(&self, blocks: &[Block], starts_itself: bool) -> Vec<String> {
         let mut script = PRELUDE.to_owned();
         if !starts_itself {
@@ -85,7 +85,7 @@ impl Run {
                     script.push_str(&format!("javascript <<'JAVASCRIPT'\n{code}\nJAVASCRIPT"))
                 }
             }
-            // A read of what does not end is ended by curl itself, which says so (28).
+            // A read that does not end is ended by curl itself, with status 28.
             script.push_str(&format!("\nfailed=$?; printf '\\n{END}{line} %s\\n' $failed\n"));
         }
         let script = self.with_own_ports(&script);
@@ -118,7 +118,7 @@ impl Run {
     }
 
     fn with_own_ports(&self, text: &str) -> String {
-        // In two steps, as the digits of a named port may be a part of an own one.
+        // In two steps, since the digits of a documented port may occur in an own port.
         let marks: [String; NAMED.len()] = std::array::from_fn(|index| format!("\u{1}{index}\u{1}"));
         let marked =
             NAMED.iter().zip(&marks).fold(text.to_owned(), |text, (named, mark)| text.replace(named, mark));

@@ -1,5 +1,5 @@
-//! Publishers that go on whatever becomes of the gateway: each an idempotent producer that sends a message again until
-//! it is acknowledged, on a stream of its own and on one that all share.
+//! Publishers that continue through failures of the gateway. Each is an idempotent producer that repeats a message until it is
+//! acknowledged, on a stream of its own and on a stream that all share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,20 +13,20 @@ use crate::ledger::Ledger;
 use crate::message::Message;
 use crate::world::{Connection, Gateway, PATIENCE, Stopwatch, post, put};
 
-/// How long a publisher that was refused waits until it sends the message again.
+/// Pause of a refused publisher before it repeats the message.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How many bytes of text the so-many-th message of a publisher carries.
+/// Returns the number of text bytes of a publisher's message, by its counter.
 pub(crate) type Size = fn(u64) -> usize;
 
-/// A stream and who publishes on it.
+/// A stream and its publishers.
 #[derive(Debug, Clone)]
 pub(crate) struct Stream {
     pub(crate) path: String,
     pub(crate) publishers: Vec<usize>,
 }
 
-/// Publishers at work. Dropping it ends them where they are.
+/// Running publishers. A drop ends them at once.
 pub(crate) struct Crew {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) streams: Vec<Stream>,
@@ -51,7 +51,7 @@ impl Stream {
         Self { path: "/v1/stream/shared".into(), publishers: (0..publishers).collect() }
     }
 
-    /// Those of a crew of so many, the shared one first.
+    /// Returns the streams of a crew of `publishers`, the shared one first.
     pub(crate) fn of(publishers: usize) -> Vec<Self> {
         let own = (0..publishers).map(Self::own);
         std::iter::once(Self::shared(publishers)).chain(own).collect()
@@ -63,7 +63,7 @@ impl Stream {
 }
 
 impl Crew {
-    /// Lets so many publishers begin on streams that exist.
+    /// Starts `publishers` publishers. Their streams must exist.
     pub(crate) fn start(home: &Home, publishers: usize, size: Size) -> Self {
         let (ledger, is_over) = <(Arc<Ledger>, Arc<AtomicBool>)>::default();
         let mut tasks = JoinSet::new();
@@ -75,7 +75,7 @@ impl Crew {
         Self { ledger, streams: Stream::of(publishers), tasks, is_over }
     }
 
-    /// Waits until the crew has so many more acknowledgements. How long that took.
+    /// Waits until the crew has `messages` more acknowledgements, and returns how long that took.
     pub(crate) async fn more(&mut self, messages: u64) -> Duration {
         let (since, goal) = (Instant::now(), self.ledger.total() + messages);
         while self.ledger.total() < goal {
@@ -86,14 +86,14 @@ impl Crew {
         since.elapsed()
     }
 
-    /// Panics if a publisher had to give up.
+    /// Panics if a publisher failed.
     pub(crate) fn check(&mut self) {
         if let Some(ended) = self.tasks.try_join_next() {
             ended.expect("a publisher is told nothing that it does not expect");
         }
     }
 
-    /// Lets each publisher send until its last message is acknowledged.
+    /// Waits until each publisher's last message is acknowledged, and ends them.
     pub(crate) async fn finish(mut self) -> Arc<Ledger> {
         self.is_over.store(true, Ordering::Relaxed);
         let all = timeout(PATIENCE, std::mem::take(&mut self.tasks).join_all());
@@ -101,7 +101,7 @@ impl Crew {
         self.ledger
     }
 
-    /// Ends them where they are.
+    /// Ends the publishers at once.
     pub(crate) async fn stop(mut self) -> Arc<Ledger> {
         self.check();
         self.tasks.shutdown().await;
@@ -123,8 +123,7 @@ impl Publisher {
         }
     }
 
-    /// Sends a message until it is acknowledged. What a client may do about an answer that is neither an
-    /// acknowledgement nor a failure of the server is to give up.
+    /// Repeats a message until it is acknowledged. Panics on an answer that is neither an acknowledgement nor a server error.
     async fn append(&mut self, stream: &str, counter: u64) {
         let message = Message { publisher: self.number, counter, size: (self.size)(counter) };
         let append = post(stream)

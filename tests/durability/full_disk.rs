@@ -1,4 +1,4 @@
-//! The disk is full, and later it is not.
+//! The disk is full, and later has room again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,18 +18,18 @@ const MEBIBYTES: u64 = 64;
 const PUBLISHERS: usize = 8;
 const SIZE: usize = 64 * 1024;
 
-/// What is removed to make room, and how many messages have to fit into it at least: a quarter of it.
+/// Size of the file that is removed to make room. At least a quarter of it must become usable for messages.
 const BALLAST_BYTES: usize = 12 * 1024 * 1024;
 const ROOM_MESSAGES: u64 = (BALLAST_BYTES / SIZE / 4) as u64;
 
-/// A full disk is said at once.
+/// Time limit of a refusal.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// A stream that is deleted to make room.
 const BULK: &str = "/v1/stream/bulk";
 const BULK_MEBIBYTES: usize = 16;
 
-/// A stream on which a poll is held.
+/// A stream with one held poll.
 const QUIET: &str = "/v1/stream/quiet";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -77,7 +77,7 @@ async fn a_full_disk_refuses_appends_until_there_is_room_again() {
     gateway.send(get(BULK)).await.expect(404);
 }
 
-/// A stream that is worth deleting.
+/// Creates a stream that is large enough to make room when it is deleted.
 async fn write_bulk(gateway: &Gateway) {
     let mut bulk = Publisher::create(gateway, "bulk", Kind::Binary).await;
     for _ in 0..BULK_MEBIBYTES {
@@ -85,14 +85,14 @@ async fn write_bulk(gateway: &Gateway) {
     }
 }
 
-/// Reads all of it.
+/// Reads the whole stream.
 async fn expect_bulk(gateway: &Gateway) {
     let place = Place { address: gateway.address, path: BULK.into(), kind: Kind::Binary };
     let mut reader = Reader::open(&place, Form::ShortPoll, "-1").await.expect("the stream is there");
     reader.expect(&vec![7; BULK_MEBIBYTES * 1024 * 1024]).await;
 }
 
-/// A poll that is held on a stream to which nobody appends.
+/// Holds a poll on a stream without appends.
 async fn hold(gateway: &Gateway) -> JoinHandle<Answer> {
     gateway.send(put(QUIET).json("")).await.expect(201);
     let mut connection = gateway.connect().await;
@@ -102,7 +102,7 @@ async fn hold(gateway: &Gateway) -> JoinHandle<Answer> {
     poll
 }
 
-/// Waits until each publisher was refused several times over, each time in the right way.
+/// Waits until each publisher was refused at least five times, and checks the refusals.
 async fn until_refused(crew: &mut Crew) {
     crew.ledger.forget_refusals();
     until("the disk is full for all", async || {

@@ -1,4 +1,4 @@
-//! The disk is full, and MQTT clients are told so: nothing is acknowledged that cannot be stored.
+//! The disk is full, and MQTT clients receive error codes: no message is acknowledged that cannot be stored.
 
 use mqtt_protocol_core::mqtt::packet::v5_0::Subscribe;
 use mqtt_protocol_core::mqtt::packet::{SubEntry, SubOpts};
@@ -31,7 +31,7 @@ async fn a_full_disk_acknowledges_nothing_to_mqtt_clients_and_keeps_their_sessio
     new.send(&Hello::lasting("new").bytes()).await;
     let refused = Packet::Connack { present: false, code: QUOTA_EXCEEDED, properties: Vec::new() };
     assert_eq!(new.receive().await, Some(refused));
-    // Who needs nothing stored is served.
+    // A client that stores nothing is served.
     Mqtt::connect(gateway.mqtt, &Hello::new("passing")).await.ping().await;
     // A subscription that cannot be stored is not granted.
     let entries = vec![SubEntry::new("x", SubOpts::new()).unwrap()];
@@ -51,7 +51,7 @@ async fn a_full_disk_acknowledges_nothing_to_mqtt_clients_and_keeps_their_sessio
     assert_eq!(reader.take().await.payload, b"after");
 }
 
-/// Appends until not even a small message is taken any more.
+/// Appends until even a small message is refused.
 async fn fill(gateway: &Gateway) {
     gateway.send(put(BULK).json("")).await.expect(201);
     for digits in [500_000, 10_000, 100, 1] {

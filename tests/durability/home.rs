@@ -1,4 +1,4 @@
-//! Where the gateway is at the moment. Whoever loses it waits here for the next one.
+//! [`Home`]: the present address of the gateway. Clients that lose the gateway wait here for the next one.
 
 use std::net::SocketAddr;
 
@@ -6,22 +6,22 @@ use tokio::sync::watch;
 
 use crate::world::{Connection, Gateway};
 
-/// See the module.
+/// The gateway's address; `None` during an outage.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Home(watch::Sender<Option<SocketAddr>>);
 
 impl Home {
-    /// The gateway is there now.
+    /// Sets the address of the running gateway.
     pub(crate) fn is(&self, gateway: &Gateway) {
         self.0.send_replace(Some(gateway.address));
     }
 
-    /// The gateway is about to go.
+    /// Clears the address before an outage.
     pub(crate) fn is_nowhere(&self) {
         self.0.send_replace(None);
     }
 
-    /// A connection to the gateway that is there, or to the next one.
+    /// Connects to the gateway, or waits for the next one.
     pub(crate) async fn connect(&self) -> Connection {
         let mut place = self.0.subscribe();
         loop {

@@ -1,4 +1,4 @@
-//! A small disk of its own: an ext4 image on a loop device, whose power can be cut.
+//! [`Image`]: a small separate disk, an ext4 image on a loop device, whose power can be cut.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,24 +8,24 @@ use tempfile::{Builder, TempDir};
 use crate::world::command::{run, try_run};
 use crate::world::until;
 
-/// The folders of images: this, and the id of the process that they belong to.
+/// Prefix of an image's folder; the id of the owning process follows.
 const PREFIX: &str = "durability-";
 
-/// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH` (linux/ext4.h): from here on nothing reaches the device, not
-/// even what the journal holds.
+/// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH` (linux/ext4.h): after it, nothing is written to the device, not even
+/// the contents of the journal.
 const SHUTDOWN: &str = "
 import fcntl, os, struct, sys
 fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))
 ";
 
-/// A file system that is mounted as long as this lives.
+/// A file system that is mounted until this is dropped.
 pub(crate) struct Image {
     folder: TempDir,
     mounted: PathBuf,
 }
 
 impl Image {
-    /// Makes one of so many MiB and mounts it.
+    /// Creates and mounts a file system of `mebibytes` MiB.
     pub(crate) fn create(mebibytes: u64) -> Self {
         assert!(rustix::process::geteuid().is_root(), "this scenario mounts a file system and needs root");
         remove_leftovers();
@@ -37,28 +37,28 @@ impl Image {
         let image = Self { folder, mounted };
         let file = File::create_new(image.file()).expect("a new file");
         file.set_len(mebibytes * 1024 * 1024).expect("a sparse file");
-        // Without blocks that only root may use: the gateway runs as root here.
+        // No blocks are reserved for root, since the gateway runs as root here.
         run("mkfs.ext4", &["-q", "-m", "0", text(&image.file())]);
         image.mount();
         image
     }
 
-    /// Where it is mounted.
+    /// Returns the mount point.
     pub(crate) fn path(&self) -> &Path {
         &self.mounted
     }
 
-    /// Brings everything to the device, as the system does by itself now and then.
+    /// Writes everything to the device, as the kernel does from time to time.
     pub(crate) fn sync(&self) {
         run("sync", &["--file-system", text(&self.mounted)]);
     }
 
-    /// Cuts it off as it is: what was not synced is lost, and all further writes and syncs fail.
+    /// Cuts the power: unsynced data is lost, and all further writes and syncs fail.
     pub(crate) fn lose_power(&self) {
         run("python3", &["-c", SHUTDOWN, text(&self.mounted)]);
     }
 
-    /// Takes it away and mounts what is on the device. Nobody may have a file of it open.
+    /// Unmounts the file system and mounts the content of the device again. No process may have a file of it open.
     pub(crate) async fn mount_again(&self) {
         run("umount", &[text(&self.mounted)]);
         until("the loop device is free", async || run("losetup", &["-j", text(&self.file())]).is_empty())
@@ -82,14 +82,14 @@ impl Drop for Image {
     }
 }
 
-/// Unmounts now or, if a gateway is still dying, with its end.
+/// Unmounts now, or when the last process that uses it ends.
 fn release(mounted: &Path) {
     if let Err(why) = try_run("umount", &["--lazy", text(mounted)]) {
         eprintln!("{why}");
     }
 }
 
-/// Removes the images of runs that were killed before they could.
+/// Removes images of earlier runs that were killed.
 fn remove_leftovers() {
     let entries = fs::read_dir(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     for folder in entries.map(|entry| entry.expect("readable").path()) {

@@ -14,9 +14,9 @@ async fn a_kill_loses_nothing_that_was_acknowledged() {
     survive("SIGKILL", &stored(folder.path(), "always"), Gateway::kill).await;
 }
 
-/// The control: a store that promises less is caught at it, by the same means.
+/// Control: the same test detects the losses of a store that keeps messages in memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kill_of_a_store_in_memory_is_seen_to_lose() {
+async fn the_losses_of_a_killed_store_in_memory_are_detected() {
     let _turn = alone().await;
     let loss = lose(&["--store", "memory"], || {}, Gateway::kill).await;
     println!("SIGKILL of a store in memory, readers told: {loss:?}");

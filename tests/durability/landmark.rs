@@ -1,10 +1,11 @@
-//! Streams that come and go, so that there is always room to reclaim, and their beginning and their end to remember.
+//! Streams that are created and deleted in each cycle, so that there is always room to reclaim; checks that creation and
+//! deletion survive.
 
 use crate::world::{Form, Gateway, Kind, Place, Publisher, Reader, delete, get};
 
 const MEBIBYTES: usize = 3;
 
-/// Creates, fills and closes the stream of a cycle, and deletes the one of the cycle before.
+/// Creates, fills and closes the stream of this cycle, and deletes the stream of the previous cycle.
 pub(crate) async fn move_on(gateway: &Gateway, cycle: usize) {
     let mut stream = Publisher::create(gateway, &name(cycle), Kind::Binary).await;
     for content in content(cycle).chunks(1024 * 1024) {
@@ -17,7 +18,7 @@ pub(crate) async fn move_on(gateway: &Gateway, cycle: usize) {
     }
 }
 
-/// What was answered there is so.
+/// Checks that the stream of this cycle is complete and that the previous one is gone.
 pub(crate) async fn expect(gateway: &Gateway, cycle: usize) {
     let mut reader = Reader::open(&place(gateway, cycle), Form::ShortPoll, "-1").await.expect("it is there");
     let rest = reader.rest().await.expect("all of it");

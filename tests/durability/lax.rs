@@ -1,5 +1,5 @@
-//! Stores that sync never, or seldom, by themselves: what the disk had once stays there whatever is moved, and a drain
-//! brings all of it there.
+//! Stores that never or seldom sync by themselves: data that has reached the disk stays there even if it is moved, and a drain
+//! writes everything to the disk.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use crate::world::{Gateway, PATIENCE, alone, delete, get, post, put};
 
 const MEBIBYTES: u64 = 128;
 
-/// Policies under which nothing is synced in the time of a test.
+/// Sync policies that sync nothing during a test.
 const LAX: [&str; 2] = ["never", "interval:1h"];
 
-/// A message that fills a part of a file of the store.
+/// Size of a message that fills a part of a file of the store.
 const LARGE: usize = 1 << 20;
 
 fn arguments<'a>(folder: &'a Path, sync: &'a str) -> Vec<&'a str> {
@@ -31,10 +31,10 @@ async fn publish(gateway: &Gateway, numbers: std::ops::Range<u64>) {
 }
 
 /// 1. The first file of the store is on the disk, with messages of a stream that stays.
-/// 2. What else is in it is deleted, so that these messages are written again elsewhere, and the file is removed.
-/// 3. The power is cut right then.
+/// 2. Everything else in it is deleted, so that these messages are moved to another file and the first file is removed.
+/// 3. The power is cut at that moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_is_removed_only_once_what_was_moved_from_it_is_on_the_disk() {
+async fn a_file_is_removed_only_after_its_moved_messages_are_on_the_disk() {
     let _turn = alone().await;
     for sync in LAX {
         let image = Image::create(MEBIBYTES);
@@ -64,7 +64,7 @@ async fn a_file_is_removed_only_once_what_was_moved_from_it_is_on_the_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_brings_to_the_disk_what_no_sync_has() {
+async fn a_drain_writes_unsynced_messages_to_the_disk() {
     let _turn = alone().await;
     for sync in LAX {
         let image = Image::create(MEBIBYTES);

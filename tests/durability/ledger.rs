@@ -1,4 +1,4 @@
-//! What publishers were told: each acknowledgement and each refusal.
+//! [`Ledger`]: the acknowledgements and refusals that publishers received.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use parking_lot::Mutex;
 use crate::verdict::Acknowledged;
 use crate::world::{Answer, Took};
 
-/// See the module.
+/// Acknowledgements per stream and publisher, and refusals.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     acknowledged: Mutex<BTreeMap<String, Acknowledged>>,
     refusals: Mutex<Vec<Refused>>,
 }
 
-/// An append that was answered, but not acknowledged.
+/// A refused append.
 #[derive(Debug, Clone)]
 pub(crate) struct Refused {
     pub(crate) publisher: usize,
@@ -35,19 +35,19 @@ impl Ledger {
         self.refusals.lock().push(Refused { publisher, status, content_type, after });
     }
 
-    /// What was acknowledged on a stream, with a zero for each publisher that may have one on its way there.
+    /// Returns the acknowledgements on a stream, with a zero for each publisher that may have a first message in flight.
     pub(crate) fn on(&self, stream: &str, publishers: &[usize]) -> Acknowledged {
         let mut acknowledged: Acknowledged = publishers.iter().map(|publisher| (*publisher, 0)).collect();
         acknowledged.extend(self.acknowledged.lock().get(stream).into_iter().flatten());
         acknowledged
     }
 
-    /// How many messages were acknowledged on all streams.
+    /// Returns the number of acknowledged messages on all streams.
     pub(crate) fn total(&self) -> u64 {
         self.acknowledged.lock().values().flat_map(BTreeMap::values).sum()
     }
 
-    /// What was refused since it was last forgotten.
+    /// Returns the refusals since they were last cleared.
     pub(crate) fn refusals(&self) -> Vec<Refused> {
         self.refusals.lock().clone()
     }

@@ -1,4 +1,4 @@
-//! The controls: a store that promises less than to sync always is caught at losing, and has to tell readers of it.
+//! Controls: losses of a store that syncs less than always are detected, and its readers must be told.
 
 use tokio::time::sleep;
 
@@ -9,18 +9,18 @@ use crate::readers::Log;
 use crate::verdict::Verdict;
 use crate::world::{Gateway, post, put};
 
-/// Messages before and behind what the system has brought to the disk by itself.
+/// Number of messages before and after the sync by the system.
 const MESSAGES: u64 = 100;
 
-/// What became of the messages that were acknowledged.
+/// Counts of the acknowledged messages after an outage.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Loss {
     pub(crate) lost: u64,
     pub(crate) left: u64,
 }
 
-/// Puts a gateway through one outage, after a time at which the system has synced by itself. If messages are lost,
-/// whoever had read them is told so, even when the stream has grown again to where they were.
+/// Puts a gateway through one outage, after a sync by the system. If messages are lost, readers that had read them get an
+/// error, even after the stream has grown to the same length again.
 pub(crate) async fn lose(
     arguments: &[&str],
     synced: impl FnOnce(),
@@ -58,7 +58,7 @@ pub(crate) async fn lose(
     loss
 }
 
-/// A reader that stands behind lost messages is told so, now and when there are others in their place.
+/// A reader whose offset is after lost messages gets an error, at once and after other messages have taken their place.
 async fn is_told(gateway: &Gateway, stream: &Stream, before: &Log, left: usize) {
     let refused = async |when: &str| {
         let reader = Log::reader(gateway, stream, &before.offset).await;

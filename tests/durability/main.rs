@@ -1,6 +1,6 @@
-//! What was acknowledged is there after the process was killed, the power was cut, the disk was full or a sync failed.
+//! Acknowledged messages survive a kill of the process, a power cut, a full disk and a failed sync.
 //!
-//! Needs root, loop devices, e2fsprogs, mount, python3 and strace; where one is missing the scenario fails and says so.
+//! Requires root, loop devices, e2fsprogs, mount, python3 and strace; if one is missing the scenario fails and names it.
 //! Each prints a line with its figures:
 //!
 //! ```sh
@@ -38,12 +38,12 @@ mod resources;
 mod sync_error;
 mod verdict;
 
-/// How often a fault strikes.
+/// Number of outages per scenario.
 fn cycles() -> usize {
     std::env::var("DURABILITY_CYCLES").map_or(10, |text| text.parse().expect("DURABILITY_CYCLES is a number"))
 }
 
-/// The arguments of a gateway that stores in `folder` and syncs by `policy`.
+/// Returns the arguments of a gateway that stores in `folder` and syncs by `policy`.
 fn stored<'a>(folder: &'a std::path::Path, policy: &'a str) -> [&'a str; 4] {
     ["--store", folder.to_str().expect("UTF-8"), "--sync", policy]
 }

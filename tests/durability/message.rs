@@ -1,4 +1,4 @@
-//! What is published: JSON that says who wrote it and as which of theirs, so that each can be told from all others.
+//! [`Message`]: JSON with its publisher and counter, so that each message is distinct.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) struct Message {
     pub(crate) publisher: usize,
-    /// Which of its publisher's messages on the stream, from 0.
+    /// Number of the message among its publisher's messages on the stream, from 0.
     pub(crate) counter: u64,
-    /// How many bytes of text it carries along.
+    /// Number of text bytes.
     pub(crate) size: usize,
 }
 
@@ -23,7 +23,7 @@ impl fmt::Display for Message {
 }
 
 impl Message {
-    /// The message that a text is to the letter.
+    /// Parses a text; `None` unless it is exactly the text of a message.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let message: Self = serde_json::from_str(text).ok()?;
         (message.to_string() == text).then_some(message)

@@ -1,4 +1,4 @@
-//! A gateway that ends without a warning, again and again, under publishers and readers.
+//! A gateway that ends without warning, again and again, with publishers and readers connected.
 
 use std::time::Duration;
 
@@ -13,21 +13,20 @@ use crate::world::{Gateway, PATIENCE, Stopwatch, Took, until};
 
 pub(crate) const PUBLISHERS: usize = 8;
 
-/// Small messages, and now and then one that takes more than a page.
+/// Small messages; one in 50 is larger than a page.
 pub(crate) const SIZE: Size = |counter| if counter % 50 == 7 { 8 * 1024 } else { 100 };
 
-/// A start is cut short within so many milliseconds.
+/// A start is killed after this range of milliseconds.
 const START: std::ops::RangeInclusive<u64> = 1..=100;
 
-/// Within this time a gateway is ready again.
+/// Time limit until a restarted gateway is ready.
 const READY: Duration = Duration::from_secs(2);
 
-/// An outage comes at any moment of so many milliseconds.
+/// An outage happens after this range of milliseconds.
 const MOMENTS: std::ops::RangeInclusive<u64> = 0..=300;
 
-/// Puts a gateway through outages, each of which has to leave it dead. Its publishers and readers only notice that they
-/// have to connect again, and nothing that was acknowledged is lost, doubled, reordered or altered, nor is the creation
-/// or the end of a stream.
+/// Puts a gateway through outages, each of which must end its process. Publishers and readers notice only that they have to
+/// reconnect. No acknowledged message, creation or close is lost, doubled, reordered or altered.
 pub(crate) async fn survive(what: &str, arguments: &[&str], outage: impl AsyncFn(Gateway)) {
     let home = Home::default();
     let mut gateway = Gateway::start(arguments).await;
@@ -68,17 +67,17 @@ pub(crate) async fn survive(what: &str, arguments: &[&str], outage: impl AsyncFn
     assert!(slowest.is_below(READY), "ready after {slowest:?}");
 }
 
-/// Begins to start a gateway, which is killed at a random moment of that.
+/// Starts a gateway and kills it at a random moment of its start.
 async fn start_in_vain(arguments: &[&str]) {
     let seconds = format!("0.{:03}", fastrand::u64(START));
-    // In the foreground: otherwise it kills itself too, and does not wait until the gateway has ended.
+    // In the foreground: otherwise timeout kills itself too, and does not wait until the gateway has ended.
     let timeout = ["timeout", "--foreground", "--signal=KILL", &seconds].map(str::to_owned);
     if let Ok(mut too_soon) = Gateway::start_under(&timeout, arguments).await {
         too_soon.ended(PATIENCE).await;
     }
 }
 
-/// How long it takes until the next outage.
+/// Returns a random time until the next outage.
 pub(crate) fn moment() -> Duration {
     Duration::from_millis(fastrand::u64(MOMENTS))
 }

@@ -1,4 +1,4 @@
-//! The power goes: what no sync has brought to the disk is gone, unlike after a kill, which the page cache survives.
+//! Power cuts: unsynced data is lost, unlike after a kill, which the page cache survives.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::outage::survive;
 use crate::stored;
 use crate::world::{Gateway, alone};
 
-/// More than the longest run writes.
+/// Larger than the data of the longest run.
 const MEBIBYTES: u64 = 256;
 
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often the control is tried: once is enough unless the kernel happens to write everything back just before.
+/// Number of attempts of the control: one is enough unless the kernel writes everything back shortly before.
 const CONTROLS: usize = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -39,9 +39,9 @@ async fn a_power_cut_loses_no_more_than_the_last_interval_between_syncs() {
     assert_eq!(loss.lost, 0, "{loss:?}");
 }
 
-/// The control: without sync the same outage loses, or the test would be blind.
+/// Control: without sync the same outage loses messages; otherwise the test could not detect losses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_power_cut_of_a_store_that_never_syncs_is_seen_to_lose() {
+async fn the_losses_of_a_power_cut_without_sync_are_detected() {
     let _turn = alone().await;
     let mut losses = Vec::new();
     for _ in 0..CONTROLS {

@@ -1,4 +1,4 @@
-//! Readers: one that follows a stream by its offset whatever becomes of the gateway, and those that begin anew.
+//! Readers: [`Follower`], which continues at its offset through outages, and reads of whole streams.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::ledger::Ledger;
 use crate::verdict::Verdict;
 use crate::world::{Form, Gateway, Kind, Place, Reader, Refusal, get, until};
 
-/// A client that reads by long polls and keeps nothing but its offset. Dropping it ends it.
+/// A client that reads by long polls and keeps only its offset. A drop ends it.
 pub(crate) struct Follower {
     read: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
-/// A log from its beginning to its end, and the offset there.
+/// A whole log, and the offset of its tail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Log {
     pub(crate) messages: Vec<String>,
@@ -32,7 +32,7 @@ impl Follower {
         Self { read, task }
     }
 
-    /// Waits until it has so many messages; all that it has then.
+    /// Waits until it has `messages` messages, and returns all messages read until then.
     pub(crate) async fn until_it_has(self, messages: usize) -> Vec<String> {
         let what = format!("a follower has {messages} messages");
         until(&what, async || self.task.is_finished() || self.read.lock().len() >= messages).await;
@@ -47,8 +47,7 @@ impl Drop for Follower {
     }
 }
 
-/// Goes on behind the offset over every end of a connection. That the gateway fails is for it to ask again; that its
-/// offset would not be good any more may never happen.
+/// Continues at the offset after every end of a connection. A server error is retried; an invalid offset panics.
 async fn follow(home: Home, stream: String, read: Arc<Mutex<Vec<String>>>) {
     let mut offset = "-1".to_owned();
     loop {
@@ -70,7 +69,7 @@ async fn follow(home: Home, stream: String, read: Arc<Mutex<Vec<String>>>) {
 }
 
 impl Log {
-    /// Reads all of a stream.
+    /// Reads a whole stream.
     pub(crate) async fn of(gateway: &Gateway, stream: &Stream) -> Result<Self, Refusal> {
         let mut reader = Self::reader(gateway, stream, "-1").await?;
         let mut read = Vec::new();
@@ -84,14 +83,14 @@ impl Log {
         }
     }
 
-    /// A reader by short polls from `offset` on, or what it is told instead.
+    /// Returns a reader by short polls from `offset`, or the refusal.
     pub(crate) async fn reader(gateway: &Gateway, stream: &Stream, offset: &str) -> Result<Reader, Refusal> {
         let place = Place { address: gateway.address, path: stream.path.clone(), kind: Kind::Json };
         Reader::open(&place, Form::ShortPoll, offset).await
     }
 }
 
-/// Reads every stream from its beginning: all that was acknowledged is there, once and in order.
+/// Reads every stream from its beginning and checks that all acknowledged messages are there, once and in order.
 pub(crate) async fn expect_all(gateway: &Gateway, streams: &[Stream], ledger: &Ledger) -> Vec<Log> {
     let mut logs = Vec::new();
     for stream in streams {

@@ -1,5 +1,5 @@
-//! The system runs out of descriptors or memory, or interrupts a call: appends are refused or wait, and go on without a
-//! restart. What was acknowledged stays.
+//! The system runs out of descriptors or memory, or interrupts a call: appends are refused or wait, and continue without a
+//! restart. Acknowledged messages stay.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::world::{Answer, Connection, Gateway, PATIENCE, alone, get, post, put,
 
 const STREAM: &str = "/v1/stream/s";
 
-/// One append; a file of the store has room for less than 16.
+/// Size of one append; a file of the store has room for fewer than 16.
 const BYTES: usize = 512 * 1024;
 
-/// More than the files that were made while there were descriptors have room for.
+/// More appends than fit into the files that exist before the descriptors run out.
 const APPENDS_MAX: usize = 64;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -60,9 +60,9 @@ async fn without_descriptors_appends_are_refused_until_there_are_some_again() {
     println!("refused after {kept} appends without descriptors, and taken again without a restart");
 }
 
-/// Each call fails some times in a row, in every thread.
+/// A call fails several times in a row, in every thread.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_fails_for_a_while_loses_nothing_and_needs_no_restart() {
+async fn a_call_that_fails_temporarily_loses_nothing_and_needs_no_restart() {
     let _turn = alone().await;
     for (call, error, when) in [
         ("pwrite64", "ENOMEM", "20..26"),
@@ -76,7 +76,7 @@ async fn a_call_that_fails_for_a_while_loses_nothing_and_needs_no_restart() {
     }
 }
 
-/// Lets a gateway meet a fault under publishers. It takes more messages afterwards. Returns how many there were.
+/// Runs publishers on a gateway with a fault. It must accept messages afterwards. Returns the number of acknowledged messages.
 async fn outlive(fault: &Fault) -> u64 {
     const PUBLISHERS: usize = 2;
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a new folder");
@@ -109,7 +109,7 @@ async fn append(client: &mut Connection, n: usize) -> Answer {
     client.send(post(STREAM).header("content-type", "application/octet-stream").body(body)).await
 }
 
-/// How many bytes the stream has.
+/// Returns the length of the stream in bytes.
 async fn length(client: &mut Connection) -> usize {
     let (mut length, mut offset) = (0, "-1".to_owned());
     loop {

@@ -1,5 +1,5 @@
-//! A sync fails once. What it should have brought to the disk may be gone, and no later sync will say so again: whoever
-//! goes on as if nothing had been acknowledges what is not there.
+//! A sync fails once. Its data may be lost, and no later sync reports this again: a gateway that continued would acknowledge
+//! messages that are not on the disk.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use crate::world::{Gateway, PATIENCE, alone, until};
 
 const SIZE: usize = 100;
 
-/// How strace marks a call that it let fail.
+/// strace's mark of a call that it made fail.
 const INJECTED: &str = "(INJECTED)";
 
-/// Within this time after the first refusal, nothing is acknowledged any more.
+/// Time after the first refusal within which the last message is acknowledged.
 const NOTICED: Duration = Duration::from_secs(1);
 
-/// So long nothing may be acknowledged then.
+/// For this time after it, no message may be acknowledged.
 const WATCHED: Duration = Duration::from_millis(300);
 
-/// A store that has acknowledged so many messages does not make the call that often.
+/// A call counts as unreached after this number of acknowledged messages.
 const UNREACHED: u64 = 1000;
 
-/// The call that fails, how, and when: the so-many-th of each thread, or those of a range.
+/// The call that fails, its error, and when: the number of the call in each thread, or a range of numbers.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) call: &'static str,
@@ -41,25 +41,25 @@ pub(crate) struct Fault {
 enum Outcome {
     /// The gateway did not start.
     NoStart,
-    /// It refused further appends, with that many messages acknowledged.
+    /// It refused further appends; the number of acknowledged messages.
     Refused(u64),
-    /// It ended.
+    /// It ended; the number of acknowledged messages.
     Ended(u64),
-    /// It does not make that call so often.
+    /// It does not make the call that often.
     Unreached,
 }
 
-/// What strace writes.
+/// The output file of strace.
 pub(crate) struct Trace(pub(crate) PathBuf);
 
-/// With one publisher it is certain which append a failed sync of the log belongs to.
+/// With one publisher it is certain which append belongs to the failed sync of the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_append_whose_sync_failed_is_not_acknowledged() {
     let _turn = alone().await;
     strike_each(1, &["fdatasync"], &[1, 2, 3, 10]).await;
 }
 
-/// An fsync is of a file or folder that the log will need; until it does, what is in the log is safe.
+/// A failed fsync concerns a file or folder that the log needs later; until then the log's content is safe.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_failed_sync_nothing_is_acknowledged_any_more() {
     let _turn = alone().await;
@@ -79,7 +79,7 @@ async fn strike_each(publishers: usize, calls: &[&'static str], moments: &[u32])
     assert!(reached >= moments.len(), "the store makes none of the calls that the test lets fail");
 }
 
-/// Lets a gateway fail in that way under so many publishers. What was acknowledged is there when it runs again.
+/// Runs publishers on a gateway with a fault. Acknowledged messages must be there after a restart.
 async fn strike(publishers: usize, fault: &Fault) -> Outcome {
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a new folder");
     let store = folder.path().join("store");
@@ -107,7 +107,7 @@ async fn strike(publishers: usize, fault: &Fault) -> Outcome {
     outcome
 }
 
-/// Publishes to a gateway that is traced, until a sync has failed and it has shown what it makes of that.
+/// Publishes to a traced gateway until a sync has failed and the gateway's reaction is visible.
 async fn work(mut gateway: Gateway, publishers: usize, trace: &Trace) -> (Outcome, Arc<Ledger>) {
     let home = Home::default();
     home.is(&gateway);
@@ -144,7 +144,7 @@ async fn notice(gateway: &mut Gateway, crew: &Crew) -> Outcome {
 }
 
 impl Trace {
-    /// The command line of a strace that becomes the gateway (`-D`), so that its process id is the gateway's.
+    /// Returns the command line of a strace that becomes the gateway (`-D`), so that its process id is the gateway's.
     pub(crate) fn strace(&self, fault: &Fault) -> Vec<String> {
         let Fault { call, error, when } = fault;
         let trace = "trace=fdatasync,fsync,pwrite64,write,writev,sendto,sendmsg";
@@ -161,7 +161,7 @@ impl Trace {
         self.text().contains(INJECTED)
     }
 
-    /// The first answer behind the failure that says that all is well.
+    /// Returns the first successful response after the failure.
     fn acknowledgement_after_failure(&self) -> Option<String> {
         let text = self.text();
         let (_, behind) = text.split_once(INJECTED)?;

@@ -1,30 +1,30 @@
-//! What became of the messages of a stream: those read from it against those that were acknowledged.
+//! [`Verdict`]: compares the messages read from a stream with the acknowledged ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::message::Message;
 
-/// How many of each publisher's messages on a stream were acknowledged.
+/// Number of acknowledged messages of each publisher on a stream.
 pub(crate) type Acknowledged = BTreeMap<usize, u64>;
 
-/// How many messages went wrong, and how.
+/// Counts of wrong messages.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// Acknowledged, and not there.
+    /// Acknowledged messages that are missing.
     pub(crate) lost: u64,
-    /// There once more.
+    /// Messages that occur again.
     pub(crate) doubled: u64,
-    /// Behind one that the same publisher sent later.
+    /// Messages after a later one of the same publisher.
     pub(crate) reordered: u64,
-    /// Not what anybody had sent.
+    /// Messages that no publisher sent.
     pub(crate) altered: u64,
 }
 
 impl Verdict {
     pub(crate) const CLEAN: Self = Self { lost: 0, doubled: 0, reordered: 0, altered: 0 };
 
-    /// The verdict on what was read from the beginning of a stream. Of each publisher it may hold one message more
-    /// than was acknowledged: the one that was on its way.
+    /// Checks the messages read from the beginning of a stream. For each publisher it may hold one message more than was
+    /// acknowledged: the one in flight.
     pub(crate) fn on(read: &[String], acknowledged: &Acknowledged) -> Self {
         let mut verdict = Self::default();
         let mut seen: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
@@ -52,13 +52,13 @@ impl Verdict {
     }
 }
 
-/// What would be read if publisher 1 had sent these.
+/// Returns the texts of messages that publisher 1 would have sent.
 fn read(counters: &[u64]) -> Vec<String> {
     counters.iter().map(|&counter| Message { publisher: 1, counter, size: 3 }.to_string()).collect()
 }
 
 #[test]
-fn each_wrong_is_seen_and_nothing_else() {
+fn each_kind_of_wrong_message_is_counted_and_no_other() {
     let acknowledged = Acknowledged::from([(1, 3)]);
     let on = |counters: &[u64]| Verdict::on(&read(counters), &acknowledged);
     assert_eq!(on(&[0, 1, 2]), Verdict::CLEAN);
@@ -72,7 +72,7 @@ fn each_wrong_is_seen_and_nothing_else() {
 }
 
 #[test]
-fn a_single_letter_is_enough_to_be_altered() {
+fn a_single_changed_letter_counts_as_altered() {
     let acknowledged = Acknowledged::from([(1, 1)]);
     let mut texts = read(&[0]);
     texts[0] = texts[0].replace("xxx", "xyx");

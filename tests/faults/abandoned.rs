@@ -1,4 +1,5 @@
-//! Polls whose clients leave: with a FIN, with a reset, with bytes behind their request, many a second and for long.
+//! Polls whose clients disconnect: with a FIN, with a reset, with bytes after their request, many per second and for a long
+//! time.
 
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use crate::world::mqtt::{Hello, Mqtt};
 use crate::world::{Gateway, Raw, Stopwatch, alone, frame, get, handshake as websocket_handshake, until};
 
 const STREAM: &str = "/v1/stream/left";
-/// How soon nothing is left of a client that has left.
+/// Time limit until the state of a disconnected client is released.
 const GONE: Duration = Duration::from_secs(1);
 
-/// How soon another client is served when all slots were taken by clients that have left.
+/// Time limit until another client is served after all slots were taken by clients that disconnected.
 const SERVED: Duration = Duration::from_millis(1500);
 const SLOTS: usize = 500;
 
@@ -40,7 +41,7 @@ async fn a_poll_whose_client_leaves_by_fin_or_by_reset_is_gone_within_a_second()
     }
 }
 
-/// Bytes behind a request: a part of the next one, whole ones, and more than the gateway would read of them in one piece.
+/// Bytes after a request: a part of the next one, whole ones, and more than the gateway reads at once.
 fn bytes_behind() -> [String; 3] {
     let next = "GET /v1/stream/left HTTP/1.1\r\nHost: localhost\r\n\r\n";
     ["G".to_owned(), next.repeat(3), next.repeat(400)]
@@ -61,7 +62,7 @@ async fn a_client_that_leaves_with_bytes_behind_its_request_is_gone_within_a_sec
         format!("{STREAM}?live=ndjson&offset={tail}"),
     ];
     for target in &requests {
-        // A request that only hyper parses, too.
+        // Also a request that only hyper parses.
         for field in ["", "Connection: keep-alive, x\r\n"] {
             for behind in bytes_behind() {
                 for (by_reset, at_once) in [(false, true), (false, false), (true, true), (true, false)] {
@@ -91,12 +92,12 @@ async fn a_client_that_leaves_with_bytes_behind_its_request_is_gone_within_a_sec
 }
 
 #[tokio::test]
-async fn five_hundred_polls_with_a_byte_behind_them_that_vanish_shut_nobody_out() {
+async fn five_hundred_abandoned_polls_with_a_byte_after_them_do_not_block_other_clients() {
     let _turn = alone().await;
     let slots = format!("connections_max={SLOTS}");
     let gateway = Gateway::start(&["--limit", &slots, "--limit", "connections_per_second_max=100000"]).await;
     let target = target(&gateway).await;
-    // The connections that made the stream are closed.
+    // Waits for the end of the connections that created the stream.
     until("all slots are free", async || gateway.metric("pollgate_connections").await <= 1.0).await;
     let mut polls = Vec::new();
     for _ in 0..SLOTS {
@@ -121,7 +122,7 @@ async fn five_hundred_polls_with_a_byte_behind_them_that_vanish_shut_nobody_out(
 }
 
 #[tokio::test]
-async fn a_poll_over_http2_a_websocket_and_an_mqtt_client_that_leave_in_a_frame_are_gone_within_a_second() {
+async fn clients_of_http2_websocket_and_mqtt_that_leave_within_a_frame_are_gone_within_a_second() {
     let _turn = alone().await;
     let gateway = Gateway::start(&[]).await;
     let target = target(&gateway).await;
@@ -186,8 +187,8 @@ async fn forty_abandoned_polls_a_second_leave_no_waiter_and_no_memory() {
     assert!(after as f64 <= before as f64 * 1.1, "memory grew from {before} to {after} bytes");
 }
 
-/// Opens polls at the rate and leaves each one when the next has come, by turns in either way. Each second looks
-/// how many are held; the most of these.
+/// Opens polls at the rate and abandons each one when the next is open, alternately by FIN and by reset. Returns the largest
+/// number of held polls, which is read once per second.
 async fn abandon_for(gateway: &Gateway, target: &str, seconds: u32) -> usize {
     let mut pace = interval(Duration::from_secs(1) / POLLS_A_SECOND);
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);

@@ -1,7 +1,7 @@
-//! Two threads that let one future each go at the same moment, again and again.
+//! [`Arena`]: two threads that each run one future at the same moment, again and again.
 //!
-//! The side that wins too often is delayed, by as much as it takes for the races to stay close: half of them are won by
-//! either side, and the moments that matter are met most often.
+//! The side that wins too often is delayed by as much as keeps the races close: each side wins half of them, so that critical
+//! moments occur most often.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,31 +15,31 @@ use tokio::time::Instant;
 
 use crate::world::alone;
 
-/// Each side begins up to so many turns of an empty loop late, so that no two races of a kind are the same.
+/// Each side begins late by a random number of turns, up to this, of an empty loop, so that no two races are the same.
 const JITTER: u64 = 400;
 const TURNS_UNTIL_YIELD: u64 = 5000;
 
-/// The time after which no more races of a kind begin, unless `RACES` says how many there are, or a tenth of the usual
-/// number is not reached. A machine without two idle processors takes a few milliseconds for a race.
+/// Time after which no more races of a kind begin, unless `RACES` gives their number or less than a tenth of the usual number
+/// is done. On a machine without two idle processors a race takes a few milliseconds.
 const TIME_MAX: Duration = Duration::from_secs(40);
 
-/// Far more than a race takes, and the hold of a poll that was overlooked.
+/// Far longer than a race, and the hold of a poll that was overlooked.
 const RACE_MAX: Duration = Duration::from_secs(60);
 
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The two threads: the test's own, and one more.
+/// The two threads: the test's own and one more.
 pub(crate) struct Arena {
     runtime: Runtime,
     jobs: Sender<(Job, u64)>,
-    /// Races that the second side was ready for.
+    /// Number of races that the second side was ready for.
     ready: Arc<AtomicU64>,
     races: u64,
-    /// Ends the watch over the races when it is dropped.
+    /// A drop ends the watchdog of the races.
     _open: Sender<()>,
 }
 
-/// How the races of a kind ended, and by how much the next one is delayed: the second side, or below zero the first.
+/// Results of the races of one kind, and the delay of the next one: of the second side, or if negative of the first.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Tally {
     pub(crate) races: u64,
@@ -48,7 +48,7 @@ pub(crate) struct Tally {
 }
 
 impl Arena {
-    /// Waits for the turn of this test. Before the arena opens, since its second thread never sleeps.
+    /// Waits for the turn of this test. Call it before [`Arena::open`], since the second thread never sleeps.
     pub(crate) fn turn() -> MutexGuard<'static, ()> {
         runtime().block_on(alone())
     }
@@ -64,7 +64,7 @@ impl Arena {
         Self { runtime: runtime(), jobs, ready, races: 0, _open: open }
     }
 
-    /// Numbers the races from 1: as many as the variable `RACES` says, or else the usual number, as far as time allows.
+    /// Numbers the races from 1: as many as the variable `RACES` says, or else the usual number while time remains.
     pub(crate) fn rounds(usual: u64) -> impl Iterator<Item = u64> {
         let asked: Option<u64> = std::env::var("RACES").ok().map(|races| races.parse().expect("a number"));
         let since = Instant::now();
@@ -76,7 +76,7 @@ impl Arena {
         self.runtime.block_on(future)
     }
 
-    /// Runs both at once.
+    /// Runs both futures at the same time.
     pub(crate) fn race<A, B>(&mut self, tally: &mut Tally, first: A, second: B) -> (A::Output, B::Output)
     where
         A: Future,
@@ -94,14 +94,14 @@ impl Arena {
         (first, outcomes.recv().expect("the second side did not panic"))
     }
 
-    /// A moment of no certain length, without waiting.
+    /// Spins for a random short time.
     pub(crate) async fn moment() {
         spin(fastrand::u64(..JITTER));
     }
 }
 
 impl Tally {
-    /// Whether the first side was there before the second one; if so, it is held up more in the next race.
+    /// Counts a race. The side that was first is delayed more in the next race.
     pub(crate) fn count(&mut self, first_was_there: bool) {
         self.races += 1;
         self.first_was_there += u64::from(first_was_there);
@@ -109,14 +109,14 @@ impl Tally {
         self.delay += if first_was_there { -step } else { step };
     }
 
-    /// How many turns of an empty loop each side is late in the next race, which differ from race to race.
+    /// Returns the random delays of both sides in the next race, in turns of an empty loop.
     fn delays(&self) -> (u64, u64) {
         let late = fastrand::u64(..=2 * self.delay.unsigned_abs());
         let (first, second) = if self.delay < 0 { (late, 0) } else { (0, late) };
         (first + fastrand::u64(..JITTER), second + fastrand::u64(..JITTER))
     }
 
-    /// Both sides were first in at least a tenth of the races, or there was no race.
+    /// Asserts that both sides were first in at least a tenth of the races, or that there was no race.
     #[track_caller]
     pub(crate) fn was_close(&self) {
         let often = self.races / 10..=self.races - self.races / 10;
@@ -143,8 +143,7 @@ fn second_side(inbox: &Receiver<(Job, u64)>, ready: &AtomicU64) {
     }
 }
 
-/// Ends the process with the name of the test when a race does not come to an end: a side that waits for ever cannot be
-/// told so.
+/// Aborts the process with the name of the test when a race does not end: a side that waits for ever cannot be cancelled.
 fn watch(name: &str, begun: &AtomicU64, closed: &Receiver<()>) {
     let mut before = None;
     while closed.recv_timeout(RACE_MAX) == Err(RecvTimeoutError::Timeout) {
@@ -157,8 +156,8 @@ fn watch(name: &str, begun: &AtomicU64, closed: &Receiver<()>) {
     }
 }
 
-/// Waits without sleep, since a thread that has to be woken first comes late to every race. Where both threads have
-/// no processor of their own, it lets others go on after a while.
+/// Waits without sleep, since a thread that must be woken is late for every race. It yields after a while, for machines where
+/// the two threads share a processor.
 fn awake_until<T>(ready: impl Fn() -> Option<T>) -> T {
     loop {
         for _ in 0..TURNS_UNTIL_YIELD {

@@ -1,6 +1,6 @@
-//! The time of day is set while the gateway runs, and between two runs: ends follow it, and ages do not.
+//! The wall clock is set while the gateway runs, and between two runs: expiry times follow it, and ages do not.
 //!
-//! faketime sets it for the process alone. It leaves the kernel's other clocks as they are, as a real step does.
+//! faketime sets the wall clock for this process only. It leaves the kernel's other clocks unchanged, as a real step does.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::world::{Gateway, Request, Stopwatch, get, head, put, until};
 const DAY: u64 = 24 * 3600;
 const LIFETIME: Duration = Duration::from_secs(4);
 
-/// A gateway whose time of day is set by a file.
+/// A gateway whose wall clock is set by a file.
 struct World {
     gateway: Gateway,
-    // Gone after the gateway.
+    // Dropped after the gateway.
     directory: tempfile::TempDir,
 }
 
@@ -28,7 +28,7 @@ impl World {
         Self { directory, gateway }
     }
 
-    /// Sets the time of day so far from the true one: `-400d`.
+    /// Sets the offset of the wall clock from the true time, for example `-400d`.
     fn set(&self, offset: &str) {
         set(self.directory.path(), offset);
     }
@@ -40,13 +40,13 @@ impl World {
         Self { directory, gateway }
     }
 
-    /// The time of day that the gateway tells its clients.
+    /// Returns the date that the gateway sends to its clients.
     async fn date(&self) -> jiff::Timestamp {
         let date = self.gateway.send(get("/v1/stream/none")).await.header("date").to_owned();
         httpdate::parse_http_date(&date).unwrap().try_into().unwrap()
     }
 
-    /// Creates a stream with one message, and with an end by the clock that clients are told.
+    /// Creates a stream with one message and an expiry field.
     async fn create(&self, stream: &str, field: &str, value: impl ToString) {
         let create = put(path(stream)).json("[1]").header(field, value);
         self.gateway.send(create).await.expect(201);
@@ -62,7 +62,7 @@ fn path(stream: &str) -> String {
 }
 
 fn set(directory: &Path, offset: &str) {
-    // In one step, so that the gateway never reads half of it.
+    // In one step, so that the gateway never reads a partial file.
     let (new, file) = (directory.join("offset.new"), directory.join("offset"));
     std::fs::write(&new, offset).unwrap();
     std::fs::rename(new, file).unwrap();
@@ -80,7 +80,7 @@ async fn start(directory: &Path) -> Gateway {
     Gateway::start_with(&["--store", store.to_str().unwrap()], &variables).await
 }
 
-/// How far the gateway's time of day is from the true one, in days.
+/// Returns the offset of the gateway's wall clock from the true time, in days.
 async fn days_ahead(world: &World) -> i64 {
     let true_time = pollgate::clock::Clock::start().wall();
     let true_time = jiff::Timestamp::try_from(true_time).unwrap();
@@ -89,7 +89,7 @@ async fn days_ahead(world: &World) -> i64 {
 }
 
 #[tokio::test]
-async fn ends_follow_the_time_of_day_and_ages_do_not_however_it_is_set() {
+async fn expiry_times_follow_the_wall_clock_and_ages_do_not() {
     let mut world = World::start().await;
     assert_eq!(days_ahead(&world).await, 0);
     let in_a_month = world.date().await + jiff::SignedDuration::from_hours(30 * 24);
@@ -101,7 +101,7 @@ async fn ends_follow_the_time_of_day_and_ages_do_not_however_it_is_set() {
         world.set(offset);
         world = if days < 0 { world } else { world.restart().await };
         assert_eq!(days_ahead(&world).await, days);
-        // Longer than a sweep takes to notice.
+        // Longer than the interval of the sweep.
         let seconds_later = Instant::now() + Duration::from_millis(2500);
         sleep_until(seconds_later).await;
         assert_eq!(world.gateway.send(get(path("aged"))).await.expect(200).text(), "[1]", "{offset}");
@@ -110,7 +110,7 @@ async fn ends_follow_the_time_of_day_and_ages_do_not_however_it_is_set() {
         }
         assert_eq!(world.gateway.send(head(path("month"))).await.header("stream-expires-at"), in_a_month);
     }
-    // A reader that waits hears of the end as soon as the day has come.
+    // A waiting reader is told of the end as soon as the date is reached.
     let mut connection = world.gateway.connect().await;
     let poll = get(format!("{}?live=long-poll&offset=now&timeout=55", path("month")));
     let poll = tokio::spawn(async move { connection.send(poll).await });
@@ -128,9 +128,9 @@ async fn ends_follow_the_time_of_day_and_ages_do_not_however_it_is_set() {
     }
 }
 
-/// Short times are right to a second while the time of day jumps.
+/// Short lifetimes are accurate to a second while the wall clock jumps.
 #[tokio::test]
-async fn short_lifetimes_are_right_to_a_second_while_the_time_of_day_jumps() {
+async fn short_lifetimes_are_accurate_to_a_second_while_the_wall_clock_jumps() {
     let world = World::start().await;
     let began = Instant::now();
     world.create("aged", "stream-max-age", LIFETIME.as_secs()).await;
@@ -141,7 +141,7 @@ async fn short_lifetimes_are_right_to_a_second_while_the_time_of_day_jumps() {
         world.set(offsets.next().unwrap());
         let (aged, idle) =
             (world.gateway.send(get(path("aged"))).await, world.status(head(path("idle"))).await);
-        // What was asked before the time is over was answered rightly.
+        // Both requests were answered before the end of the lifetime.
         if began.elapsed() < LIFETIME {
             assert_eq!((aged.text().as_str(), idle), ("[1]", 200));
         }

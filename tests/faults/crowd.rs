@@ -1,5 +1,5 @@
-//! A crowd of readers that change the delivery form at random and are cut at random: each one sees every message
-//! in order, once.
+//! Readers that change the delivery form at random and are disconnected at random: each one sees every message once and in
+//! order.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -20,14 +20,14 @@ const PUBLISHERS: u32 = 8;
 const READERS: u64 = 500;
 const MESSAGES: usize = 20_000;
 const MESSAGES_EACH: u32 = MESSAGES as u32 / PUBLISHERS;
-/// Messages in one append, at most.
+/// Maximum number of messages in one append.
 const APPEND_MAX: u32 = 40;
-/// A cut comes after at most so long, which is often in the middle of a hold, of an answer or of an event.
+/// Maximum time until a cut, which often falls into a hold, a response or an event.
 const CUT_WITHIN: Duration = Duration::from_millis(400);
-/// So many requests of readers go by for each append, or the readers would find everything at once.
+/// Requests of readers per append; otherwise the readers would find all messages at once.
 const REQUESTS_AN_APPEND: usize = 25;
 
-/// What the crowd does, counted over all readers.
+/// Counts over all readers.
 #[derive(Debug, Default)]
 struct Deeds {
     short_polls: AtomicUsize,
@@ -106,7 +106,7 @@ async fn every_reader_of_a_crowd_sees_every_message_in_order_and_once() {
     assert!(changes > 10 * each, "only {changes} changes of form");
 }
 
-/// Appends the numbers that leave `publisher` as remainder, some at a time. Returns the number of appends.
+/// Appends the numbers that leave `publisher` as remainder, several at a time. Returns the number of appends.
 async fn publish(address: SocketAddr, publisher: u32, pace: Arc<Semaphore>) -> usize {
     let mut random = Rng::with_seed(u64::from(publisher));
     let mut connection = Connection::open(address).await;
@@ -130,7 +130,7 @@ impl Reader {
             self.deeds.changes.fetch_add(usize::from(form != last), Ordering::Relaxed);
             last = form;
             self.pace.add_permits(1);
-            // An event stream without end has to be cut, if not by chance.
+            // An event stream does not end by itself, so it is always cut.
             let cut_after = match form {
                 Form::EventStream => Some(CUT_WITHIN.mul_f64(self.random.f64())),
                 _ if self.random.bool() => Some(CUT_WITHIN.mul_f64(self.random.f64().powi(4))),
@@ -141,7 +141,7 @@ impl Reader {
                 continue;
             };
             if timeout(cut_after, self.read(form)).await.is_err() {
-                // Whatever was under way is lost with the socket.
+                // Everything in flight is lost with the socket.
                 self.connection = None;
                 self.deeds.cuts.fetch_add(1, Ordering::Relaxed);
             }
@@ -161,7 +161,7 @@ impl Reader {
     async fn poll(&mut self, target: String) {
         let deed = if target.contains("live") { &self.deeds.long_polls } else { &self.deeds.short_polls };
         deed.fetch_add(1, Ordering::Relaxed);
-        // Out of its place while it is used: a cut takes it along.
+        // The connection is taken out while it is used, so that a cut drops it.
         let mut connection = self.connect().await;
         let answer = connection.send(get(target)).await;
         self.connection = Some(connection);
@@ -173,7 +173,7 @@ impl Reader {
         }
     }
 
-    /// Follows an event stream until the last message or the cut. Messages count once their offset is there.
+    /// Follows an event stream until the last message or the cut. Messages count only with their offset.
     async fn follow(&mut self, target: String) {
         self.deeds.event_streams.fetch_add(1, Ordering::Relaxed);
         let mut events = self.connect().await.events(target).await;

@@ -1,4 +1,4 @@
-//! Out of descriptors: whoever is connected is served, and whoever comes later gets in once there is room.
+//! Out of descriptors: connected clients are served, and new ones are accepted once there is room.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const STARVED_FOR: Duration = Duration::from_secs(4);
 const ROUNDS: u32 = 3;
 
 #[tokio::test]
-async fn without_descriptors_the_connected_are_served_and_others_get_in_when_some_have_left() {
+async fn without_descriptors_connected_clients_are_served_and_new_ones_wait_for_room() {
     let _turn = alone().await;
     let gateway = Gateway::start(&["--limit", "connections_per_second_max=100000"]).await;
     let mut tail = json_stream(&gateway, STREAM).await;
@@ -27,7 +27,7 @@ async fn without_descriptors_the_connected_are_served_and_others_get_in_when_som
     }
     poll_all(&mut readers, &tail).await;
     gateway.until_held(HELD).await;
-    // What a round takes on this machine, as it is now.
+    // Duration of a round on this machine before the descriptors run out.
     let mut unstarved = Took::default();
     for _ in 0..ROUNDS {
         unstarved = unstarved.max(round(&mut publisher, &mut readers, &mut tail).await);
@@ -71,7 +71,7 @@ async fn without_descriptors_the_connected_are_served_and_others_get_in_when_som
     assert!(let_in.is_below(STARVED_FOR), "let in only after {let_in:?}");
 }
 
-/// An append, which all held polls are answered by, and then they are held again.
+/// Appends once, which answers all held polls, and holds them again.
 async fn round(publisher: &mut Raw, readers: &mut [Raw], tail: &mut String) -> Took {
     let asked = Stopwatch::start();
     publisher.post(STREAM, "1").await.expect("an open connection");
@@ -93,7 +93,7 @@ async fn poll_all(readers: &mut [Raw], offset: &str) {
     }
 }
 
-/// Over a connection that was there before: a new one would not get in.
+/// Reads the metric over an existing connection: a new one would not be accepted.
 async fn accept_errors(admin: &mut Connection) -> f64 {
     let text = admin.send(get("/metrics")).await.text();
     let mut lines = text.lines();

@@ -1,4 +1,4 @@
-//! SIGTERM under load: nobody is reset, nothing that was acknowledged is lost, and the end comes in time.
+//! SIGTERM under load: no connection is reset, no acknowledged message is lost, and the process ends in time.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,14 +17,14 @@ const CONNECTING: usize = 50;
 const DRAIN: Duration = Duration::from_secs(30);
 const STORM: [&str; 2] = ["--limit", "connections_per_second_max=100000"];
 
-/// What a reader of an event stream has when it ends: its messages and its last offset.
+/// State of a reader at the end of its event stream: its messages and its last offset.
 struct Followed {
     seen: Vec<usize>,
     offset: String,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_under_load_resets_nobody_and_loses_nothing() {
+async fn a_drain_under_load_resets_no_connection_and_loses_nothing() {
     let _turn = alone().await;
     let mut gateway = Gateway::start(&STORM).await;
     let tail = json_stream(&gateway, QUIET).await;
@@ -90,7 +90,7 @@ async fn clients_that_keep_connecting_are_answered_or_refused_and_never_reset() 
         clients.spawn(connect_until_refused(gateway.address));
     }
     until("some answers", async || {
-        let answered = r#"pollgate_requests_total{form="ShortPoll",status="200"}"#;
+        let answered = r#"pollgate_requests_total{form="short-poll",status="200"}"#;
         gateway.metric(answered).await > CONNECTING as f64
     })
     .await;
@@ -128,7 +128,7 @@ fn long_poll(offset: &str) -> String {
     format!("{QUIET}?live=long-poll&timeout=55&offset={offset}")
 }
 
-/// A held poll that ends with the drain: with its offset, an announced end and no reset. Returns the offset.
+/// Holds a poll that the drain ends: with its offset, an announced close and no reset. Returns the offset.
 async fn be_held(address: SocketAddr, tail: String) -> String {
     let mut poll = Raw::open(address).await;
     poll.get(&long_poll(&tail)).await.expect("it takes the request");
@@ -139,7 +139,7 @@ async fn be_held(address: SocketAddr, tail: String) -> String {
     answer.next_offset()
 }
 
-/// Follows the busy stream to the end of the event stream, which has to be one in good order.
+/// Follows the busy stream until the event stream ends, which must be after a control event.
 async fn follow(address: SocketAddr) -> Followed {
     let mut events = Connection::open(address).await.events(format!("{BUSY}?offset=-1&live=sse")).await;
     let (mut seen, mut offset, mut unconfirmed) = (Vec::new(), None, false);
@@ -157,8 +157,8 @@ async fn follow(address: SocketAddr) -> Followed {
     Followed { seen, offset: offset.expect("an offset") }
 }
 
-/// Appends 0, 1, 2 and so on, and connects again whenever an answer announced the end of its connection. Returns
-/// the offsets that acknowledged them. Anything but a refused connection at the end is a failure.
+/// Appends 0, 1, 2 and so on, and reconnects after each announced close. Returns the offsets of the acknowledgements. Any
+/// failure except a refused connection at the end panics.
 async fn publish_until_refused(address: SocketAddr) -> Vec<String> {
     let mut acknowledged = Vec::new();
     loop {
@@ -180,7 +180,7 @@ async fn publish_until_refused(address: SocketAddr) -> Vec<String> {
     }
 }
 
-/// Short polls, each on a connection of its own, up to the first that is refused. Returns how many were answered.
+/// Sends short polls, each on a new connection, until one is refused. Returns how many were answered.
 async fn connect_until_refused(address: SocketAddr) -> usize {
     for answers in 0.. {
         let mut connection = match Raw::try_open(address).await {
@@ -214,8 +214,8 @@ async fn refuses_to_hold(gateway: &Gateway, tail: &str) {
     assert_eq!(answer.header("connection"), "close");
 }
 
-/// A reader takes its offset and its count to another gateway: it is told that the offset means nothing there, and
-/// its count completes the messages.
+/// A reader takes its offset and its count to another gateway: the offset is refused there, and the count completes the
+/// messages.
 async fn resumes_elsewhere(followed: &[Followed], acknowledged: &[String]) {
     let elsewhere = Gateway::start(&STORM).await;
     let least = followed.iter().min_by_key(|one| one.seen.len()).expect("some");

@@ -1,10 +1,10 @@
-//! Publishers and creators without end against a small memory budget: the gateway stays within it, readers go on, and all
-//! that was acknowledged can be read, also after a restart.
+//! Publishers and creators against a small memory budget, without end: the gateway stays within it, readers continue, and all
+//! acknowledged messages can be read, also after a restart.
 //!
 //! `FILL_SECONDS=60 cargo test --test faults fill -- --nocapture` is the long form with a budget of 256 MiB, which `tests/run`
-//! uses; the short one has 64 MiB. A store in memory is filled until it refuses, however long that takes. What readers wait is
-//! compared with what they wait in the same run while the same publishers fill nothing, since on a machine of few
-//! processors the publishers alone make readers wait.
+//! uses; the short form has 64 MiB. A store in memory is filled until it refuses, however long that takes. The latency of
+//! readers is compared with that of the same run while the same publishers fill nothing, since on a machine with few processors
+//! the publishers alone delay readers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,33 +21,33 @@ const PUBLISHERS: usize = 8;
 const CREATORS: usize = 2;
 const SECONDS: u64 = 5;
 
-/// Far more than it takes to fill the budget.
+/// Hang detector: far longer than needed to fill the budget.
 const FULL_WITHIN: Duration = Duration::from_secs(240);
 
-/// A store that has refused so often is full.
+/// A store counts as full after this number of refusals.
 const REFUSALS: u64 = 100;
 
-/// Streams that are there before, and messages of each.
+/// Number of streams that exist before, and messages of each.
 const EXISTING: usize = 16;
 const EXISTING_MESSAGES: usize = 20;
 
-/// So much goes to one stream, less than what a stream in memory keeps whose creator does not say.
+/// Bytes appended to one stream, less than the default limit of a stream in memory.
 const STREAM_BYTES: usize = 2 << 20;
 
-/// What a p99 may be longer without meaning anything on a machine that is busy.
+/// Allowed increase of a p99, which is within the noise of a busy machine.
 const NOISE: Duration = Duration::from_millis(5);
 
-/// How long a publisher that was refused waits: far less than it is told.
+/// Pause of a refused publisher, far shorter than `Retry-After`.
 const AGAIN: Duration = Duration::from_millis(2);
 
-/// One stream of a publisher: how many messages were acknowledged, and their bytes.
+/// Acknowledged messages and bytes of one stream of a publisher.
 #[derive(Debug, Clone, Copy, Default)]
 struct Acknowledged {
     messages: usize,
     bytes: usize,
 }
 
-/// What the publishers and creators have done.
+/// Counts of the publishers and creators.
 #[derive(Default)]
 struct Deeds {
     taken: AtomicU64,
@@ -57,7 +57,7 @@ struct Deeds {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_in_memory_that_is_filled_without_end_stays_within_the_budget() {
+async fn a_store_in_memory_that_is_filled_endlessly_stays_within_the_budget() {
     let _turn = alone().await;
     let (budget, memory_max) = budget();
     let gateway = Gateway::start(&arguments("memory", memory_max)).await;
@@ -66,13 +66,13 @@ async fn a_store_in_memory_that_is_filled_without_end_stays_within_the_budget() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_on_disk_that_is_filled_without_end_stays_within_the_budget_and_opens_again() {
+async fn a_store_on_disk_that_is_filled_endlessly_stays_within_the_budget_and_reopens() {
     let _turn = alone().await;
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (budget, memory_max) = budget();
     let arguments = arguments(directory.path().to_str().unwrap(), memory_max);
     let gateway = Gateway::start(&arguments).await;
-    // What is in memory of a store on disk grows slowly.
+    // The memory of a store on disk grows slowly, so no refusals are expected.
     let filled = fill(&gateway, budget, 0).await;
     filled.can_be_read(&gateway).await;
     gateway.kill().await;
@@ -83,7 +83,7 @@ async fn a_store_on_disk_that_is_filled_without_end_stays_within_the_budget_and_
     filled.can_be_read(&gateway).await;
 }
 
-/// How long it is filled at least.
+/// Returns the minimum duration from the environment.
 fn seconds() -> Option<u64> {
     std::env::var("FILL_SECONDS").ok().map(|text| text.parse().expect("a number"))
 }
@@ -107,17 +107,17 @@ fn arguments<'a>(store: &'a str, memory_max: &'a str) -> [&'a str; 8] {
     ]
 }
 
-/// The promise: resident memory stays under 1.15 times the budget.
+/// The guarantee: resident memory stays below 1.15 times the budget.
 fn is_within(resident: u64, budget: u64) -> bool {
     resident < budget / 100 * 115
 }
 
-/// What was acknowledged, by stream.
+/// The acknowledged messages, by stream.
 struct Filled {
     streams: Vec<(String, Acknowledged)>,
 }
 
-/// Fills it for some time, and until it has refused so often.
+/// Fills the store for some time, and until it has refused `refusals` times.
 async fn fill(gateway: &Gateway, budget: u64, refusals: u64) -> Filled {
     let seconds = seconds().unwrap_or(SECONDS);
     for n in 0..EXISTING {
@@ -127,7 +127,7 @@ async fn fill(gateway: &Gateway, budget: u64, refusals: u64) -> Filled {
             gateway.send(post(format!("/v1/stream/existing/{n}")).json(r#"{"n":1}"#)).await.expect(204);
         }
     }
-    // The control: as much is published, and next to nothing of it is kept.
+    // Control: the same number of messages is published, and almost none is kept.
     let quiet = work(gateway, Duration::from_secs(seconds.div_ceil(4)), budget, Work::Passing).await;
     let busy = work(gateway, Duration::from_secs(seconds), budget, Work::Filling { refusals }).await;
     println!(
@@ -162,13 +162,13 @@ struct Worked {
 /// What the publishers do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Work {
-    /// What they publish is hardly kept.
+    /// Almost nothing that they publish is kept.
     Passing,
-    /// It is all kept, until the gateway has refused so often.
+    /// Everything is kept, until the gateway has refused `refusals` times.
     Filling { refusals: u64 },
 }
 
-/// Publishers, creators and a reader for some time.
+/// Runs publishers, creators and a reader for some time.
 async fn work(gateway: &Gateway, time: Duration, budget: u64, work: Work) -> Worked {
     let keeps_little = work == Work::Passing;
     let refusals = if let Work::Filling { refusals } = work { refusals } else { 0 };
@@ -195,7 +195,7 @@ async fn work(gateway: &Gateway, time: Duration, budget: u64, work: Work) -> Wor
     Worked { streams, reads: reader.await.unwrap(), resident_max, deeds }
 }
 
-/// Appends messages of all sizes to one stream after the other. Returns what was acknowledged.
+/// Appends messages of several sizes to one stream after the other. Returns the acknowledged messages.
 async fn publish(
     address: SocketAddr,
     publisher: usize,
@@ -242,7 +242,7 @@ async fn create(address: SocketAddr, creator: usize, deeds: Arc<Deeds>) {
     }
 }
 
-/// Whether an append was taken. One that was not says why, and when to come again.
+/// Returns whether an append was accepted. A refusal must have its reason and a `Retry-After`.
 async fn taken(connection: &mut Connection, append: Request, deeds: &Deeds) -> bool {
     let answer = connection.send(append).await;
     if answer.status == 204 {
@@ -260,7 +260,7 @@ async fn taken(connection: &mut Connection, append: Request, deeds: &Deeds) -> b
     false
 }
 
-/// Short polls of the streams that were there before, one after the other; how long each took.
+/// Sends short polls to the existing streams in turn, and returns the duration of each.
 async fn read(address: SocketAddr, deeds: Arc<Deeds>) -> Vec<Duration> {
     let mut connection = Connection::open(address).await;
     let mut reads = Vec::new();
@@ -282,7 +282,7 @@ fn p99(times: &[Duration]) -> Duration {
 }
 
 impl Filled {
-    /// Every stream has every byte that was acknowledged, in the order of its publisher.
+    /// Every stream has every acknowledged byte, in the order of its publisher.
     async fn can_be_read(&self, gateway: &Gateway) {
         let mut connection = gateway.connect().await;
         for (stream, kept) in self.streams.iter().filter(|(_, kept)| kept.messages > 0) {

@@ -1,7 +1,7 @@
-//! Live races between publishers and one who waits for many streams at once, in process and on two threads.
+//! Races between publishers and a reader that waits for many streams, in process and on two threads.
 //!
-//! A lost wake-up shows as a wait that does not end though the message is there. What is left behind shows in the hub's
-//! counts. `RACES` says how many.
+//! A lost wake-up shows as a wait that does not end although the message exists. Leftover state shows in the hub's counts.
+//! `RACES` sets the number of races.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const STREAMS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
-fn no_race_against_one_who_follows_many_streams_loses_a_wake_up_or_leaves_a_place() {
+fn no_race_against_a_reader_of_many_streams_loses_a_wake_up_or_leaves_a_waiter() {
     let _turn = Arena::turn();
     let mut arena = Arena::open();
     let (limits, metrics) = (Arc::new(Limits::default()), Arc::new(Metrics::new()));
@@ -50,13 +50,16 @@ fn no_race_against_one_who_follows_many_streams_loses_a_wake_up_or_leaves_a_plac
     tally.was_close();
 }
 
-/// Follows all streams until there is a message, which is one of `expected`. Whether it had to wait for it.
+/// Reads all streams until there is a message, which must be in `expected`. Returns whether it had to wait.
 async fn follow(hub: Arc<Hub>, places: Vec<(StreamName, Offset)>, expected: StreamName) -> bool {
-    let streams = places
-        .into_iter()
-        .map(|(stream, tail)| RequestedStream { stream, progress: Some(Progress::At(tail)) });
+    let streams = places.into_iter().map(|(stream, tail)| RequestedStream {
+        stream,
+        progress: Some(Progress::At(tail)),
+        history: 0,
+        times: false,
+    });
     let mut reader = hub.multi_reader(streams.collect());
-    // It subscribes first, and only then there is something to wait for.
+    // The first wait returns at once, since the reader subscribes then; only the second one really waits.
     for waits in 0.. {
         let batch = reader.read(1 << 20).await.expect("a store that works");
         if let [update] = &batch.updates[..] {

@@ -1,4 +1,4 @@
-//! Crowds and faults: what holds when many come at once, leave without a word, or the end comes in between.
+//! Load and faults: many clients at once, clients that disconnect silently, and failures in between.
 //!
 //! Each scenario prints a line with its figures (`cargo test --test faults -- --nocapture`).
 

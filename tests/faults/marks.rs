@@ -1,9 +1,9 @@
-//! Live races between publishers and subscribers that come, leave and follow a stream through its lives, in process
+//! Races between publishers and subscribers that subscribe, unsubscribe and follow a stream through its deletions, in process
 //! and on two threads.
 //!
-//! A lost mark shows as a subscriber that neither read the message nor is told of its stream in time. A place that is
-//! left behind shows in the hub's counts, and as a stream whose TTL stands still for ever. `RACES` says how many
-//! appends race a subscriber that comes; each other kind races a tenth as often.
+//! A lost mark shows as a subscriber that has neither read the message nor is notified of its stream in time. Leftover state
+//! shows in the hub's counts, and as a stream whose TTL never elapses. `RACES` sets the number of appends that race a new
+//! subscriber; each other kind races a tenth as often.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,9 +23,9 @@ use crate::arena::{Arena, Tally};
 
 const APPENDS: u64 = 100_000;
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Races on one stream before the next one.
+/// Number of races on one stream before the next one.
 const RACES_A_STREAM: u64 = 500;
-/// Longer than the test, so that only its end can show whether it stands still.
+/// Longer than the test, so that only the end of the test shows whether the TTL elapses.
 const TTL: Duration = Duration::from_secs(3600);
 const LIMIT: MessageLimit = MessageLimit { bytes_max: 1 << 20, count_max: 1000 };
 
@@ -81,7 +81,7 @@ impl Lane {
         Self { hub, store, clock, stream, tail }
     }
 
-    /// Another stream on the same hub. The former one is over when its time is, as nobody holds it any more.
+    /// Continues with another stream on the same hub. The former one expires, since it has no subscriber any more.
     fn next(self, arena: &Arena, number: u64) -> Self {
         assert_eq!(self.end(), Counts::default());
         let stream = StreamName::parse(&format!("room/{number}")).expect("a name");
@@ -89,13 +89,13 @@ impl Lane {
         Self { stream, tail, ..self }
     }
 
-    /// Lets all TTLs run out, and counts what is left.
+    /// Lets all TTLs elapse, and returns the counts of what is left.
     fn end(&self) -> Counts {
         self.store.sweep(self.clock.now() + 2 * TTL);
         self.hub.counts()
     }
 
-    /// A subscriber comes and reads while a message is appended: it reads it or is told.
+    /// A subscriber is added and reads while a message is appended: it reads the message or is notified.
     fn come(&mut self, arena: &mut Arena, tally: &mut Tally, filter: Filter) {
         let (hub, stream, start) = (self.hub.clone(), self.stream.clone(), Start::At(self.tail));
         let coming = async move {
@@ -113,7 +113,7 @@ impl Lane {
         self.tail = tail;
     }
 
-    /// The last subscriber of a stream leaves while another one comes, who must be told of the next message.
+    /// The last subscriber of a stream is dropped while another one is added, which must be notified of the next message.
     fn leave_while_another_comes(&mut self, arena: &mut Arena, tally: &mut Tally) {
         let filter = Filter::parse(self.stream.as_str()).expect("a filter");
         let leaving = self.hub.subscriber("leaving");
@@ -137,7 +137,7 @@ impl Lane {
         self.tail = tail;
     }
 
-    /// A stream is deleted, made anew and appended to while a subscriber comes, who follows it to the message.
+    /// A stream is deleted, recreated and appended to while a subscriber is added, which must reach the message.
     fn follow(&self, arena: &mut Arena, tally: &mut Tally, filter: &str) {
         let (hub, stream) = (self.hub.clone(), StreamName::parse("room/lives").expect("a name"));
         arena.wait(begin(&hub, &stream));
@@ -174,7 +174,7 @@ impl Lane {
         arena.wait(hub.delete(&stream)).expect("it exists");
     }
 
-    /// A stream is created while a subscriber with a wildcard comes: it finds it or is told.
+    /// A stream is created while a subscriber with a wildcard is added: it finds the stream or is notified.
     fn create(&self, arena: &mut Arena, tally: &mut Tally) {
         let (hub, stream) = (self.hub.clone(), StreamName::parse("hall/new").expect("a name"));
         let (creating, created) = (hub.clone(), stream.clone());
@@ -196,7 +196,7 @@ impl Lane {
     }
 }
 
-/// The streams that a subscriber finds for its filter.
+/// Returns the streams that a subscriber finds for its filter.
 async fn walked(hub: &Hub, filter: &Filter) -> Vec<StreamName> {
     let (mut walk, mut found) = (StreamWalk::over([filter]), Vec::new());
     while let Some(streams) = hub.next_streams(&mut walk).await {

@@ -1,4 +1,4 @@
-//! What these scenarios measure alike.
+//! Measurements that several scenarios share.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::world::{Gateway, PATIENCE, Stopwatch, Took, get};
 
-/// What waiting leaves behind if something goes wrong.
+/// The state of waiting clients in the gateway, which must be empty in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Table {
     pub(crate) watched_streams: usize,
@@ -32,7 +32,7 @@ impl Table {
     }
 }
 
-/// Waits until nobody waits in the gateway any more; how long that took.
+/// Waits until no client waits in the gateway any more, and returns how long that took.
 pub(crate) async fn until_empty(gateway: &Gateway) -> Took {
     let (since, deadline) = (Stopwatch::start(), Instant::now() + PATIENCE);
     let waited = gateway.longest_wait_for_a_processor();
@@ -46,7 +46,7 @@ pub(crate) async fn until_empty(gateway: &Gateway) -> Took {
     }
 }
 
-/// The clients that hold a poll, as the admin listener lists them.
+/// Returns the number of clients with a held poll, as the admin listener lists them.
 pub(crate) async fn clients_that_hold(gateway: &Gateway) -> usize {
     let clients = gateway.ask_admin("/clients").await.expect(200).json();
     clients
@@ -57,7 +57,7 @@ pub(crate) async fn clients_that_hold(gateway: &Gateway) -> usize {
         .count()
 }
 
-/// Creates an empty JSON stream; its tail.
+/// Creates an empty JSON stream and returns its tail.
 pub(crate) async fn json_stream(gateway: &Gateway, target: &str) -> String {
     gateway.send(crate::world::put(target).json("")).await.expect(201);
     gateway.send(get(target)).await.expect(200).next_offset()

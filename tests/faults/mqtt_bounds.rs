@@ -1,7 +1,7 @@
-//! One hostile MQTT client against all others: whatever it sends, another client's GET does not wait for it, and the memory
-//! that it takes is bounded and comes back when it leaves.
+//! One hostile MQTT client against all others: it cannot delay another client's GET, and the memory that it takes is bounded
+//! and released when it disconnects.
 //!
-//! The counts are those of the audit that found these, unless a build without optimisation needs minutes for them.
+//! The counts are those of known attacks; some are lower in builds without optimization, which would need minutes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use crate::measure::mib;
 use crate::world::mqtt::{Hello, Mqtt, SUBSCRIBE, filters_bytes, publish_bytes};
 use crate::world::{Connection, Gateway, Stopwatch, Took, alone, get, is_release_build, on_time, put, until};
 
-/// How long another client's GET may wait.
+/// Maximum additional delay of another client's GET.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
 const MIB: u64 = 1 << 20;
 
-/// What may be left of a client that is gone: free pages of an arena that nobody allocates from.
+/// Allowed rest of a client's memory: free pages of an unused arena.
 const LEFT_BYTES: u64 = 2 * MIB;
 
-/// Another client, with a thread of its own, which asks for the same stream over and over; and one that asks a gateway which
-/// nobody attacks, since on a busy machine a GET waits there too.
+/// Another client, on a thread of its own, that sends GETs all the time; and a control that does the same on a gateway without
+/// an attack, since GETs are also delayed on a busy machine.
 struct Bystander {
     ends: Arc<AtomicBool>,
     threads: [JoinHandle<Took>; 2],
     _control: Gateway,
 }
 
-/// How long a GET has waited at the most.
+/// The longest delay of a GET.
 #[derive(Debug)]
 struct Waited {
     attacked: Took,
@@ -63,7 +63,7 @@ impl Bystander {
 }
 
 impl Waited {
-    /// Whether another client's GET did not wait for the hostile one.
+    /// Whether the hostile client did not delay the other one's GET.
     fn is_short(&self) -> bool {
         self.attacked.is_below(WAIT_MAX + self.control.own())
     }
@@ -80,7 +80,7 @@ async fn longest_wait(address: SocketAddr, ends: &AtomicBool) -> Took {
     longest
 }
 
-/// A gateway with a store in memory, and one with a store on disk.
+/// Runs a scenario on a gateway with a store in memory, and on one with a store on disk.
 async fn each_store(arguments: &[&str], mut scenario: impl AsyncFnMut(&str, Gateway, Option<TempDir>)) {
     scenario("memory", Gateway::start(arguments).await, None).await;
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
@@ -102,7 +102,7 @@ async fn fill(gateway: &Gateway, streams: usize, retain: bool) {
     publisher.disconnect(0).await;
 }
 
-/// 1000 filters, each of which matches one stream of a hundred, in 21 KB.
+/// Returns 1000 filters in 21 KB, each of which matches one stream in a hundred.
 fn thousand_filters() -> Vec<String> {
     (0..1000).map(|number| format!("+/{number}/#")).collect()
 }
@@ -122,7 +122,7 @@ async fn a_filter_repeated_5000_times_costs_as_much_as_one() {
             let (before, written) = (gateway.memory_bytes(), directory.as_ref().map_or(0, size_of));
             let mut hostile = Mqtt::connect(gateway.mqtt, &Hello::lasting("hostile")).await;
             hostile.send(&filters_bytes(SUBSCRIBE, 1, &vec!["#".into(); 5000])).await;
-            // It reads nothing of what it is sent. A packet behind that is answered once the first was.
+            // The hostile client reads nothing. An answer to a later client shows that the first one was served.
             let mut other = Mqtt::connect(gateway.mqtt, &Hello::lasting("other")).await;
             other.subscribe_all(&vec!["#".into(); 5000]).await;
             let taken = gateway.memory_bytes().saturating_sub(before);
@@ -141,7 +141,7 @@ async fn a_filter_repeated_5000_times_costs_as_much_as_one() {
 }
 
 #[tokio::test]
-async fn unsubscribing_1000_filters_holds_nobody_up() {
+async fn unsubscribing_1000_filters_delays_no_other_client() {
     let _turn = alone().await;
     on_time(async || {
         each_store(&[], async |store, gateway, _directory| {
@@ -151,7 +151,7 @@ async fn unsubscribing_1000_filters_holds_nobody_up() {
             let filters = thousand_filters();
             assert_eq!(hostile.subscribe_all(&filters).await, [0; 1000]);
             assert_eq!(hostile.unsubscribe_all(&filters).await, [0; 1000]);
-            // All of them match all streams.
+            // All of these match all streams.
             let filters: Vec<_> = (0..1000).map(|number| format!("{}#", "+/".repeat(number % 2))).collect();
             hostile.subscribe_all(&filters).await;
             hostile.unsubscribe_all(&filters).await;
@@ -165,7 +165,7 @@ async fn unsubscribing_1000_filters_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn resuming_a_session_of_1000_filters_over_many_streams_holds_nobody_up() {
+async fn resuming_a_session_of_1000_filters_over_many_streams_delays_no_other_client() {
     let _turn = alone().await;
     let streams = if is_release_build() { 20_000 } else { 5_000 };
     on_time(async || {
@@ -179,7 +179,7 @@ async fn resuming_a_session_of_1000_filters_over_many_streams_holds_nobody_up() 
             hostile.subscribe_all(&filters[1..]).await;
             for _ in 0..10 {
                 drop(hostile);
-                // A takeover of a client that is still there would be delayed.
+                // A takeover of a client that is still connected would be delayed.
                 gateway.until_mqtt_clients(0).await;
                 hostile = Mqtt::connect(gateway.mqtt, &hello).await;
                 assert!(hostile.connack.0, "the session is present");
@@ -223,7 +223,7 @@ async fn small_messages_do_not_keep_large_packets_alive() {
 }
 
 #[tokio::test]
-async fn connects_that_are_not_whole_have_a_bound_together() {
+async fn incomplete_connects_share_one_memory_limit() {
     let _turn = alone().await;
     let gateway = Gateway::start(&["--limit", "mqtt_connect_timeout=60s"]).await;
     let before = gateway.memory_bytes();
@@ -234,12 +234,12 @@ async fn connects_that_are_not_whole_have_a_bound_together() {
             vec![0x10, announced as u8 | 0x80, (announced >> 7) as u8 | 0x80, (announced >> 14) as u8];
         bytes.extend_from_slice(b"\0\x04MQTT\x05\x02\0\x3c\0\xff\xff");
         bytes.resize(announced.min(60 * 1024), b'x');
-        // The gateway may have closed it by now.
+        // The gateway may have closed the connection already.
         let _sent = client.try_send(&bytes).await;
         unfinished.push(client);
     }
     let taken = gateway.memory_bytes().saturating_sub(before);
-    // Somebody with something to say is served meanwhile.
+    // A client that completes its CONNECT is served meanwhile.
     let mut honest = Mqtt::connect(gateway.mqtt, &Hello::new("honest")).await;
     honest.ping().await;
     drop((unfinished, honest));
@@ -247,6 +247,6 @@ async fn connects_that_are_not_whole_have_a_bound_together() {
     let since = Stopwatch::start();
     until("the memory is back", async || gateway.memory_bytes() < before + LEFT_BYTES + 6 * MIB).await;
     println!("600 unfinished CONNECTs: {:.1} MiB, back after {:?}", mib(taken), since.took());
-    // 16 MiB for all of them, and 4 KiB for each beside what the connection itself costs.
+    // 16 MiB for all of them, and 4 KiB for each in addition to the connection itself.
     assert!(taken < 32 * MIB, "{taken}");
 }

@@ -1,8 +1,8 @@
-//! Live races against a poll that is just going to wait, in process and on two threads: an append, the client's
-//! leaving, a newer poll of the same client, the stream's closing, its deletion.
+//! Races against a poll that is about to wait, in process and on two threads: an append, the client's disconnect, a newer poll
+//! of the same client, the close of the stream, its deletion.
 //!
-//! A lost wake-up shows as a poll that comes back without a message when its hold is over. `RACES` says
-//! how many appends race; each other kind races a tenth as often.
+//! A lost wake-up shows as a poll that returns without a message at the end of its hold. `RACES` sets the number of racing
+//! appends; each other kind races a tenth as often.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::arena::{Arena, Tally};
 
 const APPENDS: u64 = 100_000;
 const HOLD: Duration = Duration::from_secs(60);
-/// Races on one stream before the next one.
+/// Number of races on one stream before the next one.
 const RACES_A_STREAM: u64 = 500;
 const DRAINS: u64 = 1000;
 
 type Polled = pollgate::hub::Polled<StreamReader>;
 
-/// A stream with the position that a poll waits at.
+/// A stream with the offset that a poll waits at.
 struct Lane {
     hub: Arc<Hub>,
     stream: StreamName,
@@ -34,7 +34,7 @@ struct Lane {
 }
 
 #[test]
-fn no_race_against_a_poll_that_goes_to_wait_loses_a_wake_up_or_leaves_a_waiter() {
+fn no_race_against_a_poll_that_begins_to_wait_loses_a_wake_up_or_leaves_a_waiter() {
     let _turn = Arena::turn();
     let mut arena = Arena::open();
     let hub = arena.wait(async { hub(Limits::default()) });
@@ -67,9 +67,9 @@ fn no_race_against_a_poll_that_goes_to_wait_loses_a_wake_up_or_leaves_a_waiter()
     }
 }
 
-/// With no time to spread the ends over there is one moment at which a poll could be overlooked.
+/// Without a spread, all polls end at one moment, at which one could be overlooked.
 #[test]
-fn no_drain_overlooks_a_poll_that_goes_to_wait() {
+fn no_drain_overlooks_a_poll_that_begins_to_wait() {
     let _turn = Arena::turn();
     let mut arena = Arena::open();
     let mut tally = Tally::default();
@@ -110,7 +110,7 @@ impl Lane {
         self.tail = tail;
     }
 
-    /// The client leaves as soon as it would have to wait, while the message comes.
+    /// The client disconnects as soon as it has to wait, while the message is appended.
     fn leave(&mut self, arena: &mut Arena, tally: &mut Tally) {
         let poll = self.poll(None);
         let poll = async move {
@@ -128,8 +128,8 @@ impl Lane {
         self.tail = tail;
     }
 
-    /// Two polls of one client, and a message behind the second one: one poll has the message, the other one too
-    /// or it is superseded.
+    /// Two polls of one client, and a message after the second one: each poll has the message or is superseded, and at most one
+    /// is superseded.
     fn newer(&mut self, arena: &mut Arena, tally: &mut Tally) {
         let client = ClientId::parse("one").expect("an id");
         let (newer, publish) = (self.poll(Some(client.clone())), self.publish(false));
@@ -176,7 +176,7 @@ impl Lane {
                 PollStart::Answered(polled) => return Ok(polled),
                 PollStart::Held(held) => held,
             };
-            // Publishers let it go first, or not.
+            // At random, the publisher returns before or after the held poll has read the message.
             if fastrand::bool() {
                 held.read_before_publisher_returns();
             }

@@ -1,4 +1,4 @@
-//! More connections at once than there may be a second: the surplus is told so, and nobody is reset.
+//! More connections at once than the rate limit allows: the surplus gets 503, and none is reset.
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -36,12 +36,12 @@ async fn a_storm_of_connections_is_answered_with_retry_after_and_none_is_reset()
         "{CLIENTS} connections at once, {RATE} a second allowed: {served} served, {refused} refused, 0 reset"
     );
     assert!(served >= RATE, "only {served} were served");
-    // As many at once, and as many again in each second that it took.
+    // The rate limit admits `RATE` connections at once, and `RATE` more per second.
     let allowed = RATE * (2 + since.elapsed().as_secs() as usize);
     assert!(refused >= CLIENTS.saturating_sub(allowed), "only {refused} were refused");
 }
 
-/// Appends a message that is too long to be read along with its head, and waits for the end if one is announced.
+/// Appends a message that is too long to be read together with its head, and waits for the close if one is announced.
 async fn publish_once(address: std::net::SocketAddr) -> std::io::Result<Answer> {
     let mut client = Raw::try_open(address).await?;
     let message = format!("\"{}\"", "x".repeat(60_000));

@@ -1,18 +1,18 @@
-//! One client against all others: its share of the memory, of the streams and of the producers, chains of forks, and what
-//! streams leave behind that are gone.
+//! One client against all others: its share of the memory, of the streams and of the producers, chains of forks, and the memory
+//! of deleted streams.
 
 use std::net::IpAddr;
 
 use crate::measure::mib;
 use crate::world::{Connection, Gateway, alone, delete, get, post, put, until};
 
-/// A client with one of this machine's addresses.
+/// Opens a connection from one of this machine's addresses.
 async fn client(gateway: &Gateway, last: u8) -> Connection {
     Connection::open_from(IpAddr::from([127, 0, 0, last]), gateway.address).await
 }
 
 #[tokio::test]
-async fn one_address_has_its_share_of_the_memory_and_others_go_on() {
+async fn an_address_cannot_exceed_its_share_of_the_memory_and_others_continue() {
     let _turn = alone().await;
     let gateway = Gateway::start(&["--memory-max", "64M", "--limit", "principal_share_percent=25"]).await;
     let mut greedy = client(&gateway, 1).await;
@@ -28,7 +28,7 @@ async fn one_address_has_its_share_of_the_memory_and_others_go_on() {
     };
     assert_eq!(refused.problem(), "share-used-up");
     assert!(taken >= 12, "{taken} MiB were taken");
-    // The other connection is closed behind a body that was not read.
+    // The other connection was closed, since the refused body was not read.
     let mut greedy = client(&gateway, 1).await;
     let large = greedy.send(put("/v1/stream/greedy/new").text(vec![b'x'; 1 << 20])).await.expect(507);
     assert_eq!(large.problem(), "share-used-up");
@@ -43,7 +43,7 @@ async fn one_address_has_its_share_of_the_memory_and_others_go_on() {
 }
 
 #[tokio::test]
-async fn one_address_creates_its_share_of_the_streams() {
+async fn an_address_cannot_exceed_its_share_of_the_streams() {
     let gateway = Gateway::start(&["--limit", "streams_max=20"]).await;
     let (mut greedy, mut modest) = (client(&gateway, 1).await, client(&gateway, 2).await);
     for n in 0..10 {
@@ -91,7 +91,7 @@ async fn a_chain_of_forks_ends_and_thousands_of_forks_cost_little_each() {
         let each = (gateway.memory_bytes().saturating_sub(before)) / forks;
         println!("{store}: {each} bytes for each of {forks} forks of a chain of 15");
         assert!(each < 8 * 1024, "{each} bytes for each fork");
-        // Deleting the chain from its source on keeps the names, and the last fork lets all of it go.
+        // If the chain is deleted from its source on, the names stay; with the last fork everything is released.
         for n in 0..16 {
             connection.send(delete(format!("/v1/stream/f{n}"))).await.expect(204);
         }
@@ -130,7 +130,7 @@ async fn foreign_producers_leave_room_for_an_honest_one() {
 }
 
 #[tokio::test]
-async fn streams_that_are_gone_leave_nothing_behind() {
+async fn deleted_streams_leave_no_memory_behind() {
     let _turn = alone().await;
     let gateway = Gateway::start(&[]).await;
     let mut connection = gateway.connect().await;
@@ -148,6 +148,6 @@ async fn streams_that_are_gone_leave_nothing_behind() {
         *memory = gateway.memory_bytes();
     }
     println!("after 1 000 streams with a lifetime, thrice: {:.2?} MiB", memory.map(mib));
-    // An entry of the agenda is some 100 bytes; the allocator keeps free pages for a second.
+    // An entry of the agenda is about 100 bytes; the allocator keeps free pages for a second.
     assert!(memory[2] < memory[0] + 512 * 1024, "{memory:?}");
 }

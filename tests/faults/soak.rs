@@ -1,4 +1,4 @@
-//! Polls that are held, answered, abandoned and superseded, over and over: nothing stays behind.
+//! Polls that are held, answered, abandoned and superseded, again and again: no memory and no descriptor is left over.
 //!
 //! `SOAK_SECONDS=600 cargo test --release --test faults soak -- --nocapture` is the long form.
 
@@ -13,10 +13,10 @@ const STREAM: &str = "/v1/stream/soak";
 const CLIENTS: usize = 200;
 const SECONDS: u64 = 6;
 
-/// So many messages are kept, or the log would grow with the rounds.
+/// Number of messages kept, so that the log does not grow with the rounds.
 const KEPT: &str = "100";
 
-/// What free pages of an arena may be that nobody allocates from.
+/// Allowed increase of memory: free pages of an unused arena.
 const NOISE_BYTES: u64 = 1 << 20;
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn a_soak_of_held_polls_leaves_memory_flat_and_no_descriptor() {
     assert!(memory_after <= memory + memory / 10 + NOISE_BYTES, "from {memory} to {memory_after} bytes");
 }
 
-/// Memory and descriptors with nobody there.
+/// Returns memory and descriptors without any client.
 async fn at_rest(gateway: &Gateway) -> (u64, usize) {
     until_empty(gateway).await;
     until("all connections closed", async || gateway.metric("pollgate_connections").await as usize <= 1)
@@ -51,7 +51,7 @@ async fn at_rest(gateway: &Gateway) -> (u64, usize) {
     (gateway.memory_bytes(), descriptors)
 }
 
-/// So many rounds were done.
+/// Runs rounds for some time and returns their number.
 async fn soak_for(gateway: &Gateway, time: Duration) -> usize {
     let since = Instant::now();
     let mut rounds = 0;
@@ -62,8 +62,8 @@ async fn soak_for(gateway: &Gateway, time: Duration) -> usize {
     rounds
 }
 
-/// A crowd is held. Of four clients one is superseded by its own next poll, one leaves by a FIN, one by a reset, and the
-/// others are answered, of which half go on on the same connection.
+/// Holds a poll per client. Of four clients one is superseded by its own next poll, one disconnects with a FIN, one with a
+/// reset, and the others are answered; half of these continue on the same connection.
 async fn round(gateway: &Gateway) {
     let mut crowd = Vec::with_capacity(CLIENTS);
     for client in 0..CLIENTS {

@@ -1,4 +1,4 @@
-//! Ten thousand polls held at once: answered by one append, and abandoned all at once.
+//! Ten thousand polls held at the same time: answered by one append, and abandoned all at once.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::world::{Gateway, Raw, alone, post, until};
 
 const CROWD: usize = 10_000;
 const STREAM: &str = "/v1/stream/crowd";
-/// What the second crowd may leave: 100 bytes a poll, which is less than a forgotten waiter has. Free pages of an arena
-/// that nobody allocates from go back late.
+/// Allowed rest of the second crowd: 100 bytes per poll, which is less than the size of a leaked waiter. Free pages of an
+/// unused arena are returned late.
 const LEFT_BYTES_MAX: u64 = 100 * CROWD as u64;
 
 #[tokio::test]
@@ -34,8 +34,8 @@ async fn ten_thousand_held_polls_are_answered_by_one_append_and_leave_nothing_wh
     let answered = since.elapsed();
     until_empty(&gateway).await;
 
-    // The allocator's own books and the runtime's grow with the first crowd and stay; the second one must leave
-    // nothing. What is free goes back to the system a second or two later.
+    // The internal tables of the allocator and the runtime grow with the first crowd and stay; the second one must leave
+    // nothing. Free memory returns to the system a second or two later.
     until_closed(&gateway).await;
     until("the first crowd's memory is given back", async || {
         gateway.memory_bytes() < fresh + (held - fresh) / 10
@@ -77,7 +77,7 @@ async fn hold(gateway: &Gateway, offset: &str) -> Vec<Raw> {
     crowd
 }
 
-/// Waits until the admin listener's own connection is the only one.
+/// Waits until only the admin listener's own connection is open.
 async fn until_closed(gateway: &Gateway) {
     until("all connections closed", async || gateway.metric("pollgate_connections").await as usize <= 1)
         .await;

@@ -11,7 +11,7 @@ async fn each_live_form_is_counted_for_itself() {
     let gateway = Gateway::start(&["--limit", "live_heartbeat=300ms"]).await;
     let mut publisher = Publisher::create(&gateway, "s", Kind::Json).await;
     for form in Form::LIVE {
-        let metric = |name: &str| format!("pollgate_live_{name}{{form=\"{form:?}\"}}");
+        let metric = |name: &str| format!("pollgate_live_{name}{{form=\"{}\"}}", form.name());
         let value = async |name: &str| gateway.metric(&metric(name)).await;
         let (envelopes, bytes) = (value("envelopes_total").await, value("bytes_total").await);
         assert_eq!((value("connections").await, envelopes, bytes), (0.0, 0.0, 0.0), "{form:?}");
@@ -51,12 +51,15 @@ async fn a_reader_that_does_not_read_is_counted_as_cut_under_its_form() {
         let mut mute = Raw::open_narrow(gateway.address).await;
         let target = format!("{}?offset=-1&live={}", publisher.place.path, form.name());
         mute.send(handshake(&target) + "\r\n").await.unwrap();
-        let cut = format!("pollgate_live_cut_total{{form=\"{form:?}\"}}");
+        let cut = format!("pollgate_live_cut_total{{form=\"{}\"}}", form.name());
         until(&cut, async || gateway.metric(&cut).await == 1.0).await;
     }
     for form in Form::LIVE {
-        let open = format!("pollgate_live_connections{{form=\"{form:?}\"}}");
+        let open = format!("pollgate_live_connections{{form=\"{}\"}}", form.name());
         assert_eq!(gateway.metric(&open).await, 0.0);
-        assert_eq!(gateway.metric(&format!("pollgate_live_cut_total{{form=\"{form:?}\"}}")).await, 1.0);
+        assert_eq!(
+            gateway.metric(&format!("pollgate_live_cut_total{{form=\"{}\"}}", form.name())).await,
+            1.0
+        );
     }
 }

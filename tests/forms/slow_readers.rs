@@ -52,7 +52,7 @@ async fn until_all_are_full(gateway: &Gateway) {
     let sent = async || {
         let mut sum = 0.0;
         for form in Form::LIVE {
-            sum += gateway.metric(&format!("pollgate_live_bytes_total{{form=\"{form:?}\"}}")).await;
+            sum += gateway.metric(&format!("pollgate_live_bytes_total{{form=\"{}\"}}", form.name())).await;
         }
         sum
     };

@@ -93,9 +93,9 @@ async fn sockets_share_a_connection_of_http2() {
     // 1. A GET is no WebSocket here, whatever it says; nor is any other protocol. The client learns from the first
     //    answer that extended CONNECT is known.
     let refused = ask(&mut sender, &url(&target), None).await;
-    assert_eq!(refused.status(), 426);
+    assert_eq!(refused.status(), 400);
     assert!(!refused.into_body().collect().await.unwrap().to_bytes().is_empty());
-    assert_eq!(ask(&mut sender, &url(&target), Some("connect-udp")).await.status(), 426);
+    assert_eq!(ask(&mut sender, &url(&target), Some("connect-udp")).await.status(), 501);
     let no_live = ask(&mut sender, &url(&publisher.place.path), Some("websocket")).await;
     assert_eq!(no_live.status(), 400);
     assert_eq!(ask(&mut sender, &url("/v1/streams?stream=s"), Some("websocket")).await.status(), 400);

@@ -1,13 +1,34 @@
-//! What shared caches may keep: messages, but never "nothing new".
+//! What caches may keep: full pages of messages, but nothing that ends at the tail.
 
-use crate::world::{Gateway, get, post, put};
+use crate::world::{Gateway, get, head, post, put};
+
+const KEPT: &str = "public, max-age=60, stale-while-revalidate=300";
 
 #[tokio::test]
-async fn messages_may_be_kept_and_the_tail_must_be_asked_again() {
+async fn only_full_pages_are_kept_and_only_under_a_url_of_their_own() {
+    let gateway = Gateway::start(&["--limit", "read_bytes_max=8"]).await;
+    gateway.send(put("/v1/stream/s").json("[11111111,22222222]")).await.expect(201);
+    gateway.send(post("/v1/stream/s").json("33333333")).await.expect(204);
+    let page = gateway.send(get("/v1/stream/s?offset=-1")).await.expect(200);
+    assert_eq!((page.header("cache-control"), page.header("stream-up-to-date")), (KEPT, ""));
+    // A cache may answer a HEAD from a GET of the same URL.
+    assert_eq!(gateway.send(get("/v1/stream/s")).await.expect(200).header("cache-control"), "no-cache");
+    assert_eq!(gateway.send(head("/v1/stream/s")).await.expect(200).header("cache-control"), "no-store");
+    let last = gateway.send(get(format!("/v1/stream/s?offset={}", page.next_offset()))).await.expect(200);
+    assert_eq!((last.header("cache-control"), last.header("stream-up-to-date")), ("no-cache", "true"));
+    // A long poll continues behind its response, so the response is never stale.
+    let poll = format!("/v1/stream/s?offset={}&live=long-poll", page.next_offset());
+    assert_eq!(gateway.send(get(poll)).await.expect(200).header("cache-control"), KEPT);
+}
+
+#[tokio::test]
+async fn the_tail_must_be_asked_again() {
     let gateway = Gateway::start(&[]).await;
     gateway.send(put("/v1/stream/s").json("[1]")).await.expect(201);
     let messages = gateway.send(get("/v1/stream/s")).await.expect(200);
-    assert_eq!(messages.header("cache-control"), "public, max-age=60, stale-while-revalidate=300");
+    let tag = messages.header("etag").to_owned();
+    let twice = get("/v1/stream/s").header("if-none-match", "\"x\"").header("if-none-match", tag);
+    assert_eq!(gateway.send(twice).await.expect(304).header("cache-control"), "no-cache");
     let tail = format!("/v1/stream/s?offset={}", messages.next_offset());
     let nothing = gateway.send(get(&tail)).await.expect(200);
     assert_eq!((nothing.text().as_str(), nothing.header("cache-control")), ("[]", "no-cache"));
@@ -28,10 +49,11 @@ async fn messages_may_be_kept_and_the_tail_must_be_asked_again() {
 
 #[tokio::test]
 async fn a_stream_that_ends_is_not_kept_longer_than_it_lives() {
-    let gateway = Gateway::start(&[]).await;
-    gateway.send(put("/v1/stream/s").json("[1]").header("stream-ttl", 30)).await.expect(201);
+    let gateway = Gateway::start(&["--limit", "read_bytes_max=8"]).await;
+    gateway.send(put("/v1/stream/s").json("11111111").header("stream-ttl", 30)).await.expect(201);
+    gateway.send(post("/v1/stream/s").json("22222222")).await.expect(204);
     assert_eq!(
-        gateway.send(get("/v1/stream/s")).await.expect(200).header("cache-control"),
+        gateway.send(get("/v1/stream/s?offset=-1")).await.expect(200).header("cache-control"),
         "public, max-age=30"
     );
     assert_eq!(

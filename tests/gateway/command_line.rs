@@ -52,28 +52,47 @@ fn limits_lists_all_limits_with_default_unit_and_meaning() {
         let paragraph = behind.split("\n\n").next().unwrap();
         assert!(paragraph.starts_with("    ") && paragraph.contains(meaning), "{entry}: {paragraph}");
     }
-    let help = String::from_utf8(pollgate(&["--help"], &[]).stdout).unwrap();
-    assert!(help.contains("`pollgate limits` lists all"), "{help}");
+    let help = String::from_utf8(pollgate(&["serve", "--help"], &[]).stdout).unwrap();
+    for limit in pollgate::limits::Limits::list() {
+        let default = limit.default.as_deref().unwrap_or("(depends on the store)");
+        assert!(
+            help.contains(&format!("\n  {}={default} ({})", limit.name, limit.unit)),
+            "{limit:?}: {help}"
+        );
+    }
+    assert!(help.contains("`pollgate limits` says what each is for"), "{help}");
 }
 
 #[test]
 fn what_can_not_be_meant_ends_in_one_clear_line() {
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = busy.local_addr().unwrap().to_string();
+    let ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", "off"];
     for (arguments, variables, words) in [
         (&["--listen", "0.0.0.0:0"][..], &[][..], "--open"),
-        (&["--listen", &taken], &[], "cannot listen on"),
-        (&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", &taken], &[], "cannot listen on"),
+        (&["--listen", &taken], &[], "another program has this address"),
+        (&["--listen", &taken], &[], "--listen ADDRESS"),
+        (&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", &taken], &[], "--mqtt off"),
+        (&["--listen", "192.0.2.1:0", "--open"], &[], "no network interface of this machine"),
+        (&[&ports[..], &["--store", "/dev/null/store"]].concat(), &[], "open the store in /dev/null/store"),
+        (
+            &[&ports[..], &["--store", "memory", "--access-log", "/nonexistent/log"]].concat(),
+            &[],
+            "/nonexistent/log",
+        ),
         (&["--mqtt", "on"], &[], "neither an address nor off"),
         (&["--limit", "nosuch=1"], &[], "nosuch"),
         (&["--hold", "soon"], &[], "soon"),
         (&["--config", "/nonexistent.toml"], &[], "nonexistent.toml"),
-        (&[], &[("POLLGATE_HODL", "1s")], "hodl"),
+        (&[], &[("POLLGATE_HODL", "1s")], "POLLGATE_HODL"),
+        (&[], &[("POLLGATE_PORT", "4437")], "POLLGATE_PORT"),
+        (&[], &[("RUST_LOG", "verbose")], "RUST_LOG"),
         (&["--hold", "90s"], &[], "hold_max"),
         (&["--host", "gate.example:80"], &[], "without a port"),
         (&["--host", "https://gate.example"], &[], "--host takes"),
         (&["--host", "*"], &[], "--host takes"),
-        (&["--origin", "app.example"], &[], "--origin takes"),
+        (&["--origin", "app.example"], &[], "write https://app.example "),
+        (&["--origin", "localhost:3000"], &[], "http://localhost:3000"),
         (&["--origin", "https://app.example/"], &[], "--origin takes"),
         (&[], &[("POLLGATE_ORIGIN", "*,null")], "--origin takes"),
     ] {
@@ -82,6 +101,36 @@ fn what_can_not_be_meant_ends_in_one_clear_line() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
         assert!(error.contains(words) && error.lines().count() == 1, "{arguments:?}: {error}");
     }
+}
+
+#[tokio::test]
+async fn variables_of_a_kubernetes_service_named_pollgate_do_not_stop_the_start() {
+    let injected = [
+        ("POLLGATE_SERVICE_HOST", "10.96.0.12"),
+        ("POLLGATE_SERVICE_PORT", "4437"),
+        ("POLLGATE_PORT", "tcp://10.96.0.12:4437"),
+        ("POLLGATE_PORT_4437_TCP", "tcp://10.96.0.12:4437"),
+        ("POLLGATE_PORT_4437_TCP_ADDR", "10.96.0.12"),
+        ("POLLGATE_MQTT_SERVICE_HOST", "10.96.0.13"),
+        ("POLLGATE_MQTT_PORT", "tcp://10.96.0.13:1883"),
+    ];
+    Gateway::start_with(&[], &injected).await.send(get("/v1/stream/s")).await.expect(404);
+}
+
+#[tokio::test]
+async fn a_log_that_is_no_terminal_has_no_color_codes() {
+    let gateway = Gateway::start_with(&[], &[("RUST_LOG", "debug")]).await;
+    gateway.send(get("/v1/stream/s")).await.expect(404);
+    crate::world::until("the request is logged", async || gateway.log().contains("answered")).await;
+    assert!(!gateway.log().contains('\x1b'), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn a_gateway_without_clients_ends_at_once() {
+    // Held polls would be answered over this time, and the test would fail for its length.
+    let mut gateway = Gateway::start(&["--drain", "1h", "--limit", "drain_spread=1h"]).await;
+    gateway.signal("TERM");
+    assert!(gateway.ended(crate::world::PATIENCE).await.success());
 }
 
 #[tokio::test]

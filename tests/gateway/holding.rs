@@ -60,7 +60,7 @@ async fn an_event_stream_has_what_proxies_and_browsers_need() {
     gateway.send(put("/v1/stream/s").text("x")).await.expect(201);
     let events = gateway.connect().await.events("/v1/stream/s?live=sse&offset=-1").await;
     for (name, value) in [
-        ("cache-control", "no-cache"),
+        ("cache-control", "no-cache, no-transform"),
         ("x-accel-buffering", "no"),
         ("x-content-type-options", "nosniff"),
         ("cross-origin-resource-policy", "same-origin"),

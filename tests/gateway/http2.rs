@@ -12,13 +12,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::world::{Event, Gateway, PATIENCE, Parser};
 
-struct Client {
+pub(super) struct Client {
     sender: SendRequest<Full<Bytes>>,
     base: String,
 }
 
 impl Client {
-    async fn connect(gateway: &Gateway) -> Self {
+    pub(super) async fn connect(gateway: &Gateway) -> Self {
         let stream = TcpStream::connect(gateway.address).await.unwrap();
         let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         tokio::spawn(async move { connection.await.expect("the connection ends in good order") });
@@ -32,6 +32,30 @@ impl Client {
         let answer = answer.expect("an answer in time").expect("an unbroken connection");
         assert_eq!(answer.version(), Version::HTTP_2);
         answer
+    }
+
+    /// The status of the response to a request with these fields, when all of it has come. A `..` goes up from the streams.
+    pub(super) async fn answer_to(
+        &self,
+        method: Method,
+        target: &str,
+        fields: &[(&str, &str)],
+        body: &'static str,
+    ) -> u16 {
+        let (mut base, mut target) = (self.base.trim_end_matches('/'), target);
+        while let Some(rest) = target.strip_prefix("../") {
+            (base, target) = (base.rsplit_once('/').unwrap().0, rest);
+        }
+        let mut request = Request::builder().method(method).uri(format!("{base}/{target}"));
+        request = request.header("content-type", "application/json");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::from(body)).unwrap();
+        let answer = timeout(PATIENCE, self.sender.clone().send_request(request)).await;
+        let (head, body) = answer.expect("an answer in time").expect("an unbroken connection").into_parts();
+        body.collect().await.expect("an unbroken stream");
+        head.status.as_u16()
     }
 
     async fn send(&self, method: Method, target: &str, body: &'static str) -> (u16, String, String) {

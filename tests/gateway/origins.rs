@@ -195,11 +195,14 @@ async fn pages_of_an_allowed_origin_may_do_all_of_it_and_caches_tell_them_apart(
         gateway(&["--origin", "https://APP.example:443", "--origin", "http://localhost:3000"]).await;
     let preflight = options(STREAM)
         .header("access-control-request-method", "POST")
-        .header("access-control-request-headers", "content-type, producer-id");
+        .header("access-control-request-headers", "content-type, producer-id, traceparent")
+        .header("access-control-request-private-network", "true");
     let answer = gateway.send(from("https://app.example", preflight.clone())).await.expect(204);
     assert_eq!(cors(&answer), ["https://app.example", "*", "origin", "same-origin"]);
     assert_eq!(answer.header("access-control-max-age"), "86400");
-    for name in ["client-id", "prefer", "producer-id", "stream-max-age", "authorization", "*"] {
+    assert_eq!(answer.header("access-control-allow-private-network"), "true");
+    for name in ["client-id", "prefer", "producer-id", "stream-max-age", "authorization", "*", "traceparent"]
+    {
         let allowed = answer.header("access-control-allow-headers");
         assert!(allowed.split(", ").any(|allowed| allowed == name), "{name}");
     }

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 use crate::world::mqtt::{Hello, Mqtt};
-use crate::world::{Gateway, get, post, put};
+use crate::world::{Connection, Gateway, Raw, delete, get, head, post, put, until};
 
 fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
@@ -103,15 +103,16 @@ async fn an_export_makes_the_same_streams_elsewhere() {
         "{checked}"
     );
     let (code, lines, told) = said(&store(&["export", text(here.path())], ""));
-    assert_eq!((code, lines.lines().count()), (Some(0), 12), "{lines}{told}");
+    assert_eq!((code, lines.lines().count()), (Some(0), 13), "{lines}{told}");
+    assert!(lines.ends_with("{\"end\":true,\"streams\":5,\"messages\":7}\n"), "{lines}");
     let (code, _, told) = said(&store(&["import", text(there.path())], &lines));
     assert_eq!(code, Some(0), "{told}");
-    assert!(told.contains("imported 5 streams, 7 messages"), "{told}");
+    assert!(told.contains("imported 5 streams and 7 messages"), "{told}");
     let (_, again, _) = said(&store(&["export", text(there.path())], ""));
     assert_eq!(again, lines, "an export of the import is the same");
     let (code, _, told) = said(&store(&["import", text(there.path())], &lines));
     assert_eq!(code, Some(1));
-    assert!(told.contains("line 1: the stream exists already"), "{told}");
+    assert!(told.contains("line 1: the stream exists already; nothing was imported"), "{told}");
 
     let gateway = Gateway::start(&["--store", text(there.path())]).await;
     assert_eq!(found(&gateway).await, before);
@@ -138,6 +139,188 @@ async fn a_line_that_is_no_export_is_refused_with_its_number() {
         assert_eq!(code, Some(1), "{lines}");
         assert!(error.contains(words), "{error}");
     }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "a store was created");
+}
+
+#[test]
+fn a_directory_that_is_no_store_is_not_made_one() {
+    let directory = directory();
+    let missing = directory.path().join("missing");
+    std::fs::write(directory.path().join("notes.txt"), "mine").unwrap();
+    for (path, words) in [(directory.path(), "it is no store"), (&missing, "no such directory")] {
+        for command in ["check", "export"] {
+            let (code, out, error) = said(&store(&[command, text(path)], ""));
+            assert_eq!((code, out.as_str(), error.lines().count()), (Some(1), "", 1), "{command}: {error}");
+            assert!(error.contains(words) && error.contains(text(path)), "{command}: {error}");
+        }
+    }
+    let files: Vec<_> =
+        std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files, ["notes.txt"]);
+}
+
+#[tokio::test]
+async fn an_export_that_was_cut_off_anywhere_is_refused_whole() {
+    let (here, there) = (directory(), directory());
+    let gateway = Gateway::start(&["--store", text(here.path())]).await;
+    for stream in ["a", "b"] {
+        gateway.send(post(format!("/v1/stream/{stream}?create=1")).json("[1,2,3]")).await.expect(204);
+    }
+    gateway.kill().await;
+    let file = there.path().join("export.ndjson");
+    let (code, _, told) = said(&store(&["export", text(here.path()), text(&file)], ""));
+    assert_eq!((code, told.as_str()), (Some(0), "exported 2 streams and 6 messages\n"));
+    let (code, _, told) = said(&store(&["export", text(here.path()), text(&file)], ""));
+    assert_eq!(code, Some(1), "a file is not overwritten: {told}");
+    assert!(told.contains(text(&file)), "{told}");
+    let whole = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<_> = whole.split_inclusive('\n').collect();
+    let without_one = [&lines[..3], &lines[4..]].concat().concat();
+    let after_end = format!("{whole}{}", lines[0]);
+    let new = there.path().join("new");
+    for (export, words) in [
+        (lines[..5].concat(), "no line says that it is complete"),
+        (lines[..5].concat()[..whole.len() / 3].to_owned(), "line "),
+        (String::new(), "no line says that it is complete"),
+        (without_one, "lines are missing"),
+        (after_end, "a line after the end"),
+    ] {
+        std::fs::write(&file, &export).unwrap();
+        for (from_file, input) in [(true, ""), (false, export.as_str())] {
+            let mut arguments = vec!["import", text(&new)];
+            arguments.extend(from_file.then_some(text(&file)));
+            let (code, _, error) = said(&store(&arguments, input));
+            assert_eq!((code, error.lines().count()), (Some(1), 1), "{export:?}: {error}");
+            assert!(error.contains(words), "{export:?}: {error}");
+            assert!(!new.exists(), "{export:?} left a store");
+        }
+    }
+    let (code, _, told) = said(&store(&["import", text(&new)], &whole));
+    assert_eq!((code, told.as_str()), (Some(0), "imported 2 streams and 6 messages\n"));
+    // One of the two exists, so the other one is not imported either.
+    let other = lines[..4].concat().replace("\"stream\":\"a\"", "\"stream\":\"c\"") + &lines[4..].concat();
+    let (code, _, error) = said(&store(&["import", text(&new)], &other));
+    assert!(code == Some(1) && error.contains("line 5: the stream exists already"), "{error}");
+    let (_, checked, _) = said(&store(&["check", text(&new)], ""));
+    assert!(checked.contains("2 streams, 6 messages"), "{checked}");
+}
+
+/// An append of a producer, and the status that it has to have.
+async fn produce(gateway: &Gateway, stream: &str, epoch: u64, sequence: u64, status: u16) {
+    let append = post(format!("/v1/stream/{stream}"))
+        .header("Producer-Id", "machine")
+        .header("Producer-Epoch", epoch)
+        .header("Producer-Seq", sequence);
+    gateway.send(append.json(sequence.to_string())).await.expect(status);
+}
+
+#[tokio::test]
+async fn an_import_goes_on_with_the_producers_and_forks_of_the_export() {
+    let (here, there) = (directory(), directory());
+    let gateway = Gateway::start(&["--store", text(here.path())]).await;
+    let fork = async |source: &str, name: &str, offset: &str| {
+        let fork = put(format!("/v1/stream/{name}"))
+            .header("Stream-Forked-From", format!("/v1/stream/{source}"))
+            .header("Stream-Fork-Offset", offset);
+        gateway.send(fork.json("")).await.expect(201);
+    };
+    gateway.send(put("/v1/stream/z-source").json("[10,11,12]")).await.expect(201);
+    let middle = gateway.send(get("/v1/stream/z-source?offset=-1")).await.expect(200).next_offset();
+    gateway.send(post("/v1/stream/z-source").json("13")).await.expect(204);
+    fork("z-source", "a-fork", &middle).await;
+    gateway.send(post("/v1/stream/a-fork").json("[20,21]")).await.expect(204);
+    let end = gateway.send(get("/v1/stream/a-fork?offset=-1")).await.expect(200).next_offset();
+    fork("a-fork", "b-fork", &end).await;
+    gateway.send(post("/v1/stream/b-fork").json("30")).await.expect(204);
+    for sequence in 0..3 {
+        produce(&gateway, "z-source", 7, sequence, 200).await;
+    }
+    gateway.send(put("/v1/stream/closed").json("")).await.expect(201);
+    let closing = || {
+        let closing =
+            post("/v1/stream/closed").header("Producer-Id", "machine").header("Producer-Epoch", "1");
+        closing.header("Producer-Seq", "0").header("Stream-Closed", "true").json("5")
+    };
+    gateway.send(closing()).await.expect(200);
+    let sequenced = |sequence: &str| post("/v1/stream/b-fork").header("Stream-Seq", sequence).json("31");
+    gateway.send(sequenced("m")).await.expect(204);
+    let read = async |gateway: &Gateway| {
+        let mut read = Vec::new();
+        for stream in ["z-source", "a-fork", "b-fork", "closed"] {
+            read.push(gateway.send(get(format!("/v1/stream/{stream}?offset=-1"))).await.expect(200).text());
+        }
+        read
+    };
+    let before = read(&gateway).await;
+    assert_eq!(before[2], "[10,11,12,20,21,30,31]");
+    // The running gateway and the stopped one export the same.
+    let live = gateway.ask_admin("/export").await.expect(200);
+    assert_eq!(live.header("content-type"), "application/x-ndjson");
+    gateway.kill().await;
+    let (code, export, told) = said(&store(&["export", text(here.path())], ""));
+    assert_eq!((code, told.as_str()), (Some(0), "exported 4 streams and 12 messages\n"), "{export}");
+    assert_eq!(live.text(), export);
+
+    let (code, _, told) = said(&store(&["import", text(there.path())], &export));
+    assert_eq!(code, Some(0), "{told}");
+    let gateway = Gateway::start(&["--store", text(there.path())]).await;
+    assert_eq!(read(&gateway).await, before);
+    for (epoch, sequence, status) in [(7, 2, 204), (7, 4, 409), (6, 0, 403), (7, 3, 200)] {
+        produce(&gateway, "z-source", epoch, sequence, status).await;
+    }
+    gateway.send(closing()).await.expect(204);
+    gateway.send(sequenced("l")).await.expect(409);
+    // The name of a source stays taken while it has forks.
+    gateway.send(delete("/v1/stream/z-source")).await.expect(204);
+    gateway.send(get("/v1/stream/z-source")).await.expect(410);
+    assert_eq!(gateway.send(get("/v1/stream/a-fork?offset=-1")).await.expect(200).text(), before[1]);
+    gateway.kill().await;
+    let (_, again, _) = said(&store(&["export", text(there.path())], ""));
+    // Without the source the fork is a stream of its own, with all messages.
+    assert!(again.contains("{\"end\":true,\"streams\":3,\"messages\":8}"), "{again}");
+}
+
+#[tokio::test]
+async fn the_export_of_a_running_gateway_has_what_was_acknowledged_before_it() {
+    let gateway = Gateway::start(&[]).await;
+    let large = "x".repeat(100_000);
+    for n in 0..30 {
+        let target = format!("/v1/stream/s{}?create=1", n % 3);
+        gateway.send(post(target).json(format!("[\"{large}\",{n}]"))).await.expect(204);
+    }
+    let export = gateway.ask_admin("/export").await.expect(200).text();
+    assert!(export.len() > 3_000_000 && export.lines().count() == 3 + 60 + 1, "{}", export.len());
+    assert_eq!(export.lines().last(), Some("{\"end\":true,\"streams\":3,\"messages\":60}"));
+    // One at a time, and a page of another site gets none.
+    let admin = Connection::open(gateway.admin).await;
+    let foreign = get("/export").header("Origin", "https://evil.example");
+    admin.again().await.send(foreign).await.expect(403);
+    let mut rebound = Raw::open(gateway.admin).await;
+    rebound.send("GET /export HTTP/1.1\r\nHost: evil.example\r\n\r\n").await.unwrap();
+    assert_eq!(rebound.whole_answer().await.unwrap().status, 421);
+    assert!(admin.again().await.send(head("/export")).await.expect(200).body.is_empty());
+    let mut slow = admin.again().await;
+    let (status, _, body) = slow.begin(get("/export")).await.unwrap();
+    assert_eq!(status.as_u16(), 200);
+    admin.again().await.send(get("/export")).await.expect(503);
+    drop((body, slow));
+    until("the next one may run", async || gateway.ask_admin("/export").await.status == 200).await;
+}
+
+#[tokio::test]
+async fn the_bytes_in_use_are_those_of_kept_messages() {
+    let directory = directory();
+    let gateway = Gateway::start(&["--store", text(directory.path())]).await;
+    let live = async || gateway.metric("pollgate_store_live_bytes").await;
+    let message = format!("\"{}\"", "x".repeat(99_998));
+    for _ in 0..10 {
+        gateway.send(post("/v1/stream/s?create=1").json(&*message)).await.expect(204);
+    }
+    until("all are counted", async || live().await >= 1_000_000.0).await;
+    assert!(live().await < 1_010_000.0, "{}", live().await);
+    assert!(gateway.metric("pollgate_store_size_bytes").await >= live().await);
+    gateway.send(delete("/v1/stream/s")).await.expect(204);
+    until("nothing is in use", async || live().await < 10_000.0).await;
 }
 
 /// Alters the content of the append that has `word`.
@@ -190,7 +373,7 @@ async fn damage_is_told_and_has_to_be_accepted_once() {
         gateway.kill().await;
     }
     let (code, lines, told) = said(&store(&["export", text(directory.path())], ""));
-    assert_eq!((code, lines.lines().count()), (Some(0), 6), "{lines}{told}");
+    assert_eq!((code, lines.lines().count()), (Some(0), 7), "{lines}{told}");
 }
 
 /// `CATCH_UP_MIB=1024` reads so much; the default is four times what is kept in memory of the newest messages.

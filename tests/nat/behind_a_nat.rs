@@ -1,4 +1,4 @@
-//! What a client behind the NAT sees.
+//! Clients behind the NAT.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use crate::network::{Network, SERVER};
 use crate::reader::Reader;
 use crate::world::{Gateway, Kind, Publisher, Raw, until};
 
-/// How long the NAT remembers a connection without a packet.
+/// Idle time after which the NAT forgets a connection.
 const NAT_SECONDS: u32 = 10;
 
-/// From the publishing of a message until the answer is given up that the NAT does not let through.
+/// Time after the publish in which no answer may pass the NAT.
 const WITHOUT_AN_ANSWER: Duration = Duration::from_secs(19);
 
-/// What a client may take to come back beyond one and a half times its heartbeat.
+/// Time limit for a client to recover, in addition to one and a half heartbeats.
 const RECOVERY: Duration = Duration::from_secs(5);
 
-/// When everything works, on a busy machine.
+/// Time limit of a delivery without faults, on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// The forms whose client waits. A short poll never has a quiet connection.
+/// Forms whose client waits for messages. A short poll has no idle connection.
 const WAITING: [Form; 4] = [Form::WebSocket, Form::Sse, Form::Ndjson, Form::LongPoll];
 
-/// Runs a scenario on the server's host, so that the gateway and whoever asks it are there.
+/// Runs a scenario on the server's host, together with the gateway and its publishers.
 fn on_the_server<F: Future<Output = ()>>(scenario: impl FnOnce(Arc<Network>, Gateway) -> F + Send + 'static) {
     let network = Arc::new(Network::with_nat_timeout(NAT_SECONDS));
     let server = network.clone();
@@ -42,13 +42,13 @@ fn on_the_server<F: Future<Output = ()>>(scenario: impl FnOnce(Arc<Network>, Gat
     }
 }
 
-/// One that shows life this often, and holds polls so long.
+/// Settings with this heartbeat interval and hold time.
 fn showing_life_every(seconds: u64) -> Settings {
     let heartbeat = Duration::from_secs(seconds);
     Settings { heartbeat_min: heartbeat, heartbeat_max: heartbeat, hold: heartbeat, ..Settings::default() }
 }
 
-/// A reader in each form, of one stream each, and the publishers of those. The first message has arrived.
+/// Starts a reader of each form on a stream of its own, and its publisher. The first message has arrived.
 async fn in_each_form(network: &Network, gateway: &Gateway, settings: Settings) -> Vec<(Publisher, Reader)> {
     let mut pairs = Vec::new();
     for form in WAITING {
@@ -64,9 +64,9 @@ async fn in_each_form(network: &Network, gateway: &Gateway, settings: Settings) 
 
 /// 1. A long poll waits behind the NAT.
 /// 2. The NAT forgets the connection.
-/// 3. The answer never comes: so what the other scenarios survive does happen.
+/// 3. The answer never arrives: the fault of the other scenarios is real.
 #[test]
-fn a_connection_that_the_nat_has_forgotten_is_dead_without_a_word() {
+fn a_connection_that_the_nat_has_forgotten_is_dead_without_a_reset() {
     on_the_server(async |network, gateway| {
         let mut publisher = Publisher::create(&gateway, "s", Kind::Json).await;
         let address = gateway.address;
@@ -88,9 +88,9 @@ fn a_connection_that_the_nat_has_forgotten_is_dead_without_a_word() {
     });
 }
 
-/// 1. Clients show life more often than the NAT forgets.
-/// 2. For two and a half times as long as it remembers nothing is published.
-/// 3. A message arrives at once, on the connection that was there.
+/// 1. Clients send heartbeats more often than the NAT forgets.
+/// 2. Nothing is published for two and a half times the NAT's timeout.
+/// 3. A message arrives at once, on the existing connection.
 #[test]
 fn a_heartbeat_below_the_nats_limit_keeps_the_connection() {
     on_the_server(async |network, gateway| {
@@ -105,10 +105,10 @@ fn a_heartbeat_below_the_nats_limit_keeps_the_connection() {
     });
 }
 
-/// 1. Clients show life less often than the NAT forgets, which it does.
-/// 2. A message is published: it arrives within one and a half heartbeats and 5 s, and those behind it in order.
+/// 1. Clients send heartbeats less often than the NAT forgets, so it forgets the connections.
+/// 2. Messages are published: the first arrives within one and a half heartbeats and 5 s, and the others follow in order.
 #[test]
-fn a_connection_that_was_forgotten_is_given_up_and_nothing_is_lost() {
+fn a_client_abandons_a_forgotten_connection_and_loses_nothing() {
     const HEARTBEAT: u64 = 12;
     on_the_server(async |network, gateway| {
         let mut pairs = in_each_form(&network, &gateway, showing_life_every(HEARTBEAT)).await;
@@ -121,11 +121,11 @@ fn a_connection_that_was_forgotten_is_given_up_and_nothing_is_lost() {
     });
 }
 
-/// 1. Messages come five times a second.
-/// 2. The client's address changes, without a word to anybody.
-/// 3. What is published after that arrives within one and a half heartbeats and 5 s, and nothing is lost.
+/// 1. Messages are published five times a second.
+/// 2. The client's address changes; neither end is told.
+/// 3. Messages published after that arrive within one and a half heartbeats and 5 s, and nothing is lost.
 #[test]
-fn a_client_whose_address_changes_comes_back_and_misses_nothing() {
+fn a_client_whose_address_changes_reconnects_and_misses_nothing() {
     const HEARTBEAT: u64 = 4;
     const EACH_ROUND: usize = 25;
     on_the_server(async |network, gateway| {
@@ -155,7 +155,7 @@ fn a_client_whose_address_changes_comes_back_and_misses_nothing() {
     });
 }
 
-/// Waits for so many messages in each form, all of them published at `since`.
+/// Waits for `messages` messages in each form, all of them published at `since`.
 async fn recovered(pairs: &mut [(Publisher, Reader)], since: Instant, heartbeat: u64, messages: usize) {
     let limit = Duration::from_secs(heartbeat * 3 / 2) + RECOVERY;
     for (_, reader) in pairs {

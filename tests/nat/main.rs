@@ -1,6 +1,6 @@
-//! A real NAT between clients and the gateway: connections that it forgets, and a client whose address changes.
+//! A real NAT between clients and the gateway: forgotten connections, and a client whose address changes.
 //!
-//! Needs root, iproute2, nftables and conntrack; where one is missing the scenarios fail and say so.
+//! Requires root, iproute2, nftables and conntrack; if one is missing the scenarios fail and name it.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ mod behind_a_nat;
 mod network;
 mod reader;
 
-/// Runs `work` on this thread, whose network namespace everything in it has.
+/// Runs `work` on this thread, and so in this thread's network namespace.
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
 }

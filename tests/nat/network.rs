@@ -1,11 +1,10 @@
-//! A small network of its own: a client's host, a NAT, and a server's host, as network namespaces of this kernel.
+//! A small separate network of a client's host, a NAT and a server's host, as network namespaces of this kernel.
 //!
 //! ```text
 //! client 10.77.1.2 --- 10.77.1.1 NAT 10.77.2.1 --- 10.77.2.2 server
 //! ```
 //!
-//! The NAT masquerades and tracks connections. What it has no entry for, it drops without a word, as the routers do
-//! that clients of the gateway sit behind.
+//! The NAT masquerades and tracks connections. It silently drops packets without an entry, as most routers do.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -17,11 +16,11 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::world::command::{run, try_run};
 
-/// Where the server is reached.
+/// Address of the server.
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 2);
 
-/// What leaves is masqueraded. What comes has to belong to a connection that is known, and only the client's side
-/// may begin one.
+/// Outgoing packets are masqueraded. Incoming packets must belong to a known connection, and only the client's side may open
+/// one.
 const RULES: &str = "
 table ip nat {
   chain leaving { type nat hook postrouting priority srcnat; oifname outside masquerade; }
@@ -34,7 +33,7 @@ table ip filter {
   }
 }";
 
-/// The hosts; gone when dropped.
+/// The three hosts. A drop removes them.
 pub(crate) struct Network {
     client: Host,
     nat: Host,
@@ -46,7 +45,7 @@ pub(crate) struct Network {
 struct Host(String);
 
 impl Network {
-    /// Makes one whose NAT forgets a connection after so many seconds without a packet.
+    /// Creates a network whose NAT forgets a connection after `seconds` without a packet.
     pub(crate) fn with_nat_timeout(seconds: u32) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
@@ -67,14 +66,14 @@ impl Network {
         client.ip(&["route", "add", "default", "via", "10.77.1.1"]);
         nat.run("sysctl", &["-q", "-w", "net.ipv4.ip_forward=1"]);
         nat.run("nft", &[RULES]);
-        // Not loose: a packet in the middle of a connection that it does not know makes no new entry.
+        // Not loose: a packet within an unknown connection creates no entry.
         nat.run("sysctl", &["-q", "-w", "net.netfilter.nf_conntrack_tcp_loose=0"]);
         let timeout = format!("net.netfilter.nf_conntrack_tcp_timeout_established={seconds}");
         nat.run("sysctl", &["-q", "-w", &timeout]);
         Self { client, nat, server, addresses_used: AtomicU32::new(1) }
     }
 
-    /// Runs `work` on a thread of the client's host. Threads and processes that it starts are there too.
+    /// Runs `work` on a thread of the client's host. Threads and processes that it starts are in the same namespace.
     pub(crate) fn on_client<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -82,7 +81,7 @@ impl Network {
         self.client.spawn(work)
     }
 
-    /// The same on the server's host.
+    /// Runs `work` on a thread of the server's host.
     pub(crate) fn on_server<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -90,18 +89,18 @@ impl Network {
         self.server.spawn(work)
     }
 
-    /// Gives the client another address, as a new lease or a change from Wi-Fi to cellular does. Nobody is told, and the
-    /// NAT has no entry for what comes from the old one.
+    /// Gives the client another address, like a new lease or a change from Wi-Fi to a cellular network. Neither end is told;
+    /// connections of the old address are dead.
     pub(crate) fn change_client_address(&self) {
         let used = self.addresses_used.fetch_add(1, Ordering::Relaxed);
         let [old, new] = [used, used + 1].map(|host| format!("10.77.1.{}/24", host + 1));
         self.client.ip(&["addr", "del", &old, "dev", "to-nat"]);
         self.client.ip(&["addr", "add", &new, "dev", "to-nat"]);
-        // It went with the last address.
+        // The default route was removed together with the last address.
         self.client.ip(&["route", "add", "default", "via", "10.77.1.1"]);
     }
 
-    /// How many TCP connections the NAT knows.
+    /// Returns the number of TCP connections that the NAT tracks.
     pub(crate) fn connections_known(&self) -> usize {
         self.nat.run("conntrack", &["-L", "-p", "tcp", "--state", "ESTABLISHED"]).lines().count()
     }
@@ -117,7 +116,7 @@ impl Host {
         host
     }
 
-    /// A cable from `device` here to `their_device` there.
+    /// Connects `device` on this host to `their_device` on the other host.
     fn connect(&self, device: &str, other: &Self, their_device: &str) {
         let peer = ["peer", "name", their_device, "netns", &other.0];
         self.ip(&[&["link", "add", device, "type", "veth"][..], &peer].concat());
@@ -143,7 +142,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // A process that still runs there keeps it until it ends, but nobody finds it by its name any more.
+        // A process that still runs in the namespace keeps it alive until it ends, but its name is free.
         let _gone = try_run("ip", &["netns", "del", &self.0]);
     }
 }

@@ -1,4 +1,4 @@
-//! A client on the other side of the NAT, which says what it is handed and when.
+//! A client on the other side of the NAT, which reports each message with its time of arrival.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -11,17 +11,17 @@ use tokio::time::{Instant, timeout};
 use crate::block_on;
 use crate::network::Network;
 
-/// What reads a stream of numbers in one form. It ends when it is dropped and the next message comes.
+/// Reads a stream of numbers in one form. It ends at the next message after this is dropped.
 pub(crate) struct Reader {
     pub(crate) form: Form,
     arrived: UnboundedReceiver<(u64, Instant)>,
-    /// Beginnings, changes and restarts.
+    /// Events of the client.
     pub(crate) events: Arc<Mutex<Vec<Event>>>,
     next: u64,
 }
 
 impl Reader {
-    /// Begins to read `stream` from its beginning.
+    /// Starts to read `stream` from its beginning.
     pub(crate) fn start(
         network: &Network,
         address: SocketAddr,
@@ -53,7 +53,7 @@ impl Reader {
         Self { form, arrived, events, next: 0 }
     }
 
-    /// Waits for the next message, which has to be the next number; when it came.
+    /// Waits for the next message, which must be the next number, and returns when it arrived.
     pub(crate) async fn next(&mut self, within: Duration) -> Instant {
         let arrived = timeout(within, self.arrived.recv()).await;
         let arrived = arrived.unwrap_or_else(|_| panic!("{}: no {} within {within:?}", self.form, self.next));

@@ -1,6 +1,6 @@
-//! The waiter code under loom: every order in which threads can meet, not just those that happen.
+//! Model checks of the waiter code with loom, which tries every order of the threads' operations.
 //!
-//! `src/hub/signal.rs` is compiled in here with loom's lock instead of the real one.
+//! `src/hub/signal.rs` is compiled into this test with loom's lock instead of the real one.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -56,8 +56,7 @@ fn an_append_that_races_a_poll_is_never_missed() {
     });
 }
 
-/// With three threads that wait and wake, all orders would take minutes; nearly every race needs two preemptions
-/// at most.
+/// With three threads that wait and wake, all orders would take minutes; nearly every race needs two preemptions at most.
 #[test]
 fn two_waiters_and_two_appends_meet_in_any_order_of_two_preemptions() {
     let mut model = loom::model::Builder::new();
@@ -80,7 +79,7 @@ fn two_waiters_and_two_appends_meet_in_any_order_of_two_preemptions() {
 }
 
 #[test]
-fn a_waiter_that_leaves_while_an_append_comes_takes_nobodys_place() {
+fn a_waiter_that_is_dropped_during_an_append_removes_no_other_waiter() {
     loom::model(|| {
         let tail = Arc::new(Signal::new(0));
         let staying = thread::spawn({
@@ -102,9 +101,9 @@ fn a_waiter_that_leaves_while_an_append_comes_takes_nobodys_place() {
     });
 }
 
-/// A subscriber waits until there are marks and takes them in a second step.
+/// A subscriber waits until there are marks, and takes them in a second step.
 #[test]
-fn what_is_marked_while_marks_are_taken_is_taken_later() {
+fn marks_that_are_set_while_marks_are_taken_are_taken_later() {
     loom::model(|| {
         let marks = Arc::new(Signal::new(0u8));
         let publisher = thread::spawn({

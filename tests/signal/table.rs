@@ -1,4 +1,4 @@
-//! The table of sleeping tasks: several waiters at once, in their second round, leaving, and coming again.
+//! Tests of the table of sleeping tasks: several waiters, several rounds, waiters that are dropped and registered again.
 
 use std::future::Future;
 use std::pin::pin;
@@ -12,7 +12,7 @@ use loom::thread;
 use crate::beyond;
 use crate::signal::{Signal, Waiter, Woken};
 
-/// A task that counts how often it is woken.
+/// A task that counts its wake-ups.
 #[derive(Default)]
 struct Task(AtomicUsize);
 
@@ -23,7 +23,7 @@ impl Wake for Task {
 }
 
 impl Task {
-    /// So many tasks, each with a waiter that has not registered yet.
+    /// Returns `count` tasks, each with a waiter that is not registered yet.
     fn several(count: usize) -> Vec<(Arc<Self>, Waiter)> {
         (0..count).map(|_| Default::default()).collect()
     }
@@ -33,7 +33,7 @@ impl Task {
     }
 }
 
-/// One look of a task at the state, which must not be what it waits for.
+/// Polls the state once; it must not meet the waiter's condition.
 fn sleep(tail: &Signal<u64>, task: &Arc<Task>, waiter: &mut Waiter, offset: u64) {
     let waker = Waker::from(task.clone());
     let mut test = beyond(offset);
@@ -45,14 +45,14 @@ fn woken(tasks: &[(Arc<Task>, Waiter)]) -> Vec<usize> {
     tasks.iter().map(|(task, _)| task.woken()).collect()
 }
 
-/// The lock of the signal is loom's, which works only inside a model. With one thread that is a single run.
+/// The signal's lock is loom's, which works only inside a model. With one thread the model runs once.
 fn on_one_thread(test: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.max_branches = 10_000;
     model.check(test);
 }
 
-/// Both wait for more than the first append brings, so both are woken for nothing and register again in any order.
+/// Both wait for more than the first append brings, so both are woken in vain and register again in any order.
 #[test]
 fn two_waiters_that_register_again_after_one_wake_up_are_both_woken_by_the_next() {
     let mut model = loom::model::Builder::new();
@@ -75,7 +75,7 @@ fn two_waiters_that_register_again_after_one_wake_up_are_both_woken_by_the_next(
 }
 
 #[test]
-fn waiters_that_come_back_in_another_order_keep_a_place_each() {
+fn waiters_that_register_again_in_another_order_keep_one_place_each() {
     on_one_thread(|| {
         let tail = Signal::new(0);
         let mut tasks = Task::several(5);
@@ -93,7 +93,7 @@ fn waiters_that_come_back_in_another_order_keep_a_place_each() {
 }
 
 #[test]
-fn a_waiter_that_looks_twice_in_a_round_has_one_place_and_its_last_waker() {
+fn a_waiter_that_polls_twice_in_a_round_has_one_place_and_its_last_waker() {
     on_one_thread(|| {
         let tail = Signal::new(0);
         let mut tasks = Task::several(3);
@@ -111,7 +111,7 @@ fn a_waiter_that_looks_twice_in_a_round_has_one_place_and_its_last_waker() {
 }
 
 #[test]
-fn those_who_leave_take_their_wakers_along_while_one_stays() {
+fn forgotten_waiters_drop_their_wakers_while_another_one_stays() {
     on_one_thread(|| {
         let tail = Signal::new(0);
         let mut tasks = Task::several(100);
@@ -125,7 +125,7 @@ fn those_who_leave_take_their_wakers_along_while_one_stays() {
             }
         }
         assert_eq!(tail.waiting(), 1);
-        // Others who come and go take the places that are free.
+        // Later waiters reuse the free places.
         for _ in 0..1000 {
             let mut waiter = Waiter::default();
             sleep(&tail, &Arc::default(), &mut waiter, 0);
@@ -141,7 +141,7 @@ fn those_who_leave_take_their_wakers_along_while_one_stays() {
 }
 
 #[test]
-fn leaving_twice_or_after_a_wake_up_takes_nobodys_place() {
+fn forgetting_a_waiter_twice_or_after_a_wake_up_removes_no_other_waiter() {
     on_one_thread(|| {
         let tail = Signal::new(0);
         let mut tasks = Task::several(3);
@@ -149,13 +149,13 @@ fn leaving_twice_or_after_a_wake_up_takes_nobodys_place() {
             sleep(&tail, task, waiter, 1);
         }
         tail.update(|tail| *tail = 1);
-        // 1. One comes back and gets the first place. Another one, who had that place before, leaves.
+        // 1. One waiter registers again and gets the first place. The waiter that had that place before is forgotten.
         let (task, waiter) = &mut tasks[2];
         sleep(&tail, task, waiter, 1);
         tail.forget(&mut tasks[0].1);
         tail.forget(&mut tasks[0].1);
         assert_eq!(tail.waiting(), 1);
-        // 2. It leaves twice, and the free place is given away once.
+        // 2. The waiter is forgotten twice, and its place becomes free only once.
         tail.forget(&mut tasks[2].1);
         tail.forget(&mut tasks[2].1);
         assert_eq!(tail.waiting(), 0);
@@ -169,14 +169,14 @@ fn leaving_twice_or_after_a_wake_up_takes_nobodys_place() {
 }
 
 #[test]
-fn who_finds_what_it_waits_for_sleeps_no_more() {
+fn a_waiter_whose_condition_is_met_is_no_longer_registered() {
     on_one_thread(|| {
         let tail = Signal::new(0);
         let mut tasks = Task::several(2);
         for (task, waiter) in &mut tasks {
             sleep(&tail, task, waiter, 0);
         }
-        // The state is changed without a wake-up, and one of them looks.
+        // The state changes without a wake-up, and one of them polls.
         tail.note(|tail| *tail = 1);
         assert_eq!(woken(&tasks), [0, 0]);
         let context = &mut Context::from_waker(Waker::noop());
@@ -188,7 +188,7 @@ fn who_finds_what_it_waits_for_sleeps_no_more() {
 }
 
 #[test]
-fn a_dropped_future_leaves_and_another_one_stays() {
+fn a_dropped_future_is_removed_and_another_one_stays() {
     on_one_thread(|| {
         let tail = Signal::<u64>::default();
         let mut staying = pin!(tail.wait_until(beyond(0)));
@@ -206,7 +206,7 @@ fn a_dropped_future_leaves_and_another_one_stays() {
 }
 
 #[test]
-fn those_to_be_woken_are_woken_once_each_in_parts_of_any_size() {
+fn waiters_are_woken_once_each_in_parts_of_any_size() {
     on_one_thread(|| {
         let tail = Signal::new(0);
         let mut tasks = Task::several(10);
@@ -228,9 +228,9 @@ fn those_to_be_woken_are_woken_once_each_in_parts_of_any_size() {
     });
 }
 
-/// A waiter of the first round has been woken and has not looked yet, while others come and leave.
+/// A waiter of the first round was woken and has not polled again, while others register and are forgotten.
 #[test]
-fn who_leaves_rounds_later_takes_nobodys_place() {
+fn a_waiter_that_is_forgotten_rounds_later_removes_no_other_waiter() {
     on_one_thread(|| {
         let tail = Signal::new(0);
         let mut tasks = Task::several(3);

@@ -1,8 +1,7 @@
-//! A log whose last write was cut off: it opens, holds exactly what was written before, and tells offsets from behind it
-//! apart.
+//! A log whose last write was cut off: it opens, holds exactly the earlier writes, and rejects offsets after them.
 //!
-//! It is tried at every byte of the last 64 KiB if `DAMAGE_STEP=1`; by default at every 509th, and at every 131st by
-//! `tests/run all`.
+//! With `DAMAGE_STEP=1` it is cut at every byte of the last 64 KiB; by default at every 509th, and at every 131st by `tests/run
+//! all`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ const STREAMS: [&str; 3] = ["a", "b", "c"];
 const DAMAGED_BYTES: usize = 64 * 1024;
 const SEGMENT_BYTES: u32 = 128 * 1024;
 
-/// A log that was written by a process which was then killed.
+/// A log written by a process that was killed.
 struct Written {
     _directory: TempDir,
     file: PathBuf,
@@ -24,7 +23,7 @@ struct Written {
     appends: Vec<Appended>,
 }
 
-/// One append: to which stream, the offset behind it, and where its record ends in the file.
+/// One append: its stream, the offset after it, and the end of its record in the file.
 struct Appended {
     stream: &'static str,
     tail: Offset,
@@ -54,14 +53,14 @@ impl Written {
         Self { _directory: directory, file, bytes, appends }
     }
 
-    /// What `stream` holds if only the first `count` appends are there.
+    /// Returns the content of `stream` if only the first `count` appends exist.
     fn content(&self, stream: &str, count: usize) -> String {
         let of_it = self.appends[..count].iter().enumerate().filter(|(_, append)| append.stream == stream);
         let values: Vec<_> = of_it.map(|(n, _)| format!("{n},{}", 1_000_000 + n)).collect();
         values.join(",")
     }
 
-    /// Opens a copy of the store with `bytes` as its newest file, of which the first `whole` bytes are as they were.
+    /// Opens a copy of the store with `bytes` as its newest file, of which the first `whole` bytes are unchanged.
     async fn check(&self, bytes: &[u8], whole: usize, goes_on: bool) {
         let copy = directory::directory();
         fs::write(copy.path().join(self.file.file_name().unwrap()), bytes).unwrap();
@@ -98,16 +97,16 @@ fn newest(directory: &Path) -> PathBuf {
     let files = fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
     let mut logs: Vec<_> = files.filter(|path| path.extension().is_some_and(|it| it == "log")).collect();
     logs.sort();
-    // Behind the first one there is only room.
+    // The files after the first one are preallocated and empty.
     logs.remove(0)
 }
 
-/// Bytes up to the last that is not zero, as the end of JSON never is.
+/// Returns the number of bytes up to the last one that is not zero; JSON never ends with a zero.
 fn used(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
-/// How many bytes lie between two places that are damaged.
+/// Returns the distance of two damaged places in bytes.
 pub fn step() -> usize {
     std::env::var("DAMAGE_STEP").map_or(509, |step| step.parse().unwrap())
 }
@@ -118,7 +117,7 @@ async fn a_log_torn_at_any_byte_holds_what_was_written_before() {
     let (end, first) = (used(&written.bytes), written.appends[0].end);
     let mut tried = 0;
     for cut in (first.max(end - DAMAGED_BYTES)..=end).step_by(step()) {
-        // A file that ends there, and one whose last write ends there.
+        // A file that ends at `cut`, and a file that is zero after it.
         written.check(&written.bytes[..cut], cut, tried % 16 == 0).await;
         let mut torn = written.bytes.clone();
         torn[cut..].fill(0);

@@ -1,4 +1,4 @@
-//! The store on disk, in a directory of the test's own.
+//! Opens stores on disk in directories of the test.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use tempfile::TempDir;
 
 use crate::suite::{Made, World, noon};
 
-/// Small files, so that a test meets the end of one.
+/// Small files, so that a test reaches the end of one.
 pub const SEGMENT_BYTES: u32 = 64 * 1024;
 
-/// A new directory, gone with the test.
+/// Creates a directory that is removed with the test.
 pub fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// An empty store in a new directory, which is gone with it.
+/// Creates an empty store in a new directory, which is removed with it.
 pub fn make() -> Made {
     let directory = directory();
     Made { store: Box::new(open(directory.path()).0), directory: Some(directory) }
 }
 
-/// The store in a directory.
+/// Opens the store in a directory.
 pub fn open(directory: &Path) -> (Disk, Opened) {
     try_open(directory).unwrap()
 }
@@ -42,18 +42,18 @@ fn open_at(directory: &Path, segment_bytes: u32, now: SystemTime) -> Result<(Dis
     Disk::open(directory, options, Arc::new(()), now)
 }
 
-/// A world on the store in a directory, and what was found there.
+/// Opens a world on the store in a directory, and returns what the opening found.
 pub fn world(directory: &Path) -> (World, Opened) {
     world_of(directory, SEGMENT_BYTES)
 }
 
-/// The same with files of another size.
+/// Like [`world`], with another size of files.
 pub fn world_of(directory: &Path, segment_bytes: u32) -> (World, Opened) {
     let (store, opened) = open_with(directory, segment_bytes).unwrap();
     (World::with(Box::new(store)), opened)
 }
 
-/// The same at another time than noon.
+/// Like [`world_of`], at another time than noon.
 pub fn world_at(directory: &Path, segment_bytes: u32, now: SystemTime) -> World {
     let (store, _) = open_at(directory, segment_bytes, now).unwrap();
     let mut world = World::with(Box::new(store));
@@ -61,7 +61,7 @@ pub fn world_at(directory: &Path, segment_bytes: u32, now: SystemTime) -> World 
     world
 }
 
-/// The same with every read from the files.
+/// Like [`world_at`], with a store that reads everything from its files.
 pub fn world_without_cache(directory: &Path, segment_bytes: u32, now: SystemTime) -> World {
     let options = DiskOptions { segment_bytes, cache_bytes: 0, ..DiskOptions::new(SyncPolicy::Always) };
     let (store, _) = Disk::open(directory, options, Arc::new(()), now).unwrap();
@@ -70,22 +70,22 @@ pub fn world_without_cache(directory: &Path, segment_bytes: u32, now: SystemTime
     world
 }
 
-/// The same for a store whose damage is accepted.
+/// Like [`world_of`], with a store whose damage is accepted.
 pub fn world_despite_damage(directory: &Path, segment_bytes: u32) -> World {
     let options = DiskOptions { segment_bytes, accept_damage: true, ..DiskOptions::new(SyncPolicy::Always) };
     World::with(Box::new(Disk::open(directory, options, Arc::new(()), noon()).unwrap().0))
 }
 
-/// Copies the files of a store that nobody has open.
+/// Copies the files of a store that is not open.
 pub fn copy(from: &Path, to: &Path) {
     for file in std::fs::read_dir(from).unwrap().map(|file| file.unwrap()) {
         std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
     }
 }
 
-/// Bytes that the files of a store take.
+/// Returns the size of a store's files in bytes.
 pub fn size(directory: &Path) -> u64 {
-    // One that has gone since takes none.
+    // A file that was removed meanwhile counts as empty.
     let files = std::fs::read_dir(directory).unwrap().filter_map(|file| file.unwrap().metadata().ok());
     files.map(|file| file.len()).sum()
 }

@@ -1,6 +1,6 @@
-//! A store of format 1 as it was written when that was new: every later version has to read it.
+//! A store of format 1, written when the format was introduced: every later version must read it.
 //!
-//! `WRITE_FIXTURE=1` writes it anew, which is right only as long as no version with format 1 was released.
+//! `WRITE_FIXTURE=1` writes it again, which is allowed only until a version with format 1 is released.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/format-1.log")
 }
 
-/// Something of every kind of record.
+/// Writes every kind of record.
 async fn write() {
     let directory = directory();
     let (world, _) = world_of(directory.path(), 16 * 1024);

@@ -1,8 +1,8 @@
-//! Damage in the middle: all other records are there, each stream that has lost something tells a gap once, and nothing
-//! else is changed.
+//! Damage in the middle of a log: all other records are intact, each stream with a loss reports one gap, and nothing else is
+//! changed.
 //!
-//! A bit is flipped at every 509th byte of a store of five segments, at every 131st by `tests/run all`, or as
-//! `DAMAGE_STEP` says.
+//! A bit is flipped at every 509th byte of a store of five segments, at every 131st by `tests/run all`, or at the distance in
+//! `DAMAGE_STEP`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,15 +19,15 @@ const STREAMS: [&str; 4] = ["a", "b", "c", "last"];
 const SEGMENT_BYTES: u32 = 16 * 1024;
 const SEGMENTS: usize = 5;
 
-/// A store that was written by a process which was then killed.
+/// A store written by a process that was killed.
 struct Written {
     directory: TempDir,
-    /// Where each stream begins.
+    /// Offset of the beginning of each stream.
     starts: Vec<Offset>,
     appends: Vec<Appended>,
 }
 
-/// An append, and where its record ends.
+/// An append, and the end of its record.
 struct Appended {
     stream: usize,
     text: String,
@@ -35,7 +35,7 @@ struct Appended {
     end: usize,
 }
 
-/// What a reader of a whole stream is told.
+/// Everything that a reader of a whole stream receives.
 #[derive(Debug, Default, PartialEq)]
 struct Told {
     text: String,
@@ -50,15 +50,15 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     logs
 }
 
-/// Bytes up to the last that is not zero.
+/// Returns the number of bytes up to the last one that is not zero.
 fn used(file: &Path) -> usize {
     fs::read(file).unwrap().iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
-/// The file that is written to, and how much of it was.
+/// Returns the file that is being written, and its used bytes.
 fn end(directory: &Path) -> (PathBuf, usize) {
     let mut used = files(directory).into_iter().map(|file| (file.clone(), used(&file)));
-    // What is behind the header was written.
+    // A file with bytes after its header has been written to.
     used.rfind(|(_, used)| *used > 64).unwrap()
 }
 
@@ -72,7 +72,7 @@ impl Written {
         }
         let mut appends = Vec::new();
         for n in 0.. {
-            // Streams that are written all the time, and one that has its only message in the first segment.
+            // Three streams that are written all the time, and one with a single message in the first segment.
             let stream = if n == 20 { 3 } else { n % 3 };
             let text = format!("[{n}:{}]", "x".repeat(n * 7 % 300));
             let payload = Payload::raw(text.clone().into_bytes().into());
@@ -88,12 +88,12 @@ impl Written {
         Self { directory, starts, appends }
     }
 
-    /// Which append has its record at a byte of a file, if it is not one of another kind there.
+    /// Returns the append whose record is at a byte of a file; `None` for a record of another kind.
     fn at(&self, file: &Path, byte: usize) -> Option<usize> {
         self.appends.iter().position(|append| append.file == file && append.end > byte)
     }
 
-    /// All of a stream without one append.
+    /// Returns the text of a stream without one append.
     fn text(&self, stream: usize, without: Option<usize>) -> String {
         let of_it = self
             .appends
@@ -103,7 +103,7 @@ impl Written {
         of_it.map(|(_, append)| append.text.as_str()).collect()
     }
 
-    /// A copy of the store with something else in a file.
+    /// Copies the store with other content in one file.
     fn copy(&self, file: &Path, bytes: &[u8]) -> TempDir {
         let copied = directory();
         copy(self.directory.path(), copied.path());
@@ -133,7 +133,7 @@ impl Written {
         }
     }
 
-    /// All streams are as they were but for at most one append. Returns which one.
+    /// Checks that all streams are unchanged except for at most one append, and returns that.
     async fn without_one(&self, world: &World, at: Option<usize>, what: &str) -> Option<usize> {
         let mut lost = None;
         for (stream, name) in STREAMS.into_iter().enumerate() {
@@ -156,7 +156,7 @@ impl Written {
 }
 
 #[tokio::test]
-async fn a_flipped_bit_loses_the_record_that_it_hit_and_nothing_else() {
+async fn a_flipped_bit_loses_only_the_record_that_it_hits() {
     let written = Written::new().await;
     let (mut tried, mut lost) = (0, 0);
     for file in &files(written.directory.path())[..SEGMENTS] {
@@ -183,7 +183,7 @@ async fn a_flipped_bit_loses_the_record_that_it_hit_and_nothing_else() {
             }
             drop(world);
 
-            // Accepted once, and said as long as it is there.
+            // Damage is accepted once, and reported as long as it is there.
             let (again, _) = world_of(copied.path(), SEGMENT_BYTES);
             assert!(again.store.is_damaged(), "{what}");
             for stream in 0..STREAMS.len() {
@@ -202,9 +202,9 @@ async fn a_flipped_bit_loses_the_record_that_it_hit_and_nothing_else() {
     assert!(lost > tried / 2, "{lost} of {tried}");
 }
 
-/// Whole sectors are lost with what lies in them, records and the beginnings of records.
+/// Whole sectors are lost together with the records in them and those that begin in them.
 #[tokio::test]
-async fn lost_sectors_lose_what_was_in_them() {
+async fn lost_sectors_lose_only_the_records_in_them() {
     let written = Written::new().await;
     for file in &files(written.directory.path())[1..SEGMENTS - 1] {
         let mut bytes = fs::read(file).unwrap();
@@ -228,7 +228,7 @@ async fn lost_sectors_lose_what_was_in_them() {
     }
 }
 
-/// A record is damaged while the store is open: its readers are told, and read on.
+/// A record is damaged while the store is open: its readers get a gap, and read on.
 #[tokio::test]
 async fn a_record_that_is_damaged_at_run_time_is_a_gap() {
     let written = Written::new().await;

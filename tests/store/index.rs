@@ -1,5 +1,5 @@
-//! What the store on disk keeps in memory for each message: the index, which says where the message lies. `cargo bench
-//! --bench index` measures 10^7 messages.
+//! Memory of the store on disk per message: the index, which holds the location of each message. `cargo bench --bench index`
+//! measures 10^7 messages.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,15 +14,15 @@ use tikv_jemalloc_ctl::{Access, AsName, epoch, stats};
 use crate::directory::directory;
 use crate::suite::*;
 
-/// With this set, `measure` does what a test of a process of its own needs.
+/// If this variable is set, `measure` runs a measurement for a test in a separate process.
 const ROUND: &str = "INDEX_ROUND";
 
 const MESSAGES: usize = 25_600;
 
-/// Messages that are appended at once.
+/// Number of appends in flight.
 const TOGETHER: usize = 256;
 
-/// Bytes for each message: while the store runs, the most while it is opened again, and then.
+/// Bytes per message: while the store runs, at the peak of its reopening, and after it.
 #[derive(Debug)]
 struct Figures {
     running: f64,
@@ -30,8 +30,8 @@ struct Figures {
     opened: f64,
 }
 
-/// A process of its own appends `messages` messages to so many streams and opens the store again. Nothing else allocates
-/// there.
+/// Runs a separate process that appends `messages` messages to `streams` streams and reopens the store, so that nothing else
+/// allocates there.
 fn figures(kind: &str, messages: usize, streams: usize) -> Figures {
     let round = format!("{kind} {messages} {streams}");
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -46,20 +46,19 @@ fn figures(kind: &str, messages: usize, streams: usize) -> Figures {
     figures
 }
 
-/// Each bound is less than twice what the messages take in fact. A stream holds up to 64 messages of which each takes
-/// some 130 bytes.
+/// Each bound is less than twice the actual value. A stream holds up to 64 messages of about 130 bytes each.
 #[test]
 fn a_small_message_takes_a_few_bytes_of_memory() {
     for (kind, streams, allowed) in [("bytes", 1, 14.0), ("bytes", 10, 16.0), ("said", 1, 16.0)] {
         let Figures { running, opening, opened } = figures(kind, MESSAGES, streams);
         let (least, most) = (running.min(opening).min(opened), running.max(opened));
         assert!(least > 1.0 && most <= allowed, "{kind} in {streams} streams: {least} to {most}");
-        // The files are read one by one.
+        // Files are read one by one.
         assert!(opening <= allowed + 10.0 * 1024.0 * 1024.0 / MESSAGES as f64, "{kind}: {opening}");
     }
 }
 
-/// Not a test but what those above do in a process of its own.
+/// Not a test: the part of the tests above that runs in a separate process.
 #[test]
 fn measure() {
     let Ok(round) = std::env::var(ROUND) else { return };
@@ -84,7 +83,7 @@ fn measure() {
 
     let other = crate::directory::directory();
     let empty = open(other.path());
-    // What an empty store takes.
+    // Memory of an empty store.
     let bare = settled();
     drop(empty);
     let (stop, most) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
@@ -128,7 +127,7 @@ async fn fill(world: &mut World, kind: &str, messages: usize, streams: usize) {
     }
 }
 
-/// What is allocated when nothing more is done in the background, such as making room for the next file.
+/// Returns the allocated bytes after background work, such as the preparation of the next file, has ended.
 fn settled() -> f64 {
     let (mut before, mut same) = (allocated(), 0);
     while same < 20 {
@@ -140,9 +139,9 @@ fn settled() -> f64 {
     before
 }
 
-/// Without what the allocator keeps ready for each thread; 4096 stands for all of its arenas.
+/// Returns the allocated bytes without the threads' caches of free memory; 4096 means all arenas.
 fn allocated() -> f64 {
-    // The figures of jemalloc stand still until they are asked to move.
+    // jemalloc updates its figures only when the epoch advances.
     epoch::advance().unwrap();
     let ready: usize = b"stats.arenas.4096.tcache_bytes\0"[..].name().read().unwrap();
     (stats::allocated::read().unwrap() - ready) as f64

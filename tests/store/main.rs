@@ -1,4 +1,4 @@
-//! One suite that every store has to pass. A new store adds one line here.
+//! One suite that every store must pass. A new store adds one line here.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +24,7 @@ mod sessions;
 mod suite;
 mod syncs;
 
-/// That of the command, which counts what it has given out.
+/// The allocator of the command, which counts allocations.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

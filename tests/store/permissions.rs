@@ -1,4 +1,4 @@
-//! Messages may be confidential: the files of a store are their owner's alone.
+//! Messages may be confidential: only the owner can access the files of a store.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +20,7 @@ fn are_private(directory: &Path) {
 }
 
 #[tokio::test]
-async fn a_store_is_made_for_its_owner_alone_and_an_older_one_is_restricted() {
+async fn a_new_store_is_private_and_an_older_one_is_made_private() {
     let directory = directory();
     let inner = directory.path().join("store");
     let (before, _) = world(&inner);

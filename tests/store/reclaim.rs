@@ -1,4 +1,4 @@
-//! Room that nobody needs is given back, and nothing else is lost with it.
+//! Space of deleted data is reclaimed, and nothing else is lost.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::directory::{SEGMENT_BYTES, directory, size, world, world_at, world_of, world_without_cache};
 use crate::suite::*;
 
-/// Waits until the store takes at most so many bytes.
+/// Waits until the store takes at most `bytes` bytes.
 async fn shrinks(directory: &Path, bytes: u64) {
     let since = Instant::now();
     while size(directory) > bytes {
@@ -24,7 +24,7 @@ fn file(directory: &Path, number: u32) -> PathBuf {
     directory.join(format!("{number:010}.log"))
 }
 
-/// Waits until a file is gone.
+/// Waits until a file is removed.
 async fn is_given_up(directory: &Path, number: u32) {
     let since = Instant::now();
     while file(directory, number).exists() {
@@ -33,18 +33,18 @@ async fn is_given_up(directory: &Path, number: u32) {
     }
 }
 
-/// The newest file with records.
+/// Returns the number of the newest file with records.
 fn active(directory: &Path) -> u32 {
     let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
     let used = files.filter(|path| {
-        // A file may be given up meanwhile.
+        // A file may be removed meanwhile.
         let bytes = std::fs::read(path).unwrap_or_default();
         path.extension().is_some_and(|it| it == "log") && bytes.iter().skip(64).any(|byte| *byte != 0)
     });
     used.map(|path| path.file_stem().unwrap().to_str().unwrap().parse().unwrap()).max().unwrap()
 }
 
-/// Appends to a new stream until another file is written to, and deletes it, so that all of that is garbage.
+/// Appends to a new stream until another file is written to, and deletes the stream, so that its data is garbage.
 async fn waste_a_file(world: &World, directory: &Path) {
     world.create("waste", Create::open(text())).await.unwrap();
     let before = active(directory);
@@ -59,7 +59,7 @@ fn message(letter: u8) -> Append {
 }
 
 #[tokio::test]
-async fn a_stream_with_a_limit_takes_little_more_than_that() {
+async fn a_stream_with_a_limit_takes_little_more_space_than_the_limit() {
     const LIMIT: u64 = 4 << 20;
     let directory = directory();
     let (world, _) = world(directory.path());
@@ -75,7 +75,7 @@ async fn a_stream_with_a_limit_takes_little_more_than_that() {
             most = most.max(size(directory.path()));
         }
     }
-    // What is written to, and what is made for afterwards.
+    // The file that is written to, and one that is prepared.
     let allowed = LIMIT * 12 / 10 + 2 * u64::from(SEGMENT_BYTES);
     println!("16 MB through a limit of 4 MiB: at most {most} bytes on disk, {allowed} allowed");
     assert!(most <= allowed, "{most} > {allowed}");
@@ -86,8 +86,8 @@ async fn a_stream_with_a_limit_takes_little_more_than_that() {
     assert_eq!(again.content("kept").await.split(',').count(), 160);
 }
 
-/// More than is moved between two groups of changes, so that messages are moved and committed before the state of their
-/// streams is looked at.
+/// The messages are larger than the data that is moved between two groups of changes, so messages are moved and committed
+/// before the state of their streams is examined.
 #[tokio::test]
 async fn streams_that_began_with_a_message_outlive_the_segment_in_which_they_began() {
     const SEGMENT: u32 = 2 << 20;
@@ -117,7 +117,7 @@ async fn streams_that_began_with_a_message_outlive_the_segment_in_which_they_beg
 }
 
 #[tokio::test]
-async fn deletion_and_age_give_their_room_back() {
+async fn the_space_of_deleted_and_aged_messages_is_reclaimed() {
     let directory = directory();
     let (mut world, _) = world(directory.path());
     let empty = size(directory.path());
@@ -141,12 +141,11 @@ async fn deletion_and_age_give_their_room_back() {
 }
 
 /// 1. The first file is nearly full of a stream that stays, and holds the first message of another one.
-/// 2. The second file holds nothing but further messages of that one.
-/// 3. For a fork of it they have all grown too old, so that the second file is given up; the first one is
-///    not.
-/// 4. After a restart the fork is as it was, without what is left in the first file, and with what followed.
+/// 2. The second file holds only further messages of that other stream.
+/// 3. For a fork of it they all become too old, so that the second file is removed; the first one is not.
+/// 4. After a restart the fork is unchanged: without the message that is left in the first file, and with its own message.
 #[tokio::test]
-async fn a_fork_that_trims_what_it_inherited_is_read_without_it() {
+async fn messages_that_a_fork_inherited_and_trimmed_do_not_come_back() {
     let directory = directory();
     let (mut world, _) = world_of(directory.path(), 16 * 1024);
     for stream in ["stays", "source"] {
@@ -172,11 +171,11 @@ async fn a_fork_that_trims_what_it_inherited_is_read_without_it() {
     assert_eq!(again.read_all("stays").await.len(), 14_500);
 }
 
-/// 1. The first file is nearly full of a stream that stays, and begins another one.
-/// 2. That one is deleted, which is written to the second file; a fork of it keeps its name.
-/// 3. The second file is given up, so that the state of the stream says further on that it has ended.
-/// 4. The fork is deleted too, and the file with that state is given up.
-/// 5. After a restart the stream is still gone, though the first file says that it began.
+/// 1. The first file is nearly full of a stream that stays, and holds the creation of another one.
+/// 2. That other stream is deleted, which is recorded in the second file; a fork keeps its name.
+/// 3. The second file is removed, so that the state of the stream is written again: it has ended.
+/// 4. The fork is deleted too, and the file with that state is removed.
+/// 5. After a restart the stream is still gone, although the first file holds its creation.
 #[tokio::test]
 async fn a_name_that_was_kept_for_a_fork_does_not_come_back() {
     let directory = directory();
@@ -204,7 +203,7 @@ async fn a_name_that_was_kept_for_a_fork_does_not_come_back() {
     assert_eq!(gone, ReadError::Missing(Missing::NotFound));
 }
 
-/// A record that somebody still has and that cannot be read is not thrown away, nor is what lies beside it.
+/// A damaged record that is still in use is not removed, nor are the records beside it.
 #[tokio::test]
 async fn a_file_with_a_damaged_record_in_use_stays() {
     let directory = directory();
@@ -230,9 +229,9 @@ async fn a_file_with_a_damaged_record_in_use_stays() {
     assert_eq!(read.pieces, [vec![b'a'; 500]]);
 }
 
-/// Readers whose records are moved while they read find them where they are then.
+/// Readers find records that are moved while they read.
 #[tokio::test]
-async fn what_is_moved_is_read_meanwhile() {
+async fn messages_can_be_read_while_they_are_moved() {
     const KEPT: u64 = 300;
     let directory = directory();
     let world = world_without_cache(directory.path(), 16 * 1024, noon());
@@ -262,23 +261,23 @@ async fn what_is_moved_is_read_meanwhile() {
     assert!(!file(directory.path(), 1).exists() && reads > 0);
 }
 
-/// A store in memory that is asked for the same, to compare with.
+/// A store on disk and a store in memory that get the same requests.
 struct Pair {
     disk: World,
     model: World,
 }
 
-/// What was found of a stream, without the epochs, which differ.
+/// Observed state of a stream, without the epochs, which differ.
 #[derive(Debug, PartialEq)]
 struct Seen(Result<(String, u64, u64, bool, Option<String>), String>);
 
 impl Pair {
-    /// Does the same to both, which have to answer the same.
+    /// Sends the same request to both stores, which must answer the same.
     async fn both<T, E: std::fmt::Debug>(&self, act: impl AsyncFn(&World) -> Result<T, E>) {
         let (disk, model) = (act(&self.disk).await, act(&self.model).await);
         let kind = |outcome: &Result<T, E>| {
             outcome.as_ref().err().map(|error| {
-                // Up to the first offset, which has an epoch.
+                // Compared up to the first offset, since its epoch differs.
                 format!("{error:?}").split("epoch").next().unwrap().to_owned()
             })
         };
@@ -302,10 +301,10 @@ async fn seen(world: &World, stream: &str) -> Seen {
     })
 }
 
-/// Whatever is done to it, over restarts and while room is reclaimed, the store on disk holds what the store in memory
-/// holds. `SAME_AS_MEMORY=1000000` does more.
+/// After any requests, over restarts and while space is reclaimed, the store on disk has the same content as the store in
+/// memory. `SAME_AS_MEMORY=1000000` runs more steps.
 #[tokio::test]
-async fn it_is_the_same_as_the_store_in_memory() {
+async fn the_store_on_disk_has_the_same_content_as_the_store_in_memory() {
     const STREAMS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
     let steps = std::env::var("SAME_AS_MEMORY").map_or(20_000, |steps| steps.parse().unwrap());
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
@@ -388,7 +387,7 @@ async fn it_is_the_same_as_the_store_in_memory() {
     println!("{steps} steps and {restarts} restarts: the same; at most {most} bytes on disk");
 }
 
-/// An offset between two others, as a JSON stream gives it.
+/// Returns one of two offsets, both of which are valid in a JSON stream.
 fn at(earliest: Offset, tail: Offset, part: f64) -> Offset {
     let between = (tail.position.0 - earliest.position.0) as f64 * part;
     if between < 1.0 { earliest } else { tail }

@@ -1,4 +1,4 @@
-//! A store on disk that is closed, or killed, and opened again: what was there is there, and cursors go on.
+//! A store on disk that is closed or killed and reopened: its content is there, and offsets stay valid.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,7 +113,7 @@ async fn a_new_life_of_a_stream_is_told_apart_over_a_restart() {
 }
 
 #[tokio::test]
-async fn what_was_said_with_a_message_and_what_is_retained_come_back() {
+async fn annotations_and_retained_messages_survive_a_restart() {
     let directory = directory();
     let (before, _) = world(directory.path());
     before.open("s").await;
@@ -139,9 +139,9 @@ async fn what_was_said_with_a_message_and_what_is_retained_come_back() {
     assert_eq!(after.retained("cleared").await, None);
 }
 
-/// A stream begins with an append, each time with something else that is said with it.
+/// A stream is created by an append, each time with other parameters.
 #[tokio::test]
-async fn a_stream_that_an_append_has_created_comes_back() {
+async fn a_stream_that_an_append_has_created_survives_a_restart() {
     let directory = directory();
     let (before, _) = world(directory.path());
     let first = || append(json(), numbers([1, 2])).or_create();
@@ -177,7 +177,7 @@ async fn a_stream_that_an_append_has_created_comes_back() {
 }
 
 #[tokio::test]
-async fn a_lifetime_goes_on_and_an_idle_one_begins_anew() {
+async fn an_expiry_time_survives_a_restart_and_an_idle_time_begins_anew() {
     let directory = directory();
     let (mut before, _) = world(directory.path());
     let until = Lifetime::Until(before.now + Duration::from_secs(50));
@@ -220,11 +220,11 @@ async fn a_log_goes_on_over_many_files_and_larger_records_than_a_file() {
 }
 
 #[test]
-fn a_directory_in_use_or_of_a_later_format_is_refused_in_one_line() {
+fn a_directory_in_use_or_of_a_later_format_is_refused_with_one_line() {
     let directory = directory();
     let (store, _) = open(directory.path());
     let Err(in_use) = try_open(directory.path()) else { panic!("opened twice") };
-    assert!(matches!(in_use, OpenError::InUse { .. }) && in_use.to_string().contains("in use"), "{in_use}");
+    assert!(matches!(in_use, OpenError::InUse) && in_use.to_string().contains("in use"), "{in_use}");
     drop(store);
     let file = std::fs::read_dir(directory.path())
         .unwrap()
@@ -241,10 +241,10 @@ fn a_directory_in_use_or_of_a_later_format_is_refused_in_one_line() {
     assert_eq!(newer.to_string().lines().count(), 1);
 }
 
-/// How many messages `READY_MESSAGES` says, in a hundredth as many streams; the bar is 10^6 within two seconds. Without it
-/// opening has to take less than writing did, which makes a system call for each message.
+/// With `READY_MESSAGES` set to a number of messages, in a hundredth as many streams, the limit is two seconds; the goal is
+/// 10^6. Without it the opening must take less time than the writing, which makes a system call per message.
 #[tokio::test]
-async fn many_messages_are_ready_soon() {
+async fn many_messages_are_ready_soon_after_a_restart() {
     let asked: Option<usize> = std::env::var("READY_MESSAGES").ok().map(|count| count.parse().unwrap());
     let messages = asked.unwrap_or(20_000);
     let directory = directory();
@@ -273,10 +273,10 @@ async fn many_messages_are_ready_soon() {
     assert!(took < bar, "{took:?}");
 }
 
-/// Such a message was written with a clock that was wrong. It is kept as long as one that is appended now, and not until its time
-/// comes.
+/// A message with a future time was written with a wrong clock. It is kept as long as one that is appended now, not until its
+/// time is reached.
 #[tokio::test]
-async fn a_message_from_the_future_is_as_old_as_the_start() {
+async fn the_age_of_a_message_from_the_future_begins_with_the_restart() {
     let directory = directory();
     let (mut before, _) = world(directory.path());
     let retention = Retention { age_max: Some(Duration::from_secs(60)), ..Retention::default() };
@@ -299,7 +299,7 @@ async fn a_message_from_the_future_is_as_old_as_the_start() {
 }
 
 #[tokio::test]
-async fn a_store_that_does_not_fit_into_the_budget_is_not_opened_and_says_so() {
+async fn a_store_that_does_not_fit_into_the_budget_is_refused_with_the_reason() {
     let directory = directory();
     let (world, _) = world(directory.path());
     for n in 0..100 {
@@ -311,7 +311,7 @@ async fn a_store_that_does_not_fit_into_the_budget_is_not_opened_and_says_so() {
         let options = DiskOptions::new(SyncPolicy::Never);
         Disk::open_within(directory.path(), options, Arc::new(()), &Budget::new(bounds), noon())
     };
-    // Any process has more than that.
+    // Every process uses more memory than this.
     let refused = open(1 << 20).map(|_| ()).unwrap_err();
     assert!(matches!(refused, OpenError::Memory { max: 0x10_0000, .. }), "{refused}");
     assert!(refused.to_string().contains("--memory-max allows 1 MiB"), "{refused}");

@@ -1,5 +1,5 @@
-//! A store that went back: a copy or a snapshot of an older state is put in its place. What was read behind that state is
-//! lost, and whoever has an offset from there is told so for ever.
+//! A store that is replaced by an older copy or snapshot. Messages after that state are lost, and a reader with an offset among
+//! them gets an error for ever.
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use pollgate::stream::{Gap, GapReason, Offset, ReadError, Start};
 use crate::directory::{copy, directory, world};
 use crate::suite::*;
 
-/// The offset is told to be one from another life of the stream.
+/// The offset is reported as one of another epoch.
 async fn is_of_another_epoch(world: &World, stream: &str, lost: Offset, when: &str) {
     let refused = world.read(stream, Start::At(lost)).await.unwrap_err();
     assert!(matches!(refused, ReadError::Gap(Gap { reason: GapReason::Epoch, .. })), "{when}: {refused:?}");
 }
 
-/// Appends to a store in so many runs. The offsets behind each append.
+/// Appends to a store in `runs` runs and returns the offset after each append.
 async fn grow(directory: &Path, runs: u64) -> Vec<Offset> {
     let mut offsets = Vec::new();
     for run in 0..runs {
@@ -30,7 +30,7 @@ async fn grow(directory: &Path, runs: u64) -> Vec<Offset> {
 }
 
 #[tokio::test]
-async fn an_offset_from_a_lost_future_is_told_apart_for_ever() {
+async fn an_offset_among_lost_messages_is_rejected_for_ever() {
     let (original, snapshot) = (directory(), directory());
     let (before, _) = world(original.path());
     before.open("s").await;
@@ -39,7 +39,7 @@ async fn an_offset_from_a_lost_future_is_told_apart_for_ever() {
     let quiet = before.push("quiet", [1]).await;
     drop(before);
     copy(original.path(), snapshot.path());
-    // The future that is lost has as many runs as the one that takes its place.
+    // The lost future has as many runs as the one that replaces it.
     let lost = grow(original.path(), 3).await;
     for round in 0..3 {
         let (after, _) = world(snapshot.path());
@@ -49,7 +49,7 @@ async fn an_offset_from_a_lost_future_is_told_apart_for_ever() {
         for lost in &lost {
             is_of_another_epoch(&after, "s", *lost, &format!("round {round}, before")).await;
         }
-        // Now the tail passes the offsets.
+        // Now the tail passes the lost offsets.
         let behind = world_grows(&after, 20).await;
         for lost in &lost {
             is_of_another_epoch(&after, "s", *lost, &format!("round {round}, after")).await;

@@ -1,5 +1,5 @@
-//! What a stream knows of those who write to it, over restarts: by the records of appends, and by the state that
-//! reclaiming writes in their place.
+//! State of a stream's writers over restarts: from the records of appends, and from the state records that reclaiming writes in
+//! their place.
 
 use std::path::Path;
 
@@ -11,8 +11,7 @@ use crate::suite::*;
 /// Small files, so that one is reclaimed soon.
 const SEGMENT_BYTES: u32 = 16 * 1024;
 
-/// Writes to streams of its own and deletes them, until the first file was given up and what it had of others was
-/// written again.
+/// Writes to other streams and deletes them, until the first file is removed and its remaining content is written again.
 async fn until_the_first_file_is_gone(directory: &Path, world: &World) {
     let first = directory.join("0000000001.log");
     for round in 0.. {
@@ -27,8 +26,8 @@ async fn until_the_first_file_is_gone(directory: &Path, world: &World) {
     }
 }
 
-/// Has `before` done to a stream, and `after` must hold at once, after a restart, and after a second one in front of
-/// which all of it was written again.
+/// Runs `before` on a stream; `after` must hold at once, after a restart, and after a second restart before which everything
+/// was written again.
 async fn through_restarts(before: impl AsyncFnOnce(&World), after: impl AsyncFn(&World)) {
     let directory = directory();
     let (world, _) = world_of(directory.path(), SEGMENT_BYTES);
@@ -45,27 +44,27 @@ async fn through_restarts(before: impl AsyncFnOnce(&World), after: impl AsyncFn(
 }
 
 #[tokio::test]
-async fn who_has_closed_a_stream_is_known_with_its_epoch() {
+async fn the_producer_that_closed_a_stream_is_known_with_its_epoch() {
     let before = async |world: &World| {
         world.append("s", by("p", 4, 0)).await.unwrap();
         world.append("s", Append { close: true, ..by("p", 4, 1) }).await.unwrap();
     };
-    through_restarts(before, async |world| is_closed_by_the_second_of_the_fourth(world).await).await;
+    through_restarts(before, async |world| is_closed_by_sequence_1_of_epoch_4(world).await).await;
 }
 
 #[tokio::test]
-async fn the_latest_start_of_a_producer_is_known() {
+async fn the_latest_epoch_of_a_producer_is_known() {
     let before = async |world: &World| {
         for sequence in 0..3 {
             world.append("s", by("p", 0, sequence)).await.unwrap();
         }
         world.append("s", by("p", 7, 0)).await.unwrap();
     };
-    through_restarts(before, async |world| knows_the_seventh_start(world).await).await;
+    through_restarts(before, async |world| knows_epoch_7_of_the_producer(world).await).await;
 }
 
 #[tokio::test]
-async fn the_last_sequence_is_known_behind_appends_without_one() {
+async fn the_last_sequence_is_known_after_appends_without_one() {
     let before = async |world: &World| {
         for sequence in [Some("a"), Some("b"), None, None] {
             world.append("s", in_sequence(sequence)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Sessions in a store on disk: over restarts, and while room is reclaimed.
+//! Sessions in a store on disk: over restarts, and while space is reclaimed.
 
 use bytes::Bytes;
 use pollgate::store::Memory;
@@ -7,10 +7,10 @@ use pollgate::stream::{Append, Create, Retention, SessionChange};
 use crate::directory::{directory, size, world, world_of};
 use crate::suite::*;
 
-/// Smaller files than elsewhere: a session that is left alone has to be moved often.
+/// Smaller files than in other tests: an unchanged session must be moved often.
 const SEGMENT_BYTES: u32 = 16 * 1024;
 
-/// A store on disk and one in memory that is asked for the same.
+/// A store on disk and a store in memory that get the same requests.
 struct Pair {
     disk: World,
     model: World,
@@ -52,9 +52,9 @@ fn random_change(random: &mut fastrand::Rng) -> SessionChange {
     SessionChange { client, anew: random.u32(..20) == 0, entries }
 }
 
-/// `SAME_AS_MEMORY=100000` does more.
+/// `SAME_AS_MEMORY=100000` runs more steps.
 #[tokio::test]
-async fn sessions_are_the_same_as_in_memory_over_restarts_and_while_room_is_reclaimed() {
+async fn sessions_are_the_same_as_in_memory_over_restarts_and_while_space_is_reclaimed() {
     let steps = std::env::var("SAME_AS_MEMORY").map_or(2500, |steps| steps.parse().unwrap());
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     println!("SEED={seed}");
@@ -72,7 +72,7 @@ async fn sessions_are_the_same_as_in_memory_over_restarts_and_while_room_is_recl
         match random.u32(..100) {
             0..60 => pair.change(random_change(&mut random)).await,
             60..99 => {
-                // So some files stay full of what is needed, and later ones are given up before them.
+                // Some files stay full of needed data, so that later ones are removed before them.
                 let stream = if step / 40 % 4 == 0 { "kept" } else { "passing" };
                 let session = (random.u32(..4) == 0).then(|| random_change(&mut random));
                 pair.append(stream, session).await;
@@ -92,7 +92,7 @@ async fn sessions_are_the_same_as_in_memory_over_restarts_and_while_room_is_recl
 }
 
 #[tokio::test]
-async fn a_session_that_is_much_changed_takes_little_room() {
+async fn a_session_with_many_changes_takes_little_space() {
     let directory = directory();
     let (world, _) = world(directory.path());
     for number in 0..3000 {

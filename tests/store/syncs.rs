@@ -1,4 +1,4 @@
-//! Stores that sync less than always: a close is an end all the same, and no other end is one.
+//! Stores with a weaker sync policy than always: only a close counts as a clean end.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ fn open(directory: &Path, sync: SyncPolicy) -> (World, Opened) {
 }
 
 #[tokio::test]
-async fn a_store_that_was_closed_goes_on_where_it_was() {
+async fn a_closed_store_continues_at_its_last_offset() {
     for sync in LAX {
         let directory = directory();
         let mut tail = None;
@@ -42,7 +42,7 @@ async fn a_store_that_was_closed_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_store_that_was_dropped_unsynced_tells_readers_who_might_be_behind_what_is_lost() {
+async fn a_store_that_was_dropped_without_sync_rejects_offsets_that_may_be_lost() {
     for sync in LAX {
         let directory = directory();
         let (world, _) = open(directory.path(), sync);
@@ -56,7 +56,7 @@ async fn a_store_that_was_dropped_unsynced_tells_readers_who_might_be_behind_wha
         drop(world);
         let (world, opened) = open(directory.path(), sync);
         assert!(opened.may_lack_end, "{sync}");
-        // Nothing is lost here, but the next messages are told apart from those that might have been.
+        // Nothing is lost here, but the next messages get another epoch than messages that might have been lost.
         assert_eq!(world.content("s").await, "0,1,2,3,4");
         let there = world.read("s", Start::At(tail)).await.unwrap();
         assert_eq!((there.next, there.is_empty()), (tail, true));
@@ -72,7 +72,7 @@ async fn a_store_that_was_dropped_unsynced_tells_readers_who_might_be_behind_wha
 }
 
 #[tokio::test]
-async fn a_closed_store_takes_nothing_more() {
+async fn a_closed_store_refuses_appends() {
     for sync in LAX.into_iter().chain([SyncPolicy::Always]) {
         let directory = directory();
         let (world, _) = open(directory.path(), sync);

@@ -1,11 +1,11 @@
-//! A request for many streams, and the envelopes that answer it.
+//! Requests for many streams, and the envelopes of their responses.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::world::{Answer, Connection, Request, post};
 
-/// What is asked for, as the body of a POST and as the first frame of a WebSocket.
+/// A request, as the body of a POST and as the first frame of a WebSocket.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Ask {
     pub(crate) stream: Vec<String>,
@@ -23,7 +23,7 @@ pub(crate) struct Ask {
     pub(crate) client: Option<&'static str>,
 }
 
-/// What every form answers.
+/// Response of every form.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Envelope {
@@ -35,7 +35,7 @@ pub(crate) struct Envelope {
     pub(crate) superseded: bool,
 }
 
-/// What it says of one stream.
+/// The part of an envelope about one stream.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct News {
@@ -77,14 +77,14 @@ impl Ask {
         post("/v1/streams").json(self.json())
     }
 
-    /// Sends it as a poll.
+    /// Sends the request as a poll.
     pub(crate) async fn poll(&self, connection: &mut Connection) -> Envelope {
         Envelope::of(&connection.send(self.request()).await)
     }
 }
 
 impl Envelope {
-    /// Of an answer to a poll, whose head is the same in any case.
+    /// Parses the response to a poll, and checks its header fields.
     #[track_caller]
     pub(crate) fn of(answer: &Answer) -> Self {
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -100,7 +100,7 @@ impl Envelope {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    /// The resume behind it, for who had `before`.
+    /// Returns the resume token after this envelope for a reader that had `before`.
     pub(crate) fn resume_after(&self, before: &str) -> String {
         match (&self.resume, &self.resume_delta) {
             (Some(full), None) => full.clone(),
@@ -110,7 +110,7 @@ impl Envelope {
         }
     }
 
-    /// The streams that it tells of.
+    /// Returns the names of the streams in the envelope.
     pub(crate) fn streams(&self) -> Vec<&str> {
         self.batches.iter().map(|news| news.stream.as_str()).collect()
     }

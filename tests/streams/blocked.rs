@@ -1,4 +1,4 @@
-//! What happens to streams while their reader takes nothing: all of it is told in one turn, and the token says so too.
+//! Changes of streams while their reader does not read: all are reported in one turn, and the resume token includes them.
 
 use serde_json::json;
 
@@ -6,17 +6,17 @@ use super::ask::Ask;
 use super::reader::Reader;
 use crate::world::{Form, Gateway, delete, post, put, until};
 
-/// More than the buffers of both sockets and of the client hold.
+/// Larger than the buffers of both sockets and of the client.
 const LARGE: usize = 4 << 20;
 
 const SENT: &str = "pollgate_messages_total{kind=\"out\"}";
 
-/// 1. A reader of two streams is sent a large message of one of them, and takes nothing of it.
-/// 2. Meanwhile the other one is deleted and made anew, which leaves a gap with nothing behind it.
-/// 3. The reader is told of the gap in a turn of its own, in which the stream is looked at twice.
-/// 4. Whoever goes on with its token is not told of the gap again.
+/// 1. A reader of two streams is sent a large message of one of them, and does not read it.
+/// 2. Meanwhile the other one is deleted and recreated, which leaves a gap without messages after it.
+/// 3. The reader receives the gap in a separate turn, in which the stream is examined twice.
+/// 4. A reader that continues with its token does not receive the gap again.
 #[tokio::test]
-async fn the_token_knows_of_a_gap_behind_which_there_is_nothing() {
+async fn the_resume_token_includes_a_gap_without_messages_after_it() {
     let limits = ["--limit", "socket_send_bytes=16384", "--limit", "body_bytes_max=8388608"];
     let gateway = Gateway::start(&limits).await;
     for form in Form::LIVE {

@@ -1,6 +1,6 @@
-//! What many streams in one request cost: memory while they are waited for, and processor time of a poll that finds
-//! nothing. The figures are printed (`cargo test --release --test streams costs -- --nocapture`); the bounds are those
-//! that `limits.rs` names, and hold in any build.
+//! Costs of many streams in one request: memory of a held poll, and CPU time of a poll that finds nothing. The figures are
+//! printed (`cargo test --release --test streams costs -- --nocapture`); the bounds are those in `limits.rs`, and hold in any
+//! build.
 
 use super::ask::Ask;
 use crate::world::{Gateway, alone, put};
@@ -8,7 +8,7 @@ use crate::world::{Gateway, alone, put};
 const STREAMS: usize = 1000;
 const POLLS: usize = 10;
 const SHORT_POLLS: u32 = 200;
-/// Of one held poll: for each stream that nobody else waits for, and for each that others wait for too.
+/// Bytes of one held poll per stream: for a stream with no other waiter, and for a stream with other waiters.
 const FIRST_BYTES_MAX: u64 = 1000;
 const FURTHER_BYTES_MAX: u64 = 400;
 
@@ -21,7 +21,7 @@ async fn create(gateway: &Gateway, prefix: &str) -> Vec<String> {
     names
 }
 
-/// Holds a poll for each set, and returns how many bytes each of them takes for a stream of its set.
+/// Holds a poll for each set, and returns the bytes per stream.
 async fn held_bytes(gateway: &Gateway, sets: &[Vec<String>]) -> u64 {
     let mut asks = Vec::new();
     for names in sets {
@@ -53,7 +53,7 @@ async fn a_held_poll_costs_a_few_hundred_bytes_a_stream() {
         own.push(create(&gateway, &format!("own/{poll}")).await);
     }
     let first = held_bytes(&gateway, &own).await;
-    // Another gateway, since this one has memory to spare by now.
+    // Another gateway, since this one has free memory now.
     let gateway = Gateway::start(&[]).await;
     let shared = vec![create(&gateway, "shared").await; POLLS];
     let average = held_bytes(&gateway, &shared).await;

@@ -1,5 +1,5 @@
-//! A set of streams that changes at every poll, while messages come: each sequence is complete for as long as its
-//! stream is in the set. `POLLS` says how many polls.
+//! The set of streams changes with every poll while messages are appended: each sequence is complete while its stream is in the
+//! set. `POLLS` sets the number of polls.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,17 +21,17 @@ const PUBLISHERS: usize = 2;
 struct Source {
     name: String,
     path: String,
-    /// How many may be in the log, and how many are.
+    /// Upper and lower bound of the number of messages in the log.
     sent: AtomicU64,
     acknowledged: AtomicU64,
 }
 
-/// What the reader has of a stream in its set.
+/// Progress of the reader in a stream of its set.
 #[derive(Debug)]
 enum Read {
-    /// Nothing; the first message is one of these.
+    /// Nothing read; the first message is within this range.
     Begins { least: u64, most: u64 },
-    /// All before this.
+    /// All messages before this number were read.
     Next(u64),
 }
 
@@ -55,7 +55,7 @@ async fn every_sequence_is_complete_while_its_stream_is_in_the_set() {
     let mut set: BTreeMap<usize, Read> = BTreeMap::new();
     let (mut resume, mut next, mut messages, mut added_again) = (None, 0, 0, 0);
     for poll in 0..polls {
-        // 1. Ten leave, those that have been there longest; and as many come, of which most were there before.
+        // 1. The ten streams that have been in the set longest are removed, and ten are added, most of which were in it before.
         let from_earliest = poll % 2 == 0 && poll > 0;
         for leaves in next..next + EXCHANGED {
             set.remove(&(leaves % POOL));
@@ -68,14 +68,14 @@ async fn every_sequence_is_complete_while_its_stream_is_in_the_set() {
             let begins = if from_earliest { Read::Next(0) } else { Read::Begins { least, most: u64::MAX } };
             set.entry(comes % POOL).or_insert(begins);
         }
-        // 2. A poll, short or long.
+        // 2. The reader polls, with a short or a long poll.
         let mut ask = Ask::of(set.keys().map(|index| &*sources[*index].name));
         ask.resume = resume;
         ask.from = from_earliest.then_some("earliest");
         let ask = if poll % 3 == 0 { ask } else { ask.long_poll() };
         let envelope = ask.poll(&mut connection).await;
         messages += take(&mut set, &sources, &envelope);
-        // 3. Those that begin have a place by now, if they have not said so already.
+        // 3. The poll has given new streams a position, even if they had no messages yet.
         for (index, read) in &mut set {
             if let Read::Begins { most, .. } = read {
                 *most = (*most).min(sources[*index].sent.load(Ordering::SeqCst));
@@ -88,7 +88,7 @@ async fn every_sequence_is_complete_while_its_stream_is_in_the_set() {
     for publisher in publishers {
         publisher.await.unwrap();
     }
-    // 4. What is left comes, and then each stream in the set has been read to its end.
+    // 4. The remaining messages arrive; then each stream in the set has been read to its tail.
     let mut up_to_date = false;
     while !up_to_date {
         let mut ask = Ask::of(set.keys().map(|index| &*sources[*index].name));
@@ -109,7 +109,7 @@ async fn every_sequence_is_complete_while_its_stream_is_in_the_set() {
     assert!(messages > polls && added_again > 0);
 }
 
-/// Checks what came; how many messages that were.
+/// Checks an envelope and returns its number of messages.
 fn take(set: &mut BTreeMap<usize, Read>, sources: &[Source], envelope: &Envelope) -> u64 {
     let mut count = 0;
     for news in &envelope.batches {
@@ -135,7 +135,7 @@ fn take(set: &mut BTreeMap<usize, Read>, sources: &[Source], envelope: &Envelope
     count
 }
 
-/// Appends to its part of the streams until it is over.
+/// Appends to its part of the streams until `over` is set.
 fn publish(
     mut connection: Connection,
     sources: Arc<[Source]>,
@@ -158,7 +158,7 @@ fn publish(
 }
 
 impl Source {
-    /// Each has its first message. Some names look like filters.
+    /// Each stream has one message. Some names look like filters.
     fn new(index: usize) -> Self {
         let (name, path) = match index % 3 {
             0 => (format!("room/{index}"), format!("room/{index}")),

@@ -1,5 +1,5 @@
-//! A reader that goes from form to form with the one resume token, as a client behind a hostile network does; and what it is
-//! told when there is more than one envelope holds.
+//! A reader that changes from form to form with one resume token, like a client behind a hostile network; and delivery when
+//! there is more data than one envelope holds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::world::{Connection, Form, Gateway, Kind, alone, post, put};
 const STREAMS: usize = 50;
 const APPENDS: usize = 600;
 
-/// What was read, stream by stream, as its log has it.
+/// The data that was read, per stream, in the form of its log.
 #[derive(Default)]
 struct Logs(BTreeMap<String, Vec<u8>>);
 
@@ -37,13 +37,13 @@ impl Logs {
     }
 }
 
-/// The kind of a stream, as its name says.
+/// Returns the kind of a stream, which is encoded in its name.
 fn kind(name: &str) -> Kind {
     let number: usize = name.strip_prefix("s/").unwrap().parse().unwrap();
     Kind::ALL[number % 3]
 }
 
-/// The message of this number for a stream of this kind, and what the log has of it. Most are small.
+/// Returns message `number` for a stream of this kind, and its form in the log. Most are small.
 fn message(kind: Kind, number: usize) -> (Vec<u8>, Vec<u8>) {
     let filler = "ä€".repeat(if number.is_multiple_of(7) { 3000 } else { 3 });
     let body = match kind {
@@ -94,7 +94,7 @@ async fn a_reader_that_goes_from_form_to_form_misses_nothing_of_fifty_streams() 
         let mut reader = Reader::open(&gateway, form, ask.clone().behind(&resume)).await;
         let mut up_to_date = false;
         for _ in 0..random.usize(1..=4) {
-            // What is on its way in a form that is given up is thrown away.
+            // Envelopes that are in flight when the reader leaves a form are discarded.
             if !was_over && over.load(Ordering::SeqCst) {
                 break;
             }
@@ -146,7 +146,7 @@ async fn a_stream_with_a_long_log_does_not_keep_the_others_from_their_turn() {
             assert_eq!(complete, bytes.values().sum::<usize>() == 2 * 8 * long.len() + 10);
         }
         assert_eq!(bytes["a"], bytes["b"]);
-        // Each has its turn before any has a second one: an envelope of a live form holds one of the long ones.
+        // Each stream has its turn before any has a second one: an envelope of a live form holds one of the long messages.
         assert!(last_new <= 3, "{form:?}: the last stream came in envelope {last_new} of {seen}");
     }
 }
@@ -188,7 +188,7 @@ async fn a_live_form_sends_the_resume_token_in_parts_that_never_outgrow_it() {
         let mut reader = Reader::open(&gateway, form, Ask::of(&names)).await;
         let first = reader.next().await.unwrap();
         let full = first.resume.expect("a full resume token at first").len();
-        // About 16 characters a stream, whatever the epochs and the positions are.
+        // About 16 characters per stream, for all epochs and positions.
         assert!(full < 20 * names.len(), "{full} characters");
         let (mut fulls, mut parts, mut sent) = (0, 0, 0);
         for number in 0..300 {
@@ -200,7 +200,7 @@ async fn a_live_form_sends_the_resume_token_in_parts_that_never_outgrow_it() {
             fulls += usize::from(envelope.resume.is_some());
             parts += usize::from(envelope.resume_delta.is_some());
             assert!(reader.resume.len() <= 2 * full + 400, "{}", reader.resume.len());
-            // Whoever goes on from here misses nothing and gets nothing twice.
+            // A reader that continues from here misses nothing and gets nothing twice.
             if number % 37 == 0 {
                 let ask = Ask::of(&names).behind(&reader.resume);
                 let after = ask.poll(&mut gateway.connect().await).await;
@@ -229,7 +229,7 @@ async fn a_heartbeat_is_an_envelope_without_a_resume_token() {
                 && beat.resume_delta.is_none()
         );
         assert_eq!(reader.resume, resume);
-        let beats = format!("pollgate_live_heartbeats_total{{form=\"{form:?}\"}}");
+        let beats = format!("pollgate_live_heartbeats_total{{form=\"{}\"}}", form.name());
         assert!(gateway.metric(&beats).await >= 1.0);
     }
 }

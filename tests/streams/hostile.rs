@@ -1,4 +1,4 @@
-//! Requests for many streams that nobody would mean: each is refused with a reason, and none harms the gateway.
+//! Malicious requests for many streams: each is refused with a reason, and none harms the gateway.
 
 use super::ask::{Ask, Envelope};
 use crate::world::{Gateway, delete, get, head, options, post, put};
@@ -74,24 +74,26 @@ async fn each_wrong_value_is_named() {
             gateway.send(post("/v1/streams").header("content-type", "application/json").body(body)).await;
         assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (status, kind), "{shown}");
     }
-    // What is not known is passed over, as in a query.
+    // Unknown fields are ignored, as in a query.
     gateway.send(post("/v1/streams").json(r#"{"stream":["a"],"x":[[1]],"timeout":null}"#)).await.expect(200);
     for request in [post("/v1/streams").text("{}"), post("/v1/streams").body("{}")] {
         assert_eq!(gateway.send(request).await.expect(415).problem(), "not-json");
     }
     let coded = post("/v1/streams").header("content-encoding", "gzip").json("{}");
     assert_eq!(gateway.send(coded).await.expect(415).problem(), "content-encoding");
-    for request in [put("/v1/streams"), delete("/v1/streams"), head("/v1/streams")] {
-        assert_eq!(gateway.send(request).await.expect(405).header("allow"), "GET, POST, OPTIONS");
+    for request in [put("/v1/streams"), delete("/v1/streams")] {
+        assert_eq!(gateway.send(request).await.expect(405).header("allow"), "GET, HEAD, POST, OPTIONS");
     }
+    gateway.send(head("/v1/streams")).await.expect(400);
+    gateway.send(head("/v1/streams?stream=a")).await.expect(200);
     let own = format!("http://{}", gateway.address);
     let preflight = gateway.send(options("/v1/streams").header("origin", own)).await.expect(204);
-    assert_eq!(preflight.header("access-control-allow-methods"), "GET, POST, OPTIONS");
+    assert_eq!(preflight.header("access-control-allow-methods"), "GET, HEAD, POST, OPTIONS");
     assert!(preflight.header("access-control-allow-headers").contains("content-type"));
 }
 
 #[tokio::test]
-async fn a_cursor_with_any_byte_changed_is_refused_or_means_something_and_nothing_worse() {
+async fn an_altered_resume_token_is_refused_or_read_as_another_valid_one() {
     let gateway = Gateway::start(&[]).await;
     let mut connection = gateway.connect().await;
     for n in 0..8 {
@@ -122,7 +124,7 @@ async fn a_cursor_with_any_byte_changed_is_refused_or_means_something_and_nothin
             let envelope = Envelope::of(&answer);
             taken += 1;
             gaps += envelope.batches.iter().filter(|news| news.gap.is_some()).count();
-            // Whatever it meant, its reader comes to the end.
+            // If the token is valid, its reader reaches the tail.
             let again = ask.clone().behind(&envelope.resume.unwrap()).poll(&mut connection).await;
             assert!(again.batches.is_empty() && again.up_to_date, "{text}: {again:?}");
         } else {

@@ -1,4 +1,5 @@
-//! What becomes of streams while somebody reads many of them: the same is told in every form, and each thing once.
+//! Streams that are created, closed and deleted while a client reads many of them: every form reports the same, and each change
+//! once.
 
 use serde_json::{Value, json};
 
@@ -16,7 +17,7 @@ async fn send(gateway: &Gateway, request: Request) -> String {
     answer.header("stream-next-offset").to_owned()
 }
 
-/// The news of one stream, after which there is nothing new.
+/// Returns the news of one stream, which must be the only one.
 async fn told(reader: &mut Reader, stream: &str) -> News {
     let envelope = reader.news().await;
     assert_eq!((envelope.streams(), envelope.up_to_date), (vec![stream], true), "{envelope:?}");
@@ -28,22 +29,22 @@ fn messages(data: Vec<Value>, next: String) -> (Vec<Value>, Option<String>) {
 }
 
 #[tokio::test]
-async fn missing_created_closed_deleted_and_made_anew() {
+async fn a_reader_is_told_when_a_stream_is_created_closed_deleted_or_recreated() {
     let gateway = Gateway::start(&[]).await;
     for form in Form::ALL {
         let (name, quiet) = (format!("{form:?}/life"), format!("{form:?}/quiet"));
         send(&gateway, put(path(&quiet)).json("")).await;
-        // 1. A stream that is not there is told of once, and is no error.
+        // 1. A missing stream is reported once, and is not an error.
         let ask = Ask::of([name.clone(), quiet.clone()]);
         let mut reader = Reader::open(&gateway, form, ask).await;
         let news = told(&mut reader, &name).await;
         assert!(news.missing && news.data.is_empty() && news.stream_next_offset.is_none(), "{news:?}");
-        // 2. When it is there all of it comes, from its beginning.
+        // 2. After its creation all its messages arrive, from its beginning.
         let next = send(&gateway, put(path(&name)).json("[1,2]")).await;
         let news = told(&mut reader, &name).await;
         assert_eq!((news.data, news.stream_next_offset), messages(vec![json!(1), json!(2)], next));
         assert!(!news.missing && news.content_type.is_none());
-        // 3. Its end is told once, with the last message or without.
+        // 3. Its close is reported once, with the last message or without one.
         let close = post(path(&name)).header("stream-closed", "true");
         send(&gateway, if form == Form::Sse { close.json("3") } else { close }).await;
         let news = told(&mut reader, &name).await;
@@ -51,11 +52,11 @@ async fn missing_created_closed_deleted_and_made_anew() {
         assert_eq!(news.data.len(), usize::from(form == Form::Sse));
         let again = Ask::of([&*name]).behind(&reader.resume).poll(&mut gateway.connect().await).await;
         assert!(again.batches.is_empty() && again.up_to_date, "{again:?}");
-        // 4. Gone again.
+        // 4. It is deleted again.
         send(&gateway, delete(path(&name))).await;
         assert!(told(&mut reader, &name).await.missing);
-        // 5. A stream that is deleted and made anew at once, before its reader looks, may show as another life of it
-        //    or as one that was missing in between. It is never silent, and the messages of the new life come.
+        // 5. A stream that is deleted and recreated before its reader reads again may appear as another life of it, or as
+        // missing in between. In either case it is reported, and the messages of the new life arrive.
         send(&gateway, put(path(&name)).json("[4]")).await;
         assert_eq!(told(&mut reader, &name).await.data, [json!(4)]);
         let resume = reader.resume.clone();
@@ -68,14 +69,14 @@ async fn missing_created_closed_deleted_and_made_anew() {
         assert_eq!(envelope.streams(), [&name, &name]);
         assert_eq!(envelope.batches[0].gap.as_deref(), Some("reason=epoch"));
         assert_eq!(envelope.batches[1].data, [json!(5), json!(6)]);
-        // 6. The other stream was silent for as long as nothing happened to it.
+        // 6. The other stream was not reported while nothing happened to it.
         send(&gateway, post(path(&quiet)).json("7")).await;
         assert_eq!(told(&mut reader, &quiet).await.data, [json!(7)]);
     }
 }
 
 #[tokio::test]
-async fn a_gap_is_told_once_and_reading_goes_on_behind_it() {
+async fn a_gap_is_reported_once_and_reading_continues_after_it() {
     let gateway = Gateway::start(&[]).await;
     for form in Form::ALL {
         let name = format!("{form:?}/short");
@@ -95,7 +96,7 @@ async fn a_gap_is_told_once_and_reading_goes_on_behind_it() {
 }
 
 #[tokio::test]
-async fn what_is_trimmed_before_its_reader_has_come_to_it_is_a_gap_too() {
+async fn messages_that_are_trimmed_before_they_are_read_are_a_gap_too() {
     let gateway = Gateway::start(&[]).await;
     let mut poll = gateway.connect().await;
     let missing = Ask::of(["late"]).poll(&mut poll).await;
@@ -107,7 +108,7 @@ async fn what_is_trimmed_before_its_reader_has_come_to_it_is_a_gap_too() {
 }
 
 #[tokio::test]
-async fn texts_and_bytes_say_what_they_are() {
+async fn texts_and_bytes_have_their_content_type() {
     let gateway = Gateway::start(&[]).await;
     for form in Form::ALL {
         let (text, bytes) = (format!("{form:?}/text"), format!("{form:?}/bytes"));
@@ -122,7 +123,7 @@ async fn texts_and_bytes_say_what_they_are() {
         assert_eq!(of_bytes.data, [json!("AP8K")]);
         assert_eq!(of_text.content_type.as_deref(), Some("text/plain"));
         assert_eq!(of_text.data, [json!("ä\r\nb\u{2028}")]);
-        // Half a character waits for the rest of it.
+        // An incomplete character is held until the rest of it arrives.
         send(&gateway, post(path(&text)).text(&b"c\xc3"[..])).await;
         assert_eq!(told(&mut reader, &text).await.data, [json!("c")]);
         send(&gateway, post(path(&text)).text(&b"\xa4"[..])).await;

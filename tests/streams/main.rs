@@ -1,4 +1,4 @@
-//! Many streams in one request: one resume token over all of them, one wait for all of them, in every form of delivery.
+//! Many streams in one request: one resume token and one wait for all of them, in every delivery form.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,15 +1,15 @@
-//! One reader of many streams for every form, envelope by envelope.
+//! [`Reader`]: reads many streams in any form, envelope by envelope.
 
 use hyper::body::Incoming;
 
 use super::ask::{Ask, Envelope};
 use crate::world::{Close, Connection, Event, Events, Form, Gateway, WebSocket, next_line};
 
-/// A reader whose request was taken. Dropping it drops its socket.
+/// A reader whose request was accepted. A drop closes its socket.
 pub(crate) struct Reader {
     ask: Ask,
     way: Way,
-    /// What the next reader would go on from.
+    /// Resume token from which another reader would continue.
     pub(crate) resume: String,
 }
 
@@ -48,7 +48,7 @@ impl Reader {
         Self { ask, way, resume }
     }
 
-    /// The next envelope; `None` when the form has ended in good order.
+    /// Returns the next envelope; `None` when the form has ended properly.
     pub(crate) async fn next(&mut self) -> Option<Envelope> {
         let envelope = match &mut self.way {
             Way::Poll(connection) => {
@@ -77,7 +77,7 @@ impl Reader {
         Some(envelope)
     }
 
-    /// The next envelope that tells something.
+    /// Returns the next envelope with news.
     pub(crate) async fn news(&mut self) -> Envelope {
         loop {
             let envelope = self.next().await.expect("the form goes on");
@@ -87,7 +87,7 @@ impl Reader {
         }
     }
 
-    /// The socket below, to do with it what no reader would.
+    /// Returns the underlying socket, to misuse it.
     pub(crate) fn socket(&mut self) -> &mut WebSocket {
         match &mut self.way {
             Way::WebSocket(socket) => socket,

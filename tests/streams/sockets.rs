@@ -1,4 +1,4 @@
-//! The WebSocket over many streams: how it learns which, and what it refuses.
+//! WebSockets over many streams: how they receive the list of streams, and which frames are refused.
 
 use serde_json::json;
 
@@ -18,7 +18,7 @@ async fn the_query_may_name_the_streams() {
     envelope.batches.sort_by(|one, other| one.stream.cmp(&other.stream));
     assert_eq!(envelope.streams(), ["a+b", "none"]);
     assert!(envelope.resume.is_some());
-    // A wrong query is refused while a status can say so.
+    // An invalid query is refused while a status can still be sent.
     for query in ["&stream=", "&stream=a&stream=a", "&stream=a&resume=x", "&stream=a&from=now"] {
         let answer = WebSocket::open(gateway.address, &format!("{BARE}{query}")).await.err().unwrap();
         assert_eq!(answer.status, 400, "{query}");
@@ -26,7 +26,7 @@ async fn the_query_may_name_the_streams() {
 }
 
 #[tokio::test]
-async fn what_a_reader_sends_after_its_request_is_refused_and_it_reads_on() {
+async fn frames_after_the_request_are_refused_and_reading_continues() {
     let gateway = Gateway::start(&[]).await;
     gateway.send(put("/v1/stream/s").json("")).await.expect(201);
     let mut reader = Reader::open(&gateway, Form::WebSocket, Ask::of(["s"])).await;
@@ -41,7 +41,7 @@ async fn what_a_reader_sends_after_its_request_is_refused_and_it_reads_on() {
 }
 
 #[tokio::test]
-async fn a_first_frame_that_is_no_request_is_refused_and_the_socket_closed() {
+async fn an_invalid_first_frame_is_refused_and_the_socket_closed() {
     let gateway = Gateway::start(&[]).await;
     let too_many = Ask::of((0..1001).map(|n| n.to_string())).json();
     let deep = "[".repeat(100_000);
@@ -63,9 +63,9 @@ async fn a_first_frame_that_is_no_request_is_refused_and_the_socket_closed() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_says_what_it_wants_is_closed_in_time() {
+async fn a_client_without_a_first_frame_is_closed_in_time() {
     let gateway = Gateway::start(&["--limit", "first_byte_timeout=300ms"]).await;
     let mut socket = WebSocket::open(gateway.address, BARE).await.unwrap();
     assert_eq!(socket.closed().await, Close(1008, "no request in time".into()));
-    assert_eq!(gateway.metric("pollgate_live_connections{form=\"WebSocket\"}").await, 0.0);
+    assert_eq!(gateway.metric("pollgate_live_connections{form=\"websocket\"}").await, 0.0);
 }

@@ -1,4 +1,4 @@
-//! One wait for many streams: who wakes, who does not, what ends it, and what is left of it.
+//! One wait for many streams: which reader wakes and which does not, what ends the wait, and what it leaves behind.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::world::{
 
 const WAKES: &str = "pollgate_follower_wakes_total";
 
-/// What there is of waiting, as an operator sees it.
+/// The metrics of waiting clients.
 const WAITING: [&str; 5] = ["held_polls", "waiters", "watched_streams", "subscribers", "subscriptions"];
 
 fn names(prefix: &str, count: usize) -> Vec<String> {
@@ -27,7 +27,7 @@ async fn create(gateway: &Gateway, names: &[String]) {
     }
 }
 
-/// Where these streams are now.
+/// Returns a request that continues at the tails of these streams.
 async fn begin(gateway: &Gateway, names: &[String]) -> Ask {
     let ask = Ask::of(names.iter().cloned());
     let envelope = ask.poll(&mut gateway.connect().await).await;
@@ -58,7 +58,7 @@ async fn an_append_to_one_of_a_thousand_streams_wakes_its_poll_once_and_no_other
     create(&gateway, &others).await;
     let asleep = hold(&gateway, begin(&gateway, &others).await.long_poll().request()).await;
     let (mut wakes, mut rounds) = (0.0, 0);
-    // A poll that is still on its first look at a thousand streams finds the message by itself, and then is not woken.
+    // A poll that is still in its first pass over a thousand streams finds the message by itself, and is not woken.
     while wakes == 0.0 {
         rounds += 1;
         assert!(rounds <= 20, "no poll was ever woken");
@@ -80,7 +80,7 @@ async fn an_append_to_one_of_a_thousand_streams_wakes_its_poll_once_and_no_other
 }
 
 #[tokio::test]
-async fn readers_that_leave_leave_nothing_behind() {
+async fn readers_that_disconnect_leave_no_state_behind() {
     let gateway = Gateway::start(&[]).await;
     let streams = names("s", 50);
     create(&gateway, &streams[1..]).await;
@@ -92,7 +92,7 @@ async fn readers_that_leave_leave_nothing_behind() {
     }
     until("all wait", async || gateway.metric("pollgate_subscriptions").await == 200.0).await;
     for form in Form::LIVE {
-        let open = format!("pollgate_live_connections{{form=\"{form:?}\"}}");
+        let open = format!("pollgate_live_connections{{form=\"{}\"}}", form.name());
         assert_eq!(gateway.metric(&open).await, 1.0, "{form:?}");
     }
     assert_eq!(gateway.metric("pollgate_held_polls").await, 1.0);
@@ -103,7 +103,7 @@ async fn readers_that_leave_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_poll_is_held_as_long_as_it_asks_and_then_says_so() {
+async fn a_poll_is_held_as_long_as_it_requests_and_the_hold_is_reported() {
     let gateway = Gateway::start(&[]).await;
     let ask = begin(&gateway, &names("none", 3)).await.long_poll();
     let resume = ask.resume.clone();
@@ -117,26 +117,26 @@ async fn a_poll_is_held_as_long_as_it_asks_and_then_says_so() {
 }
 
 #[tokio::test]
-async fn a_stream_that_the_resume_token_does_not_know_has_its_place_at_once() {
+async fn a_stream_without_an_entry_in_the_resume_token_gets_one_at_once() {
     let gateway = Gateway::start(&[]).await;
     let streams = names("s", 2);
     create(&gateway, &streams).await;
-    // 1. A long poll begins at the tail of one stream, and is answered so that its client knows where.
+    // 1. A long poll begins at the tail of one stream, and is answered at once so that its client has an offset.
     let first = Ask::of(&streams[..1]).long_poll().poll(&mut gateway.connect().await).await;
     assert!(first.batches.is_empty() && first.up_to_date);
-    // 2. The client adds another one. What comes after that is not lost, even if nobody asks for a while.
+    // 2. The client adds another stream. Later messages of it are not lost, even if the client does not poll for a while.
     let ask = Ask::of(&streams).behind(&first.resume.unwrap()).long_poll();
     let second = ask.poll(&mut gateway.connect().await).await;
     assert!(second.batches.is_empty());
     append(&gateway, "s/1", "1").await;
     let third = ask.behind(&second.resume.unwrap()).poll(&mut gateway.connect().await).await;
     assert_eq!(third.streams(), ["s/1"]);
-    // None of them was held.
+    // None of these polls was held.
     assert_eq!(gateway.metric("pollgate_hold_seconds_count").await, 0.0);
 }
 
 #[tokio::test]
-async fn a_newer_poll_of_the_client_ends_the_older_one_whatever_its_streams() {
+async fn a_newer_poll_of_the_client_ends_the_older_one_even_with_other_streams() {
     let gateway = Gateway::start(&[]).await;
     let streams = names("s", 3);
     create(&gateway, &streams).await;
@@ -162,7 +162,7 @@ async fn a_newer_poll_of_the_client_ends_the_older_one_whatever_its_streams() {
 }
 
 #[tokio::test]
-async fn the_lifetime_of_a_stream_stands_still_while_it_is_waited_for() {
+async fn the_idle_time_of_a_stream_does_not_elapse_while_a_reader_waits() {
     let gateway = Gateway::start(&[]).await;
     let streams = names("s", 2);
     for name in &streams {
@@ -177,7 +177,7 @@ async fn the_lifetime_of_a_stream_stands_still_while_it_is_waited_for() {
     gateway.send(head("/v1/stream/s/0")).await.expect(200);
     assert!(Envelope::of(&poll.await.unwrap()).batches.is_empty());
     nothing_is_left(&gateway).await;
-    // Its time goes on once nobody waits.
+    // It elapses again when no reader waits.
     let poll = hold(&gateway, begin(&gateway, &streams[..1]).await.long_poll().request()).await;
     gateway.until_held(1).await;
     gateway.send(delete("/v1/stream/s/0")).await.expect(204);

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::PATIENCE;
 use super::sse::Events;
 
-/// A request in the making.
+/// A request to build and send.
 #[derive(Debug, Clone)]
 pub struct Request {
     method: Method,
@@ -23,7 +23,7 @@ pub struct Request {
     body: Bytes,
 }
 
-/// A request with any method.
+/// Creates a request with any method.
 pub fn request(method: &str, target: impl Into<String>) -> Request {
     let method = Method::from_bytes(method.as_bytes()).expect("a token");
     Request { method, target: target.into(), headers: Vec::new(), body: Bytes::new() }
@@ -61,7 +61,7 @@ impl Request {
     }
 }
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -78,31 +78,31 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
-    /// A header field, or the empty text.
+    /// Returns a header field, or an empty text.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("visible characters"))
     }
 
-    /// Whether it is the last one of its connection.
+    /// Whether it is the last response of its connection.
     pub fn says_close(&self) -> bool {
         self.header("connection") == "close"
     }
 
-    /// The offset that every answer carries.
+    /// Returns the offset that every response carries.
     pub fn next_offset(&self) -> String {
         let offset = self.header("stream-next-offset");
         assert!(!offset.is_empty(), "an answer without an offset: {self:?}");
         offset.to_owned()
     }
 
-    /// The status, or a panic that shows the whole answer.
+    /// Checks the status; a panic shows the whole response.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         self
     }
 
-    /// The kind of the problem that it reports.
+    /// Returns the type of the problem that it reports.
     #[track_caller]
     pub fn problem(&self) -> String {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
@@ -111,7 +111,7 @@ impl Answer {
     }
 }
 
-/// A connection that is used for one request after the other. Dropping it closes the socket.
+/// A connection for one request at a time. A drop closes the socket.
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driver: tokio::task::JoinHandle<()>,
@@ -133,12 +133,12 @@ impl Connection {
         Self::of(TcpStream::connect(address).await?, address).await
     }
 
-    /// Another connection to the same address.
+    /// Opens another connection to the same address.
     pub async fn again(&self) -> Self {
         Self::open(self.address).await
     }
 
-    /// Opens a connection from one of this machine's addresses, as a client of its own.
+    /// Opens a connection from one of this machine's addresses, as a separate client.
     pub async fn open_from(own: IpAddr, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(SocketAddr::new(own, 0)).expect("an address of this machine");
@@ -155,7 +155,7 @@ impl Connection {
         Ok(Self { sender, driver, address })
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the whole response.
     pub async fn send(&mut self, request: Request) -> Answer {
         let shown = format!("{} {}", request.method, request.target);
         let answer = timeout(PATIENCE, self.try_send(request)).await;
@@ -164,27 +164,28 @@ impl Connection {
             .unwrap_or_else(|error| panic!("{shown}: {error}"))
     }
 
-    /// The same, with the connection's failure as a value.
+    /// Like [`Self::send`], with a failure of the connection as a value.
     pub async fn try_send(&mut self, request: Request) -> hyper::Result<Answer> {
         let (status, headers, body) = self.begin(request).await?;
         let body = body.collect().await?.to_bytes();
         Ok(Answer { status, headers, body })
     }
 
-    /// Opens a server-sent event stream. The connection is used up by it.
+    /// Opens a stream of server-sent events, which takes up the connection.
     pub async fn events(self, target: impl Into<String>) -> Events {
         self.events_of(get(target)).await
     }
 
-    /// The same by any request.
+    /// Like [`Self::events`], with any request.
     pub async fn events_of(mut self, request: Request) -> Events {
         let (status, headers, body) = self.begin(request).await.expect("an answer");
         assert_eq!(status, StatusCode::OK);
-        assert_eq!(headers.get("content-type").map(|v| v.as_bytes()), Some(&b"text/event-stream"[..]));
+        let content_type = headers.get("content-type").and_then(|value| value.to_str().ok());
+        assert!(content_type.is_some_and(|value| value.starts_with("text/event-stream")), "{content_type:?}");
         Events::new(self, headers, body)
     }
 
-    /// Sends a request and returns as soon as the head of the answer is there.
+    /// Sends a request and returns after the head of the response.
     pub async fn begin(&mut self, request: Request) -> hyper::Result<(StatusCode, HeaderMap, Incoming)> {
         self.sender.ready().await?;
         let mut built = hyper::Request::builder().method(request.method).uri(request.target);
@@ -197,7 +198,7 @@ impl Connection {
         Ok((head.status, head.headers, body))
     }
 
-    /// Whether the server has closed it, within `time`.
+    /// Whether the server closes the connection within `time`.
     pub async fn is_closed_within(&mut self, time: Duration) -> bool {
         timeout(time, &mut self.driver).await.is_ok()
     }

@@ -1,17 +1,17 @@
-//! Other people's commands, each of them bounded in time.
+//! Runs external commands with a time limit.
 
 use std::process::Command;
 
-/// Longer than any of them takes on a busy machine, in seconds. `timeout` ends one that hangs.
+/// Longer than any of the commands takes on a busy machine, in seconds. `timeout` ends one that hangs.
 const SECONDS_MAX: &str = "30";
 
-/// Runs a command that has to succeed; what it wrote.
+/// Runs a command that must succeed, and returns its output.
 #[track_caller]
 pub fn run(program: &str, arguments: &[&str]) -> String {
     try_run(program, arguments).unwrap_or_else(|why| panic!("{why}"))
 }
 
-/// Runs a command; what it wrote, or why it failed.
+/// Runs a command, and returns its output or why it failed.
 pub fn try_run(program: &str, arguments: &[&str]) -> Result<String, String> {
     let command = [&[program], arguments].concat();
     let output = Command::new("timeout").args(["--kill-after=1", SECONDS_MAX]).args(&command).output();

@@ -1,8 +1,8 @@
-//! Kinds of streams, and the one spelling in which what was read is compared with what was appended.
+//! Kinds of streams, and the common form in which read and appended data are compared.
 
 use serde_json::value::RawValue;
 
-/// What a stream carries.
+/// Content of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Json,
@@ -21,8 +21,8 @@ impl Kind {
         }
     }
 
-    /// What an append or an answer holds: in JSON a line for each message, which is the message to the letter but
-    /// for the white space between its tokens; otherwise the bytes.
+    /// Returns the data of an append or a response: for JSON one line per message, unchanged except for white space between
+    /// tokens; otherwise the bytes.
     pub fn log(self, body: &[u8]) -> Vec<u8> {
         if self != Self::Json {
             return body.to_vec();
@@ -36,7 +36,7 @@ impl Kind {
     }
 }
 
-/// JSON values in the spelling of the log.
+/// Returns JSON values in the form of the log.
 pub(super) fn lines<'a>(values: impl IntoIterator<Item = &'a RawValue>) -> Vec<u8> {
     values.into_iter().map(|value| without_white_space(value.get()) + "\n").collect::<String>().into_bytes()
 }

@@ -1,4 +1,4 @@
-//! The world of the scenarios: a gateway as its own process, and clients that see every byte it sends.
+//! Helpers of the scenarios: a gateway in its own process, and clients that see every byte it sends.
 
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its part of the world")]
 
@@ -30,17 +30,16 @@ pub use sse::{Event, Events, Parser};
 pub use stopwatch::{Stopwatch, Took, on_time};
 pub use websocket::{Close, WebSocket, frame, handshake};
 
-/// How long a condition may take to come true before the test takes it for a hang. It says nothing about how fast a
-/// machine is.
+/// Hang detector: time limit for a condition to become true. It is no statement about the speed of a machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Held by a test that keeps the machine busy or measures it, so that no other such test of its binary disturbs it.
+/// Held by a test that loads the machine or measures it, so that no other such test of its binary runs meanwhile.
 pub async fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
     TURN.lock().await
 }
 
-/// Waits until `condition` is true. Panics with `what` when patience ends.
+/// Waits until `condition` is true. Panics with `what` after [`PATIENCE`].
 pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let deadline = Instant::now() + PATIENCE;
     while !condition().await {

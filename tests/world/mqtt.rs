@@ -1,4 +1,4 @@
-//! An MQTT client that does nothing by itself: it sends what a scenario says, and shows each packet it is sent.
+//! An MQTT client without automatic behavior: it sends what a scenario tells it to, and shows each received packet.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -11,27 +11,27 @@ use tokio::time::timeout;
 
 use super::PATIENCE;
 
-/// How a client introduces itself.
+/// Parameters of a CONNECT.
 #[derive(Debug, Clone)]
 pub struct Hello {
     pub id: String,
     pub version: u8,
     pub clean: bool,
     pub keep_alive: u16,
-    /// Of version 5.
+    /// Properties, for version 5.
     pub properties: Vec<Property>,
-    /// Topic, payload and properties of a will.
+    /// Topic, payload and properties of the will.
     pub will: Option<(String, String, Vec<Property>)>,
 }
 
-/// A connected client. Dropping it drops its socket without a good-bye.
+/// A connected client. A drop closes its socket without a DISCONNECT.
 pub struct Mqtt {
     stream: TcpStream,
     read: Vec<u8>,
     inbox: VecDeque<Packet>,
     version: u8,
     last_id: u16,
-    /// What the gateway answered.
+    /// The gateway's CONNACK: session present, code, properties.
     pub connack: (bool, u8, Vec<Property>),
 }
 
@@ -44,7 +44,7 @@ pub enum Packet {
         properties: Vec<Property>,
     },
     Publish(Box<Message>),
-    /// First nibble of its kind (4 to 7), id, reason.
+    /// Packet type (4 to 7), packet id, reason.
     Ack(u8, u16, u8),
     Suback(u16, Vec<u8>),
     Unsuback(u16, Vec<u8>),
@@ -70,7 +70,7 @@ pub const PUBREL: u8 = 6;
 pub const PUBCOMP: u8 = 7;
 
 impl Hello {
-    /// A client of version 5 with a clean start and no session behind it.
+    /// A client of version 5 with a clean start and without a persistent session.
     pub fn new(id: &str) -> Self {
         let id = id.to_owned();
         Self { id, version: 5, clean: true, keep_alive: 60, properties: Vec::new(), will: None }
@@ -82,13 +82,13 @@ impl Hello {
         Self { clean: false, ..Self::new(id) }.with(expiry)
     }
 
-    /// The same with a property.
+    /// Adds a property.
     pub fn with(mut self, property: impl Into<Property>) -> Self {
         self.properties.push(property.into());
         self
     }
 
-    /// The bytes of the CONNECT.
+    /// Encodes the CONNECT.
     pub fn bytes(&self) -> Vec<u8> {
         let will = self.will.as_ref();
         if self.version == 4 {
@@ -116,33 +116,33 @@ impl Hello {
 }
 
 impl Mqtt {
-    /// Connects, and waits for the CONNACK, which has to accept.
+    /// Connects, and waits for the CONNACK, which must accept.
     pub async fn connect(address: SocketAddr, hello: &Hello) -> Self {
         Self::try_connect(address, hello).await.expect("the gateway listens and answers")
     }
 
-    /// The same from an address of the loopback network.
+    /// Like [`Self::connect`], from an address of the loopback network.
     pub async fn connect_from(local: IpAddr, address: SocketAddr, hello: &Hello) -> Self {
         let mut client = Self::open_from(local, address, hello.version).await;
         client.introduce(hello).await.expect("the gateway answers");
         client
     }
 
-    /// A connection from an address of the loopback network on which nothing has been said yet.
+    /// Opens a connection from an address of the loopback network, and sends nothing.
     pub async fn open_from(local: IpAddr, address: SocketAddr, version: u8) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(SocketAddr::new(local, 0)).expect("an address of the loopback network");
         Self::over(socket.connect(address).await.expect("the gateway listens"), version)
     }
 
-    /// The same with a gateway that may be gone, or go meanwhile.
+    /// Like [`Self::connect`]; `None` if the gateway is gone or ends meanwhile.
     pub async fn try_connect(address: SocketAddr, hello: &Hello) -> Option<Self> {
         let mut client = Self::try_open(address, hello.version).await.ok()?;
         client.introduce(hello).await?;
         Some(client)
     }
 
-    /// Sends the CONNECT, and waits for the CONNACK, which has to accept. `None`: the gateway is gone.
+    /// Sends the CONNECT, and waits for the CONNACK, which must accept. `None` if the gateway is gone.
     async fn introduce(&mut self, hello: &Hello) -> Option<()> {
         self.try_send(&hello.bytes()).await.ok()?;
         match self.receive().await? {
@@ -152,7 +152,7 @@ impl Mqtt {
         Some(())
     }
 
-    /// A connection on which nothing has been said yet.
+    /// Opens a connection, and sends nothing.
     pub async fn open(address: SocketAddr, version: u8) -> Self {
         Self::try_open(address, version).await.expect("the gateway listens")
     }
@@ -167,17 +167,17 @@ impl Mqtt {
         Self { stream, read, inbox, version, last_id: 0, connack: (false, 0, Vec::new()) }
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub async fn send(&mut self, bytes: &[u8]) {
         self.try_send(bytes).await.expect("the gateway takes it");
     }
 
-    /// The same, unless the gateway has closed the connection.
+    /// Sends bytes; an error if the gateway has closed the connection.
     pub async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes).await
     }
 
-    /// The next packet; `None` when the gateway has closed the connection.
+    /// Returns the next packet; `None` when the gateway has closed the connection.
     pub async fn receive(&mut self) -> Option<Packet> {
         match self.inbox.pop_front() {
             Some(packet) => Some(packet),
@@ -185,7 +185,7 @@ impl Mqtt {
         }
     }
 
-    /// What comes within a while, if something does. For what should not come.
+    /// Returns a packet that arrives within this time, if any; for packets that must not arrive.
     pub async fn receive_within(&mut self, while_: Duration) -> Option<Packet> {
         timeout(while_, self.receive()).await.ok().flatten()
     }
@@ -203,7 +203,7 @@ impl Mqtt {
         }
     }
 
-    /// The first packet that is what `wanted` says; those before it stay for later.
+    /// Returns the first packet that `wanted` accepts; earlier ones are kept for later.
     async fn receive_that<T>(&mut self, wanted: impl Fn(&Packet) -> Option<T>) -> T {
         for at in 0..self.inbox.len() {
             if let Some(found) = wanted(&self.inbox[at]) {
@@ -221,18 +221,18 @@ impl Mqtt {
         }
     }
 
-    /// A packet id that was not used yet.
+    /// Returns an unused packet id.
     pub fn next_id(&mut self) -> u16 {
         self.last_id += 1;
         self.last_id
     }
 
-    /// Subscribes, and returns what was granted.
+    /// Subscribes and returns the granted QoS.
     pub async fn subscribe(&mut self, filter: &str, quality: u8) -> u8 {
         self.subscribe_with(filter, SubOpts::new().set_qos(qos(quality)), Vec::new()).await
     }
 
-    /// Subscribes with options of version 5.
+    /// Subscribes with options of version 5 and returns the granted QoS.
     pub async fn subscribe_with(&mut self, filter: &str, options: SubOpts, properties: Vec<Property>) -> u8 {
         let id = self.next_id();
         let entries = vec![SubEntry::new(filter, options).unwrap()];
@@ -255,7 +255,7 @@ impl Mqtt {
         .await
     }
 
-    /// Subscribes to many filters in one packet, and returns what was granted.
+    /// Subscribes to many filters in one packet and returns the granted QoS of each.
     pub async fn subscribe_all(&mut self, filters: &[String]) -> Vec<u8> {
         let id = self.next_id();
         self.send(&filters_bytes(SUBSCRIBE, id, filters)).await;
@@ -266,7 +266,7 @@ impl Mqtt {
         .await
     }
 
-    /// Ends many subscriptions in one packet; the reasons.
+    /// Unsubscribes from many filters in one packet and returns the reasons.
     pub async fn unsubscribe_all(&mut self, filters: &[String]) -> Vec<u8> {
         let id = self.next_id();
         self.send(&filters_bytes(UNSUBSCRIBE, id, filters)).await;
@@ -277,12 +277,12 @@ impl Mqtt {
         .await
     }
 
-    /// Ends a subscription; the reason.
+    /// Unsubscribes from a filter and returns the reason.
     pub async fn unsubscribe(&mut self, filter: &str) -> u8 {
         self.unsubscribe_all(&[filter.to_owned()]).await[0]
     }
 
-    /// Publishes, and waits until the gateway has the message for good. The reason of its answer.
+    /// Publishes, waits for the last acknowledgement, and returns the reason.
     pub async fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>, quality: u8) -> u8 {
         self.publish_with(topic, payload.as_ref(), quality, false, Vec::new()).await
     }
@@ -312,7 +312,7 @@ impl Mqtt {
         reason
     }
 
-    /// Waits for an acknowledgement; its reason.
+    /// Waits for an acknowledgement and returns its reason.
     pub async fn receive_ack(&mut self, kind: u8, id: u16) -> u8 {
         self.receive_that(|packet| match packet {
             Packet::Ack(of_kind, of, reason) if *of_kind == kind && *of == id => Some(*reason),
@@ -326,7 +326,7 @@ impl Mqtt {
         self.send(&ack_bytes(kind, id)).await;
     }
 
-    /// The next message, not acknowledged.
+    /// Returns the next message without acknowledging it.
     pub async fn message(&mut self) -> Message {
         self.receive_that(|packet| match packet {
             Packet::Publish(message) => Some((**message).clone()),
@@ -335,7 +335,7 @@ impl Mqtt {
         .await
     }
 
-    /// The next message, acknowledged to its end.
+    /// Returns the next message after acknowledging it completely.
     pub async fn take(&mut self) -> Message {
         let message = self.message().await;
         match message.quality {
@@ -350,14 +350,14 @@ impl Mqtt {
         message
     }
 
-    /// Says good-bye with a reason, and waits for the end.
+    /// Sends a DISCONNECT with a reason, and waits for the end of the connection.
     pub async fn disconnect(mut self, reason: u8) {
         let bytes: &[u8] = if self.version == 4 { &[0xe0, 0] } else { &[0xe0, 1, reason] };
         self.send(bytes).await;
         while self.receive().await.is_some() {}
     }
 
-    /// Asks for a sign of life.
+    /// Sends a PINGREQ and waits for the PINGRESP.
     pub async fn ping(&mut self) {
         self.send(&[0xc0, 0]).await;
         self.receive_that(|packet| (*packet == Packet::Pingresp).then_some(())).await;
@@ -367,7 +367,7 @@ impl Mqtt {
 pub const SUBSCRIBE: u8 = 8;
 pub const UNSUBSCRIBE: u8 = 10;
 
-/// A SUBSCRIBE, at quality 0, or an UNSUBSCRIBE of version 5.
+/// Encodes a SUBSCRIBE with QoS 0, or an UNSUBSCRIBE, of version 5.
 pub fn filters_bytes(kind: u8, id: u16, filters: &[String]) -> Vec<u8> {
     let mut body = [&id.to_be_bytes()[..], &[0]].concat();
     for filter in filters {
@@ -388,14 +388,14 @@ pub fn filters_bytes(kind: u8, id: u16, filters: &[String]) -> Vec<u8> {
     bytes
 }
 
-/// An acknowledgement of a client.
+/// Encodes an acknowledgement of a client.
 pub fn ack_bytes(kind: u8, id: u16) -> [u8; 4] {
     let flags = if kind == PUBREL { 2 } else { 0 };
     let [high, low] = id.to_be_bytes();
     [kind << 4 | flags, 2, high, low]
 }
 
-/// A PUBLISH of a client.
+/// Encodes a PUBLISH of a client.
 pub fn publish_bytes(
     version: u8,
     topic: &str,
@@ -419,7 +419,7 @@ fn qos(quality: u8) -> Qos {
     Qos::try_from(quality).unwrap()
 }
 
-/// The first packet of `bytes`, if it is whole, and its length.
+/// Parses the first packet of `bytes` if it is complete, and returns its length.
 fn parse(bytes: &[u8], version: u8) -> Option<(Packet, usize)> {
     let (mut length, mut header) = (0, 1);
     loop {

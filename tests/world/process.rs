@@ -1,4 +1,4 @@
-//! A gateway process: started on ports of its own, watched by its admin listener, ended by signals.
+//! [`Gateway`]: a gateway process, started on free ports, observed through its admin listener, ended by signals.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use super::client::{Answer, Connection, Request, get};
 use super::raw::Raw;
 use super::{PATIENCE, until};
 
-/// What a gateway is started with unless the scenario says otherwise.
+/// Options of a gateway, unless the scenario sets them.
 const DEFAULTS: [[&str; 2]; 4] = [
     ["--listen", "127.0.0.1:0"],
     ["--admin", "127.0.0.1:0"],
@@ -25,40 +25,40 @@ const DEFAULTS: [[&str; 2]; 4] = [
     ["--store", "memory"],
 ];
 
-/// A running gateway; killed when dropped. No test passes whose gateway panicked.
+/// A running gateway. A drop kills it, and fails the test if the gateway panicked.
 pub struct Gateway {
     pub address: SocketAddr,
     pub admin: SocketAddr,
-    /// Of MQTT.
+    /// Address of the MQTT listener.
     pub mqtt: SocketAddr,
     child: Child,
     log: File,
     _stdout: Lines<BufReader<ChildStdout>>,
 }
 
-/// The command under test: the one that `GATEWAY_BINARY` names, such as a release build, or that of this build.
+/// Returns the command under test: the one in `GATEWAY_BINARY`, such as a release build, or that of this build.
 fn program() -> String {
     std::env::var("GATEWAY_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_pollgate").to_owned())
 }
 
-/// Whether the command under test is a build as users make it.
+/// Whether the command under test is an optimized build.
 pub fn is_release_build() -> bool {
     std::env::var_os("GATEWAY_BINARY").is_some() || !cfg!(debug_assertions)
 }
 
 impl Gateway {
-    /// Starts a gateway with further arguments and waits until it listens.
+    /// Starts a gateway with additional arguments and waits until it listens.
     pub async fn start(arguments: &[&str]) -> Self {
         Self::start_with(arguments, &[]).await
     }
 
-    /// The same with variables in its environment.
+    /// Like [`Self::start`], with environment variables.
     pub async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let started = Self::try_start(&[], arguments, variables).await;
         started.unwrap_or_else(|status| panic!("the gateway ended before it listened: {status}"))
     }
 
-    /// Starts a gateway by another command that runs it, such as strace; or how that ended before it listened.
+    /// Starts a gateway through a command that runs it, such as strace; an error if it ends before it listens.
     pub async fn start_under(command: &[String], arguments: &[&str]) -> Result<Self, ExitStatus> {
         Self::try_start(command, arguments, &[]).await
     }
@@ -102,62 +102,62 @@ impl Gateway {
         Ok(Self { address, admin, mqtt, child, log, _stdout: stdout })
     }
 
-    /// What it has logged so far.
+    /// Returns its log until now.
     pub fn log(&self) -> String {
         written(&self.log)
     }
 
-    /// A new connection to it.
+    /// Opens a connection to it.
     pub async fn connect(&self) -> Connection {
         Connection::open(self.address).await
     }
 
-    /// Sends one request on a connection of its own.
+    /// Sends one request on a new connection.
     pub async fn send(&self, request: Request) -> Answer {
         self.connect().await.send(request).await
     }
 
-    /// A new connection to it for bytes that no client would send.
+    /// Opens a connection for arbitrary bytes.
     pub async fn connect_raw(&self) -> Raw {
         Raw::open(self.address).await
     }
 
-    /// Asks the admin listener.
+    /// Sends a GET to the admin listener.
     pub async fn ask_admin(&self, path: &str) -> Answer {
         Connection::open(self.admin).await.send(get(path)).await
     }
 
-    /// The value of a metric, with its labels if it has some; 0 if it is not there.
+    /// Returns the value of a metric, given with its labels; 0 if it does not exist.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.ask_admin("/metrics").await.text();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
         value.unwrap_or(0.0)
     }
 
-    /// The longest time for which one of its tasks has held a worker thread, on the clock; 0 if always below 10 ms.
+    /// Returns the longest wall-clock time for which one of its tasks blocked a worker thread; 0 if always below 10 ms.
     pub async fn longest_stall(&self) -> Duration {
         Duration::from_secs_f64(self.metric("pollgate_stall_longest_seconds").await)
     }
 
-    /// Waits until it holds so many polls.
+    /// Waits until it holds `polls` polls.
     pub async fn until_held(&self, polls: usize) {
         let what = format!("{polls} held polls");
         until(&what, async || self.metric("pollgate_held_polls").await as usize == polls).await;
     }
 
-    /// Waits until so many tasks sleep on streams: held polls and idle tails.
+    /// Waits until `tasks` tasks sleep on streams: held polls and idle live readers.
     pub async fn until_waiting(&self, tasks: usize) {
         let what = format!("{tasks} waiters");
         until(&what, async || self.metric("pollgate_waiters").await as usize == tasks).await;
     }
 
-    /// Waits until so many MQTT clients are connected.
+    /// Waits until `clients` MQTT clients are connected.
     pub async fn until_mqtt_clients(&self, clients: usize) {
         let what = format!("{clients} MQTT clients");
         until(&what, async || self.metric("pollgate_mqtt_connections").await as usize == clients).await;
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id().expect("it runs")
     }
@@ -173,13 +173,13 @@ impl Gateway {
         kill_process(id, signal).expect("it runs");
     }
 
-    /// Kills it, and waits until it is dead, so that another one can take its place.
+    /// Kills it and waits until it has ended, so that another one can use its store.
     pub async fn kill(mut self) {
         self.signal("KILL");
         self.ended(PATIENCE).await;
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     pub async fn ended(&mut self, within: Duration) -> ExitStatus {
         timeout(within, self.child.wait()).await.expect("it ends in time").expect("it had started")
     }
@@ -189,17 +189,17 @@ impl Gateway {
         self.child.try_wait().expect("it had started").is_some()
     }
 
-    /// How long its threads have been on a processor.
+    /// Returns the CPU time of its threads.
     pub fn processor_time(&self) -> Duration {
         self.schedstat(0).sum()
     }
 
-    /// How long the thread that waited most was ready to run and had no processor.
+    /// Returns the longest time that one of its threads was ready to run without a processor.
     pub fn longest_wait_for_a_processor(&self) -> Duration {
         self.schedstat(1).max().expect("a thread")
     }
 
-    /// One number of each thread since it began: 0 its time on a processor, 1 its time on a run queue (proc(5), schedstat).
+    /// Returns one value of each thread: 0 is its CPU time, 1 its time on a run queue (proc(5), schedstat).
     fn schedstat(&self, column: usize) -> impl Iterator<Item = Duration> {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("its threads");
         threads.filter_map(move |thread| {
@@ -209,8 +209,8 @@ impl Gateway {
         })
     }
 
-    /// The memory that it has allocated and not given back, in bytes (proc(5), smaps_rollup). The pages of the program
-    /// itself do not count: they come in as its code is first run.
+    /// Returns the anonymous memory of the process in bytes (proc(5), smaps_rollup). Pages of the program file do not count:
+    /// they are loaded when its code first runs.
     pub fn memory_bytes(&self) -> u64 {
         let path = format!("/proc/{}/smaps_rollup", self.id());
         let text = std::fs::read_to_string(path).expect("smaps_rollup");
@@ -228,14 +228,14 @@ impl Drop for Gateway {
     }
 }
 
-/// What the gateway has written to its standard error so far.
+/// Returns the gateway's standard error until now.
 fn written(log: &File) -> String {
     let mut text = vec![0; log.metadata().expect("a size").len() as usize];
     log.read_exact_at(&mut text, 0).expect("readable");
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// A file that goes when it is closed. The gateway appends to it, so reading does not move its place.
+/// Creates a file that is removed when it is closed. The gateway appends to it, so that reads do not move its position.
 fn unnamed_file() -> File {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = format!("{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));

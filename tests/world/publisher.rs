@@ -1,4 +1,4 @@
-//! One who creates a stream and publishes to it, on a connection that stays.
+//! [`Publisher`]: creates a stream and publishes to it on one connection.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use super::kind::Kind;
 use super::process::Gateway;
 use super::reader::Place;
 
-/// A stream that exists, from its publisher's side.
+/// An existing stream and a connection to publish on.
 pub struct Publisher {
     pub place: Place,
     connection: Connection,
@@ -19,7 +19,7 @@ impl Publisher {
         Self::create_keeping(gateway, name, kind, None).await
     }
 
-    /// The same with `Stream-Max-Messages`.
+    /// Creates a stream, with `Stream-Max-Messages` if `messages` is set.
     pub async fn create_keeping(gateway: &Gateway, name: &str, kind: Kind, messages: Option<u64>) -> Self {
         let place = Place { address: gateway.address, path: format!("/v1/stream/{name}"), kind };
         let mut connection = gateway.connect().await;
@@ -31,13 +31,13 @@ impl Publisher {
         Self { place, connection }
     }
 
-    /// Appends; the offset behind it.
+    /// Appends and returns the offset after it.
     pub async fn append(&mut self, body: impl Into<Bytes>) -> String {
         let append = post(&self.place.path).header("content-type", self.place.kind.content_type());
         self.connection.send(append.body(body)).await.expect(204).next_offset()
     }
 
-    /// Closes the stream; the offset of its end.
+    /// Closes the stream and returns its last offset.
     pub async fn close(&mut self) -> String {
         let close = post(&self.place.path).header("stream-closed", "true");
         self.connection.send(close).await.expect(204).next_offset()

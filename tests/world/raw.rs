@@ -1,4 +1,4 @@
-//! A client that sends exactly the bytes it is given, however wrong, and reads what comes back.
+//! [`Raw`]: sends arbitrary bytes, and reads the responses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use super::{PATIENCE, Stopwatch, Took};
 pub struct Raw {
     stream: TcpStream,
     read: Vec<u8>,
-    /// When this client last began to do something at which the gateway may start a timer.
+    /// When this client last did something that may start a timer in the gateway.
     acted: Instant,
 }
 
@@ -26,7 +26,7 @@ impl Raw {
         Self::try_open(address).await.expect("the gateway accepts")
     }
 
-    /// The same where the gateway may be gone.
+    /// Like [`Self::open`], with an error if the gateway is gone.
     pub async fn try_open(address: SocketAddr) -> io::Result<Self> {
         let acted = Instant::now();
         let stream = TcpStream::connect(address).await?;
@@ -34,7 +34,7 @@ impl Raw {
         Ok(Self { stream, read: Vec::new(), acted })
     }
 
-    /// The same with little room for what the gateway sends, so that a client which does not read fills it soon.
+    /// Opens a connection with a small receive buffer, which fills soon if the client does not read.
     pub async fn open_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("an option of TCP");
@@ -43,7 +43,7 @@ impl Raw {
         Self { stream, read: Vec::new(), acted }
     }
 
-    /// Sends bytes. Fails when the gateway has closed.
+    /// Sends bytes. Fails if the gateway has closed the connection.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.acted = Instant::now();
         self.write(bytes.as_ref()).await
@@ -64,8 +64,7 @@ impl Raw {
         self.send(format!("{head}Content-Length: {}\r\n\r\n{json}", json.len())).await
     }
 
-    /// Sends each of `pieces` for itself. Between them is time for the gateway to read: what it has read can
-    /// not be seen from outside.
+    /// Sends each of `pieces` separately, with pauses for the gateway to read: its reads are not visible from outside.
     pub async fn send_in_pieces(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
         for piece in pieces {
             self.send(piece).await?;
@@ -74,29 +73,29 @@ impl Raw {
         Ok(())
     }
 
-    /// The connection, and what was read of it and belongs to no answer yet.
+    /// Returns the connection, and bytes that were read and belong to no response yet.
     pub(super) fn into_parts(self) -> (TcpStream, Vec<u8>) {
         (self.stream, self.read)
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the sending half.
     pub async fn finish(&mut self) {
         self.stream.shutdown().await.expect("an open connection");
     }
 
-    /// Sends bytes as clients do that read only when they have sent everything, and reads the answer. Fails when
-    /// the connection is reset before the whole answer was read; `None` if it ends without one.
+    /// Sends bytes, and reads the response only after that. Fails if the connection is reset before the whole response is read;
+    /// `None` if it ends without a response.
     pub async fn exchange(mut self, bytes: impl AsRef<[u8]>) -> io::Result<Option<Answer>> {
         self.send(bytes).await?;
         self.answer().await
     }
 
-    /// The next answer; an end without one is an error too.
+    /// Returns the next response; an end of the connection is an error.
     pub async fn whole_answer(&mut self) -> io::Result<Answer> {
         self.answer().await?.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "no answer"))
     }
 
-    /// The next answer; `None` at the end of the connection. Half an answer is an error, as is a reset.
+    /// Returns the next response; `None` at the end of the connection. An incomplete response or a reset is an error.
     pub async fn answer(&mut self) -> io::Result<Option<Answer>> {
         timeout(PATIENCE, self.read_answer()).await.expect("an answer or the end in time")
     }
@@ -117,8 +116,8 @@ impl Raw {
         }
     }
 
-    /// Sends one byte after the other, a pause between them, until the gateway ends the connection. How long that
-    /// took; what the gateway said can be read afterwards.
+    /// Sends one byte at a time with pauses, until the gateway ends the connection, and returns how long that took. The
+    /// gateway's response can be read afterwards.
     pub async fn drip(&mut self, bytes: impl IntoIterator<Item = u8>, pause: Duration) -> Took {
         let since = Stopwatch::start_since(self.acted);
         for byte in bytes {
@@ -132,31 +131,38 @@ impl Raw {
         panic!("the gateway took every byte");
     }
 
-    /// Reads what is there, or waits for it.
+    /// Reads available bytes, or waits for some.
     pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.stream.read(buffer).await
     }
 
-    /// Reads and throws away so many bytes.
+    /// Reads and discards `count` bytes.
     pub async fn take(&mut self, count: usize) {
         let mut thrown_away = vec![0; count];
         let read = timeout(PATIENCE, self.stream.read_exact(&mut thrown_away)).await;
         read.expect("bytes in time").expect("an open connection");
     }
 
-    /// Waits for the end of the connection, at which nothing more may come.
+    /// Reads everything until the gateway ends the connection.
+    pub async fn rest(mut self) -> String {
+        let ended = timeout(PATIENCE, self.stream.read_to_end(&mut self.read)).await;
+        ended.expect("the end of the connection in time").expect("no reset");
+        String::from_utf8_lossy(&self.read).into_owned()
+    }
+
+    /// Waits for the end of the connection, before which no more bytes may arrive.
     pub async fn end(mut self) -> io::Result<()> {
         let more = self.stream.read(&mut [0]).await?;
         assert_eq!((more, self.read.len()), (0, 0), "bytes behind the last answer");
         Ok(())
     }
 
-    /// Ends the connection by a reset.
+    /// Resets the connection.
     pub fn reset(self) {
         self.stream.set_zero_linger().expect("a socket");
     }
 
-    /// Reads and throws away until the gateway ends the connection, in whatever way. How long that took.
+    /// Reads and discards bytes until the gateway ends the connection in any way. Returns how long that took.
     pub async fn closed(&mut self) -> Took {
         let since = Stopwatch::start_since(self.acted);
         let mut thrown_away = vec![0; 64 * 1024];
@@ -166,7 +172,7 @@ impl Raw {
     }
 }
 
-/// The answer that `bytes` begin with and how long it is, if they hold a whole one.
+/// Parses the first response in `bytes` if it is complete, and returns its length.
 fn parse(bytes: &[u8]) -> Option<(Answer, usize)> {
     let head_length = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&bytes[..head_length]).expect("a head in ASCII");

@@ -1,4 +1,4 @@
-//! One reader for every form of delivery: batch by batch from an offset, as a client with that form would read.
+//! [`Reader`]: reads a stream in any delivery form, batch by batch from an offset.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use super::kind::{Kind, lines};
 use super::sse::Events;
 use super::websocket::{Close, WebSocket};
 
-/// How often a short poll is sent.
+/// Interval of short polls.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// A form of delivery.
+/// A delivery form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     ShortPoll,
@@ -31,7 +31,7 @@ pub enum Form {
     WebSocket,
 }
 
-/// A stream, as its readers reach it.
+/// Address and kind of a stream.
 #[derive(Debug, Clone)]
 pub struct Place {
     pub address: SocketAddr,
@@ -39,7 +39,7 @@ pub struct Place {
     pub kind: Kind,
 }
 
-/// Messages, in the spelling of [`Kind::log`], and the offset behind them.
+/// Messages in the form of [`Kind::log`], and the offset after them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     pub data: Vec<u8>,
@@ -48,18 +48,18 @@ pub struct Batch {
     pub closed: bool,
 }
 
-/// Why a reader gets nothing more, in whatever way its form says it.
+/// Why a reader gets no more messages, in any form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub status: u16,
     pub problem: String,
-    /// `Stream-Gap`, or nothing.
+    /// `Stream-Gap`, or empty.
     pub gap: String,
-    /// `Stream-Earliest-Offset`, or nothing.
+    /// `Stream-Earliest-Offset`, or empty.
     pub earliest: String,
 }
 
-/// A reader that has been let in. Dropping it drops its socket, without a close frame or the like.
+/// A reader whose request was accepted. A drop closes its socket without a close frame.
 pub struct Reader {
     place: Place,
     form: Form,
@@ -76,7 +76,7 @@ enum Way {
     WebSocket(WebSocket),
 }
 
-/// An envelope, or the control event of server-sent events with `data` before it.
+/// An envelope, or the control event of server-sent events with the `data` before it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Control<'a> {
@@ -93,10 +93,10 @@ struct Control<'a> {
 impl Form {
     pub const ALL: [Self; 5] = [Self::ShortPoll, Self::LongPoll, Self::Sse, Self::Ndjson, Self::WebSocket];
 
-    /// Those that send by themselves what comes.
+    /// Forms in which the gateway sends messages by itself.
     pub const LIVE: [Self; 3] = [Self::Sse, Self::Ndjson, Self::WebSocket];
 
-    /// As `live` names it.
+    /// Returns the value of `live`.
     pub fn name(self) -> &'static str {
         match self {
             Self::ShortPoll => "",
@@ -113,8 +113,7 @@ impl Form {
 }
 
 impl Reader {
-    /// Reads from `offset`, and returns when the first batch is there, empty if need be: in no form it has to be
-    /// waited for.
+    /// Reads from `offset`, and returns after the first batch, which may be empty: every form sends it at once.
     pub async fn open(place: &Place, form: Form, offset: &str) -> Result<Self, Refusal> {
         let target = format!("{}?offset={offset}{}", place.path, form.query());
         let (way, first) = match form {
@@ -148,13 +147,13 @@ impl Reader {
         Ok((Way::Poll(connection), Some(first)))
     }
 
-    /// Where it is: what the next reader goes on from.
+    /// Returns the offset from which another reader would continue.
     pub fn offset(&self) -> &str {
         &self.offset
     }
 
-    /// The next batch; `None` once everything was read of a stream that is closed. If the gateway ends a form that
-    /// lasts, it is asked again, as clients do.
+    /// Returns the next batch; `None` after the last batch of a closed stream. If the gateway ends a live form, the reader
+    /// requests it again, as clients do.
     pub async fn next(&mut self) -> Result<Option<Batch>, Refusal> {
         let batch = match self.first.take() {
             Some(batch) => Some(batch),
@@ -171,7 +170,7 @@ impl Reader {
         Ok(batch)
     }
 
-    /// Reads until there is as much as `data`, which it has to be.
+    /// Reads as many bytes as `data` has, which must be equal to it.
     #[track_caller]
     pub fn expect<'a>(&'a mut self, data: &'a [u8]) -> impl Future<Output = ()> + 'a {
         let caller = std::panic::Location::caller();
@@ -186,7 +185,7 @@ impl Reader {
         }
     }
 
-    /// Reads to the end of a stream that is closed or about to be.
+    /// Reads to the end of a stream that is closed or will be.
     pub async fn rest(&mut self) -> Result<Vec<u8>, Refusal> {
         let mut read = Vec::new();
         while let Some(batch) = self.next().await? {
@@ -195,7 +194,7 @@ impl Reader {
         Ok(read)
     }
 
-    /// What the form brings next; `None` at its end.
+    /// Returns the next batch of the form; `None` at its end.
     async fn receive(&mut self) -> Result<Option<Batch>, Refusal> {
         let kind = self.place.kind;
         match &mut self.way {
@@ -247,7 +246,7 @@ impl Way {
     }
 }
 
-/// The next line of a body, without its end; `None` at the end of the body, which comes between two lines.
+/// Returns the next line of a body without its line break; `None` at the end of the body, which must follow a line break.
 pub async fn next_line(body: &mut Incoming, read: &mut Vec<u8>) -> Option<String> {
     loop {
         if let Some(end) = read.iter().position(|byte| *byte == b'\n') {

@@ -1,4 +1,4 @@
-//! Server-sent events as the HTML standard reads them (section 9.2.6), frame by frame.
+//! Parser of server-sent events, as in the HTML standard (section 9.2.6), and a reader of an event stream.
 
 use std::collections::VecDeque;
 
@@ -25,14 +25,18 @@ pub struct Events {
     parser: Parser,
 }
 
-/// The standard's parser. It knows nothing of what we mean to send.
+/// The parser of the standard, independent of the gateway's encoder.
 #[derive(Debug, Default)]
 pub struct Parser {
     line: Vec<u8>,
     after_carriage_return: bool,
     name: String,
     data: String,
-    events: VecDeque<Event>,
+    id: String,
+    /// The last event id, and the reconnection time in milliseconds.
+    last_event_id: String,
+    retry: Option<u64>,
+    events: VecDeque<(Event, String)>,
 }
 
 impl Parser {
@@ -51,7 +55,9 @@ impl Parser {
     }
 
     pub fn next(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let (event, id) = self.events.pop_front()?;
+        self.last_event_id = id;
+        Some(event)
     }
 
     fn end_line(&mut self) {
@@ -60,7 +66,7 @@ impl Parser {
             let (name, data) = (std::mem::take(&mut self.name), std::mem::take(&mut self.data));
             if let Some(data) = data.strip_suffix('\n') {
                 let name = if name.is_empty() { "message".to_owned() } else { name };
-                self.events.push_back(Event { name, data: data.to_owned() });
+                self.events.push_back((Event { name, data: data.to_owned() }, self.id.clone()));
             }
             return;
         }
@@ -72,6 +78,8 @@ impl Parser {
                 self.data.push_str(value);
                 self.data.push('\n');
             }
+            "id" if !value.contains('\0') => self.id = value.to_owned(),
+            "retry" => self.retry = value.parse().ok(),
             _ => {}
         }
     }
@@ -82,12 +90,22 @@ impl Events {
         Self { headers, _connection: connection, body, parser: Parser::default() }
     }
 
-    /// The next event; `None` when the stream has ended in good order.
+    /// What the reader would send as `Last-Event-ID` after the last event that was returned.
+    pub fn last_event_id(&self) -> &str {
+        &self.parser.last_event_id
+    }
+
+    /// After how many milliseconds the reader would reconnect.
+    pub fn retry(&self) -> Option<u64> {
+        self.parser.retry
+    }
+
+    /// Returns the next event; `None` when the stream has ended properly.
     pub async fn next(&mut self) -> Option<Event> {
         timeout(PATIENCE, self.try_next()).await.expect("an event in time").expect("an unbroken stream")
     }
 
-    /// The same, with a broken connection as a value.
+    /// Like [`Self::next`], with a broken connection as an error.
     pub async fn try_next(&mut self) -> hyper::Result<Option<Event>> {
         loop {
             if let Some(event) = self.parser.next() {
@@ -100,14 +118,14 @@ impl Events {
         }
     }
 
-    /// The next event, which has to be a control event; its JSON.
+    /// Returns the JSON of the next event, which must be a control event.
     pub async fn control(&mut self) -> serde_json::Value {
         let event = self.next().await.expect("a control event");
         assert_eq!(event.name, "control", "{event:?}");
         serde_json::from_str(&event.data).expect("JSON")
     }
 
-    /// The next event, which has to be a data event; its data.
+    /// Returns the data of the next event, which must be a data event.
     pub async fn data(&mut self) -> String {
         let event = self.next().await.expect("a data event");
         assert_eq!(event.name, "data", "{event:?}");

@@ -1,9 +1,9 @@
-//! Measures what the gateway promises about time, on a machine that may be busy with something else.
+//! Measures the gateway's timing guarantees on a machine that may be busy.
 //!
-//! A promise such as "closed within a second of its limit" is about a gateway that gets a processor when it needs one.
-//! While a build runs beside the tests it does not, and neither does a thread of the test that only wants to wake up
-//! every few milliseconds, as the gateway's timers do. How late that thread wakes up is the control: it is taken off
-//! what is measured before an upper bound is checked. A lower bound is checked with the time on the clock.
+//! A guarantee such as "closed within a second of its limit" assumes that the gateway gets a processor when it needs one. While
+//! a build runs beside the tests it does not, nor does the control: a thread of the test that wakes up every few milliseconds,
+//! like the gateway's timers. The delay of the control is subtracted from a measured time before an upper bound is checked. A
+//! lower bound is checked with the wall-clock time.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -17,33 +17,33 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long the control sleeps at a time.
+/// Sleep time of the control.
 const TICK: Duration = Duration::from_millis(5);
 
-/// How late a control that has a processor for itself wakes up at most, as timers are not exact.
+/// Maximum delay of a control on an idle machine, since timers are not exact.
 const INEXACT: Duration = Duration::from_micros(200);
 
-/// A control that wakes up so late has missed a moment: scenarios of what comes first have pauses of 100 ms and more.
+/// A control with this delay has missed a moment: scenarios that test an order of events have pauses of at least 100 ms.
 const MISSED: Duration = Duration::from_millis(25);
 
-/// How often a scenario is run on a machine that misses a moment each time.
+/// Maximum number of runs of a scenario on a machine that misses a moment each time.
 const RUNS: u32 = 5;
 
-/// A measurement that has begun.
+/// A running measurement.
 #[derive(Clone, Copy)]
 pub struct Stopwatch {
     began: Instant,
-    /// When what is measured may have begun, at the earliest.
+    /// Earliest time at which the measured operation may have begun.
     earliest: Instant,
     late: Duration,
 }
 
-/// How long something took.
+/// A measured duration.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Took {
-    /// Less what the machine was late.
+    /// Duration minus the delay of the machine.
     own: Duration,
-    /// Since the earliest moment at which it may have begun.
+    /// Duration since the earliest time at which the operation may have begun.
     clock: Duration,
 }
 
@@ -53,8 +53,8 @@ impl Stopwatch {
         Self { late: late(), began, earliest: began }
     }
 
-    /// A measurement of what the gateway began between `earliest` and now, such as a timer that it starts when it accepts
-    /// a connection: its lower bound counts from the one, its upper bound from the other.
+    /// Measures an operation that the gateway began between `earliest` and now, such as a timer that it starts when it accepts
+    /// a connection: the lower bound counts from `earliest`, the upper bound from now.
     pub fn start_since(earliest: Instant) -> Self {
         Self { earliest, ..Self::start() }
     }
@@ -66,13 +66,13 @@ impl Stopwatch {
 }
 
 impl Took {
-    /// The same if the gateway waited for a processor for `waited` meanwhile, when that was more than the machine was late: a
-    /// process that has much to do at once waits longer than the control, which only wakes up.
+    /// Subtracts the time `waited` that the gateway waited for a processor, if that was longer than the delay of the machine: a
+    /// process with much work at once waits longer than the control, which only wakes up.
     pub fn less(self, waited: Duration) -> Self {
         Self { own: self.own.min(self.clock.saturating_sub(waited)), ..self }
     }
 
-    /// Less what the machine was late, for a bound by what was measured.
+    /// Returns the duration minus the delay of the machine, to compute bounds from measured times.
     pub fn own(self) -> Duration {
         self.own
     }
@@ -81,7 +81,7 @@ impl Took {
         self.own < limit
     }
 
-    /// Whether it took at least as long as the range begins, on the clock, and less than it ends.
+    /// Whether the wall-clock duration is at least the start of the range, and the duration is below its end.
     pub fn is_within(self, range: &Range<Duration>) -> bool {
         self.clock >= range.start && self.is_below(range.end)
     }
@@ -93,8 +93,8 @@ impl fmt::Debug for Took {
     }
 }
 
-/// Runs a scenario that is about what comes first, such as a byte 200 ms before a limit. A failure on a machine that has
-/// missed a moment meanwhile says nothing, so the scenario is run again.
+/// Runs a scenario that tests an order of events, such as a byte 200 ms before a limit. A failure on a machine that missed a
+/// moment during the run is inconclusive, so the scenario is repeated.
 pub async fn on_time(scenario: impl AsyncFn()) {
     for run in 1.. {
         let missed = control().missed.load(Ordering::Relaxed);
@@ -112,7 +112,7 @@ pub async fn on_time(scenario: impl AsyncFn()) {
     }
 }
 
-/// What the control has seen so far.
+/// Measurements of the control until now.
 #[derive(Default)]
 struct Control {
     late_micros: AtomicU64,

@@ -1,4 +1,4 @@
-//! A WebSocket client. It reads with a strict library and can write bytes that no library would.
+//! A WebSocket client. It reads with a strict library, and can write arbitrary bytes.
 
 use std::io::{self, Cursor};
 use std::net::SocketAddr;
@@ -12,19 +12,19 @@ use super::PATIENCE;
 use super::client::Answer;
 use super::raw::Raw;
 
-/// Whatever carries the frames.
+/// The underlying connection.
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// An open WebSocket. Dropping it closes the socket without a close frame.
+/// An open WebSocket. A drop closes the socket without a close frame.
 pub struct WebSocket(WebSocketStream<Box<dyn Io>>);
 
-/// What a WebSocket ended with: the code and the reason of the gateway's close frame.
+/// Code and reason of the gateway's close frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Close(pub u16, pub String);
 
-/// The head of a handshake without its end, so that fields can follow.
+/// Returns the head of a handshake without the empty line, so that fields can be added.
 pub fn handshake(target: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
@@ -32,7 +32,8 @@ pub fn handshake(target: &str) -> String {
     )
 }
 
-/// A frame of a client: its first byte has the flags and the opcode. The mask is zero, which leaves bytes as they are.
+/// Encodes a client's frame. The first byte holds the flags and the opcode; the mask is zero, which leaves the payload
+/// unchanged.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -52,37 +53,37 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 impl WebSocket {
-    /// Opens one, or returns the answer that refuses it.
+    /// Opens a WebSocket, or returns the response that refuses it.
     pub async fn open(address: SocketAddr, target: &str) -> Result<Self, Answer> {
         Self::open_on(Raw::open(address).await, target).await
     }
 
-    /// The same on a connection that is there.
+    /// Like [`Self::open`], on an existing connection.
     pub async fn open_on(mut raw: Raw, target: &str) -> Result<Self, Answer> {
         raw.send(handshake(target) + "\r\n").await.expect("the gateway reads");
         let answer = raw.answer().await.expect("no reset").expect("an answer");
         if answer.status != 101 {
             return Err(answer);
         }
-        // RFC 6455, section 1.3, has this key and this proof.
+        // This key and proof are from RFC 6455, section 1.3.
         assert_eq!(answer.header("sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         let (stream, read) = raw.into_parts();
         let (reader, writer) = stream.into_split();
         Ok(Self::over(join(Cursor::new(read).chain(reader), writer)))
     }
 
-    /// One whose handshake is done.
+    /// Uses a connection whose handshake is done.
     pub fn over(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         let client = ClientBuilder::new().limits(Limits::unlimited());
         Self(client.take_over(Box::new(io)))
     }
 
-    /// The next envelope or answer; an error is the end.
+    /// Returns the next text frame as JSON; an error is the end.
     pub async fn json(&mut self) -> Result<serde_json::Value, Close> {
         self.text().await.map(|text| serde_json::from_str(&text).expect("JSON"))
     }
 
-    /// The next text frame as it is.
+    /// Returns the next text frame.
     pub async fn text(&mut self) -> Result<String, Close> {
         loop {
             let message = self.message().await;
@@ -95,13 +96,13 @@ impl WebSocket {
         }
     }
 
-    /// The next message of any kind.
+    /// Returns the next message of any kind.
     pub async fn message(&mut self) -> Message {
         let message = timeout(PATIENCE, self.0.next()).await.expect("a frame in time");
         message.expect("a close frame before the end").expect("frames of RFC 6455")
     }
 
-    /// Reads to the end, which has to come in good order: a close frame, then the end of the connection.
+    /// Reads to the end, which must be a close frame followed by the end of the connection.
     pub async fn closed(&mut self) -> Close {
         let close = loop {
             if let Err(close) = self.text().await {
@@ -114,19 +115,19 @@ impl WebSocket {
         close
     }
 
-    /// Reads to the end of the connection without answering anything.
+    /// Reads to the end of the connection without answering.
     pub async fn bytes_to_end(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         timeout(PATIENCE, self.0.get_mut().read_to_end(&mut bytes)).await.expect("the end in time")?;
         Ok(bytes)
     }
 
-    /// Appends by a text frame.
+    /// Appends with a text frame.
     pub async fn send_text(&mut self, text: impl Into<String>) {
         self.send(Message::text(text.into())).await;
     }
 
-    /// Appends by a binary frame.
+    /// Appends with a binary frame.
     pub async fn send_binary(&mut self, bytes: impl Into<bytes::Bytes>) {
         self.send(Message::binary(bytes.into())).await;
     }
@@ -135,7 +136,7 @@ impl WebSocket {
         timeout(PATIENCE, self.0.send(message)).await.expect("the gateway reads").expect("an open socket");
     }
 
-    /// Writes bytes below the library. Fails when the gateway has closed.
+    /// Writes bytes directly to the connection. Fails if the gateway has closed it.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         timeout(PATIENCE, self.0.get_mut().write_all(bytes.as_ref())).await.expect("the gateway reads")
     }

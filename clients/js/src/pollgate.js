@@ -10,6 +10,7 @@
 //   policy               which form is used and when, without IO (fallback, network-memory)
 //   forms                the wire: short poll, long poll, SSE, NDJSON, WebSocket
 //   publisher            appends and repeats them
+//   memory-store         keeps what was learned of networks
 //   http, platform       requests and errors; clock and timers
 //
 // All times are seconds.
@@ -18,15 +19,17 @@
 /** @import { Subscription as TypedSubscription } from "../pollgate.d.ts" */
 
 import { Transport } from "./pollgate/http.js"
+import { MemoryStore } from "./pollgate/memory-store.js"
 import { canShare } from "./pollgate/platform.js"
 import { Publisher } from "./pollgate/publisher.js"
-import { parseForms, parseStreams, SETTINGS } from "./pollgate/settings.js"
+import { checkOptions, parseForms, parseSettings, parseStreams, parseUrl } from "./pollgate/settings.js"
 import { SharedConnection } from "./pollgate/shared-connection.js"
 import { Subscription } from "./pollgate/subscription.js"
 
 export { GatewayError } from "./pollgate/http.js"
 export { HeartbeatSearch } from "./pollgate/network-memory.js"
 export { Policy } from "./pollgate/policy.js"
+export { QueueFullError } from "./pollgate/publisher.js"
 export { FORMS, SETTINGS } from "./pollgate/settings.js"
 
 /** A client of one gateway. Its events are `form`, `gap`, `missing`, `closed`, `restart`, `not_gateway` and `error`. */
@@ -40,16 +43,18 @@ export class Client extends EventTarget {
    */
   constructor(url, options = {}) {
     super()
-    const base = new URL(url, globalThis.location?.href)
-    if (!base.pathname.endsWith("/")) base.pathname += "/"
-    const settings = { ...SETTINGS, ...options.settings }
+    const base = parseUrl(url)
+    checkOptions(options)
+    const settings = parseSettings(options.settings)
     const transport = new Transport(base, options)
     const webSocket = Boolean(transport.WebSocket)
     const forms = parseForms(options.forms, { webSocket, headers: transport.hasHeaders })
     const emit = (/** @type {string} */ name, /** @type {unknown} */ detail) =>
       void this.dispatchEvent(new CustomEvent(name, { detail }))
-    const policy = { forms, settings, memory: options.memory, network: options.network, webSocket }
-    this.#connection = new SharedConnection({ transport, policy, emit, share: options.share ?? canShare() })
+    const store = new MemoryStore(options, base, forms.filter((form) => webSocket || form !== "websocket"))
+    const policy = { forms, settings, memory: store.load(), network: options.network, webSocket }
+    const share = options.share ?? canShare()
+    this.#connection = new SharedConnection({ transport, policy, emit, store, share })
     this.#publisher = new Publisher(transport, settings)
   }
 
@@ -80,13 +85,19 @@ export class Client extends EventTarget {
   }
 
   /**
-   * Appends one message. Resolves with the offset behind it once it is stored, rejects if it is refused for good.
+   * Appends one message. Resolves with the offset behind it once it is stored. Rejects if it is refused for good, or with a
+   * `QueueFullError` if too much waits.
    * @param {string} stream
    * @param {unknown} data
    * @param {PublishOptions} options
    */
   publish(stream, data, options = {}) {
     return this.#publisher.publish(stream, data, options)
+  }
+
+  /** Resolves when at most half of what may wait to be published does. */
+  room() {
+    return this.#publisher.room()
   }
 
   /**

@@ -17,5 +17,6 @@ export const names: Record<keyof typeof implemented, keyof typeof declared> = {
   GatewayError: "GatewayError",
   HeartbeatSearch: "HeartbeatSearch",
   Policy: "Policy",
+  QueueFullError: "QueueFullError",
   SETTINGS: "SETTINGS",
 }

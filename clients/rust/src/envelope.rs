@@ -1,6 +1,7 @@
 //! Envelopes: batches of messages, and the change of the resume token that comes with them. They are the same in all forms.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::attempt::End;
 use crate::item::{Data, Item, Message};
+use crate::offset::Offset;
 use crate::resume_token::TokenChange;
 
 /// Longest envelope: a full response of binary messages, or one text message of control characters only.
@@ -39,6 +41,10 @@ struct Batch {
     #[serde(default)]
     data: Vec<Box<RawValue>>,
     content_type: Option<String>,
+    stream_next_offset: Option<String>,
+    /// When each item of `data` was appended, in milliseconds since 1970.
+    #[serde(default)]
+    times: Vec<u64>,
     gap: Option<String>,
     #[serde(default)]
     missing: bool,
@@ -66,7 +72,8 @@ impl Envelope {
 
 impl Batch {
     fn put_into(self, items: &mut Vec<Item>) -> Option<()> {
-        let Self { stream, data, content_type, gap, missing, stream_closed } = self;
+        let Self { stream, data, content_type, stream_next_offset, times, gap, missing, stream_closed } =
+            self;
         let stream: Arc<str> = stream.into();
         if let Some(reason) = gap {
             items.push(Item::Gap { stream: stream.clone(), reason: reason.into() });
@@ -75,13 +82,30 @@ impl Batch {
             items.push(Item::Missing { stream: stream.clone() });
         }
         let kind = Kind::of(content_type.as_deref());
-        for value in data {
-            items.push(Item::Message(Message { stream: stream.clone(), data: kind.read(value)? }));
+        let data: Vec<Data> = data.into_iter().map(|value| kind.read(value)).collect::<Option<_>>()?;
+        let next: Option<Offset> = stream_next_offset.and_then(|offset| offset.parse().ok());
+        let mut left: u64 = data.iter().map(Data::positions).sum();
+        let mut times = times.into_iter().map(Duration::from_millis);
+        for data in data {
+            left = left.saturating_sub(data.positions());
+            let time = times.next().and_then(|time| SystemTime::UNIX_EPOCH.checked_add(time));
+            let offset = next.map(|next| next.before(left));
+            items.push(Item::Message(Message { stream: stream.clone(), data, offset, time }));
         }
         if stream_closed {
             items.push(Item::Closed { stream });
         }
         Some(())
+    }
+}
+
+impl Data {
+    /// How many positions the message takes in its stream. All texts of a batch are one message, the last one.
+    fn positions(&self) -> u64 {
+        match self {
+            Self::Json(_) | Self::Text(_) => 1,
+            Self::Binary(bytes) => bytes.len() as u64,
+        }
     }
 }
 

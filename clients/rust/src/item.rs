@@ -1,11 +1,13 @@
 //! Items of a subscription: messages, and what a reader must know between two of them.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::error::CertificateError;
+use crate::offset::Offset;
 use crate::refusal::Refusal;
 
 /// A message, or something that a reader must know between two messages.
@@ -44,6 +46,11 @@ pub struct Message {
     pub stream: Arc<str>,
     /// Content of the message.
     pub data: Data,
+    /// The offset behind the message. Appends to a `text/*` stream may arrive as one message, which has the offset behind the
+    /// last of them.
+    pub offset: Option<Offset>,
+    /// When the message was appended, by the clock of the gateway; only with [`Settings::times`](crate::Settings::times).
+    pub time: Option<SystemTime>,
 }
 
 /// The content of a message, by the content type of its stream.

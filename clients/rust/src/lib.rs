@@ -73,6 +73,7 @@ mod item;
 mod memory;
 #[cfg(not(feature = "tls"))]
 mod no_tls;
+mod offset;
 mod origin;
 mod policy;
 mod producer;
@@ -81,7 +82,9 @@ mod reader;
 mod refusal;
 mod request;
 mod resume_token;
+mod room;
 mod settings;
+mod start;
 mod subscription;
 #[cfg(feature = "tls")]
 mod tls;
@@ -98,12 +101,14 @@ pub use error::{BuildError, CertificateError};
 pub use event::{Event, Reason};
 pub use item::{Data, Item, Message};
 pub use memory::Memory;
+pub use offset::{InvalidOffset, Offset};
 pub use producer::Producer;
 pub use publishing::{ProducerSettings, PublishError};
 pub use refusal::Refusal;
 pub use resume_token::ResumeToken;
 pub use settings::Settings;
-pub use subscription::{Start, Subscription};
+pub use start::Start;
+pub use subscription::Subscription;
 
 use credentials::Credentials;
 use endpoint::Endpoint;
@@ -113,6 +118,7 @@ use no_tls as tls;
 use origin::Origin;
 use reader::{Output, Reader};
 use request::Selection;
+use room::Room;
 use settings::Shared;
 use tls::Tls;
 
@@ -171,7 +177,8 @@ impl Client {
     ) -> Subscription {
         let mut seen = HashSet::new();
         let streams = streams.into_iter().map(S::into).filter(|stream| seen.insert(stream.clone())).collect();
-        let selection = Selection { streams, token: start.token.clone(), earliest: start.earliest };
+        let (token, times) = (start.token.clone(), self.0.settings.times);
+        let selection = Selection { streams, token, unknown: start.unknown, times };
         // One envelope waits while the one before is dealt with.
         let (deliveries, incoming) = mpsc::channel(1);
         let (form, form_in_use) = watch::channel(None);
@@ -268,6 +275,7 @@ impl Builder {
         let tls = origin.is_secure.then(|| Tls::new(&origin.host, &roots)).transpose()?;
         let shared = Shared {
             endpoint: Endpoint { origin, tls, credentials },
+            room: Arc::new(Room::new(settings.publish_messages_max, settings.publish_bytes_max)),
             settings,
             network: watch::Sender::new(network),
             memory: Mutex::new(memory),

@@ -39,6 +39,11 @@ impl Origin {
         if authority.as_str().contains('@') {
             return Err(BuildError::UserInfo);
         }
+        // A port beyond 65 535 would otherwise count as none.
+        let behind_host = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+        if authority.port_u16().is_none() && !matches!(behind_host, "" | ":") {
+            return Err(not_a_url());
+        }
         Ok(Self {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
             port: authority.port_u16().unwrap_or(if is_secure { 443 } else { 80 }),
@@ -83,7 +88,7 @@ mod tests {
 
     #[test]
     fn what_is_no_url_of_a_gateway_is_refused() {
-        for text in ["", "gateway", "/v1", "http://"] {
+        for text in ["", "gateway", "/v1", "http://", "http://a:65536"] {
             assert_eq!(Origin::parse(text).unwrap_err(), BuildError::NotAUrl(text.to_owned()), "{text}");
         }
         assert_eq!(Origin::parse("http://user:secret@a").unwrap_err(), BuildError::UserInfo);

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::publishing::{Pending, ProducerSettings, PublishError, PublishTask};
+use crate::room::{Place, Room};
 use crate::settings::Shared;
 
 /// Publishes to one stream, in the order of the calls. Clones share one queue and one task, which ends when the last of
@@ -15,7 +16,10 @@ use crate::settings::Shared;
 #[derive(Debug, Clone)]
 pub struct Producer {
     queue: mpsc::UnboundedSender<Pending>,
+    room: Arc<Room>,
     json: bool,
+    /// Whether the settings of the producer can be sent.
+    well_formed: bool,
     _task: Arc<Task>,
 }
 
@@ -25,15 +29,21 @@ struct Task(JoinHandle<()>);
 impl Producer {
     pub(crate) fn start(shared: Arc<Shared>, stream: &str, settings: ProducerSettings) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
+        let room = shared.room.clone();
         let publishing = PublishTask::new(shared, stream, settings);
-        let json = publishing.takes_json();
-        Self { queue, json, _task: Arc::new(Task(tokio::spawn(publishing.run(waiting)))) }
+        let (json, well_formed) = (publishing.takes_json(), publishing.is_well_formed());
+        Self { queue, room, json, well_formed, _task: Arc::new(Task(tokio::spawn(publishing.run(waiting)))) }
     }
 
     /// Publishes one message. The future completes when the message is acknowledged or refused for good; until then it is
-    /// retried. Messages that are published meanwhile wait in memory, without a bound, and go out in one request, so
-    /// publish several without waiting for higher throughput. The message is enqueued by the call itself; dropping the
-    /// future does not cancel it.
+    /// retried. Messages that are published meanwhile wait in memory and go out in one request, so publish several without
+    /// waiting for higher throughput.
+    ///
+    /// The message is enqueued by the call itself, and dropping the future does not cancel it. If
+    /// [`Settings::publish_messages_max`](crate::Settings::publish_messages_max) messages or
+    /// [`Settings::publish_bytes_max`](crate::Settings::publish_bytes_max) bytes of the client already wait, the future first
+    /// waits for room, in the order in which such futures are polled first, and dropping it before there is room drops the
+    /// message.
     ///
     /// # Errors
     /// The message is not in the stream. After [`PublishError::Ended`] it may be there.
@@ -41,18 +51,39 @@ impl Producer {
         &self,
         message: M,
     ) -> impl Future<Output = Result<(), PublishError>> + Send + use<M> {
-        let outcome = self.enqueue(message.into());
-        async { outcome?.await.unwrap_or(Err(PublishError::Ended)) }
+        let message = message.into();
+        let outcome = self.check(&message).map(|()| match self.room.try_take(message.len()) {
+            Some(place) => Ok(self.enqueue(message, place)),
+            None => Err((self.clone(), message)),
+        });
+        async {
+            let outcome = match outcome? {
+                Ok(outcome) => outcome,
+                Err((producer, message)) => {
+                    let place = producer.room.take(message.len()).await.ok_or(PublishError::Ended)?;
+                    producer.enqueue(message, place)
+                }
+            };
+            outcome.await.unwrap_or(Err(PublishError::Ended))
+        }
     }
 
-    fn enqueue(&self, message: Bytes) -> Result<oneshot::Receiver<Result<(), PublishError>>, PublishError> {
+    fn check(&self, message: &Bytes) -> Result<(), PublishError> {
+        if !self.well_formed {
+            return Err(PublishError::Malformed);
+        }
         if self.json {
-            serde_json::from_slice::<&RawValue>(&message)
+            serde_json::from_slice::<&RawValue>(message)
                 .map_err(|error| PublishError::NotJson(error.to_string()))?;
         }
+        Ok(())
+    }
+
+    /// Enqueues a message. Without a task, the receiver that is returned fails at once.
+    fn enqueue(&self, message: Bytes, place: Place) -> oneshot::Receiver<Result<(), PublishError>> {
         let (done, outcome) = oneshot::channel();
-        self.queue.send(Pending { message, done }).map_err(|_| PublishError::Ended)?;
-        Ok(outcome)
+        let _ended = self.queue.send(Pending { message, done, place });
+        outcome
     }
 }
 

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use fastrand::Rng;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use crate::connection::Connection;
 use crate::error::{CertificateError, ConnectError};
-use crate::refusal::{Refusal, is_about_credentials, retry_after};
+use crate::refusal::{Refusal, is_about_credentials, is_final_for_append, retry_after};
+use crate::room::Place;
 use crate::settings::Backoff;
 use crate::settings::Shared;
 
@@ -26,6 +27,12 @@ const BATCH_MESSAGES_MAX: usize = 1000;
 
 /// Most bytes of a response that are read.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
+
+/// Statuses that may be about one message of a batch, so that its parts are tried.
+const ABOUT_CONTENT: [u16; 4] = [400, 403, 413, 422];
+
+/// Number that the gateway expects of a producer whose number has a gap.
+const PRODUCER_EXPECTED_SEQ: &str = "producer-expected-seq";
 
 /// Slowest network for which the time limit of a request is sufficient.
 const BYTES_PER_SECOND_MIN: usize = 16 << 10;
@@ -50,7 +57,11 @@ pub enum PublishError {
     /// The stream takes JSON, and the message is not one JSON value.
     #[error("not a JSON value: {0}")]
     NotJson(String),
-    /// The gateway refuses the message, or does not accept the credentials (401, 403).
+    /// The content type or the id of the producer cannot be a header field.
+    #[error("the content type or the id of the producer has characters that a header field cannot have")]
+    Malformed,
+    /// The gateway, or a proxy before it, refuses the message with a status that no retry can change: 400 to 499 except 408, 425
+    /// and 429, and 501 and 505. If the response to an earlier attempt was lost, the message may be in the stream.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The certificate of the gateway is not trusted.
@@ -69,6 +80,7 @@ pub enum PublishError {
 pub(crate) struct Pending {
     pub(crate) message: Bytes,
     pub(crate) done: oneshot::Sender<Result<(), PublishError>>,
+    pub(crate) place: Place,
 }
 
 /// State of the task.
@@ -79,6 +91,9 @@ pub(crate) struct PublishTask {
     id: String,
     epoch: u64,
     sequence: u64,
+    /// The request before was refused after an attempt that may have been stored: the gateway expects the number before
+    /// `sequence` if it was not.
+    doubtful: bool,
     idle: Option<Connection>,
     backoff: Backoff,
     rng: Rng,
@@ -89,10 +104,13 @@ pub(crate) struct PublishTask {
 /// What came of one request.
 enum Outcome {
     Acknowledged,
-    /// The request has to be repeated, after this delay if the gateway says one.
-    Again(Option<Duration>),
-    /// The gateway has no record of this producer: its numbers begin again in a new epoch.
-    Forgotten,
+    /// The request has to be repeated, after this delay if the response says one.
+    Again {
+        after: Option<Duration>,
+        may_be_stored: bool,
+    },
+    /// The gateway expects this number.
+    Expected(u64),
     Refused(PublishError),
 }
 
@@ -105,6 +123,7 @@ impl PublishTask {
             id: settings.id.unwrap_or_else(|| format!("{:032x}", fastrand::u128(..))),
             epoch: settings.epoch,
             sequence: 0,
+            doubtful: false,
             idle: None,
             backoff: Backoff::new(&shared.settings),
             rng: Rng::new(),
@@ -116,6 +135,11 @@ impl PublishTask {
     pub(crate) fn takes_json(&self) -> bool {
         let essence = self.content_type.split(';').next().unwrap_or_default();
         essence.trim().eq_ignore_ascii_case("application/json")
+    }
+
+    /// Whether the content type and the id can be header fields.
+    pub(crate) fn is_well_formed(&self) -> bool {
+        [&self.content_type, &self.id].into_iter().all(|text| HeaderValue::from_str(text).is_ok())
     }
 
     /// Publishes until the last producer is dropped.
@@ -142,18 +166,23 @@ impl PublishTask {
         fit.count().max(1)
     }
 
+    /// Publishes messages together, or in halves if they are refused together, so that only those fail that are at fault.
     async fn publish(&mut self, batch: Vec<Pending>) {
-        let outcome = self.append(self.body(&batch)).await;
-        // A bad message must not fail the others.
-        if outcome.is_err() && batch.len() > 1 {
-            for waiting in batch {
-                let outcome = self.append(self.body(std::slice::from_ref(&waiting))).await;
-                let _nobody_waits = waiting.done.send(outcome);
+        let mut parts = vec![batch];
+        while let Some(mut batch) = parts.pop() {
+            let (outcome, may_be_stored) = self.append(self.body(&batch)).await;
+            let is_about_content = matches!(&outcome, Err(PublishError::Refused(refusal))
+                if ABOUT_CONTENT.contains(&refusal.status));
+            // Parts of what may be stored would be stored twice.
+            if batch.len() > 1 && is_about_content && !may_be_stored {
+                let second = batch.split_off(batch.len() / 2);
+                parts.extend([second, batch]);
+                continue;
             }
-            return;
-        }
-        for waiting in batch {
-            let _nobody_waits = waiting.done.send(outcome.clone());
+            for Pending { message: _, done, place } in batch {
+                drop(place);
+                let _nobody_waits = done.send(outcome.clone());
+            }
         }
     }
 
@@ -170,20 +199,45 @@ impl PublishTask {
         body.freeze()
     }
 
-    async fn append(&mut self, body: Bytes) -> Result<(), PublishError> {
+    /// Sends one request until it is acknowledged or refused for good. Also returns whether it may be stored though it was
+    /// refused.
+    async fn append(&mut self, body: Bytes) -> (Result<(), PublishError>, bool) {
+        let mut in_doubt = false;
         loop {
             match self.attempt(body.clone()).await {
                 Outcome::Acknowledged => {
                     self.sequence += 1;
+                    self.doubtful = false;
                     self.backoff.reset();
-                    return Ok(());
+                    return (Ok(()), false);
                 }
-                Outcome::Refused(error) => return Err(error),
-                Outcome::Forgotten => (self.epoch, self.sequence) = (self.epoch + 1, 0),
-                Outcome::Again(Some(wait)) => sleep(wait.min(self.shared.settings.reprobe_max)).await,
-                Outcome::Again(None) => sleep(self.backoff.wait(&mut self.rng)).await,
+                Outcome::Refused(error) => {
+                    self.doubtful |= in_doubt;
+                    self.sequence += u64::from(in_doubt);
+                    return (Err(error), in_doubt);
+                }
+                Outcome::Expected(expected) => self.renumber(expected),
+                Outcome::Again { after, may_be_stored } => {
+                    in_doubt |= may_be_stored;
+                    let wait = match after {
+                        Some(after) => after.min(self.shared.settings.reprobe_max),
+                        None => self.backoff.wait(&mut self.rng),
+                    };
+                    sleep(wait).await;
+                }
             }
         }
+    }
+
+    /// The gateway expects another number. Either it has not stored the request in doubt, or it has forgotten this producer, whose
+    /// numbers begin again in a new epoch then.
+    fn renumber(&mut self, expected: u64) {
+        if self.doubtful && expected.checked_add(1) == Some(self.sequence) {
+            self.sequence = expected;
+        } else {
+            (self.epoch, self.sequence) = (self.epoch + 1, 0);
+        }
+        self.doubtful = false;
     }
 
     async fn attempt(&mut self, body: Bytes) -> Outcome {
@@ -199,21 +253,21 @@ impl PublishTask {
                 self.unanswered = 0;
                 let is_outdated = version != self.shared.endpoint.credentials.version();
                 if is_outdated && is_about_credentials(status.as_u16()) {
-                    return Outcome::Again(Some(Duration::ZERO));
+                    return Outcome::Again { after: Some(Duration::ZERO), may_be_stored: false };
                 }
                 outcome_of(status, &headers, &document)
             }
             Ok(Err(ConnectError::Untrusted(error))) => Outcome::Refused(error.into()),
             // The server has probably closed the idle connection.
-            Ok(Err(_)) if reused => Outcome::Again(Some(Duration::ZERO)),
+            Ok(Err(_)) if reused => Outcome::Again { after: Some(Duration::ZERO), may_be_stored: true },
             _ => {
                 self.unanswered += 1;
-                Outcome::Again(None)
+                Outcome::Again { after: None, may_be_stored: true }
             }
         }
     }
 
-    /// Sends the request and reads the whole response.
+    /// Sends the request and reads the response. A document that is longer than any of the gateway's is left unread.
     async fn exchange(&mut self, body: Bytes) -> Result<(StatusCode, HeaderMap, Bytes), ConnectError> {
         let request = self.request(body).map_err(|_| ConnectError::Unreachable)?;
         let (mut connection, _) = Connection::reused_or_new(self.idle.take(), &self.shared.endpoint).await?;
@@ -223,8 +277,14 @@ impl PublishTask {
             .map(Response::into_parts)
             .map_err(|_| ConnectError::Unreachable)?;
         let collecting = Limited::<Incoming>::new(body, ANSWER_BYTES_MAX).collect();
-        let document = connection.during(collecting).await.map_err(|_| ConnectError::Unreachable)?.to_bytes();
-        self.idle = Some(connection);
+        let document = match connection.during(collecting).await {
+            Ok(document) => {
+                self.idle = Some(connection);
+                document.to_bytes()
+            }
+            Err(error) if error.is::<LengthLimitError>() => Bytes::new(),
+            Err(_) => return Err(ConnectError::Unreachable),
+        };
         Ok((head.status, head.headers, document))
     }
 
@@ -244,13 +304,20 @@ fn outcome_of(status: StatusCode, headers: &HeaderMap, document: &[u8]) -> Outco
     if status.is_success() && headers.contains_key("stream-next-offset") {
         return Outcome::Acknowledged;
     }
-    match Refusal::parse(document) {
-        Some(refusal) if refusal.kind == "producer-sequence-gap" => Outcome::Forgotten,
+    let refusal = Refusal::parse(document);
+    match refusal {
         Some(refusal) if refusal.kind == "producer-stale-epoch" => Outcome::Refused(PublishError::Fenced),
-        Some(refusal) if refusal.is_for_good() => Outcome::Refused(refusal.into()),
-        _ if is_about_credentials(status.as_u16()) => {
-            Outcome::Refused(Refusal::of_credentials(status.as_u16()).into())
+        Some(refusal) if refusal.kind == "producer-sequence-gap" => {
+            let expected =
+                headers.get(PRODUCER_EXPECTED_SEQ).and_then(|expected| expected.to_str().ok()?.parse().ok());
+            Outcome::Expected(expected.unwrap_or_default())
         }
-        _ => Outcome::Again(headers.get(RETRY_AFTER).and_then(retry_after)),
+        refusal if is_final_for_append(status) => {
+            Outcome::Refused(refusal.unwrap_or_else(|| Refusal::of_status(status)).into())
+        }
+        refusal => Outcome::Again {
+            after: headers.get(RETRY_AFTER).and_then(retry_after),
+            may_be_stored: refusal.is_none(),
+        },
     }
 }

@@ -59,6 +59,9 @@ impl Reader {
 
     /// Reads until the subscription is dropped, or until a refusal that is final.
     pub(crate) async fn run(mut self) {
+        if let Some(refusal) = self.selection.refusal() {
+            return self.finish(Item::Refused(refusal)).await;
+        }
         loop {
             self.notice_network();
             let step = self.policy.next(Instant::now());

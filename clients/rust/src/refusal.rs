@@ -12,13 +12,13 @@ const OURS: &str = "urn:pollgate:";
 /// Kinds of problems that a proxy on the path can cause.
 const BY_PROXIES: [&str; 2] = ["upgrade-required", "origin"];
 
-/// The gateway has refused a request, and would refuse it again.
+/// The gateway, or a proxy before it, has refused a request and would refuse it again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("refused with {status} ({kind}): {detail}")]
 pub struct Refusal {
     /// Status of the response.
     pub status: u16,
-    /// Kind of the problem, such as `stream-name` or `unauthorized`.
+    /// Kind of the problem, such as `stream-name` or `unauthorized`; `unknown` if the response was not the gateway's.
     pub kind: String,
     /// What is wrong with the request, and what would be accepted.
     pub detail: String,
@@ -43,6 +43,17 @@ impl Refusal {
         Self { status, kind: kind.to_owned(), detail: detail.to_owned() }
     }
 
+    /// The refusal by an answer that is not a problem document of the gateway, but that of a proxy.
+    pub(crate) fn of_status(status: StatusCode) -> Self {
+        if is_about_credentials(status.as_u16()) {
+            return Self::of_credentials(status.as_u16());
+        }
+        let detail = format!(
+            "the response was {status}, without a reason of the gateway, perhaps by a proxy before it"
+        );
+        Self { status: status.as_u16(), kind: "unknown".to_owned(), detail }
+    }
+
     /// Parses a problem document. `None` if it is not one of the gateway.
     pub(crate) fn parse(document: &[u8]) -> Option<Self> {
         let problem: Problem = serde_json::from_slice(document).ok()?;
@@ -56,6 +67,13 @@ impl Refusal {
         let passing = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
         status.is_client_error() && !passing && !BY_PROXIES.contains(&&*self.kind)
     }
+}
+
+/// Whether it is of no use to repeat an append that was answered with this status, whoever answered: the gateway, or a proxy
+/// that knows nothing of it. 408, 425 and 429 say "not yet".
+pub(crate) fn is_final_for_append(status: StatusCode) -> bool {
+    let is_later = matches!(status.as_u16(), 408 | 425 | 429);
+    (status.is_client_error() && !is_later) || matches!(status.as_u16(), 501 | 505)
 }
 
 /// Whether a status says that credentials are missing, not accepted or not sufficient (RFC 9110, sections 15.5.2 and

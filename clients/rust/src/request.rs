@@ -10,7 +10,9 @@ use crate::attempt::Attempt;
 use crate::attempt::Form;
 use crate::endpoint::Endpoint;
 use crate::origin::{Origin, in_query};
+use crate::refusal::Refusal;
 use crate::resume_token::ResumeToken;
+use crate::start::Begin;
 
 /// Longest request target. Some proxies accept no longer ones.
 const TARGET_BYTES_MAX: usize = 2048;
@@ -20,7 +22,9 @@ const TARGET_BYTES_MAX: usize = 2048;
 pub(crate) struct Selection {
     pub(crate) streams: Vec<String>,
     pub(crate) token: Option<ResumeToken>,
-    pub(crate) earliest: bool,
+    pub(crate) unknown: Begin,
+    /// Whether the gateway sends the times of messages.
+    pub(crate) times: bool,
 }
 
 /// Parameters of one request.
@@ -30,7 +34,9 @@ struct Query<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     resume: Option<&'a ResumeToken>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<&'static str>,
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    times: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     live: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,7 +45,20 @@ struct Query<'a> {
     heartbeat: Option<u64>,
 }
 
+/// Most streams of one request.
+const STREAMS_MAX: usize = 1000;
+
 impl Selection {
+    /// The refusal of a number of streams that no request can have, so that it is told without a gateway too.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        let count = self.streams.len();
+        (!(1..=STREAMS_MAX).contains(&count)).then(|| Refusal {
+            status: 400,
+            kind: "malformed".to_owned(),
+            detail: format!("a subscription reads 1 to {STREAMS_MAX} streams, not {count}"),
+        })
+    }
+
     /// The request of a poll or of an event or line stream.
     pub(crate) fn request(
         &self,
@@ -86,7 +105,12 @@ impl Selection {
         Query {
             stream: &self.streams,
             resume: self.token.as_ref(),
-            from: self.earliest.then_some("earliest"),
+            from: match self.unknown {
+                Begin::Now => None,
+                Begin::Earliest => Some("earliest".to_owned()),
+                Begin::Last(messages) => Some(format!("last:{messages}")),
+            },
+            times: self.times.then_some(1),
             live: (form != Form::ShortPoll).then(|| form.name()),
             timeout: (form == Form::LongPoll).then_some(attempt.hold.as_secs()),
             heartbeat: form.is_live().then_some(attempt.heartbeat.as_secs()),
@@ -104,16 +128,20 @@ impl Query<'_> {
         for stream in self.stream {
             add("stream", stream);
         }
-        for (name, value) in
-            [("resume", self.resume.map(ResumeToken::as_str)), ("from", self.from), ("live", self.live)]
-        {
+        for (name, value) in [
+            ("resume", self.resume.map(ResumeToken::as_str)),
+            ("from", self.from.as_deref()),
+            ("live", self.live),
+        ] {
             if let Some(value) = value {
                 add(name, value);
             }
         }
-        for (name, seconds) in [("timeout", self.timeout), ("heartbeat", self.heartbeat)] {
-            if let Some(seconds) = seconds {
-                add(name, &seconds.to_string());
+        for (name, number) in
+            [("timeout", self.timeout), ("heartbeat", self.heartbeat), ("times", self.times)]
+        {
+            if let Some(number) = number {
+                add(name, &number.to_string());
             }
         }
         target

@@ -11,6 +11,7 @@ use crate::attempt::Form;
 use crate::endpoint::Endpoint;
 use crate::event::OnEvent;
 use crate::memory::Memory;
+use crate::room::Room;
 
 /// Forms, timeouts and heartbeats of a client. The defaults fit the open internet. Hold times and heartbeats are sent as
 /// whole seconds, at least 1.
@@ -44,6 +45,12 @@ pub struct Settings {
     pub heartbeat_max: Duration,
     /// Idle timeout of something on the path, if it is known. Heartbeats stay 5 s below it.
     pub idle_clock: Option<Duration>,
+    /// Most messages of all producers that wait for an acknowledgement. Further ones wait for room.
+    pub publish_messages_max: usize,
+    /// Most bytes of such messages. A longer message waits until no other one does.
+    pub publish_bytes_max: usize,
+    /// Whether messages have their [time](crate::Message::time), which takes about 15 bytes of each.
+    pub times: bool,
 }
 
 impl Default for Settings {
@@ -63,6 +70,9 @@ impl Default for Settings {
             heartbeat_min: Duration::from_secs(15),
             heartbeat_max: Duration::from_secs(300),
             idle_clock: None,
+            publish_messages_max: 10_000,
+            publish_bytes_max: 16 << 20,
+            times: false,
         }
     }
 }
@@ -79,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) network: watch::Sender<Arc<str>>,
     pub(crate) memory: Mutex<Memory>,
+    pub(crate) room: Arc<Room>,
     pub(crate) on_event: OnEvent,
 }
 

@@ -12,35 +12,6 @@ use crate::item::Item;
 use crate::reader::Delivery;
 use crate::resume_token::{ResumeToken, TokenChange};
 
-/// Where a subscription starts.
-#[derive(Debug, Clone)]
-pub struct Start {
-    pub(crate) token: Option<ResumeToken>,
-    pub(crate) earliest: bool,
-}
-
-impl Start {
-    /// Starts at the tails of the streams, as they are when the gateway answers first.
-    pub fn now() -> Self {
-        Self { token: None, earliest: false }
-    }
-
-    /// Starts with the earliest message of each stream that is kept.
-    pub fn earliest() -> Self {
-        Self { token: None, earliest: true }
-    }
-
-    /// Starts behind what was read before. Streams that the resume token does not contain start at their tails.
-    pub fn after(token: ResumeToken) -> Self {
-        Self { token: Some(token), earliest: false }
-    }
-
-    /// Starts streams that the resume token does not contain with their earliest message.
-    pub fn unknown_from_earliest(self) -> Self {
-        Self { earliest: true, ..self }
-    }
-}
-
 /// Reads streams: each message once, in the order of its stream, over whatever the network lets through. Dropping it
 /// closes its connection. It is also a [`Stream`] of items.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! A made-up report of seven strategies and three rivals, near what a run gives, with a hostile name in it.
+//! A fictitious report of seven strategies and three rivals, with plausible figures and a hostile server name.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use loadtest::strategies::Strategy;
 
 const RATE: f64 = 0.2;
 
-/// The report.
+/// Returns the report.
 pub(crate) fn report() -> Report {
     let s = Duration::from_secs;
     let open = |heartbeat| Open { heartbeat: Some(s(heartbeat)), life: None };
@@ -63,7 +63,7 @@ pub(crate) fn report() -> Report {
     }
 }
 
-/// The sweep.
+/// Returns a sweep.
 pub(crate) fn sweep() -> Sweep {
     let seconds = |list: &[f64]| list.iter().copied().map(Duration::from_secs_f64).collect();
     let grid = Grid {
@@ -82,7 +82,7 @@ pub(crate) fn sweep() -> Sweep {
     Sweep::new("LTE", &grid.rates.iter().copied().map(runs).collect::<Vec<_>>())
 }
 
-/// The same for the formulas, with connections that last.
+/// Converts a strategy to the formulas' candidate, with connections that never end.
 fn candidate(strategy: Strategy) -> Candidate {
     let open = |heartbeat| Open { heartbeat, life: None };
     match strategy {
@@ -95,7 +95,7 @@ fn candidate(strategy: Strategy) -> Candidate {
     }
 }
 
-/// A run whose figures are those of the formulas, times a factor.
+/// Returns a run with the formulas' figures times a factor.
 fn run(server: &str, strategy: &str, candidate: Candidate, rate: f64, factor: f64) -> Run {
     let load = Load { rate, message_bytes: 256.0, round_trip: Duration::from_micros(300) };
     let figures = candidate.figures(&load, &Overheads::default(), &Radios::default());
@@ -151,7 +151,7 @@ fn run(server: &str, strategy: &str, candidate: Candidate, rate: f64, factor: f6
     }
 }
 
-/// An even spread over `spread`, and an exponential of mean `noise` behind it, in microseconds.
+/// Returns a uniform distribution over `spread` plus an exponential one of mean `noise`, in microseconds.
 fn latency(spread: f64, noise: f64) -> Latency {
     let at = |share: f64| share * spread + noise * (0.4 - (1.0 - share).ln());
     let cdf = (0..200).map(|step| f64::from(step) / 200.0).map(|share| (at(share), share));

@@ -1,4 +1,4 @@
-//! Prints the report page of made-up figures, to look at it without a run:
+//! Prints the report page with fictitious figures, to view it without a run:
 //! `cargo run -p loadtest --example report_page > page.html`
 
 mod fixture;

@@ -1,16 +1,16 @@
-//! Who sends the requests of a closed loop.
+//! Options for the program that sends the requests of a closed loop.
 
 use clap::{Args, ValueEnum};
 
 use crate::loads::Generator;
 
-/// Of `appends` and `short-polls`.
+/// Options of `appends` and `short-polls`.
 #[derive(Debug, Clone, Args)]
 pub struct Generating {
-    /// Who sends the requests: this program, on one thread, or wrk (Debian: wrk), which sends the same one all the time
+    /// Request generator: this program, on one thread, or wrk (Debian: wrk), which repeats one request
     #[arg(long, value_enum, default_value_t = Kind::Own)]
     generator: Kind,
-    /// Threads of wrk
+    /// Number of wrk threads
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: u32,
 }
@@ -22,7 +22,7 @@ enum Kind {
 }
 
 impl Generating {
-    /// Which one, and with what.
+    /// Returns the chosen generator.
     pub fn generator(&self) -> Generator {
         match self.generator {
             Kind::Own => Generator::Own,

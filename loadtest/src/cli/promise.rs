@@ -1,4 +1,4 @@
-//! What `recommend` is asked.
+//! Options of `recommend`.
 
 use std::time::Duration;
 
@@ -11,61 +11,61 @@ use crate::model::network::{Network, NetworkError, Networks};
 use crate::model::radio::Radios;
 use crate::model::recommend::{Cost, Promise};
 
-/// The round trip over a network unless the user knows better, and with nothing in between.
+/// Default round trip: over a network, and with no network in between.
 const ROUND_TRIP: Duration = Duration::from_millis(100);
 const ROUND_TRIP_NEAR: Duration = Duration::from_millis(1);
 
-/// How many usual round trips the slowest one in a hundred takes, unless the user knows better.
+/// Default ratio of the 99th percentile of the round trip to the usual round trip.
 const ROUND_TRIP_P99_FACTOR: u32 = 10;
 
-/// The network profile with nothing in between.
+/// Name of the network profile for a direct connection.
 const NEAR: &str = "none";
 
-/// The promise, and what is known.
+/// The latency target and what the user knows about the network.
 #[derive(Debug, Clone, Args)]
 pub struct Promised {
-    /// 95 % of the messages are to take no longer
+    /// Latency that 95 % of the messages must not exceed
     #[arg(long, value_name = "DURATION", value_parser = setting)]
     pub p95: Duration,
-    /// Messages a second to one client
+    /// Messages per second to one client
     #[arg(long, value_name = "PER_SECOND", default_value_t = 0.2, value_parser = rate)]
     pub rate: f64,
     /// Bytes of a message
     #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = message_bytes)]
     pub size: usize,
-    /// The path between client and gateway, by the name of its profile; `none`: nothing in between
+    /// Network profile of the path between client and gateway, by name; `none` is a direct connection
     #[arg(long, value_name = "NAME", default_value = "unknown")]
     pub network: String,
-    /// The usual round trip [default: 100ms, on the network `none` 1ms]
+    /// Usual round trip [default: 100ms, or 1ms on the network `none`]
     #[arg(long, value_name = "DURATION", value_parser = setting)]
     pub round_trip: Option<Duration>,
-    /// The round trip that 1 % exceed [default: ten usual ones]
+    /// Round trip that 1 % exceed [default: ten times the usual one]
     #[arg(long, value_name = "DURATION", value_parser = setting)]
     pub round_trip_p99: Option<Duration>,
-    /// Requests a client-hour at most
+    /// Maximum requests per client-hour
     #[arg(long, value_name = "N")]
     pub requests_max: Option<f64>,
-    /// Joules a client-hour at most
+    /// Maximum joules per client-hour
     #[arg(long, value_name = "JOULES")]
     pub energy_max: Option<f64>,
-    /// What cheap means
+    /// Cost to minimize
     #[arg(long, value_enum, default_value_t = CheapestBy::Energy)]
     pub cheapest_by: CheapestBy,
-    /// The radio of the energies, by name [default: the first profile]
+    /// Radio profile for the energy figures, by name [default: the first profile]
     #[arg(long)]
     pub radio: Option<String>,
-    /// A report.json whose measured figures take the place of predicted ones where they fit
+    /// A report.json; its measured figures replace predicted ones where a run fits
     #[arg(long, value_name = "FILE", value_parser = report)]
     pub report: Option<Report>,
-    /// Radio profiles in place of the built-in ones, as src/model/radios.toml
+    /// Radio profiles that replace the built-in ones, in the format of src/model/radios.toml
     #[arg(long, value_name = "FILE", value_parser = radios)]
     pub radios: Option<Radios>,
-    /// Network profiles in place of the built-in ones, as src/model/networks.toml
+    /// Network profiles that replace the built-in ones, in the format of src/model/networks.toml
     #[arg(long, value_name = "FILE", value_parser = networks)]
     pub networks: Option<Networks>,
 }
 
-/// What cheap means.
+/// The cost to minimize.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CheapestBy {
     /// Joules of the radio
@@ -77,7 +77,7 @@ pub enum CheapestBy {
 }
 
 impl Promised {
-    /// The promise over that network, with energies on that radio.
+    /// Returns the promise over the chosen network, with energy figures for `radio`.
     pub fn promise(&self, radio: String) -> Result<Promise, NetworkError> {
         let networks = self.networks.clone().unwrap_or_default();
         let network: Network = networks.get(&self.network)?.clone();

@@ -1,4 +1,4 @@
-//! The Durable Streams protocol, and what the gateway adds to it.
+//! The Durable Streams protocol with the gateway's extensions.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{Asking, HttpDialect, Live};
 use crate::strategies::Heartbeat;
 use crate::wire::Event;
 
-/// See the module.
+/// Dialect of the gateway and the upstream server.
 #[derive(Debug)]
 pub(super) struct DurableStreams;
 
@@ -21,14 +21,14 @@ struct Control {
     stream_next_offset: String,
 }
 
-/// The beginning of every stream.
+/// Offset of the beginning of every stream.
 const BEGINNING: &str = "-1";
 
 impl HttpDialect for DurableStreams {
     fn create(&self, stream: &str, messages_max: Option<u32>) -> Option<Asking> {
         let mut request = hyper::Request::builder().method(Method::PUT).uri(path(stream));
         if let Some(max) = messages_max {
-            // The gateway's own; upstream does not know it.
+            // An extension of the gateway; the upstream server ignores it.
             request = request.header("stream-max-messages", max);
         }
         Some(request.header(CONTENT_TYPE, "application/json").body(Default::default()))
@@ -73,7 +73,7 @@ impl HttpDialect for DurableStreams {
     }
 }
 
-/// The offset of an NDJSON line or a WebSocket frame.
+/// Returns the offset of an NDJSON line or a WebSocket frame.
 pub(crate) fn offset_of_envelope(envelope: &[u8]) -> Option<String> {
     serde_json::from_slice::<Control>(envelope).ok().map(|control| control.stream_next_offset)
 }

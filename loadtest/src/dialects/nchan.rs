@@ -1,5 +1,4 @@
-//! nchan's locations. Its polls name the last message by `If-Modified-Since` and `If-None-Match`, its events
-//! by `id`.
+//! nchan's HTTP interface. Its polls name the last message in `If-Modified-Since` and `If-None-Match`, its events in `id`.
 
 use std::time::Duration;
 
@@ -10,11 +9,11 @@ use super::{Asking, HttpDialect, Live};
 use crate::strategies::Heartbeat;
 use crate::wire::Event;
 
-/// See the module.
+/// Dialect of nchan.
 #[derive(Debug)]
 pub(super) struct Nchan;
 
-/// Between the two halves of a poll's offset; not in a date.
+/// Separates the two parts of a poll's offset; it does not occur in a date.
 const SEPARATOR: char = '|';
 
 impl HttpDialect for Nchan {

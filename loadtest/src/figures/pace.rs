@@ -1,30 +1,30 @@
-//! How often something was done, how long it took, and what it cost: the figures of loads that do one thing all the time.
+//! [`Pace`]: the rate, duration and cost of one operation, for loads that repeat a single operation.
 
 use hdrhistogram::Histogram;
 
 use super::{Column, Figures};
 use crate::table::time;
 
-/// See the module. Times are in microseconds.
+/// Figures of a repeated operation. Times are in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pace {
-    /// How often a second.
+    /// Operations per second.
     pub rate: f64,
-    /// What half of them took at most.
+    /// 50th percentile of the duration.
     pub p50: f64,
-    /// What 99 % of them took at most.
+    /// 99th percentile of the duration.
     pub p99: f64,
-    /// Processor time of the server for each; `None` for a server that somebody else has started.
+    /// Processor time of the server per operation; `None` for a server that this program did not start.
     pub server_processor: Option<f64>,
     /// Processor time of the generator, as a share of one core.
     pub generator_cores: f64,
-    /// Threads that it ran on.
+    /// Number of threads of the generator.
     pub generator_threads: u32,
 }
 
 impl Pace {
-    /// What the times of a round say, in microseconds. All else is in seconds: how long was measured, and the processor time
-    /// of the server and of the generator in it. `None` if there was nothing.
+    /// Builds the figures from the histogram of durations in microseconds. The other arguments are in seconds: the measured
+    /// time, and the processor time of the server and of the generator in it. `None` if the histogram is empty.
     pub fn new(times: &Histogram<u64>, measured: f64, server: Option<f64>, generator: f64) -> Option<Self> {
         let count = times.len() as f64;
         (count > 0.0).then(|| Self {

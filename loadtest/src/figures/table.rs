@@ -1,10 +1,10 @@
-//! The table on the terminal: a line a server, and a line a rival with the ratios to it.
+//! The table on the terminal: one line per server, and one line per rival with the ratios to it.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::{Column, Figures, Spread, Standing};
 
-/// `what` is what the load counts, in the plural.
+/// Formats the table. `what` is what the load counts, in the plural.
 pub fn table<F: Figures>(what: &str, standings: &[Standing<F>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
@@ -28,7 +28,7 @@ pub fn table<F: Figures>(what: &str, standings: &[Standing<F>]) -> String {
     table.to_string()
 }
 
-/// The median, and between which figures it lies.
+/// Formats the median and the range.
 fn written(spread: Option<Spread>, write: fn(f64) -> String) -> String {
     spread.map_or("-".to_owned(), |Spread { median, least, greatest }| {
         format!("{} ({} to {})", write(median), write(least), write(greatest))

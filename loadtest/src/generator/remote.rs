@@ -1,7 +1,7 @@
-//! A share of a run in another process of this program: lines over its standard input and output.
+//! Runs a share in another process of this program, over lines on its standard input and output.
 //!
-//! The parent writes the [`Job`] and, once the child has answered `ready`, the start; it may write `stop`
-//! later, and closes the input if it ends. The child's last line is its result. All lines are JSON.
+//! The parent writes the [`Job`] and, after the child answers `ready`, the start. Later it may write `stop`; it closes the
+//! input when it ends. The child's last line is its result. All lines except `ready` and `stop` are JSON.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use tokio::time::Instant;
 use super::{GeneratorError, Job, Lead, generate, stopped};
 use crate::measured::Measured;
 
-/// What a child says when its clients are connected.
+/// Line of the child after its clients are connected.
 const READY: &str = "ready";
 
-/// What a parent says when there is enough.
+/// Line of the parent that ends the run early.
 const STOP: &str = "stop";
 
-/// Lets a child do a share of a run; the same contract as [`generate`].
+/// Starts a child process that runs a share; same contract as [`generate`].
 pub async fn generate_elsewhere(job: Job, lead: Lead) -> Result<Measured, GeneratorError> {
     let program = std::env::current_exe().map_err(broken)?;
     let mut child = Command::new(program)
@@ -42,7 +42,7 @@ pub async fn generate_elsewhere(job: Job, lead: Lead) -> Result<Measured, Genera
     if answer != READY {
         return result(&answer);
     }
-    // If nobody waits for this, then nobody starts either, which the next line finds.
+    // If the receiver is gone, no start follows, and the next line returns.
     let _unheard = ready.send(());
     let start = start.await.map_err(|_| GeneratorError::Stopped)?;
     input.write_all(&line(&on_shared_clock(start))?).await.map_err(broken)?;
@@ -56,7 +56,7 @@ pub async fn generate_elsewhere(job: Job, lead: Lead) -> Result<Measured, Genera
     result(&last)
 }
 
-/// What a child does: the other end of [`generate_elsewhere`].
+/// Runs in the child process: the other end of [`generate_elsewhere`].
 pub async fn serve() -> Result<(), GeneratorError> {
     let mut input = BufReader::new(stdin()).lines();
     let job: Job = serde_json::from_str(&next(&mut input).await?).map_err(broken)?;
@@ -68,7 +68,7 @@ pub async fn serve() -> Result<(), GeneratorError> {
             say(format!("{READY}\n").as_bytes()).await?;
             let nanos: Duration = serde_json::from_str(&next(&mut input).await?).map_err(broken)?;
             let _ended = start.send(from_shared_clock(nanos));
-            // A stop, or the parent's end, which is one too.
+            // A `stop` line, or end of file because the parent ended; both stop the run.
             let _any = input.next_line().await;
         }
         stop.send_replace(true);
@@ -104,7 +104,7 @@ fn broken(error: impl std::fmt::Display) -> GeneratorError {
     GeneratorError::Elsewhere(error.to_string())
 }
 
-/// A time as all processes of this machine can read it: since the start of the kernel's monotonic clock.
+/// Converts a time to the form that all processes of this machine can read: since the start of the kernel's monotonic clock.
 fn on_shared_clock(time: Instant) -> Duration {
     shared_clock() + time.saturating_duration_since(Instant::now())
 }

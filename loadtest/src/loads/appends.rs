@@ -1,4 +1,4 @@
-//! Appends in a closed loop.
+//! Load: appends in a closed loop.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use crate::wire::{WireError, accepted};
 use crate::workload::MessageId;
 use crate::wrk::{Wrk, WrkError};
 
-/// See the module.
+/// A load of appends, one in flight per connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Appends {
-    /// Connections.
+    /// Number of connections.
     pub connections: u32,
-    /// Streams; connection `c` appends to stream `c % streams`.
+    /// Number of streams; connection `c` appends to stream `c % streams`.
     pub streams: u32,
-    /// Who appends.
+    /// The request generator.
     pub generator: Generator,
 }
 
-/// What nchan keeps of a stream, as it is configured here, and others as far as they can be asked to: everything that wrk
-/// appends is in one stream.
+/// Messages that a stream keeps with wrk, which appends everything to one stream. nchan is configured to keep as many; other
+/// servers are asked to.
 const MESSAGES_MAX: u32 = 1000;
 
 impl Load for Appends {
@@ -60,7 +60,7 @@ impl Load for Appends {
     }
 }
 
-/// One connection. Its messages have its number for that of their stream, so that they differ.
+/// Appends on one connection. The messages carry the connection's number as their stream, so that they are distinct.
 async fn run(scene: Arc<Scene>, number: u32, stream: u32) {
     if let Err(error) = append(&scene, number, stream).await {
         scene.tally.troubles.note(error.to_string());
@@ -74,7 +74,7 @@ async fn append(scene: &Scene, number: u32, stream: u32) -> Result<(), WireError
     until_the_end(scene, &mut connection, next, accepted).await
 }
 
-/// wrk appends the same message all the time.
+/// wrk repeats one message.
 async fn append_by(wrk: Wrk, scene: &Scene) -> Result<Pace, WrkError> {
     let message = MessageId { stream: 0, sequence: 0 };
     by_wrk(scene, wrk, &scene.publish(&scene.stream(0), message)?).await

@@ -1,4 +1,4 @@
-//! Measures what a server does when wrk sends it one request all the time.
+//! Measures a server while wrk repeats one request.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use crate::figures::Pace;
 use crate::wire::Request;
 use crate::wrk::{Wrk, WrkError};
 
-/// Who sends the requests of a closed loop.
+/// Sends the requests of a closed loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Generator {
     /// This program, on one thread.
     Own,
-    /// wrk, on so many threads.
+    /// wrk, on this number of threads.
     Wrk(u32),
 }
 
 impl Generator {
-    /// Whether it can do what is wanted; an error says why not.
+    /// Checks that the generator can run the load; the error says why not.
     pub(super) fn allows(self, streams: u32, seconds: f64) -> Result<(), WrkError> {
         match self {
             Self::Own => Ok(()),
@@ -31,11 +31,11 @@ impl Generator {
     }
 }
 
-/// Has wrk send `request`: for the warm-up first, whose figures nobody sees, and then for the measured time.
+/// Runs wrk with `request`: first for the warm-up, whose figures are discarded, then for the measured time.
 pub(super) async fn by_wrk(scene: &Scene, wrk: Wrk, request: &Request) -> Result<Pace, WrkError> {
     let address = scene.target.address;
     let (warm_up, measured) = scene.tally.spans();
-    // It counts whole seconds.
+    // wrk takes whole seconds.
     let warm_up = warm_up.as_secs_f64().ceil();
     if warm_up > 0.0 {
         wrk.send(address, request, Duration::from_secs_f64(warm_up)).await?;
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_wrk_can_not_do_is_refused() {
+    fn loads_that_wrk_cannot_run_are_refused() {
         let refused = |streams, seconds| Generator::Wrk(2).allows(streams, seconds).unwrap_err();
         assert!(matches!(refused(2, 1.0), WrkError::Streams(2)));
         assert!(matches!(refused(1, 1.5), WrkError::Seconds(_)));

@@ -1,5 +1,5 @@
-//! A closed loop: each connection sends its next request once the one before is answered, so that as many are under way as
-//! there are connections, whatever the server can do.
+//! A closed loop: each connection sends its next request after the previous answer, so that the number of requests in flight
+//! equals the number of connections, at any speed of the server.
 
 use bytes::Bytes;
 use hyper::Response;
@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::Scene;
 use crate::wire::{Connection, Request, WireError};
 
-/// Sends requests by their number, from 0, until the end of the measured time. Answers that `check` refuses are troubles,
-/// and the loop goes on, as other clients of a server would; not without a connection.
+/// Sends `next(0)`, `next(1)` and so on until the end of the measured time. An answer that `check` refuses is recorded as a
+/// trouble and the loop continues, as a client would. A connection error ends the loop.
 pub(super) async fn until_the_end(
     scene: &Scene,
     connection: &mut Connection,

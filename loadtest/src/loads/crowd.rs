@@ -1,4 +1,4 @@
-//! Many connections that each hold a request of the same form, and when the server has all of them.
+//! [`Crowd`]: many connections that each hold a request of the same form, and the check that the server holds all of them.
 
 mod member;
 
@@ -17,34 +17,34 @@ use crate::wire::WireError;
 
 use member::{Answer, Member};
 
-/// Between two looks whether all is as it should be.
+/// Interval between two checks of the crowd's state.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// What a connection holds.
+/// The request that a connection holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Form {
     /// A long poll.
     LongPoll,
-    /// The answer of a reader of server-sent events.
+    /// A response of server-sent events.
     Sse,
 }
 
-/// See the module. Everyone leaves when it is dropped.
+/// Connections that hold one request each. A drop closes them.
 pub(super) struct Crowd {
     scene: Arc<Scene>,
     form: Form,
-    /// What came to whom, of the answers that have come.
+    /// Answers of held polls, in the order of their arrival.
     pub(super) answers: mpsc::UnboundedReceiver<Answer>,
-    /// How many have sent the request of this turn.
+    /// Number of members that have sent the request of this turn.
     asked: Arc<AtomicUsize>,
-    /// Changes when everyone is to poll again.
+    /// Changes when all members are to poll again.
     turn: watch::Sender<()>,
     everyone: JoinSet<()>,
 }
 
 impl Crowd {
-    /// Has so many clients connect and send their request, `at_once` of them at a time: the next ones when the server has
-    /// those. They take turns on where `pollers` are. `None` if the troubles say why it cannot be.
+    /// Connects `clients` members and sends their requests in batches of `at_once`; the next batch follows when the server
+    /// holds the previous one. Members use the pollers in rotation. Returns `None` if it fails; the troubles hold the cause.
     pub(super) async fn gather(
         scene: &Arc<Scene>,
         pollers: &[Poller],
@@ -75,10 +75,10 @@ impl Crowd {
         self.everyone.spawn(member.run(self.form));
     }
 
-    /// Waits until the server has every request: each is written, the server has a connection for each, and the kernel has
-    /// neither a connection that waits to be accepted nor a byte that waits to be read. A reader of events also has
-    /// the beginning of its answer. Returns when that was so, or `None` if the troubles say why it cannot be. What was
-    /// answered is to be taken from `answers` before.
+    /// Waits until the server holds every request: each is written, the server has a connection for each, and the kernel has
+    /// neither a connection that waits to be accepted nor a byte that waits to be read. A reader of events also has the
+    /// beginning of its response. Returns when this was the case, or `None` if it fails; the troubles hold the cause. The
+    /// caller takes earlier answers from `answers` before.
     pub(super) async fn all_held(&self) -> Option<Instant> {
         while self.asked.load(Ordering::Acquire) < self.everyone.len() {
             self.look_again().await?;
@@ -89,7 +89,7 @@ impl Crowd {
         Some(Instant::now())
     }
 
-    /// Lets everyone poll again. All have their answers.
+    /// Lets all members poll again. All of them have their answers.
     pub(super) fn poll_again(&mut self) {
         self.asked.store(0, Ordering::Release);
         self.turn.send_replace(());
@@ -99,7 +99,7 @@ impl Crowd {
         let address = self.scene.target.address;
         let progress = spawn_blocking(move || Progress::of(address)).await.ok().flatten();
         let Some(progress) = progress else {
-            self.scene.tally.troubles.note("there is no ss (Debian: iproute2)".to_owned());
+            self.scene.tally.troubles.note("ss is not installed (Debian: iproute2)".to_owned());
             return None;
         };
         Some(progress.established >= self.everyone.len() && progress.waiting == 0)

@@ -1,4 +1,4 @@
-//! One message to many: all polls are held on one stream, a message is published, and all are answered, time and again.
+//! Load: all polls are held on one stream, one message is published, and all are answered, again and again.
 
 use std::sync::Arc;
 
@@ -16,15 +16,14 @@ use crate::tally::PATIENCE;
 use crate::wire::{WireError, accepted};
 use crate::workload::MessageId;
 
-/// See the module.
+/// A load of one message to many held polls.
 #[derive(Debug, Clone, Copy)]
 pub struct FanOut {
-    /// Polls that are held.
+    /// Number of held polls.
     pub clients: u32,
 }
 
-/// What it came to, by one message or as medians over several. Times are in microseconds, from when the publish was
-/// written.
+/// Figures of one message, or medians over several. Times are in microseconds since the publish was written.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FannedOut {
     /// Until the first answer was read.
@@ -35,19 +34,19 @@ pub struct FannedOut {
     pub last: f64,
     /// Until the publisher had its own answer.
     pub publisher: f64,
-    /// Processor time of the server a delivery; `None` of a server that somebody else has started.
+    /// Processor time of the server per delivery; `None` for a server that this program did not start.
     pub server_processor: Option<f64>,
     /// Processor time of the generator until the last answer, as a share of one core.
     pub generator_cores: f64,
 }
 
-/// A publish and where to say when it was sent and answered.
+/// A message to publish, and the sender for the times when it was sent and answered.
 type Publish = (MessageId, oneshot::Sender<(Instant, Instant)>);
 
-/// Connects at a time, which no server's queue is too short for; they are not what is measured.
+/// Connects per batch, within every server's accept queue; connecting is not measured here.
 const AT_ONCE: u32 = 100;
 
-/// The one stream.
+/// Number of the only stream.
 const STREAM: u32 = 0;
 
 impl Load for FanOut {
@@ -62,7 +61,7 @@ impl Load for FanOut {
     async fn put(&self, scene: Arc<Scene>) -> Result<Option<FannedOut>, ThreadError> {
         let deadline = scene.tally.deadline() + HOLD;
         let (publishes, wanted) = mpsc::channel(1);
-        // Its thread has nothing else to do, so that it reads the answer when it comes.
+        // The publisher has a thread of its own, so that it reads its answer without delay.
         let publisher = on_a_thread(deadline, publish_all(scene.clone(), wanted));
         let readers = on_an_unhurried_thread(deadline, fan_out(scene, self.clients, publishes));
         let (fanned_out, published) = tokio::join!(readers, publisher);
@@ -71,7 +70,7 @@ impl Load for FanOut {
     }
 }
 
-/// What each message of the measured time came to; `None` if the troubles say why there is nothing.
+/// Returns the figures of each message of the measured time; `None` if it fails, with the cause in the troubles.
 async fn fan_out(
     scene: Arc<Scene>,
     clients: u32,
@@ -81,7 +80,7 @@ async fn fan_out(
     let tail = scene.tally.troubles.unless(at_the_tails(&scene, 1).await)?;
     let mut crowd = Crowd::gather(&scene, &tail, clients, AT_ONCE, Form::LongPoll).await?;
     let (ready, mut messages) = (Instant::now(), Vec::new());
-    // The first one was there before.
+    // Message 0 was published by `at_the_tails`.
     for sequence in 1.. {
         let since = crowd.all_held().await? - ready;
         if since >= warm_up + measured {
@@ -96,7 +95,7 @@ async fn fan_out(
     Some(messages)
 }
 
-/// Publishes a message and waits until everyone has it.
+/// Publishes a message and waits until every member has received it.
 async fn deliver(
     scene: &Scene,
     crowd: &mut Crowd,
@@ -136,7 +135,7 @@ async fn deliver(
     })
 }
 
-/// Publishes what is wanted, one after the other.
+/// Publishes the requested messages one by one.
 async fn publish_all(scene: Arc<Scene>, mut wanted: mpsc::Receiver<Publish>) {
     if let Err(error) = publish(&scene, &mut wanted).await {
         scene.tally.troubles.note(format!("publishing: {error}"));
@@ -148,14 +147,14 @@ async fn publish(scene: &Scene, wanted: &mut mpsc::Receiver<Publish>) -> Result<
     let stream = scene.stream(STREAM);
     while let Some((message, say)) = wanted.recv().await {
         let request = scene.publish(&stream, message)?;
-        // Not before the first message: until then whatever connects is a reader.
+        // Opened with the first message: until then every connection of the server must be a reader.
         let connection = match &mut connection {
             Some(connection) => connection,
             none => none.insert(scene.connect().await?),
         };
         let sent = Instant::now();
         accepted(&connection.exchange(request).await?)?;
-        // Whoever wanted it has given up.
+        // The receiver is gone if the fan-out failed.
         let _gone = say.send((sent, Instant::now()));
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Many held polls, or idle readers, on one server: the memory that each one takes, and how soon the server has all of
-//! them when they come at once.
+//! Load: many held polls or idle readers on one server. Measures the memory of each, and the time until the server holds all of
+//! them when they connect at once.
 
 use std::sync::Arc;
 
@@ -18,33 +18,33 @@ use crate::wire::WireError;
 
 pub use super::crowd::Form;
 
-/// See the module.
+/// A load of held requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
-    /// Connections.
+    /// Number of connections.
     pub clients: u32,
-    /// Streams; client `c` asks for stream `c % streams`.
+    /// Number of streams; client `c` reads stream `c % streams`.
     pub streams: u32,
-    /// Connects at a time.
+    /// Connects per batch.
     pub at_once: u32,
-    /// What is held.
+    /// The request that is held.
     pub form: Form,
 }
 
-/// What it came to. Memory is in bytes; `None` of a server that somebody else has started.
+/// Figures of the load. Memory is in bytes, and `None` for a server that this program did not start.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Held {
-    /// How many were held.
+    /// Number of held requests.
     pub clients: u32,
-    /// Of the server before anyone came.
+    /// Memory of the server before the first connect.
     pub memory_before: Option<u64>,
-    /// Of the server with all of them.
+    /// Memory of the server while it holds all requests.
     pub memory: Option<u64>,
-    /// Of the kernel, for the server's sockets.
+    /// Memory of the kernel for the server's sockets.
     pub kernel_memory: Option<u64>,
     /// From the first connect until all were held, in microseconds.
     pub all_held: f64,
-    /// Connects that the kernel has dropped in that time, of the whole machine.
+    /// Connects that the kernel dropped in that time, on the whole machine.
     pub connects_dropped: Option<u64>,
     /// Processor time of the generator in that time, as a share of one core.
     pub generator_cores: f64,
@@ -71,13 +71,13 @@ impl Load for Hold {
     }
 }
 
-/// The warm-up is how long the server is left alone before the first look at its memory, the measured time how long
-/// before the second one.
+/// Runs the load. The warm-up is the idle time before the server's memory is read first; the measured time passes before it is
+/// read again.
 async fn hold(load: Hold, scene: Arc<Scene>) -> Option<Held> {
     let (left_alone, held) = scene.tally.spans();
     let pollers = match load.form {
         Form::LongPoll => scene.tally.troubles.unless(at_the_tails(&scene, load.streams).await)?,
-        // Nothing is in the streams, so all are at their ends.
+        // The streams are empty, so a reader at the beginning is at the tail.
         Form::Sse => (0..load.streams).map(|stream| Poller::new(scene.clone(), stream)).collect(),
     };
     sleep(left_alone).await;
@@ -108,7 +108,7 @@ async fn hold(load: Hold, scene: Arc<Scene>) -> Option<Held> {
 }
 
 impl Held {
-    /// What the server has more than before, a client, in bytes.
+    /// Returns the additional memory of the server per client, in bytes.
     pub fn memory_a_client(&self) -> Option<f64> {
         Some((self.memory? as f64 - self.memory_before? as f64) / f64::from(self.clients))
     }

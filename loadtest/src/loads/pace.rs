@@ -1,4 +1,4 @@
-//! Measures a load that does one thing all the time.
+//! Measures a load that repeats one operation.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::{Scene, ThreadError, on_a_thread};
 use crate::cost::processor_time;
 use crate::figures::Pace;
 
-/// Does `work` on a thread of its own, and says what the tally has of it, `None` if that is nothing.
+/// Runs `work` on a thread of its own and returns the figures of the tally; `None` if the tally is empty.
 pub(super) async fn pace(
     scene: &Arc<Scene>,
     work: impl Future<Output = ()> + Send + 'static,
@@ -20,9 +20,9 @@ pub(super) async fn pace(
     Ok(Pace::new(&scene.tally.times(), measured, cost.server, cost.generator))
 }
 
-/// Processor time within the measured time, in seconds.
+/// Processor time in the measured time, in seconds.
 struct Cost {
-    /// `None` for a server that somebody else has started.
+    /// `None` for a server that this program did not start.
     server: Option<f64>,
     generator: f64,
 }

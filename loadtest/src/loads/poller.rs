@@ -1,4 +1,4 @@
-//! One who polls a stream and knows how far it has read.
+//! [`Poller`]: polls a stream and tracks its offset.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,34 +11,34 @@ use crate::client::brings_messages;
 use crate::wire::{Request, WireError, accepted};
 use crate::workload::MessageId;
 
-/// See the module.
+/// A reader of one stream by polls.
 #[derive(Clone)]
 pub(super) struct Poller {
     pub(super) scene: Arc<Scene>,
-    /// The name of its stream.
+    /// Name of its stream.
     pub(super) stream: String,
-    /// Behind what it has read; `None`: at the beginning.
+    /// Offset after the last message read; `None` at the beginning of the stream.
     pub(super) offset: Option<String>,
 }
 
 impl Poller {
-    /// One at the beginning of the stream of that number.
+    /// Starts at the beginning of stream number `stream`.
     pub(super) fn new(scene: Arc<Scene>, stream: u32) -> Self {
         Self { stream: scene.stream(stream), offset: None, scene }
     }
 
-    /// Its next poll; one that is not held is a short poll.
+    /// Returns the next poll; without `hold` it is a short poll.
     pub(super) fn poll(&self, hold: Option<Duration>) -> Result<Request, WireError> {
         self.scene.addressed(self.scene.dialect()?.poll(&self.stream, self.offset.as_deref(), hold))
     }
 
-    /// Which messages an answer has.
+    /// Returns the messages in an answer.
     pub(super) fn messages(&self, status: StatusCode, body: &[u8]) -> Result<Vec<MessageId>, WireError> {
         let any = brings_messages(status)?;
         Ok(if any { self.scene.workload.find_in(body).collect() } else { Vec::new() })
     }
 
-    /// Moves on behind an answer, and says which messages it has.
+    /// Advances the offset to that of the answer, and returns the answer's messages.
     pub(super) fn read(&mut self, answer: &Response<Bytes>) -> Result<Vec<MessageId>, WireError> {
         let messages = self.messages(answer.status(), answer.body())?;
         match self.scene.dialect()?.offset(answer.headers()) {
@@ -50,8 +50,8 @@ impl Poller {
     }
 }
 
-/// One behind the end of each stream. There is a message in each of them then, since servers that do not know streams have no
-/// offset before it.
+/// Returns a poller at the tail of each stream. Publishes one message to each first, since servers that create streams
+/// implicitly have no offset before the first message.
 pub(super) async fn at_the_tails(scene: &Arc<Scene>, streams: u32) -> Result<Vec<Poller>, WireError> {
     let mut connection = scene.connect().await?;
     let mut pollers = Vec::with_capacity(streams as usize);
@@ -60,7 +60,7 @@ pub(super) async fn at_the_tails(scene: &Arc<Scene>, streams: u32) -> Result<Vec
         let message = MessageId { stream, sequence: 0 };
         accepted(&connection.exchange(scene.publish(&poller.stream, message)?).await?)?;
         let mut messages = Vec::new();
-        // nchan has no message for a poll without an offset, but an offset.
+        // nchan answers a poll without an offset with an offset and no message.
         while messages.is_empty() {
             messages = poller.read(&connection.exchange(poller.poll(None)?).await?)?;
         }

@@ -1,4 +1,4 @@
-//! A server in a round, and what a load is to do there.
+//! [`Scene`]: a server in a round, with the workload and the measurements of the load.
 
 use std::sync::Arc;
 
@@ -12,51 +12,51 @@ use crate::target::Target;
 use crate::wire::{Connection, Request, WireError, open};
 use crate::workload::{MessageId, Workload};
 
-/// See the module.
+/// A server in a round; see the module.
 pub struct Scene {
     /// How the server is reached.
     pub target: Target,
-    /// Its processes; `None` of a server that somebody else has started.
+    /// The server's processes; `None` for a server that this program did not start.
     pub server: Option<Family>,
     /// The messages.
     pub workload: Arc<Workload>,
-    /// When is measured, and what.
+    /// The measured window and the recorded durations.
     pub tally: Tally,
 }
 
 impl Scene {
-    /// On a server that has the streams of `workload` already.
+    /// Creates the scene. The server already has the streams of `workload`.
     pub fn new(running: &Running, workload: Arc<Workload>, tally: Tally) -> Self {
         let server = running.process.as_ref().map(|process| process.family());
         Self { target: running.target.clone(), server, workload, tally }
     }
 
-    /// The server's requests.
+    /// Returns how requests of this server are built.
     pub(super) fn dialect(&self) -> Result<&'static dyn HttpDialect, WireError> {
         self.target.dialect.http().ok_or(WireError::Closed)
     }
 
-    /// A connection to it.
+    /// Opens a connection to the server.
     pub(super) async fn connect(&self) -> Result<Connection, WireError> {
         Connection::over(open(self.target.address).await?).await
     }
 
-    /// The name of a stream by its number.
+    /// Returns the name of stream number `number`.
     pub(super) fn stream(&self, number: u32) -> String {
         stream_name(self.workload.plan.run, number)
     }
 
-    /// A request as it goes out.
+    /// Adds the `Host` of the server to a request.
     pub(super) fn addressed(&self, request: Asking) -> Result<Request, WireError> {
         addressed(request, &self.target)
     }
 
-    /// The append of a message to the stream of that name.
+    /// Returns the append of `message` to the stream named `stream`.
     pub(super) fn publish(&self, stream: &str, message: MessageId) -> Result<Request, WireError> {
         self.addressed(self.dialect()?.publish(stream, self.workload.body(message)))
     }
 
-    /// Processor time of the server until now, in seconds.
+    /// Returns the processor time of the server until now, in seconds.
     pub(super) fn server_processor(&self) -> Option<f64> {
         self.server.map(|server| server.processor_time().as_secs_f64())
     }

@@ -1,4 +1,4 @@
-//! Short polls behind the last message, in a closed loop: what clients ask for most of the time, when there is nothing new.
+//! Load: short polls at the tail in a closed loop, the most frequent request of clients: there is nothing new.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use crate::figures::Pace;
 use crate::wire::WireError;
 use crate::wrk::{Wrk, WrkError};
 
-/// See the module.
+/// A load of short polls without new messages.
 #[derive(Debug, Clone, Copy)]
 pub struct ShortPolls {
-    /// Connections.
+    /// Number of connections.
     pub connections: u32,
-    /// Streams; connection `c` polls stream `c % streams`.
+    /// Number of streams; connection `c` polls stream `c % streams`.
     pub streams: u32,
-    /// Who polls.
+    /// The request generator.
     pub generator: Generator,
 }
 
@@ -57,7 +57,7 @@ impl Load for ShortPolls {
     }
 }
 
-/// wrk does not look at what it gets. So one poll before and one after see that it had nothing new to get.
+/// wrk ignores the content of responses. One poll before and one after check that there was nothing new to read.
 async fn poll_by(wrk: Wrk, scene: &Arc<Scene>) -> Result<Pace, WrkError> {
     let tails = at_the_tails(scene, 1).await?;
     let poller = tails.first().ok_or(WireError::NoOffset)?;
@@ -84,7 +84,7 @@ async fn poll(poller: &Poller) -> Result<(), WireError> {
     until_the_end(scene, &mut connection, |_| poller.poll(None), |answer| check(poller, answer)).await
 }
 
-/// An error if the answer has a message.
+/// Returns an error if the answer has a message.
 fn check(poller: &Poller, answer: &Response<Bytes>) -> Result<(), WireError> {
     let any = brings_messages(answer.status())?;
     let is_old = any && poller.scene.workload.find_in(answer.body()).next().is_some();

@@ -1,5 +1,5 @@
-//! From a publish to the answers of held polls: each poll waits on a stream of its own, certainly held, until a message
-//! is published to it at a time that was fixed before.
+//! Load: measures the time from a publish to the answer of a held poll. Each poll waits on a stream of its own and is known to
+//! be held; the publish times are fixed in advance.
 
 mod holder;
 mod publisher;
@@ -20,31 +20,32 @@ use crate::workload::MessageId;
 use holder::Holder;
 use publisher::publish;
 
-/// Between two looks whether the last answers are there.
+/// Interval between two checks whether the last answers have arrived.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// A machine that is busy for a moment delays a poll; more than that is the server.
+/// Allowed share of messages without a held poll: a short stall of this machine delays a poll. A larger share is caused by the
+/// server.
 const UNHELD_SHARE_MAX: f64 = 0.01;
 
-/// See the module.
+/// A load of held polls that are woken one at a time.
 #[derive(Debug, Clone, Copy)]
 pub struct Wake {
-    /// Polls that are held, each on its own stream.
+    /// Number of held polls, each on its own stream.
     pub held: u32,
-    /// Messages a second, all streams together.
+    /// Messages per second, over all streams.
     pub rate: f64,
 }
 
-/// What the publisher and those who hold polls share.
+/// State shared by the publisher and the holders of polls.
 struct Stage {
     scene: Arc<Scene>,
-    /// When each message is due, by its number; they take turns on the streams.
+    /// When each message is due, by its number. Message `n` goes to stream `n % streams`.
     due: Vec<Instant>,
-    /// Of each stream: its poll is held, and nothing has been published to it since.
+    /// Per stream: its poll is held, and nothing has been published to it since.
     held: Vec<AtomicBool>,
-    /// Messages of the measured time that were due when no poll was held.
+    /// Messages of the measured time that were due while no poll was held.
     unheld: AtomicU32,
-    /// Messages that have arrived.
+    /// Number of messages that have arrived.
     arrived: AtomicUsize,
 }
 
@@ -69,8 +70,8 @@ impl Load for Wake {
     }
 }
 
-/// One message each `1 / rate` seconds, up to half of that later by chance, so that nothing on the server that happens
-/// at fixed intervals falls together with it.
+/// One message every `1 / rate` seconds, delayed by a random part of half that time, so that it does not coincide with periodic
+/// work of the server.
 fn due_times(rate: f64, from: Instant, until: Instant) -> Vec<Instant> {
     let mut random = Rng::new();
     let at = |number: u32| {
@@ -85,7 +86,7 @@ impl Stage {
         let holders: JoinSet<()> =
             (0..self.streams()).map(|stream| Holder::new(self.clone(), stream).run()).collect();
         let tally = &self.scene.tally;
-        // A runtime of its own, since its thread sleeps: the timer of a runtime is a millisecond coarse.
+        // A runtime of its own, since its thread sleeps: tokio's timer has a resolution of one millisecond.
         match on_a_thread(tally.deadline(), publish(self.clone())).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tally.troubles.note(format!("publishing: {error}")),
@@ -100,24 +101,24 @@ impl Stage {
         u32::try_from(self.held.len()).unwrap_or(u32::MAX)
     }
 
-    /// The stream and the mark of message `number`.
+    /// Returns the stream and the sequence number of message `number`.
     fn message(&self, number: u32) -> MessageId {
         MessageId { stream: number % self.streams(), sequence: number }
     }
 
-    /// Notes that the stream's poll is held.
+    /// Records that the stream's poll is held.
     fn hold(&self, stream: u32) {
         if let Some(held) = self.held.get(stream as usize) {
             held.store(true, Ordering::Release);
         }
     }
 
-    /// Notes that its poll is about to be answered. Returns whether it was held.
+    /// Records that the stream's poll is about to be answered. Returns whether it was held.
     fn release(&self, stream: u32) -> bool {
         self.held.get(stream as usize).is_some_and(|held| held.swap(false, Ordering::AcqRel))
     }
 
-    /// Waits until every message is there.
+    /// Waits until every message has arrived.
     async fn all_arrived(&self) {
         sleep_until(self.scene.tally.window.end).await;
         while self.arrived.load(Ordering::Acquire) < self.due.len() {
@@ -125,12 +126,12 @@ impl Stage {
         }
     }
 
-    /// Says when so many messages met no held poll that the figures are not those of held polls.
+    /// Records a trouble if too many messages met no held poll, so that the figures are not those of held polls.
     fn note_unheld(&self) {
         let (unheld, all) = (self.unheld.load(Ordering::Relaxed), self.scene.tally.times().len());
         if f64::from(unheld) > UNHELD_SHARE_MAX * all as f64 {
             let what =
-                format!("no poll was held when {unheld} of {all} messages were due: take a lower --rate");
+                format!("no poll was held when {unheld} of {all} messages were due: use a lower --rate");
             self.scene.tally.troubles.note(what);
         }
     }

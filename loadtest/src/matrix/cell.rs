@@ -1,4 +1,4 @@
-//! One way of reading through one network.
+//! [`Cell`]: one reader through one network.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::target::Target;
 use crate::wire::{Meter, Totals};
 use crate::workload::Workload;
 
-/// See the module. Dropping it ends it.
+/// A reader, its middlebox and its stream. A drop ends the reader and the middlebox.
 pub(super) struct Cell {
     network: Profile,
     contender: Contender,
@@ -34,7 +34,7 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    /// Has the reader of stream `number` read through the network, from the beginning.
+    /// Starts a reader of stream `number` through the network, from the beginning of the stream.
     pub(super) fn start(
         number: u32,
         network: Profile,
@@ -77,12 +77,12 @@ impl Cell {
         Ok(Self { network, contender, middlebox, recorder, reception, fallback, _reading: reading })
     }
 
-    /// Waits until all messages are there.
+    /// Waits until all messages have arrived.
     pub(super) async fn complete(&self) {
         self.recorder.complete().await;
     }
 
-    /// What came of it so far.
+    /// Returns the figures until now.
     pub(super) fn row(&self, workload: &Workload) -> Row {
         let latency = self.recorder.latency();
         let millis = |micros: u64| micros as f64 / 1e3;

@@ -1,4 +1,4 @@
-//! The ways of reading that are compared.
+//! [`Contender`]: the kinds of readers in the matrix.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use clap::ValueEnum;
 use super::scale::Scale;
 use crate::strategies::Strategy;
 
-/// One of them. All but the last are strategies of the comparison, as they are: they come again when something breaks, and
-/// have nothing else up their sleeves.
+/// A kind of reader. All but the last are unchanged strategies of the comparison: after a failure they try again with the same
+/// form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Contender {
     /// A request every 5 s
     ShortPoll,
-    /// Requests that are held for 55 s, the most that the gateway allows by default
+    /// Requests held for 55 s, the longest hold that the gateway allows by default
     LongPoll,
     /// Server-sent events
     Sse,
@@ -27,7 +27,7 @@ pub enum Contender {
 }
 
 impl Contender {
-    /// As in the table.
+    /// Name in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::ShortPoll => "short-poll",
@@ -39,7 +39,7 @@ impl Contender {
         }
     }
 
-    /// With its times scaled; `None`: it decides for itself.
+    /// The strategy with scaled times; `None` for the client that chooses its form itself.
     pub(super) fn strategy(self, scale: Scale) -> Option<Strategy> {
         match self {
             Self::ShortPoll => Some(Strategy::ShortPoll(scale.of(Duration::from_secs(5)))),

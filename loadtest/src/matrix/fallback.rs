@@ -1,4 +1,4 @@
-//! The client that falls back from form to form, as one way of reading among the others.
+//! [`Fallback`]: the client that falls back from form to form, as a reader in the matrix.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use super::scale::Scale;
 use crate::client::Client;
 
-/// So many of its last events are kept.
+/// Number of recent events that are kept.
 const EVENTS_MAX: usize = 200;
 
-/// What it has said.
+/// The form in use and the recent events of one client.
 #[derive(Debug, Default)]
 pub(super) struct Fallback(Mutex<Said>);
 
@@ -25,7 +25,7 @@ struct Said {
 }
 
 impl Fallback {
-    /// Reads a stream from its beginning, with the client's defaults, scaled.
+    /// Reads a stream from its beginning, with the client's default settings, scaled.
     pub(super) async fn read(self: Arc<Self>, client: Client, scale: Scale) {
         let began = Instant::now();
         let on_event = move |event: &Event| self.note(began.elapsed(), event);
@@ -61,18 +61,18 @@ impl Fallback {
         said.changes.push_back(format!("{:.1} s: {what}", after.as_secs_f64()));
     }
 
-    /// The form in use.
+    /// Returns the form in use; empty before the first.
     pub(super) fn form(&self) -> String {
         self.0.lock().form.clone().unwrap_or_default()
     }
 
-    /// Its last events, in order, each with the seconds since its start.
+    /// Returns the recent events in order, each with the seconds since the start.
     pub(super) fn changes(&self) -> Vec<String> {
         self.0.lock().changes.iter().cloned().collect()
     }
 }
 
-/// The defaults with their times scaled.
+/// The client's default settings with scaled times.
 fn settings(scale: Scale) -> Settings {
     let real = Settings::default();
     Settings {

@@ -1,4 +1,4 @@
-//! What a matrix has measured, as `networks.json` holds it.
+//! The measured figures of a matrix, in the shape of `networks.json`.
 
 use std::collections::BTreeMap;
 
@@ -10,49 +10,49 @@ use crate::machine::machine;
 use crate::network::Passed;
 use crate::workload::Plan;
 
-/// All of it.
+/// The figures of all cells, and how they were measured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rows {
-    /// The exact command.
+    /// The command line.
     pub command: String,
-    /// Where it ran.
+    /// The machine it ran on.
     pub machine: Machine,
-    /// Scaled seconds for one of a real path.
+    /// Factor from seconds of a real path to measured seconds.
     pub scale: f64,
-    /// Messages a second to each stream within a burst.
+    /// Messages per second to each stream during a burst.
     pub rate: f64,
-    /// From the first message to the last, in scaled seconds.
+    /// From the first message to the end of the last pause, in scaled seconds.
     pub seconds: f64,
-    /// One a network and way of reading.
+    /// One per network and reader.
     pub rows: Vec<Row>,
 }
 
-/// One way of reading through one network. Times are scaled ones, as they were measured.
+/// Figures of one reader through one network. Times are scaled, as measured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
-    /// The network's name.
+    /// Name of the network.
     pub network: String,
-    /// Where its figures come from.
+    /// Source of the network's figures.
     pub source: String,
-    /// The way of reading.
+    /// Name of the reader.
     pub reader: String,
-    /// What arrived.
+    /// Counts of deliveries.
     pub deliveries: Deliveries,
-    /// From the intended publish time to the receipt; of what was delivered.
+    /// 50th percentile of the time from the intended publish to the receipt, over delivered messages.
     pub p50_millis: f64,
-    /// The same.
+    /// 95th percentile of that time.
     pub p95_millis: f64,
-    /// The longest that a message had to wait, which is how long it took to recover from the worst that happened.
+    /// Longest such time, which is the time of the slowest recovery.
     pub longest_millis: f64,
     /// Connections and requests of the reader, and what the network did to them.
     pub passed: Passed,
-    /// The form in the end.
+    /// Delivery form at the end.
     pub form: String,
-    /// Each change of form with its reason, and what else the fallback client has said, in order.
+    /// Events of the fallback client, in order; each change of form has its reason.
     pub changes: Vec<String>,
-    /// What went wrong for a bare strategy, and how often.
+    /// Errors of the reader and how often each occurred.
     pub troubles: BTreeMap<String, u64>,
 }
 

@@ -1,13 +1,13 @@
-//! One factor for all times: those of the networks, of the gateway, and of whoever reads.
+//! [`Scale`]: one factor for the times of networks, gateway and readers.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Scaled seconds for one of a real path.
+/// Factor from seconds of a real path to measured seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scale(f64);
 
-/// The gateway's defaults: of a bound or setting, and how long it is.
+/// The gateway's default limits and holds, in seconds.
 const LIMITS: [(&str, u64); 5] = [
     ("live_heartbeat", 15),
     ("live_life", 60),
@@ -23,28 +23,28 @@ impl FromStr for Scale {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let factor = text.parse().ok().filter(|factor| (0.1..=1.0).contains(factor));
-        // A heartbeat of 15 s that is scaled further than that falls below the second that is the least on the wire.
+        // A smaller factor would scale a heartbeat of 15 s below one second, the minimum on the wire.
         factor.map(Self).ok_or_else(|| "want 0.1 to 1".to_owned())
     }
 }
 
 impl Scale {
-    /// As a factor.
+    /// Returns the factor.
     pub fn get(self) -> f64 {
         self.0
     }
 
-    /// A time of a real path as it is here.
+    /// Scales a time of a real path.
     pub fn of(self, time: Duration) -> Duration {
         time.mul_f64(self.0)
     }
 
-    /// The same in whole seconds, as holds and heartbeats are on the wire.
+    /// Scales a time and rounds it to whole seconds, at least 1, as holds and heartbeats are on the wire.
     pub fn whole(self, time: Duration) -> Duration {
         Duration::from_secs((self.of(time).as_secs_f64().round() as u64).max(1))
     }
 
-    /// The gateway's settings.
+    /// Returns the gateway's options for the scaled times.
     pub(super) fn gateway(self) -> Vec<String> {
         let millis = |time: Duration| format!("{}ms", self.of(time).as_millis());
         let limits = LIMITS.iter().flat_map(|(name, seconds)| {

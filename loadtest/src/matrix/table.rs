@@ -1,4 +1,4 @@
-//! The matrix on the terminal: a line for each way of reading through each network.
+//! The matrix on the terminal: one line per network and reader.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
@@ -19,7 +19,7 @@ const HEADERS: [&str; 11] = [
     "form in the end",
 ];
 
-/// As text, which is Markdown too.
+/// Formats the matrix as text that is also Markdown.
 pub fn table(rows: &Rows) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Disabled);

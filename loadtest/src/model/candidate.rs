@@ -1,4 +1,4 @@
-//! A delivery form with its settings, and what the formulas say it costs.
+//! [`Candidate`]: a delivery form with its settings, and its cost by formula.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,61 +9,61 @@ use super::radio::Radios;
 use super::wakes::{Timer, Wakes};
 use crate::data::Energy;
 
-/// A strategy that could be recommended. As text it is what the command line takes.
+/// A strategy that may be recommended. Its text form is the option value of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Candidate {
     /// A request every `interval`.
     ShortPoll {
-        /// From request to request.
+        /// Time from one request to the next.
         interval: Duration,
     },
-    /// A request that is held up to `hold`.
+    /// Requests that the server holds for up to `hold`.
     LongPoll {
-        /// At the server.
+        /// Maximum hold time.
         hold: Duration,
     },
     /// Server-sent events.
     Sse(Open),
-    /// One JSON envelope a line.
+    /// One JSON envelope per line.
     Ndjson(Open),
-    /// One JSON envelope a frame.
+    /// One JSON envelope per frame.
     WebSocket(Open),
-    /// A subscription at a broker.
+    /// A subscription at an MQTT broker.
     Mqtt(Open),
 }
 
-/// The settings of a connection that stays open; `None`: no such timer.
+/// Settings of a connection that stays open; `None` means no such timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Open {
-    /// Between two signs of life.
+    /// Interval between two heartbeats.
     pub heartbeat: Option<Duration>,
-    /// After which it is opened again.
+    /// Time after which the connection is reopened.
     pub life: Option<Duration>,
 }
 
-/// What a client does over which path.
+/// Load of one client and the round trip of its path.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Load {
-    /// Messages a second, to one client.
+    /// Messages per second to one client.
     pub rate: f64,
     /// Bytes of a message.
     pub message_bytes: f64,
-    /// The usual round trip.
+    /// Usual round trip.
     pub round_trip: Duration,
 }
 
-/// Bytes around a message (COST-MODEL section 4).
+/// Additional bytes per message, request and packet (COST-MODEL section 4).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Overheads {
-    /// Head of a request: 750 B, the middle of what browsers send (SPDY whitepaper, V).
+    /// Head of a request: 750 B, a middle value of browsers (SPDY whitepaper, V).
     pub request: f64,
-    /// Head of an answer: 400 B, what the gateway sends (D).
+    /// Head of a response: 400 B, the gateway's (D).
     pub answer: f64,
-    /// Packets and records of a warm poll, both ways together: 200 B (D).
+    /// Packets and records of a warm poll, in both directions together: 200 B (D).
     pub poll: f64,
-    /// Envelope around the messages of a push: 130 B, the gateway's (D).
+    /// Envelope around pushed messages: 130 B, the gateway's (D).
     pub envelope: f64,
-    /// Headers of TCP and IP for a packet, with timestamps: 52 B (D).
+    /// TCP and IP headers of a packet, with timestamps: 52 B (D).
     pub packet: f64,
 }
 
@@ -73,21 +73,21 @@ impl Default for Overheads {
     }
 }
 
-/// What a strategy costs and how late it is.
+/// Cost and latency of a strategy.
 #[derive(Debug, Clone)]
 pub struct Figures {
-    /// 95 % of the messages take no longer.
+    /// 95th percentile of the latency.
     pub p95: Duration,
-    /// Requests a client-hour.
+    /// Requests per client-hour.
     pub requests_per_client_hour: f64,
-    /// Bytes a client-hour, both ways, with the headers of packets.
+    /// Bytes per client-hour in both directions, with the headers of packets.
     pub bytes_per_client_hour: f64,
-    /// One entry a radio.
+    /// Energy, one entry per radio.
     pub energy: Vec<Energy>,
 }
 
 impl Candidate {
-    /// What the formulas say.
+    /// Returns the figures by formula.
     pub fn figures(self, load: &Load, overheads: &Overheads, radios: &Radios) -> Figures {
         let predicted = self.predicted(load);
         let (up, down) = self.bytes(load, overheads, predicted.requests_per_client_hour);
@@ -113,8 +113,9 @@ impl Candidate {
         }
     }
 
-    /// When its packets wake the radio. Heartbeats inside of an answer wait since the last message, so that for these
-    /// this is a little too often.
+    /// Returns the pattern of the packets that wake the radio. The formula sends heartbeats regardless of messages. The gateway
+    /// restarts the heartbeat timer of a response after each message, so that for SSE and NDJSON the result is slightly too
+    /// high.
     fn wakes(self, load: &Load) -> Wakes {
         let &Load { rate, round_trip, .. } = load;
         match self {
@@ -126,7 +127,7 @@ impl Candidate {
         }
     }
 
-    /// Bytes a client-hour, up and down.
+    /// Returns bytes per client-hour, up and down.
     fn bytes(self, load: &Load, overheads: &Overheads, requests: f64) -> (f64, f64) {
         let messages = 3600.0 * load.rate;
         let up = requests * (overheads.request + overheads.poll / 2.0);
@@ -137,7 +138,7 @@ impl Candidate {
                 let heartbeat =
                     open.heartbeat.filter(|heartbeat| open.life.is_none_or(|life| *heartbeat < life));
                 let beats = heartbeat.map_or(0.0, |heartbeat| 3600.0 / heartbeat.as_secs_f64());
-                // Each is a packet with its acknowledgement.
+                // Each message or heartbeat is one packet and its acknowledgement.
                 let signs = messages + beats;
                 (up + signs * overheads.packet, down + signs * (overheads.envelope + overheads.packet))
             }
@@ -145,9 +146,9 @@ impl Candidate {
     }
 }
 
-/// Round trips until an answer that ended begins again, on the same connection.
+/// Round trips until an ended response is reopened on the same connection.
 const REOPEN_REQUEST: u32 = 1;
-/// Round trips until a connection is there again: TCP, then the handshake of WebSocket or MQTT.
+/// Round trips until a connection is reopened: TCP, then the WebSocket or MQTT handshake.
 const REOPEN_CONNECTION: u32 = 2;
 
 fn reopened(open: Open, round_trips: u32, load: &Load) -> Predicted {
@@ -179,7 +180,7 @@ impl Open {
     }
 }
 
-/// A duration as the command line takes it: `25s`, `250ms`.
+/// A duration as an option value: `25s`, `250ms`.
 pub struct Setting(pub Duration);
 
 impl fmt::Display for Setting {
@@ -203,20 +204,20 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_costs_its_heads_each_time() {
+    fn every_poll_costs_a_request_head_and_a_response_head() {
         let figures = figures(Candidate::ShortPoll { interval: Duration::from_secs(10) });
         assert_eq!(figures.requests_per_client_hour, 360.0);
         assert!(
             (figures.bytes_per_client_hour - (360.0 * 1350.0 + 60.0 * 256.0)).abs() < 1e-6,
             "{figures:?}"
         );
-        // Ten seconds never let LTE sleep.
+        // An interval of ten seconds never lets LTE sleep.
         let transfer = 8e-9 * (360.0 * 850.0 * 438.39 + (360.0 * 500.0 + 60.0 * 256.0) * 51.97);
         assert!((figures.energy[0].joules_per_client_hour - 3600.0 * 1.0755 - transfer).abs() < 1e-6);
     }
 
     #[test]
-    fn a_push_costs_its_signs_of_life() {
+    fn a_push_connection_costs_its_messages_and_heartbeats() {
         let heartbeat = Some(Duration::from_secs(50));
         let figures = figures(Candidate::WebSocket(Open { heartbeat, life: None }));
         assert_eq!((figures.requests_per_client_hour, figures.p95), (0.0, LOAD.round_trip / 2));
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_longer_than_a_life_never_comes() {
+    fn a_heartbeat_longer_than_the_connection_lifetime_costs_nothing() {
         let s = Duration::from_secs;
         let answer = |heartbeat| figures(Candidate::Sse(Open { heartbeat, life: Some(s(60)) }));
         let [with, without] = [answer(Some(s(200))), answer(None)];
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn candidates_read_as_on_the_command_line() {
+    fn candidates_print_as_command_line_values() {
         let open = |seconds| Open { heartbeat: Some(Duration::from_secs(seconds)), life: None };
         let texts = [
             Candidate::ShortPoll { interval: Duration::from_millis(2500) }.to_string(),

@@ -1,26 +1,27 @@
-//! The energy that a client's packets cost a phone's radio.
+//! Energy of a phone's radio for a trace of a client's packets.
 
 use std::time::Duration;
 
 use super::radio::{Radio, Radios};
 use crate::data;
 
-/// A packet, or several that went together.
+/// A packet, or several that are sent together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PacketEvent {
-    /// From the start of the measured time.
+    /// Time since the start of the measured time.
     pub at: Duration,
     /// Whether the client sent it.
     pub up: bool,
-    /// With the headers of TCP and IP.
+    /// Bytes with the TCP and IP headers.
     pub bytes: u32,
 }
 
-/// What a capacity of 4000 mAh holds at 3.85 V.
+/// Energy of a 4000 mAh battery at 3.85 V.
 const BATTERY_JOULES: f64 = 4.0 * 3600.0 * 3.85;
 
 impl Radios {
-    /// What the packets of one client cost under each profile. `events` rise in time and lie within `horizon`.
+    /// Returns the energy of one client's packets under each profile. `events` are in ascending order of time and lie within
+    /// `horizon`.
     ///
     /// The profiles assume that nothing else wakes the radio.
     pub fn energy(&self, events: &[PacketEvent], horizon: Duration) -> Vec<data::Energy> {
@@ -28,7 +29,7 @@ impl Radios {
     }
 }
 
-/// A mean power above sleep, as a report shows it.
+/// Converts a mean power above sleep to the figures of a report.
 pub fn per_client_hour(radio: &str, watts: f64) -> data::Energy {
     let joules_per_client_hour = watts * 3600.0;
     data::Energy {
@@ -39,18 +40,17 @@ pub fn per_client_hour(radio: &str, watts: f64) -> data::Energy {
 }
 
 impl Radio {
-    /// Joules above sleep of a trace that finds the radio asleep and is looked at until `horizon`: the sum of COST-MODEL
+    /// Returns the joules above sleep of a trace that starts with the radio asleep and ends at `horizon`: the sum of COST-MODEL
     /// section 3 without its first term, which every strategy pays.
     pub fn joules(&self, events: &[PacketEvent], horizon: Duration) -> f64 {
         let rest = events.last().map_or(Duration::ZERO, |last| horizon.saturating_sub(last.at));
         self.sum(events, None, rest)
     }
 
-    /// Watts above sleep of a client that goes on as in `events`.
+    /// Returns the mean watts above sleep of a client that repeats `events` for ever.
     ///
-    /// A window of a longer life begins in the middle of a tail and ends in another. So the window is closed to a ring:
-    /// what follows the last packet is what comes before the first. Otherwise a minute of a poll every 25 s would come
-    /// out a tenth too low.
+    /// The measured window begins within a tail and ends within another. The sum therefore treats it as a ring: the gap after
+    /// the last packet is also the gap before the first. Otherwise a minute of polls every 25 s would come out a tenth too low.
     pub fn mean_watts(&self, events: &[PacketEvent], horizon: Duration) -> f64 {
         let (Some(first), Some(last), false) = (events.first(), events.last(), horizon.is_zero()) else {
             return 0.0;
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn one_isolated_packet_costs_what_was_published() {
+    fn one_isolated_packet_costs_the_published_energy() {
         let rounded: Vec<_> =
             joules(&[packet(5.0)], 60).iter().take(3).map(|joules| format!("{joules:.3}")).collect();
         assert_eq!(rounded, ["12.765", "7.382", "0.038"]);
@@ -108,16 +108,16 @@ mod tests {
         // LTE: one promotion, 3 s and a whole tail of 11.576 s at 1.0755 W.
         let apart = joules(&[packet(0.0), packet(3.0)], 60)[0];
         assert!((apart - (0.2601 * 1.2107 + 14.576 * 1.0755)).abs() < 1e-9, "{apart}");
-        // Beyond it the two packets are strangers.
+        // With a gap longer than the tail, the two packets are independent.
         let strangers = joules(&[packet(0.0), packet(20.0)], 60)[0];
         assert!((strangers - 2.0 * joules(&[packet(0.0)], 60)[0]).abs() < 1e-9, "{strangers}");
-        // What lies behind the horizon is not looked at: 2 s of the tail are.
+        // Only the 2 s of the tail before the horizon count.
         let cut = joules(&[packet(58.0)], 60)[0];
         assert!((cut - (0.2601 * 1.2107 + 2.0 * 1.0755)).abs() < 1e-9, "{cut}");
     }
 
     #[test]
-    fn a_second_stage_follows_the_first() {
+    fn the_second_stage_of_a_tail_follows_the_first() {
         // 3G, half a second into the second stage.
         let joules = joules(&[packet(0.0), packet(8.5882)], 9)[1];
         let gap = 8.0882 * 0.8039 + 0.5 * 0.6013;
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_cost_by_their_direction() {
+    fn sent_and_received_bytes_have_different_costs() {
         let megabyte = |up| PacketEvent { at: Duration::ZERO, up, bytes: 1_000_000 };
         let quiet = joules(&[packet(0.0)], 60)[0];
         assert!((joules(&[megabyte(true)], 60)[0] - quiet - 8.0 * 0.43839).abs() < 1e-9);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_power_is_not_the_strategys() {
+    fn idle_power_is_not_charged_to_the_strategy() {
         let mut radio = Radios::default().iter().next().unwrap().clone();
         let before = radio.joules(&[packet(0.0)], Duration::from_secs(60));
         radio.idle_w = 0.1;
@@ -143,8 +143,8 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_a_client_hour_and_a_battery() {
-        // A packet a second never lets an LTE radio sleep.
+    fn energy_is_reported_per_client_hour_and_as_a_share_of_a_battery() {
+        // One packet per second never lets an LTE radio sleep.
         let events: Vec<_> = (0..60).map(|second| packet(f64::from(second) + 0.5)).collect();
         let energy = |events: &[PacketEvent], horizon| Radios::default().energy(events, horizon);
         let lte = energy(&events, Duration::from_secs(60)).remove(0);

@@ -1,4 +1,5 @@
-//! Network profiles: the clocks that end a quiet connection (COST-MODEL section 1), and what they allow (section 5).
+//! Network profiles: the timeouts that end an idle connection (COST-MODEL section 1), and the settings that they allow (section
+//! 5).
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -6,75 +7,75 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-/// The profiles by name. The default is the embedded `networks.toml`, which says where each figure comes from;
-/// [`Networks::read`] takes a file of the same shape in its place.
+/// The network profiles by name. The default is the embedded `networks.toml`, which gives the source of each figure;
+/// [`Networks::read`] reads a replacement of the same format.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Networks(Vec<Network>);
 
-/// What a path between client and gateway does. A clock that is `None` does not run.
+/// Timeouts and restrictions of a path between client and gateway. A timeout of `None` does not exist.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
-    /// As on the command line.
+    /// Name on the command line.
     pub name: String,
-    /// Where the figures come from and how sure they are.
+    /// Source and certainty of the figures.
     pub source: String,
-    /// Without a packet either way.
+    /// Time without a packet in either direction.
     #[serde(default, deserialize_with = "seconds")]
     pub idle: Option<Duration>,
-    /// From the request to the first byte of its answer.
+    /// Time from the request to the first byte of its response.
     #[serde(default, deserialize_with = "seconds")]
     pub first_byte: Option<Duration>,
-    /// Between two bytes of an answer.
+    /// Time between two bytes of a response.
     #[serde(default, deserialize_with = "seconds")]
     pub next_byte: Option<Duration>,
-    /// Of a connection, whatever goes over it.
+    /// Lifetime of a connection, regardless of its traffic.
     #[serde(default, deserialize_with = "seconds")]
     pub lifetime: Option<Duration>,
-    /// Whether the parts of an answer arrive as they are sent.
+    /// Whether the parts of a response arrive as they are sent.
     #[serde(default = "yes")]
     pub streaming: bool,
-    /// Whether WebSocket upgrades get through.
+    /// Whether WebSocket upgrades pass.
     #[serde(default = "yes")]
     pub websocket: bool,
-    /// Whether ports and protocols other than HTTP get through, as MQTT needs.
+    /// Whether ports and protocols other than HTTP pass, as MQTT requires.
     #[serde(default = "yes")]
     pub raw_tcp: bool,
 }
 
-/// Why there is no such network profile.
+/// Why a network profile could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     /// The file cannot be read.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         error: std::io::Error,
     },
-    /// The file is not of the shape of `networks.toml`.
+    /// The file does not have the format of `networks.toml`.
     #[error("not a file of network profiles: {0}")]
     Shape(#[from] toml::de::Error),
     /// No profile has that name.
     #[error("no network {name:?}; there are {}", known.join(", "))]
     Unknown {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The names that there are.
+        /// The known names.
         known: Vec<String>,
     },
 }
 
 impl Networks {
-    /// The profiles of a user's own file.
+    /// Reads the profiles of a user's file.
     pub fn read(path: &Path) -> Result<Self, NetworkError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| NetworkError::File { path: path.to_owned(), error })?;
         text.parse()
     }
 
-    /// The profile of that name.
+    /// Returns the profile named `name`.
     pub fn get(&self, name: &str) -> Result<&Network, NetworkError> {
         self.0.iter().find(|network| network.name == name).ok_or_else(|| NetworkError::Unknown {
             name: name.to_owned(),
@@ -85,7 +86,7 @@ impl Networks {
 
 impl Default for Networks {
     fn default() -> Self {
-        // A test holds that the embedded table parses, so that the fallback is never taken.
+        // A test asserts that the embedded table parses, so the fallback is never used.
         include_str!("networks.toml").parse().unwrap_or(Self(Vec::new()))
     }
 }
@@ -105,14 +106,16 @@ impl FromStr for Networks {
 }
 
 impl Network {
-    /// The longest hold of a long poll: the least of the clock of the server's next byte, that of the first byte and
-    /// 0.9 of the idle clock, less the slowest round trip and 3 s. `None`: no clock runs. Zero: none is safe.
+    /// Returns the longest hold of a long poll: the least of the timeout of the next byte, that of the first byte, the
+    /// lifetime, and 0.9 of the idle timeout, minus the slowest round trip and 3 s. `None` if there is no timeout; zero if no
+    /// hold is safe.
     pub fn hold(&self, round_trip_p99: Duration) -> Option<Duration> {
         let clock = [self.quiet_clock(), self.first_byte, self.lifetime].into_iter().flatten().min()?;
         Some(neat(clock.saturating_sub(round_trip_p99 + MARGIN)))
     }
 
-    /// The longest heartbeat of an open answer or connection, by the same rule without the first byte's clock.
+    /// Returns the longest heartbeat of an open response or connection. Same rule as [`Self::hold`], without the first byte's
+    /// timeout and the lifetime.
     pub fn heartbeat(&self, round_trip_p99: Duration) -> Option<Duration> {
         Some(neat(self.quiet_clock()?.saturating_sub(round_trip_p99 + MARGIN)))
     }
@@ -122,10 +125,10 @@ impl Network {
     }
 }
 
-/// What the rule leaves for timers that are late.
+/// Time that the rule reserves for late timers.
 const MARGIN: Duration = Duration::from_secs(3);
 
-/// Down to a number that people set: whole seconds below 10 s, then steps of 5 s, 10 s from a minute, 50 s from 100 s.
+/// Rounds down to a customary value: whole seconds below 10 s, then steps of 5 s, 10 s from a minute, 50 s from 100 s.
 fn neat(duration: Duration) -> Duration {
     let seconds = duration.as_secs();
     let step = match seconds {
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_are_those_of_the_document() {
+    fn holds_agree_with_the_cost_model_document() {
         assert_eq!(hold("unknown"), Some(25));
         assert_eq!(hold("nginx"), Some(55));
         assert_eq!(hold("alb"), Some(50));
@@ -168,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_needs_no_first_byte() {
+    fn the_first_byte_timeout_does_not_limit_heartbeats() {
         let heartbeat =
             |name| Networks::default().get(name).unwrap().heartbeat(Duration::from_secs(1)).unwrap();
         assert_eq!(heartbeat("heroku"), Duration::from_secs(45));
@@ -176,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_path_can_leave_no_hold() {
+    fn a_slow_path_can_leave_no_safe_hold() {
         let networks = Networks::default();
         assert_eq!(networks.get("unknown").unwrap().hold(Duration::from_secs(40)), Some(Duration::ZERO));
     }
 
     #[test]
-    fn a_file_of_the_user_takes_its_place_or_says_what_is_wrong() {
+    fn a_users_file_replaces_the_table_or_its_error_is_reported() {
         let networks: Networks = "[[network]]\nname = 'lab'\nsource = ''\nidle = 0.5".parse().unwrap();
         assert_eq!(networks.get("lab").unwrap().idle, Some(Duration::from_millis(500)));
         let unknown = networks.get("moon").unwrap_err().to_string();

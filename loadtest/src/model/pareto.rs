@@ -1,18 +1,18 @@
-//! The front of a trade-off: what is beaten by nothing in both cost and latency.
+//! The Pareto front of cost and latency: the points that no other point dominates.
 
-/// A choice, in whatever units; less is better in both.
+/// A choice. Units are the caller's; less is better in both fields.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// Such as requests or joules a client-hour.
+    /// Cost, such as requests or joules per client-hour.
     pub cost: f64,
-    /// Such as the p95 in microseconds.
+    /// Latency, such as the 95th percentile in microseconds.
     pub latency: f64,
 }
 
-/// The indices of the points that no other one beats, by rising cost and so by falling latency.
+/// Returns the indices of the points that no other point dominates, by ascending cost and so by descending latency.
 ///
-/// A point is beaten by one that is no worse in either and better in one. Of equal points the first stays. A point with
-/// a figure that is not a number is on no front.
+/// A point dominates another if it is no worse in both fields and better in one. Of equal points the first is kept. A point
+/// with a NaN is never on the front.
 pub fn front(points: &[Point]) -> Vec<usize> {
     let mut rising: Vec<_> = points
         .iter()
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_beaten_is_not_on_it() {
+    fn dominated_points_are_not_on_the_front() {
         let points = points(&[
             (9.0, 1.0),
             (3.0, 3.0),
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_what_comparing_all_with_all_says() {
+    fn the_front_equals_a_comparison_of_all_pairs() {
         let mut random = fastrand::Rng::with_seed(3);
         for _ in 0..200 {
             let points: Vec<_> = (0..30)

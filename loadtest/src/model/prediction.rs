@@ -1,26 +1,26 @@
-//! What a strategy asks and how late its messages are, by formula (COST-MODEL section 5).
+//! Request rate and latency of a strategy by formula (COST-MODEL section 5).
 //!
-//! Messages come at a Poisson rate, connections are warm, and a round trip `R` is twice the way `R/2`. Latency counts
-//! from the message's being at the server to its being at the client.
+//! Messages arrive at a Poisson rate, connections are warm, and a one-way trip takes half a round trip `R`. Latency counts from
+//! the message's arrival at the server to its arrival at the client.
 
 use std::time::Duration;
 
-/// What a formula says of a strategy.
+/// Figures of a strategy by formula.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Predicted {
-    /// Requests a client-hour.
+    /// Requests per client-hour.
     pub requests_per_client_hour: f64,
-    /// Of those, the ones whose answer holds no message.
+    /// Requests per client-hour whose response holds no message.
     pub empty_per_client_hour: f64,
-    /// Of a message.
+    /// Mean latency of a message.
     pub mean_latency: Duration,
-    /// 95 % of the messages take no longer.
+    /// 95th percentile of the latency.
     pub p95_latency: Duration,
 }
 
-/// A short poll every `interval` from request to request, `rate` messages a second.
+/// A short poll every `interval`, counted from request to request, with `rate` messages per second.
 ///
-/// A client that waits for its answer cannot ask more often than once a round trip, so that is the least interval.
+/// A client that waits for each response cannot poll more often than once per round trip, so that is the minimum interval.
 pub fn short_poll(interval: Duration, rate: f64, round_trip: Duration) -> Predicted {
     let interval = interval.max(round_trip);
     let requests = hourly(interval);
@@ -32,12 +32,12 @@ pub fn short_poll(interval: Duration, rate: f64, round_trip: Duration) -> Predic
     }
 }
 
-/// A long poll held for at most `hold`. `gap` is from an answer to the next poll, as the server sees it: the round trip
-/// and whatever the client does in between.
+/// A long poll held for at most `hold`. `gap` is the time from a response to the next poll, as the server sees it: the round
+/// trip and the client's own pause.
 ///
-/// A hold that is jittered by 10 % around `hold` gives the same to about a thousandth.
+/// A hold jittered by 10 % around `hold` gives the same within about a thousandth.
 pub fn long_poll(hold: Duration, rate: f64, gap: Duration, round_trip: Duration) -> Predicted {
-    // What came in the gap is answered at once; else the poll is held, so B + e^(-L*B) * (1 - e^(-L*T)) / L.
+    // A message that came in the gap is returned at once; otherwise the poll is held: B + e^(-L*B) * (1 - e^(-L*T)) / L.
     let held = (-rate * gap.as_secs_f64()).exp() * mean_held(hold.as_secs_f64(), rate);
     let cycle = gap + seconds(held);
     let requests = hourly(cycle);
@@ -50,7 +50,7 @@ pub fn long_poll(hold: Duration, rate: f64, gap: Duration, round_trip: Duration)
     }
 }
 
-/// A connection that stays, and over which messages come by themselves: no requests.
+/// A connection that stays open and receives messages without requests.
 pub fn push(round_trip: Duration) -> Predicted {
     Predicted {
         requests_per_client_hour: 0.0,
@@ -60,8 +60,8 @@ pub fn push(round_trip: Duration) -> Predicted {
     }
 }
 
-/// As [`push`], over connections that live for `life` and take `gap` to come back, each by one request. A request is
-/// empty if no message came in its gap or its life.
+/// Like [`push`], over connections that live for `life` and take `gap` to reopen, each with one request. A request is empty if
+/// no message came in its gap or its lifetime.
 pub fn reconnecting_push(life: Duration, gap: Duration, rate: f64, round_trip: Duration) -> Predicted {
     let cycle = life + gap;
     let requests = hourly(cycle);
@@ -74,20 +74,20 @@ pub fn reconnecting_push(life: Duration, gap: Duration, rate: f64, round_trip: D
     }
 }
 
-/// What a middlebox does that forgets a quiet connection without a word.
+/// Effect of a middlebox that silently forgets an idle connection.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SilentDrop {
-    /// Share of the time in which the client cannot be reached.
+    /// Share of the time in which the client is unreachable.
     pub unreachable: f64,
-    /// Mean delay that it adds, over all messages.
+    /// Mean additional delay, over all messages.
     pub mean_extra_delay: Duration,
 }
 
-/// A middlebox that forgets after `nat` without a packet, under a heartbeat of `heartbeat` whose failure takes `detect`
-/// to notice and `reconnect` to mend. For a long poll the heartbeat is the client's own timeout.
+/// A middlebox that forgets a connection after `nat` without a packet. The client sends a heartbeat every `heartbeat`, notices
+/// its failure after `detect` and reconnects within `reconnect`. For a long poll the heartbeat is the client's own timeout.
 ///
-/// Exact for messages far rarer than `nat`. Messages that get through also keep the way open, so that for more of them
-/// this is the worst case.
+/// Exact for messages far rarer than `nat`. Delivered messages also keep the path open, so that for more frequent messages this
+/// is the worst case.
 pub fn silent_drop(heartbeat: Duration, nat: Duration, detect: Duration, reconnect: Duration) -> SilentDrop {
     if heartbeat <= nat {
         return SilentDrop { unreachable: 0.0, mean_extra_delay: Duration::ZERO };
@@ -100,7 +100,7 @@ pub fn silent_drop(heartbeat: Duration, nat: Duration, detect: Duration, reconne
     }
 }
 
-/// Lateness of messages of which those wait that come in the first `gap` of each `cycle`, until its end.
+/// Delay of messages, of which those in the first `gap` of each `cycle` wait until the gap ends.
 struct Late {
     mean: Duration,
     p95: Duration,
@@ -110,11 +110,11 @@ fn late(gap: Duration, cycle: Duration) -> Late {
     if cycle.is_zero() {
         return Late { mean: Duration::ZERO, p95: Duration::ZERO };
     }
-    // B^2 / 2K; and the share (B - w) / K waits longer than w, which is 5 % at B - K/20.
+    // The mean is B^2 / 2K. The share (B - w) / K waits longer than w, which is 5 % at B - K/20.
     Late { mean: gap.mul_f64(gap.div_duration_f64(cycle) / 2.0), p95: gap.saturating_sub(cycle / 20) }
 }
 
-/// Mean of the shorter of `hold` seconds and the time to the next message.
+/// Mean of the smaller of `hold` and the time to the next message, in seconds.
 fn mean_held(hold: f64, rate: f64) -> f64 {
     if rate * hold < 1e-9 { hold } else { -(-rate * hold).exp_m1() / rate }
 }
@@ -135,13 +135,13 @@ mod tests {
     const HOLD: Duration = Duration::from_secs(25);
 
     #[test]
-    fn long_polls_ask_as_often_as_the_document_says() {
+    fn long_poll_requests_agree_with_the_cost_model_document() {
         let requests = |rate| long_poll(HOLD, rate, ROUND_TRIP, ROUND_TRIP).requests_per_client_hour.round();
         assert_eq!([requests(0.0), requests(1.0 / 60.0), requests(1.0)], [143.0, 176.0, 3583.0]);
     }
 
     #[test]
-    fn a_silent_drop_costs_what_the_document_says() {
+    fn silent_drops_agree_with_the_cost_model_document() {
         let s = Duration::from_secs;
         let drop = silent_drop(s(600), s(300), s(8), s(2));
         assert_eq!((drop.unreachable * 100.0).round(), 51.0);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn short_polls_are_late_by_half_their_interval() {
+    fn short_polls_add_half_their_interval_on_average() {
         let predicted = short_poll(Duration::from_secs(2), 0.5, ROUND_TRIP);
         assert_eq!(predicted.requests_per_client_hour, 1800.0);
         assert_eq!(predicted.mean_latency, Duration::from_millis(1050));
@@ -159,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_can_not_overtake_its_answer() {
+    fn a_short_poll_takes_at_least_one_round_trip() {
         let fastest = short_poll(Duration::from_millis(1), 1.0, ROUND_TRIP);
         assert_eq!(fastest, short_poll(ROUND_TRIP, 1.0, ROUND_TRIP));
     }
 
     #[test]
-    fn an_open_connection_is_late_by_the_way_alone() {
+    fn an_open_connection_adds_only_the_one_way_trip() {
         let open = push(ROUND_TRIP);
         assert_eq!((open.p95_latency, open.requests_per_client_hour), (ROUND_TRIP / 2, 0.0));
         let returning = reconnecting_push(Duration::from_secs(59), Duration::from_secs(1), 0.0, ROUND_TRIP);

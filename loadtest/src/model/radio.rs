@@ -1,4 +1,4 @@
-//! Radio profiles: the powers and times of a phone's radio, as data.
+//! Radio profiles: powers and times of a phone's radio.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -6,28 +6,28 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The profiles that a report covers. The default is the embedded `radios.toml`, which says where each figure comes
-/// from; [`Radios::read`] takes a file of the same shape in its place.
+/// The radio profiles of a report. The default is the embedded `radios.toml`, which gives the source of each figure;
+/// [`Radios::read`] reads a replacement of the same format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Radios(Vec<Radio>);
 
-/// What a radio draws, and for how long (COST-MODEL section 3).
+/// Powers and times of one kind of radio (COST-MODEL section 3).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Radio {
-    /// As reports show it.
+    /// Name in reports.
     pub name: String,
-    /// Where the figures come from and how sure they are.
+    /// Source and certainty of the figures.
     pub source: String,
     /// Watts of the sleeping radio.
     pub idle_w: f64,
-    /// The way out of sleep, before the first packet.
+    /// Transition out of sleep, before the first packet.
     pub promotion: Stage,
-    /// What follows a packet, stage after stage, unless the next packet comes before.
+    /// Stages after a packet, in order, until the next packet.
     pub tail: Vec<Stage>,
-    /// Milliwatts per megabit a second, to the network.
+    /// Milliwatts per megabit a second, for sent data.
     pub up_mw_per_mbps: f64,
-    /// Milliwatts per megabit a second, from the network.
+    /// Milliwatts per megabit a second, for received data.
     pub down_mw_per_mbps: f64,
 }
 
@@ -35,27 +35,27 @@ pub struct Radio {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
-    /// Watts, the sleeping radio's included.
+    /// Watts, including those of the sleeping radio.
     pub power_w: f64,
-    /// Its length.
+    /// Length in seconds.
     pub seconds: f64,
 }
 
-/// Why a file holds no radio profiles.
+/// Why radio profiles could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum RadioError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         error: std::io::Error,
     },
-    /// It is not of the shape of `radios.toml`.
+    /// The file does not have the format of `radios.toml`.
     #[error("not a file of radio profiles: {0}")]
     Shape(#[from] toml::de::Error),
-    /// It names no radio.
+    /// The file has no radio.
     #[error("no [[radio]] in it")]
     Empty,
     /// A power, time or slope is negative or not finite.
@@ -64,22 +64,22 @@ pub enum RadioError {
     /// No profile has that name.
     #[error("no radio {name:?}; there are {}", known.join(", "))]
     Unknown {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The names that there are.
+        /// The known names.
         known: Vec<String>,
     },
 }
 
 impl Radios {
-    /// The profiles of a user's own file.
+    /// Reads the profiles of a user's file.
     pub fn read(path: &Path) -> Result<Self, RadioError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| RadioError::File { path: path.to_owned(), error })?;
         text.parse()
     }
 
-    /// The name of the profile that is asked for; of the first one if none is.
+    /// Returns the name of the given profile if it exists; without a name that of the first profile.
     pub fn named(&self, name: Option<&str>) -> Result<String, RadioError> {
         let wanted = |radio: &&Radio| name.is_none_or(|name| radio.name == name);
         let found = self.iter().find(wanted).map(|radio| radio.name.clone());
@@ -89,7 +89,7 @@ impl Radios {
         })
     }
 
-    /// Each profile, in the order of the file.
+    /// Iterates over the profiles in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Radio> {
         self.0.iter()
     }
@@ -97,7 +97,7 @@ impl Radios {
 
 impl Default for Radios {
     fn default() -> Self {
-        // A test holds that the embedded table parses, so that the fallback is never taken.
+        // A test asserts that the embedded table parses, so the fallback is never used.
         include_str!("radios.toml").parse().unwrap_or(Self(Vec::new()))
     }
 }
@@ -124,18 +124,18 @@ impl FromStr for Radios {
 }
 
 impl Radio {
-    /// Joules above sleep of one way out of it.
+    /// Returns the joules above sleep of one transition out of sleep.
     pub fn promotion_joules(&self) -> f64 {
         self.promotion.seconds * (self.promotion.power_w - self.idle_w)
     }
 
-    /// How long a packet keeps the radio awake.
+    /// Returns how long a packet keeps the radio awake.
     pub fn tail_time(&self) -> Duration {
         Duration::try_from_secs_f64(self.tail.iter().map(|stage| stage.seconds).sum())
             .unwrap_or(Duration::MAX)
     }
 
-    /// Each stage of the tail: when it begins and ends (seconds after the packet), and its watts above sleep.
+    /// Returns for each stage of the tail its begin and end (seconds after the packet) and its watts above sleep.
     pub fn stages(&self) -> impl Iterator<Item = (f64, f64, f64)> {
         self.tail.iter().scan(0.0, |begin, stage| {
             let from = *begin;
@@ -144,7 +144,7 @@ impl Radio {
         })
     }
 
-    /// Joules of so many bytes on the air.
+    /// Returns the joules to send `up_bytes` and receive `down_bytes`.
     pub fn transfer_joules(&self, up_bytes: f64, down_bytes: f64) -> f64 {
         // mW per Mbit/s is mJ per Mbit, and a byte is 8e-6 Mbit.
         8e-9 * (up_bytes * self.up_mw_per_mbps + down_bytes * self.down_mw_per_mbps)
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_the_user_takes_its_place_or_says_what_is_wrong() {
+    fn a_users_file_replaces_the_table_or_its_error_is_reported() {
         let good = r#"
             [[radio]]
             name = "lab"

@@ -1,4 +1,4 @@
-//! The cheapest strategy that keeps a promise, with the reasons, from measured figures or from the formulas.
+//! Finds the cheapest strategy that keeps a promise, with reasons, from measured figures or the formulas.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -8,12 +8,12 @@ use super::candidate::{Figures, Load, Overheads};
 use super::network::Network;
 use super::radio::Radios;
 use super::settings::proposals;
-use crate::data::{Report, Run};
+use crate::data::{Deliveries, Report, Run};
 
-/// What is asked for.
+/// The promise: a latency, its limits on cost, and the path.
 #[derive(Debug, Clone)]
 pub struct Promise {
-    /// 95 % of the messages are to take no longer.
+    /// 95th percentile of the latency that must be kept.
     pub p95: Duration,
     /// The messages and the round trip.
     pub load: Load,
@@ -21,69 +21,69 @@ pub struct Promise {
     pub round_trip_p99: Duration,
     /// The path between client and gateway.
     pub network: Network,
-    /// Requests a client-hour at most.
+    /// Maximum requests per client-hour.
     pub requests_max: Option<f64>,
-    /// Joules a client-hour at most, on the radio of `cheapest_by` or else the first one.
+    /// Maximum joules per client-hour, on the radio of `cheapest_by` or else the first one.
     pub energy_max: Option<f64>,
-    /// What cheap means.
+    /// Cost to minimize.
     pub cheapest_by: Cost,
 }
 
-/// What cheap means. Among equals the other two decide, in this order.
+/// Cost to minimize. Equal costs are ordered by the other two, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cost {
-    /// Joules a client-hour on the radio of that name.
+    /// Joules per client-hour on the named radio.
     Energy(String),
-    /// Requests a client-hour.
+    /// Requests per client-hour.
     Requests,
-    /// Bytes a client-hour.
+    /// Bytes per client-hour.
     Bytes,
 }
 
-/// What is recommended. As text it is what the command prints.
+/// Result of [`recommend`]. Its text form is the output of the command.
 #[derive(Debug, Clone)]
 pub struct Recommendation {
-    /// Strategies that keep the promise, the cheapest first.
+    /// Strategies that keep the promise, cheapest first.
     pub kept: Vec<Choice>,
-    /// Those that do not.
+    /// Strategies that do not keep the promise.
     pub rejected: Vec<Rejected>,
 }
 
 /// A strategy that keeps the promise.
 #[derive(Debug, Clone)]
 pub struct Choice {
-    /// As on the command line.
+    /// The strategy as on the command line.
     pub strategy: String,
-    /// What it costs.
+    /// Its cost and latency.
     pub figures: Figures,
-    /// Whence the figures are.
+    /// Origin of the figures.
     pub source: Source,
-    /// Why it is set as it is.
+    /// Reasons for its settings.
     pub reasons: Vec<String>,
 }
 
-/// A strategy that does not keep it.
+/// A strategy that does not keep the promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// As on the command line, or the form alone if it cannot work at all.
+    /// The strategy as on the command line, or only the form if it cannot work at all.
     pub strategy: String,
-    /// Why not.
+    /// Why it is rejected.
     pub reason: String,
 }
 
-/// Whence figures are.
+/// Origin of figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// A run of the comparison.
+    /// A run of a report.
     Measured,
-    /// The formulas.
+    /// The formulas of the cost model.
     Predicted,
 }
 
-/// Ranks what the network allows, and what `measured` holds beside it.
+/// Ranks the strategies that the network allows and the measured ones.
 ///
-/// A measured run wins over the formulas if it is of the same strategy on the gateway, under the same network (no
-/// network is `none`) and a rate within 10 %.
+/// A measured run replaces the formula's figures if it has the same strategy on the gateway, the same network (`none` if it has
+/// no network) and a rate within 10 %.
 pub fn recommend(
     promise: &Promise,
     measured: Option<&Report>,
@@ -107,6 +107,13 @@ pub fn recommend(
         }
     }
     for run in runs {
+        if !run.deliveries.are_comparable() {
+            let Deliveries { intended, lost, .. } = run.deliveries;
+            choices.retain(|choice| choice.strategy != run.strategy);
+            let reason = format!("it was measured, and lost {lost} of {intended} messages");
+            rejected.push(Rejected { strategy: run.strategy.clone(), reason });
+            continue;
+        }
         let figures = measured_figures(run);
         match choices.iter_mut().find(|choice| choice.strategy == run.strategy) {
             Some(choice) => (choice.figures, choice.source) = (figures, Source::Measured),
@@ -154,7 +161,7 @@ fn measured_figures(run: &Run) -> Figures {
 }
 
 impl Promise {
-    /// The first part of the promise that such figures break.
+    /// Returns why the figures break the promise; the first reason if there are several.
     fn broken_by(&self, figures: &Figures) -> Option<String> {
         let requests = figures.requests_per_client_hour;
         let joules = self.cheapest_by.joules(figures);
@@ -175,7 +182,7 @@ impl Promise {
 }
 
 impl Cost {
-    /// On this cost's radio, or the first one.
+    /// Returns the joules on this cost's radio, or the first one.
     fn joules(&self, figures: &Figures) -> Option<f64> {
         let named = match self {
             Self::Energy(radio) => figures.energy.iter().find(|energy| energy.radio == *radio),
@@ -185,7 +192,7 @@ impl Cost {
     }
 
     fn order(&self, a: &Figures, b: &Figures) -> Ordering {
-        // What is not known comes last.
+        // Unknown energy sorts last.
         let joules = |figures| self.joules(figures).unwrap_or(f64::INFINITY);
         let energy = joules(a).total_cmp(&joules(b));
         let requests = a.requests_per_client_hour.total_cmp(&b.requests_per_client_hour);

@@ -1,4 +1,4 @@
-//! Which strategies a network allows, and with which settings (COST-MODEL section 5, "Settings").
+//! Proposes the strategies that a network allows, with their settings (COST-MODEL section 5, "Settings").
 
 use std::time::Duration;
 
@@ -6,29 +6,29 @@ use super::candidate::{Candidate, Load, Open, Setting};
 use super::network::Network;
 use super::radio::Radios;
 
-/// The part of a short poll's interval that 95 % of messages wait at most, if the interval is jittered by 10 %. Without
-/// jitter it is 0.95.
+/// The share of a short poll's interval that 95 % of messages wait at most, with an interval jittered by 10 %. Without jitter
+/// it is 0.95.
 const P95_OF_JITTERED_INTERVAL: f64 = 0.9586;
 
-/// The longest hold that the gateway grants unless it is told otherwise (`--hold-max`).
+/// The gateway's default of `--hold-max`.
 const HOLD_MAX: Duration = Duration::from_secs(55);
 
-/// How long the gateway keeps an answer of server-sent events or NDJSON open, give or take 10 %.
+/// How long the gateway keeps an SSE or NDJSON response open, jittered by 10 %.
 const ANSWER_LIFE: Duration = Duration::from_secs(60);
 
-/// A strategy that the network allows, with why it is set as it is; or its form, with why it is not allowed.
+/// A strategy that the network allows, with the reasons for its settings; or a form that it does not allow.
 pub type Proposal = Result<(Candidate, Vec<String>), Refusal>;
 
-/// A form that cannot work.
+/// A form that cannot work on this network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Its name on the command line.
+    /// Name of the form on the command line.
     pub form: &'static str,
-    /// Why not.
+    /// Why it cannot work.
     pub reason: String,
 }
 
-/// One proposal for each form. `round_trip_p99` is the slowest round trip that must not count as a failure.
+/// Returns one proposal per form. `round_trip_p99` is the slowest round trip that must not count as a failure.
 pub fn proposals(
     network: &Network,
     load: &Load,
@@ -67,7 +67,7 @@ fn short_poll(load: &Load, p95: Duration) -> Proposal {
 
 fn long_poll(network: &Network, round_trip_p99: Duration, radios: &Radios) -> Proposal {
     let (hold, reason) = match network.hold(round_trip_p99) {
-        None => (HOLD_MAX, "no clock on the path limits the hold, so it is the gateway's longest".to_owned()),
+        None => (HOLD_MAX, "no timeout on the path limits the hold; it is the gateway's maximum".to_owned()),
         Some(Duration::ZERO) => {
             let reason = format!("no hold is safe on the path {:?}: {}", network.name, network.source);
             return Err(Refusal { form: "long-poll", reason });
@@ -81,13 +81,13 @@ fn long_poll(network: &Network, round_trip_p99: Duration, radios: &Radios) -> Pr
     let timeout = client_timeout(hold, round_trip_p99, radios);
     reasons.push(format!("the client gives up after {timeout:.1?}"));
     if hold > HOLD_MAX {
-        reasons.push(format!("the gateway must be told to grant it: --hold-max {}", Setting(hold)));
+        reasons.push(format!("start the gateway with --hold-max {}", Setting(hold)));
     }
     Ok((Candidate::LongPoll { hold }, reasons))
 }
 
-/// What the answer to a held poll may take: `hold` and the more of 5 s, and three slow round trips and the slowest way
-/// of a radio out of sleep.
+/// Returns the client's timeout of a held poll: `hold` plus the larger of 5 s and the sum of three slow round trips and the
+/// slowest promotion of a radio.
 fn client_timeout(hold: Duration, round_trip_p99: Duration, radios: &Radios) -> Duration {
     let promotion = radios.iter().map(|radio| radio.promotion.seconds).fold(0.0, f64::max);
     let promotion = Duration::try_from_secs_f64(promotion).unwrap_or(Duration::MAX);
@@ -101,7 +101,7 @@ fn answer(
     round_trip_p99: Duration,
 ) -> Proposal {
     if !network.streaming {
-        let reason = format!("the path {:?} holds an answer back until it is whole", network.name);
+        let reason = format!("the path {:?} delays a response until it is complete", network.name);
         return Err(Refusal { form, reason });
     }
     let life = network.lifetime.map_or(ANSWER_LIFE, |lifetime| lifetime.min(ANSWER_LIFE));
@@ -117,7 +117,7 @@ fn connection(
 ) -> Proposal {
     if !allowed {
         let what = if form == "mqtt" { "protocols other than HTTP" } else { "WebSocket upgrades" };
-        let reason = format!("{what} do not get through the path {:?}", network.name);
+        let reason = format!("{what} are blocked on the path {:?}", network.name);
         return Err(Refusal { form, reason });
     }
     open(form, with, network.lifetime, network, round_trip_p99)
@@ -145,18 +145,18 @@ fn open(
                 network.name
             ));
         }
-        None => reasons.push("no clock on the path asks for a heartbeat".to_owned()),
+        None => reasons.push("no timeout on the path requires a heartbeat".to_owned()),
     }
     if let Some(life) = life {
         if life.is_zero() {
             return Err(Refusal { form, reason: format!("the path {:?} ends it at once", network.name) });
         }
-        reasons.push(format!("it is opened again every {} or so, by one request", Setting(life)));
+        reasons.push(format!("it is reopened about every {}, with one request", Setting(life)));
     }
     Ok((with(Open { heartbeat, life }), reasons))
 }
 
-/// Down to two digits, in whole milliseconds.
+/// Rounds down to two significant digits, in whole milliseconds.
 fn two_digits(duration: Duration) -> Duration {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let step = 10_u64.pow(millis.max(1).ilog10().saturating_sub(1));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn each_network_has_its_own() {
+    fn each_network_allows_its_own_strategies() {
         assert_eq!(
             proposed("unknown"),
             ["short-poll:2s", "long-poll:25s", "sse:45s", "ndjson:45s", "websocket:45s", "no mqtt"]
@@ -208,12 +208,12 @@ mod tests {
         let timeout =
             |p99| client_timeout(Duration::from_secs(25), Duration::from_millis(p99), &Radios::default());
         assert_eq!(timeout(100), Duration::from_secs(30));
-        // Three round trips and 3G's 0.5821 s.
+        // Three round trips and 3G's promotion of 0.5821 s.
         assert_eq!(timeout(2000), Duration::from_millis(25_000 + 6000) + Duration::from_secs_f64(0.5821));
     }
 
     #[test]
-    fn polls_that_can_not_keep_it_are_refused_with_the_reason() {
+    fn short_polls_that_break_the_promise_are_refused_with_the_reason() {
         let reason = |p95| short_poll(&LOAD, Duration::from_millis(p95)).unwrap_err().reason;
         assert!(reason(50).contains("the way alone takes 50ms"), "{}", reason(50));
         assert!(reason(100).contains("would not wait for its answer"), "{}", reason(100));
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn intervals_are_numbers_that_people_set() {
+    fn intervals_have_two_significant_digits() {
         let digits = |millis| two_digits(Duration::from_millis(millis)).as_millis();
         assert_eq!([0, 9, 57, 104, 2034, 99_999].map(digits), [0, 9, 57, 100, 2000, 99_000]);
     }

@@ -1,4 +1,4 @@
-//! Seeded simulations, event by event, that the formulas are held against.
+//! Seeded event-by-event simulations that check the formulas.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use super::prediction::{Predicted, long_poll, reconnecting_push, short_poll, sil
 
 const MESSAGES: usize = 500_000;
 
-/// Seconds to the next message of a Poisson process.
+/// Returns the seconds to the next message of a Poisson process.
 pub(super) fn exponential(random: &mut Rng, rate: f64) -> f64 {
     -(1.0 - random.f64()).ln() / rate
 }
 
-/// What was counted; times in seconds.
+/// Counts of a simulation; times in seconds.
 struct Counted {
     requests: u64,
     empty: u64,
@@ -34,15 +34,15 @@ impl Counted {
             ("mean", mean, predicted.mean_latency.as_secs_f64()),
             ("p95", p95, predicted.p95_latency.as_secs_f64()),
         ] {
-            // Below ten an hour a count of empty answers is mostly chance.
+            // Below ten an hour, the count of empty answers is mostly chance.
             let close = (counted - formula).abs() <= 0.01 * formula || (name == "empty" && formula < 10.0);
             assert!(close, "{what}, {name}: counted {counted}, formula {formula}");
         }
     }
 }
 
-/// Polls at the server's times that `next` yields from the time of the last answer and the next message behind it; each
-/// is answered with all messages until then.
+/// Simulates polls. `next` returns when the server answers, from the time of the last answer and the time of the next message;
+/// an answer holds all messages until then.
 fn poll(random: &mut Rng, rate: f64, way: f64, mut next: impl FnMut(&mut Rng, f64, f64) -> f64) -> Counted {
     let mut counted = Counted { requests: 0, empty: 0, latencies: Vec::new(), lasted: 0.0 };
     let mut message = exponential(random, rate);
@@ -60,7 +60,7 @@ fn poll(random: &mut Rng, rate: f64, way: f64, mut next: impl FnMut(&mut Rng, f6
 }
 
 #[test]
-fn short_polls_do_as_predicted() {
+fn short_polls_agree_with_the_formula() {
     let round_trip = Duration::from_millis(80);
     for (interval, rate) in [(1.0, 0.2), (5.0, 1.0), (30.0, 0.01), (0.5, 3.0)] {
         let random = &mut Rng::with_seed(1);
@@ -71,7 +71,7 @@ fn short_polls_do_as_predicted() {
 }
 
 #[test]
-fn long_polls_do_as_predicted() {
+fn long_polls_agree_with_the_formula() {
     for (hold, rate, gap, way) in [
         (25.0, 0.2, 0.1, 0.05),
         (25.0, 1.0, 0.1, 0.05),
@@ -82,7 +82,7 @@ fn long_polls_do_as_predicted() {
     ] {
         let [hold_time, gap_time, round_trip] = [hold, gap, 2.0 * way].map(Duration::from_secs_f64);
         let predicted = long_poll(hold_time, rate, gap_time, round_trip);
-        // Held until the message or the hold's end; at once if there is one.
+        // Held until the next message or the end of the hold; answered at once if a message is waiting.
         let fixed = |_: &mut Rng, last: f64, message: f64| (last + gap).max(message.min(last + gap + hold));
         poll(&mut Rng::with_seed(2), rate, way, fixed).agrees(predicted, &format!("{hold} s at {rate}"));
         let jittered = |random: &mut Rng, last: f64, message: f64| {
@@ -94,7 +94,7 @@ fn long_polls_do_as_predicted() {
 }
 
 #[test]
-fn connections_that_end_do_as_predicted() {
+fn connections_that_end_agree_with_the_formula() {
     for (life, gap, rate) in [(60.0, 0.1, 0.2), (60.0, 5.0, 1.0), (300.0, 40.0, 0.02)] {
         let random = &mut Rng::with_seed(4);
         let mut counted = Counted { requests: 0, empty: 0, latencies: Vec::new(), lasted: 0.0 };
@@ -116,14 +116,14 @@ fn connections_that_end_do_as_predicted() {
     }
 }
 
-/// Share of messages that found the way closed, and their mean delay over all.
+/// Returns the share of messages that met a closed path, and their delay averaged over all messages.
 fn drops(rate: f64, [heartbeat, nat, mend]: [f64; 3], messages_keep_it_open: bool) -> (f64, f64) {
     let random = &mut Rng::with_seed(5);
     let (mut count, mut lost, mut delay) = (0_u32, 0_u32, 0.0);
     let mut message = exponential(random, rate);
     let mut begin = 0.0;
     while count < 200_000 {
-        // From a heartbeat that got through, or a new connection, to the next heartbeat.
+        // One period: from a delivered heartbeat, or a new connection, to the next heartbeat.
         let mut forgotten = begin + nat;
         let beat = begin + heartbeat;
         while message < forgotten.min(beat) {
@@ -144,16 +144,16 @@ fn drops(rate: f64, [heartbeat, nat, mend]: [f64; 3], messages_keep_it_open: boo
 }
 
 #[test]
-fn a_silent_drop_does_as_predicted() {
+fn silent_drops_agree_with_the_formula() {
     for times in [[600.0, 300.0, 10.0], [400.0, 255.0, 30.0], [200.0, 300.0, 10.0]] {
         let [heartbeat, nat, mend] = times.map(Duration::from_secs_f64);
         let predicted = silent_drop(heartbeat, nat, mend / 2, mend / 2);
         let extra = predicted.mean_extra_delay.as_secs_f64();
-        // Messages too many for chance to matter, of a kind that leave the middlebox cold.
+        // Many messages, so that chance does not matter, which do not refresh the middlebox's timer.
         let (share, delay) = drops(1.0, times, false);
         assert!((share - predicted.unreachable).abs() <= 0.01 * predicted.unreachable, "{times:?}: {share}");
         assert!((delay - extra).abs() <= 0.01 * extra, "{times:?}: {delay}");
-        // Rare ones of the usual kind are close to it, and more of them are better off.
+        // Rare messages that do refresh it come close to the formula; more frequent ones are lost less often.
         let (rare, _) = drops(1e-5, times, true);
         let (often, _) = drops(0.01, times, true);
         assert!(

@@ -1,68 +1,69 @@
-//! The radio's power from a pattern of wake-ups, in closed form (COST-MODEL section 3).
+//! Mean power of the radio for a pattern of wake-ups, in closed form (COST-MODEL section 3).
 //!
-//! For a stationary pattern the radio is in a stage of its tail as often as the time since the last wake-up lies within
-//! that stage, and it is promoted as often as that time passes the tail's end. So the distribution of that time, its
-//! *age*, is all that a pattern has to tell. For one stage this is the document's
-//! `(P*min(C,T) + [C>T]*Ep) / C` for a period C and `P*(1 - e^(-rT)) + r*e^(-rT)*Ep` for a Poisson rate r.
+//! The *age* is the time since the last wake-up. For a stationary pattern, the share of time in a stage of the tail is the
+//! probability that the age lies within that stage, and the rate of promotions is the rate at which the age passes the tail's
+//! end. So the distribution of the age is all that is needed of a pattern. For one stage this is the document's `(P*min(C,T) +
+//! [C>T]*Ep) / C` for a period C and `P*(1 - e^(-rT)) + r*e^(-rT)*Ep` for a Poisson rate r.
 
 use std::time::Duration;
 
 use super::radio::Radio;
 
-/// When a client's packets wake the radio.
+/// A pattern of packets that wake the radio.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Wakes {
-    /// Messages at a Poisson rate (a second), and a timer that goes on whatever they do.
+    /// Messages at a Poisson rate, and a timer that messages do not affect.
     Beside {
-        /// Messages a second.
+        /// Messages per second.
         rate: f64,
-        /// The timer, if there is one.
+        /// The timer, if any.
         timer: Option<Timer>,
     },
-    /// Messages at a Poisson rate, and a timer that each of them starts anew, such as the hold of a long poll.
+    /// Messages at a Poisson rate, and a timer that each message restarts, such as the hold of a long poll.
     Restarting {
-        /// Messages a second.
+        /// Messages per second.
         rate: f64,
-        /// The timer: no gap is longer.
+        /// Period of the timer, which is the longest gap.
         longest: Duration,
     },
 }
 
-/// Heartbeats within lives: a wake-up at the beginning of each life and after each heartbeat within it.
+/// Heartbeats on connections of a fixed lifetime: a wake-up at the beginning of each connection and at each heartbeat during
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timer {
-    /// Between two heartbeats; one that is as long as a life never comes.
+    /// Interval between two heartbeats. If it is as long as the lifetime, no heartbeat is sent.
     pub heartbeat: Duration,
-    /// From one beginning to the next.
+    /// Time from one beginning to the next.
     pub life: Duration,
 }
 
 impl Timer {
-    /// A wake-up every so often.
+    /// A wake-up every `period`.
     pub fn every(period: Duration) -> Self {
         Self { heartbeat: period, life: period }
     }
 
-    /// Of a connection with or without either; `None` if it has neither.
+    /// The timer of a connection with a heartbeat, a lifetime or both; `None` if it has neither.
     pub fn of(heartbeat: Option<Duration>, life: Option<Duration>) -> Option<Self> {
         let period = heartbeat.or(life)?;
         Some(Self { heartbeat: period, life: life.unwrap_or(period) })
     }
 
-    /// Its gaps within a life: how many whole ones of how many seconds, and the rest.
+    /// Returns the gaps within a lifetime as (count, seconds): the whole heartbeats and the rest.
     fn gaps(self) -> [(f64, f64); 2] {
         let [heartbeat, life] = [self.heartbeat, self.life].map(|time| time.as_secs_f64());
         let whole = (life / heartbeat).floor();
         [(whole, heartbeat), (1.0, (life - whole * heartbeat).max(0.0))]
     }
 
-    /// The share of the time at which its last wake-up is more than `age` seconds ago.
+    /// Returns the share of time in which the age exceeds `age` seconds.
     fn share_above(self, age: f64) -> f64 {
         let above: f64 = self.gaps().iter().map(|(count, gap)| count * (gap - age).max(0.0)).sum();
         above / self.life.as_secs_f64()
     }
 
-    /// How often a second one of its gaps grows longer than `age` seconds.
+    /// Returns how often per second the age passes `age` seconds.
     fn passes(self, age: f64) -> f64 {
         let longer: f64 = self.gaps().iter().map(|(count, gap)| if *gap > age { *count } else { 0.0 }).sum();
         longer / self.life.as_secs_f64()
@@ -70,17 +71,17 @@ impl Timer {
 }
 
 impl Wakes {
-    /// A timer alone.
+    /// The wake-ups of a timer alone.
     pub fn period(period: Duration) -> Self {
         Self::Beside { rate: 0.0, timer: Some(Timer::every(period)) }
     }
 
-    /// Messages alone.
+    /// The wake-ups of messages alone.
     pub fn poisson(rate: f64) -> Self {
         Self::Beside { rate, timer: None }
     }
 
-    /// The share of the time at which the last wake-up is more than `age` seconds ago.
+    /// Returns the share of time in which the age exceeds `age` seconds.
     fn share_above(self, age: f64) -> f64 {
         match self {
             Self::Beside { rate, timer } => {
@@ -99,7 +100,7 @@ impl Wakes {
         }
     }
 
-    /// How often a second a gap grows longer than `age` seconds.
+    /// Returns how often per second the age passes `age` seconds.
     fn passes(self, age: f64) -> f64 {
         match self {
             Self::Beside { rate, timer } => {
@@ -122,7 +123,7 @@ impl Wakes {
 }
 
 impl Radio {
-    /// Watts above sleep of such wake-ups, without the bytes ([`Radio::transfer_joules`]).
+    /// Returns the mean watts above sleep, without the energy of the bytes ([`Radio::transfer_joules`]).
     pub fn watts(&self, wakes: Wakes) -> f64 {
         let awake: f64 = self
             .stages()
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_period_is_the_documents_formula() {
+    fn periods_and_rates_agree_with_the_cost_model_document() {
         let lte = Radios::default().iter().next().unwrap().clone();
         let (tail_watts, tail, promotion) = (1.0755, 11.576, 0.2601 * 1.2107);
         for period in [1.0_f64, 11.0, 12.0, 25.0, 300.0] {
@@ -163,7 +164,7 @@ mod tests {
         }
     }
 
-    /// Golden traces: a short poll every 5 s, an idle long poll of 25 s whose answer and next request are 50 ms apart,
+    /// Reference traces: a short poll every 5 s, an idle long poll of 25 s with 50 ms between a response and the next request,
     /// a heartbeat every 200 s.
     #[test]
     fn periodic_traces_agree_with_the_closed_form() {
@@ -176,7 +177,7 @@ mod tests {
                 let horizon = Duration::from_secs_f64(period * f64::from(count));
                 let trace = radio.mean_watts(&events(times), horizon);
                 let formula = radio.watts(Wakes::period(Duration::from_secs_f64(period)));
-                // A burst keeps the radio on for its own length as well.
+                // A burst also keeps the radio on for its own length.
                 let burst = radio.tail.first().unwrap().power_w * bursts.last().unwrap() / period;
                 assert!(
                     (formula - 1e-9..=formula + burst + 1e-9).contains(&trace),
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_long_poll_costs_what_a_ping_of_its_hold_costs() {
+    fn an_idle_long_poll_costs_as_much_as_a_ping_with_the_same_interval() {
         for radio in Radios::default().iter() {
             let hold = Duration::from_secs(25);
             let poll = radio.watts(Wakes::Restarting { rate: 0.0, longest: hold });

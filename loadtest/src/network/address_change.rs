@@ -1,5 +1,5 @@
-//! A client whose address changes: a new lease, or from Wi-Fi to a cellular network. All its connections are dead without
-//! a word; new ones work.
+//! A client whose address changes, by a new lease or from Wi-Fi to a cellular network. All its connections go silent without a
+//! reset; new ones work.
 
 use serde::Deserialize;
 use tokio::net::TcpStream;
@@ -8,16 +8,16 @@ use tokio::time::{Instant, sleep_until};
 use super::hop::Clock;
 use super::relay::{relay, reset, silence};
 
-/// See the module.
+/// Silences all connections at fixed times.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct AddressChange {
-    /// Counted from the start of the middlebox.
+    /// Interval between two changes, counted from the start of the middlebox.
     pub every: Clock,
 }
 
 impl AddressChange {
-    /// Carries a connection until the next change; `fault` is told of it.
+    /// Relays a connection until the next change, which it reports to `fault`.
     pub(super) async fn carry(
         &self,
         mut near: TcpStream,

@@ -1,4 +1,4 @@
-//! What one hop of a network does.
+//! [`Hop`]: the kinds of hops of a network.
 
 use std::time::Duration;
 
@@ -17,35 +17,35 @@ use super::proxy_cut::ProxyCut;
 use super::slow::Slow;
 use super::websocket_cut::WebsocketCut;
 
-/// One behaviour with its settings, as in `profiles.toml`.
+/// One hop with its settings, as in `profiles.toml`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hop {
-    /// Forgets quiet connections.
+    /// Forgets idle connections.
     NatIdle(NatIdle),
-    /// All connections die at once, again and again.
+    /// All connections go silent at the same time, periodically.
     AddressChange(AddressChange),
-    /// Ends each connection at some age.
+    /// Ends each connection at a certain age.
     Lifetime(Lifetime),
-    /// Little bandwidth, long ways.
+    /// Limits bandwidth and adds delay.
     Slow(Slow),
-    /// Has nothing against anything.
+    /// A proxy that changes nothing.
     PlainProxy {},
-    /// Gives up answers that do not come.
+    /// A proxy that times out slow responses.
     ProxyCut(ProxyCut),
-    /// Holds answers back.
+    /// A proxy that buffers responses.
     ProxyBuffer(ProxyBuffer),
-    /// Lets no WebSocket through.
+    /// A proxy that blocks WebSockets.
     NoWebsocket(NoWebsocket),
-    /// Lets a WebSocket through and kills it.
+    /// A proxy that accepts a WebSocket and ends it soon after.
     WebsocketCut(WebsocketCut),
-    /// Lets no answer through that goes on.
+    /// A proxy that blocks streaming responses.
     NoStreaming(NoStreaming),
-    /// HTTP/1.0, one request a connection.
+    /// A proxy that speaks HTTP/1.0, one request per connection.
     Http10(Http10),
-    /// Answers everything itself.
+    /// A captive portal, which answers every request itself.
     Captive(Captive),
-    /// Answers that get lost, requests that arrive twice.
+    /// A proxy that loses responses and repeats requests.
     LossyAnswers(LossyAnswers),
 }
 
@@ -59,12 +59,12 @@ impl TryFrom<f64> for Clock {
 
     fn try_from(seconds: f64) -> Result<Self, String> {
         let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero());
-        time.map(Self).ok_or_else(|| format!("{seconds} is no time above zero"))
+        time.map(Self).ok_or_else(|| format!("{seconds} is not a time above zero"))
     }
 }
 
 impl Hop {
-    /// Its times, the one that it is known for first.
+    /// Returns the hop's times; the first is the one that `NAME:TIME` sets.
     pub(super) fn clocks(&mut self) -> Vec<&mut Clock> {
         match self {
             Self::NatIdle(hop) => vec![&mut hop.after],
@@ -83,7 +83,7 @@ impl Hop {
         }
     }
 
-    /// Whether it understands HTTP, and hence nothing else.
+    /// Whether the hop is an HTTP proxy, which passes only HTTP.
     pub(super) fn is_proxy(&self) -> bool {
         !matches!(self, Self::NatIdle(_) | Self::AddressChange(_) | Self::Lifetime(_) | Self::Slow(_))
     }

@@ -1,5 +1,5 @@
-//! A proxy of the last century: HTTP/1.0 to both sides, one request a connection, no chunks and no upgrades. The end
-//! of an answer without a length is the end of its connection.
+//! An old proxy: HTTP/1.0 to both sides, one request per connection, no chunks and no upgrades. A response without a length
+//! ends with its connection.
 
 use http_body_util::BodyExt;
 use hyper::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING, UPGRADE};
@@ -8,16 +8,16 @@ use serde::Deserialize;
 
 use super::server::{Answered, Body, NoAnswer, Server, whole};
 
-/// See the module.
+/// Speaks HTTP/1.0 to both sides.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http10 {}
 
 impl Http10 {
-    /// Asks.
+    /// Forwards a request and its response.
     pub(super) async fn answer(&self, request: Request<Body>, server: Server) -> Answered {
         let (mut head, body) = request.into_parts();
-        // A body without a length cannot be sent on; a client that breaks off in it is gone.
+        // HTTP/1.0 needs the length of a body, so it is collected. An error here means that the client is gone.
         let body = body.collect().await.map_err(|_| NoAnswer::Cut)?.to_bytes();
         head.version = Version::HTTP_10;
         last_century(&mut head.headers);

@@ -1,4 +1,4 @@
-//! A load balancer that closes each connection at some age, whatever goes over it.
+//! A load balancer that closes each connection at a certain age, regardless of its traffic.
 
 use serde::Deserialize;
 use tokio::net::TcpStream;
@@ -7,16 +7,16 @@ use tokio::time::sleep;
 use super::hop::Clock;
 use super::relay::{relay, reset};
 
-/// See the module.
+/// Ends connections by age.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Lifetime {
-    /// The age.
+    /// The maximum age.
     pub after: Clock,
 }
 
 impl Lifetime {
-    /// Carries a connection; `fault` is told when it ends it.
+    /// Relays a connection until it is too old; then calls `fault`.
     pub(super) async fn carry(&self, mut near: TcpStream, mut far: TcpStream, fault: impl Fn()) {
         tokio::select! {
             relayed = relay(&mut near, &mut far, |_| ()) => {

@@ -1,6 +1,6 @@
-//! A proxy that loses answers when the server has written them, and repeats requests on its own.
+//! A proxy that loses responses which the server has already written, and repeats requests on its own.
 //!
-//! Which ones follows from the number of the request, counted over the whole hop, and the seed.
+//! The number of a request, counted over the whole hop, and the seed decide which ones.
 
 use std::num::NonZeroU64;
 
@@ -13,22 +13,23 @@ use serde::Deserialize;
 use super::server::{Answered, Body, NoAnswer, Server, whole};
 use super::stage::Stage;
 
-/// See the module.
+/// Loses responses and repeats requests.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct LossyAnswers {
-    /// Of a hundred answers so many are lost: the client's connection is closed instead.
+    /// Percentage of responses that are lost: the client's connection is closed instead.
     pub percent: u8,
-    /// The request after each so many reaches the server twice, both at once; the client gets the answer of one.
+    /// Every `twice_every`-th request reaches the server twice, both copies at the same time; the client gets one of the two
+    /// responses.
     #[serde(default)]
     pub twice_every: Option<NonZeroU64>,
-    /// Of what is lost.
+    /// Seed that decides which responses are lost.
     #[serde(default)]
     pub seed: u64,
 }
 
 impl LossyAnswers {
-    /// Asks once or twice, and answers or not.
+    /// Forwards a request once or twice, and returns or loses the response.
     pub(super) async fn answer(
         &self,
         request: Request<Body>,
@@ -37,14 +38,14 @@ impl LossyAnswers {
         stage: &Stage,
     ) -> Answered {
         let (head, body) = request.into_parts();
-        // A client that breaks off in its body is gone.
+        // An error here means that the client is gone.
         let body = body.collect().await.map_err(|_| NoAnswer::Cut)?.to_bytes();
         let request = |body| Request::from_parts(head.clone(), whole(body));
         if self.is_doubled(number) && !head.headers.contains_key(UPGRADE) {
             stage.counts.fault();
             let copy = request(body.clone());
             stage.tasks.spawn(async move {
-                // Whatever it is answered, nobody is there to hear it.
+                // The response to the copy is discarded.
                 if let Ok(answer) = server.ask(copy).await {
                     written(answer).await;
                 }
@@ -69,10 +70,10 @@ impl LossyAnswers {
     }
 }
 
-/// Waits until an answer is written as a whole, if it has an end; of a live one the head has to do.
+/// Waits until a response is fully written if its length is known; a live response is not awaited.
 async fn written(answer: Response<Body>) {
     if answer.body().size_hint().exact().is_some() {
-        // An answer that breaks off is lost just as well.
+        // A response that breaks off counts as lost too.
         drop(answer.into_body().collect().await);
     }
 }

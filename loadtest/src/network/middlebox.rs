@@ -1,4 +1,4 @@
-//! A network between clients and a server: one listener a hop, each in front of the next.
+//! [`Middlebox`]: a network between clients and a server, with one listener per hop; each hop connects to the next.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,20 +14,20 @@ use super::profile::Profile;
 use super::stage::Stage;
 use super::tasks::Tasks;
 
-/// Connections that wait in the kernel; a crowd of clients comes at once.
+/// Length of the kernel's accept queue: many clients connect at the same time.
 const BACKLOG: u32 = 4096;
 
-/// Between two attempts to accept where descriptors have run out.
+/// Pause before the next attempt to accept when descriptors have run out.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// See the module. All its connections end when it is dropped.
+/// A running network. A drop ends all its connections.
 #[derive(Debug)]
 pub struct Middlebox {
     address: SocketAddr,
     stages: Vec<Arc<Stage>>,
 }
 
-/// What has happened at one hop since the start.
+/// Counts of one hop since the start.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     connections: AtomicU64,
@@ -35,20 +35,20 @@ pub(super) struct Counts {
     faults: AtomicU64,
 }
 
-/// What has happened on the whole way since the start.
+/// Counts of all hops since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passed {
     /// Connections of clients.
     pub connections: u64,
-    /// Their requests, where a hop understands HTTP.
+    /// Requests of clients, if a hop is an HTTP proxy.
     pub requests: u64,
-    /// What was done to them: connections that were forgotten, cut or killed, answers that were not the server's, lost
-    /// answers, doubled requests, upgrades that were not let through.
+    /// Faults: connections that were forgotten, cut or killed, responses that a hop produced itself, lost responses, repeated
+    /// requests, refused upgrades.
     pub faults: u64,
 }
 
 impl Counts {
-    /// Counts a request, and returns its number, from 1.
+    /// Counts a request and returns its number, from 1.
     pub(super) fn request(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -60,7 +60,7 @@ impl Counts {
 }
 
 impl Middlebox {
-    /// Puts the network of a profile in front of `upstream`; clients come to `listen`.
+    /// Starts the network of a profile in front of `upstream`; clients connect to `listen`.
     pub fn start(profile: &Profile, listen: SocketAddr, upstream: SocketAddr) -> io::Result<Self> {
         let started = Instant::now();
         let mut hops: Vec<Option<Hop>> = profile.hops.iter().cloned().map(Some).collect();
@@ -80,12 +80,12 @@ impl Middlebox {
         Ok(middlebox)
     }
 
-    /// Where clients come to.
+    /// Returns the address that clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What has happened so far.
+    /// Returns the counts until now.
     pub fn passed(&self) -> Passed {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         self.stages.iter().fold(Passed::default(), |all, stage| Passed {
@@ -109,13 +109,13 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Takes connections until it is dropped.
+/// Accepts connections until the task is aborted.
 async fn accept(listener: TcpListener, stage: Arc<Stage>) {
     loop {
         match listener.accept().await {
             Ok((near, _)) => {
                 stage.counts.connections.fetch_add(1, Ordering::Relaxed);
-                // Without it small segments wait for each other; a connection that is gone already shows it soon.
+                // Avoids the delay of small segments. An error means that the connection is gone, which the relay notices.
                 let _gone = near.set_nodelay(true);
                 stage.tasks.spawn(stage.clone().carry(near));
             }

@@ -1,4 +1,4 @@
-//! A NAT or a load balancer that forgets a connection when no packet has gone over it for some time.
+//! A NAT or load balancer that forgets a connection after some time without a packet.
 
 use serde::Deserialize;
 use tokio::net::TcpStream;
@@ -6,30 +6,30 @@ use tokio::net::TcpStream;
 use super::hop::Clock;
 use super::relay::{Seen, relay, reset, silence};
 
-/// See the module.
+/// Forgets idle connections.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NatIdle {
-    /// Without a byte either way.
+    /// Time without a byte in either direction.
     pub after: Clock,
-    /// How the connection ends then.
+    /// How a forgotten connection ends.
     #[serde(default)]
     pub ending: Ending,
 }
 
-/// What becomes of a connection that was forgotten.
+/// How a forgotten connection ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ending {
-    /// Nobody is told, and what is sent goes nowhere.
+    /// Without a signal: neither end is told, and all further bytes are dropped.
     #[default]
     Silence,
-    /// Both ends get a reset.
+    /// Both ends receive a reset.
     Reset,
 }
 
 impl NatIdle {
-    /// Carries a connection; `fault` is told when it forgets it.
+    /// Relays a connection until it is idle for too long; then calls `fault`.
     pub(super) async fn carry(&self, mut near: TcpStream, mut far: TcpStream, fault: impl Fn()) {
         let packet = Seen::now();
         tokio::select! {

@@ -1,6 +1,5 @@
-//! A proxy that looks through whole answers before it passes them on, such as a virus scanner: one whose length is not
-//! said in its head (chunked, such as an event stream) is waited for, and gets its length; if it does not end in time,
-//! the client gets 502.
+//! A proxy that inspects whole responses before it forwards them, such as a virus scanner. A response without a length
+//! (chunked, such as an event stream) is collected and gets a length; if it does not end in time, the client gets 502.
 
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
@@ -12,16 +11,16 @@ use tokio::time::timeout;
 use super::hop::Clock;
 use super::server::{Answered, Body, NoAnswer, Server, page, whole};
 
-/// See the module.
+/// Collects streaming responses.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NoStreaming {
-    /// From the head of the answer to its end.
+    /// Time from the head of a response to its end.
     pub gives_up_after: Clock,
 }
 
 impl NoStreaming {
-    /// Asks; `fault` is told of each answer that it gives up.
+    /// Forwards a request; calls `fault` for each response that it abandons.
     pub(super) async fn answer(&self, request: Request<Body>, server: Server, fault: impl Fn()) -> Answered {
         let answer = server.ask(request).await?;
         let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -34,7 +33,7 @@ impl NoStreaming {
             return Ok(page(StatusCode::BAD_GATEWAY, "Bad Gateway"));
         };
         head.headers.remove(TRANSFER_ENCODING);
-        // An answer that breaks off here has not begun for the client.
+        // The client has received nothing yet, so a response that breaks off closes the connection.
         Ok(Response::from_parts(head, whole(body.map_err(|_| NoAnswer::Cut)?.to_bytes())))
     }
 }

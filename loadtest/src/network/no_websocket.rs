@@ -1,4 +1,4 @@
-//! A proxy that does not know WebSockets.
+//! A proxy without WebSocket support.
 
 use hyper::header::{CONNECTION, UPGRADE};
 use hyper::{Request, StatusCode};
@@ -6,26 +6,26 @@ use serde::Deserialize;
 
 use super::server::{Answered, Body, Server, page};
 
-/// See the module.
+/// Blocks upgrades.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NoWebsocket {
-    /// What becomes of a request for an upgrade.
+    /// How a request for an upgrade is treated.
     pub upgrade: Upgrade,
 }
 
-/// Of a request for an upgrade.
+/// How a request for an upgrade is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Upgrade {
-    /// It goes on as a plain request, without `Upgrade` and `Connection`, as RFC 9110 wants it from such a proxy.
+    /// It is forwarded as a plain request without `Upgrade` and `Connection`, as RFC 9110 requires of such a proxy.
     Stripped,
-    /// 400.
+    /// It is answered with 400.
     Refused,
 }
 
 impl NoWebsocket {
-    /// Asks; `fault` is told of each request for an upgrade.
+    /// Forwards a request; calls `fault` for each request for an upgrade.
     pub(super) async fn answer(
         &self,
         mut request: Request<Body>,

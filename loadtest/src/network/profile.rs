@@ -1,4 +1,4 @@
-//! Profiles of hostile networks, by name and from files.
+//! Profiles of hostile networks: the built-in ones and those in files.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -15,67 +15,68 @@ use super::proxy_cut::{Ending, ProxyCut};
 use crate::model::network::{Network, Networks};
 use crate::strategies::positive;
 
-/// The profiles by name. The default is the embedded `profiles.toml`; [`Profiles::read`] takes a file of the same shape.
+/// The network profiles by name. The default is the embedded `profiles.toml`; [`Profiles::read`] reads a replacement of the
+/// same format.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profiles(Vec<Profile>);
 
-/// What lies between clients and a server.
+/// A network between clients and a server.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Profile {
-    /// As on the command line.
+    /// Name on the command line.
     pub name: String,
-    /// Where its figures come from and how sure they are.
+    /// Source and certainty of its figures.
     pub source: String,
-    /// From the clients to the server.
+    /// Hops in order from the clients to the server.
     pub hops: Vec<Hop>,
-    /// Counted from the start of the middlebox: since then nothing happens any more.
+    /// Time from the start of the middlebox after which the hops change nothing any more.
     #[serde(default)]
     pub until: Option<Clock>,
 }
 
-/// Why there is no such profile.
+/// Why a network profile could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
     /// The file cannot be read.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         error: std::io::Error,
     },
-    /// The file is not of the shape of `profiles.toml`.
+    /// The file does not have the format of `profiles.toml`.
     #[error("not a file of hostile networks: {0}")]
     Shape(#[from] toml::de::Error),
     /// No profile has that name.
     #[error("no network {name:?}; there are {}", known.join(", "))]
     Unknown {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The names that there are.
+        /// The known names.
         known: Vec<String>,
     },
-    /// Not a time, or a network that has none to set.
+    /// The time is invalid, or the network has no time to set.
     #[error("network {0}: {1}")]
     Time(String, String),
 }
 
 impl Profiles {
-    /// The profiles of a user's own file.
+    /// Reads the profiles of a user's file.
     pub fn read(path: &Path) -> Result<Self, ProfileError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ProfileError::File { path: path.to_owned(), error })?;
         text.parse()
     }
 
-    /// All of them.
+    /// Returns all profiles.
     pub fn all(&self) -> &[Profile] {
         &self.0
     }
 
-    /// A profile by `NAME`, or by `NAME:TIME` with its first time set to that one and its others in proportion. A name
-    /// that is not here may be one of the cost model's networks.
+    /// Returns a profile by `NAME`, or by `NAME:TIME` with its first time set to `TIME` and its other times scaled in
+    /// proportion. Names that are not found are looked up in the cost model's networks.
     pub fn get(&self, text: &str) -> Result<Profile, ProfileError> {
         let (name, time) = text.split_once(':').map_or((text, None), |(name, time)| (name, Some(time)));
         let own = self.0.iter().find(|profile| profile.name == name).cloned();
@@ -95,7 +96,7 @@ impl Profiles {
 
 impl Default for Profiles {
     fn default() -> Self {
-        // A test holds that the embedded table parses, so that the fallback is never taken.
+        // A test asserts that the embedded table parses, so the fallback is never used.
         include_str!("profiles.toml").parse().unwrap_or(Self(Vec::new()))
     }
 }
@@ -117,7 +118,7 @@ impl FromStr for Profiles {
 impl FromStr for Profile {
     type Err = ProfileError;
 
-    /// One of the built-in profiles, or as `FILE#NAME` one of a file.
+    /// Parses `NAME[:TIME]` of a built-in profile, or `FILE#NAME[:TIME]` of a profile in a file.
     fn from_str(text: &str) -> Result<Self, ProfileError> {
         match text.split_once('#') {
             Some((file, name)) => Profiles::read(Path::new(file))?.get(name),
@@ -127,13 +128,13 @@ impl FromStr for Profile {
 }
 
 impl Profile {
-    /// Nothing in between.
+    /// A direct connection.
     pub fn none() -> Self {
         let source = "Nothing in between.".to_owned();
         Self { name: "none".to_owned(), source, hops: Vec::new(), until: None }
     }
 
-    /// With all its times so many times as long; rates, sizes and shares stay.
+    /// Multiplies all times by `factor`; rates, sizes and shares stay.
     pub fn scaled(mut self, factor: f64) -> Self {
         for clock in self.clocks() {
             clock.0 = clock.0.mul_f64(factor);
@@ -141,7 +142,7 @@ impl Profile {
         self
     }
 
-    /// With a hop next to the server that counts the requests that reach it, and does nothing else.
+    /// Adds a proxy next to the server that counts the requests that reach it and changes nothing.
     pub fn counted(mut self) -> Self {
         self.hops.push(Hop::PlainProxy {});
         self
@@ -160,7 +161,7 @@ impl Profile {
 }
 
 impl From<&Network> for Profile {
-    /// The clocks of a real path, and what it lets through.
+    /// Builds the hops for a network's timeouts and restrictions.
     fn from(network: &Network) -> Self {
         let clock = |time: Option<Duration>| time.map(Clock);
         let mut hops = Vec::new();
@@ -189,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_set_by_the_first_one_and_scaled_together() {
+    fn a_given_time_sets_the_first_and_scales_the_others() {
         let profiles = Profiles::default();
         let cut = profiles.get("proxy-cut:3s").unwrap();
         let three = Some(Clock(Duration::from_secs(3)));
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_the_cost_model_brings_its_clocks() {
+    fn a_network_of_the_cost_model_becomes_hops_with_its_timeouts() {
         let heroku = Profiles::default().get("heroku").unwrap();
         let seconds = |seconds| Clock(Duration::from_secs(seconds));
         let hops = [
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_the_user_takes_its_place_or_says_what_is_wrong() {
+    fn a_users_file_replaces_the_table_or_its_error_is_reported() {
         let own: Profiles =
             "[[network]]\nname = 'lab'\nsource = ''\nhops = [{ http10 = {} }]\nuntil = 0.5".parse().unwrap();
         assert_eq!(own.get("lab").unwrap().until, Some(Clock(Duration::from_millis(500))));

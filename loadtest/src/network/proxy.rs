@@ -1,4 +1,4 @@
-//! A proxy: HTTP/1.1 with the client, request by request.
+//! An HTTP/1.1 proxy, which forwards request by request.
 
 use std::sync::Arc;
 
@@ -18,17 +18,17 @@ use super::relay::relay;
 use super::server::{Answered, Body, NoAnswer, page};
 use super::stage::Stage;
 
-/// Both ends of a connection that leaves HTTP, client first.
+/// Both ends of an upgraded connection, client first.
 type Upgrade = (OnUpgrade, OnUpgrade);
 
-/// Serves a client until either side has ended it. A client that stops sending counts as gone.
+/// Serves a client until either side ends the connection. A client that closes its sending half counts as gone.
 pub(super) async fn serve(near: TcpStream, stage: Arc<Stage>) {
     let upgrade: Mutex<Option<Upgrade>> = Mutex::default();
     let service = service_fn(async |request| exchange(request, &stage, &upgrade).await);
     let mut builder = Builder::new();
     builder.preserve_header_case(true).auto_date_header(false);
     builder.keep_alive(!matches!(stage.hop, Some(Hop::Http10(_))));
-    // Its error is the client's, or what a hop has done to it.
+    // The error is the client's, or the effect of a hop.
     let _ended = builder.serve_connection(TokioIo::new(near), service).with_upgrades().await;
     let upgraded = upgrade.into_inner();
     if let Some((near, far)) = upgraded
@@ -38,7 +38,7 @@ pub(super) async fn serve(near: TcpStream, stage: Arc<Stage>) {
     }
 }
 
-/// One request and its answer.
+/// Forwards one request and returns its response.
 async fn exchange(
     mut request: Request<Incoming>,
     stage: &Arc<Stage>,
@@ -71,7 +71,7 @@ async fn answer(request: Request<Body>, number: u64, stage: &Arc<Stage>) -> Answ
     }
 }
 
-/// What goes over a connection that has left HTTP.
+/// Relays an upgraded connection.
 async fn carry(
     stage: &Stage,
     mut near: impl AsyncRead + AsyncWrite + Unpin,
@@ -81,7 +81,7 @@ async fn carry(
     match stage.hop() {
         Some(Hop::ProxyCut(hop)) => hop.carry(near, far, fault).await,
         Some(Hop::WebsocketCut(hop)) => hop.carry(near, far, fault).await,
-        // Either end has gone; so does the other with this.
+        // If one end is gone, the other is closed too.
         _ => drop(relay(&mut near, &mut far, |_| ()).await),
     }
 }

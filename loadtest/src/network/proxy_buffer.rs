@@ -1,4 +1,4 @@
-//! A proxy that holds answers back until there is enough of them to send.
+//! A proxy that buffers responses.
 
 use std::num::NonZeroUsize;
 
@@ -12,24 +12,25 @@ use serde::Deserialize;
 
 use super::server::{Answered, Body, BodyError, NoAnswer, Server};
 
-/// See the module.
+/// Buffers responses.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ProxyBuffer {
-    /// Bytes of the body that are passed on at once, the head with the first of them; without it the whole answer.
+    /// Size of the buffer for a response's body; the head is forwarded with the first full buffer. `None` buffers the whole
+    /// response.
     #[serde(default)]
     pub bytes: Option<NonZeroUsize>,
 }
 
 impl ProxyBuffer {
-    /// Asks, and answers when its buffer is full for the first time, or the answer is complete.
+    /// Forwards a request, and returns its response when the buffer is full for the first time or the response is complete.
     pub(super) async fn answer(&self, request: Request<Body>, server: Server) -> Answered {
         let (head, body) = server.ask(request).await?.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(hyper::Response::from_parts(head, body));
         }
         let mut buffer = Buffer { body, bytes: self.bytes, trailers: None };
-        // An answer that breaks off here has not begun for the client.
+        // The client has received nothing yet, so a response that breaks off closes the connection.
         let first = buffer.fill().await.map_err(|_| NoAnswer::Cut)?;
         let frames = try_unfold((Some(first), buffer), async |(first, mut buffer)| {
             let next = match first {
@@ -42,7 +43,7 @@ impl ProxyBuffer {
     }
 }
 
-/// What is left of an answer.
+/// The rest of a response.
 struct Buffer {
     body: Body,
     bytes: Option<NonZeroUsize>,
@@ -50,7 +51,7 @@ struct Buffer {
 }
 
 impl Buffer {
-    /// The next that is passed on; `None`: that was all.
+    /// Returns the next full buffer; `None` after the last.
     async fn fill(&mut self) -> Result<Option<Frame<Bytes>>, BodyError> {
         let mut held = BytesMut::new();
         while self.bytes.is_none_or(|bytes| held.len() < bytes.get()) {

@@ -1,4 +1,4 @@
-//! A proxy that waits only so long for the next byte of the server.
+//! A proxy with a timeout for the next byte of the server.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -15,34 +15,34 @@ use super::relay::{Direction, Seen, relay};
 use super::server::{Answered, Body, BodyError, NoAnswer, Server, page};
 use super::stage::Stage;
 
-/// See the module.
+/// Times out slow responses.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ProxyCut {
-    /// From the request to the head of its answer.
+    /// Time from the request to the head of its response.
     #[serde(default)]
     pub first_byte: Option<Clock>,
-    /// Between two parts of the answer; the same for what comes over a WebSocket. Its connection is closed then.
+    /// Time between two parts of a response or of a WebSocket's data. The connection is closed after it.
     #[serde(default)]
     pub next_byte: Option<Clock>,
-    /// What the client gets if no head has come.
+    /// What the client gets if no head arrived in time.
     #[serde(default)]
     pub ending: Ending,
 }
 
-/// In place of an answer.
+/// What the client gets instead of a response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ending {
-    /// 504 with a page.
+    /// A 504 response with a page.
     #[default]
     GatewayTimeout,
-    /// Nothing: the connection is closed.
+    /// No response: the connection is closed.
     Close,
 }
 
 impl ProxyCut {
-    /// Asks, and waits as long as it does.
+    /// Forwards a request with the timeouts.
     pub(super) async fn answer(
         &self,
         request: Request<Body>,
@@ -66,7 +66,7 @@ impl ProxyCut {
         }
     }
 
-    /// The answer, broken off where it pauses for too long.
+    /// Breaks off the response at a pause longer than `next_byte`.
     fn watched(&self, answer: Response<Body>, stage: &Arc<Stage>) -> Response<Body> {
         let Some(Clock(next_byte)) = self.next_byte else { return answer };
         let stage = stage.clone();
@@ -82,7 +82,7 @@ impl ProxyCut {
         })
     }
 
-    /// Carries a WebSocket until the server has been quiet for too long; `fault` is told of that.
+    /// Relays a WebSocket until the server is silent for too long; then calls `fault`.
     pub(super) async fn carry(
         &self,
         mut near: impl AsyncRead + AsyncWrite + Unpin,
@@ -102,7 +102,7 @@ impl ProxyCut {
             }
         };
         tokio::select! {
-            // Either end has gone; so does the other with this.
+            // If one end is gone, the other is closed too.
             _gone = relay(&mut near, &mut far, seen) => {}
             () = too_long => fault(),
         }

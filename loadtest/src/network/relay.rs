@@ -1,4 +1,4 @@
-//! Bytes on their way between two connections, unchanged.
+//! Relays bytes between two connections, unchanged.
 
 use std::io;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-/// Of one read.
+/// Maximum bytes per read.
 pub(super) const READ_BYTES: usize = 8 * 1024;
 
-/// Which way bytes go.
+/// Direction of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     /// To the server.
@@ -20,7 +20,7 @@ pub(super) enum Direction {
     Down,
 }
 
-/// Carries bytes both ways, and each end's end of sending, until both have ended. `seen` is told of whatever passes.
+/// Relays bytes and half-closes in both directions, until both ends have closed. Calls `seen` after each read.
 pub(super) async fn relay(
     near: &mut (impl AsyncRead + AsyncWrite + Unpin),
     far: &mut (impl AsyncRead + AsyncWrite + Unpin),
@@ -48,15 +48,14 @@ async fn pump(
     }
 }
 
-/// The same for two connections of which nothing else is wanted: a reset of one is a reset of the other.
+/// Relays two connections without further conditions; a reset of one resets the other.
 pub(super) async fn pass(mut near: TcpStream, mut far: TcpStream) {
     if relay(&mut near, &mut far, |_| ()).await.is_err() {
         reset([near, far]);
     }
 }
 
-/// Both stay open, and what either sends goes nowhere; each is closed when its own end has ended it, or all with
-/// the middlebox.
+/// Keeps both connections open and drops all their bytes. Each is closed when its peer closes it, or with the middlebox.
 pub(super) async fn silence(near: TcpStream, far: TcpStream) {
     tokio::join!(swallow(near), swallow(far));
 }
@@ -66,30 +65,30 @@ async fn swallow(mut from: TcpStream) {
     while from.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
 }
 
-/// Ends connections by RST.
+/// Closes connections with RST.
 pub(super) fn reset(connections: impl IntoIterator<Item = TcpStream>) {
     for connection in connections {
-        // What is closed already needs no reset.
+        // A connection that is already closed needs no reset.
         let _closed = connection.set_zero_linger();
     }
 }
 
-/// When something was last seen.
+/// Time of the last activity.
 #[derive(Debug)]
 pub(super) struct Seen(Mutex<Instant>);
 
 impl Seen {
-    /// Just now.
+    /// Starts with activity now.
     pub(super) fn now() -> Self {
         Self(Mutex::new(Instant::now()))
     }
 
-    /// Again just now.
+    /// Records activity.
     pub(super) fn again(&self) {
         *self.0.lock() = Instant::now();
     }
 
-    /// Waits until it has not been seen for so long.
+    /// Waits until there was no activity for `time`.
     pub(super) async fn not_for(&self, time: Duration) {
         loop {
             let due = *self.0.lock() + time;

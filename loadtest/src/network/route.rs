@@ -1,4 +1,4 @@
-//! The way to a server through a network: a middlebox for each of its listeners.
+//! [`Route`]: the path to a server through a network, with a middlebox for each of the server's listeners.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,10 +7,10 @@ use super::middlebox::Middlebox;
 use super::profile::Profile;
 use crate::target::Target;
 
-/// See the module. It ends when it is dropped.
+/// Middleboxes in front of a server. A drop ends them.
 #[derive(Debug)]
 pub struct Route {
-    /// The server as clients behind the network reach it.
+    /// The server's addresses for clients behind the network.
     pub target: Target,
     _boxes: Vec<Middlebox>,
 }
@@ -23,7 +23,7 @@ impl Route {
         let mut target = Target { address: http.address(), ..server.clone() };
         let mut boxes = vec![http];
         if let Some(mqtt) = server.mqtt {
-            // The same listener for both stays the same one.
+            // A server with one listener for both protocols needs one middlebox.
             let other = mqtt != server.address;
             if other {
                 boxes.push(Middlebox::start(network, any, mqtt)?);

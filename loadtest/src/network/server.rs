@@ -1,4 +1,4 @@
-//! The server as a proxy reaches it: a connection of its own for each request, as nginx does it by default.
+//! [`Server`]: the server as a proxy reaches it, with a new connection for each request, which is nginx's default.
 
 use std::net::SocketAddr;
 
@@ -12,32 +12,32 @@ use hyper_util::rt::TokioIo;
 
 use crate::wire::{WireError, open};
 
-/// Why a body breaks off.
+/// Why a body broke off.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Of a request or an answer on its way.
+/// Body of a request or response in transit.
 pub(super) type Body = UnsyncBoxBody<Bytes, BodyError>;
 
-/// What a proxy has for its client.
+/// Result of a proxied request.
 pub(super) type Answered = Result<Response<Body>, NoAnswer>;
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoAnswer {
     /// The client gets 502.
     #[error("the server: {0}")]
     Server(#[from] WireError),
-    /// The client's connection ends.
+    /// The client's connection is closed.
     #[error("cut by the network")]
     Cut,
 }
 
-/// See the module.
+/// Address of the next hop or the server.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Server(pub(super) SocketAddr);
 
 impl Server {
-    /// The head of its answer; the connection ends with the answer's body, or with a request that is dropped.
+    /// Sends a request and returns the response. The connection ends with the response's body, or if the future is dropped.
     pub(super) async fn ask(self, request: Request<Body>) -> Result<Response<Body>, WireError> {
         let io = TokioIo::new(open(self.0).await?);
         let (mut sender, connection) = Builder::new().preserve_header_case(true).handshake(io).await?;
@@ -47,12 +47,12 @@ impl Server {
     }
 }
 
-/// A body that is there as a whole.
+/// A body that is complete.
 pub(super) fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// An answer that comes from no server, as a page for people.
+/// A response of the proxy itself, as an HTML page.
 pub(super) fn page(status: StatusCode, title: &str) -> Response<Body> {
     let text = format!(
         "<!DOCTYPE html>\n<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n"

@@ -1,4 +1,4 @@
-//! A thin and long line: each connection has so many bytes a second each way, and each byte takes its time.
+//! A slow line with a long delay: each connection has a limited bandwidth in each direction, and each byte is delayed.
 
 use std::io;
 
@@ -12,21 +12,21 @@ use tokio::time::{Duration, Instant, sleep_until};
 use super::hop::Clock;
 use super::relay::{READ_BYTES, reset};
 
-/// Reads on their way at once; what comes on top waits with its sender.
+/// Maximum reads in transit; further data waits at its sender.
 const ON_THE_WAY: usize = 64;
 
-/// See the module.
+/// Limits bandwidth and adds delay.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Slow {
-    /// Each way.
+    /// Bandwidth in each direction.
     pub bytes_per_second: f64,
-    /// One way.
+    /// One-way delay.
     pub delay: Clock,
 }
 
 impl Slow {
-    /// Carries a connection.
+    /// Relays a connection.
     pub(super) async fn carry(&self, mut near: TcpStream, mut far: TcpStream) {
         let ((from_near, to_near), (from_far, to_far)) = (near.split(), far.split());
         if tokio::try_join!(self.way(from_near, to_far), self.way(from_far, to_near)).is_err() {
@@ -39,7 +39,7 @@ impl Slow {
         tokio::try_join!(self.send(from, sender), arrive(to, receiver)).map(drop)
     }
 
-    /// Gives each read the time of its arrival: behind the bytes before it at the line's rate, and then the way.
+    /// Assigns each read its time of arrival: after the bytes before it at the line's bandwidth, plus the delay.
     async fn send(
         &self,
         mut from: impl AsyncRead + Unpin,
@@ -52,7 +52,7 @@ impl Slow {
             buffer.truncate(count);
             let takes = Duration::from_secs_f64(count as f64 / self.bytes_per_second);
             line_is_free = line_is_free.max(Instant::now()) + takes;
-            // Whoever would write is gone with an error, which ends this too.
+            // The receiver is gone after a write error, which ends this future too.
             let _gone = on_the_way.send((line_is_free + self.delay.0, buffer.into())).await;
             if count == 0 {
                 return Ok(());

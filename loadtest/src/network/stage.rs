@@ -1,4 +1,4 @@
-//! One hop at work: what becomes of a connection that has reached it.
+//! [`Stage`]: a running hop, which handles the connections that reach it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,36 +14,36 @@ use super::server::Server;
 use super::tasks::Tasks;
 use crate::wire::open;
 
-/// See the module.
+/// One running hop.
 #[derive(Debug)]
 pub(super) struct Stage {
-    /// What it does; `None`: nothing.
+    /// The hop; `None` passes bytes unchanged.
     pub(super) hop: Option<Hop>,
-    /// The next hop, or the server itself.
+    /// Address of the next hop or the server.
     pub(super) next: SocketAddr,
     /// When the middlebox was started.
     pub(super) started: Instant,
-    /// Since then it does nothing any more.
+    /// Time after which the hop changes nothing any more.
     pub(super) until: Option<Duration>,
-    /// What has happened at it.
+    /// Counts of the hop.
     pub(super) counts: Counts,
-    /// What goes on without a client.
+    /// Tasks of its connections, and requests that it repeats on its own.
     pub(super) tasks: Tasks,
 }
 
 impl Stage {
-    /// The hop, unless the network has healed.
+    /// Returns the hop, unless `until` has passed.
     pub(super) fn hop(&self) -> Option<&Hop> {
         let healed = self.until.is_some_and(|until| self.started.elapsed() >= until);
         self.hop.as_ref().filter(|_| !healed)
     }
 
-    /// What proxies ask.
+    /// Returns the server that a proxy forwards to.
     pub(super) fn server(&self) -> Server {
         Server(self.next)
     }
 
-    /// Has a connection to its end.
+    /// Handles a connection until it ends.
     pub(super) async fn carry(self: Arc<Self>, near: TcpStream) {
         if self.hop().is_some_and(Hop::is_proxy) {
             return proxy::serve(near, self).await;

@@ -1,4 +1,4 @@
-//! A proxy that lets a WebSocket through, and kills it soon after.
+//! A proxy that accepts a WebSocket and ends it soon after.
 
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -7,16 +7,16 @@ use tokio::time::sleep;
 use super::hop::Clock;
 use super::relay::relay;
 
-/// See the module.
+/// Ends WebSockets by age.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct WebsocketCut {
-    /// From the upgrade.
+    /// Time after the upgrade.
     pub after: Clock,
 }
 
 impl WebsocketCut {
-    /// Carries a WebSocket for so long; `fault` is told of its end.
+    /// Relays a WebSocket until its time is over; then calls `fault`.
     pub(super) async fn carry(
         &self,
         mut near: impl AsyncRead + AsyncWrite + Unpin,
@@ -24,7 +24,7 @@ impl WebsocketCut {
         fault: impl Fn(),
     ) {
         tokio::select! {
-            // Either end has gone; so does the other with this.
+            // If one end is gone, the other is closed too.
             _gone = relay(&mut near, &mut far, |_| ()) => {}
             () = sleep(self.after.0) => fault(),
         }

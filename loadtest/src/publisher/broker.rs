@@ -1,4 +1,4 @@
-//! Publishing to a broker: one session, since MQTT lets a client send on without waiting.
+//! Publishes to an MQTT broker over one session, since an MQTT client may send without waiting for acknowledgements.
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
@@ -8,7 +8,7 @@ use crate::streams::stream_name;
 use crate::wire::{Mqtt, WireError, open};
 
 impl Publisher {
-    /// Sends what is due until nothing is left, and then takes acknowledgements until it is dropped.
+    /// Publishes the messages that are due, and reads acknowledgements until it is dropped.
     pub(super) async fn run_at_broker(
         &self,
         start: Instant,

@@ -1,27 +1,27 @@
-//! The report as one HTML file with plots, which opens without a network.
+//! The report as one HTML file with plots, which works offline.
 //!
-//! The page is in `page/`; the report goes into it as JSON and its own script draws it, so that no text of a report is
-//! ever markup. Its content security policy allows nothing from outside.
+//! The page's sources are in `page/`. The report is embedded as JSON and drawn by the page's own script, so that no text of a
+//! report becomes markup. The content security policy blocks external resources.
 
 use serde::Serialize;
 
 use super::sweep::Sweep;
 use crate::data::Report;
 
-/// The page of a report, and of a sweep if there was one.
+/// Returns the page of a report, with a sweep if there is one.
 pub fn html(report: &Report, extra: Option<&Sweep>) -> String {
     #[derive(Serialize)]
     struct Data<'a> {
         report: &'a Report,
         sweep: Option<&'a Sweep>,
     }
-    // Neither holds a map or a type whose serialisation can fail.
+    // Neither type holds a map or a value that cannot be serialized.
     let data = serde_json::to_string(&Data { report, sweep: extra }).unwrap_or_default();
     format!(
         include_str!("../../page/page.html"),
         library_style = include_str!(concat!(env!("OUT_DIR"), "/uplot.css")),
         style = include_str!("../../page/page.css"),
-        // In JSON this is the same character, and no text can end the element or open a comment.
+        // In JSON this escape is the same character; no text can end the element or open a comment.
         data = data.replace('<', "\\u003c"),
         library = include_str!(concat!(env!("OUT_DIR"), "/uplot.js")),
         script = concat!(
@@ -39,10 +39,10 @@ mod tests {
     use super::*;
     use crate::report::fixture;
 
-    /// What a browser would fetch, and whatever could stand for it.
+    /// Texts that would load an external resource.
     const OUTSIDE: [&str; 8] = ["src=", "href=", "url(", "@import", "<link", "<img", "<iframe", "import("];
 
-    /// The page's JSON, and the page around it.
+    /// Splits the page into its JSON and the rest.
     fn data_and_rest(page: &str) -> (String, String) {
         let (before, after) = page.split_once("type=\"application/json\">").unwrap();
         let (data, after) = after.split_once("</script>").unwrap();
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_refers_to_nothing_outside() {
+    fn the_page_loads_no_external_resource() {
         let (data, rest) = data_and_rest(&html(&fixture::report(), Some(&fixture::sweep())));
         assert!(!data.contains('<'));
         for outside in OUTSIDE {
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_of_a_report_is_markup() {
+    fn text_of_a_report_never_becomes_markup() {
         let mut report = fixture::report();
         let scripts = html(&report, None).matches("</script>").count();
         report.command = "</script><script>alert(1)</script><!-- <script>".to_owned();
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_data_is_the_report() {
+    fn the_embedded_json_is_the_report() {
         let (data, _) = data_and_rest(&html(&fixture::report(), None));
         let read: serde_json::Value = serde_json::from_str(&data).unwrap();
         let report = serde_json::to_string(&fixture::report()).unwrap();

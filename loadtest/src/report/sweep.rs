@@ -1,68 +1,70 @@
-//! A sweep: strategies over lists of settings and rates, and which of them nothing beats.
+//! A sweep: strategies over lists of settings and rates, and their Pareto fronts.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::Run;
+use crate::data::{Deliveries, Run};
 use crate::model::pareto::{Point, front};
 use crate::strategies::Strategy;
 
-/// The lists of settings to try. Each interval is a short poll, each hold a long poll, each heartbeat a connection in
-/// each live form.
+/// The lists of settings to try. Each interval is a short poll, each hold a long poll, each heartbeat one strategy per live
+/// form.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Grid {
-    /// Of short polls.
+    /// Intervals of short polls.
     pub intervals: Vec<Duration>,
-    /// Of long polls.
+    /// Hold times of long polls.
     pub holds: Vec<Duration>,
-    /// Of server-sent events, NDJSON, WebSockets and MQTT.
+    /// Heartbeats of SSE, NDJSON, WebSocket and MQTT.
     pub heartbeats: Vec<Duration>,
-    /// Messages a second to each stream.
+    /// Messages per second to each stream.
     pub rates: Vec<f64>,
 }
 
-/// What came of a sweep.
+/// Result of a sweep.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sweep {
-    /// The radio of the energies.
+    /// Radio profile of the energy figures.
     pub radio: String,
-    /// One entry a rate, because only runs under one rate can be compared.
+    /// One entry per rate, because only runs of one rate are comparable.
     pub rates: Vec<SweptRate>,
 }
 
-/// The runs under one rate.
+/// The runs of one rate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SweptRate {
-    /// Messages a second to each stream.
+    /// Messages per second to each stream.
     pub rate: f64,
-    /// One a strategy.
+    /// One per strategy.
     pub points: Vec<SweepPoint>,
-    /// Indices of the points that nothing beats in both requests and p95, by rising requests.
+    /// Indices of the points on the front of requests and p95, by ascending requests; without those that lost messages.
     pub requests_front: Vec<usize>,
-    /// Likewise in energy and p95; a point without energy is not on it.
+    /// Indices of the points on the front of energy and p95; a point without energy is not on it.
     pub energy_front: Vec<usize>,
 }
 
-/// What a run says in a sweep.
+/// Figures of a run in a sweep.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SweepPoint {
-    /// As on the command line.
+    /// The strategy as on the command line.
     pub strategy: String,
-    /// Requests a client-hour.
+    /// Requests per client-hour.
     pub requests_per_client_hour: f64,
-    /// Joules a client-hour on the sweep's radio.
+    /// Joules per client-hour on the sweep's radio.
     pub joules_per_client_hour: Option<f64>,
-    /// 95 % of the messages took no longer, in microseconds.
+    /// 95th percentile of the latency in microseconds.
     pub p95: f64,
+    /// What arrived. A point that lost more than 1 % is on no front.
+    pub deliveries: Deliveries,
 }
 
 impl Grid {
-    /// Each strategy of the grid; every rate has to run them all.
+    /// Returns the strategies of the grid; every rate runs all of them.
     pub fn strategies(&self) -> Vec<Strategy> {
         let short = self.intervals.iter().copied().map(Strategy::ShortPoll);
         let long = self.holds.iter().copied().map(Strategy::LongPoll);
@@ -73,7 +75,7 @@ impl Grid {
 }
 
 impl Sweep {
-    /// Of the runs under each rate, with the energy on that radio.
+    /// Builds the sweep from the runs of each rate, with the energy on `radio`.
     pub fn new(radio: &str, runs: &[(f64, Vec<Run>)]) -> Self {
         let rates = runs.iter().map(|(rate, runs)| SweptRate::new(*rate, runs, radio)).collect();
         Self { radio: radio.to_owned(), rates }
@@ -85,11 +87,16 @@ impl fmt::Display for Sweep {
         for swept in &self.rates {
             let names = |front: &[usize]| {
                 let points = front.iter().filter_map(|&index| swept.points.get(index));
-                points.map(|point| point.strategy.as_str()).collect::<Vec<_>>().join(", ")
+                let names: Vec<_> = points.map(|point| point.strategy.as_str()).collect();
+                if names.is_empty() { "nothing to compare".to_owned() } else { names.join(", ") }
             };
             writeln!(f, "at {} messages a second nothing beats, in p95 latency and", swept.rate)?;
             writeln!(f, "  requests: {}", names(&swept.requests_front))?;
             writeln!(f, "  energy ({}): {}", self.radio, names(&swept.energy_front))?;
+            for point in swept.points.iter().filter(|point| !point.deliveries.are_comparable()) {
+                let Deliveries { intended, lost, .. } = point.deliveries;
+                writeln!(f, "  left out, because it lost {lost} of {intended} messages: {}", point.strategy)?;
+            }
         }
         Ok(())
     }
@@ -99,7 +106,10 @@ impl SweptRate {
     fn new(rate: f64, runs: &[Run], radio: &str) -> Self {
         let points: Vec<_> = runs.iter().map(|run| SweepPoint::new(run, radio)).collect();
         let front_by = |cost: fn(&SweepPoint) -> f64| {
-            let costs = points.iter().map(|point| Point { cost: cost(point), latency: point.p95 });
+            let costs = points.iter().map(|point| {
+                let latency = if point.deliveries.are_comparable() { point.p95 } else { f64::NAN };
+                Point { cost: cost(point), latency }
+            });
             front(&costs.collect::<Vec<_>>())
         };
         let requests_front = front_by(|point| point.requests_per_client_hour);
@@ -116,6 +126,7 @@ impl SweepPoint {
             requests_per_client_hour: run.requests.per_client_hour,
             joules_per_client_hour: energy.map(|energy| energy.joules_per_client_hour),
             p95: run.latency.p95,
+            deliveries: run.deliveries,
         }
     }
 }
@@ -126,7 +137,7 @@ mod tests {
     use crate::report::fixture;
 
     #[test]
-    fn a_grid_is_each_setting_in_each_of_its_forms() {
+    fn a_grid_combines_each_setting_with_each_of_its_forms() {
         let seconds = |list: &[u64]| list.iter().copied().map(Duration::from_secs).collect();
         let grid = Grid {
             intervals: seconds(&[1, 5]),
@@ -159,9 +170,33 @@ mod tests {
         runs[0].energy.clear();
         let sweep = Sweep::new("LTE", &[(0.2, runs.clone()), (2.0, runs[..2].to_vec())]);
         let [both, two] = &sweep.rates[..] else { panic!("{sweep:?}") };
-        // Of the two short polls the faster asks more often, so both are on the front.
+        // The faster of the two short polls sends more requests, so both are on the front.
         assert_eq!((two.requests_front.as_slice(), two.energy_front.as_slice()), (&[1, 0][..], &[1][..]));
         assert_eq!(both.points.len(), runs.len());
         assert!(!both.requests_front.contains(&1), "an open connection beats a short poll in both");
+    }
+
+    #[test]
+    fn what_does_not_deliver_is_never_best() {
+        let mut runs = fixture::report().runs;
+        for (run, lost_percent) in runs.iter_mut().zip([100, 2, 1]) {
+            let (intended, lost) = (1000, 10 * lost_percent);
+            run.deliveries =
+                Deliveries { intended, delivered: intended - lost, lost, ..Deliveries::default() };
+        }
+        // Nothing was delivered, so the latency is 0 and the radio hardly ran.
+        runs[0].latency.p95 = 0.0;
+        runs[0].requests.per_client_hour = 0.1;
+        let names: Vec<_> = runs[..3].iter().map(|run| run.strategy.clone()).collect();
+        let sweep = Sweep::new("LTE", &[(0.2, runs[..3].to_vec()), (2.0, runs[..1].to_vec())]);
+        let fronts: Vec<_> =
+            sweep.rates.iter().map(|swept| (&*swept.requests_front, &*swept.energy_front)).collect();
+        assert_eq!(fronts, [(&[2][..], &[2][..]), (&[], &[])]);
+        let text = sweep.to_string();
+        assert!(
+            text.contains(&format!("left out, because it lost 20 of 1000 messages: {}\n", names[1])),
+            "{text}"
+        );
+        assert!(text.contains("requests: nothing to compare\n"), "{text}");
     }
 }

@@ -1,6 +1,6 @@
-//! Upstream's server of the same protocol: the crate `durable-streams`, whose program is named on the command
-//! line. Beside a gateway that keeps messages in memory it runs with `--durability memory`, which still has a data
-//! folder; beside one that syncs with `--durability wal`, which syncs too before it answers an append.
+//! The upstream server of the same protocol: the crate `durable-streams`, whose program is named on the command line. Compared
+//! with a gateway that keeps messages in memory it runs with `--durability memory`, which still has a data folder; compared
+//! with one that syncs it runs with `--durability wal`, which also syncs before it answers an append.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::dialects::Dialect;
 use crate::strategies::Strategy;
 use crate::target::Target;
 
-/// As in the report.
+/// Name in the report.
 pub(super) const NAME: &str = "durable-streams";
 
-/// Starts it with the hold of the strategy: clients cannot ask for one.
+/// Starts it with the strategy's hold, which its clients cannot choose.
 pub(super) async fn start(
     program: &Path,
     strategy: Strategy,

@@ -1,4 +1,4 @@
-//! The gateway, as a process of its own on ports of its own.
+//! The gateway, as a separate process on free ports.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,30 +12,30 @@ use crate::dialects::Dialect;
 use crate::strategies::Strategy;
 use crate::target::Target;
 
-/// As in the report, and of its program.
+/// Name in the report and of the program.
 pub(super) const NAME: &str = "pollgate";
 
 /// Any free port.
 const ANY: &str = "127.0.0.1:0";
 
-/// The longest hold that the gateway allows by default.
+/// The gateway's default of `--hold-max`.
 const HOLD_MAX_SECONDS: u64 = 55;
 
-/// The program beside this one, unless it is older than its sources; else cargo builds it in this program's target
-/// folder, so that nobody measures what is no longer there.
+/// Returns the program beside this one if it is newer than its sources; otherwise cargo builds it in the same target folder, so
+/// that no outdated program is measured.
 pub(super) fn program() -> Result<PathBuf, ServerError> {
     let own = std::env::current_exe().map_err(|error| ServerError::Build(error.to_string()))?;
     program_beside(&own)
 }
 
-/// The same for another program of the same target folder.
+/// Like [`program`], for another program of the same target folder.
 pub(super) fn program_beside(own: &Path) -> Result<PathBuf, ServerError> {
     let beside = own.with_file_name(NAME);
     if is_newer_than_sources(&beside) {
         return Ok(beside);
     }
     let target = own.ancestors().nth(2).ok_or_else(|| ServerError::Build("no target folder".into()))?;
-    eprintln!("asking cargo for a gateway as new as its sources: cargo build --release -p {NAME}");
+    eprintln!("the gateway is missing or older than its sources: cargo build --release -p {NAME}");
     let mut cargo = Command::new("cargo");
     cargo
         .args(["build", "--release", "-p", NAME, "--target-dir"])
@@ -48,7 +48,7 @@ pub(super) fn program_beside(own: &Path) -> Result<PathBuf, ServerError> {
     }
 }
 
-/// Whether the program is there and was built after the last change of what it is built from.
+/// Whether the program exists and was built after the last change of its sources.
 fn is_newer_than_sources(program: &Path) -> bool {
     let Some(built) = changed(program) else { return false };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
@@ -67,7 +67,7 @@ fn changed(path: &Path) -> Option<SystemTime> {
     std::fs::metadata(path).ok()?.modified().ok()
 }
 
-/// Starts it and reads from its banner where it listens.
+/// Starts it and reads its addresses from its banner.
 pub(super) async fn start(
     program: &Path,
     listen: Option<SocketAddr>,
@@ -76,7 +76,7 @@ pub(super) async fn start(
 ) -> Result<Running, ServerError> {
     let listen = listen.map_or(ANY.to_owned(), |address| address.to_string());
     let mut arguments = ["--listen", &listen, "--admin", ANY, "--mqtt", ANY].map(str::to_owned).to_vec();
-    // The clients of a run come all at once, which is not what is measured.
+    // All clients of a run connect at the same time, and connecting is not measured.
     arguments.extend(["--limit".to_owned(), "connections_per_second_max=100000".to_owned()]);
     let scratch = match storage {
         Storage::Memory => {
@@ -102,7 +102,7 @@ pub(super) async fn start(
     Ok(running)
 }
 
-/// The same with all settings named by the caller, on any free ports and in memory.
+/// Starts it with additional settings, on free ports and with messages in memory.
 pub(super) async fn start_with(program: &Path, settings: &[String]) -> Result<Running, ServerError> {
     let own = ["--listen", ANY, "--admin", ANY, "--mqtt", ANY, "--store", "memory"].map(str::to_owned);
     launch(program, &[&own[..], settings].concat()).await

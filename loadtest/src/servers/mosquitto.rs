@@ -1,4 +1,4 @@
-//! mosquitto, the MQTT broker: Debian's `mosquitto`, with its limits on messages in flight lifted.
+//! mosquitto, the MQTT broker: Debian's `mosquitto`, without its limits on messages in flight.
 
 use std::path::Path;
 
@@ -8,23 +8,23 @@ use super::{Running, ServerError};
 use crate::dialects::Dialect;
 use crate::target::Target;
 
-/// As in the report.
+/// Name in the report.
 pub(super) const NAME: &str = "mosquitto";
 
 const PROGRAM: &str = "/usr/sbin/mosquitto";
 
-/// Whether it is there.
+/// Checks that it is installed.
 pub(super) fn installed() -> Result<(), ServerError> {
     let missing = || ServerError::Missing(NAME.into(), "apt-get install mosquitto".into());
     Path::new(PROGRAM).is_file().then_some(()).ok_or_else(missing)
 }
 
-/// Its version.
+/// Returns its version.
 pub(super) fn version() -> Option<String> {
     first_line(Path::new(PROGRAM), &["-h"])
 }
 
-/// Starts it with nothing kept on disk.
+/// Starts it without persistence.
 pub(super) async fn start() -> Result<Running, ServerError> {
     installed()?;
     let address = free_address()?;

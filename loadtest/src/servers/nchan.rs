@@ -1,4 +1,4 @@
-//! nginx with nchan: Debian's `nginx` and `libnginx-mod-nchan`, one worker, messages in its shared memory.
+//! nginx with nchan: Debian's `nginx` and `libnginx-mod-nchan`, with one worker and messages in its shared memory.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::dialects::Dialect;
 use crate::strategies::Strategy;
 use crate::target::Target;
 
-/// As in the report.
+/// Name in the report.
 pub(super) const NAME: &str = "nchan";
 
 const PROGRAM: &str = "/usr/sbin/nginx";
@@ -18,18 +18,18 @@ const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 
 const TEMPLATE: &str = include_str!("nchan.conf");
 
-/// Whether nginx and the module are there.
+/// Checks that nginx and the module are installed.
 pub(super) fn installed() -> Result<(), ServerError> {
     let missing = || ServerError::Missing(NAME.into(), "apt-get install nginx libnginx-mod-nchan".into());
     [PROGRAM, MODULE].iter().all(|path| Path::new(path).is_file()).then_some(()).ok_or_else(missing)
 }
 
-/// nginx's version; the module says nothing about its own.
+/// Returns nginx's version; the module reports none.
 pub(super) fn version() -> Option<String> {
     first_line(Path::new(PROGRAM), &["-v"])
 }
 
-/// Starts it with the hold of the strategy.
+/// Starts it with the strategy's hold.
 pub(super) async fn start(strategy: Strategy) -> Result<Running, ServerError> {
     installed()?;
     let address = free_address()?;
@@ -44,7 +44,7 @@ pub(super) async fn start(strategy: Strategy) -> Result<Running, ServerError> {
     Ok(Running { target, admin: None, process: Some(process), _scratch: Some(scratch) })
 }
 
-/// As `dialects::nchan` asks.
+/// Fills the configuration with the locations that `dialects::nchan` uses.
 fn settings(address: SocketAddr, hold: u64, folder: &str) -> String {
     let values = [("MODULE", MODULE), ("FOLDER", folder)];
     let filled = values.iter().fold(TEMPLATE.to_owned(), |text, (word, value)| text.replace(word, value));

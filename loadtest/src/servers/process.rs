@@ -1,4 +1,4 @@
-//! A child process with its process group, which ends when it is dropped.
+//! [`Process`]: a child process with its process group; a drop kills the group.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,28 +17,28 @@ use tokio::time::{sleep, timeout};
 use super::ServerError;
 use crate::cost::Family;
 
-/// From the start of a program to its listening.
+/// Time limit from the start of a program until it listens.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For what a program has written before it ended to be read.
+/// Time limit to read the rest of an ended program's error output.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Between two looks whether a program listens that does not say so.
+/// Interval of connection attempts to a program that does not report that it listens.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
-/// See the module.
+/// A running child process.
 pub struct Process {
     name: String,
     child: Child,
     id: u32,
     output: Option<Lines<BufReader<ChildStdout>>>,
     last_words: Arc<Mutex<String>>,
-    /// Reads its errors to their end.
+    /// Task that reads its error output to the end.
     listener: Option<JoinHandle<()>>,
 }
 
 impl Process {
-    /// Starts a program in a process group of its own, so that Ctrl-C reaches it through this command alone.
+    /// Starts a program in its own process group, so that Ctrl-C reaches it only through this program.
     pub fn start(program: &Path, arguments: &[String]) -> Result<Self, ServerError> {
         let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
         let spawned = Command::new(program)
@@ -64,7 +64,7 @@ impl Process {
         Ok(Self { name, child, id, output, last_words, listener })
     }
 
-    /// It and what it has started, for what they cost.
+    /// Returns the process and its descendants, to measure their cost.
     pub fn family(&self) -> Family {
         Family::of(self.id)
     }
@@ -72,11 +72,11 @@ impl Process {
     /// Kills it and waits until it is gone.
     pub(super) async fn end(mut self) {
         self.kill();
-        // Whether it could be waited for changes nothing.
+        // A failure to wait changes nothing.
         let _status = timeout(START_TIMEOUT, self.child.wait()).await;
     }
 
-    /// The next line of its output; an error if there is none in time.
+    /// Returns the next line of its output; an error if none arrives in time.
     pub async fn line(&mut self) -> Result<String, ServerError> {
         let Some(output) = &mut self.output else { return Err(ServerError::Mute(self.name.clone())) };
         match timeout(START_TIMEOUT, output.next_line()).await {
@@ -86,7 +86,7 @@ impl Process {
         }
     }
 
-    /// Waits until it listens at `address`; an error if it ends instead, or does not in time.
+    /// Waits until it listens at `address`; an error if it ends or does not listen in time.
     pub async fn listens(&mut self, address: SocketAddr) -> Result<(), ServerError> {
         let connects = async {
             while TcpStream::connect(address).await.is_err() {
@@ -101,10 +101,10 @@ impl Process {
         }
     }
 
-    /// Why it ended, once its output has.
+    /// Returns the error of an ended program, with its last words.
     async fn ended(&mut self) -> ServerError {
         let status = timeout(START_TIMEOUT, self.child.wait()).await;
-        // What it has written is in the pipe when it ends. Something that it has started may keep the pipe open.
+        // Its error output is in the pipe when it ends. A descendant may keep the pipe open.
         if let Some(listener) = self.listener.take() {
             let _heard_or_not = timeout(LAST_WORDS, listener).await;
         }
@@ -117,7 +117,7 @@ impl Process {
 
     fn kill(&self) {
         if let Some(group) = i32::try_from(self.id).ok().and_then(Pid::from_raw) {
-            // It may have ended by itself.
+            // It may already have ended.
             let _gone = kill_process_group(group, Signal::KILL);
         }
     }
@@ -129,7 +129,7 @@ impl Drop for Process {
     }
 }
 
-/// The first line that a program prints, to either output.
+/// Returns the first line that a program prints to its output or, if that is empty, to its error output.
 pub(super) fn first_line(program: &Path, arguments: &[&str]) -> Option<String> {
     let output = std::process::Command::new(program).args(arguments).output().ok()?;
     let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };

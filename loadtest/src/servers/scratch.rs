@@ -1,22 +1,22 @@
-//! A folder for the files of a program, and a port for it. The folder goes when it is dropped.
+//! [`Scratch`]: a folder for the files of a program, removed on drop. Also picks free ports.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use super::ServerError;
 
-/// See the module.
+/// A temporary folder.
 pub(crate) struct Scratch {
     folder: PathBuf,
 }
 
 impl Scratch {
-    /// A new folder for the program `name` among temporary files.
+    /// Creates a folder for the program `name` among the temporary files.
     pub(crate) fn new(name: &str) -> Result<Self, ServerError> {
         Self::within(&std::env::temp_dir(), name)
     }
 
-    /// A new folder for the server `name` in `parent`.
+    /// Creates a folder for the server `name` in `parent`.
     pub(super) fn within(parent: &Path, name: &str) -> Result<Self, ServerError> {
         let unique = format!("loadtest-{name}-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let folder = parent.join(unique);
@@ -25,12 +25,12 @@ impl Scratch {
         Ok(Self { folder })
     }
 
-    /// The folder.
+    /// Returns the path of the folder.
     pub(super) fn path(&self) -> &Path {
         &self.folder
     }
 
-    /// Writes a file into it; the file's path.
+    /// Writes a file into the folder and returns its path.
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<String, ServerError> {
         let path = self.folder.join(name).display().to_string();
         std::fs::write(&path, text).map_err(|error| ServerError::Files(path.clone(), error))?;
@@ -40,12 +40,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A leftover says by its name whose it is.
+        // If it fails, the folder's name still tells which program left it.
         let _left = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-/// An address that is free now, for programs that cannot pick one.
+/// Returns an address that is free now, for programs that cannot choose one.
 pub(super) fn free_address() -> Result<SocketAddr, ServerError> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let address = TcpListener::bind(any).and_then(|listener| listener.local_addr());

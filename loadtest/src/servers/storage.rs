@@ -1,4 +1,4 @@
-//! Where servers keep messages: in memory, or in folders of their own on one disk, so that they pay for the same.
+//! Where servers keep messages: in memory, or in folders on the same disk, so that they pay the same cost.
 
 use std::convert::Infallible;
 use std::fs::{canonicalize, create_dir_all, read_to_string};
@@ -7,15 +7,15 @@ use std::str::FromStr;
 
 use super::ServerError;
 
-/// The file systems that keep nothing over a power cut.
+/// File systems that lose everything in a power cut.
 const VOLATILE: [&str; 2] = ["tmpfs", "ramfs"];
 
-/// See the module.
+/// Where a server keeps messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Storage {
-    /// As long as the process lives.
+    /// In memory, until the process ends.
     Memory,
-    /// In a new folder within this one, synced before an append is answered.
+    /// In a new subfolder of this folder; appends are synced before they are answered.
     Disk(PathBuf),
 }
 
@@ -28,7 +28,7 @@ impl FromStr for Storage {
 }
 
 impl Storage {
-    /// Makes sure that it is there and does what it says, and says what it is, such as `ext4 on /dev/sda1`.
+    /// Creates the folder, checks that it is on a disk, and returns a description such as `ext4 on /dev/sda1`.
     pub fn ready(&self) -> Result<String, ServerError> {
         let Self::Disk(folder) = self else { return Ok("memory".to_owned()) };
         let files = |error| ServerError::Files(folder.display().to_string(), error);
@@ -43,14 +43,14 @@ impl Storage {
     }
 }
 
-/// The device and the kind of the file system that a folder is in, of a table in the form of fstab(5).
+/// Returns the device and type of the file system of a folder, from a table in the format of fstab(5).
 fn mount<'a>(folder: &Path, mounts: &'a str) -> Option<(&'a str, &'a str)> {
     let around = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ');
         let (device, point, kind) = (fields.next()?, Path::new(fields.next()?), fields.next()?);
         folder.starts_with(point).then(|| (point.components().count(), (device, kind)))
     });
-    // Of several at the same place the last one hides the others.
+    // Of several mounts at the same place the last one hides the others.
     around.max_by_key(|(depth, _)| *depth).map(|(_, mount)| mount)
 }
 
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_lies_on_what_was_mounted_closest_to_it_and_last() {
+    fn a_folder_is_on_the_closest_mount_and_of_several_on_the_last() {
         let mounts = "/dev/sda1 / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/sdb /data xfs rw 0 0\n\
                       /dev/sdc /data btrfs rw 0 0\ntmpfs /data/cache tmpfs rw 0 0\n";
         for (folder, expected) in [

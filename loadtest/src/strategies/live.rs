@@ -1,4 +1,4 @@
-//! Server-sent events and NDJSON: one answer that goes on.
+//! Server-sent events and NDJSON: one response that does not end.
 
 use http_body_util::BodyExt;
 use hyper::StatusCode;
@@ -9,7 +9,7 @@ use crate::dialects::{HttpDialect, Live};
 use crate::strategies::Heartbeat;
 use crate::wire::{Events, WireError};
 
-/// Follows the stream until the server ends the answer.
+/// Follows the stream until the server ends the response.
 pub(super) async fn read(client: &mut Client, form: Live, heartbeat: Heartbeat) -> Result<(), WireError> {
     let mut connection = client.connect().await?;
     let dialect = client.dialect()?;
@@ -31,14 +31,14 @@ pub(super) async fn read(client: &mut Client, form: Live, heartbeat: Heartbeat) 
     Ok(())
 }
 
-/// What bytes are put together to.
+/// Splits bytes into events or lines.
 enum Units {
     Events(Events),
     Lines(Vec<u8>),
 }
 
 impl Units {
-    /// Notes the messages of each whole unit, and the offset behind it.
+    /// Records the messages of each complete event or line, and the offset after it.
     fn read(&mut self, bytes: &[u8], client: &mut Client, dialect: &dyn HttpDialect) {
         match self {
             Self::Events(events) => {

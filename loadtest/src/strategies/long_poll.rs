@@ -1,5 +1,4 @@
-//! Long poll: a request that the server holds until there is a message or the time is up, then the next at
-//! once.
+//! Long poll: a request that the server holds until a message or the end of the hold, followed by the next at once.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -7,8 +6,8 @@ use std::time::Duration;
 use crate::client::Client;
 use crate::wire::WireError;
 
-/// Polls until something breaks. The first hold is what is left of one that began before the run: else the holds of
-/// quiet streams would end together, and a short run would count too few or too many of them.
+/// Polls until an error. The first hold is the rest of a hold that began before the run: otherwise the holds of quiet streams
+/// would end together, and a short run would count too few or too many of them.
 pub(super) async fn read(client: &mut Client, hold: Duration) -> Result<Infallible, WireError> {
     let mut connection = client.connect().await?;
     client.started().await;
@@ -24,9 +23,9 @@ pub(super) async fn read(client: &mut Client, hold: Duration) -> Result<Infallib
     }
 }
 
-/// How long a held poll has been held at some moment, if each is answered by the first message of a Poisson process of
-/// `rate` or ends after `hold`: its density falls as the share of polls that get so old, e^(-rate * age). `chance` is
-/// evenly spread from 0 to 1.
+/// Returns the age of a held poll at a random time, if each poll is answered by the first message of a Poisson process of
+/// `rate` or ends after `hold`. The density falls with the share of polls that reach an age, e^(-rate * age). `chance` is
+/// uniform from 0 to 1.
 fn age(hold: Duration, rate: f64, chance: f64) -> Duration {
     let answered = -(-rate * hold.as_secs_f64()).exp_m1();
     let seconds =
@@ -39,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_lie_within_the_hold_and_are_younger_where_messages_are_many() {
+    fn ages_are_at_most_the_hold_and_lower_with_more_messages() {
         let hold = Duration::from_secs(25);
         let mean = |rate: f64| {
             let ages = (0..1000).map(|chance| age(hold, rate, f64::from(chance) / 1000.0));

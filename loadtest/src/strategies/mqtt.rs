@@ -1,4 +1,4 @@
-//! MQTT: a subscription with quality of service 1 in a clean session.
+//! MQTT: a QoS 1 subscription in a clean session.
 
 use std::convert::Infallible;
 
@@ -6,8 +6,8 @@ use crate::client::Client;
 use crate::strategies::Heartbeat;
 use crate::wire::{Mqtt, WireError};
 
-/// Follows the topic of the client's stream until something breaks. What is published between two sessions is
-/// lost, as the session is a clean one.
+/// Follows the topic of the client's stream until an error. The session is clean, so messages published between two sessions
+/// are lost.
 pub(super) async fn read(client: &mut Client, heartbeat: Heartbeat) -> Result<Infallible, WireError> {
     let address = client.target.mqtt.ok_or_else(|| WireError::Mqtt("no address".to_owned()))?;
     client.meter.request();

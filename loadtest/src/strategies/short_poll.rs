@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::client::Client;
 use crate::wire::WireError;
 
-/// Polls every `interval`, counted from request to request, until something breaks. The phases of all clients
-/// are spread evenly over the interval, each with a random part, so that they do not come together.
+/// Polls every `interval`, counted from request to request, until an error. The phases of the clients are spread evenly over
+/// the interval, each with a random part, so that clients do not poll together.
 pub(super) async fn read(client: &mut Client, interval: Duration) -> Result<Infallible, WireError> {
     let mut connection = client.connect().await?;
     let one_at_a_time = client.dialect()?.one_at_a_time();
@@ -27,7 +27,7 @@ pub(super) async fn read(client: &mut Client, interval: Duration) -> Result<Infa
     }
 }
 
-/// The first of the times `from`, `from + interval`, … that is not before `now`.
+/// Returns the first of the times `from`, `from + interval`, … that is not before `now`.
 fn first_at_or_after(now: Instant, from: Instant, interval: Duration) -> Instant {
     let behind = now.saturating_duration_since(from).as_secs_f64() / interval.as_secs_f64();
     from + interval.mul_f64(behind.ceil())

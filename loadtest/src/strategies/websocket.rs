@@ -1,4 +1,4 @@
-//! WebSocket: one envelope, or on other servers one message, a frame.
+//! WebSocket: one envelope per frame, on other servers one message per frame.
 
 use futures_util::StreamExt;
 use hyper::Uri;

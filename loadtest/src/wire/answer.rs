@@ -1,4 +1,4 @@
-//! A whole answer as it came, with no more read of it than is needed to know that it is whole.
+//! [`RawAnswer`]: a complete response, parsed only as far as needed to find its end.
 
 use bytes::Bytes;
 use httparse::{EMPTY_HEADER, Header, Status, parse_chunk_size, parse_headers};
@@ -7,15 +7,15 @@ use hyper::{Response, StatusCode};
 
 use super::WireError;
 
-/// Fields of a head; more are an error.
+/// Maximum header fields; more are an error.
 const FIELDS_MAX: usize = 32;
 
-/// See the module.
+/// A response whose header fields are parsed later.
 #[derive(Debug)]
 pub struct RawAnswer {
     /// Its status.
     pub status: StatusCode,
-    /// Its body, without chunks around it.
+    /// Its body, without the chunked coding.
     pub body: Vec<u8>,
     head: Vec<u8>,
 }
@@ -27,7 +27,7 @@ enum Length {
 }
 
 impl RawAnswer {
-    /// Reads the one answer that came; `None`: there is more to come.
+    /// Parses one response; `None` if it is incomplete. Bytes after it are an error.
     pub(super) fn parse(bytes: &[u8]) -> Result<Option<Self>, WireError> {
         let mut fields = [EMPTY_HEADER; FIELDS_MAX];
         let mut head = httparse::Response::new(&mut fields);
@@ -47,7 +47,7 @@ impl RawAnswer {
         }
     }
 
-    /// All of it.
+    /// Parses the header fields and returns the whole response.
     pub fn response(self) -> Result<Response<Bytes>, WireError> {
         let mut fields = [EMPTY_HEADER; FIELDS_MAX];
         let mut head = httparse::Response::new(&mut fields);
@@ -60,7 +60,8 @@ impl RawAnswer {
 }
 
 impl Length {
-    /// By RFC 9112, section 6.3; one that lasts until the connection ends is an error, since nothing can follow it.
+    /// Determines the length as in RFC 9112, section 6.3. A body that ends with the connection is an error, since no response
+    /// can follow it.
     fn of(status: StatusCode, fields: &[Header<'_>]) -> Result<Self, WireError> {
         let value = |name: &str| {
             let field = fields.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
@@ -77,10 +78,10 @@ impl Length {
     }
 }
 
-/// A body and what follows it; `None`: there is more to come.
+/// A body and the bytes after it; `None` if it is incomplete.
 type Split<'a> = Option<(Vec<u8>, &'a [u8])>;
 
-/// What stands in the chunks.
+/// Decodes a chunked body.
 fn unchunked(mut rest: &[u8]) -> Result<Split<'_>, WireError> {
     let mut body = Vec::new();
     loop {
@@ -113,7 +114,7 @@ mod tests {
     const WITHOUT: &str = "HTTP/1.1 304 Not Modified\r\nStream-Next-Offset: 7\r\nContent-Length: 4\r\n\r\n";
 
     #[test]
-    fn an_answer_is_whole_when_its_last_byte_is_there_and_not_before() {
+    fn an_answer_is_complete_with_its_last_byte_and_not_before() {
         for (text, body) in [(OF_KNOWN_LENGTH, "[17]"), (IN_CHUNKS, "[17]"), (WITHOUT, "")] {
             for length in 0..text.len() {
                 assert!(
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_single_answer_is_refused() {
+    fn anything_but_one_valid_answer_is_refused() {
         let twice = OF_KNOWN_LENGTH.repeat(2);
         assert!(matches!(RawAnswer::parse(twice.as_bytes()), Err(WireError::Surplus)));
         for (text, why) in [

@@ -1,4 +1,4 @@
-//! One TCP connection, and HTTP/1.1 requests on it.
+//! TCP connections to a server, and [`Connection`] for HTTP/1.1 requests on one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -18,46 +18,46 @@ pub type Request = hyper::Request<Full<Bytes>>;
 /// Why an exchange with a server failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// No connection, or it broke.
+    /// The connection could not be opened, or broke.
     #[error("connection: {0}")]
     Io(#[from] std::io::Error),
-    /// Not HTTP, or broken off in the middle.
+    /// The response is not HTTP, or broke off.
     #[error("HTTP: {0}")]
     Http(#[from] hyper::Error),
-    /// The same of a lean connection.
+    /// The response on a lean connection is not HTTP.
     #[error("HTTP: {0}")]
     Head(#[from] httparse::Error),
-    /// An answer that nothing can follow.
+    /// A response that ends only with its connection, or is coded wrongly.
     #[error("an answer without an end of its own")]
     Endless,
-    /// Bytes behind an answer.
-    #[error("more than the answer")]
+    /// Bytes after a response.
+    #[error("bytes after the answer")]
     Surplus,
-    /// A request that cannot be written.
+    /// The request is invalid.
     #[error("request: {0}")]
     Request(#[from] hyper::http::Error),
-    /// Not a WebSocket, or broken off in the middle.
+    /// Not a WebSocket, or broken off.
     #[error("WebSocket: {0}")]
     WebSocket(#[from] tokio_websockets::Error),
     /// Not MQTT, or refused by the broker.
     #[error("MQTT: {0}")]
     Mqtt(String),
-    /// An answer that this strategy cannot go on with.
+    /// A response with a status that the strategy cannot handle.
     #[error("answered {0}")]
     Status(StatusCode),
-    /// An answer without an offset.
+    /// A response without an offset.
     #[error("an answer without an offset")]
     NoOffset,
-    /// An answer with what the offset says was read.
+    /// A response with a message before the requested offset.
     #[error("a message that was read before")]
     ReadBefore,
-    /// An answer to a request that was to be held.
+    /// A response to a poll that should have been held.
     #[error("an answer where nothing was published")]
     NotHeld,
-    /// An answer that should have one certain message.
+    /// A response without the one expected message.
     #[error("an answer that is not the one message")]
     NotTheMessage,
-    /// No answer in time.
+    /// No response in time.
     #[error("no answer in time")]
     Mute,
     /// The server ended the connection.
@@ -65,18 +65,18 @@ pub enum WireError {
     Closed,
 }
 
-/// Connects, without waiting for small segments to grow.
+/// Opens a connection with TCP_NODELAY.
 pub async fn open(address: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// The kernel gives connects one half of its 28 232 ports and binds the other one. A half that is full takes a connect a
-/// millisecond, which goes through all of it before it takes from the other half.
+/// The kernel assigns one half of its 28 232 local ports on connect, and the other half on bind. When a half is full, each
+/// connect takes about a millisecond, since the kernel searches that half before it takes from the other.
 const CONNECTS_MAX: usize = 9000;
 
-/// The same as one of many, whose number counts from 0. It ends with a reset, which leaves its port to whoever comes next.
+/// Opens connection `number`, from 0, of many. It ends with a reset, which frees its port at once.
 pub async fn open_one_of_many(address: SocketAddr, number: usize) -> std::io::Result<TcpStream> {
     let (socket, any) = match address {
         SocketAddr::V4(_) => (TcpSocket::new_v4()?, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
@@ -85,18 +85,18 @@ pub async fn open_one_of_many(address: SocketAddr, number: usize) -> std::io::Re
     socket.set_nodelay(true)?;
     socket.set_zero_linger()?;
     if number >= CONNECTS_MAX {
-        // The other half may be full too, of connections that others have ended lately. Then connecting takes its time.
+        // The other half may be full too, of connections that ended recently. Then connecting is slow.
         let _full = socket.bind(SocketAddr::new(any, 0));
     }
     socket.connect(address).await
 }
 
-/// An error if the answer is a refusal.
+/// Returns an error if the status of the response is no success.
 pub fn accepted<B>(answer: &Response<B>) -> Result<(), WireError> {
     answer.status().is_success().then_some(()).ok_or(WireError::Status(answer.status()))
 }
 
-/// A connection for one request after the other; closed when dropped.
+/// A connection for one request at a time. A drop closes it.
 #[derive(Debug)]
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
@@ -104,26 +104,26 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Speaks HTTP over `io`.
+    /// Starts HTTP/1.1 over `io`.
     pub async fn over(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Self, WireError> {
         let (sender, connection) = handshake(TokioIo::new(io)).await?;
-        // Its error is also that of the request under way.
+        // The request in flight returns the same error.
         let driver = tokio::spawn(async { drop(connection.await) });
         Ok(Self { sender, driver })
     }
 
-    /// Whether no further request can go out.
+    /// Whether no further request can be sent.
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// The answer's head; its body is still to come.
+    /// Sends a request and returns the head of the response; the body is still to come.
     pub async fn send(&mut self, request: Request) -> Result<Response<Incoming>, WireError> {
         self.sender.ready().await?;
         Ok(self.sender.send_request(request).await?)
     }
 
-    /// The whole answer.
+    /// Sends a request and returns the whole response.
     pub async fn exchange(&mut self, request: Request) -> Result<Response<Bytes>, WireError> {
         let (head, body) = self.send(request).await?.into_parts();
         Ok(Response::from_parts(head, body.collect().await?.to_bytes()))

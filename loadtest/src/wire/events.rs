@@ -1,19 +1,19 @@
-//! Server-sent events as the HTML standard reads them (section 9.2.6).
+//! Parser of server-sent events, as in the HTML standard (section 9.2.6).
 
 use std::collections::VecDeque;
 
 /// One dispatched event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Event {
-    /// Its type; empty: a plain message.
+    /// Type of the event; empty for a plain message.
     pub name: String,
-    /// Its data.
+    /// Data of the event.
     pub data: String,
-    /// The last id that the stream has named.
+    /// Last id that the stream has sent.
     pub id: String,
 }
 
-/// Puts events together from bytes.
+/// Parses events incrementally.
 #[derive(Debug, Default)]
 pub struct Events {
     line: Vec<u8>,
@@ -23,7 +23,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Reads on.
+    /// Parses further bytes.
     pub fn read(&mut self, bytes: &[u8]) {
         for byte in bytes {
             let ends_line = matches!(byte, b'\r' | b'\n');
@@ -65,7 +65,7 @@ impl Events {
 impl Iterator for Events {
     type Item = Event;
 
-    /// The next whole event among what was read.
+    /// Returns the next complete event.
     fn next(&mut self) -> Option<Event> {
         self.whole.pop_front()
     }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_come_whole_however_their_bytes_come() {
+    fn events_are_parsed_however_their_bytes_are_split() {
         let text =
             b": hello\n\nid: 1:0\r\ndata: one\r\n\r\nevent: control\ndata:{\"a\":\ndata:1}\n\ndata: cut";
         for size in 1..text.len() {

@@ -1,5 +1,5 @@
-//! A connection of which there can be thousands on a thread: reading an answer costs little more than what the kernel
-//! takes for it.
+//! [`LeanConnection`]: a connection for loads with thousands on one thread; reading a response costs little more than the
+//! kernel's part.
 
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use super::WireError;
 use super::answer::RawAnswer;
 
-/// Read at a time: more than most answers have.
+/// Bytes per read: more than most responses have.
 const READ_BYTES: usize = 8192;
 
-/// See the module. For one request after the other; closed when dropped.
+/// A connection for one request at a time. A drop closes it.
 #[derive(Debug)]
 pub struct LeanConnection {
     stream: TcpStream,
@@ -24,17 +24,17 @@ pub struct LeanConnection {
 }
 
 impl LeanConnection {
-    /// Speaks HTTP over `stream`.
+    /// Uses `stream` for HTTP/1.1.
     pub fn over(stream: TcpStream) -> Self {
         Self { stream, received: Vec::new() }
     }
 
-    /// Sends a request that has no body.
+    /// Sends a request without a body.
     pub async fn send<B>(&mut self, request: &hyper::Request<B>) -> Result<(), WireError> {
         Ok(self.stream.write_all(&encoded(request)).await?)
     }
 
-    /// The answer, and when the last of it was read.
+    /// Returns the response, and the time when its last part was read.
     pub async fn answer(&mut self) -> Result<(Instant, RawAnswer), WireError> {
         self.received.clear();
         loop {
@@ -47,7 +47,7 @@ impl LeanConnection {
 
     async fn read_more(&mut self) -> Result<Instant, WireError> {
         poll_fn(|task| {
-            // On the stack, where the one before was: a buffer in each of ten thousand tasks would be in no cache.
+            // On the stack, which stays in the CPU cache: one buffer per task, with ten thousand tasks, would not.
             let mut space = [MaybeUninit::uninit(); READ_BYTES];
             let mut buffer = ReadBuf::uninit(&mut space);
             ready!(Pin::new(&mut self.stream).poll_read(task, &mut buffer))?;
@@ -59,7 +59,7 @@ impl LeanConnection {
     }
 }
 
-/// The head of a request as it goes out.
+/// Encodes the head of a request.
 fn encoded<B>(request: &hyper::Request<B>) -> Vec<u8> {
     let mut bytes = format!("{} {} HTTP/1.1\r\n", request.method(), request.uri()).into_bytes();
     for (name, value) in request.headers() {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_has_its_target_and_its_fields() {
+    fn a_request_is_encoded_with_its_target_and_fields() {
         let request = hyper::Request::get("/a?b=c").header("host", "here").header("if-none-match", "7");
         let text = encoded(&request.body(()).unwrap());
         assert_eq!(text, b"GET /a?b=c HTTP/1.1\r\nhost: here\r\nif-none-match: 7\r\n\r\n");

@@ -1,4 +1,4 @@
-//! Counts what goes over a client's connections, without changing it.
+//! Counts the bytes, requests and connections of a client, without changing them.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::packets::{Headers, Unacknowledged};
 use crate::model::energy::PacketEvent;
 
-/// Sums over all readers of a process, since they exist.
+/// Sums over all readers of a process, since its start.
 #[derive(Debug, Default)]
 pub struct Totals {
     up: AtomicU64,
@@ -27,7 +27,7 @@ pub struct Totals {
     empty_answers: AtomicU64,
 }
 
-/// [`Totals`] at one moment.
+/// Values of [`Totals`] at one time.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct TotalsAt {
     /// Payload bytes from clients.
@@ -47,7 +47,7 @@ pub struct TotalsAt {
 }
 
 impl Totals {
-    /// The sums now.
+    /// Returns the current sums.
     pub fn now(&self) -> TotalsAt {
         let of = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
         TotalsAt {
@@ -63,7 +63,7 @@ impl Totals {
 }
 
 impl TotalsAt {
-    /// What has come on top of `before`.
+    /// Returns the difference from `before`.
     pub fn since(self, before: Self) -> Self {
         self.with(before, u64::saturating_sub)
     }
@@ -89,7 +89,7 @@ impl std::ops::Add for TotalsAt {
     }
 }
 
-/// One reader's part in the totals, and the trace of its packets if it is one of the sample.
+/// Adds one reader's counts to the totals, and keeps the trace of its packets if it is traced.
 #[derive(Debug)]
 pub struct Meter {
     totals: Arc<Totals>,
@@ -97,7 +97,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Adds to `totals`; `traced` clients keep each packet's time.
+    /// Creates a meter that adds to `totals`. A `traced` one keeps the time of each packet.
     pub fn new(totals: Arc<Totals>, traced: bool) -> Self {
         Self { totals, trace: traced.then(Mutex::default) }
     }
@@ -112,7 +112,7 @@ impl Meter {
         self.totals.empty_answers.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The packets of a traced client between `start` and `start + horizon`.
+    /// Returns the packets of a traced client between `start` and `start + horizon`; `None` if it is not traced.
     pub fn packets(&self, start: Instant, horizon: Duration) -> Option<Vec<PacketEvent>> {
         let trace = self.trace.as_ref()?.lock();
         let inside = trace.iter().filter_map(|(at, up, bytes)| {
@@ -141,7 +141,7 @@ impl Meter {
     }
 }
 
-/// A connection whose bytes count for a [`Meter`].
+/// A connection whose bytes are counted by a [`Meter`].
 #[derive(Debug)]
 pub struct Metered<IO> {
     io: IO,
@@ -150,7 +150,7 @@ pub struct Metered<IO> {
 }
 
 impl<IO> Metered<IO> {
-    /// Counts the opening of `io` at once.
+    /// Counts the opening of the connection at once.
     pub fn new(io: IO, meter: Arc<Meter>) -> Self {
         meter.totals.connections.fetch_add(1, Ordering::Relaxed);
         meter.add(Headers::OPENING, 0, 0);

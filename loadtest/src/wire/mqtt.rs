@@ -1,4 +1,4 @@
-//! A small MQTT 5 client: the packets are the library's, the order of a session is here.
+//! A small MQTT 5 client: packets are encoded by a library, the session is implemented here.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep_until};
 use super::WireError;
 use crate::strategies::Heartbeat;
 
-/// Between two pings, unless the strategy says otherwise.
+/// Default interval between two pings.
 const PING_EVERY: Duration = Duration::from_secs(40);
 
-/// What the client promises as its keep alive, in intervals of its pings: a late one breaks no promise.
+/// Ratio of the announced keep alive to the interval of pings, so that a late ping does not violate it.
 const KEEP_ALIVE_OF_INTERVAL: f64 = 1.5;
 
-/// A session over some connection. Dropping it closes the connection without a DISCONNECT.
+/// A session over a connection. A drop closes the connection without a DISCONNECT.
 pub struct Mqtt<IO> {
     io: IO,
     read: Vec<u8>,
@@ -36,7 +36,7 @@ impl From<MqttError> for WireError {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Mqtt<IO> {
-    /// Opens a clean session that pings at every heartbeat.
+    /// Opens a clean session with a ping per heartbeat.
     pub async fn open(io: IO, client: &str, heartbeat: Heartbeat) -> Result<Self, WireError> {
         let ping_every = heartbeat.unwrap_or(PING_EVERY);
         let keep_alive = ping_every.mul_f64(KEEP_ALIVE_OF_INTERVAL).as_secs();
@@ -52,7 +52,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mqtt<IO> {
         }
     }
 
-    /// Subscribes to a topic with quality of service 1.
+    /// Subscribes to a topic with QoS 1.
     pub async fn subscribe(&mut self, topic: &str) -> Result<(), WireError> {
         let entry = SubEntry::new(topic, SubOpts::new().set_qos(Qos::AtLeastOnce))?;
         let subscribe = Subscribe::builder().packet_id(self.id()).entries(vec![entry]).build()?;
@@ -63,8 +63,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mqtt<IO> {
         granted.then_some(()).ok_or_else(|| WireError::Mqtt(format!("SUBSCRIBE was answered {reasons:?}")))
     }
 
-    /// Publishes with quality of service 1, without waiting for the acknowledgement, which [`Self::next`]
-    /// skips.
+    /// Publishes with QoS 1, without waiting for the acknowledgement, which [`Self::next`] skips.
     pub async fn publish(&mut self, topic: &str, message: &str) -> Result<(), WireError> {
         let publish = Publish::builder()
             .topic_name(topic)?
@@ -75,7 +74,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mqtt<IO> {
         self.write(&publish.to_continuous_buffer()).await
     }
 
-    /// The next message, acknowledged. May be dropped and called again.
+    /// Acknowledges the next message and returns it. The future may be dropped and called again while it waits for data.
     pub async fn next(&mut self) -> Result<Publish, WireError> {
         loop {
             let Some((first, body)) = self.packet().await? else { continue };
@@ -91,7 +90,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mqtt<IO> {
         }
     }
 
-    /// The body of the next packet, which has to be of this kind.
+    /// Returns the body of the next packet, which must be of this kind.
     async fn expect(&mut self, kind: FixedHeader) -> Result<Vec<u8>, WireError> {
         loop {
             match self.packet().await? {
@@ -104,7 +103,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mqtt<IO> {
         }
     }
 
-    /// The next packet: its first byte and its body. `None`: it was time for a ping.
+    /// Returns the first byte and the body of the next packet; `None` after it has sent a ping.
     async fn packet(&mut self) -> Result<Option<(u8, Vec<u8>)>, WireError> {
         loop {
             if let Some(packet) = self.take_packet()? {

@@ -1,24 +1,23 @@
-//! How many packets the bytes of a connection take. Nobody captures them: a read or a write of the client is
-//! taken as one burst, and a burst takes full segments and a rest.
+//! Estimates the packets of a connection from its bytes, without a capture: each read or write of the client counts as one
+//! burst of full segments and a rest.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Payload of a full segment: an Ethernet frame of 1500 bytes less the headers below.
+/// Payload of a full segment: an Ethernet frame of 1500 bytes minus the headers below.
 const SEGMENT_BYTES: u64 = 1448;
 
 /// Headers of IPv4 (20) and TCP with timestamps (32), cost model section 4.
 pub(super) const HEADER_BYTES: u64 = 52;
 
-/// SYN and its answer carry more TCP options (RFC 9293, 7323): 20 and 40 bytes.
+/// SYN and SYN-ACK carry more TCP options (RFC 9293, 7323): 20 and 40 bytes.
 const SYN_BYTES: u64 = 60;
 
-/// How long an acknowledgement waits for data that takes it along; Linux waits at least so long (RFC 9293: at
-/// most 500 ms).
+/// How long an acknowledgement waits for data in the same direction; Linux waits at least this long (RFC 9293: at most 500 ms).
 const DELAYED_ACK: Duration = Duration::from_millis(40);
 
-/// Bytes of headers, by direction.
+/// Bytes of headers per direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Headers {
     pub(super) up: u64,
@@ -26,10 +25,10 @@ pub(super) struct Headers {
 }
 
 impl Headers {
-    /// Of SYN, its answer, and the acknowledgement.
+    /// SYN, SYN-ACK and the acknowledgement.
     pub(super) const OPENING: Self = Self { up: SYN_BYTES + HEADER_BYTES, down: SYN_BYTES };
 
-    /// Of a FIN each way with its acknowledgement.
+    /// One FIN in each direction with its acknowledgement.
     pub(super) const CLOSING: Self = Self { up: 2 * HEADER_BYTES, down: 2 * HEADER_BYTES };
 
     fn of(up: bool, packets: u64) -> Self {
@@ -42,7 +41,7 @@ impl Headers {
     }
 }
 
-/// The segments of a connection that wait for their acknowledgement.
+/// The last burst of a connection, which is not acknowledged yet.
 #[derive(Debug, Default)]
 pub(super) struct Unacknowledged {
     last: Option<Burst>,
@@ -56,8 +55,8 @@ struct Burst {
 }
 
 impl Unacknowledged {
-    /// The headers of a burst, and of the acknowledgements that the burst before it needed: one for two
-    /// segments, unless data the other way took them along in time.
+    /// Returns the headers of a burst, and of the acknowledgements of the previous burst: one per two segments, unless this
+    /// burst carries them in time.
     pub(super) fn burst(&mut self, up: bool, bytes: u64, at: Instant) -> Headers {
         let segments = bytes.div_ceil(SEGMENT_BYTES);
         let before = match self.last {
@@ -81,16 +80,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn acknowledgements_ride_along_or_travel_alone() {
+    fn acknowledgements_travel_with_data_or_alone() {
         let mut connection = Unacknowledged::default();
         let start = Instant::now();
         let millis = |millis| start + Duration::from_millis(millis);
-        // A request of one segment; its answer of three takes the acknowledgement along.
+        // A request of one segment; its answer of three segments carries the acknowledgement.
         assert_eq!(connection.burst(true, 200, millis(0)), Headers { up: 52, down: 0 });
         assert_eq!(connection.burst(false, 3000, millis(1)), Headers { up: 0, down: 3 * 52 });
-        // The next request comes a second later, so the answer had two acknowledgements of its own.
+        // The next request comes a second later, so the answer had two separate acknowledgements.
         assert_eq!(connection.burst(true, 200, millis(1000)), Headers { up: 3 * 52, down: 0 });
-        // Two pushes in a row: the first had one of its own.
+        // Two pushes in a row: the first had a separate acknowledgement.
         assert_eq!(connection.burst(false, 100, millis(1001)), Headers { up: 0, down: 52 });
         assert_eq!(connection.burst(false, 1448, millis(1002)), Headers { up: 52, down: 52 });
     }

@@ -1,22 +1,22 @@
-//! What wrk prints in the end.
+//! Parses the output of wrk.
 
 use super::WrkError;
 
-/// What it came to. Nothing went wrong.
+/// Figures of a run of wrk without errors.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Counted {
-    /// Requests that were answered.
+    /// Number of answered requests.
     pub requests: u64,
-    /// How many of them a second.
+    /// Answered requests per second.
     pub rate: f64,
-    /// What half of them took at most, in microseconds.
+    /// 50th percentile of the latency in microseconds.
     pub p50: f64,
-    /// What 99 % of them took at most, in microseconds.
+    /// 99th percentile of the latency in microseconds.
     pub p99: f64,
 }
 
 impl Counted {
-    /// Reads all of it, or says what went wrong.
+    /// Parses the output; an error if wrk reports failures or a figure is missing.
     pub(super) fn parse(text: &str) -> Result<Self, WrkError> {
         let after = |start: &str| text.lines().find_map(|line| line.trim_start().strip_prefix(start));
         if let Some(errors) = after("Socket errors: ") {
@@ -39,7 +39,7 @@ impl Counted {
     }
 }
 
-/// A time with its unit, in microseconds.
+/// Parses a time with its unit into microseconds.
 fn micros(time: &str) -> Option<f64> {
     let time = time.trim();
     let unit = time.find(|letter: char| letter.is_ascii_alphabetic())?;
@@ -73,7 +73,7 @@ Transfer/sec:    679.84KB
 ";
 
     #[test]
-    fn figures_are_read() {
+    fn the_figures_of_wrk_are_parsed() {
         let counted = Counted { requests: 1991, rate: 1989.01, p50: 612.5, p99: 5050.0 };
         assert_eq!(Counted::parse(TEXT).unwrap(), counted);
         assert_eq!(micros(" 1.50s"), Some(1.5e6));
@@ -81,7 +81,7 @@ Transfer/sec:    679.84KB
     }
 
     #[test]
-    fn what_went_wrong_is_no_figure_and_neither_is_half_of_it() {
+    fn failures_and_incomplete_output_are_errors() {
         for (line, why) in [
             (
                 "  Socket errors: connect 0, read 3, write 0, timeout 0\n",

@@ -1,12 +1,12 @@
-//! A request as the Lua script that wrk reads it from.
+//! Builds the Lua script from which wrk reads its request.
 
 use std::fmt::Write;
 
 use hyper::Request;
 use hyper::header::HOST;
 
-/// The script of a request. It has no function, so that wrk writes the request once, and says nothing of the target and
-/// of `Host`, which are in the address that wrk is given.
+/// Returns the script of a request. It defines no function, so that wrk builds the request once. The target and `Host` are left
+/// out: they are in the URL that wrk is given.
 pub(super) fn of<B>(request: &Request<B>, body: &[u8]) -> String {
     let mut script = format!("wrk.method = {}\n", quoted(request.method().as_str().as_bytes()));
     if !body.is_empty() {
@@ -18,7 +18,7 @@ pub(super) fn of<B>(request: &Request<B>, body: &[u8]) -> String {
     script
 }
 
-/// A string of Lua: whatever means something in one, or is no ASCII, by its number.
+/// Returns a Lua string; special and non-ASCII bytes become decimal escapes.
 fn quoted(text: &[u8]) -> String {
     let mut string = String::from('"');
     for byte in text {
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_script_has_the_whole_request() {
+    fn a_script_contains_the_whole_request() {
         let request = Request::post("/a?b=c").header(HOST, "here").header("if-none-match", "\"7\\\"");
         let script = of(&request.body(()).unwrap(), b"\"one\ntwo\"");
         let wanted = "wrk.method = \"POST\"\nwrk.body = \"\\034one\\010two\\034\"\n\

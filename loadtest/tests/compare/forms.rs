@@ -1,10 +1,10 @@
-//! Every form on the gateway, and more processes than one.
+//! Comparisons of every form on the gateway, in one and in several processes.
 
 use loadtest::data::{Report, Run};
 
 use crate::world::{Loadtest, alone};
 
-/// So many runs of [`LOAD`], and what holds for each.
+/// Checks a report with `runs` runs of [`LOAD`].
 pub(crate) fn check(report: &Report, runs: usize) {
     assert_eq!(report.runs.len(), runs);
     assert!(report.machine.cores > 0 && report.command.contains("--clients") && report.format == 1);
@@ -17,8 +17,8 @@ pub(crate) fn check(report: &Report, runs: usize) {
         assert!(run.latency.p50 > 0.0 && run.latency.p50 <= run.latency.p99, "{name}: {:?}", run.latency);
         assert!(run.latency.p99 <= run.latency.max, "{name}: {:?}", run.latency);
         assert!(run.latency.cdf.is_sorted() && run.latency.cdf.last().unwrap().1 == 1.0, "{name}");
-        // 256 bytes, 7200 times an hour, and the way in which they are wrapped; but polls every 5 s first bring what has
-        // come since the start.
+        // 256 bytes, 7200 times an hour, plus their framing. The limit is lower, since the first poll of a 5 s interval also
+        // brings the messages since the start.
         assert!(run.bytes.down > 700_000.0, "{name}: {:?}", run.bytes);
         assert!(run.bytes.up_with_packets > run.bytes.up && run.bytes.down_with_packets > run.bytes.down);
         let cost = run.server_cost.expect("of a server that was started");
@@ -27,7 +27,7 @@ pub(crate) fn check(report: &Report, runs: usize) {
     }
 }
 
-/// What is counted here does not depend on whether the machine of the test gives every thread its time at once.
+/// The tests of this file only count, so late sends are harmless.
 pub(crate) const PATIENT: [&str; 2] = ["--late-after", "1s"];
 
 pub(crate) const LOAD: [&str; 10] =
@@ -69,7 +69,7 @@ async fn every_form_delivers_everything() {
     assert!(polls.prediction.is_some() && of(&report, "sse").prediction.is_none());
 }
 
-/// 50 clients on 7 streams in 3 processes, twice: the same counts as in one process.
+/// 50 clients on 7 streams give the same counts in one process and in 3, with two repeats.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_processes_and_repeats_measure_together() {
     let _turn = alone().await;

@@ -1,4 +1,4 @@
-//! Ctrl-C: the children go, and what was measured so far is reported.
+//! Ctrl-C ends the child processes and reports the measurements until then.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::forms::PATIENT;
 use crate::world::{Loadtest, alone};
 
-/// What takes so long hangs.
+/// Hang detector.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn signal(name: &str, id: u32) {
     assert!(std::process::Command::new("kill").args([name, &id.to_string()]).status().unwrap().success());
 }
 
-/// The children of the command once it has so many, and each has become a program of its own: one that is stopped before
-/// that stops its parent too, which waits for it.
+/// Waits until the command has `at_least` children that have all executed their own program, and returns them. A child that is
+/// stopped before that would also stop its parent, which waits for it.
 async fn children(child: &Child, at_least: usize) -> Vec<u32> {
     let since = Instant::now();
     let command = |id: &u32| std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
@@ -37,7 +37,7 @@ async fn until_gone(children: &[u32]) {
     let since = Instant::now();
     let runs = |id: &u32| {
         let state = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-        // One that has ended and not been waited for has no more threads, files or memory.
+        // A zombie has no more threads, files or memory.
         !state.is_empty() && !state.contains(") Z ")
     };
     while children.iter().any(runs) {
@@ -57,7 +57,7 @@ async fn the_first_signal_reports_what_was_measured() {
             Loadtest::new(&[&LOAD[..], &["--strategy", "sse", "--strategy", "ndjson"], split].concat());
         let child = command.spawn();
         let children = children(&child, if split.is_empty() { 1 } else { 3 }).await;
-        // There is no sign of the measured time from outside; this is well into it.
+        // The measured time is not visible from outside; this is well within it.
         sleep(Duration::from_secs(3)).await;
         signal("-INT", child.id().unwrap());
         let ended = command.ended(timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap());
@@ -72,13 +72,13 @@ async fn the_first_signal_reports_what_was_measured() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_second_signal_ends_at_once() {
+async fn the_second_signal_ends_the_command_at_once() {
     let _turn = alone().await;
     let command = Loadtest::new(&[&LOAD[..], &["--strategy", "sse", "--clients-a-process", "16"]].concat());
     let mut child = command.spawn();
     let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
     let (id, children) = (child.id().unwrap(), children(&child, 3).await);
-    // Generators that do nothing any more, so that the first signal cannot be enough.
+    // Stopped generators do not react to the first signal.
     for child in &children {
         signal("-STOP", *child);
     }

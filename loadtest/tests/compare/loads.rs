@@ -1,4 +1,4 @@
-//! The loads on real servers, and what cannot be a fair fight.
+//! The loads on real servers, and the combinations that are refused because they would be unfair.
 
 use crate::world::{Ended, Loadtest, alone};
 
@@ -8,14 +8,15 @@ async fn load(arguments: &[&str]) -> Ended {
     Loadtest::new_without_output(&[arguments, &SHORT].concat()).run().await
 }
 
-/// The line of the table that begins so, as its numbers.
+/// Returns the numbers in the table's line that begins with `name`.
 fn line(ended: &Ended, name: &str) -> Vec<f64> {
     let line = ended.said.lines().find(|line| line.trim_start().starts_with(name)).expect(name);
     let words = line.trim_start().trim_start_matches(name).split([' ', '(', ')']);
     words.filter_map(|word| word.parse().ok()).collect()
 }
 
-/// A command, its first column, how many columns there are, and one whose figures are above something on each server.
+/// A command, the header that its table must have, the number of columns, and the index of a column with the lower limit of its
+/// figures.
 type Case<'a> = (&'a [&'a str], &'a str, usize, (usize, f64));
 
 const CASES: [Case<'_>; 8] = [
@@ -37,7 +38,7 @@ async fn the_gateway_and_a_rival_take_turns() {
         assert_eq!(ended.code, Some(0));
         assert!(ended.said.contains(header) && ended.said.contains("messages in memory"), "{}", ended.said);
         let (own, rival) = (line(&ended, "pollgate  "), line(&ended, "nchan  "));
-        // Median, least and greatest of each column: of one round they are the same.
+        // Median, least and greatest of each column are equal after one round.
         assert!(own.len() == 3 * columns && own[0] == own[1] && own[1] == own[2], "{own:?}");
         let (own, rival) = (own[3 * column], rival[3 * column]);
         assert!(own > least && rival > least, "{command:?}: {own} {rival}");
@@ -47,14 +48,14 @@ async fn the_gateway_and_a_rival_take_turns() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_would_not_be_fair_is_refused() {
+async fn unfair_comparisons_are_refused() {
     let _turn = alone().await;
     let here = env!("CARGO_TARGET_TMPDIR");
     for (arguments, why) in [
-        (&["--rival", "nchan", "--store", here][..], "nchan keeps messages in memory alone"),
+        (&["--rival", "nchan", "--store", here][..], "nchan keeps messages in memory only"),
         (&["--store", "/dev/shm"], "tmpfs is no disk"),
         (&["--rival", "mosquitto"], "mosquitto has no long-poll"),
-        (&["--generator", "wrk", "--streams", "2"], "leave --streams 2 or --generator wrk out"),
+        (&["--generator", "wrk", "--streams", "2"], "remove --streams 2 or --generator wrk"),
         (&["--rival", "durable-streams=/no/such/program"], "durable-streams is not installed"),
     ] {
         let ended = load(&[&["appends"], arguments].concat()).await;

@@ -1,4 +1,4 @@
-//! The whole command against real servers, and what it says when there is nothing to compare.
+//! Runs the whole command against real servers, and checks its messages when it cannot compare.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What cannot work: one clear line each, and exit code 2.
+//! Commands that cannot work end with one clear line and exit code 2.
 
 use tokio::net::TcpListener;
 
@@ -12,7 +12,7 @@ async fn refused(arguments: &[&str]) -> Ended {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_can_not_work_is_said_in_a_line() {
+async fn each_impossible_command_ends_with_one_line_of_explanation() {
     let _turn = alone().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let taken = listener.local_addr().unwrap().to_string();
@@ -39,9 +39,9 @@ async fn what_can_not_work_is_said_in_a_line() {
     assert!(ended.said.contains("http://HOST:PORT"), "{}", ended.said);
 }
 
-/// Something that answers every request with 404 is no gateway.
+/// A server that answers every request with 404 is not a gateway.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_target_that_is_no_gateway_is_said_so() {
+async fn a_target_that_is_no_gateway_is_refused() {
     let _turn = alone().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = format!("http://{}", listener.local_addr().unwrap());

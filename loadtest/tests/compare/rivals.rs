@@ -1,4 +1,4 @@
-//! Rivals by the same harness. Debian's are installed by `tests/run`.
+//! Rivals in the same comparison. Debian's packages are installed by `tests/run`.
 
 use crate::forms::{LOAD, check};
 use crate::world::{Loadtest, alone};

@@ -1,10 +1,10 @@
-//! Sweeps over settings and rates, and recommendations from what was measured.
+//! Sweeps over settings and rates, and recommendations from measured figures.
 
 use crate::forms::PATIENT;
 use crate::world::{Loadtest, alone};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sweep_finds_what_nothing_beats() {
+async fn a_sweep_finds_the_strategies_that_nothing_beats() {
     let _turn = alone().await;
     let lists = ["--interval", "300ms", "--hold", "2s", "--heartbeat", "1s", "--rate", "1,4"];
     let load = ["--clients", "40", "--seconds", "1", "--warm-up", "0.3"];
@@ -18,7 +18,7 @@ async fn a_sweep_finds_what_nothing_beats() {
         assert_eq!(names, all);
         assert_eq!(swept["reports"][rate]["workload"]["rate"], report);
         let front = swept["sweep"]["rates"][rate]["requestsFront"].as_array().unwrap();
-        // An open connection asks next to nothing and is far quicker than a poll.
+        // An open connection sends almost no requests and is far quicker than a poll.
         assert!(!front.is_empty() && !front.contains(&0.into()), "{front:?}");
         assert!(points.iter().all(|point| point["joulesPerClientHour"].as_f64().unwrap() > 0.0));
     }

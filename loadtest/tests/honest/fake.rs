@@ -1,5 +1,5 @@
-//! A server of the test that speaks just enough of the protocol for long polls, and has the faults that it is
-//! told. It delivers each append of each stream in order, but for the faults, which it counts.
+//! A server with the long polls of the protocol and with configured faults. It delivers the appends of each stream in order,
+//! except for the faults.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,27 +19,27 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-/// What goes wrong, by the number of an append to its stream (from 0). Each hits one append in so many; 0:
-/// none.
+/// Faults, selected by the number of an append in its stream (from 0). `*_every: n` hits one append in `n`; 0 disables the
+/// fault.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Faults {
     pub(crate) lose_every: u32,
     pub(crate) double_every: u32,
     pub(crate) swap_every: u32,
-    /// Each append of these streams whose number is a multiple waits so long before it is seen.
+    /// The selected appends of each stream are delayed by `stall` before readers see them.
     pub(crate) stall_every: u32,
     pub(crate) stall: Duration,
-    /// Answered 500, and not kept.
+    /// The selected appends are answered with 500 and discarded.
     pub(crate) refuse_every: u32,
-    /// From one accept to the next.
+    /// Time between two accepts.
     pub(crate) accept_pause: Duration,
-    /// From when a poll could be answered until it is.
+    /// Delay of every response to a poll.
     pub(crate) answer_pause: Duration,
-    /// Polls are held so long and no longer, whatever they ask for.
+    /// Maximum hold time of a poll, regardless of its request.
     pub(crate) hold_max: Option<Duration>,
-    /// Whether a message is lost, by its stream and its number in it, as the message says them itself.
+    /// Whether a message is lost, by its stream and sequence number, which are read from the message.
     pub(crate) loses: Option<fn(u32, u32) -> bool>,
-    /// Polls get all messages, whatever their offset.
+    /// Polls return all messages, regardless of their offset.
     pub(crate) forgets_offsets: bool,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Faults {
 struct Log {
     appended: u32,
     messages: Vec<Bytes>,
-    /// A message that waits for the next one to go first.
+    /// A message that is delivered after the next one.
     swapped: Option<Bytes>,
 }
 
@@ -168,7 +168,7 @@ impl Fake {
     }
 }
 
-/// A number that a message says of itself.
+/// Returns a number of the message's mark.
 fn part(message: &Bytes, index: usize) -> u32 {
     let text = std::str::from_utf8(message).unwrap();
     u32::from_str_radix(text.split('.').nth(index).unwrap(), 16).unwrap()

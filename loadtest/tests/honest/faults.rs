@@ -1,4 +1,4 @@
-//! A server with known faults: the comparison finds each of them, and nothing else.
+//! A server with known faults: the comparison finds exactly these.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn read_by(strategy: &str, faults: Faults) -> Run {
     let target = format!("http://{}", fake.address);
     let numbers =
         [CLIENTS.to_string(), SECONDS.to_string(), WARM_UP.to_string(), RATE.to_string(), SEED.to_string()];
-    // Faults are counted whenever a send goes out.
+    // These tests only count faults, so late sends are harmless.
     let mut arguments = vec!["--target", &target, "--strategy", strategy, "--late-after", "1s"];
     for (name, number) in ["--clients", "--seconds", "--warm-up", "--rate", "--seed"].iter().zip(&numbers) {
         arguments.extend([name, number.as_str()]);
@@ -33,7 +33,7 @@ async fn read_by(strategy: &str, faults: Faults) -> Run {
     ended.report().runs.remove(0)
 }
 
-/// The schedule that the command draws.
+/// Returns the schedule that the command draws.
 fn workload() -> Workload {
     Workload::new(Plan {
         clients: CLIENTS,
@@ -47,7 +47,8 @@ fn workload() -> Workload {
     })
 }
 
-/// Messages of the measured time, all streams together, whose number in their stream satisfies `hit`.
+/// Counts the messages of the measured time, over all streams, whose number in their stream satisfies `hit`. The second
+/// argument of `hit` is the stream's number of messages.
 fn hits(hit: impl Fn(usize, usize) -> bool) -> u64 {
     let workload = workload();
     let window = workload.plan.window();
@@ -61,7 +62,7 @@ fn hits(hit: impl Fn(usize, usize) -> bool) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_faults_nothing_is_found() {
+async fn a_server_without_faults_has_complete_deliveries() {
     let _turn = alone().await;
     let run = against(Faults::default()).await;
     let all: usize =
@@ -71,17 +72,16 @@ async fn without_faults_nothing_is_found() {
     assert_eq!((counts.lost, counts.doubled, counts.out_of_order), (0, 0, 0));
 }
 
-/// Every 10th is lost, every 7th doubled, every 13th changes places with the next one that is not lost
-/// itself. 10, 7 and 13 meet at some numbers; the fake lets loss win over the change of places, and that over
-/// doubling.
+/// Every 10th message is lost, every 7th doubled, every 13th swapped with the next one that is not lost. If several apply, the
+/// fake prefers loss to the swap and the swap to doubling.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn loss_doubles_and_order_are_counted_exactly() {
+async fn losses_duplicates_and_reordering_are_counted_exactly() {
     let _turn = alone().await;
     let run = against(Faults { lose_every: 10, double_every: 7, swap_every: 13, ..Faults::default() }).await;
     let every = |number: usize, of: usize| number % of == of - 1;
     let lost = |number| every(number, 10);
     let swapped = |number| every(number, 13) && !lost(number);
-    // At the end of a stream nothing follows that could go first, so what should change places is lost.
+    // At the end of a stream no message follows to be swapped with, so the message is lost.
     let follows = |number: usize, last: usize| (number + 1..last).any(|next| !lost(next) && !swapped(next));
     let expected_lost = hits(|number, last| lost(number) || (swapped(number) && !follows(number, last)));
     let expected_doubled = hits(|number, _| every(number, 7) && !lost(number) && !swapped(number));
@@ -98,10 +98,9 @@ fn is_last(stream: u32, sequence: u32) -> bool {
     workload().schedule(stream).len() == sequence as usize + 1
 }
 
-/// Behind it nothing comes that could show the loss, and a reader that polls has a last interval in which it could still
-/// come.
+/// No later message reveals this loss, and a reader that polls has a last interval in which the message could still arrive.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_message_of_each_stream_is_missed_too() {
+async fn a_lost_last_message_of_a_stream_is_counted() {
     let _turn = alone().await;
     let window = workload().plan.window();
     let last = |stream| *workload().schedule(stream).last().unwrap();
@@ -115,8 +114,8 @@ async fn the_last_message_of_each_stream_is_missed_too() {
     }
 }
 
-/// One append in 25 stalls for half a second, and with it what comes to its stream meanwhile: 4 % of the
-/// messages at least, so that the 99th percentile has to show it; the median does not.
+/// One append in 25 stalls for half a second and delays the appends of its stream behind it: at least 4 % of the messages, so
+/// that the 99th percentile must show it and the median must not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stall_shows_in_the_tail() {
     on_time(async || {
@@ -127,7 +126,7 @@ async fn a_stall_shows_in_the_tail() {
         assert!(stalled * 100 > 2 * run.deliveries.intended, "{stalled} of {}", run.deliveries.intended);
         assert!((500e3..700e3).contains(&run.latency.p99), "{:?}", run.latency.p99);
         assert!(run.latency.p50 < 50e3, "{:?}", run.latency.p50);
-        // Messages that came in the stall waited behind it, and their wait counts from their own intended time.
+        // Messages that were due during the stall waited behind it, and their wait counts from their own intended time.
         let waited = run.latency.cdf.iter().filter(|(micros, _)| (100e3..450e3).contains(micros)).count();
         assert!(waited > 10, "only {waited} latencies between 100 and 450 ms");
         assert_eq!(run.deliveries.lost, 0);

@@ -1,4 +1,4 @@
-//! The loads against a server whose faults are known.
+//! The loads against a server with known faults.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::fake::{Fake, Faults};
 use crate::world::{Loadtest, alone, on_time};
 
-/// What the command line asks for, of a server with these faults.
+/// Parses a command line for a load on `fake`.
 fn command(load: &str, fake: &Fake) -> Command {
     let line =
         format!("loadtest {load} --rounds 1 --seconds 1 --warm-up 0.2 --target http://{}", fake.address);
@@ -26,13 +26,13 @@ async fn round<L: Load>(load: &L, wanted: &Rounds) -> Result<L::Figures, RoundEr
     Ok(rounds(load, wanted, stop).await?.standings[0].rounds[0])
 }
 
-/// What one round comes to of a load that does one thing all the time.
+/// Returns the figures of one round of a load that repeats one operation.
 async fn figures(load: &str, faults: Faults) -> Result<Pace, RoundError> {
     match command(load, &*Fake::start(faults).await) {
         Command::Appends(wanted) => round(&wanted.load(), &wanted.rounds).await,
         Command::ShortPolls(wanted) => round(&wanted.load(), &wanted.rounds).await,
         Command::Wake(wanted) => round(&wanted.load(), &wanted.rounds).await,
-        _ => panic!("{load} is no such load"),
+        _ => panic!("{load} does not repeat one operation"),
     }
 }
 
@@ -54,9 +54,9 @@ fn slow() -> Faults {
     Faults { stall_every: 1, stall: Duration::from_millis(20), ..Faults::default() }
 }
 
-/// 8 connections with an append under way each, which takes 20 ms: at most 400 a second.
+/// 8 connections with one append in flight each, which takes 20 ms: at most 400 a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_append_takes_what_the_server_takes() {
+async fn append_times_match_the_delay_of_the_server() {
     on_time(async || {
         let _turn = alone().await;
         let of_slow = figures("appends --connections 8", slow()).await.unwrap();
@@ -69,9 +69,9 @@ async fn an_append_takes_what_the_server_takes() {
     .await;
 }
 
-/// A message that the server shows after 20 ms cannot be with its reader before.
+/// The server shows a message after 20 ms, so its reader cannot have it earlier.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wake_takes_what_the_server_takes() {
+async fn wake_times_match_the_delay_of_the_server() {
     on_time(async || {
         let _turn = alone().await;
         let of_slow = figures("wake --held 3 --rate 20", slow()).await.unwrap();
@@ -83,9 +83,9 @@ async fn a_wake_takes_what_the_server_takes() {
     .await;
 }
 
-/// 20 ms for each of 100 messages a second, one after the other: the last one goes out a second late, and its wait counts.
+/// Each of 100 messages a second takes 20 ms, one after the other: the last one is sent a second late, and its wait counts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rate_that_the_server_can_not_keep_shows_in_the_times() {
+async fn a_rate_above_the_servers_capacity_shows_in_the_times() {
     on_time(async || {
         let _turn = alone().await;
         let late = figures("wake --rate 100", slow()).await.unwrap();
@@ -94,7 +94,7 @@ async fn a_rate_that_the_server_can_not_keep_shows_in_the_times() {
     .await;
 }
 
-/// A poll is not held anew within half a millisecond and less, each time.
+/// Most polls are not held again within the half millisecond between two messages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn polls_that_are_not_held_in_time_fail_the_run() {
     on_time(async || {
@@ -122,9 +122,9 @@ async fn an_append_that_is_refused_fails_the_run() {
     .await;
 }
 
-/// wrk has 8 requests under way, too, and its own times; it does not look at what it gets.
+/// wrk also has 8 requests in flight, and takes its own times; it ignores the content of responses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrk_takes_what_the_server_takes() {
+async fn wrk_times_match_the_delay_of_the_server() {
     on_time(async || {
         let _turn = alone().await;
         let pause = Faults { answer_pause: Duration::from_millis(20), ..Faults::default() };
@@ -143,9 +143,9 @@ async fn wrk_takes_what_the_server_takes() {
     .await;
 }
 
-/// The poll of a message that is lost is never answered.
+/// The poll for a lost message is never answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_is_lost_fails_the_run() {
+async fn a_lost_message_fails_the_run() {
     on_time(async || {
         let _turn = alone().await;
         let lost =
@@ -155,9 +155,9 @@ async fn a_message_that_is_lost_fails_the_run() {
     .await;
 }
 
-/// 8 connections with a poll under way each, which takes 20 ms: at most 400 a second.
+/// 8 connections with one poll in flight each, which takes 20 ms: at most 400 a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_short_poll_takes_what_the_server_takes() {
+async fn short_poll_times_match_the_delay_of_the_server() {
     on_time(async || {
         let _turn = alone().await;
         let pause = Faults { answer_pause: Duration::from_millis(20), ..Faults::default() };
@@ -171,7 +171,7 @@ async fn a_short_poll_takes_what_the_server_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_short_poll_that_brings_what_was_read_fails_the_run() {
+async fn a_short_poll_that_returns_an_old_message_fails_the_run() {
     on_time(async || {
         let _turn = alone().await;
         let forgetful = Faults { forgets_offsets: true, ..Faults::default() };
@@ -181,9 +181,9 @@ async fn a_short_poll_that_brings_what_was_read_fails_the_run() {
     .await;
 }
 
-/// A server that takes 20 ms for each of 20 connections has not all of their polls before 400 ms, though they were sent.
+/// A server that takes 20 ms to accept each of 20 connections does not hold all polls before 400 ms, though they were sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn polls_are_held_when_the_server_has_them() {
+async fn polls_count_as_held_only_after_the_server_has_read_them() {
     on_time(async || {
         let _turn = alone().await;
         let slow = Faults { accept_pause: Duration::from_millis(20), ..Faults::default() };
@@ -196,9 +196,9 @@ async fn polls_are_held_when_the_server_has_them() {
     .await;
 }
 
-/// The first ones are answered before the last ones come to be asked.
+/// The first polls are answered before the last ones are sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn polls_that_are_never_held_all_at_a_time_fail_the_run() {
+async fn polls_that_are_never_all_held_at_once_fail_the_run() {
     on_time(async || {
         let _turn = alone().await;
         let (accept_pause, hold_max) = (Duration::from_millis(20), Some(Duration::from_millis(100)));
@@ -211,7 +211,7 @@ async fn polls_that_are_never_held_all_at_a_time_fail_the_run() {
     .await;
 }
 
-/// Memory is looked at a second later: by then they are not held any more.
+/// Memory is measured a second later, when the polls are no longer held.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn polls_that_are_not_held_to_the_end_fail_the_run() {
     on_time(async || {
@@ -223,9 +223,9 @@ async fn polls_that_are_not_held_to_the_end_fail_the_run() {
     .await;
 }
 
-/// The message is there after 20 ms, and 20 ms later each poll is answered; the publisher does not wait for that.
+/// The message is visible after 20 ms, and each poll is answered 20 ms later; the publisher does not wait for that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fan_out_takes_what_the_server_takes() {
+async fn fan_out_times_match_the_delay_of_the_server() {
     on_time(async || {
         let _turn = alone().await;
         let faults = Faults { answer_pause: Duration::from_millis(20), ..slow() };
@@ -243,7 +243,7 @@ async fn a_fan_out_takes_what_the_server_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fan_out_that_is_not_whole_fails_the_run() {
+async fn an_incomplete_fan_out_fails_the_run() {
     on_time(async || {
         let _turn = alone().await;
         for (faults, why) in [

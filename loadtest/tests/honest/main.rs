@@ -1,4 +1,4 @@
-//! Whether the comparison can be believed: against a server whose faults are known, and against the formulas.
+//! Checks that the comparison's figures are right: against a server with known faults, and against the formulas.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! A generator that cannot keep up says so instead of reporting.
+//! A generator that falls behind reports this as an error.
 
 use std::time::Duration;
 

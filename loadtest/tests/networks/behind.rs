@@ -27,18 +27,18 @@ impl Behind {
         Self { gateway, middlebox }
     }
 
-    /// One that has to come through the network.
+    /// Returns a client that connects through the network.
     pub(crate) fn client(&self) -> Builder {
         Client::builder(&format!("http://{}", self.middlebox.address()))
     }
 
-    /// One that publishes on the other side of it.
+    /// Returns a producer that connects to the gateway directly.
     pub(crate) fn producer(&self, stream: &str) -> Producer {
         let url = format!("http://{}", self.gateway.target.address);
         Client::new(&url).unwrap().producer(stream, "application/json")
     }
 
-    /// The gateway's own figures.
+    /// Returns the gateway's metrics.
     pub(crate) async fn metrics(&self) -> String {
         let admin = self.gateway.admin.unwrap();
         let request = hyper::Request::builder().uri("/metrics").header("host", "localhost");
@@ -49,7 +49,7 @@ impl Behind {
     }
 }
 
-/// Asks for items as they come, as a program does that is not busy with anything else.
+/// Reads messages as they arrive, like a program that does nothing else.
 pub(crate) struct Reading {
     messages: mpsc::UnboundedReceiver<String>,
     changes: Changes,
@@ -57,7 +57,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Reads a stream with a client that is in the making.
+    /// Starts to read a stream with the client that `client` builds.
     pub(crate) fn start(client: Builder, stream: &str, start: Start) -> Self {
         let changes = Changes::default();
         let client = client.on_event(changes.told()).build().unwrap();
@@ -78,23 +78,23 @@ impl Reading {
         Self { messages, changes, _asking: asking }
     }
 
-    /// The next message.
+    /// Waits for the next message.
     pub(crate) async fn message(&mut self) -> String {
         timeout(HANGS, self.messages.recv()).await.expect("no message in a minute").unwrap()
     }
 
-    /// Each form that was taken, and why.
+    /// Returns each form that the client has used, with its reason.
     pub(crate) fn changes(&self) -> Vec<(Form, Reason)> {
         self.changes.0.lock().clone()
     }
 
-    /// The one in use.
+    /// Returns the form in use.
     pub(crate) fn form(&self) -> Form {
         self.changes().last().unwrap().0
     }
 }
 
-/// The changes of form that a client has told.
+/// The changes of form that a client has reported.
 #[derive(Clone, Default)]
 struct Changes(Arc<Mutex<Vec<(Form, Reason)>>>);
 

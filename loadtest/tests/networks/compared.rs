@@ -1,4 +1,4 @@
-//! The comparison through a hostile network.
+//! Comparisons through a hostile network.
 
 use loadtest::data::{Report, Run};
 
@@ -28,9 +28,9 @@ fn is_cut_off(run: &Run) -> bool {
     run.deliveries.lost > 20 && run.deliveries.delivered == 0
 }
 
-/// What cannot work is a line of the report that says why, and holds up nobody.
+/// A strategy that cannot work is a line of the report with its reason, and does not delay the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strategies_that_a_network_does_not_let_through_are_reported_as_lost() {
+async fn strategies_that_a_network_blocks_are_reported_as_lost() {
     let _turn = alone().await;
     let report = through("no-streaming:1s", &["long-poll:2s", "sse", "websocket", "mqtt"]).await;
     assert!(is_complete(of(&report, "long-poll:2s")), "{:?}", report.runs);
@@ -48,9 +48,9 @@ async fn strategies_that_a_network_does_not_let_through_are_reported_as_lost() {
     }
 }
 
-/// The clocks of a real path, and a network that heals.
+/// Timeouts of a real path, and a network that works after 2 s.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn networks_of_the_cost_model_and_healed_ones_let_all_through() {
+async fn networks_of_the_cost_model_and_recovered_ones_deliver_everything() {
     let _turn = alone().await;
     let report = through("heroku", &["short-poll:500ms", "sse", "websocket"]).await;
     assert!(report.runs.iter().all(is_complete), "{:?}", report.runs);
@@ -59,7 +59,7 @@ async fn networks_of_the_cost_model_and_healed_ones_let_all_through() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_network_that_does_not_exist_is_said() {
+async fn an_unknown_network_is_an_error() {
     let ended = Loadtest::new(&["compare", "--network", "moon"]).run().await;
     assert_eq!(ended.code, Some(2));
     assert!(ended.said.contains("no network \"moon\"; there are nat-idle, "), "{}", ended.said);

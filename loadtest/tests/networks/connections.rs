@@ -1,4 +1,4 @@
-//! What networks do to connections that they know nothing about.
+//! Effects of hops that relay bytes.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn second() -> Duration {
     Duration::from_secs(1)
 }
 
-/// Nothing, and everything that does not look into what it carries, as long as its clocks have not run out.
+/// No hop, and every hop that relays bytes, with timeouts that do not expire.
 fn carriers() -> [Profile; 6] {
     [
         Profile::none(),
@@ -26,8 +26,8 @@ fn carriers() -> [Profile; 6] {
     ]
 }
 
-/// 1. The client sends 1 MB and says that this was all. 2. The server has all of it, and that it is all. 3. Only then it
-/// sends 1 MB, which the client still gets.
+/// 1. The client sends 1 MB and closes its sending half. 2. The server receives all of it and the end. 3. Then the server sends
+/// 1 MB, which the client receives.
 #[tokio::test]
 async fn bytes_pass_unchanged_and_so_does_a_half_close() {
     for profile in carriers() {
@@ -65,17 +65,17 @@ async fn a_reset_passes_as_a_reset() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_a_reset() {
+async fn an_unreachable_server_is_a_reset() {
     let gone = Ends::of(&Profile::none()).await.middlebox.address();
     let network = loadtest::network::Middlebox::start(&Profile::none(), crate::ends::ANY, gone).unwrap();
     let mut client = tokio::net::TcpStream::connect(network.address()).await.unwrap();
     assert_eq!(hears(&mut client).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
-/// 1. Packets keep a connection known, whichever way they go, for longer than the clock. 2. After a pause that is
-/// longer nobody hears anything any more, nor that the connection has ended. 3. A new one works.
+/// 1. Packets in either direction keep a connection alive beyond the timeout. 2. After a longer pause no data arrives any more,
+/// and no end of the connection. 3. A new connection works.
 #[tokio::test]
-async fn a_nat_forgets_what_is_quiet_and_tells_nobody() {
+async fn a_nat_forgets_idle_connections_silently() {
     on_time(async || {
         let ends = Ends::of(&hops("{ nat-idle = { after = 0.5 } }")).await;
         let (mut client, mut server) = ends.connect().await;
@@ -96,7 +96,7 @@ async fn a_nat_forgets_what_is_quiet_and_tells_nobody() {
 }
 
 #[tokio::test]
-async fn a_nat_can_reset_what_it_forgets() {
+async fn a_nat_can_reset_the_connections_that_it_forgets() {
     on_time(async || {
         let ends = Ends::of(&hops("{ nat-idle = { after = 0.3, ending = 'reset' } }")).await;
         let (mut client, mut server) = ends.connect().await;
@@ -109,9 +109,9 @@ async fn a_nat_can_reset_what_it_forgets() {
     .await;
 }
 
-/// However busy it is.
+/// Even busy connections go silent.
 #[tokio::test]
-async fn an_address_change_kills_all_connections_without_a_word() {
+async fn an_address_change_silences_all_connections() {
     on_time(async || {
         let ends = Ends::of(&hops("{ address-change = { every = 1 } }")).await;
         let began = Instant::now();
@@ -148,10 +148,9 @@ async fn a_lifetime_ends_a_connection_however_busy_it_is() {
     .await;
 }
 
-/// 4000 bytes at 8000 a second are half a second, and their way is a fifth; a short word takes nothing but the way, however
-/// many of them are on it.
+/// 4000 bytes at 8000 a second take half a second, and the delay is a fifth. A short message takes only the delay.
 #[tokio::test]
-async fn a_slow_line_takes_its_time_for_the_bytes_and_for_the_way() {
+async fn a_slow_line_limits_bandwidth_and_adds_delay() {
     on_time(async || {
         let ends = Ends::of(&hops("{ slow = { bytes-per-second = 8000, delay = 0.2 } }")).await;
         let (mut client, mut server) = ends.connect().await;
@@ -179,6 +178,6 @@ async fn connections_end_with_their_middlebox() {
     says(&mut client, &mut server).await;
     is_open_and_quiet(&mut silenced).await;
     drop(ends);
-    // By FIN or RST, as there was something unread or not.
+    // Each ends with FIN or RST, depending on unread bytes.
     let _ended = (hears(&mut silenced).await, hears(&mut client).await, hears(&mut server).await);
 }

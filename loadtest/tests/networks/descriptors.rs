@@ -1,4 +1,4 @@
-//! The middlebox as a command, and that it keeps no descriptors.
+//! The middlebox as a command leaks no descriptors.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::ends::{ANY, HANGS};
 
 const CLIENTS: usize = 300;
 
-/// 1. 300 clients at once have their answer, or wait for it. 2. They leave, and so does the server. 3. The
-/// process has as many descriptors as before. 4. A signal ends it, and it says what it has done.
+/// 1. 300 clients at the same time get a response or wait for it. 2. They disconnect, and so does the server. 3. The process
+/// has as many descriptors as before. 4. A signal ends it, and it prints its counts.
 #[tokio::test]
 async fn many_connections_leave_no_descriptor() {
     for (network, answered) in [
@@ -58,7 +58,7 @@ async fn many_connections_leave_no_descriptor() {
     }
 }
 
-/// Answers, and holds the connection until its client has gone or the server ends.
+/// Answers, and keeps the connection until its client disconnects or the server ends.
 async fn serve(listener: TcpListener) {
     let mut clients = JoinSet::new();
     loop {
@@ -73,7 +73,7 @@ async fn serve(listener: TcpListener) {
     }
 }
 
-/// Asks, and leaves when it has its answer, or a moment later where the network silences those that ask too late.
+/// Sends a request, and disconnects after the response, or after a second if the network may silence it.
 async fn ask(address: String, answered: bool) {
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();

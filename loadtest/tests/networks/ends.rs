@@ -8,21 +8,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-/// Longer than anything takes on loopback, shorter than the clocks of the tests' networks.
+/// Longer than any operation on loopback, shorter than the timeouts of the test networks.
 pub(crate) const MOMENT: Duration = Duration::from_millis(150);
 
-/// What takes so long never comes.
+/// Hang detector.
 pub(crate) const HANGS: Duration = Duration::from_secs(60);
 
 pub(crate) const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// A network with a server of the test's own behind it.
+/// A network in front of the test's own server.
 pub(crate) struct Ends {
     pub(crate) middlebox: Middlebox,
     server: TcpListener,
 }
 
-/// A profile of one line of TOML.
+/// Builds a profile from one line of TOML.
 pub(crate) fn hops(hops: &str) -> Profile {
     let text = format!("[[network]]\nname = 'of-the-test'\nsource = ''\nhops = [{hops}]");
     text.parse::<loadtest::network::Profiles>().unwrap().get("of-the-test").unwrap()
@@ -35,13 +35,13 @@ impl Ends {
         Self { middlebox, server }
     }
 
-    /// A connection: the client's end and the server's.
+    /// Opens a connection and returns the client's and the server's end.
     pub(crate) async fn connect(&self) -> (TcpStream, TcpStream) {
         let client = TcpStream::connect(self.middlebox.address()).await.unwrap();
         (client, self.server.accept().await.unwrap().0)
     }
 
-    /// The same through a proxy, when both ends have said what it takes to leave HTTP.
+    /// Opens a connection through a proxy, and upgrades it with the given request and response.
     pub(crate) async fn connect_upgraded(&self, asks: &str, answers: &str) -> (TcpStream, TcpStream) {
         let mut client = TcpStream::connect(self.middlebox.address()).await.unwrap();
         client.write_all(asks.as_bytes()).await.unwrap();
@@ -53,7 +53,7 @@ impl Ends {
     }
 }
 
-/// Sends something one way and expects it at the other end.
+/// Sends bytes from one end and expects them at the other.
 pub(crate) async fn says(from: &mut TcpStream, to: &mut TcpStream) {
     from.write_all(b"hello").await.unwrap();
     expect(to, "hello").await;
@@ -65,7 +65,7 @@ async fn expect(end: &mut TcpStream, text: &str) {
     assert_eq!(String::from_utf8(heard).unwrap(), text);
 }
 
-/// Sends something one way, which works, and expects that nothing comes of it and that the other end stays open.
+/// Sends bytes from one end, which succeeds, and expects that the other end receives nothing and stays open.
 pub(crate) async fn says_in_vain(from: &mut TcpStream, to: &mut TcpStream) {
     from.write_all(b"hello").await.unwrap();
     is_open_and_quiet(to).await;
@@ -76,7 +76,7 @@ pub(crate) async fn is_open_and_quiet(end: &mut TcpStream) {
     assert!(read.is_err(), "not quiet: {read:?}");
 }
 
-/// Everything until the end.
+/// Reads everything until the end of the connection.
 pub(crate) async fn hears(end: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut all = Vec::new();
     timeout(HANGS, end.read_to_end(&mut all)).await.expect("no end in a minute")?;

@@ -1,4 +1,4 @@
-//! Requests and answers through proxies that have nothing against them.
+//! Requests and responses that proxies pass on unchanged.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const REQUEST: &str = "POST /v1/stream/a?x=%20&y HTTP/1.1\r\nHost: here\r\nX-Odd
 const ANSWER: &str = "HTTP/1.1 200 Quite Fine\r\nContent-Type: text/PLAIN\r\nX-Odd-CASE: 1\r\nETag: \"a\"\r\n\
                       Content-Length: 6\r\n\r\nanswer";
 
-/// Of those that are to leave this exchange alone, each with clocks that do not run out.
+/// Proxies that must not change these exchanges, with timeouts that do not expire.
 const PROXIES: [&str; 7] = [
     "{ proxy-cut = { first-byte = 20, next-byte = 20 } }",
     "{ proxy-buffer = {} }",
@@ -24,7 +24,7 @@ const PROXIES: [&str; 7] = [
     "{ lossy-answers = { percent = 0 } }",
 ];
 
-/// Twice on one connection of the client.
+/// Each proxy forwards two exchanges on one client connection.
 #[tokio::test]
 async fn requests_and_answers_pass_byte_by_byte() {
     on_time(async || {
@@ -43,9 +43,9 @@ async fn requests_and_answers_pass_byte_by_byte() {
     .await;
 }
 
-/// Each piece as it comes, and the end of the connection as the end of the answer.
+/// Each piece passes as it is sent, and the end of the connection ends the response.
 #[tokio::test]
-async fn answers_that_go_on_pass_as_they_come() {
+async fn streaming_responses_pass_piece_by_piece() {
     on_time(async || {
         const GOES_ON: [Part; 5] = [
             Part::Says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
@@ -67,9 +67,9 @@ async fn answers_that_go_on_pass_as_they_come() {
     .await;
 }
 
-/// The exchange with the server ends with the client's connection, so that no poll is held for nobody.
+/// The exchange with the server ends with the client's connection, so that no poll is held without a client.
 #[tokio::test]
-async fn a_client_that_leaves_is_gone_for_the_server_too() {
+async fn a_disconnect_of_the_client_ends_the_servers_connection() {
     for proxy in PROXIES {
         let scripted = Scripted::behind(&hops(proxy), &[Part::Echoes]).await;
         let mut client = scripted.connect().await;
@@ -86,7 +86,7 @@ async fn a_client_that_leaves_is_gone_for_the_server_too() {
     }
 }
 
-/// Established connections to a port of this machine, as the kernel lists them.
+/// Counts the established connections to a local port, as listed by the kernel.
 fn open_ports(port: u16) -> usize {
     let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let (to, established) = (format!(":{port:04X}"), "01");
@@ -95,7 +95,7 @@ fn open_ports(port: u16) -> usize {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_a_bad_gateway() {
+async fn an_unreachable_server_is_a_bad_gateway() {
     let scripted = Scripted::behind(&hops(PROXIES[0]), &[Part::Closes]).await;
     assert!(scripted.ask(REQUEST).await.starts_with("HTTP/1.1 502 "));
 }

@@ -1,4 +1,4 @@
-//! What the client that falls back promises behind each network. Times are scaled by 0.1 unless a test says otherwise.
+//! The guarantees of the client that falls back, behind each network. Times are scaled by 0.1 unless a test says otherwise.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// A row for each of the built-in networks, and more than 1000 messages behind each of them.
+/// One row per built-in network, with at least 1000 messages each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_every_network_all_messages_come_once_and_in_order() {
     let _turn = alone().await;
@@ -35,7 +35,7 @@ async fn behind_every_network_all_messages_come_once_and_in_order() {
             row.changes
         );
         assert_eq!(row.troubles, BTreeMap::new(), "{network}");
-        // Else the network has not been there.
+        // Otherwise the network had no effect.
         let is_felt = !["none", "slow", "nat-idle", "nat-reset"].contains(&network.as_str());
         let is_cut = network.starts_with("proxy-cut");
         assert!(row.passed.faults > 0 || !is_felt || is_cut || network == "http10", "{network}");
@@ -45,7 +45,8 @@ async fn behind_every_network_all_messages_come_once_and_in_order() {
     assert_eq!((form("no-streaming"), form("no-websocket")), (&"long-poll".to_owned(), &"sse".to_owned()));
 }
 
-/// With the times as they are: a message that was there before, and one that comes when nothing has got through yet.
+/// With unscaled times: a message that was published before the client started, and one that is published before any form has
+/// worked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_message_comes_within_5_s_on_every_network_that_buffers() {
     for network in ["proxy-buffer", "proxy-buffer-4k", "proxy-buffer-32k", "no-streaming"] {
@@ -68,10 +69,10 @@ async fn the_first_message_comes_within_5_s_on_every_network_that_buffers() {
     }
 }
 
-/// Proxies that cut after 30, 60 and 100 s, and holds of 110 s: the client runs into the first one, and then never again
-/// in five of its holds, and has each message at once.
+/// Proxies that cut after 30, 60 and 100 s, with holds of 110 s: the client meets at most one proxy error, none in its next
+/// five holds, and receives each message at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_runs_into_one_proxy_error_at_the_most() {
+async fn a_client_meets_at_most_one_proxy_error() {
     on_time(async || {
         let _turn = alone().await;
         let cut = async |seconds: u64, ending: &str, forms: Vec<Form>| {
@@ -94,7 +95,7 @@ async fn a_client_runs_into_one_proxy_error_at_the_most() {
             producer.publish("0").await.unwrap();
             let mut reading = Reading::start(behind.client().settings(settings), "orders", Start::earliest());
             assert_eq!(reading.message().await, "0");
-            // The first hold is cut, and five of what is left of it are not.
+            // The first hold is cut; five of the shorter holds after it are not.
             sleep(Duration::from_secs_f64(seconds * 5.0 + 1.0)).await;
             let published = Instant::now();
             producer.publish("1").await.unwrap();
@@ -123,11 +124,10 @@ async fn a_client_runs_into_one_proxy_error_at_the_most() {
     .await;
 }
 
-/// 1. Every WebSocket is killed after 200 ms: after three of them the client has found another form. 2. The
-/// network heals. 3. Within the time after which a better form is tried again the client has its WebSocket back, and keeps
-/// it.
+/// 1. Every WebSocket is cut after 200 ms: after at most three the client changes to another form. 2. The network recovers. 3.
+/// Within the time until a better form is tried again the client returns to its WebSocket, and keeps it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_websocket_is_given_up_within_3_tries_and_found_again() {
+async fn a_client_leaves_websockets_that_are_cut_after_3_tries_and_returns_later() {
     on_time(async || {
         let network =
             Profile { until: Some(Clock(millis(5000))), ..hops("{ websocket-cut = { after = 0.2 } }") };
@@ -151,7 +151,8 @@ async fn a_killed_websocket_is_given_up_within_3_tries_and_found_again() {
         assert_eq!(reading.changes().last(), Some(&(Form::Sse, Reason::Cut)));
         producer.publish("1").await.unwrap();
         assert_eq!(reading.message().await, "1");
-        // Healed, and the longest wait for the next try with a tenth more by chance, and a moment for the try itself.
+        // The network has recovered; then the longest wait until the next try, jittered by a tenth, and a moment for the try
+        // itself.
         sleep((millis(5000) + millis(4400) + millis(500)).saturating_sub(began.elapsed())).await;
         let killed = behind.middlebox.passed().faults;
         assert_eq!(reading.form(), Form::WebSocket, "{:?}", reading.changes());

@@ -1,4 +1,4 @@
-//! Answers that get lost and requests that arrive twice.
+//! Lost responses and repeated requests.
 
 use crate::ends::hops;
 use crate::scripted::{Part, Scripted};
@@ -7,7 +7,7 @@ const ANSWER: [Part; 1] =
     [Part::Says("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer")];
 const REQUESTS: usize = 200;
 
-/// Which of them were not answered, of requests one after the other.
+/// Sends requests one after the other and returns the numbers of those without a response.
 async fn lost(scripted: &Scripted) -> Vec<usize> {
     let mut lost = Vec::new();
     for number in 0..REQUESTS {
@@ -31,7 +31,7 @@ async fn answers_are_lost_by_the_seed_after_the_server_has_written_them() {
         lost
     };
     let (first, again, other) = (of(1).await, of(1).await, of(2).await);
-    // 200 of 20 %: 40, with a standard deviation of 5.7.
+    // 20 % of 200 are 40, with a standard deviation of 5.7.
     assert!((23..=57).contains(&first.len()), "{}", first.len());
     assert_eq!(first, again);
     assert_ne!(first, other);

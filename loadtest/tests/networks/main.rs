@@ -1,4 +1,4 @@
-//! Hostile networks: each does what it says and nothing else, and what gets through them.
+//! Hostile networks: each has its own effect and no other; and clients behind them.
 
 #![allow(
     clippy::unwrap_used,

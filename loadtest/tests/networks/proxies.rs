@@ -1,4 +1,4 @@
-//! What proxies do to requests and answers.
+//! Effects of proxies on requests and responses.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn millis(count: u64) -> Duration {
 }
 
 #[tokio::test]
-async fn a_proxy_gives_up_an_answer_that_does_not_begin() {
+async fn a_proxy_times_out_a_response_that_does_not_begin() {
     on_time(async || {
         const LATE: [Part; 2] = [Part::Waits(Duration::from_millis(1500)), SHORT[0]];
         for (ending, expected) in [("gateway-timeout", "HTTP/1.1 504 "), ("close", "")] {
@@ -36,9 +36,9 @@ async fn a_proxy_gives_up_an_answer_that_does_not_begin() {
     .await;
 }
 
-/// 1. Pieces every 200 ms keep an answer alive beyond 400 ms. 2. A pause of 700 ms ends it, in the middle of its chunks.
+/// 1. Pieces every 200 ms keep a response alive beyond 400 ms. 2. A pause of 700 ms ends it within its chunks.
 #[tokio::test]
-async fn a_proxy_gives_up_an_answer_that_pauses() {
+async fn a_proxy_cuts_a_response_that_pauses() {
     on_time(async || {
         const PAUSES: [Part; 8] = [
             Part::Says(HEAD),
@@ -78,7 +78,7 @@ async fn a_buffer_holds_an_answer_until_it_is_complete() {
     .await;
 }
 
-/// 3 of its 4 bytes are held with the head, the 4th lets all through, and what comes then is held again until the end.
+/// 3 bytes of the buffer's 4 are held together with the head; the 4th releases everything; later bytes are held until the end.
 #[tokio::test]
 async fn a_buffer_holds_an_answer_until_it_is_full() {
     on_time(async || {
@@ -102,10 +102,10 @@ async fn a_buffer_holds_an_answer_until_it_is_full() {
     .await;
 }
 
-/// One with a length passes at once, one that ends in time as a whole and with its length, and one that does not end, not
-/// at all.
+/// A response with a length passes at once; one that ends in time passes as a whole with its length; one that does not end is
+/// blocked.
 #[tokio::test]
-async fn nothing_that_goes_on_gets_through_a_scanner() {
+async fn a_scanner_blocks_responses_that_do_not_end() {
     on_time(async || {
         const ENDS: [Part; 2] = [Part::Says(HEAD), Part::Says("1\r\na\r\n1\r\nb\r\n0\r\n\r\n")];
         const GOES_ON: [Part; 4] =
@@ -129,9 +129,9 @@ async fn nothing_that_goes_on_gets_through_a_scanner() {
     .await;
 }
 
-/// The answer's end is that of its connection, and it still passes as it comes.
+/// The response ends with its connection, and still passes as it is sent.
 #[tokio::test]
-async fn http_1_0_is_spoken_to_both_sides() {
+async fn an_old_proxy_speaks_http_1_0_to_both_sides() {
     on_time(async || {
         const GOES_ON: [Part; 6] = [
             Part::Says("HTTP/1.0 200 OK\r\n\r\n"),
@@ -157,9 +157,9 @@ async fn http_1_0_is_spoken_to_both_sides() {
     .await;
 }
 
-/// One request a connection: the second one on it is never answered.
+/// A connection serves one request: the second one is never answered.
 #[tokio::test]
-async fn http_1_0_has_one_request_a_connection() {
+async fn http_1_0_serves_one_request_per_connection() {
     on_time(async || {
         let scripted = Scripted::behind(&hops("{ http10 = {} }"), &SHORT).await;
         let mut client = scripted.connect().await;
@@ -172,7 +172,7 @@ async fn http_1_0_has_one_request_a_connection() {
 }
 
 #[tokio::test]
-async fn a_captive_portal_answers_itself_until_it_is_left() {
+async fn a_captive_portal_answers_requests_itself_until_its_time_is_over() {
     on_time(async || {
         let mut network = hops("{ captive = {} }");
         network.until = Some(loadtest::network::Clock(millis(700)));

@@ -1,4 +1,4 @@
-//! Publishing through a network that loses answers and repeats requests.
+//! Publishing through a network that loses responses and repeats requests.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::world::alone;
 const STREAMS: usize = 8;
 const MESSAGES: usize = 12_500;
 
-/// So many messages of a stream are published at once; what comes while a request is under way goes in the next one.
+/// Publishes in flight per stream; messages that arrive during a request go into the next one.
 const AT_ONCE: usize = 25;
 
-/// 20 % of the answers are lost, and every 10th request comes twice, for who publishes and for who reads: 100 000 messages
-/// in eight streams arrive once each, in order, and the gateway has never had to refuse anything.
+/// 20 % of the responses are lost and every 10th request is repeated, for the publisher and the reader: 100 000 messages in
+/// eight streams arrive once each and in order, and the gateway never refuses a request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_100_000_messages_none_is_missing_or_doubled_where_answers_get_lost() {
+async fn lost_responses_neither_lose_nor_double_any_of_100_000_messages() {
     let _turn = alone().await;
     let unlimited = ["--limit", "connections_per_second_max=100000"];
     let behind = Behind::of(&"lossy-answers".parse().unwrap(), &unlimited).await;

@@ -1,4 +1,4 @@
-//! An HTTP server that answers as a test has written it, byte by byte, and keeps what it has heard.
+//! An HTTP server that sends scripted responses byte by byte, and keeps the requests.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use tokio::time::{sleep, timeout};
 
 use crate::ends::ANY;
 
-/// What comes next in an answer.
+/// One step of a response.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Part {
     Says(&'static str),
     Waits(Duration),
-    /// Sends back whatever comes, until the client has gone.
+    /// Sends back all further bytes, until the client disconnects.
     Echoes,
     Closes,
 }
@@ -26,13 +26,13 @@ pub(crate) enum Part {
 pub(crate) struct Scripted {
     pub(crate) middlebox: Middlebox,
     pub(crate) address: SocketAddr,
-    /// Each request: its head and its body.
+    /// The requests, each with its head and body.
     pub(crate) heard: Arc<Mutex<Vec<String>>>,
     serving: JoinHandle<()>,
 }
 
 impl Scripted {
-    /// Behind that network, one that answers each request by that script.
+    /// Starts a server with this script for each request, behind a network.
     pub(crate) async fn behind(profile: &Profile, script: &'static [Part]) -> Self {
         let listener = TcpListener::bind(ANY).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -52,7 +52,7 @@ impl Scripted {
         TcpStream::connect(self.middlebox.address()).await.unwrap()
     }
 
-    /// Asks on a connection of its own; what it gets until the end of it, or until a second was quiet.
+    /// Sends a request on a new connection; returns all bytes until the end of the connection, or until a second without bytes.
     pub(crate) async fn ask(&self, request: &str) -> String {
         let mut client = self.connect().await;
         client.write_all(request.as_bytes()).await.unwrap();
@@ -66,7 +66,7 @@ impl Drop for Scripted {
     }
 }
 
-/// What comes until the end, or until nothing has come for so long.
+/// Returns the bytes until the end of the connection, or until nothing arrives for `quiet`.
 pub(crate) async fn until_quiet(client: &mut TcpStream, quiet: Duration) -> String {
     let (mut all, mut buffer) = (Vec::new(), [0; 16 * 1024]);
     while let Ok(Ok(count @ 1..)) = timeout(quiet, client.read(&mut buffer)).await {
@@ -94,7 +94,7 @@ async fn serve(mut client: TcpStream, script: &'static [Part], heard: Arc<Mutex<
     }
 }
 
-/// A head, and a body of the length that it says.
+/// Reads a head, and a body of the length in the head.
 async fn request(client: &mut TcpStream) -> Option<String> {
     let mut text = Vec::new();
     while !text.ends_with(b"\r\n\r\n") {

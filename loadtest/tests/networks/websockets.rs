@@ -1,4 +1,4 @@
-//! What proxies do to a connection that leaves HTTP.
+//! Effects of proxies on upgraded connections.
 
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ async fn upgraded(scripted: &Scripted) -> TcpStream {
     client
 }
 
-/// What the server sends back is what was sent to it, and its end is the end.
+/// The client receives exactly the bytes that it has sent, and then the end.
 #[tokio::test]
-async fn an_upgrade_passes_unchanged_where_nothing_forbids_it() {
+async fn an_upgraded_connection_passes_unchanged() {
     on_time(async || {
         for proxy in [
             "{ proxy-cut = { first-byte = 20, next-byte = 20 } }",
@@ -70,7 +70,7 @@ async fn a_proxy_without_websockets_strips_or_refuses() {
 }
 
 #[tokio::test]
-async fn a_websocket_is_cut_soon_after_it_was_let_through() {
+async fn a_websocket_is_cut_soon_after_its_upgrade() {
     on_time(async || {
         let scripted = Scripted::behind(&hops("{ websocket-cut = { after = 0.5 } }"), &SWITCHES).await;
         let began = Instant::now();
@@ -83,9 +83,9 @@ async fn a_websocket_is_cut_soon_after_it_was_let_through() {
     .await;
 }
 
-/// Bytes of the server keep it alive, and nothing else does.
+/// Only bytes from the server keep it alive.
 #[tokio::test]
-async fn a_proxy_that_cuts_wants_bytes_of_the_server_on_a_websocket_too() {
+async fn a_proxy_cuts_a_websocket_without_bytes_from_the_server() {
     on_time(async || {
         let network = hops("{ proxy-cut = { next-byte = 0.5 } }");
         let scripted = Scripted::behind(&network, &SWITCHES).await;

@@ -1,4 +1,4 @@
-//! The command as users run it, and what it leaves.
+//! Runs the command as users do, and reads its output.
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses its part of the world")]
 
@@ -15,17 +15,17 @@ use tokio::sync::{Mutex, MutexGuard};
 
 pub(crate) use stopwatch::{Stopwatch, on_time};
 
-/// A call of the command with a folder of its own for the report.
+/// A call of the command, with a folder of its own for the report.
 pub(crate) struct Loadtest {
     pub(crate) folder: PathBuf,
     program: PathBuf,
     arguments: Vec<String>,
 }
 
-/// What it came to.
+/// The result of a call.
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
-    /// Its output and then its errors.
+    /// Its output, followed by its errors.
     pub(crate) said: String,
     folder: PathBuf,
 }
@@ -37,7 +37,7 @@ impl Loadtest {
         command
     }
 
-    /// One that writes no report.
+    /// Creates a call that writes no report.
     pub(crate) fn new_without_output(arguments: &[&str]) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -47,13 +47,13 @@ impl Loadtest {
         Self { folder, program: env!("CARGO_BIN_EXE_loadtest").into(), arguments }
     }
 
-    /// The same of the build that `LOADTEST_BINARY` names.
+    /// Uses the build that `LOADTEST_BINARY` names.
     pub(crate) fn built_for_users(self) -> Self {
         let program = std::env::var_os("LOADTEST_BINARY").expect("LOADTEST_BINARY").into();
         Self { program, ..self }
     }
 
-    /// Starts it.
+    /// Starts the command.
     pub(crate) fn spawn(&self) -> Child {
         Command::new(&self.program)
             .args(&self.arguments)
@@ -65,7 +65,7 @@ impl Loadtest {
             .unwrap()
     }
 
-    /// Runs it to its end.
+    /// Runs the command to its end.
     pub(crate) async fn run(&self) -> Ended {
         self.ended(self.spawn().wait_with_output().await.unwrap())
     }
@@ -79,12 +79,12 @@ impl Loadtest {
 }
 
 impl Ended {
-    /// The page of that name.
+    /// Reads the HTML page of this name.
     pub(crate) fn page(&self, name: &str) -> String {
         std::fs::read_to_string(self.folder.join(name).with_extension("html")).expect("a page")
     }
 
-    /// The figures of that name.
+    /// Reads the JSON figures of this name.
     pub(crate) fn json(&self, name: &str) -> serde_json::Value {
         let text = std::fs::read(self.folder.join(name).with_extension("json")).expect("figures");
         serde_json::from_slice(&text).expect("JSON")
@@ -96,7 +96,7 @@ impl Ended {
     }
 }
 
-/// Waits for its turn: two loads at a time measure each other.
+/// Waits until no other load runs in this process: two loads would disturb each other's figures.
 pub(crate) async fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
     TURN.lock().await

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hyper::header::{HOST, HeaderName, ORIGIN};
+use hyper::header::{FORWARDED, HOST, HeaderName, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{Method, Version};
 use parking_lot::Mutex;
@@ -169,10 +169,26 @@ fn single<'a>(fields: &'a (impl Fields + ?Sized), name: &HeaderName) -> Result<O
     }
 }
 
-/// Returns the scheme between the client and the first proxy in front of the gateway, if the proxies report it.
-fn forwarded_scheme(fields: &(impl Fields + ?Sized)) -> Option<&[u8]> {
-    let schemes = fields.values(&X_FORWARDED_PROTO).next()?;
-    schemes.split(|byte| *byte == b',').next().map(<[u8]>::trim_ascii)
+/// Returns the scheme between the client and the first proxy in front of the gateway, if the proxies report it: the first
+/// element of `X-Forwarded-Proto`, else `proto` in the first element of `Forwarded` (RFC 7239, section 5.4).
+///
+/// Any client can send these fields. They decide only about the client's own response: its `Location`, and whether a page with
+/// the gateway's host is the gateway's own.
+pub(super) fn forwarded_scheme(fields: &(impl Fields + ?Sized)) -> Option<&[u8]> {
+    if let Some(schemes) = fields.values(&X_FORWARDED_PROTO).next() {
+        return schemes.split(|byte| *byte == b',').next().map(<[u8]>::trim_ascii);
+    }
+    let first = fields.values(&FORWARDED).next()?.split(|byte| *byte == b',').next()?;
+    first.split(|byte| *byte == b';').find_map(|pair| {
+        let mut parts = pair.splitn(2, |byte| *byte == b'=').map(<[u8]>::trim_ascii);
+        let (name, value) = (parts.next()?, parts.next()?);
+        name.eq_ignore_ascii_case(b"proto").then(|| unquoted(value))
+    })
+}
+
+/// Returns the text of a quoted string that has no escapes (RFC 9110, section 5.6.4); any other text as it is.
+fn unquoted(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text)
 }
 
 /// Whether a page of another site sent a request without an origin, as for `<img>` and `<script>` (Fetch Metadata). Following a

@@ -1,21 +1,31 @@
-//! The admin front: metrics, liveness, readiness, and the wait queues as JSON.
+//! The admin front: metrics, liveness, readiness, the wait queues as JSON, and an export of all streams.
 
 use std::sync::Arc;
 
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_stream::Stream;
 
 use super::access::AccessPolicy;
+use super::fields::retry_after;
 use crate::clock::Clock;
+use crate::export::Exporter;
 use crate::http::conn::bare;
 use crate::http::conn::{Answer, Body, Framing};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::stream::Store;
 
 /// The most clients that one response lists; `/metrics` counts all.
 const CLIENTS_MAX: usize = 10_000;
+
+/// The methods of each resource.
+const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// The front for operators.
 pub struct Admin {
@@ -23,12 +33,21 @@ pub struct Admin {
     metrics: Arc<Metrics>,
     clock: Clock,
     access: AccessPolicy,
+    store: Arc<dyn Store>,
+    /// Exports that may run, one at a time: each takes up to a message of memory, and reads the whole store.
+    exports: Arc<Semaphore>,
 }
 
 impl Admin {
-    /// Creates an admin front of `hub`.
-    pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>, clock: Clock, access: AccessPolicy) -> Self {
-        Self { hub, metrics, clock, access }
+    /// Creates an admin front of `hub`, which is over `store`.
+    pub fn new(
+        hub: Arc<Hub>,
+        store: Arc<dyn Store>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        access: AccessPolicy,
+    ) -> Self {
+        Self { hub, metrics, clock, access, store, exports: Arc::new(Semaphore::new(1)) }
     }
 
     /// Answers one request.
@@ -43,12 +62,17 @@ impl Admin {
 
     fn respond(&self, head: &Parts) -> Response<Body> {
         if !matches!(head.method, Method::GET | Method::HEAD) {
-            let mut answer = text(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "text/plain",
-                "method not allowed; this resource supports GET, HEAD\n".into(),
-            );
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            let mut answer = match head.method {
+                // Load balancers check health with it.
+                Method::OPTIONS => text(StatusCode::NO_CONTENT, "text/plain", String::new()),
+                Method::POST | Method::PUT | Method::DELETE | Method::PATCH | Method::TRACE => text(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "text/plain",
+                    format!("method not allowed; this resource supports {METHODS}\n"),
+                ),
+                _ => text(StatusCode::NOT_IMPLEMENTED, "text/plain", "unknown method\n".into()),
+            };
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
             return answer;
         }
         match head.uri.path() {
@@ -67,22 +91,58 @@ impl Admin {
                 let metrics = self.metrics.text(self.hub.counts(), &self.hub.memory());
                 text(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics)
             }
+            "/export" => self.export(&head.method),
             "/clients" => json(&self.hub.clients(CLIENTS_MAX)),
             path => match path.strip_prefix("/clients/").and_then(|id| self.client(id)) {
                 Some(answer) => answer,
                 None => text(
                     StatusCode::NOT_FOUND,
                     "text/plain",
-                    "no resource at this path; there are /metrics, /live, /ready, /clients and /clients/{id}\n".into(),
+                    "no resource at this path; there are /metrics, /live, /ready, /export, /clients and /clients/{id}\n".into(),
                 ),
             },
         }
+    }
+
+    /// Exports all streams as lines of JSON, which `pollgate store import` reads. The last line tells whether it is complete.
+    fn export(&self, method: &Method) -> Response<Body> {
+        let Ok(turn) = self.exports.clone().try_acquire_owned() else {
+            let why = "another export is under way; try again when it has ended\n";
+            let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", why.into());
+            answer.headers_mut().insert(RETRY_AFTER, retry_after());
+            return answer;
+        };
+        let mut answer = text(StatusCode::OK, "application/x-ndjson", String::new());
+        if method == Method::GET {
+            let exporter = Exporter::new(self.store.clone(), self.clock);
+            *answer.body_mut() = Body::live(Box::pin(pieces(exporter, turn, self.hub.clone())));
+        }
+        answer
     }
 
     fn client(&self, id: &str) -> Option<Response<Body>> {
         let id = percent_encoding::percent_decode_str(id).decode_utf8().ok()?;
         self.hub.client(&id).as_ref().map(json)
     }
+}
+
+/// The pieces of an export, which ends early with a line that says so if a stream cannot be read or the gateway drains.
+fn pieces(exporter: Exporter, turn: OwnedSemaphorePermit, hub: Arc<Hub>) -> impl Stream<Item = Bytes> + Send {
+    unfold(Some((exporter, turn, hub)), async |running| {
+        let (mut exporter, turn, hub) = running?;
+        let piece = if hub.is_draining() {
+            Err("the gateway is draining".to_owned())
+        } else {
+            exporter.next().await?.map_err(|error| error.to_string())
+        };
+        Some(match piece {
+            Ok(piece) => (piece, Some((exporter, turn, hub))),
+            Err(why) => {
+                tracing::warn!(why, "an export was broken off");
+                (exporter.broken_off(why), None)
+            }
+        })
+    })
 }
 
 fn json(value: &impl Serialize) -> Response<Body> {

@@ -18,10 +18,16 @@ const FRESH: Duration = Duration::from_secs(60);
 /// The longest entity tag: three numbers of 16 digits, quotes and separators.
 const ENTITY_TAG_BYTES_MAX: usize = 54;
 
-/// Whether caches may keep a response.
+/// How caches may use a response with messages.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http) enum Caching {
-    May,
+    /// Caches may keep messages for a minute. A response that ends at the tail must be revalidated, since a message may follow.
+    Pages,
+    /// As [`Pages`](Self::Pages), also for a response that ends at the tail: a long poll, whose client continues behind it.
+    Messages,
+    /// Caches must revalidate the response each time.
+    Revalidated,
+    /// Caches must not keep the response.
     MustNot,
 }
 
@@ -60,10 +66,7 @@ pub(in crate::http) fn messages<A: Answer>(batch: &Batch, keep: Caching) -> A {
         }
     }
     position(&mut answer, batch);
-    match keep {
-        Caching::May => caching(&mut answer, batch),
-        Caching::MustNot => answer.put_static(CACHE_CONTROL, "no-store"),
-    }
+    caching(&mut answer, batch, keep);
     secure_messages(&mut answer);
     answer.set_body(messages_body(batch));
     answer
@@ -108,14 +111,17 @@ fn push_hex(text: &mut String, number: u64) {
     }
 }
 
-/// Adds the entity tag and the freshness of a response that caches may keep.
-///
-/// Messages never change, so caches may keep them. A response without messages must be revalidated each time, or a short poll
-/// through a cache would see a message a minute late.
-pub(in crate::http) fn caching(head: &mut impl Head, batch: &Batch) {
+/// Adds the entity tag and the freshness of a response. A response without messages ends at the tail.
+pub(in crate::http) fn caching(head: &mut impl Head, batch: &Batch, keep: Caching) {
+    let keeps = match keep {
+        Caching::Pages => !batch.up_to_date,
+        Caching::Messages => !batch.is_empty(),
+        Caching::Revalidated => false,
+        Caching::MustNot => return head.put_static(CACHE_CONTROL, "no-store"),
+    };
     head.put(ETAG, entity_tag(batch).as_bytes());
     let fresh = batch.lives_for.map_or(FRESH, |left| left.min(FRESH));
-    if batch.is_empty() {
+    if !keeps {
         head.put_static(CACHE_CONTROL, "no-cache");
     } else if fresh == FRESH {
         head.put_static(CACHE_CONTROL, "public, max-age=60, stale-while-revalidate=300");

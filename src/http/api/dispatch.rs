@@ -6,10 +6,8 @@ use tracing::Instrument;
 
 use super::error::Error;
 use super::gateway::Gateway;
-use super::handlers::{STREAM_METHODS, options};
 use super::operation::{GatewayRequest, OnStream, Operation};
 use super::origins::AllowedOrigin;
-use super::routes::STREAMS_METHODS;
 use super::upgrade::Reply;
 use crate::http::conn::{Answer, ConnectionState};
 
@@ -22,19 +20,23 @@ impl Gateway {
         request: GatewayRequest,
         state: &Arc<ConnectionState>,
     ) -> Reply<A> {
-        let GatewayRequest { operation, log } = request;
-        let outcome = match (operation, &log.trace) {
-            (Ok(operation), Some(trace)) => {
-                self.perform(operation, state, log.origin).instrument(trace.span.clone()).await
+        let GatewayRequest { operation, mut log } = request;
+        log.came_from(state);
+        let outcome = match (operation, log.span()) {
+            (Ok(operation), Some(span)) => {
+                self.perform(operation, state, log.origin).instrument(span.clone()).await
             }
             (Ok(operation), None) => self.perform(operation, state, log.origin).await,
             (Err(error), _) => Err(error),
         };
-        let (outcome, upgrade) = match outcome {
+        let (outcome, mut upgrade) = match outcome {
             Ok(Reply { answer, upgrade }) => (Ok(answer), upgrade),
             Err(error) => (Err(error), None),
         };
-        Reply { answer: self.finish(&log, outcome), upgrade }
+        if let Some(upgrade) = &mut upgrade {
+            upgrade.log(log.take_access());
+        }
+        Reply { answer: self.finish(&mut log, outcome), upgrade }
     }
 
     async fn perform<A: Answer>(
@@ -50,9 +52,7 @@ impl Gateway {
             }
             Operation::Read(read) => return self.read(read, state, origin).await.map(Reply::http),
             Operation::GetFile(get) => return Ok(Reply::http(get.answer().into())),
-            Operation::OptionsOfMany { of_page } => {
-                return Ok(Reply::http(options(STREAMS_METHODS, of_page).into()));
-            }
+            Operation::Options(options) => return Ok(Reply::http(options.answer().into())),
             Operation::Mqtt(handshake) => return self.upgrade_to_mqtt(&handshake),
         };
         let answer = match operation {
@@ -63,7 +63,6 @@ impl Gateway {
             OnStream::Create(put, body) => Box::pin(self.create(name, *put, body, state.principal())).await,
             OnStream::Head => self.head(name).await,
             OnStream::Delete => self.delete(name).await,
-            OnStream::Options { of_page } => Ok(options(STREAM_METHODS, of_page)),
         };
         answer.map(|answer| Reply::http(A::from(answer)))
     }

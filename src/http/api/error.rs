@@ -32,6 +32,16 @@ pub(in crate::http) enum Error {
     Reserved,
     #[error("method not allowed; this resource supports {allowed}")]
     MethodNotAllowed { allowed: &'static str },
+    #[error("no resource of this server supports this method")]
+    UnknownMethod,
+    #[error("only OPTIONS may have the target *")]
+    Asterisk,
+    #[error("the path has a % that two hexadecimal digits do not follow")]
+    PercentEscape,
+    #[error("this server cannot send 100 Continue over HTTP/2; send the body without Expect")]
+    Expectation,
+    #[error("over HTTP/2 a WebSocket needs an extended CONNECT with the :protocol websocket (RFC 8441)")]
+    ExtendedConnectRequired,
     #[error("the request target is longer than {max} bytes (limit target_bytes_max)")]
     TargetTooLong { max: usize },
     #[error("a request must not have both Content-Length and Transfer-Encoding")]
@@ -144,6 +154,11 @@ impl Error {
                 fields.insert(ALLOW, HeaderValue::from_static(allowed));
                 (StatusCode::METHOD_NOT_ALLOWED, "method")
             }
+            Self::UnknownMethod => (StatusCode::NOT_IMPLEMENTED, "method"),
+            Self::Asterisk => (StatusCode::BAD_REQUEST, "target"),
+            Self::PercentEscape => (StatusCode::BAD_REQUEST, "stream-name"),
+            Self::Expectation => (StatusCode::EXPECTATION_FAILED, "expectation"),
+            Self::ExtendedConnectRequired => (StatusCode::BAD_REQUEST, "extended-connect-required"),
             Self::TargetTooLong { .. } => (StatusCode::URI_TOO_LONG, "target-too-long"),
             Self::AmbiguousLength => (StatusCode::BAD_REQUEST, "ambiguous-length"),
             Self::TransferEncoding => (StatusCode::NOT_IMPLEMENTED, "transfer-encoding"),

@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
+use jiff::Timestamp;
+use jiff::fmt::temporal::Pieces;
 
 use crate::stream::Offset;
 
@@ -14,8 +16,10 @@ macro_rules! names {
 }
 
 names! {
+    ALLOW_PRIVATE_NETWORK = "access-control-allow-private-network",
     CLIENT_ID = "client-id",
     CORP = "cross-origin-resource-policy",
+    LAST_EVENT_ID = "last-event-id",
     PREFER = "prefer",
     PREFERENCE_APPLIED = "preference-applied",
     PRODUCER_EPOCH = "producer-epoch",
@@ -23,6 +27,7 @@ names! {
     PRODUCER_ID = "producer-id",
     PRODUCER_RECEIVED_SEQ = "producer-received-seq",
     PRODUCER_SEQ = "producer-seq",
+    REQUEST_PRIVATE_NETWORK = "access-control-request-private-network",
     SEC_FETCH_DEST = "sec-fetch-dest",
     SEC_FETCH_MODE = "sec-fetch-mode",
     SEC_FETCH_SITE = "sec-fetch-site",
@@ -43,6 +48,7 @@ names! {
     STREAM_SUPERSEDED = "stream-superseded",
     STREAM_TTL = "stream-ttl",
     STREAM_UP_TO_DATE = "stream-up-to-date",
+    STREAM_WARNING = "stream-warning",
     X_ACCEL_BUFFERING = "x-accel-buffering",
     X_FORWARDED_PROTO = "x-forwarded-proto",
 }
@@ -102,6 +108,14 @@ pub(in crate::http) fn text<'a>(
     Ok(Some(text.trim()))
 }
 
+/// Returns the elements of a list as one text, which is the same however they are spread over lines (RFC 9110, section 5.3).
+/// Text that is not UTF-8 is replaced, and so equals no element that is.
+pub(in crate::http) fn list(fields: &(impl Fields + ?Sized), name: &HeaderName) -> Option<String> {
+    let mut lines = fields.values(name).map(String::from_utf8_lossy);
+    let first = lines.next()?.into_owned();
+    Some(lines.fold(first, |list, line| list + "," + &line))
+}
+
 /// Parses a number without sign, fraction, exponent or leading zeros (protocol, section 5.1).
 pub(in crate::http) fn number(
     fields: &(impl Fields + ?Sized),
@@ -120,16 +134,26 @@ pub(in crate::http) fn flag(fields: &(impl Fields + ?Sized), name: &HeaderName) 
     Ok(text(fields, name)?.is_some_and(|text| text.eq_ignore_ascii_case("true")))
 }
 
-/// Parses an RFC 3339 timestamp.
+/// Parses an RFC 3339 timestamp. One of the last days of the year 9999, which people write for "never", is the latest time
+/// that can be represented.
 pub(in crate::http) fn timestamp(
     headers: &HeaderMap,
     name: &HeaderName,
 ) -> Result<Option<SystemTime>, Malformed> {
     let parse = |text: &str| {
-        let timestamp: Result<jiff::Timestamp, _> = text.parse();
-        timestamp.map(SystemTime::from).map_err(|_| Malformed::field(name, "must be an RFC 3339 timestamp"))
+        let timestamp = text.parse().ok().or_else(|| is_last_year(text).then_some(Timestamp::MAX));
+        let timestamp = timestamp.map(SystemTime::from);
+        timestamp.ok_or_else(|| Malformed::field(name, "must be an RFC 3339 timestamp"))
     };
     text(headers, name)?.map(parse).transpose()
+}
+
+/// Whether a text is a date in 9999, a time, and an offset from UTC. Those behind [`Timestamp::MAX`] are no timestamp.
+fn is_last_year(text: &str) -> bool {
+    let is_last = |pieces: Pieces<'_>| {
+        pieces.date().year() == 9999 && pieces.time().is_some() && pieces.offset().is_some()
+    };
+    Pieces::parse(text).is_ok_and(is_last)
 }
 
 /// Parses `Prefer: wait=S` (RFC 7240, section 4.3). Invalid preferences are ignored, as that RFC requires.
@@ -181,6 +205,25 @@ mod tests {
             ["", "00", "03600", "+3600", "-1", "3600.0", "3.6e3", " 1", "9007199254740992", "1e99", "٣"]
         {
             assert_eq!(whole_number(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_days_of_the_calendar_are_dates() {
+        let parse = |text: &'static str| {
+            let name = STREAM_EXPIRES_AT;
+            let headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static(text))]);
+            timestamp(&headers, &name).ok().flatten()
+        };
+        let last = SystemTime::from(Timestamp::MAX);
+        for text in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999-23:59", "9999-12-31T00:00:00+00:00"] {
+            assert_eq!(parse(text), Some(last), "{text}");
+        }
+        assert_eq!(parse("1970-01-01t00:00:01z"), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1)));
+        for text in
+            ["9999-12-31", "9999-12-31T23:59:59", "9999-12-32T00:00:00Z", "10000-01-01T00:00:00Z", "x"]
+        {
+            assert_eq!(parse(text), None, "{text}");
         }
     }
 

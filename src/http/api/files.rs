@@ -49,16 +49,18 @@ macro_rules! client_module {
     };
 }
 
-static FILES: LazyLock<[File; 18]> = LazyLock::new(|| {
+static FILES: LazyLock<[File; 21]> = LazyLock::new(|| {
     [
         File::new("/", HTML, include_str!("../../web/index.html")),
         File::new("/page.js", JAVASCRIPT, include_str!("../../web/page.js")),
+        File::new("/mqtt.js", JAVASCRIPT, include_str!("../../web/mqtt.js")),
         File::new("/page.css", CSS, include_str!("../../web/page.css")),
         File::new("/pollgate.d.ts", TYPESCRIPT, include_str!("../../../clients/js/pollgate.d.ts")),
         File::new("/pollgate.js", JAVASCRIPT, include_str!("../../../clients/js/src/pollgate.js")),
         client_module!("fallback"),
         client_module!("forms"),
         client_module!("http"),
+        client_module!("memory-store"),
         client_module!("network-memory"),
         client_module!("platform"),
         client_module!("policy"),
@@ -69,6 +71,7 @@ static FILES: LazyLock<[File; 18]> = LazyLock::new(|| {
         client_module!("shared-position"),
         client_module!("subscription"),
         client_module!("tabs"),
+        client_module!("unpack"),
     ]
 });
 
@@ -87,7 +90,7 @@ impl File {
 }
 
 /// The methods of a file.
-const METHODS: &str = "GET, HEAD";
+pub(super) const FILE_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// A request for a file.
 #[derive(Debug)]
@@ -99,9 +102,9 @@ pub(in crate::http) struct GetFile {
 impl GetFile {
     pub(in crate::http) fn parse(file: &'static File, head: &Parts) -> Result<Self, Error> {
         if head.method != Method::GET && head.method != Method::HEAD {
-            return Err(Error::MethodNotAllowed { allowed: METHODS });
+            return Err(Error::MethodNotAllowed { allowed: FILE_METHODS });
         }
-        let if_none_match = fields::text(&head.headers, &IF_NONE_MATCH)?.map(str::to_owned);
+        let if_none_match = fields::list(&head.headers, &IF_NONE_MATCH);
         Ok(Self { file, if_none_match })
     }
 

@@ -36,7 +36,7 @@ pub(in crate::http) enum Form {
 }
 
 impl Form {
-    /// The name in the log.
+    /// The name in logs and metrics; for a read the value of `live` that asks for it.
     pub(in crate::http) fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -52,25 +52,6 @@ impl Form {
             Self::Delete => "delete",
             Self::Preflight => "preflight",
             Self::Other => "other",
-        }
-    }
-
-    /// The label in metrics.
-    pub(in crate::http) fn label(self) -> &'static str {
-        match self {
-            Self::Create => "Create",
-            Self::Append => "Append",
-            Self::ShortPoll => "ShortPoll",
-            Self::LongPoll => "LongPoll",
-            Self::Sse => "Sse",
-            Self::Ndjson => "Ndjson",
-            Self::WebSocket => "WebSocket",
-            Self::Mqtt => "Mqtt",
-            Self::File => "File",
-            Self::Head => "Head",
-            Self::Delete => "Delete",
-            Self::Preflight => "Preflight",
-            Self::Other => "Other",
         }
     }
 }
@@ -97,7 +78,7 @@ struct Frequent {
 
 impl FormMetrics {
     pub(in crate::http) fn new(metrics: Arc<Metrics>) -> Self {
-        let answered = |form: Form, status| metrics.answered(form.label(), status);
+        let answered = |form: Form, status| metrics.answered(form.as_str(), status);
         let frequent = Frequent {
             short_poll_200: answered(Form::ShortPoll, 200),
             long_poll_200: answered(Form::LongPoll, 200),
@@ -105,7 +86,7 @@ impl FormMetrics {
             append_200: answered(Form::Append, 200),
             append_204: answered(Form::Append, 204),
         };
-        let live = |form: Form| metrics.live(form.label());
+        let live = |form: Form| metrics.live(form.as_str());
         let (sse, ndjson, websocket) = (live(Form::Sse), live(Form::Ndjson), live(Form::WebSocket));
         Self { frequent, sse, ndjson, websocket, metrics }
     }
@@ -119,7 +100,7 @@ impl FormMetrics {
             (Form::LongPoll, 204) => frequent.long_poll_204.count(),
             (Form::Append, 200) => frequent.append_200.count(),
             (Form::Append, 204) => frequent.append_204.count(),
-            _ => self.metrics.answered(form.label(), status).count(),
+            _ => self.metrics.answered(form.as_str(), status).count(),
         }
     }
 
@@ -129,7 +110,7 @@ impl FormMetrics {
             Form::Sse => self.sse.clone(),
             Form::Ndjson => self.ndjson.clone(),
             Form::WebSocket => self.websocket.clone(),
-            other => self.metrics.live(other.label()),
+            other => self.metrics.live(other.as_str()),
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::access::AccessPolicy;
 use super::form::FormMetrics;
+use crate::access_log::AccessLog;
 use crate::clock::{Clock, jittered};
 use crate::http::conn::MqttSocket;
 use crate::hub::Hub;
@@ -25,6 +26,8 @@ pub struct Gateway {
     pub(in crate::http) access: AccessPolicy,
     /// Hands WebSockets with the subprotocol `mqtt` to the MQTT front.
     pub(in crate::http) mqtt_sockets: mpsc::Sender<MqttSocket>,
+    /// Where requests are logged, if they are.
+    pub(in crate::http) access_log: Option<AccessLog>,
 }
 
 impl Gateway {
@@ -39,7 +42,12 @@ impl Gateway {
         mqtt_sockets: mpsc::Sender<MqttSocket>,
     ) -> Self {
         let forms = FormMetrics::new(metrics.clone());
-        Self { hub, limits, holds, metrics, forms, clock, access, mqtt_sockets }
+        Self { hub, limits, holds, metrics, forms, clock, access, mqtt_sockets, access_log: None }
+    }
+
+    /// Logs each request.
+    pub fn logging_access(self, access_log: Option<AccessLog>) -> Self {
+        Self { access_log, ..self }
     }
 }
 

@@ -1,16 +1,14 @@
-//! The operations on a stream that deliver no messages: create, append, delete, describe, and the CORS preflight. Parses their
-//! requests and answers them.
+//! The operations on a stream that deliver no messages: create, append, delete and describe. Parses their requests and answers
+//! them.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ALLOW,
-    CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, LOCATION,
-};
+use hyper::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderValue, LOCATION};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 
+use super::access::forwarded_scheme;
 use super::answer;
 use super::error::Error;
 use super::fields::{self, *};
@@ -26,13 +24,6 @@ use crate::stream::{
 
 /// The methods of a stream.
 pub(in crate::http) const STREAM_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
-
-/// The fields that pages of allowed origins may send. `*` covers those that a proxy before the gateway wants, such as an API key, but
-/// not `Authorization`, and older browsers do not know it.
-const HEADERS: &str = "*, accept, authorization, cache-control, client-id, content-type, if-none-match, \
-    last-event-id, prefer, producer-epoch, producer-id, producer-seq, stream-closed, stream-expires-at, \
-    stream-fork-offset, stream-fork-sub-offset, stream-forked-from, stream-max-age, stream-max-bytes, \
-    stream-max-messages, stream-seq, stream-ttl";
 
 /// The longest `Stream-Seq`, in bytes.
 const SEQUENCE_BYTES_MAX: usize = 256;
@@ -53,6 +44,10 @@ pub(in crate::http) struct Put {
 impl Put {
     pub(in crate::http) fn parse(head: &Parts) -> Result<Self, Error> {
         refuse_content_encoding(&head.headers)?;
+        // RFC 9110, section 14.5: the part of something must not be taken for the whole.
+        if head.headers.contains_key(CONTENT_RANGE) {
+            return Err(Error::field(&CONTENT_RANGE, "is not supported; a PUT creates a whole stream"));
+        }
         Ok(Self {
             content_type: content_type(&head.headers)?,
             lifetime: lifetime(head)?,
@@ -83,7 +78,10 @@ pub(in crate::http) fn post(query: Option<&str>, headers: &(impl Fields + ?Sized
 }
 
 pub(in crate::http) fn refuse_content_encoding(headers: &(impl Fields + ?Sized)) -> Result<(), Error> {
-    let coded = headers.values(&CONTENT_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+    let mut codings = headers
+        .values(&CONTENT_ENCODING)
+        .flat_map(|list| list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii));
+    let coded = codings.any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
     if coded { Err(Error::ContentEncoding) } else { Ok(()) }
 }
 
@@ -160,8 +158,8 @@ fn sequence(headers: &(impl Fields + ?Sized)) -> Result<Option<Box<str>>, Error>
 fn location(head: &Parts) -> String {
     let target = head.uri.authority().map(|authority| authority.as_str());
     let authority = target.or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
-    let scheme = match head.headers.get(X_FORWARDED_PROTO) {
-        Some(scheme) if scheme.as_bytes().eq_ignore_ascii_case(b"https") => "https",
+    let scheme = match forwarded_scheme(&head.headers) {
+        Some(scheme) if scheme.eq_ignore_ascii_case(b"https") => "https",
         _ => "http",
     };
     let path = head.uri.path();
@@ -239,18 +237,4 @@ impl Gateway {
         }
         Ok(answer)
     }
-}
-
-/// OPTIONS: tells the methods. `of_page`: the request is the CORS preflight of a page, whose origin is already admitted; the
-/// response allows the methods for a day (Fetch standard, CORS preflight).
-pub(in crate::http) fn options(methods: &'static str, of_page: bool) -> Response<Body> {
-    let mut answer: Response<Body> = answer::uncached(StatusCode::NO_CONTENT);
-    let headers = answer.headers_mut();
-    headers.insert(ALLOW, HeaderValue::from_static(methods));
-    if of_page {
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(HEADERS));
-        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
-    }
-    answer
 }

@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::ext::Protocol;
 use hyper::header::{
-    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode, Version};
@@ -31,8 +31,10 @@ pub(in crate::http) struct Handshake {
 impl Handshake {
     pub(in crate::http) fn parse(head: &Parts) -> Result<Self, Error> {
         // Only an extended CONNECT has a `:protocol`, and HTTP/2 forbids the fields of the HTTP/1.1 handshake.
-        let protocol = head.extensions.get::<Protocol>().map(Protocol::as_str);
-        let accept = if protocol == Some("websocket") { None } else { Some(accept(head)?) };
+        let accept = match head.extensions.get::<Protocol>() {
+            Some(_) => None,
+            None => Some(accept(head)?),
+        };
         let offers_mqtt = has_token(head, &SEC_WEBSOCKET_PROTOCOL, "mqtt");
         Ok(Self { accept, offers_mqtt })
     }
@@ -69,9 +71,17 @@ fn has_token(head: &Parts, name: &HeaderName, token: &str) -> bool {
 
 /// Checks an HTTP/1.1 handshake, and returns its `Sec-WebSocket-Accept` (RFC 6455, section 4.2.2, number 5.4).
 fn accept(head: &Parts) -> Result<String, Error> {
+    if head.version > Version::HTTP_11 {
+        return Err(Error::ExtendedConnectRequired);
+    }
     let upgrades = has_token(head, &UPGRADE, "websocket") && has_token(head, &CONNECTION, "upgrade");
     if head.version != Version::HTTP_11 || !upgrades || !has_token(head, &SEC_WEBSOCKET_VERSION, "13") {
         return Err(Error::UpgradeRequired);
+    }
+    // What follows the head of a handshake are frames.
+    let has_length = head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+    if has_length || head.headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Error::field(&UPGRADE, "must not be sent in a request with a body"));
     }
     let key = fields::text(&head.headers, &SEC_WEBSOCKET_KEY)?.unwrap_or_default();
     if STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != KEY_BYTES {

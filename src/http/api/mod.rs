@@ -14,6 +14,7 @@ pub(super) mod gateway;
 pub(super) mod handlers;
 pub(super) mod handshake;
 pub(super) mod operation;
+mod options;
 pub(super) mod origins;
 pub(super) mod routes;
 pub(super) mod target;

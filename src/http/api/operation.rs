@@ -1,17 +1,23 @@
 //! Typed requests: the operation with its body, and the data that metrics and the log need when the request is answered.
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use tokio::time::Instant;
 use tracing::Span;
 
 use super::error::Error;
+use super::fields::STREAM_WARNING;
 use super::files::GetFile;
 use super::form::Form;
 use super::gateway::Gateway;
 use super::handlers::Put;
 use super::handshake::Handshake;
+use super::options::Options;
 use super::origins::AllowedOrigin;
-use crate::http::conn::{Answer, Framing};
+use super::target::unknown_parameters;
+use crate::access_log::{AccessEntry, LoggedRequest};
+use crate::clock::rfc3339;
+use crate::http::conn::{Answer, ConnectionState, Framing};
 use crate::http::read::request::{Read, ReadOrSocket, WebSocket};
 use crate::hub::ClientId;
 use crate::stream::{Append, StreamName};
@@ -44,10 +50,7 @@ pub(in crate::http) enum Operation {
     OnStream(StreamName, OnStream),
     Read(Read),
     WebSocket(Box<WebSocket>),
-    /// `OPTIONS` of `/v1/streams`. `of_page`: it is the preflight of a page.
-    OptionsOfMany {
-        of_page: bool,
-    },
+    Options(Box<Options>),
     GetFile(GetFile),
     /// A WebSocket for MQTT.
     Mqtt(Box<Handshake>),
@@ -59,10 +62,6 @@ pub(in crate::http) enum OnStream {
     Append(Box<Append>),
     Head,
     Delete,
-    /// `OPTIONS`. `of_page`: it is the preflight of a page.
-    Options {
-        of_page: bool,
-    },
 }
 
 impl From<ReadOrSocket> for Operation {
@@ -81,7 +80,7 @@ impl Operation {
             Self::OnStream(name, _) => name.as_str(),
             Self::Read(read) => read.stream(),
             Self::WebSocket(socket) => socket.stream(),
-            Self::OptionsOfMany { .. } | Self::GetFile(_) | Self::Mqtt(_) => "",
+            Self::Options(_) | Self::GetFile(_) | Self::Mqtt(_) => "",
         }
     }
 
@@ -89,11 +88,9 @@ impl Operation {
     pub(in crate::http) fn client(&self) -> Option<&ClientId> {
         match self {
             Self::Read(read) => read.client(),
-            Self::OnStream(..)
-            | Self::WebSocket(_)
-            | Self::OptionsOfMany { .. }
-            | Self::GetFile(_)
-            | Self::Mqtt(_) => None,
+            Self::OnStream(..) | Self::WebSocket(_) | Self::Options(_) | Self::GetFile(_) | Self::Mqtt(_) => {
+                None
+            }
         }
     }
 
@@ -104,25 +101,43 @@ impl Operation {
             Self::WebSocket(_) => Some(Form::WebSocket),
             Self::GetFile(_) => Some(Form::File),
             Self::Mqtt(_) => Some(Form::Mqtt),
-            Self::OnStream(..) | Self::OptionsOfMany { .. } => None,
+            Self::OnStream(..) | Self::Options(_) => None,
         }
     }
 }
 
 impl Gateway {
     /// Finishes the response to an outcome, counts it and logs it.
-    pub(in crate::http) fn finish<A: Answer>(&self, log: &RequestLog, outcome: Result<A, Error>) -> A {
+    pub(in crate::http) fn finish<A: Answer>(&self, log: &mut RequestLog, outcome: Result<A, Error>) -> A {
         let mut answer = outcome.unwrap_or_else(|error| A::from(error.into_answer()));
         self.access.origins.fields(log.origin).put(&mut answer);
         let keep_alive = log.framing.keep_alive && !self.hub.is_shedding();
         answer.frame(Framing { keep_alive, ..log.framing }, self.clock.wall());
         let status = answer.status().as_u16();
         self.forms.answered(log.form, status);
-        if let Some(trace) = &log.trace {
-            let held_ms = trace.since.elapsed().as_millis() as u64;
-            trace.span.in_scope(|| tracing::debug!(status, held_ms, "answered"));
+        if let Some(notes) = &mut log.notes {
+            notes.finish(&mut answer);
         }
         answer
+    }
+
+    /// Notes a request for the access log, if there is one, and for the warning about unknown parameters of its query.
+    pub(in crate::http) fn note(
+        &self,
+        request: &mut GatewayRequest,
+        method: &str,
+        target: &str,
+        query: Option<&str>,
+    ) {
+        if let Some(access_log) = &self.access_log {
+            let client = request.operation.as_ref().ok().and_then(Operation::client).map(ClientId::as_str);
+            let logged = LoggedRequest { method, target, form: request.log.form.as_str(), client };
+            let time = rfc3339(self.clock.wall());
+            request.log.notes().access = Some(access_log.begin(logged, time));
+        }
+        if let Some(warning) = query.and_then(unknown_parameters) {
+            request.log.notes().warning = Some(warning);
+        }
     }
 }
 
@@ -132,14 +147,20 @@ pub(in crate::http) struct RequestLog {
     pub(in crate::http) framing: Framing,
     /// The origin of the page that sent the request, unless it is the gateway's own.
     pub(in crate::http) origin: Option<AllowedOrigin>,
-    /// `None`: spans of this level are not recorded, so creating one would waste time and memory.
-    pub(in crate::http) trace: Option<Box<Trace>>,
+    /// `None` for most requests, so that they take no memory for it.
+    notes: Option<Box<RequestNotes>>,
 }
 
-/// The span of a request, and when the request was complete.
-pub(in crate::http) struct Trace {
-    pub(in crate::http) span: Span,
-    pub(in crate::http) since: Instant,
+/// What few requests need when they are answered.
+struct RequestNotes {
+    /// The span of the request, if spans of its level are recorded.
+    span: Option<Span>,
+    /// When the request was complete.
+    since: Instant,
+    /// The entry in the access log.
+    access: Option<AccessEntry>,
+    /// The value of the field that warns of unknown parameters.
+    warning: Option<String>,
 }
 
 impl RequestLog {
@@ -151,13 +172,54 @@ impl RequestLog {
         stream: &str,
         client: Option<&str>,
     ) -> Self {
+        let mut log = Self { form, framing, origin, notes: None };
         let span = tracing::debug_span!("request", form = form.as_str(), stream, client);
-        let trace = (!span.is_disabled()).then(|| Box::new(Trace { span, since: Instant::now() }));
-        Self { form, framing, origin, trace }
+        if !span.is_disabled() {
+            log.notes().span = Some(span);
+        }
+        log
     }
 
-    /// Whether a span records the request.
-    pub(in crate::http) fn is_traced(&self) -> bool {
-        self.trace.is_some()
+    fn notes(&mut self) -> &mut RequestNotes {
+        self.notes.get_or_insert_with(|| {
+            Box::new(RequestNotes { span: None, since: Instant::now(), access: None, warning: None })
+        })
+    }
+
+    /// The span that records the request, if any does.
+    pub(in crate::http) fn span(&self) -> Option<&Span> {
+        self.notes.as_ref()?.span.as_ref()
+    }
+
+    /// Notes the connection that the request came from.
+    pub(in crate::http) fn came_from(&mut self, state: &ConnectionState) {
+        if let Some(access) = self.notes.as_mut().and_then(|notes| notes.access.as_mut()) {
+            access.set_address(state.peer());
+        }
+    }
+
+    /// Takes the entry of the access log of a request that switches protocols, to be completed when the new protocol ends.
+    pub(in crate::http) fn take_access(&mut self) -> Option<AccessEntry> {
+        let mut access = self.notes.as_mut()?.access.take()?;
+        access.set_status(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+        Some(access)
+    }
+}
+
+impl RequestNotes {
+    #[cold]
+    fn finish(&mut self, answer: &mut impl Answer) {
+        let status = answer.status().as_u16();
+        if let Some(warning) = self.warning.take() {
+            answer.add(STREAM_WARNING, warning.as_bytes());
+        }
+        if let Some(span) = &self.span {
+            let held_ms = self.since.elapsed().as_millis() as u64;
+            span.in_scope(|| tracing::debug!(status, held_ms, "answered"));
+        }
+        if let Some(mut access) = self.access.take() {
+            access.set_status(status);
+            answer.log(access);
+        }
     }
 }

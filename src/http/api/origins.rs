@@ -22,6 +22,9 @@ pub enum InvalidOrigin {
     /// It is not an origin.
     #[error("--origin takes an origin such as https://app.example or http://localhost:3000, or *, not {0:?}")]
     Syntax(String),
+    /// It is a host without a scheme.
+    #[error("--origin takes a scheme and a host, so write https://{0} (or http://{0}) instead of {0:?}")]
+    NoScheme(String),
     /// There are too many origins.
     #[error("--origin can be given at most 65535 times")]
     TooMany,
@@ -103,7 +106,11 @@ impl Origins {
                 origins.any = true;
                 continue;
             }
-            let invalid = || InvalidOrigin::Syntax(text.clone());
+            let is_host = Authority::parse(text.as_bytes()).is_some() && text != "null";
+            let invalid = || match is_host {
+                true => InvalidOrigin::NoScheme(text.clone()),
+                false => InvalidOrigin::Syntax(text.clone()),
+            };
             let origin = Origin::parse(text.as_bytes()).ok_or_else(invalid)?;
             let value = HeaderValue::try_from(origin.serialized()).map_err(|_| invalid())?;
             origins.allowed.push(value);

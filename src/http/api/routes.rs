@@ -5,32 +5,39 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
-use hyper::header::{EXPECT, ORIGIN, TRANSFER_ENCODING};
+use hyper::header::{EXPECT, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
-use hyper::{Method, Request};
+use hyper::http::uri::PathAndQuery;
+use hyper::{Method, Request, Version};
 
 use super::error::Error;
-use super::files::File;
-use super::files::GetFile;
+use super::files::{FILE_METHODS, File, GetFile};
 use super::form::Form;
 use super::gateway::{Gateway, HoldPolicy};
 use super::handlers::{Put, STREAM_METHODS, post};
 use super::handshake::Handshake;
 use super::operation::{GatewayRequest, OnStream, Operation};
+use super::options::Options;
 use super::target::stream_of_path;
 use super::upgrade;
 use super::upload::{can_skip, collect};
 use crate::budget::Owner;
 use crate::http::conn::Framing;
-use crate::http::read::request::{PostRead, ReadOrSocket};
+use crate::http::read::request::{PostRead, Read, ReadOrSocket};
 use crate::limits::Limits;
 use crate::stream::{Append, Shortage, StreamName};
 
 /// The path at which one request reads many streams.
 const STREAMS_PATH: &str = "/v1/streams";
 
+/// The beginning of the paths of streams, and of [`STREAMS_PATH`].
+const STREAM_PATHS: &str = "/v1/";
+
 /// The methods of [`STREAMS_PATH`].
-pub(in crate::http) const STREAMS_METHODS: &str = "GET, POST, OPTIONS";
+const STREAMS_METHODS: &str = "GET, HEAD, POST, OPTIONS";
+
+/// The methods of the path of MQTT over WebSocket.
+const MQTT_METHODS: &str = "GET, OPTIONS";
 
 /// A body below this size is received without asking the memory budget first.
 const SMALL_BODY_BYTES: u64 = 16 * 1024;
@@ -98,8 +105,11 @@ impl Gateway {
     ) -> (GatewayRequest, Option<Incoming>) {
         let form = form(&request);
         // A client that waits for `100 Continue` has not sent its body, and might never send it.
-        let may_skip = !request.headers().contains_key(EXPECT) && can_skip(request.body());
+        let expects = request.headers().contains_key(EXPECT);
+        let may_skip = !expects && can_skip(request.body());
+        let is_http2 = request.version() == Version::HTTP_2;
         let (head, mut body) = request.into_parts();
+        let (method, target) = (head.method.clone(), head.uri.path_and_query().cloned());
         let admitted = self.admit(&head, refusal).and_then(|()| self.access.admit(&head));
         let origin = admitted.as_ref().ok().copied().flatten();
         let parsed = admitted.and_then(|_| self.parse(form, head));
@@ -108,6 +118,10 @@ impl Gateway {
         let form = if is_many { Form::Other } else { form };
         framing.keep_alive &= refusal.is_none();
         let (operation, may_go_on, unread) = match parsed {
+            // hyper cannot send 100 Continue over HTTP/2, and a client may wait for it without end.
+            Ok(ParsedHead::NeedsBody(_)) if is_http2 && expects && !body.is_end_stream() => {
+                (Err(Error::Expectation), false, Some(body))
+            }
             Ok(ParsedHead::NeedsBody(operation)) => match operation.admit(&body, &self.limits, owner) {
                 Ok(()) => match collect(&mut body, &self.limits, owner).await {
                     Ok(bytes) => (operation.with_body(bytes, &self.limits, self.holds), true, None),
@@ -120,23 +134,40 @@ impl Gateway {
         };
         framing.keep_alive &= may_go_on;
         let unread = unread.filter(|_| framing.keep_alive);
-        (GatewayRequest::new(form, framing, origin, operation), unread)
+        let mut request = GatewayRequest::new(form, framing, origin, operation);
+        let target = target.as_ref().map_or("", PathAndQuery::as_str);
+        // Other resources have no parameters; a file may have some that are meant for caches.
+        let query =
+            target.split_once('?').filter(|(path, _)| path.starts_with(STREAM_PATHS)).map(|(_, query)| query);
+        self.note(&mut request, method.as_str(), target, query);
+        (request, unread)
     }
 
     fn parse(&self, form: Form, head: Parts) -> Result<ParsedHead, Error> {
+        refuse_unknown_method(&head)?;
+        let options = |methods| Operation::Options(Box::new(Options::parse(methods, &head)));
         let operation = match head.uri.path() {
             STREAMS_PATH => match form {
                 Form::ShortPoll | Form::WebSocket => {
                     ReadOrSocket::parse(None, &head, &self.limits, self.holds)?.into()
                 }
+                Form::Head => Operation::Read(Read::head_of_many(&head, &self.limits)?),
                 Form::Append => {
                     return Ok(ParsedHead::NeedsBody(BodyOperation::Read(Box::new(PostRead::parse(head)?))));
                 }
-                Form::Preflight => Operation::OptionsOfMany { of_page: head.headers.contains_key(ORIGIN) },
+                Form::Preflight => options(STREAMS_METHODS),
                 _ => return Err(Error::MethodNotAllowed { allowed: STREAMS_METHODS }),
             },
-            upgrade::MQTT_PATH => Operation::Mqtt(Box::new(Handshake::parse(&head)?)),
+            upgrade::MQTT_PATH => match form {
+                Form::ShortPoll | Form::WebSocket => Operation::Mqtt(Box::new(Handshake::parse(&head)?)),
+                Form::Preflight => options(MQTT_METHODS),
+                _ => return Err(Error::MethodNotAllowed { allowed: MQTT_METHODS }),
+            },
+            // RFC 9110, section 9.3.7: the methods of the server as a whole.
+            "*" if form == Form::Preflight => options(STREAM_METHODS),
+            "*" => return Err(Error::Asterisk),
             path => match File::at(path) {
+                Some(_) if form == Form::Preflight => options(FILE_METHODS),
                 Some(file) => Operation::GetFile(GetFile::parse(file, &head)?),
                 None => return self.parse_stream(form, &head),
             },
@@ -156,7 +187,10 @@ impl Gateway {
             }
             Form::Head => OnStream::Head,
             Form::Delete => OnStream::Delete,
-            Form::Preflight => OnStream::Options { of_page: head.headers.contains_key(ORIGIN) },
+            Form::Preflight => {
+                let options = Box::new(Options::parse(STREAM_METHODS, head));
+                return Ok(ParsedHead::Complete(Operation::Options(options)));
+            }
             Form::ShortPoll | Form::LongPoll | Form::Sse | Form::Ndjson | Form::WebSocket => {
                 return Ok(ParsedHead::Complete(
                     ReadOrSocket::parse(Some(name), head, &self.limits, self.holds)?.into(),
@@ -187,6 +221,20 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+/// Refuses a method that no resource supports. Methods of RFC 9110 and PATCH are known, so resources refuse them with 405.
+fn refuse_unknown_method(head: &Parts) -> Result<(), Error> {
+    let is_known = match head.method {
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::DELETE | Method::OPTIONS => true,
+        Method::PATCH | Method::TRACE => true,
+        Method::CONNECT => {
+            let protocol = head.extensions.get::<Protocol>();
+            protocol.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"))
+        }
+        _ => false,
+    };
+    if is_known { Ok(()) } else { Err(Error::UnknownMethod) }
 }
 
 /// Returns the form that the method determines; the query may refine it.

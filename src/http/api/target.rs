@@ -15,9 +15,21 @@ const RESERVED: &str = "__ds";
 /// Returns the stream that a path names. Percent-encoded octets are decoded once; dot segments are never resolved.
 pub(in crate::http) fn stream_of_path(path: &str) -> Result<StreamName, Error> {
     let encoded = path.strip_prefix(STREAMS).ok_or(Error::NoSuchPath)?;
+    if !has_whole_escapes(encoded) {
+        return Err(Error::PercentEscape);
+    }
     let decoded =
         percent_encoding::percent_decode_str(encoded).decode_utf8().map_err(|_| Error::NameNotUtf8)?;
     stream_name(&decoded)
+}
+
+/// Whether two hexadecimal digits follow each `%` (RFC 3986, section 2.1).
+fn has_whole_escapes(text: &str) -> bool {
+    let is_escape = |behind: &str| match behind.as_bytes() {
+        [one, other, ..] => one.is_ascii_hexdigit() && other.is_ascii_hexdigit(),
+        _ => false,
+    };
+    text.split('%').skip(1).all(is_escape)
 }
 
 /// Parses the name of a stream. A reserved name is an error.
@@ -33,6 +45,7 @@ pub(in crate::http) fn stream_name(name: &str) -> Result<StreamName, Error> {
 pub(in crate::http) struct Query<'a> {
     values: [Option<Cow<'a, str>>; NAMES.len()],
     streams: Vec<Cow<'a, str>>,
+    has_unknown: bool,
 }
 
 /// The parameters of a read, from a query or a JSON object.
@@ -44,8 +57,8 @@ pub(in crate::http) trait Parameters {
     fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed>;
 }
 
-const NAMES: [&str; 9] =
-    ["offset", "live", "cursor", "resume", "timeout", "client", "heartbeat", "create", "from"];
+const NAMES: [&str; 10] =
+    ["offset", "live", "cursor", "resume", "timeout", "client", "heartbeat", "create", "from", "times"];
 
 /// The parameter that may be repeated.
 const STREAM: &str = "stream";
@@ -57,13 +70,16 @@ impl<'a> Query<'a> {
         for pair in query.unwrap_or_default().split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let decoded =
-                || decode(value).ok_or_else(|| Malformed::parameter(name, "is not UTF-8 when decoded"));
+                || decode(value).ok_or_else(|| Malformed::parameter(name, "is not percent-encoded UTF-8"));
             if name == STREAM {
                 parsed.streams.push(decoded()?);
                 continue;
             }
             let mut slots = NAMES.iter().zip(&mut parsed.values);
-            let Some((_, slot)) = slots.find(|(known, _)| **known == name) else { continue };
+            let Some((_, slot)) = slots.find(|(known, _)| **known == name) else {
+                parsed.has_unknown |= !pair.is_empty();
+                continue;
+            };
             let value = decoded()?;
             if slot.replace(value).is_some() {
                 return Err(Malformed::parameter(name, "must not be given twice"));
@@ -72,10 +88,33 @@ impl<'a> Query<'a> {
         Ok(parsed)
     }
 
+    /// Whether the query has parameters that no request knows. They are ignored.
+    pub(in crate::http) fn has_unknown(&self) -> bool {
+        self.has_unknown
+    }
+
     /// The names of the requested streams.
     pub(in crate::http) fn streams(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().map(AsRef::as_ref)
     }
+}
+
+/// The most unknown parameters that a warning names, and the most characters of each name.
+const NAMED_MAX: usize = 4;
+const NAME_CHARACTERS_MAX: usize = 40;
+
+/// The warning about parameters of a query that no request knows; `None` if there are none. They are ignored, and a mistyped one
+/// would go unnoticed otherwise.
+pub(super) fn unknown_parameters(query: &str) -> Option<String> {
+    let names = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+    let mut unknown = names.filter(|name| !name.is_empty() && *name != STREAM && !NAMES.contains(name));
+    let shown = |name: &str| -> String {
+        let is_shown = |one: &char| one.is_ascii_alphanumeric() || "-_.~%".contains(*one);
+        name.chars().take(NAME_CHARACTERS_MAX).map(|one| if is_shown(&one) { one } else { '?' }).collect()
+    };
+    let named: Vec<_> = unknown.by_ref().take(NAMED_MAX).map(shown).collect();
+    let others = if unknown.next().is_some() { " and others" } else { "" };
+    (!named.is_empty()).then(|| format!("unknown query parameters are ignored: {}{others}", named.join(", ")))
 }
 
 impl Parameters for Query<'_> {
@@ -97,6 +136,9 @@ fn decode(value: &str) -> Option<Cow<'_, str>> {
     if !value.contains(['%', '+']) {
         return Some(Cow::Borrowed(value));
     }
+    if !has_whole_escapes(value) {
+        return None;
+    }
     let spaced = value.replace('+', " ");
     percent_encoding::percent_decode_str(&spaced).decode_utf8().ok().map(|text| Cow::Owned(text.into_owned()))
 }
@@ -115,8 +157,33 @@ mod tests {
     }
 
     #[test]
-    fn twice_is_an_error() {
-        assert!(Query::parse(Some("offset=1&offset=1")).is_err());
-        assert!(Query::parse(Some("offset=%ff")).is_err());
+    fn a_warning_names_unknown_parameters_and_nothing_that_breaks_its_field() {
+        assert_eq!(unknown_parameters("offset=-1&live=sse&stream=a&stream=b&&=1"), None);
+        let warning = unknown_parameters("ofset=1&live=sse&Timeout=3").unwrap();
+        assert!(warning.ends_with(": ofset, Timeout"), "{warning}");
+        let hostile = format!("a\r\nb,\u{e9}=1&{}=2&c&d&e", "x".repeat(1000));
+        let warning = unknown_parameters(&hostile).unwrap();
+        assert!(warning.ends_with(", c, d and others") && warning.contains("a??b??,"), "{warning}");
+        assert!(
+            warning.len() < 200 && warning.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+            "{warning}"
+        );
+        assert!(!Query::parse(Some("offset=1&")).unwrap().has_unknown());
+        assert!(Query::parse(Some("offset=1&ofset=2")).unwrap().has_unknown());
+    }
+
+    #[test]
+    fn twice_and_half_an_escape_are_errors() {
+        for query in
+            ["offset=1&offset=1", "offset=%ff", "offset=%", "offset=a%2", "offset=%2g", "stream=%%41"]
+        {
+            assert!(Query::parse(Some(query)).is_err(), "{query}");
+        }
+        for path in ["a%", "a%4", "%zz", "%%41"] {
+            assert!(
+                matches!(stream_of_path(&format!("{STREAMS}{path}")), Err(Error::PercentEscape)),
+                "{path}"
+            );
+        }
     }
 }

@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 use super::error::Error;
 use super::gateway::Gateway;
 use super::handshake::Handshake;
-use crate::http::conn::{Answer, ConnectionState, MqttSocket, UpgradedIo};
+use crate::access_log::AccessEntry;
+use crate::http::conn::{Answer, ConnectionState, MqttSocket, UpgradedIo, logged};
 use crate::http::read::live::{LiveOpener, OpenLive, WEBSOCKET};
 use crate::http::read::request::{LiveRead, WebSocket};
 use crate::http::read::websocket::{Publisher, SocketSession};
@@ -44,6 +45,7 @@ pub(in crate::http) struct WebSocketUpgrade {
     limits: Arc<Limits>,
     principal: Principal,
     reads: SocketReads,
+    access: Option<AccessEntry>,
 }
 
 /// Which streams a WebSocket reads.
@@ -55,6 +57,14 @@ enum SocketReads {
 }
 
 impl Upgrade {
+    /// Sets the entry of the request in the access log, which is complete when the WebSocket ends. What MQTT sends is not
+    /// logged.
+    pub(in crate::http) fn log(&mut self, entry: Option<AccessEntry>) {
+        if let Self::WebSocket(socket) = self {
+            socket.access = entry;
+        }
+    }
+
     /// Serves the connection until either side closes it.
     pub(in crate::http) async fn serve(self, io: UpgradedIo, state: Arc<ConnectionState>) {
         match self {
@@ -67,32 +77,38 @@ impl Upgrade {
 
 impl WebSocketUpgrade {
     async fn serve(self, io: UpgradedIo) {
-        let Self { hub, limits, principal, reads } = self;
+        let Self { hub, limits, principal, reads, access } = self;
         match reads {
-            SocketReads::Named(OpenLive { updates, heartbeat, stream }) => {
+            SocketReads::Named(OpenLive { updates, heartbeat, stream, .. }) => {
                 let publisher = stream.map(|(stream, content_type)| {
                     let hub = hub.clone();
                     Publisher { hub, stream, content_type, principal }
                 });
-                SocketSession::new(io, hub, publisher, limits).serve(updates, heartbeat).await;
+                let session = SocketSession::new(io, hub, publisher, limits);
+                session.serve(logged(updates, access), heartbeat).await;
             }
             SocketReads::FirstFrame(opener) => {
                 let session = SocketSession::new(io, hub, None, limits.clone());
-                serve_first_frame(session, opener, &limits).await;
+                serve_first_frame(session, opener, &limits, access).await;
             }
         }
     }
 }
 
 /// Serves the read that the first frame of the client requests.
-async fn serve_first_frame(session: SocketSession, opener: LiveOpener, limits: &Limits) {
+async fn serve_first_frame(
+    session: SocketSession,
+    opener: LiveOpener,
+    limits: &Limits,
+    access: Option<AccessEntry>,
+) {
     let Some((session, text)) = session.first_text().await else { return };
     let opened = match LiveRead::from_frame(&text, limits) {
         Ok(live) => opener.open(live).await,
         Err(error) => Err(error),
     };
     match opened {
-        Ok(OpenLive { updates, heartbeat, .. }) => session.serve(updates, heartbeat).await,
+        Ok(OpenLive { updates, heartbeat, .. }) => session.serve(logged(updates, access), heartbeat).await,
         Err(error) => session.refuse(&error).await,
     }
 }
@@ -124,7 +140,7 @@ impl Gateway {
             None => SocketReads::FirstFrame(opener),
         };
         let (hub, limits) = (self.hub.clone(), self.limits.clone());
-        let socket = WebSocketUpgrade { hub, limits, principal: state.principal(), reads };
+        let socket = WebSocketUpgrade { hub, limits, principal: state.principal(), reads, access: None };
         Ok(Reply { answer, upgrade: Some(Upgrade::WebSocket(Box::new(socket))) })
     }
 }

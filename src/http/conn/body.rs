@@ -5,8 +5,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use hyper::body::{Frame, SizeHint};
 use tokio_stream::Stream;
+
+use crate::access_log::AccessEntry;
 
 /// Largest frame into which small pieces are joined. A client that does not read holds this much user memory.
 pub(in crate::http) const FRAME_BYTES_MAX: usize = 32 * 1024;
@@ -50,6 +53,31 @@ impl Body {
     /// A body of unknown length that ends with `stream`.
     pub(in crate::http) fn live(stream: Pin<Box<dyn Stream<Item = Bytes> + Send>>) -> Self {
         Self(BodyKind::LiveRead(stream))
+    }
+}
+
+impl Body {
+    /// Counts the bytes of the body in the entry of its request. The entry of a live form is complete when the form ends.
+    pub(in crate::http) fn log(&mut self, mut entry: AccessEntry) {
+        match &mut self.0 {
+            BodyKind::Full(bytes) => entry.add_bytes(bytes.as_ref().map_or(0, Bytes::len)),
+            BodyKind::Pieces { left, .. } => entry.add_bytes(*left),
+            BodyKind::LiveRead(stream) => {
+                let stream = std::mem::replace(stream, Box::pin(tokio_stream::empty()));
+                self.0 = BodyKind::LiveRead(logged(stream, Some(entry)));
+            }
+        }
+    }
+}
+
+/// Counts the bytes of a live form in the entry of its request, and completes the entry when the form ends.
+pub(in crate::http) fn logged(
+    stream: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
+    entry: Option<AccessEntry>,
+) -> Pin<Box<dyn Stream<Item = Bytes> + Send>> {
+    match entry {
+        None => stream,
+        Some(mut entry) => Box::pin(stream.inspect(move |bytes| entry.add_bytes(bytes.len()))),
     }
 }
 

@@ -23,6 +23,13 @@ pub enum Service {
     Admin(Admin),
 }
 
+impl Service {
+    /// Whether the access log has a line for each request.
+    pub fn logs_access(&self) -> bool {
+        matches!(self, Self::Gateway(gateway) if gateway.access_log.is_some())
+    }
+}
+
 /// The context of one connection.
 pub struct ConnectionContext {
     /// Answers the requests.

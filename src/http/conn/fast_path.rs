@@ -61,34 +61,38 @@ impl Gateway {
         let Ok(origin) = self.access.check(Version::HTTP_11, &method, None, &*request.headers) else {
             return Parsed::Other;
         };
-        let (form, operation) = match request.method {
+        let (form, operation, has_unknown) = match request.method {
             Some("GET") => match self.parse_read(path, query, request.headers) {
                 Some(read) => read,
                 None => return Parsed::Other,
             },
-            _ => (Form::Append, self.parse_append(path, query, request.headers, body)),
+            _ => (Form::Append, self.parse_append(path, query, request.headers, body), query.is_some()),
         };
-        let request = GatewayRequest::new(form, Framing::PERSISTENT, origin, operation);
+        let mut request = GatewayRequest::new(form, Framing::PERSISTENT, origin, operation);
+        if has_unknown || self.access_log.is_some() {
+            self.note(&mut request, method.as_str(), target, query);
+        }
         Parsed::Request(request, head_bytes + body.len())
     }
 
-    /// Parses a short or long poll. `None`: another delivery form, which is left to hyper.
+    /// Parses a short or long poll, and tells whether its query may have unknown parameters. `None`: another delivery form,
+    /// which is left to hyper.
     fn parse_read(
         &self,
         path: &str,
         query: Option<&str>,
         fields: &[Header<'_>],
-    ) -> Option<(Form, Result<Operation, Error>)> {
+    ) -> Option<(Form, Result<Operation, Error>, bool)> {
         let read = |query: &Query<'_>| {
             let stream = Some(stream_of_path(path)?);
             Ok(Operation::Read(Read::plain(stream, query, fields, &self.limits, self.holds)?))
         };
         match Query::parse(query) {
             Ok(query) => match query.get("live") {
-                None | Some("long-poll") => Some((Form::ShortPoll, read(&query))),
+                None | Some("long-poll") => Some((Form::ShortPoll, read(&query), query.has_unknown())),
                 Some(_) => None,
             },
-            Err(error) => Some((Form::ShortPoll, Err(error.into()))),
+            Err(error) => Some((Form::ShortPoll, Err(error.into()), true)),
         }
     }
 

@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use super::context::{BoxedStep, ConnectionContext};
 use super::fast_path::Parsed;
 use super::hyper_request::receive_with_hyper;
-use super::io::{GuardedStream, Phase};
+use super::io::{GuardedStream, LeavesBy, Phase};
 use super::pending::PendingResponse;
 use super::response::Outgoing;
 use super::upgraded::UpgradedIo;
-use super::write::{Written, write_body};
+use super::write::write_body;
 use crate::clock::ReusableSleep;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::upgrade::Upgrade;
@@ -69,10 +69,9 @@ pub(super) fn serve(
                 }
                 Exit::Stream(response) => {
                     let closes = response.closes;
-                    match write_body(&mut io, response).await? {
-                        Written::Whole if closes => return close(io).await,
-                        Written::Whole => {}
-                        Written::ClientGone => return Ok(()),
+                    write_body(&mut io, response).await?;
+                    if closes {
+                        return close(io).await;
                     }
                 }
                 Exit::Upgrade(head, upgrade) => return serve_upgrade(io, head, upgrade, &context).await,
@@ -99,7 +98,11 @@ fn drive<'a>(
             },
             Stage::Respond(response) => {
                 let Poll::Ready(reply) = response.poll(&mut keep_alive.timer, cx) else {
-                    return io.poll_left(cx, response.leaves_by()).map_ok(|()| Exit::Gone);
+                    match ready!(io.poll_left(cx, response.leaves_by()))? {
+                        LeavesBy::Reset => return Poll::Ready(Ok(Exit::Gone)),
+                        LeavesBy::Fin => response.end(),
+                    }
+                    continue;
                 };
                 let outgoing = context.outgoing(reply.answer);
                 if outgoing.rest.is_some() || reply.upgrade.is_some() {

@@ -5,9 +5,9 @@
 //! a client that leaves while bytes of it are unread, returning bytes that were read, and a shutdown that does not destroy the
 //! last response on its way.
 
-use std::any::Any;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,19 +58,30 @@ pub struct ConnectionState {
     stalled: AtomicBool,
     unsent: AtomicBool,
     charge: ConnectionCharge,
-    _open: Box<dyn Any + Send + Sync>,
+    open: Box<dyn OpenConnection>,
+}
+
+/// What the server keeps for as long as a connection is open.
+pub trait OpenConnection: Send + Sync + 'static {
+    /// The address of the client, if the access log needs it.
+    fn peer(&self) -> Option<SocketAddr>;
 }
 
 impl ConnectionState {
     /// State of a new connection of `owner`; `open` is dropped with the last holder.
-    pub fn new(open: impl Any + Send + Sync, owner: &Arc<Owner>) -> Self {
+    pub fn new(open: impl OpenConnection, owner: &Arc<Owner>) -> Self {
         let [stalled, unsent] = Default::default();
-        Self { stalled, unsent, charge: ConnectionCharge::new(owner), _open: Box::new(open) }
+        Self { stalled, unsent, charge: ConnectionCharge::new(owner), open: Box::new(open) }
     }
 
     /// The owner of the memory that the client takes.
     pub(in crate::http) fn owner(&self) -> &Arc<Owner> {
         self.charge.owner()
+    }
+
+    /// The address of the client, if the access log needs it.
+    pub(in crate::http) fn peer(&self) -> Option<SocketAddr> {
+        self.open.peer()
     }
 
     /// The principal of the client, which its address determines.
@@ -99,13 +110,12 @@ impl ConnectionState {
     }
 }
 
-/// How a client has to end its connection for its pending response to be dropped.
+/// How a client ends its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LeavesBy {
-    /// A FIN or a reset. A client that sends a FIN may be gone, or may only have nothing more to send. This is for responses
-    /// that may be pending for long.
+    /// A FIN. The client will send no more; it may be gone, or it may wait for responses.
     Fin,
-    /// A reset. A client that has sent a FIN still gets its response.
+    /// A reset. The client is gone.
     Reset,
 }
 
@@ -299,8 +309,8 @@ impl GuardedStream {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 
-    /// Completes when the client has left, while a response to it is pending. Bytes that the client sends meanwhile stay in
-    /// the kernel.
+    /// Completes with how the client has left, while a response to it is pending. A FIN completes it only if `leaves_by` is
+    /// [`LeavesBy::Fin`]. Bytes that the client sends meanwhile stay in the kernel.
     ///
     /// A socket with unread bytes is readable, which would hide a FIN after them. So the readiness for these bytes is
     /// cleared, and the next event of the socket wakes the task: more bytes, or the end, whose readiness stays set.
@@ -308,15 +318,18 @@ impl GuardedStream {
         &mut self,
         context: &mut Context<'_>,
         leaves_by: LeavesBy,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<io::Result<LeavesBy>> {
         loop {
             ready!(self.stream.poll_read_ready(context))?;
             let readiness = self.stream.ready(Interest::READABLE | Interest::WRITABLE).now_or_never();
             let readiness = readiness.transpose()?;
             if readiness.is_some_and(|ready| ready.is_read_closed()) {
                 let is_reset = readiness.is_some_and(|ready| ready.is_write_closed());
-                let has_left = is_reset || leaves_by == LeavesBy::Fin;
-                return if has_left { Poll::Ready(Ok(())) } else { Poll::Pending };
+                return match leaves_by {
+                    _ if is_reset => Poll::Ready(Ok(LeavesBy::Reset)),
+                    LeavesBy::Fin => Poll::Ready(Ok(LeavesBy::Fin)),
+                    LeavesBy::Reset => Poll::Pending,
+                };
             }
             self.has_hidden_bytes = true;
             let would_block = || Err::<(), _>(io::ErrorKind::WouldBlock.into());

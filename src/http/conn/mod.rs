@@ -31,10 +31,10 @@ use tokio::time::{Duration, sleep, timeout};
 
 pub use body::Body;
 pub use context::{ConnectionContext, Service};
-pub use io::{ConnectionState, GuardedStream, Phase};
+pub use io::{ConnectionState, GuardedStream, OpenConnection, Phase};
 pub use upgraded::{MqttSocket, UpgradedIo};
 
-pub(super) use body::FRAME_BYTES_MAX;
+pub(super) use body::{FRAME_BYTES_MAX, logged};
 pub(super) use response::{Answer, Framing, Head, bare};
 
 use context::BoxedStep;

@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use tracing::Span;
+
 use super::io::{ConnectionState, LeavesBy};
 use super::response::ResponseBytes;
 use crate::clock::ReusableSleep;
@@ -20,7 +22,7 @@ pub(super) struct PendingResponse<'a>(PendingState<'a>);
 
 enum PendingState<'a> {
     Ready(Option<ResponseBytes>),
-    PendingAnswer(PendingAnswer<'a>, LeavesBy),
+    PendingAnswer(PendingAnswer<'a>),
     Reading { gateway: &'a Gateway, log: RequestLog, stage: ReadStage<'a> },
 }
 
@@ -41,41 +43,42 @@ impl<'a> PendingResponse<'a> {
 
     /// Begins to answer a request.
     pub(super) fn of(gateway: &'a Gateway, request: GatewayRequest, state: &'a Arc<ConnectionState>) -> Self {
-        if request.log.is_traced() {
-            return Self::any(gateway, request, state);
-        }
-        let GatewayRequest { operation, log } = request;
+        let GatewayRequest { operation, mut log } = request;
+        log.came_from(state);
         match operation {
             Ok(Operation::Read(read)) => {
                 let stage = ReadStage::Starting(gateway.begin_read(read, state, log.origin));
                 Self(PendingState::Reading { gateway, log, stage })
             }
             // A future for appends alone is smaller than one for all operations.
-            Ok(Operation::OnStream(name, OnStream::Append(mut append))) => {
+            Ok(Operation::OnStream(name, OnStream::Append(mut append))) if log.span().is_none() => {
                 append.principal = state.principal();
                 let reply =
-                    async move { Reply::http(gateway.finish(&log, gateway.append(name, *append).await)) };
-                Self(PendingState::PendingAnswer(Box::pin(reply), LeavesBy::Reset))
+                    async move { Reply::http(gateway.finish(&mut log, gateway.append(name, *append).await)) };
+                Self(PendingState::PendingAnswer(Box::pin(reply)))
             }
-            operation => Self::any(gateway, GatewayRequest { operation, log }, state),
+            // A future that covers all operations.
+            operation => {
+                let reply = gateway.respond(GatewayRequest { operation, log }, state);
+                Self(PendingState::PendingAnswer(Box::pin(reply)))
+            }
         }
     }
 
-    /// Begins to answer a request of any kind, in a future that covers all operations.
-    fn any(gateway: &'a Gateway, request: GatewayRequest, state: &'a Arc<ConnectionState>) -> Self {
-        let may_be_held = matches!(request.operation, Ok(Operation::Read(_)));
-        let leaves_by = if may_be_held { LeavesBy::Fin } else { LeavesBy::Reset };
-        Self(PendingState::PendingAnswer(Box::pin(gateway.respond(request, state)), leaves_by))
-    }
-
-    /// How the client has to end its connection for this response to be dropped.
+    /// How the client has to end its connection for this response to be affected.
     pub(super) fn leaves_by(&self) -> LeavesBy {
         match &self.0 {
-            PendingState::Reading { stage: ReadStage::Held(_), .. } => LeavesBy::Fin,
-            PendingState::Reading { stage: ReadStage::Starting(_), .. } | PendingState::Ready(_) => {
+            PendingState::Reading { stage: ReadStage::Held(held), .. } if !held.has_ended() => LeavesBy::Fin,
+            PendingState::Reading { .. } | PendingState::PendingAnswer(_) | PendingState::Ready(_) => {
                 LeavesBy::Reset
             }
-            PendingState::PendingAnswer(_, leaves_by) => *leaves_by,
+        }
+    }
+
+    /// Ends a held poll early: its client will send no more, and might be gone.
+    pub(super) fn end(&mut self) {
+        if let PendingState::Reading { stage: ReadStage::Held(held), .. } = &mut self.0 {
+            held.end();
         }
     }
 
@@ -89,9 +92,11 @@ impl<'a> PendingResponse<'a> {
             PendingState::Ready(response) => {
                 response.take().map_or(Poll::Pending, |response| Poll::Ready(Reply::http(response)))
             }
-            PendingState::PendingAnswer(reply, _) => reply.as_mut().poll(cx),
+            PendingState::PendingAnswer(reply) => reply.as_mut().poll(cx),
             PendingState::Reading { gateway, log, stage } => {
+                let entered = log.span().map(Span::enter);
                 let outcome = ready!(stage.poll(timer, cx));
+                drop(entered);
                 Poll::Ready(Reply::http(gateway.finish(log, outcome)))
             }
         }

@@ -15,6 +15,7 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, T
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 
 use super::body::{Body, FRAME_BYTES_MAX};
+use crate::access_log::AccessEntry;
 use crate::hub::{SharedBatch, Variant};
 use crate::stream::Batch;
 
@@ -53,6 +54,12 @@ pub(in crate::http) trait Answer: Head + From<Response<Body>> + Send {
 
     /// Adds the fields that depend on the request's framing, and `Date` unless hyper adds it.
     fn frame(&mut self, framing: Framing, now: SystemTime);
+
+    /// Adds a field to a complete response. If other readers share its bytes, they are copied.
+    fn add(&mut self, name: HeaderName, value: &[u8]);
+
+    /// Counts the bytes of the body in the entry of the request.
+    fn log(&mut self, entry: AccessEntry);
 
     /// Returns the response to a batch that other readers may get too, as `write` encodes it. Over HTTP/1 a small batch is
     /// encoded once per variant, and all readers share the bytes. They include the fields that `complete` adds; no field can be
@@ -132,8 +139,23 @@ impl Answer for Response<Body> {
         *self.body_mut() = body;
     }
 
-    // HTTP/2 frames responses itself, and hyper adds `Date`.
-    fn frame(&mut self, _: Framing, _: SystemTime) {}
+    // HTTP/2 frames responses itself, and hyper adds `Date`. But hyper sends the body of a response to HEAD.
+    fn frame(&mut self, framing: Framing, _: SystemTime) {
+        if framing.without_body {
+            let body = std::mem::replace(self.body_mut(), Body::empty());
+            if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+                self.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+        }
+    }
+
+    fn add(&mut self, name: HeaderName, value: &[u8]) {
+        self.put(name, value);
+    }
+
+    fn log(&mut self, entry: AccessEntry) {
+        self.body_mut().log(entry);
+    }
 
     fn shared(
         batch: &SharedBatch,
@@ -281,6 +303,28 @@ impl Answer for ResponseBytes {
         date(self, now);
     }
 
+    fn add(&mut self, name: HeaderName, value: &[u8]) {
+        let Text::Whole(bytes) = &self.text else { return self.put(name, value) };
+        let after_status = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
+        let (status, rest) = bytes.split_at(after_status);
+        let mut copy = BytesMut::with_capacity(bytes.len() + name.as_str().len() + value.len() + 4);
+        copy.put_slice(status);
+        field(&mut copy, &name, value);
+        copy.put_slice(rest);
+        self.text = Text::Whole(copy.freeze());
+    }
+
+    fn log(&mut self, mut entry: AccessEntry) {
+        match &mut self.text {
+            Text::Begun(_, body) if !self.framing.without_body => body.log(entry),
+            Text::Begun(..) => {}
+            Text::Whole(bytes) => {
+                let head = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |end| end + 4);
+                entry.add_bytes(bytes.len() - head);
+            }
+        }
+    }
+
     fn shared(
         batch: &SharedBatch,
         variant: Variant,
@@ -337,6 +381,9 @@ fn field(head: &mut BytesMut, name: &HeaderName, value: &[u8]) {
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.
 const DATE_BYTES: usize = 29;
 
+/// The last second of the year 9999. An HTTP date has four digits for the year, and `HttpDate` panics at a later one.
+const DATE_SECONDS_MAX: u64 = 253_402_300_799;
+
 thread_local! {
     /// The last second that this thread formatted, and its text.
     static LAST_DATE: Cell<(Duration, [u8; DATE_BYTES])> = const { Cell::new((Duration::MAX, [0; DATE_BYTES])) };
@@ -345,14 +392,14 @@ thread_local! {
 /// Returns `now` as an HTTP date. Each thread formats it once per second.
 fn date_text(now: SystemTime) -> [u8; DATE_BYTES] {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let second = Duration::from_secs(since.as_secs());
+    let second = Duration::from_secs(since.as_secs().min(DATE_SECONDS_MAX));
     let (last, text) = LAST_DATE.get();
     if last == second {
         return text;
     }
     let mut text = DateText { bytes: [b' '; DATE_BYTES], written: 0 };
     // An HTTP date has exactly `DATE_BYTES` bytes.
-    let _written = write!(text, "{}", HttpDate::from(now));
+    let _written = write!(text, "{}", HttpDate::from(SystemTime::UNIX_EPOCH + second));
     LAST_DATE.set((second, text.bytes));
     text.bytes
 }

@@ -1,4 +1,4 @@
-//! Writes HTTP/1 responses whose body is large or not complete yet, and watches for clients that leave meanwhile.
+//! Writes HTTP/1 responses whose body is large or not complete yet. A body that waits ends when its client sends no more.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,20 +14,11 @@ use super::context::BoxedStep;
 use super::io::{GuardedStream, LeavesBy};
 use super::response::Outgoing;
 
-/// How the writing of a response ended.
-pub(super) enum Written {
-    /// All of the response is written.
-    Whole,
-    /// The client closed the connection before the end.
-    ClientGone,
-}
-
-/// Writes a response frame by frame. The head is written together with the first frame.
-pub(super) fn write_body(io: &mut GuardedStream, mut response: Box<Outgoing>) -> BoxedStep<'_, Written> {
+/// Writes a response frame by frame. The head is written together with the first frame. Fails if the client is gone.
+pub(super) fn write_body(io: &mut GuardedStream, mut response: Box<Outgoing>) -> BoxedStep<'_, ()> {
     Box::pin(async move {
         while let Some(body) = &mut response.rest {
-            let Some(frame) = next_frame(io, body).await? else { return Ok(Written::ClientGone) };
-            let BodyPart::Data(data) = frame else { break };
+            let Some(data) = next_frame(io, body).await? else { break };
             let before = std::mem::take(&mut response.first);
             if response.chunked {
                 let length = format!("{:x}\r\n", data.len());
@@ -38,32 +29,25 @@ pub(super) fn write_body(io: &mut GuardedStream, mut response: Box<Outgoing>) ->
             }
         }
         let end: &[u8] = if response.chunked { b"0\r\n\r\n" } else { b"" };
-        io.write_all_buf(&mut response.first.chain(end)).await?;
-        Ok(Written::Whole)
+        io.write_all_buf(&mut response.first.chain(end)).await
     })
 }
 
-/// A piece of a body, or its end.
-enum BodyPart {
-    Data(Bytes),
-    End,
-}
-
-/// The next frame of a body; `None` once the client has closed the connection.
-async fn next_frame(io: &mut GuardedStream, body: &mut Body) -> io::Result<Option<BodyPart>> {
+/// Returns the next frame of a body; `None` at its end, or once the client has ended its side of the connection.
+async fn next_frame(io: &mut GuardedStream, body: &mut Body) -> io::Result<Option<Bytes>> {
     poll_fn(|cx| match poll_frame(body, cx) {
-        Poll::Ready(frame) => Poll::Ready(Ok(Some(frame))),
-        Poll::Pending => io.poll_left(cx, LeavesBy::Fin).map_ok(|()| None),
+        Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+        Poll::Pending => io.poll_left(cx, LeavesBy::Fin).map_ok(|_| None),
     })
     .await
 }
 
-fn poll_frame(body: &mut Body, cx: &mut Context<'_>) -> Poll<BodyPart> {
+fn poll_frame(body: &mut Body, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
     loop {
         match ready!(Pin::new(&mut *body).poll_frame(cx)) {
-            None => return Poll::Ready(BodyPart::End),
+            None => return Poll::Ready(None),
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) if !data.is_empty() => return Poll::Ready(BodyPart::Data(data)),
+                Ok(data) if !data.is_empty() => return Poll::Ready(Some(data)),
                 _ => {}
             },
             Some(Err(never)) => match never {},

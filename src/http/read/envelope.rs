@@ -2,6 +2,7 @@
 //! stream has one batch and its next offset; an envelope over many streams has several batches and one resume token.
 
 use std::io::Write;
+use std::time::SystemTime;
 
 use base64::engine::general_purpose::STANDARD;
 use base64::write::EncoderWriter;
@@ -11,6 +12,9 @@ use serde::Serialize;
 use crate::http::api::error::gap_text;
 use crate::hub::{MultiBatch, StreamUpdate, Update};
 use crate::stream::{Batch, CacheCursor, Encoding, Gap};
+
+/// The length of a time with its comma, until the year 2286.
+const TIME_BYTES: usize = 14;
 
 /// The bytes that a delivery form writes around an envelope.
 #[derive(Debug, Clone, Copy)]
@@ -73,8 +77,14 @@ pub(in crate::http) fn one(update: &Update, cursor: CacheCursor, frame: Frame) -
     envelope.freeze()
 }
 
-/// Encodes updates of many streams as an envelope, in one line.
-pub(in crate::http) fn many(batch: &MultiBatch, token: &TokenField, superseded: bool, frame: Frame) -> Bytes {
+/// Encodes updates of many streams as an envelope, in one line. `event_id` is the id of a server-sent event.
+pub(in crate::http) fn many(
+    batch: &MultiBatch,
+    token: &TokenField,
+    superseded: bool,
+    event_id: Option<&str>,
+    frame: Frame,
+) -> Bytes {
     // A token has no characters that JSON would have to escape.
     let (name, token) = match token {
         TokenField::Full(token) => (&b",\"resume\":\""[..], token.as_str()),
@@ -82,10 +92,17 @@ pub(in crate::http) fn many(batch: &MultiBatch, token: &TokenField, superseded: 
         TokenField::Same => (&b""[..], ""),
     };
     let update_length = |update: &StreamUpdate| {
-        update.stream.as_str().len() + update.update.as_ref().map_or(0, data_length) + 192
+        let times = update.times.len() * TIME_BYTES;
+        update.stream.as_str().len() + update.update.as_ref().map_or(0, data_length) + times + 192
     };
     let length: usize = batch.updates.iter().map(update_length).sum();
-    let mut envelope = BytesMut::with_capacity(length + token.len() + 128);
+    let id_length = event_id.map_or(0, str::len);
+    let mut envelope = BytesMut::with_capacity(length + token.len() + id_length + 128);
+    if let Some(id) = event_id {
+        envelope.put_slice(b"id:");
+        envelope.put_slice(id.as_bytes());
+        envelope.put_u8(b'\n');
+    }
     envelope.put_slice(frame.before);
     envelope.put_slice(b"{\"batches\":[");
     for (index, update) in batch.updates.iter().enumerate() {
@@ -104,7 +121,7 @@ pub(in crate::http) fn many(batch: &MultiBatch, token: &TokenField, superseded: 
     envelope.freeze()
 }
 
-fn put_stream_update(envelope: &mut BytesMut, StreamUpdate { stream, update }: &StreamUpdate) {
+fn put_stream_update(envelope: &mut BytesMut, StreamUpdate { stream, update, times }: &StreamUpdate) {
     envelope.put_slice(b"{\"stream\":");
     put_json(envelope, stream.as_str());
     if let Some(Update::Batch(batch)) = update
@@ -116,8 +133,23 @@ fn put_stream_update(envelope: &mut BytesMut, StreamUpdate { stream, update }: &
     envelope.put_slice(b",\"data\":[");
     update.iter().for_each(|update| put_data(envelope, update));
     envelope.put_slice(b"]");
+    if !times.is_empty() {
+        put_times(envelope, times);
+    }
     let control = update.as_ref().map_or_else(Control::of_missing, |update| Control::new(update, None));
     put_control_fields(envelope, &control);
+}
+
+/// Writes the times of messages, in milliseconds since 1970.
+fn put_times(envelope: &mut BytesMut, times: &[SystemTime]) {
+    envelope.put_slice(b",\"times\":[");
+    let mut digits = itoa::Buffer::new();
+    for (index, time) in times.iter().enumerate() {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        envelope.put_slice(if index == 0 { b"" } else { b"," });
+        envelope.put_slice(digits.format(since.as_millis()).as_bytes());
+    }
+    envelope.put_slice(b"]");
 }
 
 /// Writes the messages of an update as elements of a JSON array.

@@ -14,7 +14,7 @@ use tokio_stream::Stream;
 use super::envelope::{self, Frame, TokenField};
 use super::request::{LiveRead, ReadFrom};
 use super::resume_token;
-use super::sse;
+use super::sse::{self, RECONNECT, RECONNECT_AFTER_LIFE};
 use crate::clock::Clock;
 use crate::clock::jittered;
 use crate::http::api::answer;
@@ -24,9 +24,12 @@ use crate::http::api::form::Form;
 use crate::http::api::gateway::Gateway;
 use crate::http::conn::Body;
 use crate::http::conn::{ConnectionState, bare};
-use crate::hub::{Hub, MultiBatch, MultiReader, Source, StreamReader, Tail, TailSettings, Update, Variant};
+use crate::hub::{
+    Hub, MultiBatch, MultiReader, PollError, SharedBatch, Source, StreamReader, Tail, TailSettings, Update,
+    Variant,
+};
 use crate::metrics::LiveMetrics;
-use crate::stream::{Batch, CacheCursor, ContentType, Encoding, StreamName};
+use crate::stream::{Batch, CacheCursor, ContentType, Encoding, ReadError, StreamName};
 
 /// The encoding of a live form.
 pub(in crate::http) struct Format {
@@ -38,6 +41,7 @@ pub(in crate::http) struct Format {
     many: Frame,
 }
 
+/// The conformance tests of the protocol require this content type without a `charset` for one stream.
 pub(in crate::http) const SSE: Format =
     Format { form: Form::Sse, content_type: "text/event-stream", one: sse::event, many: Frame::EVENT };
 
@@ -55,6 +59,13 @@ pub(in crate::http) const WEBSOCKET: Format = Format {
     one: |update, cursor| envelope::one(update, cursor, Frame::NONE),
     many: Frame::NONE,
 };
+
+/// The longest event id over many streams: a full resume token of about 380 streams. An `EventSource` sends the id as a header
+/// field, and proxies accept 8 KiB for one field. Over more streams events have no id.
+const EVENT_ID_BYTES_MAX: usize = 6 * 1024;
+
+/// Each event that moves the position has an id if a full resume token is at most this long, as over about 30 streams.
+const SHORT_EVENT_ID_BYTES: usize = 512;
 
 /// Opens live forms. It does not need the request, so that a WebSocket can open its form after the client's first frame.
 pub(in crate::http) struct LiveOpener {
@@ -75,13 +86,15 @@ pub(in crate::http) struct OpenLive {
     pub(in crate::http) heartbeat: Duration,
     /// The stream and its content type. `None`: the form is over many streams.
     pub(in crate::http) stream: Option<(StreamName, ContentType)>,
+    /// The first batch, if the stream is closed and has no message for the reader.
+    end: Option<SharedBatch>,
 }
 
 /// Encoded updates, in one allocation.
 pub(in crate::http) type Updates = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 impl Gateway {
-    /// Answers with a live form as the body. Header fields stop caches from keeping it and proxies from buffering it.
+    /// Answers with a live form as the body.
     pub(in crate::http) async fn live(
         &self,
         format: &'static Format,
@@ -89,13 +102,29 @@ impl Gateway {
         state: Arc<ConnectionState>,
     ) -> Result<Response<Body>, Error> {
         let life = jittered(self.limits.live_life.get());
-        let live = self.live_opener(format, Some(life), state).open(live).await?;
-        let mut answer = bare(StatusCode::OK, Body::live(live.updates));
+        let reconnects = live.reconnects;
+        let live = match self.live_opener(format, Some(life), state).open(live).await {
+            // An `EventSource` gives up at any status but 200, and its page is not told the status.
+            Err(Error::Poll(PollError::Read(ReadError::Gap(gap)))) if reconnects => {
+                let cursor = CacheCursor::next(None, self.clock.wall(), fastrand::u64(..));
+                let event = (format.one)(&Update::Gap(gap), cursor);
+                let events = sse::with_retry(RECONNECT_AFTER_LIFE, &event);
+                return Ok(live_answer(format.content_type, Body::full(events)));
+            }
+            live => live?,
+        };
+        if let Some(end) = live.end.filter(|_| reconnects) {
+            // 204 tells an `EventSource` not to reconnect again (HTML standard, section 9.2.3).
+            let mut answer: Response<Body> = answer::uncached(StatusCode::NO_CONTENT);
+            answer::position(&mut answer, &end);
+            return Ok(answer);
+        }
+        let content_type = match (format.form, &live.stream) {
+            (Form::Sse, None) => "text/event-stream; charset=utf-8",
+            _ => format.content_type,
+        };
+        let mut answer = live_answer(content_type, Body::live(live.updates));
         let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
-        answer::secure_messages(headers);
         let is_binary =
             live.stream.is_some_and(|(_, content_type)| content_type.encoding() == Encoding::Binary);
         if format.form == Form::Sse && is_binary {
@@ -118,22 +147,32 @@ impl Gateway {
 impl LiveOpener {
     /// Opens the tail of one stream or many. Errors are found here, before the status of the response is sent.
     pub(in crate::http) async fn open(self, live: LiveRead) -> Result<OpenLive, Error> {
-        let LiveRead { from, heartbeat } = live;
+        let LiveRead { from, heartbeat, reconnects: _ } = live;
         let (hub, format) = (&self.hub, self.format);
         let settings = TailSettings { heartbeat, life: self.life };
         match from {
             ReadFrom::One { stream, start, cursor } => {
                 let tail = hub.tail(hub.stream_reader(&stream, start), settings).await?;
+                let first = tail.first();
                 let content_type =
-                    tail.first().map_or_else(ContentType::octet_stream, |first| first.content_type.clone());
-                let encoder = StreamEncoder { format, clock: self.clock, requested: cursor, sent: None };
-                let updates = encoded(tail, encoder, self.counted());
-                Ok(OpenLive { updates, heartbeat, stream: Some((stream, content_type)) })
+                    first.map_or_else(ContentType::octet_stream, |first| first.content_type.clone());
+                let end = first.filter(|first| first.closed && first.is_empty()).cloned();
+                let encoder = StreamEncoder {
+                    format,
+                    clock: self.clock,
+                    requested: cursor,
+                    sent: None,
+                    held_cr: false,
+                };
+                let updates = encoded(tail, encoder, format.form, self.counted());
+                Ok(OpenLive { updates, heartbeat, stream: Some((stream, content_type)), end })
             }
             ReadFrom::Many(streams) => {
                 let tail = hub.tail(hub.multi_reader(streams), settings).await?;
-                let encoder = MultiEncoder { frame: format.many, full: 0, parts: 0 };
-                Ok(OpenLive { updates: encoded(tail, encoder, self.counted()), heartbeat, stream: None })
+                let ids = (format.form == Form::Sse).then(EventIds::default);
+                let encoder = MultiEncoder { frame: format.many, full: 0, parts: 0, ids };
+                let updates = encoded(tail, encoder, format.form, self.counted());
+                Ok(OpenLive { updates, heartbeat, stream: None, end: None })
             }
         }
     }
@@ -145,17 +184,38 @@ impl LiveOpener {
 
 /// Encodes the updates of a source.
 trait Encoder<S: Source>: Send + 'static {
-    /// Returns the bytes of an update, and whether it is a heartbeat. `source` has already moved past the update.
-    fn encode(&mut self, update: &S::Update, source: &mut S) -> (Bytes, bool);
+    /// Returns the bytes of an update, and whether it is a heartbeat. `source` has already moved past the update. `is_last`:
+    /// the life of the form is over.
+    fn encode(&mut self, update: &S::Update, source: &mut S, is_last: bool) -> (Bytes, bool);
 }
 
-fn encoded<S: Source>(tail: Tail<S>, encoder: impl Encoder<S>, counted: Counted) -> Updates {
-    Box::pin(unfold((tail, encoder, counted), async |(mut tail, mut encoder, counted)| {
-        let update = tail.next().await?;
-        let (bytes, is_heartbeat) = encoder.encode(&update, tail.source_mut());
-        counted.sent(is_heartbeat, bytes.len());
-        Some((bytes, (tail, encoder, counted)))
-    }))
+fn encoded<S: Source>(tail: Tail<S>, encoder: impl Encoder<S>, form: Form, counted: Counted) -> Updates {
+    Box::pin(unfold(
+        (tail, encoder, counted, (form, true)),
+        async |(mut tail, mut encoder, counted, (form, is_first))| {
+            let update = tail.next().await?;
+            let is_last = tail.has_outlived();
+            let (bytes, is_heartbeat) = encoder.encode(&update, tail.source_mut(), is_last);
+            let bytes = match form {
+                Form::Sse if is_last => sse::with_retry(RECONNECT_AFTER_LIFE, &bytes),
+                Form::Sse if is_first => sse::with_retry(RECONNECT, &bytes),
+                _ => bytes,
+            };
+            counted.sent(is_heartbeat, bytes.len());
+            Some((bytes, (tail, encoder, counted, (form, false))))
+        },
+    ))
+}
+
+/// Begins a response with a live form. Header fields stop caches from keeping it, and proxies from buffering or compressing it.
+fn live_answer(content_type: &'static str, body: Body) -> Response<Body> {
+    let mut answer = bare(StatusCode::OK, body);
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    answer::secure_messages(headers);
+    answer
 }
 
 /// Encodes the updates of one stream, with a cache cursor.
@@ -166,10 +226,20 @@ struct StreamEncoder {
     requested: Option<CacheCursor>,
     /// The cache cursor that was sent last.
     sent: Option<CacheCursor>,
+    /// A CR at the end of the last batch is still to be sent. See [`sse::with_whole_line_breaks`].
+    held_cr: bool,
 }
 
 impl Encoder<StreamReader> for StreamEncoder {
-    fn encode(&mut self, update: &Update, _: &mut StreamReader) -> (Bytes, bool) {
+    fn encode(&mut self, update: &Update, _: &mut StreamReader, _: bool) -> (Bytes, bool) {
+        let whole = match update {
+            Update::Batch(batch) if self.format.form == Form::Sse => {
+                sse::with_whole_line_breaks(batch, &mut self.held_cr)
+            }
+            Update::Batch(_) | Update::Gap(_) => None,
+        };
+        let whole = whole.map(|batch| Update::from(SharedBatch::from(batch)));
+        let update = whole.as_ref().unwrap_or(update);
         let (now, is_first) = (self.clock.wall(), self.sent.is_none());
         let still_good = self.sent.filter(|sent| *sent >= CacheCursor::next(None, now, 0));
         let seed = match update {
@@ -207,13 +277,54 @@ struct MultiEncoder {
     full: usize,
     /// Length of the deltas that were sent since, with their dots.
     parts: usize,
+    /// The ids of server-sent events. `None`: another form.
+    ids: Option<EventIds>,
+}
+
+/// Decides which events over many streams have an id. The id of an event is a full resume token, because a browser's
+/// `EventSource` sends only the last id when it reconnects.
+#[derive(Debug, Default)]
+struct EventIds {
+    /// The last id is not the position of the reader.
+    is_stale: bool,
+    /// Bytes of the events since the last id.
+    sent: usize,
 }
 
 impl Encoder<MultiReader> for MultiEncoder {
-    fn encode(&mut self, batch: &MultiBatch, reader: &mut MultiReader) -> (Bytes, bool) {
-        let is_first = self.full == 0;
+    fn encode(&mut self, batch: &MultiBatch, reader: &mut MultiReader, is_last: bool) -> (Bytes, bool) {
+        let (is_first, is_quiet) = (self.full == 0, batch.updates.is_empty());
         let token = self.token(reader);
-        (envelope::many(batch, &token, false, self.frame), batch.updates.is_empty() && !is_first)
+        let (full, ids) = (self.full, &mut self.ids);
+        let has_id = ids.as_mut().is_some_and(|ids| ids.is_due(&token, full, is_last || is_quiet));
+        let id = has_id.then(|| match &token {
+            TokenField::Full(token) => token.clone(),
+            TokenField::Delta(_) | TokenField::Same => resume_token::part(reader.positions()),
+        });
+        let envelope = envelope::many(batch, &token, false, id.as_deref(), self.frame);
+        if let Some(ids) = &mut self.ids {
+            ids.sent += envelope.len();
+        }
+        (envelope, is_quiet && !is_first)
+    }
+}
+
+impl EventIds {
+    /// Whether the next event has an id. `full` is the length of a full token. `is_good_moment`: the event is a heartbeat, or the
+    /// last one.
+    ///
+    /// A long id is sent again only after as many bytes of events, so ids at most double the bytes.
+    fn is_due(&mut self, token: &TokenField, full: usize, is_good_moment: bool) -> bool {
+        self.is_stale |= !matches!(token, TokenField::Same);
+        let is_due = full <= SHORT_EVENT_ID_BYTES
+            || self.sent >= full
+            || is_good_moment
+            || matches!(token, TokenField::Full(_));
+        let is_due = is_due && self.is_stale && full <= EVENT_ID_BYTES_MAX;
+        if is_due {
+            *self = Self::default();
+        }
+        is_due
     }
 }
 
@@ -263,6 +374,41 @@ impl Drop for Counted {
         self.metrics.open.dec();
         if self.state.is_stalled() {
             self.metrics.cut.inc();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the ids that events of `bytes` bytes get, as a text of `i` and `-`, if a full token has `full` bytes.
+    fn ids(full: usize, bytes: usize, tokens: &[TokenField]) -> String {
+        let mut ids = EventIds::default();
+        let mut is_due = |token: &TokenField| {
+            let is_due = ids.is_due(token, full, matches!(token, TokenField::Same));
+            ids.sent += bytes;
+            if is_due { 'i' } else { '-' }
+        };
+        tokens.iter().map(&mut is_due).collect()
+    }
+
+    #[test]
+    fn ids_at_most_double_the_bytes_and_are_never_longer_than_a_header_field_may_be() {
+        let first = [TokenField::Full(String::new())];
+        let moves = |count| vec![TokenField::Delta("x".to_owned()); count];
+        let tokens = [&first[..], &moves(8), &[TokenField::Same, TokenField::Same]].concat();
+        for (full, bytes, expected) in [
+            // A short id is in each event that moves the position.
+            (SHORT_EVENT_ID_BYTES, 10, "iiiiiiiii--"),
+            // A long one after as many bytes, and at the next heartbeat.
+            (1000, 250, "i---i---i--"),
+            (1000, 300, "i---i---i--"),
+            (1000, 400, "i--i--i--i-"),
+            (EVENT_ID_BYTES_MAX, 1, "i--------i-"),
+            (EVENT_ID_BYTES_MAX + 1, 1000, "-----------"),
+        ] {
+            assert_eq!(ids(full, bytes, &tokens), expected, "{full} bytes, {bytes} an event");
         }
     }
 }

@@ -126,6 +126,22 @@ impl HeldRead<'_> {
         }
     }
 
+    /// See [`HeldPoll::end`].
+    pub(in crate::http) fn end(&mut self) {
+        match &mut self.poll {
+            HeldSource::One(poll) => poll.end(),
+            HeldSource::Many(poll) => poll.end(),
+        }
+    }
+
+    /// Whether [`end`](Self::end) was called.
+    pub(in crate::http) fn has_ended(&self) -> bool {
+        match &self.poll {
+            HeldSource::One(poll) => poll.has_ended(),
+            HeldSource::Many(poll) => poll.has_ended(),
+        }
+    }
+
     /// Polls for the response, which is returned once. `timer` is the timer of the connection.
     pub(in crate::http) fn poll<A: Answer>(
         &mut self,
@@ -154,7 +170,7 @@ fn write<A: Answer>(batch: &Batch, cursor: CacheCursor, echo: Echo) -> A {
         answer::position(&mut answer, batch);
         answer
     } else {
-        answer::messages(batch, Caching::May)
+        answer::messages(batch, Caching::Messages)
     };
     answer::cursor(&mut answer, cursor);
     put_hold(&mut answer, echo);

@@ -9,7 +9,7 @@ use hyper::{HeaderMap, Method};
 
 use super::requested_streams::{JsonRead, requested_streams};
 use crate::http::api::error::Error;
-use crate::http::api::fields::{self, CLIENT_ID, Fields};
+use crate::http::api::fields::{self, CLIENT_ID, Fields, LAST_EVENT_ID};
 use crate::http::api::form::Form;
 use crate::http::api::gateway::HoldPolicy;
 use crate::http::api::handlers::{content_type, refuse_content_encoding};
@@ -57,6 +57,8 @@ pub(in crate::http) enum ReadFrom {
 #[derive(Debug)]
 pub(in crate::http) struct ShortPoll {
     pub(in crate::http) from: ReadFrom,
+    /// The request names an offset; without one, the earliest message is the first.
+    pub(in crate::http) has_offset: bool,
     pub(in crate::http) if_none_match: Option<String>,
 }
 
@@ -80,6 +82,17 @@ pub(in crate::http) struct Hold {
 pub(in crate::http) struct LiveRead {
     pub(in crate::http) from: ReadFrom,
     pub(in crate::http) heartbeat: Duration,
+    /// The client reconnects with the id of the last event that it received.
+    pub(in crate::http) reconnects: bool,
+}
+
+/// How a delivery form resumes reading.
+#[derive(Clone, Copy)]
+struct Resumption<'a> {
+    /// Whether the form waits for messages.
+    is_live: bool,
+    /// The id of the last event that the client received, which takes precedence over the parameters.
+    last_event_id: Option<&'a str>,
 }
 
 #[derive(Debug)]
@@ -106,8 +119,10 @@ impl ReadOrSocket {
         let query = Query::parse(head.uri.query())?;
         if query.get("live") == Some("websocket") {
             let live = match stream {
-                Some(stream) => Some(ReadFrom::one(stream, &query, true)?),
-                None if query.streams().next().is_some() => Some(ReadFrom::many(&query, limits)?),
+                Some(stream) => Some(ReadFrom::one(stream, &query, Resumption::LIVE)?),
+                None if query.streams().next().is_some() => {
+                    Some(ReadFrom::many(&query, Resumption::LIVE, limits)?)
+                }
                 None => ReadFrom::check_seconds(&query).map(|()| None)?,
             };
             // A WebSocket has pings; empty envelopes are sent on request, for clients that cannot see pings.
@@ -139,14 +154,20 @@ impl Read {
         holds: HoldPolicy,
     ) -> Result<Self, Error> {
         match stream {
-            Some(stream) => {
-                Self::in_form(query, headers, limits, holds, |is_live| ReadFrom::one(stream, query, is_live))
-            }
-            None => {
-                let from = ReadFrom::many(query, limits)?;
-                Self::in_form(query, headers, limits, holds, |_| Ok(from))
-            }
+            Some(stream) => Self::in_form(query, headers, limits, holds, |resumption| {
+                ReadFrom::one(stream, query, resumption)
+            }),
+            None => Self::in_form(query, headers, limits, holds, |resumption| {
+                ReadFrom::many(query, resumption, limits)
+            }),
         }
+    }
+
+    /// Parses a HEAD for many streams, which is answered like a short poll.
+    pub(in crate::http) fn head_of_many(head: &Parts, limits: &Limits) -> Result<Self, Error> {
+        let query = Query::parse(head.uri.query())?;
+        let from = ReadFrom::many(&query, Resumption { is_live: false, last_event_id: None }, limits)?;
+        Ok(Self::ShortPoll(ShortPoll { from, has_offset: false, if_none_match: None }))
     }
 
     /// Parses the JSON body of a POST that reads many streams.
@@ -157,36 +178,42 @@ impl Read {
         holds: HoldPolicy,
     ) -> Result<Self, Error> {
         let json = JsonRead::parse(body, limits)?;
-        let from = ReadFrom::Many(json.streams(limits)?);
-        Self::in_form(&json, headers, limits, holds, |_| Ok(from))
+        Self::in_form(&json, headers, limits, holds, |Resumption { last_event_id, .. }| {
+            json.streams(last_event_id, limits).map(ReadFrom::Many)
+        })
     }
 
-    /// Parses the parameters of a delivery form. `from` parses the streams; it is passed whether the form waits for messages.
+    /// Parses the parameters of a delivery form. `from` parses the streams and their positions.
     fn in_form(
         parameters: &impl Parameters,
         headers: &(impl Fields + ?Sized),
         limits: &Limits,
         holds: HoldPolicy,
-        from: impl FnOnce(bool) -> Result<ReadFrom, Error>,
+        from: impl FnOnce(Resumption<'_>) -> Result<ReadFrom, Error>,
     ) -> Result<Self, Error> {
         let live = |from| LiveRead::new(from, parameters, limits.live_heartbeat.get());
         match parameters.get("live") {
             None => {
-                let from = from(false)?;
+                let from = from(Resumption { is_live: false, last_event_id: None })?;
                 let if_none_match = match &from {
-                    ReadFrom::One { .. } => fields::text(headers, &IF_NONE_MATCH)?.map(str::to_owned),
+                    ReadFrom::One { .. } => fields::list(headers, &IF_NONE_MATCH),
                     ReadFrom::Many(_) => None,
                 };
-                Ok(Self::ShortPoll(ShortPoll { from, if_none_match }))
+                let has_offset = parameters.get("offset").is_some();
+                Ok(Self::ShortPoll(ShortPoll { from, has_offset, if_none_match }))
             }
             Some("long-poll") => {
-                let from = from(true)?;
+                let from = from(Resumption::LIVE)?;
                 let hold = Hold::new(parameters.seconds("timeout")?, headers, holds);
                 let client = client(parameters.get("client"), headers)?;
                 Ok(Self::LongPoll(LongPoll { from, hold, client }))
             }
-            Some("sse") => Ok(Self::Sse(live(from(true)?)?)),
-            Some("ndjson") => Ok(Self::Ndjson(live(from(true)?)?)),
+            Some("sse") => {
+                let last_event_id = fields::text(headers, &LAST_EVENT_ID)?.filter(|id| !id.is_empty());
+                let from = from(Resumption { last_event_id, ..Resumption::LIVE })?;
+                Ok(Self::Sse(LiveRead { reconnects: last_event_id.is_some(), ..live(from)? }))
+            }
+            Some("ndjson") => Ok(Self::Ndjson(live(from(Resumption::LIVE)?)?)),
             Some("websocket") => Err(Error::parameter("live", "can be websocket only for GET")),
             Some(_) => Err(Error::parameter("live", "must be long-poll, sse, ndjson or websocket")),
         }
@@ -228,9 +255,16 @@ impl ReadFrom {
     }
 
     /// Parses a read of one stream. Only a form that waits requires an offset, and has a cache cursor.
-    fn one(stream: StreamName, query: &Query<'_>, is_live: bool) -> Result<Self, Error> {
-        let start: Option<Start> =
-            query.get("offset").map(|offset| offset.parse().map_err(Error::Offset)).transpose()?;
+    fn one(
+        stream: StreamName,
+        query: &Query<'_>,
+        Resumption { is_live, last_event_id }: Resumption<'_>,
+    ) -> Result<Self, Error> {
+        let not_an_id = |_| Error::field(&LAST_EVENT_ID, "must be the id of an event of the stream");
+        let start: Option<Start> = match last_event_id {
+            Some(id) => Some(id.parse().map_err(not_an_id)?),
+            None => query.get("offset").map(|offset| offset.parse().map_err(Error::Offset)).transpose()?,
+        };
         if !is_live {
             return Ok(Self::One { stream, start: start.unwrap_or(Start::Earliest), cursor: None });
         }
@@ -244,9 +278,9 @@ impl ReadFrom {
         Ok(Self::One { stream, start, cursor })
     }
 
-    fn many(query: &Query<'_>, limits: &Limits) -> Result<Self, Error> {
+    fn many(query: &Query<'_>, resumption: Resumption<'_>, limits: &Limits) -> Result<Self, Error> {
         Self::check_seconds(query)?;
-        Ok(Self::Many(requested_streams(query.streams(), query, limits)?))
+        Ok(Self::Many(requested_streams(query.streams(), query, resumption.last_event_id, limits)?))
     }
 
     /// Checks parameters of a request for many streams that must be valid even if its delivery form does not use them.
@@ -257,17 +291,22 @@ impl ReadFrom {
     }
 }
 
+impl Resumption<'_> {
+    /// A form that waits, of a client that does not reconnect.
+    const LIVE: Self = Self { is_live: true, last_event_id: None };
+}
+
 impl LiveRead {
     fn new(from: ReadFrom, parameters: &impl Parameters, default: Duration) -> Result<Self, Error> {
         let requested = parameters.seconds("heartbeat")?.map(Duration::from_secs);
         let heartbeat = requested.map_or(default, |heartbeat| heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX));
-        Ok(Self { from, heartbeat })
+        Ok(Self { from, heartbeat, reconnects: false })
     }
 
     /// Parses the first frame of a WebSocket that reads many streams.
     pub(in crate::http) fn from_frame(text: &Bytes, limits: &Limits) -> Result<Self, Error> {
         let json = JsonRead::parse(text, limits)?;
-        Self::new(ReadFrom::Many(json.streams(limits)?), &json, HEARTBEAT_NONE)
+        Self::new(ReadFrom::Many(json.streams(None, limits)?), &json, HEARTBEAT_NONE)
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::resume_token::{NameHash, ResumeToken};
 use crate::http::api::error::Error;
-use crate::http::api::fields::Malformed;
+use crate::http::api::fields::{LAST_EVENT_ID, Malformed, whole_number};
 use crate::http::api::target::{Parameters, stream_name};
 use crate::hub::RequestedStream;
 use crate::limits::Limits;
@@ -28,6 +28,7 @@ pub(in crate::http) struct JsonRead<'a> {
     timeout: Option<u64>,
     heartbeat: Option<u64>,
     client: Option<String>,
+    times: Option<u64>,
 }
 
 impl<'a> JsonRead<'a> {
@@ -38,9 +39,13 @@ impl<'a> JsonRead<'a> {
         serde_json::from_slice(body).map_err(not_json)
     }
 
-    pub(in crate::http) fn streams(&self, limits: &Limits) -> Result<Vec<RequestedStream>, Error> {
+    pub(in crate::http) fn streams(
+        &self,
+        last_event_id: Option<&str>,
+        limits: &Limits,
+    ) -> Result<Vec<RequestedStream>, Error> {
         let names = self.names(limits)?;
-        requested_streams(names.iter().map(String::as_str), self, limits)
+        requested_streams(names.iter().map(String::as_str), self, last_event_id, limits)
     }
 
     /// Parses the names. Keeps at most one more than the limit, so that a longer list takes no more memory.
@@ -58,6 +63,11 @@ impl Parameters for JsonRead<'_> {
             "from" => self.from.as_deref(),
             "live" => self.live.as_deref(),
             "client" => self.client.as_deref(),
+            "times" => self.times.map(|times| match times {
+                0 => "0",
+                1 => "1",
+                _ => "",
+            }),
             _ => None,
         }
     }
@@ -72,16 +82,23 @@ impl Parameters for JsonRead<'_> {
 }
 
 /// Returns the streams of these names, each with its position in the resume token, in the order in which they take turns.
+/// `last_event_id` takes precedence over the parameter `resume`.
 pub(in crate::http) fn requested_streams<'n>(
     names: impl Iterator<Item = &'n str>,
     parameters: &impl Parameters,
+    last_event_id: Option<&str>,
     limits: &Limits,
 ) -> Result<Vec<RequestedStream>, Error> {
-    let token = parameters.get("resume").map(ResumeToken::parse).transpose()?.unwrap_or_default();
-    let begin = match parameters.get("from") {
-        None => None,
-        Some("earliest") => Some(Progress::Earliest),
-        Some(_) => return Err(Error::parameter("from", "must be earliest, or absent to begin now")),
+    let token = match last_event_id {
+        Some(id) => ResumeToken::parse(id)
+            .map_err(|_| Error::field(&LAST_EVENT_ID, "must be the id of an event over many streams"))?,
+        None => parameters.get("resume").map(ResumeToken::parse).transpose()?.unwrap_or_default(),
+    };
+    let (begin, history) = begin(parameters.get("from"))?;
+    let times = match parameters.get("times") {
+        None | Some("0") => false,
+        Some("1") => true,
+        Some(_) => return Err(Error::parameter("times", "must be 0 or 1")),
     };
     let mut named: HashMap<NameHash, StreamName> = HashMap::new();
     let mut streams = Vec::new();
@@ -96,13 +113,28 @@ pub(in crate::http) fn requested_streams<'n>(
         }
         let (turn, progress) =
             token.get(hash).map_or((usize::MAX, begin), |(turn, progress)| (turn, Some(progress)));
-        streams.push((turn, RequestedStream { stream, progress }));
+        streams.push((turn, RequestedStream { stream, progress, history, times }));
     }
     if streams.is_empty() {
         return Err(Error::parameter("stream", "is required, once for each stream"));
     }
     streams.sort_by_key(|(turn, _)| *turn);
     Ok(streams.into_iter().map(|(_, stream)| stream).collect())
+}
+
+/// Parses `from`: the progress and the history with which a stream begins that the resume token does not contain.
+fn begin(from: Option<&str>) -> Result<(Option<Progress>, u64), Error> {
+    let history = |from: &str| from.strip_prefix("last:").and_then(whole_number);
+    match from {
+        None => Ok((None, 0)),
+        Some("earliest") => Ok((Some(Progress::Earliest), 0)),
+        Some(from) => history(from).map(|history| (None, history)).ok_or_else(|| {
+            Error::parameter(
+                "from",
+                "must be earliest, last:N for the last N messages, or absent to begin now",
+            )
+        }),
+    }
 }
 
 fn not_json(error: serde_json::Error) -> Error {

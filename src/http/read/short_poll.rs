@@ -19,7 +19,13 @@ impl Gateway {
     pub(in crate::http) async fn short_poll<A: Answer>(&self, poll: ShortPoll) -> Result<A, Error> {
         match poll.from {
             ReadFrom::One { stream, start, .. } => {
-                self.short_poll_one(stream, start, poll.if_none_match).await
+                // A cache may answer a HEAD, which has the same URL, from a response to a GET without an offset.
+                let keep = match start {
+                    Start::Tail => Caching::MustNot,
+                    Start::Earliest if !poll.has_offset => Caching::Revalidated,
+                    Start::Earliest | Start::At(_) => Caching::Pages,
+                };
+                self.short_poll_one(stream, start, keep, poll.if_none_match).await
             }
             // Boxed, because it is larger and less frequent.
             ReadFrom::Many(streams) => Box::pin(self.short_poll_many(streams)).await,
@@ -30,22 +36,23 @@ impl Gateway {
         &self,
         stream: StreamName,
         start: Start,
+        keep: Caching,
         if_none_match: Option<String>,
     ) -> Result<A, Error> {
         let batch = self.hub.read(&stream, start).await?;
         if start == Start::Tail {
-            return Ok(answer::messages(&batch, Caching::MustNot));
+            return Ok(answer::messages(&batch, keep));
         }
         let unchanged = if_none_match.is_some_and(|tags| answer::matches(&tags, &answer::entity_tag(&batch)));
         if unchanged {
             let mut answer = A::begin(StatusCode::NOT_MODIFIED);
             answer::position(&mut answer, &batch);
-            answer::caching(&mut answer, &batch);
+            answer::caching(&mut answer, &batch, keep);
             answer::secure(&mut answer);
             return Ok(answer);
         }
         self.metrics.messages_out(batch.messages, batch.len());
-        Ok(answer::messages(&batch, Caching::May))
+        Ok(answer::messages(&batch, keep))
     }
 
     async fn short_poll_many<A: Answer>(&self, streams: Vec<RequestedStream>) -> Result<A, Error> {
@@ -58,7 +65,7 @@ impl Gateway {
 /// Returns the response to a poll of many streams: always 200 with an envelope.
 pub(in crate::http) fn many<A: Answer>(reader: &MultiReader, batch: &MultiBatch, superseded: bool) -> A {
     let token = TokenField::Full(resume_token::part(reader.positions()));
-    let envelope = envelope::many(batch, &token, superseded, Frame::NONE);
+    let envelope = envelope::many(batch, &token, superseded, None, Frame::NONE);
     let mut answer = A::begin(StatusCode::OK);
     answer.put_static(CACHE_CONTROL, "no-store");
     answer::secure_messages(&mut answer);

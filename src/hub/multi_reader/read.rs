@@ -41,14 +41,28 @@ impl MultiReader {
     async fn read_stream(&mut self, index: usize, bytes_max: usize) -> Result<Option<StreamUpdate>, Failure> {
         let Some(stream) = self.streams.get(index) else { return Ok(None) };
         let before = stream.progress;
-        let start = before.map_or(Start::Tail, Progress::start);
+        let start = match before {
+            Some(progress) => Ok(progress.start()),
+            None if stream.history > 0 => {
+                let search_bytes = self.hub.limits.history_bytes_max / self.streams.len().max(1);
+                self.hub.start_of_last(&stream.name, stream.history, search_bytes).await
+            }
+            None => Ok(Start::Tail),
+        };
         let bytes_max = self.hub.limits.tail_bytes_max.min(bytes_max);
         let limit = ReadLimit { bytes_max };
-        let read = self.hub.store.read(&stream.name, start, limit, self.hub.clock.now()).await;
+        let read = match start {
+            Ok(start) => self.hub.store.read(&stream.name, start, limit, self.hub.clock.now()).await,
+            Err(error) => Err(error),
+        };
+        let mut times = Vec::new();
         let (progress, update) = match read {
             Ok(batch) => {
                 self.hub.metrics.messages_out(batch.messages, batch.len());
                 let progress = progress_behind(&batch);
+                if stream.times && !batch.is_empty() {
+                    times = self.hub.times_of(&stream.name, &batch).await;
+                }
                 let is_news = !batch.is_empty() || (batch.closed && !knows_end(before));
                 (progress, is_news.then_some(Some(Update::Batch(batch.into()))))
             }
@@ -76,7 +90,7 @@ impl MultiReader {
         if may_have_more {
             self.mark(index);
         }
-        Ok(update.map(|(stream, update)| StreamUpdate { stream, update }))
+        Ok(update.map(|(stream, update)| StreamUpdate { stream, update, times }))
     }
 
     fn note(&mut self, index: usize, progress: Progress, served: bool) -> Option<StreamName> {

@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::store::Memory;
 use crate::stream::{
     Appended, Batch, Create, CreateError, Created, Description, Epoch, Message, MessageLimit, Messages,
-    Missing, Principal, ReadError, ReadLimit, Start, Store, StoredSession, StreamPage, Work,
+    Missing, Principal, ReadError, ReadLimit, Snapshot, Start, Store, StoredSession, StreamPage, Work,
 };
 
 /// A memory store that counts its operations.
@@ -67,6 +67,16 @@ impl Store for Counting {
         self.counted().messages(name, start, limit, now)
     }
 
+    fn peek<'a>(
+        &'a self,
+        name: &'a StreamName,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Work<'a, Result<Messages, ReadError>> {
+        self.counted().peek(name, start, limit, now)
+    }
+
     fn retained<'a>(
         &'a self,
         name: &'a StreamName,
@@ -89,6 +99,14 @@ impl Store for Counting {
         now: SystemTime,
     ) -> Work<'a, Result<Description, Missing>> {
         self.counted().describe(name, now)
+    }
+
+    fn snapshot<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<Snapshot, ReadError>> {
+        self.counted().snapshot(name, now)
     }
 
     fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), ChangeError>> {

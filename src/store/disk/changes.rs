@@ -14,7 +14,8 @@ use crate::store::entry::{Done, Entry, State, WrittenState};
 use crate::store::log::{Log, Record as Logged};
 use crate::store::streams::Beginning;
 use crate::stream::{
-    ChangeError, Create, CreateError, Created, Epoch, EpochHistory, Failure, Position, StreamName,
+    ChangeError, Create, CreateError, Created, Epoch, EpochHistory, Failure, Position, ReadError, Snapshot,
+    StreamName,
 };
 
 /// Receives the outcome of a change. The requester may be gone.
@@ -45,7 +46,8 @@ impl Committer {
                 return Ok(());
             }
         };
-        let beside = ends_bytes_max(create.payload.shape().ends().len()) + 2 * STATE_BYTES;
+        let state = STATE_BYTES + create.writers.as_ref().map_or(0, |writers| writers.size());
+        let beside = ends_bytes_max(create.payload.shape().ends().len()) + 2 * state;
         // The log must have the end of an earlier stream of this name first; otherwise replay takes the two for one stream.
         let room = self.write_ends().and_then(|()| self.ensure(create.payload.len(), beside, false));
         if let Err(no_room) = room {
@@ -141,6 +143,19 @@ impl Committer {
             shared.streams.remove(&mut structure, &name);
             answer_with(answer, Ok(()));
         });
+        Ok(())
+    }
+
+    /// Takes a snapshot of a stream after all decided changes of it are done.
+    pub(super) fn snapshot(
+        &mut self,
+        name: &StreamName,
+        now: SystemTime,
+        answer: ChangeReply<Result<Snapshot, ReadError>>,
+    ) -> Result<(), NoRoom> {
+        self.complete_changes(name)?;
+        let snapshot = self.shared.streams.with(name, now, |entry| entry.snapshot(now));
+        answer_with(answer, snapshot.map_err(ReadError::from));
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::damage;
 use super::directory::{Directory, OpenError};
 use super::replay::Replay;
-use super::scan::{BeyondEnd, LogEnd, scan};
+use super::scan::{BeyondEnd, LogEnd, expect_store, scan};
 use super::segment::Segments;
 use crate::store::entry::State;
 
@@ -35,11 +35,9 @@ pub struct Checked {
 /// Later than any message, so that the check does not treat messages as coming from the future.
 const END_OF_TIME: Duration = Duration::from_secs(1 << 40);
 
-/// Checks the store in a directory. No other process may have it open.
+/// Checks the store in a directory, which must have one. No other process may have it open.
 pub fn check(directory: &Path) -> Result<Checked, OpenError> {
-    if !directory.is_dir() {
-        return Err(std::io::Error::from(std::io::ErrorKind::NotADirectory).into());
-    }
+    expect_store(directory)?;
     let directory = Directory::open(directory)?;
     let segments = Arc::new(Segments::new(directory.path())?);
     let mut replay = Replay::new(segments.clone(), SystemTime::UNIX_EPOCH + END_OF_TIME);

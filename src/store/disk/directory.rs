@@ -32,7 +32,7 @@ impl Directory {
         let lock = options.open(path.join("lock"))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { directory: path.to_owned() }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse),
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
     }
@@ -74,32 +74,29 @@ fn restrict(path: &Path, mode: u32) -> io::Result<bool> {
     }
 }
 
-/// Why a store cannot be opened, with a message for the operator.
+/// Why the store in a directory cannot be opened. The texts are for the operator, who is told the directory, too.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has the store open.
-    #[error("{} is in use by another process", .directory.display())]
-    InUse {
-        /// The directory of the store.
-        directory: PathBuf,
-    },
+    #[error("it is in use by another process; stop that process, or choose another directory")]
+    InUse,
+    /// The directory has no store.
+    #[error("it is no store: {0}")]
+    NoStore(&'static str),
     /// A later version of pollgate has written the store.
-    #[error("{} has format {format}, which this version of pollgate cannot read", .directory.display())]
+    #[error(
+        "it has format {format}, which this version of pollgate cannot read; install the version that wrote it"
+    )]
     Newer {
-        /// The directory of the store.
-        directory: PathBuf,
         /// The format of the store.
         format: u32,
     },
     /// Records are lost, and no operator has accepted that.
     #[error(
-        "{} is damaged: {damage}; {}; all other records are intact; start with --accept-damage to go on without the lost ones",
-        .directory.display(),
+        "it is damaged: {damage}; {}; all other records are intact; start with --accept-damage to go on without the lost ones",
         if .lost.is_empty() { "no stored message is lost".into() } else { format!("lost: {}", .lost) }
     )]
     Damaged {
-        /// The directory of the store.
-        directory: PathBuf,
         /// The damaged places in its files.
         damage: String,
         /// Which streams have lost messages, and how many; empty if none.
@@ -107,7 +104,7 @@ pub enum OpenError {
     },
     /// The index of the store does not fit into the memory budget.
     #[error(
-        "the store needs more than {} MiB of memory, and --memory-max allows {} MiB; raise it, or delete streams",
+        "its index needs more than {} MiB of memory, and --memory-max allows {} MiB; raise it, or delete streams",
         .used >> 20,
         .max >> 20
     )]
@@ -118,6 +115,17 @@ pub enum OpenError {
         max: u64,
     },
     /// The store cannot be read or written.
-    #[error(transparent)]
+    #[error("{}{}", .0, remedy(.0))]
     Io(#[from] io::Error),
+}
+
+/// What the operator can do about an error of the system.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; the user of this process must own the directory and its files",
+        io::ErrorKind::ReadOnlyFilesystem => "; the store has to be on a file system that can be written",
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "; a store is a directory",
+        io::ErrorKind::StorageFull => "; free some space, or choose another directory",
+        _ => "",
+    }
 }

@@ -16,7 +16,7 @@ use super::damage;
 use super::directory::{Directory, OpenError};
 use super::replay::{Replay, ReplayedLog};
 use super::room::{NoRoom, Room};
-use super::scan::{BeyondEnd, LogEnd, scan};
+use super::scan::{BeyondEnd, LogEnd, expect_store, scan};
 use super::segment::{HEADER_BYTES, Segment, Segments, path};
 use super::shared::DiskState;
 use crate::budget::{Account, Budget, Charge};
@@ -35,12 +35,20 @@ pub struct DiskOptions {
     pub cache_bytes: u64,
     /// Open the store even if records are damaged, and go on without them.
     pub accept_damage: bool,
+    /// Fail with [`OpenError::NoStore`] if the directory has no store, instead of creating one.
+    pub must_exist: bool,
 }
 
 impl DiskOptions {
     /// Options with files of 8 MiB and a cache of 64 MiB.
     pub fn new(sync: SyncPolicy) -> Self {
-        Self { sync, segment_bytes: 8 * 1024 * 1024, cache_bytes: 64 * 1024 * 1024, accept_damage: false }
+        Self {
+            sync,
+            segment_bytes: 8 * 1024 * 1024,
+            cache_bytes: 64 * 1024 * 1024,
+            accept_damage: false,
+            must_exist: false,
+        }
     }
 }
 
@@ -80,6 +88,9 @@ impl Disk {
         now: SystemTime,
     ) -> Result<(Self, Opened), OpenError> {
         let since = Instant::now();
+        if options.must_exist {
+            expect_store(directory)?;
+        }
         let directory = Directory::open(directory)?;
         directory.restrict_to_owner()?;
         let segments = Arc::new(Segments::new(directory.path())?);
@@ -189,7 +200,7 @@ fn is_accepted(directory: &Path, restored: &ReplayedLog, accept_damage: bool) ->
     let lost = damage::lost(restored.streams.iter(), &restored.losses);
     let (damage, lost) = (damage::listed(&new), damage::listed(&lost));
     if !accept_damage {
-        return Err(OpenError::Damaged { directory: directory.to_owned(), damage, lost });
+        return Err(OpenError::Damaged { damage, lost });
     }
     tracing::error!(damage, lost, "opening the store without its damaged records");
     Ok(false)

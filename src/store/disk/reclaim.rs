@@ -63,13 +63,13 @@ impl Committer {
 
     /// The full segment with the least bytes in use, if all of them together have too much garbage.
     fn victim(&self) -> Option<Arc<Segment>> {
-        let active = self.room.active().number;
+        let active = self.room.active();
         let full: Vec<_> =
-            self.shared.segments.all().into_iter().filter(|one| one.number != active).collect();
+            self.shared.segments.all().into_iter().filter(|one| one.number != active.number).collect();
         let (bytes, live) = full.iter().fold((0, 0), |(bytes, live), segment| {
             (bytes + u64::from(segment.capacity), live + segment.live())
         });
-        self.shared.observer.sized(bytes + u64::from(self.room.active().capacity), live);
+        self.shared.observer.sized(bytes + u64::from(active.capacity), live + active.live());
         let movable = full.into_iter().filter(|one| one.live() == 0 || !self.unmovable.contains(&one.number));
         let emptiest = movable.min_by_key(|segment| segment.live())?;
         let worthwhile = emptiest.live() * 100 <= u64::from(emptiest.capacity) * LIVE_PERCENT_MAX;

@@ -78,7 +78,7 @@ pub(super) fn scan(directory: &Path, mut each: impl FnMut(ScanStep)) -> Result<L
         let (segment, bytes) = Segment::load(directory, number)?;
         let header = check_header(&bytes, number);
         if let Err(HeaderError::Newer(format)) = header {
-            return Err(OpenError::Newer { directory: directory.to_owned(), format });
+            return Err(OpenError::Newer { format });
         }
         if is_unused(&bytes) {
             unused.push(segment);
@@ -209,6 +209,20 @@ fn follows_on(bytes: &[u8], number: u32) -> Option<(u32, u32)> {
 /// Whether a segment has no records: it was not completed, or not used.
 fn is_unused(bytes: &[u8]) -> bool {
     used(bytes) <= HEADER_BYTES as usize
+}
+
+/// Fails unless a directory has a store. Creates nothing.
+pub(super) fn expect_store(directory: &Path) -> Result<(), OpenError> {
+    match numbers(directory) {
+        Ok(numbers) if numbers.is_empty() => {
+            Err(OpenError::NoStore("it has none of the files of a store, such as 0000000001.log"))
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(OpenError::NoStore("there is no such directory"))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The numbers of the segments in a directory, in order.

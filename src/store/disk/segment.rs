@@ -109,8 +109,10 @@ impl Segment {
     /// Opens an existing segment, and reads all of its bytes.
     pub(super) fn load(directory: &Path, number: u32) -> io::Result<(Self, Vec<u8>)> {
         let path = path(directory, number);
-        let bytes = std::fs::read(&path)?;
-        let file = File::options().read(true).write(true).open(&path)?;
+        let loaded = std::fs::read(&path)
+            .and_then(|bytes| File::options().read(true).write(true).open(&path).map(|file| (file, bytes)));
+        let (file, bytes) =
+            loaded.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         let capacity = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         Ok((Self::of(file, number, capacity), bytes))
     }

@@ -60,7 +60,7 @@ async fn a_client_that_pings_and_does_not_read_is_cut_and_costs_no_more_than_its
         assert!(taken < 256 * 1024 * 1024, "the gateway reads on without being read");
         ground.memory_is_flat("during the flood");
     }
-    let cut = "pollgate_live_cut_total{form=\"WebSocket\"}";
+    let cut = "pollgate_live_cut_total{form=\"websocket\"}";
     until(cut, async || ground.gateway.metric(cut).await == 1.0).await;
     println!("a flood of pings was cut after {taken} bytes");
     ground.memory_is_flat("after the flood");

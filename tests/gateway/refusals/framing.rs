@@ -138,11 +138,11 @@ async fn too_many_or_too_large_fields_are_answered_431() {
 }
 
 #[tokio::test]
-async fn a_target_over_4_kib_is_answered_414() {
+async fn a_target_over_8_kib_is_answered_414() {
     let ground = Ground::start().await;
     let target = |size: usize| format!("{TEXT}?x={}", "y".repeat(size - TEXT.len() - 3));
-    ground.gateway.send(get(target(4096))).await.expect(200);
-    ground.refuses(get(target(4097)), 414, "target-too-long").await;
+    ground.gateway.send(get(target(8192))).await.expect(200);
+    ground.refuses(get(target(8193)), 414, "target-too-long").await;
     ground.refuses(put(target(12 * 1024)), 414, "target-too-long").await;
     for size in [20 * 1024, 70 * 1024, 1024 * 1024] {
         let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", target(size));

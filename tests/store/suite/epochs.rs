@@ -1,4 +1,4 @@
-//! Numbers that are equal in two lives, of a producer or of a stream, and what comes between two numbers.
+//! Sequence numbers and epochs that occur again in another epoch of a producer or another life of a stream.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use pollgate::stream::{
 
 use super::world::*;
 
-/// An append of its sequence by a producer.
+/// Returns an append with a producer's epoch and sequence.
 pub fn by(id: &str, epoch: u64, sequence: u64) -> Append {
     let producer = Some(Producer { id: id.into(), epoch, sequence });
     Append { producer, ..append(json(), numbers([sequence])) }
 }
 
-/// One with a `Stream-Seq`, or without.
+/// Returns an append with or without a `Stream-Seq`.
 pub fn in_sequence(sequence: Option<&str>) -> Append {
     Append { sequence: sequence.map(Into::into), ..append(json(), numbers([1])) }
 }
 
-/// Why an append is refused.
+/// Returns why an append is refused.
 pub async fn refusal(world: &World, stream: &str, append: Append) -> AppendRefusal {
     match world.append(stream, append).await {
         Err(AppendError::Refused { refusal, .. }) => refusal,
@@ -33,11 +33,11 @@ pub async fn only_the_append_that_closed_a_stream_is_its_retry(make: MakeStore<'
     world.append("s", by("p", 4, 0)).await.unwrap();
     let closing = |id, epoch, sequence| Append { close: true, ..by(id, epoch, sequence) };
     assert!(!world.append("s", closing("p", 4, 1)).await.unwrap().duplicate);
-    is_closed_by_the_second_of_the_fourth(&world).await;
+    is_closed_by_sequence_1_of_epoch_4(&world).await;
 }
 
-/// The stream `s` was closed by the producer `p` in its epoch 4 with the sequence 1.
-pub async fn is_closed_by_the_second_of_the_fourth(world: &World) {
+/// Checks that the stream `s` was closed by the producer `p` in its epoch 4 with the sequence 1.
+pub async fn is_closed_by_sequence_1_of_epoch_4(world: &World) {
     let closing = |id, epoch, sequence| Append { close: true, ..by(id, epoch, sequence) };
     let again = world.append("s", closing("p", 4, 1)).await.unwrap();
     assert!(again.duplicate && again.closed);
@@ -51,18 +51,18 @@ pub async fn is_closed_by_the_second_of_the_fourth(world: &World) {
     assert_eq!(world.content("s").await, "0,1");
 }
 
-pub async fn a_number_of_an_earlier_start_is_neither_a_retry_nor_taken(make: MakeStore<'_>) {
+pub async fn a_sequence_of_an_earlier_epoch_is_neither_a_retry_nor_accepted(make: MakeStore<'_>) {
     let world = World::new(make);
     world.open("s").await;
     for sequence in 0..3 {
         world.append("s", by("p", 0, sequence)).await.unwrap();
     }
     world.append("s", by("p", 7, 0)).await.unwrap();
-    knows_the_seventh_start(&world).await;
+    knows_epoch_7_of_the_producer(&world).await;
 }
 
-/// Of the producer `p` in the stream `s` there were three appends in its epoch 0 and one in its epoch 7.
-pub async fn knows_the_seventh_start(world: &World) {
+/// Checks that the producer `p` has made three appends to the stream `s` in its epoch 0 and one in its epoch 7.
+pub async fn knows_epoch_7_of_the_producer(world: &World) {
     let stale = AppendRefusal::Producer(ProducerRefusal::StaleEpoch { current: 7 });
     for sequence in 0..4 {
         assert_eq!(refusal(world, "s", by("p", 0, sequence)).await, stale, "{sequence}");
@@ -74,7 +74,7 @@ pub async fn knows_the_seventh_start(world: &World) {
     assert_eq!(world.content("s").await, "0,1,2,0");
 }
 
-pub async fn an_append_without_a_sequence_leaves_the_last_one_as_it_was(make: MakeStore<'_>) {
+pub async fn an_append_without_a_sequence_keeps_the_last_one(make: MakeStore<'_>) {
     let world = World::new(make);
     world.open("s").await;
     world.append("s", in_sequence(Some("b"))).await.unwrap();
@@ -82,7 +82,7 @@ pub async fn an_append_without_a_sequence_leaves_the_last_one_as_it_was(make: Ma
     has_the_last_sequence_b(&world).await;
 }
 
-/// The stream `s` has seen nothing above `b`.
+/// Checks that `b` is the last sequence of the stream `s`.
 pub async fn has_the_last_sequence_b(world: &World) {
     for sequence in ["a", "b"] {
         assert_eq!(refusal(world, "s", in_sequence(Some(sequence))).await, AppendRefusal::SequenceRegression);
@@ -92,8 +92,8 @@ pub async fn has_the_last_sequence_b(world: &World) {
     world.append("s", in_sequence(Some("c"))).await.unwrap();
 }
 
-/// A reader of an earlier life leaves late, when somebody waits for the present one.
-pub async fn leaving_an_earlier_life_lets_the_present_one_stand_still(make: MakeStore<'_>) {
+/// A reader of an earlier life detaches late, while another one is attached to the present life.
+pub async fn detaching_from_an_earlier_life_does_not_detach_from_the_present_one(make: MakeStore<'_>) {
     let mut world = World::new(make);
     let idle = || Create { lifetime: Some(Lifetime::Idle(Duration::from_secs(10))), ..Create::open(json()) };
     world.create("s", idle()).await.unwrap();
@@ -111,8 +111,8 @@ pub async fn leaving_an_earlier_life_lets_the_present_one_stand_still(make: Make
     assert_eq!(world.store.sweep(world.now), [name("s")]);
 }
 
-/// What was to be looked at in an earlier life says nothing about the present one.
-pub async fn the_end_of_an_earlier_life_is_not_that_of_the_present_one(make: MakeStore<'_>) {
+/// A scheduled end of an earlier life does not end the present one.
+pub async fn the_expiry_of_an_earlier_life_does_not_end_the_present_one(make: MakeStore<'_>) {
     let mut world = World::new(make);
     let until = |seconds| Create {
         lifetime: Some(Lifetime::Until(noon() + Duration::from_secs(seconds))),

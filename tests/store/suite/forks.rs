@@ -70,7 +70,7 @@ pub async fn a_deleted_source_lives_on_for_its_forks_only(make: MakeStore<'_>) {
     }
 }
 
-pub async fn a_fork_knows_nothing_of_the_sources_writers(make: MakeStore<'_>) {
+pub async fn a_fork_does_not_inherit_the_producers_of_its_source(make: MakeStore<'_>) {
     let world = World::new(make);
     world.open("source").await;
     let first =

@@ -1,9 +1,12 @@
-//! Streams that end, by themselves or by somebody's wish, and begin again.
+//! Streams that expire or are deleted, and are created again.
 
 use std::time::Duration;
 
-use pollgate::stream::{Create, GapReason, Lifetime, Missing, PAGE_STREAMS_MAX, ReadError, Retention, Start};
+use pollgate::stream::{
+    Append, Create, GapReason, Lifetime, Missing, PAGE_STREAMS_MAX, ReadError, Retention, Start, WriterStates,
+};
 
+use super::messages::NO_LIMIT;
 use super::world::*;
 
 fn idle(seconds: u64) -> Create {
@@ -23,7 +26,7 @@ pub async fn a_new_life_of_a_stream_has_other_offsets(make: MakeStore<'_>) {
     assert!(matches!(error, ReadError::Gap(gap) if gap.reason == GapReason::Epoch), "{error:?}");
 }
 
-pub async fn an_idle_stream_ends_unless_somebody_waits_for_it(make: MakeStore<'_>) {
+pub async fn an_idle_stream_ends_unless_a_reader_is_attached(make: MakeStore<'_>) {
     let mut world = World::new(make);
     world.create("s", idle(10)).await.unwrap();
     world.later(9);
@@ -41,7 +44,44 @@ pub async fn an_idle_stream_ends_unless_somebody_waits_for_it(make: MakeStore<'_
     assert_eq!(world.read("s", Start::Earliest).await.unwrap_err(), ReadError::Missing(Missing::NotFound));
 }
 
-pub async fn a_sweep_ends_what_is_over_and_nothing_else(make: MakeStore<'_>) {
+/// A backup every day must not keep a stream that nobody uses.
+pub async fn an_export_is_not_a_use_of_a_stream(make: MakeStore<'_>) {
+    let mut world = World::new(make);
+    world.create("s", idle(10)).await.unwrap();
+    world.push("s", [1, 2]).await;
+    world.later(6);
+    let snapshot = world.store.snapshot(&name("s"), world.now).await.unwrap();
+    let peeked = world.store.peek(&name("s"), Start::Earliest, NO_LIMIT, world.now).await.unwrap();
+    assert_eq!((peeked.messages.len(), peeked.next), (2, snapshot.description.tail));
+    world.later(4);
+    let missing = ReadError::Missing(Missing::NotFound);
+    assert_eq!(world.store.snapshot(&name("s"), world.now).await.unwrap_err(), missing);
+    let peeked = world.store.peek(&name("s"), Start::Earliest, NO_LIMIT, world.now).await;
+    assert_eq!(peeked.unwrap_err(), missing);
+}
+
+/// An import creates a stream with the producers of the exported one.
+pub async fn a_created_stream_remembers_the_writers_that_it_is_told(make: MakeStore<'_>) {
+    let world = World::new(make);
+    let writers = WriterStates {
+        producers: vec![(producer(3, 7).unwrap(), world.now)],
+        sequence: Some("m".into()),
+        closed_by: None,
+    };
+    let create = Create { writers: Some(Box::new(writers.clone())), ..Create::open(json()) };
+    assert!(world.create("s", create).await.unwrap().fresh);
+    assert_eq!(world.store.snapshot(&name("s"), world.now).await.unwrap().writers, writers);
+    let append =
+        |epoch, sequence| Append { producer: producer(epoch, sequence), ..append(json(), numbers([1])) };
+    assert!(world.append("s", append(3, 7)).await.unwrap().duplicate);
+    assert!(world.append("s", append(3, 9)).await.is_err());
+    assert!(!world.append("s", append(3, 8)).await.unwrap().duplicate);
+    assert_eq!(world.content("s").await, "1");
+    // The same creation without them is the same stream.
+    assert!(!world.create("s", Create::open(json())).await.unwrap().fresh);
+}
+
+pub async fn a_sweep_ends_only_expired_streams(make: MakeStore<'_>) {
     let mut world = World::new(make);
     let until = Create {
         lifetime: Some(Lifetime::Until(world.now + Duration::from_secs(5))),
@@ -64,8 +104,8 @@ pub async fn a_sweep_ends_what_is_over_and_nothing_else(make: MakeStore<'_>) {
     assert_eq!(world.store.sweep(world.now), [name("used")]);
 }
 
-/// The time of day is set back and forward by more than a year, while other times go on as they did.
-pub async fn an_end_that_was_given_follows_the_time_of_day_and_ages_do_not(make: MakeStore<'_>) {
+/// The wall clock is set back and forward by more than a year, while elapsed time continues as before.
+pub async fn expiry_times_follow_the_wall_clock_and_ages_do_not(make: MakeStore<'_>) {
     const DAYS_400: Duration = Duration::from_secs(400 * 24 * 3600);
     let mut world = World::new(make);
     let until = Lifetime::Until(world.now + Duration::from_secs(100));
@@ -95,7 +135,7 @@ pub async fn an_end_that_was_given_follows_the_time_of_day_and_ages_do_not(make:
     world.later(101);
     assert_eq!(world.content("aged").await, "2");
     assert_eq!(world.store.sweep(world.now), [name("idle")]);
-    // Made anew, and over before it has begun.
+    // Created again with an end that has already passed.
     world.create("until", Create { lifetime: Some(until), ..Create::open(json()) }).await.unwrap();
     assert!(world.store.describe(&name("until"), world.now).await.is_err());
 }
@@ -109,8 +149,8 @@ pub async fn a_description_does_not_count_as_use(make: MakeStore<'_>) {
     assert_eq!(world.store.describe(&name("s"), world.now).await.unwrap_err(), Missing::NotFound);
 }
 
-/// A request that comes before the sweep ends the stream, and those who wait must hear of it nevertheless.
-pub async fn a_sweep_tells_the_ends_that_a_request_noticed(make: MakeStore<'_>) {
+/// A request before the sweep ends the stream; waiting readers must still be notified.
+pub async fn a_sweep_reports_streams_that_a_request_has_found_expired(make: MakeStore<'_>) {
     let mut world = World::new(make);
     for stream in ["read", "made anew", "swept"] {
         world.create(stream, idle(5)).await.unwrap();
@@ -125,7 +165,7 @@ pub async fn a_sweep_tells_the_ends_that_a_request_noticed(make: MakeStore<'_>) 
     assert!(world.store.describe(&name("made anew"), world.now).await.is_ok());
 }
 
-pub async fn names_are_those_of_streams_that_are_there(make: MakeStore<'_>) {
+pub async fn a_page_lists_only_existing_streams(make: MakeStore<'_>) {
     let mut world = World::new(make);
     for stream in ["a", "a/b", "b/b", "$own/b", "source/b", "deleted/b"] {
         world.open(stream).await;
@@ -156,7 +196,7 @@ pub async fn names_are_those_of_streams_that_are_there(make: MakeStore<'_>) {
     }
 }
 
-pub async fn many_streams_are_named_a_part_at_a_time(make: MakeStore<'_>) {
+pub async fn many_streams_are_listed_page_by_page(make: MakeStore<'_>) {
     let world = World::new(make);
     let count = 2 * PAGE_STREAMS_MAX + 7;
     for number in 0..count {
@@ -178,7 +218,7 @@ pub async fn many_streams_are_named_a_part_at_a_time(make: MakeStore<'_>) {
     assert_eq!(streams[3], (name("many/0003"), tail));
 }
 
-pub async fn each_life_of_a_stream_says_its_epoch(make: MakeStore<'_>) {
+pub async fn every_result_has_the_epoch_of_its_stream(make: MakeStore<'_>) {
     let world = World::new(make);
     let mut last = None;
     for _ in 0..3 {

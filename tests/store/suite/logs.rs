@@ -1,4 +1,4 @@
-//! Appending and reading.
+//! Appends and reads.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub async fn offsets_that_were_never_given_are_refused(make: MakeStore<'_>) {
     assert_eq!(world.read("s", Start::At(elsewhere)).await.unwrap_err(), ReadError::Gap(gap));
 }
 
-pub async fn a_closed_stream_takes_nothing_and_says_so_at_its_end(make: MakeStore<'_>) {
+pub async fn a_closed_stream_refuses_appends_and_reports_its_close_at_the_tail(make: MakeStore<'_>) {
     let world = World::new(make);
     world.open("s").await;
     let before = world.push("s", [1]).await;
@@ -104,7 +104,7 @@ pub async fn text_is_read_in_whole_characters(make: MakeStore<'_>) {
     assert!(read(start).await.is_empty());
 }
 
-pub async fn retention_trims_the_front_and_says_how_much_is_missed(make: MakeStore<'_>) {
+pub async fn retention_trims_the_front_and_reports_how_much_is_missed(make: MakeStore<'_>) {
     let mut world = World::new(make);
     let keep = |messages_max, bytes_max, age_max: Option<u64>| Create {
         retention: Some(Retention {

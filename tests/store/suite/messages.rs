@@ -1,4 +1,4 @@
-//! Messages one by one, what their publishers said, and the retained one.
+//! Single messages, their annotations, and the retained message.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,7 +27,7 @@ fn said(publisher: &str, retain: bool, expires_at: Option<SystemTime>) -> Option
     }))
 }
 
-/// An append of which its publisher said something.
+/// Returns an append with an annotation.
 pub fn annotated(payload: Payload, publisher: &str, retain: bool) -> Append {
     Append { annotation: said(publisher, retain, None), ..append(json(), payload) }
 }
@@ -37,7 +37,7 @@ fn binary(bytes: &'static [u8], publisher: &str) -> Append {
     Append { annotation: said(publisher, false, None), ..append(octets, raw(bytes)) }
 }
 
-/// The messages as `content publisher`.
+/// Formats the messages as `content publisher`.
 fn texts(messages: &Messages) -> Vec<String> {
     messages.messages.iter().map(text_of).collect()
 }
@@ -63,7 +63,7 @@ impl World {
     }
 }
 
-pub async fn messages_come_one_by_one_with_what_was_said(make: MakeStore<'_>) {
+pub async fn messages_are_read_one_by_one_with_their_annotations(make: MakeStore<'_>) {
     let mut world = World::new(make);
     let mut offsets = vec![world.open("s").await.tail];
     for n in 0..300 {
@@ -91,7 +91,7 @@ pub async fn messages_come_one_by_one_with_what_was_said(make: MakeStore<'_>) {
     }
 }
 
-pub async fn a_read_of_messages_stops_at_its_limits_but_brings_one_at_least(make: MakeStore<'_>) {
+pub async fn a_read_of_messages_stops_at_its_limits_but_returns_at_least_one(make: MakeStore<'_>) {
     let world = World::new(make);
     world.open("s").await;
     world.append("s", append(json(), numbers([10, 11, 12]))).await.unwrap();
@@ -112,7 +112,7 @@ pub async fn a_read_of_messages_stops_at_its_limits_but_brings_one_at_least(make
     }
 }
 
-pub async fn an_append_of_bytes_is_one_message_and_its_rest_too(make: MakeStore<'_>) {
+pub async fn an_append_of_bytes_is_one_message_from_any_offset(make: MakeStore<'_>) {
     let world = World::new(make);
     let octets = pollgate::stream::ContentType::octet_stream();
     let start = world.create("s", Create::open(octets)).await.unwrap().tail;
@@ -136,7 +136,7 @@ pub async fn an_append_of_bytes_is_one_message_and_its_rest_too(make: MakeStore<
     }
 }
 
-pub async fn messages_end_as_reads_do(make: MakeStore<'_>) {
+pub async fn reads_of_messages_end_and_fail_like_other_reads(make: MakeStore<'_>) {
     let world = World::new(make);
     let retention = Some(Retention { messages_max: Some(2), ..Retention::default() });
     let start = world.create("s", Create { retention, ..Create::open(json()) }).await.unwrap().tail;
@@ -264,7 +264,7 @@ pub async fn a_fork_shares_what_was_said_but_retains_nothing(make: MakeStore<'_>
     assert_eq!(world.retained("source").await.as_deref(), Some("2 ada"));
 }
 
-pub async fn what_is_said_does_not_change_a_read(make: MakeStore<'_>) {
+pub async fn annotations_do_not_change_a_read(make: MakeStore<'_>) {
     let world = World::new(make);
     world.open("s").await;
     world.append("s", annotated(numbers([1]), "ada", true)).await.unwrap();

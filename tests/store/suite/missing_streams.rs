@@ -1,4 +1,4 @@
-//! Appends that create their stream, and appends that leave the content type to it.
+//! Appends that create their stream, and appends without a content type.
 
 use std::collections::BTreeSet;
 use std::sync::Barrier;
@@ -11,7 +11,7 @@ use pollgate::stream::{
 
 use super::world::*;
 
-/// An append that takes the content type of its stream.
+/// Returns an append that takes the content type of its stream.
 fn of_any_type(body: &'static str, or: ContentType) -> Append {
     Append::of_any_type(body.into(), or, 8)
 }
@@ -72,7 +72,7 @@ pub async fn an_append_begins_another_life_of_a_stream_that_has_ended(make: Make
     assert!(appended.created && appended.epoch > created.epoch);
     assert_eq!(world.content("s").await, "x");
     assert_eq!(world.store.sweep(world.now), [name("s")], "the end of the former one is told");
-    // Deleted, and kept for a fork: its name is not free.
+    // A deleted source that a fork still needs: its name is not free.
     world.open("source").await;
     world.create("fork", fork_of("source", None, 0)).await.unwrap();
     world.store.delete(&name("source"), world.now).await.unwrap();
@@ -80,7 +80,7 @@ pub async fn an_append_begins_another_life_of_a_stream_that_has_ended(make: Make
     assert_eq!(deleted, Err(AppendError::Missing(Missing::Deleted)));
 }
 
-pub async fn an_append_of_any_type_is_split_as_its_stream_wants(make: MakeStore<'_>) {
+pub async fn an_append_of_any_type_is_split_by_the_type_of_its_stream(make: MakeStore<'_>) {
     let world = World::new(make);
     let body = "[1, {\"a\":2}]";
     world.open("json").await;
@@ -103,11 +103,11 @@ pub async fn an_append_of_any_type_is_split_as_its_stream_wants(make: MakeStore<
     assert_eq!(world.content("json").await, "1,{\"a\":2}");
 }
 
-/// How many appends come at once.
+/// Number of concurrent appends.
 const APPENDS: usize = 8;
 
-/// Each of many appends at once wants to create the stream, half of them with another content type.
-pub async fn of_many_that_would_create_a_stream_one_does(make: MakeStore<'_>) {
+/// Each of many concurrent appends may create the stream, half of them with another content type.
+pub async fn one_of_many_concurrent_appends_creates_the_stream(make: MakeStore<'_>) {
     let Made { store, directory: _directory } = make();
     let start = Barrier::new(APPENDS);
     for round in 0..20 {

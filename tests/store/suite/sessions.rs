@@ -1,4 +1,4 @@
-//! What is kept for the clients of fronts.
+//! Sessions that fronts store for their clients.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::world::*;
 
 pub type Entries = BTreeMap<String, BTreeMap<String, String>>;
 
-/// A change in words such as `a=1 b=2 -c`; `anew` first.
+/// Parses a change such as `a=1 b=2 -c`, optionally with `anew` first.
 fn change(client: &str, words: &str) -> SessionChange {
     let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
     let entry = |word: &str| match word.split_once('=') {
@@ -32,7 +32,7 @@ impl World {
         self.store.sessions().iter().map(|s| (s.client.to_string(), entries(&s.entries))).collect()
     }
 
-    /// A session as `a=1 b=2`.
+    /// Formats a session as `a=1 b=2`.
     pub fn session(&self, client: &str) -> String {
         let sessions = self.sessions();
         let words = sessions.get(client).into_iter().flatten().map(|(key, value)| format!("{key}={value}"));
@@ -40,7 +40,7 @@ impl World {
     }
 }
 
-pub async fn a_session_is_what_its_changes_have_made_of_it(make: MakeStore<'_>) {
+pub async fn a_session_holds_the_result_of_its_changes(make: MakeStore<'_>) {
     let world = World::new(make);
     assert_eq!(world.sessions(), Entries::new());
     world.change("ada", "b=1 a=1").await;

@@ -1,4 +1,4 @@
-//! A store at work: streams, appends and reads in few words, at any time of day.
+//! [`World`]: short helpers for streams, appends and reads of a store at any time of day.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,21 +8,21 @@ use pollgate::stream::{
     Producer, ReadError, ReadLimit, Start, Store, StreamName,
 };
 
-/// Makes an empty store.
+/// Creates an empty store.
 pub type MakeStore<'a> = &'a (dyn Fn() -> Made + Sync);
 
-/// A store, and the directory that it needs for as long as it is there.
+/// A store, and the directory that it needs until it is dropped.
 pub struct Made {
     pub store: Box<dyn Store>,
     pub directory: Option<tempfile::TempDir>,
 }
 
-/// The time of day at which everything begins.
+/// Returns the time at which every test begins.
 pub fn noon() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
-/// A store and the time of day.
+/// A store and the present time.
 pub struct World {
     pub store: Box<dyn Store>,
     pub now: SystemTime,
@@ -41,7 +41,7 @@ pub fn text() -> ContentType {
     ContentType::parse("text/plain").unwrap()
 }
 
-/// JSON numbers as one append.
+/// Returns JSON numbers as one append.
 pub fn numbers(numbers: impl IntoIterator<Item = u64>) -> Payload {
     let mut joined = String::new();
     let mut ends = Vec::new();
@@ -72,7 +72,7 @@ pub fn fork_of(source: &str, offset: Option<Offset>, sub_offset: u64) -> Create 
     Create { fork: Some(fork), ..Create::open(json()) }
 }
 
-/// What a batch holds, as text.
+/// Returns the content of a batch as text.
 pub fn content(batch: &Batch) -> String {
     let separator: &[u8] = if batch.content_type.is_json() { b"," } else { b"" };
     String::from_utf8(batch.pieces.join(separator)).unwrap()
@@ -84,7 +84,7 @@ impl World {
         Self { store, now: noon(), _directory: directory }
     }
 
-    /// On a store that is there.
+    /// Uses an existing store.
     pub fn with(store: Box<dyn Store>) -> Self {
         Self { store, now: noon(), _directory: None }
     }
@@ -97,7 +97,7 @@ impl World {
         self.store.create(&name(stream), create, self.now).await
     }
 
-    /// An open JSON stream.
+    /// Creates an open JSON stream.
     pub async fn open(&self, stream: &str) -> Created {
         self.create(stream, Create::open(json())).await.unwrap()
     }
@@ -106,7 +106,7 @@ impl World {
         self.store.append(&name(stream), append, self.now).await
     }
 
-    /// Appends JSON numbers and returns the offset behind them.
+    /// Appends JSON numbers and returns the offset after them.
     pub async fn push(&self, stream: &str, range: impl IntoIterator<Item = u64>) -> Offset {
         self.append(stream, append(json(), numbers(range))).await.unwrap().tail
     }
@@ -116,7 +116,7 @@ impl World {
         self.store.read(&name(stream), start, limit, self.now).await
     }
 
-    /// All that a stream of bytes holds, however many reads that takes.
+    /// Reads all bytes of a stream, in several reads if needed.
     pub async fn read_all(&self, stream: &str) -> Vec<u8> {
         let (mut all, mut start) = (Vec::new(), Start::Earliest);
         loop {
@@ -129,7 +129,7 @@ impl World {
         }
     }
 
-    /// All that a stream holds.
+    /// Reads the content of a stream as text.
     pub async fn content(&self, stream: &str) -> String {
         content(&self.read(stream, Start::Earliest).await.unwrap())
     }

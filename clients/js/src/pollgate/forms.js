@@ -19,6 +19,7 @@ import { LIVE_FORMS } from "./settings.js"
  * @property {string} [gap] Which messages are no longer kept.
  * @property {boolean} [missing] Whether the stream does not exist.
  * @property {boolean} [streamClosed]
+ * @property {number[]} [times] When each item of `data` was appended, in milliseconds since 1970.
  */
 
 /**
@@ -35,7 +36,7 @@ import { LIVE_FORMS } from "./settings.js"
  * @typedef {object} ReadRequest
  * @property {string[]} streams
  * @property {string | null} resume The resume token.
- * @property {"earliest"} [from] Where streams begin that the resume token does not know.
+ * @property {string} [from] Where streams begin that the resume token does not know: `earliest`, or `last:` and a number of messages.
  * @property {string} [client] Names the client's wait queue.
  */
 
@@ -218,11 +219,12 @@ async function readWebSocket(transport, request, hooks, signal) {
  * @param {Transport} transport
  * @param {FormRequest} request
  */
-function encode({ base }, { form, streams, resume, from, hold, heartbeat, client }) {
+function encode({ base, times }, { form, streams, resume, from, hold, heartbeat, client }) {
   const target = new URL("v1/streams", base)
   const fields = {
     resume: resume || undefined,
     from,
+    times: times ? 1 : undefined,
     timeout: hold || undefined,
     client: hold ? client : undefined,
     heartbeat: LIVE_FORMS.has(form) ? heartbeat : undefined,

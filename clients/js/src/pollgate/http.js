@@ -24,6 +24,9 @@ export class GatewayError extends Error {
   }
 }
 
+/** Whether a refusal is the gateway's own, not that of a proxy before it. @param {Problem | null | undefined} problem */
+export const isOfGateway = (problem) => Boolean(problem?.type?.startsWith("urn:pollgate:"))
+
 /**
  * @param {number} status
  * @param {string | undefined} detail What the response says.
@@ -31,7 +34,7 @@ export class GatewayError extends Error {
 function describe(status, detail) {
   if (status === 401) return `401 Unauthorized: ${detail ?? "the token or the headers are missing, expired or invalid"}`
   if (status === 403) return `403 Forbidden: ${detail ?? "the token or the headers do not allow this"}`
-  return detail ?? `the gateway answered ${status}`
+  return detail ?? `the gateway, or a proxy before it, answered ${status}`
 }
 
 /**
@@ -78,8 +81,19 @@ const PASSING = new Set([408, 426, 429])
 export function isFinal({ kind, status = 0, problem }, hasNext = false) {
   if (kind !== "refused") return false
   if (status === 401 || (status === 403 && !hasNext)) return true
-  const isGateways = Boolean(problem?.type?.startsWith("urn:pollgate:"))
-  return isGateways && status >= 400 && status < 500 && !PASSING.has(status)
+  return isOfGateway(problem) && status >= 400 && status < 500 && !PASSING.has(status)
+}
+
+/** Statuses that say "not yet": timeout, too early, too many requests. */
+const LATER = new Set([408, 425, 429])
+
+/**
+ * Whether it is of no use to repeat an append, whoever refused it: the gateway, or a proxy that knows nothing of it.
+ * @param {End} end
+ */
+export function isFinalForAppend({ kind, status = 0 }) {
+  if (kind !== "refused") return false
+  return (status >= 400 && status < 500 && !LATER.has(status)) || status === 501 || status === 505
 }
 
 /**
@@ -88,23 +102,28 @@ export function isFinal({ kind, status = 0, problem }, hasNext = false) {
  */
 export async function refusal(response) {
   const { status } = response
-  const retryAfter = Number(response.headers.get("retry-after") ?? NaN)
+  const delay = Number(response.headers.get("retry-after") || NaN)
+  const retryAfter = Number.isFinite(delay) && delay >= 0 ? delay : undefined
   const isProblem = contentTypeOf(response) === "application/problem+json"
   /** @type {Problem | null} */
   const problem = isProblem ? await response.json().catch(() => null) : null
   // A body that is not read would keep its connection.
   if (!problem) response.body?.cancel().catch(() => {})
-  if (status === 503 || status === 429) {
-    return new Failure("restart", Number.isFinite(retryAfter) ? { retryAfter } : {})
-  }
-  return new Failure(response.ok ? "not_gateway" : "refused", { status, problem })
+  if (status === 503 || status === 429) return new Failure("restart", { status, problem, retryAfter })
+  return new Failure(response.ok ? "not_gateway" : "refused", { status, problem, retryAfter })
 }
+
+/**
+ * A content type in lower case and without parameters.
+ * @param {string} contentType
+ */
+export const essenceOf = (contentType) => contentType.replace(/;.*/s, "").trim().toLowerCase()
 
 /**
  * The content type of a response, in lower case and without parameters.
  * @param {Response} response
  */
-export const contentTypeOf = ({ headers }) => (headers.get("content-type") ?? "").replace(/;.*/s, "").trim().toLowerCase()
+export const contentTypeOf = ({ headers }) => essenceOf(headers.get("content-type") ?? "")
 
 /** Sends requests to one gateway. */
 export class Transport {
@@ -114,6 +133,8 @@ export class Transport {
   WebSocket
   /** Whether the caller sets headers or a token. */
   hasHeaders
+  /** Whether to ask for the times of messages. */
+  times
   #fetch
   #headers
   #token
@@ -128,6 +149,7 @@ export class Transport {
     this.#fetch = fetch
     this.#headers = headers
     this.#token = token
+    this.times = options.times === true
     this.hasHeaders = headers !== undefined || token !== undefined
     const available = "WebSocket" in options ? options.WebSocket : globalThis.WebSocket
     this.WebSocket = this.hasHeaders ? undefined : available

@@ -3,6 +3,8 @@
 
 /** @import { Memory, Network } from "../../pollgate.d.ts" */
 
+import { FORMS } from "./settings.js"
+
 /** Networks beyond this are forgotten, the one that was used least recently first. */
 const NETWORKS_MAX = 20
 
@@ -14,7 +16,7 @@ export class NetworkMemory {
   /** @param {Memory | undefined} json What `toJSON` returned. */
   constructor(json) {
     const networks = Array.isArray(json?.networks) ? json.networks : []
-    this.#networks = networks.map((network) => ({ ...network }))
+    this.#networks = networks.filter((network) => typeof network?.label === "string").slice(0, NETWORKS_MAX).map(cleaned)
   }
 
   /**
@@ -35,6 +37,21 @@ export class NetworkMemory {
   toJSON() {
     return JSON.parse(JSON.stringify({ networks: this.#networks }))
   }
+}
+
+/** @satisfies {(keyof Network)[]} */
+const NUMBERS = /** @type {const} */ (["hold", "holdProven", "heartbeatLo", "heartbeatHi"])
+
+/**
+ * A copy of a record, which may come from a storage, without what cannot be right.
+ * @param {Network} network
+ */
+function cleaned({ label, form, ...rest }) {
+  /** @type {Network} */
+  const known = { label }
+  if (form && FORMS.includes(form)) known.form = form
+  for (const name of NUMBERS) if (Number.isFinite(rest[name]) && Number(rest[name]) > 0) known[name] = rest[name]
+  return known
 }
 
 /** Searches the slowest heartbeat that keeps a WebSocket alive: doubles it until one fails, then bisects. */

@@ -4,7 +4,7 @@
 /** @import { PublishOptions, Settings } from "../../pollgate.d.ts" */
 /** @import { Transport } from "./http.js" */
 
-import { GatewayError, isFinal, refusal } from "./http.js"
+import { essenceOf, GatewayError, isFinalForAppend, isOfGateway, refusal } from "./http.js"
 import { after, Backoff, identifier, sleep, unlessAborted } from "./platform.js"
 import { parseStreams } from "./settings.js"
 
@@ -14,7 +14,25 @@ const PUBLISH_TIMEOUT = 30
 /** The largest request that joins several messages, in characters; far below what the gateway accepts. */
 const BATCH_LENGTH_MAX = 256 * 1024
 
+/** Refusals that may be about one message of a batch, so that its parts are tried. */
+const ABOUT_CONTENT = new Set([400, 403, 413, 422])
+
 /** @typedef {string | Uint8Array<ArrayBuffer>} Body */
+
+/** Too much waits to be published. It is not sent; `Client.room()` says when there is room again. */
+export class QueueFullError extends Error {
+  /**
+   * @param {number} messages
+   * @param {number} bytes
+   */
+  constructor(messages, bytes) {
+    super(
+      `${messages} messages of ${bytes} bytes wait to be published: await earlier calls of publish, or client.room(); ` +
+        "publishQueueMax and publishQueueBytesMax set the bounds",
+    )
+    this.name = "QueueFullError"
+  }
+}
 
 /**
  * A message that waits to be sent.
@@ -27,8 +45,14 @@ const BATCH_LENGTH_MAX = 256 * 1024
  */
 
 /**
- * The messages of one stream that wait, and the state of the producer there.
- * @typedef {{ waiting: Pending[], sending: boolean, epoch: number, sequence: number }} Line
+ * What came of a request. `mayBeStored`: it was refused after an attempt whose response was lost.
+ * @typedef {{ offset: string } | { offset?: undefined, error: unknown, mayBeStored: boolean }} Outcome
+ */
+
+/**
+ * The messages of one stream that wait, and the state of the producer there. `doubtful`: the request before was refused after
+ * an attempt of it that may have been stored, so that the gateway may expect its number or the next one.
+ * @typedef {{ waiting: Pending[], sending: boolean, epoch: number, sequence: number, doubtful: boolean }} Line
  */
 
 /** Publishes the messages of one client. */
@@ -38,6 +62,11 @@ export class Publisher {
   #id = identifier()
   /** @type {Map<string, Line>} By the name of the stream. */
   #lines = new Map()
+  /** What is not acknowledged yet. */
+  #messages = 0
+  #bytes = 0
+  /** @type {(() => void)[]} Resolve what `room` has returned. */
+  #waitingForRoom = []
   #stop = new AbortController()
 
   /**
@@ -58,15 +87,41 @@ export class Publisher {
    */
   async publish(stream, data, { contentType = "application/json", create = false } = {}) {
     const [name] = parseStreams([stream])
+    if (typeof contentType !== "string") throw new TypeError("`contentType` is a string")
     this.#stop.signal.throwIfAborted()
-    const body = contentType === "application/json" ? JSON.stringify(data) : /** @type {Body} */ (data)
-    if (body === undefined) throw new TypeError("the message is not JSON")
-    const line = this.#lines.get(name) ?? { waiting: [], sending: false, epoch: 0, sequence: 0 }
+    const body = bodyOf(data, contentType)
+    const size = typeof body === "string" ? body.length : body.byteLength
+    const { publishQueueMax, publishQueueBytesMax } = this.#settings
+    const isFull = this.#messages >= publishQueueMax || this.#bytes + size > publishQueueBytesMax
+    // A message that is larger than the bound is sent alone.
+    if (isFull && this.#messages > 0) throw new QueueFullError(this.#messages, this.#bytes)
+    this.#messages++
+    this.#bytes += size
+    const line = this.#lines.get(name) ?? { waiting: [], sending: false, epoch: 0, sequence: 0, doubtful: false }
     this.#lines.set(name, line)
-    return new Promise((resolve, reject) => {
-      line.waiting.push({ body, contentType, create, resolve, reject })
-      this.#drive(name, line)
+    try {
+      return await new Promise((resolve, reject) => {
+        line.waiting.push({ body, contentType, create, resolve, reject })
+        this.#drive(name, line)
+      })
+    } finally {
+      this.#messages--
+      this.#bytes -= size
+      if (this.#hasRoom()) for (const resolve of this.#waitingForRoom.splice(0)) resolve()
+    }
+  }
+
+  /** @returns {Promise<void>} */
+  room() {
+    return new Promise((resolve) => {
+      if (this.#hasRoom()) resolve()
+      else this.#waitingForRoom.push(resolve)
     })
+  }
+
+  #hasRoom() {
+    const { publishQueueMax, publishQueueBytesMax } = this.#settings
+    return this.#messages <= publishQueueMax / 2 && this.#bytes <= publishQueueBytesMax / 2
   }
 
   /** Rejects what was not acknowledged yet. */
@@ -82,44 +137,67 @@ export class Publisher {
   async #drive(name, line) {
     if (line.sending) return
     line.sending = true
-    while (line.waiting.length) {
-      const batch = nextBatch(line.waiting)
-      try {
-        const offset = await this.#send(name, line, batch)
-        line.sequence++
-        for (const { resolve } of batch) resolve(offset)
-      } catch (error) {
-        for (const { reject } of batch) reject(error)
-      }
-    }
+    // What is published in one go goes out together.
+    await null
+    while (line.waiting.length) await this.#publish(name, line, nextBatch(line.waiting))
     line.sending = false
   }
 
   /**
-   * Sends one request until it is acknowledged.
+   * Publishes messages together, or in halves if they are refused together, so that only those are rejected that are at fault.
    * @param {string} name
    * @param {Line} line
    * @param {Pending[]} batch
+   */
+  async #publish(name, line, batch) {
+    /** @type {Outcome} */
+    const outcome = await this.#send(name, line, batch).catch((error) => ({ error, mayBeStored: false }))
+    if (outcome.offset !== undefined) return batch.forEach(({ resolve }) => resolve(outcome.offset))
+    const { error, mayBeStored } = outcome
+    const isAboutContent = error instanceof GatewayError && ABOUT_CONTENT.has(error.status)
+    // Parts of what may be stored would be stored twice.
+    if (batch.length === 1 || !isAboutContent || mayBeStored) return batch.forEach(({ reject }) => reject(error))
+    const half = batch.length >> 1
+    await this.#publish(name, line, batch.slice(0, half))
+    await this.#publish(name, line, batch.slice(half))
+  }
+
+  /**
+   * Sends one request until it is acknowledged or refused for good.
+   * @param {string} name
+   * @param {Line} line
+   * @param {Pending[]} batch
+   * @returns {Promise<Outcome>}
    */
   async #send(name, line, batch) {
     const [{ contentType, create }] = batch
     const path = name.split("/").map(encodeURIComponent).join("/")
     const target = new URL(`v1/stream/${path}${create ? "?create=1" : ""}`, this.#transport.base).href
-    const body = contentType === "application/json" ? `[${batch.map(({ body }) => body).join(",")}]` : batch[0].body
+    const body = isJson(contentType) ? `[${batch.map(({ body }) => body).join(",")}]` : batch[0].body
     const backoff = new Backoff(this.#settings)
+    let mayBeStored = false
     for (;;) {
       const response = await this.#attempt(target, line, contentType, body)
       const offset = response?.ok && response.headers.get("stream-next-offset")
-      if (offset) return offset
-      if (response?.status === 409 && response.headers.has("producer-expected-seq")) {
-        // The gateway has forgotten this producer, which begins a new epoch.
-        line.epoch++
-        line.sequence = 0
+      if (offset) {
+        line.sequence++
+        line.doubtful = false
+        return { offset }
+      }
+      const expected = response?.status === 409 ? response.headers.get("producer-expected-seq") : null
+      if (expected !== null) {
+        renumber(line, Number(expected))
         continue
       }
       const failure = response && (await refusal(response))
-      if (failure && isFinal(failure)) throw new GatewayError(failure.status ?? 0, failure.problem)
-      await sleep(failure?.retryAfter ?? backoff.next(), this.#stop.signal)
+      if (failure && isFinalForAppend(failure)) {
+        line.doubtful ||= mayBeStored
+        if (mayBeStored) line.sequence++
+        return { error: new GatewayError(failure.status ?? 0, failure.problem), mayBeStored }
+      }
+      mayBeStored ||= !isOfGateway(failure?.problem)
+      const wait = failure?.retryAfter === undefined ? backoff.next() : Math.min(failure.retryAfter, this.#settings.reprobeMax)
+      await sleep(wait, this.#stop.signal)
     }
   }
 
@@ -156,6 +234,40 @@ export class Publisher {
 }
 
 /**
+ * The gateway expects another number. Either it has not stored the request in doubt, or it has forgotten this producer, which
+ * begins a new epoch then.
+ * @param {Line} line
+ * @param {number} expected
+ */
+function renumber(line, expected) {
+  const isOfDoubtful = line.doubtful && expected === line.sequence - 1
+  if (!isOfDoubtful) line.epoch++
+  line.sequence = isOfDoubtful ? expected : 0
+  line.doubtful = false
+}
+
+/** @param {string} contentType */
+const isJson = (contentType) => essenceOf(contentType) === "application/json"
+
+/**
+ * The body of a message, as it goes into a request.
+ * @param {unknown} data
+ * @param {string} contentType
+ * @returns {Body}
+ */
+function bodyOf(data, contentType) {
+  if (isJson(contentType)) {
+    const text = JSON.stringify(data)
+    if (text === undefined) throw new TypeError("the message is not JSON")
+    return text
+  }
+  if (typeof data === "string") return data
+  if (data instanceof ArrayBuffer) return new Uint8Array(data)
+  if (ArrayBuffer.isView(data)) return new Uint8Array(/** @type {ArrayBuffer} */ (data.buffer), data.byteOffset, data.byteLength)
+  throw new TypeError(`a message of the type ${contentType} is a string or bytes`)
+}
+
+/**
  * Takes the messages of the next request: JSON values together, any other message alone.
  * @param {Pending[]} waiting
  */
@@ -164,7 +276,7 @@ function nextBatch(waiting) {
   let [count, length] = [0, 0]
   for (const message of waiting) {
     length += message.body.length
-    const isSame = message.contentType === contentType && message.create === create && contentType === "application/json"
+    const isSame = message.contentType === contentType && message.create === create && isJson(contentType)
     if (count > 0 && (!isSame || length > BATCH_LENGTH_MAX)) break
     count++
   }

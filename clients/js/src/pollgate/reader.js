@@ -11,13 +11,15 @@ import { Failure, GatewayError, isFinal } from "./http.js"
 import { aborted, after, seconds, sleep, unlessAborted } from "./platform.js"
 
 /**
- * What a reader needs. `request` says what to read and is asked before each attempt; `onFatal` takes the error that ends all
+ * What a reader needs. `request` says what to read and is asked before each attempt; `onLearned` is called when the
+ * policy may have learned something; `onFatal` takes the error that ends all
  * subscriptions, after which nothing is to be read until the next `restart`.
  * @typedef {object} ReaderOptions
  * @property {Transport} transport
  * @property {Policy} policy
  * @property {() => ReadRequest} request
  * @property {(envelope: Envelope, asked: Set<string>) => void} onEnvelope
+ * @property {() => void} onLearned
  * @property {(error: Error) => void} onFatal
  */
 
@@ -76,7 +78,7 @@ export class Reader {
    * @param {AbortSignal} signal
    */
   async #attempt(request, signal) {
-    const { transport, policy, onFatal } = this.#options
+    const { transport, policy, onLearned, onFatal } = this.#options
     let headers
     try {
       headers = await unlessAborted(transport.headers(), signal)
@@ -92,6 +94,7 @@ export class Reader {
     if (this.#stopped) return
     const isOver = isFinal(end, step.form !== "short-poll" && policy.hasNext(step.form))
     policy.ended(seconds(), isOver ? { kind: "stopped" } : end)
+    onLearned()
     if (isOver) onFatal(new GatewayError(end.status ?? 0, end.problem))
   }
 
@@ -103,7 +106,7 @@ export class Reader {
    * @returns {Promise<End>}
    */
   async #perform(step, request, signal) {
-    const { transport, policy, onEnvelope } = this.#options
+    const { transport, policy, onEnvelope, onLearned } = this.#options
     const leave = new AbortController()
     const give = (/** @type {EndKind} */ kind) => () => leave.abort(new Failure(kind))
     const interrupted = give("stopped")
@@ -123,8 +126,9 @@ export class Reader {
       envelope: (/** @type {Envelope} */ envelope) => {
         if (leave.signal.aborted) return
         clearTimeout(first)
-        began = true
         policy.envelope(seconds(), { upToDate: envelope.upToDate, empty: !envelope.batches.length })
+        if (!began) onLearned()
+        began = true
         onEnvelope(envelope, this.asked)
       },
     }

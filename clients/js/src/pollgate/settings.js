@@ -1,6 +1,6 @@
 // What can be set, with its defaults, and the checks of what a caller passes.
 
-/** @import { Form, Settings } from "../../pollgate.d.ts" */
+/** @import { ClientOptions, Form, Settings, SubscribeOptions } from "../../pollgate.d.ts" */
 
 /**
  * The delivery forms, the preferred one first.
@@ -47,7 +47,101 @@ export const SETTINGS = Object.freeze({
   idleClock: null,
   /** Messages that may wait for a slow handler; beyond this the subscription leaves the shared connection and polls. */
   queueMax: 1000,
+  /** Messages that may wait to be published, and their size in bytes (of text: in characters). */
+  publishQueueMax: 10_000,
+  publishQueueBytesMax: 16 * 1024 * 1024,
 })
+
+/** @satisfies {Record<keyof ClientOptions, true>} */
+const CLIENT_OPTIONS = {
+  forms: true, settings: true, memory: true, network: true, storage: true, headers: true, token: true, share: true, times: true,
+  fetch: true, WebSocket: true,
+}
+
+/** @satisfies {Record<keyof SubscribeOptions, true>} */
+const SUBSCRIBE_OPTIONS = { resumeToken: true, from: true, history: true }
+
+/**
+ * Refuses options that do not exist, which are mostly mistyped.
+ * @param {object} options
+ * @param {object} known
+ */
+function checkNames(options, known) {
+  const unknown = Object.keys(options).find((name) => !Object.hasOwn(known, name))
+  if (unknown !== undefined) throw new TypeError(`there is no option ${unknown}; the options are ${Object.keys(known).join(", ")}`)
+}
+
+/**
+ * Checks the URL of a gateway. Its path ends with a slash then, so that targets are relative to it.
+ * @param {string | URL} url
+ */
+export function parseUrl(url) {
+  // Without what the page's own URL has of credentials, as a relative URL would inherit them.
+  const page = globalThis.location && new URL(globalThis.location.href)
+  if (page) page.username = page.password = ""
+  // A URL that may contain a password is not shown.
+  const shown = `${url}`.includes("@") ? "this" : `${url}`
+  let base
+  try {
+    base = new URL(url, page)
+  } catch {
+    throw new TypeError(`${shown} is not a URL such as https://gateway.example`)
+  }
+  base.protocol = base.protocol.replace(/^ws/, "http")
+  if (base.username || base.password) {
+    throw new TypeError(
+      "the URL contains a user name or a password, which is not sent: leave it out of the URL, and set the option " +
+        "`token`, or `headers: { authorization: \"Basic \" + btoa(\"user:password\") }`",
+    )
+  }
+  if (!/^https?:$/.test(base.protocol)) throw new TypeError(`${shown} does not begin with https:// or http://`)
+  if (!base.pathname.endsWith("/")) base.pathname += "/"
+  return base
+}
+
+/**
+ * Checks the options of a client.
+ * @param {ClientOptions} options
+ */
+export function checkOptions(options) {
+  checkNames(options, CLIENT_OPTIONS)
+  const { fetch, storage } = options
+  if (fetch !== undefined && typeof fetch !== "function") throw new TypeError("`fetch` is a function")
+  if (storage && !(typeof storage.getItem === "function" && typeof storage.setItem === "function")) {
+    throw new TypeError("`storage` has the methods getItem and setItem, as localStorage has")
+  }
+}
+
+/**
+ * Checks settings and completes them with the defaults.
+ * @param {Partial<Settings>} given
+ * @returns {Settings}
+ */
+export function parseSettings(given = {}) {
+  checkNames(given, SETTINGS)
+  for (const [name, value] of Object.entries(given)) {
+    const isTime = typeof value === "number" && value >= 0
+    if (!isTime && !(value === null && name === "idleClock")) throw new TypeError(`the setting ${name} is a number, at least 0`)
+  }
+  return { ...SETTINGS, ...given }
+}
+
+/**
+ * Checks the options and the handler of a subscription. Returns where streams begin that the resume token does not cover.
+ * @param {SubscribeOptions} options
+ * @param {unknown} handler
+ */
+export function parseStart(options, handler) {
+  if (handler !== undefined && typeof handler !== "function") throw new TypeError("the handler is a function, or left out")
+  checkNames(options, SUBSCRIBE_OPTIONS)
+  const { resumeToken, from, history } = options
+  if (resumeToken !== undefined && typeof resumeToken !== "string") throw new TypeError("`resumeToken` is a string")
+  if (from !== undefined && from !== "earliest") throw new TypeError("`from` is \"earliest\" or left out")
+  if (history === undefined) return from
+  if (from !== undefined) throw new TypeError("`history` and `from` exclude each other")
+  if (!Number.isSafeInteger(history) || history < 0) throw new TypeError("`history` is a number of messages")
+  return `last:${history}`
+}
 
 /**
  * Checks the delivery forms that a caller allows.

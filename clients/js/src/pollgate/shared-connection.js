@@ -6,6 +6,7 @@
 /** @import { Memory, PolicyOptions, Settings } from "../../pollgate.d.ts" */
 /** @import { Envelope, ReadRequest } from "./forms.js" */
 /** @import { Transport } from "./http.js" */
+/** @import { MemoryStore } from "./memory-store.js" */
 /** @import { PlacedBatch, Snapshot } from "./shared-position.js" */
 /** @import { Subscription } from "./subscription.js" */
 
@@ -46,6 +47,7 @@ const TAKEOVER_GRACE = 3000
  * @property {Transport} transport
  * @property {PolicyOptions & { settings: Settings }} policy
  * @property {(name: string, detail: any) => void} emit Takes the client's events.
+ * @property {MemoryStore} store Keeps what was learned.
  * @property {boolean | string} share Whether tabs share the connection, or the name of the group of tabs that do.
  */
 
@@ -58,6 +60,7 @@ export class SharedConnection {
   #transport
   #policyOptions
   #share
+  #store
   /** @type {TabGroup | null} */
   #tabs = null
   #started = false
@@ -83,11 +86,12 @@ export class SharedConnection {
   #online = () => this.networkChanged()
 
   /** @param {SharedConnectionOptions} options */
-  constructor({ transport, policy, emit, share }) {
+  constructor({ transport, policy, emit, store, share }) {
     this.#transport = transport
     this.#policyOptions = policy
     this.#memory = policy.memory
     this.#share = share
+    this.#store = store
     this.settings = policy.settings
     this.emit = emit
   }
@@ -101,6 +105,12 @@ export class SharedConnection {
     this.#subscriptions.set(subscription.id, subscription)
     if (this.#started) return
     this.#started = true
+    // Later, so that listeners hear of the first form that are added right behind `subscribe`.
+    queueMicrotask(() => this.#start())
+  }
+
+  #start() {
+    if (this.#closed) return
     if (!this.#share) return this.#lead()
     const name = ["pollgate", this.#transport.base.href, this.#share === true ? "" : this.#share].join(" ")
     this.#tabs = new TabGroup(name, {
@@ -183,6 +193,7 @@ export class SharedConnection {
       policy: this.#policy,
       request: () => ({ streams: this.#wantedStreams(), resume: this.shared.start, client: this.#client }),
       onEnvelope: (envelope, asked) => this.#onEnvelope(envelope, asked),
+      onLearned: () => this.#store.save(this.memory()),
       onFatal: (error) => this.#onFatal(error),
     })
     globalThis.window?.addEventListener("online", this.#online)

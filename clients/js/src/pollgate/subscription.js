@@ -6,23 +6,21 @@
 // subscription is in that stream. What is not aligned is polled for.
 
 /** @import { Handler, Message, SubscribeOptions } from "../../pollgate.d.ts" */
-/** @import { Batch } from "./forms.js" */
 /** @import { SharedConnection } from "./shared-connection.js" */
 /** @import { PlacedBatch, SharedPosition } from "./shared-position.js" */
+/** @import { Unpacked } from "./unpack.js" */
 
 import { Failure, GatewayError, isFinal } from "./http.js"
 import { Backoff, identifier, sleep } from "./platform.js"
+import { parseStart } from "./settings.js"
 import { joinTokens } from "./shared-position.js"
+import { unpack } from "./unpack.js"
 
 /**
  * Where a subscription is in one stream: `position` is the offset behind what was queued last, and `polledAt` is where the
  * shared connection was when a poll last reached the tail.
  * @typedef {{ aligned: boolean, position: string | null, polledAt: string | null | undefined }} StreamState
  */
-
-/** @typedef {["gap" | "missing" | "closed", { stream: string, gap?: string }]} StreamEvent */
-
-/** What is in one envelope for a subscription. @typedef {{ events: StreamEvent[], messages: Message[] }} Unpacked */
 
 /** One subscription of a client. */
 export class Subscription {
@@ -65,8 +63,9 @@ export class Subscription {
    * @param {SubscribeOptions} options
    * @param {Handler<any>} [handler]
    */
-  constructor(connection, streams, { resumeToken = "", from } = {}, handler) {
-    if (from !== undefined && from !== "earliest") throw new TypeError("`from` is \"earliest\" or left out")
+  constructor(connection, streams, options, handler) {
+    const { resumeToken = "" } = options
+    const from = parseStart(options, handler)
     this.id = identifier()
     this.streams = streams
     this.#connection = connection
@@ -221,7 +220,8 @@ export class Subscription {
         // A function of the caller has thrown.
         if (!(error instanceof Failure)) return this.close(error instanceof Error ? error : new Error(String(error)))
         if (isFinal(error)) return this.close(new GatewayError(error.status ?? 0, error.problem))
-        const wait = error.retryAfter ?? backoff.next()
+        const { reprobeMax } = this.#connection.settings
+        const wait = error.retryAfter === undefined ? backoff.next() : Math.min(error.retryAfter, reprobeMax)
         this.#connection.emit(error.kind === "not_gateway" ? "not_gateway" : "restart", { wait })
         await sleep(wait, this.#stop.signal)
       }
@@ -343,19 +343,3 @@ export class Subscription {
     return new Promise((resolve) => (this.#drained = resolve))
   }
 }
-
-/**
- * Adds the events and messages of a batch.
- * @param {Batch} batch
- * @param {Unpacked} unpacked
- */
-function unpack({ stream, data = [], contentType = "application/json", gap, missing, streamClosed }, { events, messages }) {
-  if (gap) events.push(["gap", { stream, gap }])
-  if (missing) events.push(["missing", { stream }])
-  if (streamClosed) events.push(["closed", { stream }])
-  const isBase64 = !contentType.startsWith("text/") && contentType !== "application/json"
-  for (const item of data) messages.push({ stream, contentType, data: isBase64 ? bytesOf(String(item)) : item })
-}
-
-/** @param {string} base64 */
-const bytesOf = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0))

@@ -1,4 +1,4 @@
-//! One of a crowd, who holds requests of one form on a connection.
+//! One member of a crowd, which holds requests of one form on one connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,13 +20,13 @@ use crate::workload::MessageId;
 pub(in crate::loads) struct Answer {
     /// When it was read.
     pub(in crate::loads) at: Instant,
-    /// What it has.
+    /// The messages in it.
     pub(in crate::loads) messages: Vec<MessageId>,
 }
 
-/// One of the crowd.
+/// A member of the crowd.
 pub(super) struct Member {
-    /// From 0.
+    /// Index in the crowd, from 0.
     pub(super) number: usize,
     pub(super) poller: Poller,
     pub(super) asked: Arc<AtomicUsize>,
@@ -35,7 +35,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Does what the form says until the crowd goes; what goes wrong is a trouble.
+    /// Holds requests of the given form until the crowd is dropped; an error is recorded as a trouble.
     pub(super) async fn run(mut self, form: Form) {
         let ended = match form {
             Form::LongPoll => self.poll().await,
@@ -50,7 +50,7 @@ impl Member {
         Ok(open_one_of_many(self.poller.scene.target.address, self.number).await?)
     }
 
-    /// Holds a poll each turn.
+    /// Holds one poll per turn.
     async fn poll(&mut self) -> Result<(), WireError> {
         let mut connection = LeanConnection::over(self.open().await?);
         loop {
@@ -58,17 +58,17 @@ impl Member {
             self.asked.fetch_add(1, Ordering::Release);
             let (at, answer) = connection.answer().await?;
             let messages = self.poller.messages(answer.status, &answer.body)?;
-            // Nobody is there to hear it when the crowd goes.
+            // The receiver is gone when the crowd is dropped.
             let _gone = self.answers.send(Answer { at, messages });
             if self.turn.changed().await.is_err() {
                 return Ok(());
             }
-            // Not before: others have still to read theirs.
+            // Parsed only now: before, it would have delayed members that still had to read their answer.
             self.poller.read(&answer.response()?)?;
         }
     }
 
-    /// Reads events until the answer ends, which it should not.
+    /// Reads events until the response ends, which is an error.
     async fn follow(&mut self) -> Result<(), WireError> {
         let mut connection = Connection::over(self.open().await?).await?;
         let Poller { scene, stream, offset } = &self.poller;

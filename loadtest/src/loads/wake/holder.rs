@@ -1,4 +1,4 @@
-//! Holds a poll on a stream, time and again.
+//! [`Holder`]: holds a poll on one stream, again and again.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,27 +11,27 @@ use crate::loads::HOLD;
 use crate::loads::poller::Poller;
 use crate::wire::{LeanConnection, RawAnswer, WireError, open};
 
-/// See the module.
+/// Holds polls on one stream.
 pub(super) struct Holder {
     stage: Arc<Stage>,
     stream: u32,
     poller: Poller,
 }
 
-/// The connection of its polls, and another one that shows that a poll is held. Lean ones, since what a client takes to
-/// read an answer is no part of what the server takes to wake it.
+/// The connection of the polls, and a second one whose answer proves that a poll is held. Both are lean, since the client's
+/// time to parse an answer is not part of the server's wake latency.
 struct Connections {
     poll: LeanConnection,
     look: LeanConnection,
 }
 
 impl Holder {
-    /// One at the beginning of the stream.
+    /// Starts at the beginning of the stream.
     pub(super) fn new(stage: Arc<Stage>, stream: u32) -> Self {
         Self { poller: Poller::new(stage.scene.clone(), stream), stage, stream }
     }
 
-    /// Holds polls until something breaks.
+    /// Holds polls until an error, which it records as a trouble.
     pub(super) async fn run(mut self) {
         let Err(error) = self.hold_polls().await else { return };
         self.stage.scene.tally.troubles.note(format!("polling: {error}"));
@@ -54,13 +54,13 @@ impl Holder {
         }
     }
 
-    /// The answer to a poll. It counts as held once the server has answered a request that went out after it.
+    /// Returns the answer to a poll. The poll counts as held after the server answers a request that was sent after it.
     async fn held(&self, connections: &mut Connections) -> Result<(Instant, RawAnswer), WireError> {
         connections.poll.send(&self.poller.poll(Some(HOLD))?).await?;
         connections.look.send(&self.poller.poll(None)?).await?;
         let mut answer = pin!(connections.poll.answer());
         let mut look = pin!(connections.look.answer());
-        // In this order, so that an answer that is early is seen to be.
+        // The poll is checked first, so that an early answer is detected.
         tokio::select! {
             biased;
             early = &mut answer => {

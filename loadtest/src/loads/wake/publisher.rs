@@ -1,4 +1,4 @@
-//! Publishes each message at the time that was fixed for it.
+//! Publishes each message when it is due.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Stage;
 use crate::wire::{WireError, accepted};
 
-/// Publishes all messages. The thread sleeps in between, and nothing else may be on it.
+/// Publishes all messages. It blocks its thread in between, so the thread must run nothing else.
 pub(super) async fn publish(stage: Arc<Stage>) -> Result<(), WireError> {
     wake_up_in_time();
     let scene = &stage.scene;
@@ -19,7 +19,7 @@ pub(super) async fn publish(stage: Arc<Stage>) -> Result<(), WireError> {
         let message = stage.message(number);
         let request = scene.publish(&scene.stream(message.stream), message)?;
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        // Published all the same, since what is left out is missing where it took long.
+        // Published even if no poll is held: to skip it would hide the slow cases.
         if !stage.release(message.stream) && scene.tally.window.contains(due) {
             stage.unheld.fetch_add(1, Ordering::Relaxed);
         }
@@ -28,8 +28,9 @@ pub(super) async fn publish(stage: Arc<Stage>) -> Result<(), WireError> {
     Ok(())
 }
 
-/// Linux may wake a thread up to 50 us late unless it asks for less; that would be part of each latency.
+/// Sets this thread's timer slack to the minimum: by default Linux may wake a thread up to 50 us late, which would be part of
+/// every latency.
 fn wake_up_in_time() {
-    // Without it latencies are that much longer, on every server alike.
+    // If it is refused, latencies are longer by the slack, on every server alike.
     let _refused = set_current_timer_slack(NonZeroU64::new(1));
 }

@@ -1,4 +1,4 @@
-//! Promises over networks, budgets and measured runs.
+//! Recommendations for promises over several networks, with budgets and measured runs.
 
 use super::*;
 use crate::model::network::Networks;
@@ -25,8 +25,8 @@ fn names(recommendation: &Recommendation) -> Vec<&str> {
 }
 
 #[test]
-fn rare_messages_are_cheapest_by_rare_signs_of_life() {
-    // A hold that each message starts anew wakes the radio less often than a ping beside the messages.
+fn rare_messages_are_cheapest_with_rare_heartbeats() {
+    // A hold that each message restarts wakes the radio less often than a ping that runs independently of messages.
     let recommendation = by_formula(&promise("cellular-direct", 2.0, 1.0 / 600.0));
     let names = names(&recommendation);
     assert_eq!(names[..3], ["long-poll:200s", "websocket:200s", "mqtt:200s"]);
@@ -37,14 +37,14 @@ fn rare_messages_are_cheapest_by_rare_signs_of_life() {
 }
 
 #[test]
-fn messages_that_may_be_late_are_cheapest_together() {
-    // A message a second keeps the radio on; a poll every ten minutes lets it sleep.
+fn messages_that_may_be_late_are_cheapest_in_batches() {
+    // One message per second keeps the radio on; a poll every ten minutes lets it sleep.
     let recommendation = by_formula(&promise("unknown", 600.0, 1.0));
     assert_eq!(names(&recommendation)[0], "short-poll:620s");
 }
 
 #[test]
-fn behind_a_buffering_proxy_only_polls_are_left() {
+fn only_polls_work_behind_a_buffering_proxy() {
     let recommendation = by_formula(&promise("buffering-proxy", 2.0, 0.01));
     assert_eq!(names(&recommendation), ["long-poll:25s", "short-poll:2s"]);
     let reasons: Vec<_> = recommendation.rejected.iter().map(|rejected| rejected.strategy.as_str()).collect();
@@ -52,7 +52,7 @@ fn behind_a_buffering_proxy_only_polls_are_left() {
 }
 
 #[test]
-fn budgets_reject_with_the_figure() {
+fn a_rejection_by_a_budget_states_the_figure() {
     let mut promise = promise("buffering-proxy", 2.0, 0.01);
     promise.requests_max = Some(500.0);
     let recommendation = by_formula(&promise);
@@ -69,20 +69,20 @@ fn budgets_reject_with_the_figure() {
 }
 
 #[test]
-fn an_impossible_latency_is_kept_by_nothing() {
+fn no_strategy_keeps_an_impossible_latency() {
     let recommendation = by_formula(&promise("none", 0.01, 0.2));
     assert!(recommendation.kept.is_empty());
     assert!(recommendation.to_string().contains("its p95 is 50.0ms, and 10.0ms is promised"));
 }
 
 #[test]
-fn measured_runs_win_where_they_match() {
+fn measured_runs_replace_predictions_where_they_match() {
     let report = fixture::report();
     let with =
         |promise: &Promise| recommend(promise, Some(&report), &Overheads::default(), &Radios::default());
     let asked = promise("none", 6.0, report.workload.rate);
     let recommendation = with(&asked);
-    // The fixture's runs of the gateway, and what was not measured by formula.
+    // The fixture's runs of the gateway; strategies that were not measured have figures by formula.
     let source = |name: &str| {
         recommendation.kept.iter().find(|choice| choice.strategy == name).map(|choice| choice.source)
     };
@@ -90,7 +90,7 @@ fn measured_runs_win_where_they_match() {
     assert_eq!(source("short-poll:1s"), Some(Source::Measured));
     assert_eq!(source("long-poll:55s"), Some(Source::Predicted));
     assert_eq!(recommendation.kept.iter().filter(|choice| choice.strategy == "sse").count(), 1);
-    // Another rate or network is another matter.
+    // A report of another rate or network does not match.
     for other in
         [promise("none", 6.0, 2.0 * report.workload.rate), promise("nginx", 6.0, report.workload.rate)]
     {

@@ -10,6 +10,15 @@ use super::*;
 use crate::budget::{Account, Bounds, Budget, Charge};
 use crate::clock::in_time;
 
+/// A connection that holds nothing of a server.
+struct Nothing;
+
+impl OpenConnection for Nothing {
+    fn peer(&self) -> Option<SocketAddr> {
+        None
+    }
+}
+
 const PIECE: [u8; 16 * 1024] = [7; 16 * 1024];
 
 /// Returns the wrapped side of a connection and its client, which has a small receive buffer.
@@ -31,7 +40,7 @@ async fn connected_within(
     assert!(unlimited.is_none_or(|timeout| timeout.is_zero()), "{unlimited:?}");
     SockRef::from(&stream).set_send_buffer_size(512 * 1024).unwrap();
     let (state, (change, phase)) =
-        (Arc::new(ConnectionState::new((), &budget.owner(Principal::GATEWAY))), watch::channel(phase));
+        (Arc::new(ConnectionState::new(Nothing, &budget.owner(Principal::GATEWAY))), watch::channel(phase));
     (GuardedStream::new(stream, Bytes::new(), state, Arc::new(limits), phase), client.unwrap(), change)
 }
 

@@ -78,3 +78,14 @@ fn each_second_has_its_own_text() {
         );
     }
 }
+
+#[test]
+fn a_clock_before_1970_or_after_9999_has_a_date_too() {
+    let day = Duration::from_secs(24 * 3600);
+    for (now, expected) in [
+        (SystemTime::UNIX_EPOCH - day, "Thu, 01 Jan 1970 00:00:00 GMT"),
+        (SystemTime::UNIX_EPOCH + 4_000_000 * day, "Fri, 31 Dec 9999 23:59:59 GMT"),
+    ] {
+        assert_eq!(std::str::from_utf8(&date_text(now)), Ok(expected));
+    }
+}

@@ -1,4 +1,5 @@
-//! The lines of an export: a line for each stream, followed by a line for each of its messages.
+//! The lines of an export: a line for each stream, followed by a line for each of its messages, and a line at the end with
+//! their numbers.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,25 +14,26 @@ use serde_json::value::RawValue;
 
 use crate::clock::WallOffset;
 use crate::stream::{
-    Annotation, ContentType, Create, Description, Encoding, InvalidContentType, Lifetime, Message, QoS,
-    Retention, StreamName,
+    Annotation, Append, ContentType, Create, Encoding, Fork, InvalidContentType, Lifetime, Message, Producer,
+    QoS, Retention, Snapshot, StreamName, WriterStates,
 };
 
-/// A line of an export: a stream, or a message of the stream before it.
+/// A line of an export: a stream, a message of the stream before it, or the end.
 #[derive(Debug)]
-pub(super) enum Line {
-    Stream(StreamLine),
+pub(crate) enum Line {
+    Stream(Box<StreamLine>),
     Message(MessageLine),
+    End(EndLine),
 }
 
 /// A stream with its settings. The field names are the JSON keys.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct StreamLine {
-    pub(super) stream: String,
+pub(crate) struct StreamLine {
+    pub(crate) stream: String,
     content_type: String,
     #[serde(default)]
-    pub(super) closed: bool,
+    pub(crate) closed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_seconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,13 +44,55 @@ pub(super) struct StreamLine {
     max_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_age_seconds: Option<u64>,
+    /// Set if the stream is a fork of a stream before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fork: Option<ForkNote>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    producers: Vec<ProducerNote>,
+    /// The last `Stream-Seq`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closed_by: Option<ProducerNote>,
+}
+
+/// The point at which a fork branches off. The messages that follow are those of the fork alone.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ForkNote {
+    pub(crate) source: String,
+    /// The distance from the first message of the source in the export: messages of JSON, bytes otherwise.
+    pub(crate) at: u64,
+}
+
+/// An idempotent producer: its last append that was accepted, and when.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProducerNote {
+    id: String,
+    epoch: u64,
+    sequence: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<Timestamp>,
+}
+
+/// The last line of a complete export.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EndLine {
+    pub(crate) end: bool,
+    pub(crate) streams: usize,
+    pub(crate) messages: usize,
+    /// Why the export ends before it is complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
 }
 
 /// A message. Its content is in exactly one of `json`, `text` and `base64`, depending on the content type of the stream.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct MessageLine {
-    pub(super) at: Timestamp,
+pub(crate) struct MessageLine {
+    pub(crate) at: Timestamp,
     #[serde(default, deserialize_with = "even_null", skip_serializing_if = "Option::is_none")]
     json: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,7 +100,7 @@ pub(super) struct MessageLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) said: Option<PublisherNote>,
+    pub(crate) said: Option<PublisherNote>,
 }
 
 /// Deserializes a present `null` as the JSON message `null` instead of as an absent field.
@@ -67,7 +111,7 @@ fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Ra
 /// What an MQTT publisher declared about a message, see [`Annotation`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct PublisherNote {
+pub(crate) struct PublisherNote {
     publisher: String,
     quality: u8,
     #[serde(default)]
@@ -87,42 +131,75 @@ pub(super) struct PublisherNote {
 }
 
 impl Line {
-    /// Parses a line. A line with a `stream` key is a stream, any other a message.
-    pub(super) fn parse(line: &str) -> serde_json::Result<Self> {
+    /// Parses a line. A line with a `stream` key is a stream, one with an `end` key the end, any other a message.
+    pub(crate) fn parse(line: &str) -> serde_json::Result<Self> {
         #[derive(Deserialize)]
         struct Kind {
             stream: Option<IgnoredAny>,
+            end: Option<IgnoredAny>,
         }
         let kind: Kind = serde_json::from_str(line)?;
-        Ok(match kind.stream {
-            Some(IgnoredAny) => Self::Stream(serde_json::from_str(line)?),
-            None => Self::Message(serde_json::from_str(line)?),
+        Ok(match (kind.stream, kind.end) {
+            (Some(IgnoredAny), _) => Self::Stream(Box::new(serde_json::from_str(line)?)),
+            (None, Some(IgnoredAny)) => Self::End(serde_json::from_str(line)?),
+            (None, None) => Self::Message(serde_json::from_str(line)?),
         })
     }
 }
 
 impl StreamLine {
-    pub(super) fn of(name: &StreamName, described: &Description) -> Self {
-        let retention = described.retention;
-        let (idle_seconds, expires_at) = match described.lifetime {
+    /// The line for a stream. `offset` converts the times of the store.
+    pub(super) fn of(
+        name: &StreamName,
+        snapshot: &Snapshot,
+        fork: Option<ForkNote>,
+        offset: WallOffset,
+    ) -> Self {
+        let Snapshot { description, writers, .. } = snapshot;
+        let retention = description.retention;
+        let (idle_seconds, expires_at) = match description.lifetime {
             Lifetime::Unlimited => (None, None),
             Lifetime::Idle(idle) => (Some(idle.as_secs()), None),
             Lifetime::Until(end) => (None, Some(timestamp(end))),
         };
+        let producers = writers.producers.iter();
         Self {
             stream: name.as_str().to_owned(),
-            content_type: described.content_type.as_str().to_owned(),
-            closed: described.closed,
+            content_type: description.content_type.as_str().to_owned(),
+            closed: description.closed,
             idle_seconds,
             expires_at,
             max_messages: retention.messages_max,
             max_bytes: retention.bytes_max,
             max_age_seconds: retention.age_max.map(|age| age.as_secs()),
+            fork,
+            producers: producers
+                .map(|(producer, seen)| ProducerNote {
+                    at: Some(timestamp(offset.to_wall(*seen))),
+                    ..ProducerNote::of(producer)
+                })
+                .collect(),
+            sequence: writers.sequence.as_deref().map(str::to_owned),
+            closed_by: writers.closed_by.as_ref().map(ProducerNote::of),
         }
     }
 
-    /// The creation of the stream. It is created open; the import closes it after its last message.
-    pub(super) fn creation(&self) -> Result<Create, InvalidContentType> {
+    /// Whether the end of the stream has come at this time of day.
+    pub(crate) fn has_ended(&self, wall: SystemTime) -> bool {
+        self.expires_at.is_some_and(|end| SystemTime::from(end) <= wall)
+    }
+
+    pub(crate) fn content_type(&self) -> &str {
+        &self.content_type
+    }
+
+    /// The creation of the stream, and the append that closes it after its last message, if it is closed. `fork` is the source
+    /// of a fork.
+    pub(crate) fn creation(
+        &self,
+        fork: Option<Fork>,
+        offset: WallOffset,
+    ) -> Result<(Create, Option<Append>), InvalidContentType> {
         let idle = self.idle_seconds.map(|seconds| Lifetime::Idle(Duration::from_secs(seconds)));
         let until = self.expires_at.map(|end| Lifetime::Until(end.into()));
         let retention = Retention {
@@ -130,11 +207,47 @@ impl StreamLine {
             bytes_max: self.max_bytes,
             age_max: self.max_age_seconds.map(Duration::from_secs),
         };
-        Ok(Create {
-            lifetime: idle.or(until),
-            retention: (retention != Retention::default()).then_some(retention),
+        let closing =
+            Append { producer: self.closed_by.as_ref().map(ProducerNote::producer), ..Append::closing() };
+        let writers = WriterStates {
+            producers: self.producers.iter().filter_map(|note| self.before_the_close(note, offset)).collect(),
+            sequence: self.sequence.as_deref().map(Into::into),
+            closed_by: None,
+        };
+        let create = Create {
+            // A fork that names no lifetime or retention takes over those of its source.
+            lifetime: idle.or(until).or(fork.is_some().then_some(Lifetime::Unlimited)),
+            retention: (retention != Retention::default() || fork.is_some()).then_some(retention),
+            fork,
+            writers: (writers != WriterStates::default()).then(|| Box::new(writers)),
             ..Create::open(ContentType::parse(&self.content_type)?)
-        })
+        };
+        Ok((create, self.closed.then_some(closing)))
+    }
+
+    /// The state of a producer before the append that closed the stream, which the import repeats; `None` if that is its first.
+    fn before_the_close(&self, note: &ProducerNote, offset: WallOffset) -> Option<(Producer, SystemTime)> {
+        let mut producer = note.producer();
+        if self.closed_by.as_ref().is_some_and(|closer| closer.producer() == producer) {
+            producer.sequence = producer.sequence.checked_sub(1)?;
+        }
+        let seen = note.at.map_or(SystemTime::UNIX_EPOCH, |at| offset.from_wall(at.into()));
+        Some((producer, seen))
+    }
+}
+
+impl ProducerNote {
+    fn of(producer: &Producer) -> Self {
+        Self {
+            id: producer.id.as_ref().to_owned(),
+            epoch: producer.epoch,
+            sequence: producer.sequence,
+            at: None,
+        }
+    }
+
+    fn producer(&self) -> Producer {
+        Producer { id: self.id.as_str().into(), epoch: self.epoch, sequence: self.sequence }
     }
 }
 
@@ -160,7 +273,7 @@ impl MessageLine {
     }
 
     /// The content; `None` unless exactly one content field is present and valid.
-    pub(super) fn bytes(&self) -> Option<Bytes> {
+    pub(crate) fn bytes(&self) -> Option<Bytes> {
         match (&self.json, &self.text, &self.base64) {
             (Some(value), None, None) => Some(value.get().to_owned().into()),
             (None, Some(text), None) => Some(text.clone().into()),
@@ -191,7 +304,7 @@ impl PublisherNote {
     }
 
     /// Converts the note to what a store keeps; `None` if the QoS or the base64 of `correlation` is invalid.
-    pub(super) fn into_annotation(self, offset: WallOffset) -> Option<Arc<Annotation>> {
+    pub(crate) fn into_annotation(self, offset: WallOffset) -> Option<Arc<Annotation>> {
         let quality = match self.quality {
             0 => QoS::AtMostOnce,
             1 => QoS::AtLeastOnce,
@@ -216,6 +329,8 @@ impl PublisherNote {
     }
 }
 
+/// A time in whole milliseconds, as the store on disk keeps it.
 fn timestamp(time: SystemTime) -> Timestamp {
-    Timestamp::try_from(time).unwrap_or(Timestamp::MAX)
+    let time = Timestamp::try_from(time).unwrap_or(Timestamp::MAX);
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
 }

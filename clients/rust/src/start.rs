@@ -1,0 +1,54 @@
+//! Where a subscription starts in its streams.
+
+use crate::resume_token::ResumeToken;
+
+/// Where a subscription starts.
+#[derive(Debug, Clone)]
+pub struct Start {
+    pub(crate) token: Option<ResumeToken>,
+    pub(crate) unknown: Begin,
+}
+
+/// Where streams start that the resume token does not contain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// At their tails.
+    Now,
+    /// With their earliest message.
+    Earliest,
+    /// With this many last messages.
+    Last(u64),
+}
+
+impl Start {
+    /// Starts at the tails of the streams, as they are when the gateway answers first.
+    pub fn now() -> Self {
+        Self { token: None, unknown: Begin::Now }
+    }
+
+    /// Starts with the earliest message of each stream that is kept.
+    pub fn earliest() -> Self {
+        Self { token: None, unknown: Begin::Earliest }
+    }
+
+    /// Starts with the last messages of each stream, this many or all that are kept. In streams that are not JSON, appends
+    /// that lie within the last 64 KiB count.
+    pub fn history(messages: u64) -> Self {
+        Self { token: None, unknown: Begin::Last(messages) }
+    }
+
+    /// Starts behind what was read before. Streams that the resume token does not contain start at their tails.
+    pub fn after(token: ResumeToken) -> Self {
+        Self { token: Some(token), unknown: Begin::Now }
+    }
+
+    /// Starts streams that the resume token does not contain with their earliest message.
+    pub fn unknown_from_earliest(self) -> Self {
+        Self { unknown: Begin::Earliest, ..self }
+    }
+
+    /// Starts streams that the resume token does not contain with their last messages, as [`history`](Self::history) does.
+    pub fn unknown_from_history(self, messages: u64) -> Self {
+        Self { unknown: Begin::Last(messages), ..self }
+    }
+}
