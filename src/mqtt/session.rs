@@ -28,7 +28,7 @@ use crate::stream::{Filter, FilterMap, Offset, QoS, Start, StreamName};
 
 use in_flight::InFlight;
 use shared::SharedSubscriptions;
-use unsaved::{Deadline, OFFSET_BYTES, SessionKey, Unsaved};
+use unsaved::{Deadline, SessionKey, Unsaved};
 
 pub(super) use in_flight::{DeliveryPhase, Flight};
 pub(super) use shared::GroupReader;
@@ -61,6 +61,8 @@ pub(super) struct Session {
 /// Estimated memory of a session without subscriptions, offsets and will, in bytes.
 const SESSION_BYTES: usize = 1024;
 
+/// Maximum memory of an offset that is not stored, in bytes.
+const OFFSET_BYTES: usize = 80;
 /// Maximum memory of a stored offset, in the session and in the table of the store, in bytes.
 const STORED_OFFSET_BYTES: usize = 240;
 
@@ -134,7 +136,8 @@ impl Session {
     pub(super) fn bytes(&self) -> usize {
         let offset_bytes = if self.unsaved.is_some() { STORED_OFFSET_BYTES } else { OFFSET_BYTES };
         let offsets = offset_bytes * self.offsets.len() + self.long_name_bytes;
-        SESSION_BYTES + self.client.len() + self.subscriptions.bytes() + self.shared.bytes() + offsets
+        let shared = self.shared.bytes() + OFFSET_BYTES * self.shared.offset_count();
+        SESSION_BYTES + self.client.len() + self.subscriptions.bytes() + shared + offsets
     }
 
     /// Returns the start of the next read of a stream.

@@ -1,4 +1,4 @@
-//! The shared subscriptions of a [`Session`]: entering and leaving their groups, and the messages in flight from them.
+//! How a session enters and leaves the groups of its shared subscriptions.
 
 use std::sync::Arc;
 

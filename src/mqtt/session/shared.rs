@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::unsaved::OFFSET_BYTES;
 use crate::mqtt::codec::{PacketId, SubscriptionOptions};
 use crate::mqtt::groups::Group;
 use crate::stream::{Filter, Offset, StreamName};
@@ -41,11 +40,15 @@ pub(in crate::mqtt) struct GroupReader {
 }
 
 impl SharedSubscriptions {
+    /// Memory of the subscriptions without the offsets of their groups, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let streams: usize =
-            self.all.iter().filter_map(|shared| shared.group.as_ref()).map(|group| group.len()).sum();
         let keys: usize = self.all.iter().map(|shared| 8 * shared.key.as_str().len()).sum();
-        SHARED_BYTES * self.all.len() + keys + OFFSET_BYTES * streams
+        SHARED_BYTES * self.all.len() + keys
+    }
+
+    /// Number of offsets of their groups.
+    pub(super) fn offset_count(&self) -> usize {
+        self.all.iter().filter_map(|shared| shared.group.as_ref()).map(|group| group.len()).sum()
     }
 
     /// The options of exactly this shared filter.

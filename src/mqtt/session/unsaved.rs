@@ -8,9 +8,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::mqtt::codec::PacketId;
 use crate::stream::{Filter, StreamName};
 
-/// Maximum memory of an offset that is not stored, in bytes.
-pub(super) const OFFSET_BYTES: usize = 80;
-
 /// The key of one entry of a stored session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::mqtt) enum SessionKey {
