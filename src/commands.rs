@@ -11,10 +11,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use pollgate::config::{Settings, StoreCommand, StorePlace, SyncPolicy};
+use pollgate::config::{Settings, StoreCommand, StorePlace, SyncPolicy, TokenCommand};
 use pollgate::limits::{Limit, Limits};
 use pollgate::maintenance::{Checked, MaintenanceError, OfflineStore, check, check_export};
 use pollgate::server::Server;
+use pollgate::tokens::{Patterns, generate_key, sign};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Columns of the paragraphs that `limits` prints.
@@ -94,6 +95,29 @@ fn pages(settings: &Settings) -> String {
     } else {
         format!("allows pages of {} and of no other origin", settings.origin.join(", "))
     }
+}
+
+/// Makes a key, and says what to do with it.
+pub(crate) fn keygen(file: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    generate_key(file)?;
+    let file = file.display();
+    println!(
+        "made {file}; `pollgate --auth {file}` accepts the tokens that `pollgate token --key-file {file}` makes"
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a token.
+pub(crate) fn token(command: &TokenCommand) -> Result<ExitCode, Box<dyn Error>> {
+    let TokenCommand { key_file, read, append, create, manage, expires, subject } = command;
+    let patterns = Patterns {
+        read: read.clone(),
+        append: append.clone(),
+        create: create.clone(),
+        manage: manage.clone(),
+    };
+    println!("{}", sign(key_file, subject, &patterns, expires.get())?);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs a subcommand of `store`. The exit code is 1 if `check` finds damage or a record that is cut off.

@@ -45,6 +45,39 @@ enum Command {
     Store(StoreCommand),
     /// List all limits with their defaults, units and meanings
     Limits,
+    /// Make a key that signs tokens, and with which `--auth` checks them
+    Keygen {
+        /// File to create; only its owner can read it
+        file: PathBuf,
+    },
+    /// Make a token, which a client sends as `Authorization: Bearer TOKEN`
+    Token(TokenCommand),
+}
+
+/// The options of `token`. A pattern is the name of a stream; `+` stands for one level, a last `#` for any number of levels.
+#[derive(Debug, Args)]
+pub struct TokenCommand {
+    /// File that `pollgate keygen` made
+    #[arg(long, value_name = "FILE")]
+    pub key_file: PathBuf,
+    /// Streams that the client may read (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub read: Vec<String>,
+    /// Streams that the client may append to (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub append: Vec<String>,
+    /// Streams that the client may create (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub create: Vec<String>,
+    /// Streams that the client may delete (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub manage: Vec<String>,
+    /// How long the token is valid; at most 24 h
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    pub expires: Span,
+    /// Name of the client, which limits and logs use
+    #[arg(long, value_name = "NAME", default_value = "client")]
+    pub subject: String,
 }
 
 /// The part of `--help` about limits.
@@ -95,6 +128,10 @@ pub enum Task {
     Store(StoreCommand),
     /// List all limits.
     Limits,
+    /// Make a key that signs tokens.
+    Keygen(PathBuf),
+    /// Make a token.
+    Token(TokenCommand),
 }
 
 /// The options of `serve`. Each is also a variable, `POLLGATE_HOLD_MAX=55s`, and a key of the file, `hold_max = "55s"`; limits are
@@ -143,7 +180,11 @@ struct ServeArgs {
     /// Time from SIGTERM or SIGINT to the hard stop [default: 30s]
     #[arg(long, value_name = "DURATION")]
     drain: Option<String>,
-    /// Allow addresses that other machines can reach; there is no authorization yet [default: off]
+    /// Check the tokens of clients: a file with keys (`pollgate keygen` makes one), or with settings for issuers
+    /// (docs/security.md) [default: everybody may do everything]
+    #[arg(long, value_name = "FILE")]
+    auth: Option<String>,
+    /// Allow addresses that other machines can reach, without authorization or without encryption [default: off]
     #[arg(long)]
     open: bool,
     /// Host name that requests may be for besides loopback names, for example `gate.example` (repeatable) [default: none on a
@@ -196,6 +237,8 @@ pub struct Settings {
     pub hold_max: Span,
     /// Time from the signal to the hard stop.
     pub drain: Span,
+    /// File with the keys or the settings of authorization. `None`: everybody may do everything.
+    pub auth: Option<PathBuf>,
     /// Allows addresses that other machines can reach.
     pub open: bool,
     /// Hosts that requests may be for, besides loopback names.
@@ -262,6 +305,7 @@ impl Default for Settings {
             hold: Span::seconds(25),
             hold_max: Span::seconds(55),
             drain: Span::seconds(30),
+            auth: None,
             open: false,
             host: Vec::new(),
             origin: Vec::new(),
@@ -278,6 +322,8 @@ impl Cli {
         let args = match self.command {
             Some(Command::Store(command)) => return Ok(Task::Store(command)),
             Some(Command::Limits) => return Ok(Task::Limits),
+            Some(Command::Keygen { file }) => return Ok(Task::Keygen(file)),
+            Some(Command::Token(command)) => return Ok(Task::Token(command)),
             Some(Command::Serve(args)) => *args,
             None => self.serve,
         };
@@ -312,6 +358,7 @@ impl ServeArgs {
             ("hold_max", self.hold_max),
             ("drain", self.drain),
             ("log", self.log),
+            ("auth", self.auth),
             ("access_log", self.access_log),
             ("open", self.open.then(|| "true".to_owned())),
             ("accept_damage", self.accept_damage.then(|| "true".to_owned())),
@@ -354,7 +401,15 @@ impl Settings {
         };
         for (key, address) in [("listen", self.listen), ("admin", self.admin)].into_iter().chain(mqtt) {
             if !address.ip().is_loopback() && !self.open {
-                let why = "other machines can reach this address, and there is no authorization yet; --open allows it";
+                let why = if key == "admin" {
+                    "other machines can reach this address, and the admin listener checks no credentials; --open allows it"
+                } else if self.auth.is_none() {
+                    "other machines can reach this address, and everybody may do everything; --auth FILE checks tokens, --open \
+                     allows it without"
+                } else {
+                    "other machines can reach this address, and tokens would cross the network unencrypted; --open allows it, for \
+                     example behind a proxy that speaks TLS"
+                };
                 return Err(SettingsError::Value(format!("{key} = {address}: {why}")));
             }
         }

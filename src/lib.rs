@@ -31,11 +31,13 @@
 //!   for a message.
 //! * `budget`: the memory budget of the gateway and of each client, and the accounts that count against it.
 //! * `hub`: appends, reads, waits and wake-ups. The only module that waits for messages.
+//! * `auth`: what a client may do, and the tokens that prove it. Every front asks it before it asks the hub.
 //! * `http`: the HTTP front, one file per operation and delivery form.
 //! * `mqtt`: the MQTT front, over the same streams.
 //! * [`server`]: listeners, accepting, limits of connections, drain.
 //! * `export`: exports the streams of a store, for [`maintenance`] and for operators of a running server.
 //! * [`maintenance`]: checks, exports and imports a store while no server has it open.
+//! * [`tokens`]: makes keys and tokens.
 //! * [`config`], [`limits`], `clock`, `metrics`, `access_log`: settings, limits, time, metrics and the log of requests, which
 //!   all modules use.
 //!
@@ -52,8 +54,12 @@ pub mod limits;
 pub mod maintenance;
 pub mod server;
 
+pub use auth::issue as tokens;
+
 #[cfg(not(feature = "internals"))]
 mod access_log;
+#[cfg(not(feature = "internals"))]
+mod auth;
 #[cfg(not(feature = "internals"))]
 mod budget;
 #[cfg(not(feature = "internals"))]
@@ -76,6 +82,9 @@ mod stream;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod access_log;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod auth;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod budget;

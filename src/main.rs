@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let format = match &task {
         Task::Serve(settings) => Some(settings.log),
         Task::Store(_) => Some(LogFormat::Text),
-        Task::Limits => None,
+        Task::Limits | Task::Keygen(_) | Task::Token(_) => None,
     };
     if let Some(format) = format
         && let Err(error) = start_log(format)
@@ -41,6 +41,8 @@ fn main() -> ExitCode {
             Task::Serve(settings) => commands::serve(*settings).await,
             Task::Store(command) => commands::store(command).await,
             Task::Limits => Ok(commands::limits()),
+            Task::Keygen(file) => Ok(commands::keygen(&file)?),
+            Task::Token(command) => Ok(commands::token(&command)?),
         }
     });
     runtime.shutdown_timeout(Duration::ZERO);

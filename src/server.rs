@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::access_log::AccessLog;
+use crate::auth::{AuthError, AuthSettings, Authenticator};
 use crate::budget::{Bounds, Budget, half_of_machine};
 use crate::clock::Clock;
 use crate::config::{AccessLogPlace, MemorySize, MqttAddress, MqttRefused, Settings, StorePlace};
@@ -45,6 +46,7 @@ pub struct Server {
     holds: HoldPolicy,
     drain: Duration,
     access: AccessPolicy,
+    auth: Arc<Authenticator>,
     admin_access: AccessPolicy,
     access_log: Option<AccessLog>,
     closes_on_refused: bool,
@@ -57,6 +59,9 @@ pub enum BindError {
     /// A host or an origin in the settings is invalid.
     #[error(transparent)]
     Access(#[from] InvalidAccess),
+    /// The settings or keys of authorization cannot be used.
+    #[error("auth: {0}")]
+    Auth(#[from] AuthError),
     /// A filter that MQTT clients may not subscribe to is malformed.
     #[error("--mqtt-refuse-filter {0:?}: {1}")]
     Filter(String, InvalidFilter),
@@ -131,6 +136,9 @@ const MQTT_SOCKETS_MAX: usize = 64;
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 const CLOCK_RETRY: Duration = Duration::from_secs(60);
 
+/// How often the files with the keys of token issuers are checked for changes.
+const KEYS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Size of one segment with the kernel's bookkeeping. While any of a socket's send buffer is free, the kernel accepts one more
 /// segment, so the buffer may exceed its size by this.
 const SEGMENT_BYTES: usize = 8 * 1024;
@@ -141,6 +149,10 @@ impl Server {
         let access = AccessPolicy::new(settings.listen.ip(), &settings.host, &settings.origin)?;
         // Pages that may use the gateway must not read what only operators may see.
         let admin_access = AccessPolicy::new(settings.admin.ip(), &settings.host, &[])?;
+        let auth = match &settings.auth {
+            Some(path) => Authenticator::new(&AuthSettings::read(path)?)?,
+            None => Authenticator::open(),
+        };
         let clock_file = match &settings.store {
             StorePlace::Directory(directory) => Some(ClockFile::read(directory)),
             StorePlace::Memory => None,
@@ -179,6 +191,7 @@ impl Server {
             holds: HoldPolicy { default: settings.hold.get(), max: settings.hold_max.get() },
             drain: settings.drain.get(),
             access,
+            auth: Arc::new(auth),
             admin_access,
             access_log,
             closes_on_refused: settings.mqtt_refused == MqttRefused::Close,
@@ -213,7 +226,7 @@ impl Server {
         let hub = Arc::new(hub.within(self.budget.clone()));
         let broker = Broker::new(hub.clone(), self.limits.clone(), &metrics, clock);
         let broker = broker.closing_on_refused(self.closes_on_refused).refusing_filters(self.refused_filters);
-        let broker = Arc::new(broker);
+        let broker = Arc::new(broker.with_auth(self.auth.clone()));
         let (sender, mqtt_sockets) = mpsc::channel(MQTT_SOCKETS_MAX);
         let gateway = Gateway::new(
             hub.clone(),
@@ -224,7 +237,8 @@ impl Server {
             self.access,
             sender,
         )
-        .logging_access(self.access_log.clone());
+        .logging_access(self.access_log.clone())
+        .with_auth(self.auth.clone());
         let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access);
         let (phase, phase_receiver) = watch::channel(Phase::Serving);
         let acceptor = |front, connections_max, listener| {
@@ -254,6 +268,7 @@ impl Server {
                 || "the sweep of MQTT sessions",
                 Box::pin(async move { mqtt_sweeper.sweep().await }),
             )),
+            tokio::spawn(watch_keys(self.auth.clone())),
             tokio::spawn(accept::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
         ];
         tasks.extend(self.clock_file.map(|file| tokio::spawn(keep_clock(file, clock))));
@@ -324,6 +339,24 @@ fn open_access_log(settings: &Settings, metrics: &Metrics) -> Result<Option<Acce
     let opened = AccessLog::open(path, settings.limits.access_log_bytes_max, metrics.access_log_lost());
     let path = path.unwrap_or(Path::new("standard output")).to_owned();
     opened.map(Some).map_err(|error| BindError::AccessLog { path, error })
+}
+
+/// Reads the keys of token issuers again when their files change. Runs until the task is aborted.
+async fn watch_keys(auth: Arc<Authenticator>) {
+    let mut failing = false;
+    while auth.is_enabled() {
+        sleep(KEYS_INTERVAL).await;
+        let auth = auth.clone();
+        let Ok(outcome) = spawn_blocking(move || auth.reload()).await else { return };
+        match outcome {
+            Ok(()) => failing = false,
+            // Once, and not each second.
+            Err(error) if !std::mem::replace(&mut failing, true) => {
+                tracing::warn!("the keys that were read last stay in use: {error}");
+            }
+            Err(_) => {}
+        }
+    }
 }
 
 /// Writes the clock file whenever it is outdated. Runs until the task is aborted.

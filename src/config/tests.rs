@@ -29,6 +29,7 @@ fn other_value(option: &str) -> &'static str {
         "origin" => "https://app.example,https://other.example",
         "log" => "json",
         "access-log" => "access.log",
+        "auth" => "auth.toml",
         "limit" => "headers_max=9,head_timeout=3s",
         other => panic!("the option {other} has no value here"),
     }

@@ -10,6 +10,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 use super::Broker;
+use super::authorization::session_key;
 use super::codec::{Breach, Connack, Connect, Incoming, OutgoingPacket, Reason, Version};
 use super::connection::Connection;
 use super::session_store::Negotiated;
@@ -44,11 +45,20 @@ impl Broker {
         wire.version = Some(connect.version);
         wire.sent_bytes_max = connect.packet_bytes_max;
         wire.received_bytes_max = self.limits.mqtt_packet_bytes_max;
-        let client = match self.admit(&connect, principal, refuse).await {
+        let grants = match self.authenticate(&connect) {
+            Ok(grants) => grants,
+            Err(reason) => return self.refuse(wire, reason).await,
+        };
+        let id = match connect.client_id.as_str() {
+            "" => assigned_id(),
+            id => id.to_owned(),
+        };
+        let key = session_key(&grants, &id);
+        let client = match self.admit(&connect, key, principal, refuse).await {
             Ok(client) => client,
             Err(reason) => return self.refuse(wire, reason).await,
         };
-        let assigned = connect.client_id.is_empty().then(|| client.to_string());
+        let assigned = connect.client_id.is_empty().then_some(id);
         let negotiated = self.negotiated(&connect);
         let connack = Connack {
             reason: Reason::Success,
@@ -79,7 +89,7 @@ impl Broker {
             Err(reason) => return self.refuse(wire, reason).await,
         };
         wire.put(&OutgoingPacket::Connack(Connack { session_present: opened.is_present, ..connack }));
-        Some(Box::new(Connection::new(self, wire, opened, negotiated)))
+        Some(Box::new(Connection::new(self, wire, opened, negotiated, grants)))
     }
 
     /// Reads the first packet, which must be a CONNECT. `None`: the client is gone.
@@ -113,8 +123,14 @@ impl Broker {
         }
     }
 
-    /// Checks whether the client may connect, and returns its id, assigned if it has none.
-    async fn admit(&self, connect: &Connect, principal: Principal, refuse: bool) -> Result<Arc<str>, Reason> {
+    /// Checks whether the client may connect, and returns the key of its session.
+    async fn admit(
+        &self,
+        connect: &Connect,
+        key: Arc<str>,
+        principal: Principal,
+        refuse: bool,
+    ) -> Result<Arc<str>, Reason> {
         if refuse {
             return Err(Reason::ConnectionRateExceeded);
         }
@@ -129,21 +145,20 @@ impl Broker {
             return Err(Reason::TopicNameInvalid);
         }
         let id = connect.client_id.as_str();
-        let client: Arc<str> = match id {
+        match id {
             // The client could not resume this session, since it would not know its id.
             "" if connect.version == Version::V3 && !connect.clean_start => {
                 return Err(Reason::ClientIdentifierNotValid);
             }
-            "" => assigned_id().into(),
             _ if id.len() > self.limits.mqtt_client_id_bytes_max => {
                 return Err(Reason::ClientIdentifierNotValid);
             }
-            _ => id.into(),
-        };
-        if !self.sessions.knows(&client) {
+            _ => {}
+        }
+        if !self.sessions.knows(&key) {
             self.make_room(principal).await?;
         }
-        Ok(client)
+        Ok(key)
     }
 
     /// Makes room for another session of `principal`: if there are too many, of the principal or in total,

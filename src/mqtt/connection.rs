@@ -20,6 +20,7 @@ use super::session_store::{Negotiated, OpenSession};
 use super::sessions::Attached;
 use super::walks::{CatchUp, RetainedWalk};
 use super::wire::{Wire, WireProgress};
+use crate::auth::Grants;
 use crate::hub::Subscriber;
 use crate::stream::StreamName;
 
@@ -55,6 +56,10 @@ pub(super) struct Connection<S> {
     pub(super) attached: Attached,
     /// A refused message of the connection has been logged.
     pub(super) has_logged_refusal: bool,
+    /// What the client may do.
+    pub(super) grants: Arc<Grants>,
+    /// When the rights of the client end.
+    grants_end: Option<Instant>,
     draining: watch::Receiver<bool>,
     /// When the last packet arrived.
     pub(super) heard_at: Instant,
@@ -100,6 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         wire: Wire<S>,
         OpenSession { attached, mut session, .. }: OpenSession,
         negotiated: Negotiated,
+        grants: Arc<Grants>,
     ) -> Self {
         session.reconnected();
         let subscriber = broker.hub.subscriber(&session.client);
@@ -115,6 +121,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             catch_up: None,
             attached,
             has_logged_refusal: false,
+            grants_end: Self::grants_end(&grants, &broker),
+            grants,
             draining,
             heard_at: Instant::now(),
             leave_at: None,
@@ -138,6 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Subscribes to the filters of a resumed session.
     async fn resume(&mut self) {
+        self.end_forbidden().await;
         for filter in self.session.subscriptions().filters() {
             consume_budget().await;
             self.subscriber.add(filter.clone());
@@ -253,7 +262,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             let at = self.save_at.get_or_insert_with(|| Instant::now() + SAVE_INTERVAL);
             (*at, TimerEvent::Save)
         });
-        [leave, save]
+        let expired = self.grants_end.map(|at| (at, TimerEvent::End(Reason::MaximumConnectTime)));
+        [leave, save, expired]
             .into_iter()
             .flatten()
             .fold(silent, |first, next| if next.0 < first.0 { next } else { first })

@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
 
+use super::authorization::{check, check_filter};
 use super::codec::{
     Ack, AckKind, Disconnect, Incoming, OutgoingPacket, PacketId, Publish, Reason, RetainHandling, Subscribe,
     SubscriptionOptions, Unsubscribe, Version,
@@ -13,6 +14,7 @@ use super::connection::{Connection, Ending};
 use super::groups;
 use super::publish::{self, Publication, Refusal};
 use super::walks::CatchUp;
+use crate::auth::Action;
 use crate::hub::StreamWalk;
 use crate::stream::{Filter, FilterMap, QoS, StreamName};
 
@@ -52,6 +54,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let (mut granted, mut new) = (Vec::with_capacity(filters.len()), FilterMap::default());
         for (filter, options) in &filters {
             consume_budget().await;
+            if let Err(reason) = check_filter(&self.grants, filter) {
+                granted.push(Err(reason));
+                continue;
+            }
             let shared = groups::stream_filter(filter);
             if self.broker.refused_filters.contains(shared.as_ref().unwrap_or(filter)) {
                 granted.push(Err(Reason::UnspecifiedError));
@@ -155,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     }
 
     /// Ends a shared subscription. Returns whether it existed.
-    fn leave_group(&mut self, key: &Filter) -> bool {
+    pub(super) fn leave_group(&mut self, key: &Filter) -> bool {
         let existed = self.session.remove_shared(key);
         if let Some(streams) =
             groups::stream_filter(key).filter(|streams| existed && !self.session.has(streams))
@@ -184,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Ends subscriptions, some of which may not exist, and forgets the offsets that no other subscription
     /// needs.
-    async fn end_subscriptions(&mut self, ended: &FilterMap<()>) {
+    pub(super) async fn end_subscriptions(&mut self, ended: &FilterMap<()>) {
         for filter in ended.filters() {
             consume_budget().await;
             self.session.unsubscribe(filter);
@@ -220,11 +226,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             }
         }
         let received = id.filter(|_| qos == QoS::ExactlyOnce);
+        let name = name.and_then(|name| check(&self.grants, Action::Append, &name).map(|()| name));
         let outcome = match name {
             Ok(name) => {
                 let stored_with_it = received.and_then(|id| self.session.receiving(id));
                 let principal = self.attached.principal();
-                let publication = Publication { payload, qos, retain, properties, principal, stored_with_it };
+                let may_create = check(&self.grants, Action::Create, &name).is_ok();
+                let publication =
+                    Publication { payload, qos, retain, properties, principal, may_create, stored_with_it };
                 let client = self.session.client.clone();
                 self.broker.append(&client, &name, publication).await
             }

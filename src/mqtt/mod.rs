@@ -4,6 +4,7 @@
 //! [`Broker`] is the front. `codec` parses and encodes packets, and `session` is the state kept for a client;
 //! both are without IO and clock. `connection` drives them over a socket.
 
+mod authorization;
 mod codec;
 mod connect;
 mod connection;
@@ -29,6 +30,7 @@ use tokio::sync::Semaphore;
 
 pub use websocket::WebSocketBytes;
 
+use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::hub::{Hub, Takeovers};
 use crate::limits::Limits;
@@ -51,6 +53,8 @@ pub struct Broker {
     sessions: Arc<Sessions>,
     groups: Arc<Groups>,
     takeovers: Takeovers,
+    /// Verifies the credentials of clients.
+    auth: Arc<Authenticator>,
     /// See [`closing_on_refused`](Self::closing_on_refused).
     closes_on_refused: bool,
     /// Filters that clients may not subscribe to.
@@ -74,6 +78,7 @@ impl Broker {
             sessions,
             groups: Arc::default(),
             takeovers,
+            auth: Arc::new(Authenticator::open()),
             closes_on_refused: false,
             refused_filters: HashSet::new(),
             connecting,
@@ -86,6 +91,11 @@ impl Broker {
     /// Otherwise the message is acknowledged and dropped if it would be refused again each time.
     pub fn closing_on_refused(self, closes: bool) -> Self {
         Self { closes_on_refused: closes, ..self }
+    }
+
+    /// Checks the credentials of all clients.
+    pub fn with_auth(self, auth: Arc<Authenticator>) -> Self {
+        Self { auth, ..self }
     }
 
     /// Refuses subscriptions with these filters.

@@ -19,6 +19,8 @@ pub(super) struct Publication {
     pub(super) properties: MessageProperties,
     /// The principal that the message is charged to.
     pub(super) principal: Principal,
+    /// The client may create the stream if it does not exist.
+    pub(super) may_create: bool,
     /// A change of the session that is stored in one step with the message.
     pub(super) stored_with_it: Option<SessionChange>,
 }
@@ -63,17 +65,21 @@ impl Broker {
         let offered =
             publication.properties.content_type.as_deref().and_then(|text| ContentType::parse(text).ok());
         let offered = offered.unwrap_or_else(ContentType::octet_stream);
-        let Publication { payload, qos, retain, properties, principal, stored_with_it } = publication;
+        let Publication { payload, qos, retain, properties, principal, may_create, stored_with_it } =
+            publication;
         let annotation = properties.annotation(publisher, qos, retain, self.clock.now());
         let clears = retain && payload.is_empty();
+        let append = Append::of_any_type(payload, offered, self.limits.json_depth_max);
         let append = Append {
             annotation: Some(Arc::new(annotation)),
             session: stored_with_it.clone(),
             principal,
-            ..Append::of_any_type(payload, offered, self.limits.json_depth_max).or_create()
+            ..if may_create { append.or_create() } else { append }
         };
         match self.hub.publish(name, append).await {
             Ok(_) => Ok(()),
+            // The same as without the right to append, so that it does not tell which streams exist.
+            Err(AppendError::Missing(_)) if !may_create => Err(Refusal::lasting(Reason::NotAuthorized)),
             Err(AppendError::Empty) if clears => self.clear(name, stored_with_it).await,
             Err(error) => Err(refusal(&error)),
         }
@@ -101,7 +107,10 @@ impl Broker {
     ) -> Result<(), Reason> {
         let name = stream(&will.topic)?;
         let Will { payload, qos, retain, properties, .. } = will.clone();
-        let publication = Publication { payload, qos, retain, properties, principal, stored_with_it };
+        // The client had the right to append when it connected. A will does not create its stream if there is authorization.
+        let may_create = !self.auth.is_enabled();
+        let publication =
+            Publication { payload, qos, retain, properties, principal, may_create, stored_with_it };
         self.append(client, &name, publication).await.map_err(|refusal| refusal.reason)
     }
 

@@ -93,6 +93,32 @@ impl Filter {
         levels.next().is_none()
     }
 
+    /// Whether the filter matches every name that `other` matches, so that a right to this filter includes `other`.
+    pub fn covers(&self, other: &Self) -> bool {
+        if let Some(name) = &other.exact {
+            return self.matches(name);
+        }
+        if self.exact.is_some() {
+            return false;
+        }
+        if other.text.starts_with('$') && self.text.starts_with(['+', '#']) {
+            return false;
+        }
+        let mut levels = other.text.split('/');
+        for level in self.text.split('/') {
+            let covers = match (level, levels.next()) {
+                (ANY_LEVELS, _) => return true,
+                (_, None | Some(ANY_LEVELS)) => false,
+                (ONE_LEVEL, Some(_)) => true,
+                (level, Some(own)) => level == own,
+            };
+            if !covers {
+                return false;
+            }
+        }
+        levels.next().is_none()
+    }
+
     /// The only stream that the filter can match; `None` if it has a wildcard or is not a valid stream name.
     pub fn exact(&self) -> Option<&StreamName> {
         self.exact.as_ref()
@@ -271,6 +297,40 @@ mod tests {
             }
         }
         assert!(compared > 7000 && matched > 400, "{compared} compared, {matched} matched");
+    }
+
+    /// All pairs of filters of up to three levels from a small set: a filter covers another just if it matches each name that
+    /// the other matches. The names have one level more and one other level, so that they tell wildcards from literals.
+    #[test]
+    fn a_filter_covers_just_those_whose_names_it_matches() {
+        let texts = |levels: &[&str], depth: usize| {
+            let mut all: Vec<String> = vec![String::new()];
+            let mut found = Vec::new();
+            for _ in 0..depth {
+                let longer = |text: &String| {
+                    let text = if text.is_empty() { String::new() } else { format!("{text}/") };
+                    levels.iter().map(move |level| format!("{text}{level}")).collect::<Vec<_>>()
+                };
+                all = all.iter().flat_map(longer).collect();
+                found.extend(all.clone());
+            }
+            found
+        };
+        let filters: Vec<_> =
+            texts(&["a", "$x", "+", "#"], 3).iter().filter_map(|text| Filter::parse(text).ok()).collect();
+        let names: Vec<_> =
+            texts(&["a", "b", "$x"], 4).iter().map(|text| StreamName::parse(text).unwrap()).collect();
+        let matched: Vec<Vec<bool>> =
+            filters.iter().map(|filter| names.iter().map(|name| filter.matches(name)).collect()).collect();
+        let mut covered = 0;
+        for (one, of_one) in filters.iter().zip(&matched) {
+            for (other, of_other) in filters.iter().zip(&matched) {
+                let expected = of_one.iter().zip(of_other).all(|(one, other)| *one || !*other);
+                assert_eq!(one.covers(other), expected, "{one} covers {other}");
+                covered += usize::from(expected);
+            }
+        }
+        assert!(covered > filters.len(), "{covered} pairs of {} filters", filters.len());
     }
 
     #[test]

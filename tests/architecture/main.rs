@@ -17,7 +17,9 @@ use modules::Crate;
 
 /// Each folder of `src` with the folders that it may use, and whatever these may use in turn.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("main", &["config", "server", "maintenance"]),
+    ("main", &["config", "server", "maintenance", "tokens"]),
+    // The name under which the library exports `auth::issue`.
+    ("tokens", &[]),
     ("server", &["http", "mqtt", "xmpp", "outbound", "admin", "hub", "store", "auth", "budget"]),
     ("http", &["auth", "hub", "export"]),
     ("mqtt", &["auth", "hub"]),
@@ -29,7 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("budget", &["stream"]),
     ("maintenance", &["store", "export"]),
     ("export", &["stream"]),
-    ("auth", &[]),
+    ("auth", &["stream"]),
     ("config", &["stream"]),
     ("stream", &[]),
 ];
@@ -153,6 +155,19 @@ fn no_files_use_each_other_in_a_circle() {
     for own in [&*LIBRARY, &*CLIENT] {
         let found = circles(&own.uses());
         assert!(found.is_empty(), "{} circles, the smallest first: {found:#?}", found.len());
+    }
+}
+
+/// One function decides what a client may do, and no front decides by itself.
+#[test]
+fn each_front_calls_the_one_authorization_function() {
+    let uses = LIBRARY.uses();
+    for front in FRONTS.iter().filter(|front| LIBRARY.files().keys().any(|file| folder(file) == **front)) {
+        let asks = uses.iter().any(|(user, used)| {
+            let names = used.get(Path::new("src/auth/grants.rs"));
+            folder(user) == *front && names.is_some_and(|names| names.contains("authorize"))
+        });
+        assert!(asks, "{front} calls auth::authorize");
     }
 }
 

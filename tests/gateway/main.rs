@@ -11,6 +11,7 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod authorization;
 mod caching;
 mod command_line;
 mod drained_store;

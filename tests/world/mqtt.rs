@@ -22,6 +22,8 @@ pub struct Hello {
     pub properties: Vec<Property>,
     /// Topic, payload and properties of the will.
     pub will: Option<(String, String, Vec<Property>)>,
+    /// Sent with an arbitrary user name.
+    pub password: Option<String>,
 }
 
 /// A connected client. A drop closes its socket without a DISCONNECT.
@@ -73,7 +75,15 @@ impl Hello {
     /// A client of version 5 with a clean start and without a persistent session.
     pub fn new(id: &str) -> Self {
         let id = id.to_owned();
-        Self { id, version: 5, clean: true, keep_alive: 60, properties: Vec::new(), will: None }
+        Self {
+            id,
+            version: 5,
+            clean: true,
+            keep_alive: 60,
+            properties: Vec::new(),
+            will: None,
+            password: None,
+        }
     }
 
     /// A client whose session is kept for an hour.
@@ -100,6 +110,10 @@ impl Hello {
                 }
                 None => connect,
             };
+            let connect = match &self.password {
+                Some(password) => connect.user_name("any").unwrap().password(password.as_str()).unwrap(),
+                None => connect,
+            };
             return connect.build().unwrap().to_continuous_buffer();
         }
         let connect = v5_0::Connect::builder().client_id(&*self.id).unwrap().clean_start(self.clean);
@@ -109,6 +123,10 @@ impl Hello {
                 .will_message(&**topic, payload.as_str(), Qos::AtLeastOnce, false)
                 .unwrap()
                 .will_props(properties.clone()),
+            None => connect,
+        };
+        let connect = match &self.password {
+            Some(password) => connect.user_name("any").unwrap().password(password.as_str()).unwrap(),
             None => connect,
         };
         connect.build().unwrap().to_continuous_buffer()

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::StatusCode;
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 
 use super::fields::*;
@@ -29,6 +30,8 @@ pub(in crate::http) enum Caching {
     Revalidated,
     /// Caches must not keep the response.
     MustNot,
+    /// The response needs a token: only the client that has it may keep the entity tag, to ask whether something has changed.
+    Private,
 }
 
 /// Adds the field against content sniffing (protocol, section 12.7). The fields for pages of other origins are added when the
@@ -116,10 +119,14 @@ pub(in crate::http) fn caching(head: &mut impl Head, batch: &Batch, keep: Cachin
     let keeps = match keep {
         Caching::Pages => !batch.up_to_date,
         Caching::Messages => !batch.is_empty(),
-        Caching::Revalidated => false,
+        Caching::Revalidated | Caching::Private => false,
         Caching::MustNot => return head.put_static(CACHE_CONTROL, "no-store"),
     };
     head.put(ETAG, entity_tag(batch).as_bytes());
+    if matches!(keep, Caching::Private) {
+        head.put_static(CACHE_CONTROL, "private, no-store");
+        return head.put_static(VARY, "authorization");
+    }
     let fresh = batch.lives_for.map_or(FRESH, |left| left.min(FRESH));
     if !keeps {
         head.put_static(CACHE_CONTROL, "no-cache");

@@ -2,13 +2,14 @@
 
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use hyper::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 
 use super::answer::secure;
 use super::fields::{self, *};
+use crate::auth::{Forbidden, Unauthorized};
 use crate::http::conn::{Body, bare};
 use crate::http::read::resume_token::InvalidResumeToken;
 use crate::hub::{CreationError, InvalidClientId, PollError, TooManyPolls};
@@ -86,6 +87,14 @@ pub(in crate::http) enum Error {
          with --origin '*' to allow that"
     )]
     CrossSite,
+    #[error("{0}")]
+    Unauthorized(Unauthorized),
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    #[error(
+        "a token must not be in the URL, which logs and histories keep; send it as `Authorization: Bearer TOKEN`"
+    )]
+    TokenInQuery,
     #[error("this stream accepts {} frames only", if *binary { "binary" } else { "text" })]
     FrameType { binary: bool },
     #[error("a request for many streams must be JSON, with the Content-Type application/json")]
@@ -187,6 +196,23 @@ impl Error {
             Self::Subprotocol => (StatusCode::BAD_REQUEST, "subprotocol"),
             Self::Misdirected { .. } => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
             Self::Origin { .. } | Self::CrossSite => (StatusCode::FORBIDDEN, "origin"),
+            Self::Unauthorized(reason) => {
+                // Without credentials, the challenge names no error (RFC 6750, section 3.1).
+                fields.insert(
+                    WWW_AUTHENTICATE,
+                    HeaderValue::from_static(match reason {
+                        Unauthorized::Missing => "Bearer",
+                        _ => "Bearer error=\"invalid_token\"",
+                    }),
+                );
+                (StatusCode::UNAUTHORIZED, "unauthorized")
+            }
+            Self::Forbidden(_) => {
+                let challenge = HeaderValue::from_static("Bearer error=\"insufficient_scope\"");
+                fields.insert(WWW_AUTHENTICATE, challenge);
+                (StatusCode::FORBIDDEN, "forbidden")
+            }
+            Self::TokenInQuery => (StatusCode::BAD_REQUEST, "token-in-query"),
             Self::FrameType { .. } => (StatusCode::BAD_REQUEST, "frame-type"),
             Self::ReadOnly => (StatusCode::METHOD_NOT_ALLOWED, "read-only"),
             Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json"),

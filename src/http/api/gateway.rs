@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::access::AccessPolicy;
 use super::form::FormMetrics;
 use crate::access_log::AccessLog;
+use crate::auth::Authenticator;
 use crate::clock::{Clock, jittered};
 use crate::http::conn::MqttSocket;
 use crate::hub::Hub;
@@ -24,6 +25,8 @@ pub struct Gateway {
     pub(in crate::http) clock: Clock,
     /// Decides which requests are accepted.
     pub(in crate::http) access: AccessPolicy,
+    /// Verifies the credentials of clients.
+    pub(in crate::http) auth: Arc<Authenticator>,
     /// Hands WebSockets with the subprotocol `mqtt` to the MQTT front.
     pub(in crate::http) mqtt_sockets: mpsc::Sender<MqttSocket>,
     /// Where requests are logged, if they are.
@@ -31,7 +34,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Creates a front of `hub`. WebSockets with the subprotocol `mqtt` are sent to `mqtt_sockets`.
+    /// Creates a front of `hub` that checks no credentials. WebSockets with the subprotocol `mqtt` are sent to `mqtt_sockets`.
     pub fn new(
         hub: Arc<Hub>,
         limits: Arc<Limits>,
@@ -42,7 +45,13 @@ impl Gateway {
         mqtt_sockets: mpsc::Sender<MqttSocket>,
     ) -> Self {
         let forms = FormMetrics::new(metrics.clone());
-        Self { hub, limits, holds, metrics, forms, clock, access, mqtt_sockets, access_log: None }
+        let auth = Arc::new(Authenticator::open());
+        Self { hub, limits, holds, metrics, forms, clock, access, auth, mqtt_sockets, access_log: None }
+    }
+
+    /// Checks the credentials of all requests.
+    pub fn with_auth(self, auth: Arc<Authenticator>) -> Self {
+        Self { auth, ..self }
     }
 
     /// Logs each request.

@@ -5,6 +5,8 @@ pub(super) mod access;
 pub mod admin;
 pub(super) mod answer;
 mod authority;
+mod authorization;
+pub(super) mod credentials;
 mod dispatch;
 pub(super) mod error;
 pub(super) mod fields;

@@ -10,6 +10,7 @@ use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Version};
 
+use super::credentials::Rights;
 use super::error::Error;
 use super::files::{FILE_METHODS, File, GetFile};
 use super::form::Form;
@@ -21,6 +22,7 @@ use super::options::Options;
 use super::target::stream_of_path;
 use super::upgrade;
 use super::upload::{can_skip, collect};
+use crate::auth::Action;
 use crate::budget::Owner;
 use crate::http::conn::Framing;
 use crate::http::read::request::{PostRead, Read, ReadOrSocket};
@@ -63,6 +65,24 @@ enum BodyOperation {
     Append(StreamName, Box<Append>),
     /// A read of many streams; the body names the streams and the delivery form.
     Read(Box<PostRead>),
+}
+
+impl ParsedHead {
+    /// Checks the rights to the operation, before its body is read. A read of many streams names them in its body, and is checked
+    /// after it; so are the other operations, once more.
+    fn admitted(self, rights: Option<&Rights>) -> Result<Self, Error> {
+        let Some(rights) = rights else { return Ok(self) };
+        match &self {
+            Self::Complete(_) => {}
+            Self::NeedsBody(BodyOperation::Create(name, _)) => rights.check(Action::Create, name)?,
+            Self::NeedsBody(BodyOperation::Append(name, _)) => rights.check(Action::Append, name)?,
+            Self::NeedsBody(BodyOperation::Read(_)) => {}
+        }
+        match self {
+            Self::Complete(operation) => rights.admit(operation).map(Self::Complete),
+            needs_body @ Self::NeedsBody(_) => Ok(needs_body),
+        }
+    }
 }
 
 impl BodyOperation {
@@ -112,7 +132,13 @@ impl Gateway {
         let (method, target) = (head.method.clone(), head.uri.path_and_query().cloned());
         let admitted = self.admit(&head, refusal).and_then(|()| self.access.admit(&head));
         let origin = admitted.as_ref().ok().copied().flatten();
-        let parsed = admitted.and_then(|_| self.parse(form, head));
+        let rights = admitted.and_then(|_| self.authenticate(head.uri.query(), &head.headers));
+        let parsed =
+            rights.and_then(|rights| Ok((self.parse(form, head)?.admitted(rights.as_ref())?, rights)));
+        let (parsed, rights) = match parsed {
+            Ok((parsed, rights)) => (Ok(parsed), rights),
+            Err(error) => (Err(error), None),
+        };
         // The form of a POST to many streams is known only from its body.
         let is_many = matches!(parsed, Ok(ParsedHead::NeedsBody(BodyOperation::Read(_))));
         let form = if is_many { Form::Other } else { form };
@@ -124,7 +150,14 @@ impl Gateway {
             }
             Ok(ParsedHead::NeedsBody(operation)) => match operation.admit(&body, &self.limits, owner) {
                 Ok(()) => match collect(&mut body, &self.limits, owner).await {
-                    Ok(bytes) => (operation.with_body(bytes, &self.limits, self.holds), true, None),
+                    Ok(bytes) => {
+                        let operation = operation.with_body(bytes, &self.limits, self.holds);
+                        let operation = match rights {
+                            Some(rights) => operation.and_then(|operation| rights.admit(operation)),
+                            None => operation,
+                        };
+                        (operation, true, None)
+                    }
                     Err(error) => (Err(error), body.is_end_stream(), None),
                 },
                 Err(shortage) => (Err(Error::Short(shortage)), may_skip, Some(body)),

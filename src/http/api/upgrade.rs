@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::credentials::Rights;
 use super::error::Error;
 use super::gateway::Gateway;
 use super::handshake::Handshake;
@@ -44,6 +45,7 @@ pub(in crate::http) struct WebSocketUpgrade {
     hub: Arc<Hub>,
     limits: Arc<Limits>,
     principal: Principal,
+    rights: Option<Rights>,
     reads: SocketReads,
     access: Option<AccessEntry>,
 }
@@ -77,19 +79,19 @@ impl Upgrade {
 
 impl WebSocketUpgrade {
     async fn serve(self, io: UpgradedIo) {
-        let Self { hub, limits, principal, reads, access } = self;
+        let Self { hub, limits, principal, rights, reads, access } = self;
         match reads {
             SocketReads::Named(OpenLive { updates, heartbeat, stream, .. }) => {
                 let publisher = stream.map(|(stream, content_type)| {
                     let hub = hub.clone();
-                    Publisher { hub, stream, content_type, principal }
+                    Publisher { rights, hub, stream, content_type, principal }
                 });
                 let session = SocketSession::new(io, hub, publisher, limits);
                 session.serve(logged(updates, access), heartbeat).await;
             }
             SocketReads::FirstFrame(opener) => {
                 let session = SocketSession::new(io, hub, None, limits.clone());
-                serve_first_frame(session, opener, &limits, access).await;
+                serve_first_frame(session, opener, &limits, (rights, access)).await;
             }
         }
     }
@@ -100,10 +102,15 @@ async fn serve_first_frame(
     session: SocketSession,
     opener: LiveOpener,
     limits: &Limits,
-    access: Option<AccessEntry>,
+    (rights, access): (Option<Rights>, Option<AccessEntry>),
 ) {
     let Some((session, text)) = session.first_text().await else { return };
-    let opened = match LiveRead::from_frame(&text, limits) {
+    let live = LiveRead::from_frame(&text, limits);
+    let live = live.and_then(|live| match rights {
+        Some(rights) => rights.admit_live(live),
+        None => Ok(live),
+    });
+    let opened = match live {
         Ok(live) => opener.open(live).await,
         Err(error) => Err(error),
     };
@@ -132,7 +139,7 @@ impl Gateway {
         request: WebSocket,
         state: &Arc<ConnectionState>,
     ) -> Result<Reply<A>, Error> {
-        let WebSocket { handshake, live } = request;
+        let WebSocket { handshake, live, rights } = request;
         let answer = A::from(handshake.response(None));
         let opener = self.live_opener(&WEBSOCKET, None, state.clone());
         let reads = match live {
@@ -140,7 +147,8 @@ impl Gateway {
             None => SocketReads::FirstFrame(opener),
         };
         let (hub, limits) = (self.hub.clone(), self.limits.clone());
-        let socket = WebSocketUpgrade { hub, limits, principal: state.principal(), reads, access: None };
+        let principal = state.principal();
+        let socket = WebSocketUpgrade { hub, limits, principal, rights, reads, access: None };
         Ok(Reply { answer, upgrade: Some(Upgrade::WebSocket(Box::new(socket))) })
     }
 }

@@ -68,6 +68,10 @@ impl Gateway {
             },
             _ => (Form::Append, self.parse_append(path, query, request.headers, body), query.is_some()),
         };
+        let operation = self.authenticate(query, request.headers).and_then(|rights| match rights {
+            Some(rights) => rights.admit(operation?),
+            None => operation,
+        });
         let mut request = GatewayRequest::new(form, Framing::PERSISTENT, origin, operation);
         if has_unknown || self.access_log.is_some() {
             self.note(&mut request, method.as_str(), target, query);

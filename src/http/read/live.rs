@@ -147,9 +147,10 @@ impl Gateway {
 impl LiveOpener {
     /// Opens the tail of one stream or many. Errors are found here, before the status of the response is sent.
     pub(in crate::http) async fn open(self, live: LiveRead) -> Result<OpenLive, Error> {
-        let LiveRead { from, heartbeat, reconnects: _ } = live;
+        let LiveRead { from, heartbeat, life, reconnects: _ } = live;
         let (hub, format) = (&self.hub, self.format);
-        let settings = TailSettings { heartbeat, life: self.life };
+        let life = self.life.map_or(life, |own| Some(life.map_or(own, |left| left.min(own))));
+        let settings = TailSettings { heartbeat, life };
         match from {
             ReadFrom::One { stream, start, cursor } => {
                 let tail = hub.tail(hub.stream_reader(&stream, start), settings).await?;

@@ -52,6 +52,8 @@ struct Echo {
     hold_requested: bool,
     /// The origin of the page that gets the response, unless it is the gateway's own.
     origin: Option<AllowedOrigin>,
+    /// Only clients with a token may read the stream.
+    is_private: bool,
 }
 
 impl Gateway {
@@ -61,16 +63,16 @@ impl Gateway {
         request: LongPoll,
         origin: Option<AllowedOrigin>,
     ) -> Result<ReadStart<'_, A>, Error> {
-        let LongPoll { from, hold, client } = request;
+        let LongPoll { from, hold, client, is_private } = request;
         let settings = PollSettings { hold: hold.time, client };
         let (stream, start, cursor) = match from {
             ReadFrom::One { stream, start, cursor } => (stream, start, cursor),
             ReadFrom::Many(streams) => {
-                let echo = Echo::new(None, hold, origin);
+                let echo = Echo::new(None, hold, origin, is_private);
                 return Box::pin(self.begin_long_poll_many(streams, settings, echo)).await;
             }
         };
-        let echo = Echo::new(cursor, hold, origin);
+        let echo = Echo::new(cursor, hold, origin, is_private);
         let reader = self.hub.stream_reader(&stream, start);
         Ok(match self.hub.begin_poll(reader, settings).await? {
             PollStart::Answered(polled) => ReadStart::Answered(self.answer_one(&polled, echo)),
@@ -112,8 +114,8 @@ impl Gateway {
 }
 
 impl Echo {
-    fn new(cursor: Option<CacheCursor>, hold: Hold, origin: Option<AllowedOrigin>) -> Self {
-        Self { cursor, hold: hold.time, hold_requested: hold.requested, origin }
+    fn new(cursor: Option<CacheCursor>, hold: Hold, origin: Option<AllowedOrigin>, is_private: bool) -> Self {
+        Self { cursor, hold: hold.time, hold_requested: hold.requested, origin, is_private }
     }
 }
 
@@ -170,7 +172,7 @@ fn write<A: Answer>(batch: &Batch, cursor: CacheCursor, echo: Echo) -> A {
         answer::position(&mut answer, batch);
         answer
     } else {
-        answer::messages(batch, Caching::Messages)
+        answer::messages(batch, if echo.is_private { Caching::Private } else { Caching::Messages })
     };
     answer::cursor(&mut answer, cursor);
     put_hold(&mut answer, echo);
@@ -190,5 +192,5 @@ fn variant(cursor: CacheCursor, echo: Echo, now: SystemTime) -> Variant {
     let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let hold = if echo.hold_requested { 1 + echo.hold.as_secs() } else { 0 };
     let form = Form::LongPoll as u64 | AllowedOrigin::number(echo.origin) << u8::BITS;
-    Variant([form, cursor.0, hold, second])
+    Variant([form | u64::from(echo.is_private) << (u64::BITS - 1), cursor.0, hold, second])
 }

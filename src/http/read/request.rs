@@ -8,6 +8,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
 use super::requested_streams::{JsonRead, requested_streams};
+use crate::http::api::credentials::Rights;
 use crate::http::api::error::Error;
 use crate::http::api::fields::{self, CLIENT_ID, Fields, LAST_EVENT_ID};
 use crate::http::api::form::Form;
@@ -60,6 +61,8 @@ pub(in crate::http) struct ShortPoll {
     /// The request names an offset; without one, the earliest message is the first.
     pub(in crate::http) has_offset: bool,
     pub(in crate::http) if_none_match: Option<String>,
+    /// Only clients with a token may read the stream.
+    pub(in crate::http) is_private: bool,
 }
 
 #[derive(Debug)]
@@ -67,6 +70,8 @@ pub(in crate::http) struct LongPoll {
     pub(in crate::http) from: ReadFrom,
     pub(in crate::http) hold: Hold,
     pub(in crate::http) client: Option<ClientId>,
+    /// Only clients with a token may read the stream.
+    pub(in crate::http) is_private: bool,
 }
 
 /// The hold time of a long poll.
@@ -82,6 +87,8 @@ pub(in crate::http) struct Hold {
 pub(in crate::http) struct LiveRead {
     pub(in crate::http) from: ReadFrom,
     pub(in crate::http) heartbeat: Duration,
+    /// For how long the client may still read; `None`: without end.
+    pub(in crate::http) life: Option<Duration>,
     /// The client reconnects with the id of the last event that it received.
     pub(in crate::http) reconnects: bool,
 }
@@ -100,6 +107,8 @@ pub(in crate::http) struct WebSocket {
     pub(in crate::http) handshake: Handshake,
     /// `None`: the first frame names the streams to read.
     pub(in crate::http) live: Option<LiveRead>,
+    /// What the client may do. `None`: the gateway checks no credentials.
+    pub(in crate::http) rights: Option<Rights>,
 }
 
 /// The head of a POST that reads many streams. Its body names them.
@@ -128,7 +137,7 @@ impl ReadOrSocket {
             // A WebSocket has pings; empty envelopes are sent on request, for clients that cannot see pings.
             let live = live.map(|from| LiveRead::new(from, &query, HEARTBEAT_NONE)).transpose()?;
             let handshake = Handshake::parse(head)?;
-            return Ok(Self::WebSocket(Box::new(WebSocket { handshake, live })));
+            return Ok(Self::WebSocket(Box::new(WebSocket { handshake, live, rights: None })));
         }
         if head.method == Method::CONNECT {
             return Err(Error::parameter("live", "must be websocket for CONNECT"));
@@ -167,7 +176,7 @@ impl Read {
     pub(in crate::http) fn head_of_many(head: &Parts, limits: &Limits) -> Result<Self, Error> {
         let query = Query::parse(head.uri.query())?;
         let from = ReadFrom::many(&query, Resumption { is_live: false, last_event_id: None }, limits)?;
-        Ok(Self::ShortPoll(ShortPoll { from, has_offset: false, if_none_match: None }))
+        Ok(Self::ShortPoll(ShortPoll { from, has_offset: false, if_none_match: None, is_private: false }))
     }
 
     /// Parses the JSON body of a POST that reads many streams.
@@ -200,13 +209,13 @@ impl Read {
                     ReadFrom::Many(_) => None,
                 };
                 let has_offset = parameters.get("offset").is_some();
-                Ok(Self::ShortPoll(ShortPoll { from, has_offset, if_none_match }))
+                Ok(Self::ShortPoll(ShortPoll { from, has_offset, if_none_match, is_private: false }))
             }
             Some("long-poll") => {
                 let from = from(Resumption::LIVE)?;
                 let hold = Hold::new(parameters.seconds("timeout")?, headers, holds);
                 let client = client(parameters.get("client"), headers)?;
-                Ok(Self::LongPoll(LongPoll { from, hold, client }))
+                Ok(Self::LongPoll(LongPoll { from, hold, client, is_private: false }))
             }
             Some("sse") => {
                 let last_event_id = fields::text(headers, &LAST_EVENT_ID)?.filter(|id| !id.is_empty());
@@ -300,7 +309,7 @@ impl LiveRead {
     fn new(from: ReadFrom, parameters: &impl Parameters, default: Duration) -> Result<Self, Error> {
         let requested = parameters.seconds("heartbeat")?.map(Duration::from_secs);
         let heartbeat = requested.map_or(default, |heartbeat| heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX));
-        Ok(Self { from, heartbeat, reconnects: false })
+        Ok(Self { from, heartbeat, life: None, reconnects: false })
     }
 
     /// Parses the first frame of a WebSocket that reads many streams.

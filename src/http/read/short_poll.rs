@@ -21,6 +21,7 @@ impl Gateway {
             ReadFrom::One { stream, start, .. } => {
                 // A cache may answer a HEAD, which has the same URL, from a response to a GET without an offset.
                 let keep = match start {
+                    _ if poll.is_private => Caching::Private,
                     Start::Tail => Caching::MustNot,
                     Start::Earliest if !poll.has_offset => Caching::Revalidated,
                     Start::Earliest | Start::At(_) => Caching::Pages,

@@ -15,6 +15,8 @@ use tokio_websockets::{
 };
 
 use super::request::HEARTBEAT_NONE;
+use crate::auth::Action;
+use crate::http::api::credentials::Rights;
 use crate::http::api::error::{Error, Problem};
 use crate::http::conn::UpgradedIo;
 use crate::hub::Hub;
@@ -36,6 +38,8 @@ pub(in crate::http) struct SocketSession {
 
 /// Appends the frames of a client to the stream that it reads.
 pub(in crate::http) struct Publisher {
+    /// What the client may do. `None`: the gateway checks no credentials.
+    pub(in crate::http) rights: Option<Rights>,
     pub(in crate::http) hub: Arc<Hub>,
     pub(in crate::http) stream: StreamName,
     pub(in crate::http) content_type: ContentType,
@@ -72,6 +76,11 @@ impl Publisher {
         let binary = self.content_type.encoding() == Encoding::Binary;
         if message.is_binary() != binary {
             return FrameReply::Error(Error::FrameType { binary }.problem());
+        }
+        let allowed =
+            self.rights.as_ref().map_or(Ok(()), |rights| rights.check(Action::Append, &self.stream));
+        if let Err(error) = allowed {
+            return FrameReply::Error(error.problem());
         }
         let body = Bytes::copy_from_slice(message.as_payload());
         let append = Append::of(self.content_type.clone(), Payload::default());

@@ -12,8 +12,8 @@ use mqtt_protocol_core::mqtt::result_code::MqttError;
 
 use super::property_rules::{Carrier, check, data};
 use super::{
-    Ack, AckKind, Breach, Connect, Disconnect, Incoming, MessageProperties, Packet, PacketId, Publish,
-    Reason, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
+    Ack, AckKind, Breach, Connect, Disconnect, Incoming, MessageProperties, Packet, PacketId, Password,
+    Publish, Reason, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
 };
 use crate::mqtt::groups::is_shared;
 use crate::stream::{Filter, LEVELS_MAX, QoS};
@@ -214,6 +214,10 @@ fn connect(body: &[u8]) -> Result<Connect, Breach> {
     }
 }
 
+fn password(bytes: Option<&[u8]>) -> Option<Password> {
+    bytes.map(|bytes| Password(Bytes::copy_from_slice(bytes)))
+}
+
 fn connect_v3(body: &[u8]) -> Result<Connect, Breach> {
     let packet = whole(v3_1_1::Connect::parse(body), body)?;
     let will = match (packet.will_topic(), packet.will_payload()) {
@@ -239,6 +243,7 @@ fn connect_v3(body: &[u8]) -> Result<Connect, Breach> {
         packet_bytes_max: usize::MAX,
         topic_alias_maximum: 0,
         will,
+        password: password(packet.password()),
         authenticates: false,
     })
 }
@@ -273,6 +278,7 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Breach> {
         packet_bytes_max: usize::MAX,
         topic_alias_maximum: 0,
         will,
+        password: password(packet.password()),
         authenticates: false,
     };
     for property in packet.props() {

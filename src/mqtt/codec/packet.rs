@@ -1,5 +1,6 @@
 //! The packets that clients send and receive, as values.
 
+use std::fmt;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
@@ -54,8 +55,24 @@ pub(in crate::mqtt) struct Connect {
     /// Number of topic aliases that the client accepts.
     pub(in crate::mqtt) topic_alias_maximum: u16,
     pub(in crate::mqtt) will: Option<Will>,
+    pub(in crate::mqtt) password: Option<Password>,
     /// The client requests enhanced authentication instead of a user name and password.
     pub(in crate::mqtt) authenticates: bool,
+}
+
+/// The password of a client, which debug output does not show.
+pub(in crate::mqtt) struct Password(pub(super) Bytes);
+
+impl Password {
+    pub(in crate::mqtt) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 /// A message that is published if the client disappears without DISCONNECT.

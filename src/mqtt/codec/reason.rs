@@ -15,6 +15,7 @@ pub(in crate::mqtt) enum Reason {
     ImplementationSpecificError = 0x83,
     UnsupportedProtocolVersion = 0x84,
     ClientIdentifierNotValid = 0x85,
+    BadUserNameOrPassword = 0x86,
     NotAuthorized = 0x87,
     ServerUnavailable = 0x88,
     ServerShuttingDown = 0x8b,
@@ -30,6 +31,7 @@ pub(in crate::mqtt) enum Reason {
     QuotaExceeded = 0x97,
     PayloadFormatInvalid = 0x99,
     ConnectionRateExceeded = 0x9f,
+    MaximumConnectTime = 0xa0,
 }
 
 impl Reason {
@@ -54,6 +56,7 @@ impl Reason {
             | Self::QuotaExceeded
             | Self::ConnectionRateExceeded
             | Self::UnspecifiedError => Some(3),
+            Self::BadUserNameOrPassword => Some(4),
             Self::NotAuthorized => Some(5),
             _ => None,
         }

@@ -176,6 +176,7 @@ fn publication(payload: &'static str, content_type: Option<&str>) -> Publication
         retain: false,
         properties,
         principal: Principal::GATEWAY,
+        may_create: true,
         stored_with_it: None,
     }
 }

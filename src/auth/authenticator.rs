@@ -1,0 +1,303 @@
+//! Verifies credentials: finds the issuer and the key of a token, checks signature and claims, and returns the grants.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Header, TokenData, Validation, dangerous, decode, decode_header};
+use moka::sync::Cache;
+use ring::digest::{SHA256, digest};
+
+use super::claims::{Claims, LIFE_MAX};
+use super::crypto::{self, ALGORITHMS};
+use super::grants::{GrantList, Grants};
+use super::issue::{OWN_AUDIENCE, OWN_ISSUER};
+use super::keys::KeyFile;
+use super::settings::{AuthError, AuthSettings, IssuerSettings, Rule};
+use crate::stream::Filter;
+
+/// The longest token, in bytes.
+const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// How far the clocks of an issuer and of the gateway may differ.
+const LEEWAY: Duration = Duration::from_secs(30);
+
+/// The types of tokens that give access (RFC 9068, section 2.1; RFC 7519, section 5.1). Others, such as `id_token` or `dpop+jwt`, were
+/// signed by the same keys for other purposes.
+const TYPES: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
+
+/// Verified tokens that are remembered.
+const CACHED_TOKENS_MAX: u64 = 10_000;
+
+/// Why credentials give no grants. Each text is for the client; none tells more than the client knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthorized {
+    /// The request has no credentials, and what it asks for needs some.
+    #[error("this request needs a token")]
+    Missing,
+    /// The credentials are of another kind than a bearer token.
+    #[error("credentials must be a bearer token: `Authorization: Bearer TOKEN`")]
+    Scheme,
+    /// The token is malformed, has an unknown issuer or key, or its signature is wrong.
+    #[error("the token is invalid: it is malformed, or was not signed by an issuer that this gateway knows")]
+    Invalid,
+    /// The token is for another audience.
+    #[error("the token is for another audience")]
+    Audience,
+    /// The token is expired.
+    #[error("the token has expired")]
+    Expired,
+    /// The token is not valid yet.
+    #[error("the token is not valid yet")]
+    Early,
+    /// The token has no end, or one that is too far away.
+    #[error("the token must have an `exp` at most 24 hours after its issue")]
+    Life,
+    /// The claims about streams are invalid.
+    #[error("the claims of the token about streams are invalid")]
+    Claims,
+}
+
+/// Verifies the credentials of clients. A gateway without authorization has one too, which allows everything.
+#[derive(Debug)]
+pub struct Authenticator {
+    /// `None`: the gateway checks no credentials.
+    verifier: Option<Verifier>,
+    anonymous: Arc<Grants>,
+}
+
+#[derive(Debug)]
+struct Verifier {
+    issuers: HashMap<String, Issuer>,
+    public: GrantList,
+    verified: VerifiedTokens,
+}
+
+#[derive(Debug)]
+struct Issuer {
+    audience: String,
+    rules: Vec<Rule>,
+    keys: KeyFile,
+}
+
+impl Authenticator {
+    /// An authenticator that allows everything to everybody.
+    pub fn open() -> Self {
+        Self { verifier: None, anonymous: Arc::new(Grants::everything()) }
+    }
+
+    /// Reads the keys of all issuers. Without issuers and public streams, everything is allowed.
+    pub fn new(settings: &AuthSettings) -> Result<Self, AuthError> {
+        if *settings == AuthSettings::default() {
+            return Ok(Self::open());
+        }
+        crypto::install();
+        let own = settings.key_file.iter().map(|key_file| IssuerSettings {
+            name: OWN_ISSUER.to_owned(),
+            audience: OWN_AUDIENCE.to_owned(),
+            key_file: key_file.clone(),
+            rule: Vec::new(),
+        });
+        let mut issuers = HashMap::new();
+        for issuer in own.chain(settings.issuer.iter().cloned()) {
+            let IssuerSettings { name, audience, key_file, rule: rules } = issuer;
+            let keys = KeyFile::open(&key_file)?;
+            if issuers.insert(name.clone(), Issuer { audience, rules, keys }).is_some() {
+                return Err(AuthError::SameIssuer(name));
+            }
+        }
+        let parse = |text: &String| Filter::parse(text).map_err(|_| AuthError::Public(text.clone()));
+        let read = settings.public.iter().map(parse).collect::<Result<_, _>>()?;
+        let public = GrantList { read, ..GrantList::default() };
+        let anonymous = Arc::new(Grants::anonymous(public.clone()));
+        let verified = VerifiedTokens::new(CACHED_TOKENS_MAX);
+        Ok(Self { verifier: Some(Verifier { issuers, public, verified }), anonymous })
+    }
+
+    /// Whether the gateway checks credentials.
+    pub fn is_enabled(&self) -> bool {
+        self.verifier.is_some()
+    }
+
+    /// The rights of a client without credentials.
+    pub fn anonymous(&self) -> Arc<Grants> {
+        self.anonymous.clone()
+    }
+
+    /// The rights that the value of an `Authorization` field gives (RFC 6750, section 2.1). `now` is the time of day.
+    pub fn authorization(&self, value: Option<&[u8]>, now: SystemTime) -> Result<Arc<Grants>, Unauthorized> {
+        // Without authorization, a field that is meant for a proxy in front of the gateway is nothing to check.
+        let (Some(value), true) = (value, self.is_enabled()) else { return Ok(self.anonymous()) };
+        let (scheme, token) = value.split_at_checked(7).ok_or(Unauthorized::Scheme)?;
+        if !scheme.eq_ignore_ascii_case(b"bearer ") {
+            return Err(Unauthorized::Scheme);
+        }
+        self.token(token.trim_ascii(), now)
+    }
+
+    /// The rights that a token gives. `now` is the time of day.
+    pub fn token(&self, token: &[u8], now: SystemTime) -> Result<Arc<Grants>, Unauthorized> {
+        let Some(verifier) = &self.verifier else { return Ok(self.anonymous()) };
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Unauthorized::Invalid);
+        }
+        let digest = VerifiedTokens::digest(token);
+        if let Some(grants) = verifier.verified.get(&digest) {
+            if grants.expires_at().is_some_and(|end| end <= now) {
+                verifier.verified.remove(&digest);
+                return Err(Unauthorized::Expired);
+            }
+            return Ok(grants);
+        }
+        let grants = Arc::new(verifier.verify(token, now)?);
+        verifier.verified.insert(digest, grants.clone());
+        Ok(grants)
+    }
+
+    /// Reads the files with keys again that have changed. Tokens of a key that is gone are refused from then on. A file that cannot be
+    /// used leaves the keys of its issuer as they are.
+    pub fn reload(&self) -> Result<(), AuthError> {
+        let Some(verifier) = &self.verifier else { return Ok(()) };
+        let mut outcome = Ok(());
+        for (name, issuer) in &verifier.issuers {
+            match issuer.keys.reload() {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::info!(issuer = name, "read changed keys");
+                    verifier.verified.clear();
+                }
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    }
+}
+
+impl Verifier {
+    fn verify(&self, token: &[u8], now: SystemTime) -> Result<Grants, Unauthorized> {
+        let header = decode_header(token).map_err(|_| Unauthorized::Invalid)?;
+        if !is_accepted(&header) {
+            return Err(Unauthorized::Invalid);
+        }
+        // The issuer is looked up by what the token claims, and only the keys of that issuer can confirm it: a key id alone says
+        // nothing, because two issuers may use the same one.
+        let claimed: ClaimedIssuer =
+            dangerous::insecure_decode_claims(token).map_err(|_| Unauthorized::Invalid)?;
+        let issuer = self.issuers.get(&claimed.iss).ok_or(Unauthorized::Invalid)?;
+        let data = issuer.decode(token, &header, &claimed.iss)?;
+        let expires_at = check_times(&data.claims, now)?;
+        let mut list = data.claims.grants(&issuer.rules).map_err(|error| {
+            tracing::warn!(issuer = claimed.iss, "refused a token: {error}");
+            Unauthorized::Claims
+        })?;
+        list.extend(&self.public);
+        let subject = format!("{} {}", claimed.iss, data.claims.sub.as_deref().unwrap_or_default());
+        Ok(Grants::of(subject.into(), list, expires_at))
+    }
+}
+
+/// The digest of a token. Tokens themselves are not kept.
+type TokenDigest = [u8; 32];
+
+/// A bounded cache of grants by the digests of their tokens, so that a client that polls costs one digest and not one signature a
+/// request.
+#[derive(Debug)]
+struct VerifiedTokens {
+    grants: Cache<TokenDigest, Arc<Grants>>,
+}
+
+impl VerifiedTokens {
+    /// A cache of at most `max` tokens, of about 500 bytes each.
+    fn new(max: u64) -> Self {
+        Self { grants: Cache::new(max) }
+    }
+
+    fn digest(token: &[u8]) -> TokenDigest {
+        let mut bytes = TokenDigest::default();
+        bytes.copy_from_slice(digest(&SHA256, token).as_ref());
+        bytes
+    }
+
+    fn get(&self, token: &TokenDigest) -> Option<Arc<Grants>> {
+        self.grants.get(token)
+    }
+
+    fn insert(&self, token: TokenDigest, grants: Arc<Grants>) {
+        self.grants.insert(token, grants);
+    }
+
+    fn remove(&self, token: &TokenDigest) {
+        self.grants.invalidate(token);
+    }
+
+    /// Forgets all tokens, because the keys have changed.
+    fn clear(&self) {
+        self.grants.invalidate_all();
+    }
+}
+
+/// The issuer that an unverified token claims to have.
+#[derive(serde::Deserialize)]
+struct ClaimedIssuer {
+    iss: String,
+}
+
+impl Issuer {
+    fn decode(&self, token: &[u8], header: &Header, name: &str) -> Result<TokenData<Claims>, Unauthorized> {
+        let mut validation = Validation::new(header.alg);
+        validation.set_audience(&[&self.audience]);
+        validation.set_issuer(&[name]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud"]);
+        // The times are compared with the clock of the gateway, in `check_times`.
+        validation.validate_exp = false;
+        self.keys.with_keys(|keys| {
+            let mut outcome = Err(Unauthorized::Invalid);
+            for key in keys.candidates(header.alg, header.kid.as_deref()) {
+                match decode(token, key, &validation) {
+                    Ok(data) => return Ok(data),
+                    Err(error) if *error.kind() == ErrorKind::InvalidAudience => {
+                        outcome = Err(Unauthorized::Audience);
+                    }
+                    Err(_) => {}
+                }
+            }
+            outcome
+        })
+    }
+}
+
+/// Whether the header names an accepted algorithm and type, and carries no keys of its own (RFC 8725, sections 3.1, 3.10 and 3.11).
+fn is_accepted(header: &Header) -> bool {
+    let is_type = |typ: &String| TYPES.iter().any(|accepted| typ.eq_ignore_ascii_case(accepted));
+    let has_keys =
+        header.jwk.is_some() || header.jku.is_some() || header.x5u.is_some() || header.x5c.is_some();
+    ALGORITHMS.contains(&header.alg)
+        && header.typ.as_ref().is_none_or(is_type)
+        && !has_keys
+        && header.crit.is_none()
+}
+
+/// Checks `exp`, `nbf` and `iat`, and returns the end of the token, without leeway.
+fn check_times(claims: &Claims, now: SystemTime) -> Result<SystemTime, Unauthorized> {
+    let time = |seconds: f64| {
+        let since = Duration::try_from_secs_f64(seconds).map_err(|_| Unauthorized::Invalid)?;
+        SystemTime::UNIX_EPOCH.checked_add(since).ok_or(Unauthorized::Invalid)
+    };
+    let end = time(claims.exp.ok_or(Unauthorized::Life)?)?;
+    let begin = claims.nbf.map(time).transpose()?;
+    let issued = claims.iat.map(time).transpose()?.unwrap_or(now);
+    if end <= now {
+        return Err(Unauthorized::Expired);
+    }
+    if begin.is_some_and(|begin| begin > now + LEEWAY) || issued > now + LEEWAY {
+        return Err(Unauthorized::Early);
+    }
+    if end > issued + LIFE_MAX + LEEWAY {
+        return Err(Unauthorized::Life);
+    }
+    Ok(end)
+}

@@ -1,0 +1,210 @@
+//! What a client may do: lists of filters per action, and the one function that decides.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::stream::{Filter, StreamName};
+
+/// What a client asks to do with a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Read its messages, or ask for its tail.
+    Read,
+    /// Append messages, or close it.
+    Append,
+    /// Create it, or confirm that it exists as described.
+    Create,
+    /// Delete it.
+    Manage,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Append, Self::Create, Self::Manage];
+
+    /// The name in tokens, settings and error texts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Append => "append",
+            Self::Create => "create",
+            Self::Manage => "manage",
+        }
+    }
+}
+
+/// The client has no right to the action. Says nothing about the stream, so that it is the same for a missing one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the credentials of this client do not allow it to {} this stream", .0.as_str())]
+pub struct Forbidden(pub Action);
+
+/// The filters of each action. A client may do what any of them allows; there are no exceptions to subtract.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GrantList {
+    pub(super) read: Vec<Filter>,
+    pub(super) append: Vec<Filter>,
+    pub(super) create: Vec<Filter>,
+    pub(super) manage: Vec<Filter>,
+}
+
+impl GrantList {
+    pub(super) fn of(&self, action: Action) -> &[Filter] {
+        match action {
+            Action::Read => &self.read,
+            Action::Append => &self.append,
+            Action::Create => &self.create,
+            Action::Manage => &self.manage,
+        }
+    }
+
+    pub(super) fn of_mut(&mut self, action: Action) -> &mut Vec<Filter> {
+        match action {
+            Action::Read => &mut self.read,
+            Action::Append => &mut self.append,
+            Action::Create => &mut self.create,
+            Action::Manage => &mut self.manage,
+        }
+    }
+
+    /// The number of filters of all actions.
+    pub(super) fn len(&self) -> usize {
+        Action::ALL.iter().map(|action| self.of(*action).len()).sum()
+    }
+
+    pub(super) fn extend(&mut self, other: &Self) {
+        for action in Action::ALL {
+            self.of_mut(action).extend_from_slice(other.of(action));
+        }
+    }
+}
+
+/// The rights of one client, from its credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grants {
+    scope: Scope,
+    subject: Option<Arc<str>>,
+    expires_at: Option<SystemTime>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Scope {
+    Everything,
+    Listed(GrantList),
+}
+
+impl Grants {
+    /// The rights of every client of a gateway without authorization.
+    pub fn everything() -> Self {
+        Self { scope: Scope::Everything, subject: None, expires_at: None }
+    }
+
+    /// The rights of clients without credentials.
+    pub fn anonymous(list: GrantList) -> Self {
+        Self { scope: Scope::Listed(list), subject: None, expires_at: None }
+    }
+
+    /// The rights of `subject`, which is unique among all issuers, until `expires_at` by the time of day.
+    pub(super) fn of(subject: Arc<str>, list: GrantList, expires_at: SystemTime) -> Self {
+        Self { scope: Scope::Listed(list), subject: Some(subject), expires_at: Some(expires_at) }
+    }
+
+    /// When the rights end, by the time of day; `None`: not while the gateway runs.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.expires_at
+    }
+
+    /// Who has the rights: issuer and subject of the token. `None`: a client without credentials.
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
+    /// Whether nothing at all is allowed.
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.scope, Scope::Listed(list) if list.len() == 0)
+    }
+
+    /// Whether the gateway checks no credentials at all.
+    pub fn is_unrestricted(&self) -> bool {
+        self.scope == Scope::Everything
+    }
+}
+
+/// Decides whether a client may do `action` to `stream`. Every front calls it before it asks the hub.
+pub fn authorize(grants: &Grants, action: Action, stream: &StreamName) -> Result<(), Forbidden> {
+    let is_allowed = match &grants.scope {
+        Scope::Everything => true,
+        Scope::Listed(list) => list.of(action).iter().any(|filter| filter.matches(stream)),
+    };
+    if is_allowed { Ok(()) } else { Err(Forbidden(action)) }
+}
+
+/// Decides whether a client may do `action` to every stream that `filter` can match: one granted filter has to cover it.
+pub fn authorize_filter(grants: &Grants, action: Action, filter: &Filter) -> Result<(), Forbidden> {
+    let is_allowed = match &grants.scope {
+        Scope::Everything => true,
+        Scope::Listed(list) => list.of(action).iter().any(|granted| granted.covers(filter)),
+    };
+    if is_allowed { Ok(()) } else { Err(Forbidden(action)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> StreamName {
+        StreamName::parse(text).unwrap()
+    }
+
+    fn grants(read: &[&str]) -> Grants {
+        let read = read.iter().map(|text| Filter::parse(text).unwrap()).collect();
+        let list = GrantList { read, ..GrantList::default() };
+        Grants::of("someone".into(), list, SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn any_filter_of_the_action_allows_and_those_of_other_actions_do_not() {
+        let grants = grants(&["news/#", "inbox/me/+"]);
+        for (action, stream, expected) in [
+            (Action::Read, "news", true),
+            (Action::Read, "news/local/today", true),
+            (Action::Read, "inbox/me/1", true),
+            (Action::Read, "inbox/me", false),
+            (Action::Read, "inbox/you/1", false),
+            (Action::Append, "news", false),
+            (Action::Create, "news", false),
+            (Action::Manage, "news", false),
+        ] {
+            let outcome = authorize(&grants, action, &name(stream));
+            assert_eq!(outcome.is_ok(), expected, "{action:?} of {stream}");
+            assert!(outcome.is_ok() || outcome == Err(Forbidden(action)));
+        }
+    }
+
+    #[test]
+    fn a_filter_needs_one_granted_filter_that_covers_it() {
+        let grants = grants(&["news/#", "inbox/+"]);
+        let allowed =
+            |text: &str| authorize_filter(&grants, Action::Read, &Filter::parse(text).unwrap()).is_ok();
+        assert!(allowed("news/+/today") && allowed("inbox/+") && allowed("inbox/me"));
+        assert!(!allowed("#") && !allowed("+") && !allowed("inbox/#") && !allowed("+/me"));
+    }
+
+    #[test]
+    fn wildcards_do_not_reach_the_gateways_own_streams() {
+        let wide = grants(&["#"]);
+        assert!(authorize(&wide, Action::Read, &name("a/b")).is_ok());
+        assert!(authorize(&wide, Action::Read, &name("$auth/revocations")).is_err());
+        assert!(authorize_filter(&wide, Action::Read, &Filter::parse("$auth/#").unwrap()).is_err());
+    }
+
+    #[test]
+    fn without_authorization_everything_is_allowed_and_without_grants_nothing() {
+        let (open, none) = (Grants::everything(), Grants::anonymous(GrantList::default()));
+        for action in Action::ALL {
+            assert!(authorize(&open, action, &name("a")).is_ok());
+            assert!(authorize(&none, action, &name("a")).is_err());
+            assert!(authorize_filter(&open, action, &Filter::parse("#").unwrap()).is_ok());
+            assert!(authorize_filter(&none, action, &Filter::parse("a").unwrap()).is_err());
+        }
+    }
+}

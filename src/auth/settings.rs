@@ -1,0 +1,103 @@
+//! The settings of authorization: issuers with their keys, rules for tokens that know nothing of streams, and what is public.
+
+use std::path::{Path, PathBuf};
+
+use config::{Config, File, FileFormat};
+use serde::{Deserialize, Serialize};
+
+/// Which clients may do what. Without issuers and public streams, the gateway checks no credentials.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthSettings {
+    /// File with keys, as `pollgate keygen` makes it. Tokens that are signed with them are accepted.
+    pub key_file: Option<PathBuf>,
+    /// Filters of streams that everybody may read.
+    pub public: Vec<String>,
+    /// Issuers whose tokens are accepted.
+    pub issuer: Vec<IssuerSettings>,
+}
+
+/// An issuer whose tokens are accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerSettings {
+    /// The claim `iss` of its tokens, compared byte by byte.
+    pub name: String,
+    /// The claim `aud` that its tokens must contain: the name of this gateway at the issuer.
+    pub audience: String,
+    /// JSON file with a key or a set of keys (RFC 7517), read again when it changes.
+    pub key_file: PathBuf,
+    /// What its tokens grant besides their own claims.
+    #[serde(default)]
+    pub rule: Vec<Rule>,
+}
+
+/// Grants for tokens with a claim. Patterns may contain `{sub}` and `{claim:NAME}` as whole levels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rule {
+    /// The name of the claim.
+    pub claim: String,
+    /// A word that the claim must contain. `None`: the claim only has to exist.
+    pub contains: Option<String>,
+    /// Streams that may be read.
+    pub read: Vec<String>,
+    /// Streams that may be appended to.
+    pub append: Vec<String>,
+    /// Streams that may be created.
+    pub create: Vec<String>,
+    /// Streams that may be deleted.
+    pub manage: Vec<String>,
+}
+
+impl AuthSettings {
+    /// Reads the file of `--auth`: keys as `pollgate keygen` makes them, or settings as TOML. Paths in it are relative to it.
+    pub fn read(path: &Path) -> Result<Self, AuthError> {
+        let unreadable = |error| AuthError::Read { path: path.to_owned(), error };
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        if text.trim_start().starts_with('{') {
+            return Ok(Self { key_file: Some(path.to_owned()), ..Self::default() });
+        }
+        let file = File::from_str(&text, FileFormat::Toml);
+        let parsed = Config::builder().add_source(file).build().and_then(Config::try_deserialize::<Self>);
+        let mut settings =
+            parsed.map_err(|error| AuthError::Keys { path: path.to_owned(), why: error.to_string() })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for key_file in
+            settings.key_file.iter_mut().chain(settings.issuer.iter_mut().map(|issuer| &mut issuer.key_file))
+        {
+            *key_file = folder.join(&*key_file);
+        }
+        Ok(settings)
+    }
+}
+
+/// Why the settings or keys of authorization cannot be used. The texts are for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// A file with keys cannot be read.
+    #[error("cannot read the keys in {path}: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be read.
+        error: std::io::Error,
+    },
+    /// A file contains no usable key.
+    #[error("{path}: {why}")]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A public filter is invalid.
+    #[error("auth.public: {0:?} is no filter of streams")]
+    Public(String),
+    /// Two issuers have one name.
+    #[error("auth.issuer: {0:?} is given twice")]
+    SameIssuer(String),
+    /// A key or a token cannot be made.
+    #[error("{0}")]
+    Issue(String),
+}

@@ -1,0 +1,90 @@
+//! Authorization of requests: which rights an operation needs, and how long it may last.
+
+use super::credentials::Rights;
+use super::error::Error;
+use super::operation::{OnStream, Operation};
+use crate::auth::Action;
+use crate::http::read::request::{LiveRead, Read, ReadFrom};
+use crate::stream::StreamName;
+
+impl Rights {
+    /// Checks that the client may do what an operation does, and bounds what lasts by the end of the grants.
+    pub(in crate::http) fn admit(&self, operation: Operation) -> Result<Operation, Error> {
+        Ok(match operation {
+            Operation::OnStream(name, operation) => {
+                let operation = self.admit_on_stream(&name, operation)?;
+                Operation::OnStream(name, operation)
+            }
+            Operation::Read(read) => Operation::Read(self.admit_read(read)?),
+            Operation::WebSocket(mut socket) => {
+                socket.live = socket.live.map(|live| self.admit_live(live)).transpose()?;
+                socket.rights = Some(self.clone());
+                Operation::WebSocket(socket)
+            }
+            // MQTT has credentials of its own; files and preflights have nothing to protect.
+            other @ (Operation::Options(_) | Operation::GetFile(_) | Operation::Mqtt(_)) => other,
+        })
+    }
+
+    fn admit_on_stream(&self, name: &StreamName, operation: OnStream) -> Result<OnStream, Error> {
+        Ok(match operation {
+            OnStream::Append(mut append) => {
+                self.check(Action::Append, name)?;
+                // Without the right to create, `create=1` appends to an existing stream.
+                append.create = append.create.filter(|_| self.check(Action::Create, name).is_ok());
+                OnStream::Append(append)
+            }
+            OnStream::Create(put, body) => {
+                self.check(Action::Create, name)?;
+                if let Some((source, ..)) = &put.fork {
+                    self.check(Action::Read, source)?;
+                }
+                OnStream::Create(put, body)
+            }
+            OnStream::Head => self.check(Action::Read, name).map(|()| OnStream::Head)?,
+            OnStream::Delete => self.check(Action::Manage, name).map(|()| OnStream::Delete)?,
+        })
+    }
+
+    fn admit_read(&self, read: Read) -> Result<Read, Error> {
+        Ok(match read {
+            Read::ShortPoll(mut poll) => {
+                poll.from = self.admit_from(poll.from)?;
+                poll.is_private = self.is_private(&poll.from);
+                Read::ShortPoll(poll)
+            }
+            Read::LongPoll(mut poll) => {
+                poll.from = self.admit_from(poll.from)?;
+                poll.is_private = self.is_private(&poll.from);
+                poll.hold.time = self.left().map_or(poll.hold.time, |left| left.min(poll.hold.time));
+                Read::LongPoll(poll)
+            }
+            Read::Sse(live) => Read::Sse(self.admit_live(live)?),
+            Read::Ndjson(live) => Read::Ndjson(self.admit_live(live)?),
+        })
+    }
+
+    /// Also used for a read that the first frame of a WebSocket requests.
+    pub(in crate::http) fn admit_live(&self, live: LiveRead) -> Result<LiveRead, Error> {
+        let from = self.admit_from(live.from)?;
+        Ok(LiveRead { from, life: self.left(), ..live })
+    }
+
+    fn admit_from(&self, from: ReadFrom) -> Result<ReadFrom, Error> {
+        match &from {
+            ReadFrom::One { stream, .. } => self.check(Action::Read, stream)?,
+            ReadFrom::Many(streams) => {
+                streams.iter().try_for_each(|requested| self.check(Action::Read, &requested.stream))?;
+            }
+        }
+        Ok(from)
+    }
+
+    /// Whether a client without credentials could not read the stream. Responses over many streams are never kept by caches.
+    fn is_private(&self, from: &ReadFrom) -> bool {
+        match from {
+            ReadFrom::One { stream, .. } => self.is_hidden(stream),
+            ReadFrom::Many(_) => true,
+        }
+    }
+}

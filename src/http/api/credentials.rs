@@ -1,0 +1,69 @@
+//! Credentials of requests: from the `Authorization` field to the rights of the client.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hyper::header::AUTHORIZATION;
+
+use super::error::Error;
+use super::fields::Fields;
+use super::gateway::Gateway;
+use crate::auth::{Action, Grants, Unauthorized, authorize};
+use crate::stream::StreamName;
+
+/// The parameter in which clients of other servers send tokens. URLs end up in logs and histories (RFC 9700, section 4.3.2).
+const TOKEN_PARAMETER: &str = "access_token=";
+
+/// What the client of a request may do.
+#[derive(Debug, Clone)]
+pub(in crate::http) struct Rights {
+    grants: Arc<Grants>,
+    /// What clients without credentials may do.
+    anonymous: Arc<Grants>,
+    /// The time of day when the request was received.
+    now: SystemTime,
+}
+
+impl Gateway {
+    /// Verifies the credentials of a request. `None`: the gateway checks no credentials.
+    pub(in crate::http) fn authenticate(
+        &self,
+        query: Option<&str>,
+        fields: &(impl Fields + ?Sized),
+    ) -> Result<Option<Rights>, Error> {
+        if !self.auth.is_enabled() {
+            return Ok(None);
+        }
+        if query.is_some_and(|query| query.contains(TOKEN_PARAMETER)) {
+            return Err(Error::TokenInQuery);
+        }
+        let mut values = fields.values(&AUTHORIZATION);
+        let (value, second) = (values.next(), values.next());
+        if second.is_some() {
+            return Err(Error::Unauthorized(Unauthorized::Scheme));
+        }
+        let now = self.clock.wall();
+        let grants = self.auth.authorization(value, now).map_err(Error::Unauthorized)?;
+        Ok(Some(Rights { grants, anonymous: self.auth.anonymous(), now }))
+    }
+}
+
+impl Rights {
+    /// Checks that the client may do `action` to `stream`. A client without credentials is told to bring some.
+    pub(in crate::http) fn check(&self, action: Action, stream: &StreamName) -> Result<(), Error> {
+        authorize(&self.grants, action, stream).map_err(|forbidden| match self.grants.subject() {
+            None => Error::Unauthorized(Unauthorized::Missing),
+            Some(_) => Error::Forbidden(forbidden),
+        })
+    }
+
+    /// Whether a client without credentials could not read the stream.
+    pub(super) fn is_hidden(&self, stream: &StreamName) -> bool {
+        authorize(&self.anonymous, Action::Read, stream).is_err()
+    }
+
+    /// How long the grants still last; `None`: without end.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.grants.expires_at().map(|end| end.duration_since(self.now).unwrap_or_default())
+    }
+}
