@@ -23,7 +23,7 @@
 //! A request passes these modules from left to right. An arrow points to a module that is used:
 //!
 //! ```text
-//! main -> config, server -> http, mqtt -> hub -> budget -> stream <- store
+//! main -> config, server -> http, mqtt -> auth, hub -> budget -> stream <- store
 //! ```
 //!
 //! * `stream`: what a stream is, and the contract of a store. Pure: no IO, no clock.

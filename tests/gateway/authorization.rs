@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::world::mqtt::{Hello, Mqtt, Packet};
-use crate::world::{Answer, Gateway, PATIENCE, Request, WebSocket, delete, get, head, post, put};
+use crate::world::{Answer, Gateway, PATIENCE, Request, WebSocket, delete, get, head, post, put, until};
 
 /// A gateway that checks tokens, its key, and the stream `news` with one message.
 struct Protected {
@@ -28,7 +28,8 @@ impl Protected {
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         pollgate(&["keygen", &path("key")]);
         std::fs::write(path("auth.toml"), format!("key_file = 'key'\n{settings}")).unwrap();
-        let gateway = Gateway::start(&["--auth", &path("auth.toml")]).await;
+        let gateway =
+            Gateway::start(&["--auth", &path("auth.toml"), "--access-log", &path("access.log")]).await;
         let protected = Self { gateway, folder };
         let owner = protected.token(&["--create", "#", "--append", "#"]);
         protected.send(Some(&owner), put("/v1/stream/news").json("[1]")).await.expect(201);
@@ -152,7 +153,9 @@ async fn invalid_tokens_are_refused_and_never_shown() {
         world.gateway.send(get(format!("/v1/stream/news?access_token={marker}"))).await.expect(400);
     assert_eq!(in_query.problem(), "token-in-query");
     let metrics = world.gateway.ask_admin("/metrics").await.text();
-    for text in [answer.text(), in_query.text(), world.gateway.log(), metrics] {
+    let access_log = || std::fs::read_to_string(world.folder.path().join("access.log")).unwrap();
+    until("both requests are logged", async || access_log().matches("/v1/stream/news").count() >= 3).await;
+    for text in [answer.text(), in_query.text(), world.gateway.log(), metrics, access_log()] {
         assert!(!text.contains("marker"), "{text}");
     }
 }

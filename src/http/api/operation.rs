@@ -131,6 +131,9 @@ impl Gateway {
     ) {
         if let Some(access_log) = &self.access_log {
             let client = request.operation.as_ref().ok().and_then(Operation::client).map(ClientId::as_str);
+            // A token in the URL is not logged.
+            let has_token = matches!(request.operation, Err(Error::TokenInQuery));
+            let target = target.split('?').next().filter(|_| has_token).unwrap_or(target);
             let logged = LoggedRequest { method, target, form: request.log.form.as_str(), client };
             let time = rfc3339(self.clock.wall());
             request.log.notes().access = Some(access_log.begin(logged, time));
