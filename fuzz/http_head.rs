@@ -159,10 +159,11 @@ fn http_heads() {
 /// A request of the fast path has at most one length field, and no chunked coding.
 fn has_one_length(request: &[u8]) {
     let text = String::from_utf8_lossy(request).to_ascii_lowercase();
-    let head = text.split("\r\n\r\n").next().unwrap_or_default();
+    // The head ends at an empty line, whichever line ends it has.
+    let head: Vec<_> = text.lines().take_while(|line| !line.is_empty()).collect();
     let is_named = |line: &str, name| line.split(':').next().is_some_and(|field| field.trim() == name);
-    let count = |name| head.lines().filter(|line| is_named(line, name)).count();
-    assert!(count("content-length") <= 1 && count("transfer-encoding") == 0, "{head}");
+    let count = |name| head.iter().filter(|line| is_named(line, name)).count();
+    assert!(count("content-length") <= 1 && count("transfer-encoding") == 0, "{head:?}");
 }
 
 /// Returns how hyper and the routes understand the first request in `bytes`, and how many bytes it took.

@@ -104,7 +104,9 @@ impl Filter {
         if other.text.starts_with('$') && self.text.starts_with(['+', '#']) {
             return false;
         }
-        let mut levels = other.text.split('/');
+        // Every name has a level.
+        let other = if &*other.text == ANY_LEVELS { "+/#" } else { &other.text };
+        let mut levels = other.split('/');
         for level in self.text.split('/') {
             let covers = match (level, levels.next()) {
                 (ANY_LEVELS, _) => return true,
