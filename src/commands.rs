@@ -42,8 +42,10 @@ pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, Box<dyn Error>
 fn banner(server: &Server, settings: &Settings) -> io::Result<()> {
     let (gateway, admin) = (server.gateway_address(), server.admin_address());
     let mut out = io::stdout().lock();
-    writeln!(out, "listening http://{gateway}")?;
-    writeln!(out, "admin http://{admin}")?;
+    let scheme = |has_tls| if has_tls { "https" } else { "http" };
+    let has_tls = settings.tls_certificate.is_some();
+    writeln!(out, "listening {}://{gateway}", scheme(has_tls))?;
+    writeln!(out, "admin {}://{admin}", scheme(has_tls && !admin.ip().is_loopback()))?;
     if let Some(address) = server.mqtt_address() {
         writeln!(out, "mqtt {address}")?;
     }

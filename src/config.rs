@@ -184,6 +184,13 @@ struct ServeArgs {
     /// (docs/security.md) [default: everybody may do everything]
     #[arg(long, value_name = "FILE")]
     auth: Option<String>,
+    /// Speak TLS, with this certificate chain (PEM), which is read again when it changes; an admin listener on a loopback
+    /// address speaks none [default: no TLS]
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<String>,
+    /// Private key of the certificate (PEM) [default: no TLS]
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
     /// Allow addresses that other machines can reach, without authorization or without encryption [default: off]
     #[arg(long)]
     open: bool,
@@ -239,6 +246,10 @@ pub struct Settings {
     pub drain: Span,
     /// File with the keys or the settings of authorization. `None`: everybody may do everything.
     pub auth: Option<PathBuf>,
+    /// File with the certificate chain of the listeners. `None`: they speak no TLS.
+    pub tls_certificate: Option<PathBuf>,
+    /// File with the key of the certificate.
+    pub tls_key: Option<PathBuf>,
     /// Allows addresses that other machines can reach.
     pub open: bool,
     /// Hosts that requests may be for, besides loopback names.
@@ -306,6 +317,8 @@ impl Default for Settings {
             hold_max: Span::seconds(55),
             drain: Span::seconds(30),
             auth: None,
+            tls_certificate: None,
+            tls_key: None,
             open: false,
             host: Vec::new(),
             origin: Vec::new(),
@@ -359,6 +372,8 @@ impl ServeArgs {
             ("drain", self.drain),
             ("log", self.log),
             ("auth", self.auth),
+            ("tls_certificate", self.tls_certificate),
+            ("tls_key", self.tls_key),
             ("access_log", self.access_log),
             ("open", self.open.then(|| "true".to_owned())),
             ("accept_damage", self.accept_damage.then(|| "true".to_owned())),
@@ -399,15 +414,19 @@ impl Settings {
             MqttAddress::Off => None,
             MqttAddress::At(address) => Some(("mqtt", address)),
         };
+        if self.tls_certificate.is_some() != self.tls_key.is_some() {
+            return Err(SettingsError::Value("tls_certificate and tls_key belong together".to_owned()));
+        }
+        let is_protected = self.auth.is_some() && self.tls_certificate.is_some();
         for (key, address) in [("listen", self.listen), ("admin", self.admin)].into_iter().chain(mqtt) {
-            if !address.ip().is_loopback() && !self.open {
+            if !address.ip().is_loopback() && !self.open && (key == "admin" || !is_protected) {
                 let why = if key == "admin" {
                     "other machines can reach this address, and the admin listener checks no credentials; --open allows it"
                 } else if self.auth.is_none() {
                     "other machines can reach this address, and everybody may do everything; --auth FILE checks tokens, --open \
                      allows it without"
                 } else {
-                    "other machines can reach this address, and tokens would cross the network unencrypted; --open allows it, for \
+                    "other machines can reach this address, and tokens would cross the network unencrypted; --tls-certificate and --tls-key encrypt them, --open allows it without, for \
                      example behind a proxy that speaks TLS"
                 };
                 return Err(SettingsError::Value(format!("{key} = {address}: {why}")));

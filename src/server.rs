@@ -1,6 +1,7 @@
 //! The server: binds the listeners, opens the store, starts the tasks that serve, and drains them.
 
 mod accept;
+mod tls;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -12,6 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_rustls::TlsAcceptor;
 
 use crate::access_log::AccessLog;
 use crate::auth::{AuthError, AuthSettings, Authenticator};
@@ -28,6 +30,7 @@ use crate::mqtt::Broker;
 use crate::store::{ClockFile, Disk, DiskOptions, Memory, OpenError};
 use crate::stream::{Filter, InvalidFilter, Observer, Store};
 use accept::{Acceptor, Front};
+use tls::{Certificate, TlsError};
 
 /// A server with bound addresses and an open store that does not serve yet.
 pub struct Server {
@@ -47,6 +50,7 @@ pub struct Server {
     drain: Duration,
     access: AccessPolicy,
     auth: Arc<Authenticator>,
+    certificate: Option<(Arc<Certificate>, TlsAcceptor, TlsAcceptor)>,
     admin_access: AccessPolicy,
     access_log: Option<AccessLog>,
     closes_on_refused: bool,
@@ -59,6 +63,9 @@ pub enum BindError {
     /// A host or an origin in the settings is invalid.
     #[error(transparent)]
     Access(#[from] InvalidAccess),
+    /// The certificate or its key cannot be used.
+    #[error("--tls-certificate: {0}")]
+    Tls(#[from] TlsError),
     /// The settings or keys of authorization cannot be used.
     #[error("auth: {0}")]
     Auth(#[from] AuthError),
@@ -153,6 +160,14 @@ impl Server {
             Some(path) => Authenticator::new(&AuthSettings::read(path)?)?,
             None => Authenticator::open(),
         };
+        let certificate = match (&settings.tls_certificate, &settings.tls_key) {
+            (Some(certificate), Some(key)) => {
+                let certificate = Certificate::read(certificate, key)?;
+                let (http, mqtt) = certificate.acceptors()?;
+                Some((certificate, http, mqtt))
+            }
+            _ => None,
+        };
         let clock_file = match &settings.store {
             StorePlace::Directory(directory) => Some(ClockFile::read(directory)),
             StorePlace::Memory => None,
@@ -192,6 +207,7 @@ impl Server {
             drain: settings.drain.get(),
             access,
             auth: Arc::new(auth),
+            certificate,
             admin_access,
             access_log,
             closes_on_refused: settings.mqtt_refused == MqttRefused::Close,
@@ -241,21 +257,27 @@ impl Server {
         .with_auth(self.auth.clone());
         let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access);
         let (phase, phase_receiver) = watch::channel(Phase::Serving);
-        let acceptor = |front, connections_max, listener| {
+        let (certificate, http_tls, mqtt_tls) = match self.certificate {
+            Some((certificate, http, mqtt)) => (Some(certificate), Some(http), Some(mqtt)),
+            None => (None, None, None),
+        };
+        let acceptor = |front, tls, connections_max, listener| {
             let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), phase_receiver.clone());
             let budget = self.budget.clone();
-            let acceptor = Acceptor::new(front, connections_max, limits, metrics, budget, phase);
+            let acceptor = Acceptor::new(front, tls, connections_max, limits, metrics, budget, phase);
             tokio::spawn(stall_timed(|| "accepting connections", Box::pin(acceptor.run(listener))))
         };
         let (sweeper, mqtt_sweeper, budget) = (hub.clone(), broker.clone(), self.budget.clone());
         let mut tasks = vec![
             acceptor(
                 Front::Http(Arc::new(Service::Gateway(Arc::new(gateway)))),
+                http_tls.clone(),
                 self.limits.connections_max,
                 self.gateway,
             ),
             acceptor(
                 Front::Http(Arc::new(Service::Admin(admin))),
+                http_tls.filter(|_| !self.admin_address.ip().is_loopback()),
                 self.limits.admin_connections_max,
                 self.admin,
             ),
@@ -268,12 +290,12 @@ impl Server {
                 || "the sweep of MQTT sessions",
                 Box::pin(async move { mqtt_sweeper.sweep().await }),
             )),
-            tokio::spawn(watch_keys(self.auth.clone())),
+            tokio::spawn(watch_keys(self.auth.clone(), certificate)),
             tokio::spawn(accept::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
         ];
         tasks.extend(self.clock_file.map(|file| tokio::spawn(keep_clock(file, clock))));
         if let Some((listener, _)) = self.mqtt {
-            tasks.push(acceptor(Front::Mqtt(broker), self.limits.connections_max, listener));
+            tasks.push(acceptor(Front::Mqtt(broker), mqtt_tls, self.limits.connections_max, listener));
         }
         drop(phase_receiver);
         Running { hub, store, drain: self.drain, phase, tasks, access_log: self.access_log }
@@ -341,18 +363,24 @@ fn open_access_log(settings: &Settings, metrics: &Metrics) -> Result<Option<Acce
     opened.map(Some).map_err(|error| BindError::AccessLog { path, error })
 }
 
-/// Reads the keys of token issuers again when their files change. Runs until the task is aborted.
-async fn watch_keys(auth: Arc<Authenticator>) {
+/// Reads the keys of token issuers and the certificate again when their files change. Runs until the task is aborted.
+async fn watch_keys(auth: Arc<Authenticator>, certificate: Option<Arc<Certificate>>) {
     let mut failing = false;
-    while auth.is_enabled() {
+    while auth.is_enabled() || certificate.is_some() {
         sleep(KEYS_INTERVAL).await;
-        let auth = auth.clone();
-        let Ok(outcome) = spawn_blocking(move || auth.reload()).await else { return };
+        let (auth, certificate) = (auth.clone(), certificate.clone());
+        let reload = move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            if certificate.map_or(Ok(false), |certificate| certificate.reload())? {
+                tracing::info!("read a changed certificate");
+            }
+            Ok(auth.reload()?)
+        };
+        let Ok(outcome) = spawn_blocking(reload).await else { return };
         match outcome {
             Ok(()) => failing = false,
             // Once, and not each second.
             Err(error) if !std::mem::replace(&mut failing, true) => {
-                tracing::warn!("the keys that were read last stay in use: {error}");
+                tracing::warn!("the keys and the certificate that were read last stay in use: {error}");
             }
             Err(_) => {}
         }

@@ -30,6 +30,7 @@ fn other_value(option: &str) -> &'static str {
         "log" => "json",
         "access-log" => "access.log",
         "auth" => "auth.toml",
+        "tls-certificate" | "tls-key" => "tls.pem",
         "limit" => "headers_max=9,head_timeout=3s",
         other => panic!("the option {other} has no value here"),
     }

@@ -14,10 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
 
 use crate::budget::{Budget, principal_of};
 use crate::http::conn::{
     self, ConnectionContext, ConnectionState, GuardedStream, MqttSocket, OpenConnection, Phase, Service,
+    Transport,
 };
 use crate::limits::Limits;
 use crate::metrics::{ConnectionGuard, Metrics, stall_timed};
@@ -57,6 +59,8 @@ pub(super) enum Front {
 /// Accepts the connections of one listener.
 pub(super) struct Acceptor {
     front: Front,
+    /// `None`: the listener speaks no TLS.
+    tls: Option<TlsAcceptor>,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
@@ -78,6 +82,7 @@ impl Acceptor {
     /// Creates an acceptor for at most `connections_max` open connections; 0: as many as the file descriptors allow.
     pub(super) fn new(
         front: Front,
+        tls: Option<TlsAcceptor>,
         connections_max: usize,
         limits: Arc<Limits>,
         metrics: Arc<Metrics>,
@@ -89,7 +94,7 @@ impl Acceptor {
         let per_second = f64::from(limits.connections_per_second_max);
         let rate = Rate { per_second, tokens: per_second, filled_at: Instant::now() };
         let freed = Arc::default();
-        Self { front, limits, metrics, budget, phase, open, refusals, freed, rate }
+        Self { front, tls, limits, metrics, budget, phase, open, refusals, freed, rate }
     }
 
     /// Accepts until the server closes.
@@ -174,10 +179,11 @@ impl Acceptor {
         match &self.front {
             Front::Http(service) => {
                 let context = ConnectionContext { service: service.clone(), limits, state, phase, refuse };
-                run(|| "an HTTP connection", conn::serve(stream, context), refuse);
+                run(|| "an HTTP connection", conn::serve(stream, self.tls.clone(), context), refuse);
             }
             Front::Mqtt(broker) => {
-                let served = serve_mqtt(stream, broker.clone(), limits, state, phase, refuse);
+                let served =
+                    serve_mqtt(stream, self.tls.clone(), broker.clone(), limits, state, phase, refuse);
                 run(|| "an MQTT connection", Box::pin(served), refuse);
             }
         }
@@ -196,6 +202,7 @@ const KEEP_ALIVE_TIME: Duration = Duration::from_secs(300);
 /// Serves an MQTT connection over TCP to its end. `refuse`: the connection is above a limit, and the client is told so.
 async fn serve_mqtt(
     stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
     broker: Arc<Broker>,
     limits: Arc<Limits>,
     state: Arc<ConnectionState>,
@@ -203,6 +210,7 @@ async fn serve_mqtt(
     refuse: bool,
 ) -> io::Result<()> {
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_TIME))?;
+    let stream = Box::pin(Transport::accept(stream, acceptor, limits.head_timeout.get())).await?;
     let principal = state.principal();
     let io = Box::new(GuardedStream::new(stream, Bytes::new(), state, limits, phase.clone()));
     tokio::select! {

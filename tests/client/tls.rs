@@ -1,19 +1,28 @@
-//! `https://` and `wss://` through nginx, with a certificate of the test's own authority.
+//! `https://` and `wss://`, through nginx and to a gateway that speaks TLS, with certificates of the tests' own authorities.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pollgate_client::{Client, Event, Form, Item, PublishError, Reason, Settings, Start};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::reading::{Told, builder, expect, next, only, publish, settings};
 use crate::relay::{Relay, Rule};
-use crate::world::{Gateway, until};
+use crate::world::mqtt::Hello;
+use crate::world::{Gateway, PATIENCE, until};
 
 /// Offers HTTP/2 too, as most servers do, and notes what was negotiated.
 const CONFIGURATION: &str = "
@@ -188,4 +197,143 @@ async fn a_captive_portal_with_a_certificate_of_its_own_is_told_and_waited_for()
         expect(&mut subscription, 1..2).await;
     }
     assert_eq!(portal.requests(), "");
+}
+
+/// A gateway that speaks TLS itself, with a certificate of an authority in `folder`.
+async fn encrypted(folder: &TempDir) -> Gateway {
+    issue(folder.path(), "DNS:localhost,IP:127.0.0.1");
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    Gateway::start(&["--tls-certificate", &path("certificate.pem"), "--tls-key", &path("key.pem")]).await
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// A client that trusts the present authority in `folder`.
+fn trusting(folder: &TempDir, gateway: &Gateway, settings: Settings) -> (Client, Told) {
+    let (builder, told) = builder(&format!("https://{}", gateway.address), settings);
+    let root = std::fs::read(folder.path().join("root.pem")).unwrap();
+    (builder.root_certificates(root).build().unwrap(), told)
+}
+
+/// A TLS session with a listener, which offers this protocol.
+async fn session(folder: &TempDir, address: SocketAddr, protocol: Option<&str>) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.path().join("root.pem")).unwrap()).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = protocol.into_iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_gateway_with_a_certificate_serves_each_form_itself() {
+    let folder = folder();
+    let gateway = encrypted(&folder).await;
+    for form in Form::ALL {
+        let (client, told) = trusting(&folder, &gateway, only(form));
+        let producer = client.producer(form.name(), "application/json");
+        publish(&producer, 0..50).await;
+        let mut subscription = client.subscribe([form.name()], Start::earliest());
+        let publishing = async {
+            for number in 50..100 {
+                publish(&producer, number..number + 1).await;
+            }
+        };
+        tokio::join!(publishing, expect(&mut subscription, 0..100));
+        assert_eq!(told.changes(), [(form, Reason::Start)], "{:?}", told.all());
+    }
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_served_without_a_restart_and_open_connections_stay() {
+    let folder = folder();
+    let gateway = encrypted(&folder).await;
+    let (before, told) = trusting(&folder, &gateway, only(Form::Sse));
+    publish(&before.producer("s", "application/json"), 0..1).await;
+    let mut subscription = before.subscribe(["s"], Start::earliest());
+    expect(&mut subscription, 0..1).await;
+    issue(folder.path(), "IP:127.0.0.1");
+    until("the new certificate is served", async || {
+        let (after, _) = trusting(&folder, &gateway, settings());
+        after.producer("other", "application/json").publish("1").await.is_ok()
+    })
+    .await;
+    let (after, _) = trusting(&folder, &gateway, settings());
+    publish(&after.producer("s", "application/json"), 1..2).await;
+    expect(&mut subscription, 1..2).await;
+    assert_eq!(told.changes(), [(Form::Sse, Reason::Start)], "{:?}", told.all());
+}
+
+#[tokio::test]
+async fn large_bodies_pass_tls_whole_and_pipelined_requests_are_answered() {
+    let folder = folder();
+    let gateway = encrypted(&folder).await;
+    let mut session = session(&folder, gateway.address, Some("http/1.1")).await;
+    assert_eq!(session.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let body: Vec<u8> = (0..1_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let head = format!(
+        "PUT /v1/stream/b HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    session.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+    // The body of a request that has no use for one is skipped.
+    let delete = "DELETE /v1/stream/none HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nhello";
+    session.write_all(delete.as_bytes()).await.unwrap();
+    let get = "GET /v1/stream/b?offset=-1 HTTP/1.1\r\nhost: localhost\r\n";
+    session.write_all(format!("{get}\r\n{get}connection: close\r\n\r\n").as_bytes()).await.unwrap();
+    let mut received = Vec::new();
+    timeout(PATIENCE, session.read_to_end(&mut received)).await.unwrap().unwrap();
+    let times = received.windows(body.len()).filter(|window| *window == body).count();
+    assert!(received.starts_with(b"HTTP/1.1 201"), "{}", String::from_utf8_lossy(&received[..200]));
+    assert_eq!(times, 2);
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_session_frees_its_held_poll() {
+    let folder = folder();
+    let gateway = encrypted(&folder).await;
+    let (client, _) = trusting(&folder, &gateway, settings());
+    publish(&client.producer("s", "application/json"), 0..1).await;
+    let poll = "GET /v1/stream/s?offset=now&live=long-poll&timeout=55 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    // One ends TLS, one only TCP, and one has sent something behind its request.
+    for (ending, behind) in [("tls", ""), ("tcp", ""), ("tls", "G")] {
+        let mut session = session(&folder, gateway.address, None).await;
+        session.write_all(format!("{poll}{behind}").as_bytes()).await.unwrap();
+        gateway.until_held(1).await;
+        match ending {
+            "tls" => session.shutdown().await.unwrap(),
+            _ => drop(session),
+        }
+        timeout(Duration::from_secs(30), gateway.until_held(0))
+            .await
+            .expect("long before its hold time is over");
+    }
+    let mut session = session(&folder, gateway.address, None).await;
+    session.write_all(poll.as_bytes()).await.unwrap();
+    gateway.until_held(1).await;
+    publish(&client.producer("s", "application/json"), 1..2).await;
+    let mut received = vec![0; 15];
+    timeout(PATIENCE, session.read_exact(&mut received)).await.unwrap().unwrap();
+    assert_eq!(received, b"HTTP/1.1 200 OK");
+}
+
+#[tokio::test]
+async fn the_mqtt_listener_speaks_tls_and_plain_bytes_are_refused() {
+    let folder = folder();
+    let gateway = encrypted(&folder).await;
+    let mut session = session(&folder, gateway.mqtt, None).await;
+    session.write_all(&Hello::new("a").bytes()).await.unwrap();
+    let mut received = [0; 4];
+    timeout(PATIENCE, session.read_exact(&mut received)).await.unwrap().unwrap();
+    assert_eq!((received[0], received[3]), (0x20, 0), "CONNACK, accepted");
+    let mut plain = TcpStream::connect(gateway.address).await.unwrap();
+    plain.write_all(b"GET /v1/stream/s HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut received = Vec::new();
+    timeout(PATIENCE, plain.read_to_end(&mut received)).await.unwrap().unwrap();
+    assert!(!received.starts_with(b"HTTP"), "an alert, or nothing");
 }

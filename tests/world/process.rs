@@ -87,10 +87,12 @@ impl Gateway {
         let mut address_behind = async |prefix: &str| {
             let line = timeout(PATIENCE, stdout.next_line()).await.expect("it listens in time");
             let line = line.expect("readable")?;
-            Some(line.strip_prefix(prefix).expect(prefix).parse().expect("an address"))
+            let line = line.strip_prefix(prefix).expect(prefix);
+            let address = line.rsplit_once("//").map_or(line, |(_, address)| address);
+            Some(address.parse().expect("an address"))
         };
-        let address = address_behind("listening http://").await;
-        let admin = address_behind("admin http://").await;
+        let address = address_behind("listening ").await;
+        let admin = address_behind("admin ").await;
         let mqtt = address_behind("mqtt ").await;
         let (Some(address), Some(admin), Some(mqtt)) = (address, admin, mqtt) else {
             eprint!("{}", written(&log));

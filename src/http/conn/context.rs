@@ -6,11 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::io::{ConnectionState, GuardedStream, Phase};
 use super::response::{Outgoing, ResponseBytes};
+use super::transport::Transport;
 use crate::http::api::admin::Admin;
 use crate::http::api::gateway::Gateway;
 use crate::limits::Limits;
@@ -76,7 +76,7 @@ impl ConnectionContext {
     }
 
     /// Wraps a socket with the timeouts of this connection. `read_ahead` was already read from the socket.
-    pub(super) fn guarded_stream(&self, stream: TcpStream, read_ahead: Bytes) -> GuardedStream {
+    pub(super) fn guarded_stream(&self, stream: Transport, read_ahead: Bytes) -> GuardedStream {
         GuardedStream::new(stream, read_ahead, self.state.clone(), self.limits.clone(), self.phase.clone())
     }
 }

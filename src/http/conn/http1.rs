@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::context::{BoxedStep, ConnectionContext};
@@ -19,6 +18,7 @@ use super::hyper_request::receive_with_hyper;
 use super::io::{GuardedStream, LeavesBy, Phase};
 use super::pending::PendingResponse;
 use super::response::Outgoing;
+use super::transport::Transport;
 use super::upgraded::UpgradedIo;
 use super::write::write_body;
 use crate::clock::ReusableSleep;
@@ -51,7 +51,7 @@ enum Exit {
 
 /// Serves a connection until either side closes it.
 pub(super) fn serve(
-    stream: TcpStream,
+    stream: Transport,
     read_ahead: Bytes,
     context: ConnectionContext,
 ) -> BoxedStep<'static, ()> {

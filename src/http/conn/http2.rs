@@ -15,13 +15,13 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::body::Body;
 use super::context::{BoxedStep, ConnectionContext, Service};
 use super::io::{ConnectionState, Phase};
 use super::response::Framing;
+use super::transport::Transport;
 use super::upgraded::UpgradedIo;
 use crate::http::api::routes::Refusal;
 use crate::limits::Limits;
@@ -29,7 +29,7 @@ use crate::metrics::stall_timed;
 
 /// Serves a connection until either side closes it, it is idle for too long, or the server closes.
 pub(super) fn serve(
-    stream: TcpStream,
+    stream: Transport,
     read_ahead: Bytes,
     context: ConnectionContext,
 ) -> BoxedStep<'static, ()> {

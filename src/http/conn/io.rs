@@ -18,10 +18,10 @@ use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::transport::Transport;
 use crate::budget::{ConnectionCharge, Owner};
 use crate::limits::Limits;
 use crate::stream::Principal;
@@ -121,13 +121,15 @@ pub(super) enum LeavesBy {
 
 /// A TCP stream whose writes fail once the client has read nothing for the write timeout.
 pub struct GuardedStream {
-    stream: TcpStream,
+    stream: Transport,
     /// Bytes that were read and returned; they are read again before the socket is.
     read_ahead: Bytes,
     /// How many of the next received bytes to discard: the rest of a request body that nobody needs.
     skipped: u64,
     /// The kernel may have bytes although tokio's readiness says otherwise, because `poll_left` has cleared it.
     has_hidden_bytes: bool,
+    /// The client has ended its TLS session.
+    has_ended: bool,
     state: Arc<ConnectionState>,
     limits: Arc<Limits>,
     phase: watch::Receiver<Phase>,
@@ -145,7 +147,7 @@ struct Timer(Option<Pin<Box<Sleep>>>);
 impl GuardedStream {
     /// Wraps `stream`; `read_ahead` was already read from it.
     pub fn new(
-        stream: TcpStream,
+        stream: Transport,
         read_ahead: Bytes,
         state: Arc<ConnectionState>,
         limits: Arc<Limits>,
@@ -157,6 +159,7 @@ impl GuardedStream {
             read_ahead,
             skipped: 0,
             has_hidden_bytes: false,
+            has_ended: false,
             state,
             limits,
             phase,
@@ -294,7 +297,7 @@ impl GuardedStream {
         while self.has_hidden_bytes {
             let room = buffer.initialize_unfilled();
             let room_bytes = room.len();
-            match (&*SockRef::from(&self.stream)).read(room) {
+            match (&*SockRef::from(self.stream.tcp())).read(room) {
                 Ok(read) => {
                     // As in tokio: a read that does not fill the buffer has taken all bytes that the kernel had.
                     self.has_hidden_bytes = read == room_bytes;
@@ -319,9 +322,13 @@ impl GuardedStream {
         context: &mut Context<'_>,
         leaves_by: LeavesBy,
     ) -> Poll<io::Result<LeavesBy>> {
+        if matches!(self.stream, Transport::Tls(_)) {
+            return self.poll_left_tls(context, leaves_by);
+        }
         loop {
-            ready!(self.stream.poll_read_ready(context))?;
-            let readiness = self.stream.ready(Interest::READABLE | Interest::WRITABLE).now_or_never();
+            let stream = self.stream.tcp();
+            ready!(stream.poll_read_ready(context))?;
+            let readiness = stream.ready(Interest::READABLE | Interest::WRITABLE).now_or_never();
             let readiness = readiness.transpose()?;
             if readiness.is_some_and(|ready| ready.is_read_closed()) {
                 let is_reset = readiness.is_some_and(|ready| ready.is_write_closed());
@@ -333,7 +340,29 @@ impl GuardedStream {
             }
             self.has_hidden_bytes = true;
             let would_block = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-            let _cleared = self.stream.try_io(Interest::READABLE, would_block);
+            let _cleared = stream.try_io(Interest::READABLE, would_block);
+        }
+    }
+
+    /// The same with TLS: the end of a session is a record, so everything before it has to be read. A client that sends more than a
+    /// few requests ahead is no longer watched.
+    fn poll_left_tls(
+        &mut self,
+        context: &mut Context<'_>,
+        leaves_by: LeavesBy,
+    ) -> Poll<io::Result<LeavesBy>> {
+        while !self.has_ended && self.read_ahead.len() < REQUEST_BYTES_MAX {
+            let mut bytes = [MaybeUninit::uninit(); REQUEST_BYTES_MAX];
+            let mut buffer = ReadBuf::uninit(&mut bytes);
+            match ready!(self.poll_read_wanted(context, &mut buffer)) {
+                Err(_) => return Poll::Ready(Ok(LeavesBy::Reset)),
+                Ok([]) => self.has_ended = true,
+                Ok(read) => self.read_ahead = Bytes::from([&*self.read_ahead, read].concat()),
+            }
+        }
+        match leaves_by {
+            LeavesBy::Fin if self.has_ended => Poll::Ready(Ok(LeavesBy::Fin)),
+            _ => Poll::Pending,
         }
     }
 
@@ -379,7 +408,8 @@ impl GuardedStream {
             let next_check = || Instant::now() + self.limits.write_timeout.get() / STALLED_CHECKS_MAX;
             ready!(self.write_timer.poll(context, next_check));
             self.write_timer.stop();
-            match again(SockRef::from(&self.stream)) {
+            // With TLS, the kernel is not asked: a client that takes no third of the send buffer within the timeout counts as stalled.
+            match self.stream.raw_writes().map_or(Err(io::ErrorKind::WouldBlock.into()), &again) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stalled_checks += 1,
                 outcome => {
                     self.write_ended(&outcome);

@@ -17,6 +17,7 @@ mod hyper_request;
 mod io;
 mod pending;
 mod response;
+mod transport;
 mod upgraded;
 mod write;
 
@@ -28,10 +29,12 @@ use futures_util::TryFutureExt;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Duration, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 pub use body::Body;
 pub use context::{ConnectionContext, Service};
 pub use io::{ConnectionState, GuardedStream, OpenConnection, Phase};
+pub use transport::Transport;
 pub use upgraded::{MqttSocket, UpgradedIo};
 
 pub(super) use body::{FRAME_BYTES_MAX, logged};
@@ -48,14 +51,20 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// Serves a connection until either side closes it.
 pub fn serve(
     stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
     context: ConnectionContext,
 ) -> impl Future<Output = std_io::Result<()>> + Send + Unpin {
-    begin(stream, context).and_then(|served| served)
+    begin(stream, acceptor, context).and_then(|served| served)
 }
 
 /// Detects which protocol the client speaks, and returns the future that serves the connection.
-fn begin(mut stream: TcpStream, context: ConnectionContext) -> BoxedStep<'static, BoxedStep<'static, ()>> {
+fn begin(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    context: ConnectionContext,
+) -> BoxedStep<'static, BoxedStep<'static, ()>> {
     Box::pin(async move {
+        let mut stream = Transport::accept(stream, acceptor, context.limits.head_timeout.get()).await?;
         Ok(match first_bytes(&mut stream, &context).await? {
             None => http1::close(Box::new(context.guarded_stream(stream, Bytes::new()))),
             Some((true, read_ahead)) => http2::serve(stream, read_ahead, context),
@@ -66,7 +75,7 @@ fn begin(mut stream: TcpStream, context: ConnectionContext) -> BoxedStep<'static
 
 /// Reads the first bytes of a connection, and tells whether they begin HTTP/2. `None`: the server closes before they arrive.
 async fn first_bytes(
-    stream: &mut TcpStream,
+    stream: &mut Transport,
     context: &ConnectionContext,
 ) -> std_io::Result<Option<(bool, Bytes)>> {
     tokio::select! {
@@ -82,7 +91,7 @@ async fn grace_is_over(context: &ConnectionContext) {
 }
 
 /// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge (RFC 9113, section 3.3).
-async fn sniff(stream: &mut TcpStream) -> std_io::Result<(bool, Bytes)> {
+async fn sniff(stream: &mut Transport) -> std_io::Result<(bool, Bytes)> {
     let mut read = BytesMut::with_capacity(1024);
     loop {
         if stream.read_buf(&mut read).await? == 0 {

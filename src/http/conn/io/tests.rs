@@ -41,7 +41,11 @@ async fn connected_within(
     SockRef::from(&stream).set_send_buffer_size(512 * 1024).unwrap();
     let (state, (change, phase)) =
         (Arc::new(ConnectionState::new(Nothing, &budget.owner(Principal::GATEWAY))), watch::channel(phase));
-    (GuardedStream::new(stream, Bytes::new(), state, Arc::new(limits), phase), client.unwrap(), change)
+    (
+        GuardedStream::new(Transport::Plain(stream), Bytes::new(), state, Arc::new(limits), phase),
+        client.unwrap(),
+        change,
+    )
 }
 
 fn limits() -> Limits {

@@ -1,0 +1,138 @@
+//! TLS for the listeners: one certificate chain with its key, read again when the files change.
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::RwLock;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::ring::{Ticketer, default_provider};
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{self, ServerConfig};
+
+/// What HTTP listeners speak, in the order of preference (RFC 7301).
+const HTTP_PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Why TLS cannot be served. The texts are for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be read.
+        error: io::Error,
+    },
+    /// A file does not contain what it should.
+    #[error("{path}: {error}")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: pem::Error,
+    },
+    /// The key does not belong to the certificate, or the library refuses one of them.
+    #[error("{certificate} and {key} cannot be used: {error}")]
+    Unusable {
+        /// File with the certificate chain.
+        certificate: PathBuf,
+        /// File with the key.
+        key: PathBuf,
+        /// Why.
+        error: rustls::Error,
+    },
+}
+
+/// The certificate of the listeners.
+pub(super) struct Certificate {
+    certificate: PathBuf,
+    key: PathBuf,
+    state: RwLock<(Stamps, Arc<CertifiedKey>)>,
+}
+
+/// Modification time and inode of both files, which tell whether they have changed.
+type Stamps = [(Option<SystemTime>, u64); 2];
+
+impl Certificate {
+    pub(super) fn read(certificate: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
+        let state = RwLock::new((stamps(certificate, key)?, certified(certificate, key)?));
+        Ok(Arc::new(Self { certificate: certificate.to_owned(), key: key.to_owned(), state }))
+    }
+
+    /// Reads the files again if they have changed. If they cannot be used, the certificate stays as it is. Open connections keep
+    /// theirs.
+    pub(super) fn reload(&self) -> Result<bool, TlsError> {
+        let stamps = stamps(&self.certificate, &self.key)?;
+        if self.state.read().0 == stamps {
+            return Ok(false);
+        }
+        let certified = certified(&self.certificate, &self.key)?;
+        *self.state.write() = (stamps, certified);
+        Ok(true)
+    }
+
+    /// Acceptors for the HTTP listeners and for the MQTT listener.
+    pub(super) fn acceptors(self: &Arc<Self>) -> Result<(TlsAcceptor, TlsAcceptor), TlsError> {
+        let unusable = |error| TlsError::Unusable {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            error,
+        };
+        let acceptor = |protocols: &[&[u8]]| {
+            let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+            let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
+            let mut config = builder.with_cert_resolver(self.clone());
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            config.ticketer = Ticketer::new()?;
+            Ok(TlsAcceptor::from(Arc::new(config)))
+        };
+        let both = acceptor(&HTTP_PROTOCOLS).and_then(|http| Ok((http, acceptor(&[])?)));
+        both.map_err(unusable)
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.state.read().1.clone())
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+fn stamps(certificate: &Path, key: &Path) -> Result<Stamps, TlsError> {
+    let stamp = |path: &Path| {
+        let metadata =
+            std::fs::metadata(path).map_err(|error| TlsError::Read { path: path.to_owned(), error })?;
+        Ok((metadata.modified().ok(), metadata.ino()))
+    };
+    Ok([stamp(certificate)?, stamp(key)?])
+}
+
+fn certified(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, TlsError> {
+    let malformed = |path: &Path| {
+        let path = path.to_owned();
+        move |error| TlsError::Pem { path, error }
+    };
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(certificate).map_err(malformed(certificate))?.collect();
+    let chain = chain.map_err(malformed(certificate))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(malformed(key))?;
+    // This checks that the key belongs to the certificate.
+    let certified = CertifiedKey::from_der(chain, private, &default_provider());
+    certified.map(Arc::new).map_err(|error| TlsError::Unusable {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        error,
+    })
+}
