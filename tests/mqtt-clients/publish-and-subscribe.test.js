@@ -93,6 +93,7 @@ scenario("the last retained message is for those who come later", async (world) 
   assert.deepEqual(await next(later), ["off", true])
   // An empty one clears it.
   await publisher.publish("state", "", { qos: 1, retain: true })
+  for (const client of [here, later]) assert.deepEqual(await next(client), ["", false])
   const latest = await come()
   await publisher.publish("state", "new")
   for (const client of [later, latest]) assert.deepEqual(await next(client), ["new", false])
