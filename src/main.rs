@@ -67,8 +67,8 @@ fn start_log(format: LogFormat) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What RUST_LOG selects; `info` if it is not set. A single word that is no level would select a module of that name, and so turn
-/// everything else off, which nobody means who mistypes a level.
+/// Parses RUST_LOG; without it, the level is `info`. A single word that is no level is refused: it would select the module of that
+/// name and turn off the log of everything else.
 fn log_filter(variable: Option<&str>) -> Result<EnvFilter, String> {
     let text = variable.unwrap_or_default().trim();
     if text.is_empty() {

@@ -370,10 +370,14 @@ async fn watch_keys(auth: Arc<Authenticator>, certificate: Option<Arc<Certificat
         sleep(KEYS_INTERVAL).await;
         let (auth, certificate) = (auth.clone(), certificate.clone());
         let reload = move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-            if certificate.map_or(Ok(false), |certificate| certificate.reload())? {
+            // Each is read even if the other cannot be used.
+            let (keys, certificate) = (auth.reload(), certificate.map_or(Ok(false), |files| files.reload()));
+            if matches!(certificate, Ok(true)) {
                 tracing::info!("read a changed certificate");
             }
-            Ok(auth.reload()?)
+            keys?;
+            certificate?;
+            Ok(())
         };
         let Ok(outcome) = spawn_blocking(reload).await else { return };
         match outcome {

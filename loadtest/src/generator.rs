@@ -25,8 +25,8 @@ pub use remote::{generate_elsewhere, serve};
 /// Wait after the measured time for messages in flight, in addition to the strategy's own pause.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Minimum of that wait: duplicates arrive later than their first copy, and the server is inspected while its clients are still
-/// connected.
+/// Minimum wait for late messages: duplicates arrive later than their first copy, and the server is inspected while its clients are
+/// still connected.
 const GRACE_MIN: Duration = Duration::from_millis(500);
 
 /// Work of one process: the clients and streams with `number % parts == part`.

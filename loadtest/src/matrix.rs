@@ -43,7 +43,7 @@ const PAUSE: Duration = Duration::from_secs(90);
 /// heartbeat tries 120 s where the path allows 60 s, and abandons the connection after 1.5 heartbeats.
 const GRACE: Duration = Duration::from_secs(240);
 
-/// Minimum of that wait: duplicates arrive later than their first copy.
+/// Minimum wait for late messages: duplicates arrive later than their first copy.
 const GRACE_MIN: Duration = Duration::from_millis(500);
 
 /// Bytes of a message.

@@ -5,6 +5,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::errors::ErrorKind;
@@ -74,7 +75,21 @@ pub struct Authenticator {
 struct Verifier {
     issuers: HashMap<String, Issuer>,
     public: GrantList,
-    verified: VerifiedTokens,
+    /// How often keys have changed.
+    generation: AtomicU64,
+    /// Grants of tokens that were verified, so that a client that polls costs one digest and not one signature a request.
+    verified: Cache<TokenDigest, VerifiedToken>,
+}
+
+/// The digest of a token. Tokens themselves are not kept.
+type TokenDigest = [u8; 32];
+
+/// A token that was verified, of about 500 bytes.
+#[derive(Debug, Clone)]
+struct VerifiedToken {
+    /// The generation of the keys that verified it.
+    keys: u64,
+    grants: Arc<Grants>,
 }
 
 #[derive(Debug)]
@@ -106,6 +121,10 @@ impl Authenticator {
         for issuer in own.chain(settings.issuer.iter().cloned()) {
             let IssuerSettings { name, audience, key_file, rule: rules } = issuer;
             let keys = KeyFile::open(&key_file)?;
+            // A space separates the issuer from the subject in `Grants::subject`.
+            if name.contains(' ') {
+                return Err(AuthError::IssuerName(name));
+            }
             if issuers.insert(name.clone(), Issuer { audience, rules, keys }).is_some() {
                 return Err(AuthError::SameIssuer(name));
             }
@@ -114,8 +133,8 @@ impl Authenticator {
         let read = settings.public.iter().map(parse).collect::<Result<_, _>>()?;
         let public = GrantList { read, ..GrantList::default() };
         let anonymous = Arc::new(Grants::anonymous(public.clone()));
-        let verified = VerifiedTokens::new(CACHED_TOKENS_MAX);
-        Ok(Self { verifier: Some(Verifier { issuers, public, verified }), anonymous })
+        let (generation, verified) = (AtomicU64::default(), Cache::new(CACHED_TOKENS_MAX));
+        Ok(Self { verifier: Some(Verifier { issuers, public, generation, verified }), anonymous })
     }
 
     /// Whether the gateway checks credentials.
@@ -145,16 +164,21 @@ impl Authenticator {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Unauthorized::Invalid);
         }
-        let digest = VerifiedTokens::digest(token);
-        if let Some(grants) = verifier.verified.get(&digest) {
-            if grants.expires_at().is_some_and(|end| end <= now) {
-                verifier.verified.remove(&digest);
-                return Err(Unauthorized::Expired);
+        let digest = digest_of(token);
+        // Read before the keys are used: what is verified while they change counts as verified with the old ones.
+        let keys = verifier.generation.load(Ordering::Acquire);
+        let remembered = verifier.verified.get(&digest).filter(|token| token.keys == keys);
+        let grants = match remembered {
+            Some(token) => token.grants,
+            None => {
+                let grants = Arc::new(verifier.verify(token, now)?);
+                verifier.verified.insert(digest, VerifiedToken { keys, grants: grants.clone() });
+                grants
             }
-            return Ok(grants);
+        };
+        if grants.expires_at().is_some_and(|end| end <= now) {
+            return Err(Unauthorized::Expired);
         }
-        let grants = Arc::new(verifier.verify(token, now)?);
-        verifier.verified.insert(digest, grants.clone());
         Ok(grants)
     }
 
@@ -168,7 +192,7 @@ impl Authenticator {
                 Ok(false) => {}
                 Ok(true) => {
                     tracing::info!(issuer = name, "read changed keys");
-                    verifier.verified.clear();
+                    verifier.generation.fetch_add(1, Ordering::Release);
                 }
                 Err(error) => outcome = Err(error),
             }
@@ -183,15 +207,15 @@ impl Verifier {
         if !is_accepted(&header) {
             return Err(Unauthorized::Invalid);
         }
-        // The issuer is looked up by what the token claims, and only the keys of that issuer can confirm it: a key id alone says
-        // nothing, because two issuers may use the same one.
+        // The claimed issuer selects the keys, and the signature then confirms the issuer. A key id alone selects nothing, because
+        // two issuers may use the same one.
         let claimed: ClaimedIssuer =
             dangerous::insecure_decode_claims(token).map_err(|_| Unauthorized::Invalid)?;
         let issuer = self.issuers.get(&claimed.iss).ok_or(Unauthorized::Invalid)?;
         let data = issuer.decode(token, &header, &claimed.iss)?;
         let expires_at = check_times(&data.claims, now)?;
         let mut list = data.claims.grants(&issuer.rules).map_err(|error| {
-            tracing::warn!(issuer = claimed.iss, "refused a token: {error}");
+            tracing::debug!(issuer = claimed.iss, "refused a token: {error}");
             Unauthorized::Claims
         })?;
         list.extend(&self.public);
@@ -200,44 +224,10 @@ impl Verifier {
     }
 }
 
-/// The digest of a token. Tokens themselves are not kept.
-type TokenDigest = [u8; 32];
-
-/// A bounded cache of grants by the digests of their tokens, so that a client that polls costs one digest and not one signature a
-/// request.
-#[derive(Debug)]
-struct VerifiedTokens {
-    grants: Cache<TokenDigest, Arc<Grants>>,
-}
-
-impl VerifiedTokens {
-    /// A cache of at most `max` tokens, of about 500 bytes each.
-    fn new(max: u64) -> Self {
-        Self { grants: Cache::new(max) }
-    }
-
-    fn digest(token: &[u8]) -> TokenDigest {
-        let mut bytes = TokenDigest::default();
-        bytes.copy_from_slice(digest(&SHA256, token).as_ref());
-        bytes
-    }
-
-    fn get(&self, token: &TokenDigest) -> Option<Arc<Grants>> {
-        self.grants.get(token)
-    }
-
-    fn insert(&self, token: TokenDigest, grants: Arc<Grants>) {
-        self.grants.insert(token, grants);
-    }
-
-    fn remove(&self, token: &TokenDigest) {
-        self.grants.invalidate(token);
-    }
-
-    /// Forgets all tokens, because the keys have changed.
-    fn clear(&self) {
-        self.grants.invalidate_all();
-    }
+fn digest_of(token: &[u8]) -> TokenDigest {
+    let mut bytes = TokenDigest::default();
+    bytes.copy_from_slice(digest(&SHA256, token).as_ref());
+    bytes
 }
 
 /// The issuer that an unverified token claims to have.

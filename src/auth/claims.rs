@@ -52,7 +52,7 @@ struct Detail {
     locations: Vec<String>,
 }
 
-/// Why claims give no grants. The texts are for whoever issues the tokens.
+/// Why claims give no grants. The texts tell the operator of the issuer what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum InvalidClaims {
     #[error("the pattern {0:?} is no filter of streams")]

@@ -94,6 +94,9 @@ pub enum AuthError {
     /// A public filter is invalid.
     #[error("auth.public: {0:?} is no filter of streams")]
     Public(String),
+    /// The name of an issuer contains a space.
+    #[error("auth.issuer: the name {0:?} must not contain a space")]
+    IssuerName(String),
     /// Two issuers have one name.
     #[error("auth.issuer: {0:?} is given twice")]
     SameIssuer(String),

@@ -12,7 +12,8 @@ use super::{Broker, groups, publish};
 use crate::auth::{Action, Grants, authorize, authorize_filter};
 use crate::stream::{Filter, FilterMap, StreamName};
 
-/// Separates the subject of a token from the client id that the client has chosen. Neither contains it.
+/// Separates the subject of a token from the client id that the client has chosen. A client id contains no control characters, so
+/// the last separator of a key ends its subject.
 const SEPARATOR: char = '\u{1f}';
 
 impl Broker {

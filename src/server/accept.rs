@@ -259,7 +259,7 @@ fn run(
     }
 }
 
-/// What is held for as long as a connection is open.
+/// Resources of an open connection, which are released when it ends.
 struct Open {
     _counted: ConnectionGuard,
     _permit: OwnedSemaphorePermit,
@@ -268,7 +268,7 @@ struct Open {
     _freed: Freed,
 }
 
-/// The same with the address of the client, for the access log.
+/// Resources of an open connection, with the address of its client for the access log.
 struct LoggedOpen {
     _open: Open,
     peer: SocketAddr,

@@ -122,22 +122,27 @@ fn issue(folder: &Path, names: &str) {
     ));
 }
 
+/// The client publishes 100 messages to the stream of this form, and reads them all in it.
+async fn carries_all_messages(client: &Client, form: Form, told: &Told) {
+    let producer = client.producer(form.name(), "application/json");
+    publish(&producer, 0..50).await;
+    let mut subscription = client.subscribe([form.name()], Start::earliest());
+    let publishing = async {
+        for number in 50..100 {
+            publish(&producer, number..number + 1).await;
+        }
+    };
+    tokio::join!(publishing, expect(&mut subscription, 0..100));
+    assert_eq!(told.changes(), [(form, Reason::Start)], "{:?}", told.all());
+}
+
 #[tokio::test]
 async fn each_form_reads_and_publishes_over_tls() {
     let gateway = Gateway::start(&[]).await;
     let proxy = Proxy::start(gateway.address, "DNS:localhost,IP:127.0.0.1").await;
     for form in Form::ALL {
         let (client, told) = proxy.client(proxy.address, only(form));
-        let producer = client.producer(form.name(), "application/json");
-        publish(&producer, 0..50).await;
-        let mut subscription = client.subscribe([form.name()], Start::earliest());
-        let publishing = async {
-            for number in 50..100 {
-                publish(&producer, number..number + 1).await;
-            }
-        };
-        tokio::join!(publishing, expect(&mut subscription, 0..100));
-        assert_eq!(told.changes(), [(form, Reason::Start)], "{:?}", told.all());
+        carries_all_messages(&client, form, &told).await;
     }
     let by_name = Client::builder(&format!("wss://localhost:{}", proxy.address.port()));
     let client = by_name.root_certificates(proxy.root()).build().unwrap();
@@ -236,16 +241,7 @@ async fn a_gateway_with_a_certificate_serves_each_form_itself() {
     let gateway = encrypted(&folder).await;
     for form in Form::ALL {
         let (client, told) = trusting(&folder, &gateway, only(form));
-        let producer = client.producer(form.name(), "application/json");
-        publish(&producer, 0..50).await;
-        let mut subscription = client.subscribe([form.name()], Start::earliest());
-        let publishing = async {
-            for number in 50..100 {
-                publish(&producer, number..number + 1).await;
-            }
-        };
-        tokio::join!(publishing, expect(&mut subscription, 0..100));
-        assert_eq!(told.changes(), [(form, Reason::Start)], "{:?}", told.all());
+        carries_all_messages(&client, form, &told).await;
     }
 }
 
@@ -267,6 +263,39 @@ async fn a_new_certificate_is_served_without_a_restart_and_open_connections_stay
     publish(&after.producer("s", "application/json"), 1..2).await;
     expect(&mut subscription, 1..2).await;
     assert_eq!(told.changes(), [(Form::Sse, Reason::Start)], "{:?}", told.all());
+}
+
+/// A removed key has to stop working also while the certificate cannot be read.
+#[tokio::test]
+async fn changed_keys_are_read_although_the_certificate_is_broken() {
+    let folder = folder();
+    issue(folder.path(), "DNS:localhost");
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let pollgate = |arguments: &[&str]| {
+        let made = Command::new(env!("CARGO_BIN_EXE_pollgate")).args(arguments).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    };
+    pollgate(&["keygen", &path("auth")]);
+    let token = pollgate(&["token", "--key-file", &path("auth"), "--read", "s"]);
+    let (certificate, key, auth) = (path("certificate.pem"), path("key.pem"), path("auth"));
+    let gateway =
+        Gateway::start(&["--tls-certificate", &certificate, "--tls-key", &key, "--auth", &auth]).await;
+    let status = async || {
+        let mut session = session(&folder, gateway.address, None).await;
+        let request =
+            format!("GET /v1/stream/s HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n");
+        session.write_all(request.as_bytes()).await.unwrap();
+        let mut line = vec![0; 12];
+        timeout(PATIENCE, session.read_exact(&mut line)).await.unwrap().unwrap();
+        String::from_utf8(line).unwrap()
+    };
+    assert_eq!(status().await, "HTTP/1.1 404", "allowed, and missing");
+    std::fs::write(&certificate, "broken").unwrap();
+    until("the broken certificate is noticed", async || gateway.log().contains("stay in use")).await;
+    std::fs::remove_file(&auth).unwrap();
+    pollgate(&["keygen", &auth]);
+    until("the old key is refused", async || status().await == "HTTP/1.1 401").await;
 }
 
 #[tokio::test]

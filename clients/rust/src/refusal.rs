@@ -69,8 +69,7 @@ impl Refusal {
     }
 }
 
-/// Whether it is of no use to repeat an append that was answered with this status, whoever answered: the gateway, or a proxy
-/// that knows nothing of it. 408, 425 and 429 say "not yet".
+/// Whether repeating an append cannot succeed after a response with this status, from the gateway or from a proxy in between. 408, 425 and 429 say "not yet".
 pub(crate) fn is_final_for_append(status: StatusCode) -> bool {
     let is_later = matches!(status.as_u16(), 408 | 425 | 429);
     (status.is_client_error() && !is_later) || matches!(status.as_u16(), 501 | 505)

@@ -42,7 +42,7 @@ pub struct Row {
     pub deliveries: Deliveries,
     /// 50th percentile of the time from the intended publish to the receipt, over delivered messages.
     pub p50_millis: f64,
-    /// 95th percentile of that time.
+    /// 95th percentile of the recovery time.
     pub p95_millis: f64,
     /// Longest such time, which is the time of the slowest recovery.
     pub longest_millis: f64,

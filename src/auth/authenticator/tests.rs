@@ -233,6 +233,35 @@ fn a_verified_token_is_remembered_until_it_expires_or_its_key_is_gone() {
     assert_eq!(world.verify(&token).err(), Some(Unauthorized::Invalid));
 }
 
+/// A token that is verified while its key is being replaced must not be remembered as one of the new keys.
+#[test]
+fn a_token_that_the_old_keys_verified_is_verified_again() {
+    let world = World::new();
+    let token = world.own_token(HOUR);
+    world.verify(&token).unwrap();
+    std::fs::remove_file(world.folder.path().join("own")).unwrap();
+    generate_key(&world.folder.path().join("own")).unwrap();
+    let verifier = world.authenticator.verifier.as_ref().unwrap();
+    let old = verifier.verified.get(&digest_of(token.as_bytes())).unwrap();
+    world.authenticator.reload().unwrap();
+    // The insertion of a verification that began before the change.
+    verifier.verified.insert(digest_of(token.as_bytes()), old);
+    assert_eq!(world.verify(&token).err(), Some(Unauthorized::Invalid));
+}
+
+#[test]
+fn an_issuer_name_with_a_space_is_refused() {
+    let world = World::new();
+    let issuer = IssuerSettings {
+        name: "a b".into(),
+        audience: "gate".into(),
+        key_file: world.folder.path().join("own"),
+        rule: Vec::new(),
+    };
+    let settings = AuthSettings { issuer: vec![issuer], ..AuthSettings::default() };
+    assert!(matches!(Authenticator::new(&settings), Err(AuthError::IssuerName(_))));
+}
+
 #[test]
 fn the_authorization_field_is_a_bearer_token() {
     let world = World::new();

@@ -61,7 +61,7 @@ pub struct ConnectionState {
     open: Box<dyn OpenConnection>,
 }
 
-/// What the server keeps for as long as a connection is open.
+/// Resources that the server holds while a connection is open.
 pub trait OpenConnection: Send + Sync + 'static {
     /// The address of the client, if the access log needs it.
     fn peer(&self) -> Option<SocketAddr>;

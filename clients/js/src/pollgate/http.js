@@ -88,7 +88,7 @@ export function isFinal({ kind, status = 0, problem }, hasNext = false) {
 const LATER = new Set([408, 425, 429])
 
 /**
- * Whether it is of no use to repeat an append, whoever refused it: the gateway, or a proxy that knows nothing of it.
+ * Whether repeating an append cannot succeed after this refusal, from the gateway or from a proxy in between.
  * @param {End} end
  */
 export function isFinalForAppend({ kind, status = 0 }) {
