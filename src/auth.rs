@@ -1,7 +1,7 @@
 //! Authorization: what a client may do, and how it proves it.
 //!
 //! A front turns the credentials of a request into [`Grants`] with the [`Authenticator`], and calls [`authorize`] before it asks the
-//! hub for anything. Grants are pure: no clock, no keys, no IO. Tokens are JSON Web Tokens (RFC 7519) that an issuer of the settings
+//! hub for anything. [`Tickets`] stand for a token in URLs. Grants are pure: no clock, no keys, no IO. Tokens are JSON Web Tokens (RFC 7519) that an issuer of the settings
 //! has signed; [`issue`] makes keys and tokens for gateways without an issuer of their own.
 
 mod authenticator;
@@ -11,7 +11,9 @@ mod grants;
 pub mod issue;
 mod keys;
 mod settings;
+mod tickets;
 
 pub use authenticator::{Authenticator, Unauthorized};
 pub use grants::{Action, Forbidden, GrantList, Grants, authorize, authorize_filter};
 pub use settings::{AuthError, AuthSettings, IssuerSettings, Rule};
+pub use tickets::{TICKET_LIFE, TicketRefused, TicketScope, Tickets};

@@ -164,6 +164,11 @@ limits! {
     /// other waiters, and about 200 for each of the others.
     streams_per_request_max: usize = 1000, "streams";
 
+    /// Tickets that can still be used, about 300 bytes each.
+    tickets_max: usize = 20_000, "tickets";
+    /// The same for one subject of tokens.
+    tickets_per_subject_max: usize = 1000, "tickets";
+
     /// Held polls of one client.
     client_polls_max: usize = 16, "polls";
     /// How long a client without a held poll is remembered.

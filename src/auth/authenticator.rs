@@ -58,6 +58,11 @@ pub enum Unauthorized {
     /// The token has no end, or one that is too far away.
     #[error("the token must have an `exp` at most 24 hours after its issue")]
     Life,
+    /// The ticket cannot be used.
+    #[error(
+        "the ticket is unknown, has ended, was used too often, or was issued for other streams or another form"
+    )]
+    Ticket,
     /// The claims about streams are invalid.
     #[error("the claims of the token about streams are invalid")]
     Claims,
@@ -180,6 +185,11 @@ impl Authenticator {
             return Err(Unauthorized::Expired);
         }
         Ok(grants)
+    }
+
+    /// A number that changes with the keys: what was verified before such a change may stand for a key that is gone.
+    pub fn keys(&self) -> u64 {
+        self.verifier.as_ref().map_or(0, |verifier| verifier.generation.load(Ordering::Acquire))
     }
 
     /// Reads the files with keys again that have changed. Tokens of a key that is gone are refused from then on. A file that cannot be

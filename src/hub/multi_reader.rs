@@ -34,6 +34,8 @@ pub struct RequestedStream {
     pub history: u64,
     /// The client asks for the times of the messages.
     pub times: bool,
+    /// The client may not read the stream: nothing of it is read, and its position stays what it is.
+    pub withheld: bool,
 }
 
 /// An update of one of many streams.
@@ -79,6 +81,8 @@ struct ReadPosition {
     history: u64,
     /// See [`RequestedStream::times`].
     times: bool,
+    /// See [`RequestedStream::withheld`].
+    withheld: bool,
     /// The stream is in [`MultiReader::ready`].
     ready: bool,
     /// Value of [`MultiReader::served`] at the last update of this stream.
@@ -103,8 +107,8 @@ impl Hub {
 
 impl ReadPosition {
     fn new((served, request): (u64, RequestedStream)) -> Self {
-        let RequestedStream { stream: name, progress, history, times } = request;
-        Self { name, progress, history, times, ready: false, served, moved: false }
+        let RequestedStream { stream: name, progress, history, times, withheld } = request;
+        Self { name, progress, history, times, withheld, ready: false, served, moved: false }
     }
 
     fn position(&self) -> Option<(&StreamName, Progress)> {
@@ -133,9 +137,14 @@ impl MultiReader {
         moved.into_iter().filter_map(ReadPosition::position).collect()
     }
 
+    /// Returns the streams that the client may not read.
+    pub fn withheld(&self) -> impl Iterator<Item = &StreamName> {
+        self.streams.iter().filter(|stream| stream.withheld).map(|stream| &stream.name)
+    }
+
     fn subscribe(&mut self) {
         let subscriber = self.hub.unlisted_subscriber();
-        for stream in &self.streams {
+        for stream in self.streams.iter().filter(|stream| !stream.withheld) {
             subscriber.add(Filter::literal(stream.name.clone()));
         }
         self.subscriber = Some(subscriber);
@@ -150,9 +159,10 @@ impl MultiReader {
         order.into_iter().for_each(|index| self.mark(index));
     }
 
-    /// Appends a stream to the ready queue, unless it is in it.
+    /// Appends a stream to the ready queue, unless it is in it or withheld.
     fn mark(&mut self, index: usize) {
         if let Some(stream) = self.streams.get_mut(index)
+            && !stream.withheld
             && !std::mem::replace(&mut stream.ready, true)
         {
             self.ready.push_back(index);
@@ -177,7 +187,8 @@ impl Source for MultiReader {
     }
 
     fn may_wait(&self) -> bool {
-        self.streams.iter().all(|stream| stream.progress.is_some_and(Progress::is_known))
+        let is_known = |stream: &ReadPosition| stream.progress.is_some_and(Progress::is_known);
+        self.streams.iter().all(|stream| stream.withheld || is_known(stream))
     }
 
     /// Has no effect: publishers do not wait for readers of many streams.

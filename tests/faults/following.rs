@@ -57,6 +57,7 @@ async fn follow(hub: Arc<Hub>, places: Vec<(StreamName, Offset)>, expected: Stre
         progress: Some(Progress::At(tail)),
         history: 0,
         times: false,
+        withheld: false,
     });
     let mut reader = hub.multi_reader(streams.collect());
     // The first wait returns at once, since the reader subscribes then; only the second one really waits.

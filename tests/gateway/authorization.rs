@@ -11,41 +11,47 @@ use crate::world::mqtt::{Hello, Mqtt, Packet};
 use crate::world::{Answer, Gateway, PATIENCE, Request, WebSocket, delete, get, head, post, put, until};
 
 /// A gateway that checks tokens, its key, and the stream `news` with one message.
-struct Protected {
-    gateway: Gateway,
-    folder: TempDir,
+pub(crate) struct Protected {
+    pub(crate) gateway: Gateway,
+    pub(crate) folder: TempDir,
 }
 
-fn pollgate(arguments: &[&str]) -> String {
+pub(crate) fn pollgate(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_pollgate")).args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 impl Protected {
-    async fn start(settings: &str) -> Self {
+    pub(crate) async fn start(settings: &str) -> Self {
+        Self::start_with(settings, &[], &[]).await
+    }
+
+    /// Starts it with additional arguments and environment variables.
+    pub(crate) async fn start_with(settings: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         pollgate(&["keygen", &path("key")]);
         std::fs::write(path("auth.toml"), format!("key_file = 'key'\n{settings}")).unwrap();
-        let gateway =
-            Gateway::start(&["--auth", &path("auth.toml"), "--access-log", &path("access.log")]).await;
+        let (auth, access_log) = (path("auth.toml"), path("access.log"));
+        let arguments = [&["--auth", &auth, "--access-log", &access_log], arguments].concat();
+        let gateway = Gateway::start_with(&arguments, variables).await;
         let protected = Self { gateway, folder };
         let owner = protected.token(&["--create", "#", "--append", "#"]);
         protected.send(Some(&owner), put("/v1/stream/news").json("[1]")).await.expect(201);
         protected
     }
 
-    fn key(&self) -> PathBuf {
+    pub(crate) fn key(&self) -> PathBuf {
         self.folder.path().join("key")
     }
 
-    fn token(&self, rights: &[&str]) -> String {
+    pub(crate) fn token(&self, rights: &[&str]) -> String {
         let key = self.key();
         pollgate(&[&["token", "--key-file", key.to_str().unwrap()], rights].concat())
     }
 
-    async fn send(&self, token: Option<&str>, request: Request) -> Answer {
+    pub(crate) async fn send(&self, token: Option<&str>, request: Request) -> Answer {
         let request = match token {
             Some(token) => request.header("authorization", format!("Bearer {token}")),
             None => request,
@@ -134,7 +140,7 @@ async fn what_is_public_needs_no_token_and_alone_may_be_cached() {
     for target in ["/v1/stream/inner?offset=-1", "/v1/stream/inner?offset=-1&live=long-poll"] {
         let inner = world.send(Some(&owner), get(target)).await.expect(200);
         assert_eq!(inner.header("cache-control"), "private, no-store", "{target}");
-        assert_eq!(inner.header("vary"), "authorization");
+        assert_eq!(inner.header("vary"), "authorization, cookie");
     }
     let inner = world.send(Some(&owner), get("/v1/stream/inner?offset=-1")).await;
     let again = get("/v1/stream/inner?offset=-1").header("if-none-match", inner.header("etag"));
@@ -179,7 +185,7 @@ async fn a_held_poll_and_an_event_stream_end_with_the_token() {
     timeout(PATIENCE, body.collect()).await.expect("the stream ends with the token").unwrap();
 }
 
-async fn mqtt(world: &Protected, id: &str, password: Option<&str>) -> Mqtt {
+pub(crate) async fn mqtt(world: &Protected, id: &str, password: Option<&str>) -> Mqtt {
     let hello = Hello { password: password.map(str::to_owned), ..Hello::new(id) };
     Mqtt::try_connect(world.gateway.mqtt, &hello).await.unwrap()
 }

@@ -13,6 +13,7 @@ mod world;
 
 mod authorization;
 mod caching;
+mod carriers;
 mod command_line;
 mod drained_store;
 mod epochs;

@@ -59,8 +59,13 @@ impl WebSocket {
     }
 
     /// Like [`Self::open`], on an existing connection.
-    pub async fn open_on(mut raw: Raw, target: &str) -> Result<Self, Answer> {
-        raw.send(handshake(target) + "\r\n").await.expect("the gateway reads");
+    pub async fn open_on(raw: Raw, target: &str) -> Result<Self, Answer> {
+        Self::open_with(raw, handshake(target)).await
+    }
+
+    /// Like [`Self::open_on`], with the head of the handshake, without the empty line.
+    pub async fn open_with(mut raw: Raw, head: String) -> Result<Self, Answer> {
+        raw.send(head + "\r\n").await.expect("the gateway reads");
         let answer = raw.answer().await.expect("no reset").expect("an answer");
         if answer.status != 101 {
             return Err(answer);

@@ -19,6 +19,9 @@ const FRESH: Duration = Duration::from_secs(60);
 /// The longest entity tag: three numbers of 16 digits, quotes and separators.
 const ENTITY_TAG_BYTES_MAX: usize = 54;
 
+/// The fields with credentials, on which a response depends that needs a token.
+pub(in crate::http) const VARY_BY_CREDENTIALS: &str = "authorization, cookie";
+
 /// How caches may use a response with messages.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http) enum Caching {
@@ -125,7 +128,7 @@ pub(in crate::http) fn caching(head: &mut impl Head, batch: &Batch, keep: Cachin
     head.put(ETAG, entity_tag(batch).as_bytes());
     if matches!(keep, Caching::Private) {
         head.put_static(CACHE_CONTROL, "private, no-store");
-        return head.put_static(VARY, "authorization");
+        return head.put_static(VARY, VARY_BY_CREDENTIALS);
     }
     let fresh = batch.lives_for.map_or(FRESH, |left| left.min(FRESH));
     if !keeps {

@@ -1,11 +1,36 @@
 //! Authorization of requests: which rights an operation needs, and how long it may last.
 
-use super::credentials::Rights;
+use super::credentials::{Rights, ticket_of};
 use super::error::Error;
+use super::form::Form;
+use super::gateway::Gateway;
 use super::operation::{OnStream, Operation};
 use crate::auth::Action;
 use crate::http::read::request::{LiveRead, Read, ReadFrom};
 use crate::stream::StreamName;
+
+impl Gateway {
+    /// Replaces the rights of a request that has a ticket with those that the ticket stands for. A ticket for something else than
+    /// the request gives none.
+    pub(super) fn with_ticket(
+        &self,
+        rights: Rights,
+        query: Option<&str>,
+        operation: &Operation,
+    ) -> Result<Rights, Error> {
+        let Some(ticket) = query.and_then(ticket_of).filter(|_| rights.owes_ticket()) else {
+            return Ok(rights);
+        };
+        match operation {
+            Operation::Read(Read::Sse(live)) => self.redeem(rights, ticket, Form::Sse, &live.from),
+            Operation::WebSocket(socket) => match &socket.live {
+                Some(live) => self.redeem(rights, ticket, Form::WebSocket, &live.from),
+                None => Ok(rights),
+            },
+            _ => Ok(rights),
+        }
+    }
+}
 
 impl Rights {
     /// Checks that the client may do what an operation does, and bounds what lasts by the end of the grants.
@@ -20,6 +45,10 @@ impl Rights {
                 socket.live = socket.live.map(|live| self.admit_live(live)).transpose()?;
                 socket.rights = Some(self.clone());
                 Operation::WebSocket(socket)
+            }
+            Operation::Ticket(mut request) => {
+                request.grants = Some(self.grants());
+                Operation::Ticket(request)
             }
             // MQTT has credentials of its own; files and preflights have nothing to protect.
             other @ (Operation::Options(_) | Operation::GetFile(_) | Operation::Mqtt(_)) => other,
@@ -67,14 +96,25 @@ impl Rights {
     /// Also used for a read that the first frame of a WebSocket requests.
     pub(in crate::http) fn admit_live(&self, live: LiveRead) -> Result<LiveRead, Error> {
         let from = self.admit_from(live.from)?;
-        Ok(LiveRead { from, life: self.left(), ..live })
+        Ok(LiveRead { is_private: self.is_private(&from), from, life: self.left(), ..live })
     }
 
-    fn admit_from(&self, from: ReadFrom) -> Result<ReadFrom, Error> {
-        match &from {
+    /// Of many streams, those that the client may not read are withheld, unless it may read none of them.
+    fn admit_from(&self, mut from: ReadFrom) -> Result<ReadFrom, Error> {
+        match &mut from {
             ReadFrom::One { stream, .. } => self.check(Action::Read, stream)?,
             ReadFrom::Many(streams) => {
-                streams.iter().try_for_each(|requested| self.check(Action::Read, &requested.stream))?;
+                let mut refusal = None;
+                for requested in &mut *streams {
+                    if let Err(error) = self.check(Action::Read, &requested.stream) {
+                        (requested.withheld, refusal) = (true, Some(error));
+                    }
+                }
+                if let Some(error) = refusal
+                    && streams.iter().all(|requested| requested.withheld)
+                {
+                    return Err(error);
+                }
             }
         }
         Ok(from)

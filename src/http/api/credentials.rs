@@ -1,9 +1,9 @@
-//! Credentials of requests: from the `Authorization` field to the rights of the client.
+//! Credentials of requests: from the `Authorization` field, the cookie or a ticket to the rights of the client.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use hyper::header::AUTHORIZATION;
+use hyper::header::{AUTHORIZATION, COOKIE, ORIGIN};
 
 use super::error::Error;
 use super::fields::Fields;
@@ -14,6 +14,13 @@ use crate::stream::StreamName;
 /// The parameter in which clients of other servers send tokens. URLs end up in logs and histories (RFC 9700, section 4.3.2).
 const TOKEN_PARAMETER: &str = "access_token=";
 
+/// The parameter with a ticket.
+const TICKET_PARAMETER: &str = "ticket=";
+
+/// The cookie with a token. Browsers accept a cookie with this prefix only from its own host, over TLS and for all paths (RFC
+/// 6265bis, section 4.1.3.2).
+const COOKIE_PREFIX: &[u8] = b"__Host-pollgate=";
+
 /// What the client of a request may do.
 #[derive(Debug, Clone)]
 pub(in crate::http) struct Rights {
@@ -22,14 +29,20 @@ pub(in crate::http) struct Rights {
     anonymous: Arc<Grants>,
     /// The time of day when the request was received.
     now: SystemTime,
+    /// The request has a ticket, which was not redeemed. Nothing is allowed until it is.
+    owes_ticket: bool,
 }
 
 impl Gateway {
-    /// Verifies the credentials of a request. `None`: the gateway checks no credentials.
+    /// Verifies the credentials of a request. `None`: the gateway checks no credentials. `is_safe`: the request changes nothing and
+    /// opens no WebSocket.
+    ///
+    /// `Authorization` takes precedence over a ticket, and a ticket over the cookie.
     pub(in crate::http) fn authenticate(
         &self,
         query: Option<&str>,
         fields: &(impl Fields + ?Sized),
+        is_safe: bool,
     ) -> Result<Option<Rights>, Error> {
         if !self.auth.is_enabled() {
             return Ok(None);
@@ -43,18 +56,80 @@ impl Gateway {
             return Err(Error::Unauthorized(Unauthorized::Scheme));
         }
         let now = self.clock.wall();
-        let grants = self.auth.authorization(value, now).map_err(Error::Unauthorized)?;
-        Ok(Some(Rights { grants, anonymous: self.auth.anonymous(), now }))
+        let owes_ticket = value.is_none() && query.and_then(ticket_of).is_some();
+        let grants = match value {
+            None if !owes_ticket && let Some(token) = self.cookie(fields, is_safe)? => {
+                self.auth.token(token, now)
+            }
+            value => self.auth.authorization(value, now),
+        };
+        let grants = grants.map_err(Error::Unauthorized)?;
+        Ok(Some(Rights { grants, anonymous: self.auth.anonymous(), now, owes_ticket }))
     }
+
+    /// Returns the token in the cookie. A browser adds it to the requests of any page that it lets send cookies, so that requests
+    /// with consequences have to come from a page of the gateway or of an allowed origin: the access policy has refused others. If
+    /// pages of any origin are allowed, the cookie does not count.
+    fn cookie<'a>(
+        &self,
+        fields: &'a (impl Fields + ?Sized),
+        is_safe: bool,
+    ) -> Result<Option<&'a [u8]>, Error> {
+        if self.access.origins.allow_any() {
+            return Ok(None);
+        }
+        let pairs = fields.values(&COOKIE).flat_map(|value| value.split(|byte| *byte == b';'));
+        let mut tokens = pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(COOKIE_PREFIX));
+        match (tokens.next(), tokens.next()) {
+            (Some(_), Some(_)) => Err(Error::Unauthorized(Unauthorized::Invalid)),
+            (Some(_), None) if !is_safe && fields.values(&ORIGIN).next().is_none() => {
+                Err(Error::CookieWithoutOrigin)
+            }
+            (token, _) => Ok(token),
+        }
+    }
+}
+
+/// Returns the ticket in a query.
+pub(super) fn ticket_of(query: &str) -> Option<&str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(TICKET_PARAMETER))
 }
 
 impl Rights {
     /// Checks that the client may do `action` to `stream`. A client without credentials is told to bring some.
     pub(in crate::http) fn check(&self, action: Action, stream: &StreamName) -> Result<(), Error> {
+        if self.owes_ticket {
+            return Err(Error::Unauthorized(Unauthorized::Ticket));
+        }
         authorize(&self.grants, action, stream).map_err(|forbidden| match self.grants.subject() {
             None => Error::Unauthorized(Unauthorized::Missing),
             Some(_) => Error::Forbidden(forbidden),
         })
+    }
+
+    /// Checks that the client has a token.
+    pub(super) fn check_subject(&self) -> Result<(), Error> {
+        match self.grants.subject() {
+            Some(_) => Ok(()),
+            None => Err(Error::Unauthorized(Unauthorized::Missing)),
+        }
+    }
+
+    pub(super) fn grants(&self) -> Arc<Grants> {
+        self.grants.clone()
+    }
+
+    /// Whether the request has a ticket, which was not redeemed.
+    pub(super) fn owes_ticket(&self) -> bool {
+        self.owes_ticket
+    }
+
+    /// The rights that a ticket stands for, which end with the token.
+    pub(super) fn of_ticket(self, grants: Arc<Grants>) -> Result<Self, Error> {
+        if grants.expires_at().is_some_and(|end| end <= self.now) {
+            return Err(Error::Unauthorized(Unauthorized::Expired));
+        }
+        Ok(Self { grants, owes_ticket: false, ..self })
     }
 
     /// Whether a client without credentials could not read the stream.

@@ -54,6 +54,9 @@ impl Gateway {
             Operation::GetFile(get) => return Ok(Reply::http(get.answer().into())),
             Operation::Options(options) => return Ok(Reply::http(options.answer().into())),
             Operation::Mqtt(handshake) => return self.upgrade_to_mqtt(&handshake),
+            Operation::Ticket(request) => {
+                return self.issue_ticket(&request).map(|answer| Reply::http(answer.into()));
+            }
         };
         let answer = match operation {
             OnStream::Append(mut append) => {

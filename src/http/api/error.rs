@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::answer::secure;
 use super::fields::{self, *};
-use crate::auth::{Forbidden, Unauthorized};
+use crate::auth::{Forbidden, TicketRefused, Unauthorized};
 use crate::http::conn::{Body, bare};
 use crate::http::read::resume_token::InvalidResumeToken;
 use crate::hub::{CreationError, InvalidClientId, PollError, TooManyPolls};
@@ -92,9 +92,17 @@ pub(in crate::http) enum Error {
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
     #[error(
-        "a token must not be in the URL, which logs and histories keep; send it as `Authorization: Bearer TOKEN`"
+        "a token must not be in the URL, which logs and histories keep; send it as `Authorization: Bearer TOKEN`, or \
+         exchange it for a ticket with POST /v1/ticket"
     )]
     TokenInQuery,
+    #[error(
+        "a request with the cookie __Host-pollgate that changes something or opens a WebSocket needs an `Origin`, which \
+         browsers send; other clients send the token as `Authorization: Bearer TOKEN`"
+    )]
+    CookieWithoutOrigin,
+    #[error(transparent)]
+    Ticket(TicketRefused),
     #[error("this stream accepts {} frames only", if *binary { "binary" } else { "text" })]
     FrameType { binary: bool },
     #[error("a request for many streams must be JSON, with the Content-Type application/json")]
@@ -195,7 +203,13 @@ impl Error {
             }
             Self::Subprotocol => (StatusCode::BAD_REQUEST, "subprotocol"),
             Self::Misdirected { .. } => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
-            Self::Origin { .. } | Self::CrossSite => (StatusCode::FORBIDDEN, "origin"),
+            Self::Origin { .. } | Self::CrossSite | Self::CookieWithoutOrigin => {
+                (StatusCode::FORBIDDEN, "origin")
+            }
+            Self::Ticket(_) => {
+                fields.insert(RETRY_AFTER, fields::retry_after());
+                (StatusCode::TOO_MANY_REQUESTS, "too-many-tickets")
+            }
             Self::Unauthorized(reason) => {
                 // Without credentials, the challenge names no error (RFC 6750, section 3.1).
                 fields.insert(

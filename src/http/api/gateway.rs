@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::access::AccessPolicy;
 use super::form::FormMetrics;
 use crate::access_log::AccessLog;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Tickets};
 use crate::clock::{Clock, jittered};
 use crate::http::conn::MqttSocket;
 use crate::hub::Hub;
@@ -27,6 +27,7 @@ pub struct Gateway {
     pub(in crate::http) access: AccessPolicy,
     /// Verifies the credentials of clients.
     pub(in crate::http) auth: Arc<Authenticator>,
+    pub(in crate::http) tickets: Tickets,
     /// Hands WebSockets with the subprotocol `mqtt` to the MQTT front.
     pub(in crate::http) mqtt_sockets: mpsc::Sender<MqttSocket>,
     /// Where requests are logged, if they are.
@@ -46,11 +47,14 @@ impl Gateway {
     ) -> Self {
         let forms = FormMetrics::new(metrics.clone());
         let auth = Arc::new(Authenticator::open());
-        Self { hub, limits, holds, metrics, forms, clock, access, auth, mqtt_sockets, access_log: None }
+        let tickets = Tickets::new(limits.tickets_max, limits.tickets_per_subject_max);
+        let access_log = None;
+        Self { hub, limits, holds, metrics, forms, clock, access, auth, tickets, mqtt_sockets, access_log }
     }
 
     /// Checks the credentials of all requests.
-    pub fn with_auth(self, auth: Arc<Authenticator>) -> Self {
+    pub fn with_auth(mut self, auth: Arc<Authenticator>) -> Self {
+        self.access.origins.accept_credentials(auth.is_enabled());
         Self { auth, ..self }
     }
 

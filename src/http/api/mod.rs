@@ -20,5 +20,6 @@ mod options;
 pub(super) mod origins;
 pub(super) mod routes;
 pub(super) mod target;
+mod tickets;
 pub(super) mod upgrade;
 mod upload;

@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 use hyper::StatusCode;
+use hyper::header::REFERRER_POLICY;
 use tokio::time::Instant;
 use tracing::Span;
 
+use super::credentials::ticket_of;
 use super::error::Error;
 use super::fields::STREAM_WARNING;
 use super::files::GetFile;
@@ -15,6 +17,7 @@ use super::handshake::Handshake;
 use super::options::Options;
 use super::origins::AllowedOrigin;
 use super::target::unknown_parameters;
+use super::tickets::{TicketRequest, without_secrets};
 use crate::access_log::{AccessEntry, LoggedRequest};
 use crate::clock::rfc3339;
 use crate::http::conn::{Answer, ConnectionState, Framing};
@@ -54,6 +57,8 @@ pub(in crate::http) enum Operation {
     GetFile(GetFile),
     /// A WebSocket for MQTT.
     Mqtt(Box<Handshake>),
+    /// The exchange of a token for a ticket.
+    Ticket(Box<TicketRequest>),
 }
 
 /// An operation on one stream that delivers no messages.
@@ -80,7 +85,7 @@ impl Operation {
             Self::OnStream(name, _) => name.as_str(),
             Self::Read(read) => read.stream(),
             Self::WebSocket(socket) => socket.stream(),
-            Self::Options(_) | Self::GetFile(_) | Self::Mqtt(_) => "",
+            Self::Options(_) | Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) => "",
         }
     }
 
@@ -88,9 +93,8 @@ impl Operation {
     pub(in crate::http) fn client(&self) -> Option<&ClientId> {
         match self {
             Self::Read(read) => read.client(),
-            Self::OnStream(..) | Self::WebSocket(_) | Self::Options(_) | Self::GetFile(_) | Self::Mqtt(_) => {
-                None
-            }
+            Self::OnStream(..) | Self::WebSocket(_) | Self::Options(_) => None,
+            Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) => None,
         }
     }
 
@@ -101,6 +105,7 @@ impl Operation {
             Self::WebSocket(_) => Some(Form::WebSocket),
             Self::GetFile(_) => Some(Form::File),
             Self::Mqtt(_) => Some(Form::Mqtt),
+            Self::Ticket(_) => Some(Form::Other),
             Self::OnStream(..) | Self::Options(_) => None,
         }
     }
@@ -131,12 +136,13 @@ impl Gateway {
     ) {
         if let Some(access_log) = &self.access_log {
             let client = request.operation.as_ref().ok().and_then(Operation::client).map(ClientId::as_str);
-            // A token in the URL is not logged.
-            let has_token = matches!(request.operation, Err(Error::TokenInQuery));
-            let target = target.split('?').next().filter(|_| has_token).unwrap_or(target);
+            let target = &without_secrets(target);
             let logged = LoggedRequest { method, target, form: request.log.form.as_str(), client };
             let time = rfc3339(self.clock.wall());
             request.log.notes().access = Some(access_log.begin(logged, time));
+        }
+        if self.auth.is_enabled() && query.and_then(ticket_of).is_some() {
+            request.log.notes().has_ticket = true;
         }
         if let Some(warning) = query.and_then(unknown_parameters) {
             request.log.notes().warning = Some(warning);
@@ -164,6 +170,8 @@ struct RequestNotes {
     access: Option<AccessEntry>,
     /// The value of the field that warns of unknown parameters.
     warning: Option<String>,
+    /// The URL contains a ticket.
+    has_ticket: bool,
 }
 
 impl RequestLog {
@@ -185,7 +193,8 @@ impl RequestLog {
 
     fn notes(&mut self) -> &mut RequestNotes {
         self.notes.get_or_insert_with(|| {
-            Box::new(RequestNotes { span: None, since: Instant::now(), access: None, warning: None })
+            let (span, access, warning) = Default::default();
+            Box::new(RequestNotes { span, since: Instant::now(), access, warning, has_ticket: false })
         })
     }
 
@@ -213,6 +222,9 @@ impl RequestNotes {
     #[cold]
     fn finish(&mut self, answer: &mut impl Answer) {
         let status = answer.status().as_u16();
+        if self.has_ticket {
+            answer.add(REFERRER_POLICY, b"no-referrer");
+        }
         if let Some(warning) = self.warning.take() {
             answer.add(STREAM_WARNING, warning.as_bytes());
         }

@@ -1,7 +1,8 @@
 //! Origins of pages: which pages may use the gateway, and the CORS fields of the responses that they may read.
 
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, HeaderName, HeaderValue, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, HeaderName,
+    HeaderValue, VARY,
 };
 
 use super::authority::{Authority, Host};
@@ -14,7 +15,15 @@ pub(in crate::http) struct Origins {
     any: bool,
     /// As browsers write them: in lower case, without a default port.
     allowed: Vec<HeaderValue>,
+    /// Pages of the allowed origins may send cookies.
+    with_credentials: bool,
 }
+
+/// The fields that pages may read if they send cookies; `*` does not count then (Fetch standard, section 3.3.5).
+const EXPOSED_WITH_CREDENTIALS: &str = "etag, location, preference-applied, producer-epoch, producer-expected-seq, \
+    producer-received-seq, producer-seq, retry-after, stream-closed, stream-cursor, stream-earliest-offset, \
+    stream-expires-at, stream-gap, stream-max-age, stream-max-bytes, stream-max-messages, stream-next-offset, \
+    stream-sse-data-encoding, stream-superseded, stream-ttl, stream-up-to-date, stream-warning, www-authenticate";
 
 /// Why a value of the setting `origin` is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,6 +130,11 @@ impl Origins {
         }
     }
 
+    /// Lets pages of the allowed origins send cookies, and read the responses. Pages of any origin may never do that.
+    pub(super) fn accept_credentials(&mut self, with_credentials: bool) {
+        self.with_credentials = with_credentials && !self.any;
+    }
+
     /// Whether pages of any origin are allowed.
     pub(super) fn allow_any(&self) -> bool {
         self.any
@@ -157,7 +171,8 @@ impl Origins {
         if self.allowed.is_empty() {
             return CorsFields::None;
         }
-        CorsFields::Varying(origin.and_then(|AllowedOrigin(place)| self.allowed.get(usize::from(place))))
+        let origin = origin.and_then(|AllowedOrigin(place)| self.allowed.get(usize::from(place)));
+        if self.with_credentials { CorsFields::WithCredentials(origin) } else { CorsFields::Varying(origin) }
     }
 }
 
@@ -186,6 +201,8 @@ pub(in crate::http) enum CorsFields<'a> {
     Any,
     /// Pages of this origin; `None`: only the gateway's own. Caches must keep the responses for different origins apart.
     Varying(Option<&'a HeaderValue>),
+    /// The same, for pages that may send cookies.
+    WithCredentials(Option<&'a HeaderValue>),
 }
 
 impl CorsFields<'_> {
@@ -204,6 +221,14 @@ impl CorsFields<'_> {
                 if let Some(origin) = origin {
                     head.put(ACCESS_CONTROL_ALLOW_ORIGIN, origin.as_bytes());
                     head.put_static(EXPOSED.0, EXPOSED.1);
+                }
+            }
+            Self::WithCredentials(origin) => {
+                head.put_static(VARY, "origin");
+                if let Some(origin) = origin {
+                    head.put(ACCESS_CONTROL_ALLOW_ORIGIN, origin.as_bytes());
+                    head.put_static(ACCESS_CONTROL_ALLOW_CREDENTIALS, "true");
+                    head.put_static(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_WITH_CREDENTIALS);
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
-use hyper::header::{EXPECT, TRANSFER_ENCODING};
+use hyper::header::{EXPECT, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Version};
@@ -20,6 +20,7 @@ use super::handshake::Handshake;
 use super::operation::{GatewayRequest, OnStream, Operation};
 use super::options::Options;
 use super::target::stream_of_path;
+use super::tickets::{TICKET_METHODS, TICKET_PATH, TicketRequest};
 use super::upgrade;
 use super::upload::{can_skip, collect};
 use crate::auth::Action;
@@ -65,6 +66,8 @@ enum BodyOperation {
     Append(StreamName, Box<Append>),
     /// A read of many streams; the body names the streams and the delivery form.
     Read(Box<PostRead>),
+    /// The exchange of a token for a ticket; the body names what the ticket is for.
+    Ticket,
 }
 
 impl ParsedHead {
@@ -77,6 +80,7 @@ impl ParsedHead {
             Self::NeedsBody(BodyOperation::Create(name, _)) => rights.check(Action::Create, name)?,
             Self::NeedsBody(BodyOperation::Append(name, _)) => rights.check(Action::Append, name)?,
             Self::NeedsBody(BodyOperation::Read(_)) => {}
+            Self::NeedsBody(BodyOperation::Ticket) => rights.check_subject()?,
         }
         match self {
             Self::Complete(operation) => rights.admit(operation).map(Self::Complete),
@@ -97,7 +101,7 @@ impl BodyOperation {
             {
                 owner.admit(announced)
             }
-            Self::Create(..) | Self::Append(..) | Self::Read(_) => Ok(()),
+            Self::Create(..) | Self::Append(..) | Self::Read(_) | Self::Ticket => Ok(()),
         }
     }
 
@@ -109,6 +113,7 @@ impl BodyOperation {
                 Operation::OnStream(name, OnStream::Append(Box::new(append)))
             }
             Self::Read(post) => Operation::Read(post.read(&body, limits, holds)?),
+            Self::Ticket => Operation::Ticket(Box::new(TicketRequest::parse(&body, limits)?)),
         })
     }
 }
@@ -132,16 +137,30 @@ impl Gateway {
         let (method, target) = (head.method.clone(), head.uri.path_and_query().cloned());
         let admitted = self.admit(&head, refusal).and_then(|()| self.access.admit(&head));
         let origin = admitted.as_ref().ok().copied().flatten();
-        let rights = admitted.and_then(|_| self.authenticate(head.uri.query(), &head.headers));
-        let parsed =
-            rights.and_then(|rights| Ok((self.parse(form, head)?.admitted(rights.as_ref())?, rights)));
+        let query = target.as_ref().and_then(PathAndQuery::query);
+        let opens_socket = method == Method::CONNECT || head.headers.contains_key(UPGRADE);
+        let rights = admitted.and_then(|_| {
+            let is_safe = !opens_socket && matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
+            self.authenticate(query, &head.headers, is_safe)
+        });
+        let parsed = rights.and_then(|rights| {
+            let parsed = self.parse(form, head)?;
+            let rights = match (rights, &parsed) {
+                (Some(rights), ParsedHead::Complete(operation)) => {
+                    Some(self.with_ticket(rights, query, operation)?)
+                }
+                (rights, _) => rights,
+            };
+            Ok((parsed.admitted(rights.as_ref())?, rights))
+        });
         let (parsed, rights) = match parsed {
             Ok((parsed, rights)) => (Ok(parsed), rights),
             Err(error) => (Err(error), None),
         };
         // The form of a POST to many streams is known only from its body.
-        let is_many = matches!(parsed, Ok(ParsedHead::NeedsBody(BodyOperation::Read(_))));
-        let form = if is_many { Form::Other } else { form };
+        let is_other =
+            matches!(parsed, Ok(ParsedHead::NeedsBody(BodyOperation::Read(_) | BodyOperation::Ticket)));
+        let form = if is_other { Form::Other } else { form };
         framing.keep_alive &= refusal.is_none();
         let (operation, may_go_on, unread) = match parsed {
             // hyper cannot send 100 Continue over HTTP/2, and a client may wait for it without end.
@@ -195,6 +214,14 @@ impl Gateway {
                 Form::ShortPoll | Form::WebSocket => Operation::Mqtt(Box::new(Handshake::parse(&head)?)),
                 Form::Preflight => options(MQTT_METHODS),
                 _ => return Err(Error::MethodNotAllowed { allowed: MQTT_METHODS }),
+            },
+            TICKET_PATH if self.auth.is_enabled() => match form {
+                Form::Append => {
+                    TicketRequest::check_head(&head)?;
+                    return Ok(ParsedHead::NeedsBody(BodyOperation::Ticket));
+                }
+                Form::Preflight => options(TICKET_METHODS),
+                _ => return Err(Error::MethodNotAllowed { allowed: TICKET_METHODS }),
             },
             // RFC 9110, section 9.3.7: the methods of the server as a whole.
             "*" if form == Form::Preflight => options(STREAM_METHODS),

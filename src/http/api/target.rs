@@ -57,8 +57,19 @@ pub(in crate::http) trait Parameters {
     fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed>;
 }
 
-const NAMES: [&str; 10] =
-    ["offset", "live", "cursor", "resume", "timeout", "client", "heartbeat", "create", "from", "times"];
+const NAMES: [&str; 11] = [
+    "offset",
+    "live",
+    "cursor",
+    "resume",
+    "timeout",
+    "client",
+    "heartbeat",
+    "create",
+    "from",
+    "times",
+    "ticket",
+];
 
 /// The parameter that may be repeated.
 const STREAM: &str = "stream";

@@ -9,6 +9,7 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENC
 use hyper::{Method, Version};
 
 use super::response::Framing;
+use crate::auth::Unauthorized;
 use crate::http::api::error::Error;
 use crate::http::api::fields::{Fields, whole_number};
 use crate::http::api::form::Form;
@@ -68,10 +69,14 @@ impl Gateway {
             },
             _ => (Form::Append, self.parse_append(path, query, request.headers, body), query.is_some()),
         };
-        let operation = self.authenticate(query, request.headers).and_then(|rights| match rights {
+        let is_safe = method == Method::GET;
+        let operation = self.authenticate(query, request.headers, is_safe).and_then(|rights| match rights {
             Some(rights) => rights.admit(operation?),
             None => operation,
         });
+        if matches!(operation, Err(Error::Unauthorized(Unauthorized::Ticket))) {
+            return Parsed::Other;
+        }
         let mut request = GatewayRequest::new(form, Framing::PERSISTENT, origin, operation);
         if has_unknown || self.access_log.is_some() {
             self.note(&mut request, method.as_str(), target, query);

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{BufMut, Bytes, BytesMut};
 use httpdate::HttpDate;
 use hyper::body::Body as _;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TRANSFER_ENCODING, VARY};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 
 use super::body::{Body, FRAME_BYTES_MAX};
@@ -110,7 +110,13 @@ impl Head for HeaderMap {
     }
 
     fn put_static(&mut self, name: HeaderName, value: &'static str) {
-        self.insert(name, HeaderValue::from_static(value));
+        let value = HeaderValue::from_static(value);
+        // A list, to which several parts of the gateway contribute.
+        if name == VARY {
+            self.append(name, value);
+        } else {
+            self.insert(name, value);
+        }
     }
 }
 

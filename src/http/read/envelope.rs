@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::http::api::error::gap_text;
 use crate::hub::{MultiBatch, StreamUpdate, Update};
-use crate::stream::{Batch, CacheCursor, Encoding, Gap};
+use crate::stream::{Batch, CacheCursor, Encoding, Gap, StreamName};
 
 /// The length of a time with its comma, until the year 2286.
 const TIME_BYTES: usize = 14;
@@ -51,6 +51,8 @@ struct Control {
     gap: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     missing: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    forbidden: bool,
 }
 
 impl Frame {
@@ -77,9 +79,11 @@ pub(in crate::http) fn one(update: &Update, cursor: CacheCursor, frame: Frame) -
     envelope.freeze()
 }
 
-/// Encodes updates of many streams as an envelope, in one line. `event_id` is the id of a server-sent event.
-pub(in crate::http) fn many(
+/// Encodes updates of many streams as an envelope, in one line. `withheld` are streams that the client may not read, and
+/// `event_id` is the id of a server-sent event.
+pub(in crate::http) fn many<'a>(
     batch: &MultiBatch,
+    withheld: impl Iterator<Item = &'a StreamName>,
     token: &TokenField,
     superseded: bool,
     event_id: Option<&str>,
@@ -108,6 +112,13 @@ pub(in crate::http) fn many(
     for (index, update) in batch.updates.iter().enumerate() {
         envelope.put_slice(if index == 0 { b"" } else { b"," });
         put_stream_update(&mut envelope, update);
+    }
+    for (index, stream) in withheld.enumerate() {
+        envelope.put_slice(if index == 0 && batch.updates.is_empty() { b"" } else { b"," });
+        envelope.put_slice(b"{\"stream\":");
+        put_json(&mut envelope, stream.as_str());
+        envelope.put_slice(b",\"data\":[]");
+        put_control_fields(&mut envelope, &Control::of_forbidden());
     }
     envelope.put_slice(b"]");
     envelope.put_slice(name);
@@ -242,6 +253,11 @@ impl Control {
     /// The state of a stream that does not exist. Its reader is up to date.
     fn of_missing() -> Self {
         Self { missing: true, up_to_date: true, ..Self::default() }
+    }
+
+    /// The state of a stream that the client may not read, whether it exists or not.
+    fn of_forbidden() -> Self {
+        Self { forbidden: true, up_to_date: true, ..Self::default() }
     }
 
     fn of_batch(batch: &Batch, cursor: Option<String>) -> Self {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::unfold;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
 use hyper::{Response, StatusCode};
 use tokio_stream::Stream;
 
@@ -102,14 +102,14 @@ impl Gateway {
         state: Arc<ConnectionState>,
     ) -> Result<Response<Body>, Error> {
         let life = jittered(self.limits.live_life.get());
-        let reconnects = live.reconnects;
+        let (reconnects, is_private) = (live.reconnects, live.is_private);
         let live = match self.live_opener(format, Some(life), state).open(live).await {
             // An `EventSource` gives up at any status but 200, and its page is not told the status.
             Err(Error::Poll(PollError::Read(ReadError::Gap(gap)))) if reconnects => {
                 let cursor = CacheCursor::next(None, self.clock.wall(), fastrand::u64(..));
                 let event = (format.one)(&Update::Gap(gap), cursor);
                 let events = sse::with_retry(RECONNECT_AFTER_LIFE, &event);
-                return Ok(live_answer(format.content_type, Body::full(events)));
+                return Ok(live_answer(format.content_type, Body::full(events), is_private));
             }
             live => live?,
         };
@@ -123,7 +123,7 @@ impl Gateway {
             (Form::Sse, None) => "text/event-stream; charset=utf-8",
             _ => format.content_type,
         };
-        let mut answer = live_answer(content_type, Body::live(live.updates));
+        let mut answer = live_answer(content_type, Body::live(live.updates), is_private);
         let headers = answer.headers_mut();
         let is_binary =
             live.stream.is_some_and(|(_, content_type)| content_type.encoding() == Encoding::Binary);
@@ -147,7 +147,7 @@ impl Gateway {
 impl LiveOpener {
     /// Opens the tail of one stream or many. Errors are found here, before the status of the response is sent.
     pub(in crate::http) async fn open(self, live: LiveRead) -> Result<OpenLive, Error> {
-        let LiveRead { from, heartbeat, life, reconnects: _ } = live;
+        let LiveRead { from, heartbeat, life, reconnects: _, is_private: _ } = live;
         let (hub, format) = (&self.hub, self.format);
         let life = self.life.map_or(life, |own| Some(life.map_or(own, |left| left.min(own))));
         let settings = TailSettings { heartbeat, life };
@@ -209,11 +209,15 @@ fn encoded<S: Source>(tail: Tail<S>, encoder: impl Encoder<S>, form: Form, count
 }
 
 /// Begins a response with a live form. Header fields stop caches from keeping it, and proxies from buffering or compressing it.
-fn live_answer(content_type: &'static str, body: Body) -> Response<Body> {
+fn live_answer(content_type: &'static str, body: Body, is_private: bool) -> Response<Body> {
     let mut answer = bare(StatusCode::OK, body);
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    if is_private {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store, no-transform"));
+        headers.insert(VARY, HeaderValue::from_static(answer::VARY_BY_CREDENTIALS));
+    }
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     answer::secure_messages(headers);
     answer
@@ -302,7 +306,9 @@ impl Encoder<MultiReader> for MultiEncoder {
             TokenField::Full(token) => token.clone(),
             TokenField::Delta(_) | TokenField::Same => resume_token::part(reader.positions()),
         });
-        let envelope = envelope::many(batch, &token, false, id.as_deref(), self.frame);
+        // They are told once, in the first envelope.
+        let withheld = reader.withheld().filter(|_| is_first);
+        let envelope = envelope::many(batch, withheld, &token, false, id.as_deref(), self.frame);
         if let Some(ids) = &mut self.ids {
             ids.sent += envelope.len();
         }

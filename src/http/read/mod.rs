@@ -11,7 +11,7 @@ mod envelope;
 pub(super) mod live;
 pub(super) mod long_poll;
 pub(super) mod request;
-mod requested_streams;
+pub(super) mod requested_streams;
 pub(super) mod resume_token;
 mod short_poll;
 pub(super) mod sse;

@@ -91,6 +91,8 @@ pub(in crate::http) struct LiveRead {
     pub(in crate::http) life: Option<Duration>,
     /// The client reconnects with the id of the last event that it received.
     pub(in crate::http) reconnects: bool,
+    /// Only clients with a token may read the stream.
+    pub(in crate::http) is_private: bool,
 }
 
 /// How a delivery form resumes reading.
@@ -309,7 +311,7 @@ impl LiveRead {
     fn new(from: ReadFrom, parameters: &impl Parameters, default: Duration) -> Result<Self, Error> {
         let requested = parameters.seconds("heartbeat")?.map(Duration::from_secs);
         let heartbeat = requested.map_or(default, |heartbeat| heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX));
-        Ok(Self { from, heartbeat, life: None, reconnects: false })
+        Ok(Self { from, heartbeat, life: None, reconnects: false, is_private: false })
     }
 
     /// Parses the first frame of a WebSocket that reads many streams.

@@ -113,7 +113,7 @@ pub(in crate::http) fn requested_streams<'n>(
         }
         let (turn, progress) =
             token.get(hash).map_or((usize::MAX, begin), |(turn, progress)| (turn, Some(progress)));
-        streams.push((turn, RequestedStream { stream, progress, history, times }));
+        streams.push((turn, RequestedStream { stream, progress, history, times, withheld: false }));
     }
     if streams.is_empty() {
         return Err(Error::parameter("stream", "is required, once for each stream"));

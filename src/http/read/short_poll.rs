@@ -66,7 +66,7 @@ impl Gateway {
 /// Returns the response to a poll of many streams: always 200 with an envelope.
 pub(in crate::http) fn many<A: Answer>(reader: &MultiReader, batch: &MultiBatch, superseded: bool) -> A {
     let token = TokenField::Full(resume_token::part(reader.positions()));
-    let envelope = envelope::many(batch, &token, superseded, None, Frame::NONE);
+    let envelope = envelope::many(batch, reader.withheld(), &token, superseded, None, Frame::NONE);
     let mut answer = A::begin(StatusCode::OK);
     answer.put_static(CACHE_CONTROL, "no-store");
     answer::secure_messages(&mut answer);

@@ -89,3 +89,12 @@ fn a_clock_before_1970_or_after_9999_has_a_date_too() {
         assert_eq!(std::str::from_utf8(&date_text(now)), Ok(expected));
     }
 }
+
+#[test]
+fn a_response_may_vary_by_several_fields_on_both_paths() {
+    let mut response = bare(StatusCode::OK, Body::empty());
+    for name in ["authorization", "origin"] {
+        response.put_static(VARY, name);
+    }
+    assert_eq!(response.headers().get_all(VARY).iter().collect::<Vec<_>>(), ["authorization", "origin"]);
+}
