@@ -24,6 +24,7 @@
 //! | has not sent its whole CONNECT | 4 KiB, and its part of `mqtt_connecting_bytes_max`, which all such connections share | 4 KiB, and 16 MiB for all |
 //! | speaks MQTT | one packet of `mqtt_packet_bytes_max`, the bytes that it has not read (a batch of `tail_bytes_max`, or one message), and the positions of 4096 streams | 1 MiB + 64 KiB + 320 KiB |
 //! | has MQTT sessions, connected or not | `mqtt_session_bytes_per_address_max` for all sessions of its address; a subscription costs what its filter and the matching streams need, and nothing for retained messages | 128 MiB |
+//! | opens a WebSocket without a token, on streams that need one | a frame of 16 KiB, for at most `websocket_auth_timeout` | 16 KiB, 5 s |
 //! | exports all streams (admin listener, one at a time) | a read of 256 KiB or a message, and its encoding, the writers of a stream, and 64 bytes for each stream that has forks | 3 MiB + 4 MiB |
 //! | sends requests while there is an access log | a line with the target for each request under way, and `access_log_bytes_max` for all that wait to be written | 5 KiB, and 1 MiB for all |
 //! | speaks HTTP/2 | the cost of an HTTP/1.1 connection for each of `http2_streams_max`, and `http2_connection_window_bytes` | 100 times, 1 MiB |
@@ -191,6 +192,8 @@ limits! {
 
     /// Interval of the pings on a WebSocket.
     websocket_ping: Span = Span::seconds(25), "duration";
+    /// How long a client without a token in its handshake may take to send one in a frame, if the streams need one.
+    websocket_auth_timeout: Span = Span::seconds(5), "duration";
     /// How long a client may take to answer a ping with a pong, or a close frame with its own.
     websocket_pong_timeout: Span = Span::seconds(8), "duration";
     /// Size of a WebSocket message.

@@ -58,6 +58,9 @@ pub enum Unauthorized {
     /// The token has no end, or one that is too far away.
     #[error("the token must have an `exp` at most 24 hours after its issue")]
     Life,
+    /// The token is that of another subject than the one before.
+    #[error("the token belongs to another subject than the one that it is to replace")]
+    Subject,
     /// The ticket cannot be used.
     #[error(
         "the ticket is unknown, has ended, was used too often, or was issued for other streams or another form"

@@ -8,7 +8,9 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::world::mqtt::{Hello, Mqtt, Packet};
-use crate::world::{Answer, Gateway, PATIENCE, Request, WebSocket, delete, get, head, post, put, until};
+use crate::world::{
+    Answer, Gateway, PATIENCE, Raw, Request, WebSocket, delete, get, handshake, head, post, put, until,
+};
 
 /// A gateway that checks tokens, its key, and the stream `news` with one message.
 pub(crate) struct Protected {
@@ -125,8 +127,9 @@ async fn live_forms_and_websockets_need_the_right_to_read() {
         assert_eq!(connection.begin(request).await.unwrap().0, 200, "{form}");
     }
     let target = "/v1/stream/news?offset=-1&live=websocket";
-    let refused = WebSocket::open(world.gateway.address, target).await.err().unwrap();
-    assert_eq!(refused.status, 401);
+    let head = handshake(target) + &format!("authorization: Bearer {other}\r\n");
+    let raw = Raw::open(world.gateway.address).await;
+    assert_eq!(WebSocket::open_with(raw, head).await.err().unwrap().status, 403);
 }
 
 #[tokio::test]

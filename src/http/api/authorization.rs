@@ -42,7 +42,12 @@ impl Rights {
             }
             Operation::Read(read) => Operation::Read(self.admit_read(read)?),
             Operation::WebSocket(mut socket) => {
-                socket.live = socket.live.map(|live| self.admit_live(live)).transpose()?;
+                // A client that could not send a token in its handshake may send it in a frame.
+                let is_open = |live: &LiveRead| live.from.streams().all(|stream| !self.is_hidden(stream));
+                socket.awaits_token = self.may_bring_token() && !socket.live.as_ref().is_none_or(is_open);
+                if !socket.awaits_token {
+                    socket.live = socket.live.map(|live| self.admit_live(live)).transpose()?;
+                }
                 socket.rights = Some(self.clone());
                 Operation::WebSocket(socket)
             }

@@ -8,7 +8,8 @@ use hyper::header::{AUTHORIZATION, COOKIE, ORIGIN};
 use super::error::Error;
 use super::fields::Fields;
 use super::gateway::Gateway;
-use crate::auth::{Action, Grants, Unauthorized, authorize};
+use crate::auth::{Action, Authenticator, Grants, Unauthorized, authorize};
+use crate::clock::Clock;
 use crate::stream::StreamName;
 
 /// The parameter in which clients of other servers send tokens. URLs end up in logs and histories (RFC 9700, section 4.3.2).
@@ -31,6 +32,13 @@ pub(in crate::http) struct Rights {
     now: SystemTime,
     /// The request has a ticket, which was not redeemed. Nothing is allowed until it is.
     owes_ticket: bool,
+}
+
+/// What the client of an open WebSocket may do, and how it renews that.
+pub(in crate::http) struct SocketRights {
+    auth: Arc<Authenticator>,
+    clock: Clock,
+    rights: Rights,
 }
 
 impl Gateway {
@@ -90,6 +98,38 @@ impl Gateway {
     }
 }
 
+impl Gateway {
+    pub(super) fn socket_rights(&self, rights: Rights) -> SocketRights {
+        SocketRights { auth: self.auth.clone(), clock: self.clock, rights }
+    }
+}
+
+impl SocketRights {
+    pub(in crate::http) fn rights(&self) -> &Rights {
+        &self.rights
+    }
+
+    /// Replaces the rights with those of a token of the same subject, if it grants to read all `streams`.
+    pub(in crate::http) fn renew(&mut self, token: &str, streams: &[StreamName]) -> Result<(), Error> {
+        let now = self.clock.wall();
+        let grants = self.auth.token(token.as_bytes(), now).map_err(Error::Unauthorized)?;
+        let before = self.rights.grants.subject();
+        if before.is_some() && before != grants.subject() {
+            return Err(Error::Unauthorized(Unauthorized::Subject));
+        }
+        let renewed = Rights { grants, now, owes_ticket: false, ..self.rights.clone() };
+        streams.iter().try_for_each(|stream| renewed.check(Action::Read, stream))?;
+        self.rights = renewed;
+        Ok(())
+    }
+
+    /// How long the rights last from now on; `None`: without end.
+    pub(in crate::http) fn left(&self) -> Option<Duration> {
+        let end = self.rights.grants.expires_at()?;
+        Some(end.duration_since(self.clock.wall()).unwrap_or_default())
+    }
+}
+
 /// Returns the ticket in a query.
 pub(super) fn ticket_of(query: &str) -> Option<&str> {
     query.split('&').find_map(|pair| pair.strip_prefix(TICKET_PARAMETER))
@@ -117,6 +157,11 @@ impl Rights {
 
     pub(super) fn grants(&self) -> Arc<Grants> {
         self.grants.clone()
+    }
+
+    /// Whether the client has no credentials, and may still send a token.
+    pub(super) fn may_bring_token(&self) -> bool {
+        self.grants.subject().is_none() && !self.owes_ticket
     }
 
     /// Whether the request has a ticket, which was not redeemed.

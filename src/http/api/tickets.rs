@@ -91,12 +91,7 @@ impl Gateway {
         form: Form,
         from: &ReadFrom,
     ) -> Result<Rights, Error> {
-        let scope = match from {
-            ReadFrom::One { stream, .. } => TicketScope::new(form.as_str(), [stream]),
-            ReadFrom::Many(streams) => {
-                TicketScope::new(form.as_str(), streams.iter().map(|requested| &requested.stream))
-            }
-        };
+        let scope = TicketScope::new(form.as_str(), from.streams());
         match self.tickets.redeem(ticket, scope, self.auth.keys(), Instant::now()) {
             Some(grants) => rights.of_ticket(grants),
             None => Err(Error::Unauthorized(Unauthorized::Ticket)),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::credentials::Rights;
+use super::credentials::{Rights, SocketRights};
 use super::error::Error;
 use super::gateway::Gateway;
 use super::handshake::Handshake;
@@ -15,7 +15,7 @@ use crate::http::read::request::{LiveRead, WebSocket};
 use crate::http::read::websocket::{Publisher, SocketSession};
 use crate::hub::Hub;
 use crate::limits::Limits;
-use crate::stream::Principal;
+use crate::stream::{Principal, StreamName};
 
 /// The path of MQTT over WebSocket (MQTT 5, section 6).
 pub(in crate::http) const MQTT_PATH: &str = "/mqtt";
@@ -45,7 +45,7 @@ pub(in crate::http) struct WebSocketUpgrade {
     hub: Arc<Hub>,
     limits: Arc<Limits>,
     principal: Principal,
-    rights: Option<Rights>,
+    rights: Option<SocketRights>,
     reads: SocketReads,
     access: Option<AccessEntry>,
 }
@@ -53,7 +53,9 @@ pub(in crate::http) struct WebSocketUpgrade {
 /// Which streams a WebSocket reads.
 enum SocketReads {
     /// Those that the request named. If it is one stream, the frames of the client are appends to it.
-    Named(OpenLive),
+    Named(OpenLive, Vec<StreamName>),
+    /// Those that the request named, once the client has sent a token in a frame.
+    AfterToken(LiveOpener, LiveRead),
     /// Those that the first frame of the client will name, for lists that are too long for a query.
     FirstFrame(LiveOpener),
 }
@@ -80,44 +82,51 @@ impl Upgrade {
 impl WebSocketUpgrade {
     async fn serve(self, io: UpgradedIo) {
         let Self { hub, limits, principal, rights, reads, access } = self;
-        match reads {
-            SocketReads::Named(OpenLive { updates, heartbeat, stream, .. }) => {
-                let publisher = stream.map(|(stream, content_type)| {
-                    let hub = hub.clone();
-                    Publisher { rights, hub, stream, content_type, principal }
-                });
-                let session = SocketSession::new(io, hub, publisher, limits);
-                session.serve(logged(updates, access), heartbeat).await;
+        let mut session = SocketSession::new(io, hub.clone(), rights, limits);
+        let (live, streams) = match reads {
+            SocketReads::Named(live, streams) => (live, streams),
+            SocketReads::AfterToken(opener, live) => {
+                let Some(authorized) = session.first_token().await else { return };
+                session = authorized;
+                match open(session.rights().cloned(), opener, Ok(live)).await {
+                    Ok(opened) => opened,
+                    Err(error) => return session.refuse(&error).await,
+                }
             }
             SocketReads::FirstFrame(opener) => {
-                let session = SocketSession::new(io, hub, None, limits.clone());
-                serve_first_frame(session, opener, &limits, (rights, access)).await;
+                let Some((authorized, text)) = session.first_text().await else { return };
+                session = authorized;
+                let live = LiveRead::from_frame(&text, session.limits());
+                match open(session.rights().cloned(), opener, live).await {
+                    Ok(opened) => opened,
+                    Err(error) => return session.refuse(&error).await,
+                }
             }
-        }
+        };
+        let OpenLive { updates, heartbeat, stream, .. } = live;
+        let publisher =
+            stream.map(|(stream, content_type)| Publisher { hub, stream, content_type, principal });
+        session.serve(publisher, streams, logged(updates, access), heartbeat).await;
     }
 }
 
-/// Serves the read that the first frame of the client requests.
-async fn serve_first_frame(
-    session: SocketSession,
+/// The read itself does not end with the rights of the client, because a frame may renew them: the session ends it.
+fn without_end(live: LiveRead) -> LiveRead {
+    LiveRead { life: None, ..live }
+}
+
+/// Opens the read of a WebSocket, as far as its client may read. Also returns the streams that it may.
+async fn open(
+    rights: Option<Rights>,
     opener: LiveOpener,
-    limits: &Limits,
-    (rights, access): (Option<Rights>, Option<AccessEntry>),
-) {
-    let Some((session, text)) = session.first_text().await else { return };
-    let live = LiveRead::from_frame(&text, limits);
-    let live = live.and_then(|live| match rights {
-        Some(rights) => rights.admit_live(live),
-        None => Ok(live),
-    });
-    let opened = match live {
-        Ok(live) => opener.open(live).await,
-        Err(error) => Err(error),
+    live: Result<LiveRead, Error>,
+) -> Result<(OpenLive, Vec<StreamName>), Error> {
+    let live = match rights {
+        Some(rights) => rights.admit_live(live?)?,
+        None => live?,
     };
-    match opened {
-        Ok(OpenLive { updates, heartbeat, .. }) => session.serve(logged(updates, access), heartbeat).await,
-        Err(error) => session.refuse(&error).await,
-    }
+    let streams = live.from.served();
+    Ok((opener.open(without_end(live)).await?, streams))
 }
 
 impl Gateway {
@@ -139,13 +148,19 @@ impl Gateway {
         request: WebSocket,
         state: &Arc<ConnectionState>,
     ) -> Result<Reply<A>, Error> {
-        let WebSocket { handshake, live, rights } = request;
+        let WebSocket { handshake, live, rights, awaits_token } = request;
         let answer = A::from(handshake.response(None));
         let opener = self.live_opener(&WEBSOCKET, None, state.clone());
         let reads = match live {
-            Some(live) => SocketReads::Named(opener.open(live).await?),
+            Some(live) if awaits_token => SocketReads::AfterToken(opener, live),
+            Some(live) => {
+                // A token in a later frame has to grant them, too.
+                let streams = if rights.is_some() { live.from.served() } else { Vec::new() };
+                SocketReads::Named(opener.open(without_end(live)).await?, streams)
+            }
             None => SocketReads::FirstFrame(opener),
         };
+        let rights = rights.map(|rights| self.socket_rights(rights));
         let (hub, limits) = (self.hub.clone(), self.limits.clone());
         let principal = state.principal();
         let socket = WebSocketUpgrade { hub, limits, principal, rights, reads, access: None };

@@ -111,6 +111,8 @@ pub(in crate::http) struct WebSocket {
     pub(in crate::http) live: Option<LiveRead>,
     /// What the client may do. `None`: the gateway checks no credentials.
     pub(in crate::http) rights: Option<Rights>,
+    /// The streams need a token, which the client has to send in a frame before anything is read.
+    pub(in crate::http) awaits_token: bool,
 }
 
 /// The head of a POST that reads many streams. Its body names them.
@@ -139,7 +141,12 @@ impl ReadOrSocket {
             // A WebSocket has pings; empty envelopes are sent on request, for clients that cannot see pings.
             let live = live.map(|from| LiveRead::new(from, &query, HEARTBEAT_NONE)).transpose()?;
             let handshake = Handshake::parse(head)?;
-            return Ok(Self::WebSocket(Box::new(WebSocket { handshake, live, rights: None })));
+            return Ok(Self::WebSocket(Box::new(WebSocket {
+                handshake,
+                live,
+                rights: None,
+                awaits_token: false,
+            })));
         }
         if head.method == Method::CONNECT {
             return Err(Error::parameter("live", "must be websocket for CONNECT"));
@@ -262,6 +269,26 @@ impl ReadFrom {
         match self {
             Self::One { stream, .. } => stream.as_str(),
             Self::Many(_) => "",
+        }
+    }
+
+    /// The streams.
+    pub(in crate::http) fn streams(&self) -> impl Iterator<Item = &StreamName> {
+        let (one, many) = match self {
+            Self::One { stream, .. } => (Some(stream), &[][..]),
+            Self::Many(streams) => (None, &streams[..]),
+        };
+        one.into_iter().chain(many.iter().map(|requested| &requested.stream))
+    }
+
+    /// The streams that the client may read.
+    pub(in crate::http) fn served(&self) -> Vec<StreamName> {
+        match self {
+            Self::One { stream, .. } => vec![stream.clone()],
+            Self::Many(streams) => {
+                let served = streams.iter().filter(|requested| !requested.withheld);
+                served.map(|requested| requested.stream.clone()).collect()
+            }
         }
     }
 

@@ -1,12 +1,12 @@
 //! WebSocket: each text frame to the client is an envelope, and each frame of the client is an append (RFC 6455; over HTTP/2
-//! RFC 8441).
+//! RFC 8441). With authorization, the frame `{"auth":"TOKEN"}` brings a token, or renews the rights of the client.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::Stream;
@@ -15,8 +15,8 @@ use tokio_websockets::{
 };
 
 use super::request::HEARTBEAT_NONE;
-use crate::auth::Action;
-use crate::http::api::credentials::Rights;
+use crate::auth::{Action, Unauthorized};
+use crate::http::api::credentials::{Rights, SocketRights};
 use crate::http::api::error::{Error, Problem};
 use crate::http::conn::UpgradedIo;
 use crate::hub::Hub;
@@ -27,8 +27,10 @@ use crate::stream::{Append, ContentType, Encoding, Payload, Principal, StreamNam
 pub(in crate::http) struct SocketSession {
     socket: tokio_websockets::WebSocketStream<UpgradedIo>,
     hub: Arc<Hub>,
-    /// Appends the frames of the client. `None`: they are refused, because the socket reads many streams.
-    publisher: Option<Publisher>,
+    /// What the client may do. `None`: the gateway checks no credentials.
+    rights: Option<SocketRights>,
+    /// When the rights of the client end.
+    rights_end: Option<Instant>,
     limits: Arc<Limits>,
     ping_every: Duration,
     next_ping: Instant,
@@ -38,8 +40,6 @@ pub(in crate::http) struct SocketSession {
 
 /// Appends the frames of a client to the stream that it reads.
 pub(in crate::http) struct Publisher {
-    /// What the client may do. `None`: the gateway checks no credentials.
-    pub(in crate::http) rights: Option<Rights>,
     pub(in crate::http) hub: Arc<Hub>,
     pub(in crate::http) stream: StreamName,
     pub(in crate::http) content_type: ContentType,
@@ -52,13 +52,47 @@ pub(in crate::http) struct Publisher {
 enum FrameReply {
     /// The offset after the appended messages.
     Appended(String),
+    /// The token was accepted.
+    #[serde(rename_all = "camelCase")]
+    Authorized {
+        /// For how many seconds the client has its rights.
+        expires_in: Option<u64>,
+    },
     Error(Problem),
 }
 
-/// The code and the reason with which the gateway closes a socket.
-pub(in crate::http) struct Closing(CloseCode, &'static str);
+/// The code and the reason with which the gateway closes a socket (RFC 6455, section 7.4.1).
+#[derive(Debug, Clone, Copy)]
+struct Closing(u16, &'static str);
 
-const DRAINING: Closing = Closing(CloseCode::GOING_AWAY, "draining");
+const DRAINING: Closing = Closing(1001, "draining");
+const EXPIRED: Closing = Closing(UNAUTHORIZED, "the token has expired");
+const POLICY_VIOLATION: u16 = 1008;
+
+/// The close code of a client whose token is missing, refused or expired: 4000 and the status 401. Codes from 4000 are private.
+const UNAUTHORIZED: u16 = 4401;
+
+/// The largest message of a client that has not sent its token yet, in bytes: a token and what is around it.
+const TOKEN_MESSAGE_BYTES_MAX: usize = 16 * 1024;
+
+/// A frame with a token.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenFrame<'a> {
+    #[serde(borrow)]
+    auth: std::borrow::Cow<'a, str>,
+}
+
+/// Returns the token in a text frame that has nothing else.
+fn token_of(text: &(impl AsRef<[u8]> + ?Sized)) -> Option<TokenFrame<'_>> {
+    let text = text.as_ref();
+    let behind_brace = text.trim_ascii_start().strip_prefix(b"{")?.trim_ascii_start();
+    if behind_brace.starts_with(b"\"auth\"") { serde_json::from_slice(text).ok() } else { None }
+}
+
+fn messages_up_to(bytes: usize) -> SocketLimits {
+    SocketLimits::default().max_payload_len(Some(bytes))
+}
 
 /// The outcome of receiving from a client.
 enum Received {
@@ -72,13 +106,12 @@ enum Received {
 }
 
 impl Publisher {
-    async fn append(&self, message: Message, json_depth_max: usize) -> FrameReply {
+    async fn append(&self, message: Message, rights: Option<&Rights>, json_depth_max: usize) -> FrameReply {
         let binary = self.content_type.encoding() == Encoding::Binary;
         if message.is_binary() != binary {
             return FrameReply::Error(Error::FrameType { binary }.problem());
         }
-        let allowed =
-            self.rights.as_ref().map_or(Ok(()), |rights| rights.check(Action::Append, &self.stream));
+        let allowed = rights.map_or(Ok(()), |rights| rights.check(Action::Append, &self.stream));
         if let Err(error) = allowed {
             return FrameReply::Error(error.problem());
         }
@@ -101,31 +134,72 @@ impl SocketSession {
     pub(in crate::http) fn new(
         io: UpgradedIo,
         hub: Arc<Hub>,
-        publisher: Option<Publisher>,
+        rights: Option<SocketRights>,
         limits: Arc<Limits>,
     ) -> Self {
-        let message_limits =
-            SocketLimits::default().max_payload_len(Some(limits.websocket_message_bytes_max));
         let config = Config::default().frame_size(usize::MAX);
+        let message_limits = messages_up_to(limits.websocket_message_bytes_max);
         let socket = ServerBuilder::new().config(config).limits(message_limits).serve(io);
+        let rights_end = rights.as_ref().and_then(SocketRights::left).map(|left| Instant::now() + left);
         let ping_every = limits.websocket_ping.get();
         let next_ping = Instant::now() + ping_every;
-        Self { socket, hub, publisher, limits, ping_every, next_ping, pong_until: None }
+        Self { socket, hub, rights, rights_end, limits, ping_every, next_ping, pong_until: None }
     }
 
-    /// Serves the socket until it ends. A client that requests a heartbeat thereby tells for how long its connection may be
-    /// quiet, so pings are sent no more often than that.
-    pub(in crate::http) async fn serve(mut self, updates: impl Stream<Item = Bytes>, heartbeat: Duration) {
+    pub(in crate::http) fn rights(&self) -> Option<&Rights> {
+        self.rights.as_ref().map(SocketRights::rights)
+    }
+
+    pub(in crate::http) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Serves the socket until it ends. The frames of the client are appended by `publisher`, or refused without one, because the
+    /// socket reads many streams. `streams` are those that each later token has to grant.
+    ///
+    /// A client that requests a heartbeat thereby tells for how long its connection may be quiet, so pings are sent no more often
+    /// than that.
+    pub(in crate::http) async fn serve(
+        mut self,
+        publisher: Option<Publisher>,
+        streams: Vec<StreamName>,
+        updates: impl Stream<Item = Bytes>,
+        heartbeat: Duration,
+    ) {
         if heartbeat < HEARTBEAT_NONE {
             self.ping_every = self.ping_every.max(heartbeat);
             self.next_ping = Instant::now() + self.ping_every;
         }
-        log_end(self.run(updates).await);
+        log_end(self.run(publisher.as_ref(), &streams, updates).await);
     }
 
-    /// Waits for the first text frame of the client, for at most `first_byte_timeout`. `None`: the socket has ended.
-    pub(in crate::http) async fn first_text(mut self) -> Option<(Self, Bytes)> {
-        let (patience, mut draining) = (self.limits.first_byte_timeout.get(), self.hub.draining());
+    /// Waits for the token of a client that has none, for at most `websocket_auth_timeout`. `None`: the socket has ended.
+    pub(in crate::http) async fn first_token(mut self) -> Option<Self> {
+        *self.socket.limits_mut() = messages_up_to(TOKEN_MESSAGE_BYTES_MAX);
+        let patience = self.limits.websocket_auth_timeout.get();
+        let (mut session, text) =
+            self.first_text_within(patience, Closing(UNAUTHORIZED, "no token in time")).await?;
+        let outcome = match token_of(&text) {
+            Some(token) => session.renew(&token.auth, &[]).await,
+            None => session.refuse_token(&Error::Unauthorized(Unauthorized::Missing)).await,
+        };
+        *session.socket.limits_mut() = messages_up_to(session.limits.websocket_message_bytes_max);
+        session.unless_closing(outcome).await
+    }
+
+    /// Waits for the first text frame of the client, for at most `first_byte_timeout`, and for a token before it, if the client
+    /// sends one. `None`: the socket has ended.
+    pub(in crate::http) async fn first_text(self) -> Option<(Self, Bytes)> {
+        let patience = self.limits.first_byte_timeout.get();
+        let too_late = Closing(POLICY_VIOLATION, "no request in time");
+        let (mut session, text) = self.first_text_within(patience, too_late).await?;
+        let Some(token) = token_of(&text) else { return Some((session, text)) };
+        let outcome = session.renew(&token.auth, &[]).await;
+        session.unless_closing(outcome).await?.first_text_within(patience, too_late).await
+    }
+
+    async fn first_text_within(mut self, patience: Duration, too_late: Closing) -> Option<(Self, Bytes)> {
+        let mut draining = self.hub.draining();
         let drained = async { drop(draining.wait_for(|draining| *draining).await) };
         let text = tokio::select! {
             text = timeout(patience, self.text()) => text.ok(),
@@ -136,9 +210,37 @@ impl SocketSession {
             Some(Ok(Err(end))) => self.end(end).await,
             Some(Err(error)) => Err(error),
             None if self.hub.is_draining() => self.close(DRAINING).await,
-            None => self.close(Closing(CloseCode::POLICY_VIOLATION, "no request in time")).await,
+            None => self.close(too_late).await,
         };
         log_end(ended);
+        None
+    }
+
+    /// Takes the rights of a token, which has to grant `streams`. Returns with what to close the socket if it is refused. A gateway
+    /// that checks no tokens ignores it.
+    async fn renew(&mut self, token: &str, streams: &[StreamName]) -> Result<Option<Closing>, SocketError> {
+        let Some(rights) = &mut self.rights else { return Ok(None) };
+        if let Err(error) = rights.renew(token, streams) {
+            return self.refuse_token(&error).await;
+        }
+        let left = rights.left();
+        self.rights_end = left.map(|left| Instant::now() + left);
+        let expires_in = left.map(|left| left.as_secs());
+        self.reply(&FrameReply::Authorized { expires_in }).await.map(|()| None)
+    }
+
+    async fn refuse_token(&mut self, error: &Error) -> Result<Option<Closing>, SocketError> {
+        self.reply(&FrameReply::Error(error.problem())).await?;
+        Ok(Some(Closing(UNAUTHORIZED, "unauthorized")))
+    }
+
+    /// Closes the socket if `outcome` says so. `None`: it has ended.
+    async fn unless_closing(self, outcome: Result<Option<Closing>, SocketError>) -> Option<Self> {
+        log_end(match outcome {
+            Ok(None) => return Some(self),
+            Ok(Some(closing)) => self.close(closing).await,
+            Err(error) => Err(error),
+        });
         None
     }
 
@@ -159,18 +261,25 @@ impl SocketSession {
     pub(in crate::http) async fn refuse(mut self, error: &Error) {
         let sent = self.reply(&FrameReply::Error(error.problem())).await;
         log_end(match sent {
-            Ok(()) => self.close(Closing(CloseCode::POLICY_VIOLATION, "refused")).await,
+            Ok(()) => self.close(Closing(POLICY_VIOLATION, "refused")).await,
             Err(error) => Err(error),
         });
     }
 
-    /// Sends updates and receives appends until either side closes the socket.
-    async fn run(mut self, updates: impl Stream<Item = Bytes>) -> Result<(), SocketError> {
+    /// Sends updates and receives appends until either side closes the socket, or the rights of the client end.
+    async fn run(
+        mut self,
+        publisher: Option<&Publisher>,
+        streams: &[StreamName],
+        updates: impl Stream<Item = Bytes>,
+    ) -> Result<(), SocketError> {
         tokio::pin!(updates);
         loop {
             let timer = self.pong_until.unwrap_or(self.next_ping);
+            let timer = self.rights_end.map_or(timer, |end| end.min(timer));
             tokio::select! {
                 update = updates.next() => match update {
+                    Some(_) if self.has_expired() => return self.close(EXPIRED).await,
                     Some(envelope) => self.socket.send(text(envelope)).await?,
                     None => {
                         let closing = self.why_updates_end();
@@ -178,18 +287,30 @@ impl SocketSession {
                     }
                 },
                 received = self.receive() => match received? {
-                    Received::Message(message) => self.handle(message).await?,
+                    Received::Message(message) => {
+                        if let Some(closing) = self.handle(message, publisher, streams).await? {
+                            return self.close(closing).await;
+                        }
+                    }
                     end => return self.end(end).await,
                 },
                 () = sleep_until(timer) => {
+                    if self.has_expired() {
+                        return self.close(EXPIRED).await;
+                    }
                     if self.pong_until.is_some() {
-                        return self.close(Closing(CloseCode::POLICY_VIOLATION, "no pong")).await;
+                        return self.close(Closing(POLICY_VIOLATION, "no pong")).await;
                     }
                     self.socket.send(Message::ping(Bytes::new())).await?;
                     self.pong_until = Some(Instant::now() + self.limits.websocket_pong_timeout.get());
                 }
             }
         }
+    }
+
+    /// Whether the rights of the client have ended.
+    fn has_expired(&self) -> bool {
+        self.rights_end.is_some_and(|end| end <= Instant::now())
     }
 
     /// Receives the next message. Cancel safe.
@@ -205,27 +326,42 @@ impl SocketSession {
 
     async fn end(self, end: Received) -> Result<(), SocketError> {
         match end {
-            Received::TooLarge => self.close(Closing(CloseCode::MESSAGE_TOO_BIG, "message too big")).await,
+            Received::TooLarge => self.close(Closing(1009, "message too big")).await,
             Received::Violation => self.finish().await,
             Received::Message(_) | Received::End => Ok(()),
         }
     }
 
-    async fn handle(&mut self, message: Message) -> Result<(), SocketError> {
+    /// Handles a message of the client. Returns with what to close the socket, if it has to be closed.
+    async fn handle(
+        &mut self,
+        message: Message,
+        publisher: Option<&Publisher>,
+        streams: &[StreamName],
+    ) -> Result<Option<Closing>, SocketError> {
         if message.is_pong() {
             self.pong_until = None;
             self.next_ping = Instant::now() + self.ping_every;
         }
+        // Without authorization, each frame on one stream is a message, whatever it says.
+        let may_be_token = self.rights.is_some() || publisher.is_none();
+        if let Some(token) = message.as_text().filter(|_| may_be_token).and_then(token_of) {
+            return self.renew(&token.auth, streams).await;
+        }
         if message.is_text() || message.is_binary() {
-            let reply = match &self.publisher {
-                Some(publisher) => publisher.append(message, self.limits.json_depth_max).await,
+            if self.has_expired() {
+                return Ok(Some(EXPIRED));
+            }
+            let rights = self.rights.as_ref().map(SocketRights::rights);
+            let reply = match publisher {
+                Some(publisher) => publisher.append(message, rights, self.limits.json_depth_max).await,
                 None => FrameReply::Error(Error::ReadOnly.problem()),
             };
             self.reply(&reply).await?;
         }
         // Replies of the library itself (pong, close) are flushed before the next frame is read, so that they do not
         // accumulate for a client that does not read.
-        self.socket.flush().await
+        self.socket.flush().await.map(|()| None)
     }
 
     async fn reply(&mut self, reply: &FrameReply) -> Result<(), SocketError> {
@@ -234,11 +370,12 @@ impl SocketSession {
     }
 
     fn why_updates_end(&self) -> Closing {
-        if self.hub.is_draining() { DRAINING } else { Closing(CloseCode::NORMAL_CLOSURE, "nothing follows") }
+        if self.hub.is_draining() { DRAINING } else { Closing(1000, "nothing follows") }
     }
 
     /// Sends a close frame and waits for that of the client, for at most `websocket_pong_timeout`.
     async fn close(mut self, Closing(code, reason): Closing) -> Result<(), SocketError> {
+        let code = CloseCode::try_from(code).unwrap_or(CloseCode::POLICY_VIOLATION);
         match self.socket.send(Message::close(Some(code), reason)).await {
             Ok(()) | Err(SocketError::AlreadyClosed) => {}
             Err(error) => return Err(error),
