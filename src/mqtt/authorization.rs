@@ -6,22 +6,33 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
 use tokio::time::Instant;
 
-use super::codec::{Connect, Reason};
-use super::connection::Connection;
+use super::codec::{Authentication, Connect, OutgoingPacket, Reason};
+use super::connection::{Connection, Ending};
 use super::{Broker, groups, publish};
 use crate::auth::{Action, Grants, authorize, authorize_filter};
 use crate::stream::{Filter, FilterMap, StreamName};
+
+/// The method of enhanced authentication whose data is a token.
+pub(super) const METHOD: &str = "jwt";
 
 /// Separates the subject of a token from the client id that the client has chosen. A client id contains no control characters, so
 /// the last separator of a key ends its subject.
 const SEPARATOR: char = '\u{1f}';
 
 impl Broker {
-    /// Returns the rights that a CONNECT gives. The password is a token; the user name is ignored.
+    /// Returns the rights that a CONNECT gives. The authentication data of the method [`METHOD`] is a token, else the password;
+    /// the user name is ignored.
     pub(super) fn authenticate(&self, connect: &Connect) -> Result<Arc<Grants>, Reason> {
-        let grants = match &connect.password {
-            Some(password) => {
-                let verified = self.auth.token(password.bytes(), self.clock.wall());
+        let token = match &connect.authentication {
+            Some(Authentication { method, .. }) if method != METHOD || !self.auth.is_enabled() => {
+                return Err(Reason::BadAuthenticationMethod);
+            }
+            Some(Authentication { data, .. }) => Some(data.as_ref().ok_or(Reason::NotAuthorized)?),
+            None => connect.password.as_ref(),
+        };
+        let grants = match token {
+            Some(token) => {
+                let verified = self.auth.token(token.bytes(), self.clock.wall());
                 verified.map_err(|_| Reason::BadUserNameOrPassword)?
             }
             None if self.auth.anonymous().is_empty() => return Err(Reason::NotAuthorized),
@@ -63,7 +74,35 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         Some(Instant::now() + end.duration_since(broker.clock.wall()).unwrap_or_default())
     }
 
-    /// Ends the subscriptions of a resumed session that an earlier token allowed and this one does not.
+    /// Handles AUTH: takes the rights of another token of the same subject. Subscriptions that it does not grant end, and so does the
+    /// will.
+    pub(super) async fn renew(&mut self, authentication: &Authentication) -> Result<(), Ending> {
+        // MQTT 5, sections 4.12 and 4.12.1.
+        if !self.may_renew || authentication.method != METHOD {
+            return Err(Ending::ByGateway(Reason::ProtocolError));
+        }
+        let refused = Ending::ByGateway(Reason::NotAuthorized);
+        let Some(token) = &authentication.data else { return Err(refused) };
+        let Ok(grants) = self.broker.auth.token(token.bytes(), self.broker.clock.wall()) else {
+            return Err(refused);
+        };
+        if grants.subject() != self.grants.subject() {
+            return Err(refused);
+        }
+        self.grants_end = Self::grants_end(&grants, &self.broker);
+        self.grants = grants;
+        let keeps_will = |topic: &str| match publish::stream(topic) {
+            Ok(stream) => check(&self.grants, Action::Append, &stream).is_ok(),
+            // It is refused when it is due.
+            Err(_) => true,
+        };
+        self.negotiated.will = self.negotiated.will.take().filter(|will| keeps_will(&will.topic));
+        self.retained = None;
+        self.end_forbidden().await;
+        self.respond(&OutgoingPacket::Auth(METHOD))
+    }
+
+    /// Ends the subscriptions that an earlier token allowed and this one does not.
     pub(super) async fn end_forbidden(&mut self) {
         if self.grants.is_unrestricted() {
             return;

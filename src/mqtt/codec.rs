@@ -19,8 +19,8 @@ pub(super) use decode::decode;
 pub(super) use encode::encode;
 pub(super) use frame::{Packet, PacketReader};
 pub(super) use packet::{
-    Ack, AckKind, Connack, Connect, Delivery, Disconnect, Incoming, OutgoingPacket, PacketId, Password,
-    Publish, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
+    Ack, AckKind, Authentication, Connack, Connect, Delivery, Disconnect, Incoming, OutgoingPacket, PacketId,
+    Password, Publish, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
 };
 pub(super) use properties::MessageProperties;
 pub(super) use reason::Reason;

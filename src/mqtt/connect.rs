@@ -10,7 +10,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 use super::Broker;
-use super::authorization::session_key;
+use super::authorization::{METHOD, session_key};
 use super::codec::{Breach, Connack, Connect, Incoming, OutgoingPacket, Reason, Version};
 use super::connection::Connection;
 use super::session_store::Negotiated;
@@ -70,6 +70,7 @@ impl Broker {
             session_expiry: (negotiated.session_expiry != connect.session_expiry)
                 .then_some(negotiated.session_expiry),
             keep_alive: (negotiated.keep_alive != connect.keep_alive).then_some(negotiated.keep_alive),
+            authentication_method: connect.authentication.is_some().then_some(METHOD),
         };
         if !wire.fits(&OutgoingPacket::Connack(connack.clone())) {
             // The client accepts no packet that could tell it anything (MQTT 5, section 3.1.2.11.4).
@@ -89,7 +90,8 @@ impl Broker {
             Err(reason) => return self.refuse(wire, reason).await,
         };
         wire.put(&OutgoingPacket::Connack(Connack { session_present: opened.is_present, ..connack }));
-        Some(Box::new(Connection::new(self, wire, opened, negotiated, grants)))
+        let may_renew = connect.authentication.is_some();
+        Some(Box::new(Connection::new(self, wire, opened, negotiated, (grants, may_renew))))
     }
 
     /// Reads the first packet, which must be a CONNECT. `None`: the client is gone.
@@ -136,9 +138,6 @@ impl Broker {
         }
         if self.hub.is_draining() {
             return Err(Reason::ServerUnavailable);
-        }
-        if connect.authenticates {
-            return Err(Reason::BadAuthenticationMethod);
         }
         // Bridges have wills below `$SYS`, which is refused when the will is due.
         if connect.will.as_ref().is_some_and(|will| StreamName::of_topic(&will.topic).is_err()) {
@@ -218,6 +217,7 @@ impl Broker {
                 assigned_client_id: None,
                 session_expiry: None,
                 keep_alive: None,
+                authentication_method: None,
             }));
         }
         let _gone = timeout(self.limits.mqtt_connect_timeout.get(), wire.close()).await;

@@ -58,8 +58,10 @@ pub(super) struct Connection<S> {
     pub(super) has_logged_refusal: bool,
     /// What the client may do.
     pub(super) grants: Arc<Grants>,
+    /// The client has used enhanced authentication, and may authenticate again.
+    pub(super) may_renew: bool,
     /// When the rights of the client end.
-    grants_end: Option<Instant>,
+    pub(super) grants_end: Option<Instant>,
     draining: watch::Receiver<bool>,
     /// When the last packet arrived.
     pub(super) heard_at: Instant,
@@ -105,7 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         wire: Wire<S>,
         OpenSession { attached, mut session, .. }: OpenSession,
         negotiated: Negotiated,
-        grants: Arc<Grants>,
+        (grants, may_renew): (Arc<Grants>, bool),
     ) -> Self {
         session.reconnected();
         let subscriber = broker.hub.subscriber(&session.client);
@@ -123,6 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             has_logged_refusal: false,
             grants_end: Self::grants_end(&grants, &broker),
             grants,
+            may_renew,
             draining,
             heard_at: Instant::now(),
             leave_at: None,

@@ -33,6 +33,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             Incoming::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe).await?,
             Incoming::Pingreq => self.respond(&OutgoingPacket::Pingresp)?,
             Incoming::Disconnect(disconnect) => return Err(self.left(disconnect)),
+            Incoming::Auth(authentication) => self.renew(&authentication).await?,
             Incoming::Connect(_) => return Err(Ending::ByGateway(Reason::ProtocolError)),
         }
         Ok(())
@@ -40,7 +41,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Queues a response. A client that does not accept a packet of its size would wait for it in vain, so its
     /// connection ends.
-    fn respond(&mut self, packet: &OutgoingPacket<'_>) -> Result<(), Ending> {
+    pub(super) fn respond(&mut self, packet: &OutgoingPacket<'_>) -> Result<(), Ending> {
         if self.wire.put(packet) { Ok(()) } else { Err(Ending::ByGateway(Reason::PacketTooLarge)) }
     }
 

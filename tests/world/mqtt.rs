@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use mqtt_protocol_core::mqtt::packet::{Property, Qos, SubEntry, SubOpts, v3_1_1, v5_0};
+use mqtt_protocol_core::mqtt::packet::{
+    AuthenticationData, AuthenticationMethod, Property, Qos, SubEntry, SubOpts, v3_1_1, v5_0,
+};
+use mqtt_protocol_core::mqtt::result_code::AuthReasonCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -52,6 +55,8 @@ pub enum Packet {
     Unsuback(u16, Vec<u8>),
     Pingresp,
     Disconnect(u8),
+    /// The reason.
+    Auth(u8),
 }
 
 /// A message of the gateway.
@@ -382,6 +387,16 @@ impl Mqtt {
     }
 }
 
+/// Encodes an AUTH with a method and data.
+pub fn auth_bytes(method: &str, data: &str) -> Vec<u8> {
+    let properties: Vec<Property> = vec![
+        AuthenticationMethod::new(method).unwrap().into(),
+        AuthenticationData::new(data).unwrap().into(),
+    ];
+    let auth = v5_0::Auth::builder().reason_code(AuthReasonCode::ReAuthenticate).props(properties);
+    auth.build().unwrap().to_continuous_buffer()
+}
+
 pub const SUBSCRIBE: u8 = 8;
 pub const UNSUBSCRIBE: u8 = 10;
 
@@ -487,6 +502,7 @@ fn parse(bytes: &[u8], version: u8) -> Option<(Packet, usize)> {
         11 => Packet::Unsuback(id(), if v5 { body[3..].to_vec() } else { Vec::new() }),
         13 => Packet::Pingresp,
         14 => Packet::Disconnect(body.first().copied().unwrap_or(0)),
+        15 => Packet::Auth(body.first().copied().unwrap_or(0)),
         kind => panic!("packet type {kind}"),
     };
     Some((packet, header + length))

@@ -12,14 +12,17 @@ use mqtt_protocol_core::mqtt::result_code::MqttError;
 
 use super::property_rules::{Carrier, check, data};
 use super::{
-    Ack, AckKind, Breach, Connect, Disconnect, Incoming, MessageProperties, Packet, PacketId, Password,
-    Publish, Reason, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
+    Ack, AckKind, Authentication, Breach, Connect, Disconnect, Incoming, MessageProperties, Packet, PacketId,
+    Password, Publish, Reason, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
 };
 use crate::mqtt::groups::is_shared;
 use crate::stream::{Filter, LEVELS_MAX, QoS};
 
 const MALFORMED: Breach = Breach(Reason::MalformedPacket);
 const PROTOCOL_ERROR: Breach = Breach(Reason::ProtocolError);
+
+/// Reason code of an AUTH that renews an authentication (MQTT 5, section 3.15.2.1).
+const RE_AUTHENTICATE: u8 = 0x19;
 
 /// Session expiry interval of a session that does not expire (MQTT 5, section 3.1.2.11.2).
 const FOR_EVER: u32 = u32::MAX;
@@ -56,8 +59,8 @@ const QOS_FLAGS: u8 = 3 << 1;
 pub(in crate::mqtt) fn decode(frame: Packet<'_>, version: Option<Version>) -> Result<Incoming, Breach> {
     let Packet { first, body } = frame;
     let (kind, flags) = (first >> 4, first & 0x0f);
-    // Types that are reserved, that only a server sends, or that need an authentication that is not supported.
-    if matches!(kind, 0 | 2 | 13 | 15) {
+    // Types that are reserved, or that only a server sends.
+    if matches!(kind, 0 | 2 | 13) {
         return Err(PROTOCOL_ERROR);
     }
     let expected_flags = match kind {
@@ -124,6 +127,7 @@ pub(in crate::mqtt) fn decode(frame: Packet<'_>, version: Option<Version>) -> Re
         }
         (12, _) if body.is_empty() => Ok(Incoming::Pingreq),
         (14, _) => disconnect(&body, version).map(Incoming::Disconnect),
+        (15, Version::V5) => auth(&body).map(Box::new).map(Incoming::Auth),
         (12, _) => Err(MALFORMED),
         _ => Err(PROTOCOL_ERROR),
     }
@@ -244,7 +248,7 @@ fn connect_v3(body: &[u8]) -> Result<Connect, Breach> {
         topic_alias_maximum: 0,
         will,
         password: password(packet.password()),
-        authenticates: false,
+        authentication: None,
     })
 }
 
@@ -279,7 +283,7 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Breach> {
         topic_alias_maximum: 0,
         will,
         password: password(packet.password()),
-        authenticates: false,
+        authentication: authentication(packet.props())?,
     };
     for property in packet.props() {
         match property {
@@ -287,7 +291,6 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Breach> {
             Property::ReceiveMaximum(p) => connect.receive_maximum = p.val(),
             Property::MaximumPacketSize(p) => connect.packet_bytes_max = p.val() as usize,
             Property::TopicAliasMaximum(p) => connect.topic_alias_maximum = p.val(),
-            Property::AuthenticationMethod(_) => connect.authenticates = true,
             _ => {}
         }
     }
@@ -296,6 +299,33 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Breach> {
     } else {
         Ok(connect)
     }
+}
+
+/// Returns the properties of enhanced authentication. Data needs a method (MQTT 5, section 3.1.2.11.10).
+fn authentication(properties: &[Property]) -> Result<Option<Authentication>, Breach> {
+    let (mut method, mut data) = (None, None);
+    for property in properties {
+        match property {
+            Property::AuthenticationMethod(p) => method = Some(text(p.val())?.to_owned()),
+            Property::AuthenticationData(p) => data = password(Some(p.val())),
+            _ => {}
+        }
+    }
+    match method {
+        Some(method) => Ok(Some(Authentication { method, data })),
+        None if data.is_some() => Err(PROTOCOL_ERROR),
+        None => Ok(None),
+    }
+}
+
+/// Parses AUTH. A client sends it to authenticate again; the gateway never asks it to continue.
+fn auth(body: &[u8]) -> Result<Authentication, Breach> {
+    let [RE_AUTHENTICATE, properties @ ..] = body else { return Err(PROTOCOL_ERROR) };
+    if !check(properties, Carrier::Auth)?.is_empty() {
+        return Err(MALFORMED);
+    }
+    let packet = whole(v5_0::Auth::parse(body), body)?;
+    authentication(packet.props().as_deref().unwrap_or_default())?.ok_or(PROTOCOL_ERROR)
 }
 
 fn seconds(seconds: u32) -> Duration {

@@ -19,6 +19,7 @@ mod property {
     pub(super) const SESSION_EXPIRY: u8 = 0x11;
     pub(super) const ASSIGNED_CLIENT_ID: u8 = 0x12;
     pub(super) const SERVER_KEEP_ALIVE: u8 = 0x13;
+    pub(super) const AUTHENTICATION_METHOD: u8 = 0x15;
     pub(super) const RECEIVE_MAXIMUM: u8 = 0x21;
     pub(super) const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
     pub(super) const TOPIC_ALIAS: u8 = 0x23;
@@ -69,6 +70,15 @@ pub(in crate::mqtt) fn encode(
             body.put_u8(reason.code());
             (0xe0, &[])
         }
+        OutgoingPacket::Auth(method) => {
+            let mut properties = BytesMut::new();
+            properties.put_u8(property::AUTHENTICATION_METHOD);
+            put_text(method, &mut properties);
+            body.put_u8(Reason::Success.code());
+            put_length(properties.len(), &mut body);
+            body.put_slice(&properties);
+            (0xf0, &[])
+        }
     };
     let length = body.len() + payload.len();
     if length > LENGTH_MAX || 1 + length_bytes(length) + length > packet_bytes_max {
@@ -96,6 +106,10 @@ fn connack_body(connack: &Connack, v5: bool, body: &mut BytesMut) {
         properties.put_u32(u32::try_from(connack.packet_bytes_max).unwrap_or(u32::MAX));
         properties.put_u8(property::TOPIC_ALIAS_MAXIMUM);
         properties.put_u16(connack.topic_alias_maximum);
+    }
+    if let Some(method) = connack.authentication_method {
+        properties.put_u8(property::AUTHENTICATION_METHOD);
+        put_text(method, &mut properties);
     }
     if let Some(id) = &connack.assigned_client_id {
         properties.put_u8(property::ASSIGNED_CLIENT_ID);
@@ -317,10 +331,11 @@ mod tests {
                 assigned_client_id: Some("id".into()),
                 session_expiry: Some(Duration::MAX),
                 keep_alive: Some(Duration::from_secs(60)),
+                authentication_method: Some("jwt"),
             })
         };
         let read = v5_0::Connack::parse(&encoded(&connack(), Version::V5)[2..]).unwrap().0;
-        assert!(read.session_present() && read.props().len() == 6);
+        assert!(read.session_present() && read.props().len() == 7);
         assert!(v3_1_1::Connack::parse(&encoded(&connack(), Version::V3)[2..]).unwrap().0.session_present());
         let ack = |kind| OutgoingPacket::Ack(Ack { kind, id: ID, reason: Reason::PacketIdentifierNotFound });
         let read = v5_0::Pubrel::parse(&encoded(&ack(AckKind::Pubrel), Version::V5)[2..]).unwrap().0;
@@ -332,6 +347,12 @@ mod tests {
         assert_eq!(codes.iter().map(|code| *code as u8).collect::<Vec<_>>(), [2, 0x97]);
         assert_eq!(encoded(&suback, Version::V3), [0x90, 4, 0xff, 0xff, 2, 0x80]);
         assert_eq!(encoded(&OutgoingPacket::Pingresp, Version::V5), [0xd0, 0]);
+        let bytes = encoded(&OutgoingPacket::Auth("jwt"), Version::V5);
+        let read = v5_0::Auth::parse(&bytes[2..]).unwrap().0;
+        assert_eq!(read.reason_code().unwrap() as u8, 0);
+        assert!(
+            matches!(&read.props().as_ref().unwrap()[..], [Property::AuthenticationMethod(method)] if method.val() == "jwt")
+        );
         let bytes = encoded(&OutgoingPacket::Disconnect(Reason::ServerShuttingDown), Version::V5);
         assert_eq!(v5_0::Disconnect::parse(&bytes[2..]).unwrap().0.reason_code().unwrap() as u8, 0x8b);
     }

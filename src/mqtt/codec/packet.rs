@@ -34,6 +34,8 @@ pub(in crate::mqtt) enum Incoming {
     Unsubscribe(Unsubscribe),
     Pingreq,
     Disconnect(Disconnect),
+    /// AUTH: the client authenticates again (MQTT 5, section 4.12.1).
+    Auth(Box<Authentication>),
 }
 
 /// CONNECT, the first packet of a client.
@@ -57,10 +59,17 @@ pub(in crate::mqtt) struct Connect {
     pub(in crate::mqtt) will: Option<Will>,
     pub(in crate::mqtt) password: Option<Password>,
     /// The client requests enhanced authentication instead of a user name and password.
-    pub(in crate::mqtt) authenticates: bool,
+    pub(in crate::mqtt) authentication: Option<Authentication>,
 }
 
-/// The password of a client, which debug output does not show.
+/// The properties of enhanced authentication (MQTT 5, section 4.12).
+#[derive(Debug)]
+pub(in crate::mqtt) struct Authentication {
+    pub(in crate::mqtt) method: String,
+    pub(in crate::mqtt) data: Option<Password>,
+}
+
+/// The password or the authentication data of a client, which debug output does not show.
 pub(in crate::mqtt) struct Password(pub(super) Bytes);
 
 impl Password {
@@ -179,6 +188,8 @@ pub(in crate::mqtt) enum OutgoingPacket<'a> {
     Unsuback(PacketId, Vec<Reason>),
     Pingresp,
     Disconnect(Reason),
+    /// The client has authenticated again, by this method.
+    Auth(&'static str),
 }
 
 /// CONNACK. An `Option` is `None` where the value is the one that the client requested.
@@ -192,6 +203,8 @@ pub(in crate::mqtt) struct Connack {
     pub(in crate::mqtt) assigned_client_id: Option<String>,
     pub(in crate::mqtt) session_expiry: Option<Duration>,
     pub(in crate::mqtt) keep_alive: Option<Duration>,
+    /// The method of enhanced authentication, if the client has used it.
+    pub(in crate::mqtt) authentication_method: Option<&'static str>,
 }
 
 /// PUBLISH to a client.

@@ -12,6 +12,7 @@ pub(super) enum Carrier {
     Subscribe,
     Unsubscribe,
     Disconnect,
+    Auth,
 }
 
 /// How the value of a property is encoded.
@@ -38,6 +39,7 @@ impl Carrier {
             Self::Subscribe => &[0x0b, 0x26],
             Self::Unsubscribe => &[0x26],
             Self::Disconnect => &[0x11, 0x1f, 0x26],
+            Self::Auth => &[0x15, 0x16, 0x1f, 0x26],
         }
     }
 
