@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,12 +16,14 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use pollgate::clock::Clock;
-use pollgate_client::{Client, Data, Form, Item, Message, PublishError, Settings, Start, Subscription};
+use pollgate_client::{
+    Client, Data, Form, Item, Message, PublishError, Settings, Start, Subscription, Token,
+};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::reading::{client, next, only, settings};
+use crate::reading::{builder, client, next, only, settings};
 use crate::world::{Gateway, delete, get, post, until};
 
 fn rules(kind: &str) -> Vec<Value> {
@@ -44,6 +47,8 @@ struct Script {
     /// A condition and a status.
     refuses: Value,
     requests: usize,
+    /// The tokens of the requests.
+    tokens: Vec<String>,
 }
 
 /// A proxy before a gateway, with a script for each stream; gone when dropped.
@@ -100,7 +105,12 @@ async fn answer(
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| NoAnswer)?.to_bytes();
     let stream = head.uri.path().rsplit('/').next().unwrap_or_default();
-    let step = scripts.lock().get_mut(stream).map_or(Value::Null, |script| script.step(&body));
+    let token =
+        head.headers.get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let step = scripts.lock().get_mut(stream).map_or(Value::Null, |script| {
+        script.tokens.extend(token.map(str::to_owned));
+        script.step(&body)
+    });
     if let Some(status) = step["status"].as_u64() {
         let length = step["page"].as_u64().unwrap_or(10) as usize;
         let page = if status == 204 { String::new() } else { "<".repeat(length) };
@@ -175,8 +185,11 @@ async fn publishing() {
     let rules: Vec<Value> = rules("publishing").iter().flat_map(by_status).collect();
     join_all(rules.iter().enumerate().map(async |(index, rule)| {
         let stream = format!("rule-{index}");
-        let script =
-            Script { answers: list(rule, "answers").into(), refuses: rule["refuses"].clone(), requests: 0 };
+        let script = Script {
+            answers: list(rule, "answers").into(),
+            refuses: rule["refuses"].clone(),
+            ..Script::default()
+        };
         proxy.script(&stream, script);
         let (client, _) = client(proxy.address, settings());
         let producer = client.producer(&stream, "application/json");
@@ -194,6 +207,38 @@ async fn publishing() {
         assert_eq!(stored, rule["stored"], "{}", rule["name"]);
     }))
     .await;
+}
+
+#[tokio::test]
+async fn tokens() {
+    let gateway = Gateway::start(&[]).await;
+    let proxy = Proxy::start(gateway.address).await;
+    for (index, rule) in rules("tokens").into_iter().enumerate() {
+        let stream = format!("token-{index}");
+        proxy.script(&stream, Script { answers: list(&rule, "answers").into(), ..Script::default() });
+        let (fails, count) = (rule["fails"] == true, AtomicUsize::new(0));
+        let token = match rule["fixed"] == true {
+            true => Token::new("1").unwrap(),
+            false => Token::fetched_by(move || {
+                let number = 1 + count.fetch_add(1, Ordering::Relaxed);
+                async move { if fails { Err("logged out") } else { Ok(number.to_string()) } }
+            }),
+        };
+        let (builder, _) = builder(&format!("http://{}", proxy.address), settings());
+        let client = builder.token(token).build().unwrap();
+        let published = client.producer(&stream, "application/json").publish("1").await;
+        match published {
+            Err(PublishError::Refused(refusal)) if fails => {
+                assert!(refusal.detail.contains(text(&rule, "outcome")), "{rule}: {refusal}");
+            }
+            published => assert_eq!(outcome(published), rule["outcome"], "{}", rule["name"]),
+        }
+        let sent = proxy.scripts.lock()[&stream].tokens.clone();
+        let expected = list(&rule, "sent");
+        assert_eq!(sent.len(), expected.len(), "{}: {sent:?}", rule["name"]);
+        let is_it = |(sent, expected): (&String, &Value)| expected == "*" || expected == sent;
+        assert!(sent.iter().zip(&expected).all(is_it), "{}: {sent:?}", rule["name"]);
+    }
 }
 
 #[tokio::test]

@@ -125,6 +125,10 @@ impl Attempt {
         }
     }
 
+    pub(crate) fn begin(&mut self, now: Instant) {
+        (self.began, self.last_byte, self.last_envelope) = (now, now, now);
+    }
+
     /// When the attempt ends unless something happens before.
     pub(crate) fn deadline(&self) -> Instant {
         let silence = self.silence_until();

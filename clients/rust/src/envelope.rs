@@ -49,6 +49,8 @@ struct Batch {
     #[serde(default)]
     missing: bool,
     #[serde(default)]
+    forbidden: bool,
+    #[serde(default)]
     stream_closed: bool,
 }
 
@@ -72,14 +74,26 @@ impl Envelope {
 
 impl Batch {
     fn put_into(self, items: &mut Vec<Item>) -> Option<()> {
-        let Self { stream, data, content_type, stream_next_offset, times, gap, missing, stream_closed } =
-            self;
+        let Self {
+            stream,
+            data,
+            content_type,
+            stream_next_offset,
+            times,
+            gap,
+            missing,
+            forbidden,
+            stream_closed,
+        } = self;
         let stream: Arc<str> = stream.into();
         if let Some(reason) = gap {
             items.push(Item::Gap { stream: stream.clone(), reason: reason.into() });
         }
         if missing {
             items.push(Item::Missing { stream: stream.clone() });
+        }
+        if forbidden {
+            items.push(Item::Forbidden { stream: stream.clone() });
         }
         let kind = Kind::of(content_type.as_deref());
         let data: Vec<Data> = data.into_iter().map(|value| kind.read(value)).collect::<Option<_>>()?;
@@ -156,7 +170,8 @@ mod tests {
     fn batches_become_items_in_their_order() {
         let json = r#"{"batches":[{"stream":"a","data":[{"n": 1},[2]],"streamNextOffset":"o","upToDate":true,
             "gap":"reason=trimmed; missed=3","streamClosed":true},{"stream":"t","contentType":"text/plain",
-            "data":["x\n"]},{"stream":"b","contentType":"image/png","data":["AAE="]},{"stream":"m","missing":true}],
+            "data":["x\n"]},{"stream":"b","contentType":"image/png","data":["AAE="]},{"stream":"m","missing":true},
+            {"stream":"f","data":[],"forbidden":true}],
             "resumeDelta":"part","upToDate":false}"#;
         let envelope = Envelope::parse(json.as_bytes()).unwrap();
         let shown: Vec<_> = envelope
@@ -166,6 +181,7 @@ mod tests {
                 Item::Message(message) => format!("{} {:?}", message.stream, message.data.bytes()),
                 Item::Gap { stream, reason } => format!("{stream} {reason}"),
                 Item::Missing { stream } => format!("{stream} missing"),
+                Item::Forbidden { stream } => format!("{stream} forbidden"),
                 Item::Closed { stream } => format!("{stream} closed"),
                 Item::Refused(refusal) => refusal.to_string(),
                 Item::Untrusted(error) => error.to_string(),
@@ -180,6 +196,7 @@ mod tests {
             "t [120, 10]",
             "b [0, 1]",
             "m missing",
+            "f forbidden",
         ];
         assert_eq!(shown, expected);
         assert!(matches!(envelope.token, TokenChange::Append(part) if part == "part"));

@@ -28,6 +28,12 @@ pub enum Item {
         /// Name of the stream.
         stream: Arc<str>,
     },
+    /// The token does not grant this stream, of several. The subscription goes on with the others, and reads this one, too, once a
+    /// later token grants it.
+    Forbidden {
+        /// Name of the stream.
+        stream: Arc<str>,
+    },
     /// The stream is closed: no message will follow in it.
     Closed {
         /// Name of the stream.

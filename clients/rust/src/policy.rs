@@ -115,6 +115,11 @@ impl Policy {
         Step::Read
     }
 
+    /// The attempt begins, perhaps some time after it was decided.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.attempt.begin(now);
+    }
+
     /// The attempt that is to be made, or under way.
     pub(crate) fn attempt(&self) -> &Attempt {
         &self.attempt

@@ -99,6 +99,8 @@ pub(crate) struct PublishTask {
     rng: Rng,
     /// Attempts in a row without a response.
     unanswered: u32,
+    /// The token was fetched again after a refusal of this request.
+    renewed: bool,
 }
 
 /// What came of one request.
@@ -128,6 +130,7 @@ impl PublishTask {
             backoff: Backoff::new(&shared.settings),
             rng: Rng::new(),
             unanswered: 0,
+            renewed: false,
             shared,
         }
     }
@@ -203,6 +206,7 @@ impl PublishTask {
     /// refused.
     async fn append(&mut self, body: Bytes) -> (Result<(), PublishError>, bool) {
         let mut in_doubt = false;
+        self.renewed = false;
         loop {
             match self.attempt(body.clone()).await {
                 Outcome::Acknowledged => {
@@ -241,6 +245,9 @@ impl PublishTask {
     }
 
     async fn attempt(&mut self, body: Bytes) -> Outcome {
+        if let Err(refusal) = self.shared.endpoint.credentials.ready().await {
+            return Outcome::Refused(refusal.into());
+        }
         let settings = &self.shared.settings;
         let seconds = (body.len() / BYTES_PER_SECOND_MIN) as u64;
         let patience = settings.answer_timeout * (1 << self.unanswered.min(6));
@@ -251,8 +258,12 @@ impl PublishTask {
         match timeout(patience, self.exchange(body)).await {
             Ok(Ok((status, headers, document))) => {
                 self.unanswered = 0;
-                let is_outdated = version != self.shared.endpoint.credentials.version();
-                if is_outdated && is_about_credentials(status.as_u16()) {
+                let credentials = &self.shared.endpoint.credentials;
+                let is_outdated = version != credentials.version() && is_about_credentials(status.as_u16());
+                let may_renew =
+                    status == StatusCode::UNAUTHORIZED && !self.renewed && credentials.refused(version);
+                self.renewed |= may_renew;
+                if is_outdated || may_renew {
                     return Outcome::Again { after: Some(Duration::ZERO), may_be_stored: false };
                 }
                 outcome_of(status, &headers, &document)

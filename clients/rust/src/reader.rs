@@ -1,5 +1,6 @@
 //! The task of a subscription: does what the policy says, and delivers what arrives.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::connection::Connection;
 use crate::envelope::{Envelope, Received};
 use crate::event::Event;
 use crate::forms::Reading;
-use crate::item::Item;
+use crate::item::{Item, Message};
 use crate::policy::{Policy, Step};
 use crate::refusal::{Refusal, is_about_credentials};
 use crate::request::Selection;
@@ -45,6 +46,10 @@ pub(crate) struct Reader {
     policy: Policy,
     idle: Option<Connection>,
     output: Output,
+    /// The token was fetched again after a refusal, and nothing has arrived since.
+    renewed: bool,
+    /// Streams that the token does not grant, as the user knows. The gateway repeats it in each response.
+    forbidden: HashSet<Arc<str>>,
     /// Whether the resume token has changed without items and the user does not know it yet.
     token_untold: bool,
 }
@@ -54,7 +59,17 @@ impl Reader {
         let network = shared.network.subscribe();
         let known = shared.memory.lock().of(&network.borrow());
         let policy = Policy::new(shared.settings.clone(), known, fastrand::Rng::new(), Instant::now());
-        Self { shared, network, selection, policy, idle: None, output, token_untold: false }
+        Self {
+            shared,
+            network,
+            selection,
+            policy,
+            idle: None,
+            output,
+            renewed: false,
+            forbidden: HashSet::new(),
+            token_untold: false,
+        }
     }
 
     /// Reads until the subscription is dropped, or until a refusal that is final.
@@ -83,6 +98,11 @@ impl Reader {
 
     /// Makes one attempt. Returns the last item if no other attempt makes sense.
     async fn read(&mut self) -> Option<Item> {
+        if let Err(refusal) = self.shared.endpoint.credentials.ready().await {
+            return Some(Item::Refused(refusal));
+        }
+        // Only now, as the user's function may take long.
+        self.policy.begin(Instant::now());
         let version = self.shared.endpoint.credentials.version();
         let ended = self.attempt().await;
         let is_outdated = version != self.shared.endpoint.credentials.version();
@@ -90,6 +110,8 @@ impl Reader {
         match ended {
             // The token was replaced while the request was under way: it is repeated with the new one.
             ended if is_outdated && ended.status().is_some_and(is_about_credentials) => {}
+            // The token has ended, or was revoked: once, another one is tried.
+            ended if ended.status() == Some(401) && self.may_renew(version) => self.renewed = true,
             Ended::Attempt(End::Refused(status)) if self.policy.is_final(status) => {
                 return Some(Item::Refused(Refusal::of_credentials(status)));
             }
@@ -102,6 +124,10 @@ impl Reader {
             Ended::Untrusted(error) => return Some(Item::Untrusted(error)),
         }
         None
+    }
+
+    fn may_renew(&self, version: u64) -> bool {
+        !self.renewed && self.shared.endpoint.credentials.refused(version)
     }
 
     async fn attempt(&mut self) -> Ended {
@@ -144,7 +170,16 @@ impl Reader {
     }
 
     async fn take(&mut self, envelope: Envelope) {
-        let Envelope { items, token, up_to_date } = envelope;
+        let Envelope { mut items, token, up_to_date } = envelope;
+        self.renewed = false;
+        items.retain(|item| match item {
+            Item::Forbidden { stream } => self.forbidden.insert(stream.clone()),
+            Item::Message(Message { stream, .. }) | Item::Missing { stream } => {
+                self.forbidden.remove(stream);
+                true
+            }
+            _ => true,
+        });
         self.policy.envelope(up_to_date, Instant::now());
         self.tell();
         if !token.apply(&mut self.selection.token) && items.is_empty() {

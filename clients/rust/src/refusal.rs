@@ -34,6 +34,11 @@ struct Problem {
 }
 
 impl Refusal {
+    /// The function of the user has no token.
+    pub(crate) fn without_token(why: String) -> Self {
+        Self { status: 401, kind: "no-token".to_owned(), detail: format!("no token could be fetched: {why}") }
+    }
+
     /// The refusal of credentials by an answer that is not a problem document of the gateway, but perhaps of a proxy.
     pub(crate) fn of_credentials(status: u16) -> Self {
         let (kind, detail) = match status {

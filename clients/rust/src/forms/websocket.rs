@@ -27,6 +27,9 @@ const PROOF: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Close codes that ask to retry later (IANA: service restart, try again later).
 const RESTART: [u16; 2] = [1012, 1013];
 
+/// The close code of the gateway for a token that is missing, refused or expired.
+const UNAUTHORIZED: u16 = 4401;
+
 /// An open socket.
 pub(crate) struct WebSocket(WebSocketStream<TokioIo<Upgraded>>);
 
@@ -73,7 +76,7 @@ impl WebSocket {
     pub(super) async fn next(&mut self) -> Result<Received, Ended> {
         let message = self.0.next().await.ok_or(End::Cut)?.map_err(|_| End::Cut)?;
         if let Some((code, _)) = message.as_close() {
-            return Err(end_of(code).into());
+            return Err(end_of(code));
         }
         // Sends the pong that the library has queued for a ping.
         self.0.flush().await.map_err(|_| End::Cut)?;
@@ -88,11 +91,12 @@ impl WebSocket {
     }
 }
 
-fn end_of(code: CloseCode) -> End {
+fn end_of(code: CloseCode) -> Ended {
     match code {
-        CloseCode::NORMAL_CLOSURE | CloseCode::GOING_AWAY => End::Clean,
-        code if RESTART.contains(&u16::from(code)) => End::Restart(None),
-        _ => End::Cut,
+        CloseCode::NORMAL_CLOSURE | CloseCode::GOING_AWAY => End::Clean.into(),
+        code if RESTART.contains(&u16::from(code)) => End::Restart(None).into(),
+        code if u16::from(code) == UNAUTHORIZED => Ended::ForGood(Refusal::of_credentials(401)),
+        _ => End::Cut.into(),
     }
 }
 
