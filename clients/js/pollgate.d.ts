@@ -82,18 +82,21 @@ export interface ClientOptions {
    * Header fields of all requests: an object, or a function that returns one or a promise of one and is called before each
    * request. If the function throws or rejects, the subscriptions and the publication that need it end with that error.
    *
-   * A WebSocket cannot send header fields, neither in browsers nor in Node, so a client with `headers` or a `token` does not
-   * use that form. It uses the other ones, which are all read by `fetch`. A page of another origin may send the fields that
+   * A WebSocket cannot send header fields, neither in browsers nor in Node, so a client with `headers` does not use that form. It
+   * uses the other ones, which are all read by `fetch`. A page of another origin may send the fields that
    * the gateway's CORS preflight allows: it allows all of them.
    */
   headers?: HeadersSource | (() => HeadersSource | undefined | Promise<HeadersSource | undefined>)
   /**
    * A token, sent as `Authorization: Bearer …`, or a function that returns one or a promise of one, for tokens that expire; see
-   * `headers` for when it is called. Nothing is sent while there is none. If the gateway, or a proxy before it, answers 401 or
-   * 403, subscriptions and publications end with a `GatewayError` of that status. (While another form is left, 403 from a proxy
-   * only ends the use of the form that gets it.)
+   * `headers` for when it is called. No token is sent while there is none. A WebSocket sends it in its first frame, and asks the
+   * function for another one before it expires.
+   *
+   * After a 401 the function is called again, once, with the token that was refused. If that is of no use, or after 403,
+   * subscriptions and publications end with a `GatewayError` of that status. (While another form is left, 403 from a proxy only
+   * ends the use of the form that gets it.)
    */
-  token?: string | (() => string | null | undefined | Promise<string | null | undefined>)
+  token?: string | ((refused?: string) => string | null | undefined | Promise<string | null | undefined>)
   /**
    * Whether the tabs of this origin share one connection. On where there are Web Locks and BroadcastChannel (pages over HTTPS
    * or of localhost), else off. A string names a group: tabs of one group must have the same options and act for the same user.
@@ -165,6 +168,8 @@ export interface Events {
   gap: { subscription: Subscription; stream: string; gap: string }
   /** The stream does not exist; the subscription waits for it. */
   missing: { subscription: Subscription; stream: string }
+  /** The token does not grant this stream, of several. The subscription reads it, too, once a later token does. */
+  forbidden: { subscription: Subscription; stream: string }
   /** Nothing will follow on the stream. */
   closed: { subscription: Subscription; stream: string }
   /** The gateway cannot be reached or asks for a pause; the next attempt is in `wait`. */

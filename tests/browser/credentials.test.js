@@ -1,7 +1,12 @@
 // The JavaScript client in Node behind a proxy that checks credentials: headers, tokens, and what 401 and 403 do.
 import assert from "node:assert/strict"
+import { execFileSync } from "node:child_process"
+import { mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { test } from "node:test"
 import { Client } from "../../clients/js/src/pollgate.js"
+import { start } from "../conformance/gateway.js"
 import { guard } from "./guard.js"
 import { append, numbers, QUICK, until, world } from "./world.js"
 
@@ -9,7 +14,7 @@ const FORMS = ["sse", "ndjson", "long-poll", "short-poll"]
 
 // A client of that address with its changes of form.
 function clientOf(context, url, options = {}) {
-  const client = new Client(url, { ...options, settings: QUICK })
+  const client = new Client(url, { WebSocket: undefined, ...options, settings: QUICK })
   context.after(() => client.close())
   const changes = []
   client.addEventListener("form", ({ detail: { from, to, reason } }) => changes.push(`${from} ${to} ${reason}`))
@@ -20,6 +25,17 @@ function clientOf(context, url, options = {}) {
 async function guarded(context, check) {
   const { gateway } = await world(context)
   return { gateway, proxy: await guard(context, gateway, check) }
+}
+
+// A gateway that checks tokens, and a function that signs them.
+async function authorized(context) {
+  const folder = await mkdtemp(join(tmpdir(), "pollgate-"))
+  const key = join(folder, "key")
+  const run = (...words) => execFileSync(process.env.GATEWAY_BINARY, words, { encoding: "utf8" }).trim()
+  run("keygen", key)
+  const gateway = await start("127.0.0.1:0", ["--auth", key])
+  context.after(() => Promise.all([gateway.stop(), rm(folder, { recursive: true })]))
+  return { gateway, sign: (...rights) => run("token", "--key-file", key, ...rights) }
 }
 
 const withToken = (token) => ({ headers }) => (headers.authorization === `Bearer ${token}` ? undefined : 401)
@@ -62,7 +78,7 @@ for (const form of FORMS) {
   })
 }
 
-test("a client with header fields or a token does not use WebSockets, which cannot send them", async (context) => {
+test("a client with header fields does not use WebSockets, which cannot send them", async (context) => {
   const { gateway } = await world(context)
   class Forbidden {
     constructor() {
@@ -70,7 +86,7 @@ test("a client with header fields or a token does not use WebSockets, which cann
     }
   }
   await append(gateway, "s", 1)
-  for (const options of [{ token: "t" }, { token: () => null }, { headers: { a: "b" } }, { headers: async () => undefined }]) {
+  for (const options of [{ headers: { a: "b" } }, { headers: async () => undefined }, { headers: {}, token: "t" }]) {
     const { client, changes } = clientOf(context, gateway.url, { ...options, WebSocket: Forbidden })
     const subscription = client.subscribe("s", { from: "earliest" })
     for await (const { data } of subscription) {
@@ -81,12 +97,12 @@ test("a client with header fields or a token does not use WebSockets, which cann
     await until(() => changes.length)
     assert.deepEqual(changes, ["websocket sse not_supported"])
     const alone = { ...options, forms: ["websocket"] }
-    assert.throws(() => new Client(gateway.url, alone), /a WebSocket cannot send headers or a token/)
+    assert.throws(() => new Client(gateway.url, alone), /a WebSocket cannot send headers/)
   }
 })
 
 for (const status of [401, 403]) {
-  test(`${status} ends a subscription, an iteration and a publication, and is not tried again`, async (context) => {
+  test(`${status} ends a subscription, an iteration and a publication, and a fixed token is not tried again`, async (context) => {
     const { proxy } = await guarded(context, () => status)
     const { client } = clientOf(context, proxy.url, { token: "wrong" })
     const errors = []
@@ -129,6 +145,62 @@ test("a token that expires ends the reading; with a new one it goes on behind th
     await append(gateway, form, 2)
     await until(() => got.length === 3)
     assert.deepEqual(got, numbers(3))
+    client.close()
+  }
+})
+
+for (const form of FORMS) {
+  test(`${form}: a subscription outlives its tokens, and loses nothing`, async (context) => {
+    const { gateway, sign } = await authorized(context)
+    const owner = sign("--create", "#", "--append", "#")
+    const got = []
+    const asked = []
+    const token = (refused) => {
+      asked.push(refused)
+      return sign("--read", form, "--expires", "2s")
+    }
+    const { client, changes } = clientOf(context, gateway.url, { forms: [form], token })
+    const publisher = clientOf(context, gateway.url, { token: owner }).client
+    client.subscribe(form, { from: "earliest" }, ({ data }) => void got.push(data))
+    const end = performance.now() + 5000
+    let count = 0
+    while (performance.now() < end) {
+      await publisher.publish(form, count++, { create: true })
+      await until(() => got.length === count)
+    }
+    assert.deepEqual(got, numbers(count))
+    assert(asked.length >= 3, `${asked.length}`)
+    assert.deepEqual(changes, [`null ${form} start`])
+  })
+}
+
+test("a token that is refused is asked for once more, and told", async (context) => {
+  const { gateway, sign } = await authorized(context)
+  await fetch(`${gateway.url}/v1/stream/s`, { method: "PUT", headers: { authorization: `Bearer ${sign("--create", "#")}` } })
+  for (const form of FORMS) {
+    const asked = []
+    const token = (refused) => (asked.push(refused), `wrong-${asked.length}`)
+    const { client } = clientOf(context, gateway.url, { forms: [form], token })
+    await assert.rejects(client.subscribe("s").closed, { status: 401 })
+    const expected = [undefined, "wrong-1"]
+    // The shared connection has begun, too, or has not.
+    assert.deepEqual(asked.slice(0, 2), expected, form)
+    assert(asked.length <= 4, `${form}: ${asked}`)
+    client.close()
+  }
+})
+
+test("a stream that the token does not grant is told once, and the others are read", async (context) => {
+  const { gateway, sign } = await authorized(context)
+  const publisher = clientOf(context, gateway.url, { token: sign("--create", "#", "--append", "#") }).client
+  for (const form of FORMS) {
+    const { client } = clientOf(context, gateway.url, { forms: [form], token: sign("--read", form) })
+    const [got, forbidden] = [[], []]
+    client.addEventListener("forbidden", ({ detail: { stream } }) => forbidden.push(stream))
+    client.subscribe([form, "hidden"], { from: "earliest" }, ({ data }) => void got.push(data))
+    for (const n of numbers(5)) await publisher.publish(form, n, { create: true })
+    await until(() => got.length === 5)
+    assert.deepEqual([got, forbidden], [numbers(5), ["hidden"]], form)
     client.close()
   }
 })

@@ -23,6 +23,7 @@ async function scripted(context) {
     const script = scripts.get(decodeURIComponent(request.url.split("?")[0].split("/").pop())) ?? {}
     const step = refusalOf(script.refuses, body) ?? script.answers?.shift() ?? "pass"
     script.requests = (script.requests ?? 0) + 1
+    script.tokens?.push(request.headers.authorization?.replace("Bearer ", ""))
     if (step.status) return void response.writeHead(step.status, { "content-type": "text/html" }).end(step.status === 204 ? "" : "<".repeat(step.page ?? 10))
     if (step === "drop") return void response.destroy()
     const { method, headers } = request
@@ -80,6 +81,25 @@ test("publishing", async (context) => {
     assert.deepEqual(stored, rule.stored)
   })))
 })
+
+for (const [index, rule] of rules.tokens.entries()) {
+  test(`tokens: ${rule.name}`, async (context) => {
+    const { scripts, url } = await scripted(context)
+    const stream = `token-${index}`
+    const script = { answers: structuredClone(rule.answers), tokens: [] }
+    scripts.set(stream, script)
+    let count = 0
+    const fetched = async () => {
+      if (rule.fails) throw new Error("logged out")
+      return `${++count}`
+    }
+    const publisher = client(context, url, { token: rule.fixed ? "1" : fetched })
+    const outcome = await outcomeOf(publisher.publish(stream, 1, { create: true }))
+    assert.equal(outcome.message ?? outcome, rule.outcome)
+    assert.equal(script.tokens.length, rule.sent.length)
+    rule.sent.forEach((sent, at) => sent === "*" || assert.equal(script.tokens[at], sent))
+  })
+}
 
 test("what waits to be published is bounded, in messages and in bytes, and there is room again later", async (context) => {
   const { gateway, scripts, url } = await scripted(context)

@@ -32,7 +32,7 @@ export { Policy } from "./pollgate/policy.js"
 export { QueueFullError } from "./pollgate/publisher.js"
 export { FORMS, SETTINGS } from "./pollgate/settings.js"
 
-/** A client of one gateway. Its events are `form`, `gap`, `missing`, `closed`, `restart`, `not_gateway` and `error`. */
+/** A client of one gateway. Its events are `form`, `gap`, `missing`, `forbidden`, `closed`, `restart`, `not_gateway` and `error`. */
 export class Client extends EventTarget {
   #connection
   #publisher

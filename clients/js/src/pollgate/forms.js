@@ -18,6 +18,7 @@ import { LIVE_FORMS } from "./settings.js"
  * @property {string} [streamNextOffset]
  * @property {string} [gap] Which messages are no longer kept.
  * @property {boolean} [missing] Whether the stream does not exist.
+ * @property {boolean} [forbidden] Whether the token does not grant the stream.
  * @property {boolean} [streamClosed]
  * @property {number[]} [times] When each item of `data` was appended, in milliseconds since 1970.
  */
@@ -53,6 +54,12 @@ import { LIVE_FORMS } from "./settings.js"
 /** Requests with longer targets are sent as POST, or in the first frame of a WebSocket. */
 const TARGET_BYTES_MAX = 2048
 
+/** The close code of the gateway for a token that is missing, refused or expired. */
+const UNAUTHORIZED = 4401
+
+/** A token on an open WebSocket is renewed when a tenth of its life is left, at most so many seconds before its end. */
+const RENEWAL_MARGIN = 30
+
 /** How long a short poll outside of the policy may be silent. */
 const POLL_TIMEOUT = 10
 
@@ -81,13 +88,23 @@ export function read(transport, request, hooks, signal) {
 }
 
 /**
- * One short poll on its own, outside of the policy.
+ * One short poll on its own, outside of the policy; another one if its token was refused and there may be a new one.
  * @param {Transport} transport
  * @param {ReadRequest} request
  * @param {AbortSignal} signal
  * @returns {Promise<Envelope>}
  */
 export async function poll(transport, request, signal) {
+  try {
+    return await pollOnce(transport, request, signal)
+  } catch (error) {
+    if (error instanceof Failure && transport.renews(error)) return pollOnce(transport, request, signal)
+    throw error
+  }
+}
+
+/** @type {typeof poll} */
+async function pollOnce(transport, request, signal) {
   const headers = await unlessAborted(transport.headers(), signal)
   if (!headers) throw new Failure("stopped")
   const stop = new AbortController()
@@ -177,12 +194,22 @@ async function readWebSocket(transport, request, hooks, signal) {
   const { target, body } = encode(transport, request)
   target.protocol = target.protocol.replace("http", "ws")
   const socket = new WebSocket(target)
+  const token = request.headers.get("authorization")?.replace(/^Bearer /i, "")
   return new Promise((resolve) => {
     let opened = false
+    /** @type {ReturnType<typeof after>} */
+    let renewal
+    // A token that cannot be renewed ends the connection in time, and the next attempt tells why.
+    const renew = () =>
+      transport.token().then(
+        (next) => void (next && socket.readyState === 1 && socket.send(JSON.stringify({ auth: next }))),
+        () => {},
+      )
     /** @param {End} outcome */
     const end = (outcome) => {
       socket.onopen = socket.onmessage = socket.onclose = null
       signal.removeEventListener("abort", leave)
+      clearTimeout(renewal)
       socket.close()
       resolve(outcome)
     }
@@ -192,10 +219,18 @@ async function readWebSocket(transport, request, hooks, signal) {
     socket.onopen = () => {
       opened = true
       hooks.bytes()
+      if (token) socket.send(JSON.stringify({ auth: token }))
       if (body) socket.send(JSON.stringify(body))
     }
     socket.onmessage = ({ data }) => {
       try {
+        const accepted = parseAuthorized(data)
+        if (accepted) {
+          hooks.bytes()
+          clearTimeout(renewal)
+          renewal = after(untilRenewal(accepted.expiresIn), renew)
+          return
+        }
         const envelope = parseEnvelope(data)
         hooks.bytes()
         hooks.envelope(envelope)
@@ -206,6 +241,7 @@ async function readWebSocket(transport, request, hooks, signal) {
     socket.onclose = ({ code }) => {
       if (code === 1012 || code === 1013) end({ kind: "restart" })
       else if (code === 1000 || code === 1001) end({ kind: "clean" })
+      else if (code === UNAUTHORIZED) end({ kind: "refused", status: 401 })
       else end({ kind: opened ? "cut" : "not_upgraded" })
     }
     if (signal.aborted) leave()
@@ -271,6 +307,19 @@ async function* textOf({ body }) {
     reader.cancel().catch(() => {})
   }
 }
+
+/**
+ * The gateway's answer to a token in a frame; `undefined` for any other frame.
+ * @param {string} text
+ * @returns {{ expiresIn: number | null } | undefined}
+ */
+const parseAuthorized = (text) => (text.startsWith('{"authorized":') ? JSON.parse(text).authorized : undefined)
+
+/**
+ * When to send the next token, in seconds.
+ * @param {number | null} expiresIn
+ */
+const untilRenewal = (expiresIn) => (expiresIn === null ? Infinity : expiresIn - Math.min(expiresIn / 10, RENEWAL_MARGIN))
 
 /**
  * Parses an envelope.

@@ -131,13 +131,17 @@ export class Transport {
   base
   /** The constructor of WebSockets; `undefined` if there is none, or if requests have headers, which it cannot send. */
   WebSocket
-  /** Whether the caller sets headers or a token. */
+  /** Whether the caller sets headers. A token is none: a WebSocket sends it in a frame. */
   hasHeaders
   /** Whether to ask for the times of messages. */
   times
   #fetch
   #headers
   #token
+  /** @type {string | undefined} The last token. */
+  #last
+  /** @type {string | undefined} The last token, if it was refused. */
+  #refused
 
   /**
    * @param {URL} base
@@ -150,7 +154,7 @@ export class Transport {
     this.#headers = headers
     this.#token = token
     this.times = options.times === true
-    this.hasHeaders = headers !== undefined || token !== undefined
+    this.hasHeaders = headers !== undefined
     const available = "WebSocket" in options ? options.WebSocket : globalThis.WebSocket
     this.WebSocket = this.hasHeaders ? undefined : available
   }
@@ -158,10 +162,29 @@ export class Transport {
   /** The caller's headers for one request. Rejects with what a function of the caller throws. */
   async headers() {
     const given = typeof this.#headers === "function" ? await this.#headers() : this.#headers
-    const token = typeof this.#token === "function" ? await this.#token() : this.#token
+    const token = await this.token()
     const headers = new Headers(given)
     if (token) headers.set("authorization", `Bearer ${token}`)
     return headers
+  }
+
+  /** The caller's token. Rejects with what its function throws. */
+  async token() {
+    const token = typeof this.#token === "function" ? await this.#token(this.#refused) : this.#token
+    this.#refused = undefined
+    this.#last = token ?? undefined
+    return token
+  }
+
+  /**
+   * Whether another token is worth a try after this end: it was about the token, and a function brings tokens. The caller tries it
+   * once.
+   * @param {End} end
+   */
+  renews({ kind, status }) {
+    if (kind !== "refused" || status !== 401 || typeof this.#token !== "function") return false
+    this.#refused = this.#last
+    return true
   }
 
   /**

@@ -175,7 +175,7 @@ export class Publisher {
     const target = new URL(`v1/stream/${path}${create ? "?create=1" : ""}`, this.#transport.base).href
     const body = isJson(contentType) ? `[${batch.map(({ body }) => body).join(",")}]` : batch[0].body
     const backoff = new Backoff(this.#settings)
-    let mayBeStored = false
+    let [mayBeStored, renewed] = [false, false]
     for (;;) {
       const response = await this.#attempt(target, line, contentType, body)
       const offset = response?.ok && response.headers.get("stream-next-offset")
@@ -190,6 +190,10 @@ export class Publisher {
         continue
       }
       const failure = response && (await refusal(response))
+      if (failure && !renewed && this.#transport.renews(failure)) {
+        renewed = true
+        continue
+      }
       if (failure && isFinalForAppend(failure)) {
         line.doubtful ||= mayBeStored
         if (mayBeStored) line.sequence++

@@ -27,6 +27,8 @@ import { aborted, after, seconds, sleep, unlessAborted } from "./platform.js"
 export class Reader {
   #options
   #stopped = false
+  /** Whether another token was asked for after a refusal, and nothing has come since. */
+  #renewed = false
   #interrupt = new AbortController()
   /**
    * The streams that the open connection was asked for.
@@ -92,8 +94,10 @@ export class Reader {
     if (step.wait !== undefined) return
     const end = await this.#perform(step, { ...request, headers }, signal)
     if (this.#stopped) return
-    const isOver = isFinal(end, step.form !== "short-poll" && policy.hasNext(step.form))
-    policy.ended(seconds(), isOver ? { kind: "stopped" } : end)
+    const isRenewed = !this.#renewed && transport.renews(end)
+    this.#renewed ||= isRenewed
+    const isOver = !isRenewed && isFinal(end, step.form !== "short-poll" && policy.hasNext(step.form))
+    policy.ended(seconds(), isOver || isRenewed ? { kind: "stopped" } : end)
     onLearned()
     if (isOver) onFatal(new GatewayError(end.status ?? 0, end.problem))
   }
@@ -126,6 +130,7 @@ export class Reader {
       envelope: (/** @type {Envelope} */ envelope) => {
         if (leave.signal.aborted) return
         clearTimeout(first)
+        this.#renewed = false
         policy.envelope(seconds(), { upToDate: envelope.upToDate, empty: !envelope.batches.length })
         if (!began) onLearned()
         began = true

@@ -153,7 +153,7 @@ export function parseForms(forms = FORMS, { webSocket, headers }) {
     throw new TypeError(`forms are ${FORMS.join(", ")}, at least one`)
   }
   if (forms.some((form) => form !== "websocket")) return forms
-  if (headers) throw new TypeError("a WebSocket cannot send headers or a token: allow another form")
+  if (headers) throw new TypeError("a WebSocket cannot send headers: allow another form")
   if (!webSocket) throw new TypeError("there is no WebSocket on this platform: allow another form")
   return forms
 }

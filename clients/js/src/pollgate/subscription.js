@@ -41,6 +41,8 @@ export class Subscription {
   #ownToken
   /** Whether `#ownToken` also covers streams that are aligned, so that it may be behind. */
   #dirty = false
+  /** @type {Set<string>} Streams that the token does not grant, as the caller knows. The gateway repeats it. */
+  #forbidden = new Set()
   #attached = false
   #attaching = false
   #upToDate = false
@@ -319,8 +321,13 @@ export class Subscription {
     try {
       while (this.#queue.length && !this.#ended) {
         const { events, messages, resumeToken } = this.#queue[0]
-        for (const [name, detail] of events) this.#connection.emit(name, { subscription: this, ...detail })
+        for (const [name, detail] of events) {
+          if (name === "forbidden" && this.#forbidden.has(detail.stream)) continue
+          if (name === "forbidden") this.#forbidden.add(detail.stream)
+          this.#connection.emit(name, { subscription: this, ...detail })
+        }
         for (const message of messages) {
+          this.#forbidden.delete(message.stream)
           await this.#handler(message)
           if (this.#ended) return
         }

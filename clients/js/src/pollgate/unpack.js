@@ -5,7 +5,7 @@
 
 import { essenceOf } from "./http.js"
 
-/** @typedef {["gap" | "missing" | "closed", { stream: string, gap?: string }]} StreamEvent */
+/** @typedef {["gap" | "missing" | "forbidden" | "closed", { stream: string, gap?: string }]} StreamEvent */
 
 /** What is in one envelope for a subscription. @typedef {{ events: StreamEvent[], messages: Message[] }} Unpacked */
 
@@ -15,9 +15,10 @@ import { essenceOf } from "./http.js"
  * @param {Unpacked} unpacked
  */
 export function unpack(batch, { events, messages }) {
-  const { stream, data = [], contentType = "application/json", gap, missing, streamClosed, streamNextOffset, times } = batch
+  const { stream, data = [], contentType = "application/json", gap, missing, forbidden, streamClosed, streamNextOffset, times } = batch
   if (gap) events.push(["gap", { stream, gap }])
   if (missing) events.push(["missing", { stream }])
+  if (forbidden) events.push(["forbidden", { stream }])
   if (streamClosed) events.push(["closed", { stream }])
   const essence = essenceOf(contentType)
   const isJson = essence === "application/json"
