@@ -290,7 +290,7 @@ async fn the_first_frame_of_a_websocket_may_bring_the_token() {
         let first = socket.json().await.unwrap();
         let batches = first["batches"].as_array();
         assert_eq!(batches.map_or(&first, |batches| &batches[0])["data"], json!([1]), "{first}");
-        assert_eq!(batches.is_none_or(|batches| batches[1]["forbidden"] == true), true, "{first}");
+        assert!(batches.is_none_or(|batches| batches[1]["forbidden"] == true), "{first}");
     }
     // Nothing is appended before, not even a frame that was sent together with the handshake.
     let mut socket =
@@ -470,4 +470,70 @@ async fn enhanced_authentication_takes_tokens_only() {
     let mut client = Mqtt::open(world.gateway.mqtt, 5).await;
     client.send(&Hello::new("one").with(AuthenticationMethod::new("jwt").unwrap()).bytes()).await;
     assert!(matches!(client.receive().await, Some(Packet::Connack { code: 0x87, .. })));
+}
+
+/// Each front is used with tokens and tickets that work and that do not, with all logs on. None of them is to be found anywhere.
+#[tokio::test]
+async fn no_token_and_no_ticket_is_in_a_log_a_metric_or_an_error() {
+    let world = Protected::start_with("", &[], &[("RUST_LOG", "trace")]).await;
+    let token = world.token(&["--read", "news", "--append", "news"]);
+    let signature = token.rsplit('.').next().unwrap().to_owned();
+    let wrong = format!("{}.{}", token.rsplit_once('.').unwrap().0, "M".repeat(86));
+    let (wrong_cookie, wrong_ticket) = ("eyJMARKERCOOKIE.e30.x", "MARKERTICKET");
+    let events = ticket(&world, &token, &["news"], "sse").await;
+    let sockets = ticket(&world, &token, &["news"], "websocket").await;
+    let with_ticket =
+        |form: &str, ticket: &str| format!("/v1/stream/news?offset=-1&live={form}&ticket={ticket}");
+    let mut answers = Vec::new();
+    for (token, expected) in [(&token, 200), (&wrong, 401)] {
+        for request in [
+            get("/v1/stream/news?offset=-1"),
+            get("/v1/stream/news?offset=-1&live=long-poll"),
+            get("/v1/streams?stream=news"),
+            post("/v1/streams").json(json!({"stream": ["news"]})),
+        ] {
+            answers.push(world.send(Some(token), request.clone()).await.expect(expected).text());
+            let cookie = format!("__Host-pollgate={token}");
+            answers.push(world.gateway.send(request.header("cookie", cookie)).await.text());
+        }
+        answers.push(world.send(Some(token), post("/v1/stream/news").json("2")).await.text());
+        answers.push(world.gateway.send(get(format!("/v1/stream/news?access_token={token}"))).await.text());
+        answers.push(world.gateway.send(get(format!("/v1/stream/news?%61ccess_token={token}"))).await.text());
+        let mut socket =
+            WebSocket::open(world.gateway.address, "/v1/stream/news?offset=-1&live=websocket").await.unwrap();
+        socket.send_text(json!({"auth": token}).to_string()).await;
+        answers.push(socket.json().await.unwrap().to_string());
+        for hello in [Hello { password: Some(token.clone()), ..Hello::new("a") }, hello("b", "jwt", token)] {
+            let mut client = Mqtt::open(world.gateway.mqtt, 5).await;
+            client.send(&hello.bytes()).await;
+            client.send(&auth_bytes("jwt", token)).await;
+            while client.receive().await.is_some_and(|packet| !matches!(packet, Packet::Auth(_))) {}
+        }
+    }
+    let mut opened = world.gateway.connect().await.events(with_ticket("sse", &events)).await;
+    assert!(opened.next().await.is_some());
+    drop(opened);
+    socket(&world, &with_ticket("websocket", &sockets), "").await.unwrap();
+    for form in ["sse", "ndjson", "long-poll"] {
+        answers.push(world.gateway.send(get(with_ticket(form, wrong_ticket))).await.expect(401).text());
+    }
+    let cookie = format!("__Host-pollgate={wrong_cookie}");
+    answers
+        .push(world.gateway.send(get("/v1/stream/news").header("cookie", cookie)).await.expect(401).text());
+    let path = world.folder.path().join("access.log");
+    let access_log = || std::fs::read_to_string(&path).unwrap();
+    crate::world::until("all requests are logged", async || {
+        access_log().contains("live=long-poll&ticket=hidden")
+    })
+    .await;
+    let metrics = world.gateway.ask_admin("/metrics").await.text();
+    let log = world.gateway.log();
+    assert!(log.contains("TRACE") || log.contains("DEBUG"), "{log}");
+    answers.extend([log, metrics, access_log()]);
+    for secret in [signature.as_str(), &"M".repeat(86), "MARKERCOOKIE", wrong_ticket, &events, &sockets] {
+        for text in &answers {
+            let at = text.find(secret).unwrap_or_default();
+            assert!(!text.contains(secret), "{secret}: {}", &text[at.saturating_sub(300)..at]);
+        }
+    }
 }
