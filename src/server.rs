@@ -1,6 +1,7 @@
 //! The server: binds the listeners, opens the store, starts the tasks that serve, and drains them.
 
 mod accept;
+mod proxies;
 mod tls;
 
 use std::io;
@@ -30,6 +31,7 @@ use crate::mqtt::Broker;
 use crate::store::{ClockFile, Disk, DiskOptions, Memory, OpenError};
 use crate::stream::{Filter, InvalidFilter, Observer, Store};
 use accept::{Acceptor, Front};
+use proxies::{InvalidNetwork, Proxies};
 use tls::{Certificate, TlsError};
 
 /// A server with bound addresses and an open store that does not serve yet.
@@ -51,6 +53,8 @@ pub struct Server {
     access: AccessPolicy,
     auth: Arc<Authenticator>,
     certificate: Option<(Arc<Certificate>, TlsAcceptor, TlsAcceptor)>,
+    /// The proxies that speak the PROXY protocol.
+    proxies: Option<Arc<Proxies>>,
     admin_access: AccessPolicy,
     access_log: Option<AccessLog>,
     closes_on_refused: bool,
@@ -63,6 +67,9 @@ pub enum BindError {
     /// A host or an origin in the settings is invalid.
     #[error(transparent)]
     Access(#[from] InvalidAccess),
+    /// A network of proxies is malformed.
+    #[error(transparent)]
+    Network(#[from] InvalidNetwork),
     /// The certificate or its key cannot be used.
     #[error("--tls-certificate: {0}")]
     Tls(#[from] TlsError),
@@ -168,6 +175,7 @@ impl Server {
             }
             _ => None,
         };
+        let proxies = Proxies::new(&settings.behind_proxy)?;
         let clock_file = match &settings.store {
             StorePlace::Directory(directory) => Some(ClockFile::read(directory)),
             StorePlace::Memory => None,
@@ -208,6 +216,7 @@ impl Server {
             access,
             auth: Arc::new(auth),
             certificate,
+            proxies: settings.proxy_protocol.then(|| Arc::new(proxies)),
             admin_access,
             access_log,
             closes_on_refused: settings.mqtt_refused == MqttRefused::Close,
@@ -261,10 +270,11 @@ impl Server {
             Some((certificate, http, mqtt)) => (Some(certificate), Some(http), Some(mqtt)),
             None => (None, None, None),
         };
-        let acceptor = |front, tls, connections_max, listener| {
+        let acceptor = |front, tls, connections_max, proxies, listener| {
             let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), phase_receiver.clone());
             let budget = self.budget.clone();
             let acceptor = Acceptor::new(front, tls, connections_max, limits, metrics, budget, phase);
+            let acceptor = acceptor.behind(proxies);
             tokio::spawn(stall_timed(|| "accepting connections", Box::pin(acceptor.run(listener))))
         };
         let (sweeper, mqtt_sweeper, budget) = (hub.clone(), broker.clone(), self.budget.clone());
@@ -273,12 +283,14 @@ impl Server {
                 Front::Http(Arc::new(Service::Gateway(Arc::new(gateway)))),
                 http_tls.clone(),
                 self.limits.connections_max,
+                self.proxies.clone(),
                 self.gateway,
             ),
             acceptor(
                 Front::Http(Arc::new(Service::Admin(admin))),
                 http_tls.filter(|_| !self.admin_address.ip().is_loopback()),
                 self.limits.admin_connections_max,
+                None,
                 self.admin,
             ),
             tokio::spawn(async move { budget.watch().await }),
@@ -295,7 +307,8 @@ impl Server {
         ];
         tasks.extend(self.clock_file.map(|file| tokio::spawn(keep_clock(file, clock))));
         if let Some((listener, _)) = self.mqtt {
-            tasks.push(acceptor(Front::Mqtt(broker), mqtt_tls, self.limits.connections_max, listener));
+            let connections_max = self.limits.connections_max;
+            tasks.push(acceptor(Front::Mqtt(broker), mqtt_tls, connections_max, self.proxies, listener));
         }
         drop(phase_receiver);
         Running { hub, store, drain: self.drain, phase, tasks, access_log: self.access_log }

@@ -27,6 +27,7 @@ mod lifetimes;
 mod observability;
 mod origins;
 mod parked;
+mod proxies;
 mod publishing;
 mod refusals;
 mod shared_answers;
