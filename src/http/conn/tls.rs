@@ -149,19 +149,29 @@ impl TlsStream {
     /// Receives more bytes of a record, or notes the end of the TCP connection.
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // A connection that has nothing to read gets no buffer.
-        ready!(self.tcp.poll_read_ready(context))?;
+        if self.tcp.poll_read_ready(context).is_pending() {
+            self.release_spare();
+            return Poll::Pending;
+        }
         let received = self.incoming.len();
         let size = self.session.record_bytes(&self.incoming).ok().flatten().unwrap_or_default();
         // The length of a record is a mere claim of the client until it has sent the first part of the record.
         self.incoming.reserve(if received < READ_BYTES { READ_BYTES } else { size.saturating_sub(received) });
         let read = pin!(self.tcp.read_buf(&mut self.incoming)).poll(context);
-        if self.incoming.is_empty() {
-            self.incoming = BytesMut::new();
+        if read.is_pending() {
+            self.release_spare();
         }
         if ready!(read)? == 0 {
             self.state = State::Ended;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Frees the buffer, except for the bytes of a client that waits after the first part of a record.
+    fn release_spare(&mut self) {
+        if self.incoming.len() < READ_BYTES && self.incoming.capacity() > self.incoming.len() {
+            self.incoming = BytesMut::from(&*self.incoming);
+        }
     }
 
     /// Writes data. Completes once the kernel has all of it.

@@ -272,4 +272,7 @@ impl<Data> Session<Data> {
 }
 
 #[cfg(test)]
+#[path = "../../../../fuzz/tls_record.rs"]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -235,6 +235,21 @@ async fn an_idle_session_keeps_no_buffer() {
 }
 
 #[tokio::test]
+async fn a_record_that_is_only_announced_takes_no_memory() {
+    let (mut server, mut client) = connected(TLS13).await;
+    client.tcp.write_all(&[23, 3, 3, 0x40, 0]).await.unwrap();
+    for _ in 0..100 {
+        tokio::select! {
+            biased;
+            _ = server.read_u8() => panic!("no data has come"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    assert_eq!(server.incoming.len(), 5);
+    assert!(server.incoming.capacity() <= 16, "{}", server.incoming.capacity());
+}
+
+#[tokio::test]
 async fn bytes_may_come_one_by_one() {
     for suite in [TLS13, TLS12] {
         let (tcp, mut client) = started(suite).await;

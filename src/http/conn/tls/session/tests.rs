@@ -7,14 +7,15 @@ use tokio_rustls::rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use tokio_rustls::rustls::{AlertDescription, ContentType, SupportedCipherSuite};
 
 use super::super::handshake::{Handshake, encode};
-use super::super::tests::{SUITES, TLS12, TLS13, client_config, server_config};
+use super::super::tests::{SUITES, client_config, server_config};
+pub(super) use super::super::tests::{TLS12, TLS13};
 use super::{Received, Sealer, Session, SessionError};
 
-type Client = Session<ClientConnectionData>;
-type Server = Session<ServerConnectionData>;
+pub(super) type Client = Session<ClientConnectionData>;
+pub(super) type Server = Session<ServerConnectionData>;
 
 /// The sessions of a server and a client that have shaken hands.
-fn pair(suite: SupportedCipherSuite) -> (Server, Client) {
+pub(super) fn pair(suite: SupportedCipherSuite) -> (Server, Client) {
     let mut server = Handshake::new(server_config(suite)).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let mut client = UnbufferedClientConnection::new(client_config(suite), name).unwrap();
@@ -52,14 +53,14 @@ fn advance(client: &mut UnbufferedClientConnection, incoming: &mut Vec<u8>, outg
 }
 
 impl<Data> Session<Data> {
-    fn take_unsent(&mut self) -> Vec<u8> {
+    pub(super) fn take_unsent(&mut self) -> Vec<u8> {
         let unsent = self.unsent().to_vec();
         self.sent(unsent.len());
         unsent
     }
 
     /// A record with this content.
-    fn record(&mut self, typ: ContentType, content: &[u8]) -> Vec<u8> {
+    pub(super) fn record(&mut self, typ: ContentType, content: &[u8]) -> Vec<u8> {
         self.queue(typ, content).unwrap();
         self.take_unsent()
     }
@@ -70,7 +71,7 @@ impl<Data> Session<Data> {
     }
 
     /// Receives records, and returns their data.
-    fn receive(&mut self, mut bytes: &[u8]) -> Result<Vec<u8>, SessionError> {
+    pub(super) fn receive(&mut self, mut bytes: &[u8]) -> Result<Vec<u8>, SessionError> {
         let mut data = Vec::new();
         while let Some(size) = self.record_bytes(bytes)? {
             let (record, behind) = bytes.split_at(size);
@@ -240,8 +241,14 @@ fn alerts_end_the_session_or_are_ignored() {
 impl Client {
     /// Seals with the next keys from now on, without a word.
     fn next_keys(&mut self) {
-        let secrets = self.schedule.update_tx_secret().unwrap();
+        assert!(self.try_next_keys());
+    }
+
+    /// The same. False: this version of TLS knows no next keys.
+    pub(super) fn try_next_keys(&mut self) -> bool {
+        let Ok(secrets) = self.schedule.update_tx_secret() else { return false };
         self.sealer = Sealer::new(self.schedule.negotiated_cipher_suite(), secrets).unwrap();
+        true
     }
 }
 
