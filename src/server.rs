@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::access_log::AccessLog;
 use crate::auth::{AuthError, AuthSettings, Authenticator};
@@ -52,7 +52,7 @@ pub struct Server {
     drain: Duration,
     access: AccessPolicy,
     auth: Arc<Authenticator>,
-    certificate: Option<(Arc<Certificate>, TlsAcceptor, TlsAcceptor)>,
+    certificate: Option<(Arc<Certificate>, Arc<ServerConfig>, Arc<ServerConfig>)>,
     /// The proxies that speak the PROXY protocol.
     proxies: Option<Arc<Proxies>>,
     admin_access: AccessPolicy,
@@ -170,7 +170,7 @@ impl Server {
         let certificate = match (&settings.tls_certificate, &settings.tls_key) {
             (Some(certificate), Some(key)) => {
                 let certificate = Certificate::read(certificate, key)?;
-                let (http, mqtt) = certificate.acceptors()?;
+                let (http, mqtt) = certificate.configs()?;
                 Some((certificate, http, mqtt))
             }
             _ => None,

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::budget::{Budget, principal_of};
 use crate::http::conn::{
@@ -74,7 +74,7 @@ pub(super) struct Acceptor {
 struct Starter {
     front: Front,
     /// `None`: the listener speaks no TLS.
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
@@ -93,7 +93,7 @@ impl Acceptor {
     /// Creates an acceptor for at most `connections_max` open connections; 0: as many as the file descriptors allow.
     pub(super) fn new(
         front: Front,
-        tls: Option<TlsAcceptor>,
+        tls: Option<Arc<ServerConfig>>,
         connections_max: usize,
         limits: Arc<Limits>,
         metrics: Arc<Metrics>,
@@ -254,7 +254,7 @@ const KEEP_ALIVE_TIME: Duration = Duration::from_secs(300);
 /// Serves an MQTT connection over TCP to its end. `refuse`: the connection is above a limit, and the client is told so.
 async fn serve_mqtt(
     stream: TcpStream,
-    acceptor: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     broker: Arc<Broker>,
     limits: Arc<Limits>,
     state: Arc<ConnectionState>,
@@ -262,7 +262,7 @@ async fn serve_mqtt(
     refuse: bool,
 ) -> io::Result<()> {
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_TIME))?;
-    let stream = Box::pin(Transport::accept(stream, acceptor, limits.head_timeout.get())).await?;
+    let stream = Box::pin(Transport::accept(stream, tls, limits.head_timeout.get())).await?;
     let principal = state.principal();
     let io = Box::new(GuardedStream::new(stream, Bytes::new(), state, limits, phase.clone()));
     tokio::select! {
