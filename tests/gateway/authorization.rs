@@ -11,41 +11,46 @@ use crate::world::mqtt::{Hello, Mqtt, Packet};
 use crate::world::{Answer, Gateway, PATIENCE, Request, WebSocket, delete, get, head, post, put, until};
 
 /// A gateway that checks tokens, its key, and the stream `news` with one message.
-struct Protected {
-    gateway: Gateway,
-    folder: TempDir,
+pub(crate) struct Protected {
+    pub(crate) gateway: Gateway,
+    pub(crate) folder: TempDir,
 }
 
-fn pollgate(arguments: &[&str]) -> String {
+pub(crate) fn pollgate(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_pollgate")).args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 impl Protected {
-    async fn start(settings: &str) -> Self {
+    pub(crate) async fn start(settings: &str) -> Self {
+        Self::start_with(settings, &[]).await
+    }
+
+    pub(crate) async fn start_with(settings: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         pollgate(&["keygen", &path("key")]);
         std::fs::write(path("auth.toml"), format!("key_file = 'key'\n{settings}")).unwrap();
-        let gateway =
-            Gateway::start(&["--auth", &path("auth.toml"), "--access-log", &path("access.log")]).await;
+        let (auth, log) = (path("auth.toml"), path("access.log"));
+        let options = ["--auth", auth.as_str(), "--access-log", log.as_str()];
+        let gateway = Gateway::start(&[&options, arguments].concat()).await;
         let protected = Self { gateway, folder };
         let owner = protected.token(&["--create", "#", "--append", "#"]);
         protected.send(Some(&owner), put("/v1/stream/news").json("[1]")).await.expect(201);
         protected
     }
 
-    fn key(&self) -> PathBuf {
+    pub(crate) fn key(&self) -> PathBuf {
         self.folder.path().join("key")
     }
 
-    fn token(&self, rights: &[&str]) -> String {
+    pub(crate) fn token(&self, rights: &[&str]) -> String {
         let key = self.key();
         pollgate(&[&["token", "--key-file", key.to_str().unwrap()], rights].concat())
     }
 
-    async fn send(&self, token: Option<&str>, request: Request) -> Answer {
+    pub(crate) async fn send(&self, token: Option<&str>, request: Request) -> Answer {
         let request = match token {
             Some(token) => request.header("authorization", format!("Bearer {token}")),
             None => request,
@@ -179,7 +184,7 @@ async fn a_held_poll_and_an_event_stream_end_with_the_token() {
     timeout(PATIENCE, body.collect()).await.expect("the stream ends with the token").unwrap();
 }
 
-async fn mqtt(world: &Protected, id: &str, password: Option<&str>) -> Mqtt {
+pub(crate) async fn mqtt(world: &Protected, id: &str, password: Option<&str>) -> Mqtt {
     let hello = Hello { password: password.map(str::to_owned), ..Hello::new(id) };
     Mqtt::try_connect(world.gateway.mqtt, &hello).await.unwrap()
 }

@@ -29,6 +29,7 @@ mod origins;
 mod parked;
 mod publishing;
 mod refusals;
+mod revocation;
 mod shared_answers;
 mod slow_clients;
 mod store_on_disk;

@@ -57,6 +57,7 @@ impl Rights {
                 poll.from = self.admit_from(poll.from)?;
                 poll.is_private = self.is_private(&poll.from);
                 poll.hold.time = self.left().map_or(poll.hold.time, |left| left.min(poll.hold.time));
+                poll.credentials = self.held_credentials();
                 Read::LongPoll(poll)
             }
             Read::Sse(live) => Read::Sse(self.admit_live(live)?),
@@ -67,7 +68,7 @@ impl Rights {
     /// Also used for a read that the first frame of a WebSocket requests.
     pub(in crate::http) fn admit_live(&self, live: LiveRead) -> Result<LiveRead, Error> {
         let from = self.admit_from(live.from)?;
-        Ok(LiveRead { from, life: self.left(), ..live })
+        Ok(LiveRead { from, grants: self.ending_grants(), ..live })
     }
 
     fn admit_from(&self, from: ReadFrom) -> Result<ReadFrom, Error> {

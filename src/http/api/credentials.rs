@@ -9,6 +9,7 @@ use super::error::Error;
 use super::fields::Fields;
 use super::gateway::Gateway;
 use crate::auth::{Action, Grants, Unauthorized, authorize};
+use crate::hub::CredentialMark;
 use crate::stream::StreamName;
 
 /// The parameter in which clients of other servers send tokens. URLs end up in logs and histories (RFC 9700, section 4.3.2).
@@ -22,6 +23,16 @@ pub(in crate::http) struct Rights {
     anonymous: Arc<Grants>,
     /// The time of day when the request was received.
     now: SystemTime,
+    /// See [`Authenticator::changes`](crate::auth::Authenticator::changes).
+    changes: u64,
+}
+
+/// Credentials with which a poll may be held.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct HeldCredentials {
+    pub(in crate::http) mark: CredentialMark,
+    /// See [`Authenticator::changes`](crate::auth::Authenticator::changes).
+    pub(in crate::http) changes: u64,
 }
 
 impl Gateway {
@@ -42,9 +53,9 @@ impl Gateway {
         if second.is_some() {
             return Err(Error::Unauthorized(Unauthorized::Scheme));
         }
-        let now = self.clock.wall();
+        let (now, changes) = (self.clock.wall(), self.auth.changes());
         let grants = self.auth.authorization(value, now).map_err(Error::Unauthorized)?;
-        Ok(Some(Rights { grants, anonymous: self.auth.anonymous(), now }))
+        Ok(Some(Rights { grants, anonymous: self.auth.anonymous(), now, changes }))
     }
 }
 
@@ -60,6 +71,17 @@ impl Rights {
     /// Whether a client without credentials could not read the stream.
     pub(super) fn is_hidden(&self, stream: &StreamName) -> bool {
         authorize(&self.anonymous, Action::Read, stream).is_err()
+    }
+
+    /// The rights themselves, for what stays open. `None`: they never end.
+    pub(super) fn ending_grants(&self) -> Option<Arc<Grants>> {
+        self.grants.expires_at().map(|_| self.grants.clone())
+    }
+
+    /// The credentials of a poll that may be held. `None`: they never end.
+    pub(super) fn held_credentials(&self) -> Option<HeldCredentials> {
+        let (key_and_id, subject_and_time) = self.grants.mark()?;
+        Some(HeldCredentials { mark: CredentialMark(key_and_id, subject_and_time), changes: self.changes })
     }
 
     /// How long the grants still last; `None`: without end.
