@@ -4,7 +4,9 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::stream::{Filter, StreamName};
+use ring::digest::{SHA256, digest};
+
+use crate::stream::{Filter, Principal, StreamName};
 
 /// The first level of the names of the gateway's own streams, which no client may use.
 const OWN_STREAMS: &str = "$auth";
@@ -113,6 +115,7 @@ pub(super) fn coarse(digest: u64) -> u32 {
 pub struct Grants {
     scope: Scope,
     subject: Option<Arc<str>>,
+    principal: Option<Principal>,
     expires_at: Option<SystemTime>,
     token: Option<TokenFacts>,
 }
@@ -126,12 +129,12 @@ enum Scope {
 impl Grants {
     /// The rights of every client of a gateway without authorization.
     pub fn everything() -> Self {
-        Self { scope: Scope::Everything, subject: None, expires_at: None, token: None }
+        Self { scope: Scope::Everything, subject: None, principal: None, expires_at: None, token: None }
     }
 
     /// The rights of clients without credentials.
     pub fn anonymous(list: GrantList) -> Self {
-        Self { scope: Scope::Listed(list), subject: None, expires_at: None, token: None }
+        Self { scope: Scope::Listed(list), subject: None, principal: None, expires_at: None, token: None }
     }
 
     /// The rights of `subject`, which is unique among all issuers, until `expires_at` by the time of day.
@@ -141,7 +144,15 @@ impl Grants {
         expires_at: SystemTime,
         token: Option<TokenFacts>,
     ) -> Self {
-        Self { scope: Scope::Listed(list), subject: Some(subject), expires_at: Some(expires_at), token }
+        let name = digest(&SHA256, subject.as_bytes());
+        let first = name.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        Self {
+            scope: Scope::Listed(list),
+            subject: Some(subject),
+            principal: Some(Principal::of_subject(first)),
+            expires_at: Some(expires_at),
+            token,
+        }
     }
 
     /// What tells whether the token of the client stands. `None`: the client has no token.
@@ -158,6 +169,11 @@ impl Grants {
     /// When the rights end, by the time of day; `None`: not while the gateway runs.
     pub fn expires_at(&self) -> Option<SystemTime> {
         self.expires_at
+    }
+
+    /// Whom quotas apply to. `None`: the address of the client, which has no token.
+    pub fn principal(&self) -> Option<Principal> {
+        self.principal
     }
 
     /// Who has the rights: issuer and subject of the token. `None`: a client without credentials.

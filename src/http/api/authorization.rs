@@ -32,10 +32,13 @@ impl Rights {
                 self.check(Action::Append, name)?;
                 // Without the right to create, `create=1` appends to an existing stream.
                 append.create = append.create.filter(|_| self.check(Action::Create, name).is_ok());
+                append.principal = self.principal();
+                append.producer = append.producer.map(|producer| self.own_producer(producer));
                 OnStream::Append(append)
             }
-            OnStream::Create(put, body) => {
+            OnStream::Create(mut put, body) => {
                 self.check(Action::Create, name)?;
+                put.principal = self.principal();
                 if let Some((source, ..)) = &put.fork {
                     self.check(Action::Read, source)?;
                 }
@@ -58,6 +61,7 @@ impl Rights {
                 poll.is_private = self.is_private(&poll.from);
                 poll.hold.time = self.left().map_or(poll.hold.time, |left| left.min(poll.hold.time));
                 poll.credentials = self.held_credentials();
+                poll.client = poll.client.map(|client| self.own_client(&client));
                 Read::LongPoll(poll)
             }
             Read::Sse(live) => Read::Sse(self.admit_live(live)?),

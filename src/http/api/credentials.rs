@@ -9,8 +9,8 @@ use super::error::Error;
 use super::fields::Fields;
 use super::gateway::Gateway;
 use crate::auth::{Action, Grants, Unauthorized, authorize};
-use crate::hub::CredentialMark;
-use crate::stream::StreamName;
+use crate::hub::{ClientId, CredentialMark};
+use crate::stream::{Principal, Producer, StreamName};
 
 /// The parameter in which clients of other servers send tokens. URLs end up in logs and histories (RFC 9700, section 4.3.2).
 const TOKEN_PARAMETER: &str = "access_token=";
@@ -82,6 +82,24 @@ impl Rights {
     pub(super) fn held_credentials(&self) -> Option<HeldCredentials> {
         let (key_and_id, subject_and_time) = self.grants.mark()?;
         Some(HeldCredentials { mark: CredentialMark(key_and_id, subject_and_time), changes: self.changes })
+    }
+
+    /// Whom quotas apply to; the gateway, if that is the address of the client.
+    pub(in crate::http) fn principal(&self) -> Principal {
+        self.grants.principal().unwrap_or_default()
+    }
+
+    /// The client id as that of the subject, so that no other client can end a poll by its id.
+    pub(super) fn own_client(&self, client: &ClientId) -> ClientId {
+        self.grants.subject().map_or_else(|| client.clone(), |subject| client.of_subject(subject))
+    }
+
+    /// The producer as that of the subject, whose id shares no state with that of another subject.
+    pub(super) fn own_producer(&self, producer: Producer) -> Producer {
+        match self.grants.principal() {
+            Some(principal) => producer.of(principal),
+            None => producer,
+        }
     }
 
     /// How long the grants still last; `None`: without end.

@@ -149,7 +149,7 @@ impl Gateway {
             None => SocketReads::FirstFrame(opener),
         };
         let (hub, limits) = (self.hub.clone(), self.limits.clone());
-        let principal = state.principal();
+        let principal = rights.as_ref().map_or(Principal::GATEWAY, Rights::principal).or(state.principal());
         let socket = WebSocketUpgrade { hub, limits, principal, rights, reads, access: None };
         Ok(Reply { answer, upgrade: Some(Upgrade::WebSocket(Box::new(socket))) })
     }

@@ -14,6 +14,9 @@ use crate::stream::{Offset, StreamName};
 /// Maximum length of a client id, in bytes.
 pub const CLIENT_ID_BYTES_MAX: usize = 128;
 
+/// Separates the subject of a token from the id that a client of it has chosen, as in the sessions of MQTT.
+const SEPARATOR: char = '\u{1f}';
+
 /// Id that a client gives itself: 1 to 128 visible ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(Arc<str>);
@@ -31,9 +34,19 @@ impl ClientId {
         if visible && fits { Ok(Self(text.into())) } else { Err(InvalidClientId) }
     }
 
-    /// The id as text.
+    /// The id as text, with the subject that it belongs to.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The same id as that of a subject, which no other subject can have.
+    pub fn of_subject(&self, subject: &str) -> Self {
+        Self(format!("{subject}{SEPARATOR}{}", self.0).into())
+    }
+
+    /// The id that the client gave itself.
+    pub fn chosen(&self) -> &str {
+        self.0.rsplit_once(SEPARATOR).map_or(&self.0, |(_, id)| id)
     }
 }
 
