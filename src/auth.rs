@@ -10,8 +10,13 @@ mod crypto;
 mod grants;
 pub mod issue;
 mod keys;
+mod revocation;
 mod settings;
+mod standing;
 
+pub use authenticator::life::{EndOfRights, RightsEnd};
 pub use authenticator::{Authenticator, Unauthorized};
-pub use grants::{Action, Forbidden, GrantList, Grants, authorize, authorize_filter};
+pub use grants::{Action, Forbidden, GrantList, Grants, authorize, authorize_filter, is_own};
+pub use revocation::{InvalidRevocation, REVOCATIONS_MAX, Revocation};
 pub use settings::{AuthError, AuthSettings, IssuerSettings, Rule};
+pub use standing::CoarseStanding;

@@ -1,6 +1,7 @@
 //! The server: binds the listeners, opens the store, starts the tasks that serve, and drains them.
 
 mod accept;
+mod authorization;
 mod proxies;
 mod tls;
 
@@ -23,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::{AccessLogPlace, MemorySize, MqttAddress, MqttRefused, Settings, StorePlace};
 use crate::http::api::admin::Admin;
 use crate::http::conn::{Phase, Service};
-use crate::http::{AccessPolicy, Gateway, HoldPolicy, InvalidAccess};
+use crate::http::{AccessPolicy, Gateway, HoldPolicy, InvalidAccess, RevocationLog, RevocationLogError};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, StoreMetrics, stall_timed};
@@ -76,6 +77,9 @@ pub enum BindError {
     /// The settings or keys of authorization cannot be used.
     #[error("auth: {0}")]
     Auth(#[from] AuthError),
+    /// The stored revocations of tokens cannot be read.
+    #[error("cannot read the revocations of tokens: {0}")]
+    Revocations(#[from] RevocationLogError),
     /// A filter that MQTT clients may not subscribe to is malformed.
     #[error("--mqtt-refuse-filter {0:?}: {1}")]
     Filter(String, InvalidFilter),
@@ -149,9 +153,6 @@ const MQTT_SOCKETS_MAX: usize = 64;
 /// How soon a change of the time of day is written to the clock file, and how soon a failed write is retried.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 const CLOCK_RETRY: Duration = Duration::from_secs(60);
-
-/// How often the files with the keys of token issuers are checked for changes.
-const KEYS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Size of one segment with the kernel's bookkeeping. While any of a socket's send buffer is free, the kernel accepts one more
 /// segment, so the buffer may exceed its size by this.
@@ -244,11 +245,13 @@ impl Server {
         self.mqtt.as_ref().map(|(_, address)| *address)
     }
 
-    /// Starts serving, in tasks of the current tokio runtime.
-    pub fn start(self) -> Running {
+    /// Reads the stored revocations of tokens, and starts to serve in tasks of the current tokio runtime.
+    pub async fn start(self) -> Result<Running, BindError> {
         let (clock, metrics, store) = (self.clock, self.metrics, self.store);
         let hub = Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock);
         let hub = Arc::new(hub.within(self.budget.clone()));
+        // Before any client is served: what was revoked must not be accepted again.
+        let revocations = RevocationLog::open(hub.clone(), self.auth.clone(), clock).await?;
         let broker = Broker::new(hub.clone(), self.limits.clone(), &metrics, clock);
         let broker = broker.closing_on_refused(self.closes_on_refused).refusing_filters(self.refused_filters);
         let broker = Arc::new(broker.with_auth(self.auth.clone()));
@@ -264,7 +267,8 @@ impl Server {
         )
         .logging_access(self.access_log.clone())
         .with_auth(self.auth.clone());
-        let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access);
+        let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access)
+            .revoking(revocations);
         let (phase, phase_receiver) = watch::channel(Phase::Serving);
         let (certificate, http_tls, mqtt_tls) = match self.certificate {
             Some((certificate, http, mqtt)) => (Some(certificate), Some(http), Some(mqtt)),
@@ -302,7 +306,8 @@ impl Server {
                 || "the sweep of MQTT sessions",
                 Box::pin(async move { mqtt_sweeper.sweep().await }),
             )),
-            tokio::spawn(watch_keys(self.auth.clone(), certificate)),
+            tokio::spawn(authorization::watch_keys(self.auth.clone(), certificate, clock)),
+            tokio::spawn(authorization::end_unauthorized_polls(self.auth.clone(), hub.clone())),
             tokio::spawn(accept::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
         ];
         tasks.extend(self.clock_file.map(|file| tokio::spawn(keep_clock(file, clock))));
@@ -311,7 +316,7 @@ impl Server {
             tasks.push(acceptor(Front::Mqtt(broker), mqtt_tls, connections_max, self.proxies, listener));
         }
         drop(phase_receiver);
-        Running { hub, store, drain: self.drain, phase, tasks, access_log: self.access_log }
+        Ok(Running { hub, store, drain: self.drain, phase, tasks, access_log: self.access_log })
     }
 }
 
@@ -374,34 +379,6 @@ fn open_access_log(settings: &Settings, metrics: &Metrics) -> Result<Option<Acce
     let opened = AccessLog::open(path, settings.limits.access_log_bytes_max, metrics.access_log_lost());
     let path = path.unwrap_or(Path::new("standard output")).to_owned();
     opened.map(Some).map_err(|error| BindError::AccessLog { path, error })
-}
-
-/// Reads the keys of token issuers and the certificate again when their files change. Runs until the task is aborted.
-async fn watch_keys(auth: Arc<Authenticator>, certificate: Option<Arc<Certificate>>) {
-    let mut failing = false;
-    while auth.is_enabled() || certificate.is_some() {
-        sleep(KEYS_INTERVAL).await;
-        let (auth, certificate) = (auth.clone(), certificate.clone());
-        let reload = move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-            // Each is read even if the other cannot be used.
-            let (keys, certificate) = (auth.reload(), certificate.map_or(Ok(false), |files| files.reload()));
-            if matches!(certificate, Ok(true)) {
-                tracing::info!("read a changed certificate");
-            }
-            keys?;
-            certificate?;
-            Ok(())
-        };
-        let Ok(outcome) = spawn_blocking(reload).await else { return };
-        match outcome {
-            Ok(()) => failing = false,
-            // Once, and not each second.
-            Err(error) if !std::mem::replace(&mut failing, true) => {
-                tracing::warn!("the keys and the certificate that were read last stay in use: {error}");
-            }
-            Err(_) => {}
-        }
-    }
 }
 
 /// Writes the clock file whenever it is outdated. Runs until the task is aborted.

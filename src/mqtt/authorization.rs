@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
-use tokio::time::Instant;
 
 use super::codec::{Connect, Reason};
 use super::connection::Connection;
 use super::{Broker, groups, publish};
-use crate::auth::{Action, Grants, authorize, authorize_filter};
+use crate::auth::{Action, EndOfRights, Grants, authorize, authorize_filter};
 use crate::stream::{Filter, FilterMap, StreamName};
 
 /// Separates the subject of a token from the client id that the client has chosen. A client id contains no control characters, so
@@ -57,10 +56,10 @@ pub(super) fn check_filter(grants: &Grants, filter: &Filter) -> Result<(), Reaso
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
-    /// When the rights of the connection end.
-    pub(super) fn grants_end(grants: &Grants, broker: &Broker) -> Option<Instant> {
-        let end = grants.expires_at()?;
-        Some(Instant::now() + end.duration_since(broker.clock.wall()).unwrap_or_default())
+    /// Completes when the rights of the connection end.
+    pub(super) fn rights_end(grants: &Arc<Grants>, broker: &Broker) -> Option<EndOfRights> {
+        grants.expires_at()?;
+        Some(Box::pin(broker.auth.clone().rights_end(grants.clone(), broker.clock)))
     }
 
     /// Ends the subscriptions of a resumed session that an earlier token allowed and this one does not.

@@ -11,41 +11,46 @@ use crate::world::mqtt::{Hello, Mqtt, Packet};
 use crate::world::{Answer, Gateway, PATIENCE, Request, WebSocket, delete, get, head, post, put, until};
 
 /// A gateway that checks tokens, its key, and the stream `news` with one message.
-struct Protected {
-    gateway: Gateway,
-    folder: TempDir,
+pub(crate) struct Protected {
+    pub(crate) gateway: Gateway,
+    pub(crate) folder: TempDir,
 }
 
-fn pollgate(arguments: &[&str]) -> String {
+pub(crate) fn pollgate(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_pollgate")).args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 impl Protected {
-    async fn start(settings: &str) -> Self {
+    pub(crate) async fn start(settings: &str) -> Self {
+        Self::start_with(settings, &[]).await
+    }
+
+    pub(crate) async fn start_with(settings: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         pollgate(&["keygen", &path("key")]);
         std::fs::write(path("auth.toml"), format!("key_file = 'key'\n{settings}")).unwrap();
-        let gateway =
-            Gateway::start(&["--auth", &path("auth.toml"), "--access-log", &path("access.log")]).await;
+        let (auth, log) = (path("auth.toml"), path("access.log"));
+        let options = ["--auth", auth.as_str(), "--access-log", log.as_str()];
+        let gateway = Gateway::start(&[&options, arguments].concat()).await;
         let protected = Self { gateway, folder };
         let owner = protected.token(&["--create", "#", "--append", "#"]);
         protected.send(Some(&owner), put("/v1/stream/news").json("[1]")).await.expect(201);
         protected
     }
 
-    fn key(&self) -> PathBuf {
+    pub(crate) fn key(&self) -> PathBuf {
         self.folder.path().join("key")
     }
 
-    fn token(&self, rights: &[&str]) -> String {
+    pub(crate) fn token(&self, rights: &[&str]) -> String {
         let key = self.key();
         pollgate(&[&["token", "--key-file", key.to_str().unwrap()], rights].concat())
     }
 
-    async fn send(&self, token: Option<&str>, request: Request) -> Answer {
+    pub(crate) async fn send(&self, token: Option<&str>, request: Request) -> Answer {
         let request = match token {
             Some(token) => request.header("authorization", format!("Bearer {token}")),
             None => request,
@@ -179,7 +184,7 @@ async fn a_held_poll_and_an_event_stream_end_with_the_token() {
     timeout(PATIENCE, body.collect()).await.expect("the stream ends with the token").unwrap();
 }
 
-async fn mqtt(world: &Protected, id: &str, password: Option<&str>) -> Mqtt {
+pub(crate) async fn mqtt(world: &Protected, id: &str, password: Option<&str>) -> Mqtt {
     let hello = Hello { password: password.map(str::to_owned), ..Hello::new(id) };
     Mqtt::try_connect(world.gateway.mqtt, &hello).await.unwrap()
 }
@@ -227,4 +232,40 @@ async fn an_mqtt_connection_ends_with_its_token_and_a_client_id_belongs_to_the_s
     let _stranger = mqtt(&world, "same", Some(&other)).await;
     let ended = timeout(PATIENCE, first.receive()).await.expect("it ends with its token");
     assert_eq!(ended, Some(Packet::Disconnect(0xa0)), "and the stranger did not take it over");
+}
+
+/// A client id and a producer id belong to the subject: a stranger who knows them ends no poll and fences no producer.
+#[tokio::test]
+async fn ids_of_clients_and_producers_belong_to_the_subject() {
+    let world = Protected::start("").await;
+    let of = |subject: &str| world.token(&["--read", "news", "--append", "news", "--subject", subject]);
+    let (anna, ben) = (of("anna"), of("ben"));
+    let poll = |token: &str| {
+        let target = "/v1/stream/news?offset=now&live=long-poll&timeout=50&client=phone";
+        let request = get(target).header("authorization", format!("Bearer {token}"));
+        let connection = world.gateway.connect();
+        async move { connection.await.send(request).await }
+    };
+    let append = async |token: &str, epoch: u64| {
+        let fields = [
+            ("producer-id", "p".to_owned()),
+            ("producer-epoch", epoch.to_string()),
+            ("producer-seq", "0".to_owned()),
+        ];
+        let request = fields
+            .into_iter()
+            .fold(post("/v1/stream/news").json("1"), |request, (name, value)| request.header(name, value));
+        world.send(Some(token), request).await.status.as_u16()
+    };
+    let (of_anna, of_ben, publishing) = tokio::join!(poll(&anna), poll(&ben), async {
+        world.gateway.until_held(2).await;
+        let clients = world.gateway.ask_admin("/clients").await.text();
+        assert!(clients.contains("pollgate anna\\u001fphone"), "{clients}");
+        // A repetition gets 204, and a fenced epoch 403.
+        [append(&ben, 5).await, append(&anna, 0).await, append(&anna, 0).await, append(&ben, 4).await]
+    });
+    assert_eq!(publishing, [200, 200, 204, 403]);
+    for answer in [of_anna, of_ben] {
+        assert_eq!((answer.status.as_u16(), answer.header("stream-superseded")), (200, ""));
+    }
 }

@@ -30,6 +30,7 @@ mod parked;
 mod proxies;
 mod publishing;
 mod refusals;
+mod revocation;
 mod shared_answers;
 mod slow_clients;
 mod store_on_disk;

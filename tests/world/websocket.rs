@@ -58,9 +58,19 @@ impl WebSocket {
         Self::open_on(Raw::open(address).await, target).await
     }
 
+    /// Opens a WebSocket with a token.
+    pub async fn open_as(address: SocketAddr, target: &str, token: &str) -> Result<Self, Answer> {
+        let fields = format!("authorization: Bearer {token}\r\n");
+        Self::open_with(Raw::open(address).await, target, &fields).await
+    }
+
     /// Like [`Self::open`], on an existing connection.
-    pub async fn open_on(mut raw: Raw, target: &str) -> Result<Self, Answer> {
-        raw.send(handshake(target) + "\r\n").await.expect("the gateway reads");
+    pub async fn open_on(raw: Raw, target: &str) -> Result<Self, Answer> {
+        Self::open_with(raw, target, "").await
+    }
+
+    async fn open_with(mut raw: Raw, target: &str, fields: &str) -> Result<Self, Answer> {
+        raw.send(handshake(target) + fields + "\r\n").await.expect("the gateway reads");
         let answer = raw.answer().await.expect("no reset").expect("an answer");
         if answer.status != 101 {
             return Err(answer);

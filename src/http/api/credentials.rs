@@ -9,7 +9,8 @@ use super::error::Error;
 use super::fields::Fields;
 use super::gateway::Gateway;
 use crate::auth::{Action, Grants, Unauthorized, authorize};
-use crate::stream::StreamName;
+use crate::hub::{ClientId, CredentialMark};
+use crate::stream::{Principal, Producer, StreamName};
 
 /// The parameter in which clients of other servers send tokens. URLs end up in logs and histories (RFC 9700, section 4.3.2).
 const TOKEN_PARAMETER: &str = "access_token=";
@@ -22,6 +23,16 @@ pub(in crate::http) struct Rights {
     anonymous: Arc<Grants>,
     /// The time of day when the request was received.
     now: SystemTime,
+    /// See [`Authenticator::changes`](crate::auth::Authenticator::changes).
+    changes: u64,
+}
+
+/// Credentials with which a poll may be held.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct HeldCredentials {
+    pub(in crate::http) mark: CredentialMark,
+    /// See [`Authenticator::changes`](crate::auth::Authenticator::changes).
+    pub(in crate::http) changes: u64,
 }
 
 impl Gateway {
@@ -42,9 +53,9 @@ impl Gateway {
         if second.is_some() {
             return Err(Error::Unauthorized(Unauthorized::Scheme));
         }
-        let now = self.clock.wall();
+        let (now, changes) = (self.clock.wall(), self.auth.changes());
         let grants = self.auth.authorization(value, now).map_err(Error::Unauthorized)?;
-        Ok(Some(Rights { grants, anonymous: self.auth.anonymous(), now }))
+        Ok(Some(Rights { grants, anonymous: self.auth.anonymous(), now, changes }))
     }
 }
 
@@ -60,6 +71,35 @@ impl Rights {
     /// Whether a client without credentials could not read the stream.
     pub(super) fn is_hidden(&self, stream: &StreamName) -> bool {
         authorize(&self.anonymous, Action::Read, stream).is_err()
+    }
+
+    /// The rights themselves, for what stays open. `None`: they never end.
+    pub(super) fn ending_grants(&self) -> Option<Arc<Grants>> {
+        self.grants.expires_at().map(|_| self.grants.clone())
+    }
+
+    /// The credentials of a poll that may be held. `None`: they never end.
+    pub(super) fn held_credentials(&self) -> Option<HeldCredentials> {
+        let (key_and_id, subject_and_time) = self.grants.mark()?;
+        Some(HeldCredentials { mark: CredentialMark(key_and_id, subject_and_time), changes: self.changes })
+    }
+
+    /// Whom quotas apply to; the gateway, if that is the address of the client.
+    pub(in crate::http) fn principal(&self) -> Principal {
+        self.grants.principal().unwrap_or_default()
+    }
+
+    /// The client id as that of the subject, so that no other client can end a poll by its id.
+    pub(super) fn own_client(&self, client: &ClientId) -> ClientId {
+        self.grants.subject().map_or_else(|| client.clone(), |subject| client.of_subject(subject))
+    }
+
+    /// The producer as that of the subject, whose id shares no state with that of another subject.
+    pub(super) fn own_producer(&self, producer: Producer) -> Producer {
+        match self.grants.principal() {
+            Some(principal) => producer.of(principal),
+            None => producer,
+        }
     }
 
     /// How long the grants still last; `None`: without end.

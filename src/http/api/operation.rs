@@ -39,7 +39,7 @@ impl GatewayRequest {
     ) -> Self {
         let known = operation.as_ref().ok();
         let form = known.and_then(Operation::form).unwrap_or(form);
-        let client = known.and_then(Operation::client).map(ClientId::as_str);
+        let client = known.and_then(Operation::client).map(ClientId::chosen);
         let log = RequestLog::new(form, framing, origin, known.map_or("", Operation::stream), client);
         Self { operation, log }
     }
@@ -130,7 +130,7 @@ impl Gateway {
         query: Option<&str>,
     ) {
         if let Some(access_log) = &self.access_log {
-            let client = request.operation.as_ref().ok().and_then(Operation::client).map(ClientId::as_str);
+            let client = request.operation.as_ref().ok().and_then(Operation::client).map(ClientId::chosen);
             // A token in the URL is not logged.
             let has_token = matches!(request.operation, Err(Error::TokenInQuery));
             let target = target.split('?').next().filter(|_| has_token).unwrap_or(target);

@@ -81,13 +81,13 @@ impl WebSocketUpgrade {
     async fn serve(self, io: UpgradedIo) {
         let Self { hub, limits, principal, rights, reads, access } = self;
         match reads {
-            SocketReads::Named(OpenLive { updates, heartbeat, stream, .. }) => {
+            SocketReads::Named(OpenLive { updates, heartbeat, stream, unauthorized, .. }) => {
                 let publisher = stream.map(|(stream, content_type)| {
                     let hub = hub.clone();
                     Publisher { rights, hub, stream, content_type, principal }
                 });
                 let session = SocketSession::new(io, hub, publisher, limits);
-                session.serve(logged(updates, access), heartbeat).await;
+                session.serve(logged(updates, access), heartbeat, unauthorized).await;
             }
             SocketReads::FirstFrame(opener) => {
                 let session = SocketSession::new(io, hub, None, limits.clone());
@@ -115,7 +115,9 @@ async fn serve_first_frame(
         Err(error) => Err(error),
     };
     match opened {
-        Ok(OpenLive { updates, heartbeat, .. }) => session.serve(logged(updates, access), heartbeat).await,
+        Ok(OpenLive { updates, heartbeat, unauthorized, .. }) => {
+            session.serve(logged(updates, access), heartbeat, unauthorized).await;
+        }
         Err(error) => session.refuse(&error).await,
     }
 }
@@ -147,7 +149,7 @@ impl Gateway {
             None => SocketReads::FirstFrame(opener),
         };
         let (hub, limits) = (self.hub.clone(), self.limits.clone());
-        let principal = state.principal();
+        let principal = rights.as_ref().map_or(Principal::GATEWAY, Rights::principal).or(state.principal());
         let socket = WebSocketUpgrade { hub, limits, principal, rights, reads, access: None };
         Ok(Reply { answer, upgrade: Some(Upgrade::WebSocket(Box::new(socket))) })
     }

@@ -14,6 +14,7 @@ use tokio_websockets::{
     CloseCode, Config, Error as SocketError, Limits as SocketLimits, Message, ServerBuilder,
 };
 
+use super::live::UnauthorizedFlag;
 use super::request::HEARTBEAT_NONE;
 use crate::auth::Action;
 use crate::http::api::credentials::Rights;
@@ -34,6 +35,7 @@ pub(in crate::http) struct SocketSession {
     next_ping: Instant,
     /// When the pong to the last ping is due; `None`: no pong is awaited.
     pong_until: Option<Instant>,
+    unauthorized: Option<UnauthorizedFlag>,
 }
 
 /// Appends the frames of a client to the stream that it reads.
@@ -57,6 +59,9 @@ enum FrameReply {
 
 /// The code and the reason with which the gateway closes a socket.
 pub(in crate::http) struct Closing(CloseCode, &'static str);
+
+/// The close code when the rights of the client have ended: 4000 and 401, as private use allows (RFC 6455, section 7.4.2).
+const UNAUTHORIZED: u16 = 4401;
 
 const DRAINING: Closing = Closing(CloseCode::GOING_AWAY, "draining");
 
@@ -110,12 +115,18 @@ impl SocketSession {
         let socket = ServerBuilder::new().config(config).limits(message_limits).serve(io);
         let ping_every = limits.websocket_ping.get();
         let next_ping = Instant::now() + ping_every;
-        Self { socket, hub, publisher, limits, ping_every, next_ping, pong_until: None }
+        Self { socket, hub, publisher, limits, ping_every, next_ping, pong_until: None, unauthorized: None }
     }
 
     /// Serves the socket until it ends. A client that requests a heartbeat thereby tells for how long its connection may be
     /// quiet, so pings are sent no more often than that.
-    pub(in crate::http) async fn serve(mut self, updates: impl Stream<Item = Bytes>, heartbeat: Duration) {
+    pub(in crate::http) async fn serve(
+        mut self,
+        updates: impl Stream<Item = Bytes>,
+        heartbeat: Duration,
+        unauthorized: Option<UnauthorizedFlag>,
+    ) {
+        self.unauthorized = unauthorized;
         if heartbeat < HEARTBEAT_NONE {
             self.ping_every = self.ping_every.max(heartbeat);
             self.next_ping = Instant::now() + self.ping_every;
@@ -234,6 +245,9 @@ impl SocketSession {
     }
 
     fn why_updates_end(&self) -> Closing {
+        if let Some(why) = self.unauthorized.as_ref().and_then(|flag| flag.get()) {
+            return Closing(CloseCode::try_from(UNAUTHORIZED).unwrap_or(CloseCode::POLICY_VIOLATION), why);
+        }
         if self.hub.is_draining() { DRAINING } else { Closing(CloseCode::NORMAL_CLOSURE, "nothing follows") }
     }
 
