@@ -10,10 +10,15 @@ mod crypto;
 mod grants;
 pub mod issue;
 mod keys;
+mod revocation;
 mod settings;
+mod standing;
 mod tickets;
 
+pub use authenticator::life::{EndOfRights, RightsEnd};
 pub use authenticator::{Authenticator, Unauthorized};
-pub use grants::{Action, Forbidden, GrantList, Grants, authorize, authorize_filter};
+pub use grants::{Action, Forbidden, GrantList, Grants, authorize, authorize_filter, is_own};
+pub use revocation::{InvalidRevocation, REVOCATIONS_MAX, Revocation};
 pub use settings::{AuthError, AuthSettings, IssuerSettings, Rule};
+pub use standing::CoarseStanding;
 pub use tickets::{TICKET_LIFE, TicketRefused, TicketScope, Tickets};

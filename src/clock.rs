@@ -130,7 +130,7 @@ impl Clock {
 }
 
 /// The difference between the time of day and [`Clock::now`]; zero unless the time of day was stepped.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WallOffset {
     ahead: bool,
     by: Duration,

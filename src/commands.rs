@@ -29,7 +29,7 @@ pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, Box<dyn Error>
     // A closed standard output is not an error.
     let _unread = banner(&server, &settings);
     let mut next_signal = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
-    let stop = server.start();
+    let stop = server.start().await?;
     next_signal().await;
     tracing::info!("draining; a second signal stops at once");
     tokio::select! {

@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod tests;
 
+mod commands;
 mod places;
 mod size;
 mod variables;
@@ -18,6 +19,7 @@ use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
 pub use crate::stream::SyncPolicy;
+pub use commands::{StoreCommand, TokenCommand};
 pub use places::{AccessLogPlace, InvalidSync, MqttAddress, StorePlace};
 pub use size::{InvalidSize, MemorySize};
 pub use variables::InvalidVariable;
@@ -54,32 +56,6 @@ enum Command {
     Token(TokenCommand),
 }
 
-/// The options of `token`. A pattern is the name of a stream; `+` stands for one level, a last `#` for any number of levels.
-#[derive(Debug, Args)]
-pub struct TokenCommand {
-    /// File that `pollgate keygen` made
-    #[arg(long, value_name = "FILE")]
-    pub key_file: PathBuf,
-    /// Streams that the client may read (repeatable)
-    #[arg(long, value_name = "PATTERN")]
-    pub read: Vec<String>,
-    /// Streams that the client may append to (repeatable)
-    #[arg(long, value_name = "PATTERN")]
-    pub append: Vec<String>,
-    /// Streams that the client may create (repeatable)
-    #[arg(long, value_name = "PATTERN")]
-    pub create: Vec<String>,
-    /// Streams that the client may delete (repeatable)
-    #[arg(long, value_name = "PATTERN")]
-    pub manage: Vec<String>,
-    /// How long the token is valid; at most 24 h
-    #[arg(long, value_name = "DURATION", default_value = "1h")]
-    pub expires: Span,
-    /// Name of the client, which limits and logs use
-    #[arg(long, value_name = "NAME", default_value = "client")]
-    pub subject: String,
-}
-
 /// The part of `--help` about limits.
 fn limits_help() -> String {
     let mut help = "Limits with their defaults (--limit NAME=VALUE, POLLGATE_LIMITS__NAME=VALUE, or a key of the table [limits] of the \
@@ -90,33 +66,6 @@ fn limits_help() -> String {
         help.push_str(&format!("\n  {name}={default} ({unit})"));
     }
     help
-}
-
-/// A command for a store on disk.
-#[derive(Debug, Subcommand)]
-pub enum StoreCommand {
-    /// Read the whole store and report damage; changes nothing, exits with 1 if a record is damaged or cut off
-    Check {
-        /// Directory of the store
-        directory: PathBuf,
-    },
-    /// Write all streams and messages as lines of JSON
-    Export {
-        /// Directory of the store
-        directory: PathBuf,
-        /// Export a damaged store without the messages that are lost
-        #[arg(long)]
-        accept_damage: bool,
-        /// File to create [default: standard output]
-        file: Option<PathBuf>,
-    },
-    /// Create the streams of an export, with new epochs; fails if one of them exists
-    Import {
-        /// Directory of the store, created if it does not exist
-        directory: PathBuf,
-        /// Export to read [default: standard input]
-        file: Option<PathBuf>,
-    },
 }
 
 /// The subcommand to run.
@@ -191,6 +140,14 @@ struct ServeArgs {
     /// Private key of the certificate (PEM) [default: no TLS]
     #[arg(long, value_name = "FILE")]
     tls_key: Option<String>,
+    /// Address or network of proxies in front of the gateway, for example `10.0.0.0/8`, which speak TLS to clients; with it, --auth
+    /// needs no certificate (repeatable) [default: none]
+    #[arg(long, value_name = "NETWORK")]
+    behind_proxy: Vec<String>,
+    /// Expect the PROXY protocol, version 2, at the beginning of each HTTP and MQTT connection, and refuse connections that do
+    /// not come from --behind-proxy [default: off]
+    #[arg(long)]
+    proxy_protocol: bool,
     /// Allow addresses that other machines can reach, without authorization or without encryption [default: off]
     #[arg(long)]
     open: bool,
@@ -250,6 +207,10 @@ pub struct Settings {
     pub tls_certificate: Option<PathBuf>,
     /// File with the key of the certificate.
     pub tls_key: Option<PathBuf>,
+    /// Addresses and networks of the proxies in front of the gateway.
+    pub behind_proxy: Vec<String>,
+    /// Connections begin with the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Allows addresses that other machines can reach.
     pub open: bool,
     /// Hosts that requests may be for, besides loopback names.
@@ -319,6 +280,8 @@ impl Default for Settings {
             auth: None,
             tls_certificate: None,
             tls_key: None,
+            behind_proxy: Vec::new(),
+            proxy_protocol: false,
             open: false,
             host: Vec::new(),
             origin: Vec::new(),
@@ -376,13 +339,18 @@ impl ServeArgs {
             ("tls_key", self.tls_key),
             ("access_log", self.access_log),
             ("open", self.open.then(|| "true".to_owned())),
+            ("proxy_protocol", self.proxy_protocol.then(|| "true".to_owned())),
             ("accept_damage", self.accept_damage.then(|| "true".to_owned())),
         ];
         for (key, value) in keys {
             layers = layers.set_override_option(key, value)?;
         }
-        let lists =
-            [("host", self.host), ("origin", self.origin), ("mqtt_refuse_filter", self.mqtt_refuse_filter)];
+        let lists = [
+            ("host", self.host),
+            ("origin", self.origin),
+            ("mqtt_refuse_filter", self.mqtt_refuse_filter),
+            ("behind_proxy", self.behind_proxy),
+        ];
         for (key, list) in lists {
             if !list.is_empty() {
                 layers = layers.set_override(key, list)?;
@@ -417,7 +385,13 @@ impl Settings {
         if self.tls_certificate.is_some() != self.tls_key.is_some() {
             return Err(SettingsError::Value("tls_certificate and tls_key belong together".to_owned()));
         }
-        let is_protected = self.auth.is_some() && self.tls_certificate.is_some();
+        if self.proxy_protocol && self.behind_proxy.is_empty() {
+            return Err(SettingsError::Value(
+                "proxy_protocol needs behind_proxy, the addresses of the proxies".to_owned(),
+            ));
+        }
+        let is_encrypted = self.tls_certificate.is_some() || !self.behind_proxy.is_empty();
+        let is_protected = self.auth.is_some() && is_encrypted;
         for (key, address) in [("listen", self.listen), ("admin", self.admin)].into_iter().chain(mqtt) {
             if !address.ip().is_loopback() && !self.open && (key == "admin" || !is_protected) {
                 let why = if key == "admin" {
@@ -426,8 +400,8 @@ impl Settings {
                     "other machines can reach this address, and everybody may do everything; --auth FILE checks tokens, --open \
                      allows it without"
                 } else {
-                    "other machines can reach this address, and tokens would cross the network unencrypted; --tls-certificate and --tls-key encrypt them, --open allows it without, for \
-                     example behind a proxy that speaks TLS"
+                    "other machines can reach this address, and tokens would cross the network unencrypted; --tls-certificate and \
+                     --tls-key encrypt them, --behind-proxy names a proxy that does, --open allows it without"
                 };
                 return Err(SettingsError::Value(format!("{key} = {address}: {why}")));
             }

@@ -11,7 +11,7 @@
 //! let settings = Settings { store: StorePlace::Memory, ..Settings::default() };
 //! let server = Server::bind(&settings)?;
 //! println!("listening on http://{}", server.gateway_address());
-//! let running = server.start();
+//! let running = server.start().await?;
 //! tokio::signal::ctrl_c().await?;
 //! running.drain().await;
 //! # Ok(())

@@ -1,6 +1,8 @@
 //! The server: binds the listeners, opens the store, starts the tasks that serve, and drains them.
 
 mod accept;
+mod authorization;
+mod proxies;
 mod tls;
 
 use std::io;
@@ -13,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::access_log::AccessLog;
 use crate::auth::{AuthError, AuthSettings, Authenticator};
@@ -22,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::{AccessLogPlace, MemorySize, MqttAddress, MqttRefused, Settings, StorePlace};
 use crate::http::api::admin::Admin;
 use crate::http::conn::{Phase, Service};
-use crate::http::{AccessPolicy, Gateway, HoldPolicy, InvalidAccess};
+use crate::http::{AccessPolicy, Gateway, HoldPolicy, InvalidAccess, RevocationLog, RevocationLogError};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, StoreMetrics, stall_timed};
@@ -30,6 +32,7 @@ use crate::mqtt::Broker;
 use crate::store::{ClockFile, Disk, DiskOptions, Memory, OpenError};
 use crate::stream::{Filter, InvalidFilter, Observer, Store};
 use accept::{Acceptor, Front};
+use proxies::{InvalidNetwork, Proxies};
 use tls::{Certificate, TlsError};
 
 /// A server with bound addresses and an open store that does not serve yet.
@@ -50,7 +53,9 @@ pub struct Server {
     drain: Duration,
     access: AccessPolicy,
     auth: Arc<Authenticator>,
-    certificate: Option<(Arc<Certificate>, TlsAcceptor, TlsAcceptor)>,
+    certificate: Option<(Arc<Certificate>, Arc<ServerConfig>, Arc<ServerConfig>)>,
+    /// The proxies that speak the PROXY protocol.
+    proxies: Option<Arc<Proxies>>,
     admin_access: AccessPolicy,
     access_log: Option<AccessLog>,
     closes_on_refused: bool,
@@ -63,12 +68,18 @@ pub enum BindError {
     /// A host or an origin in the settings is invalid.
     #[error(transparent)]
     Access(#[from] InvalidAccess),
+    /// A network of proxies is malformed.
+    #[error(transparent)]
+    Network(#[from] InvalidNetwork),
     /// The certificate or its key cannot be used.
     #[error("--tls-certificate: {0}")]
     Tls(#[from] TlsError),
     /// The settings or keys of authorization cannot be used.
     #[error("auth: {0}")]
     Auth(#[from] AuthError),
+    /// The stored revocations of tokens cannot be read.
+    #[error("cannot read the revocations of tokens: {0}")]
+    Revocations(#[from] RevocationLogError),
     /// A filter that MQTT clients may not subscribe to is malformed.
     #[error("--mqtt-refuse-filter {0:?}: {1}")]
     Filter(String, InvalidFilter),
@@ -143,9 +154,6 @@ const MQTT_SOCKETS_MAX: usize = 64;
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 const CLOCK_RETRY: Duration = Duration::from_secs(60);
 
-/// How often the files with the keys of token issuers are checked for changes.
-const KEYS_INTERVAL: Duration = Duration::from_secs(1);
-
 /// Size of one segment with the kernel's bookkeeping. While any of a socket's send buffer is free, the kernel accepts one more
 /// segment, so the buffer may exceed its size by this.
 const SEGMENT_BYTES: usize = 8 * 1024;
@@ -163,11 +171,12 @@ impl Server {
         let certificate = match (&settings.tls_certificate, &settings.tls_key) {
             (Some(certificate), Some(key)) => {
                 let certificate = Certificate::read(certificate, key)?;
-                let (http, mqtt) = certificate.acceptors()?;
+                let (http, mqtt) = certificate.configs()?;
                 Some((certificate, http, mqtt))
             }
             _ => None,
         };
+        let proxies = Proxies::new(&settings.behind_proxy)?;
         let clock_file = match &settings.store {
             StorePlace::Directory(directory) => Some(ClockFile::read(directory)),
             StorePlace::Memory => None,
@@ -208,6 +217,7 @@ impl Server {
             access,
             auth: Arc::new(auth),
             certificate,
+            proxies: settings.proxy_protocol.then(|| Arc::new(proxies)),
             admin_access,
             access_log,
             closes_on_refused: settings.mqtt_refused == MqttRefused::Close,
@@ -235,11 +245,13 @@ impl Server {
         self.mqtt.as_ref().map(|(_, address)| *address)
     }
 
-    /// Starts serving, in tasks of the current tokio runtime.
-    pub fn start(self) -> Running {
+    /// Reads the stored revocations of tokens, and starts to serve in tasks of the current tokio runtime.
+    pub async fn start(self) -> Result<Running, BindError> {
         let (clock, metrics, store) = (self.clock, self.metrics, self.store);
         let hub = Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock);
         let hub = Arc::new(hub.within(self.budget.clone()));
+        // Before any client is served: what was revoked must not be accepted again.
+        let revocations = RevocationLog::open(hub.clone(), self.auth.clone(), clock).await?;
         let broker = Broker::new(hub.clone(), self.limits.clone(), &metrics, clock);
         let broker = broker.closing_on_refused(self.closes_on_refused).refusing_filters(self.refused_filters);
         let broker = Arc::new(broker.with_auth(self.auth.clone()));
@@ -255,16 +267,18 @@ impl Server {
         )
         .logging_access(self.access_log.clone())
         .with_auth(self.auth.clone());
-        let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access);
+        let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access)
+            .revoking(revocations);
         let (phase, phase_receiver) = watch::channel(Phase::Serving);
         let (certificate, http_tls, mqtt_tls) = match self.certificate {
             Some((certificate, http, mqtt)) => (Some(certificate), Some(http), Some(mqtt)),
             None => (None, None, None),
         };
-        let acceptor = |front, tls, connections_max, listener| {
+        let acceptor = |front, tls, connections_max, proxies, listener| {
             let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), phase_receiver.clone());
             let budget = self.budget.clone();
             let acceptor = Acceptor::new(front, tls, connections_max, limits, metrics, budget, phase);
+            let acceptor = acceptor.behind(proxies);
             tokio::spawn(stall_timed(|| "accepting connections", Box::pin(acceptor.run(listener))))
         };
         let (sweeper, mqtt_sweeper, budget) = (hub.clone(), broker.clone(), self.budget.clone());
@@ -273,12 +287,14 @@ impl Server {
                 Front::Http(Arc::new(Service::Gateway(Arc::new(gateway)))),
                 http_tls.clone(),
                 self.limits.connections_max,
+                self.proxies.clone(),
                 self.gateway,
             ),
             acceptor(
                 Front::Http(Arc::new(Service::Admin(admin))),
                 http_tls.filter(|_| !self.admin_address.ip().is_loopback()),
                 self.limits.admin_connections_max,
+                None,
                 self.admin,
             ),
             tokio::spawn(async move { budget.watch().await }),
@@ -290,15 +306,17 @@ impl Server {
                 || "the sweep of MQTT sessions",
                 Box::pin(async move { mqtt_sweeper.sweep().await }),
             )),
-            tokio::spawn(watch_keys(self.auth.clone(), certificate)),
+            tokio::spawn(authorization::watch_keys(self.auth.clone(), certificate, clock)),
+            tokio::spawn(authorization::end_unauthorized_polls(self.auth.clone(), hub.clone())),
             tokio::spawn(accept::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
         ];
         tasks.extend(self.clock_file.map(|file| tokio::spawn(keep_clock(file, clock))));
         if let Some((listener, _)) = self.mqtt {
-            tasks.push(acceptor(Front::Mqtt(broker), mqtt_tls, self.limits.connections_max, listener));
+            let connections_max = self.limits.connections_max;
+            tasks.push(acceptor(Front::Mqtt(broker), mqtt_tls, connections_max, self.proxies, listener));
         }
         drop(phase_receiver);
-        Running { hub, store, drain: self.drain, phase, tasks, access_log: self.access_log }
+        Ok(Running { hub, store, drain: self.drain, phase, tasks, access_log: self.access_log })
     }
 }
 
@@ -361,34 +379,6 @@ fn open_access_log(settings: &Settings, metrics: &Metrics) -> Result<Option<Acce
     let opened = AccessLog::open(path, settings.limits.access_log_bytes_max, metrics.access_log_lost());
     let path = path.unwrap_or(Path::new("standard output")).to_owned();
     opened.map(Some).map_err(|error| BindError::AccessLog { path, error })
-}
-
-/// Reads the keys of token issuers and the certificate again when their files change. Runs until the task is aborted.
-async fn watch_keys(auth: Arc<Authenticator>, certificate: Option<Arc<Certificate>>) {
-    let mut failing = false;
-    while auth.is_enabled() || certificate.is_some() {
-        sleep(KEYS_INTERVAL).await;
-        let (auth, certificate) = (auth.clone(), certificate.clone());
-        let reload = move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-            // Each is read even if the other cannot be used.
-            let (keys, certificate) = (auth.reload(), certificate.map_or(Ok(false), |files| files.reload()));
-            if matches!(certificate, Ok(true)) {
-                tracing::info!("read a changed certificate");
-            }
-            keys?;
-            certificate?;
-            Ok(())
-        };
-        let Ok(outcome) = spawn_blocking(reload).await else { return };
-        match outcome {
-            Ok(()) => failing = false,
-            // Once, and not each second.
-            Err(error) if !std::mem::replace(&mut failing, true) => {
-                tracing::warn!("the keys and the certificate that were read last stay in use: {error}");
-            }
-            Err(_) => {}
-        }
-    }
 }
 
 /// Writes the clock file whenever it is outdated. Runs until the task is aborted.

@@ -14,7 +14,7 @@ use crate::generators::Task;
 use crate::machine::machine;
 use crate::medians::median;
 use crate::run::{RunError, run};
-use crate::servers::{Server, ServerError};
+use crate::servers::{Server, ServerError, Storage};
 use crate::strategies::Strategy;
 
 /// Version of the report's format.
@@ -41,6 +41,11 @@ pub async fn compare(wanted: &Comparison, stop: watch::Receiver<bool>) -> Result
     let began = Timestamp::now().to_string();
     let mut notes = Vec::new();
     let mut entries = entries(wanted, &mut notes)?;
+    for rival in &wanted.rival {
+        if let Some(entry) = entries.iter().find(|entry| entry.server.name() == rival.name()) {
+            rival.rehearse(entry.strategy, &Storage::Memory).await?;
+        }
+    }
     let mut failure = None;
     'all: for turn in 1..=wanted.conditions.repeat {
         for entry in &mut entries {

@@ -74,6 +74,9 @@ pub async fn rounds<L: Load>(
     load.allows(wanted.seconds)?;
     let storage = wanted.store.ready()?;
     let mut entries = entries(wanted, load.strategy())?;
+    for rival in &wanted.rival {
+        rival.rehearse(load.strategy(), &wanted.store).await?;
+    }
     'all: for number in 0..wanted.rounds {
         // Each round begins with another server.
         let begins = number % entries.len().max(1);

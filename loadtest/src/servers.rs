@@ -189,6 +189,12 @@ impl Server {
             Self::DurableStreams(program) => durable_streams::start(program, strategy, storage).await,
         }
     }
+
+    /// Starts the server and ends it again, so that one that cannot start is reported before anything is measured.
+    pub async fn rehearse(&self, strategy: Strategy, storage: &Storage) -> Result<(), ServerError> {
+        self.start(strategy, storage).await?.end().await;
+        Ok(())
+    }
 }
 
 /// Starts the gateway with additional settings; `None` builds its program first if it is outdated.

@@ -1,9 +1,11 @@
 //! Verifies credentials: finds the issuer and the key of a token, checks signature and claims, and returns the grants.
 
+pub(super) mod life;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -12,20 +14,20 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Header, TokenData, Validation, dangerous, decode, decode_header};
 use moka::sync::Cache;
 use ring::digest::{SHA256, digest};
+use tokio::sync::watch;
 
-use super::claims::{Claims, LIFE_MAX};
+use super::claims::{Claims, LEEWAY, LIFE_MAX};
 use super::crypto::{self, ALGORITHMS};
-use super::grants::{GrantList, Grants};
+use super::grants::{GrantList, Grants, TokenFacts};
 use super::issue::{OWN_AUDIENCE, OWN_ISSUER};
-use super::keys::KeyFile;
+use super::keys::{Key, KeyFile};
+use super::revocation::Target;
 use super::settings::{AuthError, AuthSettings, IssuerSettings, Rule};
+use super::standing::Standing;
 use crate::stream::Filter;
 
 /// The longest token, in bytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
-
-/// How far the clocks of an issuer and of the gateway may differ.
-const LEEWAY: Duration = Duration::from_secs(30);
 
 /// The types of tokens that give access (RFC 9068, section 2.1; RFC 7519, section 5.1). Others, such as `id_token` or `dpop+jwt`, were
 /// signed by the same keys for other purposes.
@@ -69,6 +71,9 @@ pub enum Unauthorized {
     /// The claims about streams are invalid.
     #[error("the claims of the token about streams are invalid")]
     Claims,
+    /// The token was revoked.
+    #[error("the token has been revoked")]
+    Revoked,
 }
 
 /// Verifies the credentials of clients. A gateway without authorization has one too, which allows everything.
@@ -83,8 +88,12 @@ pub struct Authenticator {
 struct Verifier {
     issuers: HashMap<String, Issuer>,
     public: GrantList,
-    /// How often keys have changed.
-    generation: AtomicU64,
+    /// Which tokens stand. It changes first, and then `changes`.
+    standing: watch::Sender<Standing>,
+    /// How often `standing` has changed.
+    changes: AtomicU64,
+    /// The digests in `standing` are those of this process.
+    digests: RandomState,
     /// Grants of tokens that were verified, so that a client that polls costs one digest and not one signature a request.
     verified: Cache<TokenDigest, VerifiedToken>,
 }
@@ -95,8 +104,8 @@ type TokenDigest = [u8; 32];
 /// A token that was verified, of about 500 bytes.
 #[derive(Debug, Clone)]
 struct VerifiedToken {
-    /// The generation of the keys that verified it.
-    keys: u64,
+    /// The number of changes after which the token was known to stand.
+    changes: u64,
     grants: Arc<Grants>,
 }
 
@@ -141,8 +150,16 @@ impl Authenticator {
         let read = settings.public.iter().map(parse).collect::<Result<_, _>>()?;
         let public = GrantList { read, ..GrantList::default() };
         let anonymous = Arc::new(Grants::anonymous(public.clone()));
-        let (generation, verified) = (AtomicU64::default(), Cache::new(CACHED_TOKENS_MAX));
-        Ok(Self { verifier: Some(Verifier { issuers, public, generation, verified }), anonymous })
+        let verifier = Verifier {
+            issuers,
+            public,
+            standing: watch::Sender::default(),
+            changes: AtomicU64::default(),
+            digests: RandomState::new(),
+            verified: Cache::new(CACHED_TOKENS_MAX),
+        };
+        verifier.change(|_| {});
+        Ok(Self { verifier: Some(verifier), anonymous })
     }
 
     /// Whether the gateway checks credentials.
@@ -174,13 +191,16 @@ impl Authenticator {
         }
         let digest = digest_of(token);
         // Read before the keys are used: what is verified while they change counts as verified with the old ones.
-        let keys = verifier.generation.load(Ordering::Acquire);
-        let remembered = verifier.verified.get(&digest).filter(|token| token.keys == keys);
-        let grants = match remembered {
-            Some(token) => token.grants,
-            None => {
-                let grants = Arc::new(verifier.verify(token, now)?);
-                verifier.verified.insert(digest, VerifiedToken { keys, grants: grants.clone() });
+        let changes = self.changes();
+        let grants = match verifier.verified.get(&digest) {
+            Some(token) if token.changes == changes => token.grants,
+            remembered => {
+                let grants = match remembered {
+                    Some(token) => token.grants,
+                    None => Arc::new(verifier.verify(token, now)?),
+                };
+                verifier.check_standing(&grants)?;
+                verifier.verified.insert(digest, VerifiedToken { changes, grants: grants.clone() });
                 grants
             }
         };
@@ -190,13 +210,14 @@ impl Authenticator {
         Ok(grants)
     }
 
-    /// A number that changes with the keys: what was verified before such a change may stand for a key that is gone.
-    pub fn keys(&self) -> u64 {
-        self.verifier.as_ref().map_or(0, |verifier| verifier.generation.load(Ordering::Acquire))
+    /// How often keys and revocations have changed. A client whose rights were checked after this number of changes may have lost
+    /// them after a higher one.
+    pub fn changes(&self) -> u64 {
+        self.verifier.as_ref().map_or(0, |verifier| verifier.changes.load(Ordering::Acquire))
     }
 
-    /// Reads the files with keys again that have changed. Tokens of a key that is gone are refused from then on. A file that cannot be
-    /// used leaves the keys of its issuer as they are.
+    /// Reads the files with keys again that have changed. Tokens of a key that is gone are refused from then on, and what is open
+    /// with them ends. A file that cannot be used leaves the keys of its issuer as they are.
     pub fn reload(&self) -> Result<(), AuthError> {
         let Some(verifier) = &self.verifier else { return Ok(()) };
         let mut outcome = Ok(());
@@ -205,7 +226,7 @@ impl Authenticator {
                 Ok(false) => {}
                 Ok(true) => {
                     tracing::info!(issuer = name, "read changed keys");
-                    verifier.generation.fetch_add(1, Ordering::Release);
+                    verifier.change(|_| {});
                 }
                 Err(error) => outcome = Err(error),
             }
@@ -225,15 +246,24 @@ impl Verifier {
         let claimed: ClaimedIssuer =
             dangerous::insecure_decode_claims(token).map_err(|_| Unauthorized::Invalid)?;
         let issuer = self.issuers.get(&claimed.iss).ok_or(Unauthorized::Invalid)?;
-        let data = issuer.decode(token, &header, &claimed.iss)?;
-        let expires_at = check_times(&data.claims, now)?;
-        let mut list = data.claims.grants(&issuer.rules).map_err(|error| {
+        let (claims, key) =
+            issuer.decode(token, &header, &claimed.iss, |key| self.digest_of_key(&claimed.iss, key))?;
+        let expires_at = check_times(&claims, now)?;
+        let mut list = claims.grants(&issuer.rules).map_err(|error| {
             tracing::debug!(issuer = claimed.iss, "refused a token: {error}");
             Unauthorized::Claims
         })?;
         list.extend(&self.public);
-        let subject = format!("{} {}", claimed.iss, data.claims.sub.as_deref().unwrap_or_default());
-        Ok(Grants::of(subject.into(), list, expires_at))
+        let subject = claims.sub.as_deref().unwrap_or_default();
+        let facts = TokenFacts {
+            key,
+            id: claims.jti.as_deref().map(|id| self.digest(&claimed.iss, Target::Id(id))),
+            subject: self.digest(&claimed.iss, Target::Subject(subject)),
+            issued_at: claims
+                .iat
+                .map_or(0, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs()),
+        };
+        Ok(Grants::of(format!("{} {subject}", claimed.iss).into(), list, expires_at, Some(facts)))
     }
 }
 
@@ -250,7 +280,14 @@ struct ClaimedIssuer {
 }
 
 impl Issuer {
-    fn decode(&self, token: &[u8], header: &Header, name: &str) -> Result<TokenData<Claims>, Unauthorized> {
+    /// Returns the claims, and the `digest` of the key that verified them.
+    fn decode(
+        &self,
+        token: &[u8],
+        header: &Header,
+        name: &str,
+        digest: impl Fn(&Key) -> u64,
+    ) -> Result<(Claims, u64), Unauthorized> {
         let mut validation = Validation::new(header.alg);
         validation.set_audience(&[&self.audience]);
         validation.set_issuer(&[name]);
@@ -260,8 +297,8 @@ impl Issuer {
         self.keys.with_keys(|keys| {
             let mut outcome = Err(Unauthorized::Invalid);
             for key in keys.candidates(header.alg, header.kid.as_deref()) {
-                match decode(token, key, &validation) {
-                    Ok(data) => return Ok(data),
+                match decode(token, key.decoding(), &validation) {
+                    Ok(TokenData { claims, .. }) => return Ok((claims, digest(key))),
                     Err(error) if *error.kind() == ErrorKind::InvalidAudience => {
                         outcome = Err(Unauthorized::Audience);
                     }

@@ -16,6 +16,9 @@ const DETAILS_TYPE: &str = "urn:pollgate:streams";
 /// The longest life of a token: from `iat` to `exp`, or from now.
 pub(super) const LIFE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How far the clocks of an issuer and of the gateway may differ.
+pub(super) const LEEWAY: Duration = Duration::from_secs(30);
+
 /// The most filters of one token.
 const FILTERS_MAX: usize = 64;
 
@@ -26,6 +29,7 @@ const VALUE_BYTES_MAX: usize = 64;
 #[derive(Debug, Deserialize)]
 pub(super) struct Claims {
     pub(super) sub: Option<String>,
+    pub(super) jti: Option<String>,
     pub(super) exp: Option<f64>,
     pub(super) nbf: Option<f64>,
     pub(super) iat: Option<f64>,
@@ -135,6 +139,7 @@ impl Claims {
     fn value(&self, variable: &str, pattern: &str) -> Result<&str, InvalidClaims> {
         let value = match variable {
             "sub" => self.sub.as_deref(),
+            "claim:jti" => self.jti.as_deref(),
             _ => {
                 let claim = variable.strip_prefix("claim:");
                 let claim = claim.ok_or_else(|| InvalidClaims::Variable(pattern.to_owned()))?;

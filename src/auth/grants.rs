@@ -1,9 +1,15 @@
 //! What a client may do: lists of filters per action, and the one function that decides.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::stream::{Filter, StreamName};
+use ring::digest::{SHA256, digest};
+
+use crate::stream::{Filter, Principal, StreamName};
+
+/// The first level of the names of the gateway's own streams, which no client may use.
+const OWN_STREAMS: &str = "$auth";
 
 /// What a client asks to do with a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,12 +84,40 @@ impl GrantList {
     }
 }
 
+/// What tells whether a token stands, as keyed digests: the key that verified it, its id, its subject, and when it was issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TokenFacts {
+    pub(super) key: u64,
+    pub(super) id: Option<u64>,
+    pub(super) subject: u64,
+    /// In seconds since 1970; 0 if the token does not say.
+    pub(super) issued_at: u64,
+}
+
+impl TokenFacts {
+    /// The same in 16 bytes, for what waits in large numbers. It is not exact, see [`CoarseStanding`](super::CoarseStanding).
+    pub(super) fn mark(&self) -> (NonZeroU64, u64) {
+        let key_and_id = u64::from(coarse(self.key)) << 32 | u64::from(self.id.map_or(0, coarse));
+        let subject_and_time = u64::from(coarse(self.subject)) << 32 | (self.issued_at & u64::from(u32::MAX));
+        // The half of the key is never 0.
+        (NonZeroU64::new(key_and_id).unwrap_or(NonZeroU64::MIN), subject_and_time)
+    }
+}
+
+/// A part of a digest, which is not 0.
+#[allow(clippy::cast_possible_truncation, reason = "a part is what it is for")]
+pub(super) fn coarse(digest: u64) -> u32 {
+    digest as u32 | 1
+}
+
 /// The rights of one client, from its credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grants {
     scope: Scope,
     subject: Option<Arc<str>>,
+    principal: Option<Principal>,
     expires_at: Option<SystemTime>,
+    token: Option<TokenFacts>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,22 +129,51 @@ enum Scope {
 impl Grants {
     /// The rights of every client of a gateway without authorization.
     pub fn everything() -> Self {
-        Self { scope: Scope::Everything, subject: None, expires_at: None }
+        Self { scope: Scope::Everything, subject: None, principal: None, expires_at: None, token: None }
     }
 
     /// The rights of clients without credentials.
     pub fn anonymous(list: GrantList) -> Self {
-        Self { scope: Scope::Listed(list), subject: None, expires_at: None }
+        Self { scope: Scope::Listed(list), subject: None, principal: None, expires_at: None, token: None }
     }
 
     /// The rights of `subject`, which is unique among all issuers, until `expires_at` by the time of day.
-    pub(super) fn of(subject: Arc<str>, list: GrantList, expires_at: SystemTime) -> Self {
-        Self { scope: Scope::Listed(list), subject: Some(subject), expires_at: Some(expires_at) }
+    pub(super) fn of(
+        subject: Arc<str>,
+        list: GrantList,
+        expires_at: SystemTime,
+        token: Option<TokenFacts>,
+    ) -> Self {
+        let name = digest(&SHA256, subject.as_bytes());
+        let first = name.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        Self {
+            scope: Scope::Listed(list),
+            subject: Some(subject),
+            principal: Some(Principal::of_subject(first)),
+            expires_at: Some(expires_at),
+            token,
+        }
+    }
+
+    /// What tells whether the token of the client stands. `None`: the client has no token.
+    pub(super) fn token(&self) -> Option<&TokenFacts> {
+        self.token.as_ref()
+    }
+
+    /// Identifies the token in 16 bytes, for [`CoarseStanding::allows`](super::CoarseStanding::allows). `None`: the client has
+    /// no token.
+    pub fn mark(&self) -> Option<(NonZeroU64, u64)> {
+        self.token.map(|token| token.mark())
     }
 
     /// When the rights end, by the time of day; `None`: not while the gateway runs.
     pub fn expires_at(&self) -> Option<SystemTime> {
         self.expires_at
+    }
+
+    /// Whom quotas apply to. `None`: the address of the client, which has no token.
+    pub fn principal(&self) -> Option<Principal> {
+        self.principal
     }
 
     /// Who has the rights: issuer and subject of the token. `None`: a client without credentials.
@@ -131,20 +194,27 @@ impl Grants {
 
 /// Decides whether a client may do `action` to `stream`. Every front calls it before it asks the hub.
 pub fn authorize(grants: &Grants, action: Action, stream: &StreamName) -> Result<(), Forbidden> {
-    let is_allowed = match &grants.scope {
-        Scope::Everything => true,
-        Scope::Listed(list) => list.of(action).iter().any(|filter| filter.matches(stream)),
-    };
+    let is_allowed = !is_own(stream.as_str())
+        && match &grants.scope {
+            Scope::Everything => true,
+            Scope::Listed(list) => list.of(action).iter().any(|filter| filter.matches(stream)),
+        };
     if is_allowed { Ok(()) } else { Err(Forbidden(action)) }
 }
 
 /// Decides whether a client may do `action` to every stream that `filter` can match: one granted filter has to cover it.
 pub fn authorize_filter(grants: &Grants, action: Action, filter: &Filter) -> Result<(), Forbidden> {
-    let is_allowed = match &grants.scope {
-        Scope::Everything => true,
-        Scope::Listed(list) => list.of(action).iter().any(|granted| granted.covers(filter)),
-    };
+    let is_allowed = !is_own(filter.as_str())
+        && match &grants.scope {
+            Scope::Everything => true,
+            Scope::Listed(list) => list.of(action).iter().any(|granted| granted.covers(filter)),
+        };
     if is_allowed { Ok(()) } else { Err(Forbidden(action)) }
+}
+
+/// Whether a name or a filter is below [`OWN_STREAMS`]. One that begins with a wildcard matches no name that begins with `$`.
+pub fn is_own(name: &str) -> bool {
+    name.strip_prefix(OWN_STREAMS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -158,7 +228,7 @@ mod tests {
     fn grants(read: &[&str]) -> Grants {
         let read = read.iter().map(|text| Filter::parse(text).unwrap()).collect();
         let list = GrantList { read, ..GrantList::default() };
-        Grants::of("someone".into(), list, SystemTime::UNIX_EPOCH)
+        Grants::of("someone".into(), list, SystemTime::UNIX_EPOCH, None)
     }
 
     #[test]
@@ -195,6 +265,21 @@ mod tests {
         assert!(authorize(&wide, Action::Read, &name("a/b")).is_ok());
         assert!(authorize(&wide, Action::Read, &name("$auth/revocations")).is_err());
         assert!(authorize_filter(&wide, Action::Read, &Filter::parse("$auth/#").unwrap()).is_err());
+    }
+
+    #[test]
+    fn no_pattern_reaches_the_streams_of_authorization() {
+        for grants in [grants(&["$auth/#", "$auth/+", "$auth/revocations", "$authors"]), Grants::everything()]
+        {
+            for own in ["$auth/revocations", "$auth/#", "$auth/+", "$auth"] {
+                assert!(
+                    authorize_filter(&grants, Action::Read, &Filter::parse(own).unwrap()).is_err(),
+                    "{own}"
+                );
+            }
+            assert!(authorize(&grants, Action::Read, &name("$auth/revocations")).is_err());
+            assert!(authorize(&grants, Action::Read, &name("$authors")).is_ok());
+        }
     }
 
     #[test]

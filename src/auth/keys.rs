@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use parking_lot::RwLock;
 
 use super::settings::AuthError;
@@ -66,7 +66,7 @@ pub(super) struct KeySet {
 
 /// One key, for exactly one algorithm or for both kinds of RSA signatures.
 #[derive(Debug)]
-struct Key {
+pub(super) struct Key {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
@@ -108,20 +108,39 @@ impl KeySet {
     }
 
     /// The keys that may have signed a token of this algorithm: those with its key id, or all if the token names none.
-    pub(super) fn candidates(
-        &self,
-        algorithm: Algorithm,
-        id: Option<&str>,
-    ) -> impl Iterator<Item = &DecodingKey> {
+    pub(super) fn candidates(&self, algorithm: Algorithm, id: Option<&str>) -> impl Iterator<Item = &Key> {
         let fits = move |key: &&Key| {
             key.algorithms.contains(&algorithm)
                 && (id.is_none() || key.id.is_none() || key.id.as_deref() == id)
         };
-        self.keys.iter().filter(fits).map(|key| &key.key)
+        self.keys.iter().filter(fits)
+    }
+
+    /// All keys.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.keys.iter()
     }
 }
 
 impl Key {
+    /// The key id of the issuer.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// The key as jsonwebtoken takes it.
+    pub(super) fn decoding(&self) -> &DecodingKey {
+        &self.key
+    }
+
+    /// What makes the key this one: the secret or the public key, in parts.
+    pub(super) fn material(&self) -> (&[u8], &[u8]) {
+        match self.key.kind() {
+            DecodingKeyKind::SecretOrDer(key) => (key, &[]),
+            DecodingKeyKind::RsaModulusExponent { n, e } => (n, e),
+        }
+    }
+
     /// `None`: the key is not for signatures of an accepted algorithm.
     fn of(jwk: &Jwk) -> Result<Option<Self>, String> {
         if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {

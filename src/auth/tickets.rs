@@ -176,7 +176,7 @@ mod tests {
     use crate::auth::grants::GrantList;
 
     fn grants(subject: &str) -> Arc<Grants> {
-        Arc::new(Grants::of(subject.into(), GrantList::default(), SystemTime::UNIX_EPOCH))
+        Arc::new(Grants::of(subject.into(), GrantList::default(), SystemTime::UNIX_EPOCH, None))
     }
 
     fn scope(purpose: &str, streams: &[&str]) -> TicketScope {

@@ -63,7 +63,7 @@ impl Variables {
         let layer = Environment::with_prefix("POLLGATE").prefix_separator("_").separator("__");
         let layer = layer.try_parsing(true).list_separator(",");
         let layer = layer.with_list_parse_key("host").with_list_parse_key("origin");
-        let layer = layer.with_list_parse_key("mqtt_refuse_filter");
+        let layer = layer.with_list_parse_key("mqtt_refuse_filter").with_list_parse_key("behind_proxy");
         Ok(Self { layer: layer.source(Some(known)), ..variables })
     }
 }

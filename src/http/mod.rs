@@ -12,4 +12,5 @@ pub use api::access::{AccessPolicy, InvalidAccess};
 pub use api::error::Problem;
 pub use api::gateway::{Gateway, HoldPolicy};
 pub use api::origins::InvalidOrigin;
+pub use api::revocations::{RevocationLog, RevocationLogError};
 pub use read::sse::event as sse_event;

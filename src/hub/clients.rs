@@ -10,6 +10,7 @@ mod view;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use moka::sync::Cache;
@@ -24,7 +25,7 @@ use crate::stream::{Offset, StreamName};
 pub use view::{ClientView, HeldView, SubscribedView};
 
 pub(super) use queue_entry::HoldEnd;
-pub use queue_entry::{CLIENT_ID_BYTES_MAX, ClientId, InvalidClientId, Subject};
+pub use queue_entry::{CLIENT_ID_BYTES_MAX, ClientId, CredentialMark, InvalidClientId, Subject};
 pub(super) use view::joined;
 
 use queue_entry::QueueEntry;
@@ -111,7 +112,8 @@ impl Clients {
     fn end_superseded(&self, client: &ClientId, subject: &Subject, older: Vec<Arc<QueueEntry>>) {
         for poll in older {
             let delay = self.takeovers.count(client.as_str(), subject.stream().map(StreamName::as_str));
-            poll.end(HoldEnd::Superseded { answer_at: Instant::now() + delay });
+            let answer_after = (poll.since.elapsed() + delay).into();
+            poll.end(HoldEnd::Superseded { answer_after });
         }
     }
 
@@ -122,10 +124,11 @@ impl Clients {
         client: Option<ClientId>,
         subject: Subject,
         offset: Option<Offset>,
-        deadline: Instant,
+        hold: Duration,
+        credentials: Option<CredentialMark>,
     ) -> Result<QueueSlot<'_>, TooManyPolls> {
         let number = self.next_poll.fetch_add(1, Ordering::Relaxed);
-        let poll = Arc::new(QueueEntry::new(number, client, subject, offset, deadline));
+        let poll = Arc::new(QueueEntry::new(number, client, subject, offset, hold, credentials));
         match &poll.client {
             Some(client) => self.queue(client, &poll)?,
             None => drop(self.anonymous.insert(number, poll.clone())),
@@ -166,6 +169,17 @@ impl Clients {
         let named = self.queues.iter().flat_map(|queue| queue.polls.clone());
         named.filter(|poll| poll.end(HoldEnd::Draining)).take(count - anonymous).for_each(drop);
     }
+
+    /// Ends the held polls whose credentials `have_ended`.
+    pub(super) fn end_unauthorized(&self, have_ended: impl Fn(CredentialMark) -> bool) {
+        let end = |poll: &QueueEntry| {
+            if poll.credentials.is_some_and(&have_ended) {
+                poll.end(HoldEnd::Unauthorized);
+            }
+        };
+        self.anonymous.iter().for_each(|poll| end(&poll));
+        self.queues.iter().for_each(|queue| queue.polls.iter().for_each(|poll| end(poll)));
+    }
 }
 
 impl QueueSlot<'_> {
@@ -176,7 +190,12 @@ impl QueueSlot<'_> {
 
     /// When the poll is answered at the latest.
     pub(super) fn deadline(&self) -> Instant {
-        self.entry.deadline
+        self.entry.deadline()
+    }
+
+    /// Why the poll must end before its deadline, if it must.
+    pub(super) fn ending(&self) -> Option<HoldEnd> {
+        self.entry.ending()
     }
 
     /// Waits until the poll must end before its deadline.

@@ -15,19 +15,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::clients::{HoldEnd, QueueSlot};
+use super::clients::{CredentialMark, HoldEnd, QueueSlot};
 use super::source::Source;
 use super::{ClientId, Hub, TooManyPolls};
 use crate::clock::ReusableSleep;
 use crate::stream::ReadError;
 
 /// Settings of a long poll.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct PollSettings {
     /// Maximum time to wait for something new.
     pub hold: Duration,
     /// The client whose wait queue the poll joins. `None`: anonymous.
     pub client: Option<ClientId>,
+    /// The credentials with which the poll is held. `None`: they need not be checked again.
+    pub credentials: Option<CredentialMark>,
 }
 
 /// The answer to a long poll.
@@ -38,6 +40,8 @@ pub struct Polled<S: Source> {
     pub source: S,
     /// A newer poll of the same client ended this one.
     pub superseded: bool,
+    /// The credentials of the client have ended during the hold: it may not have messages of the batch.
+    pub unauthorized: bool,
     /// The poll was held.
     pub held: bool,
 }
@@ -88,6 +92,7 @@ enum Over {
     Deadline,
     Superseded,
     Draining,
+    Unauthorized,
     /// The client will send no more, and might be gone.
     HalfClosed,
 }
@@ -112,17 +117,24 @@ impl Hub {
         mut source: S,
         poll: PollSettings,
     ) -> Result<PollStart<'_, S>, PollError> {
-        let PollSettings { hold, client } = poll;
+        let PollSettings { hold, client, credentials } = poll;
         if let Some(client) = &client {
             self.clients.supersede(client, &source.subject());
         }
         let may_wait = source.may_wait() && !hold.is_zero();
         let batch = source.read(self.limits.read_bytes_max).await?;
         if S::is_news(&batch) || !may_wait {
-            return Ok(PollStart::Answered(Polled { batch, source, superseded: false, held: false }));
+            return Ok(PollStart::Answered(Polled {
+                batch,
+                source,
+                superseded: false,
+                unauthorized: false,
+                held: false,
+            }));
         }
-        let (subject, offset, deadline) = (source.subject(), source.offset(), Instant::now() + hold);
-        let slot = self.clients.hold(client, subject, offset, deadline).map_err(PollError::TooManyPolls)?;
+        let (subject, offset) = (source.subject(), source.offset());
+        let slot = self.clients.hold(client, subject, offset, hold, credentials);
+        let slot = slot.map_err(PollError::TooManyPolls)?;
         // Checked after the poll has joined its queue: either the drain is seen here, or the drain sees the
         // poll.
         if self.is_draining() {
@@ -209,8 +221,9 @@ impl<S: Source> HeldPoll<'_, S> {
         let deadline = self.slot.deadline();
         let (until, over) = match self.slot.poll_ended(context) {
             Poll::Ready(HoldEnd::Draining) => (None, Over::Draining),
-            Poll::Ready(HoldEnd::Superseded { answer_at }) => {
-                (Some(answer_at.min(deadline)), Over::Superseded)
+            Poll::Ready(HoldEnd::Unauthorized) => (None, Over::Unauthorized),
+            Poll::Ready(HoldEnd::Superseded { answer_after }) => {
+                (Some(deadline.min(self.slot.since() + answer_after.into())), Over::Superseded)
             }
             Poll::Pending => (Some(deadline), Over::Deadline),
         };
@@ -225,7 +238,9 @@ impl<S: Source> HeldPoll<'_, S> {
         let published = self.published.filter(|_| self.over.is_none());
         source.hub().metrics.held_poll_answered(self.slot.since(), published);
         let superseded = self.over == Some(Over::Superseded) && !S::is_news(&batch);
-        Polled { batch, source, superseded, held: true }
+        // An append may have woken the poll in the moment in which it was ended.
+        let unauthorized = self.slot.ending() == Some(HoldEnd::Unauthorized);
+        Polled { batch, source, superseded, unauthorized, held: true }
     }
 }
 
@@ -239,8 +254,9 @@ fn read<S: Source>(mut source: S) -> PendingRead<S> {
 
 impl<S: Source<Batch: fmt::Debug>> fmt::Debug for Polled<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { batch, source: _, superseded, held } = self;
+        let Self { batch, source: _, superseded, unauthorized, held } = self;
         let mut polled = f.debug_struct("Polled");
-        polled.field("batch", batch).field("superseded", superseded).field("held", held).finish()
+        polled.field("batch", batch).field("superseded", superseded).field("unauthorized", unauthorized);
+        polled.field("held", held).finish()
     }
 }

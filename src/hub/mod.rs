@@ -34,8 +34,8 @@ use tokio::task::yield_now;
 
 pub use changes::{Creation, CreationError};
 pub use clients::{
-    CLIENT_ID_BYTES_MAX, ClientId, ClientView, HeldView, InvalidClientId, Subject, SubscribedView,
-    TooManyPolls,
+    CLIENT_ID_BYTES_MAX, ClientId, ClientView, CredentialMark, HeldView, InvalidClientId, Subject,
+    SubscribedView, TooManyPolls,
 };
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
 pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
@@ -43,7 +43,7 @@ pub use signal::{Signal, WaitUntil, Waiter, Woken};
 pub use source::Source;
 pub use stream_reader::StreamReader;
 pub use subscriber::{Marker, StreamWalk, Subscriber};
-pub use tail::{Tail, TailSettings};
+pub use tail::{EndSignal, Tail, TailSettings};
 pub use takeovers::Takeovers;
 pub use update::{Change, SharedBatch, Update, Variant};
 
@@ -243,6 +243,11 @@ impl Hub {
         if self.budget.is_critical() {
             self.clients.drain(self.clients.held().div_ceil(ANSWERED_EARLY_PART));
         }
+    }
+
+    /// Ends the held polls whose credentials `have_ended`, each with its offset and without messages.
+    pub fn end_polls(&self, have_ended: impl Fn(CredentialMark) -> bool) {
+        self.clients.end_unauthorized(have_ended);
     }
 
     /// Whether a connection closes after its current response: the gateway is draining, or memory is

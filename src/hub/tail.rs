@@ -3,7 +3,8 @@
 //! A tail reads only when it is polled and never ahead, so a client that does not read costs no more than a
 //! position.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +16,17 @@ use super::update::Change;
 use super::{Hub, PollError};
 use crate::stream::ReadError;
 
+/// Completes when the rights of a client end, with a word for the reason.
+pub type EndSignal = Pin<Box<dyn Future<Output = &'static str> + Send>>;
+
 /// Settings of a live delivery form.
-#[derive(Debug, Clone, Copy)]
 pub struct TailSettings {
     /// Interval after which an update without news is sent as a heartbeat.
     pub heartbeat: Duration,
     /// Time after which the tail ends and the client reconnects. `None`: no limit.
     pub life: Option<Duration>,
+    /// When this completes, the tail ends without another update. `None`: the client has its rights without end.
+    pub rights_end: Option<EndSignal>,
 }
 
 /// The updates of a source for one live delivery form. The first batch is already read.
@@ -29,6 +34,9 @@ pub struct Tail<S: Source> {
     source: S,
     heartbeat: Duration,
     life: TailDeadline,
+    rights_end: Option<EndSignal>,
+    /// Why the rights of the client have ended.
+    unauthorized: Option<&'static str>,
     /// The first batch, until `next` returns it.
     first: Option<S::Batch>,
     ended: bool,
@@ -55,11 +63,13 @@ impl Hub {
             return Err(PollError::Draining);
         }
         let first = source.read(self.limits.tail_bytes_max).await?;
-        let TailSettings { heartbeat, life } = settings;
+        let TailSettings { heartbeat, life, rights_end } = settings;
         Ok(Tail {
             source,
             heartbeat,
             life: TailDeadline::begin(self, life),
+            rights_end,
+            unauthorized: None,
             first: Some(first),
             ended: false,
         })
@@ -82,19 +92,29 @@ impl<S: Source> Tail<S> {
         self.ended && self.life.is_spent()
     }
 
+    /// Why the rights of the client have ended, if the tail has ended because of that. Told once.
+    pub fn take_unauthorized(&mut self) -> Option<&'static str> {
+        self.unauthorized.take()
+    }
+
     /// Returns the next update: the first batch at once, later ones when there is something new, or without
     /// news when a heartbeat or the end is due. Returns `None` after the last update: the source has ended,
-    /// the life of the tail is over, the gateway is draining, or a read failed.
+    /// the life of the tail is over, the gateway is draining, or a read failed; and without a last update as soon as
+    /// the rights of the client end.
     pub async fn next(&mut self) -> Option<S::Update> {
         if self.ended {
             return None;
         }
         let batch = match self.first.take() {
-            Some(first) => Ok(first),
+            Some(first) => Ok(Some(first)),
             None => self.read_on().await,
         };
         match batch {
-            Ok(batch) => {
+            Ok(None) => {
+                self.ended = true;
+                None
+            }
+            Ok(Some(batch)) => {
                 let update = batch.into();
                 self.ended = S::is_last(&update) || self.life.is_over();
                 Some(update)
@@ -106,12 +126,17 @@ impl<S: Source> Tail<S> {
         }
     }
 
-    async fn read_on(&mut self) -> Result<S::Batch, ReadError> {
+    /// Waits and reads. Returns `None` if the rights of the client have ended.
+    async fn read_on(&mut self) -> Result<Option<S::Batch>, ReadError> {
         let heartbeat_at = Instant::now() + self.heartbeat;
         let mut is_due = false;
         loop {
             let Change { published, batch } = tokio::select! {
                 biased;
+                why = ended(&mut self.rights_end) => {
+                    self.unauthorized = Some(why);
+                    return Ok(None);
+                }
                 change = poll_fn(|context| self.source.poll_changed(context)) => change,
                 () = self.life.sleep_until(heartbeat_at) => {
                     is_due = true;
@@ -127,9 +152,16 @@ impl<S: Source> Tail<S> {
                 self.life.hub.metrics.published_to_answer(published);
             }
             if S::is_news(&batch) || is_due {
-                return Ok(batch);
+                return Ok(Some(batch));
             }
         }
+    }
+}
+
+async fn ended(rights: &mut Option<EndSignal>) -> &'static str {
+    match rights {
+        Some(end) => end.await,
+        None => pending().await,
     }
 }
 

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
-use tokio::time::Instant;
 
 use super::codec::{Authentication, Connect, OutgoingPacket, Reason};
 use super::connection::{Connection, Ending};
 use super::{Broker, groups, publish};
-use crate::auth::{Action, Grants, authorize, authorize_filter};
+use crate::auth::{Action, EndOfRights, Grants, authorize, authorize_filter};
 use crate::stream::{Filter, FilterMap, StreamName};
 
 /// The method of enhanced authentication whose data is a token.
@@ -68,10 +67,10 @@ pub(super) fn check_filter(grants: &Grants, filter: &Filter) -> Result<(), Reaso
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
-    /// When the rights of the connection end.
-    pub(super) fn grants_end(grants: &Grants, broker: &Broker) -> Option<Instant> {
-        let end = grants.expires_at()?;
-        Some(Instant::now() + end.duration_since(broker.clock.wall()).unwrap_or_default())
+    /// Completes when the rights of the connection end.
+    pub(super) fn rights_end(grants: &Arc<Grants>, broker: &Broker) -> Option<EndOfRights> {
+        grants.expires_at()?;
+        Some(Box::pin(broker.auth.clone().rights_end(grants.clone(), broker.clock)))
     }
 
     /// Handles AUTH: takes the rights of another token of the same subject. Subscriptions that it does not grant end, and so does the
@@ -89,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if grants.subject() != self.grants.subject() {
             return Err(refused);
         }
-        self.grants_end = Self::grants_end(&grants, &self.broker);
+        self.rights_end = Self::rights_end(&grants, &self.broker);
         self.grants = grants;
         let keeps_will = |topic: &str| match publish::stream(topic) {
             Ok(stream) => check(&self.grants, Action::Append, &stream).is_ok(),

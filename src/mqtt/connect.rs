@@ -49,6 +49,7 @@ impl Broker {
             Ok(grants) => grants,
             Err(reason) => return self.refuse(wire, reason).await,
         };
+        let principal = grants.principal().unwrap_or(principal);
         let id = match connect.client_id.as_str() {
             "" => assigned_id(),
             id => id.to_owned(),

@@ -2,7 +2,7 @@
 //! stores the session until either side ends the connection.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::ready;
+use std::future::{pending, ready};
 use std::io;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::session_store::{Negotiated, OpenSession};
 use super::sessions::Attached;
 use super::walks::{CatchUp, RetainedWalk};
 use super::wire::{Wire, WireProgress};
-use crate::auth::Grants;
+use crate::auth::{EndOfRights, Grants, RightsEnd};
 use crate::hub::Subscriber;
 use crate::stream::StreamName;
 
@@ -60,8 +60,8 @@ pub(super) struct Connection<S> {
     pub(super) grants: Arc<Grants>,
     /// The client has used enhanced authentication, and may authenticate again.
     pub(super) may_renew: bool,
-    /// When the rights of the client end.
-    pub(super) grants_end: Option<Instant>,
+    /// Completes when the rights of the client end. `None`: they never do.
+    pub(super) rights_end: Option<EndOfRights>,
     draining: watch::Receiver<bool>,
     /// When the last packet arrived.
     pub(super) heard_at: Instant,
@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             catch_up: None,
             attached,
             has_logged_refusal: false,
-            grants_end: Self::grants_end(&grants, &broker),
+            rights_end: Self::rights_end(&grants, &broker),
             grants,
             may_renew,
             draining,
@@ -194,6 +194,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 TimerEvent::End(why) => Ending::ByGateway(why),
                 TimerEvent::Save => return Ok(()),
             },
+            why = ended(&mut self.rights_end) => {
+                return Err(Ending::ByGateway(match why {
+                    RightsEnd::Expired => Reason::MaximumConnectTime,
+                    RightsEnd::Revoked => {
+                        // A will is published by right of the token.
+                        self.negotiated.will = None;
+                        Reason::NotAuthorized
+                    }
+                }));
+            }
             () = self.attached.superseded() => Ending::ByGateway(Reason::SessionTakenOver),
             Ok(_) = self.draining.wait_for(|draining| *draining), if self.leave_at.is_none() => {
                 self.leave_at = Some(Instant::now() + self.broker.hub.drain_moment());
@@ -265,8 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             let at = self.save_at.get_or_insert_with(|| Instant::now() + SAVE_INTERVAL);
             (*at, TimerEvent::Save)
         });
-        let expired = self.grants_end.map(|at| (at, TimerEvent::End(Reason::MaximumConnectTime)));
-        [leave, save, expired]
+        [leave, save]
             .into_iter()
             .flatten()
             .fold(silent, |first, next| if next.0 < first.0 { next } else { first })
@@ -313,5 +322,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if !matches!(ending, Ending::Lost(_)) {
             let _gone = timeout(LAST_PACKET_TIME, wire.close()).await;
         }
+    }
+}
+
+async fn ended(rights: &mut Option<EndOfRights>) -> RightsEnd {
+    match rights {
+        Some(end) => end.await,
+        None => pending().await,
     }
 }

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::budget::{Budget, principal_of};
 use crate::http::conn::{
@@ -24,6 +24,8 @@ use crate::http::conn::{
 use crate::limits::Limits;
 use crate::metrics::{ConnectionGuard, Metrics, stall_timed};
 use crate::mqtt::{Broker, WebSocketBytes};
+
+use super::proxies::Proxies;
 
 /// File descriptors that are reserved for other things than client connections.
 const DESCRIPTORS_RESERVED: usize = 1024;
@@ -51,6 +53,7 @@ const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
 const HANDSHAKE_GRACE_WITHOUT_CLIENTS: Duration = Duration::from_millis(50);
 
 /// The front that serves the connections of a listener.
+#[derive(Clone)]
 pub(super) enum Front {
     Http(Arc<Service>),
     Mqtt(Arc<Broker>),
@@ -58,17 +61,25 @@ pub(super) enum Front {
 
 /// Accepts the connections of one listener.
 pub(super) struct Acceptor {
+    starter: Starter,
+    /// The proxies that begin each connection with the PROXY protocol; `None`: clients connect themselves.
+    proxies: Option<Arc<Proxies>>,
+    open: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    rate: Rate,
+}
+
+/// Starts the tasks that serve connections.
+#[derive(Clone)]
+struct Starter {
     front: Front,
     /// `None`: the listener speaks no TLS.
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
     phase: watch::Receiver<Phase>,
-    open: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
     freed: Arc<Notify>,
-    rate: Rate,
 }
 
 /// A token bucket that holds the tokens of one second.
@@ -82,7 +93,7 @@ impl Acceptor {
     /// Creates an acceptor for at most `connections_max` open connections; 0: as many as the file descriptors allow.
     pub(super) fn new(
         front: Front,
-        tls: Option<TlsAcceptor>,
+        tls: Option<Arc<ServerConfig>>,
         connections_max: usize,
         limits: Arc<Limits>,
         metrics: Arc<Metrics>,
@@ -94,7 +105,14 @@ impl Acceptor {
         let per_second = f64::from(limits.connections_per_second_max);
         let rate = Rate { per_second, tokens: per_second, filled_at: Instant::now() };
         let freed = Arc::default();
-        Self { front, tls, limits, metrics, budget, phase, open, refusals, freed, rate }
+        let starter = Starter { front, tls, limits, metrics, budget, phase, freed };
+        Self { starter, proxies: None, open, refusals, rate }
+    }
+
+    /// Expects the PROXY protocol from `proxies`, and serves nobody else.
+    pub(super) fn behind(mut self, proxies: Option<Arc<Proxies>>) -> Self {
+        self.proxies = proxies;
+        self
     }
 
     /// Accepts until the server closes.
@@ -103,7 +121,7 @@ impl Acceptor {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "cannot accept connections"),
         };
-        let mut phase = self.phase.clone();
+        let (mut phase, metrics) = (self.starter.phase.clone(), self.starter.metrics.clone());
         let (mut back_off, mut warned_at) = (BACK_OFF, None::<Instant>);
         for accepts in 1_u64.. {
             if accepts.is_multiple_of(ACCEPTS_AT_A_TIME) {
@@ -122,12 +140,12 @@ impl Acceptor {
                 }
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    self.metrics.accept_error();
+                    metrics.accept_error();
                     if warned_at.is_none_or(|at| at.elapsed() >= BACK_OFF_MAX) {
                         warned_at = Some(Instant::now());
                         tracing::warn!(%error, "cannot accept a connection; waiting for one to close");
                     }
-                    let _freed_or_not = timeout(back_off, self.freed.notified()).await;
+                    let _freed_or_not = timeout(back_off, self.starter.freed.notified()).await;
                     back_off = (back_off * 2).min(BACK_OFF_MAX);
                 }
             }
@@ -135,8 +153,7 @@ impl Acceptor {
         if let Err(error) = drop_syns(&listener) {
             tracing::warn!(%error, "cannot drop new handshakes; connections that arrive during the drain may be reset");
         }
-        let grace =
-            if self.metrics.has_connections() { HANDSHAKE_GRACE } else { HANDSHAKE_GRACE_WITHOUT_CLIENTS };
+        let grace = if metrics.has_connections() { HANDSHAKE_GRACE } else { HANDSHAKE_GRACE_WITHOUT_CLIENTS };
         let close_at = Instant::now() + grace;
         while let Ok(Ok((stream, address))) = timeout_at(close_at, listener.accept()).await {
             self.admit(stream, address).await;
@@ -144,12 +161,12 @@ impl Acceptor {
     }
 
     async fn admit(&mut self, stream: TcpStream, address: SocketAddr) {
-        let in_time = self.rate.try_take(Instant::now()) && !self.budget.is_critical();
+        let in_time = self.rate.try_take(Instant::now()) && !self.starter.budget.is_critical();
         let permit = self.open.clone().try_acquire_owned();
         match permit {
             Ok(permit) if in_time => self.spawn(stream, address, permit, false),
             _ => {
-                self.metrics.connection_refused();
+                self.starter.metrics.connection_refused();
                 if let Ok(permit) = self.refusals.clone().acquire_owned().await {
                     self.spawn(stream, address, permit, true);
                 }
@@ -157,14 +174,49 @@ impl Acceptor {
         }
     }
 
-    fn spawn(&self, stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit, refuse: bool) {
-        let (limits, phase) = (self.limits.clone(), self.phase.clone());
-        let open = Open {
+    fn spawn(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit, refuse: bool) {
+        let open = self.starter.open(permit);
+        match &self.proxies {
+            None => self.starter.start(stream, peer, open, refuse),
+            Some(proxies) => {
+                let (starter, proxies) = (self.starter.clone(), proxies.clone());
+                tokio::spawn(async move { starter.start_behind(&proxies, stream, peer, open, refuse).await });
+            }
+        }
+    }
+}
+
+impl Starter {
+    fn open(&self, permit: OwnedSemaphorePermit) -> Open {
+        Open {
             _counted: self.metrics.connection(),
             _permit: permit,
-            _phase: phase.clone(),
+            _phase: self.phase.clone(),
             _freed: Freed(self.freed.clone()),
-        };
+        }
+    }
+
+    /// Starts to serve a connection once its proxy has told the address of the client. A connection without that is closed.
+    async fn start_behind(
+        self,
+        proxies: &Proxies,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        open: Open,
+        refuse: bool,
+    ) {
+        let told = timeout(self.limits.head_timeout.get(), proxies.client(&mut stream, peer)).await;
+        match told.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(address) => self.start(stream, address, open, refuse),
+            Err(error) => {
+                self.metrics.connection_refused();
+                tracing::debug!(%peer, %error, "a connection without the PROXY protocol is closed");
+            }
+        }
+    }
+
+    fn start(&self, stream: TcpStream, address: SocketAddr, open: Open, refuse: bool) {
+        let (limits, phase) = (self.limits.clone(), self.phase.clone());
         let owner = self.budget.owner(principal_of(address.ip()));
         let state = Arc::new(match &self.front {
             Front::Http(service) if service.logs_access() => {
@@ -202,7 +254,7 @@ const KEEP_ALIVE_TIME: Duration = Duration::from_secs(300);
 /// Serves an MQTT connection over TCP to its end. `refuse`: the connection is above a limit, and the client is told so.
 async fn serve_mqtt(
     stream: TcpStream,
-    acceptor: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     broker: Arc<Broker>,
     limits: Arc<Limits>,
     state: Arc<ConnectionState>,
@@ -210,7 +262,7 @@ async fn serve_mqtt(
     refuse: bool,
 ) -> io::Result<()> {
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_TIME))?;
-    let stream = Box::pin(Transport::accept(stream, acceptor, limits.head_timeout.get())).await?;
+    let stream = Box::pin(Transport::accept(stream, tls, limits.head_timeout.get())).await?;
     let principal = state.principal();
     let io = Box::new(GuardedStream::new(stream, Bytes::new(), state, limits, phase.clone()));
     tokio::select! {

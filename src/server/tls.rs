@@ -1,5 +1,6 @@
 //! TLS for the listeners: one certificate chain with its key, read again when the files change.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -8,13 +9,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::RwLock;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::crypto::ring::{Ticketer, default_provider};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{self, ServerConfig};
+use tokio_rustls::rustls::{self, ServerConfig, SupportedCipherSuite};
 
 /// What HTTP listeners speak, in the order of preference (RFC 7301).
 const HTTP_PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -78,24 +79,40 @@ impl Certificate {
         Ok(true)
     }
 
-    /// Acceptors for the HTTP listeners and for the MQTT listener.
-    pub(super) fn acceptors(self: &Arc<Self>) -> Result<(TlsAcceptor, TlsAcceptor), TlsError> {
+    /// Settings of the HTTP listeners and of the MQTT listener.
+    pub(super) fn configs(self: &Arc<Self>) -> Result<(Arc<ServerConfig>, Arc<ServerConfig>), TlsError> {
         let unusable = |error| TlsError::Unusable {
             certificate: self.certificate.clone(),
             key: self.key.clone(),
             error,
         };
-        let acceptor = |protocols: &[&[u8]]| {
-            let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+        let config = |protocols: &[&[u8]]| {
+            let builder = ServerConfig::builder_with_provider(Arc::new(provider()));
             let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
             let mut config = builder.with_cert_resolver(self.clone());
             config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
             config.ticketer = Ticketer::new()?;
-            Ok(TlsAcceptor::from(Arc::new(config)))
+            config.ignore_client_order = true;
+            // A session outlives its handshake as keys alone.
+            config.enable_secret_extraction = true;
+            Ok(Arc::new(config))
         };
-        let both = acceptor(&HTTP_PROTOCOLS).and_then(|http| Ok((http, acceptor(&[])?)));
+        let both = config(&HTTP_PROTOCOLS).and_then(|http| Ok((http, config(&[])?)));
         both.map_err(unusable)
     }
+}
+
+/// The cryptography provider. Suites with keys of 16 bytes come last, because their sessions take more memory: rustls copies keys
+/// of 32 bytes only, so that a cipher has to be kept.
+fn provider() -> CryptoProvider {
+    let mut provider = default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        Reverse(match suite {
+            SupportedCipherSuite::Tls13(suite) => suite.aead_alg.key_len(),
+            SupportedCipherSuite::Tls12(suite) => suite.aead_alg.key_block_shape().enc_key_len,
+        })
+    });
+    provider
 }
 
 impl ResolvesServerCert for Certificate {

@@ -37,6 +37,16 @@ pub struct Producer {
     pub sequence: u64,
 }
 
+impl Producer {
+    /// The producer with an id that no other principal can have.
+    pub fn of(self, Principal(number): Principal) -> Self {
+        Self { id: format!("{number:x}{SEPARATOR}{}", self.id).into(), ..self }
+    }
+}
+
+/// Separates a principal from the id that a producer of it has chosen, which has no control characters.
+const SEPARATOR: char = '\u{1f}';
+
 /// Why an append of a producer is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProducerRefusal {

@@ -2,13 +2,29 @@
 
 use std::fmt;
 
-/// The client that a quota applies to, identified by the address that it connects from (`budget::principal_of`).
+/// The client that a quota applies to: the subject of its token (`auth::Grants::principal`), or else the address that it connects
+/// from (`budget::principal_of`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal(pub u64);
 
 impl Principal {
     /// The gateway itself, and everything stored before it started. It has no quota.
     pub const GATEWAY: Self = Self(u64::MAX);
+
+    /// The first byte of the principals of subjects. No address gives it: in IPv6 it is that of multicast groups (RFC 4291, section
+    /// 2.7), which nobody connects from.
+    const SUBJECTS: u64 = 0xff << 56;
+
+    /// The principal of a subject, from a digest of its name. It is the same after a restart.
+    pub fn of_subject(digest: u64) -> Self {
+        // Never that of the gateway.
+        Self(Self::SUBJECTS | digest >> 8 & !1)
+    }
+
+    /// This principal, or `other` if this is the gateway.
+    pub fn or(self, other: Self) -> Self {
+        if self == Self::GATEWAY { other } else { self }
+    }
 }
 
 impl Default for Principal {
@@ -55,12 +71,10 @@ impl fmt::Display for Shortage {
                 "the memory budget (--memory-max) is used up; delete streams or lower their retention"
             }
             Self::Passing => "memory is short at the moment; try again later",
-            Self::Share => {
-                "this address has used up its share of the memory budget (principal_share_percent)"
-            }
+            Self::Share => "this client has used up its share of the memory budget (principal_share_percent)",
             Self::Streams => "the maximum number of streams is reached (streams_max)",
             Self::OwnStreams => {
-                "this address has used up its share of the streams (principal_share_percent of streams_max)"
+                "this client has used up its share of the streams (principal_share_percent of streams_max)"
             }
         })
     }

@@ -150,13 +150,14 @@ test("a form that receives nothing is not said to be reading", async (context) =
     await page.routeWebSocket(/mqtt/, () => {})
   })
   const state = (name) => panel(name).locator(".state").innerText()
-  assert.equal(await state("MQTT over WebSocket"), "connecting")
+  // Said from the beginning; after a while without an answer the gateway counts as not reached.
+  assert.match(await state("MQTT over WebSocket"), /^(connecting|not reached)$/)
   await page.getByLabel("one every second").check()
   for (const name of ["Long poll", "WebSocket"]) await until(async () => (await state(name)) === "reading")
   for (const name of ["Server-sent events", "NDJSON"]) {
     await until(async () => ["nothing arrives", "not reached"].includes(await state(name)))
   }
-  assert.notEqual(await state("MQTT over WebSocket"), "reading")
+  assert.match(await state("MQTT over WebSocket"), /^(connecting|nothing arrives|not reached)$/)
 })
 
 test("on a phone the fallback client comes first, and no figures run into each other on any screen", async (context) => {

@@ -1,5 +1,7 @@
 //! `https://` and `wss://`, through nginx and to a gateway that speaks TLS, with certificates of the tests' own authorities.
 
+mod programs;
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -342,6 +344,12 @@ async fn a_client_that_ends_its_session_frees_its_held_poll() {
             .await
             .expect("long before its hold time is over");
     }
+    // An idle client that ends TLS is told the end of TLS too: no error.
+    let mut idle = session(&folder, gateway.address, None).await;
+    idle.write_all(poll.replace("&live=long-poll&timeout=55", "").as_bytes()).await.unwrap();
+    timeout(PATIENCE, idle.read_exact(&mut [0; 15])).await.unwrap().unwrap();
+    idle.shutdown().await.unwrap();
+    timeout(PATIENCE, idle.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
     let mut session = session(&folder, gateway.address, None).await;
     session.write_all(poll.as_bytes()).await.unwrap();
     gateway.until_held(1).await;

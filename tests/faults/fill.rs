@@ -21,6 +21,9 @@ const PUBLISHERS: usize = 8;
 const CREATORS: usize = 2;
 const SECONDS: u64 = 5;
 
+/// Number of turns that the filling and its control take.
+const TURNS: u32 = 6;
+
 /// Hang detector: far longer than needed to fill the budget.
 const FULL_WITHIN: Duration = Duration::from_secs(240);
 
@@ -59,9 +62,9 @@ struct Deeds {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_in_memory_that_is_filled_endlessly_stays_within_the_budget() {
     let _turn = alone().await;
-    let (budget, memory_max) = budget();
+    let (_, memory_max) = budget();
     let gateway = Gateway::start(&arguments("memory", memory_max)).await;
-    let filled = fill(&gateway, budget, REFUSALS).await;
+    let filled = fill(&gateway, false, REFUSALS).await;
     filled.can_be_read(&gateway).await;
 }
 
@@ -73,7 +76,7 @@ async fn a_store_on_disk_that_is_filled_endlessly_stays_within_the_budget_and_re
     let arguments = arguments(directory.path().to_str().unwrap(), memory_max);
     let gateway = Gateway::start(&arguments).await;
     // The memory of a store on disk grows slowly, so no refusals are expected.
-    let filled = fill(&gateway, budget, 0).await;
+    let filled = fill(&gateway, true, 0).await;
     filled.can_be_read(&gateway).await;
     gateway.kill().await;
 
@@ -118,26 +121,31 @@ struct Filled {
 }
 
 /// Fills the store for some time, and until it has refused `refusals` times.
-async fn fill(gateway: &Gateway, budget: u64, refusals: u64) -> Filled {
+async fn fill(gateway: &Gateway, on_disk: bool, refusals: u64) -> Filled {
     let seconds = seconds().unwrap_or(SECONDS);
-    for n in 0..EXISTING {
-        let create = put(format!("/v1/stream/existing/{n}")).json("");
-        gateway.send(create).await.expect(201);
-        for _ in 0..EXISTING_MESSAGES {
-            gateway.send(post(format!("/v1/stream/existing/{n}")).json(r#"{"n":1}"#)).await.expect(204);
-        }
+    let (budget, memory_max) = budget();
+    create_existing(gateway).await;
+    // Control: the same number of messages is published to another gateway, which keeps almost none. The two take turns, so
+    // that other load on the machine slows down both.
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let store = if on_disk { directory.path().to_str().unwrap() } else { "memory" };
+    let control = Gateway::start(&arguments(store, memory_max)).await;
+    create_existing(&control).await;
+    let (mut quiet, mut busy) = (Worked::default(), Worked::default());
+    let turn = Duration::from_secs(seconds) / TURNS;
+    for number in 0..TURNS {
+        quiet.add(work(&control, number, turn / 4, budget, Work::Passing).await);
+        let missing = refusals.saturating_sub(busy.refused).div_ceil(u64::from(TURNS - number));
+        busy.add(work(gateway, number, turn, budget, Work::Filling { refusals: missing }).await);
     }
-    // Control: the same number of messages is published, and almost none is kept.
-    let quiet = work(gateway, Duration::from_secs(seconds.div_ceil(4)), budget, Work::Passing).await;
-    let busy = work(gateway, Duration::from_secs(seconds), budget, Work::Filling { refusals }).await;
     println!(
         "budget {:.0} MiB: at most {:.1} MiB resident; {} appends and {} new streams, {} refused; \
          p99 of {} reads {:.1?}, of {} while nothing filled up {:.1?}",
         mib(budget),
         mib(busy.resident_max),
-        busy.deeds.taken.load(Ordering::Relaxed),
-        busy.deeds.created.load(Ordering::Relaxed),
-        busy.deeds.refused.load(Ordering::Relaxed),
+        busy.taken,
+        busy.created,
+        busy.refused,
         busy.reads.len(),
         p99(&busy.reads),
         quiet.reads.len(),
@@ -152,11 +160,37 @@ async fn fill(gateway: &Gateway, budget: u64, refusals: u64) -> Filled {
     Filled { streams: busy.streams }
 }
 
+/// Creates the streams that the readers poll.
+async fn create_existing(gateway: &Gateway) {
+    for n in 0..EXISTING {
+        let create = put(format!("/v1/stream/existing/{n}")).json("");
+        gateway.send(create).await.expect(201);
+        for _ in 0..EXISTING_MESSAGES {
+            gateway.send(post(format!("/v1/stream/existing/{n}")).json(r#"{"n":1}"#)).await.expect(204);
+        }
+    }
+}
+
+/// Results of one or several turns.
+#[derive(Default)]
 struct Worked {
     streams: Vec<(String, Acknowledged)>,
     reads: Vec<Duration>,
     resident_max: u64,
-    deeds: Arc<Deeds>,
+    taken: u64,
+    refused: u64,
+    created: u64,
+}
+
+impl Worked {
+    fn add(&mut self, turn: Self) {
+        self.streams.extend(turn.streams);
+        self.reads.extend(turn.reads);
+        self.resident_max = self.resident_max.max(turn.resident_max);
+        self.taken += turn.taken;
+        self.refused += turn.refused;
+        self.created += turn.created;
+    }
 }
 
 /// What the publishers do.
@@ -168,18 +202,18 @@ enum Work {
     Filling { refusals: u64 },
 }
 
-/// Runs publishers, creators and a reader for some time.
-async fn work(gateway: &Gateway, time: Duration, budget: u64, work: Work) -> Worked {
+/// Runs publishers, creators and a reader for some time, on streams of this turn.
+async fn work(gateway: &Gateway, turn: u32, time: Duration, budget: u64, work: Work) -> Worked {
     let keeps_little = work == Work::Passing;
     let refusals = if let Work::Filling { refusals } = work { refusals } else { 0 };
     let (deeds, address) = (Arc::<Deeds>::default(), gateway.address);
     let mut publishers = JoinSet::new();
     for publisher in 0..PUBLISHERS {
-        publishers.spawn(publish(address, publisher, keeps_little, deeds.clone()));
+        publishers.spawn(publish(address, turn, publisher, keeps_little, deeds.clone()));
     }
     let mut creators = JoinSet::new();
     for creator in 0..if keeps_little { 0 } else { CREATORS } {
-        creators.spawn(create(address, creator, deeds.clone()));
+        creators.spawn(create(address, turn, creator, deeds.clone()));
     }
     let reader: JoinHandle<_> = tokio::spawn(read(address, deeds.clone()));
     let (since, mut resident_max) = (Instant::now(), 0);
@@ -192,12 +226,16 @@ async fn work(gateway: &Gateway, time: Duration, budget: u64, work: Work) -> Wor
     deeds.over.store(true, Ordering::Relaxed);
     let streams = publishers.join_all().await.into_iter().flatten().collect();
     creators.join_all().await;
-    Worked { streams, reads: reader.await.unwrap(), resident_max, deeds }
+    let reads = reader.await.unwrap();
+    let [taken, refused, created] =
+        [&deeds.taken, &deeds.refused, &deeds.created].map(|count| count.load(Ordering::Relaxed));
+    Worked { streams, reads, resident_max, taken, refused, created }
 }
 
 /// Appends messages of several sizes to one stream after the other. Returns the acknowledged messages.
 async fn publish(
     address: SocketAddr,
+    turn: u32,
     publisher: usize,
     keeps_little: bool,
     deeds: Arc<Deeds>,
@@ -205,7 +243,7 @@ async fn publish(
     let mut connection = Connection::open(address).await;
     let mut streams = Vec::new();
     while !deeds.over.load(Ordering::Relaxed) {
-        let stream = format!("/v1/stream/fill/{publisher}/{}/{keeps_little}", streams.len());
+        let stream = format!("/v1/stream/fill/{publisher}/{turn}/{}/{keeps_little}", streams.len());
         let mut kept = Acknowledged::default();
         if keeps_little {
             let create = put(&stream).header("stream-max-messages", 4).text("");
@@ -229,13 +267,13 @@ async fn publish(
 }
 
 /// Creates streams without end.
-async fn create(address: SocketAddr, creator: usize, deeds: Arc<Deeds>) {
+async fn create(address: SocketAddr, turn: u32, creator: usize, deeds: Arc<Deeds>) {
     let mut connection = Connection::open(address).await;
     for n in 0.. {
         if deeds.over.load(Ordering::Relaxed) {
             return;
         }
-        let append = post(format!("/v1/stream/created/{creator}/{n}?create=1")).text("x");
+        let append = post(format!("/v1/stream/created/{creator}/{turn}/{n}?create=1")).text("x");
         if taken(&mut connection, append, &deeds).await {
             deeds.created.fetch_add(1, Ordering::Relaxed);
         }

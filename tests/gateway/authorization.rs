@@ -237,3 +237,39 @@ async fn an_mqtt_connection_ends_with_its_token_and_a_client_id_belongs_to_the_s
     let ended = timeout(PATIENCE, first.receive()).await.expect("it ends with its token");
     assert_eq!(ended, Some(Packet::Disconnect(0xa0)), "and the stranger did not take it over");
 }
+
+/// A client id and a producer id belong to the subject: a stranger who knows them ends no poll and fences no producer.
+#[tokio::test]
+async fn ids_of_clients_and_producers_belong_to_the_subject() {
+    let world = Protected::start("").await;
+    let of = |subject: &str| world.token(&["--read", "news", "--append", "news", "--subject", subject]);
+    let (anna, ben) = (of("anna"), of("ben"));
+    let poll = |token: &str| {
+        let target = "/v1/stream/news?offset=now&live=long-poll&timeout=50&client=phone";
+        let request = get(target).header("authorization", format!("Bearer {token}"));
+        let connection = world.gateway.connect();
+        async move { connection.await.send(request).await }
+    };
+    let append = async |token: &str, epoch: u64| {
+        let fields = [
+            ("producer-id", "p".to_owned()),
+            ("producer-epoch", epoch.to_string()),
+            ("producer-seq", "0".to_owned()),
+        ];
+        let request = fields
+            .into_iter()
+            .fold(post("/v1/stream/news").json("1"), |request, (name, value)| request.header(name, value));
+        world.send(Some(token), request).await.status.as_u16()
+    };
+    let (of_anna, of_ben, publishing) = tokio::join!(poll(&anna), poll(&ben), async {
+        world.gateway.until_held(2).await;
+        let clients = world.gateway.ask_admin("/clients").await.text();
+        assert!(clients.contains("pollgate anna\\u001fphone"), "{clients}");
+        // A repetition gets 204, and a fenced epoch 403.
+        [append(&ben, 5).await, append(&anna, 0).await, append(&anna, 0).await, append(&ben, 4).await]
+    });
+    assert_eq!(publishing, [200, 200, 204, 403]);
+    for answer in [of_anna, of_ben] {
+        assert_eq!((answer.status.as_u16(), answer.header("stream-superseded")), (200, ""));
+    }
+}

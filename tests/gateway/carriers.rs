@@ -1,14 +1,16 @@
 //! How tokens travel to a gateway with `--auth`: tickets, cookies and WebSocket frames; and what a client learns of streams that
 //! its token does not grant.
 
-use std::time::Duration;
+mod frames;
+mod mqtt;
 
-use mqtt_protocol_core::mqtt::packet::{AuthenticationData, AuthenticationMethod};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use mqtt::{auth_bytes, hello};
+
 use crate::authorization::Protected;
-use crate::world::mqtt::{Hello, Mqtt, Packet, auth_bytes};
+use crate::world::mqtt::{Hello, Mqtt, Packet};
 use crate::world::{Answer, PATIENCE, Raw, WebSocket, delete, get, handshake, options, post, put};
 
 fn bearer(token: &str) -> String {
@@ -258,218 +260,6 @@ async fn a_cookie_does_not_count_where_pages_of_any_origin_are_allowed() {
     let cookie = format!("__Host-pollgate={}", world.token(&["--read", "news"]));
     let answer = world.gateway.send(get("/v1/stream/news").header("cookie", cookie)).await.expect(401);
     assert_eq!(answer.header("www-authenticate"), "Bearer");
-}
-
-/// Returns the next frame that is no envelope.
-async fn reply(socket: &mut WebSocket) -> Value {
-    loop {
-        let frame = socket.json().await.unwrap();
-        if frame["streamNextOffset"].is_null() && frame["batches"].is_null() {
-            return frame;
-        }
-    }
-}
-
-#[tokio::test]
-async fn the_first_frame_of_a_websocket_may_bring_the_token() {
-    let world = Protected::start("").await;
-    let token = world.token(&["--read", "news", "--append", "news", "--expires", "1h"]);
-    let auth = json!({"auth": token}).to_string();
-    for target in [
-        "/v1/stream/news?offset=-1&live=websocket",
-        "/v1/streams?stream=news&stream=inner&from=earliest&live=websocket",
-        "/v1/streams?live=websocket",
-    ] {
-        let mut socket = WebSocket::open(world.gateway.address, target).await.unwrap();
-        socket.send_text(&auth).await;
-        let accepted = socket.json().await.unwrap();
-        assert!((3500..=3600).contains(&accepted["authorized"]["expiresIn"].as_u64().unwrap()), "{accepted}");
-        if !target.contains("stream=") && target.contains("streams") {
-            socket.send_text(json!({"stream": ["news", "inner"], "from": "earliest"}).to_string()).await;
-        }
-        let first = socket.json().await.unwrap();
-        let batches = first["batches"].as_array();
-        assert_eq!(batches.map_or(&first, |batches| &batches[0])["data"], json!([1]), "{first}");
-        assert!(batches.is_none_or(|batches| batches[1]["forbidden"] == true), "{first}");
-    }
-    // Nothing is appended before, not even a frame that was sent together with the handshake.
-    let mut socket =
-        WebSocket::open(world.gateway.address, "/v1/stream/news?offset=-1&live=websocket").await.unwrap();
-    socket.send_text("[2]").await;
-    assert_eq!(socket.json().await.unwrap()["error"]["status"], 401);
-    assert_eq!(socket.closed().await.0, 4401);
-    let read = world.send(Some(&token), get("/v1/stream/news")).await.expect(200);
-    assert_eq!(read.json(), json!([1]));
-}
-
-#[tokio::test]
-async fn a_websocket_without_a_valid_token_is_closed_in_time() {
-    let world = Protected::start_with("", &["--limit", "websocket_auth_timeout=1s"], &[]).await;
-    let target = "/v1/stream/news?offset=-1&live=websocket";
-    let mut silent = WebSocket::open(world.gateway.address, target).await.unwrap();
-    assert_eq!(silent.closed().await.0, 4401);
-    for text in
-        [r#"{"auth":"wrong"}"#.to_owned(), json!({"auth": world.token(&["--read", "other"])}).to_string()]
-    {
-        let mut socket = WebSocket::open(world.gateway.address, target).await.unwrap();
-        socket.send_text(&text).await;
-        let refused = reply(&mut socket).await;
-        let (status, code) = if text.contains("wrong") { (401, 4401) } else { (0, 0) };
-        if status == 0 {
-            // The token is accepted, and does not grant the stream.
-            assert_eq!(reply(&mut socket).await["error"]["status"], 403);
-            assert_eq!(socket.closed().await.0, 1008);
-        } else {
-            assert_eq!((&refused["error"]["status"], socket.closed().await.0), (&json!(status), code));
-        }
-    }
-    let mut large = WebSocket::open(world.gateway.address, target).await.unwrap();
-    large.send_text("x".repeat(17 * 1024)).await;
-    assert_eq!(large.closed().await.0, 1009);
-}
-
-#[tokio::test]
-async fn a_websocket_ends_with_its_token_unless_a_later_frame_renews_it() {
-    let world = Protected::start("").await;
-    let token = |rights: &[&str]| world.token(&[&["--read", "news", "--subject", "a"], rights].concat());
-    let target = "/v1/stream/news?offset=-1&live=websocket";
-    let short = token(&["--expires", "3s"]);
-    let open = async || socket(&world, target, &bearer(&short)).await.unwrap();
-    let (mut left_alone, mut renewed) = (open().await, open().await);
-    renewed.send_text(json!({"auth": token(&["--append", "news"])}).to_string()).await;
-    assert!(reply(&mut renewed).await["authorized"]["expiresIn"].as_u64().unwrap() > 60);
-    assert_eq!(left_alone.closed().await.0, 4401);
-    // With the new rights, which the first token did not have.
-    renewed.send_text("2").await;
-    assert!(reply(&mut renewed).await["appended"].is_string());
-    // An object with other fields is a message.
-    renewed.send_text(r#"{"auth":"x","n":1}"#).await;
-    assert!(reply(&mut renewed).await["appended"].is_string());
-    for refused in [
-        "wrong".to_owned(),
-        world.token(&["--read", "news", "--subject", "b"]),
-        world.token(&["--read", "other", "--subject", "a"]),
-    ] {
-        let mut socket = socket(&world, target, &bearer(&token(&[]))).await.unwrap();
-        socket.send_text(json!({"auth": refused}).to_string()).await;
-        assert!(reply(&mut socket).await["error"].is_object());
-        assert_eq!(socket.closed().await.0, 4401);
-    }
-}
-
-#[tokio::test]
-async fn a_public_websocket_opens_without_a_token_and_may_get_one_later() {
-    let world = Protected::start("public = ['news']\n").await;
-    let mut socket =
-        WebSocket::open(world.gateway.address, "/v1/stream/news?offset=-1&live=websocket").await.unwrap();
-    assert_eq!(socket.json().await.unwrap()["data"], json!([1]));
-    socket.send_text("2").await;
-    assert_eq!(reply(&mut socket).await["error"]["status"], 401);
-    socket.send_text(json!({"auth": world.token(&["--append", "news"])}).to_string()).await;
-    reply(&mut socket).await;
-    socket.send_text("2").await;
-    assert!(reply(&mut socket).await["appended"].is_string());
-}
-
-/// Without authorization, a frame on one stream is a message whatever it says; over many streams it would be refused.
-#[tokio::test]
-async fn a_gateway_that_checks_no_tokens_ignores_them() {
-    let gateway = crate::world::Gateway::start(&[]).await;
-    gateway.send(put("/v1/stream/news").json("[1]")).await.expect(201);
-    let mut one =
-        WebSocket::open(gateway.address, "/v1/stream/news?offset=now&live=websocket").await.unwrap();
-    one.send_text(r#"{"auth":"x"}"#).await;
-    assert!(reply(&mut one).await["appended"].is_string());
-    let mut many = WebSocket::open(gateway.address, "/v1/streams?stream=news&live=websocket").await.unwrap();
-    many.send_text(r#"{"auth":"x"}"#).await;
-    many.send_text("1").await;
-    assert_eq!(reply(&mut many).await["error"]["status"], 405);
-    let mut later = WebSocket::open(gateway.address, "/v1/streams?live=websocket").await.unwrap();
-    later.send_text(r#"{"auth":"x"}"#).await;
-    later.send_text(r#"{"stream":["news"]}"#).await;
-    assert!(later.json().await.unwrap()["batches"].is_array());
-}
-
-/// A CONNECT with the token as the data of enhanced authentication.
-fn hello(id: &str, method: &str, token: &str) -> Hello {
-    let hello = Hello::new(id).with(AuthenticationMethod::new(method).unwrap());
-    hello.with(AuthenticationData::new(token).unwrap())
-}
-
-#[tokio::test]
-async fn an_mqtt_client_renews_its_rights_on_its_connection() {
-    let world = Protected::start("").await;
-    let token = |rights: &[&str]| world.token(&[&["--subject", "a"], rights].concat());
-    let renewed = token(&["--read", "news", "--append", "news", "--append", "old/x"]);
-    let will = Some(("old/will".to_owned(), "gone".to_owned(), Vec::new()));
-    let for_will = ["--append", "old/will", "--create", "old/will"];
-    let rights = ["--read", "news", "--read", "old/#", "--expires", "3s"];
-    let short = token(&[&rights[..], &for_will].concat());
-    let hello_with_will = Hello { will, ..hello("one", "jwt", &short) };
-    let mut client = Mqtt::try_connect(world.gateway.mqtt, &hello_with_will).await.unwrap();
-    assert!(
-        client.connack.2.contains(&AuthenticationMethod::new("jwt").unwrap().into()),
-        "{:?}",
-        client.connack
-    );
-    for filter in ["news", "old/#", "$share/g/old/+"] {
-        assert_eq!(client.subscribe(filter, 0).await, 0, "{filter}");
-    }
-    client.send(&auth_bytes("jwt", &renewed)).await;
-    assert_eq!(client.receive().await, Some(Packet::Auth(0)));
-    // What the new token does not grant has ended, and what it grants beyond the first one is there.
-    let owner = world.token(&["--create", "#", "--append", "#", "--read", "#"]);
-    world.send(Some(&owner), post("/v1/stream/old/x?create=1").json("0")).await.expect(204);
-    assert_eq!(client.publish("news", "2", 1).await, 0);
-    assert_eq!((client.message().await.topic, client.subscribe("old/#", 0).await), ("news".to_owned(), 0x87));
-    let ended = client.receive_within(Duration::from_secs(4)).await;
-    assert_eq!(ended, None, "it outlives its first token");
-    client.ping().await;
-    drop(client);
-    world.gateway.until_mqtt_clients(0).await;
-    world.send(Some(&owner), get("/v1/stream/old/will")).await.expect(404);
-
-    // Refusals end the connection.
-    let other = world.token(&["--read", "news", "--subject", "b"]);
-    for (bytes, reason) in [
-        (auth_bytes("jwt", "wrong"), 0x87),
-        (auth_bytes("jwt", &other), 0x87),
-        (auth_bytes("SCRAM", &renewed), 0x82),
-        (vec![0xf0, 0], 0x82),
-    ] {
-        let mut client =
-            Mqtt::try_connect(world.gateway.mqtt, &hello("two", "jwt", &token(&["--read", "news"])))
-                .await
-                .unwrap();
-        client.send(&bytes).await;
-        assert_eq!(client.receive().await, Some(Packet::Disconnect(reason)), "{bytes:?}");
-    }
-    // One that has connected with a password may not.
-    let mut client = crate::authorization::mqtt(&world, "three", Some(&renewed)).await;
-    client.send(&auth_bytes("jwt", &renewed)).await;
-    assert_eq!(client.receive().await, Some(Packet::Disconnect(0x82)));
-}
-
-#[tokio::test]
-async fn enhanced_authentication_takes_tokens_only() {
-    let world = Protected::start("").await;
-    let token = world.token(&["--read", "news"]);
-    let open = crate::world::Gateway::start(&[]).await;
-    for (address, method, token, code) in [
-        (world.gateway.mqtt, "SCRAM", token.as_str(), 0x8c),
-        (world.gateway.mqtt, "jwt", "wrong", 0x86),
-        (open.mqtt, "jwt", token.as_str(), 0x8c),
-    ] {
-        let mut client = Mqtt::open(address, 5).await;
-        client.send(&hello("one", method, token).bytes()).await;
-        match client.receive().await {
-            Some(Packet::Connack { code: refused, .. }) => assert_eq!(refused, code, "{method}"),
-            other => panic!("{method}: {other:?}"),
-        }
-    }
-    let mut client = Mqtt::open(world.gateway.mqtt, 5).await;
-    client.send(&Hello::new("one").with(AuthenticationMethod::new("jwt").unwrap()).bytes()).await;
-    assert!(matches!(client.receive().await, Some(Packet::Connack { code: 0x87, .. })));
 }
 
 /// Each front is used with tokens and tickets that work and that do not, with all logs on. None of them is to be found anywhere.

@@ -3,6 +3,7 @@ import assert from "node:assert/strict"
 import { test } from "node:test"
 import { fileURLToPath } from "node:url"
 import { Child } from "./child.js"
+import { PatientRelay } from "./patient-relay.js"
 import { World } from "./world.js"
 
 const PYTHON = fileURLToPath(new URL(".venv/bin/python", import.meta.url))
@@ -189,7 +190,8 @@ for (const version of VERSIONS) {
     const world = await World.lasting(context, ["--limit", "mqtt_in_flight_max=10"])
     const further = ["-t", "s", "-q", "2", "-i", "stays", "-c", "-F", "> %p"]
     if (version === "5") further.push("-x", "3600")
-    const sub = await mosquittoSub(context, world, version, ...further)
+    const relay = await PatientRelay.to(context, world.gateway.mqtt, version === "5" ? 5 : 4)
+    const sub = await mosquittoSub(context, { gateway: { mqtt: relay.address } }, version, ...further)
     for (let round = 0; round < 3; round += 1) {
       const pub = mosquitto(context, world, "pub", version, "-t", "s", "-q", "2", "-l")
       for (let n = 0; n < 50; n += 1) pub.say(`${round} ${n}`)

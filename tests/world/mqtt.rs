@@ -4,10 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use mqtt_protocol_core::mqtt::packet::{
-    AuthenticationData, AuthenticationMethod, Property, Qos, SubEntry, SubOpts, v3_1_1, v5_0,
-};
-use mqtt_protocol_core::mqtt::result_code::AuthReasonCode;
+use mqtt_protocol_core::mqtt::packet::{Property, Qos, SubEntry, SubOpts, v3_1_1, v5_0};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -385,16 +382,6 @@ impl Mqtt {
         self.send(&[0xc0, 0]).await;
         self.receive_that(|packet| (*packet == Packet::Pingresp).then_some(())).await;
     }
-}
-
-/// Encodes an AUTH with a method and data.
-pub fn auth_bytes(method: &str, data: &str) -> Vec<u8> {
-    let properties: Vec<Property> = vec![
-        AuthenticationMethod::new(method).unwrap().into(),
-        AuthenticationData::new(data).unwrap().into(),
-    ];
-    let auth = v5_0::Auth::builder().reason_code(AuthReasonCode::ReAuthenticate).props(properties);
-    auth.build().unwrap().to_continuous_buffer()
 }
 
 pub const SUBSCRIBE: u8 = 8;

@@ -58,6 +58,12 @@ impl WebSocket {
         Self::open_on(Raw::open(address).await, target).await
     }
 
+    /// Opens a WebSocket with a token.
+    pub async fn open_as(address: SocketAddr, target: &str, token: &str) -> Result<Self, Answer> {
+        let head = handshake(target) + &format!("authorization: Bearer {token}\r\n");
+        Self::open_with(Raw::open(address).await, head).await
+    }
+
     /// Like [`Self::open`], on an existing connection.
     pub async fn open_on(raw: Raw, target: &str) -> Result<Self, Answer> {
         Self::open_with(raw, handshake(target)).await

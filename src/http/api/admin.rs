@@ -1,18 +1,20 @@
-//! The admin front: metrics, liveness, readiness, the wait queues as JSON, and an export of all streams.
+//! The admin front: metrics, liveness, readiness, the wait queues as JSON, an export of all streams, and revocations.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::unfold;
+use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
-use hyper::{Method, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::Stream;
 
 use super::access::AccessPolicy;
 use super::fields::retry_after;
+use super::revocations::RevocationLog;
 use crate::clock::Clock;
 use crate::export::Exporter;
 use crate::http::conn::bare;
@@ -24,7 +26,10 @@ use crate::stream::Store;
 /// The most clients that one response lists; `/metrics` counts all.
 const CLIENTS_MAX: usize = 10_000;
 
-/// The methods of each resource.
+/// The resource that lists revocations, and revokes with POST.
+const REVOCATIONS: &str = "/revocations";
+
+/// The methods of each other resource.
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// The front for operators.
@@ -36,6 +41,8 @@ pub struct Admin {
     store: Arc<dyn Store>,
     /// Exports that may run, one at a time: each takes up to a message of memory, and reads the whole store.
     exports: Arc<Semaphore>,
+    /// `None`: the gateway checks no tokens.
+    revocations: Option<RevocationLog>,
 }
 
 impl Admin {
@@ -47,17 +54,38 @@ impl Admin {
         clock: Clock,
         access: AccessPolicy,
     ) -> Self {
-        Self { hub, metrics, clock, access, store, exports: Arc::new(Semaphore::new(1)) }
+        let exports = Arc::new(Semaphore::new(1));
+        Self { hub, metrics, clock, access, store, exports, revocations: None }
+    }
+
+    /// Lets operators revoke tokens.
+    pub fn revoking(self, revocations: Option<RevocationLog>) -> Self {
+        Self { revocations, ..self }
     }
 
     /// Answers one request.
-    pub(in crate::http) fn answer<A: Answer>(&self, head: &Parts, framing: Framing) -> A {
-        let mut answer = A::from(match self.access.admit(head) {
-            Ok(_) => self.respond(head),
+    pub(in crate::http) async fn answer<A: Answer>(&self, request: Request<Incoming>, framing: Framing) -> A {
+        let (head, body) = request.into_parts();
+        let mut answer = A::from(match self.access.admit(&head) {
+            Ok(_) if head.method == Method::POST && head.uri.path() == REVOCATIONS => self.revoke(body).await,
+            Ok(_) => self.respond(&head),
             Err(error) => error.into_answer(),
         });
         answer.frame(framing, self.clock.wall());
         answer
+    }
+
+    async fn revoke(&self, body: Incoming) -> Response<Body> {
+        match &self.revocations {
+            Some(revocations) => {
+                let (status, text_or_json) = revocations.answer(body).await;
+                let content_type = if status == StatusCode::OK { "application/json" } else { "text/plain" };
+                text(status, content_type, text_or_json)
+            }
+            None => {
+                text(StatusCode::NOT_FOUND, "text/plain", "this gateway checks no tokens (--auth)\n".into())
+            }
+        }
     }
 
     fn respond(&self, head: &Parts) -> Response<Body> {
@@ -92,13 +120,14 @@ impl Admin {
                 text(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics)
             }
             "/export" => self.export(&head.method),
+            REVOCATIONS => json(&self.revocations.as_ref().map(RevocationLog::list).unwrap_or_default()),
             "/clients" => json(&self.hub.clients(CLIENTS_MAX)),
             path => match path.strip_prefix("/clients/").and_then(|id| self.client(id)) {
                 Some(answer) => answer,
                 None => text(
                     StatusCode::NOT_FOUND,
                     "text/plain",
-                    "no resource at this path; there are /metrics, /live, /ready, /export, /clients and /clients/{id}\n".into(),
+                    "no resource at this path; there are /metrics, /live, /ready, /export, /clients, /clients/{id} and /revocations\n".into(),
                 ),
             },
         }

@@ -66,10 +66,13 @@ impl Rights {
                 self.check(Action::Append, name)?;
                 // Without the right to create, `create=1` appends to an existing stream.
                 append.create = append.create.filter(|_| self.check(Action::Create, name).is_ok());
+                append.principal = self.principal();
+                append.producer = append.producer.map(|producer| self.own_producer(producer));
                 OnStream::Append(append)
             }
-            OnStream::Create(put, body) => {
+            OnStream::Create(mut put, body) => {
                 self.check(Action::Create, name)?;
+                put.principal = self.principal();
                 if let Some((source, ..)) = &put.fork {
                     self.check(Action::Read, source)?;
                 }
@@ -91,6 +94,8 @@ impl Rights {
                 poll.from = self.admit_from(poll.from)?;
                 poll.is_private = self.is_private(&poll.from);
                 poll.hold.time = self.left().map_or(poll.hold.time, |left| left.min(poll.hold.time));
+                poll.credentials = self.held_credentials();
+                poll.client = poll.client.map(|client| self.own_client(&client));
                 Read::LongPoll(poll)
             }
             Read::Sse(live) => Read::Sse(self.admit_live(live)?),
@@ -101,7 +106,7 @@ impl Rights {
     /// Also used for a read that the first frame of a WebSocket requests.
     pub(in crate::http) fn admit_live(&self, live: LiveRead) -> Result<LiveRead, Error> {
         let from = self.admit_from(live.from)?;
-        Ok(LiveRead { is_private: self.is_private(&from), from, life: self.left(), ..live })
+        Ok(LiveRead { is_private: self.is_private(&from), from, grants: self.ending_grants(), ..live })
     }
 
     /// Of many streams, those that the client may not read are withheld, unless it may read none of them.

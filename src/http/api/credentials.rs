@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::header::{AUTHORIZATION, COOKIE, ORIGIN};
+use tokio::sync::watch;
 
 use super::error::Error;
 use super::fields::Fields;
 use super::gateway::Gateway;
 use crate::auth::{Action, Authenticator, Grants, Unauthorized, authorize};
 use crate::clock::Clock;
-use crate::stream::StreamName;
+use crate::hub::{ClientId, CredentialMark};
+use crate::stream::{Principal, Producer, StreamName};
 
 /// The parameter in which clients of other servers send tokens. URLs end up in logs and histories (RFC 9700, section 4.3.2).
 const TOKEN_PARAMETER: &str = "access_token=";
@@ -30,6 +32,8 @@ pub(in crate::http) struct Rights {
     anonymous: Arc<Grants>,
     /// The time of day when the request was received.
     now: SystemTime,
+    /// See [`Authenticator::changes`](crate::auth::Authenticator::changes).
+    changes: u64,
     /// The request has a ticket, which was not redeemed. Nothing is allowed until it is.
     owes_ticket: bool,
 }
@@ -39,6 +43,19 @@ pub(in crate::http) struct SocketRights {
     auth: Arc<Authenticator>,
     clock: Clock,
     rights: Rights,
+    /// Tells the open read of renewed grants.
+    renewals: watch::Sender<Arc<Grants>>,
+}
+
+/// The grants of a WebSocket's client, as it renews them.
+pub(in crate::http) type Renewals = watch::Receiver<Arc<Grants>>;
+
+/// Credentials with which a poll may be held.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct HeldCredentials {
+    pub(in crate::http) mark: CredentialMark,
+    /// See [`Authenticator::changes`](crate::auth::Authenticator::changes).
+    pub(in crate::http) changes: u64,
 }
 
 impl Gateway {
@@ -63,7 +80,7 @@ impl Gateway {
         if second.is_some() {
             return Err(Error::Unauthorized(Unauthorized::Scheme));
         }
-        let now = self.clock.wall();
+        let (now, changes) = (self.clock.wall(), self.auth.changes());
         let owes_ticket = value.is_none() && query.and_then(ticket_of).is_some();
         let grants = match value {
             None if !owes_ticket && let Some(token) = self.cookie(fields, is_safe)? => {
@@ -72,7 +89,7 @@ impl Gateway {
             value => self.auth.authorization(value, now),
         };
         let grants = grants.map_err(Error::Unauthorized)?;
-        Ok(Some(Rights { grants, anonymous: self.auth.anonymous(), now, owes_ticket }))
+        Ok(Some(Rights { grants, anonymous: self.auth.anonymous(), now, changes, owes_ticket }))
     }
 
     /// Returns the token in the cookie. A browser adds it to the requests of any page that it lets send cookies, so that requests
@@ -100,7 +117,8 @@ impl Gateway {
 
 impl Gateway {
     pub(super) fn socket_rights(&self, rights: Rights) -> SocketRights {
-        SocketRights { auth: self.auth.clone(), clock: self.clock, rights }
+        let renewals = watch::Sender::new(rights.grants.clone());
+        SocketRights { auth: self.auth.clone(), clock: self.clock, rights, renewals }
     }
 }
 
@@ -109,16 +127,22 @@ impl SocketRights {
         &self.rights
     }
 
+    /// The grants, as later tokens renew them.
+    pub(in crate::http) fn renewals(&self) -> Renewals {
+        self.renewals.subscribe()
+    }
+
     /// Replaces the rights with those of a token of the same subject, if it grants to read all `streams`.
     pub(in crate::http) fn renew(&mut self, token: &str, streams: &[StreamName]) -> Result<(), Error> {
-        let now = self.clock.wall();
+        let (now, changes) = (self.clock.wall(), self.auth.changes());
         let grants = self.auth.token(token.as_bytes(), now).map_err(Error::Unauthorized)?;
         let before = self.rights.grants.subject();
         if before.is_some() && before != grants.subject() {
             return Err(Error::Unauthorized(Unauthorized::Subject));
         }
-        let renewed = Rights { grants, now, owes_ticket: false, ..self.rights.clone() };
+        let renewed = Rights { grants, now, changes, owes_ticket: false, ..self.rights.clone() };
         streams.iter().try_for_each(|stream| renewed.check(Action::Read, stream))?;
+        self.renewals.send_replace(renewed.grants.clone());
         self.rights = renewed;
         Ok(())
     }
@@ -180,6 +204,35 @@ impl Rights {
     /// Whether a client without credentials could not read the stream.
     pub(super) fn is_hidden(&self, stream: &StreamName) -> bool {
         authorize(&self.anonymous, Action::Read, stream).is_err()
+    }
+
+    /// The rights themselves, for what stays open. `None`: they never end.
+    pub(super) fn ending_grants(&self) -> Option<Arc<Grants>> {
+        self.grants.expires_at().map(|_| self.grants.clone())
+    }
+
+    /// The credentials of a poll that may be held. `None`: they never end.
+    pub(super) fn held_credentials(&self) -> Option<HeldCredentials> {
+        let (key_and_id, subject_and_time) = self.grants.mark()?;
+        Some(HeldCredentials { mark: CredentialMark(key_and_id, subject_and_time), changes: self.changes })
+    }
+
+    /// Whom quotas apply to; the gateway, if that is the address of the client.
+    pub(in crate::http) fn principal(&self) -> Principal {
+        self.grants.principal().unwrap_or_default()
+    }
+
+    /// The client id as that of the subject, so that no other client can end a poll by its id.
+    pub(super) fn own_client(&self, client: &ClientId) -> ClientId {
+        self.grants.subject().map_or_else(|| client.clone(), |subject| client.of_subject(subject))
+    }
+
+    /// The producer as that of the subject, whose id shares no state with that of another subject.
+    pub(super) fn own_producer(&self, producer: Producer) -> Producer {
+        match self.grants.principal() {
+            Some(principal) => producer.of(principal),
+            None => producer,
+        }
     }
 
     /// How long the grants still last; `None`: without end.

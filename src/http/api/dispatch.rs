@@ -60,7 +60,7 @@ impl Gateway {
         };
         let answer = match operation {
             OnStream::Append(mut append) => {
-                append.principal = state.principal();
+                append.principal = append.principal.or(state.principal());
                 return Box::pin(self.append(name, *append)).await.map(Reply::http);
             }
             OnStream::Create(put, body) => Box::pin(self.create(name, *put, body, state.principal())).await,

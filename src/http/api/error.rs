@@ -31,6 +31,8 @@ pub(in crate::http) enum Error {
         "names under __ds/ are reserved by the protocol for subscriptions, which this server does not support"
     )]
     Reserved,
+    #[error("names under $auth/ are the gateway's own; no client may use them")]
+    OwnStream,
     #[error("method not allowed; this resource supports {allowed}")]
     MethodNotAllowed { allowed: &'static str },
     #[error("no resource of this server supports this method")]
@@ -166,6 +168,7 @@ impl Error {
         let (status, kind) = match self {
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "no-such-path"),
             Self::NameNotUtf8 | Self::Name(_) => (StatusCode::BAD_REQUEST, "stream-name"),
+            Self::OwnStream => (StatusCode::FORBIDDEN, "forbidden"),
             Self::Reserved => (StatusCode::NOT_IMPLEMENTED, "reserved"),
             Self::MethodNotAllowed { allowed } => {
                 fields.insert(ALLOW, HeaderValue::from_static(allowed));

@@ -31,6 +31,8 @@ const SEQUENCE_BYTES_MAX: usize = 256;
 /// The head of a PUT.
 #[derive(Debug)]
 pub(in crate::http) struct Put {
+    /// The principal of the client's token; the gateway, if its address is its principal.
+    pub(in crate::http) principal: Principal,
     pub(in crate::http) content_type: Option<ContentType>,
     pub(in crate::http) lifetime: Option<Lifetime>,
     pub(in crate::http) retention: Option<Retention>,
@@ -49,6 +51,7 @@ impl Put {
             return Err(Error::field(&CONTENT_RANGE, "is not supported; a PUT creates a whole stream"));
         }
         Ok(Self {
+            principal: Principal::GATEWAY,
             content_type: content_type(&head.headers)?,
             lifetime: lifetime(head)?,
             retention: retention(head)?,
@@ -173,9 +176,10 @@ impl Gateway {
         name: StreamName,
         put: Put,
         body: Bytes,
-        principal: Principal,
+        address: Principal,
     ) -> Result<Response<Body>, Error> {
-        let Put { content_type, lifetime, retention, closed, fork, location } = put;
+        let Put { principal, content_type, lifetime, retention, closed, fork, location } = put;
+        let principal = principal.or(address);
         let creation = Creation { principal, content_type, lifetime, retention, closed, body, fork };
         let created = self.hub.create(&name, creation).await?;
         let status = if created.fresh { StatusCode::CREATED } else { StatusCode::OK };

@@ -18,6 +18,7 @@ pub(super) mod handshake;
 pub(super) mod operation;
 mod options;
 pub(super) mod origins;
+pub(super) mod revocations;
 pub(super) mod routes;
 pub(super) mod target;
 mod tickets;

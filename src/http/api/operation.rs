@@ -42,7 +42,7 @@ impl GatewayRequest {
     ) -> Self {
         let known = operation.as_ref().ok();
         let form = known.and_then(Operation::form).unwrap_or(form);
-        let client = known.and_then(Operation::client).map(ClientId::as_str);
+        let client = known.and_then(Operation::client).map(ClientId::chosen);
         let log = RequestLog::new(form, framing, origin, known.map_or("", Operation::stream), client);
         Self { operation, log }
     }
@@ -135,7 +135,7 @@ impl Gateway {
         query: Option<&str>,
     ) {
         if let Some(access_log) = &self.access_log {
-            let client = request.operation.as_ref().ok().and_then(Operation::client).map(ClientId::as_str);
+            let client = request.operation.as_ref().ok().and_then(Operation::client).map(ClientId::chosen);
             let target = &without_secrets(target);
             let logged = LoggedRequest { method, target, form: request.log.form.as_str(), client };
             let time = rfc3339(self.clock.wall());

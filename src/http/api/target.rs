@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::error::Error;
 use super::fields::Malformed;
+use crate::auth::is_own;
 use crate::stream::StreamName;
 
 /// The path prefix of streams.
@@ -36,6 +37,9 @@ fn has_whole_escapes(text: &str) -> bool {
 pub(in crate::http) fn stream_name(name: &str) -> Result<StreamName, Error> {
     if name.split('/').next() == Some(RESERVED) {
         return Err(Error::Reserved);
+    }
+    if is_own(name) {
+        return Err(Error::OwnStream);
     }
     Ok(StreamName::parse(name)?)
 }

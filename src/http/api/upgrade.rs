@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::credentials::{Rights, SocketRights};
+use super::credentials::{Renewals, Rights, SocketRights};
 use super::error::Error;
 use super::gateway::Gateway;
 use super::handshake::Handshake;
@@ -88,7 +88,7 @@ impl WebSocketUpgrade {
             SocketReads::AfterToken(opener, live) => {
                 let Some(authorized) = session.first_token().await else { return };
                 session = authorized;
-                match open(session.rights().cloned(), opener, Ok(live)).await {
+                match open(session.rights(), opener, Ok(live)).await {
                     Ok(opened) => opened,
                     Err(error) => return session.refuse(&error).await,
                 }
@@ -97,36 +97,32 @@ impl WebSocketUpgrade {
                 let Some((authorized, text)) = session.first_text().await else { return };
                 session = authorized;
                 let live = LiveRead::from_frame(&text, session.limits());
-                match open(session.rights().cloned(), opener, live).await {
+                match open(session.rights(), opener, live).await {
                     Ok(opened) => opened,
                     Err(error) => return session.refuse(&error).await,
                 }
             }
         };
-        let OpenLive { updates, heartbeat, stream, .. } = live;
+        let OpenLive { updates, heartbeat, stream, unauthorized, .. } = live;
+        let principal = session.principal().or(principal);
         let publisher =
             stream.map(|(stream, content_type)| Publisher { hub, stream, content_type, principal });
-        session.serve(publisher, streams, logged(updates, access), heartbeat).await;
+        session.serve(publisher, streams, (logged(updates, access), heartbeat), unauthorized).await;
     }
-}
-
-/// The read itself does not end with the rights of the client, because a frame may renew them: the session ends it.
-fn without_end(live: LiveRead) -> LiveRead {
-    LiveRead { life: None, ..live }
 }
 
 /// Opens the read of a WebSocket, as far as its client may read. Also returns the streams that it may.
 async fn open(
-    rights: Option<Rights>,
+    rights: Option<(Rights, Renewals)>,
     opener: LiveOpener,
     live: Result<LiveRead, Error>,
 ) -> Result<(OpenLive, Vec<StreamName>), Error> {
-    let live = match rights {
-        Some(rights) => rights.admit_live(live?)?,
-        None => live?,
+    let (live, renewals) = match rights {
+        Some((rights, renewals)) => (rights.admit_live(live?)?, Some(renewals)),
+        None => (live?, None),
     };
     let streams = live.from.served();
-    Ok((opener.open(without_end(live)).await?, streams))
+    Ok((opener.open(LiveRead { renewals, ..live }).await?, streams))
 }
 
 impl Gateway {
@@ -151,16 +147,17 @@ impl Gateway {
         let WebSocket { handshake, live, rights, awaits_token } = request;
         let answer = A::from(handshake.response(None));
         let opener = self.live_opener(&WEBSOCKET, None, state.clone());
+        let rights = rights.map(|rights| self.socket_rights(rights));
         let reads = match live {
             Some(live) if awaits_token => SocketReads::AfterToken(opener, live),
             Some(live) => {
                 // A token in a later frame has to grant them, too.
                 let streams = if rights.is_some() { live.from.served() } else { Vec::new() };
-                SocketReads::Named(opener.open(without_end(live)).await?, streams)
+                let renewals = rights.as_ref().map(SocketRights::renewals);
+                SocketReads::Named(opener.open(LiveRead { renewals, ..live }).await?, streams)
             }
             None => SocketReads::FirstFrame(opener),
         };
-        let rights = rights.map(|rights| self.socket_rights(rights));
         let (hub, limits) = (self.hub.clone(), self.limits.clone());
         let principal = state.principal();
         let socket = WebSocketUpgrade { hub, limits, principal, rights, reads, access: None };

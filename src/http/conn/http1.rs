@@ -76,7 +76,10 @@ pub(super) fn serve(
                 }
                 Exit::Upgrade(head, upgrade) => return serve_upgrade(io, head, upgrade, &context).await,
                 Exit::Close => return close(io).await,
-                Exit::Gone => return Ok(()),
+                Exit::Gone => {
+                    io.answer_end();
+                    return Ok(());
+                }
             }
         }
     })

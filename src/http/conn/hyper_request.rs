@@ -93,7 +93,7 @@ async fn respond<'a>(
         }
         Service::Admin(admin) => {
             let keep_alive = framing.keep_alive && request.body().is_end_stream();
-            let response = admin.answer(&request.into_parts().0, Framing { keep_alive, ..framing });
+            let response = admin.answer(request, Framing { keep_alive, ..framing }).await;
             (PendingResponse::ready(response), None)
         }
     }

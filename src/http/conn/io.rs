@@ -322,7 +322,7 @@ impl GuardedStream {
         context: &mut Context<'_>,
         leaves_by: LeavesBy,
     ) -> Poll<io::Result<LeavesBy>> {
-        if matches!(self.stream, Transport::Tls(_)) {
+        if self.stream.is_encrypted() {
             return self.poll_left_tls(context, leaves_by);
         }
         loop {
@@ -364,6 +364,11 @@ impl GuardedStream {
             LeavesBy::Fin if self.has_ended => Poll::Ready(Ok(LeavesBy::Fin)),
             _ => Poll::Pending,
         }
+    }
+
+    /// Tells a client that has ended its TLS session that the gateway ends it too.
+    pub(super) fn answer_end(&mut self) {
+        self.stream.answer_end();
     }
 
     /// Marks the client as stalled if the kernel has timed out: it enforces the same limit (`TCP_USER_TIMEOUT`).

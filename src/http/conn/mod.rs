@@ -17,19 +17,21 @@ mod hyper_request;
 mod io;
 mod pending;
 mod response;
+mod tls;
 mod transport;
 mod upgraded;
 mod write;
 
 use std::future::Future;
 use std::io as std_io;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryFutureExt;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Duration, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 pub use body::Body;
 pub use context::{ConnectionContext, Service};
@@ -51,20 +53,20 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// Serves a connection until either side closes it.
 pub fn serve(
     stream: TcpStream,
-    acceptor: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     context: ConnectionContext,
 ) -> impl Future<Output = std_io::Result<()>> + Send + Unpin {
-    begin(stream, acceptor, context).and_then(|served| served)
+    begin(stream, tls, context).and_then(|served| served)
 }
 
 /// Detects which protocol the client speaks, and returns the future that serves the connection.
 fn begin(
     stream: TcpStream,
-    acceptor: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     context: ConnectionContext,
 ) -> BoxedStep<'static, BoxedStep<'static, ()>> {
     Box::pin(async move {
-        let mut stream = Transport::accept(stream, acceptor, context.limits.head_timeout.get()).await?;
+        let mut stream = Transport::accept(stream, tls, context.limits.head_timeout.get()).await?;
         Ok(match first_bytes(&mut stream, &context).await? {
             None => http1::close(Box::new(context.guarded_stream(stream, Bytes::new()))),
             Some((true, read_ahead)) => http2::serve(stream, read_ahead, context),

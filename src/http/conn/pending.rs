@@ -52,7 +52,7 @@ impl<'a> PendingResponse<'a> {
             }
             // A future for appends alone is smaller than one for all operations.
             Ok(Operation::OnStream(name, OnStream::Append(mut append))) if log.span().is_none() => {
-                append.principal = state.principal();
+                append.principal = append.principal.or(state.principal());
                 let reply =
                     async move { Reply::http(gateway.finish(&mut log, gateway.append(name, *append).await)) };
                 Self(PendingState::PendingAnswer(Box::pin(reply)))

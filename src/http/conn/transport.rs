@@ -2,76 +2,71 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::rustls::ServerConfig;
 
-/// The largest write that becomes one TLS record. A client that reads slowly gets whole records only.
-const RECORD_BYTES_MAX: usize = 4 * 1024;
+use super::tls::TlsStream;
 
 /// A TCP connection, or the TLS session over it.
-pub enum Transport {
+pub struct Transport(Kind);
+
+enum Kind {
     /// Bytes as they are.
     Plain(TcpStream),
     /// Encrypted bytes.
-    Tls(Box<TlsTransport>),
-}
-
-/// A TLS session that keeps nothing back: a write completes once the kernel has all records with its bytes.
-pub struct TlsTransport {
-    stream: TlsStream<TcpStream>,
-    /// How many bytes of the current write are in records that the kernel has not accepted yet. Such a write is pending, and has to
-    /// be continued with the same bytes.
-    sealed: usize,
+    Tls(Box<TlsStream>),
 }
 
 impl Transport {
-    /// Performs the TLS handshake if there is an `acceptor`, for at most `patience`.
+    /// Performs the TLS handshake if there is a `config`, for at most `patience`.
     pub async fn accept(
         stream: TcpStream,
-        acceptor: Option<TlsAcceptor>,
+        config: Option<Arc<ServerConfig>>,
         patience: Duration,
     ) -> io::Result<Self> {
-        let Some(acceptor) = acceptor else { return Ok(Self::Plain(stream)) };
-        let stream = timeout(patience, acceptor.accept(stream)).await??;
-        Ok(Self::Tls(Box::new(TlsTransport { stream, sealed: 0 })))
+        let Some(config) = config else { return Ok(Self::plain(stream)) };
+        let session = timeout(patience, TlsStream::accept(stream, config)).await??;
+        Ok(Self(Kind::Tls(Box::new(session))))
+    }
+
+    /// A connection without TLS.
+    pub(super) fn plain(stream: TcpStream) -> Self {
+        Self(Kind::Plain(stream))
+    }
+
+    /// Whether the bytes are encrypted.
+    pub(super) fn is_encrypted(&self) -> bool {
+        matches!(self.0, Kind::Tls(_))
     }
 
     /// The TCP connection.
     pub(super) fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(tls) => tls.stream.get_ref().0,
+        match &self.0 {
+            Kind::Plain(stream) => stream,
+            Kind::Tls(session) => session.tcp(),
         }
     }
 
     /// The socket, for writes that bypass the runtime; `None` with TLS, whose records must not be bypassed.
     pub(super) fn raw_writes(&self) -> Option<SockRef<'_>> {
-        match self {
-            Self::Plain(stream) => Some(SockRef::from(stream)),
-            Self::Tls(_) => None,
+        match &self.0 {
+            Kind::Plain(stream) => Some(SockRef::from(stream)),
+            Kind::Tls(_) => None,
         }
     }
-}
 
-impl TlsTransport {
-    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.sealed == 0 {
-            let record = bytes.get(..RECORD_BYTES_MAX).unwrap_or(bytes);
-            self.sealed = ready!(Pin::new(&mut self.stream).poll_write(context, record))?;
+    /// Tells a client that has ended its TLS session that the gateway ends it too.
+    pub(super) fn answer_end(&mut self) {
+        if let Kind::Tls(session) = &mut self.0 {
+            session.answer_end();
         }
-        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
-        let written = std::mem::take(&mut self.sealed);
-        if written > bytes.len() {
-            return Poll::Ready(Err(io::Error::other("a write was continued with other bytes")));
-        }
-        Poll::Ready(Ok(written))
     }
 }
 
@@ -81,23 +76,18 @@ impl AsyncRead for Transport {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(tls) => match ready!(Pin::new(&mut tls.stream).poll_read(context, buffer)) {
-                // A client that ends TCP without ending TLS has left, like one that ends TCP without TLS. HTTP and MQTT tell by
-                // themselves whether a message is complete.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
-                outcome => Poll::Ready(outcome),
-            },
+        match &mut self.get_mut().0 {
+            Kind::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Kind::Tls(session) => session.poll_read(context, buffer),
         }
     }
 }
 
 impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(tls) => tls.poll_write(context, bytes),
+        match &mut self.get_mut().0 {
+            Kind::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Kind::Tls(session) => session.poll_write(context, bytes),
         }
     }
 
@@ -106,33 +96,33 @@ impl AsyncWrite for Transport {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Self::Tls(tls) => {
+        match &mut self.get_mut().0 {
+            Kind::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Kind::Tls(session) => {
                 let first = slices.iter().find(|slice| !slice.is_empty());
-                tls.poll_write(context, first.map_or(&[], |slice| &**slice))
+                session.poll_write(context, first.map_or(&[], |slice| &**slice))
             }
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(_) => false,
+        match &self.0 {
+            Kind::Plain(stream) => stream.is_write_vectored(),
+            Kind::Tls(_) => false,
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(context),
+        match &mut self.get_mut().0 {
+            Kind::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Kind::Tls(session) => session.poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(context),
+        match &mut self.get_mut().0 {
+            Kind::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Kind::Tls(session) => session.poll_shutdown(context),
         }
     }
 }

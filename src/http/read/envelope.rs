@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::http::api::error::gap_text;
 use crate::hub::{MultiBatch, StreamUpdate, Update};
-use crate::stream::{Batch, CacheCursor, Encoding, Gap, StreamName};
+use crate::stream::{Batch, CacheCursor, Encoding, Gap, Offset, StreamName};
 
 /// The length of a time with its comma, until the year 2286.
 const TIME_BYTES: usize = 14;
@@ -53,6 +53,9 @@ struct Control {
     missing: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     forbidden: bool,
+    /// Why the rights of the client have ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<&'static str>,
 }
 
 impl Frame {
@@ -130,6 +133,28 @@ pub(in crate::http) fn many<'a>(
     envelope.put_slice(if superseded { b",\"superseded\":true}" } else { b"}" });
     envelope.put_slice(frame.after);
     envelope.freeze()
+}
+
+/// Encodes why the rights of a client of one stream have ended: `{"data":[],"streamNextOffset":...,"end":"expired"}`.
+pub(in crate::http) fn end_of_one(why: &'static str, offset: Option<Offset>, frame: Frame) -> Bytes {
+    let mut envelope = BytesMut::with_capacity(128);
+    envelope.put_slice(frame.before);
+    envelope.put_slice(b"{\"data\":[]");
+    put_control_fields(&mut envelope, &Control::of_end(why, offset));
+    envelope.put_slice(frame.after);
+    envelope.freeze()
+}
+
+/// Encodes why the rights of a client of many streams have ended. Its resume token stays the same.
+pub(in crate::http) fn end_of_many(why: &'static str, frame: Frame) -> Bytes {
+    let parts =
+        [frame.before, b"{\"batches\":[],\"upToDate\":false,\"end\":\"", why.as_bytes(), b"\"}", frame.after];
+    parts.concat().into()
+}
+
+/// Writes the control object that tells why the rights of a client have ended.
+pub(in crate::http) fn put_end(text: &mut BytesMut, why: &'static str, offset: Option<Offset>) {
+    put_json(text, &Control::of_end(why, offset));
 }
 
 fn put_stream_update(envelope: &mut BytesMut, StreamUpdate { stream, update, times }: &StreamUpdate) {
@@ -258,6 +283,11 @@ impl Control {
     /// The state of a stream that the client may not read, whether it exists or not.
     fn of_forbidden() -> Self {
         Self { forbidden: true, up_to_date: true, ..Self::default() }
+    }
+
+    fn of_end(why: &'static str, offset: Option<Offset>) -> Self {
+        let stream_next_offset = offset.map(|offset| offset.to_string());
+        Self { stream_next_offset, end: Some(why), ..Self::default() }
     }
 
     fn of_batch(batch: &Batch, cursor: Option<String>) -> Self {

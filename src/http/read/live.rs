@@ -1,8 +1,9 @@
 //! The live forms SSE, NDJSON and WebSocket: encodes the updates of one stream or many as they arrive, and for SSE and NDJSON
 //! sends them as the body of the response.
 
+use std::future::pending;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,9 +16,10 @@ use super::envelope::{self, Frame, TokenField};
 use super::request::{LiveRead, ReadFrom};
 use super::resume_token;
 use super::sse::{self, RECONNECT, RECONNECT_AFTER_LIFE};
-use crate::clock::Clock;
-use crate::clock::jittered;
+use crate::auth::{Authenticator, Grants};
+use crate::clock::{Clock, jittered};
 use crate::http::api::answer;
+use crate::http::api::credentials::Renewals;
 use crate::http::api::error::Error;
 use crate::http::api::fields::{STREAM_SSE_DATA_ENCODING, X_ACCEL_BUFFERING};
 use crate::http::api::form::Form;
@@ -25,11 +27,11 @@ use crate::http::api::gateway::Gateway;
 use crate::http::conn::Body;
 use crate::http::conn::{ConnectionState, bare};
 use crate::hub::{
-    Hub, MultiBatch, MultiReader, PollError, SharedBatch, Source, StreamReader, Tail, TailSettings, Update,
-    Variant,
+    EndSignal, Hub, MultiBatch, MultiReader, PollError, SharedBatch, Source, StreamReader, Tail,
+    TailSettings, Update, Variant,
 };
 use crate::metrics::LiveMetrics;
-use crate::stream::{Batch, CacheCursor, ContentType, Encoding, ReadError, StreamName};
+use crate::stream::{Batch, CacheCursor, ContentType, Encoding, Offset, ReadError, StreamName};
 
 /// The encoding of a live form.
 pub(in crate::http) struct Format {
@@ -37,18 +39,26 @@ pub(in crate::http) struct Format {
     content_type: &'static str,
     /// Encodes an update of one stream.
     one: fn(&Update, CacheCursor) -> Bytes,
+    /// Encodes why the rights of a client of one stream have ended, with its offset.
+    end: fn(&'static str, Option<Offset>) -> Bytes,
     /// The bytes around an envelope over many streams.
     many: Frame,
 }
 
 /// The conformance tests of the protocol require this content type without a `charset` for one stream.
-pub(in crate::http) const SSE: Format =
-    Format { form: Form::Sse, content_type: "text/event-stream", one: sse::event, many: Frame::EVENT };
+pub(in crate::http) const SSE: Format = Format {
+    form: Form::Sse,
+    content_type: "text/event-stream",
+    one: sse::event,
+    end: sse::end,
+    many: Frame::EVENT,
+};
 
 pub(in crate::http) const NDJSON: Format = Format {
     form: Form::Ndjson,
     content_type: "application/x-ndjson",
     one: |update, cursor| envelope::one(update, cursor, Frame::LINE),
+    end: |why, offset| envelope::end_of_one(why, offset, Frame::LINE),
     many: Frame::LINE,
 };
 
@@ -57,6 +67,7 @@ pub(in crate::http) const WEBSOCKET: Format = Format {
     form: Form::WebSocket,
     content_type: "",
     one: |update, cursor| envelope::one(update, cursor, Frame::NONE),
+    end: |why, offset| envelope::end_of_one(why, offset, Frame::NONE),
     many: Frame::NONE,
 };
 
@@ -73,6 +84,7 @@ pub(in crate::http) struct LiveOpener {
     clock: Clock,
     metrics: LiveMetrics,
     state: Arc<ConnectionState>,
+    auth: Arc<Authenticator>,
     /// How long the form lasts. `None`: until either side closes the connection.
     life: Option<Duration>,
     format: &'static Format,
@@ -88,7 +100,12 @@ pub(in crate::http) struct OpenLive {
     pub(in crate::http) stream: Option<(StreamName, ContentType)>,
     /// The first batch, if the stream is closed and has no message for the reader.
     end: Option<SharedBatch>,
+    /// Set when the updates end because the rights of the client do, for a WebSocket, which tells it with its close frame.
+    pub(in crate::http) unauthorized: Option<UnauthorizedFlag>,
 }
+
+/// Set when the rights of a client have ended.
+pub(in crate::http) type UnauthorizedFlag = Arc<OnceLock<&'static str>>;
 
 /// Encoded updates, in one allocation.
 pub(in crate::http) type Updates = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
@@ -140,17 +157,21 @@ impl Gateway {
         state: Arc<ConnectionState>,
     ) -> LiveOpener {
         let metrics = self.forms.live(format.form);
-        LiveOpener { hub: self.hub.clone(), clock: self.clock, metrics, state, life, format }
+        let (hub, auth, clock) = (self.hub.clone(), self.auth.clone(), self.clock);
+        LiveOpener { hub, clock, metrics, state, auth, life, format }
     }
 }
 
 impl LiveOpener {
     /// Opens the tail of one stream or many. Errors are found here, before the status of the response is sent.
     pub(in crate::http) async fn open(self, live: LiveRead) -> Result<OpenLive, Error> {
-        let LiveRead { from, heartbeat, life, reconnects: _, is_private: _ } = live;
+        let LiveRead { from, heartbeat, grants, renewals, reconnects: _, is_private: _ } = live;
         let (hub, format) = (&self.hub, self.format);
-        let life = self.life.map_or(life, |own| Some(life.map_or(own, |left| left.min(own))));
-        let settings = TailSettings { heartbeat, life };
+        let rights_end = match renewals {
+            Some(renewals) => Some(self.renewable_rights_end(renewals)),
+            None => grants.map(|grants| self.rights_end(grants)),
+        };
+        let settings = TailSettings { heartbeat, life: self.life, rights_end };
         match from {
             ReadFrom::One { stream, start, cursor } => {
                 let tail = hub.tail(hub.stream_reader(&stream, start), settings).await?;
@@ -165,21 +186,45 @@ impl LiveOpener {
                     sent: None,
                     held_cr: false,
                 };
-                let updates = encoded(tail, encoder, format.form, self.counted());
-                Ok(OpenLive { updates, heartbeat, stream: Some((stream, content_type)), end })
+                let counted = self.counted();
+                let unauthorized = counted.unauthorized.clone();
+                let updates = encoded(tail, encoder, format.form, counted);
+                Ok(OpenLive { updates, heartbeat, stream: Some((stream, content_type)), end, unauthorized })
             }
             ReadFrom::Many(streams) => {
                 let tail = hub.tail(hub.multi_reader(streams), settings).await?;
                 let ids = (format.form == Form::Sse).then(EventIds::default);
                 let encoder = MultiEncoder { frame: format.many, full: 0, parts: 0, ids };
-                let updates = encoded(tail, encoder, format.form, self.counted());
-                Ok(OpenLive { updates, heartbeat, stream: None, end: None })
+                let counted = self.counted();
+                let unauthorized = counted.unauthorized.clone();
+                let updates = encoded(tail, encoder, format.form, counted);
+                Ok(OpenLive { updates, heartbeat, stream: None, end: None, unauthorized })
             }
         }
     }
 
+    fn rights_end(&self, grants: Arc<Grants>) -> EndSignal {
+        let end = self.auth.clone().rights_end(grants, self.clock);
+        Box::pin(async { end.await.as_str() })
+    }
+
+    /// Completes when rights end that were not renewed before.
+    fn renewable_rights_end(&self, mut renewals: Renewals) -> EndSignal {
+        let (auth, clock) = (self.auth.clone(), self.clock);
+        Box::pin(async move {
+            loop {
+                let grants = renewals.borrow_and_update().clone();
+                tokio::select! {
+                    why = auth.clone().rights_end(grants, clock) => return why.as_str(),
+                    changed = renewals.changed() => if changed.is_err() { return pending().await },
+                }
+            }
+        })
+    }
+
     fn counted(self) -> Counted {
-        Counted::new(self.metrics, self.state)
+        let unauthorized = (self.format.form == Form::WebSocket).then(Arc::default);
+        Counted::new(self.metrics, self.state, unauthorized)
     }
 }
 
@@ -188,13 +233,23 @@ trait Encoder<S: Source>: Send + 'static {
     /// Returns the bytes of an update, and whether it is a heartbeat. `source` has already moved past the update. `is_last`:
     /// the life of the form is over.
     fn encode(&mut self, update: &S::Update, source: &mut S, is_last: bool) -> (Bytes, bool);
+
+    /// Returns the bytes that tell why the rights of the client have ended.
+    fn end(&mut self, why: &'static str, source: &S) -> Bytes;
 }
 
 fn encoded<S: Source>(tail: Tail<S>, encoder: impl Encoder<S>, form: Form, counted: Counted) -> Updates {
     Box::pin(unfold(
         (tail, encoder, counted, (form, true)),
         async |(mut tail, mut encoder, counted, (form, is_first))| {
-            let update = tail.next().await?;
+            let Some(update) = tail.next().await else {
+                let why = tail.take_unauthorized()?;
+                let bytes = encoder.end(why, tail.source_mut());
+                if let Some(flag) = &counted.unauthorized {
+                    let _first = flag.set(why);
+                }
+                return Some((bytes, (tail, encoder, counted, (form, false))));
+            };
             let is_last = tail.has_outlived();
             let (bytes, is_heartbeat) = encoder.encode(&update, tail.source_mut(), is_last);
             let bytes = match form {
@@ -267,6 +322,10 @@ impl Encoder<StreamReader> for StreamEncoder {
             Update::Gap(_) => (encode(update, cursor), false),
         }
     }
+
+    fn end(&mut self, why: &'static str, reader: &StreamReader) -> Bytes {
+        (self.format.end)(why, reader.offset())
+    }
 }
 
 /// Returns the random seed of the cache cursor that is sent with a batch. It is the same for all readers of the batch, so that
@@ -314,6 +373,10 @@ impl Encoder<MultiReader> for MultiEncoder {
         }
         (envelope, is_quiet && !is_first)
     }
+
+    fn end(&mut self, why: &'static str, _: &MultiReader) -> Bytes {
+        envelope::end_of_many(why, self.frame)
+    }
 }
 
 impl EventIds {
@@ -359,12 +422,17 @@ impl MultiEncoder {
 struct Counted {
     metrics: LiveMetrics,
     state: Arc<ConnectionState>,
+    unauthorized: Option<UnauthorizedFlag>,
 }
 
 impl Counted {
-    fn new(metrics: LiveMetrics, state: Arc<ConnectionState>) -> Self {
+    fn new(
+        metrics: LiveMetrics,
+        state: Arc<ConnectionState>,
+        unauthorized: Option<UnauthorizedFlag>,
+    ) -> Self {
         metrics.open.inc();
-        Self { metrics, state }
+        Self { metrics, state, unauthorized }
     }
 
     fn sent(&self, is_heartbeat: bool, bytes: usize) {

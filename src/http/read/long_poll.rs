@@ -8,9 +8,11 @@ use hyper::StatusCode;
 use super::live::cursor_seed;
 use super::request::{Hold, LongPoll, ReadFrom};
 use super::short_poll;
+use crate::auth::Unauthorized;
 use crate::clock::ReusableSleep;
 use crate::http::api::answer;
 use crate::http::api::answer::Caching;
+use crate::http::api::credentials::HeldCredentials;
 use crate::http::api::error::Error;
 use crate::http::api::fields::{PREFERENCE_APPLIED, STREAM_SUPERSEDED};
 use crate::http::api::form::Form;
@@ -63,53 +65,67 @@ impl Gateway {
         request: LongPoll,
         origin: Option<AllowedOrigin>,
     ) -> Result<ReadStart<'_, A>, Error> {
-        let LongPoll { from, hold, client, is_private } = request;
-        let settings = PollSettings { hold: hold.time, client };
+        let LongPoll { from, hold, client, credentials, is_private } = request;
+        let mark = credentials.map(|credentials| credentials.mark);
+        let settings = PollSettings { hold: hold.time, client, credentials: mark };
         let (stream, start, cursor) = match from {
             ReadFrom::One { stream, start, cursor } => (stream, start, cursor),
             ReadFrom::Many(streams) => {
                 let echo = Echo::new(None, hold, origin, is_private);
-                return Box::pin(self.begin_long_poll_many(streams, settings, echo)).await;
+                return Box::pin(self.begin_long_poll_many(streams, settings, (echo, credentials))).await;
             }
         };
         let echo = Echo::new(cursor, hold, origin, is_private);
         let reader = self.hub.stream_reader(&stream, start);
         Ok(match self.hub.begin_poll(reader, settings).await? {
-            PollStart::Answered(polled) => ReadStart::Answered(self.answer_one(&polled, echo)),
-            PollStart::Held(poll) => {
-                ReadStart::Held(HeldRead { gateway: self, poll: HeldSource::One(poll), echo })
-            }
+            PollStart::Answered(polled) => ReadStart::Answered(self.answer_one(&polled, echo)?),
+            PollStart::Held(poll) => self.held(HeldSource::One(poll), echo, credentials),
         })
+    }
+
+    fn held<'a, A>(
+        &'a self,
+        poll: HeldSource<'a>,
+        echo: Echo,
+        credentials: Option<HeldCredentials>,
+    ) -> ReadStart<'a, A> {
+        let mut held = HeldRead { gateway: self, poll, echo };
+        // Whoever ends the polls of a revoked token may have missed this one: it was not held yet.
+        if credentials.is_some_and(|credentials| credentials.changes != self.auth.changes()) {
+            held.end();
+        }
+        ReadStart::Held(held)
     }
 
     async fn begin_long_poll_many<A: Answer>(
         &self,
         streams: Vec<RequestedStream>,
         settings: PollSettings,
-        echo: Echo,
+        (echo, credentials): (Echo, Option<HeldCredentials>),
     ) -> Result<ReadStart<'_, A>, Error> {
         Ok(match self.hub.begin_poll(self.hub.multi_reader(streams), settings).await? {
-            PollStart::Answered(polled) => ReadStart::Answered(answer_many(&polled, echo)),
-            PollStart::Held(poll) => {
-                ReadStart::Held(HeldRead { gateway: self, poll: HeldSource::Many(Box::new(poll)), echo })
-            }
+            PollStart::Answered(polled) => ReadStart::Answered(answer_many(&polled, echo)?),
+            PollStart::Held(poll) => self.held(HeldSource::Many(Box::new(poll)), echo, credentials),
         })
     }
 
-    fn answer_one<A: Answer>(&self, polled: &Polled<StreamReader>, echo: Echo) -> A {
+    fn answer_one<A: Answer>(&self, polled: &Polled<StreamReader>, echo: Echo) -> Result<A, Error> {
+        if polled.unauthorized && !polled.batch.is_empty() {
+            return Err(Error::Unauthorized(Unauthorized::Revoked));
+        }
         let (batch, now) = (&polled.batch, self.clock.wall());
         let cursor = CacheCursor::next(echo.cursor, now, cursor_seed(batch));
         // A response that says that its poll is superseded, or that closes its connection, is for one client only.
         if !batch.is_alone() && !polled.superseded && !self.hub.is_draining() {
             let cors = self.access.origins.fields(echo.origin);
             let write = |batch: &Batch| write(batch, cursor, echo);
-            return A::shared(batch, variant(cursor, echo, now), now, write, |answer| cors.put(answer));
+            return Ok(A::shared(batch, variant(cursor, echo, now), now, write, |answer| cors.put(answer)));
         }
         let mut answer: A = write(batch, cursor, echo);
         if polled.superseded {
             answer.put_static(STREAM_SUPERSEDED, "true");
         }
-        answer
+        Ok(answer)
     }
 }
 
@@ -150,20 +166,23 @@ impl HeldRead<'_> {
         timer: &mut ReusableSleep,
         context: &mut Context<'_>,
     ) -> Poll<Result<A, Error>> {
-        Poll::Ready(Ok(match &mut self.poll {
+        Poll::Ready(match &mut self.poll {
             HeldSource::One(poll) => {
                 let polled = ready!(poll.poll_answer(timer, context))?;
                 self.gateway.answer_one(&polled, self.echo)
             }
             HeldSource::Many(poll) => answer_many(&ready!(poll.poll_answer(timer, context))?, self.echo),
-        }))
+        })
     }
 }
 
-fn answer_many<A: Answer>(polled: &Polled<MultiReader>, echo: Echo) -> A {
+fn answer_many<A: Answer>(polled: &Polled<MultiReader>, echo: Echo) -> Result<A, Error> {
+    if polled.unauthorized && !polled.batch.updates.is_empty() {
+        return Err(Error::Unauthorized(Unauthorized::Revoked));
+    }
     let mut answer = short_poll::many(&polled.source, &polled.batch, polled.superseded);
     put_hold(&mut answer, echo);
-    answer
+    Ok(answer)
 }
 
 fn write<A: Answer>(batch: &Batch, cursor: CacheCursor, echo: Echo) -> A {

@@ -1,5 +1,6 @@
 //! Parses reads: of one stream or many, from which position, in which delivery form, and for how long.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,9 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
 use super::requested_streams::{JsonRead, requested_streams};
-use crate::http::api::credentials::Rights;
+use crate::auth::Grants;
+use crate::http::api::credentials::Renewals;
+use crate::http::api::credentials::{HeldCredentials, Rights};
 use crate::http::api::error::Error;
 use crate::http::api::fields::{self, CLIENT_ID, Fields, LAST_EVENT_ID};
 use crate::http::api::form::Form;
@@ -70,6 +73,8 @@ pub(in crate::http) struct LongPoll {
     pub(in crate::http) from: ReadFrom,
     pub(in crate::http) hold: Hold,
     pub(in crate::http) client: Option<ClientId>,
+    /// The credentials of the client. `None`: they never end.
+    pub(in crate::http) credentials: Option<HeldCredentials>,
     /// Only clients with a token may read the stream.
     pub(in crate::http) is_private: bool,
 }
@@ -87,8 +92,10 @@ pub(in crate::http) struct Hold {
 pub(in crate::http) struct LiveRead {
     pub(in crate::http) from: ReadFrom,
     pub(in crate::http) heartbeat: Duration,
-    /// For how long the client may still read; `None`: without end.
-    pub(in crate::http) life: Option<Duration>,
+    /// The rights of the client. `None`: they never end.
+    pub(in crate::http) grants: Option<Arc<Grants>>,
+    /// The rights of the client of a WebSocket, which it may renew; they take the place of `grants`.
+    pub(in crate::http) renewals: Option<Renewals>,
     /// The client reconnects with the id of the last event that it received.
     pub(in crate::http) reconnects: bool,
     /// Only clients with a token may read the stream.
@@ -224,7 +231,7 @@ impl Read {
                 let from = from(Resumption::LIVE)?;
                 let hold = Hold::new(parameters.seconds("timeout")?, headers, holds);
                 let client = client(parameters.get("client"), headers)?;
-                Ok(Self::LongPoll(LongPoll { from, hold, client, is_private: false }))
+                Ok(Self::LongPoll(LongPoll { from, hold, client, credentials: None, is_private: false }))
             }
             Some("sse") => {
                 let last_event_id = fields::text(headers, &LAST_EVENT_ID)?.filter(|id| !id.is_empty());
@@ -338,7 +345,8 @@ impl LiveRead {
     fn new(from: ReadFrom, parameters: &impl Parameters, default: Duration) -> Result<Self, Error> {
         let requested = parameters.seconds("heartbeat")?.map(Duration::from_secs);
         let heartbeat = requested.map_or(default, |heartbeat| heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX));
-        Ok(Self { from, heartbeat, life: None, reconnects: false, is_private: false })
+        let (grants, renewals, reconnects, is_private) = (None, None, false, false);
+        Ok(Self { from, heartbeat, grants, renewals, reconnects, is_private })
     }
 
     /// Parses the first frame of a WebSocket that reads many streams.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::envelope::{data_length, put_base64, put_control};
+use super::envelope::{data_length, put_base64, put_control, put_end};
 use crate::hub::Update;
 use crate::stream::{Batch, CacheCursor, Encoding, Offset};
 
@@ -37,6 +37,15 @@ pub fn event(update: &Update, cursor: CacheCursor) -> Bytes {
         id(&mut event, next_offset(update));
     }
     event.put_u8(b'\n');
+    event.freeze()
+}
+
+/// Encodes a `control` event that tells why the rights of the client have ended.
+pub(in crate::http) fn end(why: &'static str, offset: Option<Offset>) -> Bytes {
+    let mut event = BytesMut::with_capacity(128);
+    event.put_slice(b"event: control\ndata:");
+    put_end(&mut event, why, offset);
+    event.put_slice(b"\n\n");
     event.freeze()
 }
 

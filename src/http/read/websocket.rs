@@ -14,9 +14,10 @@ use tokio_websockets::{
     CloseCode, Config, Error as SocketError, Limits as SocketLimits, Message, ServerBuilder,
 };
 
+use super::live::UnauthorizedFlag;
 use super::request::HEARTBEAT_NONE;
 use crate::auth::{Action, Unauthorized};
-use crate::http::api::credentials::{Rights, SocketRights};
+use crate::http::api::credentials::{Renewals, Rights, SocketRights};
 use crate::http::api::error::{Error, Problem};
 use crate::http::conn::UpgradedIo;
 use crate::hub::Hub;
@@ -29,13 +30,12 @@ pub(in crate::http) struct SocketSession {
     hub: Arc<Hub>,
     /// What the client may do. `None`: the gateway checks no credentials.
     rights: Option<SocketRights>,
-    /// When the rights of the client end.
-    rights_end: Option<Instant>,
     limits: Arc<Limits>,
     ping_every: Duration,
     next_ping: Instant,
     /// When the pong to the last ping is due; `None`: no pong is awaited.
     pong_until: Option<Instant>,
+    unauthorized: Option<UnauthorizedFlag>,
 }
 
 /// Appends the frames of a client to the stream that it reads.
@@ -66,7 +66,6 @@ enum FrameReply {
 struct Closing(u16, &'static str);
 
 const DRAINING: Closing = Closing(1001, "draining");
-const EXPIRED: Closing = Closing(UNAUTHORIZED, "the token has expired");
 const POLICY_VIOLATION: u16 = 1008;
 
 /// The close code of a client whose token is missing, refused or expired: 4000 and the status 401. Codes from 4000 are private.
@@ -140,14 +139,20 @@ impl SocketSession {
         let config = Config::default().frame_size(usize::MAX);
         let message_limits = messages_up_to(limits.websocket_message_bytes_max);
         let socket = ServerBuilder::new().config(config).limits(message_limits).serve(io);
-        let rights_end = rights.as_ref().and_then(SocketRights::left).map(|left| Instant::now() + left);
         let ping_every = limits.websocket_ping.get();
         let next_ping = Instant::now() + ping_every;
-        Self { socket, hub, rights, rights_end, limits, ping_every, next_ping, pong_until: None }
+        let (pong_until, unauthorized) = (None, None);
+        Self { socket, hub, rights, limits, ping_every, next_ping, pong_until, unauthorized }
     }
 
-    pub(in crate::http) fn rights(&self) -> Option<&Rights> {
-        self.rights.as_ref().map(SocketRights::rights)
+    /// What the client may do now and later. `None`: the gateway checks no credentials.
+    pub(in crate::http) fn rights(&self) -> Option<(Rights, Renewals)> {
+        self.rights.as_ref().map(|rights| (rights.rights().clone(), rights.renewals()))
+    }
+
+    /// Who is charged for what the client appends.
+    pub(in crate::http) fn principal(&self) -> Principal {
+        self.rights.as_ref().map_or(Principal::GATEWAY, |rights| rights.rights().principal())
     }
 
     pub(in crate::http) fn limits(&self) -> &Limits {
@@ -163,9 +168,10 @@ impl SocketSession {
         mut self,
         publisher: Option<Publisher>,
         streams: Vec<StreamName>,
-        updates: impl Stream<Item = Bytes>,
-        heartbeat: Duration,
+        (updates, heartbeat): (impl Stream<Item = Bytes>, Duration),
+        unauthorized: Option<UnauthorizedFlag>,
     ) {
+        self.unauthorized = unauthorized;
         if heartbeat < HEARTBEAT_NONE {
             self.ping_every = self.ping_every.max(heartbeat);
             self.next_ping = Instant::now() + self.ping_every;
@@ -223,9 +229,7 @@ impl SocketSession {
         if let Err(error) = rights.renew(token, streams) {
             return self.refuse_token(&error).await;
         }
-        let left = rights.left();
-        self.rights_end = left.map(|left| Instant::now() + left);
-        let expires_in = left.map(|left| left.as_secs());
+        let expires_in = rights.left().map(|left| left.as_secs());
         self.reply(&FrameReply::Authorized { expires_in }).await.map(|()| None)
     }
 
@@ -276,10 +280,8 @@ impl SocketSession {
         tokio::pin!(updates);
         loop {
             let timer = self.pong_until.unwrap_or(self.next_ping);
-            let timer = self.rights_end.map_or(timer, |end| end.min(timer));
             tokio::select! {
                 update = updates.next() => match update {
-                    Some(_) if self.has_expired() => return self.close(EXPIRED).await,
                     Some(envelope) => self.socket.send(text(envelope)).await?,
                     None => {
                         let closing = self.why_updates_end();
@@ -295,9 +297,6 @@ impl SocketSession {
                     end => return self.end(end).await,
                 },
                 () = sleep_until(timer) => {
-                    if self.has_expired() {
-                        return self.close(EXPIRED).await;
-                    }
                     if self.pong_until.is_some() {
                         return self.close(Closing(POLICY_VIOLATION, "no pong")).await;
                     }
@@ -306,11 +305,6 @@ impl SocketSession {
                 }
             }
         }
-    }
-
-    /// Whether the rights of the client have ended.
-    fn has_expired(&self) -> bool {
-        self.rights_end.is_some_and(|end| end <= Instant::now())
     }
 
     /// Receives the next message. Cancel safe.
@@ -349,9 +343,6 @@ impl SocketSession {
             return self.renew(&token.auth, streams).await;
         }
         if message.is_text() || message.is_binary() {
-            if self.has_expired() {
-                return Ok(Some(EXPIRED));
-            }
             let rights = self.rights.as_ref().map(SocketRights::rights);
             let reply = match publisher {
                 Some(publisher) => publisher.append(message, rights, self.limits.json_depth_max).await,
@@ -370,6 +361,9 @@ impl SocketSession {
     }
 
     fn why_updates_end(&self) -> Closing {
+        if let Some(why) = self.unauthorized.as_ref().and_then(|flag| flag.get()) {
+            return Closing(UNAUTHORIZED, why);
+        }
         if self.hub.is_draining() { DRAINING } else { Closing(1000, "nothing follows") }
     }
 

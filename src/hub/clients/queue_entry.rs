@@ -1,8 +1,10 @@
 //! A held poll as an entry of its wait queue: its client, its subject, and the reason if it ends before its
 //! deadline.
 
+use std::num::NonZeroU64;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
@@ -11,6 +13,9 @@ use crate::stream::{Offset, StreamName};
 
 /// Maximum length of a client id, in bytes.
 pub const CLIENT_ID_BYTES_MAX: usize = 128;
+
+/// Separates the subject of a token from the id that a client of it has chosen, as in the sessions of MQTT.
+const SEPARATOR: char = '\u{1f}';
 
 /// Id that a client gives itself: 1 to 128 visible ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,9 +34,19 @@ impl ClientId {
         if visible && fits { Ok(Self(text.into())) } else { Err(InvalidClientId) }
     }
 
-    /// The id as text.
+    /// The id as text, with the subject that it belongs to.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The same id as that of a subject, which no other subject can have.
+    pub fn of_subject(&self, subject: &str) -> Self {
+        Self(format!("{subject}{SEPARATOR}{}", self.0).into())
+    }
+
+    /// The id that the client gave itself.
+    pub fn chosen(&self) -> &str {
+        self.0.rsplit_once(SEPARATOR).map_or(&self.0, |(_, id)| id)
     }
 }
 
@@ -44,14 +59,37 @@ pub enum Subject {
     Streams(usize),
 }
 
+/// Identifies the credentials with which a poll is held. Only whoever issued the mark understands it, see
+/// [`Hub::end_polls`](crate::hub::Hub::end_polls).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CredentialMark(pub NonZeroU64, pub u64);
+
 /// Why a held poll ends before its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::hub) enum HoldEnd {
-    /// A newer poll of the same client for the same subject. The response waits until `answer_at` or the
-    /// deadline of the poll, whichever is first, unless a message arrives before.
-    Superseded { answer_at: Instant },
+    /// A newer poll of the same client for the same subject. The response waits until this time after the
+    /// beginning of the hold or until its end, whichever is first, unless a message arrives before.
+    Superseded { answer_after: Millis },
     /// The gateway is draining, or memory is critical.
     Draining,
+    /// The credentials of the client give no rights any more.
+    Unauthorized,
+}
+
+/// A time in milliseconds, rounded up, of at most 49 days. It takes less memory than a `Duration`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::hub) struct Millis(u32);
+
+impl From<Duration> for Millis {
+    fn from(time: Duration) -> Self {
+        Self(u32::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u32::MAX))
+    }
+}
+
+impl From<Millis> for Duration {
+    fn from(time: Millis) -> Self {
+        Self::from_millis(time.0.into())
+    }
 }
 
 /// A held poll. Kept small, since there may be very many.
@@ -61,7 +99,10 @@ pub(super) struct QueueEntry {
     pub(super) subject: Subject,
     pub(super) offset: Option<Offset>,
     pub(super) since: Instant,
-    pub(super) deadline: Instant,
+    /// How long the poll is held.
+    hold: Millis,
+    /// `None`: the gateway checks no credentials, or the client has none.
+    pub(super) credentials: Option<CredentialMark>,
     ending: OnceLock<HoldEnd>,
     waker: AtomicWaker,
 }
@@ -73,10 +114,17 @@ impl QueueEntry {
         client: Option<ClientId>,
         subject: Subject,
         offset: Option<Offset>,
-        deadline: Instant,
+        hold: Duration,
+        credentials: Option<CredentialMark>,
     ) -> Self {
         let (ending, waker) = Default::default();
-        Self { number, client, subject, offset, since: Instant::now(), deadline, ending, waker }
+        let (since, hold) = (Instant::now(), hold.into());
+        Self { number, client, subject, offset, since, hold, credentials, ending, waker }
+    }
+
+    /// When the poll is answered at the latest.
+    pub(super) fn deadline(&self) -> Instant {
+        self.since + self.hold.into()
     }
 
     /// Ends the poll. Returns whether this call ended it, and not an earlier one.
@@ -88,11 +136,16 @@ impl QueueEntry {
         first
     }
 
+    /// Why the poll must end before its deadline, if it must.
+    pub(super) fn ending(&self) -> Option<HoldEnd> {
+        self.ending.get().copied()
+    }
+
     /// Waits until the poll must end before its deadline.
     pub(super) fn poll_ended(&self, context: &mut Context<'_>) -> Poll<HoldEnd> {
         // Read after the waker is registered: an end between the two would otherwise wake nothing.
         self.waker.register(context.waker());
-        self.ending.get().map_or(Poll::Pending, |ending| Poll::Ready(*ending))
+        self.ending().map_or(Poll::Pending, Poll::Ready)
     }
 }
 

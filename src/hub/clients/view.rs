@@ -120,7 +120,7 @@ impl Clients {
             offset: poll.offset.map(|offset| offset.to_string()),
             streams: poll.subject.streams(),
             since: self.clock.text(poll.since),
-            deadline: self.clock.text(poll.deadline),
+            deadline: self.clock.text(poll.deadline()),
         }
     }
 

@@ -42,7 +42,7 @@ async fn connected_within(
     let (state, (change, phase)) =
         (Arc::new(ConnectionState::new(Nothing, &budget.owner(Principal::GATEWAY))), watch::channel(phase));
     (
-        GuardedStream::new(Transport::Plain(stream), Bytes::new(), state, Arc::new(limits), phase),
+        GuardedStream::new(Transport::plain(stream), Bytes::new(), state, Arc::new(limits), phase),
         client.unwrap(),
         change,
     )

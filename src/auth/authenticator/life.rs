@@ -1,0 +1,164 @@
+//! The life of tokens that are in use: which still stand after a change of keys or a revocation, and when the rights of something
+//! open end.
+
+use std::collections::HashSet;
+use std::future::pending;
+use std::hash::BuildHasher;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use tokio::time::sleep;
+
+use super::{Authenticator, Unauthorized, Verifier};
+use crate::auth::grants::Grants;
+use crate::auth::keys::Key;
+use crate::auth::revocation::{InvalidRevocation, REVOCATIONS_MAX, Revocation, Target, seconds};
+use crate::auth::standing::{CoarseStanding, Standing};
+use crate::clock::Clock;
+
+/// Why the rights of a connection that is open end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RightsEnd {
+    /// The token has expired.
+    Expired,
+    /// The token was revoked, or the key that signed it is no longer in use.
+    Revoked,
+}
+
+/// Completes when the rights of a client end.
+pub type EndOfRights = Pin<Box<dyn Future<Output = RightsEnd> + Send>>;
+
+impl RightsEnd {
+    /// The word for clients.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+impl Authenticator {
+    /// Waits until the rights of a client end. Rights without a token never do.
+    pub async fn rights_end(self: Arc<Self>, grants: Arc<Grants>, clock: Clock) -> RightsEnd {
+        let (Some(verifier), Some(token), Some(end)) = (&self.verifier, grants.token(), grants.expires_at())
+        else {
+            return pending().await;
+        };
+        let mut standing = verifier.standing.subscribe();
+        loop {
+            if !standing.borrow_and_update().allows(token) {
+                return RightsEnd::Revoked;
+            }
+            let left = end.duration_since(clock.wall()).unwrap_or_default();
+            if left.is_zero() {
+                return RightsEnd::Expired;
+            }
+            tokio::select! {
+                () = sleep(left) => {}
+                changed = standing.changed() => if changed.is_err() { return pending().await },
+            }
+        }
+    }
+
+    /// Makes what is open compare the expiry of its token with the time of day again, because that was set.
+    pub fn time_was_set(&self) {
+        if let Some(verifier) = &self.verifier {
+            verifier.change(|_| {});
+        }
+    }
+
+    /// Calls `changed` after each change of keys and revocations. Never returns; without authorization there are no changes.
+    pub async fn watch(&self, mut changed: impl FnMut(CoarseStanding)) {
+        if let Some(verifier) = &self.verifier {
+            let mut standing = verifier.standing.subscribe();
+            while standing.changed().await.is_ok() {
+                let coarse = standing.borrow_and_update().coarse();
+                changed(coarse);
+            }
+        }
+        pending().await
+    }
+
+    /// Checks a revocation that an operator has sent, and sets its times. It has no effect until [`revoke`](Self::revoke).
+    pub fn checked_revocation(
+        &self,
+        revocation: Revocation,
+        now: SystemTime,
+    ) -> Result<Revocation, InvalidRevocation> {
+        let verifier = self.verifier.as_ref().ok_or(InvalidRevocation::Open)?;
+        let revocation = revocation.checked(now)?;
+        if !verifier.issuers.contains_key(&revocation.iss) {
+            return Err(InvalidRevocation::Issuer);
+        }
+        if verifier.standing.borrow().revocations(seconds(now)).count() >= REVOCATIONS_MAX {
+            return Err(InvalidRevocation::TooMany);
+        }
+        Ok(revocation)
+    }
+
+    /// Applies revocations that are stored. What is open ends within a second.
+    pub fn revoke(&self, revocations: Vec<Revocation>, now: SystemTime) {
+        let Some(verifier) = &self.verifier else { return };
+        verifier.change(|standing| {
+            for revocation in revocations {
+                if let Some(digest) = verifier.digest_of(&revocation) {
+                    standing.revoke(digest, revocation, seconds(now));
+                }
+            }
+        });
+    }
+
+    /// The revocations that count.
+    pub fn revocations(&self, now: SystemTime) -> Vec<Revocation> {
+        let Some(verifier) = &self.verifier else { return Vec::new() };
+        verifier.standing.borrow().revocations(seconds(now)).cloned().collect()
+    }
+}
+
+impl Verifier {
+    /// Changes which tokens stand, and takes over the keys in use.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Standing)) {
+        self.standing.send_modify(|standing| {
+            change(standing);
+            let mut keys = HashSet::new();
+            for (name, issuer) in &self.issuers {
+                issuer.keys.with_keys(|of_issuer| {
+                    let stands =
+                        |key: &&Key| !key.id().is_some_and(|id| self.has_revoked_key(standing, name, id));
+                    keys.extend(of_issuer.iter().filter(stands).map(|key| self.digest_of_key(name, key)));
+                });
+            }
+            standing.set_keys(keys);
+        });
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    fn has_revoked_key(&self, standing: &Standing, issuer: &str, id: &str) -> bool {
+        standing.has_revoked_key(self.digest(issuer, Target::Key(id)))
+    }
+
+    pub(super) fn digest(&self, issuer: &str, target: Target<'_>) -> u64 {
+        self.digests.hash_one((issuer, target))
+    }
+
+    fn digest_of(&self, revocation: &Revocation) -> Option<u64> {
+        revocation.target().map(|target| self.digest(&revocation.iss, target))
+    }
+
+    pub(super) fn digest_of_key(&self, issuer: &str, key: &Key) -> u64 {
+        self.digests.hash_one((issuer, key.material()))
+    }
+
+    pub(super) fn check_standing(&self, grants: &Grants) -> Result<(), Unauthorized> {
+        let Some(token) = grants.token() else { return Ok(()) };
+        let standing = self.standing.borrow();
+        match (standing.has_key(token), standing.allows(token)) {
+            (_, true) => Ok(()),
+            (true, false) => Err(Unauthorized::Revoked),
+            (false, false) => Err(Unauthorized::Invalid),
+        }
+    }
+}

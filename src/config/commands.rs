@@ -1,0 +1,60 @@
+//! The options of the commands `token` and `store`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::limits::Span;
+
+/// The options of `token`. A pattern is the name of a stream; `+` stands for one level, a last `#` for any number of levels.
+#[derive(Debug, Args)]
+pub struct TokenCommand {
+    /// File that `pollgate keygen` made
+    #[arg(long, value_name = "FILE")]
+    pub key_file: PathBuf,
+    /// Streams that the client may read (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub read: Vec<String>,
+    /// Streams that the client may append to (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub append: Vec<String>,
+    /// Streams that the client may create (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub create: Vec<String>,
+    /// Streams that the client may delete (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub manage: Vec<String>,
+    /// How long the token is valid; at most 24 h
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    pub expires: Span,
+    /// Name of the client, which limits and logs use
+    #[arg(long, value_name = "NAME", default_value = "client")]
+    pub subject: String,
+}
+
+/// A command for a store on disk.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Read the whole store and report damage; changes nothing, exits with 1 if a record is damaged or cut off
+    Check {
+        /// Directory of the store
+        directory: PathBuf,
+    },
+    /// Write all streams and messages as lines of JSON
+    Export {
+        /// Directory of the store
+        directory: PathBuf,
+        /// Export a damaged store without the messages that are lost
+        #[arg(long)]
+        accept_damage: bool,
+        /// File to create [default: standard output]
+        file: Option<PathBuf>,
+    },
+    /// Create the streams of an export, with new epochs; fails if one of them exists
+    Import {
+        /// Directory of the store, created if it does not exist
+        directory: PathBuf,
+        /// Export to read [default: standard input]
+        file: Option<PathBuf>,
+    },
+}

@@ -1,0 +1,62 @@
+//! Keeps authorization up to date while the server runs: keys and the certificate that change, and what is open with tokens that no
+//! longer stand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::tls::Certificate;
+use crate::auth::Authenticator;
+use crate::clock::Clock;
+use crate::hub::{CredentialMark, Hub};
+
+/// How often the files with the keys of token issuers are checked for changes.
+const KEYS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Reads the keys of token issuers and the certificate again when their files change. Runs until the task is aborted.
+pub(super) async fn watch_keys(
+    auth: Arc<Authenticator>,
+    certificate: Option<Arc<Certificate>>,
+    clock: Clock,
+) {
+    let (mut failing, mut offset) = (false, clock.wall_offset());
+    while auth.is_enabled() || certificate.is_some() {
+        sleep(KEYS_INTERVAL).await;
+        // Timers do not notice when the time of day is set.
+        if std::mem::replace(&mut offset, clock.wall_offset()) != offset {
+            auth.time_was_set();
+        }
+        let (auth, certificate) = (auth.clone(), certificate.clone());
+        let reload = move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            // Each is read even if the other cannot be used.
+            let (keys, certificate) = (auth.reload(), certificate.map_or(Ok(false), |files| files.reload()));
+            if matches!(certificate, Ok(true)) {
+                tracing::info!("read a changed certificate");
+            }
+            keys?;
+            certificate?;
+            Ok(())
+        };
+        let Ok(outcome) = spawn_blocking(reload).await else { return };
+        match outcome {
+            Ok(()) => failing = false,
+            // Once, and not each second.
+            Err(error) if !std::mem::replace(&mut failing, true) => {
+                tracing::warn!("the keys and the certificate that were read last stay in use: {error}");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Ends held polls whose tokens no longer stand. Runs until the task is aborted.
+pub(super) async fn end_unauthorized_polls(auth: Arc<Authenticator>, hub: Arc<Hub>) {
+    auth.watch(|standing| {
+        hub.end_polls(|CredentialMark(key_and_id, subject_and_time)| {
+            !standing.allows((key_and_id, subject_and_time))
+        });
+    })
+    .await;
+}
