@@ -307,6 +307,7 @@ impl Server {
                 Box::pin(async move { mqtt_sweeper.sweep().await }),
             )),
             tokio::spawn(authorization::watch_keys(self.auth.clone(), certificate, clock)),
+            tokio::spawn(authorization::fetch_keys(self.auth.clone(), metrics.clone())),
             tokio::spawn(authorization::end_unauthorized_polls(self.auth.clone(), hub.clone())),
             tokio::spawn(accept::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
         ];

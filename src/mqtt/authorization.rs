@@ -8,7 +8,7 @@ use tokio::task::consume_budget;
 use super::codec::{Connect, Reason};
 use super::connection::Connection;
 use super::{Broker, groups, publish};
-use crate::auth::{Action, EndOfRights, Grants, authorize, authorize_filter};
+use crate::auth::{Action, EndOfRights, Grants, Unauthorized, authorize, authorize_filter};
 use crate::stream::{Filter, FilterMap, StreamName};
 
 /// Separates the subject of a token from the client id that the client has chosen. A client id contains no control characters, so
@@ -21,7 +21,10 @@ impl Broker {
         let grants = match &connect.password {
             Some(password) => {
                 let verified = self.auth.token(password.bytes(), self.clock.wall());
-                verified.map_err(|_| Reason::BadUserNameOrPassword)?
+                verified.map_err(|error| match error {
+                    Unauthorized::KeysPending => Reason::ServerUnavailable,
+                    _ => Reason::BadUserNameOrPassword,
+                })?
             }
             None if self.auth.anonymous().is_empty() => return Err(Reason::NotAuthorized),
             None => self.auth.anonymous(),

@@ -199,6 +199,10 @@ impl Error {
             Self::Subprotocol => (StatusCode::BAD_REQUEST, "subprotocol"),
             Self::Misdirected { .. } => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
             Self::Origin { .. } | Self::CrossSite => (StatusCode::FORBIDDEN, "origin"),
+            Self::Unauthorized(Unauthorized::KeysPending) => {
+                fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                (StatusCode::SERVICE_UNAVAILABLE, "keys-pending")
+            }
             Self::Unauthorized(reason) => {
                 // Without credentials, the challenge names no error (RFC 6750, section 3.1).
                 fields.insert(
@@ -430,7 +434,7 @@ fn refusal_in_words(refusal: &AppendRefusal) -> String {
             format!("the next sequence of the producer is {expected}, not {received}")
         }
         AppendRefusal::Producer(ProducerRefusal::TooMany) => {
-            "the stream has too many producers, or too many of this address; a producer that is idle for an hour makes room"
+            "the stream has too many producers, or too many of this client; a producer that is idle for an hour makes room"
                 .into()
         }
     }
