@@ -295,3 +295,23 @@ async fn keys_of_an_issuer_are_fetched_from_its_url() {
     assert_eq!(ask("other").await.expect(401).problem(), "unauthorized");
     assert_eq!(gateway.metric("pollgate_key_fetches_failed_total").await, 0.0);
 }
+
+/// Each subject has its own rate, over HTTP and MQTT together.
+#[tokio::test]
+async fn a_subject_that_appends_too_fast_is_told_when_to_come_again() {
+    let world = Protected::start_with("", &["--limit", "append_bytes_per_second_max=1"]).await;
+    let of = |subject: &str| world.token(&["--append", "news", "--subject", subject]);
+    let append = async |token: &str| {
+        let message = format!("\"{}\"", "a".repeat(600));
+        world.send(Some(token), post("/v1/stream/news").json(message)).await
+    };
+    let (anna, ben) = (of("anna"), of("ben"));
+    append(&anna).await.expect(204);
+    let refused = append(&of("anna")).await.expect(429);
+    assert_eq!(refused.problem(), "too-fast");
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((500..=1300).contains(&wait), "{wait} s until 1204 bytes are paid for, less a burst");
+    let mut client = mqtt(&world, "phone", Some(&anna)).await;
+    assert_eq!(client.publish("news", "1", 1).await, 0x97);
+    append(&ben).await.expect(204);
+}

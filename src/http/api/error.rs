@@ -383,6 +383,10 @@ fn map_failure(failure: Failure, fields: &mut HeaderMap) -> (StatusCode, &'stati
             };
             (status, shortage.as_str())
         }
+        Failure::TooFast(wait) => {
+            fields.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
+            (StatusCode::TOO_MANY_REQUESTS, "too-fast")
+        }
         Failure::Broken => (StatusCode::INTERNAL_SERVER_ERROR, "store-broken"),
         Failure::Unreadable => (StatusCode::INTERNAL_SERVER_ERROR, "store-unreadable"),
     }
