@@ -370,6 +370,11 @@ impl ServeArgs {
 const OTHER_DESCRIPTORS: usize = 64;
 
 impl Settings {
+    /// Whether clients reach the gateway over TLS, its own or that of a proxy.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.tls_certificate.is_some() || !self.behind_proxy.is_empty()
+    }
+
     fn check(&self) -> Result<(), SettingsError> {
         self.limits.check().map_err(SettingsError::Value)?;
         self.check_descriptors(getrlimit(Resource::Nofile).current)?;
@@ -390,8 +395,7 @@ impl Settings {
                 "proxy_protocol needs behind_proxy, the addresses of the proxies".to_owned(),
             ));
         }
-        let is_encrypted = self.tls_certificate.is_some() || !self.behind_proxy.is_empty();
-        let is_protected = self.auth.is_some() && is_encrypted;
+        let is_protected = self.auth.is_some() && self.is_encrypted();
         for (key, address) in [("listen", self.listen), ("admin", self.admin)].into_iter().chain(mqtt) {
             if !address.ip().is_loopback() && !self.open && (key == "admin" || !is_protected) {
                 let why = if key == "admin" {

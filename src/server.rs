@@ -162,6 +162,7 @@ impl Server {
     /// Binds the addresses and opens the store.
     pub fn bind(settings: &Settings) -> Result<Self, BindError> {
         let access = AccessPolicy::new(settings.listen.ip(), &settings.host, &settings.origin)?;
+        let access = access.encrypted(settings.is_encrypted());
         // Pages that may use the gateway must not read what only operators may see.
         let admin_access = AccessPolicy::new(settings.admin.ip(), &settings.host, &[])?;
         let auth = match &settings.auth {

@@ -13,12 +13,13 @@ use blocks::{Block, blocks};
 use run::Run;
 
 /// Documents with blocks.
-const DOCUMENTS: [&str; 5] = [README, OPERATING, SECURITY, "docs/protocol.md", "docs/mqtt.md"];
+const DOCUMENTS: [&str; 6] = [README, OPERATING, SECURITY, DEPLOYMENT, "docs/protocol.md", "docs/mqtt.md"];
 
 /// Documents that start their gateway themselves.
 const README: &str = "README.md";
 const OPERATING: &str = "docs/operating.md";
 const SECURITY: &str = "docs/security.md";
+const DEPLOYMENT: &str = "docs/deployment.md";
 
 #[test]
 fn the_blocks_of_the_readme_work() {
@@ -38,6 +39,12 @@ fn the_blocks_of_the_operators_guide_work() {
 #[test]
 fn the_blocks_of_the_security_page_work() {
     check(SECURITY);
+}
+
+/// Requires nginx, Caddy, HAProxy and mosquitto's clients.
+#[test]
+fn the_blocks_of_the_deployment_page_work() {
+    check(DEPLOYMENT);
 }
 
 /// Requires mosquitto's clients.
@@ -66,7 +73,7 @@ fn check(document: &str) {
     let blocks = blocks(&text(document));
     assert!(!blocks.is_empty(), "{document} has no blocks");
     let run = Run::new();
-    let printed = run.all(&blocks, [README, OPERATING, SECURITY].contains(&document));
+    let printed = run.all(&blocks, [README, OPERATING, SECURITY, DEPLOYMENT].contains(&document));
     for (Block { line, shown, .. }, printed) in blocks.iter().zip(&printed) {
         if let Err(missing) = shows(shown, printed) {
             panic!("{document}, line {line}: not printed: {missing}\nprinted:\n{printed}");

@@ -26,7 +26,9 @@ async fn the_proxy_protocol_tells_the_address_of_the_client() {
     let second = [&first[5..], CREATE].concat();
     proxied.send(&first[..5]).await.unwrap();
     proxied.send(&second).await.unwrap();
-    assert_eq!(proxied.whole_answer().await.unwrap().status, 201);
+    let created = proxied.whole_answer().await.unwrap().expect(201);
+    // The proxy speaks TLS to clients.
+    assert_eq!(created.header("location"), "https://localhost/v1/stream/s");
     proxied.get("/v1/stream/s?offset=-1").await.unwrap();
     assert_eq!(proxied.whole_answer().await.unwrap().status, 200);
 

@@ -29,6 +29,8 @@ const QUOTED_CHARACTERS_MAX: usize = 200;
 pub struct AccessPolicy {
     hosts: Hosts,
     pub(in crate::http) origins: Origins,
+    /// The scheme of the gateway's URLs, unless a proxy reports another one.
+    pub(super) scheme: &'static str,
     refusals: Mutex<Refusals>,
 }
 
@@ -84,7 +86,12 @@ impl AccessPolicy {
     /// own origin and of `origins`.
     pub fn new(listener: IpAddr, hosts: &[String], origins: &[String]) -> Result<Self, InvalidAccess> {
         let (hosts, origins) = (Hosts::new(listener, hosts)?, Origins::new(origins)?);
-        Ok(Self { hosts, origins, refusals: Mutex::default() })
+        Ok(Self { hosts, origins, scheme: "http", refusals: Mutex::default() })
+    }
+
+    /// Clients reach the listener over TLS, its own or that of a proxy.
+    pub fn encrypted(self, is_encrypted: bool) -> Self {
+        Self { scheme: if is_encrypted { "https" } else { "http" }, ..self }
     }
 
     /// Checks a request that hyper has parsed, and logs a refusal.

@@ -44,7 +44,8 @@ pub(in crate::http) struct Put {
 }
 
 impl Put {
-    pub(in crate::http) fn parse(head: &Parts) -> Result<Self, Error> {
+    /// Parses the head of a PUT. `scheme` is that of the gateway's URLs unless a proxy reports another one.
+    pub(in crate::http) fn parse(head: &Parts, scheme: &str) -> Result<Self, Error> {
         refuse_content_encoding(&head.headers)?;
         // RFC 9110, section 14.5: the part of something must not be taken for the whole.
         if head.headers.contains_key(CONTENT_RANGE) {
@@ -57,7 +58,7 @@ impl Put {
             retention: retention(head)?,
             closed: fields::flag(&head.headers, &STREAM_CLOSED)?,
             fork: fork(head)?,
-            location: location(head),
+            location: location(head, scheme),
         })
     }
 }
@@ -158,12 +159,13 @@ fn sequence(headers: &(impl Fields + ?Sized)) -> Result<Option<Box<str>>, Error>
 }
 
 /// Returns the URL under which the client reached the stream.
-fn location(head: &Parts) -> String {
+fn location(head: &Parts, scheme: &str) -> String {
     let target = head.uri.authority().map(|authority| authority.as_str());
     let authority = target.or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
     let scheme = match forwarded_scheme(&head.headers) {
-        Some(scheme) if scheme.eq_ignore_ascii_case(b"https") => "https",
-        _ => "http",
+        Some(reported) if reported.eq_ignore_ascii_case(b"https") => "https",
+        Some(_) => "http",
+        None => scheme,
     };
     let path = head.uri.path();
     authority.map_or_else(|| path.to_owned(), |authority| format!("{scheme}://{authority}{path}"))

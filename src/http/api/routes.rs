@@ -239,7 +239,10 @@ impl Gateway {
         let name = stream_of_path(head.uri.path())?;
         let operation = match form {
             Form::Create => {
-                return Ok(ParsedHead::NeedsBody(BodyOperation::Create(name, Box::new(Put::parse(head)?))));
+                return Ok(ParsedHead::NeedsBody(BodyOperation::Create(
+                    name,
+                    Box::new(Put::parse(head, self.access.scheme)?),
+                )));
             }
             Form::Append => {
                 let append = post(head.uri.query(), &head.headers)?;
