@@ -7,8 +7,10 @@
 mod authenticator;
 mod claims;
 mod crypto;
+mod fetch;
 mod grants;
 pub mod issue;
+mod key_url;
 mod keys;
 mod revocation;
 mod settings;

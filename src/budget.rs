@@ -11,6 +11,7 @@
 
 mod charge;
 mod machine;
+mod rate;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -18,12 +19,14 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::stream::{Principal, Shortage};
 
 pub use charge::{Charge, Charges, ConnectionCharge, StreamCharge, allocated_bytes};
 pub use machine::{half_of_machine, principal_of};
+
+use rate::Rates;
 
 /// Percentage of the budget from which new streams and appends are refused.
 pub const REFUSE_PERCENT: u64 = 85;
@@ -106,6 +109,7 @@ pub struct Budget {
     watch_at: u64,
     share_max: u64,
     own_streams_max: u64,
+    rates: Rates,
     accounts: [AtomicU64; Account::ALL.len()],
     streams: AtomicU64,
     /// The resident set when it was last read, in bytes.
@@ -152,8 +156,13 @@ pub struct Owner {
 }
 
 impl Budget {
-    /// Creates a budget of which nothing is used.
+    /// Creates a budget of which nothing is used, without rates.
     pub fn new(bounds: Bounds) -> Arc<Self> {
+        Self::with_rates(bounds, 0, 0)
+    }
+
+    /// Creates a budget of which nothing is used, and limits the appends and the bytes per second of each principal; 0: no limit.
+    pub fn with_rates(bounds: Bounds, appends_per_second: u64, bytes_per_second: u64) -> Arc<Self> {
         let part = |percent| Bounds::percent(bounds.memory_max, percent);
         Arc::new(Self {
             hot: Hot::default(),
@@ -162,6 +171,7 @@ impl Budget {
             watch_at: part(WATCH_PERCENT),
             share_max: bounds.share(bounds.memory_max),
             own_streams_max: bounds.share(bounds.streams_max),
+            rates: Rates::new(appends_per_second, bytes_per_second),
             bounds,
             accounts: Default::default(),
             streams: AtomicU64::new(0),
@@ -222,6 +232,11 @@ impl Budget {
         Err(self.refuse(if stored >= self.refuse_at { Shortage::Memory } else { Shortage::Passing }))
     }
 
+    /// Counts an append of `bytes` against the rates of a principal, or returns how long it has to wait with it.
+    pub fn take_append(&self, principal: Principal, bytes: usize) -> Result<(), Duration> {
+        self.rates.take(principal, bytes as u64, Instant::now())
+    }
+
     /// Whether memory is critical, so that clients that do not read must be cut.
     pub fn is_critical(&self) -> bool {
         self.used() >= self.cut_at
@@ -259,6 +274,7 @@ impl Budget {
     /// as it is polled.
     pub async fn watch(&self) {
         loop {
+            self.rates.sweep(Instant::now());
             let close = self.refresh() >= self.watch_at;
             self.is_close.store(close, Ordering::Relaxed);
             if close {

@@ -46,7 +46,7 @@
 //! | 95 % | clients that do not read are disconnected within a second; new connections get 503; each second a tenth of the held polls is answered early, and live forms end at a heartbeat, each with its offset |
 //!
 //! Memory that these estimates miss is found by reading the resident set size of the process, every 100 ms from 70 % on. One
-//! address may store `principal_share_percent` of the budget.
+//! client, the subject of a token or else an address, may store `principal_share_percent` of the budget.
 
 use std::fmt;
 use std::time::Duration;
@@ -252,10 +252,15 @@ limits! {
 
     /// Streams, about 1 KiB each plus their messages.
     streams_max: u64 = 1_000_000, "streams";
-    /// Share of one address: of `memory_max` for what it stores, of `streams_max`, and of the producers that a stream
-    /// remembers; 100: all. Behind a reverse proxy all clients have one address, so set it to 100 there.
+    /// Share of one client, the subject of a token or else an address: of `memory_max` for what it stores, of `streams_max`, and of the producers that a stream
+    /// remembers; 100: all. Without tokens behind a reverse proxy all clients have one address, so set it to 100 there.
     principal_share_percent: u64 = 50, "percent";
 
+    /// Appends per second of one client, and those of one second at once after a pause; 0: no limit. A client is the subject of a
+    /// token, or else an address. Further ones get 429 with `Retry-After`, over MQTT 0x97.
+    appends_per_second_max: u64 = 0, "appends per second";
+    /// The same for the bytes of appends. A larger append is accepted after a pause, and the next one waits for it.
+    append_bytes_per_second_max: u64 = 0, "bytes per second";
     /// Lines of the access log that wait to be written; further ones are lost and counted.
     access_log_bytes_max: usize = 1024 * 1024, "bytes";
 

@@ -139,6 +139,7 @@ pub struct Metrics {
     connections_refused: Counter,
     accept_errors: Counter,
     access_log_lost: Counter,
+    key_fetches_failed: Counter,
 }
 
 impl Metrics {
@@ -220,6 +221,10 @@ impl Metrics {
             "Lines of the access log that are lost, because they could not be written in time or at all";
         registry.register("access_log_lost", help, access_log_lost.clone());
 
+        let key_fetches_failed = Counter::default();
+        let help = "Failed attempts to fetch the keys of token issuers from their URLs";
+        registry.register("key_fetches_failed", help, key_fetches_failed.clone());
+
         Self {
             registry,
             process: process::registry(),
@@ -239,6 +244,7 @@ impl Metrics {
             connections_refused,
             accept_errors,
             access_log_lost,
+            key_fetches_failed,
         }
     }
 
@@ -325,6 +331,11 @@ impl Metrics {
     /// Returns the counter of lost lines of the access log.
     pub(crate) fn access_log_lost(&self) -> Counter {
         self.access_log_lost.clone()
+    }
+
+    /// Counts a failed attempt to fetch the keys of a token issuer.
+    pub(crate) fn key_fetch_failed(&self) {
+        self.key_fetches_failed.inc();
     }
 
     pub(crate) fn accept_error(&self) {

@@ -184,11 +184,13 @@ impl Server {
         let clock = clock_file.as_ref().map_or_else(Clock::start, ClockFile::clock);
         let metrics = Arc::new(Metrics::new());
         let limits = Arc::new(settings.limits.clone());
-        let budget = Budget::new(Bounds {
+        let bounds = Bounds {
             memory_max: settings.memory_max.map_or_else(half_of_machine, MemorySize::bytes),
             streams_max: limits.streams_max,
             share_percent: limits.principal_share_percent,
-        });
+        };
+        let (appends, bytes) = (limits.appends_per_second_max, limits.append_bytes_per_second_max);
+        let budget = Budget::with_rates(bounds, appends, bytes);
         let filter = |text: &String| {
             Filter::of_topics(text).map_err(|invalid| BindError::Filter(text.clone(), invalid))
         };
@@ -307,6 +309,7 @@ impl Server {
                 Box::pin(async move { mqtt_sweeper.sweep().await }),
             )),
             tokio::spawn(authorization::watch_keys(self.auth.clone(), certificate, clock)),
+            tokio::spawn(authorization::fetch_keys(self.auth.clone(), metrics.clone())),
             tokio::spawn(authorization::end_unauthorized_polls(self.auth.clone(), hub.clone())),
             tokio::spawn(accept::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
         ];

@@ -18,9 +18,11 @@ use tokio::sync::watch;
 
 use super::claims::{Claims, LEEWAY, LIFE_MAX};
 use super::crypto::{self, ALGORITHMS};
+use super::fetch::KeyLocation;
 use super::grants::{GrantList, Grants, TokenFacts};
 use super::issue::{OWN_AUDIENCE, OWN_ISSUER};
-use super::keys::{Key, KeyFile};
+use super::key_url::KeyUrl;
+use super::keys::{Key, KeyFile, KeySet};
 use super::revocation::Target;
 use super::settings::{AuthError, AuthSettings, IssuerSettings, Rule};
 use super::standing::Standing;
@@ -71,6 +73,9 @@ pub enum Unauthorized {
     /// The claims about streams are invalid.
     #[error("the claims of the token about streams are invalid")]
     Claims,
+    /// The keys of the issuer are being fetched, since the token names an unknown one.
+    #[error("the keys of the issuer of this token are being fetched; try again")]
+    KeysPending,
     /// The token was revoked.
     #[error("the token has been revoked")]
     Revoked,
@@ -113,7 +118,14 @@ struct VerifiedToken {
 struct Issuer {
     audience: String,
     rules: Vec<Rule>,
-    keys: KeyFile,
+    keys: KeySource,
+}
+
+/// Where the keys of an issuer come from.
+#[derive(Debug)]
+enum KeySource {
+    File(KeyFile),
+    Url(Box<KeyUrl>),
 }
 
 impl Authenticator {
@@ -131,13 +143,15 @@ impl Authenticator {
         let own = settings.key_file.iter().map(|key_file| IssuerSettings {
             name: OWN_ISSUER.to_owned(),
             audience: OWN_AUDIENCE.to_owned(),
-            key_file: key_file.clone(),
+            key_file: Some(key_file.clone()),
+            jwks_url: None,
+            ca_file: None,
             rule: Vec::new(),
         });
         let mut issuers = HashMap::new();
         for issuer in own.chain(settings.issuer.iter().cloned()) {
-            let IssuerSettings { name, audience, key_file, rule: rules } = issuer;
-            let keys = KeyFile::open(&key_file)?;
+            let keys = KeySource::open(&issuer)?;
+            let IssuerSettings { name, audience, rule: rules, .. } = issuer;
             // A space separates the issuer from the subject in `Grants::subject`.
             if name.contains(' ') {
                 return Err(AuthError::IssuerName(name));
@@ -267,6 +281,42 @@ impl Verifier {
     }
 }
 
+impl KeySource {
+    fn open(issuer: &IssuerSettings) -> Result<Self, AuthError> {
+        match (&issuer.key_file, &issuer.jwks_url) {
+            (Some(path), None) => Ok(Self::File(KeyFile::open(path)?)),
+            (None, Some(url)) => match KeyLocation::new(url, issuer.ca_file.as_deref()) {
+                Ok(location) => Ok(Self::Url(Box::new(KeyUrl::new(location)))),
+                Err(error) => Err(AuthError::KeyUrl { url: url.clone(), why: error.to_string() }),
+            },
+            _ => Err(AuthError::KeyPlace(issuer.name.clone())),
+        }
+    }
+
+    fn with_keys<T>(&self, use_keys: impl FnOnce(&KeySet) -> T) -> T {
+        match self {
+            Self::File(file) => file.with_keys(use_keys),
+            Self::Url(url) => url.with_keys(use_keys),
+        }
+    }
+
+    /// Called for a token that names an unknown key. Returns whether its client should come again soon.
+    fn want(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Url(url) => url.want(),
+        }
+    }
+
+    /// Reads a file again if it has changed. Returns whether it has.
+    fn reload(&self) -> Result<bool, AuthError> {
+        match self {
+            Self::File(file) => file.reload(),
+            Self::Url(_) => Ok(false),
+        }
+    }
+}
+
 fn digest_of(token: &[u8]) -> TokenDigest {
     let mut bytes = TokenDigest::default();
     bytes.copy_from_slice(digest(&SHA256, token).as_ref());
@@ -296,7 +346,9 @@ impl Issuer {
         validation.validate_exp = false;
         self.keys.with_keys(|keys| {
             let mut outcome = Err(Unauthorized::Invalid);
+            let mut is_known = false;
             for key in keys.candidates(header.alg, header.kid.as_deref()) {
+                is_known = true;
                 match decode(token, key.decoding(), &validation) {
                     Ok(TokenData { claims, .. }) => return Ok((claims, digest(key))),
                     Err(error) if *error.kind() == ErrorKind::InvalidAudience => {
@@ -304,6 +356,9 @@ impl Issuer {
                     }
                     Err(_) => {}
                 }
+            }
+            if !is_known && self.keys.want() {
+                return Err(Unauthorized::KeysPending);
             }
             outcome
         })

@@ -14,7 +14,7 @@ use super::settings::AuthError;
 const KEYS_MAX: usize = 32;
 
 /// The largest file with keys, in bytes.
-const FILE_BYTES_MAX: u64 = 64 * 1024;
+pub(super) const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// The shortest secret of HS256, in bytes (RFC 7518, section 3.2).
 const SECRET_BYTES_MIN: usize = 32;

@@ -26,7 +26,14 @@ pub struct IssuerSettings {
     /// The claim `aud` that its tokens must contain: the name of this gateway at the issuer.
     pub audience: String,
     /// JSON file with a key or a set of keys (RFC 7517), read again when it changes.
-    pub key_file: PathBuf,
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+    /// URL of a set of keys, instead of a file: `https://`, or `http://` to a loopback address.
+    #[serde(default)]
+    pub jwks_url: Option<String>,
+    /// PEM file with the roots that are trusted for the URL, instead of those of the operating system.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     /// What its tokens grant besides their own claims.
     #[serde(default)]
     pub rule: Vec<Rule>,
@@ -63,10 +70,12 @@ impl AuthSettings {
         let mut settings =
             parsed.map_err(|error| AuthError::Keys { path: path.to_owned(), why: error.to_string() })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        for key_file in
-            settings.key_file.iter_mut().chain(settings.issuer.iter_mut().map(|issuer| &mut issuer.key_file))
-        {
-            *key_file = folder.join(&*key_file);
+        let of_issuers = settings
+            .issuer
+            .iter_mut()
+            .flat_map(|issuer| issuer.key_file.iter_mut().chain(&mut issuer.ca_file));
+        for file in settings.key_file.iter_mut().chain(of_issuers) {
+            *file = folder.join(&*file);
         }
         Ok(settings)
     }
@@ -97,6 +106,17 @@ pub enum AuthError {
     /// The name of an issuer contains a space.
     #[error("auth.issuer: the name {0:?} must not contain a space")]
     IssuerName(String),
+    /// An issuer has no keys, or keys from two places.
+    #[error("auth.issuer: {0:?} needs either key_file or jwks_url")]
+    KeyPlace(String),
+    /// Keys cannot be fetched from a URL.
+    #[error("auth.issuer: jwks_url {url:?}: {why}")]
+    KeyUrl {
+        /// The URL.
+        url: String,
+        /// Why not.
+        why: String,
+    },
     /// Two issuers have one name.
     #[error("auth.issuer: {0:?} is given twice")]
     SameIssuer(String),

@@ -18,8 +18,9 @@ use super::Hub;
 use super::waiters::WaiterRegistry;
 use crate::metrics::Metrics;
 use crate::stream::{
-    Append, AppendError, Appended, ChangeError, ContentType, Create, CreateError, Created, Failure, Fork,
-    InvalidMessages, Lifetime, Missing, Principal, Retention, SessionChange, Start, Store, StreamName, split,
+    Append, AppendError, AppendType, Appended, ChangeError, ContentType, Create, CreateError, Created,
+    Failure, Fork, InvalidMessages, Lifetime, Missing, Principal, Retention, SessionChange, Start, Store,
+    StreamName, split,
 };
 
 /// A request to create a stream, as parsed by a front.
@@ -55,6 +56,7 @@ pub enum CreationError {
 impl Hub {
     /// Creates a stream, or succeeds if it exists with the same configuration.
     pub async fn create(&self, name: &StreamName, creation: Creation) -> Result<Created, CreationError> {
+        self.admit_rate(creation.principal, creation.body.len()).map_err(CreateError::Failed)?;
         let now = self.clock.now();
         let content_type = match (&creation.content_type, &creation.fork) {
             (Some(content_type), _) => content_type.clone(),
@@ -94,10 +96,19 @@ impl Hub {
     /// Appends messages and notifies the waiters of the stream. On return, the messages are as durable as the
     /// store promises.
     pub async fn publish(&self, name: &StreamName, mut append: Append) -> Result<Appended, AppendError> {
+        let bytes = match &append.content_type {
+            AppendType::OfStream { body, .. } => body.len(),
+            AppendType::Undeclared | AppendType::Declared(_) => append.payload.len(),
+        };
+        self.admit_rate(append.principal, bytes)?;
         if let Some(create) = &mut append.create {
             create.retention = self.default_retention;
         }
         run_to_completion(self.change_context().append(name.clone(), append, self.clock.now())).await
+    }
+
+    fn admit_rate(&self, principal: Principal, bytes: usize) -> Result<(), Failure> {
+        self.budget.take_append(principal, bytes).map_err(Failure::TooFast)
     }
 
     fn change_context(&self) -> ChangeContext {

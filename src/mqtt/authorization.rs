@@ -8,7 +8,7 @@ use tokio::task::consume_budget;
 use super::codec::{Authentication, Connect, OutgoingPacket, Reason};
 use super::connection::{Connection, Ending};
 use super::{Broker, groups, publish};
-use crate::auth::{Action, EndOfRights, Grants, authorize, authorize_filter};
+use crate::auth::{Action, EndOfRights, Grants, Unauthorized, authorize, authorize_filter};
 use crate::stream::{Filter, FilterMap, StreamName};
 
 /// The method of enhanced authentication whose data is a token.
@@ -32,7 +32,10 @@ impl Broker {
         let grants = match token {
             Some(token) => {
                 let verified = self.auth.token(token.bytes(), self.clock.wall());
-                verified.map_err(|_| Reason::BadUserNameOrPassword)?
+                verified.map_err(|error| match error {
+                    Unauthorized::KeysPending => Reason::ServerUnavailable,
+                    _ => Reason::BadUserNameOrPassword,
+                })?
             }
             None if self.auth.anonymous().is_empty() => return Err(Reason::NotAuthorized),
             None => self.auth.anonymous(),

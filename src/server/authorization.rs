@@ -11,6 +11,7 @@ use super::tls::Certificate;
 use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::hub::{CredentialMark, Hub};
+use crate::metrics::Metrics;
 
 /// How often the files with the keys of token issuers are checked for changes.
 const KEYS_INTERVAL: Duration = Duration::from_secs(1);
@@ -59,4 +60,9 @@ pub(super) async fn end_unauthorized_polls(auth: Arc<Authenticator>, hub: Arc<Hu
         });
     })
     .await;
+}
+
+/// Keeps the keys of token issuers with a URL fresh. Runs until the task is aborted.
+pub(super) async fn fetch_keys(auth: Arc<Authenticator>, metrics: Arc<Metrics>) {
+    auth.fetch_keys(|| metrics.key_fetch_failed()).await;
 }

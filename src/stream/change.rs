@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use std::time::Duration;
+
 use super::Shortage;
 
 /// Why a change of a stream failed.
@@ -29,6 +31,11 @@ pub enum Failure {
     /// The memory budget, or the client's share of it, is used up. Nothing has changed, and the operation may succeed later.
     #[error("{0}")]
     OverBudget(Shortage),
+    /// The client appends faster than it may. Nothing has changed, and the operation may succeed after this time.
+    #[error(
+        "this client appends faster than it may (appends_per_second_max, append_bytes_per_second_max); retry after the seconds in Retry-After"
+    )]
+    TooFast(Duration),
     /// A write could not be made durable, so the store accepts nothing more until it is opened again. Whether it has this
     /// change then is unknown.
     #[error("the store failed to write and accepts nothing more until the gateway restarts")]

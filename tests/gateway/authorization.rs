@@ -273,3 +273,49 @@ async fn ids_of_clients_and_producers_belong_to_the_subject() {
         assert_eq!((answer.status.as_u16(), answer.header("stream-superseded")), (200, ""));
     }
 }
+
+/// An issuer on this machine publishes its key over HTTP.
+#[tokio::test]
+async fn keys_of_an_issuer_are_fetched_from_its_url() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    pollgate(&["keygen", &path("key")]);
+    pollgate(&["keygen", &path("other")]);
+    let issuer = Gateway::start(&[]).await;
+    let keys = std::fs::read_to_string(path("key")).unwrap();
+    issuer.send(put("/v1/stream/keys").text(keys)).await.expect(201);
+    let settings = format!(
+        "[[issuer]]\nname = 'pollgate'\naudience = 'pollgate'\njwks_url = 'http://{}/v1/stream/keys'\n",
+        issuer.address
+    );
+    std::fs::write(path("auth.toml"), settings).unwrap();
+    let gateway = Gateway::start(&["--auth", &path("auth.toml")]).await;
+    let ask = async |key: &str| {
+        let token = pollgate(&["token", "--key-file", &path(key), "--read", "news"]);
+        gateway.send(get("/v1/stream/news").header("authorization", format!("Bearer {token}"))).await
+    };
+    until("the key is known", async || ask("key").await.status == 404).await;
+    // The keys were fetched a moment ago, so an unknown one is refused.
+    assert_eq!(ask("other").await.expect(401).problem(), "unauthorized");
+    assert_eq!(gateway.metric("pollgate_key_fetches_failed_total").await, 0.0);
+}
+
+/// Each subject has its own rate, over HTTP and MQTT together.
+#[tokio::test]
+async fn a_subject_that_appends_too_fast_is_told_when_to_come_again() {
+    let world = Protected::start_with("", &["--limit", "append_bytes_per_second_max=1"], &[]).await;
+    let of = |subject: &str| world.token(&["--append", "news", "--subject", subject]);
+    let append = async |token: &str| {
+        let message = format!("\"{}\"", "a".repeat(600));
+        world.send(Some(token), post("/v1/stream/news").json(message)).await
+    };
+    let (anna, ben) = (of("anna"), of("ben"));
+    append(&anna).await.expect(204);
+    let refused = append(&of("anna")).await.expect(429);
+    assert_eq!(refused.problem(), "too-fast");
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((500..=1300).contains(&wait), "{wait} s until 1204 bytes are paid for, less a burst");
+    let mut client = mqtt(&world, "phone", Some(&anna)).await;
+    assert_eq!(client.publish("news", "1", 1).await, 0x97);
+    append(&ben).await.expect(204);
+}

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use futures_util::future::join_all;
 use tokio::time::sleep;
 
-use super::{Authenticator, Unauthorized, Verifier};
+use super::{Authenticator, KeySource, Unauthorized, Verifier};
 use crate::auth::grants::Grants;
 use crate::auth::keys::Key;
 use crate::auth::revocation::{InvalidRevocation, REVOCATIONS_MAX, Revocation, Target, seconds};
@@ -78,6 +79,32 @@ impl Authenticator {
         if let Some(verifier) = &self.verifier {
             verifier.change(|_| {});
         }
+    }
+
+    /// Keeps keys from URLs fresh. Calls `failed` after each failure. Never returns.
+    pub async fn fetch_keys(&self, failed: impl Fn()) {
+        let Some(verifier) = &self.verifier else { return pending().await };
+        let urls = verifier.issuers.iter().filter_map(|(name, issuer)| match &issuer.keys {
+            KeySource::Url(url) => Some((name, url)),
+            KeySource::File(_) => None,
+        });
+        let count = &failed;
+        let fetches = urls.map(|(name, url)| {
+            let changed = move || {
+                tracing::info!(issuer = name, "fetched keys");
+                verifier.change(|_| {});
+            };
+            let failed = move |why: &str| {
+                count();
+                tracing::warn!(
+                    issuer = name,
+                    "cannot fetch keys; those from before stay in use for a day: {why}"
+                );
+            };
+            url.keep_fresh(changed, failed)
+        });
+        join_all(fetches).await;
+        pending().await
     }
 
     /// Calls `changed` after each change of keys and revocations. Never returns; without authorization there are no changes.

@@ -255,7 +255,9 @@ fn an_issuer_name_with_a_space_is_refused() {
     let issuer = IssuerSettings {
         name: "a b".into(),
         audience: "gate".into(),
-        key_file: world.folder.path().join("own"),
+        key_file: Some(world.folder.path().join("own")),
+        jwks_url: None,
+        ca_file: None,
         rule: Vec::new(),
     };
     let settings = AuthSettings { issuer: vec![issuer], ..AuthSettings::default() };

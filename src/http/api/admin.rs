@@ -42,7 +42,7 @@ pub struct Admin {
     /// Exports that may run, one at a time: each takes up to a message of memory, and reads the whole store.
     exports: Arc<Semaphore>,
     /// `None`: the gateway checks no tokens.
-    revocations: Option<RevocationLog>,
+    revocations: Option<Box<RevocationLog>>,
 }
 
 impl Admin {
@@ -60,7 +60,7 @@ impl Admin {
 
     /// Lets operators revoke tokens.
     pub fn revoking(self, revocations: Option<RevocationLog>) -> Self {
-        Self { revocations, ..self }
+        Self { revocations: revocations.map(Box::new), ..self }
     }
 
     /// Answers one request.
@@ -120,7 +120,7 @@ impl Admin {
                 text(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics)
             }
             "/export" => self.export(&head.method),
-            REVOCATIONS => json(&self.revocations.as_ref().map(RevocationLog::list).unwrap_or_default()),
+            REVOCATIONS => json(&self.revocations.as_deref().map(RevocationLog::list).unwrap_or_default()),
             "/clients" => json(&self.hub.clients(CLIENTS_MAX)),
             path => match path.strip_prefix("/clients/").and_then(|id| self.client(id)) {
                 Some(answer) => answer,

@@ -213,6 +213,10 @@ impl Error {
                 fields.insert(RETRY_AFTER, fields::retry_after());
                 (StatusCode::TOO_MANY_REQUESTS, "too-many-tickets")
             }
+            Self::Unauthorized(Unauthorized::KeysPending) => {
+                fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                (StatusCode::SERVICE_UNAVAILABLE, "keys-pending")
+            }
             Self::Unauthorized(reason) => {
                 // Without credentials, the challenge names no error (RFC 6750, section 3.1).
                 fields.insert(
@@ -393,6 +397,10 @@ fn map_failure(failure: Failure, fields: &mut HeaderMap) -> (StatusCode, &'stati
             };
             (status, shortage.as_str())
         }
+        Failure::TooFast(wait) => {
+            fields.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
+            (StatusCode::TOO_MANY_REQUESTS, "too-fast")
+        }
         Failure::Broken => (StatusCode::INTERNAL_SERVER_ERROR, "store-broken"),
         Failure::Unreadable => (StatusCode::INTERNAL_SERVER_ERROR, "store-unreadable"),
     }
@@ -444,7 +452,7 @@ fn refusal_in_words(refusal: &AppendRefusal) -> String {
             format!("the next sequence of the producer is {expected}, not {received}")
         }
         AppendRefusal::Producer(ProducerRefusal::TooMany) => {
-            "the stream has too many producers, or too many of this address; a producer that is idle for an hour makes room"
+            "the stream has too many producers, or too many of this client; a producer that is idle for an hour makes room"
                 .into()
         }
     }
