@@ -58,8 +58,6 @@ struct Ticket {
     scope: TicketScope,
     grants: Arc<Grants>,
     subject: Arc<str>,
-    /// The generation of the keys that verified the token.
-    keys: u64,
     ends: Instant,
     uses: u32,
 }
@@ -98,12 +96,11 @@ impl Tickets {
         Self { max, max_of_subject, random: SystemRandom::new(), state: Mutex::default() }
     }
 
-    /// Issues a ticket that stands for `grants`. `keys` is the generation of the keys by which they were verified.
+    /// Issues a ticket that stands for `grants`.
     pub fn issue(
         &self,
         grants: &Arc<Grants>,
         scope: TicketScope,
-        keys: u64,
         now: Instant,
     ) -> Result<String, TicketRefused> {
         let subject: Arc<str> = grants.subject().ok_or(TicketRefused::Anonymous)?.into();
@@ -119,17 +116,18 @@ impl Tickets {
         let (id, ends) = (digest_of(&text), now + TICKET_LIFE);
         state.subjects.insert(subject.clone(), of_subject + 1);
         state.ends.insert((ends, id));
-        state.by_digest.insert(id, Ticket { scope, grants: grants.clone(), subject, keys, ends, uses: 0 });
+        state.by_digest.insert(id, Ticket { scope, grants: grants.clone(), subject, ends, uses: 0 });
         Ok(text)
     }
 
-    /// Uses a ticket. `None`: it is unknown, has ended, is for another scope, was used too often, or the keys have changed.
-    pub fn redeem(&self, ticket: &str, scope: TicketScope, keys: u64, now: Instant) -> Option<Arc<Grants>> {
+    /// Uses a ticket. `None`: it is unknown, has ended, is for another scope, or was used too often. The caller checks that the grants
+    /// still count.
+    pub fn redeem(&self, ticket: &str, scope: TicketScope, now: Instant) -> Option<Arc<Grants>> {
         let id = digest_of(ticket);
         let mut state = self.state.lock();
         state.drop_ended(now);
         let found = state.by_digest.get_mut(&id)?;
-        if found.scope != scope || found.keys != keys || found.uses >= USES_MAX {
+        if found.scope != scope || found.uses >= USES_MAX {
             return None;
         }
         found.uses += 1;
@@ -187,20 +185,18 @@ mod tests {
     #[test]
     fn a_ticket_is_good_for_its_purpose_on_its_streams_only() {
         let (tickets, now) = (Tickets::new(10, 10), Instant::now());
-        let ticket = tickets.issue(&grants("a"), scope("sse", &["x", "y"]), 1, now).unwrap();
+        let ticket = tickets.issue(&grants("a"), scope("sse", &["x", "y"]), now).unwrap();
         assert_eq!(ticket.len(), 43);
-        for (other, keys) in [
-            (scope("websocket", &["x", "y"]), 1),
-            (scope("sse", &["x"]), 1),
-            (scope("sse", &["x", "y", "z"]), 1),
-            (scope("sse", &["xy"]), 1),
-            // A key was removed meanwhile.
-            (scope("sse", &["x", "y"]), 2),
+        for other in [
+            scope("websocket", &["x", "y"]),
+            scope("sse", &["x"]),
+            scope("sse", &["x", "y", "z"]),
+            scope("sse", &["xy"]),
         ] {
-            assert!(tickets.redeem(&ticket, other, keys, now).is_none());
+            assert!(tickets.redeem(&ticket, other, now).is_none());
         }
-        assert!(tickets.redeem(&ticket[1..], scope("sse", &["x", "y"]), 1, now).is_none());
-        let redeemed = tickets.redeem(&ticket, scope("sse", &["y", "x"]), 1, now).unwrap();
+        assert!(tickets.redeem(&ticket[1..], scope("sse", &["x", "y"]), now).is_none());
+        let redeemed = tickets.redeem(&ticket, scope("sse", &["y", "x"]), now).unwrap();
         assert_eq!(redeemed.subject(), Some("a"));
     }
 
@@ -208,23 +204,23 @@ mod tests {
     fn a_ticket_waits_for_half_a_minute_and_is_good_for_a_minute_after_its_first_use() {
         let (tickets, begin, scope) = (Tickets::new(10, 10), Instant::now(), scope("sse", &["x"]));
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let unused = tickets.issue(&grants("a"), scope, 1, begin).unwrap();
-        let used = tickets.issue(&grants("a"), scope, 1, begin).unwrap();
-        assert!(tickets.redeem(&used, scope, 1, at(29)).is_some());
-        assert!(tickets.redeem(&unused, scope, 1, at(30)).is_none());
+        let unused = tickets.issue(&grants("a"), scope, begin).unwrap();
+        let used = tickets.issue(&grants("a"), scope, begin).unwrap();
+        assert!(tickets.redeem(&used, scope, at(29)).is_some());
+        assert!(tickets.redeem(&unused, scope, at(30)).is_none());
         for use_ in 2..=USES_MAX {
-            assert!(tickets.redeem(&used, scope, 1, at(88)).is_some(), "{use_}");
+            assert!(tickets.redeem(&used, scope, at(88)).is_some(), "{use_}");
         }
-        assert!(tickets.redeem(&used, scope, 1, at(88)).is_none());
-        let used = tickets.issue(&grants("a"), scope, 1, begin).unwrap();
-        assert!(tickets.redeem(&used, scope, 1, begin).is_some());
-        assert!(tickets.redeem(&used, scope, 1, at(60)).is_none());
+        assert!(tickets.redeem(&used, scope, at(88)).is_none());
+        let used = tickets.issue(&grants("a"), scope, begin).unwrap();
+        assert!(tickets.redeem(&used, scope, begin).is_some());
+        assert!(tickets.redeem(&used, scope, at(60)).is_none());
     }
 
     #[test]
     fn tickets_are_bounded_for_each_subject_and_in_all_and_nothing_of_one_outlives_it() {
         let (tickets, begin, scope) = (Tickets::new(3, 2), Instant::now(), scope("sse", &["x"]));
-        let issue = |subject: &str, now| tickets.issue(&grants(subject), scope, 1, now);
+        let issue = |subject: &str, now| tickets.issue(&grants(subject), scope, now);
         assert!(issue("a", begin).is_ok() && issue("a", begin).is_ok());
         assert_eq!(issue("a", begin), Err(TicketRefused::TooMany));
         assert!(issue("b", begin).is_ok());
@@ -234,13 +230,13 @@ mod tests {
         assert_eq!((state.by_digest.len(), state.ends.len(), state.subjects.len()), (1, 1, 1));
         drop(state);
         let anonymous = Arc::new(Grants::anonymous(GrantList::default()));
-        assert_eq!(tickets.issue(&anonymous, scope, 1, begin), Err(TicketRefused::Anonymous));
+        assert_eq!(tickets.issue(&anonymous, scope, begin), Err(TicketRefused::Anonymous));
     }
 
     #[test]
     fn debug_output_does_not_show_a_ticket() {
         let (tickets, now) = (Tickets::new(10, 10), Instant::now());
-        let ticket = tickets.issue(&grants("a"), scope("sse", &["x"]), 1, now).unwrap();
+        let ticket = tickets.issue(&grants("a"), scope("sse", &["x"]), now).unwrap();
         assert!(!format!("{tickets:?}").contains(&ticket));
     }
 }

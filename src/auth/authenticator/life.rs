@@ -64,6 +64,16 @@ impl Authenticator {
         }
     }
 
+    /// Checks that the token of a client still counts, whose rights were verified some time ago.
+    pub fn check(&self, grants: &Grants, now: SystemTime) -> Result<(), Unauthorized> {
+        let Some(verifier) = &self.verifier else { return Ok(()) };
+        verifier.check_standing(grants)?;
+        match grants.expires_at() {
+            Some(end) if end <= now => Err(Unauthorized::Expired),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes what is open compare the expiry of its token with the time of day again, because that was set.
     pub fn time_was_set(&self) {
         if let Some(verifier) = &self.verifier {

@@ -70,7 +70,7 @@ impl Gateway {
     pub(in crate::http) fn issue_ticket(&self, request: &TicketRequest) -> Result<Response<Body>, Error> {
         let TicketRequest { scope, grants } = request;
         let grants = grants.as_ref().ok_or(Error::Unauthorized(Unauthorized::Missing))?;
-        let issued = self.tickets.issue(grants, *scope, self.auth.changes(), Instant::now());
+        let issued = self.tickets.issue(grants, *scope, Instant::now());
         let ticket = issued.map_err(|refused| match refused {
             TicketRefused::Anonymous => Error::Unauthorized(Unauthorized::Missing),
             TicketRefused::TooMany => Error::Ticket(refused),
@@ -92,10 +92,11 @@ impl Gateway {
         from: &ReadFrom,
     ) -> Result<Rights, Error> {
         let scope = TicketScope::new(form.as_str(), from.streams());
-        match self.tickets.redeem(ticket, scope, self.auth.changes(), Instant::now()) {
-            Some(grants) => rights.of_ticket(grants),
-            None => Err(Error::Unauthorized(Unauthorized::Ticket)),
-        }
+        let grants = self.tickets.redeem(ticket, scope, Instant::now());
+        let grants = grants.ok_or(Error::Unauthorized(Unauthorized::Ticket))?;
+        // The token may have expired or been revoked meanwhile, and its key may be gone.
+        self.auth.check(&grants, self.clock.wall()).map_err(Error::Unauthorized)?;
+        Ok(rights.of_ticket(grants))
     }
 }
 
