@@ -39,6 +39,7 @@
 //! | a stream | 0.7 KiB in memory, 0.9 KiB on disk, and its name |
 //! | a fork | the same as a stream, and 32 bytes for each of its ancestors, at most 16 |
 //! | a producer | 100 bytes and its id of at most 256 bytes; 10 000 per stream |
+//! | a revocation of tokens | about 300 bytes; 10 000 that count, and 30 000 entries in their stream |
 //!
 //! | from | of the budget |
 //! |---|---|

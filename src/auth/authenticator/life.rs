@@ -140,9 +140,12 @@ impl Authenticator {
     pub fn revoke(&self, revocations: Vec<Revocation>, now: SystemTime) {
         let Some(verifier) = &self.verifier else { return };
         verifier.change(|standing| {
-            for revocation in revocations {
+            standing.forget_expired(seconds(now));
+            for revocation in
+                revocations.into_iter().filter(|revocation| !revocation.has_expired(seconds(now)))
+            {
                 if let Some(digest) = verifier.digest_of(&revocation) {
-                    standing.revoke(digest, revocation, seconds(now));
+                    standing.revoke(digest, revocation);
                 }
             }
         });
