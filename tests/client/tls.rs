@@ -320,7 +320,7 @@ async fn large_bodies_pass_tls_whole_and_pipelined_requests_are_answered() {
     let mut received = Vec::new();
     timeout(PATIENCE, session.read_to_end(&mut received)).await.unwrap().unwrap();
     let times = received.windows(body.len()).filter(|window| *window == body).count();
-    let head = String::from_utf8_lossy(&received[..200]);
+    let head = String::from_utf8_lossy(&received[..received.len().min(800)]);
     assert!(head.starts_with("HTTP/1.1 201"), "{head}");
     assert!(head.to_lowercase().contains("\r\nlocation: https://localhost/v1/stream/b\r\n"), "{head}");
     assert_eq!(times, 2);

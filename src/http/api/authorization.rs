@@ -1,5 +1,7 @@
 //! Authorization of requests: which rights an operation needs, and how long it may last.
 
+use std::time::Duration;
+
 use super::credentials::{Rights, ticket_of};
 use super::error::Error;
 use super::form::Form;
@@ -8,6 +10,9 @@ use super::operation::{OnStream, Operation};
 use crate::auth::Action;
 use crate::http::read::request::{LiveRead, Read, ReadFrom};
 use crate::stream::StreamName;
+
+/// The longest time by which a held poll ends before its token.
+const SPREAD_MAX: Duration = Duration::from_secs(1);
 
 impl Gateway {
     /// Replaces the rights of a request that has a ticket with those that the ticket stands for. A ticket for something else than
@@ -93,7 +98,8 @@ impl Rights {
             Read::LongPoll(mut poll) => {
                 poll.from = self.admit_from(poll.from)?;
                 poll.is_private = self.is_private(&poll.from);
-                poll.hold.time = self.left().map_or(poll.hold.time, |left| left.min(poll.hold.time));
+                let left = self.left().map(|left| spread(left, fastrand::f64()));
+                poll.hold.time = left.map_or(poll.hold.time, |left| left.min(poll.hold.time));
                 poll.credentials = self.held_credentials();
                 poll.client = poll.client.map(|client| self.own_client(&client));
                 Read::LongPoll(poll)
@@ -136,5 +142,23 @@ impl Rights {
             ReadFrom::One { stream, .. } => self.is_hidden(stream),
             ReadFrom::Many(_) => true,
         }
+    }
+}
+
+/// Shortens the hold of a poll that ends with its token by up to [`SPREAD_MAX`], so that clients whose tokens expire in one second
+/// do not all come again at once. `random` is below 1.
+fn spread(left: Duration, random: f64) -> Duration {
+    left.saturating_sub(left.min(SPREAD_MAX).mul_f64(random))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_that_end_with_their_tokens_end_over_a_second_before_it() {
+        let millis = |left, random| spread(Duration::from_millis(left), random).as_millis();
+        assert_eq!([millis(9000, 0.0), millis(9000, 0.5), millis(9000, 0.999)], [9000, 8500, 8001]);
+        assert_eq!([millis(100, 0.0), millis(100, 0.5), millis(0, 0.5)], [100, 50, 0]);
     }
 }
