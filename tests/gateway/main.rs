@@ -11,6 +11,7 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod access_matrix;
 mod authorization;
 mod caching;
 mod carriers;

@@ -106,6 +106,7 @@ fn requests() -> Vec<String> {
         get("/v1/stream/missing", ""),
         get("/v1/stream/a//b", ""),
         get("/v1/stream/%ff", ""),
+        get("/v1/stream/%ff?live=long-poll&live=long-poll", ""),
         get(POLL, "If-None-Match: *\r\n"),
         get(&format!("{POLL}&x={}", "x".repeat(5000)), ""),
         get("/nothing", ""),

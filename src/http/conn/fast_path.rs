@@ -101,7 +101,11 @@ impl Gateway {
                 None | Some("long-poll") => Some((Form::ShortPoll, read(&query), query.has_unknown())),
                 Some(_) => None,
             },
-            Err(error) => Some((Form::ShortPoll, Err(error.into()), true)),
+            // As in the other parser, an invalid name takes precedence.
+            Err(error) => {
+                let refused = stream_of_path(path).and_then(|_| Err(error.into()));
+                Some((Form::ShortPoll, refused, true))
+            }
         }
     }
 

@@ -1,0 +1,311 @@
+//! Every front and delivery form with every kind of credentials: one table without a gap.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
+use ring::signature::Ed25519KeyPair;
+use serde_json::{Value, json};
+
+use crate::authorization::pollgate;
+use crate::world::mqtt::{Hello, Mqtt, Packet};
+use crate::world::{
+    Close, Connection, Gateway, Raw, Request, WebSocket, delete, get, handshake, post, put, until,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Front {
+    ShortPoll,
+    HeldPoll,
+    Sse,
+    Ndjson,
+    WebSocket,
+    ManyStreams,
+    Append,
+    Create,
+    Delete,
+    Mqtt3Subscribe,
+    Mqtt5Subscribe,
+    Mqtt5Publish,
+    Ticket,
+    Admin,
+}
+
+const FRONTS: [Front; 14] = [
+    Front::ShortPoll,
+    Front::HeldPoll,
+    Front::Sse,
+    Front::Ndjson,
+    Front::WebSocket,
+    Front::ManyStreams,
+    Front::Append,
+    Front::Create,
+    Front::Delete,
+    Front::Mqtt3Subscribe,
+    Front::Mqtt5Subscribe,
+    Front::Mqtt5Publish,
+    Front::Ticket,
+    Front::Admin,
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Credentials {
+    Granted,
+    /// Signed with another key that is still in use.
+    RotatedKey,
+    /// A valid token, which grants another stream.
+    NotGranted,
+    None,
+    Malformed,
+    Expired,
+    NotYetValid,
+    TooLongLife,
+    WrongAudience,
+    WrongIssuer,
+    /// Signed with HMAC, and the public key as the secret.
+    WrongAlgorithm,
+    Unsigned,
+    /// The claims of another token than the signature.
+    Tampered,
+    RemovedKey,
+}
+
+const CREDENTIALS: [Credentials; 14] = [
+    Credentials::Granted,
+    Credentials::RotatedKey,
+    Credentials::NotGranted,
+    Credentials::None,
+    Credentials::Malformed,
+    Credentials::Expired,
+    Credentials::NotYetValid,
+    Credentials::TooLongLife,
+    Credentials::WrongAudience,
+    Credentials::WrongIssuer,
+    Credentials::WrongAlgorithm,
+    Credentials::Unsigned,
+    Credentials::Tampered,
+    Credentials::RemovedKey,
+];
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Allowed,
+    Unauthorized,
+    Forbidden,
+}
+
+fn expected(front: Front, credentials: Credentials) -> Outcome {
+    match (front, credentials) {
+        // It is for operators, on a loopback address.
+        (Front::Admin, _) | (_, Credentials::Granted | Credentials::RotatedKey) => Outcome::Allowed,
+        // Which streams a ticket is for is checked when it is used.
+        (Front::Ticket, Credentials::NotGranted) => Outcome::Allowed,
+        (_, Credentials::NotGranted) => Outcome::Forbidden,
+        _ => Outcome::Unauthorized,
+    }
+}
+
+struct World {
+    gateway: Gateway,
+    current: Value,
+    rotated: Value,
+    removed: Value,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    /// A gateway that has two keys, and had a third one.
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [current, rotated, removed] = ["current", "rotated", "removed"].map(|name| {
+            let path = folder.path().join(name);
+            pollgate(&["keygen", path.to_str().unwrap()]);
+            serde_json::from_str::<Value>(&std::fs::read_to_string(path).unwrap()).unwrap()
+        });
+        let (keys, next) = (folder.path().join("keys"), folder.path().join("next"));
+        std::fs::write(&keys, json!({"keys": [current, rotated, removed]}).to_string()).unwrap();
+        let limits = ["--limit", "websocket_auth_timeout=1s"];
+        let gateway = Gateway::start(&[&["--auth", keys.to_str().unwrap()], &limits[..]].concat()).await;
+        let world = Self { gateway, current, rotated, removed, _folder: folder };
+        let owner = token(&world.current, |_, claims| {
+            claims["streams"] = json!({"create": ["#"], "append": ["#"]});
+        });
+        let create = put("/v1/stream/news").json("[1]");
+        world.gateway.send(as_bearer(create, Some(&owner))).await.expect(201);
+        let of_removed = token(&world.removed, |_, _| {});
+        let ask = async || {
+            world.gateway.send(as_bearer(get("/v1/stream/news"), Some(&of_removed))).await.status.as_u16()
+        };
+        assert_eq!(ask().await, 200);
+        std::fs::write(&next, json!({"keys": [world.current, world.rotated]}).to_string()).unwrap();
+        std::fs::rename(next, keys).unwrap();
+        until("the removed key is refused", async || ask().await == 401).await;
+        world
+    }
+
+    /// The token for the credentials.
+    fn token(&self, credentials: Credentials) -> Option<String> {
+        let now = seconds();
+        let current = |change: fn(&mut Value, u64)| token(&self.current, |_, claims| change(claims, now));
+        Some(match credentials {
+            Credentials::None => return None,
+            Credentials::Granted => current(|_, _| {}),
+            Credentials::RotatedKey => token(&self.rotated, |_, _| {}),
+            Credentials::RemovedKey => token(&self.removed, |_, _| {}),
+            Credentials::NotGranted => current(|claims, _| {
+                claims["streams"] =
+                    json!({"read": ["other"], "append": ["other"], "create": ["other"], "manage": ["other"]});
+            }),
+            Credentials::Malformed => "not.a.token".to_owned(),
+            Credentials::Expired => current(|claims, now| {
+                (claims["iat"], claims["exp"]) = (json!(now - 3600), json!(now - 60));
+            }),
+            Credentials::NotYetValid => current(|claims, now| claims["nbf"] = json!(now + 600)),
+            Credentials::TooLongLife => current(|claims, now| claims["exp"] = json!(now + 90_000)),
+            Credentials::WrongAudience => current(|claims, _| claims["aud"] = json!("another service")),
+            Credentials::WrongIssuer => current(|claims, _| claims["iss"] = json!("https://id.example")),
+            Credentials::WrongAlgorithm => {
+                let message = message(&self.current, |header, _| header["alg"] = json!("HS256"));
+                let public = URL_SAFE_NO_PAD.decode(self.current["x"].as_str().unwrap()).unwrap();
+                let key = hmac::Key::new(hmac::HMAC_SHA256, &public);
+                format!("{message}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, message.as_bytes())))
+            }
+            Credentials::Unsigned => {
+                format!("{}.", message(&self.current, |header, _| header["alg"] = json!("none")))
+            }
+            Credentials::Tampered => {
+                let (of, claims) =
+                    (token(&self.current, |_, claims| claims["sub"] = json!("b")), current(|_, _| {}));
+                let parts: Vec<_> = claims.split('.').collect();
+                format!("{}.{}.{}", parts[0], parts[1], of.split('.').next_back().unwrap())
+            }
+        })
+    }
+
+    async fn outcome(&self, front: Front, token: Option<&str>) -> Outcome {
+        let made = "/v1/stream/made";
+        let request = match front {
+            Front::ShortPoll => get("/v1/stream/news"),
+            Front::HeldPoll => get("/v1/stream/news?offset=now&live=long-poll&timeout=1"),
+            Front::Sse => get("/v1/stream/news?offset=-1&live=sse"),
+            Front::Ndjson => get("/v1/stream/news?offset=-1&live=ndjson"),
+            Front::ManyStreams => get("/v1/streams?stream=news"),
+            Front::Append => post("/v1/stream/news").json("2"),
+            Front::Create => put(made).json(""),
+            Front::Delete => delete(made),
+            Front::Ticket => post("/v1/ticket").json(r#"{"stream":["news"],"live":"sse"}"#),
+            Front::Admin => {
+                let mut connection = Connection::open(self.gateway.admin).await;
+                return of_status(connection.send(as_bearer(get("/live"), token)).await.status.as_u16());
+            }
+            Front::WebSocket => return self.websocket(token).await,
+            Front::Mqtt3Subscribe | Front::Mqtt5Subscribe | Front::Mqtt5Publish => {
+                return self.mqtt(front, token).await;
+            }
+        };
+        if front == Front::Delete {
+            let owner = self.token(Credentials::Granted);
+            self.gateway.send(as_bearer(put(made).json(""), owner.as_deref())).await;
+        }
+        // Only the head, as some responses have no end.
+        let mut connection = self.gateway.connect().await;
+        let (status, ..) = connection.begin(as_bearer(request, token)).await.unwrap();
+        of_status(status.as_u16())
+    }
+
+    async fn websocket(&self, token: Option<&str>) -> Outcome {
+        let field = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let head = handshake("/v1/stream/news?offset=-1&live=websocket") + &field;
+        match WebSocket::open_with(Raw::open(self.gateway.address).await, head).await {
+            Err(answer) => of_status(answer.status.as_u16()),
+            // A client without a token may send it in a frame.
+            Ok(mut socket) => match socket.json().await {
+                Ok(_) => Outcome::Allowed,
+                Err(Close(4401, _)) => Outcome::Unauthorized,
+                Err(other) => panic!("{other:?}"),
+            },
+        }
+    }
+
+    async fn mqtt(&self, front: Front, token: Option<&str>) -> Outcome {
+        let version = if front == Front::Mqtt3Subscribe { 4 } else { 5 };
+        let hello = Hello { version, password: token.map(str::to_owned), ..Hello::new("matrix") };
+        let mut client = Mqtt::open(self.gateway.mqtt, version).await;
+        client.send(&hello.bytes()).await;
+        match client.receive().await {
+            Some(Packet::Connack { code: 0, .. }) => {}
+            Some(Packet::Connack { code: 4 | 5 | 0x86 | 0x87, .. }) => return Outcome::Unauthorized,
+            other => panic!("{other:?}"),
+        }
+        let code = match front {
+            Front::Mqtt5Publish => client.publish("news", "3", 1).await,
+            _ => client.subscribe("news", 1).await,
+        };
+        match code {
+            0 | 1 => Outcome::Allowed,
+            0x80 | 0x87 => Outcome::Forbidden,
+            other => panic!("{other}"),
+        }
+    }
+}
+
+fn of_status(status: u16) -> Outcome {
+    match status {
+        200..300 => Outcome::Allowed,
+        401 => Outcome::Unauthorized,
+        403 => Outcome::Forbidden,
+        other => panic!("status {other}"),
+    }
+}
+
+fn as_bearer(request: Request, token: Option<&str>) -> Request {
+    match token {
+        Some(token) => request.header("authorization", format!("Bearer {token}")),
+        None => request,
+    }
+}
+
+fn seconds() -> u64 {
+    #[allow(clippy::disallowed_methods, reason = "tokens have the time of day")]
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// The signed part of a token with all rights to two streams, after `change` of its header and claims.
+fn message(key: &Value, change: impl FnOnce(&mut Value, &mut Value)) -> String {
+    let now = seconds();
+    let mut header = json!({"alg": "EdDSA", "typ": "JWT", "kid": key["kid"]});
+    let streams = ["news", "made"];
+    let mut claims = json!({
+        "iss": "pollgate", "aud": "pollgate", "sub": "a", "iat": now, "exp": now + 600,
+        "streams": {"read": streams, "append": streams, "create": streams, "manage": streams},
+    });
+    change(&mut header, &mut claims);
+    let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
+    format!("{}.{}", encode(&header), encode(&claims))
+}
+
+fn token(key: &Value, change: impl FnOnce(&mut Value, &mut Value)) -> String {
+    let message = message(key, change);
+    let seed = URL_SAFE_NO_PAD.decode(key["d"].as_str().unwrap()).unwrap();
+    let pair = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(pair.sign(message.as_bytes())))
+}
+
+/// What ends while it is open is in [`revocation`](crate::revocation): expiry, revocation and a removed key, in every form.
+#[tokio::test]
+async fn each_front_and_form_answers_each_kind_of_credentials_as_the_table_says() {
+    let world = World::start().await;
+    let mut wrong = Vec::new();
+    for credentials in CREDENTIALS {
+        let token = world.token(credentials);
+        for front in FRONTS {
+            let (outcome, expected) =
+                (world.outcome(front, token.as_deref()).await, expected(front, credentials));
+            if outcome != expected {
+                wrong.push(format!("{front:?} with {credentials:?}: {outcome:?} instead of {expected:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
