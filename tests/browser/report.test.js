@@ -18,10 +18,9 @@ let html
 let url
 
 before(async () => {
-  // With the packages and so the features of the other tests: others would build every library again, which takes minutes.
-  const command = ["build", "-q", "--workspace", "--locked", "--example", "report_page"]
-  execFileSync("cargo", command, { cwd: ROOT })
-  html = execFileSync(join(ROOT, "target/debug/examples/report_page"), { encoding: "utf8" })
+  // As the other tests are built: anything else would build every library again, which takes minutes.
+  const command = ["test", "-q", "--workspace", "--locked", "--example", "report_page"]
+  html = execFileSync("cargo", command, { cwd: ROOT, encoding: "utf8" })
   folder = mkdtempSync(join(tmpdir(), "report-page-"))
   writeFileSync(join(folder, "report.html"), html)
   url = pathToFileURL(join(folder, "report.html")).href
