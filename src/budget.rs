@@ -234,6 +234,10 @@ impl Budget {
 
     /// Counts an append of `bytes` against the rates of a principal, or returns how long it has to wait with it.
     pub fn take_append(&self, principal: Principal, bytes: usize) -> Result<(), Duration> {
+        // The clock is read only if a rate needs it: every append comes by here.
+        if self.rates.are_unlimited() {
+            return Ok(());
+        }
         self.rates.take(principal, bytes as u64, Instant::now())
     }
 

@@ -67,8 +67,8 @@ fn start_log(format: LogFormat) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Parses RUST_LOG; without it, the level is `info`. A single word that is no level is refused: it would select the module of that
-/// name and turn off the log of everything else.
+/// Parses RUST_LOG; the default level is `info`. Refuses a single word that is not a level: tracing would take it for the name of a
+/// module, and log nothing else.
 fn log_filter(variable: Option<&str>) -> Result<EnvFilter, String> {
     let text = variable.unwrap_or_default().trim();
     if text.is_empty() {

@@ -33,7 +33,7 @@ pub struct Revocation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kid: Option<String>,
     /// When every token that this concerns has expired, in seconds since 1970. The gateway sets it. A key is revoked for ever,
-    /// because whoever has it can make more tokens.
+    /// because anyone who has the key can sign more tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires: Option<u64>,
 }

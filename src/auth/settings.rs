@@ -31,7 +31,7 @@ pub struct IssuerSettings {
     /// URL of a set of keys, instead of a file: `https://`, or `http://` to a loopback address.
     #[serde(default)]
     pub jwks_url: Option<String>,
-    /// PEM file with the roots that are trusted for the URL, instead of those of the operating system.
+    /// PEM file with the root certificates to trust for `jwks_url`. `None`: those of the operating system.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// What its tokens grant besides their own claims.

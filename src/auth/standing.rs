@@ -1,5 +1,5 @@
-//! Which tokens stand: those whose key is in use and that no revocation concerns. Requests compare the number of changes, and
-//! whatever is open looks again after each change.
+//! Which verified tokens are still valid: the key is in use, and no revocation names the token, its subject or its key. A request
+//! checks this again only if the number of changes has grown; open connections check it after each change.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
@@ -82,8 +82,8 @@ impl Standing {
     }
 }
 
-/// Which marks of tokens stand. Two tokens may have one mark, so one in some millions of those that stand is told not to; its
-/// client comes again, and the token itself is looked at.
+/// The same for marks, which are shorter than tokens, so that two tokens may share one. About one valid token in some millions is
+/// therefore rejected; its client polls again, and the gateway then checks the token itself.
 #[derive(Debug)]
 pub struct CoarseStanding {
     keys: HashSet<u32>,

@@ -30,11 +30,14 @@ impl Rates {
         Self { appends_per_second, bytes_per_second, paid_until: DashMap::new() }
     }
 
+    /// Whether no rate is limited, so that there is nothing to count.
+    pub(super) fn are_unlimited(&self) -> bool {
+        self.appends_per_second.is_none() && self.bytes_per_second.is_none()
+    }
+
     /// Counts an append of `bytes`, or returns how long its principal has to wait with it.
     pub(super) fn take(&self, principal: Principal, bytes: u64, now: Instant) -> Result<(), Duration> {
-        if self.appends_per_second.is_none() && self.bytes_per_second.is_none()
-            || principal == Principal::GATEWAY
-        {
+        if self.are_unlimited() || principal == Principal::GATEWAY {
             return Ok(());
         }
         let mut paid_until = self.paid_until.entry(principal).or_insert([now; 2]);

@@ -92,7 +92,8 @@ impl<S: Source> Tail<S> {
         self.ended && self.life.is_spent()
     }
 
-    /// Why the rights of the client have ended, if the tail has ended because of that. Told once.
+    /// Takes the reason why the rights of the client have ended. `None`: the tail has not ended for that reason, or the reason was
+    /// taken already.
     pub fn take_unauthorized(&mut self) -> Option<&'static str> {
         self.unauthorized.take()
     }

@@ -1,4 +1,4 @@
-// A way to the gateway for clients that lose a message if their answer to it can not be sent.
+// A relay to the gateway for clients that lose a message when they cannot send the answer to it.
 //
 // mosquitto_sub forgets a message of quality 2, without printing it, if the connection is gone when it sends the PUBCOMP
 // (lib/handle_pubrel.c, 2.0.11). So after the gateway's end this relay takes the client's answers to each PUBREL
@@ -11,7 +11,7 @@ export class PatientRelay {
   #server
   #sockets = new Set()
 
-  // A way to that address, for clients of that protocol version.
+  // Starts a relay to `address` for clients of this protocol version (4 or 5).
   static async to(context, address, protocolVersion) {
     const relay = new PatientRelay()
     const [host, port] = address.split(":")

@@ -197,7 +197,7 @@ impl Credentials {
         token.0.ready().await.map_err(Refusal::without_token)
     }
 
-    /// The token of that version was refused. Returns whether another one can be fetched.
+    /// Records that the gateway refused the token with this version. Returns whether another token can be fetched.
     pub(crate) fn refused(&self, version: u64) -> bool {
         let Some(Token(token)) = self.token.as_ref().filter(|token| token.0.fetch.is_some()) else {
             return false;

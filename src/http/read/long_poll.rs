@@ -90,7 +90,7 @@ impl Gateway {
         credentials: Option<HeldCredentials>,
     ) -> ReadStart<'a, A> {
         let mut held = HeldRead { gateway: self, poll, echo };
-        // Whoever ends the polls of a revoked token may have missed this one: it was not held yet.
+        // A revocation ends the polls that are held. This one was not held yet if the token was revoked a moment ago.
         if credentials.is_some_and(|credentials| credentials.changes != self.auth.changes()) {
             held.end();
         }

@@ -59,8 +59,8 @@ pub enum Subject {
     Streams(usize),
 }
 
-/// Identifies the credentials with which a poll is held. Only whoever issued the mark understands it, see
-/// [`Hub::end_polls`](crate::hub::Hub::end_polls).
+/// Identifies the credentials of a held poll. The hub only keeps it; the caller of
+/// [`Hub::end_polls`](crate::hub::Hub::end_polls) interprets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CredentialMark(pub NonZeroU64, pub u64);
 

@@ -41,17 +41,27 @@ enum Cipher<C: ?Sized> {
     Made(Box<C>),
 }
 
+impl<C: ?Sized> Cipher<C> {
+    /// Keeps the key, or what `make` makes of it if the key cannot be copied.
+    fn new(
+        secrets: ConnectionTrafficSecrets,
+        make: impl FnOnce(AeadKey, [u8; NONCE_LEN]) -> Box<C>,
+    ) -> Result<Self, Error> {
+        let (key, iv) = key_of(secrets)?;
+        Ok(match copied(&key) {
+            Some(_) => Self::Key(key, iv),
+            None => Self::Made(make(key, iv)),
+        })
+    }
+}
+
 impl Sealer {
     /// `secrets`: the sequence number of the first record, and the key.
     pub(super) fn new(
         suite: SupportedCipherSuite,
         (sequence, secrets): (u64, ConnectionTrafficSecrets),
     ) -> Result<Self, Error> {
-        let (key, iv) = key_of(secrets)?;
-        let cipher = match copied(&key) {
-            Some(_) => Cipher::Key(key, iv),
-            None => Cipher::Made(encrypter(suite, key, iv)),
-        };
+        let cipher = Cipher::new(secrets, |key, iv| encrypter(suite, key, iv))?;
         Ok(Self { suite, cipher, sequence })
     }
 
@@ -86,11 +96,7 @@ impl Opener {
         suite: SupportedCipherSuite,
         (sequence, secrets): (u64, ConnectionTrafficSecrets),
     ) -> Result<Self, Error> {
-        let (key, iv) = key_of(secrets)?;
-        let cipher = match copied(&key) {
-            Some(_) => Cipher::Key(key, iv),
-            None => Cipher::Made(decrypter(suite, key, iv)),
-        };
+        let cipher = Cipher::new(secrets, |key, iv| decrypter(suite, key, iv))?;
         Ok(Self { suite, cipher, sequence })
     }
 
