@@ -87,6 +87,13 @@ end_jobs() {
 }
 trap end_jobs EXIT
 
+# Runs a command, and writes the seconds that it took and the processor seconds of it and its children: timed FILE COMMAND...
+timed() {
+  local file=$1 TIMEFORMAT='%0R %0U %0S'
+  shift
+  { time { (set -e; "$@") 2>&3; }; } 3>&2 2>"$file"
+}
+
 # Starts a job: in_background NAME COMMAND...
 in_background() {
   local name=$1
@@ -96,11 +103,8 @@ in_background() {
   (
     # In a shell of its own, as errexit does not hold in a condition.
     set +e
-    since=$SECONDS
-    (set -e; "$@") >"$jobs_folder/$name" 2>&1 </dev/null
-    outcome=$?
-    echo $((SECONDS - since)) >"$jobs_folder/$name.seconds"
-    echo $outcome >"$jobs_folder/$name.outcome"
+    timed "$jobs_folder/$name.times" "$@" >"$jobs_folder/$name" 2>&1 </dev/null
+    echo $? >"$jobs_folder/$name.outcome"
   ) &
   set +m
   jobs+=($!)
@@ -120,19 +124,19 @@ failed=()
 
 # Runs a part, and notes how long it took and whether it failed: run NAME COMMAND...
 run() {
-  local name=$1 since=$SECONDS outcome=ok
+  local name=$1 outcome=ok took user system
   shift
   say "$name"
   set +e
-  (set -e; "$@")
+  timed "$jobs_folder/waited.times" "$@"
   [ $? = 0 ] || outcome=FAILED
   set -e
   [ $outcome = ok ] || failed+=("$name")
-  local took=$((SECONDS - since))
   # What ran beside others may have begun before it was waited for.
-  [ ! -s "$jobs_folder/$name.seconds" ] || took=$(cat "$jobs_folder/$name.seconds")
+  [ -s "$jobs_folder/$name.times" ] || mv "$jobs_folder/waited.times" "$jobs_folder/$name.times"
+  read -r took user system <"$jobs_folder/$name.times"
   say "$name: $outcome after $took s"
-  times+=("$(printf '%-22s %5d s  %s' "$name" $took $outcome)")
+  times+=("$(printf '%-22s %5d s %5d s  %s' "$name" "$took" $((user + system)) $outcome)")
 }
 
 # The same for what the others can not do without.
@@ -143,7 +147,7 @@ must_run() {
 
 # Says how long everything took, and ends with whether it passed.
 summary() {
-  say "times"
+  say "times, and processor times"
   printf '%s\n' "${times[@]}" "$(printf '%-22s %5d s' all $SECONDS)"
   [ ${#left_out[@]} = 0 ] || say "LEFT OUT: ${left_out[*]}"
   [ ${#failed[@]} = 0 ] || { say "FAILED: ${failed[*]}"; exit 1; }

@@ -162,14 +162,12 @@ for (const form of FORMS) {
     const { client, changes } = clientOf(context, gateway.url, { forms: [form], token })
     const publisher = clientOf(context, gateway.url, { token: owner }).client
     client.subscribe(form, { from: "earliest" }, ({ data }) => void got.push(data))
-    const end = performance.now() + 5000
     let count = 0
-    while (performance.now() < end) {
+    while (asked.length < 3) {
       await publisher.publish(form, count++, { create: true })
       await until(() => got.length === count)
     }
     assert.deepEqual(got, numbers(count))
-    assert(asked.length >= 3, `${asked.length}`)
     assert.deepEqual(changes, [`null ${form} start`])
   })
 }

@@ -124,7 +124,7 @@ test("the client in a page reads by WebSocket with its token, beyond the token's
   await create(gateway.url, sign("--create", "#"))
   const page = await browser.newPage()
   context.after(() => page.close())
-  await page.exposeFunction("sign", () => sign("--read", "s", "--expires", "2s"))
+  await page.exposeFunction("sign", () => sign("--read", "s", "--expires", "20s"))
   await page.goto(`${gateway.url}/page.css`)
   await page.evaluate(async (url) => {
     const { Client } = await import("/pollgate.js")
@@ -141,7 +141,8 @@ test("the client in a page reads by WebSocket with its token, beyond the token's
   const headers = { authorization: `Bearer ${sign("--append", "s")}`, "content-type": "application/json" }
   const state = () => page.evaluate(() => globalThis.state)
   let count = 1
-  while ((await state()).asked < 5) {
+  // A renewal has half of the token's life to arrive in.
+  while ((await state()).asked < 3) {
     await fetch(`${gateway.url}/v1/stream/s`, { method: "POST", body: `${++count}`, headers })
     await until(async () => (await state()).got.length === count)
   }

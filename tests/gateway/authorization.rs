@@ -175,7 +175,7 @@ async fn a_held_poll_and_an_event_stream_end_with_the_token() {
     let world = Protected::start("").await;
     let key = world.key();
     let short =
-        || pollgate(&["token", "--key-file", key.to_str().unwrap(), "--read", "news", "--expires", "2s"]);
+        || pollgate(&["token", "--key-file", key.to_str().unwrap(), "--read", "news", "--expires", "6s"]);
     let (token, target) = (short(), "/v1/stream/news?offset=now&live=long-poll&timeout=50");
     let ended = timeout(PATIENCE, world.send(Some(&token), get(target))).await.unwrap().expect(204);
     assert!(!ended.next_offset().is_empty());
@@ -232,7 +232,7 @@ async fn mqtt_clients_have_the_rights_of_their_password() {
 #[tokio::test]
 async fn an_mqtt_connection_ends_with_its_token_and_a_client_id_belongs_to_the_subject() {
     let world = Protected::start("").await;
-    let mine = world.token(&["--read", "news", "--subject", "a", "--expires", "3s"]);
+    let mine = world.token(&["--read", "news", "--subject", "a", "--expires", "6s"]);
     let other = world.token(&["--read", "news", "--subject", "b"]);
     let mut first = mqtt(&world, "same", Some(&mine)).await;
     let _stranger = mqtt(&world, "same", Some(&other)).await;

@@ -171,7 +171,7 @@ async fn a_ticket_gives_no_more_than_its_token_and_ends_with_it_and_with_its_key
     let not_granted = ticket(&world, &token, &["news"], "sse").await;
     let target = |ticket: &str| format!("/v1/stream/news?offset=-1&live=sse&ticket={ticket}");
     world.gateway.send(get(target(&not_granted))).await.expect(403);
-    let short = world.token(&["--read", "news", "--expires", "2s"]);
+    let short = world.token(&["--read", "news", "--expires", "6s"]);
     let short = ticket(&world, &short, &["news"], "sse").await;
     let mut events = world.gateway.connect().await.events(target(&short)).await;
     timeout(PATIENCE, async { while events.next().await.is_some() {} })

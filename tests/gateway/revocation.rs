@@ -137,7 +137,7 @@ async fn a_removed_or_revoked_key_ends_what_is_open_with_its_tokens() {
 #[tokio::test]
 async fn what_is_open_tells_that_its_token_has_expired() {
     let world = Protected::start("").await;
-    let token = world.token(&["--read", "news", "--expires", "3s"]);
+    let token = world.token(&["--read", "news", "--expires", "6s"]);
     Open::all(&world, &token).await.ended("expired", 0xa0).await;
 }
 

@@ -24,7 +24,7 @@ const OWN: [HeaderName; 6] = [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TR
 
 const OWN_PREFIXES: [&str; 3] = ["sec-websocket-", "producer-", "stream-"];
 
-/// A token is fetched again when a tenth of its life is left, at most this long before its end.
+/// A token is fetched again this long before its end, or at half of its life if that is later.
 const RENEWAL_MARGIN: Duration = Duration::from_secs(30);
 
 /// A bearer token (RFC 6750), sent with each request as `Authorization: Bearer ...`.
@@ -99,7 +99,7 @@ impl Token {
 impl SharedToken {
     fn set(&self, token: &str) -> Result<(), InvalidToken> {
         let authorization = Some(authorization(token)?);
-        let life = life(token).map(|life| life - (life / 10).min(RENEWAL_MARGIN));
+        let life = life(token).map(|life| life - (life / 2).min(RENEWAL_MARGIN));
         let fetch_at = life.and_then(|life| Instant::now().checked_add(life));
         let mut current = self.current.lock();
         *current = Current { authorization, version: current.version + 1, fetch_at };

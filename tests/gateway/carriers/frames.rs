@@ -79,7 +79,7 @@ async fn a_websocket_ends_with_its_token_unless_a_later_frame_renews_it() {
     let world = Protected::start("").await;
     let token = |rights: &[&str]| world.token(&[&["--read", "news", "--subject", "a"], rights].concat());
     let target = "/v1/stream/news?offset=-1&live=websocket";
-    let short = token(&["--expires", "3s"]);
+    let short = token(&["--expires", "6s"]);
     let open = async || socket(&world, target, &bearer(&short)).await.unwrap();
     let (mut left_alone, mut renewed) = (open().await, open().await);
     renewed.send_text(json!({"auth": token(&["--append", "news"])}).to_string()).await;

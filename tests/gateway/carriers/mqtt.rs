@@ -32,7 +32,7 @@ async fn an_mqtt_client_renews_its_rights_on_its_connection() {
     let renewed = token(&["--read", "news", "--append", "news", "--append", "old/x"]);
     let will = Some(("old/will".to_owned(), "gone".to_owned(), Vec::new()));
     let for_will = ["--append", "old/will", "--create", "old/will"];
-    let rights = ["--read", "news", "--read", "old/#", "--expires", "3s"];
+    let rights = ["--read", "news", "--read", "old/#", "--expires", "6s"];
     let short = token(&[&rights[..], &for_will].concat());
     let hello_with_will = Hello { will, ..hello("one", "jwt", &short) };
     let mut client = Mqtt::try_connect(world.gateway.mqtt, &hello_with_will).await.unwrap();
@@ -51,7 +51,7 @@ async fn an_mqtt_client_renews_its_rights_on_its_connection() {
     world.send(Some(&owner), post("/v1/stream/old/x?create=1").json("0")).await.expect(204);
     assert_eq!(client.publish("news", "2", 1).await, 0);
     assert_eq!((client.message().await.topic, client.subscribe("old/#", 0).await), ("news".to_owned(), 0x87));
-    let ended = client.receive_within(Duration::from_secs(4)).await;
+    let ended = client.receive_within(Duration::from_secs(7)).await;
     assert_eq!(ended, None, "it outlives its first token");
     client.ping().await;
     drop(client);

@@ -57,7 +57,7 @@ const TARGET_BYTES_MAX = 2048
 /** The close code of the gateway for a token that is missing, refused or expired. */
 const UNAUTHORIZED = 4401
 
-/** A token on an open WebSocket is renewed when a tenth of its life is left, at most so many seconds before its end. */
+/** A token on an open WebSocket is renewed so many seconds before its end, or at half of its life if that is later. */
 const RENEWAL_MARGIN = 30
 
 /** How long a short poll outside of the policy may be silent. */
@@ -319,7 +319,7 @@ const parseAuthorized = (text) => (text.startsWith('{"authorized":') ? JSON.pars
  * When to send the next token, in seconds.
  * @param {number | null} expiresIn
  */
-const untilRenewal = (expiresIn) => (expiresIn === null ? Infinity : expiresIn - Math.min(expiresIn / 10, RENEWAL_MARGIN))
+const untilRenewal = (expiresIn) => (expiresIn === null ? Infinity : expiresIn - Math.min(expiresIn / 2, RENEWAL_MARGIN))
 
 /**
  * Parses an envelope.
