@@ -111,14 +111,14 @@ pub(crate) fn keygen(file: &Path) -> Result<ExitCode, Box<dyn Error>> {
 
 /// Prints a token.
 pub(crate) fn token(command: &TokenCommand) -> Result<ExitCode, Box<dyn Error>> {
-    let TokenCommand { key_file, read, append, create, manage, expires, subject } = command;
+    let TokenCommand { key_file, read, append, create, manage, expires, subject, tenant } = command;
     let patterns = Patterns {
         read: read.clone(),
         append: append.clone(),
         create: create.clone(),
         manage: manage.clone(),
     };
-    println!("{}", sign(key_file, subject, &patterns, expires.get())?);
+    println!("{}", sign(key_file, subject, tenant.as_deref(), &patterns, expires.get())?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -24,7 +24,7 @@ use super::issue::{OWN_AUDIENCE, OWN_ISSUER};
 use super::key_url::KeyUrl;
 use super::keys::{Key, KeyFile, KeySet};
 use super::revocation::Target;
-use super::settings::{AuthError, AuthSettings, IssuerSettings, Rule};
+use super::settings::{AuthError, AuthSettings, IssuerSettings, Rule, TenantRule};
 use super::standing::Standing;
 use crate::stream::Filter;
 
@@ -117,6 +117,7 @@ struct VerifiedToken {
 #[derive(Debug)]
 struct Issuer {
     audience: String,
+    tenant: TenantRule,
     rules: Vec<Rule>,
     keys: KeySource,
 }
@@ -146,17 +147,21 @@ impl Authenticator {
             key_file: Some(key_file.clone()),
             jwks_url: None,
             ca_file: None,
+            tenant: None,
+            tenant_claim: None,
             rule: Vec::new(),
         });
+        let own = own.map(|issuer| (issuer, Some(TenantRule::Own)));
         let mut issuers = HashMap::new();
-        for issuer in own.chain(settings.issuer.iter().cloned()) {
+        for (issuer, tenant) in own.chain(settings.issuer.iter().map(|issuer| (issuer.clone(), None))) {
             let keys = KeySource::open(&issuer)?;
+            let tenant = tenant.map_or_else(|| issuer.tenant_rule(), Ok)?;
             let IssuerSettings { name, audience, rule: rules, .. } = issuer;
-            // A space separates the issuer from the subject in `Grants::subject`.
-            if name.contains(' ') {
+            // A tenant before it begins with `$`, and a space separates it from the subject behind it in `Grants::subject`.
+            if name.starts_with('$') || name.contains(' ') {
                 return Err(AuthError::IssuerName(name));
             }
-            if issuers.insert(name.clone(), Issuer { audience, rules, keys }).is_some() {
+            if issuers.insert(name.clone(), Issuer { audience, tenant, rules, keys }).is_some() {
                 return Err(AuthError::SameIssuer(name));
             }
         }
@@ -263,11 +268,16 @@ impl Verifier {
         let (claims, key) =
             issuer.decode(token, &header, &claimed.iss, |key| self.digest_of_key(&claimed.iss, key))?;
         let expires_at = check_times(&claims, now)?;
-        let mut list = claims.grants(&issuer.rules).map_err(|error| {
+        let tenant = claims.tenant(&issuer.tenant);
+        let granted = tenant.and_then(|tenant| Ok((claims.grants(&issuer.rules, &tenant)?, tenant)));
+        let (mut list, tenant) = granted.map_err(|error| {
             tracing::debug!(issuer = claimed.iss, "refused a token: {error}");
             Unauthorized::Claims
         })?;
-        list.extend(&self.public);
+        // Public streams are those of the default tenant.
+        if tenant.is_default() {
+            list.extend(&self.public);
+        }
         let subject = claims.sub.as_deref().unwrap_or_default();
         let facts = TokenFacts {
             key,
@@ -277,7 +287,7 @@ impl Verifier {
                 .iat
                 .map_or(0, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs()),
         };
-        Ok(Grants::of(format!("{} {subject}", claimed.iss).into(), list, expires_at, Some(facts)))
+        Ok(Grants::of(tenant, &format!("{} {subject}", claimed.iss), list, expires_at, Some(facts)))
     }
 }
 

@@ -7,11 +7,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::grants::{Action, GrantList};
-use super::settings::Rule;
-use crate::stream::Filter;
+use super::settings::{Rule, TenantRule};
+use crate::stream::{Filter, Tenant, is_literal_level};
 
 /// The type of authorization details that grants streams (RFC 9396, section 2).
 const DETAILS_TYPE: &str = "urn:pollgate:streams";
+
+/// The claim with the tenant in the tokens of `pollgate token`.
+const TENANT_CLAIM: &str = "tenant";
 
 /// The longest life of a token: from `iat` to `exp`, or from now.
 pub(super) const LIFE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -21,9 +24,6 @@ pub(super) const LEEWAY: Duration = Duration::from_secs(30);
 
 /// The most filters of one token.
 const FILTERS_MAX: usize = 64;
-
-/// The longest value that replaces a variable, in bytes.
-const VALUE_BYTES_MAX: usize = 64;
 
 /// The claims of a token that the gateway uses (RFC 7519, section 4).
 #[derive(Debug, Deserialize)]
@@ -64,6 +64,10 @@ pub(super) enum InvalidClaims {
     #[error("the pattern {0:?} has a variable that is not a whole level, or an unknown one")]
     Variable(String),
     #[error(
+        "the claim {0:?} names no tenant; a tenant is one level, and not the one of tokens without a tenant"
+    )]
+    Tenant(String),
+    #[error(
         "the value of {0} cannot be a level of a name: it must have 1 to 64 bytes, no / + # and no leading $"
     )]
     Value(String),
@@ -76,13 +80,32 @@ pub(super) enum InvalidClaims {
 }
 
 impl Claims {
-    /// The grants of these claims. One invalid pattern refuses the whole token, so that no mistake widens it.
-    pub(super) fn grants(&self, rules: &[Rule]) -> Result<GrantList, InvalidClaims> {
+    /// The tenant that these claims put the client into. A claim that is to name it, and names none, refuses the token; otherwise it
+    /// would belong to the default tenant.
+    pub(super) fn tenant(&self, rule: &TenantRule) -> Result<Tenant, InvalidClaims> {
+        let (claim, is_required) = match rule {
+            TenantRule::Fixed(tenant) => return Ok(tenant.clone()),
+            TenantRule::Claim(claim) => (claim.as_str(), true),
+            TenantRule::Own => (TENANT_CLAIM, false),
+        };
+        let value = match claim {
+            "sub" => self.sub.as_deref().map(Some),
+            "jti" => self.jti.as_deref().map(Some),
+            _ => self.others.get(claim).map(Value::as_str),
+        };
+        let Some(name) = value.or(is_required.then_some(None)) else { return Ok(Tenant::default()) };
+        let tenant = name.and_then(|name| Tenant::parse(name).ok());
+        // The default tenant is for issuers without tenants: nobody gets there by a name that they may have chosen.
+        tenant.filter(|tenant| !tenant.is_default()).ok_or_else(|| InvalidClaims::Tenant(claim.to_owned()))
+    }
+
+    /// The grants of these claims in their tenant. One invalid pattern refuses the whole token, so that no mistake widens it.
+    pub(super) fn grants(&self, rules: &[Rule], tenant: &Tenant) -> Result<GrantList, InvalidClaims> {
         let mut list = GrantList::default();
         if let Some(streams) = &self.streams {
             let of_each = [&streams.read, &streams.append, &streams.create, &streams.manage];
             for (action, patterns) in Action::ALL.into_iter().zip(of_each) {
-                self.add(&mut list, action, patterns)?;
+                self.add(&mut list, action, patterns, tenant)?;
             }
         }
         for detail in self.authorization_details.iter().flatten() {
@@ -93,36 +116,43 @@ impl Claims {
             let detail = Detail::deserialize(detail).map_err(|_| InvalidClaims::Detail)?;
             for name in &detail.actions {
                 let action = Action::ALL.into_iter().find(|action| action.as_str() == name);
-                self.add(&mut list, action.ok_or(InvalidClaims::Detail)?, &detail.locations)?;
+                self.add(&mut list, action.ok_or(InvalidClaims::Detail)?, &detail.locations, tenant)?;
             }
         }
         for rule in rules.iter().filter(|rule| self.has(&rule.claim, rule.contains.as_deref())) {
             let of_each = [&rule.read, &rule.append, &rule.create, &rule.manage];
             for (action, patterns) in Action::ALL.into_iter().zip(of_each) {
-                self.add(&mut list, action, patterns)?;
+                self.add(&mut list, action, patterns, tenant)?;
             }
         }
         Ok(list)
     }
 
-    fn add(&self, list: &mut GrantList, action: Action, patterns: &[String]) -> Result<(), InvalidClaims> {
+    fn add(
+        &self,
+        list: &mut GrantList,
+        action: Action,
+        patterns: &[String],
+        tenant: &Tenant,
+    ) -> Result<(), InvalidClaims> {
         for pattern in patterns {
             if list.len() >= FILTERS_MAX {
                 return Err(InvalidClaims::TooMany);
             }
-            let filter = self.filter(pattern)?;
+            let filter = self.filter(pattern, tenant)?;
             list.of_mut(action).push(filter);
         }
         Ok(())
     }
 
     /// Replaces the variables of a pattern, each of which has to be a whole level.
-    fn filter(&self, pattern: &str) -> Result<Filter, InvalidClaims> {
+    fn filter(&self, pattern: &str, tenant: &Tenant) -> Result<Filter, InvalidClaims> {
         let invalid = || InvalidClaims::Pattern(pattern.to_owned());
         let mut levels = Vec::new();
         for level in pattern.split('/') {
             let variable = level.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
             levels.push(match variable {
+                Some("tenant") => tenant.as_str(),
                 Some(variable) => self.value(variable, pattern)?,
                 None if level.contains(['{', '}']) => {
                     return Err(InvalidClaims::Variable(pattern.to_owned()));
@@ -146,15 +176,9 @@ impl Claims {
                 self.others.get(claim).and_then(Value::as_str)
             }
         };
-        let is_level = |value: &&str| {
-            !value.is_empty()
-                && value.len() <= VALUE_BYTES_MAX
-                && !value.contains(['/', '+', '#'])
-                && !value.starts_with('$')
-                && !value.chars().any(char::is_control)
-                && !matches!(*value, "." | "..")
-        };
-        value.filter(is_level).ok_or_else(|| InvalidClaims::Value(format!("{{{variable}}}")))
+        value
+            .filter(|value| is_literal_level(value))
+            .ok_or_else(|| InvalidClaims::Value(format!("{{{variable}}}")))
     }
 
     /// Whether a claim contains a word: as a list of texts, or as a text of words that spaces separate, as `scope` is (RFC 8693,
@@ -178,7 +202,7 @@ mod tests {
     use super::*;
 
     fn grants(claims: Value, rules: &[Rule]) -> Result<Vec<(Action, String)>, InvalidClaims> {
-        let list = Claims::deserialize(claims).unwrap().grants(rules)?;
+        let list = Claims::deserialize(claims).unwrap().grants(rules, &Tenant::default())?;
         let of = |action| list.of(action).iter().map(move |filter| (action, filter.to_string()));
         Ok(Action::ALL.into_iter().flat_map(of).collect())
     }
@@ -217,6 +241,52 @@ mod tests {
             assert_eq!(read(claims), Err(InvalidClaims::Value("{sub}".to_owned())), "{sub:?}");
         }
         assert!(read(json!({"streams": {"read": ["inbox/{sub}"]}})).is_err(), "no sub at all");
+    }
+
+    #[test]
+    fn the_tenant_comes_from_the_rule_of_the_issuer_and_a_claim_that_names_none_refuses_the_token() {
+        let tenant = |claims: &Value, rule: &TenantRule| {
+            let tenant = Claims::deserialize(claims).unwrap().tenant(rule);
+            tenant.map(|tenant| tenant.to_string()).map_err(|_| ())
+        };
+        let fixed = TenantRule::Fixed(Tenant::parse("acme").unwrap());
+        let of_claim = TenantRule::Claim("org".to_owned());
+        assert_eq!(tenant(&json!({"org": "beta", "tenant": "beta"}), &fixed), Ok("acme".to_owned()));
+        assert_eq!(tenant(&json!({"org": "beta", "tenant": "acme"}), &of_claim), Ok("beta".to_owned()));
+        assert_eq!(
+            tenant(&json!({"org": "beta", "tenant": "acme"}), &TenantRule::Own),
+            Ok("acme".to_owned())
+        );
+        assert_eq!(tenant(&json!({"sub": "s"}), &TenantRule::Claim("sub".to_owned())), Ok("s".to_owned()));
+        assert_eq!(tenant(&json!({}), &TenantRule::Own), Ok("default".to_owned()));
+        assert_eq!(tenant(&json!({"tenant": "beta"}), &of_claim), Err(()), "no claim");
+        for value in [
+            json!("#"),
+            json!("+"),
+            json!("a/b"),
+            json!(""),
+            json!("$tenant"),
+            json!("a\0"),
+            json!("x".repeat(65)),
+            json!("default"),
+            json!(["acme"]),
+            json!(7),
+            json!(null),
+        ] {
+            let claims = json!({"org": value, "tenant": value});
+            assert_eq!(tenant(&claims, &of_claim), Err(()), "{value}");
+            assert_eq!(tenant(&claims, &TenantRule::Own), Err(()), "{value}");
+        }
+    }
+
+    #[test]
+    fn the_variable_tenant_is_the_tenants_name_and_no_claim() {
+        let claims = json!({"tenant": "x", "streams": {"read": ["orgs/{tenant}/#"]}});
+        let claims = Claims::deserialize(claims).unwrap();
+        for name in ["acme", "default"] {
+            let list = claims.grants(&[], &Tenant::parse(name).unwrap()).unwrap();
+            assert_eq!(list.of(Action::Read)[0].as_str(), format!("orgs/{name}/#"));
+        }
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::time::SystemTime;
 
 use ring::digest::{SHA256, digest};
 
-use crate::stream::{Filter, Principal, StreamName};
+use crate::stream::{Filter, Principal, StreamName, TENANTS, Tenant, split_tenant};
 
-/// The first level of the names of the gateway's own streams, which no client may use.
-const OWN_STREAMS: &str = "$auth";
+/// The first levels of names that no client may use: those of the gateway's own streams, and of the streams of all tenants in the
+/// hub.
+const OWN_LEVELS: [&str; 2] = ["$auth", TENANTS];
 
 /// What a client asks to do with a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,6 +83,16 @@ impl GrantList {
             self.of_mut(action).extend_from_slice(other.of(action));
         }
     }
+
+    /// The same filters for the streams of a tenant.
+    fn of_tenant(mut self, tenant: &Tenant) -> Self {
+        for action in Action::ALL {
+            for filter in self.of_mut(action) {
+                *filter = filter.of_tenant(tenant);
+            }
+        }
+        self
+    }
 }
 
 /// What tells whether a token stands, as keyed digests: the key that verified it, its id, its subject, and when it was issued.
@@ -113,6 +124,8 @@ pub(super) fn coarse(digest: u64) -> u32 {
 /// The rights of one client, from its credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grants {
+    tenant: Tenant,
+    /// The filters are those of the tenant in the hub.
     scope: Scope,
     subject: Option<Arc<str>>,
     principal: Option<Principal>,
@@ -129,30 +142,44 @@ enum Scope {
 impl Grants {
     /// The rights of every client of a gateway without authorization.
     pub fn everything() -> Self {
-        Self { scope: Scope::Everything, subject: None, principal: None, expires_at: None, token: None }
+        Self::without_credentials(Scope::Everything)
     }
 
     /// The rights of clients without credentials.
     pub fn anonymous(list: GrantList) -> Self {
-        Self { scope: Scope::Listed(list), subject: None, principal: None, expires_at: None, token: None }
+        Self::without_credentials(Scope::Listed(list))
     }
 
-    /// The rights of `subject`, which is unique among all issuers, until `expires_at` by the time of day.
+    fn without_credentials(scope: Scope) -> Self {
+        let (subject, principal, expires_at, token) = (None, None, None, None);
+        Self { tenant: Tenant::default(), scope, subject, principal, expires_at, token }
+    }
+
+    /// The rights of `subject`, which is unique among all issuers, to streams of `tenant`, until `expires_at` by the time of day.
+    /// Subjects of two tenants are two subjects, whatever their names; no issuer's name begins with `$`.
     pub(super) fn of(
-        subject: Arc<str>,
+        tenant: Tenant,
+        subject: &str,
         list: GrantList,
         expires_at: SystemTime,
         token: Option<TokenFacts>,
     ) -> Self {
+        let subject: Arc<str> = [tenant.prefix(), subject].concat().into();
         let name = digest(&SHA256, subject.as_bytes());
         let first = name.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
         Self {
-            scope: Scope::Listed(list),
+            scope: Scope::Listed(list.of_tenant(&tenant)),
+            tenant,
             subject: Some(subject),
             principal: Some(Principal::of_subject(first)),
             expires_at: Some(expires_at),
             token,
         }
+    }
+
+    /// The tenant of the client. A front turns the names and filters that the client sends into those of the tenant in the hub.
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
     }
 
     /// What tells whether the token of the client stands. `None`: the client has no token.
@@ -176,7 +203,7 @@ impl Grants {
         self.principal
     }
 
-    /// Who has the rights: issuer and subject of the token. `None`: a client without credentials.
+    /// Who has the rights: the prefix of the tenant, and issuer and subject of the token. `None`: a client without credentials.
     pub fn subject(&self) -> Option<&str> {
         self.subject.as_deref()
     }
@@ -192,9 +219,10 @@ impl Grants {
     }
 }
 
-/// Decides whether a client may do `action` to `stream`. Every front calls it before it asks the hub.
+/// Decides whether a client may do `action` to `stream`, which is the name in the hub. Every front calls it before it asks the hub. A
+/// name that is not of the client's tenant is forbidden, whatever is granted.
 pub fn authorize(grants: &Grants, action: Action, stream: &StreamName) -> Result<(), Forbidden> {
-    let is_allowed = !is_own(stream.as_str())
+    let is_allowed = is_of_tenant(grants, stream.as_str())
         && match &grants.scope {
             Scope::Everything => true,
             Scope::Listed(list) => list.of(action).iter().any(|filter| filter.matches(stream)),
@@ -204,7 +232,7 @@ pub fn authorize(grants: &Grants, action: Action, stream: &StreamName) -> Result
 
 /// Decides whether a client may do `action` to every stream that `filter` can match: one granted filter has to cover it.
 pub fn authorize_filter(grants: &Grants, action: Action, filter: &Filter) -> Result<(), Forbidden> {
-    let is_allowed = !is_own(filter.as_str())
+    let is_allowed = is_of_tenant(grants, filter.as_str())
         && match &grants.scope {
             Scope::Everything => true,
             Scope::Listed(list) => list.of(action).iter().any(|granted| granted.covers(filter)),
@@ -212,9 +240,17 @@ pub fn authorize_filter(grants: &Grants, action: Action, filter: &Filter) -> Res
     if is_allowed { Ok(()) } else { Err(Forbidden(action)) }
 }
 
-/// Whether a name or a filter is below [`OWN_STREAMS`]. One that begins with a wildcard matches no name that begins with `$`.
+/// Whether a name or a filter of the hub belongs to the client's tenant, and is not one that no client may use.
+fn is_of_tenant(grants: &Grants, name: &str) -> bool {
+    let (prefix, local) = split_tenant(name);
+    prefix == grants.tenant.prefix() && !is_own(local)
+}
+
+/// Whether the first level of a name or a filter, as a client sends it, is one that no client may use. One that begins with a wildcard
+/// matches no name that begins with `$`.
 pub fn is_own(name: &str) -> bool {
-    name.strip_prefix(OWN_STREAMS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    let is_below = |rest: &str| rest.is_empty() || rest.starts_with('/');
+    name.starts_with('$') && OWN_LEVELS.iter().any(|own| name.strip_prefix(own).is_some_and(is_below))
 }
 
 #[cfg(test)]
@@ -228,7 +264,12 @@ mod tests {
     fn grants(read: &[&str]) -> Grants {
         let read = read.iter().map(|text| Filter::parse(text).unwrap()).collect();
         let list = GrantList { read, ..GrantList::default() };
-        Grants::of("someone".into(), list, SystemTime::UNIX_EPOCH, None)
+        Grants::of(Tenant::default(), "someone", list, SystemTime::UNIX_EPOCH, None)
+    }
+
+    fn of_tenant(tenant: &str, grants: &Grants) -> Grants {
+        let Scope::Listed(list) = grants.scope.clone() else { panic!("a list") };
+        Grants::of(Tenant::parse(tenant).unwrap(), "someone", list, SystemTime::UNIX_EPOCH, None)
     }
 
     #[test]
@@ -280,6 +321,39 @@ mod tests {
             assert!(authorize(&grants, Action::Read, &name("$auth/revocations")).is_err());
             assert!(authorize(&grants, Action::Read, &name("$authors")).is_ok());
         }
+    }
+
+    /// Also with names as the hub has them, which a front would have let through by mistake.
+    #[test]
+    fn rights_are_those_to_streams_of_the_clients_tenant() {
+        let patterns = ["#", "$tenant/#", "$tenant/beta/#", "$tenant/acme/#", "$SYS/#"];
+        let wide = grants(&patterns);
+        let clients = [wide.clone(), of_tenant("acme", &wide), of_tenant("beta", &wide)];
+        for (client, grants) in clients.iter().enumerate() {
+            for (of, prefix) in ["", "$tenant/acme/", "$tenant/beta/"].into_iter().enumerate() {
+                let locals =
+                    [("a/b", true), ("$SYS/x", true), ("$auth/revocations", false), ("$tenant", false)];
+                for (local, is_usable) in locals {
+                    let name = name(&format!("{prefix}{local}"));
+                    let outcome = authorize(grants, Action::Read, &name).is_ok();
+                    assert_eq!(outcome, client == of && is_usable, "{name} by {:?}", grants.tenant);
+                }
+                for local in ["#", "a/#", "+/b"] {
+                    let filter = Filter::parse(&format!("{prefix}{local}")).unwrap();
+                    let outcome = authorize_filter(grants, Action::Read, &filter).is_ok();
+                    assert_eq!(outcome, client == of, "{filter} by {:?}", grants.tenant);
+                }
+            }
+            for text in ["$tenant", "$tenant/#", "$tenant/+", "$tenant/+/#", "$tenant/+/a/b"] {
+                let filter = Filter::parse(text).unwrap();
+                assert!(authorize_filter(grants, Action::Read, &filter).is_err(), "{filter}");
+                let own = filter.of_tenant(grants.tenant());
+                assert!(authorize_filter(grants, Action::Read, &own).is_err(), "{own}");
+            }
+        }
+        let [default, acme, beta] = clients;
+        assert!(default.subject() != acme.subject() && acme.subject() != beta.subject());
+        assert!(default.principal() != acme.principal() && acme.principal() != beta.principal());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claims::{Claims, LIFE_MAX};
 use super::crypto;
-use super::settings::AuthError;
+use super::settings::{AuthError, TenantRule};
 use crate::clock::Clock;
 
 /// The claim `iss` of the tokens that [`sign`] makes.
@@ -63,6 +63,8 @@ struct IssuedClaims<'a> {
     iat: u64,
     exp: u64,
     jti: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
     streams: &'a Patterns,
 }
 
@@ -89,19 +91,21 @@ pub fn generate_key(path: &Path) -> Result<(), AuthError> {
     file.write_all(json.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(unwritable)
 }
 
-/// Makes a token for `life` from now on, signed with the key of a file that [`generate_key`] made.
+/// Makes a token for a subject of `tenant`, for `life` from now on, signed with the key of a file that [`generate_key`] made.
 pub fn sign(
     key_file: &Path,
     subject: &str,
+    tenant: Option<&str>,
     patterns: &Patterns,
     life: Duration,
 ) -> Result<String, AuthError> {
-    sign_at(key_file, subject, patterns, life, Clock::start().wall())
+    sign_at(key_file, subject, tenant, patterns, life, Clock::start().wall())
 }
 
 pub(super) fn sign_at(
     key_file: &Path,
     subject: &str,
+    tenant: Option<&str>,
     patterns: &Patterns,
     life: Duration,
     now: SystemTime,
@@ -128,11 +132,14 @@ pub(super) fn sign_at(
         iat: seconds(now),
         exp: seconds(now + life),
         jti: URL_SAFE_NO_PAD.encode(id),
+        tenant,
         streams: patterns,
     };
     let parsed = serde_json::to_value(&claims).and_then(Claims::deserialize);
     let parsed = parsed.map_err(|error| AuthError::Issue(error.to_string()))?;
-    parsed.grants(&[]).map_err(|error| AuthError::Issue(error.to_string()))?;
+    let tenant = parsed.tenant(&TenantRule::Own);
+    let granted = tenant.and_then(|tenant| parsed.grants(&[], &tenant));
+    granted.map_err(|error| AuthError::Issue(error.to_string()))?;
     let header = Header { kid: Some(key.kid), ..Header::new(Algorithm::EdDSA) };
     encode(&header, &claims, &EncodingKey::from_ed_der(&seed))
         .map_err(|error| AuthError::Issue(format!("cannot sign the token: {error}")))

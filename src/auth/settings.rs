@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use config::{Config, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
+use crate::stream::{InvalidTenant, Tenant};
+
 /// Which clients may do what. Without issuers and public streams, the gateway checks no credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,12 +36,44 @@ pub struct IssuerSettings {
     /// PEM file with the root certificates to trust for `jwks_url`. `None`: those of the operating system.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// The tenant of its tokens. `None`: that of `tenant_claim`, or else the tenant `default`.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// The claim that names the tenant of a token. Tokens without it are refused.
+    #[serde(default)]
+    pub tenant_claim: Option<String>,
     /// What its tokens grant besides their own claims.
     #[serde(default)]
     pub rule: Vec<Rule>,
 }
 
-/// Grants for tokens with a claim. Patterns may contain `{sub}` and `{claim:NAME}` as whole levels.
+/// Where the tenant of a token comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum TenantRule {
+    /// All tokens of the issuer belong to this tenant.
+    Fixed(Tenant),
+    /// From this claim, which every token must have.
+    Claim(String),
+    /// From the claim that `pollgate token --tenant` writes, if the token has it.
+    Own,
+}
+
+impl IssuerSettings {
+    /// Checks where the tenants of its tokens come from.
+    pub(super) fn tenant_rule(&self) -> Result<TenantRule, AuthError> {
+        match (&self.tenant, &self.tenant_claim) {
+            (None, None) => Ok(TenantRule::Fixed(Tenant::default())),
+            (None, Some(claim)) => Ok(TenantRule::Claim(claim.clone())),
+            (Some(name), None) => match Tenant::parse(name) {
+                Ok(tenant) => Ok(TenantRule::Fixed(tenant)),
+                Err(InvalidTenant) => Err(AuthError::Tenant(name.clone())),
+            },
+            (Some(_), Some(_)) => Err(AuthError::TenantPlace(self.name.clone())),
+        }
+    }
+}
+
+/// Grants for tokens with a claim. Patterns may contain `{sub}`, `{tenant}` and `{claim:NAME}` as whole levels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rule {
@@ -103,9 +137,15 @@ pub enum AuthError {
     /// A public filter is invalid.
     #[error("auth.public: {0:?} is no filter of streams")]
     Public(String),
-    /// The name of an issuer contains a space.
-    #[error("auth.issuer: the name {0:?} must not contain a space")]
+    /// The name of an issuer contains a space or begins with `$`.
+    #[error("auth.issuer: the name {0:?} must not contain a space or begin with $")]
     IssuerName(String),
+    /// The name of a tenant is invalid.
+    #[error("auth: {0:?} cannot be the name of a tenant: {InvalidTenant}")]
+    Tenant(String),
+    /// An issuer has both a tenant and a claim that names it.
+    #[error("auth.issuer: {0:?} needs either tenant or tenant_claim")]
+    TenantPlace(String),
     /// An issuer has no keys, or keys from two places.
     #[error("auth.issuer: {0:?} needs either key_file or jwks_url")]
     KeyPlace(String),

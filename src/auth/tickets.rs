@@ -172,9 +172,10 @@ mod tests {
 
     use super::*;
     use crate::auth::grants::GrantList;
+    use crate::stream::Tenant;
 
     fn grants(subject: &str) -> Arc<Grants> {
-        Arc::new(Grants::of(subject.into(), GrantList::default(), SystemTime::UNIX_EPOCH, None))
+        Arc::new(Grants::of(Tenant::default(), subject, GrantList::default(), SystemTime::UNIX_EPOCH, None))
     }
 
     fn scope(purpose: &str, streams: &[&str]) -> TicketScope {

@@ -30,6 +30,9 @@ pub struct TokenCommand {
     /// Name of the client, which limits and logs use
     #[arg(long, value_name = "NAME", default_value = "client")]
     pub subject: String,
+    /// Tenant of the client, whose streams are apart from those of others [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
 }
 
 /// A command for a store on disk.

@@ -9,14 +9,10 @@ use super::codec::{Authentication, Connect, OutgoingPacket, Reason};
 use super::connection::{Connection, Ending};
 use super::{Broker, groups, publish};
 use crate::auth::{Action, EndOfRights, Grants, Unauthorized, authorize, authorize_filter};
-use crate::stream::{Filter, FilterMap, StreamName};
+use crate::stream::{Filter, FilterMap, StreamName, Tenant};
 
 /// The method of enhanced authentication whose data is a token.
 pub(super) const METHOD: &str = "jwt";
-
-/// Separates the subject of a token from the client id that the client has chosen. A client id contains no control characters, so
-/// the last separator of a key ends its subject.
-const SEPARATOR: char = '\u{1f}';
 
 impl Broker {
     /// Returns the rights that a CONNECT gives. The authentication data of the method [`METHOD`] is a token, else the password;
@@ -40,7 +36,7 @@ impl Broker {
             None if self.auth.anonymous().is_empty() => return Err(Reason::NotAuthorized),
             None => self.auth.anonymous(),
         };
-        let will = connect.will.as_ref().map(|will| publish::stream(&will.topic));
+        let will = connect.will.as_ref().map(|will| publish::stream(&will.topic, grants.tenant()));
         match will {
             Some(Ok(stream)) => check(&grants, Action::Append, &stream).map(|()| grants),
             // A will with another topic is refused when it is due.
@@ -49,20 +45,17 @@ impl Broker {
     }
 }
 
-/// The key of a client's session: a client id belongs to the subject of the token, so that no other client can take the session over
-/// by its id.
-pub(super) fn session_key(grants: &Grants, client_id: &str) -> Arc<str> {
-    match grants.subject() {
-        Some(subject) => format!("{subject}{SEPARATOR}{client_id}").into(),
-        None => client_id.into(),
-    }
-}
-
 pub(super) fn check(grants: &Grants, action: Action, stream: &StreamName) -> Result<(), Reason> {
     authorize(grants, action, stream).map_err(|_| Reason::NotAuthorized)
 }
 
-/// Whether the client may subscribe to `filter`, which may be that of a shared subscription.
+/// The filter in the hub for a filter that a client of `tenant` sends, which may be that of a shared subscription. Groups of two tenants
+/// are two groups, since the tenant is part of their filters.
+pub(super) fn in_hub(filter: &Filter, tenant: &Tenant) -> Filter {
+    groups::shared_of_tenant(filter, tenant).unwrap_or_else(|| filter.of_tenant(tenant))
+}
+
+/// Whether the client may subscribe to `filter` of the hub, which may be that of a shared subscription.
 pub(super) fn check_filter(grants: &Grants, filter: &Filter) -> Result<(), Reason> {
     let shared = groups::stream_filter(filter);
     let streams = shared.as_ref().unwrap_or(filter);
@@ -93,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         }
         self.rights_end = Self::rights_end(&grants, &self.broker);
         self.grants = grants;
-        let keeps_will = |topic: &str| match publish::stream(topic) {
+        let keeps_will = |topic: &str| match publish::stream(topic, self.grants.tenant()) {
             Ok(stream) => check(&self.grants, Action::Append, &stream).is_ok(),
             // It is refused when it is due.
             Err(_) => true,

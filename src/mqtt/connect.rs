@@ -10,10 +10,11 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 use super::Broker;
-use super::authorization::{METHOD, session_key};
+use super::authorization::METHOD;
 use super::codec::{Breach, Connack, Connect, Incoming, OutgoingPacket, Reason, Version};
 use super::connection::Connection;
 use super::session_store::Negotiated;
+use super::sessions::session_key;
 use super::wire::{Wire, WireProgress};
 use crate::stream::{Principal, StreamName};
 
@@ -54,7 +55,7 @@ impl Broker {
             "" => assigned_id(),
             id => id.to_owned(),
         };
-        let key = session_key(&grants, &id);
+        let key = session_key(grants.subject(), &id);
         let client = match self.admit(&connect, key, principal, refuse).await {
             Ok(client) => client,
             Err(reason) => return self.refuse(wire, reason).await,

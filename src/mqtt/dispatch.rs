@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
 
-use super::authorization::{check, check_filter};
+use super::authorization::{check, check_filter, in_hub};
 use super::codec::{
     Ack, AckKind, Disconnect, Incoming, OutgoingPacket, PacketId, Publish, Reason, RetainHandling, Subscribe,
     SubscriptionOptions, Unsubscribe, Version,
@@ -53,14 +53,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             (options.no_local, options.retain_as_published) = (true, true);
         }
         let (mut granted, mut new) = (Vec::with_capacity(filters.len()), FilterMap::default());
-        for (filter, options) in &filters {
+        for (filter, options) in &mut filters {
             consume_budget().await;
+            *filter = in_hub(filter, self.grants.tenant());
             if let Err(reason) = check_filter(&self.grants, filter) {
                 granted.push(Err(reason));
                 continue;
             }
             let shared = groups::stream_filter(filter);
-            if self.broker.refused_filters.contains(shared.as_ref().unwrap_or(filter)) {
+            if self.broker.refused_filters.contains(shared.as_ref().unwrap_or(filter).local()) {
                 granted.push(Err(Reason::UnspecifiedError));
                 continue;
             }
@@ -288,7 +289,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Resolves a topic or its alias to a stream (MQTT 5, section 3.3.2.3.4).
     fn topic(&mut self, topic: &str, alias: Option<NonZeroU16>) -> Result<StreamName, Reason> {
-        let Some(alias) = alias else { return publish::stream(topic) };
+        let tenant = self.grants.tenant();
+        let Some(alias) = alias else { return publish::stream(topic, tenant) };
         let index = usize::from(alias.get()) - 1;
         if index >= self.broker.limits.mqtt_topic_aliases_max.into() {
             return Err(Reason::TopicAliasInvalid);
@@ -296,7 +298,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if topic.is_empty() {
             return self.aliases_received.get(index).cloned().flatten().ok_or(Reason::TopicAliasInvalid);
         }
-        let name = publish::stream(topic)?;
+        let name = publish::stream(topic, tenant)?;
         if self.aliases_received.len() <= index {
             self.aliases_received.resize(index + 1, None);
         }
@@ -324,6 +326,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let (mut reasons, mut ended) = (Vec::with_capacity(filters.len()), FilterMap::default());
         for filter in filters {
             consume_budget().await;
+            let filter = in_hub(&filter, self.grants.tenant());
             let existed = if groups::stream_filter(&filter).is_some() {
                 self.leave_group(&filter)
             } else {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::hub::Marker;
-use crate::stream::{Filter, Offset, Start, StreamName};
+use crate::stream::{Filter, Offset, Start, StreamName, Tenant};
 
 /// Maximum number of messages that a member is sent before other members may be sent the next ones.
 pub(super) const LEASE_MESSAGES_MAX: usize = 16;
@@ -65,6 +65,13 @@ const SHARE: &str = "$share/";
 pub(super) fn stream_filter(key: &Filter) -> Option<Filter> {
     let (_group, filter) = key.as_str().strip_prefix(SHARE)?.split_once('/')?;
     Filter::parse(filter).ok()
+}
+
+/// Returns the shared filter of a tenant in the hub; `None` if the filter is not shared.
+pub(super) fn shared_of_tenant(key: &Filter, tenant: &Tenant) -> Option<Filter> {
+    let (group, filter) = key.as_str().strip_prefix(SHARE)?.split_once('/')?;
+    let filter = Filter::parse(filter).ok()?.of_tenant(tenant);
+    Filter::parse(&format!("{SHARE}{group}/{filter}")).ok()
 }
 
 /// Whether a topic filter is shared.

@@ -57,8 +57,8 @@ pub struct Broker {
     auth: Arc<Authenticator>,
     /// See [`closing_on_refused`](Self::closing_on_refused).
     closes_on_refused: bool,
-    /// Filters that clients may not subscribe to.
-    refused_filters: HashSet<Filter>,
+    /// Filters that clients may not subscribe to, as clients of any tenant write them.
+    refused_filters: HashSet<Box<str>>,
     /// Bytes that connections without a complete CONNECT may hold together, beyond 4 KiB each.
     connecting: Semaphore,
 }
@@ -100,7 +100,7 @@ impl Broker {
 
     /// Refuses subscriptions with these filters.
     pub fn refusing_filters(self, filters: Vec<Filter>) -> Self {
-        Self { refused_filters: filters.into_iter().collect(), ..self }
+        Self { refused_filters: filters.iter().map(|filter| filter.as_str().into()).collect(), ..self }
     }
 
     /// Serves a connection to its end. Its session and its messages are charged to `principal`. With `refuse`

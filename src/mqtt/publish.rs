@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use super::Broker;
 use super::codec::{MessageProperties, Reason, Will};
+use super::sessions::tenant_of;
 use crate::stream::{
-    Append, AppendError, ChangeError, ContentType, Failure, Principal, QoS, SessionChange, StreamName,
+    Append, AppendError, ChangeError, ContentType, Failure, Principal, QoS, SessionChange, StreamName, Tenant,
 };
 
 /// A message to append.
@@ -41,13 +42,14 @@ impl Refusal {
     }
 }
 
-/// Returns the stream of a topic that a client publishes to. Topics that begin with `$SYS/` are for what a
+/// Returns the stream of a topic that a client of `tenant` publishes to. Topics that begin with `$SYS/` are for what a
 /// server tells about itself (MQTT 5, section 4.7.2).
-pub(super) fn stream(topic: &str) -> Result<StreamName, Reason> {
+pub(super) fn stream(topic: &str, tenant: &Tenant) -> Result<StreamName, Reason> {
     if topic == "$SYS" || topic.starts_with("$SYS/") {
         return Err(Reason::NotAuthorized);
     }
-    StreamName::of_topic(topic).map_err(|_| Reason::TopicNameInvalid)
+    let name = StreamName::of_topic(topic).map_err(|_| Reason::TopicNameInvalid)?;
+    Ok(name.of_tenant(tenant))
 }
 
 impl Broker {
@@ -97,7 +99,7 @@ impl Broker {
         cleared.map_err(|reason| Refusal { reason, is_final: false })
     }
 
-    /// Publishes the will of a disconnected client, and stores a change of its session in the same step.
+    /// Publishes the will of a disconnected client, whose session has the key `client`, and stores a change of its session in the same step.
     pub(super) async fn publish_will(
         &self,
         client: &str,
@@ -105,7 +107,7 @@ impl Broker {
         will: &Will,
         stored_with_it: Option<SessionChange>,
     ) -> Result<(), Reason> {
-        let name = stream(&will.topic)?;
+        let name = stream(&will.topic, &tenant_of(client))?;
         let Will { payload, qos, retain, properties, .. } = will.clone();
         // The client had the right to append when it connected. A will does not create its stream if there is authorization.
         let may_create = !self.auth.is_enabled();

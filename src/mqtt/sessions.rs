@@ -19,7 +19,11 @@ use super::shares::{Accounts, SessionCharge, Share};
 use crate::budget::Budget;
 use crate::hub::Signal;
 use crate::metrics::MqttMetrics;
-use crate::stream::Principal;
+use crate::stream::{Principal, Tenant};
+
+/// Separates the subject of a token from the client id that the client has chosen. A client id contains no control characters, so
+/// the last separator of a key ends its subject.
+const SEPARATOR: char = '\u{1f}';
 
 /// The table of all sessions.
 #[derive(Debug)]
@@ -94,6 +98,20 @@ pub(super) struct SessionFound {
     pub(super) attached: Attached,
     /// The kept session, if there was one.
     pub(super) away: Option<Away>,
+}
+
+/// The key of a client's session: a client id belongs to the subject of the token, so that no other client can take the session over
+/// by its id.
+pub(super) fn session_key(subject: Option<&str>, client_id: &str) -> Arc<str> {
+    match subject {
+        Some(subject) => format!("{subject}{SEPARATOR}{client_id}").into(),
+        None => client_id.into(),
+    }
+}
+
+/// The tenant of the client with a session, by its key. A key without a subject is what the client typed.
+pub(super) fn tenant_of(session_key: &str) -> Tenant {
+    if session_key.contains(SEPARATOR) { Tenant::of(session_key) } else { Tenant::default() }
 }
 
 impl Sessions {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::StreamName;
 use super::name::{LEVELS_MAX, escaped};
+use super::tenant::{Tenant, split_tenant};
 
 /// The wildcard that matches exactly one level.
 pub const ONE_LEVEL: &str = "+";
@@ -70,17 +71,33 @@ impl Filter {
         Self { text: name.shared(), exact: Some(name) }
     }
 
+    /// The filter in the hub that matches the streams of `tenant` whose names this filter matches.
+    pub fn of_tenant(&self, tenant: &Tenant) -> Self {
+        let text = if tenant.is_default() {
+            self.text.clone()
+        } else {
+            [tenant.prefix(), &self.text].concat().into()
+        };
+        Self { text, exact: self.exact.clone().map(|name| name.of_tenant(tenant)) }
+    }
+
+    /// The filter that a client of its tenant would have written.
+    pub fn local(&self) -> &str {
+        split_tenant(&self.text).1
+    }
+
     /// Whether the filter matches the name. A wildcard in the first level does not match names that begin with `$` (section
     /// 4.7.2).
     pub fn matches(&self, name: &StreamName) -> bool {
         if let Some(exact) = &self.exact {
             return exact == name;
         }
-        if name.as_str().starts_with('$') && self.text.starts_with(['+', '#']) {
+        let ((tenant, own), (of_name, name)) = (split_tenant(&self.text), split_tenant(name.as_str()));
+        if tenant != of_name || name.starts_with('$') && own.starts_with(['+', '#']) {
             return false;
         }
-        let mut levels = name.as_str().split('/');
-        for level in self.text.split('/') {
+        let mut levels = name.split('/');
+        for level in own.split('/') {
             let same = match level {
                 ANY_LEVELS => return true,
                 ONE_LEVEL => levels.next().is_some(),
@@ -101,13 +118,14 @@ impl Filter {
         if self.exact.is_some() {
             return false;
         }
-        if other.text.starts_with('$') && self.text.starts_with(['+', '#']) {
+        let ((tenant, own), (of_other, other)) = (split_tenant(&self.text), split_tenant(&other.text));
+        if tenant != of_other || other.starts_with('$') && own.starts_with(['+', '#']) {
             return false;
         }
         // Every name has a level.
-        let other = if &*other.text == ANY_LEVELS { "+/#" } else { &other.text };
+        let other = if other == ANY_LEVELS { "+/#" } else { other };
         let mut levels = other.split('/');
-        for level in self.text.split('/') {
+        for level in own.split('/') {
             let covers = match (level, levels.next()) {
                 (ANY_LEVELS, _) => return true,
                 (_, None | Some(ANY_LEVELS)) => false,
@@ -138,7 +156,11 @@ impl Filter {
         }
         let (before, wildcard) = self.text.split_at(self.text.find(['+', '#']).unwrap_or(self.text.len()));
         // `a/#` matches `a`, too.
-        if wildcard == ANY_LEVELS { before.strip_suffix('/').unwrap_or(before) } else { before }
+        if wildcard == ANY_LEVELS && self.local() != ANY_LEVELS {
+            before.strip_suffix('/').unwrap_or(before)
+        } else {
+            before
+        }
     }
 
     /// The filter as text.

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 
 use super::filter::{ANY_LEVELS, Filter, ONE_LEVEL};
 use super::name::StreamName;
+use super::tenant::split_tenant;
 
 /// A map from [parsed](Filter::parse) filters to values.
 #[derive(Debug, Clone)]
@@ -92,8 +93,10 @@ impl<T> FilterMap<T> {
         name: &StreamName,
         found: &mut impl FnMut(&'a T) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let hidden = name.as_str().starts_with('$');
-        CommonPrefix { entries: &self.entries, agreed: 0 }.visit(name.as_str(), hidden, found)
+        let (prefix, name) = split_tenant(name.as_str());
+        let all = CommonPrefix { entries: &self.entries, agreed: 0 };
+        let of_tenant = if prefix.is_empty() { all } else { all.that_begin_with(&[prefix]) };
+        of_tenant.visit(name, name.starts_with('$'), found)
     }
 
     fn find(&self, filter: &Filter) -> Result<usize, usize> {
@@ -159,15 +162,20 @@ impl<'a, T> CommonPrefix<'a, T> {
 
     /// The filters whose next level is `level` and that have further levels.
     fn continued_by(&self, level: &str) -> Self {
-        let pieces = [level, "/"];
+        self.that_begin_with(&[level, "/"])
+    }
+
+    /// The filters whose remaining text begins with `pieces`.
+    fn that_begin_with(&self, pieces: &[&str]) -> Self {
         let begins = |rest: &[u8]| {
-            let behind = rest.strip_prefix(level.as_bytes());
-            behind.is_some_and(|behind| behind.first() == Some(&b'/'))
+            let behind = pieces.iter().try_fold(rest, |rest, piece| rest.strip_prefix(piece.as_bytes()));
+            behind.is_some()
         };
-        let from = self.entries.partition_point(|entry| compare(self.rest_of(entry), &pieces).is_lt());
+        let from = self.entries.partition_point(|entry| compare(self.rest_of(entry), pieces).is_lt());
         let entries = self.entries.get(from..).unwrap_or_default();
         let to = entries.partition_point(|entry| begins(self.rest_of(entry)));
-        Self { entries: entries.get(..to).unwrap_or_default(), agreed: self.agreed + level.len() + 1 }
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        Self { entries: entries.get(..to).unwrap_or_default(), agreed: self.agreed + length }
     }
 
     fn rest_of<'f>(&self, (filter, _): &'f (Filter, T)) -> &'f [u8] {

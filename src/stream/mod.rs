@@ -24,6 +24,7 @@ mod producer;
 mod quota;
 mod read;
 mod store;
+mod tenant;
 #[cfg(test)]
 mod tests;
 
@@ -50,3 +51,4 @@ pub use producer::{PRODUCER_ID_BYTES_MAX, PRODUCERS_MAX, Producer, ProducerId, P
 pub use quota::{Principal, Shortage};
 pub use read::{Batch, Gap, GapReason, ReadError, ReadLimit, StreamPage};
 pub use store::{Observer, PAGE_STREAMS_MAX, Store, SyncPolicy, Work};
+pub use tenant::{InvalidTenant, TENANTS, Tenant, is_literal_level, split_tenant};

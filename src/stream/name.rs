@@ -4,12 +4,14 @@ use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::sync::Arc;
 
+use super::tenant::{TENANT_PREFIX_BYTES_MAX, Tenant, split_tenant};
+
 /// The maximum length of a name that a client chooses over HTTP, in bytes of UTF-8 after percent-decoding.
 const NAME_BYTES_MAX: usize = 512;
 
-/// The maximum length of the name of an MQTT topic. A topic has at most 65 535 bytes, and each of them takes at most
-/// four in its name.
-const TOPIC_NAME_BYTES_MAX: usize = 4 * 65_535;
+/// The maximum length of a name in the hub: that of an MQTT topic, and the prefix of a tenant. A topic has at most 65 535 bytes,
+/// and each of them takes at most four in its name.
+const STORED_NAME_BYTES_MAX: usize = 4 * 65_535 + TENANT_PREFIX_BYTES_MAX;
 
 /// The maximum number of levels of an MQTT topic and of a topic filter. The trees of filters are as deep as their levels, and
 /// are walked recursively.
@@ -48,7 +50,7 @@ impl StreamName {
         if text.is_empty() {
             return Err(InvalidName::Empty);
         }
-        if text.len() > TOPIC_NAME_BYTES_MAX {
+        if text.len() > STORED_NAME_BYTES_MAX {
             return Err(InvalidName::TooLong);
         }
         if text.chars().any(char::is_control) {
@@ -73,10 +75,25 @@ impl StreamName {
         Self::stored(&escaped(topic))
     }
 
+    /// The name in the hub of the stream that clients of `tenant` know by this name.
+    pub fn of_tenant(self, tenant: &Tenant) -> Self {
+        if tenant.is_default() { self } else { Self([tenant.prefix(), &self.0].concat().into()) }
+    }
+
+    /// The tenant that the stream belongs to.
+    pub fn tenant(&self) -> Tenant {
+        Tenant::of(&self.0)
+    }
+
+    /// The name that clients of its tenant know the stream by.
+    pub fn local(&self) -> &str {
+        split_tenant(&self.0).1
+    }
+
     /// The MQTT topic of the stream, see [`of_topic`](Self::of_topic). `None`: no topic has this name, because it contains
     /// a wildcard or an escape that is not needed.
     pub fn topic(&self) -> Option<Cow<'_, str>> {
-        let name = self.as_str();
+        let name = self.local();
         if name.contains(['+', '#']) {
             return None;
         }

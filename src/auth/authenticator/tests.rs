@@ -43,7 +43,7 @@ impl World {
 
     fn own_token(&self, life: Duration) -> String {
         let patterns = Patterns { read: vec!["a/+".into()], ..Patterns::default() };
-        sign_at(&self.folder.path().join("own"), "me", &patterns, life, now()).unwrap()
+        sign_at(&self.folder.path().join("own"), "me", None, &patterns, life, now()).unwrap()
     }
 
     fn verify(&self, token: &str) -> Result<Arc<Grants>, Unauthorized> {
@@ -253,6 +253,8 @@ fn a_token_that_the_old_keys_verified_is_verified_again() {
 fn an_issuer_name_with_a_space_is_refused() {
     let world = World::new();
     let issuer = IssuerSettings {
+        tenant: None,
+        tenant_claim: None,
         name: "a b".into(),
         audience: "gate".into(),
         key_file: Some(world.folder.path().join("own")),
@@ -288,7 +290,14 @@ fn a_token_is_made_only_with_valid_patterns_and_a_bounded_life() {
     let world = World::new();
     let key = world.folder.path().join("own");
     let sign = |pattern: &str, life| {
-        sign_at(&key, "me", &Patterns { read: vec![pattern.into()], ..Patterns::default() }, life, now())
+        sign_at(
+            &key,
+            "me",
+            None,
+            &Patterns { read: vec![pattern.into()], ..Patterns::default() },
+            life,
+            now(),
+        )
     };
     assert!(sign("a/#", HOUR).is_ok());
     assert!(sign("a/#/b", HOUR).is_err());

@@ -42,6 +42,7 @@ impl Rights {
     pub(in crate::http) fn admit(&self, operation: Operation) -> Result<Operation, Error> {
         Ok(match operation {
             Operation::OnStream(name, operation) => {
+                let name = self.in_hub(name);
                 let operation = self.admit_on_stream(&name, operation)?;
                 Operation::OnStream(name, operation)
             }
@@ -78,8 +79,10 @@ impl Rights {
             OnStream::Create(mut put, body) => {
                 self.check(Action::Create, name)?;
                 put.principal = self.principal();
-                if let Some((source, ..)) = &put.fork {
-                    self.check(Action::Read, source)?;
+                if let Some((source, offset, sub_offset)) = put.fork {
+                    let source = self.in_hub(source);
+                    self.check(Action::Read, &source)?;
+                    put.fork = Some((source, offset, sub_offset));
                 }
                 OnStream::Create(put, body)
             }
@@ -118,10 +121,14 @@ impl Rights {
     /// Of many streams, those that the client may not read are withheld, unless it may read none of them.
     fn admit_from(&self, mut from: ReadFrom) -> Result<ReadFrom, Error> {
         match &mut from {
-            ReadFrom::One { stream, .. } => self.check(Action::Read, stream)?,
+            ReadFrom::One { stream, .. } => {
+                *stream = self.in_hub(stream.clone());
+                self.check(Action::Read, stream)?;
+            }
             ReadFrom::Many(streams) => {
                 let mut refusal = None;
                 for requested in &mut *streams {
+                    requested.stream = self.in_hub(requested.stream.clone());
                     if let Err(error) = self.check(Action::Read, &requested.stream) {
                         (requested.withheld, refusal) = (true, Some(error));
                     }

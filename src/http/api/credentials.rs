@@ -160,7 +160,12 @@ pub(super) fn ticket_of(query: &str) -> Option<&str> {
 }
 
 impl Rights {
-    /// Checks that the client may do `action` to `stream`. A client without credentials is told to bring some.
+    /// The name in the hub of the stream that the client knows by `name`.
+    pub(super) fn in_hub(&self, name: StreamName) -> StreamName {
+        name.of_tenant(self.grants.tenant())
+    }
+
+    /// Checks that the client may do `action` to `stream`, which is the name in the hub. A client without credentials is told to bring some.
     pub(in crate::http) fn check(&self, action: Action, stream: &StreamName) -> Result<(), Error> {
         if self.owes_ticket {
             return Err(Error::Unauthorized(Unauthorized::Ticket));

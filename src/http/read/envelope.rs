@@ -119,7 +119,7 @@ pub(in crate::http) fn many<'a>(
     for (index, stream) in withheld.enumerate() {
         envelope.put_slice(if index == 0 && batch.updates.is_empty() { b"" } else { b"," });
         envelope.put_slice(b"{\"stream\":");
-        put_json(&mut envelope, stream.as_str());
+        put_json(&mut envelope, stream.local());
         envelope.put_slice(b",\"data\":[]");
         put_control_fields(&mut envelope, &Control::of_forbidden());
     }
@@ -159,7 +159,7 @@ pub(in crate::http) fn put_end(text: &mut BytesMut, why: &'static str, offset: O
 
 fn put_stream_update(envelope: &mut BytesMut, StreamUpdate { stream, update, times }: &StreamUpdate) {
     envelope.put_slice(b"{\"stream\":");
-    put_json(envelope, stream.as_str());
+    put_json(envelope, stream.local());
     if let Some(Update::Batch(batch)) = update
         && !batch.content_type.is_json()
     {

@@ -27,7 +27,7 @@ const VERSION: u8 = 1;
 /// The longest encoding of a 64-bit number, at seven bits per byte.
 const NUMBER_BYTES_MAX: usize = 10;
 
-/// A stable 64-bit hash of a stream's name. Names can be made to collide, so a request must not name two that do. If a request
+/// A stable 64-bit hash of a stream's name, as its client knows it. Names can be made to collide, so a request must not name two that do. If a request
 /// names one of them with the token of the other, the epoch differs, and the reader gets a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::http) struct NameHash(u64);
@@ -47,7 +47,7 @@ impl NameHash {
     /// FNV-1a of 64 bits (Fowler, Noll and Vo).
     pub(in crate::http) fn of(name: &StreamName) -> Self {
         let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        Self(name.as_str().bytes().fold(0xcbf2_9ce4_8422_2325, mix))
+        Self(name.local().bytes().fold(0xcbf2_9ce4_8422_2325, mix))
     }
 }
 

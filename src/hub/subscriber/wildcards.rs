@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::RwLock;
 
 use super::members::{Member, Members};
-use crate::stream::{ANY_LEVELS, Filter, ONE_LEVEL, StreamName};
+use crate::stream::{ANY_LEVELS, Filter, ONE_LEVEL, StreamName, split_tenant};
 
 /// All wildcard filters and their subscribers.
 #[derive(Debug, Default)]
@@ -66,8 +66,13 @@ impl Wildcards {
 
     fn matching(&self, name: &StreamName) -> Vec<Members> {
         let mut found = Vec::new();
-        let hidden = name.as_str().starts_with('$');
-        self.root.read().find(name.as_str().split('/'), hidden, &mut found);
+        let (prefix, local) = split_tenant(name.as_str());
+        let root = self.root.read();
+        // The prefix of a tenant is literal levels, and a `/`.
+        let mut levels = prefix.split_terminator('/');
+        if let Some(of_tenant) = levels.try_fold(&*root, |level, next| level.named.get(next)) {
+            of_tenant.find(local.split('/'), local.starts_with('$'), &mut found);
+        }
         found
     }
 }
@@ -101,7 +106,7 @@ impl Level {
     }
 
     /// Collects the subscribers whose filters match the remaining levels of a name. `hidden`: the levels are
-    /// the whole name and it starts with `$`, which a leading wildcard does not match.
+    /// the whole name in its tenant and it starts with `$`, which a leading wildcard does not match.
     fn find(&self, mut levels: Split<'_, char>, hidden: bool, found: &mut Vec<Members>) {
         if !self.any.is_empty() && !hidden {
             found.push(self.any.clone());
