@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http_body_util::BodyExt;
 use ring::hmac;
 use ring::signature::Ed25519KeyPair;
 use serde_json::{Value, json};
@@ -56,6 +57,8 @@ enum Credentials {
     RotatedKey,
     /// A valid token, which grants another stream.
     NotGranted,
+    /// A valid token with the same rights in another tenant, in which streams of these names do not exist.
+    OtherTenant,
     None,
     Malformed,
     Expired,
@@ -71,10 +74,11 @@ enum Credentials {
     RemovedKey,
 }
 
-const CREDENTIALS: [Credentials; 14] = [
+const CREDENTIALS: [Credentials; 15] = [
     Credentials::Granted,
     Credentials::RotatedKey,
     Credentials::NotGranted,
+    Credentials::OtherTenant,
     Credentials::None,
     Credentials::Malformed,
     Credentials::Expired,
@@ -93,12 +97,25 @@ enum Outcome {
     Allowed,
     Unauthorized,
     Forbidden,
+    /// The stream does not exist.
+    Missing,
 }
 
 fn expected(front: Front, credentials: Credentials) -> Outcome {
     match (front, credentials) {
         // It is for operators, on a loopback address.
         (Front::Admin, _) | (_, Credentials::Granted | Credentials::RotatedKey) => Outcome::Allowed,
+        // Clients may create, delete and subscribe to streams of their own tenant.
+        (
+            Front::Create
+            | Front::Delete
+            | Front::Ticket
+            | Front::Mqtt3Subscribe
+            | Front::Mqtt5Subscribe
+            | Front::Mqtt5Publish,
+            Credentials::OtherTenant,
+        ) => Outcome::Allowed,
+        (_, Credentials::OtherTenant) => Outcome::Missing,
         // Which streams a ticket is for is checked when it is used.
         (Front::Ticket, Credentials::NotGranted) => Outcome::Allowed,
         (_, Credentials::NotGranted) => Outcome::Forbidden,
@@ -157,6 +174,7 @@ impl World {
                 claims["streams"] =
                     json!({"read": ["other"], "append": ["other"], "create": ["other"], "manage": ["other"]});
             }),
+            Credentials::OtherTenant => current(|claims, _| claims["tenant"] = json!("other")),
             Credentials::Malformed => "not.a.token".to_owned(),
             Credentials::Expired => current(|claims, now| {
                 (claims["iat"], claims["exp"]) = (json!(now - 3600), json!(now - 60));
@@ -210,8 +228,13 @@ impl World {
         }
         // Only the head, as some responses have no end.
         let mut connection = self.gateway.connect().await;
-        let (status, ..) = connection.begin(as_bearer(request, token)).await.unwrap();
-        of_status(status.as_u16())
+        let (status, _, body) = connection.begin(as_bearer(request, token)).await.unwrap();
+        let outcome = of_status(status.as_u16());
+        if front != Front::ManyStreams || outcome != Outcome::Allowed {
+            return outcome;
+        }
+        let body: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
+        if body["batches"][0]["missing"] == true { Outcome::Missing } else { Outcome::Allowed }
     }
 
     async fn websocket(&self, token: Option<&str>) -> Outcome {
@@ -255,6 +278,7 @@ fn of_status(status: u16) -> Outcome {
         200..300 => Outcome::Allowed,
         401 => Outcome::Unauthorized,
         403 => Outcome::Forbidden,
+        404 => Outcome::Missing,
         other => panic!("status {other}"),
     }
 }
@@ -299,12 +323,22 @@ async fn each_front_and_form_answers_each_kind_of_credentials_as_the_table_says(
     let mut wrong = Vec::new();
     for credentials in CREDENTIALS {
         let token = world.token(credentials);
+        let owner = world.token(Credentials::Granted);
+        let news = async || {
+            world.gateway.send(as_bearer(get("/v1/stream/news"), owner.as_deref())).await.expect(200).text()
+        };
+        let before = news().await;
         for front in FRONTS {
             let (outcome, expected) =
                 (world.outcome(front, token.as_deref()).await, expected(front, credentials));
             if outcome != expected {
                 wrong.push(format!("{front:?} with {credentials:?}: {outcome:?} instead of {expected:?}"));
             }
+        }
+        if credentials == Credentials::OtherTenant {
+            assert_eq!(news().await, before);
+            let made = as_bearer(get("/v1/stream/made"), owner.as_deref());
+            world.gateway.send(made).await.expect(200);
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

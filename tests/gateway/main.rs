@@ -36,6 +36,7 @@ mod revocation;
 mod shared_answers;
 mod slow_clients;
 mod store_on_disk;
+mod tenants;
 mod tour;
 mod two_parsers;
 mod wait_queues;

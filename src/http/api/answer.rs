@@ -19,7 +19,7 @@ const FRESH: Duration = Duration::from_secs(60);
 /// The longest entity tag: three numbers of 16 digits, quotes and separators.
 const ENTITY_TAG_BYTES_MAX: usize = 54;
 
-/// The fields with credentials, on which a response depends that needs a token.
+/// The fields with credentials, on which the responses of a gateway depend that checks them.
 pub(in crate::http) const VARY_BY_CREDENTIALS: &str = "authorization, cookie";
 
 /// How caches may use a response with messages.
@@ -33,7 +33,17 @@ pub(in crate::http) enum Caching {
     Revalidated,
     /// Caches must not keep the response.
     MustNot,
-    /// The response needs a token: only the client that has it may keep the entity tag, to ask whether something has changed.
+}
+
+/// Which clients get the same response to the same request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::http) enum Audience {
+    /// All: the gateway checks no credentials.
+    #[default]
+    All,
+    /// All without a token. A token may be that of a tenant, whose stream of this name is another one.
+    Public,
+    /// Those who have the token. Only they may keep the entity tag, to ask whether something has changed.
     Private,
 }
 
@@ -59,7 +69,7 @@ pub(in crate::http) fn uncached<A: Answer>(status: StatusCode) -> A {
 }
 
 /// A 200 response with the messages of a batch and the position after them. The caller adds the fields of its delivery form.
-pub(in crate::http) fn messages<A: Answer>(batch: &Batch, keep: Caching) -> A {
+pub(in crate::http) fn messages<A: Answer>(batch: &Batch, keep: Caching, audience: Audience) -> A {
     let mut answer = A::begin(StatusCode::OK);
     match batch.content_type.as_str() {
         // The type of nearly all streams is added without a copy.
@@ -72,7 +82,7 @@ pub(in crate::http) fn messages<A: Answer>(batch: &Batch, keep: Caching) -> A {
         }
     }
     position(&mut answer, batch);
-    caching(&mut answer, batch, keep);
+    caching(&mut answer, batch, keep, audience);
     secure_messages(&mut answer);
     answer.set_body(messages_body(batch));
     answer
@@ -118,18 +128,21 @@ fn push_hex(text: &mut String, number: u64) {
 }
 
 /// Adds the entity tag and the freshness of a response. A response without messages ends at the tail.
-pub(in crate::http) fn caching(head: &mut impl Head, batch: &Batch, keep: Caching) {
+pub(in crate::http) fn caching(head: &mut impl Head, batch: &Batch, keep: Caching, audience: Audience) {
+    if audience != Audience::All {
+        head.put_static(VARY, VARY_BY_CREDENTIALS);
+    }
+    if audience == Audience::Private {
+        head.put(ETAG, entity_tag(batch).as_bytes());
+        return head.put_static(CACHE_CONTROL, "private, no-store");
+    }
     let keeps = match keep {
         Caching::Pages => !batch.up_to_date,
         Caching::Messages => !batch.is_empty(),
-        Caching::Revalidated | Caching::Private => false,
+        Caching::Revalidated => false,
         Caching::MustNot => return head.put_static(CACHE_CONTROL, "no-store"),
     };
     head.put(ETAG, entity_tag(batch).as_bytes());
-    if matches!(keep, Caching::Private) {
-        head.put_static(CACHE_CONTROL, "private, no-store");
-        return head.put_static(VARY, VARY_BY_CREDENTIALS);
-    }
     let fresh = batch.lives_for.map_or(FRESH, |left| left.min(FRESH));
     if !keeps {
         head.put_static(CACHE_CONTROL, "no-cache");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::answer::Audience;
 use super::credentials::{Rights, ticket_of};
 use super::error::Error;
 use super::form::Form;
@@ -95,12 +96,12 @@ impl Rights {
         Ok(match read {
             Read::ShortPoll(mut poll) => {
                 poll.from = self.admit_from(poll.from)?;
-                poll.is_private = self.is_private(&poll.from);
+                poll.audience = self.audience(&poll.from);
                 Read::ShortPoll(poll)
             }
             Read::LongPoll(mut poll) => {
                 poll.from = self.admit_from(poll.from)?;
-                poll.is_private = self.is_private(&poll.from);
+                poll.audience = self.audience(&poll.from);
                 let left = self.left().map(|left| spread(left, fastrand::f64()));
                 poll.hold.time = left.map_or(poll.hold.time, |left| left.min(poll.hold.time));
                 poll.credentials = self.held_credentials();
@@ -115,7 +116,8 @@ impl Rights {
     /// Also used for a read that the first frame of a WebSocket requests.
     pub(in crate::http) fn admit_live(&self, live: LiveRead) -> Result<LiveRead, Error> {
         let from = self.admit_from(live.from)?;
-        Ok(LiveRead { is_private: self.is_private(&from), from, grants: self.ending_grants(), ..live })
+        let is_private = self.audience(&from) == Audience::Private;
+        Ok(LiveRead { is_private, from, grants: self.ending_grants(), ..live })
     }
 
     /// Of many streams, those that the client may not read are withheld, unless it may read none of them.
@@ -143,11 +145,11 @@ impl Rights {
         Ok(from)
     }
 
-    /// Whether a client without credentials could not read the stream. Responses over many streams are never kept by caches.
-    fn is_private(&self, from: &ReadFrom) -> bool {
+    /// Which clients get the same response. Responses over many streams are never kept by caches.
+    fn audience(&self, from: &ReadFrom) -> Audience {
         match from {
-            ReadFrom::One { stream, .. } => self.is_hidden(stream),
-            ReadFrom::Many(_) => true,
+            ReadFrom::One { stream, .. } if !self.is_hidden(stream) => Audience::Public,
+            ReadFrom::One { .. } | ReadFrom::Many(_) => Audience::Private,
         }
     }
 }

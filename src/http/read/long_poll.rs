@@ -10,8 +10,7 @@ use super::request::{Hold, LongPoll, ReadFrom};
 use super::short_poll;
 use crate::auth::Unauthorized;
 use crate::clock::ReusableSleep;
-use crate::http::api::answer;
-use crate::http::api::answer::Caching;
+use crate::http::api::answer::{self, Audience, Caching};
 use crate::http::api::credentials::HeldCredentials;
 use crate::http::api::error::Error;
 use crate::http::api::fields::{PREFERENCE_APPLIED, STREAM_SUPERSEDED};
@@ -55,7 +54,7 @@ struct Echo {
     /// The origin of the page that gets the response, unless it is the gateway's own.
     origin: Option<AllowedOrigin>,
     /// Only clients with a token may read the stream.
-    is_private: bool,
+    audience: Audience,
 }
 
 impl Gateway {
@@ -65,17 +64,17 @@ impl Gateway {
         request: LongPoll,
         origin: Option<AllowedOrigin>,
     ) -> Result<ReadStart<'_, A>, Error> {
-        let LongPoll { from, hold, client, credentials, is_private } = request;
+        let LongPoll { from, hold, client, credentials, audience } = request;
         let mark = credentials.map(|credentials| credentials.mark);
         let settings = PollSettings { hold: hold.time, client, credentials: mark };
         let (stream, start, cursor) = match from {
             ReadFrom::One { stream, start, cursor } => (stream, start, cursor),
             ReadFrom::Many(streams) => {
-                let echo = Echo::new(None, hold, origin, is_private);
+                let echo = Echo::new(None, hold, origin, audience);
                 return Box::pin(self.begin_long_poll_many(streams, settings, (echo, credentials))).await;
             }
         };
-        let echo = Echo::new(cursor, hold, origin, is_private);
+        let echo = Echo::new(cursor, hold, origin, audience);
         let reader = self.hub.stream_reader(&stream, start);
         Ok(match self.hub.begin_poll(reader, settings).await? {
             PollStart::Answered(polled) => ReadStart::Answered(self.answer_one(&polled, echo)?),
@@ -130,8 +129,13 @@ impl Gateway {
 }
 
 impl Echo {
-    fn new(cursor: Option<CacheCursor>, hold: Hold, origin: Option<AllowedOrigin>, is_private: bool) -> Self {
-        Self { cursor, hold: hold.time, hold_requested: hold.requested, origin, is_private }
+    fn new(
+        cursor: Option<CacheCursor>,
+        hold: Hold,
+        origin: Option<AllowedOrigin>,
+        audience: Audience,
+    ) -> Self {
+        Self { cursor, hold: hold.time, hold_requested: hold.requested, origin, audience }
     }
 }
 
@@ -191,7 +195,7 @@ fn write<A: Answer>(batch: &Batch, cursor: CacheCursor, echo: Echo) -> A {
         answer::position(&mut answer, batch);
         answer
     } else {
-        answer::messages(batch, if echo.is_private { Caching::Private } else { Caching::Messages })
+        answer::messages(batch, Caching::Messages, echo.audience)
     };
     answer::cursor(&mut answer, cursor);
     put_hold(&mut answer, echo);
@@ -211,5 +215,5 @@ fn variant(cursor: CacheCursor, echo: Echo, now: SystemTime) -> Variant {
     let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let hold = if echo.hold_requested { 1 + echo.hold.as_secs() } else { 0 };
     let form = Form::LongPoll as u64 | AllowedOrigin::number(echo.origin) << u8::BITS;
-    Variant([form | u64::from(echo.is_private) << (u64::BITS - 1), cursor.0, hold, second])
+    Variant([form | (echo.audience as u64) << (u64::BITS - 2), cursor.0, hold, second])
 }

@@ -10,6 +10,7 @@ use hyper::{HeaderMap, Method};
 
 use super::requested_streams::{JsonRead, requested_streams};
 use crate::auth::Grants;
+use crate::http::api::answer::Audience;
 use crate::http::api::credentials::Renewals;
 use crate::http::api::credentials::{HeldCredentials, Rights};
 use crate::http::api::error::Error;
@@ -64,8 +65,8 @@ pub(in crate::http) struct ShortPoll {
     /// The request names an offset; without one, the earliest message is the first.
     pub(in crate::http) has_offset: bool,
     pub(in crate::http) if_none_match: Option<String>,
-    /// Only clients with a token may read the stream.
-    pub(in crate::http) is_private: bool,
+    /// Which clients get the same response.
+    pub(in crate::http) audience: Audience,
 }
 
 #[derive(Debug)]
@@ -75,8 +76,8 @@ pub(in crate::http) struct LongPoll {
     pub(in crate::http) client: Option<ClientId>,
     /// The credentials of the client. `None`: they never end.
     pub(in crate::http) credentials: Option<HeldCredentials>,
-    /// Only clients with a token may read the stream.
-    pub(in crate::http) is_private: bool,
+    /// Which clients get the same response.
+    pub(in crate::http) audience: Audience,
 }
 
 /// The hold time of a long poll.
@@ -192,7 +193,12 @@ impl Read {
     pub(in crate::http) fn head_of_many(head: &Parts, limits: &Limits) -> Result<Self, Error> {
         let query = Query::parse(head.uri.query())?;
         let from = ReadFrom::many(&query, Resumption { is_live: false, last_event_id: None }, limits)?;
-        Ok(Self::ShortPoll(ShortPoll { from, has_offset: false, if_none_match: None, is_private: false }))
+        Ok(Self::ShortPoll(ShortPoll {
+            from,
+            has_offset: false,
+            if_none_match: None,
+            audience: Audience::All,
+        }))
     }
 
     /// Parses the JSON body of a POST that reads many streams.
@@ -225,13 +231,19 @@ impl Read {
                     ReadFrom::Many(_) => None,
                 };
                 let has_offset = parameters.get("offset").is_some();
-                Ok(Self::ShortPoll(ShortPoll { from, has_offset, if_none_match, is_private: false }))
+                Ok(Self::ShortPoll(ShortPoll { from, has_offset, if_none_match, audience: Audience::All }))
             }
             Some("long-poll") => {
                 let from = from(Resumption::LIVE)?;
                 let hold = Hold::new(parameters.seconds("timeout")?, headers, holds);
                 let client = client(parameters.get("client"), headers)?;
-                Ok(Self::LongPoll(LongPoll { from, hold, client, credentials: None, is_private: false }))
+                Ok(Self::LongPoll(LongPoll {
+                    from,
+                    hold,
+                    client,
+                    credentials: None,
+                    audience: Audience::All,
+                }))
             }
             Some("sse") => {
                 let last_event_id = fields::text(headers, &LAST_EVENT_ID)?.filter(|id| !id.is_empty());

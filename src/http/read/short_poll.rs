@@ -6,8 +6,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 use super::envelope::{self, Frame, TokenField};
 use super::request::{ReadFrom, ShortPoll};
 use super::resume_token;
-use crate::http::api::answer;
-use crate::http::api::answer::Caching;
+use crate::http::api::answer::{self, Audience, Caching};
 use crate::http::api::error::Error;
 use crate::http::api::gateway::Gateway;
 use crate::http::conn::Answer;
@@ -21,12 +20,11 @@ impl Gateway {
             ReadFrom::One { stream, start, .. } => {
                 // A cache may answer a HEAD, which has the same URL, from a response to a GET without an offset.
                 let keep = match start {
-                    _ if poll.is_private => Caching::Private,
                     Start::Tail => Caching::MustNot,
                     Start::Earliest if !poll.has_offset => Caching::Revalidated,
                     Start::Earliest | Start::At(_) => Caching::Pages,
                 };
-                self.short_poll_one(stream, start, keep, poll.if_none_match).await
+                self.short_poll_one(stream, start, (keep, poll.audience), poll.if_none_match).await
             }
             // Boxed, because it is larger and less frequent.
             ReadFrom::Many(streams) => Box::pin(self.short_poll_many(streams)).await,
@@ -37,23 +35,23 @@ impl Gateway {
         &self,
         stream: StreamName,
         start: Start,
-        keep: Caching,
+        (keep, audience): (Caching, Audience),
         if_none_match: Option<String>,
     ) -> Result<A, Error> {
         let batch = self.hub.read(&stream, start).await?;
         if start == Start::Tail {
-            return Ok(answer::messages(&batch, keep));
+            return Ok(answer::messages(&batch, keep, audience));
         }
         let unchanged = if_none_match.is_some_and(|tags| answer::matches(&tags, &answer::entity_tag(&batch)));
         if unchanged {
             let mut answer = A::begin(StatusCode::NOT_MODIFIED);
             answer::position(&mut answer, &batch);
-            answer::caching(&mut answer, &batch, keep);
+            answer::caching(&mut answer, &batch, keep, audience);
             answer::secure(&mut answer);
             return Ok(answer);
         }
         self.metrics.messages_out(batch.messages, batch.len());
-        Ok(answer::messages(&batch, keep))
+        Ok(answer::messages(&batch, keep, audience))
     }
 
     async fn short_poll_many<A: Answer>(&self, streams: Vec<RequestedStream>) -> Result<A, Error> {

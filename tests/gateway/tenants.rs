@@ -1,0 +1,255 @@
+//! Two tenants on one gateway use the same names, and neither sees anything of the other, in any front or form.
+
+use std::time::Duration;
+
+use crate::authorization::Protected;
+use crate::world::mqtt::{Hello, Mqtt, Packet};
+use crate::world::{Raw, WebSocket, delete, get, handshake, head, post, put};
+
+const ALL: [&str; 8] = ["--read", "#", "--append", "#", "--create", "#", "--manage", "#"];
+
+const NEWS: &str = "/v1/stream/news/today";
+
+/// A gateway with clients of the tenants `acme` and `beta`, and of the default tenant, who may do everything in theirs.
+struct World {
+    protected: Protected,
+    clients: [(&'static str, String); 3],
+}
+
+impl World {
+    async fn start() -> Self {
+        let protected = Protected::start("public = ['open/#']\n").await;
+        let token = |tenant: &[&str]| protected.token(&[tenant, &ALL].concat());
+        let clients = [
+            ("acme", token(&["--tenant", "acme"])),
+            ("beta", token(&["--tenant", "beta"])),
+            ("default", token(&[])),
+        ];
+        Self { protected, clients }
+    }
+
+    async fn mqtt(&self, version: u8, hello: Hello, token: &str) -> Mqtt {
+        let hello = Hello { version, password: Some(token.to_owned()), ..hello };
+        let mut client = Mqtt::open(self.protected.gateway.mqtt, version).await;
+        client.send(&hello.bytes()).await;
+        let Some(Packet::Connack { code: 0, .. }) = client.receive().await else { panic!("refused") };
+        client
+    }
+}
+
+/// Everything that tells one client of streams, with the names that it gets.
+#[tokio::test]
+async fn each_tenant_reads_its_own_messages_under_the_same_name_in_each_form() {
+    let world = World::start().await;
+    for (name, token) in &world.clients {
+        let created =
+            world.protected.send(Some(token), put(NEWS).json(format!("[\"{name}\"]"))).await.expect(201);
+        assert!(created.header("location").ends_with(NEWS), "{created:?}");
+    }
+    for (name, token) in &world.clients {
+        let send = async |request| world.protected.send(Some(token), request).await;
+        let bearer = format!("Bearer {token}");
+        let own = format!("[\"{name}\"]");
+        assert_eq!(send(get(NEWS)).await.expect(200).text(), own);
+        assert_eq!(send(get(format!("{NEWS}?offset=-1&live=long-poll"))).await.expect(200).text(), own);
+        send(head(NEWS)).await.expect(200);
+        let many = send(get("/v1/streams?stream=news/today&from=earliest")).await.expect(200);
+        let batch = &many.json()["batches"][0];
+        assert_eq!((&batch["stream"], &batch["data"][0]), (&"news/today".into(), &(*name).into()));
+        let resume = many.json()["resume"].as_str().unwrap().to_owned();
+        for (other, token) in &world.clients {
+            // The position of another tenant's reader is one in another log.
+            let resumed = get(format!("/v1/streams?stream=news/today&resume={resume}"));
+            let resumed = world.protected.send(Some(token), resumed).await.expect(200).json();
+            let is_gap = resumed["batches"][0]["gap"] == "reason=epoch";
+            assert_eq!(is_gap, other != name, "{other}: {resumed}");
+        }
+        let connection = world.protected.gateway.connect().await;
+        let request = get(format!("{NEWS}?offset=-1&live=sse")).header("authorization", &bearer);
+        assert_eq!(connection.events_of(request).await.data().await, own);
+        let head =
+            handshake(&format!("{NEWS}?offset=-1&live=websocket")) + &format!("authorization: {bearer}\r\n");
+        let raw = Raw::open(world.protected.gateway.address).await;
+        let mut socket = WebSocket::open_with(raw, head).await.unwrap();
+        assert_eq!(socket.json().await.unwrap()["data"][0], **name);
+        let ticket = post("/v1/ticket").json(r#"{"stream":["news/today"],"live":"sse"}"#);
+        let ticket = send(ticket).await.expect(200).json()["ticket"].as_str().unwrap().to_owned();
+        let connection = world.protected.gateway.connect().await;
+        let events = connection.events(format!("{NEWS}?offset=-1&live=sse&ticket={ticket}")).await;
+        assert_eq!({ events }.data().await, own);
+        // A fork is one of the stream of this name in the same tenant.
+        let fork = put("/v1/stream/fork").header("content-type", "application/json");
+        send(fork.header("stream-forked-from", NEWS)).await.expect(201);
+        assert_eq!(send(get("/v1/stream/fork")).await.expect(200).text(), own);
+    }
+    // What one tenant deletes stays with the others.
+    let [(_, acme), (_, beta), (_, default)] = &world.clients;
+    world.protected.send(Some(acme), delete("/v1/stream/fork")).await.expect(204);
+    world.protected.send(Some(acme), delete(NEWS)).await.expect(204);
+    world.protected.send(Some(acme), get(NEWS)).await.expect(404);
+    world.protected.send(Some(acme), post(NEWS).json("2")).await.expect(404);
+    for token in [beta, default] {
+        world.protected.send(Some(token), get(NEWS)).await.expect(200);
+    }
+}
+
+/// Also a name as the hub has it, and filters that would match one.
+#[tokio::test]
+async fn nobody_can_name_the_stream_of_another_tenant() {
+    let world = World::start().await;
+    let [(_, acme), (_, beta), (_, default)] = &world.clients;
+    world.protected.send(Some(acme), put("/v1/stream/secret").json("[1]")).await.expect(201);
+    for token in [beta, default] {
+        for request in [
+            get("/v1/stream/secret"),
+            get("/v1/stream/secret?offset=-1&live=long-poll&timeout=0"),
+            get("/v1/stream/secret?offset=-1&live=sse"),
+            head("/v1/stream/secret"),
+            post("/v1/stream/secret").json("2"),
+            delete("/v1/stream/secret"),
+            put("/v1/stream/x").json("").header("stream-forked-from", "/v1/stream/secret"),
+        ] {
+            let answer = world.protected.send(Some(token), request.clone()).await;
+            assert_eq!(answer.status, 404, "{request:?}");
+        }
+    }
+    for token in [acme, beta, default] {
+        for name in
+            ["$tenant/acme/secret", "%24tenant/acme/secret", "$tenant/acme", "$tenant", "$auth/revocations"]
+        {
+            let path = format!("/v1/stream/{name}");
+            let name = name.replace("%24", "$");
+            let fork = put("/v1/stream/x").json("").header("stream-forked-from", &path);
+            let ticket = format!("{{\"stream\":[\"{name}\"],\"live\":\"sse\"}}");
+            for request in [
+                get(&path),
+                head(&path),
+                get(format!("{path}?offset=-1&live=long-poll&timeout=0")),
+                get(format!("{path}?offset=-1&live=sse")),
+                get(format!("{path}?offset=-1&live=ndjson")),
+                get(format!("/v1/streams?stream={name}")),
+                post("/v1/streams").json(format!("{{\"stream\":[\"{name}\"]}}")),
+                post(&path).json("2"),
+                post(format!("{path}?create=1")).json("2"),
+                put(&path).json(""),
+                delete(&path),
+                fork,
+                post("/v1/ticket").json(ticket),
+            ] {
+                let answer = world.protected.send(Some(token), request.clone()).await;
+                assert!((400..500).contains(&answer.status.as_u16()), "{request:?}: {answer:?}");
+                assert!(!answer.text().contains("1]"), "{request:?}: {answer:?}");
+            }
+        }
+        for version in [4, 5] {
+            let refused = if version == 4 { 0x80 } else { 0x87 };
+            let mut client = world.mqtt(version, Hello::new("typed"), token).await;
+            for filter in [
+                "$tenant/#",
+                "$tenant/acme/#",
+                "$tenant/acme/secret",
+                "$tenant/+/secret",
+                "$tenant/+/#",
+                "$share/g/$tenant/acme/#",
+                "$share/g/$tenant/+/secret",
+                "$auth/#",
+            ] {
+                assert_eq!(client.subscribe(filter, 1).await, refused, "{filter}");
+            }
+            if version == 5 {
+                assert_eq!(client.publish("$tenant/acme/secret", "2", 1).await, 0x87);
+            }
+        }
+    }
+    assert_eq!(world.protected.send(Some(acme), get("/v1/stream/secret")).await.text(), "[1]");
+}
+
+/// Subscriptions, retained messages, shared groups, wills and sessions, in the names of one client id.
+#[tokio::test]
+async fn mqtt_clients_of_two_tenants_with_the_same_names_have_nothing_in_common() {
+    for version in [4, 5] {
+        let world = World::start().await;
+        let [(_, acme), (_, beta), (_, default)] = &world.clients;
+        world.protected.send(Some(acme), put("/v1/stream/all/will").text("")).await.expect(201);
+        let will = Some(("all/will".to_owned(), "will of acme".to_owned(), Vec::new()));
+        let mut dying = world.mqtt(version, Hello { will, ..Hello::new("dying") }, acme).await;
+        let mut clients = Vec::new();
+        for token in [acme, beta, default] {
+            let mut client = world.mqtt(version, Hello::lasting("same"), token).await;
+            assert_eq!(client.subscribe("#", 1).await, 1);
+            let mut member = world.mqtt(version, Hello::new("member"), token).await;
+            assert_eq!(member.subscribe("$share/group/all/+", 1).await, 1);
+            clients.push((client, member));
+        }
+        for (name, token) in &world.clients {
+            let mut publisher = world.mqtt(version, Hello::new("publisher"), token).await;
+            assert_eq!(publisher.publish_with("all/one", name.as_bytes(), 1, true, Vec::new()).await, 0);
+        }
+        dying.ping().await;
+        drop(dying);
+        for ((name, token), (client, member)) in world.clients.iter().zip(&mut clients) {
+            for reader in [&mut *client, &mut *member] {
+                let message = reader.message().await;
+                assert_eq!((&*message.topic, &*message.payload), ("all/one", name.as_bytes()));
+            }
+            if *name == "acme" {
+                let message = client.message().await;
+                assert_eq!((&*message.topic, &*message.payload), ("all/will", &b"will of acme"[..]));
+            }
+            let mut late = world.mqtt(version, Hello::new("late"), token).await;
+            assert_eq!(late.subscribe("all/one", 1).await, 1);
+            let retained = late.message().await;
+            assert_eq!((&*retained.payload, retained.retain), (name.as_bytes(), true));
+            // Each has its session still: no other one has taken it over, and nothing else arrives.
+            client.ping().await;
+            let nothing = client.receive_within(Duration::from_millis(20)).await;
+            assert_eq!(nothing, None, "{name}");
+        }
+    }
+}
+
+/// A shared cache must not serve the public stream of a name to the client of a tenant, nor the other way round.
+#[tokio::test]
+async fn a_tenants_stream_of_a_public_name_is_private() {
+    let world = World::start().await;
+    let [(_, acme), (_, beta), (_, default)] = &world.clients;
+    let path = "/v1/stream/open/board";
+    for (name, token) in [("default", default), ("acme", acme)] {
+        world.protected.send(Some(token), put(path).json(format!("[\"{name}\"]"))).await.expect(201);
+    }
+    for offset in ["", "?offset=-1", "?offset=-1&live=long-poll"] {
+        let target = format!("{path}{offset}");
+        let public = world.protected.send(None, get(&target)).await.expect(200);
+        assert_eq!((&*public.text(), public.header("vary")), ("[\"default\"]", "authorization, cookie"));
+        assert!(!public.header("cache-control").contains("private"), "{public:?}");
+        let own = world.protected.send(Some(acme), get(&target)).await.expect(200);
+        assert_eq!((&*own.text(), own.header("cache-control")), ("[\"acme\"]", "private, no-store"));
+        // What is public is the default tenant's, and grants nothing in another one.
+        let reader = world.protected.token(&["--tenant", "acme", "--read", "other"]);
+        world.protected.send(Some(&reader), get(&target)).await.expect(403);
+        world.protected.send(Some(beta), get(&target)).await.expect(404);
+    }
+}
+
+#[tokio::test]
+async fn the_tenant_comes_from_the_signed_token_alone() {
+    let world = World::start().await;
+    let [(_, acme), ..] = &world.clients;
+    // No field, parameter, user name or claim of another kind changes it.
+    world.protected.send(Some(acme), put(NEWS).json("[1]")).await.expect(201);
+    let (_, beta) = &world.clients[1];
+    for request in [get(NEWS).header("tenant", "acme"), get(format!("{NEWS}?tenant=acme"))] {
+        world.protected.send(Some(beta), request).await.expect(404);
+    }
+    let key = world.protected.key();
+    let variable = ["--tenant", "acme", "--read", "{tenant}/x", "--create", "{tenant}/+"];
+    let token = world.protected.token(&variable);
+    world.protected.send(Some(&token), put("/v1/stream/acme/x").json("[]")).await.expect(201);
+    world.protected.send(Some(&token), put("/v1/stream/beta/x").json("[]")).await.expect(403);
+    for name in ["a/b", "+", "#", "$x", "", "default", &"x".repeat(65)] {
+        let arguments = ["token", "--key-file", key.to_str().unwrap(), "--read", "#", "--tenant", name];
+        let output =
+            std::process::Command::new(env!("CARGO_BIN_EXE_pollgate")).args(arguments).output().unwrap();
+        assert!(!output.status.success(), "{name}");
+    }
+}
