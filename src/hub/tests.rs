@@ -1,5 +1,7 @@
 //! Tests of the sweep on simulated time.
 
+mod tenants;
+
 use std::task::{Context, Waker};
 
 use tokio::time::advance;
