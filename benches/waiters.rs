@@ -130,7 +130,8 @@ async fn round(waiters: usize, streams: usize) -> Figures {
         tokio::spawn(async move {
             // As after a request, the poll owns its stream's name.
             let reader = hub.stream_reader(&name(waiter % streams), Start::Tail);
-            let poll = hub.poll(reader, PollSettings { hold: HOLD, client: None, credentials: None });
+            let poll =
+                hub.poll(reader, PollSettings { hold: HOLD, client: None, credentials: None, open: None });
             let messages = poll.await.unwrap().batch.messages;
             answered.fetch_add(usize::try_from(messages).unwrap(), Ordering::Relaxed);
             drop(waits);

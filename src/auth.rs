@@ -21,6 +21,6 @@ pub use authenticator::life::{EndOfRights, RightsEnd};
 pub use authenticator::{Authenticator, Unauthorized};
 pub use grants::{Action, Forbidden, GrantList, Grants, authorize, authorize_filter, is_own};
 pub use revocation::{InvalidRevocation, REVOCATIONS_MAX, Revocation};
-pub use settings::{AuthError, AuthSettings, IssuerSettings, Rule};
+pub use settings::{AuthError, AuthSettings, IssuerSettings, Rule, TenantSettings};
 pub use standing::CoarseStanding;
 pub use tickets::{TICKET_LIFE, TicketRefused, TicketScope, Tickets};

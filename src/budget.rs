@@ -6,12 +6,12 @@
 //! streams and appends from [`REFUSE_PERCENT`] on; above [`CUT_PERCENT`] the budget is critical
 //! ([`Budget::is_critical`]), and connections cut clients that do not read.
 //!
-//! An [`Owner`] is one principal and what it holds. It exists as long as a charge or a connection of the
+//! An [`Owner`] is one principal and what it holds, or one tenant, which owns what its principals hold. It exists as long as a charge or a connection of the
 //! principal does, so the table of owners is bounded by what they hold. Design: docs/design/budget.md.
 
 mod charge;
 mod machine;
-mod rate;
+mod quotas;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -21,12 +21,13 @@ use dashmap::DashMap;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::stream::{Principal, Shortage};
+use crate::stream::{Principal, Shortage, StreamName, Tenant};
 
-pub use charge::{Charge, Charges, ConnectionCharge, StreamCharge, allocated_bytes};
+pub use charge::{Charge, Charges, ConnectionCharge, OpenCharge, StreamCharge, allocated_bytes};
 pub use machine::{half_of_machine, principal_of};
+pub use quotas::{AppendRate, Quota, TenantQuotas};
 
-use rate::Rates;
+use quotas::PaidAppends;
 
 /// Percentage of the budget from which new streams and appends are refused.
 pub const REFUSE_PERCENT: u64 = 85;
@@ -109,12 +110,18 @@ pub struct Budget {
     watch_at: u64,
     share_max: u64,
     own_streams_max: u64,
-    rates: Rates,
+    /// The rate of each principal.
+    rate: AppendRate,
+    paid: PaidAppends<Principal>,
+    quotas: TenantQuotas,
+    paid_by_tenants: PaidAppends<Tenant>,
+    /// No principal and no tenant has a rate.
+    has_no_rates: bool,
     accounts: [AtomicU64; Account::ALL.len()],
     streams: AtomicU64,
     /// The resident set when it was last read, in bytes.
     resident: AtomicU64,
-    owners: DashMap<Principal, Weak<Owner>>,
+    owners: DashMap<(Principal, Tenant), Weak<Owner>>,
     refused: [AtomicU64; Shortage::ALL.len()],
     /// [`Budget::watch`] already reads every [`WATCH_CLOSELY`].
     is_close: AtomicBool,
@@ -146,23 +153,31 @@ pub struct Usage {
     pub refused: [u64; Shortage::ALL.len()],
 }
 
-/// One principal and what it holds.
+/// One principal and what it holds. The gateway in a tenant is the tenant itself, with what all of its principals hold, and what was
+/// stored before the gateway started.
 #[derive(Debug)]
 pub struct Owner {
     budget: Arc<Budget>,
     principal: Principal,
+    tenant: Tenant,
+    /// The tenant of a principal. `None`: the default tenant, or this is a tenant.
+    of_tenant: Option<Arc<Owner>>,
+    bytes_max: u64,
+    streams_max: u64,
     bytes: AtomicU64,
     streams: AtomicU64,
+    /// See [`OpenCharge`].
+    open: AtomicU64,
 }
 
 impl Budget {
     /// Creates a budget of which nothing is used, without rates.
     pub fn new(bounds: Bounds) -> Arc<Self> {
-        Self::with_rates(bounds, 0, 0)
+        Self::with_quotas(bounds, AppendRate::default(), TenantQuotas::default())
     }
 
-    /// Creates a budget of which nothing is used, and limits the appends and the bytes per second of each principal; 0: no limit.
-    pub fn with_rates(bounds: Bounds, appends_per_second: u64, bytes_per_second: u64) -> Arc<Self> {
+    /// Creates a budget of which nothing is used, and limits the appends of each principal to `rate`.
+    pub fn with_quotas(bounds: Bounds, rate: AppendRate, quotas: TenantQuotas) -> Arc<Self> {
         let part = |percent| Bounds::percent(bounds.memory_max, percent);
         Arc::new(Self {
             hot: Hot::default(),
@@ -171,7 +186,11 @@ impl Budget {
             watch_at: part(WATCH_PERCENT),
             share_max: bounds.share(bounds.memory_max),
             own_streams_max: bounds.share(bounds.streams_max),
-            rates: Rates::new(appends_per_second, bytes_per_second),
+            has_no_rates: rate == AppendRate::default() && quotas.have_no_rates(),
+            rate,
+            paid: PaidAppends::default(),
+            quotas,
+            paid_by_tenants: PaidAppends::default(),
             bounds,
             accounts: Default::default(),
             streams: AtomicU64::new(0),
@@ -199,17 +218,36 @@ impl Budget {
         usize::try_from(self.bounds.share(bound as u64)).unwrap_or(usize::MAX)
     }
 
-    /// Returns the owner of a principal, created if it does not exist.
+    /// Returns the owner of a principal in the default tenant, created if it does not exist.
     pub fn owner(self: &Arc<Self>, principal: Principal) -> Arc<Owner> {
-        let mut place = self.owners.entry(principal).or_default();
+        self.owner_in(Tenant::default(), principal)
+    }
+
+    /// Returns the owner of a principal in a tenant, created if it does not exist; for [`Principal::GATEWAY`] the tenant itself.
+    pub fn owner_in(self: &Arc<Self>, tenant: Tenant, principal: Principal) -> Arc<Owner> {
+        let is_gateway = principal == Principal::GATEWAY;
+        let of_tenant =
+            (!tenant.is_default() && !is_gateway).then(|| self.owner_in(tenant.clone(), Principal::GATEWAY));
+        let mut place = self.owners.entry((principal, tenant.clone())).or_default();
         if let Some(owner) = place.upgrade() {
             return owner;
         }
+        let (bytes_max, streams_max) = if is_gateway {
+            let quota = self.quotas.of(&tenant);
+            (quota.bytes_max.unwrap_or(u64::MAX), quota.streams_max.unwrap_or(u64::MAX))
+        } else {
+            (self.share_max, self.own_streams_max)
+        };
         let owner = Arc::new(Owner {
             budget: self.clone(),
             principal,
+            tenant,
+            of_tenant,
+            bytes_max,
+            streams_max,
             bytes: AtomicU64::new(0),
             streams: AtomicU64::new(0),
+            open: AtomicU64::new(0),
         });
         *place = Arc::downgrade(&owner);
         owner
@@ -232,13 +270,25 @@ impl Budget {
         Err(self.refuse(if stored >= self.refuse_at { Shortage::Memory } else { Shortage::Passing }))
     }
 
-    /// Counts an append of `bytes` against the rates of a principal, or returns how long it has to wait with it.
-    pub fn take_append(&self, principal: Principal, bytes: usize) -> Result<(), Duration> {
+    /// Counts an append of `bytes` to a stream against the rates of a principal and of the stream's tenant, or returns how long it has
+    /// to wait.
+    pub fn take_append(
+        &self,
+        stream: &StreamName,
+        principal: Principal,
+        bytes: usize,
+    ) -> Result<(), Duration> {
         // The clock is read only if a rate needs it: every append comes by here.
-        if self.rates.are_unlimited() {
+        if self.has_no_rates {
             return Ok(());
         }
-        self.rates.take(principal, bytes as u64, Instant::now())
+        let (bytes, now) = (bytes as u64, Instant::now());
+        if principal != Principal::GATEWAY {
+            self.paid.take(principal, self.rate, bytes, now)?;
+        }
+        let tenant = stream.tenant();
+        let rate = self.quotas.of(&tenant).rate;
+        self.paid_by_tenants.take(tenant, rate, bytes, now)
     }
 
     /// Whether memory is critical, so that clients that do not read must be cut.
@@ -278,7 +328,9 @@ impl Budget {
     /// as it is polled.
     pub async fn watch(&self) {
         loop {
-            self.rates.sweep(Instant::now());
+            let now = Instant::now();
+            self.paid.sweep(now);
+            self.paid_by_tenants.sweep(now);
             let close = self.refresh() >= self.watch_at;
             self.is_close.store(close, Ordering::Relaxed);
             if close {
@@ -326,14 +378,37 @@ impl Owner {
         &self.budget
     }
 
-    /// Checks whether the owner may store `bytes` more: both the budget and its own share.
+    /// Returns the owner of the same principal in another tenant.
+    pub fn in_tenant(&self, tenant: Tenant) -> Arc<Self> {
+        self.budget.owner_in(tenant, self.principal)
+    }
+
+    /// Returns the owner of another principal in the same tenant.
+    fn sibling(&self, principal: Principal) -> Arc<Self> {
+        self.budget.owner_in(self.tenant.clone(), principal)
+    }
+
+    /// Checks whether the owner may store `bytes` more: the budget, its own share, and the quota of its tenant.
     pub fn admit(&self, bytes: u64) -> Result<(), Shortage> {
         self.budget.admit(bytes)?;
-        let holds = self.bytes.load(Ordering::Relaxed).saturating_add(bytes);
-        if holds > self.budget.share_max && self.principal != Principal::GATEWAY {
-            return Err(self.budget.refuse(Shortage::Share));
+        self.has_room(bytes)?;
+        self.of_tenant.as_ref().map_or(Ok(()), |tenant| tenant.has_room(bytes))
+    }
+
+    fn has_room(&self, bytes: u64) -> Result<(), Shortage> {
+        if self.bytes.load(Ordering::Relaxed).saturating_add(bytes) <= self.bytes_max {
+            return Ok(());
         }
-        Ok(())
+        let is_tenant = self.principal == Principal::GATEWAY;
+        Err(self.budget.refuse(if is_tenant { Shortage::Tenant } else { Shortage::Share }))
+    }
+
+    fn has_room_for_stream(&self) -> Result<(), Shortage> {
+        if self.streams.load(Ordering::Relaxed) < self.streams_max {
+            return Ok(());
+        }
+        let is_tenant = self.principal == Principal::GATEWAY;
+        Err(self.budget.refuse(if is_tenant { Shortage::TenantStreams } else { Shortage::OwnStreams }))
     }
 
     /// Checks whether the owner may create a stream and store `bytes` in it.
@@ -342,20 +417,26 @@ impl Owner {
         if self.budget.streams.load(Ordering::Relaxed) >= self.budget.bounds.streams_max {
             return Err(self.budget.refuse(Shortage::Streams));
         }
-        let own = self.streams.load(Ordering::Relaxed);
-        if own >= self.budget.own_streams_max && self.principal != Principal::GATEWAY {
-            return Err(self.budget.refuse(Shortage::OwnStreams));
-        }
-        Ok(())
+        self.has_room_for_stream()?;
+        self.of_tenant.as_ref().map_or(Ok(()), |tenant| tenant.has_room_for_stream())
+    }
+
+    /// The owner, and the tenant that owns what it holds.
+    fn with_tenant(&self) -> impl Iterator<Item = &Self> {
+        [Some(self), self.of_tenant.as_deref()].into_iter().flatten()
     }
 
     fn add(&self, account: Account, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        for owner in self.with_tenant() {
+            owner.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
         self.budget.charge(account, bytes);
     }
 
     fn take(&self, account: Account, bytes: u64) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        for owner in self.with_tenant() {
+            owner.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
         self.budget.release(account, bytes);
     }
 }
@@ -363,7 +444,8 @@ impl Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         // A new owner of the same principal may be in the table by now.
-        self.budget.owners.remove_if(&self.principal, |_, owner| owner.strong_count() == 0);
+        let key = (self.principal, self.tenant.clone());
+        self.budget.owners.remove_if(&key, |_, owner| owner.strong_count() == 0);
     }
 }
 

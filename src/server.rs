@@ -19,7 +19,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::access_log::AccessLog;
 use crate::auth::{AuthError, AuthSettings, Authenticator};
-use crate::budget::{Bounds, Budget, half_of_machine};
+use crate::budget::{AppendRate, Bounds, Budget, half_of_machine};
 use crate::clock::Clock;
 use crate::config::{AccessLogPlace, MemorySize, MqttAddress, MqttRefused, Settings, StorePlace};
 use crate::http::api::admin::Admin;
@@ -166,9 +166,11 @@ impl Server {
         // Pages that may use the gateway must not read what only operators may see.
         let admin_access = AccessPolicy::new(settings.admin.ip(), &settings.host, &[])?;
         let auth = match &settings.auth {
-            Some(path) => Authenticator::new(&AuthSettings::read(path)?)?,
-            None => Authenticator::open(),
+            Some(path) => AuthSettings::read(path)?,
+            None => AuthSettings::default(),
         };
+        let quotas = authorization::quotas(&auth.tenant)?;
+        let auth = Authenticator::new(&auth)?;
         let certificate = match (&settings.tls_certificate, &settings.tls_key) {
             (Some(certificate), Some(key)) => {
                 let certificate = Certificate::read(certificate, key)?;
@@ -191,7 +193,7 @@ impl Server {
             share_percent: limits.principal_share_percent,
         };
         let (appends, bytes) = (limits.appends_per_second_max, limits.append_bytes_per_second_max);
-        let budget = Budget::with_rates(bounds, appends, bytes);
+        let budget = Budget::with_quotas(bounds, AppendRate::new(appends, bytes), quotas);
         let filter = |text: &String| {
             Filter::of_topics(text).map_err(|invalid| BindError::Filter(text.clone(), invalid))
         };

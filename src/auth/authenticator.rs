@@ -137,7 +137,7 @@ impl Authenticator {
 
     /// Reads the keys of all issuers. Without issuers and public streams, everything is allowed.
     pub fn new(settings: &AuthSettings) -> Result<Self, AuthError> {
-        if *settings == AuthSettings::default() {
+        if settings.issuer.is_empty() && settings.public.is_empty() && settings.key_file.is_none() {
             return Ok(Self::open());
         }
         crypto::install();

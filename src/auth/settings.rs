@@ -17,6 +17,26 @@ pub struct AuthSettings {
     pub public: Vec<String>,
     /// Issuers whose tokens are accepted.
     pub issuer: Vec<IssuerSettings>,
+    /// What tenants may hold and do.
+    pub tenant: Vec<TenantSettings>,
+}
+
+/// What all clients of a tenant may hold and do together. `None`: the limits of the gateway and of each client alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TenantSettings {
+    /// The tenant. `None`: each tenant that is not named, except `default`.
+    pub name: Option<String>,
+    /// Memory of streams, messages and sessions, in bytes.
+    pub bytes_max: Option<u64>,
+    /// Number of streams.
+    pub streams_max: Option<u64>,
+    /// Number of held polls, live responses and connections of MQTT clients.
+    pub open_max: Option<u64>,
+    /// Appends per second.
+    pub appends_per_second_max: Option<u64>,
+    /// Bytes of appends per second.
+    pub append_bytes_per_second_max: Option<u64>,
 }
 
 /// An issuer whose tokens are accepted.
@@ -91,6 +111,17 @@ pub struct Rule {
     pub manage: Vec<String>,
 }
 
+impl TenantSettings {
+    /// The tenant. `None`: each tenant that is not named.
+    pub fn tenant(&self) -> Result<Option<Tenant>, AuthError> {
+        let parse = |name: &String| match Tenant::parse(name) {
+            Ok(tenant) if !tenant.is_default() => Ok(tenant),
+            Ok(_) | Err(InvalidTenant) => Err(AuthError::Tenant(name.clone())),
+        };
+        self.name.as_ref().map(parse).transpose()
+    }
+}
+
 impl AuthSettings {
     /// Reads the file of `--auth`: keys as `pollgate keygen` makes them, or settings as TOML. Paths in it are relative to it.
     pub fn read(path: &Path) -> Result<Self, AuthError> {
@@ -141,8 +172,13 @@ pub enum AuthError {
     #[error("auth.issuer: the name {0:?} must not contain a space or begin with $")]
     IssuerName(String),
     /// The name of a tenant is invalid.
-    #[error("auth: {0:?} cannot be the name of a tenant: {InvalidTenant}")]
+    #[error(
+        "auth: {0:?} cannot be the name of a tenant: {InvalidTenant}; `default` has the limits of the gateway"
+    )]
     Tenant(String),
+    /// A tenant has two quotas.
+    #[error("auth.tenant: two entries have the same name, or none")]
+    SameTenant,
     /// An issuer has both a tenant and a claim that names it.
     #[error("auth.issuer: {0:?} needs either tenant or tenant_claim")]
     TenantPlace(String),

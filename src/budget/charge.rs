@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Account, Owner};
-use crate::stream::{Principal, Shortage};
+use super::{Account, Budget, Owner};
+use crate::stream::{Principal, Shortage, Tenant};
 
 /// A log charges its bytes in steps of one quarter of its size, so that most appends do not touch the
 /// accounts.
@@ -80,6 +80,30 @@ impl Drop for ConnectionCharge {
     }
 }
 
+/// One thing that a tenant has open: a held poll, a live response or a connection. It is counted until it is dropped.
+#[derive(Debug)]
+pub struct OpenCharge(Arc<Owner>);
+
+impl OpenCharge {
+    /// Counts one thing more that `tenant` has open; `None`: their number is not limited. Fails if that would be too many.
+    pub fn new(budget: &Arc<Budget>, tenant: &Tenant) -> Result<Option<Self>, Shortage> {
+        let Some(max) = budget.quotas.of(tenant).open_max else { return Ok(None) };
+        // Counted first, so that two at once do not both take the last place.
+        let charge = Self(budget.owner_in(tenant.clone(), Principal::GATEWAY));
+        if charge.0.open.fetch_add(1, Ordering::Relaxed) < max {
+            Ok(Some(charge))
+        } else {
+            Err(budget.refuse(Shortage::TenantOpen))
+        }
+    }
+}
+
+impl Drop for OpenCharge {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The charge of a stream: one stream of its creator, and its memory without messages.
 #[derive(Debug)]
 pub struct StreamCharge(Charge);
@@ -87,7 +111,9 @@ pub struct StreamCharge(Charge);
 impl StreamCharge {
     /// Charges a stream of `bytes` to `owner` until the charge is dropped.
     pub fn new(owner: &Arc<Owner>, bytes: u64) -> Self {
-        owner.streams.fetch_add(1, Ordering::Relaxed);
+        for owner in owner.with_tenant() {
+            owner.streams.fetch_add(1, Ordering::Relaxed);
+        }
         owner.budget.streams.fetch_add(1, Ordering::Relaxed);
         Self(Charge::new(owner, Account::Streams, bytes))
     }
@@ -105,7 +131,9 @@ impl StreamCharge {
 
 impl Drop for StreamCharge {
     fn drop(&mut self) {
-        self.0.owner.streams.fetch_sub(1, Ordering::Relaxed);
+        for owner in self.0.owner.with_tenant() {
+            owner.streams.fetch_sub(1, Ordering::Relaxed);
+        }
         self.0.owner.budget.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -132,7 +160,7 @@ impl Charges {
         let known = self.held.iter().map(|held| &held.owner).chain([creator]);
         match known.into_iter().find(|owner| owner.principal == principal) {
             Some(owner) => owner.admit(bytes),
-            None => creator.budget.owner(principal).admit(bytes),
+            None => creator.sibling(principal).admit(bytes),
         }
     }
 
@@ -147,8 +175,7 @@ impl Charges {
             }
             return;
         }
-        let owner =
-            if creator.principal == principal { creator.clone() } else { creator.budget.owner(principal) };
+        let owner = if creator.principal == principal { creator.clone() } else { creator.sibling(principal) };
         owner.add(Account::Messages, bytes);
         self.held.reserve_exact(1);
         self.held.push(Held { owner, bytes, charged: bytes });

@@ -20,7 +20,7 @@ fn appends_are_refused_from_85_percent_on_and_accepted_again_below() {
     assert_eq!(owner.admit(0), Err(Shortage::Passing), "request bodies are a passing shortage");
     drop(buffers);
     assert_eq!(owner.admit(0), Ok(()));
-    assert_eq!(budget.usage().refused, [1, 1, 0, 0, 0]);
+    assert_eq!(budget.usage().refused[..2], [1, 1]);
     charge.set(95 * MIB);
     assert!(budget.is_critical());
 }
@@ -77,4 +77,95 @@ fn memory_that_no_account_explains_counts_as_used() {
     let budget = Budget::unlimited();
     let used = budget.refresh();
     assert!(used > 0 && used == budget.usage().resident);
+}
+
+fn with_quotas(named: &[(&str, Quota)], others: Quota) -> Arc<Budget> {
+    let bounds = Bounds { memory_max: 100 * MIB, streams_max: 10, share_percent: 50 };
+    let named = named.iter().map(|(name, quota)| (tenant(name), *quota));
+    Budget::with_quotas(bounds, AppendRate::default(), TenantQuotas::new(named, others))
+}
+
+fn tenant(name: &str) -> Tenant {
+    Tenant::parse(name).unwrap()
+}
+
+#[test]
+fn the_principals_of_a_tenant_share_its_quota_and_other_tenants_have_their_own() {
+    let quota = Quota { bytes_max: Some(30 * MIB), streams_max: Some(2), ..Quota::default() };
+    let budget = with_quotas(&[("large", Quota { bytes_max: Some(60 * MIB), ..Quota::default() })], quota);
+    let owner = |name: &str, principal| budget.owner_in(tenant(name), Principal(principal));
+    let (one, other) = (owner("acme", 1), owner("acme", 2));
+    let _held = Charge::new(&one, Account::Messages, 20 * MIB);
+    assert_eq!(other.admit(10 * MIB), Ok(()));
+    assert_eq!(other.admit(10 * MIB + 1), Err(Shortage::Tenant));
+    for free in [owner("beta", 1), owner("large", 2)] {
+        assert_eq!(free.admit(30 * MIB), Ok(()));
+    }
+    assert_eq!(owner("beta", 1).admit(30 * MIB + 1), Err(Shortage::Tenant));
+    assert_eq!(owner("large", 1).admit(50 * MIB + 1), Err(Shortage::Share), "the share of a principal");
+    assert_eq!(
+        owner("default", 1).admit(40 * MIB),
+        Ok(()),
+        "the default tenant has the limits of the gateway"
+    );
+
+    let streams = [&one, &other].map(|owner| StreamCharge::new(owner, 100));
+    assert_eq!(one.admit_stream(0), Err(Shortage::TenantStreams));
+    assert_eq!(owner("beta", 1).admit_stream(0), Ok(()));
+    drop(streams);
+    assert_eq!(one.admit_stream(0), Ok(()));
+}
+
+/// After a restart the principals are unknown, and the tenant owns what it has stored by itself.
+#[test]
+fn what_is_stored_in_a_tenant_counts_for_it_whoever_stored_it() {
+    let quota = Quota { bytes_max: Some(30 * MIB), ..Quota::default() };
+    let budget = with_quotas(&[], quota);
+    let restored = budget.owner(Principal::GATEWAY).in_tenant(tenant("acme"));
+    let (mut log, mut sealed) = (Charges::default(), Charges::default());
+    sealed.add(Principal::GATEWAY, &restored, 20 * MIB);
+    log.add(Principal(1), &restored, 10 * MIB);
+    assert_eq!(log.admit(Principal(2), &restored, 1), Err(Shortage::Tenant));
+    assert_eq!(log.admit(Principal::GATEWAY, &restored, 1), Err(Shortage::Tenant));
+    drop(sealed);
+    assert_eq!(log.admit(Principal(2), &restored, 20 * MIB), Ok(()));
+    drop((log, restored));
+    assert_eq!(
+        (budget.used(), budget.usage().principals),
+        (0, 0),
+        "a tenant that holds nothing has no state"
+    );
+}
+
+#[test]
+fn what_a_tenant_may_have_open_is_limited_until_it_ends() {
+    let budget = with_quotas(&[("acme", Quota { open_max: Some(2), ..Quota::default() })], Quota::default());
+    let open = |name: &str| OpenCharge::new(&budget, &tenant(name));
+    let both = (open("acme").unwrap(), open("acme").unwrap());
+    assert!(both.0.is_some() && both.1.is_some());
+    for _ in 0..3 {
+        assert_eq!(open("acme").unwrap_err(), Shortage::TenantOpen);
+    }
+    for unlimited in ["beta", "default"] {
+        assert!(open(unlimited).unwrap().is_none());
+    }
+    drop(both.0);
+    let again = open("acme").unwrap();
+    assert!(again.is_some() && open("acme").is_err());
+    drop((again, both.1));
+    assert_eq!(budget.usage().principals, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rate_of_a_tenant_is_that_of_all_its_principals() {
+    let quota = Quota { rate: AppendRate::new(10, 0), ..Quota::default() };
+    let budget = with_quotas(&[], quota);
+    let name = |of| StreamName::parse("a").unwrap().of_tenant(&tenant(of));
+    let taken = |of, principal| {
+        (0..100).filter(|_| budget.take_append(&name(of), Principal(principal), 1).is_ok()).count()
+    };
+    assert_eq!((taken("acme", 1), taken("acme", 2), taken("beta", 1)), (10, 0, 10));
+    assert_eq!(taken("default", 1), 100);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!((taken("acme", 2), taken("acme", 1)), (10, 0));
 }

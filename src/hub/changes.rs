@@ -56,7 +56,7 @@ pub enum CreationError {
 impl Hub {
     /// Creates a stream, or succeeds if it exists with the same configuration.
     pub async fn create(&self, name: &StreamName, creation: Creation) -> Result<Created, CreationError> {
-        self.admit_rate(creation.principal, creation.body.len()).map_err(CreateError::Failed)?;
+        self.admit_rate(name, creation.principal, creation.body.len()).map_err(CreateError::Failed)?;
         let now = self.clock.now();
         let content_type = match (&creation.content_type, &creation.fork) {
             (Some(content_type), _) => content_type.clone(),
@@ -100,15 +100,15 @@ impl Hub {
             AppendType::OfStream { body, .. } => body.len(),
             AppendType::Undeclared | AppendType::Declared(_) => append.payload.len(),
         };
-        self.admit_rate(append.principal, bytes)?;
+        self.admit_rate(name, append.principal, bytes)?;
         if let Some(create) = &mut append.create {
             create.retention = self.default_retention;
         }
         run_to_completion(self.change_context().append(name.clone(), append, self.clock.now())).await
     }
 
-    fn admit_rate(&self, principal: Principal, bytes: usize) -> Result<(), Failure> {
-        self.budget.take_append(principal, bytes).map_err(Failure::TooFast)
+    fn admit_rate(&self, name: &StreamName, principal: Principal, bytes: usize) -> Result<(), Failure> {
+        self.budget.take_append(name, principal, bytes).map_err(Failure::TooFast)
     }
 
     fn change_context(&self) -> ChangeContext {

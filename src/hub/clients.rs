@@ -17,6 +17,7 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::Takeovers;
+use crate::budget::OpenCharge;
 use crate::clock::Clock;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -125,10 +126,10 @@ impl Clients {
         subject: Subject,
         offset: Option<Offset>,
         hold: Duration,
-        credentials: Option<CredentialMark>,
+        (credentials, open): (Option<CredentialMark>, Option<OpenCharge>),
     ) -> Result<QueueSlot<'_>, TooManyPolls> {
         let number = self.next_poll.fetch_add(1, Ordering::Relaxed);
-        let poll = Arc::new(QueueEntry::new(number, client, subject, offset, hold, credentials));
+        let poll = Arc::new(QueueEntry::new(number, client, subject, offset, hold, (credentials, open)));
         match &poll.client {
             Some(client) => self.queue(client, &poll)?,
             None => drop(self.anonymous.insert(number, poll.clone())),

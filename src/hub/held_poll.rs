@@ -18,11 +18,12 @@ use tokio::time::Instant;
 use super::clients::{CredentialMark, HoldEnd, QueueSlot};
 use super::source::Source;
 use super::{ClientId, Hub, TooManyPolls};
+use crate::budget::OpenCharge;
 use crate::clock::ReusableSleep;
 use crate::stream::ReadError;
 
 /// Settings of a long poll.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct PollSettings {
     /// Maximum time to wait for something new.
     pub hold: Duration,
@@ -30,6 +31,8 @@ pub struct PollSettings {
     pub client: Option<ClientId>,
     /// The credentials with which the poll is held. `None`: they need not be checked again.
     pub credentials: Option<CredentialMark>,
+    /// The place that the poll takes among what its tenant may have open. `None`: their number is not limited.
+    pub open: Option<OpenCharge>,
 }
 
 /// The answer to a long poll.
@@ -117,7 +120,7 @@ impl Hub {
         mut source: S,
         poll: PollSettings,
     ) -> Result<PollStart<'_, S>, PollError> {
-        let PollSettings { hold, client, credentials } = poll;
+        let PollSettings { hold, client, credentials, open } = poll;
         if let Some(client) = &client {
             self.clients.supersede(client, &source.subject());
         }
@@ -133,7 +136,7 @@ impl Hub {
             }));
         }
         let (subject, offset) = (source.subject(), source.offset());
-        let slot = self.clients.hold(client, subject, offset, hold, credentials);
+        let slot = self.clients.hold(client, subject, offset, hold, (credentials, open));
         let slot = slot.map_err(PollError::TooManyPolls)?;
         // Checked after the poll has joined its queue: either the drain is seen here, or the drain sees the
         // poll.

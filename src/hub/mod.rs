@@ -47,13 +47,13 @@ pub use tail::{EndSignal, Tail, TailSettings};
 pub use takeovers::Takeovers;
 pub use update::{Change, SharedBatch, Update, Variant};
 
-use crate::budget::{Account, Budget};
+use crate::budget::{Account, Budget, OpenCharge};
 use crate::clock::Clock;
 use crate::limits::{Limits, Span};
 use crate::metrics::{Counts, MemoryCounts, Metrics};
 use crate::stream::{
     Batch, Description, Missing, ReadError, ReadLimit, Retention, Shortage, Start, Store, StoredSession,
-    StreamName,
+    StreamName, Tenant,
 };
 
 /// Interval between two sweeps for expired streams.
@@ -131,6 +131,11 @@ impl Hub {
     /// The memory budget.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
+    }
+
+    /// Counts one thing more that a tenant has open.
+    pub fn open(&self, tenant: &Tenant) -> Result<Option<OpenCharge>, Shortage> {
+        OpenCharge::new(&self.budget, tenant)
     }
 
     /// Reads from `start` without waiting (short poll).

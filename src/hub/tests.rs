@@ -43,7 +43,7 @@ async fn a_second_later() {
 
 /// Whether a waiting reader of this stream is told of its end within a second after `happens` runs.
 async fn is_told(hub: &Arc<Hub>, stream: &str, happens: impl FnOnce()) -> bool {
-    let settings = PollSettings { hold: HOUR, client: None, credentials: None };
+    let settings = PollSettings { hold: HOUR, client: None, credentials: None, open: None };
     let reader = hub.stream_reader(&name(stream), Start::Earliest);
     let PollStart::Held(mut held) = hub.begin_poll(reader, settings).await.unwrap() else {
         panic!("the poll is answered at once")

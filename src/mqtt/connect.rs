@@ -60,6 +60,10 @@ impl Broker {
             Ok(client) => client,
             Err(reason) => return self.refuse(wire, reason).await,
         };
+        let open = match self.hub.open(grants.tenant()) {
+            Ok(open) => open,
+            Err(_full) => return self.refuse(wire, Reason::QuotaExceeded).await,
+        };
         let assigned = connect.client_id.is_empty().then_some(id);
         let negotiated = self.negotiated(&connect);
         let connack = Connack {
@@ -93,7 +97,7 @@ impl Broker {
         };
         wire.put(&OutgoingPacket::Connack(Connack { session_present: opened.is_present, ..connack }));
         let may_renew = connect.authentication.is_some();
-        Some(Box::new(Connection::new(self, wire, opened, negotiated, (grants, may_renew))))
+        Some(Box::new(Connection::new(self, wire, opened, negotiated, (grants, may_renew), open)))
     }
 
     /// Reads the first packet, which must be a CONNECT. `None`: the client is gone.

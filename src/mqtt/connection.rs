@@ -21,6 +21,7 @@ use super::sessions::Attached;
 use super::walks::{CatchUp, RetainedWalk};
 use super::wire::{Wire, WireProgress};
 use crate::auth::{EndOfRights, Grants, RightsEnd};
+use crate::budget::OpenCharge;
 use crate::hub::Subscriber;
 use crate::stream::StreamName;
 
@@ -69,6 +70,8 @@ pub(super) struct Connection<S> {
     leave_at: Option<Instant>,
     /// When to store changes that need not be stored at once.
     save_at: Option<Instant>,
+    /// Counts the connection for its tenant.
+    _open: Option<OpenCharge>,
 }
 
 /// What happens when the timer fires.
@@ -108,6 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         OpenSession { attached, mut session, .. }: OpenSession,
         negotiated: Negotiated,
         (grants, may_renew): (Arc<Grants>, bool),
+        open: Option<OpenCharge>,
     ) -> Self {
         session.reconnected();
         let subscriber = broker.hub.subscriber(&session.client);
@@ -130,6 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             heard_at: Instant::now(),
             leave_at: None,
             save_at: None,
+            _open: open,
             session,
             broker,
         }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::budget::{self, Budget};
 use crate::limits::Limits;
-use crate::stream::Principal;
+use crate::stream::{Principal, Tenant};
 
 /// The share of one principal.
 #[derive(Debug, Clone, Copy)]
@@ -68,10 +68,11 @@ impl Accounts {
         Arc::new(Self { share, budget, table: Mutex::default() })
     }
 
-    /// Adds one session to the account of a principal.
-    pub(super) fn open(self: &Arc<Self>, principal: Principal) -> SessionCharge {
+    /// Adds one session to the account of a principal of a tenant.
+    pub(super) fn open(self: &Arc<Self>, tenant: Tenant, principal: Principal) -> SessionCharge {
         self.table.lock().by_principal.entry(principal).or_default().sessions += 1;
-        let held = budget::Charge::new(&self.budget.owner(principal), budget::Account::Sessions, 0);
+        let held =
+            budget::Charge::new(&self.budget.owner_in(tenant, principal), budget::Account::Sessions, 0);
         SessionCharge { accounts: self.clone(), principal, bytes: 0, held, absent: None }
     }
 
@@ -172,7 +173,8 @@ mod tests {
     #[test]
     fn an_account_counts_what_its_sessions_take_and_closes_with_the_last() {
         let accounts = Accounts::new(Share { sessions_max: 2, bytes_max: 100 }, Budget::unlimited());
-        let (mut first, mut second) = (accounts.open(Principal(1)), accounts.open(Principal(1)));
+        let (mut first, mut second) =
+            (accounts.open(Tenant::default(), Principal(1)), accounts.open(Tenant::default(), Principal(1)));
         let has_room = |another| accounts.has_room(Principal(1), another);
         assert!(has_room(false) && !has_room(true));
         assert!(first.set_bytes(60) && !second.set_bytes(60));
@@ -189,11 +191,11 @@ mod tests {
         let accounts = Accounts::new(Share { sessions_max: 9, bytes_max: 100 }, Budget::unlimited());
         let mut left = Vec::new();
         for (number, client) in [(1, "a"), (2, "b"), (2, "c"), (2, "d")] {
-            let mut charge = accounts.open(Principal(number));
+            let mut charge = accounts.open(Tenant::default(), Principal(number));
             charge.leave(&client.into());
             left.push(charge);
         }
-        let _here = accounts.open(Principal(3));
+        let _here = accounts.open(Tenant::default(), Principal(3));
         assert_eq!(accounts.oldest_of_most().as_deref(), Some("b"));
         assert_eq!(accounts.oldest_of(Principal(1)).as_deref(), Some("a"));
         assert_eq!(

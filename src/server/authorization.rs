@@ -1,6 +1,7 @@
 //! Keeps authorization up to date while the server runs: keys and the certificate that change, and what is open with tokens that no
 //! longer stand.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::tls::Certificate;
-use crate::auth::Authenticator;
+use crate::auth::{AuthError, Authenticator, TenantSettings};
+use crate::budget::{AppendRate, Quota, TenantQuotas};
 use crate::clock::Clock;
 use crate::hub::{CredentialMark, Hub};
 use crate::metrics::Metrics;
@@ -50,6 +52,28 @@ pub(super) async fn watch_keys(
             Err(_) => {}
         }
     }
+}
+
+/// The quotas of tenants that the settings give.
+pub(super) fn quotas(settings: &[TenantSettings]) -> Result<TenantQuotas, AuthError> {
+    let (mut named, mut others) = (HashMap::new(), None);
+    for tenant in settings {
+        let appends = tenant.appends_per_second_max.unwrap_or(0);
+        let quota = Quota {
+            bytes_max: tenant.bytes_max,
+            streams_max: tenant.streams_max,
+            open_max: tenant.open_max,
+            rate: AppendRate::new(appends, tenant.append_bytes_per_second_max.unwrap_or(0)),
+        };
+        let earlier = match tenant.tenant()? {
+            Some(tenant) => named.insert(tenant, quota),
+            None => others.replace(quota),
+        };
+        if earlier.is_some() {
+            return Err(AuthError::SameTenant);
+        }
+    }
+    Ok(TenantQuotas::new(named, others.unwrap_or_default()))
 }
 
 /// Ends held polls whose tokens no longer stand. Runs until the task is aborted.

@@ -141,7 +141,7 @@ impl Store for Disk {
     ) -> Work<'a, Result<Created, CreateError>> {
         let name = name.clone();
         Box::pin(async move {
-            let _waiting = self.shared.streams.charge_waiting(create.principal, create.payload.len());
+            let _waiting = self.shared.streams.charge_waiting(&name, create.principal, create.payload.len());
             self.change(move |committer, answer| committer.create(name, create, now, answer)).await?
         })
     }
@@ -155,7 +155,7 @@ impl Store for Disk {
         let name = name.clone();
         Box::pin(async move {
             self.shared.streams.split_ahead(&name, &mut append)?;
-            let _waiting = self.shared.streams.charge_waiting(append.principal, append.payload.len());
+            let _waiting = self.shared.streams.charge_waiting(&name, append.principal, append.payload.len());
             self.change(move |committer, answer| committer.append(name, append, now, answer)).await?
         })
     }

@@ -43,7 +43,7 @@ impl Memory {
         if let Ok(existing) = self.streams.find(name) {
             return existing.lock().created_again(&create, now);
         }
-        let owner = self.streams.admit(create.principal, &create.payload)?;
+        let owner = self.streams.admit(name, create.principal, &create.payload)?;
         let epoch = self.epochs.next();
         let mut entry = match &create.fork {
             None => Entry::new(name, &create, EpochHistory::new(epoch), Log::default(), &owner, now),
@@ -80,7 +80,7 @@ impl Memory {
                 // Another request has created the stream meanwhile.
                 continue;
             }
-            let owner = self.streams.admit(create.principal, &append.payload)?;
+            let owner = self.streams.admit(name, create.principal, &append.payload)?;
             let epoch_history = EpochHistory::new(self.epochs.next());
             let mut entry = Entry::new(name, &create, epoch_history, Log::default(), &owner, now);
             let appended = self.append_to(&mut entry, &mut append, now)?;

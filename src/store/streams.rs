@@ -101,16 +101,21 @@ impl<C: Content> Streams<C> {
         Moment { now, wall: wall.unwrap_or(now) }
     }
 
-    /// The account of the principal that creates a stream. Fails if there is no room for the stream and its initial messages.
-    pub(super) fn admit(&self, principal: Principal, messages: &Payload) -> Result<Arc<Owner>, Shortage> {
-        let owner = self.budget.owner(principal);
+    /// The account of the principal that creates the stream `name`. Fails if there is no room for it and its initial messages.
+    pub(super) fn admit(
+        &self,
+        name: &StreamName,
+        principal: Principal,
+        messages: &Payload,
+    ) -> Result<Arc<Owner>, Shortage> {
+        let owner = self.budget.owner_in(name.tenant(), principal);
         owner.admit_stream(messages.len() as u64)?;
         Ok(owner)
     }
 
     /// Charges messages that wait to be stored.
-    pub(super) fn charge_waiting(&self, principal: Principal, bytes: usize) -> Charge {
-        Charge::new(&self.budget.owner(principal), Account::Buffers, bytes as u64)
+    pub(super) fn charge_waiting(&self, name: &StreamName, principal: Principal, bytes: usize) -> Charge {
+        Charge::new(&self.budget.owner_in(name.tenant(), principal), Account::Buffers, bytes as u64)
     }
 
     pub(super) fn structure(&self) -> MutexGuard<'_, Structure> {

@@ -46,11 +46,26 @@ pub enum Shortage {
     Streams,
     /// The client has used up its share of the streams.
     OwnStreams,
+    /// The tenant of the client has used up its quota of memory.
+    Tenant,
+    /// The tenant of the client has its maximum number of streams.
+    TenantStreams,
+    /// The tenant of the client has its maximum number of held polls, live responses and connections open.
+    TenantOpen,
 }
 
 impl Shortage {
     /// Every reason.
-    pub const ALL: [Self; 5] = [Self::Memory, Self::Passing, Self::Share, Self::Streams, Self::OwnStreams];
+    pub const ALL: [Self; 8] = [
+        Self::Memory,
+        Self::Passing,
+        Self::Share,
+        Self::Streams,
+        Self::OwnStreams,
+        Self::Tenant,
+        Self::TenantStreams,
+        Self::TenantOpen,
+    ];
 
     /// A short name for programs and metrics.
     pub fn as_str(self) -> &'static str {
@@ -60,6 +75,9 @@ impl Shortage {
             Self::Share => "share-used-up",
             Self::Streams => "streams-max",
             Self::OwnStreams => "share-of-streams-used-up",
+            Self::Tenant => "tenant-full",
+            Self::TenantStreams => "tenant-streams-max",
+            Self::TenantOpen => "tenant-open-max",
         }
     }
 }
@@ -75,6 +93,11 @@ impl fmt::Display for Shortage {
             Self::Streams => "the maximum number of streams is reached (streams_max)",
             Self::OwnStreams => {
                 "this client has used up its share of the streams (principal_share_percent of streams_max)"
+            }
+            Self::Tenant => "this tenant has used up its quota of memory (bytes_max); delete streams or lower their retention",
+            Self::TenantStreams => "this tenant has its maximum number of streams (streams_max)",
+            Self::TenantOpen => {
+                "this tenant has its maximum number of held polls, live responses and connections open (open_max)"
             }
         })
     }

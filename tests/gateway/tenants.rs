@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::authorization::Protected;
 use crate::world::mqtt::{Hello, Mqtt, Packet};
-use crate::world::{Raw, WebSocket, delete, get, handshake, head, post, put};
+use crate::world::{Raw, WebSocket, delete, get, handshake, head, post, put, until};
 
 const ALL: [&str; 8] = ["--read", "#", "--append", "#", "--create", "#", "--manage", "#"];
 
@@ -252,4 +252,63 @@ async fn the_tenant_comes_from_the_signed_token_alone() {
             std::process::Command::new(env!("CARGO_BIN_EXE_pollgate")).args(arguments).output().unwrap();
         assert!(!output.status.success(), "{name}");
     }
+}
+
+/// Each limit is met by one tenant, while another one with the same quota goes on.
+#[tokio::test]
+async fn a_tenant_that_has_used_up_its_quota_is_told_and_others_go_on() {
+    let quotas = "[[tenant]]\nstreams_max = 2\nopen_max = 1\nappends_per_second_max = 5\n\
+                  [[tenant]]\nname = 'small'\nbytes_max = 4000\n";
+    let world = Protected::start(quotas).await;
+    let token = |tenant: &str, subject: &str| {
+        world.token(&[&["--tenant", tenant, "--subject", subject], &ALL[..]].concat())
+    };
+    let (one, other) = (token("acme", "one"), token("acme", "other"));
+    let (beta, small) = (token("beta", "one"), token("small", "one"));
+
+    for path in ["/v1/stream/a", "/v1/stream/b"] {
+        world.send(Some(&one), put(path).json("")).await.expect(201);
+    }
+    let refused = world.send(Some(&other), put("/v1/stream/c").json("")).await.expect(507);
+    assert_eq!(refused.problem(), "tenant-streams-max");
+    world.send(Some(&beta), put("/v1/stream/c").json("")).await.expect(201);
+
+    let mut open = world.gateway.connect().await;
+    let sse = get("/v1/stream/a?offset=now&live=sse");
+    let (.., reading) =
+        open.begin(sse.clone().header("authorization", format!("Bearer {one}"))).await.unwrap();
+    for form in ["sse", "ndjson", "long-poll"] {
+        let refused =
+            world.send(Some(&other), get(format!("/v1/stream/b?offset=now&live={form}"))).await.expect(429);
+        assert_eq!(refused.problem(), "tenant-open-max", "{form}");
+        assert!(!refused.header("retry-after").is_empty());
+    }
+    for (version, code) in [(4, 3), (5, 0x97)] {
+        let hello = Hello { version, password: Some(other.clone()), ..Hello::new("full") };
+        let mut client = Mqtt::open(world.gateway.mqtt, version).await;
+        client.send(&hello.bytes()).await;
+        assert!(matches!(client.receive().await, Some(Packet::Connack { code: found, .. }) if found == code));
+    }
+    let poll = get("/v1/stream/c?offset=now&live=long-poll&timeout=0");
+    world.send(Some(&beta), poll).await.expect(204);
+    drop((open, reading));
+    let poll = || get("/v1/stream/b?offset=now&live=long-poll&timeout=0");
+    until("the place is free", async || world.send(Some(&other), poll()).await.status == 204).await;
+
+    let append = async |token: &str| world.send(Some(token), post("/v1/stream/a?create=1").json("1")).await;
+    let mut refused = None;
+    for _ in 0..100 {
+        let answer = append(&one).await;
+        refused = refused.or_else(|| (answer.status == 429).then_some(answer));
+    }
+    let refused = refused.expect("a refusal");
+    assert_eq!((refused.problem(), refused.header("retry-after")), ("too-fast".to_owned(), "1"));
+    append(&beta).await.expect(204);
+
+    let large = format!("\"{}\"", "x".repeat(3000));
+    world.send(Some(&small), post("/v1/stream/a?create=1").json(&large)).await.expect(204);
+    let refused = world.send(Some(&small), post("/v1/stream/a").json(&large)).await.expect(507);
+    assert_eq!(refused.problem(), "tenant-full");
+    world.send(Some(&small), delete("/v1/stream/a")).await.expect(204);
+    world.send(Some(&small), post("/v1/stream/a?create=1").json(&large)).await.expect(204);
 }

@@ -391,9 +391,13 @@ fn map_failure(failure: Failure, fields: &mut HeaderMap) -> (StatusCode, &'stati
         Failure::OverBudget(shortage) => {
             fields.insert(RETRY_AFTER, fields::retry_after());
             let status = match shortage {
-                Shortage::Memory | Shortage::Share | Shortage::Streams => StatusCode::INSUFFICIENT_STORAGE,
+                Shortage::Memory
+                | Shortage::Share
+                | Shortage::Streams
+                | Shortage::Tenant
+                | Shortage::TenantStreams => StatusCode::INSUFFICIENT_STORAGE,
                 Shortage::Passing => StatusCode::SERVICE_UNAVAILABLE,
-                Shortage::OwnStreams => StatusCode::TOO_MANY_REQUESTS,
+                Shortage::OwnStreams | Shortage::TenantOpen => StatusCode::TOO_MANY_REQUESTS,
             };
             (status, shortage.as_str())
         }

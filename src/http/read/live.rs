@@ -17,6 +17,7 @@ use super::request::{LiveRead, ReadFrom};
 use super::resume_token;
 use super::sse::{self, RECONNECT, RECONNECT_AFTER_LIFE};
 use crate::auth::{Authenticator, Grants};
+use crate::budget::OpenCharge;
 use crate::clock::{Clock, jittered};
 use crate::http::api::answer;
 use crate::http::api::credentials::Renewals;
@@ -171,6 +172,7 @@ impl LiveOpener {
             Some(renewals) => Some(self.renewable_rights_end(renewals)),
             None => grants.map(|grants| self.rights_end(grants)),
         };
+        let open = hub.open(&from.tenant()).map_err(Error::Short)?;
         let settings = TailSettings { heartbeat, life: self.life, rights_end };
         match from {
             ReadFrom::One { stream, start, cursor } => {
@@ -186,7 +188,7 @@ impl LiveOpener {
                     sent: None,
                     held_cr: false,
                 };
-                let counted = self.counted();
+                let counted = self.counted(open);
                 let unauthorized = counted.unauthorized.clone();
                 let updates = encoded(tail, encoder, format.form, counted);
                 Ok(OpenLive { updates, heartbeat, stream: Some((stream, content_type)), end, unauthorized })
@@ -195,7 +197,7 @@ impl LiveOpener {
                 let tail = hub.tail(hub.multi_reader(streams), settings).await?;
                 let ids = (format.form == Form::Sse).then(EventIds::default);
                 let encoder = MultiEncoder { frame: format.many, full: 0, parts: 0, ids };
-                let counted = self.counted();
+                let counted = self.counted(open);
                 let unauthorized = counted.unauthorized.clone();
                 let updates = encoded(tail, encoder, format.form, counted);
                 Ok(OpenLive { updates, heartbeat, stream: None, end: None, unauthorized })
@@ -222,9 +224,9 @@ impl LiveOpener {
         })
     }
 
-    fn counted(self) -> Counted {
+    fn counted(self, open: Option<OpenCharge>) -> Counted {
         let unauthorized = (self.format.form == Form::WebSocket).then(Arc::default);
-        Counted::new(self.metrics, self.state, unauthorized)
+        Counted::new(self.metrics, self.state, unauthorized, open)
     }
 }
 
@@ -423,6 +425,8 @@ struct Counted {
     metrics: LiveMetrics,
     state: Arc<ConnectionState>,
     unauthorized: Option<UnauthorizedFlag>,
+    /// Counts the form for its tenant.
+    _open: Option<OpenCharge>,
 }
 
 impl Counted {
@@ -430,9 +434,10 @@ impl Counted {
         metrics: LiveMetrics,
         state: Arc<ConnectionState>,
         unauthorized: Option<UnauthorizedFlag>,
+        open: Option<OpenCharge>,
     ) -> Self {
         metrics.open.inc();
-        Self { metrics, state, unauthorized }
+        Self { metrics, state, unauthorized, _open: open }
     }
 
     fn sent(&self, is_heartbeat: bool, bytes: usize) {

@@ -66,7 +66,8 @@ impl Gateway {
     ) -> Result<ReadStart<'_, A>, Error> {
         let LongPoll { from, hold, client, credentials, audience } = request;
         let mark = credentials.map(|credentials| credentials.mark);
-        let settings = PollSettings { hold: hold.time, client, credentials: mark };
+        let open = self.hub.open(&from.tenant()).map_err(Error::Short)?;
+        let settings = PollSettings { hold: hold.time, client, credentials: mark, open };
         let (stream, start, cursor) = match from {
             ReadFrom::One { stream, start, cursor } => (stream, start, cursor),
             ReadFrom::Many(streams) => {

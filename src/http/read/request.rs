@@ -22,7 +22,7 @@ use crate::http::api::handshake::Handshake;
 use crate::http::api::target::{Parameters, Query};
 use crate::hub::{ClientId, RequestedStream};
 use crate::limits::Limits;
-use crate::stream::{CacheCursor, Start, StreamName};
+use crate::stream::{CacheCursor, Start, StreamName, Tenant};
 
 /// The shortest and the longest heartbeat that a client may request.
 const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
@@ -298,6 +298,11 @@ impl ReadFrom {
             Self::Many(streams) => (None, &streams[..]),
         };
         one.into_iter().chain(many.iter().map(|requested| &requested.stream))
+    }
+
+    /// The tenant of the streams, once the request is admitted.
+    pub(in crate::http) fn tenant(&self) -> Tenant {
+        self.streams().next().map(StreamName::tenant).unwrap_or_default()
     }
 
     /// The streams that the client may read.

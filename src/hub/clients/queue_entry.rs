@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
+use crate::budget::OpenCharge;
 use crate::stream::{Offset, StreamName};
 
 /// Maximum length of a client id, in bytes.
@@ -105,6 +106,8 @@ pub(super) struct QueueEntry {
     pub(super) credentials: Option<CredentialMark>,
     ending: OnceLock<HoldEnd>,
     waker: AtomicWaker,
+    /// Counts the poll for its tenant, until it is answered.
+    _open: Option<OpenCharge>,
 }
 
 impl QueueEntry {
@@ -115,11 +118,11 @@ impl QueueEntry {
         subject: Subject,
         offset: Option<Offset>,
         hold: Duration,
-        credentials: Option<CredentialMark>,
+        (credentials, open): (Option<CredentialMark>, Option<OpenCharge>),
     ) -> Self {
         let (ending, waker) = Default::default();
         let (since, hold) = (Instant::now(), hold.into());
-        Self { number, client, subject, offset, since, hold, credentials, ending, waker }
+        Self { number, client, subject, offset, since, hold, credentials, ending, waker, _open: open }
     }
 
     /// When the poll is answered at the latest.

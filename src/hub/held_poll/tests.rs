@@ -46,7 +46,7 @@ async fn a_poll_is_answered_early_while_memory_is_critical() {
 
 /// Begins a poll and checks that it is held.
 async fn held(hub: &Arc<Hub>, prompt: bool) -> Held<'_> {
-    let poll = PollSettings { hold: Duration::from_secs(20), client: None, credentials: None };
+    let poll = PollSettings { hold: Duration::from_secs(20), client: None, credentials: None, open: None };
     let reader = hub.stream_reader(&stream(), Start::Earliest);
     let PollStart::Held(mut held) = hub.begin_poll(reader, poll).await.unwrap() else {
         panic!("the poll is answered at once")
@@ -145,7 +145,12 @@ async fn a_publisher_does_not_wait_for_polls_that_are_not_prompt_or_for_many_rea
 }
 
 fn named() -> PollSettings {
-    PollSettings { hold: Duration::from_secs(20), client: ClientId::parse("twice").ok(), credentials: None }
+    PollSettings {
+        hold: Duration::from_secs(20),
+        client: ClientId::parse("twice").ok(),
+        credentials: None,
+        open: None,
+    }
 }
 
 /// Polls repeatedly until `end`; returns how often the poll was superseded.

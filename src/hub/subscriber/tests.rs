@@ -156,7 +156,7 @@ async fn a_stream_with_a_subscriber_by_name_does_not_expire_in_any_epoch() {
     }
     create(&hub, "s").await;
     let reader = hub.stream_reader(&name("s"), Start::Tail);
-    let poll = hub.poll(reader, PollSettings { hold: TTL, client: None, credentials: None });
+    let poll = hub.poll(reader, PollSettings { hold: TTL, client: None, credentials: None, open: None });
     assert!(
         in_time("the hold ends", poll).await.unwrap().held,
         "a poll releases only its own use of the stream"
@@ -224,7 +224,7 @@ async fn operators_see_subscribers_and_polls_of_a_client_together() {
     other.add(filter("+"));
     let client = Some(ClientId::parse("both").unwrap());
     let reader = hub.stream_reader(&name("s"), Start::Tail);
-    let polling = hub.poll(reader, PollSettings { hold: TTL, client, credentials: None });
+    let polling = hub.poll(reader, PollSettings { hold: TTL, client, credentials: None, open: None });
     let mut polling = pin!(polling);
     assert!(!is_ready(polling.as_mut()));
     let views = hub.clients(10);

@@ -118,7 +118,7 @@ impl Committer {
         if let Err(no_room) = room {
             return refuse(answer, no_room, |failure| Err(AppendError::Failed(failure)));
         }
-        let owner = match self.shared.streams.admit(create.principal, &append.payload) {
+        let owner = match self.shared.streams.admit(name, create.principal, &append.payload) {
             Ok(owner) => owner,
             Err(shortage) => {
                 answer_with(answer, Err(shortage.into()));

@@ -39,7 +39,7 @@ impl Committer {
             answer_with(answer, existing.lock().created_again(&create, now));
             return Ok(());
         }
-        let owner = match shared.streams.admit(create.principal, &create.payload) {
+        let owner = match shared.streams.admit(&name, create.principal, &create.payload) {
             Ok(owner) => owner,
             Err(shortage) => {
                 answer_with(answer, Err(shortage.into()));

@@ -321,6 +321,8 @@ impl StreamRecord {
             ..Create::open(ContentType::stored(&self.content_type).ok()?)
         };
         let origin = epoch_history(self.origin, self.id);
+        // The principals are forgotten, the tenant is not.
+        let owner = &owner.in_tenant(name.tenant());
         let mut entry = Entry::new(&name, &create, origin, Log::empty(Position(self.tail)), owner, now);
         entry.lifetime = self.lifetime.lifetime();
         entry.retention = self.retention.retention();
