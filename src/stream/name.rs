@@ -4,7 +4,7 @@ use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::sync::Arc;
 
-use super::tenant::{TENANT_PREFIX_BYTES_MAX, Tenant, split_tenant};
+use super::tenant::{TENANT_PREFIX_BYTES_MAX, TENANTS, Tenant, split_tenant};
 
 /// The maximum length of a name that a client chooses over HTTP, in bytes of UTF-8 after percent-decoding.
 const NAME_BYTES_MAX: usize = 512;
@@ -78,6 +78,12 @@ impl StreamName {
     /// The name in the hub of the stream that clients of `tenant` know by this name.
     pub fn of_tenant(self, tenant: &Tenant) -> Self {
         if tenant.is_default() { self } else { Self([tenant.prefix(), &self.0].concat().into()) }
+    }
+
+    /// A name that sorts behind those of all tenants' streams, for walks that pass over them.
+    pub fn behind_tenants() -> Self {
+        // The character after `/`.
+        Self([TENANTS, "0"].concat().into())
     }
 
     /// The tenant that the stream belongs to.

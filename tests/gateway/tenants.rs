@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::authorization::Protected;
 use crate::world::mqtt::{Hello, Mqtt, Packet};
-use crate::world::{Raw, WebSocket, delete, get, handshake, head, post, put, until};
+use crate::world::{Gateway, Raw, WebSocket, delete, get, handshake, head, post, put, until};
 
 const ALL: [&str; 8] = ["--read", "#", "--append", "#", "--create", "#", "--manage", "#"];
 
@@ -71,6 +71,12 @@ async fn each_tenant_reads_its_own_messages_under_the_same_name_in_each_form() {
             handshake(&format!("{NEWS}?offset=-1&live=websocket")) + &format!("authorization: {bearer}\r\n");
         let raw = Raw::open(world.protected.gateway.address).await;
         let mut socket = WebSocket::open_with(raw, head).await.unwrap();
+        assert_eq!(socket.json().await.unwrap()["data"][0], **name);
+        let raw = Raw::open(world.protected.gateway.address).await;
+        let head = handshake(&format!("{NEWS}?offset=-1&live=websocket"));
+        let mut socket = WebSocket::open_with(raw, head).await.unwrap();
+        socket.send_text(format!("{{\"auth\":\"{token}\"}}")).await;
+        assert!(socket.json().await.unwrap()["authorized"].is_object());
         assert_eq!(socket.json().await.unwrap()["data"][0], **name);
         let ticket = post("/v1/ticket").json(r#"{"stream":["news/today"],"live":"sse"}"#);
         let ticket = send(ticket).await.expect(200).json()["ticket"].as_str().unwrap().to_owned();
@@ -311,4 +317,25 @@ async fn a_tenant_that_has_used_up_its_quota_is_told_and_others_go_on() {
     assert_eq!(refused.problem(), "tenant-full");
     world.send(Some(&small), delete("/v1/stream/a")).await.expect(204);
     world.send(Some(&small), post("/v1/stream/a?create=1").json(&large)).await.expect(204);
+}
+
+#[tokio::test]
+async fn streams_of_tenants_and_what_they_use_of_their_quotas_survive_a_restart() {
+    let store = tempfile::tempdir().unwrap();
+    let store = ["--store", store.path().to_str().unwrap()];
+    let world = Protected::start_with("[[tenant]]\nstreams_max = 1\n", &store, &[]).await;
+    let acme = world.token(&[&["--tenant", "acme"], &ALL[..]].concat());
+    let default = world.token(&ALL);
+    world.send(Some(&acme), put(NEWS).json("[\"acme\"]")).await.expect(201);
+    world.send(Some(&default), put(NEWS).json("[\"default\"]")).await.expect(201);
+    let Protected { gateway, folder } = world;
+    gateway.kill().await;
+    let auth = folder.path().join("auth.toml");
+    let gateway = Gateway::start(&[&["--auth", auth.to_str().unwrap()], &store[..]].concat()).await;
+    let world = Protected { gateway, folder };
+    assert_eq!(world.send(Some(&acme), get(NEWS)).await.expect(200).text(), "[\"acme\"]");
+    assert_eq!(world.send(Some(&default), get(NEWS)).await.expect(200).text(), "[\"default\"]");
+    let second = |token| world.send(Some(token), put("/v1/stream/second").json(""));
+    assert_eq!(second(&acme).await.expect(507).problem(), "tenant-streams-max");
+    second(&default).await.expect(201);
 }

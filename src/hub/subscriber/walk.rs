@@ -70,7 +70,12 @@ impl Hub {
             Root::Under(prefix) => {
                 yield_now().await;
                 let page = self.store.page(prefix, walk.after.as_ref(), self.clock.now());
-                walk.after = page.next;
+                // Filters without a prefix match no name that begins with `$`.
+                let is_of_tenant = |name: &StreamName| prefix.is_empty() && !name.tenant().is_default();
+                walk.after = match page.next {
+                    Some(name) if is_of_tenant(&name) => Some(StreamName::behind_tenants()),
+                    next => next,
+                };
                 if walk.after.is_none() {
                     walk.roots.pop();
                 }
