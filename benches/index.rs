@@ -144,7 +144,7 @@ async fn append_all(store: Arc<Disk>, messages: usize, streams: usize) {
                 if message >= messages {
                     return;
                 }
-                store.append(&name(message % streams), append(), now()).await.unwrap();
+                store.append(&name(message % streams), append().into(), now()).await.unwrap();
             }
         })
     });
@@ -174,7 +174,7 @@ async fn read_newest(store: Arc<Disk>, streams: usize) -> f64 {
     let mut starts = Vec::new();
     for stream in 0..streams {
         let tail = store.describe(&name(stream), now()).await.unwrap().tail;
-        store.append(&name(stream), append(), now()).await.unwrap();
+        store.append(&name(stream), append().into(), now()).await.unwrap();
         starts.push((name(stream), Start::At(tail)));
     }
     let since = Instant::now();

@@ -95,7 +95,13 @@ impl Hub {
 
     /// Appends messages and notifies the waiters of the stream. On return, the messages are as durable as the
     /// store promises.
-    pub async fn publish(&self, name: &StreamName, mut append: Append) -> Result<Appended, AppendError> {
+    pub async fn publish(
+        &self,
+        name: &StreamName,
+        append: impl Into<Box<Append>>,
+    ) -> Result<Appended, AppendError> {
+        // Boxed, as it moves through several futures.
+        let mut append = append.into();
         let bytes = match &append.content_type {
             AppendType::OfStream { body, .. } => body.len(),
             AppendType::Undeclared | AppendType::Declared(_) => append.payload.len(),
@@ -179,7 +185,7 @@ impl ChangeContext {
     pub(super) async fn append(
         self,
         name: StreamName,
-        append: Append,
+        append: Box<Append>,
         now: SystemTime,
     ) -> Result<Appended, AppendError> {
         let appended = self.store.append(&name, append, now).await?;

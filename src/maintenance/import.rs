@@ -262,7 +262,7 @@ impl Importer<'_> {
         };
         let content_type = current.content_type.clone();
         let append = Append { annotation, ..Append::of(content_type, payload) };
-        self.store.append(&current.name, append, self.offset.from_wall(line.at.into())).await?;
+        self.store.append(&current.name, append.into(), self.offset.from_wall(line.at.into())).await?;
         self.count.messages += 1;
         Ok(())
     }
@@ -271,7 +271,7 @@ impl Importer<'_> {
     async fn close(&mut self) -> Result<(), ImportError> {
         let Some(Current { name, closing, attached, .. }) = self.current.take() else { return Ok(()) };
         if let Some(closing) = closing {
-            self.store.append(&name, closing, self.now).await?;
+            self.store.append(&name, closing.into(), self.now).await?;
         }
         if let Some(epoch) = attached {
             self.store.detach(&name, epoch, self.now);

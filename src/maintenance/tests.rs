@@ -46,7 +46,7 @@ impl World {
     async fn push(&self, stream: &str, messages: &[&'static str]) {
         for message in messages {
             let append = Append::of(text(), Payload::raw((*message).into()));
-            self.store.append(&name(stream), append, self.clock.now()).await.unwrap();
+            self.store.append(&name(stream), append.into(), self.clock.now()).await.unwrap();
         }
     }
 
@@ -111,7 +111,7 @@ async fn a_stream_is_exported_as_it_is_at_one_moment() {
     let produced = async |sequence| {
         let producer = Some(Producer { id: "p".into(), epoch: 0, sequence });
         let append = Append { producer, ..Append::of(text(), Payload::raw("x".repeat(1000).into())) };
-        world.store.append(&name("s"), append, world.clock.now()).await
+        world.store.append(&name("s"), append.into(), world.clock.now()).await
     };
     for sequence in 0..500 {
         produced(sequence).await.unwrap();

@@ -149,7 +149,7 @@ impl Store for Disk {
     fn append<'a>(
         &'a self,
         name: &'a StreamName,
-        mut append: Append,
+        mut append: Box<Append>,
         now: SystemTime,
     ) -> Work<'a, Result<Appended, AppendError>> {
         let name = name.clone();

@@ -10,7 +10,7 @@ mod tests;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::budget::{Charges, Owner};
 use crate::stream::{Position, Principal, Retention, Shortage};
@@ -53,6 +53,8 @@ pub(super) struct Log<C: Content> {
     youngest: Option<Box<Youngest>>,
     /// `None` if the log has no holes, as almost all.
     holes: Option<Box<Holes>>,
+    /// No append is older than the retention allows before this time.
+    next_too_old: SystemTime,
 }
 
 /// Appends before a position count as made at `at` at the latest.
@@ -102,6 +104,7 @@ impl<C: Content> Log<C> {
             kept: Extent::default(),
             youngest: None,
             holes: None,
+            next_too_old: SystemTime::UNIX_EPOCH,
         }
     }
 
@@ -201,12 +204,31 @@ impl<C: Content> Log<C> {
     /// Trims messages that exceed `retention`. The newest append is kept unless it is too old; in JSON mode `messages_max`
     /// trims it value by value.
     pub(super) fn trim(&mut self, retention: &Retention, now: SystemTime) {
+        if !self.may_exceed(retention, now) {
+            return;
+        }
         while let Some((step, gone)) = self.excess(retention, now) {
             self.earliest = self.earliest.after(step);
             self.kept.messages -= gone.messages;
             self.kept.bytes -= gone.bytes;
             self.skip_hole();
         }
+        let too_old = |(at, max): (SystemTime, Duration)| at.checked_add(max);
+        self.next_too_old =
+            self.oldest().zip(retention.age_max).and_then(too_old).unwrap_or(SystemTime::UNIX_EPOCH);
+        self.free_trimmed();
+    }
+
+    /// Whether the log may exceed `retention`. Most appends and reads only compare these numbers.
+    fn may_exceed(&self, retention: &Retention, now: SystemTime) -> bool {
+        let exceeds = |kept: u64, max: Option<u64>| max.is_some_and(|max| kept > max);
+        exceeds(self.kept.messages, retention.messages_max)
+            || exceeds(self.kept.bytes, retention.bytes_max)
+            || (retention.age_max.is_some() && now >= self.next_too_old)
+    }
+
+    /// Frees the memory of trimmed appends.
+    fn free_trimmed(&mut self) {
         while self.sealed.front().is_some_and(|part| part.end <= self.earliest) {
             self.sealed.pop_front();
         }
@@ -265,6 +287,7 @@ impl<C: Content> Log<C> {
             let Some((extent, end, at)) = next else {
                 log.skip_to(tail);
                 log.skip_hole();
+                log.free_trimmed();
                 return log;
             };
             log.kept = log.kept.plus(extent);
@@ -310,6 +333,7 @@ impl<C: Content> Log<C> {
     /// Treats appends with a time after `now` as if they had been made at `now`.
     pub(super) fn cap_append_times(&mut self, now: SystemTime) {
         self.youngest = Some(Box::new(Youngest { before: self.tail, at: now }));
+        self.next_too_old = SystemTime::UNIX_EPOCH;
     }
 
     fn appended_at(&self, record: &Record<C>) -> SystemTime {

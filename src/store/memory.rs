@@ -64,12 +64,12 @@ impl Memory {
     fn append_now(
         &self,
         name: &StreamName,
-        mut append: Append,
+        append: &mut Append,
         now: SystemTime,
     ) -> Result<Appended, AppendError> {
-        self.streams.split_ahead(name, &mut append)?;
+        self.streams.split_ahead(name, append)?;
         loop {
-            let appended = self.streams.with(name, now, |entry| self.append_to(entry, &mut append, now));
+            let appended = self.streams.with(name, now, |entry| self.append_to(entry, append, now));
             let create = match (appended, append.creation()) {
                 (Ok(outcome), _) => return outcome,
                 (Err(Missing::NotFound), Some(create)) => create,
@@ -83,7 +83,7 @@ impl Memory {
             let owner = self.streams.admit(name, create.principal, &append.payload)?;
             let epoch_history = EpochHistory::new(self.epochs.next());
             let mut entry = Entry::new(name, &create, epoch_history, Log::default(), &owner, now);
-            let appended = self.append_to(&mut entry, &mut append, now)?;
+            let appended = self.append_to(&mut entry, append, now)?;
             self.streams.insert(&mut structure, entry, now);
             return Ok(Appended { created: true, ..appended });
         }
@@ -128,10 +128,10 @@ impl Store for Memory {
     fn append<'a>(
         &'a self,
         name: &'a StreamName,
-        append: Append,
+        mut append: Box<Append>,
         now: SystemTime,
     ) -> Work<'a, Result<Appended, AppendError>> {
-        Box::pin(ready(self.append_now(name, append, now)))
+        Box::pin(ready(self.append_now(name, &mut append, now)))
     }
 
     fn read<'a>(

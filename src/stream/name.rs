@@ -53,10 +53,14 @@ impl StreamName {
         if text.len() > STORED_NAME_BYTES_MAX {
             return Err(InvalidName::TooLong);
         }
-        if text.chars().any(char::is_control) {
+        let has_control = |text: &str| match text.is_ascii() {
+            true => text.bytes().any(|byte| byte.is_ascii_control()),
+            false => text.chars().any(char::is_control),
+        };
+        if has_control(text) {
             return Err(InvalidName::ControlCharacter);
         }
-        if text.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+        if text.as_bytes().split(|byte| *byte == b'/').any(|segment| matches!(segment, b"" | b"." | b"..")) {
             return Err(InvalidName::DotSegment);
         }
         Ok(Self(text.into()))

@@ -37,7 +37,7 @@ pub trait Store: Send + Sync + 'static {
     fn append<'a>(
         &'a self,
         name: &'a StreamName,
-        append: Append,
+        append: Box<Append>,
         now: SystemTime,
     ) -> Work<'a, Result<Appended, AppendError>>;
 

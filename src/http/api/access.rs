@@ -5,6 +5,7 @@
 //! pages. Clients other than browsers send no origin and are accepted.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use hyper::header::{FORWARDED, HOST, HeaderName, ORIGIN};
@@ -31,6 +32,8 @@ pub struct AccessPolicy {
     pub(in crate::http) origins: Origins,
     /// The scheme of the gateway's URLs, unless a proxy reports another one.
     pub(super) scheme: &'static str,
+    /// The first host that was accepted. Most requests name the same one, which is then not parsed again.
+    known_host: OnceLock<Box<[u8]>>,
     refusals: Mutex<Refusals>,
 }
 
@@ -86,7 +89,8 @@ impl AccessPolicy {
     /// own origin and of `origins`.
     pub fn new(listener: IpAddr, hosts: &[String], origins: &[String]) -> Result<Self, InvalidAccess> {
         let (hosts, origins) = (Hosts::new(listener, hosts)?, Origins::new(origins)?);
-        Ok(Self { hosts, origins, scheme: "http", refusals: Mutex::default() })
+        let (known_host, refusals) = Default::default();
+        Ok(Self { hosts, origins, scheme: "http", known_host, refusals })
     }
 
     /// Clients reach the listener over TLS, its own or that of a proxy.
@@ -115,14 +119,13 @@ impl AccessPolicy {
         target: Option<&str>,
         fields: &(impl Fields + ?Sized),
     ) -> Result<Option<AllowedOrigin>, Error> {
-        let authority = authority(version, target, fields)?;
-        if let Some(authority) = authority
-            && !self.hosts.serve(authority.host)
-        {
-            return Err(Error::Misdirected { host: quoted(shown(authority.host)) });
+        let authority = || authority(version, target, fields);
+        if !self.names_known_host(target, fields) {
+            self.check_host(authority()?, target, fields)?;
         }
         match single(fields, &ORIGIN)? {
             Some(origin) => {
+                let authority = authority()?;
                 let admitted = self.origins.admit(origin, authority, forwarded_scheme(fields));
                 admitted.map_err(|_| Error::Origin {
                     origin: quoted(String::from_utf8_lossy(origin).into_owned()),
@@ -132,6 +135,35 @@ impl AccessPolicy {
             None if self.origins.allow_any() || !is_cross_site(method, fields) => Ok(None),
             None => Err(Error::CrossSite),
         }
+    }
+
+    fn names_known_host(&self, target: Option<&str>, fields: &(impl Fields + ?Sized)) -> bool {
+        let mut hosts = fields.values(&HOST);
+        let host = hosts.next();
+        target.is_none()
+            && host.is_some()
+            && host == self.known_host.get().map(|known| &**known)
+            && hosts.next().is_none()
+    }
+
+    #[cold]
+    fn check_host(
+        &self,
+        authority: Option<Authority<'_>>,
+        target: Option<&str>,
+        fields: &(impl Fields + ?Sized),
+    ) -> Result<(), Error> {
+        if let Some(authority) = authority
+            && !self.hosts.serve(authority.host)
+        {
+            return Err(Error::Misdirected { host: quoted(shown(authority.host)) });
+        }
+        if target.is_none()
+            && let Some(host) = fields.values(&HOST).next()
+        {
+            self.known_host.get_or_init(|| host.into());
+        }
+        Ok(())
     }
 
     fn log(&self, error: &Error) {

@@ -61,7 +61,7 @@ impl Gateway {
         let answer = match operation {
             OnStream::Append(mut append) => {
                 append.principal = append.principal.or(state.principal());
-                return Box::pin(self.append(name, *append)).await.map(Reply::http);
+                return Box::pin(self.append(name, append)).await.map(Reply::http);
             }
             OnStream::Create(put, body) => Box::pin(self.create(name, *put, body, state.principal())).await,
             OnStream::Head => self.head(name).await,

@@ -87,10 +87,31 @@ impl Fields for HeaderMap {
     }
 }
 
-impl Fields for [httparse::Header<'_>] {
+/// The header fields of a request that the fast path has parsed.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct ParsedFields<'a> {
+    fields: &'a [httparse::Header<'a>],
+    /// A bit for each length of a name, modulo 64. A request is searched for some twenty fields, of which it has few.
+    lengths: u64,
+}
+
+impl<'a> ParsedFields<'a> {
+    pub(in crate::http) fn new(fields: &'a [httparse::Header<'a>]) -> Self {
+        let lengths = fields.iter().fold(0, |lengths, field| lengths | length_bit(field.name));
+        Self { fields, lengths }
+    }
+}
+
+fn length_bit(name: &str) -> u64 {
+    1 << (name.len() % 64)
+}
+
+impl Fields for ParsedFields<'_> {
     fn values<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-        let named = |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case(name.as_str());
-        self.iter().filter(named).map(|field| field.value)
+        let name = name.as_str();
+        let fields = if self.lengths & length_bit(name) == 0 { &[][..] } else { self.fields };
+        let named = move |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case(name);
+        fields.iter().filter(named).map(|field| field.value)
     }
 }
 

@@ -198,7 +198,7 @@ impl Gateway {
     pub(in crate::http) async fn append<A: Answer>(
         &self,
         name: StreamName,
-        append: Append,
+        append: Box<Append>,
     ) -> Result<A, Error> {
         let has_messages = !append.payload.is_empty();
         let producer_epoch = append.producer.as_ref().map(|producer| producer.epoch);

@@ -16,6 +16,9 @@ const RESERVED: &str = "__ds";
 /// Returns the stream that a path names. Percent-encoded octets are decoded once; dot segments are never resolved.
 pub(in crate::http) fn stream_of_path(path: &str) -> Result<StreamName, Error> {
     let encoded = path.strip_prefix(STREAMS).ok_or(Error::NoSuchPath)?;
+    if !encoded.as_bytes().contains(&b'%') {
+        return stream_name(encoded);
+    }
     if !has_whole_escapes(encoded) {
         return Err(Error::PercentEscape);
     }
@@ -35,7 +38,7 @@ fn has_whole_escapes(text: &str) -> bool {
 
 /// Parses the name of a stream. A reserved name is an error.
 pub(in crate::http) fn stream_name(name: &str) -> Result<StreamName, Error> {
-    if name.split('/').next() == Some(RESERVED) {
+    if name.strip_prefix(RESERVED).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
         return Err(Error::Reserved);
     }
     if is_own(name) {

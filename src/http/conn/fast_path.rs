@@ -4,14 +4,14 @@
 //! decides what is HTTP (docs/design/http1.md). hyper also gets each request that the access policy refuses.
 
 use bytes::Bytes;
-use httparse::{EMPTY_HEADER, Header, Request, Status};
+use httparse::{EMPTY_HEADER, Request, Status};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use hyper::{Method, Version};
 
 use super::response::Framing;
 use crate::auth::Unauthorized;
 use crate::http::api::error::Error;
-use crate::http::api::fields::{Fields, whole_number};
+use crate::http::api::fields::{Fields, ParsedFields, whole_number};
 use crate::http::api::form::Form;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::handlers::post;
@@ -41,11 +41,12 @@ impl Gateway {
     /// Parses the request at the beginning of `bytes`: a short or long poll, or an append, over HTTP/1.1 on a connection that
     /// stays open.
     pub(super) fn try_parse(&self, bytes: &[u8]) -> Parsed {
-        let mut fields = [EMPTY_HEADER; FIELDS_MAX];
-        let mut request = Request::new(&mut fields);
+        let mut room = [EMPTY_HEADER; FIELDS_MAX];
+        let mut request = Request::new(&mut room);
         let Ok(Status::Complete(head_bytes)) = request.parse(bytes) else { return Parsed::Other };
         let (head, behind) = bytes.split_at(head_bytes.min(bytes.len()));
-        let Some((target, body)) = usual(&request, behind) else { return Parsed::Other };
+        let fields = ParsedFields::new(request.headers);
+        let Some((target, body)) = usual(&request, &fields, behind) else { return Parsed::Other };
         let limits = &self.limits;
         if head.len() > limits.head_bytes_max
             || target.len() > limits.target_bytes_max
@@ -59,18 +60,18 @@ impl Gateway {
         };
         let method = if request.method == Some("GET") { Method::GET } else { Method::POST };
         // hyper parses the request again, and the check that follows logs the refusal and answers it.
-        let Ok(origin) = self.access.check(Version::HTTP_11, &method, None, &*request.headers) else {
+        let Ok(origin) = self.access.check(Version::HTTP_11, &method, None, &fields) else {
             return Parsed::Other;
         };
         let (form, operation, has_unknown) = match request.method {
-            Some("GET") => match self.parse_read(path, query, request.headers) {
+            Some("GET") => match self.parse_read(path, query, &fields) {
                 Some(read) => read,
                 None => return Parsed::Other,
             },
-            _ => (Form::Append, self.parse_append(path, query, request.headers, body), query.is_some()),
+            _ => (Form::Append, self.parse_append(path, query, &fields, body), query.is_some()),
         };
         let is_safe = method == Method::GET;
-        let operation = self.authenticate(query, request.headers, is_safe).and_then(|rights| match rights {
+        let operation = self.authenticate(query, &fields, is_safe).and_then(|rights| match rights {
             Some(rights) => rights.admit(operation?),
             None => operation,
         });
@@ -90,7 +91,7 @@ impl Gateway {
         &self,
         path: &str,
         query: Option<&str>,
-        fields: &[Header<'_>],
+        fields: &ParsedFields<'_>,
     ) -> Option<(Form, Result<Operation, Error>, bool)> {
         let read = |query: &Query<'_>| {
             let stream = Some(stream_of_path(path)?);
@@ -113,7 +114,7 @@ impl Gateway {
         &self,
         path: &str,
         query: Option<&str>,
-        fields: &[Header<'_>],
+        fields: &ParsedFields<'_>,
         body: &[u8],
     ) -> Result<Operation, Error> {
         let (name, append) = (stream_of_path(path)?, post(query, fields)?);
@@ -127,8 +128,11 @@ impl Gateway {
 }
 
 /// Returns the target and the body of a request, if nothing about the request is unusual.
-fn usual<'a>(request: &Request<'_, 'a>, behind: &'a [u8]) -> Option<(&'a str, &'a [u8])> {
-    let fields: &[Header<'_>] = request.headers;
+fn usual<'a>(
+    request: &Request<'_, 'a>,
+    fields: &ParsedFields<'_>,
+    behind: &'a [u8],
+) -> Option<(&'a str, &'a [u8])> {
     let target = request.path.filter(|target| target.starts_with(STREAMS))?;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || TARGET.contains(&byte);
     let stays = fields.values(&CONNECTION).all(|option| option.eq_ignore_ascii_case(b"keep-alive"));

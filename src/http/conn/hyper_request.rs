@@ -29,7 +29,7 @@ use super::context::{BoxedStep, ConnectionContext, Service};
 use super::io::{GuardedStream, Phase};
 use super::pending::PendingResponse;
 use super::response::Framing;
-use crate::http::api::fields::Fields;
+use crate::http::api::fields::{Fields, ParsedFields};
 use crate::http::api::routes::Refusal;
 use crate::limits::Limits;
 
@@ -134,7 +134,8 @@ async fn read_head(io: &mut GuardedStream, limits: &Limits) -> io::Result<Option
                 Ok(Status::Partial) if bytes.len() <= limits.head_bytes_max => {}
                 Ok(Status::Partial) | Err(_) => return Ok(Some(false)),
                 Ok(Status::Complete(_)) => {
-                    let has = |name| request.headers.values(name).next().is_some();
+                    let fields = ParsedFields::new(request.headers);
+                    let has = |name| fields.values(name).next().is_some();
                     return Ok(Some(has(&CONTENT_LENGTH) && has(&TRANSFER_ENCODING)));
                 }
             }

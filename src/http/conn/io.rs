@@ -346,6 +346,8 @@ impl GuardedStream {
 
     /// The same with TLS: the end of a session is a record, so everything before it has to be read. A client that sends more than a
     /// few requests ahead is no longer watched.
+    // Never inlined, as its buffer would enlarge the stack frame of every connection without TLS.
+    #[inline(never)]
     fn poll_left_tls(
         &mut self,
         context: &mut Context<'_>,

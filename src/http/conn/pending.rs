@@ -54,7 +54,7 @@ impl<'a> PendingResponse<'a> {
             Ok(Operation::OnStream(name, OnStream::Append(mut append))) if log.span().is_none() => {
                 append.principal = append.principal.or(state.principal());
                 let reply =
-                    async move { Reply::http(gateway.finish(&mut log, gateway.append(name, *append).await)) };
+                    async move { Reply::http(gateway.finish(&mut log, gateway.append(name, append).await)) };
                 Self(PendingState::PendingAnswer(Box::pin(reply)))
             }
             // A future that covers all operations.

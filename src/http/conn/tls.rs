@@ -70,6 +70,7 @@ impl TlsStream {
 
     /// Reads data. No data: the client has ended the session, or the TCP connection. HTTP and MQTT tell by themselves whether a
     /// message is complete.
+    #[inline(never)]
     pub(super) fn poll_read(
         &mut self,
         context: &mut Context<'_>,
@@ -175,6 +176,7 @@ impl TlsStream {
     }
 
     /// Writes data. Completes once the kernel has all of it.
+    #[inline(never)]
     pub(super) fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.state == State::Failed {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));

@@ -41,7 +41,7 @@ impl Store for Counting {
     fn append<'a>(
         &'a self,
         name: &'a StreamName,
-        append: Append,
+        append: Box<Append>,
         now: SystemTime,
     ) -> Work<'a, Result<Appended, AppendError>> {
         self.counted().append(name, append, now)

@@ -26,7 +26,7 @@ type Stream = Arc<Mutex<Entry<Stored>>>;
 /// An append that is decided on, with its stream.
 struct Admitted {
     stream: Stream,
-    append: Append,
+    append: Box<Append>,
     admission: Admission,
     /// The position of its first message.
     start: Position,
@@ -41,7 +41,7 @@ impl Committer {
     pub(super) fn append(
         &mut self,
         name: StreamName,
-        mut append: Append,
+        mut append: Box<Append>,
         now: SystemTime,
         answer: ChangeReply<Result<Appended, AppendError>>,
     ) -> Result<(), NoRoom> {
@@ -101,7 +101,7 @@ impl Committer {
         &mut self,
         name: &StreamName,
         create: &Create,
-        mut append: Append,
+        mut append: Box<Append>,
         now: SystemTime,
         answer: ChangeReply<Result<Appended, AppendError>>,
     ) -> Result<(), NoRoom> {

@@ -51,6 +51,7 @@ impl<C: Content> Log<C> {
         if let Some(start) = found {
             self.holes.get_or_insert_default().damaged.insert(start);
             self.skip_hole();
+            self.free_trimmed();
         }
     }
 

@@ -88,6 +88,22 @@ fn age_may_empty_a_log_and_positions_continue() {
     assert_eq!((log.earliest, log.tail, log.kept), (Position(2), Position(2), Extent::default()));
     push(&mut log, Payload::json("9".into(), vec![1]), NOW);
     assert_eq!(texts(&log.read(Position(2), 99)), "9");
+    for (seconds, earliest) in [(9, 2), (10, 2), (11, 3)] {
+        log.trim(&young, NOW + Duration::from_secs(seconds));
+        assert_eq!(log.earliest, Position(earliest), "{seconds}");
+    }
+}
+
+#[test]
+fn an_append_with_a_time_in_the_future_ages_from_the_time_at_which_that_is_noticed() {
+    let mut log = json_log(&[1]);
+    let young = Retention { age_max: Some(Duration::from_secs(10)), ..Retention::default() };
+    log.trim(&young, NOW);
+    log.cap_append_times(NOW - Duration::from_secs(1000));
+    log.trim(&young, NOW - Duration::from_secs(990));
+    assert_eq!(log.earliest, Position(0));
+    log.trim(&young, NOW - Duration::from_secs(989));
+    assert_eq!(log.earliest, Position(1));
 }
 
 #[test]

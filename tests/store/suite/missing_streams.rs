@@ -117,7 +117,7 @@ pub async fn one_of_many_concurrent_appends_creates_the_stream(make: MakeStore<'
             let append = of_any_type("1", or).or_create();
             start.wait();
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(store.append(&stream, append, noon())).unwrap()
+            runtime.block_on(store.append(&stream, append.into(), noon())).unwrap()
         };
         let appended: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..APPENDS)

@@ -103,7 +103,7 @@ impl World {
     }
 
     pub async fn append(&self, stream: &str, append: Append) -> Result<Appended, AppendError> {
-        self.store.append(&name(stream), append, self.now).await
+        self.store.append(&name(stream), append.into(), self.now).await
     }
 
     /// Appends JSON numbers and returns the offset after them.
