@@ -22,6 +22,7 @@ use super::body::Body;
 use super::fast_path::Parsed;
 use super::hyper_request::{bytes_not_decoded, settings};
 use super::response::Framing;
+use super::state::{ConnectionState, OpenConnection};
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::fuzz::{Target, Verdict, fuzz};
@@ -123,6 +124,15 @@ fn gateway() -> Gateway {
     Gateway::new(Arc::new(hub), limits, holds, metrics, clock, access, mpsc::channel(1).0)
 }
 
+/// A connection that holds nothing of a server.
+struct Nothing;
+
+impl OpenConnection for Nothing {}
+
+fn state() -> ConnectionState {
+    ConnectionState::new(Nothing, &Budget::unlimited().owner(Principal::GATEWAY))
+}
+
 #[test]
 fn http_heads() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -137,17 +147,18 @@ fn http_heads() {
         inputs: 20_000,
         allocated_max: (64 * 1024, 64),
     };
+    let state = state();
     fuzz(&target, |bytes| {
         let slow = runtime.block_on(through_hyper(&gateway, bytes));
         fastrand::seed(0);
-        if let Parsed::Request(request, consumed) = gateway.try_parse(bytes) {
+        if let Parsed::Request(request, consumed) = gateway.try_parse(bytes, &state) {
             has_one_length(&bytes[..consumed]);
             let fast = (described(&request), consumed);
             assert_eq!(Some(&fast), slow.as_ref());
             for cut in [consumed - 1, consumed / 2, bytes.len() % consumed] {
                 let begun = &bytes[..cut];
                 assert!(
-                    matches!(gateway.try_parse(begun), Parsed::Other),
+                    matches!(gateway.try_parse(begun, &state), Parsed::Other),
                     "{cut} bytes are no whole request"
                 );
             }
@@ -168,12 +179,12 @@ fn has_one_length(request: &[u8]) {
 
 /// Returns how hyper and the routes understand the first request in `bytes`, and how many bytes it took.
 async fn through_hyper(gateway: &Gateway, bytes: &[u8]) -> Option<(String, usize)> {
-    let (received, owner) = (Mutex::new(None), Budget::unlimited().owner(Principal::GATEWAY));
+    let (received, state) = (Mutex::new(None), state());
     let service = service_fn(async |request: Request<Incoming>| {
         // Resets the seed, since holds are jittered.
         fastrand::seed(0);
         let framing = Framing::of(&request);
-        let (request, unread) = gateway.receive(request, framing, None, &owner).await;
+        let (request, unread) = gateway.receive(request, framing, None, &state).await;
         *received.lock() = Some((described(&request), unread));
         pending::<Result<Response<Body>, Infallible>>().await
     });

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,8 +65,7 @@ pub struct AccessEntry {
 struct Line {
     /// When the request was received.
     time: String,
-    /// Address and port of the client, or of the proxy before it.
-    address: Option<SocketAddr>,
+    address: Option<LoggedAddress>,
     method: String,
     /// The request target: path and query.
     path: String,
@@ -79,6 +78,16 @@ struct Line {
     bytes: u64,
     /// From the complete request to the response; for a live form to its end.
     held_ms: u64,
+}
+
+/// The address of a client.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+pub enum LoggedAddress {
+    /// Address and port from which the client is connected.
+    Peer(SocketAddr),
+    /// The address that a proxy in front of the gateway tells.
+    Told(IpAddr),
 }
 
 /// The parts of a request that its line shows.
@@ -217,8 +226,13 @@ fn append_to(path: &Path) -> io::Result<File> {
 
 impl AccessEntry {
     /// Sets the address of the client.
-    pub fn set_address(&mut self, address: Option<SocketAddr>) {
+    pub fn set_address(&mut self, address: Option<LoggedAddress>) {
         self.line.address = address;
+    }
+
+    /// Whether the address of the client is set.
+    pub fn has_address(&self) -> bool {
+        self.line.address.is_some()
     }
 
     /// Sets the status of the response.
@@ -264,7 +278,7 @@ mod tests {
         let path = directory.path().join("log");
         let log = AccessLog::open(Some(&path), 1 << 20, Counter::default()).unwrap();
         let mut entry = log.begin(REQUEST, "2025-01-01T00:00:00.000Z".into());
-        entry.set_address(Some(([127, 0, 0, 1], 80).into()));
+        entry.set_address(Some(LoggedAddress::Peer(([127, 0, 0, 1], 80).into())));
         entry.set_status(200);
         entry.add_bytes(7);
         drop(entry);

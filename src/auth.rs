@@ -7,6 +7,7 @@
 mod authenticator;
 mod claims;
 mod crypto;
+mod failed_logins;
 mod fetch;
 mod grants;
 pub mod issue;

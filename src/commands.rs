@@ -43,7 +43,7 @@ fn banner(server: &Server, settings: &Settings) -> io::Result<()> {
     let (gateway, admin) = (server.gateway_address(), server.admin_address());
     let mut out = io::stdout().lock();
     let scheme = |has_tls| if has_tls { "https" } else { "http" };
-    let has_tls = settings.tls_certificate.is_some();
+    let has_tls = settings.has_tls();
     writeln!(out, "listening {}://{gateway}", scheme(has_tls))?;
     writeln!(out, "admin {}://{admin}", scheme(has_tls && !admin.ip().is_loopback()))?;
     if let Some(address) = server.mqtt_address() {

@@ -25,6 +25,7 @@ pub use size::{InvalidSize, MemorySize};
 pub use variables::InvalidVariable;
 
 use crate::limits::{Limit, Limits, Span};
+use places::one_or_many;
 use variables::Variables;
 
 /// Delivers streams of messages to clients that may have nothing but plain HTTP.
@@ -134,12 +135,13 @@ struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     auth: Option<String>,
     /// Speak TLS, with this certificate chain (PEM), which is read again when it changes; an admin listener on a loopback
-    /// address speaks none [default: no TLS]
+    /// address speaks none. Of several, a client gets the first one for the name that it asks for, else the first (repeatable)
+    /// [default: no TLS]
     #[arg(long, value_name = "FILE")]
-    tls_certificate: Option<String>,
-    /// Private key of the certificate (PEM) [default: no TLS]
+    tls_certificate: Vec<String>,
+    /// Private key of the certificate (PEM); of several, in the order of the certificates (repeatable) [default: no TLS]
     #[arg(long, value_name = "FILE")]
-    tls_key: Option<String>,
+    tls_key: Vec<String>,
     /// Address or network of proxies in front of the gateway, for example `10.0.0.0/8`, which speak TLS to clients; with it, --auth
     /// needs no certificate (repeatable) [default: none]
     #[arg(long, value_name = "NETWORK")]
@@ -203,10 +205,12 @@ pub struct Settings {
     pub drain: Span,
     /// File with the keys or the settings of authorization. `None`: everybody may do everything.
     pub auth: Option<PathBuf>,
-    /// File with the certificate chain of the listeners. `None`: they speak no TLS.
-    pub tls_certificate: Option<PathBuf>,
-    /// File with the key of the certificate.
-    pub tls_key: Option<PathBuf>,
+    /// Files with certificate chains of the listeners, which choose by the name that a client asks for. None: they speak no TLS.
+    #[serde(deserialize_with = "one_or_many")]
+    pub tls_certificate: Vec<PathBuf>,
+    /// A file with the key of each certificate.
+    #[serde(deserialize_with = "one_or_many")]
+    pub tls_key: Vec<PathBuf>,
     /// Addresses and networks of the proxies in front of the gateway.
     pub behind_proxy: Vec<String>,
     /// Connections begin with the PROXY protocol.
@@ -278,8 +282,8 @@ impl Default for Settings {
             hold_max: Span::seconds(55),
             drain: Span::seconds(30),
             auth: None,
-            tls_certificate: None,
-            tls_key: None,
+            tls_certificate: Vec::new(),
+            tls_key: Vec::new(),
             behind_proxy: Vec::new(),
             proxy_protocol: false,
             open: false,
@@ -335,8 +339,6 @@ impl ServeArgs {
             ("drain", self.drain),
             ("log", self.log),
             ("auth", self.auth),
-            ("tls_certificate", self.tls_certificate),
-            ("tls_key", self.tls_key),
             ("access_log", self.access_log),
             ("open", self.open.then(|| "true".to_owned())),
             ("proxy_protocol", self.proxy_protocol.then(|| "true".to_owned())),
@@ -350,6 +352,8 @@ impl ServeArgs {
             ("origin", self.origin),
             ("mqtt_refuse_filter", self.mqtt_refuse_filter),
             ("behind_proxy", self.behind_proxy),
+            ("tls_certificate", self.tls_certificate),
+            ("tls_key", self.tls_key),
         ];
         for (key, list) in lists {
             if !list.is_empty() {
@@ -370,9 +374,14 @@ impl ServeArgs {
 const OTHER_DESCRIPTORS: usize = 64;
 
 impl Settings {
+    /// Whether the listeners speak TLS.
+    pub fn has_tls(&self) -> bool {
+        !self.tls_certificate.is_empty()
+    }
+
     /// Whether clients reach the gateway over TLS, its own or that of a proxy.
     pub(crate) fn is_encrypted(&self) -> bool {
-        self.tls_certificate.is_some() || !self.behind_proxy.is_empty()
+        self.has_tls() || !self.behind_proxy.is_empty()
     }
 
     fn check(&self) -> Result<(), SettingsError> {
@@ -387,8 +396,11 @@ impl Settings {
             MqttAddress::Off => None,
             MqttAddress::At(address) => Some(("mqtt", address)),
         };
-        if self.tls_certificate.is_some() != self.tls_key.is_some() {
-            return Err(SettingsError::Value("tls_certificate and tls_key belong together".to_owned()));
+        let (certificates, keys) = (self.tls_certificate.len(), self.tls_key.len());
+        if certificates != keys {
+            return Err(SettingsError::Value(format!(
+                "each tls_certificate needs its tls_key; there are {certificates} certificates and {keys} keys"
+            )));
         }
         if self.proxy_protocol && self.behind_proxy.is_empty() {
             return Err(SettingsError::Value(

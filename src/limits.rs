@@ -166,6 +166,19 @@ limits! {
     /// other waiters, and about 200 for each of the others.
     streams_per_request_max: usize = 1000, "streams";
 
+    /// Invalid tokens that an address (an IPv4 address, or an IPv6 network of 64 bits) may send within `failed_logins_window`
+    /// without a consequence. After that, unknown tokens from it get 429 with `Retry-After`, over MQTT 0x9F, until a delay has
+    /// passed; tokens in use are not affected. 0: any number.
+    failed_logins_max: u32 = 50, "tokens";
+    /// How long the invalid tokens of an address are counted, from the first.
+    failed_logins_window: Span = Span::seconds(60), "duration";
+    /// Delay after the last invalid token without a consequence; each further one doubles it.
+    failed_login_delay: Span = Span::seconds(1), "duration";
+    /// Longest delay of unknown tokens.
+    failed_login_delay_max: Span = Span::seconds(8), "duration";
+    /// Addresses whose invalid tokens are counted, about 150 bytes each. Beyond it, the one that was counted first is forgotten.
+    failed_login_addresses_max: usize = 10_000, "addresses";
+
     /// Tickets that can still be used, about 300 bytes each.
     tickets_max: usize = 20_000, "tickets";
     /// The same for one subject of tokens.
@@ -254,7 +267,8 @@ limits! {
     /// Streams, about 1 KiB each plus their messages.
     streams_max: u64 = 1_000_000, "streams";
     /// Share of one client, the subject of a token or else an address: of `memory_max` for what it stores, of `streams_max`, and of the producers that a stream
-    /// remembers; 100: all. Without tokens behind a reverse proxy all clients have one address, so set it to 100 there.
+    /// remembers; 100: all. Without tokens behind a reverse proxy that `--behind-proxy` does not name, all clients have one
+    /// address, so set it to 100 there.
     principal_share_percent: u64 = 50, "percent";
 
     /// Appends per second of one client, and those of one second at once after a pause; 0: no limit. A client is the subject of a

@@ -24,7 +24,10 @@ use crate::clock::Clock;
 use crate::config::{AccessLogPlace, MemorySize, MqttAddress, MqttRefused, Settings, StorePlace};
 use crate::http::api::admin::Admin;
 use crate::http::conn::{Phase, Service};
-use crate::http::{AccessPolicy, Gateway, HoldPolicy, InvalidAccess, RevocationLog, RevocationLogError};
+use crate::http::{
+    AccessPolicy, Gateway, HoldPolicy, InvalidAccess, InvalidNetwork, RevocationLog, RevocationLogError,
+    TrustedProxies,
+};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, StoreMetrics, stall_timed};
@@ -32,8 +35,7 @@ use crate::mqtt::Broker;
 use crate::store::{ClockFile, Disk, DiskOptions, Memory, OpenError};
 use crate::stream::{Filter, InvalidFilter, Observer, Store};
 use accept::{Acceptor, Front};
-use proxies::{InvalidNetwork, Proxies};
-use tls::{Certificate, TlsError};
+use tls::{Certificates, TlsError};
 
 /// A server with bound addresses and an open store that does not serve yet.
 pub struct Server {
@@ -53,9 +55,11 @@ pub struct Server {
     drain: Duration,
     access: AccessPolicy,
     auth: Arc<Authenticator>,
-    certificate: Option<(Arc<Certificate>, Arc<ServerConfig>, Arc<ServerConfig>)>,
-    /// The proxies that speak the PROXY protocol.
-    proxies: Option<Arc<Proxies>>,
+    certificates: Option<(Arc<Certificates>, Arc<ServerConfig>, Arc<ServerConfig>)>,
+    /// The proxies in front of the gateway. `None`: there are none.
+    proxies: Option<Arc<TrustedProxies>>,
+    /// Proxies begin each connection with the PROXY protocol.
+    proxy_protocol: bool,
     admin_access: AccessPolicy,
     access_log: Option<AccessLog>,
     closes_on_refused: bool,
@@ -170,16 +174,15 @@ impl Server {
             None => AuthSettings::default(),
         };
         let quotas = authorization::quotas(&auth.tenant)?;
-        let auth = Authenticator::new(&auth)?;
-        let certificate = match (&settings.tls_certificate, &settings.tls_key) {
-            (Some(certificate), Some(key)) => {
-                let certificate = Certificate::read(certificate, key)?;
-                let (http, mqtt) = certificate.configs()?;
-                Some((certificate, http, mqtt))
+        let auth = Authenticator::new(&auth)?.with_limits(&settings.limits);
+        let certificates = match Certificates::read(&settings.tls_certificate, &settings.tls_key)? {
+            Some(certificates) => {
+                let (http, mqtt) = certificates.configs()?;
+                Some((certificates, http, mqtt))
             }
-            _ => None,
+            None => None,
         };
-        let proxies = Proxies::new(&settings.behind_proxy)?;
+        let proxies = TrustedProxies::new(&settings.behind_proxy)?;
         let clock_file = match &settings.store {
             StorePlace::Directory(directory) => Some(ClockFile::read(directory)),
             StorePlace::Memory => None,
@@ -221,8 +224,9 @@ impl Server {
             drain: settings.drain.get(),
             access,
             auth: Arc::new(auth),
-            certificate,
-            proxies: settings.proxy_protocol.then(|| Arc::new(proxies)),
+            certificates,
+            proxies: (!settings.behind_proxy.is_empty()).then(|| Arc::new(proxies)),
+            proxy_protocol: settings.proxy_protocol,
             admin_access,
             access_log,
             closes_on_refused: settings.mqtt_refused == MqttRefused::Close,
@@ -275,15 +279,15 @@ impl Server {
         let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access)
             .revoking(revocations);
         let (phase, phase_receiver) = watch::channel(Phase::Serving);
-        let (certificate, http_tls, mqtt_tls) = match self.certificate {
-            Some((certificate, http, mqtt)) => (Some(certificate), Some(http), Some(mqtt)),
+        let (certificates, http_tls, mqtt_tls) = match self.certificates {
+            Some((certificates, http, mqtt)) => (Some(certificates), Some(http), Some(mqtt)),
             None => (None, None, None),
         };
         let acceptor = |front, tls, connections_max, proxies, listener| {
             let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), phase_receiver.clone());
             let budget = self.budget.clone();
             let acceptor = Acceptor::new(front, tls, connections_max, limits, metrics, budget, phase);
-            let acceptor = acceptor.behind(proxies);
+            let acceptor = acceptor.behind(proxies, self.proxy_protocol);
             tokio::spawn(stall_timed(|| "accepting connections", Box::pin(acceptor.run(listener))))
         };
         let (sweeper, mqtt_sweeper, budget) = (hub.clone(), broker.clone(), self.budget.clone());
@@ -311,7 +315,7 @@ impl Server {
                 || "the sweep of MQTT sessions",
                 Box::pin(async move { mqtt_sweeper.sweep().await }),
             )),
-            tokio::spawn(authorization::watch_keys(self.auth.clone(), certificate, clock)),
+            tokio::spawn(authorization::watch_keys(self.auth.clone(), certificates, clock)),
             tokio::spawn(authorization::fetch_keys(self.auth.clone(), metrics.clone())),
             tokio::spawn(authorization::end_unauthorized_polls(self.auth.clone(), hub.clone())),
             tokio::spawn(accept::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),

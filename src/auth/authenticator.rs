@@ -15,9 +15,11 @@ use jsonwebtoken::{Header, TokenData, Validation, dangerous, decode, decode_head
 use moka::sync::Cache;
 use ring::digest::{SHA256, digest};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::claims::{Claims, LEEWAY, LIFE_MAX};
 use super::crypto::{self, ALGORITHMS};
+use super::failed_logins::FailedLogins;
 use super::fetch::KeyLocation;
 use super::grants::{GrantList, Grants, TokenFacts};
 use super::issue::{OWN_AUDIENCE, OWN_ISSUER};
@@ -26,7 +28,8 @@ use super::keys::{Key, KeyFile, KeySet};
 use super::revocation::Target;
 use super::settings::{AuthError, AuthSettings, IssuerSettings, Rule, TenantRule};
 use super::standing::Standing;
-use crate::stream::Filter;
+use crate::limits::Limits;
+use crate::stream::{Filter, Principal};
 
 /// The longest token, in bytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -79,6 +82,12 @@ pub enum Unauthorized {
     /// The token was revoked.
     #[error("the token has been revoked")]
     Revoked,
+    /// Too many invalid tokens came from the address of the client.
+    #[error("too many invalid tokens came from the address of this client; try again after {retry_after} s")]
+    TooManyFailures {
+        /// Whole seconds until an unknown token is checked again.
+        retry_after: u32,
+    },
 }
 
 /// Verifies the credentials of clients. A gateway without authorization has one too, which allows everything.
@@ -101,6 +110,8 @@ struct Verifier {
     digests: RandomState,
     /// Grants of tokens that were verified, so that a client that polls costs one digest and not one signature a request.
     verified: Cache<TokenDigest, VerifiedToken>,
+    /// Invalid tokens of each address.
+    failed_logins: FailedLogins,
 }
 
 /// The digest of a token. Tokens themselves are not kept.
@@ -176,9 +187,18 @@ impl Authenticator {
             changes: AtomicU64::default(),
             digests: RandomState::new(),
             verified: Cache::new(CACHED_TOKENS_MAX),
+            failed_logins: FailedLogins::new(&Limits::default()),
         };
         verifier.change(|_| {});
         Ok(Self { verifier: Some(verifier), anonymous })
+    }
+
+    /// Limits the invalid tokens of each address.
+    pub fn with_limits(mut self, limits: &Limits) -> Self {
+        if let Some(verifier) = &mut self.verifier {
+            verifier.failed_logins = FailedLogins::new(limits);
+        }
+        self
     }
 
     /// Whether the gateway checks credentials.
@@ -191,19 +211,31 @@ impl Authenticator {
         self.anonymous.clone()
     }
 
-    /// The rights that the value of an `Authorization` field gives (RFC 6750, section 2.1). `now` is the time of day.
-    pub fn authorization(&self, value: Option<&[u8]>, now: SystemTime) -> Result<Arc<Grants>, Unauthorized> {
+    /// The rights that the value of an `Authorization` field gives (RFC 6750, section 2.1). `address` is the principal of the
+    /// client's address; `now` is the time of day.
+    pub fn authorization(
+        &self,
+        value: Option<&[u8]>,
+        address: Principal,
+        now: SystemTime,
+    ) -> Result<Arc<Grants>, Unauthorized> {
         // Without authorization, a field that is meant for a proxy in front of the gateway is nothing to check.
         let (Some(value), true) = (value, self.is_enabled()) else { return Ok(self.anonymous()) };
         let (scheme, token) = value.split_at_checked(7).ok_or(Unauthorized::Scheme)?;
         if !scheme.eq_ignore_ascii_case(b"bearer ") {
             return Err(Unauthorized::Scheme);
         }
-        self.token(token.trim_ascii(), now)
+        self.token(token.trim_ascii(), address, now)
     }
 
-    /// The rights that a token gives. `now` is the time of day.
-    pub fn token(&self, token: &[u8], now: SystemTime) -> Result<Arc<Grants>, Unauthorized> {
+    /// The rights that a token gives. `address` is the principal of the client's address, whose invalid tokens are limited; `now` is
+    /// the time of day.
+    pub fn token(
+        &self,
+        token: &[u8],
+        address: Principal,
+        now: SystemTime,
+    ) -> Result<Arc<Grants>, Unauthorized> {
         let Some(verifier) = &self.verifier else { return Ok(self.anonymous()) };
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Unauthorized::Invalid);
@@ -215,10 +247,12 @@ impl Authenticator {
             Some(token) if token.changes == changes => token.grants,
             remembered => {
                 let grants = match remembered {
-                    Some(token) => token.grants,
-                    None => Arc::new(verifier.verify(token, now)?),
+                    Some(token) => {
+                        verifier.check_standing(&token.grants)?;
+                        token.grants
+                    }
+                    None => Arc::new(verifier.verify_unknown(token, &digest, address, now)?),
                 };
-                verifier.check_standing(&grants)?;
                 verifier.verified.insert(digest, VerifiedToken { changes, grants: grants.clone() });
                 grants
             }
@@ -255,6 +289,29 @@ impl Authenticator {
 }
 
 impl Verifier {
+    /// Verifies a token that is not in the cache, unless its address has sent too many invalid ones.
+    fn verify_unknown(
+        &self,
+        token: &[u8],
+        digest: &TokenDigest,
+        address: Principal,
+        now: SystemTime,
+    ) -> Result<Grants, Unauthorized> {
+        let beginning = digest.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let admitted = self.failed_logins.admit(address, beginning, Instant::now());
+        admitted.map_err(|delay| Unauthorized::TooManyFailures { retry_after: whole_seconds(delay) })?;
+        let verified = self.verify(token, now).and_then(|grants| {
+            self.check_standing(&grants)?;
+            Ok(grants)
+        });
+        match &verified {
+            // It costs no check of a signature.
+            Ok(_) | Err(Unauthorized::KeysPending) => {}
+            Err(_) => self.failed_logins.failed(address, beginning, Instant::now()),
+        }
+        verified
+    }
+
     fn verify(&self, token: &[u8], now: SystemTime) -> Result<Grants, Unauthorized> {
         let header = decode_header(token).map_err(|_| Unauthorized::Invalid)?;
         if !is_accepted(&header) {
@@ -325,6 +382,11 @@ impl KeySource {
             Self::Url(_) => Ok(false),
         }
     }
+}
+
+/// A delay in whole seconds, rounded up.
+fn whole_seconds(delay: Duration) -> u32 {
+    u32::try_from(delay.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
 }
 
 fn digest_of(token: &[u8]) -> TokenDigest {

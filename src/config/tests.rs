@@ -31,7 +31,7 @@ fn other_value(option: &str) -> &'static str {
         "log" => "json",
         "access-log" => "access.log",
         "auth" => "auth.toml",
-        "tls-certificate" | "tls-key" => "tls.pem",
+        "tls-certificate" | "tls-key" => "one.pem,other.pem",
         "limit" => "headers_max=9,head_timeout=3s",
         other => panic!("the option {other} has no value here"),
     }
@@ -158,6 +158,23 @@ fn the_memory_budget_is_a_size_in_each_layer() {
     assert_eq!(bytes(&[], &["--memory-max", "256M"]), Some(256));
     assert_eq!(bytes(&[("POLLGATE_MEMORY_MAX", "67108864")], &[]), Some(64));
     assert_eq!(bytes(&[("POLLGATE_MEMORY_MAX", "1G")], &["--memory-max", "2G"]), Some(2048));
+}
+
+#[test]
+fn each_certificate_has_its_key() {
+    let file = std::env::temp_dir().join(format!("pollgate-tls-{}.toml", std::process::id()));
+    let of_file = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        settings(&[], &["--config", file.to_str().unwrap()])
+            .map(|given| (given.tls_certificate, given.tls_key))
+    };
+    let one = of_file("tls_certificate = \"a.pem\"\ntls_key = \"a.key\"\n");
+    let two = of_file("tls_certificate = [\"a.pem\", \"b.pem\"]\ntls_key = [\"a.key\", \"b.key\"]\n");
+    let odd = of_file("tls_certificate = [\"a.pem\", \"b.pem\"]\ntls_key = \"a.key\"\n");
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(one.unwrap(), (vec!["a.pem".into()], vec!["a.key".into()]));
+    assert_eq!(two.unwrap().1, ["a.key", "b.key"].map(std::path::PathBuf::from));
+    assert!(odd.unwrap_err().contains("2 certificates and 1 keys"));
 }
 
 #[test]

@@ -9,15 +9,15 @@ use super::codec::{Authentication, Connect, OutgoingPacket, Reason};
 use super::connection::{Connection, Ending};
 use super::{Broker, groups, publish};
 use crate::auth::{Action, EndOfRights, Grants, Unauthorized, authorize, authorize_filter};
-use crate::stream::{Filter, FilterMap, StreamName, Tenant};
+use crate::stream::{Filter, FilterMap, Principal, StreamName, Tenant};
 
 /// The method of enhanced authentication whose data is a token.
 pub(super) const METHOD: &str = "jwt";
 
 impl Broker {
     /// Returns the rights that a CONNECT gives. The authentication data of the method [`METHOD`] is a token, else the password;
-    /// the user name is ignored.
-    pub(super) fn authenticate(&self, connect: &Connect) -> Result<Arc<Grants>, Reason> {
+    /// the user name is ignored. `address` is the principal of the client's address.
+    pub(super) fn authenticate(&self, connect: &Connect, address: Principal) -> Result<Arc<Grants>, Reason> {
         let token = match &connect.authentication {
             Some(Authentication { method, .. }) if method != METHOD || !self.auth.is_enabled() => {
                 return Err(Reason::BadAuthenticationMethod);
@@ -27,9 +27,10 @@ impl Broker {
         };
         let grants = match token {
             Some(token) => {
-                let verified = self.auth.token(token.bytes(), self.clock.wall());
+                let verified = self.auth.token(token.bytes(), address, self.clock.wall());
                 verified.map_err(|error| match error {
                     Unauthorized::KeysPending => Reason::ServerUnavailable,
+                    Unauthorized::TooManyFailures { .. } => Reason::ConnectionRateExceeded,
                     _ => Reason::BadUserNameOrPassword,
                 })?
             }
@@ -78,7 +79,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         }
         let refused = Ending::ByGateway(Reason::NotAuthorized);
         let Some(token) = &authentication.data else { return Err(refused) };
-        let Ok(grants) = self.broker.auth.token(token.bytes(), self.broker.clock.wall()) else {
+        // Invalid tokens count for the subject of the connection, which the first one ends.
+        let (principal, now) = (self.attached.principal(), self.broker.clock.wall());
+        let Ok(grants) = self.broker.auth.token(token.bytes(), principal, now) else {
             return Err(refused);
         };
         if grants.subject() != self.grants.subject() {

@@ -46,7 +46,7 @@ impl Broker {
         wire.version = Some(connect.version);
         wire.sent_bytes_max = connect.packet_bytes_max;
         wire.received_bytes_max = self.limits.mqtt_packet_bytes_max;
-        let grants = match self.authenticate(&connect) {
+        let grants = match self.authenticate(&connect, principal) {
             Ok(grants) => grants,
             Err(reason) => return self.refuse(wire, reason).await,
         };

@@ -17,15 +17,16 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::budget::{Budget, principal_of};
+use crate::http::TrustedProxies;
 use crate::http::conn::{
-    self, ConnectionContext, ConnectionState, GuardedStream, MqttSocket, OpenConnection, Phase, Service,
-    Transport,
+    self, ConnectionContext, ConnectionDetails, ConnectionState, GuardedStream, MqttSocket, OpenConnection,
+    Phase, Service, Transport,
 };
 use crate::limits::Limits;
 use crate::metrics::{ConnectionGuard, Metrics, stall_timed};
 use crate::mqtt::{Broker, WebSocketBytes};
 
-use super::proxies::Proxies;
+use super::proxies::ProxyProtocol;
 
 /// File descriptors that are reserved for other things than client connections.
 const DESCRIPTORS_RESERVED: usize = 1024;
@@ -62,8 +63,8 @@ pub(super) enum Front {
 /// Accepts the connections of one listener.
 pub(super) struct Acceptor {
     starter: Starter,
-    /// The proxies that begin each connection with the PROXY protocol; `None`: clients connect themselves.
-    proxies: Option<Arc<Proxies>>,
+    /// `None`: connections do not begin with the PROXY protocol.
+    proxy_protocol: Option<Arc<ProxyProtocol>>,
     open: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     rate: Rate,
@@ -78,6 +79,8 @@ struct Starter {
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
+    /// The proxies in front of the gateway, which tell the addresses of their clients. `None`: there are none.
+    proxies: Option<Arc<TrustedProxies>>,
     phase: watch::Receiver<Phase>,
     freed: Arc<Notify>,
 }
@@ -105,13 +108,15 @@ impl Acceptor {
         let per_second = f64::from(limits.connections_per_second_max);
         let rate = Rate { per_second, tokens: per_second, filled_at: Instant::now() };
         let freed = Arc::default();
-        let starter = Starter { front, tls, limits, metrics, budget, phase, freed };
-        Self { starter, proxies: None, open, refusals, rate }
+        let starter = Starter { front, tls, limits, metrics, budget, proxies: None, phase, freed };
+        Self { starter, proxy_protocol: None, open, refusals, rate }
     }
 
-    /// Expects the PROXY protocol from `proxies`, and serves nobody else.
-    pub(super) fn behind(mut self, proxies: Option<Arc<Proxies>>) -> Self {
-        self.proxies = proxies;
+    /// Takes the addresses of clients from `proxies`. With `proxy_protocol` they tell it by that protocol, and nobody else is served.
+    pub(super) fn behind(mut self, proxies: Option<Arc<TrustedProxies>>, proxy_protocol: bool) -> Self {
+        let protocol = proxies.clone().filter(|_| proxy_protocol);
+        self.proxy_protocol = protocol.map(|proxies| Arc::new(ProxyProtocol(proxies)));
+        self.starter.proxies = proxies;
         self
     }
 
@@ -176,11 +181,13 @@ impl Acceptor {
 
     fn spawn(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit, refuse: bool) {
         let open = self.starter.open(permit);
-        match &self.proxies {
+        match &self.proxy_protocol {
             None => self.starter.start(stream, peer, open, refuse),
-            Some(proxies) => {
-                let (starter, proxies) = (self.starter.clone(), proxies.clone());
-                tokio::spawn(async move { starter.start_behind(&proxies, stream, peer, open, refuse).await });
+            Some(protocol) => {
+                let (starter, protocol) = (self.starter.clone(), protocol.clone());
+                tokio::spawn(
+                    async move { starter.start_behind(&protocol, stream, peer, open, refuse).await },
+                );
             }
         }
     }
@@ -199,13 +206,13 @@ impl Starter {
     /// Starts to serve a connection once its proxy has told the address of the client. A connection without that is closed.
     async fn start_behind(
         self,
-        proxies: &Proxies,
+        protocol: &ProxyProtocol,
         mut stream: TcpStream,
         peer: SocketAddr,
         open: Open,
         refuse: bool,
     ) {
-        let told = timeout(self.limits.head_timeout.get(), proxies.client(&mut stream, peer)).await;
+        let told = timeout(self.limits.head_timeout.get(), protocol.client(&mut stream, peer)).await;
         match told.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(address) => self.start(stream, address, open, refuse),
             Err(error) => {
@@ -215,12 +222,18 @@ impl Starter {
         }
     }
 
+    fn is_proxy(&self, address: SocketAddr) -> bool {
+        self.proxies.as_ref().is_some_and(|proxies| proxies.contains(address.ip()))
+    }
+
     fn start(&self, stream: TcpStream, address: SocketAddr, open: Open, refuse: bool) {
         let (limits, phase) = (self.limits.clone(), self.phase.clone());
         let owner = self.budget.owner(principal_of(address.ip()));
         let state = Arc::new(match &self.front {
-            Front::Http(service) if service.logs_access() => {
-                ConnectionState::new(LoggedOpen { _open: open, peer: address }, &owner)
+            Front::Http(service) if service.logs_access() || self.is_proxy(address) => {
+                let proxies = self.proxies.clone().filter(|proxies| proxies.contains(address.ip()));
+                let details = ConnectionDetails { peer: address, proxies };
+                ConnectionState::new(DetailedOpen { _open: open, details }, &owner)
             }
             Front::Http(_) | Front::Mqtt(_) => ConnectionState::new(open, &owner),
         });
@@ -278,12 +291,11 @@ pub(super) async fn serve_sockets(
     limits: Arc<Limits>,
     mut sockets: mpsc::Receiver<MqttSocket>,
 ) {
-    while let Some(MqttSocket { io, state }) = sockets.recv().await {
+    while let Some(MqttSocket { io, state, principal }) = sockets.recv().await {
         let broker = broker.clone();
         let (first_bytes_max, frame_bytes_max) =
             (limits.mqtt_connect_bytes_max, limits.mqtt_packet_bytes_max);
         let served = Box::pin(async move {
-            let principal = state.principal();
             let io = Box::new(WebSocketBytes::new(io, first_bytes_max, frame_bytes_max));
             broker.serve(io, principal, false).await;
             drop(state);
@@ -320,21 +332,17 @@ struct Open {
     _freed: Freed,
 }
 
-/// Resources of an open connection, with the address of its client for the access log.
-struct LoggedOpen {
+/// Resources of an open connection, with what its requests need to know of it.
+struct DetailedOpen {
     _open: Open,
-    peer: SocketAddr,
+    details: ConnectionDetails,
 }
 
-impl OpenConnection for Open {
-    fn peer(&self) -> Option<SocketAddr> {
-        None
-    }
-}
+impl OpenConnection for Open {}
 
-impl OpenConnection for LoggedOpen {
-    fn peer(&self) -> Option<SocketAddr> {
-        Some(self.peer)
+impl OpenConnection for DetailedOpen {
+    fn details(&self) -> Option<&ConnectionDetails> {
+        Some(&self.details)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::tls::Certificate;
+use super::tls::Certificates;
 use crate::auth::{AuthError, Authenticator, TenantSettings};
 use crate::budget::{AppendRate, Quota, TenantQuotas};
 use crate::clock::Clock;
@@ -18,39 +18,37 @@ use crate::metrics::Metrics;
 /// How often the files with the keys of token issuers are checked for changes.
 const KEYS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Reads the keys of token issuers and the certificate again when their files change. Runs until the task is aborted.
+/// Reads the keys of token issuers and the certificates again when their files change. Runs until the task is aborted.
 pub(super) async fn watch_keys(
     auth: Arc<Authenticator>,
-    certificate: Option<Arc<Certificate>>,
+    certificates: Option<Arc<Certificates>>,
     clock: Clock,
 ) {
-    let (mut failing, mut offset) = (false, clock.wall_offset());
-    while auth.is_enabled() || certificate.is_some() {
+    let (mut known, mut offset) = (Vec::new(), clock.wall_offset());
+    while auth.is_enabled() || certificates.is_some() {
         sleep(KEYS_INTERVAL).await;
         // Timers do not notice when the time of day is set.
         if std::mem::replace(&mut offset, clock.wall_offset()) != offset {
             auth.time_was_set();
         }
-        let (auth, certificate) = (auth.clone(), certificate.clone());
-        let reload = move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-            // Each is read even if the other cannot be used.
-            let (keys, certificate) = (auth.reload(), certificate.map_or(Ok(false), |files| files.reload()));
-            if matches!(certificate, Ok(true)) {
+        let (auth, certificates) = (auth.clone(), certificates.clone());
+        // Each is read even if others cannot be used.
+        let reload = move || {
+            let mut errors: Vec<_> = auth.reload().err().map(|error| error.to_string()).into_iter().collect();
+            let (has_changed, of_certificates) =
+                certificates.map(|certificates| certificates.reload()).unwrap_or_default();
+            if has_changed {
                 tracing::info!("read a changed certificate");
             }
-            keys?;
-            certificate?;
-            Ok(())
+            errors.extend(of_certificates.iter().map(ToString::to_string));
+            errors
         };
-        let Ok(outcome) = spawn_blocking(reload).await else { return };
-        match outcome {
-            Ok(()) => failing = false,
-            // Once, and not each second.
-            Err(error) if !std::mem::replace(&mut failing, true) => {
-                tracing::warn!("the keys and the certificate that were read last stay in use: {error}");
-            }
-            Err(_) => {}
+        let Ok(errors) = spawn_blocking(reload).await else { return };
+        // Once, and not each second.
+        for error in errors.iter().filter(|error| !known.contains(*error)) {
+            tracing::warn!("the keys and the certificate that were read last stay in use: {error}");
         }
+        known = errors;
     }
 }
 

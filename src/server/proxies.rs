@@ -1,14 +1,15 @@
-//! Proxies in front of the gateway: which addresses they have, and the PROXY protocol (version 2), by which they tell the address of
-//! the client before its first byte.
+//! The PROXY protocol (version 2), by which proxies for TCP connections tell the address of the client before its first byte.
 //!
 //! Specification: <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>, section 2.2.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use ipnet::IpNet;
 use ppp::v2::{Addresses, Command, Header, PROTOCOL_PREFIX};
 use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::http::TrustedProxies;
 
 /// Length of the signature, the version, the family and the length of the rest.
 const FIXED_BYTES: usize = 16;
@@ -16,33 +17,10 @@ const FIXED_BYTES: usize = 16;
 /// Longest header without its first 16 bytes: addresses, and what proxies tell of their clients' TLS.
 const HEADER_BYTES_MAX: usize = 2048;
 
-/// A text that is no network.
-#[derive(Debug, thiserror::Error)]
-#[error("--behind-proxy {0:?} is neither an address nor a network such as 10.0.0.0/8")]
-pub struct InvalidNetwork(String);
+/// The proxies that begin each connection with the PROXY protocol.
+pub(super) struct ProxyProtocol(pub(super) Arc<TrustedProxies>);
 
-/// The networks of the proxies in front of the gateway.
-#[derive(Debug, Default)]
-pub(super) struct Proxies {
-    networks: Vec<IpNet>,
-}
-
-impl Proxies {
-    /// Parses addresses and networks.
-    pub(super) fn new(texts: &[String]) -> Result<Self, InvalidNetwork> {
-        let network = |text: &String| {
-            let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            parsed.map_err(|_| InvalidNetwork(text.clone()))
-        };
-        Ok(Self { networks: texts.iter().map(network).collect::<Result<_, _>>()? })
-    }
-
-    /// Whether a proxy has the address. An IPv4 address in an IPv6 one counts as what it is.
-    pub(super) fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.networks.iter().any(|network| network.contains(&address))
-    }
-
+impl ProxyProtocol {
     /// Reads the header of the PROXY protocol from a connection that `peer` opened, and nothing behind it. Returns the address of
     /// the client: `peer`, if the proxy connects on its own behalf, for example to check the gateway's health. An error of kind
     /// `InvalidData` or `PermissionDenied` means that the connection must not be served. Not cancel safe.
@@ -51,7 +29,7 @@ impl Proxies {
         stream: &mut (impl AsyncRead + Unpin),
         peer: SocketAddr,
     ) -> io::Result<SocketAddr> {
-        if !self.contains(peer.ip()) {
+        if !self.0.contains(peer.ip()) {
             let text = "a connection without a proxy of --behind-proxy, although --proxy-protocol is set";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
@@ -83,8 +61,8 @@ impl Proxies {
 mod tests {
     use super::*;
 
-    fn proxies() -> Proxies {
-        Proxies::new(&["10.0.0.0/8".to_owned(), "127.0.0.1".to_owned(), "fd00::/8".to_owned()]).unwrap()
+    fn proxies() -> ProxyProtocol {
+        ProxyProtocol(Arc::new(TrustedProxies::new(&["10.0.0.0/8".to_owned()]).unwrap()))
     }
 
     async fn client(bytes: &[u8]) -> io::Result<SocketAddr> {
@@ -97,15 +75,6 @@ mod tests {
     }
 
     const IPV4: [u8; 12] = [192, 0, 2, 7, 192, 0, 2, 1, 0x30, 0x39, 1, 187];
-
-    #[test]
-    fn proxies_are_known_by_their_addresses() {
-        let is_proxy = |text: &str| proxies().contains(text.parse().unwrap());
-        assert!(is_proxy("10.255.0.1") && is_proxy("127.0.0.1") && is_proxy("fd00::1"));
-        assert!(is_proxy("::ffff:10.0.0.1"));
-        assert!(!is_proxy("11.0.0.1") && !is_proxy("127.0.0.2") && !is_proxy("fe80::1"));
-        assert!(Proxies::new(&["10.0.0.0/33".to_owned()]).is_err());
-    }
 
     #[tokio::test]
     async fn the_header_tells_the_address_of_the_client() {

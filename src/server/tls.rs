@@ -1,4 +1,5 @@
-//! TLS for the listeners: one certificate chain with its key, read again when the files change.
+//! TLS for the listeners: certificate chains with their keys, read again when the files change, of which a client gets the one for
+//! the name that it asks for (SNI, RFC 6066, section 3).
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -9,11 +10,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::RwLock;
+use tokio_rustls::rustls::client::verify_server_name;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::crypto::ring::{Ticketer, default_provider};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, ServerConfig, SupportedCipherSuite};
 
@@ -49,10 +51,17 @@ pub enum TlsError {
         /// Why.
         error: rustls::Error,
     },
+    /// The library refuses the settings.
+    #[error("TLS cannot be served: {0}")]
+    Settings(rustls::Error),
 }
 
-/// The certificate of the listeners.
-pub(super) struct Certificate {
+/// The certificates of the listeners, in the order of the settings.
+#[derive(Debug)]
+pub(super) struct Certificates(Vec<Certificate>);
+
+/// A certificate chain and its key.
+struct Certificate {
     certificate: PathBuf,
     key: PathBuf,
     state: RwLock<(Stamps, Arc<CertifiedKey>)>,
@@ -61,31 +70,30 @@ pub(super) struct Certificate {
 /// Modification time and inode of both files, which tell whether they have changed.
 type Stamps = [(Option<SystemTime>, u64); 2];
 
-impl Certificate {
-    pub(super) fn read(certificate: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
-        let state = RwLock::new((stamps(certificate, key)?, certified(certificate, key)?));
-        Ok(Arc::new(Self { certificate: certificate.to_owned(), key: key.to_owned(), state }))
+impl Certificates {
+    /// Reads the files. `None`: there are none, and the listeners speak no TLS.
+    pub(super) fn read(certificates: &[PathBuf], keys: &[PathBuf]) -> Result<Option<Arc<Self>>, TlsError> {
+        let pairs = certificates.iter().zip(keys);
+        let all: Vec<_> =
+            pairs.map(|(certificate, key)| Certificate::read(certificate, key)).collect::<Result<_, _>>()?;
+        Ok((!all.is_empty()).then(|| Arc::new(Self(all))))
     }
 
-    /// Reads the files again if they have changed. If they cannot be used, the certificate stays as it is. Open connections keep
-    /// theirs.
-    pub(super) fn reload(&self) -> Result<bool, TlsError> {
-        let stamps = stamps(&self.certificate, &self.key)?;
-        if self.state.read().0 == stamps {
-            return Ok(false);
+    /// Reads the files again that have changed. A certificate whose files cannot be used stays as it is. Open connections keep
+    /// theirs. Returns whether one has changed, and the errors of the others.
+    pub(super) fn reload(&self) -> (bool, Vec<TlsError>) {
+        let (mut has_changed, mut errors) = (false, Vec::new());
+        for certificate in &self.0 {
+            match certificate.reload() {
+                Ok(changed) => has_changed |= changed,
+                Err(error) => errors.push(error),
+            }
         }
-        let certified = certified(&self.certificate, &self.key)?;
-        *self.state.write() = (stamps, certified);
-        Ok(true)
+        (has_changed, errors)
     }
 
     /// Settings of the HTTP listeners and of the MQTT listener.
     pub(super) fn configs(self: &Arc<Self>) -> Result<(Arc<ServerConfig>, Arc<ServerConfig>), TlsError> {
-        let unusable = |error| TlsError::Unusable {
-            certificate: self.certificate.clone(),
-            key: self.key.clone(),
-            error,
-        };
         let config = |protocols: &[&[u8]]| {
             let builder = ServerConfig::builder_with_provider(Arc::new(provider()));
             let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
@@ -98,7 +106,53 @@ impl Certificate {
             Ok(Arc::new(config))
         };
         let both = config(&HTTP_PROTOCOLS).and_then(|http| Ok((http, config(&[])?)));
-        both.map_err(unusable)
+        both.map_err(TlsError::Settings)
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    /// Chooses the first certificate for the name that the client asks for, or else the first of all. Of several for a name, one
+    /// whose key the client can verify takes precedence.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let current = |certificate: &Certificate| certificate.state.read().1.clone();
+        let [first, others @ ..] = self.0.as_slice() else { return None };
+        if others.is_empty() {
+            return Some(current(first));
+        }
+        let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
+        let mut named = None;
+        for certificate in self.0.iter().map(current) {
+            if name.as_ref().is_some_and(|name| is_for(&certificate, name)) {
+                if certificate.key.choose_scheme(hello.signature_schemes()).is_some() {
+                    return Some(certificate);
+                }
+                named = named.or(Some(certificate));
+            }
+        }
+        named.or_else(|| Some(current(first)))
+    }
+}
+
+/// Whether a subject alternative name of the certificate, perhaps with a wildcard, is this name.
+fn is_for(certificate: &CertifiedKey, name: &ServerName<'_>) -> bool {
+    let parsed = certificate.end_entity_cert().and_then(ParsedCertificate::try_from);
+    parsed.is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
+}
+
+impl Certificate {
+    fn read(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+        let state = RwLock::new((stamps(certificate, key)?, certified(certificate, key)?));
+        Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), state })
+    }
+
+    fn reload(&self) -> Result<bool, TlsError> {
+        let stamps = stamps(&self.certificate, &self.key)?;
+        if self.state.read().0 == stamps {
+            return Ok(false);
+        }
+        let certified = certified(&self.certificate, &self.key)?;
+        *self.state.write() = (stamps, certified);
+        Ok(true)
     }
 }
 
@@ -113,12 +167,6 @@ fn provider() -> CryptoProvider {
         })
     });
     provider
-}
-
-impl ResolvesServerCert for Certificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.state.read().1.clone())
-    }
 }
 
 impl fmt::Debug for Certificate {

@@ -1,6 +1,7 @@
 //! `https://` and `wss://`, through nginx and to a gateway that speaks TLS, with certificates of the tests' own authorities.
 
 mod issuer;
+mod names;
 mod programs;
 
 use std::net::{SocketAddr, TcpListener};
@@ -227,6 +228,16 @@ fn trusting(folder: &TempDir, gateway: &Gateway, settings: Settings) -> (Client,
 
 /// A TLS session with a listener, which offers this protocol.
 async fn session(folder: &TempDir, address: SocketAddr, protocol: Option<&str>) -> TlsStream<TcpStream> {
+    try_session(folder, address, "localhost", protocol).await.unwrap()
+}
+
+/// A TLS session with a listener under this name, by a client that trusts the authority in `folder`.
+async fn try_session(
+    folder: &TempDir,
+    address: SocketAddr,
+    name: &str,
+    protocol: Option<&str>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(folder.path().join("root.pem")).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
@@ -234,8 +245,8 @@ async fn session(folder: &TempDir, address: SocketAddr, protocol: Option<&str>) 
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = protocol.into_iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     let stream = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ impl World {
         });
         let (keys, next) = (folder.path().join("keys"), folder.path().join("next"));
         std::fs::write(&keys, json!({"keys": [current, rotated, removed]}).to_string()).unwrap();
-        let limits = ["--limit", "websocket_auth_timeout=1s"];
+        let limits = ["--limit", "websocket_auth_timeout=1s", "--limit", "failed_logins_max=0"];
         let gateway = Gateway::start(&[&["--auth", keys.to_str().unwrap()], &limits[..]].concat()).await;
         let world = Self { gateway, current, rotated, removed, _folder: folder };
         let owner = token(&world.current, |_, claims| {

@@ -1,6 +1,8 @@
 //! Proxies in front of the gateway, which tell the addresses of their clients.
 
-use crate::world::{Gateway, PATIENCE};
+use crate::authorization::Protected;
+use crate::world::mqtt::{Hello, Mqtt, Packet};
+use crate::world::{Gateway, PATIENCE, WebSocket, get, handshake, put, until};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -45,4 +47,96 @@ async fn the_proxy_protocol_tells_the_address_of_the_client() {
     let lines = std::fs::read_to_string(&log).unwrap();
     assert_eq!(lines.lines().count(), 2, "{lines}");
     assert!(lines.lines().all(|line| line.contains("192.0.2.7:12345")), "{lines}");
+}
+
+/// Sends requests of every kind through a proxy at loopback that appends `203.0.113.HOST`, and returns the lines of the access log.
+async fn logged_behind(proxies: &str) -> Vec<serde_json::Value> {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    let mut gateway =
+        Gateway::start(&["--behind-proxy", proxies, "--access-log", log.to_str().unwrap()]).await;
+    let mut connection = gateway.connect().await;
+    // The client itself claims to be 6.6.6.6.
+    let by = |request: crate::world::Request, host: &str| {
+        request.header("x-forwarded-for", format!("6.6.6.6, 203.0.113.{host}"))
+    };
+    connection.send(by(put("/v1/stream/s").text("a"), "1")).await.expect(201);
+    connection.send(by(get("/v1/stream/s?offset=-1"), "2")).await.expect(200);
+    let forwarded = get("/v1/stream/s?offset=-1").header("forwarded", "for=203.0.113.3;proto=https");
+    connection.send(forwarded).await.expect(200);
+    connection.send(get("/v1/stream/s?offset=-1").header("x-forwarded-for", "unknown")).await.expect(200);
+    gateway.signal("TERM");
+    assert!(gateway.ended(PATIENCE).await.success());
+    let lines = std::fs::read_to_string(&log).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_for_http_tells_the_client_of_each_request() {
+    let lines = logged_behind("127.0.0.0/8").await;
+    let addresses: Vec<_> = lines.iter().map(|line| line["address"].as_str().unwrap()).collect();
+    assert_eq!(addresses[..3], ["203.0.113.1", "203.0.113.2", "203.0.113.3"]);
+    assert!(addresses[3].starts_with("127.0.0.1:"), "what is no address: {addresses:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_cannot_tell_another_address() {
+    let lines = logged_behind("10.0.0.0/8").await;
+    assert_eq!(lines.len(), 4);
+    assert!(
+        lines.iter().all(|line| line["address"].as_str().unwrap().starts_with("127.0.0.1:")),
+        "{lines:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_behind_a_proxy_have_shares_of_their_own() {
+    let limits = ["--limit", "appends_per_second_max=1", "--limit", "failed_logins_max=1"];
+    let arguments = [&["--behind-proxy", "127.0.0.1"], &limits[..]].concat();
+    let world = Protected::start_with("public = ['open/#']", &arguments, &[]).await;
+    let forged = |host: u8| {
+        get("/v1/stream/news")
+            .header("authorization", "Bearer a.b.c")
+            .header("x-forwarded-for", format!("192.0.2.{host}"))
+    };
+    let mut connection = world.gateway.connect().await;
+    connection.send(forged(1)).await.expect(401);
+    let refused = connection.send(forged(1)).await.expect(429);
+    assert!(refused.header("retry-after").parse::<u32>().unwrap() >= 1);
+    assert!(refused.text().contains("too-many-failed-logins"), "{}", refused.text());
+    connection.send(forged(2)).await.expect(401);
+
+    // Frames of a WebSocket, too: its first one has the token.
+    let head = handshake("/v1/stream/news?offset=-1&live=websocket") + "x-forwarded-for: 192.0.2.1\r\n";
+    let mut socket = WebSocket::open_with(world.gateway.connect_raw().await, head).await.unwrap();
+    socket.send_text(r#"{"auth":"a.b.d"}"#).await;
+    let closed = socket.closed().await;
+    assert_eq!(closed.0, 4401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_tokens_make_unknown_ones_of_their_address_wait() {
+    let limits = ["failed_logins_max=2", "failed_login_delay=2s", "failed_login_delay_max=2s"];
+    let limits: Vec<_> = limits.iter().flat_map(|limit| ["--limit", limit]).collect();
+    let world = Protected::start_with("", &limits, &[]).await;
+    let [used, new] = ["used", "new"].map(|name| world.token(&["--read", "news", "--subject", name]));
+    world.send(Some(&used), get("/v1/stream/news")).await.expect(200);
+    for forged in ["a.b.1", "a.b.2"] {
+        world.send(Some(forged), get("/v1/stream/news")).await.expect(401);
+    }
+    let refused = world.send(Some(&new), get("/v1/stream/news")).await.expect(429);
+    assert!(["1", "2"].contains(&refused.header("retry-after")), "{}", refused.header("retry-after"));
+    world.send(Some(&used), get("/v1/stream/news")).await.expect(200);
+    world.send(Some(&used), put("/v1/stream/other").text("")).await.expect(403);
+    for (version, code) in [(4, 3), (5, 0x9f)] {
+        let hello = Hello { version, password: Some("a.b.3".to_owned()), ..Hello::new("client") };
+        let mut client = Mqtt::open(world.gateway.mqtt, version).await;
+        client.send(&hello.bytes()).await;
+        let connack = client.receive().await;
+        assert!(matches!(&connack, Some(Packet::Connack { code: told, .. }) if *told == code), "{connack:?}");
+    }
+    until("the delay is over", async || {
+        world.send(Some(&new), get("/v1/stream/news")).await.status.as_u16() == 200
+    })
+    .await;
 }

@@ -16,6 +16,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// 2026-01-01.
 const NOW: Duration = Duration::from_secs(1_767_225_600);
 
+/// The principal of the clients' address.
+const ADDRESS: Principal = Principal(1);
+
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + NOW
 }
@@ -47,7 +50,7 @@ impl World {
     }
 
     fn verify(&self, token: &str) -> Result<Arc<Grants>, Unauthorized> {
-        self.authenticator.token(token.as_bytes(), now())
+        self.authenticator.token(token.as_bytes(), ADDRESS, now())
     }
 }
 
@@ -223,7 +226,7 @@ fn a_verified_token_is_remembered_until_it_expires_or_its_key_is_gone() {
     let token = world.own_token(HOUR);
     let (first, second) = (world.verify(&token).unwrap(), world.verify(&token).unwrap());
     assert!(Arc::ptr_eq(&first, &second));
-    let late = world.authenticator.token(token.as_bytes(), now() + HOUR);
+    let late = world.authenticator.token(token.as_bytes(), ADDRESS, now() + HOUR);
     assert_eq!(late.err(), Some(Unauthorized::Expired));
     std::fs::remove_file(world.folder.path().join("own")).unwrap();
     assert!(world.authenticator.reload().is_err());
@@ -269,7 +272,7 @@ fn an_issuer_name_with_a_space_is_refused() {
 #[test]
 fn the_authorization_field_is_a_bearer_token() {
     let world = World::new();
-    let field = |value: &str| world.authenticator.authorization(Some(value.as_bytes()), now());
+    let field = |value: &str| world.authenticator.authorization(Some(value.as_bytes()), ADDRESS, now());
     let token = world.own_token(HOUR);
     for value in [format!("Bearer {token}"), format!("bearer  {token}")] {
         assert!(field(&value).is_ok(), "{value}");
@@ -277,10 +280,10 @@ fn the_authorization_field_is_a_bearer_token() {
     for value in ["Basic YTpi", "Bearer", "", "Token x"] {
         assert_eq!(field(value).err(), Some(Unauthorized::Scheme), "{value}");
     }
-    assert_eq!(world.authenticator.authorization(None, now()).unwrap().subject(), None);
+    assert_eq!(world.authenticator.authorization(None, ADDRESS, now()).unwrap().subject(), None);
     let open = Authenticator::open();
     assert!(
-        open.authorization(Some(b"Basic YTpi"), now()).unwrap().is_unrestricted(),
+        open.authorization(Some(b"Basic YTpi"), ADDRESS, now()).unwrap().is_unrestricted(),
         "a proxy's own credentials"
     );
 }
@@ -303,4 +306,22 @@ fn a_token_is_made_only_with_valid_patterns_and_a_bounded_life() {
     assert!(sign("a/#/b", HOUR).is_err());
     assert!(sign("a", 25 * HOUR).is_err());
     assert!(generate_key(&key).is_err(), "an existing key is not overwritten");
+}
+
+#[test]
+fn an_address_that_sends_invalid_tokens_waits_before_the_next_unknown_one_is_checked() {
+    let World { authenticator, folder } = World::new();
+    let limits = Limits { failed_logins_max: 2, ..Limits::default() };
+    let world = World { authenticator: authenticator.with_limits(&limits), folder };
+    let (known, late) = (world.own_token(HOUR), world.own_token(HOUR / 2));
+    assert!(world.verify(&known).is_ok());
+    for forged in ["a.b.c", "a.b.d"] {
+        assert_eq!(world.verify(forged), Err(Unauthorized::Invalid));
+    }
+    let waits = Err(Unauthorized::TooManyFailures { retry_after: 1 });
+    assert_eq!(world.verify("a.b.e"), waits);
+    assert_eq!(world.verify(&late), waits, "a valid token that is not known yet");
+    assert!(world.verify(&known).is_ok(), "a token in use");
+    let elsewhere = world.authenticator.token(late.as_bytes(), Principal(2), now());
+    assert!(elsewhere.is_ok(), "the same token from another address");
 }

@@ -34,6 +34,8 @@ pub(in crate::http) struct Rights {
     now: SystemTime,
     /// See [`Authenticator::changes`](crate::auth::Authenticator::changes).
     changes: u64,
+    /// The principal of the client's address.
+    address: Principal,
     /// The request has a ticket, which was not redeemed. Nothing is allowed until it is.
     owes_ticket: bool,
 }
@@ -60,7 +62,7 @@ pub(in crate::http) struct HeldCredentials {
 
 impl Gateway {
     /// Verifies the credentials of a request. `None`: the gateway checks no credentials. `is_safe`: the request changes nothing and
-    /// opens no WebSocket.
+    /// opens no WebSocket. `address` is the principal of the client's address.
     ///
     /// `Authorization` takes precedence over a ticket, and a ticket over the cookie.
     pub(in crate::http) fn authenticate(
@@ -68,6 +70,7 @@ impl Gateway {
         query: Option<&str>,
         fields: &(impl Fields + ?Sized),
         is_safe: bool,
+        address: Principal,
     ) -> Result<Option<Rights>, Error> {
         if !self.auth.is_enabled() {
             return Ok(None);
@@ -84,12 +87,13 @@ impl Gateway {
         let owes_ticket = value.is_none() && query.and_then(ticket_of).is_some();
         let grants = match value {
             None if !owes_ticket && let Some(token) = self.cookie(fields, is_safe)? => {
-                self.auth.token(token, now)
+                self.auth.token(token, address, now)
             }
-            value => self.auth.authorization(value, now),
+            value => self.auth.authorization(value, address, now),
         };
         let grants = grants.map_err(Error::Unauthorized)?;
-        Ok(Some(Rights { grants, anonymous: self.auth.anonymous(), now, changes, owes_ticket }))
+        let anonymous = self.auth.anonymous();
+        Ok(Some(Rights { grants, anonymous, now, changes, address, owes_ticket }))
     }
 
     /// Returns the token in the cookie. A browser adds it to the requests of any page that it lets send cookies, so that requests
@@ -135,7 +139,8 @@ impl SocketRights {
     /// Replaces the rights with those of a token of the same subject, if it grants to read all `streams`.
     pub(in crate::http) fn renew(&mut self, token: &str, streams: &[StreamName]) -> Result<(), Error> {
         let (now, changes) = (self.clock.wall(), self.auth.changes());
-        let grants = self.auth.token(token.as_bytes(), now).map_err(Error::Unauthorized)?;
+        let grants = self.auth.token(token.as_bytes(), self.rights.address, now);
+        let grants = grants.map_err(Error::Unauthorized)?;
         let before = self.rights.grants.subject();
         if before.is_some() && before != grants.subject() {
             return Err(Error::Unauthorized(Unauthorized::Subject));

@@ -217,6 +217,10 @@ impl Error {
                 fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
                 (StatusCode::SERVICE_UNAVAILABLE, "keys-pending")
             }
+            Self::Unauthorized(Unauthorized::TooManyFailures { retry_after }) => {
+                fields.insert(RETRY_AFTER, HeaderValue::from(*retry_after));
+                (StatusCode::TOO_MANY_REQUESTS, "too-many-failed-logins")
+            }
             Self::Unauthorized(reason) => {
                 // Without credentials, the challenge names no error (RFC 6750, section 3.1).
                 fields.insert(

@@ -14,6 +14,7 @@ use super::answer;
 use super::error::Error;
 use super::fields;
 use crate::http::conn::{Body, bare};
+use crate::stream::Principal;
 
 /// Constants of RFC 6455, sections 1.3 and 4.1.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -26,6 +27,8 @@ pub(in crate::http) struct Handshake {
     pub(in crate::http) accept: Option<String>,
     /// Whether the client offers the subprotocol `mqtt`.
     pub(in crate::http) offers_mqtt: bool,
+    /// The principal of the address that a proxy tells; the gateway, if the connection is the client's own.
+    pub(in crate::http) address: Principal,
 }
 
 impl Handshake {
@@ -36,7 +39,7 @@ impl Handshake {
             None => Some(accept(head)?),
         };
         let offers_mqtt = has_token(head, &SEC_WEBSOCKET_PROTOCOL, "mqtt");
-        Ok(Self { accept, offers_mqtt })
+        Ok(Self { accept, offers_mqtt, address: Principal::GATEWAY })
     }
 
     /// Returns the response that opens the WebSocket: 101, or over HTTP/2 200, since the connection does not switch protocols.

@@ -16,9 +16,11 @@ use super::handlers::Put;
 use super::handshake::Handshake;
 use super::options::Options;
 use super::origins::AllowedOrigin;
+use super::source::Source;
 use super::target::unknown_parameters;
 use super::tickets::{TicketRequest, without_secrets};
-use crate::access_log::{AccessEntry, LoggedRequest};
+use crate::access_log::{AccessEntry, LoggedAddress, LoggedRequest};
+use crate::budget::principal_of;
 use crate::clock::rfc3339;
 use crate::http::conn::{Answer, ConnectionState, Framing};
 use crate::http::read::request::{Read, ReadOrSocket, WebSocket};
@@ -45,6 +47,23 @@ impl GatewayRequest {
         let client = known.and_then(Operation::client).map(ClientId::chosen);
         let log = RequestLog::new(form, framing, origin, known.map_or("", Operation::stream), client);
         Self { operation, log }
+    }
+
+    /// Charges what a request that a proxy has sent stores to the address of its client. The memory that it takes while it is
+    /// under way belongs to the connection, which is that of the proxy.
+    pub(in crate::http) fn came_from(&mut self, source: Source) {
+        let (Some(address), Ok(operation)) = (source.forwarded(), &mut self.operation) else { return };
+        let principal = principal_of(address);
+        match operation {
+            Operation::OnStream(_, OnStream::Append(append)) => {
+                append.principal = append.principal.or(principal);
+            }
+            Operation::OnStream(_, OnStream::Create(put, _)) => put.principal = put.principal.or(principal),
+            Operation::WebSocket(socket) => socket.handshake.address = principal,
+            Operation::Mqtt(handshake) => handshake.address = principal,
+            Operation::OnStream(_, OnStream::Head | OnStream::Delete) => {}
+            Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) | Operation::Ticket(_) => {}
+        }
     }
 }
 
@@ -130,6 +149,7 @@ impl Gateway {
     pub(in crate::http) fn note(
         &self,
         request: &mut GatewayRequest,
+        source: Source,
         method: &str,
         target: &str,
         query: Option<&str>,
@@ -139,7 +159,9 @@ impl Gateway {
             let target = &without_secrets(target);
             let logged = LoggedRequest { method, target, form: request.log.form.as_str(), client };
             let time = rfc3339(self.clock.wall());
-            request.log.notes().access = Some(access_log.begin(logged, time));
+            let mut access = access_log.begin(logged, time);
+            access.set_address(source.forwarded().map(LoggedAddress::Told));
+            request.log.notes().access = Some(access);
         }
         if self.auth.is_enabled() && query.and_then(ticket_of).is_some() {
             request.log.notes().has_ticket = true;
@@ -203,10 +225,12 @@ impl RequestLog {
         self.notes.as_ref()?.span.as_ref()
     }
 
-    /// Notes the connection that the request came from.
+    /// Notes the connection that the request came from, unless its proxy has told the client.
     pub(in crate::http) fn came_from(&mut self, state: &ConnectionState) {
-        if let Some(access) = self.notes.as_mut().and_then(|notes| notes.access.as_mut()) {
-            access.set_address(state.peer());
+        if let Some(access) = self.notes.as_mut().and_then(|notes| notes.access.as_mut())
+            && !access.has_address()
+        {
+            access.set_address(state.peer().map(LoggedAddress::Peer));
         }
     }
 

@@ -1,7 +1,5 @@
 //! Routes: parses method, target and header fields of a request into a typed operation.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
@@ -19,13 +17,14 @@ use super::handlers::{Put, STREAM_METHODS, post};
 use super::handshake::Handshake;
 use super::operation::{GatewayRequest, OnStream, Operation};
 use super::options::Options;
+use super::source::Source;
 use super::target::stream_of_path;
 use super::tickets::{TICKET_METHODS, TICKET_PATH, TicketRequest};
 use super::upgrade;
 use super::upload::{can_skip, collect};
 use crate::auth::Action;
 use crate::budget::Owner;
-use crate::http::conn::Framing;
+use crate::http::conn::{ConnectionState, Framing};
 use crate::http::read::request::{PostRead, Read, ReadOrSocket};
 use crate::limits::Limits;
 use crate::stream::{Append, Shortage, StreamName};
@@ -130,14 +129,15 @@ impl Gateway {
         request: Request<Incoming>,
         mut framing: Framing,
         refusal: Option<Refusal>,
-        owner: &Arc<Owner>,
+        state: &ConnectionState,
     ) -> (GatewayRequest, Option<Incoming>) {
-        let form = form(&request);
+        let (form, owner) = (form(&request), state.owner());
         // A client that waits for `100 Continue` has not sent its body, and might never send it.
         let expects = request.headers().contains_key(EXPECT);
         let may_skip = !expects && can_skip(request.body());
         let is_http2 = request.version() == Version::HTTP_2;
         let (head, mut body) = request.into_parts();
+        let source = Source::of(state, &head.headers);
         let (method, target) = (head.method.clone(), head.uri.path_and_query().cloned());
         let admitted = self.admit(&head, refusal).and_then(|()| self.access.admit(&head));
         let origin = admitted.as_ref().ok().copied().flatten();
@@ -145,7 +145,7 @@ impl Gateway {
         let opens_socket = method == Method::CONNECT || head.headers.contains_key(UPGRADE);
         let rights = admitted.and_then(|_| {
             let is_safe = !opens_socket && matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
-            self.authenticate(query, &head.headers, is_safe)
+            self.authenticate(query, &head.headers, is_safe, source.principal())
         });
         let parsed = rights.and_then(|rights| {
             let parsed = self.parse(form, head)?;
@@ -195,7 +195,8 @@ impl Gateway {
         // Other resources have no parameters; a file may have some that are meant for caches.
         let query =
             target.split_once('?').filter(|(path, _)| path.starts_with(STREAM_PATHS)).map(|(_, query)| query);
-        self.note(&mut request, method.as_str(), target, query);
+        request.came_from(source);
+        self.note(&mut request, source, method.as_str(), target, query);
         (request, unread)
     }
 

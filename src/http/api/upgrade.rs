@@ -36,8 +36,8 @@ impl<A> Reply<A> {
 /// The protocol to which a connection switches.
 pub(in crate::http) enum Upgrade {
     WebSocket(Box<WebSocketUpgrade>),
-    /// MQTT in WebSocket frames, for the MQTT front.
-    Mqtt(mpsc::Sender<MqttSocket>),
+    /// MQTT in WebSocket frames, for the MQTT front, and the principal of the address that a proxy tells.
+    Mqtt(mpsc::Sender<MqttSocket>, Principal),
 }
 
 /// A WebSocket that is about to be served.
@@ -73,7 +73,10 @@ impl Upgrade {
     pub(in crate::http) async fn serve(self, io: UpgradedIo, state: Arc<ConnectionState>) {
         match self {
             // This fails only if the MQTT front is gone, and the server with it.
-            Self::Mqtt(sockets) => drop(sockets.send(MqttSocket { io, state }).await),
+            Self::Mqtt(sockets, address) => {
+                let principal = address.or(state.principal());
+                drop(sockets.send(MqttSocket { io, state, principal }).await);
+            }
             Self::WebSocket(socket) => socket.serve(io).await,
         }
     }
@@ -135,7 +138,7 @@ impl Gateway {
             return Err(Error::Subprotocol);
         }
         let answer = A::from(handshake.response(Some("mqtt")));
-        Ok(Reply { answer, upgrade: Some(Upgrade::Mqtt(self.mqtt_sockets.clone())) })
+        Ok(Reply { answer, upgrade: Some(Upgrade::Mqtt(self.mqtt_sockets.clone(), handshake.address)) })
     }
 
     /// Switches to a WebSocket over one stream or many.
@@ -159,7 +162,7 @@ impl Gateway {
             None => SocketReads::FirstFrame(opener),
         };
         let (hub, limits) = (self.hub.clone(), self.limits.clone());
-        let principal = state.principal();
+        let principal = handshake.address.or(state.principal());
         let socket = WebSocketUpgrade { hub, limits, principal, rights, reads, access: None };
         Ok(Reply { answer, upgrade: Some(Upgrade::WebSocket(Box::new(socket))) })
     }

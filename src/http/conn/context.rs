@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::io::{ConnectionState, GuardedStream, Phase};
+use super::io::GuardedStream;
 use super::response::{Outgoing, ResponseBytes};
+use super::state::{ConnectionState, Phase};
 use super::transport::Transport;
 use crate::http::api::admin::Admin;
 use crate::http::api::gateway::Gateway;

@@ -9,6 +9,7 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENC
 use hyper::{Method, Version};
 
 use super::response::Framing;
+use super::state::ConnectionState;
 use crate::auth::Unauthorized;
 use crate::http::api::error::Error;
 use crate::http::api::fields::{Fields, ParsedFields, whole_number};
@@ -16,6 +17,7 @@ use crate::http::api::form::Form;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::handlers::post;
 use crate::http::api::operation::{GatewayRequest, OnStream, Operation};
+use crate::http::api::source::Source;
 use crate::http::api::target::{Parameters, Query, STREAMS, stream_of_path};
 use crate::http::read::request::Read;
 
@@ -40,7 +42,7 @@ const FIELDS_MAX: usize = 32;
 impl Gateway {
     /// Parses the request at the beginning of `bytes`: a short or long poll, or an append, over HTTP/1.1 on a connection that
     /// stays open.
-    pub(super) fn try_parse(&self, bytes: &[u8]) -> Parsed {
+    pub(super) fn try_parse(&self, bytes: &[u8], state: &ConnectionState) -> Parsed {
         let mut room = [EMPTY_HEADER; FIELDS_MAX];
         let mut request = Request::new(&mut room);
         let Ok(Status::Complete(head_bytes)) = request.parse(bytes) else { return Parsed::Other };
@@ -71,7 +73,9 @@ impl Gateway {
             _ => (Form::Append, self.parse_append(path, query, &fields, body), query.is_some()),
         };
         let is_safe = method == Method::GET;
-        let operation = self.authenticate(query, &fields, is_safe).and_then(|rights| match rights {
+        let source = Source::of(state, &fields);
+        let rights = self.authenticate(query, &fields, is_safe, source.principal());
+        let operation = rights.and_then(|rights| match rights {
             Some(rights) => rights.admit(operation?),
             None => operation,
         });
@@ -79,8 +83,9 @@ impl Gateway {
             return Parsed::Other;
         }
         let mut request = GatewayRequest::new(form, Framing::PERSISTENT, origin, operation);
+        request.came_from(source);
         if has_unknown || self.access_log.is_some() {
-            self.note(&mut request, method.as_str(), target, query);
+            self.note(&mut request, source, method.as_str(), target, query);
         }
         Parsed::Request(request, head_bytes + body.len())
     }

@@ -15,9 +15,10 @@ use tokio::time::Instant;
 use super::context::{BoxedStep, ConnectionContext};
 use super::fast_path::Parsed;
 use super::hyper_request::receive_with_hyper;
-use super::io::{GuardedStream, LeavesBy, Phase};
+use super::io::{GuardedStream, LeavesBy};
 use super::pending::PendingResponse;
 use super::response::Outgoing;
+use super::state::Phase;
 use super::transport::Transport;
 use super::upgraded::UpgradedIo;
 use super::write::write_body;
@@ -148,7 +149,7 @@ fn try_parse<'a>(
     context: &'a ConnectionContext,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Result<PendingResponse<'a>, Exit>>> {
-    let parse = |gateway: &'a Gateway, bytes: &[u8]| match gateway.try_parse(bytes) {
+    let parse = |gateway: &'a Gateway, bytes: &[u8]| match gateway.try_parse(bytes, &context.state) {
         Parsed::Request(request, consumed) => {
             (Ok(PendingResponse::of(gateway, request, &context.state)), consumed)
         }

@@ -19,8 +19,8 @@ use tokio::time::sleep;
 
 use super::body::Body;
 use super::context::{BoxedStep, ConnectionContext, Service};
-use super::io::{ConnectionState, Phase};
 use super::response::Framing;
+use super::state::{ConnectionState, Phase};
 use super::transport::Transport;
 use super::upgraded::UpgradedIo;
 use crate::http::api::routes::Refusal;
@@ -74,7 +74,7 @@ async fn respond(
         Service::Admin(admin) => return admin.answer(request, framing).await,
     };
     // hyper resets the stream when an unread body is dropped.
-    let (request, _unread) = gateway.receive(request, framing, refusal, state.owner()).await;
+    let (request, _unread) = gateway.receive(request, framing, refusal, state).await;
     let reply = gateway.respond::<Response<Body>>(request, state).await;
     if let (Some(upgrade), Some(upgraded)) = (reply.upgrade, upgraded) {
         let state = state.clone();

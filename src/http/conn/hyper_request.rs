@@ -26,9 +26,10 @@ use tokio::time::timeout;
 
 use super::body::Body;
 use super::context::{BoxedStep, ConnectionContext, Service};
-use super::io::{GuardedStream, Phase};
+use super::io::GuardedStream;
 use super::pending::PendingResponse;
 use super::response::Framing;
+use super::state::Phase;
 use crate::http::api::fields::{Fields, ParsedFields};
 use crate::http::api::routes::Refusal;
 use crate::limits::Limits;
@@ -88,7 +89,7 @@ async fn respond<'a>(
     let framing = Framing::of(&request);
     match &*context.service {
         Service::Gateway(gateway) => {
-            let (request, unread) = gateway.receive(request, framing, refusal, context.state.owner()).await;
+            let (request, unread) = gateway.receive(request, framing, refusal, &context.state).await;
             (PendingResponse::of(gateway, request, &context.state), unread)
         }
         Service::Admin(admin) => {

@@ -1,16 +1,11 @@
-//! The socket of a connection ([`GuardedStream`]), and the state that the connection shares with its requests and the server
-//! ([`ConnectionState`], [`Phase`]).
-//!
-//! `GuardedStream` wraps a TCP stream with what hyper lacks: a timeout for writing to a client that stopped reading, notice of
+//! The socket of a connection: [`GuardedStream`] wraps a TCP stream with what hyper lacks: a timeout for writing to a client that stopped reading, notice of
 //! a client that leaves while bytes of it are unread, returning bytes that were read, and a shutdown that does not destroy the
 //! last response on its way.
 
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,10 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::state::{ConnectionState, Phase};
 use super::transport::Transport;
-use crate::budget::{ConnectionCharge, Owner};
 use crate::limits::Limits;
-use crate::stream::Principal;
 
 /// Size of the read buffer on the stack, and so of the longest request that the fast path parses, body included.
 const REQUEST_BYTES_MAX: usize = 4 * 1024;
@@ -40,75 +34,6 @@ const LINGER_READ_BYTES: usize = 16 * 1024;
 
 /// Vectored writes up to this size are copied into one piece, which costs less than a second piece in the kernel.
 const JOINED_BYTES_MAX: usize = 1024;
-
-/// The phase of the server, from serving to its shutdown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// Connections are accepted and served.
-    Serving,
-    /// No connection is accepted; open connections close after their current response.
-    Closing,
-    /// All connections are dropped at once.
-    Stopped,
-}
-
-/// State of one connection. It counts as open until the last holder drops this, so a WebSocket that outlives the HTTP
-/// connection still counts.
-pub struct ConnectionState {
-    stalled: AtomicBool,
-    unsent: AtomicBool,
-    charge: ConnectionCharge,
-    open: Box<dyn OpenConnection>,
-}
-
-/// Resources that the server holds while a connection is open.
-pub trait OpenConnection: Send + Sync + 'static {
-    /// The address of the client, if the access log needs it.
-    fn peer(&self) -> Option<SocketAddr>;
-}
-
-impl ConnectionState {
-    /// State of a new connection of `owner`; `open` is dropped with the last holder.
-    pub fn new(open: impl OpenConnection, owner: &Arc<Owner>) -> Self {
-        let [stalled, unsent] = Default::default();
-        Self { stalled, unsent, charge: ConnectionCharge::new(owner), open: Box::new(open) }
-    }
-
-    /// The owner of the memory that the client takes.
-    pub(in crate::http) fn owner(&self) -> &Arc<Owner> {
-        self.charge.owner()
-    }
-
-    /// The address of the client, if the access log needs it.
-    pub(in crate::http) fn peer(&self) -> Option<SocketAddr> {
-        self.open.peer()
-    }
-
-    /// The principal of the client, which its address determines.
-    pub fn principal(&self) -> Principal {
-        self.owner().principal()
-    }
-
-    /// Records that the client stopped reading and is being disconnected.
-    fn set_stalled(&self) {
-        self.stalled.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the client was disconnected because it stopped reading.
-    pub(in crate::http) fn is_stalled(&self) -> bool {
-        self.stalled.load(Ordering::Relaxed)
-    }
-
-    /// Records whether the kernel has not accepted all of the last write.
-    fn set_unsent(&self, unsent: bool) {
-        self.unsent.store(unsent, Ordering::Relaxed);
-    }
-
-    /// Whether a part of the last write still has to be written.
-    pub(super) fn is_unsent(&self) -> bool {
-        self.unsent.load(Ordering::Relaxed)
-    }
-}
 
 /// How a client ends its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

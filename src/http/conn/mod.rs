@@ -18,6 +18,7 @@ mod hyper_request;
 mod io;
 mod pending;
 mod response;
+mod state;
 mod tls;
 mod transport;
 mod upgraded;
@@ -36,7 +37,8 @@ use tokio_rustls::rustls::ServerConfig;
 
 pub use body::Body;
 pub use context::{ConnectionContext, Service};
-pub use io::{ConnectionState, GuardedStream, OpenConnection, Phase};
+pub use io::GuardedStream;
+pub use state::{ConnectionDetails, ConnectionState, OpenConnection, Phase};
 pub use transport::Transport;
 pub use upgraded::{MqttSocket, UpgradedIo};
 

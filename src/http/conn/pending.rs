@@ -6,8 +6,9 @@ use std::task::{Context, Poll, ready};
 
 use tracing::Span;
 
-use super::io::{ConnectionState, LeavesBy};
+use super::io::LeavesBy;
 use super::response::ResponseBytes;
+use super::state::ConnectionState;
 use crate::clock::ReusableSleep;
 use crate::http::api::error::Error;
 use crate::http::api::gateway::Gateway;

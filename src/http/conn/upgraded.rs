@@ -9,7 +9,9 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::io::{ConnectionState, GuardedStream};
+use super::io::GuardedStream;
+use super::state::ConnectionState;
+use crate::stream::Principal;
 
 /// The byte stream of a WebSocket, after its handshake.
 pub enum UpgradedIo {
@@ -25,6 +27,8 @@ pub struct MqttSocket {
     pub io: UpgradedIo,
     /// State of the connection. It is held until the socket ends, because the connection counts as open until then.
     pub state: Arc<ConnectionState>,
+    /// The principal of the client's address.
+    pub principal: Principal,
 }
 
 impl AsyncRead for UpgradedIo {

@@ -6,18 +6,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::sleep;
 
+use super::super::state::OpenConnection;
 use super::*;
 use crate::budget::{Account, Bounds, Budget, Charge};
 use crate::clock::in_time;
+use crate::stream::Principal;
 
 /// A connection that holds nothing of a server.
 struct Nothing;
 
-impl OpenConnection for Nothing {
-    fn peer(&self) -> Option<SocketAddr> {
-        None
-    }
-}
+impl OpenConnection for Nothing {}
 
 const PIECE: [u8; 16 * 1024] = [7; 16 * 1024];
 

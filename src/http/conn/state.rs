@@ -1,0 +1,102 @@
+//! The state that a connection shares with its requests and the server.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::budget::{ConnectionCharge, Owner};
+use crate::http::api::fields::Fields;
+use crate::http::api::forwarded::TrustedProxies;
+use crate::stream::Principal;
+
+/// The phase of the server, from serving to its shutdown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Connections are accepted and served.
+    Serving,
+    /// No connection is accepted; open connections close after their current response.
+    Closing,
+    /// All connections are dropped at once.
+    Stopped,
+}
+
+/// State of one connection. It counts as open until the last holder drops this, so a WebSocket that outlives the HTTP
+/// connection still counts.
+pub struct ConnectionState {
+    stalled: AtomicBool,
+    unsent: AtomicBool,
+    /// `open` has details. Most connections have none, and are not asked for them.
+    is_detailed: bool,
+    charge: ConnectionCharge,
+    open: Box<dyn OpenConnection>,
+}
+
+/// Resources that the server holds while a connection is open.
+pub trait OpenConnection: Send + Sync + 'static {
+    /// What only some connections have.
+    fn details(&self) -> Option<&ConnectionDetails> {
+        None
+    }
+}
+
+/// What is known of a connection if its requests are logged, or if it is that of a proxy.
+#[derive(Debug)]
+pub struct ConnectionDetails {
+    /// The address of the client, or of the proxy.
+    pub peer: SocketAddr,
+    /// The client is one of these proxies, and tells the address of its own client.
+    pub proxies: Option<Arc<TrustedProxies>>,
+}
+
+impl ConnectionState {
+    /// State of a new connection of `owner`; `open` is dropped with the last holder.
+    pub fn new(open: impl OpenConnection, owner: &Arc<Owner>) -> Self {
+        let [stalled, unsent] = Default::default();
+        let (is_detailed, charge) = (open.details().is_some(), ConnectionCharge::new(owner));
+        Self { stalled, unsent, is_detailed, charge, open: Box::new(open) }
+    }
+
+    fn details(&self) -> Option<&ConnectionDetails> {
+        if self.is_detailed { self.open.details() } else { None }
+    }
+
+    /// The owner of the memory that the client takes.
+    pub(in crate::http) fn owner(&self) -> &Arc<Owner> {
+        self.charge.owner()
+    }
+
+    /// The address of the client, if it is known.
+    pub(in crate::http) fn peer(&self) -> Option<SocketAddr> {
+        self.details().map(|details| details.peer)
+    }
+
+    /// The address of the client that a proxy tells in the header fields of a request. `None`: the connection is the client's own.
+    pub(in crate::http) fn forwarded(&self, fields: &(impl Fields + ?Sized)) -> Option<IpAddr> {
+        self.details()?.proxies.as_ref()?.client(fields)
+    }
+
+    /// The principal of the client, which its address determines.
+    pub fn principal(&self) -> Principal {
+        self.owner().principal()
+    }
+
+    /// Records that the client stopped reading and is being disconnected.
+    pub(super) fn set_stalled(&self) {
+        self.stalled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client was disconnected because it stopped reading.
+    pub(in crate::http) fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// Records whether the kernel has not accepted all of the last write.
+    pub(super) fn set_unsent(&self, unsent: bool) {
+        self.unsent.store(unsent, Ordering::Relaxed);
+    }
+
+    /// Whether a part of the last write still has to be written.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.unsent.load(Ordering::Relaxed)
+    }
+}
