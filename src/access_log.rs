@@ -1,56 +1,22 @@
 //! The access log: a line of JSON for each HTTP request to the gateway, written when its response is complete or its client has
-//! left.
-//!
-//! Requests never wait for the file: they add their line to a buffer of bounded size, which a thread writes. Lines that do not
-//! fit into it are counted and lost. The file may be renamed or removed at any time, as programs that rotate logs do; a new one
-//! is created within a second of the next line.
+//! left. [`audit`] is the log of what changes rights and streams. A thread writes the file of each (`lines`).
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+pub mod audit;
+mod lines;
+
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::path::Path;
 
-use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
 use tokio::time::Instant;
 
-/// How often it is checked that the file is still at its path, and how often a failed write is logged.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-const WARN_INTERVAL: Duration = Duration::from_secs(60);
+use lines::LineLog;
 
 /// An access log that is written. Clones share it.
 #[derive(Debug, Clone)]
-pub struct AccessLog {
-    shared: Arc<Shared>,
-    writer: Arc<Mutex<Option<JoinHandle<()>>>>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    pending: Mutex<Pending>,
-    is_pending: Condvar,
-    bytes_max: usize,
-    lost: Counter,
-}
-
-/// Lines that are not written yet.
-#[derive(Debug, Default)]
-struct Pending {
-    lines: Vec<u8>,
-    /// No line follows, and the thread ends.
-    is_closed: bool,
-}
-
-/// Where the lines are written.
-enum Sink {
-    StandardOutput,
-    File { path: PathBuf, file: File, checked: Instant },
-}
+pub struct AccessLog(LineLog);
 
 /// A request in the access log. Its line is written when this is dropped.
 #[derive(Debug)]
@@ -107,18 +73,7 @@ impl AccessLog {
     /// Writes the log to the end of the file at `path`, which is created if it does not exist, or to standard output. At most
     /// `bytes_max` bytes wait to be written; `lost` counts the lines that do not fit or cannot be written.
     pub fn open(path: Option<&Path>, bytes_max: usize, lost: Counter) -> io::Result<Self> {
-        let mut sink = match path {
-            None => Sink::StandardOutput,
-            Some(path) => {
-                Sink::File { path: path.to_owned(), file: append_to(path)?, checked: Instant::now() }
-            }
-        };
-        let (pending, is_pending) = Default::default();
-        let shared = Arc::new(Shared { pending, is_pending, bytes_max, lost });
-        let of_writer = shared.clone();
-        let writer = thread::Builder::new().name("access log".into());
-        let writer = writer.spawn(move || of_writer.write_all(&mut sink))?;
-        Ok(Self { shared, writer: Arc::new(Mutex::new(Some(writer))) })
+        LineLog::open("access log", path, bytes_max, lost).map(Self)
     }
 
     /// Begins the entry of a request that was received at `time`.
@@ -138,90 +93,15 @@ impl AccessLog {
         AccessEntry { log: self.clone(), since: Instant::now(), line }
     }
 
+    /// Opens the file again, since the one that is open was renamed.
+    pub fn reopen(&self) {
+        self.0.reopen();
+    }
+
     /// Writes what is pending, and returns when it is written. Later lines are lost.
     pub fn close(&self) {
-        self.shared.pending.lock().is_closed = true;
-        self.shared.is_pending.notify_one();
-        if let Some(writer) = self.writer.lock().take() {
-            // The thread does not panic; if it did, there is nothing left to write.
-            let _ended = writer.join();
-        }
+        self.0.close();
     }
-}
-
-impl Shared {
-    fn add(&self, line: &[u8]) {
-        let mut pending = self.pending.lock();
-        if pending.is_closed || pending.lines.len() + line.len() > self.bytes_max {
-            self.lost.inc();
-            return;
-        }
-        let was_empty = pending.lines.is_empty();
-        pending.lines.extend_from_slice(line);
-        drop(pending);
-        if was_empty {
-            self.is_pending.notify_one();
-        }
-    }
-
-    /// Writes lines until the log is closed.
-    fn write_all(&self, sink: &mut Sink) {
-        let mut lines = Vec::new();
-        let mut warned: Option<Instant> = None;
-        loop {
-            let mut pending = self.pending.lock();
-            while pending.lines.is_empty() && !pending.is_closed {
-                self.is_pending.wait(&mut pending);
-            }
-            std::mem::swap(&mut lines, &mut pending.lines);
-            drop(pending);
-            if lines.is_empty() {
-                return;
-            }
-            if let Err(error) = sink.write(&lines) {
-                self.lost.inc_by(lines.iter().filter(|byte| **byte == b'\n').count() as u64);
-                if warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
-                    warned = Some(Instant::now());
-                    tracing::warn!(%error, "cannot write the access log; lines are lost");
-                }
-            }
-            lines.clear();
-        }
-    }
-}
-
-impl Sink {
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        match self {
-            Self::StandardOutput => {
-                let mut out = io::stdout().lock();
-                out.write_all(lines)?;
-                out.flush()
-            }
-            Self::File { path, file, checked } => {
-                if checked.elapsed() >= CHECK_INTERVAL {
-                    *checked = Instant::now();
-                    if !is_at(file, path) {
-                        *file = append_to(path)?;
-                    }
-                }
-                file.write_all(lines)
-            }
-        }
-    }
-}
-
-/// Whether a file is still the one at `path`.
-fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
-        _ => false,
-    }
-}
-
-/// Opens a file for appending. Only its owner and group can read it, because names of streams may be confidential.
-fn append_to(path: &Path) -> io::Result<File> {
-    File::options().append(true).create(true).mode(0o640).open(path)
 }
 
 impl AccessEntry {
@@ -252,12 +132,14 @@ impl Drop for AccessEntry {
         // A line of texts and numbers can always be serialized.
         let mut line = serde_json::to_vec(&self.line).unwrap_or_default();
         line.push(b'\n');
-        self.log.shared.add(&line);
+        self.log.0.add(&line);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const REQUEST: LoggedRequest<'static> =
@@ -293,41 +175,5 @@ mod tests {
             "a client that left: {}",
             lines[1]
         );
-    }
-
-    #[test]
-    fn lines_that_do_not_fit_are_counted_and_the_others_are_whole() {
-        let directory = directory();
-        let path = directory.path().join("log");
-        let lost = Counter::default();
-        let log = AccessLog::open(Some(&path), 1000, lost.clone()).unwrap();
-        let pending = log.shared.pending.lock();
-        let threads: Vec<_> = (0..20)
-            .map(|_| {
-                let log = log.clone();
-                thread::spawn(move || drop(log.begin(REQUEST, String::new())))
-            })
-            .collect();
-        drop(pending);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
-        log.close();
-        drop(log.begin(REQUEST, String::new()));
-        assert_eq!(lines(&path).len() as u64 + lost.get(), 21, "the last one comes after the close");
-        assert!(lost.get() >= 1);
-    }
-
-    #[test]
-    fn a_file_that_was_renamed_is_followed_by_a_new_one() {
-        let directory = directory();
-        let path = directory.path().join("log");
-        let mut sink =
-            Sink::File { path: path.clone(), file: append_to(&path).unwrap(), checked: Instant::now() };
-        sink.write(b"1\n").unwrap();
-        fs::rename(&path, directory.path().join("log.1")).unwrap();
-        if let Sink::File { checked, .. } = &mut sink {
-            *checked -= CHECK_INTERVAL;
-        }
-        sink.write(b"2\n").unwrap();
-        assert_eq!((lines(&directory.path().join("log.1")), lines(&path)), (vec![1.into()], vec![2.into()]));
     }
 }

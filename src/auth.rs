@@ -4,7 +4,9 @@
 //! hub for anything. [`Tickets`] stand for a token in URLs. Grants are pure: no clock, no keys, no IO. Tokens are JSON Web Tokens (RFC 7519) that an issuer of the settings
 //! has signed; [`issue`] makes keys and tokens for gateways without an issuer of their own.
 
+mod admin_token;
 mod authenticator;
+mod certificates;
 mod claims;
 mod crypto;
 mod failed_logins;
@@ -18,10 +20,13 @@ mod settings;
 mod standing;
 mod tickets;
 
+pub use admin_token::AdminToken;
 pub use authenticator::life::{EndOfRights, RightsEnd};
 pub use authenticator::{Authenticator, Unauthorized};
 pub use grants::{Action, Forbidden, GrantList, Grants, authorize, authorize_filter, is_own};
 pub use revocation::{InvalidRevocation, REVOCATIONS_MAX, Revocation};
-pub use settings::{AuthError, AuthSettings, IssuerSettings, Rule, TenantSettings};
+pub use settings::{
+    AuthError, AuthSettings, CertificateName, CertificateRule, IssuerSettings, Rule, TenantSettings,
+};
 pub use standing::CoarseStanding;
 pub use tickets::{TICKET_LIFE, TicketRefused, TicketScope, Tickets};

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::fs::File;
+use std::future::pending;
 use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -11,25 +12,36 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use pollgate::config::{Settings, StoreCommand, StorePlace, SyncPolicy, TokenCommand};
+use pollgate::config::{AccessLogPlace, Settings, StoreCommand, StorePlace, SyncPolicy, TokenCommand};
 use pollgate::limits::{Limit, Limits};
 use pollgate::maintenance::{Checked, MaintenanceError, OfflineStore, check, check_export};
 use pollgate::server::Server;
 use pollgate::tokens::{Patterns, generate_key, sign};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Columns of the paragraphs that `limits` prints.
 const COLUMNS: usize = 100;
 
-/// Runs the gateway until SIGTERM or SIGINT, then drains it; a second signal ends it at once.
+/// Runs the gateway until SIGTERM or SIGINT, then drains it; a second signal ends it at once. SIGHUP opens the logs again.
 pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Without a log, SIGHUP ends the gateway as it ends other programs, for example when its terminal closes.
+    let has_log = settings.audit_log.is_some() || matches!(settings.access_log, AccessLogPlace::File(_));
+    let mut hangup = if has_log { Some(signal(SignalKind::hangup())?) } else { None };
     let server = Server::bind(&settings)?;
     // A closed standard output is not an error.
     let _unread = banner(&server, &settings);
-    let mut next_signal = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
     let stop = server.start().await?;
+    let mut next_signal = async || {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                () = next(&mut hangup) => stop.reopen_logs(),
+            }
+        }
+    };
     next_signal().await;
     tracing::info!("draining; a second signal stops at once");
     tokio::select! {
@@ -37,6 +49,14 @@ pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, Box<dyn Error>
         () = next_signal() => tracing::warn!("stopped at once by a second signal"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for a signal; without end if it is not received.
+async fn next(received: &mut Option<Signal>) {
+    match received {
+        Some(received) => drop(received.recv().await),
+        None => pending().await,
+    }
 }
 
 fn banner(server: &Server, settings: &Settings) -> io::Result<()> {

@@ -94,6 +94,10 @@ struct ServeArgs {
     /// Address of the admin listener: /metrics, /live, /ready, /clients, /export [default: 127.0.0.1:4438]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
+    /// File with a secret of at least 32 bytes that requests to the admin listener have to bring, as `Authorization: Bearer SECRET`,
+    /// except for /live and /ready; with it and TLS, the admin listener may have any address [default: none]
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<String>,
     /// Address for MQTT clients, or `off` [default: 127.0.0.1:1883]
     #[arg(long, value_name = "ADDRESS")]
     mqtt: Option<String>,
@@ -142,6 +146,16 @@ struct ServeArgs {
     /// Private key of the certificate (PEM); of several, in the order of the certificates (repeatable) [default: no TLS]
     #[arg(long, value_name = "FILE")]
     tls_key: Vec<String>,
+    /// Authorities whose certificates clients may have (PEM), read again when the file changes; the file of --auth says what a
+    /// certificate grants [default: clients are not asked for certificates]
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<String>,
+    /// Certificates that these authorities have revoked (PEM), read again when the file changes [default: none is revoked]
+    #[arg(long, value_name = "FILE")]
+    tls_client_crl: Option<String>,
+    /// Refuse connections without a client certificate [default: off]
+    #[arg(long)]
+    tls_client_required: bool,
     /// Address or network of proxies in front of the gateway, for example `10.0.0.0/8`, which speak TLS to clients; with it, --auth
     /// needs no certificate (repeatable) [default: none]
     #[arg(long, value_name = "NETWORK")]
@@ -167,6 +181,10 @@ struct ServeArgs {
     /// Where each HTTP request is logged as a line of JSON: a file, `-` (standard output), or `off` [default: off]
     #[arg(long, value_name = "FILE")]
     access_log: Option<String>,
+    /// File to which streams that are created and deleted, takeovers, refusals, revocations and calls of operators are written as
+    /// lines of JSON [default: none]
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<String>,
     /// Override a limit, for example `body_bytes_max=65536` (repeatable; `--help` and `pollgate limits` list all)
     #[arg(long, value_name = "NAME=VALUE")]
     limit: Vec<String>,
@@ -183,6 +201,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Address of the admin listener.
     pub admin: SocketAddr,
+    /// File with the secret that requests to the admin listener have to bring.
+    pub admin_token_file: Option<PathBuf>,
     /// Address for MQTT clients.
     pub mqtt: MqttAddress,
     /// What becomes of a refused message whose MQTT client cannot be told the reason.
@@ -211,6 +231,12 @@ pub struct Settings {
     /// A file with the key of each certificate.
     #[serde(deserialize_with = "one_or_many")]
     pub tls_key: Vec<PathBuf>,
+    /// File with the authorities of client certificates. `None`: clients are not asked for certificates.
+    pub tls_client_ca: Option<PathBuf>,
+    /// File with the client certificates that are revoked.
+    pub tls_client_crl: Option<PathBuf>,
+    /// Connections without a client certificate are refused.
+    pub tls_client_required: bool,
     /// Addresses and networks of the proxies in front of the gateway.
     pub behind_proxy: Vec<String>,
     /// Connections begin with the PROXY protocol.
@@ -225,6 +251,8 @@ pub struct Settings {
     pub log: LogFormat,
     /// Where requests are logged.
     pub access_log: AccessLogPlace,
+    /// Where changes and refusals are logged.
+    pub audit_log: Option<PathBuf>,
     /// All limits.
     pub limits: Limits,
 }
@@ -271,6 +299,7 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 4437)),
             admin: SocketAddr::from(([127, 0, 0, 1], 4438)),
+            admin_token_file: None,
             mqtt: MqttAddress::At(SocketAddr::from(([127, 0, 0, 1], 1883))),
             mqtt_refused: MqttRefused::Drop,
             mqtt_refuse_filter: Vec::new(),
@@ -284,6 +313,9 @@ impl Default for Settings {
             auth: None,
             tls_certificate: Vec::new(),
             tls_key: Vec::new(),
+            tls_client_ca: None,
+            tls_client_crl: None,
+            tls_client_required: false,
             behind_proxy: Vec::new(),
             proxy_protocol: false,
             open: false,
@@ -291,6 +323,7 @@ impl Default for Settings {
             origin: Vec::new(),
             log: LogFormat::Text,
             access_log: AccessLogPlace::Off,
+            audit_log: None,
             limits: Limits::default(),
         }
     }
@@ -329,6 +362,7 @@ impl ServeArgs {
         let keys = [
             ("listen", self.listen),
             ("admin", self.admin),
+            ("admin_token_file", self.admin_token_file),
             ("mqtt", self.mqtt),
             ("mqtt_refused", self.mqtt_refused),
             ("store", self.store),
@@ -339,7 +373,11 @@ impl ServeArgs {
             ("drain", self.drain),
             ("log", self.log),
             ("auth", self.auth),
+            ("tls_client_ca", self.tls_client_ca),
+            ("tls_client_crl", self.tls_client_crl),
+            ("tls_client_required", self.tls_client_required.then(|| "true".to_owned())),
             ("access_log", self.access_log),
+            ("audit_log", self.audit_log),
             ("open", self.open.then(|| "true".to_owned())),
             ("proxy_protocol", self.proxy_protocol.then(|| "true".to_owned())),
             ("accept_damage", self.accept_damage.then(|| "true".to_owned())),
@@ -402,16 +440,27 @@ impl Settings {
                 "each tls_certificate needs its tls_key; there are {certificates} certificates and {keys} keys"
             )));
         }
+        let has_client_options = self.tls_client_crl.is_some() || self.tls_client_required;
+        if self.tls_client_ca.is_some() && !self.has_tls()
+            || has_client_options && self.tls_client_ca.is_none()
+        {
+            let text = "tls_client_ca needs tls_certificate; tls_client_crl and tls_client_required need tls_client_ca";
+            return Err(SettingsError::Value(text.to_owned()));
+        }
         if self.proxy_protocol && self.behind_proxy.is_empty() {
             return Err(SettingsError::Value(
                 "proxy_protocol needs behind_proxy, the addresses of the proxies".to_owned(),
             ));
         }
-        let is_protected = self.auth.is_some() && self.is_encrypted();
+        let is_protected = |key| {
+            let credentials = if key == "admin" { &self.admin_token_file } else { &self.auth };
+            credentials.is_some() && self.is_encrypted()
+        };
         for (key, address) in [("listen", self.listen), ("admin", self.admin)].into_iter().chain(mqtt) {
-            if !address.ip().is_loopback() && !self.open && (key == "admin" || !is_protected) {
+            if !address.ip().is_loopback() && !self.open && !is_protected(key) {
                 let why = if key == "admin" {
-                    "other machines can reach this address, and the admin listener checks no credentials; --open allows it"
+                    "other machines can reach this address, and operators may do everything; --admin-token-file together with \
+                     --tls-certificate (or --behind-proxy) protects it, --open allows it without"
                 } else if self.auth.is_none() {
                     "other machines can reach this address, and everybody may do everything; --auth FILE checks tokens, --open \
                      allows it without"

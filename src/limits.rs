@@ -276,6 +276,11 @@ limits! {
     appends_per_second_max: u64 = 0, "appends per second";
     /// The same for the bytes of appends. A larger append is accepted after a pause, and the next one waits for it.
     append_bytes_per_second_max: u64 = 0, "bytes per second";
+    /// Refusals that have a line of their own in the audit log, in each 10 s; further ones are counted in one line. A line has at
+    /// most 1.5 KiB.
+    audit_refusals_max: u64 = 20, "lines";
+    /// The same for all other events.
+    audit_events_max: u64 = 10_000, "lines";
     /// Lines of the access log that wait to be written; further ones are lost and counted.
     access_log_bytes_max: usize = 1024 * 1024, "bytes";
 

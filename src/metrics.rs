@@ -139,6 +139,7 @@ pub struct Metrics {
     connections_refused: Counter,
     accept_errors: Counter,
     access_log_lost: Counter,
+    audit_log_lost: Counter,
     key_fetches_failed: Counter,
 }
 
@@ -221,6 +222,11 @@ impl Metrics {
             "Lines of the access log that are lost, because they could not be written in time or at all";
         registry.register("access_log_lost", help, access_log_lost.clone());
 
+        let audit_log_lost = Counter::default();
+        let help =
+            "Lines of the audit log that are lost, because they could not be written in time or at all";
+        registry.register("audit_log_lost", help, audit_log_lost.clone());
+
         let key_fetches_failed = Counter::default();
         let help = "Failed attempts to fetch the keys of token issuers from their URLs";
         registry.register("key_fetches_failed", help, key_fetches_failed.clone());
@@ -244,6 +250,7 @@ impl Metrics {
             connections_refused,
             accept_errors,
             access_log_lost,
+            audit_log_lost,
             key_fetches_failed,
         }
     }
@@ -331,6 +338,11 @@ impl Metrics {
     /// Returns the counter of lost lines of the access log.
     pub(crate) fn access_log_lost(&self) -> Counter {
         self.access_log_lost.clone()
+    }
+
+    /// Returns the counter of lost lines of the audit log.
+    pub(crate) fn audit_log_lost(&self) -> Counter {
+        self.audit_log_lost.clone()
     }
 
     /// Counts a failed attempt to fetch the keys of a token issuer.

@@ -2,12 +2,15 @@
 
 mod accept;
 mod authorization;
+mod client_certificates;
+mod logs;
 mod proxies;
 mod tls;
+mod tls_files;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +20,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::access_log::AccessLog;
-use crate::auth::{AuthError, AuthSettings, Authenticator};
+use crate::auth::{AdminToken, AuthError, AuthSettings, Authenticator};
 use crate::budget::{AppendRate, Bounds, Budget, half_of_machine};
 use crate::clock::Clock;
-use crate::config::{AccessLogPlace, MemorySize, MqttAddress, MqttRefused, Settings, StorePlace};
+use crate::config::{MemorySize, MqttAddress, MqttRefused, Settings, StorePlace};
 use crate::http::api::admin::Admin;
 use crate::http::conn::{Phase, Service};
 use crate::http::{
@@ -35,7 +37,9 @@ use crate::mqtt::Broker;
 use crate::store::{ClockFile, Disk, DiskOptions, Memory, OpenError};
 use crate::stream::{Filter, InvalidFilter, Observer, Store};
 use accept::{Acceptor, Front};
-use tls::{Certificates, TlsError};
+use logs::{LogError, Logs};
+use tls::Certificates;
+use tls_files::TlsError;
 
 /// A server with bound addresses and an open store that does not serve yet.
 pub struct Server {
@@ -56,12 +60,15 @@ pub struct Server {
     access: AccessPolicy,
     auth: Arc<Authenticator>,
     certificates: Option<(Arc<Certificates>, Arc<ServerConfig>, Arc<ServerConfig>)>,
+    /// Clients are asked for certificates.
+    identifies_clients: bool,
     /// The proxies in front of the gateway. `None`: there are none.
     proxies: Option<Arc<TrustedProxies>>,
     /// Proxies begin each connection with the PROXY protocol.
     proxy_protocol: bool,
     admin_access: AccessPolicy,
-    access_log: Option<AccessLog>,
+    logs: Logs,
+    admin_token: Option<AdminToken>,
     closes_on_refused: bool,
     refused_filters: Vec<Filter>,
 }
@@ -81,6 +88,9 @@ pub enum BindError {
     /// The settings or keys of authorization cannot be used.
     #[error("auth: {0}")]
     Auth(#[from] AuthError),
+    /// The token of the admin listener cannot be used.
+    #[error("--admin-token-file: {0}")]
+    AdminToken(AuthError),
     /// The stored revocations of tokens cannot be read.
     #[error("cannot read the revocations of tokens: {0}")]
     Revocations(#[from] RevocationLogError),
@@ -105,14 +115,9 @@ pub enum BindError {
         /// Why it cannot be opened.
         error: OpenError,
     },
-    /// The file of the access log cannot be opened.
-    #[error("cannot open {} (--access-log): {error}", .path.display())]
-    AccessLog {
-        /// The path of the file.
-        path: PathBuf,
-        /// Why it cannot be opened.
-        error: io::Error,
-    },
+    /// The file of a log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 /// What the operator can do about an address on which listening failed.
@@ -145,7 +150,7 @@ pub struct Running {
     drain: Duration,
     phase: watch::Sender<Phase>,
     tasks: Vec<JoinHandle<()>>,
-    access_log: Option<AccessLog>,
+    logs: Logs,
 }
 
 /// The cache of a store on disk takes at most the memory budget divided by this.
@@ -175,7 +180,7 @@ impl Server {
         };
         let quotas = authorization::quotas(&auth.tenant)?;
         let auth = Authenticator::new(&auth)?.with_limits(&settings.limits);
-        let certificates = match Certificates::read(&settings.tls_certificate, &settings.tls_key)? {
+        let certificates = match Certificates::read(settings)? {
             Some(certificates) => {
                 let (http, mqtt) = certificates.configs()?;
                 Some((certificates, http, mqtt))
@@ -207,7 +212,9 @@ impl Server {
             MqttAddress::Off => None,
             MqttAddress::At(address) => Some(listen("mqtt", address, &limits)?),
         };
-        let access_log = open_access_log(settings, &metrics)?;
+        let logs = Logs::open(settings, &metrics)?;
+        let admin_token = settings.admin_token_file.as_deref().map(AdminToken::read).transpose();
+        let admin_token = admin_token.map_err(BindError::AdminToken)?;
         Ok(Self {
             gateway_address,
             admin_address,
@@ -225,10 +232,12 @@ impl Server {
             access,
             auth: Arc::new(auth),
             certificates,
+            identifies_clients: settings.tls_client_ca.is_some(),
             proxies: (!settings.behind_proxy.is_empty()).then(|| Arc::new(proxies)),
             proxy_protocol: settings.proxy_protocol,
             admin_access,
-            access_log,
+            logs,
+            admin_token,
             closes_on_refused: settings.mqtt_refused == MqttRefused::Close,
             refused_filters,
         })
@@ -263,7 +272,7 @@ impl Server {
         let revocations = RevocationLog::open(hub.clone(), self.auth.clone(), clock).await?;
         let broker = Broker::new(hub.clone(), self.limits.clone(), &metrics, clock);
         let broker = broker.closing_on_refused(self.closes_on_refused).refusing_filters(self.refused_filters);
-        let broker = Arc::new(broker.with_auth(self.auth.clone()));
+        let broker = Arc::new(broker.with_auth(self.auth.clone()).auditing(self.logs.audit.clone()));
         let (sender, mqtt_sockets) = mpsc::channel(MQTT_SOCKETS_MAX);
         let gateway = Gateway::new(
             hub.clone(),
@@ -274,10 +283,13 @@ impl Server {
             self.access,
             sender,
         )
-        .logging_access(self.access_log.clone())
+        .logging_access(self.logs.access.clone())
+        .auditing(self.logs.audit.clone())
         .with_auth(self.auth.clone());
         let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access)
-            .revoking(revocations);
+            .revoking(revocations)
+            .requiring(self.admin_token)
+            .auditing(self.logs.audit.clone());
         let (phase, phase_receiver) = watch::channel(Phase::Serving);
         let (certificates, http_tls, mqtt_tls) = match self.certificates {
             Some((certificates, http, mqtt)) => (Some(certificates), Some(http), Some(mqtt)),
@@ -288,6 +300,7 @@ impl Server {
             let budget = self.budget.clone();
             let acceptor = Acceptor::new(front, tls, connections_max, limits, metrics, budget, phase);
             let acceptor = acceptor.behind(proxies, self.proxy_protocol);
+            let acceptor = acceptor.identifying_clients(self.identifies_clients);
             tokio::spawn(stall_timed(|| "accepting connections", Box::pin(acceptor.run(listener))))
         };
         let (sweeper, mqtt_sweeper, budget) = (hub.clone(), broker.clone(), self.budget.clone());
@@ -316,6 +329,7 @@ impl Server {
                 Box::pin(async move { mqtt_sweeper.sweep().await }),
             )),
             tokio::spawn(authorization::watch_keys(self.auth.clone(), certificates, clock)),
+            tokio::spawn(self.logs.clone().summarize(clock)),
             tokio::spawn(authorization::fetch_keys(self.auth.clone(), metrics.clone())),
             tokio::spawn(authorization::end_unauthorized_polls(self.auth.clone(), hub.clone())),
             tokio::spawn(accept::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
@@ -326,7 +340,7 @@ impl Server {
             tasks.push(acceptor(Front::Mqtt(broker), mqtt_tls, connections_max, self.proxies, listener));
         }
         drop(phase_receiver);
-        Ok(Running { hub, store, drain: self.drain, phase, tasks, access_log: self.access_log })
+        Ok(Running { hub, store, drain: self.drain, phase, tasks, logs: self.logs })
     }
 }
 
@@ -342,10 +356,14 @@ impl Running {
         }
         self.phase.send_replace(Phase::Stopped);
         self.store.close().await;
-        if let Some(access_log) = self.access_log.clone() {
-            // A file that blocks does not delay the end for longer than clients may.
-            let _closed = timeout_at(hard_stop, spawn_blocking(move || access_log.close())).await;
-        }
+        let logs = self.logs.clone();
+        // A file that blocks does not delay the end for longer than clients may.
+        let _closed = timeout_at(hard_stop, spawn_blocking(move || logs.close())).await;
+    }
+
+    /// Opens the files of the access log and of the audit log again, which were renamed.
+    pub fn reopen_logs(&self) {
+        self.logs.reopen();
     }
 }
 
@@ -378,17 +396,6 @@ fn listen(
         Ok((listener, bound))
     };
     open().map_err(|error| BindError::Listen { option, address, error })
-}
-
-fn open_access_log(settings: &Settings, metrics: &Metrics) -> Result<Option<AccessLog>, BindError> {
-    let path = match &settings.access_log {
-        AccessLogPlace::Off => return Ok(None),
-        AccessLogPlace::StandardOutput => None,
-        AccessLogPlace::File(path) => Some(path.as_path()),
-    };
-    let opened = AccessLog::open(path, settings.limits.access_log_bytes_max, metrics.access_log_lost());
-    let path = path.unwrap_or(Path::new("standard output")).to_owned();
-    opened.map(Some).map_err(|error| BindError::AccessLog { path, error })
 }
 
 /// Writes the clock file whenever it is outdated. Runs until the task is aborted.

@@ -17,7 +17,8 @@ use ring::digest::{SHA256, digest};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::claims::{Claims, LEEWAY, LIFE_MAX};
+use super::certificates;
+use super::claims::{Claims, InvalidClaims, LEEWAY, LIFE_MAX};
 use super::crypto::{self, ALGORITHMS};
 use super::failed_logins::FailedLogins;
 use super::fetch::KeyLocation;
@@ -26,7 +27,7 @@ use super::issue::{OWN_AUDIENCE, OWN_ISSUER};
 use super::key_url::KeyUrl;
 use super::keys::{Key, KeyFile, KeySet};
 use super::revocation::Target;
-use super::settings::{AuthError, AuthSettings, IssuerSettings, Rule, TenantRule};
+use super::settings::{AuthError, AuthSettings, CertificateRule, IssuerSettings, Rule, TenantRule};
 use super::standing::Standing;
 use crate::limits::Limits;
 use crate::stream::{Filter, Principal};
@@ -82,6 +83,9 @@ pub enum Unauthorized {
     /// The token was revoked.
     #[error("the token has been revoked")]
     Revoked,
+    /// The client certificate is expired.
+    #[error("the client certificate has expired")]
+    Certificate,
     /// Too many invalid tokens came from the address of the client.
     #[error("too many invalid tokens came from the address of this client; try again after {retry_after} s")]
     TooManyFailures {
@@ -112,6 +116,7 @@ struct Verifier {
     verified: Cache<TokenDigest, VerifiedToken>,
     /// Invalid tokens of each address.
     failed_logins: FailedLogins,
+    certificate_rules: Vec<CertificateRule>,
 }
 
 /// The digest of a token. Tokens themselves are not kept.
@@ -169,7 +174,7 @@ impl Authenticator {
             let tenant = tenant.map_or_else(|| issuer.tenant_rule(), Ok)?;
             let IssuerSettings { name, audience, rule: rules, .. } = issuer;
             // A tenant before it begins with `$`, and a space separates it from the subject behind it in `Grants::subject`.
-            if name.starts_with('$') || name.contains(' ') {
+            if name.starts_with('$') || name.contains(' ') || name.starts_with(certificates::SUBJECTS) {
                 return Err(AuthError::IssuerName(name));
             }
             if issuers.insert(name.clone(), Issuer { audience, tenant, rules, keys }).is_some() {
@@ -188,6 +193,7 @@ impl Authenticator {
             digests: RandomState::new(),
             verified: Cache::new(CACHED_TOKENS_MAX),
             failed_logins: FailedLogins::new(&Limits::default()),
+            certificate_rules: checked(&settings.certificate)?,
         };
         verifier.change(|_| {});
         Ok(Self { verifier: Some(verifier), anonymous })
@@ -261,6 +267,14 @@ impl Authenticator {
             return Err(Unauthorized::Expired);
         }
         Ok(grants)
+    }
+
+    /// The rights that a client certificate gives, which TLS has verified. `None`: none of its own.
+    pub fn certificate(&self, certificate: &[u8]) -> Option<Arc<Grants>> {
+        let verifier = self.verifier.as_ref()?;
+        let grants = certificates::grants(certificate, &verifier.certificate_rules, &verifier.public);
+        let refused = |error: &InvalidClaims| tracing::debug!("refused a client certificate: {error}");
+        grants.inspect_err(refused).ok().flatten().map(Arc::new)
     }
 
     /// How often keys and revocations have changed. A client whose rights were checked after this number of changes may have lost
@@ -381,6 +395,14 @@ impl KeySource {
             Self::File(file) => file.reload(),
             Self::Url(_) => Ok(false),
         }
+    }
+}
+
+/// Rules for certificates, each with at most one `*`.
+fn checked(rules: &[CertificateRule]) -> Result<Vec<CertificateRule>, AuthError> {
+    match rules.iter().find(|rule| rule.matches.matches('*').count() > 1) {
+        Some(rule) => Err(AuthError::CertificateRule(rule.matches.clone())),
+        None => Ok(rules.to_vec()),
     }
 }
 

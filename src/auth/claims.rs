@@ -26,7 +26,7 @@ pub(super) const LEEWAY: Duration = Duration::from_secs(30);
 const FILTERS_MAX: usize = 64;
 
 /// The claims of a token that the gateway uses (RFC 7519, section 4).
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Claims {
     pub(super) sub: Option<String>,
     pub(super) jti: Option<String>,
@@ -80,6 +80,11 @@ pub(super) enum InvalidClaims {
 }
 
 impl Claims {
+    /// Claims that have nothing but a subject.
+    pub(super) fn of_subject(subject: &str) -> Self {
+        Self { sub: Some(subject.to_owned()), ..Self::default() }
+    }
+
     /// The tenant that these claims put the client into. A claim that is to name it, and names none, refuses the token; otherwise it
     /// would belong to the default tenant.
     pub(super) fn tenant(&self, rule: &TenantRule) -> Result<Tenant, InvalidClaims> {

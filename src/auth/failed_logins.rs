@@ -40,11 +40,11 @@ struct Policy {
 #[derive(Debug)]
 pub(super) struct FailedLogins {
     policy: Policy,
-    table: Mutex<Table>,
+    table: Mutex<FailureTable>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct FailureTable {
     by_address: HashMap<Principal, Failures>,
     /// Each address of the table, in the order of the first failures.
     order: VecDeque<(Instant, Principal)>,
@@ -123,7 +123,7 @@ impl Policy {
     }
 }
 
-impl Table {
+impl FailureTable {
     /// Drops the addresses whose window is over.
     fn forget(&mut self, window: Duration, now: Instant) {
         while self.order.front().is_some_and(|(first, _)| now.saturating_duration_since(*first) >= window) {

@@ -19,6 +19,8 @@ pub struct AuthSettings {
     pub issuer: Vec<IssuerSettings>,
     /// What tenants may hold and do.
     pub tenant: Vec<TenantSettings>,
+    /// What client certificates grant.
+    pub certificate: Vec<CertificateRule>,
 }
 
 /// What all clients of a tenant may hold and do together. `None`: the limits of the gateway and of each client alone.
@@ -122,6 +124,42 @@ impl TenantSettings {
     }
 }
 
+/// Which name of a certificate a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CertificateName {
+    /// A URI in the subject alternative names, such as a SPIFFE id.
+    Uri,
+    /// A DNS name in the subject alternative names.
+    Dns,
+    /// A mail address in the subject alternative names.
+    Email,
+    /// The common name of the subject.
+    Cn,
+}
+
+/// Grants for client certificates with a name. Patterns of streams may contain `{sub}` as whole levels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateRule {
+    /// Which name.
+    pub name: CertificateName,
+    /// The text of the name. One `*` stands for any text, which `{sub}` stands for in turn; without it, `{sub}` is the whole name.
+    pub matches: String,
+    /// Streams that may be read.
+    #[serde(default)]
+    pub read: Vec<String>,
+    /// Streams that may be appended to.
+    #[serde(default)]
+    pub append: Vec<String>,
+    /// Streams that may be created.
+    #[serde(default)]
+    pub create: Vec<String>,
+    /// Streams that may be deleted.
+    #[serde(default)]
+    pub manage: Vec<String>,
+}
+
 impl AuthSettings {
     /// Reads the file of `--auth`: keys as `pollgate keygen` makes them, or settings as TOML. Paths in it are relative to it.
     pub fn read(path: &Path) -> Result<Self, AuthError> {
@@ -168,8 +206,8 @@ pub enum AuthError {
     /// A public filter is invalid.
     #[error("auth.public: {0:?} is no filter of streams")]
     Public(String),
-    /// The name of an issuer contains a space or begins with `$`.
-    #[error("auth.issuer: the name {0:?} must not contain a space or begin with $")]
+    /// The name of an issuer contains a space, or begins like a tenant or like the subjects of certificates.
+    #[error("auth.issuer: the name {0:?} must not contain a space, nor begin with $ or certificate:")]
     IssuerName(String),
     /// The name of a tenant is invalid.
     #[error(
@@ -196,6 +234,9 @@ pub enum AuthError {
     /// Two issuers have one name.
     #[error("auth.issuer: {0:?} is given twice")]
     SameIssuer(String),
+    /// The pattern of a rule for certificates is ambiguous.
+    #[error("auth.certificate: {0:?} has more than one *")]
+    CertificateRule(String),
     /// A key or a token cannot be made.
     #[error("{0}")]
     Issue(String),

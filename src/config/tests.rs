@@ -19,7 +19,7 @@ fn other_value(option: &str) -> &'static str {
         "listen" | "admin" | "mqtt" => "127.0.0.1:1",
         "store" => "memory",
         "sync" => "never",
-        "accept-damage" | "open" | "proxy-protocol" => "true",
+        "accept-damage" | "open" | "proxy-protocol" | "tls-client-required" => "true",
         "behind-proxy" => "10.0.0.0/8,192.0.2.1",
         "mqtt-refused" => "close",
         "mqtt-refuse-filter" => "a/#,b/+",
@@ -31,6 +31,8 @@ fn other_value(option: &str) -> &'static str {
         "log" => "json",
         "access-log" => "access.log",
         "auth" => "auth.toml",
+        "admin-token-file" | "audit-log" => "file",
+        "tls-client-ca" | "tls-client-crl" => "ca.pem",
         "tls-certificate" | "tls-key" => "one.pem,other.pem",
         "limit" => "headers_max=9,head_timeout=3s",
         other => panic!("the option {other} has no value here"),
@@ -182,6 +184,14 @@ fn an_open_address_has_to_be_meant() {
     assert!(settings(&[], &["--listen", "0.0.0.0:0"]).unwrap_err().contains("--open"));
     assert!(settings(&[], &["--listen", "0.0.0.0:0", "--open"]).is_ok());
     assert!(settings(&[], &["--listen", "[::1]:0"]).is_ok());
+    let admin = |more: &[&str]| settings(&[], &[&["--admin", "0.0.0.0:0"], more].concat());
+    let (token, tls) = (["--admin-token-file", "f"], ["--tls-certificate", "c", "--tls-key", "k"]);
+    assert!(
+        admin(&[]).unwrap_err().contains("--admin-token-file")
+            && admin(&tls).is_err()
+            && admin(&token).is_err()
+    );
+    assert!(admin(&[&token[..], &tls].concat()).is_ok() && admin(&["--open"]).is_ok());
     assert!(settings(&[], &["--mqtt", "0.0.0.0:0"]).unwrap_err().contains("mqtt"));
     assert!(settings(&[], &["--mqtt", "1883"]).unwrap_err().contains("off"));
     assert_eq!(settings(&[], &["--mqtt", "off"]).unwrap().mqtt, MqttAddress::Off);

@@ -12,6 +12,7 @@
 mod changes;
 mod clients;
 mod held_poll;
+mod listing;
 mod multi_reader;
 mod signal;
 mod source;
@@ -38,6 +39,7 @@ pub use clients::{
     SubscribedView, TooManyPolls,
 };
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
+pub use listing::{StreamListing, StreamView};
 pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
 pub use signal::{Signal, WaitUntil, Waiter, Woken};
 pub use source::Source;

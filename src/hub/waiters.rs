@@ -145,6 +145,13 @@ impl WaiterRegistry {
         (self.entries.len(), waiting)
     }
 
+    /// Returns the number of readers and of subscribers by name of one stream.
+    pub(super) fn readers(&self, name: &StreamName) -> usize {
+        self.entries
+            .get(name)
+            .map_or(0, |entry| entry.waiters.readers.load(Ordering::Relaxed) + entry.subscribers.len())
+    }
+
     /// Returns the number of filters, each counted once per subscriber.
     pub(super) fn subscriptions(&self) -> usize {
         let exact: usize = self.entries.iter().map(|entry| entry.subscribers.len()).sum();

@@ -7,17 +7,17 @@ use tokio::task::consume_budget;
 
 use super::codec::{Authentication, Connect, OutgoingPacket, Reason};
 use super::connection::{Connection, Ending};
-use super::{Broker, groups, publish};
+use super::{Broker, Peer, groups, publish};
 use crate::auth::{Action, EndOfRights, Grants, Unauthorized, authorize, authorize_filter};
-use crate::stream::{Filter, FilterMap, Principal, StreamName, Tenant};
+use crate::stream::{Filter, FilterMap, StreamName, Tenant};
 
 /// The method of enhanced authentication whose data is a token.
 pub(super) const METHOD: &str = "jwt";
 
 impl Broker {
     /// Returns the rights that a CONNECT gives. The authentication data of the method [`METHOD`] is a token, else the password;
-    /// the user name is ignored. `address` is the principal of the client's address.
-    pub(super) fn authenticate(&self, connect: &Connect, address: Principal) -> Result<Arc<Grants>, Reason> {
+    /// the user name is ignored. Without a token, the certificate of the client counts.
+    pub(super) fn authenticate(&self, connect: &Connect, peer: &Peer) -> Result<Arc<Grants>, Reason> {
         let token = match &connect.authentication {
             Some(Authentication { method, .. }) if method != METHOD || !self.auth.is_enabled() => {
                 return Err(Reason::BadAuthenticationMethod);
@@ -27,12 +27,16 @@ impl Broker {
         };
         let grants = match token {
             Some(token) => {
-                let verified = self.auth.token(token.bytes(), address, self.clock.wall());
+                let verified = self.auth.token(token.bytes(), peer.principal, self.clock.wall());
                 verified.map_err(|error| match error {
                     Unauthorized::KeysPending => Reason::ServerUnavailable,
                     Unauthorized::TooManyFailures { .. } => Reason::ConnectionRateExceeded,
                     _ => Reason::BadUserNameOrPassword,
                 })?
+            }
+            None if let Some(grants) = &peer.certificate => {
+                let checked = self.auth.check(grants, self.clock.wall());
+                checked.map_err(|_| Reason::NotAuthorized).map(|()| grants.clone())?
             }
             None if self.auth.anonymous().is_empty() => return Err(Reason::NotAuthorized),
             None => self.auth.anonymous(),

@@ -9,13 +9,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
-use super::Broker;
 use super::authorization::METHOD;
 use super::codec::{Breach, Connack, Connect, Incoming, OutgoingPacket, Reason, Version};
 use super::connection::Connection;
 use super::session_store::Negotiated;
 use super::sessions::session_key;
 use super::wire::{Wire, WireProgress};
+use super::{Broker, Peer};
 use crate::stream::{Principal, StreamName};
 
 /// Maximum number of reads, of up to 4 KiB each, while a CONNACK is delayed. A client that sends more than
@@ -34,7 +34,7 @@ impl Broker {
     pub(super) async fn connect<S: AsyncRead + AsyncWrite + Send + Unpin>(
         self: Arc<Self>,
         mut wire: Wire<S>,
-        principal: Principal,
+        peer: Peer,
         refuse: bool,
     ) -> Option<Box<Connection<S>>> {
         let connect_timeout = self.limits.mqtt_connect_timeout.get();
@@ -46,11 +46,17 @@ impl Broker {
         wire.version = Some(connect.version);
         wire.sent_bytes_max = connect.packet_bytes_max;
         wire.received_bytes_max = self.limits.mqtt_packet_bytes_max;
-        let grants = match self.authenticate(&connect, principal) {
+        let auditor = self.auditor(&peer);
+        let grants = match self.authenticate(&connect, &peer) {
             Ok(grants) => grants,
-            Err(reason) => return self.refuse(wire, reason).await,
+            Err(reason) => {
+                if let Some(auditor) = &auditor {
+                    auditor.refused(None, Some(&connect.client_id), None, &format!("CONNACK {reason:?}"));
+                }
+                return self.refuse(wire, reason).await;
+            }
         };
-        let principal = grants.principal().unwrap_or(principal);
+        let principal = grants.principal().unwrap_or(peer.principal);
         let id = match connect.client_id.as_str() {
             "" => assigned_id(),
             id => id.to_owned(),
@@ -83,6 +89,9 @@ impl Broker {
             return self.refuse(wire, Reason::PacketTooLarge).await;
         }
         if self.sessions.is_attached(&client) {
+            if let Some(auditor) = &auditor {
+                auditor.took_over(&grants, &connect.client_id);
+            }
             let delay = self.takeovers.count(&client, ());
             if !delay.is_zero() && !is_connected_after(&mut wire, delay).await {
                 return None;
@@ -97,7 +106,7 @@ impl Broker {
         };
         wire.put(&OutgoingPacket::Connack(Connack { session_present: opened.is_present, ..connack }));
         let may_renew = connect.authentication.is_some();
-        Some(Box::new(Connection::new(self, wire, opened, negotiated, (grants, may_renew), open)))
+        Some(Box::new(Connection::new(self, wire, opened, negotiated, (grants, may_renew, auditor), open)))
     }
 
     /// Reads the first packet, which must be a CONNECT. `None`: the client is gone.

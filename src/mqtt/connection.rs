@@ -14,6 +14,7 @@ use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Broker;
+use super::audit::Auditor;
 use super::codec::{Breach, OutgoingPacket, Reason, Version, Will};
 use super::session::Session;
 use super::session_store::{Negotiated, OpenSession};
@@ -61,6 +62,8 @@ pub(super) struct Connection<S> {
     pub(super) grants: Arc<Grants>,
     /// The client has used enhanced authentication, and may authenticate again.
     pub(super) may_renew: bool,
+    /// `None`: there is no audit log.
+    pub(super) auditor: Option<Box<Auditor>>,
     /// Completes when the rights of the client end. `None`: they never do.
     pub(super) rights_end: Option<EndOfRights>,
     draining: watch::Receiver<bool>,
@@ -110,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         wire: Wire<S>,
         OpenSession { attached, mut session, .. }: OpenSession,
         negotiated: Negotiated,
-        (grants, may_renew): (Arc<Grants>, bool),
+        (grants, may_renew, auditor): (Arc<Grants>, bool, Option<Box<Auditor>>),
         open: Option<OpenCharge>,
     ) -> Self {
         session.reconnected();
@@ -130,6 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             rights_end: Self::rights_end(&grants, &broker),
             grants,
             may_renew,
+            auditor,
             draining,
             heard_at: Instant::now(),
             leave_at: None,

@@ -57,6 +57,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             consume_budget().await;
             *filter = in_hub(filter, self.grants.tenant());
             if let Err(reason) = check_filter(&self.grants, filter) {
+                if let Some(auditor) = &self.auditor {
+                    auditor.refused(Some(&self.grants), None, Some(&filter.to_string()), "SUBSCRIBE");
+                }
                 granted.push(Err(reason));
                 continue;
             }
@@ -237,13 +240,22 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 let publication =
                     Publication { payload, qos, retain, properties, principal, may_create, stored_with_it };
                 let client = self.session.client.clone();
-                self.broker.append(&client, &name, publication).await
+                let appended = self.broker.append(&client, &name, publication).await;
+                if let (Ok(true), Some(auditor)) = (&appended, &self.auditor) {
+                    auditor.created(&self.grants, name.as_str());
+                }
+                appended
             }
             Err(Reason::TopicAliasInvalid) => return Err(Ending::ByGateway(Reason::TopicAliasInvalid)),
-            Err(reason) => Err(Refusal::lasting(reason)),
+            Err(reason) => {
+                if let Some(auditor) = self.auditor.as_ref().filter(|_| reason == Reason::NotAuthorized) {
+                    auditor.refused(Some(&self.grants), None, Some(&topic), "PUBLISH");
+                }
+                Err(Refusal::lasting(reason))
+            }
         };
         let reason = match outcome {
-            Ok(()) => {
+            Ok(_) => {
                 received.into_iter().for_each(|id| self.session.received(id));
                 Reason::Success
             }

@@ -4,6 +4,7 @@
 //! [`Broker`] is the front. `codec` parses and encodes packets, and `session` is the state kept for a client;
 //! both are without IO and clock. `connection` drives them over a socket.
 
+mod audit;
 mod authorization;
 mod codec;
 mod connect;
@@ -30,7 +31,9 @@ use tokio::sync::Semaphore;
 
 pub use websocket::WebSocketBytes;
 
-use crate::auth::Authenticator;
+use crate::access_log::LoggedAddress;
+use crate::access_log::audit::AuditLog;
+use crate::auth::{Authenticator, Grants};
 use crate::clock::Clock;
 use crate::hub::{Hub, Takeovers};
 use crate::limits::Limits;
@@ -44,6 +47,17 @@ use wire::Wire;
 /// Interval between two checks for wills and sessions that are due.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The client of a connection, before its CONNECT.
+pub struct Peer {
+    /// The principal of its address. Its session and its messages are charged to it, unless it has a token or a
+    /// certificate.
+    pub principal: Principal,
+    /// The rights of its certificate.
+    pub certificate: Option<Arc<Grants>>,
+    /// Where it is, if that is known.
+    pub address: Option<LoggedAddress>,
+}
+
 /// The MQTT front. Serves connections with messages from the hub.
 pub struct Broker {
     hub: Arc<Hub>,
@@ -55,6 +69,8 @@ pub struct Broker {
     takeovers: Takeovers,
     /// Verifies the credentials of clients.
     auth: Arc<Authenticator>,
+    /// Where changes and refusals are logged, if they are.
+    audit_log: Option<AuditLog>,
     /// See [`closing_on_refused`](Self::closing_on_refused).
     closes_on_refused: bool,
     /// Filters that clients may not subscribe to, as clients of any tenant write them.
@@ -79,6 +95,7 @@ impl Broker {
             groups: Arc::default(),
             takeovers,
             auth: Arc::new(Authenticator::open()),
+            audit_log: None,
             closes_on_refused: false,
             refused_filters: HashSet::new(),
             connecting,
@@ -98,22 +115,32 @@ impl Broker {
         Self { auth, ..self }
     }
 
+    /// Logs changes and refusals.
+    pub fn auditing(self, audit_log: Option<AuditLog>) -> Self {
+        Self { audit_log, ..self }
+    }
+
     /// Refuses subscriptions with these filters.
     pub fn refusing_filters(self, filters: Vec<Filter>) -> Self {
         Self { refused_filters: filters.iter().map(|filter| filter.as_str().into()).collect(), ..self }
     }
 
-    /// Serves a connection to its end. Its session and its messages are charged to `principal`. With `refuse`
-    /// the connection is one too many, and is answered with a refusal.
+    /// The rights of a client certificate, which TLS has verified.
+    pub fn grants_of_certificate(&self, certificate: &[u8]) -> Option<Arc<Grants>> {
+        self.auth.certificate(certificate)
+    }
+
+    /// Serves a connection to its end. With `refuse` the connection is one too many, and is answered with a
+    /// refusal.
     pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
         self: Arc<Self>,
         io: S,
-        principal: Principal,
+        peer: Peer,
         refuse: bool,
     ) {
         let wire = Wire::new(io, self.limits.mqtt_connect_bytes_max);
         // Boxed, so that an idle connection does not keep room for the state of its handshake.
-        let connected = Box::pin(self.clone().connect(wire, principal, refuse)).await;
+        let connected = Box::pin(self.clone().connect(wire, peer, refuse)).await;
         let Some(connection) = connected else { return };
         self.metrics.open.inc();
         connection.run().await;

@@ -54,13 +54,13 @@ pub(super) fn stream(topic: &str, tenant: &Tenant) -> Result<StreamName, Reason>
 
 impl Broker {
     /// Appends a message to a stream, which is created if it does not exist. An empty message with retain
-    /// also clears the retained message.
+    /// also clears the retained message. Returns whether the stream was created.
     pub(super) async fn append(
         &self,
         publisher: &str,
         name: &StreamName,
         publication: Publication,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         if publication.payload.len() > self.limits.body_bytes_max {
             return Err(Refusal::lasting(Reason::QuotaExceeded));
         }
@@ -79,10 +79,10 @@ impl Broker {
             ..if may_create { append.or_create() } else { append }
         };
         match self.hub.publish(name, append).await {
-            Ok(_) => Ok(()),
+            Ok(appended) => Ok(appended.created),
             // The same as without the right to append, so that it does not tell which streams exist.
             Err(AppendError::Missing(_)) if !may_create => Err(Refusal::lasting(Reason::NotAuthorized)),
-            Err(AppendError::Empty) if clears => self.clear(name, stored_with_it).await,
+            Err(AppendError::Empty) if clears => self.clear(name, stored_with_it).await.map(|()| false),
             Err(error) => Err(refusal(&error)),
         }
     }
@@ -113,7 +113,8 @@ impl Broker {
         let may_create = !self.auth.is_enabled();
         let publication =
             Publication { payload, qos, retain, properties, principal, may_create, stored_with_it };
-        self.append(client, &name, publication).await.map_err(|refusal| refusal.reason)
+        let appended = self.append(client, &name, publication).await;
+        appended.map(drop).map_err(|refusal| refusal.reason)
     }
 
     /// Stores a change of a session, if there is one.

@@ -16,6 +16,7 @@ use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::access_log::LoggedAddress;
 use crate::budget::{Budget, principal_of};
 use crate::http::TrustedProxies;
 use crate::http::conn::{
@@ -24,7 +25,7 @@ use crate::http::conn::{
 };
 use crate::limits::Limits;
 use crate::metrics::{ConnectionGuard, Metrics, stall_timed};
-use crate::mqtt::{Broker, WebSocketBytes};
+use crate::mqtt::{Broker, Peer, WebSocketBytes};
 
 use super::proxies::ProxyProtocol;
 
@@ -81,6 +82,8 @@ struct Starter {
     budget: Arc<Budget>,
     /// The proxies in front of the gateway, which tell the addresses of their clients. `None`: there are none.
     proxies: Option<Arc<TrustedProxies>>,
+    /// Clients are asked for certificates.
+    identifies_clients: bool,
     phase: watch::Receiver<Phase>,
     freed: Arc<Notify>,
 }
@@ -108,7 +111,17 @@ impl Acceptor {
         let per_second = f64::from(limits.connections_per_second_max);
         let rate = Rate { per_second, tokens: per_second, filled_at: Instant::now() };
         let freed = Arc::default();
-        let starter = Starter { front, tls, limits, metrics, budget, proxies: None, phase, freed };
+        let starter = Starter {
+            front,
+            tls,
+            limits,
+            metrics,
+            budget,
+            proxies: None,
+            identifies_clients: false,
+            phase,
+            freed,
+        };
         Self { starter, proxy_protocol: None, open, refusals, rate }
     }
 
@@ -117,6 +130,12 @@ impl Acceptor {
         let protocol = proxies.clone().filter(|_| proxy_protocol);
         self.proxy_protocol = protocol.map(|proxies| Arc::new(ProxyProtocol(proxies)));
         self.starter.proxies = proxies;
+        self
+    }
+
+    /// Clients may have certificates.
+    pub(super) fn identifying_clients(mut self, identifies_clients: bool) -> Self {
+        self.starter.identifies_clients = identifies_clients;
         self
     }
 
@@ -230,9 +249,11 @@ impl Starter {
         let (limits, phase) = (self.limits.clone(), self.phase.clone());
         let owner = self.budget.owner(principal_of(address.ip()));
         let state = Arc::new(match &self.front {
-            Front::Http(service) if service.logs_access() || self.is_proxy(address) => {
+            Front::Http(service)
+                if service.logs_addresses() || self.identifies_clients || self.is_proxy(address) =>
+            {
                 let proxies = self.proxies.clone().filter(|proxies| proxies.contains(address.ip()));
-                let details = ConnectionDetails { peer: address, proxies };
+                let details = ConnectionDetails::new(address, proxies);
                 ConnectionState::new(DetailedOpen { _open: open, details }, &owner)
             }
             Front::Http(_) | Front::Mqtt(_) => ConnectionState::new(open, &owner),
@@ -247,8 +268,15 @@ impl Starter {
                 run(|| "an HTTP connection", conn::serve(stream, self.tls.clone(), context), refuse);
             }
             Front::Mqtt(broker) => {
-                let served =
-                    serve_mqtt(stream, self.tls.clone(), broker.clone(), limits, state, phase, refuse);
+                let served = serve_mqtt(
+                    (stream, address),
+                    self.tls.clone(),
+                    broker.clone(),
+                    limits,
+                    state,
+                    phase,
+                    refuse,
+                );
                 run(|| "an MQTT connection", Box::pin(served), refuse);
             }
         }
@@ -266,7 +294,7 @@ const KEEP_ALIVE_TIME: Duration = Duration::from_secs(300);
 
 /// Serves an MQTT connection over TCP to its end. `refuse`: the connection is above a limit, and the client is told so.
 async fn serve_mqtt(
-    stream: TcpStream,
+    (stream, address): (TcpStream, SocketAddr),
     tls: Option<Arc<ServerConfig>>,
     broker: Arc<Broker>,
     limits: Arc<Limits>,
@@ -275,11 +303,14 @@ async fn serve_mqtt(
     refuse: bool,
 ) -> io::Result<()> {
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_TIME))?;
-    let stream = Box::pin(Transport::accept(stream, tls, limits.head_timeout.get())).await?;
-    let principal = state.principal();
+    let accepted = Box::pin(Transport::accept(stream, tls, limits.head_timeout.get())).await?;
+    let (stream, certificate) = accepted;
+    let certificate = certificate.and_then(|certificate| broker.grants_of_certificate(&certificate));
+    let peer =
+        Peer { principal: state.principal(), certificate, address: Some(LoggedAddress::Peer(address)) };
     let io = Box::new(GuardedStream::new(stream, Bytes::new(), state, limits, phase.clone()));
     tokio::select! {
-        () = broker.serve(io, principal, refuse) => {}
+        () = broker.serve(io, peer, refuse) => {}
         _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
     }
     Ok(())
@@ -291,13 +322,13 @@ pub(super) async fn serve_sockets(
     limits: Arc<Limits>,
     mut sockets: mpsc::Receiver<MqttSocket>,
 ) {
-    while let Some(MqttSocket { io, state, principal }) = sockets.recv().await {
+    while let Some(MqttSocket { io, state, principal, certificate, address }) = sockets.recv().await {
         let broker = broker.clone();
         let (first_bytes_max, frame_bytes_max) =
             (limits.mqtt_connect_bytes_max, limits.mqtt_packet_bytes_max);
         let served = Box::pin(async move {
             let io = Box::new(WebSocketBytes::new(io, first_bytes_max, frame_bytes_max));
-            broker.serve(io, principal, false).await;
+            broker.serve(io, Peer { principal, certificate, address }, false).await;
             drop(state);
         });
         tokio::spawn(stall_timed(|| "an MQTT connection over WebSocket", served));

@@ -3,62 +3,39 @@
 
 use std::cmp::Reverse;
 use std::fmt;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use parking_lot::RwLock;
 use tokio_rustls::rustls::client::verify_server_name;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::crypto::ring::{Ticketer, default_provider};
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use tokio_rustls::rustls::server::{
+    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
+};
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{self, ServerConfig, SupportedCipherSuite};
+use tokio_rustls::rustls::{ServerConfig, SupportedCipherSuite};
+
+use super::client_certificates::ClientCertificates;
+use super::tls_files::{FileStamp, TlsError, stamp};
+use crate::config::Settings;
 
 /// What HTTP listeners speak, in the order of preference (RFC 7301).
 const HTTP_PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// Why TLS cannot be served. The texts are for the operator.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file cannot be read.
-    #[error("cannot read {path}: {error}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why it cannot be read.
-        error: io::Error,
-    },
-    /// A file does not contain what it should.
-    #[error("{path}: {error}")]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        error: pem::Error,
-    },
-    /// The key does not belong to the certificate, or the library refuses one of them.
-    #[error("{certificate} and {key} cannot be used: {error}")]
-    Unusable {
-        /// File with the certificate chain.
-        certificate: PathBuf,
-        /// File with the key.
-        key: PathBuf,
-        /// Why.
-        error: rustls::Error,
-    },
-    /// The library refuses the settings.
-    #[error("TLS cannot be served: {0}")]
-    Settings(rustls::Error),
+/// The certificates of the listeners, and those of clients that they accept.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    own: Arc<OwnCertificates>,
+    /// `None`: clients are not asked for certificates.
+    clients: Option<Arc<ClientCertificates>>,
 }
 
 /// The certificates of the listeners, in the order of the settings.
 #[derive(Debug)]
-pub(super) struct Certificates(Vec<Certificate>);
+struct OwnCertificates(Vec<Certificate>);
 
 /// A certificate chain and its key.
 struct Certificate {
@@ -67,24 +44,30 @@ struct Certificate {
     state: RwLock<(Stamps, Arc<CertifiedKey>)>,
 }
 
-/// Modification time and inode of both files, which tell whether they have changed.
-type Stamps = [(Option<SystemTime>, u64); 2];
+/// Those of a certificate and of its key.
+type Stamps = [FileStamp; 2];
 
 impl Certificates {
     /// Reads the files. `None`: there are none, and the listeners speak no TLS.
-    pub(super) fn read(certificates: &[PathBuf], keys: &[PathBuf]) -> Result<Option<Arc<Self>>, TlsError> {
-        let pairs = certificates.iter().zip(keys);
-        let all: Vec<_> =
+    pub(super) fn read(settings: &Settings) -> Result<Option<Arc<Self>>, TlsError> {
+        let pairs = settings.tls_certificate.iter().zip(&settings.tls_key);
+        let own: Vec<_> =
             pairs.map(|(certificate, key)| Certificate::read(certificate, key)).collect::<Result<_, _>>()?;
-        Ok((!all.is_empty()).then(|| Arc::new(Self(all))))
+        let (revoked, is_required) = (settings.tls_client_crl.as_deref(), settings.tls_client_required);
+        let clients = settings.tls_client_ca.as_deref();
+        let clients = clients.map(|ca| ClientCertificates::read(ca, revoked, is_required)).transpose()?;
+        let is_some = !own.is_empty();
+        let (own, clients) = (Arc::new(OwnCertificates(own)), clients.map(Arc::new));
+        Ok(is_some.then(|| Arc::new(Self { own, clients })))
     }
 
     /// Reads the files again that have changed. A certificate whose files cannot be used stays as it is. Open connections keep
     /// theirs. Returns whether one has changed, and the errors of the others.
     pub(super) fn reload(&self) -> (bool, Vec<TlsError>) {
         let (mut has_changed, mut errors) = (false, Vec::new());
-        for certificate in &self.0 {
-            match certificate.reload() {
+        let of_clients = self.clients.iter().map(|clients| clients.reload());
+        for reloaded in self.own.0.iter().map(Certificate::reload).chain(of_clients) {
+            match reloaded {
                 Ok(changed) => has_changed |= changed,
                 Err(error) => errors.push(error),
             }
@@ -93,13 +76,23 @@ impl Certificates {
     }
 
     /// Settings of the HTTP listeners and of the MQTT listener.
-    pub(super) fn configs(self: &Arc<Self>) -> Result<(Arc<ServerConfig>, Arc<ServerConfig>), TlsError> {
+    pub(super) fn configs(&self) -> Result<(Arc<ServerConfig>, Arc<ServerConfig>), TlsError> {
         let config = |protocols: &[&[u8]]| {
             let builder = ServerConfig::builder_with_provider(Arc::new(provider()));
-            let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
-            let mut config = builder.with_cert_resolver(self.clone());
+            let builder = builder.with_safe_default_protocol_versions()?;
+            let builder = match &self.clients {
+                Some(clients) => builder.with_client_cert_verifier(clients.clone()),
+                None => builder.with_no_client_auth(),
+            };
+            let mut config = builder.with_cert_resolver(self.own.clone());
             config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-            config.ticketer = Ticketer::new()?;
+            if self.clients.is_some() {
+                // A resumed session would not verify the certificate of its client again, which may be revoked meanwhile.
+                config.session_storage = Arc::new(NoServerSessionStorage {});
+                config.send_tls13_tickets = 0;
+            } else {
+                config.ticketer = Ticketer::new()?;
+            }
             config.ignore_client_order = true;
             // A session outlives its handshake as keys alone.
             config.enable_secret_extraction = true;
@@ -110,7 +103,7 @@ impl Certificates {
     }
 }
 
-impl ResolvesServerCert for Certificates {
+impl ResolvesServerCert for OwnCertificates {
     /// Chooses the first certificate for the name that the client asks for, or else the first of all. Of several for a name, one
     /// whose key the client can verify takes precedence.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
@@ -176,11 +169,6 @@ impl fmt::Debug for Certificate {
 }
 
 fn stamps(certificate: &Path, key: &Path) -> Result<Stamps, TlsError> {
-    let stamp = |path: &Path| {
-        let metadata =
-            std::fs::metadata(path).map_err(|error| TlsError::Read { path: path.to_owned(), error })?;
-        Ok((metadata.modified().ok(), metadata.ino()))
-    };
     Ok([stamp(certificate)?, stamp(key)?])
 }
 

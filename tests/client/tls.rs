@@ -1,5 +1,6 @@
 //! `https://` and `wss://`, through nginx and to a gateway that speaks TLS, with certificates of the tests' own authorities.
 
+mod client_certificates;
 mod issuer;
 mod names;
 mod programs;

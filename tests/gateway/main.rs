@@ -27,6 +27,7 @@ mod http2;
 mod http_rules;
 mod lifetimes;
 mod observability;
+mod operators;
 mod origins;
 mod parked;
 mod proxies;

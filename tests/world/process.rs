@@ -164,9 +164,10 @@ impl Gateway {
         self.child.id().expect("it runs")
     }
 
-    /// Sends it a signal: `TERM` or `KILL`.
+    /// Sends it a signal: `HUP`, `TERM` or `KILL`.
     pub fn signal(&self, name: &str) {
         let signal = match name {
+            "HUP" => Signal::HUP,
             "TERM" => Signal::TERM,
             "KILL" => Signal::KILL,
             _ => panic!("{name} is no signal that a scenario sends"),

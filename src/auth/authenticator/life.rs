@@ -42,15 +42,15 @@ impl RightsEnd {
 }
 
 impl Authenticator {
-    /// Waits until the rights of a client end. Rights without a token never do.
+    /// Waits until the rights of a client end. Those of a client without credentials never do.
     pub async fn rights_end(self: Arc<Self>, grants: Arc<Grants>, clock: Clock) -> RightsEnd {
-        let (Some(verifier), Some(token), Some(end)) = (&self.verifier, grants.token(), grants.expires_at())
-        else {
+        let (Some(verifier), Some(end)) = (&self.verifier, grants.expires_at()) else {
             return pending().await;
         };
         let mut standing = verifier.standing.subscribe();
         loop {
-            if !standing.borrow_and_update().allows(token) {
+            let stands = |standing: &Standing| grants.token().is_none_or(|token| standing.allows(token));
+            if !stands(&standing.borrow_and_update()) {
                 return RightsEnd::Revoked;
             }
             let left = end.duration_since(clock.wall()).unwrap_or_default();

@@ -1,11 +1,13 @@
-//! The admin front: metrics, liveness, readiness, the wait queues as JSON, an export of all streams, and revocations.
+//! The admin front: metrics, liveness, readiness, the wait queues and the streams as JSON, an export of all streams, and revocations.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
@@ -13,18 +15,26 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::Stream;
 
 use super::access::AccessPolicy;
+use super::error::Error;
 use super::fields::retry_after;
 use super::revocations::RevocationLog;
-use crate::clock::Clock;
+use crate::access_log::LoggedAddress;
+use crate::access_log::audit::{AuditEntry, AuditEvent, AuditLog};
+use crate::auth::AdminToken;
+use crate::clock::{Clock, rfc3339};
 use crate::export::Exporter;
-use crate::http::conn::bare;
-use crate::http::conn::{Answer, Body, Framing};
+use crate::http::conn::{Answer, Body, ConnectionState, Framing, bare};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
-use crate::stream::Store;
+use crate::stream::{Store, StreamName};
 
 /// The most clients that one response lists; `/metrics` counts all.
 const CLIENTS_MAX: usize = 10_000;
+
+/// The resource that lists streams, how many of them by default, and at most.
+const STREAMS: &str = "/streams";
+const STREAMS_DEFAULT: usize = 100;
+const STREAMS_MAX: usize = 1000;
 
 /// The resource that lists revocations, and revokes with POST.
 const REVOCATIONS: &str = "/revocations";
@@ -43,6 +53,10 @@ pub struct Admin {
     exports: Arc<Semaphore>,
     /// `None`: the gateway checks no tokens.
     revocations: Option<Box<RevocationLog>>,
+    /// What a request has to bring. `None`: nothing.
+    token: Option<AdminToken>,
+    /// Where calls are logged, if they are.
+    audit_log: Option<AuditLog>,
 }
 
 impl Admin {
@@ -55,7 +69,8 @@ impl Admin {
         access: AccessPolicy,
     ) -> Self {
         let exports = Arc::new(Semaphore::new(1));
-        Self { hub, metrics, clock, access, store, exports, revocations: None }
+        let (revocations, token, audit_log) = (None, None, None);
+        Self { hub, metrics, clock, access, store, exports, revocations, token, audit_log }
     }
 
     /// Lets operators revoke tokens.
@@ -63,22 +78,101 @@ impl Admin {
         Self { revocations: revocations.map(Box::new), ..self }
     }
 
+    /// Requires the token in each request, except for those that ask whether the gateway is alive and ready.
+    pub fn requiring(self, token: Option<AdminToken>) -> Self {
+        Self { token, ..self }
+    }
+
+    /// Logs calls.
+    pub fn auditing(self, audit_log: Option<AuditLog>) -> Self {
+        Self { audit_log, ..self }
+    }
+
+    pub(in crate::http) fn is_audited(&self) -> bool {
+        self.audit_log.is_some()
+    }
+
     /// Answers one request.
-    pub(in crate::http) async fn answer<A: Answer>(&self, request: Request<Incoming>, framing: Framing) -> A {
+    pub(in crate::http) async fn answer<A: Answer>(
+        &self,
+        request: Request<Incoming>,
+        framing: Framing,
+        state: &ConnectionState,
+    ) -> A {
         let (head, body) = request.into_parts();
-        let mut answer = A::from(match self.access.admit(&head) {
-            Ok(_) if head.method == Method::POST && head.uri.path() == REVOCATIONS => self.revoke(body).await,
-            Ok(_) => self.respond(&head),
-            Err(error) => error.into_answer(),
+        let address = state.peer().map(LoggedAddress::Peer);
+        let mut answer = A::from(match self.admit(&head, address) {
+            Ok(()) if head.method == Method::POST && head.uri.path() == REVOCATIONS => {
+                self.revoke(body, address).await
+            }
+            Ok(()) if head.method == Method::GET && head.uri.path() == STREAMS => self.list(&head).await,
+            Ok(()) => self.respond(&head),
+            Err(answer) => answer,
         });
         answer.frame(framing, self.clock.wall());
         answer
     }
 
-    async fn revoke(&self, body: Incoming) -> Response<Body> {
+    /// Decides whether a request is answered. Every request passes here.
+    fn admit(&self, head: &Parts, address: Option<LoggedAddress>) -> Result<(), Response<Body>> {
+        self.access.admit(head).map_err(Error::into_answer)?;
+        let path = head.uri.path();
+        if matches!(path, "/live" | "/ready") {
+            return Ok(());
+        }
+        let mut values = head.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+        let (value, second) = (values.next(), values.next());
+        let is_allowed = self.token.as_ref().is_none_or(|token| second.is_none() && token.is_in(value));
+        let call = || format!("{} {path}", head.method);
+        if !is_allowed {
+            self.audit(AuditEvent::Refused, address, &call());
+            let why = "this needs the token of --admin-token-file: `Authorization: Bearer TOKEN`\n";
+            let mut answer = text(StatusCode::UNAUTHORIZED, "text/plain", why.into());
+            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return Err(answer);
+        }
+        // Those are read every few seconds.
+        if path != "/metrics" {
+            self.audit(AuditEvent::Admin, address, &call());
+        }
+        Ok(())
+    }
+
+    fn audit(&self, event: AuditEvent, address: Option<LoggedAddress>, reason: &str) {
+        if let Some(log) = &self.audit_log {
+            let entry = AuditEntry {
+                who: self.token.as_ref().filter(|_| event != AuditEvent::Refused).map(|_| "admin"),
+                address,
+                reason: Some(reason),
+                ..AuditEntry::new(event)
+            };
+            log.write(entry, || rfc3339(self.clock.wall()));
+        }
+    }
+
+    /// Lists streams: the parameters are `prefix`, `after` and `limit`.
+    async fn list(&self, head: &Parts) -> Response<Body> {
+        let pairs = head.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+        let (mut prefix, mut after, mut max) = (String::new(), None, STREAMS_DEFAULT);
+        for (key, value) in pairs {
+            let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
+            match key {
+                "prefix" => prefix = value.into_owned(),
+                "after" => after = StreamName::stored(&value).ok(),
+                "limit" => max = value.parse().unwrap_or(STREAMS_DEFAULT).clamp(1, STREAMS_MAX),
+                _ => {}
+            }
+        }
+        json(&self.hub.list_streams(&prefix, after, max).await)
+    }
+
+    async fn revoke(&self, body: Incoming, address: Option<LoggedAddress>) -> Response<Body> {
         match &self.revocations {
             Some(revocations) => {
                 let (status, text_or_json) = revocations.answer(body).await;
+                if status == StatusCode::OK {
+                    self.audit(AuditEvent::Revoked, address, text_or_json.trim_end());
+                }
                 let content_type = if status == StatusCode::OK { "application/json" } else { "text/plain" };
                 text(status, content_type, text_or_json)
             }
@@ -121,13 +215,15 @@ impl Admin {
             }
             "/export" => self.export(&head.method),
             REVOCATIONS => json(&self.revocations.as_deref().map(RevocationLog::list).unwrap_or_default()),
+            // HEAD; the list itself takes several steps.
+            STREAMS => text(StatusCode::OK, "application/json", String::new()),
             "/clients" => json(&self.hub.clients(CLIENTS_MAX)),
             path => match path.strip_prefix("/clients/").and_then(|id| self.client(id)) {
                 Some(answer) => answer,
                 None => text(
                     StatusCode::NOT_FOUND,
                     "text/plain",
-                    "no resource at this path; there are /metrics, /live, /ready, /export, /clients, /clients/{id} and /revocations\n".into(),
+                    "no resource at this path; there are /metrics, /live, /ready, /export, /streams, /clients, /clients/{id} and /revocations\n".into(),
                 ),
             },
         }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::error::Error;
 use super::fields::Fields;
+use super::forwarded::ClientSource;
 use super::gateway::Gateway;
 use crate::auth::{Action, Authenticator, Grants, Unauthorized, authorize};
 use crate::clock::Clock;
@@ -62,15 +63,15 @@ pub(in crate::http) struct HeldCredentials {
 
 impl Gateway {
     /// Verifies the credentials of a request. `None`: the gateway checks no credentials. `is_safe`: the request changes nothing and
-    /// opens no WebSocket. `address` is the principal of the client's address.
+    /// opens no WebSocket.
     ///
-    /// `Authorization` takes precedence over a ticket, and a ticket over the cookie.
+    /// `Authorization` takes precedence over a ticket, a ticket over the cookie, and the cookie over a client certificate.
     pub(in crate::http) fn authenticate(
         &self,
         query: Option<&str>,
         fields: &(impl Fields + ?Sized),
         is_safe: bool,
-        address: Principal,
+        source: ClientSource<'_>,
     ) -> Result<Option<Rights>, Error> {
         if !self.auth.is_enabled() {
             return Ok(None);
@@ -83,11 +84,14 @@ impl Gateway {
         if second.is_some() {
             return Err(Error::Unauthorized(Unauthorized::Scheme));
         }
-        let (now, changes) = (self.clock.wall(), self.auth.changes());
+        let (now, changes, address) = (self.clock.wall(), self.auth.changes(), source.principal());
         let owes_ticket = value.is_none() && query.and_then(ticket_of).is_some();
         let grants = match value {
             None if !owes_ticket && let Some(token) = self.cookie(fields, is_safe)? => {
                 self.auth.token(token, address, now)
+            }
+            None if !owes_ticket && let Some(grants) = self.certificate(source, fields) => {
+                self.auth.check(grants, now).map_err(|_| Unauthorized::Certificate).map(|()| grants.clone())
             }
             value => self.auth.authorization(value, address, now),
         };
@@ -120,6 +124,17 @@ impl Gateway {
 }
 
 impl Gateway {
+    /// Returns the rights of the client's certificate. A browser sends it with the requests of any page, of which the access policy
+    /// refuses those of other origins. If pages of any origin are allowed, it does not count for pages.
+    fn certificate<'a>(
+        &self,
+        source: ClientSource<'a>,
+        fields: &(impl Fields + ?Sized),
+    ) -> Option<&'a Arc<Grants>> {
+        let is_of_page = fields.values(&ORIGIN).next().is_some();
+        source.certificate.filter(|_| !(is_of_page && self.access.origins.allow_any()))
+    }
+
     pub(super) fn socket_rights(&self, rights: Rights) -> SocketRights {
         let renewals = watch::Sender::new(rights.grants.clone());
         SocketRights { auth: self.auth.clone(), clock: self.clock, rights, renewals }

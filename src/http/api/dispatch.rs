@@ -22,13 +22,18 @@ impl Gateway {
     ) -> Reply<A> {
         let GatewayRequest { operation, mut log } = request;
         log.came_from(state);
+        let mut has_created = false;
         let outcome = match (operation, log.span()) {
             (Ok(operation), Some(span)) => {
-                self.perform(operation, state, log.origin).instrument(span.clone()).await
+                let performed = self.perform(operation, state, log.origin, &mut has_created);
+                performed.instrument(span.clone()).await
             }
-            (Ok(operation), None) => self.perform(operation, state, log.origin).await,
+            (Ok(operation), None) => self.perform(operation, state, log.origin, &mut has_created).await,
             (Err(error), _) => Err(error),
         };
+        if has_created {
+            log.has_created();
+        }
         let (outcome, mut upgrade) = match outcome {
             Ok(Reply { answer, upgrade }) => (Ok(answer), upgrade),
             Err(error) => (Err(error), None),
@@ -44,6 +49,7 @@ impl Gateway {
         operation: Operation,
         state: &Arc<ConnectionState>,
         origin: Option<AllowedOrigin>,
+        has_created: &mut bool,
     ) -> Result<Reply<A>, Error> {
         let (name, operation) = match operation {
             Operation::OnStream(name, operation) => (name, operation),
@@ -61,7 +67,7 @@ impl Gateway {
         let answer = match operation {
             OnStream::Append(mut append) => {
                 append.principal = append.principal.or(state.principal());
-                return Box::pin(self.append(name, append)).await.map(Reply::http);
+                return Box::pin(self.append(name, append, has_created)).await.map(Reply::http);
             }
             OnStream::Create(put, body) => Box::pin(self.create(name, *put, body, state.principal())).await,
             OnStream::Head => self.head(name).await,

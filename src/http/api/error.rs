@@ -162,6 +162,16 @@ impl Error {
         Self::Malformed(Malformed::parameter(name, what))
     }
 
+    /// Whether other credentials, or another page, would be allowed what this request is refused.
+    pub(super) fn is_for_want_of_rights(&self) -> bool {
+        match self {
+            Self::Unauthorized(reason) => *reason != Unauthorized::KeysPending,
+            Self::Forbidden(_) | Self::OwnStream | Self::TokenInQuery | Self::CookieWithoutOrigin => true,
+            Self::Origin { .. } | Self::CrossSite | Self::Misdirected { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Returns the status, the problem type, and header fields with the details that programs need.
     fn map(&self) -> (StatusCode, &'static str, HeaderMap) {
         let mut fields = HeaderMap::new();

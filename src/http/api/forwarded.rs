@@ -4,11 +4,15 @@
 //! address of the client is the last one that is not itself a proxy's. Everything before it is what the client says.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use hyper::header::{FORWARDED, HeaderName};
 use ipnet::IpNet;
 
 use super::fields::Fields;
+use crate::auth::Grants;
+use crate::budget::principal_of;
+use crate::stream::Principal;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -60,6 +64,24 @@ impl TrustedProxies {
                 *client = address;
             }
         }
+    }
+}
+
+/// The client of a request: of the connection, or of the proxy that has opened it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct ClientSource<'a> {
+    /// The principal of the address that the connection comes from.
+    pub(in crate::http) connection: Principal,
+    /// The address that a proxy tells. `None`: the client has opened the connection itself.
+    pub(in crate::http) forwarded: Option<IpAddr>,
+    /// The rights of the client's certificate.
+    pub(in crate::http) certificate: Option<&'a Arc<Grants>>,
+}
+
+impl ClientSource<'_> {
+    /// The principal of the client's address.
+    pub(in crate::http) fn principal(self) -> Principal {
+        self.forwarded.map_or(self.connection, principal_of)
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::access::AccessPolicy;
 use super::form::FormMetrics;
 use crate::access_log::AccessLog;
+use crate::access_log::audit::AuditLog;
 use crate::auth::{Authenticator, Tickets};
 use crate::clock::{Clock, jittered};
 use crate::http::conn::MqttSocket;
@@ -32,6 +33,8 @@ pub struct Gateway {
     pub(in crate::http) mqtt_sockets: mpsc::Sender<MqttSocket>,
     /// Where requests are logged, if they are.
     pub(in crate::http) access_log: Option<AccessLog>,
+    /// Where changes and refusals are logged, if they are.
+    pub(in crate::http) audit_log: Option<AuditLog>,
 }
 
 impl Gateway {
@@ -48,14 +51,32 @@ impl Gateway {
         let forms = FormMetrics::new(metrics.clone());
         let auth = Arc::new(Authenticator::open());
         let tickets = Tickets::new(limits.tickets_max, limits.tickets_per_subject_max);
-        let access_log = None;
-        Self { hub, limits, holds, metrics, forms, clock, access, auth, tickets, mqtt_sockets, access_log }
+        let (access_log, audit_log) = (None, None);
+        Self {
+            hub,
+            limits,
+            holds,
+            metrics,
+            forms,
+            clock,
+            access,
+            auth,
+            tickets,
+            mqtt_sockets,
+            access_log,
+            audit_log,
+        }
     }
 
     /// Checks the credentials of all requests.
     pub fn with_auth(mut self, auth: Arc<Authenticator>) -> Self {
         self.access.origins.accept_credentials(auth.is_enabled());
         Self { auth, ..self }
+    }
+
+    /// Logs changes and refusals.
+    pub fn auditing(self, audit_log: Option<AuditLog>) -> Self {
+        Self { audit_log, ..self }
     }
 
     /// Logs each request.

@@ -194,15 +194,17 @@ impl Gateway {
         Ok(answer)
     }
 
-    /// POST: appends and closes (protocol, sections 5.2 and 5.3).
+    /// POST: appends and closes (protocol, sections 5.2 and 5.3). Sets `has_created` if that has created the stream.
     pub(in crate::http) async fn append<A: Answer>(
         &self,
         name: StreamName,
         append: Box<Append>,
+        has_created: &mut bool,
     ) -> Result<A, Error> {
         let has_messages = !append.payload.is_empty();
         let producer_epoch = append.producer.as_ref().map(|producer| producer.epoch);
         let appended = self.hub.publish(&name, append).await?;
+        *has_created = appended.created;
         let is_news = producer_epoch.is_some() && has_messages && !appended.duplicate;
         let status = if is_news { StatusCode::OK } else { StatusCode::NO_CONTENT };
         let mut answer: A = answer::tail(status, appended.tail, appended.closed);

@@ -4,6 +4,7 @@
 pub(super) mod access;
 pub mod admin;
 pub(super) mod answer;
+mod audit;
 mod authority;
 mod authorization;
 pub(super) mod credentials;
@@ -21,7 +22,6 @@ mod options;
 pub(super) mod origins;
 pub(super) mod revocations;
 pub(super) mod routes;
-pub(super) mod source;
 pub(super) mod target;
 mod tickets;
 pub(super) mod upgrade;

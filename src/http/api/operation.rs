@@ -1,25 +1,29 @@
 //! Typed requests: the operation with its body, and the data that metrics and the log need when the request is answered.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::REFERRER_POLICY;
 use tokio::time::Instant;
 use tracing::Span;
 
+use super::audit::AuditNote;
 use super::credentials::ticket_of;
 use super::error::Error;
 use super::fields::STREAM_WARNING;
 use super::files::GetFile;
 use super::form::Form;
+use super::forwarded::ClientSource;
 use super::gateway::Gateway;
 use super::handlers::Put;
 use super::handshake::Handshake;
 use super::options::Options;
 use super::origins::AllowedOrigin;
-use super::source::Source;
 use super::target::unknown_parameters;
 use super::tickets::{TicketRequest, without_secrets};
 use crate::access_log::{AccessEntry, LoggedAddress, LoggedRequest};
+use crate::auth::Grants;
 use crate::budget::principal_of;
 use crate::clock::rfc3339;
 use crate::http::conn::{Answer, ConnectionState, Framing};
@@ -51,8 +55,8 @@ impl GatewayRequest {
 
     /// Charges what a request that a proxy has sent stores to the address of its client. The memory that it takes while it is
     /// under way belongs to the connection, which is that of the proxy.
-    pub(in crate::http) fn came_from(&mut self, source: Source) {
-        let (Some(address), Ok(operation)) = (source.forwarded(), &mut self.operation) else { return };
+    pub(in crate::http) fn came_from(&mut self, source: ClientSource<'_>) {
+        let (Some(address), Ok(operation)) = (source.forwarded, &mut self.operation) else { return };
         let principal = principal_of(address);
         match operation {
             Operation::OnStream(_, OnStream::Append(append)) => {
@@ -133,23 +137,33 @@ impl Operation {
 impl Gateway {
     /// Finishes the response to an outcome, counts it and logs it.
     pub(in crate::http) fn finish<A: Answer>(&self, log: &mut RequestLog, outcome: Result<A, Error>) -> A {
-        let mut answer = outcome.unwrap_or_else(|error| A::from(error.into_answer()));
+        let mut answer = outcome.unwrap_or_else(|error| {
+            if let Some(note) = log.notes.as_ref().and_then(|notes| notes.audit.as_ref()) {
+                self.audit_refusal(note, &error);
+            }
+            A::from(error.into_answer())
+        });
         self.access.origins.fields(log.origin).put(&mut answer);
         let keep_alive = log.framing.keep_alive && !self.hub.is_shedding();
         answer.frame(Framing { keep_alive, ..log.framing }, self.clock.wall());
         let status = answer.status().as_u16();
         self.forms.answered(log.form, status);
         if let Some(notes) = &mut log.notes {
+            if let Some(note) = &notes.audit {
+                self.audit_change(note, answer.status());
+            }
             notes.finish(&mut answer);
         }
         answer
     }
 
-    /// Notes a request for the access log, if there is one, and for the warning about unknown parameters of its query.
+    /// Notes a request for the access log and the audit log, if there are, and for the warning about unknown parameters of its query.
+    /// `who` is for the audit log.
     pub(in crate::http) fn note(
         &self,
         request: &mut GatewayRequest,
-        source: Source,
+        source: ClientSource<'_>,
+        who: Option<Arc<Grants>>,
         method: &str,
         target: &str,
         query: Option<&str>,
@@ -160,8 +174,12 @@ impl Gateway {
             let logged = LoggedRequest { method, target, form: request.log.form.as_str(), client };
             let time = rfc3339(self.clock.wall());
             let mut access = access_log.begin(logged, time);
-            access.set_address(source.forwarded().map(LoggedAddress::Told));
+            access.set_address(source.forwarded.map(LoggedAddress::Told));
             request.log.notes().access = Some(access);
+        }
+        if self.audit_log.is_some() && (request.operation.is_err() || AuditNote::is_change(method, query)) {
+            let address = source.forwarded.map(LoggedAddress::Told);
+            request.log.notes().audit = Some(AuditNote::new(who, address, method, target));
         }
         if self.auth.is_enabled() && query.and_then(ticket_of).is_some() {
             request.log.notes().has_ticket = true;
@@ -190,6 +208,8 @@ struct RequestNotes {
     since: Instant,
     /// The entry in the access log.
     access: Option<AccessEntry>,
+    /// For the audit log.
+    audit: Option<AuditNote>,
     /// The value of the field that warns of unknown parameters.
     warning: Option<String>,
     /// The URL contains a ticket.
@@ -215,8 +235,8 @@ impl RequestLog {
 
     fn notes(&mut self) -> &mut RequestNotes {
         self.notes.get_or_insert_with(|| {
-            let (span, access, warning) = Default::default();
-            Box::new(RequestNotes { span, since: Instant::now(), access, warning, has_ticket: false })
+            let (span, access, audit, warning) = Default::default();
+            Box::new(RequestNotes { span, since: Instant::now(), access, audit, warning, has_ticket: false })
         })
     }
 
@@ -227,10 +247,20 @@ impl RequestLog {
 
     /// Notes the connection that the request came from, unless its proxy has told the client.
     pub(in crate::http) fn came_from(&mut self, state: &ConnectionState) {
-        if let Some(access) = self.notes.as_mut().and_then(|notes| notes.access.as_mut())
-            && !access.has_address()
-        {
-            access.set_address(state.peer().map(LoggedAddress::Peer));
+        let Some(notes) = &mut self.notes else { return };
+        let peer = || state.peer().map(LoggedAddress::Peer);
+        if let Some(access) = notes.access.as_mut().filter(|access| !access.has_address()) {
+            access.set_address(peer());
+        }
+        if let Some(audit) = &mut notes.audit {
+            audit.address = audit.address.or_else(peer);
+        }
+    }
+
+    /// Notes that an append has created its stream.
+    pub(in crate::http) fn has_created(&mut self) {
+        if let Some(audit) = self.notes.as_mut().and_then(|notes| notes.audit.as_mut()) {
+            audit.has_created = true;
         }
     }
 

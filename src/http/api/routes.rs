@@ -17,7 +17,6 @@ use super::handlers::{Put, STREAM_METHODS, post};
 use super::handshake::Handshake;
 use super::operation::{GatewayRequest, OnStream, Operation};
 use super::options::Options;
-use super::source::Source;
 use super::target::stream_of_path;
 use super::tickets::{TICKET_METHODS, TICKET_PATH, TicketRequest};
 use super::upgrade;
@@ -137,7 +136,7 @@ impl Gateway {
         let may_skip = !expects && can_skip(request.body());
         let is_http2 = request.version() == Version::HTTP_2;
         let (head, mut body) = request.into_parts();
-        let source = Source::of(state, &head.headers);
+        let source = state.source(&head.headers);
         let (method, target) = (head.method.clone(), head.uri.path_and_query().cloned());
         let admitted = self.admit(&head, refusal).and_then(|()| self.access.admit(&head));
         let origin = admitted.as_ref().ok().copied().flatten();
@@ -145,8 +144,9 @@ impl Gateway {
         let opens_socket = method == Method::CONNECT || head.headers.contains_key(UPGRADE);
         let rights = admitted.and_then(|_| {
             let is_safe = !opens_socket && matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
-            self.authenticate(query, &head.headers, is_safe, source.principal())
+            self.authenticate(query, &head.headers, is_safe, source)
         });
+        let who = self.audited(rights.as_ref().ok().and_then(Option::as_ref));
         let parsed = rights.and_then(|rights| {
             let parsed = self.parse(form, head)?;
             let rights = match (rights, &parsed) {
@@ -196,7 +196,7 @@ impl Gateway {
         let query =
             target.split_once('?').filter(|(path, _)| path.starts_with(STREAM_PATHS)).map(|(_, query)| query);
         request.came_from(source);
-        self.note(&mut request, source, method.as_str(), target, query);
+        self.note(&mut request, source, who, method.as_str(), target, query);
         (request, unread)
     }
 

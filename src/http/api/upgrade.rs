@@ -8,7 +8,7 @@ use super::credentials::{Renewals, Rights, SocketRights};
 use super::error::Error;
 use super::gateway::Gateway;
 use super::handshake::Handshake;
-use crate::access_log::AccessEntry;
+use crate::access_log::{AccessEntry, LoggedAddress};
 use crate::http::conn::{Answer, ConnectionState, MqttSocket, UpgradedIo, logged};
 use crate::http::read::live::{LiveOpener, OpenLive, WEBSOCKET};
 use crate::http::read::request::{LiveRead, WebSocket};
@@ -74,8 +74,9 @@ impl Upgrade {
         match self {
             // This fails only if the MQTT front is gone, and the server with it.
             Self::Mqtt(sockets, address) => {
-                let principal = address.or(state.principal());
-                drop(sockets.send(MqttSocket { io, state, principal }).await);
+                let (principal, certificate) = (address.or(state.principal()), state.certificate().cloned());
+                let address = state.peer().map(LoggedAddress::Peer);
+                drop(sockets.send(MqttSocket { io, state, principal, certificate, address }).await);
             }
             Self::WebSocket(socket) => socket.serve(io).await,
         }

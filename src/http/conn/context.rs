@@ -25,9 +25,12 @@ pub enum Service {
 }
 
 impl Service {
-    /// Whether the access log has a line for each request.
-    pub fn logs_access(&self) -> bool {
-        matches!(self, Self::Gateway(gateway) if gateway.access_log.is_some())
+    /// Whether a log shows the addresses of clients.
+    pub fn logs_addresses(&self) -> bool {
+        match self {
+            Self::Gateway(gateway) => gateway.access_log.is_some() || gateway.audit_log.is_some(),
+            Self::Admin(admin) => admin.is_audited(),
+        }
     }
 }
 
@@ -46,6 +49,15 @@ pub struct ConnectionContext {
 }
 
 impl ConnectionContext {
+    /// Takes over the rights of a client certificate.
+    pub(super) fn identify(&self, certificate: &[u8]) {
+        if let Service::Gateway(gateway) = &*self.service
+            && let Some(grants) = gateway.auth.certificate(certificate)
+        {
+            self.state.identify(grants);
+        }
+    }
+
     /// Whether the server's phase has changed. Takes no lock until it changes.
     pub(super) fn may_close(&self) -> bool {
         !matches!(self.phase.has_changed(), Ok(false))

@@ -17,7 +17,6 @@ use crate::http::api::form::Form;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::handlers::post;
 use crate::http::api::operation::{GatewayRequest, OnStream, Operation};
-use crate::http::api::source::Source;
 use crate::http::api::target::{Parameters, Query, STREAMS, stream_of_path};
 use crate::http::read::request::Read;
 
@@ -73,8 +72,9 @@ impl Gateway {
             _ => (Form::Append, self.parse_append(path, query, &fields, body), query.is_some()),
         };
         let is_safe = method == Method::GET;
-        let source = Source::of(state, &fields);
-        let rights = self.authenticate(query, &fields, is_safe, source.principal());
+        let source = state.source(&fields);
+        let rights = self.authenticate(query, &fields, is_safe, source);
+        let who = self.audited(rights.as_ref().ok().and_then(Option::as_ref));
         let operation = rights.and_then(|rights| match rights {
             Some(rights) => rights.admit(operation?),
             None => operation,
@@ -84,8 +84,8 @@ impl Gateway {
         }
         let mut request = GatewayRequest::new(form, Framing::PERSISTENT, origin, operation);
         request.came_from(source);
-        if has_unknown || self.access_log.is_some() {
-            self.note(&mut request, source, method.as_str(), target, query);
+        if has_unknown || self.access_log.is_some() || self.audit_log.is_some() {
+            self.note(&mut request, source, who, method.as_str(), target, query);
         }
         Parsed::Request(request, head_bytes + body.len())
     }

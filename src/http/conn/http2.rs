@@ -71,7 +71,7 @@ async fn respond(
     let framing = Framing::of(&request);
     let gateway = match service {
         Service::Gateway(gateway) => gateway,
-        Service::Admin(admin) => return admin.answer(request, framing).await,
+        Service::Admin(admin) => return admin.answer(request, framing, state).await,
     };
     // hyper resets the stream when an unread body is dropped.
     let (request, _unread) = gateway.receive(request, framing, refusal, state).await;

@@ -94,7 +94,7 @@ async fn respond<'a>(
         }
         Service::Admin(admin) => {
             let keep_alive = framing.keep_alive && request.body().is_end_stream();
-            let response = admin.answer(request, Framing { keep_alive, ..framing }).await;
+            let response = admin.answer(request, Framing { keep_alive, ..framing }, &context.state).await;
             (PendingResponse::ready(response), None)
         }
     }

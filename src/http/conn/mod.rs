@@ -69,7 +69,11 @@ fn begin(
     context: ConnectionContext,
 ) -> BoxedStep<'static, BoxedStep<'static, ()>> {
     Box::pin(async move {
-        let mut stream = Transport::accept(stream, tls, context.limits.head_timeout.get()).await?;
+        let accepted = Transport::accept(stream, tls, context.limits.head_timeout.get()).await?;
+        let (mut stream, certificate) = accepted;
+        if let Some(certificate) = certificate {
+            context.identify(&certificate);
+        }
         Ok(match first_bytes(&mut stream, &context).await? {
             None => http1::close(Box::new(context.guarded_stream(stream, Bytes::new()))),
             Some((true, read_ahead)) => http2::serve(stream, read_ahead, context),

@@ -54,8 +54,14 @@ impl<'a> PendingResponse<'a> {
             // A future for appends alone is smaller than one for all operations.
             Ok(Operation::OnStream(name, OnStream::Append(mut append))) if log.span().is_none() => {
                 append.principal = append.principal.or(state.principal());
-                let reply =
-                    async move { Reply::http(gateway.finish(&mut log, gateway.append(name, append).await)) };
+                let reply = async move {
+                    let mut has_created = false;
+                    let outcome = gateway.append(name, append, &mut has_created).await;
+                    if has_created {
+                        log.has_created();
+                    }
+                    Reply::http(gateway.finish(&mut log, outcome))
+                };
                 Self(PendingState::PendingAnswer(Box::pin(reply)))
             }
             // A future that covers all operations.

@@ -1,12 +1,13 @@
 //! The state that a connection shares with its requests and the server.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use crate::auth::Grants;
 use crate::budget::{ConnectionCharge, Owner};
 use crate::http::api::fields::Fields;
-use crate::http::api::forwarded::TrustedProxies;
+use crate::http::api::forwarded::{ClientSource, TrustedProxies};
 use crate::stream::Principal;
 
 /// The phase of the server, from serving to its shutdown.
@@ -39,13 +40,22 @@ pub trait OpenConnection: Send + Sync + 'static {
     }
 }
 
-/// What is known of a connection if its requests are logged, or if it is that of a proxy.
+/// What is known of a connection if its requests are logged, if it is that of a proxy, or if clients may have certificates.
 #[derive(Debug)]
 pub struct ConnectionDetails {
     /// The address of the client, or of the proxy.
     pub peer: SocketAddr,
     /// The client is one of these proxies, and tells the address of its own client.
     pub proxies: Option<Arc<TrustedProxies>>,
+    /// The rights of the client's certificate.
+    certificate: OnceLock<Arc<Grants>>,
+}
+
+impl ConnectionDetails {
+    /// Details of a connection whose client has not sent a certificate yet.
+    pub fn new(peer: SocketAddr, proxies: Option<Arc<TrustedProxies>>) -> Self {
+        Self { peer, proxies, certificate: OnceLock::new() }
+    }
 }
 
 impl ConnectionState {
@@ -70,9 +80,27 @@ impl ConnectionState {
         self.details().map(|details| details.peer)
     }
 
-    /// The address of the client that a proxy tells in the header fields of a request. `None`: the connection is the client's own.
-    pub(in crate::http) fn forwarded(&self, fields: &(impl Fields + ?Sized)) -> Option<IpAddr> {
-        self.details()?.proxies.as_ref()?.client(fields)
+    /// Where a request comes from that has these header fields.
+    pub(in crate::http) fn source(&self, fields: &(impl Fields + ?Sized)) -> ClientSource<'_> {
+        let proxies = self.details().and_then(|details| details.proxies.as_ref());
+        ClientSource {
+            connection: self.principal(),
+            forwarded: proxies.and_then(|proxies| proxies.client(fields)),
+            certificate: self.certificate(),
+        }
+    }
+
+    /// Sets the rights of the client's certificate.
+    pub(super) fn identify(&self, grants: Arc<Grants>) {
+        if let Some(details) = self.details() {
+            details.certificate.get_or_init(|| grants);
+        }
+    }
+
+    /// The rights of the client's certificate. A proxy's certificate is not that of its client.
+    pub(in crate::http) fn certificate(&self) -> Option<&Arc<Grants>> {
+        let details = self.details().filter(|details| details.proxies.is_none())?;
+        details.certificate.get()
     }
 
     /// The principal of the client, which its address determines.

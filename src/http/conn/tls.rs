@@ -20,6 +20,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use session::{Received, Session, SessionError};
 
@@ -56,11 +57,15 @@ enum State {
 }
 
 impl TlsStream {
-    /// Performs the handshake.
-    pub(super) async fn accept(mut tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<Self> {
+    /// Performs the handshake. Also returns the verified certificate of the client, if it has one.
+    pub(super) async fn accept(
+        mut tcp: TcpStream,
+        config: Arc<ServerConfig>,
+    ) -> io::Result<(Self, Option<CertificateDer<'static>>)> {
         // Boxed, so that rustls' connection takes no room in the future of the connection.
-        let (session, incoming) = Box::pin(handshake::accept(&mut tcp, config)).await?;
-        Ok(Self { tcp, session, incoming, opened: 0, padding: 0, sealed: 0, state: State::Open })
+        let (session, incoming, certificate) = Box::pin(handshake::accept(&mut tcp, config)).await?;
+        let state = State::Open;
+        Ok((Self { tcp, session, incoming, opened: 0, padding: 0, sealed: 0, state }, certificate))
     }
 
     /// The TCP connection.

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::tls::TlsStream;
 
@@ -25,15 +26,16 @@ enum Kind {
 }
 
 impl Transport {
-    /// Performs the TLS handshake if there is a `config`, for at most `patience`.
+    /// Performs the TLS handshake if there is a `config`, for at most `patience`. Also returns the verified certificate of the client,
+    /// if it has one.
     pub async fn accept(
         stream: TcpStream,
         config: Option<Arc<ServerConfig>>,
         patience: Duration,
-    ) -> io::Result<Self> {
-        let Some(config) = config else { return Ok(Self::plain(stream)) };
-        let session = timeout(patience, TlsStream::accept(stream, config)).await??;
-        Ok(Self(Kind::Tls(Box::new(session))))
+    ) -> io::Result<(Self, Option<CertificateDer<'static>>)> {
+        let Some(config) = config else { return Ok((Self::plain(stream), None)) };
+        let (session, certificate) = timeout(patience, TlsStream::accept(stream, config)).await??;
+        Ok((Self(Kind::Tls(Box::new(session))), certificate))
     }
 
     /// A connection without TLS.

@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::io::GuardedStream;
 use super::state::ConnectionState;
+use crate::access_log::LoggedAddress;
+use crate::auth::Grants;
 use crate::stream::Principal;
 
 /// The byte stream of a WebSocket, after its handshake.
@@ -29,6 +31,10 @@ pub struct MqttSocket {
     pub state: Arc<ConnectionState>,
     /// The principal of the client's address.
     pub principal: Principal,
+    /// The rights of the client's certificate.
+    pub certificate: Option<Arc<Grants>>,
+    /// Where the client, or its proxy, is, if a log shows it.
+    pub address: Option<LoggedAddress>,
 }
 
 impl AsyncRead for UpgradedIo {

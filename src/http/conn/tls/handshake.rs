@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use tokio_rustls::rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus,
@@ -25,11 +26,12 @@ const RECORD_BYTES_MAX: usize = (1 << 14) + 2048;
 /// How many bytes are read at once.
 const READ_BYTES: usize = 2 * 1024;
 
-/// Performs the handshake of the server. Returns the session and the bytes that the client has sent after its handshake.
+/// Performs the handshake of the server. Returns the session, the bytes that the client has sent after its handshake, and its
+/// certificate.
 pub(super) async fn accept(
     tcp: &mut TcpStream,
     config: Arc<ServerConfig>,
-) -> io::Result<(Session, BytesMut)> {
+) -> io::Result<(Session, BytesMut, Option<CertificateDer<'static>>)> {
     let mut handshake = Handshake::new(config).map_err(io::Error::other)?;
     loop {
         let outcome = handshake.advance();
@@ -37,7 +39,9 @@ pub(super) async fn accept(
         handshake.outgoing.clear();
         if outcome.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
             written?;
-            return handshake.into_session().map_err(io::Error::other);
+            let certificate = handshake.certificate();
+            let (session, behind) = handshake.into_session().map_err(io::Error::other)?;
+            return Ok((session, behind, certificate));
         }
         written?;
         handshake.incoming.reserve(READ_BYTES);
@@ -134,6 +138,11 @@ impl Handshake {
             self.shown += HEADER_BYTES + body;
         }
         is_whole
+    }
+
+    /// The certificate of the client, which rustls has verified. `None`: it has none.
+    fn certificate(&self) -> Option<CertificateDer<'static>> {
+        self.connection.peer_certificates()?.first().map(|certificate| certificate.clone().into_owned())
     }
 
     /// Returns the session of a complete handshake, and the bytes that follow the handshake.

@@ -115,7 +115,7 @@ async fn connected(suite: SupportedCipherSuite) -> (TlsStream, Client) {
         client.flush(usize::MAX).await;
     };
     let (server, ()) = tokio::join!(TlsStream::accept(tcp, server_config(suite)), shaken);
-    (server.unwrap(), client)
+    (server.unwrap().0, client)
 }
 
 /// A TCP connection, and a client that has not sent anything.
@@ -268,7 +268,7 @@ async fn bytes_may_come_one_by_one() {
             client.hear(6).await
         };
         let serve = async {
-            let mut server = TlsStream::accept(tcp, server_config(suite)).await.unwrap();
+            let (mut server, _) = TlsStream::accept(tcp, server_config(suite)).await.unwrap();
             assert_eq!(server.hear(16).await, b"firstsecondthird");
             server.write_all(b"answer").await.unwrap();
             server
@@ -297,7 +297,7 @@ async fn requests_behind_the_handshake_are_kept() {
             client.hear(6).await
         };
         let serve = async {
-            let mut server = TlsStream::accept(tcp, server_config(suite)).await.unwrap();
+            let (mut server, _) = TlsStream::accept(tcp, server_config(suite)).await.unwrap();
             assert_eq!(server.hear(11).await, b"firstsecond");
             server.write_all(b"answer").await.unwrap();
         };

@@ -1,0 +1,202 @@
+//! Client certificates: which one is which principal, and what it may do.
+//!
+//! TLS has verified the certificate before: its issuer, its validity and whether it is revoked. Here a rule takes one of its names,
+//! and grants streams to it.
+
+use std::time::SystemTime;
+
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
+
+use super::claims::{Claims, InvalidClaims};
+use super::grants::{GrantList, Grants};
+use super::settings::{CertificateName, CertificateRule, Rule};
+use crate::stream::Tenant;
+
+/// Stands for any text, which is not empty, in the pattern of a rule.
+const ANY: char = '*';
+
+/// The beginning of the subjects of certificates, in place of the issuer of a token. No issuer has such a name.
+pub(super) const SUBJECTS: &str = "certificate:";
+
+/// The names of a certificate, and its end.
+struct Names {
+    all: Vec<(CertificateName, String)>,
+    end: SystemTime,
+}
+
+impl CertificateName {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Uri => "uri",
+            Self::Dns => "dns",
+            Self::Email => "email",
+            Self::Cn => "cn",
+        }
+    }
+}
+
+impl CertificateRule {
+    /// Returns what `{sub}` stands for if the rule is for this name.
+    fn subject_of<'a>(&self, name: CertificateName, text: &'a str) -> Option<&'a str> {
+        if name != self.name {
+            return None;
+        }
+        match self.matches.split_once(ANY) {
+            Some((begin, end)) => {
+                text.strip_prefix(begin)?.strip_suffix(end).filter(|between| !between.is_empty())
+            }
+            None => (text == self.matches).then_some(text),
+        }
+    }
+
+    fn as_rule(&self) -> Rule {
+        Rule {
+            claim: "sub".to_owned(),
+            contains: None,
+            read: self.read.clone(),
+            append: self.append.clone(),
+            create: self.create.clone(),
+            manage: self.manage.clone(),
+        }
+    }
+}
+
+/// The grants of a certificate, which end with it; those of all rules that are for one of its names, and those of everybody. The
+/// subject is the name that the first of these rules is for. `None`: no rule is for it.
+pub(super) fn grants(
+    certificate: &[u8],
+    rules: &[CertificateRule],
+    public: &GrantList,
+) -> Result<Option<Grants>, InvalidClaims> {
+    let Ok(names) = Names::of(certificate) else { return Ok(None) };
+    let (mut list, mut subject) = (GrantList::default(), None);
+    for rule in rules {
+        for (name, text) in &names.all {
+            let Some(variable) = rule.subject_of(*name, text) else { continue };
+            list.extend(&Claims::of_subject(variable).grants(&[rule.as_rule()], &Tenant::default())?);
+            subject = subject.or_else(|| Some(format!("{SUBJECTS}{} {text}", name.as_str())));
+        }
+    }
+    list.extend(public);
+    Ok(subject.map(|subject| Grants::of(Tenant::default(), &subject, list, names.end, None)))
+}
+
+impl Names {
+    fn of(certificate: &[u8]) -> Result<Self, x509_cert::der::Error> {
+        let certificate = Certificate::from_der(certificate)?;
+        let certificate = certificate.tbs_certificate();
+        let mut all = Vec::new();
+        if let Some((_, SubjectAltName(alternatives))) = certificate.get_extension()? {
+            all.extend(alternatives.iter().filter_map(|alternative| match alternative {
+                GeneralName::UniformResourceIdentifier(uri) => Some((CertificateName::Uri, uri.to_string())),
+                GeneralName::DnsName(name) => Some((CertificateName::Dns, name.to_string())),
+                GeneralName::Rfc822Name(address) => Some((CertificateName::Email, address.to_string())),
+                _ => None,
+            }));
+        }
+        if let Some(name) = certificate.subject().common_name()? {
+            all.push((CertificateName::Cn, name.value().to_string()));
+        }
+        let end = SystemTime::UNIX_EPOCH + certificate.validity().not_after.to_unix_duration();
+        Ok(Self { all, end })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio_rustls::rustls::pki_types::CertificateDer;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+
+    use super::*;
+    use crate::auth::{Action, authorize};
+    use crate::stream::StreamName;
+
+    /// With the names `URI:spiffe://example.org/device/7`, `DNS:sensor7.example.org`, `email:ops@example.org` and the common name
+    /// `sensor-7`; made by `openssl req -x509`.
+    const CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIB8jCCAZegAwIBAgIUB/Mu3MUfiRKDboBFPv7vA7xLPBswCgYIKoZIzj0EAwIw
+JTEQMA4GA1UECgwHRXhhbXBsZTERMA8GA1UEAwwIc2Vuc29yLTcwHhcNMjYxMTI5
+MDA1MTA3WhcNMzYxMTI2MDA1MTA3WjAlMRAwDgYDVQQKDAdFeGFtcGxlMREwDwYD
+VQQDDAhzZW5zb3ItNzBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABKmWve11uNnA
+BPI6/JauGB6fgqXF1DBcqaMlFfvYgGRfGIvogKear1P1hg1awkw9vHQYGW1cqBO1
+Uq1RndEnogOjgaQwgaEwHQYDVR0OBBYEFEU9RzZRqSXoijZP2mWA/jnvH0ZmMB8G
+A1UdIwQYMBaAFEU9RzZRqSXoijZP2mWA/jnvH0ZmMA8GA1UdEwEB/wQFMAMBAf8w
+TgYDVR0RBEcwRYYdc3BpZmZlOi8vZXhhbXBsZS5vcmcvZGV2aWNlLzeCE3NlbnNv
+cjcuZXhhbXBsZS5vcmeBD29wc0BleGFtcGxlLm9yZzAKBggqhkjOPQQDAgNJADBG
+AiEApK51ZXyl+LlwUuCwg8EOttF19DUq8N5q7NBGC5L83Y4CIQCJzJR2tWByapxv
+qIhmXTcYbQbCJXbIiPoy8wSGZZTVsw==
+-----END CERTIFICATE-----";
+
+    /// The end of its validity, in seconds since 1970.
+    const END: u64 = 2111273467;
+
+    fn rule(name: CertificateName, matches: &str, read: &[&str]) -> CertificateRule {
+        let read = read.iter().map(|&pattern| pattern.to_owned()).collect();
+        let [append, create, manage] = Default::default();
+        CertificateRule { name, matches: matches.to_owned(), read, append, create, manage }
+    }
+
+    fn of(rules: &[CertificateRule]) -> Result<Option<Grants>, InvalidClaims> {
+        let der = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).unwrap();
+        grants(&der, rules, &GrantList::default())
+    }
+
+    fn reads(grants: &Grants, stream: &str) -> bool {
+        authorize(grants, Action::Read, &StreamName::parse(stream).unwrap()).is_ok()
+    }
+
+    #[test]
+    fn each_kind_of_name_can_be_granted_streams() {
+        for (name, matches, subject, stream) in [
+            (
+                CertificateName::Uri,
+                "spiffe://example.org/device/*",
+                "uri spiffe://example.org/device/7",
+                "d/7",
+            ),
+            (CertificateName::Dns, "*.example.org", "dns sensor7.example.org", "d/sensor7"),
+            (CertificateName::Email, "ops@example.org", "email ops@example.org", "d/ops@example.org"),
+            (CertificateName::Cn, "sensor-*", "cn sensor-7", "d/7"),
+        ] {
+            let grants = of(&[rule(name, matches, &["d/{sub}"])]).unwrap().unwrap();
+            assert_eq!(grants.subject(), Some(format!("certificate:{subject}").as_str()));
+            assert!(reads(&grants, stream) && !reads(&grants, "d/other"), "{matches}");
+            assert_eq!(grants.expires_at(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(END)));
+        }
+    }
+
+    #[test]
+    fn a_name_of_another_kind_or_text_is_granted_nothing() {
+        for (name, matches) in [
+            (CertificateName::Dns, "sensor-7"),
+            (CertificateName::Cn, "sensor-7*"),
+            (CertificateName::Cn, "sensor"),
+            (CertificateName::Uri, "spiffe://example.com/*"),
+        ] {
+            assert_eq!(of(&[rule(name, matches, &["#"])]), Ok(None), "{matches}");
+        }
+        assert_eq!(
+            grants(b"garbage", &[rule(CertificateName::Cn, "*", &["#"])], &GrantList::default()),
+            Ok(None)
+        );
+    }
+
+    #[test]
+    fn rules_add_up_and_a_name_that_is_no_level_refuses_all() {
+        let of_both = of(&[
+            rule(CertificateName::Cn, "sensor-*", &["a/{sub}"]),
+            rule(CertificateName::Email, "*@example.org", &["b/{sub}"]),
+        ]);
+        let grants = of_both.unwrap().unwrap();
+        assert!(reads(&grants, "a/7") && reads(&grants, "b/ops"));
+        assert_eq!(grants.subject(), Some("certificate:cn sensor-7"));
+        let whole = of(&[rule(CertificateName::Uri, "spiffe://*", &["{sub}"])]);
+        assert_eq!(whole, Err(InvalidClaims::Value("{sub}".to_owned())), "it has slashes");
+    }
+}

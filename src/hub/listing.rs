@@ -1,0 +1,111 @@
+//! The streams as the admin listener shows them in `/streams`.
+
+use serde::Serialize;
+use tokio::task::yield_now;
+
+use super::Hub;
+use crate::clock::rfc3339;
+use crate::stream::{Description, Lifetime, Retention, StreamName};
+
+/// A part of the list of all streams, in the order of their names.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamListing {
+    /// The streams.
+    pub streams: Vec<StreamView>,
+    /// The name after which the next part begins; `None` in the last one.
+    pub next: Option<String>,
+}
+
+/// One stream as the admin listener shows it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamView {
+    /// Its name.
+    pub stream: String,
+    /// Its content type.
+    pub content_type: String,
+    /// The offset of the earliest message that is kept.
+    pub earliest: String,
+    /// The offset after its last message.
+    pub tail: String,
+    /// Messages of a JSON stream that are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<u64>,
+    /// Bytes of any other stream that are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Whether it is closed.
+    pub closed: bool,
+    /// Messages that it keeps at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_messages: Option<u64>,
+    /// Bytes that it keeps at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+    /// How long it keeps a message, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<u64>,
+    /// After how many seconds without use it is removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u64>,
+    /// When it is removed (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// Readers that wait for it, and MQTT subscriptions to its name; those with wildcards are not counted.
+    pub readers: usize,
+}
+
+impl Hub {
+    /// Lists at most `max` streams whose names begin with `prefix`, from the first name after `after` on. This is not a use of the
+    /// streams.
+    pub async fn list_streams(&self, prefix: &str, after: Option<StreamName>, max: usize) -> StreamListing {
+        let (mut streams, mut after) = (Vec::new(), after);
+        loop {
+            let page = self.store.page(prefix, after.as_ref(), self.clock.now());
+            for (name, _) in page.streams {
+                if streams.len() >= max {
+                    return StreamListing { streams, next: after.map(|name| name.as_str().to_owned()) };
+                }
+                // It may have ended meanwhile.
+                if let Ok(description) = self.describe(&name).await {
+                    streams.push(StreamView::of(&name, &description, self.waiters.readers(&name)));
+                }
+                after = Some(name);
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return StreamListing { streams, next: None },
+            }
+            yield_now().await;
+        }
+    }
+}
+
+impl StreamView {
+    fn of(name: &StreamName, description: &Description, readers: usize) -> Self {
+        let Description { content_type, earliest, tail, closed, lifetime, retention } = description;
+        let kept = tail.position.since(earliest.position);
+        let is_json = content_type.is_json();
+        let Retention { messages_max, bytes_max, age_max } = *retention;
+        let (ttl, expires_at) = match lifetime {
+            Lifetime::Unlimited => (None, None),
+            Lifetime::Idle(idle) => (Some(idle.as_secs()), None),
+            Lifetime::Until(end) => (None, Some(rfc3339(*end))),
+        };
+        Self {
+            stream: name.as_str().to_owned(),
+            content_type: content_type.as_str().to_owned(),
+            earliest: earliest.to_string(),
+            tail: tail.to_string(),
+            messages: is_json.then_some(kept),
+            bytes: (!is_json).then_some(kept),
+            closed: *closed,
+            max_messages: messages_max,
+            max_bytes: bytes_max,
+            max_age: age_max.map(|age| age.as_secs()),
+            ttl,
+            expires_at,
+            readers,
+        }
+    }
+}
