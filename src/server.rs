@@ -313,7 +313,7 @@ impl Server {
                 self.gateway,
             ),
             acceptor(
-                Front::Http(Arc::new(Service::Admin(admin))),
+                Front::Http(Arc::new(Service::Admin(Box::new(admin)))),
                 http_tls.filter(|_| !self.admin_address.ip().is_loopback()),
                 self.limits.admin_connections_max,
                 None,

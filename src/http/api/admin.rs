@@ -15,7 +15,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::Stream;
 
 use super::access::AccessPolicy;
-use super::error::Error;
 use super::fields::retry_after;
 use super::revocations::RevocationLog;
 use crate::access_log::LoggedAddress;
@@ -101,24 +100,26 @@ impl Admin {
     ) -> A {
         let (head, body) = request.into_parts();
         let address = state.peer().map(LoggedAddress::Peer);
-        let mut answer = A::from(match self.admit(&head, address) {
-            Ok(()) if head.method == Method::POST && head.uri.path() == REVOCATIONS => {
+        let mut answer = A::from(match self.refusal(&head, address) {
+            Some(refusal) => refusal,
+            None if head.method == Method::POST && head.uri.path() == REVOCATIONS => {
                 self.revoke(body, address).await
             }
-            Ok(()) if head.method == Method::GET && head.uri.path() == STREAMS => self.list(&head).await,
-            Ok(()) => self.respond(&head),
-            Err(answer) => answer,
+            None if head.method == Method::GET && head.uri.path() == STREAMS => self.list(&head).await,
+            None => self.respond(&head),
         });
         answer.frame(framing, self.clock.wall());
         answer
     }
 
-    /// Decides whether a request is answered. Every request passes here.
-    fn admit(&self, head: &Parts, address: Option<LoggedAddress>) -> Result<(), Response<Body>> {
-        self.access.admit(head).map_err(Error::into_answer)?;
+    /// Decides whether a request is refused. Every request passes here.
+    fn refusal(&self, head: &Parts, address: Option<LoggedAddress>) -> Option<Response<Body>> {
+        if let Err(error) = self.access.admit(head) {
+            return Some(error.into_answer());
+        }
         let path = head.uri.path();
         if matches!(path, "/live" | "/ready") {
-            return Ok(());
+            return None;
         }
         let mut values = head.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
         let (value, second) = (values.next(), values.next());
@@ -129,13 +130,13 @@ impl Admin {
             let why = "this needs the token of --admin-token-file: `Authorization: Bearer TOKEN`\n";
             let mut answer = text(StatusCode::UNAUTHORIZED, "text/plain", why.into());
             answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return Err(answer);
+            return Some(answer);
         }
         // Those are read every few seconds.
         if path != "/metrics" {
             self.audit(AuditEvent::Admin, address, &call());
         }
-        Ok(())
+        None
     }
 
     fn audit(&self, event: AuditEvent, address: Option<LoggedAddress>, reason: &str) {

@@ -21,7 +21,7 @@ pub enum Service {
     /// The front for publishers and readers.
     Gateway(Arc<Gateway>),
     /// The front for operators.
-    Admin(Admin),
+    Admin(Box<Admin>),
 }
 
 impl Service {

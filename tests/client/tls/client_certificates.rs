@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -79,12 +79,8 @@ impl World {
         let request = "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=device";
         let name = format!("-addext subjectAltName=URI:spiffe://example.org/device/{id}");
         run(folder, "openssl", &format!("{request} -keyout {id}.key -out {id}.csr {name}"));
-        let time = |at: SystemTime| {
-            let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-            run(folder, "date", &format!("-u -d @{seconds} +%Y%m%d%H%M%SZ"))
-        };
-        let (begin, end) =
-            (time(SystemTime::now() - Duration::from_secs(60)), time(SystemTime::now() + life));
+        let time = |from_now: &str| run(folder, "date", &format!("-u -d {from_now}seconds +%Y%m%d%H%M%SZ"));
+        let (begin, end) = (time("-60"), time(&format!("+{}", life.as_secs())));
         let validity = format!("-startdate {begin} -enddate {end}");
         run(
             folder,
