@@ -18,6 +18,7 @@ mod keys;
 mod revocation;
 mod settings;
 mod standing;
+mod strict_json;
 mod tickets;
 
 pub use admin_token::AdminToken;

@@ -29,6 +29,7 @@ use super::keys::{Key, KeyFile, KeySet};
 use super::revocation::Target;
 use super::settings::{AuthError, AuthSettings, CertificateRule, IssuerSettings, Rule, TenantRule};
 use super::standing::Standing;
+use super::strict_json::is_unambiguous;
 use crate::limits::Limits;
 use crate::stream::{Filter, Principal};
 
@@ -328,7 +329,7 @@ impl Verifier {
 
     fn verify(&self, token: &[u8], now: SystemTime) -> Result<Grants, Unauthorized> {
         let header = decode_header(token).map_err(|_| Unauthorized::Invalid)?;
-        if !is_accepted(&header) {
+        if !is_accepted(&header) || !is_unambiguous(token) {
             return Err(Unauthorized::Invalid);
         }
         // The claimed issuer selects the keys, and the signature then confirms the issuer. A key id alone selects nothing, because

@@ -125,6 +125,7 @@ fn every_claim_is_checked() {
         (with("exp", json!(-1)), Unauthorized::Invalid),
         (with("nbf", seconds(31)), Unauthorized::Early),
         (with("iat", seconds(31)), Unauthorized::Early),
+        (with("nbf", Value::Null), Unauthorized::Invalid),
         (with("streams", json!({"read": ["a/#/b"]})), Unauthorized::Claims),
         (with("sub", json!("a/#")), Unauthorized::Claims),
     ] {
