@@ -127,3 +127,6 @@ fn verify_rsa(
 ) -> Result<(), ring::error::Unspecified> {
     RsaPublicKeyComponents { n, e }.verify(algorithm, message, signature)
 }
+
+#[cfg(test)]
+mod tests;
