@@ -32,8 +32,8 @@ pub struct Revocation {
     /// The id of a key, which is not accepted again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kid: Option<String>,
-    /// When every token that this concerns has expired, in seconds since 1970. The gateway sets it. A key is revoked for ever,
-    /// because anyone who has the key can sign more tokens.
+    /// When the revocation is forgotten, in seconds since 1970: the gateway sets it to when every token that this concerns has
+    /// expired. A key is revoked for ever unless the operator sets this, because anyone who has the key can sign more tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires: Option<u64>,
 }
@@ -55,6 +55,9 @@ pub enum InvalidRevocation {
     /// A time without a subject.
     #[error("issued_before belongs to sub")]
     Time,
+    /// A key would be revoked until a time that has passed.
+    #[error("expires must be in the future")]
+    Expires,
     /// A name is too long.
     #[error("the names of a revocation must have 1 to 512 bytes")]
     Length,
@@ -116,7 +119,8 @@ impl Revocation {
             (_, Some(_)) => return Err(InvalidRevocation::Time),
             // A token may be issued in the future by as much as clocks may differ.
             (Target::Id(_), None) => (None, after(now + LEEWAY.as_secs())),
-            (Target::Key(_), None) => (None, None),
+            (Target::Key(_), None) if self.has_expired(now) => return Err(InvalidRevocation::Expires),
+            (Target::Key(_), None) => (None, self.expires),
         };
         Ok(Self { issued_before, expires, ..self })
     }
@@ -149,7 +153,9 @@ mod tests {
                 r#"{"iss":"i","sub":"s","issued_before":9000000}"#,
                 r#"{"iss":"i","sub":"s","issued_before":1000001,"expires":1086432}"#,
             ),
-            (r#"{"iss":"i","kid":"k","expires":7}"#, r#"{"iss":"i","kid":"k"}"#),
+            (r#"{"iss":"i","kid":"k"}"#, r#"{"iss":"i","kid":"k"}"#),
+            // An operator who has removed the key at its issuer may let its revocation end.
+            (r#"{"iss":"i","kid":"k","expires":1000001}"#, r#"{"iss":"i","kid":"k","expires":1000001}"#),
         ] {
             assert_eq!(checked(sent).as_deref(), Ok(stored));
         }
@@ -162,6 +168,7 @@ mod tests {
             (r#"{"jti":"t","sub":"s"}"#, InvalidRevocation::Target),
             (r#"{"jti":"t","issued_before":1}"#, InvalidRevocation::Time),
             (r#"{"jti":""}"#, InvalidRevocation::Length),
+            (r#"{"kid":"k","expires":1000000}"#, InvalidRevocation::Expires),
         ] {
             assert_eq!(checked(sent), Err(why));
         }

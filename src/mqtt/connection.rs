@@ -309,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Suspends the session first, since a newer connection may wait for it, and then sends the last packets.
     async fn end(self: Box<Self>, ending: Ending) {
-        let Self { broker, mut wire, mut session, subscriber, negotiated, attached, .. } = *self;
+        let Self { broker, mut wire, mut session, subscriber, negotiated, attached, grants, .. } = *self;
         session.leave_groups();
         drop(subscriber);
         let expiry = negotiated.session_expiry;
@@ -318,7 +318,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let is_over = matches!(ending, Ending::Left) || (shutting_down && expiry.is_zero());
         let will = negotiated.will.filter(|_| !is_over).map(|will| *will);
         let opened = OpenSession { attached, session, is_present: true };
-        if broker.suspend_session(opened, expiry, will, shutting_down).await.is_err() {
+        if broker.suspend_session(opened, expiry, will, &grants, shutting_down).await.is_err() {
             // Packets that depend on the stored change must not be sent.
             wire.take_back();
         }

@@ -2,6 +2,7 @@
 //! loaded at the start, resumed and suspended with connections, ended when they expire.
 
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, stream};
@@ -11,7 +12,8 @@ use tokio::time::Instant;
 use super::Broker;
 use super::codec::{Connect, Reason, Will};
 use super::session::{Presence, RestoredSession, Session};
-use super::sessions::{Attached, Away, SessionFound};
+use super::sessions::{Attached, Away, DelayedWill, SessionFound};
+use crate::auth::Grants;
 use crate::stream::{Principal, SessionChange};
 
 /// Number of due wills and sessions handled concurrently; each waits for the store.
@@ -70,7 +72,8 @@ impl Broker {
                 None => (longest, None),
             };
             let until = until.min(longest);
-            let will = will.map(|(delay, will)| (will, now + delay.min(until)));
+            let will =
+                will.map(|(delay, will)| DelayedWill { will, at: now + delay.min(until), rights: None });
             self.sessions.adopt(Away { session, until: now + until, will });
         }
     }
@@ -89,7 +92,7 @@ impl Broker {
         let is_present = away.is_some() && !connect.clean_start;
         // A will is due with the end of its session, and without a delay in any case.
         let is_due = |will: &Will| connect.clean_start || will.delay.is_zero();
-        let will = away.as_mut().and_then(|away| away.will.take_if(|(will, _)| is_due(will)));
+        let will = away.as_mut().and_then(|away| away.will.take_if(|delayed| is_due(&delayed.will)));
         let begun = Session::new(client.clone(), is_stored);
         let session = away.as_ref().filter(|_| is_present).map_or(&begun, |away| &away.session);
         let change = if is_stored {
@@ -98,7 +101,7 @@ impl Broker {
         } else {
             away.as_ref().and_then(|away| away.session.end())
         };
-        if let Err(reason) = self.publish_and_store(&attached, will.map(|(will, _)| will), change).await {
+        if let Err(reason) = self.publish_and_store(&attached, self.allowed(will), change).await {
             if let Some(away) = away {
                 attached.detach(away);
             }
@@ -120,17 +123,18 @@ impl Broker {
         OpenSession { attached, mut session, .. }: OpenSession,
         expiry: Duration,
         will: Option<Will>,
+        rights: &Arc<Grants>,
         deferred: bool,
     ) -> Result<(), Reason> {
         let (now, is_over) = (self.clock.instant(), expiry.is_zero());
         let principal = attached.principal();
-        let is_due = |will: &mut Will| is_over || (will.delay.is_zero() && !deferred);
-        let (mut later, until) = (will, now + expiry);
-        let due = later.take_if(is_due);
-        let later = later.map(|will| {
+        let is_due = |delayed: &mut DelayedWill| is_over || (delayed.will.delay.is_zero() && !deferred);
+        let until = now + expiry;
+        let mut later = will.map(|will| {
             let at = now + will.delay.min(expiry);
-            (will, at)
+            DelayedWill { will, at, rights: Some(rights.clone()) }
         });
+        let due = self.allowed(later.take_if(is_due));
         let offsets_stored = if is_over { Ok(()) } else { self.store_offsets(&mut session).await };
         let change =
             if is_over { session.end() } else { session.change(Some(&self.away(until, later.as_ref()))) };
@@ -139,7 +143,8 @@ impl Broker {
             if outcome.is_ok() {
                 session.saved();
             }
-            let will = later.map(|(will, at)| (will, if deferred { until } else { at }));
+            let will =
+                later.map(|delayed| DelayedWill { at: if deferred { until } else { delayed.at }, ..delayed });
             attached.detach(Away { session, until, will });
         }
         self.end_excess(principal, false).await;
@@ -193,7 +198,7 @@ impl Broker {
         } else {
             away.session.change(Some(&self.away(away.until, None)))
         };
-        match self.publish_and_store(&attached, will.map(|(will, _)| will), change).await {
+        match self.publish_and_store(&attached, self.allowed(will), change).await {
             Ok(()) => away.session.saved(),
             Err(reason) => {
                 tracing::error!(
@@ -209,8 +214,14 @@ impl Broker {
         }
     }
 
-    fn away(&self, until: Instant, will: Option<&(Will, Instant)>) -> Presence {
-        let will = will.map(|(will, at)| (will.clone(), self.clock.at(*at)));
+    /// The will, unless the token of its client was revoked meanwhile. That it has expired prevents nothing.
+    fn allowed(&self, will: Option<DelayedWill>) -> Option<Will> {
+        let stands = |rights: &Arc<Grants>| self.auth.stands(rights);
+        will.filter(|delayed| delayed.rights.as_ref().is_none_or(stands)).map(|delayed| delayed.will)
+    }
+
+    fn away(&self, until: Instant, will: Option<&DelayedWill>) -> Presence {
+        let will = will.map(|delayed| (delayed.will.clone(), self.clock.at(delayed.at)));
         Presence::Away { until: self.clock.at(until), will }
     }
 

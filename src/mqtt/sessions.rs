@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::codec::Will;
 use super::session::Session;
 use super::shares::{Accounts, SessionCharge, Share};
+use crate::auth::Grants;
 use crate::budget::Budget;
 use crate::hub::Signal;
 use crate::metrics::MqttMetrics;
@@ -73,8 +74,17 @@ pub(super) struct Away {
     pub(super) session: Session,
     /// When the session expires.
     pub(super) until: Instant,
-    /// The will and the time to publish it.
-    pub(super) will: Option<(Will, Instant)>,
+    pub(super) will: Option<DelayedWill>,
+}
+
+/// The will of a disconnected client.
+#[derive(Debug)]
+pub(super) struct DelayedWill {
+    pub(super) will: Will,
+    /// When it is published.
+    pub(super) at: Instant,
+    /// The rights that the client had when it left. `None`: the session was loaded from the store.
+    pub(super) rights: Option<Arc<Grants>>,
 }
 
 /// Exclusive access to the session of a client. Dropping it without `detach` ends the session.
@@ -326,9 +336,9 @@ impl Attached {
     /// Keeps the session until it expires or is taken.
     pub(super) fn detach(mut self, away: Away) {
         let Some(mut charge) = self.charge.take() else { return };
-        let at = away.will.as_ref().map_or(away.until, |(_, at)| away.until.min(*at));
+        let at = away.will.as_ref().map_or(away.until, |delayed| away.until.min(delayed.at));
         let due = self.sessions.agenda.lock().add(at, self.client.clone());
-        let will_bytes = away.will.as_ref().map_or(0, |(will, _)| will.bytes());
+        let will_bytes = away.will.as_ref().map_or(0, |delayed| delayed.will.bytes());
         charge.set_bytes(away.session.bytes() + will_bytes);
         charge.leave(&self.client);
         *self.kept = SlotState::Session(Box::new(away), due, charge);
@@ -367,7 +377,7 @@ mod tests {
         in_time("the session is free", sessions.attach(&client.into(), Principal::GATEWAY)).await.unwrap()
     }
 
-    fn away(until: Instant, will: Option<(Will, Instant)>) -> Away {
+    fn away(until: Instant, will: Option<DelayedWill>) -> Away {
         Away { session: Session::new("a".into(), true), until, will }
     }
 
@@ -400,7 +410,10 @@ mod tests {
             properties: MessageProperties::default(),
             delay: HOUR,
         };
-        attach(&sessions, "a").await.attached.detach(away(now + 2 * HOUR, Some((will, now + HOUR))));
+        attach(&sessions, "a")
+            .await
+            .attached
+            .detach(away(now + 2 * HOUR, Some(DelayedWill { will, at: now + HOUR, rights: None })));
         assert!(sessions.take_due(now).is_none());
         let (attached, due) = sessions.take_due(now + HOUR).unwrap();
         assert!(due.will.is_some());

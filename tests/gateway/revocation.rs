@@ -3,11 +3,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http_body_util::BodyExt;
+use mqtt_protocol_core::mqtt::packet::WillDelayInterval;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::authorization::{Protected, mqtt, pollgate};
-use crate::world::mqtt::{Mqtt, Packet};
+use crate::world::mqtt::{Hello, Mqtt, Packet};
 use crate::world::{Answer, Close, Connection, Gateway, PATIENCE, WebSocket, get, post, put};
 
 const FORMS: [&str; 2] = ["sse", "ndjson"];
@@ -132,6 +133,28 @@ async fn a_removed_or_revoked_key_ends_what_is_open_with_its_tokens() {
     world.send(Some(&token), get("/v1/stream/news")).await.expect(401);
     let later = world.token(&["--read", "news"]);
     world.send(Some(&later), get("/v1/stream/news")).await.expect(401);
+}
+
+#[tokio::test]
+async fn a_delayed_will_is_published_only_if_the_token_of_its_client_was_not_revoked() {
+    let world = Protected::start("").await;
+    let token = |subject| world.token(&["--append", "news", "--subject", subject]);
+    let hello = |id: &str, token: &str| Hello { password: Some(token.to_owned()), ..Hello::lasting(id) };
+    let mut reader = mqtt(&world, "reader", Some(&world.token(&["--read", "news"]))).await;
+    assert_eq!(reader.subscribe("news", 0).await, 0);
+    for (subject, is_revoked) in [("anna", true), ("ben", false)] {
+        let first = token(subject);
+        let delay = vec![WillDelayInterval::new(1000).unwrap().into()];
+        let will = Some(("news".to_owned(), format!("\"{subject}\""), delay));
+        drop(Mqtt::connect(world.gateway.mqtt, &Hello { will, ..hello(subject, &first) }).await);
+        world.gateway.until_mqtt_clients(1).await;
+        if is_revoked {
+            world.revoke(&json!({"jti": part(&first, 1)["jti"]})).await.expect(200);
+        }
+        // The will is due with the end of the session.
+        Mqtt::connect(world.gateway.mqtt, &Hello { clean: true, ..hello(subject, &token(subject)) }).await;
+    }
+    assert_eq!(reader.message().await.payload, b"\"ben\"");
 }
 
 #[tokio::test]

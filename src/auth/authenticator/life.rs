@@ -74,6 +74,11 @@ impl Authenticator {
         }
     }
 
+    /// Whether neither a token nor its key was revoked since its rights were verified. It may have expired.
+    pub fn stands(&self, grants: &Grants) -> bool {
+        self.verifier.as_ref().is_none_or(|verifier| verifier.check_standing(grants).is_ok())
+    }
+
     /// Makes what is open compare the expiry of its token with the time of day again, because that was set.
     pub fn time_was_set(&self) {
         if let Some(verifier) = &self.verifier {
