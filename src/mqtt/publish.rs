@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::Broker;
 use super::codec::{MessageProperties, Reason, Will};
 use super::sessions::tenant_of;
+use crate::auth::{Action, Grants, authorize};
 use crate::stream::{
     Append, AppendError, ChangeError, ContentType, Failure, Principal, QoS, SessionChange, StreamName, Tenant,
 };
@@ -105,12 +106,16 @@ impl Broker {
         client: &str,
         principal: Principal,
         will: &Will,
+        rights: Option<&Grants>,
         stored_with_it: Option<SessionChange>,
     ) -> Result<(), Reason> {
         let name = stream(&will.topic, &tenant_of(client))?;
         let Will { payload, qos, retain, properties, .. } = will.clone();
-        // The client had the right to append when it connected. A will does not create its stream if there is authorization.
-        let may_create = !self.auth.is_enabled();
+        // The client had the right to append when it connected. Whether it may create a stream is not stored.
+        let may_create = match rights {
+            Some(rights) => authorize(rights, Action::Create, &name).is_ok(),
+            None => !self.auth.is_enabled(),
+        };
         let publication =
             Publication { payload, qos, retain, properties, principal, may_create, stored_with_it };
         let appended = self.append(client, &name, publication).await;

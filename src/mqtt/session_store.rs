@@ -215,9 +215,9 @@ impl Broker {
     }
 
     /// The will, unless the token of its client was revoked meanwhile. That it has expired prevents nothing.
-    fn allowed(&self, will: Option<DelayedWill>) -> Option<Will> {
+    fn allowed(&self, will: Option<DelayedWill>) -> Option<DelayedWill> {
         let stands = |rights: &Arc<Grants>| self.auth.stands(rights);
-        will.filter(|delayed| delayed.rights.as_ref().is_none_or(stands)).map(|delayed| delayed.will)
+        will.filter(|delayed| delayed.rights.as_ref().is_none_or(stands))
     }
 
     fn away(&self, until: Instant, will: Option<&DelayedWill>) -> Presence {
@@ -231,12 +231,12 @@ impl Broker {
     async fn publish_and_store(
         &self,
         attached: &Attached,
-        will: Option<Will>,
+        will: Option<DelayedWill>,
         change: Option<SessionChange>,
     ) -> Result<(), Reason> {
-        let Some(will) = will else { return self.store(change).await };
+        let Some(DelayedWill { will, rights, .. }) = will else { return self.store(change).await };
         let (client, principal) = (attached.client(), attached.principal());
-        let published = self.publish_will(client, principal, &will, change.clone()).await;
+        let published = self.publish_will(client, principal, &will, rights.as_deref(), change.clone()).await;
         let Err(reason) = published else { return Ok(()) };
         tracing::warn!(client = &**client, topic = will.topic, ?reason, "a will was refused and is dropped");
         self.store(change).await

@@ -3,6 +3,7 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { createServer } from "node:net"
 import { createInterface } from "node:readline"
+import { settings } from "./credentials.js"
 
 const binary = process.env.GATEWAY_BINARY
 if (!binary) throw new Error("GATEWAY_BINARY is not set")
@@ -30,7 +31,8 @@ async function own(address) {
 export async function start(listen = "127.0.0.1:0", further = [], mqtt = "off") {
   const addresses = ["--listen", await own(listen), "--admin", "127.0.0.1:0", "--mqtt", await own(mqtt)]
   const store = further.includes("--store") ? [] : ["--store", "memory"]
-  const child = spawn(binary, [...addresses, ...store, "--hold", "2s", ...further], { stdio: ["ignore", "pipe", "inherit"] })
+  const credentials = further.includes("--auth") ? [] : settings
+  const child = spawn(binary, [...addresses, ...store, ...credentials, "--hold", "2s", ...further], { stdio: ["ignore", "pipe", "inherit"] })
   const exited = once(child, "exit")
   const end = async (signal) => {
     child.kill(signal)
@@ -41,7 +43,7 @@ export async function start(listen = "127.0.0.1:0", further = [], mqtt = "off") 
   for await (const line of createInterface({ input: child.stdout })) {
     // An empty line ends the list.
     if (!line) {
-      const address = said.listening.replace("http://", "")
+      const address = new URL(said.listening).host
       const ends = { stop: () => end("SIGKILL"), drain: () => end("SIGTERM") }
       return { url: said.listening, address, admin: said.admin, mqtt: said.mqtt, ...ends }
     }

@@ -129,7 +129,7 @@ async fn a_ticket_opens_the_form_and_the_streams_that_it_was_issued_for_and_noth
     for target in [one, "/v1/streams?stream=news&from=earliest&live=sse"] {
         let mut events = world.gateway.connect().await.events(with(target, &of_events)).await;
         assert_eq!(events.headers["referrer-policy"], "no-referrer");
-        assert_eq!(events.headers["cache-control"], "private, no-store, no-transform");
+        assert_eq!(events.headers["cache-control"], "private, no-cache, no-store, no-transform");
         assert_eq!(events.headers["vary"], "authorization, cookie");
         assert!(events.next().await.unwrap().data.contains('1'), "{target}");
     }

@@ -138,14 +138,14 @@ async fn a_removed_or_revoked_key_ends_what_is_open_with_its_tokens() {
 #[tokio::test]
 async fn a_delayed_will_is_published_only_if_the_token_of_its_client_was_not_revoked() {
     let world = Protected::start("").await;
-    let token = |subject| world.token(&["--append", "news", "--subject", subject]);
+    let token = |subject| world.token(&["--append", "gone/#", "--create", "gone/#", "--subject", subject]);
     let hello = |id: &str, token: &str| Hello { password: Some(token.to_owned()), ..Hello::lasting(id) };
-    let mut reader = mqtt(&world, "reader", Some(&world.token(&["--read", "news"]))).await;
-    assert_eq!(reader.subscribe("news", 0).await, 0);
+    let mut reader = mqtt(&world, "reader", Some(&world.token(&["--read", "gone/#"]))).await;
+    assert_eq!(reader.subscribe("gone/#", 0).await, 0);
     for (subject, is_revoked) in [("anna", true), ("ben", false)] {
         let first = token(subject);
         let delay = vec![WillDelayInterval::new(1000).unwrap().into()];
-        let will = Some(("news".to_owned(), format!("\"{subject}\""), delay));
+        let will = Some((format!("gone/{subject}"), "gone".to_owned(), delay));
         drop(Mqtt::connect(world.gateway.mqtt, &Hello { will, ..hello(subject, &first) }).await);
         world.gateway.until_mqtt_clients(1).await;
         if is_revoked {
@@ -154,7 +154,7 @@ async fn a_delayed_will_is_published_only_if_the_token_of_its_client_was_not_rev
         // The will is due with the end of the session.
         Mqtt::connect(world.gateway.mqtt, &Hello { clean: true, ..hello(subject, &token(subject)) }).await;
     }
-    assert_eq!(reader.message().await.payload, b"\"ben\"");
+    assert_eq!(reader.message().await.topic, "gone/ben");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ def session_expiry(seconds):
 
 
 class Client:
-    def connect(self, host, port, version, client_id, transport, clean, will=None):
+    def connect(self, host, port, version, client_id, transport, clean, will=None, token=None, certificate=None):
         is_v5 = version == "5"
         self.client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
@@ -49,6 +49,9 @@ class Client:
         self.client.on_disconnect = lambda _c, _u, _flags, reason, _p: say("disconnected", reason=reason.value)
         if will:
             self.client.will_set(**will)
+        if token:
+            self.client.username_pw_set("any", token)
+            self.client.tls_set(certificate)
         if transport == "websockets":
             self.client.ws_set_options(path="/mqtt")
         further = {"clean_start": clean, "properties": session_expiry(0 if clean else 3600)} if is_v5 else {}

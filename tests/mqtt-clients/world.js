@@ -4,6 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { test } from "node:test"
+import { ofMqttJs, token } from "../conformance/credentials.js"
 import { start } from "../conformance/gateway.js"
 import { Client } from "./client.js"
 import { Relay } from "./relay.js"
@@ -55,7 +56,8 @@ export class World {
 
   // A client that is connected; `through` a relay, if one is given.
   async connect({ through, ...options } = {}) {
-    const client = await Client.connect(this.url(through), { protocolVersion: this.protocolVersion, ...options })
+    const all = { protocolVersion: this.protocolVersion, ...ofMqttJs, ...options }
+    const client = await Client.connect(this.url(through), all)
     this.#clients.push(client)
     return client
   }
@@ -67,7 +69,8 @@ export class World {
 
   url(through) {
     const address = through?.address ?? this.#address
-    return this.transport === "TCP" ? `mqtt://${address}` : `ws://${address}/mqtt`
+    const secure = token ? "s" : ""
+    return this.transport === "TCP" ? `mqtt${secure}://${address}` : `ws${secure}://${address}/mqtt`
   }
 
   async relay() {

@@ -272,7 +272,7 @@ fn live_answer(content_type: &'static str, body: Body, is_private: bool) -> Resp
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     if is_private {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store, no-transform"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache, no-store, no-transform"));
         headers.insert(VARY, HeaderValue::from_static(answer::VARY_BY_CREDENTIALS));
     }
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
