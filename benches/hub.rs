@@ -73,7 +73,7 @@ impl Bench {
         let poll = |bench: Self| async move {
             let hold = Duration::from_secs(60);
             let reader = bench.hub.stream_reader(&bench.stream, Start::Tail);
-            bench.hub.poll(reader, PollSettings { hold, client: None, credentials: None }).await.unwrap()
+            bench.hub.poll(reader, PollSettings { hold, ..PollSettings::default() }).await.unwrap()
         };
         let held = (0..polls).map(|_| tokio::spawn(poll(self.clone()))).collect();
         while self.hub.counts().waiters < polls {

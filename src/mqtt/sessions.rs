@@ -152,7 +152,7 @@ impl Sessions {
                 continue;
             }
             let (sessions, client, charge) =
-                (self.clone(), client.clone(), Some(self.accounts.open(tenant_of(&client), principal)));
+                (self.clone(), client.clone(), Some(self.accounts.open(tenant_of(client), principal)));
             let mut attached =
                 Attached { sessions, client, slot, kept, number, principal, charge, _claim: claim };
             if attached.superseded().now_or_never().is_some() {

@@ -171,7 +171,7 @@ impl Lane {
     fn poll(&self, client: Option<ClientId>) -> impl Future<Output = Result<Polled, PollError>> + use<> {
         let (hub, stream, start) = (self.hub.clone(), self.stream.clone(), Start::At(self.tail));
         async move {
-            let settings = PollSettings { hold: HOLD, client, credentials: None };
+            let settings = PollSettings { hold: HOLD, client, ..PollSettings::default() };
             let mut held = match hub.begin_poll(hub.stream_reader(&stream, start), settings).await? {
                 PollStart::Answered(polled) => return Ok(polled),
                 PollStart::Held(held) => held,
