@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::authorization::Protected;
 use crate::world::mqtt::{Hello, Mqtt, Packet};
-use crate::world::{Connection, Gateway, PATIENCE, delete, get, post, put, until};
+use crate::world::{Connection, Gateway, PATIENCE, WebSocket, delete, get, post, put, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_admin_listener_requires_its_token() {
@@ -62,6 +62,13 @@ async fn the_audit_log_says_who_did_what() {
     refused.send(&Hello { password: Some("a.b.c".to_owned()), ..hello }.bytes()).await;
     assert!(matches!(refused.receive().await, Some(Packet::Connack { code: 0x86, .. })));
 
+    let reader = world.token(&["--subject", "reader", "--read", "a/#"]);
+    let path = "/v1/stream/a/post?offset=-1&live=websocket";
+    let mut socket = WebSocket::open_as(world.gateway.address, path, &reader).await.unwrap();
+    socket.send_text("2").await;
+    socket.send_text(r#"{"auth":"a.b.c"}"#).await;
+    assert_eq!(socket.closed().await.0, 4401);
+
     let mut admin = Connection::open(world.gateway.admin).await;
     admin.send(get("/metrics")).await.expect(200);
     admin.send(get("/export")).await.expect(200);
@@ -83,6 +90,8 @@ async fn the_audit_log_says_who_did_what() {
         ("refused", Some(who), json!("a/#")),
         ("took-over", Some(who), json!(null)),
         ("refused", None, json!(null)),
+        ("refused", Some("pollgate reader"), json!("a/post")),
+        ("refused", Some("pollgate reader"), json!(null)),
         ("admin", None, json!(null)),
         ("admin", None, json!(null)),
         ("revoked", None, json!(null)),

@@ -10,8 +10,10 @@ use super::error::Error;
 use super::fields::Fields;
 use super::forwarded::ClientSource;
 use super::gateway::Gateway;
+use crate::access_log::LoggedAddress;
+use crate::access_log::audit::{AuditEntry, AuditEvent, AuditLog};
 use crate::auth::{Action, Authenticator, Grants, Unauthorized, authorize};
-use crate::clock::Clock;
+use crate::clock::{Clock, rfc3339};
 use crate::hub::{ClientId, CredentialMark};
 use crate::stream::{Principal, Producer, StreamName};
 
@@ -48,6 +50,8 @@ pub(in crate::http) struct SocketRights {
     rights: Rights,
     /// Tells the open read of renewed grants.
     renewals: watch::Sender<Arc<Grants>>,
+    /// The audit log, if there is one, and where the client is.
+    audit_log: Option<(AuditLog, Option<LoggedAddress>)>,
 }
 
 /// The grants of a WebSocket's client, as it renews them.
@@ -135,9 +139,10 @@ impl Gateway {
         source.certificate.filter(|_| !(is_of_page && self.access.origins.allow_any()))
     }
 
-    pub(super) fn socket_rights(&self, rights: Rights) -> SocketRights {
+    pub(super) fn socket_rights(&self, rights: Rights, address: Option<LoggedAddress>) -> SocketRights {
         let renewals = watch::Sender::new(rights.grants.clone());
-        SocketRights { auth: self.auth.clone(), clock: self.clock, rights, renewals }
+        let audit_log = self.audit_log.clone().map(|log| (log, address));
+        SocketRights { auth: self.auth.clone(), clock: self.clock, rights, renewals, audit_log }
     }
 }
 
@@ -165,6 +170,20 @@ impl SocketRights {
         self.renewals.send_replace(renewed.grants.clone());
         self.rights = renewed;
         Ok(())
+    }
+
+    /// Writes to the audit log that a frame is refused, if it is for want of rights.
+    pub(in crate::http) fn audit_refusal(&self, stream: Option<&StreamName>, error: &Error) {
+        if let Some((log, address)) = self.audit_log.as_ref().filter(|_| error.is_for_want_of_rights()) {
+            let entry = AuditEntry {
+                who: self.rights.grants.subject(),
+                stream: stream.map(StreamName::as_str),
+                address: *address,
+                reason: Some(&error.to_string()),
+                ..AuditEntry::new(AuditEvent::Refused)
+            };
+            log.write(entry, || rfc3339(self.clock.wall()));
+        }
     }
 
     /// How long the rights last from now on; `None`: without end.

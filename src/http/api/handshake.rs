@@ -1,5 +1,7 @@
 //! The opening handshake of a WebSocket and its response (RFC 6455, section 4.2.1; over HTTP/2 RFC 8441, section 4).
 
+use std::net::IpAddr;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::ext::Protocol;
@@ -14,7 +16,6 @@ use super::answer;
 use super::error::Error;
 use super::fields;
 use crate::http::conn::{Body, bare};
-use crate::stream::Principal;
 
 /// Constants of RFC 6455, sections 1.3 and 4.1.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -27,8 +28,8 @@ pub(in crate::http) struct Handshake {
     pub(in crate::http) accept: Option<String>,
     /// Whether the client offers the subprotocol `mqtt`.
     pub(in crate::http) offers_mqtt: bool,
-    /// The principal of the address that a proxy tells; the gateway, if the connection is the client's own.
-    pub(in crate::http) address: Principal,
+    /// The address of the client that a proxy tells. `None`: the connection is the client's own.
+    pub(in crate::http) forwarded: Option<IpAddr>,
 }
 
 impl Handshake {
@@ -39,7 +40,7 @@ impl Handshake {
             None => Some(accept(head)?),
         };
         let offers_mqtt = has_token(head, &SEC_WEBSOCKET_PROTOCOL, "mqtt");
-        Ok(Self { accept, offers_mqtt, address: Principal::GATEWAY })
+        Ok(Self { accept, offers_mqtt, forwarded: None })
     }
 
     /// Returns the response that opens the WebSocket: 101, or over HTTP/2 200, since the connection does not switch protocols.

@@ -63,8 +63,8 @@ impl GatewayRequest {
                 append.principal = append.principal.or(principal);
             }
             Operation::OnStream(_, OnStream::Create(put, _)) => put.principal = put.principal.or(principal),
-            Operation::WebSocket(socket) => socket.handshake.address = principal,
-            Operation::Mqtt(handshake) => handshake.address = principal,
+            Operation::WebSocket(socket) => socket.handshake.forwarded = Some(address),
+            Operation::Mqtt(handshake) => handshake.forwarded = Some(address),
             Operation::OnStream(_, OnStream::Head | OnStream::Delete) => {}
             Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) | Operation::Ticket(_) => {}
         }

@@ -1,5 +1,6 @@
 //! Upgrades to WebSocket: the response that switches protocols, and serving the socket after it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -9,6 +10,7 @@ use super::error::Error;
 use super::gateway::Gateway;
 use super::handshake::Handshake;
 use crate::access_log::{AccessEntry, LoggedAddress};
+use crate::budget::principal_of;
 use crate::http::conn::{Answer, ConnectionState, MqttSocket, UpgradedIo, logged};
 use crate::http::read::live::{LiveOpener, OpenLive, WEBSOCKET};
 use crate::http::read::request::{LiveRead, WebSocket};
@@ -36,8 +38,8 @@ impl<A> Reply<A> {
 /// The protocol to which a connection switches.
 pub(in crate::http) enum Upgrade {
     WebSocket(Box<WebSocketUpgrade>),
-    /// MQTT in WebSocket frames, for the MQTT front, and the principal of the address that a proxy tells.
-    Mqtt(mpsc::Sender<MqttSocket>, Principal),
+    /// MQTT in WebSocket frames, for the MQTT front, and the address of the client that a proxy tells.
+    Mqtt(mpsc::Sender<MqttSocket>, Option<IpAddr>),
 }
 
 /// A WebSocket that is about to be served.
@@ -73,9 +75,9 @@ impl Upgrade {
     pub(in crate::http) async fn serve(self, io: UpgradedIo, state: Arc<ConnectionState>) {
         match self {
             // This fails only if the MQTT front is gone, and the server with it.
-            Self::Mqtt(sockets, address) => {
-                let (principal, certificate) = (address.or(state.principal()), state.certificate().cloned());
-                let address = state.peer().map(LoggedAddress::Peer);
+            Self::Mqtt(sockets, forwarded) => {
+                let (principal, address) = client_of(&state, forwarded);
+                let certificate = state.certificate().cloned();
                 drop(sockets.send(MqttSocket { io, state, principal, certificate, address }).await);
             }
             Self::WebSocket(socket) => socket.serve(io).await,
@@ -129,6 +131,14 @@ async fn open(
     Ok((opener.open(LiveRead { renewals, ..live }).await?, streams))
 }
 
+/// The principal of a client's address, and the address as logs show it.
+fn client_of(state: &ConnectionState, forwarded: Option<IpAddr>) -> (Principal, Option<LoggedAddress>) {
+    match forwarded {
+        Some(address) => (principal_of(address), Some(LoggedAddress::Told(address))),
+        None => (state.principal(), state.peer().map(LoggedAddress::Peer)),
+    }
+}
+
 impl Gateway {
     /// Switches to MQTT over WebSocket.
     pub(in crate::http) fn upgrade_to_mqtt<A: Answer>(
@@ -139,7 +149,7 @@ impl Gateway {
             return Err(Error::Subprotocol);
         }
         let answer = A::from(handshake.response(Some("mqtt")));
-        Ok(Reply { answer, upgrade: Some(Upgrade::Mqtt(self.mqtt_sockets.clone(), handshake.address)) })
+        Ok(Reply { answer, upgrade: Some(Upgrade::Mqtt(self.mqtt_sockets.clone(), handshake.forwarded)) })
     }
 
     /// Switches to a WebSocket over one stream or many.
@@ -151,7 +161,8 @@ impl Gateway {
         let WebSocket { handshake, live, rights, awaits_token } = request;
         let answer = A::from(handshake.response(None));
         let opener = self.live_opener(&WEBSOCKET, None, state.clone());
-        let rights = rights.map(|rights| self.socket_rights(rights));
+        let (principal, address) = client_of(state, handshake.forwarded);
+        let rights = rights.map(|rights| self.socket_rights(rights, address));
         let reads = match live {
             Some(live) if awaits_token => SocketReads::AfterToken(opener, live),
             Some(live) => {
@@ -163,7 +174,6 @@ impl Gateway {
             None => SocketReads::FirstFrame(opener),
         };
         let (hub, limits) = (self.hub.clone(), self.limits.clone());
-        let principal = handshake.address.or(state.principal());
         let socket = WebSocketUpgrade { hub, limits, principal, rights, reads, access: None };
         Ok(Reply { answer, upgrade: Some(Upgrade::WebSocket(Box::new(socket))) })
     }

@@ -105,13 +105,20 @@ enum Received {
 }
 
 impl Publisher {
-    async fn append(&self, message: Message, rights: Option<&Rights>, json_depth_max: usize) -> FrameReply {
+    async fn append(
+        &self,
+        message: Message,
+        rights: Option<&SocketRights>,
+        json_depth_max: usize,
+    ) -> FrameReply {
         let binary = self.content_type.encoding() == Encoding::Binary;
         if message.is_binary() != binary {
             return FrameReply::Error(Error::FrameType { binary }.problem());
         }
-        let allowed = rights.map_or(Ok(()), |rights| rights.check(Action::Append, &self.stream));
-        if let Err(error) = allowed {
+        if let Some(rights) = rights
+            && let Err(error) = rights.rights().check(Action::Append, &self.stream)
+        {
+            rights.audit_refusal(Some(&self.stream), &error);
             return FrameReply::Error(error.problem());
         }
         let body = Bytes::copy_from_slice(message.as_payload());
@@ -234,8 +241,15 @@ impl SocketSession {
     }
 
     async fn refuse_token(&mut self, error: &Error) -> Result<Option<Closing>, SocketError> {
+        self.audit(error);
         self.reply(&FrameReply::Error(error.problem())).await?;
         Ok(Some(Closing(UNAUTHORIZED, "unauthorized")))
+    }
+
+    fn audit(&self, error: &Error) {
+        if let Some(rights) = &self.rights {
+            rights.audit_refusal(None, error);
+        }
     }
 
     /// Closes the socket if `outcome` says so. `None`: it has ended.
@@ -263,6 +277,7 @@ impl SocketSession {
 
     /// Sends the error to the client and closes the socket.
     pub(in crate::http) async fn refuse(mut self, error: &Error) {
+        self.audit(error);
         let sent = self.reply(&FrameReply::Error(error.problem())).await;
         log_end(match sent {
             Ok(()) => self.close(Closing(POLICY_VIOLATION, "refused")).await,
@@ -343,7 +358,7 @@ impl SocketSession {
             return self.renew(&token.auth, streams).await;
         }
         if message.is_text() || message.is_binary() {
-            let rights = self.rights.as_ref().map(SocketRights::rights);
+            let rights = self.rights.as_ref();
             let reply = match publisher {
                 Some(publisher) => publisher.append(message, rights, self.limits.json_depth_max).await,
                 None => FrameReply::Error(Error::ReadOnly.problem()),

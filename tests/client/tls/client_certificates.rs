@@ -1,5 +1,6 @@
 //! Client certificates as credentials, over every protocol, until they expire or are revoked.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{ClientConfig, HandshakeKind, RootCertStore};
 
 use super::{folder, issue};
 use crate::world::mqtt::Hello;
@@ -30,6 +31,12 @@ const AUTHORITY: &str = "[ca]\ndefault_ca = own\n[own]\ndatabase = index\nnew_ce
 
 const RULES: &str = "key_file = 'key'\n[[certificate]]\nname = 'uri'\nmatches = 'spiffe://example.org/device/*'\n\
                      read = ['devices/{sub}']\nappend = ['devices/{sub}']\ncreate = ['devices/{sub}']\n";
+
+async fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(config).connect(name, stream).await.unwrap()
+}
 
 /// A gateway whose clients may have certificates of an authority in `folder`.
 struct World {
@@ -90,13 +97,8 @@ impl World {
         id.to_owned()
     }
 
-    /// A session with a listener, of a client with this certificate.
-    async fn session(
-        &self,
-        admits: std::net::SocketAddr,
-        id: Option<&str>,
-        alpn: &str,
-    ) -> TlsStream<TcpStream> {
+    /// The settings of a client with this certificate.
+    fn client(&self, id: Option<&str>, alpn: &str) -> Arc<ClientConfig> {
         let path = |name: String| self.folder.path().join(name);
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(path("root.pem".into())).unwrap()).unwrap();
@@ -110,11 +112,14 @@ impl World {
                 builder.with_client_auth_cert(chain, key).unwrap()
             }
         };
-        config.alpn_protocols =
-            [alpn].iter().filter(|alpn| !alpn.is_empty()).map(|alpn| alpn.as_bytes().to_vec()).collect();
-        let stream = TcpStream::connect(admits).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+        let offered = [alpn].into_iter().filter(|alpn| !alpn.is_empty());
+        config.alpn_protocols = offered.map(|alpn| alpn.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
+    /// A session with a listener, of a client with this certificate.
+    async fn session(&self, address: SocketAddr, id: Option<&str>, alpn: &str) -> TlsStream<TcpStream> {
+        connect(address, self.client(id, alpn)).await
     }
 
     /// Sends a request over HTTP/1.1, and returns the response until the gateway closes, or the error of TLS.
@@ -224,6 +229,15 @@ async fn revoked_certificates_and_clients_without_one_are_refused() {
     }
     let refused = world.http(None, &read("1")).await;
     assert!(refused.contains("CertificateRequired"), "{refused}");
+    // Each session has verified the certificate: none is resumed.
+    let client = world.client(Some(&one), "");
+    for _ in 0..2 {
+        let mut session = connect(world.gateway.address, client.clone()).await;
+        let request = "GET /v1/stream/devices/1 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        session.write_all(request.as_bytes()).await.unwrap();
+        timeout(PATIENCE, session.read_exact(&mut [0; 12])).await.unwrap().unwrap();
+        assert_eq!(session.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+    }
     run(world.folder.path(), "openssl", "ca -config ca.cnf -revoke 1.pem");
     run(world.folder.path(), "openssl", "ca -config ca.cnf -gencrl -out revoked.new");
     std::fs::rename(world.folder.path().join("revoked.new"), world.folder.path().join("revoked.pem"))
