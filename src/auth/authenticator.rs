@@ -26,7 +26,7 @@ use super::grants::{GrantList, Grants, TokenFacts};
 use super::issue::{OWN_AUDIENCE, OWN_ISSUER};
 use super::key_url::KeyUrl;
 use super::keys::{Key, KeyFile, KeySet};
-use super::revocation::Target;
+use super::revocation::{Target, seconds};
 use super::settings::{AuthError, AuthSettings, CertificateRule, IssuerSettings, Rule, TenantRule};
 use super::standing::Standing;
 use super::strict_json::is_unambiguous;
@@ -81,8 +81,8 @@ pub enum Unauthorized {
     /// The keys of the issuer are being fetched, since the token names an unknown one.
     #[error("the keys of the issuer of this token are being fetched; try again")]
     KeysPending,
-    /// The token was revoked.
-    #[error("the token has been revoked")]
+    /// The token, or the holder of the certificate, was revoked.
+    #[error("the token or the certificate has been revoked")]
     Revoked,
     /// The client certificate is expired.
     #[error("the client certificate has expired")]
@@ -273,7 +273,13 @@ impl Authenticator {
     /// The rights that a client certificate gives, which TLS has verified. `None`: none of its own.
     pub fn certificate(&self, certificate: &[u8]) -> Option<Arc<Grants>> {
         let verifier = self.verifier.as_ref()?;
-        let grants = certificates::grants(certificate, &verifier.certificate_rules, &verifier.public);
+        let (rules, public) = (&verifier.certificate_rules, &verifier.public);
+        let grants = certificates::grants(certificate, rules, public, |kind, name, begin| TokenFacts {
+            key: verifier.digest_of_certificates(),
+            id: None,
+            subject: verifier.digest(kind, Target::Subject(name)),
+            issued_at: seconds(begin),
+        });
         let refused = |error: &InvalidClaims| tracing::debug!("refused a client certificate: {error}");
         grants.inspect_err(refused).ok().flatten().map(Arc::new)
     }

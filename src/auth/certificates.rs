@@ -11,7 +11,7 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 use super::claims::{Claims, InvalidClaims};
-use super::grants::{GrantList, Grants};
+use super::grants::{GrantList, Grants, TokenFacts};
 use super::settings::{CertificateName, CertificateRule, Rule};
 use crate::stream::Tenant;
 
@@ -21,21 +21,11 @@ const ANY: char = '*';
 /// The beginning of the subjects of certificates, in place of the issuer of a token. No issuer has such a name.
 pub(super) const SUBJECTS: &str = "certificate:";
 
-/// The names of a certificate, and its end.
+/// The names of a certificate, and its validity.
 struct Names {
     all: Vec<(CertificateName, String)>,
+    begin: SystemTime,
     end: SystemTime,
-}
-
-impl CertificateName {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Uri => "uri",
-            Self::Dns => "dns",
-            Self::Email => "email",
-            Self::Cn => "cn",
-        }
-    }
 }
 
 impl CertificateRule {
@@ -65,11 +55,13 @@ impl CertificateRule {
 }
 
 /// The grants of a certificate, which end with it; those of all rules that are for one of its names, and those of everybody. The
-/// subject is the name that the first of these rules is for. `None`: no rule is for it.
+/// subject is the name that the first of these rules is for, and `facts` returns what tells whether it stands, from the kind and the text
+/// of that name and the begin of the validity. `None`: no rule is for it.
 pub(super) fn grants(
     certificate: &[u8],
     rules: &[CertificateRule],
     public: &GrantList,
+    facts: impl FnOnce(&str, &str, SystemTime) -> TokenFacts,
 ) -> Result<Option<Grants>, InvalidClaims> {
     let Ok(names) = Names::of(certificate) else { return Ok(None) };
     let (mut list, mut subject) = (GrantList::default(), None);
@@ -77,11 +69,14 @@ pub(super) fn grants(
         for (name, text) in &names.all {
             let Some(variable) = rule.subject_of(*name, text) else { continue };
             list.extend(&Claims::of_subject(variable).grants(&[rule.as_rule()], &Tenant::default())?);
-            subject = subject.or_else(|| Some(format!("{SUBJECTS}{} {text}", name.as_str())));
+            subject = subject.or_else(|| Some((format!("{SUBJECTS}{}", name.as_str()), text)));
         }
     }
     list.extend(public);
-    Ok(subject.map(|subject| Grants::of(Tenant::default(), &subject, list, names.end, None)))
+    Ok(subject.map(|(kind, text)| {
+        let facts = facts(&kind, text, names.begin);
+        Grants::of(Tenant::default(), &format!("{kind} {text}"), list, names.end, Some(facts))
+    }))
 }
 
 impl Names {
@@ -100,8 +95,10 @@ impl Names {
         if let Some(name) = certificate.subject().common_name()? {
             all.push((CertificateName::Cn, name.value().to_string()));
         }
-        let end = SystemTime::UNIX_EPOCH + certificate.validity().not_after.to_unix_duration();
-        Ok(Self { all, end })
+        let validity = certificate.validity();
+        let [begin, end] = [&validity.not_before, &validity.not_after]
+            .map(|time| SystemTime::UNIX_EPOCH + time.to_unix_duration());
+        Ok(Self { all, begin, end })
     }
 }
 
@@ -142,9 +139,13 @@ qIhmXTcYbQbCJXbIiPoy8wSGZZTVsw==
         CertificateRule { name, matches: matches.to_owned(), read, append, create, manage }
     }
 
+    fn facts(_: &str, _: &str, _: SystemTime) -> TokenFacts {
+        TokenFacts { key: 1, id: None, subject: 2, issued_at: 3 }
+    }
+
     fn of(rules: &[CertificateRule]) -> Result<Option<Grants>, InvalidClaims> {
         let der = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).unwrap();
-        grants(&der, rules, &GrantList::default())
+        grants(&der, rules, &GrantList::default(), facts)
     }
 
     fn reads(grants: &Grants, stream: &str) -> bool {
@@ -182,7 +183,7 @@ qIhmXTcYbQbCJXbIiPoy8wSGZZTVsw==
             assert_eq!(of(&[rule(name, matches, &["#"])]), Ok(None), "{matches}");
         }
         assert_eq!(
-            grants(b"garbage", &[rule(CertificateName::Cn, "*", &["#"])], &GrantList::default()),
+            grants(b"garbage", &[rule(CertificateName::Cn, "*", &["#"])], &GrantList::default(), facts),
             Ok(None)
         );
     }

@@ -4,8 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::certificates::SUBJECTS;
 use super::claims::{LEEWAY, LIFE_MAX};
 use super::issue::OWN_ISSUER;
+use super::settings::CertificateName;
 
 /// Revocations that count at a time, about 300 bytes each.
 pub const REVOCATIONS_MAX: usize = 10_000;
@@ -33,7 +35,8 @@ pub struct Revocation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kid: Option<String>,
     /// When the revocation is forgotten, in seconds since 1970: the gateway sets it to when every token that this concerns has
-    /// expired. A key is revoked for ever unless the operator sets this, because anyone who has the key can sign more tokens.
+    /// expired. A key is revoked for ever unless the operator sets this, because anyone who has the key can sign more tokens;
+    /// certificates are revoked for ever, because they may be valid for years.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires: Option<u64>,
 }
@@ -101,6 +104,13 @@ impl Revocation {
         self.expires.is_some_and(|end| end <= now)
     }
 
+    /// Whether it names the holder of client certificates, whose issuer is `certificate:` and the kind of the name.
+    pub(super) fn is_of_certificates(&self) -> bool {
+        let kind = self.iss.strip_prefix(SUBJECTS);
+        self.sub.is_some()
+            && kind.is_some_and(|kind| CertificateName::ALL.iter().any(|name| name.as_str() == kind))
+    }
+
     /// Checks what an operator has sent, and sets its times.
     pub(super) fn checked(self, now: SystemTime) -> Result<Self, InvalidRevocation> {
         let target = self.target().ok_or(InvalidRevocation::Target)?;
@@ -114,7 +124,8 @@ impl Revocation {
             (Target::Subject(_), before) => {
                 // Tokens have whole seconds: those of this second are revoked too.
                 let before = before.unwrap_or(now + 1).min(now + 1);
-                (Some(before), after(before))
+                // Nothing bounds the life of a certificate.
+                (Some(before), after(before).filter(|_| !self.is_of_certificates()))
             }
             (_, Some(_)) => return Err(InvalidRevocation::Time),
             // A token may be issued in the future by as much as clocks may differ.
@@ -156,6 +167,10 @@ mod tests {
             (r#"{"iss":"i","kid":"k"}"#, r#"{"iss":"i","kid":"k"}"#),
             // An operator who has removed the key at its issuer may let its revocation end.
             (r#"{"iss":"i","kid":"k","expires":1000001}"#, r#"{"iss":"i","kid":"k","expires":1000001}"#),
+            (
+                r#"{"iss":"certificate:cn","sub":"s"}"#,
+                r#"{"iss":"certificate:cn","sub":"s","issued_before":1000001}"#,
+            ),
         ] {
             assert_eq!(checked(sent).as_deref(), Ok(stored));
         }

@@ -160,6 +160,21 @@ pub struct CertificateRule {
     pub manage: Vec<String>,
 }
 
+impl CertificateName {
+    /// Each kind.
+    pub(super) const ALL: [Self; 4] = [Self::Uri, Self::Dns, Self::Email, Self::Cn];
+
+    /// The name in settings, subjects and revocations.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Uri => "uri",
+            Self::Dns => "dns",
+            Self::Email => "email",
+            Self::Cn => "cn",
+        }
+    }
+}
+
 impl AuthSettings {
     /// Reads the file of `--auth`: keys as `pollgate keygen` makes them, or settings as TOML. Paths in it are relative to it.
     pub fn read(path: &Path) -> Result<Self, AuthError> {

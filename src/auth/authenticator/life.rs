@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use super::{Authenticator, KeySource, Unauthorized, Verifier};
+use crate::auth::certificates::SUBJECTS;
 use crate::auth::grants::Grants;
 use crate::auth::keys::Key;
 use crate::auth::revocation::{InvalidRevocation, REVOCATIONS_MAX, Revocation, Target, seconds};
@@ -132,7 +133,8 @@ impl Authenticator {
     ) -> Result<Revocation, InvalidRevocation> {
         let verifier = self.verifier.as_ref().ok_or(InvalidRevocation::Open)?;
         let revocation = revocation.checked(now)?;
-        if !verifier.issuers.contains_key(&revocation.iss) {
+        let is_of_certificates = revocation.is_of_certificates() && !verifier.certificate_rules.is_empty();
+        if !is_of_certificates && !verifier.issuers.contains_key(&revocation.iss) {
             return Err(InvalidRevocation::Issuer);
         }
         if verifier.standing.borrow().revocations(seconds(now)).count() >= REVOCATIONS_MAX {
@@ -176,6 +178,9 @@ impl Verifier {
                     keys.extend(of_issuer.iter().filter(stands).map(|key| self.digest_of_key(name, key)));
                 });
             }
+            if !self.certificate_rules.is_empty() {
+                keys.insert(self.digest_of_certificates());
+            }
             standing.set_keys(keys);
         });
         self.changes.fetch_add(1, Ordering::Release);
@@ -195,6 +200,11 @@ impl Verifier {
 
     pub(super) fn digest_of_key(&self, issuer: &str, key: &Key) -> u64 {
         self.digests.hash_one((issuer, key.material()))
+    }
+
+    /// Stands for the key that has verified a client certificate: TLS checks which authorities are trusted.
+    pub(super) fn digest_of_certificates(&self) -> u64 {
+        self.digests.hash_one(SUBJECTS)
     }
 
     pub(super) fn check_standing(&self, grants: &Grants) -> Result<(), Unauthorized> {

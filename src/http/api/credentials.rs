@@ -95,7 +95,10 @@ impl Gateway {
                 self.auth.token(token, address, now)
             }
             None if !owes_ticket && let Some(grants) = self.certificate(source, fields) => {
-                self.auth.check(grants, now).map_err(|_| Unauthorized::Certificate).map(|()| grants.clone())
+                self.auth.check(grants, now).map(|()| grants.clone()).map_err(|error| match error {
+                    Unauthorized::Expired => Unauthorized::Certificate,
+                    other => other,
+                })
             }
             value => self.auth.authorization(value, address, now),
         };

@@ -21,7 +21,7 @@ use tokio_rustls::rustls::{ClientConfig, HandshakeKind, RootCertStore};
 
 use super::{folder, issue};
 use crate::world::mqtt::Hello;
-use crate::world::{Gateway, PATIENCE, handshake, until};
+use crate::world::{Connection, Gateway, PATIENCE, handshake, post, until};
 
 /// What `openssl ca` needs to know of the authority that [`issue`] has made.
 const AUTHORITY: &str = "[ca]\ndefault_ca = own\n[own]\ndatabase = index\nnew_certs_dir = .\nserial = serial\n\
@@ -217,6 +217,33 @@ async fn what_is_open_ends_with_the_certificate() {
         }
     };
     timeout(PATIENCE, refused).await.expect("requests on the open connection are refused, too");
+}
+
+#[tokio::test]
+async fn an_operator_ends_what_the_holder_of_a_certificate_has_open() {
+    let world = World::start(&[]).await;
+    let [device, other] = ["7", "8"].map(|id| world.issue(id, HOUR));
+    for id in [&device, &other] {
+        let create = format!("PUT /v1/stream/devices/{id} HTTP/1.1\r\ncontent-length: 0");
+        assert_eq!(world.status(Some(id), &create).await, 201);
+    }
+    let poll = "GET /v1/stream/devices/7?offset=now&live=long-poll&timeout=50 HTTP/1.1";
+    let events = "GET /v1/stream/devices/7?offset=-1&live=sse HTTP/1.1";
+    let revoke = async {
+        world.gateway.until_held(1).await;
+        let revocation = r#"{"iss":"certificate:uri","sub":"spiffe://example.org/device/7"}"#;
+        let mut admin = Connection::open(world.gateway.admin).await;
+        let revoked = admin.send(post("/revocations").json(revocation)).await.expect(200);
+        assert!(!revoked.text().contains("expires"), "{}", revoked.text());
+    };
+    let (polled, streamed, ()) =
+        tokio::join!(world.http(Some(&device), poll), world.http(Some(&device), events), revoke);
+    assert!(polled.starts_with("HTTP/1.1 204"), "{polled}");
+    assert!(streamed.contains(r#""end":"revoked""#), "{streamed}");
+    let read = |id: &str| format!("GET /v1/stream/devices/{id}?offset=-1 HTTP/1.1");
+    assert_eq!(world.status(Some(&device), &read("7")).await, 401);
+    assert_eq!(world.status(Some(&other), &read("8")).await, 200);
+    assert_eq!(world.connack(Some(&device)).await, 0x87);
 }
 
 #[tokio::test]
