@@ -19,6 +19,7 @@ mod clock;
 mod crowd;
 mod descriptors;
 mod drain;
+mod expiring;
 mod fill;
 mod following;
 mod marks;

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 pub use client::{Answer, Connection, Request, delete, get, head, options, post, put, request};
 pub use kind::Kind;
-pub use process::{Gateway, is_release_build};
+pub use process::{Gateway, is_release_build, program};
 pub use publisher::Publisher;
 pub use raw::Raw;
 pub use reader::{Batch, Form, Place, Reader, Refusal, next_line};

@@ -37,7 +37,7 @@ pub struct Gateway {
 }
 
 /// Returns the command under test: the one in `GATEWAY_BINARY`, such as a release build, or that of this build.
-fn program() -> String {
+pub fn program() -> String {
     std::env::var("GATEWAY_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_pollgate").to_owned())
 }
 
