@@ -17,6 +17,7 @@ use std::process::{Command, ExitCode};
 use std::time::SystemTime;
 
 use pollgate::auth::{AuthSettings, Authenticator};
+use pollgate::stream::Principal;
 use tikv_jemalloc_ctl::thread;
 use world::{Gateway, put};
 
@@ -64,9 +65,9 @@ fn pollgate(arguments: &[&str]) -> String {
 fn bytes_of_checks(key: &Path, token: &str) -> u64 {
     let authenticator = Authenticator::new(&AuthSettings::read(key).unwrap()).unwrap();
     let value = format!("Bearer {token}");
-    let check = || authenticator
-        .authorization(Some(value.as_bytes()), Principal::default(), SystemTime::now())
-        .unwrap();
+    let check = || {
+        authenticator.authorization(Some(value.as_bytes()), Principal::default(), SystemTime::now()).unwrap()
+    };
     let allocated = thread::allocatedp::read().unwrap();
     (0..CHECKS / 10).for_each(|_| drop(check()));
     let before = allocated.get();

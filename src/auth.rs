@@ -20,6 +20,7 @@ mod settings;
 mod standing;
 mod strict_json;
 mod tickets;
+mod verified;
 
 pub use admin_token::AdminToken;
 pub use authenticator::life::{EndOfRights, RightsEnd};

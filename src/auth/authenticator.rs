@@ -12,8 +12,6 @@ use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Header, TokenData, Validation, dangerous, decode, decode_header};
-use moka::sync::Cache;
-use ring::digest::{SHA256, digest};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -30,6 +28,7 @@ use super::revocation::{Target, seconds};
 use super::settings::{AuthError, AuthSettings, CertificateRule, IssuerSettings, Rule, TenantRule};
 use super::standing::Standing;
 use super::strict_json::is_unambiguous;
+use super::verified::{TokenDigest, VerifiedToken, VerifiedTokens};
 use crate::limits::Limits;
 use crate::stream::{Filter, Principal};
 
@@ -39,9 +38,6 @@ const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// The types of tokens that give access (RFC 9068, section 2.1; RFC 7519, section 5.1). Others, such as `id_token` or `dpop+jwt`, were
 /// signed by the same keys for other purposes.
 const TYPES: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
-
-/// Verified tokens that are remembered.
-const CACHED_TOKENS_MAX: u64 = 10_000;
 
 /// Why credentials give no grants. Each text is for the client; none tells more than the client knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -113,22 +109,10 @@ struct Verifier {
     changes: AtomicU64,
     /// The digests in `standing` are those of this process.
     digests: RandomState,
-    /// Grants of tokens that were verified, so that a client that polls costs one digest and not one signature a request.
-    verified: Cache<TokenDigest, VerifiedToken>,
+    verified: VerifiedTokens,
     /// Invalid tokens of each address.
     failed_logins: FailedLogins,
     certificate_rules: Vec<CertificateRule>,
-}
-
-/// The digest of a token. Tokens themselves are not kept.
-type TokenDigest = [u8; 32];
-
-/// A token that was verified, of about 500 bytes.
-#[derive(Debug, Clone)]
-struct VerifiedToken {
-    /// The number of changes after which the token was known to stand.
-    changes: u64,
-    grants: Arc<Grants>,
 }
 
 #[derive(Debug)]
@@ -192,7 +176,7 @@ impl Authenticator {
             standing: watch::Sender::default(),
             changes: AtomicU64::default(),
             digests: RandomState::new(),
-            verified: Cache::new(CACHED_TOKENS_MAX),
+            verified: VerifiedTokens::default(),
             failed_logins: FailedLogins::new(&Limits::default()),
             certificate_rules: checked(&settings.certificate)?,
         };
@@ -247,7 +231,7 @@ impl Authenticator {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Unauthorized::Invalid);
         }
-        let digest = digest_of(token);
+        let digest = TokenDigest::of(token);
         // Read before the keys are used: what is verified while they change counts as verified with the old ones.
         let changes = self.changes();
         let grants = match verifier.verified.get(&digest) {
@@ -318,7 +302,7 @@ impl Verifier {
         address: Principal,
         now: SystemTime,
     ) -> Result<Grants, Unauthorized> {
-        let beginning = digest.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let beginning = digest.beginning();
         let admitted = self.failed_logins.admit(address, beginning, Instant::now());
         admitted.map_err(|delay| Unauthorized::TooManyFailures { retry_after: whole_seconds(delay) })?;
         let verified = self.verify(token, now).and_then(|grants| {
@@ -416,12 +400,6 @@ fn checked(rules: &[CertificateRule]) -> Result<Vec<CertificateRule>, AuthError>
 /// A delay in whole seconds, rounded up.
 fn whole_seconds(delay: Duration) -> u32 {
     u32::try_from(delay.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
-}
-
-fn digest_of(token: &[u8]) -> TokenDigest {
-    let mut bytes = TokenDigest::default();
-    bytes.copy_from_slice(digest(&SHA256, token).as_ref());
-    bytes
 }
 
 /// The issuer that an unverified token claims to have.

@@ -2,6 +2,7 @@
 
 mod tenants;
 
+use std::num::NonZeroU64;
 use std::task::{Context, Waker};
 
 use tokio::time::advance;
@@ -86,4 +87,29 @@ async fn setting_the_wall_clock_moves_only_ends_given_as_a_time_of_day() {
     time.suspend(HOUR);
     a_second_later().await;
     assert_eq!(hub.counts().streams, 0);
+}
+
+/// The clock is paused: nothing waits for a timer between the end of a token and the answer.
+#[tokio::test(start_paused = true)]
+async fn a_held_poll_whose_token_no_longer_stands_is_answered_at_once_and_others_are_not() {
+    let (_, _, hub) = hub();
+    create(&hub, "s", Lifetime::default()).await;
+    let mut timers: [ReusableSleep; 2] = Default::default();
+    let [revoked, other] = [1, 2].map(|mark| CredentialMark(NonZeroU64::new(mark).unwrap(), 0));
+    let hold = async |credentials| {
+        let settings = PollSettings { hold: HOUR, credentials: Some(credentials), ..PollSettings::default() };
+        match hub.begin_poll(hub.stream_reader(&name("s"), Start::Earliest), settings).await.unwrap() {
+            PollStart::Held(held) => held,
+            PollStart::Answered(_) => panic!("the poll is answered at once"),
+        }
+    };
+    let mut polls = [hold(revoked).await, hold(other).await];
+    let mut answered = || {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut timers = timers.iter_mut();
+        polls.each_mut().map(|poll| poll.poll_answer(timers.next().unwrap(), &mut context).is_ready())
+    };
+    assert_eq!(answered(), [false, false]);
+    hub.end_polls(|mark| mark == revoked);
+    assert_eq!(answered(), [true, false]);
 }

@@ -5,10 +5,12 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::super::issue::{Patterns, generate_key, sign_at};
 use super::*;
-use crate::auth::{Action, authorize};
+use crate::auth::{Action, RightsEnd, authorize};
+use crate::clock::{SimulatedTime, in_time};
 use crate::stream::StreamName;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -246,11 +248,57 @@ fn a_token_that_the_old_keys_verified_is_verified_again() {
     std::fs::remove_file(world.folder.path().join("own")).unwrap();
     generate_key(&world.folder.path().join("own")).unwrap();
     let verifier = world.authenticator.verifier.as_ref().unwrap();
-    let old = verifier.verified.get(&digest_of(token.as_bytes())).unwrap();
+    let old = verifier.verified.get(&TokenDigest::of(token.as_bytes())).unwrap();
     world.authenticator.reload().unwrap();
     // The insertion of a verification that began before the change.
-    verifier.verified.insert(digest_of(token.as_bytes()), old);
+    verifier.verified.insert(TokenDigest::of(token.as_bytes()), old);
     assert_eq!(world.verify(&token).err(), Some(Unauthorized::Invalid));
+}
+
+/// How long after `happens` the rights of a token end, whose life is an hour, and why.
+async fn rights_end_after(
+    happens: impl FnOnce(&World, &Arc<Authenticator>, SystemTime),
+) -> (Duration, RightsEnd) {
+    let mut world = World::new();
+    let clock = SimulatedTime::start().clock();
+    let auth = Arc::new(std::mem::replace(&mut world.authenticator, Authenticator::open()));
+    let token =
+        sign_at(&world.folder.path().join("own"), "me", None, &Patterns::default(), HOUR, clock.wall());
+    let grants = auth.token(token.unwrap().as_bytes(), Principal::default(), clock.wall()).unwrap();
+    let end = tokio::spawn(auth.clone().rights_end(grants, clock));
+    tokio::task::yield_now().await;
+    happens(&world, &auth, clock.wall());
+    let since = Instant::now();
+    let why = in_time("the rights end", end).await.unwrap();
+    (since.elapsed(), why)
+}
+
+/// The clock is paused, so what is measured is what timers wait for.
+#[tokio::test(start_paused = true)]
+async fn rights_end_within_a_second_of_expiry_revocation_and_removal_of_the_key() {
+    let (expired, why) = rights_end_after(|_, _, _| {}).await;
+    assert_eq!(why, RightsEnd::Expired);
+    assert!(
+        (HOUR - Duration::from_secs(1)..=HOUR + Duration::from_secs(1)).contains(&expired),
+        "{expired:?}"
+    );
+
+    let (revoked, why) = rights_end_after(|_, auth, now| {
+        let revocation = serde_json::from_value(json!({"sub": "me"})).unwrap();
+        auth.revoke(vec![auth.checked_revocation(revocation, now).unwrap()], now);
+    })
+    .await;
+    assert_eq!(why, RightsEnd::Revoked);
+    assert!(revoked < Duration::from_secs(1), "{revoked:?}");
+
+    let (removed, why) = rights_end_after(|world, auth, _| {
+        std::fs::remove_file(world.folder.path().join("own")).unwrap();
+        generate_key(&world.folder.path().join("own")).unwrap();
+        auth.reload().unwrap();
+    })
+    .await;
+    assert_eq!(why, RightsEnd::Revoked);
+    assert!(removed < Duration::from_secs(1), "{removed:?}");
 }
 
 #[test]
