@@ -82,8 +82,8 @@ pub enum BindError {
     /// A network of proxies is malformed.
     #[error(transparent)]
     Network(#[from] InvalidNetwork),
-    /// The certificate or its key cannot be used.
-    #[error("--tls-certificate: {0}")]
+    /// A certificate, its key, or the authorities of client certificates cannot be used.
+    #[error("TLS: {0}")]
     Tls(#[from] TlsError),
     /// The settings or keys of authorization cannot be used.
     #[error("auth: {0}")]

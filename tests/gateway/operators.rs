@@ -148,5 +148,8 @@ async fn the_streams_are_listed_in_parts() {
     assert_eq!((first["streams"].as_array().unwrap().len(), &first["next"]), (2, &json!("a/2")));
     let rest = list("?limit=2&after=a%2F2").await;
     assert_eq!((rest["streams"][0]["stream"].as_str(), &rest["next"]), (Some("b"), &Value::Null));
+    for query in ["?limit=0", "?limit=1001", "?limit=x", "?after=", "?page=2"] {
+        gateway.ask_admin(&format!("/streams{query}")).await.expect(400);
+    }
     assert_eq!(list("?prefix=a/").await["streams"].as_array().unwrap().len(), 2);
 }

@@ -157,11 +157,22 @@ impl Admin {
         let (mut prefix, mut after, mut max) = (String::new(), None, STREAMS_DEFAULT);
         for (key, value) in pairs {
             let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
-            match key {
-                "prefix" => prefix = value.into_owned(),
-                "after" => after = StreamName::stored(&value).ok(),
-                "limit" => max = value.parse().unwrap_or(STREAMS_DEFAULT).clamp(1, STREAMS_MAX),
-                _ => {}
+            let is_valid = match key {
+                "prefix" => {
+                    prefix = value.into_owned();
+                    true
+                }
+                "after" => StreamName::stored(&value).is_ok_and(|name| after.replace(name).is_none()),
+                "limit" => value.parse().is_ok_and(|limit| {
+                    max = limit;
+                    (1..=STREAMS_MAX).contains(&limit)
+                }),
+                _ => false,
+            };
+            if !is_valid {
+                let why =
+                    format!("the parameters are prefix, after (a name) and limit (1 to {STREAMS_MAX})\n");
+                return text(StatusCode::BAD_REQUEST, "text/plain", why);
             }
         }
         json(&self.hub.list_streams(&prefix, after, max).await)
