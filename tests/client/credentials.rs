@@ -158,6 +158,41 @@ async fn a_subscription_outlives_its_tokens_in_every_form_and_loses_nothing() {
     .await;
 }
 
+/// The next token goes over the open socket, so that nothing is interrupted.
+#[tokio::test]
+async fn a_websocket_outlives_its_tokens() {
+    let (gateway, _folder, key) = protected().await;
+    let relay = Relay::start(gateway.address, Rule::Open).await;
+    let rights = ["--read", "s", "--create", "s", "--append", "s"];
+    let sign = move |life: &str| {
+        pollgate(&[&["token", "--key-file", &key], &rights[..], &["--expires", life][..]].concat())
+    };
+    let (publishing, _) = builder(&format!("http://{}", gateway.address), settings());
+    let publisher = publishing.token(Token::new(&sign("1h")).unwrap()).build().unwrap();
+    let producer = publisher.producer("s", "application/json");
+    let fetched = Arc::new(AtomicUsize::new(0));
+    let counted = fetched.clone();
+    let token = Token::fetched_by(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let token = sign("4s");
+        async { Ok::<_, String>(token) }
+    });
+    let (builder, _) = builder(&format!("http://{}", relay.address), only(Form::WebSocket));
+    publish(&producer, 0..1).await;
+    let mut subscription = builder.token(token).build().unwrap().subscribe(["s"], Start::earliest());
+    expect(&mut subscription, 0..1).await;
+    // The fourth is fetched when the first one has expired.
+    for number in 1.. {
+        if fetched.load(Ordering::Relaxed) >= 4 {
+            break;
+        }
+        publish(&producer, number..number + 1).await;
+        expect(&mut subscription, number..number + 1).await;
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(relay.heads().len(), 1, "{:?}", relay.heads());
+}
+
 #[tokio::test]
 async fn a_subscription_whose_tokens_are_refused_says_unauthorized() {
     let (gateway, _folder, key) = protected().await;

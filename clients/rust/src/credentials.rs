@@ -70,8 +70,8 @@ impl Token {
     }
 
     /// Creates a token that is fetched by a function: before the first request, shortly before the end of the last token if that
-    /// is a JSON Web Token with `iat` and `exp`, and when a request is refused with 401. If the next token is refused too, or the
-    /// function fails, the subscription or the publish that needs it ends with a [`Refusal`].
+    /// is a JSON Web Token with `iat` and `exp`, and when a request is refused with 401. An open WebSocket is sent the next token. If
+    /// that is refused too, or the function fails, the subscription or the publish that needs it ends with a [`Refusal`].
     pub fn fetched_by<F, T, E>(fetch: F) -> Self
     where
         F: Fn() -> T + Send + Sync + 'static,
@@ -207,6 +207,22 @@ impl Credentials {
             current.fetch_at = Some(Instant::now());
         }
         true
+    }
+
+    /// When a connection that has the token of a version needs another one. `None`: never, since no function brings tokens or the end
+    /// of this one is unknown.
+    pub(crate) fn renewal_at(&self, version: u64) -> Option<Instant> {
+        let Token(token) = self.token.as_ref().filter(|token| token.0.fetch.is_some())?;
+        let current = token.current.lock();
+        if current.version == version { current.fetch_at } else { Some(Instant::now()) }
+    }
+
+    /// The token and its version.
+    pub(crate) fn token(&self) -> (Option<String>, u64) {
+        let Some(Token(token)) = &self.token else { return (None, 0) };
+        let current = token.current.lock();
+        let text = current.authorization.as_ref().and_then(|value| value.to_str().ok());
+        (text.and_then(|text| text.strip_prefix("Bearer ")).map(str::to_owned), current.version)
     }
 
     /// Changes with each replacement of the token.

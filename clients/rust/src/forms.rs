@@ -2,6 +2,7 @@
 
 mod answer;
 mod ndjson;
+mod renewal;
 mod sse;
 mod websocket;
 

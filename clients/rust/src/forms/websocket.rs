@@ -14,6 +14,7 @@ use sha1_smol::Sha1;
 use tokio_websockets::{ClientBuilder, CloseCode, Limits, Message, WebSocketStream};
 
 use super::answer::Answer;
+use super::renewal::{Renewal, is_acceptance};
 use crate::attempt::{Attempt, End, Ended};
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
@@ -31,7 +32,10 @@ const RESTART: [u16; 2] = [1012, 1013];
 const UNAUTHORIZED: u16 = 4401;
 
 /// An open socket.
-pub(crate) struct WebSocket(WebSocketStream<TokioIo<Upgraded>>);
+pub(crate) struct WebSocket {
+    frames: WebSocketStream<TokioIo<Upgraded>>,
+    renewal: Renewal,
+}
 
 /// A frame that refuses the request after the handshake.
 #[derive(Deserialize)]
@@ -48,6 +52,7 @@ pub(super) async fn open(
     endpoint: &Endpoint,
 ) -> Result<WebSocket, Ended> {
     let key = STANDARD.encode(fastrand::u128(..).to_le_bytes());
+    let renewal = Renewal::of(&endpoint.credentials);
     let (request, first) = selection.handshake(attempt, &key, endpoint);
     let request = request.map_err(|_| End::Unreachable)?;
     let answer = connection.send(request).await.map_err(|_| End::Cut)?;
@@ -69,21 +74,33 @@ pub(super) async fn open(
     if let Some(first) = first {
         socket.send(Message::text(tokio_websockets::Payload::from(first))).await.map_err(|_| End::Cut)?;
     }
-    Ok(WebSocket(socket))
+    Ok(WebSocket { frames: socket, renewal })
 }
 
 impl WebSocket {
     pub(super) async fn next(&mut self) -> Result<Received, Ended> {
-        let message = self.0.next().await.ok_or(End::Cut)?.map_err(|_| End::Cut)?;
+        let message = loop {
+            tokio::select! {
+                message = self.frames.next() => break message.ok_or(End::Cut)?.map_err(|_| End::Cut)?,
+                (frame, version) = self.renewal.next() => {
+                    self.frames.feed(Message::text(frame)).await.map_err(|_| End::Cut)?;
+                    self.renewal.is_sent(version);
+                    self.frames.flush().await.map_err(|_| End::Cut)?;
+                }
+            }
+        };
         if let Some((code, _)) = message.as_close() {
             return Err(end_of(code));
         }
         // Sends the pong that the library has queued for a ping.
-        self.0.flush().await.map_err(|_| End::Cut)?;
+        self.frames.flush().await.map_err(|_| End::Cut)?;
         if !message.is_text() {
             return Ok(Received::Bytes);
         }
         let text: Bytes = message.into_payload().into();
+        if is_acceptance(&text) {
+            return Ok(Received::Bytes);
+        }
         match serde_json::from_slice::<Refused<'_>>(&text) {
             Ok(refused) => Err(refusal(refused.error)),
             Err(_) => Ok(Received::Envelope(Envelope::parse(&text)?)),
