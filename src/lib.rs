@@ -112,3 +112,8 @@ pub mod store;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod stream;
+
+/// The program in the README is compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

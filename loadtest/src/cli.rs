@@ -2,6 +2,8 @@
 
 mod conditions;
 mod crossing;
+#[cfg(test)]
+mod documented;
 mod generating;
 mod promise;
 mod rounds;

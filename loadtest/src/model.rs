@@ -1,7 +1,7 @@
 //! The cost model: computes the cost of a delivery strategy by formula, without a run.
 //!
-//! Pure functions and embedded tables; the only IO reads the user's profile files. "COST-MODEL" in comments is the project's
-//! collection of facts and formulas. Its marks grade a figure's certainty: V read in the source itself, S quoted by others, X
+//! Pure functions and embedded tables; the only IO reads the user's profile files. docs/design/cost-model.md has the
+//! formulas. The marks grade a figure's certainty: V read in the source itself, S quoted by others, X
 //! from memory but it reproduces a published result, M from memory, D derived.
 
 pub mod candidate;

@@ -1,80 +1,108 @@
-//! The documentation is correct: every shell and JavaScript block of the README and of `docs/` is executed in the order of its
-//! document, and prints the output that the document shows.
+//! The documentation is correct: every shell and JavaScript block of its documents is executed in the order of its document,
+//! and prints the output that the document shows. Rust blocks are doctests of the two crates.
 //!
-//! Each document has a gateway on separate ports. A block without a language is the expected output of the block before it: the
-//! same lines in the same order; a line `...` stands for any lines. Offsets, resume tokens and cache cursors may differ.
+//! Each document has a gateway on separate ports. A block without a language, or `text`, is the expected output of the block
+//! before it: the same lines in the same order; a line `...` stands for any lines. Offsets, resume tokens and cache cursors may
+//! differ. `stand-ins.sh` has what stands for commands that build, download or measure for minutes.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may panic")]
 
 mod blocks;
 mod run;
 
-use blocks::{Block, blocks};
+use std::path::Path;
+
+use blocks::{Block, Blocks, blocks};
 use run::Run;
 
-/// Documents with blocks.
-const DOCUMENTS: [&str; 6] = [README, OPERATING, SECURITY, DEPLOYMENT, "docs/protocol.md", "docs/mqtt.md"];
+/// Whether a gateway runs when the first block begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gateway {
+    Runs,
+    /// The blocks start it, or need none.
+    IsStarted,
+}
+use Gateway::{IsStarted, Runs};
 
-/// Documents that start their gateway themselves.
-const README: &str = "README.md";
-const OPERATING: &str = "docs/operating.md";
-const SECURITY: &str = "docs/security.md";
-const DEPLOYMENT: &str = "docs/deployment.md";
-
-#[test]
-fn the_blocks_of_the_readme_work() {
-    check(README);
+/// Makes a test of each document, and the list of them.
+macro_rules! documents {
+    ($($(#[$note:meta])* $test:ident: $path:literal, $gateway:expr;)*) => {
+        const DOCUMENTS: &[&str] = &[$($path),*];
+        $($(#[$note])* #[test] fn $test() { check($path, $gateway); })*
+    };
 }
 
-#[test]
-fn the_blocks_of_the_protocol_work() {
-    check("docs/protocol.md");
+documents! {
+    readme: "README.md", IsStarted;
+    benchmarks: "docs/benchmarks.md", IsStarted;
+    comparison: "docs/comparison.md", IsStarted;
+    contributing: "CONTRIBUTING.md", IsStarted;
+    javascript_client: "clients/js/README.md", Runs;
+    /// Requires nginx, Caddy, HAProxy and mosquitto's clients.
+    deployment: "docs/deployment.md", IsStarted;
+    durability: "docs/durability.md", IsStarted;
+    loadtest: "loadtest/README.md", Runs;
+    /// Requires mosquitto's clients.
+    mqtt: "docs/mqtt.md", Runs;
+    networks: "docs/networks.md", Runs;
+    protocol: "docs/protocol.md", Runs;
+    security: "docs/security.md", IsStarted;
 }
 
-#[test]
-fn the_blocks_of_the_operators_guide_work() {
-    check(OPERATING);
-}
+/// Folders with documents, relative to the repository.
+const FOLDERS: [&str; 6] = ["", "docs", "docs/design", "clients/js", "clients/rust", "loadtest"];
+
+/// Languages of blocks that are not executed here. Rust blocks are doctests.
+const OTHER_LANGUAGES: [&str; 6] = ["", "text", "json", "toml", "rust", "rust,no_run"];
+
+/// First words of commands, which belong into an executed block.
+const COMMANDS: [&str; 9] =
+    ["$", "cargo", "curl", "node", "npm", "pollgate", "strace", "target/release/pollgate", "tests/run"];
 
 #[test]
-fn the_blocks_of_the_security_page_work() {
-    check(SECURITY);
-}
-
-/// Requires nginx, Caddy, HAProxy and mosquitto's clients.
-#[test]
-fn the_blocks_of_the_deployment_page_work() {
-    check(DEPLOYMENT);
-}
-
-/// Requires mosquitto's clients.
-#[test]
-fn the_blocks_of_the_mqtt_page_work() {
-    check("docs/mqtt.md");
-}
-
-#[test]
-fn every_document_with_blocks_is_tested() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
-    for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry")) {
-        let document = format!("docs/{}", entry.file_name().to_string_lossy());
-        if document.ends_with(".md") && !blocks(&text(&document)).is_empty() {
-            assert!(DOCUMENTS.contains(&&*document), "{document} has blocks and is not run");
+fn every_block_is_executed_or_is_no_command() {
+    let mut wrong = Vec::new();
+    for folder in FOLDERS {
+        let entries = std::fs::read_dir(root().join(folder)).expect("a folder");
+        for name in entries.map(|entry| entry.expect("an entry").file_name()) {
+            let document = Path::new(folder).join(name);
+            let Some(document) = document.to_str().filter(|document| document.ends_with(".md")) else {
+                continue;
+            };
+            let Blocks { executed, others } = blocks(&text(document));
+            if !executed.is_empty() && !DOCUMENTS.contains(&document) {
+                wrong.push(format!("{document} has blocks and is not executed"));
+            }
+            for (language, lines) in others {
+                if !OTHER_LANGUAGES.contains(&&*language) {
+                    wrong.push(format!("{document} has a block of the language {language}"));
+                }
+                let command =
+                    |line: &&String| line.split(' ').next().is_some_and(|word| COMMANDS.contains(&word));
+                if let Some(line) = lines.iter().find(command).filter(|_| !language.starts_with("rust")) {
+                    wrong.push(format!("{document}: not executed: {line}"));
+                }
+            }
         }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn text(document: &str) -> String {
-    let path = format!("{}/{document}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    let path = root().join(document);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn check(document: &str) {
-    let blocks = blocks(&text(document));
-    assert!(!blocks.is_empty(), "{document} has no blocks");
+fn check(document: &str, gateway: Gateway) {
+    let Blocks { executed, .. } = blocks(&text(document));
+    assert!(!executed.is_empty(), "{document} has no blocks");
     let run = Run::new();
-    let printed = run.all(&blocks, [README, OPERATING, SECURITY, DEPLOYMENT].contains(&document));
-    for (Block { line, shown, .. }, printed) in blocks.iter().zip(&printed) {
+    let printed = run.all(&executed, gateway == Runs);
+    for (Block { line, shown, .. }, printed) in executed.iter().zip(&printed) {
         if let Err(missing) = shows(shown, printed) {
             panic!("{document}, line {line}: not printed: {missing}\nprinted:\n{printed}");
         }

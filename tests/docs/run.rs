@@ -17,35 +17,14 @@ const END: &str = "\u{1e}end of block ";
 /// Time limit for all blocks of a document, in seconds: a hang detector for a busy machine.
 const SECONDS_MAX: &str = "300";
 
-/// `cargo run` starts the gateway of this build in the background until the script ends. mosquitto's clients get its port. A
-/// JavaScript block is ended after 6 s, since a subscription does not end.
-const PRELUDE: &str = r#"
-gateways=()
-serve() {
-  "$GATEWAY_UNDER_TEST" "$@" >>log 2>&1 &
-  gateways+=($!)
-  until curl -s -o /dev/null http://127.0.0.1:4437/; do sleep 0.05; done
-}
-cargo() {
-  [ "$1 $2" = "run --release" ] || { echo "not run here: cargo $*"; return 1; }
-  shift 2; [ "${1-}" != -- ] || shift
-  serve "$@"
-}
-mosquitto_sub() { command mosquitto_sub -p 1883 "$@"; }
-mosquitto_pub() { command mosquitto_pub -p 1883 "$@"; }
-javascript() {
-  timeout 6 node --import ./storage.mjs --input-type=module
-  local outcome=$?
-  [ $outcome = 124 ] || return $outcome
-}
-trap 'for id in "${gateways[@]}" $(jobs -p); do kill "$id" 2>/dev/null; done; wait' EXIT
-# It shows its progress to a file and not to a terminal.
-curl() { command curl -s "$@"; }
-exec 2>>log
-"#;
+/// What the commands of a reader stand for.
+const STAND_INS: &str = include_str!("stand-ins.sh");
 
-/// Replaces a page's storage, which Node lacks.
-const STORAGE: &str = "globalThis.localStorage = {}\n";
+/// Replaces the storage of pages, which Node lacks.
+const STORAGE: &str = "globalThis.localStorage = {
+  getItem(name) { return this[name] ?? null },
+  setItem(name, value) { this[name] = value },
+}\n";
 
 /// A folder in which the blocks of a document are executed, and its ports.
 pub(crate) struct Run {
@@ -66,16 +45,19 @@ impl Run {
             std::os::unix::fs::symlink(target, path).expect("a link");
         };
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        link(Path::new(env!("CARGO_BIN_EXE_pollgate")), "target/release/pollgate");
+        let gateway = Path::new(env!("CARGO_BIN_EXE_pollgate"));
+        link(gateway, "target/release/pollgate");
+        link(&gateway.with_file_name("loadtest"), "target/release/loadtest");
         link(&root.join("clients/js"), "node_modules/pollgate");
+        link(root, "pollgate");
         std::fs::write(folder.path().join("storage.mjs"), STORAGE).expect("a file");
         Self { folder, ports }
     }
 
     /// Executes all blocks in one shell and returns the output of each. Panics if one fails.
-    pub(crate) fn all(&self, blocks: &[Block], starts_itself: bool) -> Vec<String> {
-        let mut script = PRELUDE.to_owned();
-        if !starts_itself {
+    pub(crate) fn all(&self, blocks: &[Block], gateway_runs: bool) -> Vec<String> {
+        let mut script = STAND_INS.to_owned();
+        if gateway_runs {
             script.push_str("serve\n");
         }
         for Block { language, code, line, .. } in blocks {
@@ -92,7 +74,9 @@ impl Run {
         let output = Command::new("timeout")
             .args(["--kill-after=5", SECONDS_MAX, "bash", "-c", &script])
             .current_dir(self.folder.path())
+            .env("REPOSITORY", env!("CARGO_MANIFEST_DIR"))
             .env("GATEWAY_UNDER_TEST", env!("CARGO_BIN_EXE_pollgate"))
+            .env("LOADTEST_UNDER_TEST", Path::new(env!("CARGO_BIN_EXE_pollgate")).with_file_name("loadtest"))
             .env("POLLGATE_LISTEN", self.with_own_ports("127.0.0.1:4437"))
             .env("POLLGATE_ADMIN", self.with_own_ports("127.0.0.1:4438"))
             .env("POLLGATE_MQTT", self.with_own_ports("127.0.0.1:1883"))

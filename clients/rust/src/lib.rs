@@ -284,3 +284,8 @@ impl Builder {
         Ok(Client(Arc::new(shared)))
     }
 }
+
+/// The program in the README is compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -52,7 +52,7 @@ pub struct Load {
     pub round_trip: Duration,
 }
 
-/// Additional bytes per message, request and packet (COST-MODEL section 4).
+/// Additional bytes per message, request and packet (docs/design/cost-model.md, "Bytes").
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Overheads {
     /// Head of a request: 750 B, a middle value of browsers (SPDY whitepaper, V).

@@ -40,8 +40,8 @@ pub fn per_client_hour(radio: &str, watts: f64) -> data::Energy {
 }
 
 impl Radio {
-    /// Returns the joules above sleep of a trace that starts with the radio asleep and ends at `horizon`: the sum of COST-MODEL
-    /// section 3 without its first term, which every strategy pays.
+    /// Returns the joules above sleep of a trace that starts with the radio asleep and ends at `horizon`: the sum in
+    /// docs/design/cost-model.md without its first term, which every strategy pays.
     pub fn joules(&self, events: &[PacketEvent], horizon: Duration) -> f64 {
         let rest = events.last().map_or(Duration::ZERO, |last| horizon.saturating_sub(last.at));
         self.sum(events, None, rest)

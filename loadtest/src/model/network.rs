@@ -1,5 +1,4 @@
-//! Network profiles: the timeouts that end an idle connection (COST-MODEL section 1), and the settings that they allow (section
-//! 5).
+//! Network profiles: the timeouts that end an idle connection, and the settings that they allow.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

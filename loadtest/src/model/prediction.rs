@@ -1,4 +1,4 @@
-//! Request rate and latency of a strategy by formula (COST-MODEL section 5).
+//! Request rate and latency of a strategy by formula (docs/design/cost-model.md).
 //!
 //! Messages arrive at a Poisson rate, connections are warm, and a one-way trip takes half a round trip `R`. Latency counts from
 //! the message's arrival at the server to its arrival at the client.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Radios(Vec<Radio>);
 
-/// Powers and times of one kind of radio (COST-MODEL section 3).
+/// Powers and times of one kind of radio (docs/design/cost-model.md, "Radio energy").
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Radio {

@@ -1,4 +1,4 @@
-//! Proposes the strategies that a network allows, with their settings (COST-MODEL section 5, "Settings").
+//! Proposes the strategies that a network allows, with their settings (docs/design/cost-model.md, "Settings that a path allows").
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Mean power of the radio for a pattern of wake-ups, in closed form (COST-MODEL section 3).
+//! Mean power of the radio for a pattern of wake-ups, in closed form (docs/design/cost-model.md, "Radio energy").
 //!
 //! The *age* is the time since the last wake-up. For a stationary pattern, the share of time in a stage of the tail is the
 //! probability that the age lies within that stage, and the rate of promotions is the rate at which the age passes the tail's
