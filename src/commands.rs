@@ -88,12 +88,28 @@ fn banner(server: &Server, settings: &Settings) -> io::Result<()> {
             writeln!(out, "messages are stored in {}; {survives}. Try it:", directory.display())?;
         }
     }
-    writeln!(out, "  curl -X PUT -H 'Content-Type: application/json' http://{gateway}/v1/stream/hello")?;
-    writeln!(
-        out,
-        "  curl -H 'Content-Type: application/json' -d '{{\"n\":1}}' http://{gateway}/v1/stream/hello"
-    )?;
-    writeln!(out, "  curl -N 'http://{gateway}/v1/stream/hello?offset=-1&live=sse'")
+    examples(gateway, settings).iter().try_for_each(|line| writeln!(out, "  {line}"))
+}
+
+/// The commands of the banner, with the scheme and the credentials that this gateway requires.
+fn examples(gateway: SocketAddr, settings: &Settings) -> Vec<String> {
+    let name = if gateway.ip().is_unspecified() { "localhost".into() } else { gateway.ip().to_string() };
+    let name = if gateway.is_ipv6() && name != "localhost" { format!("[{name}]") } else { name };
+    let (scheme, trust) = match &settings.tls_certificate {
+        Some(certificate) => ("https", format!(" --cacert {}", certificate.display())),
+        None => ("http", String::new()),
+    };
+    let stream = format!("{scheme}://{name}:{}/v1/stream/hello", gateway.port());
+    let mut lines = Vec::new();
+    let mut curl = format!("curl{trust}");
+    if settings.auth.is_some() {
+        lines.push("TOKEN=...   # for example of `pollgate token --key-file FILE --create '#' --append '#' --read '#'`".into());
+        curl.push_str(" -H \"Authorization: Bearer $TOKEN\"");
+    }
+    lines.push(format!("{curl} -X PUT -H 'Content-Type: application/json' {stream}"));
+    lines.push(format!("{curl} -H 'Content-Type: application/json' -d '{{\"n\":1}}' {stream}"));
+    lines.push(format!("{curl} -N '{stream}?offset=-1&live=sse'"));
+    lines
 }
 
 /// The line of the banner about the hosts that requests may be for.
@@ -288,4 +304,27 @@ fn write_paragraph(out: &mut impl Write, indent: &str, text: &str) -> io::Result
         line.push_str(word);
     }
     writeln!(out, "{indent}{line}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Settings, examples};
+
+    #[test]
+    fn the_commands_of_the_banner_have_the_scheme_and_the_credentials_of_the_gateway() {
+        let open = examples("[::1]:4437".parse().unwrap(), &Settings::default());
+        assert_eq!(open.len(), 3);
+        assert_eq!(open[2], "curl -N 'http://[::1]:4437/v1/stream/hello?offset=-1&live=sse'");
+        let settings = Settings {
+            auth: Some("my.key".into()),
+            tls_certificate: Some("tls.pem".into()),
+            ..Settings::default()
+        };
+        let protected = examples("0.0.0.0:4437".parse().unwrap(), &settings);
+        assert_eq!(
+            protected[3],
+            "curl --cacert tls.pem -H \"Authorization: Bearer $TOKEN\" -N \
+             'https://localhost:4437/v1/stream/hello?offset=-1&live=sse'"
+        );
+    }
 }
