@@ -14,7 +14,7 @@ const NEXT_KEYS: u8 = 0xfe;
 /// Instead of a content type: a record of data whose bits are flipped at the first byte of the content.
 const FORGED: u8 = 0xff;
 
-/// An input is a list of records: a content type, a length and so many bytes. Its first byte chooses the version.
+/// An input is a list of records: a content type, a length, and as many bytes. Its first byte chooses the version.
 fn seeds() -> Vec<Vec<u8>> {
     let data = [23, 3, b'a', b'b', b'c'];
     let update = [22, 5, 24, 0, 0, 1, 1, NEXT_KEYS, 0];

@@ -88,21 +88,24 @@ fn banner(server: &Server, settings: &Settings) -> io::Result<()> {
             writeln!(out, "messages are stored in {}; {survives}. Try it:", directory.display())?;
         }
     }
-    examples(gateway, settings).iter().try_for_each(|line| writeln!(out, "  {line}"))
+    let certificate = settings.tls_certificate.iter().map(PathBuf::as_path).next();
+    examples(gateway, certificate, settings.auth.is_some())
+        .iter()
+        .try_for_each(|line| writeln!(out, "  {line}"))
 }
 
 /// The commands of the banner, with the scheme and the credentials that this gateway requires.
-fn examples(gateway: SocketAddr, settings: &Settings) -> Vec<String> {
+fn examples(gateway: SocketAddr, certificate: Option<&Path>, has_auth: bool) -> Vec<String> {
     let name = if gateway.ip().is_unspecified() { "localhost".into() } else { gateway.ip().to_string() };
     let name = if gateway.is_ipv6() && name != "localhost" { format!("[{name}]") } else { name };
-    let (scheme, trust) = match &settings.tls_certificate {
+    let (scheme, trust) = match certificate {
         Some(certificate) => ("https", format!(" --cacert {}", certificate.display())),
         None => ("http", String::new()),
     };
     let stream = format!("{scheme}://{name}:{}/v1/stream/hello", gateway.port());
     let mut lines = Vec::new();
     let mut curl = format!("curl{trust}");
-    if settings.auth.is_some() {
+    if has_auth {
         lines.push("TOKEN=...   # for example of `pollgate token --key-file FILE --create '#' --append '#' --read '#'`".into());
         curl.push_str(" -H \"Authorization: Bearer $TOKEN\"");
     }
@@ -308,19 +311,16 @@ fn write_paragraph(out: &mut impl Write, indent: &str, text: &str) -> io::Result
 
 #[cfg(test)]
 mod tests {
-    use super::{Settings, examples};
+    use std::path::Path;
+
+    use super::examples;
 
     #[test]
     fn the_commands_of_the_banner_have_the_scheme_and_the_credentials_of_the_gateway() {
-        let open = examples("[::1]:4437".parse().unwrap(), &Settings::default());
+        let open = examples("[::1]:4437".parse().unwrap(), None, false);
         assert_eq!(open.len(), 3);
         assert_eq!(open[2], "curl -N 'http://[::1]:4437/v1/stream/hello?offset=-1&live=sse'");
-        let settings = Settings {
-            auth: Some("my.key".into()),
-            tls_certificate: Some("tls.pem".into()),
-            ..Settings::default()
-        };
-        let protected = examples("0.0.0.0:4437".parse().unwrap(), &settings);
+        let protected = examples("0.0.0.0:4437".parse().unwrap(), Some(Path::new("tls.pem")), true);
         assert_eq!(
             protected[3],
             "curl --cacert tls.pem -H \"Authorization: Bearer $TOKEN\" -N \

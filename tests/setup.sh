@@ -139,7 +139,7 @@ run() {
   times+=("$(printf '%-22s %5d s %5d s  %s' "$name" "$took" $((user + system)) $outcome)")
 }
 
-# The same for what the others can not do without.
+# Runs a part without which the others cannot run.
 must_run() {
   run "$@"
   [ ${#failed[@]} = 0 ] || [ "${failed[-1]}" != "$1" ] || summary

@@ -10,7 +10,7 @@ const byId = (id) => document.getElementById(id)
 const COLUMNS = [
   ["delivered", "of intended", ({ deliveries: d }) => `${whole(d.delivered)} / ${whole(d.intended)}`],
   ["lost", "", ({ deliveries: d }) => whole(d.lost), ({ deliveries: d }) => d.lost > 0],
-  ["doubled", "", ({ deliveries: d }) => whole(d.doubled), ({ deliveries: d }) => d.doubled > 0],
+  ["duplicated", "", ({ deliveries: d }) => whole(d.doubled), ({ deliveries: d }) => d.doubled > 0],
   ["out of order", "", ({ deliveries: d }) => whole(d.outOfOrder), ({ deliveries: d }) => d.outOfOrder > 0],
   ...["p50", "p90", "p95", "p99", "p999", "max"].map((name) =>
     [name === "p999" ? "p99.9" : name, "ms", ({ latency }) => milliseconds(latency[name])]),

@@ -80,7 +80,7 @@ impl Client {
     }
 
     /// Records the messages in `text`, which has just arrived. Returns whether there are any.
-    pub fn take(&self, text: &[u8]) -> bool {
+    pub fn receive(&self, text: &[u8]) -> bool {
         let start = *self.start.borrow();
         let since_start = start.map_or(Duration::ZERO, |start| start.elapsed());
         let mut reception = self.reception.lock();
@@ -102,7 +102,7 @@ impl Client {
         let request = self.asking(dialect.poll(&self.stream, self.offset.as_deref(), hold))?;
         let patience = hold.unwrap_or_default() + PATIENCE;
         let answer = timeout(patience, connection.exchange(request)).await.unwrap_or(Err(WireError::Mute))?;
-        let any = brings_messages(answer.status())? && self.take(answer.body());
+        let any = brings_messages(answer.status())? && self.receive(answer.body());
         match dialect.offset(answer.headers()) {
             Some(offset) => self.offset = Some(offset),
             None if answer.status() == StatusCode::OK => return Err(WireError::NoOffset),

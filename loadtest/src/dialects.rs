@@ -29,7 +29,7 @@ pub type Asking = hyper::http::Result<Request>;
 
 /// An HTTP delivery form whose response does not end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Live {
+pub enum LiveForm {
     /// Server-sent events.
     Sse,
     /// One envelope a line.
@@ -48,10 +48,10 @@ pub trait HttpDialect: Send + Sync {
     /// Reads the messages that exist, or waits up to `hold` for one.
     fn poll(&self, stream: &str, offset: Option<&str>, hold: Option<Duration>) -> Asking;
     /// Returns the path and query of a live form, with the heartbeat that the server is to send.
-    fn live(&self, stream: &str, offset: Option<&str>, form: Live, heartbeat: Heartbeat) -> String;
+    fn live(&self, stream: &str, offset: Option<&str>, form: LiveForm, heartbeat: Heartbeat) -> String;
     /// Reads a live form whose response does not end (SSE or NDJSON).
-    fn follow(&self, stream: &str, offset: Option<&str>, form: Live, heartbeat: Heartbeat) -> Asking {
-        let accept = if form == Live::Sse { "text/event-stream" } else { "application/x-ndjson" };
+    fn follow(&self, stream: &str, offset: Option<&str>, form: LiveForm, heartbeat: Heartbeat) -> Asking {
+        let accept = if form == LiveForm::Sse { "text/event-stream" } else { "application/x-ndjson" };
         let request = hyper::Request::builder().uri(self.live(stream, offset, form, heartbeat));
         request.header(ACCEPT, accept).body(Default::default())
     }

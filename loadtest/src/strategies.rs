@@ -15,7 +15,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::client::Client;
-use crate::dialects::Live;
+use crate::dialects::LiveForm;
 use crate::model::candidate::Setting;
 use crate::wire::WireError;
 
@@ -84,8 +84,8 @@ impl Strategy {
         match self {
             Self::ShortPoll(interval) => short_poll::read(client, interval).await.map(never),
             Self::LongPoll(hold) => long_poll::read(client, hold).await.map(never),
-            Self::Sse(heartbeat) => live::read(client, Live::Sse, heartbeat).await,
-            Self::Ndjson(heartbeat) => live::read(client, Live::Ndjson, heartbeat).await,
+            Self::Sse(heartbeat) => live::read(client, LiveForm::Sse, heartbeat).await,
+            Self::Ndjson(heartbeat) => live::read(client, LiveForm::Ndjson, heartbeat).await,
             Self::WebSocket(heartbeat) => websocket::read(client, heartbeat).await,
             Self::Mqtt(heartbeat) => mqtt::read(client, heartbeat).await.map(never),
         }

@@ -44,7 +44,7 @@ pub fn check_export<R: BufRead + Seek>(mut reader: R) -> Result<CheckedExport<R>
     let (mut checker, mut line, mut number) = (Checker::default(), String::new(), 0);
     while read_line(&mut reader, &mut line)? {
         number += 1;
-        checker.take(&line).map_err(|error| MaintenanceError::Import { line: number, error })?;
+        checker.check_line(&line).map_err(|error| MaintenanceError::Import { line: number, error })?;
     }
     if !checker.has_ended {
         return Err(MaintenanceError::Import { line: number.max(1), error: ImportError::CutOff });
@@ -76,7 +76,7 @@ struct Checker {
 }
 
 impl Checker {
-    fn take(&mut self, line: &str) -> Result<(), ImportError> {
+    fn check_line(&mut self, line: &str) -> Result<(), ImportError> {
         if self.has_ended {
             return Err(ImportError::AfterEnd);
         }

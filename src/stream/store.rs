@@ -91,7 +91,7 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> Work<'a, Result<Description, Missing>>;
 
-    /// Returns all of a stream except its messages. Whatever it says of the writers, the messages before its tail contain. This
+    /// Returns all of a stream except its messages. The state of a writer covers no message after the tail. This
     /// is not a use of the stream.
     fn snapshot<'a>(&'a self, name: &'a StreamName, now: SystemTime)
     -> Work<'a, Result<Snapshot, ReadError>>;

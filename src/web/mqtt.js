@@ -112,7 +112,7 @@ export class MqttReader extends EventTarget {
   }
 }
 
-/** A number in so many bytes. */
+/** Encodes a number in `bytes` bytes, the highest first. */
 const number = (value, bytes) => Array.from({ length: bytes }, (_, at) => (value >>> (8 * (bytes - 1 - at))) & 0xff)
 
 const text = (value) => {

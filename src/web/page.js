@@ -14,27 +14,27 @@ const LATE_SECONDS = 5
 const PANELS = [
   {
     name: "Fallback client", fallback: true,
-    what: "Takes the best that its network lets through, and tries for better later.",
+    what: "Uses the best form that the network lets through, and tries better ones again later.",
     curl: (base, stream) => `curl '${base}v1/streams?stream=${stream}&from=last:5'`,
   },
   {
-    form: "short-poll", name: "Short poll", what: "Asks every 2 s and is answered at once. Works wherever HTTP does.",
+    form: "short-poll", name: "Short poll", what: "A request every 2 s, which is answered at once. Works wherever HTTP does.",
     curl: (base, stream) => `curl '${base}v1/stream/${stream}'`,
   },
   {
-    form: "long-poll", name: "Long poll", what: "Asks, and the gateway holds the request until there is something.",
+    form: "long-poll", name: "Long poll", what: "The gateway holds each request until there is a message.",
     curl: (base, stream) => `curl '${base}v1/stream/${stream}?offset=now&live=long-poll'`,
   },
   {
-    form: "sse", name: "Server-sent events", what: "One answer that does not end: events as they come.",
+    form: "sse", name: "Server-sent events", what: "One response that does not end: an event for each update.",
     curl: (base, stream) => `curl -N '${base}v1/stream/${stream}?offset=now&live=sse'`,
   },
   {
-    form: "ndjson", name: "NDJSON", what: "One answer that does not end: a line of JSON for each message.",
+    form: "ndjson", name: "NDJSON", what: "One response that does not end: a line of JSON for each update.",
     curl: (base, stream) => `curl -N '${base}v1/stream/${stream}?offset=now&live=ndjson'`,
   },
   {
-    form: "websocket", name: "WebSocket", what: "A connection of its own, both ways. Not every network lets it through.",
+    form: "websocket", name: "WebSocket", what: "One connection for both directions. Not every network lets it through.",
     curl: (base, stream) =>
       "curl -N -o - --http1.1 -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' " +
       `-H 'Sec-WebSocket-Key: cG9sbGdhdGUncyBwYWdlIQ==' '${base}v1/stream/${stream}?offset=now&live=websocket'`,
@@ -301,7 +301,7 @@ class Panel {
   #tell(now, missing, acknowledged) {
     if (!this.#late || now < this.#late.until || this.#seen.size + this.#skipped < acknowledged) return
     const since = this.#seen.size - this.#late.before
-    say(`${this.name} was cut for ${CUT_SECONDS} s: ${since} messages since, ${missing || "none"} missing, ${this.#doubled || "none"} doubled.`)
+    say(`${this.name} was cut for ${CUT_SECONDS} s: ${since} messages since, ${missing || "none"} missing, ${this.#doubled || "none"} duplicated.`)
     this.#late = null
   }
 

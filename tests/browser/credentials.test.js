@@ -12,7 +12,7 @@ import { append, numbers, QUICK, until, world } from "./world.js"
 
 const FORMS = ["sse", "ndjson", "long-poll", "short-poll"]
 
-// A client of that address with its changes of form.
+// A client of the gateway at `url`, with its changes of form.
 function clientOf(context, url, options = {}) {
   const client = new Client(url, { WebSocket: undefined, ...options, settings: QUICK })
   context.after(() => client.close())

@@ -43,7 +43,7 @@ const NETWORKS = {
 const LIMITS = { live_heartbeat: 1500, live_life: 6000, websocket_ping: 2500, websocket_pong_timeout: 800, idle_timeout: 7500 }
 const GATEWAY = ["--hold-max", "6s", ...Object.entries(LIMITS).flatMap(([name, millis]) => ["--limit", `${name}=${millis}ms`])]
 
-// The client's, of which what is asked of the gateway is whole seconds.
+// The settings of the client. Those that it sends to the gateway are whole seconds.
 const WHOLE = ["hold", "heartbeatMin", "heartbeatMax"]
 const scaled = ([name, value]) => {
   if (name === "queueMax" || value === null) return [name, value]

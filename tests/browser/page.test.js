@@ -63,7 +63,7 @@ for (const name of PANELS) {
     const other = PANELS.find((other) => other !== name && !["Short poll", "Fallback client"].includes(other))
     await until(async () => (await figure(other, "received")).split("/")[0] >= 4)
     assert.equal((await figure(name, "received")).split("/")[0], "1")
-    await page.getByRole("status").getByText(/was cut for 5 s: \d+ messages since, none missing, none doubled/).waitFor()
+    await page.getByRole("status").getByText(/was cut for 5 s: \d+ messages since, none missing, none duplicated/).waitFor()
     const [received, published] = (await figure(name, "received")).split("/")
     assert(received === published && received >= 4, `${received} of ${published}`)
     assert.equal(await figure(name, "missing"), "0")

@@ -112,7 +112,7 @@ test("mute: at once again if it has lived, else given up, and the next time with
   assert.equal(again.envelopeWithin, 2 * SETTINGS.envelopeTimeout)
 })
 
-// A proxy that cuts polls after so many seconds.
+// A proxy that cuts polls after `limit` seconds.
 const cutsAfter = (limit) => (step, trial) => {
   if (step.hold >= limit) return { kind: "refused", status: 504, after: limit }
   trial.envelope(step.hold + 0.01, { empty: true })
@@ -221,7 +221,7 @@ test("polls that are not answered get more patience each time", () => {
   assert.deepEqual(trial.opened.map(({ muteAfter }) => muteAfter).slice(0, 5), [5, 10, 20, 30, 30].slice(0, trial.opened.length))
 })
 
-test("what a browser can not tell from a block is no block if a short poll fails too", () => {
+test("a failure that a browser cannot tell from a block is no block if a short poll fails, too", () => {
   const trial = new Trial()
   trial.run(30, (step) => ({ kind: step.hold === undefined ? "not_upgraded" : "cut", after: 0.01 }))
   assert.equal(trial.policy.form, "websocket")

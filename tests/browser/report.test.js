@@ -32,7 +32,7 @@ after(async () => {
   if (folder) rmSync(folder, { recursive: true })
 })
 
-// The page, with whatever it complained about and whatever it asked for.
+// The page, with its errors and its requests.
 async function open(context, colorScheme, width, at = url) {
   const page = await browser.newPage({ colorScheme, viewport: { width, height: 900 } })
   context.after(() => page.close())

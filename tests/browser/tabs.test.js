@@ -129,7 +129,7 @@ test("tabs share one connection, each gets what it asked for once, and another t
   assert.deepEqual([live(relay).length, polls(relay).length], [4, begun])
 })
 
-test("tabs that remain have each message once, whoever reads", async (context) => {
+test("tabs that remain have each message once, regardless of which one reads", async (context) => {
   const { gateway, relay } = await world(context)
   const open = await window(context, relay)
   const tabs = []

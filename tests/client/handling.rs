@@ -1,4 +1,4 @@
-//! Whoever takes the messages: slow, impatient, gone, and back with a resume token.
+//! Applications that handle messages slowly, give up waiting, drop the subscription, and return with a resume token.
 
 use std::time::Duration;
 

@@ -77,7 +77,7 @@ pub(crate) async fn publish(producer: &Producer, numbers: Range<u64>) {
     }
 }
 
-/// Whatever comes next.
+/// Returns the next item.
 pub(crate) async fn next(subscription: &mut Subscription) -> Item {
     let item = timeout(PATIENCE, subscription.next()).await;
     item.unwrap_or_else(|_| panic!("nothing came within {PATIENCE:?}")).expect("it goes on")
@@ -94,7 +94,7 @@ pub(crate) async fn number(subscription: &mut Subscription) -> u64 {
     }
 }
 
-/// Reads so many numbers and asserts that they come in order and each once.
+/// Reads `numbers`, and asserts that they arrive in order and each once.
 pub(crate) async fn expect(subscription: &mut Subscription, numbers: Range<u64>) {
     for expected in numbers {
         assert_eq!(number(subscription).await, expected);

@@ -53,7 +53,7 @@ async fn one_offset_works_on_all_forms_of_all_kinds_of_streams() {
             }
         }
     }
-    // Nobody is left over of those who were cut.
+    // No waiter is left of the readers that were cut.
     gateway.until_waiting(0).await;
     for form in Form::LIVE {
         let open = format!("pollgate_live_connections{{form=\"{}\"}}", form.name());

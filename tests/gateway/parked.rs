@@ -1,4 +1,4 @@
-//! A connection whose poll waits is a socket and a waiter. What its client can see of that: nothing.
+//! A connection whose poll waits is reduced to a socket and a waiter, and its client cannot tell.
 
 use std::collections::BTreeMap;
 

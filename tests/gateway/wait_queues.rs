@@ -130,7 +130,7 @@ async fn a_client_that_leaves_leaves_no_waiter() {
     assert_eq!(gateway.metric("pollgate_watched_streams").await, 0.0);
 }
 
-/// Polls again as soon as it is answered; how often.
+/// Polls again after each response, and returns how often.
 async fn poll_for(gateway: &Gateway, time: Duration, target: &str) -> u32 {
     let mut connection = gateway.connect().await;
     let mut answers = 0;

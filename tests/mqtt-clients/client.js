@@ -1,4 +1,4 @@
-// A client of mqtt.js that keeps whatever it is told until a test asks for it, so that no test can ask too late.
+// A client of mqtt.js that queues its events until a test reads them, so that no test can miss one.
 import mqtt from "mqtt"
 
 // The gateway's limit is 100.

@@ -28,7 +28,7 @@ for (const qos of QUALITIES) {
   })
 }
 
-scenario("a client that can not be told of a limit may have any number of messages under way", async (world) => {
+scenario("a client that cannot be told of a limit may have any number of messages in flight", async (world) => {
   const [publisher, subscriber] = [await world.connect(), await world.connect()]
   await subscriber.subscribe("burst", { qos: 2 })
   const texts = Array.from({ length: 1000 }, (_, n) => `${n}`)
@@ -73,7 +73,7 @@ scenario("after unsubscribing nothing comes", async (world) => {
   assert.equal((await subscriber.next("message")).text, "3")
 })
 
-scenario("the last retained message is for those who come later", async (world) => {
+scenario("the last retained message is sent to later subscribers", async (world) => {
   const [publisher, here] = [await world.connect(), await world.connect()]
   await here.subscribe("state")
   const come = async () => {

@@ -66,7 +66,7 @@ export class Relay {
       to.once("drain", () => from.resume())
     })
     from.on("end", () => to.end())
-    // Whoever breaks takes the other one along.
+    // A connection that breaks ends the other one, too.
     from.on("error", () => to.destroy())
     from.on("close", () => {
       this.#sockets.delete(from)

@@ -7,7 +7,7 @@ import { MQTT_5, scenario } from "./world.js"
 const MESSAGES = 300
 const NUMBERS = Array.from({ length: MESSAGES }, (_, n) => n)
 
-// After so many messages the connection breaks.
+// The number of messages after which the connection breaks.
 const CUT_EVERY = 50
 
 // Timers of a client that never pings.
@@ -186,7 +186,7 @@ scenario("a client that pings stays", async (world) => {
   assert.equal((await client.next("message")).text, "still here")
 })
 
-scenario("a gateway that drains tells its clients, and has whatever it acknowledged", async (world) => {
+scenario("a gateway that drains tells its clients, and keeps what it has acknowledged", async (world) => {
   const publish = async (name) => {
     const publisher = await world.connect()
     const acknowledged = []

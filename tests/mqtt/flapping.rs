@@ -1,4 +1,4 @@
-//! Two programs with one client id: each connects again as soon as it is cut, and cuts the other one by that.
+//! Two programs with one client id: each reconnects when it is disconnected, which disconnects the other one.
 
 use std::time::Duration;
 

@@ -79,7 +79,7 @@ async fn a_client_is_sent_no_more_than_it_takes_before_it_acknowledges() {
         for _ in 0..window {
             ids.push(reader.message().await.id);
         }
-        // Whatever else were on its way would come before the answer to a ping.
+        // A further message would arrive before the response to a ping.
         reader.ping().await;
         assert_eq!(reader.receive_within(Duration::from_millis(50)).await, None);
         reader.acknowledge(PUBACK, ids[0]).await;

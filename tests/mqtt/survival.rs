@@ -21,7 +21,7 @@ fn lasting_client(id: &str, version: u8) -> Hello {
 }
 
 async fn nothing_more_comes(client: &mut Mqtt) {
-    // Whatever else were on its way would come before the answer to a ping.
+    // A further message would arrive before the response to a ping.
     client.ping().await;
     assert_eq!(client.receive_within(Duration::from_millis(50)).await, None);
 }
@@ -204,7 +204,7 @@ async fn the_will_of_a_client_that_a_kill_has_cut_off_is_published_once_unless_i
     assert_eq!(watcher.take().await.payload, b"lost");
     watcher.disconnect(0).await;
     back.disconnect(0).await;
-    // 3. After another kill nothing of that comes again.
+    // 3. After another kill, none of these messages is sent again.
     lasting.kill_and_start().await;
     let mut watcher = lasting.connect(&Hello::lasting("watcher")).await;
     drop(lasting.connect(&with_will("later", 0)).await);

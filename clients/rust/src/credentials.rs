@@ -265,7 +265,7 @@ mod tests {
             *fetched.lock() += 1;
             async { Ok::<_, String>(jwt(r#"{"iat":1000,"exp":1100}"#)) }
         }));
-        for (after, expected) in [(0, 1), (89, 1), (1, 2), (89, 2)] {
+        for (after, expected) in [(0, 1), (69, 1), (1, 2), (69, 2)] {
             tokio::time::advance(Duration::from_secs(after)).await;
             credentials.ready().await.unwrap();
             assert_eq!(*count.lock(), expected);

@@ -129,7 +129,7 @@ impl Heartbeat {
 mod tests {
     use super::*;
 
-    /// The heartbeats of so many connections through a NAT with this limit, all of them idle.
+    /// The heartbeats of `connections` idle connections through a NAT with this limit.
     fn search(heartbeat: &mut Heartbeat, limit: u64, connections: usize) -> Vec<u64> {
         let mut asked = Vec::new();
         while asked.len() < connections {

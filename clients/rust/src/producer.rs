@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::publishing::{Pending, ProducerSettings, PublishError, PublishTask};
-use crate::room::{Place, Room};
+use crate::room::{Permit, Room};
 use crate::settings::Shared;
 
 /// Publishes to one stream, in the order of the calls. Clones share one queue and one task, which ends when the last of
@@ -52,16 +52,16 @@ impl Producer {
         message: M,
     ) -> impl Future<Output = Result<(), PublishError>> + Send + use<M> {
         let message = message.into();
-        let outcome = self.check(&message).map(|()| match self.room.try_take(message.len()) {
-            Some(place) => Ok(self.enqueue(message, place)),
+        let outcome = self.check(&message).map(|()| match self.room.try_acquire(message.len()) {
+            Some(permit) => Ok(self.enqueue(message, permit)),
             None => Err((self.clone(), message)),
         });
         async {
             let outcome = match outcome? {
                 Ok(outcome) => outcome,
                 Err((producer, message)) => {
-                    let place = producer.room.take(message.len()).await.ok_or(PublishError::Ended)?;
-                    producer.enqueue(message, place)
+                    let permit = producer.room.acquire(message.len()).await.ok_or(PublishError::Ended)?;
+                    producer.enqueue(message, permit)
                 }
             };
             outcome.await.unwrap_or(Err(PublishError::Ended))
@@ -80,9 +80,9 @@ impl Producer {
     }
 
     /// Enqueues a message. Without a task, the receiver that is returned fails at once.
-    fn enqueue(&self, message: Bytes, place: Place) -> oneshot::Receiver<Result<(), PublishError>> {
+    fn enqueue(&self, message: Bytes, permit: Permit) -> oneshot::Receiver<Result<(), PublishError>> {
         let (done, outcome) = oneshot::channel();
-        let _ended = self.queue.send(Pending { message, done, place });
+        let _ended = self.queue.send(Pending { message, done, permit });
         outcome
     }
 }

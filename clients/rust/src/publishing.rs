@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use crate::connection::Connection;
 use crate::error::{CertificateError, ConnectError};
 use crate::refusal::{Refusal, is_about_credentials, is_final_for_append, retry_after};
-use crate::room::Place;
+use crate::room::Permit;
 use crate::settings::Backoff;
 use crate::settings::Shared;
 
@@ -80,7 +80,7 @@ pub enum PublishError {
 pub(crate) struct Pending {
     pub(crate) message: Bytes,
     pub(crate) done: oneshot::Sender<Result<(), PublishError>>,
-    pub(crate) place: Place,
+    pub(crate) permit: Permit,
 }
 
 /// State of the task.
@@ -182,8 +182,8 @@ impl PublishTask {
                 parts.extend([second, batch]);
                 continue;
             }
-            for Pending { message: _, done, place } in batch {
-                drop(place);
+            for Pending { message: _, done, permit } in batch {
+                drop(permit);
                 let _nobody_waits = done.send(outcome.clone());
             }
         }

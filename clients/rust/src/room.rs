@@ -14,7 +14,7 @@ pub(crate) struct Room {
 
 /// Room of one message, which is free again when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Permit {
     _message: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
 }
@@ -28,17 +28,17 @@ impl Room {
     }
 
     /// Takes room for a message of this length, if there is some and no other message waits for it.
-    pub(crate) fn try_take(&self, length: usize) -> Option<Place> {
+    pub(crate) fn try_acquire(&self, length: usize) -> Option<Permit> {
         let message = self.messages.clone().try_acquire_owned().ok()?;
         let bytes = self.bytes.clone().try_acquire_many_owned(self.permits(length)).ok()?;
-        Some(Place { _message: message, _bytes: bytes })
+        Some(Permit { _message: message, _bytes: bytes })
     }
 
     /// Waits for room. Returns `None` only if a semaphore is closed, which does not happen.
-    pub(crate) async fn take(&self, length: usize) -> Option<Place> {
+    pub(crate) async fn acquire(&self, length: usize) -> Option<Permit> {
         let message = self.messages.clone().acquire_owned().await.ok()?;
         let bytes = self.bytes.clone().acquire_many_owned(self.permits(length)).await.ok()?;
-        Some(Place { _message: message, _bytes: bytes })
+        Some(Permit { _message: message, _bytes: bytes })
     }
 
     /// A message that is longer than the bound takes all of it.
@@ -58,14 +58,14 @@ mod tests {
     #[tokio::test]
     async fn messages_and_bytes_are_bounded_and_a_long_message_waits_for_all_the_room() {
         let room = Room::new(3, 10);
-        let first = room.try_take(6).unwrap();
-        assert!(room.try_take(5).is_none(), "too many bytes");
-        let others = [room.try_take(2).unwrap(), room.try_take(2).unwrap()];
-        assert!(room.try_take(0).is_none(), "too many messages");
+        let first = room.try_acquire(6).unwrap();
+        assert!(room.try_acquire(5).is_none(), "too many bytes");
+        let others = [room.try_acquire(2).unwrap(), room.try_acquire(2).unwrap()];
+        assert!(room.try_acquire(0).is_none(), "too many messages");
         drop(others);
-        let mut long = Box::pin(room.take(1000));
+        let mut long = Box::pin(room.acquire(1000));
         assert!(timeout(Duration::ZERO, &mut long).await.is_err());
-        assert!(room.try_take(1).is_none(), "a message does not overtake one that waits");
+        assert!(room.try_acquire(1).is_none(), "a message does not overtake one that waits");
         drop(first);
         assert!(long.await.is_some());
     }

@@ -6,7 +6,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Method};
 use serde::Deserialize;
 
-use super::{Asking, HttpDialect, Live};
+use super::{Asking, HttpDialect, LiveForm};
 use crate::strategies::Heartbeat;
 use crate::wire::Event;
 
@@ -47,11 +47,11 @@ impl HttpDialect for DurableStreams {
         hyper::Request::builder().uri(target).body(Default::default())
     }
 
-    fn live(&self, stream: &str, offset: Option<&str>, form: Live, heartbeat: Heartbeat) -> String {
+    fn live(&self, stream: &str, offset: Option<&str>, form: LiveForm, heartbeat: Heartbeat) -> String {
         let form = match form {
-            Live::Sse => "sse",
-            Live::Ndjson => "ndjson",
-            Live::WebSocket => "websocket",
+            LiveForm::Sse => "sse",
+            LiveForm::Ndjson => "ndjson",
+            LiveForm::WebSocket => "websocket",
         };
         let mut target = format!("{}?offset={}&live={form}", path(stream), offset.unwrap_or(BEGINNING));
         if let Some(heartbeat) = heartbeat {

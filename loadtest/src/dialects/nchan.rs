@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::header::{CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use hyper::{HeaderMap, Method};
 
-use super::{Asking, HttpDialect, Live};
+use super::{Asking, HttpDialect, LiveForm};
 use crate::strategies::Heartbeat;
 use crate::wire::Event;
 
@@ -36,8 +36,14 @@ impl HttpDialect for Nchan {
         request.body(Default::default())
     }
 
-    fn live(&self, stream: &str, offset: Option<&str>, form: Live, _by_its_settings: Heartbeat) -> String {
-        let form = if form == Live::WebSocket { "websocket" } else { "sse" };
+    fn live(
+        &self,
+        stream: &str,
+        offset: Option<&str>,
+        form: LiveForm,
+        _by_its_settings: Heartbeat,
+    ) -> String {
+        let form = if form == LiveForm::WebSocket { "websocket" } else { "sse" };
         let offset = offset.map(|offset| format!("?last_event_id={offset}")).unwrap_or_default();
         format!("/{form}/{stream}{offset}")
     }

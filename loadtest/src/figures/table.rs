@@ -11,13 +11,14 @@ pub fn table<F: Figures>(what: &str, standings: &[Standing<F>]) -> String {
     let headers = F::COLUMNS.iter().map(|column| column.named(what));
     table.set_header(std::iter::once("server".to_owned()).chain(headers));
     for standing in standings {
-        let cell = |column: &Column<F>| written(standing.spread(column.pick), column.write);
+        let cell = |column: &Column<F>| format_spread(standing.spread(column.pick), column.write);
         table.add_row(std::iter::once(standing.server.to_owned()).chain(F::COLUMNS.iter().map(cell)));
     }
     if let Some((own, rivals)) = standings.split_first() {
         for rival in rivals {
-            let cell =
-                |column: &Column<F>| written(own.ratio(rival, column.pick), |ratio| format!("{ratio:.2}"));
+            let cell = |column: &Column<F>| {
+                format_spread(own.ratio(rival, column.pick), |ratio| format!("{ratio:.2}"))
+            };
             let name = format!("{} : {}", own.server, rival.server);
             table.add_row(std::iter::once(name).chain(F::COLUMNS.iter().map(cell)));
         }
@@ -29,7 +30,7 @@ pub fn table<F: Figures>(what: &str, standings: &[Standing<F>]) -> String {
 }
 
 /// Formats the median and the range.
-fn written(spread: Option<Spread>, write: fn(f64) -> String) -> String {
+fn format_spread(spread: Option<Spread>, write: fn(f64) -> String) -> String {
     spread.map_or("-".to_owned(), |Spread { median, least, greatest }| {
         format!("{} ({} to {})", write(median), write(least), write(greatest))
     })

@@ -107,7 +107,7 @@ impl Stage {
     }
 
     /// Records that the stream's poll is held.
-    fn hold(&self, stream: u32) {
+    fn mark_held(&self, stream: u32) {
         if let Some(held) = self.held.get(stream as usize) {
             held.store(true, Ordering::Release);
         }

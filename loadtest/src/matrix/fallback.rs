@@ -37,7 +37,7 @@ impl Fallback {
         let mut subscription = falling.subscribe([&client.stream], Start::earliest());
         while let Some(item) = subscription.next().await {
             match item {
-                Item::Message(message) => drop(client.take(message.data.bytes())),
+                Item::Message(message) => drop(client.receive(message.data.bytes())),
                 other => client.recorder.troubles.note(format!("reading: {other:?}")),
             }
         }

@@ -10,7 +10,7 @@ const HEADERS: [&str; 11] = [
     "reader",
     "delivered",
     "lost",
-    "doubled",
+    "duplicated",
     "p50",
     "p95",
     "longest",

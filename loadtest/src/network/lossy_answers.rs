@@ -47,14 +47,14 @@ impl LossyAnswers {
             stage.tasks.spawn(async move {
                 // The response to the copy is discarded.
                 if let Ok(answer) = server.ask(copy).await {
-                    written(answer).await;
+                    body_written(answer).await;
                 }
             });
         }
         let answer = server.ask(request(body)).await?;
         if self.is_lost(number) {
             stage.counts.fault();
-            written(answer).await;
+            body_written(answer).await;
             return Err(NoAnswer::Cut);
         }
         Ok(answer)
@@ -71,7 +71,7 @@ impl LossyAnswers {
 }
 
 /// Waits until a response is fully written if its length is known; a live response is not awaited.
-async fn written(answer: Response<Body>) {
+async fn body_written(answer: Response<Body>) {
     if answer.body().size_hint().exact().is_some() {
         // A response that breaks off counts as lost too.
         drop(answer.into_body().collect().await);

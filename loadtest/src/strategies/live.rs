@@ -5,12 +5,12 @@ use hyper::StatusCode;
 
 use crate::client::Client;
 use crate::dialects::durable_streams::offset_of_envelope;
-use crate::dialects::{HttpDialect, Live};
+use crate::dialects::{HttpDialect, LiveForm};
 use crate::strategies::Heartbeat;
 use crate::wire::{Events, WireError};
 
 /// Follows the stream until the server ends the response.
-pub(super) async fn read(client: &mut Client, form: Live, heartbeat: Heartbeat) -> Result<(), WireError> {
+pub(super) async fn read(client: &mut Client, form: LiveForm, heartbeat: Heartbeat) -> Result<(), WireError> {
     let mut connection = client.connect().await?;
     let dialect = client.dialect()?;
     let request = client.asking(dialect.follow(&client.stream, client.offset.as_deref(), form, heartbeat))?;
@@ -20,8 +20,8 @@ pub(super) async fn read(client: &mut Client, form: Live, heartbeat: Heartbeat) 
     }
     client.started().await;
     let mut units = match form {
-        Live::Sse => Units::Events(Events::default()),
-        Live::Ndjson | Live::WebSocket => Units::Lines(Vec::new()),
+        LiveForm::Sse => Units::Events(Events::default()),
+        LiveForm::Ndjson | LiveForm::WebSocket => Units::Lines(Vec::new()),
     };
     while let Some(frame) = answer.frame().await {
         if let Ok(bytes) = frame?.into_data() {
@@ -44,7 +44,7 @@ impl Units {
             Self::Events(events) => {
                 events.read(bytes);
                 for event in events {
-                    client.take(event.data.as_bytes());
+                    client.receive(event.data.as_bytes());
                     client.offset = dialect.offset_of_event(&event).or(client.offset.take());
                 }
             }
@@ -52,7 +52,7 @@ impl Units {
                 rest.extend_from_slice(bytes);
                 while let Some(end) = memchr::memchr(b'\n', rest) {
                     let line: Vec<u8> = rest.drain(..=end).collect();
-                    client.take(&line);
+                    client.receive(&line);
                     client.offset = offset_of_envelope(&line).or(client.offset.take());
                 }
             }

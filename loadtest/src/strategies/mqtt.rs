@@ -17,6 +17,6 @@ pub(super) async fn read(client: &mut Client, heartbeat: Heartbeat) -> Result<In
     client.started().await;
     loop {
         let message = session.next().await?;
-        client.take(message.payload().as_slice());
+        client.receive(message.payload().as_slice());
     }
 }

@@ -17,7 +17,7 @@ pub(super) enum Carrier {
 
 /// How the value of a property is encoded.
 enum Encoding {
-    /// So many bytes.
+    /// A fixed number of bytes.
     Bytes(usize),
     Integer,
     Text,

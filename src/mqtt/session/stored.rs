@@ -153,7 +153,7 @@ impl RestoredSession {
         let mut restored = Self { session: Session::new(client, true), presence: None, damaged: 0 };
         let mut queued = Vec::new();
         for (key, value) in entries {
-            restored.damaged += usize::from(restored.take(key, value, &mut queued).is_none());
+            restored.damaged += usize::from(restored.restore_entry(key, value, &mut queued).is_none());
         }
         let session = &mut restored.session;
         session.in_flight.restored();
@@ -167,7 +167,7 @@ impl RestoredSession {
     }
 
     /// Adds an entry. `None`: it cannot be read.
-    fn take(&mut self, key: &[u8], value: &[u8], queued: &mut Vec<QueuedRetained>) -> Option<()> {
+    fn restore_entry(&mut self, key: &[u8], value: &[u8], queued: &mut Vec<QueuedRetained>) -> Option<()> {
         let session = &mut self.session;
         match SessionKey::parse(key)? {
             SessionKey::Presence => self.presence = Some(decoded(value)?),

@@ -41,7 +41,7 @@ pub fn check(directory: &Path) -> Result<Checked, OpenError> {
     let directory = Directory::open(directory)?;
     let segments = Arc::new(Segments::new(directory.path())?);
     let mut replay = Replay::new(segments.clone(), SystemTime::UNIX_EPOCH + END_OF_TIME);
-    let end = scan(directory.path(), |step| replay.take(step))?;
+    let end = scan(directory.path(), |step| replay.apply(step))?;
     let records = replay.records;
     let restored = replay.into_streams();
     let live = restored.streams.iter().filter(|entry| entry.state == State::Live);

@@ -102,7 +102,7 @@ impl Disk {
         let end = scan(directory.path(), |step| {
             // Replay stops when the budget is exceeded; otherwise the kernel may kill the process before it can report that.
             if fitting.is_ok() {
-                replay.take(step);
+                replay.apply(step);
                 if replay.records.is_multiple_of(RECORDS_BETWEEN_CHECKS) {
                     fitting = fits(budget);
                 }

@@ -71,7 +71,7 @@ impl Replay {
     }
 
     /// Processes the next step of the scan.
-    pub(super) fn take(&mut self, step: ScanStep) {
+    pub(super) fn apply(&mut self, step: ScanStep) {
         match step {
             ScanStep::Segment(segment) => self.segments.insert(segment),
             ScanStep::LogRecord(scanned) => self.record(scanned),

@@ -124,7 +124,7 @@ impl Gathered {
     pub(super) fn share(&mut self, runs: &Runs, from: Position, to: Position) {
         let sealed = runs.spans.values().flat_map(|span| &span.sealed);
         for run in sealed.filter(|run| run.start() >= from && run.start() < to) {
-            self.take(run.clone(), to);
+            self.push_run(run.clone(), to);
         }
     }
 
@@ -133,7 +133,7 @@ impl Gathered {
         for span in runs.spans.into_values() {
             for run in span.sealed.into_iter().filter(|run| run.start() >= from) {
                 self.seal_open();
-                self.take(run, Position(u64::MAX));
+                self.push_run(run, Position(u64::MAX));
             }
             let open = span.open.into_iter().filter(|record| record.end() > self.earliest);
             let open: Vec<_> = open.filter(|record| record.start >= from).collect();
@@ -149,11 +149,11 @@ impl Gathered {
     fn seal_open(&mut self) {
         let open = std::mem::take(&mut self.restored.open);
         if !open.is_empty() {
-            self.take(Arc::new(Packed::seal(open)), Position(u64::MAX));
+            self.push_run(Arc::new(Packed::seal(open)), Position(u64::MAX));
         }
     }
 
-    fn take(&mut self, run: Arc<Packed>, to: Position) {
+    fn push_run(&mut self, run: Arc<Packed>, to: Position) {
         let end = run.end().min(to);
         if end > self.earliest && self.end.is_none_or(|end| end <= run.start()) {
             self.end = Some(end);

@@ -4,7 +4,7 @@ use fastrand::Rng;
 
 use crate::world::Kind;
 
-/// One case in so many has large messages, or very many.
+/// One case in this many has large messages, or very many.
 pub(super) const BIG_EVERY: u64 = 120;
 
 const MIB: usize = 1024 * 1024;

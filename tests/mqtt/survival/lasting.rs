@@ -15,7 +15,7 @@ pub(super) struct Lasting {
     home: watch::Sender<Option<SocketAddr>>,
 }
 
-/// Where the gateway is at the moment. Whoever loses it waits here for the next one.
+/// The present address of the gateway. A client that loses its connection waits here for the next one.
 #[derive(Clone)]
 pub(super) struct Home(watch::Receiver<Option<SocketAddr>>);
 

@@ -16,7 +16,7 @@ use crate::world::{get, put};
 const KILLS: u32 = 10;
 const MESSAGES: u32 = 1000;
 
-/// A kill comes within so many milliseconds; each fourth takes longer, so that what is stored by the second is too.
+/// The longest time before a kill, in milliseconds. Each fourth kill is later, so that what is written once a second is stored, too.
 const MOMENTS: std::ops::Range<u64> = 0..300;
 const LATER_MOMENTS: std::ops::Range<u64> = 0..2000;
 

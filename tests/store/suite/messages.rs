@@ -233,7 +233,7 @@ pub async fn a_character_with_empty_messages_between_its_bytes_is_read_whole(mak
     world.append("s", append(b"\xa4b")).await.unwrap();
     let rest = read(Start::At(begun.next)).await;
     assert_eq!((content(&rest).as_str(), rest.next.position), ("äb", Position(6)));
-    // Whoever puts more of them between the bytes of a character than a read takes keeps no reader from going on.
+    // More of them between the bytes of a character than one read returns do not stop a reader.
     for body in [&b"\xc3"[..], b"", b"", b"", b"", b"\xa4"] {
         world.append("s", append(body)).await.unwrap();
     }

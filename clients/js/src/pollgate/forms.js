@@ -57,7 +57,7 @@ const TARGET_BYTES_MAX = 2048
 /** The close code of the gateway for a token that is missing, refused or expired. */
 const UNAUTHORIZED = 4401
 
-/** A token on an open WebSocket is renewed so many seconds before its end, or at half of its life if that is later. */
+/** How many seconds before its end a token is renewed on an open WebSocket; at half of its life if that is later. */
 const RENEWAL_MARGIN = 30
 
 /** How long a short poll outside of the policy may be silent. */

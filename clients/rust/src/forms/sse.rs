@@ -29,7 +29,7 @@ impl Sse {
 
     pub(super) async fn next(&mut self) -> Result<Received, Ended> {
         while let Some(line) = self.lines.next() {
-            if let Some(data) = self.event.take(&line)? {
+            if let Some(data) = self.event.add_line(&line)? {
                 return Ok(Received::Envelope(Envelope::parse(&data)?));
             }
         }
@@ -41,7 +41,7 @@ impl Sse {
 
 impl Event {
     /// Adds a line. Returns the data of the event that ends with it.
-    fn take(&mut self, line: &Bytes) -> Result<Option<BytesMut>, End> {
+    fn add_line(&mut self, line: &Bytes) -> Result<Option<BytesMut>, End> {
         if line.is_empty() {
             let Self { data, other } = std::mem::take(self);
             return Ok(Some(data).filter(|data| !other && !data.is_empty()));
@@ -87,7 +87,7 @@ mod tests {
             "data:y",
             "",
         ] {
-            found.extend(event.take(&Bytes::from_static(line.as_bytes())).unwrap());
+            found.extend(event.add_line(&Bytes::from_static(line.as_bytes())).unwrap());
         }
         assert_eq!(found, [&b"{\n}"[..], b"y"]);
     }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::Form;
-use crate::dialects::Live;
+use crate::dialects::LiveForm;
 use crate::loads::HOLD;
 use crate::loads::poller::Poller;
 use crate::wire::{Connection, LeanConnection, WireError, open_one_of_many};
@@ -72,7 +72,7 @@ impl Member {
     async fn follow(&mut self) -> Result<(), WireError> {
         let mut connection = Connection::over(self.open().await?).await?;
         let Poller { scene, stream, offset } = &self.poller;
-        let request = scene.dialect()?.follow(stream, offset.as_deref(), Live::Sse, None);
+        let request = scene.dialect()?.follow(stream, offset.as_deref(), LiveForm::Sse, None);
         let mut answer = connection.send(scene.addressed(request)?).await?;
         if answer.status() != StatusCode::OK {
             return Err(WireError::Status(answer.status()));

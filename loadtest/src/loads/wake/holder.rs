@@ -69,7 +69,7 @@ impl Holder {
             }
             looked = &mut look => drop(looked?),
         };
-        self.stage.hold(self.stream);
+        self.stage.mark_held(self.stream);
         answer.await
     }
 }

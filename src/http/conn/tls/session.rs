@@ -44,7 +44,7 @@ pub(super) struct Session<Data = ServerConnectionData> {
 /// The content of a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Received {
-    /// So many bytes of data, at the beginning of the body of the record.
+    /// The number of bytes of data at the beginning of the body of the record.
     Data(usize),
     /// A message that the session has handled. It may have queued an answer.
     Control,

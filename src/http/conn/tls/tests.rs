@@ -139,7 +139,7 @@ impl Client {
         records
     }
 
-    /// Sends all records, in pieces of so many bytes.
+    /// Sends all records, in pieces of `piece` bytes.
     async fn flush(&mut self, piece: usize) {
         let records = self.records();
         for piece in records.chunks(piece.min(records.len().max(1))) {
@@ -160,17 +160,17 @@ impl Client {
         read
     }
 
-    async fn say(&mut self, data: &[u8], piece: usize) {
+    async fn write_data(&mut self, data: &[u8], piece: usize) {
         self.tls.writer().write_all(data).unwrap();
         self.flush(piece).await;
     }
 
-    async fn hear(&mut self, size: usize) -> Vec<u8> {
+    async fn read_data(&mut self, size: usize) -> Vec<u8> {
         let mut data = vec![0; size];
-        let mut heard = 0;
-        while heard < size {
-            match self.tls.reader().read(&mut data[heard..]) {
-                Ok(read) => heard += read,
+        let mut done = 0;
+        while done < size {
+            match self.tls.reader().read(&mut data[done..]) {
+                Ok(read) => done += read,
                 Err(_) => assert!(self.receive().await > 0),
             }
         }
@@ -203,7 +203,7 @@ impl AsyncWrite for TlsStream {
 }
 
 impl TlsStream {
-    async fn hear(&mut self, size: usize) -> Vec<u8> {
+    async fn read_data(&mut self, size: usize) -> Vec<u8> {
         let mut data = vec![0; size];
         self.read_exact(&mut data).await.unwrap();
         data
@@ -220,10 +220,10 @@ async fn an_idle_session_keeps_no_buffer() {
     for suite in SUITES {
         let (mut server, mut client) = connected(suite).await;
         for _ in 0..3 {
-            client.say(b"request", usize::MAX).await;
-            assert_eq!(server.hear(7).await, b"request");
+            client.write_data(b"request", usize::MAX).await;
+            assert_eq!(server.read_data(7).await, b"request");
             server.write_all(b"response").await.unwrap();
-            assert_eq!(client.hear(8).await, b"response");
+            assert_eq!(client.read_data(8).await, b"response");
             let idle = tokio::select! {
                 biased;
                 _ = server.read_u8() => false,
@@ -260,16 +260,16 @@ async fn bytes_may_come_one_by_one() {
             }
             // What completes the handshake, and two requests, in one flight.
             client.tls.writer().write_all(b"first").unwrap();
-            client.say(b"second", 1).await;
+            client.write_data(b"second", 1).await;
             if suite == TLS13 {
                 client.tls.refresh_traffic_keys().unwrap();
             }
-            client.say(b"third", 1).await;
-            client.hear(6).await
+            client.write_data(b"third", 1).await;
+            client.read_data(6).await
         };
         let serve = async {
             let (mut server, _) = TlsStream::accept(tcp, server_config(suite)).await.unwrap();
-            assert_eq!(server.hear(16).await, b"firstsecondthird");
+            assert_eq!(server.read_data(16).await, b"firstsecondthird");
             server.write_all(b"answer").await.unwrap();
             server
         };
@@ -293,12 +293,12 @@ async fn requests_behind_the_handshake_are_kept() {
             if suite == TLS13 {
                 client.tls.refresh_traffic_keys().unwrap();
             }
-            client.say(b"second", usize::MAX).await;
-            client.hear(6).await
+            client.write_data(b"second", usize::MAX).await;
+            client.read_data(6).await
         };
         let serve = async {
             let (mut server, _) = TlsStream::accept(tcp, server_config(suite)).await.unwrap();
-            assert_eq!(server.hear(11).await, b"firstsecond");
+            assert_eq!(server.read_data(11).await, b"firstsecond");
             server.write_all(b"answer").await.unwrap();
         };
         assert_eq!(tokio::join!(talk, serve).0, b"answer");
@@ -312,15 +312,15 @@ async fn large_bodies_go_both_ways_while_keys_change() {
         let (mut server, mut client) = connected(suite).await;
         let up = async {
             for part in body.chunks(100_000) {
-                client.say(part, 5_000).await;
+                client.write_data(part, 5_000).await;
                 if suite.version() == TLS13.version() {
                     client.tls.refresh_traffic_keys().unwrap();
                 }
             }
         };
-        let (received, ()) = tokio::join!(server.hear(body.len()), up);
+        let (received, ()) = tokio::join!(server.read_data(body.len()), up);
         assert!(received == body);
-        let (sent, received) = tokio::join!(server.write_all(&body), client.hear(body.len()));
+        let (sent, received) = tokio::join!(server.write_all(&body), client.read_data(body.len()));
         sent.unwrap();
         assert!(received == body && !server.has_buffers());
     }
@@ -334,7 +334,7 @@ async fn a_client_that_has_ended_its_side_is_still_answered() {
         client.flush(usize::MAX).await;
         assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
         server.write_all(b"answer").await.unwrap();
-        assert_eq!(client.hear(6).await, b"answer");
+        assert_eq!(client.read_data(6).await, b"answer");
         server.shutdown().await.unwrap();
         while client.receive().await > 0 {}
         // Zero bytes instead of an error: the session has been ended, not only the TCP connection.
