@@ -181,7 +181,7 @@ limits! {
 
     /// Tickets that can still be used, about 300 bytes each.
     tickets_max: usize = 20_000, "tickets";
-    /// The same for one subject of tokens.
+    /// Tickets of one subject that can still be used.
     tickets_per_subject_max: usize = 1000, "tickets";
 
     /// Held polls of one client.
@@ -226,7 +226,7 @@ limits! {
     /// What the gateway still reads of an MQTT connection that it ends, because another one has taken over its client id or
     /// because it drains, and of one that fails: messages and a DISCONNECT that the client sent before.
     mqtt_last_bytes_max: usize = 8 * 1024 * 1024, "bytes";
-    /// For how long the gateway reads these bytes. The connection that takes over waits for that.
+    /// For how long the gateway reads the bytes of `mqtt_last_bytes_max`. The connection that takes over waits for that.
     mqtt_last_bytes_timeout: Span = Span::seconds(10), "duration";
     /// Messages of QoS 1 and 2 in flight to an MQTT client, and from it; each costs a name and two offsets. A client of MQTT
     /// 3.1.1 cannot be told this limit: it has at most one message for each of its 65 535 packet ids, of which a session keeps
@@ -240,10 +240,10 @@ limits! {
     /// Sessions of MQTT clients, connected or not. Beyond it, the address with the most disconnected sessions loses the one
     /// that has been disconnected longest.
     mqtt_sessions_max: usize = 100_000, "sessions";
-    /// Sessions of the MQTT clients of one address (an IPv4 address, or an IPv6 network of 64 bits). Beyond it, the session
-    /// that has been disconnected longest is dropped.
+    /// MQTT sessions of one subject of tokens or, without a token, of one address (an IPv4 address, or an IPv6 network of 64
+    /// bits). Beyond it, the session that has been disconnected longest is dropped.
     mqtt_sessions_per_address_max: usize = 50_000, "sessions";
-    /// Memory of the MQTT sessions of one address: 1 KiB for each session, about 0.5 KiB for each filter and for each level of
+    /// Memory of the MQTT sessions of one subject or address: 1 KiB for each session, about 0.5 KiB for each filter and for each level of
     /// it, and 80 bytes for each stream that a filter matches, 240 if the session is stored on disk. Beyond it, disconnected
     /// sessions are dropped, and a subscription that needs more is refused.
     mqtt_session_bytes_per_address_max: usize = 128 * 1024 * 1024, "bytes";
@@ -274,7 +274,7 @@ limits! {
     /// Appends per second of one client, and those of one second at once after a pause; 0: no limit. A client is the subject of a
     /// token, or else an address. Further ones get 429 with `Retry-After`, over MQTT 0x97.
     appends_per_second_max: u64 = 0, "appends per second";
-    /// The same for the bytes of appends. A larger append is accepted after a pause, and the next one waits for it.
+    /// Bytes of appends per second of one client, and those of one second at once after a pause; 0: no limit. A larger append is accepted after a pause, and the next one waits for it.
     append_bytes_per_second_max: u64 = 0, "bytes per second";
     /// Refusals that have a line of their own in the audit log, in each 10 s; further ones are counted in one line. A line has at
     /// most 1.5 KiB.

@@ -425,7 +425,7 @@ impl LiveFamilies {
             ),
             (
                 "live_heartbeats",
-                "Heartbeats: envelopes and events sent without news in live delivery forms, by form",
+                "Heartbeats: envelopes and events sent without messages in live delivery forms, by form",
                 &families.heartbeats,
             ),
             (

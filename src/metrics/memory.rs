@@ -29,7 +29,7 @@ pub struct MemoryCounts {
     pub max: u64,
     /// Resident memory of the process when it was last read, in bytes.
     pub resident: u64,
-    /// Client addresses (IPv6: /64 networks) that are connected or have something stored.
+    /// Subjects of tokens, and addresses of clients without one (IPv6: /64 networks), that are connected or have something stored.
     pub principals: u64,
 }
 
@@ -53,7 +53,7 @@ impl MemoryMetrics {
         registry.register_with_unit("memory_max", help, Unit::Bytes, metrics.max.clone());
         let help = "Resident anonymous memory of the process in bytes (RssAnon) when it was last read";
         registry.register_with_unit("memory_resident", help, Unit::Bytes, metrics.resident.clone());
-        let help = "Client addresses (IPv6: /64 networks) that are connected or have something stored";
+        let help = "Subjects of tokens, and addresses of clients without one (IPv6: /64 networks), that are connected or have something stored";
         registry.register("principals", help, metrics.principals.clone());
         let help =
             "Refused requests to create a stream or to append, for lack of memory or of streams, by reason";
