@@ -62,26 +62,71 @@ const COMMANDS: [&str; 9] =
 #[test]
 fn every_block_is_executed_or_is_no_command() {
     let mut wrong = Vec::new();
-    for folder in FOLDERS {
-        let entries = std::fs::read_dir(root().join(folder)).expect("a folder");
-        for name in entries.map(|entry| entry.expect("an entry").file_name()) {
-            let document = Path::new(folder).join(name);
-            let Some(document) = document.to_str().filter(|document| document.ends_with(".md")) else {
-                continue;
-            };
-            let Blocks { executed, others } = blocks(&text(document));
-            if !executed.is_empty() && !DOCUMENTS.contains(&document) {
-                wrong.push(format!("{document} has blocks and is not executed"));
+    for document in documents() {
+        let Blocks { executed, others } = blocks(&text(&document));
+        if !executed.is_empty() && !DOCUMENTS.contains(&&*document) {
+            wrong.push(format!("{document} has blocks and is not executed"));
+        }
+        for (language, lines) in others {
+            if !OTHER_LANGUAGES.contains(&&*language) {
+                wrong.push(format!("{document} has a block of the language {language}"));
             }
-            for (language, lines) in others {
-                if !OTHER_LANGUAGES.contains(&&*language) {
-                    wrong.push(format!("{document} has a block of the language {language}"));
-                }
-                let command =
-                    |line: &&String| line.split(' ').next().is_some_and(|word| COMMANDS.contains(&word));
-                if let Some(line) = lines.iter().find(command).filter(|_| !language.starts_with("rust")) {
-                    wrong.push(format!("{document}: not executed: {line}"));
-                }
+            let command =
+                |line: &&String| line.split(' ').next().is_some_and(|word| COMMANDS.contains(&word));
+            if let Some(line) = lines.iter().find(command).filter(|_| !language.starts_with("rust")) {
+                wrong.push(format!("{document}: not executed: {line}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// All documents, as paths relative to the repository.
+fn documents() -> Vec<String> {
+    let names = |folder: &str| {
+        let entries = std::fs::read_dir(root().join(folder)).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").file_name()).collect::<Vec<_>>()
+    };
+    let paths = FOLDERS.into_iter().flat_map(|folder| {
+        names(folder).into_iter().map(move |name| Path::new(folder).join(name).to_string_lossy().into_owned())
+    });
+    paths.filter(|path| path.ends_with(".md")).collect()
+}
+
+/// The anchors of a document, as GitHub makes them of its headings.
+fn anchors(document: &str) -> Vec<String> {
+    let headings = document.lines().filter(|line| line.starts_with('#'));
+    let letters = |line: &str| {
+        let kept = |character: &char| character.is_alphanumeric() || [' ', '-', '_'].contains(character);
+        line.trim_start_matches('#')
+            .trim()
+            .to_lowercase()
+            .chars()
+            .filter(kept)
+            .collect::<String>()
+            .replace(' ', "-")
+    };
+    headings.map(letters).collect()
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let mut wrong = Vec::new();
+    for document in documents() {
+        let text = text(&document);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            if link.contains("://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let folder = Path::new(&document).parent().expect("a folder");
+            let target = if file.is_empty() { document.clone().into() } else { folder.join(file) };
+            let is_anchor = |text: String| anchors(&text).iter().any(|other| other == anchor);
+            let path = root().join(&target);
+            let leads = path.is_dir()
+                || path.is_file() && (anchor.is_empty() || is_anchor(self::text(&target.to_string_lossy())));
+            if !leads {
+                wrong.push(format!("{document}: {link}"));
             }
         }
     }
