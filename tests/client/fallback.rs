@@ -1,4 +1,4 @@
-//! Networks that do not let everything through: the client finds the form that works, and the better one later.
+//! Networks that block some forms: the client finds one that works, and a better one later.
 
 use std::time::Duration;
 
@@ -36,14 +36,14 @@ async fn a_websocket_that_is_killed_is_given_up_within_three_tries_and_found_aga
     on_time(async || {
         let gateway = Gateway::start(&[]).await;
         let relay = Relay::start(gateway.address, Rule::CutUpgraded).await;
-        // The cut comes before this, however busy the machine is.
+        // The cut is earlier than this on any machine.
         let settings = Settings { stable_after: Duration::from_secs(3), ..settings() };
         let (client, told) = client(relay.address, settings.clone());
         let producer = client.producer("s", "application/json");
         publish(&producer, 0..50).await;
         let mut subscription = client.subscribe(["s"], Start::earliest());
         for tries in 1..=3 {
-            // Each WebSocket brings something before it is cut, and messages are published meanwhile.
+            // Each WebSocket delivers something before it is cut, and messages are published meanwhile.
             let end = tries * 50;
             expect(&mut subscription, end - 50..end).await;
             assert_eq!(relay.upgrades() as u64, tries);

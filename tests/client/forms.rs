@@ -1,4 +1,4 @@
-//! Each form alone: everything arrives in order and once, whatever kind of stream it is.
+//! Each form alone, with each kind of stream: everything arrives in order and once.
 
 use pollgate_client::{Form, Item, Reason, Start};
 
@@ -71,7 +71,7 @@ async fn missing_created_trimmed_closed_and_deleted_streams_are_told_between_the
         assert!(matches!(next(&mut subscription).await, Item::Closed { .. }), "{form}");
         gateway.send(delete(&target)).await.expect(204);
         gateway.send(put(&target).json("[0]")).await.expect(201);
-        // A new life of the stream, which a resume token of the old one cannot be compared with.
+        // A new epoch of the stream, with which a resume token of the old one cannot be compared.
         let mut fresh = client.subscribe([format!("life-{form}")], Start::earliest());
         expect(&mut fresh, 0..1).await;
     }

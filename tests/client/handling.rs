@@ -23,7 +23,7 @@ async fn a_slow_handler_is_waited_for_and_costs_nothing_but_time() {
     join_all(Form::ALL.map(async |form| {
         let (client, told) = client(gateway.address, only(form));
         let stream = form.name();
-        // More than sockets and buffers take, so that the gateway cannot send on.
+        // Larger than all buffers, so that the gateway has to wait.
         let text = "x".repeat(20_000);
         let producer = client.producer(stream, "application/json");
         let messages = (0..400).map(|number| producer.publish(format!(r#"[{number},"{text}"]"#)));

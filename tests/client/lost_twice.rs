@@ -1,4 +1,4 @@
-//! Answers that are lost several times in a row: each retry of a publish is known as one by its producer.
+//! Responses that are lost several times in a row: the gateway recognizes each retry of a publish by its producer's fields.
 
 use std::collections::VecDeque;
 use std::io::{Error, ErrorKind};
@@ -15,13 +15,13 @@ use tokio::task::JoinSet;
 use crate::reading::{client, publish, settings};
 use crate::world::{Gateway, delete, get, put};
 
-/// What becomes of an answer.
+/// Fate of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Arrives,
-    /// The connection is closed in its place.
+    /// The connection is closed instead.
     Closed,
-    /// Nothing comes, and the connection stays open.
+    /// It never arrives, and the connection stays open.
     Silent,
 }
 
@@ -30,16 +30,16 @@ use Fate::{Arrives, Closed, Silent};
 /// The producer's fields of a request: name, epoch and number.
 type Named = [String; 3];
 
-/// A way to the gateway on which answers get lost as they are told.
+/// A relay that loses responses as scripted.
 struct Way {
     gateway: SocketAddr,
-    /// Of the next answers; those behind them arrive.
+    /// Fates of the next responses; later ones arrive.
     fates: Mutex<VecDeque<Fate>>,
     requests: Mutex<Vec<Named>>,
 }
 
 impl Way {
-    /// Opens one. It is closed when the tasks are dropped.
+    /// Starts a relay, which ends when the tasks are dropped.
     async fn open(gateway: &Gateway) -> (Arc<Self>, SocketAddr, JoinSet<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -61,7 +61,7 @@ impl Way {
         self.fates.lock().extend(fates);
     }
 
-    /// The requests since this was last asked.
+    /// Returns the requests since the last call.
     fn requests(&self) -> Vec<Named> {
         std::mem::take(&mut self.requests.lock())
     }
@@ -89,7 +89,7 @@ impl Way {
     }
 }
 
-/// A whole request or answer, whose length its head says.
+/// Reads a whole request or response, whose head has its length.
 async fn message(from: &mut BufReader<TcpStream>) -> std::io::Result<Vec<u8>> {
     let (mut message, mut length) = (Vec::new(), 0);
     loop {
@@ -150,7 +150,7 @@ async fn every_retry_of_a_publish_names_the_same_producer_and_number() {
     }
 }
 
-/// The numbers of a producer begin again with a later epoch when the gateway has forgotten it, each time it has.
+/// Each time the gateway has forgotten a producer, its numbers begin again with a later epoch.
 #[tokio::test]
 async fn answers_that_are_lost_after_the_gateway_has_forgotten_a_producer_double_nothing() {
     let gateway = Gateway::start(&[]).await;
@@ -163,7 +163,7 @@ async fn answers_that_are_lost_after_the_gateway_has_forgotten_a_producer_double
         gateway.send(delete("/v1/stream/s")).await.expect(204);
         gateway.send(put("/v1/stream/s").json("[]")).await.expect(201);
         way.requests();
-        // The first answer says that there is a gap; those to the first attempts of the new epoch are lost.
+        // The first response reports a gap; the responses to the first attempts of the new epoch are lost.
         way.next_answers(&[Arrives, Closed, Closed]);
         publish(&producer, life..life + 1).await;
         publish(&producer, 9..10).await;

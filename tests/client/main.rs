@@ -1,4 +1,4 @@
-//! The client against a real gateway, over networks that let everything through or do not.
+//! The client with a real gateway, over working and hostile networks.
 
 #![allow(
     clippy::unwrap_used,

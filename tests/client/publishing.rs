@@ -1,4 +1,4 @@
-//! Publishing over networks that lose answers and send requests twice: each message is in its stream once.
+//! Publishing over networks that lose responses and repeat requests: each message is stored once.
 
 use pollgate_client::{Form, ProducerSettings, PublishError, Start};
 
@@ -39,7 +39,7 @@ async fn what_is_refused_is_told_to_those_whose_message_it_was() {
     let producer = client.producer("s", "application/json");
     let not_json = producer.publish("{").await;
     assert!(matches!(not_json, Err(PublishError::NotJson(_))), "{not_json:?}");
-    // Valid, but deeper than the gateway takes.
+    // Valid, but nested deeper than the gateway accepts.
     let deep = "[".repeat(100) + &"]".repeat(100);
     let (before, refused, behind) =
         tokio::join!(producer.publish("[1]"), producer.publish(deep), producer.publish("null"));

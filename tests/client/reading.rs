@@ -1,4 +1,4 @@
-//! What the scenarios have in common: clients with short times, and messages that are numbers.
+//! Helpers of the scenarios: clients with short timeouts, and messages that are numbers.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::world::PATIENCE;
 
-/// Times that are as short as a test wants to wait.
+/// Timeouts that are short enough for a test.
 pub(crate) fn settings() -> Settings {
     Settings {
         envelope_timeout: Duration::from_millis(1000),
@@ -31,12 +31,12 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
-/// The same, for one form alone.
+/// Returns the same settings with one form only.
 pub(crate) fn only(form: Form) -> Settings {
     Settings { forms: vec![form], ..settings() }
 }
 
-/// What a client has told.
+/// Events of a client.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Told(Arc<Mutex<Vec<Event>>>);
 
@@ -45,7 +45,7 @@ impl Told {
         self.0.lock().clone()
     }
 
-    /// The changes of form.
+    /// Returns the changes of form.
     pub(crate) fn changes(&self) -> Vec<(Form, Reason)> {
         let change = |event: &Event| match event {
             Event::Form { to, reason, .. } => Some((*to, *reason)),
@@ -55,13 +55,13 @@ impl Told {
     }
 }
 
-/// A client that tells.
+/// Creates a client whose events are recorded.
 pub(crate) fn client(address: SocketAddr, settings: Settings) -> (Client, Told) {
     let (builder, told) = builder(&format!("http://{address}"), settings);
     (builder.build().unwrap(), told)
 }
 
-/// The same before it is built.
+/// Returns the builder of such a client.
 pub(crate) fn builder(url: &str, settings: Settings) -> (Builder, Told) {
     let told = Told::default();
     let events = told.clone();
@@ -83,7 +83,7 @@ pub(crate) async fn next(subscription: &mut Subscription) -> Item {
     item.unwrap_or_else(|_| panic!("nothing came within {PATIENCE:?}")).expect("it goes on")
 }
 
-/// The number that comes next.
+/// Returns the next message, which must be a number.
 pub(crate) async fn number(subscription: &mut Subscription) -> u64 {
     match next(subscription).await {
         Item::Message(message) => match message.data {
@@ -101,7 +101,7 @@ pub(crate) async fn expect(subscription: &mut Subscription, numbers: Range<u64>)
     }
 }
 
-/// Says that the last item was dealt with by asking for another one, which is not there; and where the resume token is then.
+/// Marks the last item as handled by a read that finds no further one, and returns the resume token after that.
 pub(crate) async fn settle(subscription: &mut Subscription) -> ResumeToken {
     let asked = timeout(Duration::ZERO, subscription.next()).await;
     assert!(asked.is_err(), "{asked:?}");

@@ -1,4 +1,4 @@
-//! A network in the way: a TCP relay before the gateway that looks at heads and breaks what it is told to.
+//! A hostile network: a TCP relay in front of the gateway that reads heads and breaks what its rule says.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// What the relay does.
+/// A fault of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
-    /// Nothing: everything comes through.
+    /// None: everything passes.
     Open,
     /// Answers 400 to an upgrade.
     RefuseUpgrades,
@@ -24,7 +24,7 @@ pub(crate) enum Rule {
     NeedToken(&'static str),
     /// Closes an upgraded connection when the scenario says so.
     CutUpgraded,
-    /// Lets answers of event and line streams, and of WebSockets, never come through.
+    /// Never passes on responses of event and line streams and of WebSockets.
     SwallowLive,
     /// Closes the connection in place of every `n`th answer, and sends every `2 n`th request twice.
     LoseAnswers(usize),
@@ -47,7 +47,7 @@ struct Way {
     connections: AtomicUsize,
     /// The heads of all requests, in lower case.
     requests: Mutex<Vec<String>>,
-    /// Connections with lower numbers are dead without a word.
+    /// Connections with lower numbers are silently dead.
     forgotten: AtomicUsize,
     cut: Notify,
 }
@@ -57,7 +57,7 @@ impl Relay {
         Self::start_at("127.0.0.1:0".parse().unwrap(), gateway, rule).await
     }
 
-    /// The same at a place where clients look for it already.
+    /// Starts a relay on an address that clients already use.
     pub(crate) async fn start_at(address: SocketAddr, gateway: SocketAddr, rule: Rule) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -82,22 +82,22 @@ impl Relay {
         Self { address, way, task }
     }
 
-    /// From now on this rule; connections that were cut or swallowed stay so.
+    /// Sets the rule. Connections that were cut or silenced before stay so.
     pub(crate) fn set(&self, rule: Rule) {
         *self.way.rule.lock() = rule;
     }
 
-    /// All connections so far are dead without a word, as when a device gets another address.
+    /// Silently kills all connections, as when a device gets another address.
     pub(crate) fn forget_connections(&self) {
         self.way.forgotten.store(self.way.connections.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// Cuts what was upgraded under [`Rule::CutUpgraded`].
+    /// Cuts the connections that were upgraded under [`Rule::CutUpgraded`].
     pub(crate) fn cut_upgraded(&self) {
         self.way.cut.notify_waiters();
     }
 
-    /// The gateway is somewhere else now.
+    /// Sets another address of the gateway.
     pub(crate) fn lead_to(&self, gateway: SocketAddr) {
         *self.way.gateway.lock() = gateway;
     }
@@ -107,7 +107,7 @@ impl Relay {
         self.way.requests.lock().clone()
     }
 
-    /// How many upgrades were asked for.
+    /// Returns the number of requested upgrades.
     pub(crate) fn upgrades(&self) -> usize {
         self.way.upgrades.load(Ordering::Relaxed)
     }
@@ -146,7 +146,7 @@ impl Way {
         }
     }
 
-    /// Carries requests until the client has no more; or the answer that takes the place of the gateway's.
+    /// Relays requests until the client closes, or sends the relay's own response instead.
     async fn requests(
         self: Arc<Self>,
         number: usize,

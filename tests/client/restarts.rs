@@ -1,4 +1,4 @@
-//! A gateway that is killed or drained under way: the client waits for it and goes on where it was.
+//! A gateway that is killed or drained: the client waits for it, and continues at its position.
 
 use futures_util::future::join_all;
 use pollgate_client::{Client, Event, Form, Item, Reason, Settings, Start};
@@ -17,7 +17,7 @@ async fn gateway(directory: &TempDir) -> Gateway {
     Gateway::start(&["--store", directory.path().to_str().unwrap(), "--sync", "never"]).await
 }
 
-/// Creates the stream `s` and others in which nothing happens, so that its news are a part of the resume token only.
+/// Creates the stream `s` and idle ones, so that updates change only a part of the resume token.
 async fn create(gateway: &Gateway) -> Vec<String> {
     let streams: Vec<_> =
         std::iter::once("s".to_owned()).chain((0..20).map(|n| format!("idle/{n}"))).collect();
@@ -27,7 +27,7 @@ async fn create(gateway: &Gateway) -> Vec<String> {
     streams
 }
 
-/// Publishes 1000 numbers, one after the other and not all within a moment.
+/// Publishes 1000 numbers one after the other, over some time.
 async fn slowly(client: &Client, stream: &str) {
     let producer = client.producer(stream, "application/json");
     for number in (0..1000).step_by(4) {

@@ -39,7 +39,7 @@ fn text<'a>(rule: &'a Value, name: &str) -> &'a str {
     rule[name].as_str().unwrap()
 }
 
-/// What a proxy does with the appends to one stream.
+/// How a proxy responds to the appends to one stream.
 #[derive(Default)]
 struct Script {
     /// To the first requests.
@@ -51,7 +51,7 @@ struct Script {
     tokens: Vec<String>,
 }
 
-/// A proxy before a gateway, with a script for each stream; gone when dropped.
+/// A proxy in front of a gateway, with a script for each stream; closed when dropped.
 struct Proxy {
     address: SocketAddr,
     scripts: Arc<Mutex<HashMap<String, Script>>>,

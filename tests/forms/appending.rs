@@ -1,4 +1,4 @@
-//! Appends by WebSocket: each frame of the client is one, and each is answered in order.
+//! Appends by WebSocket: each frame of the client is an append, and is answered in order.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ async fn socket(publisher: &Publisher) -> WebSocket {
     socket
 }
 
-/// The next answer to a frame; envelopes between the answers are left out.
+/// Returns the next response to a frame, and skips envelopes.
 async fn answer(socket: &mut WebSocket) -> serde_json::Value {
     loop {
         let json = socket.json().await.unwrap();

@@ -1,4 +1,4 @@
-//! Who gets a WebSocket: a client that asks for one properly, and a page of an origin that is allowed.
+//! WebSocket handshakes: only valid ones are accepted, and only from pages of allowed origins.
 
 use crate::world::{Answer, Gateway, get, handshake, put};
 
@@ -10,7 +10,7 @@ async fn gateway(arguments: &[&str]) -> Gateway {
     gateway
 }
 
-/// The answer to a handshake in which `from` is `to`.
+/// Returns the response to a handshake in which `from` is replaced by `to`.
 async fn answer(gateway: &Gateway, from: &str, to: &str) -> Answer {
     let handshake = handshake(TARGET) + "\r\n";
     assert!(handshake.contains(from));

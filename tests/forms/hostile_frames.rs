@@ -1,5 +1,5 @@
-//! Frames that no decent client sends: each is closed with the code that RFC 6455 has for it, costs little, and
-//! nobody else notices.
+//! Frames of hostile clients: the WebSocket is closed with the code of RFC 6455, at a small cost, and other clients are not
+//! affected.
 
 mod breaches;
 mod floods;
@@ -12,12 +12,12 @@ const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
-/// The first frame of a text that goes on in others, those in between, and the last one.
+/// The first, a middle and the last frame of a fragmented text.
 const TEXT_BEGINS: u8 = 0x01;
 const GOES_ON: u8 = 0x00;
 const ENDS: u8 = 0x80;
 
-/// A text stream with readers in every form, whom hostile clients must not touch.
+/// A text stream with readers in every form, which hostile clients must not affect.
 struct Ground {
     gateway: Gateway,
     publisher: Publisher,
@@ -39,7 +39,7 @@ impl Ground {
         Self { gateway, publisher, readers, memory_before }
     }
 
-    /// A hostile client that has been let in.
+    /// A hostile client after its handshake.
     async fn socket(&self) -> WebSocket {
         let target = format!("{}?live=websocket&offset=now", self.publisher.place.path);
         let mut socket = WebSocket::open(self.gateway.address, &target).await.unwrap();
@@ -53,7 +53,7 @@ impl Ground {
         assert!(raised < MEMORY_BYTES_MAX, "{when}: {raised} bytes more");
     }
 
-    /// Each reader is where it was, and gets the next message and nothing else.
+    /// Checks that each reader is still connected, and receives the next message and nothing else.
     async fn is_untouched(&mut self) {
         self.publisher.append("untouched").await;
         for reader in &mut self.readers {

@@ -1,4 +1,4 @@
-//! The forms of delivery beside each other: one offset for all, the same meaning in each, and what each survives.
+//! The delivery forms: one offset for all, the same meaning in each, and the faults that each survives.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,8 +1,8 @@
-//! From every form to every other: a reader whose socket goes away resumes in another form and misses nothing.
+//! From every form to every other: a reader whose socket is cut resumes in another form and misses nothing.
 
 use crate::world::{Form, Gateway, Kind, Publisher, Reader};
 
-/// Messages of a kind of stream, and what a log of them is.
+/// Messages of a kind of stream, and the log that they make.
 fn messages(kind: Kind, numbers: std::ops::Range<u8>) -> (Vec<Vec<u8>>, Vec<u8>) {
     let bodies = numbers.map(|n| match kind {
         Kind::Json => format!("{{\"n\": {n}}}").into_bytes(),
@@ -26,15 +26,15 @@ async fn resumes(gateway: &Gateway, kind: Kind, received: u8, from: Form, to: Fo
     let mut publisher = Publisher::create(gateway, &name, kind).await;
     let (before, log_before) = messages(kind, 0..received);
     let (behind, log_behind) = messages(kind, received..received + 3);
-    // 1. Connected before anything is there, the reader gets each message as it comes.
+    // 1. The reader connects to an empty stream, and receives each message when it is published.
     let mut reader = Reader::open(&publisher.place, from, "-1").await.unwrap();
     publish(&mut publisher, before).await;
     reader.expect(&log_before).await;
-    // 2. Its socket is gone; meanwhile three messages are published.
+    // 2. Its socket is closed, and three messages are published.
     let offset = reader.offset().to_owned();
     drop(reader);
     publish(&mut publisher, behind).await;
-    // 3. The other form goes on from the offset, with exactly those three to the end of the stream.
+    // 3. The other form continues at the offset, with exactly these three messages and the end of the stream.
     let mut reader = Reader::open(&publisher.place, to, &offset).await.unwrap();
     reader.expect(&log_behind).await;
     publisher.close().await;

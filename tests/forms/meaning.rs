@@ -1,4 +1,4 @@
-//! What becomes of a stream means the same to the readers of every form.
+//! The end, the deletion and the trimming of a stream mean the same in every form.
 
 use crate::world::{Batch, Form, Gateway, Kind, Publisher, Reader, Refusal};
 
@@ -114,13 +114,13 @@ async fn a_reader_that_retention_overtakes_is_told_how_much_it_missed() {
         let mut publisher = Publisher::create_keeping(&gateway, &name, Kind::Text, Some(8)).await;
         publisher.append("x").await;
         let mut reader = Reader::open(&publisher.place, form, "-1").await.unwrap();
-        // Much more than socket buffers hold passes by while the reader does not read.
+        // While the reader does not read, much more is appended and trimmed than socket buffers hold.
         let mut tail = String::new();
         for _ in 0..1000 {
             tail = publisher.append("x".repeat(MESSAGE)).await;
         }
-        // When it was told depends on the sockets, and the offset to go on from may be trimmed again by then. That
-        // what it got and what it missed make up everything depends on nothing.
+        // When the gap is reported depends on the sockets, and its offset may be trimmed again by then. In any case,
+        // the received and the missed messages add up to all messages.
         let (mut received, mut missed, mut gaps) = (0, 0, 0);
         while reader.offset() != tail {
             let mut told = reader.next().await.map(|batch| received += batch.expect("more").data.len());

@@ -1,4 +1,4 @@
-//! What an operator sees of the live forms, each under its label.
+//! Metrics of the live forms, by form.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn each_live_form_is_counted_for_itself() {
         assert_eq!(value("heartbeats_total").await, 0.0, "{form:?}");
         let bytes = value("bytes_total").await;
         assert!((100.0..500.0).contains(&bytes), "{form:?}: {bytes}");
-        // 2. Signs of life: envelopes where there is no other, none by default on a WebSocket, which has pings.
+        // 2. Heartbeats are envelopes; a WebSocket has none by default, because it has pings.
         let heartbeats = "heartbeats_total";
         if form == Form::WebSocket {
             sleep(Duration::from_millis(700)).await;
@@ -33,7 +33,7 @@ async fn each_live_form_is_counted_for_itself() {
             until(heartbeats, async || value(heartbeats).await >= 2.0).await;
         }
         assert_eq!(value("envelopes_total").await, 2.0 + value(heartbeats).await, "{form:?}");
-        // 3. Gone of itself is not cut.
+        // 3. A reader that disconnects does not count as cut.
         drop(reader);
         until("nobody reads", async || value("connections").await == 0.0).await;
         assert_eq!(value("cut_total").await, 0.0, "{form:?}");

@@ -1,4 +1,4 @@
-//! What was read is what was appended: drawn messages, drawn cuts and changes of form, while publishing goes on.
+//! Readers receive what was appended: random messages, cuts and changes of form, while messages are published.
 
 mod drawn;
 
@@ -12,10 +12,10 @@ use crate::world::{Batch, Form, Gateway, Kind, Place, Publisher, Reader, alone};
 const CASES: u64 = 9 * drawn::BIG_EVERY;
 const AT_ONCE: u64 = 4;
 
-/// Runs this case alone.
+/// Variable with the seed of a single case to run.
 const SEED: &str = "CASE_SEED";
 
-/// What a stream will have been at its end, in positions: messages of JSON, bytes otherwise.
+/// The whole content of a stream, by position: messages of JSON streams, bytes of others.
 struct Log {
     kind: Kind,
     positions: Vec<Vec<u8>>,
@@ -28,7 +28,7 @@ impl Log {
         Self { kind, positions: log.split_inclusive(is_end).map(<[u8]>::to_vec).collect() }
     }
 
-    /// What a form has to bring of the stretch between two offsets.
+    /// What a form must deliver between two offsets.
     fn stretch(&self, form: Form, from: usize, to: usize) -> Vec<u8> {
         let stretch = self.positions[from..to].concat();
         if (self.kind, form) != (Kind::Text, Form::Sse) {
@@ -45,7 +45,7 @@ fn position(offset: &str) -> usize {
     usize::from_str_radix(position, 16).expect("sixteen digits")
 }
 
-/// One stream, published to and read at once.
+/// A stream that is published to and read at the same time.
 async fn case(gateway_address: std::net::SocketAddr, mut publisher: Publisher, seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let place = Place { address: gateway_address, ..publisher.place.clone() };

@@ -1,4 +1,4 @@
-//! Readers that take 1 KB a second beside others that take what comes: what they cost, and whom.
+//! Readers of 1 KB a second beside fast ones: what they cost the gateway, and the fast ones.
 
 mod latency;
 mod memory;
@@ -12,14 +12,14 @@ use crate::world::{Form, Gateway, Publisher, Raw, handshake, until};
 
 const READERS: usize = 100;
 
-/// A reader in some form, before anything of the answer was read. SSE and NDJSON do not mind the handshake.
+/// A reader in any form, before it has read any of the response. SSE and NDJSON ignore the fields of the handshake.
 async fn ask(mut raw: Raw, publisher: &Publisher, form: Form, offset: &str) -> Raw {
     let target = format!("{}?live={}&offset={offset}", publisher.place.path, form.name());
     raw.send(handshake(&target) + "\r\n").await.unwrap();
     raw
 }
 
-/// A reader that takes 1 KB a second, on a socket with little room.
+/// Reads 1 KB a second, on a socket with small buffers.
 struct Slow(JoinHandle<()>);
 
 impl Slow {
@@ -35,7 +35,7 @@ impl Slow {
         }))
     }
 
-    /// It has been served to this moment; now it goes.
+    /// Checks that it was served until now, and disconnects it.
     fn was_served(self) {
         assert!(!self.0.is_finished(), "a reader that reads was cut");
     }
@@ -47,7 +47,7 @@ impl Drop for Slow {
     }
 }
 
-/// Waits until what the gateway sends has come to rest: every slow reader's buffers are full.
+/// Waits until the gateway sends nothing more: the buffers of every slow reader are full.
 async fn until_all_are_full(gateway: &Gateway) {
     let sent = async || {
         let mut sum = 0.0;

@@ -1,4 +1,4 @@
-//! The life of a WebSocket: longer than HTTP's timeouts, over HTTP/2 too, and a last offset at the end.
+//! The lifetime of a WebSocket: longer than the timeouts of HTTP, also over HTTP/2, and with a last offset at its end.
 
 use std::time::Duration;
 
@@ -30,16 +30,16 @@ async fn an_idle_socket_lives_longer_than_an_idle_connection_may() {
         let publisher = Publisher::create(&gateway, "s", Kind::Json).await;
         let mut socket = socket(&publisher).await;
         socket.json().await.unwrap();
-        // 1. Silence but for pings, for several times as long as HTTP would allow, on the client's side too.
+        // 1. For several times as long as the timeouts of HTTP, only pings are sent, and the client sends nothing.
         let silence = tokio::spawn(async move { (socket.json().await, socket) });
         sleep(Duration::from_secs(1)).await;
         assert!(!silence.is_finished());
-        // 2. Its publisher's own connection is gone by then; another one publishes.
+        // 2. The connection of the publisher has timed out meanwhile; another one publishes.
         let append = crate::world::post(&publisher.place.path).json("{\"n\":1}");
         gateway.send(append).await.expect(204);
         let (envelope, mut socket) = silence.await.unwrap();
         assert_eq!(envelope.unwrap()["data"], json!([{"n": 1}]));
-        // 3. The other way works as well.
+        // 3. The client appends.
         socket.send_text("2").await;
         let (one, other) = (socket.json().await.unwrap(), socket.json().await.unwrap());
         assert!(one.get("appended").or(other.get("appended")).is_some(), "{one} {other}");
@@ -58,14 +58,14 @@ async fn a_gateway_that_drains_sends_the_offset_and_closes_with_1001() {
     let last = socket.json().await.unwrap();
     assert_eq!((&last["data"], &last["streamNextOffset"]), (&json!([]), &json!(tail)));
     assert_eq!(socket.closed().await, Close(1001, "draining".into()));
-    // A client closes its side too; for one that does not, the gateway lingers.
+    // The client closes its side, too; otherwise the gateway lingers.
     drop(socket);
     let since = Stopwatch::start();
     assert!(gateway.ended(PATIENCE).await.success());
     assert!(since.took().is_below(Duration::from_secs(2)), "{:?}", since.took());
 }
 
-/// Asks on an HTTP/2 connection; a protocol makes it an extended CONNECT (RFC 8441).
+/// Sends a request on an HTTP/2 connection; with a protocol it is an extended CONNECT (RFC 8441).
 async fn ask(
     sender: &mut SendRequest<Empty<Bytes>>,
     url: &str,
@@ -90,7 +90,7 @@ async fn sockets_share_a_connection_of_http2() {
     tokio::spawn(async move { connection.await.expect("the connection ends in good order") });
     let url = |query: &str| format!("http://{}{query}", gateway.address);
     let target = format!("{}?live=websocket&offset=-1", publisher.place.path);
-    // 1. A GET is no WebSocket here, whatever it says; nor is any other protocol. The client learns from the first
+    // 1. Neither a GET nor another protocol opens a WebSocket here. The client learns from the first
     //    answer that extended CONNECT is known.
     let refused = ask(&mut sender, &url(&target), None).await;
     assert_eq!(refused.status(), 400);
@@ -113,12 +113,12 @@ async fn sockets_share_a_connection_of_http2() {
     let mut many = WebSocket::over(TokioIo::new(hyper::upgrade::on(accepted).await.unwrap()));
     assert_eq!(many.json().await.unwrap()["batches"][0]["data"], json!([1, 2]));
     sleep(Duration::from_secs(1)).await;
-    // 3. Both get what one appends.
+    // 3. Both receive what one of them appends.
     sockets[0].send_text("3").await;
     let (one, other) = (sockets[0].json().await.unwrap(), sockets[0].json().await.unwrap());
     assert!(one.get("appended").or(other.get("appended")).is_some(), "{one} {other}");
     assert_eq!(sockets[1].json().await.unwrap()["data"], json!([3]));
-    // 4. Each is closed for itself, with its code.
+    // 4. Each is closed separately, with its own code.
     sockets[0].write([0x81, 1, b'x']).await.unwrap();
     let Err(Close(code, _)) = sockets[0].text().await else { panic!("a breach was not closed") };
     assert_eq!(code, 1002);

@@ -1,11 +1,11 @@
-//! One frame, or a few, that break the rules.
+//! One or a few frames that violate RFC 6455.
 
 use super::{BINARY, CLOSE, ENDS, GOES_ON, Ground, PING, TEXT, TEXT_BEGINS};
 use crate::world::frame;
 
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
-/// A frame header that promises more than comes.
+/// A frame header with a length that is greater than what follows.
 fn promise(first: u8, length: u64) -> Vec<u8> {
     [&[first, 0x80 | 127][..], &length.to_be_bytes(), &[0; 4]].concat()
 }
@@ -70,7 +70,7 @@ async fn a_text_that_is_not_utf_8_is_closed_with_1007_wherever_it_is_cut() {
     let wrong = b"\xf0\x9f\x98x";
     for cut in 1..wrong.len() {
         let (start, end) = wrong.split_at(cut);
-        // It is wrong before its last byte has come, so the message does not have to end.
+        // It is invalid before its last byte arrives, so the message need not be complete.
         let frames = [frame(TEXT_BEGINS, start), frame(PING, b""), frame(GOES_ON, end)].concat();
         breaches.push(("a wrong character in two fragments", frames, 1007));
     }

@@ -1,4 +1,4 @@
-//! Many frames: a million fragments, and pings whose answers nobody reads.
+//! Many frames: a million fragments, and pings by a client that reads no pongs.
 
 use tokio::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ async fn a_client_that_pings_and_does_not_read_is_cut_and_costs_no_more_than_its
     let mut ground = Ground::start(&["--limit", "write_timeout=500ms"]).await;
     let mut socket = ground.socket().await;
     let pings = frame(PING, &[b'x'; 125]).repeat(500);
-    // Not all are taken: the gateway reads the next frame when the answer to this one is out.
+    // Not all are read: the gateway reads a frame after it has written the response to the previous one.
     let mut taken = 0;
     while socket.write(&pings).await.is_ok() {
         taken += pings.len();
@@ -77,7 +77,7 @@ async fn a_client_that_does_not_answer_pings_is_closed_with_1008_at_its_time() {
     let took = since.took();
     let (ping, close) = ([PING, 0], b"\x88\x09\x03\xf0no pong");
     assert_eq!(bytes, [&ping[..], close].concat());
-    // Ping, no pong, and as long for the answer to our close frame.
+    // A ping without a pong, and the same time for the client's close frame.
     let expected = Duration::from_millis(200 + 300 + 300);
     assert!(took.is_within(&(expected..expected + Duration::from_secs(1))), "{took:?}");
 }

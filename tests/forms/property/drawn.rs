@@ -1,4 +1,4 @@
-//! Messages drawn by chance, with everything in them that a format could trip over.
+//! Random messages that contain everything that may be hard to encode.
 
 use fastrand::Rng;
 
@@ -9,7 +9,7 @@ pub(super) const BIG_EVERY: u64 = 120;
 
 const MIB: usize = 1024 * 1024;
 
-/// Pieces of text: line breaks in each spelling, what looks like an event, and characters of every length.
+/// Pieces of text: line breaks in each spelling, text that looks like an event, and characters of every length.
 const PIECES: &[&str] = &[
     "\r",
     "\n",
@@ -64,7 +64,7 @@ const SCALARS: &[&str] = &[
     "[]",
 ];
 
-/// The appends of one case; the big ones depend on the seed alone.
+/// The appends of one case. Whether they are large depends only on the seed.
 pub(super) fn appends(rng: &mut Rng, kind: Kind, seed: u64) -> Vec<Vec<u8>> {
     let mut appends = match kind {
         Kind::Json => (0..rng.usize(1..8)).map(|_| json(rng).into_bytes()).collect(),
@@ -107,7 +107,7 @@ fn text(rng: &mut Rng, pieces_max: usize) -> String {
     (0..rng.usize(1..=pieces_max)).map(|_| *rng.choice(PIECES).unwrap()).collect()
 }
 
-/// Cuts anywhere, in the middle of characters too.
+/// Splits at random places, also within characters.
 fn split(rng: &mut Rng, mut whole: Vec<u8>) -> Vec<Vec<u8>> {
     let mut pieces = Vec::new();
     while !whole.is_empty() {
@@ -117,7 +117,7 @@ fn split(rng: &mut Rng, mut whole: Vec<u8>) -> Vec<Vec<u8>> {
     pieces
 }
 
-/// A value, or an array of at least one, which is as many messages.
+/// A value, or a nonempty array, of which each element is a message.
 fn json(rng: &mut Rng) -> String {
     if rng.bool() {
         return format!("{}{}{}", white(rng), not_an_array(rng), white(rng));
@@ -160,7 +160,7 @@ fn value(rng: &mut Rng, depth: usize) -> String {
     }
 }
 
-/// Any text, as JSON spells it.
+/// Any text, as a JSON string.
 fn string(rng: &mut Rng) -> String {
     serde_json::to_string(&text(rng, 6)).unwrap()
 }

@@ -1,4 +1,4 @@
-//! The latency of fast readers, with slow ones beside them and without, in rounds that take turns.
+//! The latency of fast readers in alternating rounds, with slow readers and without.
 
 use std::time::Duration;
 
@@ -9,19 +9,19 @@ use super::{READERS, Slow, ask, until_all_are_full};
 use crate::world::{Form, Gateway, Kind, PATIENCE, Publisher, Raw, alone};
 
 /// The full load is 20 MB a second of fan-out. Without optimization that would keep both cores of a small machine
-/// busy, and the measure would be of the queue for them.
+/// busy, and the test would measure the wait for a core.
 const MESSAGE_BYTES: usize = if cfg!(debug_assertions) { 1_000 } else { 10_000 };
 const A_SECOND: usize = 20;
 const MESSAGES: usize = 30;
 const ROUNDS: usize = 7;
 
-/// More than all buffers of a slow reader hold.
+/// Larger than all buffers of a slow reader.
 const FILLING_BYTES: usize = 400_000;
 
 const SENT_AT: &[u8] = b"sent at ";
 const DIGITS: usize = 12;
 
-/// A message that says how many microseconds after `since` it was sent.
+/// A message that contains how many microseconds after `since` it was sent.
 fn message(since: Instant) -> Vec<u8> {
     let mut message = SENT_AT.to_vec();
     message.extend(format!("{:0DIGITS$}", since.elapsed().as_micros()).bytes());
@@ -29,7 +29,7 @@ fn message(since: Instant) -> Vec<u8> {
     message
 }
 
-/// How long each message took to a reader, in microseconds. No form alters these bytes, so each can be searched.
+/// Latency of each message in microseconds. No form encodes these bytes differently, so they can be searched in any.
 async fn latencies(mut raw: Raw, since: Instant) -> Vec<u64> {
     let (mut buffer, mut left, mut latencies) =
         (vec![0; 64 * 1024], Vec::new(), Vec::with_capacity(MESSAGES));
@@ -96,7 +96,7 @@ async fn fast_readers_do_not_notice_slow_ones() {
     }
     let load = (READERS * A_SECOND * MESSAGE_BYTES) as f64 / 1e6;
     println!("p99 at {load} MB/s: without slow readers {without:?} us, with {READERS} {with:?} us");
-    // What else the machine does only adds to a round, while a delay by slow readers is in each of them.
+    // Other load on the machine adds to some rounds, whereas a delay by slow readers is in every round.
     let [without, with] = [without, with].map(|rounds| rounds.into_iter().min().unwrap());
     println!("best rounds {without} us and {with} us: {:.2} times", with as f64 / without as f64);
     assert!(with as f64 <= 1.2 * without as f64, "{with} us instead of {without} us");

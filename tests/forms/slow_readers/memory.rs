@@ -1,4 +1,4 @@
-//! What a slow reader keeps busy: of the gateway's memory, and of the kernel's.
+//! Memory that a slow reader costs, of the gateway and of the kernel.
 
 use tokio::process::Command;
 
@@ -9,7 +9,7 @@ const KIB: u64 = 1024;
 const USER_BYTES_MAX: u64 = 64 * KIB;
 const KERNEL_BYTES_MAX: u64 = 128 * KIB;
 
-/// The bytes that each of the gateway's connections has in its send buffer, and how many it may have (ss(8), `skmem`).
+/// Bytes in the send buffer of each of the gateway's connections, and the buffer's limit (ss(8), `skmem`).
 async fn send_buffers(gateway: &Gateway) -> Vec<(u64, u64)> {
     let port = gateway.address.port().to_string();
     let output =
@@ -47,7 +47,7 @@ async fn a_slow_reader_keeps_little_memory_busy_in_every_form() {
             slow.push(Slow::start(&gateway, &publisher, form, "-1").await);
         }
         until_all_are_full(&gateway).await;
-        // What encoding has freed goes back to the system within a second or two.
+        // Memory that encoding has freed returns to the system within a second or two.
         let user = || gateway.memory_bytes().saturating_sub(before) / READERS as u64;
         until("the readers keep little memory busy", async || user() <= USER_BYTES_MAX).await;
         let user = user();
