@@ -1,4 +1,4 @@
-// Chromium reads from the gateway in every form that a browser has, from a page of its own origin and of another.
+// Chromium reads from the gateway in every form of browsers, from a page of the gateway's origin and of another one.
 import assert from "node:assert/strict"
 import { after, before, test } from "node:test"
 import { chromium } from "playwright-core"
@@ -15,8 +15,8 @@ let close
 before(async () => ({ browser, origin, close } = await startBrowser(chromium)))
 after(() => close?.())
 
-// A gateway with a JSON stream and a page at `at`: a file of the gateway, which is a page without anything in it, or a page of the
-// other origin.
+// A gateway with a JSON stream and a page at `at`: a file of the gateway, which is an empty page, or a page of the other
+// origin.
 async function world(context, at, further) {
   const gateway = await start("127.0.0.1:0", further)
   const url = `${gateway.url}/v1/stream/s`
@@ -40,7 +40,7 @@ for (const [whose, at, further] of [
     const { url, page, publish, read } = await world(context, at, further())
     let [offset, n] = ["-1", 0]
     for (const form of [...FORMS, ...FORMS.toReversed()]) {
-      // One message is there before, two come while the page reads.
+      // One message is published before, two while the page reads.
       await publish({ n: n++ })
       const reading = read(form, offset, 3)
       await publish([{ n: n++ }, { n: n++ }])

@@ -1,4 +1,4 @@
-// A browser that talks to nobody but us, and a server for pages of another origin.
+// A browser without requests of its own, and a server for pages of another origin.
 import { once } from "node:events"
 import { createServer } from "node:http"
 

@@ -1,4 +1,4 @@
-// The JavaScript client in Node, on the gateway and through networks that are not well.
+// The JavaScript client in Node, with the gateway and behind faulty networks.
 import assert from "node:assert/strict"
 import { execFile } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
@@ -14,7 +14,7 @@ import { append, keepAppending, numbers, QUICK, until, world } from "./world.js"
 
 const FORMS = ["sse", "ndjson", "long-poll", "short-poll"]
 
-// A client, what its events were, and what it was handed.
+// A client, its events, and the messages that its handler got.
 function reader(context, url, options = {}) {
   const client = new Client(url, { WebSocket: undefined, ...options, settings: { ...QUICK, ...options.settings } })
   context.after(() => client.close())
@@ -38,7 +38,7 @@ for (const form of FORMS) {
     for (const rest of [0, 1, 2]) {
       assert.deepEqual(first.got.filter((n) => n % 3 === rest), numbers(60).filter((n) => n % 3 === rest))
     }
-    // While its messages go on coming, another one takes over.
+    // Another client takes over while messages are published.
     const left = Promise.all(numbers(60).map((n) => publish(first.client, 60 + n)))
     await until(() => first.got.length > 60)
     subscription.close()
@@ -51,7 +51,7 @@ for (const form of FORMS) {
   })
 }
 
-test("a subscription without a past begins now", async (context) => {
+test("a subscription without a resume token begins now", async (context) => {
   const { gateway } = await world(context)
   await append(gateway, "s", "old")
   for (const form of FORMS) {
@@ -64,7 +64,7 @@ test("a subscription without a past begins now", async (context) => {
   }
 })
 
-test("values, texts and bytes arrive as what they are", async (context) => {
+test("values, texts and bytes keep their types", async (context) => {
   const { gateway } = await world(context)
   const { client, got, subscribe } = reader(context, gateway.url, { forms: ["sse"] })
   subscribe(["json", "text", "bytes"], { from: "earliest" })
@@ -77,7 +77,7 @@ test("values, texts and bytes arrive as what they are", async (context) => {
   }
 })
 
-test("300 streams are asked for by POST; two subscriptions of a client share one reading", async (context) => {
+test("300 streams are requested by POST; two subscriptions of a client share one connection", async (context) => {
   const { gateway, relay } = await world(context)
   const { got, subscribe } = reader(context, relay.url, { forms: ["sse"] })
   const streams = numbers(300).map((n) => `stream-${n}`)
@@ -85,7 +85,7 @@ test("300 streams are asked for by POST; two subscriptions of a client share one
   await until(() => first.resumeToken)
   const second = subscribe(["stream-7", "more"])
   await until(() => second.resumeToken)
-  // A poll and a reading; the second one's own polls are short enough, and the reading that both share is not.
+  // A poll and a shared connection. The polls of the second subscription fit into a URL, the shared request does not.
   await until(() => relay.requests.filter((request) => request === "POST /v1/streams").length === 3)
   assert(relay.requests.every((request) => !request.includes("live=")), `${relay.requests}`)
   for (const stream of ["stream-0", "stream-7", "more"]) await append(gateway, stream, stream)
@@ -93,7 +93,7 @@ test("300 streams are asked for by POST; two subscriptions of a client share one
   assert.deepEqual(got.toSorted(), ["more", "stream-0", "stream-7", "stream-7"])
 })
 
-test("a network that swallows streams: the first message comes in time, and long polls are what stays", async (context) => {
+test("a network that blocks streams: the first message arrives in time, and the client stays with long polls", async (context) => {
   const swallow = (_, target) => (/live=(sse|ndjson)/.test(target) ? { pieces: 0 } : {})
   const { gateway, relay } = await world(context, { rule: swallow })
   const { got, subscribe, changes } = reader(context, relay.url, { settings: { reprobeAfter: 60 } })
@@ -101,7 +101,7 @@ test("a network that swallows streams: the first message comes in time, and long
   const began = stopwatch()
   const subscription = subscribe("s")
   await until(() => subscription.resumeToken)
-  // One poll, as soon as the first form has shown nothing.
+  // One poll, as soon as the first form has delivered nothing.
   assert(began.own() < 1000 * QUICK.envelopeTimeout + 500)
   for (const n of numbers(50)) await append(gateway, "s", n)
   await until(() => got.length >= 50)
@@ -110,9 +110,9 @@ test("a network that swallows streams: the first message comes in time, and long
   assert.deepEqual(changes(), ["websocket sse not_supported", "sse ndjson no_envelope", "ndjson long-poll no_envelope"])
 })
 
-test("a stream that goes mute is given up, or tried again if it has lived, and nothing is lost", async (context) => {
+test("a stream that goes silent is given up, or tried again if it had worked, and nothing is lost", async (context) => {
   const { gateway, relay } = await world(context)
-  // The first stream ends with its first envelope, the second one a little later, and both without a word.
+  // The first stream goes silent after its first envelope, the second one a little later.
   const pieces = [1, 4]
   relay.rule = (_, target) => (target.includes("live=sse") ? { pieces: pieces.shift() } : {})
   const { got, subscribe, changes } = reader(context, relay.url, { forms: ["sse", "short-poll"] })
@@ -183,7 +183,7 @@ test("a WebSocket that is closed with 1012 is opened again", async (context) => 
   assert.equal(events.filter(({ name }) => name === "restart").length, 2)
 })
 
-test("behind a captive portal it waits, judges nothing, and goes on behind it", async (context) => {
+test("behind a captive portal the client waits, blames no form, and continues afterwards", async (context) => {
   const login = answerOf(200, ["content-type: text/html"], "<h1>Welcome</h1>")
   const { gateway, relay } = await world(context, { rule: () => ({ answer: login }) })
   const { events, got, subscribe, changes } = reader(context, relay.url)
@@ -283,7 +283,7 @@ test("by iteration, the resume token moves when the next message is asked for", 
   await subscription.closed
 })
 
-test("what is missing for a reader is told to it: trimmed, not there, closed", async (context) => {
+test("events tell what a reader misses: trimmed messages, a missing stream, a closed one", async (context) => {
   const { gateway } = await world(context)
   const url = `${gateway.url}/v1/stream/s`
   const headers = { "content-type": "application/json", "stream-max-messages": "2" }
@@ -305,7 +305,7 @@ test("what is missing for a reader is told to it: trimmed, not there, closed", a
   assert(second.got.includes(6))
 })
 
-test("a resume token that is none ends the subscription with what the gateway says", async (context) => {
+test("an invalid resume token ends the subscription with the error of the gateway", async (context) => {
   const { gateway } = await world(context)
   const { subscribe } = reader(context, gateway.url)
   const end = await subscribe("s", { resumeToken: "no token" }).closed.catch((error) => error)
@@ -313,7 +313,7 @@ test("a resume token that is none ends the subscription with what the gateway sa
   assert.equal(end.status, 400)
 })
 
-test("publishing through answers that are lost: each message is there once, in order", async (context) => {
+test("publishing while responses are lost: each message is stored once, in order", async (context) => {
   let posts = 0
   const lossy = (method) => (method === "POST" && posts++ % 3 !== 2 ? { pieces: 0, cut: 30 } : {})
   const { gateway, relay } = await world(context, { rule: lossy })
@@ -326,7 +326,7 @@ test("publishing through answers that are lost: each message is there once, in o
   assert(posts >= 3 * 20)
 })
 
-test("a refusal is the publisher's, and what comes after it is published", async (context) => {
+test("a refused message rejects its publish, and later ones are published", async (context) => {
   const { gateway } = await world(context)
   const { client } = reader(context, gateway.url)
   await assert.rejects(client.publish("s", 1), { name: "GatewayError", status: 404 })
@@ -336,7 +336,7 @@ test("a refusal is the publisher's, and what comes after it is published", async
   assert.deepEqual(await fetch(`${gateway.url}/v1/stream/s`).then((answer) => answer.json()), [2, 3])
 })
 
-test("a gateway that has forgotten the publisher gets its next message all the same", async (context) => {
+test("a gateway that has forgotten the producer stores its next message", async (context) => {
   let gateway = await start()
   context.after(() => gateway.stop())
   const { client } = reader(context, gateway.url)

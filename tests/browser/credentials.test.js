@@ -67,7 +67,7 @@ for (const form of FORMS) {
     await client.publish("s", 5)
     await until(() => got.length === 11)
     client.close()
-    // Each request has a token of its own, and the client's own fields stay what they are.
+    // Each request has its own token, and the client's own fields are unchanged.
     const seen = open.requests.map(({ headers }) => headers)
     assert(seen.length >= 2 && seen.every(({ authorization }) => /^Bearer token-\d+$/.test(authorization)))
     for (const name of ["authorization", "x-number"]) {
@@ -130,7 +130,7 @@ test("a token that expires ends the reading; with a new one it goes on behind th
     const got = []
     const handler = ({ data }) => void got.push(data)
     const subscription = client.subscribe(form, { from: "earliest" }, handler)
-    // It is read by the form itself.
+    // The form itself reads the status.
     await until(() => got.length && (form === "short-poll" || proxy.requests.some(({ path }) => path.includes(form))))
     proxy.check = withToken("second")
     proxy.cut()
@@ -181,7 +181,7 @@ test("a token that is refused is asked for once more, and told", async (context)
     const { client } = clientOf(context, gateway.url, { forms: [form], token })
     await assert.rejects(client.subscribe("s").closed, { status: 401 })
     const expected = [undefined, "wrong-1"]
-    // The shared connection has begun, too, or has not.
+    // The shared connection may have begun, too.
     assert.deepEqual(asked.slice(0, 2), expected, form)
     assert(asked.length <= 4, `${form}: ${asked}`)
     client.close()
@@ -227,7 +227,7 @@ test("a proxy that refuses one form with 403 loses it, and the subscription goes
   assert.deepEqual(changes, ["websocket sse not_supported", "sse ndjson refused", "ndjson long-poll refused"])
 })
 
-test("what the functions for header fields and tokens throw ends what needs them", async (context) => {
+test("errors of the functions for header fields and tokens end subscriptions and publishes", async (context) => {
   const { gateway, proxy } = await guarded(context)
   const fails = () => {
     throw new Error("logged out")
@@ -240,7 +240,7 @@ test("what the functions for header fields and tokens throw ends what needs them
   }
   assert.equal(proxy.requests.length, 0)
 
-  // In the middle of a reading, too.
+  // Also while a subscription reads.
   let token = () => "t"
   const { client } = clientOf(context, proxy.url, { forms: ["sse"], token: () => token() })
   const got = []
@@ -252,7 +252,7 @@ test("what the functions for header fields and tokens throw ends what needs them
   await assert.rejects(subscription.closed, /logged out/)
 })
 
-test("a function that takes its time is waited for, and no form is blamed for it", async (context) => {
+test("the client waits for a slow function, and blames no form for it", async (context) => {
   const { gateway, proxy } = await guarded(context)
   const token = () => new Promise((give) => setTimeout(() => give("t"), 1000 * QUICK.envelopeTimeout + 300))
   const { client, changes } = clientOf(context, proxy.url, { token })

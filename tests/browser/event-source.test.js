@@ -1,4 +1,4 @@
-// EventSource as browsers and npm have it resumes by itself: 0 messages lost, 0 repeated, while the gateway ends its responses
+// The EventSource of browsers and of npm resumes by itself: 0 messages lost, 0 repeated, while the gateway ends its responses
 // hundreds of times.
 import assert from "node:assert/strict"
 import { spawn } from "node:child_process"
@@ -14,7 +14,7 @@ import { start } from "../conformance/gateway.js"
 import { startBrowser } from "./chromium.js"
 import { append, keepAppending, numbers, until } from "./world.js"
 
-// An hour with the default life has as many connections.
+// As many connections as in an hour with the default lifetime.
 const LIFE = "100ms"
 const CONNECTIONS = 60
 const EVERY = 15
@@ -83,7 +83,7 @@ test("the EventSource of npm", (context) =>
     return () => state
   }))
 
-// Serves a page that reads and reports to us, for browsers that are only started.
+// Serves a page that reads and reports to the test, for browsers that are not driven by it.
 async function pageFor(context, base) {
   let state = {}
   const page = `<!doctype html><script>

@@ -1,4 +1,4 @@
-// A proxy before the gateway that checks credentials, as gateways without authorization of their own are run.
+// A proxy that checks credentials, in front of a gateway without authorization.
 import { once } from "node:events"
 import { createServer, request as send } from "node:http"
 
@@ -31,7 +31,7 @@ export async function guard(context, gateway, check = () => undefined) {
     server.closeAllConnections()
   })
   guarded.url = `http://127.0.0.1:${server.address().port}`
-  // Breaks what is open.
+  // Closes all connections.
   guarded.cut = () => server.closeAllConnections()
   return guarded
 }

@@ -1,4 +1,4 @@
-// A hostile network before a gateway: a process of the comparison tool. LOADTEST_BINARY names the command.
+// A hostile network in front of a gateway: a process of the comparison tool. LOADTEST_BINARY names the command.
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { existsSync } from "node:fs"

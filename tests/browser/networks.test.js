@@ -9,15 +9,15 @@ import { middlebox } from "./middlebox.js"
 import { stopwatch } from "../mqtt-clients/stopwatch.js"
 import { numbers, until } from "./world.js"
 
-// All times of real paths, those of the networks too, are a tenth of themselves here.
+// All times of paths and networks are divided by ten.
 const SCALE = 0.1
 
-// The form where nothing is in the way. Node 20 has no WebSockets, so that networks that are against those alone, or against
-// connections that a heartbeat does not keep alive, are there and not felt.
+// The form on a path without faults. Node 20 has no WebSockets, so networks that block only those, or only connections without
+// heartbeats, have no effect.
 const BEST = globalThis.WebSocket ? "websocket" : "sse"
 
-// Each network, its first time scaled if it has one, and what must show that it was there: `faults`, or the `form` that
-// the client ends with, or comes back to if this machine was busy.
+// Each network, with its first time scaled, and the proof of its effect: `faults`, or the `form` that the client uses at the
+// end, or returns to on a busy machine.
 const NETWORKS = {
   "none": { form: BEST },
   "nat-idle:6s": {},
@@ -39,7 +39,7 @@ const NETWORKS = {
   "lossy-answers": { faults: true },
 }
 
-// The gateway's clocks.
+// The gateway's timeouts.
 const LIMITS = { live_heartbeat: 1500, live_life: 6000, websocket_ping: 2500, websocket_pong_timeout: 800, idle_timeout: 7500 }
 const GATEWAY = ["--hold-max", "6s", ...Object.entries(LIMITS).flatMap(([name, millis]) => ["--limit", `${name}=${millis}ms`])]
 
@@ -51,19 +51,19 @@ const scaled = ([name, value]) => {
 }
 const CLOCKS = Object.fromEntries(Object.entries(SETTINGS).map(scaled))
 
-// Messages come in bursts, with pauses between them in which clocks of quiet connections run out.
+// Messages come in bursts, with pauses in which idle timeouts expire.
 const BURSTS = 5
 const MESSAGES = 200
 const BETWEEN = 15
 const PAUSE = 9000
 const COUNT = BURSTS * MESSAGES
 
-// What is still on its way after the last burst, or has not found its way yet, has as long as this.
+// Time limit for messages that have not arrived at the end of the last burst.
 const GRACE = 60_000
 
 const sleep = (millis) => new Promise((wait) => setTimeout(wait, millis))
 
-// A gateway whose clocks are those.
+// A gateway with these timeouts.
 async function gatewayWith(context, settings) {
   const gateway = await start("127.0.0.1:0", settings)
   context.after(() => gateway.stop())
@@ -103,7 +103,7 @@ test("behind every network all messages come once and in order", async (context)
   const readers = await Promise.all(Object.keys(NETWORKS).map((network, n) => {
     return behind(context, gateway, network, { stream: `stream-${n}`, settings: CLOCKS, from: "earliest" })
   }))
-  // Answers are lost for who publishes, too.
+  // Responses to the publisher are lost, too.
   const publisher = ({ network, client }) => (network === "lossy-answers" ? client : direct)
   const published = []
   for (const n of numbers(COUNT)) {
@@ -114,7 +114,7 @@ test("behind every network all messages come once and in order", async (context)
   await Promise.all(published)
   const isAsShown = ({ network, forms }) => [undefined, forms().at(-1).to].includes(NETWORKS[network].form)
   await until(() => readers.every((reader) => reader.got.length >= COUNT && isAsShown(reader)), GRACE).catch(() => {})
-  // What comes twice comes later.
+  // A duplicate would arrive later.
   await sleep(500)
   for (const reader of readers) {
     const { network, way, got, forms, others } = reader
@@ -128,8 +128,8 @@ test("behind every network all messages come once and in order", async (context)
   }
 })
 
-// With the times as they are: a message that was there before, and one that comes when nothing has got through yet.
-test("behind what buffers the first message comes within 5 s", async (context) => {
+// With unscaled times: a message that was published before, and one that is published before anything has got through.
+test("behind a proxy that buffers, the first message arrives within 5 s", async (context) => {
   const gateway = await gatewayWith(context, [])
   const direct = clientOf(context, gateway.url)
   const networks = ["proxy-buffer", "proxy-buffer-4k", "proxy-buffer-32k", "no-streaming"]
@@ -140,7 +140,7 @@ test("behind what buffers the first message comes within 5 s", async (context) =
     const early = await behind(context, gateway, network, { stream: network })
     await until(() => late.got.length)
     assert(began.own() < 5000, network)
-    // It begins where its first poll finds the stream, which a busy machine may answer late.
+    // It begins at the position of its first poll, whose response may be late on a busy machine.
     await until(() => early.subscription.resumeToken)
     await sleep(300)
     const published = stopwatch()

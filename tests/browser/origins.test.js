@@ -1,4 +1,4 @@
-// Pages that are not the gateway's own, in Chromium: one whose name leads to the gateway by the DNS, and one with a form.
+// Pages of other origins in Chromium: one whose name resolves to the gateway (DNS rebinding), and one with a form.
 import assert from "node:assert/strict"
 import { after, before, test } from "node:test"
 import { chromium } from "playwright-core"
@@ -9,10 +9,10 @@ let browser
 let port
 let close
 
-// What the DNS of an attacker says: both names lead to this machine.
+// An attacker's DNS: both names resolve to this machine.
 const RULES = "--host-resolver-rules=MAP rebind.test 127.0.0.1,MAP elsewhere.test 127.0.0.1"
 
-// Chromium asks its user before a page from elsewhere reaches this machine. Not every browser does.
+// Chromium asks its user before a page of another site may reach this machine. Not every browser does.
 const UNGUARDED = "--disable-features=LocalNetworkAccessChecks"
 
 before(async () => {
@@ -36,7 +36,7 @@ async function serve(context, further = []) {
 
 const kept = async (gateway) => (await fetch(stream(gateway))).text()
 
-// A page of `rebind.test` that was loaded while that name led elsewhere, and what the gateway answers to its requests now.
+// A page of `rebind.test` that was loaded from another server, and the responses of the gateway to its requests afterwards.
 async function rebound(page, address, path, options) {
   const origin = `http://rebind.test:${address.split(":").at(-1)}`
   await page.route(`${origin}/lure`, (route) => route.fulfill({ contentType: "text/html", body: "<!doctype html>" }))
@@ -47,7 +47,7 @@ async function rebound(page, address, path, options) {
   }, [path, options])
 }
 
-test("a name that the DNS leads to the gateway is not the gateway's own", async (context) => {
+test("a name that resolves to the gateway is not allowed because of that", async (context) => {
   const { gateway, page } = await serve(context)
   const admin = gateway.admin.replace("http://", "")
   for (const [address, path, options] of [
@@ -74,7 +74,7 @@ test("a name that the DNS leads to the gateway is not the gateway's own", async 
   assert.equal(await kept(gateway), "first")
 })
 
-test("a name that the gateway is given is its own", async (context) => {
+test("a name given by --host is allowed", async (context) => {
   const { gateway, page } = await serve(context, ["--host", "rebind.test"])
   const { status, text } = await rebound(page, gateway.address, "/v1/stream/s")
   assert.deepEqual({ status, text }, { status: 200, text: "first" })
@@ -83,7 +83,7 @@ test("a name that the gateway is given is its own", async (context) => {
   await page.locator(".panel", { has: page.getByRole("heading", { name: "WebSocket", exact: true }) }).getByText("1: hello").waitFor()
 })
 
-// Submits a form of a page elsewhere, as a page does that gives its user no choice. What the gateway answers.
+// Submits a form of a page of another site without its user, and returns the response of the gateway.
 async function submit(context, url, method) {
   const page = await browser.newPage()
   context.after(() => page.close())
@@ -104,7 +104,7 @@ for (const origin of [undefined, "--origin"]) {
     const status = await submit(context, stream(gateway), "post")
     assert.equal(status, origin ? 204 : 403)
     assert.equal(await kept(gateway), origin ? "firstevil=1\r\n" : "first")
-    // A form that only asks is a link.
+    // A form with the method GET is like a link.
     assert.equal(await submit(context, stream(gateway), "get"), 200)
   })
 
@@ -154,7 +154,7 @@ test("a document in a stream runs no script on the gateway's origin", async (con
   const publish = (url, type) =>
     fetch(url, { method: "PUT", body: "<script>document.title = 'evil'</script>", headers: { "content-type": type } })
   assert((await publish(document, "text/html")).ok)
-  // It is a download, so that the page stays where it is.
+  // It is a download, so the page does not navigate.
   const download = page.waitForEvent("download")
   await page.goto(document).catch(() => {})
   await (await download).cancel()

@@ -31,7 +31,7 @@ before(async () => {
   app = join(folder, "app")
   mkdirSync(app)
   writeFileSync(join(app, "package.json"), JSON.stringify({ private: true, type: "module" }))
-  // It has no dependencies: nothing else is asked for.
+  // It has no dependencies, so npm requests nothing.
   await run("npm", ["install", "--offline", "--no-audit", "--no-fund", join(folder, tarball.filename)], { cwd: app })
 })
 
@@ -39,13 +39,13 @@ after(() => rmSync(folder, { recursive: true }))
 
 const modules = () => readdirSync(join(PACKAGE, "src/pollgate")).map((name) => `pollgate/${name}`)
 
-// Runs TypeScript, of the package's own version, and returns what it complains about.
+// Runs the package's own version of TypeScript, and returns its errors.
 async function compile(project) {
   const compiler = join(PACKAGE, "node_modules/.bin/tsc")
   return run(compiler, ["--project", project, "--pretty", "false"]).then(() => "", ({ stdout, stderr }) => stdout + stderr)
 }
 
-test("the package has the client, its types, how it is used and its licenses, and nothing else", () => {
+test("the package has the client, its types, its README and its licenses, and nothing else", () => {
   const expected = [
     "LICENSE-APACHE", "LICENSE-MIT", "README.md", "package.json", "pollgate.d.ts", "src/pollgate.js",
     ...modules().map((name) => `src/${name}`),
@@ -209,7 +209,7 @@ test("in Chromium: the installed files, on a page of another origin, with a toke
       const subscription = client.subscribe(stream, { from: "earliest" }, ({ data }) => void got.push(data))
       const failed = await Promise.race([
         (async () => {
-          // The second one comes by the form, as a poll has shown where the stream begins.
+          // The second one arrives by the form; a poll has found the position of the stream before.
           for (const n of [1, 2]) {
             await client.publish(stream, n, { create: true })
             while (got.length < n) await new Promise((wait) => setTimeout(wait, 10))

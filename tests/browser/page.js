@@ -1,8 +1,8 @@
-// What runs inside of a page: a reader for each form that a browser has. Each reads `count` messages of a JSON stream
+// Runs in a page: a reader for each form of browsers. Each reads `count` messages of a JSON stream
 // from an offset, leaves, and returns them with the offset behind them.
 
 export function install() {
-  // Takes envelopes until there is enough; `leave` is how the form is left.
+  // Reads envelopes until there are enough messages; `leave` closes the form.
   const collect = (count, leave, done) => {
     const read = { messages: [], offset: "" }
     return ({ data = [], streamNextOffset }) => {

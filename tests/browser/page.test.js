@@ -14,7 +14,7 @@ let close
 before(async () => ({ browser, close } = await startBrowser(chromium)))
 after(() => close?.())
 
-// The page, with what it complained about and what it asked for.
+// The page, with its errors and its requests.
 async function open(context, options = {}, prepare = () => {}) {
   const { gateway } = await world(context, { mqtt: "127.0.0.1:0" })
   const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options })
@@ -47,7 +47,7 @@ test("what is published arrives in each panel, with its figures", async (context
     assert.match(await panel(name).locator(".dots").getAttribute("d"), /^M/)
   }
   assert.deepEqual(complaints, [])
-  // Nothing from elsewhere.
+  // No request to another origin.
   assert.deepEqual([...new Set(requests.map((url) => new URL(url).protocol === "data:" ? gateway.url : new URL(url).origin))], [gateway.url])
 })
 
@@ -88,7 +88,7 @@ test("the fallback client takes what its network lets through, and says why", as
   await fallback.getByText("1: hello").waitFor()
 })
 
-test("by keyboard alone: publish, switch on, cut; and one sees where one is", async (context) => {
+test("by keyboard alone: publish, switch on, cut; and the focus is visible", async (context) => {
   const { page, figure } = await open(context)
   const focused = () => page.evaluate(() => {
     const { activeElement: at } = document
@@ -122,10 +122,10 @@ test("each panel has a command that reads the same", async (context) => {
     const reading = spawn("timeout", ["60", "sh", "-c", `exec ${here} -sS`], { stdio: ["ignore", "pipe", "pipe"] })
     context.after(() => reading.kill())
     let [output, hasEnded] = ["", false]
-    // It has ended once all that it printed is read, which may be after its exit.
+    // It has ended when its output has been read, which may be after its exit.
     reading.on("close", () => (hasEnded = true))
     for (const pipe of [reading.stdout, reading.stderr]) pipe.on("data", (bytes) => (output += bytes))
-    // Those that begin now get what is published from now on, once they have begun.
+    // Commands that read from now on get what is published after their start.
     await until(async () => {
       if (output.includes('"text":"hello"')) return true
       await page.getByRole("button", { name: "Publish" }).click()
@@ -152,7 +152,7 @@ test("a form that receives nothing is not said to be reading", async (context) =
     await page.routeWebSocket(/mqtt/, () => {})
   })
   const state = (name) => panel(name).locator(".state").innerText()
-  // Said from the beginning; after a while without an answer the gateway counts as not reached.
+  // Shown from the beginning; after a while without a response, the gateway counts as not reached.
   assert.match(await state("MQTT over WebSocket"), /^(connecting|not reached)$/)
   await page.getByLabel("one every second").check()
   for (const name of ["Long poll", "WebSocket"]) await until(async () => (await state(name)) === "reading")

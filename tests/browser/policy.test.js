@@ -1,11 +1,11 @@
-// The decisions of the JavaScript client, without a network: what happened goes in, what to do comes out.
+// The decisions of the JavaScript client without a network: events are the input, the next step is the output.
 import assert from "node:assert/strict"
 import { test } from "node:test"
 import { FORMS, Policy, SETTINGS } from "../../clients/js/src/pollgate.js"
 
 const ROUND_TRIP = 0.05
 
-// A policy and a clock. A network answers each step that is opened by how long it lasts and how it ends.
+// A policy and a clock. A network returns for each step how long it lasts and how it ends.
 class Trial {
   now = 0
   events = []
@@ -16,7 +16,7 @@ class Trial {
     this.policy = new Policy({ random: () => 1, emit, ...options, settings: { ...SETTINGS, ...options.settings } })
   }
 
-  // Does what the policy says until that time, on a network.
+  // Follows the policy on a network until a time.
   run(until, network) {
     while (this.now < until) {
       const step = this.policy.next(this.now)
@@ -32,7 +32,7 @@ class Trial {
     }
   }
 
-  // An envelope, so long after now.
+  // An envelope after this delay.
   envelope(after, further = {}) {
     this.now += after
     this.policy.envelope(this.now, further)
@@ -47,14 +47,14 @@ class Trial {
   }
 }
 
-// Polls are answered; live forms do what they are given.
+// Answers polls; live forms behave as given.
 const polls = (live) => (step, trial) => {
   if (step.hold === undefined) return live(step, trial)
   trial.envelope(step.hold + ROUND_TRIP, { empty: true })
   return { kind: "answered", after: step.hold + ROUND_TRIP }
 }
 
-test("a network that buffers everything: each live form is followed by a poll, and the best poll is what stays", () => {
+test("a network that buffers everything: each live form is followed by a poll, and the client stays with the best kind of poll", () => {
   const trial = new Trial()
   trial.run(50, polls((step) => ({ kind: "no_envelope", after: step.envelopeWithin })))
   assert.deepEqual(trial.forms().slice(0, 7),
@@ -92,7 +92,7 @@ test("a form that stays blocked is tried at doubling intervals", () => {
   assert.equal(trial.policy.form, "sse")
 })
 
-test("mute: at once again if it has lived, else given up, and the next time with twice the patience", () => {
+test("a silent form is tried again at once if it had worked, else given up, and gets twice the time at the next try", () => {
   const lived = new Trial()
   lived.run(40, polls((step, trial) => {
     trial.envelope(ROUND_TRIP)
@@ -130,7 +130,7 @@ test("the hold is 0.8 of what a proxy cuts at, after one error, and remembered",
 
 test("a poll that is cut earlier than others were answered is a fluke, twice is not", () => {
   const trial = new Trial({ forms: ["long-poll", "short-poll"], settings: { hold: 20 } })
-  // Of each long poll, whether it is cut after 5 s.
+  // For each long poll, whether it is cut after 5 s.
   let cuts = [false, true, false, true, false]
   const network = (step, trial) => {
     if (step.hold && !cuts.length) return null
@@ -160,7 +160,7 @@ test("short polls come at their interval, and at once while there is more", () =
   assert.deepEqual(trial.opened.map(({ at }) => at), [0, 0, 0, 0, 5, 10])
 })
 
-test("a restart is no block: the form stays, and waits are as asked for, or double to 30 s", () => {
+test("a restart blames no form: the client waits as requested, or for doubling times up to 30 s", () => {
   const trial = new Trial()
   trial.run(3, () => ({ kind: "restart", retryAfter: 3, after: 0 }))
   assert.deepEqual(trial.events.at(-1).slice(0, 2), ["restart", { wait: 3 }])
@@ -179,7 +179,7 @@ for (const [kind, reason] of [["restart", "refused"], ["not_gateway", "no_envelo
   })
 }
 
-test("a proxy that lets bursts through and then nothing is found out at the third time", () => {
+test("a proxy that passes bursts and then nothing is recognized at the third time", () => {
   const trial = new Trial({ forms: ["sse", "short-poll"] })
   trial.run(90, polls((step, trial) => {
     trial.envelope(ROUND_TRIP)
@@ -215,7 +215,7 @@ test("an idle WebSocket that the gateway has cut by going away says nothing of h
   assert.equal(trial.policy.memory().networks[0].heartbeatHi, undefined)
 })
 
-test("polls that are not answered get more patience each time", () => {
+test("polls without a response get a longer timeout each time", () => {
   const trial = new Trial({ forms: ["short-poll"] })
   trial.run(70, (step) => ({ kind: "mute", after: step.muteAfter }))
   assert.deepEqual(trial.opened.map(({ muteAfter }) => muteAfter).slice(0, 5), [5, 10, 20, 30, 30].slice(0, trial.opened.length))
@@ -229,7 +229,7 @@ test("a failure that a browser cannot tell from a block is no block if a short p
   assert.deepEqual(trial.changes(), ["null websocket start"])
 })
 
-test("one that has worked may fail to open once, when the gateway has just come back", () => {
+test("a form that has worked may fail to open once after a restart of the gateway", () => {
   const trial = new Trial()
   const ends = [{ kind: "cut", after: 10 }, { kind: "not_upgraded", after: 0.01 }, { kind: "clean", after: 60 }]
   trial.run(30, polls((step, trial) => {
@@ -240,14 +240,14 @@ test("one that has worked may fail to open once, when the gateway has just come 
   assert.deepEqual(trial.changes(), ["null websocket start"])
 })
 
-test("behind a captive portal nothing is judged", () => {
+test("behind a captive portal no form is blamed", () => {
   const trial = new Trial()
   trial.run(100, () => ({ kind: "not_gateway", after: 0.01 }))
   assert.deepEqual(trial.changes(), ["null websocket start"])
   assert(trial.events.filter(([name]) => name === "not_gateway").length > 5)
 })
 
-test("without WebSocket that form is skipped, and it is said why", () => {
+test("without WebSocket that form is skipped, and the event tells why", () => {
   const trial = new Trial({ webSocket: false })
   assert.deepEqual(trial.changes(), ["websocket sse not_supported"])
 })
@@ -311,7 +311,7 @@ test("each network has its own memory, and the 21st label takes the place of the
   assert.equal(trial.policy.form, "websocket")
   trial.policy.networkChanged(trial.now, "home")
   assert.equal(trial.policy.next(trial.now).form, "sse")
-  // Said of the same network again: what was given up is tried at once.
+  // The same label again: forms that were given up are tried at once.
   trial.policy.networkChanged(trial.now)
   assert.equal(trial.policy.next(trial.now).form, "websocket")
   assert.deepEqual(trial.changes().slice(1), ["websocket sse no_envelope", "sse websocket network_changed", "websocket sse network_changed", "sse websocket network_changed"])

@@ -1,4 +1,4 @@
-// Proxies as others run them before the gateway: express with `compression`, and nginx with a cache.
+// Proxies in front of the gateway: express with `compression`, and nginx with a cache.
 import assert from "node:assert/strict"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
@@ -41,7 +41,7 @@ test("a proxy that compresses passes events and lines at once", async (context) 
   }
 })
 
-// A port that nobody listens on.
+// A free port.
 async function freePort() {
   const server = createServer().listen(0, "127.0.0.1")
   await once(server, "listening")

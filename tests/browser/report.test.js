@@ -1,4 +1,4 @@
-// Chromium opens the comparison's report page, made of made-up figures, from a file, as its reader does.
+// Chromium opens a report page with made-up figures from a file.
 import assert from "node:assert/strict"
 import { execFileSync } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
@@ -18,7 +18,7 @@ let html
 let url
 
 before(async () => {
-  // As the other tests are built: anything else would build every library again, which takes minutes.
+  // With the features of the other tests; others would build every library again, which takes minutes.
   const command = ["test", "-q", "--workspace", "--locked", "--example", "report_page"]
   html = execFileSync("cargo", command, { cwd: ROOT, encoding: "utf8" })
   folder = mkdtempSync(join(tmpdir(), "report-page-"))
@@ -118,7 +118,7 @@ test("another radio changes the energies", async (context) => {
   assert.match(await energies(), /Wi-Fi/)
 })
 
-test("the pointer is told what it is near", async (context) => {
+test("the plot shows the values near the pointer", async (context) => {
   const { page } = await open(context, "light", 1280)
   const over = page.locator("#by-requests .u-over")
   await over.scrollIntoViewIfNeeded()
@@ -164,7 +164,7 @@ test("a comparison that was cut short is shown as far as it came", async (contex
   assert.deepEqual(complaints, [])
 })
 
-test("a comparison without a single run still says what was asked", async (context) => {
+test("a comparison without a run still shows its settings", async (context) => {
   const at = changed("none", (all) => Object.assign(all, { sweep: null, report: { ...all.report, runs: [] } }))
   const { page, complaints } = await open(context, "light", 1280, at)
   assert.deepEqual(complaints, [])

@@ -11,8 +11,8 @@ import { append, numbers, QUICK, until } from "./world.js"
 
 const rules = JSON.parse(readFileSync(new URL("../client/rules.json", import.meta.url), "utf8"))
 
-// A gateway behind a proxy. `scripts` has, by stream, what the proxy does with appends: `answers` to the first ones, and what it
-// `refuses`. All else goes to the gateway.
+// A gateway behind a proxy. `scripts` has, by stream, the `answers` of the proxy to the first appends, and the appends that it
+// `refuses`. All others go to the gateway.
 async function scripted(context) {
   const gateway = await start("127.0.0.1:0", [])
   const scripts = new Map()
@@ -101,7 +101,7 @@ for (const [index, rule] of rules.tokens.entries()) {
   })
 }
 
-test("what waits to be published is bounded, in messages and in bytes, and there is room again later", async (context) => {
+test("the queue of publishes is bounded, in messages and in bytes, and has room again later", async (context) => {
   const { gateway, scripts, url } = await scripted(context)
   for (const settings of [{ publishQueueMax: 4 }, { publishQueueBytesMax: 12 }]) {
     const stream = Object.keys(settings)[0]
@@ -129,7 +129,7 @@ for (const { url, says } of rules.urls) {
   })
 }
 
-test("what is wrong in a call is said by the call", async (context) => {
+test("a wrong call fails at once", async (context) => {
   for (const options of [{ form: ["sse"] }, { settings: { interval: "5" } }, { settings: { reprobe: 1 } }, { forms: ["sms"] }, { storage: {} }]) {
     assert.throws(() => new Client("http://127.0.0.1:1", options), TypeError, JSON.stringify(options))
   }
@@ -194,7 +194,7 @@ test("listeners that are added right behind `subscribe` hear of the first form",
   assert.deepEqual(forms, [{ from: null, to: "sse", reason: "start" }])
 })
 
-test("what was learned of a network is there for the next client, unless it says otherwise", async (context) => {
+test("what was learned of a network is kept for the next client, unless its options forbid that", async (context) => {
   const { gateway } = await scripted(context)
   const kept = new Map()
   const storage = { getItem: (key) => kept.get(key) ?? null, setItem: (key, text) => void kept.set(key, text) }
@@ -211,7 +211,7 @@ test("what was learned of a network is there for the next client, unless it says
   second.subscribe("s", () => {})
   await until(() => forms.length)
   assert.equal(forms[0], "long-poll")
-  // What is not JSON, and a storage that refuses, are no obstacle.
+  // Invalid JSON and a storage that throws are ignored.
   kept.set(key, "{")
   const refusing = { ...storage, setItem: () => { throw new Error("full") } }
   const third = client(context, gateway.url, { storage: refusing, forms: ["sse", "long-poll", "short-poll"] })

@@ -1,4 +1,4 @@
-// The JavaScript client in Chromium: by WebSocket through networks that are not well, and in tabs that share a connection.
+// The JavaScript client in Chromium: by WebSocket through faulty networks, and in tabs that share a connection.
 import assert from "node:assert/strict"
 import { after, before, test } from "node:test"
 import { chromium } from "playwright-core"
@@ -12,13 +12,13 @@ let close
 before(async () => ({ browser, close } = await startBrowser(chromium)))
 after(() => close?.())
 
-// A window of its own, whose tabs are at the relay.
+// A separate window, whose tabs connect to the relay.
 async function window(context, relay) {
   const tabs = await browser.newContext()
   context.after(() => tabs.close())
   return async (streams, where = {}, options = {}) => {
     const page = await tabs.newPage()
-    // Any file of the gateway: a page without anything in it.
+    // A file of the gateway, which is an empty page.
     await page.goto(`${relay.url}/page.css`)
     await page.evaluate(subscribe, { streams, where, options: { ...options, settings: { ...QUICK, ...options.settings } } })
     const read = (what) => page.evaluate((what) => globalThis.reading[what], what)
@@ -33,7 +33,7 @@ async function window(context, relay) {
   }
 }
 
-// Inside of a page.
+// Runs in a page.
 async function subscribe({ streams, where, options }) {
   const { Client } = await import("/pollgate.js")
   const reading = (globalThis.reading = { got: [], changes: [] })
@@ -83,7 +83,7 @@ test("where no WebSocket gets through, streams do, and nothing is lost", async (
 test("a WebSocket that is cut soon after it works is given up at the third time, and found again when the network heals", async (context) => {
   const { gateway, relay } = await world(context)
   const open = await window(context, relay)
-  // However long a busy machine takes until the cut, it comes too early.
+  // On a busy machine, too, the cut is too early.
   const tab = await open(["s"], { from: "earliest" }, { settings: { stableAfter: 60 } })
   const appending = keepAppending(gateway, () => "s", 50)
   for (const opened of [1, 2, 3]) {
@@ -92,7 +92,7 @@ test("a WebSocket that is cut soon after it works is given up at the third time,
     relay.cut()
   }
   await until(async () => (await tab.changes()).length > 1)
-  // The change is told before its request is here.
+  // The event of the change may precede its request.
   await until(() => live(relay).some((request) => request.includes("sse")))
   assert.equal(live(relay).findIndex((request) => request.includes("sse")), 3)
   await until(async () => (await tab.changes()).length > 2)
@@ -110,14 +110,14 @@ test("tabs share one connection, each gets what it asked for once, and another t
     tabs.push(await open(streams, {}, { forms: ["sse"] }))
     await until(() => tabs.at(-1).resumeToken())
   }
-  // One for each new union of streams.
+  // One connection for each new union of streams.
   await until(() => live(relay).length === 2)
   const appending = keepAppending(gateway, () => "s", 25)
   await append(gateway, "a", "for the first")
   await append(gateway, "b", "for the second")
   await arrives(tabs[2], 20)
   const begun = polls(relay).length
-  // The one that reads goes; the second one is next, and goes too.
+  // The tab that reads is closed; the second one takes over, and is closed, too.
   for (const tab of tabs.slice(0, 2)) {
     await tab.page.close()
     await arrives(tabs[2], appending.soFar() + 20)
@@ -125,7 +125,7 @@ test("tabs share one connection, each gets what it asked for once, and another t
   const n = await appending.stop()
   await arrives(tabs[2], n)
   assert.deepEqual(await tabs[2].got(), numbers(n).map((n) => `s ${n}`))
-  // Behind its beginning nobody has asked on its own.
+  // After its start no tab has sent requests of its own.
   assert.deepEqual([live(relay).length, polls(relay).length], [4, begun])
 })
 
@@ -190,10 +190,10 @@ test("a tab that joins late with a resume token of its own catches up and joins 
     assert.deepEqual((await late.got()).filter((one) => one.startsWith(`${stream} `)), expected)
   }
   assert.deepEqual((await late.got()).filter((one) => one.startsWith("idle")), ["idle last"])
-  // Once it has met the shared reading it asks no more; the idle stream is met with its first message.
+  // It sends no requests once it has reached the shared position; for the idle stream, that is its first message.
   assert(polls(relay).length - asked <= 4, `${asked} of ${polls(relay).length}`)
   assert.equal(live(relay).length, opened)
-  // Its own resume token is good for another reader.
+  // Another reader can resume from its resume token.
   const other = await browser.newContext()
   context.after(() => other.close())
   const after = await (await window(context, relay))(["s", "t", "idle"], { resumeToken: await late.resumeToken() })

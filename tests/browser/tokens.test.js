@@ -68,7 +68,7 @@ async function readByTicketAndFrame({ url, token }) {
       const source = new EventSource(`${url}/v1/stream/s?offset=-1&live=sse&ticket=${ticket}`)
       const end = (what) => (source.close(), resolve(what))
       source.addEventListener("data", ({ data }) => end(JSON.parse(data)))
-      // A refused source is closed for good; a browser tells no status.
+      // A refused EventSource stays closed; the browser hides the status.
       source.onerror = () => source.readyState === 2 && end("refused")
     })
   const bySocket = (query, first) =>
@@ -183,7 +183,7 @@ test("a cookie reads, and lets pages of allowed origins alone do more", async (c
     return { created, events, socket, appended }
   })
   assert.deepEqual(read, { created: 201, events: [1], socket: [1], appended: 204 })
-  // What is no page sends no origin: it may read, and no more.
+  // A client that is no page sends no origin, and may only read.
   const cookie = { cookie: `__Host-pollgate=${token}` }
   const byRequest = async (method, options) => (await shown.request[method](`${url}/v1/stream/s`, options)).status()
   assert.equal(await byRequest("get", { headers: cookie }), 200)

@@ -1,14 +1,14 @@
-// What the scenarios of the JavaScript client have in common.
+// Helpers of the scenarios of the JavaScript client.
 import { start } from "../conformance/gateway.js"
 import { Relay } from "../mqtt-clients/relay.js"
 
-// All that waits, in a tenth of its time or so.
+// Timeouts of about a tenth of the defaults.
 export const QUICK = {
   envelopeTimeout: 0.7, stableAfter: 1, reprobeAfter: 1.5, backoffMin: 0.05, backoffMax: 0.5, interval: 0.1,
   hold: 2, heartbeatMin: 1,
 }
 
-// A gateway, and the way to it that it is read by.
+// A gateway and a relay, through which it is read.
 export async function world(context, { rule, further = [], mqtt } = {}) {
   const gateway = await start("127.0.0.1:0", further, mqtt)
   const relay = await Relay.to(gateway.address, rule)
@@ -24,7 +24,7 @@ export async function append(gateway, stream, ...values) {
   if (!answer.ok) throw new Error(await answer.text())
 }
 
-// Waits for a condition, and says what it was. What takes a minute hangs.
+// Waits for a condition, and names it if it is not met within a minute.
 export async function until(condition, within = 60_000) {
   const end = performance.now() + within
   for (;;) {
@@ -38,7 +38,7 @@ export async function until(condition, within = 60_000) {
 // The numbers from 0.
 export const numbers = (count) => Array.from({ length: count }, (_, n) => n)
 
-// Appends the numbers from 0, each once the one before it is there. `stop` returns how many they were.
+// Appends the numbers from 0 one after the other. `stop` returns how many were appended.
 export function keepAppending(gateway, streamOf, every) {
   let [count, stopped] = [0, false]
   const done = (async () => {
