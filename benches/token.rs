@@ -4,7 +4,13 @@
 //! `cargo bench --bench token`; `-- --no-check` prints the figures and does not fail. Half a minute. Rounds of two gateways
 //! alternate, one without `--auth` and one with it, so that other load of the machine affects both alike.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a bench may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a bench may panic"
+)]
 #![allow(clippy::disallowed_methods, reason = "a token has the time of day")]
 
 #[path = "../tests/world/mod.rs"]

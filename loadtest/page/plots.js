@@ -141,7 +141,7 @@ const drawTradeOff = (box, label, unit, least, items, front) => {
     return [rising.map(({ x }) => x), rising.map(({ y }) => y)]
   }
   const caption = element("p", { class: "hint" })
-  const sayFront = () => {
+  const describeFront = () => {
     caption.textContent = `On the front: ${front(items()).map(({ name }) => name).join(", ") || "nothing"}.`
   }
   const made = plot(box, label, {
@@ -151,10 +151,10 @@ const drawTradeOff = (box, label, unit, least, items, front) => {
     hooks: { draw: [draw], setCursor: [tip(points)] },
   }, data())
   box.after(caption)
-  sayFront()
+  describeFront()
   return () => {
     made.setData(data())
-    sayFront()
+    describeFront()
   }
 }
 

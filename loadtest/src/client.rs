@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::dialects::{Asking, HttpDialect};
+use crate::dialects::{BuiltRequest, HttpDialect};
 use crate::recorder::{Reception, Recorder};
 use crate::target::Target;
 use crate::wire::{Connection, Meter, Metered, Request, WireError, open};
@@ -74,7 +74,7 @@ impl Client {
     }
 
     /// Counts a request and adds its `Host`.
-    pub fn asking(&self, request: Asking) -> Result<Request, WireError> {
+    pub fn counted_request(&self, request: BuiltRequest) -> Result<Request, WireError> {
         self.meter.request();
         addressed(request, &self.target)
     }
@@ -99,7 +99,7 @@ impl Client {
         hold: Option<Duration>,
     ) -> Result<bool, WireError> {
         let dialect = self.dialect()?;
-        let request = self.asking(dialect.poll(&self.stream, self.offset.as_deref(), hold))?;
+        let request = self.counted_request(dialect.poll(&self.stream, self.offset.as_deref(), hold))?;
         let patience = hold.unwrap_or_default() + PATIENCE;
         let answer = timeout(patience, connection.exchange(request)).await.unwrap_or(Err(WireError::Mute))?;
         let any = brings_messages(answer.status())? && self.receive(answer.body());
@@ -125,7 +125,7 @@ pub fn brings_messages(status: StatusCode) -> Result<bool, WireError> {
 }
 
 /// Adds the `Host` of the target to a request.
-pub fn addressed(request: Asking, target: &Target) -> Result<Request, WireError> {
+pub fn addressed(request: BuiltRequest, target: &Target) -> Result<Request, WireError> {
     let mut request = request?;
     let host = HeaderValue::from_str(&target.address.to_string()).map_err(hyper::http::Error::from)?;
     request.headers_mut().insert(HOST, host);

@@ -25,7 +25,7 @@ pub enum Dialect {
 }
 
 /// A request without its `Host`, which [`addressed`](crate::client::addressed) adds.
-pub type Asking = hyper::http::Result<Request>;
+pub type BuiltRequest = hyper::http::Result<Request>;
 
 /// An HTTP delivery form whose response does not end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,15 +42,21 @@ pub enum LiveForm {
 pub trait HttpDialect: Send + Sync {
     /// Creates a stream that keeps the last `messages_max` messages, or all, if the server takes this setting from its clients.
     /// `None` if the server needs no request to create a stream.
-    fn create(&self, stream: &str, messages_max: Option<u32>) -> Option<Asking>;
+    fn create(&self, stream: &str, messages_max: Option<u32>) -> Option<BuiltRequest>;
     /// Appends a message, a JSON text.
-    fn publish(&self, stream: &str, message: String) -> Asking;
+    fn publish(&self, stream: &str, message: String) -> BuiltRequest;
     /// Reads the messages that exist, or waits up to `hold` for one.
-    fn poll(&self, stream: &str, offset: Option<&str>, hold: Option<Duration>) -> Asking;
+    fn poll(&self, stream: &str, offset: Option<&str>, hold: Option<Duration>) -> BuiltRequest;
     /// Returns the path and query of a live form, with the heartbeat that the server is to send.
     fn live(&self, stream: &str, offset: Option<&str>, form: LiveForm, heartbeat: Heartbeat) -> String;
     /// Reads a live form whose response does not end (SSE or NDJSON).
-    fn follow(&self, stream: &str, offset: Option<&str>, form: LiveForm, heartbeat: Heartbeat) -> Asking {
+    fn follow(
+        &self,
+        stream: &str,
+        offset: Option<&str>,
+        form: LiveForm,
+        heartbeat: Heartbeat,
+    ) -> BuiltRequest {
         let accept = if form == LiveForm::Sse { "text/event-stream" } else { "application/x-ndjson" };
         let request = hyper::Request::builder().uri(self.live(stream, offset, form, heartbeat));
         request.header(ACCEPT, accept).body(Default::default())

@@ -73,7 +73,7 @@ async fn run_compare(wanted: &Comparison) -> ExitCode {
     if !report.runs.is_empty() {
         println!("{}", table(&report));
         report.notes.iter().for_each(|note| println!("{note}"));
-        if let Err(code) = say_written(write_report(&report, &wanted.conditions.output)) {
+        if let Err(code) = print_paths(write_report(&report, &wanted.conditions.output)) {
             return code;
         }
     }
@@ -98,7 +98,7 @@ async fn run_sweep(wanted: &Sweeping) -> ExitCode {
             report.notes.iter().for_each(|note| println!("{note}"));
         }
         print!("{}", outcome.swept.sweep);
-        if let Err(code) = say_written(write_sweep(&outcome.swept, &wanted.conditions.output)) {
+        if let Err(code) = print_paths(write_sweep(&outcome.swept, &wanted.conditions.output)) {
             return code;
         }
     }
@@ -197,7 +197,7 @@ async fn any(interrupt: &mut Signal, terminate: &mut Signal) {
     tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
 }
 
-fn say_written(written: io::Result<[PathBuf; 2]>) -> Result<(), ExitCode> {
+fn print_paths(written: io::Result<[PathBuf; 2]>) -> Result<(), ExitCode> {
     let [json, html] = written.map_err(|error| fail(&format!("the report: {error}"), UNUSABLE))?;
     println!("wrote {} and {}", json.display(), html.display());
     Ok(())

@@ -17,7 +17,7 @@ export class MqttReader extends EventTarget {
   #client = `page-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`
   #socket
   #rest = new Uint8Array()
-  #taken = new Set() // Identifiers of QoS 2 messages whose handshake is not over.
+  #received = new Set() // Identifiers of QoS 2 messages whose handshake is not over.
   #wait = RETRY_MS.first
   #pings
   #heard = 0
@@ -43,7 +43,7 @@ export class MqttReader extends EventTarget {
       const properties = [0x11, ...number(SESSION_SECONDS, 4)]
       this.#send(PACKET.connect, [...text("MQTT"), 5, 0, ...number(KEEP_ALIVE_SECONDS, 2), properties.length, ...properties, ...text(this.#client)])
     }
-    socket.onmessage = ({ data }) => this.#take(new Uint8Array(data))
+    socket.onmessage = ({ data }) => this.#handle(new Uint8Array(data))
     socket.onclose = () => this.#retry()
     this.#pings = setInterval(() => {
       if (performance.now() - this.#heard > 1500 * KEEP_ALIVE_SECONDS) socket.close()
@@ -64,7 +64,7 @@ export class MqttReader extends EventTarget {
   }
 
   /** Takes bytes, which may end within a packet. */
-  #take(bytes) {
+  #handle(bytes) {
     this.#heard = performance.now()
     this.#rest = new Uint8Array([...this.#rest, ...bytes])
     for (;;) {
@@ -84,7 +84,7 @@ export class MqttReader extends EventTarget {
         this.#wait = RETRY_MS.first
         // A session that is still there has its subscription.
         if (flags & 1) return
-        this.#taken.clear()
+        this.#received.clear()
         return this.#send(PACKET.subscribe, [0, 1, 0, ...text(this.#options.topic), 2])
       }
       case PACKET.suback:
@@ -93,7 +93,7 @@ export class MqttReader extends EventTarget {
         return this.#published((first >> 1) & 3, body)
       case PACKET.pubrel & 0xf0: {
         const id = body.slice(0, 2)
-        this.#taken.delete(String(id))
+        this.#received.delete(String(id))
         return this.#send(PACKET.pubcomp, id)
       }
     }
@@ -105,8 +105,8 @@ export class MqttReader extends EventTarget {
     if (qos > 0) at += 2
     const properties = readLength(body, at)
     const message = new TextDecoder().decode(body.slice(properties.next + properties.value))
-    const isRepeated = qos === 2 && this.#taken.has(String(id))
-    if (qos === 2) this.#taken.add(String(id))
+    const isRepeated = qos === 2 && this.#received.has(String(id))
+    if (qos === 2) this.#received.add(String(id))
     if (!isRepeated) this.#options.onMessage(message)
     if (qos > 0) this.#send(qos === 1 ? PACKET.puback : PACKET.pubrec, id)
   }

@@ -217,14 +217,14 @@ class Panel {
       // Sooner than a client should, so that there is something to see.
       settings: { interval: 2, reprobeAfter: 15, backoffMax: 4 },
     })
-    client.subscribe(stream, { from: "earliest" }, ({ data }) => this.#take(data))
+    client.subscribe(stream, { from: "earliest" }, ({ data }) => this.#receive(data))
     return client
   }
 
   #readMqtt() {
     const url = new URL("mqtt", new URL("./", location.href))
     url.protocol = url.protocol.replace("http", "ws")
-    const onMessage = (text) => this.#take(JSON.parse(text))
+    const onMessage = (text) => this.#receive(JSON.parse(text))
     const reader = new MqttReader({ url, topic: stream, WebSocket: this.#meter.WebSocket, onMessage })
     // A subscription begins with what is published behind it.
     reader.addEventListener("subscribed", () => (this.#skipped = published.size), { once: true })
@@ -267,7 +267,7 @@ class Panel {
       classList.toggle("bad", count > 0)
       classList.toggle("good", count === 0 && this.#seen.size > 0)
     }
-    this.#tell(now, missing, acknowledged)
+    this.#reportCut(now, missing, acknowledged)
     this.#dots = this.#dots.filter(({ at }) => now - at < PLOT_SECONDS * 1000)
     this.#cuts = this.#cuts.filter(({ to }) => now - to < PLOT_SECONDS * 1000)
     this.#plot.draw(now, this.#dots, this.#cuts)
@@ -282,7 +282,7 @@ class Panel {
     return this.#meter.heard < 0 ? ["connecting"] : [this.form ?? "reading", "good"]
   }
 
-  #take({ n, text }) {
+  #receive({ n, text }) {
     if (this.#seen.has(n)) this.#doubled++
     else if (n > this.#skipped) this.#received++
     this.#seen.add(n)
@@ -298,7 +298,7 @@ class Panel {
   }
 
   /** Once what was published during a cut has arrived, or should have. */
-  #tell(now, missing, acknowledged) {
+  #reportCut(now, missing, acknowledged) {
     if (!this.#late || now < this.#late.until || this.#seen.size + this.#skipped < acknowledged) return
     const since = this.#seen.size - this.#late.before
     say(`${this.name} was cut for ${CUT_SECONDS} s: ${since} messages since, ${missing || "none"} missing, ${this.#doubled || "none"} duplicated.`)

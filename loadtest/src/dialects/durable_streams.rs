@@ -6,7 +6,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Method};
 use serde::Deserialize;
 
-use super::{Asking, HttpDialect, LiveForm};
+use super::{BuiltRequest, HttpDialect, LiveForm};
 use crate::strategies::Heartbeat;
 use crate::wire::Event;
 
@@ -25,7 +25,7 @@ struct Control {
 const BEGINNING: &str = "-1";
 
 impl HttpDialect for DurableStreams {
-    fn create(&self, stream: &str, messages_max: Option<u32>) -> Option<Asking> {
+    fn create(&self, stream: &str, messages_max: Option<u32>) -> Option<BuiltRequest> {
         let mut request = hyper::Request::builder().method(Method::PUT).uri(path(stream));
         if let Some(max) = messages_max {
             // An extension of the gateway; the upstream server ignores it.
@@ -34,12 +34,12 @@ impl HttpDialect for DurableStreams {
         Some(request.header(CONTENT_TYPE, "application/json").body(Default::default()))
     }
 
-    fn publish(&self, stream: &str, message: String) -> Asking {
+    fn publish(&self, stream: &str, message: String) -> BuiltRequest {
         let request = hyper::Request::builder().method(Method::POST).uri(path(stream));
         request.header(CONTENT_TYPE, "application/json").body(message.into())
     }
 
-    fn poll(&self, stream: &str, offset: Option<&str>, hold: Option<Duration>) -> Asking {
+    fn poll(&self, stream: &str, offset: Option<&str>, hold: Option<Duration>) -> BuiltRequest {
         let mut target = format!("{}?offset={}", path(stream), offset.unwrap_or(BEGINNING));
         if let Some(hold) = hold {
             target.push_str(&format!("&live=long-poll&timeout={}", hold.as_secs()));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::header::{CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use hyper::{HeaderMap, Method};
 
-use super::{Asking, HttpDialect, LiveForm};
+use super::{BuiltRequest, HttpDialect, LiveForm};
 use crate::strategies::Heartbeat;
 use crate::wire::Event;
 
@@ -17,17 +17,17 @@ pub(super) struct Nchan;
 const SEPARATOR: char = '|';
 
 impl HttpDialect for Nchan {
-    fn create(&self, stream: &str, _by_its_settings: Option<u32>) -> Option<Asking> {
+    fn create(&self, stream: &str, _by_its_settings: Option<u32>) -> Option<BuiltRequest> {
         let request = hyper::Request::builder().method(Method::PUT).uri(format!("/publish/{stream}"));
         Some(request.body(Default::default()))
     }
 
-    fn publish(&self, stream: &str, message: String) -> Asking {
+    fn publish(&self, stream: &str, message: String) -> BuiltRequest {
         let request = hyper::Request::builder().method(Method::POST).uri(format!("/publish/{stream}"));
         request.header(CONTENT_TYPE, "application/json").body(message.into())
     }
 
-    fn poll(&self, stream: &str, offset: Option<&str>, hold: Option<Duration>) -> Asking {
+    fn poll(&self, stream: &str, offset: Option<&str>, hold: Option<Duration>) -> BuiltRequest {
         let form = if hold.is_some() { "long-poll" } else { "short-poll" };
         let mut request = hyper::Request::builder().uri(format!("/{form}/{stream}"));
         if let Some((modified, tag)) = offset.and_then(|offset| offset.split_once(SEPARATOR)) {

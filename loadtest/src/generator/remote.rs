@@ -65,7 +65,7 @@ pub async fn serve() -> Result<(), GeneratorError> {
     let (stop, stopping) = watch::channel(false);
     let following = tokio::spawn(async move {
         if is_ready.await.is_ok() {
-            say(format!("{READY}\n").as_bytes()).await?;
+            write_to_parent(format!("{READY}\n").as_bytes()).await?;
             let nanos: Duration = serde_json::from_str(&next(&mut input).await?).map_err(broken)?;
             let _ended = start.send(from_shared_clock(nanos));
             // A `stop` line, or end of file because the parent ended; both stop the run.
@@ -76,10 +76,10 @@ pub async fn serve() -> Result<(), GeneratorError> {
     });
     let result = generate(job, Lead { ready, start: told, stop: stopping }).await;
     following.abort();
-    say(&line(&result.map_err(|error| error.to_string()))?).await
+    write_to_parent(&line(&result.map_err(|error| error.to_string()))?).await
 }
 
-async fn say(bytes: &[u8]) -> Result<(), GeneratorError> {
+async fn write_to_parent(bytes: &[u8]) -> Result<(), GeneratorError> {
     let mut output = stdout();
     output.write_all(bytes).await.map_err(broken)?;
     output.flush().await.map_err(broken)

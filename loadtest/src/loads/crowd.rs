@@ -18,7 +18,7 @@ use crate::wire::WireError;
 use member::{Answer, Member};
 
 /// Interval between two checks of the crowd's state.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
+const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The request that a connection holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -81,10 +81,10 @@ impl Crowd {
     /// caller takes earlier answers from `answers` before.
     pub(super) async fn all_held(&self) -> Option<Instant> {
         while self.asked.load(Ordering::Acquire) < self.everyone.len() {
-            self.look_again().await?;
+            self.sleep_between_checks().await?;
         }
         while !self.server_has_all().await? {
-            self.look_again().await?;
+            self.sleep_between_checks().await?;
         }
         Some(Instant::now())
     }
@@ -105,8 +105,8 @@ impl Crowd {
         Some(progress.established >= self.everyone.len() && progress.waiting == 0)
     }
 
-    async fn look_again(&self) -> Option<()> {
-        sleep(LOOK_AGAIN).await;
+    async fn sleep_between_checks(&self) -> Option<()> {
+        sleep(CHECK_INTERVAL).await;
         let troubles = &self.scene.tally.troubles;
         if !self.answers.is_empty() {
             troubles.note(format!("polling: {} before all were held", WireError::NotHeld));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::client::addressed;
 use crate::cost::Family;
-use crate::dialects::{Asking, HttpDialect};
+use crate::dialects::{BuiltRequest, HttpDialect};
 use crate::servers::Running;
 use crate::streams::stream_name;
 use crate::tally::Tally;
@@ -47,7 +47,7 @@ impl Scene {
     }
 
     /// Adds the `Host` of the server to a request.
-    pub(super) fn addressed(&self, request: Asking) -> Result<Request, WireError> {
+    pub(super) fn addressed(&self, request: BuiltRequest) -> Result<Request, WireError> {
         addressed(request, &self.target)
     }
 

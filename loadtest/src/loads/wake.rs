@@ -21,7 +21,7 @@ use holder::Holder;
 use publisher::publish;
 
 /// Interval between two checks whether the last answers have arrived.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
+const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Allowed share of messages without a held poll: a short stall of this machine delays a poll. A larger share is caused by the
 /// server.
@@ -122,7 +122,7 @@ impl Stage {
     async fn all_arrived(&self) {
         sleep_until(self.scene.tally.window.end).await;
         while self.arrived.load(Ordering::Acquire) < self.due.len() {
-            sleep(LOOK_AGAIN).await;
+            sleep(CHECK_INTERVAL).await;
         }
     }
 

@@ -21,7 +21,7 @@ impl Http10 {
         let body = body.collect().await.map_err(|_| NoAnswer::Cut)?.to_bytes();
         head.version = Version::HTTP_10;
         last_century(&mut head.headers);
-        let mut answer = server.ask(Request::from_parts(head, whole(body))).await?;
+        let mut answer = server.send(Request::from_parts(head, whole(body))).await?;
         *answer.version_mut() = Version::HTTP_10;
         last_century(answer.headers_mut());
         Ok(answer)

@@ -46,12 +46,12 @@ impl LossyAnswers {
             let copy = request(body.clone());
             stage.tasks.spawn(async move {
                 // The response to the copy is discarded.
-                if let Ok(answer) = server.ask(copy).await {
+                if let Ok(answer) = server.send(copy).await {
                     body_written(answer).await;
                 }
             });
         }
-        let answer = server.ask(request(body)).await?;
+        let answer = server.send(request(body)).await?;
         if self.is_lost(number) {
             stage.counts.fault();
             body_written(answer).await;

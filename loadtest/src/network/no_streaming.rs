@@ -22,7 +22,7 @@ pub struct NoStreaming {
 impl NoStreaming {
     /// Forwards a request; calls `fault` for each response that it abandons.
     pub(super) async fn answer(&self, request: Request<Body>, server: Server, fault: impl Fn()) -> Answered {
-        let answer = server.ask(request).await?;
+        let answer = server.send(request).await?;
         let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         if is_upgrade || answer.body().size_hint().exact().is_some() {
             return Ok(answer);

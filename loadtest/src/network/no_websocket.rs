@@ -33,7 +33,7 @@ impl NoWebsocket {
         fault: impl Fn(),
     ) -> Answered {
         if !request.headers().contains_key(UPGRADE) {
-            return Ok(server.ask(request).await?);
+            return Ok(server.send(request).await?);
         }
         fault();
         match self.upgrade {
@@ -41,7 +41,7 @@ impl NoWebsocket {
             Upgrade::Stripped => {
                 request.headers_mut().remove(UPGRADE);
                 request.headers_mut().remove(CONNECTION);
-                Ok(server.ask(request).await?)
+                Ok(server.send(request).await?)
             }
         }
     }

@@ -67,7 +67,7 @@ async fn answer(request: Request<Body>, number: u64, stage: &Arc<Stage>) -> Answ
         Some(Hop::Http10(hop)) => hop.answer(request, server).await,
         Some(Hop::Captive(hop)) => hop.answer(fault),
         Some(Hop::LossyAnswers(hop)) => hop.answer(request, number, server, stage).await,
-        _ => Ok(server.ask(request).await?),
+        _ => Ok(server.send(request).await?),
     }
 }
 

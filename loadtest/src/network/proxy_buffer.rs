@@ -25,7 +25,7 @@ pub struct ProxyBuffer {
 impl ProxyBuffer {
     /// Forwards a request, and returns its response when the buffer is full for the first time or the response is complete.
     pub(super) async fn answer(&self, request: Request<Body>, server: Server) -> Answered {
-        let (head, body) = server.ask(request).await?.into_parts();
+        let (head, body) = server.send(request).await?.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(hyper::Response::from_parts(head, body));
         }

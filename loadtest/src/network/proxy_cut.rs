@@ -49,10 +49,10 @@ impl ProxyCut {
         server: Server,
         stage: &Arc<Stage>,
     ) -> Answered {
-        let asked = server.ask(request);
+        let sent = server.send(request);
         let answered = match self.first_byte {
-            Some(first_byte) => timeout(first_byte.0, asked).await,
-            None => Ok(asked.await),
+            Some(first_byte) => timeout(first_byte.0, sent).await,
+            None => Ok(sent.await),
         };
         match (answered, self.ending) {
             (Ok(answer), _) => Ok(self.watched(answer?, stage)),

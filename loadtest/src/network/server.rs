@@ -38,7 +38,7 @@ pub(super) struct Server(pub(super) SocketAddr);
 
 impl Server {
     /// Sends a request and returns the response. The connection ends with the response's body, or if the future is dropped.
-    pub(super) async fn ask(self, request: Request<Body>) -> Result<Response<Body>, WireError> {
+    pub(super) async fn send(self, request: Request<Body>) -> Result<Response<Body>, WireError> {
         let io = TokioIo::new(open(self.0).await?);
         let (mut sender, connection) = Builder::new().preserve_header_case(true).handshake(io).await?;
         tokio::spawn(connection.with_upgrades());

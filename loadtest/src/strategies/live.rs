@@ -13,7 +13,8 @@ use crate::wire::{Events, WireError};
 pub(super) async fn read(client: &mut Client, form: LiveForm, heartbeat: Heartbeat) -> Result<(), WireError> {
     let mut connection = client.connect().await?;
     let dialect = client.dialect()?;
-    let request = client.asking(dialect.follow(&client.stream, client.offset.as_deref(), form, heartbeat))?;
+    let request =
+        client.counted_request(dialect.follow(&client.stream, client.offset.as_deref(), form, heartbeat))?;
     let mut answer = connection.send(request).await?;
     if answer.status() != StatusCode::OK {
         return Err(WireError::Status(answer.status()));

@@ -341,7 +341,7 @@ export class SharedConnection {
    */
   #handOut(batches, token) {
     if (!batches.length && !token) return
-    for (const subscription of this.#subscriptions.values()) subscription.take(batches, this.shared)
+    for (const subscription of this.#subscriptions.values()) subscription.receive(batches, this.shared)
   }
 
   /** @param {string} id */

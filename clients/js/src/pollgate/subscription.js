@@ -177,7 +177,7 @@ export class Subscription {
    * @param {PlacedBatch[]} batches
    * @param {SharedPosition} shared The position behind it.
    */
-  take(batches, shared) {
+  receive(batches, shared) {
     if (!this.#attached) return
     if (this.#queued > this.#connection.settings.queueMax) return this.#detach()
     /** @type {Unpacked} */
