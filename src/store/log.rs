@@ -53,8 +53,8 @@ pub(super) struct Log<C: Content> {
     youngest: Option<Box<Youngest>>,
     /// `None` if the log has no holes, as almost all.
     holes: Option<Box<Holes>>,
-    /// No append is older than the retention allows before this time.
-    next_too_old: SystemTime,
+    /// No append is older than the retention allows before this time. `None`: not known.
+    next_too_old: Option<SystemTime>,
 }
 
 /// Appends before a position count as made at `at` at the latest.
@@ -104,7 +104,7 @@ impl<C: Content> Log<C> {
             kept: Extent::default(),
             youngest: None,
             holes: None,
-            next_too_old: SystemTime::UNIX_EPOCH,
+            next_too_old: None,
         }
     }
 
@@ -214,8 +214,7 @@ impl<C: Content> Log<C> {
             self.skip_hole();
         }
         let too_old = |(at, max): (SystemTime, Duration)| at.checked_add(max);
-        self.next_too_old =
-            self.oldest().zip(retention.age_max).and_then(too_old).unwrap_or(SystemTime::UNIX_EPOCH);
+        self.next_too_old = self.oldest().zip(retention.age_max).and_then(too_old);
         self.free_trimmed();
     }
 
@@ -224,7 +223,7 @@ impl<C: Content> Log<C> {
         let exceeds = |kept: u64, max: Option<u64>| max.is_some_and(|max| kept > max);
         exceeds(self.kept.messages, retention.messages_max)
             || exceeds(self.kept.bytes, retention.bytes_max)
-            || (retention.age_max.is_some() && now >= self.next_too_old)
+            || (retention.age_max.is_some() && self.next_too_old.is_none_or(|at| now >= at))
     }
 
     /// Frees the memory of trimmed appends.
@@ -333,7 +332,7 @@ impl<C: Content> Log<C> {
     /// Treats appends with a time after `now` as if they had been made at `now`.
     pub(super) fn cap_append_times(&mut self, now: SystemTime) {
         self.youngest = Some(Box::new(Youngest { before: self.tail, at: now }));
-        self.next_too_old = SystemTime::UNIX_EPOCH;
+        self.next_too_old = None;
     }
 
     fn appended_at(&self, record: &Record<C>) -> SystemTime {
