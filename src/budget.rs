@@ -6,8 +6,9 @@
 //! streams and appends from [`REFUSE_PERCENT`] on; above [`CUT_PERCENT`] the budget is critical
 //! ([`Budget::is_critical`]), and connections cut clients that do not read.
 //!
-//! An [`Owner`] is one principal and what it holds, or one tenant, which owns what its principals hold. It exists as long as a charge or a connection of the
-//! principal does, so the table of owners is bounded by what they hold. Design: docs/design/budget.md.
+//! An [`Owner`] is one principal and what it holds, or one tenant, which owns what its principals hold. It exists
+//! as long as a charge or a connection of it does, so the table of owners is bounded by what they hold. Design:
+//! docs/design/budget.md.
 
 mod charge;
 mod machine;

@@ -140,7 +140,7 @@ fn what_is_stored_in_a_tenant_counts_for_it_whoever_stored_it() {
 #[test]
 fn what_a_tenant_may_have_open_is_limited_until_it_ends() {
     let budget = with_quotas(&[("acme", Quota { open_max: Some(2), ..Quota::default() })], Quota::default());
-    let open = |name: &str| OpenCharge::new(&budget, &tenant(name));
+    let open = |name: &str| OpenCharge::new(&budget, &tenant(name), false);
     let both = (open("acme").unwrap(), open("acme").unwrap());
     assert!(both.0.is_some() && both.1.is_some());
     for _ in 0..3 {
@@ -149,7 +149,9 @@ fn what_a_tenant_may_have_open_is_limited_until_it_ends() {
     for unlimited in ["beta", "default"] {
         assert!(open(unlimited).unwrap().is_none());
     }
-    drop(both.0);
+    let replacing = OpenCharge::new(&budget, &tenant("acme"), true).unwrap();
+    assert!(replacing.is_some() && open("acme").is_err());
+    drop((both.0, replacing));
     let again = open("acme").unwrap();
     assert!(again.is_some() && open("acme").is_err());
     drop((again, both.1));

@@ -135,9 +135,9 @@ impl Hub {
         &self.budget
     }
 
-    /// Counts one thing more that a tenant has open.
-    pub fn open(&self, tenant: &Tenant) -> Result<Option<OpenCharge>, Shortage> {
-        OpenCharge::new(&self.budget, tenant)
+    /// Counts one thing more that a tenant has open, see [`OpenCharge::new`].
+    pub fn open(&self, tenant: &Tenant, replaces: bool) -> Result<Option<OpenCharge>, Shortage> {
+        OpenCharge::new(&self.budget, tenant, replaces)
     }
 
     /// Reads from `start` without waiting (short poll).

@@ -54,9 +54,12 @@ pub(super) fn check(grants: &Grants, action: Action, stream: &StreamName) -> Res
     authorize(grants, action, stream).map_err(|_| Reason::NotAuthorized)
 }
 
-/// The filter in the hub for a filter that a client of `tenant` sends, which may be that of a shared subscription. Groups of two tenants
-/// are two groups, since the tenant is part of their filters.
+/// The filter in the hub for a filter that a client of `tenant` sends, which may be that of a shared subscription. Groups of two
+/// tenants are two groups, since the tenant is part of their filters.
 pub(super) fn in_hub(filter: &Filter, tenant: &Tenant) -> Filter {
+    if tenant.is_default() {
+        return filter.clone();
+    }
     groups::shared_of_tenant(filter, tenant).unwrap_or_else(|| filter.of_tenant(tenant))
 }
 

@@ -100,7 +100,8 @@ impl Broker {
         cleared.map_err(|reason| Refusal { reason, is_final: false })
     }
 
-    /// Publishes the will of a disconnected client, whose session has the key `client`, and stores a change of its session in the same step.
+    /// Publishes the will of a disconnected client, whose session has the key `client`, and stores a change of
+    /// its session in the same step.
     pub(super) async fn publish_will(
         &self,
         client: &str,

@@ -302,6 +302,39 @@ async fn rights_end_within_a_second_of_expiry_revocation_and_removal_of_the_key(
 }
 
 #[test]
+fn the_tenant_of_a_token_is_that_of_its_issuers_rule() {
+    let world = World::new();
+    let settings = |rule: &str| {
+        let text = format!(
+            "key_file = 'own'\npublic = ['news/#']\n[[issuer]]\nname = 'https://id.example'\naudience = 'gate'\n\
+             key_file = 'secret'\n{rule}\n[[issuer.rule]]\nclaim = 'scope'\nread = ['chat/{{tenant}}']\n"
+        );
+        std::fs::write(world.folder.path().join("auth.toml"), text).unwrap();
+        AuthSettings::read(&world.folder.path().join("auth.toml")).unwrap()
+    };
+    let read = |rule: &str, claims: &Value| {
+        let authenticator = Authenticator::new(&settings(rule)).unwrap();
+        let grants = authenticator.token(signed(claims).as_bytes(), ADDRESS, now())?;
+        let may = |text: &str| {
+            let name = StreamName::parse(text).unwrap().of_tenant(grants.tenant());
+            authorize(&grants, Action::Read, &name).is_ok()
+        };
+        Ok((grants.tenant().to_string(), ["news/a", "chat/acme", "chat/default"].map(may)))
+    };
+    let of_acme = Ok(("acme".to_owned(), [false, true, false]));
+    assert_eq!(read("tenant = 'acme'", &with("org", json!("beta"))), of_acme);
+    assert_eq!(read("tenant_claim = 'org'", &with("org", json!("acme"))), of_acme);
+    assert_eq!(read("tenant_claim = 'org'", &claims()), Err(Unauthorized::Claims));
+    assert_eq!(read("tenant_claim = 'org'", &with("org", json!("a/b"))), Err(Unauthorized::Claims));
+    // A claim that no rule names says nothing, and what is public is that of the default tenant.
+    let of_none = Ok(("default".to_owned(), [true, false, true]));
+    assert_eq!(read("", &with("tenant", json!("acme"))), of_none);
+    for rule in ["tenant = '#'", "tenant = 'acme'\ntenant_claim = 'org'"] {
+        assert!(Authenticator::new(&settings(rule)).is_err(), "{rule}");
+    }
+}
+
+#[test]
 fn an_issuer_name_with_a_space_is_refused() {
     let world = World::new();
     let issuer = IssuerSettings {
@@ -374,3 +407,4 @@ fn an_address_that_sends_invalid_tokens_waits_before_the_next_unknown_one_is_che
     let elsewhere = world.authenticator.token(late.as_bytes(), Principal(2), now());
     assert!(elsewhere.is_ok(), "the same token from another address");
 }
+

@@ -42,8 +42,8 @@ impl Rights {
     /// Checks that the client may do what an operation does, and bounds what lasts by the end of the grants.
     pub(in crate::http) fn admit(&self, operation: Operation) -> Result<Operation, Error> {
         Ok(match operation {
-            Operation::OnStream(name, operation) => {
-                let name = self.in_hub(name);
+            Operation::OnStream(mut name, operation) => {
+                self.enter(&mut name);
                 let operation = self.admit_on_stream(&name, operation)?;
                 Operation::OnStream(name, operation)
             }
@@ -80,10 +80,9 @@ impl Rights {
             OnStream::Create(mut put, body) => {
                 self.check(Action::Create, name)?;
                 put.principal = self.principal();
-                if let Some((source, offset, sub_offset)) = put.fork {
-                    let source = self.in_hub(source);
-                    self.check(Action::Read, &source)?;
-                    put.fork = Some((source, offset, sub_offset));
+                if let Some((source, ..)) = &mut put.fork {
+                    self.enter(source);
+                    self.check(Action::Read, source)?;
                 }
                 OnStream::Create(put, body)
             }
@@ -124,13 +123,13 @@ impl Rights {
     fn admit_from(&self, mut from: ReadFrom) -> Result<ReadFrom, Error> {
         match &mut from {
             ReadFrom::One { stream, .. } => {
-                *stream = self.in_hub(stream.clone());
+                self.enter(stream);
                 self.check(Action::Read, stream)?;
             }
             ReadFrom::Many(streams) => {
                 let mut refusal = None;
                 for requested in &mut *streams {
-                    requested.stream = self.in_hub(requested.stream.clone());
+                    self.enter(&mut requested.stream);
                     if let Err(error) = self.check(Action::Read, &requested.stream) {
                         (requested.withheld, refusal) = (true, Some(error));
                     }

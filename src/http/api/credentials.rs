@@ -202,12 +202,15 @@ pub(super) fn ticket_of(query: &str) -> Option<&str> {
 }
 
 impl Rights {
-    /// The name in the hub of the stream that the client knows by `name`.
-    pub(super) fn in_hub(&self, name: StreamName) -> StreamName {
-        name.of_tenant(self.grants.tenant())
+    /// Turns the name by which the client knows a stream into that in the hub.
+    pub(super) fn enter(&self, name: &mut StreamName) {
+        if !self.grants.tenant().is_default() {
+            *name = name.clone().of_tenant(self.grants.tenant());
+        }
     }
 
-    /// Checks that the client may do `action` to `stream`, which is the name in the hub. A client without credentials is told to bring some.
+    /// Checks that the client may do `action` to `stream`, which is the name in the hub. A client without credentials is told to bring
+    /// some.
     pub(in crate::http) fn check(&self, action: Action, stream: &StreamName) -> Result<(), Error> {
         if self.owes_ticket {
             return Err(Error::Unauthorized(Unauthorized::Ticket));
@@ -216,6 +219,13 @@ impl Rights {
             None => Error::Unauthorized(Unauthorized::Missing),
             Some(_) => Error::Forbidden(forbidden),
         })
+    }
+
+    /// Checks the same for the name by which the client knows the stream.
+    pub(super) fn check_named(&self, action: Action, name: &StreamName) -> Result<(), Error> {
+        let mut name = name.clone();
+        self.enter(&mut name);
+        self.check(action, &name)
     }
 
     /// Checks that the client has a token.

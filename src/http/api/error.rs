@@ -31,7 +31,7 @@ pub(in crate::http) enum Error {
         "names under __ds/ are reserved by the protocol for subscriptions, which this server does not support"
     )]
     Reserved,
-    #[error("names under $auth/ are the gateway's own; no client may use them")]
+    #[error("names under $auth/ and $tenant/ are the gateway's own; no client may use them")]
     OwnStream,
     #[error("method not allowed; this resource supports {allowed}")]
     MethodNotAllowed { allowed: &'static str },

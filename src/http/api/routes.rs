@@ -75,12 +75,8 @@ impl ParsedHead {
         let Some(rights) = rights else { return Ok(self) };
         match &self {
             Self::Complete(_) => {}
-            Self::NeedsBody(BodyOperation::Create(name, _)) => {
-                rights.check(Action::Create, &rights.in_hub(name.clone()))?;
-            }
-            Self::NeedsBody(BodyOperation::Append(name, _)) => {
-                rights.check(Action::Append, &rights.in_hub(name.clone()))?;
-            }
+            Self::NeedsBody(BodyOperation::Create(name, _)) => rights.check_named(Action::Create, name)?,
+            Self::NeedsBody(BodyOperation::Append(name, _)) => rights.check_named(Action::Append, name)?,
             Self::NeedsBody(BodyOperation::Read(_)) => {}
             Self::NeedsBody(BodyOperation::Ticket) => rights.check_subject()?,
         }

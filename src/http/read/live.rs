@@ -172,7 +172,7 @@ impl LiveOpener {
             Some(renewals) => Some(self.renewable_rights_end(renewals)),
             None => grants.map(|grants| self.rights_end(grants)),
         };
-        let open = hub.open(&from.tenant()).map_err(Error::Short)?;
+        let open = hub.open(&from.tenant(), false).map_err(Error::Short)?;
         let settings = TailSettings { heartbeat, life: self.life, rights_end };
         match from {
             ReadFrom::One { stream, start, cursor } => {

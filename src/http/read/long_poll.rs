@@ -66,7 +66,7 @@ impl Gateway {
     ) -> Result<ReadStart<'_, A>, Error> {
         let LongPoll { from, hold, client, credentials, audience } = request;
         let mark = credentials.map(|credentials| credentials.mark);
-        let open = self.hub.open(&from.tenant()).map_err(Error::Short)?;
+        let open = self.hub.open(&from.tenant(), false).map_err(Error::Short)?;
         let settings = PollSettings { hold: hold.time, client, credentials: mark, open };
         let (stream, start, cursor) = match from {
             ReadFrom::One { stream, start, cursor } => (stream, start, cursor),

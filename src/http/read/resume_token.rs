@@ -27,8 +27,8 @@ const VERSION: u8 = 1;
 /// The longest encoding of a 64-bit number, at seven bits per byte.
 const NUMBER_BYTES_MAX: usize = 10;
 
-/// A stable 64-bit hash of a stream's name, as its client knows it. Names can be made to collide, so a request must not name two that do. If a request
-/// names one of them with the token of the other, the epoch differs, and the reader gets a gap.
+/// A stable 64-bit hash of a stream's name, as its client knows it. Names can be made to collide, so a request must not name two that
+/// do. If a request names one of them with the token of the other, the epoch differs, and the reader gets a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::http) struct NameHash(u64);
 

@@ -32,7 +32,7 @@ struct Client {
 type Seen = Result<Vec<String>, String>;
 
 /// An operation, for a failure of the test: its kind, a choice within it, and the names and the filter that it may use.
-type Operation = (u8, bool, [&'static str; 3]);
+type RandomOperation = (u8, bool, [&'static str; 3]);
 
 fn failed(error: impl Debug) -> String {
     format!("{error:?}")
@@ -52,7 +52,7 @@ impl Client {
     }
 
     /// Does one random operation on both hubs. Returns what it was, and what the client sees of each outcome.
-    async fn act(&self, random: &mut fastrand::Rng, number: usize) -> (Operation, [Seen; 2]) {
+    async fn act(&self, random: &mut fastrand::Rng, number: usize) -> (RandomOperation, [Seen; 2]) {
         let (kind, coin) = (random.u8(0..15), random.bool());
         let [one, other] = [(); 2].map(|()| random.usize(0..NAMES.len()));
         let filter = random.usize(0..FILTERS.len());
