@@ -373,10 +373,10 @@ impl KeySource {
     }
 
     /// Called for a token that names an unknown key. Returns whether its client should come again soon.
-    fn want(&self) -> bool {
+    fn want(&self, id: Option<&str>) -> bool {
         match self {
             Self::File(_) => false,
-            Self::Url(url) => url.want(),
+            Self::Url(url) => url.want(id),
         }
     }
 
@@ -425,8 +425,10 @@ impl Issuer {
         validation.validate_exp = false;
         self.keys.with_keys(|keys| {
             let mut outcome = Err(Unauthorized::Invalid);
-            let mut is_known = false;
-            for key in keys.candidates(header.alg, header.kid.as_deref()) {
+            // That the key with this id is for another algorithm will not change.
+            let id = header.kid.as_deref();
+            let mut is_known = id.is_some() && keys.iter().any(|key| key.id() == id);
+            for key in keys.candidates(header.alg, id) {
                 is_known = true;
                 match decode(token, key.decoding(), &validation) {
                     Ok(TokenData { claims, .. }) => return Ok((claims, digest(key))),
@@ -436,7 +438,7 @@ impl Issuer {
                     Err(_) => {}
                 }
             }
-            if !is_known && self.keys.want() {
+            if !is_known && self.keys.want(id) {
                 return Err(Unauthorized::KeysPending);
             }
             outcome

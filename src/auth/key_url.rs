@@ -1,7 +1,9 @@
 //! The keys of an issuer at a URL: fetched when the gateway starts, again when they grow old, and when a token names a key that is
 //! not among them.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::fetch::{FetchedKeys, KeyLocation};
-use super::keys::KeySet;
+use super::keys::{Key, KeySet};
 
 /// How soon the keys are fetched again at the earliest: after a failure, and for tokens that name an unknown key.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -19,6 +21,9 @@ const PAUSE: Duration = Duration::from_secs(30);
 const REFRESH_MIN: Duration = Duration::from_secs(5 * 60);
 const REFRESH: Duration = Duration::from_secs(60 * 60);
 const REFRESH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Ids of unknown keys that are remembered from one fetch to the next; tokens with others are then refused.
+const UNKNOWN_MAX: usize = 1024;
 
 /// How long keys are used while their issuer cannot be reached.
 const STALE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -29,6 +34,8 @@ pub(super) struct KeyUrl {
     /// The keys, and the JSON that they come from.
     keys: RwLock<(KeySet, Bytes)>,
     schedule: Mutex<Schedule>,
+    /// The digests in the schedule are those of this process.
+    digests: RandomState,
     /// A token names an unknown key.
     wanted: Notify,
 }
@@ -40,16 +47,31 @@ struct Schedule {
     began: Option<Instant>,
     /// When the last successful one ended.
     succeeded: Option<Instant>,
-    /// A fetch is due or under way.
+    /// A fetch is due, as soon as the last one is long enough ago, or under way.
     is_pending: bool,
+    /// Digests of the unknown ids that tokens have named since the last fetch, and of the ids that the next one removes.
+    unknown: HashSet<u64>,
+    /// Digests of the ids that the last fetch did not bring.
+    absent: HashSet<u64>,
 }
 
 impl Schedule {
-    /// Whether the keys that are known may be about to change, so that a client with an unknown one should come again. Makes a
-    /// fetch due if the last one is long enough ago.
-    fn want(&mut self, now: Instant) -> bool {
-        self.is_pending |= self.began.is_none_or(|began| now >= began + PAUSE);
-        self.is_pending
+    /// Whether the next fetch may bring the key with an unknown id, so that its client should come again. Makes that fetch due.
+    fn want(&mut self, id: u64, now: Instant) -> bool {
+        let has_just_fetched = now < self.next_at(now);
+        if has_just_fetched && (self.absent.contains(&id) || self.unknown.len() >= UNKNOWN_MAX) {
+            return false;
+        }
+        if self.unknown.len() < UNKNOWN_MAX {
+            self.unknown.insert(id);
+        }
+        self.is_pending = true;
+        true
+    }
+
+    /// The earliest time of the next fetch.
+    fn next_at(&self, now: Instant) -> Instant {
+        self.began.map_or(now, |began| began + PAUSE)
     }
 
     fn begin(&mut self, now: Instant) {
@@ -59,6 +81,7 @@ impl Schedule {
     /// Ends a fetch. Returns when the next one is due, unless it is wanted earlier.
     fn end(&mut self, outcome: Result<Option<Duration>, ()>, now: Instant) -> Instant {
         self.is_pending = false;
+        self.absent = std::mem::take(&mut self.unknown);
         match outcome {
             Ok(max_age) => {
                 self.succeeded = Some(now);
@@ -77,7 +100,7 @@ impl Schedule {
 impl KeyUrl {
     pub(super) fn new(location: KeyLocation) -> Self {
         let (keys, schedule, wanted) = Default::default();
-        Self { location, keys, schedule, wanted }
+        Self { location, keys, schedule, digests: RandomState::new(), wanted }
     }
 
     /// Calls `use_keys` with the keys.
@@ -85,10 +108,10 @@ impl KeyUrl {
         use_keys(&self.keys.read().0)
     }
 
-    /// Called for a token that names an unknown key. Returns whether its client should come again soon, because the keys are being
-    /// fetched.
-    pub(super) fn want(&self) -> bool {
-        let is_pending = self.schedule.lock().want(Instant::now());
+    /// Called for a token that names an unknown key, or none. Returns whether its client should come again, because the next fetch may
+    /// bring the key.
+    pub(super) fn want(&self, id: Option<&str>) -> bool {
+        let is_pending = self.schedule.lock().want(self.digests.hash_one(id), Instant::now());
         if is_pending {
             self.wanted.notify_one();
         }
@@ -124,11 +147,13 @@ impl KeyUrl {
         }
     }
 
-    /// Waits until a fetch is due before its time.
+    /// Waits until a fetch is wanted, and the last one is long enough ago.
     async fn until_wanted(&self) {
         while !self.schedule.lock().is_pending {
             self.wanted.notified().await;
         }
+        let at = self.schedule.lock().next_at(Instant::now());
+        sleep_until(at).await;
     }
 
     /// Takes over fetched keys. Returns whether they differ from those before, and for how long they may be used.
@@ -136,7 +161,11 @@ impl KeyUrl {
         let keys = KeySet::parse(&fetched.json)?;
         let is_changed = self.keys.read().1 != fetched.json;
         if is_changed {
-            *self.keys.write() = (keys, fetched.json.clone());
+            let (before, _) = std::mem::replace(&mut *self.keys.write(), (keys, fetched.json.clone()));
+            let is_gone = |id: &Option<&str>| !self.with_keys(|keys| keys.iter().any(|key| key.id() == *id));
+            let gone = before.iter().map(Key::id).filter(is_gone);
+            let gone: Vec<_> = gone.map(|id| self.digests.hash_one(id)).collect();
+            self.schedule.lock().unknown.extend(gone);
         }
         Ok((is_changed, fetched.max_age))
     }
@@ -269,12 +298,29 @@ mod tests {
     async fn unknown_keys_make_one_fetch_in_half_a_minute() {
         let world = World::start(with_keys(&["a"], "")).await;
         world.counts().await;
-        assert!((0..1000).all(|_| !world.keys.want()), "the keys have just been fetched");
         advance(PAUSE + MOMENT).await;
         world.answers(with_keys(&["a", "b"], ""));
-        assert!((0..1000).all(|_| world.keys.want()), "all wait for one fetch");
+        assert!((0..1000).all(|_| world.keys.want(Some("c"))), "all wait for one fetch");
         assert_eq!(world.after(Duration::ZERO, 2).await, (2, 2, 0));
-        assert!(world.has("b") && !world.keys.want());
+        assert!(world.has("b"));
+        assert!(!world.keys.want(Some("c")), "the last fetch did not bring it");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_new_right_after_a_fetch_comes_with_the_next_one_and_one_that_is_gone_does_not() {
+        let world = World::start(with_keys(&["a"], "")).await;
+        world.counts().await;
+        world.answers(with_keys(&["b"], ""));
+        assert!(world.keys.want(Some("b")));
+        advance(PAUSE - MOMENT).await;
+        assert_eq!(world.requests.load(Ordering::SeqCst), 1);
+        assert_eq!(world.after(2 * MOMENT, 2).await, (2, 2, 0));
+        assert!(world.has("b") && !world.has("a"));
+        assert!(!world.keys.want(Some("a")));
+        // Made-up ids are remembered up to a bound, and cause one fetch.
+        let waiting = (0..5000).filter(|number| world.keys.want(Some(&format!("made up {number}")))).count();
+        assert_eq!(waiting, UNKNOWN_MAX);
+        assert_eq!(world.after(PAUSE + MOMENT, 3).await, (3, 2, 0));
     }
 
     #[tokio::test]

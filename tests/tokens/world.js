@@ -16,7 +16,7 @@ export async function gatewayOf(context, issuers) {
     settings += `[[issuer]]\nname = "${name}"\naudience = "${audience}"\n${place}\n[[issuer.rule]]\nclaim = "scope"\ncontains = "chat"\n${rights}`
   }
   await writeFile(join(folder, "auth.toml"), settings)
-  const gateway = await start("127.0.0.1:0", ["--auth", join(folder, "auth.toml")], "127.0.0.1:0")
+  const gateway = await start("127.0.0.1:0", ["--auth", join(folder, "auth.toml"), "--limit", "failed_logins_max=0"], "127.0.0.1:0")
   context.after(async () => {
     await gateway.stop()
     await rm(folder, { recursive: true })
