@@ -264,7 +264,7 @@ async fn the_tenant_comes_from_the_signed_token_alone() {
 #[tokio::test]
 async fn a_tenant_that_has_used_up_its_quota_is_told_and_others_go_on() {
     let quotas = "[[tenant]]\nstreams_max = 2\nopen_max = 1\nappends_per_second_max = 5\n\
-                  [[tenant]]\nname = 'small'\nbytes_max = 4000\n";
+                  [[tenant]]\nname = 'small'\nbytes_max = 5000\n";
     let world = Protected::start(quotas).await;
     let token = |tenant: &str, subject: &str| {
         world.token(&[&["--tenant", tenant, "--subject", subject], &ALL[..]].concat())

@@ -121,7 +121,7 @@ export function cases({ algorithm, name: iss, key, second }) {
     add(REFUSED, `exp ${number.slice(0, 20)}`, { claims: text.replace(/"exp":\d+/, `"exp":${number}`) })
     if (!number.startsWith("-") && number !== "0") for (const member of ["nbf", "iat"]) add(REFUSED, `${member} ${number.slice(0, 20)}`, as(member))
   }
-  for (const [member, value] of [["exp", now() - 31], ["exp", now() - 1], ["exp", now() + 100_000], ["nbf", now() + 60], ["iat", now() + 60], ["iat", now() - 90_000]])
+  for (const [member, value] of [["exp", now() - 31], ["exp", now() - 1], ["exp", now() + 100_000], ["nbf", now() + 600], ["iat", now() + 600], ["iat", now() - 90_000]])
     add(REFUSED, `${member} ${value - now()} s from now`, { claims: { ...claims, [member]: value } })
   for (const member of ["exp", "iss", "aud", "scope"]) add(member === "scope" ? undefined : REFUSED, `without ${member}`, { claims: without(claims, member) })
 

@@ -109,7 +109,7 @@ async fn polls_that_are_not_held_in_time_fail_the_run() {
 async fn an_append_that_is_refused_fails_the_run() {
     on_time(async || {
         let _turn = alone().await;
-        let fake = Fake::start(Faults { refuse_every: 100, ..Faults::default() }).await;
+        let fake = Fake::start(Faults { refuse_every: 5, ..Faults::default() }).await;
         let target = format!("http://{}", fake.address);
         let how = ["appends", "--rounds", "1", "--seconds", "1", "--warm-up", "0.2", "--target", &target];
         let ended = Loadtest::new_without_output(&how).run().await;
