@@ -30,7 +30,7 @@ use super::standing::Standing;
 use super::strict_json::is_unambiguous;
 use super::verified::{TokenDigest, VerifiedToken, VerifiedTokens};
 use crate::limits::Limits;
-use crate::stream::{Filter, Principal};
+use crate::stream::{Filter, Principal, Tenant};
 
 /// The longest token, in bytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -112,7 +112,7 @@ struct Verifier {
     verified: VerifiedTokens,
     /// Invalid tokens of each address.
     failed_logins: FailedLogins,
-    certificate_rules: Vec<CertificateRule>,
+    certificate_rules: Vec<(Tenant, CertificateRule)>,
 }
 
 #[derive(Debug)]
@@ -389,12 +389,13 @@ impl KeySource {
     }
 }
 
-/// Rules for certificates, each with at most one `*`.
-fn checked(rules: &[CertificateRule]) -> Result<Vec<CertificateRule>, AuthError> {
-    match rules.iter().find(|rule| rule.matches.matches('*').count() > 1) {
-        Some(rule) => Err(AuthError::CertificateRule(rule.matches.clone())),
-        None => Ok(rules.to_vec()),
-    }
+/// Rules for certificates with their tenants, each with at most one `*`.
+fn checked(rules: &[CertificateRule]) -> Result<Vec<(Tenant, CertificateRule)>, AuthError> {
+    let check = |rule: &CertificateRule| match rule.matches.matches('*').count() {
+        0 | 1 => Ok((rule.tenant()?, rule.clone())),
+        _ => Err(AuthError::CertificateRule(rule.matches.clone())),
+    };
+    rules.iter().map(check).collect()
 }
 
 /// A delay in whole seconds, rounded up.

@@ -54,29 +54,34 @@ impl CertificateRule {
     }
 }
 
-/// The grants of a certificate, which end with it; those of all rules that are for one of its names, and those of everybody. The
-/// subject is the name that the first of these rules is for, and `facts` returns what tells whether it stands, from the kind and the text
+/// The grants of a certificate, which end with it: those of all rules of its tenant that are for one of its names, and those of
+/// everybody. Its tenant and its subject are the tenant and the name of the first rule that is for one of its names, and `facts` returns what tells whether it stands, from the kind and the text
 /// of that name and the begin of the validity. `None`: no rule is for it.
 pub(super) fn grants(
     certificate: &[u8],
-    rules: &[CertificateRule],
+    rules: &[(Tenant, CertificateRule)],
     public: &GrantList,
     facts: impl FnOnce(&str, &str, SystemTime) -> TokenFacts,
 ) -> Result<Option<Grants>, InvalidClaims> {
     let Ok(names) = Names::of(certificate) else { return Ok(None) };
-    let (mut list, mut subject) = (GrantList::default(), None);
-    for rule in rules {
+    let (mut list, mut holder) = (GrantList::default(), None);
+    for (tenant, rule) in rules {
         for (name, text) in &names.all {
             let Some(variable) = rule.subject_of(*name, text) else { continue };
-            list.extend(&Claims::of_subject(variable).grants(&[rule.as_rule()], &Tenant::default())?);
-            subject = subject.or_else(|| Some((format!("{SUBJECTS}{}", name.as_str()), text)));
+            let (own, ..) = holder.get_or_insert((tenant, name, text));
+            if *own == tenant {
+                list.extend(&Claims::of_subject(variable).grants(&[rule.as_rule()], tenant)?);
+            }
         }
     }
-    list.extend(public);
-    Ok(subject.map(|(kind, text)| {
-        let facts = facts(&kind, text, names.begin);
-        Grants::of(Tenant::default(), &format!("{kind} {text}"), list, names.end, Some(facts))
-    }))
+    let Some((tenant, name, text)) = holder else { return Ok(None) };
+    // Public streams are those of the default tenant.
+    if tenant.is_default() {
+        list.extend(public);
+    }
+    let kind = format!("{SUBJECTS}{}", name.as_str());
+    let facts = facts(&kind, text, names.begin);
+    Ok(Some(Grants::of(tenant.clone(), &format!("{kind} {text}"), list, names.end, Some(facts))))
 }
 
 impl Names {
@@ -111,7 +116,7 @@ mod tests {
 
     use super::*;
     use crate::auth::{Action, authorize};
-    use crate::stream::StreamName;
+    use crate::stream::{Filter, StreamName};
 
     /// With the names `URI:spiffe://example.org/device/7`, `DNS:sensor7.example.org`, `email:ops@example.org` and the common name
     /// `sensor-7`; made by `openssl req -x509`.
@@ -136,7 +141,7 @@ qIhmXTcYbQbCJXbIiPoy8wSGZZTVsw==
     fn rule(name: CertificateName, matches: &str, read: &[&str]) -> CertificateRule {
         let read = read.iter().map(|&pattern| pattern.to_owned()).collect();
         let [append, create, manage] = Default::default();
-        CertificateRule { name, matches: matches.to_owned(), read, append, create, manage }
+        CertificateRule { name, matches: matches.to_owned(), tenant: None, read, append, create, manage }
     }
 
     fn facts(_: &str, _: &str, _: SystemTime) -> TokenFacts {
@@ -145,7 +150,15 @@ qIhmXTcYbQbCJXbIiPoy8wSGZZTVsw==
 
     fn of(rules: &[CertificateRule]) -> Result<Option<Grants>, InvalidClaims> {
         let der = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).unwrap();
-        grants(&der, rules, &GrantList::default(), facts)
+        let with_tenant = |rule: &CertificateRule| (rule.tenant().unwrap(), rule.clone());
+        let rules: Vec<_> = rules.iter().map(with_tenant).collect();
+        grants(&der, &rules, &public(), facts)
+    }
+
+    fn public() -> GrantList {
+        let mut list = GrantList::default();
+        list.of_mut(Action::Read).push(Filter::parse("public").unwrap());
+        list
     }
 
     fn reads(grants: &Grants, stream: &str) -> bool {
@@ -183,7 +196,12 @@ qIhmXTcYbQbCJXbIiPoy8wSGZZTVsw==
             assert_eq!(of(&[rule(name, matches, &["#"])]), Ok(None), "{matches}");
         }
         assert_eq!(
-            grants(b"garbage", &[rule(CertificateName::Cn, "*", &["#"])], &GrantList::default(), facts),
+            grants(
+                b"garbage",
+                &[(Tenant::default(), rule(CertificateName::Cn, "*", &["#"]))],
+                &GrantList::default(),
+                facts
+            ),
             Ok(None)
         );
     }
@@ -199,5 +217,27 @@ qIhmXTcYbQbCJXbIiPoy8wSGZZTVsw==
         assert_eq!(grants.subject(), Some("certificate:cn sensor-7"));
         let whole = of(&[rule(CertificateName::Uri, "spiffe://*", &["{sub}"])]);
         assert_eq!(whole, Err(InvalidClaims::Value("{sub}".to_owned())), "it has slashes");
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_says_which_tenant_and_rules_of_others_grant_nothing() {
+        let in_tenant = |tenant: &str, read: &str| CertificateRule {
+            tenant: Some(tenant.to_owned()),
+            ..rule(CertificateName::Cn, "sensor-*", &[read])
+        };
+        let grants = of(&[in_tenant("acme", "a/{tenant}"), in_tenant("beta", "b"), in_tenant("acme", "c")]);
+        let grants = grants.unwrap().unwrap();
+        let acme = Tenant::parse("acme").unwrap();
+        assert_eq!(grants.tenant(), &acme);
+        let may_read = |text: &str| {
+            let name = StreamName::parse(text).unwrap().of_tenant(&acme);
+            authorize(&grants, Action::Read, &name).is_ok()
+        };
+        let expected = [("a/acme", true), ("b", false), ("c", true), ("public", false)];
+        assert_eq!(expected.map(|(stream, _)| (stream, may_read(stream))), expected);
+        assert!(!reads(&grants, "c") && !reads(&grants, "public"), "streams of the default tenant");
+        let of_default = of(&[rule(CertificateName::Cn, "sensor-*", &["c"])]).unwrap().unwrap();
+        assert!(reads(&of_default, "public"));
+        assert!(in_tenant("a/b", "c").tenant().is_err());
     }
 }

@@ -86,12 +86,20 @@ impl IssuerSettings {
         match (&self.tenant, &self.tenant_claim) {
             (None, None) => Ok(TenantRule::Fixed(Tenant::default())),
             (None, Some(claim)) => Ok(TenantRule::Claim(claim.clone())),
-            (Some(name), None) => match Tenant::parse(name) {
-                Ok(tenant) => Ok(TenantRule::Fixed(tenant)),
-                Err(InvalidTenant) => Err(AuthError::Tenant(name.clone())),
-            },
+            (Some(name), None) => tenant_named(name).map(TenantRule::Fixed),
             (Some(_), Some(_)) => Err(AuthError::TenantPlace(self.name.clone())),
         }
+    }
+}
+
+fn tenant_named(name: &str) -> Result<Tenant, AuthError> {
+    Tenant::parse(name).map_err(|InvalidTenant| AuthError::Tenant(name.to_owned()))
+}
+
+impl CertificateRule {
+    /// The tenant that the certificate's holder belongs to.
+    pub(super) fn tenant(&self) -> Result<Tenant, AuthError> {
+        self.tenant.as_deref().map_or_else(|| Ok(Tenant::default()), tenant_named)
     }
 }
 
@@ -146,6 +154,9 @@ pub struct CertificateRule {
     pub name: CertificateName,
     /// The text of the name. One `*` stands for any text, which `{sub}` stands for in turn; without it, `{sub}` is the whole name.
     pub matches: String,
+    /// The tenant that the certificate's holder belongs to. `None`: the default tenant.
+    #[serde(default)]
+    pub tenant: Option<String>,
     /// Streams that may be read.
     #[serde(default)]
     pub read: Vec<String>,

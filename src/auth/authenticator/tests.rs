@@ -407,4 +407,3 @@ fn an_address_that_sends_invalid_tokens_waits_before_the_next_unknown_one_is_che
     let elsewhere = world.authenticator.token(late.as_bytes(), Principal(2), now());
     assert!(elsewhere.is_ok(), "the same token from another address");
 }
-
