@@ -148,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     pub(super) async fn run(mut self: Box<Self>) {
         self.resume().await;
         let ending = loop {
-            if let Err(ending) = self.turn().await {
+            if let Err(ending) = self.process().await {
                 break ending;
             }
         };
@@ -175,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Handles received packets, sends messages and stores changes as far as possible, then waits for the
     /// next event.
-    async fn turn(&mut self) -> Result<(), Ending> {
+    async fn process(&mut self) -> Result<(), Ending> {
         while let Some(packet) = self.wire.next()? {
             self.heard_at = Instant::now();
             Box::pin(self.dispatch(packet)).await?;

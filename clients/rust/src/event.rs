@@ -74,7 +74,7 @@ impl fmt::Display for Reason {
 pub(crate) struct OnEvent(pub(crate) Arc<dyn Fn(&Event) + Send + Sync>);
 
 impl OnEvent {
-    pub(crate) fn tell(&self, event: &Event) {
+    pub(crate) fn report(&self, event: &Event) {
         (self.0)(event);
     }
 }

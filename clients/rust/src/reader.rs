@@ -80,7 +80,7 @@ impl Reader {
         loop {
             self.notice_network();
             let step = self.policy.next(Instant::now());
-            self.tell();
+            self.report();
             match step {
                 Step::Wait(until) => select! {
                     () = sleep_until(until) => {}
@@ -92,7 +92,7 @@ impl Reader {
                     }
                 }
             }
-            self.tell();
+            self.report();
         }
     }
 
@@ -118,7 +118,7 @@ impl Reader {
             Ended::Attempt(end) => self.policy.ended(end, now),
             Ended::ForGood(refusal) => return Some(Item::Refused(refusal)),
             Ended::Intercepted(error) => {
-                self.shared.on_event.tell(&Event::Untrusted(error));
+                self.shared.on_event.report(&Event::Untrusted(error));
                 self.policy.ended(End::NotGateway, now);
             }
             Ended::Untrusted(error) => return Some(Item::Untrusted(error)),
@@ -181,7 +181,7 @@ impl Reader {
             _ => true,
         });
         self.policy.envelope(up_to_date, Instant::now());
-        self.tell();
+        self.report();
         if !token.apply(&mut self.selection.token) && items.is_empty() {
             return;
         }
@@ -215,12 +215,12 @@ impl Reader {
     }
 
     /// Reports the events of the policy, and remembers what it has learned.
-    fn tell(&mut self) {
+    fn report(&mut self) {
         for event in self.policy.take_events() {
             if let Event::Form { to, .. } = event {
                 self.output.form.send_replace(Some(to));
             }
-            self.shared.on_event.tell(&event);
+            self.shared.on_event.report(&event);
         }
         if let Some(known) = self.policy.take_learned() {
             self.shared.memory.lock().remember(known);
