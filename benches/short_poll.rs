@@ -13,6 +13,7 @@
     reason = "a bench may panic"
 )]
 
+mod figures;
 #[path = "../tests/world/mod.rs"]
 mod world;
 
@@ -20,6 +21,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::{ExitCode, Stdio};
 
+use figures::{cpu_micros, median};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -78,8 +80,8 @@ async fn compare() -> f64 {
     println!("server CPU per request, median of {ROUNDS} rounds of {REQUESTS} requests:");
     let mut ratio_max: f64 = 0.0;
     for ((name, _), costs_of_kind) in kinds.iter().zip(&costs) {
-        let ratio = median(costs_of_kind.iter().zip(&costs[0]).map(|(cost, bare)| cost / bare));
-        let micros = median(costs_of_kind.iter().copied());
+        let ratio = median(costs_of_kind.iter().zip(&costs[0]).map(|(cost, bare)| cost / bare).collect());
+        let micros = median(costs_of_kind.clone());
         println!("  {name:12} {micros:6.2} us  ratio {ratio:.3}");
         ratio_max = ratio_max.max(ratio);
     }
@@ -100,12 +102,6 @@ async fn targets(gateway: &Gateway) -> (String, String) {
     assert_eq!(gateway.send(get(&tail)).await.expect(200).text(), "[]");
     assert_eq!(gateway.send(get(&before)).await.expect(200).text(), format!("[{message}]"));
     (tail, before)
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Repeats one request on connections that stay open.
@@ -165,17 +161,6 @@ fn is_whole(answer: &[u8]) -> bool {
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
     body.len() == length.parse::<usize>().unwrap()
-}
-
-/// Returns the CPU time of a process's threads, read in nanoseconds (proc(5), `schedstat`; `stat` counts in ticks of a
-/// hundredth of a second). The threads of both servers live as long as their processes, so none is missing.
-fn cpu_micros(process: u32) -> f64 {
-    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    let nanos = threads.map(|thread| {
-        let text = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
-        text.split(' ').next().unwrap().parse::<f64>().unwrap()
-    });
-    nanos.sum::<f64>() / 1000.0
 }
 
 async fn start_hello() -> (Child, u32, SocketAddr) {

@@ -13,6 +13,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "a token has the time of day")]
 
+mod figures;
 #[path = "../tests/world/mod.rs"]
 mod world;
 
@@ -22,6 +23,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::SystemTime;
 
+use figures::{cpu_micros, median};
 use pollgate::auth::{AuthSettings, Authenticator};
 use pollgate::stream::Principal;
 use tikv_jemalloc_ctl::thread;
@@ -149,19 +151,4 @@ impl Load {
             }
         }
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// Returns the CPU time of a process's threads (proc(5), `schedstat`).
-fn cpu_micros(process: u32) -> f64 {
-    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    let nanos = threads.map(|thread| {
-        let text = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
-        text.split(' ').next().unwrap().parse::<f64>().unwrap()
-    });
-    nanos.sum::<f64>() / 1000.0
 }

@@ -56,7 +56,7 @@ impl CertificateRule {
 
 /// The grants of a certificate, which end with it: those of all rules of its tenant that are for one of its names, and those of
 /// everybody. Its tenant and its subject are the tenant and the name of the first rule that is for one of its names, and `facts` returns what tells whether it stands, from the kind and the text
-/// of that name and the begin of the validity. `None`: no rule is for it.
+/// of that name and the beginning of the validity. `None`: no rule names the certificate.
 pub(super) fn grants(
     certificate: &[u8],
     rules: &[(Tenant, CertificateRule)],

@@ -66,7 +66,7 @@ impl Broker {
             Ok(client) => client,
             Err(reason) => return self.refuse(wire, reason).await,
         };
-        // A device that comes again before its old connection is known to be broken takes the place of that.
+        // A device may reconnect before the gateway notices that its old connection is broken. It then keeps its place.
         let open = match self.hub.open(grants.tenant(), self.sessions.is_attached(&client)) {
             Ok(open) => open,
             Err(_full) => return self.refuse(wire, Reason::QuotaExceeded).await,

@@ -47,7 +47,7 @@ async function rebound(page, address, path, options) {
   }, [path, options])
 }
 
-test("a name that resolves to the gateway is not allowed because of that", async (context) => {
+test("a page whose host name resolves to the gateway is still refused", async (context) => {
   const { gateway, page } = await serve(context)
   const admin = gateway.admin.replace("http://", "")
   for (const [address, path, options] of [

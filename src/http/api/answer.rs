@@ -43,7 +43,7 @@ pub(in crate::http) enum Audience {
     All,
     /// All without a token. A token may be that of a tenant, whose stream of this name is another one.
     Public,
-    /// Those who have the token. Only they may keep the entity tag, to ask whether something has changed.
+    /// Clients with the token. A shared cache must not store the response; the client may revalidate its own copy by the entity tag.
     Private,
 }
 

@@ -40,7 +40,7 @@ pub trait OpenConnection: Send + Sync + 'static {
     }
 }
 
-/// What is known of a connection if its requests are logged, if it is that of a proxy, or if clients may have certificates.
+/// Details of a connection. It has them if requests are logged, if a proxy has opened it, or if clients may send certificates.
 #[derive(Debug)]
 pub struct ConnectionDetails {
     /// The address of the client, or of the proxy.

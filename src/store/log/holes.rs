@@ -51,6 +51,8 @@ impl<C: Content> Log<C> {
         if let Some(start) = found {
             self.holes.get_or_insert_default().damaged.insert(start);
             self.skip_hole();
+            // The oldest append may be another one now, and its time an earlier one.
+            self.next_too_old = None;
             self.free_trimmed();
         }
     }
