@@ -197,7 +197,7 @@ fn is_accepted(directory: &Path, restored: &ReplayedLog, accept_damage: bool) ->
     if new.is_empty() {
         return Ok(true);
     }
-    let lost = damage::lost(restored.streams.iter(), &restored.losses);
+    let lost = damage::lost(restored.streams.iter());
     let (damage, lost) = (damage::listed(&new), damage::listed(&lost));
     if !accept_damage {
         return Err(OpenError::Damaged { damage, lost });

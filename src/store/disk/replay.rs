@@ -186,7 +186,7 @@ impl Replay {
     }
 
     fn head(&mut self, state: StreamRecord, kept: Arc<Kept>) {
-        let (id, earliest) = (state.id, Position(state.earliest));
+        let (id, trimmed) = (state.id, Position(state.trimmed));
         let (written, retained_from) = (Position(state.tail), Position(state.retained_from));
         let Some(mut entry) = state.restore(&self.owner, self.now) else {
             tracing::error!(
@@ -202,8 +202,8 @@ impl Replay {
         let content = Stored::Kept(kept);
         let before = self.streams.remove(&id).and_then(|head| head.entry.head);
         let copy = before.map_or_else(|| content.clone(), |head| head.content);
-        entry.head = Some(entry::WrittenState { content, copy, earliest });
-        self.streams.insert(id, ReplayedStream { entry, written, earliest, retained_from });
+        entry.head = Some(entry::WrittenState { content, copy, trimmed });
+        self.streams.insert(id, ReplayedStream { entry, written, trimmed, retained_from });
     }
 
     /// Applies a change of a session. Changes before the first record of the whole session are ignored, since that record

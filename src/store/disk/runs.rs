@@ -110,14 +110,14 @@ impl Runs {
 pub(super) struct Gathered {
     restored: Restored<Stored>,
     /// Appends before this position are not needed.
-    earliest: Position,
+    trimmed: Position,
     /// The position after the last append. Positions between that and the next one were damaged.
     end: Option<Position>,
 }
 
 impl Gathered {
-    pub(super) fn new(earliest: Position) -> Self {
-        Self { restored: Restored { sealed: Vec::new(), open: Vec::new() }, earliest, end: None }
+    pub(super) fn new(trimmed: Position) -> Self {
+        Self { restored: Restored { sealed: Vec::new(), open: Vec::new() }, trimmed, end: None }
     }
 
     /// Adds the runs that a source has between two positions; they stay shared.
@@ -135,7 +135,7 @@ impl Gathered {
                 self.seal_open();
                 self.push_run(run, Position(u64::MAX));
             }
-            let open = span.open.into_iter().filter(|record| record.end() > self.earliest);
+            let open = span.open.into_iter().filter(|record| record.end() > self.trimmed);
             let open: Vec<_> = open.filter(|record| record.start >= from).collect();
             if !open.is_empty() {
                 self.seal_open();
@@ -155,7 +155,7 @@ impl Gathered {
 
     fn push_run(&mut self, run: Arc<Packed>, to: Position) {
         let end = run.end().min(to);
-        if end > self.earliest && self.end.is_none_or(|end| end <= run.start()) {
+        if end > self.trimmed && self.end.is_none_or(|end| end <= run.start()) {
             self.end = Some(end);
             self.restored.sealed.push((run, end));
         }
