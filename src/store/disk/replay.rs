@@ -6,6 +6,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
+
 use super::kept::{Kept, RecordSpan, Stored};
 use super::losses::Losses;
 use super::record::{
@@ -79,12 +81,25 @@ impl Replay {
         }
     }
 
+    /// Notes damage. A session cannot report a gap to its client as a stream does, so a change of a session with one flipped bit
+    /// is applied with that bit restored.
     fn damaged(&mut self, damaged: &Damaged) {
         let (streams, appends) = (&self.streams, &self.appends);
-        self.losses.note(damaged, |stream| {
+        let found = self.losses.note(damaged, |stream| {
             let decided = streams.get(&stream).map(|head| head.entry.decided);
             decided.or_else(|| appends.get(&stream)?.runs.end())
         });
+        let Damaged { place, ref bytes } = *damaged;
+        let bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        match found {
+            Some(record @ (LogRecord::Session { .. } | LogRecord::SessionChanged { .. })) => {
+                self.record(Scanned { place, bytes, record, content: Bytes::new() });
+            }
+            Some(LogRecord::Appended { said: Some(said), .. } | LogRecord::CreatedWith { said, .. }) => {
+                self.session_of_append(said.session, RecordSpan { place, bytes })
+            }
+            _ => {}
+        }
     }
 
     fn record(&mut self, scanned: Scanned) {
@@ -215,6 +230,15 @@ impl Replay {
         }
     }
 
+    /// Applies the change of a session that the record of an append contains, if there is one.
+    fn session_of_append(&mut self, note: Option<SessionNote>, RecordSpan { place, bytes }: RecordSpan) {
+        let Some(note) = note else { return };
+        if let Some(segment) = self.segments.get(place.segment) {
+            segment.streams.lock().insert(note.session);
+        }
+        self.session(note, None, bytes.into());
+    }
+
     /// Adds an append with its other properties.
     fn appended(
         &mut self,
@@ -227,14 +251,9 @@ impl Replay {
     ) {
         let mut said = said.map(|said| *said);
         let annotation = said.as_mut().and_then(|said| said.annotation.take());
-        let RecordSpan { place, bytes } = kept.span();
+        let span = kept.span();
         let end = self.append(stream, start, at, divided, annotation, kept);
-        if let Some(note) = said.as_mut().and_then(|said| said.session.take()) {
-            if let Some(segment) = self.segments.get(place.segment) {
-                segment.streams.lock().insert(note.session);
-            }
-            self.session(note, None, bytes.into());
-        }
+        self.session_of_append(said.as_mut().and_then(|said| said.session.take()), span);
         self.apply_note(stream, end, said, time(at).min(self.now));
     }
 
