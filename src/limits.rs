@@ -39,6 +39,8 @@
 //! | a stream | 0.7 KiB in memory, 0.9 KiB on disk, and its name |
 //! | a fork | the same as a stream, and 32 bytes for each of its ancestors, at most 16 |
 //! | a producer | 100 bytes and its id of at most 256 bytes; 10 000 per stream |
+//! | a client that is remembered after its poll | 256 bytes, its id and the name of its stream; all of them at most 300 times `idle_clients_max`: 29 MiB |
+//! | a client whose takeovers are remembered | 300 bytes; `takeover_clients_max` of those that poll, and of those that speak MQTT: 6 MiB |
 //! | a revocation of tokens | about 300 bytes; 10 000 that count, and 30 000 entries in their stream |
 //!
 //! | from | of the budget |
@@ -188,7 +190,8 @@ limits! {
     client_polls_max: usize = 16, "polls";
     /// How long a client without a held poll is remembered.
     client_idle_timeout: Span = Span::seconds(300), "duration";
-    /// Remembered clients without a held poll, about 300 bytes each.
+    /// Remembered clients without a held poll. All of them together take at most 300 bytes times this number, so fewer are
+    /// remembered if their ids and the names of their streams have more than 44 bytes in sum.
     idle_clients_max: u64 = 100_000, "clients";
 
     /// Delay of the third takeover of a client id within a second; each further one is delayed twice as long. What is delayed
