@@ -46,7 +46,7 @@
 //! | from | of the budget |
 //! |---|---|
 //! | 85 % | new streams and appends are refused: with 507, with 503 if the shortage is temporary, over MQTT with 0x97; reads go on |
-//! | 95 % | clients that do not read are disconnected within a second; new connections get 503; each second a tenth of the held polls is answered early, and live forms end at a heartbeat, each with its offset |
+//! | 95 % | clients that do not read are disconnected within a second, idle connections within 10 s; new connections get 503; each second a tenth of the held polls is answered early, and live forms end at a heartbeat, each with its offset |
 //!
 //! Memory that these estimates miss is found by reading the resident set size of the process, every 100 ms from 70 % on. One
 //! client, the subject of a token or else an address, may store `principal_share_percent` of the budget.

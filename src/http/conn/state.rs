@@ -15,6 +15,8 @@ use crate::stream::Principal;
 pub enum Phase {
     /// Connections are accepted and served.
     Serving,
+    /// The same, but memory is critical: connections without a request close.
+    Shedding,
     /// No connection is accepted; open connections close after their current response.
     Closing,
     /// All connections are dropped at once.
