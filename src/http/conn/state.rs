@@ -82,6 +82,11 @@ impl ConnectionState {
         self.details().map(|details| details.peer)
     }
 
+    /// Whether the client is a proxy in front of the gateway, whose header fields can be trusted.
+    pub(in crate::http) fn is_of_proxy(&self) -> bool {
+        self.details().is_some_and(|details| details.proxies.is_some())
+    }
+
     /// Where a request comes from that has these header fields.
     pub(in crate::http) fn source(&self, fields: &(impl Fields + ?Sized)) -> ClientSource<'_> {
         let proxies = self.details().and_then(|details| details.proxies.as_ref());
