@@ -30,8 +30,9 @@ pub(super) struct Replay {
     /// The account that is charged for everything stored before this run.
     pub(super) owner: Arc<Owner>,
     now: SystemTime,
-    streams: HashMap<StreamId, ReplayedStream>,
-    appends: HashMap<StreamId, Appends>,
+    /// Boxed like the appends, so that each stream can be freed when it becomes an entry of the store.
+    streams: HashMap<StreamId, Box<ReplayedStream>>,
+    appends: HashMap<StreamId, Box<Appends>>,
     /// The greatest append time; later than `now` if a clock was wrong.
     latest: SystemTime,
     /// The records that say that a stream has ended.
@@ -152,7 +153,8 @@ impl Replay {
             }
             LogRecord::Appended { stream, start, at, ends, said } => {
                 let kept = kept();
-                if let Some(ReplayedStream { entry, .. }) = self.streams.get_mut(&stream)
+                let entry = self.streams.get_mut(&stream).map(|head| &mut head.entry);
+                if let Some(entry) = entry
                     && entry.epoch_history.own() < self.run
                 {
                     entry.epoch_history = entry.epoch_history.run(Position(start), self.run);
@@ -218,7 +220,7 @@ impl Replay {
         let before = self.streams.remove(&id).and_then(|head| head.entry.head);
         let copy = before.map_or_else(|| content.clone(), |head| head.content);
         entry.head = Some(entry::WrittenState { content, copy, trimmed });
-        self.streams.insert(id, ReplayedStream { entry, written, trimmed, retained_from });
+        self.streams.insert(id, Box::new(ReplayedStream { entry, written, trimmed, retained_from }));
     }
 
     /// Applies a change of a session. Changes before the first record of the whole session are ignored, since that record
@@ -285,7 +287,7 @@ impl Replay {
     /// Applies the properties of an append to the writers of its stream. Ignored before the first record of the stream's state,
     /// which contains them.
     fn apply_note(&mut self, stream: StreamId, end: Position, said: Option<AppendNote>, at: SystemTime) {
-        let Some(ReplayedStream { entry, .. }) = self.streams.get_mut(&stream) else { return };
+        let Some(entry) = self.streams.get_mut(&stream).map(|head| &mut head.entry) else { return };
         entry.decided = entry.decided.max(end);
         let Some(said) = said else { return };
         let append = crate::stream::Append {
@@ -304,7 +306,7 @@ impl Replay {
         self.count_forks();
         self.measure_depths();
         let (mut appends, mut shared) = (self.appends, HashSet::new());
-        for ReplayedStream { entry, .. } in self.streams.values() {
+        for entry in self.streams.values().map(|head| &head.entry) {
             shared.extend(entry.origin.ancestors().iter().map(|(origin, _)| origin.0));
         }
         for (stream, appends) in &mut appends {
@@ -324,7 +326,7 @@ impl Replay {
             if entry.log.tail() > tail {
                 skipped.push(stream);
             }
-            entry
+            Box::new(entry)
         });
         let mut streams: Vec<_> = restored.collect();
         if self.latest > self.now {
@@ -357,7 +359,7 @@ impl Replay {
                 Some((head.entry.name.clone(), head.entry.asked.fork.as_ref()?.source.clone()))
             })
             .collect();
-        for ReplayedStream { entry, .. } in self.streams.values_mut() {
+        for entry in self.streams.values_mut().map(|head| &mut head.entry) {
             let (mut depth, mut name) = (0, &entry.name);
             // An earlier version allowed longer chains.
             while let Some(source) = sources.get(name).filter(|_| depth < FORK_DEPTH_MAX) {
@@ -376,7 +378,8 @@ impl Replay {
                 }
             }
             let before = self.streams.len();
-            self.streams.retain(|_, ReplayedStream { entry, .. }| {
+            self.streams.retain(|_, head| {
+                let entry = &mut head.entry;
                 entry.forks = forks.get(&entry.name).copied().unwrap_or_default();
                 entry.state != State::Deleted || entry.forks > 0
             });
@@ -389,7 +392,7 @@ impl Replay {
 
 /// The result of a replay.
 pub(super) struct ReplayedLog {
-    pub(super) streams: Vec<Entry<Stored>>,
+    pub(super) streams: Vec<Box<Entry<Stored>>>,
     /// Streams whose tails were moved past damage, which is still to be written.
     pub(super) skipped: Vec<StreamId>,
     pub(super) losses: Losses,

@@ -41,7 +41,7 @@ impl Appends {
 impl ReplayedStream {
     /// The stream with its messages: first those that it shares with its sources, then its own. Messages that are missing after
     /// the trimmed ones were damaged.
-    pub(super) fn into_entry(self, found: &mut HashMap<StreamId, Appends>) -> Entry<Stored> {
+    pub(super) fn into_entry(self, found: &mut HashMap<StreamId, Box<Appends>>) -> Entry<Stored> {
         let Self { mut entry, written, trimmed, retained_from } = self;
         if entry.state == State::Deleted {
             return entry;
