@@ -260,6 +260,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// afterwards.
     async fn save(&mut self) -> Result<(), Ending> {
         self.save_at = None;
+        // Before the session: a message of QoS 2 that it has done with must not be sent again by the group.
+        for group in self.session.groups() {
+            self.broker.store_group(&group).await.map_err(Ending::ByGateway)?;
+        }
         self.broker.store_offsets(&mut self.session).await.map_err(Ending::ByGateway)?;
         self.broker.store(self.session.change(None)).await.map_err(Ending::ByGateway)?;
         self.session.saved();
@@ -311,6 +315,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     async fn end(self: Box<Self>, ending: Ending) {
         let Self { broker, mut wire, mut session, subscriber, negotiated, attached, grants, .. } = *self;
         session.leave_groups();
+        for group in session.groups() {
+            // If this fails, the sweep tries again.
+            let _unsaved = broker.store_group(&group).await;
+        }
         drop(subscriber);
         let expiry = negotiated.session_expiry;
         // The client is not gone just because the gateway restarts (MQTT 5, section 3.1.2.5).

@@ -147,10 +147,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let Some(streams) = groups::stream_filter(key) else { return Ok(()) };
         let group = self.broker.groups.group(key);
         self.subscriber.add(streams.clone());
-        self.session.enter_group(key, group.clone(), group.enter(self.subscriber.marker()));
+        let member = group.enter(self.subscriber.marker(), self.session.is_stored());
+        self.session.enter_group(key, group.clone(), member);
         if group.has_begun() {
             self.catch_up = Some(Box::new(CatchUp::of(&self.session)));
-            return self.charge();
+            self.charge()?;
+            return self.broker.store_group(&group).await;
         }
         let mut walk = StreamWalk::over([&streams]);
         while let Some(found) = self.broker.hub.next_streams(&mut walk).await {
@@ -162,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             self.charge()?;
         }
         group.begin();
-        Ok(())
+        self.broker.store_group(&group).await
     }
 
     /// Ends a shared subscription. Returns whether it existed.
