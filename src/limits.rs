@@ -22,7 +22,7 @@
 //! | does not read a live form | one encoded batch of `tail_bytes_max` (or one larger message) and the write buffer | 64 KiB |
 //! | reads nothing at all | `socket_send_bytes` of kernel memory, for at most `write_timeout` | 128 KiB, 20 s |
 //! | has not sent its whole CONNECT | 4 KiB, and its part of `mqtt_connecting_bytes_max`, which all such connections share | 4 KiB, and 16 MiB for all |
-//! | speaks MQTT | one packet of `mqtt_packet_bytes_max`, the bytes that it has not read (a batch of `tail_bytes_max`, or one message), and the positions of 4096 streams | 1 MiB + 64 KiB + 320 KiB |
+//! | speaks MQTT | one packet of `mqtt_packet_bytes_max`, 64 KiB of messages of QoS 0 that are not synced yet, the bytes that it has not read (a batch of `tail_bytes_max`, or one message), and the positions of 4096 streams | 1 MiB + 128 KiB + 320 KiB |
 //! | has MQTT sessions, connected or not | `mqtt_session_bytes_per_address_max` for all sessions of its address; a subscription costs what its filter and the matching streams need, and nothing for retained messages | 128 MiB |
 //! | opens a WebSocket without a token, on streams that need one | a frame of 16 KiB, for at most `websocket_auth_timeout` | 16 KiB, 5 s |
 //! | exports all streams (admin listener, one at a time) | a read of 256 KiB or a message, and its encoding, the writers of a stream, and 64 bytes for each stream that has forks | 3 MiB + 4 MiB |

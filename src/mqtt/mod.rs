@@ -18,6 +18,7 @@ mod session;
 mod session_store;
 mod sessions;
 mod shares;
+mod unconfirmed;
 mod walks;
 mod websocket;
 mod wire;
