@@ -31,6 +31,12 @@ pub(super) use view::joined;
 
 use queue_entry::QueueEntry;
 
+/// The memory of a client in the cache, of which there is room for `idle_clients_max` times as much.
+const IDLE_CLIENT_BYTES: u64 = 300;
+
+/// The memory of a record with its places in the cache, without the client id and the name of the stream.
+const RECORD_BYTES: usize = 256;
+
 /// The client already holds the maximum number of polls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyPolls {
@@ -63,6 +69,14 @@ struct ClientRecord {
     last_seen: Instant,
 }
 
+impl ClientRecord {
+    /// The memory of the record of `client`, with its places in the cache.
+    fn bytes(&self, client: &ClientId) -> u32 {
+        let name = self.last_subject.stream().map_or(0, |stream| stream.as_str().len());
+        u32::try_from(RECORD_BYTES + client.as_str().len() + name).unwrap_or(u32::MAX)
+    }
+}
+
 /// Keeps a poll in its wait queue; dropping it removes the poll.
 pub(super) struct QueueSlot<'a> {
     clients: &'a Clients,
@@ -71,8 +85,10 @@ pub(super) struct QueueSlot<'a> {
 
 impl Clients {
     pub(super) fn new(limits: &Limits, metrics: &Metrics, clock: Clock) -> Self {
+        let weigh = |client: &ClientId, record: &Arc<ClientRecord>| record.bytes(client);
         let idle = Cache::builder()
-            .max_capacity(limits.idle_clients_max)
+            .max_capacity(limits.idle_clients_max.saturating_mul(IDLE_CLIENT_BYTES))
+            .weigher(weigh)
             .time_to_idle(limits.client_idle_timeout.get())
             .build();
         let (queues, anonymous, next_poll) = Default::default();
@@ -214,5 +230,27 @@ impl Drop for QueueSlot<'_> {
         };
         // A superseded poll is no longer in its queue.
         clients.leave(id, |held| held.number == poll.number, &mut Vec::new());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_records_of_idle_clients_have_a_bound_in_bytes_whatever_the_length_of_names() {
+        let limits = Limits { idle_clients_max: 10, ..Limits::default() };
+        let clients = Clients::new(&limits, &Metrics::new(), Clock::start());
+        for (name, expected) in [("s".to_owned(), 11), ("s".repeat(512), 3)] {
+            for number in 0..100 {
+                let client = ClientId::parse(&format!("client-{number}")).unwrap();
+                let subject = Subject::Stream(StreamName::parse(&name).unwrap());
+                drop(clients.hold(Some(client), subject, None, Duration::ZERO, (None, None)));
+            }
+            clients.idle.run_pending_tasks();
+            assert!((1..=expected).contains(&clients.idle.entry_count()), "{}", clients.idle.entry_count());
+            assert!(clients.idle.weighted_size() <= 10 * IDLE_CLIENT_BYTES);
+            clients.idle.invalidate_all();
+        }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::Broker;
 use super::codec::{Connect, Reason, Will};
+use super::groups::is_group;
 use super::session::{Presence, RestoredSession, Session};
 use super::sessions::{Attached, Away, DelayedWill, SessionFound};
 use crate::auth::Grants;
@@ -52,8 +53,10 @@ impl Broker {
     pub(super) fn load(&self) {
         let (now, now_of_day) = (self.clock.instant(), self.clock.now());
         let longest = self.limits.mqtt_session_expiry_max.get();
-        for stored in self.hub.sessions() {
-            let RestoredSession { session, presence, damaged } =
+        let stored = self.hub.sessions();
+        let groups: Vec<_> = stored.iter().filter_map(|stored| self.groups.restore(stored)).collect();
+        for stored in stored.into_iter().filter(|stored| !is_group(&stored.client)) {
+            let RestoredSession { mut session, presence, damaged } =
                 RestoredSession::new(stored.client, &stored.entries);
             if damaged > 0 || presence.is_none() {
                 tracing::error!(
@@ -62,6 +65,7 @@ impl Broker {
                     "a stored session is damaged or incomplete; its readable entries are used"
                 );
             }
+            session.restore_groups(&groups);
             let left =
                 |moment: SystemTime| moment.duration_since(now_of_day).unwrap_or_default().min(longest);
             let (until, will) = match presence {
