@@ -88,3 +88,6 @@ pub(super) async fn end_unauthorized_polls(auth: Arc<Authenticator>, hub: Arc<Hu
 pub(super) async fn fetch_keys(auth: Arc<Authenticator>, metrics: Arc<Metrics>) {
     auth.fetch_keys(|| metrics.key_fetch_failed()).await;
 }
+
+#[cfg(test)]
+mod tests;
