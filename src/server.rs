@@ -185,6 +185,7 @@ impl Server {
         let auth = Authenticator::new(&auth)?.with_limits(&settings.limits);
         let certificates = match Certificates::read(settings)? {
             Some(certificates) => {
+                authorization::revoke_certificates(&auth, Some(&certificates))?;
                 let (http, mqtt) = certificates.configs()?;
                 Some((certificates, http, mqtt))
             }

@@ -97,11 +97,13 @@ impl Clients {
         Self { queues, anonymous, next_poll, idle, takeovers, polls_max, clock }
     }
 
-    /// Ends the poll that `client` holds for `subject`, if any, because a newer one has arrived.
-    pub(super) fn supersede(&self, client: &ClientId, subject: &Subject) {
+    /// Ends the poll that `client` holds for `subject`, because a newer one has arrived. Returns whether there is one.
+    pub(super) fn supersede(&self, client: &ClientId, subject: &Subject) -> bool {
         let mut older = Vec::new();
         self.leave(client, |poll| poll.subject.is_same(subject), &mut older);
+        let took_over = !older.is_empty();
         self.end_superseded(client, subject, older);
+        took_over
     }
 
     /// Moves the polls that match `leaves` from the queue of `client` to `left`. An emptied queue becomes a
@@ -135,7 +137,8 @@ impl Clients {
     }
 
     /// Adds a poll to the queue of `client`, or to the anonymous polls. An older poll of the client for the
-    /// same subject is superseded and does not count against the limit. `offset` is shown to operators.
+    /// same subject is superseded and does not count against the limit. `offset` is shown to operators. Also returns
+    /// whether an older poll was superseded.
     pub(super) fn hold(
         &self,
         client: Option<ClientId>,
@@ -143,17 +146,17 @@ impl Clients {
         offset: Option<Offset>,
         hold: Duration,
         (credentials, open): (Option<CredentialMark>, Option<OpenCharge>),
-    ) -> Result<QueueSlot<'_>, TooManyPolls> {
+    ) -> Result<(QueueSlot<'_>, bool), TooManyPolls> {
         let number = self.next_poll.fetch_add(1, Ordering::Relaxed);
         let poll = Arc::new(QueueEntry::new(number, client, subject, offset, hold, (credentials, open)));
-        match &poll.client {
+        let took_over = match &poll.client {
             Some(client) => self.queue(client, &poll)?,
-            None => drop(self.anonymous.insert(number, poll.clone())),
-        }
-        Ok(QueueSlot { clients: self, entry: poll })
+            None => self.anonymous.insert(number, poll.clone()).is_some(),
+        };
+        Ok((QueueSlot { clients: self, entry: poll }, took_over))
     }
 
-    fn queue(&self, client: &ClientId, poll: &Arc<QueueEntry>) -> Result<(), TooManyPolls> {
+    fn queue(&self, client: &ClientId, poll: &Arc<QueueEntry>) -> Result<bool, TooManyPolls> {
         let remembered = || Queue {
             answered: self.idle.remove(client).map_or(0, |record| record.answered),
             ..Queue::default()
@@ -170,8 +173,9 @@ impl Clients {
         }
         queue.polls.push(poll.clone());
         drop(queue);
+        let took_over = !same.is_empty();
         self.end_superseded(client, &poll.subject, same);
-        Ok(())
+        Ok(took_over)
     }
 
     /// Returns the number of held polls.

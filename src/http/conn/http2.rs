@@ -177,3 +177,6 @@ impl hyper::body::Body for Tracked {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests;
