@@ -32,6 +32,7 @@
 //! * `budget`: the memory budget of the gateway and of each client, and the accounts that count against it.
 //! * `hub`: appends, reads, waits and wake-ups. The only module that waits for messages.
 //! * `auth`: what a client may do, and the tokens that prove it. Every front asks it before it asks the hub.
+//! * `http_client`: sends requests to other servers, over connections that are kept.
 //! * `http`: the HTTP front, one file per operation and delivery form.
 //! * `mqtt`: the MQTT front, over the same streams.
 //! * [`server`]: listeners, accepting, limits of connections, drain.
@@ -69,6 +70,8 @@ mod export;
 #[cfg(not(feature = "internals"))]
 mod http;
 #[cfg(not(feature = "internals"))]
+mod http_client;
+#[cfg(not(feature = "internals"))]
 mod hub;
 #[cfg(not(feature = "internals"))]
 mod metrics;
@@ -97,6 +100,9 @@ pub mod export;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod http;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod http_client;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod hub;
