@@ -28,7 +28,7 @@ use crate::http::api::gateway::Gateway;
 use crate::http::conn::Body;
 use crate::http::conn::{ConnectionState, bare};
 use crate::hub::{
-    EndSignal, Hub, MultiBatch, MultiReader, PollError, SharedBatch, Source, StreamReader, Tail,
+    EndSignal, Hub, MultiBatch, MultiReader, PollError, Presence, SharedBatch, Source, StreamReader, Tail,
     TailSettings, Update, Variant,
 };
 use crate::metrics::LiveMetrics;
@@ -166,8 +166,9 @@ impl Gateway {
 impl LiveOpener {
     /// Opens the tail of one stream or many. Errors are found here, before the status of the response is sent.
     pub(in crate::http) async fn open(self, live: LiveRead) -> Result<OpenLive, Error> {
-        let LiveRead { from, heartbeat, grants, renewals, reconnects: _, is_private: _ } = live;
+        let LiveRead { from, heartbeat, client, grants, renewals, reconnects: _, is_private: _ } = live;
         let (hub, format) = (&self.hub, self.format);
+        let presence = client.as_ref().and_then(|client| hub.device_connected(client, from.starts()));
         let rights_end = match renewals {
             Some(renewals) => Some(self.renewable_rights_end(renewals)),
             None => grants.map(|grants| self.rights_end(grants)),
@@ -188,7 +189,7 @@ impl LiveOpener {
                     sent: None,
                     held_cr: false,
                 };
-                let counted = self.counted(open);
+                let counted = self.counted(open, presence);
                 let unauthorized = counted.unauthorized.clone();
                 let updates = encoded(tail, encoder, format.form, counted);
                 Ok(OpenLive { updates, heartbeat, stream: Some((stream, content_type)), end, unauthorized })
@@ -197,7 +198,7 @@ impl LiveOpener {
                 let tail = hub.tail(hub.multi_reader(streams), settings).await?;
                 let ids = (format.form == Form::Sse).then(EventIds::default);
                 let encoder = MultiEncoder { frame: format.many, full: 0, parts: 0, ids };
-                let counted = self.counted(open);
+                let counted = self.counted(open, presence);
                 let unauthorized = counted.unauthorized.clone();
                 let updates = encoded(tail, encoder, format.form, counted);
                 Ok(OpenLive { updates, heartbeat, stream: None, end: None, unauthorized })
@@ -224,9 +225,9 @@ impl LiveOpener {
         })
     }
 
-    fn counted(self, open: Option<OpenCharge>) -> Counted {
+    fn counted(self, open: Option<OpenCharge>, presence: Option<Presence>) -> Counted {
         let unauthorized = (self.format.form == Form::WebSocket).then(Arc::default);
-        Counted::new(self.metrics, self.state, unauthorized, open)
+        Counted::new(self.metrics, self.state, unauthorized, (open, presence))
     }
 }
 
@@ -425,8 +426,8 @@ struct Counted {
     metrics: LiveMetrics,
     state: Arc<ConnectionState>,
     unauthorized: Option<UnauthorizedFlag>,
-    /// Counts the form for its tenant.
-    _open: Option<OpenCharge>,
+    /// Counts the form for its tenant, and keeps a device from being woken.
+    _open: (Option<OpenCharge>, Option<Presence>),
 }
 
 impl Counted {
@@ -434,7 +435,7 @@ impl Counted {
         metrics: LiveMetrics,
         state: Arc<ConnectionState>,
         unauthorized: Option<UnauthorizedFlag>,
-        open: Option<OpenCharge>,
+        open: (Option<OpenCharge>, Option<Presence>),
     ) -> Self {
         metrics.open.inc();
         Self { metrics, state, unauthorized, _open: open }
