@@ -78,6 +78,8 @@ mod metrics;
 #[cfg(not(feature = "internals"))]
 mod mqtt;
 #[cfg(not(feature = "internals"))]
+mod outbound;
+#[cfg(not(feature = "internals"))]
 mod store;
 #[cfg(not(feature = "internals"))]
 mod stream;
@@ -112,6 +114,9 @@ pub mod metrics;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod mqtt;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod outbound;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod store;

@@ -287,6 +287,15 @@ limits! {
     /// Lines of the access log that wait to be written; further ones are lost and counted.
     access_log_bytes_max: usize = 1024 * 1024, "bytes";
 
+    /// Devices that are registered to be woken, at most 3 KiB each plus their credentials.
+    devices_max: usize = 200_000, "devices";
+    /// Memory of all registered devices.
+    device_bytes_max: usize = 256 * 1024 * 1024, "bytes";
+    /// Wakes per second over all providers. More wait, so that the polls that follow do not all come at once.
+    wakes_per_second_max: u32 = 500, "wakes per second";
+    /// Wakes under way to one provider.
+    wakes_at_once_max: usize = 64, "wakes";
+
     /// Time over which a drain spreads the ends of held polls and live forms.
     drain_spread: Span = Span::seconds(5), "duration";
 }
@@ -316,6 +325,8 @@ impl Limits {
         at_least("read_bytes_max", self.read_bytes_max, 1)?;
         at_least("streams_per_request_max", self.streams_per_request_max, 1)?;
         at_least("client_polls_max", self.client_polls_max, 1)?;
+        at_least("wakes_per_second_max", usize::try_from(self.wakes_per_second_max).unwrap_or(1), 1)?;
+        at_least("wakes_at_once_max", self.wakes_at_once_max, 1)?;
         at_least("mqtt_connect_bytes_max", self.mqtt_connect_bytes_max, 1024)?;
         at_least("mqtt_packet_bytes_max", self.mqtt_packet_bytes_max, 1024)?;
         at_least("mqtt_in_flight_max", self.mqtt_in_flight_max.into(), 1)?;

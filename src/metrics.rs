@@ -9,6 +9,7 @@ mod mqtt;
 mod process;
 mod stalls;
 mod store;
+mod wakes;
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub(crate) use prometheus_client::metrics::counter::Counter;
 pub(crate) use mqtt::MqttMetrics;
 pub(crate) use stalls::stall_timed;
 pub(crate) use store::StoreMetrics;
+pub(crate) use wakes::WakeMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -77,6 +79,8 @@ pub struct Counts {
     pub subscribers: usize,
     /// Topic filters of all subscribers, and streams that reads of many streams wait for.
     pub subscriptions: usize,
+    /// Devices that are connected, woken, pending, and asleep.
+    pub devices: [usize; 4],
 }
 
 /// Counter of answered requests of one form and status. Frequent combinations keep theirs, so that counting
@@ -132,6 +136,7 @@ pub struct Metrics {
     live: LiveFamilies,
     mqtt: MqttMetrics,
     store: StoreMetrics,
+    wakes: WakeMetrics,
     memory: MemoryMetrics,
     follower_wakes: Counter,
     takeovers_delayed: Family<KindLabel, Counter>,
@@ -193,6 +198,7 @@ impl Metrics {
         let live = LiveFamilies::register(&mut registry);
         let mqtt = MqttMetrics::register(&mut registry);
         let store = StoreMetrics::register(&mut registry);
+        let wakes = WakeMetrics::register(&mut registry);
         let memory = MemoryMetrics::register(&mut registry);
         let gauges = Gauges::register(&mut registry);
         stalls::register(&mut registry);
@@ -243,6 +249,7 @@ impl Metrics {
             live,
             mqtt,
             store,
+            wakes,
             memory,
             follower_wakes,
             takeovers_delayed,
@@ -258,6 +265,7 @@ impl Metrics {
     /// Returns the exposition text, after setting the gauges to `counts` and `memory`.
     pub fn text(&self, counts: Counts, memory: &MemoryCounts) -> String {
         self.gauges.set(counts);
+        self.wakes.count(counts.devices);
         self.memory.set(memory);
         let mut text = String::new();
         let encoded = [&self.registry, &self.process].map(|registry| encode_registry(&mut text, registry));
@@ -286,6 +294,11 @@ impl Metrics {
     /// Returns the metrics of a store on disk.
     pub(crate) fn store(&self) -> &StoreMetrics {
         &self.store
+    }
+
+    /// Returns the metrics of devices and their wakes.
+    pub(crate) fn wakes(&self) -> &WakeMetrics {
+        &self.wakes
     }
 
     pub(crate) fn messages_in(&self, messages: u64, bytes: usize) {
@@ -384,7 +397,7 @@ impl Gauges {
     }
 
     fn set(&self, counts: Counts) {
-        let Counts { streams, watched_streams, waiters, held_polls, subscribers, subscriptions } = counts;
+        let Counts { streams, watched_streams, waiters, held_polls, subscribers, subscriptions, .. } = counts;
         self.streams.set(streams as u64);
         self.watched_streams.set(watched_streams as u64);
         self.waiters.set(waiters as u64);

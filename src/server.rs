@@ -5,8 +5,10 @@ mod authorization;
 mod client_certificates;
 mod logs;
 mod proxies;
+mod store;
 mod tls;
 mod tls_files;
+mod wakes;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -30,16 +32,20 @@ use crate::http::{
     AccessPolicy, Gateway, HoldPolicy, InvalidAccess, InvalidNetwork, RevocationLog, RevocationLogError,
     TrustedProxies,
 };
+use crate::http_client::{AddressPolicy, HttpClient, InvalidAllowedHost};
 use crate::hub::Hub;
 use crate::limits::Limits;
-use crate::metrics::{Metrics, StoreMetrics, stall_timed};
+use crate::metrics::{Metrics, stall_timed};
 use crate::mqtt::Broker;
-use crate::store::{ClockFile, Disk, DiskOptions, Memory, OpenError};
-use crate::stream::{Filter, InvalidFilter, Observer, Store};
+use crate::outbound::wake::WakeSender;
+use crate::store::{ClockFile, OpenError};
+use crate::stream::{Filter, InvalidFilter, Store};
 use accept::{Acceptor, Front};
 use logs::{LogError, Logs};
+use store::open_store;
 use tls::Certificates;
 use tls_files::TlsError;
+use wakes::{WakeApps, WakeError};
 
 /// A server with bound addresses and an open store that does not serve yet.
 pub struct Server {
@@ -71,6 +77,9 @@ pub struct Server {
     admin_token: Option<AdminToken>,
     closes_on_refused: bool,
     refused_filters: Vec<Filter>,
+    wake_apps: WakeApps,
+    /// Sends what the gateway itself requests.
+    client: HttpClient,
 }
 
 /// Why a server cannot start. The texts are for the operator.
@@ -94,6 +103,12 @@ pub enum BindError {
     /// The stored revocations of tokens cannot be read.
     #[error("cannot read the revocations of tokens: {0}")]
     Revocations(#[from] RevocationLogError),
+    /// A host that requests may go to is malformed.
+    #[error("--outbound-allow: {0}")]
+    Outbound(#[from] InvalidAllowedHost),
+    /// A provider that wakes devices cannot be used.
+    #[error(transparent)]
+    Wake(#[from] WakeError),
     /// A filter that MQTT clients may not subscribe to is malformed.
     #[error("--mqtt-refuse-filter {0:?}: {1}")]
     Filter(String, InvalidFilter),
@@ -153,8 +168,8 @@ pub struct Running {
     logs: Logs,
 }
 
-/// The cache of a store on disk takes at most the memory budget divided by this.
-const CACHE_DIVISOR: u64 = 8;
+/// Connections to other servers, for what the gateway itself requests; further requests wait.
+const CLIENT_CONNECTIONS_MAX: usize = 256;
 
 /// WebSockets that wait for the MQTT front; further ones wait in their HTTP connections.
 const MQTT_SOCKETS_MAX: usize = 64;
@@ -216,6 +231,8 @@ impl Server {
             MqttAddress::Off => None,
             MqttAddress::At(address) => Some(listen("mqtt", address, &limits)?),
         };
+        let wake_apps = WakeApps::read(&settings.wake)?;
+        let client = HttpClient::new(AddressPolicy::new(&settings.outbound_allow)?, CLIENT_CONNECTIONS_MAX);
         let logs = Logs::open(settings, &metrics)?;
         let admin_token = settings.admin_token_file.as_deref().map(AdminToken::read).transpose();
         let admin_token = admin_token.map_err(BindError::AdminToken)?;
@@ -244,6 +261,8 @@ impl Server {
             admin_token,
             closes_on_refused: settings.mqtt_refused == MqttRefused::Close,
             refused_filters,
+            wake_apps,
+            client,
         })
     }
 
@@ -272,6 +291,8 @@ impl Server {
         let (clock, metrics, store) = (self.clock, self.metrics, self.store);
         let hub = Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock);
         let hub = Arc::new(hub.within(self.budget.clone()));
+        hub.devices().offer(self.wake_apps.policies);
+        hub.load_devices().await;
         // Before any client is served: what was revoked must not be accepted again.
         let revocations = RevocationLog::open(hub.clone(), self.auth.clone(), clock).await?;
         let broker = Broker::new(hub.clone(), self.limits.clone(), &metrics, clock);
@@ -307,6 +328,9 @@ impl Server {
             let acceptor = acceptor.identifying_clients(self.identifies_clients);
             tokio::spawn(stall_timed(|| "accepting connections", Box::pin(acceptor.run(listener))))
         };
+        let wakes_per_second = self.limits.wakes_per_second_max;
+        let wakes =
+            WakeSender::new(hub.clone(), clock, wakes_per_second, self.wake_apps.sending, self.client);
         let (sweeper, mqtt_sweeper, budget) = (hub.clone(), broker.clone(), self.budget.clone());
         let mut tasks = vec![
             acceptor(
@@ -336,6 +360,7 @@ impl Server {
             tokio::spawn(self.logs.clone().summarize(clock)),
             tokio::spawn(authorization::fetch_keys(self.auth.clone(), metrics.clone())),
             tokio::spawn(authorization::end_unauthorized_polls(self.auth.clone(), hub.clone())),
+            tokio::spawn(wakes.run()),
             tokio::spawn(accept::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
         ];
         tasks.extend(self.clock_file.map(|file| tokio::spawn(keep_clock(file, clock))));
@@ -429,67 +454,5 @@ async fn keep_clock(mut file: ClockFile, clock: Clock) {
             }
         }
         sleep(pause).await;
-    }
-}
-
-/// Opens the store. A store on disk reads its log first.
-fn open_store(
-    settings: &Settings,
-    metrics: &Metrics,
-    budget: &Arc<Budget>,
-    clock: Clock,
-) -> Result<Arc<dyn Store>, BindError> {
-    let StorePlace::Directory(directory) = &settings.store else {
-        return Ok(Arc::new(Memory::within(budget.clone())));
-    };
-    let observer = Arc::new(Counting(metrics.store().clone()));
-    let options = DiskOptions::new(settings.sync);
-    let cache_bytes = settings.limits.store_cache_bytes.min(budget.max() / CACHE_DIVISOR);
-    let options = DiskOptions { cache_bytes, accept_damage: settings.accept_damage, ..options };
-    let opened = Disk::open_within(directory, options, observer, budget, clock.now());
-    let (disk, opened) = opened.map_err(|error| BindError::Store { directory: directory.clone(), error })?;
-    let (streams, records, took) = (opened.streams, opened.records, opened.took);
-    tracing::info!(directory = %directory.display(), streams, records, ?took, "opened the store");
-    if opened.may_lack_end {
-        tracing::warn!(
-            "the end of the log may be missing; messages there are lost, and their offsets get 410"
-        );
-    }
-    Ok(Arc::new(disk))
-}
-
-/// Records in the metrics what a store on disk does.
-struct Counting(StoreMetrics);
-
-impl Observer for Counting {
-    fn opened(&self, took: Duration) {
-        self.0.opened(took);
-    }
-
-    fn written(&self, changes: usize, bytes: usize) {
-        self.0.group_changes.observe(changes as f64);
-        self.0.written.inc_by(bytes as u64);
-    }
-
-    fn synced(&self, took: Duration) {
-        self.0.sync_seconds.observe(took.as_secs_f64());
-    }
-
-    fn read(&self, hot: usize, cold: usize) {
-        self.0.reads_from_memory.inc_by(hot as u64);
-        self.0.reads_from_disk.inc_by(cold as u64);
-    }
-
-    fn sized(&self, bytes: u64, live: u64) {
-        self.0.size.set(bytes);
-        self.0.live.set(live);
-    }
-
-    fn reclaimed(&self, bytes: u64) {
-        self.0.reclaimed.inc_by(bytes);
-    }
-
-    fn damaged(&self, bytes: u64) {
-        self.0.damaged.set(bytes);
     }
 }

@@ -26,7 +26,7 @@ fn other_value(option: &str) -> &'static str {
         "memory-max" => "256M",
         "hold" | "drain" => "7s",
         "hold-max" => "54s",
-        "host" => "gate.example,other.example",
+        "host" | "outbound-allow" => "gate.example,other.example",
         "origin" => "https://app.example,https://other.example",
         "log" => "json",
         "access-log" => "access.log",

@@ -178,6 +178,16 @@ impl Clients {
         Ok(took_over)
     }
 
+    /// How long ago a client held a poll; zero while it does. `None`: it is not remembered.
+    pub(super) fn last_seen(&self, client: &ClientId) -> Option<Duration> {
+        if self.queues.contains_key(client) {
+            return Some(Duration::ZERO);
+        }
+        let record = self.idle.get(client)?;
+        // At least something, as it is not now.
+        Some(record.last_seen.elapsed().max(Duration::from_nanos(1)))
+    }
+
     /// Returns the number of held polls.
     pub(super) fn held(&self) -> usize {
         self.anonymous.len() + self.queues.iter().map(|queue| queue.polls.len()).sum::<usize>()

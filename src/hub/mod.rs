@@ -11,6 +11,7 @@
 
 mod changes;
 mod clients;
+mod devices;
 mod held_poll;
 mod listing;
 mod multi_reader;
@@ -37,6 +38,10 @@ pub use changes::{Creation, CreationError};
 pub use clients::{
     CLIENT_ID_BYTES_MAX, ClientId, ClientView, CredentialMark, HeldView, InvalidClientId, Subject,
     SubscribedView, TooManyPolls,
+};
+pub use devices::{
+    AppPolicy, ChannelView, Credential, CredentialKind, DeviceError, DeviceSpec, DeviceView, Devices,
+    Presence, QuietHours, Removed, Verdict, WakeOrder,
 };
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
 pub use listing::{StreamListing, StreamView};
@@ -80,6 +85,7 @@ pub struct Hub {
     waiters: Arc<waiters::WaiterRegistry>,
     clients: Arc<clients::Clients>,
     subscribers: subscriber::Subscribers,
+    devices: Arc<Devices>,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -109,10 +115,13 @@ impl Hub {
     /// Creates a hub over `store`, with an unlimited memory budget until [`within`](Self::within) is called.
     pub fn new(store: Arc<dyn Store>, limits: Arc<Limits>, metrics: Arc<Metrics>, clock: Clock) -> Self {
         store.follow_wall(clock.now(), clock.wall());
+        let subscribers = subscriber::Subscribers::default();
+        let devices = Devices::new(metrics.wakes().clone(), subscribers.unlisted(), limits.wakes_at_once_max);
         Self {
             waiters: Arc::new(waiters::WaiterRegistry::new(store.clone(), clock)),
             clients: Arc::new(clients::Clients::new(&limits, &metrics, clock)),
-            subscribers: subscriber::Subscribers::default(),
+            subscribers,
+            devices: Arc::new(devices),
             default_retention: default_retention(&limits, store.outlives_process(), &Budget::unlimited()),
             budget: Budget::unlimited(),
             store,
@@ -156,9 +165,10 @@ impl Hub {
         self.store.outlives_process()
     }
 
-    /// Returns the sessions that the store has kept.
+    /// Returns the sessions of clients that the store has kept. Those of the gateway itself have a NUL in front of their names.
     pub fn sessions(&self) -> Vec<StoredSession> {
-        self.store.sessions()
+        let is_of_client = |session: &StoredSession| !session.client.starts_with('\0');
+        self.store.sessions().into_iter().filter(is_of_client).collect()
     }
 
     /// Lists the clients that hold polls, subscribe, or are remembered, by name; at most `max` of them.
@@ -220,6 +230,7 @@ impl Hub {
             held_polls: self.clients.held(),
             subscribers: self.subscribers.count(),
             subscriptions: self.waiters.subscriptions(),
+            devices: self.devices.states(),
         }
     }
 

@@ -20,8 +20,7 @@ use super::Hub;
 use super::signal::Waiter;
 use crate::stream::{ChangeError, Filter, Message, MessageLimit, Messages, ReadError, Start, StreamName};
 
-use members::Marks;
-pub(super) use members::{Member, Members};
+pub(super) use members::{Marks, Member, Members};
 pub(super) use registry::Subscribers;
 pub use walk::StreamWalk;
 pub(super) use wildcards::Wildcards;

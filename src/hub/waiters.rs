@@ -73,7 +73,7 @@ impl WaiterRegistry {
     /// afterwards.
     pub(super) fn subscribe(&self, filter: &Filter, member: &Arc<Member>) {
         if let Some(name) = filter.exact() {
-            self.enter(name, |entry| entry.subscribers.insert(member));
+            self.subscribe_to(name, member);
         } else if filter.has_wildcard() {
             self.wildcards.insert(filter, member);
         }
@@ -82,10 +82,20 @@ impl WaiterRegistry {
     /// Undoes one [`subscribe`](Self::subscribe).
     pub(super) fn unsubscribe(&self, filter: &Filter, member: &Member) {
         if let Some(name) = filter.exact() {
-            self.release(name, |entry| entry.subscribers.remove(member));
+            self.unsubscribe_from(name, member);
         } else if filter.has_wildcard() {
             self.wildcards.remove(filter, member);
         }
+    }
+
+    /// Marks one stream for `member` from now on, like [`subscribe`](Self::subscribe).
+    pub(super) fn subscribe_to(&self, name: &StreamName, member: &Arc<Member>) {
+        self.enter(name, |entry| entry.subscribers.insert(member));
+    }
+
+    /// Undoes one [`subscribe_to`](Self::subscribe_to).
+    pub(super) fn unsubscribe_from(&self, name: &StreamName, member: &Member) {
+        self.release(name, |entry| entry.subscribers.remove(member));
     }
 
     /// Reports that a stream was created. Called after the store has created it.

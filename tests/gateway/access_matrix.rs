@@ -30,10 +30,11 @@ enum Front {
     Mqtt5Subscribe,
     Mqtt5Publish,
     Ticket,
+    Device,
     Admin,
 }
 
-const FRONTS: [Front; 14] = [
+const FRONTS: [Front; 15] = [
     Front::ShortPoll,
     Front::HeldPoll,
     Front::Sse,
@@ -47,6 +48,7 @@ const FRONTS: [Front; 14] = [
     Front::Mqtt5Subscribe,
     Front::Mqtt5Publish,
     Front::Ticket,
+    Front::Device,
     Front::Admin,
 ];
 
@@ -110,6 +112,7 @@ fn expected(front: Front, credentials: Credentials) -> Outcome {
             Front::Create
             | Front::Delete
             | Front::Ticket
+            | Front::Device
             | Front::Mqtt3Subscribe
             | Front::Mqtt5Subscribe
             | Front::Mqtt5Publish,
@@ -143,7 +146,14 @@ impl World {
         let (keys, next) = (folder.path().join("keys"), folder.path().join("next"));
         std::fs::write(&keys, json!({"keys": [current, rotated, removed]}).to_string()).unwrap();
         let limits = ["--limit", "websocket_auth_timeout=1s", "--limit", "failed_logins_max=0"];
-        let gateway = Gateway::start(&[&["--auth", keys.to_str().unwrap()], &limits[..]].concat()).await;
+        let (config, secret) = (folder.path().join("config.toml"), folder.path().join("secret"));
+        std::fs::write(&secret, "a secret of the webhook").unwrap();
+        let app = format!(
+            "[[wake]]\nname = \"push\"\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9/\"\nkey_file = {secret:?}\n"
+        );
+        std::fs::write(&config, app).unwrap();
+        let files = ["--auth", keys.to_str().unwrap(), "--config", config.to_str().unwrap()];
+        let gateway = Gateway::start(&[&files[..], &limits[..]].concat()).await;
         let world = Self { gateway, current, rotated, removed, _folder: folder };
         let owner = token(&world.current, |_, claims| {
             claims["streams"] = json!({"create": ["#"], "append": ["#"]});
@@ -213,6 +223,8 @@ impl World {
             Front::Create => put(made).json(""),
             Front::Delete => delete(made),
             Front::Ticket => post("/v1/ticket").json(r#"{"stream":["news"],"live":"sse"}"#),
+            Front::Device => put("/v1/devices/phone")
+                .json(r#"{"streams":{"news":null},"channels":[{"app":"push","credential":"t"}]}"#),
             Front::Admin => {
                 let mut connection = Connection::open(self.gateway.admin).await;
                 return of_status(connection.send(as_bearer(get("/live"), token)).await.status.as_u16());

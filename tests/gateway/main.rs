@@ -41,3 +41,4 @@ mod tenants;
 mod tour;
 mod two_parsers;
 mod wait_queues;
+mod wakes;

@@ -7,6 +7,7 @@ pub mod command;
 mod kind;
 pub mod mqtt;
 mod process;
+pub mod provider;
 mod publisher;
 mod raw;
 mod reader;

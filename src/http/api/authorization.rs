@@ -58,6 +58,7 @@ impl Rights {
                 socket.rights = Some(self.clone());
                 Operation::WebSocket(socket)
             }
+            Operation::Device(request) => Operation::Device(self.admit_device(request)?),
             Operation::Ticket(mut request) => {
                 request.grants = Some(self.grants());
                 Operation::Ticket(request)
@@ -96,6 +97,7 @@ impl Rights {
             Read::ShortPoll(mut poll) => {
                 poll.from = self.admit_from(poll.from)?;
                 poll.audience = self.audience(&poll.from);
+                poll.client = poll.client.map(|client| self.own_client(&client));
                 Read::ShortPoll(poll)
             }
             Read::LongPoll(mut poll) => {
@@ -116,7 +118,8 @@ impl Rights {
     pub(in crate::http) fn admit_live(&self, live: LiveRead) -> Result<LiveRead, Error> {
         let from = self.admit_from(live.from)?;
         let is_private = self.audience(&from) == Audience::Private;
-        Ok(LiveRead { is_private, from, grants: self.ending_grants(), ..live })
+        let client = live.client.map(|client| self.own_client(&client));
+        Ok(LiveRead { is_private, from, client, grants: self.ending_grants(), ..live })
     }
 
     /// Of many streams, those that the client may not read are withheld, unless it may read none of them.

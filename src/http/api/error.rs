@@ -12,7 +12,7 @@ use super::fields::{self, *};
 use crate::auth::{Forbidden, TicketRefused, Unauthorized};
 use crate::http::conn::{Body, bare};
 use crate::http::read::resume_token::InvalidResumeToken;
-use crate::hub::{CreationError, InvalidClientId, PollError, TooManyPolls};
+use crate::hub::{CreationError, DeviceError, InvalidClientId, PollError, TooManyPolls};
 use crate::stream::{
     AppendError, AppendRefusal, ChangeError, CreateError, Failure, Gap, GapReason, InvalidContentType,
     InvalidMessages, InvalidName, InvalidOffset, Missing, Offset, ProducerRefusal, ReadError, Shortage,
@@ -135,6 +135,8 @@ pub(in crate::http) enum Error {
     Read(#[from] ReadError),
     #[error(transparent)]
     Poll(#[from] PollError),
+    #[error(transparent)]
+    Device(DeviceError),
 }
 
 /// A problem document.
@@ -259,6 +261,10 @@ impl Error {
             Self::Append(error) => map_append(error, &mut fields),
             Self::Missing(missing) | Self::Change(ChangeError::Missing(missing)) => map_missing(*missing),
             Self::Change(ChangeError::Failed(failure)) => map_failure(*failure, &mut fields),
+            Self::Device(DeviceError::Missing) => (StatusCode::NOT_FOUND, "device-not-found"),
+            Self::Device(DeviceError::TooMany(_)) => (StatusCode::INSUFFICIENT_STORAGE, "too-many-devices"),
+            Self::Device(DeviceError::Store(failure)) => map_failure(*failure, &mut fields),
+            Self::Device(_) => (StatusCode::BAD_REQUEST, "device"),
             Self::Read(error) | Self::Poll(PollError::Read(error)) => map_read(error, &mut fields),
             Self::Poll(PollError::TooManyPolls(TooManyPolls { .. })) => {
                 fields.insert(RETRY_AFTER, fields::retry_after());

@@ -8,6 +8,7 @@ mod audit;
 mod authority;
 mod authorization;
 pub(super) mod credentials;
+mod devices;
 mod dispatch;
 pub(super) mod error;
 pub(super) mod fields;

@@ -10,6 +10,7 @@ use tracing::Span;
 
 use super::audit::AuditNote;
 use super::credentials::ticket_of;
+use super::devices::DeviceRequest;
 use super::error::Error;
 use super::fields::STREAM_WARNING;
 use super::files::GetFile;
@@ -66,7 +67,9 @@ impl GatewayRequest {
             Operation::WebSocket(socket) => socket.handshake.forwarded = Some(address),
             Operation::Mqtt(handshake) => handshake.forwarded = Some(address),
             Operation::OnStream(_, OnStream::Head | OnStream::Delete) => {}
-            Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) | Operation::Ticket(_) => {}
+            Operation::Device(DeviceRequest::Put(spec)) => spec.principal = spec.principal.or(principal),
+            Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) => {}
+            Operation::Ticket(_) | Operation::Device(_) => {}
         }
     }
 }
@@ -82,6 +85,7 @@ pub(in crate::http) enum Operation {
     Mqtt(Box<Handshake>),
     /// The exchange of a token for a ticket.
     Ticket(Box<TicketRequest>),
+    Device(DeviceRequest),
 }
 
 /// An operation on one stream that delivers no messages.
@@ -108,7 +112,7 @@ impl Operation {
             Self::OnStream(name, _) => name.as_str(),
             Self::Read(read) => read.stream(),
             Self::WebSocket(socket) => socket.stream(),
-            Self::Options(_) | Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) => "",
+            Self::Options(_) | Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) | Self::Device(_) => "",
         }
     }
 
@@ -117,7 +121,7 @@ impl Operation {
         match self {
             Self::Read(read) => read.client(),
             Self::OnStream(..) | Self::WebSocket(_) | Self::Options(_) => None,
-            Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) => None,
+            Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) | Self::Device(_) => None,
         }
     }
 
@@ -128,7 +132,7 @@ impl Operation {
             Self::WebSocket(_) => Some(Form::WebSocket),
             Self::GetFile(_) => Some(Form::File),
             Self::Mqtt(_) => Some(Form::Mqtt),
-            Self::Ticket(_) => Some(Form::Other),
+            Self::Ticket(_) | Self::Device(_) => Some(Form::Other),
             Self::OnStream(..) | Self::Options(_) => None,
         }
     }

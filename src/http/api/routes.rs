@@ -9,6 +9,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Version};
 
 use super::credentials::Rights;
+use super::devices::{DevicePath, DeviceRequest};
 use super::error::Error;
 use super::files::{FILE_METHODS, File, GetFile};
 use super::form::Form;
@@ -25,6 +26,7 @@ use crate::auth::Action;
 use crate::budget::Owner;
 use crate::http::conn::{ConnectionState, Framing};
 use crate::http::read::request::{PostRead, Read, ReadOrSocket};
+use crate::hub::ClientId;
 use crate::limits::Limits;
 use crate::stream::{Append, Shortage, StreamName};
 
@@ -66,6 +68,8 @@ enum BodyOperation {
     Read(Box<PostRead>),
     /// The exchange of a token for a ticket; the body names what the ticket is for.
     Ticket,
+    /// The registration of a device.
+    Device(ClientId),
 }
 
 impl ParsedHead {
@@ -78,7 +82,7 @@ impl ParsedHead {
             Self::NeedsBody(BodyOperation::Create(name, _)) => rights.check_named(Action::Create, name)?,
             Self::NeedsBody(BodyOperation::Append(name, _)) => rights.check_named(Action::Append, name)?,
             Self::NeedsBody(BodyOperation::Read(_)) => {}
-            Self::NeedsBody(BodyOperation::Ticket) => rights.check_subject()?,
+            Self::NeedsBody(BodyOperation::Ticket | BodyOperation::Device(_)) => rights.check_subject()?,
         }
         match self {
             Self::Complete(operation) => rights.admit(operation).map(Self::Complete),
@@ -99,7 +103,7 @@ impl BodyOperation {
             {
                 owner.admit(announced)
             }
-            Self::Create(..) | Self::Append(..) | Self::Read(_) | Self::Ticket => Ok(()),
+            Self::Create(..) | Self::Append(..) | Self::Read(_) | Self::Ticket | Self::Device(_) => Ok(()),
         }
     }
 
@@ -111,6 +115,7 @@ impl BodyOperation {
                 Operation::OnStream(name, OnStream::Append(Box::new(append)))
             }
             Self::Read(post) => Operation::Read(post.read(&body, limits, holds)?),
+            Self::Device(id) => Operation::Device(DeviceRequest::put(id, &body)?),
             Self::Ticket => Operation::Ticket(Box::new(TicketRequest::parse(&body, limits)?)),
         })
     }
@@ -158,8 +163,12 @@ impl Gateway {
             Err(error) => (Err(error), None),
         };
         // The form of a POST to many streams is known only from its body.
-        let is_other =
-            matches!(parsed, Ok(ParsedHead::NeedsBody(BodyOperation::Read(_) | BodyOperation::Ticket)));
+        let is_other = matches!(
+            parsed,
+            Ok(ParsedHead::NeedsBody(
+                BodyOperation::Read(_) | BodyOperation::Ticket | BodyOperation::Device(_)
+            ))
+        );
         let form = if is_other { Form::Other } else { form };
         framing.keep_alive &= refusal.is_none();
         let (operation, may_go_on, unread) = match parsed {
@@ -198,6 +207,9 @@ impl Gateway {
 
     fn parse(&self, form: Form, head: Parts, is_of_proxy: bool) -> Result<ParsedHead, Error> {
         refuse_unknown_method(&head)?;
+        if let Some(path) = DevicePath::parse(head.uri.path()) {
+            return parse_device(path?, form, &head);
+        }
         let options = |methods| Operation::Options(Box::new(Options::parse(methods, &head)));
         let operation = match head.uri.path() {
             STREAMS_PATH => match form {
@@ -284,6 +296,20 @@ impl Gateway {
             return Err(Error::TargetTooLong { max: self.limits.target_bytes_max });
         }
         Ok(())
+    }
+}
+
+fn parse_device(path: DevicePath, form: Form, head: &Parts) -> Result<ParsedHead, Error> {
+    if form == Form::Preflight {
+        return Ok(ParsedHead::Complete(Operation::Options(Box::new(Options::parse(path.methods(), head)))));
+    }
+    match (path.clone().request(&head.method)?, path) {
+        (Some(request), _) => Ok(ParsedHead::Complete(Operation::Device(request))),
+        (None, DevicePath::Device(id)) => {
+            DeviceRequest::check_head(head)?;
+            Ok(ParsedHead::NeedsBody(BodyOperation::Device(id)))
+        }
+        (None, path) => Err(Error::MethodNotAllowed { allowed: path.methods() }),
     }
 }
 

@@ -30,7 +30,7 @@ use crate::http::api::form::Form;
 use crate::http::api::gateway::Gateway;
 use crate::http::conn::Body;
 use crate::http::conn::{ConnectionState, bare};
-use crate::hub::{EndSignal, Hub, PollError, SharedBatch, Source, Tail, TailSettings, Update};
+use crate::hub::{EndSignal, Hub, PollError, Presence, SharedBatch, Source, Tail, TailSettings, Update};
 use crate::metrics::LiveMetrics;
 use crate::stream::{CacheCursor, ContentType, Encoding, ReadError, StreamName};
 
@@ -124,8 +124,9 @@ impl Gateway {
 impl LiveOpener {
     /// Opens the tail of one stream or many. Errors are found here, before the status of the response is sent.
     pub(in crate::http) async fn open(self, live: LiveRead) -> Result<OpenLive, Error> {
-        let LiveRead { from, heartbeat, grants, renewals, reconnects: _, is_private: _ } = live;
+        let LiveRead { from, heartbeat, client, grants, renewals, reconnects: _, is_private: _ } = live;
         let (hub, format) = (&self.hub, self.format);
+        let presence = client.as_ref().and_then(|client| hub.device_connected(client, from.starts()));
         let rights_end = match renewals {
             Some(renewals) => Some(self.renewable_rights_end(renewals)),
             None => grants.map(|grants| self.rights_end(grants)),
@@ -140,7 +141,7 @@ impl LiveOpener {
                     first.map_or_else(ContentType::octet_stream, |first| first.content_type.clone());
                 let end = first.filter(|first| first.closed && first.is_empty()).cloned();
                 let encoder = StreamEncoder::new(format, self.clock, cursor);
-                let counted = self.counted(open);
+                let counted = self.counted(open, presence);
                 let unauthorized = counted.unauthorized.clone();
                 let updates = encoded(tail, encoder, format.form, counted);
                 Ok(OpenLive { updates, heartbeat, stream: Some((stream, content_type)), end, unauthorized })
@@ -148,7 +149,7 @@ impl LiveOpener {
             ReadFrom::Many(streams) => {
                 let tail = hub.tail(hub.multi_reader(streams), settings).await?;
                 let encoder = MultiEncoder::new(format);
-                let counted = self.counted(open);
+                let counted = self.counted(open, presence);
                 let unauthorized = counted.unauthorized.clone();
                 let updates = encoded(tail, encoder, format.form, counted);
                 Ok(OpenLive { updates, heartbeat, stream: None, end: None, unauthorized })
@@ -175,9 +176,9 @@ impl LiveOpener {
         })
     }
 
-    fn counted(self, open: Option<OpenCharge>) -> Counted {
+    fn counted(self, open: Option<OpenCharge>, presence: Option<Presence>) -> Counted {
         let unauthorized = (self.format.form == Form::WebSocket).then(Arc::default);
-        Counted::new(self.metrics, self.state, unauthorized, open)
+        Counted::new(self.metrics, self.state, unauthorized, (open, presence))
     }
 }
 
@@ -226,8 +227,8 @@ struct Counted {
     metrics: LiveMetrics,
     state: Arc<ConnectionState>,
     unauthorized: Option<UnauthorizedFlag>,
-    /// Counts the form for its tenant.
-    _open: Option<OpenCharge>,
+    /// Counts the form for its tenant, and keeps a device from being woken.
+    _open: (Option<OpenCharge>, Option<Presence>),
 }
 
 impl Counted {
@@ -235,7 +236,7 @@ impl Counted {
         metrics: LiveMetrics,
         state: Arc<ConnectionState>,
         unauthorized: Option<UnauthorizedFlag>,
-        open: Option<OpenCharge>,
+        open: (Option<OpenCharge>, Option<Presence>),
     ) -> Self {
         metrics.open.inc();
         Self { metrics, state, unauthorized, _open: open }

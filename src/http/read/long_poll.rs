@@ -66,6 +66,9 @@ impl Gateway {
         state: &ConnectionState,
     ) -> Result<ReadStart<'_, A>, Error> {
         let LongPoll { from, hold, client, credentials, audience, taker } = request;
+        if let Some(client) = &client {
+            self.hub.device_polled(client, from.starts());
+        }
         let mark = credentials.map(|credentials| credentials.mark);
         let open = self.hub.open(&from.tenant(), false).map_err(Error::Short)?;
         let settings = PollSettings { hold: hold.time, client, credentials: mark, open };

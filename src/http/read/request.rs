@@ -23,7 +23,7 @@ use crate::http::api::handshake::Handshake;
 use crate::http::api::target::{Parameters, Query};
 use crate::hub::{ClientId, RequestedStream};
 use crate::limits::Limits;
-use crate::stream::{CacheCursor, Start, StreamName, Tenant};
+use crate::stream::{CacheCursor, Progress, Start, StreamName, Tenant};
 
 /// The shortest and the longest heartbeat that a client may request.
 const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
@@ -66,6 +66,8 @@ pub(in crate::http) struct ShortPoll {
     /// The request names an offset; without one, the earliest message is the first.
     pub(in crate::http) has_offset: bool,
     pub(in crate::http) if_none_match: Option<String>,
+    /// The client, which may be a device.
+    pub(in crate::http) client: Option<ClientId>,
     /// Which clients get the same response.
     pub(in crate::http) audience: Audience,
 }
@@ -105,6 +107,8 @@ pub(in crate::http) struct Hold {
 pub(in crate::http) struct LiveRead {
     pub(in crate::http) from: ReadFrom,
     pub(in crate::http) heartbeat: Duration,
+    /// The client, which may be a device.
+    pub(in crate::http) client: Option<ClientId>,
     /// The rights of the client. `None`: they never end.
     pub(in crate::http) grants: Option<Arc<Grants>>,
     /// The rights of the client of a WebSocket, which it may renew; they take the place of `grants`.
@@ -209,6 +213,7 @@ impl Read {
             from,
             has_offset: false,
             if_none_match: None,
+            client: None,
             audience: Audience::All,
         }))
     }
@@ -243,7 +248,8 @@ impl Read {
                     ReadFrom::Many(_) => None,
                 };
                 let has_offset = parameters.get("offset").is_some();
-                Ok(Self::ShortPoll(ShortPoll { from, has_offset, if_none_match, audience: Audience::All }))
+                let (client, audience) = (device(parameters), Audience::All);
+                Ok(Self::ShortPoll(ShortPoll { from, has_offset, if_none_match, client, audience }))
             }
             Some("long-poll") => {
                 let from = from(Resumption::LIVE)?;
@@ -313,6 +319,17 @@ impl ReadFrom {
         one.into_iter().chain(many.iter().map(|requested| &requested.stream))
     }
 
+    /// The streams with the points from which they are read.
+    pub(in crate::http) fn starts(&self) -> impl Iterator<Item = (&StreamName, Start)> {
+        let (one, many) = match self {
+            Self::One { stream, start, .. } => (Some((stream, *start)), &[][..]),
+            Self::Many(streams) => (None, &streams[..]),
+        };
+        let start = |requested: &RequestedStream| requested.progress.map_or(Start::Tail, Progress::start);
+        let served = many.iter().filter(|requested| !requested.withheld);
+        one.into_iter().chain(served.map(move |requested| (&requested.stream, start(requested))))
+    }
+
     /// The tenant of the streams, once the request is admitted.
     pub(in crate::http) fn tenant(&self) -> Tenant {
         self.streams().next().map(StreamName::tenant).unwrap_or_default()
@@ -376,7 +393,8 @@ impl LiveRead {
         let requested = parameters.seconds("heartbeat")?.map(Duration::from_secs);
         let heartbeat = requested.map_or(default, |heartbeat| heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX));
         let (grants, renewals, reconnects, is_private) = (None, None, false, false);
-        Ok(Self { from, heartbeat, grants, renewals, reconnects, is_private })
+        let client = device(parameters);
+        Ok(Self { from, heartbeat, client, grants, renewals, reconnects, is_private })
     }
 
     /// Parses the first frame of a WebSocket that reads many streams.
@@ -412,6 +430,11 @@ impl Hold {
         let requested = parameter.or_else(|| fields::preferred_wait(headers));
         Self { time: holds.hold(requested), requested: requested.is_some() }
     }
+}
+
+/// The client of a read that joins no wait queue. It counts only if it is a device, so that another text is no error.
+fn device(parameters: &impl Parameters) -> Option<ClientId> {
+    ClientId::parse(parameters.get("client")?).ok()
 }
 
 /// Parses the client id: the parameter `client`, else the header field `Client-Id`.

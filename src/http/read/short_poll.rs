@@ -16,6 +16,9 @@ use crate::stream::{Start, StreamName};
 
 impl Gateway {
     pub(in crate::http) async fn short_poll<A: Answer>(&self, poll: ShortPoll) -> Result<A, Error> {
+        if let Some(client) = &poll.client {
+            self.hub.device_polled(client, poll.from.starts());
+        }
         match poll.from {
             ReadFrom::One { stream, start, .. } => {
                 // A cache may answer a HEAD, which has the same URL, from a response to a GET without an offset.

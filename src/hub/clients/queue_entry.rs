@@ -35,6 +35,11 @@ impl ClientId {
         if visible && fits { Ok(Self(text.into())) } else { Err(InvalidClientId) }
     }
 
+    /// An id that the gateway has stored.
+    pub(in crate::hub) fn stored(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// The id as text, with the subject that it belongs to.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -43,6 +48,11 @@ impl ClientId {
     /// The same id as that of a subject, which no other subject can have.
     pub fn of_subject(&self, subject: &str) -> Self {
         Self(format!("{subject}{SEPARATOR}{}", self.0).into())
+    }
+
+    /// The subject that it belongs to, if the gateway checks credentials.
+    pub fn subject(&self) -> Option<&str> {
+        self.0.rsplit_once(SEPARATOR).map(|(subject, _)| subject)
     }
 
     /// The id that the client gave itself.

@@ -33,7 +33,7 @@ pub(in crate::hub) struct Member {
     pub(super) since: Instant,
     pub(super) filters: Mutex<Filters>,
     pub(super) delivered: AtomicU64,
-    pub(super) marks: Signal<Marks>,
+    pub(in crate::hub) marks: Signal<Marks>,
     /// Maximum number of marks at once.
     marks_max: usize,
 }
@@ -97,7 +97,7 @@ impl Member {
 }
 
 impl Marks {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::hub) fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 
@@ -117,7 +117,7 @@ impl Marks {
         std::mem::take(&mut self.overflow)
     }
 
-    pub(super) fn take(&mut self, max: usize) -> Vec<StreamName> {
+    pub(in crate::hub) fn take(&mut self, max: usize) -> Vec<StreamName> {
         let taken: Vec<_> = self.order.drain(..max.min(self.order.len())).collect();
         for name in &taken {
             self.marked.remove(name);

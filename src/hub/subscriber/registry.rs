@@ -35,7 +35,7 @@ impl Subscribers {
 
     /// Creates a subscriber that operators do not see. Its marks are not limited, since it subscribes to a
     /// limited number of streams by name.
-    pub(super) fn unlisted(&self) -> Arc<Member> {
+    pub(in crate::hub) fn unlisted(&self) -> Arc<Member> {
         self.table.lock().member("", usize::MAX)
     }
 

@@ -1,0 +1,530 @@
+//! One device: what it reads, how it can be woken, and the wake that is outstanding. Pure: time comes as an argument, and what to
+//! do comes back as a [`Step`].
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::app::Credential;
+use crate::hub::ClientId;
+use crate::stream::{Offset, Position, Principal, Start, StreamName, Tenant};
+
+/// A device that has just disconnected may come back without being woken.
+pub(super) const GRACE: Duration = Duration::from_secs(2);
+
+/// How often a wake is sent to a provider that fails.
+const TRIES_MAX: u32 = 6;
+
+/// The shortest and the longest pause before a wake is sent again to a provider that fails.
+const BACKOFF_MIN: Duration = Duration::from_secs(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// The pauses after wakes over all channels without a poll: the first, doubling, up to the last.
+const SILENCE_MIN: Duration = Duration::from_secs(60);
+const SILENCE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const MINUTES_PER_DAY: u64 = 24 * 60;
+
+/// What a client registers.
+#[derive(Debug, Clone)]
+pub struct DeviceSpec {
+    /// The id of the client in its polls.
+    pub id: ClientId,
+    /// Who is charged for it.
+    pub principal: Principal,
+    /// Streams, and the offset that the device has read up to. `None`: the tail.
+    pub streams: Vec<(StreamName, Option<Start>)>,
+    /// Names of apps with the credentials of the device, in the order in which they are tried.
+    pub channels: Vec<(Arc<str>, Credential)>,
+    /// When the device is not woken.
+    pub quiet: Option<QuietHours>,
+    /// How long after a wake without a poll the next channel is tried. Zero: never.
+    pub escalate_after: Duration,
+    /// How long the registration lasts.
+    pub life: Duration,
+}
+
+/// A part of the day, in minutes since midnight in the time zone of the device. It may span midnight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuietHours {
+    /// The first minute.
+    pub from: u16,
+    /// The first minute behind it.
+    pub to: u16,
+    /// How far the time zone is ahead of UTC, in minutes.
+    pub utc_offset: i16,
+}
+
+/// A wake to send.
+#[derive(Debug, Clone)]
+pub struct WakeOrder {
+    /// The device.
+    pub device: ClientId,
+    /// Identifies the wake. A retry has the same number.
+    pub wake: u64,
+    /// The name of the app.
+    pub app: Arc<str>,
+    /// Where the device receives it.
+    pub credential: Credential,
+}
+
+/// A registered device.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Device {
+    pub(super) id: ClientId,
+    pub(super) principal: Principal,
+    pub(super) interests: Vec<Interest>,
+    pub(super) channels: Vec<Channel>,
+    pub(super) quiet: Option<QuietHours>,
+    pub(super) escalate_after: Duration,
+    pub(super) expires_at: SystemTime,
+    pub(super) outstanding: Option<Outstanding>,
+    pub(super) silence: Silence,
+    /// Connections in live delivery forms. Not stored, as they end with the process.
+    pub(super) connections: usize,
+    /// When the device was last seen.
+    pub(super) seen_at: Option<SystemTime>,
+    /// Bytes that count against the limits.
+    pub(super) charged: usize,
+    /// A client has asked for a wake, although nothing may lie behind an offset.
+    pub(super) asked_for: bool,
+}
+
+/// A stream that a device reads.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Interest {
+    pub(super) stream: StreamName,
+    /// The offset of the last poll. `None`: the beginning.
+    pub(super) offset: Option<Offset>,
+    /// The last known tail. `None`: the stream does not exist.
+    pub(super) tail: Option<Offset>,
+}
+
+/// A way to wake a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Channel {
+    #[serde(with = "shared_text")]
+    pub(super) app: Arc<str>,
+    pub(super) credential: Credential,
+    /// The time of day of the registration.
+    pub(super) added_at: SystemTime,
+    /// The time of day at which the provider last accepted a wake.
+    pub(super) last_ok: Option<SystemTime>,
+    /// Why the provider did not accept the last one.
+    pub(super) last_error: Option<Box<str>>,
+    /// The provider calls the device gone. The channel is not used until another registration, or a restart.
+    #[serde(skip)]
+    pub(super) is_gone: bool,
+    /// When the wakes so far would have been sent if they had kept their mean distance.
+    pub(super) paid_until: Option<SystemTime>,
+    /// When the current day of `per_day` began, and its wakes.
+    pub(super) day: (Option<SystemTime>, u32),
+}
+
+/// A wake that no poll has confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Outstanding {
+    pub(super) wake: u64,
+    /// Index of the channel.
+    pub(super) channel: usize,
+    pub(super) tries: u32,
+    /// Some provider has accepted it.
+    pub(super) is_accepted: bool,
+    pub(super) state: WakeState,
+    /// When it was ordered.
+    pub(super) since: SystemTime,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum WakeState {
+    /// The order is with the sender. After a restart it is sent again.
+    Ordered,
+    /// The provider accepted it at this time.
+    Sent(SystemTime),
+    /// It is sent again at this time.
+    Again(SystemTime),
+    /// The channel does not work; the next one is tried.
+    Failed,
+}
+
+/// How often the device has ignored wakes over all its channels, and what follows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Silence {
+    pub(super) rounds: u32,
+    pub(super) until: Option<SystemTime>,
+    /// Another wake needs another append.
+    pub(super) awaits_append: bool,
+}
+
+/// Why a device is not woken now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Suppressed {
+    Connected,
+    NothingNew,
+    Grace,
+    Quiet,
+    Outstanding,
+    Interval,
+    Quota,
+    Paused,
+    Full,
+    Silent,
+    NoChannel,
+}
+
+impl Suppressed {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::NothingNew => "nothing_new",
+            Self::Grace => "grace",
+            Self::Quiet => "quiet_hours",
+            Self::Outstanding => "outstanding",
+            Self::Interval => "interval",
+            Self::Quota => "quota",
+            Self::Paused => "provider_paused",
+            Self::Full => "provider_full",
+            Self::Silent => "silent",
+            Self::NoChannel => "no_channel",
+        }
+    }
+}
+
+/// What to do about a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing until something happens, or until a time.
+    Wait(Suppressed, Option<SystemTime>),
+    /// Order the wake that is outstanding now.
+    Order,
+}
+
+/// Whether a channel may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    Now,
+    Later(Suppressed, SystemTime),
+    /// Not at all.
+    Never,
+}
+
+/// What the device itself does not know: its apps.
+pub(super) trait Surroundings {
+    /// Whether a channel may be used now.
+    fn admit(&self, channel: &Channel, now: SystemTime) -> Admission;
+
+    /// Counts a wake of a tenant over a channel. The error is when the tenant's quota is renewed.
+    fn count(&mut self, tenant: &Tenant, channel: &Channel, now: SystemTime) -> Result<(), SystemTime>;
+
+    /// The budget of a channel, see [`Channel::pay`].
+    fn budget(&self, channel: &Channel) -> ChannelBudget;
+
+    /// How long the provider of a channel keeps a wake.
+    fn ttl(&self, channel: &Channel) -> Duration;
+}
+
+/// How many wakes a channel may get.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChannelBudget {
+    /// The mean time between two wakes.
+    pub(super) interval: Duration,
+    /// Wakes at once after a pause.
+    pub(super) burst: u32,
+    /// Wakes in 24 hours.
+    pub(super) per_day: Option<u32>,
+}
+
+impl Interest {
+    /// Whether something lies behind the offset. A stream that was lost or created again has another epoch, which the device has
+    /// to be told of.
+    pub(super) fn is_pending(&self) -> bool {
+        match (self.tail, self.offset) {
+            (None, _) => false,
+            (Some(tail), None | Some(Offset::ZERO)) => tail.position > Position::default(),
+            (Some(tail), Some(offset)) => tail.epoch != offset.epoch || tail.position > offset.position,
+        }
+    }
+
+    /// The device has polled from `start`.
+    pub(super) fn polled(&mut self, start: Start) {
+        self.offset = match start {
+            Start::At(offset) => Some(offset),
+            Start::Earliest => None,
+            Start::Tail => self.tail.or(self.offset),
+        };
+    }
+}
+
+/// What a device costs besides its texts.
+const DEVICE_BYTES: usize = 512;
+const INTEREST_BYTES: usize = 256;
+const CHANNEL_BYTES: usize = 256;
+
+impl Device {
+    /// What the device costs in memory, at most.
+    pub(super) fn bytes(&self) -> usize {
+        let interests = self.interests.iter().map(|interest| INTEREST_BYTES + interest.stream.as_str().len());
+        let channels = self.channels.iter().map(|channel| CHANNEL_BYTES + channel.credential.bytes());
+        DEVICE_BYTES + self.id.as_str().len() + interests.sum::<usize>() + channels.sum::<usize>()
+    }
+
+    pub(super) fn tenant(&self) -> Tenant {
+        self.interests.first().map(|interest| interest.stream.tenant()).unwrap_or_default()
+    }
+
+    pub(super) fn is_pending(&self) -> bool {
+        self.interests.iter().any(Interest::is_pending)
+    }
+
+    /// A stream has another tail. Returns whether the device reads it, and something lies behind its offset.
+    pub(super) fn moved(&mut self, stream: &StreamName, tail: Option<Offset>) -> bool {
+        let Some(interest) = self.interests.iter_mut().find(|interest| interest.stream == *stream) else {
+            return false;
+        };
+        let has_moved = interest.tail != tail;
+        interest.tail = tail;
+        let is_pending = interest.is_pending();
+        if has_moved && is_pending {
+            self.silence.awaits_append = false;
+        }
+        is_pending
+    }
+
+    /// The device has polled, which confirms an outstanding wake. Returns the index of the channel that it was sent over, and how
+    /// long it took.
+    pub(super) fn seen(&mut self, now: SystemTime) -> Option<(usize, Duration)> {
+        self.seen_at = Some(now);
+        self.asked_for = false;
+        self.silence = Silence::default();
+        let outstanding = self.outstanding.take()?;
+        let sent_at = match outstanding.state {
+            WakeState::Sent(at) => at,
+            WakeState::Ordered => outstanding.since,
+            WakeState::Again(_) | WakeState::Failed if outstanding.is_accepted => outstanding.since,
+            WakeState::Again(_) | WakeState::Failed => return None,
+        };
+        Some((outstanding.channel, now.duration_since(sent_at).unwrap_or_default()))
+    }
+
+    /// Decides what to do. `wall` is the time of day; `wake` is the number that a new wake gets.
+    pub(super) fn step(
+        &mut self,
+        now: SystemTime,
+        wall: SystemTime,
+        wake: u64,
+        around: &mut dyn Surroundings,
+    ) -> Step {
+        if self.connections > 0 {
+            return Step::Wait(Suppressed::Connected, None);
+        }
+        if !self.is_pending() && !self.asked_for {
+            self.outstanding = None;
+            return Step::Wait(Suppressed::NothingNew, None);
+        }
+        if let Some(until) = self.seen_at.map(|seen| seen + GRACE).filter(|until| *until > now) {
+            return Step::Wait(Suppressed::Grace, Some(until));
+        }
+        if let Some(left) = self.quiet.and_then(|quiet| quiet.left(wall)) {
+            return Step::Wait(Suppressed::Quiet, Some(now + left));
+        }
+        let after = match &mut self.outstanding {
+            None => {
+                if self.silence.awaits_append {
+                    return Step::Wait(Suppressed::Silent, None);
+                }
+                if let Some(until) = self.silence.until.filter(|until| *until > now) {
+                    return Step::Wait(Suppressed::Silent, Some(until));
+                }
+                None
+            }
+            Some(outstanding) => match outstanding.state {
+                WakeState::Ordered => return Step::Wait(Suppressed::Outstanding, None),
+                WakeState::Again(at) if at > now => return Step::Wait(Suppressed::Outstanding, Some(at)),
+                WakeState::Again(_) => {
+                    let channel = self.channels.get(outstanding.channel);
+                    match channel.map_or(Admission::Never, |channel| around.admit(channel, now)) {
+                        Admission::Now => {
+                            outstanding.state = WakeState::Ordered;
+                            return Step::Order;
+                        }
+                        Admission::Later(why, until) => return Step::Wait(why, Some(until)),
+                        Admission::Never => Some(outstanding.channel),
+                    }
+                }
+                WakeState::Failed => Some(outstanding.channel),
+                WakeState::Sent(at) => {
+                    let ttl = self
+                        .channels
+                        .get(outstanding.channel)
+                        .map_or(SILENCE_MIN, |channel| around.ttl(channel));
+                    let patience = if self.escalate_after.is_zero() { ttl } else { self.escalate_after };
+                    if at + patience > now {
+                        return Step::Wait(Suppressed::Outstanding, Some(at + patience));
+                    }
+                    // Without escalation, no other channel follows.
+                    Some(if self.escalate_after.is_zero() {
+                        self.channels.len()
+                    } else {
+                        outstanding.channel
+                    })
+                }
+            },
+        };
+        let first = after.map_or(0, |channel| channel + 1);
+        self.start(first, now, wake, around)
+    }
+
+    /// Orders a wake over the first channel from `first` on that may be used.
+    fn start(&mut self, first: usize, now: SystemTime, wake: u64, around: &mut dyn Surroundings) -> Step {
+        let tenant = self.tenant();
+        for (index, channel) in self.channels.iter_mut().enumerate().skip(first) {
+            if channel.is_gone {
+                continue;
+            }
+            match around.admit(channel, now) {
+                Admission::Never => {}
+                Admission::Later(why, until) => return Step::Wait(why, Some(until)),
+                Admission::Now => {
+                    if let Err((why, until)) = channel.pay(around.budget(channel), now) {
+                        return Step::Wait(why, Some(until));
+                    }
+                    if let Err(until) = around.count(&tenant, channel, now) {
+                        return Step::Wait(Suppressed::Quota, Some(until));
+                    }
+                    let since = self.outstanding.as_ref().map_or(now, |outstanding| outstanding.since);
+                    let is_accepted =
+                        self.outstanding.as_ref().is_some_and(|outstanding| outstanding.is_accepted);
+                    let state = WakeState::Ordered;
+                    self.outstanding =
+                        Some(Outstanding { wake, channel: index, tries: 0, is_accepted, state, since });
+                    return Step::Order;
+                }
+            }
+        }
+        match self.outstanding.take() {
+            Some(outstanding) => {
+                // The device has answered over no channel.
+                self.asked_for = false;
+                let pause =
+                    SILENCE_MIN.saturating_mul(2_u32.saturating_pow(self.silence.rounds)).min(SILENCE_MAX);
+                let until = now + pause;
+                let rounds = self.silence.rounds.saturating_add(1);
+                self.silence = Silence { rounds, until: Some(until), awaits_append: outstanding.is_accepted };
+                Step::Wait(Suppressed::Silent, (!outstanding.is_accepted).then_some(until))
+            }
+            None => {
+                // All channels are gone or their apps are misconfigured, which may change.
+                let usable = self.channels.iter().any(|channel| !channel.is_gone);
+                Step::Wait(Suppressed::NoChannel, usable.then_some(now + SILENCE_MIN))
+            }
+        }
+    }
+
+    /// The order for the outstanding wake.
+    pub(super) fn order(&self) -> Option<WakeOrder> {
+        let outstanding = self.outstanding.as_ref()?;
+        let channel = self.channels.get(outstanding.channel)?;
+        Some(WakeOrder {
+            device: self.id.clone(),
+            wake: outstanding.wake,
+            app: channel.app.clone(),
+            credential: channel.credential.clone(),
+        })
+    }
+
+    /// The provider has accepted the wake.
+    pub(super) fn accepted(&mut self, wake: u64, now: SystemTime) {
+        if let Some(outstanding) = self.outstanding_mut(wake) {
+            (outstanding.state, outstanding.is_accepted) = (WakeState::Sent(now), true);
+        }
+    }
+
+    /// The wake is sent again after `pause` at least, unless that was tried too often. `random` is below 1.
+    pub(super) fn try_again(&mut self, wake: u64, pause: Duration, now: SystemTime, random: f64) {
+        if let Some(outstanding) = self.outstanding_mut(wake) {
+            outstanding.tries += 1;
+            let backoff =
+                BACKOFF_MIN.saturating_mul(2_u32.saturating_pow(outstanding.tries)).min(BACKOFF_MAX);
+            let at = now + pause + backoff.mul_f64(random);
+            let may_retry = outstanding.tries < TRIES_MAX;
+            outstanding.state = if may_retry { WakeState::Again(at) } else { WakeState::Failed };
+        }
+    }
+
+    /// The channel does not work for this wake.
+    pub(super) fn failed(&mut self, wake: u64) {
+        if let Some(outstanding) = self.outstanding_mut(wake) {
+            outstanding.state = WakeState::Failed;
+        }
+    }
+
+    fn outstanding_mut(&mut self, wake: u64) -> Option<&mut Outstanding> {
+        self.outstanding.as_mut().filter(|outstanding| outstanding.wake == wake)
+    }
+
+    /// The channel with this app and credential.
+    pub(super) fn channel_mut(&mut self, app: &str, credential: &Credential) -> Option<&mut Channel> {
+        self.channels.iter_mut().find(|channel| *channel.app == *app && channel.credential == *credential)
+    }
+}
+
+impl Channel {
+    pub(super) fn new(app: Arc<str>, credential: Credential, added_at: SystemTime) -> Self {
+        let (last_ok, last_error, is_gone, paid_until, day) = Default::default();
+        Self { app, credential, added_at, last_ok, last_error, is_gone, paid_until, day }
+    }
+
+    /// Takes one wake out of the budget. The error is when there is one again.
+    fn pay(&mut self, budget: ChannelBudget, now: SystemTime) -> Result<(), (Suppressed, SystemTime)> {
+        let ChannelBudget { interval, burst, per_day } = budget;
+        // A clock that was reset must not lock the channel for longer than its whole budget.
+        let whole = interval * burst.max(1);
+        let paid_until = self.paid_until.unwrap_or(now).max(now).min(now + whole);
+        let spare = interval * burst.saturating_sub(1);
+        if let Some(wait) = paid_until.duration_since(now + spare).ok().filter(|wait| !wait.is_zero()) {
+            return Err((Suppressed::Interval, now + wait));
+        }
+        if let Some(max) = per_day {
+            let begin = self.day.0.filter(|begin| now >= *begin && now < *begin + DAY);
+            let count = if begin.is_some() { self.day.1 } else { 0 };
+            let begin = begin.unwrap_or(now);
+            if count >= max {
+                return Err((Suppressed::Quota, begin + DAY));
+            }
+            self.day = (Some(begin), count + 1);
+        }
+        self.paid_until = Some(paid_until + interval);
+        Ok(())
+    }
+}
+
+/// Shared text as serde knows it, without its feature for all shared values.
+mod shared_text {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(deserializer).map(Arc::from)
+    }
+}
+
+impl QuietHours {
+    /// How long they still last. `None`: they do not.
+    fn left(self, wall: SystemTime) -> Option<Duration> {
+        let seconds = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let local = seconds.saturating_add_signed(i64::from(self.utc_offset) * 60);
+        let minute = local / 60 % MINUTES_PER_DAY;
+        let (from, to) = (u64::from(self.from), u64::from(self.to));
+        let behind = |start: u64| (minute + MINUTES_PER_DAY - start) % MINUTES_PER_DAY;
+        let length = (to + MINUTES_PER_DAY - from) % MINUTES_PER_DAY;
+        let left = length.checked_sub(behind(from)).filter(|left| *left > 0)?;
+        Some(Duration::from_secs(left * 60 - local % 60))
+    }
+}

@@ -1,0 +1,402 @@
+//! Operations of the [`Hub`] on devices: for the fronts, and for the sender of wakes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::app::Credential;
+use super::device::{Channel, Device, DeviceSpec, Interest, Outstanding, WakeOrder, WakeState};
+use super::record::{self, SESSIONS};
+use super::table::{Devices, Table};
+use super::view::DeviceView;
+use crate::clock::Clock;
+use crate::hub::subscriber::Marks;
+use crate::hub::{ClientId, Hub};
+use crate::stream::{Failure, Offset, Principal, Start, StreamName};
+
+/// Streams and channels of a device at most.
+const STREAMS_MAX: usize = 64;
+const CHANNELS_MAX: usize = 8;
+
+/// The longest credential, in bytes.
+const CREDENTIAL_BYTES_MAX: usize = 2048;
+
+/// The longest life of a registration.
+const LIFE_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// Records that are stored at once.
+const STORED_AT_ONCE: usize = 256;
+
+/// Why a device cannot be registered or woken.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The registration is invalid.
+    #[error("{0}")]
+    Invalid(String),
+    /// An app does not exist.
+    #[error("there is no app {0:?} for wakes; GET /v1/devices lists those of this gateway")]
+    UnknownApp(String),
+    /// A credential is malformed, or of another kind than the app needs.
+    #[error("the credential for the app {0:?} is malformed, too long, or not allowed")]
+    Credential(String),
+    /// A limit is reached.
+    #[error("{0}")]
+    TooMany(&'static str),
+    /// The device does not exist.
+    #[error("there is no such device")]
+    Missing,
+    /// The store could not keep it.
+    #[error(transparent)]
+    Store(#[from] Failure),
+}
+
+/// A connection of a device, which is not woken while it lasts.
+pub struct Presence {
+    devices: Arc<Devices>,
+    device: ClientId,
+    clock: Clock,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.devices.disconnected(&self.device, self.clock.now());
+    }
+}
+
+impl Hub {
+    /// The devices.
+    pub fn devices(&self) -> &Arc<Devices> {
+        &self.devices
+    }
+
+    /// Registers a device, or replaces its registration. What is known of the same streams and channels stays.
+    pub async fn put_device(&self, spec: DeviceSpec) -> Result<(DeviceView, bool), DeviceError> {
+        self.check_device(&spec)?;
+        let mut interests = Vec::new();
+        for (stream, start) in &spec.streams {
+            let tail = self.describe(stream).await.ok().map(|described| described.tail);
+            let offset = match start {
+                Some(Start::At(offset)) => Some(*offset),
+                Some(Start::Earliest) => None,
+                Some(Start::Tail) => tail,
+                None => self.known_offset(&spec.id, stream).unwrap_or(tail),
+            };
+            interests.push(Interest { stream: stream.clone(), offset, tail });
+        }
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let (record, is_new) = {
+            let mut table = self.devices.table.lock();
+            let table = &mut *table;
+            let id = spec.id.clone();
+            let device = table.registered(spec, interests, now, wall);
+            self.check_room(table, &device)?;
+            let record = record::encoded(&device);
+            let is_new = !table.devices.contains_key(&id);
+            let (begun, ended) = table.put(device);
+            self.devices.recount(table);
+            begun.iter().for_each(|stream| self.watch_stream(stream));
+            ended.iter().for_each(|stream| self.unwatch_stream(stream));
+            self.devices.schedule(table, &id, now);
+            (record::change(&id, record), is_new)
+        };
+        let id = record.client.strip_prefix(SESSIONS).map(ClientId::stored);
+        // An append between the description of the stream and now has marked nothing yet.
+        if let Some(id) = &id {
+            self.refresh_tails(id).await;
+        }
+        self.change_session(record).await?;
+        let view = id.and_then(|id| self.device(&id));
+        view.map(|view| (view, is_new)).ok_or(DeviceError::Missing)
+    }
+
+    fn check_device(&self, spec: &DeviceSpec) -> Result<(), DeviceError> {
+        let between = |what: &str, count: usize, max: usize| match count {
+            0 => Err(DeviceError::Invalid(format!("a device needs at least one of {what}"))),
+            count if count > max => Err(DeviceError::Invalid(format!("a device has at most {max} {what}"))),
+            _ => Ok(()),
+        };
+        between("streams", spec.streams.len(), STREAMS_MAX)?;
+        between("channels", spec.channels.len(), CHANNELS_MAX)?;
+        if spec.life > LIFE_MAX || spec.life.is_zero() {
+            return Err(DeviceError::Invalid("expires_in must be 1 to 7776000 seconds".to_owned()));
+        }
+        let table = self.devices.table.lock();
+        for (name, credential) in &spec.channels {
+            let app = table.apps.get(name).ok_or_else(|| DeviceError::UnknownApp(name.to_string()))?;
+            let is_allowed = |number: &str| {
+                app.policy.prefixes.is_empty()
+                    || app.policy.prefixes.iter().any(|prefix| number.starts_with(prefix))
+            };
+            let is_allowed = match credential {
+                Credential::Token(number) => is_allowed(number),
+                Credential::WebPush { .. } => true,
+            };
+            let fits = credential.bytes() <= CREDENTIAL_BYTES_MAX;
+            if !fits || !is_allowed || !credential.is_of(app.policy.credential) {
+                return Err(DeviceError::Credential(name.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_room(&self, table: &Table, device: &Device) -> Result<(), DeviceError> {
+        let (limits, bytes) = (&self.limits, device.bytes());
+        let before = table.devices.get(&device.id);
+        let (count_before, bytes_before) =
+            (usize::from(before.is_some()), before.map_or(0, |before| before.charged));
+        if table.devices.len() - count_before >= limits.devices_max
+            || table.bytes - bytes_before + bytes > limits.device_bytes_max
+        {
+            return Err(DeviceError::TooMany(
+                "the gateway has its maximum of devices (devices_max, device_bytes_max)",
+            ));
+        }
+        let is_own = |principal: Principal| before.is_some_and(|before| before.principal == principal);
+        let own = table.of_principal.get(&device.principal).copied().unwrap_or_default();
+        let (count, own_bytes) =
+            if is_own(device.principal) { (own.0 - 1, own.1 - bytes_before) } else { own };
+        let share = |max: usize| max / 100 * usize::try_from(limits.principal_share_percent).unwrap_or(100);
+        if device.principal != Principal::GATEWAY
+            && (count >= share(limits.devices_max).max(1)
+                || own_bytes + bytes > share(limits.device_bytes_max))
+        {
+            return Err(DeviceError::TooMany(
+                "this client has used up its share of the devices (principal_share_percent of devices_max and device_bytes_max)",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What the gateway knows of a device.
+    pub fn device(&self, id: &ClientId) -> Option<DeviceView> {
+        let table = self.devices.table.lock();
+        table.devices.get(id).map(|device| DeviceView::of(device, self.clock.wall_offset()))
+    }
+
+    /// Removes a device. Returns whether it existed.
+    pub async fn delete_device(&self, id: &ClientId) -> Result<bool, Failure> {
+        {
+            let mut table = self.devices.table.lock();
+            if !table.devices.contains_key(id) {
+                return Ok(false);
+            }
+            let ended = table.take(id);
+            self.devices.recount(&table);
+            ended.iter().for_each(|stream| self.unwatch_stream(stream));
+        }
+        self.change_session(record::change(id, None)).await.map(|()| true)
+    }
+
+    /// Wakes a device although nothing lies behind its offset, if its budget allows that.
+    pub fn wake_device(&self, id: &ClientId) -> Result<(), DeviceError> {
+        let mut table = self.devices.table.lock();
+        let device = table.devices.get_mut(id).ok_or(DeviceError::Missing)?;
+        device.asked_for = true;
+        self.devices.schedule(&mut table, id, self.clock.now());
+        Ok(())
+    }
+
+    fn known_offset(&self, id: &ClientId, stream: &StreamName) -> Option<Option<Offset>> {
+        let table = self.devices.table.lock();
+        let device = table.devices.get(id)?;
+        device.interests.iter().find(|interest| interest.stream == *stream).map(|interest| interest.offset)
+    }
+
+    /// A client has polled. If it is a device, that confirms a wake, and says what it has.
+    pub fn device_polled<'a>(&self, client: &ClientId, reads: impl Iterator<Item = (&'a StreamName, Start)>) {
+        if !self.devices.is_empty() {
+            self.devices.polled(client, reads, self.clock.now());
+        }
+    }
+
+    /// A client has begun a live delivery form, which confirms a wake as a poll does. `None`: it is no device.
+    pub fn device_connected<'a>(
+        &self,
+        client: &ClientId,
+        reads: impl Iterator<Item = (&'a StreamName, Start)>,
+    ) -> Option<Presence> {
+        self.device_polled(client, reads);
+        let is_device = !self.devices.is_empty() && self.devices.connected(client);
+        let (devices, clock) = (self.devices.clone(), self.clock);
+        is_device.then(|| Presence { devices, device: client.clone(), clock })
+    }
+
+    fn watch_stream(&self, stream: &StreamName) {
+        self.waiters.subscribe_to(stream, &self.devices.member);
+    }
+
+    fn unwatch_stream(&self, stream: &StreamName) {
+        self.waiters.unsubscribe_from(stream, &self.devices.member);
+    }
+
+    /// Loads the stored devices. Called once, before clients are served.
+    pub async fn load_devices(&self) {
+        let now = self.clock.now();
+        let stored = self.store.sessions().into_iter().filter(|session| session.client.starts_with(SESSIONS));
+        let mut streams = BTreeSet::new();
+        for session in stored {
+            let Some(device) = record::decoded(&session) else {
+                tracing::error!("a stored device is damaged; it is woken again once it registers again");
+                continue;
+            };
+            let mut table = self.devices.table.lock();
+            let id = device.id.clone();
+            streams.extend(device.interests.iter().map(|interest| interest.stream.clone()));
+            table.restore_counts(&device);
+            table.put(device);
+            table.again_if_ordered(&id, now);
+            self.devices.schedule(&mut table, &id, now);
+            self.devices.recount(&table);
+        }
+        for stream in streams {
+            self.watch_stream(&stream);
+            self.device_stream_changed(&stream).await;
+        }
+    }
+
+    async fn device_stream_changed(&self, stream: &StreamName) {
+        let tail = self.describe(stream).await.ok().map(|described| described.tail);
+        self.devices.moved(stream, tail, self.clock.now());
+    }
+
+    async fn refresh_tails(&self, id: &ClientId) {
+        let view = self.device(id);
+        for (stream, _) in view.into_iter().flat_map(|view| view.streams) {
+            self.device_stream_changed(&stream).await;
+        }
+    }
+
+    /// Waits until streams of devices have changed, and notes their tails. Runs until it is dropped.
+    pub async fn follow_device_streams(&self) {
+        let marks = &self.devices.member.marks;
+        loop {
+            marks.wait_until(|marks: &Marks| (!marks.is_empty()).then_some(())).await;
+            let mut taken = Vec::new();
+            marks.update(|marks| taken = marks.take(STORED_AT_ONCE));
+            for stream in taken {
+                self.device_stream_changed(&stream).await;
+            }
+        }
+    }
+
+    /// Waits until a wake may be due.
+    pub async fn wake_due(&self) {
+        loop {
+            let changes = self.devices.earlier.note(|changes| *changes);
+            let wait = match self.devices.next_due() {
+                Some(at) => at.duration_since(self.clock.now()).unwrap_or_default(),
+                None => LIFE_MAX,
+            };
+            if wait.is_zero() {
+                return;
+            }
+            // Timers do not notice when the machine was suspended.
+            let wait = wait.min(Duration::from_secs(5));
+            let earlier = self.devices.earlier.wait_until(|now| (*now != changes).then_some(()));
+            let _elapsed = tokio::time::timeout(wait, earlier).await;
+        }
+    }
+
+    /// Takes at most `max` wakes that are due, each once its order is stored.
+    pub async fn take_wakes(&self, max: usize) -> Vec<WakeOrder> {
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let last_seen = |id: &ClientId| self.clients.last_seen(id);
+        let orders = self.devices.take_due(now, wall, max, &last_seen);
+        if !orders.is_empty() {
+            self.save_devices().await;
+        }
+        orders
+    }
+
+    /// Stores the records that are outdated.
+    pub async fn save_devices(&self) {
+        loop {
+            let unsaved = self.devices.take_unsaved(STORED_AT_ONCE);
+            if unsaved.is_empty() {
+                return;
+            }
+            let changes = unsaved.into_iter().map(|(id, record)| async move {
+                let outcome = self.change_session(record::change(&id, record)).await;
+                if let Err(error) = outcome {
+                    tracing::error!(%error, "cannot store a device");
+                    self.devices.unsaved(&id);
+                    return false;
+                }
+                true
+            });
+            let stored = futures_util::future::join_all(changes).await;
+            // The next call tries again.
+            if stored.contains(&false) {
+                return;
+            }
+        }
+    }
+}
+
+impl Table {
+    /// The device that a registration makes, with what is known of it.
+    fn registered(
+        &self,
+        spec: DeviceSpec,
+        interests: Vec<Interest>,
+        now: SystemTime,
+        wall: SystemTime,
+    ) -> Device {
+        let before = self.devices.get(&spec.id);
+        let channel = |(app, credential): (Arc<str>, Credential)| {
+            let known = before.and_then(|before| {
+                before.channels.iter().find(|channel| channel.app == app && channel.credential == credential)
+            });
+            let fresh = Channel::new(app, credential, wall);
+            match known {
+                // Registered again: what a provider knows is older now.
+                Some(known) => Channel { added_at: wall, is_gone: false, ..known.clone() },
+                None => fresh,
+            }
+        };
+        let channels: Vec<_> = spec.channels.into_iter().map(channel).collect();
+        let outstanding = before.and_then(|before| {
+            let outstanding = before.outstanding.clone()?;
+            let old = before.channels.get(outstanding.channel)?;
+            let is_same = |channel: &Channel| channel.app == old.app && channel.credential == old.credential;
+            let channel = channels.iter().position(is_same)?;
+            Some(Outstanding { channel, ..outstanding })
+        });
+        Device {
+            interests,
+            channels,
+            outstanding,
+            quiet: spec.quiet,
+            escalate_after: spec.escalate_after,
+            expires_at: now + spec.life,
+            silence: before.map(|before| before.silence).unwrap_or_default(),
+            connections: before.map_or(0, |before| before.connections),
+            seen_at: Some(now),
+            charged: 0,
+            asked_for: false,
+            id: spec.id,
+            principal: spec.principal,
+        }
+    }
+
+    /// Counts the wakes that were sent before a restart.
+    fn restore_counts(&mut self, device: &Device) {
+        let tenant = device.tenant();
+        for channel in &device.channels {
+            if let (Some(begin), count) = channel.day
+                && let Some(app) = self.apps.get_mut(&channel.app)
+            {
+                app.restore_count(&tenant, begin, count);
+            }
+        }
+    }
+
+    /// A wake that was ordered before a restart may not have been sent: it is sent again.
+    fn again_if_ordered(&mut self, id: &ClientId, now: SystemTime) {
+        if let Some(outstanding) = self.devices.get_mut(id).and_then(|device| device.outstanding.as_mut())
+            && outstanding.state == WakeState::Ordered
+        {
+            outstanding.state = WakeState::Again(now);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The stored form of a device: one entry of a session whose name no client can have.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::device::{Channel, Device, Interest, Outstanding, QuietHours, Silence};
+use crate::hub::ClientId;
+use crate::stream::{Epoch, Offset, Position, Principal, SessionChange, StoredSession, StreamName};
+
+/// Begins the names of the sessions of devices. No client id contains a NUL.
+pub(in crate::hub) const SESSIONS: &str = "\0device/";
+
+/// The key of the one entry.
+const KEY: &[u8] = b"d";
+
+/// Format of the record. A changed format gets a new number; records with an unknown number are skipped.
+const FORMAT: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    principal: u64,
+    interests: Vec<(String, Option<(u64, u64)>)>,
+    channels: Vec<Channel>,
+    quiet: Option<QuietHours>,
+    escalate_after: Duration,
+    expires_at: SystemTime,
+    outstanding: Option<Outstanding>,
+    silence: Silence,
+}
+
+/// Encodes a device. These types always encode.
+pub(super) fn encoded(device: &Device) -> Option<Bytes> {
+    let interest = |interest: &Interest| {
+        let offset = interest.offset.map(|offset| (offset.epoch.0, offset.position.0));
+        (interest.stream.as_str().to_owned(), offset)
+    };
+    let record = Record {
+        principal: device.principal.0,
+        interests: device.interests.iter().map(interest).collect(),
+        channels: device.channels.clone(),
+        quiet: device.quiet,
+        escalate_after: device.escalate_after,
+        expires_at: device.expires_at,
+        outstanding: device.outstanding.clone(),
+        silence: device.silence,
+    };
+    postcard::to_extend(&record, vec![FORMAT]).ok().map(Bytes::from)
+}
+
+/// The change that stores a record, or removes it.
+pub(super) fn change(id: &ClientId, record: Option<Bytes>) -> SessionChange {
+    let client = [SESSIONS, id.as_str()].concat().into();
+    match record {
+        Some(record) => {
+            SessionChange { client, anew: false, entries: vec![(Bytes::from_static(KEY), Some(record))] }
+        }
+        None => SessionChange::end(client),
+    }
+}
+
+/// Decodes a session of a device. `None`: it is damaged.
+pub(super) fn decoded(session: &StoredSession) -> Option<Device> {
+    let id = ClientId::stored(session.client.strip_prefix(SESSIONS)?);
+    let (_, value) = session.entries.iter().find(|(key, _)| key == KEY)?;
+    let record: Record = match value.split_first()? {
+        (&FORMAT, value) => postcard::from_bytes(value).ok()?,
+        _ => return None,
+    };
+    let interest = |(stream, offset): (String, Option<(u64, u64)>)| {
+        let offset =
+            offset.map(|(epoch, position)| Offset { epoch: Epoch(epoch), position: Position(position) });
+        Some(Interest { stream: StreamName::stored(&stream).ok()?, offset, tail: None })
+    };
+    Some(Device {
+        id,
+        principal: Principal(record.principal),
+        interests: record.interests.into_iter().map(interest).collect::<Option<_>>()?,
+        channels: record.channels,
+        quiet: record.quiet,
+        escalate_after: record.escalate_after,
+        expires_at: record.expires_at,
+        outstanding: record.outstanding,
+        silence: record.silence,
+        connections: 0,
+        seen_at: None,
+        charged: 0,
+        asked_for: false,
+    })
+}

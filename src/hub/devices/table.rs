@@ -1,0 +1,493 @@
+//! [`Devices`]: the table of all devices, which devices read a stream, and when to look at which device next.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+use super::app::{App, AppPolicy, CONFIG_PAUSE, Verdict};
+use super::device::{
+    Admission, Channel, ChannelBudget, Device, GRACE, Outstanding, Step, Suppressed, Surroundings, WakeOrder,
+};
+use crate::hub::ClientId;
+use crate::hub::signal::Signal;
+use crate::hub::subscriber::Member;
+use crate::metrics::WakeMetrics;
+use crate::stream::{Offset, Principal, Start, StreamName, Tenant};
+
+/// While a poll of a device is held, the device is looked at this often.
+const RECHECK: Duration = Duration::from_secs(5);
+
+/// When an app has as many wakes under way as it may, its devices are looked at again after this time.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// A channel that was removed because the provider calls the device gone.
+#[derive(Debug, Clone)]
+pub struct Removed {
+    /// The device.
+    pub device: ClientId,
+    /// Its tenant.
+    pub tenant: Tenant,
+    /// The name of the app.
+    pub app: Arc<str>,
+    /// See [`Credential::hint`].
+    pub credential: String,
+}
+
+/// All devices. See the [module](super) documentation.
+pub struct Devices {
+    pub(super) table: Mutex<Table>,
+    /// Number of devices, which polls read without a lock.
+    count: AtomicUsize,
+    /// Is marked when a stream changes that a device reads.
+    pub(super) member: Arc<Member>,
+    /// Changes when something is due earlier than before.
+    pub(super) earlier: Signal<u64>,
+    pub(super) metrics: WakeMetrics,
+    /// Wakes under way to one provider.
+    wakes_at_once_max: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Table {
+    pub(super) apps: HashMap<Arc<str>, App>,
+    pub(super) devices: HashMap<ClientId, Device>,
+    readers: HashMap<StreamName, BTreeSet<ClientId>>,
+    due: BTreeSet<(SystemTime, ClientId)>,
+    due_at: HashMap<ClientId, SystemTime>,
+    /// Devices whose stored record is outdated.
+    unsaved: HashSet<ClientId>,
+    pub(super) bytes: usize,
+    pub(super) of_principal: HashMap<Principal, (usize, usize)>,
+    removed: Vec<Removed>,
+}
+
+/// When a device has last been seen, as the wait queues know.
+pub(super) type LastSeen<'a> = &'a dyn Fn(&ClientId) -> Option<Duration>;
+
+/// What a device needs to know to be woken: the apps, and how many wakes each may have under way.
+struct Apps<'a>(&'a mut HashMap<Arc<str>, App>, usize);
+
+impl Surroundings for Apps<'_> {
+    fn admit(&self, channel: &Channel, now: SystemTime) -> Admission {
+        match self.0.get(&channel.app) {
+            None => Admission::Never,
+            Some(app) if app.failing_until.is_some_and(|until| until > now) => Admission::Never,
+            Some(app) if app.in_flight >= self.1 => Admission::Later(Suppressed::Full, now + FULL_PAUSE),
+            Some(app) => match app.paused_until.filter(|until| *until > now) {
+                Some(until) => Admission::Later(Suppressed::Paused, until),
+                None => Admission::Now,
+            },
+        }
+    }
+
+    fn count(&mut self, tenant: &Tenant, channel: &Channel, now: SystemTime) -> Result<(), SystemTime> {
+        self.0.get_mut(&channel.app).map_or(Ok(()), |app| app.count(tenant, now))
+    }
+
+    fn budget(&self, channel: &Channel) -> ChannelBudget {
+        let policy = self.0.get(&channel.app).map(|app| &app.policy);
+        let none = ChannelBudget { interval: Duration::ZERO, burst: 1, per_day: None };
+        policy.map_or(none, |AppPolicy { min_interval, burst, per_day, .. }| ChannelBudget {
+            interval: *min_interval,
+            burst: *burst,
+            per_day: *per_day,
+        })
+    }
+
+    fn ttl(&self, channel: &Channel) -> Duration {
+        self.0.get(&channel.app).map_or(RECHECK, |app| app.policy.ttl)
+    }
+}
+
+impl Devices {
+    /// A table without devices.
+    pub(in crate::hub) fn new(metrics: WakeMetrics, member: Arc<Member>, wakes_at_once_max: usize) -> Self {
+        let (table, count, earlier) = Default::default();
+        Self { table, count, member, earlier, metrics, wakes_at_once_max }
+    }
+
+    /// Sets the apps of the settings.
+    pub fn offer(&self, apps: Vec<AppPolicy>) {
+        let apps = apps.into_iter().map(|policy| (policy.name.clone(), App::new(policy)));
+        self.table.lock().apps = apps.collect();
+    }
+
+    /// The apps of the settings, by name.
+    pub fn apps(&self) -> Vec<AppPolicy> {
+        let mut apps: Vec<_> = self.table.lock().apps.values().map(|app| app.policy.clone()).collect();
+        apps.sort_by(|one, other| one.name.cmp(&other.name));
+        apps
+    }
+
+    /// Whether there is any device.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
+    pub(super) fn recount(&self, table: &Table) {
+        self.count.store(table.devices.len(), Ordering::Relaxed);
+    }
+
+    /// Looks at a device at `at`, or earlier.
+    pub(super) fn schedule(&self, table: &mut Table, id: &ClientId, at: SystemTime) {
+        if table.schedule(id, at) {
+            self.earlier.update(|changes| *changes += 1);
+        }
+    }
+
+    /// The device has polled these streams.
+    pub(super) fn polled<'a>(
+        &self,
+        id: &ClientId,
+        reads: impl Iterator<Item = (&'a StreamName, Start)>,
+        now: SystemTime,
+    ) {
+        let mut table = self.table.lock();
+        let table = &mut *table;
+        let Some(device) = table.devices.get_mut(id) else { return };
+        for (stream, start) in reads {
+            if let Some(interest) = device.interests.iter_mut().find(|interest| interest.stream == *stream) {
+                interest.polled(start);
+            }
+        }
+        let confirmed = device.seen(now);
+        if let Some((channel, took)) = confirmed
+            && let Some(app) = device.channels.get(channel).and_then(|channel| table.apps.get(&channel.app))
+        {
+            self.metrics.confirmed(app.policy.provider, took);
+        }
+        let is_pending = device.is_pending();
+        table.unsaved.insert(id.clone());
+        if is_pending {
+            self.schedule(table, id, now + GRACE);
+        }
+    }
+
+    /// A connection in a live delivery form begins. Returns whether the client is a device.
+    pub(super) fn connected(&self, id: &ClientId) -> bool {
+        let mut table = self.table.lock();
+        let device = table.devices.get_mut(id);
+        device.map(|device| device.connections += 1).is_some()
+    }
+
+    /// A connection in a live delivery form has ended.
+    pub(super) fn disconnected(&self, id: &ClientId, now: SystemTime) {
+        let mut table = self.table.lock();
+        let Some(device) = table.devices.get_mut(id) else { return };
+        device.connections = device.connections.saturating_sub(1);
+        device.seen_at = Some(now);
+        self.schedule(&mut table, id, now + GRACE);
+    }
+
+    /// A stream has another tail; `None`: it does not exist.
+    pub fn moved(&self, stream: &StreamName, tail: Option<Offset>, now: SystemTime) {
+        let mut table = self.table.lock();
+        let table = &mut *table;
+        let readers: Vec<_> = table.readers.get(stream).into_iter().flatten().cloned().collect();
+        let mut has_earlier = false;
+        for id in readers {
+            let Some(device) = table.devices.get_mut(&id) else { continue };
+            if device.moved(stream, tail) {
+                has_earlier |= table.schedule(&id, now);
+            }
+        }
+        if has_earlier {
+            self.earlier.update(|changes| *changes += 1);
+        }
+    }
+
+    /// When the next device is due.
+    pub fn next_due(&self) -> Option<SystemTime> {
+        self.table.lock().due.first().map(|(at, _)| *at)
+    }
+
+    /// Looks at devices that are due, at most `max`, and returns the wakes to send.
+    pub(super) fn take_due(
+        &self,
+        now: SystemTime,
+        wall: SystemTime,
+        max: usize,
+        last_seen: LastSeen<'_>,
+    ) -> Vec<WakeOrder> {
+        let mut table = self.table.lock();
+        let mut orders = Vec::new();
+        for _ in 0..max {
+            let Some((at, id)) = table.due.first().cloned().filter(|(at, _)| *at <= now) else { break };
+            table.due.remove(&(at, id.clone()));
+            table.due_at.remove(&id);
+            orders.extend(self.look_at(&mut table, &id, (now, wall), last_seen));
+        }
+        orders
+    }
+
+    fn look_at(
+        &self,
+        table: &mut Table,
+        id: &ClientId,
+        (now, wall): (SystemTime, SystemTime),
+        last_seen: LastSeen<'_>,
+    ) -> Option<WakeOrder> {
+        let device = table.devices.get_mut(id)?;
+        if device.expires_at <= now {
+            table.expired(id);
+            self.recount(table);
+            return None;
+        }
+        match last_seen(id) {
+            Some(Duration::ZERO) => {
+                device.seen_at = Some(now);
+                self.metrics.suppressed(Suppressed::Connected.as_str());
+                self.schedule(table, id, now + RECHECK);
+                return None;
+            }
+            Some(ago) => device.seen_at = device.seen_at.max(now.checked_sub(ago)),
+            None => {}
+        }
+        let before = device.outstanding.clone();
+        let step =
+            device.step(now, wall, fastrand::u64(..), &mut Apps(&mut table.apps, self.wakes_at_once_max));
+        if device.outstanding != before {
+            table.unsaved.insert(id.clone());
+        }
+        let device = table.devices.get(id)?;
+        match step {
+            Step::Order => {
+                let order = device.order()?;
+                if let Some(app) = table.apps.get_mut(&order.app) {
+                    app.in_flight += 1;
+                }
+                Some(order)
+            }
+            Step::Wait(why, until) => {
+                if why != Suppressed::NothingNew {
+                    self.metrics.suppressed(why.as_str());
+                }
+                let end = device.expires_at;
+                table.schedule(id, until.unwrap_or(end).min(end));
+                None
+            }
+        }
+    }
+
+    /// Applies the answer of a provider to a wake. `wall` is the time of day.
+    pub fn report(&self, order: &WakeOrder, verdict: &Verdict, now: SystemTime, wall: SystemTime) {
+        let mut table = self.table.lock();
+        let table = &mut *table;
+        let Some(app) = table.apps.get_mut(&order.app) else { return };
+        self.metrics.answered(app.policy.provider, verdict.as_str());
+        app.reported(matches!(verdict, Verdict::Retry { .. }), now);
+        let (mut believed, mut error) = (None, None);
+        match verdict {
+            Verdict::Ok { .. } => believed = Some(app.succeeded()),
+            Verdict::Slow { until } => {
+                let pause = until.duration_since(wall).unwrap_or_default();
+                app.paused_until = Some(now + pause);
+            }
+            Verdict::Config(reason) => {
+                tracing::error!(
+                    app = &*order.app,
+                    reason = &**reason,
+                    "the settings of a wake provider are wrong"
+                );
+                app.failing_until = Some(now + CONFIG_PAUSE);
+                error = Some(reason.clone());
+            }
+            Verdict::Bad(reason) => error = Some(reason.clone()),
+            Verdict::Retry { .. } | Verdict::Gone { .. } => error = Some(verdict.as_str().into()),
+        }
+        if let Some(device) = table.devices.get_mut(&order.device) {
+            let mut is_gone = false;
+            if let Some(channel) = device.channel_mut(&order.app, &order.credential) {
+                match verdict {
+                    Verdict::Ok { .. } => (channel.last_ok, channel.last_error) = (Some(wall), None),
+                    // The device was registered again after the provider had found it gone.
+                    Verdict::Gone { since: Some(since) } if *since < channel.added_at => {}
+                    Verdict::Gone { .. } => (channel.is_gone, is_gone) = (true, true),
+                    _ => {}
+                }
+                if error.is_some() {
+                    channel.last_error = error;
+                }
+            }
+            if is_gone && app.gone(&order.device) {
+                self.metrics.alarm(app.policy.provider);
+                tracing::error!(
+                    app = &*order.app,
+                    "ALARM: a provider calls all devices gone, so none is removed; check project, environment and topic"
+                );
+            }
+            match verdict {
+                Verdict::Ok { .. } => device.accepted(order.wake, now),
+                Verdict::Slow { until } => {
+                    let pause = until.duration_since(wall).unwrap_or_default();
+                    device.try_again(order.wake, pause, now, fastrand::f64());
+                }
+                Verdict::Retry { after } => device.try_again(order.wake, *after, now, fastrand::f64()),
+                Verdict::Gone { .. } | Verdict::Config(_) | Verdict::Bad(_) => device.failed(order.wake),
+            }
+            table.unsaved.insert(order.device.clone());
+            self.schedule(table, &order.device, now);
+        }
+        if let Some((suspects, is_believable)) = believed {
+            for id in suspects {
+                table.settle(&id, &order.app, is_believable);
+                self.schedule(table, &id, now);
+            }
+        }
+    }
+
+    /// Takes the devices whose stored record is outdated, with their records; `None`: the device is gone.
+    pub(super) fn take_unsaved(&self, max: usize) -> Vec<(ClientId, Option<bytes::Bytes>)> {
+        let mut table = self.table.lock();
+        let ids: Vec<_> = table.unsaved.iter().take(max).cloned().collect();
+        let record = |id: ClientId| {
+            table.unsaved.remove(&id);
+            let record = table.devices.get(&id).and_then(super::record::encoded);
+            (id, record)
+        };
+        ids.into_iter().map(record).collect()
+    }
+
+    /// Takes the channels that were removed since the last call.
+    pub fn take_removed(&self) -> Vec<Removed> {
+        std::mem::take(&mut self.table.lock().removed)
+    }
+
+    /// Number of devices that are connected, woken, pending, and asleep.
+    pub(in crate::hub) fn states(&self) -> [usize; 4] {
+        let mut states = [0; 4];
+        for device in self.table.lock().devices.values() {
+            let state = match device {
+                Device { connections: 1.., .. } => 0,
+                Device { outstanding: Some(_), .. } => 1,
+                device if device.is_pending() => 2,
+                _ => 3,
+            };
+            if let Some(count) = states.get_mut(state) {
+                *count += 1;
+            }
+        }
+        states
+    }
+
+    pub(super) fn unsaved(&self, id: &ClientId) {
+        self.table.lock().unsaved.insert(id.clone());
+    }
+}
+
+impl Table {
+    /// Whether the device is due earlier than any other was.
+    fn schedule(&mut self, id: &ClientId, at: SystemTime) -> bool {
+        if let Some(before) = self.due_at.get(id).copied() {
+            if before <= at {
+                return false;
+            }
+            self.due.remove(&(before, id.clone()));
+        }
+        self.due_at.insert(id.clone(), at);
+        let is_first = self.due.first().is_none_or(|(first, _)| at < *first);
+        self.due.insert((at, id.clone()));
+        is_first
+    }
+
+    /// Adds or replaces a device. Returns the streams that nobody has read before, and those that nobody reads any more.
+    pub(super) fn put(&mut self, mut device: Device) -> (Vec<StreamName>, Vec<StreamName>) {
+        let id = device.id.clone();
+        let before = self.take(&id);
+        let mut begun = Vec::new();
+        for interest in &device.interests {
+            let readers = self.readers.entry(interest.stream.clone()).or_default();
+            if readers.is_empty() && !before.contains(&interest.stream) {
+                begun.push(interest.stream.clone());
+            }
+            readers.insert(id.clone());
+        }
+        let ended = before.into_iter().filter(|stream| !self.readers.contains_key(stream)).collect();
+        let (bytes, principal) = (device.bytes(), device.principal);
+        device.charged = bytes;
+        self.bytes += bytes;
+        let own = self.of_principal.entry(principal).or_default();
+        *own = (own.0 + 1, own.1 + bytes);
+        self.devices.insert(id, device);
+        (begun, ended)
+    }
+
+    /// Removes a device. Returns the streams that nobody reads any more.
+    pub(super) fn take(&mut self, id: &ClientId) -> Vec<StreamName> {
+        let Some(device) = self.devices.remove(id) else { return Vec::new() };
+        if let Some(at) = self.due_at.remove(id) {
+            self.due.remove(&(at, id.clone()));
+        }
+        for channel in &device.channels {
+            if let Some(app) = self.apps.get_mut(&channel.app) {
+                app.forget(id);
+            }
+        }
+        let bytes = device.charged;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if let Some(own) = self.of_principal.get_mut(&device.principal) {
+            *own = (own.0.saturating_sub(1), own.1.saturating_sub(bytes));
+            if own.0 == 0 {
+                self.of_principal.remove(&device.principal);
+            }
+        }
+        let mut ended = Vec::new();
+        for interest in device.interests {
+            if let Some(readers) = self.readers.get_mut(&interest.stream) {
+                readers.remove(id);
+                if readers.is_empty() {
+                    self.readers.remove(&interest.stream);
+                    ended.push(interest.stream);
+                }
+            }
+        }
+        ended
+    }
+
+    /// A device has not registered again in time.
+    fn expired(&mut self, id: &ClientId) {
+        self.take(id);
+        self.unsaved.insert(id.clone());
+    }
+
+    /// The provider is known to be right, or wrong, about a device that it has called gone.
+    fn settle(&mut self, id: &ClientId, app: &Arc<str>, is_gone: bool) {
+        let Some(device) = self.devices.get_mut(id) else { return };
+        let (tenant, removed) = (device.tenant(), &mut self.removed);
+        if !is_gone {
+            device
+                .channels
+                .iter_mut()
+                .filter(|channel| channel.app == *app)
+                .for_each(|channel| channel.is_gone = false);
+            return;
+        }
+        let of_outstanding = device.outstanding.as_ref().map(|outstanding| outstanding.channel);
+        let (mut index, mut index_after) = (0, None);
+        let mut kept = 0;
+        device.channels.retain(|channel| {
+            let is_removed = channel.is_gone && channel.app == *app;
+            if is_removed {
+                let credential = channel.credential.hint();
+                removed.push(Removed {
+                    device: id.clone(),
+                    tenant: tenant.clone(),
+                    app: app.clone(),
+                    credential,
+                });
+            } else {
+                index_after = index_after.or((of_outstanding == Some(index)).then_some(kept));
+                kept += 1;
+            }
+            index += 1;
+            !is_removed
+        });
+        // A wake over a channel that is removed has not arrived.
+        device.outstanding =
+            index_after.and_then(|channel| Some(Outstanding { channel, ..device.outstanding.take()? }));
+        self.unsaved.insert(id.clone());
+    }
+}

@@ -1,0 +1,549 @@
+//! Devices on a clock that the test moves: when they are woken, over which channel, and what the answers of providers change.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::app::{AppPolicy, Credential, CredentialKind, Verdict};
+use super::device::{Channel, Device, GRACE, Interest, QuietHours, WakeOrder};
+use super::record;
+use super::table::Devices;
+use crate::hub::ClientId;
+use crate::hub::subscriber::Subscribers;
+use crate::metrics::Metrics;
+use crate::stream::{Epoch, Offset, Position, Principal, Start, StoredSession, StreamName};
+
+const START: Duration = Duration::from_secs(1_800_000_000);
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+fn policy(name: &str) -> AppPolicy {
+    AppPolicy {
+        name: name.into(),
+        provider: "webhook",
+        credential: CredentialKind::Token,
+        public_key: None,
+        min_interval: seconds(10),
+        burst: 100,
+        per_day: None,
+        tenant_per_day: None,
+        prefixes: Vec::new(),
+        ttl: seconds(3600),
+    }
+}
+
+fn stream(name: &str) -> StreamName {
+    StreamName::parse(name).unwrap()
+}
+
+fn at(epoch: u64, position: u64) -> Offset {
+    Offset { epoch: Epoch(epoch), position: Position(position) }
+}
+
+/// A table with one clock, which is also the time of day unless the test sets that.
+struct World {
+    devices: Devices,
+    now: SystemTime,
+    wall_ahead: Duration,
+    /// How long ago a device held a poll.
+    seen: Option<Duration>,
+}
+
+impl World {
+    fn new(apps: Vec<AppPolicy>) -> Self {
+        let metrics = Metrics::new();
+        let devices = Devices::new(metrics.wakes().clone(), Subscribers::default().unlisted(), 1000);
+        devices.offer(apps);
+        let now = SystemTime::UNIX_EPOCH + START;
+        Self { devices, now, wall_ahead: Duration::ZERO, seen: None }
+    }
+
+    /// Registers a device that has read `news` up to 5, with a channel for each of the apps.
+    fn device(&self, id: &str, apps: &[&str]) -> ClientId {
+        self.registered(id, apps, |_| {})
+    }
+
+    fn registered(&self, id: &str, apps: &[&str], change: impl FnOnce(&mut Device)) -> ClientId {
+        let id = ClientId::parse(id).unwrap();
+        let offset = Some(at(1, 5));
+        let channel = |app: &&str| Channel::new(Arc::from(*app), credential(&id, app), self.wall());
+        let mut device = Device {
+            principal: Principal(1),
+            interests: vec![Interest { stream: stream("news"), offset, tail: offset }],
+            channels: apps.iter().map(channel).collect(),
+            quiet: None,
+            escalate_after: seconds(60),
+            expires_at: self.now + seconds(30 * 24 * 3600),
+            outstanding: None,
+            silence: Default::default(),
+            connections: 0,
+            seen_at: None,
+            charged: 0,
+            asked_for: false,
+            id: id.clone(),
+        };
+        change(&mut device);
+        let mut table = self.devices.table.lock();
+        table.put(device);
+        self.devices.recount(&table);
+        id
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.now + self.wall_ahead
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    /// An append moves the tail of `news`.
+    fn append(&self, position: u64) {
+        self.devices.moved(&stream("news"), Some(at(1, position)), self.now);
+    }
+
+    fn orders(&self) -> Vec<WakeOrder> {
+        let seen = self.seen;
+        self.devices.take_due(self.now, self.wall(), usize::MAX, &move |_| seen)
+    }
+
+    /// The app over which the one device is woken now.
+    fn woken(&self) -> Option<String> {
+        let orders = self.orders();
+        assert!(orders.len() <= 1, "{orders:?}");
+        orders.first().map(|order| order.app.to_string())
+    }
+
+    fn order(&self) -> WakeOrder {
+        self.orders().pop().expect("a wake is due")
+    }
+
+    fn report(&self, order: &WakeOrder, verdict: Verdict) {
+        self.devices.report(order, &verdict, self.now, self.wall());
+    }
+
+    fn poll(&self, id: &ClientId, position: u64) {
+        let start = Start::At(at(1, position));
+        self.devices.polled(id, [(&stream("news"), start)].into_iter(), self.now);
+    }
+
+    /// The states of the channels of a device.
+    fn gone(&self, id: &ClientId) -> Vec<bool> {
+        self.devices.table.lock().devices[id].channels.iter().map(|channel| channel.is_gone).collect()
+    }
+}
+
+fn credential(id: &ClientId, app: &str) -> Credential {
+    Credential::Token(format!("{}-{app}", id.as_str()).into())
+}
+
+fn ok() -> Verdict {
+    Verdict::Ok { id: None }
+}
+
+#[test]
+fn a_sleeping_device_is_woken_by_an_append_and_not_again_before_it_polls() {
+    let mut world = World::new(vec![policy("push")]);
+    let phone = world.device("phone", &["push"]);
+    assert_eq!(world.woken(), None);
+    world.append(6);
+    let order = world.order();
+    assert_eq!((&order.device, &*order.app), (&phone, "push"));
+    world.report(&order, ok());
+    for position in 7..20 {
+        world.append(position);
+        assert_eq!(world.woken(), None, "one wake is outstanding");
+        world.pass(seconds(1));
+    }
+    world.poll(&phone, 19);
+    world.pass(GRACE);
+    assert_eq!(world.woken(), None, "it has read everything");
+    world.append(20);
+    assert_eq!(world.woken().as_deref(), Some("push"));
+}
+
+#[test]
+fn a_device_that_was_woken_and_has_not_read_everything_is_woken_again() {
+    let mut world = World::new(vec![policy("push")]);
+    let phone = world.device("phone", &["push"]);
+    world.append(9);
+    world.report(&world.order(), ok());
+    world.poll(&phone, 5);
+    assert_eq!(world.woken(), None, "it may be about to go on");
+    world.pass(GRACE);
+    assert_eq!(world.woken().as_deref(), Some("push"));
+}
+
+#[test]
+fn a_connected_device_is_not_woken_until_it_has_been_away_for_a_moment() {
+    let mut world = World::new(vec![policy("push")]);
+    let phone = world.device("phone", &["push"]);
+    assert!(world.devices.connected(&phone));
+    world.append(6);
+    assert_eq!(world.woken(), None);
+    world.pass(seconds(3600));
+    world.devices.disconnected(&phone, world.now);
+    assert_eq!(world.woken(), None, "a reconnect is no reason to wake");
+    world.pass(GRACE);
+    assert_eq!(world.woken().as_deref(), Some("push"));
+}
+
+#[test]
+fn a_device_that_holds_a_poll_is_not_woken() {
+    let mut world = World::new(vec![policy("push")]);
+    world.device("phone", &["push"]);
+    world.seen = Some(Duration::ZERO);
+    world.append(6);
+    for _ in 0..10 {
+        assert_eq!(world.woken(), None);
+        world.pass(seconds(5));
+    }
+    world.seen = Some(seconds(1));
+    assert_eq!(world.woken(), None, "the poll has just ended");
+    world.seen = Some(seconds(6));
+    world.pass(seconds(5));
+    assert_eq!(world.woken().as_deref(), Some("push"));
+}
+
+#[test]
+fn a_wake_without_a_poll_goes_on_to_the_next_channel_and_the_last_one_ends_it() {
+    let mut world = World::new(vec![policy("push"), policy("vendor"), policy("sms")]);
+    world.device("phone", &["push", "vendor", "sms"]);
+    world.append(6);
+    for app in ["push", "vendor", "sms"] {
+        let order = world.order();
+        assert_eq!(&*order.app, app);
+        world.report(&order, ok());
+        world.pass(seconds(59));
+        assert_eq!(world.woken(), None);
+        world.pass(seconds(1));
+    }
+    assert_eq!(world.woken(), None);
+    world.pass(seconds(24 * 3600));
+    assert_eq!(world.woken(), None, "only another append starts again");
+    world.append(7);
+    assert_eq!(world.woken().as_deref(), Some("push"));
+}
+
+#[test]
+fn a_silent_device_is_woken_less_and_less_often() {
+    let mut world = World::new(vec![policy("push")]);
+    world.device("phone", &["push"]);
+    let mut pauses = Vec::new();
+    let mut last = world.now;
+    for position in 0..3000 {
+        world.append(6 + position);
+        if let Some(order) = world.orders().pop() {
+            world.report(&order, ok());
+            pauses.push(world.now.duration_since(last).unwrap().as_secs());
+            last = world.now;
+        }
+        world.pass(seconds(60));
+    }
+    assert!(pauses.windows(2).skip(1).all(|pair| pair[1] > pair[0]), "{pauses:?}");
+    assert!(pauses.len() < 13, "{pauses:?}");
+}
+
+#[test]
+fn escalation_that_is_off_waits_until_the_provider_drops_the_wake() {
+    let mut world = World::new(vec![policy("push"), policy("sms")]);
+    world.registered("phone", &["push", "sms"], |device| device.escalate_after = Duration::ZERO);
+    world.append(6);
+    world.report(&world.order(), ok());
+    for _ in 0..100 {
+        world.pass(seconds(3600));
+        assert_eq!(world.woken(), None);
+    }
+    world.append(7);
+    assert_eq!(world.woken().as_deref(), Some("push"));
+}
+
+#[test]
+fn a_failing_provider_is_tried_again_and_then_the_next_channel() {
+    let mut world = World::new(vec![policy("push"), policy("sms")]);
+    world.device("phone", &["push", "sms"]);
+    world.append(6);
+    let mut wakes = Vec::new();
+    let mut tries = 0;
+    while let Some(order) = {
+        world.pass(seconds(700));
+        world.orders().pop()
+    }
+    .filter(|order| &*order.app == "push")
+    {
+        wakes.push(order.wake);
+        world.report(&order, Verdict::Retry { after: seconds(1) });
+        assert_eq!(world.woken(), if tries == 5 { Some("sms".to_owned()) } else { None });
+        tries += 1;
+        if tries == 6 {
+            break;
+        }
+    }
+    wakes.dedup();
+    assert_eq!((tries, wakes.len()), (6, 1), "a retry has the number of its wake");
+}
+
+#[test]
+fn a_provider_that_fails_all_the_time_is_left_alone_and_loses_nothing() {
+    let mut world = World::new(vec![policy("push")]);
+    for number in 0..100 {
+        world.device(&format!("phone{number}"), &["push"]);
+    }
+    world.append(6);
+    let orders = world.orders();
+    assert_eq!(orders.len(), 100);
+    for order in &orders {
+        world.report(order, Verdict::Retry { after: seconds(1) });
+    }
+    world.pass(seconds(29));
+    assert!(world.orders().is_empty(), "the breaker is open");
+    let mut woken = 0;
+    for _ in 0..3600 {
+        for order in world.orders() {
+            world.report(&order, ok());
+            woken += 1;
+        }
+        world.pass(seconds(1));
+    }
+    assert_eq!(woken, 100);
+}
+
+#[test]
+fn slowing_down_pauses_all_devices_of_the_app() {
+    let mut world = World::new(vec![policy("push")]);
+    world.device("one", &["push"]);
+    world.device("other", &["push"]);
+    world.append(6);
+    let orders = world.orders();
+    world.report(&orders[0], Verdict::Slow { until: world.wall() + seconds(100) });
+    world.report(&orders[1], ok());
+    world.device("third", &["push"]);
+    world.append(7);
+    world.pass(seconds(99));
+    assert!(
+        world
+            .orders()
+            .iter()
+            .all(|order| order.device != orders[0].device && order.device.as_str() != "third")
+    );
+    world.pass(seconds(60));
+    let woken: Vec<_> = world.orders().iter().map(|order| order.device.as_str().to_owned()).collect();
+    assert!(woken.contains(&"third".to_owned()), "{woken:?}");
+}
+
+#[test]
+fn wrong_settings_skip_the_channel_without_a_word_to_the_provider() {
+    let mut world = World::new(vec![policy("push"), policy("sms")]);
+    world.device("phone", &["push", "sms"]);
+    world.append(6);
+    world.report(&world.order(), Verdict::config("no such project"));
+    assert_eq!(world.woken().as_deref(), Some("sms"));
+    world.device("other", &["push", "sms"]);
+    world.append(7);
+    let apps: Vec<_> = world.orders().iter().map(|order| order.app.to_string()).collect();
+    assert_eq!(apps, ["sms"], "push is not asked for some minutes");
+    world.pass(seconds(301));
+}
+
+#[test]
+fn a_device_that_is_gone_is_removed_once_the_provider_accepts_another() {
+    let world = World::new(vec![policy("push"), policy("sms")]);
+    let dead = world.device("dead", &["push", "sms"]);
+    let alive = world.device("alive", &["push"]);
+    world.append(6);
+    let orders = world.orders();
+    let of = |id: &ClientId| orders.iter().find(|order| order.device == *id).unwrap();
+    world.report(of(&dead), Verdict::Gone { since: None });
+    assert_eq!(world.gone(&dead), [true, false]);
+    assert!(world.devices.take_removed().is_empty(), "nothing proves the settings right so far");
+    assert_eq!(world.woken().as_deref(), Some("sms"), "the next channel is tried at once");
+    world.report(of(&alive), ok());
+    assert_eq!(world.gone(&dead), [false]);
+    let removed = world.devices.take_removed();
+    assert_eq!(removed.len(), 1);
+    assert_eq!((&removed[0].device, &*removed[0].app), (&dead, "push"));
+    assert_eq!(removed[0].credential, credential(&dead, "push").hint());
+}
+
+#[test]
+fn a_provider_that_calls_everybody_gone_removes_nobody_even_after_it_has_recovered() {
+    let mut world = World::new(vec![policy("push")]);
+    let phones: Vec<_> = (0..50).map(|number| world.device(&format!("phone{number}"), &["push"])).collect();
+    world.append(6);
+    for order in world.orders() {
+        world.report(&order, Verdict::Gone { since: None });
+    }
+    assert!(phones.iter().all(|phone| world.gone(phone) == [true]));
+    let late = world.device("late", &["push"]);
+    world.append(7);
+    world.pass(seconds(60));
+    let order = world.orders().into_iter().find(|order| order.device == late).unwrap();
+    world.report(&order, ok());
+    assert!(phones.iter().all(|phone| world.gone(phone) == [false]), "all are tried again");
+    assert!(world.devices.take_removed().is_empty());
+}
+
+#[test]
+fn a_device_that_has_registered_again_is_not_gone() {
+    let world = World::new(vec![policy("push")]);
+    let phone = world.device("phone", &["push"]);
+    world.append(6);
+    let order = world.order();
+    world.report(&order, Verdict::Gone { since: Some(world.wall() - seconds(1)) });
+    assert_eq!(world.gone(&phone), [false]);
+    world.device("other", &["push"]);
+    world.append(7);
+    world.report(&world.orders()[0], ok());
+    assert!(world.devices.take_removed().is_empty());
+}
+
+#[test]
+fn budgets_bound_the_wakes_of_a_channel_a_day_and_a_tenant() {
+    let limited = AppPolicy { min_interval: seconds(180), burst: 3, ..policy("push") };
+    let mut world = World::new(vec![limited]);
+    let phone = world.device("phone", &["push"]);
+    let wakes_in = |world: &mut World, time: u64, first: u64| {
+        let mut wakes = 0;
+        for second in 0..time {
+            world.append(first + second);
+            for order in world.orders() {
+                world.report(&order, ok());
+                wakes += 1;
+                world.poll(&phone, 0);
+            }
+            world.pass(seconds(1));
+        }
+        wakes
+    };
+    assert_eq!(wakes_in(&mut world, 100, 10), 3, "a burst");
+    assert_eq!(wakes_in(&mut world, 1800, 1000), 10, "and one each three minutes");
+
+    let daily = AppPolicy { min_interval: seconds(1), per_day: Some(4), ..policy("push") };
+    let mut world = World::new(vec![daily]);
+    world.device("phone", &["push"]);
+    assert_eq!(wakes_in(&mut world, 20_000, 10), 4);
+    world.pass(seconds(24 * 3600));
+    assert_eq!(wakes_in(&mut world, 20_000, 100_000), 4);
+
+    let tenant = AppPolicy { tenant_per_day: Some(5), ..policy("push") };
+    let world = World::new(vec![tenant]);
+    for number in 0..20 {
+        world.device(&format!("phone{number}"), &["push"]);
+    }
+    world.append(6);
+    assert_eq!(world.orders().len(), 5);
+}
+
+#[test]
+fn a_clock_that_is_set_back_locks_no_channel_for_longer_than_its_budget() {
+    let limited = AppPolicy { min_interval: seconds(60), burst: 1, ..policy("push") };
+    let mut world = World::new(vec![limited]);
+    let phone = world.device("phone", &["push"]);
+    world.append(6);
+    world.report(&world.order(), ok());
+    world.poll(&phone, 5);
+    world.now -= seconds(365 * 24 * 3600);
+    world.append(7);
+    world.orders();
+    world.pass(seconds(365 * 24 * 3600));
+    world.pass(seconds(61));
+    assert_eq!(world.woken().as_deref(), Some("push"));
+}
+
+#[test]
+fn quiet_hours_follow_the_time_of_day_of_the_device() {
+    // The clock starts at 08:00 UTC; the device is an hour ahead.
+    let quiet = QuietHours { from: 8 * 60, to: 10 * 60 + 30, utc_offset: 60 };
+    let mut world = World::new(vec![policy("push")]);
+    world.registered("phone", &["push"], |device| device.quiet = Some(quiet));
+    world.append(6);
+    assert_eq!(world.woken(), None);
+    world.pass(seconds(5399));
+    assert_eq!(world.woken(), None);
+    world.pass(seconds(1));
+    assert_eq!(world.woken().as_deref(), Some("push"));
+
+    // A step of the time of day counts at the next look.
+    let mut world = World::new(vec![policy("push")]);
+    world.registered("phone", &["push"], |device| device.quiet = Some(quiet));
+    world.wall_ahead = seconds(3 * 3600);
+    world.append(6);
+    assert_eq!(world.woken().as_deref(), Some("push"));
+
+    // Hours that span midnight.
+    let night = QuietHours { from: 22 * 60, to: 9 * 60, utc_offset: 0 };
+    let mut world = World::new(vec![policy("push")]);
+    world.registered("phone", &["push"], |device| device.quiet = Some(night));
+    world.append(6);
+    assert_eq!(world.woken(), None);
+    world.pass(seconds(3600));
+    assert_eq!(world.woken().as_deref(), Some("push"));
+}
+
+#[test]
+fn a_stream_that_was_created_again_is_pending_and_one_that_is_gone_is_not() {
+    let world = World::new(vec![policy("push")]);
+    world.device("phone", &["push"]);
+    world.devices.moved(&stream("news"), None, world.now);
+    assert_eq!(world.woken(), None);
+    world.devices.moved(&stream("news"), Some(at(2, 0)), world.now);
+    assert_eq!(world.woken().as_deref(), Some("push"));
+}
+
+#[test]
+fn a_device_that_does_not_register_again_is_forgotten() {
+    let mut world = World::new(vec![policy("push")]);
+    let phone = world.device("phone", &["push"]);
+    world.pass(seconds(30 * 24 * 3600));
+    world.append(6);
+    assert_eq!(world.woken(), None);
+    assert!(!world.devices.table.lock().devices.contains_key(&phone));
+    assert!(world.devices.is_empty());
+    let unsaved = world.devices.take_unsaved(10);
+    assert!(matches!(&unsaved[..], [(id, None)] if *id == phone));
+}
+
+#[test]
+fn a_record_restores_everything_that_a_restart_needs() {
+    let world = World::new(vec![policy("push"), policy("sms")]);
+    let phone = world.registered("phone", &["push", "sms"], |device| {
+        device.quiet = Some(QuietHours { from: 1, to: 2, utc_offset: -60 });
+        device.interests.push(Interest { stream: stream("a/b"), offset: None, tail: None });
+    });
+    world.append(6);
+    world.report(&world.order(), ok());
+    let device = world.devices.table.lock().devices[&phone].clone();
+    let change = record::change(&phone, record::encoded(&device));
+    let entries = change.entries.into_iter().map(|(key, value)| (key, value.unwrap())).collect();
+    let restored = record::decoded(&StoredSession { client: change.client, entries }).unwrap();
+    let mut expected = device;
+    expected.interests.iter_mut().for_each(|interest| interest.tail = None);
+    (expected.seen_at, expected.charged) = (None, 0);
+    assert_eq!(restored, expected);
+    assert_eq!(record::decoded(&StoredSession { client: "\0device/x".into(), entries: Vec::new() }), None);
+}
+
+#[test]
+fn a_wake_that_was_asked_for_is_sent_although_nothing_is_new() {
+    let mut world = World::new(vec![policy("push")]);
+    let phone = world.registered("phone", &["push"], |device| device.asked_for = true);
+    world.devices.schedule(&mut world.devices.table.lock(), &phone, world.now);
+    let order = world.order();
+    world.report(&order, ok());
+    world.poll(&phone, 5);
+    world.pass(seconds(3600));
+    assert_eq!(world.woken(), None);
+}
+
+#[test]
+fn credentials_are_checked_and_never_shown() {
+    let secret = Credential::Token("+31600000001".into());
+    assert_eq!(format!("{secret:?}"), format!("Credential({})", secret.hint()));
+    assert_eq!(secret.hint().len(), 8);
+    let phone = |text: &str| Credential::Token(text.into()).is_of(CredentialKind::Phone);
+    assert!(phone("+31600000001") && phone("+1234567"));
+    for text in ["", "+", "31600000001", "+123456", "+1234567890123456", "+31 6000000", "+3160000000x"] {
+        assert!(!phone(text), "{text}");
+    }
+}

@@ -1,0 +1,3 @@
+//! What the gateway itself sends: wakes of devices.
+
+pub mod wake;
