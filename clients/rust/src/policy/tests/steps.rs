@@ -166,3 +166,90 @@ fn what_was_learned_is_told_once_and_whole() {
     let learned = simulation.policy.take_learned().expect("a form works");
     assert_eq!((learned.form, learned.hold_proven), (Some(Form::LongPoll), Some(25)));
 }
+
+#[test]
+fn a_live_form_that_has_lived_long_enough_is_opened_again_within_a_tenth_of_a_second() {
+    let (mut policy, mut now) = policy(Settings::default(), Known::default());
+    let mut delays = Vec::new();
+    for _ in 0..4 {
+        now = begin(&mut policy, now);
+        policy.connected(now);
+        policy.envelope(true, now + seconds(1));
+        policy.envelope(true, now + seconds(5));
+        now += seconds(5);
+        policy.ended(End::Cut, now);
+        delays.push(delay(&mut policy, now));
+    }
+    assert!(delays.iter().all(|delay| *delay > Duration::ZERO && *delay <= millis(100)), "{delays:?}");
+    assert_eq!(policy.attempt().form, Form::WebSocket);
+}
+
+#[test]
+fn a_short_poll_that_ends_at_the_tail_is_followed_by_the_next_one_after_the_interval() {
+    let settings = Settings { forms: vec![Form::ShortPoll], ..Settings::default() };
+    for (up_to_date, wait) in [(true, settings.interval), (false, Duration::ZERO)] {
+        let (mut policy, start) = policy(settings.clone(), Known::default());
+        let now = begin(&mut policy, start);
+        policy.connected(now);
+        policy.envelope(up_to_date, now);
+        policy.ended(End::Clean, now);
+        assert_eq!(delay(&mut policy, now), wait);
+    }
+}
+
+#[test]
+fn how_a_long_poll_ends_decides_the_hold_of_the_next_one() {
+    let settings = Settings { forms: vec![Form::LongPoll], ..Settings::default() };
+    for (first_byte, end, after, hold) in [
+        // It may have died at any time within its hold.
+        (None, End::Mute, seconds(30), 20),
+        (None, End::Cut, seconds(20), 16),
+        (None, End::Refused(504), seconds(10), 8),
+        // The response had begun, so that the hold was borne.
+        (Some(seconds(10)), End::Cut, seconds(11), 25),
+        (Some(seconds(10)), End::Mute, seconds(15), 25),
+    ] {
+        let (mut policy, start) = policy(settings.clone(), Known::default());
+        let now = begin(&mut policy, start);
+        policy.connected(now);
+        if let Some(first_byte) = first_byte {
+            policy.alive(now + first_byte);
+        }
+        policy.ended(end, now + after);
+        begin(&mut policy, now + after);
+        assert_eq!(policy.attempt().hold, seconds(hold), "{end:?} after {after:?}");
+    }
+}
+
+#[test]
+fn a_refused_long_poll_is_suspect() {
+    let settings = Settings { forms: vec![Form::LongPoll, Form::ShortPoll], ..Settings::default() };
+    let (mut policy, start) = policy(settings, Known::default());
+    let now = begin(&mut policy, start);
+    policy.connected(now);
+    policy.ended(End::Refused(400), now);
+    assert_eq!((policy.next(now), policy.attempt().form), (Step::Read, Form::ShortPoll));
+}
+
+#[test]
+fn the_reason_of_a_change_says_how_the_form_failed() {
+    for (end, reason) in [
+        (End::NotUpgraded, Reason::NotUpgraded),
+        (End::Refused(400), Reason::Refused(400)),
+        (End::NoEnvelope, Reason::NoEnvelope),
+        (End::Cut, Reason::Cut),
+    ] {
+        let (mut policy, start) = policy(Settings::default(), Known::default());
+        let now = begin(&mut policy, start);
+        policy.connected(now);
+        policy.ended(end, now);
+        // The probe shows that the network works.
+        let now = begin(&mut policy, now);
+        policy.connected(now);
+        policy.envelope(false, now);
+        policy.ended(End::Clean, now);
+        begin(&mut policy, now);
+        let last = policy.take_events().pop();
+        assert_eq!(last, Some(Event::Form { from: Some(Form::WebSocket), to: Form::Sse, reason }));
+    }
+}
