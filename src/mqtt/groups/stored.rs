@@ -116,6 +116,9 @@ impl Broker {
 
     /// Stores all groups that have changed, and removes those that have ended. What fails is tried again at the next call.
     pub(in crate::mqtt) async fn store_groups(&self) {
+        if !self.hub.keeps_sessions() {
+            return;
+        }
         let changed: Vec<_> = self.groups.table.lock().values().filter_map(Weak::upgrade).collect();
         for group in changed {
             consume_budget().await;
