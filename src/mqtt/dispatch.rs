@@ -253,7 +253,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 }
                 appended
             }
-            Err(Reason::TopicAliasInvalid) => return Err(Ending::ByGateway(Reason::TopicAliasInvalid)),
+            Err(reason @ (Reason::TopicAliasInvalid | Reason::ProtocolError)) => {
+                return Err(Ending::ByGateway(reason));
+            }
             Err(reason) => {
                 if let Some(auditor) = self.auditor.as_ref().filter(|_| reason == Reason::NotAuthorized) {
                     auditor.refused(Some(&self.grants), None, Some(&topic), "PUBLISH");
@@ -360,7 +362,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             return Err(Reason::TopicAliasInvalid);
         }
         if topic.is_empty() {
-            return self.aliases_received.get(index).cloned().flatten().ok_or(Reason::TopicAliasInvalid);
+            return self.aliases_received.get(index).cloned().flatten().ok_or(Reason::ProtocolError);
         }
         let name = publish::stream(topic, tenant)?;
         if self.aliases_received.len() <= index {

@@ -75,6 +75,9 @@ struct Lease {
     unacknowledged: BTreeSet<Offset>,
 }
 
+/// Start of the client id of a group in the store. MQTT allows no client id with this character (MQTT-1.5.4-2).
+const GROUP_ID: char = '\0';
+
 /// Start of a shared filter.
 const SHARE: &str = "$share/";
 
@@ -93,7 +96,7 @@ pub(super) fn shared_of_tenant(key: &Filter, tenant: &Tenant) -> Option<Filter> 
 
 /// Whether a client id of the store is that of a group.
 pub(super) fn is_group(client: &str) -> bool {
-    client.starts_with(stored::GROUP_ID)
+    client.starts_with(GROUP_ID)
 }
 
 /// Whether a topic filter is shared.

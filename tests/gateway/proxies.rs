@@ -66,7 +66,7 @@ async fn the_scheme_of_a_location_is_that_of_a_proxy_and_of_nobody_else() {
     ] {
         let gateway = Gateway::start(arguments).await;
         for (number, (name, value, scheme)) in fields.iter().enumerate() {
-            let create = put(format!("/v1/stream/{number}")).header(name, value).json("");
+            let create = put(format!("/v1/stream/{number}")).header(name, *value).json("");
             let created = gateway.send(create).await.expect(201);
             // Behind any proxy, clients are taken to use TLS.
             let scheme = if is_proxy { *scheme } else { "https" };

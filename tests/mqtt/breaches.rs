@@ -27,7 +27,8 @@ async fn breaches_of_the_protocol_end_the_connection_with_their_reason() {
         (vec![0x30, 0xff, 0xff, 0xff, 0x7f], 0x95),
         (vec![0x30, 0xff, 0xff, 0xff, 0xff], 0x81),
         (publish("a", 0, 0, alias(17)), 0x94),
-        (b"\x30\x06\0\0\x03\x23\0\x05".to_vec(), 0x94),
+        // Section 3.3.2.3.4: an alias without a topic that was not set before.
+        (b"\x30\x06\0\0\x03\x23\0\x05".to_vec(), 0x82),
         ([two_received, publish("a", 2, 3, vec![])].concat(), 0x93),
     ] {
         let mut client = Mqtt::connect(gateway.mqtt, &Hello::new("client")).await;

@@ -7,13 +7,10 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use tokio::task::consume_budget;
 
-use super::{Group, GroupState, GroupStream, Groups};
+use super::{GROUP_ID, Group, GroupState, GroupStream, Groups};
 use crate::mqtt::Broker;
 use crate::mqtt::codec::Reason;
 use crate::stream::{Filter, Offset, SessionChange, Start, StoredSession, StreamName};
-
-/// Start of the client id of a group. MQTT allows no client id with this character (MQTT-1.5.4-2).
-pub(super) const GROUP_ID: char = '\0';
 
 /// Maximum number of offsets in one change, so that the changes of others do not wait for long.
 const OFFSETS_PER_CHANGE: usize = 1000;
@@ -116,6 +113,9 @@ impl Broker {
 
     /// Stores all groups that have changed, and removes those that have ended. What fails is tried again at the next call.
     pub(in crate::mqtt) async fn store_groups(&self) {
+        if !self.hub.keeps_sessions() {
+            return;
+        }
         let changed: Vec<_> = self.groups.table.lock().values().filter_map(Weak::upgrade).collect();
         for group in changed {
             consume_budget().await;

@@ -392,8 +392,7 @@ impl Replay {
 
 /// The result of a replay.
 pub(super) struct ReplayedLog {
-    /// In boxes that the map of streams takes over: a list of entries would need twice the memory while it grows.
-    #[allow(clippy::vec_box, reason = "the boxes are moved")]
+    #[expect(clippy::vec_box, reason = "each stream is freed when the store takes it over")]
     pub(super) streams: Vec<Box<Entry<Stored>>>,
     /// Streams whose tails were moved past damage, which is still to be written.
     pub(super) skipped: Vec<StreamId>,
