@@ -197,6 +197,7 @@ impl Server {
             None => AuthSettings::default(),
         };
         let quotas = authorization::quotas(&auth.tenant)?;
+        let tenants = auth.tenants();
         let auth = Authenticator::new(&auth)?.with_limits(&settings.limits);
         let certificates = match Certificates::read(settings)? {
             Some(certificates) => {
@@ -212,7 +213,14 @@ impl Server {
             StorePlace::Memory => None,
         };
         let clock = clock_file.as_ref().map_or_else(Clock::start, ClockFile::clock);
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Metrics::new();
+        let metrics = Arc::new(if auth.is_enabled() {
+            let shown = tenants.iter().take(settings.limits.tenant_metrics_max);
+            let names = shown.map(|tenant| (tenant.to_string(), tenant.prefix().to_owned()));
+            metrics.by_tenant(&names.collect::<Vec<_>>())
+        } else {
+            metrics
+        });
         let limits = Arc::new(settings.limits.clone());
         let bounds = Bounds {
             memory_max: settings.memory_max.map_or_else(half_of_machine, MemorySize::bytes),

@@ -59,6 +59,7 @@ impl Rights {
                 Operation::WebSocket(socket)
             }
             Operation::Device(request) => Operation::Device(self.admit_device(request)?),
+            Operation::Cookie(request) => Operation::Cookie(request.admitted(self)?),
             Operation::Ticket(mut request) => {
                 request.grants = Some(self.grants());
                 Operation::Ticket(request)

@@ -64,6 +64,7 @@ impl Gateway {
                 let answered = Box::pin(self.devices(request, state.principal())).await;
                 return answered.map(|answer| Reply::http(answer.into()));
             }
+            Operation::Cookie(request) => return Ok(Reply::http(request.answer().into())),
             Operation::Ticket(request) => {
                 return self.issue_ticket(&request).map(|answer| Reply::http(answer.into()));
             }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::audit::AuditNote;
+use super::cookies::CookieRequest;
 use super::credentials::ticket_of;
 use super::devices::DeviceRequest;
 use super::error::Error;
@@ -30,6 +31,7 @@ use crate::clock::rfc3339;
 use crate::http::conn::{Answer, ConnectionState, Framing};
 use crate::http::read::request::{Read, ReadOrSocket, Taker, WebSocket};
 use crate::hub::ClientId;
+use crate::metrics::TenantPlace;
 use crate::stream::{Append, StreamName};
 
 /// A typed request: complete, with its body.
@@ -69,7 +71,7 @@ impl GatewayRequest {
             Operation::OnStream(_, OnStream::Head | OnStream::Delete) => {}
             Operation::Device(DeviceRequest::Put(spec)) => spec.principal = spec.principal.or(principal),
             Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) => {}
-            Operation::Ticket(_) | Operation::Device(_) => {}
+            Operation::Ticket(_) | Operation::Cookie(_) | Operation::Device(_) => {}
         }
     }
 }
@@ -86,6 +88,8 @@ pub(in crate::http) enum Operation {
     /// The exchange of a token for a ticket.
     Ticket(Box<TicketRequest>),
     Device(DeviceRequest),
+    /// The exchange of a token for a cookie.
+    Cookie(CookieRequest),
 }
 
 /// An operation on one stream that delivers no messages.
@@ -112,7 +116,12 @@ impl Operation {
             Self::OnStream(name, _) => name.as_str(),
             Self::Read(read) => read.stream(),
             Self::WebSocket(socket) => socket.stream(),
-            Self::Options(_) | Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) | Self::Device(_) => "",
+            Self::Options(_)
+            | Self::GetFile(_)
+            | Self::Mqtt(_)
+            | Self::Ticket(_)
+            | Self::Cookie(_)
+            | Self::Device(_) => "",
         }
     }
 
@@ -121,7 +130,7 @@ impl Operation {
         match self {
             Self::Read(read) => read.client(),
             Self::OnStream(..) | Self::WebSocket(_) | Self::Options(_) => None,
-            Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) | Self::Device(_) => None,
+            Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) | Self::Cookie(_) | Self::Device(_) => None,
         }
     }
 
@@ -132,7 +141,7 @@ impl Operation {
             Self::WebSocket(_) => Some(Form::WebSocket),
             Self::GetFile(_) => Some(Form::File),
             Self::Mqtt(_) => Some(Form::Mqtt),
-            Self::Ticket(_) | Self::Device(_) => Some(Form::Other),
+            Self::Ticket(_) | Self::Cookie(_) | Self::Device(_) => Some(Form::Other),
             Self::OnStream(..) | Self::Options(_) => None,
         }
     }
@@ -152,6 +161,9 @@ impl Gateway {
         answer.frame(Framing { keep_alive, ..log.framing }, self.clock.wall());
         let status = answer.status().as_u16();
         self.forms.answered(log.form, status);
+        if let (Some(tenant), 403 | 429 | 507) = (log.tenant, status) {
+            self.metrics.tenant_refused(tenant);
+        }
         if let Some(notes) = &mut log.notes {
             if let Some(note) = &notes.audit {
                 self.audit_change(note, answer.status());
@@ -206,6 +218,8 @@ pub(in crate::http) struct RequestLog {
     pub(in crate::http) framing: Framing,
     /// The origin of the page that sent the request, unless it is the gateway's own.
     pub(in crate::http) origin: Option<AllowedOrigin>,
+    /// Where a refusal of the client is counted. `None`: it has no credentials.
+    tenant: Option<TenantPlace>,
     /// `None` for most requests, so that they take no memory for it.
     notes: Option<Box<RequestNotes>>,
 }
@@ -235,7 +249,7 @@ impl RequestLog {
         stream: &str,
         client: Option<&str>,
     ) -> Self {
-        let mut log = Self { form, framing, origin, notes: None };
+        let mut log = Self { form, framing, origin, tenant: None, notes: None };
         let span = tracing::debug_span!("request", form = form.as_str(), stream, client);
         if !span.is_disabled() {
             log.notes().span = Some(span);
@@ -248,6 +262,11 @@ impl RequestLog {
             let (span, access, audit, warning) = Default::default();
             Box::new(RequestNotes { span, since: Instant::now(), access, audit, warning, has_ticket: false })
         })
+    }
+
+    /// Sets the tenant of a client with credentials, for which a refusal is counted.
+    pub(in crate::http) fn of_tenant(&mut self, tenant: Option<TenantPlace>) {
+        self.tenant = tenant;
     }
 
     /// The span that records the request, if any does.
@@ -300,5 +319,16 @@ impl RequestNotes {
             access.set_status(status);
             answer.log(access);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each held poll keeps one.
+    #[test]
+    fn the_log_of_a_request_without_notes_fits_into_16_bytes() {
+        assert!(size_of::<RequestLog>() <= 16, "{}", size_of::<RequestLog>());
     }
 }
