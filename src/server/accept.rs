@@ -246,7 +246,11 @@ impl Starter {
     }
 
     fn start(&self, stream: TcpStream, address: SocketAddr, open: Open, refuse: bool) {
-        let (limits, phase) = (self.limits.clone(), self.phase.clone());
+        let (limits, mut phase) = (self.limits.clone(), self.phase.clone());
+        // A shortage of memory that is over is no change for a new connection.
+        if phase.has_changed().unwrap_or(true) && *phase.borrow_and_update() >= Phase::Closing {
+            phase.mark_changed();
+        }
         let owner = self.budget.owner(principal_of(address.ip()));
         let state = Arc::new(match &self.front {
             Front::Http(service)

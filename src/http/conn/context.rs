@@ -42,7 +42,7 @@ pub struct ConnectionContext {
     pub limits: Arc<Limits>,
     /// State of the connection, which counts as open until the last holder drops it.
     pub state: Arc<ConnectionState>,
-    /// Phase of the server. Only its first value is marked as seen.
+    /// Phase of the server. What it was when the connection began is marked as seen, unless the server was closing.
     pub phase: watch::Receiver<Phase>,
     /// The connection is above the limit: its first request is answered with 503.
     pub refuse: bool,
