@@ -97,6 +97,14 @@ impl World {
         id.to_owned()
     }
 
+    /// Puts the certificate of a device on the list of the authority.
+    fn revoke(&self, id: &str) {
+        let folder = self.folder.path();
+        run(folder, "openssl", &format!("ca -config ca.cnf -revoke {id}.pem"));
+        run(folder, "openssl", "ca -config ca.cnf -gencrl -out revoked.new");
+        std::fs::rename(folder.join("revoked.new"), folder.join("revoked.pem")).unwrap();
+    }
+
     /// The settings of a client with this certificate.
     fn client(&self, id: Option<&str>, alpn: &str) -> Arc<ClientConfig> {
         let path = |name: String| self.folder.path().join(name);
@@ -247,6 +255,37 @@ async fn an_operator_ends_what_the_holder_of_a_certificate_has_open() {
 }
 
 #[tokio::test]
+async fn what_is_open_ends_when_the_authority_revokes_the_certificate() {
+    let world = World::start(&[]).await;
+    let [device, other] = ["7", "8"].map(|id| world.issue(id, HOUR));
+    for id in [&device, &other] {
+        let create = format!("PUT /v1/stream/devices/{id} HTTP/1.1\r\ncontent-length: 0");
+        assert_eq!(world.status(Some(id), &create).await, 201);
+    }
+    let poll =
+        |id: &str| format!("GET /v1/stream/devices/{id}?offset=now&live=long-poll&timeout=50 HTTP/1.1");
+    let events = "GET /v1/stream/devices/7?offset=-1&live=sse HTTP/1.1";
+    let other_poll = poll(&other);
+    let others = world.http(Some(&other), &other_poll);
+    tokio::pin!(others);
+    let revoke = async {
+        world.gateway.until_held(2).await;
+        world.revoke(&device);
+    };
+    let own_poll = poll(&device);
+    let ended = async {
+        tokio::join!(world.http(Some(&device), &own_poll), world.http(Some(&device), events), revoke)
+    };
+    let (polled, streamed, ()) = tokio::select! {
+        ended = ended => ended,
+        ended = &mut others => panic!("that of the other one ends: {ended}"),
+    };
+    assert!(polled.starts_with("HTTP/1.1 204"), "{polled}");
+    assert!(streamed.contains(r#""end":"revoked""#), "{streamed}");
+    assert!(world.http(Some(&device), &own_poll).await.contains("CertificateRevoked"));
+}
+
+#[tokio::test]
 async fn revoked_certificates_and_clients_without_one_are_refused() {
     let world = World::start(&["--tls-client-required"]).await;
     let [one, other] = ["1", "2"].map(|id| world.issue(id, HOUR));
@@ -265,10 +304,7 @@ async fn revoked_certificates_and_clients_without_one_are_refused() {
         timeout(PATIENCE, session.read_exact(&mut [0; 12])).await.unwrap().unwrap();
         assert_eq!(session.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
     }
-    run(world.folder.path(), "openssl", "ca -config ca.cnf -revoke 1.pem");
-    run(world.folder.path(), "openssl", "ca -config ca.cnf -gencrl -out revoked.new");
-    std::fs::rename(world.folder.path().join("revoked.new"), world.folder.path().join("revoked.pem"))
-        .unwrap();
+    world.revoke(&one);
     until("the revocation is read", async || {
         world.http(Some(&one), &read("1")).await.contains("CertificateRevoked")
     })
