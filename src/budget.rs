@@ -315,6 +315,21 @@ impl Budget {
         }
     }
 
+    /// What each tenant has that has anything, without the default tenant: its streams, and what it has open.
+    pub fn tenants(&self) -> Vec<(Tenant, [u64; 2])> {
+        let of_tenant = |owner: Arc<Owner>| {
+            let counts = [&owner.streams, &owner.open].map(|count| count.load(Ordering::Relaxed));
+            (owner.tenant.clone(), counts)
+        };
+        let is_tenant = |(principal, tenant): &(Principal, Tenant)| {
+            *principal == Principal::GATEWAY && !tenant.is_default()
+        };
+        let owners = self.owners.iter().filter(|place| is_tenant(place.key()));
+        // Collected first: the last reference to an owner removes it from the table.
+        let owners: Vec<_> = owners.filter_map(|place| place.value().upgrade()).collect();
+        owners.into_iter().map(of_tenant).collect()
+    }
+
     /// Reads the resident set and returns the used bytes.
     pub fn refresh(&self) -> u64 {
         if let Some(resident) = machine::resident_bytes() {

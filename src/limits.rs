@@ -181,6 +181,9 @@ limits! {
     /// Addresses whose invalid tokens are counted, about 150 bytes each. Beyond it, the one that was counted first is forgotten.
     failed_login_addresses_max: usize = 10_000, "addresses";
 
+    /// Tenants of the file of `--auth` that have metrics of their own, about 2 KiB each; the others share theirs.
+    tenant_metrics_max: usize = 100, "tenants";
+
     /// Tickets that can still be used, about 300 bytes each.
     tickets_max: usize = 20_000, "tickets";
     /// Tickets of one subject that can still be used.

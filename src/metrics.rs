@@ -4,11 +4,13 @@
 //! [`Counts`] and [`MemoryCounts`] when the text is requested.
 
 mod durations;
+mod live;
 mod memory;
 mod mqtt;
 mod process;
 mod stalls;
 mod store;
+mod tenants;
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -21,15 +23,20 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
 use durations::Durations;
+use live::LiveFamilies;
 use memory::MemoryMetrics;
+use tenants::{Passed, TenantMetrics};
 
 pub use memory::MemoryCounts;
+pub use tenants::TenantUsage;
 
 pub(crate) use prometheus_client::metrics::counter::Counter;
 
+pub(crate) use live::LiveMetrics;
 pub(crate) use mqtt::MqttMetrics;
 pub(crate) use stalls::stall_timed;
 pub(crate) use store::StoreMetrics;
+pub(crate) use tenants::TenantPlace;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -40,26 +47,6 @@ struct RequestLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct FormLabel {
-    form: &'static str,
-}
-
-/// Counters of one live delivery form (SSE, NDJSON or WebSocket). Clones share the counters.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct LiveMetrics {
-    /// Readers that are connected.
-    pub(crate) open: Gauge,
-    /// Envelopes and events sent, heartbeats included.
-    pub(crate) envelopes: Counter,
-    /// Bytes of these envelopes and events.
-    pub(crate) bytes: Counter,
-    /// Envelopes and events sent only as heartbeats.
-    pub(crate) heartbeats: Counter,
-    /// Readers that were disconnected because they did not read.
-    pub(crate) cut: Counter,
 }
 
 /// Snapshot of the gauges of the hub.
@@ -87,20 +74,6 @@ pub(crate) struct Answered(Counter);
 impl Answered {
     pub(crate) fn count(&self) {
         self.0.inc();
-    }
-}
-
-/// Counts messages in one direction, and their bytes.
-#[derive(Debug, Clone, Default)]
-struct Passed {
-    messages: Counter,
-    bytes: Counter,
-}
-
-impl Passed {
-    fn count(&self, messages: u64, bytes: usize) {
-        self.messages.inc_by(messages);
-        self.bytes.inc_by(bytes as u64);
     }
 }
 
@@ -133,6 +106,8 @@ pub struct Metrics {
     mqtt: MqttMetrics,
     store: StoreMetrics,
     memory: MemoryMetrics,
+    /// `None`: the gateway has no tenants.
+    tenants: Option<TenantMetrics>,
     follower_wakes: Counter,
     takeovers_delayed: Family<KindLabel, Counter>,
     connections: Gauge,
@@ -244,6 +219,7 @@ impl Metrics {
             mqtt,
             store,
             memory,
+            tenants: None,
             follower_wakes,
             takeovers_delayed,
             connections,
@@ -255,10 +231,21 @@ impl Metrics {
         }
     }
 
+    /// Counts by tenant, too: for each of these tenants, with the prefix of its streams in the hub, and for all others together.
+    pub fn by_tenant(mut self, named: &[(String, String)]) -> Self {
+        self.tenants = Some(TenantMetrics::register(&mut self.registry, named));
+        self
+    }
+
     /// Returns the exposition text, after setting the gauges to `counts` and `memory`.
     pub fn text(&self, counts: Counts, memory: &MemoryCounts) -> String {
         self.gauges.set(counts);
         self.memory.set(memory);
+        if let Some(tenants) = &self.tenants {
+            let of_mqtt = self.mqtt.open.get();
+            let open = counts.held_polls as u64 + u64::try_from(self.live.open() + of_mqtt).unwrap_or(0);
+            tenants.set(TenantUsage { streams: counts.streams as u64, open }, &memory.tenants);
+        }
         let mut text = String::new();
         let encoded = [&self.registry, &self.process].map(|registry| encode_registry(&mut text, registry));
         let ended = encode_eof(&mut text);
@@ -288,12 +275,32 @@ impl Metrics {
         &self.store
     }
 
-    pub(crate) fn messages_in(&self, messages: u64, bytes: usize) {
+    /// Counts messages that were appended to a stream of the tenant with this prefix.
+    pub(crate) fn messages_in(&self, tenant: &str, messages: u64, bytes: usize) {
         self.appended.count(messages, bytes);
+        if let Some(tenants) = &self.tenants {
+            tenants.messages_in(tenant, messages, bytes);
+        }
     }
 
-    pub(crate) fn messages_out(&self, messages: u64, bytes: usize) {
+    /// Counts messages of a stream of the tenant with this prefix that were delivered to a reader.
+    pub(crate) fn messages_out(&self, tenant: &str, messages: u64, bytes: usize) {
         self.delivered.count(messages, bytes);
+        if let Some(tenants) = &self.tenants {
+            tenants.messages_out(tenant, messages, bytes);
+        }
+    }
+
+    /// Where refusals are counted of clients of the tenant with this prefix.
+    pub(crate) fn tenant_place(&self, tenant: &str) -> Option<TenantPlace> {
+        self.tenants.as_ref().map(|tenants| tenants.place(tenant))
+    }
+
+    /// Counts a refusal of a client with valid credentials.
+    pub(crate) fn tenant_refused(&self, place: TenantPlace) {
+        if let Some(tenants) = &self.tenants {
+            tenants.refused(place);
+        }
     }
 
     pub(crate) fn held_poll_answered(&self, since: Instant, published: Option<Instant>) {
@@ -391,63 +398,6 @@ impl Gauges {
         self.held_polls.set(held_polls as u64);
         self.subscribers.set(subscribers as u64);
         self.subscriptions.set(subscriptions as u64);
-    }
-}
-
-/// The counters of all live delivery forms.
-#[derive(Debug, Default)]
-struct LiveFamilies {
-    open: Family<FormLabel, Gauge>,
-    envelopes: Family<FormLabel, Counter>,
-    bytes: Family<FormLabel, Counter>,
-    heartbeats: Family<FormLabel, Counter>,
-    cut: Family<FormLabel, Counter>,
-}
-
-impl LiveFamilies {
-    fn register(registry: &mut Registry) -> Self {
-        let families = Self::default();
-        registry.register(
-            "live_connections",
-            "Readers connected in a live delivery form, by form",
-            families.open.clone(),
-        );
-        for (name, help, family) in [
-            (
-                "live_envelopes",
-                "Envelopes and events sent in live delivery forms, heartbeats included, by form",
-                &families.envelopes,
-            ),
-            (
-                "live_bytes",
-                "Bytes of envelopes and events sent in live delivery forms, by form",
-                &families.bytes,
-            ),
-            (
-                "live_heartbeats",
-                "Heartbeats: envelopes and events sent without messages in live delivery forms, by form",
-                &families.heartbeats,
-            ),
-            (
-                "live_cut",
-                "Readers disconnected because they did not read their live delivery form in time, by form",
-                &families.cut,
-            ),
-        ] {
-            registry.register(name, help, family.clone());
-        }
-        families
-    }
-
-    fn of(&self, form: &'static str) -> LiveMetrics {
-        let label = FormLabel { form };
-        LiveMetrics {
-            open: self.open.get_or_create_owned(&label),
-            envelopes: self.envelopes.get_or_create_owned(&label),
-            bytes: self.bytes.get_or_create_owned(&label),
-            heartbeats: self.heartbeats.get_or_create_owned(&label),
-            cut: self.cut.get_or_create_owned(&label),
-        }
     }
 }
 

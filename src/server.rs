@@ -182,6 +182,7 @@ impl Server {
             None => AuthSettings::default(),
         };
         let quotas = authorization::quotas(&auth.tenant)?;
+        let tenants = auth.tenants();
         let auth = Authenticator::new(&auth)?.with_limits(&settings.limits);
         let certificates = match Certificates::read(settings)? {
             Some(certificates) => {
@@ -197,7 +198,7 @@ impl Server {
             StorePlace::Memory => None,
         };
         let clock = clock_file.as_ref().map_or_else(Clock::start, ClockFile::clock);
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(authorization::metrics(&auth, &tenants, &settings.limits));
         let limits = Arc::new(settings.limits.clone());
         let bounds = Bounds {
             memory_max: settings.memory_max.map_or_else(half_of_machine, MemorySize::bytes),

@@ -1,5 +1,6 @@
 //! The settings of authorization: issuers with their keys, rules for tokens that know nothing of streams, and what is public.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use config::{Config, File, FileFormat};
@@ -187,6 +188,16 @@ impl CertificateName {
 }
 
 impl AuthSettings {
+    /// The tenants that the settings name, without the default one, in the order of their names.
+    pub fn tenants(&self) -> BTreeSet<Tenant> {
+        let quotas = self.tenant.iter().filter_map(|quota| quota.name.as_ref());
+        let issuers = self.issuer.iter().filter_map(|issuer| issuer.tenant.as_ref());
+        let certificates = self.certificate.iter().filter_map(|rule| rule.tenant.as_ref());
+        let names = quotas.chain(issuers).chain(certificates);
+        // Invalid ones are refused elsewhere.
+        names.filter_map(|name| Tenant::parse(name).ok()).filter(|tenant| !tenant.is_default()).collect()
+    }
+
     /// Reads the file of `--auth`: keys as `pollgate keygen` makes them, or settings as TOML. Paths in it are relative to it.
     pub fn read(path: &Path) -> Result<Self, AuthError> {
         let unreadable = |error| AuthError::Read { path: path.to_owned(), error };

@@ -85,10 +85,13 @@ impl Drop for ConnectionCharge {
 pub struct OpenCharge(Arc<Owner>);
 
 impl OpenCharge {
-    /// Counts one thing more that `tenant` has open; `None`: their number is not limited. Fails if that would be too many, unless it
+    /// Counts one thing more that `tenant` has open; `None`: it is the default tenant, whose number is not limited. Fails if that would be too many, unless it
     /// `replaces` an older one, which ends.
     pub fn new(budget: &Arc<Budget>, tenant: &Tenant, replaces: bool) -> Result<Option<Self>, Shortage> {
-        let Some(max) = budget.quotas.of(tenant).open_max else { return Ok(None) };
+        if tenant.is_default() {
+            return Ok(None);
+        }
+        let max = budget.quotas.of(tenant).open_max.unwrap_or(u64::MAX);
         // Counted first, so that two at once do not both take the last place.
         let charge = Self(budget.owner_in(tenant.clone(), Principal::GATEWAY));
         if charge.0.open.fetch_add(1, Ordering::Relaxed) < max || replaces {

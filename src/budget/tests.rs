@@ -146,9 +146,14 @@ fn what_a_tenant_may_have_open_is_limited_until_it_ends() {
     for _ in 0..3 {
         assert_eq!(open("acme").unwrap_err(), Shortage::TenantOpen);
     }
-    for unlimited in ["beta", "default"] {
-        assert!(open(unlimited).unwrap().is_none());
-    }
+    assert!(open("default").unwrap().is_none());
+    let unlimited: Vec<_> = (0..10).map(|_| open("beta").unwrap()).collect();
+    let count = |name: &str| {
+        budget.tenants().into_iter().find(|(of, _)| *of == tenant(name)).map(|(_, counts)| counts)
+    };
+    assert_eq!((count("acme"), count("beta"), count("default")), (Some([0, 2]), Some([0, 10]), None));
+    drop(unlimited);
+    assert_eq!(count("beta"), None);
     let replacing = OpenCharge::new(&budget, &tenant("acme"), true).unwrap();
     assert!(replacing.is_some() && open("acme").is_err());
     drop((both.0, replacing));

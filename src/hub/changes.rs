@@ -176,7 +176,7 @@ impl ChangeContext {
         let (messages, bytes) = (create.payload.messages(), create.payload.len());
         let created = self.store.create(&name, create, now).await?;
         if created.fresh {
-            self.metrics.messages_in(messages, bytes);
+            self.metrics.messages_in(name.tenant_prefix(), messages, bytes);
             self.waiters.begin(&name, created.epoch, created.tail.position, created.closed);
         }
         Ok(created)
@@ -189,7 +189,7 @@ impl ChangeContext {
         now: SystemTime,
     ) -> Result<Appended, AppendError> {
         let appended = self.store.append(&name, append, now).await?;
-        self.metrics.messages_in(appended.messages, appended.bytes);
+        self.metrics.messages_in(name.tenant_prefix(), appended.messages, appended.bytes);
         if appended.created {
             self.waiters.begin(&name, appended.epoch, appended.tail.position, appended.closed);
         } else if !appended.duplicate {

@@ -52,7 +52,7 @@ pub use update::{Change, SharedBatch, Update, Variant};
 use crate::budget::{Account, Budget, OpenCharge};
 use crate::clock::Clock;
 use crate::limits::{Limits, Span};
-use crate::metrics::{Counts, MemoryCounts, Metrics};
+use crate::metrics::{Counts, MemoryCounts, Metrics, TenantUsage};
 use crate::stream::{
     Batch, Description, Missing, ReadError, ReadLimit, Retention, Shortage, Start, Store, StoredSession,
     StreamName, Tenant,
@@ -88,6 +88,11 @@ pub struct Hub {
     draining: watch::Sender<bool>,
     /// Copy of `draining` that every response reads without a lock.
     is_draining: AtomicBool,
+}
+
+/// What a tenant has, for the metrics.
+fn usage_of((tenant, [streams, open]): (Tenant, [u64; 2])) -> (String, TenantUsage) {
+    (tenant.prefix().to_owned(), TenantUsage { streams, open })
 }
 
 /// Retention of streams whose creator sets none. Limits that are set apply. Otherwise a memory store bounds
@@ -138,6 +143,13 @@ impl Hub {
     /// Counts one thing more that a tenant has open, see [`OpenCharge::new`].
     pub fn open(&self, tenant: &Tenant, replaces: bool) -> Result<Option<OpenCharge>, Shortage> {
         OpenCharge::new(&self.budget, tenant, replaces)
+    }
+
+    /// Counts a refusal of a client with credentials, for its tenant.
+    pub fn count_refusal(&self, tenant: &Tenant) {
+        if let Some(place) = self.metrics.tenant_place(tenant.prefix()) {
+            self.metrics.tenant_refused(place);
+        }
     }
 
     /// Reads from `start` without waiting (short poll).
@@ -207,6 +219,7 @@ impl Hub {
             max: usage.max,
             resident: usage.resident,
             principals: usage.principals,
+            tenants: self.budget.tenants().into_iter().map(usage_of).collect(),
         }
     }
 

@@ -56,7 +56,7 @@ impl StreamReader {
         (self.epoch, self.tail) = (batch.epoch, batch.tail);
         self.has_more = !batch.up_to_date && !batch.is_empty();
         if batch.messages > 0 {
-            self.hub.metrics.messages_out(batch.messages, batch.len());
+            self.hub.metrics.messages_out(self.waiters.name.tenant_prefix(), batch.messages, batch.len());
         }
     }
 

@@ -63,7 +63,7 @@ impl Hub {
         limit: MessageLimit,
     ) -> Result<Messages, ReadError> {
         let messages = self.store.messages(name, start, limit, self.clock.now()).await?;
-        self.metrics.messages_out(messages.messages.len() as u64, messages.size());
+        self.metrics.messages_out(name.tenant_prefix(), messages.messages.len() as u64, messages.size());
         Ok(messages)
     }
 
@@ -71,7 +71,7 @@ impl Hub {
     pub async fn retained(&self, name: &StreamName) -> Result<Option<Message>, ReadError> {
         let retained = self.store.retained(name, self.clock.now()).await?;
         if let Some(message) = &retained {
-            self.metrics.messages_out(1, message.bytes.len());
+            self.metrics.messages_out(name.tenant_prefix(), 1, message.bytes.len());
         }
         Ok(retained)
     }

@@ -8,6 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::tenants::TenantUsage;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AccountLabel {
     account: &'static str,
@@ -31,6 +33,8 @@ pub struct MemoryCounts {
     pub resident: u64,
     /// Subjects of tokens, and addresses of clients without one (IPv6: /64 networks), that are connected or have something stored.
     pub principals: u64,
+    /// What each tenant has that has anything, by the prefix of its streams in the hub; without the default tenant.
+    pub tenants: Vec<(String, TenantUsage)>,
 }
 
 /// The metrics of the memory budget.

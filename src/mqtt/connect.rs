@@ -69,7 +69,10 @@ impl Broker {
         // A device may reconnect before the gateway notices that its old connection is broken. It then keeps its place.
         let open = match self.hub.open(grants.tenant(), self.sessions.is_attached(&client)) {
             Ok(open) => open,
-            Err(_full) => return self.refuse(wire, Reason::QuotaExceeded).await,
+            Err(_full) => {
+                self.hub.count_refusal(grants.tenant());
+                return self.refuse(wire, Reason::QuotaExceeded).await;
+            }
         };
         let assigned = connect.client_id.is_empty().then_some(id);
         let negotiated = self.negotiated(&connect);

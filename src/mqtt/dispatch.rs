@@ -59,6 +59,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             consume_budget().await;
             *filter = in_hub(filter, self.grants.tenant());
             if let Err(reason) = check_filter(&self.grants, filter) {
+                self.broker.hub.count_refusal(self.grants.tenant());
                 if let Some(auditor) = &self.auditor {
                     auditor.refused(Some(&self.grants), None, Some(&filter.to_string()), "SUBSCRIBE");
                 }
@@ -324,6 +325,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// dropped, unless the operator prefers the end of the connection.
     fn refused(&mut self, refusal: Refusal, topic: &str, qos: QoS) -> Result<Reason, Ending> {
         let Refusal { reason, is_final } = refusal;
+        if matches!(reason, Reason::NotAuthorized | Reason::QuotaExceeded) {
+            self.broker.hub.count_refusal(self.grants.tenant());
+        }
         self.broker.metrics.publishes_refused.inc();
         if self.wire.version == Some(Version::V5) && qos > QoS::AtMostOnce {
             return Ok(reason);

@@ -95,6 +95,11 @@ impl StreamName {
         Tenant::of(&self.0)
     }
 
+    /// The prefix of the tenant that the stream belongs to; empty for the default tenant.
+    pub fn tenant_prefix(&self) -> &str {
+        split_tenant(&self.0).0
+    }
+
     /// The name that clients of its tenant know the stream by.
     pub fn local(&self) -> &str {
         split_tenant(&self.0).1

@@ -341,3 +341,50 @@ async fn streams_of_tenants_and_what_they_use_of_their_quotas_survive_a_restart(
     assert_eq!(second(&acme).await.expect(507).problem(), "tenant-streams-max");
     second(&default).await.expect(201);
 }
+
+#[tokio::test]
+async fn metrics_tell_the_tenants_of_the_settings_apart_and_no_others() {
+    let world = Protected::start("[[tenant]]\nname = 'acme'\nstreams_max = 1\n").await;
+    let token = |tenant| world.token(&[&["--tenant", tenant], &ALL[..]].concat());
+    let clients = [token("acme"), token("beta"), token("gamma"), world.token(&ALL)];
+    let mut polls = Vec::new();
+    for token in &clients {
+        world.send(Some(token), put(NEWS).json("[1]")).await.expect(201);
+        assert_eq!(world.send(Some(token), get(NEWS)).await.expect(200).text(), "[1]");
+        let target = format!("{NEWS}?offset=now&live=long-poll&timeout=50");
+        let poll = get(target).header("authorization", format!("Bearer {token}"));
+        let mut connection = world.gateway.connect().await;
+        polls.push(tokio::spawn(async move { connection.send(poll).await }));
+        world.gateway.until_held(polls.len()).await;
+    }
+    // Beyond the quota of the tenant, and for want of rights.
+    world.send(Some(&clients[0]), put("/v1/stream/more").json("")).await.expect(507);
+    let reader = world.token(&["--tenant", "beta", "--read", "other"]);
+    world.send(Some(&reader), get(NEWS)).await.expect(403);
+    let mut client = Mqtt::open(world.gateway.mqtt, 5).await;
+    client.send(&Hello { version: 5, password: Some(reader), ..Hello::new("reader") }.bytes()).await;
+    let Some(Packet::Connack { code: 0, .. }) = client.receive().await else { panic!("refused") };
+    assert_eq!(client.subscribe("news/#", 1).await, 0x87);
+    let metric = async |name: &str, tenant: &str, kind: &str| {
+        world.gateway.metric(&format!("pollgate_tenant_{name}{{tenant=\"{tenant}\"{kind}}}")).await
+    };
+    let mut found = Vec::new();
+    for tenant in ["acme", "+", "default"] {
+        let [read, written] = [",kind=\"out\"", ",kind=\"in\""];
+        found.push([
+            metric("messages_total", tenant, written).await,
+            metric("messages_total", tenant, read).await,
+            metric("message_bytes_total", tenant, read).await,
+            metric("streams", tenant, "").await,
+            metric("open", tenant, "").await,
+            metric("refused_total", tenant, "").await,
+        ]);
+    }
+    // The default tenant also has the stream of the test's world, and that of revocations.
+    assert_eq!(found[0], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+    assert_eq!(found[1], [2.0, 2.0, 2.0, 2.0, 3.0, 2.0]);
+    assert_eq!(found[2], [2.0, 1.0, 1.0, 3.0, 1.0, 0.0]);
+    let text = world.gateway.ask_admin("/metrics").await.text();
+    assert!(!text.contains("beta") && !text.contains("gamma"), "{text}");
+    polls.iter().for_each(tokio::task::JoinHandle::abort);
+}

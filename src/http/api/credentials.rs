@@ -15,6 +15,7 @@ use crate::access_log::audit::{AuditEntry, AuditEvent, AuditLog};
 use crate::auth::{Action, Authenticator, Grants, Unauthorized, authorize};
 use crate::clock::{Clock, rfc3339};
 use crate::hub::{ClientId, CredentialMark};
+use crate::metrics::TenantPlace;
 use crate::stream::{Principal, Producer, StreamName};
 
 /// The parameter in which clients of other servers send tokens. URLs end up in logs and histories (RFC 9700, section 4.3.2).
@@ -140,6 +141,13 @@ impl Gateway {
     ) -> Option<&'a Arc<Grants>> {
         let is_of_page = fields.values(&ORIGIN).next().is_some();
         source.certificate.filter(|_| !(is_of_page && self.access.origins.allow_any()))
+    }
+
+    /// Where refusals of a client with credentials are counted.
+    pub(in crate::http) fn tenant_of(&self, rights: Option<&Rights>) -> Option<TenantPlace> {
+        let grants = &rights?.grants;
+        grants.subject()?;
+        self.metrics.tenant_place(grants.tenant().prefix())
     }
 
     pub(super) fn socket_rights(&self, rights: Rights, address: Option<LoggedAddress>) -> SocketRights {

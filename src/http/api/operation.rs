@@ -29,6 +29,7 @@ use crate::clock::rfc3339;
 use crate::http::conn::{Answer, ConnectionState, Framing};
 use crate::http::read::request::{Read, ReadOrSocket, Taker, WebSocket};
 use crate::hub::ClientId;
+use crate::metrics::TenantPlace;
 use crate::stream::{Append, StreamName};
 
 /// A typed request: complete, with its body.
@@ -148,6 +149,9 @@ impl Gateway {
         answer.frame(Framing { keep_alive, ..log.framing }, self.clock.wall());
         let status = answer.status().as_u16();
         self.forms.answered(log.form, status);
+        if let (Some(tenant), 403 | 429 | 507) = (log.tenant, status) {
+            self.metrics.tenant_refused(tenant);
+        }
         if let Some(notes) = &mut log.notes {
             if let Some(note) = &notes.audit {
                 self.audit_change(note, answer.status());
@@ -202,6 +206,8 @@ pub(in crate::http) struct RequestLog {
     pub(in crate::http) framing: Framing,
     /// The origin of the page that sent the request, unless it is the gateway's own.
     pub(in crate::http) origin: Option<AllowedOrigin>,
+    /// Where a refusal of the client is counted. `None`: it has no credentials.
+    tenant: Option<TenantPlace>,
     /// `None` for most requests, so that they take no memory for it.
     notes: Option<Box<RequestNotes>>,
 }
@@ -231,7 +237,7 @@ impl RequestLog {
         stream: &str,
         client: Option<&str>,
     ) -> Self {
-        let mut log = Self { form, framing, origin, notes: None };
+        let mut log = Self { form, framing, origin, tenant: None, notes: None };
         let span = tracing::debug_span!("request", form = form.as_str(), stream, client);
         if !span.is_disabled() {
             log.notes().span = Some(span);
@@ -244,6 +250,11 @@ impl RequestLog {
             let (span, access, audit, warning) = Default::default();
             Box::new(RequestNotes { span, since: Instant::now(), access, audit, warning, has_ticket: false })
         })
+    }
+
+    /// Sets the tenant of a client with credentials, for which a refusal is counted.
+    pub(in crate::http) fn of_tenant(&mut self, tenant: Option<TenantPlace>) {
+        self.tenant = tenant;
     }
 
     /// The span that records the request, if any does.

@@ -4,6 +4,7 @@ use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, HeaderName,
     HeaderValue, VARY,
 };
+use std::num::NonZeroU16;
 
 use super::authority::{Authority, Host};
 use super::fields::CORP;
@@ -39,9 +40,9 @@ pub enum InvalidOrigin {
     TooMany,
 }
 
-/// Index of an allowed origin in the list of them. It is small because each held poll stores it.
+/// Number of an allowed origin in the list of them, from 1 on. It is small because each held poll stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::http) struct AllowedOrigin(u16);
+pub(in crate::http) struct AllowedOrigin(NonZeroU16);
 
 /// An origin: scheme, host and port (RFC 6454, section 4). An opaque origin, which browsers write as `null`, is invalid here.
 #[derive(Debug, Clone, Copy)]
@@ -159,7 +160,8 @@ impl Origins {
             Origin::parse(allowed.as_bytes()).is_some_and(|allowed| allowed.is_same(origin))
         };
         let place = self.allowed.iter().position(is_it).ok_or(OriginRefused)?;
-        u16::try_from(place).map(|place| Some(AllowedOrigin(place))).map_err(|_| OriginRefused)
+        let number = u16::try_from(place + 1).ok().and_then(NonZeroU16::new);
+        number.map(|number| Some(AllowedOrigin(number))).ok_or(OriginRefused)
     }
 
     /// Returns the CORS fields of a response. `origin` is the allowed origin of the page that gets it; `None`: any other
@@ -171,7 +173,7 @@ impl Origins {
         if self.allowed.is_empty() {
             return CorsFields::None;
         }
-        let origin = origin.and_then(|AllowedOrigin(place)| self.allowed.get(usize::from(place)));
+        let origin = origin.and_then(|AllowedOrigin(number)| self.allowed.get(usize::from(number.get()) - 1));
         if self.with_credentials { CorsFields::WithCredentials(origin) } else { CorsFields::Varying(origin) }
     }
 }
@@ -188,7 +190,7 @@ pub(super) fn as_setting(origin: &[u8]) -> Option<String> {
 impl AllowedOrigin {
     /// Returns a distinct number for each origin, 0 for none. It tells the variants of a shared response apart.
     pub(in crate::http) fn number(origin: Option<Self>) -> u64 {
-        origin.map_or(0, |Self(place)| 1 + u64::from(place))
+        origin.map_or(0, |Self(number)| number.get().into())
     }
 }
 
@@ -323,7 +325,7 @@ mod tests {
             CorsFields::Varying(value) => value.map(|value| value.to_str().unwrap().to_owned()),
             other => panic!("{other:?}"),
         };
-        assert_eq!(text(Some(AllowedOrigin(0))).as_deref(), Some("https://app.example"));
+        assert_eq!(text(Some(AllowedOrigin(NonZeroU16::MIN))).as_deref(), Some("https://app.example"));
         assert_eq!(text(None), None);
         assert!(matches!(Origins::default().fields(None), CorsFields::None));
         assert!(matches!(origins(&["*"]).fields(None), CorsFields::Any));

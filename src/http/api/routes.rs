@@ -142,7 +142,8 @@ impl Gateway {
             let is_safe = !opens_socket && matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
             self.authenticate(query, &head.headers, is_safe, source)
         });
-        let who = self.audited(rights.as_ref().ok().and_then(Option::as_ref));
+        let known = rights.as_ref().ok().and_then(Option::as_ref);
+        let (who, tenant) = (self.audited(known), self.tenant_of(known));
         let parsed = rights.and_then(|rights| {
             let parsed = self.parse(form, head, state.is_of_proxy())?;
             let rights = match (rights, &parsed) {
@@ -191,6 +192,7 @@ impl Gateway {
         // Other resources have no parameters; a file may have some that are meant for caches.
         let query =
             target.split_once('?').filter(|(path, _)| path.starts_with(STREAM_PATHS)).map(|(_, query)| query);
+        request.log.of_tenant(tenant);
         request.came_from(source);
         self.note(&mut request, source, who, method.as_str(), target, query);
         (request, unread)

@@ -74,7 +74,8 @@ impl Gateway {
         let is_safe = method == Method::GET;
         let source = state.source(&fields);
         let rights = self.authenticate(query, &fields, is_safe, source);
-        let who = self.audited(rights.as_ref().ok().and_then(Option::as_ref));
+        let known = rights.as_ref().ok().and_then(Option::as_ref);
+        let (who, tenant) = (self.audited(known), self.tenant_of(known));
         let operation = rights.and_then(|rights| match rights {
             Some(rights) => rights.admit(operation?),
             None => operation,
@@ -83,6 +84,7 @@ impl Gateway {
             return Parsed::Other;
         }
         let mut request = GatewayRequest::new(form, Framing::PERSISTENT, origin, operation);
+        request.log.of_tenant(tenant);
         request.came_from(source);
         if has_unknown || self.access_log.is_some() || self.audit_log.is_some() {
             self.note(&mut request, source, who, method.as_str(), target, query);

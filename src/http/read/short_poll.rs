@@ -50,7 +50,7 @@ impl Gateway {
             answer::secure(&mut answer);
             return Ok(answer);
         }
-        self.metrics.messages_out(batch.messages, batch.len());
+        self.metrics.messages_out(stream.tenant_prefix(), batch.messages, batch.len());
         Ok(answer::messages(&batch, keep, audience))
     }
 

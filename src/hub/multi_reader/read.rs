@@ -58,7 +58,7 @@ impl MultiReader {
         let mut times = Vec::new();
         let (progress, update) = match read {
             Ok(batch) => {
-                self.hub.metrics.messages_out(batch.messages, batch.len());
+                self.hub.metrics.messages_out(stream.name.tenant_prefix(), batch.messages, batch.len());
                 let progress = progress_behind(&batch);
                 if stream.times && !batch.is_empty() {
                     times = self.hub.times_of(&stream.name, &batch).await;
