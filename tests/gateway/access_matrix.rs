@@ -1,9 +1,14 @@
-//! Every front and delivery form with every kind of credentials: one table without a gap.
+//! Every front and delivery form, over TLS, with every kind of credentials: one table without a gap.
 
+mod tunnel;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::join_all;
 use http_body_util::BodyExt;
 use ring::hmac;
 use ring::signature::Ed25519KeyPair;
@@ -12,8 +17,9 @@ use serde_json::{Value, json};
 use crate::authorization::pollgate;
 use crate::world::mqtt::{Hello, Mqtt, Packet};
 use crate::world::{
-    Close, Connection, Gateway, Raw, Request, WebSocket, delete, get, handshake, post, put, until,
+    Answer, Close, Connection, Gateway, Raw, Request, WebSocket, delete, get, handshake, post, put, until,
 };
+use tunnel::Tunnel;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Front {
@@ -72,9 +78,26 @@ enum Credentials {
     /// The claims of another token than the signature.
     Tampered,
     RemovedKey,
+    /// A certificate with the rights of [`Granted`](Self::Granted).
+    Certificate,
+    /// A certificate that grants another stream.
+    CertificateNotGranted,
+    /// A certificate with the same rights in a tenant that is neither that of the token nor the default one.
+    CertificateOfOtherTenant,
+    /// A certificate that no rule names.
+    UnnamedCertificate,
+    ExpiredCertificate,
+    /// Its authority has revoked it.
+    RevokedCertificate,
+    /// Of an authority that the gateway does not trust.
+    UntrustedCertificate,
+    /// A valid token, which grants another stream, and a certificate with all rights: the token counts.
+    NotGrantedBesideCertificate,
+    /// An invalid token and a certificate with all rights.
+    MalformedBesideCertificate,
 }
 
-const CREDENTIALS: [Credentials; 15] = [
+const CREDENTIALS: [Credentials; 24] = [
     Credentials::Granted,
     Credentials::RotatedKey,
     Credentials::NotGranted,
@@ -90,7 +113,46 @@ const CREDENTIALS: [Credentials; 15] = [
     Credentials::Unsigned,
     Credentials::Tampered,
     Credentials::RemovedKey,
+    Credentials::Certificate,
+    Credentials::CertificateNotGranted,
+    Credentials::CertificateOfOtherTenant,
+    Credentials::UnnamedCertificate,
+    Credentials::ExpiredCertificate,
+    Credentials::RevokedCertificate,
+    Credentials::UntrustedCertificate,
+    Credentials::NotGrantedBesideCertificate,
+    Credentials::MalformedBesideCertificate,
 ];
+
+impl Credentials {
+    /// The file with the certificate. `None`: the client has none.
+    fn certificate(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Certificate | Self::NotGrantedBesideCertificate | Self::MalformedBesideCertificate => {
+                "granted.pem"
+            }
+            Self::CertificateNotGranted => "not-granted.pem",
+            Self::CertificateOfOtherTenant => "other-tenant.pem",
+            Self::UnnamedCertificate => "unnamed.pem",
+            Self::ExpiredCertificate => "expired.pem",
+            Self::RevokedCertificate => "revoked.pem",
+            Self::UntrustedCertificate => "stranger.pem",
+            _ => return None,
+        })
+    }
+
+    /// Of two kinds of credentials with the same outcomes, the one that is a token.
+    fn as_token(self) -> Self {
+        match self {
+            Self::Certificate => Self::Granted,
+            Self::CertificateNotGranted | Self::NotGrantedBesideCertificate => Self::NotGranted,
+            Self::CertificateOfOtherTenant => Self::OtherTenant,
+            Self::UnnamedCertificate => Self::None,
+            Self::MalformedBesideCertificate => Self::Malformed,
+            other => other,
+        }
+    }
+}
 
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
@@ -99,11 +161,13 @@ enum Outcome {
     Forbidden,
     /// The stream does not exist.
     Missing,
+    /// The gateway ends the TLS handshake.
+    Untrusted,
 }
 
 fn expected(front: Front, credentials: Credentials) -> Outcome {
-    match (front, credentials) {
-        // It is for operators, on a loopback address.
+    match (front, credentials.as_token()) {
+        // It is for operators, on a loopback address without TLS.
         (Front::Admin, _) | (_, Credentials::Granted | Credentials::RotatedKey) => Outcome::Allowed,
         // Clients may create, delete and subscribe to streams of their own tenant.
         (
@@ -119,6 +183,12 @@ fn expected(front: Front, credentials: Credentials) -> Outcome {
         // Which streams a ticket is for is checked when it is used.
         (Front::Ticket, Credentials::NotGranted) => Outcome::Allowed,
         (_, Credentials::NotGranted) => Outcome::Forbidden,
+        (
+            _,
+            Credentials::ExpiredCertificate
+            | Credentials::RevokedCertificate
+            | Credentials::UntrustedCertificate,
+        ) => Outcome::Untrusted,
         _ => Outcome::Unauthorized,
     }
 }
@@ -128,7 +198,51 @@ struct World {
     current: Value,
     rotated: Value,
     removed: Value,
+    /// For clients without a certificate.
+    plain: Tunnel,
     _folder: tempfile::TempDir,
+}
+
+/// What certificates grant.
+const RULES: &str = "key_file = 'keys'
+[[certificate]]
+name = 'uri'
+matches = 'spiffe://example.org/not-granted'
+read = ['other']
+append = ['other']
+create = ['other']
+manage = ['other']
+[[certificate]]
+name = 'uri'
+matches = 'spiffe://example.org/other-tenant'
+tenant = 'another'
+read = ['news', 'made']
+append = ['news', 'made']
+create = ['news', 'made']
+manage = ['news', 'made']
+[[certificate]]
+name = 'uri'
+matches = 'spiffe://example.org/granted'
+read = ['news', 'made']
+append = ['news', 'made']
+create = ['news', 'made']
+manage = ['news', 'made']
+[[certificate]]
+name = 'uri'
+matches = 'spiffe://example.org/revoked'
+read = ['news', 'made']
+append = ['news', 'made']
+create = ['news', 'made']
+manage = ['news', 'made']
+";
+
+/// A file with a certificate of these tests.
+fn certificate(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gateway/certificates").join(name)
+}
+
+async fn send(address: SocketAddr, request: Request) -> Answer {
+    Connection::open(address).await.send(request).await
 }
 
 impl World {
@@ -142,18 +256,28 @@ impl World {
         });
         let (keys, next) = (folder.path().join("keys"), folder.path().join("next"));
         std::fs::write(&keys, json!({"keys": [current, rotated, removed]}).to_string()).unwrap();
+        let auth = folder.path().join("auth.toml");
+        std::fs::write(&auth, RULES).unwrap();
+        let files = [
+            ("--auth", auth),
+            ("--tls-certificate", certificate("gateway.pem")),
+            ("--tls-key", certificate("key.pem")),
+            ("--tls-client-ca", certificate("authority.pem")),
+            ("--tls-client-crl", certificate("revoked-list.pem")),
+        ];
+        let files = files.iter().flat_map(|(option, file)| [*option, file.to_str().unwrap()]);
         let limits = ["--limit", "websocket_auth_timeout=1s", "--limit", "failed_logins_max=0"];
-        let gateway = Gateway::start(&[&["--auth", keys.to_str().unwrap()], &limits[..]].concat()).await;
-        let world = Self { gateway, current, rotated, removed, _folder: folder };
+        let gateway = Gateway::start(&files.chain(limits).collect::<Vec<_>>()).await;
+        let plain = Tunnel::open(&gateway, None).await;
+        let world = Self { gateway, current, rotated, removed, plain, _folder: folder };
         let owner = token(&world.current, |_, claims| {
             claims["streams"] = json!({"create": ["#"], "append": ["#"]});
         });
         let create = put("/v1/stream/news").json("[1]");
-        world.gateway.send(as_bearer(create, Some(&owner))).await.expect(201);
+        world.send(as_bearer(create, Some(&owner))).await.expect(201);
         let of_removed = token(&world.removed, |_, _| {});
-        let ask = async || {
-            world.gateway.send(as_bearer(get("/v1/stream/news"), Some(&of_removed))).await.status.as_u16()
-        };
+        let ask =
+            async || world.send(as_bearer(get("/v1/stream/news"), Some(&of_removed))).await.status.as_u16();
         assert_eq!(ask().await, 200);
         std::fs::write(&next, json!({"keys": [world.current, world.rotated]}).to_string()).unwrap();
         std::fs::rename(next, keys).unwrap();
@@ -161,11 +285,23 @@ impl World {
         world
     }
 
+    /// Sends a request of a client without a certificate.
+    async fn send(&self, request: Request) -> Answer {
+        send(self.plain.http, request).await
+    }
+
     /// The token for the credentials.
     fn token(&self, credentials: Credentials) -> Option<String> {
         let now = seconds();
         let current = |change: fn(&mut Value, u64)| token(&self.current, |_, claims| change(claims, now));
-        Some(match credentials {
+        let is_beside = matches!(
+            credentials,
+            Credentials::NotGrantedBesideCertificate | Credentials::MalformedBesideCertificate
+        );
+        if credentials.certificate().is_some() && !is_beside {
+            return None;
+        }
+        Some(match credentials.as_token() {
             Credentials::None => return None,
             Credentials::Granted => current(|_, _| {}),
             Credentials::RotatedKey => token(&self.rotated, |_, _| {}),
@@ -198,10 +334,14 @@ impl World {
                 let parts: Vec<_> = claims.split('.').collect();
                 format!("{}.{}.{}", parts[0], parts[1], of.split('.').next_back().unwrap())
             }
+            other => unreachable!("{other:?} has no token"),
         })
     }
 
-    async fn outcome(&self, front: Front, token: Option<&str>) -> Outcome {
+    async fn outcome(&self, front: Front, token: Option<&str>, tunnel: &Tunnel) -> Outcome {
+        if front != Front::Admin && tunnel.has_certificate && !tunnel.is_trusted(front.is_mqtt()).await {
+            return Outcome::Untrusted;
+        }
         let made = "/v1/stream/made";
         let request = match front {
             Front::ShortPoll => get("/v1/stream/news"),
@@ -217,17 +357,17 @@ impl World {
                 let mut connection = Connection::open(self.gateway.admin).await;
                 return of_status(connection.send(as_bearer(get("/live"), token)).await.status.as_u16());
             }
-            Front::WebSocket => return self.websocket(token).await,
+            Front::WebSocket => return websocket(tunnel.http, token).await,
             Front::Mqtt3Subscribe | Front::Mqtt5Subscribe | Front::Mqtt5Publish => {
-                return self.mqtt(front, token).await;
+                return mqtt(front, tunnel.mqtt, token).await;
             }
         };
         if front == Front::Delete {
             let owner = self.token(Credentials::Granted);
-            self.gateway.send(as_bearer(put(made).json(""), owner.as_deref())).await;
+            self.send(as_bearer(put(made).json(""), owner.as_deref())).await;
         }
         // Only the head, as some responses have no end.
-        let mut connection = self.gateway.connect().await;
+        let mut connection = Connection::open(tunnel.http).await;
         let (status, _, body) = connection.begin(as_bearer(request, token)).await.unwrap();
         let outcome = of_status(status.as_u16());
         if front != Front::ManyStreams || outcome != Outcome::Allowed {
@@ -236,40 +376,50 @@ impl World {
         let body: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
         if body["batches"][0]["missing"] == true { Outcome::Missing } else { Outcome::Allowed }
     }
+}
 
-    async fn websocket(&self, token: Option<&str>) -> Outcome {
-        let field = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-        let head = handshake("/v1/stream/news?offset=-1&live=websocket") + &field;
-        match WebSocket::open_with(Raw::open(self.gateway.address).await, head).await {
-            Err(answer) => of_status(answer.status.as_u16()),
-            // A client without a token may send it in a frame.
-            Ok(mut socket) => match socket.json().await {
-                Ok(_) => Outcome::Allowed,
-                Err(Close(4401, _)) => Outcome::Unauthorized,
-                Err(other) => panic!("{other:?}"),
-            },
-        }
+impl Front {
+    fn is_mqtt(self) -> bool {
+        matches!(self, Self::Mqtt3Subscribe | Self::Mqtt5Subscribe | Self::Mqtt5Publish)
     }
 
-    async fn mqtt(&self, front: Front, token: Option<&str>) -> Outcome {
-        let version = if front == Front::Mqtt3Subscribe { 4 } else { 5 };
-        let hello = Hello { version, password: token.map(str::to_owned), ..Hello::new("matrix") };
-        let mut client = Mqtt::open(self.gateway.mqtt, version).await;
-        client.send(&hello.bytes()).await;
-        match client.receive().await {
-            Some(Packet::Connack { code: 0, .. }) => {}
-            Some(Packet::Connack { code: 4 | 5 | 0x86 | 0x87, .. }) => return Outcome::Unauthorized,
-            other => panic!("{other:?}"),
-        }
-        let code = match front {
-            Front::Mqtt5Publish => client.publish("news", "3", 1).await,
-            _ => client.subscribe("news", 1).await,
-        };
-        match code {
-            0 | 1 => Outcome::Allowed,
-            0x80 | 0x87 => Outcome::Forbidden,
-            other => panic!("{other}"),
-        }
+    fn changes_streams(self) -> bool {
+        matches!(self, Self::Append | Self::Create | Self::Delete | Self::Mqtt5Publish)
+    }
+}
+
+async fn websocket(address: SocketAddr, token: Option<&str>) -> Outcome {
+    let field = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let head = handshake("/v1/stream/news?offset=-1&live=websocket") + &field;
+    match WebSocket::open_with(Raw::open(address).await, head).await {
+        Err(answer) => of_status(answer.status.as_u16()),
+        // A client without a token may send it in a frame.
+        Ok(mut socket) => match socket.json().await {
+            Ok(_) => Outcome::Allowed,
+            Err(Close(4401, _)) => Outcome::Unauthorized,
+            Err(other) => panic!("{other:?}"),
+        },
+    }
+}
+
+async fn mqtt(front: Front, address: SocketAddr, token: Option<&str>) -> Outcome {
+    let version = if front == Front::Mqtt3Subscribe { 4 } else { 5 };
+    let hello = Hello { version, password: token.map(str::to_owned), ..Hello::new(&format!("{front:?}")) };
+    let mut client = Mqtt::open(address, version).await;
+    client.send(&hello.bytes()).await;
+    match client.receive().await {
+        Some(Packet::Connack { code: 0, .. }) => {}
+        Some(Packet::Connack { code: 4 | 5 | 0x86 | 0x87, .. }) => return Outcome::Unauthorized,
+        other => panic!("{other:?}"),
+    }
+    let code = match front {
+        Front::Mqtt5Publish => client.publish("news", "3", 1).await,
+        _ => client.subscribe("news", 1).await,
+    };
+    match code {
+        0 | 1 => Outcome::Allowed,
+        0x80 | 0x87 => Outcome::Forbidden,
+        other => panic!("{other}"),
     }
 }
 
@@ -323,22 +473,29 @@ async fn each_front_and_form_answers_each_kind_of_credentials_as_the_table_says(
     let mut wrong = Vec::new();
     for credentials in CREDENTIALS {
         let token = world.token(credentials);
+        let tunnel = Tunnel::open(&world.gateway, credentials.certificate()).await;
         let owner = world.token(Credentials::Granted);
-        let news = async || {
-            world.gateway.send(as_bearer(get("/v1/stream/news"), owner.as_deref())).await.expect(200).text()
-        };
+        let news =
+            async || world.send(as_bearer(get("/v1/stream/news"), owner.as_deref())).await.expect(200).text();
         let before = news().await;
-        for front in FRONTS {
-            let (outcome, expected) =
-                (world.outcome(front, token.as_deref()).await, expected(front, credentials));
+        let outcome = async |front| (front, world.outcome(front, token.as_deref(), &tunnel).await);
+        // Those that change nothing all at once.
+        let (changing, reading): (Vec<_>, Vec<_>) =
+            FRONTS.into_iter().partition(|front| front.changes_streams());
+        let mut outcomes = join_all(reading.into_iter().map(outcome)).await;
+        for front in changing {
+            outcomes.push(outcome(front).await);
+        }
+        for (front, outcome) in outcomes {
+            let expected = expected(front, credentials);
             if outcome != expected {
                 wrong.push(format!("{front:?} with {credentials:?}: {outcome:?} instead of {expected:?}"));
             }
         }
-        if credentials == Credentials::OtherTenant {
+        if credentials.as_token() == Credentials::OtherTenant {
             assert_eq!(news().await, before);
             let made = as_bearer(get("/v1/stream/made"), owner.as_deref());
-            world.gateway.send(made).await.expect(200);
+            world.send(made).await.expect(200);
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
