@@ -24,7 +24,7 @@ export class MqttReader extends EventTarget {
 
   /**
    * Dispatches `subscribed` when messages begin to arrive, and `restart` with the time until the next attempt.
-   * @param {{ url: URL, topic: string, WebSocket: typeof WebSocket, onMessage: (text: string) => void }} options
+   * @param {{ url: URL, topic: string, password?: string, WebSocket: typeof WebSocket, onMessage: (text: string) => void }} options
    */
   constructor(options) {
     super()
@@ -33,7 +33,7 @@ export class MqttReader extends EventTarget {
   }
 
   #open() {
-    const { url, WebSocket } = this.#options
+    const { url, password, WebSocket } = this.#options
     const socket = new WebSocket(url, "mqtt")
     this.#socket = socket
     this.#rest = new Uint8Array()
@@ -41,7 +41,10 @@ export class MqttReader extends EventTarget {
     socket.binaryType = "arraybuffer"
     socket.onopen = () => {
       const properties = [0x11, ...number(SESSION_SECONDS, 4)]
-      this.#send(PACKET.connect, [...text("MQTT"), 5, 0, ...number(KEEP_ALIVE_SECONDS, 2), properties.length, ...properties, ...text(this.#client)])
+      // Flags of the user name and the password.
+      const [flags, credentials] = password ? [0xc0, [...text("page"), ...text(password)]] : [0, []]
+      const settings = [5, flags, ...number(KEEP_ALIVE_SECONDS, 2), properties.length, ...properties]
+      this.#send(PACKET.connect, [...text("MQTT"), ...settings, ...text(this.#client), ...credentials])
     }
     socket.onmessage = ({ data }) => this.#handle(new Uint8Array(data))
     socket.onclose = () => this.#retry()

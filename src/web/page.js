@@ -225,7 +225,7 @@ class Panel {
     const url = new URL("mqtt", new URL("./", location.href))
     url.protocol = url.protocol.replace("http", "ws")
     const onMessage = (text) => this.#receive(JSON.parse(text))
-    const reader = new MqttReader({ url, topic: stream, WebSocket: this.#meter.WebSocket, onMessage })
+    const reader = new MqttReader({ url, topic: stream, password: token, WebSocket: this.#meter.WebSocket, onMessage })
     // A subscription begins with what is published behind it.
     reader.addEventListener("subscribed", () => (this.#skipped = published.size), { once: true })
     return reader
@@ -422,12 +422,32 @@ function bytes(count) {
 
 element("stream").textContent = stream
 
+// The token of this visit, for MQTT, whose password it is; everything else uses the cookie.
+let token
+
+/** Waits for a token that the gateway takes, and puts it into its cookie. */
+async function signIn() {
+  const section = element("sign-in")
+  section.hidden = false
+  for (;;) {
+    const form = section.querySelector("form")
+    await new Promise((submitted) => form.addEventListener("submit", (event) => (event.preventDefault(), submitted()), { once: true }))
+    token = element("token").value.trim()
+    const headers = { authorization: `Bearer ${token}` }
+    const answer = await fetch(new URL("v1/cookie", location.href), { method: "POST", headers }).catch((error) => error)
+    if (answer.status === 204) break
+    say(`The token was refused: ${answer.status ? (await answer.json()).detail : answer.message}`)
+  }
+  section.hidden = true
+}
+
 // What this page leaves behind on the gateway is small, and gone after an hour. The URL is absolute, as a relative one inherits a
 // password of the page's URL, which fetch refuses.
-await fetch(new URL(`v1/stream/${stream}`, location.href), {
+const create = () => fetch(new URL(`v1/stream/${stream}`, location.href), {
   method: "PUT",
   headers: { "content-type": "application/json", "stream-ttl": "3600", "stream-max-messages": "10000" },
 }).catch(() => say("The gateway is not to be reached; publishing is tried again."))
+while ((await create())?.status === 401) await signIn()
 
 const panels = PANELS.map((panel) => new Panel(panel))
 

@@ -1,6 +1,7 @@
 //! How tokens travel to a gateway with `--auth`: tickets, cookies and WebSocket frames; and what a client learns of streams that
 //! its token does not grant.
 
+mod cookies;
 mod frames;
 mod mqtt;
 

@@ -58,6 +58,7 @@ impl Rights {
                 socket.rights = Some(self.clone());
                 Operation::WebSocket(socket)
             }
+            Operation::Cookie(request) => Operation::Cookie(request.admitted(self)?),
             Operation::Ticket(mut request) => {
                 request.grants = Some(self.grants());
                 Operation::Ticket(request)

@@ -60,6 +60,7 @@ impl Gateway {
             Operation::GetFile(get) => return Ok(Reply::http(get.answer().into())),
             Operation::Options(options) => return Ok(Reply::http(options.answer().into())),
             Operation::Mqtt(handshake) => return self.upgrade_to_mqtt(&handshake),
+            Operation::Cookie(request) => return Ok(Reply::http(request.answer().into())),
             Operation::Ticket(request) => {
                 return self.issue_ticket(&request).map(|answer| Reply::http(answer.into()));
             }

@@ -7,6 +7,7 @@ pub(super) mod answer;
 mod audit;
 mod authority;
 mod authorization;
+mod cookies;
 pub(super) mod credentials;
 mod dispatch;
 pub(super) mod error;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::audit::AuditNote;
+use super::cookies::CookieRequest;
 use super::credentials::ticket_of;
 use super::error::Error;
 use super::fields::STREAM_WARNING;
@@ -67,7 +68,8 @@ impl GatewayRequest {
             Operation::WebSocket(socket) => socket.handshake.forwarded = Some(address),
             Operation::Mqtt(handshake) => handshake.forwarded = Some(address),
             Operation::OnStream(_, OnStream::Head | OnStream::Delete) => {}
-            Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) | Operation::Ticket(_) => {}
+            Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) => {}
+            Operation::Ticket(_) | Operation::Cookie(_) => {}
         }
     }
 }
@@ -83,6 +85,8 @@ pub(in crate::http) enum Operation {
     Mqtt(Box<Handshake>),
     /// The exchange of a token for a ticket.
     Ticket(Box<TicketRequest>),
+    /// The exchange of a token for a cookie.
+    Cookie(CookieRequest),
 }
 
 /// An operation on one stream that delivers no messages.
@@ -109,7 +113,7 @@ impl Operation {
             Self::OnStream(name, _) => name.as_str(),
             Self::Read(read) => read.stream(),
             Self::WebSocket(socket) => socket.stream(),
-            Self::Options(_) | Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) => "",
+            Self::Options(_) | Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) | Self::Cookie(_) => "",
         }
     }
 
@@ -118,7 +122,7 @@ impl Operation {
         match self {
             Self::Read(read) => read.client(),
             Self::OnStream(..) | Self::WebSocket(_) | Self::Options(_) => None,
-            Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) => None,
+            Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) | Self::Cookie(_) => None,
         }
     }
 
@@ -129,7 +133,7 @@ impl Operation {
             Self::WebSocket(_) => Some(Form::WebSocket),
             Self::GetFile(_) => Some(Form::File),
             Self::Mqtt(_) => Some(Form::Mqtt),
-            Self::Ticket(_) => Some(Form::Other),
+            Self::Ticket(_) | Self::Cookie(_) => Some(Form::Other),
             Self::OnStream(..) | Self::Options(_) => None,
         }
     }
@@ -307,5 +311,16 @@ impl RequestNotes {
             access.set_status(status);
             answer.log(access);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each held poll keeps one.
+    #[test]
+    fn the_log_of_a_request_without_notes_fits_into_16_bytes() {
+        assert!(size_of::<RequestLog>() <= 16, "{}", size_of::<RequestLog>());
     }
 }

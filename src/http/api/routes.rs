@@ -8,6 +8,7 @@ use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Version};
 
+use super::cookies::{COOKIE_METHODS, COOKIE_PATH, CookieRequest};
 use super::credentials::Rights;
 use super::error::Error;
 use super::files::{FILE_METHODS, File, GetFile};
@@ -138,7 +139,11 @@ impl Gateway {
         let origin = admitted.as_ref().ok().copied().flatten();
         let query = target.as_ref().and_then(PathAndQuery::query);
         let opens_socket = method == Method::CONNECT || head.headers.contains_key(UPGRADE);
+        let clears_cookie = self.sets_cookies() && CookieRequest::is_clear(&head);
         let rights = admitted.and_then(|_| {
+            if clears_cookie {
+                return Ok(None);
+            }
             let is_safe = !opens_socket && matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
             self.authenticate(query, &head.headers, is_safe, source)
         });
@@ -226,6 +231,11 @@ impl Gateway {
                 Form::Preflight => options(TICKET_METHODS),
                 _ => return Err(Error::MethodNotAllowed { allowed: TICKET_METHODS }),
             },
+            COOKIE_PATH if self.sets_cookies() => match form {
+                Form::Append | Form::Delete => Operation::Cookie(CookieRequest::parse(&head)?),
+                Form::Preflight => options(COOKIE_METHODS),
+                _ => return Err(Error::MethodNotAllowed { allowed: COOKIE_METHODS }),
+            },
             // RFC 9110, section 9.3.7: the methods of the server as a whole.
             "*" if form == Form::Preflight => options(STREAM_METHODS),
             "*" => return Err(Error::Asterisk),
@@ -236,6 +246,11 @@ impl Gateway {
             },
         };
         Ok(ParsedHead::Complete(operation))
+    }
+
+    /// Whether the gateway has a cookie: it checks credentials, and does not serve pages of any origin.
+    fn sets_cookies(&self) -> bool {
+        self.auth.is_enabled() && !self.access.origins.allow_any()
     }
 
     fn parse_stream(&self, form: Form, head: &Parts, is_of_proxy: bool) -> Result<ParsedHead, Error> {
