@@ -1,7 +1,9 @@
-// Chromium reads from the gateway in every form of browsers, from a page of the gateway's origin and of another one.
+// Chromium reads from the gateway in every form of browsers, from a page of the gateway's origin and of another one. With
+// tests/over-tls, the page of the gateway's origin has put a token into the cookie.
 import assert from "node:assert/strict"
 import { after, before, test } from "node:test"
 import { chromium } from "playwright-core"
+import { token } from "../conformance/credentials.js"
 import { start } from "../conformance/gateway.js"
 import { startBrowser } from "./chromium.js"
 import { install } from "./page.js"
@@ -26,17 +28,28 @@ async function world(context, at, further) {
   const page = await browser.newPage()
   context.after(() => Promise.all([page.close(), gateway.stop()]))
   await page.goto(at(gateway))
+  if (token) await page.evaluate(signIn, token)
   await page.evaluate(install)
   const read = (form, offset, count) =>
     page.evaluate(([form, ...args]) => globalThis.readers[form](...args), [form, url, offset, count])
   return { url, page, publish: (value) => publish("POST", JSON.stringify(value)), read }
 }
 
+// Inside of the page.
+async function signIn(token) {
+  const { status } = await fetch("/v1/cookie", { method: "POST", headers: { authorization: `Bearer ${token}` } })
+  if (status !== 204) throw new Error(`answered ${status}`)
+}
+
+// A cookie of the gateway is not for pages of other origins, which have no TLS.
+const needsNoCookie = { skip: Boolean(token) }
+
 for (const [whose, at, further] of [
   ["of the gateway's origin", (gateway) => `${gateway.url}/page.css`, () => []],
   ["of another origin", () => origin, () => ["--origin", origin]],
 ]) {
-  test(`a page ${whose} reads in every form, from one to the next by the offset`, async (context) => {
+  const options = whose.includes("another") ? needsNoCookie : {}
+  test(`a page ${whose} reads in every form, from one to the next by the offset`, options, async (context) => {
     const { url, page, publish, read } = await world(context, at, further())
     let [offset, n] = ["-1", 0]
     for (const form of [...FORMS, ...FORMS.toReversed()]) {
@@ -53,7 +66,7 @@ for (const [whose, at, further] of [
   })
 }
 
-test("a page of an origin that is not allowed reads and publishes in no form", async (context) => {
+test("a page of an origin that is not allowed reads and publishes in no form", needsNoCookie, async (context) => {
   const { url, page, publish, read } = await world(context, () => origin, [])
   await publish(1)
   for (const form of FORMS) await assert.rejects(read(form, "-1", 1), /closed with 1006|broke|Failed to fetch/, form)

@@ -1,11 +1,14 @@
 // A browser without requests of its own, and a server for pages of another origin.
 import { once } from "node:events"
 import { createServer } from "node:http"
+import { token } from "../conformance/credentials.js"
 
 // Its profile is new each time.
 const ARGUMENTS = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync",
+  // The certificate of tests/over-tls is its own authority.
+  ...(token ? ["--ignore-certificate-errors"] : []),
 ]
 
 // Starts the caller's `chromium` of playwright-core with further arguments. `origin` is the other origin, with an empty page

@@ -7,6 +7,7 @@ import { join } from "node:path"
 import { test } from "node:test"
 import { promisify } from "node:util"
 import { Client, GatewayError } from "../../clients/js/src/pollgate.js"
+import { token } from "../conformance/credentials.js"
 import { start } from "../conformance/gateway.js"
 import { answerOf } from "../mqtt-clients/relay.js"
 import { stopwatch } from "../mqtt-clients/stopwatch.js"
@@ -16,7 +17,7 @@ const FORMS = ["sse", "ndjson", "long-poll", "short-poll"]
 
 // A client, its events, and the messages that its handler got.
 function reader(context, url, options = {}) {
-  const client = new Client(url, { WebSocket: undefined, ...options, settings: { ...QUICK, ...options.settings } })
+  const client = new Client(url, { WebSocket: undefined, token, ...options, settings: { ...QUICK, ...options.settings } })
   context.after(() => client.close())
   const [events, got] = [[], []]
   for (const name of ["form", "gap", "missing", "closed", "restart", "not_gateway"]) {

@@ -3,6 +3,7 @@ import assert from "node:assert/strict"
 import { spawn } from "node:child_process"
 import { after, before, test } from "node:test"
 import { chromium } from "playwright-core"
+import { token } from "../conformance/credentials.js"
 import { startBrowser } from "./chromium.js"
 import { until, world } from "./world.js"
 
@@ -20,12 +21,18 @@ async function open(context, options = {}, prepare = () => {}) {
   const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options })
   context.after(() => page.close())
   const [complaints, requests] = [[], []]
-  page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()))
+  // A browser complains of the 401 that lets the page ask for a token.
+  const isComplaint = (message) => ["error", "warning"].includes(message.type()) && !(token && message.text().includes("status of 401"))
+  page.on("console", (message) => isComplaint(message) && complaints.push(message.text()))
   page.on("pageerror", (error) => complaints.push(String(error)))
   page.on("request", (request) => requests.push(request.url()))
-  page.on("websocket", (socket) => requests.push(socket.url().replace("ws:", "http:")))
+  page.on("websocket", (socket) => requests.push(socket.url().replace("ws", "http")))
   await prepare(page)
   await page.goto(gateway.url)
+  if (token) {
+    await page.getByLabel("Token").fill(token)
+    await page.getByRole("button", { name: "Sign in" }).click()
+  }
   await page.getByRole("heading", { name: "Fallback client" }).waitFor()
   const panel = (name) => page.locator(".panel", { has: page.getByRole("heading", { name, exact: true }) })
   const figure = async (name, what) => panel(name).locator(`.${what}`).innerText()

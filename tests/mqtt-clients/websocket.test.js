@@ -2,10 +2,12 @@
 import assert from "node:assert/strict"
 import { once } from "node:events"
 import { request } from "node:http"
+import { request as requestOverTls } from "node:https"
 import { after, before, test } from "node:test"
 import { fileURLToPath } from "node:url"
 import { chromium } from "playwright-core"
 import { startBrowser } from "../browser/chromium.js"
+import { token } from "../conformance/credentials.js"
 import { MQTT_3, MQTT_5, World } from "./world.js"
 
 const MQTT_JS = fileURLToPath(import.meta.resolve("mqtt/dist/mqtt.min"))
@@ -21,7 +23,7 @@ after(() => close?.())
 
 // What a handshake with these fields is answered.
 async function shake(world, path, headers) {
-  const asked = request(`${world.gateway.url}${path}`, {
+  const asked = (token ? requestOverTls : request)(`${world.gateway.url}${path}`, {
     headers: {
       connection: "upgrade", upgrade: "websocket", "sec-websocket-version": "13",
       "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==", ...headers,
@@ -65,8 +67,9 @@ async function pageAt(context, url) {
 }
 
 // Inside of the page: publishes to itself in each quality, and returns what came.
-const echo = async ([url, protocolVersion]) => {
-  const client = await globalThis.mqtt.connectAsync(url, { protocolVersion, reconnectPeriod: 0 }, false)
+const echo = async ([url, protocolVersion, password]) => {
+  const credentials = password && { username: "any", password }
+  const client = await globalThis.mqtt.connectAsync(url, { protocolVersion, reconnectPeriod: 0, ...credentials }, false)
   const came = []
   client.on("message", (topic, payload, { qos }) => came.push([topic, String(payload), qos]))
   await client.subscribeAsync("page/+", { qos: 2 })
@@ -82,11 +85,11 @@ const echo = async ([url, protocolVersion]) => {
 for (const { version, protocolVersion } of [MQTT_3, MQTT_5]) {
   test(`a page that is allowed publishes and subscribes in each quality (${version})`, async (context) => {
     const world = await World.start(context, ["--origin", origin])
-    const url = `ws://${world.gateway.address}/mqtt`
+    const url = `${world.gateway.url.replace("http", "ws")}/mqtt`
     for (const at of [origin, `${world.gateway.url}/v1/stream/none`]) {
       const page = await pageAt(context, at)
       const expected = [0, 1, 2].map((qos) => [`page/${qos}`, `${qos}`, qos])
-      assert.deepEqual(await page.evaluate(echo, [url, protocolVersion]), expected)
+      assert.deepEqual(await page.evaluate(echo, [url, protocolVersion, token]), expected)
     }
   })
 }
@@ -94,5 +97,6 @@ for (const { version, protocolVersion } of [MQTT_3, MQTT_5]) {
 test("a page that is not allowed does not get in", async (context) => {
   const world = await World.start(context)
   const page = await pageAt(context, origin)
-  await assert.rejects(page.evaluate(echo, [`ws://${world.gateway.address}/mqtt`, 5]), /Couldn't connect to server/)
+  const url = `${world.gateway.url.replace("http", "ws")}/mqtt`
+  await assert.rejects(page.evaluate(echo, [url, 5, token]), /Couldn't connect to server/)
 })

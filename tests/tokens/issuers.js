@@ -1,4 +1,5 @@
-// Issuers that others have written, which serve their keys at a URL.
+// Issuers that others have written, which serve their keys at a URL. mock-jwks is not among them: its moduli are in base64, and RFC
+// 7518, section 6.3.1.1, requires base64url.
 import assert from "node:assert/strict"
 import { once } from "node:events"
 import { createServer } from "node:http"
