@@ -213,14 +213,7 @@ impl Server {
             StorePlace::Memory => None,
         };
         let clock = clock_file.as_ref().map_or_else(Clock::start, ClockFile::clock);
-        let metrics = Metrics::new();
-        let metrics = Arc::new(if auth.is_enabled() {
-            let shown = tenants.iter().take(settings.limits.tenant_metrics_max);
-            let names = shown.map(|tenant| (tenant.to_string(), tenant.prefix().to_owned()));
-            metrics.by_tenant(&names.collect::<Vec<_>>())
-        } else {
-            metrics
-        });
+        let metrics = Arc::new(authorization::metrics(&auth, &tenants, &settings.limits));
         let limits = Arc::new(settings.limits.clone());
         let bounds = Bounds {
             memory_max: settings.memory_max.map_or_else(half_of_machine, MemorySize::bytes),

@@ -1,7 +1,7 @@
 //! Keeps authorization up to date while the server runs: keys and the certificate that change, and what is open with tokens that no
 //! longer stand.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use crate::auth::{AuthError, Authenticator, TenantSettings};
 use crate::budget::{AppendRate, Quota, TenantQuotas};
 use crate::clock::Clock;
 use crate::hub::{CredentialMark, Hub};
+use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::stream::Tenant;
 
 /// How often the files with the keys of token issuers are checked for changes.
 const KEYS_INTERVAL: Duration = Duration::from_secs(1);
@@ -84,6 +86,16 @@ pub(super) fn quotas(settings: &[TenantSettings]) -> Result<TenantQuotas, AuthEr
         }
     }
     Ok(TenantQuotas::new(named, others.unwrap_or_default()))
+}
+
+/// The metrics, by tenant if the gateway checks credentials.
+pub(super) fn metrics(auth: &Authenticator, tenants: &BTreeSet<Tenant>, limits: &Limits) -> Metrics {
+    if !auth.is_enabled() {
+        return Metrics::new();
+    }
+    let named = tenants.iter().take(limits.tenant_metrics_max);
+    let named = named.map(|tenant| (tenant.to_string(), tenant.prefix().to_owned()));
+    Metrics::new().by_tenant(&named.collect::<Vec<_>>())
 }
 
 /// Ends held polls whose tokens no longer stand. Runs until the task is aborted.

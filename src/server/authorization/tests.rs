@@ -8,7 +8,6 @@ use super::*;
 use crate::auth::AuthSettings;
 use crate::auth::issue::{Patterns, generate_key, sign};
 use crate::clock::in_time;
-use crate::limits::Limits;
 use crate::mqtt::{Broker, Peer, WebSocketBytes};
 use crate::store::Memory;
 use crate::stream::Principal;
