@@ -28,8 +28,8 @@ use crate::http::api::gateway::Gateway;
 use crate::http::conn::Body;
 use crate::http::conn::{ConnectionState, bare};
 use crate::hub::{
-    EndSignal, Hub, MultiBatch, MultiReader, PollError, Presence, SharedBatch, Source, StreamReader, Tail,
-    TailSettings, Update, Variant,
+    DeviceConnection, EndSignal, Hub, MultiBatch, MultiReader, PollError, SharedBatch, Source, StreamReader,
+    Tail, TailSettings, Update, Variant,
 };
 use crate::metrics::LiveMetrics;
 use crate::stream::{Batch, CacheCursor, ContentType, Encoding, Offset, ReadError, StreamName};
@@ -225,7 +225,7 @@ impl LiveOpener {
         })
     }
 
-    fn counted(self, open: Option<OpenCharge>, presence: Option<Presence>) -> Counted {
+    fn counted(self, open: Option<OpenCharge>, presence: Option<DeviceConnection>) -> Counted {
         let unauthorized = (self.format.form == Form::WebSocket).then(Arc::default);
         Counted::new(self.metrics, self.state, unauthorized, (open, presence))
     }
@@ -427,7 +427,7 @@ struct Counted {
     state: Arc<ConnectionState>,
     unauthorized: Option<UnauthorizedFlag>,
     /// Counts the form for its tenant, and keeps a device from being woken.
-    _open: (Option<OpenCharge>, Option<Presence>),
+    _open: (Option<OpenCharge>, Option<DeviceConnection>),
 }
 
 impl Counted {
@@ -435,7 +435,7 @@ impl Counted {
         metrics: LiveMetrics,
         state: Arc<ConnectionState>,
         unauthorized: Option<UnauthorizedFlag>,
-        open: (Option<OpenCharge>, Option<Presence>),
+        open: (Option<OpenCharge>, Option<DeviceConnection>),
     ) -> Self {
         metrics.open.inc();
         Self { metrics, state, unauthorized, _open: open }
