@@ -25,7 +25,9 @@ mod verified;
 pub use admin_token::AdminToken;
 pub use authenticator::life::{EndOfRights, RightsEnd};
 pub use authenticator::{Authenticator, Unauthorized};
-pub use grants::{Action, Forbidden, GrantList, Grants, authorize, authorize_filter, is_own};
+pub use grants::{
+    Action, CredentialRecord, Forbidden, GrantList, Grants, authorize, authorize_filter, is_own,
+};
 pub use revocation::{InvalidRevocation, REVOCATIONS_MAX, Revocation};
 pub use settings::{
     AuthError, AuthSettings, CertificateName, CertificateRule, IssuerSettings, Rule, TenantSettings,

@@ -149,7 +149,7 @@ impl WallOffset {
     }
 
     /// Converts a time of day to the time that a store keeps.
-    pub fn from_wall(self, wall: SystemTime) -> SystemTime {
+    pub fn to_stored(self, wall: SystemTime) -> SystemTime {
         Self { ahead: !self.ahead, ..self }.to_wall(wall)
     }
 }

@@ -22,7 +22,7 @@
 //! | does not read a live form | one encoded batch of `tail_bytes_max` (or one larger message) and the write buffer | 64 KiB |
 //! | reads nothing at all | `socket_send_bytes` of kernel memory, for at most `write_timeout` | 128 KiB, 20 s |
 //! | has not sent its whole CONNECT | 4 KiB, and its part of `mqtt_connecting_bytes_max`, which all such connections share | 4 KiB, and 16 MiB for all |
-//! | speaks MQTT | one packet of `mqtt_packet_bytes_max`, the bytes that it has not read (a batch of `tail_bytes_max`, or one message), and the positions of 4096 streams | 1 MiB + 64 KiB + 320 KiB |
+//! | speaks MQTT | one packet of `mqtt_packet_bytes_max`, 64 KiB of messages of QoS 0 that are not synced yet, the bytes that it has not read (a batch of `tail_bytes_max`, or one message), and the positions of 4096 streams | 1 MiB + 128 KiB + 320 KiB |
 //! | has MQTT sessions, connected or not | `mqtt_session_bytes_per_address_max` for all sessions of its address; a subscription costs what its filter and the matching streams need, and nothing for retained messages | 128 MiB |
 //! | opens a WebSocket without a token, on streams that need one | a frame of 16 KiB, for at most `websocket_auth_timeout` | 16 KiB, 5 s |
 //! | exports all streams (admin listener, one at a time) | a read of 256 KiB or a message, and its encoding, the writers of a stream, and 64 bytes for each stream that has forks | 3 MiB + 4 MiB |
@@ -39,13 +39,15 @@
 //! | a stream | 0.7 KiB in memory, 0.9 KiB on disk, and its name |
 //! | a fork | the same as a stream, and 32 bytes for each of its ancestors, at most 16 |
 //! | a producer | 100 bytes and its id of at most 256 bytes; 10 000 per stream |
+//! | a client that is remembered after its poll | 256 bytes, its id and the name of its stream; all of them at most 300 times `idle_clients_max`: 29 MiB |
+//! | a client whose takeovers are remembered | 300 bytes; `takeover_clients_max` of those that poll, and of those that speak MQTT: 6 MiB |
 //! | a device that is woken | 0.5 KiB, and 0.25 KiB for each of its streams and channels, with their names and credentials; all devices take at most `device_bytes_max` |
 //! | a revocation of tokens | about 300 bytes; 10 000 that count, and 30 000 entries in their stream |
 //!
 //! | from | of the budget |
 //! |---|---|
 //! | 85 % | new streams and appends are refused: with 507, with 503 if the shortage is temporary, over MQTT with 0x97; reads go on |
-//! | 95 % | clients that do not read are disconnected within a second; new connections get 503; each second a tenth of the held polls is answered early, and live forms end at a heartbeat, each with its offset |
+//! | 95 % | clients that do not read are disconnected within a second, idle connections within 10 s; new connections get 503; each second a tenth of the held polls is answered early, and live forms end at a heartbeat, each with its offset |
 //!
 //! Memory that these estimates miss is found by reading the resident set size of the process, every 100 ms from 70 % on. One
 //! client, the subject of a token or else an address, may store `principal_share_percent` of the budget.
@@ -189,7 +191,8 @@ limits! {
     client_polls_max: usize = 16, "polls";
     /// How long a client without a held poll is remembered.
     client_idle_timeout: Span = Span::seconds(300), "duration";
-    /// Remembered clients without a held poll, about 300 bytes each.
+    /// Remembered clients without a held poll. All of them together take at most 300 bytes times this number, so fewer are
+    /// remembered if their ids and the names of their streams have more than 44 bytes in sum.
     idle_clients_max: u64 = 100_000, "clients";
 
     /// Delay of the third takeover of a client id within a second; each further one is delayed twice as long. What is delayed

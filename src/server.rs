@@ -178,6 +178,9 @@ const MQTT_SOCKETS_MAX: usize = 64;
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 const CLOCK_RETRY: Duration = Duration::from_secs(60);
 
+/// How often connections are told whether memory is critical.
+const SHEDDING_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Size of one segment with the kernel's bookkeeping. While any of a socket's send buffer is free, the kernel accepts one more
 /// segment, so the buffer may exceed its size by this.
 const SEGMENT_BYTES: usize = 8 * 1024;
@@ -197,6 +200,7 @@ impl Server {
         let auth = Authenticator::new(&auth)?.with_limits(&settings.limits);
         let certificates = match Certificates::read(settings)? {
             Some(certificates) => {
+                authorization::revoke_certificates(&auth, Some(&certificates))?;
                 let (http, mqtt) = certificates.configs()?;
                 Some((certificates, http, mqtt))
             }
@@ -365,6 +369,7 @@ impl Server {
             let connections_max = self.limits.connections_max;
             tasks.push(acceptor(Front::Mqtt(broker), mqtt_tls, connections_max, self.proxies, listener));
         }
+        tasks.push(tokio::spawn(shed_idle_connections(phase.clone(), self.budget)));
         drop(phase_receiver);
         Ok(Running { hub, store, drain: self.drain, phase, tasks, logs: self.logs })
     }
@@ -422,6 +427,15 @@ fn listen(
         Ok((listener, bound))
     };
     open().map_err(|error| BindError::Listen { option, address, error })
+}
+
+/// Tells connections while memory is critical. Runs until the task is aborted.
+async fn shed_idle_connections(phase: watch::Sender<Phase>, budget: Arc<Budget>) {
+    loop {
+        sleep(SHEDDING_INTERVAL).await;
+        let next = if budget.is_critical() { Phase::Shedding } else { Phase::Serving };
+        phase.send_if_modified(|phase| *phase < Phase::Closing && std::mem::replace(phase, next) != next);
+    }
 }
 
 /// Writes the clock file whenever it is outdated. Runs until the task is aborted.

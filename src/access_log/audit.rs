@@ -33,7 +33,7 @@ pub enum AuditEvent {
     Created,
     /// A stream was deleted.
     Deleted,
-    /// An MQTT client has taken the session over from a connection with the same client id.
+    /// An MQTT client has taken the session over from a connection with the same client id, or a long poll has ended an older one.
     TookOver,
     /// A request or packet was refused for want of rights.
     Refused,

@@ -5,7 +5,6 @@ pub(super) mod life;
 mod tests;
 
 use std::collections::HashMap;
-use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -107,8 +106,6 @@ struct Verifier {
     standing: watch::Sender<Standing>,
     /// How often `standing` has changed.
     changes: AtomicU64,
-    /// The digests in `standing` are those of this process.
-    digests: RandomState,
     verified: VerifiedTokens,
     /// Invalid tokens of each address.
     failed_logins: FailedLogins,
@@ -175,7 +172,6 @@ impl Authenticator {
             public,
             standing: watch::Sender::default(),
             changes: AtomicU64::default(),
-            digests: RandomState::new(),
             verified: VerifiedTokens::default(),
             failed_logins: FailedLogins::new(&Limits::default()),
             certificate_rules: checked(&settings.certificate)?,
@@ -258,9 +254,9 @@ impl Authenticator {
     pub fn certificate(&self, certificate: &[u8]) -> Option<Arc<Grants>> {
         let verifier = self.verifier.as_ref()?;
         let (rules, public) = (&verifier.certificate_rules, &verifier.public);
-        let grants = certificates::grants(certificate, rules, public, |kind, name, begin| TokenFacts {
+        let grants = certificates::grants(certificate, rules, public, |id, kind, name, begin| TokenFacts {
             key: verifier.digest_of_certificates(),
-            id: None,
+            id: Some(id),
             subject: verifier.digest(kind, Target::Subject(name)),
             issued_at: seconds(begin),
         });

@@ -6,11 +6,15 @@
 use std::time::SystemTime;
 
 use x509_cert::Certificate;
-use x509_cert::der::Decode;
+use x509_cert::crl::CertificateList;
+use x509_cert::der::{Decode, Encode, Error};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::name::Name;
+use x509_cert::serial_number::SerialNumber;
 
 use super::claims::{Claims, InvalidClaims};
+use super::crypto::fingerprint;
 use super::grants::{GrantList, Grants, TokenFacts};
 use super::settings::{CertificateName, CertificateRule, Rule};
 use crate::stream::Tenant;
@@ -23,6 +27,7 @@ pub(super) const SUBJECTS: &str = "certificate:";
 
 /// The names of a certificate, and its validity.
 struct Names {
+    id: u64,
     all: Vec<(CertificateName, String)>,
     begin: SystemTime,
     end: SystemTime,
@@ -55,13 +60,13 @@ impl CertificateRule {
 }
 
 /// The grants of a certificate, which end with it: those of all rules of its tenant that are for one of its names, and those of
-/// everybody. Its tenant and its subject are the tenant and the name of the first rule that is for one of its names, and `facts` returns what tells whether it stands, from the kind and the text
-/// of that name and the beginning of the validity. `None`: no rule names the certificate.
+/// everybody. Its tenant and its subject are the tenant and the name of the first rule that is for one of its names, and `facts` returns what tells whether it stands, from the id of the certificate, the kind and the text
+/// of that name, and the beginning of the validity. `None`: no rule names the certificate.
 pub(super) fn grants(
     certificate: &[u8],
     rules: &[(Tenant, CertificateRule)],
     public: &GrantList,
-    facts: impl FnOnce(&str, &str, SystemTime) -> TokenFacts,
+    facts: impl FnOnce(u64, &str, &str, SystemTime) -> TokenFacts,
 ) -> Result<Option<Grants>, InvalidClaims> {
     let Ok(names) = Names::of(certificate) else { return Ok(None) };
     let (mut list, mut holder) = (GrantList::default(), None);
@@ -80,12 +85,24 @@ pub(super) fn grants(
         list.extend(public);
     }
     let kind = format!("{SUBJECTS}{}", name.as_str());
-    let facts = facts(&kind, text, names.begin);
+    let facts = facts(names.id, &kind, text, names.begin);
     Ok(Some(Grants::of(tenant.clone(), &format!("{kind} {text}"), list, names.end, Some(facts))))
 }
 
+/// The ids of the certificates that a list in DER revokes.
+pub(super) fn revoked_by(list: &[u8]) -> Result<Vec<u64>, Error> {
+    let list = <CertificateList>::from_der(list)?.tbs_cert_list;
+    let revoked = list.revoked_certificates.iter().flatten();
+    revoked.map(|revoked| id(&list.issuer, &revoked.serial_number)).collect()
+}
+
+/// Identifies a certificate by its authority and its serial number (RFC 5280, section 4.1.2.2).
+fn id(issuer: &Name, serial: &SerialNumber) -> Result<u64, Error> {
+    Ok(fingerprint(&[b"certificate", &issuer.to_der()?, serial.as_bytes()]))
+}
+
 impl Names {
-    fn of(certificate: &[u8]) -> Result<Self, x509_cert::der::Error> {
+    fn of(certificate: &[u8]) -> Result<Self, Error> {
         let certificate = Certificate::from_der(certificate)?;
         let certificate = certificate.tbs_certificate();
         let mut all = Vec::new();
@@ -103,7 +120,8 @@ impl Names {
         let validity = certificate.validity();
         let [begin, end] = [&validity.not_before, &validity.not_after]
             .map(|time| SystemTime::UNIX_EPOCH + time.to_unix_duration());
-        Ok(Self { all, begin, end })
+        let id = id(certificate.issuer(), certificate.serial_number())?;
+        Ok(Self { id, all, begin, end })
     }
 }
 
@@ -111,8 +129,8 @@ impl Names {
 mod tests {
     use std::time::Duration;
 
-    use tokio_rustls::rustls::pki_types::CertificateDer;
     use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
     use super::*;
     use crate::auth::{Action, authorize};
@@ -144,8 +162,8 @@ qIhmXTcYbQbCJXbIiPoy8wSGZZTVsw==
         CertificateRule { name, matches: matches.to_owned(), tenant: None, read, append, create, manage }
     }
 
-    fn facts(_: &str, _: &str, _: SystemTime) -> TokenFacts {
-        TokenFacts { key: 1, id: None, subject: 2, issued_at: 3 }
+    fn facts(id: u64, _: &str, _: &str, _: SystemTime) -> TokenFacts {
+        TokenFacts { key: 1, id: Some(id), subject: 2, issued_at: 3 }
     }
 
     fn of(rules: &[CertificateRule]) -> Result<Option<Grants>, InvalidClaims> {
@@ -239,5 +257,20 @@ qIhmXTcYbQbCJXbIiPoy8wSGZZTVsw==
         let of_default = of(&[rule(CertificateName::Cn, "sensor-*", &["c"])]).unwrap().unwrap();
         assert!(reads(&of_default, "public"));
         assert!(in_tenant("a/b", "c").tenant().is_err());
+    }
+    #[test]
+    fn a_list_revokes_the_certificates_of_its_authority_with_its_serial_numbers() {
+        let read = |name: &str| {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gateway/certificates");
+            std::fs::read(folder.join(name)).unwrap()
+        };
+        let list = CertificateRevocationListDer::from_pem_slice(&read("revoked-list.pem")).unwrap();
+        let id = |name: &str| {
+            let certificate = CertificateDer::from_pem_slice(&read(name)).unwrap();
+            Names::of(&certificate).unwrap().id
+        };
+        assert_eq!(revoked_by(&list).unwrap(), [id("revoked.pem")]);
+        assert_ne!(id("granted.pem"), id("revoked.pem"));
+        assert!(revoked_by(&list[1..]).is_err());
     }
 }

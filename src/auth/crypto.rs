@@ -1,4 +1,4 @@
-//! The signatures of tokens, by ring: TLS uses it too, so there is one library of cryptography to build and to update.
+//! The signatures of tokens and the fingerprints of credentials, by ring: TLS uses it too, so there is one library of cryptography to build and to update.
 //!
 //! jsonwebtoken parses tokens and keys, and leaves the signatures to a provider. Its own providers are aws-lc-rs, which takes longer
 //! to build than the rest of the gateway, and RustCrypto, whose RSA has an open advisory (RUSTSEC-2023-0071).
@@ -7,6 +7,7 @@ use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::signature::{self, Signer, Verifier};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, EncodingKey};
+use ring::digest::{Context, SHA256};
 use ring::hmac;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, Ed25519KeyPair, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
@@ -126,6 +127,17 @@ fn verify_rsa(
     signature: &[u8],
 ) -> Result<(), ring::error::Unspecified> {
     RsaPublicKeyComponents { n, e }.verify(algorithm, message, signature)
+}
+
+/// Stands for a sequence of texts. It is the same in each process, so that it can be stored, and nobody finds a second sequence with
+/// the fingerprint of another client.
+pub(super) fn fingerprint(parts: &[&[u8]]) -> u64 {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    context.finish().as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]

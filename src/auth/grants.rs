@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
 
 use crate::stream::{Filter, Principal, StreamName, TENANTS, Tenant, split_tenant};
 
@@ -95,8 +96,9 @@ impl GrantList {
     }
 }
 
-/// What tells whether a token stands, as keyed digests: the key that verified it, its id, its subject, and when it was issued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What tells whether a token or a certificate stands, as [fingerprints](super::crypto::fingerprint): the key that verified it, its
+/// id, its subject, and when it was issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TokenFacts {
     pub(super) key: u64,
     pub(super) id: Option<u64>,
@@ -119,6 +121,14 @@ impl TokenFacts {
 #[allow(clippy::cast_possible_truncation, reason = "a part is what it is for")]
 pub(super) fn coarse(digest: u64) -> u32 {
     digest as u32 | 1
+}
+
+/// Identifies credentials after the connection and the process that verified them have ended, see
+/// [`Authenticator::recall`](super::Authenticator::recall). Has no token, and none can be made from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialRecord {
+    pub(super) facts: TokenFacts,
+    pub(super) expires_at: SystemTime,
 }
 
 /// The rights of one client, from its credentials.
@@ -191,6 +201,11 @@ impl Grants {
     /// no token.
     pub fn mark(&self) -> Option<(NonZeroU64, u64)> {
         self.token.map(|token| token.mark())
+    }
+
+    /// What to keep of the credentials if they are to be checked after a restart. `None`: the client has none.
+    pub fn record(&self) -> Option<CredentialRecord> {
+        Some(CredentialRecord { facts: self.token?, expires_at: self.expires_at? })
     }
 
     /// When the rights end, by the time of day; `None`: not while the gateway runs.

@@ -108,6 +108,11 @@ impl KeyUrl {
         use_keys(&self.keys.read().0)
     }
 
+    /// Whether no keys were fetched since the gateway started.
+    pub(super) fn awaits_first_keys(&self) -> bool {
+        self.schedule.lock().succeeded.is_none()
+    }
+
     /// Called for a token that names an unknown key, or none. Returns whether its client should come again, because the next fetch may
     /// bring the key.
     pub(super) fn want(&self, id: Option<&str>) -> bool {

@@ -42,11 +42,22 @@ pub struct Revocation {
 }
 
 /// What a revocation names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target<'a> {
     Id(&'a str),
     Subject(&'a str),
     Key(&'a str),
+}
+
+impl<'a> Target<'a> {
+    /// The kind and the name, for a fingerprint.
+    pub(super) fn parts(self) -> (&'static [u8], &'a str) {
+        match self {
+            Self::Id(name) => (b"jti", name),
+            Self::Subject(name) => (b"sub", name),
+            Self::Key(name) => (b"kid", name),
+        }
+    }
 }
 
 /// Why a revocation is refused. The texts are for the operator.

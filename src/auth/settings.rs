@@ -263,6 +263,9 @@ pub enum AuthError {
     /// The pattern of a rule for certificates is ambiguous.
     #[error("auth.certificate: {0:?} has more than one *")]
     CertificateRule(String),
+    /// A list of revoked certificates cannot be read.
+    #[error("a list of revoked certificates is malformed: {0}")]
+    RevokedCertificates(String),
     /// A key or a token cannot be made.
     #[error("{0}")]
     Issue(String),

@@ -14,6 +14,8 @@ pub(super) struct Standing {
     ids: HashMap<u64, Revocation>,
     subjects: HashMap<u64, Revocation>,
     key_ids: HashMap<u64, Revocation>,
+    /// Client certificates that their authorities have revoked.
+    certificates: HashSet<u64>,
 }
 
 impl Standing {
@@ -26,7 +28,7 @@ impl Standing {
     pub(super) fn allows(&self, token: &TokenFacts) -> bool {
         let is_before = |revoked: &Revocation| token.issued_at < revoked.issued_before();
         self.has_key(token)
-            && !token.id.is_some_and(|id| self.ids.contains_key(&id))
+            && !token.id.is_some_and(|id| self.ids.contains_key(&id) || self.certificates.contains(&id))
             && !self.subjects.get(&token.subject).is_some_and(is_before)
     }
 
@@ -38,6 +40,11 @@ impl Standing {
     /// Replaces the keys in use.
     pub(super) fn set_keys(&mut self, keys: HashSet<u64>) {
         self.keys = keys;
+    }
+
+    /// Replaces the client certificates that their authorities have revoked.
+    pub(super) fn set_revoked_certificates(&mut self, certificates: HashSet<u64>) {
+        self.certificates = certificates;
     }
 
     /// Forgets the revocations that have expired by `now`, in seconds since 1970.
@@ -76,7 +83,7 @@ impl Standing {
         let time = |(digest, revocation): (&u64, &Revocation)| (coarse(*digest), revocation.issued_before());
         CoarseStanding {
             keys: self.keys.iter().copied().map(coarse).collect(),
-            ids: self.ids.keys().copied().map(coarse).collect(),
+            ids: self.ids.keys().chain(&self.certificates).copied().map(coarse).collect(),
             subjects: self.subjects.iter().map(time).collect(),
         }
     }

@@ -231,7 +231,7 @@ impl StreamLine {
         if self.closed_by.as_ref().is_some_and(|closer| closer.producer() == producer) {
             producer.sequence = producer.sequence.checked_sub(1)?;
         }
-        let seen = note.at.map_or(SystemTime::UNIX_EPOCH, |at| offset.from_wall(at.into()));
+        let seen = note.at.map_or(SystemTime::UNIX_EPOCH, |at| offset.to_stored(at.into()));
         Some((producer, seen))
     }
 }
@@ -319,7 +319,7 @@ impl PublisherNote {
             publisher: self.publisher.into(),
             qos: quality,
             retain: self.retain,
-            expires_at: self.expires_at.map(|end| offset.from_wall(end.into())),
+            expires_at: self.expires_at.map(|end| offset.to_stored(end.into())),
             is_text: self.is_text,
             content_type: self.content_type.map(Into::into),
             response_topic: self.response_topic.map(Into::into),

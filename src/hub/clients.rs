@@ -31,6 +31,12 @@ pub(super) use view::joined;
 
 use queue_entry::QueueEntry;
 
+/// The memory of a client in the cache, of which there is room for `idle_clients_max` times as much.
+const IDLE_CLIENT_BYTES: u64 = 300;
+
+/// The memory of a record with its places in the cache, without the client id and the name of the stream.
+const RECORD_BYTES: usize = 256;
+
 /// The client already holds the maximum number of polls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyPolls {
@@ -63,6 +69,14 @@ struct ClientRecord {
     last_seen: Instant,
 }
 
+impl ClientRecord {
+    /// The memory of the record of `client`, with its places in the cache.
+    fn bytes(&self, client: &ClientId) -> u32 {
+        let name = self.last_subject.stream().map_or(0, |stream| stream.as_str().len());
+        u32::try_from(RECORD_BYTES + client.as_str().len() + name).unwrap_or(u32::MAX)
+    }
+}
+
 /// Keeps a poll in its wait queue; dropping it removes the poll.
 pub(super) struct QueueSlot<'a> {
     clients: &'a Clients,
@@ -71,8 +85,10 @@ pub(super) struct QueueSlot<'a> {
 
 impl Clients {
     pub(super) fn new(limits: &Limits, metrics: &Metrics, clock: Clock) -> Self {
+        let weigh = |client: &ClientId, record: &Arc<ClientRecord>| record.bytes(client);
         let idle = Cache::builder()
-            .max_capacity(limits.idle_clients_max)
+            .max_capacity(limits.idle_clients_max.saturating_mul(IDLE_CLIENT_BYTES))
+            .weigher(weigh)
             .time_to_idle(limits.client_idle_timeout.get())
             .build();
         let (queues, anonymous, next_poll) = Default::default();
@@ -81,11 +97,13 @@ impl Clients {
         Self { queues, anonymous, next_poll, idle, takeovers, polls_max, clock }
     }
 
-    /// Ends the poll that `client` holds for `subject`, if any, because a newer one has arrived.
-    pub(super) fn supersede(&self, client: &ClientId, subject: &Subject) {
+    /// Ends the poll that `client` holds for `subject`, because a newer one has arrived. Returns whether there is one.
+    pub(super) fn supersede(&self, client: &ClientId, subject: &Subject) -> bool {
         let mut older = Vec::new();
         self.leave(client, |poll| poll.subject.is_same(subject), &mut older);
+        let took_over = !older.is_empty();
         self.end_superseded(client, subject, older);
+        took_over
     }
 
     /// Moves the polls that match `leaves` from the queue of `client` to `left`. An emptied queue becomes a
@@ -119,7 +137,8 @@ impl Clients {
     }
 
     /// Adds a poll to the queue of `client`, or to the anonymous polls. An older poll of the client for the
-    /// same subject is superseded and does not count against the limit. `offset` is shown to operators.
+    /// same subject is superseded and does not count against the limit. `offset` is shown to operators. Also returns
+    /// whether an older poll was superseded.
     pub(super) fn hold(
         &self,
         client: Option<ClientId>,
@@ -127,17 +146,17 @@ impl Clients {
         offset: Option<Offset>,
         hold: Duration,
         (credentials, open): (Option<CredentialMark>, Option<OpenCharge>),
-    ) -> Result<QueueSlot<'_>, TooManyPolls> {
+    ) -> Result<(QueueSlot<'_>, bool), TooManyPolls> {
         let number = self.next_poll.fetch_add(1, Ordering::Relaxed);
         let poll = Arc::new(QueueEntry::new(number, client, subject, offset, hold, (credentials, open)));
-        match &poll.client {
+        let took_over = match &poll.client {
             Some(client) => self.queue(client, &poll)?,
-            None => drop(self.anonymous.insert(number, poll.clone())),
-        }
-        Ok(QueueSlot { clients: self, entry: poll })
+            None => self.anonymous.insert(number, poll.clone()).is_some(),
+        };
+        Ok((QueueSlot { clients: self, entry: poll }, took_over))
     }
 
-    fn queue(&self, client: &ClientId, poll: &Arc<QueueEntry>) -> Result<(), TooManyPolls> {
+    fn queue(&self, client: &ClientId, poll: &Arc<QueueEntry>) -> Result<bool, TooManyPolls> {
         let remembered = || Queue {
             answered: self.idle.remove(client).map_or(0, |record| record.answered),
             ..Queue::default()
@@ -154,8 +173,9 @@ impl Clients {
         }
         queue.polls.push(poll.clone());
         drop(queue);
+        let took_over = !same.is_empty();
         self.end_superseded(client, &poll.subject, same);
-        Ok(())
+        Ok(took_over)
     }
 
     /// How long ago a client held a poll; zero while it does. `None`: it is not remembered.
@@ -224,5 +244,27 @@ impl Drop for QueueSlot<'_> {
         };
         // A superseded poll is no longer in its queue.
         clients.leave(id, |held| held.number == poll.number, &mut Vec::new());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_records_of_idle_clients_have_a_bound_in_bytes_whatever_the_length_of_names() {
+        let limits = Limits { idle_clients_max: 10, ..Limits::default() };
+        let clients = Clients::new(&limits, &Metrics::new(), Clock::start());
+        for (name, expected) in [("s".to_owned(), 11), ("s".repeat(512), 3)] {
+            for number in 0..100 {
+                let client = ClientId::parse(&format!("client-{number}")).unwrap();
+                let subject = Subject::Stream(StreamName::parse(&name).unwrap());
+                drop(clients.hold(Some(client), subject, None, Duration::ZERO, (None, None)));
+            }
+            clients.idle.run_pending_tasks();
+            assert!((1..=expected).contains(&clients.idle.entry_count()), "{}", clients.idle.entry_count());
+            assert!(clients.idle.weighted_size() <= 10 * IDLE_CLIENT_BYTES);
+            clients.idle.invalidate_all();
+        }
     }
 }

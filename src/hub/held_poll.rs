@@ -47,6 +47,7 @@ pub struct Polled<S: Source> {
     pub unauthorized: bool,
     /// The poll was held.
     pub held: bool,
+    took_over: bool,
 }
 
 /// First outcome of a long poll.
@@ -55,6 +56,16 @@ pub enum PollStart<'a, S: Source> {
     Answered(Polled<S>),
     /// The poll is held.
     Held(HeldPoll<'a, S>),
+}
+
+impl<S: Source> PollStart<'_, S> {
+    /// Whether the poll has ended an older one of the same client.
+    pub fn took_over(&self) -> bool {
+        match self {
+            Self::Answered(polled) => polled.took_over,
+            Self::Held(poll) => poll.took_over,
+        }
+    }
 }
 
 /// Why a long poll or a live delivery form cannot be served.
@@ -79,6 +90,7 @@ pub struct HeldPoll<'a, S: Source> {
     published: Option<Instant>,
     /// Why the next read is the last one.
     over: Option<Over>,
+    took_over: bool,
 }
 
 enum HeldPollState<S: Source> {
@@ -121,9 +133,8 @@ impl Hub {
         poll: PollSettings,
     ) -> Result<PollStart<'_, S>, PollError> {
         let PollSettings { hold, client, credentials, open } = poll;
-        if let Some(client) = &client {
-            self.clients.supersede(client, &source.subject());
-        }
+        let supersede = |client: &ClientId| self.clients.supersede(client, &source.subject());
+        let before = client.as_ref().is_some_and(supersede);
         let may_wait = source.may_wait() && !hold.is_zero();
         let batch = source.read(self.limits.read_bytes_max).await?;
         if S::is_news(&batch) || !may_wait {
@@ -133,11 +144,12 @@ impl Hub {
                 superseded: false,
                 unauthorized: false,
                 held: false,
+                took_over: before,
             }));
         }
         let (subject, offset) = (source.subject(), source.offset());
         let slot = self.clients.hold(client, subject, offset, hold, (credentials, open));
-        let slot = slot.map_err(PollError::TooManyPolls)?;
+        let (slot, meanwhile) = slot.map_err(PollError::TooManyPolls)?;
         // Checked after the poll has joined its queue: either the drain is seen here, or the drain sees the
         // poll.
         if self.is_draining() {
@@ -148,6 +160,7 @@ impl Hub {
             state: HeldPollState::Waiting(source),
             published: None,
             over: None,
+            took_over: before || meanwhile,
         }))
     }
 }
@@ -243,7 +256,7 @@ impl<S: Source> HeldPoll<'_, S> {
         let superseded = self.over == Some(Over::Superseded) && !S::is_news(&batch);
         // An append may have woken the poll in the moment in which it was ended.
         let unauthorized = self.slot.ending() == Some(HoldEnd::Unauthorized);
-        Polled { batch, source, superseded, unauthorized, held: true }
+        Polled { batch, source, superseded, unauthorized, held: true, took_over: self.took_over }
     }
 }
 
@@ -257,9 +270,9 @@ fn read<S: Source>(mut source: S) -> PendingRead<S> {
 
 impl<S: Source<Batch: fmt::Debug>> fmt::Debug for Polled<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { batch, source: _, superseded, unauthorized, held } = self;
+        let Self { batch, source: _, superseded, unauthorized, held, took_over } = self;
         let mut polled = f.debug_struct("Polled");
         polled.field("batch", batch).field("superseded", superseded).field("unauthorized", unauthorized);
-        polled.field("held", held).finish()
+        polled.field("held", held).field("took_over", took_over).finish()
     }
 }

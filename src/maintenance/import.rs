@@ -262,7 +262,7 @@ impl Importer<'_> {
         };
         let content_type = current.content_type.clone();
         let append = Append { annotation, ..Append::of(content_type, payload) };
-        self.store.append(&current.name, append.into(), self.offset.from_wall(line.at.into())).await?;
+        self.store.append(&current.name, append.into(), self.offset.to_stored(line.at.into())).await?;
         self.count.messages += 1;
         Ok(())
     }

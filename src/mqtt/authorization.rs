@@ -103,6 +103,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         };
         self.negotiated.will = self.negotiated.will.take().filter(|will| keeps_will(&will.topic));
         self.retained = None;
+        if let Some(credentials) = self.grants.record().filter(|_| self.negotiated.will.is_some()) {
+            // Without it, the will is published after a restart only while the earlier token is valid.
+            let _stored = self.broker.store(self.session.renewing(&credentials)).await;
+        }
         self.end_forbidden().await;
         self.respond(&OutgoingPacket::Auth(METHOD))
     }

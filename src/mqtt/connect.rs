@@ -101,7 +101,7 @@ impl Broker {
         let Some(found) = self.sessions.attach(&client, principal).await else {
             return self.refuse(wire, Reason::ServerUnavailable).await;
         };
-        let opened = match self.open_session(found, &connect, &negotiated).await {
+        let opened = match self.open_session(found, &connect, &negotiated, &grants).await {
             Ok(opened) => opened,
             Err(reason) => return self.refuse(wire, reason).await,
         };

@@ -19,6 +19,7 @@ use super::codec::{Breach, OutgoingPacket, Reason, Version, Will};
 use super::session::Session;
 use super::session_store::{Negotiated, OpenSession};
 use super::sessions::Attached;
+use super::unconfirmed::Unconfirmed;
 use super::walks::{CatchUp, RetainedWalk};
 use super::wire::{Wire, WireProgress};
 use crate::auth::{EndOfRights, Grants, RightsEnd};
@@ -56,6 +57,8 @@ pub(super) struct Connection<S> {
     /// The walk over streams that may have changed without a mark.
     pub(super) catch_up: Option<Box<CatchUp>>,
     pub(super) attached: Attached,
+    /// Messages of QoS 0 that are not synced yet.
+    pub(super) unconfirmed: Unconfirmed,
     /// A refused message of the connection has been logged.
     pub(super) has_logged_refusal: bool,
     /// What the client may do.
@@ -130,6 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             retained: None,
             catch_up: None,
             attached,
+            unconfirmed: Unconfirmed::default(),
             has_logged_refusal: false,
             rights_end: Self::rights_end(&grants, &broker),
             grants,
@@ -154,6 +158,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             }
         };
         tracing::debug!(client = &*self.session.client, %ending, "mqtt connection ended");
+        // A client that takes over finds everything in the log that was sent before. The connection ends already.
+        let _refused = self.confirm_all().await;
         Box::pin(self.end(ending)).await;
     }
 
@@ -188,20 +194,20 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             Box::pin(self.save_if_possible()).await;
         }
         let has_room = self.wire.is_idle() && self.ready.is_empty() && self.vacancy() > 0 && !has_more;
-        let (timer_at, event) = self.next_timer();
-        let ending = tokio::select! {
+        let (timer_at, timer) = self.next_timer();
+        let event = tokio::select! {
             progress = self.wire.progress() => match progress {
                 Ok(WireProgress::Read | WireProgress::Written) => return Ok(()),
                 Ok(WireProgress::Ended) => return Err(Ending::Lost(io::ErrorKind::UnexpectedEof.into())),
-                Err(error) => Ending::Lost(error),
+                Err(error) => Ok(Ending::Lost(error)),
             },
             names = self.subscriber.changed(READY_MAX), if has_room => {
                 self.ready.extend(names);
                 return Ok(());
             }
             () = ready(()), if has_more => return Ok(()),
-            () = sleep_until(timer_at) => match event {
-                TimerEvent::End(why) => Ending::ByGateway(why),
+            () = sleep_until(timer_at) => match timer {
+                TimerEvent::End(why) => Ok(Ending::ByGateway(why)),
                 TimerEvent::Save => return Ok(()),
             },
             why = ended(&mut self.rights_end) => {
@@ -214,11 +220,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                     }
                 }));
             }
-            () = self.attached.superseded() => Ending::ByGateway(Reason::SessionTakenOver),
+            Some(confirmed) = self.unconfirmed.next(), if !self.unconfirmed.is_empty() => Err(confirmed),
+            () = self.attached.superseded() => Ok(Ending::ByGateway(Reason::SessionTakenOver)),
             Ok(_) = self.draining.wait_for(|draining| *draining), if self.leave_at.is_none() => {
                 self.leave_at = Some(Instant::now() + self.broker.hub.drain_moment());
                 return Ok(());
             }
+        };
+        let ending = match event {
+            Ok(ending) => ending,
+            Err(confirmed) => return self.confirmed(confirmed),
         };
         Box::pin(self.read_out()).await?;
         let has_spoken = matches!(ending, Ending::ByGateway(Reason::KeepAliveTimeout)) && !self.is_silent();
@@ -261,6 +272,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// afterwards.
     async fn save(&mut self) -> Result<(), Ending> {
         self.save_at = None;
+        // Before the session: a message of QoS 2 that it has done with must not be sent again by the group.
+        for group in self.session.groups() {
+            self.broker.store_group(&group).await.map_err(Ending::ByGateway)?;
+        }
         self.broker.store_offsets(&mut self.session).await.map_err(Ending::ByGateway)?;
         self.broker.store(self.session.change(None)).await.map_err(Ending::ByGateway)?;
         self.session.saved();
@@ -312,6 +327,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     async fn end(self: Box<Self>, ending: Ending) {
         let Self { broker, mut wire, mut session, subscriber, negotiated, attached, grants, .. } = *self;
         session.leave_groups();
+        for group in session.groups() {
+            // If this fails, the sweep tries again.
+            let _unsaved = broker.store_group(&group).await;
+        }
         drop(subscriber);
         let expiry = negotiated.session_expiry;
         // The client is not gone just because the gateway restarts (MQTT 5, section 3.1.2.5).

@@ -1,6 +1,7 @@
 //! Handles the packets of a connected client.
 
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
@@ -13,6 +14,7 @@ use super::codec::{
 use super::connection::{Connection, Ending};
 use super::groups;
 use super::publish::{self, Publication, Refusal};
+use super::unconfirmed::Confirmed;
 use super::walks::CatchUp;
 use crate::auth::Action;
 use crate::hub::StreamWalk;
@@ -147,10 +149,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let Some(streams) = groups::stream_filter(key) else { return Ok(()) };
         let group = self.broker.groups.group(key);
         self.subscriber.add(streams.clone());
-        self.session.enter_group(key, group.clone(), group.enter(self.subscriber.marker()));
+        let member = group.enter(self.subscriber.marker(), self.session.is_stored());
+        self.session.enter_group(key, group.clone(), member);
         if group.has_begun() {
             self.catch_up = Some(Box::new(CatchUp::of(&self.session)));
-            return self.charge();
+            self.charge()?;
+            return self.broker.store_group(&group).await;
         }
         let mut walk = StreamWalk::over([&streams]);
         while let Some(found) = self.broker.hub.next_streams(&mut walk).await {
@@ -162,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             self.charge()?;
         }
         group.begin();
-        Ok(())
+        self.broker.store_group(&group).await
     }
 
     /// Ends a shared subscription. Returns whether it existed.
@@ -240,6 +244,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 let publication =
                     Publication { payload, qos, retain, properties, principal, may_create, stored_with_it };
                 let client = self.session.client.clone();
+                if qos == QoS::AtMostOnce && self.may_go_on(&publication) {
+                    return self.begin_append(client, name, topic.into(), publication).await;
+                }
                 let appended = self.broker.append(&client, &name, publication).await;
                 if let (Ok(true), Some(auditor)) = (&appended, &self.auditor) {
                     auditor.created(&self.grants, name.as_str());
@@ -262,6 +269,51 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             Err(refusal) => self.refused(refusal, &topic, qos)?,
         };
         id.map_or(Ok(()), |id| self.acknowledge(id, qos, reason))
+    }
+
+    /// Whether the connection goes on while a message of QoS 0 is appended: only if the store syncs, and unless the message clears
+    /// a retained one, which may take a second change after the append.
+    fn may_go_on(&self, publication: &Publication) -> bool {
+        self.broker.hub.keeps_sessions() && !(publication.retain && publication.payload.is_empty())
+    }
+
+    /// Begins to append a message of QoS 0. Waits for earlier ones while there are too many.
+    async fn begin_append(
+        &mut self,
+        client: Arc<str>,
+        name: StreamName,
+        topic: Box<str>,
+        publication: Publication,
+    ) -> Result<(), Ending> {
+        while !self.unconfirmed.has_room(publication.payload.len())
+            && let Some(confirmed) = self.unconfirmed.next().await
+        {
+            self.confirmed(confirmed)?;
+        }
+        let begun = self.unconfirmed.begin(self.broker.clone(), client, name, topic, publication);
+        begun.map_or(Ok(()), |confirmed| self.confirmed(confirmed))
+    }
+
+    /// Handles the end of an append of QoS 0.
+    pub(super) fn confirmed(&mut self, confirmed: Confirmed) -> Result<(), Ending> {
+        let Confirmed { name, topic, outcome, .. } = confirmed;
+        match outcome {
+            Ok(created) => {
+                if let Some(auditor) = self.auditor.as_ref().filter(|_| created) {
+                    auditor.created(&self.grants, name.as_str());
+                }
+                Ok(())
+            }
+            Err(refusal) => self.refused(refusal, &topic, QoS::AtMostOnce).map(drop),
+        }
+    }
+
+    /// Waits until all messages of QoS 0 are appended or refused.
+    pub(super) async fn confirm_all(&mut self) -> Result<(), Ending> {
+        while let Some(confirmed) = self.unconfirmed.next().await {
+            self.confirmed(confirmed)?;
+        }
+        Ok(())
     }
 
     /// Decides what becomes of a refused message, and returns the reason code of its acknowledgement.

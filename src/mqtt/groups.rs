@@ -5,8 +5,12 @@
 //! acknowledged them, so the messages of a stream are handled in order. When a member leaves, the stream continues at
 //! the first message that it has not acknowledged. Messages of QoS 2 stay with the session that they were sent to
 //! (MQTT-4.8.2-4), and are passed over.
+//!
+//! A group with a member whose session is stored is stored, too (`stored`), so that it goes on after a restart.
 
-use std::collections::{BTreeSet, HashMap};
+mod stored;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -19,7 +23,14 @@ pub(super) const LEASE_MESSAGES_MAX: usize = 16;
 
 /// All groups that sessions are members of, by their whole filter.
 #[derive(Debug, Default)]
-pub(super) struct Groups(Mutex<HashMap<Filter, Weak<Group>>>);
+pub(super) struct Groups {
+    table: Mutex<HashMap<Filter, Weak<Group>>>,
+    /// Stored groups that have ended, and are still in the store.
+    ended: Mutex<HashSet<Filter>>,
+    /// Locked while a group is stored or removed from the store, so that a group that follows another one of the same filter is
+    /// not removed in place of it.
+    storing: tokio::sync::Mutex<()>,
+}
 
 /// A group. Sessions keep it alive.
 #[derive(Debug)]
@@ -38,6 +49,12 @@ struct GroupState {
     members: HashMap<u64, Marker>,
     last_member: u64,
     streams: HashMap<StreamName, GroupStream>,
+    /// A member has had a session that is stored.
+    is_stored: bool,
+    /// The store has something of the group.
+    was_stored: bool,
+    /// Streams whose offsets have changed since they were stored.
+    unsaved: HashSet<StreamName>,
 }
 
 #[derive(Debug)]
@@ -74,6 +91,11 @@ pub(super) fn shared_of_tenant(key: &Filter, tenant: &Tenant) -> Option<Filter> 
     Filter::parse(&format!("{SHARE}{group}/{filter}")).ok()
 }
 
+/// Whether a client id of the store is that of a group.
+pub(super) fn is_group(client: &str) -> bool {
+    client.starts_with(stored::GROUP_ID)
+}
+
 /// Whether a topic filter is shared.
 pub(super) fn is_shared(text: &str) -> bool {
     text.starts_with(SHARE)
@@ -82,7 +104,7 @@ pub(super) fn is_shared(text: &str) -> bool {
 impl Groups {
     /// Returns the group of a shared filter, creating it if needed.
     pub(super) fn group(self: &Arc<Self>, key: &Filter) -> Arc<Group> {
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         if let Some(group) = table.get(key).and_then(Weak::upgrade) {
             return group;
         }
@@ -96,18 +118,25 @@ impl Groups {
 impl Drop for Group {
     fn drop(&mut self) {
         let Some(groups) = self.groups.upgrade() else { return };
-        let mut table = groups.0.lock();
+        let mut table = groups.table.lock();
         // A new group of the same filter may have taken the place.
         if table.get(&self.key).is_some_and(|group| group.strong_count() == 0) {
             table.remove(&self.key);
+        }
+        if self.state.get_mut().was_stored {
+            groups.ended.lock().insert(self.key.clone());
         }
     }
 }
 
 impl Group {
-    /// Adds a connected member, and returns its number.
-    pub(super) fn enter(&self, marker: Marker) -> u64 {
+    /// Adds a connected member, and returns its number. `is_stored`: its session is stored.
+    pub(super) fn enter(&self, marker: Marker, is_stored: bool) -> u64 {
         let mut state = self.state.lock();
+        if is_stored && !state.is_stored {
+            state.is_stored = true;
+            state.unsaved = state.streams.keys().cloned().collect();
+        }
         state.last_member += 1;
         let member = state.last_member;
         state.members.insert(member, marker);
@@ -124,6 +153,7 @@ impl Group {
         let mut state = self.state.lock();
         // A stream without an offset was created after another member had set those of all others.
         if !state.has_begun {
+            state.note(&name);
             state.streams.entry(name).or_insert_with(|| GroupStream::new(Start::At(tail)));
         }
     }
@@ -179,6 +209,7 @@ impl Group {
             lease.reads = false;
             lease.unacknowledged.extend(unacknowledged);
         }
+        state.note(name);
         state.release_if_done(name);
     }
 
@@ -186,6 +217,7 @@ impl Group {
     /// stream no longer exists.
     pub(super) fn not_sent(&self, name: &StreamName, next: Option<Start>) {
         let mut state = self.state.lock();
+        state.note(name);
         match (next, state.streams.get_mut(name)) {
             (Some(next), Some(stream)) => {
                 stream.next = next;
@@ -204,6 +236,7 @@ impl Group {
         if let Some(lease) = state.streams.get_mut(name).and_then(|stream| stream.lease.as_mut()) {
             lease.unacknowledged.remove(&start);
         }
+        state.note(name);
         state.release_if_done(name);
     }
 
@@ -229,6 +262,13 @@ impl Group {
 }
 
 impl GroupState {
+    /// Notes that the offset of a stream may have changed.
+    fn note(&mut self, name: &StreamName) {
+        if self.is_stored && !self.unsaved.contains(name) {
+            self.unsaved.insert(name.clone());
+        }
+    }
+
     /// Ends the lease of a stream if its member has nothing more to do, and tells all members if there may be more.
     fn release_if_done(&mut self, name: &StreamName) {
         let Some(stream) = self.streams.get_mut(name) else { return };
@@ -299,6 +339,6 @@ mod tests {
     fn a_group_ends_with_its_last_member() {
         let (groups, group, _) = group();
         drop(group);
-        assert!(groups.0.lock().is_empty());
+        assert!(groups.table.lock().is_empty());
     }
 }

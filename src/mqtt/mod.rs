@@ -18,6 +18,7 @@ mod session;
 mod session_store;
 mod sessions;
 mod shares;
+mod unconfirmed;
 mod walks;
 mod websocket;
 mod wire;
@@ -147,13 +148,14 @@ impl Broker {
         self.metrics.open.dec();
     }
 
-    /// Publishes wills and ends sessions that are due, once per second. Never returns; runs as long as it is
+    /// Publishes wills, ends sessions that are due, and stores groups, once per second. Never returns; runs as long as it is
     /// polled.
     pub async fn sweep(&self) {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             interval.tick().await;
             self.handle_due().await;
+            self.store_groups().await;
         }
     }
 }

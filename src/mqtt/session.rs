@@ -136,7 +136,7 @@ impl Session {
     pub(super) fn bytes(&self) -> usize {
         let offset_bytes = if self.unsaved.is_some() { STORED_OFFSET_BYTES } else { OFFSET_BYTES };
         let offsets = offset_bytes * self.offsets.len() + self.long_name_bytes;
-        let shared = self.shared.bytes() + OFFSET_BYTES * self.shared.offset_count();
+        let shared = self.shared.bytes() + offset_bytes * self.shared.offset_count();
         SESSION_BYTES + self.client.len() + self.subscriptions.bytes() + shared + offsets
     }
 
@@ -274,6 +274,11 @@ impl Session {
             self.note(SessionKey::Received(id), Deadline::NextPacket);
         }
         known
+    }
+
+    /// Whether the session is stored.
+    pub(super) fn is_stored(&self) -> bool {
+        self.unsaved.is_some()
     }
 
     /// Whether there are changes that are not stored.

@@ -9,11 +9,12 @@ use futures_util::{StreamExt, stream};
 use tokio::task::consume_budget;
 use tokio::time::Instant;
 
-use super::Broker;
 use super::codec::{Connect, Reason, Will};
+use super::groups::is_group;
 use super::session::{Presence, RestoredSession, Session};
-use super::sessions::{Attached, Away, DelayedWill, SessionFound};
-use crate::auth::Grants;
+use super::sessions::{Attached, Away, DelayedWill, SessionFound, WillRights};
+use super::{Broker, SWEEP_INTERVAL};
+use crate::auth::{CredentialRecord, Grants};
 use crate::stream::{Principal, SessionChange};
 
 /// Number of due wills and sessions handled concurrently; each waits for the store.
@@ -52,8 +53,10 @@ impl Broker {
     pub(super) fn load(&self) {
         let (now, now_of_day) = (self.clock.instant(), self.clock.now());
         let longest = self.limits.mqtt_session_expiry_max.get();
-        for stored in self.hub.sessions() {
-            let RestoredSession { session, presence, damaged } =
+        let stored = self.hub.sessions();
+        let groups: Vec<_> = stored.iter().filter_map(|stored| self.groups.restore(stored)).collect();
+        for stored in stored.into_iter().filter(|stored| !is_group(&stored.client)) {
+            let RestoredSession { mut session, presence, credentials, damaged } =
                 RestoredSession::new(stored.client, &stored.entries);
             if damaged > 0 || presence.is_none() {
                 tracing::error!(
@@ -62,6 +65,7 @@ impl Broker {
                     "a stored session is damaged or incomplete; its readable entries are used"
                 );
             }
+            session.restore_groups(&groups);
             let left =
                 |moment: SystemTime| moment.duration_since(now_of_day).unwrap_or_default().min(longest);
             let (until, will) = match presence {
@@ -72,8 +76,10 @@ impl Broker {
                 None => (longest, None),
             };
             let until = until.min(longest);
-            let will =
-                will.map(|(delay, will)| DelayedWill { will, at: now + delay.min(until), rights: None });
+            let will = will.map(|(delay, will)| {
+                let rights = WillRights::Stored(credentials);
+                DelayedWill { will, at: now + delay.min(until), rights }
+            });
             self.sessions.adopt(Away { session, until: now + until, will });
         }
     }
@@ -86,6 +92,7 @@ impl Broker {
         SessionFound { attached, mut away }: SessionFound,
         connect: &Connect,
         negotiated: &Negotiated,
+        grants: &Grants,
     ) -> Result<OpenSession, Reason> {
         let client = attached.client().clone();
         let is_stored = self.hub.keeps_sessions() && !negotiated.session_expiry.is_zero();
@@ -97,7 +104,8 @@ impl Broker {
         let session = away.as_ref().filter(|_| is_present).map_or(&begun, |away| &away.session);
         let change = if is_stored {
             let will = negotiated.will.as_deref().cloned();
-            session.change(Some(&Presence::Here { expiry: negotiated.session_expiry, will }))
+            let here = Presence::Here { expiry: negotiated.session_expiry, will };
+            session.change(Some((&here, grants.record())))
         } else {
             away.as_ref().and_then(|away| away.session.end())
         };
@@ -132,12 +140,15 @@ impl Broker {
         let until = now + expiry;
         let mut later = will.map(|will| {
             let at = now + will.delay.min(expiry);
-            DelayedWill { will, at, rights: Some(rights.clone()) }
+            DelayedWill { will, at, rights: WillRights::Held(rights.clone()) }
         });
         let due = self.allowed(later.take_if(is_due));
         let offsets_stored = if is_over { Ok(()) } else { self.store_offsets(&mut session).await };
-        let change =
-            if is_over { session.end() } else { session.change(Some(&self.away(until, later.as_ref()))) };
+        let change = if is_over {
+            session.end()
+        } else {
+            session.change(Some((&self.away(until, later.as_ref()), rights.record())))
+        };
         let outcome = self.publish_and_store(&attached, due, change).await.and(offsets_stored);
         if !is_over {
             if outcome.is_ok() {
@@ -185,7 +196,14 @@ impl Broker {
         let now = self.clock.instant();
         let due = std::iter::from_fn(|| self.sessions.take_due(now));
         stream::iter(due)
-            .for_each_concurrent(DUE_AT_ONCE, |(attached, away)| self.end_or_keep(attached, away, now))
+            .for_each_concurrent(DUE_AT_ONCE, |(attached, mut away)| async move {
+                if let Some(will) = away.will.as_mut().filter(|will| self.is_undecided(will)) {
+                    will.at = now + SWEEP_INTERVAL;
+                    away.until = away.until.max(will.at);
+                    return attached.detach(away);
+                }
+                self.end_or_keep(attached, away, now).await;
+            })
             .await;
     }
 
@@ -196,7 +214,7 @@ impl Broker {
         let change = if is_over {
             away.session.end()
         } else {
-            away.session.change(Some(&self.away(away.until, None)))
+            away.session.change(Some((&self.away(away.until, None), None)))
         };
         match self.publish_and_store(&attached, self.allowed(will), change).await {
             Ok(()) => away.session.saved(),
@@ -214,10 +232,23 @@ impl Broker {
         }
     }
 
-    /// The will, unless the token of its client was revoked meanwhile. That it has expired prevents nothing.
+    /// The will, unless the token of its client was revoked meanwhile. That it has expired prevents nothing, except after a restart:
+    /// the gateway does not know then whether the client was still connected at that time.
     fn allowed(&self, will: Option<DelayedWill>) -> Option<DelayedWill> {
-        let stands = |rights: &Arc<Grants>| self.auth.stands(rights);
-        will.filter(|delayed| delayed.rights.as_ref().is_none_or(stands))
+        will.filter(|delayed| match &delayed.rights {
+            WillRights::Held(grants) => self.auth.stands(grants),
+            WillRights::Stored(Some(credentials)) => self.recall(credentials) == Some(true),
+            WillRights::Stored(None) => !self.auth.is_enabled(),
+        })
+    }
+
+    fn recall(&self, credentials: &CredentialRecord) -> Option<bool> {
+        self.auth.recall(credentials, self.clock.wall())
+    }
+
+    /// Whether it is not known yet if a will is allowed, since keys of an issuer were not fetched since the start.
+    fn is_undecided(&self, will: &DelayedWill) -> bool {
+        matches!(&will.rights, WillRights::Stored(Some(credentials)) if self.recall(credentials).is_none())
     }
 
     fn away(&self, until: Instant, will: Option<&DelayedWill>) -> Presence {
@@ -236,7 +267,11 @@ impl Broker {
     ) -> Result<(), Reason> {
         let Some(DelayedWill { will, rights, .. }) = will else { return self.store(change).await };
         let (client, principal) = (attached.client(), attached.principal());
-        let published = self.publish_will(client, principal, &will, rights.as_deref(), change.clone()).await;
+        let rights = match &rights {
+            WillRights::Held(grants) => Some(&**grants),
+            WillRights::Stored(_) => None,
+        };
+        let published = self.publish_will(client, principal, &will, rights, change.clone()).await;
         let Err(reason) = published else { return Ok(()) };
         tracing::warn!(client = &**client, topic = will.topic, ?reason, "a will was refused and is dropped");
         self.store(change).await

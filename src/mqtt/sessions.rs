@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::codec::Will;
 use super::session::Session;
 use super::shares::{Accounts, SessionCharge, Share};
-use crate::auth::Grants;
+use crate::auth::{CredentialRecord, Grants};
 use crate::budget::Budget;
 use crate::hub::Signal;
 use crate::metrics::MqttMetrics;
@@ -83,8 +83,16 @@ pub(super) struct DelayedWill {
     pub(super) will: Will,
     /// When it is published.
     pub(super) at: Instant,
-    /// The rights that the client had when it left. `None`: the session was loaded from the store.
-    pub(super) rights: Option<Arc<Grants>>,
+    pub(super) rights: WillRights,
+}
+
+/// What a will is published by.
+#[derive(Debug)]
+pub(super) enum WillRights {
+    /// The rights that the client had when it left.
+    Held(Arc<Grants>),
+    /// The session was loaded from the store, with the credentials that the client had, if it had any.
+    Stored(Option<CredentialRecord>),
 }
 
 /// Exclusive access to the session of a client. Dropping it without `detach` ends the session.
@@ -410,10 +418,11 @@ mod tests {
             properties: MessageProperties::default(),
             delay: HOUR,
         };
+        let rights = WillRights::Stored(None);
         attach(&sessions, "a")
             .await
             .attached
-            .detach(away(now + 2 * HOUR, Some(DelayedWill { will, at: now + HOUR, rights: None })));
+            .detach(away(now + 2 * HOUR, Some(DelayedWill { will, at: now + HOUR, rights })));
         assert!(sessions.take_due(now).is_none());
         let (attached, due) = sessions.take_due(now + HOUR).unwrap();
         assert!(due.will.is_some());

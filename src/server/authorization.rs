@@ -36,11 +36,14 @@ pub(super) async fn watch_keys(
         let reload = move || {
             let mut errors: Vec<_> = auth.reload().err().map(|error| error.to_string()).into_iter().collect();
             let (has_changed, of_certificates) =
-                certificates.map(|certificates| certificates.reload()).unwrap_or_default();
+                certificates.as_ref().map(|certificates| certificates.reload()).unwrap_or_default();
             if has_changed {
                 tracing::info!("read a changed certificate");
             }
             errors.extend(of_certificates.iter().map(ToString::to_string));
+            errors.extend(
+                revoke_certificates(&auth, certificates.as_deref()).err().map(|error| error.to_string()),
+            );
             errors
         };
         let Ok(errors) = spawn_blocking(reload).await else { return };
@@ -50,6 +53,15 @@ pub(super) async fn watch_keys(
         }
         known = errors;
     }
+}
+
+/// Revokes the client certificates of the lists that were read since the last call, so that what is open with them ends.
+pub(super) fn revoke_certificates(
+    auth: &Authenticator,
+    certificates: Option<&Certificates>,
+) -> Result<(), AuthError> {
+    let Some(lists) = certificates.and_then(Certificates::take_revoked) else { return Ok(()) };
+    auth.revoke_certificates(lists.iter().map(AsRef::as_ref))
 }
 
 /// The quotas of tenants that the settings give.
@@ -88,3 +100,6 @@ pub(super) async fn end_unauthorized_polls(auth: Arc<Authenticator>, hub: Arc<Hu
 pub(super) async fn fetch_keys(auth: Arc<Authenticator>, metrics: Arc<Metrics>) {
     auth.fetch_keys(|| metrics.key_fetch_failed()).await;
 }
+
+#[cfg(test)]
+mod tests;

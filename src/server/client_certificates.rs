@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -22,7 +22,12 @@ pub(super) struct ClientCertificates {
     revoked: Option<PathBuf>,
     is_required: bool,
     state: RwLock<(Vec<FileStamp>, Arc<dyn ClientCertVerifier>)>,
+    /// The lists of `revoked` as they were read last, until [`take_revoked`](Self::take_revoked) takes them.
+    lists: Mutex<Option<Lists>>,
 }
+
+/// Lists of revoked certificates.
+pub(super) type Lists = Vec<CertificateRevocationListDer<'static>>;
 
 impl ClientCertificates {
     pub(super) fn read(
@@ -30,9 +35,11 @@ impl ClientCertificates {
         revoked: Option<&Path>,
         is_required: bool,
     ) -> Result<Self, TlsError> {
-        let state = (stamps(authorities, revoked)?, verifier(authorities, revoked, is_required)?);
+        let stamps = stamps(authorities, revoked)?;
+        let (verifier, lists) = verifier(authorities, revoked, is_required)?;
         let (authorities, revoked) = (authorities.to_owned(), revoked.map(Path::to_owned));
-        Ok(Self { authorities, revoked, is_required, state: RwLock::new(state) })
+        let (state, lists) = (RwLock::new((stamps, verifier)), Mutex::new(Some(lists)));
+        Ok(Self { authorities, revoked, is_required, state, lists })
     }
 
     /// Reads the files again if they have changed. If they cannot be used, the ones before stay in use.
@@ -42,9 +49,15 @@ impl ClientCertificates {
         if self.state.read().0 == stamps {
             return Ok(false);
         }
-        let verifier = verifier(&self.authorities, revoked, self.is_required)?;
+        let (verifier, lists) = verifier(&self.authorities, revoked, self.is_required)?;
         *self.state.write() = (stamps, verifier);
+        *self.lists.lock() = Some(lists);
         Ok(true)
+    }
+
+    /// Returns the lists of revoked certificates if they were read since the last call.
+    pub(super) fn take_revoked(&self) -> Option<Lists> {
+        self.lists.lock().take()
     }
 
     fn current(&self) -> Arc<dyn ClientCertVerifier> {
@@ -56,12 +69,12 @@ fn stamps(authorities: &Path, revoked: Option<&Path>) -> Result<Vec<FileStamp>, 
     [Some(authorities), revoked].into_iter().flatten().map(stamp).collect()
 }
 
-/// With a list of revocations, a certificate whose authority has none in it is refused.
+/// With a list of revocations, a certificate whose authority has none in it is refused. Also returns the lists.
 fn verifier(
     authorities: &Path,
     revoked: Option<&Path>,
     is_required: bool,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+) -> Result<(Arc<dyn ClientCertVerifier>, Lists), TlsError> {
     let malformed = |path: &Path| {
         let path = path.to_owned();
         move |error| TlsError::Pem { path, error }
@@ -77,16 +90,18 @@ fn verifier(
     }
     let provider = Arc::new(default_provider());
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let mut lists = Lists::new();
     if let Some(path) = revoked {
-        let lists = CertificateRevocationListDer::pem_file_iter(path).map_err(malformed(path))?;
-        let lists = lists.collect::<Result<Vec<_>, _>>().map_err(malformed(path))?;
-        builder = builder.with_crls(lists).only_check_end_entity_revocation();
+        let read = CertificateRevocationListDer::pem_file_iter(path).map_err(malformed(path))?;
+        lists = read.collect::<Result<_, _>>().map_err(malformed(path))?;
+        builder = builder.with_crls(lists.clone()).only_check_end_entity_revocation();
     }
     let builder = if is_required { builder } else { builder.allow_unauthenticated() };
-    builder.build().map_err(|error| match (&error, revoked) {
+    let verifier = builder.build().map_err(|error| match (&error, revoked) {
         (VerifierBuilderError::InvalidCrl(_), Some(path)) => refused(path, &error),
         _ => refused(authorities, &error),
-    })
+    });
+    Ok((verifier?, lists))
 }
 
 impl ClientCertVerifier for ClientCertificates {

@@ -18,7 +18,7 @@ use tokio_rustls::rustls::server::{
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{ServerConfig, SupportedCipherSuite};
 
-use super::client_certificates::ClientCertificates;
+use super::client_certificates::{ClientCertificates, Lists};
 use super::tls_files::{FileStamp, TlsError, stamp};
 use crate::config::Settings;
 
@@ -73,6 +73,11 @@ impl Certificates {
             }
         }
         (has_changed, errors)
+    }
+
+    /// Returns the lists of revoked client certificates if they were read since the last call.
+    pub(super) fn take_revoked(&self) -> Option<Lists> {
+        self.clients.as_ref()?.take_revoked()
     }
 
     /// Settings of the HTTP listeners and of the MQTT listener.

@@ -267,7 +267,12 @@ impl<C: Content> Entry<C> {
         }
         let missed = self.log.earliest().since(position);
         if missed > 0 {
-            return Err(gap(GapReason::Trimmed { missed }));
+            let is_whole = self.log.trimmed() == self.log.earliest();
+            return Err(gap(if is_whole {
+                GapReason::Trimmed { missed }
+            } else {
+                GapReason::Damaged { missed }
+            }));
         }
         match self.log.hole_at(position) {
             None => Ok(position),
@@ -432,9 +437,9 @@ impl<C: Content> Entry<C> {
 
     /// Sets the messages to those that a store has read from its files. Their principals are unknown, so the gateway is
     /// charged.
-    pub(super) fn restore_log(&mut self, earliest: Position, written: Position, messages: Restored<C>) {
+    pub(super) fn restore_log(&mut self, trimmed: Position, written: Position, messages: Restored<C>) {
         let by = ChargedTo { principal: Principal::GATEWAY, creator: self.charge.owner() };
-        self.log = Log::restore(earliest, written, self.decided, messages, &self.retention, by);
+        self.log = Log::restore(trimmed, written, self.decided, messages, &self.retention, by);
         self.decided = self.log.tail();
         self.recount();
     }

@@ -36,8 +36,9 @@ fn bytes_of<C: Content>(records: &[Record<C>]) -> u64 {
     records.iter().map(Record::bytes).sum()
 }
 
-/// The appends of a stream in order. `earliest <= tail`; everything before `earliest` is trimmed. If there are missing
-/// positions between two appends, or between the last one and the tail, they are a hole: their messages were damaged.
+/// The appends of a stream in order. `trimmed <= earliest <= tail`: everything before `trimmed` is trimmed, and everything
+/// between `trimmed` and `earliest` was damaged. If there are missing positions between two appends, or between the last one and
+/// the tail, they are a hole: their messages were damaged, too.
 #[derive(Debug)]
 pub(super) struct Log<C: Content> {
     sealed: VecDeque<Part<C>>,
@@ -67,6 +68,8 @@ struct Youngest {
 /// The holes of a log, besides the missing positions.
 #[derive(Debug, Clone, Default)]
 struct Holes {
+    /// The end of the trimmed messages, if the messages between there and the earliest one were damaged.
+    trimmed: Option<Position>,
     /// Start positions of appends that were damaged after the log was read.
     damaged: BTreeSet<Position>,
 }
@@ -211,6 +214,8 @@ impl<C: Content> Log<C> {
             self.earliest = self.earliest.after(step);
             self.kept.messages -= gone.messages;
             self.kept.bytes -= gone.bytes;
+            // Retention removes older messages first, so it would have removed the damaged ones before these.
+            self.holes.iter_mut().for_each(|holes| holes.trimmed = None);
             self.skip_hole();
         }
         let too_old = |(at, max): (SystemTime, Duration)| at.checked_add(max);
@@ -240,11 +245,11 @@ impl<C: Content> Log<C> {
         }
     }
 
-    /// Restores a log from `appends`. Nothing before `earliest` is kept, and `tail` is where the next append goes. The state of
+    /// Restores a log from `appends`. Everything before `trimmed` was trimmed, and `tail` is where the next append goes. The state of
     /// the stream was written at the tail `written`; appends after that were each followed by a trim with `retention`, which is
     /// repeated here, since the result depends on the steps.
     pub(super) fn restore(
-        earliest: Position,
+        trimmed: Position,
         written: Position,
         tail: Position,
         appends: Restored<C>,
@@ -266,9 +271,13 @@ impl<C: Content> Log<C> {
         let parts = sealed.into_iter().map(|(run, end)| (charged(&run), run, end));
         log.sealed = parts.map(|(charges, run, end)| Part::whole(run, charges).until(end)).collect();
         log.holes = log.has_gaps().then(Box::default);
-        let Some(first) = log.records_from(Position(0)).next().map(|record| record.start) else { return log };
+        let Some(first) = log.records_from(Position(0)).next().map(|record| record.start) else {
+            log.lose_beginning(trimmed);
+            return log;
+        };
         let end = log.open.last().map(Record::end).or_else(|| Some(log.sealed.back()?.end)).unwrap_or(first);
-        log.earliest = earliest.max(first).min(end);
+        log.earliest = trimmed.max(first).min(end);
+        log.lose_beginning(trimmed);
         if *retention == Retention::default() {
             log.tail = end;
             log.kept = log.count();

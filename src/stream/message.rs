@@ -57,6 +57,7 @@ impl Messages {
 }
 
 /// The quality of service with which a message is delivered (MQTT 5, section 4.3).
+#[allow(clippy::enum_variant_names, reason = "the standard's own names")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QoS {
     /// QoS 0.

@@ -2,9 +2,9 @@
 //! acknowledged messages can be read, also after a restart.
 //!
 //! `FILL_SECONDS=60 cargo test --test faults fill -- --nocapture` is the long form with a budget of 256 MiB, which `tests/run`
-//! uses; the short form has 64 MiB. A store in memory is filled until it refuses, however long that takes. The latency of
-//! readers is compared with that of the same run while the same publishers fill nothing, since on a machine with few processors
-//! the publishers alone delay readers.
+//! uses; the short form has 64 MiB. A store is filled until it refuses, however long that takes. A store on disk keeps little of
+//! a message in memory, so it is filled with many streams of small messages. The latency of readers is compared with that of the
+//! same run while as many publishers fill nothing, since on a machine with few processors the publishers alone delay readers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,8 +18,14 @@ use crate::measure::mib;
 use crate::world::{Connection, Gateway, Request, Stopwatch, alone, get, post, put};
 
 const PUBLISHERS: usize = 8;
-const CREATORS: usize = 2;
 const SECONDS: u64 = 5;
+
+/// Number of connections that create streams. One sync serves all of those that wait.
+const CREATORS_IN_MEMORY: usize = 2;
+const CREATORS_ON_DISK: usize = 24;
+
+/// Number of messages in one stream on disk: a store on disk keeps most memory for the newest ones of each stream.
+const STREAM_MESSAGES_ON_DISK: usize = 64;
 
 /// Number of turns that the filling and its control take.
 const TURNS: u32 = 6;
@@ -64,7 +70,7 @@ async fn a_store_in_memory_that_is_filled_endlessly_stays_within_the_budget() {
     let _turn = alone().await;
     let (_, memory_max) = budget();
     let gateway = Gateway::start(&arguments("memory", memory_max)).await;
-    let filled = fill(&gateway, false, REFUSALS).await;
+    let filled = fill(&gateway, false).await;
     filled.can_be_read(&gateway).await;
 }
 
@@ -75,8 +81,7 @@ async fn a_store_on_disk_that_is_filled_endlessly_stays_within_the_budget_and_re
     let (budget, memory_max) = budget();
     let arguments = arguments(directory.path().to_str().unwrap(), memory_max);
     let gateway = Gateway::start(&arguments).await;
-    // The memory of a store on disk grows slowly, so no refusals are expected.
-    let filled = fill(&gateway, true, 0).await;
+    let filled = fill(&gateway, true).await;
     filled.can_be_read(&gateway).await;
     gateway.kill().await;
 
@@ -120,8 +125,8 @@ struct Filled {
     streams: Vec<(String, Acknowledged)>,
 }
 
-/// Fills the store for some time, and until it has refused `refusals` times.
-async fn fill(gateway: &Gateway, on_disk: bool, refusals: u64) -> Filled {
+/// Fills the store for some time, and until it has refused [`REFUSALS`] times.
+async fn fill(gateway: &Gateway, on_disk: bool) -> Filled {
     let seconds = seconds().unwrap_or(SECONDS);
     let (budget, memory_max) = budget();
     create_existing(gateway).await;
@@ -134,9 +139,10 @@ async fn fill(gateway: &Gateway, on_disk: bool, refusals: u64) -> Filled {
     let (mut quiet, mut busy) = (Worked::default(), Worked::default());
     let turn = Duration::from_secs(seconds) / TURNS;
     for number in 0..TURNS {
-        quiet.add(work(&control, number, turn / 4, budget, Work::Passing).await);
-        let missing = refusals.saturating_sub(busy.refused).div_ceil(u64::from(TURNS - number));
-        busy.add(work(gateway, number, turn, budget, Work::Filling { refusals: missing }).await);
+        let work = Work { turn: number, on_disk, keeps_little: true };
+        quiet.add(work.run(&control, turn / 4, budget, 0).await);
+        let missing = REFUSALS.saturating_sub(busy.refused).div_ceil(u64::from(TURNS - number));
+        busy.add(Work { keeps_little: false, ..work }.run(gateway, turn, budget, missing).await);
     }
     println!(
         "budget {:.0} MiB: at most {:.1} MiB resident; {} appends and {} new streams, {} refused; \
@@ -193,53 +199,73 @@ impl Worked {
     }
 }
 
-/// What the publishers do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
-    /// Almost nothing that they publish is kept.
-    Passing,
-    /// Everything is kept, until the gateway has refused `refusals` times.
-    Filling { refusals: u64 },
+/// What the publishers do in one turn.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    turn: u32,
+    on_disk: bool,
+    /// Almost nothing that they publish is kept, and no streams are created without end.
+    keeps_little: bool,
 }
 
-/// Runs publishers, creators and a reader for some time, on streams of this turn.
-async fn work(gateway: &Gateway, turn: u32, time: Duration, budget: u64, work: Work) -> Worked {
-    let keeps_little = work == Work::Passing;
-    let refusals = if let Work::Filling { refusals } = work { refusals } else { 0 };
-    let (deeds, address) = (Arc::<Deeds>::default(), gateway.address);
-    let mut publishers = JoinSet::new();
-    for publisher in 0..PUBLISHERS {
-        publishers.spawn(publish(address, turn, publisher, keeps_little, deeds.clone()));
+impl Work {
+    /// Runs publishers, creators and a reader for some time and until the gateway has refused `refusals` times, on streams of
+    /// this turn.
+    async fn run(self, gateway: &Gateway, time: Duration, budget: u64, refusals: u64) -> Worked {
+        let (deeds, address) = (Arc::<Deeds>::default(), gateway.address);
+        let creators = if self.on_disk { CREATORS_ON_DISK } else { CREATORS_IN_MEMORY };
+        let (mut publishing, mut creating) = (JoinSet::new(), JoinSet::new());
+        for creator in 0..creators {
+            if self.keeps_little {
+                publishing.spawn(publish(address, self, PUBLISHERS + creator, deeds.clone()));
+            } else {
+                creating.spawn(create(address, self.turn, creator, deeds.clone()));
+            }
+        }
+        for publisher in 0..PUBLISHERS {
+            publishing.spawn(publish(address, self, publisher, deeds.clone()));
+        }
+        let reader: JoinHandle<_> = tokio::spawn(read(address, deeds.clone()));
+        let (since, mut resident_max) = (Instant::now(), 0);
+        while since.elapsed() < time || deeds.refused.load(Ordering::Relaxed) < refusals {
+            assert!(since.elapsed() < FULL_WITHIN, "the budget is not reached");
+            resident_max = resident_max.max(gateway.memory_bytes());
+            assert!(is_within(resident_max, budget), "{resident_max} bytes resident");
+            sleep(Duration::from_millis(50)).await;
+        }
+        deeds.over.store(true, Ordering::Relaxed);
+        let streams = publishing.join_all().await.into_iter().flatten().collect();
+        creating.join_all().await;
+        let reads = reader.await.unwrap();
+        let [taken, refused, created] =
+            [&deeds.taken, &deeds.refused, &deeds.created].map(|count| count.load(Ordering::Relaxed));
+        Worked { streams, reads, resident_max, taken, refused, created }
     }
-    let mut creators = JoinSet::new();
-    for creator in 0..if keeps_little { 0 } else { CREATORS } {
-        creators.spawn(create(address, turn, creator, deeds.clone()));
+
+    /// Bytes of the next message of a stream.
+    fn size(self, messages: usize) -> usize {
+        match messages % 16 {
+            0..6 if !self.on_disk => 60_000,
+            6..10 if !self.on_disk => 5_000,
+            _ => 100,
+        }
     }
-    let reader: JoinHandle<_> = tokio::spawn(read(address, deeds.clone()));
-    let (since, mut resident_max) = (Instant::now(), 0);
-    while since.elapsed() < time || deeds.refused.load(Ordering::Relaxed) < refusals {
-        assert!(since.elapsed() < FULL_WITHIN, "the budget is not reached");
-        resident_max = resident_max.max(gateway.memory_bytes());
-        assert!(is_within(resident_max, budget), "{resident_max} bytes resident");
-        sleep(Duration::from_millis(50)).await;
+
+    /// Whether a publisher continues with another stream.
+    fn is_full(self, kept: Acknowledged) -> bool {
+        kept.bytes >= STREAM_BYTES
+            || (self.on_disk && !self.keeps_little && kept.messages >= STREAM_MESSAGES_ON_DISK)
     }
-    deeds.over.store(true, Ordering::Relaxed);
-    let streams = publishers.join_all().await.into_iter().flatten().collect();
-    creators.join_all().await;
-    let reads = reader.await.unwrap();
-    let [taken, refused, created] =
-        [&deeds.taken, &deeds.refused, &deeds.created].map(|count| count.load(Ordering::Relaxed));
-    Worked { streams, reads, resident_max, taken, refused, created }
 }
 
 /// Appends messages of several sizes to one stream after the other. Returns the acknowledged messages.
 async fn publish(
     address: SocketAddr,
-    turn: u32,
+    work: Work,
     publisher: usize,
-    keeps_little: bool,
     deeds: Arc<Deeds>,
 ) -> Vec<(String, Acknowledged)> {
+    let Work { turn, keeps_little, .. } = work;
     let mut connection = Connection::open(address).await;
     let mut streams = Vec::new();
     while !deeds.over.load(Ordering::Relaxed) {
@@ -249,13 +275,9 @@ async fn publish(
             let create = put(&stream).header("stream-max-messages", 4).text("");
             connection.send(create).await.expect(201);
         }
-        while kept.bytes < STREAM_BYTES && !deeds.over.load(Ordering::Relaxed) {
-            let size = match kept.messages % 16 {
-                0..6 => 60_000,
-                6..10 => 5_000,
-                _ => 100,
-            };
-            let append = post(format!("{stream}?create=1")).text(vec![b'a' + publisher as u8; size]);
+        while !work.is_full(kept) && !deeds.over.load(Ordering::Relaxed) {
+            let size = work.size(kept.messages);
+            let append = post(format!("{stream}?create=1")).text(vec![b'a' + publisher as u8 % 26; size]);
             if taken(&mut connection, append, &deeds).await {
                 kept.messages += 1;
                 kept.bytes += size;

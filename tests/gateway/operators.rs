@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::authorization::Protected;
 use crate::world::mqtt::{Hello, Mqtt, Packet};
-use crate::world::{Connection, Gateway, PATIENCE, WebSocket, delete, get, post, put, until};
+use crate::world::{Answer, Connection, Gateway, PATIENCE, WebSocket, delete, get, post, put, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_admin_listener_requires_its_token() {
@@ -69,6 +69,23 @@ async fn the_audit_log_says_who_did_what() {
     socket.send_text(r#"{"auth":"a.b.c"}"#).await;
     assert_eq!(socket.closed().await.0, 4401);
 
+    // The same id of another subject is another client.
+    let mut polls: Vec<tokio::task::JoinHandle<Answer>> = Vec::new();
+    let other = world.token(&["--subject", "other", "--read", "a/#"]);
+    for (token, superseded) in [(&reader, false), (&reader, true), (&other, false)] {
+        let poll = get("/v1/stream/a/post?offset=now&live=long-poll&timeout=50&client=phone");
+        let poll = poll.header("authorization", format!("Bearer {token}"));
+        let mut connection = world.gateway.connect().await;
+        let poll = tokio::spawn(async move { connection.send(poll).await });
+        if superseded {
+            let older = polls.pop().unwrap();
+            let answer = timeout(PATIENCE, older).await.expect("the older one ends").unwrap();
+            assert_eq!((answer.status.as_u16(), answer.header("stream-superseded")), (204, "true"));
+        }
+        polls.push(poll);
+        world.gateway.until_held(polls.len()).await;
+    }
+
     let mut admin = Connection::open(world.gateway.admin).await;
     admin.send(get("/metrics")).await.expect(200);
     admin.send(get("/export")).await.expect(200);
@@ -92,6 +109,7 @@ async fn the_audit_log_says_who_did_what() {
         ("refused", None, json!(null)),
         ("refused", Some("pollgate reader"), json!("a/post")),
         ("refused", Some("pollgate reader"), json!(null)),
+        ("took-over", Some("pollgate reader"), json!("a/post")),
         ("admin", None, json!(null)),
         ("admin", None, json!(null)),
         ("revoked", None, json!(null)),

@@ -49,6 +49,37 @@ async fn the_proxy_protocol_tells_the_address_of_the_client() {
     assert!(lines.lines().all(|line| line.contains("192.0.2.7:12345")), "{lines}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_scheme_of_a_location_is_that_of_a_proxy_and_of_nobody_else() {
+    let fields = [
+        ("x-forwarded-proto", "https", "https"),
+        ("x-forwarded-proto", "HTTPS", "https"),
+        ("x-forwarded-proto", "https, http", "https"),
+        ("x-forwarded-proto", "http,https", "http"),
+        ("forwarded", "for=192.0.2.7;Proto=\"https\", proto=http", "https"),
+        ("forwarded", "proto=http", "http"),
+        ("x-forwarded-host", "other.example", "https"),
+    ];
+    for (arguments, is_proxy) in [
+        (&["--behind-proxy", "127.0.0.1"][..], true),
+        (&["--behind-proxy", "192.0.2.1", "--access-log", "/dev/null"], false),
+    ] {
+        let gateway = Gateway::start(arguments).await;
+        for (number, (name, value, scheme)) in fields.iter().enumerate() {
+            let create = put(format!("/v1/stream/{number}")).header(name, value).json("");
+            let created = gateway.send(create).await.expect(201);
+            // Behind any proxy, clients are taken to use TLS.
+            let scheme = if is_proxy { *scheme } else { "https" };
+            let location = created.header("location");
+            assert!(location.starts_with(&format!("{scheme}://")), "{name}: {value}: {location}");
+            assert!(!location.contains("other.example"));
+        }
+    }
+    let gateway = Gateway::start(&[]).await;
+    let create = put("/v1/stream/s").header("x-forwarded-proto", "https").json("");
+    assert!(gateway.send(create).await.expect(201).header("location").starts_with("http://"));
+}
+
 /// Sends requests of every kind through a proxy at loopback that appends `203.0.113.HOST`, and returns the lines of the access log.
 async fn logged_behind(proxies: &str) -> Vec<serde_json::Value> {
     let folder = tempfile::tempdir().unwrap();

@@ -157,6 +157,42 @@ async fn a_delayed_will_is_published_only_if_the_token_of_its_client_was_not_rev
     assert_eq!(reader.message().await.topic, "gone/ben");
 }
 
+/// The gateway stores who has left a will, and checks it again when the will is due.
+#[tokio::test]
+async fn a_will_that_waits_over_a_restart_is_published_only_by_a_token_that_was_not_revoked() {
+    let store = tempfile::tempdir().unwrap();
+    let arguments = ["--store", store.path().to_str().unwrap()];
+    let Protected { gateway, folder } = Protected::start_with("", &arguments, &[]).await;
+    let world = Protected { gateway, folder };
+    let token = |subject| world.token(&["--append", "gone/#", "--create", "gone/#", "--subject", subject]);
+    let reader = world.token(&["--read", "gone/#"]);
+    let delay = vec![WillDelayInterval::new(1000).unwrap().into()];
+    for subject in ["anna", "ben"] {
+        let (token, path) = (token(subject), format!("/v1/stream/gone/{subject}"));
+        world.send(Some(&token), put(path).header("content-type", "text/plain")).await.expect(201);
+        let will = Some((format!("gone/{subject}"), "gone".to_owned(), delay.clone()));
+        let hello = Hello { will, password: Some(token), ..Hello::lasting("phone") };
+        drop(Mqtt::connect(world.gateway.mqtt, &hello).await);
+    }
+    world.gateway.until_mqtt_clients(0).await;
+    world.revoke(&json!({"sub": "anna"})).await.expect(200);
+    let Protected { gateway, folder } = world;
+    gateway.kill().await;
+    let auth = folder.path().join("auth.toml");
+    let options = [&["--auth", auth.to_str().unwrap()], &arguments[..]].concat();
+    let world = Protected { gateway: Gateway::start(&options).await, folder };
+    let mut reader = mqtt(&world, "reader", Some(&reader)).await;
+    assert_eq!(reader.subscribe("gone/#", 0).await, 0);
+    // The will is due with the end of the session. The revocation does not concern tokens of later seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    for subject in ["anna", "ben"] {
+        let token = world.token(&["--subject", subject]);
+        let hello = Hello { clean: true, password: Some(token), ..Hello::new("phone") };
+        Mqtt::connect(world.gateway.mqtt, &hello).await;
+    }
+    assert_eq!(reader.message().await.topic, "gone/ben");
+}
+
 #[tokio::test]
 async fn what_is_open_tells_that_its_token_has_expired() {
     let world = Protected::start("").await;

@@ -287,3 +287,51 @@ async fn a_client_that_starts_clean_after_a_kill_has_nothing_left() {
     assert_eq!(message.payload, b"for it");
     reader.acknowledge(PUBACK, message.id).await;
 }
+
+#[tokio::test]
+async fn a_group_goes_on_after_a_kill_and_after_a_restart_where_its_members_have_acknowledged() {
+    const GROUP: &str = "$share/workers/jobs/+";
+    let mut lasting = Lasting::start().await;
+    let hello = lasting_client("worker", 5);
+    for (round, qos) in [(0, 1), (1, 2)] {
+        let mut worker = lasting.connect(&hello).await;
+        if round == 0 {
+            let mut publisher = lasting.connect(&Hello::new("publisher")).await;
+            publisher.publish("jobs/old", "before the group", qos).await;
+            worker.subscribe(GROUP, 2).await;
+            publisher.publish("jobs/old", "0-acknowledged", qos).await;
+            worker.take().await;
+            worker.ping().await;
+            drop(worker);
+            lasting.gateway.until_mqtt_clients(1).await;
+        } else {
+            worker.ping().await;
+            drop(worker);
+        }
+        let mut publisher = lasting.connect(&Hello::new("publisher")).await;
+        publisher.publish("jobs/old", format!("{round}-away"), qos).await;
+        publisher.publish(&format!("jobs/new-{round}"), format!("{round}-new stream"), qos).await;
+        if round == 0 {
+            lasting.kill_and_start().await;
+        } else {
+            lasting.restart().await;
+        }
+        let mut worker = lasting.connect(&hello).await;
+        assert!(worker.connack.0, "the session is present");
+        let mut texts = [worker.take().await.payload, worker.take().await.payload];
+        texts.sort();
+        assert_eq!(texts, [format!("{round}-away"), format!("{round}-new stream")].map(String::into_bytes));
+        nothing_more_comes(&mut worker).await;
+        drop(worker);
+    }
+    // The store forgets a group whose last member has gone.
+    let mut worker = lasting.connect(&hello).await;
+    worker.unsubscribe(GROUP).await;
+    lasting.kill_and_start().await;
+    let mut publisher = lasting.connect(&Hello::new("publisher")).await;
+    publisher.publish("jobs/old", "while there was no group", 1).await;
+    let mut worker = lasting.connect(&hello).await;
+    worker.subscribe(GROUP, 1).await;
+    publisher.publish("jobs/old", "after that", 1).await;
+    assert_eq!(worker.take().await.payload, b"after that");
+}

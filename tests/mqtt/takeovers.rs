@@ -28,6 +28,20 @@ async fn messages_that_the_earlier_connection_has_sent_are_appended() {
     }
 }
 
+/// On disk, the earlier connection still appends when the newer one comes.
+#[tokio::test]
+async fn messages_that_the_earlier_connection_has_sent_are_appended_on_disk() {
+    const MESSAGES: u16 = 10_000;
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let gateway = Gateway::start(&["--store", folder.path().to_str().unwrap()]).await;
+    let mut first = Mqtt::connect(gateway.mqtt, &hello("phone")).await;
+    let all: Vec<u8> = (0..MESSAGES).flat_map(|_| packet("s", 0, 0)).collect();
+    first.send(&all).await;
+    let _second = Mqtt::connect(gateway.mqtt, &hello("phone")).await;
+    let log = gateway.send(get("/v1/stream/s")).await.expect(200);
+    assert_eq!(log.body.len(), usize::from(MESSAGES));
+}
+
 #[tokio::test]
 async fn a_disconnect_that_is_not_read_yet_keeps_the_will_from_being_published() {
     let gateway = Gateway::start(&["--limit", "takeover_delay=0s"]).await;

@@ -164,3 +164,31 @@ impl Fallback {
         self.candidates.iter_mut().find(|candidate| candidate.form == form)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fresh() -> Fallback {
+        Fallback::new(&Settings::default())
+    }
+
+    #[test]
+    fn a_second_try_survives_two_cuts_and_not_the_third() {
+        for cuts in 1..=CUTS_MAX {
+            let mut fallback = fresh();
+            fallback.worked(Form::Sse);
+            let given_up: Vec<_> = (0..cuts).map(|_| fallback.cut(Form::Sse)).collect();
+            assert_eq!(given_up.last(), Some(&(cuts == CUTS_MAX)));
+            assert_eq!(fallback.take_second_try(Form::Sse), cuts < CUTS_MAX, "{cuts} cuts");
+            assert!(!fallback.take_second_try(Form::Sse), "once");
+        }
+    }
+
+    #[test]
+    fn the_silence_of_one_form_is_not_that_of_another() {
+        let mut fallback = fresh();
+        fallback.mute(Form::Sse, true);
+        assert_eq!([Form::Sse, Form::Ndjson].map(|form| fallback.was_mute(form)), [true, false]);
+    }
+}

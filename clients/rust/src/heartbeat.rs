@@ -148,6 +148,12 @@ mod tests {
         Heartbeat::new(&Settings::default(), &Known::default())
     }
 
+    /// A network on which this is proven and has failed, in seconds.
+    fn knowing(proven: u64, failed: u64) -> Heartbeat {
+        let known = Known { heartbeat_lo: Some(proven), heartbeat_hi: Some(failed), ..Known::default() };
+        Heartbeat::new(&Settings::default(), &known)
+    }
+
     #[test]
     fn most_of_the_limit_of_a_nat_is_found_within_ten_connections() {
         for limit in [60, 240] {
@@ -226,5 +232,57 @@ mod tests {
         let mut heartbeat = Heartbeat::new(&settings, &Known::default());
         let asked = search(&mut heartbeat, 1000, 30);
         assert_eq!(asked.iter().max(), Some(&95));
+    }
+
+    #[test]
+    fn a_doubted_heartbeat_that_survives_is_doubted_no_more() {
+        let mut heartbeat = fresh();
+        search(&mut heartbeat, 1000, 2);
+        let asked = heartbeat.next();
+        heartbeat.died(asked, None);
+        heartbeat.survived(heartbeat.min());
+        assert!(heartbeat.survived(asked), "the search goes on");
+        assert_eq!(heartbeat.next(), asked * 2);
+    }
+
+    #[test]
+    fn a_heartbeat_that_survives_where_it_had_failed_has_not_failed() {
+        let mut heartbeat = knowing(30, 60);
+        heartbeat.survived(Duration::from_secs(60));
+        assert_eq!((heartbeat.proven(), heartbeat.failed_at()), (Some(Duration::from_secs(60)), None));
+    }
+
+    #[test]
+    fn a_cut_after_a_silence_that_was_proven_is_only_doubted() {
+        let mut heartbeat = fresh();
+        search(&mut heartbeat, 1000, 2);
+        let (proven, asked) = (heartbeat.proven().unwrap(), heartbeat.next());
+        heartbeat.died(asked, Some(proven));
+        assert_eq!((heartbeat.failed_at(), heartbeat.next()), (None, heartbeat.min()));
+    }
+
+    #[test]
+    fn a_limit_is_above_the_shortest_heartbeat() {
+        let mut heartbeat = fresh();
+        search(&mut heartbeat, 1000, 1);
+        heartbeat.died(heartbeat.next(), Some(Duration::from_millis(15_500)));
+        assert_eq!(heartbeat.failed_at(), Some(Duration::from_secs(16)));
+    }
+
+    #[test]
+    fn a_proven_heartbeat_that_fails_twice_is_proven_no_more() {
+        let mut heartbeat = knowing(100, 101);
+        let proven = Duration::from_secs(100);
+        heartbeat.died(proven, None);
+        heartbeat.survived(heartbeat.min());
+        heartbeat.died(proven, None);
+        assert_eq!((heartbeat.proven(), heartbeat.failed_at()), (Some(heartbeat.min()), Some(proven)));
+    }
+
+    #[test]
+    fn the_heartbeat_in_use_stays_a_tenth_below_the_limit() {
+        for (proven, failed, used) in [(100, 101, 90), (16, 17, 15), (250, 251, 230)] {
+            assert_eq!(knowing(proven, failed).next(), Duration::from_secs(used));
+        }
     }
 }

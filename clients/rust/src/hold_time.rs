@@ -117,6 +117,15 @@ mod tests {
     }
 
     #[test]
+    fn early_cuts_are_counted_anew_once_long_polls_were_given_up() {
+        let mut hold = fresh();
+        let early = Duration::from_millis(300);
+        assert_eq!([hold.cut(early), hold.cut(early)], [false, false]);
+        hold.forget_cuts();
+        assert_eq!([hold.cut(early), hold.cut(early), hold.cut(early)], [false, false, true]);
+    }
+
+    #[test]
     fn a_cut_that_was_the_gateways_end_is_taken_back() {
         let mut hold = fresh();
         hold.cut(seconds(10));

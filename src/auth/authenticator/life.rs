@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::future::pending;
-use std::hash::BuildHasher;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,11 +11,13 @@ use std::time::SystemTime;
 use futures_util::future::join_all;
 use tokio::time::sleep;
 
-use super::{Authenticator, KeySource, Unauthorized, Verifier};
-use crate::auth::certificates::SUBJECTS;
-use crate::auth::grants::Grants;
+use super::{Authenticator, Issuer, KeySource, Unauthorized, Verifier};
+use crate::auth::certificates::{SUBJECTS, revoked_by};
+use crate::auth::crypto::fingerprint;
+use crate::auth::grants::{CredentialRecord, Grants};
 use crate::auth::keys::Key;
 use crate::auth::revocation::{InvalidRevocation, REVOCATIONS_MAX, Revocation, Target, seconds};
+use crate::auth::settings::AuthError;
 use crate::auth::standing::{CoarseStanding, Standing};
 use crate::clock::Clock;
 
@@ -78,6 +79,34 @@ impl Authenticator {
     /// Whether neither a token nor its key was revoked since its rights were verified. It may have expired.
     pub fn stands(&self, grants: &Grants) -> bool {
         self.verifier.as_ref().is_none_or(|verifier| verifier.check_standing(grants).is_ok())
+    }
+
+    /// Whether credentials still count that were verified before a restart. `None`: their key may be one that was not fetched since.
+    /// Without authorization they all count.
+    pub fn recall(&self, credentials: &CredentialRecord, now: SystemTime) -> Option<bool> {
+        let Some(verifier) = &self.verifier else { return Some(true) };
+        let standing = verifier.standing.borrow();
+        let awaits_keys =
+            |issuer: &Issuer| matches!(&issuer.keys, KeySource::Url(url) if url.awaits_first_keys());
+        let CredentialRecord { facts, expires_at } = credentials;
+        let may_count = *expires_at > now && !standing.has_key(facts);
+        if may_count && verifier.issuers.values().any(awaits_keys) {
+            return None;
+        }
+        Some(*expires_at > now && standing.allows(facts))
+    }
+
+    /// Replaces the client certificates that their authorities have revoked, by the lists in DER. What is open with them ends within
+    /// a second.
+    pub fn revoke_certificates<'a>(&self, lists: impl Iterator<Item = &'a [u8]>) -> Result<(), AuthError> {
+        let Some(verifier) = &self.verifier else { return Ok(()) };
+        let mut revoked = HashSet::new();
+        for list in lists {
+            revoked
+                .extend(revoked_by(list).map_err(|error| AuthError::RevokedCertificates(error.to_string()))?);
+        }
+        verifier.change(|standing| standing.set_revoked_certificates(revoked));
+        Ok(())
     }
 
     /// Makes what is open compare the expiry of its token with the time of day again, because that was set.
@@ -191,7 +220,8 @@ impl Verifier {
     }
 
     pub(super) fn digest(&self, issuer: &str, target: Target<'_>) -> u64 {
-        self.digests.hash_one((issuer, target))
+        let (kind, name) = target.parts();
+        fingerprint(&[issuer.as_bytes(), kind, name.as_bytes()])
     }
 
     fn digest_of(&self, revocation: &Revocation) -> Option<u64> {
@@ -199,12 +229,13 @@ impl Verifier {
     }
 
     pub(super) fn digest_of_key(&self, issuer: &str, key: &Key) -> u64 {
-        self.digests.hash_one((issuer, key.material()))
+        let (first, second) = key.material();
+        fingerprint(&[issuer.as_bytes(), first, second])
     }
 
     /// Stands for the key that has verified a client certificate: TLS checks which authorities are trusted.
     pub(super) fn digest_of_certificates(&self) -> u64 {
-        self.digests.hash_one(SUBJECTS)
+        fingerprint(&[SUBJECTS.as_bytes()])
     }
 
     pub(super) fn check_standing(&self, grants: &Grants) -> Result<(), Unauthorized> {

@@ -6,6 +6,8 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
 use super::super::issue::{Patterns, generate_key, sign_at};
 use super::*;
@@ -299,6 +301,74 @@ async fn rights_end_within_a_second_of_expiry_revocation_and_removal_of_the_key(
     .await;
     assert_eq!(why, RightsEnd::Revoked);
     assert!(removed < Duration::from_secs(1), "{removed:?}");
+}
+
+/// A certificate of the tests, or a list of revoked ones, in DER.
+fn of_pem<T: PemObject>(name: &str) -> T {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gateway/certificates");
+    T::from_pem_file(folder.join(name)).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn rights_of_a_certificate_end_at_once_when_its_authority_revokes_it() {
+    let rule = "[[certificate]]\nname = 'uri'\nmatches = 'spiffe://example.org/*'\nread = ['a']\n";
+    let world = World::new();
+    let path = world.folder.path().join("auth.toml");
+    std::fs::write(&path, format!("key_file = 'own'\n{rule}")).unwrap();
+    let auth = Arc::new(Authenticator::new(&AuthSettings::read(&path).unwrap()).unwrap());
+    let clock = SimulatedTime::start().clock();
+    let grants = |name| auth.certificate(&of_pem::<CertificateDer<'_>>(name)).unwrap();
+    let (revoked, other) = (grants("revoked.pem"), grants("granted.pem"));
+    let end = tokio::spawn(auth.clone().rights_end(revoked.clone(), clock));
+    tokio::task::yield_now().await;
+    let since = Instant::now();
+    let list = of_pem::<CertificateRevocationListDer<'_>>("revoked-list.pem");
+    let mut marks = auth.verifier.as_ref().unwrap().standing.subscribe();
+    auth.revoke_certificates([list.as_ref()].into_iter()).unwrap();
+    assert_eq!(in_time("the rights end", end).await.unwrap(), RightsEnd::Revoked);
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    assert_eq!(auth.check(&revoked, clock.wall()), Err(Unauthorized::Revoked));
+    assert_eq!(auth.check(&other, clock.wall()), Ok(()));
+    // Held polls keep marks.
+    let coarse = marks.borrow_and_update().coarse();
+    assert_eq!([&revoked, &other].map(|grants| coarse.allows(grants.mark().unwrap())), [false, true]);
+    // A list that has become empty.
+    auth.revoke_certificates(std::iter::empty()).unwrap();
+    assert_eq!(auth.check(&revoked, clock.wall()), Ok(()));
+    assert!(auth.revoke_certificates([&b"x"[..]].into_iter()).is_err());
+}
+
+#[test]
+fn credentials_are_recalled_after_a_restart_until_they_expire_or_are_revoked() {
+    let world = World::new();
+    let settings = AuthSettings::read(&world.folder.path().join("auth.toml")).unwrap();
+    let restarted = || Authenticator::new(&settings).unwrap();
+    let record = world.verify(&world.own_token(HOUR)).unwrap().record().unwrap();
+    let (late, second) = (now() + HOUR, Duration::from_secs(1));
+    assert_eq!(restarted().recall(&record, late - second), Some(true));
+    assert_eq!(restarted().recall(&record, late), Some(false));
+    let revoking = restarted();
+    let revocation = serde_json::from_value(json!({"sub": "me"})).unwrap();
+    revoking.revoke(vec![revoking.checked_revocation(revocation, now()).unwrap()], now());
+    assert_eq!(revoking.recall(&record, now()), Some(false));
+    std::fs::remove_file(world.folder.path().join("own")).unwrap();
+    generate_key(&world.folder.path().join("own")).unwrap();
+    assert_eq!(restarted().recall(&record, now()), Some(false));
+    assert_eq!(Authenticator::open().recall(&record, now()), Some(true));
+}
+
+/// The keys of such an issuer are fetched after the start.
+#[test]
+fn whether_credentials_count_is_unknown_until_the_keys_of_all_issuers_were_fetched() {
+    let world = World::new();
+    let record = world.verify(&signed(&claims())).unwrap().record().unwrap();
+    let path = world.folder.path().join("auth.toml");
+    let issuer =
+        "[[issuer]]\nname = 'https://id.example'\naudience = 'gate'\njwks_url = 'https://id.example/keys'\n";
+    std::fs::write(&path, issuer).unwrap();
+    let restarted = Authenticator::new(&AuthSettings::read(&path).unwrap()).unwrap();
+    assert_eq!(restarted.recall(&record, now()), None);
+    assert_eq!(restarted.recall(&record, now() + HOUR), Some(false), "expired");
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub struct AccessPolicy {
     hosts: Hosts,
     pub(in crate::http) origins: Origins,
     /// The scheme of the gateway's URLs, unless a proxy reports another one.
-    pub(super) scheme: &'static str,
+    scheme: &'static str,
     /// The first host that was accepted. Most requests name the same one, which is then not parsed again.
     known_host: OnceLock<Box<[u8]>>,
     refusals: Mutex<Refusals>,
@@ -96,6 +96,16 @@ impl AccessPolicy {
     /// Clients reach the listener over TLS, its own or that of a proxy.
     pub fn encrypted(self, is_encrypted: bool) -> Self {
         Self { scheme: if is_encrypted { "https" } else { "http" }, ..self }
+    }
+
+    /// Returns the scheme of the URLs under which the client of a request reaches the gateway: what a proxy in front of the gateway
+    /// reports, else that of the listener.
+    pub(super) fn url_scheme(&self, head: &Parts, is_of_proxy: bool) -> &'static str {
+        match forwarded_scheme(&head.headers).filter(|_| is_of_proxy) {
+            Some(reported) if reported.eq_ignore_ascii_case(b"https") => "https",
+            Some(_) => "http",
+            None => self.scheme,
+        }
     }
 
     /// Checks a request that hyper has parsed, and logs a refusal.
@@ -211,9 +221,9 @@ fn single<'a>(fields: &'a (impl Fields + ?Sized), name: &HeaderName) -> Result<O
 /// Returns the scheme between the client and the first proxy in front of the gateway, if the proxies report it: the first
 /// element of `X-Forwarded-Proto`, else `proto` in the first element of `Forwarded` (RFC 7239, section 5.4).
 ///
-/// Any client can send these fields. They decide only about the client's own response: its `Location`, and whether a page with
-/// the gateway's host is the gateway's own.
-pub(super) fn forwarded_scheme(fields: &(impl Fields + ?Sized)) -> Option<&[u8]> {
+/// Any client can send these fields. Unless they come from a proxy in front of the gateway, they decide only whether a page with the
+/// gateway's host is the gateway's own.
+fn forwarded_scheme(fields: &(impl Fields + ?Sized)) -> Option<&[u8]> {
     if let Some(schemes) = fields.values(&X_FORWARDED_PROTO).next() {
         return schemes.split(|byte| *byte == b',').next().map(<[u8]>::trim_ascii);
     }

@@ -1,4 +1,5 @@
-//! What the audit log says of requests: streams that they create and delete, and refusals for want of rights.
+//! What the audit log says of requests: streams that they create and delete, polls that they take over, and refusals for want of
+//! rights.
 
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use crate::access_log::LoggedAddress;
 use crate::access_log::audit::{AuditEntry, AuditEvent};
 use crate::auth::Grants;
 use crate::clock::rfc3339;
+use crate::http::conn::ConnectionState;
+use crate::http::read::request::Taker;
 use crate::stream::StreamName;
 
 /// What the audit log needs of a request when it is answered.
@@ -76,6 +79,24 @@ impl Gateway {
             _ if note.has_created => self.audit(note, AuditEvent::Created, None),
             _ => {}
         }
+    }
+
+    /// Writes that a poll has ended an older one of the same client. `stream`: `None` for many streams.
+    pub(in crate::http) fn audit_takeover(
+        &self,
+        taker: &Taker,
+        stream: Option<&StreamName>,
+        state: &ConnectionState,
+    ) {
+        let Some(log) = &self.audit_log else { return };
+        let entry = AuditEntry {
+            who: taker.who.as_ref().and_then(|grants| grants.subject()),
+            stream: stream.map(StreamName::as_str),
+            client: Some(taker.client.chosen()),
+            address: taker.address.or_else(|| state.peer().map(LoggedAddress::Peer)),
+            ..AuditEntry::new(AuditEvent::TookOver)
+        };
+        log.write(entry, || rfc3339(self.clock.wall()));
     }
 
     fn audit(&self, note: &AuditNote, event: AuditEvent, reason: Option<&str>) {

@@ -8,7 +8,6 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderV
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 
-use super::access::forwarded_scheme;
 use super::answer;
 use super::error::Error;
 use super::fields::{self, *};
@@ -44,7 +43,7 @@ pub(in crate::http) struct Put {
 }
 
 impl Put {
-    /// Parses the head of a PUT. `scheme` is that of the gateway's URLs unless a proxy reports another one.
+    /// Parses the head of a PUT. `scheme` is that of the gateway's URLs.
     pub(in crate::http) fn parse(head: &Parts, scheme: &str) -> Result<Self, Error> {
         refuse_content_encoding(&head.headers)?;
         // RFC 9110, section 14.5: the part of something must not be taken for the whole.
@@ -162,11 +161,6 @@ fn sequence(headers: &(impl Fields + ?Sized)) -> Result<Option<Box<str>>, Error>
 fn location(head: &Parts, scheme: &str) -> String {
     let target = head.uri.authority().map(|authority| authority.as_str());
     let authority = target.or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
-    let scheme = match forwarded_scheme(&head.headers) {
-        Some(reported) if reported.eq_ignore_ascii_case(b"https") => "https",
-        Some(_) => "http",
-        None => scheme,
-    };
     let path = head.uri.path();
     authority.map_or_else(|| path.to_owned(), |authority| format!("{scheme}://{authority}{path}"))
 }

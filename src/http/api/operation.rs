@@ -28,7 +28,7 @@ use crate::auth::Grants;
 use crate::budget::principal_of;
 use crate::clock::rfc3339;
 use crate::http::conn::{Answer, ConnectionState, Framing};
-use crate::http::read::request::{Read, ReadOrSocket, WebSocket};
+use crate::http::read::request::{Read, ReadOrSocket, Taker, WebSocket};
 use crate::hub::ClientId;
 use crate::stream::{Append, StreamName};
 
@@ -180,6 +180,12 @@ impl Gateway {
             let mut access = access_log.begin(logged, time);
             access.set_address(source.forwarded.map(LoggedAddress::Told));
             request.log.notes().access = Some(access);
+        }
+        if let Ok(Operation::Read(Read::LongPoll(poll))) = &mut request.operation
+            && let (Some(client), Some(_)) = (&poll.client, &self.audit_log)
+        {
+            let (who, address) = (who.clone(), source.forwarded.map(LoggedAddress::Told));
+            poll.taker = Some(Box::new(Taker { who, client: client.clone(), address }));
         }
         if self.audit_log.is_some() && (request.operation.is_err() || AuditNote::is_change(method, query)) {
             let address = source.forwarded.map(LoggedAddress::Told);

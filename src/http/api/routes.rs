@@ -149,7 +149,7 @@ impl Gateway {
         });
         let who = self.audited(rights.as_ref().ok().and_then(Option::as_ref));
         let parsed = rights.and_then(|rights| {
-            let parsed = self.parse(form, head)?;
+            let parsed = self.parse(form, head, state.is_of_proxy())?;
             let rights = match (rights, &parsed) {
                 (Some(rights), ParsedHead::Complete(operation)) => {
                     Some(self.with_ticket(rights, query, operation)?)
@@ -205,7 +205,7 @@ impl Gateway {
         (request, unread)
     }
 
-    fn parse(&self, form: Form, head: Parts) -> Result<ParsedHead, Error> {
+    fn parse(&self, form: Form, head: Parts, is_of_proxy: bool) -> Result<ParsedHead, Error> {
         refuse_unknown_method(&head)?;
         if let Some(path) = DevicePath::parse(head.uri.path()) {
             return parse_device(path?, form, &head);
@@ -242,19 +242,19 @@ impl Gateway {
             path => match File::at(path) {
                 Some(_) if form == Form::Preflight => options(FILE_METHODS),
                 Some(file) => Operation::GetFile(GetFile::parse(file, &head)?),
-                None => return self.parse_stream(form, &head),
+                None => return self.parse_stream(form, &head, is_of_proxy),
             },
         };
         Ok(ParsedHead::Complete(operation))
     }
 
-    fn parse_stream(&self, form: Form, head: &Parts) -> Result<ParsedHead, Error> {
+    fn parse_stream(&self, form: Form, head: &Parts, is_of_proxy: bool) -> Result<ParsedHead, Error> {
         let name = stream_of_path(head.uri.path())?;
         let operation = match form {
             Form::Create => {
                 return Ok(ParsedHead::NeedsBody(BodyOperation::Create(
                     name,
-                    Box::new(Put::parse(head, self.access.scheme)?),
+                    Box::new(Put::parse(head, self.access.url_scheme(head, is_of_proxy))?),
                 )));
             }
             Form::Append => {

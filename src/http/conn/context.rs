@@ -72,6 +72,11 @@ impl ConnectionContext {
         }
     }
 
+    /// Whether the server is closing.
+    pub(super) fn is_closing(&self) -> bool {
+        *self.phase.borrow() >= Phase::Closing || self.phase.has_changed().is_err()
+    }
+
     /// The gateway that parses requests on the fast path. `None`: hyper parses every request.
     pub(super) fn fast_path(&self) -> Option<&Gateway> {
         match &*self.service {
@@ -82,7 +87,7 @@ impl ConnectionContext {
 
     /// Prepares a response for writing. It closes the connection if the server is closing.
     pub(super) fn outgoing(&self, mut response: ResponseBytes) -> Outgoing {
-        if self.may_close() && *self.phase.borrow() >= Phase::Closing {
+        if self.may_close() && self.is_closing() {
             response.close();
         }
         response.into_outgoing()

@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
@@ -162,7 +163,10 @@ fn try_parse<'a>(
     parsed.map_ok(|parsed| parsed.unwrap_or(Err(Exit::Gone)))
 }
 
-/// Limits the time between two requests. Expires after the idle timeout, and when the server closes.
+/// While memory is critical, idle connections close within this time, spread evenly.
+const SHEDDING_TIME: Duration = Duration::from_secs(10);
+
+/// Limits the time between two requests. Expires after the idle timeout, soon if memory is critical, and when the server closes.
 #[derive(Default)]
 struct KeepAlive {
     /// Timer of the connection, which a pending response also uses.
@@ -174,13 +178,20 @@ struct KeepAlive {
 impl KeepAlive {
     fn poll_expired(&mut self, cx: &mut Context<'_>, context: &ConnectionContext) -> Poll<()> {
         // Registered once, and polled again only after a change of phase, so that an idle connection takes no shared lock.
-        let is_new = self.closing.is_none();
-        let closing = self.closing.get_or_insert_with(|| Box::pin(context.reached(Phase::Closing)));
-        if (is_new || context.may_close()) && closing.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+        let mut must_poll = self.closing.is_none() || context.may_close();
+        let until = self.until.get_or_insert_with(|| Instant::now() + context.limits.idle_timeout.get());
+        while must_poll {
+            let closing = self.closing.get_or_insert_with(|| Box::pin(context.reached(Phase::Shedding)));
+            must_poll = closing.as_mut().poll(cx).is_ready();
+            if must_poll && context.is_closing() {
+                return Poll::Ready(());
+            }
+            if must_poll {
+                *until = (*until).min(Instant::now() + SHEDDING_TIME.mul_f64(fastrand::f64()));
+                self.closing = Some(Box::pin(context.reached(Phase::Closing)));
+            }
         }
-        let until = *self.until.get_or_insert_with(|| Instant::now() + context.limits.idle_timeout.get());
-        self.timer.poll(cx, until)
+        self.timer.poll(cx, *until)
     }
 }
 
@@ -203,3 +214,6 @@ fn serve_upgrade(
 pub(super) fn close(mut io: Box<GuardedStream>) -> BoxedStep<'static, ()> {
     Box::pin(async move { io.shutdown().await })
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,8 @@ use crate::http::api::routes::Refusal;
 use crate::limits::Limits;
 use crate::metrics::stall_timed;
 
-/// Serves a connection until either side closes it, it is idle for too long, or the server closes.
+/// Serves a connection until either side closes it, it is idle for too long, the server closes, or memory is critical. In the last
+/// two cases its requests are still answered.
 pub(super) fn serve(
     stream: Transport,
     read_ahead: Bytes,
@@ -50,7 +51,7 @@ pub(super) fn serve(
         tokio::select! {
             biased;
             outcome = connection.as_mut() => return outcome.map_err(io::Error::other),
-            () = context.reached(Phase::Closing) => {}
+            () = context.reached(Phase::Shedding) => {}
             () = busy.idle_for(&context.limits) => {}
         }
         connection.as_mut().graceful_shutdown();
@@ -176,3 +177,6 @@ impl hyper::body::Body for Tracked {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,8 @@ use crate::stream::Principal;
 pub enum Phase {
     /// Connections are accepted and served.
     Serving,
+    /// The same, but memory is critical: connections without a request close.
+    Shedding,
     /// No connection is accepted; open connections close after their current response.
     Closing,
     /// All connections are dropped at once.
@@ -78,6 +80,11 @@ impl ConnectionState {
     /// The address of the client, if it is known.
     pub(in crate::http) fn peer(&self) -> Option<SocketAddr> {
         self.details().map(|details| details.peer)
+    }
+
+    /// Whether the client is a proxy in front of the gateway, whose header fields can be trusted.
+    pub(in crate::http) fn is_of_proxy(&self) -> bool {
+        self.details().is_some_and(|details| details.proxies.is_some())
     }
 
     /// Where a request comes from that has these header fields.

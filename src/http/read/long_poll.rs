@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use hyper::StatusCode;
 
 use super::live::cursor_seed;
-use super::request::{Hold, LongPoll, ReadFrom};
+use super::request::{Hold, LongPoll, ReadFrom, Taker};
 use super::short_poll;
 use crate::auth::Unauthorized;
 use crate::clock::ReusableSleep;
@@ -17,7 +17,7 @@ use crate::http::api::fields::{PREFERENCE_APPLIED, STREAM_SUPERSEDED};
 use crate::http::api::form::Form;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::origins::AllowedOrigin;
-use crate::http::conn::{Answer, Head};
+use crate::http::conn::{Answer, ConnectionState, Head};
 use crate::hub::{
     HeldPoll, MultiReader, PollSettings, PollStart, Polled, RequestedStream, StreamReader, Variant,
 };
@@ -63,8 +63,9 @@ impl Gateway {
         &self,
         request: LongPoll,
         origin: Option<AllowedOrigin>,
+        state: &ConnectionState,
     ) -> Result<ReadStart<'_, A>, Error> {
-        let LongPoll { from, hold, client, credentials, audience } = request;
+        let LongPoll { from, hold, client, credentials, audience, taker } = request;
         if let Some(client) = &client {
             self.hub.device_polled(client, from.starts());
         }
@@ -75,12 +76,17 @@ impl Gateway {
             ReadFrom::One { stream, start, cursor } => (stream, start, cursor),
             ReadFrom::Many(streams) => {
                 let echo = Echo::new(None, hold, origin, audience);
-                return Box::pin(self.begin_long_poll_many(streams, settings, (echo, credentials))).await;
+                let many = self.begin_long_poll_many(streams, settings, (echo, credentials), (taker, state));
+                return Box::pin(many).await;
             }
         };
         let echo = Echo::new(cursor, hold, origin, audience);
         let reader = self.hub.stream_reader(&stream, start);
-        Ok(match self.hub.begin_poll(reader, settings).await? {
+        let started = self.hub.begin_poll(reader, settings).await?;
+        if let Some(taker) = taker.filter(|_| started.took_over()) {
+            self.audit_takeover(&taker, Some(&stream), state);
+        }
+        Ok(match started {
             PollStart::Answered(polled) => ReadStart::Answered(self.answer_one(&polled, echo)?),
             PollStart::Held(poll) => self.held(HeldSource::One(poll), echo, credentials),
         })
@@ -105,8 +111,13 @@ impl Gateway {
         streams: Vec<RequestedStream>,
         settings: PollSettings,
         (echo, credentials): (Echo, Option<HeldCredentials>),
+        (taker, state): (Option<Box<Taker>>, &ConnectionState),
     ) -> Result<ReadStart<'_, A>, Error> {
-        Ok(match self.hub.begin_poll(self.hub.multi_reader(streams), settings).await? {
+        let started = self.hub.begin_poll(self.hub.multi_reader(streams), settings).await?;
+        if let Some(taker) = taker.filter(|_| started.took_over()) {
+            self.audit_takeover(&taker, None, state);
+        }
+        Ok(match started {
             PollStart::Answered(polled) => ReadStart::Answered(answer_many(&polled, echo)?),
             PollStart::Held(poll) => self.held(HeldSource::Many(Box::new(poll)), echo, credentials),
         })

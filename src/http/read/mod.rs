@@ -47,7 +47,7 @@ impl Gateway {
             Read::ShortPoll(poll) => {
                 Box::pin(async move { self.short_poll(poll).await.map(ReadStart::Answered) })
             }
-            Read::LongPoll(poll) => Box::pin(self.begin_long_poll(poll, origin)),
+            Read::LongPoll(poll) => Box::pin(self.begin_long_poll(poll, origin, state)),
             Read::Sse(live) => {
                 Box::pin(async move { self.live(&SSE, live, state.clone()).await.map(answered) })
             }

@@ -9,6 +9,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
 use super::requested_streams::{JsonRead, requested_streams};
+use crate::access_log::LoggedAddress;
 use crate::auth::Grants;
 use crate::http::api::answer::Audience;
 use crate::http::api::credentials::Renewals;
@@ -80,6 +81,17 @@ pub(in crate::http) struct LongPoll {
     pub(in crate::http) credentials: Option<HeldCredentials>,
     /// Which clients get the same response.
     pub(in crate::http) audience: Audience,
+    /// For the audit log, if there is one: the client in case that it takes over from an older poll.
+    pub(in crate::http) taker: Option<Box<Taker>>,
+}
+
+/// A client with an id, which may take over from an older poll of its own.
+#[derive(Debug)]
+pub(in crate::http) struct Taker {
+    pub(in crate::http) who: Option<Arc<Grants>>,
+    pub(in crate::http) client: ClientId,
+    /// Where the client is, if a proxy has told it.
+    pub(in crate::http) address: Option<LoggedAddress>,
 }
 
 /// The hold time of a long poll.
@@ -249,6 +261,7 @@ impl Read {
                     client,
                     credentials: None,
                     audience: Audience::All,
+                    taker: None,
                 }))
             }
             Some("sse") => {

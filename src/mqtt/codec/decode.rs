@@ -1,54 +1,24 @@
 //! Decodes packets from clients: `mqtt-protocol-core` parses them, and the rules that it does not enforce are
 //! checked here.
 
+mod connect;
+mod fields;
+
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use mqtt_protocol_core::mqtt::packet::RetainHandling as LibraryRetainHandling;
 use mqtt_protocol_core::mqtt::packet::{Property, SubEntry, SubOpts, v3_1_1, v5_0};
-use mqtt_protocol_core::mqtt::packet::{Qos, RetainHandling as LibraryRetainHandling};
-use mqtt_protocol_core::mqtt::result_code::MqttError;
 
+use self::fields::{MALFORMED, PROTOCOL_ERROR, message_properties, qos, seconds, topic, whole};
 use super::property_rules::{Carrier, check, data};
 use super::{
-    Ack, AckKind, Authentication, Breach, Connect, Disconnect, Incoming, MessageProperties, Packet, PacketId,
-    Password, Publish, Reason, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
+    Ack, AckKind, Breach, Disconnect, Incoming, Packet, PacketId, Publish, Reason, RetainHandling, Subscribe,
+    SubscriptionOptions, Unsubscribe, Version,
 };
 use crate::mqtt::groups::is_shared;
-use crate::stream::{Filter, LEVELS_MAX, QoS};
-
-const MALFORMED: Breach = Breach(Reason::MalformedPacket);
-const PROTOCOL_ERROR: Breach = Breach(Reason::ProtocolError);
-
-/// Reason code of an AUTH that renews an authentication (MQTT 5, section 3.15.2.1).
-const RE_AUTHENTICATE: u8 = 0x19;
-
-/// Session expiry interval of a session that does not expire (MQTT 5, section 3.1.2.11.2).
-const FOR_EVER: u32 = u32::MAX;
-
-/// Bits of the connect flags (MQTT 5, section 3.1.2.3).
-const RESERVED_FLAG: u8 = 1;
-const WILL_FLAG: u8 = 1 << 2;
-const WILL_QOS_FLAGS: u8 = 3 << 3;
-const WILL_RETAIN_FLAG: u8 = 1 << 5;
-
-/// Positions of the protocol level and the connect flags in the body of a CONNECT.
-const LEVEL_AT: usize = 6;
-const FLAGS_AT: usize = 7;
-/// Position of the properties in the body of a CONNECT of MQTT 5.
-const PROPERTIES_AT: usize = 10;
-
-/// The protocol name, behind its length.
-const PROTOCOL_NAME: &[u8] = b"\0\x04MQTT";
-/// The protocol name of MQTT 3.1, which is not supported.
-const PROTOCOL_NAME_3_1: &[u8] = b"\0\x06MQIsdp";
-
-/// Protocol level of a bridge that speaks 3.1.1: bit 7 asks for the options No Local and Retain As Published, which
-/// 3.1.1 does not have. Bridges of mosquitto and others send it, so that messages do not come back to them.
-const BRIDGE_LEVEL: u8 = 0x84;
-/// Start of the topic of the will of mosquitto's bridges, which tells one that does not set the bit.
-const BRIDGE_WILL: &str = "$SYS/broker/connection/";
+use crate::stream::{Filter, QoS};
 
 /// Bits of the first byte of a PUBLISH.
 const DUPLICATE_FLAG: u8 = 1 << 3;
@@ -73,7 +43,7 @@ pub(in crate::mqtt) fn decode(frame: Packet<'_>, version: Option<Version>) -> Re
     }
     let Some(version) = version else {
         return if kind == 1 {
-            connect(&body).map(Box::new).map(Incoming::Connect)
+            connect::connect(&body).map(Box::new).map(Incoming::Connect)
         } else {
             Err(PROTOCOL_ERROR)
         };
@@ -127,52 +97,14 @@ pub(in crate::mqtt) fn decode(frame: Packet<'_>, version: Option<Version>) -> Re
         }
         (12, _) if body.is_empty() => Ok(Incoming::Pingreq),
         (14, _) => disconnect(&body, version).map(Incoming::Disconnect),
-        (15, Version::V5) => auth(&body).map(Box::new).map(Incoming::Auth),
+        (15, Version::V5) => connect::auth(&body).map(Box::new).map(Incoming::Auth),
         (12, _) => Err(MALFORMED),
         _ => Err(PROTOCOL_ERROR),
     }
 }
 
-/// Returns the packet that the library parsed, if the packet takes the whole body.
-fn whole<P>(parsed: Result<(P, usize), MqttError>, body: &[u8]) -> Result<P, Breach> {
-    let (packet, length) = parsed.map_err(|error| Breach(error.into()))?;
-    if length == body.len() { Ok(packet) } else { Err(MALFORMED) }
-}
-
 fn packet_id(id: u16) -> Result<PacketId, Breach> {
     NonZeroU16::new(id).map(PacketId).ok_or(PROTOCOL_ERROR)
-}
-
-fn qos(qos: Qos) -> QoS {
-    match qos {
-        Qos::AtMostOnce => QoS::AtMostOnce,
-        Qos::AtLeastOnce => QoS::AtLeastOnce,
-        Qos::ExactlyOnce => QoS::ExactlyOnce,
-    }
-}
-
-/// Rejects a text with U+0000, and with other control characters, which a server may reject (MQTT 5, section
-/// 1.5.4). They could end a line of a log or of an event.
-fn text(text: &str) -> Result<&str, Breach> {
-    if text.chars().any(char::is_control) { Err(MALFORMED) } else { Ok(text) }
-}
-
-/// Rejects a topic with wildcards (MQTT 5, section 3.3.2.1), and one with too many levels. An empty one stands for an alias.
-fn topic(topic: &str) -> Result<&str, Breach> {
-    let has_too_many = topic.split('/').count() > LEVELS_MAX;
-    if has_too_many || topic.contains(['+', '#']) { Err(MALFORMED) } else { text(topic) }
-}
-
-/// Rejects the topic of a will, which must not be empty either.
-fn will_topic(will: &str) -> Result<String, Breach> {
-    if will.is_empty() { Err(MALFORMED) } else { topic(will).map(ToOwned::to_owned) }
-}
-
-/// Rejects a response topic with wildcards (MQTT 5, section 3.3.2.3.5).
-fn message_properties(properties: &[Property]) -> Result<MessageProperties, Breach> {
-    let found = MessageProperties::of(properties);
-    let is_invalid = |topic: &str| topic.contains(['+', '#']);
-    if found.response_topic.as_deref().is_some_and(is_invalid) { Err(PROTOCOL_ERROR) } else { Ok(found) }
 }
 
 /// Rejects options of a SUBSCRIBE of 3.1.1 with reserved bits (section 3.8.3). `entries` have been parsed.
@@ -186,158 +118,6 @@ fn check_options_v3(mut entries: &[u8]) -> Result<(), Breach> {
         entries = rest;
     }
     Ok(())
-}
-
-fn connect(body: &[u8]) -> Result<Connect, Breach> {
-    let (Some(&level), Some(&flags)) = (body.get(LEVEL_AT), body.get(FLAGS_AT)) else {
-        return Err(MALFORMED);
-    };
-    let unsupported = Breach(Reason::UnsupportedProtocolVersion);
-    if !body.starts_with(PROTOCOL_NAME) {
-        return Err(if body.starts_with(PROTOCOL_NAME_3_1) { unsupported } else { MALFORMED });
-    }
-    if !matches!(level, 4 | 5 | BRIDGE_LEVEL) {
-        return Err(unsupported);
-    }
-    let will_flags = flags & (WILL_QOS_FLAGS | WILL_RETAIN_FLAG);
-    if flags & RESERVED_FLAG != 0
-        || (flags & WILL_FLAG == 0 && will_flags != 0)
-        || flags & WILL_QOS_FLAGS == WILL_QOS_FLAGS
-    {
-        return Err(MALFORMED);
-    }
-    match level {
-        5 => connect_v5(body),
-        BRIDGE_LEVEL => {
-            // The library does not know the flag of bridges.
-            let mut body = body.to_vec();
-            body.iter_mut().skip(LEVEL_AT).take(1).for_each(|level| *level = 4);
-            Ok(Connect { is_bridge: true, ..connect_v3(&body)? })
-        }
-        _ => connect_v3(body),
-    }
-}
-
-fn password(bytes: Option<&[u8]>) -> Option<Password> {
-    bytes.map(|bytes| Password(Bytes::copy_from_slice(bytes)))
-}
-
-fn connect_v3(body: &[u8]) -> Result<Connect, Breach> {
-    let packet = whole(v3_1_1::Connect::parse(body), body)?;
-    let will = match (packet.will_topic(), packet.will_payload()) {
-        (Some(topic), Some(payload)) => Some(Will {
-            topic: will_topic(topic)?,
-            payload: Bytes::copy_from_slice(payload),
-            qos: qos(packet.will_qos()),
-            retain: packet.will_retain(),
-            properties: MessageProperties::default(),
-            delay: Duration::ZERO,
-        }),
-        _ => None,
-    };
-    packet.user_name().map_or(Ok(""), text)?;
-    Ok(Connect {
-        version: Version::V3,
-        is_bridge: will.as_ref().is_some_and(|will| will.topic.starts_with(BRIDGE_WILL)),
-        client_id: text(packet.client_id())?.to_owned(),
-        clean_start: packet.clean_session(),
-        keep_alive: seconds(packet.keep_alive().into()),
-        session_expiry: if packet.clean_session() { Duration::ZERO } else { seconds(FOR_EVER) },
-        receive_maximum: u16::MAX,
-        packet_bytes_max: usize::MAX,
-        topic_alias_maximum: 0,
-        will,
-        password: password(packet.password()),
-        authentication: None,
-    })
-}
-
-fn connect_v5(body: &[u8]) -> Result<Connect, Breach> {
-    let behind = check(body.get(PROPERTIES_AT..).ok_or(MALFORMED)?, Carrier::Connect)?;
-    if body.get(FLAGS_AT).is_some_and(|flags| flags & WILL_FLAG != 0) {
-        let (_client_id, behind) = data(behind)?;
-        check(behind, Carrier::Will)?;
-    }
-    let packet = whole(v5_0::Connect::parse(body), body)?;
-    let will = match (packet.will_topic(), packet.will_payload()) {
-        (Some(topic), Some(payload)) => Some(Will {
-            topic: will_topic(topic)?,
-            payload: Bytes::copy_from_slice(payload),
-            qos: qos(packet.will_qos()),
-            retain: packet.will_retain(),
-            properties: message_properties(packet.will_props())?,
-            delay: will_delay(packet.will_props()),
-        }),
-        _ => None,
-    };
-    packet.user_name().map_or(Ok(""), text)?;
-    let mut connect = Connect {
-        version: Version::V5,
-        is_bridge: false,
-        client_id: text(packet.client_id())?.to_owned(),
-        clean_start: packet.clean_start(),
-        keep_alive: seconds(packet.keep_alive().into()),
-        session_expiry: Duration::ZERO,
-        receive_maximum: u16::MAX,
-        packet_bytes_max: usize::MAX,
-        topic_alias_maximum: 0,
-        will,
-        password: password(packet.password()),
-        authentication: authentication(packet.props())?,
-    };
-    for property in packet.props() {
-        match property {
-            Property::SessionExpiryInterval(p) => connect.session_expiry = seconds(p.val()),
-            Property::ReceiveMaximum(p) => connect.receive_maximum = p.val(),
-            Property::MaximumPacketSize(p) => connect.packet_bytes_max = p.val() as usize,
-            Property::TopicAliasMaximum(p) => connect.topic_alias_maximum = p.val(),
-            _ => {}
-        }
-    }
-    if connect.receive_maximum == 0 || connect.packet_bytes_max == 0 {
-        Err(PROTOCOL_ERROR)
-    } else {
-        Ok(connect)
-    }
-}
-
-/// Returns the properties of enhanced authentication. Data needs a method (MQTT 5, section 3.1.2.11.10).
-fn authentication(properties: &[Property]) -> Result<Option<Authentication>, Breach> {
-    let (mut method, mut data) = (None, None);
-    for property in properties {
-        match property {
-            Property::AuthenticationMethod(p) => method = Some(text(p.val())?.to_owned()),
-            Property::AuthenticationData(p) => data = password(Some(p.val())),
-            _ => {}
-        }
-    }
-    match method {
-        Some(method) => Ok(Some(Authentication { method, data })),
-        None if data.is_some() => Err(PROTOCOL_ERROR),
-        None => Ok(None),
-    }
-}
-
-/// Parses AUTH. A client sends it to authenticate again; the gateway never asks it to continue.
-fn auth(body: &[u8]) -> Result<Authentication, Breach> {
-    let [RE_AUTHENTICATE, properties @ ..] = body else { return Err(PROTOCOL_ERROR) };
-    if !check(properties, Carrier::Auth)?.is_empty() {
-        return Err(MALFORMED);
-    }
-    let packet = whole(v5_0::Auth::parse(body), body)?;
-    authentication(packet.props().as_deref().unwrap_or_default())?.ok_or(PROTOCOL_ERROR)
-}
-
-fn seconds(seconds: u32) -> Duration {
-    Duration::from_secs(u64::from(seconds))
-}
-
-fn will_delay(properties: &[Property]) -> Duration {
-    let delay = properties.iter().find_map(|property| match property {
-        Property::WillDelayInterval(delay) => Some(delay.val()),
-        _ => None,
-    });
-    seconds(delay.unwrap_or(0))
 }
 
 fn publish(

@@ -102,6 +102,11 @@ impl InFlight {
         }
     }
 
+    /// Returns all messages, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Flight> {
+        self.flights.iter()
+    }
+
     /// Returns the message with this packet id.
     pub(super) fn get(&self, id: PacketId) -> Option<&Flight> {
         self.flights.iter().find(|flight| flight.id == id)

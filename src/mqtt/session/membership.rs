@@ -53,6 +53,38 @@ impl Session {
         }
     }
 
+    /// Enters the groups that were restored with this session, before its client connects. Messages in flight that only a group
+    /// can have sent return to it, as when the client leaves.
+    pub(in crate::mqtt) fn restore_groups(&mut self, groups: &[Arc<Group>]) {
+        for shared in &mut self.shared.all {
+            shared.group = groups.iter().find(|group| *group.key() == shared.key).cloned();
+        }
+        let mut returned = Vec::new();
+        for flight in self.in_flight.iter().filter(|flight| !self.subscriptions.want(&flight.stream)) {
+            let mut matching = self.shared.all.iter().filter(|shared| shared.streams.matches(&flight.stream));
+            let (Some(SharedSubscription { group: Some(group), .. }), None) =
+                (matching.next(), matching.next())
+            else {
+                continue;
+            };
+            if group.sends_again(&flight.stream, flight.start) {
+                match flight.qos {
+                    QoS::ExactlyOnce => group.keep(&flight.stream, flight.start),
+                    _ => returned.push(flight.id),
+                }
+            }
+        }
+        for id in returned {
+            self.in_flight.give_up(id);
+            self.note(SessionKey::Flight(id), Deadline::SomeTime);
+        }
+    }
+
+    /// The groups of the shared subscriptions.
+    pub(in crate::mqtt) fn groups(&self) -> Vec<Arc<Group>> {
+        self.shared.all.iter().filter_map(|shared| shared.group.clone()).collect()
+    }
+
     /// Removes a shared subscription. Returns whether it existed.
     pub(in crate::mqtt) fn remove_shared(&mut self, key: &Filter) -> bool {
         let Some(at) = self.shared.all.iter().position(|shared| shared.key == *key) else { return false };

@@ -26,7 +26,7 @@ pub(in crate::mqtt) struct SharedSubscription {
     /// The filter of the streams.
     pub(super) streams: Filter,
     pub(super) options: SubscriptionOptions,
-    /// `None` until the client connects after a restart of the gateway.
+    /// `None` until the client connects after a restart of the gateway, if the group was not stored.
     pub(super) group: Option<Arc<Group>>,
     /// The number of the connection in the group while the client is connected.
     pub(super) member: Option<u64>,

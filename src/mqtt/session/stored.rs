@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Session;
 use super::unsaved::{Deadline, SessionKey};
+use crate::auth::CredentialRecord;
 use crate::mqtt::codec::{PacketId, SubscriptionOptions, Will};
 use crate::mqtt::forms::{NameForm, StartForm};
 use crate::mqtt::groups::{is_shared, stream_filter};
@@ -41,6 +42,8 @@ pub(in crate::mqtt) struct RestoredSession {
     pub(in crate::mqtt) session: Session,
     /// `None`: the entry is missing or damaged.
     pub(in crate::mqtt) presence: Option<Presence>,
+    /// The credentials by which the client has a will. `None`: it had none.
+    pub(in crate::mqtt) credentials: Option<CredentialRecord>,
     /// Number of entries that could not be read.
     pub(in crate::mqtt) damaged: usize,
 }
@@ -67,19 +70,36 @@ struct QueuedRetained {
 const OFFSETS_PER_CHANGE: usize = 1000;
 
 impl Presence {
-    /// Returns the entry of a change.
-    pub(in crate::mqtt) fn entry(&self) -> (Bytes, Option<Bytes>) {
-        (SessionKey::Presence.to_bytes(), encoded(self))
+    /// Returns the entries of a change. With a will, the `credentials` of its client are stored.
+    pub(super) fn entries(&self, credentials: Option<CredentialRecord>) -> impl Iterator<Item = Entry> {
+        let will = match self {
+            Self::Here { will, .. } => will.as_ref(),
+            Self::Away { will, .. } => will.as_ref().map(|(will, _)| will),
+        };
+        // A session belongs to one subject, so another connection does not leave a will without credentials of its own.
+        let credentials = will.and(credentials).map(|credentials| will_credentials(&credentials));
+        [(SessionKey::Presence.to_bytes(), encoded(self))].into_iter().chain(credentials)
     }
 }
 
+/// A key with its value. `None`: the entry is removed.
+type Entry = (Bytes, Option<Bytes>);
+
+fn will_credentials(credentials: &CredentialRecord) -> Entry {
+    (SessionKey::WillCredentials.to_bytes(), encoded(credentials))
+}
+
 impl Session {
-    /// Returns the change that stores all unsaved parts of the session, and `presence` if given. `None` for a
-    /// session that is not stored.
-    pub(in crate::mqtt) fn change(&self, presence: Option<&Presence>) -> Option<SessionChange> {
+    /// Returns the change that stores all unsaved parts of the session, and `presence` if given, with the
+    /// credentials of the client. `None` for a session that is not stored.
+    pub(in crate::mqtt) fn change(
+        &self,
+        presence: Option<(&Presence, Option<CredentialRecord>)>,
+    ) -> Option<SessionChange> {
         let unsaved = self.unsaved.as_deref()?;
         let entries = unsaved.keys.iter().map(|key| (key.to_bytes(), self.value(key)));
-        let entries = entries.chain(presence.map(Presence::entry)).collect();
+        let presence = presence.map(|(presence, credentials)| presence.entries(credentials));
+        let entries = entries.chain(presence.into_iter().flatten()).collect();
         Some(SessionChange { client: self.client.clone(), anew: unsaved.is_new, entries })
     }
 
@@ -113,6 +133,13 @@ impl Session {
         Some(SessionChange { client: self.client.clone(), anew: false, entries })
     }
 
+    /// Returns the change that stores other credentials of a client that has a will.
+    pub(in crate::mqtt) fn renewing(&self, credentials: &CredentialRecord) -> Option<SessionChange> {
+        self.unsaved.as_ref()?;
+        let entries = vec![will_credentials(credentials)];
+        Some(SessionChange { client: self.client.clone(), anew: false, entries })
+    }
+
     /// Restarts the retained messages of the subscriptions that match a queued message, and removes its
     /// entry.
     fn requeue_retained(&mut self, number: u64, stream: &StreamName) {
@@ -129,7 +156,7 @@ impl Session {
     fn value(&self, key: &SessionKey) -> Option<Bytes> {
         match key {
             // Known to the connection only.
-            SessionKey::Presence => None,
+            SessionKey::Presence | SessionKey::WillCredentials => None,
             SessionKey::Subscription(filter) => {
                 self.subscriptions.get(filter).or_else(|| self.shared.get(filter)).and_then(encoded)
             }
@@ -150,7 +177,8 @@ impl Session {
 impl RestoredSession {
     /// Parses a session. Entries that cannot be read are skipped and counted.
     pub(in crate::mqtt) fn new(client: Arc<str>, entries: &[(Bytes, Bytes)]) -> Self {
-        let mut restored = Self { session: Session::new(client, true), presence: None, damaged: 0 };
+        let session = Session::new(client, true);
+        let mut restored = Self { session, presence: None, credentials: None, damaged: 0 };
         let mut queued = Vec::new();
         for (key, value) in entries {
             restored.damaged += usize::from(restored.restore_entry(key, value, &mut queued).is_none());
@@ -171,6 +199,7 @@ impl RestoredSession {
         let session = &mut self.session;
         match SessionKey::parse(key)? {
             SessionKey::Presence => self.presence = Some(decoded(value)?),
+            SessionKey::WillCredentials => self.credentials = Some(decoded(value)?),
             SessionKey::Subscription(filter) if is_shared(filter.as_str()) => {
                 let streams = stream_filter(&filter)?;
                 session.shared.add(filter, streams, decoded(value)?);

@@ -21,6 +21,8 @@ pub(in crate::mqtt) enum SessionKey {
     Received(PacketId),
     /// How far a new subscription has received retained messages.
     Retained(Filter),
+    /// The credentials by which the will is published.
+    WillCredentials,
     /// A queued retained message, by its number. Earlier versions stored a queue of them.
     QueuedRetained(u64),
 }
@@ -82,6 +84,7 @@ impl SessionKey {
                 (b'q', &id)
             }
             Self::Retained(filter) => (b'w', filter.as_str().as_bytes()),
+            Self::WillCredentials => (b'a', &[]),
             Self::QueuedRetained(of) => {
                 number = of.to_be_bytes();
                 (b'r', &number)
@@ -100,6 +103,7 @@ impl SessionKey {
         let id = || u16::from_be_bytes(name.try_into().ok()?).try_into().map(PacketId).ok();
         match kind {
             b'p' if name.is_empty() => Some(Self::Presence),
+            b'a' if name.is_empty() => Some(Self::WillCredentials),
             b's' => Filter::parse(text()?).map(Self::Subscription).ok(),
             b'c' => StreamName::stored(text()?).map(Self::Offset).ok(),
             b'f' => id().map(Self::Flight),

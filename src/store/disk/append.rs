@@ -203,7 +203,7 @@ impl Committer {
             if let Some(kept) = kept {
                 if let Some(copy) = created {
                     let (content, copy) = (Stored::Kept(kept.clone()), Stored::Kept(copy));
-                    entry.head = Some(WrittenState { content, copy, earliest: entry.log.earliest() });
+                    entry.head = Some(WrittenState { content, copy, trimmed: entry.log.trimmed() });
                     entry.state = State::Live;
                 }
                 let record = (!append.payload.is_empty()).then(|| {

@@ -35,11 +35,11 @@ impl Committer {
         }
         for stream in skipped {
             let Some(entry) = self.ids.get(stream).and_then(Weak::upgrade) else { continue };
-            let (state, earliest) = {
+            let (state, trimmed) = {
                 let entry = entry.lock();
-                (Box::new(StreamRecord::of(&entry)), entry.log.earliest())
+                (Box::new(StreamRecord::of(&entry)), entry.log.trimmed())
             };
-            let head = self.write_state(state, earliest)?;
+            let head = self.write_state(state, trimmed)?;
             entry.lock().head = Some(head);
         }
         self.flush().and_then(|()| self.sync_all()).map_err(NoRoom::Broken)
@@ -49,7 +49,7 @@ impl Committer {
     pub(super) fn write_state(
         &mut self,
         state: Box<StreamRecord>,
-        earliest: Position,
+        trimmed: Position,
     ) -> Result<WrittenState<Stored>, NoRoom> {
         self.ensure(0, 2 * state.bytes_max(), true)?;
         let (stream, ended) = (state.id, state.ended);
@@ -60,6 +60,6 @@ impl Committer {
             // The state says that the stream has ended, and replaces the record that said so.
             self.tombstones.insert(stream, content.clone());
         }
-        Ok(WrittenState { content: Stored::Kept(content), copy, earliest })
+        Ok(WrittenState { content: Stored::Kept(content), copy, trimmed })
     }
 }

@@ -81,7 +81,7 @@ impl Committer {
         // The state before the first messages, which are in the same record.
         let mut state = StreamRecord::of(&entry);
         state.tail = entry.log.tail().0;
-        let earliest = entry.log.earliest();
+        let trimmed = entry.log.trimmed();
         let state = Box::new(state);
         let copy = LogRecord::State { stream: state.clone() };
         let ends = Ends::of(create.payload.shape());
@@ -100,7 +100,7 @@ impl Committer {
             });
             let mut entry = entry.lock();
             let (content, copy) = (Stored::Kept(kept), Stored::Kept(copy));
-            entry.head = Some(WrittenState { content, copy, earliest });
+            entry.head = Some(WrittenState { content, copy, trimmed });
             let done = Done { record, annotation: None, close: create.closed, principal: create.principal };
             entry.finish(done, now);
             entry.state = State::Live;

@@ -53,7 +53,7 @@ pub fn check(directory: &Path) -> Result<Checked, OpenError> {
         bytes: files.iter().map(|segment| u64::from(segment.capacity)).sum(),
         files: files.len(),
         damage: restored.losses.damage.iter().map(damage::in_words).collect(),
-        lost: damage::lost(restored.streams.iter(), &restored.losses),
+        lost: damage::lost(restored.streams.iter().map(Box::as_ref)),
         torn: torn(&end),
     })
 }

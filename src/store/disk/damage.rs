@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use super::directory::FILE_MODE;
 use super::frame::FrameLocation;
 use super::kept::{RecordSpan, Stored};
-use super::losses::Losses;
 use crate::store::entry::Entry;
 
 /// The file in the directory of the store that has a line for each damaged place that an operator has accepted.
@@ -79,14 +78,10 @@ pub(super) fn in_words(RecordSpan { place, bytes }: &RecordSpan) -> String {
 }
 
 /// Describes what streams have lost, one line for each hole.
-pub(super) fn lost<'a>(entries: impl Iterator<Item = &'a Entry<Stored>>, losses: &Losses) -> Vec<String> {
+pub(super) fn lost<'a>(entries: impl Iterator<Item = &'a Entry<Stored>>) -> Vec<String> {
     let mut lines = Vec::new();
     for entry in entries {
-        let mut holes: BTreeSet<_> = entry.log.holes().into_iter().collect();
-        // A hole at the beginning of a log counts as trimmed and is not among the holes.
-        let known = losses.of(entry.origin.own().0).iter().filter(|(_, to)| *to <= entry.log.earliest());
-        holes.extend(known);
-        for (from, to) in holes {
+        for (from, to) in entry.log.holes() {
             let missed = to.since(from);
             let (from, to) = (entry.epoch_history.offset_at(from), entry.epoch_history.offset_at(to));
             let unit = if entry.content_type.is_json() { "messages" } else { "bytes" };

@@ -6,7 +6,7 @@ use super::kept::RecordSpan;
 use super::record::{LogRecord, StreamId};
 use super::scan::Damaged;
 use super::segment::HEADER_BYTES;
-use super::suspect::{decode_unchecked, with_bit_restored};
+use super::suspect::{Suspect, decode_unchecked, with_bit_restored};
 use crate::stream::Position;
 
 /// The maximum number of damaged records that are inspected closely, which takes time.
@@ -28,28 +28,32 @@ pub(super) struct Losses {
 
 impl Losses {
     /// Classifies a damaged place: messages of a stream, a record without messages, or unknown. `tail_of` returns the tail of a
-    /// stream as far as the log is read.
-    pub(super) fn note(&mut self, damaged: &Damaged, tail_of: impl Fn(StreamId) -> Option<Position>) {
+    /// stream as far as the log is read. Returns the record if only one bit of it was flipped.
+    pub(super) fn note(
+        &mut self,
+        damaged: &Damaged,
+        tail_of: impl Fn(StreamId) -> Option<Position>,
+    ) -> Option<LogRecord> {
         let bytes = u32::try_from(damaged.bytes.len()).unwrap_or(u32::MAX);
         self.damage.push(RecordSpan { place: damaged.place, bytes });
         if damaged.place.offset < HEADER_BYTES {
-            return;
+            return None;
         }
         let inspect = self.damage.len() <= INSPECTED_MAX;
         let certain = inspect.then(|| with_bit_restored(damaged)).flatten();
-        let suspect = certain.or_else(|| {
+        let found = certain.as_ref().map(Suspect::messages).or_else(|| {
             // A record that is decoded without a valid checksum may have been another one. It is credible if it is exactly the
             // next one of its stream.
-            decode_unchecked(damaged).filter(|suspect| {
-                let messages = suspect.messages();
-                messages.is_some_and(|(stream, start, _)| self.tail(stream, tail_of(stream)) == Some(start))
-            })
+            let messages = decode_unchecked(damaged)?.messages();
+            let is_next = |(stream, start, _): (_, _, _)| self.tail(stream, tail_of(stream)) == Some(start);
+            messages.is_some_and(is_next).then_some(messages)
         });
-        match suspect.map(|suspect| suspect.messages()) {
+        match found {
             Some(Some((stream, start, end))) => self.messages.entry(stream).or_default().push((start, end)),
             Some(None) => {}
             None => self.unknown.push(bytes.into()),
         }
+        certain.map(|suspect| suspect.record)
     }
 
     /// Notes that a record of a stream was read.

@@ -141,7 +141,7 @@ impl Disk {
         let mut structure = shared.streams.structure();
         let entries = restored.streams.into_iter().map(|mut entry| {
             entry.epoch_history = entry.epoch_history.run(entry.log.tail(), run);
-            shared.streams.insert(&mut structure, entry, now)
+            shared.streams.insert(&mut structure, *entry, now)
         });
         let entries: Vec<_> = entries.collect();
         drop(structure);
@@ -197,7 +197,7 @@ fn is_accepted(directory: &Path, restored: &ReplayedLog, accept_damage: bool) ->
     if new.is_empty() {
         return Ok(true);
     }
-    let lost = damage::lost(restored.streams.iter(), &restored.losses);
+    let lost = damage::lost(restored.streams.iter().map(Box::as_ref));
     let (damage, lost) = (damage::listed(&new), damage::listed(&lost));
     if !accept_damage {
         return Err(OpenError::Damaged { damage, lost });

@@ -201,19 +201,19 @@ impl Committer {
         if entry.lock().underway > 0 {
             self.commit().map_err(NoRoom::Broken)?;
         }
-        let (state, earliest) = {
+        let (state, trimmed) = {
             let entry = entry.lock();
             // If messages were trimmed since the state was written, a log that is restored from that state would have a hole. A
             // stream without a head is new, and its state is in a later segment.
             let is_written = entry.head.as_ref().is_none_or(|head| {
                 let oldest = head.content.span().place.segment.min(head.copy.span().place.segment);
-                oldest > from && head.earliest == entry.log.earliest()
+                oldest > from && head.trimmed == entry.log.trimmed()
             });
             let state = !is_written && entry.state != State::Removed;
-            (state.then(|| Box::new(StreamRecord::of(&entry))), entry.log.earliest())
+            (state.then(|| Box::new(StreamRecord::of(&entry))), entry.log.trimmed())
         };
         let Some(state) = state else { return self.move_end(stream, from) };
-        let head = self.write_state(state, earliest)?;
+        let head = self.write_state(state, trimmed)?;
         let bytes = head.content.span().bytes + head.copy.span().bytes;
         self.run_after_sync(move || entry.lock().head = Some(head));
         Ok(bytes)

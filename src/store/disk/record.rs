@@ -139,7 +139,8 @@ pub(super) struct StreamRecord {
     sequence: Option<Box<str>>,
     /// Set if the stream is closed, with the producer that closed it.
     closed: Option<Option<Author>>,
-    pub(super) earliest: u64,
+    /// Everything before this position is trimmed. A later position without a message was damaged.
+    pub(super) trimmed: u64,
     pub(super) tail: u64,
     /// Only a message at this position or later can be retained.
     pub(super) retained_from: u64,
@@ -286,7 +287,7 @@ impl StreamRecord {
             producers: producers.collect(),
             sequence: entry.writers.last_sequence().map(Into::into),
             closed: entry.writers.is_closed().then(|| entry.writers.closed_by().map(author)),
-            earliest: entry.log.earliest().0,
+            trimmed: entry.log.trimmed().0,
             tail: entry.decided.0,
             retained_from: entry.retained.as_ref().map_or(entry.log.tail(), |record| record.start).0,
             ended: entry.state == State::Deleted,

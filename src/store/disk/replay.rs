@@ -6,6 +6,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
+
 use super::kept::{Kept, RecordSpan, Stored};
 use super::losses::Losses;
 use super::record::{
@@ -28,8 +30,9 @@ pub(super) struct Replay {
     /// The account that is charged for everything stored before this run.
     pub(super) owner: Arc<Owner>,
     now: SystemTime,
-    streams: HashMap<StreamId, ReplayedStream>,
-    appends: HashMap<StreamId, Appends>,
+    /// Boxed like the appends, so that each stream can be freed when it becomes an entry of the store.
+    streams: HashMap<StreamId, Box<ReplayedStream>>,
+    appends: HashMap<StreamId, Box<Appends>>,
     /// The greatest append time; later than `now` if a clock was wrong.
     latest: SystemTime,
     /// The records that say that a stream has ended.
@@ -79,12 +82,25 @@ impl Replay {
         }
     }
 
+    /// Notes damage. A session cannot report a gap to its client as a stream does, so a change of a session with one flipped bit
+    /// is applied with that bit restored.
     fn damaged(&mut self, damaged: &Damaged) {
         let (streams, appends) = (&self.streams, &self.appends);
-        self.losses.note(damaged, |stream| {
+        let found = self.losses.note(damaged, |stream| {
             let decided = streams.get(&stream).map(|head| head.entry.decided);
             decided.or_else(|| appends.get(&stream)?.runs.end())
         });
+        let Damaged { place, ref bytes } = *damaged;
+        let bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        match found {
+            Some(record @ (LogRecord::Session { .. } | LogRecord::SessionChanged { .. })) => {
+                self.record(Scanned { place, bytes, record, content: Bytes::new() });
+            }
+            Some(LogRecord::Appended { said: Some(said), .. } | LogRecord::CreatedWith { said, .. }) => {
+                self.session_of_append(said.session, RecordSpan { place, bytes })
+            }
+            _ => {}
+        }
     }
 
     fn record(&mut self, scanned: Scanned) {
@@ -137,7 +153,8 @@ impl Replay {
             }
             LogRecord::Appended { stream, start, at, ends, said } => {
                 let kept = kept();
-                if let Some(ReplayedStream { entry, .. }) = self.streams.get_mut(&stream)
+                let entry = self.streams.get_mut(&stream).map(|head| &mut head.entry);
+                if let Some(entry) = entry
                     && entry.epoch_history.own() < self.run
                 {
                     entry.epoch_history = entry.epoch_history.run(Position(start), self.run);
@@ -186,7 +203,7 @@ impl Replay {
     }
 
     fn head(&mut self, state: StreamRecord, kept: Arc<Kept>) {
-        let (id, earliest) = (state.id, Position(state.earliest));
+        let (id, trimmed) = (state.id, Position(state.trimmed));
         let (written, retained_from) = (Position(state.tail), Position(state.retained_from));
         let Some(mut entry) = state.restore(&self.owner, self.now) else {
             tracing::error!(
@@ -202,8 +219,8 @@ impl Replay {
         let content = Stored::Kept(kept);
         let before = self.streams.remove(&id).and_then(|head| head.entry.head);
         let copy = before.map_or_else(|| content.clone(), |head| head.content);
-        entry.head = Some(entry::WrittenState { content, copy, earliest });
-        self.streams.insert(id, ReplayedStream { entry, written, earliest, retained_from });
+        entry.head = Some(entry::WrittenState { content, copy, trimmed });
+        self.streams.insert(id, Box::new(ReplayedStream { entry, written, trimmed, retained_from }));
     }
 
     /// Applies a change of a session. Changes before the first record of the whole session are ignored, since that record
@@ -213,6 +230,15 @@ impl Replay {
         if let Some(client) = self.session_log.changed(session, kept, bytes) {
             self.sessions.apply(&SessionChange { client, anew, entries });
         }
+    }
+
+    /// Applies the change of a session that the record of an append contains, if there is one.
+    fn session_of_append(&mut self, note: Option<SessionNote>, RecordSpan { place, bytes }: RecordSpan) {
+        let Some(note) = note else { return };
+        if let Some(segment) = self.segments.get(place.segment) {
+            segment.streams.lock().insert(note.session);
+        }
+        self.session(note, None, bytes.into());
     }
 
     /// Adds an append with its other properties.
@@ -227,14 +253,9 @@ impl Replay {
     ) {
         let mut said = said.map(|said| *said);
         let annotation = said.as_mut().and_then(|said| said.annotation.take());
-        let RecordSpan { place, bytes } = kept.span();
+        let span = kept.span();
         let end = self.append(stream, start, at, divided, annotation, kept);
-        if let Some(note) = said.as_mut().and_then(|said| said.session.take()) {
-            if let Some(segment) = self.segments.get(place.segment) {
-                segment.streams.lock().insert(note.session);
-            }
-            self.session(note, None, bytes.into());
-        }
+        self.session_of_append(said.as_mut().and_then(|said| said.session.take()), span);
         self.apply_note(stream, end, said, time(at).min(self.now));
     }
 
@@ -266,7 +287,7 @@ impl Replay {
     /// Applies the properties of an append to the writers of its stream. Ignored before the first record of the stream's state,
     /// which contains them.
     fn apply_note(&mut self, stream: StreamId, end: Position, said: Option<AppendNote>, at: SystemTime) {
-        let Some(ReplayedStream { entry, .. }) = self.streams.get_mut(&stream) else { return };
+        let Some(entry) = self.streams.get_mut(&stream).map(|head| &mut head.entry) else { return };
         entry.decided = entry.decided.max(end);
         let Some(said) = said else { return };
         let append = crate::stream::Append {
@@ -285,7 +306,7 @@ impl Replay {
         self.count_forks();
         self.measure_depths();
         let (mut appends, mut shared) = (self.appends, HashSet::new());
-        for ReplayedStream { entry, .. } in self.streams.values() {
+        for entry in self.streams.values().map(|head| &head.entry) {
             shared.extend(entry.origin.ancestors().iter().map(|(origin, _)| origin.0));
         }
         for (stream, appends) in &mut appends {
@@ -305,7 +326,7 @@ impl Replay {
             if entry.log.tail() > tail {
                 skipped.push(stream);
             }
-            entry
+            Box::new(entry)
         });
         let mut streams: Vec<_> = restored.collect();
         if self.latest > self.now {
@@ -338,7 +359,7 @@ impl Replay {
                 Some((head.entry.name.clone(), head.entry.asked.fork.as_ref()?.source.clone()))
             })
             .collect();
-        for ReplayedStream { entry, .. } in self.streams.values_mut() {
+        for entry in self.streams.values_mut().map(|head| &mut head.entry) {
             let (mut depth, mut name) = (0, &entry.name);
             // An earlier version allowed longer chains.
             while let Some(source) = sources.get(name).filter(|_| depth < FORK_DEPTH_MAX) {
@@ -357,7 +378,8 @@ impl Replay {
                 }
             }
             let before = self.streams.len();
-            self.streams.retain(|_, ReplayedStream { entry, .. }| {
+            self.streams.retain(|_, head| {
+                let entry = &mut head.entry;
                 entry.forks = forks.get(&entry.name).copied().unwrap_or_default();
                 entry.state != State::Deleted || entry.forks > 0
             });
@@ -370,7 +392,9 @@ impl Replay {
 
 /// The result of a replay.
 pub(super) struct ReplayedLog {
-    pub(super) streams: Vec<Entry<Stored>>,
+    /// In boxes that the map of streams takes over: a list of entries would need twice the memory while it grows.
+    #[allow(clippy::vec_box, reason = "the boxes are moved")]
+    pub(super) streams: Vec<Box<Entry<Stored>>>,
     /// Streams whose tails were moved past damage, which is still to be written.
     pub(super) skipped: Vec<StreamId>,
     pub(super) losses: Losses,

@@ -15,8 +15,11 @@ const SPANS_MIN: usize = 64;
 /// The appends of one stream that were found so far.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
-    /// By the position after the last append of the span.
-    spans: BTreeMap<Position, RunSpan>,
+    /// The span of the last append in the files, with the position after it. Most streams have no other one, and a map for a
+    /// single span would take as much memory as the stream.
+    latest: Option<(Position, RunSpan)>,
+    /// The other spans, by the position after their last append. Empty if `latest` is set after a join.
+    others: BTreeMap<Position, RunSpan>,
     /// Number of spans that were left after the last join.
     joined: usize,
 }
@@ -59,13 +62,15 @@ impl RunSpan {
 impl Runs {
     /// Whether an append contains the position.
     pub(super) fn contain(&self, position: Position) -> bool {
-        let span = self.spans.range(Position(position.0.saturating_add(1))..).next();
-        span.is_some_and(|(_, span)| span.start <= position)
+        let is_latest = |(end, span): &(Position, RunSpan)| span.start <= position && position < *end;
+        let other = || self.others.range(Position(position.0.saturating_add(1))..).next();
+        self.latest.as_ref().is_some_and(is_latest) || other().is_some_and(|(_, span)| span.start <= position)
     }
 
     /// The position after the last append.
     pub(super) fn end(&self) -> Option<Position> {
-        self.spans.last_key_value().map(|(end, _)| *end)
+        let latest = self.latest.as_ref().map(|(end, _)| *end);
+        self.others.last_key_value().map(|(end, _)| *end).max(latest)
     }
 
     /// Adds an append, which must not be empty. Moved appends come twice if the segment from which they were moved still
@@ -75,11 +80,16 @@ impl Runs {
         if self.contain(start) {
             return;
         }
-        let span = self.spans.remove(&start);
+        if let Some((latest, span)) = self.latest.as_mut().filter(|(latest, _)| *latest == start) {
+            span.push(record);
+            *latest = end;
+            return;
+        }
+        let span = self.others.remove(&start);
         let mut span = span.unwrap_or(RunSpan { start, sealed: Vec::new(), open: Vec::new(), open_bytes: 0 });
         span.push(record);
-        self.spans.insert(end, span);
-        if self.spans.len() > SPANS_MIN + 2 * self.joined {
+        self.others.extend(self.latest.replace((end, span)));
+        if self.others.len() > SPANS_MIN + 2 * self.joined {
             self.join();
         }
     }
@@ -87,13 +97,17 @@ impl Runs {
     /// Seals all appends, so that logs can share the runs.
     pub(super) fn seal(&mut self) {
         self.join();
-        self.spans.values_mut().for_each(RunSpan::seal);
+        self.others.values_mut().chain(self.latest.as_mut().map(|(_, span)| span)).for_each(RunSpan::seal);
     }
 
     /// Joins spans that follow each other.
     pub(super) fn join(&mut self) {
+        if self.others.is_empty() {
+            return;
+        }
+        self.others.extend(self.latest.take());
         let mut joined: BTreeMap<Position, RunSpan> = BTreeMap::new();
-        for (end, next) in std::mem::take(&mut self.spans) {
+        for (end, next) in std::mem::take(&mut self.others) {
             let Some(mut before) = joined.remove(&next.start) else {
                 joined.insert(end, next);
                 continue;
@@ -102,7 +116,7 @@ impl Runs {
             joined.insert(end, before);
         }
         self.joined = joined.len();
-        self.spans = joined;
+        self.others = joined;
     }
 }
 
@@ -110,32 +124,33 @@ impl Runs {
 pub(super) struct Gathered {
     restored: Restored<Stored>,
     /// Appends before this position are not needed.
-    earliest: Position,
+    trimmed: Position,
     /// The position after the last append. Positions between that and the next one were damaged.
     end: Option<Position>,
 }
 
 impl Gathered {
-    pub(super) fn new(earliest: Position) -> Self {
-        Self { restored: Restored { sealed: Vec::new(), open: Vec::new() }, earliest, end: None }
+    pub(super) fn new(trimmed: Position) -> Self {
+        Self { restored: Restored { sealed: Vec::new(), open: Vec::new() }, trimmed, end: None }
     }
 
-    /// Adds the runs that a source has between two positions; they stay shared.
+    /// Adds the runs that a source has between two positions; they stay shared. The runs must be joined.
     pub(super) fn share(&mut self, runs: &Runs, from: Position, to: Position) {
-        let sealed = runs.spans.values().flat_map(|span| &span.sealed);
+        let spans = runs.others.values().chain(runs.latest.as_ref().map(|(_, span)| span));
+        let sealed = spans.flat_map(|span| &span.sealed);
         for run in sealed.filter(|run| run.start() >= from && run.start() < to) {
             self.push_run(run.clone(), to);
         }
     }
 
-    /// Adds all appends that a stream has from a position on.
+    /// Adds all appends that a stream has from a position on. The runs must be joined.
     pub(super) fn own(mut self, runs: Runs, from: Position) -> Restored<Stored> {
-        for span in runs.spans.into_values() {
+        for span in runs.others.into_values().chain(runs.latest.map(|(_, span)| span)) {
             for run in span.sealed.into_iter().filter(|run| run.start() >= from) {
                 self.seal_open();
                 self.push_run(run, Position(u64::MAX));
             }
-            let open = span.open.into_iter().filter(|record| record.end() > self.earliest);
+            let open = span.open.into_iter().filter(|record| record.end() > self.trimmed);
             let open: Vec<_> = open.filter(|record| record.start >= from).collect();
             if !open.is_empty() {
                 self.seal_open();
@@ -155,7 +170,7 @@ impl Gathered {
 
     fn push_run(&mut self, run: Arc<Packed>, to: Position) {
         let end = run.end().min(to);
-        if end > self.earliest && self.end.is_none_or(|end| end <= run.start()) {
+        if end > self.trimmed && self.end.is_none_or(|end| end <= run.start()) {
             self.end = Some(end);
             self.restored.sealed.push((run, end));
         }
@@ -210,7 +225,7 @@ mod tests {
         ];
         for order in orders {
             let runs = runs(order.iter().copied());
-            assert_eq!(runs.spans.len(), 1, "{:?}", &order[..3]);
+            assert_eq!(runs.others.len() + usize::from(runs.latest.is_some()), 1, "{:?}", &order[..3]);
             let found = Gathered::new(Position(0)).own(runs, Position(0));
             assert_eq!(kept(found, 0, 1000), (0..1000).collect::<Vec<_>>());
         }

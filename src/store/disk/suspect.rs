@@ -1,6 +1,7 @@
 //! Identifies damaged frames, so that their readers are told what is missing even if no later record shows a hole.
 //!
-//! The result is only which messages were lost and how many. Nothing of a damaged frame is served.
+//! The result is which messages were lost and how many, and a change of a session if only one bit of its record was flipped. No
+//! message of a damaged frame is served.
 
 use super::frame::{self, FrameHeader, FrameLocation};
 use super::record::{LogRecord, StreamId};

@@ -53,8 +53,8 @@ pub(in crate::store) struct WrittenState<C> {
     pub(in crate::store) content: C,
     /// A second copy, because the messages of the stream cannot be used without its state.
     pub(in crate::store) copy: C,
-    /// The earliest position of the log when the state was written; earlier messages are not needed to restore the stream.
-    pub(in crate::store) earliest: Position,
+    /// The end of the trimmed messages when the state was written. Earlier messages are not needed to restore the stream.
+    pub(in crate::store) trimmed: Position,
 }
 
 /// The part of an append that is done after it is written.

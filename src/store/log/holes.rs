@@ -9,12 +9,26 @@ impl<C: Content> Log<C> {
         if to <= self.tail {
             return;
         }
-        if self.earliest == self.tail {
-            self.earliest = to;
-        } else {
-            self.holes.get_or_insert_default();
-        }
+        let beginning = (self.earliest == self.tail).then_some(self.earliest);
+        self.holes.get_or_insert_default();
         self.tail = to;
+        if let Some(beginning) = beginning {
+            self.earliest = to;
+            self.lose_beginning(beginning);
+        }
+    }
+
+    /// The end of the trimmed messages. Messages between there and `earliest` were damaged.
+    pub(in crate::store) fn trimmed(&self) -> Position {
+        self.holes.as_ref().and_then(|holes| holes.trimmed).unwrap_or(self.earliest)
+    }
+
+    /// Marks the messages between `from` and `earliest` as damaged.
+    pub(super) fn lose_beginning(&mut self, from: Position) {
+        if from < self.earliest {
+            let trimmed = &mut self.holes.get_or_insert_default().trimmed;
+            *trimmed = trimmed.map_or(Some(from), |trimmed| Some(trimmed.min(from)));
+        }
     }
 
     /// The end of the hole at `position`; `None` if there is an append.
@@ -25,9 +39,9 @@ impl<C: Content> Log<C> {
         (next > position).then_some(next)
     }
 
-    /// All holes between `earliest` and the tail.
+    /// All holes, including the one before `earliest`.
     pub(in crate::store) fn holes(&self) -> Vec<(Position, Position)> {
-        let (mut found, mut end) = (Vec::new(), self.earliest);
+        let (mut found, mut end) = (Vec::new(), self.trimmed());
         let Some(holes) = &self.holes else { return found };
         for record in self.records_from(self.earliest) {
             if holes.damaged.contains(&record.start) {
@@ -57,10 +71,11 @@ impl<C: Content> Log<C> {
         }
     }
 
-    /// Trims a hole at the beginning of the log.
+    /// Moves `earliest` to the end of a hole that begins there.
     pub(super) fn skip_hole(&mut self) {
         if let Some(end) = self.hole_at(self.earliest) {
-            self.earliest = end;
+            let from = std::mem::replace(&mut self.earliest, end);
+            self.lose_beginning(from);
             self.kept = self.count();
         }
     }

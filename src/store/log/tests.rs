@@ -131,3 +131,56 @@ fn a_fork_is_the_log_up_to_its_point() {
         assert_eq!(fork.kept, Extent { messages: end, ..fork.kept });
     }
 }
+
+fn lose(log: &mut Log<Bytes>, content: &'static str) {
+    log.lose(Position(0), |found| found == content);
+}
+
+/// The position after the trimmed messages, and the first one that can be read.
+fn beginning(log: &Log<Bytes>) -> (u64, u64) {
+    (log.trimmed().0, log.earliest().0)
+}
+
+#[test]
+fn damage_at_the_beginning_is_not_trimmed_until_later_messages_are() {
+    let mut log = json_log(&[1, 1, 1, 1]);
+    lose(&mut log, "0");
+    lose(&mut log, "1");
+    assert_eq!((beginning(&log), log.holes()), ((0, 2), vec![(Position(0), Position(2))]));
+    let fork = log.fork(Position(3));
+    assert_eq!(beginning(&fork), (0, 2));
+    log.trim(&Retention { messages_max: Some(1), ..Retention::default() }, NOW);
+    assert_eq!((beginning(&log), log.holes()), ((3, 3), vec![]));
+    lose(&mut log, "3");
+    assert_eq!((beginning(&log), log.tail), ((3, 4), Position(4)));
+    log.skip_to(Position(6));
+    assert_eq!((beginning(&log), log.tail), ((3, 6), Position(6)));
+}
+
+#[test]
+fn a_log_is_restored_with_the_damage_at_its_beginning() {
+    let log = json_log(&[1; 4]);
+    let creator = Budget::unlimited().owner(Principal::GATEWAY);
+    let by = ChargedTo { principal: Principal::GATEWAY, creator: &creator };
+    for (found, trimmed, expected) in [(0, 0, (0, 0)), (0, 2, (2, 2)), (3, 2, (2, 3)), (4, 1, (1, 4))] {
+        let appends = Restored { sealed: Vec::new(), open: log.open[found..].to_vec() };
+        let (trimmed, tail) = (Position(trimmed), log.tail);
+        let restored = Log::restore(trimmed, tail, tail, appends, &Retention::default(), by);
+        assert_eq!(beginning(&restored), expected, "{found} {trimmed:?}");
+    }
+}
+
+/// A clock that was set back gave the second message an earlier time than the first.
+#[test]
+fn the_oldest_message_ages_although_an_older_one_with_a_later_time_was_damaged() {
+    let mut log = Log::default();
+    for (text, seconds) in [("0", 100), ("1", 0)] {
+        push(&mut log, Payload::json(text.into(), vec![1]), NOW + Duration::from_secs(seconds));
+    }
+    let young = Retention { age_max: Some(Duration::from_secs(10)), ..Retention::default() };
+    log.trim(&young, NOW + Duration::from_secs(20));
+    assert_eq!(log.earliest, Position(0), "the first message protects what follows it");
+    lose(&mut log, "0");
+    log.trim(&young, NOW + Duration::from_secs(20));
+    assert_eq!((log.earliest, log.kept), (Position(2), Extent::default()));
+}

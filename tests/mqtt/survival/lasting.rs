@@ -45,6 +45,14 @@ impl Lasting {
         self.start_again().await;
     }
 
+    /// Lets it end, and starts another one on the same store.
+    pub(super) async fn restart(&mut self) {
+        self.home.send_replace(None);
+        self.gateway.signal("TERM");
+        self.gateway.ended(PATIENCE).await;
+        self.start_again().await;
+    }
+
     /// Where it is.
     pub(super) fn home(&self) -> Home {
         Home(self.home.subscribe())

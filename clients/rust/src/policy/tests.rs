@@ -1,5 +1,7 @@
 //! The decisions on simulated networks: a day of a reader takes milliseconds.
 
+mod steps;
+
 use super::*;
 
 /// One thing that a network lets happen in an attempt.

@@ -23,7 +23,7 @@ pub(super) struct ReplayedStream {
     pub(super) entry: Entry<Stored>,
     /// The tail in the last record of the state.
     pub(super) written: Position,
-    pub(super) earliest: Position,
+    pub(super) trimmed: Position,
     pub(super) retained_from: Position,
 }
 
@@ -39,14 +39,14 @@ impl Appends {
 }
 
 impl ReplayedStream {
-    /// The stream with its messages: first those that it shares with its sources, then its own. Messages missing at the
-    /// beginning were trimmed, messages missing in between were damaged.
-    pub(super) fn into_entry(self, found: &mut HashMap<StreamId, Appends>) -> Entry<Stored> {
-        let Self { mut entry, written, earliest, retained_from } = self;
+    /// The stream with its messages: first those that it shares with its sources, then its own. Messages that are missing after
+    /// the trimmed ones were damaged.
+    pub(super) fn into_entry(self, found: &mut HashMap<StreamId, Box<Appends>>) -> Entry<Stored> {
+        let Self { mut entry, written, trimmed, retained_from } = self;
         if entry.state == State::Deleted {
             return entry;
         }
-        let (mut gathered, mut from) = (Gathered::new(earliest), Position(0));
+        let (mut gathered, mut from) = (Gathered::new(trimmed), Position(0));
         for (origin, to) in entry.origin.ancestors() {
             if let Some(appends) = found.get(&origin.0) {
                 gathered.share(&appends.runs, from, *to);
@@ -55,7 +55,7 @@ impl ReplayedStream {
         }
         let own = found.remove(&entry.origin.own().0).unwrap_or_default();
         let appends = gathered.own(own.runs, from);
-        entry.restore_log(earliest, written, appends);
+        entry.restore_log(trimmed, written, appends);
         // An empty message clears the retained message.
         let is_retained = |append: &Append<Stored>| {
             !append.shape.is_empty_message()

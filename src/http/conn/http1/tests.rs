@@ -1,0 +1,108 @@
+//! Tests of idle connections on a paused clock, over real sockets.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::super::context::Service;
+use super::super::state::{ConnectionState, OpenConnection};
+use super::*;
+use crate::budget::Budget;
+use crate::clock::{Clock, in_time};
+use crate::http::api::access::AccessPolicy;
+use crate::http::api::gateway::HoldPolicy;
+use crate::hub::Hub;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::store::Memory;
+use crate::stream::Principal;
+
+struct Nothing;
+
+impl OpenConnection for Nothing {}
+
+const REQUEST: &[u8] = b"GET /v1/stream/missing HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+/// A connection that is being served, its client, and the phase of the server.
+async fn connected() -> (TcpStream, watch::Sender<Phase>) {
+    let (limits, metrics, clock) = (Arc::new(Limits::default()), Arc::new(Metrics::new()), Clock::start());
+    let hub = Hub::new(Arc::new(Memory::new()), limits.clone(), metrics.clone(), clock);
+    let holds = HoldPolicy { default: Duration::from_secs(25), max: Duration::from_secs(55) };
+    let access = AccessPolicy::new(IpAddr::V4(Ipv4Addr::LOCALHOST), &[], &[]).unwrap();
+    let (mqtt_sockets, _) = mpsc::channel(1);
+    let gateway = Gateway::new(Arc::new(hub), limits.clone(), holds, metrics, clock, access, mqtt_sockets);
+    let (change, phase) = watch::channel(Phase::Serving);
+    let state = Arc::new(ConnectionState::new(Nothing, &Budget::unlimited().owner(Principal::GATEWAY)));
+    let service = Arc::new(Service::Gateway(Arc::new(gateway)));
+    let context = ConnectionContext { service, limits, state, phase, refuse: false };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (client, accepted) =
+        tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    tokio::spawn(serve(Transport::plain(accepted.unwrap().0), Bytes::new(), context));
+    (client.unwrap(), change)
+}
+
+/// Sends a request and reads its answer.
+async fn request(client: &mut TcpStream) {
+    client.write_all(REQUEST).await.unwrap();
+    let (mut answer, mut byte) = (Vec::new(), [0]);
+    while !answer.ends_with(b"}\n") {
+        client.read_exact(&mut byte).await.unwrap();
+        answer.extend(byte);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 404 "), "{}", String::from_utf8_lossy(&answer));
+}
+
+/// Whether the gateway closes an idle connection within a time.
+async fn closes_within(client: &mut TcpStream, time: Duration) -> bool {
+    match timeout(time, client.read(&mut [0; 1])).await {
+        Ok(read) => {
+            assert_eq!(read.unwrap(), 0);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_closes_early_while_memory_is_critical() {
+    in_time("the connections close", async {
+        for phase in [Phase::Serving, Phase::Shedding, Phase::Closing] {
+            let (mut client, change) = connected().await;
+            request(&mut client).await;
+            assert!(!closes_within(&mut client, Duration::from_secs(60)).await);
+            request(&mut client).await;
+            change.send_replace(phase);
+            // The connection has a task of its own, so a moment may pass on the paused clock.
+            let soon = match phase {
+                Phase::Serving => Duration::from_secs(76),
+                Phase::Shedding => SHEDDING_TIME + Duration::from_millis(100),
+                Phase::Closing | Phase::Stopped => Duration::from_millis(100),
+            };
+            let is_early = closes_within(&mut client, Duration::from_secs(74).min(soon)).await;
+            assert_eq!(is_early, phase != Phase::Serving, "{phase:?}");
+            assert!(is_early || closes_within(&mut client, Duration::from_secs(2)).await, "{phase:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_idle_while_memory_was_critical_may_be_used_and_be_idle_again() {
+    in_time("the connection closes", async {
+        let (mut client, change) = connected().await;
+        request(&mut client).await;
+        change.send_replace(Phase::Shedding);
+        request(&mut client).await;
+        change.send_replace(Phase::Serving);
+        request(&mut client).await;
+        assert!(!closes_within(&mut client, Duration::from_secs(74)).await);
+        change.send_replace(Phase::Closing);
+        assert!(closes_within(&mut client, Duration::from_millis(100)).await);
+    })
+    .await;
+}

@@ -1,0 +1,198 @@
+//! Groups in the store, each as a session whose client id no client can have: an entry for each stream with the offset from which
+//! the group has to send its messages again if the gateway is killed. What was acknowledged since is sent twice then, and nothing
+//! is lost.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use tokio::task::consume_budget;
+
+use super::{Group, GroupState, GroupStream, Groups};
+use crate::mqtt::Broker;
+use crate::mqtt::codec::Reason;
+use crate::stream::{Filter, Offset, SessionChange, Start, StoredSession, StreamName};
+
+/// Start of the client id of a group. MQTT allows no client id with this character (MQTT-1.5.4-2).
+pub(super) const GROUP_ID: char = '\0';
+
+/// Maximum number of offsets in one change, so that the changes of others do not wait for long.
+const OFFSETS_PER_CHANGE: usize = 1000;
+
+/// The entry that says that a group has begun; its value is the format of the others.
+const BEGUN: (Bytes, Bytes) = (Bytes::from_static(b""), Bytes::from_static(b"\x01"));
+
+impl Groups {
+    /// Restores a group from the store. `None`: this is the session of a client.
+    pub(in crate::mqtt) fn restore(self: &Arc<Self>, stored: &StoredSession) -> Option<Arc<Group>> {
+        let key = Filter::parse(stored.client.strip_prefix(GROUP_ID)?).ok()?;
+        let group = self.group(&key);
+        let mut state = group.state.lock();
+        (state.is_stored, state.was_stored) = (true, true);
+        state.has_begun = stored.entries.contains(&BEGUN);
+        for (name, offset) in &stored.entries {
+            let text = |bytes| std::str::from_utf8(bytes).ok();
+            let name = text(name).and_then(|name| StreamName::stored(name).ok());
+            let offset = text(offset).and_then(|offset| offset.parse().ok());
+            if let Some((name, offset)) = name.zip(offset) {
+                state.streams.insert(name, GroupStream::new(Start::At(offset)));
+            }
+        }
+        drop(state);
+        Some(group)
+    }
+}
+
+impl Group {
+    /// The filter with `$share` and the name of the group.
+    pub(in crate::mqtt) fn key(&self) -> &Filter {
+        &self.key
+    }
+
+    /// Whether the group will send a message that is in flight, because it was restored from the store.
+    pub(in crate::mqtt) fn sends_again(&self, name: &StreamName, start: Offset) -> bool {
+        let state = self.state.lock();
+        match state.streams.get(name).map(|stream| stream.next) {
+            Some(Start::At(next)) => next <= start,
+            Some(Start::Earliest) | None => state.has_begun,
+            Some(Start::Tail) => false,
+        }
+    }
+
+    /// Passes over a message that stays with a session.
+    pub(in crate::mqtt) fn keep(&self, name: &StreamName, start: Offset) {
+        let mut state = self.state.lock();
+        let stream = state.streams.entry(name.clone()).or_insert_with(|| GroupStream::new(Start::Earliest));
+        stream.kept.insert(start);
+    }
+
+    /// Takes changes that are not stored yet, as one change of limited size.
+    fn take_change(&self) -> Option<SessionChange> {
+        let mut state = self.state.lock();
+        let anew = !state.was_stored;
+        if !state.is_stored || !state.has_begun || (state.unsaved.is_empty() && !anew) {
+            return None;
+        }
+        state.was_stored = true;
+        let names: Vec<_> = state.unsaved.iter().take(OFFSETS_PER_CHANGE).cloned().collect();
+        let entry = |name: StreamName| {
+            state.unsaved.remove(&name);
+            let offset = state.streams.get(&name).and_then(GroupStream::sent_up_to);
+            (name.as_str().to_owned().into(), offset.map(|offset| offset.to_string().into()))
+        };
+        let begun = anew.then_some((BEGUN.0, Some(BEGUN.1)));
+        let entries = names.into_iter().map(entry).chain(begun).collect();
+        Some(SessionChange { client: client(&self.key), anew, entries })
+    }
+
+    fn put_back(&self, change: &SessionChange) {
+        let mut state = self.state.lock();
+        let GroupState { was_stored, unsaved, .. } = &mut *state;
+        *was_stored &= !change.anew;
+        let names = change.entries.iter().filter_map(|(name, _)| std::str::from_utf8(name).ok());
+        unsaved.extend(names.filter_map(|name| StreamName::stored(name).ok()));
+    }
+}
+
+impl GroupStream {
+    /// The first message that a member has not acknowledged. `None`: the first message of the stream.
+    fn sent_up_to(&self) -> Option<Offset> {
+        let first = self.lease.as_ref().and_then(|lease| lease.unacknowledged.first().copied());
+        first.or(if let Start::At(next) = self.next { Some(next) } else { None })
+    }
+}
+
+impl Broker {
+    /// Stores what has changed of a group.
+    pub(in crate::mqtt) async fn store_group(&self, group: &Group) -> Result<(), Reason> {
+        let _order = self.groups.storing.lock().await;
+        while let Some(change) = group.take_change() {
+            if let Err(reason) = self.store(Some(change.clone())).await {
+                group.put_back(&change);
+                return Err(reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores all groups that have changed, and removes those that have ended. What fails is tried again at the next call.
+    pub(in crate::mqtt) async fn store_groups(&self) {
+        let changed: Vec<_> = self.groups.table.lock().values().filter_map(Weak::upgrade).collect();
+        for group in changed {
+            consume_budget().await;
+            if let Err(reason) = self.store_group(&group).await {
+                tracing::debug!(
+                    group = group.key.as_str(),
+                    ?reason,
+                    "cannot store the offsets of a group; retrying"
+                );
+            }
+        }
+        let ended = std::mem::take(&mut *self.groups.ended.lock());
+        for key in ended {
+            let _order = self.groups.storing.lock().await;
+            // A new group of this filter replaces what is stored.
+            let is_over = !self.groups.table.lock().contains_key(&key);
+            if is_over && self.store(Some(SessionChange::end(client(&key)))).await.is_err() {
+                self.groups.ended.lock().insert(key);
+            }
+        }
+    }
+}
+
+/// The client id of a group in the store.
+fn client(key: &Filter) -> Arc<str> {
+    format!("{GROUP_ID}{key}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::{Epoch, Position};
+
+    fn at(position: u64) -> Offset {
+        Offset { epoch: Epoch(1), position: Position(position) }
+    }
+
+    fn stored(change: SessionChange) -> StoredSession {
+        let entries = change.entries.into_iter().map(|(name, offset)| (name, offset.unwrap())).collect();
+        StoredSession { client: change.client, entries }
+    }
+
+    #[test]
+    fn a_stored_group_goes_on_at_the_first_message_that_was_not_acknowledged() {
+        let [ours, other] = ["a/b", "a/c"].map(|name| StreamName::parse(name).unwrap());
+        let groups = Arc::new(Groups::default());
+        let group = groups.group(&Filter::parse("$share/g/a/+").unwrap());
+        group.state.lock().is_stored = true;
+        group.begin_stream(ours.clone(), at(10));
+        group.begin_stream(other.clone(), at(20));
+        assert_eq!(group.take_change(), None, "it has not begun");
+        group.begin();
+        let begun = group.take_change().unwrap();
+        assert!(begun.anew && group.take_change().is_none());
+        group.put_back(&begun);
+        group.lease(&ours, 1);
+        group.sent(&ours, at(14), (10..14).map(at).collect(), true);
+        group.acknowledged(&ours, at(10));
+        let change = group.take_change().unwrap();
+        assert!(change.anew, "the first change was not stored");
+
+        let groups = Arc::new(Groups::default());
+        let restored = groups.restore(&stored(change)).unwrap();
+        assert_eq!(restored.key(), group.key());
+        assert_eq!(restored.lease(&ours, 2), Some(Start::At(at(11))));
+        assert_eq!(restored.lease(&other, 2), Some(Start::At(at(20))));
+        let new = StreamName::parse("a/new").unwrap();
+        assert_eq!(restored.lease(&new, 2), Some(Start::Earliest));
+        assert!(restored.sends_again(&ours, at(11)) && !restored.sends_again(&ours, at(10)));
+        assert_eq!(restored.take_change(), None, "nothing has changed");
+        drop(restored);
+        assert!(groups.ended.lock().contains(group.key()));
+    }
+
+    #[test]
+    fn the_session_of_a_client_is_not_a_group() {
+        let session = StoredSession { client: "$share/g/a".into(), entries: Vec::new() };
+        assert!(Arc::new(Groups::default()).restore(&session).is_none());
+    }
+}
