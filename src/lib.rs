@@ -78,7 +78,9 @@ mod metrics;
 #[cfg(not(feature = "internals"))]
 mod mqtt;
 #[cfg(not(feature = "internals"))]
-mod outbound;
+mod outbound {
+    pub mod wake;
+}
 #[cfg(not(feature = "internals"))]
 mod store;
 #[cfg(not(feature = "internals"))]
@@ -116,7 +118,10 @@ pub mod metrics;
 pub mod mqtt;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
-pub mod outbound;
+pub mod outbound {
+    //! What the gateway itself sends.
+    pub mod wake;
+}
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod store;

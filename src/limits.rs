@@ -41,6 +41,7 @@
 //! | a producer | 100 bytes and its id of at most 256 bytes; 10 000 per stream |
 //! | a client that is remembered after its poll | 256 bytes, its id and the name of its stream; all of them at most 300 times `idle_clients_max`: 29 MiB |
 //! | a client whose takeovers are remembered | 300 bytes; `takeover_clients_max` of those that poll, and of those that speak MQTT: 6 MiB |
+//! | a device that is woken | 0.5 KiB, and 0.25 KiB for each of its streams and channels, with their names and credentials; all devices take at most `device_bytes_max` |
 //! | a revocation of tokens | about 300 bytes; 10 000 that count, and 30 000 entries in their stream |
 //!
 //! | from | of the budget |
@@ -290,7 +291,7 @@ limits! {
     /// Lines of the access log that wait to be written; further ones are lost and counted.
     access_log_bytes_max: usize = 1024 * 1024, "bytes";
 
-    /// Devices that are registered to be woken, at most 3 KiB each plus their credentials.
+    /// Devices that are registered to be woken.
     devices_max: usize = 200_000, "devices";
     /// Memory of all registered devices.
     device_bytes_max: usize = 256 * 1024 * 1024, "bytes";

@@ -243,7 +243,8 @@ impl Server {
             gateway,
             admin,
             mqtt,
-            store: open_store(settings, &metrics, &budget, clock)?,
+            store: open_store(settings, &metrics, &budget, clock)
+                .map_err(|(directory, error)| BindError::Store { directory, error })?,
             budget,
             metrics,
             clock,

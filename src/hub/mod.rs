@@ -40,8 +40,8 @@ pub use clients::{
     SubscribedView, TooManyPolls,
 };
 pub use devices::{
-    AppPolicy, ChannelView, Credential, CredentialKind, DeviceError, DeviceSpec, DeviceView, Devices,
-    Presence, QuietHours, Removed, Verdict, WakeOrder,
+    AppPolicy, ChannelView, Credential, CredentialKind, DeviceConnection, DeviceError, DeviceSpec,
+    DeviceView, Devices, QuietHours, Removed, Verdict, WakeOrder,
 };
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
 pub use listing::{StreamListing, StreamView};

@@ -1,14 +1,14 @@
 //! The metrics of devices and their wakes.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-
-use super::Size;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VerdictLabels {
@@ -39,7 +39,7 @@ pub(crate) struct WakeMetrics {
     to_poll_seconds: Family<ProviderLabel, Histogram>,
     suppressed: Family<SuppressedLabel, Counter>,
     alarms: Family<ProviderLabel, Counter>,
-    devices: Family<DeviceStateLabel, Size>,
+    devices: Family<DeviceStateLabel, Gauge<u64, AtomicU64>>,
 }
 
 /// The states of devices, in the order of [`Counts`](super::Counts).

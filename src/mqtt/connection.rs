@@ -24,7 +24,7 @@ use super::walks::{CatchUp, RetainedWalk};
 use super::wire::{Wire, WireProgress};
 use crate::auth::{EndOfRights, Grants, RightsEnd};
 use crate::budget::OpenCharge;
-use crate::hub::Subscriber;
+use crate::hub::{DeviceConnection, Subscriber};
 use crate::stream::StreamName;
 
 /// Maximum number of changed streams taken at once; the others stay marked.
@@ -76,8 +76,8 @@ pub(super) struct Connection<S> {
     leave_at: Option<Instant>,
     /// When to store changes that need not be stored at once.
     save_at: Option<Instant>,
-    /// Counts the connection for its tenant.
-    _open: Option<OpenCharge>,
+    /// Counts the connection for its tenant, and keeps a device from being woken.
+    _open: (Option<OpenCharge>, Option<DeviceConnection>),
 }
 
 /// What happens when the timer fires.
@@ -122,6 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         session.reconnected();
         let subscriber = broker.hub.subscriber(&session.client);
         let draining = broker.hub.draining();
+        let open = (open, broker.hub.session_connected(&session.client));
         Self {
             wire,
             subscriber,

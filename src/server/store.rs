@@ -1,26 +1,26 @@
 //! Opens the store, in memory or on disk, and counts what a store on disk does.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::BindError;
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::{Settings, StorePlace};
 use crate::metrics::{Metrics, StoreMetrics};
-use crate::store::{Disk, DiskOptions, Memory};
+use crate::store::{Disk, DiskOptions, Memory, OpenError};
 use crate::stream::{Observer, Store};
 
 /// The cache of a store on disk takes at most the memory budget divided by this.
 const CACHE_DIVISOR: u64 = 8;
 
-/// Opens the store. A store on disk reads its log first.
+/// Opens the store. A store on disk reads its log first; the error has its directory.
 pub(super) fn open_store(
     settings: &Settings,
     metrics: &Metrics,
     budget: &Arc<Budget>,
     clock: Clock,
-) -> Result<Arc<dyn Store>, BindError> {
+) -> Result<Arc<dyn Store>, (PathBuf, OpenError)> {
     let StorePlace::Directory(directory) = &settings.store else {
         return Ok(Arc::new(Memory::within(budget.clone())));
     };
@@ -29,7 +29,7 @@ pub(super) fn open_store(
     let cache_bytes = settings.limits.store_cache_bytes.min(budget.max() / CACHE_DIVISOR);
     let options = DiskOptions { cache_bytes, accept_damage: settings.accept_damage, ..options };
     let opened = Disk::open_within(directory, options, observer, budget, clock.now());
-    let (disk, opened) = opened.map_err(|error| BindError::Store { directory: directory.clone(), error })?;
+    let (disk, opened) = opened.map_err(|error| (directory.clone(), error))?;
     let (streams, records, took) = (opened.streams, opened.records, opened.took);
     tracing::info!(directory = %directory.display(), streams, records, ?took, "opened the store");
     if opened.may_lack_end {

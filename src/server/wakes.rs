@@ -10,8 +10,8 @@ use crate::http_client::{Trust, TrustError};
 use crate::hub::{AppPolicy, CredentialKind};
 use crate::limits::Span;
 use crate::outbound::wake::{
-    Adapter, Apns, ApnsIds, Fcm, Getui, Huawei, HuaweiVersion, InvalidKey, Jpush, SendingApp, SigningKey,
-    Tpns, WebPush, Webhook, Xiaomi,
+    Adapter, Apns, ApnsIds, Fcm, Getui, Huawei, HuaweiVersion, InvalidKey, Jpush, ProviderKey, SendingApp,
+    SmsContent, Smsc, SmscSettings, Tpns, WebPush, Webhook, Xiaomi,
 };
 
 /// Why an app cannot be used.
@@ -79,7 +79,13 @@ impl WakeApps {
         let (interval, burst, ttl) = budget(settings.kind, settings.version);
         let ttl = settings.ttl.map_or(ttl, Span::get);
         let is_sms = settings.kind == WakeKind::Sms;
-        let adapter = adapter(settings)?;
+        let (app, public_key) = if is_sms {
+            (SendingApp::of_sms(message_centre(settings)?, ttl), None)
+        } else {
+            let adapter = adapter(settings)?;
+            let public_key = adapter.public_key().map(Arc::from);
+            (SendingApp::new(adapter, Trust::system(settings.ca_file.as_deref())?, ttl), public_key)
+        };
         self.policies.push(AppPolicy {
             name: name.clone(),
             provider: settings.kind.as_str(),
@@ -88,7 +94,7 @@ impl WakeApps {
                 WakeKind::Sms => CredentialKind::Phone,
                 _ => CredentialKind::Token,
             },
-            public_key: adapter.public_key().map(Arc::from),
+            public_key,
             min_interval: settings.min_interval.map_or(interval, Span::get),
             burst: settings.burst.unwrap_or(burst).max(1),
             per_day: settings.per_day.or(is_sms.then_some(SMS_PER_DAY)),
@@ -96,16 +102,35 @@ impl WakeApps {
             prefixes: settings.prefixes.clone(),
             ttl,
         });
-        let trust = Trust::system(settings.ca_file.as_deref())?;
-        let earlier = self.sending.insert(name, SendingApp::new(adapter, trust, ttl));
+        let earlier = self.sending.insert(name, app);
         if earlier.is_some() { Err(WakeFault::Same) } else { Ok(()) }
     }
+}
+
+fn message_centre(settings: &WakeSettings) -> Result<Smsc, WakeFault> {
+    let path = &settings.key_file;
+    let password =
+        std::fs::read_to_string(path).map_err(|error| WakeFault::Read { path: path.clone(), error })?;
+    let needed = |value: &Option<String>, name| value.clone().ok_or(WakeFault::Missing(name));
+    let content = match (&settings.text, settings.port) {
+        (Some(text), None) => SmsContent::Text(text.clone()),
+        (None, Some(port)) => SmsContent::Data(port),
+        _ => return Err(WakeFault::Missing("either text or port")),
+    };
+    let smsc = Smsc::new(SmscSettings {
+        address: needed(&settings.url, "url, HOST:PORT of the message centre")?,
+        system_id: needed(&settings.id, "id, the system id")?,
+        password: password.trim().to_owned(),
+        source: needed(&settings.topic, "topic, the sender")?,
+        content,
+    });
+    smsc.map_err(WakeFault::Value)
 }
 
 fn adapter(settings: &WakeSettings) -> Result<Box<dyn Adapter>, WakeFault> {
     let bytes = std::fs::read(&settings.key_file)
         .map_err(|error| WakeFault::Read { path: settings.key_file.clone(), error })?;
-    let key = || SigningKey::parse(&bytes);
+    let key = || ProviderKey::parse(&bytes);
     let secret = || {
         let text = std::str::from_utf8(&bytes).map(str::trim).unwrap_or_default();
         if text.is_empty() { Err(WakeFault::Value("key_file has no secret")) } else { Ok(text) }
@@ -156,6 +181,6 @@ fn adapter(settings: &WakeSettings) -> Result<Box<dyn Adapter>, WakeFault> {
         }
         WakeKind::Tpns => Box::new(Tpns::new(id()?, secret()?, settings.sandbox, base)),
         WakeKind::Webhook => Box::new(Webhook::new(needed(&settings.url, "url")?, secret()?)?),
-        WakeKind::Sms => return Err(WakeFault::Value("SMS is not built yet")),
+        WakeKind::Sms => return Err(WakeFault::Value("SMS has no interface over HTTP")),
     })
 }

@@ -47,6 +47,7 @@ documents! {
     networks: "docs/networks.md", Runs;
     protocol: "docs/protocol.md", Runs;
     security: "docs/security.md", IsStarted;
+    wake_ups: "docs/wake-ups.md", IsStarted;
 }
 
 /// Folders with documents, relative to the repository.

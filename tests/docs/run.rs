@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use crate::blocks::{Block, Language};
 
-/// Ports in the documents: HTTP, admin and MQTT by default, and those of a second gateway.
-const NAMED: [&str; 6] = ["4437", "4438", "1883", "5437", "5438", "2883"];
+/// Ports in the documents: HTTP, admin and MQTT by default, those of a second gateway, and that of SMPP.
+const NAMED: [&str; 7] = ["4437", "4438", "1883", "5437", "5438", "2883", "2775"];
 
 /// Marks the end of a block's output. No document prints it.
 const END: &str = "\u{1e}end of block ";
@@ -50,6 +50,7 @@ impl Run {
         link(&gateway.with_file_name("loadtest"), "target/release/loadtest");
         link(&root.join("clients/js"), "node_modules/pollgate");
         link(root, "pollgate");
+        link(&root.join("examples"), "examples");
         std::fs::write(folder.path().join("storage.mjs"), STORAGE).expect("a file");
         Self { folder, ports }
     }

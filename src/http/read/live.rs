@@ -30,7 +30,9 @@ use crate::http::api::form::Form;
 use crate::http::api::gateway::Gateway;
 use crate::http::conn::Body;
 use crate::http::conn::{ConnectionState, bare};
-use crate::hub::{EndSignal, Hub, PollError, Presence, SharedBatch, Source, Tail, TailSettings, Update};
+use crate::hub::{
+    DeviceConnection, EndSignal, Hub, PollError, SharedBatch, Source, Tail, TailSettings, Update,
+};
 use crate::metrics::LiveMetrics;
 use crate::stream::{CacheCursor, ContentType, Encoding, ReadError, StreamName};
 
@@ -176,7 +178,7 @@ impl LiveOpener {
         })
     }
 
-    fn counted(self, open: Option<OpenCharge>, presence: Option<Presence>) -> Counted {
+    fn counted(self, open: Option<OpenCharge>, presence: Option<DeviceConnection>) -> Counted {
         let unauthorized = (self.format.form == Form::WebSocket).then(Arc::default);
         Counted::new(self.metrics, self.state, unauthorized, (open, presence))
     }
@@ -228,7 +230,7 @@ struct Counted {
     state: Arc<ConnectionState>,
     unauthorized: Option<UnauthorizedFlag>,
     /// Counts the form for its tenant, and keeps a device from being woken.
-    _open: (Option<OpenCharge>, Option<Presence>),
+    _open: (Option<OpenCharge>, Option<DeviceConnection>),
 }
 
 impl Counted {
@@ -236,7 +238,7 @@ impl Counted {
         metrics: LiveMetrics,
         state: Arc<ConnectionState>,
         unauthorized: Option<UnauthorizedFlag>,
-        open: (Option<OpenCharge>, Option<Presence>),
+        open: (Option<OpenCharge>, Option<DeviceConnection>),
     ) -> Self {
         metrics.open.inc();
         Self { metrics, state, unauthorized, _open: open }

@@ -93,6 +93,40 @@ pub struct AppPolicy {
     pub ttl: Duration,
 }
 
+/// Why a device is not woken now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Suppressed {
+    Connected,
+    NothingNew,
+    Grace,
+    Quiet,
+    Outstanding,
+    Interval,
+    Quota,
+    Paused,
+    Full,
+    Silent,
+    NoChannel,
+}
+
+impl Suppressed {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::NothingNew => "nothing_new",
+            Self::Grace => "grace",
+            Self::Quiet => "quiet_hours",
+            Self::Outstanding => "outstanding",
+            Self::Interval => "interval",
+            Self::Quota => "quota",
+            Self::Paused => "provider_paused",
+            Self::Full => "provider_full",
+            Self::Silent => "silent",
+            Self::NoChannel => "no_channel",
+        }
+    }
+}
+
 /// More devices than this, which a provider calls gone one after the other, raise an alarm.
 const ALARM_DEVICES: usize = 10;
 

@@ -1,12 +1,13 @@
 //! One device: what it reads, how it can be woken, and the wake that is outstanding. Pure: time comes as an argument, and what to
-//! do comes back as a [`Step`].
+//! do comes back as a [`DeviceStep`].
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::app::Credential;
+use super::app::{Credential, Suppressed};
+use super::channel::{Channel, ChannelBudget, QuietHours};
 use crate::hub::ClientId;
 use crate::stream::{Offset, Position, Principal, Start, StreamName, Tenant};
 
@@ -23,9 +24,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10 * 60);
 /// The pauses after wakes over all channels without a poll: the first, doubling, up to the last.
 const SILENCE_MIN: Duration = Duration::from_secs(60);
 const SILENCE_MAX: Duration = Duration::from_secs(24 * 3600);
-
-const DAY: Duration = Duration::from_secs(24 * 3600);
-const MINUTES_PER_DAY: u64 = 24 * 60;
 
 /// What a client registers.
 #[derive(Debug, Clone)]
@@ -44,17 +42,6 @@ pub struct DeviceSpec {
     pub escalate_after: Duration,
     /// How long the registration lasts.
     pub life: Duration,
-}
-
-/// A part of the day, in minutes since midnight in the time zone of the device. It may span midnight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QuietHours {
-    /// The first minute.
-    pub from: u16,
-    /// The first minute behind it.
-    pub to: u16,
-    /// How far the time zone is ahead of UTC, in minutes.
-    pub utc_offset: i16,
 }
 
 /// A wake to send.
@@ -102,27 +89,6 @@ pub(super) struct Interest {
     pub(super) tail: Option<Offset>,
 }
 
-/// A way to wake a device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Channel {
-    #[serde(with = "shared_text")]
-    pub(super) app: Arc<str>,
-    pub(super) credential: Credential,
-    /// The time of day of the registration.
-    pub(super) added_at: SystemTime,
-    /// The time of day at which the provider last accepted a wake.
-    pub(super) last_ok: Option<SystemTime>,
-    /// Why the provider did not accept the last one.
-    pub(super) last_error: Option<Box<str>>,
-    /// The provider calls the device gone. The channel is not used until another registration, or a restart.
-    #[serde(skip)]
-    pub(super) is_gone: bool,
-    /// When the wakes so far would have been sent if they had kept their mean distance.
-    pub(super) paid_until: Option<SystemTime>,
-    /// When the current day of `per_day` began, and its wakes.
-    pub(super) day: (Option<SystemTime>, u32),
-}
-
 /// A wake that no poll has confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Outstanding {
@@ -158,43 +124,9 @@ pub(super) struct Silence {
     pub(super) awaits_append: bool,
 }
 
-/// Why a device is not woken now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Suppressed {
-    Connected,
-    NothingNew,
-    Grace,
-    Quiet,
-    Outstanding,
-    Interval,
-    Quota,
-    Paused,
-    Full,
-    Silent,
-    NoChannel,
-}
-
-impl Suppressed {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Connected => "connected",
-            Self::NothingNew => "nothing_new",
-            Self::Grace => "grace",
-            Self::Quiet => "quiet_hours",
-            Self::Outstanding => "outstanding",
-            Self::Interval => "interval",
-            Self::Quota => "quota",
-            Self::Paused => "provider_paused",
-            Self::Full => "provider_full",
-            Self::Silent => "silent",
-            Self::NoChannel => "no_channel",
-        }
-    }
-}
-
 /// What to do about a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum DeviceStep {
     /// Nothing until something happens, or until a time.
     Wait(Suppressed, Option<SystemTime>),
     /// Order the wake that is outstanding now.
@@ -203,7 +135,7 @@ pub(super) enum Step {
 
 /// Whether a channel may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(super) enum ChannelUse {
     Now,
     Later(Suppressed, SystemTime),
     /// Not at all.
@@ -213,7 +145,7 @@ pub(super) enum Admission {
 /// What the device itself does not know: its apps.
 pub(super) trait Surroundings {
     /// Whether a channel may be used now.
-    fn admit(&self, channel: &Channel, now: SystemTime) -> Admission;
+    fn admit(&self, channel: &Channel, now: SystemTime) -> ChannelUse;
 
     /// Counts a wake of a tenant over a channel. The error is when the tenant's quota is renewed.
     fn count(&mut self, tenant: &Tenant, channel: &Channel, now: SystemTime) -> Result<(), SystemTime>;
@@ -223,17 +155,6 @@ pub(super) trait Surroundings {
 
     /// How long the provider of a channel keeps a wake.
     fn ttl(&self, channel: &Channel) -> Duration;
-}
-
-/// How many wakes a channel may get.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ChannelBudget {
-    /// The mean time between two wakes.
-    pub(super) interval: Duration,
-    /// Wakes at once after a pause.
-    pub(super) burst: u32,
-    /// Wakes in 24 hours.
-    pub(super) per_day: Option<u32>,
 }
 
 impl Interest {
@@ -315,42 +236,44 @@ impl Device {
         wall: SystemTime,
         wake: u64,
         around: &mut dyn Surroundings,
-    ) -> Step {
+    ) -> DeviceStep {
         if self.connections > 0 {
-            return Step::Wait(Suppressed::Connected, None);
+            return DeviceStep::Wait(Suppressed::Connected, None);
         }
         if !self.is_pending() && !self.asked_for {
             self.outstanding = None;
-            return Step::Wait(Suppressed::NothingNew, None);
+            return DeviceStep::Wait(Suppressed::NothingNew, None);
         }
         if let Some(until) = self.seen_at.map(|seen| seen + GRACE).filter(|until| *until > now) {
-            return Step::Wait(Suppressed::Grace, Some(until));
+            return DeviceStep::Wait(Suppressed::Grace, Some(until));
         }
         if let Some(left) = self.quiet.and_then(|quiet| quiet.left(wall)) {
-            return Step::Wait(Suppressed::Quiet, Some(now + left));
+            return DeviceStep::Wait(Suppressed::Quiet, Some(now + left));
         }
         let after = match &mut self.outstanding {
             None => {
                 if self.silence.awaits_append {
-                    return Step::Wait(Suppressed::Silent, None);
+                    return DeviceStep::Wait(Suppressed::Silent, None);
                 }
                 if let Some(until) = self.silence.until.filter(|until| *until > now) {
-                    return Step::Wait(Suppressed::Silent, Some(until));
+                    return DeviceStep::Wait(Suppressed::Silent, Some(until));
                 }
                 None
             }
             Some(outstanding) => match outstanding.state {
-                WakeState::Ordered => return Step::Wait(Suppressed::Outstanding, None),
-                WakeState::Again(at) if at > now => return Step::Wait(Suppressed::Outstanding, Some(at)),
+                WakeState::Ordered => return DeviceStep::Wait(Suppressed::Outstanding, None),
+                WakeState::Again(at) if at > now => {
+                    return DeviceStep::Wait(Suppressed::Outstanding, Some(at));
+                }
                 WakeState::Again(_) => {
                     let channel = self.channels.get(outstanding.channel);
-                    match channel.map_or(Admission::Never, |channel| around.admit(channel, now)) {
-                        Admission::Now => {
+                    match channel.map_or(ChannelUse::Never, |channel| around.admit(channel, now)) {
+                        ChannelUse::Now => {
                             outstanding.state = WakeState::Ordered;
-                            return Step::Order;
+                            return DeviceStep::Order;
                         }
-                        Admission::Later(why, until) => return Step::Wait(why, Some(until)),
-                        Admission::Never => Some(outstanding.channel),
+                        ChannelUse::Later(why, until) => return DeviceStep::Wait(why, Some(until)),
+                        ChannelUse::Never => Some(outstanding.channel),
                     }
                 }
                 WakeState::Failed => Some(outstanding.channel),
@@ -361,7 +284,7 @@ impl Device {
                         .map_or(SILENCE_MIN, |channel| around.ttl(channel));
                     let patience = if self.escalate_after.is_zero() { ttl } else { self.escalate_after };
                     if at + patience > now {
-                        return Step::Wait(Suppressed::Outstanding, Some(at + patience));
+                        return DeviceStep::Wait(Suppressed::Outstanding, Some(at + patience));
                     }
                     // Without escalation, no other channel follows.
                     Some(if self.escalate_after.is_zero() {
@@ -377,21 +300,27 @@ impl Device {
     }
 
     /// Orders a wake over the first channel from `first` on that may be used.
-    fn start(&mut self, first: usize, now: SystemTime, wake: u64, around: &mut dyn Surroundings) -> Step {
+    fn start(
+        &mut self,
+        first: usize,
+        now: SystemTime,
+        wake: u64,
+        around: &mut dyn Surroundings,
+    ) -> DeviceStep {
         let tenant = self.tenant();
         for (index, channel) in self.channels.iter_mut().enumerate().skip(first) {
             if channel.is_gone {
                 continue;
             }
             match around.admit(channel, now) {
-                Admission::Never => {}
-                Admission::Later(why, until) => return Step::Wait(why, Some(until)),
-                Admission::Now => {
+                ChannelUse::Never => {}
+                ChannelUse::Later(why, until) => return DeviceStep::Wait(why, Some(until)),
+                ChannelUse::Now => {
                     if let Err((why, until)) = channel.pay(around.budget(channel), now) {
-                        return Step::Wait(why, Some(until));
+                        return DeviceStep::Wait(why, Some(until));
                     }
                     if let Err(until) = around.count(&tenant, channel, now) {
-                        return Step::Wait(Suppressed::Quota, Some(until));
+                        return DeviceStep::Wait(Suppressed::Quota, Some(until));
                     }
                     let since = self.outstanding.as_ref().map_or(now, |outstanding| outstanding.since);
                     let is_accepted =
@@ -399,7 +328,7 @@ impl Device {
                     let state = WakeState::Ordered;
                     self.outstanding =
                         Some(Outstanding { wake, channel: index, tries: 0, is_accepted, state, since });
-                    return Step::Order;
+                    return DeviceStep::Order;
                 }
             }
         }
@@ -412,12 +341,12 @@ impl Device {
                 let until = now + pause;
                 let rounds = self.silence.rounds.saturating_add(1);
                 self.silence = Silence { rounds, until: Some(until), awaits_append: outstanding.is_accepted };
-                Step::Wait(Suppressed::Silent, (!outstanding.is_accepted).then_some(until))
+                DeviceStep::Wait(Suppressed::Silent, (!outstanding.is_accepted).then_some(until))
             }
             None => {
                 // All channels are gone or their apps are misconfigured, which may change.
                 let usable = self.channels.iter().any(|channel| !channel.is_gone);
-                Step::Wait(Suppressed::NoChannel, usable.then_some(now + SILENCE_MIN))
+                DeviceStep::Wait(Suppressed::NoChannel, usable.then_some(now + SILENCE_MIN))
             }
         }
     }
@@ -467,64 +396,5 @@ impl Device {
     /// The channel with this app and credential.
     pub(super) fn channel_mut(&mut self, app: &str, credential: &Credential) -> Option<&mut Channel> {
         self.channels.iter_mut().find(|channel| *channel.app == *app && channel.credential == *credential)
-    }
-}
-
-impl Channel {
-    pub(super) fn new(app: Arc<str>, credential: Credential, added_at: SystemTime) -> Self {
-        let (last_ok, last_error, is_gone, paid_until, day) = Default::default();
-        Self { app, credential, added_at, last_ok, last_error, is_gone, paid_until, day }
-    }
-
-    /// Takes one wake out of the budget. The error is when there is one again.
-    fn pay(&mut self, budget: ChannelBudget, now: SystemTime) -> Result<(), (Suppressed, SystemTime)> {
-        let ChannelBudget { interval, burst, per_day } = budget;
-        // A clock that was reset must not lock the channel for longer than its whole budget.
-        let whole = interval * burst.max(1);
-        let paid_until = self.paid_until.unwrap_or(now).max(now).min(now + whole);
-        let spare = interval * burst.saturating_sub(1);
-        if let Some(wait) = paid_until.duration_since(now + spare).ok().filter(|wait| !wait.is_zero()) {
-            return Err((Suppressed::Interval, now + wait));
-        }
-        if let Some(max) = per_day {
-            let begin = self.day.0.filter(|begin| now >= *begin && now < *begin + DAY);
-            let count = if begin.is_some() { self.day.1 } else { 0 };
-            let begin = begin.unwrap_or(now);
-            if count >= max {
-                return Err((Suppressed::Quota, begin + DAY));
-            }
-            self.day = (Some(begin), count + 1);
-        }
-        self.paid_until = Some(paid_until + interval);
-        Ok(())
-    }
-}
-
-/// Shared text as serde knows it, without its feature for all shared values.
-mod shared_text {
-    use std::sync::Arc;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(text)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
-        String::deserialize(deserializer).map(Arc::from)
-    }
-}
-
-impl QuietHours {
-    /// How long they still last. `None`: they do not.
-    fn left(self, wall: SystemTime) -> Option<Duration> {
-        let seconds = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let local = seconds.saturating_add_signed(i64::from(self.utc_offset) * 60);
-        let minute = local / 60 % MINUTES_PER_DAY;
-        let (from, to) = (u64::from(self.from), u64::from(self.to));
-        let behind = |start: u64| (minute + MINUTES_PER_DAY - start) % MINUTES_PER_DAY;
-        let length = (to + MINUTES_PER_DAY - from) % MINUTES_PER_DAY;
-        let left = length.checked_sub(behind(from)).filter(|left| *left > 0)?;
-        Some(Duration::from_secs(left * 60 - local % 60))
     }
 }

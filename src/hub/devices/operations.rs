@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::DeviceView;
 use super::app::Credential;
-use super::device::{Channel, Device, DeviceSpec, Interest, Outstanding, WakeOrder, WakeState};
+use super::channel::Channel;
+use super::device::{Device, DeviceSpec, Interest, Outstanding, WakeOrder, WakeState};
 use super::record::{self, SESSIONS};
-use super::table::{Devices, Table};
-use super::view::DeviceView;
+use super::table::{DeviceTable, Devices};
 use crate::clock::Clock;
 use crate::hub::subscriber::Marks;
 use crate::hub::{ClientId, Hub};
@@ -51,13 +52,13 @@ pub enum DeviceError {
 }
 
 /// A connection of a device, which is not woken while it lasts.
-pub struct Presence {
+pub struct DeviceConnection {
     devices: Arc<Devices>,
     device: ClientId,
     clock: Clock,
 }
 
-impl Drop for Presence {
+impl Drop for DeviceConnection {
     fn drop(&mut self) {
         self.devices.disconnected(&self.device, self.clock.now());
     }
@@ -139,7 +140,7 @@ impl Hub {
         Ok(())
     }
 
-    fn check_room(&self, table: &Table, device: &Device) -> Result<(), DeviceError> {
+    fn check_room(&self, table: &DeviceTable, device: &Device) -> Result<(), DeviceError> {
         let (limits, bytes) = (&self.limits, device.bytes());
         let before = table.devices.get(&device.id);
         let (count_before, bytes_before) =
@@ -214,11 +215,20 @@ impl Hub {
         &self,
         client: &ClientId,
         reads: impl Iterator<Item = (&'a StreamName, Start)>,
-    ) -> Option<Presence> {
+    ) -> Option<DeviceConnection> {
         self.device_polled(client, reads);
         let is_device = !self.devices.is_empty() && self.devices.connected(client);
         let (devices, clock) = (self.devices.clone(), self.clock);
-        is_device.then(|| Presence { devices, device: client.clone(), clock })
+        is_device.then(|| DeviceConnection { devices, device: client.clone(), clock })
+    }
+
+    /// The client of a session has connected, such as an MQTT client, whose id and that of a device are one. `None`: it is no
+    /// device.
+    pub fn session_connected(&self, client: &str) -> Option<DeviceConnection> {
+        if self.devices.is_empty() {
+            return None;
+        }
+        self.device_connected(&ClientId::stored(client), std::iter::empty())
     }
 
     fn watch_stream(&self, stream: &StreamName) {
@@ -333,7 +343,7 @@ impl Hub {
     }
 }
 
-impl Table {
+impl DeviceTable {
     /// The device that a registration makes, with what is known of it.
     fn registered(
         &self,

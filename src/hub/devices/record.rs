@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::device::{Channel, Device, Interest, Outstanding, QuietHours, Silence};
+use super::channel::{Channel, QuietHours};
+use super::device::{Device, Interest, Outstanding, Silence};
 use crate::hub::ClientId;
 use crate::stream::{Epoch, Offset, Position, Principal, SessionChange, StoredSession, StreamName};
 
@@ -19,7 +20,7 @@ const KEY: &[u8] = b"d";
 const FORMAT: u8 = 1;
 
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct DeviceRecord {
     principal: u64,
     interests: Vec<(String, Option<(u64, u64)>)>,
     channels: Vec<Channel>,
@@ -36,7 +37,7 @@ pub(super) fn encoded(device: &Device) -> Option<Bytes> {
         let offset = interest.offset.map(|offset| (offset.epoch.0, offset.position.0));
         (interest.stream.as_str().to_owned(), offset)
     };
-    let record = Record {
+    let record = DeviceRecord {
         principal: device.principal.0,
         interests: device.interests.iter().map(interest).collect(),
         channels: device.channels.clone(),
@@ -64,7 +65,7 @@ pub(super) fn change(id: &ClientId, record: Option<Bytes>) -> SessionChange {
 pub(super) fn decoded(session: &StoredSession) -> Option<Device> {
     let id = ClientId::stored(session.client.strip_prefix(SESSIONS)?);
     let (_, value) = session.entries.iter().find(|(key, _)| key == KEY)?;
-    let record: Record = match value.split_first()? {
+    let record: DeviceRecord = match value.split_first()? {
         (&FORMAT, value) => postcard::from_bytes(value).ok()?,
         _ => return None,
     };

@@ -7,10 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::app::{App, AppPolicy, CONFIG_PAUSE, Verdict};
-use super::device::{
-    Admission, Channel, ChannelBudget, Device, GRACE, Outstanding, Step, Suppressed, Surroundings, WakeOrder,
-};
+use super::app::{App, AppPolicy, CONFIG_PAUSE, Suppressed, Verdict};
+use super::channel::{Channel, ChannelBudget};
+use super::device::{ChannelUse, Device, DeviceStep, GRACE, Outstanding, Surroundings, WakeOrder};
 use crate::hub::ClientId;
 use crate::hub::signal::Signal;
 use crate::hub::subscriber::Member;
@@ -38,7 +37,7 @@ pub struct Removed {
 
 /// All devices. See the [module](super) documentation.
 pub struct Devices {
-    pub(super) table: Mutex<Table>,
+    pub(super) table: Mutex<DeviceTable>,
     /// Number of devices, which polls read without a lock.
     count: AtomicUsize,
     /// Is marked when a stream changes that a device reads.
@@ -51,7 +50,7 @@ pub struct Devices {
 }
 
 #[derive(Default)]
-pub(super) struct Table {
+pub(super) struct DeviceTable {
     pub(super) apps: HashMap<Arc<str>, App>,
     pub(super) devices: HashMap<ClientId, Device>,
     readers: HashMap<StreamName, BTreeSet<ClientId>>,
@@ -71,14 +70,14 @@ pub(super) type LastSeen<'a> = &'a dyn Fn(&ClientId) -> Option<Duration>;
 struct Apps<'a>(&'a mut HashMap<Arc<str>, App>, usize);
 
 impl Surroundings for Apps<'_> {
-    fn admit(&self, channel: &Channel, now: SystemTime) -> Admission {
+    fn admit(&self, channel: &Channel, now: SystemTime) -> ChannelUse {
         match self.0.get(&channel.app) {
-            None => Admission::Never,
-            Some(app) if app.failing_until.is_some_and(|until| until > now) => Admission::Never,
-            Some(app) if app.in_flight >= self.1 => Admission::Later(Suppressed::Full, now + FULL_PAUSE),
+            None => ChannelUse::Never,
+            Some(app) if app.failing_until.is_some_and(|until| until > now) => ChannelUse::Never,
+            Some(app) if app.in_flight >= self.1 => ChannelUse::Later(Suppressed::Full, now + FULL_PAUSE),
             Some(app) => match app.paused_until.filter(|until| *until > now) {
-                Some(until) => Admission::Later(Suppressed::Paused, until),
-                None => Admission::Now,
+                Some(until) => ChannelUse::Later(Suppressed::Paused, until),
+                None => ChannelUse::Now,
             },
         }
     }
@@ -127,12 +126,12 @@ impl Devices {
         self.count.load(Ordering::Relaxed) == 0
     }
 
-    pub(super) fn recount(&self, table: &Table) {
+    pub(super) fn recount(&self, table: &DeviceTable) {
         self.count.store(table.devices.len(), Ordering::Relaxed);
     }
 
     /// Looks at a device at `at`, or earlier.
-    pub(super) fn schedule(&self, table: &mut Table, id: &ClientId, at: SystemTime) {
+    pub(super) fn schedule(&self, table: &mut DeviceTable, id: &ClientId, at: SystemTime) {
         if table.schedule(id, at) {
             self.earlier.update(|changes| *changes += 1);
         }
@@ -225,7 +224,7 @@ impl Devices {
 
     fn look_at(
         &self,
-        table: &mut Table,
+        table: &mut DeviceTable,
         id: &ClientId,
         (now, wall): (SystemTime, SystemTime),
         last_seen: LastSeen<'_>,
@@ -254,14 +253,14 @@ impl Devices {
         }
         let device = table.devices.get(id)?;
         match step {
-            Step::Order => {
+            DeviceStep::Order => {
                 let order = device.order()?;
                 if let Some(app) = table.apps.get_mut(&order.app) {
                     app.in_flight += 1;
                 }
                 Some(order)
             }
-            Step::Wait(why, until) => {
+            DeviceStep::Wait(why, until) => {
                 if why != Suppressed::NothingNew {
                     self.metrics.suppressed(why.as_str());
                 }
@@ -378,7 +377,7 @@ impl Devices {
     }
 }
 
-impl Table {
+impl DeviceTable {
     /// Whether the device is due earlier than any other was.
     fn schedule(&mut self, id: &ClientId, at: SystemTime) -> bool {
         if let Some(before) = self.due_at.get(id).copied() {

@@ -8,7 +8,7 @@ use hyper::{Request, StatusCode};
 use serde_json::json;
 
 use super::answers::{JSON, PAUSE, RETRY, by_status, json, post, quoted, retry, token_of, unix};
-use super::jwt::{InvalidKey, SigningKey};
+use super::jwt::{InvalidKey, ProviderKey};
 use super::{AccessToken, Adapter, ProviderAnswer, Wake};
 use crate::hub::Verdict;
 
@@ -31,7 +31,7 @@ const ID: &str = "apns-id";
 /// One app of one team.
 #[derive(Debug)]
 pub struct Apns {
-    key: SigningKey,
+    key: ProviderKey,
     key_id: String,
     team_id: String,
     /// The bundle id.
@@ -51,7 +51,12 @@ pub struct ApnsIds {
 
 impl Apns {
     /// The key must be of P-256. `base` replaces the provider's URL.
-    pub fn new(key: SigningKey, ids: ApnsIds, sandbox: bool, base: Option<&str>) -> Result<Self, InvalidKey> {
+    pub fn new(
+        key: ProviderKey,
+        ids: ApnsIds,
+        sandbox: bool,
+        base: Option<&str>,
+    ) -> Result<Self, InvalidKey> {
         if !key.is_p256() {
             return Err(InvalidKey);
         }

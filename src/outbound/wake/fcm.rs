@@ -12,7 +12,7 @@ use super::answers::{
     FORM, JSON, PAUSE, RETRY, accepted, by_status, form, json, oauth_token, post, quoted, retry, slow,
     token_of, unix,
 };
-use super::jwt::{InvalidKey, SigningKey};
+use super::jwt::{InvalidKey, ProviderKey};
 use super::{AccessToken, Adapter, ProviderAnswer, Wake};
 use crate::hub::Verdict;
 
@@ -33,7 +33,7 @@ const FCM_ERROR: &str = "type.googleapis.com/google.firebase.fcm.v1.FcmError";
 /// One project.
 #[derive(Debug)]
 pub struct Fcm {
-    key: SigningKey,
+    key: ProviderKey,
     client_email: String,
     token_uri: String,
     send_url: String,
@@ -53,7 +53,7 @@ impl Fcm {
     /// Reads the JSON file of a service account. `base` and `token_url` replace the provider's.
     pub fn new(account: &[u8], base: Option<&str>, token_url: Option<&str>) -> Result<Self, InvalidKey> {
         let account: ServiceAccount = serde_json::from_slice(account).map_err(|_| InvalidKey)?;
-        let key = SigningKey::parse(account.private_key.as_bytes())?;
+        let key = ProviderKey::parse(account.private_key.as_bytes())?;
         let base = base.unwrap_or(BASE).trim_end_matches('/');
         let token_uri = token_url.map(str::to_owned).or(account.token_uri);
         Ok(Self {

@@ -11,7 +11,7 @@ use super::answers::{
     FORM, JSON, RETRY, accepted, by_status, form, json, number, oauth_token, post, quoted, retry, token_end,
     token_of, unix,
 };
-use super::jwt::SigningKey;
+use super::jwt::ProviderKey;
 use super::{AccessToken, Adapter, ProviderAnswer, Wake};
 use crate::hub::Verdict;
 
@@ -37,7 +37,7 @@ pub enum HuaweiVersion {
     /// Android and HarmonyOS up to 4: `/v1/{id}` with the client id, or `/v2/{id}` with the project id.
     Secret { version: u8, client_id: String, client_secret: String },
     /// HarmonyOS from 5 on: a service account signs tokens itself, with PS256 or, where that is refused, with RS256.
-    Account { key: SigningKey, key_id: String, sub_account: String, pss: bool },
+    Account { key: ProviderKey, key_id: String, sub_account: String, pss: bool },
 }
 
 /// One app.

@@ -15,7 +15,7 @@ use super::answers::base64url;
 use crate::hub::Verdict;
 
 /// A private key in PKCS #8.
-pub enum SigningKey {
+pub enum ProviderKey {
     /// ES256.
     P256(EcdsaKeyPair),
     /// RS256, or PS256.
@@ -28,16 +28,16 @@ pub enum SigningKey {
 pub struct InvalidKey;
 
 /// Shows no key.
-impl fmt::Debug for SigningKey {
+impl fmt::Debug for ProviderKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::P256(_) => "SigningKey(P-256)",
-            Self::Rsa(_) => "SigningKey(RSA)",
+            Self::P256(_) => "ProviderKey(P-256)",
+            Self::Rsa(_) => "ProviderKey(RSA)",
         })
     }
 }
 
-impl SigningKey {
+impl ProviderKey {
     /// Parses a key in PEM.
     pub fn parse(pem: &[u8]) -> Result<Self, InvalidKey> {
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(|_| InvalidKey)?;
@@ -108,8 +108,8 @@ pub(super) mod tests {
     /// A key for tests alone, from `openssl genpkey`: ring makes no RSA keys.
     pub(in crate::outbound::wake) const RSA: &str = include_str!("test-keys/rsa.pem");
 
-    pub(in crate::outbound::wake) fn key(pem: &str) -> SigningKey {
-        SigningKey::parse(pem.as_bytes()).unwrap()
+    pub(in crate::outbound::wake) fn key(pem: &str) -> ProviderKey {
+        ProviderKey::parse(pem.as_bytes()).unwrap()
     }
 
     /// A new key of P-256 as a PEM file.
@@ -123,7 +123,7 @@ pub(super) mod tests {
     /// Verifies a token, and returns its header and claims.
     pub(in crate::outbound::wake) fn opened(
         token: &str,
-        key: &SigningKey,
+        key: &ProviderKey,
         algorithm: &'static dyn VerificationAlgorithm,
     ) -> (Value, Value) {
         let (message, signature) = token.rsplit_once('.').unwrap();
@@ -153,7 +153,7 @@ pub(super) mod tests {
     fn other_texts_are_no_keys() {
         let swapped = p256().replace("PRIVATE", "PUBLIC");
         for text in ["", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", &swapped] {
-            assert!(SigningKey::parse(text.as_bytes()).is_err(), "{text}");
+            assert!(ProviderKey::parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(!format!("{:?}{:?}", key(&p256()), key(RSA)).contains("M"));
     }

@@ -13,7 +13,8 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::answers::RETRY;
+use super::answers::{RETRY, token_of};
+use super::sms::Smsc;
 use super::{AccessToken, Adapter, ProviderAnswer, Wake};
 use crate::clock::{Clock, rfc3339};
 use crate::http_client::{Destination, ExchangeLimits, HttpClient, OutboundError, Trust};
@@ -46,12 +47,21 @@ pub struct WakeSender {
 
 /// An app with its connection to the provider.
 pub struct SendingApp {
-    /// The wire of the provider.
-    pub adapter: Box<dyn Adapter>,
-    /// The certificates that the provider may have.
-    pub trust: Trust,
+    wire: ProviderWire,
     /// How long the provider keeps a wake.
-    pub ttl: Duration,
+    ttl: Duration,
+}
+
+enum ProviderWire {
+    Http(Box<HttpApp>),
+    Sms(Smsc),
+}
+
+/// An app of a provider with an interface over HTTP.
+struct HttpApp {
+    adapter: Box<dyn Adapter>,
+    /// The certificates that the provider may have.
+    trust: Trust,
     access: Mutex<Access>,
 }
 
@@ -63,9 +73,29 @@ enum Access {
 }
 
 impl SendingApp {
-    /// An app that has no access token yet.
+    /// An app with an adapter. It has no access token yet.
     pub fn new(adapter: Box<dyn Adapter>, trust: Trust, ttl: Duration) -> Self {
-        Self { adapter, trust, ttl, access: Mutex::new(Access::Unknown) }
+        let access = Mutex::new(Access::Unknown);
+        Self { wire: ProviderWire::Http(Box::new(HttpApp { adapter, trust, access })), ttl }
+    }
+
+    /// An app that sends SMS.
+    pub fn of_sms(smsc: Smsc, ttl: Duration) -> Self {
+        Self { wire: ProviderWire::Sms(smsc), ttl }
+    }
+
+    async fn send(&self, order: &WakeOrder, client: &HttpClient, clock: Clock) -> Verdict {
+        let id = format!("{:016x}", order.wake);
+        let (device, credential) = (order.device.chosen(), &order.credential);
+        match &self.wire {
+            ProviderWire::Http(app) => {
+                app.send(Wake { id: &id, device, credential, ttl: self.ttl }, client, clock).await
+            }
+            ProviderWire::Sms(smsc) => match token_of(credential) {
+                Ok(number) => smsc.submit(number, &id, self.ttl, clock).await,
+                Err(verdict) => verdict,
+            },
+        }
     }
 }
 
@@ -142,12 +172,9 @@ impl WakeSender {
     }
 }
 
-impl SendingApp {
+impl HttpApp {
     /// Sends a wake, twice if the provider does not accept the access token the first time.
-    async fn send(&self, order: &WakeOrder, client: &HttpClient, clock: Clock) -> Verdict {
-        let id = format!("{:016x}", order.wake);
-        let (device, credential) = (order.device.chosen(), &order.credential);
-        let wake = Wake { id: &id, device, credential, ttl: self.ttl };
+    async fn send(&self, wake: Wake<'_>, client: &HttpClient, clock: Clock) -> Verdict {
         match self.send_once(wake, client, clock).await {
             Ok(verdict) => verdict,
             Err(None) => match self.send_once(wake, client, clock).await {

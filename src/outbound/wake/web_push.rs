@@ -13,7 +13,7 @@ use hyper::{Request, StatusCode, Uri};
 use serde_json::json;
 
 use super::answers::{PAUSE, base64url, by_status, json, number, post, quoted, retry, slow, unix};
-use super::jwt::{InvalidKey, SigningKey};
+use super::jwt::{InvalidKey, ProviderKey};
 use super::{AccessToken, Adapter, ProviderAnswer, Wake};
 use crate::hub::{Credential, Verdict};
 
@@ -36,7 +36,7 @@ const TOPIC_FIELD: HeaderName = HeaderName::from_static("topic");
 /// One application server key.
 #[derive(Debug)]
 pub struct WebPush {
-    key: SigningKey,
+    key: ProviderKey,
     /// The public key in base64url, which pages subscribe with.
     public: String,
     /// A `mailto:` or `https:` URL, under which the operator of a push service finds that of the gateway.
@@ -45,7 +45,7 @@ pub struct WebPush {
 
 impl WebPush {
     /// The key must be of P-256.
-    pub fn new(key: SigningKey, contact: String) -> Result<Self, InvalidKey> {
+    pub fn new(key: ProviderKey, contact: String) -> Result<Self, InvalidKey> {
         if !key.is_p256() {
             return Err(InvalidKey);
         }

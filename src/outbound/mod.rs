@@ -1,3 +1,0 @@
-//! What the gateway itself sends: wakes of devices.
-
-pub mod wake;
