@@ -14,7 +14,7 @@ use super::codec::{Connect, Reason, Will};
 use super::session::{Presence, RestoredSession, Session};
 use super::sessions::{Attached, Away, DelayedWill, SessionFound};
 use crate::auth::Grants;
-use crate::stream::{Principal, SessionChange};
+use crate::stream::{OWN_SESSIONS, Principal, SessionChange, StoredSession};
 
 /// Number of due wills and sessions handled concurrently; each waits for the store.
 const DUE_AT_ONCE: usize = 64;
@@ -52,7 +52,8 @@ impl Broker {
     pub(super) fn load(&self) {
         let (now, now_of_day) = (self.clock.instant(), self.clock.now());
         let longest = self.limits.mqtt_session_expiry_max.get();
-        for stored in self.hub.sessions() {
+        let of_client = |stored: &StoredSession| !stored.client.starts_with(OWN_SESSIONS);
+        for stored in self.hub.sessions().into_iter().filter(of_client) {
             let RestoredSession { session, presence, damaged } =
                 RestoredSession::new(stored.client, &stored.entries);
             if damaged > 0 || presence.is_none() {
