@@ -177,10 +177,23 @@ struct ServeArgs {
     /// (repeatable) [default: none]
     #[arg(long, value_name = "ORIGIN")]
     origin: Vec<String>,
-    /// Host, address or network to which the gateway may send requests although it is not public and a client has chosen the
-    /// URL, for example `push.internal` (repeatable) [default: none]
+    /// URL under which clients and webhooks reach the gateway, for the URLs that it sends to workers of subscriptions, for example
+    /// `https://gate.example` [default: the listening address]
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// Host, address or network to which the gateway may send requests for clients although it is not public, for example
+    /// `hooks.internal` or `10.0.0.0/8` (repeatable) [default: none; this machine, if only programs on this machine can use the
+    /// gateway and without --auth]
     #[arg(long, value_name = "HOST")]
     outbound_allow: Vec<String>,
+    /// Authorities that are trusted in addition to those of the system, for requests that the gateway sends for clients (PEM)
+    /// [default: none]
+    #[arg(long, value_name = "FILE")]
+    outbound_ca: Option<String>,
+    /// Key that signs requests to webhooks, as `pollgate keygen` makes it; of several, the first one signs, and the others are
+    /// still published (repeatable) [default: a key in the directory of the store, which is made at the first start]
+    #[arg(long, value_name = "FILE")]
+    webhook_key: Vec<String>,
     /// Log format: `text` or `json`; the variable RUST_LOG sets the level (info) [default: text]
     #[arg(long, value_name = "FORMAT")]
     log: Option<String>,
@@ -253,8 +266,15 @@ pub struct Settings {
     pub host: Vec<String>,
     /// Origins whose pages may use the gateway, besides its own.
     pub origin: Vec<String>,
-    /// Hosts, addresses and networks that requests of the gateway may go to besides public ones.
+    /// URL under which workers reach the gateway. `None`: the listening address.
+    pub public_url: Option<String>,
+    /// Hosts, addresses and networks that are not public and to which clients may let the gateway send requests.
     pub outbound_allow: Vec<String>,
+    /// File with authorities that are trusted in requests for clients.
+    pub outbound_ca: Option<PathBuf>,
+    /// Files with the keys of webhooks; the first one signs. None: the file in the directory of the store.
+    #[serde(deserialize_with = "one_or_many")]
+    pub webhook_key: Vec<PathBuf>,
     /// Log format.
     pub log: LogFormat,
     /// Where requests are logged.
@@ -331,7 +351,10 @@ impl Default for Settings {
             open: false,
             host: Vec::new(),
             origin: Vec::new(),
+            public_url: None,
             outbound_allow: Vec::new(),
+            outbound_ca: None,
+            webhook_key: Vec::new(),
             log: LogFormat::Text,
             access_log: AccessLogPlace::Off,
             audit_log: None,
@@ -383,6 +406,8 @@ impl ServeArgs {
             ("hold", self.hold),
             ("hold_max", self.hold_max),
             ("drain", self.drain),
+            ("public_url", self.public_url),
+            ("outbound_ca", self.outbound_ca),
             ("log", self.log),
             ("auth", self.auth),
             ("tls_client_ca", self.tls_client_ca),
@@ -400,9 +425,10 @@ impl ServeArgs {
         let lists = [
             ("host", self.host),
             ("origin", self.origin),
-            ("outbound_allow", self.outbound_allow),
             ("mqtt_refuse_filter", self.mqtt_refuse_filter),
             ("behind_proxy", self.behind_proxy),
+            ("outbound_allow", self.outbound_allow),
+            ("webhook_key", self.webhook_key),
             ("tls_certificate", self.tls_certificate),
             ("tls_key", self.tls_key),
         ];

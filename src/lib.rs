@@ -35,6 +35,7 @@
 //! * `http_client`: sends requests to other servers, over connections that are kept.
 //! * `http`: the HTTP front, one file per operation and delivery form.
 //! * `mqtt`: the MQTT front, over the same streams.
+//! * `outbound`: the requests that the gateway sends itself, such as webhooks, with queues and retries.
 //! * [`server`]: listeners, accepting, limits of connections, drain.
 //! * `export`: exports the streams of a store, for [`maintenance`] and for operators of a running server.
 //! * [`maintenance`]: checks, exports and imports a store while no server has it open.
@@ -78,9 +79,7 @@ mod metrics;
 #[cfg(not(feature = "internals"))]
 mod mqtt;
 #[cfg(not(feature = "internals"))]
-mod outbound {
-    pub mod wake;
-}
+mod outbound;
 #[cfg(not(feature = "internals"))]
 mod store;
 #[cfg(not(feature = "internals"))]
@@ -118,10 +117,7 @@ pub mod metrics;
 pub mod mqtt;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
-pub mod outbound {
-    //! What the gateway itself sends.
-    pub mod wake;
-}
+pub mod outbound;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod store;

@@ -7,6 +7,7 @@ mod durations;
 mod live;
 mod memory;
 mod mqtt;
+mod outbound;
 mod process;
 mod stalls;
 mod store;
@@ -35,6 +36,7 @@ pub(crate) use prometheus_client::metrics::counter::Counter;
 
 pub(crate) use live::LiveMetrics;
 pub(crate) use mqtt::MqttMetrics;
+pub use outbound::OutboundMetrics;
 pub(crate) use stalls::stall_timed;
 pub(crate) use store::StoreMetrics;
 pub(crate) use tenants::TenantPlace;
@@ -108,6 +110,7 @@ pub struct Metrics {
     gauges: Gauges,
     live: LiveFamilies,
     mqtt: MqttMetrics,
+    outbound: OutboundMetrics,
     store: StoreMetrics,
     wakes: WakeMetrics,
     memory: MemoryMetrics,
@@ -172,6 +175,7 @@ impl Metrics {
 
         let live = LiveFamilies::register(&mut registry);
         let mqtt = MqttMetrics::register(&mut registry);
+        let outbound = OutboundMetrics::register(&mut registry);
         let store = StoreMetrics::register(&mut registry);
         let wakes = WakeMetrics::register(&mut registry);
         let memory = MemoryMetrics::register(&mut registry);
@@ -223,6 +227,7 @@ impl Metrics {
             gauges,
             live,
             mqtt,
+            outbound,
             store,
             wakes,
             memory,
@@ -276,6 +281,11 @@ impl Metrics {
     /// Returns the counters of the MQTT front.
     pub(crate) fn mqtt(&self) -> &MqttMetrics {
         &self.mqtt
+    }
+
+    /// Returns the metrics of requests to other servers.
+    pub(crate) fn outbound(&self) -> &OutboundMetrics {
+        &self.outbound
     }
 
     /// Returns the metrics of a store on disk.

@@ -4,6 +4,7 @@ mod accept;
 mod authorization;
 mod client_certificates;
 mod logs;
+mod outbound;
 mod proxies;
 mod store;
 mod tls;
@@ -32,7 +33,6 @@ use crate::http::{
     AccessPolicy, Gateway, HoldPolicy, InvalidAccess, InvalidNetwork, RevocationLog, RevocationLogError,
     TrustedProxies,
 };
-use crate::http_client::{AddressPolicy, HttpClient, InvalidAllowedHost};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, stall_timed};
@@ -42,6 +42,7 @@ use crate::store::{ClockFile, OpenError};
 use crate::stream::{Filter, InvalidFilter, Store};
 use accept::{Acceptor, Front};
 use logs::{LogError, Logs};
+use outbound::{Outbound, OutboundSettingsError};
 use store::open_store;
 use tls::Certificates;
 use tls_files::TlsError;
@@ -73,13 +74,12 @@ pub struct Server {
     /// Proxies begin each connection with the PROXY protocol.
     proxy_protocol: bool,
     admin_access: AccessPolicy,
+    outbound: Outbound,
     logs: Logs,
     admin_token: Option<AdminToken>,
     closes_on_refused: bool,
     refused_filters: Vec<Filter>,
     wake_apps: WakeApps,
-    /// Sends what the gateway itself requests.
-    client: HttpClient,
 }
 
 /// Why a server cannot start. The texts are for the operator.
@@ -103,9 +103,6 @@ pub enum BindError {
     /// The stored revocations of tokens cannot be read.
     #[error("cannot read the revocations of tokens: {0}")]
     Revocations(#[from] RevocationLogError),
-    /// A host that requests may go to is malformed.
-    #[error("--outbound-allow: {0}")]
-    Outbound(#[from] InvalidAllowedHost),
     /// A provider that wakes devices cannot be used.
     #[error(transparent)]
     Wake(#[from] WakeError),
@@ -130,6 +127,9 @@ pub enum BindError {
         /// Why it cannot be opened.
         error: OpenError,
     },
+    /// The settings of requests to other servers cannot be used.
+    #[error(transparent)]
+    Outbound(#[from] OutboundSettingsError),
     /// The file of a log cannot be opened.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -167,9 +167,6 @@ pub struct Running {
     tasks: Vec<JoinHandle<()>>,
     logs: Logs,
 }
-
-/// Connections to other servers, for what the gateway itself requests; further requests wait.
-const CLIENT_CONNECTIONS_MAX: usize = 256;
 
 /// WebSockets that wait for the MQTT front; further ones wait in their HTTP connections.
 const MQTT_SOCKETS_MAX: usize = 64;
@@ -233,7 +230,6 @@ impl Server {
             MqttAddress::At(address) => Some(listen("mqtt", address, &limits)?),
         };
         let wake_apps = WakeApps::read(&settings.wake)?;
-        let client = HttpClient::new(AddressPolicy::new(&settings.outbound_allow)?, CLIENT_CONNECTIONS_MAX);
         let logs = Logs::open(settings, &metrics)?;
         let admin_token = settings.admin_token_file.as_deref().map(AdminToken::read).transpose();
         let admin_token = admin_token.map_err(BindError::AdminToken)?;
@@ -245,6 +241,8 @@ impl Server {
             mqtt,
             store: open_store(settings, &metrics, &budget, clock)
                 .map_err(|(directory, error)| BindError::Store { directory, error })?,
+            // The store makes its directory.
+            outbound: Outbound::read(settings, gateway_address)?,
             budget,
             metrics,
             clock,
@@ -264,7 +262,6 @@ impl Server {
             closes_on_refused: settings.mqtt_refused == MqttRefused::Close,
             refused_filters,
             wake_apps,
-            client,
         })
     }
 
@@ -300,6 +297,8 @@ impl Server {
         let broker = Broker::new(hub.clone(), self.limits.clone(), &metrics, clock);
         let broker = broker.closing_on_refused(self.closes_on_refused).refusing_filters(self.refused_filters);
         let broker = Arc::new(broker.with_auth(self.auth.clone()).auditing(self.logs.audit.clone()));
+        let client = self.outbound.client();
+        let (subscriptions, webhooks) = self.outbound.start(&hub, clock, &metrics).await;
         let (sender, mqtt_sockets) = mpsc::channel(MQTT_SOCKETS_MAX);
         let gateway = Gateway::new(
             hub.clone(),
@@ -312,7 +311,8 @@ impl Server {
         )
         .logging_access(self.logs.access.clone())
         .auditing(self.logs.audit.clone())
-        .with_auth(self.auth.clone());
+        .with_auth(self.auth.clone())
+        .with_subscriptions(subscriptions);
         let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access)
             .revoking(revocations)
             .requiring(self.admin_token)
@@ -331,10 +331,10 @@ impl Server {
             tokio::spawn(stall_timed(|| "accepting connections", Box::pin(acceptor.run(listener))))
         };
         let wakes_per_second = self.limits.wakes_per_second_max;
-        let wakes =
-            WakeSender::new(hub.clone(), clock, wakes_per_second, self.wake_apps.sending, self.client);
+        let wakes = WakeSender::new(hub.clone(), clock, wakes_per_second, self.wake_apps.sending, client);
         let (sweeper, mqtt_sweeper, budget) = (hub.clone(), broker.clone(), self.budget.clone());
         let mut tasks = vec![
+            webhooks,
             acceptor(
                 Front::Http(Arc::new(Service::Gateway(Arc::new(gateway)))),
                 http_tls.clone(),

@@ -19,6 +19,7 @@ mod signal;
 mod source;
 mod stream_reader;
 mod subscriber;
+pub mod subscriptions;
 mod sync;
 mod tail;
 mod takeovers;
@@ -177,10 +178,9 @@ impl Hub {
         self.store.outlives_process()
     }
 
-    /// Returns the sessions of clients that the store has kept. Those of the gateway itself have a NUL in front of their names.
+    /// Returns the sessions that the store has kept: those of clients, and those that begin with [`OWN_SESSIONS`].
     pub fn sessions(&self) -> Vec<StoredSession> {
-        let is_of_client = |session: &StoredSession| !session.client.starts_with('\0');
-        self.store.sessions().into_iter().filter(is_of_client).collect()
+        self.store.sessions()
     }
 
     /// Lists the clients that hold polls, subscribe, or are remembered, by name; at most `max` of them.

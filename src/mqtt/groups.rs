@@ -75,9 +75,6 @@ struct Lease {
     unacknowledged: BTreeSet<Offset>,
 }
 
-/// Start of the client id of a group in the store. MQTT allows no client id with this character (MQTT-1.5.4-2).
-const GROUP_ID: char = '\0';
-
 /// Start of a shared filter.
 const SHARE: &str = "$share/";
 
@@ -92,11 +89,6 @@ pub(super) fn shared_of_tenant(key: &Filter, tenant: &Tenant) -> Option<Filter> 
     let (group, filter) = key.as_str().strip_prefix(SHARE)?.split_once('/')?;
     let filter = Filter::parse(filter).ok()?.of_tenant(tenant);
     Filter::parse(&format!("{SHARE}{group}/{filter}")).ok()
-}
-
-/// Whether a client id of the store is that of a group.
-pub(super) fn is_group(client: &str) -> bool {
-    client.starts_with(GROUP_ID)
 }
 
 /// Whether a topic filter is shared.

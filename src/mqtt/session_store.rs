@@ -10,12 +10,11 @@ use tokio::task::consume_budget;
 use tokio::time::Instant;
 
 use super::codec::{Connect, Reason, Will};
-use super::groups::is_group;
 use super::session::{Presence, RestoredSession, Session};
 use super::sessions::{Attached, Away, DelayedWill, SessionFound, WillRights};
 use super::{Broker, SWEEP_INTERVAL};
 use crate::auth::{CredentialRecord, Grants};
-use crate::stream::{Principal, SessionChange};
+use crate::stream::{OWN_SESSIONS, Principal, SessionChange};
 
 /// Number of due wills and sessions handled concurrently; each waits for the store.
 const DUE_AT_ONCE: usize = 64;
@@ -55,7 +54,7 @@ impl Broker {
         let longest = self.limits.mqtt_session_expiry_max.get();
         let stored = self.hub.sessions();
         let groups: Vec<_> = stored.iter().filter_map(|stored| self.groups.restore(stored)).collect();
-        for stored in stored.into_iter().filter(|stored| !is_group(&stored.client)) {
+        for stored in stored.into_iter().filter(|stored| !stored.client.starts_with(OWN_SESSIONS)) {
             let RestoredSession { mut session, presence, credentials, damaged } =
                 RestoredSession::new(stored.client, &stored.entries);
             if damaged > 0 || presence.is_none() {

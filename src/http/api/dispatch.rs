@@ -65,6 +65,10 @@ impl Gateway {
                 return answered.map(|answer| Reply::http(answer.into()));
             }
             Operation::Cookie(request) => return Ok(Reply::http(request.answer().into())),
+            Operation::Subscription(request) => {
+                let answered = Box::pin(self.manage_subscription(*request)).await;
+                return answered.map(|answer| Reply::http(answer.into()));
+            }
             Operation::Ticket(request) => {
                 return self.issue_ticket(&request).map(|answer| Reply::http(answer.into()));
             }

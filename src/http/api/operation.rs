@@ -22,6 +22,7 @@ use super::handlers::Put;
 use super::handshake::Handshake;
 use super::options::Options;
 use super::origins::AllowedOrigin;
+use super::subscriptions::SubscriptionRequest;
 use super::target::unknown_parameters;
 use super::tickets::{TicketRequest, without_secrets};
 use crate::access_log::{AccessEntry, LoggedAddress, LoggedRequest};
@@ -71,7 +72,10 @@ impl GatewayRequest {
             Operation::OnStream(_, OnStream::Head | OnStream::Delete) => {}
             Operation::Device(DeviceRequest::Put(spec)) => spec.principal = spec.principal.or(principal),
             Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) => {}
-            Operation::Ticket(_) | Operation::Cookie(_) | Operation::Device(_) => {}
+            Operation::Ticket(_)
+            | Operation::Cookie(_)
+            | Operation::Device(_)
+            | Operation::Subscription(_) => {}
         }
     }
 }
@@ -90,6 +94,8 @@ pub(in crate::http) enum Operation {
     Device(DeviceRequest),
     /// The exchange of a token for a cookie.
     Cookie(CookieRequest),
+    /// A request about subscriptions.
+    Subscription(Box<SubscriptionRequest>),
 }
 
 /// An operation on one stream that delivers no messages.
@@ -121,7 +127,8 @@ impl Operation {
             | Self::Mqtt(_)
             | Self::Ticket(_)
             | Self::Cookie(_)
-            | Self::Device(_) => "",
+            | Self::Device(_)
+            | Self::Subscription(_) => "",
         }
     }
 
@@ -130,7 +137,12 @@ impl Operation {
         match self {
             Self::Read(read) => read.client(),
             Self::OnStream(..) | Self::WebSocket(_) | Self::Options(_) => None,
-            Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) | Self::Cookie(_) | Self::Device(_) => None,
+            Self::GetFile(_)
+            | Self::Mqtt(_)
+            | Self::Ticket(_)
+            | Self::Cookie(_)
+            | Self::Device(_)
+            | Self::Subscription(_) => None,
         }
     }
 
@@ -141,7 +153,7 @@ impl Operation {
             Self::WebSocket(_) => Some(Form::WebSocket),
             Self::GetFile(_) => Some(Form::File),
             Self::Mqtt(_) => Some(Form::Mqtt),
-            Self::Ticket(_) | Self::Cookie(_) | Self::Device(_) => Some(Form::Other),
+            Self::Ticket(_) | Self::Cookie(_) | Self::Device(_) | Self::Subscription(_) => Some(Form::Other),
             Self::OnStream(..) | Self::Options(_) => None,
         }
     }

@@ -19,6 +19,7 @@ use super::handlers::{Put, STREAM_METHODS, post};
 use super::handshake::Handshake;
 use super::operation::{GatewayRequest, OnStream, Operation};
 use super::options::Options;
+use super::subscriptions::{SubscriptionHead, SubscriptionRequest, is_reserved, is_without_credentials};
 use super::target::stream_of_path;
 use super::tickets::{TICKET_METHODS, TICKET_PATH, TicketRequest};
 use super::upgrade;
@@ -71,6 +72,7 @@ enum BodyOperation {
     Ticket,
     /// The registration of a device.
     Device(ClientId),
+    Subscription(Box<SubscriptionRequest>),
 }
 
 impl ParsedHead {
@@ -84,6 +86,7 @@ impl ParsedHead {
             Self::NeedsBody(BodyOperation::Append(name, _)) => rights.check_named(Action::Append, name)?,
             Self::NeedsBody(BodyOperation::Read(_)) => {}
             Self::NeedsBody(BodyOperation::Ticket | BodyOperation::Device(_)) => rights.check_subject()?,
+            Self::NeedsBody(BodyOperation::Subscription(_)) => {}
         }
         match self {
             Self::Complete(operation) => rights.admit(operation).map(Self::Complete),
@@ -104,7 +107,12 @@ impl BodyOperation {
             {
                 owner.admit(announced)
             }
-            Self::Create(..) | Self::Append(..) | Self::Read(_) | Self::Ticket | Self::Device(_) => Ok(()),
+            Self::Create(..)
+            | Self::Append(..)
+            | Self::Read(_)
+            | Self::Ticket
+            | Self::Device(_)
+            | Self::Subscription(_) => Ok(()),
         }
     }
 
@@ -117,6 +125,7 @@ impl BodyOperation {
             }
             Self::Read(post) => Operation::Read(post.read(&body, limits, holds)?),
             Self::Device(id) => Operation::Device(DeviceRequest::put(id, &body)?),
+            Self::Subscription(request) => Operation::Subscription(Box::new(request.with_body(body))),
             Self::Ticket => Operation::Ticket(Box::new(TicketRequest::parse(&body, limits)?)),
         })
     }
@@ -150,6 +159,9 @@ impl Gateway {
                 return Ok(None);
             }
             let is_safe = !opens_socket && matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
+            if is_without_credentials(head.uri.path()) {
+                return Ok(None);
+            }
             self.authenticate(query, &head.headers, is_safe, source)
         });
         let known = rights.as_ref().ok().and_then(Option::as_ref);
@@ -172,7 +184,10 @@ impl Gateway {
         let is_other = matches!(
             parsed,
             Ok(ParsedHead::NeedsBody(
-                BodyOperation::Read(_) | BodyOperation::Ticket | BodyOperation::Device(_)
+                BodyOperation::Read(_)
+                    | BodyOperation::Ticket
+                    | BodyOperation::Device(_)
+                    | BodyOperation::Subscription(_)
             ))
         );
         let form = if is_other { Form::Other } else { form };
@@ -248,6 +263,15 @@ impl Gateway {
                 Form::Preflight => options(COOKIE_METHODS),
                 _ => return Err(Error::MethodNotAllowed { allowed: COOKIE_METHODS }),
             },
+            path if self.subscriptions.is_some() && is_reserved(path) => {
+                match SubscriptionRequest::parse(&head)? {
+                    SubscriptionHead::Options(methods) => options(methods),
+                    SubscriptionHead::Complete(request) => Operation::Subscription(request),
+                    SubscriptionHead::NeedsBody(request) => {
+                        return Ok(ParsedHead::NeedsBody(BodyOperation::Subscription(request)));
+                    }
+                }
+            }
             // RFC 9110, section 9.3.7: the methods of the server as a whole.
             "*" if form == Form::Preflight => options(STREAM_METHODS),
             "*" => return Err(Error::Asterisk),

@@ -7,10 +7,10 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use tokio::task::consume_budget;
 
-use super::{GROUP_ID, Group, GroupState, GroupStream, Groups};
+use super::{Group, GroupState, GroupStream, Groups, is_shared};
 use crate::mqtt::Broker;
 use crate::mqtt::codec::Reason;
-use crate::stream::{Filter, Offset, SessionChange, Start, StoredSession, StreamName};
+use crate::stream::{Filter, OWN_SESSIONS, Offset, SessionChange, Start, StoredSession, StreamName};
 
 /// Maximum number of offsets in one change, so that the changes of others do not wait for long.
 const OFFSETS_PER_CHANGE: usize = 1000;
@@ -19,9 +19,10 @@ const OFFSETS_PER_CHANGE: usize = 1000;
 const BEGUN: (Bytes, Bytes) = (Bytes::from_static(b""), Bytes::from_static(b"\x01"));
 
 impl Groups {
-    /// Restores a group from the store. `None`: this is the session of a client.
+    /// Restores a group from the store. `None`: this is another session.
     pub(in crate::mqtt) fn restore(self: &Arc<Self>, stored: &StoredSession) -> Option<Arc<Group>> {
-        let key = Filter::parse(stored.client.strip_prefix(GROUP_ID)?).ok()?;
+        let key = stored.client.strip_prefix(OWN_SESSIONS).filter(|key| is_shared(key))?;
+        let key = Filter::parse(key).ok()?;
         let group = self.group(&key);
         let mut state = group.state.lock();
         (state.is_stored, state.was_stored) = (true, true);
@@ -141,7 +142,7 @@ impl Broker {
 
 /// The client id of a group in the store.
 fn client(key: &Filter) -> Arc<str> {
-    format!("{GROUP_ID}{key}").into()
+    format!("{OWN_SESSIONS}{key}").into()
 }
 
 #[cfg(test)]
