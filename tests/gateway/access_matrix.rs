@@ -207,37 +207,21 @@ struct World {
 }
 
 /// What certificates grant.
-const RULES: &str = "key_file = 'keys'
-[[certificate]]
-name = 'uri'
-matches = 'spiffe://example.org/not-granted'
-read = ['other']
-append = ['other']
-create = ['other']
-manage = ['other']
-[[certificate]]
-name = 'uri'
-matches = 'spiffe://example.org/other-tenant'
-tenant = 'another'
-read = ['news', 'made']
-append = ['news', 'made']
-create = ['news', 'made']
-manage = ['news', 'made']
-[[certificate]]
-name = 'uri'
-matches = 'spiffe://example.org/granted'
-read = ['news', 'made']
-append = ['news', 'made']
-create = ['news', 'made']
-manage = ['news', 'made']
-[[certificate]]
-name = 'uri'
-matches = 'spiffe://example.org/revoked'
-read = ['news', 'made']
-append = ['news', 'made']
-create = ['news', 'made']
-manage = ['news', 'made']
-";
+fn rules() -> String {
+    let own = "['news', 'made']";
+    let rules = [
+        ("not-granted", "", "['other']"),
+        ("other-tenant", "tenant = 'another'\n", own),
+        ("granted", "", own),
+        ("revoked", "", own),
+    ];
+    let rules = rules.map(|(name, tenant, streams)| {
+        let rights = ["read", "append", "create", "manage"].map(|right| format!("{right} = {streams}\n"));
+        let name = format!("name = 'uri'\nmatches = 'spiffe://example.org/{name}'\n");
+        format!("[[certificate]]\n{name}{tenant}{}", rights.concat())
+    });
+    format!("key_file = 'keys'\n{}", rules.concat())
+}
 
 /// A file with a certificate of these tests.
 fn certificate(name: &str) -> PathBuf {
@@ -260,7 +244,7 @@ impl World {
         let (keys, next) = (folder.path().join("keys"), folder.path().join("next"));
         std::fs::write(&keys, json!({"keys": [current, rotated, removed]}).to_string()).unwrap();
         let auth = folder.path().join("auth.toml");
-        std::fs::write(&auth, RULES).unwrap();
+        std::fs::write(&auth, rules()).unwrap();
         let files = [
             ("--auth", auth),
             ("--tls-certificate", certificate("gateway.pem")),

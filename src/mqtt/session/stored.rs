@@ -71,7 +71,7 @@ const OFFSETS_PER_CHANGE: usize = 1000;
 
 impl Presence {
     /// Returns the entries of a change. With a will, the `credentials` of its client are stored.
-    pub(super) fn entries(&self, credentials: Option<CredentialRecord>) -> impl Iterator<Item = Entry> {
+    pub(super) fn entries(&self, credentials: Option<CredentialRecord>) -> impl Iterator<Item = StoredEntry> {
         let will = match self {
             Self::Here { will, .. } => will.as_ref(),
             Self::Away { will, .. } => will.as_ref().map(|(will, _)| will),
@@ -83,9 +83,9 @@ impl Presence {
 }
 
 /// A key with its value. `None`: the entry is removed.
-type Entry = (Bytes, Option<Bytes>);
+type StoredEntry = (Bytes, Option<Bytes>);
 
-fn will_credentials(credentials: &CredentialRecord) -> Entry {
+fn will_credentials(credentials: &CredentialRecord) -> StoredEntry {
     (SessionKey::WillCredentials.to_bytes(), encoded(credentials))
 }
 
