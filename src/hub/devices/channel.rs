@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::app::{Credential, Suppressed};
+use crate::stream::Tenant;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const MINUTES_PER_DAY: u64 = 24 * 60;
@@ -51,6 +52,30 @@ pub(super) struct ChannelBudget {
     pub(super) burst: u32,
     /// Wakes in 24 hours.
     pub(super) per_day: Option<u32>,
+}
+
+/// Whether a channel may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChannelUse {
+    Now,
+    Later(Suppressed, SystemTime),
+    /// Not at all.
+    Never,
+}
+
+/// What the device itself does not know: its apps.
+pub(super) trait Surroundings {
+    /// Whether a channel may be used now.
+    fn admit(&self, channel: &Channel, now: SystemTime) -> ChannelUse;
+
+    /// Counts a wake of a tenant over a channel. The error is when the tenant's quota is renewed.
+    fn count(&mut self, tenant: &Tenant, channel: &Channel, now: SystemTime) -> Result<(), SystemTime>;
+
+    /// The budget of a channel, see [`Channel::pay`].
+    fn budget(&self, channel: &Channel) -> ChannelBudget;
+
+    /// How long the provider of a channel keeps a wake.
+    fn ttl(&self, channel: &Channel) -> Duration;
 }
 
 impl Channel {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::app::{Credential, Suppressed};
-use super::channel::{Channel, ChannelBudget, QuietHours};
+use super::channel::{Channel, ChannelUse, QuietHours, Surroundings};
 use crate::hub::ClientId;
 use crate::stream::{Offset, Position, Principal, Start, StreamName, Tenant};
 
@@ -133,30 +133,6 @@ pub(super) enum DeviceStep {
     Order,
 }
 
-/// Whether a channel may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ChannelUse {
-    Now,
-    Later(Suppressed, SystemTime),
-    /// Not at all.
-    Never,
-}
-
-/// What the device itself does not know: its apps.
-pub(super) trait Surroundings {
-    /// Whether a channel may be used now.
-    fn admit(&self, channel: &Channel, now: SystemTime) -> ChannelUse;
-
-    /// Counts a wake of a tenant over a channel. The error is when the tenant's quota is renewed.
-    fn count(&mut self, tenant: &Tenant, channel: &Channel, now: SystemTime) -> Result<(), SystemTime>;
-
-    /// The budget of a channel, see [`Channel::pay`].
-    fn budget(&self, channel: &Channel) -> ChannelBudget;
-
-    /// How long the provider of a channel keeps a wake.
-    fn ttl(&self, channel: &Channel) -> Duration;
-}
-
 impl Interest {
     /// Whether something lies behind the offset. A stream that was lost or created again has another epoch, which the device has
     /// to be told of.
@@ -211,6 +187,19 @@ impl Device {
             self.silence.awaits_append = false;
         }
         is_pending
+    }
+
+    /// Brings the tails up to date, which an append does not do for devices that are pending already.
+    pub(super) fn refresh(&mut self, tail_of: impl Fn(&StreamName) -> Option<Option<Offset>>) {
+        for interest in &mut self.interests {
+            let Some(tail) = tail_of(&interest.stream).filter(|tail| *tail != interest.tail) else {
+                continue;
+            };
+            interest.tail = tail;
+            if interest.is_pending() {
+                self.silence.awaits_append = false;
+            }
+        }
     }
 
     /// The device has polled, which confirms an outstanding wake. Returns the index of the channel that it was sent over, and how

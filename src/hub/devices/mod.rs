@@ -9,9 +9,11 @@
 //! offsets (up to some seconds late, which costs a wake without need at most), and an outstanding wake before it is sent.
 
 mod app;
+mod apps;
 mod channel;
 mod device;
 mod operations;
+mod readers;
 mod record;
 mod table;
 #[cfg(test)]

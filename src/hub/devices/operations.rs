@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::task::yield_now;
+
 use super::DeviceView;
 use super::app::Credential;
 use super::channel::Channel;
@@ -266,7 +268,14 @@ impl Hub {
 
     async fn device_stream_changed(&self, stream: &StreamName) {
         let tail = self.describe(stream).await.ok().map(|described| described.tail);
-        self.devices.moved(stream, tail, self.clock.now());
+        let mut after = None;
+        loop {
+            after = self.devices.moved(stream, tail, after.as_ref(), self.clock.now());
+            if after.is_none() {
+                return;
+            }
+            yield_now().await;
+        }
     }
 
     async fn refresh_tails(&self, id: &ClientId) {

@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::app::{App, AppPolicy, CONFIG_PAUSE, Suppressed, Verdict};
-use super::channel::{Channel, ChannelBudget};
-use super::device::{ChannelUse, Device, DeviceStep, GRACE, Outstanding, Surroundings, WakeOrder};
+use super::app::{AppPolicy, CONFIG_PAUSE, Suppressed, Verdict};
+use super::apps::Apps;
+use super::device::{Device, DeviceStep, GRACE, Outstanding, WakeOrder};
+use super::readers::Readers;
 use crate::hub::ClientId;
 use crate::hub::signal::Signal;
 use crate::hub::subscriber::Member;
@@ -19,8 +20,9 @@ use crate::stream::{Offset, Principal, Start, StreamName, Tenant};
 /// While a poll of a device is held, the device is looked at this often.
 const RECHECK: Duration = Duration::from_secs(5);
 
-/// When an app has as many wakes under way as it may, its devices are looked at again after this time.
-const FULL_PAUSE: Duration = Duration::from_secs(1);
+/// Devices that one call visits while it has the lock.
+const VISITED_AT_ONCE: usize = 256;
+const LOOKS_AT_ONCE: usize = 1024;
 
 /// A channel that was removed because the provider calls the device gone.
 #[derive(Debug, Clone)]
@@ -51,9 +53,9 @@ pub struct Devices {
 
 #[derive(Default)]
 pub(super) struct DeviceTable {
-    pub(super) apps: HashMap<Arc<str>, App>,
+    pub(super) apps: Apps,
     pub(super) devices: HashMap<ClientId, Device>,
-    readers: HashMap<StreamName, BTreeSet<ClientId>>,
+    pub(super) readers: Readers,
     due: BTreeSet<(SystemTime, ClientId)>,
     due_at: HashMap<ClientId, SystemTime>,
     /// Devices whose stored record is outdated.
@@ -66,41 +68,6 @@ pub(super) struct DeviceTable {
 /// When a device has last been seen, as the wait queues know.
 pub(super) type LastSeen<'a> = &'a dyn Fn(&ClientId) -> Option<Duration>;
 
-/// What a device needs to know to be woken: the apps, and how many wakes each may have under way.
-struct Apps<'a>(&'a mut HashMap<Arc<str>, App>, usize);
-
-impl Surroundings for Apps<'_> {
-    fn admit(&self, channel: &Channel, now: SystemTime) -> ChannelUse {
-        match self.0.get(&channel.app) {
-            None => ChannelUse::Never,
-            Some(app) if app.failing_until.is_some_and(|until| until > now) => ChannelUse::Never,
-            Some(app) if app.in_flight >= self.1 => ChannelUse::Later(Suppressed::Full, now + FULL_PAUSE),
-            Some(app) => match app.paused_until.filter(|until| *until > now) {
-                Some(until) => ChannelUse::Later(Suppressed::Paused, until),
-                None => ChannelUse::Now,
-            },
-        }
-    }
-
-    fn count(&mut self, tenant: &Tenant, channel: &Channel, now: SystemTime) -> Result<(), SystemTime> {
-        self.0.get_mut(&channel.app).map_or(Ok(()), |app| app.count(tenant, now))
-    }
-
-    fn budget(&self, channel: &Channel) -> ChannelBudget {
-        let policy = self.0.get(&channel.app).map(|app| &app.policy);
-        let none = ChannelBudget { interval: Duration::ZERO, burst: 1, per_day: None };
-        policy.map_or(none, |AppPolicy { min_interval, burst, per_day, .. }| ChannelBudget {
-            interval: *min_interval,
-            burst: *burst,
-            per_day: *per_day,
-        })
-    }
-
-    fn ttl(&self, channel: &Channel) -> Duration {
-        self.0.get(&channel.app).map_or(RECHECK, |app| app.policy.ttl)
-    }
-}
-
 impl Devices {
     /// A table without devices.
     pub(in crate::hub) fn new(metrics: WakeMetrics, member: Arc<Member>, wakes_at_once_max: usize) -> Self {
@@ -110,15 +77,12 @@ impl Devices {
 
     /// Sets the apps of the settings.
     pub fn offer(&self, apps: Vec<AppPolicy>) {
-        let apps = apps.into_iter().map(|policy| (policy.name.clone(), App::new(policy)));
-        self.table.lock().apps = apps.collect();
+        self.table.lock().apps.set(apps, self.wakes_at_once_max);
     }
 
     /// The apps of the settings, by name.
     pub fn apps(&self) -> Vec<AppPolicy> {
-        let mut apps: Vec<_> = self.table.lock().apps.values().map(|app| app.policy.clone()).collect();
-        apps.sort_by(|one, other| one.name.cmp(&other.name));
-        apps
+        self.table.lock().apps.policies()
     }
 
     /// Whether there is any device.
@@ -152,6 +116,8 @@ impl Devices {
                 interest.polled(start);
             }
         }
+        device.refresh(|stream| table.readers.tail(stream));
+        device.interests.iter().for_each(|interest| table.readers.wait(&interest.stream, id));
         let confirmed = device.seen(now);
         if let Some((channel, took)) = confirmed
             && let Some(app) = device.channels.get(channel).and_then(|channel| table.apps.get(&channel.app))
@@ -181,21 +147,31 @@ impl Devices {
         self.schedule(&mut table, id, now + GRACE);
     }
 
-    /// A stream has another tail; `None`: it does not exist.
-    pub fn moved(&self, stream: &StreamName, tail: Option<Offset>, now: SystemTime) {
+    /// A stream has another tail; `None`: it does not exist. Visits some of the devices that wait for that, those with ids behind
+    /// `after`, and returns the last one; `None`: that were all.
+    pub(super) fn moved(
+        &self,
+        stream: &StreamName,
+        tail: Option<Offset>,
+        after: Option<&ClientId>,
+        now: SystemTime,
+    ) -> Option<ClientId> {
         let mut table = self.table.lock();
         let table = &mut *table;
-        let readers: Vec<_> = table.readers.get(stream).into_iter().flatten().cloned().collect();
+        table.readers.set_tail(stream, tail);
+        let waiting = table.readers.waiting(stream, after, VISITED_AT_ONCE);
         let mut has_earlier = false;
-        for id in readers {
-            let Some(device) = table.devices.get_mut(&id) else { continue };
+        for id in &waiting {
+            let Some(device) = table.devices.get_mut(id) else { continue };
             if device.moved(stream, tail) {
-                has_earlier |= table.schedule(&id, now);
+                table.readers.stop_waiting(stream, id);
+                has_earlier |= table.schedule(id, now);
             }
         }
         if has_earlier {
             self.earlier.update(|changes| *changes += 1);
         }
+        waiting.into_iter().nth(VISITED_AT_ONCE - 1)
     }
 
     /// When the next device is due.
@@ -203,7 +179,7 @@ impl Devices {
         self.table.lock().due.first().map(|(at, _)| *at)
     }
 
-    /// Looks at devices that are due, at most `max`, and returns the wakes to send.
+    /// Looks at devices that are due, and returns the wakes to send, at most `max`.
     pub(super) fn take_due(
         &self,
         now: SystemTime,
@@ -213,7 +189,10 @@ impl Devices {
     ) -> Vec<WakeOrder> {
         let mut table = self.table.lock();
         let mut orders = Vec::new();
-        for _ in 0..max {
+        for _ in 0..LOOKS_AT_ONCE {
+            if orders.len() >= max {
+                break;
+            }
             let Some((at, id)) = table.due.first().cloned().filter(|(at, _)| *at <= now) else { break };
             table.due.remove(&(at, id.clone()));
             table.due_at.remove(&id);
@@ -245,9 +224,9 @@ impl Devices {
             Some(ago) => device.seen_at = device.seen_at.max(now.checked_sub(ago)),
             None => {}
         }
+        device.refresh(|stream| table.readers.tail(stream));
         let before = device.outstanding.clone();
-        let step =
-            device.step(now, wall, fastrand::u64(..), &mut Apps(&mut table.apps, self.wakes_at_once_max));
+        let step = device.step(now, wall, fastrand::u64(..), &mut table.apps);
         if device.outstanding != before {
             table.unsaved.insert(id.clone());
         }
@@ -263,6 +242,9 @@ impl Devices {
             DeviceStep::Wait(why, until) => {
                 if why != Suppressed::NothingNew {
                     self.metrics.suppressed(why.as_str());
+                }
+                if device.silence.awaits_append {
+                    device.interests.iter().for_each(|interest| table.readers.wait(&interest.stream, id));
                 }
                 let end = device.expires_at;
                 table.schedule(id, until.unwrap_or(end).min(end));
@@ -398,13 +380,12 @@ impl DeviceTable {
         let before = self.take(&id);
         let mut begun = Vec::new();
         for interest in &device.interests {
-            let readers = self.readers.entry(interest.stream.clone()).or_default();
-            if readers.is_empty() && !before.contains(&interest.stream) {
+            let is_first = self.readers.add(&interest.stream, &id, interest.tail);
+            if is_first && !before.contains(&interest.stream) {
                 begun.push(interest.stream.clone());
             }
-            readers.insert(id.clone());
         }
-        let ended = before.into_iter().filter(|stream| !self.readers.contains_key(stream)).collect();
+        let ended = before.into_iter().filter(|stream| !self.readers.has(stream)).collect();
         let (bytes, principal) = (device.bytes(), device.principal);
         device.charged = bytes;
         self.bytes += bytes;
@@ -435,12 +416,8 @@ impl DeviceTable {
         }
         let mut ended = Vec::new();
         for interest in device.interests {
-            if let Some(readers) = self.readers.get_mut(&interest.stream) {
-                readers.remove(id);
-                if readers.is_empty() {
-                    self.readers.remove(&interest.stream);
-                    ended.push(interest.stream);
-                }
+            if self.readers.remove(&interest.stream, id) {
+                ended.push(interest.stream);
             }
         }
         ended

@@ -103,7 +103,14 @@ impl World {
 
     /// An append moves the tail of `news`.
     fn append(&self, position: u64) {
-        self.devices.moved(&stream("news"), Some(at(1, position)), self.now);
+        self.moved(Some(at(1, position)));
+    }
+
+    fn moved(&self, tail: Option<Offset>) {
+        let mut after = None;
+        while let Some(last) = self.devices.moved(&stream("news"), tail, after.as_ref(), self.now) {
+            after = Some(last);
+        }
     }
 
     fn orders(&self) -> Vec<WakeOrder> {
@@ -349,9 +356,9 @@ fn quiet_hours_follow_the_time_of_day_of_the_device() {
 fn a_stream_that_was_created_again_is_pending_and_one_that_is_gone_is_not() {
     let world = World::new(vec![policy("push")]);
     world.device("phone", &["push"]);
-    world.devices.moved(&stream("news"), None, world.now);
+    world.moved(None);
     assert_eq!(world.woken(), None);
-    world.devices.moved(&stream("news"), Some(at(2, 0)), world.now);
+    world.moved(Some(at(2, 0)));
     assert_eq!(world.woken().as_deref(), Some("push"));
 }
 
@@ -410,4 +417,30 @@ fn credentials_are_checked_and_never_shown() {
     for text in ["", "+", "31600000001", "+123456", "+1234567890123456", "+31 6000000", "+3160000000x"] {
         assert!(!phone(text), "{text}");
     }
+}
+
+#[test]
+fn each_of_many_readers_of_a_stream_is_woken_once_and_visited_once() {
+    let mut world = World::new(vec![policy("push")]);
+    let phones: Vec<_> = (0..700).map(|number| world.device(&format!("phone{number}"), &["push"])).collect();
+    for position in 6..9 {
+        world.append(position);
+    }
+    let orders = world.orders();
+    assert_eq!(orders.len(), phones.len());
+    orders.iter().for_each(|order| world.report(order, ok()));
+    world.append(9);
+    let waiting =
+        |world: &World| world.devices.table.lock().readers.waiting(&stream("news"), None, 1000).len();
+    assert_eq!(waiting(&world), 0, "an append visits no device that is woken");
+    world.poll(&phones[0], 9);
+    assert_eq!(waiting(&world), 1);
+    world.poll(&phones[1], 6);
+    world.pass(seconds(10));
+    let again = world.orders();
+    assert_eq!(
+        again.iter().map(|order| &order.device).collect::<Vec<_>>(),
+        [&phones[1]],
+        "its tail is up to date"
+    );
 }
