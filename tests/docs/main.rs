@@ -48,6 +48,7 @@ documents! {
     protocol: "docs/protocol.md", Runs;
     security: "docs/security.md", IsStarted;
     wake_ups: "docs/wake-ups.md", IsStarted;
+    subscriptions: "docs/subscriptions.md", Runs;
 }
 
 /// Folders with documents, relative to the repository.

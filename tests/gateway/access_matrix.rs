@@ -37,10 +37,11 @@ enum Front {
     Mqtt5Publish,
     Ticket,
     Device,
+    Subscription,
     Admin,
 }
 
-const FRONTS: [Front; 15] = [
+const FRONTS: [Front; 16] = [
     Front::ShortPoll,
     Front::HeldPoll,
     Front::Sse,
@@ -55,6 +56,7 @@ const FRONTS: [Front; 15] = [
     Front::Mqtt5Publish,
     Front::Ticket,
     Front::Device,
+    Front::Subscription,
     Front::Admin,
 ];
 
@@ -177,6 +179,7 @@ fn expected(front: Front, credentials: Credentials) -> Outcome {
             | Front::Delete
             | Front::Ticket
             | Front::Device
+            | Front::Subscription
             | Front::Mqtt3Subscribe
             | Front::Mqtt5Subscribe
             | Front::Mqtt5Publish,
@@ -349,6 +352,11 @@ impl World {
             Front::Ticket => post("/v1/ticket").json(r#"{"stream":["news"],"live":"sse"}"#),
             Front::Device => put("/v1/devices/phone")
                 .json(r#"{"streams":{"news":null},"channels":[{"app":"push","credential":"t"}]}"#),
+            Front::Subscription => {
+                let webhook = json!({"url": "https://a.example/"});
+                let body = json!({"type": "webhook", "streams": ["news"], "webhook": webhook});
+                put("/v1/stream/__ds/subscriptions/s").json(body)
+            }
             Front::Admin => {
                 let mut connection = Connection::open(self.gateway.admin).await;
                 return of_status(connection.send(as_bearer(get("/live"), token)).await.status.as_u16());
