@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod tests;
 
+mod check;
 mod commands;
 mod places;
 mod size;
@@ -15,7 +16,6 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use config::{Config, ConfigError, File};
-use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
 pub use crate::stream::SyncPolicy;
@@ -175,6 +175,23 @@ struct ServeArgs {
     /// (repeatable) [default: none]
     #[arg(long, value_name = "ORIGIN")]
     origin: Vec<String>,
+    /// URL under which clients and webhooks reach the gateway, for the URLs that it sends to workers of subscriptions, for example
+    /// `https://gate.example` [default: the listening address]
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// Host, address or network to which the gateway may send requests for clients although it is not public, for example
+    /// `hooks.internal` or `10.0.0.0/8` (repeatable) [default: none; this machine, if only programs on this machine can use the
+    /// gateway and without --auth]
+    #[arg(long, value_name = "HOST")]
+    outbound_allow: Vec<String>,
+    /// Authorities that are trusted in addition to those of the system, for requests that the gateway sends for clients (PEM)
+    /// [default: none]
+    #[arg(long, value_name = "FILE")]
+    outbound_ca: Option<String>,
+    /// Key that signs requests to webhooks, as `pollgate keygen` makes it; of several, the first one signs, and the others are
+    /// still published (repeatable) [default: a key in the directory of the store, which is made at the first start]
+    #[arg(long, value_name = "FILE")]
+    webhook_key: Vec<String>,
     /// Log format: `text` or `json`; the variable RUST_LOG sets the level (info) [default: text]
     #[arg(long, value_name = "FORMAT")]
     log: Option<String>,
@@ -247,6 +264,15 @@ pub struct Settings {
     pub host: Vec<String>,
     /// Origins whose pages may use the gateway, besides its own.
     pub origin: Vec<String>,
+    /// URL under which workers reach the gateway. `None`: the listening address.
+    pub public_url: Option<String>,
+    /// Hosts, addresses and networks that are not public and to which clients may let the gateway send requests.
+    pub outbound_allow: Vec<String>,
+    /// File with authorities that are trusted in requests for clients.
+    pub outbound_ca: Option<PathBuf>,
+    /// Files with the keys of webhooks; the first one signs. None: the file in the directory of the store.
+    #[serde(deserialize_with = "one_or_many")]
+    pub webhook_key: Vec<PathBuf>,
     /// Log format.
     pub log: LogFormat,
     /// Where requests are logged.
@@ -321,6 +347,10 @@ impl Default for Settings {
             open: false,
             host: Vec::new(),
             origin: Vec::new(),
+            public_url: None,
+            outbound_allow: Vec::new(),
+            outbound_ca: None,
+            webhook_key: Vec::new(),
             log: LogFormat::Text,
             access_log: AccessLogPlace::Off,
             audit_log: None,
@@ -371,6 +401,8 @@ impl ServeArgs {
             ("hold", self.hold),
             ("hold_max", self.hold_max),
             ("drain", self.drain),
+            ("public_url", self.public_url),
+            ("outbound_ca", self.outbound_ca),
             ("log", self.log),
             ("auth", self.auth),
             ("tls_client_ca", self.tls_client_ca),
@@ -390,6 +422,8 @@ impl ServeArgs {
             ("origin", self.origin),
             ("mqtt_refuse_filter", self.mqtt_refuse_filter),
             ("behind_proxy", self.behind_proxy),
+            ("outbound_allow", self.outbound_allow),
+            ("webhook_key", self.webhook_key),
             ("tls_certificate", self.tls_certificate),
             ("tls_key", self.tls_key),
         ];
@@ -405,91 +439,5 @@ impl ServeArgs {
         let settings: Settings = layers.build()?.try_deserialize()?;
         settings.check()?;
         Ok(settings)
-    }
-}
-
-/// File descriptors for other things than client connections: listeners, files of the store, admin connections.
-const OTHER_DESCRIPTORS: usize = 64;
-
-impl Settings {
-    /// Whether the listeners speak TLS.
-    pub fn has_tls(&self) -> bool {
-        !self.tls_certificate.is_empty()
-    }
-
-    /// Whether clients reach the gateway over TLS, its own or that of a proxy.
-    pub(crate) fn is_encrypted(&self) -> bool {
-        self.has_tls() || !self.behind_proxy.is_empty()
-    }
-
-    fn check(&self) -> Result<(), SettingsError> {
-        self.limits.check().map_err(SettingsError::Value)?;
-        self.check_descriptors(getrlimit(Resource::Nofile).current)?;
-        let (hold, hold_max) = (self.hold.get(), self.hold_max.get());
-        if hold > hold_max {
-            let text = format!("hold ({hold:?}) must not exceed hold_max ({hold_max:?})");
-            return Err(SettingsError::Value(text));
-        }
-        let mqtt = match self.mqtt {
-            MqttAddress::Off => None,
-            MqttAddress::At(address) => Some(("mqtt", address)),
-        };
-        let (certificates, keys) = (self.tls_certificate.len(), self.tls_key.len());
-        if certificates != keys {
-            return Err(SettingsError::Value(format!(
-                "each tls_certificate needs its tls_key; there are {certificates} certificates and {keys} keys"
-            )));
-        }
-        let has_client_options = self.tls_client_crl.is_some() || self.tls_client_required;
-        if self.tls_client_ca.is_some() && !self.has_tls()
-            || has_client_options && self.tls_client_ca.is_none()
-        {
-            let text = "tls_client_ca needs tls_certificate; tls_client_crl and tls_client_required need tls_client_ca";
-            return Err(SettingsError::Value(text.to_owned()));
-        }
-        if self.proxy_protocol && self.behind_proxy.is_empty() {
-            return Err(SettingsError::Value(
-                "proxy_protocol needs behind_proxy, the addresses of the proxies".to_owned(),
-            ));
-        }
-        let is_protected = |key| {
-            let credentials = if key == "admin" { &self.admin_token_file } else { &self.auth };
-            credentials.is_some() && self.is_encrypted()
-        };
-        for (key, address) in [("listen", self.listen), ("admin", self.admin)].into_iter().chain(mqtt) {
-            if !address.ip().is_loopback() && !self.open && !is_protected(key) {
-                let why = if key == "admin" {
-                    "other machines can reach this address, and operators may do everything; --admin-token-file together with \
-                     --tls-certificate (or --behind-proxy) protects it, --open allows it without"
-                } else if self.auth.is_none() {
-                    "other machines can reach this address, and everybody may do everything; --auth FILE checks tokens, --open \
-                     allows it without"
-                } else {
-                    "other machines can reach this address, and tokens would cross the network unencrypted; --tls-certificate and \
-                     --tls-key encrypt them, --behind-proxy names a proxy that does, --open allows it without"
-                };
-                return Err(SettingsError::Value(format!("{key} = {address}: {why}")));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Settings {
-    /// Checks that `connections_max` fits into the limit on file descriptors: otherwise `accept` fails once they are used up.
-    fn check_descriptors(&self, descriptors: Option<u64>) -> Result<(), SettingsError> {
-        let (connections, other) = (self.limits.connections_max, OTHER_DESCRIPTORS);
-        // The limit is for HTTP and for MQTT each.
-        let fronts = if self.mqtt == MqttAddress::Off { 1 } else { 2 };
-        let needed = connections.saturating_mul(fronts).saturating_add(other) as u64;
-        match descriptors {
-            Some(descriptors) if connections > 0 && needed > descriptors => {
-                Err(SettingsError::Value(format!(
-                    "limits.connections_max = {connections}, for HTTP and for MQTT each: the process may open {descriptors} file \
-                     descriptors (ulimit -n, or LimitNOFILE= of systemd), and needs {other} of them for other things"
-                )))
-            }
-            _ => Ok(()),
-        }
     }
 }

@@ -29,7 +29,7 @@ use hyper::{Method, Request, Response, Uri, Version};
 use tokio::time::timeout;
 
 pub use address::{AddressPolicy, InvalidAllowedHost, Resolve, Resolved, SystemResolver};
-pub use destination::{Destination, InvalidUrl, Trust, TrustError};
+pub use destination::{Destination, InvalidUrl, Trust, TrustError, check_client_url};
 pub use exchange::{ExchangeLimits, OutboundError};
 
 use connect::Connector;

@@ -42,6 +42,7 @@
 //! | a client that is remembered after its poll | 256 bytes, its id and the name of its stream; all of them at most 300 times `idle_clients_max`: 29 MiB |
 //! | a client whose takeovers are remembered | 300 bytes; `takeover_clients_max` of those that poll, and of those that speak MQTT: 6 MiB |
 //! | a revocation of tokens | about 300 bytes; 10 000 that count, and 30 000 entries in their stream |
+//! | a subscription | 6 KiB, and about 300 bytes for each of `subscription_streams_max` streams; `subscription_bytes_max` for all |
 //!
 //! | from | of the budget |
 //! |---|---|
@@ -286,6 +287,17 @@ limits! {
     audit_events_max: u64 = 10_000, "lines";
     /// Lines of the access log that wait to be written; further ones are lost and counted.
     access_log_bytes_max: usize = 1024 * 1024, "bytes";
+
+    /// Subscriptions, each with a task and about 6 KiB.
+    subscriptions_max: usize = 10_000, "subscriptions";
+    /// Subscriptions of one tenant.
+    subscriptions_per_tenant_max: usize = 1000, "subscriptions";
+    /// Streams of one subscription. Streams that its pattern matches beyond it wait until others are deleted.
+    subscription_streams_max: usize = 1000, "streams";
+    /// Memory of all subscriptions: 4 KiB each, and about 300 bytes for each stream.
+    subscription_bytes_max: usize = 64 * 1024 * 1024, "bytes";
+    /// Memory of the subscriptions of one tenant.
+    subscription_bytes_per_tenant_max: usize = 32 * 1024 * 1024, "bytes";
 
     /// Time over which a drain spreads the ends of held polls and live forms.
     drain_spread: Span = Span::seconds(5), "duration";

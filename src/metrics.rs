@@ -6,6 +6,7 @@
 mod durations;
 mod memory;
 mod mqtt;
+mod outbound;
 mod process;
 mod stalls;
 mod store;
@@ -28,6 +29,7 @@ pub use memory::MemoryCounts;
 pub(crate) use prometheus_client::metrics::counter::Counter;
 
 pub(crate) use mqtt::MqttMetrics;
+pub use outbound::OutboundMetrics;
 pub(crate) use stalls::stall_timed;
 pub(crate) use store::StoreMetrics;
 
@@ -131,6 +133,7 @@ pub struct Metrics {
     gauges: Gauges,
     live: LiveFamilies,
     mqtt: MqttMetrics,
+    outbound: OutboundMetrics,
     store: StoreMetrics,
     memory: MemoryMetrics,
     follower_wakes: Counter,
@@ -192,6 +195,7 @@ impl Metrics {
 
         let live = LiveFamilies::register(&mut registry);
         let mqtt = MqttMetrics::register(&mut registry);
+        let outbound = OutboundMetrics::register(&mut registry);
         let store = StoreMetrics::register(&mut registry);
         let memory = MemoryMetrics::register(&mut registry);
         let gauges = Gauges::register(&mut registry);
@@ -242,6 +246,7 @@ impl Metrics {
             gauges,
             live,
             mqtt,
+            outbound,
             store,
             memory,
             follower_wakes,
@@ -281,6 +286,11 @@ impl Metrics {
     /// Returns the counters of the MQTT front.
     pub(crate) fn mqtt(&self) -> &MqttMetrics {
         &self.mqtt
+    }
+
+    /// Returns the metrics of requests to other servers.
+    pub(crate) fn outbound(&self) -> &OutboundMetrics {
+        &self.outbound
     }
 
     /// Returns the metrics of a store on disk.

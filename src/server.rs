@@ -4,6 +4,7 @@ mod accept;
 mod authorization;
 mod client_certificates;
 mod logs;
+mod outbound;
 mod proxies;
 mod tls;
 mod tls_files;
@@ -38,6 +39,7 @@ use crate::store::{ClockFile, Disk, DiskOptions, Memory, OpenError};
 use crate::stream::{Filter, InvalidFilter, Observer, Store};
 use accept::{Acceptor, Front};
 use logs::{LogError, Logs};
+use outbound::{Outbound, OutboundSettingsError};
 use tls::Certificates;
 use tls_files::TlsError;
 
@@ -67,6 +69,7 @@ pub struct Server {
     /// Proxies begin each connection with the PROXY protocol.
     proxy_protocol: bool,
     admin_access: AccessPolicy,
+    outbound: Outbound,
     logs: Logs,
     admin_token: Option<AdminToken>,
     closes_on_refused: bool,
@@ -115,6 +118,9 @@ pub enum BindError {
         /// Why it cannot be opened.
         error: OpenError,
     },
+    /// The settings of requests to other servers cannot be used.
+    #[error(transparent)]
+    Outbound(#[from] OutboundSettingsError),
     /// The file of a log cannot be opened.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -226,6 +232,8 @@ impl Server {
             admin,
             mqtt,
             store: open_store(settings, &metrics, &budget, clock)?,
+            // The store makes its directory.
+            outbound: Outbound::read(settings, gateway_address)?,
             budget,
             metrics,
             clock,
@@ -277,6 +285,7 @@ impl Server {
         let broker = Broker::new(hub.clone(), self.limits.clone(), &metrics, clock);
         let broker = broker.closing_on_refused(self.closes_on_refused).refusing_filters(self.refused_filters);
         let broker = Arc::new(broker.with_auth(self.auth.clone()).auditing(self.logs.audit.clone()));
+        let (subscriptions, webhooks) = self.outbound.start(&hub, clock, &metrics).await;
         let (sender, mqtt_sockets) = mpsc::channel(MQTT_SOCKETS_MAX);
         let gateway = Gateway::new(
             hub.clone(),
@@ -289,7 +298,8 @@ impl Server {
         )
         .logging_access(self.logs.access.clone())
         .auditing(self.logs.audit.clone())
-        .with_auth(self.auth.clone());
+        .with_auth(self.auth.clone())
+        .with_subscriptions(subscriptions);
         let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access)
             .revoking(revocations)
             .requiring(self.admin_token)
@@ -309,6 +319,7 @@ impl Server {
         };
         let (sweeper, mqtt_sweeper, budget) = (hub.clone(), broker.clone(), self.budget.clone());
         let mut tasks = vec![
+            webhooks,
             acceptor(
                 Front::Http(Arc::new(Service::Gateway(Arc::new(gateway)))),
                 http_tls.clone(),

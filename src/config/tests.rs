@@ -34,6 +34,10 @@ fn other_value(option: &str) -> &'static str {
         "admin-token-file" | "audit-log" => "file",
         "tls-client-ca" | "tls-client-crl" => "ca.pem",
         "tls-certificate" | "tls-key" => "one.pem,other.pem",
+        "public-url" => "https://gate.example",
+        "outbound-allow" => "hooks.internal,10.0.0.0/8",
+        "outbound-ca" => "ca.pem",
+        "webhook-key" => "new.json,old.json",
         "limit" => "headers_max=9,head_timeout=3s",
         other => panic!("the option {other} has no value here"),
     }

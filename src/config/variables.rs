@@ -64,6 +64,7 @@ impl Variables {
         let layer = layer.try_parsing(true).list_separator(",");
         let layer = layer.with_list_parse_key("host").with_list_parse_key("origin");
         let layer = layer.with_list_parse_key("mqtt_refuse_filter").with_list_parse_key("behind_proxy");
+        let layer = layer.with_list_parse_key("outbound_allow").with_list_parse_key("webhook_key");
         let layer = layer.with_list_parse_key("tls_certificate").with_list_parse_key("tls_key");
         Ok(Self { layer: layer.source(Some(known)), ..variables })
     }

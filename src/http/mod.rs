@@ -11,7 +11,7 @@ mod read;
 pub use api::access::{AccessPolicy, InvalidAccess};
 pub use api::error::Problem;
 pub use api::forwarded::{InvalidNetwork, TrustedProxies};
-pub use api::gateway::{Gateway, HoldPolicy};
+pub use api::gateway::{Gateway, HoldPolicy, SubscriptionFront};
 pub use api::origins::InvalidOrigin;
 pub use api::revocations::{RevocationLog, RevocationLogError};
 pub use read::sse::event as sse_event;

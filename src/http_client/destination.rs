@@ -13,6 +13,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
+use super::address::AddressPolicy;
+
 /// The longest URL, in bytes.
 const URL_BYTES_MAX: usize = 2048;
 
@@ -62,14 +64,20 @@ pub struct InvalidUrl;
 pub struct Destination(Arc<Parts>);
 
 struct Parts {
+    place: Place,
+    reach: Reach,
+    tls: Option<(Trust, ServerName<'static>)>,
+}
+
+/// A URL that requests may go to.
+struct Place {
     host: String,
     port: u16,
     /// Host and port as the URL has them.
     authority: String,
     /// Path and query, which a request without a path of its own gets.
     path: String,
-    reach: Reach,
-    tls: Option<(Trust, ServerName<'static>)>,
+    is_encrypted: bool,
 }
 
 /// Tells destinations apart that may not share a connection.
@@ -141,6 +149,34 @@ impl Hash for Trust {
     }
 }
 
+impl Place {
+    fn parse(url: &str) -> Result<Self, InvalidUrl> {
+        let uri: Uri = url.parse().map_err(|_| InvalidUrl)?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(InvalidUrl);
+        };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let is_encrypted = scheme == "https";
+        let port = authority.port_u16().unwrap_or(if is_encrypted { 443 } else { 80 });
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let place = Self { host, port, authority: authority.as_str().to_owned(), path, is_encrypted };
+        let is_here = place.address().is_some_and(|address| address.is_loopback());
+        let is_valid = url.len() <= URL_BYTES_MAX
+            && !place.host.is_empty()
+            && !place.authority.contains('@')
+            && (is_encrypted || scheme == "http" && is_here);
+        if is_valid { Ok(place) } else { Err(InvalidUrl) }
+    }
+
+    /// The address, if the URL has one instead of a name, or the name is `localhost`.
+    fn address(&self) -> Option<IpAddr> {
+        match self.host.as_str() {
+            "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
+            host => host.parse().ok(),
+        }
+    }
+}
+
 impl Destination {
     /// Parses a URL that the operator has chosen; its host may have any address. It is https, or http to this machine.
     pub fn of_operator(url: &str, trust: &Trust) -> Result<Self, InvalidUrl> {
@@ -154,51 +190,26 @@ impl Destination {
     }
 
     fn parse(url: &str, trust: &Trust, reach: Reach) -> Result<Self, InvalidUrl> {
-        let uri: Uri = url.parse().map_err(|_| InvalidUrl)?;
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(InvalidUrl);
-        };
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        let address = host.parse::<IpAddr>().ok();
-        let is_here = host == "localhost" || address.is_some_and(|address| address.is_loopback());
-        let is_tls = scheme == "https";
-        if url.len() > URL_BYTES_MAX
-            || host.is_empty()
-            || authority.as_str().contains('@')
-            || !(is_tls || scheme == "http" && is_here)
-        {
-            return Err(InvalidUrl);
-        }
-        let name = || ServerName::try_from(host.clone()).map_err(|_| InvalidUrl);
-        let tls = if is_tls { Some((trust.clone(), name()?)) } else { None };
-        let reach = if is_tls || reach == Reach::Allowed { reach } else { Reach::Loopback };
-        let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let authority = authority.as_str().to_owned();
-        Ok(Self(Arc::new(Parts { host, port, authority, path, reach, tls })))
+        let place = Place::parse(url)?;
+        let name = || ServerName::try_from(place.host.clone()).map_err(|_| InvalidUrl);
+        let tls = if place.is_encrypted { Some((trust.clone(), name()?)) } else { None };
+        let reach = if place.is_encrypted || reach == Reach::Allowed { reach } else { Reach::Loopback };
+        Ok(Self(Arc::new(Parts { place, reach, tls })))
     }
 
     /// The host, without brackets.
     pub fn host(&self) -> &str {
-        &self.0.host
+        &self.0.place.host
     }
 
     /// The port.
     pub fn port(&self) -> u16 {
-        self.0.port
-    }
-
-    /// The address, if the URL has one instead of a name.
-    pub fn address(&self) -> Option<IpAddr> {
-        match self.host() {
-            "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
-            host => host.parse().ok(),
-        }
+        self.0.place.port
     }
 
     /// Host and port as the URL has them, for `Host`, logs and metrics.
     pub fn authority(&self) -> &str {
-        &self.0.authority
+        &self.0.place.authority
     }
 
     /// `https` or `http`.
@@ -222,9 +233,9 @@ impl Destination {
     /// Path and query of a request with the URI `uri`: its own behind the path of this URL, or those of this URL.
     pub(super) fn target(&self, uri: &Uri) -> String {
         match uri.path_and_query().map(|target| target.as_str()) {
-            None | Some("/") => self.0.path.clone(),
+            None | Some("/") => self.0.place.path.clone(),
             Some(target) => {
-                let base = self.0.path.split('?').next().unwrap_or_default();
+                let base = self.0.place.path.split('?').next().unwrap_or_default();
                 format!("{}{target}", base.trim_end_matches('/'))
             }
         }
@@ -232,7 +243,21 @@ impl Destination {
 
     pub(super) fn key(&self) -> ConnectionKey {
         let trust = self.0.tls.as_ref().map(|(trust, _)| trust.clone());
-        ConnectionKey { host: self.0.host.clone(), port: self.0.port, reach: self.0.reach, trust }
+        ConnectionKey { host: self.0.place.host.clone(), port: self.0.place.port, reach: self.0.reach, trust }
+    }
+}
+
+/// Checks a URL that a client has chosen before it is stored: what [`Destination::of_client`] requires, and that an address in it is
+/// allowed. The addresses of a name are checked with each connection. The error is a text for the client.
+pub fn check_client_url(url: &str, policy: &AddressPolicy) -> Result<(), &'static str> {
+    let place = Place::parse(url).map_err(|_| {
+        "the URL must be https://, or http:// to localhost or 127.0.0.0/8, without a password, and at most 2048 bytes long"
+    })?;
+    match place.address() {
+        Some(address) if !policy.allows(&place.host, address) => Err(
+            "the URL leads to an address that is not public, and the operator has not allowed its host (--outbound-allow)",
+        ),
+        _ => Ok(()),
     }
 }
 

@@ -18,6 +18,7 @@ mod signal;
 mod source;
 mod stream_reader;
 mod subscriber;
+pub mod subscriptions;
 mod sync;
 mod tail;
 mod takeovers;

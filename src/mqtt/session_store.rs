@@ -15,7 +15,7 @@ use super::session::{Presence, RestoredSession, Session};
 use super::sessions::{Attached, Away, DelayedWill, SessionFound, WillRights};
 use super::{Broker, SWEEP_INTERVAL};
 use crate::auth::{CredentialRecord, Grants};
-use crate::stream::{Principal, SessionChange};
+use crate::stream::{OWN_SESSIONS, Principal, SessionChange, StoredSession};
 
 /// Number of due wills and sessions handled concurrently; each waits for the store.
 const DUE_AT_ONCE: usize = 64;
@@ -55,7 +55,9 @@ impl Broker {
         let longest = self.limits.mqtt_session_expiry_max.get();
         let stored = self.hub.sessions();
         let groups: Vec<_> = stored.iter().filter_map(|stored| self.groups.restore(stored)).collect();
-        for stored in stored.into_iter().filter(|stored| !is_group(&stored.client)) {
+        let of_client =
+            |stored: &StoredSession| !is_group(&stored.client) && !stored.client.starts_with(OWN_SESSIONS);
+        for stored in stored.into_iter().filter(of_client) {
             let RestoredSession { mut session, presence, credentials, damaged } =
                 RestoredSession::new(stored.client, &stored.entries);
             if damaged > 0 || presence.is_none() {

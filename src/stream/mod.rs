@@ -34,7 +34,7 @@ pub use append::{
     split,
 };
 pub use cache_cursor::CacheCursor;
-pub use change::{ChangeError, Failure, Missing, SessionChange, StoredSession};
+pub use change::{ChangeError, Failure, Missing, OWN_SESSIONS, SessionChange, StoredSession};
 pub use content_type::{ContentType, Encoding, InvalidContentType};
 pub use creation::{
     Branch, Create, CreateError, Created, Description, FORK_DEPTH_MAX, Fork, Lifetime, Retention, Snapshot,

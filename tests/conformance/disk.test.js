@@ -7,10 +7,10 @@ import { afterAll } from "vitest"
 import { start } from "./gateway.js"
 
 const folder = await mkdtemp(join(tmpdir(), "pollgate-"))
-const gateway = await start(undefined, ["--store", folder, "--origin", "https://example.com"])
+const gateway = await start(undefined, ["--store", folder, "--origin", "https://example.com", "--outbound-allow", "127.0.0.1"])
 afterAll(async () => {
   await gateway.stop()
   await rm(folder, { recursive: true })
 })
 
-runConformanceTests({ baseUrl: gateway.url, longPollTimeoutMs: 2000 })
+runConformanceTests({ baseUrl: gateway.url, longPollTimeoutMs: 2000, subscriptions: true })

@@ -35,6 +35,7 @@ mod outage;
 mod power_cut;
 mod readers;
 mod resources;
+mod subscriptions;
 mod sync_error;
 mod verdict;
 

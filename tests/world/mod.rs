@@ -12,6 +12,7 @@ mod raw;
 mod reader;
 mod sse;
 mod stopwatch;
+mod webhooks;
 mod websocket;
 
 use std::future::Future;
@@ -28,6 +29,7 @@ pub use raw::Raw;
 pub use reader::{Batch, Form, Place, Reader, Refusal, next_line};
 pub use sse::{Event, Events, Parser};
 pub use stopwatch::{Stopwatch, Took, on_time};
+pub use webhooks::{Webhook, WebhookServer};
 pub use websocket::{Close, WebSocket, frame, handshake};
 
 /// Hang detector: time limit for a condition to become true. It is no statement about the speed of a machine.

@@ -62,6 +62,11 @@ impl Rights {
                 request.grants = Some(self.grants());
                 Operation::Ticket(request)
             }
+            Operation::Subscription(mut request) => {
+                // Which streams it concerns is known when it is handled.
+                request.rights = Some(self.clone());
+                Operation::Subscription(request)
+            }
             // MQTT has credentials of its own; files and preflights have nothing to protect.
             other @ (Operation::Options(_) | Operation::GetFile(_) | Operation::Mqtt(_)) => other,
         })

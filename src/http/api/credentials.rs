@@ -12,10 +12,10 @@ use super::forwarded::ClientSource;
 use super::gateway::Gateway;
 use crate::access_log::LoggedAddress;
 use crate::access_log::audit::{AuditEntry, AuditEvent, AuditLog};
-use crate::auth::{Action, Authenticator, Grants, Unauthorized, authorize};
+use crate::auth::{Action, Authenticator, Grants, Unauthorized, authorize, authorize_filter};
 use crate::clock::{Clock, rfc3339};
 use crate::hub::{ClientId, CredentialMark};
-use crate::stream::{Principal, Producer, StreamName};
+use crate::stream::{Filter, Principal, Producer, StreamName};
 
 /// The parameter in which clients of other servers send tokens. URLs end up in logs and histories (RFC 9700, section 4.3.2).
 const TOKEN_PARAMETER: &str = "access_token=";
@@ -226,6 +226,18 @@ impl Rights {
         let mut name = name.clone();
         self.enter(&mut name);
         self.check(action, &name)
+    }
+
+    /// Checks that the client may do `action` to every stream that `filter` can match, as the client would write it.
+    pub(super) fn check_filter(&self, action: Action, filter: &Filter) -> Result<(), Error> {
+        if self.owes_ticket {
+            return Err(Error::Unauthorized(Unauthorized::Ticket));
+        }
+        let filter = filter.of_tenant(self.grants.tenant());
+        authorize_filter(&self.grants, action, &filter).map_err(|forbidden| match self.grants.subject() {
+            None => Error::Unauthorized(Unauthorized::Missing),
+            Some(_) => Error::Forbidden(forbidden),
+        })
     }
 
     /// Checks that the client has a token.

@@ -60,6 +60,10 @@ impl Gateway {
             Operation::GetFile(get) => return Ok(Reply::http(get.answer().into())),
             Operation::Options(options) => return Ok(Reply::http(options.answer().into())),
             Operation::Mqtt(handshake) => return self.upgrade_to_mqtt(&handshake),
+            Operation::Subscription(request) => {
+                let answered = Box::pin(self.manage_subscription(*request)).await;
+                return answered.map(|answer| Reply::http(answer.into()));
+            }
             Operation::Ticket(request) => {
                 return self.issue_ticket(&request).map(|answer| Reply::http(answer.into()));
             }

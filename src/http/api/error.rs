@@ -28,7 +28,7 @@ pub(in crate::http) enum Error {
     #[error(transparent)]
     Name(#[from] InvalidName),
     #[error(
-        "names under __ds/ are reserved by the protocol for subscriptions, which this server does not support"
+        "names under __ds/ are reserved by the protocol; subscriptions are at /v1/stream/__ds/subscriptions/{{name}}"
     )]
     Reserved,
     #[error("names under $auth/ and $tenant/ are the gateway's own; no client may use them")]

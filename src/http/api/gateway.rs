@@ -12,7 +12,9 @@ use crate::access_log::audit::AuditLog;
 use crate::auth::{Authenticator, Tickets};
 use crate::clock::{Clock, jittered};
 use crate::http::conn::MqttSocket;
+use crate::http_client::AddressPolicy;
 use crate::hub::Hub;
+use crate::hub::subscriptions::SubscriptionTable;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 
@@ -31,6 +33,8 @@ pub struct Gateway {
     pub(in crate::http) tickets: Tickets,
     /// Hands WebSockets with the subprotocol `mqtt` to the MQTT front.
     pub(in crate::http) mqtt_sockets: mpsc::Sender<MqttSocket>,
+    /// The subscriptions, if there are any.
+    pub(in crate::http) subscriptions: Option<SubscriptionFront>,
     /// Where requests are logged, if they are.
     pub(in crate::http) access_log: Option<AccessLog>,
     /// Where changes and refusals are logged, if they are.
@@ -51,7 +55,7 @@ impl Gateway {
         let forms = FormMetrics::new(metrics.clone());
         let auth = Arc::new(Authenticator::open());
         let tickets = Tickets::new(limits.tickets_max, limits.tickets_per_subject_max);
-        let (access_log, audit_log) = (None, None);
+        let (access_log, audit_log, subscriptions) = (None, None, None);
         Self {
             hub,
             limits,
@@ -63,6 +67,7 @@ impl Gateway {
             auth,
             tickets,
             mqtt_sockets,
+            subscriptions,
             access_log,
             audit_log,
         }
@@ -74,6 +79,11 @@ impl Gateway {
         Self { auth, ..self }
     }
 
+    /// Serves subscriptions.
+    pub fn with_subscriptions(self, subscriptions: SubscriptionFront) -> Self {
+        Self { subscriptions: Some(subscriptions), ..self }
+    }
+
     /// Logs changes and refusals.
     pub fn auditing(self, audit_log: Option<AuditLog>) -> Self {
         Self { audit_log, ..self }
@@ -83,6 +93,14 @@ impl Gateway {
     pub fn logging_access(self, access_log: Option<AccessLog>) -> Self {
         Self { access_log, ..self }
     }
+}
+
+/// The subscriptions of a gateway, and the addresses that their webhooks may have.
+pub struct SubscriptionFront {
+    /// The subscriptions.
+    pub subscriptions: Arc<SubscriptionTable>,
+    /// The addresses that webhooks may have.
+    pub policy: AddressPolicy,
 }
 
 /// How long polls are held: the settings `hold` and `hold_max`.

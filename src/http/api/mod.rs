@@ -22,6 +22,8 @@ mod options;
 pub(super) mod origins;
 pub(super) mod revocations;
 pub(super) mod routes;
+mod subscription_bodies;
+pub(super) mod subscriptions;
 pub(super) mod target;
 mod tickets;
 pub(super) mod upgrade;

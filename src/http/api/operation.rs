@@ -20,6 +20,7 @@ use super::handlers::Put;
 use super::handshake::Handshake;
 use super::options::Options;
 use super::origins::AllowedOrigin;
+use super::subscriptions::SubscriptionRequest;
 use super::target::unknown_parameters;
 use super::tickets::{TicketRequest, without_secrets};
 use crate::access_log::{AccessEntry, LoggedAddress, LoggedRequest};
@@ -67,6 +68,7 @@ impl GatewayRequest {
             Operation::Mqtt(handshake) => handshake.forwarded = Some(address),
             Operation::OnStream(_, OnStream::Head | OnStream::Delete) => {}
             Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) | Operation::Ticket(_) => {}
+            Operation::Subscription(_) => {}
         }
     }
 }
@@ -82,6 +84,8 @@ pub(in crate::http) enum Operation {
     Mqtt(Box<Handshake>),
     /// The exchange of a token for a ticket.
     Ticket(Box<TicketRequest>),
+    /// A request about subscriptions.
+    Subscription(Box<SubscriptionRequest>),
 }
 
 /// An operation on one stream that delivers no messages.
@@ -109,6 +113,7 @@ impl Operation {
             Self::Read(read) => read.stream(),
             Self::WebSocket(socket) => socket.stream(),
             Self::Options(_) | Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) => "",
+            Self::Subscription(_) => "",
         }
     }
 
@@ -117,7 +122,7 @@ impl Operation {
         match self {
             Self::Read(read) => read.client(),
             Self::OnStream(..) | Self::WebSocket(_) | Self::Options(_) => None,
-            Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) => None,
+            Self::GetFile(_) | Self::Mqtt(_) | Self::Ticket(_) | Self::Subscription(_) => None,
         }
     }
 
@@ -128,7 +133,7 @@ impl Operation {
             Self::WebSocket(_) => Some(Form::WebSocket),
             Self::GetFile(_) => Some(Form::File),
             Self::Mqtt(_) => Some(Form::Mqtt),
-            Self::Ticket(_) => Some(Form::Other),
+            Self::Ticket(_) | Self::Subscription(_) => Some(Form::Other),
             Self::OnStream(..) | Self::Options(_) => None,
         }
     }

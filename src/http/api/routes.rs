@@ -17,6 +17,7 @@ use super::handlers::{Put, STREAM_METHODS, post};
 use super::handshake::Handshake;
 use super::operation::{GatewayRequest, OnStream, Operation};
 use super::options::Options;
+use super::subscriptions::{SubscriptionHead, SubscriptionRequest, is_reserved, is_without_credentials};
 use super::target::stream_of_path;
 use super::tickets::{TICKET_METHODS, TICKET_PATH, TicketRequest};
 use super::upgrade;
@@ -66,6 +67,7 @@ enum BodyOperation {
     Read(Box<PostRead>),
     /// The exchange of a token for a ticket; the body names what the ticket is for.
     Ticket,
+    Subscription(Box<SubscriptionRequest>),
 }
 
 impl ParsedHead {
@@ -79,6 +81,7 @@ impl ParsedHead {
             Self::NeedsBody(BodyOperation::Append(name, _)) => rights.check_named(Action::Append, name)?,
             Self::NeedsBody(BodyOperation::Read(_)) => {}
             Self::NeedsBody(BodyOperation::Ticket) => rights.check_subject()?,
+            Self::NeedsBody(BodyOperation::Subscription(_)) => {}
         }
         match self {
             Self::Complete(operation) => rights.admit(operation).map(Self::Complete),
@@ -99,7 +102,9 @@ impl BodyOperation {
             {
                 owner.admit(announced)
             }
-            Self::Create(..) | Self::Append(..) | Self::Read(_) | Self::Ticket => Ok(()),
+            Self::Create(..) | Self::Append(..) | Self::Read(_) | Self::Ticket | Self::Subscription(_) => {
+                Ok(())
+            }
         }
     }
 
@@ -111,6 +116,7 @@ impl BodyOperation {
                 Operation::OnStream(name, OnStream::Append(Box::new(append)))
             }
             Self::Read(post) => Operation::Read(post.read(&body, limits, holds)?),
+            Self::Subscription(request) => Operation::Subscription(Box::new(request.with_body(body))),
             Self::Ticket => Operation::Ticket(Box::new(TicketRequest::parse(&body, limits)?)),
         })
     }
@@ -140,6 +146,9 @@ impl Gateway {
         let opens_socket = method == Method::CONNECT || head.headers.contains_key(UPGRADE);
         let rights = admitted.and_then(|_| {
             let is_safe = !opens_socket && matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
+            if is_without_credentials(head.uri.path()) {
+                return Ok(None);
+            }
             self.authenticate(query, &head.headers, is_safe, source)
         });
         let who = self.audited(rights.as_ref().ok().and_then(Option::as_ref));
@@ -158,8 +167,12 @@ impl Gateway {
             Err(error) => (Err(error), None),
         };
         // The form of a POST to many streams is known only from its body.
-        let is_other =
-            matches!(parsed, Ok(ParsedHead::NeedsBody(BodyOperation::Read(_) | BodyOperation::Ticket)));
+        let is_other = matches!(
+            parsed,
+            Ok(ParsedHead::NeedsBody(
+                BodyOperation::Read(_) | BodyOperation::Ticket | BodyOperation::Subscription(_)
+            ))
+        );
         let form = if is_other { Form::Other } else { form };
         framing.keep_alive &= refusal.is_none();
         let (operation, may_go_on, unread) = match parsed {
@@ -224,6 +237,15 @@ impl Gateway {
                 Form::Preflight => options(TICKET_METHODS),
                 _ => return Err(Error::MethodNotAllowed { allowed: TICKET_METHODS }),
             },
+            path if self.subscriptions.is_some() && is_reserved(path) => {
+                match SubscriptionRequest::parse(&head)? {
+                    SubscriptionHead::Options(methods) => options(methods),
+                    SubscriptionHead::Complete(request) => Operation::Subscription(request),
+                    SubscriptionHead::NeedsBody(request) => {
+                        return Ok(ParsedHead::NeedsBody(BodyOperation::Subscription(request)));
+                    }
+                }
+            }
             // RFC 9110, section 9.3.7: the methods of the server as a whole.
             "*" if form == Form::Preflight => options(STREAM_METHODS),
             "*" => return Err(Error::Asterisk),

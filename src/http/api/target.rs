@@ -27,6 +27,12 @@ pub(in crate::http) fn stream_of_path(path: &str) -> Result<StreamName, Error> {
     stream_name(&decoded)
 }
 
+/// Decodes a part of a path. `None`: it is malformed.
+pub(super) fn decoded(part: &str) -> Option<String> {
+    let decoded = || percent_encoding::percent_decode_str(part).decode_utf8();
+    if has_whole_escapes(part) { decoded().ok().map(Cow::into_owned) } else { None }
+}
+
 /// Whether two hexadecimal digits follow each `%` (RFC 3986, section 2.1).
 fn has_whole_escapes(text: &str) -> bool {
     let is_escape = |behind: &str| match behind.as_bytes() {

@@ -17,6 +17,7 @@ use crate::http::api::form::Form;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::handlers::post;
 use crate::http::api::operation::{GatewayRequest, OnStream, Operation};
+use crate::http::api::subscriptions::is_reserved;
 use crate::http::api::target::{Parameters, Query, STREAMS, stream_of_path};
 use crate::http::read::request::Read;
 
@@ -138,7 +139,7 @@ fn usual<'a>(
     fields: &ParsedFields<'_>,
     behind: &'a [u8],
 ) -> Option<(&'a str, &'a [u8])> {
-    let target = request.path.filter(|target| target.starts_with(STREAMS))?;
+    let target = request.path.filter(|target| target.starts_with(STREAMS) && !is_reserved(target))?;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || TARGET.contains(&byte);
     let stays = fields.values(&CONNECTION).all(|option| option.eq_ignore_ascii_case(b"keep-alive"));
     let unusual = UNUSUAL.iter().any(|name| fields.values(name).next().is_some());

@@ -1,0 +1,129 @@
+//! The requests that the server sends itself: the client for them, the keys of webhooks, and the tasks.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use crate::auth::AuthError;
+use crate::auth::issue::generate_key;
+use crate::clock::Clock;
+use crate::config::{Settings, StorePlace};
+use crate::http::SubscriptionFront;
+use crate::http_client::{AddressPolicy, HttpClient, InvalidAllowedHost, Trust, TrustError};
+use crate::hub::Hub;
+use crate::hub::subscriptions::{InvalidWebhookKey, SubscriptionTable, WebhookKeys};
+use crate::metrics::Metrics;
+use crate::outbound::webhooks::WebhookSender;
+
+/// The file in the directory of a store with the key of webhooks.
+const KEY_FILE: &str = "webhook-key.json";
+
+/// Connections to other servers that are open at a time.
+const CONNECTIONS_MAX: usize = 256;
+
+/// Why requests to other servers cannot be sent. The texts are for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboundSettingsError {
+    /// An allowed host is malformed.
+    #[error("--outbound-allow: {0}")]
+    Allowed(#[from] InvalidAllowedHost),
+    /// Certificates cannot be trusted.
+    #[error("--outbound-ca: {0}")]
+    Trust(#[from] TrustError),
+    /// A key of webhooks cannot be read or made.
+    #[error("--webhook-key: {0}")]
+    KeyFile(#[from] AuthError),
+    /// A key of webhooks cannot be used.
+    #[error("--webhook-key: {0}")]
+    Key(#[from] InvalidWebhookKey),
+    /// The public URL is malformed.
+    #[error("--public-url must begin with http:// or https://, and have no query")]
+    PublicUrl,
+}
+
+/// What requests to other servers need.
+pub(super) struct Outbound {
+    policy: AddressPolicy,
+    trust: Trust,
+    keys: WebhookKeys,
+    public_url: String,
+}
+
+impl Outbound {
+    /// Reads the settings. The directory of the store must exist.
+    pub(super) fn read(settings: &Settings, address: SocketAddr) -> Result<Self, OutboundSettingsError> {
+        let policy = AddressPolicy::new(&settings.outbound_allow)?;
+        // Who can use the gateway can reach this machine anyway.
+        let is_local =
+            address.ip().is_loopback() && settings.auth.is_none() && settings.behind_proxy.is_empty();
+        let policy = if is_local { policy.allowing_loopback() } else { policy };
+        Ok(Self {
+            policy,
+            trust: trust(settings)?,
+            keys: keys(settings)?,
+            public_url: public_url(settings, address)?,
+        })
+    }
+
+    /// Loads the subscriptions and starts to send their webhooks.
+    pub(super) async fn start(
+        self,
+        hub: &Arc<Hub>,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> (SubscriptionFront, JoinHandle<()>) {
+        let (subscriptions, due) = SubscriptionTable::open(hub, self.keys, &self.public_url).await;
+        let client = HttpClient::new(self.policy.clone(), CONNECTIONS_MAX);
+        let metrics = metrics.outbound().clone();
+        let sender = WebhookSender::new(client, self.trust, subscriptions.clone(), clock, metrics);
+        (SubscriptionFront { subscriptions, policy: self.policy }, tokio::spawn(sender.run(due)))
+    }
+}
+
+/// The certificates that are trusted. Without roots of the system, only those of the operator are.
+fn trust(settings: &Settings) -> Result<Trust, TrustError> {
+    let trusted = Trust::system(settings.outbound_ca.as_deref());
+    match trusted {
+        Err(error) if settings.outbound_ca.is_none() => {
+            tracing::info!(%error, "requests to https:// URLs will fail, because the system trusts no authorities");
+            Trust::nothing()
+        }
+        trusted => trusted,
+    }
+}
+
+fn keys(settings: &Settings) -> Result<WebhookKeys, OutboundSettingsError> {
+    let read =
+        |path: &Path| std::fs::read(path).map_err(|error| AuthError::Read { path: path.to_owned(), error });
+    let files = match &settings.store {
+        _ if !settings.webhook_key.is_empty() => settings.webhook_key.clone(),
+        StorePlace::Memory => return Ok(WebhookKeys::random()?),
+        StorePlace::Directory(directory) => {
+            let file = directory.join(KEY_FILE);
+            if !file.exists() {
+                generate_key(&file)?;
+            }
+            vec![file]
+        }
+    };
+    let texts: Vec<_> = files.iter().map(|file| read(file)).collect::<Result<_, _>>()?;
+    Ok(WebhookKeys::parse(texts.iter().map(Vec::as_slice))?)
+}
+
+/// The URL under which workers reach the gateway.
+fn public_url(settings: &Settings, address: SocketAddr) -> Result<String, OutboundSettingsError> {
+    match &settings.public_url {
+        Some(url)
+            if (url.starts_with("http://") || url.starts_with("https://")) && !url.contains(['?', '#']) =>
+        {
+            Ok(url.clone())
+        }
+        Some(_) => Err(OutboundSettingsError::PublicUrl),
+        None => {
+            let scheme = if settings.has_tls() { "https" } else { "http" };
+            Ok(format!("{scheme}://{address}"))
+        }
+    }
+}
