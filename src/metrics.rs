@@ -381,7 +381,11 @@ impl Gauges {
                 &gauges.waiters,
             ),
             ("held_polls", "Long polls that are held", &gauges.held_polls),
-            ("subscribers", "Connected clients that can subscribe to streams (MQTT)", &gauges.subscribers),
+            (
+                "subscribers",
+                "Connected MQTT clients, which can subscribe to streams, and subscriptions with workers",
+                &gauges.subscribers,
+            ),
             (
                 "subscriptions",
                 "Topic filters of all subscribers, and streams that reads of many streams wait for",

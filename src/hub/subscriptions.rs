@@ -23,7 +23,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
 
 use super::Hub;
 use super::changes::run_to_completion;
@@ -39,6 +39,9 @@ pub use views::{ClaimView, PendingView, SubscriptionView};
 use keys::TokenParts;
 use live::{LiveSubscription, SubscriptionContext};
 use usage::SubscriptionUsage;
+
+/// Subscriptions that visit all streams at a time.
+const WALKS_MAX: usize = 2;
 
 /// The subscriptions of a gateway.
 pub struct SubscriptionTable {
@@ -62,7 +65,9 @@ impl SubscriptionTable {
         let (deliveries, due) = mpsc::unbounded_channel();
         let usage = SubscriptionUsage::new(&hub.limits);
         let public_url = public_url.trim_end_matches('/').to_owned();
-        let shared = Arc::new(SubscriptionContext { hub: hub.clone(), keys, public_url, deliveries, usage });
+        let walks = Semaphore::new(WALKS_MAX);
+        let context = SubscriptionContext { hub: hub.clone(), keys, public_url, deliveries, usage, walks };
+        let shared = Arc::new(context);
         let changing = (AsyncMutex::default(), std::array::from_fn(|_| AsyncMutex::default()));
         let (table, hasher) = Default::default();
         let subscriptions = Arc::new(Self { shared, table, changing, hasher });

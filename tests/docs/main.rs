@@ -47,6 +47,7 @@ documents! {
     networks: "docs/networks.md", Runs;
     protocol: "docs/protocol.md", Runs;
     security: "docs/security.md", IsStarted;
+    subscriptions: "docs/subscriptions.md", Runs;
 }
 
 /// Folders with documents, relative to the repository.

@@ -96,7 +96,7 @@ async fn call_back(gateway: &Gateway, server: &mut WebhookServer, seen: &mut See
             let status = settle(gateway, &format!("{PUSH}/callback"), &before, true).await;
             assert!(matches!(status, None | Some(409)), "two valid holders: {status:?}");
         }
-        if wake.generation % 2 == 0 {
+        if wake.generation.is_multiple_of(2) {
             settle(gateway, &format!("{PUSH}/callback"), &wake, true).await;
         }
     }

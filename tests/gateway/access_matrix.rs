@@ -30,10 +30,11 @@ enum Front {
     Mqtt5Subscribe,
     Mqtt5Publish,
     Ticket,
+    Subscription,
     Admin,
 }
 
-const FRONTS: [Front; 14] = [
+const FRONTS: [Front; 15] = [
     Front::ShortPoll,
     Front::HeldPoll,
     Front::Sse,
@@ -47,6 +48,7 @@ const FRONTS: [Front; 14] = [
     Front::Mqtt5Subscribe,
     Front::Mqtt5Publish,
     Front::Ticket,
+    Front::Subscription,
     Front::Admin,
 ];
 
@@ -110,6 +112,7 @@ fn expected(front: Front, credentials: Credentials) -> Outcome {
             Front::Create
             | Front::Delete
             | Front::Ticket
+            | Front::Subscription
             | Front::Mqtt3Subscribe
             | Front::Mqtt5Subscribe
             | Front::Mqtt5Publish,
@@ -213,6 +216,11 @@ impl World {
             Front::Create => put(made).json(""),
             Front::Delete => delete(made),
             Front::Ticket => post("/v1/ticket").json(r#"{"stream":["news"],"live":"sse"}"#),
+            Front::Subscription => {
+                let webhook = json!({"url": "https://a.example/"});
+                let body = json!({"type": "webhook", "streams": ["news"], "webhook": webhook});
+                put("/v1/stream/__ds/subscriptions/s").json(body)
+            }
             Front::Admin => {
                 let mut connection = Connection::open(self.gateway.admin).await;
                 return of_status(connection.send(as_bearer(get("/live"), token)).await.status.as_u16());

@@ -48,6 +48,8 @@ impl AuditNote {
             _ => AuditedMethod::Other,
         };
         let stream = stream_of_path(target.split('?').next().unwrap_or_default()).ok();
+        // Subscriptions are no streams.
+        let method = if stream.is_some() { method } else { AuditedMethod::Other };
         Self { who, stream, address, method, has_created: false }
     }
 

@@ -17,7 +17,7 @@ use super::fields;
 use super::gateway::{Gateway, SubscriptionFront};
 use super::subscription_bodies::{ClaimBody, LinkBody, NewSubscription, SettlementBody, parse};
 use super::target::{STREAMS, decoded, stream_name};
-use crate::auth::{Action, Unauthorized};
+use crate::auth::{Action, Unauthorized, is_own};
 use crate::http::conn::Body;
 use crate::http_client::check_client_url;
 use crate::hub::subscriptions::{
@@ -244,6 +244,9 @@ impl Gateway {
 async fn create(front: &SubscriptionFront, request: &SubscriptionRequest, id: String) -> Outcome {
     let config = parse::<NewSubscription>(&request.body)?.into_config()?;
     config.streams.iter().try_for_each(|stream| stream_name(stream).map(drop))?;
+    if config.pattern.as_ref().is_some_and(|pattern| is_own(pattern.as_str())) {
+        return Err(Error::OwnStream.into());
+    }
     if let WakeBy::Webhook(url) = &config.wake_by {
         check_client_url(url, &front.policy).map_err(Refused::Url)?;
     }

@@ -34,12 +34,16 @@ impl Glob {
         if is_valid { Ok(Self(text.to_owned())) } else { Err(InvalidGlob) }
     }
 
-    /// Whether the pattern matches the name, as clients of its tenant know it.
+    /// Whether the pattern matches the name, as clients of its tenant know it. A wildcard in the first segment does not match names
+    /// that begin with `$`, as in filters.
     pub fn matches(&self, name: &str) -> bool {
+        if name.starts_with('$') && !self.0.starts_with('$') {
+            return false;
+        }
         let segments: Vec<_> = name.split('/').collect();
         // `reached[n]`: the pattern so far matches the first n segments. The cost is the product of both lengths.
-        let mut reached = vec![false; segments.len() + 1];
-        reached[..1].fill(true);
+        let mut reached = vec![true];
+        reached.resize(segments.len() + 1, false);
         for part in self.0.split('/') {
             let before = std::mem::replace(&mut reached, vec![false; segments.len() + 1]);
             if part == ANY {
@@ -67,11 +71,10 @@ impl Glob {
             let is_literal = !part.contains(['*', '+', '#']);
             levels.push(if is_literal { part } else { ONE_LEVEL });
         }
-        let name = || StreamName::stored(&self.0).map(Filter::literal);
         match Filter::parse(&levels.join("/")) {
             Ok(filter) if filter.exact().is_none() => filter,
             // Without a wildcard it matches one stream.
-            _ => name().map_or_else(|_| watching_all(), |exact| exact),
+            _ => StreamName::stored(&self.0).map_or_else(|_| all_streams(), Filter::literal),
         }
     }
 
@@ -82,7 +85,7 @@ impl Glob {
 }
 
 /// The filter of all streams. `#` is always valid.
-fn watching_all() -> Filter {
+fn all_streams() -> Filter {
     Filter::parse(ANY_LEVELS).unwrap_or_else(|_| Filter::literal(StreamName::behind_tenants()))
 }
 
@@ -130,7 +133,9 @@ mod tests {
     fn stars_match_within_a_segment_and_double_stars_any_segments() {
         for (pattern, matching, others) in [
             ("events/*", &["events/a", "events/*"][..], &["events", "events/a/b", "event/a"][..]),
-            ("**", &["a", "a/b/c"], &[]),
+            ("**", &["a", "a/b/c"], &["$auth/revocations"]),
+            ("*/a", &["b/a"], &["$b/a"]),
+            ("$b/*", &["$b/a"], &["b/a"]),
             ("a/**", &["a", "a/b", "a/b/c"], &["b", "ab"]),
             ("a/**/z", &["a/z", "a/b/z", "a/b/c/z", "a/z/z"], &["a", "z", "a/z/y"]),
             ("**/x/**", &["x", "a/x", "x/b", "a/x/b/c"], &["a", "xx"]),

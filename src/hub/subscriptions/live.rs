@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
 
 use super::keys::{TokenParts, TokenScope, WebhookKeys};
 use super::record::{ChangedPart, change};
@@ -35,6 +35,8 @@ pub(super) struct SubscriptionContext {
     pub(super) public_url: String,
     pub(super) deliveries: mpsc::UnboundedSender<WebhookDelivery>,
     pub(super) usage: SubscriptionUsage,
+    /// Permits to visit all streams, so that many subscriptions that do so at the start leave time for others.
+    pub(super) walks: Semaphore,
 }
 
 /// Below the public URL: everything about subscriptions.
@@ -127,13 +129,18 @@ impl LiveSubscription {
         TokenScope { tenant: &self.tenant, subscription: &self.id, incarnation: state.incarnation }
     }
 
+    /// Watches the streams that a filter matches.
+    fn watch_all(&self, filter: &Filter) {
+        self.subscriber.add(filter.exact().map_or_else(|| filter.clone(), watching));
+    }
+
     /// Takes over a stored state.
     pub(super) async fn adopt(&self, state: SubscriptionState) {
         for name in state.links.keys() {
             self.subscriber.add(watching(name));
         }
         if let Some(pattern) = &state.config.pattern {
-            self.subscriber.add(pattern.filter().of_tenant(&self.tenant));
+            self.watch_all(&pattern.filter().of_tenant(&self.tenant));
         }
         self.charge(&state);
         *self.state.lock().await = Some(KeptState { state, unstored: BTreeSet::new() });
@@ -159,7 +166,8 @@ impl LiveSubscription {
         }
         if let Some(pattern) = &state.config.pattern {
             let filter = pattern.filter().of_tenant(&self.tenant);
-            self.subscriber.add(filter.clone());
+            self.watch_all(&filter);
+            let _permit = self.shared.walks.acquire().await;
             let mut walk = StreamWalk::over([&filter]);
             while let Some(page) = self.shared.hub.next_streams(&mut walk).await {
                 for (name, tail) in page {

@@ -81,6 +81,7 @@ impl LiveSubscription {
     /// Links the streams that the pattern matches and that were created while nobody watched.
     async fn find_links(&self, state: &mut SubscriptionState, unstored: &mut BTreeSet<StreamName>) {
         let Some(pattern) = &state.config.pattern else { return };
+        let _permit = self.shared.walks.acquire().await;
         let mut walk = StreamWalk::over([&pattern.filter().of_tenant(&self.tenant)]);
         while let Some(page) = self.shared.hub.next_streams(&mut walk).await {
             for (name, _) in page {
