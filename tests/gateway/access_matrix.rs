@@ -1,5 +1,6 @@
 //! Every front and delivery form, over TLS, with every kind of credentials: one table without a gap.
 
+mod table;
 mod tunnel;
 
 use std::net::SocketAddr;
@@ -19,185 +20,8 @@ use crate::world::mqtt::{Hello, Mqtt, Packet};
 use crate::world::{
     Answer, Close, Connection, Gateway, Raw, Request, WebSocket, delete, get, handshake, post, put, until,
 };
+use table::{CREDENTIALS, Credentials, FRONTS, Front, Outcome, expected};
 use tunnel::Tunnel;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Front {
-    ShortPoll,
-    HeldPoll,
-    Sse,
-    Ndjson,
-    WebSocket,
-    ManyStreams,
-    Append,
-    Create,
-    Delete,
-    Mqtt3Subscribe,
-    Mqtt5Subscribe,
-    Mqtt5Publish,
-    Ticket,
-    Device,
-    Subscription,
-    Admin,
-}
-
-const FRONTS: [Front; 16] = [
-    Front::ShortPoll,
-    Front::HeldPoll,
-    Front::Sse,
-    Front::Ndjson,
-    Front::WebSocket,
-    Front::ManyStreams,
-    Front::Append,
-    Front::Create,
-    Front::Delete,
-    Front::Mqtt3Subscribe,
-    Front::Mqtt5Subscribe,
-    Front::Mqtt5Publish,
-    Front::Ticket,
-    Front::Device,
-    Front::Subscription,
-    Front::Admin,
-];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Credentials {
-    Granted,
-    /// Signed with another key that is still in use.
-    RotatedKey,
-    /// A valid token, which grants another stream.
-    NotGranted,
-    /// A valid token with the same rights in another tenant, in which streams of these names do not exist.
-    OtherTenant,
-    None,
-    Malformed,
-    Expired,
-    NotYetValid,
-    TooLongLife,
-    WrongAudience,
-    WrongIssuer,
-    /// Signed with HMAC, and the public key as the secret.
-    WrongAlgorithm,
-    Unsigned,
-    /// The claims of another token than the signature.
-    Tampered,
-    RemovedKey,
-    /// A certificate with the rights of [`Granted`](Self::Granted).
-    Certificate,
-    /// A certificate that grants another stream.
-    CertificateNotGranted,
-    /// A certificate with the same rights in a tenant that is neither that of the token nor the default one.
-    CertificateOfOtherTenant,
-    /// A certificate that no rule names.
-    UnnamedCertificate,
-    ExpiredCertificate,
-    /// Its authority has revoked it.
-    RevokedCertificate,
-    /// Of an authority that the gateway does not trust.
-    UntrustedCertificate,
-    /// A valid token, which grants another stream, and a certificate with all rights: the token counts.
-    NotGrantedBesideCertificate,
-    /// An invalid token and a certificate with all rights.
-    MalformedBesideCertificate,
-}
-
-const CREDENTIALS: [Credentials; 24] = [
-    Credentials::Granted,
-    Credentials::RotatedKey,
-    Credentials::NotGranted,
-    Credentials::OtherTenant,
-    Credentials::None,
-    Credentials::Malformed,
-    Credentials::Expired,
-    Credentials::NotYetValid,
-    Credentials::TooLongLife,
-    Credentials::WrongAudience,
-    Credentials::WrongIssuer,
-    Credentials::WrongAlgorithm,
-    Credentials::Unsigned,
-    Credentials::Tampered,
-    Credentials::RemovedKey,
-    Credentials::Certificate,
-    Credentials::CertificateNotGranted,
-    Credentials::CertificateOfOtherTenant,
-    Credentials::UnnamedCertificate,
-    Credentials::ExpiredCertificate,
-    Credentials::RevokedCertificate,
-    Credentials::UntrustedCertificate,
-    Credentials::NotGrantedBesideCertificate,
-    Credentials::MalformedBesideCertificate,
-];
-
-impl Credentials {
-    /// The file with the certificate. `None`: the client has none.
-    fn certificate(self) -> Option<&'static str> {
-        Some(match self {
-            Self::Certificate | Self::NotGrantedBesideCertificate | Self::MalformedBesideCertificate => {
-                "granted.pem"
-            }
-            Self::CertificateNotGranted => "not-granted.pem",
-            Self::CertificateOfOtherTenant => "other-tenant.pem",
-            Self::UnnamedCertificate => "unnamed.pem",
-            Self::ExpiredCertificate => "expired.pem",
-            Self::RevokedCertificate => "revoked.pem",
-            Self::UntrustedCertificate => "stranger.pem",
-            _ => return None,
-        })
-    }
-
-    /// Of two kinds of credentials with the same outcomes, the one that is a token.
-    fn as_token(self) -> Self {
-        match self {
-            Self::Certificate => Self::Granted,
-            Self::CertificateNotGranted | Self::NotGrantedBesideCertificate => Self::NotGranted,
-            Self::CertificateOfOtherTenant => Self::OtherTenant,
-            Self::UnnamedCertificate => Self::None,
-            Self::MalformedBesideCertificate => Self::Malformed,
-            other => other,
-        }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Outcome {
-    Allowed,
-    Unauthorized,
-    Forbidden,
-    /// The stream does not exist.
-    Missing,
-    /// The gateway ends the TLS handshake.
-    Untrusted,
-}
-
-fn expected(front: Front, credentials: Credentials) -> Outcome {
-    match (front, credentials.as_token()) {
-        // It is for operators, on a loopback address without TLS.
-        (Front::Admin, _) | (_, Credentials::Granted | Credentials::RotatedKey) => Outcome::Allowed,
-        // Clients may create, delete and subscribe to streams of their own tenant.
-        (
-            Front::Create
-            | Front::Delete
-            | Front::Ticket
-            | Front::Device
-            | Front::Subscription
-            | Front::Mqtt3Subscribe
-            | Front::Mqtt5Subscribe
-            | Front::Mqtt5Publish,
-            Credentials::OtherTenant,
-        ) => Outcome::Allowed,
-        (_, Credentials::OtherTenant) => Outcome::Missing,
-        // Which streams a ticket is for is checked when it is used.
-        (Front::Ticket, Credentials::NotGranted) => Outcome::Allowed,
-        (_, Credentials::NotGranted) => Outcome::Forbidden,
-        (
-            _,
-            Credentials::ExpiredCertificate
-            | Credentials::RevokedCertificate
-            | Credentials::UntrustedCertificate,
-        ) => Outcome::Untrusted,
-        _ => Outcome::Unauthorized,
-    }
-}
 
 struct World {
     gateway: Gateway,
@@ -379,16 +203,6 @@ impl World {
         }
         let body: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
         if body["batches"][0]["missing"] == true { Outcome::Missing } else { Outcome::Allowed }
-    }
-}
-
-impl Front {
-    fn is_mqtt(self) -> bool {
-        matches!(self, Self::Mqtt3Subscribe | Self::Mqtt5Subscribe | Self::Mqtt5Publish)
-    }
-
-    fn changes_streams(self) -> bool {
-        matches!(self, Self::Append | Self::Create | Self::Delete | Self::Mqtt5Publish)
     }
 }
 

@@ -2,7 +2,6 @@
 //! sends them as the body of the response.
 
 mod encoder;
-mod format;
 
 use std::future::pending;
 use std::pin::Pin;
@@ -15,8 +14,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
 use hyper::{Response, StatusCode};
 use tokio_stream::Stream;
 
-use self::encoder::{Encoder, MultiEncoder, StreamEncoder};
-use self::format::Format;
+use self::encoder::{Encoder, Format, MultiEncoder, StreamEncoder};
 use super::request::{LiveRead, ReadFrom};
 use super::sse::{self, RECONNECT, RECONNECT_AFTER_LIFE};
 use crate::auth::{Authenticator, Grants};
@@ -36,8 +34,7 @@ use crate::hub::{
 use crate::metrics::LiveMetrics;
 use crate::stream::{CacheCursor, ContentType, Encoding, ReadError, StreamName};
 
-pub(in crate::http) use self::encoder::cursor_seed;
-pub(in crate::http) use self::format::{NDJSON, SSE, WEBSOCKET};
+pub(in crate::http) use self::encoder::{NDJSON, SSE, WEBSOCKET, cursor_seed};
 
 /// Opens live forms. It does not need the request, so that a WebSocket can open its form after the client's first frame.
 pub(in crate::http) struct LiveOpener {

@@ -11,10 +11,12 @@ use bytes::Bytes;
 use mqtt_protocol_core::mqtt::packet::RetainHandling as LibraryRetainHandling;
 use mqtt_protocol_core::mqtt::packet::{Property, SubEntry, SubOpts, v3_1_1, v5_0};
 
-use self::fields::{MALFORMED, PROTOCOL_ERROR, message_properties, qos, seconds, topic, whole};
+use self::fields::{
+    MALFORMED, PROTOCOL_ERROR, filter, message_properties, packet_id, qos, seconds, topic, whole,
+};
 use super::property_rules::{Carrier, check, data};
 use super::{
-    Ack, AckKind, Breach, Disconnect, Incoming, Packet, PacketId, Publish, Reason, RetainHandling, Subscribe,
+    Ack, AckKind, Breach, Disconnect, Incoming, Packet, Publish, Reason, RetainHandling, Subscribe,
     SubscriptionOptions, Unsubscribe, Version,
 };
 use crate::mqtt::groups::is_shared;
@@ -101,10 +103,6 @@ pub(in crate::mqtt) fn decode(frame: Packet<'_>, version: Option<Version>) -> Re
         (12, _) => Err(MALFORMED),
         _ => Err(PROTOCOL_ERROR),
     }
-}
-
-fn packet_id(id: u16) -> Result<PacketId, Breach> {
-    NonZeroU16::new(id).map(PacketId).ok_or(PROTOCOL_ERROR)
 }
 
 /// Rejects options of a SUBSCRIBE of 3.1.1 with reserved bits (section 3.8.3). `entries` have been parsed.
@@ -202,19 +200,6 @@ fn subscribe(id: u16, entries: &[SubEntry], identifier: Option<u32>) -> Result<I
         return Err(PROTOCOL_ERROR);
     }
     Ok(Incoming::Subscribe(Subscribe { id: packet_id(id)?, filters }))
-}
-
-fn filter(text: &str) -> Result<Filter, Breach> {
-    let parsed = Filter::of_topics(text).map_err(|_| MALFORMED)?;
-    if is_shared(text) {
-        // `$share/GROUP/FILTER`; the name of a group has no wildcard (MQTT 5, section 4.8.2).
-        let mut levels = text.splitn(3, '/').skip(1);
-        let is_name = levels.next().is_some_and(|name| !name.is_empty() && !name.contains(['+', '#']));
-        if !is_name || levels.next().is_none_or(str::is_empty) {
-            return Err(PROTOCOL_ERROR);
-        }
-    }
-    Ok(parsed)
 }
 
 fn disconnect(body: &[u8], version: Version) -> Result<Disconnect, Breach> {

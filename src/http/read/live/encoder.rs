@@ -1,14 +1,51 @@
-//! Encodes the updates of one stream or many in a live form.
+//! Encodes the updates of one stream or many in a live form, and says what differs between the forms.
 
 use bytes::Bytes;
 
-use super::format::Format;
 use crate::clock::Clock;
 use crate::http::api::form::Form;
 use crate::http::read::envelope::{self, Frame, TokenField};
 use crate::http::read::{resume_token, sse};
 use crate::hub::{MultiBatch, MultiReader, SharedBatch, Source, StreamReader, Update, Variant};
-use crate::stream::{Batch, CacheCursor};
+use crate::stream::{Batch, CacheCursor, Offset};
+
+/// The encoding of a live form.
+pub(in crate::http) struct Format {
+    pub(super) form: Form,
+    pub(super) content_type: &'static str,
+    /// Encodes an update of one stream.
+    pub(super) one: fn(&Update, CacheCursor) -> Bytes,
+    /// Encodes why the rights of a client of one stream have ended, with its offset.
+    end: fn(&'static str, Option<Offset>) -> Bytes,
+    /// The bytes around an envelope over many streams.
+    many: Frame,
+}
+
+/// The conformance tests of the protocol require this content type without a `charset` for one stream.
+pub(in crate::http) const SSE: Format = Format {
+    form: Form::Sse,
+    content_type: "text/event-stream",
+    one: sse::event,
+    end: sse::end,
+    many: Frame::EVENT,
+};
+
+pub(in crate::http) const NDJSON: Format = Format {
+    form: Form::Ndjson,
+    content_type: "application/x-ndjson",
+    one: |update, cursor| envelope::one(update, cursor, Frame::LINE),
+    end: |why, offset| envelope::end_of_one(why, offset, Frame::LINE),
+    many: Frame::LINE,
+};
+
+/// The response to a handshake has no content type, and all frames with envelopes are text.
+pub(in crate::http) const WEBSOCKET: Format = Format {
+    form: Form::WebSocket,
+    content_type: "",
+    one: |update, cursor| envelope::one(update, cursor, Frame::NONE),
+    end: |why, offset| envelope::end_of_one(why, offset, Frame::NONE),
+    many: Frame::NONE,
+};
 
 /// The longest event id over many streams: a full resume token of about 380 streams. An `EventSource` sends the id as a header
 /// field, and proxies accept 8 KiB for one field. Over more streams events have no id.

@@ -1,12 +1,14 @@
 //! Fields that several packets have, with the rules that the library does not enforce.
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use mqtt_protocol_core::mqtt::packet::{Property, Qos};
 use mqtt_protocol_core::mqtt::result_code::MqttError;
 
-use crate::mqtt::codec::{Breach, MessageProperties, Reason};
-use crate::stream::{LEVELS_MAX, QoS};
+use crate::mqtt::codec::{Breach, MessageProperties, PacketId, Reason};
+use crate::mqtt::groups::is_shared;
+use crate::stream::{Filter, LEVELS_MAX, QoS};
 
 pub(super) const MALFORMED: Breach = Breach(Reason::MalformedPacket);
 pub(super) const PROTOCOL_ERROR: Breach = Breach(Reason::ProtocolError);
@@ -47,4 +49,23 @@ pub(super) fn message_properties(properties: &[Property]) -> Result<MessagePrope
 /// Returns a duration that the wire gives in seconds.
 pub(super) fn seconds(seconds: u32) -> Duration {
     Duration::from_secs(u64::from(seconds))
+}
+
+/// Rejects the packet id 0.
+pub(super) fn packet_id(id: u16) -> Result<PacketId, Breach> {
+    NonZeroU16::new(id).map(PacketId).ok_or(PROTOCOL_ERROR)
+}
+
+/// Rejects a malformed filter, also one of a shared subscription.
+pub(super) fn filter(text: &str) -> Result<Filter, Breach> {
+    let parsed = Filter::of_topics(text).map_err(|_| MALFORMED)?;
+    if is_shared(text) {
+        // `$share/GROUP/FILTER`; the name of a group has no wildcard (MQTT 5, section 4.8.2).
+        let mut levels = text.splitn(3, '/').skip(1);
+        let is_name = levels.next().is_some_and(|name| !name.is_empty() && !name.contains(['+', '#']));
+        if !is_name || levels.next().is_none_or(str::is_empty) {
+            return Err(PROTOCOL_ERROR);
+        }
+    }
+    Ok(parsed)
 }
