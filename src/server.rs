@@ -6,6 +6,7 @@ mod client_certificates;
 mod logs;
 mod outbound;
 mod proxies;
+mod store;
 mod tls;
 mod tls_files;
 
@@ -33,13 +34,14 @@ use crate::http::{
 };
 use crate::hub::Hub;
 use crate::limits::Limits;
-use crate::metrics::{Metrics, StoreMetrics, stall_timed};
+use crate::metrics::{Metrics, stall_timed};
 use crate::mqtt::Broker;
-use crate::store::{ClockFile, Disk, DiskOptions, Memory, OpenError};
-use crate::stream::{Filter, InvalidFilter, Observer, Store};
+use crate::store::{ClockFile, OpenError};
+use crate::stream::{Filter, InvalidFilter, Store};
 use accept::{Acceptor, Front};
 use logs::{LogError, Logs};
 use outbound::{Outbound, OutboundSettingsError};
+use store::open_store;
 use tls::Certificates;
 use tls_files::TlsError;
 
@@ -159,9 +161,6 @@ pub struct Running {
     logs: Logs,
 }
 
-/// The cache of a store on disk takes at most the memory budget divided by this.
-const CACHE_DIVISOR: u64 = 8;
-
 /// WebSockets that wait for the MQTT front; further ones wait in their HTTP connections.
 const MQTT_SOCKETS_MAX: usize = 64;
 
@@ -225,13 +224,15 @@ impl Server {
         let logs = Logs::open(settings, &metrics)?;
         let admin_token = settings.admin_token_file.as_deref().map(AdminToken::read).transpose();
         let admin_token = admin_token.map_err(BindError::AdminToken)?;
+        let store = open_store(settings, &metrics, &budget, clock)
+            .map_err(|(directory, error)| BindError::Store { directory, error })?;
         Ok(Self {
             gateway_address,
             admin_address,
             gateway,
             admin,
             mqtt,
-            store: open_store(settings, &metrics, &budget, clock)?,
+            store,
             // The store makes its directory.
             outbound: Outbound::read(settings, gateway_address)?,
             budget,
@@ -440,67 +441,5 @@ async fn keep_clock(mut file: ClockFile, clock: Clock) {
             }
         }
         sleep(pause).await;
-    }
-}
-
-/// Opens the store. A store on disk reads its log first.
-fn open_store(
-    settings: &Settings,
-    metrics: &Metrics,
-    budget: &Arc<Budget>,
-    clock: Clock,
-) -> Result<Arc<dyn Store>, BindError> {
-    let StorePlace::Directory(directory) = &settings.store else {
-        return Ok(Arc::new(Memory::within(budget.clone())));
-    };
-    let observer = Arc::new(Counting(metrics.store().clone()));
-    let options = DiskOptions::new(settings.sync);
-    let cache_bytes = settings.limits.store_cache_bytes.min(budget.max() / CACHE_DIVISOR);
-    let options = DiskOptions { cache_bytes, accept_damage: settings.accept_damage, ..options };
-    let opened = Disk::open_within(directory, options, observer, budget, clock.now());
-    let (disk, opened) = opened.map_err(|error| BindError::Store { directory: directory.clone(), error })?;
-    let (streams, records, took) = (opened.streams, opened.records, opened.took);
-    tracing::info!(directory = %directory.display(), streams, records, ?took, "opened the store");
-    if opened.may_lack_end {
-        tracing::warn!(
-            "the end of the log may be missing; messages there are lost, and their offsets get 410"
-        );
-    }
-    Ok(Arc::new(disk))
-}
-
-/// Records in the metrics what a store on disk does.
-struct Counting(StoreMetrics);
-
-impl Observer for Counting {
-    fn opened(&self, took: Duration) {
-        self.0.opened(took);
-    }
-
-    fn written(&self, changes: usize, bytes: usize) {
-        self.0.group_changes.observe(changes as f64);
-        self.0.written.inc_by(bytes as u64);
-    }
-
-    fn synced(&self, took: Duration) {
-        self.0.sync_seconds.observe(took.as_secs_f64());
-    }
-
-    fn read(&self, hot: usize, cold: usize) {
-        self.0.reads_from_memory.inc_by(hot as u64);
-        self.0.reads_from_disk.inc_by(cold as u64);
-    }
-
-    fn sized(&self, bytes: u64, live: u64) {
-        self.0.size.set(bytes);
-        self.0.live.set(live);
-    }
-
-    fn reclaimed(&self, bytes: u64) {
-        self.0.reclaimed.inc_by(bytes);
-    }
-
-    fn damaged(&self, bytes: u64) {
-        self.0.damaged.set(bytes);
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+use tracing::Instrument;
 
 use super::queue::{NotQueued, Queues, RequestOutcome};
 use super::retry_after;
@@ -17,6 +18,9 @@ use crate::clock::Clock;
 use crate::http_client::{Destination, ExchangeLimits, HttpClient, OutboundError, Trust};
 use crate::hub::subscriptions::{DeliveryOutcome, SubscriptionTable, WebhookDelivery};
 use crate::metrics::OutboundMetrics;
+
+/// What the requests are for, in metrics and spans.
+const PURPOSE: &str = "webhook";
 
 /// The field with the signature.
 const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
@@ -96,7 +100,7 @@ impl WebhookSender {
                 NotQueued::Open(pause) => Some(pause),
                 NotQueued::Full => None,
             };
-            self.metrics.requested("webhook", host, "not_sent");
+            self.metrics.requested(PURPOSE, host, "not_sent");
             delivery.complete(DeliveryOutcome::Failed { retry_after }).await;
         }
     }
@@ -106,10 +110,11 @@ impl WebhookSender {
         let Some(delivery) = delivery.begin().await else { return RequestOutcome::Withdrawn };
         let name = delivery.subscription();
         let since = Instant::now();
-        let sent = self.send(&delivery).await;
+        let span = tracing::debug_span!("outbound", purpose = PURPOSE, subscription = name);
+        let sent = self.send(&delivery).instrument(span).await;
         let (outcome, of_request, label) = self.judge(sent.as_ref());
         let host = sent.as_ref().map_or("", |(to, _)| to.authority());
-        self.metrics.requested("webhook", host, label);
+        self.metrics.requested(PURPOSE, host, label);
         self.metrics.took(since.elapsed());
         match &sent {
             Some((to, Ok(response))) => {

@@ -83,7 +83,7 @@ impl SessionChange {
 
 /// What the names of sessions begin with that are not those of clients but records of the gateway itself. No client id has a control
 /// character.
-pub const OWN_SESSIONS: char = '\0';
+pub const OWN_SESSIONS: char = '\u{1}';
 
 /// The session of a client as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use ring::signature::{ED25519, UnparsedPublicKey};
 use serde_json::{Value, json};
 
 use crate::authorization::Protected;
-use crate::world::{Answer, Gateway, Webhook, WebhookServer, delete, get, post, put, until};
+use crate::world::{Answer, Gateway, PATIENCE, Webhook, WebhookServer, delete, get, post, put, until};
 
 const SUBSCRIPTION: &str = "/v1/stream/__ds/subscriptions/jobs";
 
@@ -117,6 +117,29 @@ async fn a_subscription_and_its_lease_survive_a_kill() {
     gateway.kill().await;
     let gateway = Gateway::start(&arguments).await;
     assert_eq!(code(&gateway.send(get(SUBSCRIPTION)).await.expect(404)), "SUBSCRIPTION_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_webhooks_and_the_next_start_sends_what_is_due() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--store", folder.path().to_str().unwrap()];
+    let mut gateway = Gateway::start(&arguments).await;
+    let mut server = WebhookServer::start().await;
+    server.answer_with("503 Later", "retry-after: 1\r\n");
+    gateway.send(put(SUBSCRIPTION).json(webhook(&server.url()))).await.expect(201);
+    gateway.send(put("/v1/stream/events/a").json("[1]")).await.expect(201);
+    let first = server.next().await.json();
+    gateway.signal("TERM");
+    assert!(gateway.ended(PATIENCE).await.success());
+    assert!(!gateway.log().contains("ERROR"), "{}", gateway.log());
+    server.answer(&[("200 OK", r#"{"done":true}"#)]);
+    let gateway = Gateway::start(&arguments).await;
+    assert!(server.next().await.json()["generation"].as_u64() > first["generation"].as_u64());
+    until("it is acknowledged", async || {
+        let view = gateway.send(get(SUBSCRIPTION)).await.expect(200).json();
+        view["streams"][0]["acked_offset"] != "-1"
+    })
+    .await;
 }
 
 #[tokio::test]

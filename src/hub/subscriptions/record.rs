@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::state::{Link, SubscriptionConfig, SubscriptionState, WakePhase};
 use crate::stream::{Epoch, Offset, Position, SessionChange, StoredSession, StreamName, Tenant};
 
-/// What the names of the sessions begin with. No client id has a control character.
-pub const SUBSCRIPTION_SESSIONS: &str = "\0subscription/";
+/// What the names of the sessions begin with, see [`OWN_SESSIONS`](crate::stream::OWN_SESSIONS).
+pub const SUBSCRIPTION_SESSIONS: &str = "\u{1}subscription/";
 
 /// Separates tenant and name.
 const SEPARATOR: char = '/';
