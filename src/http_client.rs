@@ -59,11 +59,6 @@ impl HttpClient {
         }
     }
 
-    /// The addresses that requests may go to.
-    pub fn policy(&self) -> &AddressPolicy {
-        self.connector.policy()
-    }
-
     /// Sends a request and returns the whole response. Of the request's URI only path and query count; the path is appended to that
     /// of the destination. `Host`, `Content-Length` and `User-Agent` are added.
     ///

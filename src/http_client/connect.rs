@@ -60,10 +60,6 @@ impl Connector {
         Self { policy, resolver }
     }
 
-    pub(super) fn policy(&self) -> &AddressPolicy {
-        &self.policy
-    }
-
     /// Connects, without a limit of time.
     pub(super) async fn connect(&self, to: &Destination) -> Result<(Requests, Driver), OutboundError> {
         let stream = connect_to(&self.addresses(to).await?).await.map_err(OutboundError::Connect)?;

@@ -91,11 +91,6 @@ impl SubscriptionTable {
         &self.shared.keys
     }
 
-    /// Number of subscriptions.
-    pub fn count(&self) -> usize {
-        self.shared.usage.count()
-    }
-
     fn add(&self, tenant: &Tenant, id: &str) -> Arc<LiveSubscription> {
         let client = record::session_name(tenant, id);
         let live = LiveSubscription::new(self.shared.clone(), tenant.clone(), id.to_owned(), client);

@@ -1,12 +1,15 @@
 //! Sends the requests to webhooks of subscriptions, signed, and tells the subscriptions their outcomes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request};
+use parking_lot::Mutex;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -18,6 +21,7 @@ use crate::clock::Clock;
 use crate::http_client::{Destination, ExchangeLimits, HttpClient, OutboundError, Trust};
 use crate::hub::subscriptions::{DeliveryOutcome, SubscriptionTable, WebhookDelivery};
 use crate::metrics::OutboundMetrics;
+use crate::stream::Tenant;
 
 /// What the requests are for, in metrics and spans.
 const PURPOSE: &str = "webhook";
@@ -25,8 +29,14 @@ const PURPOSE: &str = "webhook";
 /// The field with the signature.
 const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
-/// Requests under way to one host.
+/// Requests of one tenant under way to one host.
 const CONCURRENCY_MAX: usize = 8;
+
+/// Requests of one tenant under way to all hosts, which may hang: a part of the connections that the client may have.
+const TENANT_CONCURRENCY_MAX: usize = 64;
+
+/// Tenants without requests that are remembered.
+const TENANTS_REMEMBERED: usize = 1024;
 
 /// The longest time for a response. Until then, a connection is open.
 const RESPONSE_TIME_MAX: Duration = Duration::from_secs(30);
@@ -41,6 +51,7 @@ pub struct WebhookSender {
     subscriptions: Arc<SubscriptionTable>,
     clock: Clock,
     metrics: OutboundMetrics,
+    tenants: Mutex<HashMap<Tenant, Arc<Semaphore>>>,
 }
 
 /// The part of a response that counts.
@@ -59,7 +70,7 @@ impl WebhookSender {
         clock: Clock,
         metrics: OutboundMetrics,
     ) -> Arc<Self> {
-        Arc::new(Self { client, trust, subscriptions, clock, metrics })
+        Arc::new(Self { client, trust, subscriptions, clock, metrics, tenants: Mutex::default() })
     }
 
     /// Sends what is due. Runs as long as it is polled.
@@ -76,7 +87,7 @@ impl WebhookSender {
             let pause = queues.next_due(now);
             tokio::select! {
                 delivery = due.recv() => match delivery {
-                    Some(delivery) => self.enqueue(&mut queues, delivery).await,
+                    Some(delivery) => self.enqueue(&mut queues, delivery),
                     None => return,
                 },
                 Some(ended) = exchanges.join_next() => {
@@ -89,7 +100,7 @@ impl WebhookSender {
         }
     }
 
-    async fn enqueue(&self, queues: &mut Queues<String, WebhookDelivery>, delivery: WebhookDelivery) {
+    fn enqueue(&self, queues: &mut Queues<String, WebhookDelivery>, delivery: WebhookDelivery) {
         let key = delivery.subscription();
         let to = Destination::of_client(&delivery.url, &self.trust);
         let host = to.as_ref().map_or("", |to| to.authority());
@@ -101,12 +112,25 @@ impl WebhookSender {
                 NotQueued::Full => None,
             };
             self.metrics.requested(PURPOSE, host, "not_sent");
-            delivery.complete(DeliveryOutcome::Failed { retry_after }).await;
+            // It waits for what else changes the subscription, and other webhooks must not.
+            tokio::spawn(delivery.complete(DeliveryOutcome::Failed { retry_after }));
         }
+    }
+
+    /// The permits for the requests of a tenant.
+    fn turns(&self, tenant: &Tenant) -> Arc<Semaphore> {
+        let mut tenants = self.tenants.lock();
+        if tenants.len() >= TENANTS_REMEMBERED {
+            tenants.retain(|_, turns| Arc::strong_count(turns) > 1);
+        }
+        let turns = || Arc::new(Semaphore::new(TENANT_CONCURRENCY_MAX));
+        tenants.entry(tenant.clone()).or_insert_with(turns).clone()
     }
 
     /// Sends a request and completes the delivery.
     async fn deliver(&self, delivery: WebhookDelivery) -> RequestOutcome {
+        let turns = self.turns(delivery.tenant());
+        let _turn = turns.acquire().await;
         let Some(delivery) = delivery.begin().await else { return RequestOutcome::Withdrawn };
         let name = delivery.subscription();
         let since = Instant::now();

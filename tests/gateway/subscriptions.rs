@@ -1,10 +1,14 @@
 //! Subscriptions: workers are woken by webhooks and by wake streams, with rights and in tenants, and no webhook reaches what it should
 //! not.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::authorization::Protected;
 use crate::world::{Answer, Gateway, PATIENCE, Webhook, WebhookServer, delete, get, post, put, until};
@@ -117,6 +121,30 @@ async fn a_subscription_and_its_lease_survive_a_kill() {
     gateway.kill().await;
     let gateway = Gateway::start(&arguments).await;
     assert_eq!(code(&gateway.send(get(SUBSCRIPTION)).await.expect(404)), "SUBSCRIPTION_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn webhooks_of_a_host_that_hangs_delay_no_other_host() {
+    let gateway = Gateway::start(&[]).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut server = WebhookServer::start().await;
+    let hanging = format!("http://{}/", silent.local_addr().unwrap());
+    for number in 0..20 {
+        let path = format!("/v1/stream/__ds/subscriptions/{number}");
+        gateway.send(put(path).json(webhook(&hanging))).await.expect(201);
+    }
+    gateway.send(put(SUBSCRIPTION).json(webhook(&server.url()))).await.expect(201);
+    gateway.send(put("/v1/stream/events/a").json("[1]")).await.expect(201);
+    assert_eq!(server.next().await.json()["generation"], 1);
+    let mut connections = Vec::new();
+    for _ in 0..8 {
+        connections.push(silent.accept().await.unwrap());
+    }
+    // None of those has had a response, so the host gets no further connection.
+    gateway.send(post("/v1/stream/events/a").json("[2]")).await.expect(204);
+    gateway.send(delete(SUBSCRIPTION)).await.expect(204);
+    let another = timeout(Duration::from_millis(100), silent.accept()).await;
+    assert!(another.is_err(), "a ninth connection");
 }
 
 #[tokio::test]

@@ -117,16 +117,15 @@ impl WebhookKeys {
         if keys.is_empty() || keys.len() > KEYS_MAX {
             return Err(InvalidWebhookKey::Number);
         }
-        let public = |key: &'static str| key;
         let jwks = PublicJwks {
             keys: keys
                 .iter()
                 .map(|key| PublicJwk {
-                    kty: public("OKP"),
-                    crv: public("Ed25519"),
+                    kty: "OKP",
+                    crv: "Ed25519",
                     x: URL_SAFE_NO_PAD.encode(key.pair.public_key()),
-                    alg: public("EdDSA"),
-                    usage: public("sig"),
+                    alg: "EdDSA",
+                    usage: "sig",
                     kid: &key.id,
                 })
                 .collect(),

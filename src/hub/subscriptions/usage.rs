@@ -61,11 +61,6 @@ impl SubscriptionUsage {
         self.used.lock().change(tenant, |tally| tally.subscriptions = tally.subscriptions.saturating_sub(1));
     }
 
-    /// Number of subscriptions.
-    pub(super) fn count(&self) -> usize {
-        self.used.lock().all.subscriptions
-    }
-
     /// Checks that subscriptions of the tenant may take more memory. A link takes some hundred bytes, so the limits are exceeded by at
     /// most that.
     pub(super) fn check_bytes(&self, tenant: &Tenant) -> Result<(), SubscriptionError> {
