@@ -233,8 +233,6 @@ impl Server {
         let logs = Logs::open(settings, &metrics)?;
         let admin_token = settings.admin_token_file.as_deref().map(AdminToken::read).transpose();
         let admin_token = admin_token.map_err(BindError::AdminToken)?;
-        let store = open_store(settings, &metrics, &budget, clock)
-            .map_err(|(directory, error)| BindError::Store { directory, error })?;
         Ok(Self {
             gateway_address,
             admin_address,
