@@ -77,7 +77,7 @@ pub(super) struct Connection<S> {
     /// When to store changes that need not be stored at once.
     save_at: Option<Instant>,
     /// Counts the connection for its tenant, and keeps a device from being woken.
-    _open: (Option<OpenCharge>, Option<DeviceConnection>),
+    _open: (Option<OpenCharge>, Option<Box<DeviceConnection>>),
 }
 
 /// What happens when the timer fires.

@@ -157,7 +157,7 @@ fn adapter(settings: &WakeSettings) -> Result<Box<dyn Adapter>, WakeFault> {
             };
             let (key_id, sub_account) =
                 (needed(&settings.key_id, "key_id")?, needed(&settings.account, "account")?);
-            let version = HuaweiVersion::Account { key: key()?, key_id, sub_account, pss };
+            let version = HuaweiVersion::Account { key: Box::new(key()?), key_id, sub_account, pss };
             Box::new(Huawei::new(version, &id()?, false, base, token_url))
         }
         WakeKind::Huawei | WakeKind::Honor => {

@@ -76,6 +76,8 @@ impl Gateway {
     /// Writes what a request has changed that is answered with `status`.
     pub(super) fn audit_change(&self, note: &AuditNote, status: StatusCode) {
         match (note.method, status) {
+            // Devices and the like are no streams.
+            _ if note.stream.is_none() => {}
             (AuditedMethod::Put, StatusCode::CREATED) => self.audit(note, AuditEvent::Created, None),
             (AuditedMethod::Delete, StatusCode::NO_CONTENT) => self.audit(note, AuditEvent::Deleted, None),
             _ if note.has_created => self.audit(note, AuditEvent::Created, None),

@@ -274,11 +274,14 @@ impl Gateway {
                 CredentialKind::WebPush => "web-push",
                 CredentialKind::Phone => "phone",
             };
-            let mut shown = json!({"app": *app.name, "provider": app.provider, "credential": credential});
-            if let Some(key) = app.public_key {
-                shown["public_key"] = json!(*key);
-            }
-            shown
+            let key = app.public_key.map(|key| ("public_key", json!(*key)));
+            let fields = [
+                ("app", json!(*app.name)),
+                ("provider", json!(app.provider)),
+                ("credential", json!(credential)),
+            ];
+            let fields = fields.into_iter().chain(key);
+            Value::Object(fields.map(|(name, value)| (name.to_owned(), value)).collect())
         });
         json!({"apps": apps.collect::<Vec<_>>()})
     }

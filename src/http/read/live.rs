@@ -175,7 +175,7 @@ impl LiveOpener {
         })
     }
 
-    fn counted(self, open: Option<OpenCharge>, presence: Option<DeviceConnection>) -> Counted {
+    fn counted(self, open: Option<OpenCharge>, presence: Option<Box<DeviceConnection>>) -> Counted {
         let unauthorized = (self.format.form == Form::WebSocket).then(Arc::default);
         Counted::new(self.metrics, self.state, unauthorized, (open, presence))
     }
@@ -227,7 +227,7 @@ struct Counted {
     state: Arc<ConnectionState>,
     unauthorized: Option<UnauthorizedFlag>,
     /// Counts the form for its tenant, and keeps a device from being woken.
-    _open: (Option<OpenCharge>, Option<DeviceConnection>),
+    _open: (Option<OpenCharge>, Option<Box<DeviceConnection>>),
 }
 
 impl Counted {
@@ -235,7 +235,7 @@ impl Counted {
         metrics: LiveMetrics,
         state: Arc<ConnectionState>,
         unauthorized: Option<UnauthorizedFlag>,
-        open: (Option<OpenCharge>, Option<DeviceConnection>),
+        open: (Option<OpenCharge>, Option<Box<DeviceConnection>>),
     ) -> Self {
         metrics.open.inc();
         Self { metrics, state, unauthorized, _open: open }

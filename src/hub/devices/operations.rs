@@ -12,6 +12,7 @@ use super::channel::Channel;
 use super::device::{Device, DeviceSpec, Interest, Outstanding, WakeOrder, WakeState};
 use super::record::{self, SESSIONS};
 use super::table::{DeviceTable, Devices};
+use crate::budget::{Account, Charge};
 use crate::clock::Clock;
 use crate::hub::subscriber::Marks;
 use crate::hub::{ClientId, Hub};
@@ -53,7 +54,7 @@ pub enum DeviceError {
     Store(#[from] Failure),
 }
 
-/// A connection of a device, which is not woken while it lasts.
+/// A connection of a device, which is not woken while it lasts. Boxed where it is kept, as few connections have one.
 pub struct DeviceConnection {
     devices: Arc<Devices>,
     device: ClientId,
@@ -93,9 +94,12 @@ impl Hub {
             let id = spec.id.clone();
             let device = table.registered(spec, interests, now, wall);
             self.check_room(table, &device)?;
+            let owner = self.budget.owner_in(device.tenant(), device.principal);
+            owner.admit(stored_bytes(&device)).map_err(Failure::from)?;
+            let charge = Charge::new(&owner, Account::Sessions, stored_bytes(&device));
             let record = record::encoded(&device);
             let is_new = !table.devices.contains_key(&id);
-            let (begun, ended) = table.put(device);
+            let (begun, ended) = table.put(device, Some(charge));
             self.devices.recount(table);
             begun.iter().for_each(|stream| self.watch_stream(stream));
             ended.iter().for_each(|stream| self.unwatch_stream(stream));
@@ -217,16 +221,16 @@ impl Hub {
         &self,
         client: &ClientId,
         reads: impl Iterator<Item = (&'a StreamName, Start)>,
-    ) -> Option<DeviceConnection> {
+    ) -> Option<Box<DeviceConnection>> {
         self.device_polled(client, reads);
         let is_device = !self.devices.is_empty() && self.devices.connected(client);
         let (devices, clock) = (self.devices.clone(), self.clock);
-        is_device.then(|| DeviceConnection { devices, device: client.clone(), clock })
+        is_device.then(|| Box::new(DeviceConnection { devices, device: client.clone(), clock }))
     }
 
     /// The client of a session has connected, such as an MQTT client, whose id and that of a device are one. `None`: it is no
     /// device.
-    pub fn session_connected(&self, client: &str) -> Option<DeviceConnection> {
+    pub fn session_connected(&self, client: &str) -> Option<Box<DeviceConnection>> {
         if self.devices.is_empty() {
             return None;
         }
@@ -255,7 +259,9 @@ impl Hub {
             let id = device.id.clone();
             streams.extend(device.interests.iter().map(|interest| interest.stream.clone()));
             table.restore_counts(&device);
-            table.put(device);
+            let owner = self.budget.owner_in(device.tenant(), device.principal);
+            let charge = Charge::new(&owner, Account::Sessions, stored_bytes(&device));
+            table.put(device, Some(charge));
             table.again_if_ordered(&id, now);
             self.devices.schedule(&mut table, &id, now);
             self.devices.recount(&table);
@@ -350,6 +356,11 @@ impl Hub {
             }
         }
     }
+}
+
+/// What a device takes of the memory budget: in the table, and as a record in the store.
+fn stored_bytes(device: &Device) -> u64 {
+    2 * device.bytes() as u64
 }
 
 impl DeviceTable {

@@ -11,6 +11,7 @@ use super::app::{AppPolicy, CONFIG_PAUSE, Suppressed, Verdict};
 use super::apps::Apps;
 use super::device::{Device, DeviceStep, GRACE, Outstanding, WakeOrder};
 use super::readers::Readers;
+use crate::budget::Charge;
 use crate::hub::ClientId;
 use crate::hub::signal::Signal;
 use crate::hub::subscriber::Member;
@@ -58,6 +59,8 @@ pub(super) struct DeviceTable {
     pub(super) readers: Readers,
     due: BTreeSet<(SystemTime, ClientId)>,
     due_at: HashMap<ClientId, SystemTime>,
+    /// What the devices take of the memory budget.
+    charges: HashMap<ClientId, Charge>,
     /// Devices whose stored record is outdated.
     unsaved: HashSet<ClientId>,
     pub(super) bytes: usize,
@@ -375,7 +378,11 @@ impl DeviceTable {
     }
 
     /// Adds or replaces a device. Returns the streams that nobody has read before, and those that nobody reads any more.
-    pub(super) fn put(&mut self, mut device: Device) -> (Vec<StreamName>, Vec<StreamName>) {
+    pub(super) fn put(
+        &mut self,
+        mut device: Device,
+        charge: Option<Charge>,
+    ) -> (Vec<StreamName>, Vec<StreamName>) {
         let id = device.id.clone();
         let before = self.take(&id);
         let mut begun = Vec::new();
@@ -391,6 +398,7 @@ impl DeviceTable {
         self.bytes += bytes;
         let own = self.of_principal.entry(principal).or_default();
         *own = (own.0 + 1, own.1 + bytes);
+        self.charges.extend(charge.map(|charge| (id.clone(), charge)));
         self.devices.insert(id, device);
         (begun, ended)
     }
@@ -398,6 +406,7 @@ impl DeviceTable {
     /// Removes a device. Returns the streams that nobody reads any more.
     pub(super) fn take(&mut self, id: &ClientId) -> Vec<StreamName> {
         let Some(device) = self.devices.remove(id) else { return Vec::new() };
+        self.charges.remove(id);
         if let Some(at) = self.due_at.remove(id) {
             self.due.remove(&(at, id.clone()));
         }

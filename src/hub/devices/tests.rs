@@ -88,7 +88,7 @@ impl World {
         };
         change(&mut device);
         let mut table = self.devices.table.lock();
-        table.put(device);
+        table.put(device, None);
         self.devices.recount(&table);
         id
     }

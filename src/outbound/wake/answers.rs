@@ -117,6 +117,11 @@ pub(super) fn json(answer: ProviderAnswer<'_>) -> Value {
     serde_json::from_slice(answer.body).unwrap_or(Value::Null)
 }
 
+/// The value at a JSON pointer (RFC 6901); `Null` if there is none.
+pub(super) fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
+}
+
 /// A number, which some providers send as text.
 pub(super) fn number(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
@@ -135,9 +140,9 @@ pub(super) fn accepted(value: &Value) -> Verdict {
 /// The token of an OAuth answer: `access_token`, and `expires_in` seconds.
 pub(super) fn oauth_token(answer: ProviderAnswer<'_>, now: SystemTime) -> Result<AccessToken, Verdict> {
     let body = json(answer);
-    match (answer.status, body["access_token"].as_str()) {
+    match (answer.status, at(&body, "/access_token").as_str()) {
         (StatusCode::OK, Some(value)) => {
-            let life = number(&body["expires_in"]).and_then(|seconds| u64::try_from(seconds).ok());
+            let life = number(at(&body, "/expires_in")).and_then(|seconds| u64::try_from(seconds).ok());
             Ok(AccessToken {
                 value: value.into(),
                 until: token_end(now, Duration::from_secs(life.unwrap_or(3600))),

@@ -7,7 +7,7 @@ use hyper::header::{AUTHORIZATION, HeaderName};
 use hyper::{Request, StatusCode};
 use serde_json::json;
 
-use super::answers::{JSON, PAUSE, RETRY, by_status, json, post, quoted, retry, token_of, unix};
+use super::answers::{JSON, PAUSE, RETRY, at, by_status, json, post, quoted, retry, token_of, unix};
 use super::jwt::{InvalidKey, ProviderKey};
 use super::{AccessToken, Adapter, ProviderAnswer, Wake};
 use crate::hub::Verdict;
@@ -103,11 +103,11 @@ impl Adapter for Apns {
     fn verdict(&self, answer: ProviderAnswer<'_>, now: SystemTime) -> Verdict {
         let body = json(answer);
         let id = || answer.headers.get(ID).and_then(|id| id.to_str().ok()).map(Box::from);
-        match (answer.status, body["reason"].as_str().unwrap_or_default()) {
+        match (answer.status, at(&body, "/reason").as_str().unwrap_or_default()) {
             (StatusCode::OK, _) => Verdict::Ok { id: id() },
             (StatusCode::GONE, "Unregistered" | "ExpiredToken") => {
                 let since =
-                    body["timestamp"].as_u64().map(|millis| UNIX_EPOCH + Duration::from_millis(millis));
+                    at(&body, "/timestamp").as_u64().map(|millis| UNIX_EPOCH + Duration::from_millis(millis));
                 Verdict::Gone { since }
             }
             // The usual cause is a token of the sandbox; the gate against mass deletion finds out.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answers::{
-    FORM, JSON, PAUSE, RETRY, accepted, by_status, form, json, oauth_token, post, quoted, retry, slow,
+    FORM, JSON, PAUSE, RETRY, accepted, at, by_status, form, json, oauth_token, post, quoted, retry, slow,
     token_of, unix,
 };
 use super::jwt::{InvalidKey, ProviderKey};
@@ -67,8 +67,8 @@ impl Fcm {
 
 /// Whether the field of an invalid argument is the token of the device.
 fn names_token(details: &[Value]) -> bool {
-    let violations = details.iter().filter_map(|detail| detail["fieldViolations"].as_array()).flatten();
-    violations.into_iter().any(|violation| violation["field"] == "message.token")
+    let violations = details.iter().filter_map(|detail| at(detail, "/fieldViolations").as_array()).flatten();
+    violations.into_iter().any(|violation| at(violation, "/field") == "message.token")
 }
 
 impl Adapter for Fcm {
@@ -91,8 +91,9 @@ impl Adapter for Fcm {
     }
 
     fn rejects_token(&self, answer: ProviderAnswer<'_>) -> bool {
-        let has_code =
-            json(answer)["error"]["details"].as_array().is_some_and(|details| error_code(details).is_some());
+        let has_code = at(&json(answer), "/error/details")
+            .as_array()
+            .is_some_and(|details| error_code(details).is_some());
         matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && !has_code
     }
 
@@ -119,9 +120,9 @@ impl Adapter for Fcm {
     fn verdict(&self, answer: ProviderAnswer<'_>, now: SystemTime) -> Verdict {
         let body = json(answer);
         if answer.status == StatusCode::OK {
-            return accepted(&body["name"]);
+            return accepted(at(&body, "/name"));
         }
-        let details = body["error"]["details"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let details = at(&body, "/error/details").as_array().map(Vec::as_slice).unwrap_or_default();
         match (error_code(details), answer.status) {
             (Some("UNREGISTERED"), StatusCode::NOT_FOUND) => Verdict::Gone { since: None },
             // The token of another project, or the settings of another project.
@@ -139,7 +140,8 @@ impl Adapter for Fcm {
 }
 
 fn error_code(details: &[Value]) -> Option<&str> {
-    details.iter().find(|detail| detail["@type"] == FCM_ERROR)?["errorCode"].as_str()
+    let detail = details.iter().find(|detail| at(detail, "/@type") == FCM_ERROR)?;
+    at(detail, "/errorCode").as_str()
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use hyper::{Request, StatusCode};
 use serde_json::{Value, json};
 
 use super::answers::{
-    JSON, PAUSE, RETRY, by_status, json, number, post, quoted, retry, sha256_hex, slow, token_end, token_of,
+    JSON, PAUSE, RETRY, at, by_status, json, number, post, quoted, retry, sha256_hex, slow, token_end,
+    token_of,
 };
 use super::{AccessToken, Adapter, ProviderAnswer, Wake};
 use crate::hub::Verdict;
@@ -52,10 +53,10 @@ impl Adapter for Getui {
 
     fn token(&self, answer: ProviderAnswer<'_>, now: SystemTime) -> Result<AccessToken, Verdict> {
         let body = json(answer);
-        match (number(&body["code"]), body["data"]["token"].as_str()) {
+        match (number(at(&body, "/code")), at(&body, "/data/token").as_str()) {
             (Some(0), Some(value)) => {
                 let millis =
-                    number(&body["data"]["expire_time"]).and_then(|millis| u64::try_from(millis).ok());
+                    number(at(&body, "/data/expire_time")).and_then(|millis| u64::try_from(millis).ok());
                 let until = UNIX_EPOCH + Duration::from_millis(millis.unwrap_or_default());
                 let life = until.duration_since(now).unwrap_or_default();
                 Ok(AccessToken { value: value.into(), until: token_end(now, life) })
@@ -67,7 +68,7 @@ impl Adapter for Getui {
     }
 
     fn rejects_token(&self, answer: ProviderAnswer<'_>) -> bool {
-        number(&json(answer)["code"]) == Some(10_001)
+        number(at(&json(answer), "/code")) == Some(10_001)
     }
 
     fn request(
@@ -89,17 +90,17 @@ impl Adapter for Getui {
 
     fn verdict(&self, answer: ProviderAnswer<'_>, now: SystemTime) -> Verdict {
         let body = json(answer);
-        if answer.status != StatusCode::OK && body["code"].is_null() {
+        if answer.status != StatusCode::OK && at(&body, "/code").is_null() {
             return by_status(answer, now);
         }
-        match number(&body["code"]) {
-            Some(0) => delivered(&body["data"]),
+        match number(at(&body, "/code")) {
+            Some(0) => delivered(at(&body, "/data")),
             Some(2) => retry(answer, RETRY, now),
             // 301: another domain, which only the operator may choose.
             Some(301 | 10_001 | 10_002) => Verdict::config(quoted(answer)),
             Some(10_003 | 10_005) => slow(answer, PAUSE, now),
             Some(20_001)
-                if body["msg"].as_str().is_some_and(|text| text.contains("target user is invalid")) =>
+                if at(&body, "/msg").as_str().is_some_and(|text| text.contains("target user is invalid")) =>
             {
                 Verdict::Gone { since: None }
             }

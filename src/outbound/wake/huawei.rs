@@ -8,8 +8,8 @@ use hyper::{Request, StatusCode};
 use serde_json::{Value, json};
 
 use super::answers::{
-    FORM, JSON, RETRY, accepted, by_status, form, json, number, oauth_token, post, quoted, retry, token_end,
-    token_of, unix,
+    FORM, JSON, RETRY, accepted, at, by_status, form, json, number, oauth_token, post, quoted, retry,
+    token_end, token_of, unix,
 };
 use super::jwt::ProviderKey;
 use super::{AccessToken, Adapter, ProviderAnswer, Wake};
@@ -37,7 +37,7 @@ pub enum HuaweiVersion {
     /// Android and HarmonyOS up to 4: `/v1/{id}` with the client id, or `/v2/{id}` with the project id.
     Secret { version: u8, client_id: String, client_secret: String },
     /// HarmonyOS from 5 on: a service account signs tokens itself, with PS256 or, where that is refused, with RS256.
-    Account { key: ProviderKey, key_id: String, sub_account: String, pss: bool },
+    Account { key: Box<ProviderKey>, key_id: String, sub_account: String, pss: bool },
 }
 
 /// One app.
@@ -105,7 +105,7 @@ impl Adapter for Huawei {
     }
 
     fn rejects_token(&self, answer: ProviderAnswer<'_>) -> bool {
-        let code = number(&json(answer)["code"]);
+        let code = number(at(&json(answer), "/code"));
         let has_token = matches!(self.version, HuaweiVersion::Secret { .. });
         has_token && matches!(code, Some(80_200_001 | 80_200_003 | 80_200_005 | 80_600_003))
     }
@@ -140,11 +140,11 @@ impl Adapter for Huawei {
 
     fn verdict(&self, answer: ProviderAnswer<'_>, now: SystemTime) -> Verdict {
         let body = json(answer);
-        if answer.status != StatusCode::OK && body["code"].is_null() {
+        if answer.status != StatusCode::OK && at(&body, "/code").is_null() {
             return by_status(answer, now);
         }
-        match number(&body["code"]) {
-            Some(80_000_000 | 200) => accepted(&body["requestId"]),
+        match number(at(&body, "/code")) {
+            Some(80_000_000 | 200) => accepted(at(&body, "/requestId")),
             Some(80_100_000) if names_illegal_tokens(&body) => Verdict::Gone { since: None },
             // Also a token of another version; the gate against mass deletion finds out.
             Some(80_300_007) => Verdict::Gone { since: None },
@@ -160,9 +160,9 @@ impl Adapter for Huawei {
 
 /// Whether the message, which is a text with JSON, lists invalid tokens. There was one token to list.
 fn names_illegal_tokens(body: &Value) -> bool {
-    let text = body["msg"].as_str().unwrap_or_default();
+    let text = at(body, "/msg").as_str().unwrap_or_default();
     let message: Value = serde_json::from_str(text).unwrap_or(Value::Null);
-    message["illegal_tokens"].as_array().is_some_and(|tokens| !tokens.is_empty())
+    at(&message, "/illegal_tokens").as_array().is_some_and(|tokens| !tokens.is_empty())
 }
 
 #[cfg(test)]
@@ -181,7 +181,7 @@ mod tests {
     fn by_account(pss: bool) -> Huawei {
         let [key_id, sub_account] = ["k", "s"].map(str::to_owned);
         Huawei::new(
-            HuaweiVersion::Account { key: key(RSA), key_id, sub_account, pss },
+            HuaweiVersion::Account { key: Box::new(key(RSA)), key_id, sub_account, pss },
             "200",
             false,
             None,

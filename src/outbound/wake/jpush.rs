@@ -10,7 +10,7 @@ use hyper::{Request, StatusCode};
 use serde_json::json;
 
 use super::answers::{
-    JSON, PAUSE, RETRY, accepted, by_status, json, number, post, quoted, retry, slow, token_of,
+    JSON, PAUSE, RETRY, accepted, at, by_status, json, number, post, quoted, retry, slow, token_of,
 };
 use super::{AccessToken, Adapter, ProviderAnswer, Wake};
 use crate::hub::Verdict;
@@ -71,9 +71,9 @@ impl Adapter for Jpush {
     fn verdict(&self, answer: ProviderAnswer<'_>, now: SystemTime) -> Verdict {
         let body = json(answer);
         if answer.status == StatusCode::OK {
-            return accepted(&body["msg_id"]);
+            return accepted(at(&body, "/msg_id"));
         }
-        match number(&body["error"]["code"]) {
+        match number(at(&body, "/error/code")) {
             Some(1000 | 1030) => retry(answer, RETRY, now),
             // No such audience: the device is gone, or has not been online for 255 days.
             Some(1011) => Verdict::Gone { since: None },

@@ -71,7 +71,9 @@ impl ProviderKey {
             Self::Rsa(_) => "RS256",
         };
         let mut header = fields;
-        header["alg"] = json!(algorithm);
+        if let Some(fields) = header.as_object_mut() {
+            fields.insert("alg".to_owned(), json!(algorithm));
+        }
         let message =
             [base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes())].join(".");
         let signature =

@@ -11,7 +11,7 @@ use ring::hmac;
 use serde_json::json;
 
 use super::answers::{
-    JSON, PAUSE, RETRY, accepted, by_status, hex, json, number, post, quoted, slow, token_of, unix,
+    JSON, PAUSE, RETRY, accepted, at, by_status, hex, json, number, post, quoted, slow, token_of, unix,
 };
 use super::{AccessToken, Adapter, ProviderAnswer, Wake};
 use crate::hub::Verdict;
@@ -83,11 +83,11 @@ impl Adapter for Tpns {
 
     fn verdict(&self, answer: ProviderAnswer<'_>, now: SystemTime) -> Verdict {
         let body = json(answer);
-        if answer.status != StatusCode::OK && body["ret_code"].is_null() {
+        if answer.status != StatusCode::OK && at(&body, "/ret_code").is_null() {
             return by_status(answer, now);
         }
-        match number(&body["ret_code"]) {
-            Some(0) => accepted(&body["push_id"]),
+        match number(at(&body, "/ret_code")) {
+            Some(0) => accepted(at(&body, "/push_id")),
             Some(1_008_006 | 1_008_029 | 10_110_008) => Verdict::Gone { since: None },
             Some(1_008_003 | 1_010_001) => Verdict::config(quoted(answer)),
             Some(1_008_028) => slow(answer, PAUSE, now),

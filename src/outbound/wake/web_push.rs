@@ -12,7 +12,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderName, LOCATION};
 use hyper::{Request, StatusCode, Uri};
 use serde_json::json;
 
-use super::answers::{PAUSE, base64url, by_status, json, number, post, quoted, retry, slow, unix};
+use super::answers::{PAUSE, at, base64url, by_status, json, number, post, quoted, retry, slow, unix};
 use super::jwt::{InvalidKey, ProviderKey};
 use super::{AccessToken, Adapter, ProviderAnswer, Wake};
 use crate::hub::{Credential, Verdict};
@@ -107,7 +107,7 @@ impl Adapter for WebPush {
                 Verdict::Ok { id: id.map(Box::from) }
             }
             // Mozilla's autopush explains a 404 by a number: 102 is a malformed endpoint, which says nothing about the device.
-            StatusCode::NOT_FOUND if number(&json(answer)["errno"]) == Some(102) => {
+            StatusCode::NOT_FOUND if number(at(&json(answer), "/errno")) == Some(102) => {
                 Verdict::bad(quoted(answer))
             }
             StatusCode::NOT_FOUND | StatusCode::GONE => Verdict::Gone { since: None },

@@ -8,7 +8,8 @@ use hyper::{Request, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::answers::{
-    FORM, PAUSE, RETRY, accepted, by_status, form, json, number, post, quoted, retry, slow, token_of, unix,
+    FORM, PAUSE, RETRY, accepted, at, by_status, form, json, number, post, quoted, retry, slow, token_of,
+    unix,
 };
 use super::{AccessToken, Adapter, ProviderAnswer, Wake};
 use crate::hub::Verdict;
@@ -81,11 +82,11 @@ impl Adapter for Xiaomi {
 
     fn verdict(&self, answer: ProviderAnswer<'_>, now: SystemTime) -> Verdict {
         let body = json(answer);
-        if answer.status != StatusCode::OK && body["code"].is_null() {
+        if answer.status != StatusCode::OK && at(&body, "/code").is_null() {
             return by_status(answer, now);
         }
-        match number(&body["code"]) {
-            Some(0) => accepted(&body["data"]["id"]),
+        match number(at(&body, "/code")) {
+            Some(0) => accepted(at(&body, "/data/id")),
             Some(10_001..=10_003) => retry(answer, RETRY, now),
             Some(10_027) => slow(answer, PAUSE, now),
             Some(10_034) => Verdict::Slow { until: next_day_in_china(now) },

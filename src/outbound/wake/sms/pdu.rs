@@ -275,7 +275,7 @@ mod tests {
     fn a_submission_has_the_fields_of_the_specification() {
         let pdu = Pdu::submit(7, &submission(SmsContent::Text("poll:{wake}".to_owned())));
         let mut expected =
-            b"\0\x05\0POLL\0\x01\x0131600000001\0\0\0\0\0000000010000000R\0\x01\0\0\0\x15".to_vec();
+            b"\0\x05\0POLL\0\x01\x0131600000001\0\0\0\0\x00000000010000000R\0\x01\0\0\0\x15".to_vec();
         expected.extend_from_slice(b"poll:0123456789abcdef");
         assert_eq!(pdu.body, expected);
         let bytes = pdu.encode();
