@@ -6,6 +6,7 @@
 mod durations;
 mod memory;
 mod mqtt;
+mod origins;
 mod outbound;
 mod process;
 mod stalls;
@@ -29,6 +30,7 @@ pub use memory::MemoryCounts;
 pub(crate) use prometheus_client::metrics::counter::Counter;
 
 pub(crate) use mqtt::MqttMetrics;
+pub use origins::OriginMetrics;
 pub use outbound::OutboundMetrics;
 pub(crate) use stalls::stall_timed;
 pub(crate) use store::StoreMetrics;
@@ -133,6 +135,7 @@ pub struct Metrics {
     gauges: Gauges,
     live: LiveFamilies,
     mqtt: MqttMetrics,
+    origins: OriginMetrics,
     outbound: OutboundMetrics,
     store: StoreMetrics,
     memory: MemoryMetrics,
@@ -196,6 +199,7 @@ impl Metrics {
         let live = LiveFamilies::register(&mut registry);
         let mqtt = MqttMetrics::register(&mut registry);
         let outbound = OutboundMetrics::register(&mut registry);
+        let origins = OriginMetrics::register(&mut registry, &outbound);
         let store = StoreMetrics::register(&mut registry);
         let memory = MemoryMetrics::register(&mut registry);
         let gauges = Gauges::register(&mut registry);
@@ -246,6 +250,7 @@ impl Metrics {
             gauges,
             live,
             mqtt,
+            origins,
             outbound,
             store,
             memory,
@@ -291,6 +296,11 @@ impl Metrics {
     /// Returns the metrics of requests to other servers.
     pub(crate) fn outbound(&self) -> &OutboundMetrics {
         &self.outbound
+    }
+
+    /// The metrics of origins.
+    pub(crate) fn origins(&self) -> &OriginMetrics {
+        &self.origins
     }
 
     /// Returns the metrics of a store on disk.

@@ -14,6 +14,7 @@ mod clients;
 mod held_poll;
 mod listing;
 mod multi_reader;
+mod polled_origins;
 mod signal;
 mod source;
 mod stream_reader;
@@ -42,6 +43,9 @@ pub use clients::{
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
 pub use listing::{StreamListing, StreamView};
 pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
+pub use polled_origins::{
+    ElementKey, OriginInterval, OriginSettings, OriginState, OriginStatus, PolledOrigin, SeenEntry,
+};
 pub use signal::{Signal, WaitUntil, Waiter, Woken};
 pub use source::Source;
 pub use stream_reader::StreamReader;
@@ -81,6 +85,7 @@ pub struct Hub {
     waiters: Arc<waiters::WaiterRegistry>,
     clients: Arc<clients::Clients>,
     subscribers: subscriber::Subscribers,
+    origins: Arc<polled_origins::PolledOrigins>,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -110,10 +115,12 @@ impl Hub {
     /// Creates a hub over `store`, with an unlimited memory budget until [`within`](Self::within) is called.
     pub fn new(store: Arc<dyn Store>, limits: Arc<Limits>, metrics: Arc<Metrics>, clock: Clock) -> Self {
         store.follow_wall(clock.now(), clock.wall());
+        let origins = Arc::<polled_origins::PolledOrigins>::default();
         Self {
-            waiters: Arc::new(waiters::WaiterRegistry::new(store.clone(), clock)),
+            waiters: Arc::new(waiters::WaiterRegistry::new(store.clone(), clock, origins.clone())),
             clients: Arc::new(clients::Clients::new(&limits, &metrics, clock)),
             subscribers: subscriber::Subscribers::default(),
+            origins,
             default_retention: default_retention(&limits, store.outlives_process(), &Budget::unlimited()),
             budget: Budget::unlimited(),
             store,
@@ -143,6 +150,7 @@ impl Hub {
 
     /// Reads from `start` without waiting (short poll).
     pub async fn read(&self, name: &StreamName, start: Start) -> Result<Batch, ReadError> {
+        self.origins.note_reader(name);
         let limit = ReadLimit { bytes_max: self.limits.read_bytes_max };
         self.store.read(name, start, limit, self.clock.now()).await
     }
@@ -239,7 +247,10 @@ impl Hub {
                 if ended.is_empty() {
                     break;
                 }
-                ended.iter().for_each(|name| self.waiters.end(name));
+                for name in &ended {
+                    self.waiters.end(name);
+                    self.end_origin_of(name).await;
+                }
                 yield_now().await;
             }
         }

@@ -25,6 +25,7 @@ mod following;
 mod marks;
 mod measure;
 mod mqtt_bounds;
+mod polled_origins;
 mod races;
 mod refused;
 mod shares;

@@ -66,7 +66,7 @@ impl GatewayRequest {
             Operation::OnStream(_, OnStream::Create(put, _)) => put.principal = put.principal.or(principal),
             Operation::WebSocket(socket) => socket.handshake.forwarded = Some(address),
             Operation::Mqtt(handshake) => handshake.forwarded = Some(address),
-            Operation::OnStream(_, OnStream::Head | OnStream::Delete) => {}
+            Operation::OnStream(_, OnStream::Head { .. } | OnStream::Delete) => {}
             Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) | Operation::Ticket(_) => {}
             Operation::Subscription(_) => {}
         }
@@ -92,7 +92,10 @@ pub(in crate::http) enum Operation {
 pub(in crate::http) enum OnStream {
     Create(Box<Put>, Bytes),
     Append(Box<Append>),
-    Head,
+    Head {
+        /// The client may manage the stream.
+        may_manage: bool,
+    },
     Delete,
 }
 

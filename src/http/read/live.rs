@@ -83,7 +83,7 @@ impl Gateway {
             // An `EventSource` gives up at any status but 200, and its page is not told the status.
             Err(Error::Poll(PollError::Read(ReadError::Gap(gap)))) if reconnects => {
                 let cursor = CacheCursor::next(None, self.clock.wall(), fastrand::u64(..));
-                let event = (format.one)(&Update::Gap(gap), cursor);
+                let event = (format.one)(&Update::Gap(gap), cursor, None);
                 let events = sse::with_retry(RECONNECT_AFTER_LIFE, &event);
                 return Ok(live_answer(format.content_type, Body::full(events), is_private));
             }

@@ -47,7 +47,7 @@ impl StreamEncoder {
 }
 
 impl Encoder<StreamReader> for StreamEncoder {
-    fn encode(&mut self, update: &Update, _: &mut StreamReader, _: bool) -> (Bytes, bool) {
+    fn encode(&mut self, update: &Update, reader: &mut StreamReader, _: bool) -> (Bytes, bool) {
         let whole = match update {
             Update::Batch(batch) if self.format.form == Form::Sse => {
                 sse::with_whole_line_breaks(batch, &mut self.held_cr)
@@ -64,18 +64,21 @@ impl Encoder<StreamReader> for StreamEncoder {
         };
         let cursor = still_good.unwrap_or_else(|| CacheCursor::next(self.requested, now, seed));
         self.sent = Some(cursor);
-        let encode = self.format.one;
+        let origin = reader.origin_status();
+        let origin = origin.as_deref();
+        let encode = |update: &Update| (self.format.one)(update, cursor, origin);
         match update {
             Update::Batch(batch) => {
                 let bytes = if batch.is_alone() {
-                    encode(update, cursor)
+                    encode(update)
                 } else {
-                    let variant = Variant([self.format.form as u64, cursor.0, 0, 0]);
-                    batch.encoded(variant, |_| encode(update, cursor))
+                    let version = origin.map_or(0, |origin| origin.version);
+                    let variant = Variant([self.format.form as u64, cursor.0, version, 0]);
+                    batch.encoded(variant, |_| encode(update))
                 };
                 (bytes, !is_first && batch.is_empty() && !batch.closed)
             }
-            Update::Gap(_) => (encode(update, cursor), false),
+            Update::Gap(_) => (encode(update), false),
         }
     }
 
@@ -130,7 +133,8 @@ impl Encoder<MultiReader> for MultiEncoder {
         });
         // They are told once, in the first envelope.
         let withheld = reader.withheld().filter(|_| is_first);
-        let envelope = envelope::many(batch, withheld, &token, false, id.as_deref(), self.frame);
+        let failing = reader.failing_origins();
+        let envelope = envelope::many(batch, withheld, &failing, &token, false, id.as_deref(), self.frame);
         if let Some(ids) = &mut self.ids {
             ids.sent += envelope.len();
         }

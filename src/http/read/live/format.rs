@@ -5,15 +5,15 @@ use bytes::Bytes;
 use crate::http::api::form::Form;
 use crate::http::read::envelope::{self, Frame};
 use crate::http::read::sse;
-use crate::hub::Update;
+use crate::hub::{OriginStatus, Update};
 use crate::stream::{CacheCursor, Offset};
 
 /// The encoding of a live form.
 pub(in crate::http) struct Format {
     pub(super) form: Form,
     pub(super) content_type: &'static str,
-    /// Encodes an update of one stream.
-    pub(super) one: fn(&Update, CacheCursor) -> Bytes,
+    /// Encodes an update of one stream, with the state of its origin if it has one.
+    pub(super) one: fn(&Update, CacheCursor, Option<&OriginStatus>) -> Bytes,
     /// Encodes why the rights of a client of one stream have ended, with its offset.
     pub(super) end: fn(&'static str, Option<Offset>) -> Bytes,
     /// The bytes around an envelope over many streams.
@@ -32,7 +32,7 @@ pub(in crate::http) const SSE: Format = Format {
 pub(in crate::http) const NDJSON: Format = Format {
     form: Form::Ndjson,
     content_type: "application/x-ndjson",
-    one: |update, cursor| envelope::one(update, cursor, Frame::LINE),
+    one: |update, cursor, origin| envelope::one(update, cursor, origin, Frame::LINE),
     end: |why, offset| envelope::end_of_one(why, offset, Frame::LINE),
     many: Frame::LINE,
 };
@@ -41,7 +41,7 @@ pub(in crate::http) const NDJSON: Format = Format {
 pub(in crate::http) const WEBSOCKET: Format = Format {
     form: Form::WebSocket,
     content_type: "",
-    one: |update, cursor| envelope::one(update, cursor, Frame::NONE),
+    one: |update, cursor, origin| envelope::one(update, cursor, origin, Frame::NONE),
     end: |why, offset| envelope::end_of_one(why, offset, Frame::NONE),
     many: Frame::NONE,
 };
