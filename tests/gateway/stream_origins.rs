@@ -58,7 +58,8 @@ fn long_poll(offset: &str) -> Request {
 
 #[tokio::test]
 async fn every_form_gets_what_the_origin_has_and_the_state_of_the_origin() {
-    let (origin, gateway) = (Origin::start(r#"{"n":1}"#).await, gateway(&[]).await);
+    let heartbeat = ["--limit", "live_heartbeat=1s"];
+    let (origin, gateway) = (Origin::start(r#"{"n":1}"#).await, gateway(&heartbeat).await);
     let created = gateway.send(creation(FEED, &origin)).await.expect(201);
     assert_eq!(created.header("stream-origin-interval"), "1");
     assert_eq!(state(&gateway.send(head(FEED)).await.expect(200), "state"), "pending");
@@ -84,11 +85,11 @@ async fn every_form_gets_what_the_origin_has_and_the_state_of_the_origin() {
 
     origin.has(r#"{"n":2}"#);
     assert_eq!(gateway.send(long_poll(&offset)).await.expect(200).text(), r#"[{"n":2}]"#);
-    assert_eq!(events.data().await, r#"[{"n":2}]"#);
+    while events.next().await.unwrap().data != r#"[{"n":2}]"# {}
     let control = events.control().await;
     assert_eq!((&control["streamOrigin"]["state"], &control["upToDate"]), (&"ok".into(), &true.into()));
-    assert_eq!(socket.json().await.unwrap()["data"][0]["n"], 2);
-    assert!(next_line(&mut body, &mut read).await.unwrap().contains(r#"{"n":2}"#));
+    while socket.json().await.unwrap()["data"][0]["n"] != 2 {}
+    while !next_line(&mut body, &mut read).await.unwrap().contains(r#"{"n":2}"#) {}
     assert_eq!(mqtt.message().await.payload, br#"{"n":2}"#);
     let requests = origin.received();
     assert!(requests[1..].iter().all(|request| request.head.contains("if-none-match: ")), "{requests:?}");
@@ -96,6 +97,7 @@ async fn every_form_gets_what_the_origin_has_and_the_state_of_the_origin() {
     // A failure is told to readers that wait.
     origin.replies(Reply::Status(503, ""));
     until_told(&gateway, FEED, "status-503").await;
+    while socket.json().await.unwrap()["streamOrigin"]["reason"] != "status-503" {}
     let late = gateway.send(get(format!("{FEED}?offset=now&live=long-poll&timeout=1"))).await.expect(204);
     assert_eq!((state(&late, "state"), state(&late, "reason")), ("failing".into(), "status-503".into()));
     let mut events = gateway.connect().await.events(format!("{FEED}?offset=now&live=sse")).await;

@@ -69,15 +69,17 @@ impl PolledOrigins {
     }
 
     pub(super) fn add(&self, origin: Arc<PolledOrigin>) {
-        self.by_stream.insert(origin.stream().clone(), origin.clone());
-        self.count.store(self.by_stream.len(), Ordering::Relaxed);
+        if self.by_stream.insert(origin.stream().clone(), origin.clone()).is_none() {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
         // Fails if there is no poller any more.
         let _ended = self.added.send(origin);
     }
 
     pub(super) fn remove(&self, origin: &Arc<PolledOrigin>) {
-        self.by_stream.remove_if(origin.stream(), |_, known| Arc::ptr_eq(known, origin));
-        self.count.store(self.by_stream.len(), Ordering::Relaxed);
+        if self.by_stream.remove_if(origin.stream(), |_, known| Arc::ptr_eq(known, origin)).is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
         origin.tell_end();
     }
 

@@ -102,8 +102,9 @@ impl OriginPoller {
 
     /// Polls the origin as often as its schedule says, and waits for a reader if there is none. Returns when the stream has ended.
     async fn poll_while_read(&self, origin: &PolledOrigin, to: &Destination) {
+        let interval = origin.settings().interval.at_least(self.limits.origin_interval_min.get());
         let mut progress = PollProgress {
-            schedule: PollSchedule::new(origin.settings().interval, Instant::now()),
+            schedule: PollSchedule::new(interval, Instant::now()),
             seen: SeenDigests::stored(&origin.take_stored()),
             validators: Validators::default(),
         };
