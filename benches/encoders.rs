@@ -44,7 +44,7 @@ fn encode(criterion: &mut Criterion) {
             let size = BenchmarkId::new(content_type, format!("{messages} x {message_bytes} bytes"));
             group.throughput(Throughput::Bytes((messages * message_bytes) as u64));
             group.bench_with_input(size, &update, |bencher, update| {
-                bencher.iter(|| sse_event(update, CacheCursor(1_234_567)));
+                bencher.iter(|| sse_event(update, CacheCursor(1_234_567), None));
             });
         }
     }

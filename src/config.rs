@@ -194,6 +194,10 @@ struct ServeArgs {
     /// still published (repeatable) [default: a key in the directory of the store, which is made at the first start]
     #[arg(long, value_name = "FILE")]
     webhook_key: Vec<String>,
+    /// Let every client create streams that the gateway fills by polling a URL (docs/origins.md); with --auth, those may who
+    /// have the rights to create and to manage the stream [default: off]
+    #[arg(long)]
+    poll_origins: bool,
     /// Log format: `text` or `json`; the variable RUST_LOG sets the level (info) [default: text]
     #[arg(long, value_name = "FORMAT")]
     log: Option<String>,
@@ -275,6 +279,8 @@ pub struct Settings {
     /// Files with the keys of webhooks; the first one signs. None: the file in the directory of the store.
     #[serde(deserialize_with = "one_or_many")]
     pub webhook_key: Vec<PathBuf>,
+    /// Without authorization, clients may create streams that are filled from an origin.
+    pub poll_origins: bool,
     /// Log format.
     pub log: LogFormat,
     /// Where requests are logged.
@@ -355,6 +361,7 @@ impl Default for Settings {
             outbound_allow: Vec::new(),
             outbound_ca: None,
             webhook_key: Vec::new(),
+            poll_origins: false,
             log: LogFormat::Text,
             access_log: AccessLogPlace::Off,
             audit_log: None,
@@ -416,6 +423,7 @@ impl ServeArgs {
             ("access_log", self.access_log),
             ("audit_log", self.audit_log),
             ("open", self.open.then(|| "true".to_owned())),
+            ("poll_origins", self.poll_origins.then(|| "true".to_owned())),
             ("proxy_protocol", self.proxy_protocol.then(|| "true".to_owned())),
             ("accept_damage", self.accept_damage.then(|| "true".to_owned())),
         ];

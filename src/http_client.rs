@@ -29,7 +29,9 @@ use hyper::{Method, Request, Response, Uri, Version};
 use tokio::time::timeout;
 
 pub use address::{AddressPolicy, InvalidAllowedHost, Resolve, Resolved, SystemResolver};
-pub use destination::{Destination, InvalidUrl, Trust, TrustError, check_client_url};
+pub use destination::{
+    Destination, InvalidUrl, RefusedOrigin, Trust, TrustError, check_client_url, check_origin_url,
+};
 pub use exchange::{ExchangeLimits, OutboundError};
 
 use connect::Connector;

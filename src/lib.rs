@@ -36,7 +36,7 @@
 //! * `http_client`: sends requests to other servers, over connections that are kept.
 //! * `http`: the HTTP front, one file per operation and delivery form.
 //! * `mqtt`: the MQTT front, over the same streams.
-//! * `outbound`: the requests that the gateway sends itself, such as webhooks, with queues and retries.
+//! * `outbound`: the requests that the gateway sends itself, such as webhooks and polls of origins, with queues and retries.
 //! * [`server`]: listeners, accepting, limits of connections, drain.
 //! * `export`: exports the streams of a store, for [`maintenance`] and for operators of a running server.
 //! * [`maintenance`]: checks, exports and imports a store while no server has it open.

@@ -44,6 +44,7 @@
 //! | a device that is woken | 0.5 KiB, and 0.25 KiB for each of its streams and channels, with their names and credentials; all devices take at most `device_bytes_max` |
 //! | a revocation of tokens | about 300 bytes; 10 000 that count, and 30 000 entries in their stream |
 //! | a subscription | 6 KiB, and about 300 bytes for each of `subscription_streams_max` streams; `subscription_bytes_max` for all |
+//! | an origin of a stream | 4 KiB, and 100 bytes for each of `origin_elements_max` elements with a key; a request to it `origin_bytes_max`, twice while it is compared |
 //!
 //! | from | of the budget |
 //! |---|---|
@@ -310,6 +311,21 @@ limits! {
     subscription_bytes_max: usize = 64 * 1024 * 1024, "bytes";
     /// Memory of the subscriptions of one tenant.
     subscription_bytes_per_tenant_max: usize = 32 * 1024 * 1024, "bytes";
+    /// Streams that are filled from an origin, each with a task of about 4 KiB, and 100 bytes for each element that its origin has.
+    origins_max: usize = 1000, "streams";
+    /// Streams of one tenant that are filled from an origin.
+    origins_per_tenant_max: usize = 200, "streams";
+    /// Size of the response of an origin.
+    origin_bytes_max: usize = 1024 * 1024, "bytes";
+    /// Elements of the JSON array of an origin with `Stream-Origin-Key`.
+    origin_elements_max: usize = 4096, "elements";
+    /// Shortest interval between two polls of an origin. A shorter one that a client asks for becomes this one.
+    origin_interval_min: Span = Span::seconds(1), "duration";
+    /// How long an origin may take to respond.
+    origin_timeout: Span = Span::seconds(10), "duration";
+    /// Requests to origins at once, each with a response of at most `origin_bytes_max`; further ones wait. One tenant has a quarter of
+    /// them, and one host an eighth.
+    origin_requests_max: usize = 16, "requests";
 
     /// Time over which a drain spreads the ends of held polls and live forms.
     drain_spread: Span = Span::seconds(5), "duration";
@@ -342,6 +358,9 @@ impl Limits {
         at_least("client_polls_max", self.client_polls_max, 1)?;
         at_least("wakes_per_second_max", usize::try_from(self.wakes_per_second_max).unwrap_or(1), 1)?;
         at_least("wakes_at_once_max", self.wakes_at_once_max, 1)?;
+        at_least("origin_bytes_max", self.origin_bytes_max, 1)?;
+        at_least("origin_requests_max", self.origin_requests_max, 1)?;
+        at_least("origin_interval_min (in seconds)", self.origin_interval_min.whole_seconds(), 1)?;
         at_least("mqtt_connect_bytes_max", self.mqtt_connect_bytes_max, 1024)?;
         at_least("mqtt_packet_bytes_max", self.mqtt_packet_bytes_max, 1024)?;
         at_least("mqtt_in_flight_max", self.mqtt_in_flight_max.into(), 1)?;

@@ -7,6 +7,7 @@ mod durations;
 mod live;
 mod memory;
 mod mqtt;
+mod origins;
 mod outbound;
 mod process;
 mod stalls;
@@ -36,6 +37,7 @@ pub(crate) use prometheus_client::metrics::counter::Counter;
 
 pub(crate) use live::LiveMetrics;
 pub(crate) use mqtt::MqttMetrics;
+pub use origins::OriginMetrics;
 pub use outbound::OutboundMetrics;
 pub(crate) use stalls::stall_timed;
 pub(crate) use store::StoreMetrics;
@@ -110,6 +112,7 @@ pub struct Metrics {
     gauges: Gauges,
     live: LiveFamilies,
     mqtt: MqttMetrics,
+    origins: OriginMetrics,
     outbound: OutboundMetrics,
     store: StoreMetrics,
     wakes: WakeMetrics,
@@ -176,6 +179,7 @@ impl Metrics {
         let live = LiveFamilies::register(&mut registry);
         let mqtt = MqttMetrics::register(&mut registry);
         let outbound = OutboundMetrics::register(&mut registry);
+        let origins = OriginMetrics::register(&mut registry, &outbound);
         let store = StoreMetrics::register(&mut registry);
         let wakes = WakeMetrics::register(&mut registry);
         let memory = MemoryMetrics::register(&mut registry);
@@ -227,6 +231,7 @@ impl Metrics {
             gauges,
             live,
             mqtt,
+            origins,
             outbound,
             store,
             wakes,
@@ -286,6 +291,11 @@ impl Metrics {
     /// Returns the metrics of requests to other servers.
     pub(crate) fn outbound(&self) -> &OutboundMetrics {
         &self.outbound
+    }
+
+    /// The metrics of origins.
+    pub(crate) fn origins(&self) -> &OriginMetrics {
+        &self.origins
     }
 
     /// Returns the metrics of a store on disk.

@@ -1,10 +1,12 @@
-//! Requests that the gateway sends on its own: to webhooks of subscriptions, and to push services that wake devices.
+//! Requests that the gateway sends on its own: to webhooks of subscriptions, to push services that wake devices, and to the origins of
+//! streams.
 //!
 //! [`queue`] decides what is sent when, for each destination: concurrency, and a [circuit breaker](breaker) for one that fails. This file
 //! reads `Retry-After` and computes delays. All of that is pure, with the time from outside. What is pending is never kept here alone:
 //! it follows from the store, so that a full queue or a kill loses nothing.
 
 pub mod breaker;
+pub mod origins;
 pub mod queue;
 pub mod wake;
 pub mod webhooks;

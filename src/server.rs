@@ -298,7 +298,7 @@ impl Server {
         let broker = broker.closing_on_refused(self.closes_on_refused).refusing_filters(self.refused_filters);
         let broker = Arc::new(broker.with_auth(self.auth.clone()).auditing(self.logs.audit.clone()));
         let client = self.outbound.client();
-        let (subscriptions, webhooks) = self.outbound.start(&hub, clock, &metrics).await;
+        let outbound = self.outbound.start(&hub, &self.limits, clock, &metrics).await;
         let (sender, mqtt_sockets) = mpsc::channel(MQTT_SOCKETS_MAX);
         let gateway = Gateway::new(
             hub.clone(),
@@ -312,7 +312,8 @@ impl Server {
         .logging_access(self.logs.access.clone())
         .auditing(self.logs.audit.clone())
         .with_auth(self.auth.clone())
-        .with_subscriptions(subscriptions);
+        .with_subscriptions(outbound.subscriptions)
+        .filling_from(outbound.origins);
         let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access)
             .revoking(revocations)
             .requiring(self.admin_token)
@@ -333,8 +334,8 @@ impl Server {
         let wakes_per_second = self.limits.wakes_per_second_max;
         let wakes = WakeSender::new(hub.clone(), clock, wakes_per_second, self.wake_apps.sending, client);
         let (sweeper, mqtt_sweeper, budget) = (hub.clone(), broker.clone(), self.budget.clone());
-        let mut tasks = vec![
-            webhooks,
+        let mut tasks = outbound.tasks;
+        tasks.extend([
             acceptor(
                 Front::Http(Arc::new(Service::Gateway(Arc::new(gateway)))),
                 http_tls.clone(),
@@ -364,7 +365,7 @@ impl Server {
             tokio::spawn(authorization::end_unauthorized_polls(self.auth.clone(), hub.clone())),
             tokio::spawn(wakes.run()),
             tokio::spawn(accept::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
-        ];
+        ]);
         tasks.extend(self.clock_file.map(|file| tokio::spawn(keep_clock(file, clock))));
         if let Some((listener, _)) = self.mqtt {
             let connections_max = self.limits.connections_max;

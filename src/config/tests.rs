@@ -19,7 +19,7 @@ fn other_value(option: &str) -> &'static str {
         "listen" | "admin" | "mqtt" => "127.0.0.1:1",
         "store" => "memory",
         "sync" => "never",
-        "accept-damage" | "open" | "proxy-protocol" | "tls-client-required" => "true",
+        "accept-damage" | "open" | "poll-origins" | "proxy-protocol" | "tls-client-required" => "true",
         "behind-proxy" => "10.0.0.0/8,192.0.2.1",
         "mqtt-refused" => "close",
         "mqtt-refuse-filter" => "a/#,b/+",

@@ -13,5 +13,6 @@ pub use api::error::Problem;
 pub use api::forwarded::{InvalidNetwork, TrustedProxies};
 pub use api::gateway::{Gateway, HoldPolicy, SubscriptionFront};
 pub use api::origins::InvalidOrigin;
+pub use api::polled_origins::OriginPolicy;
 pub use api::revocations::{RevocationLog, RevocationLogError};
 pub use read::sse::event as sse_event;

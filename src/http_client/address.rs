@@ -103,9 +103,13 @@ impl AddressPolicy {
 
     /// Whether a connection to `address`, which is one of `host`, is allowed.
     pub fn allows(&self, host: &str, address: IpAddr) -> bool {
+        self.names(host, address) || is_public(address)
+    }
+
+    /// Whether the operator allows `address`, which is one of `host`, besides public addresses.
+    pub fn names(&self, host: &str, address: IpAddr) -> bool {
         let is_named = self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host));
-        let address = address.to_canonical();
-        is_named || is_public(address) || self.networks.iter().any(|network| network.contains(&address))
+        is_named || self.networks.iter().any(|network| network.contains(&address.to_canonical()))
     }
 }
 

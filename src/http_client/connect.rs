@@ -86,7 +86,8 @@ impl Connector {
             Reach::Loopback => address.to_canonical().is_loopback(),
             // Without encryption only to this machine, even if the operator allows other private addresses.
             Reach::Allowed if !to.is_encrypted() && !address.to_canonical().is_loopback() => false,
-            Reach::Allowed => self.policy.allows(to.host(), *address),
+            Reach::Named if !to.is_encrypted() => self.policy.names(to.host(), *address),
+            Reach::Allowed | Reach::Named => self.policy.allows(to.host(), *address),
         };
         let allowed: Vec<_> =
             found.iter().filter(|address| is_allowed(address)).take(ADDRESSES_MAX).collect();

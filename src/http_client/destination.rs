@@ -30,6 +30,8 @@ pub(super) enum Reach {
     Loopback,
     /// Those that the [`AddressPolicy`](super::AddressPolicy) allows: a client has chosen the URL.
     Allowed,
+    /// The same, but without encryption only those that the operator allows besides public ones.
+    Named,
 }
 
 /// The certificates that are trusted. Cheap to clone; clones are equal.
@@ -150,7 +152,8 @@ impl Hash for Trust {
 }
 
 impl Place {
-    fn parse(url: &str) -> Result<Self, InvalidUrl> {
+    /// Parses a URL. Without encryption, its host is this machine unless `is_plain_allowed`.
+    fn parse(url: &str, is_plain_allowed: bool) -> Result<Self, InvalidUrl> {
         let uri: Uri = url.parse().map_err(|_| InvalidUrl)?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(InvalidUrl);
@@ -164,7 +167,7 @@ impl Place {
         let is_valid = url.len() <= URL_BYTES_MAX
             && !place.host.is_empty()
             && !place.authority.contains('@')
-            && (is_encrypted || scheme == "http" && is_here);
+            && (is_encrypted || scheme == "http" && (is_here || is_plain_allowed));
         if is_valid { Ok(place) } else { Err(InvalidUrl) }
     }
 
@@ -189,11 +192,17 @@ impl Destination {
         Self::parse(url, trust, Reach::Allowed)
     }
 
+    /// Parses a URL that a client has chosen, of a service that is asked for data. It is https, or http to a host, an address or a
+    /// network that the operator [allows by name](super::AddressPolicy::new).
+    pub fn of_origin(url: &str, trust: &Trust) -> Result<Self, InvalidUrl> {
+        Self::parse(url, trust, Reach::Named)
+    }
+
     fn parse(url: &str, trust: &Trust, reach: Reach) -> Result<Self, InvalidUrl> {
-        let place = Place::parse(url)?;
+        let place = Place::parse(url, reach == Reach::Named)?;
         let name = || ServerName::try_from(place.host.clone()).map_err(|_| InvalidUrl);
         let tls = if place.is_encrypted { Some((trust.clone(), name()?)) } else { None };
-        let reach = if place.is_encrypted || reach == Reach::Allowed { reach } else { Reach::Loopback };
+        let reach = if place.is_encrypted || reach != Reach::Any { reach } else { Reach::Loopback };
         Ok(Self(Arc::new(Parts { place, reach, tls })))
     }
 
@@ -250,7 +259,7 @@ impl Destination {
 /// Checks a URL that a client has chosen before it is stored: what [`Destination::of_client`] requires, and that an address in it is
 /// allowed. The addresses of a name are checked with each connection. The error is a text for the client.
 pub fn check_client_url(url: &str, policy: &AddressPolicy) -> Result<(), &'static str> {
-    let place = Place::parse(url).map_err(|_| {
+    let place = Place::parse(url, false).map_err(|_| {
         "the URL must be https://, or http:// to localhost or 127.0.0.0/8, without a password, and at most 2048 bytes long"
     })?;
     match place.address() {
@@ -258,6 +267,32 @@ pub fn check_client_url(url: &str, policy: &AddressPolicy) -> Result<(), &'stati
             "the URL leads to an address that is not public, and the operator has not allowed its host (--outbound-allow)",
         ),
         _ => Ok(()),
+    }
+}
+
+/// Why a URL cannot be that of an origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RefusedOrigin {
+    /// It is no such URL.
+    #[error(
+        "must be an https:// URL without a password and at most 2048 bytes long, or an http:// URL of a host that --outbound-allow names"
+    )]
+    Url,
+    /// Its address is not allowed.
+    #[error("{0} is not a public host; start this server with --outbound-allow {0} to allow it as an origin")]
+    Address(String),
+}
+
+/// Checks a URL that a client has chosen as an origin before it is stored: what [`Destination::of_origin`] requires, and that an address
+/// in it is allowed. The addresses of a name are checked with each connection.
+pub fn check_origin_url(url: &str, policy: &AddressPolicy) -> Result<(), RefusedOrigin> {
+    let place = Place::parse(url, true).map_err(|_| RefusedOrigin::Url)?;
+    let Some(address) = place.address() else { return Ok(()) };
+    let is_named = policy.names(&place.host, address);
+    if is_named || place.is_encrypted && policy.allows(&place.host, address) {
+        Ok(())
+    } else {
+        Err(RefusedOrigin::Address(place.host))
     }
 }
 

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::Hub;
+use super::polled_origins::PolledOrigins;
 use super::waiters::WaiterRegistry;
 use crate::metrics::Metrics;
 use crate::stream::{
@@ -51,12 +52,25 @@ pub enum CreationError {
     /// The store rejected the stream.
     #[error(transparent)]
     Store(#[from] CreateError),
+    /// The stream would have an origin, and there are too many with one.
+    #[error("there are already {max} streams that are filled from an origin (limit {limit})")]
+    TooManyOrigins {
+        /// The limit.
+        max: usize,
+        /// Its name.
+        limit: &'static str,
+    },
 }
 
 impl Hub {
     /// Creates a stream, or succeeds if it exists with the same configuration.
     pub async fn create(&self, name: &StreamName, creation: Creation) -> Result<Created, CreationError> {
         self.admit_rate(name, creation.principal, creation.body.len()).map_err(CreateError::Failed)?;
+        if let Some(origin) = self.origins.of(name)
+            && Box::pin(self.refuse_if_polled(origin)).await.is_err()
+        {
+            return Err(CreateError::ExistsDifferently.into());
+        }
         let now = self.clock.now();
         let content_type = match (&creation.content_type, &creation.fork) {
             (Some(content_type), _) => content_type.clone(),
@@ -107,19 +121,27 @@ impl Hub {
             AppendType::Undeclared | AppendType::Declared(_) => append.payload.len(),
         };
         self.admit_rate(name, append.principal, bytes)?;
+        if let Some(origin) = self.origins.of(name) {
+            Box::pin(self.refuse_if_polled(origin)).await?;
+        }
         if let Some(create) = &mut append.create {
             create.retention = self.default_retention;
         }
         run_to_completion(self.change_context().append(name.clone(), append, self.clock.now())).await
     }
 
-    fn admit_rate(&self, name: &StreamName, principal: Principal, bytes: usize) -> Result<(), Failure> {
+    pub(super) fn admit_rate(
+        &self,
+        name: &StreamName,
+        principal: Principal,
+        bytes: usize,
+    ) -> Result<(), Failure> {
         self.budget.take_append(name, principal, bytes).map_err(Failure::TooFast)
     }
 
-    fn change_context(&self) -> ChangeContext {
+    pub(super) fn change_context(&self) -> ChangeContext {
         let (store, waiters, metrics) = (self.store.clone(), self.waiters.clone(), self.metrics.clone());
-        ChangeContext { store, waiters, metrics }
+        ChangeContext { store, waiters, metrics, origins: self.origins.clone() }
     }
 
     /// Deletes a stream and wakes its waiters, whose reads then end.
@@ -138,6 +160,7 @@ pub(super) struct ChangeContext {
     pub(super) store: Arc<dyn Store>,
     pub(super) waiters: Arc<WaiterRegistry>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) origins: Arc<PolledOrigins>,
 }
 
 /// Runs `change` to completion, even if the returned future is dropped after its first poll: the rest then
@@ -218,8 +241,12 @@ impl ChangeContext {
     }
 
     pub(super) async fn delete(self, name: StreamName, now: SystemTime) -> Result<(), ChangeError> {
+        let origin = self.origins.of(&name);
         self.store.delete(&name, now).await?;
         self.waiters.end(&name);
+        if let Some(origin) = origin {
+            self.end_origin(&origin).await;
+        }
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ mod devices;
 mod held_poll;
 mod listing;
 mod multi_reader;
+mod polled_origins;
 mod signal;
 mod source;
 mod stream_reader;
@@ -47,6 +48,9 @@ pub use devices::{
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
 pub use listing::{StreamListing, StreamView};
 pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
+pub use polled_origins::{
+    ElementKey, OriginInterval, OriginSettings, OriginState, OriginStatus, PolledOrigin, SeenEntry,
+};
 pub use signal::{Signal, WaitUntil, Waiter, Woken};
 pub use source::Source;
 pub use stream_reader::StreamReader;
@@ -87,6 +91,7 @@ pub struct Hub {
     clients: Arc<clients::Clients>,
     subscribers: subscriber::Subscribers,
     devices: Arc<Devices>,
+    origins: Arc<polled_origins::PolledOrigins>,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -123,11 +128,13 @@ impl Hub {
         store.follow_wall(clock.now(), clock.wall());
         let subscribers = subscriber::Subscribers::default();
         let devices = Devices::new(metrics.wakes().clone(), subscribers.unlisted(), limits.wakes_at_once_max);
+        let origins = Arc::<polled_origins::PolledOrigins>::default();
         Self {
-            waiters: Arc::new(waiters::WaiterRegistry::new(store.clone(), clock)),
+            waiters: Arc::new(waiters::WaiterRegistry::new(store.clone(), clock, origins.clone())),
             clients: Arc::new(clients::Clients::new(&limits, &metrics, clock)),
             subscribers,
             devices: Arc::new(devices),
+            origins,
             default_retention: default_retention(&limits, store.outlives_process(), &Budget::unlimited()),
             budget: Budget::unlimited(),
             store,
@@ -164,6 +171,7 @@ impl Hub {
 
     /// Reads from `start` without waiting (short poll).
     pub async fn read(&self, name: &StreamName, start: Start) -> Result<Batch, ReadError> {
+        self.origins.note_reader(name);
         let limit = ReadLimit { bytes_max: self.limits.read_bytes_max };
         self.store.read(name, start, limit, self.clock.now()).await
     }
@@ -262,7 +270,10 @@ impl Hub {
                 if ended.is_empty() {
                     break;
                 }
-                ended.iter().for_each(|name| self.waiters.end(name));
+                for name in &ended {
+                    self.waiters.end(name);
+                    self.end_origin_of(name).await;
+                }
                 yield_now().await;
             }
         }

@@ -17,7 +17,7 @@ use super::clients::Subject;
 use super::signal::Waiter;
 use super::source::Source;
 use super::update::Change;
-use super::{Hub, Subscriber, Update};
+use super::{Hub, OriginState, OriginStatus, Subscriber, Update};
 use crate::stream::{Filter, Gap, Offset, Progress, ReadError, StreamName};
 
 /// Changed streams taken from the subscriber at once.
@@ -96,6 +96,10 @@ impl Hub {
     /// the list.
     pub fn multi_reader(self: &Arc<Self>, streams: Vec<RequestedStream>) -> MultiReader {
         let served = streams.len() as u64;
+        if self.has_origins() {
+            let readable = streams.iter().filter(|stream| !stream.withheld);
+            readable.for_each(|stream| self.origins.note_reader(&stream.stream));
+        }
         let mut streams: Vec<_> = (0..).zip(streams).map(ReadPosition::new).collect();
         streams.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         let (ready, subscriber, waiter) = Default::default();
@@ -140,6 +144,17 @@ impl MultiReader {
     /// Returns the streams that the client may not read.
     pub fn withheld(&self) -> impl Iterator<Item = &StreamName> {
         self.streams.iter().filter(|stream| stream.withheld).map(|stream| &stream.name)
+    }
+
+    /// Returns the streams whose origin fails, with its state.
+    pub fn failing_origins(&self) -> Vec<(&StreamName, Arc<OriginStatus>)> {
+        if !self.hub.has_origins() {
+            return Vec::new();
+        }
+        let readable = self.streams.iter().filter(|stream| !stream.withheld);
+        let origins =
+            readable.filter_map(|stream| Some((&stream.name, self.hub.origin_status(&stream.name)?)));
+        origins.filter(|(_, status)| matches!(status.state, OriginState::Failing { .. })).collect()
     }
 
     fn subscribe(&mut self) {

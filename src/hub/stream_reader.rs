@@ -8,7 +8,7 @@ use super::signal::Waiter;
 use super::source::Source;
 use super::update::Change;
 use super::waiters::{StreamWaiters, TailMove};
-use super::{Hub, SharedBatch, Update};
+use super::{Hub, OriginStatus, SharedBatch, Update};
 use crate::stream::{Epoch, Gap, Offset, Position, ReadError, ReadLimit, Start, StreamName};
 
 /// A reader of one stream. Kept small, since there may be very many.
@@ -50,6 +50,11 @@ impl Hub {
 }
 
 impl StreamReader {
+    /// Returns the state of the origin from which the stream is filled. `None`: it has none.
+    pub fn origin_status(&self) -> Option<Arc<OriginStatus>> {
+        self.hub.origin_status(&self.waiters.name)
+    }
+
     /// Moves the reader behind a batch, and counts its messages as delivered.
     fn advance(&mut self, batch: &SharedBatch) {
         self.start = Start::At(batch.next);

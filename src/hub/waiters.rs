@@ -18,6 +18,7 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::SharedBatch;
+use super::polled_origins::PolledOrigins;
 use super::signal::{Signal, Woken};
 use super::subscriber::{Member, Members, Wildcards};
 use super::update::Change;
@@ -37,6 +38,8 @@ pub(super) struct WaiterRegistry {
     wildcards: Wildcards,
     store: Arc<dyn Store>,
     clock: Clock,
+    /// Streams whose origin is polled while there are readers.
+    origins: Arc<PolledOrigins>,
 }
 
 /// Waiters and subscribers of one stream. Changed only under the lock of the table, except for the inside of
@@ -49,8 +52,8 @@ struct StreamEntry {
 }
 
 impl WaiterRegistry {
-    pub(super) fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
-        Self { entries: DashMap::new(), wildcards: Wildcards::default(), store, clock }
+    pub(super) fn new(store: Arc<dyn Store>, clock: Clock, origins: Arc<PolledOrigins>) -> Self {
+        Self { entries: DashMap::new(), wildcards: Wildcards::default(), store, clock, origins }
     }
 
     /// Adds a reader of a stream. The caller must read the store only afterwards, and [`leave`](Self::leave)
@@ -76,6 +79,7 @@ impl WaiterRegistry {
             self.subscribe_to(name, member);
         } else if filter.has_wildcard() {
             self.wildcards.insert(filter, member);
+            self.origins.note_readers(filter);
         }
     }
 
@@ -162,6 +166,11 @@ impl WaiterRegistry {
             .map_or(0, |entry| entry.waiters.readers.load(Ordering::Relaxed) + entry.subscribers.len())
     }
 
+    /// Whether a stream has readers, or subscribers by name or wildcard.
+    pub(super) fn has_readers(&self, name: &StreamName) -> bool {
+        self.readers(name) > 0 || self.wildcards.have(name)
+    }
+
     /// Returns the number of filters, each counted once per subscriber.
     pub(super) fn subscriptions(&self) -> usize {
         let exact: usize = self.entries.iter().map(|entry| entry.subscribers.len()).sum();
@@ -175,7 +184,10 @@ impl WaiterRegistry {
         if entry.attached.is_none() {
             self.attach(name, &mut entry);
         }
-        count_in(&mut entry)
+        let counted = count_in(&mut entry);
+        drop(entry);
+        self.origins.note_reader(name);
+        counted
     }
 
     /// Applies `count_out` to the entry of a stream under the lock, and removes the entry if it is then

@@ -63,7 +63,7 @@ impl OutboundMetrics {
         self.seconds.observe(time);
     }
 
-    fn label(&self, destination: &str) -> String {
+    pub(super) fn label(&self, destination: &str) -> String {
         let mut known = self.destinations.lock();
         let is_known = known.contains(destination);
         if !is_known && (known.len() >= DESTINATIONS_MAX || destination.len() > LABEL_BYTES_MAX) {

@@ -10,11 +10,13 @@ use crate::auth::AuthError;
 use crate::auth::issue::generate_key;
 use crate::clock::Clock;
 use crate::config::{Settings, StorePlace};
-use crate::http::SubscriptionFront;
+use crate::http::{OriginPolicy, SubscriptionFront};
 use crate::http_client::{AddressPolicy, HttpClient, InvalidAllowedHost, Trust, TrustError};
 use crate::hub::Hub;
 use crate::hub::subscriptions::{InvalidWebhookKey, SubscriptionTable, WebhookKeys};
-use crate::metrics::Metrics;
+use crate::limits::Limits;
+use crate::metrics::{Metrics, stall_timed};
+use crate::outbound::origins::OriginPoller;
 use crate::outbound::webhooks::WebhookSender;
 
 /// The file in the directory of a store with the key of webhooks.
@@ -50,6 +52,15 @@ pub(super) struct Outbound {
     trust: Trust,
     keys: WebhookKeys,
     public_url: String,
+    /// Streams may be filled from origins.
+    polls_origins: bool,
+}
+
+/// The tasks that send requests, and what fronts need to know of them.
+pub(super) struct OutboundTasks {
+    pub(super) subscriptions: SubscriptionFront,
+    pub(super) origins: OriginPolicy,
+    pub(super) tasks: Vec<JoinHandle<()>>,
 }
 
 impl Outbound {
@@ -66,6 +77,8 @@ impl Outbound {
             trust: trust(settings)?,
             keys: keys(settings)?,
             public_url: public_url(settings, address)?,
+            // Without tokens, anybody could make the gateway send requests.
+            polls_origins: settings.poll_origins || settings.auth.is_some(),
         })
     }
 
@@ -74,17 +87,36 @@ impl Outbound {
         self.client.clone()
     }
 
-    /// Loads the subscriptions and starts to send their webhooks.
+    /// Loads the subscriptions and the origins of streams, and starts to send their requests.
     pub(super) async fn start(
         self,
         hub: &Arc<Hub>,
+        limits: &Arc<Limits>,
         clock: Clock,
         metrics: &Metrics,
-    ) -> (SubscriptionFront, JoinHandle<()>) {
+    ) -> OutboundTasks {
+        hub.load_origins().await;
         let (subscriptions, due) = SubscriptionTable::open(hub, self.keys, &self.public_url).await;
+        let origins = if self.polls_origins {
+            OriginPolicy::allowing(self.policy.clone())
+        } else {
+            OriginPolicy::default()
+        };
+        let (client, trust) = (self.client.clone(), self.trust.clone());
+        let limits = limits.clone();
+        let poller = OriginPoller::new(hub.clone(), client, trust, limits, clock, metrics.origins().clone())
+            .allowed(self.polls_origins);
         let metrics = metrics.outbound().clone();
         let sender = WebhookSender::new(self.client, self.trust, subscriptions.clone(), clock, metrics);
-        (SubscriptionFront { subscriptions, policy: self.policy }, tokio::spawn(sender.run(due)))
+        let tasks = vec![
+            tokio::spawn(sender.run(due)),
+            tokio::spawn(stall_timed(|| "polling origins", Box::pin(poller.run()))),
+        ];
+        OutboundTasks {
+            subscriptions: SubscriptionFront { subscriptions, policy: self.policy },
+            origins,
+            tasks,
+        }
     }
 }
 

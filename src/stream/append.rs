@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::value::RawValue;
 
 use super::{
-    Annotation, ContentType, Create, Epoch, Failure, Missing, Offset, Payload, Principal, Producer,
+    Annotation, ContentType, Create, Epoch, Failure, Lifetime, Missing, Offset, Payload, Principal, Producer,
     ProducerRefusal, Retention, SessionChange, Shortage,
 };
 
@@ -56,8 +56,12 @@ pub enum AppendType {
 /// How a stream is created for an append to a missing stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CreateIfMissing {
-    /// The retention of the created stream. The hub sets it.
+    /// The retention of a stream that is created without one. The hub sets it.
     pub retention: Retention,
+    /// The retention that is asked for.
+    pub asked_retention: Option<Retention>,
+    /// The lifetime that is asked for.
+    pub lifetime: Option<Lifetime>,
 }
 
 impl Append {
@@ -111,14 +115,16 @@ impl Append {
 
     /// The stream to create if it does not exist; `None` if the append does not create one.
     pub fn creation(&self) -> Option<Create> {
-        let CreateIfMissing { retention } = self.create?;
+        let CreateIfMissing { retention: default_retention, asked_retention, lifetime } = self.create?;
         let content_type = match &self.content_type {
             AppendType::Undeclared => ContentType::octet_stream(),
             AppendType::Declared(content_type) | AppendType::OfStream { or: content_type, .. } => {
                 content_type.clone()
             }
         };
-        Some(Create { default_retention: retention, principal: self.principal, ..Create::open(content_type) })
+        let principal = self.principal;
+        let create = Create::open(content_type);
+        Some(Create { default_retention, retention: asked_retention, lifetime, principal, ..create })
     }
 
     /// Whether the messages are allowed in a stream of the type `stream`.
@@ -198,6 +204,8 @@ pub enum AppendRefusal {
     SequenceRegression,
     /// The epoch or sequence of the producer is wrong.
     Producer(ProducerRefusal),
+    /// The gateway fills the stream from an origin, and nobody else appends to it.
+    HasOrigin,
 }
 
 /// Why a body is not a valid JSON append.

@@ -45,6 +45,8 @@ documents! {
     /// Requires mosquitto's clients.
     mqtt: "docs/mqtt.md", Runs;
     networks: "docs/networks.md", Runs;
+    /// Requires Python.
+    origins: "docs/origins.md", IsStarted;
     protocol: "docs/protocol.md", Runs;
     security: "docs/security.md", IsStarted;
     wake_ups: "docs/wake-ups.md", IsStarted;

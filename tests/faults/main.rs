@@ -26,6 +26,7 @@ mod marks;
 mod measure;
 mod mqtt_bounds;
 mod phones;
+mod polled_origins;
 mod races;
 mod refused;
 mod shares;

@@ -37,6 +37,7 @@ mod revocation;
 mod shared_answers;
 mod slow_clients;
 mod store_on_disk;
+mod stream_origins;
 mod subscriptions;
 mod tenants;
 mod tour;

@@ -6,6 +6,7 @@ mod client;
 pub mod command;
 mod kind;
 pub mod mqtt;
+mod origin;
 mod process;
 pub mod provider;
 mod publisher;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, sleep};
 
 pub use client::{Answer, Connection, Request, delete, get, head, options, post, put, request};
 pub use kind::Kind;
+pub use origin::{Origin, Received, Reply};
 pub use process::{Gateway, is_release_build, program};
 pub use publisher::Publisher;
 pub use raw::Raw;

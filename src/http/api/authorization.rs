@@ -87,13 +87,20 @@ impl Rights {
             OnStream::Create(mut put, body) => {
                 self.check(Action::Create, name)?;
                 put.principal = self.principal();
+                // It makes the gateway send requests, so the right to create is not enough.
+                if put.origin.is_some() {
+                    self.check(Action::Manage, name)?;
+                }
                 if let Some((source, ..)) = &mut put.fork {
                     self.enter(source);
                     self.check(Action::Read, source)?;
                 }
                 OnStream::Create(put, body)
             }
-            OnStream::Head => self.check(Action::Read, name).map(|()| OnStream::Head)?,
+            OnStream::Head { .. } => {
+                self.check(Action::Read, name)?;
+                OnStream::Head { may_manage: self.check(Action::Manage, name).is_ok() }
+            }
             OnStream::Delete => self.check(Action::Manage, name).map(|()| OnStream::Delete)?,
         })
     }

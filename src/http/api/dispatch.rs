@@ -79,7 +79,7 @@ impl Gateway {
                 return Box::pin(self.append(name, append, has_created)).await.map(Reply::http);
             }
             OnStream::Create(put, body) => Box::pin(self.create(name, *put, body, state.principal())).await,
-            OnStream::Head => self.head(name).await,
+            OnStream::Head { may_manage } => self.head(name, may_manage).await,
             OnStream::Delete => self.delete(name).await,
         };
         answer.map(|answer| Reply::http(A::from(answer)))

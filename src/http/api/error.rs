@@ -12,6 +12,7 @@ use super::fields::{self, *};
 use crate::auth::{Forbidden, TicketRefused, Unauthorized};
 use crate::http::conn::{Body, bare};
 use crate::http::read::resume_token::InvalidResumeToken;
+use crate::http_client::RefusedOrigin;
 use crate::hub::{CreationError, DeviceError, InvalidClientId, PollError, TooManyPolls};
 use crate::stream::{
     AppendError, AppendRefusal, ChangeError, CreateError, Failure, Gap, GapReason, InvalidContentType,
@@ -123,6 +124,12 @@ pub(in crate::http) enum Error {
     ResumeToken(#[from] InvalidResumeToken),
     #[error("this WebSocket reads many streams and accepts no messages; publish with POST to the stream")]
     ReadOnly,
+    #[error(
+        "this server fills no streams from origins; start it with --poll-origins, or with --auth, to allow that"
+    )]
+    OriginsOff,
+    #[error("Stream-Origin: {0}")]
+    OriginUrl(RefusedOrigin),
     #[error(transparent)]
     Creation(#[from] CreationError),
     #[error(transparent)]
@@ -252,12 +259,18 @@ impl Error {
             Self::TokenInQuery => (StatusCode::BAD_REQUEST, "token-in-query"),
             Self::FrameType { .. } => (StatusCode::BAD_REQUEST, "frame-type"),
             Self::ReadOnly => (StatusCode::METHOD_NOT_ALLOWED, "read-only"),
+            Self::OriginsOff => (StatusCode::FORBIDDEN, "origins-off"),
+            Self::OriginUrl(RefusedOrigin::Url) => (StatusCode::BAD_REQUEST, "malformed"),
+            Self::OriginUrl(RefusedOrigin::Address(_)) => (StatusCode::FORBIDDEN, "origin-address"),
             Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json"),
             Self::TooManyStreams { .. } => (StatusCode::BAD_REQUEST, "too-many-streams"),
             Self::SameStream | Self::SameHash => (StatusCode::BAD_REQUEST, "same-stream"),
             Self::ResumeToken(_) => (StatusCode::BAD_REQUEST, "resume"),
             Self::Json(error) | Self::Creation(CreationError::Messages(error)) => map_messages(error),
             Self::Creation(CreationError::Store(error)) => map_create(error, &mut fields),
+            Self::Creation(CreationError::TooManyOrigins { .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, "too-many-origins")
+            }
             Self::Append(error) => map_append(error, &mut fields),
             Self::Missing(missing) | Self::Change(ChangeError::Missing(missing)) => map_missing(*missing),
             Self::Change(ChangeError::Failed(failure)) => map_failure(*failure, &mut fields),
@@ -363,6 +376,7 @@ fn map_append(error: &AppendError, fields: &mut HeaderMap) -> (StatusCode, &'sta
         }
         AppendRefusal::ContentType => (StatusCode::CONFLICT, "content-type-mismatch"),
         AppendRefusal::SequenceRegression => (StatusCode::CONFLICT, "sequence-regression"),
+        AppendRefusal::HasOrigin => (StatusCode::CONFLICT, "has-origin"),
         AppendRefusal::Producer(ProducerRefusal::StaleEpoch { current }) => {
             fields.insert(PRODUCER_EPOCH, HeaderValue::from(*current));
             (StatusCode::FORBIDDEN, "producer-stale-epoch")
@@ -465,6 +479,7 @@ fn refusal_in_words(refusal: &AppendRefusal) -> String {
     match refusal {
         AppendRefusal::Closed => "the stream is closed".into(),
         AppendRefusal::ContentType => "the content type of the body is not that of the stream".into(),
+        AppendRefusal::HasOrigin => "this stream is filled from its origin, and nobody else appends to it".into(),
         AppendRefusal::SequenceRegression => "Stream-Seq must be greater than the last one, compared byte by byte".into(),
         AppendRefusal::Producer(ProducerRefusal::StaleEpoch { current }) => {
             format!("a newer instance of this producer has epoch {current}")

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::access::AccessPolicy;
 use super::form::FormMetrics;
+use super::polled_origins::OriginPolicy;
 use crate::access_log::AccessLog;
 use crate::access_log::audit::AuditLog;
 use crate::auth::{Authenticator, Tickets};
@@ -31,6 +32,8 @@ pub struct Gateway {
     /// Verifies the credentials of clients.
     pub(in crate::http) auth: Arc<Authenticator>,
     pub(in crate::http) tickets: Tickets,
+    /// From which origins the gateway fills streams.
+    pub(in crate::http) origin_policy: OriginPolicy,
     /// Hands WebSockets with the subprotocol `mqtt` to the MQTT front.
     pub(in crate::http) mqtt_sockets: mpsc::Sender<MqttSocket>,
     /// The subscriptions, if there are any.
@@ -66,6 +69,7 @@ impl Gateway {
             access,
             auth,
             tickets,
+            origin_policy: OriginPolicy::default(),
             mqtt_sockets,
             subscriptions,
             access_log,
@@ -82,6 +86,11 @@ impl Gateway {
     /// Serves subscriptions.
     pub fn with_subscriptions(self, subscriptions: SubscriptionFront) -> Self {
         Self { subscriptions: Some(subscriptions), ..self }
+    }
+
+    /// Fills streams from origins.
+    pub fn filling_from(self, origin_policy: OriginPolicy) -> Self {
+        Self { origin_policy, ..self }
     }
 
     /// Logs changes and refusals.

@@ -12,10 +12,11 @@ use super::answer;
 use super::error::Error;
 use super::fields::{self, *};
 use super::gateway::Gateway;
+use super::polled_origins;
 use super::target::{Parameters, Query, stream_of_path};
 use crate::clock::rfc3339;
 use crate::http::conn::{Answer, Body};
-use crate::hub::Creation;
+use crate::hub::{Creation, OriginSettings};
 use crate::stream::{
     Append, AppendType, ContentType, CreateIfMissing, Lifetime, PRODUCER_ID_BYTES_MAX, Principal, Producer,
     Retention, Start, StreamName,
@@ -38,6 +39,8 @@ pub(in crate::http) struct Put {
     pub(in crate::http) closed: bool,
     /// The source of a fork, and the offset and sub-offset at which it forks.
     pub(in crate::http) fork: Option<(StreamName, Option<Start>, u64)>,
+    /// The URL from which the gateway fills the stream, and how often.
+    pub(in crate::http) origin: Option<OriginSettings>,
     /// The absolute URL of the stream.
     pub(in crate::http) location: String,
 }
@@ -57,6 +60,7 @@ impl Put {
             retention: retention(head)?,
             closed: fields::flag(&head.headers, &STREAM_CLOSED)?,
             fork: fork(head)?,
+            origin: polled_origins::origin(head)?,
             location: location(head, scheme),
         })
     }
@@ -174,14 +178,27 @@ impl Gateway {
         body: Bytes,
         address: Principal,
     ) -> Result<Response<Body>, Error> {
-        let Put { principal, content_type, lifetime, retention, closed, fork, location } = put;
+        let Put { principal, content_type, lifetime, retention, closed, fork, origin, location } = put;
         let principal = principal.or(address);
         let creation = Creation { principal, content_type, lifetime, retention, closed, body, fork };
-        let created = self.hub.create(&name, creation).await?;
+        let created = match &origin {
+            None => self.hub.create(&name, creation).await?,
+            Some(origin) => {
+                self.origin_policy.admit(origin)?;
+                if closed || !creation.body.is_empty() || creation.fork.is_some() {
+                    let what = "cannot be combined with a body, Stream-Closed or Stream-Forked-From";
+                    return Err(Error::field(&STREAM_ORIGIN, what));
+                }
+                self.hub.create_polled(&name, creation, origin.clone()).await?
+            }
+        };
         let status = if created.fresh { StatusCode::CREATED } else { StatusCode::OK };
         let mut answer: Response<Body> = answer::tail(status, created.tail, created.closed);
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, fields::value(created.content_type.as_str()));
+        if let Some(origin) = self.hub.origin_of(&name).filter(|_| origin.is_some()) {
+            polled_origins::put_settings(headers, origin.settings());
+        }
         if created.fresh {
             headers.insert(LOCATION, fields::value(&location));
         }
@@ -216,12 +233,23 @@ impl Gateway {
     }
 
     /// HEAD: describes a stream, with its earliest offset and its tail (protocol, section 5.5).
-    pub(in crate::http) async fn head(&self, name: StreamName) -> Result<Response<Body>, Error> {
+    /// `may_manage`: the client may know where the stream comes from.
+    pub(in crate::http) async fn head(
+        &self,
+        name: StreamName,
+        may_manage: bool,
+    ) -> Result<Response<Body>, Error> {
         let stream = self.hub.describe(&name).await?;
         let mut answer: Response<Body> = answer::tail(StatusCode::OK, stream.tail, stream.closed);
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, fields::value(stream.content_type.as_str()));
         headers.insert(STREAM_EARLIEST_OFFSET, fields::offset_value(stream.earliest));
+        if let Some(origin) = self.hub.origin_of(&name) {
+            polled_origins::put_status(headers, &origin.status());
+            if may_manage {
+                polled_origins::put_settings(headers, origin.settings());
+            }
+        }
         match stream.lifetime {
             Lifetime::Unlimited => None,
             Lifetime::Idle(idle) => headers.insert(STREAM_TTL, fields::seconds(idle)),

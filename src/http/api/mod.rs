@@ -22,6 +22,7 @@ pub(super) mod handshake;
 pub(super) mod operation;
 mod options;
 pub(super) mod origins;
+pub(super) mod polled_origins;
 pub(super) mod revocations;
 pub(super) mod routes;
 mod subscription_bodies;

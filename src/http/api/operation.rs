@@ -69,7 +69,7 @@ impl GatewayRequest {
             Operation::OnStream(_, OnStream::Create(put, _)) => put.principal = put.principal.or(principal),
             Operation::WebSocket(socket) => socket.handshake.forwarded = Some(address),
             Operation::Mqtt(handshake) => handshake.forwarded = Some(address),
-            Operation::OnStream(_, OnStream::Head | OnStream::Delete) => {}
+            Operation::OnStream(_, OnStream::Head { .. } | OnStream::Delete) => {}
             Operation::Device(DeviceRequest::Put(spec)) => spec.principal = spec.principal.or(principal),
             Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) => {}
             Operation::Ticket(_)
@@ -102,7 +102,10 @@ pub(in crate::http) enum Operation {
 pub(in crate::http) enum OnStream {
     Create(Box<Put>, Bytes),
     Append(Box<Append>),
-    Head,
+    Head {
+        /// The client may manage the stream.
+        may_manage: bool,
+    },
     Delete,
 }
 

@@ -16,7 +16,7 @@ use crate::http::conn::Body;
 const HEADERS: &str = "*, accept, authorization, cache-control, client-id, content-type, if-none-match, \
     last-event-id, prefer, producer-epoch, producer-id, producer-seq, stream-closed, stream-expires-at, \
     stream-fork-offset, stream-fork-sub-offset, stream-forked-from, stream-max-age, stream-max-bytes, \
-    stream-max-messages, stream-seq, stream-ttl";
+    stream-max-messages, stream-origin, stream-origin-interval, stream-origin-key, stream-origin-poll, stream-seq, stream-ttl";
 
 /// A request with the method OPTIONS.
 #[derive(Debug)]

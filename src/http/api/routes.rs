@@ -302,7 +302,8 @@ impl Gateway {
                 let append = post(head.uri.query(), &head.headers)?;
                 return Ok(ParsedHead::NeedsBody(BodyOperation::Append(name, Box::new(append))));
             }
-            Form::Head => OnStream::Head,
+            // Unless credentials are checked.
+            Form::Head => OnStream::Head { may_manage: true },
             Form::Delete => OnStream::Delete,
             Form::Preflight => {
                 let options = Box::new(Options::parse(STREAM_METHODS, head));

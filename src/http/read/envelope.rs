@@ -2,6 +2,7 @@
 //! stream has one batch and its next offset; an envelope over many streams has several batches and one resume token.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +11,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 
 use crate::http::api::error::gap_text;
-use crate::hub::{MultiBatch, StreamUpdate, Update};
+use crate::http::api::polled_origins::OriginControl;
+use crate::hub::{MultiBatch, OriginStatus, StreamUpdate, Update};
 use crate::stream::{Batch, CacheCursor, Encoding, Gap, Offset, StreamName};
 
 /// The length of a time with its comma, until the year 2286.
@@ -56,6 +58,9 @@ struct Control {
     /// Why the rights of the client have ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<&'static str>,
+    /// The state of the origin from which the gateway fills the stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_origin: Option<Box<OriginControl>>,
 }
 
 impl Frame {
@@ -71,22 +76,28 @@ impl Frame {
 
 /// Encodes an update of one stream as an envelope: `{"data":[...],"streamNextOffset":...}`. `data` has the messages of a JSON
 /// stream as they are, the text of a text stream as a string, and base64 strings otherwise.
-pub(in crate::http) fn one(update: &Update, cursor: CacheCursor, frame: Frame) -> Bytes {
+pub(in crate::http) fn one(
+    update: &Update,
+    cursor: CacheCursor,
+    origin: Option<&OriginStatus>,
+    frame: Frame,
+) -> Bytes {
     let mut envelope = BytesMut::with_capacity(data_length(update) + 256);
     envelope.put_slice(frame.before);
     envelope.put_slice(b"{\"data\":[");
     put_data(&mut envelope, update);
     envelope.put_slice(b"]");
-    put_control_fields(&mut envelope, &Control::new(update, Some(cursor)));
+    put_control_fields(&mut envelope, &Control::new(update, Some(cursor)).with_origin(origin));
     envelope.put_slice(frame.after);
     envelope.freeze()
 }
 
-/// Encodes updates of many streams as an envelope, in one line. `withheld` are streams that the client may not read, and
-/// `event_id` is the id of a server-sent event.
+/// Encodes updates of many streams as an envelope, in one line. `withheld` are streams that the client may not read, `failing` are
+/// those whose origin fails, and `event_id` is the id of a server-sent event.
 pub(in crate::http) fn many<'a>(
     batch: &MultiBatch,
     withheld: impl Iterator<Item = &'a StreamName>,
+    failing: &[(&StreamName, Arc<OriginStatus>)],
     token: &TokenField,
     superseded: bool,
     event_id: Option<&str>,
@@ -130,6 +141,7 @@ pub(in crate::http) fn many<'a>(
         envelope.put_slice(b"\"");
     }
     envelope.put_slice(if batch.up_to_date { b",\"upToDate\":true" } else { b",\"upToDate\":false" });
+    put_failing_origins(&mut envelope, failing);
     envelope.put_slice(if superseded { b",\"superseded\":true}" } else { b"}" });
     envelope.put_slice(frame.after);
     envelope.freeze()
@@ -155,6 +167,19 @@ pub(in crate::http) fn end_of_many(why: &'static str, frame: Frame) -> Bytes {
 /// Writes the control object that tells why the rights of a client have ended.
 pub(in crate::http) fn put_end(text: &mut BytesMut, why: &'static str, offset: Option<Offset>) {
     put_json(text, &Control::of_end(why, offset));
+}
+
+/// Writes the states of the origins that fail, by the names of their streams.
+fn put_failing_origins(envelope: &mut BytesMut, failing: &[(&StreamName, Arc<OriginStatus>)]) {
+    for (index, (stream, status)) in failing.iter().enumerate() {
+        envelope.put_slice(if index == 0 { b",\"streamOrigins\":{" } else { b"," });
+        put_json(envelope, stream.local());
+        envelope.put_u8(b':');
+        put_json(envelope, &OriginControl::new(status));
+    }
+    if !failing.is_empty() {
+        envelope.put_u8(b'}');
+    }
 }
 
 fn put_stream_update(envelope: &mut BytesMut, StreamUpdate { stream, update, times }: &StreamUpdate) {
@@ -244,9 +269,14 @@ pub(in crate::http) fn put_base64<'a>(text: &mut BytesMut, pieces: impl IntoIter
         pieces.into_iter().try_for_each(|piece| encoder.write_all(piece)).and_then(|()| encoder.finish());
 }
 
-/// Writes the control object of an update, with the cache cursor.
-pub(in crate::http) fn put_control(text: &mut BytesMut, update: &Update, cursor: CacheCursor) {
-    put_json(text, &Control::new(update, Some(cursor)));
+/// Writes the control object of an update, with the cache cursor, and with the state of the origin if the stream has one.
+pub(in crate::http) fn put_control(
+    text: &mut BytesMut,
+    update: &Update,
+    cursor: CacheCursor,
+    origin: Option<&OriginStatus>,
+) {
+    put_json(text, &Control::new(update, Some(cursor)).with_origin(origin));
 }
 
 /// Writes the fields of a control object at the end of an object that is still open, and closes that object.
@@ -273,6 +303,10 @@ impl Control {
             Update::Batch(batch) => Self::of_batch(batch, cursor),
             Update::Gap(gap) => Self::of_gap(gap, cursor),
         }
+    }
+
+    fn with_origin(self, origin: Option<&OriginStatus>) -> Self {
+        Self { stream_origin: origin.map(|status| Box::new(OriginControl::new(status))), ..self }
     }
 
     /// The state of a stream that does not exist. Its reader is up to date.

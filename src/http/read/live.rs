@@ -46,6 +46,8 @@ pub(in crate::http) struct LiveOpener {
     /// How long the form lasts. `None`: until either side closes the connection.
     life: Option<Duration>,
     format: &'static Format,
+    /// The longest time without an update if a stream has an origin: each update tells its state.
+    origin_heartbeat: Duration,
 }
 
 /// An open live form.
@@ -82,7 +84,7 @@ impl Gateway {
             // An `EventSource` gives up at any status but 200, and its page is not told the status.
             Err(Error::Poll(PollError::Read(ReadError::Gap(gap)))) if reconnects => {
                 let cursor = CacheCursor::next(None, self.clock.wall(), fastrand::u64(..));
-                let event = (format.one)(&Update::Gap(gap), cursor);
+                let event = (format.one)(&Update::Gap(gap), cursor, None);
                 let events = sse::with_retry(RECONNECT_AFTER_LIFE, &event);
                 return Ok(live_answer(format.content_type, Body::full(events), is_private));
             }
@@ -116,7 +118,8 @@ impl Gateway {
     ) -> LiveOpener {
         let metrics = self.forms.live(format.form);
         let (hub, auth, clock) = (self.hub.clone(), self.auth.clone(), self.clock);
-        LiveOpener { hub, clock, metrics, state, auth, life, format }
+        let origin_heartbeat = self.limits.live_heartbeat.get();
+        LiveOpener { hub, clock, metrics, state, auth, life, format, origin_heartbeat }
     }
 }
 
@@ -131,7 +134,10 @@ impl LiveOpener {
             None => grants.map(|grants| self.rights_end(grants)),
         };
         let open = hub.open(&from.tenant(), false).map_err(Error::Short)?;
-        let settings = TailSettings { heartbeat, life: self.life, rights_end };
+        let has_origin =
+            hub.has_origins() && from.streams().any(|stream| hub.origin_status(stream).is_some());
+        let quiet_max = if has_origin { heartbeat.min(self.origin_heartbeat) } else { heartbeat };
+        let settings = TailSettings { heartbeat: quiet_max, life: self.life, rights_end };
         match from {
             ReadFrom::One { stream, start, cursor } => {
                 let tail = hub.tail(hub.stream_reader(&stream, start), settings).await?;

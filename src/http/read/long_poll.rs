@@ -17,9 +17,11 @@ use crate::http::api::fields::{PREFERENCE_APPLIED, STREAM_SUPERSEDED};
 use crate::http::api::form::Form;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::origins::AllowedOrigin;
+use crate::http::api::polled_origins::put_status;
 use crate::http::conn::{Answer, ConnectionState, Head};
 use crate::hub::{
-    HeldPoll, MultiReader, PollSettings, PollStart, Polled, RequestedStream, StreamReader, Variant,
+    HeldPoll, MultiReader, OriginStatus, PollSettings, PollStart, Polled, RequestedStream, StreamReader,
+    Variant,
 };
 use crate::stream::{Batch, CacheCursor};
 
@@ -129,13 +131,15 @@ impl Gateway {
         }
         let (batch, now) = (&polled.batch, self.clock.wall());
         let cursor = CacheCursor::next(echo.cursor, now, cursor_seed(batch));
+        let origin = polled.source.origin_status();
+        let origin = origin.as_deref();
         // A response that says that its poll is superseded, or that closes its connection, is for one client only.
         if !batch.is_alone() && !polled.superseded && !self.hub.is_draining() {
             let cors = self.access.origins.fields(echo.origin);
-            let write = |batch: &Batch| write(batch, cursor, echo);
+            let write = |batch: &Batch| write(batch, cursor, echo, origin);
             return Ok(A::shared(batch, variant(cursor, echo, now), now, write, |answer| cors.put(answer)));
         }
-        let mut answer: A = write(batch, cursor, echo);
+        let mut answer: A = write(batch, cursor, echo, origin);
         if polled.superseded {
             answer.put_static(STREAM_SUPERSEDED, "true");
         }
@@ -204,7 +208,7 @@ fn answer_many<A: Answer>(polled: &Polled<MultiReader>, echo: Echo) -> Result<A,
     Ok(answer)
 }
 
-fn write<A: Answer>(batch: &Batch, cursor: CacheCursor, echo: Echo) -> A {
+fn write<A: Answer>(batch: &Batch, cursor: CacheCursor, echo: Echo, origin: Option<&OriginStatus>) -> A {
     let mut answer: A = if batch.is_empty() {
         let mut answer = answer::uncached(StatusCode::NO_CONTENT);
         answer::position(&mut answer, batch);
@@ -214,6 +218,9 @@ fn write<A: Answer>(batch: &Batch, cursor: CacheCursor, echo: Echo) -> A {
     };
     answer::cursor(&mut answer, cursor);
     put_hold(&mut answer, echo);
+    if let Some(status) = origin {
+        put_status(&mut answer, status);
+    }
     answer
 }
 

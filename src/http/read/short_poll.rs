@@ -9,6 +9,7 @@ use super::resume_token;
 use crate::http::api::answer::{self, Audience, Caching};
 use crate::http::api::error::Error;
 use crate::http::api::gateway::Gateway;
+use crate::http::api::polled_origins::put_status;
 use crate::http::conn::Answer;
 use crate::http::conn::Body;
 use crate::hub::{MultiBatch, MultiReader, RequestedStream, Source as _};
@@ -42,8 +43,16 @@ impl Gateway {
         if_none_match: Option<String>,
     ) -> Result<A, Error> {
         let batch = self.hub.read(&stream, start).await?;
+        // A response that caches keep does not tell it, because it changes.
+        let origin = if batch.up_to_date { self.hub.origin_status(&stream) } else { None };
+        let with_origin = |mut answer: A| {
+            if let Some(status) = &origin {
+                put_status(&mut answer, status);
+            }
+            answer
+        };
         if start == Start::Tail {
-            return Ok(answer::messages(&batch, keep, audience));
+            return Ok(with_origin(answer::messages(&batch, keep, audience)));
         }
         let unchanged = if_none_match.is_some_and(|tags| answer::matches(&tags, &answer::entity_tag(&batch)));
         if unchanged {
@@ -51,10 +60,10 @@ impl Gateway {
             answer::position(&mut answer, &batch);
             answer::caching(&mut answer, &batch, keep, audience);
             answer::secure(&mut answer);
-            return Ok(answer);
+            return Ok(with_origin(answer));
         }
         self.metrics.messages_out(stream.tenant_prefix(), batch.messages, batch.len());
-        Ok(answer::messages(&batch, keep, audience))
+        Ok(with_origin(answer::messages(&batch, keep, audience)))
     }
 
     async fn short_poll_many<A: Answer>(&self, streams: Vec<RequestedStream>) -> Result<A, Error> {
@@ -67,7 +76,8 @@ impl Gateway {
 /// Returns the response to a poll of many streams: always 200 with an envelope.
 pub(in crate::http) fn many<A: Answer>(reader: &MultiReader, batch: &MultiBatch, superseded: bool) -> A {
     let token = TokenField::Full(resume_token::part(reader.positions()));
-    let envelope = envelope::many(batch, reader.withheld(), &token, superseded, None, Frame::NONE);
+    let (withheld, failing) = (reader.withheld(), reader.failing_origins());
+    let envelope = envelope::many(batch, withheld, &failing, &token, superseded, None, Frame::NONE);
     let mut answer = A::begin(StatusCode::OK);
     answer.put_static(CACHE_CONTROL, "no-store");
     answer::secure_messages(&mut answer);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::envelope::{data_length, put_base64, put_control, put_end};
-use crate::hub::Update;
+use crate::hub::{OriginStatus, Update};
 use crate::stream::{Batch, CacheCursor, Encoding, Offset};
 
 /// When a reader reconnects after a connection that broke or a gateway that shut down. Random, so that the readers do not all
@@ -21,7 +21,7 @@ pub(in crate::http) const RECONNECT: Range<Duration> = Duration::from_secs(2)..D
 pub(in crate::http) const RECONNECT_AFTER_LIFE: Range<Duration> = Duration::ZERO..Duration::from_millis(500);
 
 /// Encodes one update: a `data` event if it has messages, and a `control` event.
-pub fn event(update: &Update, cursor: CacheCursor) -> Bytes {
+pub fn event(update: &Update, cursor: CacheCursor, origin: Option<&OriginStatus>) -> Bytes {
     let mut event = BytesMut::with_capacity(data_length(update) + 320);
     let has_data = match update {
         Update::Batch(batch) if !batch.is_empty() => {
@@ -31,7 +31,7 @@ pub fn event(update: &Update, cursor: CacheCursor) -> Bytes {
         Update::Batch(_) | Update::Gap(_) => false,
     };
     event.put_slice(b"event: control\ndata:");
-    put_control(&mut event, update, cursor);
+    put_control(&mut event, update, cursor, origin);
     event.put_u8(b'\n');
     if !has_data {
         id(&mut event, next_offset(update));

@@ -58,6 +58,11 @@ impl Wildcards {
         }
     }
 
+    /// Whether a filter matches the stream.
+    pub(in crate::hub) fn have(&self, name: &StreamName) -> bool {
+        self.count.load(Ordering::Relaxed) > 0 && !self.matching(name).is_empty()
+    }
+
     /// Number of filters in the tree, each counted once per subscriber. Walks the tree instead of reading
     /// `count`.
     pub(in crate::hub) fn len(&self) -> usize {

@@ -65,8 +65,10 @@ fn an_append_to_any_stream_is_split_by_the_type_that_the_stream_has() {
 #[test]
 fn a_stream_is_created_as_the_append_says() {
     let retention = Retention { messages_max: Some(3), ..Retention::default() };
-    let created =
-        |append: Append| Append { create: Some(CreateIfMissing { retention }), ..append }.creation();
+    let created = |append: Append| {
+        Append { create: Some(CreateIfMissing { retention, ..CreateIfMissing::default() }), ..append }
+            .creation()
+    };
     for (append, content_type) in [
         (Append::of(json(), Payload::default()), json()),
         (of_any_type("x"), text()),

@@ -18,8 +18,10 @@ fn of_any_type(body: &'static str, or: ContentType) -> Append {
 
 pub async fn an_append_creates_its_stream_once(make: MakeStore<'_>) {
     let world = World::new(make);
-    let create =
-        Some(CreateIfMissing { retention: Retention { messages_max: Some(2), ..Retention::default() } });
+    let create = Some(CreateIfMissing {
+        retention: Retention { messages_max: Some(2), ..Retention::default() },
+        ..CreateIfMissing::default()
+    });
     let append = |number| Append { create, ..append(json(), numbers([number])) };
     let first = world.append("s", append(0)).await.unwrap();
     assert_eq!((first.created, first.messages, first.bytes), (true, 1, 1));

@@ -6,15 +6,15 @@ use crate::clock::Clock;
 use crate::http::api::form::Form;
 use crate::http::read::envelope::{self, Frame, TokenField};
 use crate::http::read::{resume_token, sse};
-use crate::hub::{MultiBatch, MultiReader, SharedBatch, Source, StreamReader, Update, Variant};
+use crate::hub::{MultiBatch, MultiReader, OriginStatus, SharedBatch, Source, StreamReader, Update, Variant};
 use crate::stream::{Batch, CacheCursor, Offset};
 
 /// The encoding of a live form.
 pub(in crate::http) struct Format {
     pub(super) form: Form,
     pub(super) content_type: &'static str,
-    /// Encodes an update of one stream.
-    pub(super) one: fn(&Update, CacheCursor) -> Bytes,
+    /// Encodes an update of one stream, with the state of its origin if it has one.
+    pub(super) one: fn(&Update, CacheCursor, Option<&OriginStatus>) -> Bytes,
     /// Encodes why the rights of a client of one stream have ended, with its offset.
     end: fn(&'static str, Option<Offset>) -> Bytes,
     /// The bytes around an envelope over many streams.
@@ -33,7 +33,7 @@ pub(in crate::http) const SSE: Format = Format {
 pub(in crate::http) const NDJSON: Format = Format {
     form: Form::Ndjson,
     content_type: "application/x-ndjson",
-    one: |update, cursor| envelope::one(update, cursor, Frame::LINE),
+    one: |update, cursor, origin| envelope::one(update, cursor, origin, Frame::LINE),
     end: |why, offset| envelope::end_of_one(why, offset, Frame::LINE),
     many: Frame::LINE,
 };
@@ -42,7 +42,7 @@ pub(in crate::http) const NDJSON: Format = Format {
 pub(in crate::http) const WEBSOCKET: Format = Format {
     form: Form::WebSocket,
     content_type: "",
-    one: |update, cursor| envelope::one(update, cursor, Frame::NONE),
+    one: |update, cursor, origin| envelope::one(update, cursor, origin, Frame::NONE),
     end: |why, offset| envelope::end_of_one(why, offset, Frame::NONE),
     many: Frame::NONE,
 };
@@ -84,7 +84,7 @@ impl StreamEncoder {
 }
 
 impl Encoder<StreamReader> for StreamEncoder {
-    fn encode(&mut self, update: &Update, _: &mut StreamReader, _: bool) -> (Bytes, bool) {
+    fn encode(&mut self, update: &Update, reader: &mut StreamReader, _: bool) -> (Bytes, bool) {
         let whole = match update {
             Update::Batch(batch) if self.format.form == Form::Sse => {
                 sse::with_whole_line_breaks(batch, &mut self.held_cr)
@@ -101,18 +101,21 @@ impl Encoder<StreamReader> for StreamEncoder {
         };
         let cursor = still_good.unwrap_or_else(|| CacheCursor::next(self.requested, now, seed));
         self.sent = Some(cursor);
-        let encode = self.format.one;
+        let origin = reader.origin_status();
+        let origin = origin.as_deref();
+        let encode = |update: &Update| (self.format.one)(update, cursor, origin);
         match update {
             Update::Batch(batch) => {
                 let bytes = if batch.is_alone() {
-                    encode(update, cursor)
+                    encode(update)
                 } else {
-                    let variant = Variant([self.format.form as u64, cursor.0, 0, 0]);
-                    batch.encoded(variant, |_| encode(update, cursor))
+                    let version = origin.map_or(0, |origin| origin.version);
+                    let variant = Variant([self.format.form as u64, cursor.0, version, 0]);
+                    batch.encoded(variant, |_| encode(update))
                 };
                 (bytes, !is_first && batch.is_empty() && !batch.closed)
             }
-            Update::Gap(_) => (encode(update, cursor), false),
+            Update::Gap(_) => (encode(update), false),
         }
     }
 
@@ -167,7 +170,8 @@ impl Encoder<MultiReader> for MultiEncoder {
         });
         // They are told once, in the first envelope.
         let withheld = reader.withheld().filter(|_| is_first);
-        let envelope = envelope::many(batch, withheld, &token, false, id.as_deref(), self.frame);
+        let failing = reader.failing_origins();
+        let envelope = envelope::many(batch, withheld, &failing, &token, false, id.as_deref(), self.frame);
         if let Some(ids) = &mut self.ids {
             ids.sent += envelope.len();
         }

@@ -1,0 +1,249 @@
+//! [`PolledOrigin`]: the origin of one stream, and how it is stored: as a session of the store, whose name no client can have.
+//!
+//! The session has an entry for the settings, and further ones for what the poller has seen of the origin. Those change in one step
+//! with the appends to the stream, so that after a kill nothing is appended twice.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tokio::time::Instant;
+
+use super::settings::OriginSettings;
+use super::status::{OriginStatus, SharedStatus};
+use crate::stream::{Principal, SessionChange, StoredSession, StreamName};
+
+/// Begins the names of the sessions. No client id has a control character.
+const SESSIONS: &str = "\0origin/";
+
+/// The key of the settings. Those of what the poller has seen are longer.
+const SETTINGS: &[u8] = b"c";
+
+/// An entry of a session: a key and its value; `None` removes it.
+pub type SeenEntry = (Bytes, Option<Bytes>);
+
+/// The origin of one stream.
+#[derive(Debug)]
+pub struct PolledOrigin {
+    stream: StreamName,
+    settings: OriginSettings,
+    principal: Principal,
+    pub(super) created_at: SystemTime,
+    /// The name of its session.
+    session: Arc<str>,
+    /// What the poller had seen when the gateway started.
+    stored: Mutex<Vec<(Bytes, Bytes)>>,
+    status: SharedStatus,
+    /// When somebody last began to read.
+    read_at: Mutex<Option<Instant>>,
+    read: Notify,
+    /// Locked while the stream is filled. True: the stream has ended, and a later one of its name is not filled.
+    pub(super) has_ended: Arc<AsyncMutex<bool>>,
+    ended: watch::Sender<bool>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredOrigin {
+    stream: String,
+    settings: OriginSettings,
+    principal: u64,
+    /// Milliseconds since 1970.
+    created_at: u64,
+}
+
+impl PolledOrigin {
+    /// The origin of a new stream.
+    pub(super) fn new(
+        stream: StreamName,
+        settings: OriginSettings,
+        principal: Principal,
+        now: SystemTime,
+    ) -> Self {
+        let session = format!("{SESSIONS}{:016x}", fastrand::u64(..)).into();
+        Self::of(stream, settings, principal, now, session, Vec::new())
+    }
+
+    fn of(
+        stream: StreamName,
+        settings: OriginSettings,
+        principal: Principal,
+        created_at: SystemTime,
+        session: Arc<str>,
+        stored: Vec<(Bytes, Bytes)>,
+    ) -> Self {
+        Self {
+            stream,
+            settings,
+            principal,
+            created_at,
+            session,
+            stored: Mutex::new(stored),
+            status: SharedStatus::default(),
+            read_at: Mutex::default(),
+            read: Notify::new(),
+            has_ended: Arc::default(),
+            ended: watch::Sender::new(false),
+        }
+    }
+
+    /// Reads a stored session. `None`: it is that of something else. `Some(None)`: it is damaged.
+    pub(super) fn stored(session: StoredSession) -> Option<Option<Self>> {
+        session.client.starts_with(SESSIONS).then(|| {
+            let (settings, seen): (Vec<_>, Vec<_>) =
+                session.entries.into_iter().partition(|(key, _)| key == SETTINGS);
+            let (_, settings) = settings.into_iter().next()?;
+            let StoredOrigin { stream, settings, principal, created_at } =
+                serde_json::from_slice(&settings).ok()?;
+            let created_at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(created_at))?;
+            let stream = StreamName::stored(&stream).ok()?;
+            Some(Self::of(stream, settings, Principal(principal), created_at, session.client, seen))
+        })
+    }
+
+    /// The change that stores the origin.
+    pub(super) fn creation(&self) -> SessionChange {
+        let created_at = self.created_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let stored = StoredOrigin {
+            stream: self.stream.as_str().to_owned(),
+            settings: self.settings.clone(),
+            principal: self.principal.0,
+            created_at: u64::try_from(created_at.as_millis()).unwrap_or(u64::MAX),
+        };
+        let stored = serde_json::to_vec(&stored).ok().map(Bytes::from);
+        debug_assert!(stored.is_some(), "these types serialize to JSON");
+        let entries = vec![(Bytes::from_static(SETTINGS), stored)];
+        SessionChange { client: self.session.clone(), anew: true, entries }
+    }
+
+    /// The change that stores what the poller has seen.
+    pub(super) fn change(&self, entries: Vec<SeenEntry>) -> SessionChange {
+        SessionChange { client: self.session.clone(), anew: false, entries }
+    }
+
+    /// The change that removes the origin.
+    pub(super) fn removal(&self) -> SessionChange {
+        SessionChange::end(self.session.clone())
+    }
+
+    /// The stream that is filled.
+    pub fn stream(&self) -> &StreamName {
+        &self.stream
+    }
+
+    /// Where the stream comes from, and how often.
+    pub fn settings(&self) -> &OriginSettings {
+        &self.settings
+    }
+
+    /// The client that has created the stream, and is charged for its messages.
+    pub fn principal(&self) -> Principal {
+        self.principal
+    }
+
+    /// Takes what the poller had seen when the gateway started.
+    pub fn take_stored(&self) -> Vec<(Bytes, Bytes)> {
+        std::mem::take(&mut self.stored.lock())
+    }
+
+    /// What readers are told.
+    pub fn status(&self) -> Arc<OriginStatus> {
+        self.status.get()
+    }
+
+    /// Tells readers that the stream is as new as its origin.
+    pub fn succeeded(&self, now: SystemTime, next: Option<SystemTime>) {
+        self.status.update(|status| {
+            status.succeeded(now);
+            status.next = next;
+        });
+    }
+
+    /// Tells readers again what they were told before.
+    pub(super) fn has_again(&self, before: Arc<OriginStatus>) {
+        self.status.update(|status| {
+            let version = status.version;
+            *status = OriginStatus { version, ..OriginStatus::clone(&before) };
+        });
+    }
+
+    /// Tells readers that a poll has failed, with the reason in one word.
+    pub fn failed(&self, reason: &str, now: SystemTime, next: Option<SystemTime>) {
+        self.status.update(|status| {
+            status.failed(reason, now);
+            status.next = next;
+        });
+    }
+
+    /// Tells readers when the origin is polled next. `None`: when somebody reads.
+    pub fn is_due(&self, next: Option<SystemTime>) {
+        self.status.update(|status| status.next = next);
+    }
+
+    /// Notes that somebody begins to read.
+    pub(in crate::hub) fn note_reader(&self) {
+        *self.read_at.lock() = Some(Instant::now());
+        self.read.notify_one();
+    }
+
+    /// Whether somebody has begun to read within the last `time`.
+    pub fn was_read_within(&self, time: Duration) -> bool {
+        self.read_at.lock().is_some_and(|at| at.elapsed() < time)
+    }
+
+    /// Waits until somebody begins to read. May return early.
+    pub async fn reader(&self) {
+        self.read.notified().await;
+    }
+
+    /// Waits until the stream has ended.
+    pub async fn end(&self) {
+        let mut ended = self.ended.subscribe();
+        // Does not fail, because the sender is part of `self`.
+        let _is_true = ended.wait_for(|ended| *ended).await;
+    }
+
+    pub(super) fn tell_end(&self) {
+        self.ended.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::{ElementKey, OriginInterval};
+
+    #[test]
+    fn a_stored_origin_is_read_again_with_what_was_seen() {
+        let settings = OriginSettings {
+            url: "https://origin.example/feed?x=y".into(),
+            interval: OriginInterval::parse("2-9").unwrap(),
+            is_always_polled: true,
+            key: ElementKey::parse("/user/id"),
+        };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let name = StreamName::parse("feed").unwrap();
+        let origin = PolledOrigin::new(name, settings, Principal(7), now);
+        let mut entries = Vec::new();
+        let seen = (Bytes::from_static(b"seen"), Some(Bytes::from_static(b"1")));
+        for change in [origin.creation(), origin.change(vec![seen])] {
+            entries.extend(change.entries.into_iter().filter_map(|(key, value)| Some((key, value?))));
+        }
+        let client = origin.session.clone();
+        let stored = StoredSession { client: client.clone(), entries };
+        let read = PolledOrigin::stored(stored).unwrap().unwrap();
+        assert_eq!((read.stream(), read.settings()), (origin.stream(), origin.settings()));
+        assert_eq!((read.principal, read.created_at, &read.session), (Principal(7), now, &client));
+        assert_eq!(read.take_stored(), [(Bytes::from_static(b"seen"), Bytes::from_static(b"1"))]);
+
+        let damaged = (Bytes::from_static(SETTINGS), Bytes::from_static(b"{}"));
+        assert!(
+            PolledOrigin::stored(StoredSession { client, entries: vec![damaged] })
+                .is_some_and(|read| read.is_none())
+        );
+        let other = StoredSession { client: "\0subscription/x".into(), entries: Vec::new() };
+        assert!(PolledOrigin::stored(other).is_none());
+    }
+}
