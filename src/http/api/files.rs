@@ -49,7 +49,7 @@ macro_rules! client_module {
     };
 }
 
-static FILES: LazyLock<[File; 21]> = LazyLock::new(|| {
+static FILES: LazyLock<[File; 22]> = LazyLock::new(|| {
     [
         File::new("/", HTML, include_str!("../../web/index.html")),
         File::new("/page.js", JAVASCRIPT, include_str!("../../web/page.js")),
@@ -57,6 +57,7 @@ static FILES: LazyLock<[File; 21]> = LazyLock::new(|| {
         File::new("/page.css", CSS, include_str!("../../web/page.css")),
         File::new("/pollgate.d.ts", TYPESCRIPT, include_str!("../../../clients/js/pollgate.d.ts")),
         File::new("/pollgate.js", JAVASCRIPT, include_str!("../../../clients/js/src/pollgate.js")),
+        client_module!("devices"),
         client_module!("fallback"),
         client_module!("forms"),
         client_module!("http"),
