@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde::ser::SerializeMap;
 use tokio::time::{sleep, timeout};
 
+use crate::connection::exchange;
 use crate::error::{CertificateError, ConnectError};
-use crate::exchange::exchange;
 use crate::offset::Offset;
 use crate::refusal::{Refusal, is_final_for_append, retry_after};
 use crate::settings::{Backoff, Shared};

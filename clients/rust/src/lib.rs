@@ -55,7 +55,7 @@
 //! ```text
 //! subscription <- reader -> policy                    the user's side; the task; its decisions, without IO
 //!                 reader -> forms -> connection       one file per form; HTTP/1.1
-//! producer <- publishing, device -> exchange -> connection -> endpoint    the user's side; requests; address, TLS, header fields
+//! producer <- publishing, device -> connection -> endpoint    the user's side; requests; address, TLS, header fields
 //! ```
 
 mod attempt;
@@ -66,7 +66,6 @@ mod endpoint;
 mod envelope;
 mod error;
 mod event;
-mod exchange;
 mod fallback;
 mod forms;
 mod heartbeat;

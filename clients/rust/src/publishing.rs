@@ -11,9 +11,8 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, exchange};
 use crate::error::{CertificateError, ConnectError};
-use crate::exchange::exchange;
 use crate::refusal::{Refusal, is_about_credentials, is_final_for_append, retry_after};
 use crate::room::Permit;
 use crate::settings::Backoff;
