@@ -160,6 +160,37 @@ export interface PublishOptions {
   create?: boolean
 }
 
+/** A way in which the gateway can wake a device, as its operator has set it up. */
+export interface WakeApp {
+  app: string
+  /** Such as `web-push`, `fcm` or `sms`. */
+  provider: string
+  /** What a channel of the app has as `credential`: the provider's token, a push subscription, or a phone number. */
+  credential: "token" | "web-push" | "phone"
+  /** For Web Push: the `applicationServerKey` of `pushManager.subscribe`. */
+  publicKey?: string
+}
+
+/** A device that sleeps, and how to wake it. It needs a push subscription or a channel. */
+export interface DeviceRegistration {
+  /** An id of the caller's, which stays the same for the device. */
+  id: string
+  /** What it reads: names, or offsets by name. `null` is what the gateway knows, else the tail; `"now"` the tail. At most 64. */
+  streams: string | readonly string[] | Record<string, string | null>
+  /** Wakes a browser by Web Push: what `pushManager.subscribe` returns. It is the first channel. */
+  pushSubscription?: PushSubscription | PushSubscriptionJSON
+  /** The app of the push subscription. If left out, the one whose key the subscription was made with. */
+  app?: string
+  /** Further channels, in the order in which they are tried. */
+  channels?: readonly { app: string; credential: string | PushSubscriptionJSON }[]
+  /** Hours without a wake, as `HH:MM`, with the minutes that the device is ahead of UTC. */
+  quiet?: { from: string; to: string; utcOffset?: number }
+  /** Seconds until the next channel is tried; 60 if left out, 0 for never. */
+  escalateAfter?: number
+  /** Seconds until the registration ends; 30 days if left out. */
+  expiresIn?: number
+}
+
 /** The `detail` of a client's events. */
 export interface Events {
   /** Another form is used. `from` is null at the start. */
@@ -220,11 +251,21 @@ export class Client extends EventTarget {
   publish(stream: string, data: unknown, options?: PublishOptions): Promise<string>
   /** Resolves when at most half of what may wait to be published does. */
   room(): Promise<void>
+  /** The apps with which the gateway can wake a device. */
+  wakeApps(): Promise<WakeApp[]>
+  /**
+   * Registers this client as a device, or replaces its registration: do it at each start. The gateway wakes the device when
+   * something lies behind its offset and it is not connected. From this call on, the reads of the client, and of the tabs that
+   * share its connection, have the id of the device. The request is repeated until the gateway has answered it.
+   */
+  registerDevice(registration: DeviceRegistration): Promise<void>
+  /** Forgets a device, if the gateway knows it. */
+  unregisterDevice(id: string): Promise<void>
   /** The network is another one, or the same one again without a label. */
   networkChanged(label?: string): void
   /** What was learned of networks, for the constructor of a later client where there is no `storage`. */
   memory(): Memory
-  /** Ends all subscriptions, and what was not acknowledged yet is rejected. */
+  /** Ends all subscriptions, and what was not acknowledged or answered yet is rejected. */
   close(): void
   addEventListener<K extends keyof Events>(
     type: K, listener: (event: CustomEvent<Events[K]>) => void, options?: boolean | AddEventListenerOptions,

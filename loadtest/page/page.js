@@ -17,6 +17,11 @@ const COLUMNS = [
   ["requests", "a client-hour", ({ requests }) => whole(requests.perClientHour)],
   ["empty", "a client-hour", ({ requests }) => whole(requests.emptyPerClientHour)],
   ["requests", "a delivery", ({ requests }) => short(requests.perDelivery)],
+  ...(runs.some(({ wakes }) => wakes) ? [
+    ["wakes", "a client-hour", ({ wakes }) => (wakes ? whole(wakes.perClientHour) : "–")],
+    ["wake to poll p50", "ms", ({ wakes }) => milliseconds(wakes?.toPollP50)],
+    ["wake to poll p99", "ms", ({ wakes }) => milliseconds(wakes?.toPollP99)],
+  ] : []),
   ["up", "kB a client-hour", ({ bytes }) => short(bytes.upWithPackets / 1000)],
   ["down", "kB a client-hour", ({ bytes }) => short(bytes.downWithPackets / 1000)],
   ["connections", "opened", ({ connections }) => whole(connections)],

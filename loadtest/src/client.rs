@@ -98,9 +98,32 @@ impl Client {
         connection: &mut Connection,
         hold: Option<Duration>,
     ) -> Result<bool, WireError> {
+        let request = self.dialect()?.poll(&self.stream, self.offset.as_deref(), hold);
+        self.answered(connection, request, hold.unwrap_or_default() + PATIENCE).await
+    }
+
+    /// Like [`poll`](Self::poll) without a hold, as a registered device.
+    pub async fn poll_as(&mut self, connection: &mut Connection, device: &str) -> Result<bool, WireError> {
+        let mut request = self.dialect()?.poll(&self.stream, self.offset.as_deref(), None)?;
+        *request.uri_mut() =
+            format!("{}&client={device}", request.uri()).parse().map_err(hyper::http::Error::from)?;
+        self.answered(connection, Ok(request), PATIENCE).await
+    }
+
+    /// Records that a first poll is answered after a wake that arrived at `woken`.
+    pub fn woken(&self, woken: Instant) {
+        let start = *self.start.borrow();
+        self.recorder.woken(start.map_or(Duration::ZERO, |start| woken - start), woken.elapsed());
+    }
+
+    async fn answered(
+        &mut self,
+        connection: &mut Connection,
+        request: BuiltRequest,
+        patience: Duration,
+    ) -> Result<bool, WireError> {
         let dialect = self.dialect()?;
-        let request = self.counted_request(dialect.poll(&self.stream, self.offset.as_deref(), hold))?;
-        let patience = hold.unwrap_or_default() + PATIENCE;
+        let request = self.counted_request(request)?;
         let answer = timeout(patience, connection.exchange(request)).await.unwrap_or(Err(WireError::Mute))?;
         let any = brings_messages(answer.status())? && self.receive(answer.body());
         match dialect.offset(answer.headers()) {

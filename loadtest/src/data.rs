@@ -81,6 +81,9 @@ pub struct Run {
     pub latency: Latency,
     /// Counts of requests.
     pub requests: Requests,
+    /// Wakes of clients that sleep; `None` for other strategies.
+    #[serde(default)]
+    pub wakes: Option<Wakes>,
     /// Bytes on the wire per client-hour.
     pub bytes: Bytes,
     /// TCP connections that were opened, over all clients.
@@ -155,6 +158,18 @@ pub struct Requests {
     pub empty_per_client_hour: f64,
     /// Requests per delivered message.
     pub per_delivery: f64,
+}
+
+/// Wakes of clients that sleep.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wakes {
+    /// Wakes per client-hour.
+    pub per_client_hour: f64,
+    /// Median time from the arrival of a wake to the answer of the poll after it, in microseconds.
+    pub to_poll_p50: f64,
+    /// The 99th percentile of it.
+    pub to_poll_p99: f64,
 }
 
 /// Bytes of the readers per client-hour.

@@ -126,6 +126,7 @@ pub async fn generate(job: Job, lead: Lead) -> Result<Measured, GeneratorError> 
         measured,
         deliveries: readers.deliveries(&workload, had_time),
         latency: pairs(&readers.recorder.latency()),
+        wake_to_poll: pairs(&readers.recorder.wake_to_poll()),
         totals: TotalsAt { connections: totals.connections, ..totals.since(totals_before) },
         energy: readers.energy(&job.radios, began, measured),
         lateness: Lateness::of(

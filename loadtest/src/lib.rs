@@ -22,6 +22,7 @@ pub mod medians;
 pub mod model;
 pub mod network;
 pub mod predicted;
+pub mod providers;
 pub mod publisher;
 pub mod readers;
 pub mod recorder;

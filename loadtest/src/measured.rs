@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Bytes, Deliveries, Energy, Latency, Requests};
+use crate::data::{Bytes, Deliveries, Energy, Latency, Requests, Wakes};
 use crate::publisher::RoundTrips;
 use crate::wire::TotalsAt;
 
@@ -26,6 +26,8 @@ pub struct Measured {
     pub deliveries: Deliveries,
     /// From the intended publish time to the receipt, in microseconds.
     pub latency: Pairs,
+    /// From the arrival of a wake to the answer of the poll after it, in microseconds.
+    pub wake_to_poll: Pairs,
     /// Requests and bytes of the readers in the measured time; connections since the start.
     pub totals: TotalsAt,
     /// Energy of each traced client, with one entry per radio.
@@ -80,6 +82,7 @@ impl Measured {
         self.measured = self.measured.max(other.measured);
         self.deliveries = self.deliveries + other.deliveries;
         self.latency.extend(other.latency);
+        self.wake_to_poll.extend(other.wake_to_poll);
         self.totals = self.totals + other.totals;
         self.energy.extend(other.energy);
         self.lateness = Lateness {
@@ -147,24 +150,36 @@ impl Measured {
         sums
     }
 
+    /// Returns the figures of the wakes of `clients` clients; `None` if there was none.
+    pub fn wakes(&self, clients: u32) -> Option<Wakes> {
+        let count: u64 = self.wake_to_poll.iter().map(|(_, count)| count).sum();
+        let Latency { p50, p99, .. } = distribution(&self.wake_to_poll);
+        let per_client_hour = ratio(count as f64, self.client_hours(clients));
+        (count > 0).then_some(Wakes { per_client_hour, to_poll_p50: p50, to_poll_p99: p99 })
+    }
+
     /// Returns the distribution of latencies.
     pub fn latency(&self) -> Latency {
-        let mut values = self.latency.clone();
-        values.sort_unstable();
-        let all: u64 = values.iter().map(|(_, count)| count).sum();
-        let sum: f64 = values.iter().map(|(value, count)| *value as f64 * *count as f64).sum();
-        let (mut below, mut cdf) = (0, Vec::with_capacity(values.len()));
-        for (value, count) in &values {
-            below += count;
-            cdf.push((*value as f64, ratio(below as f64, all as f64)));
-        }
-        let at = |share: f64| {
-            let first = cdf.iter().find(|(_, reached)| *reached >= share);
-            first.or(cdf.last()).map_or(0.0, |(value, _)| *value)
-        };
-        let [p50, p90, p95, p99, p999, max] = [0.5, 0.9, 0.95, 0.99, 0.999, 1.0].map(at);
-        Latency { mean: ratio(sum, all as f64), p50, p90, p95, p99, p999, max, cdf: thinned(cdf) }
+        distribution(&self.latency)
     }
+}
+
+fn distribution(pairs: &Pairs) -> Latency {
+    let mut values = pairs.clone();
+    values.sort_unstable();
+    let all: u64 = values.iter().map(|(_, count)| count).sum();
+    let sum: f64 = values.iter().map(|(value, count)| *value as f64 * *count as f64).sum();
+    let (mut below, mut cdf) = (0, Vec::with_capacity(values.len()));
+    for (value, count) in &values {
+        below += count;
+        cdf.push((*value as f64, ratio(below as f64, all as f64)));
+    }
+    let at = |share: f64| {
+        let first = cdf.iter().find(|(_, reached)| *reached >= share);
+        first.or(cdf.last()).map_or(0.0, |(value, _)| *value)
+    };
+    let [p50, p90, p95, p99, p999, max] = [0.5, 0.9, 0.95, 0.99, 0.999, 1.0].map(at);
+    Latency { mean: ratio(sum, all as f64), p50, p90, p95, p99, p999, max, cdf: thinned(cdf) }
 }
 
 /// Reduces a distribution to about 400 points, enough for a plot. The last point is kept.

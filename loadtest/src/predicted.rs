@@ -21,7 +21,11 @@ pub fn prediction(
     let Predicted { requests_per_client_hour, mean_latency, .. } = match strategy {
         Strategy::ShortPoll(interval) => short_poll(interval, rate, round_trip),
         Strategy::LongPoll(hold) => long_poll(hold, rate, round_trip, round_trip),
-        Strategy::Sse(_) | Strategy::Ndjson(_) | Strategy::WebSocket(_) | Strategy::Mqtt(_) => return None,
+        Strategy::Sse(_)
+        | Strategy::Ndjson(_)
+        | Strategy::WebSocket(_)
+        | Strategy::Mqtt(_)
+        | Strategy::Wake(_) => return None,
     };
     let mean_latency = (mean_latency + round_trip / 2).as_secs_f64() * 1e6;
     Some(Prediction {

@@ -32,6 +32,7 @@ pub struct Recorder {
     /// The schedule of the messages.
     pub workload: Arc<Workload>,
     latency: Mutex<Histogram<u64>>,
+    wake_to_poll: Mutex<Histogram<u64>>,
     missing: AtomicU64,
     nothing_missing: Notify,
     /// Errors of the readers and publishers.
@@ -56,6 +57,7 @@ impl Recorder {
         Ok(Self {
             workload,
             latency: Mutex::new(times()?),
+            wake_to_poll: Mutex::new(times()?),
             missing: AtomicU64::new(missing as u64),
             nothing_missing: Notify::new(),
             troubles: Troubles::default(),
@@ -83,6 +85,18 @@ impl Recorder {
         if self.missing.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.nothing_missing.notify_one();
         }
+    }
+
+    /// Records the time from a wake, which arrived `since_start`, to the answer of the poll after it.
+    pub fn woken(&self, since_start: Duration, took: Duration) {
+        if self.workload.plan.window().contains(&since_start) {
+            add_time(&mut self.wake_to_poll.lock(), took);
+        }
+    }
+
+    /// Returns the times from a wake to the answer of the poll after it until now.
+    pub fn wake_to_poll(&self) -> Histogram<u64> {
+        self.wake_to_poll.lock().clone()
     }
 
     /// Waits until every reader has every message of the measured time.

@@ -151,6 +151,7 @@ fn line(
         latency,
         requests,
         bytes: measured.bytes(plan.clients),
+        wakes: measured.wakes(plan.clients),
         connections: measured.totals.connections,
         server_cost,
         energy: measured.mean_energy(),

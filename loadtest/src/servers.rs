@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::providers::Providers;
 use crate::strategies::Strategy;
 use crate::target::{Target, TargetError};
 
@@ -44,6 +45,8 @@ pub struct Running {
     pub process: Option<Process>,
     /// Folder of its files.
     _scratch: Option<Scratch>,
+    /// The fakes by which it wakes phones.
+    _providers: Option<Providers>,
 }
 
 /// Why a server cannot be used, in one line for the user.
@@ -147,10 +150,13 @@ impl Server {
 
     /// Checks that the server supports the strategy; the error says why not.
     pub fn supports(&self, strategy: Strategy) -> Result<(), ServerError> {
-        use Strategy::{LongPoll, Mqtt, ShortPoll, Sse, WebSocket};
+        use Strategy::{LongPoll, Mqtt, ShortPoll, Sse, Wake, WebSocket};
         let without = |why| Err(ServerError::Unsupported(self.name().into(), strategy, why));
         match (self, strategy) {
             (Self::Target(_), Mqtt(_)) => without("--target is an HTTP address only"),
+            (Self::Target(_), Wake(_)) => {
+                without("a running gateway does not know this program's push services")
+            }
             (Self::Gateway(..) | Self::Target(_), _) => Ok(()),
             (Self::Nchan, ShortPoll(_) | LongPoll(_) | Sse(None) | WebSocket(None)) => Ok(()),
             (Self::Mosquitto, Mqtt(_)) => Ok(()),
@@ -181,9 +187,13 @@ impl Server {
     pub async fn start(&self, strategy: Strategy, storage: &Storage) -> Result<Running, ServerError> {
         match self {
             Self::Gateway(program, listen) => gateway::start(program, *listen, strategy, storage).await,
-            Self::Target(target) => {
-                Ok(Running { target: target.clone(), admin: None, process: None, _scratch: None })
-            }
+            Self::Target(target) => Ok(Running {
+                target: target.clone(),
+                admin: None,
+                process: None,
+                _scratch: None,
+                _providers: None,
+            }),
             Self::Nchan => nchan::start(strategy).await,
             Self::Mosquitto => mosquitto::start().await,
             Self::DurableStreams(program) => durable_streams::start(program, strategy, storage).await,

@@ -1,5 +1,6 @@
 //! [`Strategy`]: a delivery form with its settings. One file per form reads a stream.
 
+mod asleep;
 mod live;
 mod long_poll;
 mod mqtt;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::client::Client;
 use crate::dialects::LiveForm;
 use crate::model::candidate::Setting;
+use crate::providers::Provider;
 use crate::wire::WireError;
 
 /// A delivery form with its settings.
@@ -34,6 +36,8 @@ pub enum Strategy {
     WebSocket(Heartbeat),
     /// A subscription at an MQTT broker; the client sends the heartbeats.
     Mqtt(Heartbeat),
+    /// No connection: a provider wakes the client, which polls.
+    Wake(Provider),
 }
 
 /// Interval between two heartbeats on an idle connection, in whole seconds. `None` keeps the server's default, and with MQTT
@@ -51,13 +55,20 @@ pub const DEFAULTS: [Strategy; 7] = [
     Strategy::Mqtt(None),
 ];
 
+/// The gateway wakes no client whose last poll is more recent.
+const AWAKE: Duration = Duration::from_secs(2);
+
 /// Minimum of [`Strategy::late_after`].
 const LATE_AFTER_MIN: Duration = Duration::from_millis(5);
 
 impl Strategy {
     /// Returns the interval between two polls: the time that a message may take even if nothing goes wrong.
     pub fn pause(self) -> Duration {
-        if let Self::ShortPoll(interval) = self { interval } else { Duration::ZERO }
+        match self {
+            Self::ShortPoll(interval) => interval,
+            Self::Wake(_) => AWAKE,
+            _ => Duration::ZERO,
+        }
     }
 
     /// Returns the default time after which a send counts as late. A hundredth of an interval changes a short poll's latencies
@@ -70,7 +81,7 @@ impl Strategy {
     /// Returns the requested heartbeat.
     pub fn heartbeat(self) -> Heartbeat {
         match self {
-            Self::ShortPoll(_) | Self::LongPoll(_) => None,
+            Self::ShortPoll(_) | Self::LongPoll(_) | Self::Wake(_) => None,
             Self::Sse(heartbeat)
             | Self::Ndjson(heartbeat)
             | Self::WebSocket(heartbeat)
@@ -88,6 +99,7 @@ impl Strategy {
             Self::Ndjson(heartbeat) => live::read(client, LiveForm::Ndjson, heartbeat).await,
             Self::WebSocket(heartbeat) => websocket::read(client, heartbeat).await,
             Self::Mqtt(heartbeat) => mqtt::read(client, heartbeat).await.map(never),
+            Self::Wake(provider) => asleep::read(client, provider).await.map(never),
         }
     }
 }
@@ -101,6 +113,7 @@ impl fmt::Display for Strategy {
             Self::Ndjson(heartbeat) => write_live(f, "ndjson", *heartbeat),
             Self::WebSocket(heartbeat) => write_live(f, "websocket", *heartbeat),
             Self::Mqtt(heartbeat) => write_live(f, "mqtt", *heartbeat),
+            Self::Wake(provider) => provider.fmt(f),
         }
     }
 }
@@ -125,8 +138,11 @@ impl FromStr for Strategy {
             ("ndjson", heartbeat) => heartbeat.map(whole_seconds).transpose().map(Self::Ndjson),
             ("websocket", heartbeat) => heartbeat.map(whole_seconds).transpose().map(Self::WebSocket),
             ("mqtt", heartbeat) => heartbeat.map(whole_seconds).transpose().map(Self::Mqtt),
-            _ => Err("want short-poll:INTERVAL, long-poll:HOLD, or sse, ndjson, websocket or mqtt, each with or without \
-                      :HEARTBEAT"
+            ("push", Some("fcm")) => Ok(Self::Wake(Provider::Fcm)),
+            ("push", Some("web")) => Ok(Self::Wake(Provider::WebPush)),
+            ("sms", None) => Ok(Self::Wake(Provider::Sms)),
+            _ => Err("want short-poll:INTERVAL, long-poll:HOLD, sse, ndjson, websocket or mqtt, each of the last four with or \
+                      without :HEARTBEAT, push:fcm, push:web or sms"
                 .to_owned()),
         }
     }
@@ -161,6 +177,9 @@ mod tests {
             "websocket",
             "websocket:45s",
             "mqtt:200s",
+            "push:fcm",
+            "push:web",
+            "sms",
         ] {
             assert_eq!(text.parse::<Strategy>().map(|strategy| strategy.to_string()), Ok(text.to_owned()));
         }
@@ -172,6 +191,8 @@ mod tests {
             "long-poll:1500ms",
             "sse:0s",
             "websocket:1500ms",
+            "push",
+            "sms:1s",
             "carrier-pigeon",
         ] {
             assert!(text.parse::<Strategy>().is_err(), "{text:?}");

@@ -25,14 +25,26 @@ pub fn table(report: &Report) -> String {
     let radio = report.runs.iter().find_map(|run| run.energy.first()).map(|energy| energy.radio.clone());
     let radio = radio.unwrap_or_default();
     let of_radio = [format!("{radio} J/h"), "battery/d".to_owned()];
-    table.set_header(HEADERS.iter().map(ToString::to_string).chain(of_radio));
+    let has_wakes = report.runs.iter().any(|run| run.wakes.is_some());
+    let of_wakes = ["wakes/h", "to poll p50", "p99"].iter().filter(|_| has_wakes).map(ToString::to_string);
+    table.set_header(HEADERS.iter().map(ToString::to_string).chain(of_radio).chain(of_wakes));
     for run in &report.runs {
-        table.add_row(cells(run, &radio));
+        table
+            .add_row(cells(run, &radio).into_iter().chain(wake_cells(run).into_iter().filter(|_| has_wakes)));
     }
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string()
+}
+
+fn wake_cells(run: &Run) -> [String; 3] {
+    match run.wakes {
+        Some(wakes) => {
+            [format!("{:.0}", wakes.per_client_hour), time(wakes.to_poll_p50), time(wakes.to_poll_p99)]
+        }
+        None => ["-", "-", "-"].map(str::to_owned),
+    }
 }
 
 fn cells(run: &Run, radio: &str) -> Vec<String> {

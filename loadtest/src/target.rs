@@ -5,6 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use serde::{Deserialize, Serialize};
 
 use crate::dialects::Dialect;
+use crate::providers::ProviderTarget;
 
 /// Addresses and dialect of a server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub struct Target {
     pub mqtt: Option<SocketAddr>,
     /// How requests are built.
     pub dialect: Dialect,
+    /// The fakes by which the server wakes phones, if it has some.
+    pub providers: Option<ProviderTarget>,
 }
 
 /// Why a `--target` cannot be used, in words for the user.
@@ -36,6 +39,6 @@ impl Target {
         let mut addresses =
             host.to_socket_addrs().map_err(|error| TargetError::Address(url.to_owned(), error))?;
         let address = addresses.next().ok_or_else(form)?;
-        Ok(Self { address, mqtt: None, dialect: Dialect::DurableStreams })
+        Ok(Self { address, mqtt: None, dialect: Dialect::DurableStreams, providers: None })
     }
 }

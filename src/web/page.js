@@ -2,6 +2,7 @@
 // own behind a meter, which counts what goes over the network and can cut it.
 import { MqttReader } from "./mqtt.js"
 import { Client } from "./pollgate.js"
+import { offerWakes } from "./sleep.js"
 
 const CUT_SECONDS = 5
 const PLOT_SECONDS = 60
@@ -450,6 +451,7 @@ const create = () => fetch(new URL(`v1/stream/${stream}`, location.href), {
 while ((await create())?.status === 401) await signIn()
 
 const panels = PANELS.map((panel) => new Panel(panel))
+offerWakes(element("sleep"), stream).catch((error) => say(`Whether this browser can be woken is not known: ${error.message}`))
 
 element("publish").addEventListener("submit", (event) => {
   event.preventDefault()

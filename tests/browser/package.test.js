@@ -108,11 +108,18 @@ for await (const { stream, data } of client.subscribe<Order>(["orders"])) number
 const offset: string = await client.publish("orders", { n: 1 }, { create: true })
 await subscription.closed.catch((error) => error instanceof GatewayError && error.status + (error.problem?.detail ?? offset))
 new Client("/", { headers: new Headers(), token: "t" }).close()
+declare const pushSubscription: PushSubscription
+const key: string | undefined = (await client.wakeApps())[0]?.publicKey
+await client.registerDevice({ id: key ?? "phone", streams: ["orders"], pushSubscription, quiet: { from: "22:00", to: "07:00" } })
+await client.registerDevice({ id: "phone", streams: { orders: null }, channels: [{ app: "sms", credential: "+31600000001" }] })
+await client.unregisterDevice("phone")
 
 // @ts-expect-error: not a form
 new Client("/", { forms: ["carrier-pigeon"] })
 // @ts-expect-error: a token is a string
 new Client("/", { token: 1 })
+// @ts-expect-error: a device has an id
+client.registerDevice({ streams: "orders" })
 // @ts-expect-error: there is no such option
 client.subscribe("s", { cursor: "" })
 // @ts-expect-error: it is read only

@@ -12,6 +12,7 @@
 mod world;
 
 mod credentials;
+mod devices;
 mod fallback;
 mod forms;
 mod handling;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict"
 import { once } from "node:events"
 import { createServer } from "node:http"
 import { test } from "node:test"
-import puppeteer from "puppeteer-core"
+import { firefox } from "./firefox.js"
 import { pushService } from "./push-service.js"
 import { append, ask, gatewayOf, key, metric, register, until } from "./world.js"
 
@@ -21,12 +21,6 @@ const WORKER = (gateway) => `
     await fetch("/got", { method: "POST", body: JSON.stringify({ wake, news }) })
   })()))`
 
-const preferences = (socketUrl) => ({
-  "dom.push.serverURL": socketUrl, "dom.push.testing.allowInsecureServerURL": true, "dom.push.connection.enabled": true,
-  "dom.push.enabled": true, "dom.push.testing.ignorePermission": true, "dom.serviceWorkers.enabled": true,
-  "dom.serviceWorkers.testing.enabled": true, "permissions.default.desktop-notification": 1, "network.proxy.type": 0,
-})
-
 test("Firefox decrypts the wakes of the gateway and polls", { timeout: 180_000 }, async (context) => {
   const service = await pushService(context)
   const app = { name: "web", kind: "web-push", contact: "mailto:ops@gate.example", key: key(), min_interval: "0s" }
@@ -43,14 +37,11 @@ test("Firefox decrypts the wakes of the gateway and polls", { timeout: 180_000 }
     response.setHeader("content-type", "text/html").end("<!doctype html><h1>page</h1>")
   }).listen(0, "127.0.0.1")
   await once(pages, "listening")
-  const browser = await puppeteer.launch({
-    browser: "firefox", executablePath: "/usr/bin/firefox-esr", headless: true, extraPrefsFirefox: preferences(service.socketUrl),
-  })
-  context.after(async () => {
-    await browser.close()
+  context.after(() => {
     pages.close()
     pages.closeAllConnections()
   })
+  const browser = await firefox(context, service)
   const { apps } = (await ask(gateway, "GET", "/v1/devices")).json()
   const page = await browser.newPage()
   await page.goto(`http://127.0.0.1:${pages.address().port}/`)

@@ -10,14 +10,16 @@
 //   policy               which form is used and when, without IO (fallback, network-memory)
 //   forms                the wire: short poll, long poll, SSE, NDJSON, WebSocket
 //   publisher            appends and repeats them
+//   devices              registers a device, so that the gateway wakes it
 //   memory-store         keeps what was learned of networks
 //   http, platform       requests and errors; clock and timers
 //
 // All times are seconds.
 
-/** @import { ClientOptions, Handler, PublishOptions, SubscribeOptions } from "../pollgate.d.ts" */
+/** @import { ClientOptions, DeviceRegistration, Handler, PublishOptions, SubscribeOptions } from "../pollgate.d.ts" */
 /** @import { Subscription as TypedSubscription } from "../pollgate.d.ts" */
 
+import { Devices, parseDevice } from "./pollgate/devices.js"
 import { Transport } from "./pollgate/http.js"
 import { MemoryStore } from "./pollgate/memory-store.js"
 import { canShare } from "./pollgate/platform.js"
@@ -36,6 +38,7 @@ export { FORMS, SETTINGS } from "./pollgate/settings.js"
 export class Client extends EventTarget {
   #connection
   #publisher
+  #devices
 
   /**
    * @param {string | URL} url
@@ -56,6 +59,7 @@ export class Client extends EventTarget {
     const share = options.share ?? canShare()
     this.#connection = new SharedConnection({ transport, policy, emit, store, share })
     this.#publisher = new Publisher(transport, settings)
+    this.#devices = new Devices(transport, settings)
   }
 
   /**
@@ -100,6 +104,30 @@ export class Client extends EventTarget {
     return this.#publisher.room()
   }
 
+  /** The apps with which the gateway can wake a device. */
+  wakeApps() {
+    return this.#devices.apps()
+  }
+
+  /**
+   * Registers this client as a device, which the gateway wakes when something is new and the device is not connected. From now on
+   * its reads have the id of the device, so that the gateway knows what it has read.
+   * @param {DeviceRegistration} registration
+   */
+  async registerDevice(registration) {
+    this.#connection.setDevice(parseDevice(registration.id))
+    await this.#devices.register(registration)
+  }
+
+  /**
+   * Forgets a device: it is not woken any more.
+   * @param {string} id
+   */
+  async unregisterDevice(id) {
+    await this.#devices.unregister(id)
+    this.#connection.setDevice(undefined)
+  }
+
   /**
    * The network is another one: what is known of it under that label is used, and better forms are tried.
    * @param {string} [label]
@@ -113,9 +141,10 @@ export class Client extends EventTarget {
     return this.#connection.memory()
   }
 
-  /** Ends all subscriptions, and what was not acknowledged yet is rejected. */
+  /** Ends all subscriptions, and what was not acknowledged or answered yet is rejected. */
   close() {
     this.#connection.close()
     this.#publisher.close()
+    this.#devices.close()
   }
 }

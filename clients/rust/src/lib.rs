@@ -55,12 +55,13 @@
 //! ```text
 //! subscription <- reader -> policy                    the user's side; the task; its decisions, without IO
 //!                 reader -> forms -> connection       one file per form; HTTP/1.1
-//! producer <- publishing -> connection -> endpoint    the user's side; the task; address, TLS, header fields
+//! producer <- publishing, device -> connection -> endpoint    the user's side; requests; address, TLS, header fields
 //! ```
 
 mod attempt;
 mod connection;
 mod credentials;
+mod device;
 mod endpoint;
 mod envelope;
 mod error;
@@ -97,6 +98,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use attempt::Form;
 pub use credentials::{InvalidToken, Token};
+pub use device::{Device, DeviceError};
 pub use error::{BuildError, CertificateError};
 pub use event::{Event, Reason};
 pub use item::{Data, Item, Message};
@@ -178,7 +180,7 @@ impl Client {
         let mut seen = HashSet::new();
         let streams = streams.into_iter().map(S::into).filter(|stream| seen.insert(stream.clone())).collect();
         let (token, times) = (start.token.clone(), self.0.settings.times);
-        let selection = Selection { streams, token, unknown: start.unknown, times };
+        let selection = Selection { streams, token, unknown: start.unknown, times, device: start.device };
         // One envelope waits while the one before is dealt with.
         let (deliveries, incoming) = mpsc::channel(1);
         let (form, form_in_use) = watch::channel(None);
@@ -202,6 +204,35 @@ impl Client {
     /// If it is called outside of a tokio runtime.
     pub fn producer_with(&self, stream: &str, settings: ProducerSettings) -> Producer {
         Producer::start(self.0.clone(), stream, settings)
+    }
+
+    /// Registers a device, or replaces its registration: do it at each start of the program. The gateway wakes the device by
+    /// push or SMS when something lies behind its offset and it is not connected. The request is retried until the gateway has
+    /// answered it.
+    ///
+    /// ```no_run
+    /// use pollgate_client::{Client, Device, Start};
+    ///
+    /// # async fn example(token_of_fcm: &str) -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::new("http://127.0.0.1:4437")?;
+    /// client.register_device(Device::new("phone-17").stream("news").channel("fcm", token_of_fcm)).await?;
+    /// let mut subscription = client.subscribe(["news"], Start::now().as_device("phone-17"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The gateway refuses the registration for good, or its certificate is not trusted.
+    pub async fn register_device(&self, device: Device) -> Result<(), DeviceError> {
+        device::register(&self.0, &device).await
+    }
+
+    /// Forgets a device, if the gateway knows it.
+    ///
+    /// # Errors
+    /// See [`register_device`](Self::register_device).
+    pub async fn unregister_device(&self, id: &str) -> Result<(), DeviceError> {
+        device::unregister(&self.0, id).await
     }
 
     /// Tells the client that the device has changed its network. All subscriptions reconnect, in the

@@ -58,6 +58,11 @@ impl Origin {
         format!("{}/v1/streams", self.prefix)
     }
 
+    /// Target of requests about a device.
+    pub(crate) fn device(&self, id: &str) -> String {
+        format!("{}/v1/devices/{}", self.prefix, utf8_percent_encode(id, RESERVED))
+    }
+
     /// Target of requests for one stream.
     pub(crate) fn stream(&self, name: &str) -> String {
         format!("{}/v1/stream/{}", self.prefix, utf8_percent_encode(name, RESERVED_IN_PATH))
@@ -78,6 +83,7 @@ mod tests {
         let origin = Origin::parse("http://[::1]:8080/behind/").unwrap();
         assert_eq!((&*origin.host, origin.port, &*origin.authority), ("::1", 8080, "[::1]:8080"));
         assert_eq!(origin.stream("a b/ü%"), "/behind/v1/stream/a%20b/%C3%BC%25");
+        assert_eq!(origin.device("a/b"), "/behind/v1/devices/a%2Fb");
         for (url, port, is_secure) in
             [("http://a", 80, false), ("https://a", 443, true), ("ws://a", 80, false), ("wss://a:1", 1, true)]
         {

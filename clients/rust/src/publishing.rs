@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use fastrand::Rng;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, exchange};
 use crate::error::{CertificateError, ConnectError};
 use crate::refusal::{Refusal, is_about_credentials, is_final_for_append, retry_after};
 use crate::room::Permit;
@@ -24,9 +23,6 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 
 /// Most messages of one request.
 const BATCH_MESSAGES_MAX: usize = 1000;
-
-/// Most bytes of a response that are read.
-const ANSWER_BYTES_MAX: usize = 16 << 10;
 
 /// Statuses that may be about one message of a batch, so that its parts are tried.
 const ABOUT_CONTENT: [u16; 4] = [400, 403, 413, 422];
@@ -278,25 +274,10 @@ impl PublishTask {
         }
     }
 
-    /// Sends the request and reads the response. A document that is longer than any of the gateway's is left unread.
+    /// Sends the request and reads the response.
     async fn exchange(&mut self, body: Bytes) -> Result<(StatusCode, HeaderMap, Bytes), ConnectError> {
         let request = self.request(body).map_err(|_| ConnectError::Unreachable)?;
-        let (mut connection, _) = Connection::reused_or_new(self.idle.take(), &self.shared.endpoint).await?;
-        let (head, body) = connection
-            .send(request)
-            .await
-            .map(Response::into_parts)
-            .map_err(|_| ConnectError::Unreachable)?;
-        let collecting = Limited::<Incoming>::new(body, ANSWER_BYTES_MAX).collect();
-        let document = match connection.during(collecting).await {
-            Ok(document) => {
-                self.idle = Some(connection);
-                document.to_bytes()
-            }
-            Err(error) if error.is::<LengthLimitError>() => Bytes::new(),
-            Err(_) => return Err(ConnectError::Unreachable),
-        };
-        Ok((head.status, head.headers, document))
+        exchange(request, &mut self.idle, &self.shared.endpoint).await
     }
 
     fn request(&self, body: Bytes) -> hyper::http::Result<Request<Full<Bytes>>> {

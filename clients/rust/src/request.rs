@@ -25,6 +25,8 @@ pub(crate) struct Selection {
     pub(crate) unknown: Begin,
     /// Whether the gateway sends the times of messages.
     pub(crate) times: bool,
+    /// Id of the device that reads.
+    pub(crate) device: Option<String>,
 }
 
 /// Parameters of one request.
@@ -39,6 +41,8 @@ struct Query<'a> {
     times: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     live: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,6 +116,7 @@ impl Selection {
             },
             times: self.times.then_some(1),
             live: (form != Form::ShortPoll).then(|| form.name()),
+            client: self.device.as_deref(),
             timeout: (form == Form::LongPoll).then_some(attempt.hold.as_secs()),
             heartbeat: form.is_live().then_some(attempt.heartbeat.as_secs()),
         }
@@ -132,6 +137,7 @@ impl Query<'_> {
             ("resume", self.resume.map(ResumeToken::as_str)),
             ("from", self.from.as_deref()),
             ("live", self.live),
+            ("client", self.client),
         ] {
             if let Some(value) = value {
                 add(name, value);

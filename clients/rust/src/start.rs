@@ -7,6 +7,8 @@ use crate::resume_token::ResumeToken;
 pub struct Start {
     pub(crate) token: Option<ResumeToken>,
     pub(crate) unknown: Begin,
+    /// Id of the device that reads.
+    pub(crate) device: Option<String>,
 }
 
 /// Where streams start that the resume token does not contain.
@@ -23,23 +25,23 @@ pub(crate) enum Begin {
 impl Start {
     /// Starts at the tails of the streams, as they are when the gateway answers first.
     pub fn now() -> Self {
-        Self { token: None, unknown: Begin::Now }
+        Self { token: None, unknown: Begin::Now, device: None }
     }
 
     /// Starts with the earliest message of each stream that is kept.
     pub fn earliest() -> Self {
-        Self { token: None, unknown: Begin::Earliest }
+        Self { token: None, unknown: Begin::Earliest, device: None }
     }
 
     /// Starts with the last messages of each stream, this many or all that are kept. In streams that are not JSON, appends
     /// that lie within the last 64 KiB count.
     pub fn history(messages: u64) -> Self {
-        Self { token: None, unknown: Begin::Last(messages) }
+        Self { token: None, unknown: Begin::Last(messages), device: None }
     }
 
     /// Starts behind what was read before. Streams that the resume token does not contain start at their tails.
     pub fn after(token: ResumeToken) -> Self {
-        Self { token: Some(token), unknown: Begin::Now }
+        Self { token: Some(token), unknown: Begin::Now, device: None }
     }
 
     /// Starts streams that the resume token does not contain with their earliest message.
@@ -50,5 +52,11 @@ impl Start {
     /// Starts streams that the resume token does not contain with their last messages, as [`history`](Self::history) does.
     pub fn unknown_from_history(self, messages: u64) -> Self {
         Self { unknown: Begin::Last(messages), ..self }
+    }
+
+    /// Reads as a registered device, so that the gateway knows what the device has read and does not wake it meanwhile. One
+    /// subscription at a time may read as a device.
+    pub fn as_device(self, id: &str) -> Self {
+        Self { device: Some(id.to_owned()), ..self }
     }
 }

@@ -73,26 +73,26 @@ pub(crate) fn sweep() -> Sweep {
         rates: vec![0.01, 0.2],
     };
     let runs = |rate: f64| {
-        let all = grid
-            .strategies()
-            .into_iter()
-            .map(|strategy| run("pollgate", &strategy.to_string(), candidate(strategy), rate, 1.0));
+        let all = grid.strategies().into_iter().filter_map(|strategy| {
+            Some(run("pollgate", &strategy.to_string(), candidate(strategy)?, rate, 1.0))
+        });
         (rate, all.collect())
     };
     Sweep::new("LTE", &grid.rates.iter().copied().map(runs).collect::<Vec<_>>())
 }
 
-/// Converts a strategy to the formulas' candidate, with connections that never end.
-fn candidate(strategy: Strategy) -> Candidate {
+/// Converts a strategy to the formulas' candidate, with connections that never end. `None`: there is none.
+fn candidate(strategy: Strategy) -> Option<Candidate> {
     let open = |heartbeat| Open { heartbeat, life: None };
-    match strategy {
+    Some(match strategy {
         Strategy::ShortPoll(interval) => Candidate::ShortPoll { interval },
         Strategy::LongPoll(hold) => Candidate::LongPoll { hold },
         Strategy::Sse(heartbeat) => Candidate::Sse(open(heartbeat)),
         Strategy::Ndjson(heartbeat) => Candidate::Ndjson(open(heartbeat)),
         Strategy::WebSocket(heartbeat) => Candidate::WebSocket(open(heartbeat)),
         Strategy::Mqtt(heartbeat) => Candidate::Mqtt(open(heartbeat)),
-    }
+        Strategy::Wake(_) => return None,
+    })
 }
 
 /// Returns a run with the formulas' figures times a factor.
@@ -125,6 +125,7 @@ fn run(server: &str, strategy: &str, candidate: Candidate, rate: f64, factor: f6
             empty_per_client_hour: polled.map_or(0.0, |polled| polled.empty_per_client_hour),
             per_delivery: requests / (rate * 3600.0),
         },
+        wakes: None,
         bytes: Bytes {
             up: figures.bytes_per_client_hour * 0.5,
             down: figures.bytes_per_client_hour * 0.3,

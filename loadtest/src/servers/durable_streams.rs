@@ -35,6 +35,6 @@ pub(super) async fn start(
     let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
     let mut process = Process::start(program, &arguments)?;
     process.listens(address).await?;
-    let target = Target { address, mqtt: None, dialect: Dialect::DurableStreams };
-    Ok(Running { target, admin: None, process: Some(process), _scratch: Some(scratch) })
+    let target = Target { address, mqtt: None, dialect: Dialect::DurableStreams, providers: None };
+    Ok(Running { target, admin: None, process: Some(process), _scratch: Some(scratch), _providers: None })
 }

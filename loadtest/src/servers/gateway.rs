@@ -9,6 +9,7 @@ use super::process::Process;
 use super::scratch::Scratch;
 use super::{Running, ServerError, Storage};
 use crate::dialects::Dialect;
+use crate::providers::Providers;
 use crate::strategies::Strategy;
 use crate::target::Target;
 
@@ -95,7 +96,22 @@ pub(super) async fn start(
     {
         arguments.extend(["--hold-max".to_owned(), format!("{}s", hold.as_secs())]);
     }
-    let running = Running { _scratch: scratch, ..launch(program, &arguments).await? };
+    let (providers, settings) = match strategy {
+        Strategy::Wake(provider) => {
+            let providers = Providers::start(provider)
+                .await
+                .map_err(|error| ServerError::Files("the fake of a push service".into(), error))?;
+            let folder = Scratch::new(NAME)?;
+            arguments.extend(provider.settings(&providers.target, &folder)?);
+            (Some(providers), Some(folder))
+        }
+        _ => (None, None),
+    };
+    let mut running = Running { _scratch: scratch, ..launch(program, &arguments).await? };
+    // The gateway has read its settings.
+    drop(settings);
+    running.target.providers = providers.as_ref().map(|providers| providers.target);
+    running._providers = providers;
     if matches!(strategy, Strategy::Mqtt(_)) && running.target.mqtt.is_none() {
         return Err(ServerError::Unsupported(NAME.into(), strategy, "its banner names no mqtt address"));
     }
@@ -124,6 +140,6 @@ async fn launch(program: &Path, arguments: &[String]) -> Result<Running, ServerE
         }
     }
     let address = address.ok_or_else(|| ServerError::Mute(NAME.into()))?;
-    let target = Target { address, mqtt, dialect: Dialect::DurableStreams };
-    Ok(Running { target, admin, process: Some(process), _scratch: None })
+    let target = Target { address, mqtt, dialect: Dialect::DurableStreams, providers: None };
+    Ok(Running { target, admin, process: Some(process), _scratch: None, _providers: None })
 }

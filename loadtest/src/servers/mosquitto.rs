@@ -38,6 +38,6 @@ pub(super) async fn start() -> Result<Running, ServerError> {
     let file = scratch.write("mosquitto.conf", &settings)?;
     let mut process = Process::start(Path::new(PROGRAM), &["-c".to_owned(), file])?;
     process.listens(address).await?;
-    let target = Target { address, mqtt: Some(address), dialect: Dialect::Mqtt };
-    Ok(Running { target, admin: None, process: Some(process), _scratch: Some(scratch) })
+    let target = Target { address, mqtt: Some(address), dialect: Dialect::Mqtt, providers: None };
+    Ok(Running { target, admin: None, process: Some(process), _scratch: Some(scratch), _providers: None })
 }

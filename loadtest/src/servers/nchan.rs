@@ -40,8 +40,8 @@ pub(super) async fn start(strategy: Strategy) -> Result<Running, ServerError> {
     let arguments = ["-e", "stderr", "-c", &file].map(str::to_owned);
     let mut process = Process::start(Path::new(PROGRAM), &arguments)?;
     process.listens(address).await?;
-    let target = Target { address, mqtt: None, dialect: Dialect::Nchan };
-    Ok(Running { target, admin: None, process: Some(process), _scratch: Some(scratch) })
+    let target = Target { address, mqtt: None, dialect: Dialect::Nchan, providers: None };
+    Ok(Running { target, admin: None, process: Some(process), _scratch: Some(scratch), _providers: None })
 }
 
 /// Fills the configuration with the locations that `dialects::nchan` uses.

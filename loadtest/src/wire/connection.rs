@@ -42,6 +42,9 @@ pub enum WireError {
     /// Not MQTT, or refused by the broker.
     #[error("MQTT: {0}")]
     Mqtt(String),
+    /// The client cannot be woken.
+    #[error("wakes: {0}")]
+    Wakes(String),
     /// A response with a status that the strategy cannot handle.
     #[error("answered {0}")]
     Status(StatusCode),

@@ -17,3 +17,4 @@ mod loads;
 mod refusals;
 mod rivals;
 mod sweeps;
+mod wakes;

@@ -49,14 +49,17 @@ macro_rules! client_module {
     };
 }
 
-static FILES: LazyLock<[File; 21]> = LazyLock::new(|| {
+static FILES: LazyLock<[File; 24]> = LazyLock::new(|| {
     [
         File::new("/", HTML, include_str!("../../web/index.html")),
         File::new("/page.js", JAVASCRIPT, include_str!("../../web/page.js")),
         File::new("/mqtt.js", JAVASCRIPT, include_str!("../../web/mqtt.js")),
+        File::new("/sleep.js", JAVASCRIPT, include_str!("../../web/sleep.js")),
+        File::new("/wake.js", JAVASCRIPT, include_str!("../../web/wake.js")),
         File::new("/page.css", CSS, include_str!("../../web/page.css")),
         File::new("/pollgate.d.ts", TYPESCRIPT, include_str!("../../../clients/js/pollgate.d.ts")),
         File::new("/pollgate.js", JAVASCRIPT, include_str!("../../../clients/js/src/pollgate.js")),
+        client_module!("devices"),
         client_module!("fallback"),
         client_module!("forms"),
         client_module!("http"),

@@ -39,6 +39,7 @@ import { LIVE_FORMS } from "./settings.js"
  * @property {string | null} resume The resume token.
  * @property {string} [from] Where streams begin that the resume token does not know: `earliest`, or `last:` and a number of messages.
  * @property {string} [client] Names the client's wait queue.
+ * @property {string} [device] The id of the registered device, which takes the place of `client` and is sent in every form.
  */
 
 /**
@@ -255,14 +256,14 @@ async function readWebSocket(transport, request, hooks, signal) {
  * @param {Transport} transport
  * @param {FormRequest} request
  */
-function encode({ base, times }, { form, streams, resume, from, hold, heartbeat, client }) {
+function encode({ base, times }, { form, streams, resume, from, hold, heartbeat, client, device }) {
   const target = new URL("v1/streams", base)
   const fields = {
     resume: resume || undefined,
     from,
     times: times ? 1 : undefined,
     timeout: hold || undefined,
-    client: hold ? client : undefined,
+    client: device ?? (hold ? client : undefined),
     heartbeat: LIVE_FORMS.has(form) ? heartbeat : undefined,
   }
   const live = form === "short-poll" ? undefined : form

@@ -66,7 +66,7 @@ const SUBSCRIBE_OPTIONS = { resumeToken: true, from: true, history: true }
  * @param {object} options
  * @param {object} known
  */
-function checkNames(options, known) {
+export function checkNames(options, known) {
   const unknown = Object.keys(options).find((name) => !Object.hasOwn(known, name))
   if (unknown !== undefined) throw new TypeError(`there is no option ${unknown}; the options are ${Object.keys(known).join(", ")}`)
 }

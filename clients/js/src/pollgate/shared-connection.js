@@ -35,7 +35,7 @@ const TAKEOVER_GRACE = 3000
 /**
  * What tabs say to each other. Followers send `want`, `unwant`, `network` and `ping`, the leader sends the others.
  * @typedef {{ type: "want" } & Want
- *   | { type: "unwant", id: string } | { type: "network", label?: string } | { type: "ping" } | { type: "pong" }
+ *   | { type: "unwant", id: string } | { type: "network", label?: string } | { type: "device", device?: string } | { type: "ping" } | { type: "pong" }
  *   | { type: "lead" } | { type: "state", id: string, fresh: string[], shared: Snapshot, memory: Memory }
  *   | { type: "envelope", batches: PlacedBatch[], resume?: string, resumeDelta?: string, asked?: string[] }
  *   | { type: "event", name: string, detail: unknown } | { type: "refuse", id: string }
@@ -78,6 +78,8 @@ export class SharedConnection {
   /** @type {Map<string, { peer?: string, streams: string[] }>} In the leader: what the subscriptions of all tabs read. */
   #wants = new Map()
   #client = identifier()
+  /** @type {string | undefined} The registered device that the tabs are. */
+  #device
   #closed = false
   /** When the leader was heard last. */
   #heard = seconds()
@@ -165,6 +167,15 @@ export class SharedConnection {
     else this.#tabs?.post({ type: "network", label })
   }
 
+  /**
+   * Reads are those of this device from now on, in all tabs.
+   * @param {string | undefined} device
+   */
+  setDevice(device) {
+    this.#becomeDevice(device)
+    this.#tabs?.post({ type: "device", device })
+  }
+
   memory() {
     return this.#policy?.memory() ?? new NetworkMemory(this.#memory).toJSON()
   }
@@ -175,6 +186,13 @@ export class SharedConnection {
     clearInterval(this.#watch)
     this.#resign()
     this.#tabs?.close()
+  }
+
+  /** @param {string | undefined} device */
+  #becomeDevice(device) {
+    if (device === this.#device) return
+    this.#device = device
+    this.#reader?.restart()
   }
 
   // -- As the leader.
@@ -191,7 +209,7 @@ export class SharedConnection {
     this.#reader = new Reader({
       transport: this.#transport,
       policy: this.#policy,
-      request: () => ({ streams: this.#wantedStreams(), resume: this.shared.start, client: this.#client }),
+      request: () => ({ streams: this.#wantedStreams(), resume: this.shared.start, client: this.#client, device: this.#device }),
       onEnvelope: (envelope, asked) => this.#onEnvelope(envelope, asked),
       onLearned: () => this.#store.save(this.memory()),
       onFatal: (error) => this.#onFatal(error),
@@ -277,6 +295,7 @@ export class SharedConnection {
 
   /** @param {TabMessage & { peer: string }} message */
   #onMessage(message) {
+    if (message.type === "device") return this.#becomeDevice(message.device)
     if (this.#leading) return this.#onRequest(message)
     const isOfLeader = this.#leader === null || message.peer === this.#leader
     if (message.type === "lead" || (message.type === "state" && isOfLeader)) this.#leader = message.peer
