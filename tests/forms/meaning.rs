@@ -107,7 +107,9 @@ async fn a_reader_that_waits_is_told_when_the_stream_is_deleted() {
 #[tokio::test]
 async fn a_reader_that_retention_overtakes_is_told_how_much_it_missed() {
     const MESSAGE: usize = 32 * 1024;
-    let gateway = Gateway::start(&["--limit", "socket_send_bytes=8192"]).await;
+    // On a busy machine the appends take longer than a reader may read nothing by default.
+    let limits = ["--limit", "socket_send_bytes=8192", "--limit", "write_timeout=10m"];
+    let gateway = Gateway::start(&limits).await;
     let position = |offset: &str| usize::from_str_radix(offset.split_once('_').unwrap().1, 16).unwrap();
     for form in Form::ALL {
         let name = format!("{form:?}");

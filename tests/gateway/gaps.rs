@@ -74,7 +74,9 @@ async fn a_restart_is_another_life() {
 #[tokio::test]
 async fn a_reader_that_retention_overtakes_in_mid_stream_is_told_so() {
     // 1. The event stream brings a little at a time, and it is not read until the log has been trimmed.
-    let gateway = Gateway::start(&["--limit", "socket_send_bytes=8192"]).await;
+    //    On a busy machine the appends take longer than a reader may read nothing by default.
+    let limits = ["--limit", "socket_send_bytes=8192", "--limit", "write_timeout=10m"];
+    let gateway = Gateway::start(&limits).await;
     gateway.send(put("/v1/stream/s").text("").header("stream-max-messages", 8)).await.expect(201);
     let mut events = gateway.connect().await.events("/v1/stream/s?live=sse&offset=-1").await;
     events.control().await;
