@@ -253,3 +253,15 @@ fn the_reason_of_a_change_says_how_the_form_failed() {
         assert_eq!(last, Some(Event::Form { from: Some(Form::WebSocket), to: Form::Sse, reason }));
     }
 }
+
+#[test]
+fn a_form_that_works_is_learned_when_it_is_another_one_than_before() {
+    let (mut policy, start) = policy(Settings::default(), Known::default());
+    let now = begin(&mut policy, start);
+    policy.take_learned();
+    policy.connected(now);
+    for (after, is_new) in [(6, true), (7, false)] {
+        policy.envelope(true, now + seconds(after));
+        assert_eq!(policy.take_learned().is_some(), is_new, "after {after} s");
+    }
+}
