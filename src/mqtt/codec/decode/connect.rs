@@ -22,6 +22,8 @@ const RESERVED_FLAG: u8 = 1;
 const WILL_FLAG: u8 = 1 << 2;
 const WILL_QOS_FLAGS: u8 = 3 << 3;
 const WILL_RETAIN_FLAG: u8 = 1 << 5;
+const PASSWORD_FLAG: u8 = 1 << 6;
+const USER_NAME_FLAG: u8 = 1 << 7;
 
 /// Positions of the protocol level and the connect flags in the body of a CONNECT.
 const LEVEL_AT: usize = 6;
@@ -106,10 +108,20 @@ fn connect_v3(body: &[u8]) -> Result<Connect, Breach> {
 
 fn connect_v5(body: &[u8]) -> Result<Connect, Breach> {
     let behind = check(body.get(PROPERTIES_AT..).ok_or(MALFORMED)?, Carrier::Connect)?;
-    if body.get(FLAGS_AT).is_some_and(|flags| flags & WILL_FLAG != 0) {
-        let (_client_id, behind) = data(behind)?;
-        check(behind, Carrier::Will)?;
+    let flags = body.get(FLAGS_AT).copied().unwrap_or_default();
+    let (_client_id, mut behind) = data(behind)?;
+    if flags & WILL_FLAG != 0 {
+        let (_topic, rest) = data(check(behind, Carrier::Will)?)?;
+        let (_payload, rest) = data(rest)?;
+        behind = rest;
     }
+    let named;
+    let body = if flags & (PASSWORD_FLAG | USER_NAME_FLAG) == PASSWORD_FLAG {
+        named = with_empty_user_name(body, behind.len())?;
+        &named
+    } else {
+        body
+    };
     let packet = whole(v5_0::Connect::parse(body), body)?;
     let will = match (packet.will_topic(), packet.will_payload()) {
         (Some(topic), Some(payload)) => Some(Will {
@@ -153,6 +165,15 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Breach> {
     }
 }
 
+/// Adds an empty user name to a CONNECT with a password alone, which MQTT 5 allows (section 3.1.2.9) and the library refuses.
+/// `password` is the length of the field with the password, which is the last one.
+fn with_empty_user_name(body: &[u8], password: usize) -> Result<Vec<u8>, Breach> {
+    let (before, password) = body.split_at_checked(body.len() - password).ok_or(MALFORMED)?;
+    let mut named = [before, &[0, 0], password].concat();
+    named.iter_mut().skip(FLAGS_AT).take(1).for_each(|flags| *flags |= USER_NAME_FLAG);
+    Ok(named)
+}
+
 /// Returns the properties of enhanced authentication. Data needs a method (MQTT 5, section 3.1.2.11.10).
 fn authentication(properties: &[Property]) -> Result<Option<Authentication>, Breach> {
     let (mut method, mut data) = (None, None);
@@ -191,4 +212,30 @@ fn will_delay(properties: &[Property]) -> Duration {
 /// Rejects the topic of a will, which must not be empty either.
 fn will_topic(will: &str) -> Result<String, Breach> {
     if will.is_empty() { Err(MALFORMED) } else { topic(will).map(ToOwned::to_owned) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The body of a CONNECT of MQTT 5 with these flags and this payload.
+    fn body(flags: u8, payload: &[u8]) -> Vec<u8> {
+        [PROTOCOL_NAME, &[5, flags, 0, 30, 0], payload].concat()
+    }
+
+    #[test]
+    fn a_password_needs_no_user_name_in_mqtt_5() {
+        let password = b"\0\x05token";
+        for (flags, will) in [(0, &b""[..]), (WILL_FLAG, b"\0\0\x01t\0\x02hi")] {
+            let payload = [&b"\0\x02id"[..], will, password].concat();
+            let connect = connect(&body(flags | PASSWORD_FLAG, &payload)).unwrap();
+            assert_eq!(connect.password.as_ref().map(Password::bytes), Some(&b"token"[..]));
+            assert_eq!((connect.client_id.as_str(), connect.will.is_some()), ("id", flags != 0));
+            let without_password = &payload[..payload.len() - password.len()];
+            assert!(super::connect(&body(flags | PASSWORD_FLAG, without_password)).is_err());
+        }
+        // MQTT 3.1.1 does not allow it (MQTT-3.1.2-22).
+        let old = [PROTOCOL_NAME, &[4, PASSWORD_FLAG, 0, 30], b"\0\x02id", password].concat();
+        assert!(connect(&old).is_err());
+    }
 }
