@@ -68,7 +68,7 @@ struct IssuedClaims<'a> {
     streams: &'a Patterns,
 }
 
-/// Creates a file with a new Ed25519 key pair, readable by its owner alone. Fails if the file exists.
+/// Creates a file with a new Ed25519 key pair, readable by its owner alone, and syncs it. Fails if the file exists.
 pub fn generate_key(path: &Path) -> Result<(), AuthError> {
     let no_random = |_| AuthError::Issue("the system gives no random numbers".to_owned());
     let mut seed = [0; 32];
@@ -88,7 +88,8 @@ pub fn generate_key(path: &Path) -> Result<(), AuthError> {
     let unwritable = |error| AuthError::Read { path: path.to_owned(), error };
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(KEY_FILE_MODE).open(path).map_err(unwritable)?;
-    file.write_all(json.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(unwritable)
+    let written = file.write_all(json.as_bytes()).and_then(|()| file.write_all(b"\n"));
+    written.and_then(|()| file.sync_all()).map_err(unwritable)
 }
 
 /// Makes a token for a subject of `tenant`, for `life` from now on, signed with the key of a file that [`generate_key`] made.

@@ -141,13 +141,23 @@ fn keys(settings: &Settings) -> Result<WebhookKeys, OutboundSettingsError> {
         StorePlace::Directory(directory) => {
             let file = directory.join(KEY_FILE);
             if !file.exists() {
-                generate_key(&file)?;
+                make_key(directory, &file)?;
             }
             vec![file]
         }
     };
     let texts: Vec<_> = files.iter().map(|file| read(file)).collect::<Result<_, _>>()?;
     Ok(WebhookKeys::parse(texts.iter().map(Vec::as_slice))?)
+}
+
+/// Makes the key of webhooks. A power cut leaves either no key or a whole one.
+fn make_key(directory: &Path, file: &Path) -> Result<(), AuthError> {
+    let unfinished = file.with_extension("new");
+    let _from_before = std::fs::remove_file(&unfinished);
+    generate_key(&unfinished)?;
+    let renamed = std::fs::rename(&unfinished, file);
+    let synced = renamed.and_then(|()| std::fs::File::open(directory)?.sync_all());
+    synced.map_err(|error| AuthError::Read { path: file.to_owned(), error })
 }
 
 /// The URL under which workers reach the gateway.
