@@ -160,6 +160,33 @@ pub fn rfc3339(time: SystemTime) -> String {
     format!("{timestamp:.3}")
 }
 
+/// Delays that double from `first` to `max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// The bound of the first delay.
+    pub first: Duration,
+    /// The bound of all delays.
+    pub max: Duration,
+}
+
+impl Backoff {
+    /// The bound of the delay after `failures` failures in a row.
+    pub fn bound(&self, failures: u32) -> Duration {
+        self.first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(self.max)
+    }
+
+    /// A delay with full jitter: anything up to the bound, so that clients that failed together do not come back together. `random` is
+    /// below 1.
+    pub fn full_jitter(&self, failures: u32, random: f64) -> Duration {
+        self.bound(failures).mul_f64(random.clamp(0.0, 1.0))
+    }
+
+    /// A delay between half of the bound and the bound.
+    pub fn half_jitter(&self, failures: u32, random: f64) -> Duration {
+        self.bound(failures).mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+    }
+}
+
 /// Varies `duration` at random by up to 10 %, so that clients that connected together do not reconnect together.
 pub fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(0.9 + 0.2 * fastrand::f64())

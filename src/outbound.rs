@@ -1,9 +1,9 @@
 //! Requests that the gateway sends on its own: to webhooks of subscriptions, to push services that wake devices, and to the origins of
 //! streams.
 //!
-//! [`queue`] decides what is sent when, for each destination: concurrency, and a [circuit breaker](breaker) for one that fails. This file
-//! reads `Retry-After` and computes delays. All of that is pure, with the time from outside. What is pending is never kept here alone:
-//! it follows from the store, so that a full queue or a kill loses nothing.
+//! [`queue`] decides when each request is sent: it bounds the requests under way to a destination, and has a
+//! [circuit breaker](breaker) for one that fails. This file parses `Retry-After`. These parts are pure: the caller passes the time. The
+//! store knows which requests are pending, so a full queue or a kill loses none.
 
 pub mod breaker;
 pub mod origins;
@@ -16,46 +16,19 @@ use std::time::{Duration, SystemTime};
 use hyper::HeaderMap;
 use hyper::header::RETRY_AFTER;
 
-/// The longest time that a response can postpone the next attempt by.
+/// The longest time that a webhook or an origin can postpone the next attempt by.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// Returns `Retry-After` (RFC 9110, section 10.2.3), in seconds or as a date, of which `wall` is the time of day now. At most
-/// [`RETRY_AFTER_MAX`]; a date that has passed is no delay.
-pub fn retry_after(fields: &HeaderMap, wall: SystemTime) -> Option<Duration> {
+/// Returns `Retry-After` (RFC 9110, section 10.2.3), in seconds or as a date, of which `wall` is the time of day now. At most `max`; a
+/// date that has passed is no delay.
+pub fn retry_after(fields: &HeaderMap, wall: SystemTime, max: Duration) -> Option<Duration> {
     let text = fields.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let delay = match text.bytes().all(|byte| byte.is_ascii_digit()) {
         // A number that is too large for the type is longer than the longest delay.
-        true if !text.is_empty() => text.parse().map_or(RETRY_AFTER_MAX, Duration::from_secs),
+        true if !text.is_empty() => text.parse().map_or(max, Duration::from_secs),
         _ => httpdate::parse_http_date(text).ok()?.duration_since(wall).unwrap_or_default(),
     };
-    Some(delay.min(RETRY_AFTER_MAX))
-}
-
-/// Delays that double from `first` to `max`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backoff {
-    /// The bound of the first delay.
-    pub first: Duration,
-    /// The bound of all delays.
-    pub max: Duration,
-}
-
-impl Backoff {
-    /// The bound of the delay after `failures` failures in a row.
-    pub fn bound(&self, failures: u32) -> Duration {
-        self.first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(self.max)
-    }
-
-    /// A delay with full jitter: anything up to the bound, so that clients that failed together do not come back together. `random` is
-    /// below 1.
-    pub fn full_jitter(&self, failures: u32, random: f64) -> Duration {
-        self.bound(failures).mul_f64(random.clamp(0.0, 1.0))
-    }
-
-    /// A delay between half of the bound and the bound.
-    pub fn half_jitter(&self, failures: u32, random: f64) -> Duration {
-        self.bound(failures).mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
-    }
+    Some(delay.min(max))
 }
 
 #[cfg(test)]
@@ -81,18 +54,12 @@ mod tests {
             ("soon", None),
         ] {
             let fields = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
-            assert_eq!(retry_after(&fields, wall), seconds.map(Duration::from_secs), "{text:?}");
+            assert_eq!(
+                retry_after(&fields, wall, RETRY_AFTER_MAX),
+                seconds.map(Duration::from_secs),
+                "{text:?}"
+            );
         }
-        assert_eq!(retry_after(&HeaderMap::new(), wall), None);
-    }
-
-    #[test]
-    fn delays_double_up_to_their_bound() {
-        let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(60) };
-        let bounds = [1, 2, 3, 6, 7, 100, u32::MAX].map(|failures| backoff.bound(failures).as_secs());
-        assert_eq!(bounds, [1, 2, 4, 32, 60, 60, 60]);
-        assert_eq!(backoff.bound(0), Duration::from_secs(1));
-        assert_eq!([0.0, 0.5].map(|random| backoff.full_jitter(3, random).as_secs()), [0, 2]);
-        assert_eq!([0.0, 0.5].map(|random| backoff.half_jitter(3, random).as_secs()), [2, 3]);
+        assert_eq!(retry_after(&HeaderMap::new(), wall, RETRY_AFTER_MAX), None);
     }
 }

@@ -59,9 +59,11 @@ impl CertificateRule {
     }
 }
 
-/// The grants of a certificate, which end with it: those of all rules of its tenant that are for one of its names, and those of
-/// everybody. Its tenant and its subject are the tenant and the name of the first rule that is for one of its names, and `facts` returns what tells whether it stands, from the id of the certificate, the kind and the text
-/// of that name, and the beginning of the validity. `None`: no rule names the certificate.
+/// Returns the grants of a certificate, which end when it expires. `None`: no rule matches a name of the certificate.
+///
+/// The first rule that matches one of its names sets its tenant and its subject. The grants are those of all matching rules of this
+/// tenant, and the public ones. `facts` makes the record by which a revocation is recognized; its arguments are the id of the
+/// certificate, the kind and the text of the name that matched first, and the start of the validity.
 pub(super) fn grants(
     certificate: &[u8],
     rules: &[(Tenant, CertificateRule)],

@@ -18,6 +18,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::clock::Backoff;
+
 use crate::limits::Limits;
 use crate::stream::Principal;
 
@@ -119,7 +121,7 @@ impl FailedLogins {
 impl Policy {
     /// The delay after the last failure without consequence, and `beyond` further ones.
     fn delay_of(&self, beyond: u32) -> Duration {
-        self.delay.saturating_mul(2_u32.saturating_pow(beyond)).min(self.delay_max)
+        Backoff { first: self.delay, max: self.delay_max }.bound(beyond.saturating_add(1))
     }
 }
 

@@ -94,3 +94,13 @@ async fn it_fires_at_the_latest_deadline() {
     fires_at(&mut timer, since, 20).await;
     fires_at(&mut timer, since, 20).await;
 }
+
+#[test]
+fn delays_double_up_to_their_bound() {
+    let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(60) };
+    let bounds = [1, 2, 3, 6, 7, 100, u32::MAX].map(|failures| backoff.bound(failures).as_secs());
+    assert_eq!(bounds, [1, 2, 4, 32, 60, 60, 60]);
+    assert_eq!(backoff.bound(0), Duration::from_secs(1));
+    assert_eq!([0.0, 0.5].map(|random| backoff.full_jitter(3, random).as_secs()), [0, 2]);
+    assert_eq!([0.0, 0.5].map(|random| backoff.half_jitter(3, random).as_secs()), [2, 3]);
+}

@@ -186,9 +186,10 @@ impl Hub {
         self.store.outlives_process()
     }
 
-    /// Returns the sessions that the store has kept: those of clients, and those that begin with [`OWN_SESSIONS`].
-    pub fn sessions(&self) -> Vec<StoredSession> {
-        self.store.sessions()
+    /// Returns the sessions that the store has kept under the names that are `wanted`. The names of the gateway's own sessions begin with
+    /// [`OWN_SESSIONS`](crate::stream::OWN_SESSIONS).
+    pub fn sessions(&self, wanted: impl Fn(&str) -> bool) -> Vec<StoredSession> {
+        self.store.sessions(&wanted)
     }
 
     /// Lists the clients that hold polls, subscribe, or are remembered, by name; at most `max` of them.

@@ -71,7 +71,7 @@ impl SubscriptionTable {
         let changing = (AsyncMutex::default(), std::array::from_fn(|_| AsyncMutex::default()));
         let (table, hasher) = Default::default();
         let subscriptions = Arc::new(Self { shared, table, changing, hasher });
-        for stored in hub.sessions() {
+        for stored in hub.sessions(|name| name.starts_with(SUBSCRIPTION_SESSIONS)) {
             let Some((tenant, id, state)) = record::restore(&stored) else { continue };
             let Some(state) = state else {
                 tracing::error!(%tenant, id, "a stored subscription is damaged; create it again");

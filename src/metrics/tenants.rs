@@ -150,8 +150,8 @@ impl TenantMetrics {
         }
     }
 
-    /// Sets the gauges: `total` is the usage of all tenants, and `usages` that of those that have anything, by prefix, without the
-    /// default tenant.
+    /// Sets the gauges. `total` is the usage of all tenants together; `usages` lists each tenant that uses something, with its prefix,
+    /// except for the default tenant.
     pub(super) fn set(&self, total: TenantUsage, usages: &[(String, TenantUsage)]) {
         let mut sums = vec![TenantUsage::default(); self.counters.len()];
         let mut left = total;

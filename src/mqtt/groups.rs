@@ -8,7 +8,7 @@
 //!
 //! A group with a member whose session is stored is stored, too (`stored`), so that it goes on after a restart.
 
-mod stored;
+pub(super) mod stored;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};

@@ -10,6 +10,7 @@ use tokio::task::consume_budget;
 use tokio::time::Instant;
 
 use super::codec::{Connect, Reason, Will};
+use super::groups::stored::is_group;
 use super::session::{Presence, RestoredSession, Session};
 use super::sessions::{Attached, Away, DelayedWill, SessionFound, WillRights};
 use super::{Broker, SWEEP_INTERVAL};
@@ -52,9 +53,9 @@ impl Broker {
     pub(super) fn load(&self) {
         let (now, now_of_day) = (self.clock.instant(), self.clock.now());
         let longest = self.limits.mqtt_session_expiry_max.get();
-        let stored = self.hub.sessions();
-        let groups: Vec<_> = stored.iter().filter_map(|stored| self.groups.restore(stored)).collect();
-        for stored in stored.into_iter().filter(|stored| !stored.client.starts_with(OWN_SESSIONS)) {
+        let groups = self.hub.sessions(is_group);
+        let groups: Vec<_> = groups.iter().filter_map(|stored| self.groups.restore(stored)).collect();
+        for stored in self.hub.sessions(|name| !name.starts_with(OWN_SESSIONS)) {
             let RestoredSession { mut session, presence, credentials, damaged } =
                 RestoredSession::new(stored.client, &stored.entries);
             if damaged > 0 || presence.is_none() {

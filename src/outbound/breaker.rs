@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Backoff;
+use crate::clock::Backoff;
 
 /// Failures in a row after which the breaker opens.
 const FAILURES_MAX: u32 = 5;

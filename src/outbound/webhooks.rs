@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 use super::queue::{NotQueued, Queues, RequestOutcome};
-use super::retry_after;
+use super::{RETRY_AFTER_MAX, retry_after};
 use crate::clock::Clock;
 use crate::http_client::{Destination, ExchangeLimits, HttpClient, OutboundError, Trust};
 use crate::hub::subscriptions::{DeliveryOutcome, SubscriptionTable, WebhookDelivery};
@@ -205,7 +205,7 @@ impl WebhookSender {
     }
 
     fn wait(&self, fields: &HeaderMap) -> Option<Duration> {
-        retry_after(fields, self.clock.wall())
+        retry_after(fields, self.clock.wall(), RETRY_AFTER_MAX)
     }
 }
 

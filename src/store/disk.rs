@@ -271,8 +271,8 @@ impl Store for Disk {
         })
     }
 
-    fn sessions(&self) -> Vec<StoredSession> {
-        self.shared.sessions.all()
+    fn sessions(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<StoredSession> {
+        self.shared.sessions.named(wanted)
     }
 
     fn outlives_process(&self) -> bool {

@@ -225,8 +225,8 @@ impl Store for Memory {
         Box::pin(ready(Ok(())))
     }
 
-    fn sessions(&self) -> Vec<StoredSession> {
-        self.sessions.all()
+    fn sessions(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<StoredSession> {
+        self.sessions.named(wanted)
     }
 
     fn outlives_process(&self) -> bool {

@@ -39,9 +39,9 @@ impl StoredSessions {
         self.by_client.get(client).map(|entries| copied(&entries)).unwrap_or_default()
     }
 
-    /// All sessions, in no particular order.
-    pub(super) fn all(&self) -> Vec<StoredSession> {
-        let sessions = self.by_client.iter();
+    /// The sessions with the names that are `wanted`, in no particular order.
+    pub(super) fn named(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<StoredSession> {
+        let sessions = self.by_client.iter().filter(|one| wanted(one.key()));
         sessions.map(|one| StoredSession { client: one.key().clone(), entries: copied(&one) }).collect()
     }
 }

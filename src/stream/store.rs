@@ -103,8 +103,8 @@ pub trait Store: Send + Sync + 'static {
     /// calls.
     fn change_session(&self, change: SessionChange) -> Work<'_, Result<(), Failure>>;
 
-    /// All stored sessions, in no particular order.
-    fn sessions(&self) -> Vec<StoredSession>;
+    /// The stored sessions whose names are `wanted`, in no particular order.
+    fn sessions(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<StoredSession>;
 
     /// Whether the store outlives the process. If not, fronts need not store sessions.
     fn outlives_process(&self) -> bool;

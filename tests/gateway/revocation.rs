@@ -9,13 +9,20 @@ use tokio::time::timeout;
 
 use crate::authorization::{Protected, mqtt, pollgate};
 use crate::world::mqtt::{Hello, Mqtt, Packet};
-use crate::world::{Answer, Close, Connection, Gateway, PATIENCE, WebSocket, get, post, put};
+use crate::world::{Answer, Close, Connection, Gateway, PATIENCE, WebSocket, get, post, put, until};
 
 const FORMS: [&str; 2] = ["sse", "ndjson"];
 
 impl Protected {
     async fn revoke(&self, revocation: &Value) -> Answer {
         Connection::open(self.gateway.admin).await.send(post("/revocations").json(revocation)).await
+    }
+
+    /// Waits until new tokens are those of a later second.
+    async fn next_second(&self) {
+        let issued_at = || part(&self.token(&[]), 1)["iat"].as_u64().unwrap();
+        let begun = issued_at();
+        until("tokens of a later second", async || issued_at() > begun).await;
     }
 }
 
@@ -110,7 +117,7 @@ async fn a_revocation_ends_what_is_open_with_the_tokens_that_it_names_and_nothin
         others.goes_on().await;
     }
     // The subject gets a new token, which was not issued before.
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    world.next_second().await;
     world.send(Some(&of("anna")), get("/v1/stream/news")).await.expect(200);
     assert_eq!(world.gateway.ask_admin("/revocations").await.expect(200).json().as_array().unwrap().len(), 2);
 }
@@ -184,7 +191,7 @@ async fn a_will_that_waits_over_a_restart_is_published_only_by_a_token_that_was_
     let mut reader = mqtt(&world, "reader", Some(&reader)).await;
     assert_eq!(reader.subscribe("gone/#", 0).await, 0);
     // The will is due with the end of the session. The revocation does not concern tokens of later seconds.
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    world.next_second().await;
     for subject in ["anna", "ben"] {
         let token = world.token(&["--subject", subject]);
         let hello = Hello { clean: true, password: Some(token), ..Hello::new("phone") };

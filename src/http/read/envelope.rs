@@ -92,8 +92,8 @@ pub(in crate::http) fn one(
     envelope.freeze()
 }
 
-/// Encodes updates of many streams as an envelope, in one line. `withheld` are streams that the client may not read, `failing` are
-/// those whose origin fails, and `event_id` is the id of a server-sent event.
+/// Encodes updates of many streams as an envelope, in one line. `withheld` are the streams that the client may not read, `failing`
+/// are the streams whose origins fail, and `event_id` is the id of a server-sent event.
 pub(in crate::http) fn many<'a>(
     batch: &MultiBatch,
     withheld: impl Iterator<Item = &'a StreamName>,

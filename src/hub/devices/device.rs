@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::app::{Credential, Suppressed};
 use super::channel::{Channel, ChannelUse, QuietHours, Surroundings};
+use crate::clock::Backoff;
 use crate::hub::ClientId;
 use crate::stream::{Offset, Position, Principal, Start, StreamName, Tenant};
 
@@ -17,9 +18,8 @@ pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// How often a wake is sent to a provider that fails.
 const TRIES_MAX: u32 = 6;
 
-/// The shortest and the longest pause before a wake is sent again to a provider that fails.
-const BACKOFF_MIN: Duration = Duration::from_secs(5);
-const BACKOFF_MAX: Duration = Duration::from_secs(10 * 60);
+/// The bounds of the pauses before a wake is sent again to a provider that fails.
+const BACKOFF: Backoff = Backoff { first: Duration::from_secs(10), max: Duration::from_secs(10 * 60) };
 
 /// The pauses after wakes over all channels without a poll: the first, doubling, up to the last.
 const SILENCE_MIN: Duration = Duration::from_secs(60);
@@ -144,13 +144,14 @@ impl Interest {
         }
     }
 
-    /// The device has polled from `start`.
-    pub(super) fn polled(&mut self, start: Start) {
-        self.offset = match start {
+    /// Notes a poll from `start`. Returns whether that is another offset than before.
+    pub(super) fn polled(&mut self, start: Start) -> bool {
+        let offset = match start {
             Start::At(offset) => Some(offset),
             Start::Earliest => None,
             Start::Tail => self.tail.or(self.offset),
         };
+        std::mem::replace(&mut self.offset, offset) != offset
     }
 }
 
@@ -363,9 +364,7 @@ impl Device {
     pub(super) fn try_again(&mut self, wake: u64, pause: Duration, now: SystemTime, random: f64) {
         if let Some(outstanding) = self.outstanding_mut(wake) {
             outstanding.tries += 1;
-            let backoff =
-                BACKOFF_MIN.saturating_mul(2_u32.saturating_pow(outstanding.tries)).min(BACKOFF_MAX);
-            let at = now + pause + backoff.mul_f64(random);
+            let at = now + pause + BACKOFF.full_jitter(outstanding.tries, random);
             let may_retry = outstanding.tries < TRIES_MAX;
             outstanding.state = if may_retry { WakeState::Again(at) } else { WakeState::Failed };
         }

@@ -73,7 +73,7 @@ impl Hub {
         &self.devices
     }
 
-    /// Registers a device, or replaces its registration. What is known of the same streams and channels stays.
+    /// Registers a device, or replaces its registration. Streams and channels that were registered before keep their state.
     pub async fn put_device(&self, spec: DeviceSpec) -> Result<(DeviceView, bool), DeviceError> {
         self.check_device(&spec)?;
         let mut interests = Vec::new();
@@ -248,7 +248,7 @@ impl Hub {
     /// Loads the stored devices. Called once, before clients are served.
     pub async fn load_devices(&self) {
         let now = self.clock.now();
-        let stored = self.store.sessions().into_iter().filter(|session| session.client.starts_with(SESSIONS));
+        let stored = self.sessions(|name| name.starts_with(SESSIONS));
         let mut streams = BTreeSet::new();
         for session in stored {
             let Some(device) = record::decoded(&session) else {
@@ -364,7 +364,7 @@ fn stored_bytes(device: &Device) -> u64 {
 }
 
 impl DeviceTable {
-    /// The device that a registration makes, with what is known of it.
+    /// Makes a device from a registration. Channels that were registered before keep their state.
     fn registered(
         &self,
         spec: DeviceSpec,

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::app::{AppPolicy, CONFIG_PAUSE, Suppressed, Verdict};
 use super::apps::Apps;
-use super::device::{Device, DeviceStep, GRACE, Outstanding, WakeOrder};
+use super::device::{Device, DeviceStep, GRACE, Outstanding, Silence, WakeOrder};
 use super::readers::Readers;
 use crate::budget::Charge;
 use crate::hub::ClientId;
@@ -114,9 +114,11 @@ impl Devices {
         let mut table = self.table.lock();
         let table = &mut *table;
         let Some(device) = table.devices.get_mut(id) else { return };
+        // A poll that says nothing new is not stored.
+        let mut is_changed = device.outstanding.is_some() || device.silence != Silence::default();
         for (stream, start) in reads {
             if let Some(interest) = device.interests.iter_mut().find(|interest| interest.stream == *stream) {
-                interest.polled(start);
+                is_changed |= interest.polled(start);
             }
         }
         device.refresh(|stream| table.readers.tail(stream));
@@ -128,7 +130,9 @@ impl Devices {
             self.metrics.confirmed(app.policy.provider, took);
         }
         let is_pending = device.is_pending();
-        table.unsaved.insert(id.clone());
+        if is_changed {
+            table.unsaved.insert(id.clone());
+        }
         if is_pending {
             self.schedule(table, id, now + GRACE);
         }

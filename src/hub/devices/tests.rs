@@ -444,3 +444,23 @@ fn each_of_many_readers_of_a_stream_is_woken_once_and_visited_once() {
         "its tail is up to date"
     );
 }
+
+#[test]
+fn a_poll_is_stored_only_if_it_says_something_new() {
+    let mut world = World::new(vec![policy("push")]);
+    let phone = world.device("phone", &["push"]);
+    let stored = |world: &World| world.devices.take_unsaved(10).len();
+    world.poll(&phone, 5);
+    assert_eq!(stored(&world), 0, "the same offset");
+    world.append(7);
+    world.poll(&phone, 6);
+    assert_eq!(stored(&world), 1, "another offset");
+    world.append(8);
+    world.pass(GRACE);
+    let _order = world.order();
+    assert_eq!(stored(&world), 1, "a wake");
+    world.poll(&phone, 6);
+    assert_eq!(stored(&world), 1, "the wake is confirmed");
+    world.poll(&phone, 6);
+    assert_eq!(stored(&world), 0);
+}

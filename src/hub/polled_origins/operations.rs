@@ -16,13 +16,13 @@ use crate::stream::{
 };
 
 impl Hub {
-    /// Reads the origins that the store has kept. Called before anybody is served. Those whose streams have ended are removed.
+    /// Reads the stored origins, before the gateway serves clients, and removes the origins of streams that have ended.
     pub async fn load_origins(&self) {
         let mut newest: HashMap<StreamName, PolledOrigin> = HashMap::new();
         let mut outdated = Vec::new();
-        for stored in self.store.sessions() {
+        for stored in self.sessions(PolledOrigin::is_session) {
             match PolledOrigin::stored(stored) {
-                Some(Some(origin)) => match newest.remove(origin.stream()) {
+                Some(origin) => match newest.remove(origin.stream()) {
                     Some(known) => {
                         let (old, new) = if known.created_at < origin.created_at {
                             (known, origin)
@@ -34,10 +34,7 @@ impl Hub {
                     }
                     None => drop(newest.insert(origin.stream().clone(), origin)),
                 },
-                Some(None) => {
-                    tracing::error!("a stored origin is damaged; its stream is not filled any more")
-                }
-                None => {}
+                None => tracing::error!("a stored origin is damaged; its stream is not filled any more"),
             }
         }
         for origin in newest.into_values() {

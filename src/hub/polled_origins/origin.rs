@@ -89,18 +89,21 @@ impl PolledOrigin {
         }
     }
 
-    /// Reads a stored session. `None`: it is that of something else. `Some(None)`: it is damaged.
-    pub(super) fn stored(session: StoredSession) -> Option<Option<Self>> {
-        session.client.starts_with(SESSIONS).then(|| {
-            let (settings, seen): (Vec<_>, Vec<_>) =
-                session.entries.into_iter().partition(|(key, _)| key == SETTINGS);
-            let (_, settings) = settings.into_iter().next()?;
-            let StoredOrigin { stream, settings, principal, created_at } =
-                serde_json::from_slice(&settings).ok()?;
-            let created_at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(created_at))?;
-            let stream = StreamName::stored(&stream).ok()?;
-            Some(Self::of(stream, settings, Principal(principal), created_at, session.client, seen))
-        })
+    /// Reads a session with the name of [one](Self::is_session). `None`: it is damaged.
+    pub(super) fn stored(session: StoredSession) -> Option<Self> {
+        let (settings, seen): (Vec<_>, Vec<_>) =
+            session.entries.into_iter().partition(|(key, _)| key == SETTINGS);
+        let (_, settings) = settings.into_iter().next()?;
+        let StoredOrigin { stream, settings, principal, created_at } =
+            serde_json::from_slice(&settings).ok()?;
+        let created_at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(created_at))?;
+        let stream = StreamName::stored(&stream).ok()?;
+        Some(Self::of(stream, settings, Principal(principal), created_at, session.client, seen))
+    }
+
+    /// Whether the store keeps an origin under this name.
+    pub(super) fn is_session(name: &str) -> bool {
+        name.starts_with(SESSIONS)
     }
 
     /// The change that stores the origin.
@@ -233,17 +236,13 @@ mod tests {
         }
         let client = origin.session.clone();
         let stored = StoredSession { client: client.clone(), entries };
-        let read = PolledOrigin::stored(stored).unwrap().unwrap();
+        let read = PolledOrigin::stored(stored).unwrap();
         assert_eq!((read.stream(), read.settings()), (origin.stream(), origin.settings()));
         assert_eq!((read.principal, read.created_at, &read.session), (Principal(7), now, &client));
         assert_eq!(read.take_stored(), [(Bytes::from_static(b"seen"), Bytes::from_static(b"1"))]);
 
         let damaged = (Bytes::from_static(SETTINGS), Bytes::from_static(b"{}"));
-        assert!(
-            PolledOrigin::stored(StoredSession { client, entries: vec![damaged] })
-                .is_some_and(|read| read.is_none())
-        );
-        let other = StoredSession { client: "\0subscription/x".into(), entries: Vec::new() };
-        assert!(PolledOrigin::stored(other).is_none());
+        assert!(PolledOrigin::is_session(&client) && !PolledOrigin::is_session("\0subscription/x"));
+        assert!(PolledOrigin::stored(StoredSession { client, entries: vec![damaged] }).is_none());
     }
 }

@@ -87,8 +87,8 @@ pub(super) fn change(client: Arc<str>, state: &SubscriptionState, part: ChangedP
     SessionChange { client, anew, entries }
 }
 
-/// Reads a stored subscription: its tenant, its name and its state. `None`: the session is that of something else. A link that cannot
-/// be read is missing; without configuration there is no state.
+/// Reads a stored subscription: its tenant, its name and its state. `None`: its name is damaged. A link that cannot be read is
+/// missing; without configuration there is no state.
 pub(super) fn restore(stored: &StoredSession) -> Option<(Tenant, String, Option<SubscriptionState>)> {
     let name = stored.client.strip_prefix(SUBSCRIPTION_SESSIONS)?;
     let (tenant, id) = name.split_once(SEPARATOR)?;

@@ -11,11 +11,11 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::glob::Glob;
+use crate::clock::Backoff;
 use crate::stream::{Offset, StreamName, Tenant};
 
-/// Delay after the first failed delivery; it doubles with each further one.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+/// Delays after failed deliveries.
+const RETRY_DELAY: Backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(60) };
 
 /// The part of a delay by which it is jittered.
 const RETRY_JITTER: f64 = 0.2;
@@ -413,8 +413,7 @@ impl SubscriptionState {
     /// Makes the subscription idle after a failure, until the next attempt is due.
     pub(super) fn postpone(&mut self, retry_after: Option<Duration>, now: SystemTime, random: f64) {
         self.failures = self.failures.saturating_add(1);
-        let doubled = RETRY_DELAY * 2_u32.saturating_pow(self.failures.min(16) - 1);
-        let delay = doubled.min(RETRY_DELAY_MAX).mul_f64(1.0 + RETRY_JITTER * (2.0 * random - 1.0));
+        let delay = RETRY_DELAY.bound(self.failures).mul_f64(1.0 + RETRY_JITTER * (2.0 * random - 1.0));
         self.phase = WakePhase::Idle { retry_at: Some(now + delay.max(retry_after.unwrap_or_default())) };
     }
 }

@@ -18,11 +18,15 @@ const OFFSETS_PER_CHANGE: usize = 1000;
 /// The entry that says that a group has begun; its value is the format of the others.
 const BEGUN: (Bytes, Bytes) = (Bytes::from_static(b""), Bytes::from_static(b"\x01"));
 
+/// Whether the store keeps a group under this name.
+pub(in crate::mqtt) fn is_group(name: &str) -> bool {
+    name.strip_prefix(OWN_SESSIONS).is_some_and(is_shared)
+}
+
 impl Groups {
-    /// Restores a group from the store. `None`: this is another session.
+    /// Restores a group from a session with the name of [one](is_group). `None`: its filter is damaged.
     pub(in crate::mqtt) fn restore(self: &Arc<Self>, stored: &StoredSession) -> Option<Arc<Group>> {
-        let key = stored.client.strip_prefix(OWN_SESSIONS).filter(|key| is_shared(key))?;
-        let key = Filter::parse(key).ok()?;
+        let key = Filter::parse(stored.client.strip_prefix(OWN_SESSIONS)?).ok()?;
         let group = self.group(&key);
         let mut state = group.state.lock();
         (state.is_stored, state.was_stored) = (true, true);

@@ -117,8 +117,8 @@ impl Store for Counting {
         self.counted().change_session(change)
     }
 
-    fn sessions(&self) -> Vec<StoredSession> {
-        self.memory.sessions()
+    fn sessions(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<StoredSession> {
+        self.memory.sessions(wanted)
     }
 
     fn outlives_process(&self) -> bool {

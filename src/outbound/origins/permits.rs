@@ -23,7 +23,8 @@ pub(super) struct RequestPermits {
 /// Permits by the name of their owner.
 type Shares = DashMap<Box<str>, Arc<Semaphore>>;
 
-/// The permits of one request. Those for all are given back first, and taken last: whoever waits for a share of its own holds none of them.
+/// The permits of one request: of its tenant, of its host, and of the gateway as a whole. The last one is acquired last, so a request that
+/// waits for its tenant or its host takes nothing from others.
 pub(super) struct RequestPermit {
     _all: Option<OwnedSemaphorePermit>,
     _shares: [Option<OwnedSemaphorePermit>; 2],

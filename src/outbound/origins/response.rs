@@ -10,7 +10,7 @@ use hyper::header::{
 use hyper::{HeaderMap, Request, Response, StatusCode};
 
 use crate::http_client::OutboundError;
-use crate::outbound::retry_after;
+use crate::outbound::{RETRY_AFTER_MAX, retry_after};
 use crate::stream::ContentType;
 
 /// The longest entity tag and date that are kept, in bytes.
@@ -176,7 +176,7 @@ fn fits(declared: Option<&str>, stream: &ContentType) -> bool {
 /// (RFC 9111, section 4.2; `s-maxage` comes first, because the gateway is a shared cache).
 pub(super) fn asked_wait(status: StatusCode, fields: &HeaderMap, now: SystemTime) -> Option<Duration> {
     if !status.is_success() && status != StatusCode::NOT_MODIFIED {
-        return retry_after(fields, now);
+        return retry_after(fields, now, RETRY_AFTER_MAX);
     }
     let lists = fields.get_all(CACHE_CONTROL).iter().filter_map(|list| list.to_str().ok());
     let directives: Vec<_> = lists.flat_map(|list| list.split(',')).map(str::trim).collect();

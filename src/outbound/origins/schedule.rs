@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::clock::Backoff;
 use crate::hub::OriginInterval;
-use crate::outbound::Backoff;
 
 /// The longest time that an origin can ask for with `Retry-After` or `Cache-Control`.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);

@@ -5,13 +5,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Method, Request, StatusCode};
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
 use super::{AccessToken, ProviderAnswer};
 use crate::hub::{Credential, Verdict};
+use crate::outbound::retry_after;
 
 /// How long a provider that is overloaded gets if it does not say.
 pub(super) const PAUSE: Duration = Duration::from_secs(60);
@@ -69,24 +70,19 @@ pub(super) fn token_of(credential: &Credential) -> Result<&str, Verdict> {
     }
 }
 
-/// `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date.
-pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
-    };
-    Some(wait.min(PAUSE_MAX))
+/// The pause that the provider asks for.
+fn asked_pause(answer: ProviderAnswer<'_>, now: SystemTime) -> Option<Duration> {
+    retry_after(answer.headers, now, PAUSE_MAX)
 }
 
 /// The app has to slow down: for as long as the provider says, else for `default`.
 pub(super) fn slow(answer: ProviderAnswer<'_>, default: Duration, now: SystemTime) -> Verdict {
-    Verdict::Slow { until: now + retry_after(answer.headers, now).unwrap_or(default) }
+    Verdict::Slow { until: now + asked_pause(answer, now).unwrap_or(default) }
 }
 
 /// The wake may be sent again: after as long as the provider says, else after `default`.
 pub(super) fn retry(answer: ProviderAnswer<'_>, default: Duration, now: SystemTime) -> Verdict {
-    Verdict::Retry { after: retry_after(answer.headers, now).unwrap_or(default) }
+    Verdict::Retry { after: asked_pause(answer, now).unwrap_or(default) }
 }
 
 /// What a status means that the provider's documentation gives no own meaning. It never means that a device is gone.
@@ -179,6 +175,8 @@ pub(super) fn sha256_hex(text: &str) -> String {
 /// What tests of adapters share.
 #[cfg(test)]
 pub(super) mod testing {
+    use hyper::HeaderMap;
+
     use super::*;
     use crate::outbound::wake::{Adapter, Wake};
 
@@ -236,25 +234,10 @@ pub(super) mod testing {
 
 #[cfg(test)]
 mod tests {
+    use hyper::HeaderMap;
+
     use super::testing::the_time;
     use super::*;
-
-    fn wait(value: &str) -> Option<Duration> {
-        let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
-        retry_after(&headers, the_time())
-    }
-
-    #[test]
-    fn a_pause_is_given_in_seconds_or_as_a_date_and_lasts_a_day_at_most() {
-        let seconds = |count| Some(Duration::from_secs(count));
-        assert_eq!(wait("120"), seconds(120));
-        assert_eq!(wait(&httpdate::fmt_http_date(the_time() + Duration::from_secs(90))), seconds(90));
-        assert_eq!(wait(&httpdate::fmt_http_date(the_time() - Duration::from_secs(90))), seconds(0));
-        assert_eq!(wait("999999999"), seconds(24 * 3600));
-        for malformed in ["", "-1", "soon", "1.5"] {
-            assert_eq!(wait(malformed), None, "{malformed}");
-        }
-    }
 
     #[test]
     fn statuses_without_a_meaning_of_their_own_never_mean_that_a_device_is_gone() {
