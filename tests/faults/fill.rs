@@ -272,8 +272,8 @@ async fn publish(
         let stream = format!("/v1/stream/fill/{publisher}/{turn}/{}/{keeps_little}", streams.len());
         let mut kept = Acknowledged::default();
         if keeps_little {
-            let create = put(&stream).header("stream-max-messages", 4).text("");
-            connection.send(create).await.expect(201);
+            let create = || put(&stream).header("stream-max-messages", 4).text("");
+            while !taken(&mut connection, create(), &deeds).await && !deeds.over.load(Ordering::Relaxed) {}
         }
         while !work.is_full(kept) && !deeds.over.load(Ordering::Relaxed) {
             let size = work.size(kept.messages);
@@ -302,10 +302,10 @@ async fn create(address: SocketAddr, turn: u32, creator: usize, deeds: Arc<Deeds
     }
 }
 
-/// Returns whether an append was accepted. A refusal must have its reason and a `Retry-After`.
-async fn taken(connection: &mut Connection, append: Request, deeds: &Deeds) -> bool {
-    let answer = connection.send(append).await;
-    if answer.status == 204 {
+/// Returns whether an append or a new stream was accepted. A refusal must have its reason and a `Retry-After`.
+async fn taken(connection: &mut Connection, request: Request, deeds: &Deeds) -> bool {
+    let answer = connection.send(request).await;
+    if matches!(answer.status.as_u16(), 201 | 204) {
         deeds.taken.fetch_add(1, Ordering::Relaxed);
         return true;
     }
