@@ -18,8 +18,8 @@ use tokio::task::yield_now;
 
 use crate::clock::{Clock, WallOffset};
 use crate::stream::{
-    Branch, Encoding, FORK_DEPTH_MAX, Gap, GapReason, MessageLimit, Missing, Offset, Position, ReadError,
-    Snapshot, Start, Store, StreamName,
+    Branch, Encoding, FORK_DEPTH_MAX, Failure, Gap, GapReason, MessageLimit, Missing, Offset, Position,
+    ReadError, Snapshot, Start, Store, StreamName,
 };
 use line::{EndLine, ForkNote, MessageLine, StreamLine};
 
@@ -67,6 +67,9 @@ impl fmt::Display for TransferCount {
 /// Why an export failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
+    /// The streams cannot be listed.
+    #[error("cannot list the streams: {0}")]
+    List(Failure),
     /// A stream cannot be read.
     #[error("stream {stream}: {error}")]
     Read {
@@ -155,7 +158,8 @@ impl Exporter {
             return self.begin(name, out).await;
         }
         if !self.is_last_page {
-            let page = self.store.page("", self.after.as_ref(), self.clock.now());
+            let page = self.store.page("", self.after.as_ref(), self.clock.now()).await;
+            let page = page.map_err(ExportError::List)?;
             self.names = page.streams.into_iter().map(|(name, _)| name).collect();
             (self.is_last_page, self.after) = (page.next.is_none(), page.next);
             // A page without streams to export must not hold up other tasks.

@@ -39,7 +39,7 @@ use crate::metrics::{Metrics, stall_timed};
 use crate::mqtt::Broker;
 use crate::outbound::wake::WakeSender;
 use crate::store::{ClockFile, OpenError};
-use crate::stream::{Filter, InvalidFilter, Store};
+use crate::stream::{Failure, Filter, InvalidFilter, Store};
 use accept::{Acceptor, Front};
 use logs::{LogError, Logs};
 use outbound::{Outbound, OutboundSettingsError};
@@ -127,6 +127,9 @@ pub enum BindError {
         /// Why it cannot be opened.
         error: OpenError,
     },
+    /// The stored sessions cannot be read.
+    #[error("cannot read the stored sessions: {0}")]
+    Sessions(#[from] Failure),
     /// The settings of requests to other servers cannot be used.
     #[error(transparent)]
     Outbound(#[from] OutboundSettingsError),
@@ -291,14 +294,15 @@ impl Server {
         let hub = Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock);
         let hub = Arc::new(hub.within(self.budget.clone()));
         hub.devices().offer(self.wake_apps.policies);
-        hub.load_devices().await;
+        hub.load_devices().await?;
         // Before any client is served: what was revoked must not be accepted again.
         let revocations = RevocationLog::open(hub.clone(), self.auth.clone(), clock).await?;
         let broker = Broker::new(hub.clone(), self.limits.clone(), &metrics, clock);
         let broker = broker.closing_on_refused(self.closes_on_refused).refusing_filters(self.refused_filters);
         let broker = Arc::new(broker.with_auth(self.auth.clone()).auditing(self.logs.audit.clone()));
+        broker.load().await?;
         let client = self.outbound.client();
-        let outbound = self.outbound.start(&hub, &self.limits, clock, &metrics).await;
+        let outbound = self.outbound.start(&hub, &self.limits, clock, &metrics).await?;
         let (sender, mqtt_sockets) = mpsc::channel(MQTT_SOCKETS_MAX);
         let gateway = Gateway::new(
             hub.clone(),

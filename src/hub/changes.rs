@@ -101,8 +101,9 @@ impl Hub {
         let now = self.clock.now();
         let missing = match self.store.describe(source, now).await {
             Ok(source) => return Ok(source.content_type),
-            Err(Missing::NotFound) => CreateError::SourceNotFound,
-            Err(Missing::Deleted) => CreateError::SourceDeleted,
+            Err(ChangeError::Missing(Missing::NotFound)) => CreateError::SourceNotFound,
+            Err(ChangeError::Missing(Missing::Deleted)) => CreateError::SourceDeleted,
+            Err(ChangeError::Failed(failure)) => return Err(failure.into()),
         };
         self.store.describe(fork, now).await.map(|fork| fork.content_type).map_err(|_| missing)
     }

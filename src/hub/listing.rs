@@ -5,7 +5,7 @@ use tokio::task::yield_now;
 
 use super::Hub;
 use crate::clock::rfc3339;
-use crate::stream::{Description, Lifetime, Retention, StreamName};
+use crate::stream::{ChangeError, Description, Failure, Lifetime, Retention, StreamName};
 
 /// A part of the list of all streams, in the order of their names.
 #[derive(Debug, Clone, Serialize)]
@@ -58,23 +58,32 @@ pub struct StreamView {
 impl Hub {
     /// Lists at most `max` streams whose names begin with `prefix`, from the first name after `after` on. This is not a use of the
     /// streams.
-    pub async fn list_streams(&self, prefix: &str, after: Option<StreamName>, max: usize) -> StreamListing {
+    pub async fn list_streams(
+        &self,
+        prefix: &str,
+        after: Option<StreamName>,
+        max: usize,
+    ) -> Result<StreamListing, Failure> {
         let (mut streams, mut after) = (Vec::new(), after);
         loop {
-            let page = self.store.page(prefix, after.as_ref(), self.clock.now());
+            let page = self.store.page(prefix, after.as_ref(), self.clock.now()).await?;
             for (name, _) in page.streams {
                 if streams.len() >= max {
-                    return StreamListing { streams, next: after.map(|name| name.as_str().to_owned()) };
+                    return Ok(StreamListing { streams, next: after.map(|name| name.as_str().to_owned()) });
                 }
-                // It may have ended meanwhile.
-                if let Ok(description) = self.describe(&name).await {
-                    streams.push(StreamView::of(&name, &description, self.waiters.readers(&name)));
+                match self.describe(&name).await {
+                    Ok(description) => {
+                        streams.push(StreamView::of(&name, &description, self.waiters.readers(&name)));
+                    }
+                    // It has ended meanwhile.
+                    Err(ChangeError::Missing(_)) => {}
+                    Err(ChangeError::Failed(failure)) => return Err(failure),
                 }
                 after = Some(name);
             }
             match page.next {
                 Some(next) => after = Some(next),
-                None => return StreamListing { streams, next: None },
+                None => return Ok(StreamListing { streams, next: None }),
             }
             yield_now().await;
         }

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::yield_now;
+use tokio::time::sleep;
 
 pub use changes::{Creation, CreationError};
 pub use clients::{
@@ -60,12 +61,12 @@ pub use takeovers::Takeovers;
 pub use update::{Change, SharedBatch, Update, Variant};
 
 use crate::budget::{Account, Budget, OpenCharge};
-use crate::clock::Clock;
+use crate::clock::{Backoff, Clock};
 use crate::limits::{Limits, Span};
 use crate::metrics::{Counts, MemoryCounts, Metrics, TenantUsage};
 use crate::stream::{
-    Batch, Description, Missing, ReadError, ReadLimit, Retention, Shortage, Start, Store, StoredSession,
-    StreamName, Tenant,
+    Batch, ChangeError, Description, Failure, Offset, ReadError, ReadLimit, Retention, SessionNames,
+    Shortage, Start, Store, StoredSession, StreamName, Tenant,
 };
 
 /// Interval between two sweeps for expired streams.
@@ -100,6 +101,43 @@ pub struct Hub {
     draining: watch::Sender<bool>,
     /// Copy of `draining` that every response reads without a lock.
     is_draining: AtomicBool,
+}
+
+/// Delays between the attempts to read a store that cannot be reached.
+const UNREACHABLE: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(5) };
+
+/// Repeats `read` until the store answers, for work that no client waits for.
+///
+/// Cancel safe.
+async fn until_answered<T, F: Future<Output = Result<T, Failure>>>(mut read: impl FnMut() -> F) -> T {
+    let mut failures = 0;
+    loop {
+        match read().await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                failures += 1;
+                if failures == 1 {
+                    tracing::warn!(%error, "the store cannot be read; trying again");
+                }
+                sleep(UNREACHABLE.half_jitter(failures, fastrand::f64())).await;
+            }
+        }
+    }
+}
+
+/// A walk over stored sessions by pages; advanced by [`Hub::next_sessions`].
+#[derive(Debug)]
+pub struct SessionWalk {
+    names: SessionNames<'static>,
+    after: Option<Arc<str>>,
+    is_over: bool,
+}
+
+impl SessionWalk {
+    /// Begins a walk over the sessions that `names` selects.
+    pub fn over(names: SessionNames<'static>) -> Self {
+        Self { names, after: None, is_over: false }
+    }
 }
 
 /// What a tenant has, for the metrics.
@@ -177,8 +215,23 @@ impl Hub {
     }
 
     /// Describes a stream. This does not count as use of the stream: its TTL keeps running.
-    pub async fn describe(&self, name: &StreamName) -> Result<Description, Missing> {
+    pub async fn describe(&self, name: &StreamName) -> Result<Description, ChangeError> {
         self.store.describe(name, self.clock.now()).await
+    }
+
+    /// Returns the tail of a stream, `None` if the stream does not exist. This does not count as use of the stream. Waits while the
+    /// store cannot be read.
+    pub async fn settled_tail(&self, name: &StreamName) -> Option<Offset> {
+        until_answered(|| self.tail_of(name)).await
+    }
+
+    /// Returns the tail of a stream, `None` if the stream does not exist. This does not count as use of the stream.
+    pub async fn tail_of(&self, name: &StreamName) -> Result<Option<Offset>, Failure> {
+        match self.describe(name).await {
+            Ok(description) => Ok(Some(description.tail)),
+            Err(ChangeError::Missing(_)) => Ok(None),
+            Err(ChangeError::Failed(failure)) => Err(failure),
+        }
     }
 
     /// Whether stored sessions outlive the process.
@@ -186,10 +239,14 @@ impl Hub {
         self.store.outlives_process()
     }
 
-    /// Returns the sessions that the store has kept under the names that are `wanted`. The names of the gateway's own sessions begin with
-    /// [`OWN_SESSIONS`](crate::stream::OWN_SESSIONS).
-    pub fn sessions(&self, wanted: impl Fn(&str) -> bool) -> Vec<StoredSession> {
-        self.store.sessions(&wanted)
+    /// Returns the next stored sessions of a walk. `None`: the walk is over.
+    pub async fn next_sessions(&self, walk: &mut SessionWalk) -> Result<Option<Vec<StoredSession>>, Failure> {
+        if walk.is_over {
+            return Ok(None);
+        }
+        let page = self.store.session_page(walk.names, walk.after.as_deref()).await?;
+        (walk.is_over, walk.after) = (page.next.is_none(), page.next);
+        Ok(Some(page.sessions))
     }
 
     /// Lists the clients that hold polls, subscribe, or are remembered, by name; at most `max` of them.
@@ -267,10 +324,14 @@ impl Hub {
             self.store.follow_wall(now, self.clock.wall());
             self.answer_idle_polls_if_memory_is_critical();
             loop {
-                let ended = self.store.sweep(now);
-                if ended.is_empty() {
-                    break;
-                }
+                let ended = match self.store.sweep(now).await {
+                    Ok(ended) if ended.is_empty() => break,
+                    Ok(ended) => ended,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot remove expired streams; the next sweep tries again");
+                        break;
+                    }
+                };
                 for name in &ended {
                     self.waiters.end(name);
                     self.end_origin_of(name).await;

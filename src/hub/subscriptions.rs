@@ -25,9 +25,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
 
-use super::Hub;
 use super::changes::run_to_completion;
-use crate::stream::{StreamName, Tenant};
+use super::{Hub, SessionWalk};
+use crate::stream::{Failure, SessionNames, StreamName, Tenant};
 
 pub use glob::{Glob, InvalidGlob};
 pub use keys::{InvalidWebhookKey, WebhookKeys};
@@ -60,7 +60,7 @@ impl SubscriptionTable {
         hub: &Arc<Hub>,
         keys: WebhookKeys,
         public_url: &str,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<WebhookDelivery>) {
+    ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<WebhookDelivery>), Failure> {
         // Each subscription has at most one delivery in it.
         let (deliveries, due) = mpsc::unbounded_channel();
         let usage = SubscriptionUsage::new(&hub.limits);
@@ -71,19 +71,22 @@ impl SubscriptionTable {
         let changing = (AsyncMutex::default(), std::array::from_fn(|_| AsyncMutex::default()));
         let (table, hasher) = Default::default();
         let subscriptions = Arc::new(Self { shared, table, changing, hasher });
-        for stored in hub.sessions(|name| name.starts_with(SUBSCRIPTION_SESSIONS)) {
-            let Some((tenant, id, state)) = record::restore(&stored) else { continue };
-            let Some(state) = state else {
-                tracing::error!(%tenant, id, "a stored subscription is damaged; create it again");
-                continue;
-            };
-            // They count even if the limits are lower now.
-            let _too_many = subscriptions.shared.usage.enter(&tenant);
-            let live = subscriptions.add(&tenant, &id);
-            live.adopt(state).await;
-            tokio::spawn(live.watch());
+        let mut walk = SessionWalk::over(SessionNames::Own(SUBSCRIPTION_SESSIONS));
+        while let Some(sessions) = hub.next_sessions(&mut walk).await? {
+            for stored in sessions {
+                let Some((tenant, id, state)) = record::restore(&stored) else { continue };
+                let Some(state) = state else {
+                    tracing::error!(%tenant, id, "a stored subscription is damaged; create it again");
+                    continue;
+                };
+                // They count even if the limits are lower now.
+                let _too_many = subscriptions.shared.usage.enter(&tenant);
+                let live = subscriptions.add(&tenant, &id);
+                live.adopt(state).await;
+                tokio::spawn(live.watch());
+            }
         }
-        (subscriptions, due)
+        Ok((subscriptions, due))
     }
 
     /// The keys that sign requests to webhooks.
@@ -146,9 +149,13 @@ impl SubscriptionTable {
 
     /// Checks that a stream of wakes exists.
     pub async fn check_wake_stream(&self, stream: &StreamName) -> Result<(), SubscriptionError> {
-        let missing =
-            |_| SubscriptionError::Invalid("wake_stream does not exist; create it first".to_owned());
-        self.shared.hub.describe(stream).await.map(drop).map_err(missing)
+        match self.shared.hub.tail_of(stream).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => {
+                Err(SubscriptionError::Invalid("wake_stream does not exist; create it first".to_owned()))
+            }
+            Err(failure) => Err(failure.into()),
+        }
     }
 
     /// Returns a subscription as clients see it, and its configuration.

@@ -9,8 +9,8 @@ use crate::clock::{Clock, WallOffset};
 use crate::export::TransferCount;
 use crate::export::line::{EndLine, ForkNote, Line, MessageLine, StreamLine};
 use crate::stream::{
-    Append, ChangeError, ContentType, Create, CreateError, Epoch, Fork, Missing, Payload, Start, Store,
-    StreamName,
+    Append, AppendError, ChangeError, ContentType, Create, CreateError, Epoch, Fork, Missing, Payload, Start,
+    Store, StreamName,
 };
 
 /// An export that is known to be complete and valid.
@@ -182,8 +182,9 @@ pub(super) async fn import<R: BufRead + Seek>(
 async fn must_be_new(store: &dyn Store, line: &Line, now: SystemTime) -> Result<(), ImportError> {
     let Line::Stream(line) = line else { return Ok(()) };
     match store.describe(&StreamName::stored(&line.stream)?, now).await {
-        Err(Missing::NotFound) => Ok(()),
-        Ok(_) | Err(Missing::Deleted) => Err(ImportError::Exists),
+        Err(ChangeError::Missing(Missing::NotFound)) => Ok(()),
+        Ok(_) | Err(ChangeError::Missing(Missing::Deleted)) => Err(ImportError::Exists),
+        Err(ChangeError::Failed(failure)) => Err(AppendError::from(failure).into()),
     }
 }
 

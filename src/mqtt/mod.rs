@@ -81,13 +81,13 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Creates the front of `hub`, and loads the sessions that the store has kept.
+    /// Creates the front of `hub`.
     pub fn new(hub: Arc<Hub>, limits: Arc<Limits>, metrics: &Metrics, clock: Clock) -> Self {
         let takeovers = Takeovers::new("connections", &limits, metrics);
         let metrics = metrics.mqtt().clone();
         let sessions = Arc::new(Sessions::new(Share::of(&limits), hub.budget().clone(), metrics.clone()));
         let connecting = Semaphore::new(limits.mqtt_connecting_bytes_max.min(Semaphore::MAX_PERMITS));
-        let broker = Self {
+        Self {
             hub,
             limits,
             metrics,
@@ -100,9 +100,7 @@ impl Broker {
             closes_on_refused: false,
             refused_filters: HashSet::new(),
             connecting,
-        };
-        broker.load();
-        broker
+        }
     }
 
     /// With `closes` set, a refused message ends the connection of a client that cannot be told the reason.

@@ -10,12 +10,14 @@ use tokio::task::consume_budget;
 use tokio::time::Instant;
 
 use super::codec::{Connect, Reason, Will};
-use super::groups::stored::is_group;
+use super::groups::Group;
+use super::groups::stored::GROUP_SESSIONS;
 use super::session::{Presence, RestoredSession, Session};
 use super::sessions::{Attached, Away, DelayedWill, SessionFound, WillRights};
 use super::{Broker, SWEEP_INTERVAL};
 use crate::auth::{CredentialRecord, Grants};
-use crate::stream::{OWN_SESSIONS, Principal, SessionChange};
+use crate::hub::SessionWalk;
+use crate::stream::{Failure, Principal, SessionChange, SessionNames, StoredSession};
 
 /// Number of due wills and sessions handled concurrently; each waits for the store.
 const DUE_AT_ONCE: usize = 64;
@@ -45,43 +47,51 @@ pub(super) struct OpenSession {
 }
 
 impl Broker {
-    /// Loads the sessions that the store has kept.
+    /// Loads the sessions that the store has kept, before clients are served.
     ///
     /// A client that was connected when the gateway ended has been disconnected since, for an unknown time.
     /// So the expiry of its session starts now, and so does the delay of its will, which a server may defer
     /// until it restarts (MQTT 5, section 3.1.2.5).
-    pub(super) fn load(&self) {
+    pub async fn load(&self) -> Result<(), Failure> {
+        let mut groups = Vec::new();
+        let mut walk = SessionWalk::over(SessionNames::Own(GROUP_SESSIONS));
+        while let Some(sessions) = self.hub.next_sessions(&mut walk).await? {
+            groups.extend(sessions.iter().filter_map(|stored| self.groups.restore(stored)));
+        }
+        let mut walk = SessionWalk::over(SessionNames::OfClients);
+        while let Some(sessions) = self.hub.next_sessions(&mut walk).await? {
+            for stored in sessions {
+                self.adopt_stored(stored, &groups);
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt_stored(&self, stored: StoredSession, groups: &[Arc<Group>]) {
         let (now, now_of_day) = (self.clock.instant(), self.clock.now());
         let longest = self.limits.mqtt_session_expiry_max.get();
-        let groups = self.hub.sessions(is_group);
-        let groups: Vec<_> = groups.iter().filter_map(|stored| self.groups.restore(stored)).collect();
-        for stored in self.hub.sessions(|name| !name.starts_with(OWN_SESSIONS)) {
-            let RestoredSession { mut session, presence, credentials, damaged } =
-                RestoredSession::new(stored.client, &stored.entries);
-            if damaged > 0 || presence.is_none() {
-                tracing::error!(
-                    client = &*session.client,
-                    damaged,
-                    "a stored session is damaged or incomplete; its readable entries are used"
-                );
-            }
-            session.restore_groups(&groups);
-            let left =
-                |moment: SystemTime| moment.duration_since(now_of_day).unwrap_or_default().min(longest);
-            let (until, will) = match presence {
-                Some(Presence::Here { expiry, will }) => (expiry, will.map(|will| (will.delay, will))),
-                Some(Presence::Away { until, will }) => {
-                    (left(until), will.map(|(will, at)| (left(at), will)))
-                }
-                None => (longest, None),
-            };
-            let until = until.min(longest);
-            let will = will.map(|(delay, will)| {
-                let rights = WillRights::Stored(credentials);
-                DelayedWill { will, at: now + delay.min(until), rights }
-            });
-            self.sessions.adopt(Away { session, until: now + until, will });
+        let RestoredSession { mut session, presence, credentials, damaged } =
+            RestoredSession::new(stored.client, &stored.entries);
+        if damaged > 0 || presence.is_none() {
+            tracing::error!(
+                client = &*session.client,
+                damaged,
+                "a stored session is damaged or incomplete; its readable entries are used"
+            );
         }
+        session.restore_groups(groups);
+        let left = |moment: SystemTime| moment.duration_since(now_of_day).unwrap_or_default().min(longest);
+        let (until, will) = match presence {
+            Some(Presence::Here { expiry, will }) => (expiry, will.map(|will| (will.delay, will))),
+            Some(Presence::Away { until, will }) => (left(until), will.map(|(will, at)| (left(at), will))),
+            None => (longest, None),
+        };
+        let until = until.min(longest);
+        let will = will.map(|(delay, will)| {
+            let rights = WillRights::Stored(credentials);
+            DelayedWill { will, at: now + delay.min(until), rights }
+        });
+        self.sessions.adopt(Away { session, until: now + until, will });
     }
 
     /// Resumes or creates the session of a client that has connected, and stores that the client is

@@ -88,7 +88,7 @@ impl CatchUp {
             return Some(changed);
         }
         let name = self.unseen.pop()?;
-        if hub.describe(&name).await.is_err() {
+        if hub.settled_tail(&name).await.is_none() {
             session.forget_offset(&name);
         }
         Some(Vec::new())

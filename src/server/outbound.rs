@@ -18,6 +18,7 @@ use crate::limits::Limits;
 use crate::metrics::{Metrics, stall_timed};
 use crate::outbound::origins::OriginPoller;
 use crate::outbound::webhooks::WebhookSender;
+use crate::stream::Failure;
 
 /// The file in the directory of a store with the key of webhooks.
 const KEY_FILE: &str = "webhook-key.json";
@@ -94,9 +95,9 @@ impl Outbound {
         limits: &Arc<Limits>,
         clock: Clock,
         metrics: &Metrics,
-    ) -> OutboundTasks {
-        hub.load_origins().await;
-        let (subscriptions, due) = SubscriptionTable::open(hub, self.keys, &self.public_url).await;
+    ) -> Result<OutboundTasks, Failure> {
+        hub.load_origins().await?;
+        let (subscriptions, due) = SubscriptionTable::open(hub, self.keys, &self.public_url).await?;
         let origins = if self.polls_origins {
             OriginPolicy::allowing(self.policy.clone())
         } else {
@@ -112,11 +113,11 @@ impl Outbound {
             tokio::spawn(sender.run(due)),
             tokio::spawn(stall_timed(|| "polling origins", Box::pin(poller.run()))),
         ];
-        OutboundTasks {
+        Ok(OutboundTasks {
             subscriptions: SubscriptionFront { subscriptions, policy: self.policy },
             origins,
             tasks,
-        }
+        })
     }
 }
 

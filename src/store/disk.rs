@@ -38,6 +38,7 @@ mod suspect;
 mod table;
 mod victim;
 
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
@@ -50,8 +51,8 @@ use crate::store::entry::{Entry, Moment};
 use crate::store::view::MessagesView;
 use crate::stream::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
-    Failure, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange, Snapshot, Start,
-    Store, StoredSession, StreamName, StreamPage, Work,
+    Failure, Message, MessageLimit, Messages, ReadError, ReadLimit, SessionChange, SessionNames, SessionPage,
+    Snapshot, Start, Store, StreamName, StreamPage, Work,
 };
 use changes::ChangeReply;
 use committer::{Committer, Job};
@@ -236,11 +237,12 @@ impl Store for Disk {
         &'a self,
         name: &'a StreamName,
         now: SystemTime,
-    ) -> Work<'a, Result<Description, Missing>> {
-        Box::pin(std::future::ready(self.shared.streams.with(name, now, |entry| {
+    ) -> Work<'a, Result<Description, ChangeError>> {
+        let described = self.shared.streams.with(name, now, |entry| {
             entry.trim(now);
             entry.description()
-        })))
+        });
+        Box::pin(ready(described.map_err(ChangeError::from)))
     }
 
     fn snapshot<'a>(
@@ -271,8 +273,12 @@ impl Store for Disk {
         })
     }
 
-    fn sessions(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<StoredSession> {
-        self.shared.sessions.named(wanted)
+    fn session_page<'a>(
+        &'a self,
+        names: SessionNames<'a>,
+        after: Option<&'a str>,
+    ) -> Work<'a, Result<SessionPage, Failure>> {
+        Box::pin(ready(Ok(self.shared.sessions.page(names, after))))
     }
 
     fn outlives_process(&self) -> bool {
@@ -291,15 +297,20 @@ impl Store for Disk {
         self.shared.streams.follow_wall(Moment { now, wall });
     }
 
-    fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
+    fn sweep(&self, now: SystemTime) -> Work<'_, Result<Vec<StreamName>, Failure>> {
         let ended = self.shared.streams.sweep(now);
         // Without a committer there is nothing to tidy.
         let _gone = self.send_job(Job::Tidy);
-        ended
+        Box::pin(ready(Ok(ended)))
     }
 
-    fn page(&self, prefix: &str, after: Option<&StreamName>, now: SystemTime) -> StreamPage {
-        self.shared.streams.page(prefix, after, now)
+    fn page<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a StreamName>,
+        now: SystemTime,
+    ) -> Work<'a, Result<StreamPage, Failure>> {
+        Box::pin(ready(Ok(self.shared.streams.page(prefix, after, now))))
     }
 
     fn streams(&self) -> usize {

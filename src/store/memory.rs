@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::stream::{
     Admission, Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description,
     Epoch, EpochHistory, Failure, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit,
-    SessionChange, Snapshot, Start, Store, StoredSession, StreamName, StreamPage, Work,
+    SessionChange, SessionNames, SessionPage, Snapshot, Start, Store, StreamName, StreamPage, Work,
 };
 
 /// A store that keeps streams in memory.
@@ -194,11 +194,12 @@ impl Store for Memory {
         &'a self,
         name: &'a StreamName,
         now: SystemTime,
-    ) -> Work<'a, Result<Description, Missing>> {
-        Box::pin(ready(self.streams.with(name, now, |entry| {
+    ) -> Work<'a, Result<Description, ChangeError>> {
+        let described = self.streams.with(name, now, |entry| {
             entry.trim(now);
             entry.description()
-        })))
+        });
+        Box::pin(ready(described.map_err(ChangeError::from)))
     }
 
     fn snapshot<'a>(
@@ -225,8 +226,12 @@ impl Store for Memory {
         Box::pin(ready(Ok(())))
     }
 
-    fn sessions(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<StoredSession> {
-        self.sessions.named(wanted)
+    fn session_page<'a>(
+        &'a self,
+        names: SessionNames<'a>,
+        after: Option<&'a str>,
+    ) -> Work<'a, Result<SessionPage, Failure>> {
+        Box::pin(ready(Ok(self.sessions.page(names, after))))
     }
 
     fn outlives_process(&self) -> bool {
@@ -245,14 +250,19 @@ impl Store for Memory {
         self.streams.follow_wall(Moment { now, wall });
     }
 
-    fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
+    fn sweep(&self, now: SystemTime) -> Work<'_, Result<Vec<StreamName>, Failure>> {
         // The store in memory writes down no ends of streams.
         drop(self.streams.take_ended_ids());
-        self.streams.sweep(now)
+        Box::pin(ready(Ok(self.streams.sweep(now))))
     }
 
-    fn page(&self, prefix: &str, after: Option<&StreamName>, now: SystemTime) -> StreamPage {
-        self.streams.page(prefix, after, now)
+    fn page<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a StreamName>,
+        now: SystemTime,
+    ) -> Work<'a, Result<StreamPage, Failure>> {
+        Box::pin(ready(Ok(self.streams.page(prefix, after, now))))
     }
 
     fn streams(&self) -> usize {

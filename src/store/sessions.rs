@@ -1,23 +1,25 @@
 //! The sessions of clients that a front stores, such as MQTT sessions. Every kind of store keeps them in memory, too.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dashmap::DashMap;
+use parking_lot::RwLock;
 
-use crate::stream::{SessionChange, StoredSession};
+use crate::stream::{PAGE_SESSIONS_MAX, SessionChange, SessionNames, SessionPage, StoredSession};
 
 /// All sessions. A session without entries is removed.
 #[derive(Debug, Default)]
 pub(super) struct StoredSessions {
-    by_client: DashMap<Arc<str>, HashMap<Bytes, Bytes>>,
+    by_client: RwLock<BTreeMap<Arc<str>, HashMap<Bytes, Bytes>>>,
 }
 
 impl StoredSessions {
     /// Makes a change in one step for all readers.
     pub(super) fn apply(&self, change: &SessionChange) {
-        let mut session = self.by_client.entry(change.client.clone()).or_default();
+        let mut by_client = self.by_client.write();
+        let session = by_client.entry(change.client.clone()).or_default();
         if change.anew {
             session.clear();
         }
@@ -27,22 +29,29 @@ impl StoredSessions {
                 None => session.remove(key),
             };
         }
-        let is_over = session.is_empty();
-        drop(session);
-        if is_over {
-            self.by_client.remove_if(&change.client, |_, session| session.is_empty());
+        if session.is_empty() {
+            by_client.remove(&change.client);
         }
     }
 
     /// The entries of a session; empty if it does not exist.
     pub(super) fn entries(&self, client: &str) -> Vec<(Bytes, Bytes)> {
-        self.by_client.get(client).map(|entries| copied(&entries)).unwrap_or_default()
+        self.by_client.read().get(client).map(copied).unwrap_or_default()
     }
 
-    /// The sessions with the names that are `wanted`, in no particular order.
-    pub(super) fn named(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<StoredSession> {
-        let sessions = self.by_client.iter().filter(|one| wanted(one.key()));
-        sessions.map(|one| StoredSession { client: one.key().clone(), entries: copied(&one) }).collect()
+    /// A page of the sessions that `names` selects, after the name `after`.
+    pub(super) fn page(&self, names: SessionNames<'_>, after: Option<&str>) -> SessionPage {
+        let by_client = self.by_client.read();
+        let from = after.map_or(Bound::Included(names.first()), Bound::Excluded);
+        let sessions: Vec<_> = by_client
+            .range::<str, _>((from, Bound::Unbounded))
+            .take_while(|(client, _)| names.select(client))
+            .take(PAGE_SESSIONS_MAX)
+            .map(|(client, entries)| StoredSession { client: client.clone(), entries: copied(entries) })
+            .collect();
+        let is_full = sessions.len() == PAGE_SESSIONS_MAX;
+        let next = sessions.last().filter(|_| is_full).map(|session| session.client.clone());
+        SessionPage { sessions, next }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Shortage;
 
-/// Why a change of a stream failed.
+/// Why a stream could not be changed or described.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     /// The stream does not exist.
@@ -84,6 +84,45 @@ impl SessionChange {
 /// What the names of sessions begin with that are not those of clients but records of the gateway itself. No client id has a control
 /// character.
 pub const OWN_SESSIONS: char = '\0';
+
+/// Selects stored sessions by their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionNames<'a> {
+    /// Records of the gateway itself whose names begin with this, which begins with [`OWN_SESSIONS`].
+    Own(&'a str),
+    /// The sessions of clients.
+    OfClients,
+}
+
+/// The end of all names that begin with [`OWN_SESSIONS`], and the beginning of all others.
+const CLIENTS_BEGIN: &str = "\u{1}";
+
+impl SessionNames<'_> {
+    /// The least string that is not less than any selected name.
+    pub fn first(&self) -> &str {
+        match self {
+            Self::Own(prefix) => prefix,
+            Self::OfClients => CLIENTS_BEGIN,
+        }
+    }
+
+    /// Whether the name is selected.
+    pub fn select(&self, name: &str) -> bool {
+        match self {
+            Self::Own(prefix) => name.starts_with(prefix),
+            Self::OfClients => !name.starts_with(OWN_SESSIONS),
+        }
+    }
+}
+
+/// A page of the stored sessions, in the order of their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionPage {
+    /// The sessions of the page.
+    pub sessions: Vec<StoredSession>,
+    /// The name after which the next page begins; `None` on the last page.
+    pub next: Option<Arc<str>>,
+}
 
 /// The session of a client as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]

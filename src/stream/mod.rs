@@ -34,7 +34,9 @@ pub use append::{
     split,
 };
 pub use cache_cursor::CacheCursor;
-pub use change::{ChangeError, Failure, Missing, OWN_SESSIONS, SessionChange, StoredSession};
+pub use change::{
+    ChangeError, Failure, Missing, OWN_SESSIONS, SessionChange, SessionNames, SessionPage, StoredSession,
+};
 pub use content_type::{ContentType, Encoding, InvalidContentType};
 pub use creation::{
     Branch, Create, CreateError, Created, Description, FORK_DEPTH_MAX, Fork, Lifetime, Retention, Snapshot,
@@ -50,5 +52,5 @@ pub use payload::{Payload, Shape};
 pub use producer::{PRODUCER_ID_BYTES_MAX, PRODUCERS_MAX, Producer, ProducerId, ProducerRefusal, Producers};
 pub use quota::{Principal, Shortage};
 pub use read::{Batch, Gap, GapReason, ReadError, ReadLimit, StreamPage};
-pub use store::{Observer, PAGE_STREAMS_MAX, Store, SyncPolicy, Work};
+pub use store::{Observer, PAGE_SESSIONS_MAX, PAGE_STREAMS_MAX, Store, SyncPolicy, Work};
 pub use tenant::{InvalidTenant, TENANTS, Tenant, is_literal_level, split_tenant};

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
-    Failure, Message, MessageLimit, Messages, Missing, ReadError, ReadLimit, SessionChange, Snapshot, Start,
-    StoredSession, StreamName, StreamPage,
+    Failure, Message, MessageLimit, Messages, ReadError, ReadLimit, SessionChange, SessionNames, SessionPage,
+    Snapshot, Start, StreamName, StreamPage,
 };
 
 /// The future of a store operation. If it is dropped before it completes, the operation is done completely or not at all.
@@ -19,6 +19,9 @@ pub type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The maximum number of names that one [`Store::page`] visits; its caller yields between two pages.
 pub const PAGE_STREAMS_MAX: usize = 256;
+
+/// The maximum number of sessions of one [`Store::session_page`].
+pub const PAGE_SESSIONS_MAX: usize = 256;
 
 /// Keeps streams with their messages, and the sessions of clients. `now` is the time of the request by `clock::Clock::now`,
 /// which measures ages and idle times; it never goes back, and may differ from the time of day.
@@ -89,7 +92,7 @@ pub trait Store: Send + Sync + 'static {
         &'a self,
         name: &'a StreamName,
         now: SystemTime,
-    ) -> Work<'a, Result<Description, Missing>>;
+    ) -> Work<'a, Result<Description, ChangeError>>;
 
     /// Returns all of a stream except its messages. The state of a writer covers no message after the tail. This
     /// is not a use of the stream.
@@ -103,8 +106,13 @@ pub trait Store: Send + Sync + 'static {
     /// calls.
     fn change_session(&self, change: SessionChange) -> Work<'_, Result<(), Failure>>;
 
-    /// The stored sessions whose names are `wanted`, in no particular order.
-    fn sessions(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<StoredSession>;
+    /// The stored sessions that `names` selects, in the order of their names, from the first one after `after` on. Returns at
+    /// most [`PAGE_SESSIONS_MAX`] of them.
+    fn session_page<'a>(
+        &'a self,
+        names: SessionNames<'a>,
+        after: Option<&'a str>,
+    ) -> Work<'a, Result<SessionPage, Failure>>;
 
     /// Whether the store outlives the process. If not, fronts need not store sessions.
     fn outlives_process(&self) -> bool;
@@ -123,11 +131,16 @@ pub trait Store: Send + Sync + 'static {
     /// Removes streams and messages that have expired by `now`. Returns streams that have ended by themselves since the last
     /// call, including those that a request found expired. One call does a bounded amount of work: until it returns none, more
     /// may be left.
-    fn sweep(&self, now: SystemTime) -> Vec<StreamName>;
+    fn sweep(&self, now: SystemTime) -> Work<'_, Result<Vec<StreamName>, Failure>>;
 
     /// The streams that exist at `now` and whose names begin with `prefix`, in the order of their names, from the first name
     /// after `after` on. Visits at most [`PAGE_STREAMS_MAX`] names. This is not a use of the streams.
-    fn page(&self, prefix: &str, after: Option<&StreamName>, now: SystemTime) -> StreamPage;
+    fn page<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a StreamName>,
+        now: SystemTime,
+    ) -> Work<'a, Result<StreamPage, Failure>>;
 
     /// Number of streams.
     fn streams(&self) -> usize;

@@ -59,7 +59,7 @@ fn no_race_against_a_subscriber_loses_a_mark_or_leaves_a_place() {
             lane = lane.next(&arena, race);
         }
     }
-    let counts = lane.end();
+    let counts = lane.end(&arena);
     println!(
         "marks in {:.1?}: appends to a subscriber by name {exact}, by wildcard {wildcard}; leaving while another \
          comes {mixed}; delete, create, append {follow}; creation {create}; 0 marks lost; left: {counts:?}",
@@ -83,15 +83,15 @@ impl Lane {
 
     /// Continues with another stream on the same hub. The former one expires, since it has no subscriber any more.
     fn next(self, arena: &Arena, number: u64) -> Self {
-        assert_eq!(self.end(), Counts::default());
+        assert_eq!(self.end(arena), Counts::default());
         let stream = StreamName::parse(&format!("room/{number}")).expect("a name");
         let tail = arena.wait(begin(&self.hub, &stream));
         Self { stream, tail, ..self }
     }
 
     /// Lets all TTLs elapse, and returns the counts of what is left.
-    fn end(&self) -> Counts {
-        self.store.sweep(self.clock.now() + 2 * TTL);
+    fn end(&self, arena: &Arena) -> Counts {
+        arena.wait(self.store.sweep(self.clock.now() + 2 * TTL)).expect("a sweep");
         self.hub.counts()
     }
 
@@ -167,7 +167,10 @@ impl Lane {
         tally.count(was_there);
         let by_name = Filter::parse(stream.as_str()).expect("a filter");
         let later = self.clock.now() + 2 * TTL;
-        let stands_still = || !self.store.page(by_name.prefix(), None, later).streams.is_empty();
+        let stands_still = || {
+            let page = arena.wait(self.store.page(by_name.prefix(), None, later)).expect("a page");
+            !page.streams.is_empty()
+        };
         assert_eq!(stands_still(), filter == by_name, "a TTL stands still for who names the stream");
         drop(subscriber);
         assert!(!stands_still(), "nobody holds it any more");

@@ -81,5 +81,5 @@ async fn a_store_of_format_1_is_read() {
     assert_eq!(world.retained("cleared").await, None);
     assert_eq!(world.content("cleared").await, "7");
     assert_eq!(world.content("written").await, "1,2");
-    assert_eq!((world.session("ada").as_str(), world.sessions().len()), ("b=2 c=3 d=4", 1));
+    assert_eq!((&*world.session("ada").await, world.sessions().await.len()), ("b=2 c=3 d=4", 1));
 }

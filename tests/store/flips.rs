@@ -274,7 +274,7 @@ async fn a_flipped_bit_loses_nothing_of_a_session() {
             world.store.change_session(SessionChange::end("ada".into())).await.unwrap();
         }
     }
-    let before = (world.session("ada"), world.session("bob"));
+    let before = (world.session("ada").await, world.session("bob").await);
     drop(world);
     let file = &files(directory.path())[0];
     let whole = fs::read(file).unwrap();
@@ -286,7 +286,7 @@ async fn a_flipped_bit_loses_nothing_of_a_session() {
         fs::write(copied.path().join(file.file_name().unwrap()), bytes).unwrap();
         for _ in 0..2 {
             let world = world_despite_damage(copied.path(), SEGMENT_BYTES);
-            assert_eq!((world.session("ada"), world.session("bob")), before, "byte {at}");
+            assert_eq!((world.session("ada").await, world.session("bob").await), before, "byte {at}");
             world.change("carl", "c=1").await;
         }
     }

@@ -133,7 +133,7 @@ async fn the_space_of_deleted_and_aged_messages_is_reclaimed() {
     assert!(size(directory.path()) > 4_000_000);
     world.store.delete(&name("deleted"), world.now).await.unwrap();
     world.later(61);
-    world.store.sweep(world.now);
+    world.sweep().await;
     shrinks(directory.path(), empty + 2 * u64::from(SEGMENT_BYTES)).await;
     drop(world);
     let (again, opened) = crate::directory::world(directory.path());
@@ -366,8 +366,8 @@ async fn the_store_on_disk_has_the_same_content_as_the_store_in_memory() {
                 let seconds = random.u64(..20);
                 pair.disk.later(seconds);
                 pair.model.later(seconds);
-                pair.disk.store.sweep(pair.disk.now);
-                pair.model.store.sweep(pair.model.now);
+                pair.disk.sweep().await;
+                pair.model.sweep().await;
             }
             _ => {
                 let now = pair.disk.now;

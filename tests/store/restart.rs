@@ -157,7 +157,7 @@ async fn a_stream_that_an_append_has_created_survives_a_restart() {
         assert!(before.append(stream, append).await.unwrap().created, "{stream}");
     }
     let told = before.messages("said", Start::Earliest, NO_LIMIT).await.unwrap();
-    let sessions = before.sessions();
+    let sessions = before.sessions().await;
     drop(before);
     let (after, opened) = world(directory.path());
     assert_eq!((opened.streams, opened.may_lack_end), (5, false));
@@ -168,7 +168,7 @@ async fn a_stream_that_an_append_has_created_survives_a_restart() {
     }
     assert_eq!(after.messages("said", Start::Earliest, NO_LIMIT).await.unwrap().messages, told.messages);
     assert_eq!(after.retained("said").await.as_deref(), Some("2 ada"));
-    assert_eq!(after.sessions(), sessions);
+    assert_eq!(after.sessions().await, sessions);
     assert!(!sessions.is_empty());
     let again = Append { producer: producer(3, 0), ..first() };
     assert!(after.append("by", again).await.unwrap().duplicate, "its producer is remembered");
@@ -187,7 +187,7 @@ async fn an_expiry_time_survives_a_restart_and_an_idle_time_begins_anew() {
     let short = Lifetime::Idle(Duration::from_secs(10));
     before.create("short", Create { lifetime: Some(short), ..Create::open(json()) }).await.unwrap();
     before.later(20);
-    assert_eq!(before.store.sweep(before.now), [name("short")]);
+    assert_eq!(before.sweep().await, [name("short")]);
     drop(before);
     let (mut after, opened) = world(directory.path());
     assert_eq!(opened.streams, 2);
@@ -292,7 +292,7 @@ async fn the_age_of_a_message_from_the_future_begins_with_the_restart() {
     assert_eq!(after.content("s").await, "2,3");
     assert!(after.append("s", producer.clone()).await.unwrap().duplicate);
     after.later(1);
-    after.store.sweep(after.now);
+    after.sweep().await;
     assert_eq!(after.content("s").await, "");
     after.later(7 * 24 * 3600);
     assert!(!after.append("s", producer).await.unwrap().duplicate, "its producer is forgotten in time");

@@ -30,8 +30,8 @@ impl Pair {
         }
     }
 
-    fn compare(&self, when: &str) {
-        assert_eq!(self.disk.sessions(), self.model.sessions(), "{when}");
+    async fn compare(&self, when: &str) {
+        assert_eq!(self.disk.sessions().await, self.model.sessions().await, "{when}");
     }
 }
 
@@ -81,12 +81,12 @@ async fn sessions_are_the_same_as_in_memory_over_restarts_and_while_space_is_rec
                 drop(pair.disk);
                 pair.disk = open();
                 restarts += 1;
-                pair.compare(&format!("step {step}"));
+                pair.compare(&format!("step {step}")).await;
             }
         }
         most = most.max(size(directory.path()));
     }
-    pair.compare("at the end");
+    pair.compare("at the end").await;
     println!("{steps} steps and {restarts} restarts: the same; at most {most} bytes on disk");
     assert_eq!(pair.disk.content("kept").await, pair.model.content("kept").await);
 }
@@ -103,7 +103,7 @@ async fn a_session_with_many_changes_takes_little_space() {
     let taken = size(directory.path());
     println!("3000 changes of a session: {taken} bytes on disk");
     assert!(taken <= 4 * u64::from(crate::directory::SEGMENT_BYTES), "{taken}");
-    let before = world.session("ada");
+    let before = world.session("ada").await;
     drop(world);
-    assert_eq!(crate::directory::world(directory.path()).0.session("ada"), before);
+    assert_eq!(crate::directory::world(directory.path()).0.session("ada").await, before);
 }

@@ -69,6 +69,7 @@ macro_rules! store_suite {
                 a_session_that_has_ended_is_gone,
                 an_append_changes_a_session_with_it_or_not_at_all,
                 a_session_may_be_large_and_hold_any_bytes,
+                sessions_are_listed_page_by_page_and_those_of_the_gateway_apart,
                 only_the_append_that_closed_a_stream_is_its_retry,
                 a_sequence_of_an_earlier_epoch_is_neither_a_retry_nor_accepted,
                 an_append_without_a_sequence_keeps_the_last_one,

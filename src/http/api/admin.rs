@@ -175,7 +175,10 @@ impl Admin {
                 return text(StatusCode::BAD_REQUEST, "text/plain", why);
             }
         }
-        json(&self.hub.list_streams(&prefix, after, max).await)
+        match self.hub.list_streams(&prefix, after, max).await {
+            Ok(listing) => json(&listing),
+            Err(failure) => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{failure}\n")),
+        }
     }
 
     async fn revoke(&self, body: Incoming, address: Option<LoggedAddress>) -> Response<Body> {

@@ -15,8 +15,8 @@ use super::table::{DeviceTable, Devices};
 use crate::budget::{Account, Charge};
 use crate::clock::Clock;
 use crate::hub::subscriber::Marks;
-use crate::hub::{ClientId, Hub};
-use crate::stream::{Failure, Offset, Principal, Start, StreamName};
+use crate::hub::{ClientId, Hub, SessionWalk};
+use crate::stream::{Failure, Offset, Principal, SessionNames, Start, StreamName};
 
 /// Streams and channels of a device at most.
 const STREAMS_MAX: usize = 64;
@@ -78,7 +78,7 @@ impl Hub {
         self.check_device(&spec)?;
         let mut interests = Vec::new();
         for (stream, start) in &spec.streams {
-            let tail = self.describe(stream).await.ok().map(|described| described.tail);
+            let tail = self.tail_of(stream).await?;
             let offset = match start {
                 Some(Start::At(offset)) => Some(*offset),
                 Some(Start::Earliest) => None,
@@ -246,34 +246,37 @@ impl Hub {
     }
 
     /// Loads the stored devices. Called once, before clients are served.
-    pub async fn load_devices(&self) {
+    pub async fn load_devices(&self) -> Result<(), Failure> {
         let now = self.clock.now();
-        let stored = self.sessions(|name| name.starts_with(SESSIONS));
         let mut streams = BTreeSet::new();
-        for session in stored {
-            let Some(device) = record::decoded(&session) else {
-                tracing::error!("a stored device is damaged; it is woken again once it registers again");
-                continue;
-            };
-            let mut table = self.devices.table.lock();
-            let id = device.id.clone();
-            streams.extend(device.interests.iter().map(|interest| interest.stream.clone()));
-            table.restore_counts(&device);
-            let owner = self.budget.owner_in(device.tenant(), device.principal);
-            let charge = Charge::new(&owner, Account::Sessions, stored_bytes(&device));
-            table.put(device, Some(charge));
-            table.again_if_ordered(&id, now);
-            self.devices.schedule(&mut table, &id, now);
-            self.devices.recount(&table);
+        let mut walk = SessionWalk::over(SessionNames::Own(SESSIONS));
+        while let Some(sessions) = self.next_sessions(&mut walk).await? {
+            for session in sessions {
+                let Some(device) = record::decoded(&session) else {
+                    tracing::error!("a stored device is damaged; it is woken again once it registers again");
+                    continue;
+                };
+                let mut table = self.devices.table.lock();
+                let id = device.id.clone();
+                streams.extend(device.interests.iter().map(|interest| interest.stream.clone()));
+                table.restore_counts(&device);
+                let owner = self.budget.owner_in(device.tenant(), device.principal);
+                let charge = Charge::new(&owner, Account::Sessions, stored_bytes(&device));
+                table.put(device, Some(charge));
+                table.again_if_ordered(&id, now);
+                self.devices.schedule(&mut table, &id, now);
+                self.devices.recount(&table);
+            }
         }
         for stream in streams {
             self.watch_stream(&stream);
             self.device_stream_changed(&stream).await;
         }
+        Ok(())
     }
 
     async fn device_stream_changed(&self, stream: &StreamName) {
-        let tail = self.describe(stream).await.ok().map(|described| described.tail);
+        let tail = self.settled_tail(stream).await;
         let mut after = None;
         loop {
             after = self.devices.moved(stream, tail, after.as_ref(), self.clock.now());

@@ -4,7 +4,9 @@
 use std::time::SystemTime;
 
 use crate::hub::Hub;
-use crate::stream::{Batch, Encoding, MessageLimit, Offset, Position, ReadError, Start, StreamName};
+use crate::stream::{
+    Batch, ChangeError, Encoding, MessageLimit, Offset, Position, ReadError, Start, StreamName,
+};
 
 /// The farthest that messages are searched for in a stream that is not JSON, in bytes. Positions of such a stream count bytes,
 /// so the boundaries of its appends have to be read from the store.
@@ -22,8 +24,12 @@ impl Hub {
         count: u64,
         search_bytes: usize,
     ) -> Result<Start, ReadError> {
-        // A stream that is created from now on is read from its beginning.
-        let Ok(stream) = self.describe(name).await else { return Ok(Start::Earliest) };
+        let stream = match self.describe(name).await {
+            Ok(stream) => stream,
+            // A stream that is created from now on is read from its beginning.
+            Err(ChangeError::Missing(_)) => return Ok(Start::Earliest),
+            Err(ChangeError::Failed(failure)) => return Err(failure.into()),
+        };
         let (earliest, tail) = (stream.earliest.position, stream.tail.position);
         let back = |positions: u64| {
             let position = Position(tail.0.saturating_sub(positions)).max(earliest);

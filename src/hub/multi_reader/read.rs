@@ -4,7 +4,9 @@ use tokio::task::consume_budget;
 
 use super::{MultiBatch, MultiReader, StreamUpdate};
 use crate::hub::Update;
-use crate::stream::{Batch, Failure, Gap, GapReason, Progress, ReadError, ReadLimit, Start, StreamName};
+use crate::stream::{
+    Batch, ChangeError, Failure, Gap, GapReason, Progress, ReadError, ReadLimit, Start, StreamName,
+};
 
 /// Estimated size of an update in a response, without the name of the stream and its messages, in bytes.
 const UPDATE_BYTES: usize = 128;
@@ -77,7 +79,8 @@ impl MultiReader {
                     let gap = Gap { reason: GapReason::Epoch, earliest: stream.earliest };
                     (Progress::At(gap.earliest), Some(Some(Update::Gap(gap))))
                 }
-                Err(_) => (Progress::Missing, Some(None)),
+                Err(ChangeError::Missing(_)) => (Progress::Missing, Some(None)),
+                Err(ChangeError::Failed(failure)) => return Err(failure),
             },
             Err(ReadError::Failed(failure)) => return Err(failure),
         };

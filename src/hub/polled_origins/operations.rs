@@ -5,24 +5,29 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::origin::{PolledOrigin, SeenEntry};
+use super::origin::{PolledOrigin, SESSIONS, SeenEntry};
 use super::settings::OriginSettings;
 use super::status::OriginStatus;
 use crate::hub::changes::{ChangeContext, run_to_completion};
-use crate::hub::{Creation, CreationError, Hub};
+use crate::hub::{Creation, CreationError, Hub, SessionWalk};
 use crate::stream::{
-    Append, AppendError, AppendRefusal, Appended, ContentType, CreateError, CreateIfMissing, Created,
-    Failure, Missing, StreamName, Tenant,
+    Append, AppendError, AppendRefusal, Appended, ChangeError, ContentType, CreateError, CreateIfMissing,
+    Created, Failure, Missing, SessionNames, StreamName, Tenant,
 };
 
 impl Hub {
     /// Reads the stored origins, before the gateway serves clients, and removes the origins of streams that have ended.
-    pub async fn load_origins(&self) {
+    pub async fn load_origins(&self) -> Result<(), Failure> {
         let mut newest: HashMap<StreamName, PolledOrigin> = HashMap::new();
         let mut outdated = Vec::new();
-        for stored in self.sessions(PolledOrigin::is_session) {
-            match PolledOrigin::stored(stored) {
-                Some(origin) => match newest.remove(origin.stream()) {
+        let mut walk = SessionWalk::over(SessionNames::Own(SESSIONS));
+        while let Some(sessions) = self.next_sessions(&mut walk).await? {
+            for stored in sessions {
+                let Some(origin) = PolledOrigin::stored(stored) else {
+                    tracing::error!("a stored origin is damaged; its stream is not filled any more");
+                    continue;
+                };
+                match newest.remove(origin.stream()) {
                     Some(known) => {
                         let (old, new) = if known.created_at < origin.created_at {
                             (known, origin)
@@ -33,14 +38,13 @@ impl Hub {
                         newest.insert(new.stream().clone(), new);
                     }
                     None => drop(newest.insert(origin.stream().clone(), origin)),
-                },
-                None => tracing::error!("a stored origin is damaged; its stream is not filled any more"),
+                }
             }
         }
         for origin in newest.into_values() {
-            match self.describe(origin.stream()).await {
-                Ok(_) => self.origins.add(Arc::new(origin)),
-                Err(_) => outdated.push(origin),
+            match self.tail_of(origin.stream()).await? {
+                Some(_) => self.origins.add(Arc::new(origin)),
+                None => outdated.push(origin),
             }
         }
         for origin in outdated {
@@ -48,6 +52,7 @@ impl Hub {
                 tracing::warn!(%error, "cannot remove the stored origin of a stream that has ended");
             }
         }
+        Ok(())
     }
 
     /// Takes the receiver of all origins: those that were stored, and later ones. `None`: it was taken before.
@@ -104,8 +109,9 @@ impl Hub {
                     Err(CreateError::ExistsDifferently.into())
                 };
             }
-            Err(Missing::Deleted) => return Err(CreateError::NameTaken.into()),
-            Err(Missing::NotFound) => self.end_origin_of(stream).await,
+            Err(ChangeError::Missing(Missing::Deleted)) => return Err(CreateError::NameTaken.into()),
+            Err(ChangeError::Missing(Missing::NotFound)) => self.end_origin_of(stream).await,
+            Err(ChangeError::Failed(failure)) => return Err(CreateError::Failed(failure).into()),
         }
         self.admit_origin(&stream.tenant())?;
         let create = CreateIfMissing {
@@ -163,9 +169,9 @@ impl Hub {
         &self,
         origin: Arc<PolledOrigin>,
     ) -> Result<(), AppendError> {
-        match self.describe(origin.stream()).await {
-            Ok(stream) => Err(AppendError::Refused { refusal: AppendRefusal::HasOrigin, tail: stream.tail }),
-            Err(_) => {
+        match self.tail_of(origin.stream()).await? {
+            Some(tail) => Err(AppendError::Refused { refusal: AppendRefusal::HasOrigin, tail }),
+            None => {
                 self.change_context().end_origin(&origin).await;
                 Ok(())
             }
@@ -220,7 +226,7 @@ impl Hub {
     /// Removes the origin of a stream that has ended, if it had one.
     pub(in crate::hub) async fn end_origin_of(&self, stream: &StreamName) {
         if let Some(origin) = self.origins.of(stream)
-            && self.describe(stream).await.is_err()
+            && self.settled_tail(stream).await.is_none()
         {
             self.change_context().end_origin(&origin).await;
         }

@@ -17,7 +17,7 @@ use super::status::{OriginStatus, SharedStatus};
 use crate::stream::{Principal, SessionChange, StoredSession, StreamName};
 
 /// Begins the names of the sessions. No client id has a control character.
-const SESSIONS: &str = "\0origin/";
+pub(super) const SESSIONS: &str = "\0origin/";
 
 /// The key of the settings. Those of what the poller has seen are longer.
 const SETTINGS: &[u8] = b"c";
@@ -89,7 +89,7 @@ impl PolledOrigin {
         }
     }
 
-    /// Reads a session with the name of [one](Self::is_session). `None`: it is damaged.
+    /// Reads a session whose name begins with [`SESSIONS`]. `None`: it is damaged.
     pub(super) fn stored(session: StoredSession) -> Option<Self> {
         let (settings, seen): (Vec<_>, Vec<_>) =
             session.entries.into_iter().partition(|(key, _)| key == SETTINGS);
@@ -99,11 +99,6 @@ impl PolledOrigin {
         let created_at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(created_at))?;
         let stream = StreamName::stored(&stream).ok()?;
         Some(Self::of(stream, settings, Principal(principal), created_at, session.client, seen))
-    }
-
-    /// Whether the store keeps an origin under this name.
-    pub(super) fn is_session(name: &str) -> bool {
-        name.starts_with(SESSIONS)
     }
 
     /// The change that stores the origin.
@@ -242,7 +237,7 @@ mod tests {
         assert_eq!(read.take_stored(), [(Bytes::from_static(b"seen"), Bytes::from_static(b"1"))]);
 
         let damaged = (Bytes::from_static(SETTINGS), Bytes::from_static(b"{}"));
-        assert!(PolledOrigin::is_session(&client) && !PolledOrigin::is_session("\0subscription/x"));
+        assert!(client.starts_with(SESSIONS));
         assert!(PolledOrigin::stored(StoredSession { client, entries: vec![damaged] }).is_none());
     }
 }

@@ -142,16 +142,16 @@ async fn changes_beyond_the_maximum_of_marks_are_reported_as_an_overflow() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_with_a_subscriber_by_name_does_not_expire_in_any_epoch() {
     let hub = hub();
-    let sweep = || hub.store.sweep(hub.clock.now());
+    let sweep = async || hub.store.sweep(hub.clock.now()).await.unwrap();
     let subscriber = hub.subscriber("subscriber");
     subscriber.add(filter("s"));
     for _ in 0..3 {
         create(&hub, "s").await;
         advance(FAR_BEYOND).await;
-        assert!(sweep().is_empty(), "the stream is in use");
+        assert!(sweep().await.is_empty(), "the stream is in use");
         hub.waiters.end(&name("s"));
         advance(FAR_BEYOND).await;
-        assert!(sweep().is_empty(), "a late report of the end of an earlier epoch changes nothing");
+        assert!(sweep().await.is_empty(), "a late report of the end of an earlier epoch changes nothing");
         hub.delete(&name("s")).await.unwrap();
     }
     create(&hub, "s").await;
@@ -164,14 +164,14 @@ async fn a_stream_with_a_subscriber_by_name_does_not_expire_in_any_epoch() {
     advance(FAR_BEYOND).await;
     hub.waiters.end(&name("s"));
     advance(FAR_BEYOND).await;
-    assert!(sweep().is_empty());
+    assert!(sweep().await.is_empty());
     subscriber.remove(&filter("s"));
     advance(TTL).await;
-    assert_eq!(sweep(), [name("s")]);
+    assert_eq!(sweep().await, [name("s")]);
     create(&hub, "t").await;
     subscriber.add(filter("+"));
     advance(TTL).await;
-    assert_eq!(sweep(), [name("t")], "a wildcard filter does not count as use of a stream");
+    assert_eq!(sweep().await, [name("t")], "a wildcard filter does not count as use of a stream");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 
 use tokio::task::{consume_budget, yield_now};
 
-use crate::hub::Hub;
+use crate::hub::{Hub, until_answered};
 use crate::stream::{Filter, Offset, StreamName};
 
 /// A walk over the streams that some filters may match; advanced by [`Hub::next_streams`].
@@ -56,20 +56,21 @@ impl StreamWalk {
 
 impl Hub {
     /// Returns the next existing streams of a walk, each with its tail. Some may match no filter, and a page
-    /// may be empty. `None`: the walk is over.
+    /// may be empty. `None`: the walk is over. Waits while the store cannot be read.
     pub async fn next_streams(&self, walk: &mut StreamWalk) -> Option<Vec<(StreamName, Offset)>> {
         match walk.roots.last()? {
             Root::Stream(name) => {
                 consume_budget().await;
                 let is_behind = walk.after.as_ref() < Some(name);
-                let described = if is_behind { self.describe(name).await.ok() } else { None };
-                let found = described.map(|described| (name.clone(), described.tail));
+                let tail = if is_behind { self.settled_tail(name).await } else { None };
+                let found = tail.map(|tail| (name.clone(), tail));
                 walk.roots.pop();
                 Some(found.into_iter().collect())
             }
             Root::Under(prefix) => {
                 yield_now().await;
-                let page = self.store.page(prefix, walk.after.as_ref(), self.clock.now());
+                let page = || self.store.page(prefix, walk.after.as_ref(), self.clock.now());
+                let page = until_answered(page).await;
                 // Filters without a prefix match no name that begins with `$`.
                 let is_of_tenant = |name: &StreamName| prefix.is_empty() && !name.tenant().is_default();
                 walk.after = match page.next {

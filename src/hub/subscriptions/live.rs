@@ -189,7 +189,7 @@ impl LiveSubscription {
     /// Links a stream by its name, at its tail. A stream that does not exist is linked before its first message.
     async fn link(&self, state: &mut SubscriptionState, name: StreamName) -> Result<(), SubscriptionError> {
         self.subscriber.add(watching(&name));
-        let tail = self.shared.hub.describe(&name).await.ok().map(|described| described.tail);
+        let tail = self.shared.hub.tail_of(&name).await?;
         if let Some(link) = state.links.get_mut(&name) {
             link.is_explicit = true;
         } else {
@@ -341,7 +341,7 @@ impl LiveSubscription {
         if !is_linked && !state.matches(name) {
             return false;
         }
-        let tail = self.shared.hub.describe(name).await.ok().map(|described| described.tail);
+        let tail = self.shared.hub.settled_tail(name).await;
         if !is_linked && tail.is_some() && self.check_room(state).is_err() {
             if !self.has_overflown.swap(true, Ordering::Relaxed) {
                 tracing::warn!(subscription = self.id, "there is no room to link further streams that match");

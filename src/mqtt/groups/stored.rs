@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use tokio::task::consume_budget;
 
-use super::{Group, GroupState, GroupStream, Groups, is_shared};
+use super::{Group, GroupState, GroupStream, Groups};
 use crate::mqtt::Broker;
 use crate::mqtt::codec::Reason;
 use crate::stream::{Filter, OWN_SESSIONS, Offset, SessionChange, Start, StoredSession, StreamName};
@@ -18,13 +18,11 @@ const OFFSETS_PER_CHANGE: usize = 1000;
 /// The entry that says that a group has begun; its value is the format of the others.
 const BEGUN: (Bytes, Bytes) = (Bytes::from_static(b""), Bytes::from_static(b"\x01"));
 
-/// Whether the store keeps a group under this name.
-pub(in crate::mqtt) fn is_group(name: &str) -> bool {
-    name.strip_prefix(OWN_SESSIONS).is_some_and(is_shared)
-}
+/// What the names of the sessions begin with: [`OWN_SESSIONS`], and the beginning of the filters of shared subscriptions.
+pub(in crate::mqtt) const GROUP_SESSIONS: &str = "\0$share/";
 
 impl Groups {
-    /// Restores a group from a session with the name of [one](is_group). `None`: its filter is damaged.
+    /// Restores a group from a session whose name begins with [`GROUP_SESSIONS`]. `None`: its filter is damaged.
     pub(in crate::mqtt) fn restore(self: &Arc<Self>, stored: &StoredSession) -> Option<Arc<Group>> {
         let key = Filter::parse(stored.client.strip_prefix(OWN_SESSIONS)?).ok()?;
         let group = self.group(&key);

@@ -10,8 +10,9 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::store::Memory;
 use crate::stream::{
-    Appended, Batch, Create, CreateError, Created, Description, Epoch, Message, MessageLimit, Messages,
-    Missing, Principal, ReadError, ReadLimit, Snapshot, Start, Store, StoredSession, StreamPage, Work,
+    Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch, Message, MessageLimit,
+    Messages, Principal, ReadError, ReadLimit, SessionNames, SessionPage, Snapshot, Start, Store, StreamPage,
+    Work,
 };
 
 /// A memory store that counts its operations.
@@ -97,7 +98,7 @@ impl Store for Counting {
         &'a self,
         name: &'a StreamName,
         now: SystemTime,
-    ) -> Work<'a, Result<Description, Missing>> {
+    ) -> Work<'a, Result<Description, ChangeError>> {
         self.counted().describe(name, now)
     }
 
@@ -117,8 +118,12 @@ impl Store for Counting {
         self.counted().change_session(change)
     }
 
-    fn sessions(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<StoredSession> {
-        self.memory.sessions(wanted)
+    fn session_page<'a>(
+        &'a self,
+        names: SessionNames<'a>,
+        after: Option<&'a str>,
+    ) -> Work<'a, Result<SessionPage, Failure>> {
+        self.memory.session_page(names, after)
     }
 
     fn outlives_process(&self) -> bool {
@@ -137,11 +142,16 @@ impl Store for Counting {
         self.memory.follow_wall(now, wall);
     }
 
-    fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
+    fn sweep(&self, now: SystemTime) -> Work<'_, Result<Vec<StreamName>, Failure>> {
         self.memory.sweep(now)
     }
 
-    fn page(&self, prefix: &str, after: Option<&StreamName>, now: SystemTime) -> StreamPage {
+    fn page<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a StreamName>,
+        now: SystemTime,
+    ) -> Work<'a, Result<StreamPage, Failure>> {
         self.counted().page(prefix, after, now)
     }
 

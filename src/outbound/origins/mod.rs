@@ -21,7 +21,7 @@ use crate::http_client::{Destination, ExchangeLimits, HttpClient, Trust};
 use crate::hub::{Hub, OriginState, PolledOrigin};
 use crate::limits::Limits;
 use crate::metrics::OriginMetrics;
-use crate::stream::{Append, AppendError, ContentType};
+use crate::stream::{Append, AppendError, ChangeError, ContentType};
 use permits::RequestPermits;
 use response::{Fetched, PollFailure, Validators, asked_wait, fetched, request};
 use schedule::PollSchedule;
@@ -122,7 +122,15 @@ impl OriginPoller {
                 continue;
             }
             let permit = self.permits.acquire(&origin.stream().tenant(), to.authority()).await;
-            let Ok(stream) = self.hub.describe(origin.stream()).await else { return };
+            let stream = match self.hub.describe(origin.stream()).await {
+                Ok(stream) => stream,
+                Err(ChangeError::Missing(_)) => return,
+                Err(ChangeError::Failed(failure)) => {
+                    tracing::warn!(%failure, stream = %origin.stream(), "the store cannot be read; not polling");
+                    sleep_until(Instant::now() + origin.settings().interval.min).await;
+                    continue;
+                }
+            };
             let (outcome, wait) = self.poll(origin, to, &stream.content_type, &mut progress).await;
             drop(permit);
             self.conclude(origin, to, &mut progress.schedule, outcome, wait);

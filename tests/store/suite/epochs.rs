@@ -104,11 +104,11 @@ pub async fn detaching_from_an_earlier_life_does_not_detach_from_the_present_one
     assert_ne!(earlier, present);
     world.store.detach(&name("s"), earlier, world.now);
     world.later(100);
-    assert!(world.store.sweep(world.now).is_empty());
+    assert!(world.sweep().await.is_empty());
     assert!(world.read("s", Start::Earliest).await.is_ok());
     world.store.detach(&name("s"), present, world.now);
     world.later(10);
-    assert_eq!(world.store.sweep(world.now), [name("s")]);
+    assert_eq!(world.sweep().await, [name("s")]);
 }
 
 /// A scheduled end of an earlier life does not end the present one.
@@ -122,7 +122,7 @@ pub async fn the_expiry_of_an_earlier_life_does_not_end_the_present_one(make: Ma
     world.store.delete(&name("s"), world.now).await.unwrap();
     world.create("s", until(100)).await.unwrap();
     world.later(50);
-    assert!(world.store.sweep(world.now).is_empty());
+    assert!(world.sweep().await.is_empty());
     world.later(50);
-    assert_eq!(world.store.sweep(world.now), [name("s")]);
+    assert_eq!(world.sweep().await, [name("s")]);
 }

@@ -35,7 +35,7 @@ pub async fn an_idle_stream_ends_unless_a_reader_is_attached(make: MakeStore<'_>
     world.push("s", [1]).await;
     let epoch = world.store.attach(&name("s")).unwrap();
     world.later(100);
-    assert!(world.store.sweep(world.now).is_empty());
+    assert!(world.sweep().await.is_empty());
     assert!(world.store.describe(&name("s"), world.now).await.is_ok());
     world.store.detach(&name("s"), epoch, world.now);
     world.later(9);
@@ -94,14 +94,14 @@ pub async fn a_sweep_ends_only_expired_streams(make: MakeStore<'_>) {
     world.later(3);
     world.push("used", [1]).await;
     world.push("until", [1]).await;
-    assert!(world.store.sweep(world.now).is_empty());
+    assert!(world.sweep().await.is_empty());
     world.later(2);
-    let mut ended = world.store.sweep(world.now);
+    let mut ended = world.sweep().await;
     ended.sort();
     assert_eq!(ended, [name("idle"), name("until")]);
     assert_eq!(world.store.streams(), 2);
     world.later(60);
-    assert_eq!(world.store.sweep(world.now), [name("used")]);
+    assert_eq!(world.sweep().await, [name("used")]);
 }
 
 /// The wall clock is set back and forward by more than a year, while elapsed time continues as before.
@@ -118,7 +118,7 @@ pub async fn expiry_times_follow_the_wall_clock_and_ages_do_not(make: MakeStore<
     world.store.delete(&name("deleted"), world.now).await.unwrap();
     world.store.follow_wall(world.now, world.now - DAYS_400);
     world.later(500);
-    assert!(world.store.sweep(world.now).is_empty());
+    assert!(world.sweep().await.is_empty());
     world.push("aged", [2]).await;
     let batch = world.read("until", Start::Earliest).await.unwrap();
     assert_eq!(batch.lives_for, Some(DAYS_400 - Duration::from_secs(400)));
@@ -127,14 +127,14 @@ pub async fn expiry_times_follow_the_wall_clock_and_ages_do_not(make: MakeStore<
     world.store.follow_wall(world.now, world.now + DAYS_400);
     assert_eq!(world.content("aged").await, "1,2");
     assert!(world.store.describe(&name("idle"), world.now).await.is_ok());
-    assert_eq!(world.store.sweep(world.now), [name("until")]);
+    assert_eq!(world.sweep().await, [name("until")]);
     assert_eq!(
         world.read("until", Start::Earliest).await.unwrap_err(),
         ReadError::Missing(Missing::NotFound)
     );
     world.later(101);
     assert_eq!(world.content("aged").await, "2");
-    assert_eq!(world.store.sweep(world.now), [name("idle")]);
+    assert_eq!(world.sweep().await, [name("idle")]);
     // Created again with an end that has already passed.
     world.create("until", Create { lifetime: Some(until), ..Create::open(json()) }).await.unwrap();
     assert!(world.store.describe(&name("until"), world.now).await.is_err());
@@ -146,7 +146,7 @@ pub async fn a_description_does_not_count_as_use(make: MakeStore<'_>) {
     world.later(9);
     assert!(world.store.describe(&name("s"), world.now).await.is_ok());
     world.later(1);
-    assert_eq!(world.store.describe(&name("s"), world.now).await.unwrap_err(), Missing::NotFound);
+    assert_eq!(world.store.describe(&name("s"), world.now).await.unwrap_err(), Missing::NotFound.into());
 }
 
 /// A request before the sweep ends the stream; waiting readers must still be notified.
@@ -158,10 +158,10 @@ pub async fn a_sweep_reports_streams_that_a_request_has_found_expired(make: Make
     world.later(5);
     assert!(world.read("read", Start::Earliest).await.is_err());
     assert!(world.open("made anew").await.fresh);
-    let mut ended = world.store.sweep(world.now);
+    let mut ended = world.sweep().await;
     ended.sort();
     assert_eq!(ended, ["made anew", "read", "swept"].map(name));
-    assert!(world.store.sweep(world.now).is_empty());
+    assert!(world.sweep().await.is_empty());
     assert!(world.store.describe(&name("made anew"), world.now).await.is_ok());
 }
 
@@ -175,24 +175,24 @@ pub async fn a_page_lists_only_existing_streams(make: MakeStore<'_>) {
     world.store.delete(&name("source/b"), world.now).await.unwrap();
     world.store.delete(&name("deleted/b"), world.now).await.unwrap();
     world.later(3);
-    let names = |world: &World, prefix: &str, after: Option<&str>| -> Vec<String> {
-        let page = world.store.page(prefix, after.map(name).as_ref(), world.now);
+    let names = async |world: &World, prefix: &str, after: Option<&str>| -> Vec<String> {
+        let page = world.store.page(prefix, after.map(name).as_ref(), world.now).await.unwrap();
         assert_eq!(page.next, None);
         page.streams.iter().map(|(name, _)| name.to_string()).collect()
     };
-    assert_eq!(names(&world, "", None), ["$own/b", "a", "a/b", "b/b", "ended/b", "fork"]);
-    assert_eq!(names(&world, "ended/b", None), ["ended/b"]);
+    assert_eq!(names(&world, "", None).await, ["$own/b", "a", "a/b", "b/b", "ended/b", "fork"]);
+    assert_eq!(names(&world, "ended/b", None).await, ["ended/b"]);
     world.later(2);
     assert_eq!(
-        names(&world, "", None),
+        names(&world, "", None).await,
         ["$own/b", "a", "a/b", "b/b", "fork"],
         "naming a stream does not use it"
     );
-    assert_eq!(names(&world, "a", None), ["a", "a/b"]);
-    assert_eq!(names(&world, "a", Some("a")), ["a/b"]);
-    assert_eq!(names(&world, "", Some("ended/b")), ["fork"], "what is no more is a place all the same");
+    assert_eq!(names(&world, "a", None).await, ["a", "a/b"]);
+    assert_eq!(names(&world, "a", Some("a")).await, ["a/b"]);
+    assert_eq!(names(&world, "", Some("ended/b")).await, ["fork"], "what is no more is a place all the same");
     for nothing in ["none", "ended/b", "source/b", "deleted/b", "b/c"] {
-        assert!(names(&world, nothing, None).is_empty(), "{nothing}");
+        assert!(names(&world, nothing, None).await.is_empty(), "{nothing}");
     }
 }
 
@@ -205,7 +205,7 @@ pub async fn many_streams_are_listed_page_by_page(make: MakeStore<'_>) {
     let tail = world.append("many/0003", append(json(), numbers([1]))).await.unwrap().tail;
     let (mut after, mut parts, mut streams) = (None, Vec::new(), Vec::new());
     loop {
-        let page = world.store.page("many/", after.as_ref(), world.now);
+        let page = world.store.page("many/", after.as_ref(), world.now).await.unwrap();
         parts.push(page.streams.len());
         streams.extend(page.streams);
         after = page.next;

@@ -73,7 +73,7 @@ pub async fn an_append_begins_another_life_of_a_stream_that_has_ended(make: Make
     let appended = world.append("s", append(text(), raw(b"x")).or_create()).await.unwrap();
     assert!(appended.created && appended.epoch > created.epoch);
     assert_eq!(world.content("s").await, "x");
-    assert_eq!(world.store.sweep(world.now), [name("s")], "the end of the former one is told");
+    assert_eq!(world.sweep().await, [name("s")], "the end of the former one is told");
     // A deleted source that a fork still needs: its name is not free.
     world.open("source").await;
     world.create("fork", fork_of("source", None, 0)).await.unwrap();

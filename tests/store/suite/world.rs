@@ -93,6 +93,10 @@ impl World {
         self.now += Duration::from_secs(seconds);
     }
 
+    pub async fn sweep(&self) -> Vec<StreamName> {
+        self.store.sweep(self.now).await.unwrap()
+    }
+
     pub async fn create(&self, stream: &str, create: Create) -> Result<Created, CreateError> {
         self.store.create(&name(stream), create, self.now).await
     }
