@@ -4,6 +4,7 @@
 //! [`Counts`] and [`MemoryCounts`] when the text is requested.
 
 mod durations;
+mod gauges;
 mod live;
 mod memory;
 mod mqtt;
@@ -15,7 +16,6 @@ mod store;
 mod tenants;
 mod wakes;
 
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -26,10 +26,12 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
 use durations::Durations;
+use gauges::Gauges;
 use live::LiveFamilies;
 use memory::MemoryMetrics;
 use tenants::{Passed, TenantMetrics};
 
+pub use gauges::Counts;
 pub use memory::MemoryCounts;
 pub use tenants::TenantUsage;
 
@@ -55,25 +57,6 @@ struct KindLabel {
     kind: &'static str,
 }
 
-/// Snapshot of the gauges of the hub.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Existing streams.
-    pub streams: usize,
-    /// Streams with waiting readers or subscribers by name.
-    pub watched_streams: usize,
-    /// Waiters registered on streams, one per waiting reader of a single stream.
-    pub waiters: usize,
-    /// Long polls that are held.
-    pub held_polls: usize,
-    /// Connected clients that can subscribe to streams (MQTT).
-    pub subscribers: usize,
-    /// Topic filters of all subscribers, and streams that reads of many streams wait for.
-    pub subscriptions: usize,
-    /// Devices that are connected, woken, pending, and asleep.
-    pub devices: [usize; 4],
-}
-
 /// Counter of answered requests of one form and status. Frequent combinations keep theirs, so that counting
 /// them takes no lock.
 #[derive(Debug, Clone)]
@@ -84,19 +67,6 @@ impl Answered {
         self.0.inc();
     }
 }
-
-/// The values of [`Counts`] at the last scrape.
-#[derive(Debug, Default)]
-struct Gauges {
-    streams: Size,
-    watched_streams: Size,
-    waiters: Size,
-    held_polls: Size,
-    subscribers: Size,
-    subscriptions: Size,
-}
-
-type Size = Gauge<u64, AtomicU64>;
 
 /// All metrics of one gateway.
 #[derive(Debug)]
@@ -392,49 +362,6 @@ impl Metrics {
 
     pub(crate) fn accept_error(&self) {
         self.accept_errors.inc();
-    }
-}
-
-impl Gauges {
-    fn register(registry: &mut Registry) -> Self {
-        let gauges = Self::default();
-        for (name, help, gauge) in [
-            ("streams", "Existing streams", &gauges.streams),
-            (
-                "watched_streams",
-                "Streams with waiting readers or subscribers by name",
-                &gauges.watched_streams,
-            ),
-            (
-                "waiters",
-                "Waiters registered on streams, one per waiting reader of a single stream",
-                &gauges.waiters,
-            ),
-            ("held_polls", "Long polls that are held", &gauges.held_polls),
-            (
-                "subscribers",
-                "Connected MQTT clients, which can subscribe to streams, and subscriptions with workers",
-                &gauges.subscribers,
-            ),
-            (
-                "subscriptions",
-                "Topic filters of all subscribers, and streams that reads of many streams wait for",
-                &gauges.subscriptions,
-            ),
-        ] {
-            registry.register(name, help, gauge.clone());
-        }
-        gauges
-    }
-
-    fn set(&self, counts: Counts) {
-        let Counts { streams, watched_streams, waiters, held_polls, subscribers, subscriptions, .. } = counts;
-        self.streams.set(streams as u64);
-        self.watched_streams.set(watched_streams as u64);
-        self.waiters.set(waiters as u64);
-        self.held_polls.set(held_polls as u64);
-        self.subscribers.set(subscribers as u64);
-        self.subscriptions.set(subscriptions as u64);
     }
 }
 

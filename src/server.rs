@@ -3,6 +3,8 @@
 mod accept;
 mod authorization;
 mod client_certificates;
+mod connection;
+mod error;
 mod logs;
 mod outbound;
 mod proxies;
@@ -11,9 +13,7 @@ mod tls;
 mod tls_files;
 mod wakes;
 
-use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,30 +23,29 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::auth::{AdminToken, AuthError, AuthSettings, Authenticator};
+use crate::auth::{AdminToken, AuthSettings, Authenticator};
 use crate::budget::{AppendRate, Bounds, Budget, half_of_machine};
 use crate::clock::Clock;
 use crate::config::{MemorySize, MqttAddress, MqttRefused, Settings, StorePlace};
 use crate::http::api::admin::Admin;
 use crate::http::conn::{Phase, Service};
-use crate::http::{
-    AccessPolicy, Gateway, HoldPolicy, InvalidAccess, InvalidNetwork, RevocationLog, RevocationLogError,
-    TrustedProxies,
-};
+use crate::http::{AccessPolicy, Gateway, HoldPolicy, RevocationLog, TrustedProxies};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, stall_timed};
 use crate::mqtt::Broker;
 use crate::outbound::wake::WakeSender;
-use crate::store::{ClockFile, OpenError};
-use crate::stream::{Failure, Filter, InvalidFilter, Store};
-use accept::{Acceptor, Front};
-use logs::{LogError, Logs};
-use outbound::{Outbound, OutboundSettingsError};
+use crate::store::ClockFile;
+use crate::stream::{Filter, Store};
+use accept::Acceptor;
+use connection::Front;
+use logs::Logs;
+use outbound::Outbound;
 use store::open_store;
 use tls::Certificates;
-use tls_files::TlsError;
-use wakes::{WakeApps, WakeError};
+use wakes::WakeApps;
+
+pub use error::BindError;
 
 /// A server with bound addresses and an open store that does not serve yet.
 pub struct Server {
@@ -80,84 +79,6 @@ pub struct Server {
     closes_on_refused: bool,
     refused_filters: Vec<Filter>,
     wake_apps: WakeApps,
-}
-
-/// Why a server cannot start. The texts are for the operator.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// A host or an origin in the settings is invalid.
-    #[error(transparent)]
-    Access(#[from] InvalidAccess),
-    /// A network of proxies is malformed.
-    #[error(transparent)]
-    Network(#[from] InvalidNetwork),
-    /// A certificate, its key, or the authorities of client certificates cannot be used.
-    #[error("TLS: {0}")]
-    Tls(#[from] TlsError),
-    /// The settings or keys of authorization cannot be used.
-    #[error("auth: {0}")]
-    Auth(#[from] AuthError),
-    /// The token of the admin listener cannot be used.
-    #[error("--admin-token-file: {0}")]
-    AdminToken(AuthError),
-    /// The stored revocations of tokens cannot be read.
-    #[error("cannot read the revocations of tokens: {0}")]
-    Revocations(#[from] RevocationLogError),
-    /// A provider that wakes devices cannot be used.
-    #[error(transparent)]
-    Wake(#[from] WakeError),
-    /// A filter that MQTT clients may not subscribe to is malformed.
-    #[error("--mqtt-refuse-filter {0:?}: {1}")]
-    Filter(String, InvalidFilter),
-    /// Listening on an address failed.
-    #[error("cannot listen on {address} (--{option}): {error}{}", remedy(.error, .option))]
-    Listen {
-        /// The option that sets the address.
-        option: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// Why it failed.
-        error: io::Error,
-    },
-    /// The store cannot be opened.
-    #[error("cannot open the store in {}: {error}", .directory.display())]
-    Store {
-        /// The directory of the store.
-        directory: PathBuf,
-        /// Why it cannot be opened.
-        error: OpenError,
-    },
-    /// The stored sessions cannot be read.
-    #[error("cannot read the stored sessions: {0}")]
-    Sessions(#[from] Failure),
-    /// The settings of requests to other servers cannot be used.
-    #[error(transparent)]
-    Outbound(#[from] OutboundSettingsError),
-    /// The file of a log cannot be opened.
-    #[error(transparent)]
-    Log(#[from] LogError),
-}
-
-/// What the operator can do about an address on which listening failed.
-fn remedy(error: &io::Error, option: &str) -> String {
-    let other = match option {
-        "mqtt" => {
-            "choose another one with --mqtt ADDRESS, or serve no MQTT over TCP with --mqtt off".to_owned()
-        }
-        option => format!("choose another one with --{option} ADDRESS"),
-    };
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("; another program has this address, perhaps another gateway; stop it, or {other}")
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            format!("; no network interface of this machine has this address; {other}")
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("; ports below 1024 need the capability CAP_NET_BIND_SERVICE; grant it, or {other}")
-        }
-        _ => String::new(),
-    }
 }
 
 /// A server that runs until it is drained or dropped.
@@ -368,7 +289,7 @@ impl Server {
             tokio::spawn(authorization::fetch_keys(self.auth.clone(), metrics.clone())),
             tokio::spawn(authorization::end_unauthorized_polls(self.auth.clone(), hub.clone())),
             tokio::spawn(wakes.run()),
-            tokio::spawn(accept::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
+            tokio::spawn(connection::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
         ]);
         tasks.extend(self.clock_file.map(|file| tokio::spawn(keep_clock(file, clock))));
         if let Some((listener, _)) = self.mqtt {

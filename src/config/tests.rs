@@ -1,6 +1,11 @@
 //! The layers of settings, and what they refuse.
 
+use clap::Parser;
+
+use super::command_line::{Command, option_names};
+use super::variables::Variables;
 use super::*;
+use crate::limits::Limit;
 
 fn settings(variables: &[(&str, &str)], arguments: &[&str]) -> Result<Settings, String> {
     let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));

@@ -104,7 +104,7 @@ fn is_of_orchestrator(key: &str, value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::option_names;
+    use crate::config::command_line::option_names;
 
     fn of(variables: &[(&str, &str)]) -> Result<Variables, String> {
         let all = variables.iter().map(|(name, value)| (name.into(), value.into()));

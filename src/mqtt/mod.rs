@@ -18,6 +18,7 @@ mod session;
 mod session_store;
 mod sessions;
 mod shares;
+mod subscribe;
 mod unconfirmed;
 mod walks;
 mod websocket;

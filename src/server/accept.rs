@@ -1,42 +1,31 @@
 //! Accepts connections. Limits their number and their rate, and backs off while the process has no file descriptor left.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::FutureExt;
 use rustix::process::{Resource, getrlimit};
-use socket2::{SockFilter, SockRef, TcpKeepalive};
+use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::access_log::LoggedAddress;
-use crate::budget::{Budget, principal_of};
-use crate::http::TrustedProxies;
-use crate::http::conn::{
-    self, ConnectionContext, ConnectionDetails, ConnectionState, GuardedStream, MqttSocket, OpenConnection,
-    Phase, Service, Transport,
-};
-use crate::limits::Limits;
-use crate::metrics::{ConnectionGuard, Metrics, stall_timed};
-use crate::mqtt::{Broker, Peer, WebSocketBytes};
-
+use super::connection::{Front, Starter};
 use super::proxies::ProxyProtocol;
+use crate::budget::Budget;
+use crate::http::TrustedProxies;
+use crate::http::conn::Phase;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
 
 /// File descriptors that are reserved for other things than client connections.
 const DESCRIPTORS_RESERVED: usize = 1024;
 
 /// Connections that are being answered with 503 at once; further ones wait in the kernel's accept queue.
 const REFUSALS_MAX: usize = 256;
-
-/// How long a refusal may take, so that clients that send nothing do not delay the refusal of others.
-const REFUSAL_TIME: Duration = Duration::from_secs(3);
 
 /// First and longest pause while no descriptor is left; each pause is twice as long as the one before. A connection that closes
 /// ends a pause: without that, each pause would admit only a few of the connections in the kernel's accept queue.
@@ -54,13 +43,6 @@ const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
 /// The same while nobody is connected, so that the process ends at once.
 const HANDSHAKE_GRACE_WITHOUT_CLIENTS: Duration = Duration::from_millis(50);
 
-/// The front that serves the connections of a listener.
-#[derive(Clone)]
-pub(super) enum Front {
-    Http(Arc<Service>),
-    Mqtt(Arc<Broker>),
-}
-
 /// Accepts the connections of one listener.
 pub(super) struct Acceptor {
     starter: Starter,
@@ -69,23 +51,6 @@ pub(super) struct Acceptor {
     open: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     rate: Rate,
-}
-
-/// Starts the tasks that serve connections.
-#[derive(Clone)]
-struct Starter {
-    front: Front,
-    /// `None`: the listener speaks no TLS.
-    tls: Option<Arc<ServerConfig>>,
-    limits: Arc<Limits>,
-    metrics: Arc<Metrics>,
-    budget: Arc<Budget>,
-    /// The proxies in front of the gateway, which tell the addresses of their clients. `None`: there are none.
-    proxies: Option<Arc<TrustedProxies>>,
-    /// Clients are asked for certificates.
-    identifies_clients: bool,
-    phase: watch::Receiver<Phase>,
-    freed: Arc<Notify>,
 }
 
 /// A token bucket that holds the tokens of one second.
@@ -209,184 +174,6 @@ impl Acceptor {
                 );
             }
         }
-    }
-}
-
-impl Starter {
-    fn open(&self, permit: OwnedSemaphorePermit) -> Open {
-        Open {
-            _counted: self.metrics.connection(),
-            _permit: permit,
-            _phase: self.phase.clone(),
-            _freed: Freed(self.freed.clone()),
-        }
-    }
-
-    /// Starts to serve a connection once its proxy has told the address of the client. A connection without that is closed.
-    async fn start_behind(
-        self,
-        protocol: &ProxyProtocol,
-        mut stream: TcpStream,
-        peer: SocketAddr,
-        open: Open,
-        refuse: bool,
-    ) {
-        let told = timeout(self.limits.head_timeout.get(), protocol.client(&mut stream, peer)).await;
-        match told.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(address) => self.start(stream, address, open, refuse),
-            Err(error) => {
-                self.metrics.connection_refused();
-                tracing::debug!(%peer, %error, "a connection without the PROXY protocol is closed");
-            }
-        }
-    }
-
-    fn is_proxy(&self, address: SocketAddr) -> bool {
-        self.proxies.as_ref().is_some_and(|proxies| proxies.contains(address.ip()))
-    }
-
-    fn start(&self, stream: TcpStream, address: SocketAddr, open: Open, refuse: bool) {
-        let (limits, mut phase) = (self.limits.clone(), self.phase.clone());
-        // A shortage of memory that is over is no change for a new connection.
-        if phase.has_changed().unwrap_or(true) && *phase.borrow_and_update() >= Phase::Closing {
-            phase.mark_changed();
-        }
-        let owner = self.budget.owner(principal_of(address.ip()));
-        let state = Arc::new(match &self.front {
-            Front::Http(service)
-                if service.logs_addresses() || self.identifies_clients || self.is_proxy(address) =>
-            {
-                let proxies = self.proxies.clone().filter(|proxies| proxies.contains(address.ip()));
-                let details = ConnectionDetails::new(address, proxies);
-                ConnectionState::new(DetailedOpen { _open: open, details }, &owner)
-            }
-            Front::Http(_) | Front::Mqtt(_) => ConnectionState::new(open, &owner),
-        });
-        if let Err(error) = prepare(&stream, &limits) {
-            return tracing::debug!(%error, "a connection closed before it was served");
-        }
-        // One kind of task per protocol: a common one would reserve the memory of the larger protocol for each connection.
-        match &self.front {
-            Front::Http(service) => {
-                let context = ConnectionContext { service: service.clone(), limits, state, phase, refuse };
-                run(|| "an HTTP connection", conn::serve(stream, self.tls.clone(), context), refuse);
-            }
-            Front::Mqtt(broker) => {
-                let served = serve_mqtt(
-                    (stream, address),
-                    self.tls.clone(),
-                    broker.clone(),
-                    limits,
-                    state,
-                    phase,
-                    refuse,
-                );
-                run(|| "an MQTT connection", Box::pin(served), refuse);
-            }
-        }
-    }
-}
-
-fn prepare(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_user_timeout(Some(limits.write_timeout.get()))
-}
-
-/// Idle time after which the kernel probes an MQTT connection (TCP keep-alive). It finds clients that agreed on no keep alive
-/// and vanished without a FIN.
-const KEEP_ALIVE_TIME: Duration = Duration::from_secs(300);
-
-/// Serves an MQTT connection over TCP to its end. `refuse`: the connection is above a limit, and the client is told so.
-async fn serve_mqtt(
-    (stream, address): (TcpStream, SocketAddr),
-    tls: Option<Arc<ServerConfig>>,
-    broker: Arc<Broker>,
-    limits: Arc<Limits>,
-    state: Arc<ConnectionState>,
-    mut phase: watch::Receiver<Phase>,
-    refuse: bool,
-) -> io::Result<()> {
-    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_TIME))?;
-    let accepted = Box::pin(Transport::accept(stream, tls, limits.head_timeout.get())).await?;
-    let (stream, certificate) = accepted;
-    let certificate = certificate.and_then(|certificate| broker.grants_of_certificate(&certificate));
-    let peer =
-        Peer { principal: state.principal(), certificate, address: Some(LoggedAddress::Peer(address)) };
-    let io = Box::new(GuardedStream::new(stream, Bytes::new(), state, limits, phase.clone()));
-    tokio::select! {
-        () = broker.serve(io, peer, refuse) => {}
-        _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
-    }
-    Ok(())
-}
-
-/// Serves MQTT over the WebSockets that the HTTP front hands over, until that front is gone.
-pub(super) async fn serve_sockets(
-    broker: Arc<Broker>,
-    limits: Arc<Limits>,
-    mut sockets: mpsc::Receiver<MqttSocket>,
-) {
-    while let Some(MqttSocket { io, state, principal, certificate, address }) = sockets.recv().await {
-        let broker = broker.clone();
-        let (first_bytes_max, frame_bytes_max) =
-            (limits.mqtt_connect_bytes_max, limits.mqtt_packet_bytes_max);
-        let served = Box::pin(async move {
-            let io = Box::new(WebSocketBytes::new(io, first_bytes_max, frame_bytes_max));
-            broker.serve(io, Peer { principal, certificate, address }, false).await;
-            drop(state);
-        });
-        tokio::spawn(stall_timed(|| "an MQTT connection over WebSocket", served));
-    }
-}
-
-/// Spawns the task of a connection. This is not an async block, because that would reserve the memory of `serve` twice.
-fn run(
-    name: impl Fn() -> &'static str + Send + Unpin + 'static,
-    serve: impl Future<Output = io::Result<()>> + Send + Unpin + 'static,
-    refuse: bool,
-) {
-    let serve = stall_timed(name, serve);
-    let log = |outcome| {
-        if let Err::<(), io::Error>(error) = outcome {
-            tracing::debug!(%error, "connection ended");
-        }
-    };
-    if refuse {
-        tokio::spawn(timeout(REFUSAL_TIME, serve).map(move |outcome| log(outcome.unwrap_or(Ok(())))));
-    } else {
-        tokio::spawn(serve.map(log));
-    }
-}
-
-/// Resources of an open connection, which are released when it ends.
-struct Open {
-    _counted: ConnectionGuard,
-    _permit: OwnedSemaphorePermit,
-    /// A drain waits until this is dropped, so also for WebSockets.
-    _phase: watch::Receiver<Phase>,
-    _freed: Freed,
-}
-
-/// Resources of an open connection, with what its requests need to know of it.
-struct DetailedOpen {
-    _open: Open,
-    details: ConnectionDetails,
-}
-
-impl OpenConnection for Open {}
-
-impl OpenConnection for DetailedOpen {
-    fn details(&self) -> Option<&ConnectionDetails> {
-        Some(&self.details)
-    }
-}
-
-/// Notifies the acceptor on drop that a file descriptor is free again.
-struct Freed(Arc<Notify>);
-
-impl Drop for Freed {
-    fn drop(&mut self) {
-        self.0.notify_one();
     }
 }
 

@@ -3,19 +3,18 @@
 //! A change is first decided ([`Entry::decide`]) and then done ([`Entry::finish`]). The store in memory does both at once. A
 //! store that writes to disk in between decides on further changes meanwhile, while readers see only what is done.
 
+mod read;
 mod state;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::log::{ChargedTo, Content, Log, Placed, Record, Restored};
-use super::view::{MessagesView, View};
+use super::log::{ChargedTo, Content, Log, Record, Restored};
 use crate::budget::{Owner, StreamCharge, allocated_bytes};
 use crate::stream::{
     Admission, Annotation, Append, AppendError, Appended, Branch, ContentType, Create, CreateError, Created,
-    Description, Epoch, EpochHistory, Gap, GapReason, Lifetime, MessageLimit, Offset, PRODUCERS_MAX, Payload,
-    Position, Principal, Producer, ReadError, ReadLimit, Retention, Snapshot, Start, StreamName,
-    WriterStates, Writers,
+    Description, Epoch, EpochHistory, Lifetime, Offset, PRODUCERS_MAX, Payload, Position, Principal,
+    Producer, Retention, Snapshot, Start, StreamName, WriterStates, Writers,
 };
 
 pub(super) use state::{CreationRequest, Done, Moment, State, WrittenState};
@@ -251,38 +250,6 @@ impl<C: Content> Entry<C> {
         [aged, idle].into_iter().flatten().min()
     }
 
-    /// The position of `start`. Fails if a reader cannot continue from there: the messages are trimmed or damaged, the epoch is
-    /// another one, or the offset is beyond the tail.
-    pub(super) fn locate(&self, start: Start) -> Result<Position, ReadError> {
-        let gap = |reason| {
-            ReadError::Gap(Gap { reason, earliest: self.epoch_history.offset_at(self.log.earliest()) })
-        };
-        let position = match start {
-            Start::Earliest => return Ok(self.log.earliest()),
-            Start::Tail => return Ok(self.log.tail()),
-            Start::At(offset) => self.epoch_history.position_of(offset).map_err(|_| gap(GapReason::Epoch))?,
-        };
-        if position > self.log.tail() {
-            return Err(ReadError::BehindTail);
-        }
-        let missed = self.log.earliest().since(position);
-        if missed > 0 {
-            let is_whole = self.log.trimmed() == self.log.earliest();
-            return Err(gap(if is_whole {
-                GapReason::Trimmed { missed }
-            } else {
-                GapReason::Damaged { missed }
-            }));
-        }
-        match self.log.hole_at(position) {
-            None => Ok(position),
-            Some(end) => Err(ReadError::Gap(Gap {
-                reason: GapReason::Damaged { missed: end.since(position) },
-                earliest: self.epoch_history.offset_at(end),
-            })),
-        }
-    }
-
     /// Turns the first append at or after `start` whose content `is_lost` into a hole, which readers get as a gap from now on.
     pub(super) fn lose(&mut self, start: Start, is_lost: impl Fn(&C) -> bool) {
         let from = self.locate(start).unwrap_or(self.log.earliest());
@@ -351,88 +318,6 @@ impl<C: Content> Entry<C> {
         let (messages, bytes) =
             if duplicate { (0, 0) } else { (append.payload.messages(), append.payload.len()) };
         Appended { tail, closed, duplicate, created: false, messages, bytes, highest, epoch }
-    }
-
-    pub(super) fn read(
-        &mut self,
-        start: Start,
-        limit: ReadLimit,
-        at: Moment,
-    ) -> Result<View<C::Piece>, ReadError> {
-        self.trim(at.now);
-        let from = self.locate(start)?;
-        self.used = at.now;
-        Ok(View {
-            content_type: self.content_type.clone(),
-            epoch_history: self.epoch_history.clone(),
-            from,
-            slice: self.log.read(from, limit.bytes_max),
-            tail: self.log.tail(),
-            closed: self.closed,
-            lives_for: match self.lifetime {
-                Lifetime::Unlimited => None,
-                Lifetime::Idle(idle) => Some(idle),
-                Lifetime::Until(end) => Some(end.duration_since(at.wall).unwrap_or_default()),
-            },
-        })
-    }
-
-    pub(super) fn messages(
-        &mut self,
-        start: Start,
-        limit: MessageLimit,
-        now: SystemTime,
-    ) -> Result<MessagesView<C::Piece>, ReadError> {
-        let view = self.peek(start, limit, now)?;
-        self.used = now;
-        Ok(view)
-    }
-
-    /// Reads messages without using the stream.
-    pub(super) fn peek(
-        &mut self,
-        start: Start,
-        limit: MessageLimit,
-        now: SystemTime,
-    ) -> Result<MessagesView<C::Piece>, ReadError> {
-        self.trim(now);
-        let from = self.locate(start)?;
-        let (mut messages, mut next, mut bytes) = (Vec::new(), from, 0);
-        for placed in self.log.messages(from) {
-            if placed.start > next {
-                break;
-            }
-            bytes += placed.length.max(1);
-            if !messages.is_empty() && (bytes > limit.bytes_max || messages.len() >= limit.count_max) {
-                break;
-            }
-            next = placed.next;
-            messages.push(placed);
-        }
-        Ok(MessagesView {
-            content_type: self.content_type.clone(),
-            epoch_history: self.epoch_history.clone(),
-            messages,
-            next,
-            tail: self.log.tail(),
-            closed: self.closed,
-        })
-    }
-
-    /// The retained message. One that has expired is forgotten.
-    pub(super) fn retained(&mut self, now: SystemTime) -> Option<(Placed<C::Piece>, EpochHistory)> {
-        self.used = now;
-        let expired = |record: &mut Record<C>| {
-            record.annotation.as_ref().is_some_and(|annotation| annotation.has_expired(now))
-        };
-        self.retained.take_if(expired);
-        Some((self.retained.as_ref()?.last_message()?, self.epoch_history.clone()))
-    }
-
-    pub(super) fn clear_retained(&mut self, now: SystemTime) {
-        self.used = now;
-        self.retained = None;
-        self.recount();
     }
 
     /// Sets the messages to those that a store has read from its files. Their principals are unknown, so the gateway is

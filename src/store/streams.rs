@@ -3,6 +3,8 @@
 //! The lock of a stream guards its content. An operation that adds or removes streams takes the lock of `structure` first, so
 //! that forks and their sources change together.
 
+mod expiry;
+
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::entry::{Entry, Moment, SWEEP_AGAIN, State};
+use super::entry::{Entry, Moment, State};
 use super::log::Content;
 use crate::budget::{Account, Budget, Charge, Owner};
 use crate::stream::{
@@ -41,13 +43,6 @@ pub(super) struct Beginning<'a> {
     /// The epoch of the offsets of the stream.
     pub(super) epoch: Epoch,
 }
-
-/// The table is never shrunk to fewer places than this.
-const TABLE_MIN: usize = 1024;
-
-/// Limits of one sweep: streams that it ends, and streams that it visits.
-const SWEEP_ENDED_MAX: usize = 1000;
-const SWEEP_VISITS_MAX: usize = 16 * SWEEP_ENDED_MAX;
 
 /// Data that changes together with the table.
 #[derive(Debug, Default)]
@@ -167,18 +162,6 @@ impl<C: Content> Streams<C> {
         Err(Missing::NotFound)
     }
 
-    /// Removes the stream if its lifetime is over at `now`.
-    pub(super) fn end(&self, name: &StreamName, now: SystemTime) {
-        let mut structure = self.structure.lock();
-        let at = self.moment(now);
-        let ended = self.find(name).is_ok_and(|entry| entry.lock().may_end(at));
-        if ended {
-            let ended_ids = self.remove(&mut structure, name);
-            structure.ended_ids.extend(ended_ids);
-            structure.ended.push(name.clone());
-        }
-    }
-
     /// Removes a live stream, or only its content while it has forks. Also removes sources whose name was kept only for it.
     /// Returns the creation epochs of the removed streams.
     pub(super) fn remove(&self, structure: &mut Structure, name: &StreamName) -> Vec<Epoch> {
@@ -291,67 +274,6 @@ impl<C: Content> Streams<C> {
                 entry.used = now;
             }
         }
-    }
-
-    /// Removes streams and messages that have expired by `now`, up to a limit. Returns the streams that ended by themselves
-    /// since the last sweep.
-    pub(super) fn sweep(&self, now: SystemTime) -> Vec<StreamName> {
-        let mut guard = self.structure.lock();
-        let structure = &mut *guard;
-        let at = self.moment(now);
-        self.end_dated(structure, at);
-        for _ in 0..SWEEP_VISITS_MAX {
-            let is_due = structure.agenda.first().is_some_and(|(due, _)| *due <= now);
-            if !is_due || structure.ended.len() >= SWEEP_ENDED_MAX {
-                break;
-            }
-            let Some((_, name)) = structure.agenda.pop_first() else { break };
-            let Ok(found) = self.find(&name) else { continue };
-            let mut entry = found.lock();
-            entry.scheduled = None;
-            if entry.may_end(at) {
-                drop(entry);
-                let ended_ids = self.remove(structure, &name);
-                structure.ended_ids.extend(ended_ids);
-                structure.ended.push(name);
-            } else if matches!(entry.state, State::Live | State::Begun) {
-                entry.trim(now);
-                let due = entry.due(now).map(|due| due.max(now + SWEEP_AGAIN));
-                structure.schedule(&mut entry, due);
-            }
-        }
-        if structure.removed > self.table.len() + TABLE_MIN {
-            structure.removed = 0;
-            self.table.shrink_to_fit();
-        }
-        std::mem::take(&mut structure.ended)
-    }
-
-    /// Removes the streams whose end at a time of day has come. A stream with a change underway stays for the next sweep.
-    fn end_dated(&self, structure: &mut Structure, at: Moment) {
-        let mut later = Vec::new();
-        while structure.dated.first().is_some_and(|(end, _)| *end <= at.wall)
-            && structure.ended.len() + later.len() < SWEEP_ENDED_MAX
-        {
-            let Some((end, name)) = structure.dated.pop_first() else { break };
-            let Ok(found) = self.find(&name) else { continue };
-            let entry = found.lock();
-            let (is_there, may_end) = (matches!(entry.state, State::Live | State::Begun), entry.may_end(at));
-            drop(entry);
-            if may_end {
-                let ended_ids = self.remove(structure, &name);
-                structure.ended_ids.extend(ended_ids);
-                structure.ended.push(name);
-            } else if is_there {
-                later.push((end, name));
-            }
-        }
-        structure.dated.extend(later);
-    }
-
-    /// The creation epochs of the streams that ended by themselves since the last call.
-    pub(super) fn take_ended_ids(&self) -> Vec<Epoch> {
-        std::mem::take(&mut self.structure.lock().ended_ids)
     }
 
     /// The streams that exist at `now` and whose names begin with `prefix`, after the name `after`. Visits at most

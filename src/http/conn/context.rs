@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::io::GuardedStream;
-use super::response::{Outgoing, ResponseBytes};
+use super::response_bytes::{Outgoing, ResponseBytes};
 use super::state::{ConnectionState, Phase};
 use super::transport::Transport;
 use crate::http::api::admin::Admin;

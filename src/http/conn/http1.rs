@@ -18,7 +18,7 @@ use super::fast_path::Parsed;
 use super::hyper_request::receive_with_hyper;
 use super::io::{GuardedStream, LeavesBy};
 use super::pending::PendingResponse;
-use super::response::Outgoing;
+use super::response_bytes::Outgoing;
 use super::state::Phase;
 use super::transport::Transport;
 use super::upgraded::UpgradedIo;

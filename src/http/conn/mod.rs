@@ -2,7 +2,7 @@
 //!
 //! `http1` drives an HTTP/1 connection with one loop: the fast path (`fast_path`) parses short polls, long polls and small
 //! appends; hyper parses any other request, one at a time (`hyper_request`). All HTTP/1 responses are written here
-//! (`response`, `write`), so a request that waits costs a socket and a waiter, whichever parser it came through. `http2` lets
+//! (`response`, `response_bytes`, `write`), so a request that waits costs a socket and a waiter, whichever parser it came through. `http2` lets
 //! hyper drive the whole connection. `io` wraps a socket with the timeouts that hyper lacks; `transport` is the socket, with or
 //! without TLS (`tls`).
 
@@ -18,6 +18,7 @@ mod hyper_request;
 mod io;
 mod pending;
 mod response;
+mod response_bytes;
 mod state;
 mod tls;
 mod transport;

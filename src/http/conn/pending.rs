@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tracing::Span;
 
 use super::io::LeavesBy;
-use super::response::ResponseBytes;
+use super::response_bytes::ResponseBytes;
 use super::state::ConnectionState;
 use crate::clock::ReusableSleep;
 use crate::http::api::error::Error;

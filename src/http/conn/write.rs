@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use super::body::Body;
 use super::context::BoxedStep;
 use super::io::{GuardedStream, LeavesBy};
-use super::response::Outgoing;
+use super::response_bytes::Outgoing;
 
 /// Writes a response frame by frame. The head is written together with the first frame. Fails if the client is gone.
 pub(super) fn write_body(io: &mut GuardedStream, mut response: Box<Outgoing>) -> BoxedStep<'_, ()> {

@@ -1,24 +1,28 @@
 //! WebSocket: each text frame to the client is an envelope, and each frame of the client is an append (RFC 6455; over HTTP/2
 //! RFC 8441). With authorization, the frame `{"auth":"TOKEN"}` brings a token, or renews the rights of the client.
 
+mod frames;
+mod opening;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::Stream;
-use tokio_websockets::{
-    CloseCode, Config, Error as SocketError, Limits as SocketLimits, Message, ServerBuilder,
+use tokio_websockets::{CloseCode, Config, Error as SocketError, Message, ServerBuilder};
+
+use frames::{
+    Closing, DRAINING, FrameReply, POLICY_VIOLATION, Received, UNAUTHORIZED, messages_up_to, text, token_of,
 };
 
 use super::live::UnauthorizedFlag;
 use super::request::HEARTBEAT_NONE;
-use crate::auth::{Action, Unauthorized};
+use crate::auth::Action;
 use crate::http::api::credentials::{Renewals, Rights, SocketRights};
-use crate::http::api::error::{Error, Problem};
+use crate::http::api::error::Error;
 use crate::http::conn::UpgradedIo;
 use crate::hub::Hub;
 use crate::limits::Limits;
@@ -44,64 +48,6 @@ pub(in crate::http) struct Publisher {
     pub(in crate::http) stream: StreamName,
     pub(in crate::http) content_type: ContentType,
     pub(in crate::http) principal: Principal,
-}
-
-/// The reply to a frame of the client.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-enum FrameReply {
-    /// The offset after the appended messages.
-    Appended(String),
-    /// The token was accepted.
-    #[serde(rename_all = "camelCase")]
-    Authorized {
-        /// For how many seconds the client has its rights.
-        expires_in: Option<u64>,
-    },
-    Error(Problem),
-}
-
-/// The code and the reason with which the gateway closes a socket (RFC 6455, section 7.4.1).
-#[derive(Debug, Clone, Copy)]
-struct Closing(u16, &'static str);
-
-const DRAINING: Closing = Closing(1001, "draining");
-const POLICY_VIOLATION: u16 = 1008;
-
-/// The close code of a client whose token is missing, refused or expired: 4000 and the status 401. Codes from 4000 are private.
-const UNAUTHORIZED: u16 = 4401;
-
-/// The largest message of a client that has not sent its token yet, in bytes: a token and what is around it.
-const TOKEN_MESSAGE_BYTES_MAX: usize = 16 * 1024;
-
-/// A frame with a token.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TokenFrame<'a> {
-    #[serde(borrow)]
-    auth: std::borrow::Cow<'a, str>,
-}
-
-/// Returns the token in a text frame that has nothing else.
-fn token_of(text: &(impl AsRef<[u8]> + ?Sized)) -> Option<TokenFrame<'_>> {
-    let text = text.as_ref();
-    let behind_brace = text.trim_ascii_start().strip_prefix(b"{")?.trim_ascii_start();
-    if behind_brace.starts_with(b"\"auth\"") { serde_json::from_slice(text).ok() } else { None }
-}
-
-fn messages_up_to(bytes: usize) -> SocketLimits {
-    SocketLimits::default().max_payload_len(Some(bytes))
-}
-
-/// The outcome of receiving from a client.
-enum Received {
-    Message(Message),
-    /// A message above the size limit.
-    TooLarge,
-    /// A violation of the protocol, which the library has answered with a close frame.
-    Violation,
-    /// The end of the connection.
-    End,
 }
 
 impl Publisher {
@@ -184,95 +130,6 @@ impl SocketSession {
             self.next_ping = Instant::now() + self.ping_every;
         }
         log_end(self.run(publisher.as_ref(), &streams, updates).await);
-    }
-
-    /// Waits for the token of a client that has none, for at most `websocket_auth_timeout`. `None`: the socket has ended.
-    pub(in crate::http) async fn first_token(mut self) -> Option<Self> {
-        *self.socket.limits_mut() = messages_up_to(TOKEN_MESSAGE_BYTES_MAX);
-        let patience = self.limits.websocket_auth_timeout.get();
-        let (mut session, text) =
-            self.first_text_within(patience, Closing(UNAUTHORIZED, "no token in time")).await?;
-        let outcome = match token_of(&text) {
-            Some(token) => session.renew(&token.auth, &[]).await,
-            None => session.refuse_token(&Error::Unauthorized(Unauthorized::Missing)).await,
-        };
-        *session.socket.limits_mut() = messages_up_to(session.limits.websocket_message_bytes_max);
-        session.unless_closing(outcome).await
-    }
-
-    /// Waits for the first text frame of the client, for at most `first_byte_timeout`, and for a token before it, if the client
-    /// sends one. `None`: the socket has ended.
-    pub(in crate::http) async fn first_text(self) -> Option<(Self, Bytes)> {
-        let patience = self.limits.first_byte_timeout.get();
-        let too_late = Closing(POLICY_VIOLATION, "no request in time");
-        let (mut session, text) = self.first_text_within(patience, too_late).await?;
-        let Some(token) = token_of(&text) else { return Some((session, text)) };
-        let outcome = session.renew(&token.auth, &[]).await;
-        session.unless_closing(outcome).await?.first_text_within(patience, too_late).await
-    }
-
-    async fn first_text_within(mut self, patience: Duration, too_late: Closing) -> Option<(Self, Bytes)> {
-        let mut draining = self.hub.draining();
-        let drained = async { drop(draining.wait_for(|draining| *draining).await) };
-        let text = tokio::select! {
-            text = timeout(patience, self.text()) => text.ok(),
-            () = drained => None,
-        };
-        let ended = match text {
-            Some(Ok(Ok(text))) => return Some((self, text)),
-            Some(Ok(Err(end))) => self.end(end).await,
-            Some(Err(error)) => Err(error),
-            None if self.hub.is_draining() => self.close(DRAINING).await,
-            None => self.close(too_late).await,
-        };
-        log_end(ended);
-        None
-    }
-
-    /// Takes the rights of a token, which has to grant `streams`. Returns with what to close the socket if it is refused. A gateway
-    /// that checks no tokens ignores it.
-    async fn renew(&mut self, token: &str, streams: &[StreamName]) -> Result<Option<Closing>, SocketError> {
-        let Some(rights) = &mut self.rights else { return Ok(None) };
-        if let Err(error) = rights.renew(token, streams) {
-            return self.refuse_token(&error).await;
-        }
-        let expires_in = rights.left().map(|left| left.as_secs());
-        self.reply(&FrameReply::Authorized { expires_in }).await.map(|()| None)
-    }
-
-    async fn refuse_token(&mut self, error: &Error) -> Result<Option<Closing>, SocketError> {
-        self.audit(error);
-        self.reply(&FrameReply::Error(error.problem())).await?;
-        Ok(Some(Closing(UNAUTHORIZED, "unauthorized")))
-    }
-
-    fn audit(&self, error: &Error) {
-        if let Some(rights) = &self.rights {
-            rights.audit_refusal(None, error);
-        }
-    }
-
-    /// Closes the socket if `outcome` says so. `None`: it has ended.
-    async fn unless_closing(self, outcome: Result<Option<Closing>, SocketError>) -> Option<Self> {
-        log_end(match outcome {
-            Ok(None) => return Some(self),
-            Ok(Some(closing)) => self.close(closing).await,
-            Err(error) => Err(error),
-        });
-        None
-    }
-
-    /// Returns the next text frame; an inner error is the end of the socket.
-    async fn text(&mut self) -> Result<Result<Bytes, Received>, SocketError> {
-        loop {
-            match self.receive().await? {
-                Received::Message(message) if message.is_text() => {
-                    return Ok(Ok(Bytes::copy_from_slice(message.as_payload())));
-                }
-                Received::Message(_) => self.socket.flush().await?,
-                end => return Ok(Err(end)),
-            }
-        }
     }
 
     /// Sends the error to the client and closes the socket.
@@ -405,9 +262,4 @@ fn log_end(ended: Result<(), SocketError>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "websocket ended");
     }
-}
-
-/// Returns a text frame with JSON, which is UTF-8.
-fn text(json: Bytes) -> Message {
-    Message::text(tokio_websockets::Payload::from(json))
 }

@@ -1,6 +1,7 @@
 //! Tests of `GuardedStream` and its own timeouts: `TCP_USER_TIMEOUT` of the sockets is off, and the clock is paused.
 
 use std::future::poll_fn;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};

@@ -1,6 +1,10 @@
 //! Framing, and whether a connection stays open.
 
+use hyper::header::VARY;
+use hyper::{Request, Version};
+
 use super::*;
+use crate::http::conn::bare;
 
 const HTTP10: Framing = Framing { http10: true, without_body: false, keep_alive: false };
 const HEAD: Framing = Framing { without_body: true, ..Framing::PERSISTENT };

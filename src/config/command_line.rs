@@ -1,0 +1,281 @@
+//! The command line: its commands, and the options of `serve`, which are merged with the other layers of settings.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use config::{Config, File};
+
+use super::commands::{StoreCommand, TokenCommand};
+use super::variables::Variables;
+use super::{Settings, SettingsError};
+use crate::limits::{Limit, Limits};
+
+/// Delivers streams of messages to clients that may have nothing but plain HTTP.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_long_help = limits_help())]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+    #[command(flatten)]
+    pub(super) serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the gateway (the default command)
+    #[command(after_long_help = limits_help())]
+    Serve(Box<ServeArgs>),
+    /// Check, export or import a store on disk that no gateway has open
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// List all limits with their defaults, units and meanings
+    Limits,
+    /// Make a key that signs tokens, and with which `--auth` checks them
+    Keygen {
+        /// File to create; only its owner can read it
+        file: PathBuf,
+    },
+    /// Make a token, which a client sends as `Authorization: Bearer TOKEN`
+    Token(TokenCommand),
+}
+
+/// The part of `--help` about limits.
+fn limits_help() -> String {
+    let mut help = "Limits with their defaults (--limit NAME=VALUE, POLLGATE_LIMITS__NAME=VALUE, or a key of the table [limits] of the \
+                    file); `pollgate limits` says what each is for:"
+        .to_owned();
+    for Limit { name, default, unit, .. } in Limits::list() {
+        let default = default.as_deref().unwrap_or("(depends on the store)");
+        help.push_str(&format!("\n  {name}={default} ({unit})"));
+    }
+    help
+}
+
+/// The subcommand to run.
+#[derive(Debug)]
+pub enum Task {
+    /// Run the gateway.
+    Serve(Box<Settings>),
+    /// Check, export or import a store on disk.
+    Store(StoreCommand),
+    /// List all limits.
+    Limits,
+    /// Make a key that signs tokens.
+    Keygen(PathBuf),
+    /// Make a token.
+    Token(TokenCommand),
+}
+
+/// The options of `serve`. Each is also a variable, `POLLGATE_HOLD_MAX=55s`, and a key of the file, `hold_max = "55s"`; limits are
+/// `POLLGATE_LIMITS__HEADERS_MAX=64`, and keys of the table `[limits]`.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct ServeArgs {
+    /// Address for publishers and readers; port 0 picks a free port [default: 127.0.0.1:4437]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Address of the admin listener: /metrics, /live, /ready, /clients, /export [default: 127.0.0.1:4438]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// File with a secret of at least 32 bytes that requests to the admin listener have to bring, as `Authorization: Bearer SECRET`,
+    /// except for /live and /ready; with it and TLS, the admin listener may have any address [default: none]
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<String>,
+    /// Address for MQTT clients, or `off` [default: 127.0.0.1:1883]
+    #[arg(long, value_name = "ADDRESS")]
+    mqtt: Option<String>,
+    /// What becomes of a message that a stream refuses, if its MQTT client cannot be told the reason (3.1.1, or QoS 0): `drop`
+    /// acknowledges and logs it, `close` ends the connection [default: drop]
+    #[arg(long, value_name = "WHAT")]
+    mqtt_refused: Option<String>,
+    /// Topic filter that MQTT clients may not subscribe to, for example `#`; others that match the same topics are not affected
+    /// (repeatable) [default: none]
+    #[arg(long, value_name = "FILTER")]
+    mqtt_refuse_filter: Vec<String>,
+    /// Where messages are stored: a directory, or `memory` (lost when the process ends) [default: pollgate-data]
+    #[arg(long, value_name = "DIRECTORY")]
+    store: Option<String>,
+    /// When appends are synced to disk: `always` (before they are acknowledged, so that they survive a power cut),
+    /// `interval:100ms` (at most this much later, which is what a power cut loses), or `never` (left to the system; a power cut
+    /// loses some seconds). Acknowledged appends always survive a kill of the process [default: always]
+    #[arg(long, value_name = "WHEN")]
+    sync: Option<String>,
+    /// Start although the store has damaged records, and serve the rest; otherwise the start fails and lists what is lost. A
+    /// last write that was cut off is not damage [default: off]
+    #[arg(long)]
+    accept_damage: bool,
+    /// Memory budget of the gateway, for example `256M`; from 85 % of it on, new streams and appends are refused [default: half
+    /// of the machine's memory or of the control group's limit]
+    #[arg(long, value_name = "SIZE")]
+    memory_max: Option<String>,
+    /// Default hold time of a long poll without a `timeout`; jittered by 10 % [default: 25s]
+    #[arg(long, value_name = "DURATION")]
+    hold: Option<String>,
+    /// Longest hold time that a long poll may request [default: 55s]
+    #[arg(long, value_name = "DURATION")]
+    hold_max: Option<String>,
+    /// Time from SIGTERM or SIGINT to the hard stop [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    drain: Option<String>,
+    /// Check the tokens of clients: a file with keys (`pollgate keygen` makes one), or with settings for issuers
+    /// (docs/security.md) [default: everybody may do everything]
+    #[arg(long, value_name = "FILE")]
+    auth: Option<String>,
+    /// Speak TLS, with this certificate chain (PEM), which is read again when it changes; an admin listener on a loopback
+    /// address speaks none. Of several, a client gets the first one for the name that it asks for, else the first (repeatable)
+    /// [default: no TLS]
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Vec<String>,
+    /// Private key of the certificate (PEM); of several, in the order of the certificates (repeatable) [default: no TLS]
+    #[arg(long, value_name = "FILE")]
+    tls_key: Vec<String>,
+    /// Authorities whose certificates clients may have (PEM), read again when the file changes; the file of --auth says what a
+    /// certificate grants [default: clients are not asked for certificates]
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<String>,
+    /// Certificates that these authorities have revoked (PEM), read again when the file changes [default: none is revoked]
+    #[arg(long, value_name = "FILE")]
+    tls_client_crl: Option<String>,
+    /// Refuse connections without a client certificate [default: off]
+    #[arg(long)]
+    tls_client_required: bool,
+    /// Address or network of proxies in front of the gateway, for example `10.0.0.0/8`, which speak TLS to clients; with it, --auth
+    /// needs no certificate (repeatable) [default: none]
+    #[arg(long, value_name = "NETWORK")]
+    behind_proxy: Vec<String>,
+    /// Expect the PROXY protocol, version 2, at the beginning of each HTTP and MQTT connection, and refuse connections that do
+    /// not come from --behind-proxy [default: off]
+    #[arg(long)]
+    proxy_protocol: bool,
+    /// Allow addresses that other machines can reach, without authorization or without encryption [default: off]
+    #[arg(long)]
+    open: bool,
+    /// Host name that requests may be for besides loopback names, for example `gate.example` (repeatable) [default: none on a
+    /// loopback address, any name on other addresses]
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
+    /// Origin whose pages may use the gateway besides its own pages, for example `https://app.example`, or `*` for any
+    /// (repeatable) [default: none]
+    #[arg(long, value_name = "ORIGIN")]
+    origin: Vec<String>,
+    /// URL under which clients and webhooks reach the gateway, for the URLs that it sends to workers of subscriptions, for example
+    /// `https://gate.example` [default: the listening address]
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// Host, address or network to which the gateway may send requests for clients although it is not public, for example
+    /// `hooks.internal` or `10.0.0.0/8` (repeatable) [default: none; this machine, if only programs on this machine can use the
+    /// gateway and without --auth]
+    #[arg(long, value_name = "HOST")]
+    outbound_allow: Vec<String>,
+    /// Authorities that are trusted in addition to those of the system, for requests that the gateway sends for clients (PEM)
+    /// [default: none]
+    #[arg(long, value_name = "FILE")]
+    outbound_ca: Option<String>,
+    /// Key that signs requests to webhooks, as `pollgate keygen` makes it; of several, the first one signs, and the others are
+    /// still published (repeatable) [default: a key in the directory of the store, which is made at the first start]
+    #[arg(long, value_name = "FILE")]
+    webhook_key: Vec<String>,
+    /// Let every client create streams that the gateway fills by polling a URL (docs/origins.md); with --auth, those may who
+    /// have the rights to create and to manage the stream [default: off]
+    #[arg(long)]
+    poll_origins: bool,
+    /// Log format: `text` or `json`; the variable RUST_LOG sets the level (info) [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log: Option<String>,
+    /// Where each HTTP request is logged as a line of JSON: a file, `-` (standard output), or `off` [default: off]
+    #[arg(long, value_name = "FILE")]
+    access_log: Option<String>,
+    /// File to which streams that are created and deleted, takeovers, refusals, revocations and calls of operators are written as
+    /// lines of JSON [default: none]
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<String>,
+    /// Override a limit, for example `body_bytes_max=65536` (repeatable; `--help` and `pollgate limits` list all)
+    #[arg(long, value_name = "NAME=VALUE")]
+    limit: Vec<String>,
+    /// TOML file with these options as keys [default: none]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Cli {
+    /// Returns the subcommand to run. For `serve` this merges and checks the settings.
+    pub fn task(self) -> Result<Task, SettingsError> {
+        let args = match self.command {
+            Some(Command::Store(command)) => return Ok(Task::Store(command)),
+            Some(Command::Limits) => return Ok(Task::Limits),
+            Some(Command::Keygen { file }) => return Ok(Task::Keygen(file)),
+            Some(Command::Token(command)) => return Ok(Task::Token(command)),
+            Some(Command::Serve(args)) => *args,
+            None => self.serve,
+        };
+        Ok(Task::Serve(Box::new(args.over(Variables::of(std::env::vars_os(), &option_names())?)?)))
+    }
+}
+
+/// The names of the options of `serve`, without dashes at the beginning.
+pub(super) fn option_names() -> Vec<String> {
+    let command = Cli::command();
+    let names = command.get_arguments().filter_map(|option| option.get_long().map(str::to_owned));
+    names.collect()
+}
+
+impl ServeArgs {
+    /// Merges the defaults, the file, the variables and the command line, and checks the result.
+    pub(super) fn over(self, variables: Variables) -> Result<Settings, SettingsError> {
+        let mut layers = Config::builder();
+        if let Some(file) = self.config.or(variables.config.map(PathBuf::from)) {
+            layers = layers.add_source(File::from(file).format(config::FileFormat::Toml));
+        }
+        layers = layers.add_source(variables.layer);
+        let keys = [
+            ("listen", self.listen),
+            ("admin", self.admin),
+            ("admin_token_file", self.admin_token_file),
+            ("mqtt", self.mqtt),
+            ("mqtt_refused", self.mqtt_refused),
+            ("store", self.store),
+            ("sync", self.sync),
+            ("memory_max", self.memory_max),
+            ("hold", self.hold),
+            ("hold_max", self.hold_max),
+            ("drain", self.drain),
+            ("public_url", self.public_url),
+            ("outbound_ca", self.outbound_ca),
+            ("log", self.log),
+            ("auth", self.auth),
+            ("tls_client_ca", self.tls_client_ca),
+            ("tls_client_crl", self.tls_client_crl),
+            ("tls_client_required", self.tls_client_required.then(|| "true".to_owned())),
+            ("access_log", self.access_log),
+            ("audit_log", self.audit_log),
+            ("open", self.open.then(|| "true".to_owned())),
+            ("poll_origins", self.poll_origins.then(|| "true".to_owned())),
+            ("proxy_protocol", self.proxy_protocol.then(|| "true".to_owned())),
+            ("accept_damage", self.accept_damage.then(|| "true".to_owned())),
+        ];
+        for (key, value) in keys {
+            layers = layers.set_override_option(key, value)?;
+        }
+        let lists = [
+            ("host", self.host),
+            ("origin", self.origin),
+            ("mqtt_refuse_filter", self.mqtt_refuse_filter),
+            ("behind_proxy", self.behind_proxy),
+            ("outbound_allow", self.outbound_allow),
+            ("webhook_key", self.webhook_key),
+            ("tls_certificate", self.tls_certificate),
+            ("tls_key", self.tls_key),
+        ];
+        for (key, list) in lists {
+            if !list.is_empty() {
+                layers = layers.set_override(key, list)?;
+            }
+        }
+        for limit in variables.limits.into_iter().chain(self.limit) {
+            let (name, value) = limit.split_once('=').ok_or_else(|| SettingsError::Limit(limit.clone()))?;
+            layers = layers.set_override(format!("limits.{name}"), value)?;
+        }
+        let settings: Settings = layers.build()?.try_deserialize()?;
+        settings.check()?;
+        Ok(settings)
+    }
+}
