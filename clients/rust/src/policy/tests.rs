@@ -1,175 +1,14 @@
-//! The decisions on simulated networks: a day of a reader takes milliseconds.
+//! The decisions of a reader on simulated networks.
 
+mod simulation;
 mod steps;
 
+use simulation::{
+    Answered, Connected, Envelope, Network, NetworkEvent, Script, Simulation, buffering, captive, down,
+    millis, nat, no_websocket, open, script, seconds,
+};
+
 use super::*;
-
-/// One thing that a network lets happen in an attempt.
-#[derive(Debug, Clone, Copy)]
-enum Happening {
-    Connected,
-    Answered,
-    Envelope,
-    End(End),
-}
-
-use Happening::{Answered, Connected, Envelope};
-
-/// What happens in an attempt and how long after its begin; behind the last of it there is silence.
-type Script = Box<dyn Iterator<Item = (Duration, Happening)>>;
-
-/// What a network makes of an attempt that begins so long after the simulation did.
-type Network = fn(&Attempt, Duration) -> Script;
-
-const fn millis(count: u64) -> Duration {
-    Duration::from_millis(count)
-}
-
-const fn seconds(count: u64) -> Duration {
-    Duration::from_secs(count)
-}
-
-/// One attempt as it was.
-#[derive(Debug)]
-struct Past {
-    form: Form,
-    heartbeat: Duration,
-    hold: Duration,
-    began: Duration,
-    took: Duration,
-    envelopes: u32,
-}
-
-/// A reader, its network and its past.
-struct Simulation {
-    start: Instant,
-    now: Instant,
-    policy: Policy,
-    past: Vec<Past>,
-    events: Vec<(Duration, Event)>,
-}
-
-impl Simulation {
-    fn new(settings: Settings) -> Self {
-        Self::knowing(settings, Known::default())
-    }
-
-    fn knowing(settings: Settings, known: Known) -> Self {
-        let start = Instant::now();
-        let policy = Policy::new(settings, known, Rng::with_seed(7), start);
-        Self { start, now: start, policy, past: Vec::new(), events: Vec::new() }
-    }
-
-    /// Lets the reader live until so long after the start.
-    fn run(&mut self, network: Network, until: Duration) -> &mut Self {
-        while self.now - self.start < until {
-            let step = self.policy.next(self.now);
-            self.note();
-            match step {
-                Step::Wait(next) => self.now = next.min(self.start + until),
-                Step::Read => self.attempt(network, self.start + until),
-            }
-            self.note();
-        }
-        self
-    }
-
-    fn note(&mut self) {
-        let since = self.now - self.start;
-        self.events.extend(self.policy.take_events().into_iter().map(|event| (since, event)));
-    }
-
-    fn attempt(&mut self, network: Network, until: Instant) {
-        let began = self.now;
-        let script = network(self.policy.attempt(), began - self.start);
-        let mut end = None;
-        for (after, what) in script {
-            let at = began + after;
-            if at >= until || self.policy.attempt().deadline() < at {
-                break;
-            }
-            self.now = at;
-            match what {
-                Connected => self.policy.connected(at),
-                Answered => self.policy.answered(at),
-                Envelope => self.policy.envelope(true, at),
-                Happening::End(how) => {
-                    end = Some(how);
-                    break;
-                }
-            }
-        }
-        let end = end.unwrap_or_else(|| {
-            self.now = self.policy.attempt().deadline().min(until);
-            if self.now == until { End::Left } else { self.policy.attempt().expired(self.now) }
-        });
-        let attempt = self.policy.attempt();
-        self.past.push(Past {
-            form: attempt.form,
-            heartbeat: attempt.heartbeat,
-            hold: attempt.hold,
-            began: began - self.start,
-            took: self.now - began,
-            envelopes: attempt.envelopes,
-        });
-        self.policy.ended(end, self.now);
-    }
-
-    fn forms(&self) -> Vec<Form> {
-        self.past.iter().map(|past| past.form).collect()
-    }
-
-    /// The changes of form since `since`.
-    fn changes(&self, since: Duration) -> Vec<(Form, Reason)> {
-        let changes = self.events.iter().filter_map(|(at, event)| match event {
-            Event::Form { to, reason, .. } if *at >= since => Some((*to, *reason)),
-            _ => None,
-        });
-        changes.collect()
-    }
-}
-
-fn script(happenings: impl IntoIterator<Item = (Duration, Happening)> + 'static) -> Script {
-    Box::new(happenings.into_iter().collect::<Vec<_>>().into_iter())
-}
-
-/// Everything works; each form brings its heartbeats.
-fn open(attempt: &Attempt, _: Duration) -> Script {
-    let (hold, heartbeat) = (attempt.hold, attempt.heartbeat);
-    let head = [(millis(20), Connected), (millis(40), Answered), (millis(41), Envelope)];
-    if attempt.form.is_live() {
-        let heartbeats = (1..).map(move |n| (millis(41) + heartbeat * n, Envelope));
-        return Box::new(head.into_iter().chain(heartbeats));
-    }
-    let answer = [Answered, Envelope, Happening::End(End::Clean)].map(|what| (hold + millis(40), what));
-    script([(millis(20), Connected)].into_iter().chain(answer))
-}
-
-/// What lets `open` happen until the first silence of so long, and then nothing.
-fn nat(limit: Duration, attempt: &Attempt, since: Duration) -> Script {
-    let mut last = Duration::ZERO;
-    Box::new(open(attempt, since).take_while(move |(at, _)| *at - std::mem::replace(&mut last, *at) < limit))
-}
-
-/// Nothing comes through before the whole answer is there.
-fn buffering(attempt: &Attempt, since: Duration) -> Script {
-    if attempt.form.is_live() { script([(millis(20), Connected)]) } else { open(attempt, since) }
-}
-
-fn no_websocket(attempt: &Attempt, since: Duration) -> Script {
-    if attempt.form == Form::WebSocket {
-        return script([(millis(20), Connected), (millis(40), Happening::End(End::Refused(400)))]);
-    }
-    open(attempt, since)
-}
-
-fn down(_: &Attempt, _: Duration) -> Script {
-    script([(millis(1), Happening::End(End::Unreachable))])
-}
-
-fn captive(_: &Attempt, _: Duration) -> Script {
-    script([(millis(20), Connected), (millis(40), Happening::End(End::NotGateway))])
-}
 
 #[test]
 fn the_first_message_comes_within_two_seconds_and_a_poll_where_everything_is_buffered() {
@@ -178,7 +17,7 @@ fn the_first_message_comes_within_two_seconds_and_a_poll_where_everything_is_buf
     use Form::*;
     let forms = [WebSocket, ShortPoll, Sse, ShortPoll, Ndjson, ShortPoll, LongPoll, LongPoll];
     assert_eq!(simulation.forms()[..8], forms);
-    let first = simulation.past.iter().find(|past| past.envelopes > 0).unwrap();
+    let first = simulation.attempts.iter().find(|attempt| attempt.envelopes > 0).unwrap();
     assert!(first.began + first.took < millis(2_100), "{first:?}");
     let reasons = [Reason::Start, Reason::NoEnvelope, Reason::NoEnvelope, Reason::NoEnvelope];
     let changes = simulation.changes(Duration::ZERO);
@@ -189,8 +28,8 @@ fn the_first_message_comes_within_two_seconds_and_a_poll_where_everything_is_buf
 fn a_form_that_was_given_up_is_tried_again_ever_more_rarely_and_used_once_it_works() {
     let mut simulation = Simulation::new(Settings::default());
     simulation.run(no_websocket, seconds(3600));
-    let tries = simulation.past.iter().filter(|past| past.form == Form::WebSocket);
-    let tries: Vec<_> = tries.map(|past| past.began.as_secs_f64()).collect();
+    let tries = simulation.attempts.iter().filter(|attempt| attempt.form == Form::WebSocket);
+    let tries: Vec<_> = tries.map(|attempt| attempt.began.as_secs_f64()).collect();
     for (gap, due) in
         tries.windows(2).map(|two| two[1] - two[0]).zip([60.0, 120.0, 240.0, 480.0, 600.0, 600.0])
     {
@@ -208,7 +47,7 @@ fn a_websocket_that_is_killed_at_once_is_given_up_after_three_tries() {
         if attempt.form != Form::WebSocket {
             return open(attempt, since);
         }
-        let killed = (millis(200), Happening::End(End::Cut));
+        let killed = (millis(200), NetworkEvent::End(End::Cut));
         script([(millis(20), Connected), (millis(40), Answered), (millis(41), Envelope), killed])
     }
     let mut simulation = Simulation::new(Settings::default());
@@ -216,7 +55,7 @@ fn a_websocket_that_is_killed_at_once_is_given_up_after_three_tries() {
     use Form::*;
     assert_eq!(simulation.forms()[..5], [WebSocket, WebSocket, WebSocket, ShortPoll, Sse]);
     assert_eq!(simulation.changes(seconds(1)), [(Sse, Reason::Cut)]);
-    assert!(simulation.past[4].began < seconds(2));
+    assert!(simulation.attempts[4].began < seconds(2));
     simulation.run(open, seconds(70));
     assert_eq!(simulation.policy.form, Some(WebSocket));
 }
@@ -230,10 +69,10 @@ fn a_silent_death_after_a_heartbeat_is_tried_again_at_once_in_the_same_form() {
     let mut simulation = Simulation::new(settings);
     simulation.run(dead_after_a_minute, seconds(3600));
     assert_eq!(simulation.changes(Duration::ZERO).len(), 1, "{:?}", simulation.events);
-    let first = &simulation.past[0];
+    let first = &simulation.attempts[0];
     // Heartbeats come at 15, 30 and 45 s.
     assert!(first.took > seconds(67) && first.took < seconds(68), "{first:?}");
-    assert!(simulation.past[1].began - first.took < millis(100));
+    assert!(simulation.attempts[1].began - first.took < millis(100));
 }
 
 #[test]
@@ -245,8 +84,8 @@ fn a_form_that_goes_mute_behind_its_first_envelope_is_given_up_and_gets_twice_th
     let mut simulation = Simulation::new(Settings::default());
     simulation.run(mute, seconds(200));
     assert_eq!(simulation.forms()[..3], [Form::WebSocket, Form::ShortPoll, Form::Sse]);
-    let tries = simulation.past.iter().filter(|past| past.form == Form::WebSocket);
-    assert_eq!(tries.count(), 2, "{:?}", simulation.past);
+    let tries = simulation.attempts.iter().filter(|attempt| attempt.form == Form::WebSocket);
+    assert_eq!(tries.count(), 2, "{:?}", simulation.attempts);
     assert_eq!(simulation.policy.envelope_patience(Form::WebSocket), seconds(4));
 }
 
@@ -270,12 +109,12 @@ fn a_form_whose_heartbeats_never_come_is_given_up_although_bursts_of_messages_do
 fn a_proxy_that_cuts_a_held_poll_does_so_once() {
     fn cuts(limit: Duration, attempt: &Attempt, since: Duration) -> Script {
         if attempt.form.is_live() {
-            return script([(millis(20), Connected), (millis(40), Happening::End(End::Refused(400)))]);
+            return script([(millis(20), Connected), (millis(40), NetworkEvent::End(End::Refused(400)))]);
         }
         if attempt.hold < limit {
             return open(attempt, since);
         }
-        script([(millis(20), Connected), (limit, Happening::End(End::Refused(504)))])
+        script([(millis(20), Connected), (limit, NetworkEvent::End(End::Refused(504)))])
     }
     for (network, cut_at) in [
         ((|attempt, since| cuts(seconds(10), attempt, since)) as Network, 10),
@@ -284,16 +123,18 @@ fn a_proxy_that_cuts_a_held_poll_does_so_once() {
     ] {
         let mut simulation = Simulation::new(Settings::default());
         simulation.run(network, seconds(6 * 3600));
-        let held: Vec<_> = simulation.past.iter().filter(|past| past.form == Form::LongPoll).collect();
-        let errors = held.iter().filter(|past| past.envelopes == 0 && past.took >= seconds(cut_at)).count();
+        let held: Vec<_> =
+            simulation.attempts.iter().filter(|attempt| attempt.form == Form::LongPoll).collect();
+        let errors =
+            held.iter().filter(|attempt| attempt.envelopes == 0 && attempt.took >= seconds(cut_at)).count();
         assert_eq!(errors, usize::from(cut_at < 25));
         assert_eq!(held.last().unwrap().hold, seconds((cut_at * 8 / 10).min(25)));
         let known = simulation.policy.known();
-        let mut next = Simulation::knowing(Settings::default(), known);
+        let mut next = Simulation::with_known(Settings::default(), known);
         next.run(network, seconds(50));
         assert_eq!(next.forms()[0], Form::LongPoll, "what was learned is used");
-        let (_under_way, past) = next.past.split_last().unwrap();
-        assert!(past.iter().all(|past| past.envelopes > 0), "{past:?}");
+        let (_current, finished) = next.attempts.split_last().unwrap();
+        assert!(finished.iter().all(|attempt| attempt.envelopes > 0), "{finished:?}");
     }
 }
 
@@ -341,7 +182,7 @@ fn what_answers_every_form_but_polls_with_patience_or_pages_is_found_out() {
         (
             (|attempt, since| match attempt.form {
                 Form::WebSocket => {
-                    script([(millis(20), Connected), (millis(40), Happening::End(End::Restart(None)))])
+                    script([(millis(20), Connected), (millis(40), NetworkEvent::End(End::Restart(None)))])
                 }
                 _ => open(attempt, since),
             }) as Network,
@@ -368,14 +209,15 @@ fn the_heartbeat_of_a_nat_is_found_and_kept() {
     ] {
         let mut simulation = Simulation::new(Settings::default());
         simulation.run(network, seconds(24 * 3600));
-        let heartbeats: Vec<_> = simulation.past.iter().map(|past| past.heartbeat.as_secs()).collect();
+        let heartbeats: Vec<_> =
+            simulation.attempts.iter().map(|attempt| attempt.heartbeat.as_secs()).collect();
         assert!(heartbeats.len() <= 11, "ten to search, and the one that stays: {heartbeats:?}");
         let last = *heartbeats.last().unwrap();
         assert!(last * 10 >= limit * 8 && last < limit, "{heartbeats:?}");
-        let above = simulation.past.iter().filter(|past| past.heartbeat >= seconds(limit));
-        let above: Duration = above.map(|past| past.took).sum();
+        let above = simulation.attempts.iter().filter(|attempt| attempt.heartbeat >= seconds(limit));
+        let above: Duration = above.map(|attempt| attempt.took).sum();
         assert!(above <= seconds(limit) * 5, "{above:?} in a day: {heartbeats:?}");
-        assert!(simulation.past.iter().all(|past| past.form == Form::WebSocket));
+        assert!(simulation.attempts.iter().all(|attempt| attempt.form == Form::WebSocket));
     }
 }
 
@@ -383,9 +225,9 @@ fn the_heartbeat_of_a_nat_is_found_and_kept() {
 fn a_proxy_that_closes_silent_sockets_does_so_once() {
     fn proxy(limit: Duration, attempt: &Attempt, since: Duration) -> Script {
         let mut last = Duration::ZERO;
-        let cut = move |(at, what): (Duration, Happening)| {
+        let cut = move |(at, what): (Duration, NetworkEvent)| {
             let silence = at - std::mem::replace(&mut last, at);
-            if silence < limit { (at, what) } else { (at - silence + limit, Happening::End(End::Cut)) }
+            if silence < limit { (at, what) } else { (at - silence + limit, NetworkEvent::End(End::Cut)) }
         };
         Box::new(open(attempt, since).map(cut))
     }
@@ -396,9 +238,10 @@ fn a_proxy_that_closes_silent_sockets_does_so_once() {
     ] {
         let mut simulation = Simulation::new(Settings::default());
         simulation.run(network, seconds(24 * 3600));
-        let (_under_way, past) = simulation.past.split_last().unwrap();
-        let cut = past.iter().filter(|past| past.took.subsec_millis() == 41 && past.envelopes == 1);
-        assert_eq!(cut.count(), 1, "{past:?}");
+        let (_current, finished) = simulation.attempts.split_last().unwrap();
+        let cut =
+            finished.iter().filter(|attempt| attempt.took.subsec_millis() == 41 && attempt.envelopes == 1);
+        assert_eq!(cut.count(), 1, "{finished:?}");
         assert_eq!(simulation.changes(Duration::ZERO), [(Form::WebSocket, Reason::Start)]);
     }
 }
@@ -413,7 +256,7 @@ fn another_network_begins_with_what_is_known_of_it() {
     simulation.policy.network_changed(memory.of("train"), simulation.now);
     simulation.run(buffering, seconds(120));
     assert_eq!(simulation.changes(seconds(1)), [(Form::LongPoll, Reason::NetworkChanged)]);
-    assert_eq!(simulation.past.last().unwrap().hold, seconds(7));
+    assert_eq!(simulation.attempts.last().unwrap().hold, seconds(7));
     // The same label again: everything is tried again at once.
     simulation.policy.network_changed(memory.of("train"), simulation.now);
     simulation.run(open, seconds(130));
@@ -445,11 +288,11 @@ fn a_day_of_changing_networks_never_keeps_a_reader_waiting_for_long() {
     }
     let mut simulation = Simulation::new(Settings::default());
     simulation.run(day, seconds(24 * 3600));
-    assert!(simulation.past.len() < 24 * 3600 / 5, "{} attempts", simulation.past.len());
+    assert!(simulation.attempts.len() < 24 * 3600 / 5, "{} attempts", simulation.attempts.len());
     for half_hour in (0..48).filter(|number| !matches!(number % 8, 2 | 5 | 7)) {
         let (from, to) = (seconds(half_hour * 1800), seconds((half_hour + 1) * 1800));
-        let inside = simulation.past.iter().filter(|past| past.began >= from && past.began < to);
-        let first = inside.clone().find(|past| past.envelopes > 0).expect("something comes through");
+        let inside = simulation.attempts.iter().filter(|attempt| attempt.began >= from && attempt.began < to);
+        let first = inside.clone().find(|attempt| attempt.envelopes > 0).expect("something comes through");
         assert!(first.began - from < seconds(500), "{half_hour}: {first:?}");
     }
 }
