@@ -16,7 +16,7 @@ const nameOf = ({ server, strategy }) => (server === OWN ? strategy : `${server}
 const energyOf = (run, radio) => run.energy.find((energy) => energy.radio === radio)?.joulesPerClientHour
 
 // A pair of Okabe and Ito's colours that differ for the colour-blind too, for a light and a dark page. Their yellow is
-// left out: it can not be seen on white.
+// left out: it cannot be seen on white.
 const COLOURS = [
   ["#0072b2", "#4a9fdc"], ["#d55e00", "#f07d2a"], ["#009e73", "#2cc79a"], ["#cc79a7", "#e39cc4"],
   ["#c78500", "#e69f00"], ["#3f9fd8", "#8fd0f5"], ["#1b1f24", "#e4e7eb"],

@@ -24,8 +24,8 @@ async fn a_full_disk_acknowledges_nothing_to_mqtt_clients_and_keeps_their_sessio
     assert_eq!(reader.take().await.payload, b"before");
 
     fill(&gateway).await;
-    for quality in [1, 2] {
-        assert_eq!(publisher.publish("s", "refused", quality).await, QUOTA_EXCEEDED);
+    for qos in [1, 2] {
+        assert_eq!(publisher.publish("s", "refused", qos).await, QUOTA_EXCEEDED);
     }
     let mut new = Mqtt::open(gateway.mqtt, 5).await;
     new.send(&Hello::lasting("new").bytes()).await;

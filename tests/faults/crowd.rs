@@ -29,7 +29,7 @@ const REQUESTS_AN_APPEND: usize = 25;
 
 /// Counts over all readers.
 #[derive(Debug, Default)]
-struct Deeds {
+struct Counters {
     short_polls: AtomicUsize,
     long_polls: AtomicUsize,
     event_streams: AtomicUsize,
@@ -50,7 +50,7 @@ struct Reader {
     connection: Option<Connection>,
     offset: String,
     seen: Vec<u32>,
-    deeds: Arc<Deeds>,
+    counters: Arc<Counters>,
     pace: Arc<Semaphore>,
 }
 
@@ -59,7 +59,7 @@ async fn every_reader_of_a_crowd_sees_every_message_in_order_and_once() {
     let _turn = alone().await;
     let gateway = Gateway::start(&["--limit", "connections_per_second_max=100000"]).await;
     json_stream(&gateway, STREAM).await;
-    let (deeds, pace) = (Arc::new(Deeds::default()), Arc::new(Semaphore::new(0)));
+    let (counters, pace) = (Arc::new(Counters::default()), Arc::new(Semaphore::new(0)));
     let since = Instant::now();
     let mut publishers = JoinSet::new();
     for publisher in 0..PUBLISHERS {
@@ -73,7 +73,7 @@ async fn every_reader_of_a_crowd_sees_every_message_in_order_and_once() {
             connection: None,
             offset: "-1".to_owned(),
             seen: Vec::with_capacity(MESSAGES),
-            deeds: deeds.clone(),
+            counters: counters.clone(),
             pace: pace.clone(),
         };
         readers.spawn(reader.read_all());
@@ -98,9 +98,9 @@ async fn every_reader_of_a_crowd_sees_every_message_in_order_and_once() {
     }
     println!(
         "{READERS} readers saw 1..{MESSAGES} in order, once, in {elapsed:.1?}; {appends} appends by {PUBLISHERS} \
-         publishers in {published:.1?}; {deeds:?}; the table empty after {emptied:.0?}"
+         publishers in {published:.1?}; {counters:?}; the table empty after {emptied:.0?}"
     );
-    let [cuts, changes] = [&deeds.cuts, &deeds.changes].map(|count| count.load(Ordering::Relaxed));
+    let [cuts, changes] = [&counters.cuts, &counters.changes].map(|count| count.load(Ordering::Relaxed));
     let each = READERS as usize;
     assert!(cuts > 5 * each, "only {cuts} cuts");
     assert!(changes > 10 * each, "only {changes} changes of form");
@@ -127,7 +127,7 @@ impl Reader {
         while self.seen.len() < MESSAGES {
             let form =
                 self.random.choice([Form::ShortPoll, Form::LongPoll, Form::EventStream]).expect("three");
-            self.deeds.changes.fetch_add(usize::from(form != last), Ordering::Relaxed);
+            self.counters.changes.fetch_add(usize::from(form != last), Ordering::Relaxed);
             last = form;
             self.pace.add_permits(1);
             // An event stream does not end by itself, so it is always cut.
@@ -143,7 +143,7 @@ impl Reader {
             if timeout(cut_after, self.read(form)).await.is_err() {
                 // Everything in flight is lost with the socket.
                 self.connection = None;
-                self.deeds.cuts.fetch_add(1, Ordering::Relaxed);
+                self.counters.cuts.fetch_add(1, Ordering::Relaxed);
             }
         }
         self.seen
@@ -159,15 +159,16 @@ impl Reader {
     }
 
     async fn poll(&mut self, target: String) {
-        let deed = if target.contains("live") { &self.deeds.long_polls } else { &self.deeds.short_polls };
-        deed.fetch_add(1, Ordering::Relaxed);
+        let counter =
+            if target.contains("live") { &self.counters.long_polls } else { &self.counters.short_polls };
+        counter.fetch_add(1, Ordering::Relaxed);
         // The connection is taken out while it is used, so that a cut drops it.
         let mut connection = self.connect().await;
         let answer = connection.send(get(target)).await;
         self.connection = Some(connection);
         let offset = answer.next_offset();
         match answer.status.as_u16() {
-            200 => self.take(&answer.body, offset),
+            200 => self.add(&answer.body, offset),
             204 => self.offset = offset,
             _ => panic!("{answer:?}"),
         }
@@ -175,7 +176,7 @@ impl Reader {
 
     /// Follows an event stream until the last message or the cut. Messages count only with their offset.
     async fn follow(&mut self, target: String) {
-        self.deeds.event_streams.fetch_add(1, Ordering::Relaxed);
+        self.counters.event_streams.fetch_add(1, Ordering::Relaxed);
         let mut events = self.connect().await.events(target).await;
         let mut data: Option<String> = None;
         while self.seen.len() < MESSAGES {
@@ -187,7 +188,7 @@ impl Reader {
             let control: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
             let offset = control["streamNextOffset"].as_str().expect("an offset").to_owned();
             match data.take() {
-                Some(data) => self.take(data.as_bytes(), offset),
+                Some(data) => self.add(data.as_bytes(), offset),
                 None => self.offset = offset,
             }
         }
@@ -200,7 +201,7 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, messages: &[u8], offset: String) {
+    fn add(&mut self, messages: &[u8], offset: String) {
         self.seen.extend(serde_json::from_slice::<Vec<u32>>(messages).expect("numbers"));
         self.offset = offset;
     }

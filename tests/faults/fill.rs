@@ -58,11 +58,11 @@ struct Acknowledged {
 
 /// Counts of the publishers and creators.
 #[derive(Default)]
-struct Deeds {
-    taken: AtomicU64,
+struct Counters {
+    accepted: AtomicU64,
     refused: AtomicU64,
     created: AtomicU64,
-    over: AtomicBool,
+    stop: AtomicBool,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,34 +136,34 @@ async fn fill(gateway: &Gateway, on_disk: bool) -> Filled {
     let store = if on_disk { directory.path().to_str().unwrap() } else { "memory" };
     let control = Gateway::start(&arguments(store, memory_max)).await;
     create_existing(&control).await;
-    let (mut quiet, mut busy) = (Worked::default(), Worked::default());
+    let (mut baseline, mut filling) = (TurnResult::default(), TurnResult::default());
     let turn = Duration::from_secs(seconds) / TURNS;
     for number in 0..TURNS {
-        let work = Work { turn: number, on_disk, keeps_little: true };
-        quiet.add(work.run(&control, turn / 4, budget, 0).await);
-        let missing = REFUSALS.saturating_sub(busy.refused).div_ceil(u64::from(TURNS - number));
-        busy.add(Work { keeps_little: false, ..work }.run(gateway, turn, budget, missing).await);
+        let load = TurnLoad { turn: number, on_disk, keeps_little: true };
+        baseline.add(load.run(&control, turn / 4, budget, 0).await);
+        let missing = REFUSALS.saturating_sub(filling.refused).div_ceil(u64::from(TURNS - number));
+        filling.add(TurnLoad { keeps_little: false, ..load }.run(gateway, turn, budget, missing).await);
     }
     println!(
         "budget {:.0} MiB: at most {:.1} MiB resident; {} appends and {} new streams, {} refused; \
          p99 of {} reads {:.1?}, of {} while nothing filled up {:.1?}",
         mib(budget),
-        mib(busy.resident_max),
-        busy.taken,
-        busy.created,
-        busy.refused,
-        busy.reads.len(),
-        p99(&busy.reads),
-        quiet.reads.len(),
-        p99(&quiet.reads),
+        mib(filling.resident_max),
+        filling.accepted,
+        filling.created,
+        filling.refused,
+        filling.reads.len(),
+        p99(&filling.reads),
+        baseline.reads.len(),
+        p99(&baseline.reads),
     );
     for account in ["messages", "streams", "connections", "buffers"] {
         let held = gateway.metric(&format!("pollgate_memory_held_bytes{{account=\"{account}\"}}")).await;
         println!("  {account}: {:.1} MiB", held / f64::from(1 << 20));
     }
-    assert!(is_within(busy.resident_max, budget), "{} bytes resident", busy.resident_max);
-    assert!(p99(&busy.reads) <= 2 * p99(&quiet.reads) + NOISE, "readers wait longer");
-    Filled { streams: busy.streams }
+    assert!(is_within(filling.resident_max, budget), "{} bytes resident", filling.resident_max);
+    assert!(p99(&filling.reads) <= 2 * p99(&baseline.reads) + NOISE, "readers wait longer");
+    Filled { streams: filling.streams }
 }
 
 /// Creates the streams that the readers poll.
@@ -179,21 +179,21 @@ async fn create_existing(gateway: &Gateway) {
 
 /// Results of one or several turns.
 #[derive(Default)]
-struct Worked {
+struct TurnResult {
     streams: Vec<(String, Acknowledged)>,
     reads: Vec<Duration>,
     resident_max: u64,
-    taken: u64,
+    accepted: u64,
     refused: u64,
     created: u64,
 }
 
-impl Worked {
+impl TurnResult {
     fn add(&mut self, turn: Self) {
         self.streams.extend(turn.streams);
         self.reads.extend(turn.reads);
         self.resident_max = self.resident_max.max(turn.resident_max);
-        self.taken += turn.taken;
+        self.accepted += turn.accepted;
         self.refused += turn.refused;
         self.created += turn.created;
     }
@@ -201,45 +201,45 @@ impl Worked {
 
 /// What the publishers do in one turn.
 #[derive(Debug, Clone, Copy)]
-struct Work {
+struct TurnLoad {
     turn: u32,
     on_disk: bool,
-    /// Almost nothing that they publish is kept, and no streams are created without end.
+    /// The store keeps almost nothing of what they publish, and no streams are created without end.
     keeps_little: bool,
 }
 
-impl Work {
+impl TurnLoad {
     /// Runs publishers, creators and a reader for some time and until the gateway has refused `refusals` times, on streams of
     /// this turn.
-    async fn run(self, gateway: &Gateway, time: Duration, budget: u64, refusals: u64) -> Worked {
-        let (deeds, address) = (Arc::<Deeds>::default(), gateway.address);
+    async fn run(self, gateway: &Gateway, time: Duration, budget: u64, refusals: u64) -> TurnResult {
+        let (counters, address) = (Arc::<Counters>::default(), gateway.address);
         let creators = if self.on_disk { CREATORS_ON_DISK } else { CREATORS_IN_MEMORY };
         let (mut publishing, mut creating) = (JoinSet::new(), JoinSet::new());
         for creator in 0..creators {
             if self.keeps_little {
-                publishing.spawn(publish(address, self, PUBLISHERS + creator, deeds.clone()));
+                publishing.spawn(publish(address, self, PUBLISHERS + creator, counters.clone()));
             } else {
-                creating.spawn(create(address, self.turn, creator, deeds.clone()));
+                creating.spawn(create(address, self.turn, creator, counters.clone()));
             }
         }
         for publisher in 0..PUBLISHERS {
-            publishing.spawn(publish(address, self, publisher, deeds.clone()));
+            publishing.spawn(publish(address, self, publisher, counters.clone()));
         }
-        let reader: JoinHandle<_> = tokio::spawn(read(address, deeds.clone()));
+        let reader: JoinHandle<_> = tokio::spawn(read(address, counters.clone()));
         let (since, mut resident_max) = (Instant::now(), 0);
-        while since.elapsed() < time || deeds.refused.load(Ordering::Relaxed) < refusals {
+        while since.elapsed() < time || counters.refused.load(Ordering::Relaxed) < refusals {
             assert!(since.elapsed() < FULL_WITHIN, "the budget is not reached");
             resident_max = resident_max.max(gateway.memory_bytes());
             assert!(is_within(resident_max, budget), "{resident_max} bytes resident");
             sleep(Duration::from_millis(50)).await;
         }
-        deeds.over.store(true, Ordering::Relaxed);
+        counters.stop.store(true, Ordering::Relaxed);
         let streams = publishing.join_all().await.into_iter().flatten().collect();
         creating.join_all().await;
         let reads = reader.await.unwrap();
-        let [taken, refused, created] =
-            [&deeds.taken, &deeds.refused, &deeds.created].map(|count| count.load(Ordering::Relaxed));
-        Worked { streams, reads, resident_max, taken, refused, created }
+        let [accepted, refused, created] = [&counters.accepted, &counters.refused, &counters.created]
+            .map(|count| count.load(Ordering::Relaxed));
+        TurnResult { streams, reads, resident_max, accepted, refused, created }
     }
 
     /// Bytes of the next message of a stream.
@@ -252,67 +252,70 @@ impl Work {
     }
 
     /// Whether a publisher continues with another stream.
-    fn is_full(self, kept: Acknowledged) -> bool {
-        kept.bytes >= STREAM_BYTES
-            || (self.on_disk && !self.keeps_little && kept.messages >= STREAM_MESSAGES_ON_DISK)
+    fn is_full(self, acknowledged: Acknowledged) -> bool {
+        acknowledged.bytes >= STREAM_BYTES
+            || (self.on_disk && !self.keeps_little && acknowledged.messages >= STREAM_MESSAGES_ON_DISK)
     }
 }
 
 /// Appends messages of several sizes to one stream after the other. Returns the acknowledged messages.
 async fn publish(
     address: SocketAddr,
-    work: Work,
+    load: TurnLoad,
     publisher: usize,
-    deeds: Arc<Deeds>,
+    counters: Arc<Counters>,
 ) -> Vec<(String, Acknowledged)> {
-    let Work { turn, keeps_little, .. } = work;
+    let TurnLoad { turn, keeps_little, .. } = load;
     let mut connection = Connection::open(address).await;
     let mut streams = Vec::new();
-    while !deeds.over.load(Ordering::Relaxed) {
+    while !counters.stop.load(Ordering::Relaxed) {
         let stream = format!("/v1/stream/fill/{publisher}/{turn}/{}/{keeps_little}", streams.len());
-        let mut kept = Acknowledged::default();
+        let mut acknowledged = Acknowledged::default();
         if keeps_little {
             let create = || put(&stream).header("stream-max-messages", 4).text("");
-            while !taken(&mut connection, create(), &deeds).await && !deeds.over.load(Ordering::Relaxed) {}
-        }
-        while !work.is_full(kept) && !deeds.over.load(Ordering::Relaxed) {
-            let size = work.size(kept.messages);
-            let append = post(format!("{stream}?create=1")).text(vec![b'a' + publisher as u8 % 26; size]);
-            if taken(&mut connection, append, &deeds).await {
-                kept.messages += 1;
-                kept.bytes += size;
+            let mut created = false;
+            while !created && !counters.stop.load(Ordering::Relaxed) {
+                created = is_accepted(&mut connection, create(), &counters).await;
             }
         }
-        streams.push((stream, kept));
+        while !load.is_full(acknowledged) && !counters.stop.load(Ordering::Relaxed) {
+            let size = load.size(acknowledged.messages);
+            let append = post(format!("{stream}?create=1")).text(vec![b'a' + publisher as u8 % 26; size]);
+            if is_accepted(&mut connection, append, &counters).await {
+                acknowledged.messages += 1;
+                acknowledged.bytes += size;
+            }
+        }
+        streams.push((stream, acknowledged));
     }
     streams
 }
 
 /// Creates streams without end.
-async fn create(address: SocketAddr, turn: u32, creator: usize, deeds: Arc<Deeds>) {
+async fn create(address: SocketAddr, turn: u32, creator: usize, counters: Arc<Counters>) {
     let mut connection = Connection::open(address).await;
     for n in 0.. {
-        if deeds.over.load(Ordering::Relaxed) {
+        if counters.stop.load(Ordering::Relaxed) {
             return;
         }
         let append = post(format!("/v1/stream/created/{creator}/{turn}/{n}?create=1")).text("x");
-        if taken(&mut connection, append, &deeds).await {
-            deeds.created.fetch_add(1, Ordering::Relaxed);
+        if is_accepted(&mut connection, append, &counters).await {
+            counters.created.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 /// Returns whether an append or a new stream was accepted. A refusal must have its reason and a `Retry-After`.
-async fn taken(connection: &mut Connection, request: Request, deeds: &Deeds) -> bool {
+async fn is_accepted(connection: &mut Connection, request: Request, counters: &Counters) -> bool {
     let answer = connection.send(request).await;
     if matches!(answer.status.as_u16(), 201 | 204) {
-        deeds.taken.fetch_add(1, Ordering::Relaxed);
+        counters.accepted.fetch_add(1, Ordering::Relaxed);
         return true;
     }
     assert!(matches!(answer.status.as_u16(), 503 | 507), "{answer:?}");
     assert!(matches!(answer.problem().as_str(), "memory-full" | "memory-short"), "{answer:?}");
     assert!(!answer.header("retry-after").is_empty());
-    deeds.refused.fetch_add(1, Ordering::Relaxed);
+    counters.refused.fetch_add(1, Ordering::Relaxed);
     if answer.says_close() {
         *connection = connection.again().await;
     }
@@ -321,10 +324,10 @@ async fn taken(connection: &mut Connection, request: Request, deeds: &Deeds) -> 
 }
 
 /// Sends short polls to the existing streams in turn, and returns the duration of each.
-async fn read(address: SocketAddr, deeds: Arc<Deeds>) -> Vec<Duration> {
+async fn read(address: SocketAddr, counters: Arc<Counters>) -> Vec<Duration> {
     let mut connection = Connection::open(address).await;
     let mut reads = Vec::new();
-    while !deeds.over.load(Ordering::Relaxed) {
+    while !counters.stop.load(Ordering::Relaxed) {
         let stream = format!("/v1/stream/existing/{}?offset=-1", reads.len() % EXISTING);
         let since = Stopwatch::start();
         let answer = connection.send(get(stream)).await.expect(200);
@@ -345,7 +348,9 @@ impl Filled {
     /// Every stream has every acknowledged byte, in the order of its publisher.
     async fn can_be_read(&self, gateway: &Gateway) {
         let mut connection = gateway.connect().await;
-        for (stream, kept) in self.streams.iter().filter(|(_, kept)| kept.messages > 0) {
+        for (stream, acknowledged) in
+            self.streams.iter().filter(|(_, acknowledged)| acknowledged.messages > 0)
+        {
             let (mut offset, mut bytes) = ("-1".to_owned(), 0);
             loop {
                 let answer = connection.send(get(format!("{stream}?offset={offset}"))).await.expect(200);
@@ -355,7 +360,7 @@ impl Filled {
                     break;
                 }
             }
-            assert_eq!(bytes, kept.bytes, "{stream}");
+            assert_eq!(bytes, acknowledged.bytes, "{stream}");
         }
     }
 }

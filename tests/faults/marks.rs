@@ -30,7 +30,7 @@ const TTL: Duration = Duration::from_secs(3600);
 const LIMIT: MessageLimit = MessageLimit { bytes_max: 1 << 20, count_max: 1000 };
 
 /// A hub, and a stream whose tail is known.
-struct Lane {
+struct RacedStream {
     hub: Arc<Hub>,
     store: Arc<Memory>,
     clock: Clock,
@@ -44,22 +44,22 @@ fn no_race_against_a_subscriber_loses_a_mark_or_leaves_a_place() {
     let mut arena = Arena::open();
     let [mut exact, mut wildcard, mut mixed, mut follow, mut create] = [Tally::default(); 5];
     let since = Instant::now();
-    let mut lane = arena.wait(Lane::open());
+    let mut raced = arena.wait(RacedStream::open());
     for race in Arena::rounds(APPENDS) {
         let (filter, tally) =
-            if race % 2 == 0 { ("room/+/#", &mut wildcard) } else { (lane.stream.as_str(), &mut exact) };
+            if race % 2 == 0 { ("room/+/#", &mut wildcard) } else { (raced.stream.as_str(), &mut exact) };
         let filter = Filter::parse(filter).expect("a filter");
-        lane.come(&mut arena, tally, filter);
+        raced.subscribe(&mut arena, tally, filter);
         if race % 10 == 0 {
-            lane.leave_while_another_comes(&mut arena, &mut mixed);
-            lane.follow(&mut arena, &mut follow, if race % 20 == 0 { "room/+" } else { "room/lives" });
-            lane.create(&mut arena, &mut create);
+            raced.unsubscribe_while_another_subscribes(&mut arena, &mut mixed);
+            raced.follow(&mut arena, &mut follow, if race % 20 == 0 { "room/+" } else { "room/lives" });
+            raced.create(&mut arena, &mut create);
         }
         if race % RACES_A_STREAM == 0 {
-            lane = lane.next(&arena, race);
+            raced = raced.next(&arena, race);
         }
     }
-    let counts = lane.end(&arena);
+    let counts = raced.end(&arena);
     println!(
         "marks in {:.1?}: appends to a subscriber by name {exact}, by wildcard {wildcard}; leaving while another \
          comes {mixed}; delete, create, append {follow}; creation {create}; 0 marks lost; left: {counts:?}",
@@ -71,7 +71,7 @@ fn no_race_against_a_subscriber_loses_a_mark_or_leaves_a_place() {
     }
 }
 
-impl Lane {
+impl RacedStream {
     async fn open() -> Self {
         let (store, clock) = (Arc::new(Memory::new()), Clock::start());
         let (limits, metrics) = (Arc::new(Limits::default()), Arc::new(Metrics::new()));
@@ -96,7 +96,7 @@ impl Lane {
     }
 
     /// A subscriber is added and reads while a message is appended: it reads the message or is notified.
-    fn come(&mut self, arena: &mut Arena, tally: &mut Tally, filter: Filter) {
+    fn subscribe(&mut self, arena: &mut Arena, tally: &mut Tally, filter: Filter) {
         let (hub, stream, start) = (self.hub.clone(), self.stream.clone(), Start::At(self.tail));
         let coming = async move {
             let subscriber = hub.subscriber("coming");
@@ -114,7 +114,7 @@ impl Lane {
     }
 
     /// The last subscriber of a stream is dropped while another one is added, which must be notified of the next message.
-    fn leave_while_another_comes(&mut self, arena: &mut Arena, tally: &mut Tally) {
+    fn unsubscribe_while_another_subscribes(&mut self, arena: &mut Arena, tally: &mut Tally) {
         let filter = Filter::parse(self.stream.as_str()).expect("a filter");
         let leaving = self.hub.subscriber("leaving");
         leaving.add(filter.clone());

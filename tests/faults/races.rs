@@ -27,7 +27,7 @@ const DRAINS: u64 = 1000;
 type Polled = pollgate::hub::Polled<StreamReader>;
 
 /// A stream with the offset that a poll waits at.
-struct Lane {
+struct RacedStream {
     hub: Arc<Hub>,
     stream: StreamName,
     tail: Offset,
@@ -40,21 +40,21 @@ fn no_race_against_a_poll_that_begins_to_wait_loses_a_wake_up_or_leaves_a_waiter
     let hub = arena.wait(async { hub(Limits::default()) });
     let [mut append, mut leave, mut newer, mut close, mut delete] = [Tally::default(); 5];
     let since = Instant::now();
-    let mut lane = Lane::open(&mut arena, &hub, "0");
+    let mut raced = RacedStream::open(&mut arena, &hub, "0");
     for race in Arena::rounds(APPENDS) {
-        lane.append(&mut arena, &mut append);
+        raced.append(&mut arena, &mut append);
         if race % 10 == 0 {
-            lane.leave(&mut arena, &mut leave);
-            lane.newer(&mut arena, &mut newer);
-            Lane::open(&mut arena, &hub, "closed").close(&mut arena, &mut close);
-            Lane::open(&mut arena, &hub, "deleted").delete(&mut arena, &mut delete);
+            raced.leave(&mut arena, &mut leave);
+            raced.newer(&mut arena, &mut newer);
+            RacedStream::open(&mut arena, &hub, "closed").close(&mut arena, &mut close);
+            RacedStream::open(&mut arena, &hub, "deleted").delete(&mut arena, &mut delete);
         }
         if race % RACES_A_STREAM == 0 {
-            arena.wait(hub.delete(&lane.stream)).expect("it exists");
-            lane = Lane::open(&mut arena, &hub, &race.to_string());
+            arena.wait(hub.delete(&raced.stream)).expect("it exists");
+            raced = RacedStream::open(&mut arena, &hub, &race.to_string());
         }
     }
-    arena.wait(hub.delete(&lane.stream)).expect("it exists");
+    arena.wait(hub.delete(&raced.stream)).expect("it exists");
     println!(
         "races in {:.1?}: appends {append}; leaving {leave}; newer polls {newer}; closing {close}; deletion \
          {delete}; 0 wake-ups lost; left: {:?}",
@@ -77,10 +77,10 @@ fn no_drain_overlooks_a_poll_that_begins_to_wait() {
     for _ in Arena::rounds(DRAINS) {
         let hub =
             arena.wait(async { hub(Limits { drain_spread: "0s".parse().unwrap(), ..Limits::default() }) });
-        let lane = Lane::open(&mut arena, &hub, "drained");
+        let raced = RacedStream::open(&mut arena, &hub, "drained");
         let drained = hub.clone();
         let began = Instant::now();
-        let (polled, ()) = arena.race(&mut tally, lane.poll(None), async move { drained.drain().await });
+        let (polled, ()) = arena.race(&mut tally, raced.poll(None), async move { drained.drain().await });
         let held = match polled {
             Ok(polled) => polled.batch.is_empty() && polled.held,
             Err(PollError::Draining) => false,
@@ -94,7 +94,7 @@ fn no_drain_overlooks_a_poll_that_begins_to_wait() {
     tally.was_close();
 }
 
-impl Lane {
+impl RacedStream {
     fn open(arena: &mut Arena, hub: &Arc<Hub>, name: &str) -> Self {
         let stream = StreamName::parse(name).expect("a name");
         let creation = Creation { content_type: Some(json()), ..Creation::default() };

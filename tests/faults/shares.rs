@@ -16,18 +16,18 @@ async fn an_address_cannot_exceed_its_share_of_the_memory_and_others_continue() 
     let _turn = alone().await;
     let gateway = Gateway::start(&["--memory-max", "64M", "--limit", "principal_share_percent=25"]).await;
     let mut greedy = client(&gateway, 1).await;
-    let mut taken = 0;
+    let mut accepted = 0;
     let refused = loop {
-        let append = post(format!("/v1/stream/greedy/{}?create=1", taken / 4)).text(vec![b'x'; 1 << 20]);
+        let append = post(format!("/v1/stream/greedy/{}?create=1", accepted / 4)).text(vec![b'x'; 1 << 20]);
         let answer = greedy.send(append).await;
         if answer.status != 204 {
             break answer.expect(507);
         }
-        taken += 1;
-        assert!(taken < 17, "16 MiB are its share");
+        accepted += 1;
+        assert!(accepted < 17, "16 MiB are its share");
     };
     assert_eq!(refused.problem(), "share-used-up");
-    assert!(taken >= 12, "{taken} MiB were taken");
+    assert!(accepted >= 12, "{accepted} MiB were accepted");
     // The other connection was closed, since the refused body was not read.
     let mut greedy = client(&gateway, 1).await;
     let large = greedy.send(put("/v1/stream/greedy/new").text(vec![b'x'; 1 << 20])).await.expect(507);

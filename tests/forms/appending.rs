@@ -46,7 +46,7 @@ async fn a_hundred_frames_are_answered_in_their_order_with_the_offset_behind_eac
 }
 
 #[tokio::test]
-async fn a_frame_that_can_not_be_appended_is_answered_and_the_socket_stays() {
+async fn a_frame_that_cannot_be_appended_is_answered_and_the_socket_stays() {
     let gateway = Gateway::start(&[]).await;
     for kind in Kind::ALL {
         let publisher = Publisher::create(&gateway, &format!("{kind:?}"), kind).await;

@@ -18,14 +18,14 @@ const GOES_ON: u8 = 0x00;
 const ENDS: u8 = 0x80;
 
 /// A text stream with readers in every form, which hostile clients must not affect.
-struct Ground {
+struct Fixture {
     gateway: Gateway,
     publisher: Publisher,
     readers: Vec<Reader>,
     memory_before: u64,
 }
 
-impl Ground {
+impl Fixture {
     async fn start(arguments: &[&str]) -> Self {
         let gateway = Gateway::start(arguments).await;
         let publisher = Publisher::create(&gateway, "s", Kind::Text).await;

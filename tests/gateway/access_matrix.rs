@@ -1,4 +1,4 @@
-//! Every front and delivery form, over TLS, with every kind of credentials: one table without a gap.
+//! Every front and delivery form over TLS, with every kind of credentials, as one complete table.
 
 mod table;
 mod tunnel;
@@ -33,7 +33,7 @@ struct World {
     _folder: tempfile::TempDir,
 }
 
-/// What certificates grant.
+/// The rights that certificates grant.
 fn rules() -> String {
     let own = "['news', 'made']";
     let rules = [
@@ -60,7 +60,7 @@ async fn send(address: SocketAddr, request: Request) -> Answer {
 }
 
 impl World {
-    /// A gateway that has two keys, and had a third one.
+    /// A gateway with two keys, and a third one that was removed.
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [current, rotated, removed] = ["current", "rotated", "removed"].map(|name| {
@@ -194,7 +194,7 @@ impl World {
             let owner = self.token(Credentials::Granted);
             self.send(as_bearer(put(made).json(""), owner.as_deref())).await;
         }
-        // Only the head, as some responses have no end.
+        // Only the head: some responses never end.
         let mut connection = Connection::open(tunnel.http).await;
         let (status, _, body) = connection.begin(as_bearer(request, token)).await.unwrap();
         let outcome = of_status(status.as_u16());
@@ -284,7 +284,7 @@ fn token(key: &Value, change: impl FnOnce(&mut Value, &mut Value)) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(pair.sign(message.as_bytes())))
 }
 
-/// What ends while it is open is in [`revocation`](crate::revocation): expiry, revocation and a removed key, in every form.
+/// The end of open connections, by expiry, revocation or a removed key, is tested in [`revocation`](crate::revocation).
 #[tokio::test]
 async fn each_front_and_form_answers_each_kind_of_credentials_as_the_table_says() {
     let world = World::start().await;
@@ -297,7 +297,7 @@ async fn each_front_and_form_answers_each_kind_of_credentials_as_the_table_says(
             async || world.send(as_bearer(get("/v1/stream/news"), owner.as_deref())).await.expect(200).text();
         let before = news().await;
         let outcome = async |front| (front, world.outcome(front, token.as_deref(), &tunnel).await);
-        // Those that change nothing all at once.
+        // Requests that change nothing run concurrently.
         let (changing, reading): (Vec<_>, Vec<_>) =
             FRONTS.into_iter().partition(|front| front.changes_streams());
         let mut outcomes = join_all(reading.into_iter().map(outcome)).await;

@@ -102,7 +102,7 @@ async fn each_operation_needs_its_own_right() {
     }
 }
 
-/// Nobody can learn from a refusal whether a stream exists.
+/// A refusal does not reveal whether a stream exists.
 #[tokio::test]
 async fn a_forbidden_stream_and_a_missing_one_get_the_same_response() {
     let world = Protected::start("").await;
@@ -133,7 +133,7 @@ async fn live_forms_and_websockets_need_the_right_to_read() {
 }
 
 #[tokio::test]
-async fn what_is_public_needs_no_token_and_alone_may_be_cached() {
+async fn public_streams_need_no_token_and_only_they_may_be_cached() {
     let world = Protected::start("public = ['news']\n").await;
     let owner = world.token(&["--create", "#", "--read", "#"]);
     world.send(Some(&owner), put("/v1/stream/inner").json("[1]")).await.expect(201);
@@ -169,7 +169,7 @@ async fn invalid_tokens_are_refused_and_never_shown() {
     }
 }
 
-/// The client gets an empty response with its offset, and reads on with its next token.
+/// The client gets an empty response with its offset, and continues with its next token.
 #[tokio::test]
 async fn a_held_poll_and_an_event_stream_end_with_the_token() {
     let world = Protected::start("").await;
@@ -179,7 +179,7 @@ async fn a_held_poll_and_an_event_stream_end_with_the_token() {
     let (token, target) = (short(), "/v1/stream/news?offset=now&live=long-poll&timeout=50");
     let ended = timeout(PATIENCE, world.send(Some(&token), get(target))).await.unwrap().expect(204);
     assert!(!ended.next_offset().is_empty());
-    // Up to a second before, so that clients do not all come again at once.
+    // Polls end up to a second before the expiry, so that clients do not all reconnect at once.
     while world.send(Some(&token), get(target)).await.status == 204 {}
     world.send(Some(&token), get(target)).await.expect(401);
     let token = short();
@@ -240,7 +240,7 @@ async fn an_mqtt_connection_ends_with_its_token_and_a_client_id_belongs_to_the_s
     assert_eq!(ended, Some(Packet::Disconnect(0xa0)), "and the stranger did not take it over");
 }
 
-/// A client id and a producer id belong to the subject: a stranger who knows them ends no poll and fences no producer.
+/// Client ids and producer ids belong to the subject: another subject with the same ids cannot end polls or fence producers.
 #[tokio::test]
 async fn ids_of_clients_and_producers_belong_to_the_subject() {
     let world = Protected::start("").await;
@@ -267,7 +267,7 @@ async fn ids_of_clients_and_producers_belong_to_the_subject() {
         world.gateway.until_held(2).await;
         let clients = world.gateway.ask_admin("/clients").await.text();
         assert!(clients.contains("pollgate anna\\u001fphone"), "{clients}");
-        // A repetition gets 204, and a fenced epoch 403.
+        // A retry gets 204, and a fenced epoch 403.
         [append(&ben, 5).await, append(&anna, 0).await, append(&anna, 0).await, append(&ben, 4).await]
     });
     assert_eq!(publishing, [200, 200, 204, 403]);
@@ -297,7 +297,7 @@ async fn keys_of_an_issuer_are_fetched_from_its_url() {
         gateway.send(get("/v1/stream/news").header("authorization", format!("Bearer {token}"))).await
     };
     until("the key is known", async || ask("key").await.status == 404).await;
-    // The keys were fetched a moment ago. The next fetch, half a minute later, may bring the other one.
+    // The keys were fetched just now. The next fetch, half a minute later, may return the other key.
     let pending = ask("other").await.expect(503);
     assert_eq!(
         (pending.problem(), pending.header("retry-after").is_empty()),

@@ -1,4 +1,4 @@
-//! What caches may keep: full pages of messages, but nothing that ends at the tail.
+//! Cacheable responses: full pages of messages may be cached, a response that ends at the tail may not.
 
 use crate::world::{Gateway, get, head, post, put};
 
@@ -16,13 +16,13 @@ async fn only_full_pages_are_kept_and_only_under_a_url_of_their_own() {
     assert_eq!(gateway.send(head("/v1/stream/s")).await.expect(200).header("cache-control"), "no-store");
     let last = gateway.send(get(format!("/v1/stream/s?offset={}", page.next_offset()))).await.expect(200);
     assert_eq!((last.header("cache-control"), last.header("stream-up-to-date")), ("no-cache", "true"));
-    // A long poll continues behind its response, so the response is never stale.
+    // The next long poll starts at the offset of the response, so the response is never stale.
     let poll = format!("/v1/stream/s?offset={}&live=long-poll", page.next_offset());
     assert_eq!(gateway.send(get(poll)).await.expect(200).header("cache-control"), KEPT);
 }
 
 #[tokio::test]
-async fn the_tail_must_be_asked_again() {
+async fn a_response_at_the_tail_must_be_revalidated() {
     let gateway = Gateway::start(&[]).await;
     gateway.send(put("/v1/stream/s").json("[1]")).await.expect(201);
     let messages = gateway.send(get("/v1/stream/s")).await.expect(200);
@@ -48,7 +48,7 @@ async fn the_tail_must_be_asked_again() {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_is_not_kept_longer_than_it_lives() {
+async fn a_response_is_not_cacheable_beyond_the_lifetime_of_its_stream() {
     let gateway = Gateway::start(&["--limit", "read_bytes_max=8"]).await;
     gateway.send(put("/v1/stream/s").json("11111111").header("stream-ttl", 30)).await.expect(201);
     gateway.send(post("/v1/stream/s").json("22222222")).await.expect(204);

@@ -1,5 +1,5 @@
-//! How tokens travel to a gateway with `--auth`: tickets, cookies and WebSocket frames; and what a client learns of streams that
-//! its token does not grant.
+//! How clients send tokens to a gateway with `--auth`: tickets, cookies and WebSocket frames; and what a client learns about
+//! streams that its token does not grant.
 
 mod cookies;
 mod frames;
@@ -46,7 +46,7 @@ async fn first_envelope(world: &Protected, token: &str, form: &str) -> Value {
 }
 
 #[tokio::test]
-async fn of_many_streams_those_that_a_token_does_not_grant_are_forbidden_and_the_others_are_served() {
+async fn a_read_of_many_streams_serves_the_granted_ones_and_forbids_the_others() {
     let world = Protected::start("").await;
     let owner = world.token(&["--create", "#"]);
     world.send(Some(&owner), put("/v1/stream/inner").json("[1]")).await.expect(201);
@@ -57,12 +57,12 @@ async fn of_many_streams_those_that_a_token_does_not_grant_are_forbidden_and_the
         let batches = envelope["batches"].as_array().unwrap();
         assert_eq!(batches.len(), 3, "{form}: {envelope}");
         assert_eq!((&batches[0]["stream"], &batches[0]["data"]), (&json!("news"), &json!([1])), "{form}");
-        // Nobody can learn from it whether a stream exists.
+        // The response does not reveal whether a stream exists.
         assert_eq!(batches[1..], [forbidden("inner"), forbidden("nope")], "{form}");
     }
 }
 
-/// A token that grants less for a while costs no messages.
+/// A client whose token grants fewer streams for a while loses no messages.
 #[tokio::test]
 async fn a_resume_token_keeps_the_positions_of_forbidden_streams() {
     let world = Protected::start("").await;
@@ -82,7 +82,7 @@ async fn a_resume_token_keeps_the_positions_of_forbidden_streams() {
     assert_eq!(again["batches"][0]["data"], json!([2]), "{again}");
 }
 
-/// A held poll does not end because of them, and nothing that is appended to them reaches it.
+/// Appends to forbidden streams neither end a held poll nor reach it.
 #[tokio::test]
 async fn a_long_poll_waits_beside_forbidden_streams() {
     let world = Protected::start("").await;
@@ -247,7 +247,7 @@ async fn a_cookie_reads_and_needs_the_origin_of_an_allowed_page_for_more() {
     let mut opened = socket(&world, target, &format!("{field}origin: {page}\r\n")).await.unwrap();
     assert_eq!(opened.json().await.unwrap()["data"], json!([1, 2, 2]));
 
-    // The header wins, and two cookies are none.
+    // The header takes precedence, and two cookies with this name are ignored.
     let header = get("/v1/stream/news").header("authorization", "Bearer wrong").header("cookie", &cookie);
     world.gateway.send(header).await.expect(401);
     let twice = get("/v1/stream/news").header("cookie", &cookie).header("cookie", &cookie);
@@ -263,7 +263,7 @@ async fn a_cookie_does_not_count_where_pages_of_any_origin_are_allowed() {
     assert_eq!(answer.header("www-authenticate"), "Bearer");
 }
 
-/// Each front is used with tokens and tickets that work and that do not, with all logs on. None of them is to be found anywhere.
+/// Each front is used with valid and invalid tokens and tickets, with all logs on. None of them may appear in any log, metric or error.
 #[tokio::test]
 async fn no_token_and_no_ticket_is_in_a_log_a_metric_or_an_error() {
     let world = Protected::start_with("", &[], &[("RUST_LOG", "trace")]).await;

@@ -1,4 +1,4 @@
-//! The command: its help, its settings, its banner, its ways to fail.
+//! The command line: help, settings, the startup message, and errors.
 
 use std::process::{Command, Output};
 
@@ -34,7 +34,7 @@ fn help_names_each_key_with_its_default() {
 
 #[test]
 fn limits_lists_all_limits_with_default_unit_and_meaning() {
-    // It is a command without a server: settings that the gateway would refuse do not matter.
+    // This command starts no server, so settings that the gateway would refuse do not matter.
     let output = pollgate(&["limits"], &[("POLLGATE_HODL", "1s")]);
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
     let text = String::from_utf8(output.stdout).unwrap();
@@ -64,7 +64,7 @@ fn limits_lists_all_limits_with_default_unit_and_meaning() {
 }
 
 #[test]
-fn what_can_not_be_meant_ends_in_one_clear_line() {
+fn invalid_arguments_end_with_one_line_of_explanation() {
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = busy.local_addr().unwrap().to_string();
     let ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", "off"];
@@ -127,7 +127,7 @@ async fn a_log_that_is_no_terminal_has_no_color_codes() {
 
 #[tokio::test]
 async fn a_gateway_without_clients_ends_at_once() {
-    // Held polls would be answered over this time, and the test would fail for its length.
+    // Without this, held polls end spread over `drain_spread`, and the test would take that long.
     let mut gateway = Gateway::start(&["--drain", "1h", "--limit", "drain_spread=1h"]).await;
     gateway.signal("TERM");
     assert!(gateway.ended(crate::world::PATIENCE).await.success());

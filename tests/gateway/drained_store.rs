@@ -1,15 +1,14 @@
-//! A drain closes the store, whatever its sync promises: the next start finds an end and not a place where something
-//! may be missing.
+//! A drain closes the store properly under each sync policy, so that the next start does not suspect lost appends.
 
 use std::path::Path;
 use std::time::Duration;
 
 use crate::world::{Gateway, get, post};
 
-/// More than a drain takes.
+/// Hang detector of a drain.
 const DRAINED: Duration = Duration::from_secs(60);
 
-/// What a start logs that finds no end of the run before.
+/// The log line of a start after a run that did not close its store.
 const RENEWED: &str = "the end of the log may be missing";
 
 async fn publish(gateway: &Gateway, numbers: std::ops::Range<u64>) -> String {
@@ -27,7 +26,7 @@ async fn start(directory: &Path, sync: &str) -> Gateway {
 }
 
 #[tokio::test]
-async fn offsets_go_on_after_a_drain_whatever_the_sync_and_not_after_a_kill_without_it() {
+async fn offsets_stay_valid_after_a_drain_under_each_sync_policy_and_not_after_a_kill_without_sync() {
     for sync in ["never", "interval:1h", "always"] {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut gateway = start(directory.path(), sync).await;
@@ -52,7 +51,7 @@ async fn offsets_go_on_after_a_drain_whatever_the_sync_and_not_after_a_kill_with
             .map(|number| number.as_u64().unwrap())
             .collect();
         assert_eq!(all, (0..60).collect::<Vec<_>>());
-        // The control: a kill is no end, and what was not synced before may be missing.
+        // Control: a kill does not close the store, and unsynced appends may be lost.
         gateway.kill().await;
         let gateway = start(directory.path(), sync).await;
         assert_eq!(gateway.log().contains(RENEWED), sync != "always", "--sync {sync}: {}", gateway.log());

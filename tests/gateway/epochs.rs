@@ -1,9 +1,9 @@
-//! Two lives, of a stream or of a producer, that agree in every number but the epoch are told apart.
+//! Two epochs of a stream or of a producer with otherwise equal numbers are distinguished.
 
 use crate::world::{Gateway, Request, delete, get, post, put};
 
 #[tokio::test]
-async fn an_entity_tag_of_an_earlier_life_does_not_match_one_of_the_same_length() {
+async fn an_entity_tag_of_an_earlier_epoch_does_not_match_at_the_same_length() {
     let gateway = Gateway::start(&[]).await;
     let mut tags: Vec<String> = Vec::new();
     for life in 1..=3 {
@@ -30,7 +30,7 @@ fn by(id: &str, epoch: u64, sequence: u64) -> Request {
 }
 
 #[tokio::test]
-async fn only_the_start_of_a_producer_that_closed_a_stream_may_close_it_again() {
+async fn only_the_producer_epoch_that_closed_a_stream_may_repeat_the_close() {
     let gateway = Gateway::start(&[]).await;
     gateway.send(put("/v1/stream/s").json("")).await.expect(201);
     let closing = |id, epoch, sequence| by(id, epoch, sequence).header("stream-closed", "true");
@@ -48,7 +48,7 @@ async fn only_the_start_of_a_producer_that_closed_a_stream_may_close_it_again() 
 }
 
 #[tokio::test]
-async fn a_number_that_an_earlier_start_of_a_producer_used_is_new_in_a_later_one() {
+async fn a_sequence_number_of_an_earlier_producer_epoch_is_new_in_a_later_one() {
     let gateway = Gateway::start(&[]).await;
     gateway.send(put("/v1/stream/s").json("")).await.expect(201);
     for (epoch, sequence, status) in [
@@ -69,7 +69,7 @@ async fn a_number_that_an_earlier_start_of_a_producer_used_is_new_in_a_later_one
 }
 
 #[tokio::test]
-async fn an_append_without_a_sequence_does_not_lower_what_the_next_one_has_to_pass() {
+async fn an_append_without_a_sequence_keeps_the_last_sequence() {
     let gateway = Gateway::start(&[]).await;
     gateway.send(put("/v1/stream/s").json("")).await.expect(201);
     let sent = |sequence: &str| match sequence {
@@ -84,9 +84,9 @@ async fn an_append_without_a_sequence_does_not_lower_what_the_next_one_has_to_pa
     assert_eq!(gateway.send(get("/v1/stream/s")).await.text(), r#"["b","none","none","c"]"#);
 }
 
-/// The offset that a poll is held at exists in the next life too, in which others wait for it.
+/// The position that a poll waits at also exists in the next epoch, in which other polls wait.
 #[tokio::test]
-async fn a_poll_that_is_held_at_the_tail_of_one_life_is_not_one_of_the_next() {
+async fn a_poll_held_at_the_tail_of_one_epoch_does_not_wait_in_the_next() {
     let gateway = Gateway::start(&[]).await;
     for _ in 0..5 {
         let old = gateway.send(put("/v1/stream/s").json("[1]")).await.expect(201).next_offset();

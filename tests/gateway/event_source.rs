@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::world::{Events, Gateway, get, post, put};
 
-/// What a browser has of a subscription: a URL, and the id of the last event.
+/// The state of a browser's subscription: its URL, and the id of the last event.
 struct EventSource<'a> {
     gateway: &'a Gateway,
     url: String,
@@ -49,7 +49,7 @@ fn numbers(data: &Value) -> impl Iterator<Item = u64> {
     data.as_array().expect("an array").iter().map(|number| number.as_u64().expect("a number"))
 }
 
-/// Appends 0, 1, 2, ... in turn to `streams` streams.
+/// Appends 0, 1, 2, ... to `streams` streams, round robin.
 async fn append(gateway: &Gateway, streams: usize, count: u64) {
     let mut publisher = gateway.connect().await;
     for number in 0..count {
@@ -131,7 +131,7 @@ async fn the_last_event_id_takes_precedence_over_the_url() {
     for url in [url, "/v1/stream/s?offset=-1&live=sse"] {
         let answer = gateway.send(get(url).header("last-event-id", "7")).await.expect(400);
         assert!(answer.text().contains("last-event-id"), "{answer:?}");
-        // What a browser sends that has received no event.
+        // The header field of a browser that has received no event.
         let _open = gateway.connect().await.events_of(get(url).header("last-event-id", "")).await;
     }
 }
@@ -155,13 +155,13 @@ async fn a_gap_is_told_in_an_event_and_the_end_of_the_stream_ends_the_reconnecti
     let again = get(&source.url).header("last-event-id", &source.last_event_id);
     let end = gateway.send(again).await.expect(204);
     assert_eq!((end.header("stream-closed"), end.next_offset()), ("true", source.last_event_id));
-    // A reader that has read nothing is told the end in an event.
+    // A reader that has read nothing receives the end as an event.
     let mut events = gateway.connect().await.events("/v1/stream/s?offset=now&live=sse").await;
     assert_eq!(events.control().await["streamClosed"], true);
 }
 
 #[tokio::test]
-async fn a_planned_end_is_followed_at_once_and_any_other_after_a_while() {
+async fn a_client_reconnects_at_once_after_a_planned_end_and_later_after_any_other() {
     let gateway = Gateway::start(&["--limit", "live_life=300ms"]).await;
     gateway.send(put("/v1/stream/s").json("[1]")).await.expect(201);
     let mut events = gateway.connect().await.events("/v1/stream/s?offset=-1&live=sse").await;
@@ -171,7 +171,7 @@ async fn a_planned_end_is_followed_at_once_and_any_other_after_a_while() {
     assert!(matches!(events.retry(), Some(..500)), "{:?}", events.retry());
 }
 
-/// Two halves of a line break are one, for a reader that sees each append alone as for one that comes later.
+/// CR and LF in two appends are one line break, for a reader that receives each append alone and for one that reads later.
 #[tokio::test]
 async fn a_line_break_that_two_appends_share_is_one() {
     let gateway = Gateway::start(&[]).await;
@@ -191,7 +191,7 @@ async fn a_line_break_that_two_appends_share_is_one() {
     rest.push(live.data().await);
     assert_eq!(rest, ["\nb", "\n", "\nc", "\n"]);
     assert_eq!(gateway.connect().await.events(url).await.data().await, "a\nb\n\nc\n");
-    // A reader that resumes between the halves.
+    // A reader that resumes between CR and LF.
     let request = get(url).header("last-event-id", held);
     assert_eq!(gateway.connect().await.events_of(request).await.data().await, "\nb\n\nc\n");
 }

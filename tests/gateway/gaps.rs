@@ -1,9 +1,9 @@
-//! Retention, and the gaps that it and new lives of streams leave: never a silent jump.
+//! Gaps after retention or a recreated stream: a reader is always told, and never skips messages silently.
 
 use crate::world::{Gateway, delete, get, head, post, put};
 
 #[tokio::test]
-async fn what_was_trimmed_is_told_with_the_number_missed_and_where_to_go_on() {
+async fn a_gap_after_trimming_has_the_number_missed_and_the_offset_to_continue_from() {
     let gateway = Gateway::start(&[]).await;
     let start = gateway
         .send(put("/v1/stream/s").json("").header("stream-max-messages", 3))
@@ -26,7 +26,7 @@ async fn what_was_trimmed_is_told_with_the_number_missed_and_where_to_go_on() {
 }
 
 #[tokio::test]
-async fn bytes_and_age_are_bounds_too() {
+async fn retention_by_bytes_and_by_age_trims() {
     let gateway = Gateway::start(&[]).await;
     gateway.send(put("/v1/stream/b").text("").header("stream-max-bytes", 8)).await.expect(201);
     gateway.send(put("/v1/stream/a").text("").header("stream-max-age", 1)).await.expect(201);
@@ -44,7 +44,7 @@ async fn bytes_and_age_are_bounds_too() {
 }
 
 #[tokio::test]
-async fn another_life_of_a_stream_is_told_apart_in_every_form() {
+async fn a_recreated_stream_is_detected_in_every_form() {
     let gateway = Gateway::start(&[]).await;
     gateway.send(put("/v1/stream/s").json("[1,2]")).await.expect(201);
     let old = gateway.send(get("/v1/stream/s")).await.next_offset();
@@ -59,7 +59,7 @@ async fn another_life_of_a_stream_is_told_apart_in_every_form() {
 }
 
 #[tokio::test]
-async fn a_restart_is_another_life() {
+async fn a_restart_of_a_store_in_memory_begins_a_new_epoch() {
     let gateway = Gateway::start(&[]).await;
     gateway.send(put("/v1/stream/s").json("[1]")).await.expect(201);
     let old = gateway.send(get("/v1/stream/s")).await.next_offset();
@@ -72,19 +72,19 @@ async fn a_restart_is_another_life() {
 }
 
 #[tokio::test]
-async fn a_reader_that_retention_overtakes_in_mid_stream_is_told_so() {
-    // 1. The event stream brings a little at a time, and it is not read until the log has been trimmed.
+async fn a_reader_whose_position_is_trimmed_is_told_so() {
+    // 1. The event stream sends small batches, and is not read until the log has been trimmed.
     //    On a busy machine the appends take longer than a reader may read nothing by default.
     let limits = ["--limit", "socket_send_bytes=8192", "--limit", "write_timeout=10m"];
     let gateway = Gateway::start(&limits).await;
     gateway.send(put("/v1/stream/s").text("").header("stream-max-messages", 8)).await.expect(201);
     let mut events = gateway.connect().await.events("/v1/stream/s?live=sse&offset=-1").await;
     events.control().await;
-    // 2. Much more than socket buffers hold passes by.
+    // 2. Much more data is appended than the socket buffers hold.
     for _ in 0..1000 {
         gateway.send(post("/v1/stream/s").text("x".repeat(32 * 1024))).await.expect(204);
     }
-    // 3. The reader gets what was under way, then the gap with the offset to go on from, then the end. When it was
+    // 3. The reader gets the data in flight, then the gap with the offset to continue from, then the end. When it was
     //    told depends on the sockets; that what it got and what it missed make up all before that offset does not.
     let mut received = 0;
     let gap = loop {

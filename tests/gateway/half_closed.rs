@@ -1,8 +1,8 @@
-//! A client that shuts down its sending side behind its requests gets the response to each, also to one that would wait.
+//! A client that shuts down its sending side after its requests gets the response to each, also to a long poll.
 
 use crate::world::{Gateway, put};
 
-/// A connection option that ends nothing: a request with it is parsed by hyper.
+/// A connection option without meaning, which sends a request to hyper instead of the fast path.
 const FOR_HYPER: &str = "Connection: keep-alive, x\r\n";
 
 fn requests() -> Vec<(&'static str, String)> {
@@ -56,7 +56,7 @@ async fn every_request_is_answered_whole_and_at_once() {
 }
 
 #[tokio::test]
-async fn a_client_that_stops_while_it_waits_is_answered_with_what_it_had_sent_behind() {
+async fn a_client_that_shuts_down_while_it_waits_gets_the_responses_to_its_later_requests() {
     let gateway = Gateway::start(&[]).await;
     gateway.send(put("/v1/stream/s").json("[0]")).await.expect(201);
     for fields in ["", FOR_HYPER] {

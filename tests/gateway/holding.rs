@@ -1,11 +1,11 @@
-//! How long polls and event streams are held, and how that is agreed on.
+//! Hold times of long polls and lifetimes of event streams, and how a client requests them.
 
 use std::time::Duration;
 
 use crate::world::{Gateway, Stopwatch, get, put};
 
 #[tokio::test]
-async fn the_hold_is_what_the_client_asks_for_clamped_and_said_back() {
+async fn the_requested_hold_is_clamped_and_reported() {
     let gateway = Gateway::start(&["--hold", "1s", "--hold-max", "1s"]).await;
     gateway.send(put("/v1/stream/s").json("")).await.expect(201);
     let poll = || get("/v1/stream/s?live=long-poll&offset=-1");
@@ -32,7 +32,7 @@ async fn the_hold_is_what_the_client_asks_for_clamped_and_said_back() {
 }
 
 #[tokio::test]
-async fn an_event_stream_beats_and_then_ends_with_its_cursor() {
+async fn an_event_stream_sends_heartbeats_and_ends_with_its_offset() {
     let gateway = Gateway::start(&["--limit", "live_life=3s"]).await;
     gateway.send(put("/v1/stream/s").json("[1]")).await.expect(201);
     let since = Stopwatch::start();

@@ -1,5 +1,5 @@
-//! Messages that look like the format that carries them. A reference parser of server-sent events must see
-//! what was published: no event more, none less, none altered.
+//! Messages that look like server-sent events. A reference parser must see exactly the published messages: no event may be
+//! added, lost or altered.
 
 mod drawn;
 mod ids;
@@ -28,7 +28,7 @@ impl Kind {
         }
     }
 
-    /// What the data of one event has to be for a stretch of the log.
+    /// The expected data of an event for a range of the log.
     ///
     /// Text is the one form that cannot carry everything: each spelling of a line break reads as LF, and what is
     /// not UTF-8 as U+FFFD.
@@ -40,12 +40,12 @@ impl Kind {
         }
     }
 
-    /// The data of an event, in the one spelling that is compared.
+    /// The data of an event, normalized for comparison.
     fn seen(self, data: String) -> String {
         if self == Self::Json { serde_json::to_string(&values(data.as_bytes())).unwrap() } else { data }
     }
 
-    /// What the answer `all` has before its end `rest`.
+    /// The part of the response `all` before its suffix `rest`.
     fn before(self, all: &[u8], rest: &[u8]) -> Vec<u8> {
         if self != Self::Json {
             return all.strip_suffix(rest).expect("the same log").to_vec();
@@ -54,7 +54,7 @@ impl Kind {
         serde_json::to_vec(all.strip_suffix(&rest[..]).expect("the same log")).unwrap()
     }
 
-    /// The whole log that these appends make.
+    /// The log after these appends.
     fn log(self, appends: &[Bytes]) -> Vec<u8> {
         if self != Self::Json {
             return appends.concat();
@@ -71,7 +71,7 @@ fn values(array: &[u8]) -> Vec<Value> {
     serde_json::from_slice(array).expect("a JSON array")
 }
 
-/// A stream that is published to and read, then made anew for the next case.
+/// A stream that is published to and read, and recreated for the next case.
 struct Case<'a> {
     gateway: &'a Gateway,
     publisher: Connection,
@@ -133,12 +133,12 @@ impl<'a> Case<'a> {
         self.publisher.send(delete(Self::STREAM)).await.expect(204);
     }
 
-    /// What a short poll reads from an offset on.
+    /// Reads from an offset with a short poll.
     async fn read(&mut self, offset: &str) -> Bytes {
         self.publisher.send(get(format!("{}?offset={offset}", Self::STREAM))).await.expect(200).body
     }
 
-    /// What a short poll reads at the tail.
+    /// Reads at the tail with a short poll.
     fn nothing(&self) -> Bytes {
         Bytes::from(if self.kind == Kind::Json { "[]" } else { "" })
     }

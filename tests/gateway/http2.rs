@@ -1,4 +1,4 @@
-//! HTTP/2 with prior knowledge: everything on one connection, for longer than an HTTP/1 head may take.
+//! HTTP/2 with prior knowledge: all operations on one connection, which lives longer than the timeout of an HTTP/1 head.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl Client {
         answer
     }
 
-    /// The status of the response to a request with these fields, when all of it has come. A `..` goes up from the streams.
+    /// Sends a request with these fields, and returns the status after the whole response. A path with `..` is relative to the streams.
     pub(super) async fn answer_to(
         &self,
         method: Method,

@@ -1,4 +1,4 @@
-//! The requirements of RFC 9110 and RFC 9112 on a server, each with its section, on both ways into HTTP/1 and where they apply
+//! The requirements of RFC 9110 and RFC 9112 on a server, each with its section, on both HTTP/1 parsers and where they apply
 //! over HTTP/2.
 
 use hyper::Method;
@@ -6,12 +6,12 @@ use hyper::Method;
 use super::http2::Client;
 use crate::world::{Gateway, put};
 
-/// A connection option that ends nothing: a request with it is parsed by hyper.
+/// A connection option without meaning, which sends a request to hyper instead of the fast path.
 const FOR_HYPER: &str = "Connection: keep-alive, x\r\n";
 
-/// What has to happen to the connection behind the response.
+/// The required state of the connection after the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
+enum AfterResponse {
     /// The next request is answered.
     Stays,
     /// The next request is not answered.
@@ -19,11 +19,11 @@ enum Then {
     /// Either is allowed.
     Either,
 }
-use Then::{Closes, Either, Stays};
+use AfterResponse::{Closes, Either, Stays};
 
-/// A requirement: the section, a request line with the fields and the body behind it, the statuses that are right, and what
+/// A requirement: the section, the request (request line, fields, body), the allowed statuses, and what
 /// has to be in the head of the response, or with a `!` must not be in it.
-struct Rule(&'static str, &'static str, &'static [u16], Then, &'static [&'static str]);
+struct Rule(&'static str, &'static str, &'static [u16], AfterResponse, &'static [&'static str]);
 
 const HOST: &str = "Host: localhost\r\n";
 
@@ -113,7 +113,7 @@ const RULES: &[Rule] = &[
     Rule("9110 15.5.22: 426 names the protocol", "GET /v1/stream/s?offset=now&live=websocket HTTP/1.1\r\n@\r\n", &[426], Stays, &["upgrade: websocket", "connection: upgrade"]),
 ];
 
-/// The request with what its signs stand for.
+/// The request with its placeholders replaced.
 fn request(rule: &Rule) -> String {
     let filled =
         if rule.1.contains("?x=~") { "y".repeat(8000 - "/v1/stream/s?x=".len()) } else { "1".repeat(2000) };
@@ -164,7 +164,7 @@ async fn requests_over_http_1_get_the_responses_that_the_rfcs_require() {
         let ways = if request.contains("HTTP/1.0") { &[&request][..] } else { &[&request, &by_hyper] };
         for request in ways {
             let mut client = gateway.connect_raw().await;
-            // What is refused may be closed before it is sent.
+            // The gateway may close a refused connection before the whole request is written.
             let _ = client.send(format!("{request}{next}")).await;
             client.finish().await;
             let answers = client.rest().await;
@@ -201,6 +201,6 @@ async fn requests_over_http_2_get_the_responses_that_the_rfcs_require() {
         let answer = client.answer_to(method.clone(), target, fields, body).await;
         assert_eq!(answer, status, "{rule}: {method} {target}");
     }
-    // The connection goes on.
+    // The connection stays usable.
     assert_eq!(client.answer_to(Method::GET, "s", &[], "").await, 200);
 }

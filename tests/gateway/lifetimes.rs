@@ -1,4 +1,4 @@
-//! Streams that end while somebody waits for them.
+//! Streams that are deleted, closed or expire while readers wait.
 
 use crate::world::{Gateway, delete, get, head, post, put, until};
 

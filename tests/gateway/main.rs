@@ -1,4 +1,4 @@
-//! What a user of the gateway sees, as scenarios against a real process.
+//! Scenarios against a gateway process, grouped by what a user of the gateway sees.
 
 #![allow(
     clippy::unwrap_used,

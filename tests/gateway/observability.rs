@@ -1,4 +1,4 @@
-//! What an operator sees: metrics, readiness, the log.
+//! Observability for operators: metrics, readiness, the log.
 
 use crate::world::{Connection, Gateway, Raw, get, post, put, until};
 
@@ -84,7 +84,7 @@ async fn an_unknown_parameter_is_named_in_a_warning() {
     let append = warning(post("/v1/stream/s?crate=1").json("2")).await;
     assert_eq!(append, "unknown query parameters are ignored: crate");
     assert_eq!(warning(get("/pollgate.js?version=3")).await, "");
-    // Readers that share the bytes of a response keep fields of their own.
+    // Readers that share the bytes of a response still get their own header fields.
     let tail = gateway.send(get("/v1/stream/s?offset=-1")).await.next_offset();
     let poll = |more: &str| {
         let target = format!("/v1/stream/s?live=long-poll&offset={tail}{more}");

@@ -1,4 +1,4 @@
-//! What operators have: a token for the admin listener, the audit log, and the list of streams.
+//! Tools for operators: the token of the admin listener, the audit log, and the list of streams.
 
 use std::path::Path;
 
@@ -69,7 +69,7 @@ async fn the_audit_log_says_who_did_what() {
     socket.send_text(r#"{"auth":"a.b.c"}"#).await;
     assert_eq!(socket.closed().await.0, 4401);
 
-    // The same id of another subject is another client.
+    // The same client id of another subject is a different client.
     let mut polls: Vec<tokio::task::JoinHandle<Answer>> = Vec::new();
     let other = world.token(&["--subject", "other", "--read", "a/#"]);
     for (token, superseded) in [(&reader, false), (&reader, true), (&other, false)] {
@@ -94,7 +94,7 @@ async fn the_audit_log_says_who_did_what() {
 
     let who = "pollgate anna";
     let expected = [
-        // The one that the test's world has created.
+        // The stream that the fixture created.
         ("created", Some("pollgate"), json!("news")),
         ("created", Some(who), json!("a/put")),
         ("created", Some(who), json!("a/post")),

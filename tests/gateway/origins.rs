@@ -1,4 +1,4 @@
-//! Which requests a gateway takes, by the host that they are for and the page that sent them, and what pages may read.
+//! Which requests the gateway accepts, by their host and by the web origin of the page that sent them, and what pages may read.
 
 use crate::world::{Answer, Connection, Gateway, Raw, Request, delete, get, head, options, post, put};
 
@@ -11,7 +11,7 @@ async fn gateway(arguments: &[&str]) -> Gateway {
     gateway
 }
 
-/// The answer to a request with these lines behind its first one.
+/// The response to a request with these lines after the request line.
 async fn ask(connection: &mut Raw, target: &str, lines: &str) -> Answer {
     connection.send(format!("GET {target} HTTP/1.1\r\n{lines}\r\n")).await.unwrap();
     connection.whole_answer().await.unwrap()
@@ -21,7 +21,7 @@ fn from(origin: &str, request: Request) -> Request {
     request.header("origin", origin)
 }
 
-/// The fields of CORS: who may read, and whether caches tell readers apart.
+/// The CORS fields: which origin may read, and whether caches distinguish origins (`Vary`).
 fn cors(answer: &Answer) -> [&str; 4] {
     ["access-control-allow-origin", "access-control-expose-headers", "vary", "cross-origin-resource-policy"]
         .map(|name| answer.header(name))
@@ -62,7 +62,7 @@ async fn a_listener_on_loopback_answers_for_loopback_names_and_those_it_is_given
                     let name = host.split(':').next().unwrap();
                     assert!(answer.text().contains(&format!("--host {name}")), "{}", answer.text());
                 }
-                // It was a request like any other.
+                // The request itself was processed as usual.
                 ask(&mut connection, target, "Host: localhost\r\n").await.expect(200);
             }
         }
@@ -92,7 +92,7 @@ async fn the_authority_of_the_target_wins_over_the_host() {
     connection.send(create).await.unwrap();
     let created = connection.whole_answer().await.unwrap().expect(201);
     assert_eq!(created.header("location"), "http://gate.example/v1/stream/new");
-    // A client of HTTP/1.0 need not name a host; one that does is held to it.
+    // An HTTP/1.0 client need not send a host; if it does, the host is checked.
     for (host, status) in [("", 200), ("Host: localhost\r\n", 200), ("Host: rebind.test\r\n", 421)] {
         let mut connection = gateway.connect_raw().await;
         connection.send(format!("GET {STREAM} HTTP/1.0\r\n{host}\r\n")).await.unwrap();
@@ -160,7 +160,7 @@ async fn a_page_of_another_origin_may_do_nothing_and_is_told_which_flag_allows_i
     assert_eq!(gateway.send(get(STREAM)).await.expect(200).text(), "[1]");
     let warned = gateway.log().matches("--origin https://evil.example").count();
     assert_eq!(warned, 1, "refusals are logged, but not each");
-    // Operators' answers are for no page at all.
+    // No page may read the admin listener.
     let mut admin = Connection::open(gateway.admin).await;
     assert_eq!(
         admin.send(from("https://evil.example", get("/metrics"))).await.expect(403).problem(),
@@ -168,7 +168,7 @@ async fn a_page_of_another_origin_may_do_nothing_and_is_told_which_flag_allows_i
     );
 }
 
-/// What pages load without CORS, such as images and scripts, has no origin, but browsers say where it comes from.
+/// Resources that pages load without CORS, such as images and scripts, have no `Origin`; browsers send `Sec-Fetch-Site`.
 #[tokio::test]
 async fn a_page_of_another_site_loads_nothing_without_cors_but_may_have_links() {
     let (own, any) = (gateway(&["--origin", "https://app.example"]).await, gateway(&["--origin", "*"]).await);
@@ -190,7 +190,7 @@ async fn a_page_of_another_site_loads_nothing_without_cors_but_may_have_links() 
 }
 
 #[tokio::test]
-async fn pages_of_an_allowed_origin_may_do_all_of_it_and_caches_tell_them_apart() {
+async fn pages_of_an_allowed_origin_have_full_access_and_caches_distinguish_them() {
     let gateway =
         gateway(&["--origin", "https://APP.example:443", "--origin", "http://localhost:3000"]).await;
     let preflight = options(STREAM)
@@ -212,7 +212,7 @@ async fn pages_of_an_allowed_origin_may_do_all_of_it_and_caches_tell_them_apart(
             let answer = gateway.send(from(origin, request.clone())).await;
             assert_eq!(cors(&answer), [origin, "*", "origin", "same-origin"], "{request:?}");
         }
-        // Without an origin, or of the gateway itself.
+        // Requests without an origin, or with the gateway's own.
         let own = format!("http://{}", gateway.address);
         for request in [request.clone(), from(&own, request)] {
             let answer = gateway.send(request).await;
@@ -226,7 +226,7 @@ async fn pages_of_an_allowed_origin_may_do_all_of_it_and_caches_tell_them_apart(
     }
 }
 
-/// Polls that are answered together share the bytes of an answer with those of the same origin alone.
+/// Polls that are answered together share response bytes only with polls of the same origin.
 #[tokio::test]
 async fn polls_of_pages_of_different_origins_are_answered_together_each_with_its_own_fields() {
     let origins = ["", "https://a.example", "https://b.example"];
@@ -251,7 +251,7 @@ async fn polls_of_pages_of_different_origins_are_answered_together_each_with_its
     }
 }
 
-/// A browser that opens a stream shows no document of its publisher's with the rights of the gateway's own pages.
+/// If a browser opens a stream as a document, the document does not run with the rights of the gateway's own pages.
 #[tokio::test]
 async fn messages_are_sandboxed_and_downloaded_unless_they_are_plain() {
     let gateway = Gateway::start(&[]).await;
@@ -282,7 +282,7 @@ async fn messages_are_sandboxed_and_downloaded_unless_they_are_plain() {
     }
 }
 
-/// Behind a proxy that speaks TLS with the browser, the port of a page without one is that of TLS.
+/// Behind a proxy that terminates TLS, an origin without a port means port 443.
 #[tokio::test]
 async fn a_proxy_says_by_which_scheme_a_page_of_the_gateway_was_loaded() {
     let gateway = gateway(&["--host", "gate.example"]).await;

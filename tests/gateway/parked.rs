@@ -1,4 +1,4 @@
-//! A connection whose poll waits is reduced to a socket and a waiter, and its client cannot tell.
+//! A connection with a held poll is reduced to a socket and a waiter (parked), which is invisible to its client.
 
 use std::collections::BTreeMap;
 
@@ -21,20 +21,20 @@ async fn parked(gateway: &Gateway, poll: &str) -> Raw {
     connection
 }
 
-/// Publishes; the answer that the connection was owed.
+/// Publishes, and returns the response to the held poll.
 async fn publish(gateway: &Gateway, connection: &mut Raw, json: &str) -> Answer {
     gateway.send(post(STREAM).json(json)).await.expect(204);
     connection.whole_answer().await.expect("open").expect(200)
 }
 
-/// An answer's fields by name, but those that tell the time.
+/// The header fields of a response by name, without those that contain a time.
 fn fields(answer: &Answer) -> BTreeMap<&str, &str> {
     let fields = answer.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("ASCII")));
     fields.filter(|(name, _)| !["date", "stream-cursor"].contains(name)).collect()
 }
 
 #[tokio::test]
-async fn an_answer_that_had_to_wait_looks_like_one_that_had_not() {
+async fn the_response_to_a_held_poll_looks_like_an_immediate_one() {
     let gateway = gateway().await;
     let start = gateway.send(get(STREAM)).await.expect(200).next_offset();
     let target = format!("{STREAM}?offset={start}&live=long-poll&timeout=55");
@@ -55,7 +55,7 @@ async fn an_answer_that_had_to_wait_looks_like_one_that_had_not() {
 }
 
 #[tokio::test]
-async fn the_connection_goes_on_with_whatever_comes_next() {
+async fn the_connection_accepts_any_request_after_a_held_poll() {
     let gateway = gateway().await;
     let mut connection = parked(&gateway, POLL).await;
     for round in 0..50 {
@@ -70,10 +70,10 @@ async fn the_connection_goes_on_with_whatever_comes_next() {
 }
 
 #[tokio::test]
-async fn a_request_that_comes_early_is_answered_behind_the_poll() {
+async fn a_pipelined_request_is_answered_after_the_held_poll() {
     let gateway = gateway().await;
     let next = "GET /v1/stream/s HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    // With the poll, while it is held, and while it is held in pieces of which the last comes behind the answer.
+    // The early request arrives with the poll, while it is held, or in pieces of which the last one arrives after the response.
     let mut together = gateway.connect_raw().await;
     together.send(format!("GET {POLL} HTTP/1.1\r\nHost: localhost\r\n\r\n{next}")).await.expect("open");
     gateway.until_held(1).await;
@@ -93,10 +93,10 @@ async fn a_request_that_comes_early_is_answered_behind_the_poll() {
 }
 
 #[tokio::test]
-async fn many_early_requests_are_answered_in_their_order() {
+async fn many_pipelined_requests_are_answered_in_order() {
     let gateway = gateway().await;
     let mut connection = parked(&gateway, POLL).await;
-    // More than is read ahead, so that some of it waits in the kernel.
+    // More bytes than the gateway reads ahead, so that some stay in the kernel.
     let early = "GET /v1/stream/s HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(200);
     connection.send(early).await.expect("open");
     publish(&gateway, &mut connection, "1").await;
@@ -106,7 +106,7 @@ async fn many_early_requests_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn the_body_of_a_poll_is_no_request() {
+async fn the_body_of_a_poll_is_not_parsed_as_a_request() {
     let hidden = "DELETE /v1/stream/s HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let head = format!("GET {POLL} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", hidden.len());
     for comes_with_the_head in [true, false] {
@@ -121,7 +121,7 @@ async fn the_body_of_a_poll_is_no_request() {
             connection.send(hidden).await.expect("open");
         }
         publish(&gateway, &mut connection, "1").await;
-        // Behind the answer the connection may go on or end; what was in the body is never done.
+        // After the response the connection may continue or close; the request inside the body is never executed.
         if connection.get(STREAM).await.is_ok()
             && let Ok(Some(answer)) = connection.answer().await
         {
@@ -132,7 +132,7 @@ async fn the_body_of_a_poll_is_no_request() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_to_close_is_closed_behind_the_answer() {
+async fn a_connection_that_asks_to_close_is_closed_after_the_response() {
     let gateway = gateway().await;
     for (version, field) in [("1.1", "Connection: close\r\n"), ("1.0", "")] {
         let mut connection = gateway.connect_raw().await;

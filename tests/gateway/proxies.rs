@@ -1,4 +1,4 @@
-//! Proxies in front of the gateway, which tell the addresses of their clients.
+//! Proxies in front of the gateway, which forward the addresses of their clients.
 
 use crate::authorization::Protected;
 use crate::world::mqtt::{Hello, Mqtt, Packet};
@@ -23,7 +23,7 @@ async fn the_proxy_protocol_tells_the_address_of_the_client() {
         ["--behind-proxy", "127.0.0.1", "--proxy-protocol", "--access-log", log.to_str().unwrap()];
     let mut gateway = Gateway::start(&arguments).await;
     let mut proxied = gateway.connect_raw().await;
-    // In two pieces, and then two requests on one connection.
+    // The header arrives in two pieces, followed by two requests on the connection.
     let first = header(7);
     let second = [&first[5..], CREATE].concat();
     proxied.send(&first[..5]).await.unwrap();
@@ -34,7 +34,7 @@ async fn the_proxy_protocol_tells_the_address_of_the_client() {
     proxied.get("/v1/stream/s?offset=-1").await.unwrap();
     assert_eq!(proxied.whole_answer().await.unwrap().status, 200);
 
-    // A client that passes by the proxy is not served.
+    // A client that bypasses the proxy is not served.
     for begin in [CREATE, b"PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\n" as &[u8]] {
         let mut direct = gateway.connect_raw().await;
         direct.send(begin).await.unwrap();
@@ -121,7 +121,7 @@ async fn a_client_cannot_tell_another_address() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_behind_a_proxy_have_shares_of_their_own() {
+async fn each_client_behind_a_proxy_has_its_own_share() {
     let limits = ["--limit", "appends_per_second_max=1", "--limit", "failed_logins_max=1"];
     let arguments = [&["--behind-proxy", "127.0.0.1"], &limits[..]].concat();
     let world = Protected::start_with("public = ['open/#']", &arguments, &[]).await;
@@ -137,7 +137,7 @@ async fn clients_behind_a_proxy_have_shares_of_their_own() {
     assert!(refused.text().contains("too-many-failed-logins"), "{}", refused.text());
     connection.send(forged(2)).await.expect(401);
 
-    // Frames of a WebSocket, too: its first one has the token.
+    // The same applies to WebSocket frames: the first one has the token.
     let head = handshake("/v1/stream/news?offset=-1&live=websocket") + "x-forwarded-for: 192.0.2.1\r\n";
     let mut socket = WebSocket::open_with(world.gateway.connect_raw().await, head).await.unwrap();
     socket.send_text(r#"{"auth":"a.b.d"}"#).await;

@@ -1,4 +1,4 @@
-//! Publishing beyond the protocol's own tests: creating on the way, and answers that help.
+//! Publishing beyond the conformance tests: appends that create their stream, and helpful errors.
 
 use crate::world::{Gateway, get, head, post, put};
 

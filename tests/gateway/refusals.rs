@@ -1,4 +1,4 @@
-//! Bad and hostile requests: each is refused in words and at once, and leaves nothing behind.
+//! Invalid and hostile requests: each is refused immediately with a problem document, and changes no state.
 
 mod bodies;
 mod framing;
@@ -10,19 +10,19 @@ use std::time::Duration;
 
 use crate::world::{Answer, Gateway, Request, Stopwatch, get, head, put};
 
-/// A refusal of a request that has come whole waits for nothing: no timeout of the gateway is as short as this.
+/// A complete invalid request is refused immediately: every timeout of the gateway is longer than this.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 const TEXT: &str = "/v1/stream/text";
 const JSON: &str = "/v1/stream/json";
 
 /// A gateway with two streams of one message each, which no refused request may change.
-struct Ground {
+struct Fixture {
     gateway: Gateway,
     tails: [String; 2],
 }
 
-impl Ground {
+impl Fixture {
     async fn start() -> Self {
         let gateway = Gateway::start(&[]).await;
         let text = gateway.send(put(TEXT).text("first")).await.expect(201).next_offset();
@@ -30,7 +30,7 @@ impl Ground {
         Self { gateway, tails: [text, json] }
     }
 
-    /// Sends a request that has to be refused with this status and this kind of problem.
+    /// Sends a request that must be refused with this status and problem type.
     async fn refuses(&self, request: Request, status: u16, kind: &str) -> Answer {
         let mut connection = self.gateway.connect().await;
         let since = Stopwatch::start();
@@ -44,8 +44,8 @@ impl Ground {
         answer
     }
 
-    /// Sends bytes, one packet for each piece. If hyper finds that they are no request it answers with a status
-    /// alone or not at all, otherwise the gateway refuses in words. `None` if there was no answer.
+    /// Sends bytes, one packet for each piece. If hyper cannot parse a request, it answers with a bare status or not at all;
+    /// otherwise the gateway sends a problem document. `None`: there was no response.
     async fn refuses_bytes(&self, pieces: &[&[u8]]) -> Option<Answer> {
         let shown = || pieces.concat().escape_ascii().to_string().chars().take(200).collect::<String>();
         let mut raw = self.gateway.connect_raw().await;
@@ -61,7 +61,7 @@ impl Ground {
         answer
     }
 
-    /// Nothing was created or appended, and the gateway serves as before.
+    /// Asserts that nothing was created or appended, and that the gateway still serves.
     async fn is_untouched(&self) {
         assert_eq!(self.gateway.metric("pollgate_streams").await, 2.0, "streams");
         for (stream, tail) in [TEXT, JSON].into_iter().zip(&self.tails) {

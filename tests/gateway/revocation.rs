@@ -1,4 +1,4 @@
-//! What ends for clients with an open connection when their token is revoked, expires, or loses its key.
+//! Open connections and held polls end when their token is revoked, expires, or loses its key.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,7 +18,7 @@ impl Protected {
         Connection::open(self.gateway.admin).await.send(post("/revocations").json(revocation)).await
     }
 
-    /// Waits until new tokens are those of a later second.
+    /// Waits until the next second, so that new tokens have a later issue time.
     async fn next_second(&self) {
         let issued_at = || part(&self.token(&[]), 1)["iat"].as_u64().unwrap();
         let begun = issued_at();
@@ -71,7 +71,7 @@ impl Open {
         Self { held, live, socket, mqtt, offset }
     }
 
-    /// Waits until each has ended, and told `why` and the offset.
+    /// Waits until each connection has ended with the reason `why` and its offset.
     async fn ended(mut self, why: &str, mqtt_reason: u8) {
         let held = timeout(PATIENCE, self.held).await.expect("the poll ends").unwrap();
         assert_eq!((held.status.as_u16(), held.next_offset()), (204, self.offset.clone()));
@@ -88,7 +88,7 @@ impl Open {
         assert_eq!(disconnected, Some(Packet::Disconnect(mqtt_reason)));
     }
 
-    /// Takes a message in each form but the poll, which others have.
+    /// Receives a message in each form except the long poll, which ends with it.
     async fn goes_on(&mut self) {
         let message = self.socket.json().await.unwrap();
         assert_eq!(message["data"], json!([7]));
@@ -97,12 +97,12 @@ impl Open {
 }
 
 #[tokio::test]
-async fn a_revocation_ends_what_is_open_with_the_tokens_that_it_names_and_nothing_else() {
+async fn a_revocation_ends_the_connections_of_the_named_tokens_and_no_others() {
     let world = Protected::start("").await;
     let of = |subject: &str| world.token(&["--read", "news", "--subject", subject]);
     let (mine, other) = (of("anna"), of("ben"));
     for revocation in [json!({"jti": part(&mine, 1)["jti"]}), json!({"sub": "anna"})] {
-        // The token of the first round is revoked; those of this second are with the second round.
+        // Tokens of the first round are revoked; tokens issued in this second belong to the second round.
         let token = if revocation.get("jti").is_some() { mine.clone() } else { of("anna") };
         let mut others = Open::all(&world, &other).await;
         others.held.abort();
@@ -116,14 +116,14 @@ async fn a_revocation_ends_what_is_open_with_the_tokens_that_it_names_and_nothin
         world.send(Some(&owner), post("/v1/stream/news").json("7")).await.expect(204);
         others.goes_on().await;
     }
-    // The subject gets a new token, which was not issued before.
+    // The subject gets a new token, issued after the revocation.
     world.next_second().await;
     world.send(Some(&of("anna")), get("/v1/stream/news")).await.expect(200);
     assert_eq!(world.gateway.ask_admin("/revocations").await.expect(200).json().as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
-async fn a_removed_or_revoked_key_ends_what_is_open_with_its_tokens() {
+async fn a_removed_or_revoked_key_ends_the_connections_of_its_tokens() {
     let world = Protected::start("").await;
     let token = world.token(&["--read", "news"]);
     let open = Open::all(&world, &token).await;
@@ -158,13 +158,13 @@ async fn a_delayed_will_is_published_only_if_the_token_of_its_client_was_not_rev
         if is_revoked {
             world.revoke(&json!({"jti": part(&first, 1)["jti"]})).await.expect(200);
         }
-        // The will is due with the end of the session.
+        // The will is published at the end of the session.
         Mqtt::connect(world.gateway.mqtt, &Hello { clean: true, ..hello(subject, &token(subject)) }).await;
     }
     assert_eq!(reader.message().await.topic, "gone/ben");
 }
 
-/// The gateway stores who has left a will, and checks it again when the will is due.
+/// The gateway stores the principal of a will, and authorizes it again when the will is published.
 #[tokio::test]
 async fn a_will_that_waits_over_a_restart_is_published_only_by_a_token_that_was_not_revoked() {
     let store = tempfile::tempdir().unwrap();
@@ -190,7 +190,7 @@ async fn a_will_that_waits_over_a_restart_is_published_only_by_a_token_that_was_
     let world = Protected { gateway: Gateway::start(&options).await, folder };
     let mut reader = mqtt(&world, "reader", Some(&reader)).await;
     assert_eq!(reader.subscribe("gone/#", 0).await, 0);
-    // The will is due with the end of the session. The revocation does not concern tokens of later seconds.
+    // The will is published at the end of the session. The revocation does not apply to tokens that are issued later.
     world.next_second().await;
     for subject in ["anna", "ben"] {
         let token = world.token(&["--subject", subject]);
@@ -201,7 +201,7 @@ async fn a_will_that_waits_over_a_restart_is_published_only_by_a_token_that_was_
 }
 
 #[tokio::test]
-async fn what_is_open_tells_that_its_token_has_expired() {
+async fn open_connections_are_told_that_their_token_has_expired() {
     let world = Protected::start("").await;
     let token = world.token(&["--read", "news", "--expires", "6s"]);
     Open::all(&world, &token).await.ended("expired", 0xa0).await;
@@ -225,7 +225,7 @@ async fn an_acknowledged_revocation_survives_a_kill() {
     world.send(Some(&world.token(&["--read", "news"])), get("/v1/stream/news")).await.expect(200);
 }
 
-/// No pattern of a token reaches the stream of revocations, and neither do clients of a gateway without tokens.
+/// No token pattern matches the stream of revocations, and clients of a gateway without tokens cannot use it either.
 #[tokio::test]
 async fn no_client_reaches_the_revocations() {
     let world = Protected::start("").await;

@@ -1,10 +1,10 @@
-//! One append wakes many readers, who share what was read: each is answered what it asked for, from where it was.
+//! One append wakes many readers, which share one read of the log: each response still has its own form, fields and offset.
 
 use tokio::task::JoinHandle;
 
 use crate::world::{Answer, Events, Gateway, Request, get, next_line, post, put, until};
 
-/// Readers of each kind: the answer is read and written once for several of them.
+/// Number of readers of each kind, which share one read and one encoding.
 const EACH: usize = 3;
 
 async fn hold(gateway: &Gateway, request: Request) -> JoinHandle<Answer> {
@@ -21,7 +21,7 @@ fn cursor(answer: &Answer) -> u64 {
 }
 
 #[tokio::test]
-async fn polls_that_are_answered_together_say_back_what_each_asked_for() {
+async fn polls_that_are_answered_together_get_their_own_header_fields() {
     let gateway = Gateway::start(&[]).await;
     let mut tail = gateway.send(put("/v1/stream/s").json("")).await.expect(201).next_offset();
     let cursors = [1_000_000_000u64, 2_000_000_000];
@@ -61,9 +61,9 @@ async fn polls_that_are_answered_together_say_back_what_each_asked_for() {
     }
 }
 
-/// Half a character lies between the two places, and both readers have all before the next append.
+/// The two offsets differ by half a character, and both readers are at the tail before the next append.
 #[tokio::test]
-async fn readers_at_different_places_are_brought_what_follows_theirs() {
+async fn readers_at_different_offsets_get_the_messages_after_theirs() {
     let gateway = Gateway::start(&[]).await;
     for round in 0..10 {
         let path = format!("/v1/stream/{round}");
@@ -87,7 +87,7 @@ async fn readers_at_different_places_are_brought_what_follows_theirs() {
     }
 }
 
-/// A reader of many streams keeps what is known of the stream's tail, so that even an empty answer is one for all.
+/// A reader of many streams keeps the tail state of the stream alive, so that even empty responses are shared.
 #[tokio::test]
 async fn only_the_superseded_poll_is_told_so_however_many_wait_beside_it() {
     let gateway = Gateway::start(&[]).await;

@@ -1,4 +1,4 @@
-//! Slow and mute clients: each is ended at its limit, and nobody else notices.
+//! Slow and silent clients: each is disconnected at its time limit, and other clients are not affected.
 
 mod bodies;
 mod heads;
@@ -18,7 +18,7 @@ const IDLE: Duration = Duration::from_millis(400);
 const BODY: Duration = Duration::from_millis(450);
 const WRITE: Duration = Duration::from_millis(500);
 
-/// How long one byte follows another when a client drips.
+/// Pause between two bytes of a client that sends one byte at a time.
 const PAUSE: Duration = Duration::from_millis(20);
 
 const TEXT: &str = "/v1/stream/text";
@@ -38,13 +38,13 @@ async fn short_of_patience() -> Gateway {
     gateway
 }
 
-/// The time in which a client is ended that reached `limit`: a second is what is promised.
+/// Range of times after which a client that exceeds `limit` is disconnected: at most a second after it.
 fn around(limit: Duration) -> Range<Duration> {
-    // Clocks that run in whole milliseconds may ring a little early.
+    // Timers with a resolution of a millisecond may fire a little early.
     limit - Duration::from_millis(5)..limit + Duration::from_secs(1)
 }
 
-/// A client that does nothing wrong while others do: one request after the other, on one connection.
+/// A well-behaved client beside the slow ones: it sends one request after the other on one connection.
 struct Healthy(JoinHandle<()>);
 
 impl Healthy {
@@ -60,7 +60,7 @@ impl Healthy {
         }))
     }
 
-    /// Each of its requests was answered so far.
+    /// Asserts that each of its requests so far was answered.
     async fn was_served(self) {
         assert!(!self.0.is_finished(), "a healthy client was refused");
         self.0.abort();

@@ -1,4 +1,4 @@
-//! The store on disk as an operator meets it: check, export, import, and a directory that cannot be opened.
+//! The store on disk for operators: check, export, import, and directories that cannot be opened.
 
 use std::io::Write;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Runs `pollgate store`, with something on its standard input.
+/// Runs `pollgate store` with the given standard input.
 fn store(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_pollgate"))
         .arg("store")
@@ -27,7 +27,7 @@ fn store(arguments: &[&str], input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // One that fails early does not read it.
+    // A command that fails early does not read its input.
     let _unread = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
@@ -37,7 +37,7 @@ fn said(output: &Output) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// What readers find in the streams of these tests.
+/// The content of the streams of these tests, as readers get it.
 async fn found(gateway: &Gateway) -> Vec<(u16, String, String)> {
     let mut found = Vec::new();
     for stream in ["values", "lines", "bytes", "closed"] {
@@ -52,7 +52,7 @@ async fn found(gateway: &Gateway) -> Vec<(u16, String, String)> {
 }
 
 #[tokio::test]
-async fn what_is_written_is_counted_whenever_it_is_synced() {
+async fn writes_are_counted_under_each_sync_policy() {
     for sync in ["always", "interval:1h", "never"] {
         let directory = directory();
         let gateway = Gateway::start(&["--store", text(directory.path()), "--sync", sync]).await;
@@ -122,7 +122,7 @@ async fn an_export_makes_the_same_streams_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_no_export_is_refused_with_its_number() {
+async fn an_invalid_line_of_an_export_is_refused_with_its_number() {
     let directory = directory();
     let stream = r#"{"stream":"s","contentType":"application/json"}"#;
     for (lines, words) in [
@@ -143,7 +143,7 @@ async fn a_line_that_is_no_export_is_refused_with_its_number() {
 }
 
 #[test]
-fn a_directory_that_is_no_store_is_not_made_one() {
+fn a_directory_with_other_files_does_not_become_a_store() {
     let directory = directory();
     let missing = directory.path().join("missing");
     std::fs::write(directory.path().join("notes.txt"), "mine").unwrap();
@@ -205,7 +205,7 @@ async fn an_export_that_was_cut_off_anywhere_is_refused_whole() {
     assert!(checked.contains("2 streams, 6 messages"), "{checked}");
 }
 
-/// An append of a producer, and the status that it has to have.
+/// Appends as a producer, and checks the status.
 async fn produce(gateway: &Gateway, stream: &str, epoch: u64, sequence: u64, status: u16) {
     let append = post(format!("/v1/stream/{stream}"))
         .header("Producer-Id", "machine")
@@ -215,7 +215,7 @@ async fn produce(gateway: &Gateway, stream: &str, epoch: u64, sequence: u64, sta
 }
 
 #[tokio::test]
-async fn an_import_goes_on_with_the_producers_and_forks_of_the_export() {
+async fn an_import_keeps_the_producers_and_forks_of_the_export() {
     let (here, there) = (directory(), directory());
     let gateway = Gateway::start(&["--store", text(here.path())]).await;
     let fork = async |source: &str, name: &str, offset: &str| {
@@ -253,7 +253,7 @@ async fn an_import_goes_on_with_the_producers_and_forks_of_the_export() {
     };
     let before = read(&gateway).await;
     assert_eq!(before[2], "[10,11,12,20,21,30,31]");
-    // The running gateway and the stopped one export the same.
+    // The export of the running gateway equals that of the stopped one.
     let live = gateway.ask_admin("/export").await.expect(200);
     assert_eq!(live.header("content-type"), "application/x-ndjson");
     gateway.kill().await;
@@ -270,13 +270,13 @@ async fn an_import_goes_on_with_the_producers_and_forks_of_the_export() {
     }
     gateway.send(closing()).await.expect(204);
     gateway.send(sequenced("l")).await.expect(409);
-    // The name of a source stays taken while it has forks.
+    // The name of a deleted source stays reserved while it has forks.
     gateway.send(delete("/v1/stream/z-source")).await.expect(204);
     gateway.send(get("/v1/stream/z-source")).await.expect(410);
     assert_eq!(gateway.send(get("/v1/stream/a-fork?offset=-1")).await.expect(200).text(), before[1]);
     gateway.kill().await;
     let (_, again, _) = said(&store(&["export", text(there.path())], ""));
-    // Without the source the fork is a stream of its own, with all messages.
+    // Without its source, a fork is imported as an ordinary stream with all messages.
     assert!(again.contains("{\"end\":true,\"streams\":3,\"messages\":8}"), "{again}");
 }
 
@@ -291,7 +291,7 @@ async fn the_export_of_a_running_gateway_has_what_was_acknowledged_before_it() {
     let export = gateway.ask_admin("/export").await.expect(200).text();
     assert!(export.len() > 3_000_000 && export.lines().count() == 3 + 60 + 1, "{}", export.len());
     assert_eq!(export.lines().last(), Some("{\"end\":true,\"streams\":3,\"messages\":60}"));
-    // One at a time, and a page of another site gets none.
+    // Only one export runs at a time, and a page of another site gets none.
     let admin = Connection::open(gateway.admin).await;
     let foreign = get("/export").header("Origin", "https://evil.example");
     admin.again().await.send(foreign).await.expect(403);
@@ -308,7 +308,7 @@ async fn the_export_of_a_running_gateway_has_what_was_acknowledged_before_it() {
 }
 
 #[tokio::test]
-async fn the_bytes_in_use_are_those_of_kept_messages() {
+async fn the_bytes_in_use_count_retained_messages_only() {
     let directory = directory();
     let gateway = Gateway::start(&["--store", text(directory.path())]).await;
     let live = async || gateway.metric("pollgate_store_live_bytes").await;
@@ -323,7 +323,7 @@ async fn the_bytes_in_use_are_those_of_kept_messages() {
     until("nothing is in use", async || live().await < 10_000.0).await;
 }
 
-/// Alters the content of the append that has `word`.
+/// Damages the stored append that contains `word`.
 fn damage(directory: &Path, word: &str) {
     let log = directory.join("0000000001.log");
     let mut bytes = std::fs::read(&log).unwrap();
@@ -376,7 +376,7 @@ async fn damage_is_told_and_has_to_be_accepted_once() {
     assert_eq!((code, lines.lines().count()), (Some(0), 7), "{lines}{told}");
 }
 
-/// `CATCH_UP_MIB=1024` reads so much; the default is four times what is kept in memory of the newest messages.
+/// `CATCH_UP_MIB` sets the size; the default is four times the cache of the newest messages.
 #[tokio::test]
 async fn a_reader_that_catches_up_from_the_beginning_costs_no_memory() {
     let mebibytes = std::env::var("CATCH_UP_MIB").map_or(256, |count| count.parse().unwrap());
@@ -394,7 +394,7 @@ async fn a_reader_that_catches_up_from_the_beginning_costs_no_memory() {
     let gateway = Gateway::start(&arguments).await;
     let mut reader = gateway.connect().await;
     let (mut offset, mut read, mut most) = ("-1".to_owned(), 0, 0);
-    // The first read warms up.
+    // The first read fills the allocator's free lists.
     let mut before = None;
     loop {
         let answer = reader.send(get(format!("/v1/stream/large?offset={offset}"))).await.expect(200);

@@ -13,7 +13,7 @@ use crate::world::{
 
 const FEED: &str = "/v1/stream/feed";
 
-/// The metric of requests that found something new.
+/// The metric of requests that found new content.
 const NEW: &str =
     "pollgate_outbound_requests_total{purpose=\"origin\",destination=\"127.0.0.1\",outcome=\"new\"}";
 
@@ -57,13 +57,13 @@ fn long_poll(offset: &str) -> Request {
 }
 
 #[tokio::test]
-async fn every_form_gets_what_the_origin_has_and_the_state_of_the_origin() {
+async fn every_form_gets_the_content_and_the_state_of_the_origin() {
     let heartbeat = ["--limit", "live_heartbeat=1s"];
     let (origin, gateway) = (Origin::start(r#"{"n":1}"#).await, gateway(&heartbeat).await);
     let created = gateway.send(creation(FEED, &origin)).await.expect(201);
     assert_eq!(created.header("stream-origin-interval"), "1");
     assert_eq!(state(&gateway.send(head(FEED)).await.expect(200), "state"), "pending");
-    // Nobody has read it, so it was not polled.
+    // The stream has no readers, so its origin was not polled.
     assert_eq!(origin.received().len(), 0);
 
     let first = gateway.send(long_poll("-1")).await.expect(200);
@@ -94,7 +94,7 @@ async fn every_form_gets_what_the_origin_has_and_the_state_of_the_origin() {
     let requests = origin.received();
     assert!(requests[1..].iter().all(|request| request.head.contains("if-none-match: ")), "{requests:?}");
 
-    // A failure is told to readers that wait.
+    // Waiting readers are told about a failure.
     origin.replies(Reply::Status(503, ""));
     until_told(&gateway, FEED, "status-503").await;
     while socket.json().await.unwrap()["streamOrigin"]["reason"] != "status-503" {}
@@ -111,7 +111,7 @@ async fn every_form_gets_what_the_origin_has_and_the_state_of_the_origin() {
     assert_eq!(gateway.metric("pollgate_origins").await, 1.0);
 }
 
-/// All at once, on streams of their own.
+/// The cases run concurrently, each on its own stream.
 #[tokio::test]
 async fn each_failure_of_an_origin_is_told_with_its_reason_until_it_answers_again() {
     let limits = ["--limit", "origin_timeout=1s", "--limit", "origin_bytes_max=4096"];
@@ -119,7 +119,7 @@ async fn each_failure_of_an_origin_is_told_with_its_reason_until_it_answers_agai
     let fails = async |reply: Reply, reason: &str| {
         let (origin, path) = (Origin::start("1").await, format!("/v1/stream/{reason}"));
         gateway.send(creation(&path, &origin)).await.expect(201);
-        // A reader that waits keeps the origin polled.
+        // A waiting reader keeps the origin polled.
         let mut reader = gateway.connect().await.events(format!("{path}?offset=-1&live=sse")).await;
         until_told(&gateway, &path, "ok").await;
         origin.replies(reply);
@@ -164,7 +164,7 @@ async fn retry_after_and_max_age_of_an_origin_are_respected() {
     }
 }
 
-/// 1 000 readers of all kinds cause as many requests as one.
+/// 1 000 readers in all forms cause as many requests as one reader.
 #[tokio::test]
 async fn a_thousand_readers_cause_one_request_an_interval() {
     let _alone = alone().await;
@@ -198,7 +198,7 @@ async fn a_thousand_readers_cause_one_request_an_interval() {
 }
 
 #[tokio::test]
-async fn after_a_kill_only_changed_elements_are_appended_and_the_last_end_of_a_stream_stops_the_polls() {
+async fn after_a_kill_only_changed_elements_are_appended_and_a_deletion_stops_the_polls() {
     let directory = tempfile::tempdir().unwrap();
     let store = ["--store", directory.path().to_str().unwrap()];
     let (origin, first) = (Origin::start(r#"[{"id":1},{"id":2}]"#).await, gateway(&store).await);
@@ -226,7 +226,7 @@ async fn after_a_kill_only_changed_elements_are_appended_and_the_last_end_of_a_s
     until("the end of the polls", async || second.metric("pollgate_origins").await == 0.0).await;
     second.kill().await;
 
-    // What has ended stays ended.
+    // An ended origin stays ended.
     let third = gateway(&store).await;
     let answer = third.send(get(FEED)).await.expect(200);
     assert_eq!((answer.text().as_str(), answer.header("stream-origin-status")), ("[1,2]", ""));
@@ -234,7 +234,7 @@ async fn after_a_kill_only_changed_elements_are_appended_and_the_last_end_of_a_s
 }
 
 #[tokio::test]
-async fn nobody_else_appends_to_a_stream_with_an_origin() {
+async fn clients_cannot_append_to_a_stream_with_an_origin() {
     let (origin, gateway) = (Origin::start("1").await, gateway(&["--limit", "origins_max=1"]).await);
     gateway.send(creation(FEED, &origin)).await.expect(201);
     for request in [
@@ -251,7 +251,7 @@ async fn nobody_else_appends_to_a_stream_with_an_origin() {
     let mut mqtt = Mqtt::connect(gateway.mqtt, &Hello::new("publisher")).await;
     assert!(mqtt.publish("feed", "2", 1).await >= 0x80);
     until("the origin", async || gateway.send(get(FEED)).await.text() == "[1]").await;
-    // A fork is a stream of its own.
+    // A fork does not inherit the origin.
     let fork = put("/v1/stream/fork").header("stream-forked-from", FEED);
     gateway.send(fork).await.expect(201);
     gateway.send(post("/v1/stream/fork").json("2")).await.expect(204);
@@ -262,7 +262,7 @@ async fn nobody_else_appends_to_a_stream_with_an_origin() {
     gateway.send(creation("/v1/stream/another", &origin)).await.expect(201);
 }
 
-/// Besides those of host names, which `src/http_client/tests.rs` checks with a name server that changes its mind.
+/// Addresses behind host names are tested in `src/http_client/tests.rs`, with a name server that changes its answers.
 #[tokio::test]
 async fn origins_are_off_by_default_and_only_at_addresses_that_are_allowed() {
     let origin = Origin::start("1").await;

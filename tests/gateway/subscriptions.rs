@@ -1,5 +1,5 @@
-//! Subscriptions: workers are woken by webhooks and by wake streams, with rights and in tenants, and no webhook reaches what it should
-//! not.
+//! Subscriptions: workers are woken by webhooks and wake streams, with authorization and tenants, and no webhook reaches a
+//! forbidden address.
 
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ async fn a_subscription_and_its_lease_survive_a_kill() {
     let body = settlement(&claimed, &claimed["streams"][0]["tail_offset"]);
     gateway.send(ack.json(body)).await.expect(200);
     assert_eq!(code(&gateway.send(claim.clone()).await.expect(409)), "NO_PENDING_WORK");
-    // A message that comes while nobody watches is found by the next start.
+    // A message that is appended while the gateway is down is found at the next start.
     gateway.send(post("/v1/stream/events/a").json("[2]")).await.expect(204);
     gateway.kill().await;
     let gateway = Gateway::start(&arguments).await;
@@ -140,7 +140,7 @@ async fn webhooks_of_a_host_that_hangs_delay_no_other_host() {
     for _ in 0..8 {
         connections.push(silent.accept().await.unwrap());
     }
-    // None of those has had a response, so the host gets no further connection.
+    // None of these requests has a response, so the gateway opens no further connection to the host.
     gateway.send(post("/v1/stream/events/a").json("[2]")).await.expect(204);
     gateway.send(delete(SUBSCRIPTION)).await.expect(204);
     let another = timeout(Duration::from_millis(100), silent.accept()).await;
@@ -218,7 +218,7 @@ async fn webhooks_reach_no_private_address_unless_the_operator_allows_it() {
     assert_eq!(gateway.send(get(SUBSCRIPTION)).await.expect(200).json()["status"], "failed");
 }
 
-/// Each call with the tokens that may make it.
+/// Each operation with the tokens that allow it.
 #[tokio::test]
 async fn clients_manage_what_they_may_manage_and_workers_bring_the_token_of_their_wake() {
     let protected = Protected::start("").await;

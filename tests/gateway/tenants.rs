@@ -1,4 +1,4 @@
-//! Two tenants on one gateway use the same names, and neither sees anything of the other, in any front or form.
+//! Two tenants of one gateway use the same names and are isolated from each other in every front and form.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const ALL: [&str; 8] = ["--read", "#", "--append", "#", "--create", "#", "--mana
 
 const NEWS: &str = "/v1/stream/news/today";
 
-/// A gateway with clients of the tenants `acme` and `beta`, and of the default tenant, who may do everything in theirs.
+/// A gateway with clients of the tenants `acme` and `beta` and of the default tenant, each with all rights in its own tenant.
 struct World {
     protected: Protected,
     clients: [(&'static str, String); 3],
@@ -37,7 +37,7 @@ impl World {
     }
 }
 
-/// Everything that tells one client of streams, with the names that it gets.
+/// All responses that contain stream names, as one client gets them.
 #[tokio::test]
 async fn each_tenant_reads_its_own_messages_under_the_same_name_in_each_form() {
     let world = World::start().await;
@@ -58,7 +58,7 @@ async fn each_tenant_reads_its_own_messages_under_the_same_name_in_each_form() {
         assert_eq!((&batch["stream"], &batch["data"][0]), (&"news/today".into(), &(*name).into()));
         let resume = many.json()["resume"].as_str().unwrap().to_owned();
         for (other, token) in &world.clients {
-            // The position of another tenant's reader is one in another log.
+            // An offset of another tenant's stream belongs to a different log.
             let resumed = get(format!("/v1/streams?stream=news/today&resume={resume}"));
             let resumed = world.protected.send(Some(token), resumed).await.expect(200).json();
             let is_gap = resumed["batches"][0]["gap"] == "reason=epoch";
@@ -83,12 +83,12 @@ async fn each_tenant_reads_its_own_messages_under_the_same_name_in_each_form() {
         let connection = world.protected.gateway.connect().await;
         let events = connection.events(format!("{NEWS}?offset=-1&live=sse&ticket={ticket}")).await;
         assert_eq!({ events }.data().await, own);
-        // A fork is one of the stream of this name in the same tenant.
+        // A fork takes its source from the same tenant.
         let fork = put("/v1/stream/fork").header("content-type", "application/json");
         send(fork.header("stream-forked-from", NEWS)).await.expect(201);
         assert_eq!(send(get("/v1/stream/fork")).await.expect(200).text(), own);
     }
-    // What one tenant deletes stays with the others.
+    // A deletion by one tenant does not affect the others.
     let [(_, acme), (_, beta), (_, default)] = &world.clients;
     world.protected.send(Some(acme), delete("/v1/stream/fork")).await.expect(204);
     world.protected.send(Some(acme), delete(NEWS)).await.expect(204);
@@ -99,7 +99,7 @@ async fn each_tenant_reads_its_own_messages_under_the_same_name_in_each_form() {
     }
 }
 
-/// Also a name as the hub has it, and filters that would match one.
+/// Neither with the internal name of the stream, nor with a filter that would match it.
 #[tokio::test]
 async fn nobody_can_name_the_stream_of_another_tenant() {
     let world = World::start().await;
@@ -206,7 +206,7 @@ async fn mqtt_clients_of_two_tenants_with_the_same_names_have_nothing_in_common(
             assert_eq!(late.subscribe("all/one", 1).await, 1);
             let retained = late.message().await;
             assert_eq!((&*retained.payload, retained.retain), (name.as_bytes(), true));
-            // Each has its session still: no other one has taken it over, and nothing else arrives.
+            // Each client still has its own session, and nothing else arrives.
             client.ping().await;
             let nothing = client.receive_within(Duration::from_millis(20)).await;
             assert_eq!(nothing, None, "{name}");
@@ -230,7 +230,7 @@ async fn a_tenants_stream_of_a_public_name_is_private() {
         assert!(!public.header("cache-control").contains("private"), "{public:?}");
         let own = world.protected.send(Some(acme), get(&target)).await.expect(200);
         assert_eq!((&*own.text(), own.header("cache-control")), ("[\"acme\"]", "private, no-store"));
-        // What is public is the default tenant's, and grants nothing in another one.
+        // Public streams belong to the default tenant, and grant nothing in others.
         let reader = world.protected.token(&["--tenant", "acme", "--read", "other"]);
         world.protected.send(Some(&reader), get(&target)).await.expect(403);
         world.protected.send(Some(beta), get(&target)).await.expect(404);
@@ -241,7 +241,7 @@ async fn a_tenants_stream_of_a_public_name_is_private() {
 async fn the_tenant_comes_from_the_signed_token_alone() {
     let world = World::start().await;
     let [(_, acme), ..] = &world.clients;
-    // No field, parameter, user name or claim of another kind changes it.
+    // No other header field, parameter, user name or claim changes the tenant.
     world.protected.send(Some(acme), put(NEWS).json("[1]")).await.expect(201);
     let (_, beta) = &world.clients[1];
     for request in [get(NEWS).header("tenant", "acme"), get(format!("{NEWS}?tenant=acme"))] {
@@ -260,7 +260,7 @@ async fn the_tenant_comes_from_the_signed_token_alone() {
     }
 }
 
-/// Each limit is met by one tenant, while another one with the same quota goes on.
+/// One tenant reaches each of its limits, while another tenant with the same quota is not affected.
 #[tokio::test]
 async fn a_tenant_that_has_used_up_its_quota_is_told_and_others_go_on() {
     let quotas = "[[tenant]]\nstreams_max = 2\nopen_max = 1\nappends_per_second_max = 5\n\
@@ -357,7 +357,7 @@ async fn metrics_tell_the_tenants_of_the_settings_apart_and_no_others() {
         polls.push(tokio::spawn(async move { connection.send(poll).await }));
         world.gateway.until_held(polls.len()).await;
     }
-    // Beyond the quota of the tenant, and for want of rights.
+    // Refused because of the tenant's quota, and because of missing rights.
     world.send(Some(&clients[0]), put("/v1/stream/more").json("")).await.expect(507);
     let reader = world.token(&["--tenant", "beta", "--read", "other"]);
     world.send(Some(&reader), get(NEWS)).await.expect(403);

@@ -3,7 +3,7 @@
 use crate::world::{Gateway, get, post, put};
 
 #[tokio::test]
-async fn a_message_reaches_every_form_and_one_cursor_works_on_all() {
+async fn a_message_reaches_every_form_and_one_offset_works_on_all() {
     let gateway = Gateway::start(&[]).await;
     gateway.send(put("/v1/stream/room/1").json("")).await.expect(201);
     gateway.send(post("/v1/stream/room/1").json(r#"{"n":1}"#)).await.expect(204);

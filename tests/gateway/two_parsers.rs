@@ -1,4 +1,4 @@
-//! Requests are parsed by the fast path or by hyper; no client can tell by which.
+//! Requests are parsed by the fast path or by hyper, with the same responses.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::world::{Answer, Gateway, Raw, put};
 const STREAM: &str = "/v1/stream/s";
 const POLL: &str = "/v1/stream/s?offset=-1";
 
-/// A connection option that ends nothing, and that the fast path does not know: a request with it is one for hyper.
+/// A connection option without meaning, which sends a request to hyper instead of the fast path.
 const FOR_HYPER: &str = "Connection: keep-alive, x\r\n";
 
 async fn gateway() -> Gateway {
@@ -23,19 +23,19 @@ async fn gateway() -> Gateway {
     gateway
 }
 
-/// What a client sees of an answer, without what differs between two gateways or two moments.
+/// A response as a client sees it, without values that differ between two gateways or two moments.
 #[derive(Debug, PartialEq)]
-struct Seen {
+struct VisibleResponse {
     status: u16,
     fields: BTreeMap<String, String>,
     body: String,
 }
 
-impl Seen {
+impl VisibleResponse {
     fn of(answer: &Answer) -> Self {
         let body = String::from_utf8_lossy(&answer.body);
         let (body, token) = without_token(&body);
-        // A token is as long as the numbers in it.
+        // The length of a resume token depends on its numbers.
         let differs = |name: &str| {
             ["date", "stream-cursor", "retry-after"].contains(&name) || token && name == "content-length"
         };
@@ -63,7 +63,7 @@ fn without_epochs(text: &str) -> String {
     text
 }
 
-/// Takes the token over many streams out of an envelope, since it holds epochs too. Whether there was one.
+/// Removes the resume token from an envelope, since it contains epochs. Returns whether there was one.
 fn without_token(text: &str) -> (String, bool) {
     match text.split_once("\"resume\":\"") {
         Some((before, behind)) => (format!("{before}{}", behind.split_once('"').unwrap().1), true),
@@ -71,7 +71,7 @@ fn without_token(text: &str) -> (String, bool) {
     }
 }
 
-/// Whole requests of every kind. None of them depends on the time.
+/// Complete requests of every kind. None of the responses depends on the time.
 fn requests() -> Vec<String> {
     let get =
         |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
@@ -166,10 +166,10 @@ async fn the_same_request_gets_the_same_answer_from_both() {
         let through = async |gateway: &Gateway, request: &str| {
             let mut connection = gateway.connect_raw().await;
             connection.send(request).await.unwrap();
-            let seen = Seen::of(&connection.whole_answer().await.unwrap());
-            // The connection goes on as it did from the beginning.
+            let seen = VisibleResponse::of(&connection.whole_answer().await.unwrap());
+            // The connection is still usable.
             connection.get(STREAM).await.unwrap();
-            (seen, connection.answer().await.ok().flatten().map(|answer| Seen::of(&answer)))
+            (seen, connection.answer().await.ok().flatten().map(|answer| VisibleResponse::of(&answer)))
         };
         let for_hyper = request.replacen("\r\n", &format!("\r\n{FOR_HYPER}"), 1);
         let (one, other) = (through(&fast, &request).await, through(&hyper, &for_hyper).await);
@@ -178,7 +178,7 @@ async fn the_same_request_gets_the_same_answer_from_both() {
 }
 
 #[tokio::test]
-async fn requests_of_all_kinds_are_answered_in_turn_however_they_are_cut() {
+async fn requests_of_all_kinds_are_answered_in_order_however_they_are_split() {
     let seed = fastrand::u64(..);
     let mut random = Rng::with_seed(seed);
     let (pipelined, one_by_one) = (gateway().await, gateway().await);
@@ -202,7 +202,7 @@ async fn requests_of_all_kinds_are_answered_in_turn_however_they_are_cut() {
             let answer = answer
                 .unwrap_or_else(|error| panic!("seed {seed}, round {round}, {number}: {error}: {request}"));
             assert_eq!(
-                Seen::of(&answer),
+                VisibleResponse::of(&answer),
                 expected,
                 "seed {seed}, round {round}, request {number}: {request}"
             );
@@ -210,10 +210,10 @@ async fn requests_of_all_kinds_are_answered_in_turn_however_they_are_cut() {
     }
 }
 
-async fn alone(gateway: &Gateway, request: &str) -> Seen {
+async fn alone(gateway: &Gateway, request: &str) -> VisibleResponse {
     let mut connection: Raw = gateway.connect_raw().await;
     connection.send(request).await.unwrap();
-    Seen::of(&connection.whole_answer().await.unwrap())
+    VisibleResponse::of(&connection.whole_answer().await.unwrap())
 }
 
 #[tokio::test]
@@ -252,7 +252,7 @@ async fn a_refused_body_is_not_asked_for_and_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_waited_for_is_asked_for() {
+async fn a_body_after_expect_100_continue_is_requested() {
     let gateway = gateway().await;
     let head = "Host: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
     let mut connection = gateway.connect_raw().await;

@@ -1,4 +1,4 @@
-//! Wait queues: the polls that a client has held, as it and its operator see them.
+//! Wait queues: the held polls of a client, as the client and the operator see them.
 
 use std::time::Duration;
 
@@ -130,7 +130,7 @@ async fn a_client_that_leaves_leaves_no_waiter() {
     assert_eq!(gateway.metric("pollgate_watched_streams").await, 0.0);
 }
 
-/// Polls again after each response, and returns how often.
+/// Polls again after each response, and returns the number of polls.
 async fn poll_for(gateway: &Gateway, time: Duration, target: &str) -> u32 {
     let mut connection = gateway.connect().await;
     let mut answers = 0;
@@ -145,7 +145,7 @@ async fn poll_for(gateway: &Gateway, time: Duration, target: &str) -> u32 {
 }
 
 #[tokio::test]
-async fn two_programs_with_one_client_id_are_slowed_down_and_named() {
+async fn two_programs_with_one_client_id_are_delayed_and_logged() {
     let gateway = gateway_with_streams(&[], 2).await;
     let target = |client: &str| format!("/v1/stream/s0?live=long-poll&offset=-1&client={client}");
     let (shared, time) = (target("shared"), Duration::from_secs(3));
@@ -157,7 +157,7 @@ async fn two_programs_with_one_client_id_are_slowed_down_and_named() {
     let lines: Vec<_> = log.lines().filter(|line| line.contains("use one client id")).collect();
     assert!(lines.len() == 1 && lines[0].contains("shared"), "{log}");
 
-    // Neither one misses a message, and others are as fast as before.
+    // Neither program misses a message, and other clients are not slowed down.
     let held = [hold(&gateway, poll(0, "shared")).await, hold(&gateway, poll(0, "shared")).await];
     gateway.until_waiting(2).await;
     gateway.send(post("/v1/stream/s0").json("1")).await.expect(204);

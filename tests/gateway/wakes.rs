@@ -1,4 +1,4 @@
-//! Devices that sleep: an append reaches a push service, the device polls, and the metrics tell how long that took.
+//! Sleeping devices: an append causes a push, the device polls, and the metrics contain the time between the two.
 
 use std::path::Path;
 
@@ -68,7 +68,7 @@ async fn an_append_wakes_a_device_once_and_its_poll_confirms_that() {
     assert_eq!(device(&gateway).await["wake"]["app"], "push");
     assert_eq!(gateway.metric(r#"pollgate_devices{state="woken"}"#).await, 1.0);
 
-    // The phone reads from its offset, and once more to say that it has everything.
+    // The phone reads from its offset, and polls once more to confirm.
     let offset = device(&gateway).await["streams"]["news"].as_str().unwrap().to_owned();
     let poll = |offset: &str| get(format!("/v1/stream/news?offset={offset}&client=phone"));
     let news = gateway.send(poll(&offset)).await.expect(200);
@@ -147,7 +147,7 @@ async fn a_wake_survives_a_kill_and_is_still_the_only_one() {
     let gateway = start(&arguments, &on_disk).await;
     let known = device(&gateway).await;
     assert_eq!((&known["pending"], &known["wake"]["app"]), (&json!(true), &json!("push")));
-    // It may have been killed before the answer was noted: then the same wake is sent again.
+    // If the gateway was killed before it recorded the provider's response, it sends the same wake again.
     gateway.send(post("/v1/stream/news").json("2")).await.expect(204);
     until("the device is known", async || gateway.metric(r#"pollgate_devices{state="woken"}"#).await == 1.0)
         .await;
@@ -176,7 +176,7 @@ async fn web_push_reaches_the_url_of_the_device_only_if_its_address_is_allowed()
     let keys =
         json!({"p256dh": URL_SAFE_NO_PAD.encode(subscription), "auth": URL_SAFE_NO_PAD.encode([7; 16])});
     let here = format!("http://{}/wpush/1", provider.address);
-    // Who can use this gateway is on this machine, and reaches its addresses anyway.
+    // All clients of this gateway are on this machine, and can reach its addresses anyway.
     for (endpoint, verdict) in [("https://10.0.0.1/wpush/1", "bad"), (here.as_str(), "ok")] {
         let channels = json!([{"app": "web", "credential": {"endpoint": endpoint, "keys": keys}}]);
         let gateway = start(&arguments, &[]).await;
@@ -221,7 +221,7 @@ async fn registrations_that_cannot_work_are_refused() {
     let registration = registration(&json!([channel]));
     gateway.send(put("/v1/devices/phone").text(registration.to_string())).await.expect(415);
     for (id, status) in [("one", 201), ("one", 200), ("two", 507)] {
-        // One client has a half of the devices.
+        // One client may have half of the devices.
         gateway.send(put(format!("/v1/devices/{id}")).json(&registration)).await.expect(status);
     }
     for (request, status) in [

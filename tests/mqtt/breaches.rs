@@ -1,4 +1,4 @@
-//! Breaches of the protocol: each ends the connection of its client, with a reason where the client can be told one.
+//! Protocol violations: each ends the connection, with a reason code in MQTT 5.
 
 use mqtt_protocol_core::mqtt::packet::TopicAlias;
 
@@ -8,9 +8,8 @@ use crate::world::mqtt::{Hello, Mqtt, PUBACK, PUBCOMP, PUBREC, Packet, ack_bytes
 #[tokio::test]
 async fn breaches_of_the_protocol_end_the_connection_with_their_reason() {
     let gateway = Gateway::start(&["--limit", "mqtt_in_flight_max=2"]).await;
-    let publish = |topic: &str, quality, id, properties| {
-        publish_bytes(5, topic, b"x", quality, id, (false, false), properties)
-    };
+    let publish =
+        |topic: &str, qos, id, properties| publish_bytes(5, topic, b"x", qos, id, (false, false), properties);
     let alias = |alias: u16| vec![TopicAlias::new(alias).unwrap().into()];
     let two_received = [publish("a", 2, 1, vec![]), publish("a", 2, 2, vec![])].concat();
     for (bytes, reason) in [
@@ -41,7 +40,7 @@ async fn breaches_of_the_protocol_end_the_connection_with_their_reason() {
         };
         assert_eq!(last, Some(Packet::Disconnect(reason)), "{bytes:02x?}");
         assert_eq!(client.receive().await, None);
-        // A client of 3.1.1 sees the end alone.
+        // A client of 3.1.1 gets no reason.
         if bytes[0] != 0x30 && bytes[0] != 0x10 && bytes[0] != 0x34 {
             let hello = Hello { version: 4, ..Hello::new("client") };
             let mut client = Mqtt::connect(gateway.mqtt, &hello).await;
@@ -76,7 +75,7 @@ async fn packets_that_are_malformed_in_a_detail_are_not_let_through() {
         (4, b"\xa2\x06\0\x01\0\x02+a", 0),
         (5, b"\x30\x05\0\x02a+\0", 0x81),
         (4, b"\x30\x04\0\x02#a", 0),
-        // A duplicate of a message that is never sent again.
+        // DUP on a QoS 0 message, which is never sent again.
         (4, b"\x38\x04\0\x01ax", 0),
         // A response topic with a wildcard, and U+0000 in a property.
         (5, b"\x30\x08\0\x01a\x04\x08\0\x01#", 0x82),
@@ -108,15 +107,15 @@ async fn packets_that_are_malformed_in_a_detail_are_not_let_through() {
 async fn an_acknowledgement_that_a_message_cannot_have_ends_the_connection() {
     let gateway = Gateway::start(&[]).await;
     let mut publisher = Mqtt::connect(gateway.mqtt, &Hello::new("publisher")).await;
-    for (quality, kind) in [(1, PUBREC), (1, PUBCOMP), (2, PUBACK), (2, PUBCOMP)] {
+    for (qos, kind) in [(1, PUBREC), (1, PUBCOMP), (2, PUBACK), (2, PUBCOMP)] {
         let mut reader = Mqtt::connect(gateway.mqtt, &Hello::new("")).await;
-        reader.subscribe("a", quality).await;
+        reader.subscribe("a", qos).await;
         publisher.publish("a", "x", 2).await;
         let message = reader.message().await;
         reader.acknowledge(kind, message.id).await;
-        assert_eq!(reader.receive().await, Some(Packet::Disconnect(0x82)), "{kind} for QoS {quality}");
+        assert_eq!(reader.receive().await, Some(Packet::Disconnect(0x82)), "{kind} for QoS {qos}");
     }
-    // A message that its reader refuses is not released.
+    // A message that its receiver refuses is not released.
     let mut reader = Mqtt::connect(gateway.mqtt, &Hello::new("")).await;
     reader.subscribe("a", 2).await;
     publisher.publish("a", "x", 2).await;

@@ -1,10 +1,10 @@
-//! Empty messages: they are delivered like any other, in every form, and clear what is retained.
+//! Empty messages: they are delivered like others in every form, and clear the retained message.
 
 use crate::world::mqtt::{Hello, Mqtt};
 use crate::world::{Form, Gateway, Kind, Place, Reader, WebSocket, get, post, put};
 
 #[tokio::test]
-async fn an_empty_message_reaches_subscribers_and_clears_what_is_retained() {
+async fn an_empty_message_reaches_subscribers_and_clears_the_retained_one() {
     let gateway = Gateway::start(&[]).await;
     for version in [4, 5] {
         let hello = |id: &str| Hello { version, ..Hello::new(id) };
@@ -17,9 +17,9 @@ async fn an_empty_message_reaches_subscribers_and_clears_what_is_retained() {
         assert_eq!(device.publish_with(&topic, b"", 1, true, Vec::new()).await, 0);
         let cleared = home.take().await;
         assert_eq!((cleared.topic, cleared.payload, cleared.retain), (topic.clone(), Vec::new(), false));
-        for quality in 0..=2 {
-            device.publish(&topic, "", quality).await;
-            assert_eq!(home.take().await.payload, b"", "QoS {quality}");
+        for qos in 0..=2 {
+            device.publish(&topic, "", qos).await;
+            assert_eq!(home.take().await.payload, b"", "QoS {qos}");
         }
         let mut late = Mqtt::connect(gateway.mqtt, &hello("late")).await;
         late.subscribe("homeassistant/#", 1).await;
@@ -71,7 +71,7 @@ fn offset_at(offset: &str, position: u64) -> String {
 }
 
 #[tokio::test]
-async fn a_json_stream_has_no_empty_message_and_what_it_retains_is_cleared_all_the_same() {
+async fn an_empty_message_clears_the_retained_one_of_a_json_stream_and_is_not_appended() {
     let gateway = Gateway::start(&[]).await;
     gateway.send(put("/v1/stream/json").json("")).await.expect(201);
     let mut client = Mqtt::connect(gateway.mqtt, &Hello::new("client")).await;

@@ -1,4 +1,4 @@
-//! How connections end, and what becomes of the wills of their clients.
+//! The ends of connections, and which of them publish the will.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ async fn of_a_hundred_connections_of_one_client_one_stays() {
 }
 
 #[tokio::test]
-async fn silence_is_ended_after_one_and_a_half_times_the_keep_alive() {
+async fn a_silent_client_is_disconnected_after_one_and_a_half_times_its_keep_alive() {
     let gateway = Gateway::start(&[]).await;
     for version in [4, 5] {
         let hello = Hello { keep_alive: 1, version, ..Hello::new("silent") };
@@ -76,22 +76,22 @@ async fn silence_is_ended_after_one_and_a_half_times_the_keep_alive() {
 }
 
 #[tokio::test]
-async fn a_will_is_published_when_its_client_is_gone_without_a_good_bye() {
+async fn a_will_is_published_when_its_client_is_gone_without_a_disconnect() {
     let gateway = Gateway::start(&[]).await;
     let mut watcher = Mqtt::connect(gateway.mqtt, &Hello::new("watcher")).await;
     watcher.subscribe("gone/+", 1).await;
-    // Left with a good-bye: no will. With the one that asks for it: a will.
+    // A DISCONNECT: no will. A DISCONNECT with reason 0x04 (with will): a will.
     Mqtt::connect(gateway.mqtt, &with_will("polite", 0)).await.disconnect(0).await;
     Mqtt::connect(gateway.mqtt, &with_will("announced", 0)).await.disconnect(4).await;
     assert_eq!(watcher.take().await.topic, "gone/announced");
-    // Gone without a word, and gone by a breach of the protocol.
+    // A broken connection, and a protocol violation.
     drop(Mqtt::connect(gateway.mqtt, &with_will("lost", 0)).await);
     assert_eq!(watcher.take().await.topic, "gone/lost");
     let mut breaking = Mqtt::connect(gateway.mqtt, &with_will("breaking", 0)).await;
     breaking.send(&[0xf0, 0]).await;
     assert_eq!(breaking.receive().await, Some(Packet::Disconnect(0x82)));
     assert_eq!(watcher.take().await.topic, "gone/breaking");
-    // Back in time: no will, though the next one of the client is.
+    // A reconnect in time: no will, but the will of the next connection is published.
     drop(Mqtt::connect(gateway.mqtt, &with_will("back", 2)).await);
     let back = Mqtt::connect(gateway.mqtt, &with_will("back", 1)).await;
     let since = Instant::now();
@@ -103,7 +103,7 @@ async fn a_will_is_published_when_its_client_is_gone_without_a_good_bye() {
 }
 
 #[tokio::test]
-async fn a_drain_says_good_bye_and_loses_no_acknowledged_message() {
+async fn a_drain_sends_disconnect_and_loses_no_acknowledged_message() {
     let mut gateway = Gateway::start(&[]).await;
     let hello = with_will("reader", 0);
     let mut reader = Mqtt::connect(gateway.mqtt, &hello).await;
@@ -113,7 +113,7 @@ async fn a_drain_says_good_bye_and_loses_no_acknowledged_message() {
     gateway.signal("TERM");
     let since = Stopwatch::start();
     assert_eq!(reader.take().await.payload, b"x");
-    // Each message that is sent is acknowledged, until the good-bye.
+    // Each message is acknowledged until the DISCONNECT.
     let last = loop {
         let bytes = publish_bytes(5, "a", b"y", 1, 9, (false, false), Vec::new());
         if publisher.try_send(&bytes).await.is_err() {

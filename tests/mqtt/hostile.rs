@@ -1,4 +1,4 @@
-//! What hostile clients reach: the end of their connection, in time and with a reason, and nothing of the others.
+//! Hostile clients: their connections end in time and with a reason, and other clients are not affected.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::world::{Gateway, Stopwatch, until};
 const MIB: u64 = 1 << 20;
 
 #[tokio::test]
-async fn a_client_has_to_introduce_itself_in_time() {
+async fn a_client_must_send_its_connect_in_time() {
     let gateway = Gateway::start(&["--limit", "mqtt_connect_timeout=1s"]).await;
     for said in [&b""[..], &[0x10], &Hello::new("slow").bytes()[..10]] {
         let mut client = Mqtt::open(gateway.mqtt, 5).await;
@@ -22,7 +22,7 @@ async fn a_client_has_to_introduce_itself_in_time() {
 }
 
 #[tokio::test]
-async fn what_is_no_introduction_is_answered_as_far_as_somebody_may_understand_it() {
+async fn an_invalid_connect_is_refused_in_a_form_that_the_client_may_understand() {
     let gateway = Gateway::start(&[]).await;
     let hello = Hello::new("client").bytes();
     let changed = |at: usize, byte: u8| {
@@ -48,7 +48,7 @@ async fn what_is_no_introduction_is_answered_as_far_as_somebody_may_understand_i
         (Hello::new(&"x".repeat(1025)).bytes(), 5, Some(0x85)),
         (Hello::new("a\u{7}b").bytes(), 5, None),
         (Hello { will: Some(("a/#".into(), String::new(), Vec::new())), ..Hello::new("w") }.bytes(), 5, None),
-        // One that accepts no packet as large as its CONNACK is not left waiting for it.
+        // A client whose maximum packet size is below that of its CONNACK is disconnected instead of waiting.
         (Hello::new("w").with(MaximumPacketSize::new(10).unwrap()).bytes(), 5, Some(0x95)),
         (Hello::new("w").with(MaximumPacketSize::new(4).unwrap()).bytes(), 5, None),
     ] {
@@ -79,7 +79,7 @@ async fn a_reader_that_does_not_read_is_cut_and_costs_its_window() {
         reader.subscribe("a", 0).await;
         deaf.push(reader);
     }
-    // Far more than the sockets take.
+    // Far more than the socket buffers hold.
     for _ in 0..200 {
         publisher.publish("a", vec![1; 60_000], 1).await;
     }
@@ -100,7 +100,7 @@ async fn a_flood_of_mutated_packets_is_survived_without_growth() {
     let mut random = fastrand::Rng::with_seed(11);
     let mut flood = async |count: usize| {
         for _ in 0..count {
-            // Each with an id that the gateway gives, since takeovers of one id are delayed.
+            // Each with an id assigned by the gateway, since takeovers of one id are delayed.
             let mut client = Mqtt::connect(gateway.mqtt, &Hello::new("")).await;
             for _ in 0..10 {
                 let mut bytes =

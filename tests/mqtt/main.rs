@@ -1,5 +1,5 @@
-//! MQTT, byte by byte: what a client is sent in which order, what is remembered of it, and what hostile ones reach.
-//! Other people's clients are in `tests/mqtt-clients`.
+//! MQTT at packet level: deliveries and their order, session state, and hostile clients. Tests with other MQTT clients are in
+//! `tests/mqtt-clients`.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,13 +12,13 @@
 #[path = "../world/mod.rs"]
 mod world;
 
-mod both_worlds;
 mod breaches;
 mod empty;
 mod endings;
 mod flapping;
 mod hostile;
 mod idle;
+mod mqtt_and_http;
 mod names;
 mod quotas;
 mod refused;

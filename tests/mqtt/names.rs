@@ -1,4 +1,4 @@
-//! Topics that are no names of HTTP, and names of HTTP that are no topics.
+//! MQTT topics that are not valid stream names, and stream names that are not valid topics.
 
 use crate::world::mqtt::{Hello, Mqtt};
 use crate::world::{Gateway, get, post};

@@ -1,4 +1,4 @@
-//! What one client may have, and that what it leaves behind takes nothing from others.
+//! Quotas of one client, and that its disconnected sessions do not displace those of others.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -10,7 +10,7 @@ const QUOTA_EXCEEDED: u8 = 0x97;
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
-/// Connects and is gone at once, with a session that is kept.
+/// Connects and disconnects, with a session that is kept.
 async fn leave_behind(gateway: &Gateway, local: IpAddr, id: &str) {
     let client = Mqtt::connect_from(local, gateway.mqtt, &Hello::lasting(id)).await;
     client.disconnect(0).await;
@@ -24,7 +24,7 @@ async fn has_session(gateway: &Gateway, local: IpAddr, id: &str) -> bool {
 }
 
 #[tokio::test]
-async fn sessions_that_one_client_left_behind_give_way_to_those_of_others() {
+async fn disconnected_sessions_of_one_client_are_evicted_for_those_of_others() {
     let gateway = Gateway::start(&["--limit", "mqtt_sessions_max=20"]).await;
     leave_behind(&gateway, THERE, "honest").await;
     for number in 0..40 {
@@ -32,7 +32,7 @@ async fn sessions_that_one_client_left_behind_give_way_to_those_of_others() {
     }
     assert_eq!(gateway.metric("pollgate_mqtt_sessions").await, 20.0);
     assert_eq!(gateway.metric("pollgate_mqtt_sessions_discarded_total").await, 21.0);
-    // The older session of another address is still there, and another client comes in.
+    // The older session of another address is kept, and another client is accepted.
     assert!(has_session(&gateway, THERE, "honest").await);
     let mut other = Mqtt::connect_from(THERE, gateway.mqtt, &Hello::new("other")).await;
     other.ping().await;
@@ -41,7 +41,7 @@ async fn sessions_that_one_client_left_behind_give_way_to_those_of_others() {
 }
 
 #[tokio::test]
-async fn no_session_of_a_connected_client_gives_way() {
+async fn no_session_of_a_connected_client_is_evicted() {
     let gateway = Gateway::start(&["--limit", "mqtt_sessions_max=2"]).await;
     let known = Hello::lasting("known");
     let mut present = vec![Mqtt::connect(gateway.mqtt, &known).await];
@@ -68,7 +68,7 @@ async fn an_address_has_as_many_sessions_as_its_share() {
 }
 
 #[tokio::test]
-async fn a_will_is_published_when_its_session_gives_way() {
+async fn a_will_is_published_when_its_session_is_evicted() {
     let gateway = Gateway::start(&["--limit", "mqtt_sessions_per_address_max=1"]).await;
     let delay = mqtt_protocol_core::mqtt::packet::WillDelayInterval::new(600).unwrap();
     let will = Some(("gone".into(), "x".into(), vec![delay.into()]));
@@ -130,7 +130,7 @@ async fn a_filter_counts_once_however_often_a_packet_repeats_it() {
     let mut client = Mqtt::connect(gateway.mqtt, &Hello::new("client")).await;
     let filters = ["a/+", "#", "a/+", "a/+", "#", "b", "none"].map(String::from);
     assert_eq!(client.subscribe_all(&filters).await, [0, 0, 0, 0, 0, 0, QUOTA_EXCEEDED]);
-    // Each subscription is sent what is retained: `a/+` two, `#` three, `b` one.
+    // Each subscription gets the retained messages: `a/+` two, `#` three, `b` one.
     let mut topics = Vec::new();
     for _ in 0..6 {
         let message = client.take().await;
@@ -155,7 +155,7 @@ async fn a_new_overlapping_subscription_skips_nothing_of_an_older_one() {
     let mut publisher = Mqtt::connect(gateway.mqtt, &Hello::new("publisher")).await;
     publisher.publish("first", "x", 1).await;
     let first = client.message().await;
-    // The window is full, so this stream is not sent yet when the second filter comes.
+    // The window is full, so this stream is not sent yet when the second subscription is made.
     publisher.publish("a/new", "y", 1).await;
     client.subscribe("a/+", 1).await;
     client.acknowledge(crate::world::mqtt::PUBACK, first.id).await;
@@ -163,12 +163,12 @@ async fn a_new_overlapping_subscription_skips_nothing_of_an_older_one() {
 }
 
 #[tokio::test]
-async fn what_a_client_publishes_counts_for_the_share_of_its_address() {
+async fn published_messages_count_for_the_share_of_the_address() {
     let gateway = Gateway::start(&["--memory-max", "64M", "--limit", "principal_share_percent=25"]).await;
     let mut publisher = Mqtt::connect_from(HERE, gateway.mqtt, &Hello::lasting("publisher")).await;
     let payload = vec![b'x'; 512 * 1024];
     let mut taken = 0;
-    // A stream keeps a sixteenth of the budget.
+    // A stream in memory keeps a sixteenth of the budget.
     while publisher.publish(&format!("greedy/{}", taken / 4), &payload, 1).await != QUOTA_EXCEEDED {
         taken += 1;
         assert!(taken < 33, "16 MiB are its share");

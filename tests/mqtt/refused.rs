@@ -1,4 +1,4 @@
-//! Messages that a stream refuses, of clients that cannot be told the reason.
+//! Refused messages of clients that cannot be told the reason.
 
 use crate::world::mqtt::{Hello, Mqtt, Packet};
 use crate::world::{Gateway, get, put};
@@ -17,9 +17,9 @@ async fn a_refused_message_does_not_block_those_behind_it() {
     for (topic, payload) in
         [("json", "no json"), ("json", ""), ("closed", "1"), ("a", &large), ("$SYS/a", "x")]
     {
-        for quality in 0..=2 {
-            assert_eq!(client.publish(topic, payload, quality).await, 0, "{topic}");
-            assert_eq!(client.publish("ok", "x", quality).await, 0);
+        for qos in 0..=2 {
+            assert_eq!(client.publish(topic, payload, qos).await, 0, "{topic}");
+            assert_eq!(client.publish("ok", "x", qos).await, 0);
         }
     }
     client.ping().await;
@@ -27,7 +27,7 @@ async fn a_refused_message_does_not_block_those_behind_it() {
     assert_eq!(gateway.metric("pollgate_mqtt_publishes_refused_total").await, 15.0);
     let log = gateway.log();
     assert_eq!(log.lines().filter(|line| line.contains("was refused and is dropped")).count(), 1, "{log}");
-    // A bridge of mosquitto has such a will; it is dropped.
+    // A mosquitto bridge has such a will, which is dropped.
     let will = Some(("$SYS/broker/connection/site/state".into(), "0".into(), Vec::new()));
     let mut watcher = Mqtt::connect(gateway.mqtt, &old("watcher")).await;
     watcher.subscribe("$SYS/#", 1).await;
@@ -59,13 +59,13 @@ async fn an_operator_may_refuse_filters() {
 async fn an_operator_may_prefer_the_end_of_the_connection() {
     let gateway = Gateway::start(&["--mqtt-refused", "close"]).await;
     gateway.send(put("/v1/stream/json").json("")).await.expect(201);
-    for (hello, quality) in [(old("a"), 0), (old("b"), 1), (Hello::new("c"), 0)] {
+    for (hello, qos) in [(old("a"), 0), (old("b"), 1), (Hello::new("c"), 0)] {
         let mut client = Mqtt::connect(gateway.mqtt, &hello).await;
         let bytes = crate::world::mqtt::publish_bytes(
             hello.version,
             "json",
             b"no json",
-            quality,
+            qos,
             1,
             (false, false),
             Vec::new(),

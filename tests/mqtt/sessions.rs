@@ -1,4 +1,4 @@
-//! What is remembered of a client: where it was in each stream, and what was on its way.
+//! Session state: the offset of a client in each stream, and its messages in flight.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use mqtt_protocol_core::mqtt::packet::{ReceiveMaximum, SessionExpiryInterval};
 use crate::world::mqtt::{Hello, Mqtt, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, publish_bytes};
 use crate::world::{Gateway, delete, post, put, until};
 
-async fn publish_numbers(client: &mut Mqtt, topic: &str, numbers: std::ops::Range<u32>, quality: u8) {
+async fn publish_numbers(client: &mut Mqtt, topic: &str, numbers: std::ops::Range<u32>, qos: u8) {
     for number in numbers {
-        assert_eq!(client.publish(topic, number.to_string(), quality).await, 0);
+        assert_eq!(client.publish(topic, number.to_string(), qos).await, 0);
     }
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_is_sent_what_was_on_its_way_and_then_what_it_missed() {
+async fn a_client_that_reconnects_gets_the_messages_in_flight_and_then_those_that_it_missed() {
     let gateway = Gateway::start(&[]).await;
     for version in [4, 5] {
         let hello = Hello { version, ..Hello::lasting(&format!("phone-{version}")) };
@@ -23,14 +23,14 @@ async fn a_client_that_comes_back_is_sent_what_was_on_its_way_and_then_what_it_m
         let mut reader = Mqtt::connect(gateway.mqtt, &hello).await;
         assert!(!reader.connack.0);
         assert_eq!(reader.subscribe("orders/+", 2).await, 2);
-        // 1. Two at quality 1 and two at quality 2; one of each is acknowledged, one of quality 2 by half.
+        // 1. Two messages with QoS 1 and two with QoS 2; one of each is acknowledged, the other one with QoS 2 only received (PUBREC).
         publish_numbers(&mut publisher, &topic, 0..2, 1).await;
         publish_numbers(&mut publisher, &topic, 2..5, 2).await;
         let mut sent = Vec::new();
         for _ in 0..5 {
             sent.push(reader.message().await);
         }
-        assert_eq!(sent.iter().map(|m| m.quality).collect::<Vec<_>>(), [1, 1, 2, 2, 2]);
+        assert_eq!(sent.iter().map(|m| m.qos).collect::<Vec<_>>(), [1, 1, 2, 2, 2]);
         assert!(sent.iter().all(|message| !message.duplicate));
         reader.acknowledge(PUBACK, sent[0].id).await;
         reader.acknowledge(PUBREC, sent[2].id).await;
@@ -38,11 +38,11 @@ async fn a_client_that_comes_back_is_sent_what_was_on_its_way_and_then_what_it_m
         reader.acknowledge(PUBCOMP, sent[2].id).await;
         reader.acknowledge(PUBREC, sent[3].id).await;
         reader.receive_ack(PUBREL, sent[3].id).await;
-        // 2. It is gone without a word, and more is published.
+        // 2. The client's connection breaks, and more is published.
         drop(reader);
         gateway.until_mqtt_clients(1).await;
         publish_numbers(&mut publisher, &topic, 5..8, 1).await;
-        // 3. It comes back: what it has not acknowledged comes again under its id, in order, and then the rest.
+        // 3. The client reconnects: unacknowledged messages are sent again with their ids, in order, and then the others.
         let mut reader = Mqtt::connect(gateway.mqtt, &hello).await;
         assert!(reader.connack.0, "the session is present");
         let again = reader.message().await;
@@ -66,7 +66,7 @@ async fn a_client_that_comes_back_is_sent_what_was_on_its_way_and_then_what_it_m
 }
 
 #[tokio::test]
-async fn a_client_is_sent_no_more_than_it_takes_before_it_acknowledges() {
+async fn the_receive_maximum_of_a_client_is_respected() {
     let gateway = Gateway::start(&[]).await;
     let mut publisher = Mqtt::connect(gateway.mqtt, &Hello::new("publisher")).await;
     for (hello, window) in
@@ -84,7 +84,7 @@ async fn a_client_is_sent_no_more_than_it_takes_before_it_acknowledges() {
         assert_eq!(reader.receive_within(Duration::from_millis(50)).await, None);
         reader.acknowledge(PUBACK, ids[0]).await;
         assert_eq!(reader.message().await.payload, window.to_string().into_bytes());
-        // And again after it has come back.
+        // And again after a reconnect.
         drop(reader);
         let mut reader = Mqtt::connect(gateway.mqtt, &hello).await;
         for number in 1..120 {
@@ -94,7 +94,7 @@ async fn a_client_is_sent_no_more_than_it_takes_before_it_acknowledges() {
 }
 
 #[tokio::test]
-async fn a_message_of_quality_2_is_in_the_log_once_however_often_it_is_sent() {
+async fn a_message_of_qos_2_is_in_the_log_once_however_often_it_is_sent() {
     let gateway = Gateway::start(&[]).await;
     let hello = Hello::lasting("publisher");
     let mut publisher = Mqtt::connect(gateway.mqtt, &hello).await;
@@ -119,7 +119,7 @@ async fn a_message_of_quality_2_is_in_the_log_once_however_often_it_is_sent() {
 }
 
 #[tokio::test]
-async fn sessions_end_when_nobody_comes_back_or_a_clean_start_is_asked_for() {
+async fn sessions_end_by_expiry_or_a_clean_start() {
     let gateway = Gateway::start(&[]).await;
     let short = Hello::lasting("short").with(SessionExpiryInterval::new(1).unwrap());
     let short = Hello { properties: vec![SessionExpiryInterval::new(1).unwrap().into()], ..short };
@@ -147,7 +147,7 @@ async fn sessions_end_when_nobody_comes_back_or_a_clean_start_is_asked_for() {
 }
 
 #[tokio::test]
-async fn what_retention_has_trimmed_meanwhile_is_counted_and_the_rest_comes() {
+async fn messages_trimmed_meanwhile_are_counted_and_the_others_are_delivered() {
     let gateway = Gateway::start(&[]).await;
     let keep = put("/v1/stream/ticker").header("stream-max-messages", 2).json("");
     gateway.send(keep).await.expect(201);
@@ -163,12 +163,12 @@ async fn what_retention_has_trimmed_meanwhile_is_counted_and_the_rest_comes() {
     for payload in ["4", "5"] {
         assert_eq!(reader.take().await.payload, payload.as_bytes());
     }
-    // The one on its way and three behind it.
+    // The message in flight and three after it.
     assert_eq!(gateway.metric("pollgate_mqtt_missed_total").await, 4.0);
 }
 
 #[tokio::test]
-async fn a_stream_that_begins_anew_is_sent_from_its_beginning() {
+async fn a_recreated_stream_is_sent_from_its_beginning() {
     let gateway = Gateway::start(&[]).await;
     let mut reader = Mqtt::connect(gateway.mqtt, &Hello::lasting("reader")).await;
     reader.subscribe("life", 1).await;

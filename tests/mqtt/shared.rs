@@ -51,21 +51,21 @@ async fn each_message_goes_to_one_member_and_those_of_a_stream_stay_in_order() {
 }
 
 #[tokio::test]
-async fn what_a_member_has_not_acknowledged_goes_to_another_one_when_it_leaves() {
+async fn unacknowledged_messages_go_to_another_member_when_one_leaves() {
     let gateway = Gateway::start(&[]).await;
     let mut publisher = Mqtt::connect(gateway.mqtt, &Hello::new("publisher")).await;
-    for (leaving, quality) in [(Hello::new("first"), 1), (Hello::lasting("lasting"), 1)] {
+    for (leaving, qos) in [(Hello::new("first"), 1), (Hello::lasting("lasting"), 1)] {
         let mut first = Mqtt::connect(gateway.mqtt, &leaving).await;
-        first.subscribe(GROUP, quality).await;
+        first.subscribe(GROUP, qos).await;
         for number in 0..5 {
-            publisher.publish("jobs/1", number.to_string(), quality).await;
+            publisher.publish("jobs/1", number.to_string(), qos).await;
         }
         let taken = first.take().await;
         assert_eq!(taken.payload, b"0");
         first.message().await;
         first.ping().await;
         let mut second = Mqtt::connect(gateway.mqtt, &Hello::new("second")).await;
-        second.subscribe(GROUP, quality).await;
+        second.subscribe(GROUP, qos).await;
         second.ping().await;
         drop(first);
         for number in 1..5 {

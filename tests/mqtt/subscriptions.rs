@@ -1,4 +1,4 @@
-//! Which messages a client gets, and how.
+//! Which messages a client gets, with which QoS, identifiers and flags.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::world::{Gateway, get, post, put};
 async fn overlapping_filters_bring_a_message_once_with_every_identifier() {
     let gateway = Gateway::start(&[]).await;
     let mut reader = Mqtt::connect(gateway.mqtt, &Hello::new("reader")).await;
-    for (filter, quality, identifier) in [("a/#", 0, 1), ("a/+", 2, 2), ("a/b", 1, 3), ("+/c", 2, 4)] {
-        let options = SubOpts::new().set_qos(quality.try_into().unwrap());
+    for (filter, qos, identifier) in [("a/#", 0, 1), ("a/+", 2, 2), ("a/b", 1, 3), ("+/c", 2, 4)] {
+        let options = SubOpts::new().set_qos(qos.try_into().unwrap());
         let identifier = SubscriptionIdentifier::new(identifier).unwrap().into();
-        assert_eq!(reader.subscribe_with(filter, options, vec![identifier]).await, quality);
+        assert_eq!(reader.subscribe_with(filter, options, vec![identifier]).await, qos);
     }
     let mut publisher = Mqtt::connect(gateway.mqtt, &Hello::new("publisher")).await;
     publisher.publish("a/b", "x", 2).await;
@@ -31,18 +31,18 @@ async fn overlapping_filters_bring_a_message_once_with_every_identifier() {
         })
         .collect();
     identifiers.sort_unstable();
-    assert_eq!((message.quality, identifiers), (2, vec![1, 2, 3]));
+    assert_eq!((message.qos, identifiers), (2, vec![1, 2, 3]));
     reader.ping().await;
     assert_eq!(reader.receive_within(Duration::from_millis(50)).await, None);
-    // Unsubscribed from the best one, the next best goes.
+    // After the subscription with the highest QoS has ended, the next highest one applies.
     assert_eq!(reader.unsubscribe("a/+").await, 0);
     assert_eq!(reader.unsubscribe("a/+").await, 0x11);
     publisher.publish("a/b", "y", 2).await;
-    assert_eq!(reader.take().await.quality, 1);
+    assert_eq!(reader.take().await.qos, 1);
 }
 
 #[tokio::test]
-async fn wildcards_meet_streams_that_come_later_and_never_those_with_a_dollar() {
+async fn wildcards_match_streams_that_are_created_later_but_none_with_a_dollar() {
     let gateway = Gateway::start(&[]).await;
     gateway.send(put("/v1/stream/old").json("[1]")).await.expect(201);
     let mut reader = Mqtt::connect(gateway.mqtt, &Hello::new("reader")).await;
@@ -68,7 +68,7 @@ async fn wildcards_meet_streams_that_come_later_and_never_those_with_a_dollar() 
 }
 
 #[tokio::test]
-async fn retained_messages_come_first_as_the_subscription_asks_and_never_twice() {
+async fn retained_messages_come_first_according_to_retain_handling_and_never_twice() {
     let gateway = Gateway::start(&[]).await;
     let mut publisher = Mqtt::connect(gateway.mqtt, &Hello::new("publisher")).await;
     for topic in ["home/a", "home/b"] {
@@ -81,7 +81,7 @@ async fn retained_messages_come_first_as_the_subscription_asks_and_never_twice()
         let message = reader.take().await;
         assert_eq!((message.retain, &message.payload[..]), (true, &b"kept"[..]));
     }
-    // Those that did not fit in the window come after a reconnect too.
+    // Messages beyond the window also arrive after a reconnect.
     let one = Hello::lasting("one").with(ReceiveMaximum::new(1).unwrap());
     let mut slow = Mqtt::connect(gateway.mqtt, &one).await;
     slow.subscribe("home/+", 1).await;
@@ -91,7 +91,7 @@ async fn retained_messages_come_first_as_the_subscription_asks_and_never_twice()
     assert_eq!(slow.take().await.topic, first.topic);
     let second = slow.take().await;
     assert_eq!((second.retain, second.topic != first.topic), (true, true));
-    // One that is published while it is subscribed to comes once, and as published only if that was asked for.
+    // A message that is published during the subscription arrives once, with its retain flag only if `retain as published` is set.
     publisher.publish_with("home/a", b"new", 1, true, Vec::new()).await;
     assert!(!reader.take().await.retain);
     let handling = |handling| SubOpts::new().set_rh(handling).set_rap(true);
@@ -102,7 +102,7 @@ async fn retained_messages_come_first_as_the_subscription_asks_and_never_twice()
     assert_eq!((message.retain, &message.payload[..]), (true, &b"newer"[..]));
     reader.subscribe_with("home/b", handling(RetainHandling::SendRetained), Vec::new()).await;
     assert_eq!(reader.take().await.payload, b"newer");
-    // An empty one clears, and is a message.
+    // An empty message clears the retained one, and is delivered itself.
     publisher.publish_with("home/b", b"", 1, true, Vec::new()).await;
     assert_eq!(reader.take().await.payload, b"");
     reader.subscribe_with("home/b", handling(RetainHandling::SendRetained), Vec::new()).await;
@@ -111,7 +111,7 @@ async fn retained_messages_come_first_as_the_subscription_asks_and_never_twice()
 }
 
 #[tokio::test]
-async fn own_messages_stay_away_where_that_is_asked_for() {
+async fn own_messages_are_not_delivered_with_no_local() {
     let gateway = Gateway::start(&[]).await;
     let mut client = Mqtt::connect(gateway.mqtt, &Hello::new("both")).await;
     client.subscribe_with("echo", SubOpts::new().set_nl(true), Vec::new()).await;
@@ -143,7 +143,7 @@ async fn expired_and_oversized_messages_are_passed_over() {
     let second = MessageExpiryInterval::new(1).unwrap();
     publisher.publish_with("a", b"short", 1, false, vec![second.into()]).await;
     publisher.publish("a", "after", 1).await;
-    // The clock of the gateway is real, and a second is the shortest that there is.
+    // The gateway runs on real time, and a second is the shortest expiry.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let mut reader = Mqtt::connect(gateway.mqtt, &small).await;
     assert_eq!(reader.take().await.payload, b"after");
@@ -177,9 +177,9 @@ async fn json_streams_take_json_alone_and_are_sent_value_by_value() {
     let mut reader = Mqtt::connect(gateway.mqtt, &Hello::new("reader")).await;
     reader.subscribe("numbers", 2).await;
     let mut client = Mqtt::connect(gateway.mqtt, &Hello::new("client")).await;
-    for quality in [1, 2] {
-        assert_eq!(client.publish("numbers", "no json", quality).await, 0x99);
-        assert_eq!(client.publish("numbers", "[1, {\"a\":2}]", quality).await, 0);
+    for qos in [1, 2] {
+        assert_eq!(client.publish("numbers", "no json", qos).await, 0x99);
+        assert_eq!(client.publish("numbers", "[1, {\"a\":2}]", qos).await, 0);
     }
     assert_eq!(client.publish("numbers", "", 1).await, 0x99);
     for payload in ["1", "{\"a\":2}", "1", "{\"a\":2}"] {

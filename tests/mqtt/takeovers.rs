@@ -1,12 +1,12 @@
-//! What a client sent on its earlier connection, when it connects again before the gateway has read it.
+//! Packets of an earlier connection that the gateway has not read yet when the client connects again.
 
 use mqtt_protocol_core::mqtt::packet::Property;
 
 use crate::world::mqtt::{Hello, Mqtt, publish_bytes};
 use crate::world::{Gateway, get};
 
-fn packet(topic: &str, quality: u8, id: u16) -> Vec<u8> {
-    publish_bytes(4, topic, b"x", quality, id, (false, false), Vec::<Property>::new())
+fn packet(topic: &str, qos: u8, id: u16) -> Vec<u8> {
+    publish_bytes(4, topic, b"x", qos, id, (false, false), Vec::<Property>::new())
 }
 
 fn hello(id: &str) -> Hello {
@@ -14,23 +14,23 @@ fn hello(id: &str) -> Hello {
 }
 
 #[tokio::test]
-async fn messages_that_the_earlier_connection_has_sent_are_appended() {
+async fn messages_in_flight_on_the_earlier_connection_are_appended() {
     const MESSAGES: u16 = 3000;
     let gateway = Gateway::start(&[]).await;
-    for quality in [0, 1] {
-        let stream = format!("quality/{quality}");
+    for qos in [0, 1] {
+        let stream = format!("qos/{qos}");
         let mut first = Mqtt::connect(gateway.mqtt, &hello("phone")).await;
-        let all: Vec<u8> = (1..=MESSAGES).flat_map(|id| packet(&stream, quality, id)).collect();
+        let all: Vec<u8> = (1..=MESSAGES).flat_map(|id| packet(&stream, qos, id)).collect();
         first.send(&all).await;
         let _second = Mqtt::connect(gateway.mqtt, &hello("phone")).await;
         let log = gateway.send(get(format!("/v1/stream/{stream}"))).await.expect(200);
-        assert_eq!(log.body.len(), usize::from(MESSAGES), "QoS {quality}");
+        assert_eq!(log.body.len(), usize::from(MESSAGES), "QoS {qos}");
     }
 }
 
 /// On disk, the earlier connection still appends when the newer one comes.
 #[tokio::test]
-async fn messages_that_the_earlier_connection_has_sent_are_appended_on_disk() {
+async fn messages_in_flight_on_the_earlier_connection_are_appended_on_disk() {
     const MESSAGES: u16 = 10_000;
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let gateway = Gateway::start(&["--store", folder.path().to_str().unwrap()]).await;
@@ -43,7 +43,7 @@ async fn messages_that_the_earlier_connection_has_sent_are_appended_on_disk() {
 }
 
 #[tokio::test]
-async fn a_disconnect_that_is_not_read_yet_keeps_the_will_from_being_published() {
+async fn a_disconnect_that_is_still_unread_prevents_the_will() {
     let gateway = Gateway::start(&["--limit", "takeover_delay=0s"]).await;
     let mut watcher = Mqtt::connect(gateway.mqtt, &Hello::new("watcher")).await;
     watcher.subscribe("gone", 1).await;

@@ -9,7 +9,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+mod packet;
+
 use super::PATIENCE;
+pub use packet::{
+    Message, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, SUBSCRIBE, UNSUBSCRIBE, ack_bytes, filters_bytes,
+    publish_bytes,
+};
+use packet::{parse, to_qos};
 
 /// Parameters of a CONNECT.
 #[derive(Debug, Clone)]
@@ -36,42 +43,6 @@ pub struct Mqtt {
     /// The gateway's CONNACK: session present, code, properties.
     pub connack: (bool, u8, Vec<Property>),
 }
-
-/// A packet of the gateway.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Packet {
-    Connack {
-        present: bool,
-        code: u8,
-        properties: Vec<Property>,
-    },
-    Publish(Box<Message>),
-    /// Packet type (4 to 7), packet id, reason.
-    Ack(u8, u16, u8),
-    Suback(u16, Vec<u8>),
-    Unsuback(u16, Vec<u8>),
-    Pingresp,
-    Disconnect(u8),
-    /// The reason.
-    Auth(u8),
-}
-
-/// A message of the gateway.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Message {
-    pub topic: String,
-    pub payload: Vec<u8>,
-    pub quality: u8,
-    pub id: u16,
-    pub duplicate: bool,
-    pub retain: bool,
-    pub properties: Vec<Property>,
-}
-
-pub const PUBACK: u8 = 4;
-pub const PUBREC: u8 = 5;
-pub const PUBREL: u8 = 6;
-pub const PUBCOMP: u8 = 7;
 
 impl Hello {
     /// A client of version 5 with a clean start and without a persistent session.
@@ -248,8 +219,8 @@ impl Mqtt {
     }
 
     /// Subscribes and returns the granted QoS.
-    pub async fn subscribe(&mut self, filter: &str, quality: u8) -> u8 {
-        self.subscribe_with(filter, SubOpts::new().set_qos(qos(quality)), Vec::new()).await
+    pub async fn subscribe(&mut self, filter: &str, qos: u8) -> u8 {
+        self.subscribe_with(filter, SubOpts::new().set_qos(to_qos(qos)), Vec::new()).await
     }
 
     /// Subscribes with options of version 5 and returns the granted QoS.
@@ -303,8 +274,8 @@ impl Mqtt {
     }
 
     /// Publishes, waits for the last acknowledgement, and returns the reason.
-    pub async fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>, quality: u8) -> u8 {
-        self.publish_with(topic, payload.as_ref(), quality, false, Vec::new()).await
+    pub async fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>, qos: u8) -> u8 {
+        self.publish_with(topic, payload.as_ref(), qos, false, Vec::new()).await
     }
 
     /// Publishes with properties of version 5.
@@ -312,20 +283,19 @@ impl Mqtt {
         &mut self,
         topic: &str,
         payload: &[u8],
-        quality: u8,
+        qos: u8,
         retain: bool,
         properties: Vec<Property>,
     ) -> u8 {
         let id = self.next_id();
-        self.send(&publish_bytes(self.version, topic, payload, quality, id, (false, retain), properties))
-            .await;
-        let kind = match quality {
+        self.send(&publish_bytes(self.version, topic, payload, qos, id, (false, retain), properties)).await;
+        let kind = match qos {
             0 => return 0,
             1 => PUBACK,
             _ => PUBREC,
         };
         let reason = self.receive_ack(kind, id).await;
-        if quality == 2 && reason < 0x80 {
+        if qos == 2 && reason < 0x80 {
             self.acknowledge(PUBREL, id).await;
             return self.receive_ack(PUBCOMP, id).await;
         }
@@ -358,7 +328,7 @@ impl Mqtt {
     /// Returns the next message after acknowledging it completely.
     pub async fn take(&mut self) -> Message {
         let message = self.message().await;
-        match message.quality {
+        match message.qos {
             0 => {}
             1 => self.acknowledge(PUBACK, message.id).await,
             _ => {
@@ -382,115 +352,4 @@ impl Mqtt {
         self.send(&[0xc0, 0]).await;
         self.receive_that(|packet| (*packet == Packet::Pingresp).then_some(())).await;
     }
-}
-
-pub const SUBSCRIBE: u8 = 8;
-pub const UNSUBSCRIBE: u8 = 10;
-
-/// Encodes a SUBSCRIBE with QoS 0, or an UNSUBSCRIBE, of version 5.
-pub fn filters_bytes(kind: u8, id: u16, filters: &[String]) -> Vec<u8> {
-    let mut body = [&id.to_be_bytes()[..], &[0]].concat();
-    for filter in filters {
-        body.extend_from_slice(&(filter.len() as u16).to_be_bytes());
-        body.extend_from_slice(filter.as_bytes());
-        if kind == SUBSCRIBE {
-            body.push(0);
-        }
-    }
-    let mut bytes = vec![kind << 4 | 2];
-    let mut length = body.len();
-    while length >= 0x80 {
-        bytes.push(length as u8 | 0x80);
-        length >>= 7;
-    }
-    bytes.push(length as u8);
-    bytes.extend_from_slice(&body);
-    bytes
-}
-
-/// Encodes an acknowledgement of a client.
-pub fn ack_bytes(kind: u8, id: u16) -> [u8; 4] {
-    let flags = if kind == PUBREL { 2 } else { 0 };
-    let [high, low] = id.to_be_bytes();
-    [kind << 4 | flags, 2, high, low]
-}
-
-/// Encodes a PUBLISH of a client.
-pub fn publish_bytes(
-    version: u8,
-    topic: &str,
-    payload: &[u8],
-    quality: u8,
-    id: u16,
-    (duplicate, retain): (bool, bool),
-    properties: Vec<Property>,
-) -> Vec<u8> {
-    let id = (quality > 0).then_some(id);
-    if version == 4 {
-        let publish = v3_1_1::Publish::builder().topic_name(topic).unwrap().qos(qos(quality)).dup(duplicate);
-        return publish.retain(retain).packet_id(id).payload(payload).build().unwrap().to_continuous_buffer();
-    }
-    let publish = v5_0::Publish::builder().topic_name(topic).unwrap().qos(qos(quality)).dup(duplicate);
-    let publish = publish.retain(retain).packet_id(id).payload(payload).props(properties);
-    publish.build().unwrap().to_continuous_buffer()
-}
-
-fn qos(quality: u8) -> Qos {
-    Qos::try_from(quality).unwrap()
-}
-
-/// Parses the first packet of `bytes` if it is complete, and returns its length.
-fn parse(bytes: &[u8], version: u8) -> Option<(Packet, usize)> {
-    let (mut length, mut header) = (0, 1);
-    loop {
-        let byte = *bytes.get(header)?;
-        length |= usize::from(byte & 0x7f) << (7 * (header - 1));
-        header += 1;
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    let body = bytes.get(header..header + length)?;
-    let v5 = version == 5;
-    let id = || u16::from_be_bytes([body[0], body[1]]);
-    let packet = match bytes[0] >> 4 {
-        2 if v5 && body.len() > 2 => {
-            let connack = v5_0::Connack::parse(body).unwrap().0;
-            let (present, code) = (connack.session_present(), connack.reason_code() as u8);
-            Packet::Connack { present, code, properties: connack.props().clone() }
-        }
-        2 => Packet::Connack { present: body[0] == 1, code: body[1], properties: Vec::new() },
-        3 if v5 => {
-            let message = v5_0::Publish::parse(bytes[0] & 0x0f, body.into()).unwrap().0;
-            Packet::Publish(Box::new(Message {
-                topic: message.topic_name().to_owned(),
-                payload: message.payload().as_slice().to_vec(),
-                quality: message.qos() as u8,
-                id: message.packet_id().unwrap_or(0),
-                duplicate: message.dup(),
-                retain: message.retain(),
-                properties: message.props().clone(),
-            }))
-        }
-        3 => {
-            let message = v3_1_1::Publish::parse(bytes[0] & 0x0f, body.into()).unwrap().0;
-            Packet::Publish(Box::new(Message {
-                topic: message.topic_name().to_owned(),
-                payload: message.payload().as_slice().to_vec(),
-                quality: message.qos() as u8,
-                id: message.packet_id().unwrap_or(0),
-                duplicate: message.dup(),
-                retain: message.retain(),
-                properties: Vec::new(),
-            }))
-        }
-        kind @ 4..=7 => Packet::Ack(kind, id(), body.get(2).copied().unwrap_or(0)),
-        9 => Packet::Suback(id(), body[if v5 { 3 } else { 2 }..].to_vec()),
-        11 => Packet::Unsuback(id(), if v5 { body[3..].to_vec() } else { Vec::new() }),
-        13 => Packet::Pingresp,
-        14 => Packet::Disconnect(body.first().copied().unwrap_or(0)),
-        15 => Packet::Auth(body.first().copied().unwrap_or(0)),
-        kind => panic!("packet type {kind}"),
-    };
-    Some((packet, header + length))
 }

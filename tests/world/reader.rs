@@ -63,13 +63,13 @@ pub struct Refusal {
 pub struct Reader {
     place: Place,
     form: Form,
-    way: Way,
+    open_form: OpenForm,
     first: Option<Batch>,
     offset: String,
     closed: bool,
 }
 
-enum Way {
+enum OpenForm {
     Poll(Connection),
     Sse(Events),
     Ndjson { _connection: Connection, body: Incoming, read: Vec<u8> },
@@ -116,10 +116,10 @@ impl Reader {
     /// Reads from `offset`, and returns after the first batch, which may be empty: every form sends it at once.
     pub async fn open(place: &Place, form: Form, offset: &str) -> Result<Self, Refusal> {
         let target = format!("{}?offset={offset}{}", place.path, form.query());
-        let (way, first) = match form {
+        let (open_form, first) = match form {
             Form::ShortPoll => Self::open_poll(place, target).await?,
             Form::LongPoll => Self::open_poll(place, target + "&timeout=0").await?,
-            Form::WebSocket => (Way::WebSocket(WebSocket::open(place.address, &target).await?), None),
+            Form::WebSocket => (OpenForm::WebSocket(WebSocket::open(place.address, &target).await?), None),
             Form::Sse | Form::Ndjson => {
                 let mut connection = Connection::open(place.address).await;
                 let begun =
@@ -129,11 +129,11 @@ impl Reader {
                     let body = body.collect().await.expect("the whole answer").to_bytes();
                     return Err(Answer { status, headers, body }.into());
                 }
-                (Way::of(form, connection, headers, body), None)
+                (OpenForm::of(form, connection, headers, body), None)
             }
         };
         let (place, offset) = (place.clone(), offset.to_owned());
-        let mut reader = Self { place, form, way, first, offset, closed: false };
+        let mut reader = Self { place, form, open_form, first, offset, closed: false };
         if reader.first.is_none() {
             reader.first = reader.receive().await?;
             assert!(reader.first.is_some(), "{form:?} ended before its first batch");
@@ -141,10 +141,10 @@ impl Reader {
         Ok(reader)
     }
 
-    async fn open_poll(place: &Place, target: String) -> Result<(Way, Option<Batch>), Refusal> {
+    async fn open_poll(place: &Place, target: String) -> Result<(OpenForm, Option<Batch>), Refusal> {
         let mut connection = Connection::open(place.address).await;
         let first = Batch::of_answer(place.kind, connection.send(get(target)).await)?;
-        Ok((Way::Poll(connection), Some(first)))
+        Ok((OpenForm::Poll(connection), Some(first)))
     }
 
     /// Returns the offset from which another reader would continue.
@@ -197,9 +197,9 @@ impl Reader {
     /// Returns the next batch of the form; `None` at its end.
     async fn receive(&mut self) -> Result<Option<Batch>, Refusal> {
         let kind = self.place.kind;
-        match &mut self.way {
-            Way::Poll(_) if self.closed => Ok(None),
-            Way::Poll(connection) => loop {
+        match &mut self.open_form {
+            OpenForm::Poll(_) if self.closed => Ok(None),
+            OpenForm::Poll(connection) => loop {
                 let target = format!("{}?offset={}{}", self.place.path, self.offset, self.form.query());
                 let batch = Batch::of_answer(kind, connection.send(get(target)).await)?;
                 if !batch.data.is_empty() || batch.closed {
@@ -207,7 +207,7 @@ impl Reader {
                 }
                 sleep(INTERVAL).await;
             },
-            Way::Sse(events) => {
+            OpenForm::Sse(events) => {
                 let Some(first) = events.next().await else { return Ok(None) };
                 if first.name == "control" {
                     return Batch::of_control(kind, &first.data).map(Some);
@@ -221,11 +221,11 @@ impl Reader {
                 };
                 Ok(Some(batch))
             }
-            Way::Ndjson { body, read, .. } => match next_line(body, read).await {
+            OpenForm::Ndjson { body, read, .. } => match next_line(body, read).await {
                 Some(line) => Batch::of_control(kind, &line).map(Some),
                 None => Ok(None),
             },
-            Way::WebSocket(socket) => match socket.text().await {
+            OpenForm::WebSocket(socket) => match socket.text().await {
                 Ok(envelope) => Batch::of_control(kind, &envelope).map(Some),
                 Err(Close(1000 | 1001, _)) => Ok(None),
                 Err(close) => panic!("{close:?}"),
@@ -234,15 +234,15 @@ impl Reader {
     }
 }
 
-impl Way {
+impl OpenForm {
     fn of(form: Form, connection: Connection, headers: HeaderMap, body: Incoming) -> Self {
-        let (content_type, way) = if form == Form::Sse {
+        let (content_type, open_form) = if form == Form::Sse {
             ("text/event-stream", Self::Sse(Events::new(connection, headers.clone(), body)))
         } else {
             ("application/x-ndjson", Self::Ndjson { _connection: connection, body, read: Vec::new() })
         };
         assert_eq!(headers.get("content-type").expect("a content type"), content_type);
-        way
+        open_form
     }
 }
 

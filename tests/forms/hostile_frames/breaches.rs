@@ -1,6 +1,6 @@
 //! One or a few frames that violate RFC 6455.
 
-use super::{BINARY, CLOSE, ENDS, GOES_ON, Ground, PING, TEXT, TEXT_BEGINS};
+use super::{BINARY, CLOSE, ENDS, Fixture, GOES_ON, PING, TEXT, TEXT_BEGINS};
 use crate::world::frame;
 
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -15,15 +15,15 @@ fn closing(code: u16, reason: &[u8]) -> Vec<u8> {
 }
 
 async fn each_is_closed(breaches: Vec<(&str, Vec<u8>, u16)>) {
-    let mut ground = Ground::start(&[]).await;
+    let mut fixture = Fixture::start(&[]).await;
     for (breach, bytes, code) in breaches {
-        let mut socket = ground.socket().await;
+        let mut socket = fixture.socket().await;
         socket.write(&bytes).await.unwrap();
         let close = socket.closed().await;
         assert_eq!(close.0, code, "{breach}: {close:?}");
-        ground.memory_is_flat(breach);
+        fixture.memory_is_flat(breach);
     }
-    ground.is_untouched().await;
+    fixture.is_untouched().await;
 }
 
 #[tokio::test]

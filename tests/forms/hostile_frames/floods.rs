@@ -2,7 +2,7 @@
 
 use tokio::time::{Duration, Instant};
 
-use super::{ENDS, GOES_ON, Ground, PING, TEXT_BEGINS};
+use super::{ENDS, Fixture, GOES_ON, PING, TEXT_BEGINS};
 use crate::world::{Stopwatch, alone, frame, until};
 
 const MILLION: usize = 1_000_000;
@@ -10,16 +10,16 @@ const MILLION: usize = 1_000_000;
 #[tokio::test]
 async fn a_million_fragments_are_one_message_and_cost_no_more_than_it() {
     let _alone = alone().await;
-    let ground = Ground::start(&[]).await;
+    let fixture = Fixture::start(&[]).await;
     for piece in [&b""[..], b"x"] {
-        let mut socket = ground.socket().await;
+        let mut socket = fixture.socket().await;
         let since = Instant::now();
         let fragments = frame(GOES_ON, piece).repeat(1000);
         socket.write(frame(TEXT_BEGINS, b"")).await.unwrap();
         for _ in 0..MILLION / 1000 {
             socket.write(&fragments).await.unwrap();
         }
-        ground.memory_is_flat("before the end");
+        fixture.memory_is_flat("before the end");
         socket.write(frame(ENDS, b"")).await.unwrap();
         let answer = socket.json().await.unwrap();
         println!("10^6 fragments of {} bytes: answered after {:?}", piece.len(), since.elapsed());
@@ -29,14 +29,14 @@ async fn a_million_fragments_are_one_message_and_cost_no_more_than_it() {
             let tail = answer["appended"].as_str().expect("an offset");
             assert!(tail.ends_with(&format!("_{MILLION:016x}")), "{tail}");
         }
-        ground.memory_is_flat("afterwards");
+        fixture.memory_is_flat("afterwards");
     }
 }
 
 #[tokio::test]
 async fn control_frames_between_fragments_are_answered_and_disturb_nothing() {
-    let ground = Ground::start(&[]).await;
-    let mut socket = ground.socket().await;
+    let fixture = Fixture::start(&[]).await;
+    let mut socket = fixture.socket().await;
     for bytes in
         [frame(TEXT_BEGINS, b"un"), frame(PING, b"one"), frame(0x8a, b"unasked"), frame(ENDS, b"touched")]
     {
@@ -50,29 +50,29 @@ async fn control_frames_between_fragments_are_answered_and_disturb_nothing() {
 #[tokio::test]
 async fn a_client_that_pings_and_does_not_read_is_cut_and_costs_no_more_than_its_buffers() {
     let _alone = alone().await;
-    let mut ground = Ground::start(&["--limit", "write_timeout=500ms"]).await;
-    let mut socket = ground.socket().await;
+    let mut fixture = Fixture::start(&["--limit", "write_timeout=500ms"]).await;
+    let mut socket = fixture.socket().await;
     let pings = frame(PING, &[b'x'; 125]).repeat(500);
     // Not all are read: the gateway reads a frame after it has written the response to the previous one.
     let mut taken = 0;
     while socket.write(&pings).await.is_ok() {
         taken += pings.len();
         assert!(taken < 256 * 1024 * 1024, "the gateway reads on without being read");
-        ground.memory_is_flat("during the flood");
+        fixture.memory_is_flat("during the flood");
     }
     let cut = "pollgate_live_cut_total{form=\"websocket\"}";
-    until(cut, async || ground.gateway.metric(cut).await == 1.0).await;
+    until(cut, async || fixture.gateway.metric(cut).await == 1.0).await;
     println!("a flood of pings was cut after {taken} bytes");
-    ground.memory_is_flat("after the flood");
-    ground.is_untouched().await;
+    fixture.memory_is_flat("after the flood");
+    fixture.is_untouched().await;
 }
 
 #[tokio::test]
 async fn a_client_that_does_not_answer_pings_is_closed_with_1008_at_its_time() {
     let limits = ["--limit", "websocket_ping=200ms", "--limit", "websocket_pong_timeout=300ms"];
-    let ground = Ground::start(&limits).await;
+    let fixture = Fixture::start(&limits).await;
     let since = Stopwatch::start();
-    let mut mute = ground.socket().await;
+    let mut mute = fixture.socket().await;
     let bytes = mute.bytes_to_end().await.expect("an end, not a reset");
     let took = since.took();
     let (ping, close) = ([PING, 0], b"\x88\x09\x03\xf0no pong");

@@ -71,7 +71,7 @@ pub(super) enum Credentials {
     /// Signed with HMAC, and the public key as the secret.
     WrongAlgorithm,
     Unsigned,
-    /// The claims of another token than the signature.
+    /// The claims of one token with the signature of another.
     Tampered,
     RemovedKey,
     /// A certificate with the rights of [`Granted`](Self::Granted).
@@ -83,9 +83,9 @@ pub(super) enum Credentials {
     /// A certificate that no rule names.
     UnnamedCertificate,
     ExpiredCertificate,
-    /// Its authority has revoked it.
+    /// A certificate that its authority has revoked.
     RevokedCertificate,
-    /// Of an authority that the gateway does not trust.
+    /// A certificate of an authority that the gateway does not trust.
     UntrustedCertificate,
     /// A valid token, which grants another stream, and a certificate with all rights: the token counts.
     NotGrantedBesideCertificate,
@@ -137,7 +137,7 @@ impl Credentials {
         })
     }
 
-    /// Of two kinds of credentials with the same outcomes, the one that is a token.
+    /// The token with the same outcomes as these credentials, if they are a certificate.
     pub(super) fn as_token(self) -> Self {
         match self {
             Self::Certificate => Self::Granted,
@@ -163,7 +163,7 @@ pub(super) enum Outcome {
 
 pub(super) fn expected(front: Front, credentials: Credentials) -> Outcome {
     match (front, credentials.as_token()) {
-        // It is for operators, on a loopback address without TLS.
+        // The admin listener is for operators, on a loopback address without TLS.
         (Front::Admin, _) | (_, Credentials::Granted | Credentials::RotatedKey) => Outcome::Allowed,
         // Clients may create, delete and subscribe to streams of their own tenant.
         (

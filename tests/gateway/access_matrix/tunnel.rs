@@ -1,4 +1,4 @@
-//! Addresses without TLS that lead to the TLS listeners of a gateway, as a client with or without a certificate.
+//! A local address without TLS that forwards to the TLS listeners of a gateway, with or without a client certificate.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use super::certificate;
 use crate::world::{Gateway, PATIENCE};
 
-/// The connections of one client.
+/// Forwards the connections of one client.
 pub(super) struct Tunnel {
     pub(super) http: SocketAddr,
     pub(super) mqtt: SocketAddr,
@@ -28,7 +28,7 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Opens it for a client with the certificate in this file.
+    /// Opens a tunnel that presents the certificate in this file.
     pub(super) async fn open(gateway: &Gateway, file: Option<&str>) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(certificate("authority.pem")).unwrap()).unwrap();
@@ -54,12 +54,12 @@ impl Tunnel {
         let to = self.listeners[usize::from(mqtt)];
         let outcome = async {
             let mut session = connect(to, self.config.clone()).await?;
-            // No gateway waits for more behind this.
+            // The gateway answers these bytes without waiting for more.
             session.write_all(b"\0\0\r\n\r\n").await?;
             session.read(&mut [0; 64]).await
         };
         let outcome = timeout(PATIENCE, outcome).await.expect("the gateway answers or closes");
-        // An alert.
+        // A TLS alert.
         !outcome.is_err_and(|error| error.kind() == io::ErrorKind::InvalidData)
     }
 }
@@ -69,7 +69,7 @@ async fn connect(to: SocketAddr, config: Arc<ClientConfig>) -> io::Result<TlsStr
     TlsConnector::from(config).connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
-/// Forwards connections to a listener that speaks TLS. Returns the address that takes them.
+/// Forwards connections to a TLS listener. Returns the local address to connect to.
 async fn forward(to: SocketAddr, config: Arc<ClientConfig>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -21,7 +21,7 @@ async fn a_token_becomes_a_cookie_that_ends_with_it() {
     let append = post("/v1/stream/news").json("2").header("cookie", parts[0]).header("origin", &own);
     world.gateway.send(append).await.expect(204);
 
-    // Only a token in the field for it becomes a cookie.
+    // Only a token in `Authorization` becomes a cookie.
     let with_cookie = post(COOKIE).header("cookie", parts[0]).header("origin", &own);
     for refused in [post(COOKIE), with_cookie, post(COOKIE).header("authorization", "Bearer a.b.c")] {
         let answer = world.gateway.send(refused).await.expect(401);
@@ -34,7 +34,7 @@ async fn a_token_becomes_a_cookie_that_ends_with_it() {
     assert_eq!(world.gateway.send(preflight).await.expect(204).header("allow"), "POST, DELETE, OPTIONS");
 }
 
-/// Also if the token in it does not count any more, which a browser does not know.
+/// The cookie is also cleared if its token is no longer valid, which the browser cannot know.
 #[tokio::test]
 async fn the_cookie_is_cleared() {
     let world = Protected::start("").await;

@@ -6,7 +6,7 @@ use super::{bearer, socket};
 use crate::authorization::Protected;
 use crate::world::{Gateway, WebSocket, get, put};
 
-/// Returns the next frame that is no envelope.
+/// Returns the next frame that is not an envelope.
 async fn reply(socket: &mut WebSocket) -> Value {
     loop {
         let frame = socket.json().await.unwrap();
@@ -38,7 +38,7 @@ async fn the_first_frame_of_a_websocket_may_bring_the_token() {
         assert_eq!(batches.map_or(&first, |batches| &batches[0])["data"], json!([1]), "{first}");
         assert!(batches.is_none_or(|batches| batches[1]["forbidden"] == true), "{first}");
     }
-    // Nothing is appended before, not even a frame that was sent together with the handshake.
+    // Frames before the token are not appended, not even one that was sent together with the handshake.
     let mut socket =
         WebSocket::open(world.gateway.address, "/v1/stream/news?offset=-1&live=websocket").await.unwrap();
     socket.send_text("[2]").await;
@@ -62,7 +62,7 @@ async fn a_websocket_without_a_valid_token_is_closed_in_time() {
         let refused = reply(&mut socket).await;
         let (status, code) = if text.contains("wrong") { (401, 4401) } else { (0, 0) };
         if status == 0 {
-            // The token is accepted, and does not grant the stream.
+            // The token is valid, but does not grant the stream.
             assert_eq!(reply(&mut socket).await["error"]["status"], 403);
             assert_eq!(socket.closed().await.0, 1008);
         } else {
@@ -85,7 +85,7 @@ async fn a_websocket_ends_with_its_token_unless_a_later_frame_renews_it() {
     renewed.send_text(json!({"auth": token(&["--append", "news"])}).to_string()).await;
     assert!(reply(&mut renewed).await["authorized"]["expiresIn"].as_u64().unwrap() > 60);
     assert_eq!(left_alone.closed().await.0, 4401);
-    // With the new rights, which the first token did not have.
+    // The new token grants appends; the first one did not.
     renewed.send_text("2").await;
     assert!(reply(&mut renewed).await["appended"].is_string());
     // An object with other fields is a message.
@@ -117,7 +117,7 @@ async fn a_public_websocket_opens_without_a_token_and_may_get_one_later() {
     assert!(reply(&mut socket).await["appended"].is_string());
 }
 
-/// Without authorization, a frame on one stream is a message whatever it says; over many streams it would be refused.
+/// Without authorization, a token frame on a single stream is an ordinary message; on many streams it is ignored.
 #[tokio::test]
 async fn a_gateway_that_checks_no_tokens_ignores_them() {
     let gateway = Gateway::start(&[]).await;

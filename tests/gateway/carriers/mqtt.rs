@@ -1,4 +1,4 @@
-//! Enhanced authentication of MQTT 5: a token as its data, and another one on the same connection.
+//! Enhanced authentication of MQTT 5: the token is the authentication data, and a re-authentication replaces it.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn an_mqtt_client_renews_its_rights_on_its_connection() {
     }
     client.send(&auth_bytes("jwt", &renewed)).await;
     assert_eq!(client.receive().await, Some(Packet::Auth(0)));
-    // What the new token does not grant has ended, and what it grants beyond the first one is there.
+    // Subscriptions that the new token does not grant have ended, and its additional rights apply.
     let owner = world.token(&["--create", "#", "--append", "#", "--read", "#"]);
     world.send(Some(&owner), post("/v1/stream/old/x?create=1").json("0")).await.expect(204);
     assert_eq!(client.publish("news", "2", 1).await, 0);
@@ -58,7 +58,7 @@ async fn an_mqtt_client_renews_its_rights_on_its_connection() {
     world.gateway.until_mqtt_clients(0).await;
     world.send(Some(&owner), get("/v1/stream/old/will")).await.expect(404);
 
-    // Refusals end the connection.
+    // A refused re-authentication ends the connection.
     let other = world.token(&["--read", "news", "--subject", "b"]);
     for (bytes, reason) in [
         (auth_bytes("jwt", "wrong"), 0x87),
@@ -73,7 +73,7 @@ async fn an_mqtt_client_renews_its_rights_on_its_connection() {
         client.send(&bytes).await;
         assert_eq!(client.receive().await, Some(Packet::Disconnect(reason)), "{bytes:?}");
     }
-    // One that has connected with a password may not.
+    // A client that connected with a password may not re-authenticate.
     let mut client = mqtt(&world, "three", Some(&renewed)).await;
     client.send(&auth_bytes("jwt", &renewed)).await;
     assert_eq!(client.receive().await, Some(Packet::Disconnect(0x82)));

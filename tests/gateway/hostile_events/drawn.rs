@@ -1,4 +1,4 @@
-//! Cases drawn at random, always the same ones: what nobody thinks of when picking them.
+//! Random cases with a fixed seed, for combinations that the picked cases miss.
 
 use bytes::Bytes;
 use fastrand::Rng;
@@ -6,7 +6,7 @@ use fastrand::Rng;
 use super::{Case, Kind};
 use crate::world::Gateway;
 
-/// What the messages are made of, so that the dangerous sequences are frequent.
+/// Pieces that the messages are composed of, so that dangerous sequences are frequent.
 const PIECES: [&[u8]; 24] = [
     b"\r",
     b"\n",
@@ -34,7 +34,7 @@ const PIECES: [&[u8]; 24] = [
     b"[]",
 ];
 
-/// Pieces of characters, for the streams whose messages may be any bytes.
+/// Parts of UTF-8 characters, for streams whose messages may be any bytes.
 const BROKEN_PIECES: [&[u8]; 5] = [b"\xff", b"\xc3", b"\xe2\x82", b"\xf0\x9f", b"\x80"];
 
 const CASES_EACH: usize = 300;
@@ -74,7 +74,7 @@ async fn json_drawn_at_random_arrives() {
         let text = String::from_utf8(message(random, &PIECES).to_vec()).unwrap();
         let text = serde_json::to_string(&text).unwrap();
         let number = random.i32(..);
-        // White space between the tokens, which an encoder that keeps the bytes meets.
+        // White space between the tokens, which an encoder that passes the bytes on must handle.
         let tokens = ["[", &text, ",", "{", &text, ":", "[", &number.to_string(), "]", "}", "]"];
         let spaced = tokens.map(|token| [random.choice(spaces).unwrap(), token].concat());
         spaced.concat().into()

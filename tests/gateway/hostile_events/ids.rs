@@ -1,10 +1,10 @@
-//! Hostile names of streams and clients: what they say appears in no head and no event.
+//! Hostile stream names and client ids: none can inject header fields or events.
 
 use serde_json::Value;
 
 use crate::world::{Gateway, get, post, put};
 
-/// Percent-encoded, since a bare line break is no part of a request target.
+/// Percent-encoded, since a request target cannot contain a line break.
 const IDS: [&str; 8] = [
     "%0d%0aevent:%20control%0d%0a",
     "%0a",

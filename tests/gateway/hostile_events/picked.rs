@@ -1,4 +1,4 @@
-//! The cases that the format's own grammar suggests.
+//! Cases that follow from the grammar of server-sent events.
 
 use bytes::Bytes;
 
@@ -57,13 +57,13 @@ async fn text_that_looks_like_events_arrives_as_text() {
 }
 
 #[tokio::test]
-async fn the_same_in_strings_and_between_the_values_of_json() {
+async fn json_with_dangerous_strings_and_white_space_arrives_unchanged() {
     let gateway = Gateway::start(&[]).await;
     let mut case = Case::new(&gateway, Kind::Json).await;
     for text in TEXTS {
         let text = serde_json::to_string(text).unwrap();
         let value = format!("{{{text}:[{text},1]}}");
-        // Line breaks are white space in JSON: an encoder that keeps the bytes meets them.
+        // Line breaks are white space in JSON, so an encoder that passes the bytes on must handle them.
         let spread = format!("\r\n[\n\n{{\r{text}\r\r:\n[\r\n {text}\n,\r 1]}}\r\n\r\n,\n 2\n]\n\n");
         case.arrives(&[Bytes::from(value)], &[Bytes::from(spread)]).await;
     }
@@ -106,7 +106,7 @@ async fn a_line_break_that_comes_in_two_appends_is_still_a_line_break() {
 }
 
 #[tokio::test]
-async fn what_is_not_utf_8_reads_as_replacement_characters() {
+async fn invalid_utf_8_is_read_as_replacement_characters() {
     let gateway = Gateway::start(&[]).await;
     let mut case = Case::new(&gateway, Kind::Text).await;
     let texts: [&'static [u8]; 12] = [

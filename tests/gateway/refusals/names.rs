@@ -1,13 +1,13 @@
-//! Paths that name no stream.
+//! Paths that are not valid stream names.
 
-use super::Ground;
+use super::Fixture;
 use crate::world::{get, post, put};
 
 const ALL: [fn(String) -> crate::world::Request; 3] = [get, put, post];
 
 #[tokio::test]
 async fn a_name_that_a_proxy_or_a_log_could_misread_is_refused_by_every_method() {
-    let ground = Ground::start().await;
+    let fixture = Fixture::start().await;
     let long = "x".repeat(600);
     let long_when_decoded = "%c3%a9".repeat(257);
     for name in [
@@ -48,26 +48,26 @@ async fn a_name_that_a_proxy_or_a_log_could_misread_is_refused_by_every_method()
         "%f4%90%80%80",
     ] {
         for method in ALL {
-            ground.refuses(method(format!("/v1/stream/{name}")), 400, "stream-name").await;
+            fixture.refuses(method(format!("/v1/stream/{name}")), 400, "stream-name").await;
         }
     }
-    ground.is_untouched().await;
+    fixture.is_untouched().await;
 }
 
 #[tokio::test]
 async fn names_of_subscriptions_are_reserved_however_they_are_spelled() {
-    let ground = Ground::start().await;
+    let fixture = Fixture::start().await;
     for name in ["__ds/", "__ds/subscriptions", "__ds/a/b", "__ds", "%5f_ds/a", "__ds%2fa"] {
         for method in ALL {
-            ground.refuses(method(format!("/v1/stream/{name}")), 501, "reserved").await;
+            fixture.refuses(method(format!("/v1/stream/{name}")), 501, "reserved").await;
         }
     }
-    ground.is_untouched().await;
+    fixture.is_untouched().await;
 }
 
 #[tokio::test]
-async fn a_path_where_nothing_is_says_where_streams_are() {
-    let ground = Ground::start().await;
+async fn the_error_for_an_unknown_path_says_where_streams_are() {
+    let fixture = Fixture::start().await;
     for path in [
         "/page",
         "/v1",
@@ -78,25 +78,25 @@ async fn a_path_where_nothing_is_says_where_streams_are() {
         "/v1/%73tream/text",
     ] {
         for method in ALL {
-            let answer = ground.refuses(method(path.to_owned()), 404, "no-such-path").await;
+            let answer = fixture.refuses(method(path.to_owned()), 404, "no-such-path").await;
             assert!(answer.text().contains("/v1/stream/{name}"));
         }
     }
-    ground.is_untouched().await;
+    fixture.is_untouched().await;
 }
 
 #[tokio::test]
 async fn raw_control_characters_and_foreign_bytes_in_the_target_are_refused() {
-    let ground = Ground::start().await;
+    let fixture = Fixture::start().await;
     let names: [&[u8]; 7] = [b"a\0b", b"a\rb", b"a\nb", b"a\r\nb", b"a b", b"a\x7fb", b"a\x01b"];
     for name in names {
         for method in ["GET", "PUT"] {
             let request =
                 [method.as_bytes(), b" /v1/stream/", name, b" HTTP/1.1\r\nhost: localhost\r\n\r\n"].concat();
-            ground.refuses_bytes(&[&request]).await;
+            fixture.refuses_bytes(&[&request]).await;
         }
     }
     let foreign = b"PUT /v1/stream/\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    ground.refuses_bytes(&[foreign]).await;
-    ground.is_untouched().await;
+    fixture.refuses_bytes(&[foreign]).await;
+    fixture.is_untouched().await;
 }

@@ -1,4 +1,4 @@
-//! Bodies that come slowly: too slowly, and just fast enough.
+//! Request bodies that arrive slowly: below the minimum rate, and just above it.
 
 use std::time::Duration;
 
@@ -29,9 +29,9 @@ async fn a_body_that_drips_is_answered_408_and_closed_and_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn a_body_that_comes_slowly_but_steadily_is_taken() {
+async fn a_body_that_arrives_slowly_but_steadily_is_accepted() {
     let gateway = short_of_patience().await;
-    // 1.5 times the least rate, for three times as long as a body may take that earns no time.
+    // 1.5 times `body_bytes_per_second_min`, for three times `body_timeout`.
     let (pieces, piece) = (30, vec![b'x'; 77]);
     let mut raw = gateway.connect_raw().await;
     let length = pieces * piece.len();

@@ -1,4 +1,4 @@
-//! Connections without a whole request on them.
+//! Connections on which no complete request arrives.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::{FIRST_BYTE, HEAD, Healthy, IDLE, PAUSE, TEXT, around, short_of_patie
 use crate::world::{Gateway, PATIENCE, Stopwatch};
 
 #[tokio::test]
-async fn a_connection_that_says_nothing_is_closed() {
+async fn a_new_connection_without_a_first_byte_is_closed() {
     let gateway = short_of_patience().await;
     let healthy = Healthy::start(&gateway).await;
     let closed = gateway.connect_raw().await.closed().await;
@@ -21,7 +21,7 @@ async fn a_head_that_drips_is_closed_however_often_a_byte_comes() {
     let endless = format!("GET {TEXT} HTTP/1.1\r\nhost: localhost\r\nx: {}", "y".repeat(5000));
     let closed = gateway.connect_raw().await.drip(endless.bytes(), PAUSE).await;
     assert!(closed.is_within(&around(HEAD)), "{closed:?}");
-    // The second head of a connection is no better than the first.
+    // The same limit applies to the second head of a connection.
     let mut raw = gateway.connect_raw().await;
     raw.send(format!("GET {TEXT} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await.unwrap();
     raw.answer().await.unwrap().unwrap().expect(200);
@@ -31,7 +31,7 @@ async fn a_head_that_drips_is_closed_however_often_a_byte_comes() {
 }
 
 #[tokio::test]
-async fn a_head_that_begins_behind_another_request_has_no_longer_than_any_other() {
+async fn the_time_limit_of_a_head_applies_to_later_requests_too() {
     let gateway = short_of_patience().await;
     let short = format!("GET {TEXT} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     let held = format!("GET {TEXT}?offset=now&live=long-poll&timeout=1 HTTP/1.1\r\nhost: localhost\r\n\r\n");
@@ -64,7 +64,7 @@ async fn a_preface_of_http2_that_drips_is_closed() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_kept_for_nothing_is_closed() {
+async fn an_idle_keep_alive_connection_is_closed() {
     let gateway = short_of_patience().await;
     let healthy = Healthy::start(&gateway).await;
     let mut raw = gateway.connect_raw().await;
@@ -76,7 +76,7 @@ async fn a_connection_that_is_kept_for_nothing_is_closed() {
 }
 
 #[tokio::test]
-async fn an_idle_client_that_does_not_notice_the_end_does_not_hold_it_up() {
+async fn an_idle_client_that_ignores_the_drain_does_not_delay_it() {
     let mut gateway = Gateway::start(&["--limit", "drain_spread=100ms"]).await;
     let mut raw = gateway.connect_raw().await;
     raw.send("GET /v1/stream/none HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();

@@ -1,4 +1,4 @@
-//! Clients that take their answers slowly, or not at all, or that are gone.
+//! Clients that read their responses slowly, stop reading, or disconnect.
 
 use std::time::Duration;
 

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use crate::world::mqtt::{Hello, Mqtt};
 use crate::world::{Gateway, PATIENCE};
 
-/// A gateway and its store, which goes with it.
-pub(super) struct Lasting {
+/// A gateway with a store directory, which is removed on drop.
+pub(super) struct DurableGateway {
     pub(super) gateway: Gateway,
     folder: TempDir,
     home: watch::Sender<Option<SocketAddr>>,
@@ -19,7 +19,7 @@ pub(super) struct Lasting {
 #[derive(Clone)]
 pub(super) struct Home(watch::Receiver<Option<SocketAddr>>);
 
-impl Lasting {
+impl DurableGateway {
     pub(super) async fn start() -> Self {
         let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a new folder");
         let gateway = start(&folder).await;
@@ -27,14 +27,14 @@ impl Lasting {
         Self { gateway, folder, home }
     }
 
-    /// Kills it, without a warning.
+    /// Kills the gateway with SIGKILL.
     pub(super) async fn kill(&mut self) {
         self.home.send_replace(None);
         self.gateway.signal("KILL");
         self.gateway.ended(PATIENCE).await;
     }
 
-    /// Starts another one on the same store.
+    /// Starts another gateway on the same store.
     pub(super) async fn start_again(&mut self) {
         self.gateway = start(&self.folder).await;
         self.home.send_replace(Some(self.gateway.mqtt));
@@ -45,7 +45,7 @@ impl Lasting {
         self.start_again().await;
     }
 
-    /// Lets it end, and starts another one on the same store.
+    /// Drains the gateway, and starts another one on the same store.
     pub(super) async fn restart(&mut self) {
         self.home.send_replace(None);
         self.gateway.signal("TERM");
@@ -53,7 +53,7 @@ impl Lasting {
         self.start_again().await;
     }
 
-    /// Where it is.
+    /// Returns the current address.
     pub(super) fn home(&self) -> Home {
         Home(self.home.subscribe())
     }
@@ -70,7 +70,7 @@ async fn start(folder: &TempDir) -> Gateway {
 }
 
 impl Home {
-    /// A connection to the gateway that is there, or to the next one that is.
+    /// Connects to the gateway, or waits for the next one.
     pub(super) async fn connect(&mut self, hello: &Hello) -> Mqtt {
         loop {
             let address = *self.0.wait_for(Option::is_some).await.expect("there will be one");

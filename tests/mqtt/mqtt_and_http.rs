@@ -1,5 +1,5 @@
-//! MQTT and HTTP readers of the same streams, with publishers on both sides and cuts at random: each reader has each
-//! message in the order of the log; offsets and quality 2 bring it once, quality 1 at least once.
+//! MQTT and HTTP readers of the same streams, with publishers of both protocols and random disconnects: each reader gets all
+//! messages in the order of the log, exactly once with offsets and QoS 2, at least once with QoS 1.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -19,19 +19,19 @@ const READERS: u64 = 50;
 const PUBLISHERS: u64 = 4;
 const MESSAGES_EACH: usize = 300;
 const MESSAGES: usize = PUBLISHERS as usize * 2 * MESSAGES_EACH;
-/// A cut comes after at most so long.
+/// Maximum time until a disconnect.
 const CUT_WITHIN: Duration = Duration::from_millis(400);
 
 fn stream(index: usize) -> String {
     format!("shared/{index}")
 }
 
-/// What a reader has seen of each stream, in the order in which it came.
-type Seen = HashMap<String, Vec<String>>;
+/// The messages of each stream that a reader has received, in order.
+type Received = HashMap<String, Vec<String>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_of_both_worlds_see_the_same_log() {
-    // A reader that is cut comes back more often than a client that is no flapping one.
+async fn mqtt_and_http_readers_see_the_same_log() {
+    // These readers reconnect more often than the default limits for takeovers allow without delay.
     let undelayed = ["--limit", "connections_per_second_max=100000", "--limit", "takeover_delay=0s"];
     let gateway = Gateway::start(&undelayed).await;
     for index in 0..STREAMS {
@@ -41,9 +41,9 @@ async fn readers_of_both_worlds_see_the_same_log() {
     let since = Instant::now();
     let (mut mqtt_readers, mut http_readers) = (JoinSet::new(), JoinSet::new());
     for seed in 0..READERS {
-        let quality = 1 + (seed % 2) as u8;
+        let qos = 1 + (seed % 2) as u8;
         let mut first = Mqtt::connect(gateway.mqtt, &hello(seed)).await;
-        assert_eq!(first.subscribe("shared/+", quality).await, quality);
+        assert_eq!(first.subscribe("shared/+", qos).await, qos);
         mqtt_readers.spawn(read_by_mqtt(gateway.mqtt, seed, first, cuts.clone()));
         http_readers.spawn(read_by_http(gateway.address, seed, cuts.clone()));
     }
@@ -55,7 +55,7 @@ async fn readers_of_both_worlds_see_the_same_log() {
     publishers.join_all().await;
     let published = since.elapsed();
 
-    let mut logs = Seen::new();
+    let mut logs = Received::new();
     let mut total = 0;
     for index in 0..STREAMS {
         let log = gateway.send(get(format!("/v1/stream/{}", stream(index)))).await.expect(200);
@@ -63,18 +63,18 @@ async fn readers_of_both_worlds_see_the_same_log() {
         total += log.len();
         logs.insert(stream(index), log);
     }
-    assert_eq!(total, MESSAGES, "quality 2 publishes once, however often its connection is cut");
+    assert_eq!(total, MESSAGES, "qos 2 publishes once, however often its connection is cut");
     let mut doubled = 0;
-    for (quality, seen) in mqtt_readers.join_all().await {
+    for (qos, seen) in mqtt_readers.join_all().await {
         for (name, log) in &logs {
             let mut once = seen[name].clone();
-            if quality == 1 {
-                // Sent again after a cut, in the order in which it was sent first.
+            if qos == 1 {
+                // Redelivered after a disconnect, in the original order.
                 let mut known = HashSet::new();
                 once.retain(|message| known.insert(message.clone()));
                 doubled += seen[name].len() - once.len();
             }
-            assert_eq!(&once, log, "quality {quality}, {name}");
+            assert_eq!(&once, log, "qos {qos}, {name}");
         }
     }
     for (name, seen) in http_readers.join_all().await {
@@ -83,7 +83,7 @@ async fn readers_of_both_worlds_see_the_same_log() {
     let cuts = cuts.load(Ordering::Relaxed);
     println!(
         "{READERS} MQTT and {READERS} HTTP readers, {} publishers, {MESSAGES} messages in {published:.1?}, {cuts} cuts: \
-         all in order, none lost; {doubled} came again at quality 1, none at quality 2 and behind offsets",
+         all in order, none lost; {doubled} came again at qos 1, none at qos 2 and behind offsets",
         2 * PUBLISHERS
     );
     assert!(cuts > 5 * READERS as usize, "only {cuts} cuts");
@@ -94,14 +94,14 @@ fn hello(seed: u64) -> Hello {
     Hello { version, ..Hello::lasting(&format!("reader-{seed}")) }
 }
 
-async fn read_by_mqtt(address: SocketAddr, seed: u64, first: Mqtt, cuts: Arc<AtomicUsize>) -> (u8, Seen) {
-    let quality = 1 + (seed % 2) as u8;
+async fn read_by_mqtt(address: SocketAddr, seed: u64, first: Mqtt, cuts: Arc<AtomicUsize>) -> (u8, Received) {
+    let qos = 1 + (seed % 2) as u8;
     let mut random = Rng::with_seed(seed);
-    let (mut seen, mut different) = (Seen::new(), HashSet::new());
+    let (mut seen, mut distinct) = (Received::new(), HashSet::new());
     let mut connected = Some(first);
-    // Messages of quality 2 that were taken and not released yet: the client's half of the protocol.
-    let mut taken = HashSet::new();
-    while different.len() < MESSAGES {
+    // QoS 2 messages that were received and not released yet, which the client has to remember.
+    let mut unreleased = HashSet::new();
+    while distinct.len() < MESSAGES {
         let mut client = match connected.take() {
             Some(client) => client,
             None => Mqtt::connect(address, &hello(seed)).await,
@@ -115,28 +115,28 @@ async fn read_by_mqtt(address: SocketAddr, seed: u64, first: Mqtt, cuts: Arc<Ato
             match packet.expect("no end before its time") {
                 Packet::Publish(message) => {
                     let text: String = serde_json::from_slice(&message.payload).unwrap();
-                    if quality == 1 || taken.insert(message.id) {
-                        different.insert(text.clone());
+                    if qos == 1 || unreleased.insert(message.id) {
+                        distinct.insert(text.clone());
                         seen.entry(message.topic).or_default().push(text);
                     }
-                    client.acknowledge(if quality == 1 { PUBACK } else { PUBREC }, message.id).await;
+                    client.acknowledge(if qos == 1 { PUBACK } else { PUBREC }, message.id).await;
                 }
                 Packet::Ack(PUBREL, id, _) => {
-                    taken.remove(&id);
+                    unreleased.remove(&id);
                     client.acknowledge(PUBCOMP, id).await;
                 }
                 other => panic!("{other:?}"),
             }
-            if different.len() == MESSAGES {
+            if distinct.len() == MESSAGES {
                 break;
             }
         }
         cuts.fetch_add(1, Ordering::Relaxed);
     }
-    (quality, seen)
+    (qos, seen)
 }
 
-/// One stream in changing forms, cut at random.
+/// Reads one stream in changing forms, with random disconnects.
 async fn read_by_http(address: SocketAddr, seed: u64, cuts: Arc<AtomicUsize>) -> (String, Vec<String>) {
     let name = stream(seed as usize % STREAMS);
     let place = Place { address, path: format!("/v1/stream/{name}"), kind: Kind::Json };
@@ -163,7 +163,7 @@ async fn read_by_http(address: SocketAddr, seed: u64, cuts: Arc<AtomicUsize>) ->
     (name, seen)
 }
 
-/// Publishes at quality 2 over connections that are cut, each message until it is acknowledged.
+/// Publishes with QoS 2 over connections that break, and repeats each message until it is acknowledged.
 async fn publish_by_mqtt(address: SocketAddr, seed: u64, cuts: Arc<AtomicUsize>) {
     let hello = Hello::lasting(&format!("publisher-{seed}"));
     let mut random = Rng::with_seed(2000 + seed);
@@ -184,7 +184,7 @@ async fn publish_by_mqtt(address: SocketAddr, seed: u64, cuts: Arc<AtomicUsize>)
                 client.acknowledge(PUBREL, 1).await;
                 client.receive_ack(PUBCOMP, 1).await;
             };
-            // Most cuts are in the middle of the handshake.
+            // Most disconnects are in the middle of the handshake.
             let patience =
                 if random.u8(..4) == 0 { Duration::from_micros(random.u64(..900)) } else { PATIENCE };
             if timeout(patience, attempt).await.is_ok() {
