@@ -1,10 +1,10 @@
 //! The command line.
 
 mod conditions;
-mod crossing;
 #[cfg(test)]
 mod documented;
-mod generating;
+mod generator;
+mod networks;
 mod promise;
 mod rounds;
 mod values;
@@ -20,10 +20,10 @@ use crate::strategies::{DEFAULTS, Strategy};
 use values::{rate, setting, whole_setting};
 
 pub use conditions::Conditions;
-pub use crossing::Crossing;
-pub use generating::Generating;
+pub use generator::GeneratorOptions;
+pub use networks::NetworksOptions;
 pub use promise::Promised;
-pub use rounds::{Appending, FanningOut, Holding, Rounds, ShortPolling, Waking};
+pub use rounds::{AppendsOptions, FanOutOptions, HoldOptions, Rounds, ShortPollsOptions, WakeOptions};
 
 /// Runs the same workload over every delivery strategy and reports the cost of each one.
 #[derive(Debug, Parser)]
@@ -43,23 +43,23 @@ pub enum Command {
     /// Compare strategies and servers (the default command)
     Compare(Box<Comparison>),
     /// Run the gateway over lists of settings and rates, for the trade-off between latency and cost
-    Sweep(Box<Sweeping>),
+    Sweep(Box<SweepOptions>),
     /// Recommend the strategy that keeps a promise at the least cost, with the reason
     Recommend(Box<Promised>),
     /// Append in a closed loop to the gateway and rivals in turn, and compare them
-    Appends(Box<Appending>),
+    Appends(Box<AppendsOptions>),
     /// Publish to held polls of the gateway and rivals in turn, and compare them
-    Wake(Box<Waking>),
+    Wake(Box<WakeOptions>),
     /// Hold polls or idle readers on the gateway and rivals in turn, and measure the memory that each one takes
-    Hold(Box<Holding>),
+    Hold(Box<HoldOptions>),
     /// Publish one message to many held polls of the gateway and rivals in turn, and compare them
-    FanOut(Box<FanningOut>),
+    FanOut(Box<FanOutOptions>),
     /// Poll streams without new messages in a closed loop, the gateway and rivals in turn, and compare them
-    ShortPolls(Box<ShortPolling>),
+    ShortPolls(Box<ShortPollsOptions>),
     /// Read through every hostile network with every strategy, and with the client that falls back
-    Networks(Box<Crossing>),
+    Networks(Box<NetworksOptions>),
     /// Run a hostile network in front of a running server, until a signal
-    Middlebox(Between),
+    Middlebox(MiddleboxOptions),
     /// Run one share of a run; the parent process of this program starts it
     #[command(hide = true)]
     Generate,
@@ -85,7 +85,7 @@ pub struct Comparison {
 
 /// Options of `middlebox`.
 #[derive(Debug, Clone, Args)]
-pub struct Between {
+pub struct MiddleboxOptions {
     /// Network profile: NAME or NAME:TIME of src/network/profiles.toml, or FILE#NAME of a file in the same format
     #[arg(long, value_name = "NAME")]
     pub network: Profile,
@@ -99,7 +99,7 @@ pub struct Between {
 
 /// Options of `sweep`.
 #[derive(Debug, Clone, Args)]
-pub struct Sweeping {
+pub struct SweepOptions {
     /// Messages per second to each stream; each rate has its own trade-off
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0.2", value_parser = rate)]
     pub rate: Vec<f64>,
@@ -133,7 +133,7 @@ impl Comparison {
     }
 }
 
-impl Sweeping {
+impl SweepOptions {
     /// Returns all settings and rates of the sweep.
     pub fn grid(&self) -> Grid {
         Grid {

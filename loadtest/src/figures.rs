@@ -48,7 +48,7 @@ const GENERATOR_CORES_MAX: f64 = 0.9;
 
 /// A server and its figures, one per round.
 #[derive(Debug, Clone)]
-pub struct Standing<F> {
+pub struct ServerFigures<F> {
     /// Name of the server.
     pub server: &'static str,
     /// Figures of the rounds; every server has the same number.
@@ -73,7 +73,7 @@ impl<F> Column<F> {
     }
 }
 
-impl<F: Figures> Standing<F> {
+impl<F: Figures> ServerFigures<F> {
     /// Returns the spread of a figure over the rounds.
     pub fn spread(&self, pick: Pick<F>) -> Option<Spread> {
         Spread::of(self.rounds.iter().filter_map(pick).collect())
@@ -115,7 +115,7 @@ impl Spread {
 mod tests {
     use super::*;
 
-    fn standing(server: &'static str, rates: [f64; 3]) -> Standing<Pace> {
+    fn standing(server: &'static str, rates: [f64; 3]) -> ServerFigures<Pace> {
         let figures = |rate| Pace {
             rate,
             p50: 100.0,
@@ -124,7 +124,7 @@ mod tests {
             generator_cores: 0.5,
             generator_threads: 1,
         };
-        Standing { server, rounds: rates.map(figures).to_vec() }
+        ServerFigures { server, rounds: rates.map(figures).to_vec() }
     }
 
     /// The machine halves its speed in the second round: the ratio of the medians is 1, the ratios of the rounds are 2.

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use loadtest::advice::advise;
-use loadtest::cli::{Between, Cli, Command, Comparison, Crossing, Promised, Rounds, Sweeping};
+use loadtest::cli::{
+    Cli, Command, Comparison, MiddleboxOptions, NetworksOptions, Promised, Rounds, SweepOptions,
+};
 use loadtest::compare::{Outcome, compare};
 use loadtest::figures::table as standings_table;
 use loadtest::files::{write_networks, write_report, write_sweep};
@@ -80,7 +82,7 @@ async fn run_compare(wanted: &Comparison) -> ExitCode {
     ended(failure)
 }
 
-async fn run_sweep(wanted: &Sweeping) -> ExitCode {
+async fn run_sweep(wanted: &SweepOptions) -> ExitCode {
     let radio = match wanted.conditions.radios().named(wanted.radio.as_deref()) {
         Ok(radio) => radio,
         Err(error) => return fail(&error, UNUSABLE),
@@ -136,7 +138,7 @@ async fn run_rounds<L: Load>(load: &L, wanted: &Rounds) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn run_networks(wanted: &Crossing) -> ExitCode {
+async fn run_networks(wanted: &NetworksOptions) -> ExitCode {
     let asked = match wanted.matrix() {
         Ok(asked) => asked,
         Err(error) => return fail(&error, UNUSABLE),
@@ -162,7 +164,7 @@ async fn run_networks(wanted: &Crossing) -> ExitCode {
 }
 
 /// Prints the listening address on one line, and after a signal the counts of connections, requests and faults on another.
-async fn run_middlebox(wanted: &Between) -> ExitCode {
+async fn run_middlebox(wanted: &MiddleboxOptions) -> ExitCode {
     let middlebox = match Middlebox::start(&wanted.network, wanted.listen, wanted.upstream) {
         Ok(middlebox) => middlebox,
         Err(error) => return fail(&error, UNUSABLE),

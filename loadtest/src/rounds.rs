@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cli::Rounds;
-use crate::figures::{Standing, in_short};
+use crate::figures::{ServerFigures, in_short};
 use crate::generator::stopped;
 use crate::loads::{Load, Scene, ThreadError, messages};
 use crate::servers::{Server, ServerError};
@@ -22,7 +22,7 @@ use crate::wrk::WrkError;
 /// Result of all rounds.
 pub struct Outcome<F> {
     /// The gateway, then its rivals, with the rounds that all of them completed.
-    pub standings: Vec<Standing<F>>,
+    pub standings: Vec<ServerFigures<F>>,
     /// Where the servers kept messages.
     pub storage: String,
 }
@@ -97,14 +97,14 @@ pub async fn rounds<L: Load>(
 }
 
 /// Returns the gateway and its rivals, without rounds.
-fn entries<F>(wanted: &Rounds, strategy: Strategy) -> Result<Vec<(Server, Standing<F>)>, ServerError> {
+fn entries<F>(wanted: &Rounds, strategy: Strategy) -> Result<Vec<(Server, ServerFigures<F>)>, ServerError> {
     let own = Server::own(wanted.target.as_deref(), wanted.gateway.as_deref(), None)?;
     let servers = std::iter::once(own).chain(wanted.rival.iter().cloned());
     let checked = servers.map(|server| {
         server.installed()?;
         server.keeps_in(&wanted.store)?;
         server.supports(strategy)?;
-        let standing = Standing { server: server.name(), rounds: Vec::new() };
+        let standing = ServerFigures { server: server.name(), rounds: Vec::new() };
         Ok((server, standing))
     });
     checked.collect()

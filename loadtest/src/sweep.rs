@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::cli::Sweeping;
+use crate::cli::SweepOptions;
 use crate::compare::compare;
 use crate::data::Report;
 use crate::report::sweep::Sweep;
@@ -31,7 +31,7 @@ pub struct Outcome {
 /// Runs a comparison per rate, with energy figures on `radio`. A `stop` of true ends it early. Fails if the gateway cannot be
 /// used at all; a later failure is in the outcome.
 pub async fn sweep(
-    wanted: &Sweeping,
+    wanted: &SweepOptions,
     radio: &str,
     stop: watch::Receiver<bool>,
 ) -> Result<Outcome, ServerError> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::generating::Generating;
+use super::generator::GeneratorOptions;
 use super::values::{message_bytes, rate_above_zero, seconds};
 use crate::loads::Generator;
 use crate::loads::appends::Appends;
@@ -17,7 +17,7 @@ use crate::servers::{Server, Storage};
 
 /// Options of `appends`.
 #[derive(Debug, Clone, Args)]
-pub struct Appending {
+pub struct AppendsOptions {
     /// Number of connections, each with one append in flight
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
     pub connections: u32,
@@ -26,7 +26,7 @@ pub struct Appending {
     pub streams: Option<u32>,
     /// The request generator.
     #[command(flatten)]
-    pub generating: Generating,
+    pub generator: GeneratorOptions,
     /// Options of every round.
     #[command(flatten)]
     pub rounds: Rounds,
@@ -34,7 +34,7 @@ pub struct Appending {
 
 /// Options of `wake`.
 #[derive(Debug, Clone, Args)]
-pub struct Waking {
+pub struct WakeOptions {
     /// Number of held polls, each on a stream of its own; the messages go to them in turn
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX / 2))]
     pub held: u32,
@@ -48,7 +48,7 @@ pub struct Waking {
 
 /// Options of `hold`.
 #[derive(Debug, Clone, Args)]
-pub struct Holding {
+pub struct HoldOptions {
     /// Number of connections, each with a held poll or an idle reader
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
     pub clients: u32,
@@ -68,7 +68,7 @@ pub struct Holding {
 
 /// Options of `fan-out`.
 #[derive(Debug, Clone, Args)]
-pub struct FanningOut {
+pub struct FanOutOptions {
     /// Number of polls held on one stream
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
     pub clients: u32,
@@ -79,7 +79,7 @@ pub struct FanningOut {
 
 /// Options of `short-polls`.
 #[derive(Debug, Clone, Args)]
-pub struct ShortPolling {
+pub struct ShortPollsOptions {
     /// Number of connections, each with one poll in flight
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
     pub connections: u32,
@@ -88,7 +88,7 @@ pub struct ShortPolling {
     pub streams: u32,
     /// The request generator.
     #[command(flatten)]
-    pub generating: Generating,
+    pub generator: GeneratorOptions,
     /// Options of every round.
     #[command(flatten)]
     pub rounds: Rounds,
@@ -129,23 +129,23 @@ const CONNECTIONS_MAX: i64 = 9000;
 /// Connections that servers hold at the same time: the gateway keeps 1024 of 20 000 descriptors for itself.
 const CLIENTS_MAX: i64 = 18_000;
 
-impl Appending {
+impl AppendsOptions {
     /// Returns the load.
     pub fn load(&self) -> Appends {
-        let (connections, generator) = (self.connections, self.generating.generator());
+        let (connections, generator) = (self.connections, self.generator.generator());
         let each_its_own = if generator == Generator::Own { connections } else { 1 };
         Appends { connections, streams: self.streams.unwrap_or(each_its_own), generator }
     }
 }
 
-impl Waking {
+impl WakeOptions {
     /// Returns the load.
     pub fn load(&self) -> Wake {
         Wake { held: self.held, rate: self.rate }
     }
 }
 
-impl Holding {
+impl HoldOptions {
     /// Returns the load.
     pub fn load(&self) -> Hold {
         let all = self.clients;
@@ -154,17 +154,17 @@ impl Holding {
     }
 }
 
-impl FanningOut {
+impl FanOutOptions {
     /// Returns the load.
     pub fn load(&self) -> FanOut {
         FanOut { clients: self.clients }
     }
 }
 
-impl ShortPolling {
+impl ShortPollsOptions {
     /// Returns the load.
     pub fn load(&self) -> ShortPolls {
-        let generator = self.generating.generator();
+        let generator = self.generator.generator();
         ShortPolls { connections: self.connections, streams: self.streams, generator }
     }
 }

@@ -2,10 +2,10 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use super::{Column, Figures, Spread, Standing};
+use super::{Column, Figures, ServerFigures, Spread};
 
 /// Formats the table. `what` is what the load counts, in the plural.
-pub fn table<F: Figures>(what: &str, standings: &[Standing<F>]) -> String {
+pub fn table<F: Figures>(what: &str, standings: &[ServerFigures<F>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
     let headers = F::COLUMNS.iter().map(|column| column.named(what));

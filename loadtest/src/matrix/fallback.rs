@@ -16,10 +16,10 @@ const EVENTS_MAX: usize = 200;
 
 /// The form in use and the recent events of one client.
 #[derive(Debug, Default)]
-pub(super) struct Fallback(Mutex<Said>);
+pub(super) struct Fallback(Mutex<ClientState>);
 
 #[derive(Debug, Default)]
-struct Said {
+struct ClientState {
     form: Option<String>,
     changes: VecDeque<String>,
 }

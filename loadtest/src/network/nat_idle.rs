@@ -4,7 +4,7 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 
 use super::hop::Clock;
-use super::relay::{Seen, relay, reset, silence};
+use super::relay::{LastActivity, relay, reset, silence};
 
 /// Forgets idle connections.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -31,7 +31,7 @@ pub enum Ending {
 impl NatIdle {
     /// Relays a connection until it is idle for too long; then calls `fault`.
     pub(super) async fn carry(&self, mut near: TcpStream, mut far: TcpStream, fault: impl Fn()) {
-        let packet = Seen::now();
+        let packet = LastActivity::now();
         tokio::select! {
             relayed = relay(&mut near, &mut far, |_| packet.again()) => {
                 if relayed.is_err() {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::hop::Clock;
-use super::relay::{Direction, Seen, relay};
+use super::relay::{Direction, LastActivity, relay};
 use super::server::{Answered, Body, BodyError, NoAnswer, Server, page};
 use super::stage::Stage;
 
@@ -89,7 +89,7 @@ impl ProxyCut {
         mut far: impl AsyncRead + AsyncWrite + Unpin,
         fault: impl Fn(),
     ) {
-        let byte = Seen::now();
+        let byte = LastActivity::now();
         let seen = |direction| {
             if direction == Direction::Down {
                 byte.again();

@@ -75,9 +75,9 @@ pub(super) fn reset(connections: impl IntoIterator<Item = TcpStream>) {
 
 /// Time of the last activity.
 #[derive(Debug)]
-pub(super) struct Seen(Mutex<Instant>);
+pub(super) struct LastActivity(Mutex<Instant>);
 
-impl Seen {
+impl LastActivity {
     /// Starts with activity now.
     pub(super) fn now() -> Self {
         Self(Mutex::new(Instant::now()))

@@ -6,7 +6,7 @@ use crate::loads::Generator;
 
 /// Options of `appends` and `short-polls`.
 #[derive(Debug, Clone, Args)]
-pub struct Generating {
+pub struct GeneratorOptions {
     /// Request generator: this program, on one thread, or wrk (Debian: wrk), which repeats one request
     #[arg(long, value_enum, default_value_t = Kind::Own)]
     generator: Kind,
@@ -21,7 +21,7 @@ enum Kind {
     Wrk,
 }
 
-impl Generating {
+impl GeneratorOptions {
     /// Returns the chosen generator.
     pub fn generator(&self) -> Generator {
         match self.generator {

@@ -13,7 +13,7 @@ const HARSH: &str = "nat-idle:20s";
 
 /// Options of `networks`.
 #[derive(Debug, Clone, Args)]
-pub struct Crossing {
+pub struct NetworksOptions {
     /// Network profile: NAME or NAME:TIME of src/network/profiles.toml, or FILE#NAME of a file in the same format; repeatable
     /// [default: none, all built-in ones, and nat-idle:20s]
     #[arg(long, value_name = "NAME")]
@@ -41,7 +41,7 @@ pub struct Crossing {
     pub output: PathBuf,
 }
 
-impl Crossing {
+impl NetworksOptions {
     /// Returns the matrix to run.
     pub fn matrix(&self) -> Result<Matrix, ProfileError> {
         let Self { scale, rate, bursts, seed, gateway, .. } = self.clone();
