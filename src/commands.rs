@@ -51,7 +51,7 @@ pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, Box<dyn Error>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits for a signal; without end if it is not received.
+/// Waits for a signal. Never completes if the process cannot receive it.
 async fn next(received: &mut Option<Signal>) {
     match received {
         Some(received) => drop(received.recv().await),

@@ -38,11 +38,11 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Address of the admin listener.
     pub admin: SocketAddr,
-    /// File with the secret that requests to the admin listener have to bring.
+    /// File with the secret that requests to the admin listener must send.
     pub admin_token_file: Option<PathBuf>,
     /// Address for MQTT clients.
     pub mqtt: MqttAddress,
-    /// What becomes of a refused message whose MQTT client cannot be told the reason.
+    /// What happens to a refused message whose MQTT client cannot be told the reason.
     pub mqtt_refused: MqttRefused,
     /// Topic filters that MQTT clients may not subscribe to.
     pub mqtt_refuse_filter: Vec<String>,
@@ -62,7 +62,7 @@ pub struct Settings {
     pub drain: Span,
     /// File with the keys or the settings of authorization. `None`: everybody may do everything.
     pub auth: Option<PathBuf>,
-    /// Files with certificate chains of the listeners, which choose by the name that a client asks for. None: they speak no TLS.
+    /// Files with certificate chains of the listeners, which choose by the requested server name. None: no TLS.
     #[serde(deserialize_with = "one_or_many")]
     pub tls_certificate: Vec<PathBuf>,
     /// A file with the key of each certificate.
@@ -97,9 +97,9 @@ pub struct Settings {
     pub poll_origins: bool,
     /// Log format.
     pub log: LogFormat,
-    /// Where requests are logged.
+    /// Where the access log is written.
     pub access_log: AccessLogPlace,
-    /// Where changes and refusals are logged.
+    /// File for the audit log.
     pub audit_log: Option<PathBuf>,
     /// Providers that wake devices, with the keys of one app each.
     pub wake: Vec<WakeSettings>,
@@ -107,13 +107,13 @@ pub struct Settings {
     pub limits: Limits,
 }
 
-/// What becomes of a refused message whose MQTT client cannot be told the reason.
+/// What happens to a refused message whose MQTT client cannot be told the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MqttRefused {
-    /// It is acknowledged and dropped.
+    /// The message is acknowledged and dropped.
     Drop,
-    /// Its connection ends.
+    /// The connection of the client ends.
     Close,
 }
 

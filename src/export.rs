@@ -100,7 +100,7 @@ struct ExportedRange {
     /// The first position from which on nothing is missing.
     first: Position,
     end: Position,
-    /// What a position is greater by than its distance from the first message in the export.
+    /// Difference between a position and its distance from the first message in the export.
     ahead: u64,
 }
 

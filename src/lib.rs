@@ -32,11 +32,11 @@
 //! * `budget`: the memory budget of the gateway and of each client, and the accounts that count against it.
 //! * `hub`: appends, reads, waits and wake-ups. The only module that waits for messages.
 //! * `auth`: what a client may do, and the tokens that prove it. Every front asks it before it asks the hub.
-//! * `outbound`: sends what the gateway itself has to say: wakes of devices, by push services and SMS.
 //! * `http_client`: sends requests to other servers, over connections that are kept.
 //! * `http`: the HTTP front, one file per operation and delivery form.
 //! * `mqtt`: the MQTT front, over the same streams.
-//! * `outbound`: the requests that the gateway sends itself, such as webhooks and polls of origins, with queues and retries.
+//! * `outbound`: the requests that the gateway sends itself, with queues and retries: webhooks, polls of origins, and wakes of
+//!   devices by push services and SMS.
 //! * [`server`]: listeners, accepting, limits of connections, drain.
 //! * `export`: exports the streams of a store, for [`maintenance`] and for operators of a running server.
 //! * [`maintenance`]: checks, exports and imports a store while no server has it open.

@@ -1,4 +1,4 @@
-//! The limits of the gateway, each with its unit, and what a client can cost at worst.
+//! The limits of the gateway, each with its unit, and the maximum cost of a client.
 //!
 //! A limit is set by `--limit name=value`, `POLLGATE_LIMITS__NAME`, or in the `[limits]` table of the configuration file;
 //! `pollgate limits` lists all. Limits on the values of the protocol are constants beside those values: the length of a stream
@@ -159,12 +159,12 @@ limits! {
     body_bytes_max: usize = 1024 * 1024, "bytes";
     /// Nesting depth of a JSON body.
     json_depth_max: usize = 64, "levels";
-    /// Messages in one response.
+    /// Size of the messages in one response.
     read_bytes_max: usize = 1024 * 1024, "bytes";
-    /// Messages in one event of a live form, which is encoded in memory for each reader.
+    /// Size of the messages in one event of a live form, which is encoded in memory for each reader.
     tail_bytes_max: usize = 16 * 1024, "bytes";
-    /// Messages that one request with `from=last:N` reads to find where the last appends to streams that are not JSON begin. Its
-    /// streams share them, with at most 64 KiB for each.
+    /// Size of the messages that one request with `from=last:N` reads to find where the last appends to streams that are not JSON
+    /// begin. The streams of the request share it, with at most 64 KiB each.
     history_bytes_max: usize = 1024 * 1024, "bytes";
     /// Cache of the newest messages of a store on disk, index included; never more than an eighth of the memory budget.
     store_cache_bytes: u64 = 64 * 1024 * 1024, "bytes";
@@ -179,9 +179,9 @@ limits! {
     failed_logins_max: u32 = 50, "tokens";
     /// How long the invalid tokens of an address are counted, from the first.
     failed_logins_window: Span = Span::seconds(60), "duration";
-    /// Delay after the last invalid token without a consequence; each further one doubles it.
+    /// Delay of unknown tokens after `failed_logins_max` invalid ones; each further invalid token doubles it.
     failed_login_delay: Span = Span::seconds(1), "duration";
-    /// Longest delay of unknown tokens.
+    /// Longest delay of unknown tokens from an address that has sent too many invalid ones.
     failed_login_delay_max: Span = Span::seconds(8), "duration";
     /// Addresses whose invalid tokens are counted, about 150 bytes each. Beyond it, the one that was counted first is forgotten.
     failed_login_addresses_max: usize = 10_000, "addresses";
@@ -234,10 +234,10 @@ limits! {
     mqtt_connecting_bytes_max: usize = 16 * 1024 * 1024, "bytes";
     /// Size of an MQTT packet.
     mqtt_packet_bytes_max: usize = 1024 * 1024, "bytes";
-    /// What the gateway still reads of an MQTT connection that it ends, because another one has taken over its client id or
-    /// because it drains, and of one that fails: messages and a DISCONNECT that the client sent before.
+    /// Size of the packets, sent earlier, that the gateway still reads from an MQTT connection that fails or that it ends, because
+    /// another connection takes over the client id or because of a drain: messages and a DISCONNECT.
     mqtt_last_bytes_max: usize = 8 * 1024 * 1024, "bytes";
-    /// For how long the gateway reads the bytes of `mqtt_last_bytes_max`. The connection that takes over waits for that.
+    /// How long the gateway reads the packets of `mqtt_last_bytes_max`. A connection that takes over waits for that.
     mqtt_last_bytes_timeout: Span = Span::seconds(10), "duration";
     /// Messages of QoS 1 and 2 in flight to an MQTT client, and from it; each costs a name and two offsets. A client of MQTT
     /// 3.1.1 cannot be told this limit: it has at most one message for each of its 65 535 packet ids, of which a session keeps
@@ -277,22 +277,23 @@ limits! {
 
     /// Streams, about 1 KiB each plus their messages.
     streams_max: u64 = 1_000_000, "streams";
-    /// Share of one client, the subject of a token or else an address: of `memory_max` for what it stores, of `streams_max`, and of the producers that a stream
-    /// remembers; 100: all. Without tokens behind a reverse proxy that `--behind-proxy` does not name, all clients have one
+    /// Share of one client, the subject of a token or else an address: of `memory_max` for what it stores, of `streams_max`, and of
+    /// the producers that a stream remembers; 100: all. Without tokens behind a reverse proxy that `--behind-proxy` does not name, all clients have one
     /// address, so set it to 100 there.
     principal_share_percent: u64 = 50, "percent";
 
-    /// Appends per second of one client, and those of one second at once after a pause; 0: no limit. A client is the subject of a
-    /// token, or else an address. Further ones get 429 with `Retry-After`, over MQTT 0x97.
+    /// Appends per second of one client, with bursts of one second's worth after a pause; 0: no limit. A client is the subject of a
+    /// token, or else an address. Further appends get 429 with `Retry-After`, over MQTT 0x97.
     appends_per_second_max: u64 = 0, "appends per second";
-    /// Bytes of appends per second of one client, and those of one second at once after a pause; 0: no limit. A larger append is accepted after a pause, and the next one waits for it.
+    /// Bytes of appends per second of one client, with bursts of one second's worth after a pause; 0: no limit. An append larger
+    /// than that is accepted after a pause, and delays the next one accordingly.
     append_bytes_per_second_max: u64 = 0, "bytes per second";
     /// Refusals that have a line of their own in the audit log, in each 10 s; further ones are counted in one line. A line has at
     /// most 1.5 KiB.
     audit_refusals_max: u64 = 20, "lines";
-    /// The same for all other events.
+    /// Lines in the audit log for all events but refusals, in each 10 s; further events are counted in one line.
     audit_events_max: u64 = 10_000, "lines";
-    /// Lines of the access log that wait to be written; further ones are lost and counted.
+    /// Size of the access log lines that wait to be written; further lines are lost and counted.
     access_log_bytes_max: usize = 1024 * 1024, "bytes";
 
     /// Devices that are registered to be woken.

@@ -57,8 +57,8 @@ struct KindLabel {
     kind: &'static str,
 }
 
-/// Counter of answered requests of one form and status. Frequent combinations keep theirs, so that counting
-/// them takes no lock.
+/// Counter of answered requests of one form and status. Callers keep the counters of frequent combinations, so
+/// that counting takes no lock.
 #[derive(Debug, Clone)]
 pub(crate) struct Answered(Counter);
 
@@ -218,7 +218,8 @@ impl Metrics {
         }
     }
 
-    /// Counts by tenant, too: for each of these tenants, with the prefix of its streams in the hub, and for all others together.
+    /// Adds metrics by tenant: one series for each of these tenants, given with the prefix of its streams in the hub, and one for
+    /// all others together.
     pub fn by_tenant(mut self, named: &[(String, String)]) -> Self {
         self.tenants = Some(TenantMetrics::register(&mut self.registry, named));
         self
@@ -263,7 +264,7 @@ impl Metrics {
         &self.outbound
     }
 
-    /// The metrics of origins.
+    /// Returns the metrics of origins.
     pub(crate) fn origins(&self) -> &OriginMetrics {
         &self.origins
     }
@@ -294,7 +295,7 @@ impl Metrics {
         }
     }
 
-    /// Where refusals are counted of clients of the tenant with this prefix.
+    /// Returns where refusals of clients are counted, for the tenant with this prefix.
     pub(crate) fn tenant_place(&self, tenant: &str) -> Option<TenantPlace> {
         self.tenants.as_ref().map(|tenants| tenants.place(tenant))
     }

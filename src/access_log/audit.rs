@@ -1,5 +1,5 @@
 //! The audit log: a line of JSON for each stream that is created or deleted, each client that takes over from another one, each
-//! refusal for want of rights, each revocation, and each call of an operator.
+//! refusal for lack of rights, each revocation, and each call of an operator.
 //!
 //! What strangers do is bounded: in each interval of [`AUDIT_INTERVAL`] a number of lines is written, and further events are counted
 //! in one line. Texts are cut. No line contains a token.
@@ -35,7 +35,7 @@ pub enum AuditEvent {
     Deleted,
     /// An MQTT client has taken the session over from a connection with the same client id, or a long poll has ended an older one.
     TookOver,
-    /// A request or packet was refused for want of rights.
+    /// A request or packet was refused for lack of rights.
     Refused,
     /// An operator has revoked tokens.
     Revoked,

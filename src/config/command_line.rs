@@ -73,18 +73,18 @@ pub(super) struct ServeArgs {
     /// Address for publishers and readers; port 0 picks a free port [default: 127.0.0.1:4437]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Address of the admin listener: /metrics, /live, /ready, /clients, /export [default: 127.0.0.1:4438]
+    /// Address of the admin listener: /metrics, /live, /ready, /clients, /streams, /revocations, /export [default: 127.0.0.1:4438]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
-    /// File with a secret of at least 32 bytes that requests to the admin listener have to bring, as `Authorization: Bearer SECRET`,
+    /// File with a secret of at least 32 bytes that requests to the admin listener must send as `Authorization: Bearer SECRET`,
     /// except for /live and /ready; with it and TLS, the admin listener may have any address [default: none]
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<String>,
     /// Address for MQTT clients, or `off` [default: 127.0.0.1:1883]
     #[arg(long, value_name = "ADDRESS")]
     mqtt: Option<String>,
-    /// What becomes of a message that a stream refuses, if its MQTT client cannot be told the reason (3.1.1, or QoS 0): `drop`
-    /// acknowledges and logs it, `close` ends the connection [default: drop]
+    /// What happens to a refused message whose MQTT client cannot be told the reason (MQTT 3.1.1, or QoS 0): `drop` acknowledges
+    /// and logs it, `close` ends the connection [default: drop]
     #[arg(long, value_name = "WHAT")]
     mqtt_refused: Option<String>,
     /// Topic filter that MQTT clients may not subscribe to, for example `#`; others that match the same topics are not affected
@@ -120,19 +120,19 @@ pub(super) struct ServeArgs {
     /// (docs/security.md) [default: everybody may do everything]
     #[arg(long, value_name = "FILE")]
     auth: Option<String>,
-    /// Speak TLS, with this certificate chain (PEM), which is read again when it changes; an admin listener on a loopback
-    /// address speaks none. Of several, a client gets the first one for the name that it asks for, else the first (repeatable)
-    /// [default: no TLS]
+    /// Serve TLS with this certificate chain (PEM), which is read again when it changes; an admin listener on a loopback address
+    /// stays without TLS. Of several chains, the first one for the server name that a client requests (SNI) is used, otherwise
+    /// the first of all (repeatable) [default: no TLS]
     #[arg(long, value_name = "FILE")]
     tls_certificate: Vec<String>,
     /// Private key of the certificate (PEM); of several, in the order of the certificates (repeatable) [default: no TLS]
     #[arg(long, value_name = "FILE")]
     tls_key: Vec<String>,
-    /// Authorities whose certificates clients may have (PEM), read again when the file changes; the file of --auth says what a
+    /// Certificate authorities of client certificates (PEM), read again when the file changes; the file of --auth says what a
     /// certificate grants [default: clients are not asked for certificates]
     #[arg(long, value_name = "FILE")]
     tls_client_ca: Option<String>,
-    /// Certificates that these authorities have revoked (PEM), read again when the file changes [default: none is revoked]
+    /// Revocation lists of these authorities (PEM), read again when the file changes [default: no certificate is revoked]
     #[arg(long, value_name = "FILE")]
     tls_client_crl: Option<String>,
     /// Refuse connections without a client certificate [default: off]
@@ -146,7 +146,7 @@ pub(super) struct ServeArgs {
     /// not come from --behind-proxy [default: off]
     #[arg(long)]
     proxy_protocol: bool,
-    /// Allow addresses that other machines can reach, without authorization or without encryption [default: off]
+    /// Allow listening on addresses that other machines can reach without authorization or without encryption [default: off]
     #[arg(long)]
     open: bool,
     /// Host name that requests may be for besides loopback names, for example `gate.example` (repeatable) [default: none on a
@@ -157,35 +157,35 @@ pub(super) struct ServeArgs {
     /// (repeatable) [default: none]
     #[arg(long, value_name = "ORIGIN")]
     origin: Vec<String>,
-    /// URL under which clients and webhooks reach the gateway, for the URLs that it sends to workers of subscriptions, for example
-    /// `https://gate.example` [default: the listening address]
+    /// Public URL of the gateway, for example `https://gate.example`; it is part of the URLs that workers of subscriptions get
+    /// [default: the listening address]
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
-    /// Host, address or network to which the gateway may send requests for clients although it is not public, for example
-    /// `hooks.internal` or `10.0.0.0/8` (repeatable) [default: none; this machine, if only programs on this machine can use the
-    /// gateway and without --auth]
+    /// Non-public host, address or network to which clients may let the gateway send requests, for example `hooks.internal` or
+    /// `10.0.0.0/8` (repeatable) [default: none; without --auth, and if only programs on this machine can use the gateway, this
+    /// machine]
     #[arg(long, value_name = "HOST")]
     outbound_allow: Vec<String>,
-    /// Authorities that are trusted in addition to those of the system, for requests that the gateway sends for clients (PEM)
+    /// Certificate authorities (PEM) that are trusted besides those of the system, in requests that the gateway sends for clients
     /// [default: none]
     #[arg(long, value_name = "FILE")]
     outbound_ca: Option<String>,
-    /// Key that signs requests to webhooks, as `pollgate keygen` makes it; of several, the first one signs, and the others are
-    /// still published (repeatable) [default: a key in the directory of the store, which is made at the first start]
+    /// File with a key that signs requests to webhooks (`pollgate keygen` makes one); of several, the first one signs, and all
+    /// are published (repeatable) [default: a key in the directory of the store, which is made at the first start]
     #[arg(long, value_name = "FILE")]
     webhook_key: Vec<String>,
-    /// Let every client create streams that the gateway fills by polling a URL (docs/origins.md); with --auth, those may who
-    /// have the rights to create and to manage the stream [default: off]
+    /// Let clients create streams that the gateway fills by polling a URL (docs/origins.md); with --auth, clients need the
+    /// rights to create and to manage the stream instead of this option [default: off]
     #[arg(long)]
     poll_origins: bool,
     /// Log format: `text` or `json`; the variable RUST_LOG sets the level (info) [default: text]
     #[arg(long, value_name = "FORMAT")]
     log: Option<String>,
-    /// Where each HTTP request is logged as a line of JSON: a file, `-` (standard output), or `off` [default: off]
+    /// Access log, one line of JSON for each HTTP request: a file, `-` (standard output), or `off` [default: off]
     #[arg(long, value_name = "FILE")]
     access_log: Option<String>,
-    /// File to which streams that are created and deleted, takeovers, refusals, revocations and calls of operators are written as
-    /// lines of JSON [default: none]
+    /// File for the audit log, as lines of JSON: created and deleted streams, takeovers, refusals, revocations, and calls of
+    /// operators [default: none]
     #[arg(long, value_name = "FILE")]
     audit_log: Option<String>,
     /// Override a limit, for example `body_bytes_max=65536` (repeatable; `--help` and `pollgate limits` list all)

@@ -59,12 +59,12 @@ pub enum ImportError {
     /// The export says that it is not complete.
     #[error("the export was broken off: {0}")]
     BrokenOff(String),
-    /// The last line tells other numbers than there are.
+    /// The numbers in the last line differ from the content of the export.
     #[error("the export says that it has {said}, and it has {found}: lines are missing")]
     Count {
-        /// What the last line says.
+        /// The numbers in the last line.
         said: String,
-        /// What there is.
+        /// The numbers of streams and messages that were found.
         found: String,
     },
     /// There are lines after the end.

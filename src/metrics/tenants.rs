@@ -88,7 +88,7 @@ impl TenantMetrics {
             "Bytes of messages appended to streams (kind=in) and delivered to readers (kind=out), by tenant";
         registry.register_with_unit("tenant_message", help, Unit::Bytes, bytes.clone());
         let refused = Family::<TenantLabel, Counter>::default();
-        let help = "HTTP requests and MQTT packets of clients with valid credentials that were refused for want of rights or beyond a quota, by tenant";
+        let help = "HTTP requests and MQTT packets of clients with valid credentials that were refused for lack of rights or because of a quota, by tenant";
         registry.register("tenant_refused", help, refused.clone());
         let gauges = [(); 2].map(|()| Family::<TenantLabel, Gauge<u64, AtomicU64>>::default());
         let [streams, open] = &gauges;

@@ -1,4 +1,4 @@
-//! What the audit log says of MQTT clients: refusals for want of rights, streams that they create, and sessions that they take over.
+//! The entries of MQTT clients in the audit log: refusals for lack of rights, created streams, and takeovers of sessions.
 
 use super::{Broker, Peer};
 use crate::access_log::LoggedAddress;

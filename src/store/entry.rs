@@ -1,6 +1,6 @@
 //! One stream in a store: its configuration, its log, its writers, and the operations on them.
 //!
-//! A change is first decided ([`Entry::decide`]) and then done ([`Entry::finish`]). The store in memory does both at once. A
+//! A change is first decided ([`Entry::decide`]) and then applied ([`Entry::finish`]). The store in memory does both at once. A
 //! store that writes to disk in between decides on further changes meanwhile, while readers see only what is done.
 
 mod read;
@@ -288,7 +288,7 @@ impl<C: Content> Entry<C> {
         Ok(admission)
     }
 
-    /// Does a decided append: adds it to the log and trims the log.
+    /// Applies a decided append: adds it to the log and trims the log.
     pub(super) fn finish(&mut self, done: Done<C>, now: SystemTime) {
         if let Some(record) = done.record {
             let annotation = done.annotation.filter(|annotation| annotation.retain);

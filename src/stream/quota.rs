@@ -55,7 +55,7 @@ pub enum Shortage {
 }
 
 impl Shortage {
-    /// Every reason.
+    /// All reasons, for the metrics.
     pub const ALL: [Self; 8] = [
         Self::Memory,
         Self::Passing,

@@ -52,7 +52,7 @@ pub struct Admin {
     exports: Arc<Semaphore>,
     /// `None`: the gateway checks no tokens.
     revocations: Option<Box<RevocationLog>>,
-    /// What a request has to bring. `None`: nothing.
+    /// The token that requests must send. `None`: they need none.
     token: Option<AdminToken>,
     /// Where calls are logged, if they are.
     audit_log: Option<AuditLog>,
@@ -132,7 +132,7 @@ impl Admin {
             answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return Some(answer);
         }
-        // Those are read every few seconds.
+        // Metrics and health are read every few seconds, so these calls are not logged.
         if path != "/metrics" {
             self.audit(AuditEvent::Admin, address, &call());
         }

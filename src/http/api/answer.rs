@@ -27,7 +27,7 @@ pub(in crate::http) const VARY_BY_CREDENTIALS: &str = "authorization, cookie";
 pub(in crate::http) enum Caching {
     /// Caches may keep messages for a minute. A response that ends at the tail must be revalidated, since a message may follow.
     Pages,
-    /// As [`Pages`](Self::Pages), also for a response that ends at the tail: a long poll, whose client continues behind it.
+    /// As [`Pages`](Self::Pages), also for a response that ends at the tail: the next long poll of its client starts after it.
     Messages,
     /// Caches must revalidate the response each time.
     Revalidated,
@@ -38,10 +38,10 @@ pub(in crate::http) enum Caching {
 /// Which clients get the same response to the same request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::http) enum Audience {
-    /// All: the gateway checks no credentials.
+    /// All clients: the gateway checks no credentials.
     #[default]
     All,
-    /// All without a token. A token may be that of a tenant, whose stream of this name is another one.
+    /// All clients without a token. A client with a token may belong to a tenant, in which this name is a different stream.
     Public,
     /// Clients with the token. A shared cache must not store the response; the client may revalidate its own copy by the entity tag.
     Private,

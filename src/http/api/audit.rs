@@ -1,5 +1,4 @@
-//! What the audit log says of requests: streams that they create and delete, polls that they take over, and refusals for want of
-//! rights.
+//! The entries of requests in the audit log: created and deleted streams, superseded polls, and refusals for lack of rights.
 
 use std::sync::Arc;
 
@@ -66,14 +65,14 @@ impl Gateway {
         rights.map(Rights::grants)
     }
 
-    /// Writes that a request is refused, if it is for want of rights.
+    /// Writes that a request is refused, if it is for lack of rights.
     pub(super) fn audit_refusal(&self, note: &AuditNote, error: &Error) {
-        if error.is_for_want_of_rights() {
+        if error.lacks_rights() {
             self.audit(note, AuditEvent::Refused, Some(&error.to_string()));
         }
     }
 
-    /// Writes what a request has changed that is answered with `status`.
+    /// Writes what a request that is answered with `status` has changed.
     pub(super) fn audit_change(&self, note: &AuditNote, status: StatusCode) {
         match (note.method, status) {
             // Devices and the like are no streams.

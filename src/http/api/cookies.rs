@@ -19,7 +19,8 @@ pub(super) const COOKIE_PATH: &str = "/v1/cookie";
 
 pub(super) const COOKIE_METHODS: &str = "POST, DELETE, OPTIONS";
 
-/// What the cookie is, besides its value and its life. Browsers keep it from pages of other sites, and send it to this host alone.
+/// The attributes of the cookie, besides its value and `Max-Age`. Browsers send it only to this host, and not with requests of
+/// pages of other sites.
 const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Strict";
 
 /// The longest token in a cookie, in bytes: browsers ignore a cookie of more than 4096 bytes with its name (RFC 6265bis, section 5.7).

@@ -183,9 +183,9 @@ impl SocketRights {
         Ok(())
     }
 
-    /// Writes to the audit log that a frame is refused, if it is for want of rights.
+    /// Writes to the audit log that a frame is refused, if it is for lack of rights.
     pub(in crate::http) fn audit_refusal(&self, stream: Option<&StreamName>, error: &Error) {
-        if let Some((log, address)) = self.audit_log.as_ref().filter(|_| error.is_for_want_of_rights()) {
+        if let Some((log, address)) = self.audit_log.as_ref().filter(|_| error.lacks_rights()) {
             let entry = AuditEntry {
                 who: self.rights.grants.subject(),
                 stream: stream.map(StreamName::as_str),

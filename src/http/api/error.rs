@@ -155,8 +155,8 @@ impl Error {
         Self::Malformed(Malformed::parameter(name, what))
     }
 
-    /// Whether other credentials, or another page, would be allowed what this request is refused.
-    pub(super) fn is_for_want_of_rights(&self) -> bool {
+    /// Whether the request is refused for lack of rights: with other credentials, or from another page, it could be accepted.
+    pub(super) fn lacks_rights(&self) -> bool {
         match self {
             Self::Unauthorized(reason) => *reason != Unauthorized::KeysPending,
             Self::Forbidden(_) | Self::OwnStream | Self::TokenInQuery | Self::CookieWithoutOrigin => true,

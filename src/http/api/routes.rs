@@ -302,7 +302,7 @@ impl Gateway {
                 let append = post(head.uri.query(), &head.headers)?;
                 return Ok(ParsedHead::NeedsBody(BodyOperation::Append(name, Box::new(append))));
             }
-            // Unless credentials are checked.
+            // Without authorization, every client may manage the stream.
             Form::Head => OnStream::Head { may_manage: true },
             Form::Delete => OnStream::Delete,
             Form::Preflight => {

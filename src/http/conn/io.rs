@@ -1,6 +1,6 @@
-//! The socket of a connection: [`GuardedStream`] wraps a TCP stream with what hyper lacks: a timeout for writing to a client that stopped reading, notice of
-//! a client that leaves while bytes of it are unread, returning bytes that were read, and a shutdown that does not destroy the
-//! last response on its way.
+//! The socket of a connection: [`GuardedStream`] wraps a TCP stream with what hyper lacks: a write timeout for clients that
+//! stopped reading (`write`), detection of clients that disconnect while bytes of theirs are unread, returning bytes that were
+//! read, and a shutdown that does not destroy the last response on its way (`write`).
 
 mod write;
 
@@ -38,7 +38,7 @@ pub struct GuardedStream {
     stream: Transport,
     /// Bytes that were read and returned; they are read again before the socket is.
     read_ahead: Bytes,
-    /// How many of the next received bytes to discard: the rest of a request body that nobody needs.
+    /// Number of received bytes still to discard: the rest of an unneeded request body.
     skipped: u64,
     /// The kernel may have bytes although tokio's readiness says otherwise, because `poll_left` has cleared it.
     has_hidden_bytes: bool,
@@ -242,8 +242,8 @@ impl GuardedStream {
         }
     }
 
-    /// The same with TLS: the end of a session is a record, so everything before it has to be read. A client that sends more than a
-    /// few requests ahead is no longer watched.
+    /// [`poll_left`](Self::poll_left) with TLS: the end of a session is a record, so all records before it must be read. A client that
+    /// pipelines more than a few requests is no longer watched.
     // Never inlined, as its buffer would enlarge the stack frame of every connection without TLS.
     #[inline(never)]
     fn poll_left_tls(

@@ -13,11 +13,11 @@ use super::envelope::{data_length, put_base64, put_control, put_end};
 use crate::hub::{OriginStatus, Update};
 use crate::stream::{Batch, CacheCursor, Encoding, Offset};
 
-/// When a reader reconnects after a connection that broke or a gateway that shut down. Random, so that the readers do not all
+/// Delay until a reader reconnects after its connection broke or the gateway shut down. Random, so that the readers do not all
 /// reconnect at once.
 pub(in crate::http) const RECONNECT: Range<Duration> = Duration::from_secs(2)..Duration::from_secs(4);
 
-/// When a reader reconnects after the planned end of a response.
+/// Delay until a reader reconnects after the planned end of a response.
 pub(in crate::http) const RECONNECT_AFTER_LIFE: Range<Duration> = Duration::ZERO..Duration::from_millis(500);
 
 /// Encodes one update: a `data` event if it has messages, and a `control` event.

@@ -41,7 +41,7 @@ pub(super) enum PollFailure {
     /// 301 or 308: the origin has another URL, which is not followed.
     #[error("moved")]
     Moved,
-    /// Another redirect.
+    /// A redirect other than 301 and 308.
     #[error("redirect")]
     Redirect,
     #[error("timeout")]

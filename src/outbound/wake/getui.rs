@@ -78,7 +78,7 @@ impl Adapter for Getui {
         _: SystemTime,
     ) -> Result<Request<Bytes>, Verdict> {
         let body = json!({
-            // Another message with this id is dropped without a word, so that a retry of the wake arrives once.
+            // A second message with this id is dropped silently, so that a retry of the wake arrives once.
             "request_id": wake.id,
             "audience": {"cid": [token_of(wake.credential)?]},
             "settings": {"ttl": u64::try_from(wake.ttl.min(TTL_MAX).as_millis()).unwrap_or(0)},
