@@ -394,7 +394,7 @@ async fn a_reader_that_catches_up_from_the_beginning_costs_no_memory() {
     let gateway = Gateway::start(&arguments).await;
     let mut reader = gateway.connect().await;
     let (mut offset, mut read, mut most) = ("-1".to_owned(), 0, 0);
-    // The first read fills the allocator's free lists.
+    // The first read is a warm-up.
     let mut before = None;
     loop {
         let answer = reader.send(get(format!("/v1/stream/large?offset={offset}"))).await.expect(200);

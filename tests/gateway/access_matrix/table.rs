@@ -137,7 +137,7 @@ impl Credentials {
         })
     }
 
-    /// The token with the same outcomes as these credentials, if they are a certificate.
+    /// The kind of token with the same outcomes as a certificate; other kinds are unchanged.
     pub(super) fn as_token(self) -> Self {
         match self {
             Self::Certificate => Self::Granted,
